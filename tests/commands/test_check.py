@@ -11,10 +11,13 @@ import pytest
 
 from jaxsnn.compatibility.checks import check, check_file, purposes
 from jaxsnn.errors import ConversionError, FileError, LoweringError, SimulationError, UsageError
+from jaxsnn.grid.time_stepped import TimeStepped
+from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build, parse, read, write
 from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.simulation.simulate import simulate
+from tests.helpers.refusals import assert_refused
 from tests.helpers.zoo import FACTS, options_of
 
 #: Of what keeps an importer from running a file as it is.
@@ -23,13 +26,13 @@ SIMULATORS = tuple(purpose for purpose in purposes() if purpose not in ("event",
 
 
 @pytest.fixture(scope="module")
-def unsaid(zoo):
+def undeclared_graphs(zoo):
     """Every file of the zoo, nothing said of it."""
     return {name: read(path) for name, path in zoo.items()}
 
 
 @pytest.fixture(scope="module")
-def told(zoo):
+def zoo_graphs(zoo):
     """Every file of the zoo, with what it does not say."""
     return {
         name: read(path, dialect=FACTS[name]["framework"], **options_of(name))
@@ -38,8 +41,11 @@ def told(zoo):
 
 
 def codes(report):
-    """What was found, as pairs of node and code."""
+    """The problems of a report, as pairs of node and code."""
     return [(problem.node, problem.code) for problem in report.problems]
+
+
+TAUS = {"tau_mem": "20ms", "tau_syn": "10ms"}
 
 
 def network(*nodes):
@@ -48,8 +54,8 @@ def network(*nodes):
 
 
 @pytest.mark.parametrize("purpose", purposes())
-def test_every_file_of_the_zoo_has_an_answer(purpose, unsaid, told):
-    for graphs in (unsaid, told):
+def test_every_file_of_the_zoo_has_an_answer(purpose, undeclared_graphs, zoo_graphs):
+    for graphs in (undeclared_graphs, zoo_graphs):
         for name, graph in graphs.items():
             report = check(graph, purpose)
             assert report.ok == (
@@ -65,8 +71,8 @@ def test_every_file_of_the_zoo_has_an_answer(purpose, unsaid, told):
             assert len(set(report.problems)) == len(report.problems)
 
 
-def test_what_is_undecided_is_not_fine(unsaid):
-    for name, graph in unsaid.items():
+def test_what_is_undecided_is_not_fine(undeclared_graphs):
+    for name, graph in undeclared_graphs.items():
         if graph.dialect.name is None:
             for purpose in purposes():
                 report = check(graph, purpose)
@@ -74,15 +80,13 @@ def test_what_is_undecided_is_not_fine(unsaid):
                 assert not report.ok
 
 
-def test_what_was_recorded_runs_on_the_grid(told):
+def test_what_was_recorded_runs_on_the_grid(zoo_graphs):
     for name in (name for name in FACTS if "spikes" in FACTS[name]):
-        assert check(told[name], "grid").ok, name
+        assert check(zoo_graphs[name], "grid").ok, name
 
 
 def refusal(graph, engine):
     """What an engine says to a graph; None if it runs."""
-    from jaxsnn import Events, TimeStepped, lower, simulate
-
     try:
         network = lower(graph)
         wires = [wire for wire in network.wires if wire.kind == "input"]
@@ -100,70 +104,75 @@ def refusal(graph, engine):
     return None
 
 
+def first_error(graph, engine):
+    """The first error of a check for an engine, which the engine refuses; None if it runs.
+
+    What an Output cannot show stops the command that shows it, and not the engine.
+    """
+    return next(
+        (
+            str(problem)
+            for problem in check(graph, engine).problems
+            if problem.severity == "error" and problem.code != "output-source"
+        ),
+        None,
+    )
+
+
 @pytest.mark.parametrize(
     "name", ["norse_v_lifbox", "sinabs_v_iaf", "snntorch_c_rleaky_seq", "snntorch_v_conv_sub"]
 )
 @pytest.mark.parametrize("engine", ["event", "grid"])
-def test_an_engine_refuses_what_check_says_first(name, engine, told):
-    errors = [
-        str(problem)
-        for problem in check(told[name], engine).problems
-        if problem.severity == "error"
-    ]
-    assert refusal(told[name], engine) == (errors[0] if errors else None)
+def test_an_engine_refuses_what_check_says_first(name, engine, zoo_graphs):
+    assert refusal(zoo_graphs[name], engine) == first_error(zoo_graphs[name], engine)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["event", "grid"])
-def test_check_and_engines_agree_on_every_file(engine, told, unsaid):
+def test_check_and_engines_agree_on_every_file(engine, zoo_graphs, undeclared_graphs):
     """What is refused is refused for the first error of the check, and nothing else is."""
-    compared = 0
-    for graphs in (told, unsaid):
-        for name, graph in graphs.items():
-            if graph.dialect.name is None:
-                continue  # refused before anything is lowered
-            problems = check(graph, engine).problems
-            errors = [
-                str(problem)
-                for problem in problems
-                # What an Output cannot show stops the command that shows it, and not the engine.
-                if problem.severity == "error" and problem.code != "output-source"
-            ]
-            assert refusal(graph, engine) == (errors[0] if errors else None), name
-            compared += 1
-    assert compared > len(told)
+    graphs = [*zoo_graphs.items(), *undeclared_graphs.items()]
+    lowered = [(name, graph) for name, graph in graphs if graph.dialect.name is not None]
+    assert len(lowered) > len(zoo_graphs)
+    for name, graph in lowered:
+        assert refusal(graph, engine) == first_error(graph, engine), name
 
 
-def test_all_problems_at_once(unsaid):
-    report = check(unsaid["snntorch_v_conv_sub"], "event")
-    errors = [(one.node, one.code) for one in report.problems if one.severity == "error"]
-    assert errors == [("1", "not-said"), ("4", "not-said"), ("7", "not-said")]
+def test_all_problems_at_once(undeclared_graphs):
+    report = check(undeclared_graphs["snntorch_v_conv_sub"], "event")
+    errors = [problem for problem in report.problems if problem.severity == "error"]
+    assert [(problem.node, problem.code) for problem in errors] == [
+        (name, "not-said") for name in "147"
+    ]
 
 
-def test_that_equations_of_a_stepped_source_are_solved_is_said(told):
-    stepped = told["snntorch_v_leaky_sub"]
+def test_that_equations_of_a_stepped_source_are_solved_is_said(zoo_graphs):
+    stepped = zoo_graphs["snntorch_v_leaky_sub"]
     report = check(stepped, "event")
     (note,) = (problem for problem in report.problems if problem.code == "equations")
     assert note.severity == "note"
     assert note.message.startswith("snntorch steps through time, and here the equations of ")
     assert "event: fine (0 errors, 0 warnings)" in report.as_text()
-    for other in ("grid", "norse"):
-        assert "equations" not in [code for _, code in codes(check(stepped, other))]
-    own = network(build.linear(3), build.cubalif(tau_mem="20ms", tau_syn="10ms"))
-    assert not check(own, "event").problems
+    for purpose in ("grid", "norse"):
+        assert "equations" not in [code for _, code in codes(check(stepped, purpose))]
+    continuous = network(build.linear(3), build.cubalif(**TAUS))
+    assert not check(continuous, "event").problems
 
 
 def test_a_threshold_beyond_the_type_is_no_problem_in_steps_alone():
-    neuron = build.cubalif(tau_mem="20ms", tau_syn="10ms", v_threshold=1e300)
+    neuron = build.cubalif(**TAUS, v_threshold=1e300)
     graph = build.sequential(build.input(2), build.linear(3), neuron, seed=0, dt="1ms")
     assert codes(check(graph, "event")) == [("2", "beyond-type")]
     assert not check(graph, "grid").problems
-    with pytest.raises(SimulationError, match=r"v_threshold\[0\] is inf"):
-        simulate(graph, Events(time=[[0.0]], index=[[0]]), 10e-3)
+    assert_refused(
+        lambda: simulate(graph, Events(time=[[0.0]], index=[[0]]), 10e-3),
+        SimulationError,
+        r"v_threshold\[0\] is inf",
+    )
 
 
 def test_a_broken_file_is_listed_whole(tmp_path):
-    net = network(build.linear(3), build.cubalif(tau_mem="20ms", tau_syn="10ms"))
+    net = network(build.linear(3), build.cubalif(**TAUS))
     write(tmp_path / "net.nir", net)
     with h5py.File(tmp_path / "net.nir", "r+") as file:
         file["node/nodes/1/weight"][0, 1] = np.nan
@@ -194,73 +203,70 @@ def test_a_dangling_edge_and_a_contradiction_are_problems(tmp_path, zoo):
     assert codes(report) == [("", "broken")]
 
 
-def test_unknown_purposes_and_files(tmp_path, unsaid):
-    with pytest.raises(UsageError, match="did you mean 'event'"):
-        check(next(iter(unsaid.values())), "evnt")
-    with pytest.raises(FileError, match="no such file"):
-        check_file(tmp_path / "no.nir", "event")
-    with pytest.raises(UsageError, match="did you mean 'grid'"):
-        check_file(tmp_path / "no.nir", "gird")
+def test_unknown_purposes_and_files(tmp_path):
+    path, graph = tmp_path / "no.nir", network(build.linear(3))
+    assert_refused(lambda: check(graph, "evnt"), UsageError, "did you mean 'event'")
+    assert_refused(lambda: check_file(path, "event"), FileError, "no such file", fix=None)
+    assert_refused(lambda: check_file(path, "gird"), UsageError, "did you mean 'grid'")
 
 
-def test_every_neuron_runs_under_both_spike_kernels(told):
-    for name in ("snntorch_v_leaky_zero", "snntorch_v_syn_zero"):
-        for kernel in ("delta", "box"):
-            dialect = dataclasses.replace(told[name].dialect, spike_kernel=kernel, nodes={})
-            assert check(told[name].with_dialect(dialect), "event").ok, (name, kernel)
+@pytest.mark.parametrize("name", ["snntorch_v_leaky_zero", "snntorch_v_syn_zero"])
+@pytest.mark.parametrize("kernel", ["delta", "box"])
+def test_every_neuron_runs_under_both_spike_kernels(name, kernel, zoo_graphs):
+    dialect = dataclasses.replace(zoo_graphs[name].dialect, spike_kernel=kernel, nodes={})
+    assert check(zoo_graphs[name].with_dialect(dialect), "event").ok
 
 
-def test_a_bias_in_steps_needs_their_length(unsaid):
-    cuba = unsaid["spyx_v_cuba"]
+def test_a_bias_in_steps_needs_their_length(undeclared_graphs):
+    cuba = undeclared_graphs["spyx_v_cuba"]
     assert check(cuba, "event").ok
     counted = dataclasses.replace(cuba.dialect, dt=None)
-    found = check(cuba.with_dialect(counted), "event")
+    report = check(cuba.with_dialect(counted), "event")
     biased = [
         name for name in cuba.neurons if cuba.nodes[cuba.predecessors(name)[0]].type == "Affine"
     ]
-    assert {problem.node for problem in found.problems if problem.fix == "say dt="} >= set(biased)
+    assert {problem.node for problem in report.problems if problem.fix == "say dt="} >= set(biased)
 
 
 @pytest.mark.parametrize(
     ("sources", "refused"),
     [
-        (["w"], "w"),
-        (["input"], "input"),
-        (["readout", "other"], "other, readout"),
-        (["n", "readout"], "n, readout"),
-        (["n"], None),
-        (["n", "m"], None),
-        (["readout"], None),
+        (["w"], ["w"]),
+        (["input"], ["input"]),
+        (["readout", "other"], ["other, readout"]),
+        (["n", "readout"], ["n, readout"]),
+        (["n"], []),
+        (["n", "m"], []),
+        (["readout"], []),
     ],
 )
 def test_what_leaves_a_network_in_continuous_time_comes_from_neurons(sources, refused):
-    fires, silent = (
-        build.cubalif(tau_mem="20ms", tau_syn="10ms"),
-        build.cubali(tau_mem="20ms", tau_syn="10ms"),
-    )
-    nodes = {"input": build.input(2), "w": build.linear(weight=np.eye(2)), "n": fires, "m": fires}
-    nodes |= {"readout": silent, "other": silent, "output": build.output(2)}
+    nodes = {
+        "input": build.input(2),
+        "w": build.linear(weight=np.eye(2)),
+        "output": build.output(2),
+    }
+    nodes |= {name: build.cubalif(**TAUS) for name in ("n", "m")}
+    nodes |= {name: build.cubali(**TAUS) for name in ("readout", "other")}
     ways = [("input", "w", name) for name in ("n", "m", "readout", "other")]
     graph = build.network(nodes, [*ways, *((name, "output") for name in sources)])
-    found = [
-        problem for problem in check(graph, "event").problems if problem.code == "output-source"
-    ]
-    expected = [] if refused is None else [refused]
-    assert [problem.facts["sources"] for problem in found] == expected
-    events = Events(time=[[1e-3]], index=[[0]])
-    noted = [note for note in simulate(graph, events, 20e-3).notes if "not computed" in note]
-    assert [note.partition(": the Output is not computed")[0] for note in noted] == [
-        problem.message for problem in found
-    ]
+    expected = [f"output 'output' is fed by {sources_}" for sources_ in refused]
+    problems = check(graph, "event").problems
+    messages = [problem.message for problem in problems if problem.code == "output-source"]
+    assert messages == expected
+    notes = simulate(graph, Events(time=[[1e-3]], index=[[0]]), 20e-3).notes
+    noted = [note for note in notes if "not computed" in note]
+    assert [note.partition(": the Output is not computed")[0] for note in noted] == expected
 
 
 def test_each_output_has_its_own_reason():
-    silent = build.cubali(tau_mem="20ms", tau_syn="10ms")
-    nodes = {"input": build.input(2), "readout": silent, "w": build.linear(weight=np.eye(2))}
-    nodes |= {"sent": build.output(2), "given": build.output(2)}
+    nodes = {"input": build.input(2), "w": build.linear(weight=np.eye(2))}
+    nodes |= {"readout": build.cubali(**TAUS), "sent": build.output(2), "given": build.output(2)}
     graph = build.network(nodes, [("input", "readout", "w", "sent"), ("input", "given")])
-    found = {problem.code: problem.node for problem in check(graph, "event").problems}
-    assert found == {"analog-signal": "readout", "output-source": "given"}
+    assert codes(check(graph, "event")) == [
+        ("readout", "analog-signal"),
+        ("given", "output-source"),
+    ]
 
 
 def test_limits_of_the_grid():
@@ -360,12 +366,12 @@ def test_what_steps_approximate_in_the_equations_is_a_warning():
         ),
     ],
 )
-def test_importers(name, purpose, expected, told):
-    found = codes(check(told[name], purpose))
+def test_importers(name, purpose, expected, zoo_graphs):
+    problems = codes(check(zoo_graphs[name], purpose))
     if expected and expected[0] == ("", "cannot-convert"):
-        assert "cannot-convert" in [code for _, code in found]
+        assert "cannot-convert" in [code for _, code in problems]
     else:
-        assert found == expected
+        assert problems == expected
 
 
 @pytest.mark.parametrize("target", ["norse", "snntorch", "spikingjelly", "spyx"])
@@ -376,27 +382,28 @@ def test_importers(name, purpose, expected, told):
         *("sinabs_v_lif", "norse_v_lifbox_vleak"),
     ],
 )
-def test_what_was_converted_needs_no_conversion(name, target, told):
+def test_what_was_converted_needs_no_conversion(name, target, zoo_graphs):
     try:
-        made = convert(told[name], to=target).graph
+        converted = convert(zoo_graphs[name], to=target).graph
     except ConversionError:
         return
+    errors = [
+        problem for problem in check(converted, target).problems if problem.severity == "error"
+    ]
     # No file holds a reset; Norse's neurons may be scaled to one that no other neuron has.
-    known = ("needs-load-line", "already-converted")
-    errors = [each for each in check(made, target).problems if each.severity == "error"]
-    assert not [each for each in errors if each.code not in known]
-    assert not [each for each in check(made, "grid").problems if each.code in ("ignored", *CODES)]
+    assert {error.code for error in errors} <= {"needs-load-line", "already-converted"}
+    assert not {code for _, code in codes(check(converted, "grid"))} & {"ignored", *CODES}
 
 
-def test_files_of_others_are_no_files_of_sinabs(told):
-    report = check(told["snntorch_v_leaky_zero"], "sinabs")
+def test_files_of_others_are_no_files_of_sinabs(zoo_graphs):
+    report = check(zoo_graphs["snntorch_v_leaky_zero"], "sinabs")
     assert {("1", "needs-load-line"), ("1", "needs-conversion")} <= {*codes(report)}
 
 
-def test_what_a_conversion_needs_is_said_for_every_node(unsaid):
-    report = check(unsaid["snntorch_v_leaky_zero"], "norse")
-    asked = [problem.node for problem in report.problems if problem.fix.startswith("say reset= ")]
-    assert asked == ["1", "3"]
+def test_what_a_conversion_needs_is_said_for_every_node(undeclared_graphs):
+    report = check(undeclared_graphs["snntorch_v_leaky_zero"], "norse")
+    nodes = [problem.node for problem in report.problems if problem.fix.startswith("say reset= ")]
+    assert nodes == ["1", "3"]
 
 
 # The chip.
@@ -407,13 +414,12 @@ def test_the_chip_runs_a_small_network():
     assert codes(check(graph, "bss2")) == []
 
 
-def test_what_the_chip_cannot_run(told):
-    assert {code for _, code in codes(check(told["spikingjelly_v_if"], "bss2"))} == {
-        "unsupported-node"
-    }
-    lif = check(told["snntorch_v_leaky_zero"], "bss2")
-    assert {code for _, code in codes(lif)} == {"approximated", "bias"}
-    assert {problem.code for problem in lif.problems if problem.severity == "error"} == {"bias"}
+def test_what_the_chip_cannot_run(zoo_graphs):
+    integrate = check(zoo_graphs["spikingjelly_v_if"], "bss2")
+    assert {code for _, code in codes(integrate)} == {"unsupported-node"}
+    leaky = check(zoo_graphs["snntorch_v_leaky_zero"], "bss2")
+    assert {code for _, code in codes(leaky)} == {"approximated", "bias"}
+    assert {problem.code for problem in leaky.problems if problem.severity == "error"} == {"bias"}
 
 
 def test_time_constants_may_have_any_unit_but_not_any_ratio():
@@ -431,7 +437,7 @@ def test_time_constants_may_have_any_unit_but_not_any_ratio():
 
 
 def test_size_takes_several_runs_and_a_recurrent_part_cannot_be_split():
-    neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms")
+    neurons = build.cubalif(**TAUS)
     report = check(network(build.linear(600), neurons), "bss2")
     assert report.ok
     assert codes(report) == [("", "several-runs")]
@@ -449,16 +455,3 @@ def test_size_takes_several_runs_and_a_recurrent_part_cannot_be_split():
     report = check(loop, "bss2")
     assert codes(report) == [("back", "too-large"), ("", "several-runs")]
     assert "need 600 circuits, the chip has 512 (88 too many)" in report.problems[0].message
-
-
-def test_checking_loads_no_jax(run_python, zoo):
-    code = f"""
-import sys
-from jaxsnn.compatibility.checks import check, purposes
-from jaxsnn.nir import read
-graph = read({str(zoo["snntorch_v_conv_zero"])!r}, dialect="snntorch", reset="zero", reset_delay=False)
-for purpose in purposes():
-    check(graph, purpose)
-print([name for name in ("jax", "optax", "torch") if name in sys.modules])
-"""
-    assert run_python(code).stdout == "[]\n"

@@ -18,7 +18,16 @@ from jaxsnn import commands as command_package
 from jaxsnn.commands import cli, doctor_command
 from jaxsnn.commands.cli import COMMANDS, build_parser, command_module
 from jaxsnn.nir import write
-from tests.helpers.command_line import DEMO_NET, TOLD, call, finished, refused
+from tests.helpers.command_line import (
+    DEMO_NET,
+    TOLD,
+    assert_cli_refused,
+    call,
+    finished,
+    refused,
+    run_cli,
+    run_cli_json,
+)
 from tests.helpers.random_spikes import random_raster
 from tests.helpers.small_task import small_net
 
@@ -114,32 +123,25 @@ def test_bad_files_end_in_one_line_and_write_nothing(spoil, command, net, tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def test_output_that_exists_is_never_overwritten(net, tmp_path, capsys):
-    out = tmp_path / "out.nir"
-    out.write_text("precious")
-    assert (
-        "out.nir exists: choose another name or pass --force"
-        in refused(capsys, "train", net, "--data", "yinyang", "-o", out)[1]
-    )
-    # before anything is read
-    assert (
-        "exists"
-        in refused(capsys, "train", tmp_path / "nothing.nir", "--data", "yinyang", "-o", out)[1]
-    )
-    out.rename(tmp_path / "out.history.json")
-    assert (
-        "out.history.json exists"
-        in refused(capsys, "train", net, "--data", "yinyang", "-o", out)[1]
-    )
-    assert not out.exists()
-    (tmp_path / "out.npz").write_text("precious")
-    assert (
-        "exists"
-        in refused(capsys, "run", net, "--input", tmp_path / "x.npz", "-o", tmp_path / "out.npz")[1]
-    )
-    (tmp_path / "report.json").write_text("precious")
-    assert "report.json exists" in refused(capsys, "demo", "-o", tmp_path)[1]
-    assert (tmp_path / "report.json").read_text() == "precious"
+@pytest.mark.parametrize(
+    ("existing", "line", "message"),
+    [
+        ("out.nir", "train net.nir --data yinyang -o out.nir",
+         "out.nir exists: choose another name or pass --force"),
+        ("out.nir", "train nothing.nir --data yinyang -o out.nir", "exists"),  # before anything is read
+        ("out.history.json", "train net.nir --data yinyang -o out.nir", "out.history.json exists"),
+        ("out.npz", "run net.nir --input x.npz -o out.npz", "exists"),
+        ("report.json", "demo -o .", "report.json exists"),
+    ],
+)  # fmt: skip
+def test_output_that_exists_is_never_overwritten(
+    existing, line, message, net, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / existing).write_text("precious")
+    assert_cli_refused(capsys, *line.split(), says=message)
+    assert {path.name for path in tmp_path.iterdir()} == {"net.nir", existing}
+    assert (tmp_path / existing).read_text() == "precious"
 
 
 @pytest.mark.parametrize(
@@ -207,9 +209,7 @@ def test_output_that_exists_is_never_overwritten(net, tmp_path, capsys):
 )
 def test_usage_errors_are_one_line_and_exit_2(argv, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, line = refused(capsys, *argv)
-    assert code == 2
-    assert message in line
+    assert_cli_refused(capsys, *argv, code=2, says=message)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -220,15 +220,15 @@ def test_what_the_file_does_not_say_is_asked_for_by_option(command, tmp_path, ca
         "run": ["--input", tmp_path / "x.npz", "-o", tmp_path / "y.npz", "--t-end", "10ms"],
         "train": ["--data", "yinyang", "-o", tmp_path / "y.nir"],
     }[command]
-    code, line = refused(capsys, command, DEMO_NET, "--dialect", "snntorch", *rest)
-    assert code == 1
-    assert "--reset" in line
+    assert_cli_refused(
+        capsys, command, DEMO_NET, "--dialect", "snntorch", *rest, code=1, says="--reset"
+    )
 
 
 def test_an_option_that_contradicts_the_file_is_refused_with_both_numbers(capsys):
-    code, line = refused(capsys, "info", DEMO_NET, "--dialect", "snntorch", "--dt", "1ms")
-    assert code == 1
-    assert "1 ms" in line
+    line = assert_cli_refused(
+        capsys, "info", DEMO_NET, "--dialect", "snntorch", "--dt", "1ms", code=1, says="1 ms"
+    )
     assert "100 us" in line
 
 
@@ -244,7 +244,7 @@ def test_a_bug_is_one_line_too(capsys, monkeypatch):
         raise IndexError("list index out of range")
 
     monkeypatch.setattr("jaxsnn.nir.read", fail)
-    assert "unexpected IndexError" in refused(capsys, "info", DEMO_NET)[1]
+    assert_cli_refused(capsys, "info", DEMO_NET, says="unexpected IndexError")
 
 
 # What the commands do.
@@ -256,19 +256,8 @@ def test_info(capsys):
     assert (code, err) == (0, "")
     assert content["schema"] == 1
     assert content["dialect"]["dt"] == 1e-4
-    code, out, _ = call(capsys, "info", DEMO_NET)
-    assert code == 0
+    out, _ = run_cli(capsys, "info", DEMO_NET)
     assert "CubaLIF" in out
-
-
-def test_info_needs_no_jax(run_python):
-    code = f"""
-import sys
-from jaxsnn.commands.cli import main
-assert main(["info", {str(DEMO_NET)!r}]) == 0
-print([name for name in ("jax", "optax", "torch") if name in sys.modules])
-"""
-    assert run_python(code).stdout.splitlines()[-1] == "[]"
 
 
 def test_the_command_line_loads_nothing_heavy_before_a_command_needs_it(run_python):
@@ -325,10 +314,9 @@ def test_run_on_events(net, tmp_path, capsys):
     assert set(np.unique(index[np.isinf(time)])) <= {3}
     assert content["events_needed"] == max(content["spikes_needed"].values())
     # without the end of a sample: refused
-    assert "--t-end" in refused(capsys, "run", net, *rest[:4], "--force")[1]
+    assert_cli_refused(capsys, "run", net, *rest[:4], "--force", says="--t-end")
     # a budget that is given is kept
-    code, line = refused(capsys, "run", net, *rest[:6], "--force", "--max-spikes", "1")
-    assert code == 1
+    line = assert_cli_refused(capsys, "run", net, *rest[:6], "--force", "--max-spikes", "1", code=1)
     assert re.search(
         r"fires \d+ times, and 1 spikes .* are recorded: pass --max-spikes \d+ or more", line
     )
@@ -348,7 +336,7 @@ def test_run_on_steps_is_run_on_events_at_their_times(net, tmp_path, capsys):
     np.savez(tmp_path / "events.npz", time=times, index=indices)
     for name, end in (("x", ["--dt", "2ms"]), ("events", ["--t-end", "24ms"])):
         rest = ["--input", tmp_path / f"{name}.npz", "-o", tmp_path / f"out_{name}.npz"]
-        assert call(capsys, "run", net, *rest, *end)[0] == 0
+        run_cli(capsys, "run", net, *rest, *end)
     with np.load(tmp_path / "out_x.npz") as one, np.load(tmp_path / "out_events.npz") as other:
         assert sorted(one) == sorted(other)
         assert np.isfinite(one["output.time"]).any()
@@ -371,7 +359,7 @@ def test_run_refuses_inputs_that_do_not_fit(net, tmp_path, capsys):
         rest = ["--input", tmp_path / "x.npz", "-o", tmp_path / "y.npz", *dt]
         rest += ["--values", "spikes" if "whole" in message else "auto"]
         rest[-1] = "all" if "There are" in message else rest[-1]
-        assert message in refused(capsys, "run", net, *rest)[1]
+        assert_cli_refused(capsys, "run", net, *rest, says=message)
         assert not (tmp_path / "y.npz").exists()
 
 
@@ -385,73 +373,43 @@ def task(tmp_path):
 
 
 def test_train(net, task, tmp_path, capsys):
-    argv = [
-        "train",
-        net,
-        "--data",
-        task,
-        "-o",
-        tmp_path / "out.nir",
-        "--epochs",
-        "2",
-        "--batch-size",
-        "32",
-    ]
-    code, out, err = call(capsys, *argv, "--json", "-v")
-    assert code == 0, err
-    content = json.loads(out)
+    out, options = tmp_path / "out.nir", ["--batch-size", "32"]
+    argv = ["train", net, "-o", out, "--data", task, "--epochs", "2", *options]
+    content, err = run_cli_json(capsys, *argv, "-v")
     assert content["schema"] == 1
     assert 0 <= content["test_accuracy"] <= 1
-    assert sorted(path.name for path in Path(content["checkpoint"]).iterdir()) == [
-        "before.npz",
-        "best.npz",
-        "history.jsonl",
-        "last.npz",
-    ]
-    assert [line.split()[1] for line in err.splitlines() if line.startswith("epoch")] == [
-        "0/2",
-        "1/2",
-        "2/2",
-    ]
+    checkpoint = {path.name for path in Path(content["checkpoint"]).iterdir()}
+    assert checkpoint == {"before.npz", "best.npz", "history.jsonl", "last.npz"}
+    epochs = [line.split()[1] for line in err.splitlines() if line.startswith("epoch")]
+    assert epochs == ["0/2", "1/2", "2/2"]
     assert "held out for validation" in err
     history = json.loads(Path(content["history"]).read_text())
     assert [record["epoch"] for record in history["epochs"]] == [0, 1, 2]
     assert history["test_accuracy"] == content["test_accuracy"]
     assert "seconds" not in json.dumps(history)
-    assert call(capsys, "info", tmp_path / "out.nir")[0] == 0
+    run_cli(capsys, "info", out)
     # resumed: the same bytes; the file is there already
-    (tmp_path / "out.nir").rename(tmp_path / "first.nir")
+    first = out.read_bytes()
+    out.unlink()
     (tmp_path / "out.history.json").unlink()
-    assert "last.npz exists: go on from it" in refused(capsys, *argv, "-q")[1]
-    code, out, err = call(capsys, *argv, "-q", "--resume")
-    assert (tmp_path / "out.nir").read_bytes() == (tmp_path / "first.nir").read_bytes()
+    assert_cli_refused(capsys, *argv, "-q", says="last.npz exists: go on from it")
+    run_cli(capsys, *argv, "-q", "--resume")
+    assert out.read_bytes() == first
     # quiet, again, forced, the options in a file: the same bytes
-    (tmp_path / "run.toml").write_text(
-        f'data = "{task}"\nepochs = 2\nbatch_size = 7\n[weight-bumping]\nlabel = 1.0\n'
-    )
-    argv = [
-        "train",
-        net,
-        "-o",
-        tmp_path / "out.nir",
-        "--config",
-        tmp_path / "run.toml",
-        "--batch-size",
-        "32",
-    ]
-    code, out, err = call(capsys, *argv, "-q", "--force")
-    assert (code, err) == (0, "")
-    assert "test accuracy" in out
-    assert (tmp_path / "out.nir").read_bytes() == (tmp_path / "first.nir").read_bytes()
-    # values outside 0 to 1
-    np.savez(
-        tmp_path / "far.npz",
-        **{**np.load(task), "x_test": np.full((2, 5), 7.0), "y_test": np.zeros(2, int)},
-    )
-    assert (
-        "has the value 7"
-        in refused(capsys, *argv, "-q", "--force", "--data", tmp_path / "far.npz")[1]
-    )
+    config = f'data = "{task}"\nepochs = 2\nbatch_size = 7\n[weight-bumping]\nlabel = 1.0\n'
+    (tmp_path / "run.toml").write_text(config)
+    argv = ["train", net, "-o", out, "--config", tmp_path / "run.toml", *options, "-q", "--force"]
+    text, err = run_cli(capsys, *argv)
+    assert err == ""
+    assert "test accuracy" in text
+    assert out.read_bytes() == first
+
+
+def test_values_outside_0_to_1_are_refused(net, task, tmp_path, capsys):
+    arrays = {**np.load(task), "x_test": np.full((2, 5), 7.0), "y_test": np.zeros(2, int)}
+    np.savez(task, **arrays)
+    argv = ["train", net, "--data", task, "-o", tmp_path / "out.nir"]
+    assert_cli_refused(capsys, *argv, says="has the value 7")
 
 
 @pytest.mark.parametrize(
@@ -483,11 +441,17 @@ def test_train(net, task, tmp_path, capsys):
 )
 def test_configurations_that_make_no_sense_are_refused(text, message, net, tmp_path, capsys):
     (tmp_path / "run.toml").write_text(text)
-    code, line = refused(
-        capsys, "train", net, "-o", tmp_path / "out.nir", "--config", tmp_path / "run.toml"
+    assert_cli_refused(
+        capsys,
+        "train",
+        net,
+        "-o",
+        tmp_path / "out.nir",
+        "--config",
+        tmp_path / "run.toml",
+        code=2,
+        says=message,
     )
-    assert code == 2
-    assert message in line
 
 
 READ, TWICE = "is read by the command", "choose another name for one of them"
@@ -560,7 +524,7 @@ def test_not_even_force_writes_over_what_is_read_or_written(
     for folder in ("dep", "q.checkpoint", "arrays"):
         Path(folder).mkdir()
     Path("run.toml").write_text('data = "task.npz"\nepochs = 1\n')
-    assert call(capsys, "map", net, "-o", "map.json")[0] == 0
+    run_cli(capsys, "map", net, "-o", "map.json")
     copies = {
         net: ("q.history.json", "q.mapping.json", "dep/common.py"),
         task: (
@@ -582,75 +546,77 @@ def test_not_even_force_writes_over_what_is_read_or_written(
         return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
     before = there()
-    code, said = refused(capsys, *line.split(), "--force")
-    assert code == 2
-    assert message in said
+    assert_cli_refused(capsys, *line.split(), "--force", code=2, says=message)
     assert there() == before
 
 
-def test_a_task_is_no_file_that_is_read(net, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("-o yinyang --epochs 0", "epochs is 0"),  # a task is no file that is read
+        ("-o o.nir --lr 0", "error: --lr is 0: give a positive"),
+        ("-o o.nir --noise weight:a", "say NAME:NUMBER, with"),
+    ],
+)
+def test_options_of_a_training_are_refused_at_once(
+    options, message, net, tmp_path, capsys, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    assert (
-        "epochs is 0"
-        in refused(capsys, "train", net, "--data", "yinyang", "-o", "yinyang", "--epochs", "0")[1]
-    )
-    told = ["train", net, "--data", "yinyang", "-o", "o.nir"]
-    assert "error: --lr is 0: give a positive" in refused(capsys, *told, "--lr", "0")[1]
-    assert "give NAME:NUMBER, with" in refused(capsys, *told, "--noise", "weight:a")[1]
+    assert_cli_refused(capsys, "train", net, "--data", "yinyang", *options.split(), says=message)
 
 
 def test_a_label_that_no_output_has_is_refused_at_once(net, task, tmp_path, capsys):
     arrays = dict(np.load(task))
     arrays["y_train"][3] = 10**7
     np.savez(task, **arrays)
-    code, line = refused(capsys, "train", net, "--data", task, "-o", tmp_path / "out.nir")
-    assert code == 2
-    assert "y_train has the label 10000000, for 3 outputs labels run from 0 to 2" in line
-
-
-def test_a_run_that_stops_writes_its_best_epoch_and_exits_1(net, task, tmp_path, capsys):
-    argv = [
+    assert_cli_refused(
+        capsys,
         "train",
         net,
         "--data",
         task,
         "-o",
         tmp_path / "out.nir",
-        "--epochs",
-        "2",
-        "--batch-size",
-        "32",
-        "-q",
-    ]
-    code, line = refused(capsys, *argv, "--lr", "1e38")
-    assert code == 1
-    assert "lower the learning rate from 1e+38" in line
-    assert "is written to" in line
+        code=2,
+        says="y_train has the label 10000000, for 3 outputs labels run from 0 to 2",
+    )
+
+
+def test_a_run_that_stops_writes_its_best_epoch_and_exits_1(net, task, tmp_path, capsys):
+    argv = ["train", net, "--data", task, "-o", tmp_path / "out.nir", "--epochs", "2", "-q"]
+    argv += ["--batch-size", "32", "--lr", "1e38"]
+    message = "lower the learning rate from 1e+38"
+    assert "is written to" in assert_cli_refused(capsys, *argv, code=1, says=message)
     assert (tmp_path / "out.nir").exists()
     assert (tmp_path / "out.history.json").exists()
 
 
 @pytest.mark.parametrize("word", ["--inptu", "--inptu=x.npz"])
 def test_a_misspelt_flag_is_named_where_the_right_one_is_missing(capsys, word):
-    code, line = refused(capsys, "run", DEMO_NET, word, "-o", "o.npz")
-    assert code == 2
-    assert "run has no option '--inptu': did you mean '--input'?" in line
+    assert_cli_refused(
+        capsys,
+        "run",
+        DEMO_NET,
+        word,
+        "-o",
+        "o.npz",
+        code=2,
+        says="run has no option '--inptu': did you mean '--input'?",
+    )
 
 
 def test_doctor(capsys):
-    code, out, _ = call(capsys, "doctor", "--json")
-    content = json.loads(out)
-    assert code == 0
+    content, _ = run_cli_json(capsys, "doctor")
     assert {"schema", "versions", "devices", "extras"} <= set(content)
     assert content["versions"]["jaxsnn-nir"] == jaxsnn.__version__
-    assert call(capsys, "doctor")[0] == 0
+    run_cli(capsys, "doctor")
 
 
 def test_doctor_names_the_packages_that_are_missing(monkeypatch):
     monkeypatch.setitem(doctor_command._EXTRAS, "plot", ("matplotlib", "not-there", "nor-this"))
-    found = doctor_command.diagnose()
-    assert found.missing["plot"] == ("not-there", "nor-this")
-    assert "missing: pip install not-there nor-this; for pictures" in found.as_text()
+    report = doctor_command.diagnose()
+    assert report.missing["plot"] == ("not-there", "nor-this")
+    assert "missing: pip install not-there nor-this; for pictures" in report.as_text()
 
 
 @pytest.mark.parametrize("error", [AssertionError(), RuntimeError("unknown backend: 'cuda'")])
@@ -666,15 +632,18 @@ def test_a_device_that_is_not_there_is_no_bug(error, capsys, monkeypatch):
     (said,) = json.loads(out)["devices"]
     assert (code, said.startswith("none: JAX_PLATFORMS is 'cuda'")) == (0, True)
     monkeypatch.setattr("jaxsnn.nir.read", fail)
-    code, line = refused(capsys, "info", DEMO_NET)
-    assert code == 2
-    assert "JAX_PLATFORMS is 'cuda', and JAX cannot use that here" in line
+    line = assert_cli_refused(
+        capsys,
+        "info",
+        DEMO_NET,
+        code=2,
+        says="JAX_PLATFORMS is 'cuda', and JAX cannot use that here",
+    )
     assert "unset it, or install the JAX that is for this device" in line
 
 
 def test_with_json_an_error_is_an_object_too(capsys, tmp_path):
-    code, out, err = call(capsys, "info", tmp_path / "nothing.nir", "--json")
-    assert code == 2
+    out, err = run_cli(capsys, "info", tmp_path / "nothing.nir", "--json", code=2)
     message = f"{tmp_path / 'nothing.nir'}: no such file"
     facts = {"path": str(tmp_path / "nothing.nir")}
     error = {"message": message, "facts": facts, "fix": "", "node": "", "code": "file"}
@@ -700,14 +669,21 @@ def test_as_a_program():
 # What there is, is documented.
 
 
-def commands():
-    parser = build_parser()
-    action = next(
-        action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
+def subparser(command=None):
+    """The parser of all commands, or of a single one, and those of its commands by name, complete."""
+    parser = build_parser(command)
+    (choices,) = (
+        action.choices
+        for action in parser._actions
+        if isinstance(action, argparse._SubParsersAction)
     )
-    for command in action.choices.values():
-        command.complete()
-    return action.choices
+    for name in choices if command is None else [command]:
+        choices[name].complete()
+    return parser, choices
+
+
+def commands():
+    return subparser()[1]
 
 
 def test_each_command_is_one_file():
@@ -745,40 +721,33 @@ def test_a_new_command_is_one_file(tmp_path, monkeypatch, capsys):
     )
 
 
-def subparser(command):
-    """The complete parser of one command."""
-    parser = build_parser(command)
-    action = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    action.choices[command].complete()
-    return parser, action.choices[command]
-
-
 NEGATIVE = {None: "-1000:1000 -1e-3 -.5ms -x:zero -inf:inf -1", int: "-3", float: "-2e-3 -.5 -4"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_values_may_begin_with_a_minus_sign(command):
     """`--option VALUE` and `--option=VALUE` are the same, for every option and in any place."""
-    parser, options = subparser(command)
-    for action in options._actions:
+    parser, choices = subparser(command)
+    actions = choices[command]._actions
+    for action in actions:
         if not action.option_strings or action.nargs is not None or action.choices:
             continue
         if action.type not in NEGATIVE:  # refuses negative numbers itself
             continue
         required = [
             word
-            for other in options._actions
-            if other.required and other is not action
-            for word in (*other.option_strings[-1:], (other.choices or ["word"])[0])
+            for another in actions
+            if another.required and another is not action
+            for word in (*another.option_strings[-1:], (another.choices or ["word"])[0])
         ]
-        values = NEGATIVE[action.type]
-        for flag, value in itertools.product(action.option_strings, values.split()):
+        values = NEGATIVE[action.type].split()
+        for flag, value in itertools.product(action.option_strings, values):
             joined = [f"{flag}={value}" if flag.startswith("--") else flag + value]
             orders = [*required, *joined], [*required, flag, value], [flag, value, *required, "-q"]
             parsed = [vars(parser.parse_args([command, *argv])) for argv in orders]
-            first, second, third = (each[action.dest] for each in parsed)
+            first, second, third = (options[action.dest] for options in parsed)
             assert first == second == third
-            assert [each["quiet"] for each in parsed] == [False, False, True]
+            assert [options["quiet"] for options in parsed] == [False, False, True]
 
 
 @pytest.mark.parametrize(
@@ -791,26 +760,29 @@ def test_values_may_begin_with_a_minus_sign(command):
     ],
 )
 def test_an_option_is_no_value_of_the_option_before(argv, capsys, tmp_path):
-    code, line = refused(capsys, "convert", DEMO_NET, tmp_path / "out.nir", *argv)
-    assert code == 2
-    assert "--input-range: expected one argument" in line
+    assert_cli_refused(
+        capsys,
+        "convert",
+        DEMO_NET,
+        tmp_path / "out.nir",
+        *argv,
+        code=2,
+        says="--input-range: expected one argument",
+    )
 
 
 @pytest.mark.parametrize("form", [["--input-range", "-1000:1000"], ["--input-range=-1000:1000"]])
 def test_an_input_range_below_zero_counts(form, capsys, tmp_path):
     argv = [DEMO_NET, *TOLD[:2], "--reset-delay", "false", tmp_path / "out.nir", "--to", "norse"]
     argv += [*form, "--reset", "subtract"]
-    code, out, err = call(capsys, "convert", *argv)
-    assert code == 0, err
+    out, err = run_cli(capsys, "convert", *argv)
     assert "-1000 to 1000" in out + err
 
 
 @pytest.mark.parametrize("text", ["5:-5", "nan:1", "1:nan", "-5", "-5:x", ":"])
 def test_what_is_no_range_of_inputs_is_refused(text, capsys, tmp_path):
     argv = [DEMO_NET, *TOLD, tmp_path / "out.nir", "--to", "norse", "--input-range", text]
-    code, line = refused(capsys, "convert", *argv)
-    assert code == 2
-    assert "--input-range" in line
+    assert_cli_refused(capsys, "convert", *argv, code=2, says="--input-range")
     assert not (tmp_path / "out.nir").exists()
 
 

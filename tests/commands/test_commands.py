@@ -1,7 +1,6 @@
 """The commands on what a file means: check, draw, convert, verify, fidelity, and run on the grid."""
 
 import json
-from functools import partial
 
 import nir
 import numpy as np
@@ -11,14 +10,8 @@ from jaxsnn.nir import build, read, write
 from jaxsnn.nir.io.recorded_data import event_data, graph_data, gridded_data, write_data
 from jaxsnn.simulation.fidelity import compared, fidelity
 from jaxsnn.simulation.recordings import to_events
-from tests.helpers import command_line
+from tests.helpers.command_line import assert_cli_refused, call, run_cli, run_cli_json
 from tests.helpers.zoo import FACTS, options_of
-
-
-@pytest.fixture
-def call(capsys):
-    """`call(*argv)`: exit code, stdout and stderr of a command."""
-    return partial(command_line.call, capsys)
 
 
 @pytest.fixture
@@ -30,23 +23,40 @@ def case(zoo, recordings, tmp_path):
     def load(name):
         x, y = recordings[name]
         np.savez(tmp_path / f"{name}.npz", x=x, y=y)
-        said = {"dialect": FACTS[name]["framework"], **options_of(name)}
         options = []
-        for key, value in said.items():
-            for one in value if isinstance(value, list) else [value]:
-                options += [f"--{key.replace('_', '-')}", str(one)]
+        for key, value in {"dialect": FACTS[name]["framework"], **options_of(name)}.items():
+            for item in value if isinstance(value, list) else [value]:
+                options += [f"--{key.replace('_', '-')}", str(item)]
         return zoo[name], options, tmp_path / f"{name}.npz"
 
     return load
+
+
+@pytest.fixture
+def verify(case, capsys, tmp_path):
+    """`verify(name)`: stdout and stderr of `jaxsnn verify` on a file of the zoo and its recording, or
+    another file or recording, or with `change` of the recorded arrays.
+    """
+
+    def run(name, *more, options=None, code=0, change=None, file=None, recording=None):
+        zoo_file, zoo_options, zoo_recording = case(name)
+        if change is not None:
+            recording = tmp_path / "changed.npz"
+            np.savez(recording, **change(dict(np.load(zoo_recording))))
+        options = zoo_options if options is None else options.split()
+        argv = [file or zoo_file, "--recording", recording or zoo_recording, *options, *more]
+        return run_cli(capsys, "verify", *argv, code=code)
+
+    return run
 
 
 # draw, check
 
 
 @pytest.mark.parametrize("ending", ["svg", "dot", "mmd"])
-def test_draw(ending, zoo, tmp_path, call):
+def test_draw(ending, zoo, tmp_path, capsys):
     file, picture = zoo["snntorch_c_rleaky_all"], tmp_path / f"g.{ending}"
-    code, out, _ = call("draw", file, "-o", picture, "--json")
+    code, out, _ = call(capsys, "draw", file, "-o", picture, "--json")
     graph = read(file)
     expected = {
         "schema": 1,
@@ -56,15 +66,15 @@ def test_draw(ending, zoo, tmp_path, call):
         "notes": [],
     }
     assert (code, json.loads(out)) == (0, expected)
-    code, _, err = call("draw", file, "-o", picture)
+    code, _, err = call(capsys, "draw", file, "-o", picture)
     assert (code, err.count("exists")) == (2, 1)
-    assert call("draw", file, "-o", picture, "--force", "-q")[0] == 0
+    run_cli(capsys, "draw", file, "-o", picture, "--force", "-q")
 
 
-def test_check_says_all_and_exits_1(zoo, call):
-    code, out, _ = call("check", zoo["snntorch_v_leaky_zero"], "--for", "grid", "--json")
-    content = json.loads(out)
-    assert code == 1
+def test_check_says_all_and_exits_1(zoo, capsys):
+    content, _ = run_cli_json(
+        capsys, "check", zoo["snntorch_v_leaky_zero"], "--for", "grid", code=1
+    )
     assert (content["schema"], content["ok"]) == (1, False)
     # all that is missing at a node at once, with what there is to say
     said = (
@@ -74,22 +84,25 @@ def test_check_says_all_and_exits_1(zoo, call):
         ("1", said),
         ("3", said),
     }
-    told = ["--reset", "zero", "--reset-delay", "true"]
-    code, out, _ = call("check", zoo["snntorch_v_leaky_zero"], "--for", "grid", *told)
+    options = ["--reset", "zero", "--reset-delay", "true"]
+    code, out, _ = call(capsys, "check", zoo["snntorch_v_leaky_zero"], "--for", "grid", *options)
     assert (code, out) == (0, "grid: fine (0 errors, 0 warnings)\n")
-    code, out, err = call("check", zoo["snntorch_v_leaky_zero"], "--for", "nothing")
+    code, out, err = call(capsys, "check", zoo["snntorch_v_leaky_zero"], "--for", "nothing")
     assert (code, out, err.count("\n")) == (2, "", 1)
 
 
-def test_draw_and_check_and_convert_load_no_jax(run_python, zoo, tmp_path):
+def test_commands_on_files_load_no_jax(run_python, zoo, tmp_path):
     file = str(zoo["snntorch_v_leaky_zero_nodelay"])
     code = f"""
 import sys
 from jaxsnn.commands.cli import main
-told = ["--reset", "zero", "--reset-delay", "false"]
-assert main(["check", {file!r}, "--for", "event", "--dialect", "snntorch", *told]) == 0
+from jaxsnn.compatibility.checks import purposes
+options = ["--dialect", "snntorch", "--reset", "zero", "--reset-delay", "false"]
+assert main(["info", {file!r}]) == 0
+for purpose in purposes():
+    assert main(["check", {file!r}, "--for", purpose, *options]) in (0, 1)
 assert main(["draw", {file!r}, "-o", {str(tmp_path / "g.svg")!r}]) == 0
-assert main(["convert", {file!r}, {str(tmp_path / "n.nir")!r}, "--from", "snntorch", "--to", "norse", *told]) == 0
+assert main(["convert", {file!r}, {str(tmp_path / "n.nir")!r}, "--from", *options[1:], "--to", "norse"]) == 0
 print([name for name in ("jax", "optax", "torch") if name in sys.modules])
 """
     assert run_python(code).stdout.splitlines()[-1] == "[]"
@@ -98,12 +111,10 @@ print([name for name in ("jax", "optax", "torch") if name in sys.modules])
 # convert
 
 
-def test_convert(zoo, tmp_path, call):
+def test_convert(zoo, tmp_path, capsys):
     file, out = zoo["snntorch_v_leaky_zero_nodelay"], tmp_path / "norse.nir"
-    told = ["--from", "snntorch", "--reset", "zero", "--reset-delay", "false"]
-    code, text, _ = call("convert", file, out, "--to", "norse", *told, "--json")
-    content = json.loads(text)
-    assert code == 0
+    options = ["--from", "snntorch", "--reset", "zero", "--reset-delay", "false"]
+    content, _ = run_cli_json(capsys, "convert", file, out, "--to", "norse", *options)
     assert {"schema", "load_with", "changes", "losses"} <= set(content)
     assert str(out) in content["load_with"]
     assert content["losses"] == []
@@ -111,72 +122,68 @@ def test_convert(zoo, tmp_path, call):
     written = nir.read(out)
     assert np.all(written.nodes["1"].r == 1)
     # never overwritten, unless it is said
-    code, _, err = call("convert", file, out, "--to", "norse", *told)
+    code, _, err = call(capsys, "convert", file, out, "--to", "norse", *options)
     assert (code, err.count("exists")) == (2, 1)
-    code, text, _ = call("convert", file, out, "--to", "norse", *told, "--force")
-    assert code == 0
+    text, _ = run_cli(capsys, "convert", file, out, "--to", "norse", *options, "--force")
     assert "from_nir" in text
     assert "    y, state = net(frame, state)" in text.splitlines()[-2]
 
 
-def test_the_passes_of_a_target_are_shown(call):
-    code, text, _ = call("convert", "--show-passes", "--to", "norse", "--json")
+def test_the_passes_of_a_target_are_shown(capsys):
+    code, text, _ = call(capsys, "convert", "--show-passes", "--to", "norse", "--json")
     shown = json.loads(text)
     assert (code, shown["written_for"].partition(" ")[0]) == (0, "Norse")
     (readouts,) = [entry for entry in shown["passes"] if entry["name"] == "replace_readouts"]
     assert readouts["description"].startswith("Write populations that give their membranes as")
     assert readouts["requires"] == ["every population has a resolved step"]
     assert "no population gives its membrane" in readouts["ensures"]
-    code, text, _ = call("convert", "--show-passes", "--to", "norse")
-    assert code == 0
+    text, _ = run_cli(capsys, "convert", "--show-passes", "--to", "norse")
     for entry in shown["passes"]:
         assert f" {entry['name']}\n   {entry['description']}\n" in text
     assert "   ensures: no population gives its membrane\n" in text
 
 
-def test_showing_passes_takes_no_file_and_converting_takes_two(call):
-    code, _, err = call("convert", "a.nir", "--show-passes", "--to", "norse")
-    assert (code, "--show-passes takes no FILE" in err) == (2, True)
-    code, _, err = call("convert", "a.nir", "--to", "norse")
-    assert (code, "the following arguments are required: OUT" in err) == (2, True)
-    code, _, err = call("convert", "--to", "norse")
-    assert (code, "the following arguments are required: FILE, OUT" in err) == (2, True)
-    code, _, err = call("convert", "--show-passes", "--to", "norse", "--to-dt", "1ms")
-    assert (code, "--to-dt has no effect with --show-passes" in err) == (2, True)
-    assert call("convert", "--show-pass", "--to", "norse")[0] == 0
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a.nir --show-passes --to norse", "--show-passes takes no FILE"),
+        ("a.nir --to norse", "the following arguments are required: OUT"),
+        ("--to norse", "the following arguments are required: FILE, OUT"),
+        ("--show-passes --to norse --to-dt 1ms", "--to-dt has no effect with --show-passes"),
+    ],
+)
+def test_showing_passes_takes_no_file_and_converting_takes_two(line, message, capsys):
+    assert_cli_refused(capsys, "convert", *line.split(), code=2, says=message)
+
+
+def test_the_flag_that_shows_passes_may_be_cut_short(capsys):
+    run_cli(capsys, "convert", "--show-pass", "--to", "norse")
 
 
 @pytest.mark.parametrize("command", [("info",), ("check", "--for", "event")])
-def test_an_empty_value_does_not_stand_for_the_file(command, call):
-    code, _, err = call(*command, "--dt", "")
-    assert (code, "the following arguments are required: FILE" in err) == (2, True)
+def test_an_empty_value_does_not_stand_for_the_file(command, capsys):
+    message = "the following arguments are required: FILE"
+    assert_cli_refused(capsys, *command, "--dt", "", code=2, says=message)
 
 
-def test_what_cannot_be_converted_is_refused_and_nothing_written(zoo, tmp_path, call):
-    file, out = zoo["snntorch_v_leaky_zero"], tmp_path / "out.nir"
-    told = [
-        "--from",
-        "snntorch",
-        "--to",
-        "spyx",
-        "--reset",
-        "zero",
-        "--reset-delay",
-        "true",
-    ]
-    code, text, err = call("convert", file, out, *told)
-    assert (code, text) == (1, "")
-    assert err.count("jaxsnn: error: ") == 1
-    assert "node '1'" in err
-    assert not out.exists()
-    code, text, err = call("convert", file, out, *told, "--approximate", "--json")
-    assert code == 0
-    assert json.loads(text)["losses"]
+def test_what_cannot_be_converted_is_refused_and_nothing_written(zoo, tmp_path, capsys):
+    files = zoo["snntorch_v_leaky_zero"], tmp_path / "out.nir"
+    argv = ["convert", *files, "--from", "snntorch", "--to", "spyx"]
+    argv += ["--reset", "zero", "--reset-delay", "true"]
+    assert_cli_refused(capsys, *argv, code=1, says="node '1'")
+    assert not files[1].exists()
+    content, err = run_cli_json(capsys, *argv, "--approximate")
+    assert content["losses"]
     assert "lost: " in err
-    code, _, err = call("convert", file, tmp_path / "no.nir", "--from", "snntorch", "--to", "nose")
-    assert (code, err.count("did you mean 'norse'")) == (2, 1)
-    code, _, err = call("convert", file, tmp_path / "no.nir", "--from", "snntorch", "--to", "norse")
-    assert (code, err.count("say --reset ")) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("target", "code", "message"),
+    [("nose", 2, "did you mean 'norse'"), ("norse", 1, "say --reset ")],
+)
+def test_a_conversion_names_what_is_missing(target, code, message, zoo, tmp_path, capsys):
+    argv = ["convert", zoo["snntorch_v_leaky_zero"], tmp_path / "no.nir", "--from", "snntorch"]
+    assert_cli_refused(capsys, *argv, "--to", target, code=code, says=message)
 
 
 # verify
@@ -192,11 +199,8 @@ SOME = (
 
 
 @pytest.mark.parametrize("name", SOME)
-def test_verify(name, case, call):
-    file, options, recording = case(name)
-    code, out, err = call("verify", file, "--recording", recording, *options, "--json")
-    content = json.loads(out)
-    assert code == 0, err
+def test_verify(name, verify):
+    content = json.loads(verify(name, "--json")[0])
     assert content["schema"] == 1
     assert content["ok"] is True
     assert content["first_difference"] is None
@@ -213,104 +217,80 @@ def test_verify(name, case, call):
         assert content["spikes_expected"] == content["spikes_got"] > 0
 
 
-def test_verify_with_another_reset_fails_and_says_where(case, call):
-    file, options, recording = case("snntorch_v_leaky_sub")
-    wrong = [{"subtract": "zero"}.get(part, part) for part in options]
-    code, out, _ = call("verify", file, "--recording", recording, *wrong, "--json")
-    content = json.loads(out)
-    assert code == 1
+SUBTRACTING, SNNTORCH = "snntorch_v_leaky_sub", "--dialect snntorch"
+
+
+def test_verify_with_another_reset_fails_and_says_where(verify):
+    wrong = {"options": f"{SNNTORCH} --reset zero --reset-delay true", "code": 1}
+    content = json.loads(verify(SUBTRACTING, "--json", **wrong)[0])
     assert content["ok"] is False
-    assert set(content["first_difference"]) == {
-        "node",
-        "neuron",
-        "batch",
-        "step",
-        "expected",
-        "got",
-    }
+    keys = {"node", "neuron", "batch", "step", "expected", "got"}
+    assert set(content["first_difference"]) == keys
     assert content["identical"] < content["trains"]
-    code, out, _ = call("verify", file, "--recording", recording, *wrong)
-    assert code == 1
+    assert content["fits"] == ["--reset subtract and --reset-delay true"]
+    out, _ = verify(SUBTRACTING, **wrong)
     assert "first difference: node 'output'" in out
     assert out.splitlines()[-1] == "it verifies with --reset subtract and --reset-delay true"
-    assert content["fits"] == ["--reset subtract and --reset-delay true"]
-    code, _, err = call("verify", file, "--recording", recording, "--dialect", "snntorch")
-    assert code == 1
-    assert "set --reset subtract and --reset-delay true, with which the recording verifies" in err
 
 
-def test_verify_says_that_a_recording_does_not_tell_resets_apart(case, call):
+@pytest.mark.parametrize(
+    ("name", "options", "last_line"),
+    [
+        (SUBTRACTING, {"options": f"{SNNTORCH} --reset subtract --reset 3:zero --reset-delay true"},
+         "it verifies with --reset subtract and --reset-delay true"),
+        ("spikingjelly_v_lif_vreset", {"change": lambda arrays: arrays | {"y": 1 - arrays["y"]}},
+         "nor with another reset or delay that was tried, of all nodes or of one"),
+        ("sinabs_v_lif_nonorm",
+         {"options": "--dialect sinabs --dt 1 --time-unit step --norm-input true"},
+         "--norm-input false"),
+    ],
+)  # fmt: skip
+def test_verify_tries_other_resets_and_scales(name, options, last_line, verify):
+    assert last_line in verify(name, **options, code=1)[0].splitlines()[-1]
+
+
+def test_verify_names_the_resets_with_which_a_recording_verifies(verify):
+    _, err = verify(SUBTRACTING, options=SNNTORCH, code=1)
+    assert "say --reset subtract and --reset-delay true, with which the recording verifies" in err
+
+
+def test_verify_says_that_a_recording_does_not_tell_resets_apart(verify):
     """Up to the first spike all resets are one."""
-    file, _, recording = case("snntorch_v_leaky_sub")
-    arrays = dict(np.load(recording))
-    first = int(np.flatnonzero(arrays["y"].any(axis=(1, 2)))[0])
-    np.savez(recording, **{name: own[: first + 1] for name, own in arrays.items()})
-    code, _, err = call("verify", file, "--recording", recording, "--dialect", "snntorch")
-    assert code == 1
+
+    def until_the_first_spike(arrays):
+        first = int(np.flatnonzero(arrays["y"].any(axis=(1, 2)))[0])
+        return {name: array[: first + 1] for name, array in arrays.items()}
+
+    _, err = verify(SUBTRACTING, options=SNNTORCH, change=until_the_first_spike, code=1)
     for reset in ("zero", "subtract"):
         assert f"--reset {reset} and --reset-delay true" in err
     assert "record neurons that fire more often, which distinguishes them" in err
 
 
-def test_verify_says_that_silence_verifies_whatever_is_silent(case, call, tmp_path):
-    file, _, recording = case("snntorch_v_leaky_sub")
-    arrays = dict(np.load(recording))
-    np.savez(recording, x=arrays["x"], y=0 * arrays["y"])
-    graph = nir.read(file)
+def test_verify_says_that_silence_verifies_whatever_is_silent(zoo, verify, tmp_path):
+    graph = nir.read(zoo[SUBTRACTING])
     for node in graph.nodes.values():
         if hasattr(node, "v_threshold"):
             node.v_threshold = np.full_like(node.v_threshold, 1e9)
-    file = tmp_path / "silent.nir"
-    nir.write(file, graph)
-    code, _, err = call("verify", file, "--recording", recording, "--dialect", "snntorch")
-    assert code == 1
+    nir.write(tmp_path / "silent.nir", graph)
+    silent = {
+        "file": tmp_path / "silent.nir",
+        "change": lambda arrays: arrays | {"y": 0 * arrays["y"]},
+    }
+    _, err = verify(SUBTRACTING, options=SNNTORCH, **silent, code=1)
     assert "say --reset" in err
     assert "verifies" not in err
-    options = "--dialect", "snntorch", "--reset", "subtract", "--reset-delay", "true"
-    code, out, err = call("verify", file, "--recording", recording, *options, "--json")
-    assert (code, json.loads(out)["active"]) == (0, 0)
-    assert "nothing came out in the recording" in err
-    assert "nothing came out in the recording" in " ".join(json.loads(out)["notes"])
+    out, err = verify(SUBTRACTING, "--json", **silent)
+    assert json.loads(out)["active"] == 0
+    for text in (err, " ".join(json.loads(out)["notes"])):
+        assert "nothing came out in the recording" in text
 
 
 @pytest.mark.parametrize("kind", [complex, str])
-def test_verify_refuses_outputs_that_are_no_real_numbers(kind, case, call):
+def test_verify_refuses_outputs_that_are_no_real_numbers(kind, verify):
     """Imaginary parts were dropped, text was read as numbers."""
-    file, options, recording = case("snntorch_v_leaky_sub")
-    arrays = dict(np.load(recording))
-    np.savez(recording, x=arrays["x"], y=arrays["y"].astype(kind))
-    code, _, err = call("verify", file, "--recording", recording, *options)
-    assert code == 2
-    assert "output 'output': y holds" in err
-
-
-def test_verify_names_the_reset_of_one_node(case, call):
-    file, options, recording = case("snntorch_v_leaky_sub")
-    wrong = [*options, "--reset", "3:zero"]
-    code, out, _ = call("verify", file, "--recording", recording, *wrong)
-    assert code == 1
-    assert "it verifies with --reset subtract and --reset-delay true" in out
-
-
-def test_verify_with_another_recording_says_that_no_reset_fits(case, call, tmp_path):
-    file, options, recording = case("spikingjelly_v_lif_vreset")
-    arrays = dict(np.load(recording))
-    arrays["y"] = 1 - arrays["y"]
-    np.savez(tmp_path / "other.npz", **arrays)
-    code, out, _ = call("verify", file, "--recording", tmp_path / "other.npz", *options)
-    assert code == 1
-    assert (
-        out.splitlines()[-1]
-        == "nor with another reset or delay that was tried, of all nodes or of one"
-    )
-
-
-def test_verify_finds_the_scale_of_the_input(case, call):
-    file, options, recording = case("sinabs_v_lif_nonorm")
-    wrong = [{"False": "true"}.get(part, part) for part in options]
-    code, out, _ = call("verify", file, "--recording", recording, *wrong)
-    assert code == 1
-    assert "--norm-input false" in out.splitlines()[-1]
+    change = {"change": lambda arrays: arrays | {"y": arrays["y"].astype(kind)}}
+    assert "output 'output': y holds" in verify(SUBTRACTING, **change, code=2)[1]
 
 
 def nir_data(x, y, dt, *, events):
@@ -334,59 +314,58 @@ def nir_data(x, y, dt, *, events):
 
 
 @pytest.mark.parametrize("events", [False, True])
-def test_verify_reads_nir_data(events, case, recordings, tmp_path, call):
-    name = "snntorch_v_leaky_zero"
-    file, options, _ = case(name)
+def test_verify_reads_nir_data(events, recordings, tmp_path, verify):
+    name, path = "snntorch_v_leaky_zero", tmp_path / "r.nir"
     x, y = recordings[name]
-    write_data(tmp_path / "r.nir", nir_data(x, y, 1e-4, events=events))
-    code, out, err = call("verify", file, "--recording", tmp_path / "r.nir", *options, "--json")
-    assert code == 0, err
+    write_data(path, nir_data(x, y, 1e-4, events=events))
+    out, err = verify(name, "--json", recording=path)
     assert json.loads(out)["spikes_expected"] == y.sum()
     assert "recordings of 1 are not used" in err
     changed = y.copy()
     changed[7, 3, 1] = 1 - changed[7, 3, 1]
-    write_data(tmp_path / "changed.nir", nir_data(x, changed, 1e-4, events=events))
-    code, out, _ = call("verify", file, "--recording", tmp_path / "changed.nir", *options, "--json")
-    assert code == 1
+    write_data(path, nir_data(x, changed, 1e-4, events=events), force=True)
+    out, _ = verify(name, "--json", recording=path, code=1)
     first = json.loads(out)["first_difference"]
-    assert (first["step"], first["batch"], first["neuron"], first["expected"]) == (
-        7,
-        3,
-        1,
-        changed[7, 3, 1],
-    )
+    expected = {"step": 7, "batch": 3, "neuron": 1, "expected": changed[7, 3, 1]}
+    assert first | expected == first
 
 
-def test_verify_says_what_it_cannot_use(case, recordings, tmp_path, call):
-    name = "snntorch_v_leaky_zero"
-    file, options, _ = case(name)
-    x, y = recordings[name]
-    bad = tmp_path / "bad.npz"
+LEAKY = "snntorch_v_leaky_zero"
 
-    def refused(code, message, **arrays):
-        np.savez(bad, **arrays)
-        found, out, err = call("verify", file, "--recording", bad, *options)
-        assert (found, out, err.count("\n")) == (code, "", 1)
-        assert message in err
 
-    refused(2, "no output to compare with", x=x)
-    refused(2, "no array 'x'", y=y)
-    refused(2, "the recording has shape", x=x, y=y[:-1])
-    refused(2, "give it the shape (time, batch, 5)", x=x[..., :4], y=y)
-    refused(2, "record finite numbers", x=x, y=np.where(y > 0, np.nan, y))
-    refused(2, "has events", time=np.zeros((1, 1)), index=np.zeros((1, 1), int), y=y)
-    # events between the steps are not moved in silence
-    late = nir_data(x, y, 1e-4, events=True)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y: {"x": x}, "no output to compare with"),
+        (lambda x, y: {"y": y}, "no array 'x'"),
+        (lambda x, y: {"x": x, "y": y[:-1]}, "the recording has shape"),
+        (lambda x, y: {"x": x[..., :4], "y": y}, "give it the shape (time, batch, 5)"),
+        (lambda x, y: {"x": x, "y": np.where(y > 0, np.nan, y)}, "record finite numbers"),
+        (lambda x, y: {"time": np.zeros((1, 1)), "index": np.zeros((1, 1), int), "y": y}, "holds events"),
+    ],
+)  # fmt: skip
+def test_verify_says_what_it_cannot_use(change, message, verify):
+    out, err = verify(LEAKY, change=lambda arrays: change(**arrays), code=2)
+    assert (out, err.count("\n")) == ("", 1)
+    assert message in err
+
+
+def test_verify_does_not_move_events_between_the_steps(recordings, tmp_path, verify):
+    late = nir_data(*recordings[LEAKY], 1e-4, events=True)
     late.nodes["input"].observables["spikes"].time += 3e-5
     late.nodes["input"].observables["spikes"].t_max += 1e-4
     write_data(tmp_path / "late.nir", late)
-    code, _, err = call("verify", file, "--recording", tmp_path / "late.nir", *options)
-    assert (code, err.count("\n")) == (2, 1)
+    _, err = verify(LEAKY, recording=tmp_path / "late.nir", code=2)
+    assert err.count("\n") == 1
     assert "are not at a multiple of 0.0001 s" in err
-    code, _, err = call("verify", file, "--recording", tmp_path / "nothing.npz", *options)
-    assert (code, err.count("no such file")) == (2, 1)
-    code, _, err = call("verify", file, "--recording", file, *options)
-    assert (code, err.count("has no NIRGraphData")) == (2, 1)
+
+
+def test_verify_needs_a_recording(zoo, tmp_path, verify):
+    for path, message in (
+        (tmp_path / "nothing.npz", "no such file"),
+        (zoo[LEAKY], "holds no NIRGraphData"),
+    ):
+        assert message in verify(LEAKY, recording=path, code=2)[1]
 
 
 @pytest.fixture
@@ -402,63 +381,38 @@ def two_outputs(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("add", "leave_out", "message"),
     [
-        ({"output2.y": None}, "has no recording of output output2: save each as 'NODE.y'"),
-        (
-            {"output2.y": None, "ouptut2.y": 0},
-            "array 'ouptut2.y': the network has no output 'ouptut2': did you mean",
-        ),
-        ({"y": 0}, "array 'y': the network has 2 outputs: name it 'NODE.y'"),
-        ({"input.x": 0}, "input 'input' is specified twice, as 'input.x' and as 'x': keep one"),
-        (
-            {"inptu.x": 0},
-            "array 'inptu.x': the network has no input 'inptu': did you mean 'input'?",
-        ),
-        (
-            {"input.index": 0},
-            "input 'input' is specified twice, as 'input.index' and as 'x': keep one",
-        ),
+        ([], ["output2.y"], "has no recording of output output2: save each as 'NODE.y'"),
+        (["ouptut2.y"], ["output2.y"],
+         "array 'ouptut2.y': the network has no output 'ouptut2': did you mean"),
+        (["y"], [], "array 'y': the network has 2 outputs: name it 'NODE.y'"),
+        (["input.x"], [], "input 'input' is given twice, as 'input.x' and as 'x': keep one"),
+        (["inptu.x"], [], "array 'inptu.x': the network has no input 'inptu': did you mean 'input'?"),
+        (["input.index"], [], "input 'input' is given twice, as 'input.index' and as 'x': keep one"),
     ],
-)
-def test_verify_passes_over_no_array(changes, message, two_outputs, tmp_path, call):
-    whole = {
-        "x": np.zeros((3, 1, 2)),
-        "output.y": np.zeros((3, 1, 2)),
-        "output2.y": np.zeros((3, 1, 2)),
-    }
-    whole |= {
-        name: None if value is None else np.zeros((3, 1, 2)) for name, value in changes.items()
-    }
-    np.savez(
-        tmp_path / "r.npz", **{name: array for name, array in whole.items() if array is not None}
-    )
-    code, out, err = call("verify", two_outputs, "--recording", tmp_path / "r.npz", "--dt", "1ms")
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert message in err
+)  # fmt: skip
+def test_verify_passes_over_no_array(add, leave_out, message, two_outputs, tmp_path, capsys):
+    names = {"x", "output.y", "output2.y", *add} - {*leave_out}
+    np.savez(tmp_path / "r.npz", **dict.fromkeys(names, np.zeros((3, 1, 2))))
+    argv = ["verify", two_outputs, "--recording", tmp_path / "r.npz", "--dt", "1ms"]
+    assert_cli_refused(capsys, *argv, code=2, says=message)
 
 
-def test_an_output_is_given_once(case, tmp_path, call):
-    file, options, recording = case("norse_v_li")
-    with np.load(recording) as arrays:
-        np.savez(tmp_path / "r.npz", **arrays, **{"output.y": arrays["y"]})
-    code, _, err = call("verify", file, "--recording", tmp_path / "r.npz", *options)
-    assert (
-        code,
-        err.count("output 'output' is specified twice, as 'output.y' and as 'y': keep one"),
-    ) == (2, 1)
+def test_an_output_is_given_once(verify):
+    twice = {"change": lambda arrays: arrays | {"output.y": arrays["y"]}}
+    message = "output 'output' is given twice, as 'output.y' and as 'y': keep one"
+    assert message in verify("norse_v_li", **twice, code=2)[1]
 
 
 # run on the grid
 
 
 @pytest.mark.parametrize("name", ["spikingjelly_v_conv", "sinabs_v_lif", "norse_v_li"])
-def test_run_on_the_grid_gives_what_was_recorded(name, case, recordings, tmp_path, call):
+def test_run_on_the_grid_gives_what_was_recorded(name, case, recordings, tmp_path, capsys):
     file, options, recording = case(name)
     rest = ["--input", recording, "-o", tmp_path / "out.npz", "--engine", "grid", *options]
-    code, out, err = call("run", file, *rest, "--json")
-    content = json.loads(out)
-    assert code == 0, err
+    content, _ = run_cli_json(capsys, "run", file, *rest)
     y = recordings[name][1]
     with np.load(tmp_path / "out.npz") as arrays:
         (got,) = arrays.values()
@@ -472,29 +426,34 @@ def test_run_on_the_grid_gives_what_was_recorded(name, case, recordings, tmp_pat
         assert firing[last] == y.sum()
         assert content["spikes_needed"][last] == y.sum(axis=0).max()
     assert content["events_needed"] == max(content["spikes_needed"].values())
-    assert call("run", file, *rest)[0] == 2  # it exists
+    run_cli(capsys, "run", file, *rest, code=2)
 
 
-def test_run_on_the_grid_says_which_events_it_moved(case, tmp_path, call):
+def test_run_on_the_grid_says_which_events_it_moved(case, tmp_path, capsys):
     file, options, _ = case("snntorch_v_leaky_zero")
     np.savez(tmp_path / "x.npz", time=np.array([[1e-4, 2.4e-4, 9e-3]]), index=np.array([[0, 1, 2]]))
     rest = ["--input", tmp_path / "x.npz", "-o", tmp_path / "out.npz", "--engine", "grid", *options]
-    code, _, err = call("run", file, *rest)
+    code, _, err = call(capsys, "run", file, *rest)
     assert (code, err.count("--t-end")) == (2, 1)
-    code, out, err = call("run", file, *rest, "--t-end", "5ms", "--json")
-    assert code == 0
+    out, err = run_cli(capsys, "run", file, *rest, "--t-end", "5ms", "--json")
     assert "1 events lay between steps" in err
     assert "1 events lie behind the last step" in err
     assert len(json.loads(out)["notes"]) == 2
 
 
-def test_options_of_one_engine_are_no_options_of_the_other(case, tmp_path, call):
-    file, options, recording = case("snntorch_v_leaky_zero")
-    rest = ["--input", recording, "-o", tmp_path / "out.npz", *options]
-    code, _, err = call("run", file, *rest, "--engine", "grid", "--max-spikes", "3")
-    assert (code, err.count("--max-spikes is for the event engine")) == (2, 1)
-    code, _, err = call("run", file, *rest, "--engine", "gird")
-    assert (code, err.count("did you mean 'grid'")) == (2, 1)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--engine grid --max-spikes 3", "--max-spikes is for the event engine"),
+        ("--engine gird", "did you mean 'grid'"),
+    ],
+)
+def test_options_of_one_engine_are_no_options_of_the_other(
+    options, message, case, tmp_path, capsys
+):
+    file, told, recording = case("snntorch_v_leaky_zero")
+    argv = ["run", file, "--input", recording, "-o", tmp_path / "out.npz", *told, *options.split()]
+    assert_cli_refused(capsys, *argv, code=2, says=message)
     assert not (tmp_path / "out.npz").exists()
 
 
@@ -502,12 +461,11 @@ def test_options_of_one_engine_are_no_options_of_the_other(case, tmp_path, call)
 
 
 @pytest.mark.slow
-def test_fidelity_is_what_both_engines_say(case, recordings, tmp_path, call):
+def test_fidelity_is_what_both_engines_say(case, recordings, tmp_path, capsys):
     name = "snntorch_v_leaky_zero"
     file, options, _ = case(name)
     np.savez(tmp_path / "x.npz", x=recordings[name][0][:40, :2])
-    code, out, err = call("fidelity", file, "--input", tmp_path / "x.npz", *options, "--json")
-    assert code == 0, err
+    out, _ = run_cli(capsys, "fidelity", file, "--input", tmp_path / "x.npz", *options, "--json")
     populations = json.loads(out)["populations"]
     counts = {}
     for engine in ("grid", "event"):
@@ -520,8 +478,7 @@ def test_fidelity_is_what_both_engines_say(case, recordings, tmp_path, call):
             engine,
             *options,
         ]
-        code, out, err = call("run", file, *rest, "--json")
-        assert code == 0, err
+        out, _ = run_cli(capsys, "run", file, *rest, "--json")
         counts[engine] = json.loads(out)["spikes"]
     for node, found in populations.items():
         assert (found["grid"], found["event"]) == (counts["grid"][node], counts["event"][node])
@@ -541,8 +498,7 @@ def test_fidelity_is_what_both_engines_say(case, recordings, tmp_path, call):
         pair = raster.sum(axis=0).ravel(), steps["output.y"].sum(axis=0).ravel()
     cosine = pair[0] @ pair[1] / np.linalg.norm(pair[0]) / np.linalg.norm(pair[1])
     assert populations["3"]["count_cosine"] == pytest.approx(cosine)
-    code, out, _ = call("fidelity", file, "--input", tmp_path / "x.npz", *options)
-    assert code == 0
+    out, _ = run_cli(capsys, "fidelity", file, "--input", tmp_path / "x.npz", *options)
     assert "cosine similarity of the counts" in out
 
 
@@ -550,34 +506,40 @@ def test_three_spikes_in_a_step_are_one_crowded_step():
     time = np.full((1, 2, 5), np.inf)
     time[0, 0] = [1.1, 1.2, 1.9, 3.0, 3.5]
     time[0, 1, :2] = [0.9, 1.0]
-    found = compared(time, np.array([[2, 1]]), 1.0)
-    assert (found.grid, found.event, found.multi_spike_steps) == (3, 7, 2)
-    assert found.rate_ratio == pytest.approx(7 / 3)
-    assert found.count_cosine == pytest.approx((5 * 2 + 2) / np.sqrt(29) / np.sqrt(5))
+    comparison = compared(time, np.array([[2, 1]]), 1.0)
+    assert (comparison.grid, comparison.event, comparison.multi_spike_steps) == (3, 7, 2)
+    assert comparison.rate_ratio == pytest.approx(7 / 3)
+    assert comparison.count_cosine == pytest.approx((5 * 2 + 2) / np.sqrt(29) / np.sqrt(5))
 
 
-def test_silent_populations_have_no_ratio():
-    silence = np.full((2, 3, 4), np.inf)
-    found = compared(silence, np.zeros((2, 3)), 1.0)
-    assert (found.grid, found.event, found.rate_ratio, found.count_cosine) == (0, 0, None, None)
-    found = compared(silence, np.ones((2, 3)), 1.0)
-    assert (found.grid, found.event, found.rate_ratio, found.count_cosine) == (6, 0, 0.0, None)
+@pytest.mark.parametrize(("counts", "grid", "ratio"), [(0.0, 0, None), (1.0, 6, 0.0)])
+def test_silent_populations_have_no_ratio(counts, grid, ratio):
+    comparison = compared(np.full((2, 3, 4), np.inf), np.full((2, 3), counts), 1.0)
+    assert (comparison.grid, comparison.event) == (grid, 0)
+    assert (comparison.rate_ratio, comparison.count_cosine) == (ratio, None)
 
 
-def test_fidelity_needs_inputs_by_steps(case, tmp_path, call):
+def test_fidelity_needs_inputs_by_steps(case, tmp_path, capsys):
     file, options, _ = case("snntorch_v_leaky_zero")
     np.savez(tmp_path / "x.npz", time=np.zeros((1, 1)), index=np.zeros((1, 1), int))
-    code, _, err = call("fidelity", file, "--input", tmp_path / "x.npz", *options)
+    code, _, err = call(capsys, "fidelity", file, "--input", tmp_path / "x.npz", *options)
     assert (code, err.count("inputs by steps")) == (2, 1)
 
 
-def test_run_says_by_how_much_a_recurrent_spike_is_late(recordings, case, tmp_path, call):
+def test_run_says_by_how_much_a_recurrent_spike_is_late(recordings, case, tmp_path, capsys):
     file, options, _ = case("snntorch_v_rleaky_zero")
     np.savez(tmp_path / "x.npz", x=recordings["snntorch_v_rleaky_zero"][0][:10, :1])
-    code, out, _ = call(
-        "run", file, "--input", tmp_path / "x.npz", "-o", tmp_path / "y.npz", "--json", *options
+    out, _ = run_cli(
+        capsys,
+        "run",
+        file,
+        "--input",
+        tmp_path / "x.npz",
+        "-o",
+        tmp_path / "y.npz",
+        "--json",
+        *options,
     )
-    assert code == 0
     assert any(
         "what it sends back" in note and "0.0001 s later" in note
         for note in json.loads(out)["notes"]
@@ -591,10 +553,10 @@ def test_run_says_by_how_much_a_recurrent_spike_is_late(recordings, case, tmp_pa
 )
 def test_fidelity_of_recurrent_and_convolutional_networks(name, recordings, zoo):
     graph = read(zoo[name], dialect=FACTS[name]["framework"], **options_of(name))
-    found = fidelity(graph, {"x": recordings[name][0][:60, :2]})
-    assert set(found.populations) == {
-        each for each in graph.neurons if graph.nodes[each].type not in ("LI", "I")
+    comparison = fidelity(graph, {"x": recordings[name][0][:60, :2]})
+    assert set(comparison.populations) == {
+        neuron for neuron in graph.neurons if graph.nodes[neuron].type not in ("LI", "I")
     }
-    for population in found.populations.values():
+    for population in comparison.populations.values():
         assert population.grid > 20
         assert population.count_cosine > 0.9

@@ -13,6 +13,7 @@ from jaxsnn.commands.demo_command import FILES, demo
 from jaxsnn.errors import FileError, MappingError, SimulationError
 from jaxsnn.nir import read
 from tests.helpers.programs import compiled
+from tests.helpers.refusals import assert_refused
 
 END = ["map", "prove", "draw"]
 SHORT = {"epochs": 3, "sizes": (640, 128, 128)}
@@ -90,8 +91,7 @@ def test_the_trained_file_is_read_as_the_source_is(ran):
 
 
 def test_an_earlier_run_is_not_overwritten(ran):
-    with pytest.raises(FileError, match=r"trained\.nir exists"):
-        demo(ran[0], **SHORT)
+    assert_refused(lambda: demo(ran[0], **SHORT), FileError, r"trained\.nir exists")
 
 
 def test_a_file_that_reads_back_otherwise_is_an_error(ran, tmp_path, monkeypatch):
@@ -103,8 +103,11 @@ def test_a_file_that_reads_back_otherwise_is_an_error(ran, tmp_path, monkeypatch
 
     right = steps.write
     monkeypatch.setattr(steps, "write", wrong)
-    with pytest.raises(SimulationError, match="does not fire the spikes that it was trained with"):
-        demo(tmp_path, **SHORT)
+    assert_refused(
+        lambda: demo(tmp_path, **SHORT),
+        SimulationError,
+        "does not fire the spikes that it was trained with",
+    )
 
 
 def test_the_mapping_is_of_the_trained_file_and_a_wrong_one_is_an_error(ran, tmp_path):
@@ -124,10 +127,11 @@ def test_the_mapping_is_of_the_trained_file_and_a_wrong_one_is_an_error(ran, tmp
             count=1,
         )
     )
-    with pytest.raises(
-        MappingError, match=r"mapping\.json has 1 violations, the first: .*the weight is"
-    ):
-        on_chip.prove_step(quantized, wrong)
+    assert_refused(
+        lambda: on_chip.prove_step(quantized, wrong),
+        MappingError,
+        r"mapping\.json has 1 violations, the first: .*the weight is",
+    )
 
 
 def test_without_matplotlib_the_pictures_are_left_out_and_it_is_said(tmp_path, monkeypatch, capsys):

@@ -37,18 +37,18 @@ SAID = ["--dialect", "snntorch", "--reset", "zero", "--reset-delay", "false"]
 def test_each_node_has_a_verdict_for_each_purpose(network, capsys):
     _, path = network
     assert main(["matrix", path, *SAID, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["schema"] == 1
-    assert [row["node"] for row in found["nodes"]] == ["1", "2", "3", "4", "5"]
-    for row in found["nodes"]:
+    content = json.loads(capsys.readouterr().out)
+    assert content["schema"] == 1
+    assert [row["node"] for row in content["nodes"]] == ["1", "2", "3", "4", "5"]
+    for row in content["nodes"]:
         assert tuple(row["verdicts"]) == purposes()
-    assert found["overall"]["grid"] == "exact"
-    by_node = {row["node"]: row["verdicts"] for row in found["nodes"]}
+    assert content["overall"]["grid"] == "exact"
+    by_node = {row["node"]: row["verdicts"] for row in content["nodes"]}
     assert by_node["5"]["sinabs"] == "unsupported"
     assert by_node["2"]["sinabs"] == "exact"
     assert by_node["5"]["norse"] == "exact"
     ours = ("5", "sinabs")
-    (reason,) = (row for row in found["reasons"] if (row["node"], row["purpose"]) == ours)
+    (reason,) = (row for row in content["reasons"] if (row["node"], row["purpose"]) == ours)
     assert "is a Delay" in reason["why"]
     assert reason["fix"]
 
@@ -63,12 +63,12 @@ def test_what_is_lost_is_approximate():
         reset="zero",
         reset_delay=False,
     )
-    found = matrix(plain, ["spyx", "norse"])
-    assert found.grade("2", "spyx") == "approximate"
-    assert any("resets to a value" in verdict.why for verdict in found.verdicts)
-    assert found.grade("1", "spyx") == "exact"
-    assert found.overall("norse") == "exact"
-    assert "approx" in found.as_text()
+    table = matrix(plain, ["spyx", "norse"])
+    assert table.grade("2", "spyx") == "approximate"
+    assert any("resets to a value" in verdict.why for verdict in table.verdicts)
+    assert table.grade("1", "spyx") == "exact"
+    assert table.overall("norse") == "exact"
+    assert "approx" in table.as_text()
 
 
 def test_exit_code_1_where_a_purpose_that_was_asked_for_is_not_supported(network, capsys):
@@ -79,42 +79,46 @@ def test_exit_code_1_where_a_purpose_that_was_asked_for_is_not_supported(network
 
 
 def test_without_a_file_the_types_are_judged():
-    found = matrix_of_types(["grid", "snntorch", "spyx"])
-    assert set(found.rows) == set(TYPES) - {"Input", "Output"}
-    assert found.grade("LI", "snntorch") == "exact"
-    assert found.grade("LI", "spyx") == "unsupported"
-    assert found.grade("CubaLI", "snntorch") == "exact"
-    assert found.grade("I", "snntorch") == "approximate"
-    (cut,) = (one.why for one in found.verdicts if (one.node, one.purpose) == ("I", "snntorch"))
+    table = matrix_of_types(["grid", "snntorch", "spyx"])
+    assert set(table.rows) == set(TYPES) - {"Input", "Output"}
+    assert table.grade("LI", "snntorch") == "exact"
+    assert table.grade("LI", "spyx") == "unsupported"
+    assert table.grade("CubaLI", "snntorch") == "exact"
+    assert table.grade("I", "snntorch") == "approximate"
+    (cut,) = (
+        verdict.why
+        for verdict in table.verdicts
+        if (verdict.node, verdict.purpose) == ("I", "snntorch")
+    )
     assert cut == "continuous time is cut into steps of 1 ms"
-    assert found.grade("Scale", "snntorch") == "exact"
-    assert found.grade("Delay", "snntorch") == "exact"
-    assert found.grade("Delay", "spyx") == "unsupported"
-    assert {kind for kind in found.rows if found.grade(kind, "grid") != "exact"} == {"I"}
-    (cut,) = (one.why for one in found.verdicts if one.purpose == "grid")
+    assert table.grade("Scale", "snntorch") == "exact"
+    assert table.grade("Delay", "snntorch") == "exact"
+    assert table.grade("Delay", "spyx") == "unsupported"
+    assert {kind for kind in table.rows if table.grade(kind, "grid") != "exact"} == {"I"}
+    (cut,) = (verdict.why for verdict in table.verdicts if verdict.purpose == "grid")
     assert "cut into steps" in cut  # nobody but NIR itself writes I
 
 
 def test_time_that_goes_on_otherwise_is_approximate(network):
     stepped, _ = network
-    found = matrix(stepped, ["event", "grid", "bss2"])
-    assert [found.grade("2", purpose) for purpose in found.purposes] == [
+    table = matrix(stepped, ["event", "grid", "bss2"])
+    assert [table.grade("2", purpose) for purpose in table.purposes] == [
         "approximate",
         "exact",
         "approximate",
     ]
-    assert found.grade("1", "event") == "exact"
-    assert any("snntorch steps through time" in one.why for one in found.verdicts)
+    assert table.grade("1", "event") == "exact"
+    assert any("snntorch steps through time" in verdict.why for verdict in table.verdicts)
     said = resolve(stepped, "nir", time_unit="s", dt=1e-4)
     literal = matrix(stepped.with_dialect(said), ["event", "grid"])
     assert [literal.grade("2", purpose) for purpose in literal.purposes] == ["exact", "approximate"]
 
 
 def test_nothing_is_exact_on_a_chip_but_what_moves_or_scales_spikes():
-    found = matrix_of_types(["bss2"])
-    exact = {kind for kind in found.rows if found.grade(kind, "bss2") == "exact"}
+    table = matrix_of_types(["bss2"])
+    exact = {kind for kind in table.rows if table.grade(kind, "bss2") == "exact"}
     assert exact == {"Scale", "SumPool2d", "AvgPool2d", "Flatten"}
-    reasons = {one.node: one.why for one in found.verdicts}
+    reasons = {verdict.node: verdict.why for verdict in table.verdicts}
     assert reasons["Linear"].endswith("weights become whole numbers from -63 to 63")
     assert reasons["CubaLI"].startswith("node '")
 
@@ -127,17 +131,17 @@ def test_of_an_undecided_dialect_time_is_unknown(zoo):
 
 
 def test_types_of_equations_are_judged_in_equations():
-    found = matrix_of_types(["event"])
-    assert "event: these are verdicts on NIR's equations" in found.as_text()
-    assert "notes" in found.as_dict()
+    table = matrix_of_types(["event"])
+    assert "event: these are verdicts on NIR's equations" in table.as_text()
+    assert "notes" in table.as_dict()
     assert not matrix_of_types(["grid"]).notes
-    assert {kind for kind in found.rows if found.grade(kind, "event") != "exact"} == {"Threshold"}
+    assert {kind for kind in table.rows if table.grade(kind, "event") != "exact"} == {"Threshold"}
 
 
 def test_types_for_importers_that_burst_and_that_solve_equations():
-    found = matrix_of_types(["sinabs", "rockpool", "jaxsnn", "hxtorch"])
+    table = matrix_of_types(["sinabs", "rockpool", "jaxsnn", "hxtorch"])
     grades = {
-        kind: [found.grade(kind, purpose) for purpose in found.purposes]
+        kind: [table.grade(kind, purpose) for purpose in table.purposes]
         for kind in ("CubaLIF", "LIF", "LI", "Delay", "Linear")
     }
     assert grades == {
@@ -152,8 +156,8 @@ def test_types_for_importers_that_burst_and_that_solve_equations():
 def test_what_a_conversion_did_not_judge_is_unknown():
     neuron = build.lif(tau=1e-3, r=10.0)
     layers = [build.linear(4), neuron, build.affine(2), neuron]
-    said = {"dialect": "snntorch", "reset": "zero", "reset_delay": False}
-    found = matrix(build.sequential(build.input(3), *layers, seed=0, **said), ["hxtorch"])
-    grades = [found.grade(name, "hxtorch") for name in "1234"]
+    options = {"dialect": "snntorch", "reset": "zero", "reset_delay": False}
+    table = matrix(build.sequential(build.input(3), *layers, seed=0, **options), ["hxtorch"])
+    grades = [table.grade(name, "hxtorch") for name in "1234"]
     assert grades == ["exact", "unsupported", "unknown", "unsupported"]
-    assert found.as_text().splitlines()[3].split() == ["3", "Affine", "?"]
+    assert table.as_text().splitlines()[3].split() == ["3", "Affine", "?"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxsnn.commands.plot_command import KINDS
-from tests.helpers.command_line import DEMO_NET, TOLD, call, refused
+from tests.helpers.command_line import DEMO_NET, TOLD, assert_cli_refused, refused, run_cli_json
 from tests.plot.test_pictures import history
 
 STEPPED = [*TOLD, "--reset-delay", "true"]
@@ -55,12 +55,10 @@ SLOW = ("fidelity", "voltage")
 def test_each_kind_is_drawn(folder, tmp_path, capsys, kind):
     words = [folder / word if str(word).endswith(("npz", "json")) else word for word in CASES[kind]]
     path = tmp_path / "p.png"
-    code, out, err = call(capsys, "plot", *words, "-o", path, "--json")
-    assert code == 0, err
-    found = json.loads(out)
-    assert (found["schema"], found["kind"], found["output"]) == (1, kind, str(path))
+    content, _ = run_cli_json(capsys, "plot", *words, "-o", path)
+    assert (content["schema"], content["kind"], content["output"]) == (1, kind, str(path))
     assert path.read_bytes().startswith(b"\x89PNG")
-    assert str(path) in refused(capsys, "plot", *words, "-o", path)[1]
+    assert_cli_refused(capsys, "plot", *words, "-o", path, says=str(path))
 
 
 def test_all_kinds_have_a_case():
@@ -85,10 +83,10 @@ def test_options_that_a_picture_does_not_look_at_are_refused(
 ):
     there = {"out.npz", "net.history.json"}
     words = [folder / word if word in there else word for word in words]
-    code, line = refused(capsys, "plot", *words, "-o", tmp_path / "p.png")
-    assert code == 2
-    assert message in line
-    assert line.rstrip().endswith(": remove the option")
+    line = assert_cli_refused(
+        capsys, "plot", *words, "-o", tmp_path / "p.png", code=2, says=message
+    )
+    assert line.rstrip().endswith(": leave it out")
 
 
 def test_without_matplotlib_nothing_runs_first(folder, tmp_path, capsys, monkeypatch):
@@ -101,9 +99,12 @@ def test_without_matplotlib_nothing_runs_first(folder, tmp_path, capsys, monkeyp
         ["plot", DEMO_NET, *TOLD, *raster],
         train,
     ):
-        code, line = refused(capsys, *words)
-        assert code == 2
-        assert "pictures need matplotlib, which is not installed: pip install matplotlib" in line
+        assert_cli_refused(
+            capsys,
+            *words,
+            code=2,
+            says="pictures need matplotlib, which is not installed: pip install matplotlib",
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -115,14 +116,14 @@ def test_what_is_missing_is_said(folder, tmp_path, capsys):
         "a picture of a difference needs --recording": ["--kind", "difference"],
     }
     for message, words in cases.items():
-        assert message in refused(capsys, "plot", DEMO_NET, *TOLD, *words, *to)[1]
+        assert_cli_refused(capsys, "plot", DEMO_NET, *TOLD, *words, *to, says=message)
     bad = refused(capsys, "plot", DEMO_NET, "-o", tmp_path / "p.gif")
     assert "which is not a format of pictures: name a file that ends in" in bad[1]
     (tmp_path / "a.json").write_text("[")
-    assert "is not JSON" in refused(capsys, "plot", tmp_path / "a.json", *to)[1]
+    assert_cli_refused(capsys, "plot", tmp_path / "a.json", *to, says="is not JSON")
     wrong = ["plot", folder / "x.npz", "--kind", "raster", *to]
-    assert "has no spikes with times" in refused(capsys, *wrong)[1]
+    assert_cli_refused(capsys, *wrong, says="has no spikes with times")
     for number in ("2", "-1"):
         far = ["plot", folder / "out.npz", "--sample", number, *to]
-        assert f"sample is {number}, there are 2" in refused(capsys, *far)[1]
+        assert_cli_refused(capsys, *far, says=f"sample is {number}, and there are 2")
     assert not (tmp_path / "p.png").exists()

@@ -3,6 +3,7 @@
 import json
 import re
 import warnings
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,16 @@ from jaxsnn.errors import FileError, LoweringError, UsageError
 from jaxsnn.nir import build, write
 from jaxsnn.simulation.recordings import inputs_of, load_arrays
 from jaxsnn.train.data.labelled_files import load_splits
-from tests.helpers.command_line import DEMO_NET, TOLD, call, refused
+from tests.helpers.command_line import (
+    DEMO_NET,
+    TOLD,
+    assert_cli_refused,
+    call,
+    refused,
+    run_cli,
+    run_cli_json,
+)
+from tests.helpers.refusals import assert_refused
 from tests.helpers.small_task import small_net
 
 
@@ -58,9 +68,8 @@ def leaky():
 )
 def test_parameters_that_do_not_fit_the_network(cuba, change, message):
     network = jaxsnn.lower(cuba)
-    with pytest.raises(UsageError, match=message) as caught:
-        network.with_parameters(change(dict(network.parameters)))
-    assert "\n" not in str(caught.value)
+    parameters = change(dict(network.parameters))
+    assert_refused(lambda: network.with_parameters(parameters), UsageError, message)
 
 
 def test_traced_parameters_that_fit(cuba):
@@ -82,24 +91,36 @@ def test_inputs_that_cannot_be_played(cuba, x, message):
     network = jaxsnn.lower(cuba)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(UsageError, match=message):
-            inputs_of({"x": x}, network)
+        assert_refused(lambda: inputs_of({"x": x}, network), UsageError, message)
 
 
-def test_files_that_are_no_arrays(tmp_path):
-    text, one, objects = (tmp_path / name for name in ("text.npz", "one.npz", "objects.npz"))
-    text.write_text("x = 1\n")
-    with open(one, "wb") as file:
-        np.save(file, np.ones(3))
-    np.savez(objects, x=np.array([{}, []], dtype=object))
-    for path, message in (
-        (text, "is not an .npz file of arrays: save it with numpy.savez"),
-        (one, "holds one array: save it with numpy.savez, under a name"),
-        (objects, "array 'x' holds Python objects: save numbers"),
-    ):
-        with pytest.raises(FileError, match=message) as caught:
-            load_arrays(path)
-        assert "pickle" not in str(caught.value)
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("text.npz", "is not an .npz file of arrays: save it with numpy.savez"),
+        ("one.npz", "holds one array: save it with numpy.savez, under a name"),
+        ("objects.npz", "array 'x' holds Python objects: save numbers"),
+    ],
+)
+def test_files_that_are_no_arrays(name, message, tmp_path):
+    path = tmp_path / name
+    if name == "text.npz":
+        path.write_text("x = 1\n")
+    elif name == "one.npz":
+        with open(path, "wb") as file:
+            np.save(file, np.ones(3))
+    else:
+        np.savez(path, x=np.array([{}, []], dtype=object))
+    with pytest.raises(FileError, match=message) as caught:
+        load_arrays(path)
+    assert "pickle" not in str(caught.value)
+
+
+def with_numbers(network, factor, *changed_names):
+    """The network with some numbers of its neurons multiplied."""
+    numbers = network.parameters["2"]
+    changed = {name: factor * value for name, value in numbers.items() if name in changed_names}
+    return network.with_parameters({**network.parameters, "2": {**numbers, **changed}})
 
 
 @pytest.mark.parametrize("name", ["tau", "r"])
@@ -107,15 +128,9 @@ def test_one_of_two_tied_numbers_is_not_written_alone(leaky, name):
     """snnTorch's importer plays r; a tau that went another way would tell everybody else something
     else.
     """
-    network = jaxsnn.lower(leaky)
-    parameters = {
-        **network.parameters,
-        "2": {**network.parameters["2"], name: 1.5 * network.parameters["2"][name]},
-    }
-    with pytest.raises(
-        LoweringError, match=r"node '2' has tau = .* and r = .*: change both so that tau/r stays"
-    ):
-        jaxsnn.update_graph(leaky, network.with_parameters(parameters))
+    changed = with_numbers(jaxsnn.lower(leaky), 1.5, name)
+    message = r"node '2' has tau = .* and r = .*: change both so that tau/r stays"
+    assert_refused(lambda: jaxsnn.update_graph(leaky, changed), LoweringError, message)
 
 
 @pytest.mark.parametrize("factor", [1.2, 0.5])
@@ -123,24 +138,18 @@ def test_numbers_that_told_of_no_step_do_not_begin_to_tell_of_another(factor):
     """SpikingJelly's importer takes r = 1 and r = tau/dt, and nothing else."""
     graph = graph_of(build.lif(tau=2.2e-4, r=1.0), "spikingjelly", reset="zero", dt=1e-4)
     network = jaxsnn.lower(graph)
-    own = {**network.parameters["2"], "r": factor * network.parameters["2"]["r"]}
-    changed = network.with_parameters({**network.parameters, "2": own})
-    with pytest.raises(
-        LoweringError, match=r"node '2' has tau = .* and the file has steps of 0\.0001"
-    ):
-        jaxsnn.update_graph(graph, changed)
+    changed = with_numbers(network, factor, "r")
+    message = r"node '2' has tau = .* and the file has steps of 0\.0001"
+    assert_refused(lambda: jaxsnn.update_graph(graph, changed), LoweringError, message)
     assert jaxsnn.update_graph(graph, network).nodes["2"].value("r") is not None
 
 
 def test_tied_numbers_that_changed_alike_are_written(leaky):
-    network = jaxsnn.lower(leaky)
-    own = {
-        name: 1.5 * value if name in ("tau", "r") else value
-        for name, value in network.parameters["2"].items()
-    }
-    trained = jaxsnn.update_graph(leaky, network.with_parameters({**network.parameters, "2": own}))
+    changed = with_numbers(jaxsnn.lower(leaky), 1.5, "tau", "r")
+    trained = jaxsnn.update_graph(leaky, changed)
     np.testing.assert_allclose(trained.nodes["2"].value("r"), [15.0, 30.0, 60.0])
-    np.testing.assert_allclose(jaxsnn.lower(trained).parameters["2"]["tau"], own["tau"])
+    tau = jaxsnn.lower(trained).parameters["2"]["tau"]
+    np.testing.assert_allclose(tau, changed.parameters["2"]["tau"])
 
 
 @pytest.mark.parametrize("delay", [True, False])
@@ -148,11 +157,10 @@ def test_an_option_without_effect_is_noted(delay, tmp_path):
     neurons = build.cubalif(tau_mem=1e-3, tau_syn=5e-4, r=10.0, w_in=5.0)
     graph = graph_of(neurons, "snntorch", reset="zero", reset_delay=delay)
     np.savez(tmp_path / "x.npz", x=np.ones((5, 1, 2)))
-    found = run_file(graph, tmp_path / "x.npz", tmp_path / "y.npz").notes
+    notes = run_file(graph, tmp_path / "x.npz", tmp_path / "y.npz").notes
     codes = ("continuous-time", "several-spikes-per-step")
-    notes = [note for note in found if getattr(note, "code", "") not in codes]
-    assert [note for note in notes if "reset_delay of 2 has no effect" in note] == list(notes)
-    assert bool(notes) is delay
+    rest = [note for note in notes if getattr(note, "code", "") not in codes]
+    assert ["reset_delay of 2 has no effect" in note for note in rest] == [True] * delay
 
 
 # What numbers and names cannot be, and options that do nothing
@@ -175,6 +183,8 @@ TRAIN = "train net.nir --data task.npz -o out.nir --epochs 1"
             f"{RUN} --reset 2:zero --reset 2:subtract",
             "error: --reset of '2' is said twice, 'zero' and",
         ),
+        (f"{RUN} --t-end 5ms --reset=zero --reset=none", "--reset is said twice"),
+        (f"{RUN} --t-end 5ms --reset 9:zero", "error: --reset names '9'"),
         (f"run net.nir --input x.npz -o {'a' * 300}", "cannot be written .File name too long"),
         (f"info {'a' * 300}", "cannot be read .File name too long"),
         (f"{TRAIN} --devices 99999999999999999999", "devices is 9+: give at most 65536"),
@@ -203,17 +213,17 @@ TRAIN = "train net.nir --data task.npz -o out.nir --epochs 1"
         ("tune net.nir --data task.npz -o out.nir", "no time steps .*: say --dt"),
     ],
 )
-def test_what_a_number_a_name_or_an_option_cannot_be(line, message, task, monkeypatch, capsys):
-    monkeypatch.chdir(task.parent)
-    there = {path.name for path in task.parent.iterdir()}
-    _, said = refused(capsys, *line.split())
-    assert re.search(message, said), said
-    assert {path.name for path in task.parent.iterdir()} == there
+def test_what_a_number_a_name_or_an_option_cannot_be(line, message, task, capsys):
+    before = {path.name for path in task.parent.iterdir()}
+    _, error = refused(capsys, *line.split())
+    assert re.search(message, error), error
+    assert {path.name for path in task.parent.iterdir()} == before
 
 
 @pytest.fixture
-def task(tmp_path):
-    """A file, its inputs, a mapping's name that is only named, and data."""
+def task(tmp_path, monkeypatch):
+    """Data, in the working directory with a file, its inputs and a mapping's name that is only named."""
+    monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     write(tmp_path / "net.nir", small_net(12, second=(0.4, 0.3)))
     arrays = {"x_train": rng.uniform(size=(20, 5)), "y_train": np.arange(20) % 3}
@@ -241,15 +251,12 @@ def test_a_file_of_a_folder_that_is_no_array_is_named(task):
     folder = task.parent / "arrays"
     folder.mkdir()
     (folder / "x_train.npy").write_bytes(b"no array")
-    with pytest.raises(FileError, match=r"arrays/x_train\.npy is not an array of numbers"):
-        load_splits(str(folder))
+    message = r"arrays/x_train\.npy is no array of numbers"
+    assert_refused(lambda: load_splits(str(folder)), FileError, message)
 
 
-def test_more_devices_than_samples_are_refused(task, monkeypatch, capsys):
-    monkeypatch.chdir(task.parent)
-    code, said = refused(capsys, *TRAIN.split(), "--devices", "99")
-    assert code == 2
-    assert "devices is 99" in said
+def test_more_devices_than_samples_are_refused(task, capsys):
+    assert_cli_refused(capsys, *TRAIN.split(), "--devices", "99", code=2, says="devices is 99")
 
 
 def test_a_weight_beyond_single_precision_is_said_with_its_number(cuba):
@@ -257,12 +264,10 @@ def test_a_weight_beyond_single_precision_is_said_with_its_number(cuba):
     weight = np.array(node.weight)
     weight[0, 0] = 1e60
     changed = cuba.with_nodes([node.replace(weight=weight)])
+    message = r"'1' has 1 of 6 weight beyond .* such as 1e\+60"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(
-            LoweringError, match=r"'1': 1 of 6 weight overflow float32 .* such as 1e\+60"
-        ):
-            jaxsnn.lower(changed)
+        assert_refused(lambda: jaxsnn.lower(changed), LoweringError, message)
 
 
 def test_a_way_out_does_not_lead_to_where_one_is():
@@ -275,30 +280,25 @@ def test_a_way_out_does_not_lead_to_where_one_is():
 
 
 def test_the_slope_of_a_mapping_is_a_number_of_json(tmp_path, capsys):
-    said = "--dialect", "snntorch", "--reset", "zero", "--json"
-    code, out, err = call(capsys, "map", DEMO_NET, "-o", tmp_path / "m.json", *said)
-    assert (code, json.loads(out)["fits"]) == (0, True), err
+    options = "--dialect", "snntorch", "--reset", "zero"
+    content, _ = run_cli_json(capsys, "map", DEMO_NET, "-o", tmp_path / "m.json", *options)
+    assert content["fits"]
 
 
-def test_a_chip_without_synapses_is_silent(task, monkeypatch, capsys):
-    monkeypatch.chdir(task.parent)
-    code, _, err = call(capsys, "map", "net.nir", "-o", "m.json", "--slope", "1000")
-    assert code == 0
-    assert "all its 60 weights round to 0: no spike reaches it" in err
-    given = "--input", "x.npz", "--slope", "1000", "-o", "out.npz", "--t-end", "20ms", "--json"
-    code, out, err = call(capsys, "emulate", "net.nir", "m.json", *given)
-    assert code == 0, err
+def test_a_chip_without_synapses_is_silent(task, capsys):
+    _, err = run_cli(capsys, "map", "net.nir", "-o", "m.json", "--slope", "1000")
+    assert "all its 60 weights round to 0: nothing arrives there" in err
+    options = "--input", "x.npz", "--slope", "1000", "-o", "out.npz", "--t-end", "20ms", "--json"
+    out, _ = run_cli(capsys, "emulate", "net.nir", "m.json", *options)
     assert set(json.loads(out)["spikes"].values()) == {0}
 
 
-def test_a_recording_is_compared_until_the_end_alone(task, monkeypatch, capsys):
-    monkeypatch.chdir(task.parent)
+def test_a_recording_is_compared_until_the_end_alone(task, capsys):
     np.savez("x.npz", **{"input.time": [[0.001, 0.002, 0.03]], "input.index": [[0, 1, 2]]})
     late = {"2.time": [[0.01, 0.03]], "2.index": [[0, 1]], "4.time": [[np.inf]], "4.index": [[0]]}
     np.savez("recorded.npz", **late)
-    given = "--input", "x.npz", "--t-end", "20ms"
-    code, out, err = call(capsys, "compare", "net.nir", "recorded.npz", *given)
-    assert code == 0, err
+    options = "--input", "x.npz", "--t-end", "20ms"
+    out, err = run_cli(capsys, "compare", "net.nir", "recorded.npz", *options)
     assert "1 recorded" in out
     assert "1 events at or after --t-end 20 ms were left out" in err
 
@@ -326,10 +326,11 @@ def test_a_membrane_that_leaves_does_not_go_into_the_loop_of_its_spikes():
         "output": build.output(),
     }
     edges = [("input", "w", "n", "output"), ("n", "back", "n")]
-    said = {"dialect": "snntorch", "readout": ("n",), "reset_delay": {"n": True}}
-    graph = build.network(nodes, edges, **said)
-    with pytest.raises(LoweringError, match=r"'n' \(LIF\) is a readout and part of a cycle"):
-        jaxsnn.simulate(graph, np.ones((4, 1, 2)), engine=jaxsnn.TimeStepped())
+    options = {"dialect": "snntorch", "readout": ("n",), "reset_delay": {"n": True}}
+    graph, x = build.network(nodes, edges, **options), np.ones((4, 1, 2))
+    message = r"'n' \(LIF\) gives its membrane, and is part"
+    run = partial(jaxsnn.simulate, graph, x, engine=jaxsnn.TimeStepped())
+    assert_refused(run, LoweringError, message)
 
 
 @pytest.mark.parametrize(
@@ -337,58 +338,80 @@ def test_a_membrane_that_leaves_does_not_go_into_the_loop_of_its_spikes():
     [("signs", "free"), ("seed", "3"), ("runs", "2"), ("time-limit", "5s"), ("placer", "spread")],
 )
 def test_a_mapping_is_checked_without_a_search(flag, value, tmp_path, capsys):
-    code, line = refused(
-        capsys, "map", DEMO_NET, *TOLD, "--verify", tmp_path / "m.json", f"--{flag}", value
+    assert_cli_refused(
+        capsys,
+        "map",
+        DEMO_NET,
+        *TOLD,
+        "--verify",
+        tmp_path / "m.json",
+        f"--{flag}",
+        value,
+        code=2,
+        says=f"--{flag} is for making a mapping, and --verify checks one",
     )
-    assert code == 2
-    assert f"--{flag} has no effect: --verify checks a mapping" in line
 
 
 @pytest.mark.parametrize("flag", ["--chip-seed", "--trial"])
 def test_an_ideal_chip_draws_nothing(flag, tmp_path, capsys):
-    given = ["emulate", DEMO_NET, tmp_path / "m.json", "--input", tmp_path / "x.npz"]
-    code, line = refused(capsys, *given, "-o", tmp_path / "y.npz", "--ideal", flag, "3")
-    assert code == 2
-    assert f"remove one of --ideal and {flag}" in line
+    argv = ["emulate", DEMO_NET, tmp_path / "m.json", "--input", tmp_path / "x.npz"]
+    assert_cli_refused(
+        capsys,
+        *argv,
+        "-o",
+        tmp_path / "y.npz",
+        "--ideal",
+        flag,
+        "3",
+        code=2,
+        says=f"leave out one of --ideal and {flag}",
+    )
 
 
 @pytest.mark.parametrize("command", ["run", "plot", "compare", "fidelity"])
 def test_what_advice_names_is_an_option_of_the_command(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     neuron = build.lif(tau=1e-3, r=10.0, v_threshold=0.5)
-    said = {"dialect": "snntorch", "reset": "zero", "reset_delay": False}
-    one = np.ones((1, 1))
-    write("net.nir", build.sequential(build.input(1), build.linear(weight=one), neuron, **said))
+    options = {"dialect": "snntorch", "reset": "zero", "reset_delay": False}
+    weight = np.ones((1, 1))
+    write(
+        "net.nir", build.sequential(build.input(1), build.linear(weight=weight), neuron, **options)
+    )
     np.savez("x.npz", x=np.ones((5, 1, 1)))
     np.savez("recorded.npz", **{"2.time": [[1e-4]], "2.index": [[0]]})
     files = {"compare": ["recorded.npz"], "run": ["-o", "o.npz"], "plot": ["-o", "p.svg"]}
-    told = "--dialect", "snntorch", "--reset", "zero", "--reset-delay", "false"
-    words = command, "net.nir", *files.get(command, []), *told, "--input", "x.npz", "--max-spikes"
-    code, line = refused(capsys, *words, "2")
-    assert code == 1
-    assert "a neuron of '2' fires 9 times" in line
+    options = "--dialect", "snntorch", "--reset", "zero", "--reset-delay", "false"
+    words = (
+        command,
+        "net.nir",
+        *files.get(command, []),
+        *options,
+        "--input",
+        "x.npz",
+        "--max-spikes",
+    )
+    line = assert_cli_refused(capsys, *words, "2", code=1, says="a neuron of '2' fires 9 times")
     assert "pass --max-spikes 9 or more, or --max-spikes auto" in line
-    assert call(capsys, *words, "9")[0] == 0
+    run_cli(capsys, *words, "9")
 
 
-def test_standard_output_is_no_file_to_write(task, monkeypatch, capsys):
-    monkeypatch.chdir(task.parent)
-    given = "run", "net.nir", "--input", "x.npz", "--t-end", "5ms", "-o"
-    assert "-o is '-', files are not written to standard output" in refused(capsys, *given, "-")[1]
+def test_standard_output_is_no_file_to_write(task, capsys):
+    argv = "run", "net.nir", "--input", "x.npz", "--t-end", "5ms", "-o"
+    assert_cli_refused(
+        capsys, *argv, "-", says="-o is '-', and files are not written to standard output"
+    )
     assert not (task.parent / "-").exists()
-    assert call(capsys, *given, "./-")[0] == 0
+    run_cli(capsys, *argv, "./-")
     assert (task.parent / "-").exists()
 
 
 @pytest.mark.parametrize("option", ["--dt=1ms", "--dialect=norse", "--reset=2:none"])
-def test_what_is_said_of_a_file_needs_one(option, task, monkeypatch, capsys):
-    monkeypatch.chdir(task.parent)
+@pytest.mark.parametrize("command", ["matrix", "train --config run.toml -o o.nir"])
+def test_what_is_said_of_a_file_needs_one(option, command, task, capsys):
     layers = 'layers = [{ type = "Linear", size = 3 }, { type = "CubaLIF" }]'
     (task.parent / "run.toml").write_text(f'data = "task.npz"\n[network]\ninput = 5\n{layers}\n')
-    for words in (["matrix"], ["train", "--config", "run.toml", "-o", "o.nir"]):
-        code, line = refused(capsys, *words, option)
-        assert code == 2
-        assert f"{option.partition('=')[0]} has no effect without FILE" in line
+    message = f"{option.partition('=')[0]} has no effect without FILE"
+    assert_cli_refused(capsys, *command.split(), option, code=2, says=message)
 
 
 def test_an_end_that_leaves_no_room_for_membranes_is_refused(tmp_path, monkeypatch, capsys):
@@ -396,53 +419,24 @@ def test_an_end_that_leaves_no_room_for_membranes_is_refused(tmp_path, monkeypat
     layers = build.linear(weight=np.ones((1, 1))), build.li(tau="10ms")
     write("net.nir", build.sequential(build.input(1), *layers, dt="1ms"))
     np.savez("x.npz", x=np.ones((3, 1, 1)))
-    given = "run", "net.nir", "--input", "x.npz", "-o", "y.npz", "--dt", "1ms", "--t-end"
-    assert "--t-end is 1e+200 s, 1e+203 steps of 0.001 s" in refused(capsys, *given, "1e200")[1]
-    assert call(capsys, *given, "9ms")[0] == 0
+    argv = "run", "net.nir", "--input", "x.npz", "-o", "y.npz", "--dt", "1ms", "--t-end"
+    assert_cli_refused(capsys, *argv, "1e200", says="--t-end is 1e+200 s, 1e+203 steps of 0.001 s")
+    run_cli(capsys, *argv, "9ms")
 
 
-def test_a_message_on_an_option_names_its_flag(task, monkeypatch, capsys):
-    monkeypatch.chdir(task.parent)
-    given = "run", "net.nir", "--input", "x.npz", "--t-end", "5ms", "-o", "y.npz"
-    assert "error: --reset names '9'" in refused(capsys, *given, "--force", "--reset", "9:zero")[1]
-    twice = "--force", "--reset=zero", "--reset=none"
-    assert "--reset is said twice" in refused(capsys, *given, *twice)[1]
-
-
-def test_of_several_outputs_the_configuration_names_the_one_that_answers(task, monkeypatch, capsys):
-    monkeypatch.chdir(task.parent)
+def test_of_several_outputs_the_configuration_names_the_one_that_answers(task, capsys):
     net = jaxsnn.read("net.nir")
     nodes = {name: build.linear(weight=np.array(net.nodes[name].value("weight"))) for name in "13"}
     nodes |= dict.fromkeys("24", build.cubalif(tau_mem="20ms", tau_syn="10ms"))
     nodes |= {"in": build.input(5), "hidden": build.output(12), "answer": build.output(3)}
     write("two.nir", build.network(nodes, [("in", "1", "2", "hidden"), ("2", "3", "4", "answer")]))
-    words = "train", "two.nir", "--data", "task.npz", "-o", "out.nir", "--epochs", "1"
-    assert 'name it, population = "4" in [loss-options]' in refused(capsys, *words)[1]
-    (task.parent / "wrong.toml").write_text('[loss-options]\npopulation = ["4"]\n')
-    assert "is not a population" in refused(capsys, *words, "--config", "wrong.toml")[1]
-    (task.parent / "run.toml").write_text('[loss-options]\npopulation = "4"\n')
-    trained = call(capsys, *words, "--config", "run.toml", "--calibrate", "0.5")
-    assert trained[0] == 0, trained[2]
-    alone = "train", "net.nir", *words[2:4], "-o", "alone.nir", *words[6:], "--calibrate", "0.5"
-    assert call(capsys, *alone)[0] == 0
-    found, expected = (jaxsnn.read(f"{name}.nir").nodes["3"] for name in ("out", "alone"))
-    assert np.array_equal(found.value("weight"), expected.value("weight"))
-
-
-@pytest.mark.parametrize(
-    ("line", "facts"),
-    [
-        ("map net.nir -o m.json --svg m.png", {"path": "m.png"}),
-        ("plot net.nir -o p.png --kind pie", {"kind": "pie"}),
-        (f"{RUN} --engine slow", {"engine": "slow"}),
-        (f"{TRAIN} --noise 0.1", {"option": "--noise", "value": "0.1"}),
-        (
-            "plot net.nir -o p.png --kind graph --sample 1",
-            {"kind": "graph"},
-        ),
-    ],
-)
-def test_json_of_a_refusal_has_its_facts(line, facts, task, monkeypatch, capsys):
-    monkeypatch.chdir(task.parent)
-    _, out, _ = call(capsys, *line.split(), "--json")
-    assert json.loads(out)["error"]["facts"] == facts
+    for name, population in (("wrong", '["4"]'), ("right", '"4"')):
+        (task.parent / f"{name}.toml").write_text(f"[loss-options]\npopulation = {population}\n")
+    options = "--data", "task.npz", "--epochs", "1", "--calibrate", "0.5"
+    two = "train", "two.nir", "-o", "out.nir", *options
+    assert_cli_refused(capsys, *two, says='name it, population = "4" in [loss-options]')
+    assert_cli_refused(capsys, *two, "--config", "wrong.toml", says="is not a population")
+    run_cli(capsys, *two, "--config", "right.toml")
+    run_cli(capsys, "train", "net.nir", "-o", "alone.nir", *options)
+    weights = [jaxsnn.read(f"{name}.nir").nodes["3"].value("weight") for name in ("out", "alone")]
+    assert np.array_equal(*weights)

@@ -1,7 +1,5 @@
 """What is shown of many changes and notes: few lines, in which no kind of change is missing."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -10,8 +8,7 @@ from jaxsnn.errors import Problem
 from jaxsnn.nir import build, write
 from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.model.changes import Change
-from jaxsnn.wording import Text
-from tests.helpers.command_line import call
+from tests.helpers.command_line import run_cli, run_cli_json
 
 SIZES = (30, 5)
 
@@ -35,17 +32,16 @@ def test_a_conversion_into_hundreds_of_nodes_is_told_in_a_few_lines(tmp_path, ca
     graph = many_time_constants()
     write(tmp_path / "net.nir", graph)
     argv = ["convert", tmp_path / "net.nir", tmp_path / "out.nir", "--to", "spikingjelly"]
-    code, out, err = call(capsys, *argv)
-    assert code == 0
+    out, err = run_cli(capsys, *argv)
     lines = out.splitlines()
     assert len(lines) + len(err.splitlines()) <= 30
     nodes = sum(SIZES)
     assert any(line.startswith(f"{nodes} nodes '2_0' ... '4_4': ") for line in lines)
-    code, out, _ = call(capsys, *argv, "--json", "--force")
-    told = json.loads(out)["changes"]
-    made = convert(graph, to="spikingjelly")
-    assert len(told) == len(made.changes) > 4 * nodes
-    assert {change["node"] for change in told} == {change.node for change in made.changes}
+    content, _ = run_cli_json(capsys, *argv, "--force")
+    told = content["changes"]
+    conversion = convert(graph, to="spikingjelly")
+    assert len(told) == len(conversion.changes) > 4 * nodes
+    assert {change["node"] for change in told} == {change.node for change in conversion.changes}
     # the number of changes that lines stand for is that of all
     shown = [int(line.split()[0]) for line in lines if line.split()[1:2] == ["nodes"]]
     first = next(place for place, line in enumerate(lines) if "load it with" in line)

@@ -16,7 +16,7 @@ from jaxsnn.commands.verify_command import verify_report
 from jaxsnn.errors import UsageError
 from jaxsnn.nir import build, read
 from jaxsnn.nir.initializers import normal
-from tests.helpers.command_line import DEMO_NET, TOLD, call, refused
+from tests.helpers.command_line import DEMO_NET, TOLD, assert_cli_refused, call, refused, run_cli
 
 STEPPED = [*TOLD, "--reset-delay", "true"]
 PARTS = ["Read", "Decided", "Done", "Left out"]
@@ -54,14 +54,14 @@ class Page(HTMLParser):
 def checked(path):
     """A report, which names no other file and no server."""
     text = path.read_text()
-    found = Page(text)
-    for tag, attributes in found.found:
+    parsed = Page(text)
+    for tag, attributes in parsed.found:
         for name in ("src", "href"):
             assert attributes.get(name, "#").startswith(("#", "data:")), (tag, attributes)
     assert "http://" not in text.replace("http://www.w3.org/", "")
     assert "https://" not in text
     assert "Content-Security-Policy" in text
-    return found, " ".join(found.texts)
+    return parsed, " ".join(parsed.texts)
 
 
 @pytest.fixture(scope="module")
@@ -77,30 +77,29 @@ def recording(tmp_path_factory):
 def test_a_verification_is_reported_with_its_first_difference(tmp_path, capsys, recording):
     path = tmp_path / "v.html"
     words = ["verify", DEMO_NET, *STEPPED, "--recording", recording, "--report", path]
-    code, _, err = call(capsys, *words)
-    assert code == 1
+    _, err = run_cli(capsys, *words, code=1)
     assert f"jaxsnn: report: {path}" in err
-    found, text = checked(path)
-    assert found.headings == PARTS
+    report, text = checked(path)
+    assert report.headings == PARTS
     assert "not verified" in text
     assert "CubaLIF" in text
-    assert sum(tag == "img" for tag, _ in found.found) == 1
-    assert f"{path} exists" in refused(capsys, *words)[1]
-    assert call(capsys, *words, "--force", "-q")[0] == 1
+    assert sum(tag == "img" for tag, _ in report.found) == 1
+    assert_cli_refused(capsys, *words, says=f"{path} exists")
+    run_cli(capsys, *words, "--force", "-q", code=1)
 
 
 def test_a_mapping_is_reported_with_its_floorplan(tmp_path, capsys):
     path = tmp_path / "m.html"
     words = ["map", DEMO_NET, *TOLD, "-o", tmp_path / "m.json", "--report", path]
-    assert call(capsys, *words)[0] == 0
-    found, text = checked(path)
-    assert found.headings == PARTS
+    run_cli(capsys, *words)
+    report, text = checked(path)
+    assert report.headings == PARTS
     assert "the network fits, 0 violations" in text
-    assert sum(tag == "svg" for tag, _ in found.found) == 2
+    assert sum(tag == "svg" for tag, _ in report.found) == 2
     assert "runs 1000 times as fast" in text
 
 
-def told(**options):
+def arguments(**options):
     """What a command was told, for its report."""
     return SimpleNamespace(file=DEMO_NET, argv=["run", "a & b"], **options)
 
@@ -111,45 +110,48 @@ def demo_graph():
 
 @pytest.mark.parametrize("ok", [True, False])
 def test_a_verification_is_reported_in_numbers(tmp_path, ok):
-    found = {"trains": 6, "identical": 6 if ok else 4, "active": 5, "identical_active": 3}
-    found |= {"identical_fraction": 1.0 if ok else 4 / 6, "spikes_expected": 20, "spikes_got": 21}
-    found |= {"relative_rmse": None, "first_difference": None, "ok": ok}
-    replay = SimpleNamespace(comparison=SimpleNamespace(**found))
-    outcome = SimpleNamespace(replay=replay, fits=(), notes=("a <note>",))
+    numbers = {"trains": 6, "identical": 6 if ok else 4, "active": 5, "identical_active": 3}
+    numbers |= {"identical_fraction": 1.0 if ok else 4 / 6, "spikes_expected": 20, "spikes_got": 21}
+    numbers |= {"relative_rmse": None, "first_difference": None, "ok": ok}
+    outcome = SimpleNamespace(
+        found=SimpleNamespace(**numbers), compared=None, fits=(), notes=("a <note>",)
+    )
     path = tmp_path / "v.html"
-    path.write_text(verify_report(told(recording="r.npz"), demo_graph(), outcome))
+    path.write_text(verify_report(arguments(recording="r.npz"), demo_graph(), outcome))
     page, text = checked(path)
     assert page.headings == PARTS
     assert ("verified: every train is identical" if ok else "not verified") in text
     assert ("100.0000%" if ok else "66.6667%") in text
-    for said in ("r.npz", "a <note>", "jaxsnn run 'a & b'", "snntorch_yinyang.nir"):
-        assert said in text
+    for words in ("r.npz", "a <note>", "jaxsnn run 'a & b'", "snntorch_yinyang.nir"):
+        assert words in text
 
 
 @pytest.mark.parametrize("cosine", [0.9876, None])
 def test_a_comparison_with_steps_is_reported_by_population(tmp_path, cosine):
-    one = {"event": 12, "grid": 14, "rate_ratio": 12 / 14, "multi_spike_steps": 2}
-    one |= {"count_cosine": cosine}
-    found = SimpleNamespace(populations={"lif1": SimpleNamespace(**one)}, notes=())
+    population = {"event": 12, "grid": 14, "rate_ratio": 12 / 14, "multi_spike_steps": 2}
+    population |= {"count_cosine": cosine}
+    comparison = SimpleNamespace(populations={"lif1": SimpleNamespace(**population)}, notes=())
     path = tmp_path / "f.html"
-    path.write_text(fidelity_report(told(input="x.npz"), demo_graph(), found))
+    path.write_text(fidelity_report(arguments(input="x.npz"), demo_graph(), comparison))
     page, text = checked(path)
     assert page.headings == PARTS
     assert ("least cosine of spike counts: 0.9876" if cosine else "no spikes") in text
     assert sum(tag == "img" for tag, _ in page.found) == 1
-    for said in ("lif1", "x.npz", "steps with more than one spike"):
-        assert said in text
+    for words in ("lif1", "x.npz", "steps with more than one spike"):
+        assert words in text
 
 
 def test_a_report_is_refused_before_the_work(tmp_path, capsys, recording):
     words = ["verify", DEMO_NET, *STEPPED, "--recording", recording]
     bad = refused(capsys, *words, "--report", tmp_path / "v.txt")
-    assert "is not an .html file: name one that ends in .html" in bad[1]
-    assert "does not exist" in refused(capsys, *words, "--report", tmp_path / "no" / "v.html")[1]
+    assert "is no .html file: name one that ends in .html" in bad[1]
+    assert_cli_refused(
+        capsys, *words, "--report", tmp_path / "no" / "v.html", says="does not exist"
+    )
     (tmp_path / "old.html").write_text("old")
-    assert "--force" in refused(capsys, *words, "--report", tmp_path / "old.html")[1]
+    assert_cli_refused(capsys, *words, "--report", tmp_path / "old.html", says="--force")
     twice = ["map", DEMO_NET, *TOLD, "-o", tmp_path / "m.html", "--report", tmp_path / "m.html"]
-    assert "is written by -o and by --report" in refused(capsys, *twice)[1]
+    assert_cli_refused(capsys, *twice, says="is written by -o and by --report")
 
 
 @pytest.mark.slow
@@ -161,17 +163,16 @@ def test_fidelity_training_and_the_demo_are_reported(tmp_path, capsys, monkeypat
     np.savez(tmp_path / "task.npz", **{"x_train": x, "y_train": y, "x_test": x, "y_test": y})
     path = tmp_path / "t.html"
     words = ["train", DEMO_NET, *TOLD, "--data", tmp_path / "task.npz", "--epochs", "2"]
-    code, _, err = call(capsys, *words, "-o", tmp_path / "t.nir", "--report", path)
-    assert code == 0, err
-    found, text = checked(path)
+    run_cli(capsys, *words, "-o", tmp_path / "t.nir", "--report", path)
+    report, text = checked(path)
     assert "learning_rate" in text
-    assert sum(tag == "img" for tag, _ in found.found) == 2
+    assert sum(tag == "img" for tag, _ in report.found) == 2
     monkeypatch.setattr("jaxsnn.train.data.datasets.YINYANG_SIZES", (640, 128, 128))
     path = tmp_path / "demo" / "report.html"
     words = ["demo", "-o", tmp_path / "demo", "--epochs", "2", "-q", "--report", path]
-    assert call(capsys, *words)[0] == 0
-    found, text = checked(path)
-    assert found.headings == [*PARTS[:3], "Spikes", "Training", "Chip", PARTS[3]]
+    run_cli(capsys, *words)
+    report, text = checked(path)
+    assert report.headings == [*PARTS[:3], "Spikes", "Training", "Chip", PARTS[3]]
     assert "placed and routed on BrainScaleS-2" in text
 
 
@@ -214,9 +215,9 @@ def test_a_browser_sorts_a_table_by_the_size_of_its_numbers(tmp_path):
     rows = [("b", 10), ("a", 9), ("c", 100)]
     text = page("t", "", {"Part": table(("name", "number"), rows)})
     click = "document.querySelectorAll('th button')[1].click()"
-    found = dumped(tmp_path / "t.html", text, click)
-    assert 'aria-sort="ascending"' in found
-    assert re.findall(r'data-value="(\w+)">\1</td><td', found) == ["a", "b", "c"]
+    dump = dumped(tmp_path / "t.html", text, click)
+    assert 'aria-sort="ascending"' in dump
+    assert re.findall(r'data-value="(\w+)">\1</td><td', dump) == ["a", "b", "c"]
 
 
 @pytest.mark.slow
@@ -230,7 +231,7 @@ def test_no_part_of_a_report_is_wider_than_the_window(tmp_path, width):
     parts += table([f"a heading of a column {n}" for n in range(9)], [tuple(range(9))])
     text = page("t", verdict("said"), {"Part": parts})
     measure = "document.title=`${document.documentElement.scrollWidth} of ${innerWidth}`"
-    found = dumped(tmp_path / "t.html", text, measure, f"--window-size={width},900")
-    needed, given = map(int, re.findall(r"<title>(\d+) of (\d+)</title>", found)[0])
-    assert needed <= given
-    assert abs(given - width) < 60
+    dump = dumped(tmp_path / "t.html", text, measure, f"--window-size={width},900")
+    needed, available = map(int, re.findall(r"<title>(\d+) of (\d+)</title>", dump)[0])
+    assert needed <= available
+    assert abs(available - width) < 60

@@ -2,76 +2,109 @@
 as output.
 """
 
-import json
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxsnn
-from jaxsnn.commands.cli import main
 from jaxsnn.commands.run_command import run_file
 from jaxsnn.errors import SimulationError, UsageError
 from jaxsnn.nir import build
-from tests.helpers.command_line import DEMO_NET, TOLD, call
+from tests.helpers.command_line import DEMO_NET, TOLD, assert_cli_refused, run_cli, run_cli_json
+from tests.helpers.refusals import assert_refused
 
 TIME, INDEX = np.array([[1e-3, 2e-3, 9e-3]]), np.array([[4, 0, 1]])
 
 
 @pytest.fixture
 def run(tmp_path, capsys):
-    """Runs `jaxsnn run` on arrays: exit code, stderr, whether there is an output."""
+    """Runs `jaxsnn run` on arrays: stderr of a run that must end with a code, and writes or does not."""
 
-    def run(*options, **arrays):
+    def run(*options, code=0, **arrays):
         np.savez(tmp_path / "in.npz", **arrays)
         files = ["--input", tmp_path / "in.npz", "-o", tmp_path / "out.npz"]
-        code, _, err = call(capsys, "run", DEMO_NET, *TOLD, *files, *options)
-        return code, err, (tmp_path / "out.npz").exists()
+        _, err = run_cli(capsys, "run", DEMO_NET, *TOLD, *files, *options, code=code)
+        assert (tmp_path / "out.npz").exists() == (code == 0)
+        return err
 
     return run
 
 
 def test_events_after_the_end_are_counted(run):
-    code, err, _ = run("--t-end", "5ms", time=TIME, index=INDEX)
-    assert code == 0
+    err = run("--t-end", "5ms", time=TIME, index=INDEX)
     assert "1 events at or after --t-end 5 ms were left out" in err
 
 
-@pytest.mark.parametrize("engine", ["event", "grid"])
-def test_an_input_given_twice_is_refused(run, engine):
-    code, err, written = run("--engine", engine, x=np.zeros((3, 1, 5)), time=TIME, index=INDEX)
-    assert code == 2
-    assert "specified twice" in err
-    assert not written
+def many_spikes():
+    x = np.zeros((3, 1, 5))
+    x[1, 0, 2] = 2.0**40
+    return x
+
+
+EVENTS = {"time": TIME, "index": INDEX}
+#: Options and arrays of a run, and words of its refusal.
+REFUSED = {
+    "text is no time": (
+        ["--t-end", "5ms"], {"time": TIME.astype(str), "index": INDEX},
+        ("time holds <U", "save numbers"),
+    ),
+    "no room for so many spikes": (
+        [], {"x": many_spikes()},
+        ("stand for 1.09951e+12 spikes in one sample", "--values current or --values graded"),
+    ),
+    **{
+        f"an input given twice, {engine}": (
+            ["--engine", engine], {"x": np.zeros((3, 1, 5)), **EVENTS}, ("given twice",),
+        )
+        for engine in ("event", "grid")
+    },
+    **{
+        f"events as {values} values, {engine}": (
+            ["--t-end", "5ms", "--engine", engine, "--reset-delay", "true", "--values", values], EVENTS,
+            (f"--values {values} has no effect: input 'input' holds events, and no steps",),
+        )
+        for engine in ("event", "grid")
+        for values in ("current", "graded")
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "arrays", "words"), REFUSED.values(), ids=REFUSED)
+def test_inputs_that_a_run_must_not_pass_over_are_refused(run, options, arrays, words):
+    err = run(*options, code=2, **arrays)
+    assert [word for word in words if word not in err] == []
 
 
 @pytest.mark.parametrize("engine", ["event", "grid"])
-def test_events_without_an_axis_of_samples_are_one_sample(engine, tmp_path, capsys):
-    graph = build.sequential(
-        build.input(1), build.linear(1, weight=np.ones((1, 1))), build.li(tau="10ms"), dt="1ms"
-    )
-    jaxsnn.write(tmp_path / "net.nir", graph)
-    np.savez(tmp_path / "in.npz", time=np.linspace(1e-3, 7e-3, 7), index=np.zeros(7, int))
-    files = [str(tmp_path / name) for name in ("net.nir", "in.npz", "out.npz")]
-    told = ["--dt", "1ms", "--t-end", "10ms", "--engine", engine, "--json"]
-    code = main(["run", files[0], "--input", files[1], "-o", files[2], *told])
-    out, err = capsys.readouterr()
-    assert code == 0, err
-    assert json.loads(out)["samples"] == 1
+def test_events_may_be_called_spikes(run, engine):
+    options = ["--t-end", "5ms", "--engine", engine, "--reset-delay", "true", "--values", "spikes"]
+    run(*options, **EVENTS)
+
+
+def readout():
+    layers = build.linear(1, weight=np.ones((1, 1))), build.li(tau="10ms")
+    return build.sequential(build.input(1), *layers, dt="1ms")
+
+
+@pytest.mark.parametrize("engine", ["event", "grid"])
+def test_events_without_an_axis_of_samples_are_one_sample(engine, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    jaxsnn.write("net.nir", readout())
+    np.savez("in.npz", time=np.linspace(1e-3, 7e-3, 7), index=np.zeros(7, int))
+    line = f"run net.nir --input in.npz -o out.npz --dt 1ms --t-end 10ms --engine {engine}"
+    content, _ = run_cli_json(capsys, *line.split())
+    assert content["samples"] == 1
 
 
 def test_a_command_does_not_write_over_what_it_reads(tmp_path, capsys):
-    np.savez(tmp_path / "in.npz", time=TIME, index=INDEX)
-    before = (tmp_path / "in.npz").read_bytes()
-    path = str(tmp_path / "in.npz")
-    assert (
-        main(
-            ["run", str(DEMO_NET), *TOLD, "--input", path, "-o", path, "--force", "--t-end", "5ms"]
-        )
-        == 2
-    )
-    assert "choose another name" in capsys.readouterr().err
-    assert (tmp_path / "in.npz").read_bytes() == before
+    path = tmp_path / "in.npz"
+    np.savez(path, **EVENTS)
+    before = path.read_bytes()
+    argv = ["run", DEMO_NET, *TOLD, "--input", path, "-o", path, "--force", "--t-end", "5ms"]
+    assert_cli_refused(capsys, *argv, code=2, says="choose another name")
+    assert path.read_bytes() == before
 
 
 def small_network():
@@ -80,24 +113,18 @@ def small_network():
 
 
 def test_channels_are_whole_numbers():
-    with pytest.raises(UsageError, match=r"channel 0\.5"):
-        jaxsnn.simulate(
-            small_network(), jaxsnn.Events(time=jnp.array([1e-3]), index=jnp.array([0.5])), 0.1
-        )
+    events = jaxsnn.Events(time=jnp.array([1e-3]), index=jnp.array([0.5]))
+    run = partial(jaxsnn.simulate, small_network(), events, 0.1)
+    assert_refused(run, UsageError, r"channel 0\.5")
 
 
 def test_time_constants_are_positive():
     network = small_network()
-    parameters = {
-        **network.parameters,
-        "2": {**network.parameters["2"], "tau_mem": jnp.array([-0.01])},
-    }
-    with pytest.raises(SimulationError, match=r"'2': tau_mem\[0\] is -0.01 and must be above 0"):
-        jaxsnn.simulate(
-            network.with_parameters(parameters),
-            jaxsnn.Events(time=jnp.array([1e-3]), index=jnp.array([0])),
-            0.1,
-        )
+    neurons = {**network.parameters["2"], "tau_mem": jnp.array([-0.01])}
+    network = network.with_parameters({**network.parameters, "2": neurons})
+    events = jaxsnn.Events(time=jnp.array([1e-3]), index=jnp.array([0]))
+    message = r"'2': tau_mem\[0\] is -0.01 and must be above 0"
+    assert_refused(partial(jaxsnn.simulate, network, events, 0.1), SimulationError, message)
 
 
 def test_a_readout_is_sampled_up_to_the_end_only(tmp_path):
@@ -111,58 +138,26 @@ def test_a_readout_is_sampled_up_to_the_end_only(tmp_path):
         np.testing.assert_allclose(arrays[name], [0, 1e-3, 2e-3, 3e-3, 4e-3], atol=1e-9)
 
 
-def test_text_is_no_time(run):
-    code, err, written = run("--t-end", "5ms", time=TIME.astype(str), index=INDEX)
-    assert (code, written) == (2, False)
-    assert "time holds <U" in err
-    assert "save numbers" in err
-
-
-def test_numbers_of_spikes_for_which_there_is_no_room_are_refused(run):
-    x = np.zeros((3, 1, 5))
-    x[1, 0, 2] = 2.0**40
-    code, err, written = run(x=x)
-    assert (code, written) == (2, False)
-    assert "add up to 1.09951e+12 spikes in one sample" in err
-    assert "--values current or --values graded" in err
-
-
-@pytest.mark.parametrize("engine", ["event", "grid"])
-@pytest.mark.parametrize("values", ["current", "graded"])
-def test_events_are_not_taken_for_values(run, engine, values):
-    said = ["--values", values, "--t-end", "5ms", "--engine", engine, "--reset-delay", "true"]
-    code, err, written = run(*said, time=TIME, index=INDEX)
-    assert (code, written) == (2, False)
-    assert (
-        f"--values {values} has no effect: input 'input' has events, and is not time-stepped" in err
-    )
-    assert run(*said[2:], "--values", "spikes", time=TIME, index=INDEX)[0] == 0
-
-
 def test_membranes_are_sampled_up_to_an_end_behind_the_steps(tmp_path):
-    graph = build.sequential(
-        build.input(1), build.linear(1, weight=np.ones((1, 1))), build.li(tau="10ms"), dt="1ms"
-    )
     x = np.ones((7, 1, 1))
     np.savez(tmp_path / "short.npz", x=x)
     np.savez(tmp_path / "long.npz", x=np.pad(x, ((0, 5), (0, 0), (0, 0))))
-    for name, end in (("short", 12e-3), ("long", None), ("early", 4.5e-3)):
-        source = tmp_path / f"{name.replace('early', 'short')}.npz"
-        run_file(graph, source, tmp_path / f"{name}.out.npz", t_end=end)
-    short, long, early = (
-        dict(np.load(tmp_path / f"{name}.out.npz")) for name in ("short", "long", "early")
-    )
+
+    def sampled(name, t_end):
+        run_file(readout(), tmp_path / f"{name}.npz", tmp_path / "out.npz", t_end=t_end, force=True)
+        return dict(np.load(tmp_path / "out.npz"))
+
+    short, long, early = sampled("short", 12e-3), sampled("long", None), sampled("short", 4.5e-3)
     assert np.array_equal(short["output.sample_time"], long["output.sample_time"])
     assert np.allclose(short["output.y"], long["output.y"], atol=1e-7)
     assert np.array_equal(early["output.sample_time"], long["output.sample_time"][:5])
 
 
-def test_arrays_that_nobody_reads_are_noted(run):
-    for engine in ("event", "grid"):
-        given = {"x": np.zeros((3, 1, 5)), "labels": np.zeros(1), "label": np.zeros(1)}
-        code, err, _ = run("--engine", engine, "--force", "--reset-delay", "true", **given)
-        assert code == 0, err
-        assert "note: arrays that are not read: labels\n" in err
+@pytest.mark.parametrize("engine", ["event", "grid"])
+def test_arrays_that_nobody_reads_are_noted(run, engine):
+    arrays = {"x": np.zeros((3, 1, 5)), "labels": np.zeros(1), "label": np.zeros(1)}
+    err = run("--engine", engine, "--reset-delay", "true", **arrays)
+    assert "note: arrays that are not read: labels\n" in err
 
 
 def test_json_has_the_notes_that_stderr_has_in_the_same_words(tmp_path, monkeypatch, capsys):
@@ -171,7 +166,7 @@ def test_json_has_the_notes_that_stderr_has_in_the_same_words(tmp_path, monkeypa
     jaxsnn.write("net.nir", build.sequential(build.input(1), *layers))
     np.savez("x.npz", x=np.full((5, 1, 1), 0.5), labels=np.zeros(1))
     np.savez("late.npz", time=[[1e-3, 9e-3]], index=[[0, 0]], label=[0])
-    assert call(capsys, "map", "net.nir", "-o", "m.json", "-q")[0] == 0
+    run_cli(capsys, "map", "net.nir", "-o", "m.json", "-q")
     late, end = ("--input", "late.npz", "--t-end", "5ms"), ("-o", "o.npz", "--force")
     lines = {
         ("run", "net.nir", "--input", "x.npz", "--dt", "1ms", *end): "with --values graded it is",
@@ -179,9 +174,8 @@ def test_json_has_the_notes_that_stderr_has_in_the_same_words(tmp_path, monkeypa
         ("emulate", "net.nir", "m.json", *late, *end): "1 events at or after --t-end 5 ms",
         ("compare", "net.nir", "o.npz", *late): "1 events at or after --t-end 5 ms",
     }
-    for words, said in lines.items():
-        code, out, err = call(capsys, *words, "--json")
-        assert code == 0, err
-        notes = json.loads(out)["notes"]
+    for words, text in lines.items():
+        content, err = run_cli_json(capsys, *words)
+        notes = content["notes"]
         assert [f"jaxsnn: note: {note}" for note in notes] == err.splitlines()
-        assert any(said in note for note in notes), notes
+        assert any(text in note for note in notes), notes

@@ -12,7 +12,7 @@ from jaxsnn.nir import limit_reading
 from jaxsnn.options import DT, ENGINE, FORCE, MAX_BYTES, RESET, T_END
 from jaxsnn.units import format_time
 from jaxsnn.wording import Text, for_command_line, text_of_json, text_to_json
-from tests.helpers.command_line import DEMO_NET, call
+from tests.helpers.command_line import DEMO_NET, run_cli
 
 ADVICE = Text("set {reset} or {dt}", reset=RESET.set_to("zero", node="lif"), dt=DT)
 PYTHON, COMMAND_LINE = 'set reset={"lif": "zero"} or dt', "set --reset lif:zero or --dt"
@@ -93,17 +93,15 @@ def test_a_fact_is_the_value_and_not_how_a_message_shows_it():
 
 def test_json_of_an_error_has_code_node_and_facts(capsys, tmp_path):
     options = ("--dialect", "snntorch", "--to", "norse", "--json")
-    code, out, _ = call(capsys, "convert", DEMO_NET, tmp_path / "out.nir", *options)
+    out, _ = run_cli(capsys, "convert", DEMO_NET, tmp_path / "out.nir", *options, code=1)
     error = json.loads(out)["error"]
-    assert code == 1
     assert (error["code"], error["node"]) == ("not-said", "lif1")
     assert error["facts"] == {"field": "reset", "dialect": "snntorch"}
     assert error["fix"].startswith("say --reset (zero, subtract or none)")
 
 
 def test_the_process_that_reads_says_which_option_helps(capsys):
-    code, _, err = call(capsys, "info", DEMO_NET, "--max-bytes", "10")
-    assert code == 2
+    _, err = run_cli(capsys, "info", DEMO_NET, "--max-bytes", "10", code=2)
     assert f"pass {MAX_BYTES.long_flag} " in err
     with (
         limit_reading(max_bytes=10, read_timeout=60),

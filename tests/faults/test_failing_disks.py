@@ -38,16 +38,22 @@ def leftovers(folder):
     return sorted(name for name in os.listdir(folder) if name.startswith("."))
 
 
-@pytest.mark.parametrize("what", WRITERS)
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
-@pytest.mark.parametrize("place", ["open", "write", "fsync", "replace"])
-def test_a_failing_write_leaves_what_was_there(what, error, place, tmp_path, monkeypatch):
-    path = tmp_path / "kept"
-    WRITERS[what](path, 1.0)
-    before = path.read_bytes()
+def failing(error):
+    """A function of the system that fails."""
 
     def fail(*_, **__):
         raise OSError(error, os.strerror(error))
+
+    return fail
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("place", ["open", "write", "fsync", "replace"])
+def test_a_failing_write_leaves_what_was_there(kind, error, place, tmp_path, monkeypatch):
+    path, fail = tmp_path / "kept", failing(error)
+    WRITERS[kind](path, 1.0)
+    before = path.read_bytes()
 
     class Failing:
         """A file whose writes fail after the first thousand bytes."""
@@ -71,15 +77,12 @@ def test_a_failing_write_leaves_what_was_there(what, error, place, tmp_path, mon
         monkeypatch.setattr(output, "open", lambda *args: Failing(opened(*args)), raising=False)
     else:
         monkeypatch.setattr(os, place, fail)
-    assert_refused(
-        lambda: WRITERS[what](path, 2.0),
-        FileError,
-        r"kept cannot be written \(.*\), and is unchanged",
-    )
+    message = r"kept cannot be written \(.*\), and is as it was"
+    assert_refused(lambda: WRITERS[kind](path, 2.0), FileError, message)
     monkeypatch.undo()
     assert path.read_bytes() == before
     assert leftovers(tmp_path) == []
-    WRITERS[what](path, 2.0)
+    WRITERS[kind](path, 2.0)
     assert path.read_bytes() != before
 
 
@@ -161,14 +164,11 @@ def test_of_several_at_once_one_writes_and_the_others_are_refused(tmp_path):
 
 
 def test_without_hard_links_the_name_is_still_taken_once(tmp_path, monkeypatch):
-    def no_links(*_):
-        raise OSError(errno.EPERM, "no links here")
-
-    monkeypatch.setattr(os, "link", no_links)
-    write_whole(tmp_path / "new", "1")
-    assert (tmp_path / "new").read_text() == "1"
-    assert_refused(lambda: write_whole(tmp_path / "new", "2"), FileError, "exists")
-    assert (tmp_path / "new").read_text() == "1"
+    monkeypatch.setattr(os, "link", failing(errno.EPERM))
+    path = tmp_path / "new"
+    write_whole(path, "1")
+    assert_refused(lambda: write_whole(path, "2"), FileError, "exists")
+    assert path.read_text() == "1"
 
 
 def test_a_link_that_leads_nowhere_is_something_that_exists(tmp_path):
@@ -188,34 +188,29 @@ def test_a_replaced_file_keeps_its_permissions_and_the_links_to_it(tmp_path):
 
 
 @pytest.mark.parametrize("force", [False, True])
-@pytest.mark.parametrize("failing", [0, 1, 2])
+@pytest.mark.parametrize("first", [0, 1, 2])
 @pytest.mark.parametrize("place", ["write", "name"])
 def test_files_that_belong_together_appear_together_or_not(
-    force, failing, place, tmp_path, monkeypatch
+    force, first, place, tmp_path, monkeypatch
 ):
+    """All writes from the first that fails on fail."""
     names = ["a.svg", "b.json", "c.nir"]
+    new = {tmp_path / name: "new" for name in names}
     if force:
-        write_together({tmp_path / name: "old" for name in names})
-    called, method = [], output._write_through if place == "write" else output._put
+        write_together(dict.fromkeys(new, "old"))
+    calls, method = [], output._write_through if place == "write" else output._put
 
-    def fail(*arguments):
-        called.append(arguments)
-        if len(called) > failing:
-            raise OSError(errno.EIO, "I/O error")
-        method(*arguments)
+    def fail_from_first(*arguments):
+        calls.append(arguments)
+        (method if len(calls) <= first else failing(errno.EIO))(*arguments)
 
-    monkeypatch.setattr(output, method.__name__, fail)
-    assert_refused(
-        lambda: write_together({tmp_path / name: "new" for name in names}, force),
-        FileError,
-        names[failing],
-    )
+    monkeypatch.setattr(output, method.__name__, fail_from_first)
+    assert_refused(lambda: write_together(new, force), FileError, names[first])
     monkeypatch.undo()
-    found = {name: (tmp_path / name).read_text() for name in os.listdir(tmp_path)}
-    assert found == (dict.fromkeys(names, "old") if force else {})
-    write_together({tmp_path / name: "new" for name in names}, force)
-    assert sorted(os.listdir(tmp_path)) == names
-    assert {(tmp_path / name).read_text() for name in names} == {"new"}
+    texts = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert texts == (dict.fromkeys(names, "old") if force else {})
+    write_together(new, force)
+    assert {path: path.read_text() for path in tmp_path.iterdir()} == new
 
 
 def test_a_file_that_came_meanwhile_stays_and_takes_the_others_back(tmp_path, monkeypatch):
@@ -227,11 +222,9 @@ def test_a_file_that_came_meanwhile_stays_and_takes_the_others_back(tmp_path, mo
         put(temporary, target, force)
 
     monkeypatch.setattr(output, "_put", late)
-    assert_refused(
-        lambda: write_together({tmp_path / name: "new" for name in "abc"}), FileError, "b exists"
-    )
-    assert os.listdir(tmp_path) == ["b"]
-    assert (tmp_path / "b").read_text() == "another's"
+    new = {tmp_path / name: "new" for name in "abc"}
+    assert_refused(lambda: write_together(new), FileError, "b exists")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"b": "another's"}
 
 
 def test_the_file_that_counts_is_named_last(tmp_path, monkeypatch):
@@ -242,15 +235,17 @@ def test_the_file_that_counts_is_named_last(tmp_path, monkeypatch):
 
 
 def test_bytes_are_on_the_disk_before_they_have_a_name(tmp_path, monkeypatch):
-    order, sync, link, replace = [], os.fsync, os.link, os.replace
+    order = []
 
     def spy(name, function):
-        monkeypatch.setattr(
-            os, name, lambda *args, **kw: (order.append(name), function(*args, **kw))
-        )
+        def call(*args, **kw):
+            order.append(name)
+            return function(*args, **kw)
 
-    for name, function in (("fsync", sync), ("link", link), ("replace", replace)):
-        spy(name, function)
+        monkeypatch.setattr(os, name, call)
+
+    for name in ("fsync", "link", "replace"):
+        spy(name, getattr(os, name))
     write_whole(tmp_path / "a", "1")
     assert order == ["fsync", "link", "fsync"]  # the file, its name, the folder
     order.clear()
@@ -259,26 +254,17 @@ def test_bytes_are_on_the_disk_before_they_have_a_name(tmp_path, monkeypatch):
 
 
 def test_a_new_folder_appears_with_all_of_its_files(tmp_path, monkeypatch):
-    def fail(*_):
-        raise OSError(errno.EIO, "I/O error")
-
-    monkeypatch.setattr(os, "rename", fail)
-    assert_refused(
-        lambda: write_folder(tmp_path / "folder", {"a": "1", "b": "2"}), FileError, "cannot be made"
-    )
+    folder, new = tmp_path / "folder", {"a": "1", "b": "2"}
+    monkeypatch.setattr(os, "rename", failing(errno.EIO))
+    assert_refused(lambda: write_folder(folder, new), FileError, "cannot be made")
     assert os.listdir(tmp_path) == []
     monkeypatch.undo()
-    write_folder(tmp_path / "folder", {"a": "1", "b": "2"})
-    assert sorted(os.listdir(tmp_path / "folder")) == ["a", "b"]
-    assert_refused(
-        lambda: write_folder(tmp_path / "folder", {"a": "3", "c": "4"}), FileError, "a exists"
-    )
-    assert sorted(os.listdir(tmp_path / "folder")) == ["a", "b"]
-    write_folder(tmp_path / "folder", {"a": "3"}, force=True)
-    assert (tmp_path / "folder" / "a").read_text() == "3"
-    assert_refused(
-        lambda: write_folder(tmp_path / "folder" / "a", {"b": "1"}), FileError, "it is not a folder"
-    )
+    write_folder(folder, new)
+    assert_refused(lambda: write_folder(folder, {"a": "3", "c": "4"}), FileError, "a exists")
+    assert {path.name: path.read_text() for path in folder.iterdir()} == new
+    write_folder(folder, {"a": "3"}, force=True)
+    assert (folder / "a").read_text() == "3"
+    assert_refused(lambda: write_folder(folder / "a", {"b": "1"}), FileError, "it is no folder")
 
 
 def test_what_a_killed_process_left_is_removed_and_what_others_write_is_not(tmp_path):
@@ -297,27 +283,20 @@ def test_what_a_killed_process_left_is_removed_and_what_others_write_is_not(tmp_
 def test_of_four_conversions_at_once_one_succeeds(tmp_path):
     argv = [sys.executable, "-m", "jaxsnn.commands.cli", "convert", str(DEMO_NET), "out.nir"]
     argv += ["--from", "snntorch", "--reset", "zero", "--reset-delay", "true", "--to", "norse"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    running = [
-        subprocess.Popen(argv, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
-        for _ in range(4)
-    ]
-    errors = [one.communicate(timeout=300)[1] for one in running]
-    assert sorted(one.returncode for one in running) == [0, 2, 2, 2], errors
-    assert (
-        sum("out.nir exists: choose another name or pass --force" in text for text in errors) == 3
-    )
+    options = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "text": True}
+    running = [subprocess.Popen(argv, stderr=subprocess.PIPE, **options) for _ in range(4)]
+    errors = [process.communicate(timeout=300)[1] for process in running]
+    assert sorted(process.returncode for process in running) == [0, 2, 2, 2], errors
+    message = "out.nir exists: choose another name or pass --force"
+    assert sum(message in text for text in errors) == 3
     assert os.listdir(tmp_path) == ["out.nir"]
 
 
 def test_devices_and_pipes_are_not_written_over(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    problem = assert_refused(
-        lambda: write_whole(tmp_path / "pipe", "new", force=True),
-        FileError,
-        "is not a regular file",
-    )
-    assert problem.facts == {"path": tmp_path / "pipe"}
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    message = "is no regular file"
+    assert_refused(lambda: write_whole(pipe, "new", force=True), FileError, message)
 
 
 def test_a_file_that_was_written_reads_as_what_was_meant(tmp_path):

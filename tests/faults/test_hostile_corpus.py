@@ -7,7 +7,7 @@ import pytest
 from jaxsnn.errors import JaxsnnError
 from jaxsnn.nir import read
 from tests.faults.hostile_corpus import BYTES, FILES, READ, made
-from tests.helpers.command_line import refused
+from tests.helpers.command_line import assert_cli_refused
 
 
 def message_of(path, **options):
@@ -49,5 +49,4 @@ def test_the_command_line_says_the_same_in_one_line(name, tmp_path, capsys):
     path = made(name, tmp_path / "mail.nir")
     said = (FILES | BYTES)[name][1]
     limit = "1s" if "not read within" in said else "60s"
-    _, line = refused(capsys, "info", path, "--read-timeout", limit, "--json")
-    assert said in line
+    assert_cli_refused(capsys, "info", path, "--read-timeout", limit, "--json", says=said)

@@ -24,7 +24,7 @@ from jaxsnn.nir.io.read_limits import ByteBudget, ReadLimits, read_limits
 from jaxsnn.nir.io.read_process import ReadProcess
 from jaxsnn.nir.io.reading import read_nir, receive, send
 from jaxsnn.simulation.recordings import load_arrays
-from tests.helpers.command_line import ROOT, refused
+from tests.helpers.command_line import ROOT, assert_cli_refused
 from tests.helpers.hdf5_entries import entries_of
 from tests.helpers.refusals import assert_refused
 
@@ -35,8 +35,15 @@ def small(path):
     return path
 
 
-def looping(path):
+@pytest.fixture
+def small_file(tmp_path):
+    return small(tmp_path / "a.nir")
+
+
+@pytest.fixture
+def looping_file(tmp_path):
     """A file on which libhdf5 loops: the free space of its heap of texts is of size 0."""
+    path = tmp_path / "loops.nir"
     data = bytearray(small(path).read_bytes())
     heap = data.find(b"GCOL")
     place = heap + 16
@@ -49,16 +56,16 @@ def looping(path):
     return path
 
 
-def test_a_file_on_which_hdf5_loops_is_given_up(tmp_path, capsys):
-    path = looping(tmp_path / "loops.nir")
-    code, line = refused(capsys, "info", path, "--read-timeout", "300ms")
-    assert code == 2
-    assert "loops.nir was not read within 0.3 s: pass a longer --read-timeout" in line
+def test_a_file_on_which_hdf5_loops_is_given_up(looping_file, capsys):
+    message = "loops.nir was not read within 0.3 s: pass a longer --read-timeout"
+    argv = ["info", looping_file, "--read-timeout", "300ms"]
+    assert_cli_refused(capsys, *argv, code=2, says=message)
 
 
-def test_python_asks_for_the_limit_itself(tmp_path):
-    path = looping(tmp_path / "loops.nir")
-    assert_refused(lambda: read(path, read_timeout=0.2), FileError, r"not read within 0\.2 s")
+def test_python_asks_for_the_limit_itself(looping_file):
+    assert_refused(
+        lambda: read(looping_file, read_timeout=0.2), FileError, r"not read within 0\.2 s"
+    )
 
 
 #: A job in the background ignores Ctrl-C, and with it what it starts.
@@ -66,14 +73,13 @@ LISTENING = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int
 INFO = LISTENING + "from jaxsnn.commands.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
-def test_ctrl_c_ends_it(tmp_path):
-    path = looping(tmp_path / "loops.nir")
+def test_ctrl_c_ends_it(looping_file):
     forks = (
         "import os\n"
         "os.register_at_fork(after_in_child=lambda: os.write(1, b'%d\\n' % os.getpid()))\n"
     )
     running = subprocess.Popen(
-        [sys.executable, "-c", forks + INFO, "info", str(path)],
+        [sys.executable, "-c", forks + INFO, "info", str(looping_file)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -244,30 +250,30 @@ def test_real_files_are_handed_over_as_they_are(zoo, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["info", "draw -o g.dot", "map -o m.json", "check --for event"])
-def test_every_command_takes_the_limits(command, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    path = small(tmp_path / "a.nir")
-    name, *rest = command.split()
-    _, line = refused(capsys, name, path, *rest, "--max-bytes", "100")
-    assert "its arrays exceed 100 bytes: pass --max-bytes" in line
-    _, line = refused(capsys, name, path, *rest, "--max-bytes", "-3")
-    assert "--max-bytes -3 limits nothing: give a positive number" in line
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ("100", "its arrays have more than 100 bytes: pass --max-bytes"),
+        ("-3", "--max-bytes -3 limits nothing: give a positive number"),
+    ],
+)
+def test_every_command_takes_the_limits(command, limit, message, small_file, capsys, monkeypatch):
+    monkeypatch.chdir(small_file.parent)
+    name, *options = command.split()
+    assert_cli_refused(capsys, name, small_file, *options, "--max-bytes", limit, says=message)
 
 
-def test_the_bytes_that_are_needed_are_named(tmp_path):
-    path = small(tmp_path / "a.nir")
-    with pytest.raises(FileError) as caught:
-        read(path, max_bytes=100)
-    needed = int(caught.value.fix.split("max_bytes=")[1].split()[0])
-    assert needed > 100
+def test_the_bytes_that_are_needed_are_named(small_file):
+    needed = 100
     for _ in range(20):  # each attempt learns of one more array
         try:
-            read(path, max_bytes=needed)
+            read(small_file, max_bytes=needed)
             break
         except FileError as error:
-            needed = int(error.fix.split("max_bytes=")[1].split()[0])
-    else:
-        raise AssertionError("never enough")
+            before, needed = needed, int(error.fix.split("max_bytes=")[1].split()[0])
+            assert needed > before
+    assert read(small_file, max_bytes=needed)
+    assert needed > 100
 
 
 def test_the_environment_limits_the_bytes(tmp_path, monkeypatch):
@@ -309,21 +315,27 @@ def enormous(path, shape=(10**9, 300)):
 
 
 def test_arrays_that_their_header_makes_enormous_are_refused_before_they_have_room(tmp_path):
-    assert_refused(
-        lambda: load_arrays(enormous(tmp_path / "x.npz")),
-        FileError,
-        r"'x' of 2400000000000 bytes its arrays exceed",
-    )
-    np.savez(tmp_path / "y.npz", a=np.ones(100), b=np.ones(100))
-    with limit_reading(max_bytes=1000), pytest.raises(FileError, match="with 'b' of 800 bytes"):
-        load_arrays(tmp_path / "y.npz")
+    path = enormous(tmp_path / "x.npz")
+    message = r"'x' of 2400000000000 bytes its arrays have more than"
+    assert_refused(lambda: load_arrays(path), FileError, message)
+
+
+def test_a_limit_is_for_all_arrays_of_a_file(tmp_path):
+    path = tmp_path / "y.npz"
+    np.savez(path, a=np.ones(100), b=np.ones(100))
+    with limit_reading(max_bytes=1000):
+        assert_refused(lambda: load_arrays(path), FileError, "with 'b' of 800 bytes")
     with limit_reading(max_bytes=1600):
-        assert set(load_arrays(tmp_path / "y.npz")) == {"a", "b"}
+        assert set(load_arrays(path)) == {"a", "b"}
 
 
 @pytest.mark.parametrize("shape", [(-1,), (2**70,), (1.5,), ("a",)])
 def test_shapes_that_are_none_are_refused(shape, tmp_path):
-    assert_refused(lambda: load_arrays(enormous(tmp_path / "x.npz", shape)), FileError)
+    path = enormous(tmp_path / "x.npz", shape)
+    assert_refused(lambda: load_arrays(path), FileError)
+
+
+NO_ARRAYS = r"is not an .npz file of arrays \(.+\): save it again"
 
 
 # ---- what is no file
@@ -331,15 +343,11 @@ def test_shapes_that_are_none_are_refused(shape, tmp_path):
 
 @pytest.mark.parametrize("keep", [4, 60, 130, 340])
 def test_an_array_that_ends_too_early_is_refused(keep, tmp_path):
-    written = io.BytesIO()
+    written, path = io.BytesIO(), tmp_path / "x.npz"
     np.save(written, np.arange(30.0))
-    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+    with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x.npy", written.getvalue()[:keep])
-    assert_refused(
-        lambda: load_arrays(tmp_path / "x.npz"),
-        FileError,
-        r"is not an .npz file of arrays \(.+\): save it again",
-    )
+    assert_refused(lambda: load_arrays(path), FileError, NO_ARRAYS)
 
 
 def test_a_file_from_whose_middle_bytes_were_cut_is_refused(tmp_path):
@@ -350,9 +358,7 @@ def test_a_file_from_whose_middle_bytes_were_cut_is_refused(tmp_path):
     place, begin = data.index(b"PK\5\6") + 16, data.index(b"PK\1\2")
     data[place : place + 4] = (begin - cut).to_bytes(4, "little")
     path.write_bytes(data[: begin - cut] + data[begin:])
-    assert_refused(
-        lambda: load_arrays(path), FileError, r"is not an .npz file of arrays \(.+\): save it again"
-    )
+    assert_refused(lambda: load_arrays(path), FileError, NO_ARRAYS)
 
 
 @pytest.mark.parametrize(
@@ -372,8 +378,7 @@ def test_pipes_are_not_waited_for(argv, tmp_path, capsys, monkeypatch):
     for name in ("PIPE", "PIPE.json"):
         os.mkfifo(tmp_path / name)
     small(tmp_path / "NET")
-    _, line = refused(capsys, *argv.split())
-    assert "is not a regular file" in line
+    assert_cli_refused(capsys, *argv.split(), says="is no regular file")
 
 
 def test_a_budget_counts_all_together():
@@ -386,8 +391,8 @@ def test_a_budget_counts_all_together():
     )
 
 
-def test_reading_works_beside_other_threads(tmp_path, monkeypatch):
-    path, found, alone, fork = small(tmp_path / "a.nir"), [], threading.Lock(), os.fork
+def test_reading_works_beside_other_threads(small_file, monkeypatch):
+    graphs, alone, fork = [], threading.Lock(), os.fork
 
     def watched_fork():  # as filelock 4.3 watches them
         if not alone.acquire(blocking=False):
@@ -399,47 +404,46 @@ def test_reading_works_beside_other_threads(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fork", watched_fork)
     threads = [
-        threading.Thread(target=lambda: found.append(read(path, read_timeout=60.0)))
+        threading.Thread(target=lambda: graphs.append(read(small_file, read_timeout=60.0)))
         for _ in range(4)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 4
-    assert json.dumps(found[0].order())
+    assert len(graphs) == 4
+    assert json.dumps(graphs[0].order())
 
 
-def test_without_a_process_the_file_is_refused_and_nothing_stays_open(tmp_path, monkeypatch):
+def test_without_a_process_the_file_is_refused_and_nothing_stays_open(small_file, monkeypatch):
     def no_fork():
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
-    path, before = small(tmp_path / "a.nir"), len(os.listdir("/dev/fd"))
+    before = len(os.listdir("/dev/fd"))
     monkeypatch.setattr(os, "fork", no_fork)
-    assert_refused(
-        lambda: read(path, read_timeout=5.0),
-        FileError,
-        "no process for it can be started .Resource temporarily",
-    )
+    message = "no process for it can be started: Resource temporarily"
+    assert_refused(lambda: read(small_file, read_timeout=5.0), FileError, message)
     assert len(os.listdir("/dev/fd")) == before
 
 
-def test_a_handler_that_comes_at_a_fork_may_read(tmp_path, monkeypatch):
-    path, found, sent, fork = small(tmp_path / "a.nir"), [], [], os.fork
-    before = signal.signal(signal.SIGINT, lambda *_: found.append(read(path, read_timeout=5.0)))
+def test_a_handler_that_comes_at_a_fork_may_read(small_file, monkeypatch):
+    graphs, signals, fork = [], [], os.fork
 
     def interrupted_fork():
-        if not sent:
-            sent.append(signal.SIGINT)
+        if not signals:
+            signals.append(signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
         return fork()
 
     monkeypatch.setattr(os, "fork", interrupted_fork)
+    before = signal.signal(
+        signal.SIGINT, lambda *_: graphs.append(read(small_file, read_timeout=5.0))
+    )
     try:
-        read(path, read_timeout=5.0)
+        read(small_file, read_timeout=5.0)
     finally:
         signal.signal(signal.SIGINT, before)
-    assert len(found) == 1
+    assert len(graphs) == 1
 
 
 @contextmanager
@@ -462,27 +466,25 @@ def another_in_its_fork(path, monkeypatch):
     reader.join()
 
 
-def test_a_child_forked_while_another_thread_forks_may_read(tmp_path, monkeypatch):
-    path = small(tmp_path / "a.nir")
-    with another_in_its_fork(path, monkeypatch):
+def test_a_child_forked_while_another_thread_forks_may_read(small_file, monkeypatch):
+    with another_in_its_fork(small_file, monkeypatch):
         child = os.fork()
         if child == 0:
             status = 1
             try:
-                read(path, read_timeout=5.0)
+                read(small_file, read_timeout=5.0)
                 status = 0
             finally:
                 os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_who_waits_for_the_turn_to_fork_waits_no_longer_than_the_limit(tmp_path, monkeypatch):
-    path = small(tmp_path / "a.nir")
+def test_who_waits_for_the_turn_to_fork_waits_no_longer_than_the_limit(small_file, monkeypatch):
     with (
-        another_in_its_fork(path, monkeypatch),
+        another_in_its_fork(small_file, monkeypatch),
         pytest.raises(FileError, match=r"was not read within 0\.1 s"),
     ):
-        read(path, read_timeout=0.1)
+        read(small_file, read_timeout=0.1)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from jaxsnn.commands.cli import main
 from jaxsnn.errors import UsageError
 from jaxsnn.nir import build, write
 from jaxsnn.train.loop import parallel
-from tests.helpers.command_line import ROOT, refused
+from tests.helpers.command_line import ROOT, assert_cli_refused
 from tests.helpers.refusals import assert_refused
 
 
@@ -70,10 +70,9 @@ def test_a_folder_that_is_gone_is_said(tmp_path, capsys, monkeypatch):
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    _, line = refused(capsys, "draw", path, "-o", "g.svg")
+    line = assert_cli_refused(capsys, "draw", path, "-o", "g.svg")
     assert line == "jaxsnn: error: the current folder is gone: change to another\n"
-    _, line = refused(capsys, "info", "a.nir")
-    assert "a.nir: no such file" in line
+    assert_cli_refused(capsys, "info", "a.nir", says="a.nir: no such file")
 
 
 def test_too_little_memory_is_said(tmp_path, capsys, monkeypatch):
@@ -83,7 +82,7 @@ def test_too_little_memory_is_said(tmp_path, capsys, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(info_command, "read_graph", fail)
-    _, line = refused(capsys, "info", small(tmp_path / "a.nir"))
+    line = assert_cli_refused(capsys, "info", small(tmp_path / "a.nir"))
     assert line == "jaxsnn: error: there is not enough memory for this: give less at once\n"
 
 
@@ -125,7 +124,7 @@ def test_a_configuration_of_wrong_types_is_refused_in_one_line(text, tmp_path, c
     (tmp_path / "run.toml").write_text(text)
     net = small(tmp_path / "a.nir")
     argv = ["train", net, "--config", tmp_path / "run.toml", "-o", tmp_path / "out.nir"]
-    _, line = refused(capsys, *argv, "--data", "nothing.npz")
+    line = assert_cli_refused(capsys, *argv, "--data", "nothing.npz")
     assert "unexpected" not in line
 
 

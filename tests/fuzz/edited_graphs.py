@@ -174,9 +174,9 @@ def refuse_other(graph, again):
         assert other.type == node.type
         assert other.parameters.keys() == node.parameters.keys()
         for key, value in node.parameters.items():
-            found, wanted = np.asarray(other.parameters[key]), np.asarray(value)
-            assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape), (name, key)
-            assert found.tobytes() == wanted.tobytes(), (name, key)
+            found, expected = np.asarray(other.parameters[key]), np.asarray(value)
+            assert (found.dtype, found.shape) == (expected.dtype, expected.shape), (name, key)
+            assert found.tobytes() == expected.tobytes(), (name, key)
 
 
 # ---- conversions
@@ -209,13 +209,13 @@ class ConvertedNetwork(RuleBasedStateMachine):
     @rule(to=st.sampled_from(sorted(writable())))
     def convert(self, to):
         try:
-            made = convert(self.graph, to=to)
-            spikes = _played(made.graph, self.x)
+            conversion = convert(self.graph, to=to)
+            spikes = _played(conversion.graph, self.x)
         except JaxsnnError as error:
             refuse_no_advice(error)
             return
-        self.graph, self.spikes = made.graph, spikes
-        self.late += next(iter(made.shift.values()), 0)
+        self.graph, self.spikes = conversion.graph, spikes
+        self.late += next(iter(conversion.shift.values()), 0)
 
     @rule()
     def write_and_read(self):

@@ -36,13 +36,14 @@ class Difference:
     """The first thing in which a network disagrees."""
 
     seed: int
-    what: str
-    found: float
-    wanted: float
+    description: str
+    engine: float
+    reference: float
     label: str
 
     def line(self) -> str:
-        return f"seed {self.seed}: {self.what}: engine {self.found!r}, reference {self.wanted!r}: {self.label}"
+        numbers = f"engine {self.engine!r}, reference {self.reference!r}"
+        return f"seed {self.seed}: {self.description}: {numbers}: {self.label}"
 
 
 @dataclass(kw_only=True)
@@ -66,9 +67,9 @@ class Summary:
     def add(self, other):
         """Take over what another has counted."""
         for name, value in vars(other).items():
-            own = getattr(self, name)
+            total = getattr(self, name)
             larger = name.startswith("worst")
-            setattr(self, name, max(own, value) if larger else own + value)
+            setattr(self, name, max(total, value) if larger else total + value)
 
     def lines(self):
         """The end of the report."""
@@ -107,32 +108,34 @@ def reference(drawn, sample, sample_times=()):
 def references(drawn):
     """All samples; the end is moved to before a neuron fires too often."""
     samples = range(random_networks.SAMPLES)
-    found = [reference(drawn, sample) for sample in samples]
-    stopped = min(one.stopped for one in found)
+    outcomes = [reference(drawn, sample) for sample in samples]
+    stopped = min(outcome.stopped for outcome in outcomes)
     if stopped < np.inf:
         drawn = random_networks.with_end(drawn, stopped * (1 - 1e-3) - 1e-6)
-    found = [reference(drawn, sample, drawn.t_end * READ_AT) for sample in samples]
-    return drawn, found
+    outcomes = [reference(drawn, sample, drawn.t_end * READ_AT) for sample in samples]
+    return drawn, outcomes
 
 
 def drawn_of(structure, seed, summary):
     """A network that fires, and not without end; None if there is none."""
-    kept = None
+    candidate = None
     for attempt in range(MOST_ATTEMPTS):
         drawn = random_networks.numbers_of(structure, seed, attempt)
         try:
-            drawn, found = references(drawn)
+            drawn, outcomes = references(drawn)
         except continuous_time.EndlessError:
             continue
         if drawn.t_end < 0.2:
             continue
-        kept = drawn, found
-        counts = [sum(map(len, own)) for one in found for own in one.spikes.values()]
+        candidate = drawn, outcomes
+        counts = [
+            sum(map(len, trains)) for outcome in outcomes for trains in outcome.spikes.values()
+        ]
         if min(counts, default=0) > 0:
-            return kept
-    if kept is None:
+            return candidate
+    if candidate is None:
         summary.endless += 1
-    return kept
+    return candidate
 
 
 # ---- comparison
@@ -143,48 +146,57 @@ def shortest_tau(drawn):
     return float(min(taus, default=1.0))
 
 
-def first_difference(drawn, found, solution, summary, tolerance=TOLERANCE):
+def first_difference(drawn, outcomes, solution, summary, tolerance=TOLERANCE):
     """(time, what, engine's number, reference's) where they first disagree, by sample; or None."""
     scale, first = shortest_tau(drawn), {}
-    for sample, wanted in enumerate(found):
-        for name, neurons in wanted.spikes.items():
+    for sample, outcome in enumerate(outcomes):
+        for name, neurons in outcome.spikes.items():
             times = np.asarray(solution.spikes[name].time[sample])
             counts = np.asarray(solution.spikes[name].count[sample])
-            for neuron, own in enumerate(neurons):
+            for neuron, expected in enumerate(neurons):
                 here = times[neuron][np.isfinite(times[neuron])]
                 limit = 1 if name in drawn.structure.meaning.once else None
-                summary.spikes += len(own)
-                shared = min(len(here), len(own))
-                gaps = np.abs(here[:shared] - np.array(own[:shared])) / scale
+                summary.spikes += len(expected)
+                shared = min(len(here), len(expected))
+                gaps = np.abs(here[:shared] - np.array(expected[:shared])) / scale
                 wrong = np.flatnonzero(gaps > tolerance)
                 summary.worst = max(summary.worst, float(gaps[gaps <= tolerance].max(initial=0)))
-                where = f"sample {sample}, {name}[{neuron}]"
+                place = f"sample {sample}, {name}[{neuron}]"
                 if wrong.size:
                     n = int(wrong[0])
-                    add(first, sample, min(here[n], own[n]), f"{where} spike {n}", here[n], own[n])
-                elif len(here) != len(own) or (limit is None and counts[neuron] != len(own)):
-                    rest = [*here[shared:], *own[shared:], drawn.t_end]
-                    what = f"{where} count (from {rest[0]:.9g})"
-                    add(first, sample, rest[0], what, int(counts[neuron]), len(own))
+                    add(
+                        first,
+                        sample,
+                        min(here[n], expected[n]),
+                        f"{place} spike {n}",
+                        here[n],
+                        expected[n],
+                    )
+                elif len(here) != len(expected) or (
+                    limit is None and counts[neuron] != len(expected)
+                ):
+                    rest = [*here[shared:], *expected[shared:], drawn.t_end]
+                    description = f"{place} count (from {rest[0]:.9g})"
+                    add(first, sample, rest[0], description, int(counts[neuron]), len(expected))
         if sample not in first:
-            compare_voltages(first, sample, wanted, solution, summary)
+            compare_voltages(first, sample, outcome, solution, summary)
     return first
 
 
-def add(first, sample, time, what, here, own):
+def add(first, sample, time, description, here, expected):
     if sample not in first or time < first[sample][0]:
-        first[sample] = (float(time), what, float(here), float(own))
+        first[sample] = (float(time), description, float(here), float(expected))
 
 
-def compare_voltages(first, sample, wanted, solution, summary):
+def compare_voltages(first, sample, outcome, solution, summary):
     for name, voltages in solution.voltages.items():
-        here, own = np.asarray(voltages[sample]), wanted.samples[name]
-        here = here.reshape(own.shape) if here.shape == own.shape else here.T
-        gap = np.abs(here - own) / np.maximum(1, np.abs(own))
+        here, expected = np.asarray(voltages[sample]), outcome.samples[name]
+        here = here.reshape(expected.shape) if here.shape == expected.shape else here.T
+        gap = np.abs(here - expected) / np.maximum(1, np.abs(expected))
         if gap.max() > TOLERANCE:
-            where = np.unravel_index(gap.argmax(), gap.shape)
-            what = f"sample {sample}, V of {name} at sample time {where}"
-            add(first, sample, np.inf, what, here[where], own[where])
+            place = np.unravel_index(gap.argmax(), gap.shape)
+            description = f"sample {sample}, V of {name} at sample time {place}"
+            add(first, sample, np.inf, description, here[place], expected[place])
         else:
             summary.worst_voltage = max(summary.worst_voltage, float(gap.max()))
 
@@ -228,10 +240,10 @@ def run_group(group, seeds, summary, arguments):
     structure = random_networks.structure_of(group, smooth=smooth)
     compiled = pair = None
     for seed in seeds:
-        kept = drawn_of(structure, seed, summary)
-        if kept is None:
+        candidate = drawn_of(structure, seed, summary)
+        if candidate is None:
             continue
-        drawn, found = kept
+        drawn, outcomes = candidate
         summary.networks += 1
         summary.words.update(structure.words)
         if arguments.float32:
@@ -240,49 +252,59 @@ def run_group(group, seeds, summary, arguments):
             continue
         compiled = compiled or engine_runs.Group(drawn)
         solution = compiled.run(drawn, drawn.t_end * READ_AT)
-        wrong = list(differences(seed, drawn, found, solution, summary))
+        wrong = list(differences(seed, drawn, outcomes, solution, summary))
         yield from wrong
         if arguments.gradients and not wrong:
-            yield from wrong_gradients(seed, drawn, found, compiled, solution, summary)
+            yield from wrong_gradients(seed, drawn, outcomes, compiled, solution, summary)
 
 
-def differences(seed, drawn, found, solution, summary):
+def differences(seed, drawn, outcomes, solution, summary):
     if solution.problem is not None and solution.problem.code != "budget":
         yield Difference(
-            seed=seed, what=f"no result: {solution.message}", found=0, wanted=0, label="UNEXPLAINED"
+            seed=seed,
+            description=f"no result: {solution.message}",
+            engine=0,
+            reference=0,
+            label="UNEXPLAINED",
         )
         return
-    first = first_difference(drawn, found, solution, summary)
-    for sample, (when, what, here, own) in first.items():
-        population = what.split(", ", 1)[-1].split("[")[0]
-        label = explanation(drawn, found[sample], when, population)
-        yield Difference(seed=seed, what=what, found=here, wanted=own, label=label)
+    first = first_difference(drawn, outcomes, solution, summary)
+    for sample, (when, description, here, expected) in first.items():
+        population = description.split(", ", 1)[-1].split("[")[0]
+        label = explanation(drawn, outcomes[sample], when, population)
+        yield Difference(
+            seed=seed, description=description, engine=here, reference=expected, label=label
+        )
 
 
 def strange_spikes(seed, pair, drawn, summary):
     """Samples in which float32 loses a spike or has one more."""
     tau = shortest_tau(drawn)
-    for what, when, label in single_precision.differences(seed, pair, drawn, tau, summary):
-        yield Difference(seed=seed, what=what, found=when, wanted=when, label=label)
+    for description, when, label in single_precision.differences(seed, pair, drawn, tau, summary):
+        yield Difference(
+            seed=seed, description=description, engine=when, reference=when, label=label
+        )
 
 
 # ---- gradients
 
 
-def wrong_gradients(seed, drawn, found, compiled, solution, summary):
+def wrong_gradients(seed, drawn, outcomes, compiled, solution, summary):
     """Entries of the engine's gradient that differences in the reference do not confirm."""
     if any(int(count) for count in solution.clipped_slopes.values()):
         summary.skipped["clipped slopes"] += 1
         return
     rng = np.random.default_rng([seed, 5])
-    functional = gradients.Functional(drawn, found, rng)
+    functional = gradients.Functional(drawn, outcomes, rng)
     by_parameter, by_time = compiled.gradient(drawn, functional.weights)
     every = gradients.entries_of(drawn)
     for number in rng.permutation(len(every))[:ENTRIES]:
         entry = every[number]
-        whole = by_time[entry.node] if entry.key == "time" else by_parameter[entry.node][entry.key]
-        here = float(np.asarray(whole)[entry.place])
-        wanted, error, why = confirmed(functional, entry, here)
+        gradient = (
+            by_time[entry.node] if entry.key == "time" else by_parameter[entry.node][entry.key]
+        )
+        here = float(np.asarray(gradient)[entry.place])
+        expected, error, why = confirmed(functional, entry, here)
         if why:
             summary.skipped[why] += 1
             continue
@@ -290,9 +312,9 @@ def wrong_gradients(seed, drawn, found, compiled, solution, summary):
         if error > GRADIENT_TOLERANCE:
             yield Difference(
                 seed=seed,
-                what=f"gradient by {entry}",
-                found=here,
-                wanted=wanted,
+                description=f"gradient by {entry}",
+                engine=here,
+                reference=expected,
                 label="UNEXPLAINED (gradient)",
             )
         else:
@@ -304,11 +326,11 @@ def confirmed(functional, entry, here):
     differ: a kink may lie within a step.
     """
     for share in (1.0, 1 / 30, 1 / 1000):
-        wanted, why = functional.slope(entry, share)
-        error = abs(here - wanted) / max(abs(wanted), abs(here), gradients.SMALL)
+        expected, why = functional.slope(entry, share)
+        error = abs(here - expected) / max(abs(expected), abs(here), gradients.SMALL)
         if not why and error <= GRADIENT_TOLERANCE:
             break
-    return wanted, error, why
+    return expected, error, why
 
 
 def group_result(group, seeds, arguments):

@@ -90,9 +90,9 @@ def test_a_convolution_is_unrolled_with_padding_stride_and_groups():
     matrix = np.zeros((4, 8))
     for before, after, value in nir_reading.connections(conv, (2, 4)):
         matrix[after, before] += value
-    wanted = [[2, 3, 0, 0], [0, 1, 2, 3]], [[5, 6, 0, 0], [0, 4, 5, 6]]
-    np.testing.assert_array_equal(matrix[:2, :4], wanted[0])
-    np.testing.assert_array_equal(matrix[2:, 4:], wanted[1])
+    expected = [[2, 3, 0, 0], [0, 1, 2, 3]], [[5, 6, 0, 0], [0, 4, 5, 6]]
+    np.testing.assert_array_equal(matrix[:2, :4], expected[0])
+    np.testing.assert_array_equal(matrix[2:, 4:], expected[1])
     assert not matrix[:2, 4:].any()
     assert not matrix[2:, :4].any()
 
@@ -101,9 +101,18 @@ def test_structures_cover_what_they_should():
     words = set()
     for group in range(125):
         words |= set(random_networks.structure_of(group).words)
-    wanted = {"CubaLIF", "CubaLI", "LIF", "LI", "IF", "I", "Affine", "Linear", "Scale", "Conv1d"}
-    wanted |= {"Conv2d", "SumPool2d", "AvgPool2d", "Flatten", "Delay", "loop", "long loop", "skip"}
-    wanted |= {
+    expected = {"CubaLIF", "CubaLI", "LIF", "LI", "IF", "I", "Affine", "Linear", "Scale", "Conv1d"}
+    expected |= {
+        "Conv2d",
+        "SumPool2d",
+        "AvgPool2d",
+        "Flatten",
+        "Delay",
+        "loop",
+        "long loop",
+        "skip",
+    }
+    expected |= {
         "diamond",
         "exact",
         "equal",
@@ -118,5 +127,5 @@ def test_structures_cover_what_they_should():
         *random_networks.LEVELS,
         *random_networks.KINDS,
     }
-    wanted |= {f"tau {name}" for name in random_networks.TAU_CLASSES}
-    assert wanted - {"usual"} <= words
+    expected |= {f"tau {name}" for name in random_networks.TAU_CLASSES}
+    assert expected - {"usual"} <= words

@@ -1,5 +1,6 @@
 """Commands as users call them: in this process, or in one of their own."""
 
+import json
 import os
 import subprocess
 import sys
@@ -19,6 +20,27 @@ def call(capsys, *argv):
     code = main([str(part) for part in argv])
     captured = capsys.readouterr()
     return code, captured.out, captured.err
+
+
+def run_cli(capsys, *argv, code=0):
+    """stdout and stderr of a command that must end with an exit code."""
+    exit_code, out, err = call(capsys, *argv)
+    assert exit_code == code, err
+    return out, err
+
+
+def run_cli_json(capsys, *argv, code=0):
+    """What a command that must end with an exit code prints as JSON, and stderr."""
+    out, err = run_cli(capsys, *argv, "--json", code=code)
+    return json.loads(out), err
+
+
+def assert_cli_refused(capsys, *argv, code=None, says=""):
+    """The one line of an expected error, with its exit code and some of its words."""
+    exit_code, line = refused(capsys, *argv)
+    assert code in (None, exit_code), line
+    assert says in line, line
+    return line
 
 
 def refused(capsys, *argv):

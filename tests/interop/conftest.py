@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxsnn.nir import Graph, write
-from jaxsnn.nir.convert.pipeline import Converted, convert
-from tests.interop.players import compare, play
+from jaxsnn.nir import Graph
+from jaxsnn.nir.convert.pipeline import Converted
+from tests.interop.players import compare, import_and_play, shift_of
 
 
 @pytest.fixture(autouse=True)
@@ -21,18 +21,14 @@ def converts(tmp_path: Path) -> Callable[..., Converted]:
     """`converts(graph, target, x, y)`: the target's importer must fire y; gives the conversion."""
 
     def check(graph: Graph, target: str, x: np.ndarray, y: np.ndarray) -> Converted:
-        path = tmp_path / "converted.nir"
-        made = convert(graph, to=target, path=str(path))
-        write(path, made.graph)
-        got = play(made.load_with, target, x)
-        shift = next(iter(made.shift.values()), 0)
-        identical, trains, active = compare(y, got, shift)
+        conversion, spikes = import_and_play(graph, target, x, tmp_path / "converted.nir")
+        identical, trains, active = compare(y, spikes, shift_of(conversion))
         assert active >= trains / 4, (
             f"only {active} of {trains} trains have a spike: they prove little"
         )
         assert y.mean() < 0.9
         assert identical >= 0.99 * trains, f"{identical} of {trains} trains are identical"
-        assert made.losses == ()
-        return made
+        assert conversion.losses == ()
+        return conversion
 
     return check

@@ -116,17 +116,17 @@ def measured(source: Source, target: str, path: Path) -> Row:
     try:
         graph = source.load()
         inputs = (0.0, 1.0) if source.recorded is None else _range(source.recorded[0])
-        made = convert(graph, to=target, path=str(path), input_range=inputs)
+        conversion = convert(graph, to=target, path=str(path), input_range=inputs)
     except JaxsnnError as error:
         return Row(source=source.name, target=target, verdict="refused", why=error.problem.message)
     x, y = _data(source)
-    write(path, made.graph, force=True)
+    write(path, conversion.graph, force=True)
     try:
-        got = play(made.load_with, target, x)
+        got = play(conversion.load_with, target, x)
     except Exception as error:
         why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         return Row(source=source.name, target=target, verdict="unloadable", why=why)
-    return _compared(source.name, target, y, got, next(iter(made.shift.values()), 0))
+    return _compared(source.name, target, y, got, next(iter(conversion.shift.values()), 0))
 
 
 @functools.lru_cache(maxsize=1)

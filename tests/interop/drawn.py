@@ -11,9 +11,17 @@ from jaxsnn.nir import Graph
 from jaxsnn.nir.frameworks.registry import framework_of
 from jaxsnn.nir.graphs.parse import parse
 from jaxsnn.nir.model.nodes import class_of
+from tests.helpers.random_spikes import random_raster
 
 KINDS = ("snntorch", "norse", "sinabs", "rockpool", "spyx", "spikingjelly")
 DT = 1e-4
+
+
+def spikes_into(graph: Graph, seed: int) -> np.ndarray:
+    """Random spikes (40 steps, 4 samples) into the single Input of a graph."""
+    (name,) = graph.inputs
+    shape = graph.nodes[name].value("shape")
+    return random_raster(seed, (40, 4, *shape), 0.35).astype(np.float32)
 
 
 def drawn_nets(each: int) -> Iterator[tuple[str, Graph]]:

@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxsnn import from_torch
+from jaxsnn.nir import Graph, build, parse
+from jaxsnn.nir.initializers import normal
 from tests.helpers.random_spikes import random_raster
 
 SIZES = ((5, 24), (24, 12), (12, 4))
@@ -142,6 +145,64 @@ def norse_net(kind: str, seed: int, alike: bool = False) -> Any:
     return SequentialState(
         *(part for a, b in SIZES for part in (_linear(rng, a, b, gain), neuron((b,))))
     )
+
+
+def spikes_for(kind: str, seed: int) -> np.ndarray:
+    """Random input spikes for a kind of networks."""
+    return spikes(seed, (1, 8, 8), batch=4) if kind == "conv" else spikes(seed)
+
+
+def _graph_of(net: Any, x: np.ndarray) -> Graph:
+    import torch
+
+    return from_torch(net, torch.zeros(1, *x.shape[2:]))
+
+
+Case = tuple[Graph, np.ndarray, np.ndarray]
+
+
+def snntorch_case(kind: str, seed: int = 1, x: np.ndarray | None = None, **options: Any) -> Case:
+    """A network as a graph, input spikes, and what snnTorch fires."""
+    net, x = snntorch_net(kind, seed, **options), spikes_for(kind, seed) if x is None else x
+    return _graph_of(net, x), x, snntorch_play(net, x)
+
+
+def norse_case(kind: str, x: np.ndarray | None = None, **options: Any) -> Case:
+    """A network as a graph, input spikes, and what Norse fires."""
+    net, x = norse_net(kind, 3, **options), spikes_for(kind, 4) if x is None else x
+    return _graph_of(net, x), x, stateful_play(net, x)
+
+
+def spikingjelly_case(kind: str, seed: int = 5, x: np.ndarray | None = None) -> Case:
+    """A network as its own exporter writes it, input spikes, and what SpikingJelly fires."""
+    import torch
+    from spikingjelly.activation_based.nir_exchange import export_to_nir
+
+    net, x = spikingjelly_net(kind, seed), spikes_for(kind, 6) if x is None else x
+    exported = export_to_nir(net, torch.zeros(1, *x.shape[2:]), dt=1e-4)
+    graph = parse(exported, dialect="spikingjelly", dt=1e-4)
+    return graph, x, spikingjelly_play(net, x)
+
+
+def joined_graph(*more_chains: tuple[str, ...]) -> Graph:
+    """A graph of snnTorch in which populations take sums and share weights, with more edges.
+
+    "loop" are weights of "l2".
+    """
+    leaky, weights = {"tau": 1e-3, "r": 10.0}, {"weight": normal(0.1, 0.5), "bias": 0.02}
+    nodes = {name: build.affine(6, **weights) for name in ("a", "b", "c", "skip")}
+    nodes |= {"l1": build.lif(**leaky), "l2": build.lif(tau=2e-3, r=20.0), "l3": build.lif(**leaky)}
+    nodes |= {"input": build.input(5), "output": build.output()}
+    if more_chains:
+        nodes["loop"] = build.linear(6, weight=normal(0, 0.3))
+    chains = [
+        ("input", "a", "l1", "b", "l3", "output"),
+        ("a", "l2", "c", "l3"),
+        ("input", "skip", "l3"),
+        *more_chains,
+    ]
+    options = {"dialect": "snntorch", "reset": "zero", "reset_delay": False}
+    return build.network(nodes, chains, seed=1, **options)
 
 
 def stateful_play(net: Any, x: np.ndarray) -> np.ndarray:

@@ -7,10 +7,15 @@ import importlib
 import io
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+from jaxsnn import TimeStepped, lower, simulate
+from jaxsnn.nir import Graph, write
+from jaxsnn.nir.convert.pipeline import Converted, convert
 
 
 def needs_spyx() -> None:
@@ -45,6 +50,25 @@ def play(line: str, framework: str, x: np.ndarray) -> np.ndarray:
         with torch.no_grad():
             exec(line, names)
             return stepped(names["net"], x)
+
+
+def import_and_play(
+    graph: Graph, framework: str, x: np.ndarray, path: Path, **options: Any
+) -> tuple[Converted, np.ndarray]:
+    """Return the conversion of a graph, and what the framework gives for its file at `path`."""
+    conversion = convert(graph, to=framework, path=str(path), **options)
+    write(path, conversion.graph, force=True)
+    return conversion, play(conversion.load_with, framework, x)
+
+
+def run_in_steps(graph: Graph, x: np.ndarray) -> np.ndarray:
+    """Return the outputs of the time-stepped engine in float32."""
+    return np.asarray(simulate(lower(graph, dtype=np.float32), x, engine=TimeStepped()).output())
+
+
+def shift_of(conversion: Converted) -> int:
+    """Return by how many steps the outputs of a conversion are later."""
+    return next(iter(conversion.shift.values()), 0)
 
 
 def stepped(net: Any, x: np.ndarray) -> np.ndarray:

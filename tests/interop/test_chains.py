@@ -5,13 +5,10 @@ the source in the importer of A.
 import numpy as np
 import pytest
 
-from jaxsnn import TimeStepped, lower, simulate
 from jaxsnn.errors import JaxsnnError
-from jaxsnn.nir import write
 from jaxsnn.nir.convert.pipeline import convert
-from tests.helpers.random_spikes import random_raster
-from tests.interop.drawn import drawn
-from tests.interop.players import compare, needs_spyx, play
+from tests.interop.drawn import drawn, spikes_into
+from tests.interop.players import compare, import_and_play, needs_spyx, run_in_steps, shift_of
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
@@ -26,17 +23,14 @@ NONE = {("norse", "spyx"), ("spikingjelly", "spyx")}
 def there_and_back(source, target, seed, folder):
     """(identical, trains, active) of a network, or the refusal of one of the conversions."""
     graph = drawn(source, seed)
-    (name,) = graph.inputs
-    x = random_raster(seed, (40, 4, *graph.nodes[name].value("shape")), 0.35)
+    x = spikes_into(graph, seed)
     try:
         there = convert(graph, to=target, path=str(folder / "there.nir"))
-        back = convert(there.graph, to=source, path=str(folder / "back.nir"))
+        back, got = import_and_play(there.graph, source, x, folder / "back.nir")
     except JaxsnnError as error:
         return str(error)
-    write(folder / "back.nir", back.graph, force=True)
-    y = np.asarray(simulate(lower(graph, dtype=np.float32), x, engine=TimeStepped()).output())
-    got = play(back.load_with, source, x.astype(np.float32))
-    shifts = [next(iter(made.shift.values()), 0) for made in (there, back)]
+    y = run_in_steps(graph, x)
+    shifts = [shift_of(conversion) for conversion in (there, back)]
     steps = len(y) - abs(shifts[0])  # what left on the way there is missing at the end
     y, got = y[:steps], got[:steps]
     if not np.array_equal(y, np.rint(y)):  # membranes of a readout

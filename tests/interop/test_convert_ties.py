@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from jaxsnn import TimeStepped, from_torch, lower, simulate
-from jaxsnn.nir import build, write
+from jaxsnn import from_torch
+from jaxsnn.nir import build
 from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.model.graph import Graph
 from tests.interop import nets
-from tests.interop.players import compare, play
+from tests.interop.players import compare, import_and_play, run_in_steps, shift_of
 
 pytestmark = pytest.mark.interop
 DT = 1e-4
@@ -28,17 +28,10 @@ DIALECTS = {
 
 def norse_trains(graph: Graph, x: np.ndarray, y: np.ndarray, path) -> tuple[int, int, tuple]:
     """Return the trains that Norse fires as the source does, all trains, and the notes."""
-    made = convert(graph, to="norse", path=str(path))
-    write(path, made.graph, force=True)
-    got = play(made.load_with, "norse", x)
-    identical, trains, active = compare(y, got, next(iter(made.shift.values()), 0))
+    conversion, spikes = import_and_play(graph, "norse", x, path)
+    identical, trains, active = compare(y, spikes, shift_of(conversion))
     assert active >= trains / 4
-    return identical, trains, made.notes
-
-
-def stepped(graph: Graph, x: np.ndarray) -> np.ndarray:
-    """Return what the source's rule fires, in float32."""
-    return np.asarray(simulate(lower(graph, dtype=np.float32), x, engine=TimeStepped()).output())
+    return identical, trains, conversion.notes
 
 
 def leaky(framework: str, beta: float, v_threshold):
@@ -103,7 +96,7 @@ def test_a_recurrent_layer_behind_a_convolution(beta, framework, tmp_path):
         said = DIALECTS[framework] | (RESET if framework == "snntorch" else {})
         graph = build.network(nodes, ways, **said)
         x = nets.spikes(seed, (1, 6, 6), batch=4)
-        identical, trains, _ = norse_trains(graph, x, stepped(graph, x), tmp_path / "a.nir")
+        identical, trains, _ = norse_trains(graph, x, run_in_steps(graph, x), tmp_path / "a.nir")
         assert identical == trains
 
 
@@ -126,7 +119,9 @@ def test_layers_of_several_thresholds(beta, kinds, framework, tmp_path):
         said = {"reset": reset, "reset_delay": delay} if framework == "snntorch" else {}
         graph = build.network(nodes, ways, **DIALECTS[framework], **said)
         x = nets.spikes(seed, batch=4)
-        identical, trains, notes = norse_trains(graph, x, stepped(graph, x), tmp_path / "a.nir")
+        identical, trains, notes = norse_trains(
+            graph, x, run_in_steps(graph, x), tmp_path / "a.nir"
+        )
         assert identical == trains or any(note.startswith("node 'a'") for note in notes)
         assert identical >= 0.99 * trains
 
@@ -145,7 +140,7 @@ def test_several_spikes_in_a_step(v_threshold, tmp_path):
     meant = {"dialect": "sinabs", "dt": "1ms", "reset": "subtract", "norm_input": False}
     graph = build.sequential(build.input(4), *layers, **meant)
     x = nets.spikes(1, (4,), batch=6)
-    y = stepped(graph, x)
+    y = run_in_steps(graph, x)
     assert y.max() > 1, "no neuron fires twice in a step"
     identical, trains, _ = norse_trains(graph, x, y, tmp_path / "a.nir")
     assert identical == trains
@@ -161,7 +156,7 @@ def test_it_is_noted_where_biases_of_a_tenth_add_up_to_a_threshold(tmp_path):
     meant = {"dialect": "sinabs", "dt": "1ms", "reset": "subtract", "norm_input": False}
     graph = build.sequential(build.input(5), *layers, **meant)
     x = nets.spikes(1, (5,), batch=4)
-    identical, trains, notes = norse_trains(graph, x, stepped(graph, x), tmp_path / "a.nir")
+    identical, trains, notes = norse_trains(graph, x, run_in_steps(graph, x), tmp_path / "a.nir")
     assert identical < trains
     assert any("such as 0.1," in note for note in notes)
 

@@ -12,9 +12,8 @@ import warnings
 import numpy as np
 import pytest
 
-from jaxsnn import TimeStepped, lower, simulate
 from tests.interop.drawn_live import LIVE, graph_of, inputs_of
-from tests.interop.players import needs_spyx
+from tests.interop.players import needs_spyx, run_in_steps
 
 pytestmark = pytest.mark.interop
 
@@ -22,10 +21,6 @@ pytestmark = pytest.mark.interop
 EACH, CHUNK = 150, 15
 #: Those that every run of the tests has.
 FEW = 4
-
-
-def stepped(graph, x):
-    return np.asarray(simulate(lower(graph, dtype=np.float32), x, engine=TimeStepped()).output())
 
 
 def differs(y, got):
@@ -53,7 +48,7 @@ def measured(framework, seed, path):
     for offset in (0,) if live.coarse else (0, 1000, 2000):  # even: the same kind of numbers
         x = inputs_of(live, seed + offset)
         y = live.play(x)
-        found = differs(y, stepped(graph, x))
+        found = differs(y, run_in_steps(graph, x))
         if not found:
             break
     return found, float(np.mean(y != 0))

@@ -2,39 +2,33 @@
 fires, and what we read back from it.
 """
 
+import functools
+
 import numpy as np
 import pytest
 
-from jaxsnn import EventDriven, Events, TimeStepped, lower, simulate
+from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.errors import ConversionError, LoweringError
-from jaxsnn.nir import build, read, write
+from jaxsnn.nir import build, read
 from jaxsnn.nir.convert.pipeline import convert
-from tests.helpers.random_spikes import random_raster
-from tests.interop.drawn import drawn_with_loops
-from tests.interop.players import play
+from tests.helpers.refusals import assert_refused
+from tests.interop.drawn import drawn_with_loops, spikes_into
+from tests.interop.players import import_and_play, run_in_steps
 
 pytestmark = pytest.mark.interop
 FRAMEWORKS = ("snntorch", "norse", "spikingjelly")
 
 
-def outputs(graph, target, folder, seed):
-    """(the source's, the importer's, those of the file read back)."""
-    (name,) = graph.inputs
-    x = random_raster(seed, (40, 4, *graph.nodes[name].value("shape")), 0.35).astype(np.float32)
-    path = folder / "made.nir"
-    made = convert(graph, to=target, path=str(path))
-    write(path, made.graph, force=True)
-    again = read(path)  # its metadata say how the importer runs it
-    ours = [
-        np.asarray(simulate(lower(each, dtype=np.float32), x, engine=TimeStepped()).output())
-        for each in (graph, again)
-    ]
-    return ours[0], play(made.load_with, target, x), ours[1]
-
-
-def assert_same(found):
-    for other in found[1:]:
-        np.testing.assert_array_equal(other, found[0])
+def fires_the_same(graph, target, folder, seed):
+    """Assert that the target's importer of a conversion, and what is read back from its file, give what
+    the graph gives; return whether that is anything.
+    """
+    x, path = spikes_into(graph, seed), folder / "made.nir"
+    y = run_in_steps(graph, x)
+    _, imported = import_and_play(graph, target, x, path)
+    np.testing.assert_array_equal(imported, y)
+    np.testing.assert_array_equal(run_in_steps(read(path), x), y)  # its metadata say how it runs
+    return y.any()
 
 
 # A population that feeds itself too; one whose parts, one for each time constant, feed each other.
@@ -43,9 +37,7 @@ def assert_same(found):
     [("spikingjelly", "snntorch", 2), ("snntorch", "norse", 10), ("norse", "spikingjelly", 5)],
 )
 def test_it_fires_the_same(source, target, seed, tmp_path):
-    found = outputs(drawn_with_loops(source, seed), target, tmp_path, seed)
-    assert found[0].any()
-    assert_same(found)
+    assert fires_the_same(drawn_with_loops(source, seed), target, tmp_path, seed)
 
 
 def with_biases_in_loops(weights_in):
@@ -62,44 +54,38 @@ def with_biases_in_loops(weights_in):
     nodes = {"in": build.input(5), weights_in: affine(4, 5), "a": neurons, "ab": affine(3, 4)}
     nodes |= {"b": neurons, "ba": affine(4, 3), "aa": affine(4, 4), "out": build.output()}
     chains = [("in", weights_in, "a", "ab", "b", "out"), ("b", "ba", "a"), ("a", "aa", "a")]
-    said = {"dialect": "snntorch", "reset": "zero", "reset_delay": False}
-    return build.network(nodes, chains, **said)
+    options = {"dialect": "snntorch", "reset": "zero", "reset_delay": False}
+    return build.network(nodes, chains, **options)
 
 
 @pytest.mark.parametrize("weights_in", ["a_in", "z_in"])
 @pytest.mark.parametrize("target", FRAMEWORKS)
 def test_biases_leave_loops_whatever_nodes_are_called(target, weights_in, tmp_path):
     """Importers leave loops out of the first step: a bias goes where no loop is."""
-    found = outputs(with_biases_in_loops(weights_in), target, tmp_path, 0)
-    assert found[0].any()
-    assert_same(found)
+    assert fires_the_same(with_biases_in_loops(weights_in), target, tmp_path, 0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", FRAMEWORKS)
 @pytest.mark.parametrize("source", FRAMEWORKS)
 def test_all_fire_the_same(source, target, tmp_path):
-    converted, refused = [], []
+    active, refused = [], []
     for seed in range(20):
         try:
-            converted.append(outputs(drawn_with_loops(source, seed), target, tmp_path, seed))
+            active.append(fires_the_same(drawn_with_loops(source, seed), target, tmp_path, seed))
         except ConversionError as error:
             refused.append(str(error))
     # snnTorch's resets are what others have not.
-    assert source == "snntorch" or all("resets to a value" in why for why in refused)
-    assert any(found[0].any() for found in converted)
-    for found in converted:
-        assert_same(found)
+    assert source == "snntorch" or all("resets to a value" in reason for reason in refused)
+    assert any(active)
 
 
-def test_the_event_engine_refuses_an_importers_order(tmp_path):
-    made = convert(drawn_with_loops("norse", 5), to="spikingjelly", path="made.nir")
-    nothing = Events(time=np.full((1, 1), np.inf), index=np.full((1, 1), 5))
-    with pytest.raises(
-        LoweringError, match="add up the signals of several neurons of their cycle"
-    ) as no:
-        simulate(lower(made.graph), nothing, t_end=1e-2, engine=EventDriven())
-    assert "separate weights" in no.value.problem.fix
+def test_the_event_engine_refuses_an_importers_order():
+    graph = convert(drawn_with_loops("norse", 5), to="spikingjelly", path="made.nir").graph
+    silence = Events(time=np.full((1, 1), np.inf), index=np.full((1, 1), 5))
+    run = functools.partial(simulate, lower(graph), silence, t_end=1e-2, engine=EventDriven())
+    message = "join what several neurons of their loop send"
+    assert_refused(run, LoweringError, message, fix="weights of its own")
 
 
 def chained(way_out="u", way_back="v"):
@@ -123,9 +109,7 @@ def chained(way_out="u", way_back="v"):
 def test_ways_out_and_biases_of_chains(target, names, tmp_path):
     """An importer that runs nodes depth first returns what ran last, and none has the bias of a
     chain in a loop in its first step."""
-    found = outputs(chained(*names), target, tmp_path, 1)
-    assert found[0].any()
-    assert_same(found)
+    assert fires_the_same(chained(*names), target, tmp_path, 1)
 
 
 def feeding_beside(bias):
@@ -147,9 +131,7 @@ def test_weights_of_a_loop_that_feed_more(target, reset, bias, tmp_path):
     """Neither the bias nor what makes up for another reset is lost on, or given to, the others."""
     nodes, chains = feeding_beside(bias)
     graph = build.network(nodes, chains, dialect="snntorch", reset=reset, reset_delay=False)
-    found = outputs(graph, target, tmp_path, 0)
-    assert found[0].any()
-    assert_same(found)
+    assert fires_the_same(graph, target, tmp_path, 0)
 
 
 def test_what_a_loop_leaves_out_of_the_first_step_is_no_bias_of_another():
@@ -160,11 +142,9 @@ def test_what_a_loop_leaves_out_of_the_first_step_is_no_bias_of_another():
     nodes |= {"q": build.linear(weight=0.2 * eye), "out": build.output()}
     chains = [("in", "w", "a", "r", "a"), ("r", "b", "q", "a"), ("a", "out")]
     graph = build.network(nodes, chains, dialect="snntorch", reset="zero", reset_delay=False)
+    message = "'r' has a bias, which reaches 'a' from the second"
     for target in FRAMEWORKS:
-        with pytest.raises(
-            ConversionError, match="'r' has a bias, which reaches 'a' only from the second"
-        ):
-            convert(graph, to=target)
+        assert_refused(functools.partial(convert, graph, to=target), ConversionError, message)
 
 
 def test_a_straight_edge_beside_weights_is_refused():
@@ -172,5 +152,8 @@ def test_a_straight_edge_beside_weights_is_refused():
     nodes |= {"a": build.lif(tau=1e-3, r=10.0), "r": build.linear(weight=0.3 * np.eye(2))}
     chains = [("in", "w", "a", "out"), ("a", "r", "a"), ("a", "a")]
     graph = build.network(nodes, chains, dialect="snntorch", reset="zero", reset_delay=False)
-    with pytest.raises(ConversionError, match="'a' feeds itself straight, and through a, r"):
-        convert(graph, to="norse")
+    assert_refused(
+        lambda: convert(graph, to="norse"),
+        ConversionError,
+        "'a' feeds itself straight, and through a, r",
+    )

@@ -10,9 +10,10 @@ import torch
 from spikingjelly.activation_based import functional
 from spikingjelly.activation_based import neuron as jelly
 
-from jaxsnn import TimeStepped, convert, from_torch, load_into, lower, simulate, to_torch
+from jaxsnn import convert, from_torch, load_into, to_torch
 from jaxsnn.errors import ConversionError
-from tests.interop.players import stepped
+from tests.helpers.refusals import assert_refused
+from tests.interop.players import run_in_steps, stepped
 
 pytestmark = pytest.mark.interop
 STEPS, BATCH, CHANNELS, NEURONS = 40, 6, 4, 3
@@ -104,8 +105,7 @@ def test_low_thresholds_fire_what_the_framework_fires(case):
     x = np.random.default_rng(0).normal(0.0, 6.0, (STEPS, BATCH, CHANNELS)).astype(np.float32)
     theirs = stepped(module, x)
     assert theirs.any()
-    in_steps = simulate(lower(graph, dtype=np.float32), x, engine=TimeStepped()).output()
-    np.testing.assert_array_equal(np.asarray(in_steps), theirs)
+    np.testing.assert_array_equal(run_in_steps(graph, x), theirs)
     np.testing.assert_array_equal(stepped(to_torch(graph), x), theirs)
     other = made(case, seed=1)
     load_into(other, graph)
@@ -116,5 +116,8 @@ def test_low_thresholds_fire_what_the_framework_fires(case):
 def test_convert_refuses_low_thresholds(target):
     """Importers differ in what these neurons do."""
     graph = from_torch(made("SpikingJelly LIFNode 0.5 1.0", seed=0), torch.zeros(1, CHANNELS))
-    with pytest.raises(ConversionError, match="so it fires without input"):
-        convert(graph, to=target, approximate=True)
+    assert_refused(
+        lambda: convert(graph, to=target, approximate=True),
+        ConversionError,
+        "so it fires without input",
+    )

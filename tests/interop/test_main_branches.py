@@ -5,11 +5,10 @@ import pytest
 import torch
 
 from jaxsnn import TimeStepped, from_torch, lower, simulate
-from jaxsnn.nir import build
 from jaxsnn.nir.convert.pipeline import convert
-from jaxsnn.nir.initializers import normal
 from tests.helpers.thinning import thinned
 from tests.interop import nets
+from tests.interop.players import run_in_steps
 from tests.oracles import main_branch_importers
 
 pytestmark = pytest.mark.interop
@@ -25,26 +24,20 @@ def importers(monkeypatch):
     monkeypatch.setattr("norse.torch.from_nir", main_branch_importers.norse_import)
 
 
-def snntorch_case(kind, seed=1, **options):
-    net, shape = nets.snntorch_net(kind, seed, **options), (1, 8, 8) if kind == "conv" else (5,)
-    x = nets.spikes(seed, shape, batch=4 if kind == "conv" else 10)
-    return from_torch(net, torch.zeros(1, *shape)), x, nets.snntorch_play(net, x)
-
-
 @pytest.mark.parametrize("target", MAIN)
 @pytest.mark.parametrize("kind", ["leaky", "synaptic", "rleaky", "conv"])
 def test_snntorch_reset_to_zero_at_once(kind, target, converts):
-    graph, x, y = snntorch_case(kind, reset_mechanism="zero", reset_delay=False)
-    made = converts(graph, target, x, y)
-    assert made.written_for.endswith(" main")
-    assert made.load_with.endswith(f"  # {made.written_for}")
-    assert any("known from its source" in note for note in made.notes)
-    assert any("written for" in note and "installed is" in note for note in made.notes)
+    graph, x, y = nets.snntorch_case(kind, reset_mechanism="zero", reset_delay=False)
+    conversion = converts(graph, target, x, y)
+    assert conversion.written_for.endswith(" main")
+    assert conversion.load_with.endswith(f"  # {conversion.written_for}")
+    assert any("known from its source" in note for note in conversion.notes)
+    assert any("written for" in note and "installed is" in note for note in conversion.notes)
 
 
 @pytest.mark.parametrize("kind", ["leaky", "synaptic", "rleaky", "rsynaptic", "conv"])
 def test_snntorch_subtraction_to_norse(kind, converts):
-    graph, x, y = snntorch_case(kind)
+    graph, x, y = nets.snntorch_case(kind)
     assert "reset_method" in converts(graph, "norse==main", x, y).load_with
 
 
@@ -53,33 +46,29 @@ def test_snntorch_subtraction_to_norse(kind, converts):
     thinned(2, ["lif", "cuba", "lif_v_leak", "cuba_v_leak", "if", "conv"], MAIN),
 )
 def test_norse(kind, target, converts):
-    shape = (1, 8, 8) if kind == "conv" else (5,)
-    net, x = nets.norse_net(kind, seed=3), nets.spikes(4, shape, batch=4 if kind == "conv" else 10)
-    graph = from_torch(net, torch.zeros(1, *shape))
-    converts(graph, target, x, nets.stateful_play(net, x))
+    graph, x, y = nets.norse_case(kind)
+    converts(graph, target, x, y)
 
 
 def test_snntorch_can_be_told_another_step(converts):
     """Norse steps by 1 ms, and main's importer takes that; 1.0 steps by 100 us."""
-    net, x = nets.norse_net("cuba", seed=3), nets.spikes(4)
-    graph, y = from_torch(net, torch.zeros(1, 5)), nets.stateful_play(net, x)
-    made = converts(graph, "snntorch==main", x, y)
-    assert ", dt=0.001)" in made.load_with
+    graph, x, y = nets.norse_case("cuba")
+    assert ", dt=0.001)" in converts(graph, "snntorch==main", x, y).load_with
     released = convert(graph, to="snntorch==1.0")
     assert "dt=" not in released.load_with
     assert any("0.1 times as long" in change.what for change in released.changes)
 
 
 def test_cubalif_has_a_w_in_of_1_for_main_and_of_tau_over_dt_for_1_0():
-    graph, *_ = snntorch_case("synaptic", reset_mechanism="zero", reset_delay=False)
+    graph, _, _ = nets.snntorch_case("synaptic", reset_mechanism="zero", reset_delay=False)
     for version, w_in in (("main", 1.0), ("1.0", None)):
-        made = convert(graph, to=f"snntorch=={version}")
-        for node in (made.graph.nodes[name] for name in made.graph.neurons):
+        conversion = convert(graph, to=f"snntorch=={version}")
+        for node in (conversion.graph.nodes[name] for name in conversion.graph.neurons):
             tau, found = np.asarray(node.value("tau_syn")), np.asarray(node.value("w_in"))
             np.testing.assert_allclose(found, tau / 1e-4 if w_in is None else w_in)
             np.testing.assert_allclose(node.value("r"), np.asarray(node.value("tau_mem")) / 1e-4)
         # Main's exporter writes w_in = tau_syn/dt, as 1.0 does: such a file is in no dialect.
-        assert made.graph.dialect.name == (None if version == "main" else "snntorch")
+        assert conversion.graph.dialect.name == (None if version == "main" else "snntorch")
 
 
 def test_if_subtracts_in_main_even_where_it_stays_above_its_threshold(converts):
@@ -96,15 +85,15 @@ def test_if_subtracts_in_main_even_where_it_stays_above_its_threshold(converts):
     x = nets.spikes(3)
     graph, y = from_torch(net, torch.zeros(1, 5)), nets.snntorch_play(net, x)
     for approximate in (False, True):
-        made = convert(graph, to="snntorch==main", approximate=approximate)
-        assert made.graph.nodes[made.graph.neurons[0]].type == "IF"
-        assert made.losses == ()
+        conversion = convert(graph, to="snntorch==main", approximate=approximate)
+        assert conversion.graph.nodes[conversion.graph.neurons[0]].type == "IF"
+        assert conversion.losses == ()
     converts(graph, "snntorch==main", x, y)
     assert float(np.asarray(stepped_membrane(graph, x)).max()) > 2 * 0.7
     # 1.0 takes IF for another neuron: its Leaky is told by the line that loads the file.
-    made = convert(graph, to="snntorch==1.0")
-    assert made.graph.nodes[made.graph.neurons[0]].type == "LIF"
-    assert "'reset_delay', False" in made.load_with
+    conversion = convert(graph, to="snntorch==1.0")
+    assert conversion.graph.nodes[conversion.graph.neurons[0]].type == "LIF"
+    assert "'reset_delay', False" in conversion.load_with
 
 
 def stepped_membrane(graph, x):
@@ -115,22 +104,6 @@ def stepped_membrane(graph, x):
 
 @pytest.mark.parametrize("target", MAIN)
 def test_sums_need_no_thread_in_what_nirtorch_runs(target, converts):
-    leaky, weights = {"tau": 1e-3, "r": 10.0}, {"weight": normal(0.1, 0.5), "bias": 0.02}
-    nodes = {name: build.affine(6, **weights) for name in ("a", "b", "c", "skip")}
-    nodes |= {"l1": build.lif(**leaky), "l2": build.lif(tau=2e-3, r=20.0), "l3": build.lif(**leaky)}
-    nodes |= {"input": build.input(5), "output": build.output()}
-    nodes |= {"loop": build.linear(6, weight=normal(0, 0.3))}
-    chains = [
-        ("input", "a", "l1", "b", "l3", "output"),
-        ("a", "l2", "c", "l3"),
-        ("input", "skip", "l3"),
-        ("l1", "output"),
-        ("l2", "loop", "l2"),
-    ]
-    graph = build.network(
-        nodes, chains, seed=1, dialect="snntorch", reset="zero", reset_delay=False
-    )
-    x = nets.spikes(2)
-    y = simulate(lower(graph, dtype=np.float32), x, engine=TimeStepped()).output()
-    made = converts(graph, target, x, np.asarray(y))
-    assert not any("weight zero" in change.what for change in made.changes)
+    graph, x = nets.joined_graph(("l1", "output"), ("l2", "loop", "l2")), nets.spikes(2)
+    changes = converts(graph, target, x, run_in_steps(graph, x)).changes
+    assert not any("weight zero" in change.what for change in changes)

@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir import parse, write
-from jaxsnn.nir.convert.pipeline import convert
+from jaxsnn.nir import parse
 from jaxsnn.nir.frameworks.tables import frameworks_table
 from tests.helpers.zoo import FACTS, RECORDED
 from tests.interop import nets
 from tests.interop.page import with_part
-from tests.interop.players import compare, needs_spyx, play
+from tests.interop.players import compare, import_and_play, needs_spyx, shift_of
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
@@ -80,39 +79,28 @@ def table():
         Path(path).write_text(document(cells, Path(path).read_text()))
 
 
-def live(name, tmp_path):
+def live(name):
     """A random network of a framework: graph, input spikes, and what the framework itself fires."""
-    import torch
-
-    from jaxsnn import from_torch
-
     framework, kind, alike = name.split()[0], LIVE[name], not name.endswith("different tau")
     shape = (1, 8, 8) if "conv" in kind else (5,)
     x = nets.spikes(7, shape, batch=20 if shape == (5,) else 6)
     if framework == "snntorch":
-        net = nets.snntorch_net(kind[0], 3, alike, reset_mechanism=kind[1], reset_delay=kind[2])
-        return from_torch(net, torch.zeros(1, *shape)), x, nets.snntorch_play(net, x)
+        kind, reset, delay = kind
+        options = {"alike": alike, "reset_mechanism": reset, "reset_delay": delay}
+        return nets.snntorch_case(kind, 3, x, **options)
     if framework == "norse":
-        net = nets.norse_net(kind, 3, alike)
-        return from_torch(net, torch.zeros(1, *shape)), x, nets.stateful_play(net, x)
+        return nets.norse_case(kind, x, alike=alike)
     if framework == "spikingjelly":
-        from spikingjelly.activation_based.nir_exchange import export_to_nir
-
-        net = nets.spikingjelly_net(kind, 6)
-        graph = parse(
-            export_to_nir(net, torch.zeros(1, *shape), dt=1e-4), dialect="spikingjelly", dt=1e-4
-        )
-        return graph, x, nets.spikingjelly_play(net, x)
+        return nets.spikingjelly_case(kind, 6, x)
     graph, y = nets.spyx_case(kind, x)
     return parse(graph, dialect="spyx", time_unit="s"), x, y
 
 
 def measure(graph, target, x, y, path, approximate=False):
     """(share of identical trains, active trains, trains, shift) with the target's own importer."""
-    made = convert(graph, to=target, path=str(path), approximate=approximate)
-    write(path, made.graph)
-    shift = next(iter(made.shift.values()), 0)
-    identical, trains, active = compare(y, play(made.load_with, target, x), shift)
+    conversion, outputs = import_and_play(graph, target, x, path, approximate=approximate)
+    shift = shift_of(conversion)
+    identical, trains, active = compare(y, outputs, shift)
     return identical / trains, active, trains, shift
 
 
@@ -121,7 +109,7 @@ def measure(graph, target, x, y, path, approximate=False):
 def test_a_cell(name, target, recorded, table, tmp_path):
     needs_spyx()
     if name in LIVE:
-        graph, x, y = live(name, tmp_path)
+        graph, x, y = live(name)
     else:
         graph, x, y = recorded(name)
         x = x.astype(np.float32)

@@ -2,17 +2,18 @@
 simulate is what the importer makes of them.
 """
 
+import functools
+
 import nir
 import numpy as np
 import pytest
 
 from jaxsnn import EventDriven, Events, TimeStepped, check, lower, simulate
 from jaxsnn.errors import DialectError, JaxsnnError, LoweringError
-from jaxsnn.nir import parse, read, write
-from jaxsnn.nir.convert.pipeline import convert
-from tests.helpers.random_spikes import random_raster
-from tests.interop.drawn import drawn
-from tests.interop.players import play, stepped
+from jaxsnn.nir import parse, read
+from tests.helpers.refusals import assert_refused
+from tests.interop.drawn import drawn, spikes_into
+from tests.interop.players import import_and_play, run_in_steps, stepped
 
 pytestmark = pytest.mark.interop
 DT = 1e-3
@@ -21,20 +22,16 @@ DT = 1e-3
 def read_back(source, seed, target, folder):
     """(ours, the importer's) of one network; None where it does not convert."""
     graph = drawn(source, seed)
-    (name,) = graph.inputs
-    x = random_raster(seed, (40, 4, *graph.nodes[name].value("shape")), 0.35).astype(np.float32)
-    path = folder / "made.nir"
+    x, path = spikes_into(graph, seed), folder / "made.nir"
     try:
-        made = convert(graph, to=target, path=str(path))
+        conversion, imported = import_and_play(graph, target, x, path)
     except JaxsnnError:
         return None
-    write(path, made.graph, force=True)
     again = read(path)  # its metadata say how the importer runs it
-    assert again.dialect.name is None or again.dialect.nodes == made.graph.dialect.nodes
+    assert again.dialect.name is None or again.dialect.nodes == conversion.graph.dialect.nodes
     if again.dialect.name is None:
-        again = again.with_dialect(made.graph.dialect)
-    ours = simulate(lower(again, dtype=np.float32), x, engine=TimeStepped()).output()
-    return np.asarray(ours), play(made.load_with, target, x)
+        again = again.with_dialect(conversion.graph.dialect)
+    return run_in_steps(again, x), imported
 
 
 def assert_same(pair):
@@ -63,29 +60,33 @@ def test_a_neuron_that_feeds_itself_resets_as_the_importer_has_it(tmp_path):
 @pytest.mark.parametrize("target", ["norse", "snntorch", "spikingjelly"])
 @pytest.mark.parametrize("source", ["norse", "snntorch", "rockpool", "spikingjelly"])
 def test_every_file_is_read_back(source, target, tmp_path):
-    found = [read_back(source, seed, target, tmp_path) for seed in range(20)]
-    pairs = [pair for pair in found if pair is not None and np.any(pair[1])]
-    assert pairs
-    for pair in pairs:
+    pairs = [read_back(source, seed, target, tmp_path) for seed in range(20)]
+    active = [pair for pair in pairs if pair is not None and np.any(pair[1])]
+    assert active
+    for pair in active:
         assert_same(pair)
 
 
-def cuba(size=3, **other):
-    one = np.ones(size)
-    values = {"tau_mem": 4e-3 * one, "tau_syn": 3e-3 * one, "r": 2.5 * one, "w_in": 1.5 * one}
-    values |= {"v_leak": 0.2 * one, "v_threshold": one}
-    return nir.CubaLIF(**(values | other))
+def cuba(size=3, **changes):
+    ones = np.ones(size)
+    values = {"tau_mem": 4e-3 * ones, "tau_syn": 3e-3 * ones, "r": 2.5 * ones, "w_in": 1.5 * ones}
+    values |= {"v_leak": 0.2 * ones, "v_threshold": ones}
+    return nir.CubaLIF(**(values | changes))
 
 
-def lif(size=3, **other):
-    one = np.ones(size)
-    values = {"tau": 4e-3 * one, "r": 7 * one, "v_leak": 0.1 * one, "v_threshold": one}
-    return nir.LIF(**(values | {"v_reset": -0.5 * one} | other))
+def lif(size=3, **changes):
+    ones = np.ones(size)
+    values = {"tau": 4e-3 * ones, "r": 7 * ones, "v_leak": 0.1 * ones, "v_threshold": ones}
+    return nir.LIF(**(values | {"v_reset": -0.5 * ones} | changes))
 
 
-def ours(nodes, edges, x):
-    graph = parse(nir.NIRGraph(nodes, edges, type_check=False), dialect="norse==importer", dt=DT)
-    return graph, np.asarray(simulate(lower(graph), x, engine=TimeStepped()).output())
+NORSE = {"dialect": "norse==importer", "dt": DT}
+
+
+def network(neuron):
+    """One population of three neurons."""
+    nodes = {"i": nir.Input(np.array([3])), "n": neuron, "o": nir.Output(np.array([3]))}
+    return nir.NIRGraph(nodes, [("i", "n"), ("n", "o")], type_check=False)
 
 
 @pytest.mark.parametrize("neuron", [cuba(), lif(), nir.IF(np.ones(3), np.full(3, 2.0))])
@@ -93,31 +94,25 @@ def test_what_norse_makes_of_files_of_others(neuron):
     """It uses r and w_in of CubaLIF, starts its current at v_leak, and ignores r and v_reset."""
     import norse.torch
 
-    nodes = {"i": nir.Input(np.array([3])), "n": neuron, "o": nir.Output(np.array([3]))}
-    edges = [("i", "n"), ("n", "o")]
     x = np.random.default_rng(1).poisson(1.0, size=(60, 2, 3)).astype(np.float32)
-    net = norse.torch.from_nir(nir.NIRGraph(nodes, edges, type_check=False), dt=DT)
-    theirs = stepped(net, x)
-    graph, y = ours(nodes, edges, x)
+    theirs = stepped(norse.torch.from_nir(network(neuron), dt=DT), x)
+    graph = parse(network(neuron), **NORSE)
     assert 0.05 < theirs.mean() < 0.95
-    np.testing.assert_array_equal(y, theirs)
+    ours = simulate(lower(graph), x, engine=TimeStepped()).output()
+    np.testing.assert_array_equal(np.asarray(ours), theirs)
     if isinstance(neuron, nir.LIF):
         assert any("r = 7 is read as 1" in change.what for change in graph.repairs)
 
 
 def test_a_reset_method_does_not_reach_every_type():
-    nodes = {"i": nir.Input(np.array([3])), "n": lif(), "o": nir.Output(np.array([3]))}
-    net = nir.NIRGraph(nodes, [("i", "n"), ("n", "o")], type_check=False)
-    said = {"dialect": "norse==importer", "dt": DT}
-    with pytest.raises(DialectError, match=r"'n' .LIF. resets to zero in Norse's importer"):
-        parse(net, reset="subtract", **said)
-    assert parse(net, reset={"n": "zero"}, **said)
+    net, message = network(lif()), r"'n' .LIF. resets to zero in Norse's importer"
+    assert_refused(lambda: parse(net, reset="subtract", **NORSE), DialectError, message)
+    assert parse(net, reset={"n": "zero"}, **NORSE)
 
 
 def test_the_event_engine_refuses_a_current_that_rests_elsewhere():
-    nodes = {"i": nir.Input(np.array([3])), "n": cuba(), "o": nir.Output(np.array([3]))}
-    graph, _ = ours(nodes, [("i", "n"), ("n", "o")], np.zeros((2, 1, 3), np.float32))
+    graph = parse(network(cuba()), **NORSE)
     assert not check(graph, "event").ok
-    nothing = Events(time=np.full((1, 1), np.inf), index=np.full((1, 1), 3))
-    with pytest.raises(LoweringError, match=r"'n' .CubaLIF.: its current starts and rests at"):
-        simulate(lower(graph), nothing, t_end=1e-2, engine=EventDriven())
+    silence = Events(time=np.full((1, 1), np.inf), index=np.full((1, 1), 3))
+    run = functools.partial(simulate, lower(graph), silence, t_end=1e-2, engine=EventDriven())
+    assert_refused(run, LoweringError, r"'n' .CubaLIF.: its current starts and rests at")

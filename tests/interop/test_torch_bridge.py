@@ -4,51 +4,57 @@ import warnings
 
 import numpy as np
 import pytest
+import snntorch
 import torch
 
 from jaxsnn import (
     ApproximationWarning,
-    TimeStepped,
     from_torch,
     load_into,
     lower,
-    simulate,
     to_torch,
-    verify,
 )
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir import build, parse
 from jaxsnn.nir.io.documents import group_of
+from tests.helpers.refusals import assert_refused
 from tests.helpers.thinning import thinned
 from tests.helpers.zoo import FACTS, RECORDED
 from tests.interop import nets
-from tests.interop.players import compare, stepped
+from tests.interop.modules import Wired, assert_no_graph, leaky, low_leaky, verified
+from tests.interop.players import compare, run_in_steps, stepped
 
 pytestmark = pytest.mark.interop
 REPRODUCIBLE = [name for name in RECORDED if FACTS[name].get("reproducible", True)]
+PLAIN = {"dialect": "snntorch", "reset": "zero", "reset_delay": False}
+LINEAR = torch.nn.Linear
+
+
+def assert_identical(expected, spikes):
+    """All spike trains are the same."""
+    identical, trains, _ = compare(expected, spikes, 0)
+    assert identical == trains
 
 
 @pytest.mark.parametrize("name", REPRODUCIBLE)
 def test_a_module_plays_the_recording(name, recorded):
     graph, x, y = recorded(name)
-    got = stepped(to_torch(graph), x)
+    outputs = stepped(to_torch(graph), x)
     if name.endswith("_li"):
-        np.testing.assert_allclose(got, y, rtol=1e-4, atol=1e-4 * np.abs(y).max())
+        np.testing.assert_allclose(outputs, y, rtol=1e-4, atol=1e-4 * np.abs(y).max())
     else:
-        identical, trains, _ = compare(y, got, 0)
-        assert identical == trains
+        assert_identical(y, outputs)
 
 
 @pytest.mark.parametrize("name", ["sin_minvmem", "snn_beta_negative", "spyx_beta_neg"])
 def test_a_module_has_a_floor_and_clamped_decays(name, more):
     graph, x, y = more(name)
-    identical, trains, _ = compare(y, stepped(to_torch(graph), x), 0)
-    assert identical == trains
+    assert_identical(y, stepped(to_torch(graph), x))
 
 
 def test_a_readout_that_resets_is_no_module(more):
-    with pytest.raises(ConversionError, match="gives its membrane and resets"):
-        to_torch(more("snn_mem_spiking_sub")[0])
+    graph, _, _ = more("snn_mem_spiking_sub")
+    assert_refused(lambda: to_torch(graph), ConversionError, "gives its membrane and resets")
 
 
 @pytest.mark.parametrize(
@@ -69,16 +75,12 @@ def test_snntorch_there_and_back(kind, delay, reset):
             nets.snntorch_play(net, x)
         return
     y = nets.snntorch_play(net, x)
-    got = stepped(to_torch(from_torch(net, torch.zeros(1, *shape))), x)
-    assert compare(y, got, 0)[0] == compare(y, got, 0)[1]
+    assert_identical(y, stepped(to_torch(from_torch(net, torch.zeros(1, *shape))), x))
 
 
 def test_the_module_learns():
-    graph = build.sequential(
-        build.input(5), build.affine(8), build.lif(tau=1e-3, r=10.0), seed=0, dialect="snntorch", reset="zero",
-        reset_delay=False,
-    )  # fmt: skip
-    net = to_torch(graph)
+    layers = build.input(5), build.affine(8), build.lif(tau=1e-3, r=10.0)
+    net = to_torch(build.sequential(*layers, seed=0, **PLAIN))
     y, state = net(torch.ones(2, 5))
     y, _ = net(torch.ones(2, 5), state)
     y.sum().backward()
@@ -93,19 +95,15 @@ def test_an_affine_keeps_its_bias_and_a_convolution_its_channels(recorded):
     for name in ("0", "3", "6"):
         for key in ("weight", "bias"):
             value = np.asarray(graph.nodes[name].value(key))
-            assert any(
-                value.shape == found.shape and np.array_equal(value, found) for found in parameters
-            )
+            assert any(np.array_equal(value, parameter) for parameter in parameters)
 
 
 def test_what_exporters_lose_is_in_the_dialect():
-    import snntorch
-
     net = torch.nn.Sequential(
-        torch.nn.Linear(5, 4),
-        snntorch.Leaky(beta=0.8, reset_mechanism="zero", reset_delay=False, init_hidden=True),
-        torch.nn.Linear(4, 2),
-        snntorch.Leaky(beta=0.9, reset_mechanism="none", init_hidden=True, output=True),
+        LINEAR(5, 4),
+        leaky(beta=0.8, reset_mechanism="zero", reset_delay=False),
+        LINEAR(4, 2),
+        leaky(reset_mechanism="none", output=True),
     )
     graph = from_torch(net, torch.zeros(1, 5))
     hidden, readout = graph.dialect.at("1"), graph.dialect.at("3")
@@ -135,82 +133,72 @@ def test_norse_keeps_its_reset_and_true_time_constants():
     assert [graph.dialect.at(name).reset for name in (first, second)] == ["zero", "subtract"]
 
 
-class TwoHeads(torch.nn.Module):
-    """Returns what two layers give."""
+def two_heads(join):
+    """A hidden layer and two output layers, which `join` joins."""
 
-    def __init__(self):
-        import snntorch
+    def forward(net, x):
+        y = net.first(net.body(x))
+        return join(net, y)
 
-        super().__init__()
-        self.body, self.first, self.second = (torch.nn.Linear(5, size) for size in (5, 2, 3))
-        self.lif, self.a, self.b = (
-            snntorch.Leaky(beta=beta, init_hidden=True) for beta in (0.9, 0.8, 0.7)
-        )
+    layers = {"body": LINEAR(5, 5), "one": LINEAR(5, 2), "two": LINEAR(5, 3)}
+    neurons = {"first": low_leaky(), "a": low_leaky(beta=0.8), "b": low_leaky(beta=0.7)}
+    return Wired(forward, 1, **layers, **neurons)
 
-    def forward(self, x):
-        y = self.lif(self.body(x))
-        return self.a(self.first(y)), self.b(self.second(y))
+
+def apart(net, y):
+    return net.a(net.one(y)), net.b(net.two(y))
+
+
+def summed(net, y):
+    return net.a(net.one(y)) + net.b(net.one(y))
 
 
 def test_two_heads_are_two_outputs():
     """snnTorch's exporter keeps one of them, which depends on the hash seed."""
-    graph = from_torch(TwoHeads(), torch.zeros(1, 5))
+    graph = from_torch(two_heads(apart), torch.zeros(1, 5))
     assert dict(lower(graph).outputs) == {"output_a": ("a",), "output_b": ("b",)}
 
 
-class SummedHead(TwoHeads):
-    def forward(self, x):
-        y = self.first(self.lif(self.body(x)))
-        return self.a(y) + self.b(y)
-
-
-@pytest.mark.parametrize("kind", [TwoHeads, SummedHead])
-def test_outputs_that_are_several_or_sum_come_out_of_a_module(kind):
-    torch.manual_seed(1)
-    net, x = kind(), torch.as_tensor(nets.spikes(3, steps=40, batch=3))
-    for layer in (net.body, net.first, net.second):
-        torch.nn.init.uniform_(layer.weight, -0.5, 1.0)
+@pytest.mark.parametrize("join", [apart, summed])
+def test_outputs_that_are_several_or_sum_come_out_of_a_module(join):
+    net, x = two_heads(join), torch.as_tensor(nets.spikes(3, steps=40, batch=3))
     graph = from_torch(net, torch.zeros(1, 5))
-    made, state = to_torch(graph), None
-    for layer in (net.lif, net.a, net.b):
+    module, state, spikes = to_torch(graph), None, 0
+    for layer in (net.first, net.a, net.b):
         layer.reset_mem()
-    active = 0
     for frame in x:
-        y, state = made(frame, state)
+        y, state = module(frame, state)
         y = y if isinstance(y, dict) else {"output": y}
         assert tuple(y) == graph.outputs
-        theirs = net(frame) if kind is TwoHeads else [net(frame)]
-        for own, other in zip(y.values(), theirs, strict=True):
-            assert torch.equal(own, other)
-            active += own.sum()
-    assert active > 20
+        expected = net(frame) if join is apart else [net(frame)]
+        assert all(map(torch.equal, y.values(), expected))
+        spikes += sum(output.sum() for output in expected)
+    assert spikes > 20
 
 
-@pytest.mark.parametrize("later", [0, 1, 3])
-def test_a_delay_of_whole_steps_goes_into_a_module(later):
+def plays_alike(graph, shape):
+    """The module of a graph fires what the time-stepped engine does."""
+    x = nets.spikes(3, shape, steps=40, batch=4)
+    y = run_in_steps(graph, x)
+    assert 0.02 < y.mean() < 0.9
+    np.testing.assert_array_equal(stepped(to_torch(graph), x), y)
+
+
+def delayed(delays):
+    layers = build.node("Delay", delay=delays), build.affine(8), build.lif(tau=1e-3, r=10.0)
+    return build.sequential(build.input(3), *layers, seed=0, **PLAIN)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_a_delay_of_whole_steps_goes_into_a_module(steps):
     """Of each neuron; Alpha neurons of snnTorch have one of a step."""
-    from jaxsnn import TimeStepped, simulate
-
-    given = {"dialect": "snntorch", "reset": "zero", "reset_delay": False}
-    delays = 1e-4 * np.array([later, 0, 2])
-    graph = build.sequential(
-        build.input(3), build.node("Delay", delay=delays), build.affine(8), build.lif(tau=1e-3, r=10.0), seed=0, **given
-    )  # fmt: skip
-    x = nets.spikes(3, (3,), steps=40, batch=3)
-    ours = np.asarray(simulate(graph, x, engine=TimeStepped()).y["output"])
-    assert 0.02 < ours.mean() < 0.98
-    np.testing.assert_array_equal(stepped(to_torch(graph), x), ours)
+    plays_alike(delayed(1e-4 * np.array([steps, 0, 2])), (3,))
 
 
 def test_a_delay_that_is_no_whole_step_is_refused():
-    graph = build.sequential(
-        build.input(3), build.node("Delay", delay=np.full(3, 1.5e-4)), build.affine(2),
-        build.lif(tau=1e-3, r=10.0), seed=0, dialect="snntorch", reset="zero", reset_delay=False,
-    )  # fmt: skip
-    with pytest.raises(
-        ConversionError, match=r"'1' \(Delay\) delays by 0.00015 s, which is 1.5 steps"
-    ):
-        to_torch(graph)
+    graph = delayed(np.full(3, 1.5e-4))
+    message = r"'1' \(Delay\) delays by 0.00015 s, which is 1.5 steps"
+    assert_refused(lambda: to_torch(graph), ConversionError, message)
 
 
 @pytest.mark.parametrize("kind", ["Conv1d", "Conv2d"])
@@ -219,12 +207,12 @@ def test_a_convolution_that_pads_more_after_than_before_goes_into_a_module(kind)
     sides = 6 if rank == 1 else (5, 6)
     kernel = np.random.default_rng(0).normal(0.2, 0.5, (2, 1, 2, 4)[: 2 + rank])
     ones = np.array(1) if rank == 1 else np.array([1, 1])
-    given = {"stride": ones, "dilation": ones, "groups": 1, "padding": "same"}
-    layer = build.node(kind, weight=kernel, bias=np.zeros(2), input_shape=sides, **given)
-    neurons = build.lif(tau=1e-3, r=10.0)
+    options = {"stride": ones, "dilation": ones, "groups": 1, "padding": "same"}
+    layer = build.node(kind, weight=kernel, bias=np.zeros(2), input_shape=sides, **options)
     shape = (1, *np.atleast_1d(sides))
-    graph = build.sequential(build.input(shape), layer, neurons, dialect="snntorch", **PLAIN)
-    plays_alike(graph, shape)
+    plays_alike(
+        build.sequential(build.input(shape), layer, build.lif(tau=1e-3, r=10.0), **PLAIN), shape
+    )
 
 
 def test_neurons_with_scalars_beside_arrays_go_into_a_module():
@@ -237,62 +225,31 @@ def test_neurons_with_scalars_beside_arrays_go_into_a_module():
         "out": {"type": "Output", "shape": np.array([3])},
     }
     edges = [("in", "1"), ("1", "2"), ("2", "out")]
-    written = group_of({"type": "NIRGraph", "nodes": nodes, "edges": edges}, "1.0.4")
-    plays_alike(parse(written, dialect="snntorch", **PLAIN), (4,))
-
-
-PLAIN = {"reset": "zero", "reset_delay": False}
-
-
-def plays_alike(graph, shape):
-    """The module of a graph fires what the time-stepped engine does."""
-    x = nets.spikes(3, shape, steps=40, batch=4)
-    y = np.asarray(simulate(lower(graph, dtype=np.float32), x, engine=TimeStepped()).output())
-    assert 0.02 < y.mean() < 0.9
-    np.testing.assert_array_equal(stepped(to_torch(graph), x), y)
+    document = group_of({"type": "NIRGraph", "nodes": nodes, "edges": edges}, "1.0.4")
+    plays_alike(parse(document, **PLAIN), (4,))
 
 
 def test_alpha_readouts_go_into_a_module():
-    import snntorch
-
     torch.manual_seed(1)
     options = {"reset_mechanism": "none", "init_hidden": True, "output": True}
     net = torch.nn.Sequential(
-        torch.nn.Linear(5, 6), snntorch.Leaky(beta=0.9, threshold=0.3, init_hidden=True),
-        torch.nn.Linear(6, 2), snntorch.Alpha(alpha=0.9, beta=0.8, **options),
+        LINEAR(5, 6), leaky(threshold=0.3), LINEAR(6, 2), snntorch.Alpha(alpha=0.9, beta=0.8, **options)
     )  # fmt: skip
     x = nets.spikes(3, steps=40, batch=3)
-    got = stepped(to_torch(from_torch(net, torch.zeros(1, 5))), x)
+    membranes = stepped(to_torch(from_torch(net, torch.zeros(1, 5))), x)
     net[1].reset_mem(), net[3].reset_mem()
     with torch.no_grad():
         y = np.stack([net(frame)[-1].numpy() for frame in torch.as_tensor(x)])
     assert np.ptp(y) > 0.5
-    np.testing.assert_allclose(got, y, atol=1e-5 * np.abs(y).max())
-
-
-@pytest.mark.parametrize(
-    ("module", "message"),
-    [
-        (
-            torch.nn.Sequential(torch.nn.Linear(5, 5), torch.nn.Tanh()),
-            "'1' is a Tanh, which is not supported",
-        ),
-        (torch.nn.Sequential(torch.nn.Linear(5, 5)), "the module has no neurons"),
-    ],
-)
-def test_what_cannot_be_held_is_refused(module, message):
-    with pytest.raises(ConversionError, match=message):
-        from_torch(module, torch.zeros(1, 5))
+    np.testing.assert_allclose(membranes, y, atol=1e-5 * np.abs(y).max())
 
 
 class TwoStates(torch.nn.Module):
     """Two layers whose membranes it takes and gives."""
 
     def __init__(self):
-        import snntorch
-
         super().__init__()
-        self.first, self.second = torch.nn.Linear(5, 4), torch.nn.Linear(4, 2)
+        self.first, self.second = LINEAR(5, 4), LINEAR(4, 2)
         self.a, self.b = snntorch.Leaky(beta=0.9), snntorch.Leaky(beta=0.8)
 
     def forward(self, x, u, v):
@@ -310,35 +267,34 @@ class HalfAState(TwoStates):
 
 
 def test_a_forward_that_needs_or_gives_other_states_is_refused():
-    with pytest.raises(ConversionError, match="needs x, u, v, and receives only a sample"):
-        from_torch(TwoStates(), torch.zeros(1, 5))
-    with pytest.raises(ConversionError, match="fails in step 1 with the state that it returned"):
-        from_torch(HalfAState(), torch.zeros(1, 5))
+    assert_no_graph(TwoStates(), (5,), "needs x, u, v, and is given a sample alone")
+    assert_no_graph(HalfAState(), (5,), "fails in step 1 with the state that it returned")
 
 
 def test_the_states_of_the_module_stay():
     net = nets.snntorch_net("leaky", 1)
     x = nets.spikes(1, steps=20)
     before = nets.snntorch_play(net, x)
-    held = net[1].mem.clone()
+    membrane = net[1].mem.clone()
     from_torch(net, torch.ones(3, 5))
-    assert torch.equal(net[1].mem, held)
+    assert torch.equal(net[1].mem, membrane)
     assert np.array_equal(nets.snntorch_play(net, x), before)
 
 
 @pytest.mark.parametrize("framework", ["snntorch", "spikingjelly"])
 def test_a_backward_pass_goes_on_after_it(framework):
     """States with gradients, kept in the layers, stay as they are."""
-    made = {"snntorch": nets.snntorch_net, "spikingjelly": nets.spikingjelly_net}[framework]
-    net = made("cuba" if framework == "spikingjelly" else "synaptic", 1)
+    of_snntorch = framework == "snntorch"
+    net = nets.snntorch_net("synaptic", 1) if of_snntorch else nets.spikingjelly_net("cuba", 1)
+    if not of_snntorch:
+        with torch.no_grad():
+            net[0].weight.mul_(4)
     x = torch.as_tensor(nets.spikes(1, steps=3))
     gradients = []
     for between in (False, True):
         for layer in (net[1], net[3], net[5]):
-            layer.reset_mem() if framework == "snntorch" else layer.reset()
+            layer.reset_mem() if of_snntorch else layer.reset()
         net.zero_grad()
-        with torch.no_grad():
-            net[0].weight.mul_(4 if not between and framework == "spikingjelly" else 1)
         net(x[0])
         if between:
             from_torch(net, torch.ones(10, 5))
@@ -348,17 +304,15 @@ def test_a_backward_pass_goes_on_after_it(framework):
     assert torch.equal(*gradients)
 
 
-@pytest.mark.parametrize("how", ["whole", "layer", "in place"])
-def test_a_compiled_module_is_that_of_which_it_was_made(how):
+@pytest.mark.parametrize("part", ["module", "layer", "in place"])
+def test_a_compiled_module_is_that_of_which_it_was_made(part):
     """What torch.compile makes of a module has its numbers, and hides its layers."""
     net = nets.snntorch_net("leaky", 1)
     expected = from_torch(net, torch.zeros(1, 5))
-    compiled = net
-    if how == "whole":
-        compiled = torch.compile(net, backend="eager")
-    elif how == "layer":
+    compiled = torch.compile(net, backend="eager") if part == "module" else net
+    if part == "layer":
         net[1] = torch.compile(net[1], backend="eager")
-    else:
+    elif part == "in place":
         net.compile(backend="eager")
     graph = from_torch(compiled, torch.zeros(1, 5))
     assert set(graph.nodes) == set(expected.nodes)
@@ -369,25 +323,17 @@ def test_a_compiled_module_is_that_of_which_it_was_made(how):
 
 @pytest.mark.parametrize(("shape", "axes"), [((5,), (1, 4)), ((1, 5, 5), (1, 4, 1, 1))])
 def test_parameters_may_have_an_axis_of_batch(shape, axes):
-    import snntorch
-
     torch.manual_seed(0)
-    first = torch.nn.Linear(5, 4) if len(shape) == 1 else torch.nn.Conv2d(1, 4, 3)
+    first = LINEAR(5, 4) if len(shape) == 1 else torch.nn.Conv2d(1, 4, 3)
     with torch.no_grad():
         first.weight.mul_(3)
     values = {"beta": 0.9 * torch.rand(axes), "threshold": 0.2 + torch.rand(axes)}
-    net = torch.nn.Sequential(first, snntorch.Leaky(**values, init_hidden=True))
-    x = nets.spikes(3, shape, steps=40, batch=4)
-    y = nets.snntorch_play(net, x)
-    assert 0.02 < y.mean() < 0.98
-    graph = from_torch(net, torch.zeros(1, *shape))
-    assert verify(graph, x, y).ok
+    net = torch.nn.Sequential(first, leaky(**values))
+    graph, _, _ = verified(net, shape, 3, batch=4)
     assert load_into(net, graph).nodes["1"] == "1"
     net[1].threshold = torch.ones(3, *axes[1:])
-    with pytest.raises(
-        ConversionError, match=r"numbers of shape \(3, 4.*\) are given for neurons of sh"
-    ):
-        from_torch(net, torch.zeros(3, *shape))
+    message = r"numbers of shape \(3, 4.*\) are given for neurons of sh"
+    assert_refused(lambda: from_torch(net, torch.zeros(3, *shape)), ConversionError, message)
 
 
 def test_parameters_of_norse_may_have_an_axis_of_batch():
@@ -395,41 +341,29 @@ def test_parameters_of_norse_may_have_an_axis_of_batch():
 
     torch.manual_seed(0)
     values = {"tau_mem_inv": 50 + 100 * torch.rand(1, 4), "v_th": torch.full((1, 4), 0.05)}
-    net = SequentialState(torch.nn.Linear(5, 4), LIFBoxCell(LIFBoxParameters(**values)))
-    x = nets.spikes(3, steps=40, batch=4)
-    y = nets.stateful_play(net, x)
-    assert 0.02 < y.mean() < 0.98
-    assert verify(from_torch(net, torch.zeros(1, 5)), x, y).ok
+    net = SequentialState(LINEAR(5, 4), LIFBoxCell(LIFBoxParameters(**values)))
+    verified(net, (5,), 3, play=nets.stateful_play, batch=4)
 
 
 def test_layers_without_sizes_get_them():
-    import snntorch
-
-    neuron = snntorch.Leaky(beta=0.9, init_hidden=True)
-    lazy = torch.nn.LazyConv2d(4, 3), torch.nn.LazyBatchNorm2d(), neuron, torch.nn.Flatten()
+    lazy = torch.nn.LazyConv2d(4, 3), torch.nn.LazyBatchNorm2d(), leaky(), torch.nn.Flatten()
     net = torch.nn.Sequential(*lazy, torch.nn.LazyLinear(3)).eval()
     graph = from_torch(net, torch.zeros(1, 2, 5, 5))
     assert (net[0].in_channels, net[1].num_features, net[4].in_features) == (2, 4, 36)
     assert from_torch(net, torch.zeros(1, 2, 5, 5)).edges == graph.edges
 
 
-def _spikingjelly_if():
-    from spikingjelly.activation_based import neuron
-
-    return torch.nn.Sequential(torch.nn.Linear(5, 4), neuron.IFNode())
-
-
 def _norse():
     import norse.torch as norse
 
-    return norse.SequentialState(torch.nn.Linear(5, 4), norse.LIFBoxCell(dt=5e-4))
+    return norse.SequentialState(LINEAR(5, 4), norse.LIFBoxCell(dt=5e-4))
 
 
 @pytest.mark.parametrize(
     ("make", "dt", "assumed"),
     [
         (lambda: nets.snntorch_net("leaky", 4), 1e-4, True),
-        (_spikingjelly_if, 1e-4, True),
+        (lambda: nets.spikingjelly_net("if", 4), 1e-4, True),
         (_norse, 5e-4, False),
         (lambda: to_torch(from_torch(_norse(), torch.zeros(1, 5))), 5e-4, False),
     ],
@@ -439,10 +373,9 @@ def test_a_step_that_no_layer_says_is_assumed_with_a_warning(make, dt, assumed):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         graph = from_torch(module, torch.zeros(1, 5))
-    issued = [each for each in caught if issubclass(each.category, ApproximationWarning)]
+    issued = [warning for warning in caught if issubclass(warning.category, ApproximationWarning)]
     assert graph.dialect.dt == dt
     assert len(issued) == assumed
-    if assumed:
-        assert issued[0].filename == __file__
-        assert "dt = 100 us is assumed" in str(issued[0].message)
+    assert all(warning.filename == __file__ for warning in issued)
+    assert all("dt = 100 us is assumed" in str(warning.message) for warning in issued)
     assert ("is assumed" in graph.dialect.why) is assumed

@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -11,53 +13,74 @@ from jaxsnn import TimeStepped, from_torch, load_into, lower, simulate, to_torch
 from jaxsnn.errors import ConversionError, GraphError
 from jaxsnn.nir import build, parse
 from jaxsnn.nir.io.documents import group_of
+from tests.helpers.refusals import assert_refused
 from tests.helpers.zoo import FACTS, RECORDED
 from tests.interop import nets
+from tests.interop.modules import Wired, leaky, low_leaky
 from tests.interop.players import stepped
 
 pytestmark = pytest.mark.interop
 REPRODUCIBLE = [name for name in RECORDED if FACTS[name].get("reproducible", True)]
 PLAIN = {"dialect": "snntorch", "reset": "zero", "reset_delay": False}
+NEURONS = build.lif(tau=1e-3, r=10.0)
 
 
 def trained_step(module, x):
-    """A small step of SGD through 20 steps of time; gives the parameters that it moved."""
-    before = {name: value.clone() for name, value in module.state_dict().items()}
-    taught = [each for each in module.parameters() if each.requires_grad]
+    """Take a small step of SGD through 20 steps of time; return the parameters that it moved."""
+    before = copy.deepcopy(module.state_dict())
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     total, state = torch.zeros(()), None
     for frame in torch.as_tensor(np.asarray(x[:20], np.float32)):
-        y, state = module(frame.to(taught[0].dtype), state)
-        for each in y.values() if isinstance(y, dict) else [y]:
-            total = total + (each - 0.3).square().mean()
+        y, state = module(frame.to(trainable[0].dtype), state)
+        for output in y.values() if isinstance(y, dict) else [y]:
+            total = total + (output - 0.3).square().mean()
     total.backward()
-    torch.nn.utils.clip_grad_norm_(taught, 1.0)
-    torch.optim.SGD(taught, lr=0.02).step()
+    torch.nn.utils.clip_grad_norm_(trainable, 1.0)
+    torch.optim.SGD(trainable, lr=0.02).step()
     return [
         key for key, value in module.state_dict().items() if not torch.equal(before[key], value)
     ]
 
 
+def assert_unchanged(module, before):
+    """The state of a module is as it was."""
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+
+
 def does_alike(graph, module, x):
-    """The time-stepped engine gives, of a graph, what a module gives; it is given back."""
-    ours = simulate(lower(graph, dtype=np.float32), np.asarray(x, np.float32), engine=TimeStepped())
-    theirs = stepped(module, x)
-    close = 0 if ours.spiking else 1e-5 * np.abs(theirs).max()
-    np.testing.assert_allclose(np.asarray(ours.output()), theirs, rtol=0, atol=close)
-    return theirs
+    """Assert that the time-stepped engine gives what a module gives; return it."""
+    solution = simulate(
+        lower(graph, dtype=np.float32), np.asarray(x, np.float32), engine=TimeStepped()
+    )
+    outputs = stepped(module, x)
+    tolerance = 0 if solution.spiking else 1e-5 * np.abs(outputs).max()
+    np.testing.assert_allclose(np.asarray(solution.output()), outputs, rtol=0, atol=tolerance)
+    return outputs
 
 
 def is_same(graph, other):
-    """Two graphs are the same, bit for bit."""
-    assert (graph.edges, graph.dialect, graph.subgraphs) == (
-        other.edges,
-        other.dialect,
-        other.subgraphs,
-    )
+    """Assert that two graphs are the same, bit for bit."""
+    for name in ("edges", "dialect", "subgraphs"):
+        assert getattr(graph, name) == getattr(other, name)
     assert list(graph.nodes) == list(other.nodes)
     for name, node in graph.nodes.items():
         for key, value in node.parameters.items():
-            own, new = np.asarray(value), np.asarray(other.nodes[name].parameters[key])
-            assert (own.dtype, own.shape, own.tobytes()) == (new.dtype, new.shape, new.tobytes())
+            arrays = np.asarray(value), np.asarray(other.nodes[name].parameters[key])
+            first, second = ((array.dtype, array.shape, array.tobytes()) for array in arrays)
+            assert first == second
+
+
+def trained_and_read_back(graph, shape, seed=3, **spikes):
+    """Assert that a graph comes back out of `to_torch`, and does, after training, what the module
+    does, which fires; return the module and the trained graph.
+    """
+    module, sample = to_torch(graph), torch.zeros(1, *shape)
+    x = nets.spikes(seed, shape, **{"steps": 40, "batch": 3} | spikes)
+    is_same(graph, from_torch(module, sample))
+    assert trained_step(module, x)
+    trained = from_torch(module, sample)
+    assert 0.02 < does_alike(trained, module, x).mean() < 0.98
+    return module, trained
 
 
 @pytest.mark.parametrize("name", REPRODUCIBLE)
@@ -73,27 +96,23 @@ def test_what_torch_trained_is_a_graph_again(name, recorded):
     assert np.ptp(does_alike(trained, module, x[:100])) > 0
 
 
-def several_kinds():
-    """Graphs with what the recordings lack, and their inputs' shapes."""
-    rng = np.random.default_rng(1)
-    neurons = build.lif(tau=1e-3, r=10.0)
+def with_delays():
     delays = build.node("Delay", delay=1e-4 * np.array([2, 0, 1]))
-    delayed = build.sequential(build.input(3), delays, build.affine(8), neurons, seed=0, **PLAIN)
-    ones, kernel = np.array(1), rng.normal(0.2, 0.5, (2, 1, 4))
-    given = {"stride": ones, "dilation": ones, "groups": 1, "padding": "same", "input_shape": 6}
-    layer = build.node("Conv1d", weight=kernel, bias=np.zeros(()), **given)
-    uneven = build.sequential(build.input((1, 6)), layer, neurons, **PLAIN)
-    return {"delay": (delayed, (3,)), "one bias for all channels": (uneven, (1, 6))}
+    return build.sequential(build.input(3), delays, build.affine(8), NEURONS, seed=0, **PLAIN)
 
 
-@pytest.mark.parametrize("kind", ["delay", "one bias for all channels"])
-def test_graphs_of_other_nodes_come_back(kind):
-    graph, shape = several_kinds()[kind]
-    module, x = to_torch(graph), nets.spikes(3, shape, steps=40, batch=3)
-    is_same(graph, from_torch(module, torch.zeros(1, *shape)))
-    assert trained_step(module, x)
-    trained = from_torch(module, torch.zeros(1, *shape))
-    assert 0.02 < does_alike(trained, module, x).mean() < 0.98
+def with_one_bias_for_all_channels():
+    kernel = np.random.default_rng(1).normal(0.2, 0.5, (2, 1, 4))
+    options = {"stride": np.array(1), "dilation": np.array(1), "groups": 1, "padding": "same"}
+    layer = build.node("Conv1d", weight=kernel, bias=np.zeros(()), input_shape=6, **options)
+    return build.sequential(build.input((1, 6)), layer, NEURONS, **PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"), [(with_delays, (3,)), (with_one_bias_for_all_channels, (1, 6))]
+)
+def test_graphs_of_nodes_that_the_recordings_lack_come_back(make, shape):
+    trained_and_read_back(make(), shape)
 
 
 @pytest.mark.parametrize("biased", [True, False])
@@ -103,119 +122,110 @@ def test_biases_of_loops_come_back(kind, biased):
     net = nets.snntorch_net(kind, 4, reset_mechanism="zero", reset_delay=True)
     for layer in net if not biased else ():
         layer.bias = None
-    graph, x = from_torch(net, torch.zeros(1, 5)), nets.spikes(3, steps=60, batch=4)
-    looped = [name for part in graph.recurrent_components() for name in part]
-    loops = [name for name in looped if graph.nodes[name].type == "Affine"]
+    graph = from_torch(net, torch.zeros(1, 5))
+    recurrent = [name for part in graph.recurrent_components() for name in part]
+    loops = [name for name in recurrent if graph.nodes[name].type == "Affine"]
     assert len(loops) == 3
-    module = to_torch(graph)
-    is_same(graph, from_torch(module, torch.zeros(1, 5)))
-    trained_step(module, x)
-    trained = from_torch(module, torch.zeros(1, 5))
+    _, trained = trained_and_read_back(graph, (5,), steps=60, batch=4)
     for name in loops:
         assert np.any(trained.nodes[name].value("bias")) == (not biased)
-    assert 0.02 < does_alike(trained, module, x).mean() < 0.98
 
 
 def test_names_of_nested_graphs_and_several_outputs_come_back():
-    import snntorch
+    def forward(net, x):
+        y = net.first(net.body(x))
+        return net.a(net.one(y)), net.b(net.two(y))
 
-    class Heads(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.body, self.one, self.two = (torch.nn.Linear(5, size) for size in (5, 2, 3))
-            self.lif, self.a, self.b = (
-                snntorch.Leaky(beta=b, threshold=0.2, init_hidden=True) for b in (0.9, 0.8, 0.7)
-            )
-
-        def forward(self, x):
-            y = self.lif(self.body(x))
-            return self.a(self.one(y)), self.b(self.two(y))
-
-    torch.manual_seed(0)
-    graph, x = from_torch(Heads(), torch.zeros(1, 5)), nets.spikes(3, steps=40, batch=3)
+    sizes = {"body": 5, "one": 2, "two": 3}
+    layers = {name: torch.nn.Linear(5, size) for name, size in sizes.items()}
+    heads = Wired(forward, **layers, first=low_leaky(), a=low_leaky(), b=low_leaky())
+    graph, sample = from_torch(heads, torch.zeros(1, 5)), torch.zeros(1, 5)
     module = to_torch(graph)
-    is_same(graph, from_torch(module, torch.zeros(1, 5)))
-    trained_step(module, x)
-    trained = from_torch(module, torch.zeros(1, 5))
-    for name in ("body", "one", "two"):
-        new = getattr(module, name).weight.detach().numpy()
-        assert not np.array_equal(new, graph.nodes[name].value("weight"))
-        np.testing.assert_array_equal(new, trained.nodes[name].value("weight"))
+    is_same(graph, from_torch(module, sample))
+    trained_step(module, nets.spikes(3, steps=40, batch=3))
+    trained = from_torch(module, sample)
+    for name in sizes:
+        weight = getattr(module, name).weight.detach().numpy()
+        assert not np.array_equal(weight, graph.nodes[name].value("weight"))
+        np.testing.assert_array_equal(weight, trained.nodes[name].value("weight"))
 
 
 def test_what_only_orders_is_not_trained():
     """Weights that to_torch puts in, for Spyx's order of flattened channels."""
-    rng = np.random.default_rng(0)
-    layer = build.node(
-        "Conv2d",
-        weight=rng.normal(0.2, 0.4, (3, 2, 1, 1)),
-        bias=np.zeros(3),
-        stride=1,
-        padding=0,
-        dilation=1,
-        groups=1,
-        input_shape=(2, 2),
-    )
+    weight = np.random.default_rng(0).normal(0.2, 0.4, (3, 2, 1, 1))
+    options = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "input_shape": (2, 2)}
+    layer = build.node("Conv2d", weight=weight, bias=np.zeros(3), **options)
     flatten = build.node("Flatten", input_type=(3, 2, 2), start_dim=0, end_dim=-1)
     graph = build.sequential(
         build.input((2, 2, 2)), layer, flatten, build.lif(tau=1e-3, r=0.9), dialect="spyx", dt=1e-4
     )
     module, x = to_torch(graph), nets.spikes(3, (2, 2, 2), steps=40, batch=3)
-    moved = trained_step(module, x)
-    assert {key.partition(".")[0] for key in moved} == {"1"}
+    assert {key.partition(".")[0] for key in trained_step(module, x)} == {"1"}
     assert len(list(module.parameters())) == 3
     trained = from_torch(module, torch.zeros(1, 2, 2, 2))
     assert 0.02 < does_alike(trained, module, x).mean() < 0.98
 
 
 def test_a_module_without_weights_comes_back():
-    graph = build.sequential(build.input(5), build.lif(tau=1e-3, r=10.0), **PLAIN)
+    graph = build.sequential(build.input(5), NEURONS, **PLAIN)
     is_same(graph, from_torch(to_torch(graph), torch.zeros(1, 5)))
 
 
-def plain_module():
-    graph = build.sequential(
-        build.input(5), build.affine(8), build.lif(tau=1e-3, r=10.0), seed=0, **PLAIN
-    )
-    return graph, to_torch(graph), nets.spikes(1, steps=40, batch=3)
+def plain_graph(seed=0, neurons=NEURONS):
+    return build.sequential(build.input(5), build.affine(8), neurons, seed=seed, **PLAIN)
 
 
-@pytest.mark.parametrize("how", ["copied", "compiled", "loaded", "in float64", "of weight_norm"])
-def test_what_torch_makes_of_a_module_comes_back(how):
-    graph, module, x = plain_module()
+PLAIN_GRAPH = plain_graph()
+
+
+def copied(module):
+    return copy.deepcopy(module)
+
+
+def compiled(module):
+    return torch.compile(module, backend="eager")
+
+
+def loaded(module):
+    other = to_torch(PLAIN_GRAPH)
+    other.load_state_dict(module.state_dict())
+    return other
+
+
+def in_float64(module):
+    return copy.deepcopy(module).double()
+
+
+def with_weight_norm(module):
+    other = copy.deepcopy(module)
+    torch.nn.utils.parametrizations.weight_norm(other.get_submodule("1"))
+    return other
+
+
+@pytest.mark.parametrize("change", [copied, compiled, loaded, in_float64, with_weight_norm])
+def test_what_torch_makes_of_a_module_comes_back(change):
+    module, x = to_torch(PLAIN_GRAPH), nets.spikes(1, steps=40, batch=3)
     trained_step(module, x)
     expected = from_torch(module, torch.zeros(1, 5))
-    if how == "copied":
-        other = copy.deepcopy(module)
-    elif how == "compiled":
-        other = torch.compile(module, backend="eager")
-    elif how == "loaded":
-        other = to_torch(graph)
-        other.load_state_dict(module.state_dict())
-    elif how == "in float64":
-        other = copy.deepcopy(module).double()
-        with pytest.raises(ConversionError, match=r"with sample.to\(torch.float64\)"):
-            from_torch(other, torch.zeros(1, 5))
-    else:
-        other = copy.deepcopy(module)
-        torch.nn.utils.parametrizations.weight_norm(other.get_submodule("1"))
+    other = change(module)
+    if change is in_float64:
+        sample = torch.zeros(1, 5)
+        message = r"with sample.to\(torch.float64\)"
+        assert_refused(lambda: from_torch(other, sample), ConversionError, message)
     back = from_torch(other, torch.zeros(1, 5, dtype=next(other.parameters()).dtype))
-    if how != "of weight_norm":
+    if change is not with_weight_norm:
         is_same(expected, back)
     does_alike(back, module, x)
 
 
-@pytest.mark.parametrize("each", [True, False])
-def test_thresholds_that_torch_trains_come_back(each):
+@pytest.mark.parametrize("v_threshold", [np.random.default_rng(0).uniform(0.5, 1, 8), 1.0])
+def test_thresholds_that_torch_trains_come_back(v_threshold):
     """As parameters, which the user makes of them."""
-    rng = np.random.default_rng(0)
-    neurons = build.lif(tau=1e-3, r=10.0, v_threshold=rng.uniform(0.5, 1, 8) if each else 1.0)
-    graph = build.sequential(build.input(5), build.affine(8), neurons, seed=0, **PLAIN)
-    module, x = to_torch(graph), nets.spikes(1, steps=40, batch=3)
-    layer = module.get_submodule("2")
-    held = layer.v_threshold
+    module = to_torch(plain_graph(neurons=build.lif(tau=1e-3, r=10.0, v_threshold=v_threshold)))
+    layer, x = module.get_submodule("2"), nets.spikes(1, steps=40, batch=3)
+    threshold = layer.v_threshold
     del layer._buffers["v_threshold"]
-    layer.register_parameter("v_threshold", torch.nn.Parameter(held))
+    layer.register_parameter("v_threshold", torch.nn.Parameter(threshold))
     assert "2.v_threshold" in trained_step(module, x)
     with torch.no_grad():
         layer.v_reset[0] = -0.5
@@ -227,23 +237,19 @@ def test_thresholds_that_torch_trains_come_back(each):
 
 
 def test_numbers_of_a_file_go_into_what_to_torch_made():
-    _, module, x = plain_module()
-    neurons, stiff = build.lif(tau=1e-3, r=10.0), build.lif(tau=2e-3, r=20.0)
-    other = build.sequential(build.input(5), build.affine(8), neurons, seed=1, **PLAIN)
-    kept = module.get_submodule("1").weight
+    module, other = to_torch(plain_graph()), plain_graph(seed=1)
+    weight = module.get_submodule("1").weight
     assert load_into(module, other).numbers == ("module.1.weight", "module.1.bias")
-    assert module.get_submodule("1").weight is kept
+    assert module.get_submodule("1").weight is weight
     back = from_torch(module, torch.zeros(1, 5))
     for key, value in other.nodes["1"].parameters.items():
         np.testing.assert_array_equal(back.nodes["1"].value(key), np.asarray(value, np.float32))
-    does_alike(other, module, x)
+    does_alike(other, module, nets.spikes(1, steps=40, batch=3))
     before = copy.deepcopy(module.state_dict())
-    slow = build.sequential(build.input(5), build.affine(8), stiff, seed=0, **PLAIN)
-    with pytest.raises(
-        ConversionError, match=r"decay of a step is 0.9 in the module and 0.95 in the"
-    ):
-        load_into(module, slow)
-    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+    slow = plain_graph(neurons=build.lif(tau=2e-3, r=20.0))
+    message = r"decay of a step is 0.9 in the module and 0.95 in the"
+    assert_refused(lambda: load_into(module, slow), ConversionError, message)
+    assert_unchanged(module, before)
 
 
 @pytest.mark.parametrize("name", ["spyx_v_conv_hwc", "snntorch_v_rleaky_zero"])
@@ -253,31 +259,35 @@ def test_a_recorded_file_goes_into_what_to_torch_made(name, recorded):
     before = copy.deepcopy(module.state_dict())
     trained_step(module, x)
     load_into(module, graph)
-    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+    assert_unchanged(module, before)
 
 
-def test_what_a_file_cannot_say_is_refused():
-    _, module, _ = plain_module()
-    changed = copy.deepcopy(module)
-    changed.get_submodule("2").decay.mul_(0.5)
-    with pytest.raises(
-        ConversionError, match=r"node '2': decay is 0.45 in the module and 0.9 in its graph"
-    ):
-        from_torch(changed, torch.zeros(1, 5))
-    changed = copy.deepcopy(module)
-    changed.get_submodule("1").weight.data[0, 0] = np.nan
-    with pytest.raises(GraphError, match=r"node '1' \(Affine\) has 1 of 40 weight that is nan"):
-        from_torch(changed, torch.zeros(1, 5))
-    changed = copy.deepcopy(module)
-    changed.add_module("1", torch.nn.Linear(5, 8, bias=False))
-    with pytest.raises(ConversionError, match="the module has no bias of '1'"):
-        from_torch(changed, torch.zeros(1, 5))
-    with pytest.raises(ConversionError, match=r"'1' \(Linear\) computes in torch.bfloat16"):
-        from_torch(copy.deepcopy(module).bfloat16(), torch.zeros(1, 5))
-    changed = copy.deepcopy(module)
-    changed.get_submodule("2").register_forward_hook(lambda *a: (2 * a[2][0], a[2][1]))
-    with pytest.raises(ConversionError, match="the graph differs from the module"):
-        from_torch(changed, torch.ones(1, 5))
+def hooked(module):
+    hook = lambda *call: (2 * call[2][0], call[2][1])  # noqa: E731
+    module.get_submodule("2").register_forward_hook(hook)
+
+
+def with_nan(module):
+    module.get_submodule("1").weight.data[0, 0] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda module: module.get_submodule("2").decay.mul_(0.5), ConversionError,
+         r"node '2': decay is 0.45 in the module and 0.9 in its graph"),
+        (with_nan, GraphError, r"node '1' \(Affine\) has 1 of 40 weight that is nan"),
+        (lambda module: module.add_module("1", torch.nn.Linear(5, 8, bias=False)), ConversionError,
+         "the module has no bias of '1'"),
+        (lambda module: module.bfloat16(), ConversionError,
+         r"'1' \(Linear\) computes in torch.bfloat16"),
+        (hooked, ConversionError, "the graph does not do what the module does"),
+    ],
+)  # fmt: skip
+def test_what_a_file_cannot_say_is_refused(change, error, message):
+    module = to_torch(plain_graph())
+    change(module)
+    assert_refused(lambda: from_torch(module, torch.ones(1, 5)), error, message)
 
 
 class Parts(torch.nn.Module):
@@ -298,20 +308,17 @@ class Parts(torch.nn.Module):
 
 
 def test_graphs_that_are_parts_of_a_module_come_back():
-    first, _, _ = plain_module()
-    neurons = build.lif(tau=1e-3, r=10.0)
-    second = build.sequential(build.input(8), build.linear(4), neurons, seed=1, **PLAIN)
-    module, x = Parts(first, second, width=5), nets.spikes(3, (3,), steps=60, batch=3)
-    moved = trained_step(module, x)
-    assert len(moved) == 5
+    second = build.sequential(build.input(8), build.linear(4), NEURONS, seed=1, **PLAIN)
+    module, x = Parts(plain_graph(), second, width=5), nets.spikes(3, (3,), steps=60, batch=3)
+    assert len(trained_step(module, x)) == 5
     graph = from_torch(module, torch.zeros(1, 3))
     assert set(graph.nodes) == {
         *("front", "parts.0.1", "parts.0.2", "parts.1.1", "parts.1.2", "input", "output")
     }
     for name in ("front", "parts.0.1", "parts.1.1"):
         weight = module.get_submodule(name).weight.detach().numpy()
-        held = np.asarray(graph.nodes[name].value("weight"), np.float32)
-        np.testing.assert_array_equal(held, weight)
+        value = np.asarray(graph.nodes[name].value("weight"), np.float32)
+        np.testing.assert_array_equal(value, weight)
     assert does_alike(graph, module, x).any()
 
 
@@ -333,88 +340,80 @@ def test_a_part_without_its_state_is_refused_though_little_of_it_fires():
         def forward(self, x, states=None):
             return super().forward(x)
 
-    neurons = build.lif(tau=1e-3, r=10.0, v_threshold=50.0)
-    graph = build.sequential(build.input(5), build.affine(8), neurons, seed=0, **PLAIN)
-    assert from_torch(Parts(graph), torch.zeros(1, 5)).neurons == ("parts.0.2",)
-    with pytest.raises(ConversionError, match=r"the module does: 'parts.0.2', step \d+, sample"):
-        from_torch(Forgetful(graph), torch.zeros(1, 5))
+    graph = plain_graph(neurons=build.lif(tau=1e-3, r=10.0, v_threshold=50.0))
+    sample = torch.zeros(1, 5)
+    assert from_torch(Parts(graph), sample).neurons == ("parts.0.2",)
+    message = r"the module does: 'parts.0.2', step \d+, sample"
+    assert_refused(lambda: from_torch(Forgetful(graph), sample), ConversionError, message)
 
 
-def test_parts_that_make_no_graph_are_refused():
-    import snntorch
-
-    graph, module, _ = plain_module()
-    neurons = build.lif(tau=1e-3, r=10.0)
-    other = build.sequential(
-        build.input(8), neurons, dialect="snntorch", reset="subtract", reset_delay=False
-    )
-    with pytest.raises(
-        ConversionError, match=r"'parts.0' and 'parts.1' come from graphs whose dialects differ"
-    ):
-        from_torch(Parts(graph, other), torch.zeros(1, 5))
-    mixed = Parts(graph)
-    mixed.front = torch.nn.Sequential(
-        torch.nn.Linear(5, 5), snntorch.Leaky(beta=0.9, init_hidden=True)
-    )
-    with pytest.raises(ConversionError, match=r"has a neuron 'front.1' beside those of 'parts.0'"):
-        from_torch(mixed, torch.zeros(1, 5))
-    with pytest.raises(
-        ConversionError, match=r"Sequential calls '0' without the state that it returned"
-    ):
-        from_torch(torch.nn.Sequential(module), torch.zeros(1, 5))
+def parts_of_two_dialects():
+    options = PLAIN | {"reset": "subtract"}
+    return Parts(plain_graph(), build.sequential(build.input(8), NEURONS, **options))
 
 
-def wired(nodes, edges):
+def a_part_behind_a_neuron():
+    module = Parts(plain_graph())
+    module.front = torch.nn.Sequential(torch.nn.Linear(5, 5), leaky())
+    return module
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (parts_of_two_dialects, r"'parts.0' and 'parts.1' are of graphs whose dialects differ"),
+        (a_part_behind_a_neuron, r"has a neuron 'front.1' beside those of 'parts.0'"),
+        (lambda: torch.nn.Sequential(to_torch(plain_graph())),
+         r"Sequential calls '0' without the state that it gave"),
+    ],
+)  # fmt: skip
+def test_parts_that_make_no_graph_are_refused(make, message):
+    assert_refused(lambda: from_torch(make(), torch.zeros(1, 5)), ConversionError, message)
+
+
+def wired(*chains):
     """A graph of weights of 3 to 4 and 4 to 4 inputs and of neurons, by what their names begin with."""
-    rng, numbers = np.random.default_rng(0), {"tau": 1e-3, "r": 10.0, "v_leak": 0.0, "v_reset": 0.0}
-    made = {"in": {"type": "Input", "shape": np.array([3])}}
-    for name in nodes:
-        if name.startswith("lif"):
-            values = numbers | {"v_threshold": 0.5}
-            made[name] = {"type": "LIF"} | {key: np.full(4, each) for key, each in values.items()}
+    rng = np.random.default_rng(0)
+    chains = [chain.split() for chain in chains]
+    edges = [pair for chain in chains for pair in itertools.pairwise(chain)]
+    numbers = {"tau": 1e-3, "r": 10.0, "v_leak": 0.0, "v_reset": 0.0, "v_threshold": 0.5}
+    neurons = {"type": "LIF"} | {key: np.full(4, value) for key, value in numbers.items()}
+    nodes = {}
+    for name in dict.fromkeys(name for chain in chains for name in chain):
+        if name == "in":
+            nodes[name] = {"type": "Input", "shape": np.array([3])}
+        elif name.startswith("lif"):
+            nodes[name] = neurons
         elif name.startswith("out"):
-            made[name] = {"type": "Output", "shape": np.array([4])}
+            nodes[name] = {"type": "Output", "shape": np.array([4])}
         elif name == "above":
-            made[name] = {"type": "Threshold", "threshold": np.full(4, 0.5)}
+            nodes[name] = {"type": "Threshold", "threshold": np.full(4, 0.5)}
         else:
             weight = rng.normal(0.2, 0.5, (4, 3 if ("in", name) in edges else 4))
-            made[name] = {
-                "type": "Affine",
-                "weight": weight.astype(np.float32),
-                "bias": np.full(4, 0.1),
-            }
-    tree = group_of({"type": "NIRGraph", "nodes": made, "edges": edges}, "1.0.4")
-    return parse(tree, **PLAIN)
+            affine = {"weight": weight.astype(np.float32), "bias": np.full(4, 0.1)}
+            nodes[name] = {"type": "Affine", **affine}
+    document = group_of({"type": "NIRGraph", "nodes": nodes, "edges": edges}, "1.0.4")
+    return parse(document, **PLAIN)
 
 
 def test_a_threshold_passes_gradients_on():
-    edges = [
-        ("in", "w"),
-        ("w", "lif"),
-        ("lif", "above"),
-        ("above", "v"),
-        ("v", "lif2"),
-        ("lif2", "out"),
-    ]
-    graph = wired(("w", "lif", "above", "v", "lif2", "out"), edges)
-    module, x = to_torch(graph), nets.spikes(3, (3,), steps=40, batch=3)
+    module = to_torch(wired("in w lif above v lif2 out"))
+    x = nets.spikes(3, (3,), steps=40, batch=3)
     assert set(trained_step(module, x)) == {"w.weight", "w.bias", "v.weight", "v.bias"}
     does_alike(from_torch(module, torch.zeros(1, 3)), module, x)
 
 
-def test_what_several_places_or_outputs_make_of_a_graph_is_named():
-    edges = [("in", "a"), ("a", "lif"), ("lif", "w"), ("w", "lif"), ("w", "lif2"), ("lif2", "out")]
-    module = to_torch(wired(("a", "lif", "w", "lif2", "out"), edges))
-    from_torch(module, torch.zeros(1, 3))
+def test_weights_that_several_layers_of_a_module_have_are_refused_after_training():
+    module = to_torch(wired("in a lif w lif", "w lif2 out"))
+    read_back = functools.partial(from_torch, module, torch.zeros(1, 3))
+    read_back()
     trained_step(module, nets.spikes(3, (3,), steps=40, batch=3))
-    with pytest.raises(
-        ConversionError, match=r"in another layer of the module, and the graph has one"
-    ):
-        from_torch(module, torch.zeros(1, 3))
-    edges = [("in", "a"), ("a", "lif"), ("lif", "out1"), ("a", "lif2"), ("lif2", "out2")]
-    heads = wired(("a", "lif", "lif2", "out1", "out2"), edges)
-    assert from_torch(to_torch(heads), torch.zeros(1, 3)).outputs == ("out1", "out2")
-    with pytest.raises(
-        ConversionError, match=r"'parts.0' returns a dict, since its graph has the Outputs out1, "
-    ):
-        from_torch(Parts(heads), torch.zeros(1, 3))
+    message = r"in another layer of the module, and the graph has one"
+    assert_refused(read_back, ConversionError, message)
+
+
+def test_a_part_of_several_outputs_is_refused():
+    heads, sample = wired("in a lif out1", "a lif2 out2"), torch.zeros(1, 3)
+    assert from_torch(to_torch(heads), sample).outputs == ("out1", "out2")
+    message = r"'parts.0' gives a dict, for its graph has the Outputs out1, "
+    assert_refused(lambda: from_torch(Parts(heads), sample), ConversionError, message)

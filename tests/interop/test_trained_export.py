@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 
 from jaxsnn import TimeStepped, lower, read, simulate
-from jaxsnn.nir import write
-from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.simulation.fidelity import fidelity
 from jaxsnn.train import Latency, fit, yinyang_splits
 from tests.helpers.command_line import DEMO_NET
-from tests.interop.players import compare, play
+from tests.interop.players import compare, import_and_play, shift_of
 
 STEPS = 512
 
@@ -22,16 +20,11 @@ def test_norse_fires_what_the_grid_fires_on_the_whole_test_set(tmp_path, record_
     graph = read(DEMO_NET, dialect="snntorch", reset="zero", reset_delay=False)
     trained = fit(graph, splits, epochs=8, progress=None)
     assert trained.test_accuracy > 0.9
-    path = tmp_path / "norse.nir"
-    made = convert(trained.graph, to="norse", path=str(path))
-    write(path, made.graph)
-    assert made.losses == ()
     x = rasters(trained.graph, splits.test.x)
-    theirs = play(made.load_with, "norse", x)
+    conversion, theirs = import_and_play(trained.graph, "norse", x, tmp_path / "norse.nir")
+    assert conversion.losses == ()
     (ours,) = simulate(lower(trained.graph), x, engine=TimeStepped()).y.values()
-    identical, trains, active = compare(
-        np.asarray(ours), theirs, next(iter(made.shift.values()), 0)
-    )
+    identical, trains, active = compare(np.asarray(ours), theirs, shift_of(conversion))
     assert identical == trains == 3 * len(splits.test)
     assert active > trains / 2
     first = np.where(theirs.any(axis=0), theirs.argmax(axis=0), STEPS)

@@ -74,22 +74,23 @@ def test_the_accuracy_in_steps_is_that_of_the_module(loss):
     options = QUICK if loss is None else QUICK | {"loss": loss}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = fit(graph, splits, **options)
-    load_into(module, found.graph)
+        fitted = fit(graph, splits, **options)
+    load_into(module, fitted.graph)
     time, index = np.asarray(splits.test.x.time), np.asarray(splits.test.x.index)
     test = np.zeros((STEPS, len(splits.test), CHANNELS), np.float32)
     for sample, used in enumerate(np.isfinite(time)):
         test[np.rint(time[sample, used] / dt).astype(int), sample, index[sample, used]] = 1
-    there = counted(module, test, splits.test.y, round(found.settings["t_end"] / dt))
-    apart = abs(there - found.test_accuracy) > 0.01
+    there = counted(module, test, splits.test.y, round(fitted.settings["t_end"] / dt))
+    apart = abs(there - fitted.test_accuracy) > 0.01
     if loss is None:
-        assert found.settings["loss"]["name"] == "count"
-        assert found.accuracy_in_steps == pytest.approx(there)
+        assert fitted.settings["loss"]["name"] == "count"
+        assert fitted.accuracy_in_steps == pytest.approx(there)
         assert there > 0.6
     else:  # the field is read by the loss, the count is in a note
         read = f"{there:.1%} of the test samples, read by spike counts"
-        assert any(read in note for note in found.notes) is apart
-    apart = apart or abs(found.accuracy_in_steps - found.test_accuracy) > 0.01
+        assert any(read in note for note in fitted.notes) is apart
+    apart = apart or abs(fitted.accuracy_in_steps - fitted.test_accuracy) > 0.01
     assert (
-        len([each for each in caught if issubclass(each.category, ApproximationWarning)]) == apart
+        len([warning for warning in caught if issubclass(warning.category, ApproximationWarning)])
+        == apart
     )

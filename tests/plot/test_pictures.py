@@ -1,7 +1,7 @@
 """Every picture is drawn by one call, says what it shows, and uses colours that stay apart."""
 
 import re
-from types import SimpleNamespace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from jaxsnn.plot.picture import BLACK, CYCLE, GREEN, format_of, time_unit
 from jaxsnn.plot.spike_plots import SpikeTrain, input_trains, trains_of
 from jaxsnn.plot.voltage_plots import traces_of
 from jaxsnn.train import Current, Delta, Latency
+from tests.helpers.refusals import assert_refused
 
 STARTS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
 
@@ -42,7 +43,7 @@ def ran(graph, events):
 
 def texts_of(picture):
     """The texts of a picture: matplotlib draws them as paths and leaves each as a comment."""
-    return re.findall(r"<!-- (.*?) -->", picture.render("svg").decode())
+    return set(re.findall(r"<!-- (.*?) -->", picture.render("svg").decode()))
 
 
 def test_a_picture_is_written_in_each_format_and_never_over_another(tmp_path, ran):
@@ -52,10 +53,10 @@ def test_a_picture_is_written_in_each_format_and_never_over_another(tmp_path, ra
         picture.save(path)
         assert path.read_bytes().startswith(start)
         assert path.read_bytes() == picture.render(kind)
-        with pytest.raises(FileError, match="exists"):
-            picture.save(path)
-    with pytest.raises(UsageError, match=r"ends in '.bmp'.*\.png, \.svg, \.pdf"):
-        picture.save(tmp_path / "p.bmp")
+        assert_refused(lambda path=path: picture.save(path), FileError, "exists")
+    assert_refused(
+        lambda: picture.save(tmp_path / "p.bmp"), UsageError, r"ends in '.bmp'.*\.png, \.svg, \.pdf"
+    )
     assert "<img alt=" in picture._repr_html_()
     assert repr(picture) == f"Picture({picture.alt})"
 
@@ -66,13 +67,16 @@ def test_a_raster_has_the_spikes_that_there_are(ran, events):
     assert list(trains) == ["input", "2"]
     assert trains["input"].time.tolist() == [2e-3, 3e-3, 5e-3, 9e-3]
     assert (trains["input"].size, trains["input"].rows) == (2, "channels")
-    own = trains["2"]
-    assert own.size == 3
-    assert len(own.time) == int(np.asarray(solution.count("2"))[1].sum()) > 0
-    said = texts_of(plot.raster(solution, inputs=events, samples=(0, 1)))
-    assert {"time, ms", "sample 0", "sample 1"} <= set(said)
-    with pytest.raises(UsageError, match="no sample 7, the run has 2: take one from 0 to 1"):
-        plot.raster(solution, samples=(7,))
+    assert trains["2"].size == 3
+    assert len(trains["2"].time) == int(np.asarray(solution.count("2"))[1].sum()) > 0
+    assert {"time, ms", "sample 0", "sample 1"} <= texts_of(
+        plot.raster(solution, inputs=events, samples=(0, 1))
+    )
+    assert_refused(
+        lambda: plot.raster(solution, samples=(7,)),
+        UsageError,
+        "no sample 7, the run has 2: take one from 0 to 1",
+    )
 
 
 def test_only_what_goes_in_is_green(ran, events):
@@ -87,10 +91,11 @@ def test_an_unused_slot_is_no_channel(events):
     raster[2, 1, 0] = 1
     train = input_trains({"in": raster}, 1, 1e-3)["in"]
     assert (train.time.tolist(), train.index.tolist(), train.size) == ([2e-3], [0], 3)
-    with pytest.raises(
-        UsageError, match=r"input 'in' cannot be drawn as spikes: pass jaxsnn\.Events"
-    ):
-        input_trains({"in": jaxsnn.Currents.held(np.ones((3, 1, 2)), 1e-3)}, 0, 1e-3)
+    assert_refused(
+        lambda: input_trains({"in": jaxsnn.Currents.held(np.ones((3, 1, 2)), 1e-3)}, 0, 1e-3),
+        UsageError,
+        r"input 'in' cannot be drawn as spikes: pass jaxsnn\.Events",
+    )
 
 
 def test_a_histogram_counts_every_spike(ran):
@@ -105,15 +110,19 @@ def test_voltages_in_continuous_time_meet_the_threshold_at_each_spike(ran, event
     traces = traces_of(solution, "2", network, events, sample=1, points=300)
     assert len(traces) == 3
     for number, trace in enumerate(traces):
-        own = np.asarray(solution.spikes["2"].time)[1, number]
-        assert trace.spikes.tolist() == own[np.isfinite(own)].tolist()
+        times = np.asarray(solution.spikes["2"].time)[1, number]
+        assert trace.spikes.tolist() == times[np.isfinite(times)].tolist()
         at = [trace.v[np.searchsorted(trace.time, when) - 1] for when in trace.spikes]
         np.testing.assert_allclose(at, trace.threshold, atol=2e-3)
         assert trace.v.max() < trace.threshold + 2e-3
-    said = texts_of(plot.voltage(solution, "2", network=network, inputs=events, points=40))
-    assert {"time, ms", "v_threshold", "spike"} <= set(said)
-    with pytest.raises(UsageError, match=r"'2' in continuous time.*pass network= and inputs="):
-        plot.voltage(solution, "2")
+    assert {"time, ms", "v_threshold", "spike"} <= texts_of(
+        plot.voltage(solution, "2", network=network, inputs=events, points=40)
+    )
+    assert_refused(
+        lambda: plot.voltage(solution, "2"),
+        UsageError,
+        r"'2' in continuous time.*pass network= and inputs=",
+    )
 
 
 def test_voltages_of_a_time_stepped_run_are_those_that_were_recorded(zoo_net, zoo_x):
@@ -122,17 +131,21 @@ def test_voltages_of_a_time_stepped_run_are_those_that_were_recorded(zoo_net, zo
     (trace, *_) = traces_of(solution, name, zoo_net, None, sample=1, points=5)
     recorded = np.asarray(solution.voltages[name])
     np.testing.assert_array_equal(trace.v, recorded.reshape(*recorded.shape[:2], -1)[:, 1, 0])
-    with pytest.raises(UsageError, match="no voltage of population 'nobody'"):
-        plot.voltage(solution, "nobody")
-    with pytest.raises(UsageError, match=f"population '{name}' has . neurons"):
-        plot.voltage(solution, name, neurons=(99,))
+    assert_refused(
+        lambda: plot.voltage(solution, "nobody"), UsageError, "no voltage of population 'nobody'"
+    )
+    assert_refused(
+        lambda: plot.voltage(solution, name, neurons=(99,)),
+        UsageError,
+        f"population '{name}' has . neurons",
+    )
 
 
 @pytest.fixture(scope="module")
 def zoo_net():
     layers = build.input(2), build.affine(3), build.lif(tau=1e-3, r=10.0)
-    told = {"dialect": "snntorch", "reset": "subtract", "reset_delay": True}
-    return jaxsnn.lower(build.sequential(*layers, seed=0, **told), dtype=np.float32)
+    options = {"dialect": "snntorch", "reset": "subtract", "reset_delay": True}
+    return jaxsnn.lower(build.sequential(*layers, seed=0, **options), dtype=np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -144,23 +157,23 @@ def test_the_first_difference_is_drawn_where_it_is(zoo_net, zoo_x):
     solution = jaxsnn.simulate(zoo_net, zoo_x, engine=jaxsnn.TimeStepped())
     wrong = np.array(solution.output())
     wrong[20, 1, 2] = 1 - wrong[20, 1, 2]
-    found = jaxsnn.verify(zoo_net, zoo_x, wrong)
-    said = texts_of(plot.first_difference(found, solution, wrong))
-    assert any("neuron 2, sample 1, step 20" in text for text in said)
-    with pytest.raises(UsageError, match="nothing differs"):
-        plot.first_difference(jaxsnn.verify(zoo_net, zoo_x, solution.output()), solution, wrong)
+    outcome = jaxsnn.verify(zoo_net, zoo_x, wrong)
+    texts = texts_of(plot.first_difference(outcome, solution, wrong))
+    assert any("neuron 2, sample 1, step 20" in text for text in texts)
+    same = jaxsnn.verify(zoo_net, zoo_x, solution.output())
+    draw = partial(plot.first_difference, same, solution, wrong)
+    assert_refused(draw, UsageError, "nothing differs")
 
 
 def test_fidelity_shows_both_counts_and_the_cosine():
     from jaxsnn.simulation.fidelity import Fidelity, PopulationFidelity
 
-    own = PopulationFidelity(
-        grid=7, event=9, count_cosine=0.98765, rate_ratio=9 / 7, multi_spike_steps=0
-    )
-    said = texts_of(plot.fidelity(Fidelity(populations={"lif": own})))
-    assert {"cosine 0.9877", "continuous time", "steps of the source"} <= set(said)
-    with pytest.raises(UsageError, match="no population fires"):
-        plot.fidelity(Fidelity(populations={}))
+    counts = {"grid": 7, "event": 9, "count_cosine": 0.98765, "rate_ratio": 9 / 7}
+    population = PopulationFidelity(**counts, multi_spike_steps=0)
+    picture = plot.fidelity(Fidelity(populations={"lif": population}))
+    assert {"cosine 0.9877", "continuous time", "steps of the source"} <= texts_of(picture)
+    silent = Fidelity(populations={})
+    assert_refused(lambda: plot.fidelity(silent), UsageError, "no population fires")
 
 
 def history(loss):
@@ -171,8 +184,9 @@ def history(loss):
 
 
 def test_a_learning_curve_names_its_loss():
-    said = texts_of(plot.learning_curve(history("ttfs")))
-    assert {"loss: first-spike cross-entropy", "error rate, %", "epoch"} <= set(said)
+    assert {"loss: first-spike cross-entropy", "error rate, %", "epoch"} <= texts_of(
+        plot.learning_curve(history("ttfs"))
+    )
     assert "loss: mine" in texts_of(plot.learning_curve(history("mine")))
 
 
@@ -180,8 +194,8 @@ def test_an_axis_of_less_than_a_factor_of_ten_has_numbers():
     run = history("ttfs")
     for record, rate in zip(run["epochs"], (0.31, 0.33, 0.35), strict=True):
         record |= {"train_accuracy": rate, "validation_accuracy": rate + 0.02}
-    said = texts_of(plot.learning_curve(run | {"test_accuracy": 0.33}))
-    between = [text for text in said if re.fullmatch(r"\d+", text) and 62 <= int(text) <= 70]
+    texts = texts_of(plot.learning_curve(run | {"test_accuracy": 0.33}))
+    between = [text for text in texts if re.fullmatch(r"\d+", text) and 62 <= int(text) <= 70]
     assert len(between) >= 2
 
 
@@ -193,8 +207,9 @@ def test_every_loss_has_its_words():
 
 
 def test_weights_are_drawn_for_every_node_that_has_some(graph):
-    said = texts_of(plot.weights(graph, graph))
-    assert {"1: 6 weights", "before", "after", "weight, as in the file"} <= set(said)
+    assert {"1: 6 weights", "before", "after", "weight, as in the file"} <= texts_of(
+        plot.weights(graph, graph)
+    )
     assert "before" not in texts_of(plot.weights(graph))
 
 
@@ -203,15 +218,18 @@ def test_weights_of_another_graph_stand_behind_none(graph):
     weight, neurons = build.linear(weight=np.ones((2, 3))), build.li(tau="10ms")
     nodes = {"in": build.input(3), "other": weight, "n": neurons, "out": build.output(2)}
     other = build.network(nodes, [("in", "other", "n", "out")])
-    with pytest.raises(UsageError, match="the graph before has weights in other, the graph in 1"):
-        plot.weights(graph, other)
+    assert_refused(
+        lambda: plot.weights(graph, other),
+        UsageError,
+        "the graph before has weights in other, the graph in 1",
+    )
 
 
 def test_alternative_texts_tell_names_from_numbers(graph):
     """Nodes are often called 1, 2 and so on."""
     train = SpikeTrain(time=np.array([1e-3, 2e-3]), index=np.array([0, 1]), size=2)
-    said = plot.histogram([{"2": train}], t_end=4e-3, bins=4).alt
-    assert said == "spike-time histogram of 1 sample: '2' up to 500 Hz"
+    picture = plot.histogram([{"2": train}], t_end=4e-3, bins=4)
+    assert picture.alt == "spike-time histogram of 1 sample: '2' up to 500 Hz"
     name, weight = next(
         (name, node.value("weight"))
         for name, node in graph.nodes.items()
@@ -235,8 +253,9 @@ def test_a_graph_and_a_floorplan_are_pictures(graph):
     assert re.search(r'overflow-x:auto"><svg style="min-width:\d{3}px" ', shown)
     mapping = jaxsnn.place_and_route(jaxsnn.quantize(graph).netlist).mapping
     assert plot.floorplan(mapping).render("svg").startswith(b"<svg")
-    with pytest.raises(UsageError, match="a floorplan cannot be drawn as png"):
-        plot.floorplan(mapping).render("png")
+    assert_refused(
+        lambda: plot.floorplan(mapping).render("png"), UsageError, "a floorplan is not drawn as png"
+    )
 
 
 def test_colours_are_hex_and_far_apart_for_the_colour_blind():
@@ -279,22 +298,11 @@ def test_encodings_show_what_goes_in():
         "delta": (signal, Delta(step=0.25, frame=1e-3)),
     }
     picture = plot.encodings(rows, title="three encoders")
-    said = texts_of(picture)
-    assert {"three encoders", "time, ms", *rows} <= set(said)
+    assert {"three encoders", "time, ms", *rows} <= texts_of(picture)
     assert "latency 2 spikes" in picture.alt
     assert "current 1 currents of 3 channels" in picture.alt
     assert "delta 4 spikes" in picture.alt
-    with pytest.raises(UsageError, match="no encoder to draw"):
-        plot.encodings({})
-    with pytest.raises(UsageError, match=r"value 1\.5|1\.5"):
-        plot.encodings({"latency": (values + 0.5, latency)})
-
-
-def test_a_refused_picture_has_its_facts():
-    with pytest.raises(UsageError) as caught:
-        format_of("p.gif")
-    assert caught.value.problem.facts == {"path": "p.gif", "ending": ".gif"}
-    solution = SimpleNamespace(spikes={"n": None}, count=lambda name: np.zeros((2, 3)))
-    with pytest.raises(UsageError) as caught:
-        trains_of(solution, 5)
-    assert caught.value.problem.facts == {"sample": 5, "samples": 2}
+    assert_refused(lambda: plot.encodings({}), UsageError, "no encoder to draw")
+    assert_refused(
+        lambda: plot.encodings({"latency": (values + 0.5, latency)}), UsageError, r"value 1\.5|1\.5"
+    )

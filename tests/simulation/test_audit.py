@@ -46,8 +46,8 @@ def changed(solution, name, time):
 
 
 def test_a_right_solution_passes(played):
-    found = audit(*played, T_END)
-    for name, own in found.items():
+    report = audit(*played, T_END)
+    for name, own in report.items():
         assert own.spikes == int(jnp.sum(played[2].spikes[name].count)) > 0
         assert own.at_spikes < 1e-4
         assert own.elsewhere < 1e-4
@@ -56,8 +56,8 @@ def test_a_right_solution_passes(played):
 def test_a_late_spike_is_found(played):
     network, inputs, solution = played
     time = solution.spikes["4"].time
-    found = audit(network, inputs, changed(solution, "4", time.at[0, 0, 0].add(1e-3)), T_END)
-    assert found["4"].at_spikes > 1e-3
+    report = audit(network, inputs, changed(solution, "4", time.at[0, 0, 0].add(1e-3)), T_END)
+    assert report["4"].at_spikes > 1e-3
 
 
 def test_a_missing_spike_is_found(played):
@@ -65,8 +65,8 @@ def test_a_missing_spike_is_found(played):
     time = solution.spikes["4"].time
     last = int(jnp.sum(jnp.isfinite(time[0, 0]))) - 1
     assert last >= 0
-    found = audit(network, inputs, changed(solution, "4", time.at[0, 0, last].set(jnp.inf)), T_END)
-    assert found["4"].elsewhere > 1e-3
+    report = audit(network, inputs, changed(solution, "4", time.at[0, 0, last].set(jnp.inf)), T_END)
+    assert report["4"].elsewhere > 1e-3
 
 
 def test_a_wrong_weight_is_found(played):
@@ -75,5 +75,5 @@ def test_a_wrong_weight_is_found(played):
         **network.parameters,
         "3": {"weight": network.parameters["3"]["weight"].at[0, 0].add(0.1)},
     }
-    found = audit(network.with_parameters(parameters), inputs, solution, T_END)
-    assert found["4"].at_spikes > 1e-3
+    report = audit(network.with_parameters(parameters), inputs, solution, T_END)
+    assert report["4"].at_spikes > 1e-3

@@ -18,35 +18,29 @@ SNNTORCH = {"dialect": "snntorch", "reset": "zero", "reset_delay": False}
 
 def lif(size, beta=0.9, **changes):
     """As snnTorch writes it."""
-    one = np.ones(size)
-    values = {
-        "tau": DT / (1 - beta) * one,
-        "r": one / (1 - beta),
-        "v_leak": 0 * one,
-        "v_threshold": one,
-    }
+    rest = (1 - beta) * np.ones(size)
+    values = {"tau": DT / rest, "r": 1 / rest, "v_leak": 0 * rest, "v_threshold": np.ones(size)}
     return nir.LIF(**values | {name: np.asarray(value) for name, value in changes.items()})
+
+
+def cubalif(size, **changes):
+    values = {"tau_syn": 1e-3, "tau_mem": 2e-3, "r": 1.0, "v_leak": 0.0, "v_threshold": 1.0}
+    values = {name: np.full(size, value) for name, value in (values | {"w_in": 1.0}).items()}
+    return nir.CubaLIF(**values | {name: np.asarray(value) for name, value in changes.items()})
 
 
 def graph_of(layers, shape, out=(1,), edges=None, **options):
     """A chain of nodes, or nodes with edges, between an Input and an Output."""
-    named = (
-        layers
-        if isinstance(layers, dict)
-        else {str(number): layer for number, layer in enumerate(layers)}
-    )
-    chain = ["input", *named, "output"]
-    nodes = {"input": nir.Input(np.array(shape)), **named, "output": nir.Output(np.array(out))}
-    found = nir.NIRGraph(nodes, edges or list(pairwise(chain)), type_check=False)
-    return parse(found, **options or SNNTORCH)
+    if not isinstance(layers, dict):
+        layers = {str(number): layer for number, layer in enumerate(layers)}
+    nodes = {"input": nir.Input(np.array(shape)), **layers, "output": nir.Output(np.array(out))}
+    net = nir.NIRGraph(nodes, edges or list(pairwise(nodes)), type_check=False)
+    return parse(net, **options or SNNTORCH)
 
 
 def play(graph, x):
-    return np.asarray(
-        simulate(
-            lower(graph, dtype=np.float32), np.asarray(x, np.float32), engine=TimeStepped()
-        ).output()
-    )
+    network = lower(graph, dtype=np.float32)
+    return np.asarray(simulate(network, np.asarray(x, np.float32), engine=TimeStepped()).output())
 
 
 def one_channel(*values):
@@ -124,51 +118,36 @@ def test_a_convolutional_network_takes_a_batch():
 # Parameters that are ignored, or taken from the first neuron.
 
 
-@pytest.mark.parametrize("name", ["tau", "r", "v_leak", "v_threshold", "v_reset"])
-def test_every_parameter_counts_neuron_by_neuron(name):
-    values = {
-        "tau": [1e-3, 3e-3],
-        "r": [10.0, 15.0],
-        "v_leak": [0.0, 0.4],
-        "v_threshold": [1.0, 1.5],
-    }
-    values |= {"v_reset": [0.0, -0.5]}
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("tau", [1e-3, 3e-3]),
+        ("r", [10.0, 15.0]),
+        ("v_leak", [0.0, 0.4]),
+        ("v_threshold", [1.0, 1.5]),
+        ("v_reset", [0.0, -0.5]),
+    ],
+)
+def test_every_parameter_counts_neuron_by_neuron(name, values):
     plain = {"tau": 1e-3, "r": 10.0, "v_leak": 0.0, "v_threshold": 1.0, "v_reset": 0.0}
 
-    def fired(value):
-        size = len(value)
-        parameters = {key: np.full(size, float(own)) for key, own in plain.items()} | {
-            name: np.array(value)
-        }
-        graph = graph_of(
-            [nir.Linear(np.full((size, 1), 0.2 * DT)), nir.LIF(**parameters)], (1,), (size,), **ODE
-        )
+    def fired(*values):
+        size = len(values)
+        parameters = {key: np.full(size, value) for key, value in plain.items()}
+        neuron = nir.LIF(**parameters | {name: np.array(values)})
+        graph = graph_of([nir.Linear(np.full((size, 1), 0.2 * DT)), neuron], (1,), (size,), **ODE)
         return play(graph, one_channel(*[1.0] * 40))[:, 0]
 
-    both = fired(values[name])
-    alone = [fired([value])[:, 0] for value in values[name]]
+    alone = [fired(value)[:, 0] for value in values]
     assert not np.array_equal(*alone)
-    np.testing.assert_array_equal(both, np.stack(alone, axis=1))
+    np.testing.assert_array_equal(fired(*values), np.stack(alone, axis=1))
 
 
 @pytest.mark.parametrize("name", ["r", "w_in"])
 def test_gains_of_current_based_neurons_count(name):
     def fired(value):
-        values = {
-            "tau_syn": 1e-3,
-            "tau_mem": 2e-3,
-            "r": 1.0,
-            "v_leak": 0.0,
-            "v_threshold": 1.0,
-            "w_in": 1.0,
-        }
-        neuron = nir.CubaLIF(
-            **{key: np.array([own]) for key, own in (values | {name: value}).items()}
-        )
-        return play(
-            graph_of([nir.Linear(np.full((1, 1), 2e-3)), neuron], (1,), **ODE),
-            one_channel(*[1.0] * 40),
-        ).sum()
+        layers = [nir.Linear(np.full((1, 1), 2e-3)), cubalif(1, **{name: [value]})]
+        return play(graph_of(layers, (1,), **ODE), one_channel(*[1.0] * 40)).sum()
 
     assert fired(1.0) < fired(2.0)
 
@@ -177,15 +156,15 @@ def test_one_number_for_all_neurons_is_one_for_each():
     """Sinabs fails on parameters without axes."""
     scalars = {"tau": 1e-3, "r": 10.0, "v_leak": 0.0, "v_threshold": 1.0}
     linear = nir.Linear(weights(4, 3))
-    given = graph_of(
-        [linear, nir.LIF(**{key: np.array(value) for key, value in scalars.items()})], (3,), (4,)
+    spikes, expected = (
+        play(graph_of([linear, nir.LIF(**parameters)], (3,), (4,)), trains())
+        for parameters in (
+            {key: np.array(value) for key, value in scalars.items()},
+            {key: np.full(4, value) for key, value in scalars.items()},
+        )
     )
-    written = graph_of(
-        [linear, nir.LIF(**{key: np.full(4, value) for key, value in scalars.items()})], (3,), (4,)
-    )
-    y = play(written, trains())
-    assert 0 < y.mean() < 1
-    np.testing.assert_array_equal(play(given, trains()), y)
+    assert 0 < expected.mean() < 1
+    np.testing.assert_array_equal(spikes, expected)
 
 
 def test_rockpool_reads_a_step_that_is_only_nearly_that_of_its_exporter():
@@ -245,28 +224,17 @@ def test_a_recurrent_layer_is_the_same_flat_and_nested():
 
 
 def test_a_file_from_before_v_reset_and_w_in(tmp_path):
-    values = {
-        "tau_syn": 1e-3,
-        "tau_mem": 1e-3,
-        "r": 10.0,
-        "v_leak": 0.0,
-        "v_threshold": 1.0,
-        "w_in": 1.0,
-    }
-    neuron = nir.CubaLIF(**{name: np.full(2, value) for name, value in values.items()})
+    neuron = cubalif(2, tau_mem=np.full(2, 1e-3), r=np.full(2, 10.0))
     source = graph_of([nir.Linear(weights(2, 3)), neuron], (3,), (2,), **ODE)
-    write(tmp_path / "new.nir", source)
-    write(tmp_path / "old.nir", source)
+    for name in ("new.nir", "old.nir"):
+        write(tmp_path / name, source)
     with h5py.File(tmp_path / "old.nir", "a") as file:
-        for name in ("v_reset", "w_in"):
-            if name in file["node/nodes/1"]:
-                del file["node/nodes/1"][name]
+        for name in {"v_reset", "w_in"} & {*file["node/nodes/1"]}:
+            del file["node/nodes/1"][name]
     old, new = (read(tmp_path / name, **ODE) for name in ("old.nir", "new.nir"))
     assert not {"v_reset", "w_in"} & {*old.nodes["1"].parameters}
-    assert [float(np.ravel(old.nodes["1"].value(name))[0]) for name in ("v_reset", "w_in")] == [
-        0.0,
-        1.0,
-    ]
+    for name, default in (("v_reset", 0.0), ("w_in", 1.0)):
+        assert np.ravel(old.nodes["1"].value(name))[0] == default
     np.testing.assert_array_equal(play(old, trains()), play(new, trains()))
 
 
@@ -274,29 +242,25 @@ def test_odd_types_mean_the_same_numbers():
     """Whole thresholds, a bias that is one truth value, kernels without axes, padding in words, no
     leak.
     """
-    kernel = weights(2, 9).reshape(2, 1, 3, 3)
+    kernel, shape = weights(2, 9).reshape(2, 1, 3, 3), (2, 2, 2)
+    ones = np.array([1, 1])
     odd = nir.Conv2d((4, 4), kernel, 1, "same", 1, 1, np.array(False))
-    plain = nir.Conv2d(
-        (4, 4),
-        kernel,
-        np.array([1, 1]),
-        np.array([1, 1]),
-        np.array([1, 1]),
-        np.array(1),
-        np.zeros(2),
-    )
-    pool = nir.SumPool2d(kernel_size=np.array(2), stride=np.array(2), padding=np.array(0))
-    pair = nir.SumPool2d(
-        kernel_size=np.array([2, 2]), stride=np.array([2, 2]), padding=np.array([0, 0])
-    )
-    endless = {"tau": np.full((2, 2, 2), np.inf), "r": np.full((2, 2, 2), np.inf)}
-    whole = lif((2, 2, 2), v_threshold=np.full((2, 2, 2), 2, np.int64), **endless)
-    same = lif((2, 2, 2), v_threshold=np.full((2, 2, 2), 2.0), **endless)
-    y = play(graph_of([plain, pair, same], (1, 4, 4), (2, 2, 2)), trains((1, 4, 4)))
-    assert 0 < y.mean() < 1
-    np.testing.assert_array_equal(
-        play(graph_of([odd, pool, whole], (1, 4, 4), (2, 2, 2)), trains((1, 4, 4))), y
-    )
+    plain = nir.Conv2d((4, 4), kernel, ones, ones, ones, np.array(1), np.zeros(2))
+    endless = {"tau": np.full(shape, np.inf), "r": np.full(shape, np.inf)}
+    spikes, expected = (
+        play(graph_of([convolution, pool, neuron], (1, 4, 4), shape), trains((1, 4, 4)))
+        for convolution, pool, neuron in (
+            (odd, sum_pool(2, 0), lif(shape, v_threshold=np.full(shape, 2, np.int64), **endless)),
+            (plain, sum_pool([2, 2], [0, 0]), lif(shape, v_threshold=np.full(shape, 2.0), **endless)),
+        )
+    )  # fmt: skip
+    assert 0 < expected.mean() < 1
+    np.testing.assert_array_equal(spikes, expected)
+
+
+def sum_pool(size, padding):
+    size, padding = np.array(size), np.array(padding)
+    return nir.SumPool2d(kernel_size=size, stride=size, padding=padding)
 
 
 def test_an_axis_of_batch_in_the_input_is_understood_aloud():

@@ -19,7 +19,8 @@ import jaxsnn
 from jaxsnn.errors import JaxsnnError, SimulationError
 from jaxsnn.nir import build
 from tests.event.differences import ENOUGH, relative_errors
-from tests.oracles import continuous_time
+from tests.helpers.refusals import assert_refused
+from tests.oracles import cubalif_series, recurrent_populations
 
 TAU, T_END = 5e-3, 0.1
 NEURON = {
@@ -66,14 +67,14 @@ def expected(weight, times, channels, *, area=None, **parameters):
     return [np.array(train) for train in outcome.spikes["n"]]
 
 
-def assert_same(got, wanted):
-    assert [len(times) for times in got] == [len(times) for times in wanted]
-    for ours, theirs in zip(got, wanted, strict=True):
+def assert_same(spikes, expected):
+    assert [len(times) for times in spikes] == [len(times) for times in expected]
+    for ours, theirs in zip(spikes, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
-def assert_differ(one, other):
-    assert len(one) != len(other) or not np.allclose(one, other, rtol=1e-3)
+def assert_differ(first, second):
+    assert len(first) != len(second) or not np.allclose(first, second, rtol=1e-3)
 
 
 # Order, and feedback without a delay: in processes of their own, which may come to no end
@@ -192,11 +193,11 @@ def test_an_exhausted_budget_is_no_silence():
 )
 def test_parameters_count_neuron_by_neuron(name, values):
     """Taking element [0] of each parameter would make the two neurons equal."""
-    weight, own = [[9.0], [9.0]], {name: np.array(values)}
-    wanted = expected(weight, *BURST, **own)
-    assert min(len(times) for times in wanted) > 1
-    assert_differ(*wanted)
-    assert_same(spikes_of(one_layer(weight, **own), *BURST, "2"), wanted)
+    weight, parameters = [[9.0], [9.0]], {name: np.array(values)}
+    spikes = expected(weight, *BURST, **parameters)
+    assert min(len(times) for times in spikes) > 1
+    assert_differ(*spikes)
+    assert_same(spikes_of(one_layer(weight, **parameters), *BURST, "2"), spikes)
 
 
 #: Weight of one spike of area 1.
@@ -206,17 +207,17 @@ STRONG = 0.012
 def literal(tmp_path, **changes):
     """Spikes of each neuron of a CubaLIF of a file whose equations are those of NIR."""
     size = max(np.size(value) for value in changes.values())
-    own = {name: np.full(size, 0.0) + value for name, value in (NEURON | changes).items()}
+    parameters = {name: np.full(size, 0.0) + value for name, value in (NEURON | changes).items()}
     nodes = {
         "input": nir.Input({"input": np.array([1])}),
         "w": nir.Linear(np.full((size, 1), STRONG)),
-        "n": nir.CubaLIF(**own),
+        "n": nir.CubaLIF(**parameters),
         "output": nir.Output({"output": np.array([size])}),
     }
     path = tmp_path / "one.nir"
     nir.write(path, nir.NIRGraph(nodes=nodes, edges=list(pairwise(nodes))))
-    found = spikes_of(jaxsnn.read(path, dialect="nir", time_unit="s"), *ONE, "n")
-    return found, expected(np.full((size, 1), STRONG), *ONE, area=1.0, **changes)
+    spikes = spikes_of(jaxsnn.read(path, dialect="nir", time_unit="s"), *ONE, "n")
+    return spikes, expected(np.full((size, 1), STRONG), *ONE, area=1.0, **changes)
 
 
 def test_r_and_w_in_scale_the_input(tmp_path):
@@ -358,9 +359,8 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_errors_say_what_is_wrong(what):
+@pytest.mark.parametrize(("call", "message"), REFUSED.values(), ids=REFUSED)
+def test_errors_say_what_is_wrong(call, message):
     """No bare assertion: each says what, where and what to do."""
-    wrong, message = REFUSED[what]
-    with pytest.raises(JaxsnnError, match=message):
-        wrong()
+    fix = None if "no such file" in message else ""
+    assert_refused(call, JaxsnnError, message, fix=fix)

@@ -2,7 +2,8 @@
 words; and a number that spoils a run is named.
 """
 
-import json
+import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 
 from jaxsnn import EventDriven, Events, Result, TimeStepped, check, lower, simulate, write
-from jaxsnn.commands.cli import main
 from jaxsnn.errors import SimulationError, UsageError
 from jaxsnn.nir import build
 from jaxsnn.train import evaluate, fit
+from tests.helpers.command_line import run_cli, run_cli_json
+from tests.helpers.refusals import assert_refused
 from tests.helpers.small_task import DATA, QUICK, small_net
 
 DT = 1e-3
@@ -42,45 +44,102 @@ def events(*times):
     return Events(time=np.array([times]), index=np.zeros((1, len(times)), int))
 
 
-def notes_of(graph, given, t_end=0.05, **options):
-    chosen = {name: options.pop(name) for name in ("sample_times", "throw") if name in options}
-    return simulate(lower(graph), given, t_end, engine=EventDriven(**options), **chosen).notes
+def notes_of(graph, times, t_end=0.05, throw=True, sample_times=None, **options):
+    sampled = {} if sample_times is None else {"sample_times": sample_times}
+    engine = EventDriven(**options)
+    return simulate(
+        lower(graph), events(*times), t_end, engine=engine, throw=throw, **sampled
+    ).notes
 
 
 def only(notes, *words):
     """The single note with some words; there is no other note."""
-    assert len(notes) == 1, notes
+    (note,) = notes
     for word in words:
-        assert word in notes[0]
-    return notes[0]
+        assert word in note
+    return note
 
 
 # ---- what is noted
 
 
-def test_nothing_to_say_is_nothing():
-    assert notes_of(graph_of(), events(0.001)) == ()
-    assert notes_of(graph_of(readout=True), events(0.001), sample_times=[0.01]) == ()
+def leaky():
+    return graph_of(build.lif(2, tau=0.02))
 
 
-def test_events_behind_the_end():
-    only(notes_of(graph_of(), events(0.001, 0.05, 0.06)), "input 'in': 2 events", "t_end = 50 ms")
+def boxes():
+    return graph_of(build.integrate_and_fire(2), spike_kernel="box", dt=DT)
+
+
+AT_ARRIVALS = ("node 'n': 4 of 4 recorded spikes come at the very time of an arrival", "jump_width")
+COARSE = ("float32", "to 1.2e-05 s", "t_end = 100 s", "10 ms", "x64")
+#: A graph, the times of events, how it is run, and words of the single note; None: there is none.
+NOTES = {
+    "nothing": (graph_of, [0.001], {}, None),
+    "a sampled readout": (lambda: graph_of(readout=True), [0.001], {"sample_times": [0.01]}, None),
+    "events behind the end": (
+        graph_of, [0.001, 0.05, 0.06], {}, ("input 'in': 2 events", "t_end = 50 ms"),
+    ),
+    "samples of nothing": (graph_of, [0.001], {"sample_times": [0.01, 0.02]}, ("sample_times",)),
+    "no samples": (graph_of, [0.001], {"sample_times": ()}, None),
+    "a short budget": (
+        lambda: graph_of(weight=0.3), [0.001], {"max_spikes": 1, "throw": False},
+        ("max_spikes", "a neuron of 'n' fires", "1 spikes of each are recorded"),
+    ),
+    # V is steeper than that at all spikes.
+    "no clipped slopes": (graph_of, [0.001], {"min_slope": 1e-9}, None),
+    "spikes at arrivals": (leaky, [0.001, 0.03], {"jump_width": None}, AT_ARRIVALS),
+    "spikes at arrivals on a ramp": (
+        leaky, [0.001, 0.03], {"jump_width": 1e-3}, (*AT_ARRIVALS, "ramp"),
+    ),
+    # eps t_end is 1e-5 s, 1/1024 of the shortest time constant, at t_end = 81.9 s.
+    **{
+        f"float32 at {t_end} s": (graph_of, [0.001, 0.99 * t_end], {"t_end": t_end}, words)
+        for t_end, words in ((1.0, None), (80.0, None), (100.0, COARSE))
+    },
+    # A box of 1 ms that begins at 8.2 s is as much as a thousandth too long or too short.
+    "boxes at 8 s": (boxes, [0.001, 0.99 * 8.0], {"t_end": 8.0}, None),
+    "boxes at 8.4 s": (
+        boxes, [0.001, 0.99 * 8.4], {"t_end": 8.4},
+        ("float32", "to 1e-06 s", "the shortest box spike lasts 1 ms", "x64"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "times", "options", "words"), NOTES.values(), ids=NOTES)
+def test_what_a_run_could_not_do_is_noted_once(make, times, options, words):
+    notes = notes_of(make(), times, **options)
+    if words is None:
+        assert notes == ()
+    else:
+        assert ("ramp" in only(notes, *words)) is ("ramp" in words)
+
+
+def test_clipped_slopes():
+    """Both neurons fire where V is flatter than a million times the usual."""
+    number = int(simulate(lower(graph_of()), events(0.001), 0.05).spikes_recorded)
+    notes = notes_of(graph_of(), [0.001], min_slope=1e6)
+    only(notes, "node 'n'", f"{number} of {number} recorded spikes", "min_slope=1e+06")
 
 
 def test_events_behind_the_last_step():
     network = lower(graph_of(dt=DT))
-    found = simulate(network, events(0.001, 0.06), 0.05, engine=TimeStepped(dt=DT))
-    assert len([note for note in found.notes if "'in': 1 events lie behind the last" in note]) == 1
+    notes = simulate(network, events(0.001, 0.06), 0.05, engine=TimeStepped(dt=DT)).notes
+    assert sum("'in': 1 events lie behind the last" in note for note in notes) == 1
 
 
-@pytest.mark.parametrize(("dt", "notes"), [(DT, 0), (10.5e-3, 1), (1.0, 1)])
-def test_a_step_that_is_longer_than_a_time_constant(dt, notes):
+@pytest.mark.parametrize(
+    ("dt", "words"),
+    [(DT, None), *((dt, "the shortest time constant, 10 ms (times are in seconds)") for dt in (10.5e-3, 1.0))],
+)  # fmt: skip
+def test_a_step_that_is_longer_than_a_time_constant(dt, words):
     """As where dt=1 was meant to be a millisecond: nothing fires, and nothing else says why."""
     raster = np.ones((3, 1, 1), np.float32)
-    found = simulate(lower(graph_of()), raster, engine=TimeStepped(dt=dt))
-    assert len(found.notes) == notes
-    if notes:
-        only(found.notes, "a step of", "the shortest time constant, 10 ms (times are in seconds)")
+    notes = simulate(lower(graph_of()), raster, engine=TimeStepped(dt=dt)).notes
+    if words is None:
+        assert notes == ()
+    else:
+        only(notes, "a step of", words)
 
 
 def test_decays_that_a_file_has_in_steps_are_no_matter_of_the_step():
@@ -89,57 +148,8 @@ def test_decays_that_a_file_has_in_steps_are_no_matter_of_the_step():
     assert simulate(graph, np.ones((3, 1, 1)), engine=TimeStepped()).notes == ()
 
 
-def test_sample_times_where_nothing_is_sampled():
-    only(notes_of(graph_of(), events(0.001), sample_times=[0.01, 0.02]), "sample_times")
-    inside = jax.jit(lambda given: simulate(lower(graph_of()), given, 0.05, sample_times=[0.01]))
-    only(inside(events(0.001)).notes, "sample_times")
-    assert notes_of(graph_of(), events(0.001), sample_times=()) == ()
-
-
-def test_a_short_budget_of_a_run_that_is_not_refused():
-    notes = notes_of(graph_of(weight=0.3), events(0.001), max_spikes=1, throw=False)
-    only(notes, "max_spikes", "a neuron of 'n' fires", "1 spikes of each neuron are recorded")
-
-
-def test_clipped_slopes():
-    """Both neurons fire once, where V is steeper than 1e-9 and flatter than a million times the
-    usual.
-    """
-    assert notes_of(graph_of(), events(0.001), min_slope=1e-9) == ()
-    notes = notes_of(graph_of(), events(0.001), min_slope=1e6)
-    number = int(simulate(lower(graph_of()), events(0.001), 0.05).spikes_recorded)
-    only(notes, "node 'n'", f"{number} of {number} recorded spikes", "min_slope=1e+06")
-
-
-@pytest.mark.parametrize("width", [None, 1e-3])
-def test_degenerate_spikes(width):
-    neuron = build.lif(2, tau=0.02)
-    notes = notes_of(graph_of(neuron), events(0.001, 0.03), jump_width=width)
-    only(notes, "node 'n': 4 of 4 recorded spikes coincide with an arrival", "jump_width")
-    assert ("ramp" in notes[0]) is (width is not None)
-
-
-@pytest.mark.parametrize(("t_end", "coarse"), [(1.0, False), (80.0, False), (100.0, True)])
-def test_float32_beyond_what_it_resolves(t_end, coarse):
-    """eps t_end is 1e-5 s, 1/1024 of the shortest time constant, at t_end = 81.9 s."""
-    notes = notes_of(graph_of(), events(0.001, 0.99 * t_end), t_end)
-    assert bool(notes) is coarse
-    if coarse:
-        only(notes, "float32", "to 1.2e-05 s", "t_end = 100 s", "10 ms", "x64")
-
-
-@pytest.mark.parametrize(("t_end", "coarse"), [(8.0, False), (8.4, True)])
-def test_float32_beyond_what_it_resolves_of_boxes(t_end, coarse):
-    """A box of 1 ms that begins at 8.2 s is as much as a thousandth too long or too short."""
-    graph = graph_of(build.integrate_and_fire(2), spike_kernel="box", dt=DT)
-    notes = notes_of(graph, events(0.001, 0.99 * t_end), t_end)
-    assert bool(notes) is coarse
-    if coarse:
-        only(notes, "float32", "to 1e-06 s", "the shortest box spike lasts 1 ms", "x64")
-
-
 def test_float64_reaches_further(x64):
-    assert notes_of(graph_of(), events(0.001, 99.0), 100.0) == ()
+    assert notes_of(graph_of(), (0.001, 99.0), 100.0) == ()
 
 
 def overshooting(dialect, weight=9.1, threshold=4.0, **said):
@@ -198,15 +208,15 @@ def test_spikes_that_steps_have_too_are_no_matter(dialect, said):
 
 
 def test_inside_jit_only_what_is_known_without_numbers():
-    seen = []
+    traced = []
 
-    def run(given):
-        found = simulate(lower(graph_of()), given, 0.05, sample_times=[0.01])
-        seen.append(found.notes)
-        return found
+    def run(trains):
+        solution = simulate(lower(graph_of()), trains, 0.05, sample_times=[0.01])
+        traced.append(solution.notes)
+        return solution
 
     outside = jax.jit(run)(events(0.001, 0.06))
-    only(seen[0], "sample_times")
+    only(traced[0], "sample_times")
     assert len(outside.notes) == 2
     assert "left out" in outside.notes[1]
 
@@ -219,27 +229,26 @@ def test_several_runs_at_once_are_added_up():
     only(found.notes, "input 'in': 3 events")
 
 
+def run_command(graph, folder, capsys, *options, **arrays):
+    """The notes of `jaxsnn run` on arrays, and what it prints beside them."""
+    write(folder / "a.nir", graph)
+    np.savez(folder / "x.npz", **arrays)
+    argv = ["run", folder / "a.nir", "--input", folder / "x.npz", "-o", folder / "y.npz", *options]
+    content, err = run_cli_json(capsys, *argv)
+    return content["notes"], err
+
+
 def test_the_command_says_the_same_once(tmp_path, capsys):
-    file, given = tmp_path / "a.nir", tmp_path / "x.npz"
-    write(file, graph_of(build.lif(2, tau=0.02)))
-    np.savez(given, time=np.array([[0.001, 0.06]]), index=np.zeros((1, 2), int))
-    words = ["run", str(file), "--input", str(given), "-o", str(tmp_path / "y.npz")]
-    words += ["--t-end", "50ms", "--max-spikes", "auto", "--json"]
-    assert main(words) == 0
-    out, err = capsys.readouterr()
-    notes = json.loads(out)["notes"]
+    trains = {"time": np.array([[0.001, 0.06]]), "index": np.zeros((1, 2), int)}
+    options = ["--t-end", "50ms", "--max-spikes", "auto"]
+    notes, err = run_command(leaky(), tmp_path, capsys, *options, **trains)
     assert len(notes) == 2
     for word in ("1 events at or after --t-end 50 ms were left out", "coincide with an arrival"):
         assert sum(word in note for note in notes) == err.count(word) == 1
 
 
 def test_the_command_samples_nothing_where_there_is_nothing(tmp_path, capsys):
-    file, given = tmp_path / "a.nir", tmp_path / "x.npz"
-    write(file, graph_of(dt=DT))
-    np.savez(given, x=np.ones((5, 1, 1)))
-    words = ["run", str(file), "--input", str(given), "-o", str(tmp_path / "y.npz"), "--json"]
-    assert main(words) == 0
-    assert json.loads(capsys.readouterr().out)["notes"] == []
+    assert run_command(graph_of(dt=DT), tmp_path, capsys, x=np.ones((5, 1, 1)))[0] == []
 
 
 # ---- numbers that make no sense
@@ -248,22 +257,12 @@ def test_the_command_samples_nothing_where_there_is_nothing(tmp_path, capsys):
 def spoilt(network, node, key, value, place=-1):
     numbers = np.array(network.parameters[node][key])
     numbers.flat[place] = value
-    parameters = {name: dict(own) for name, own in network.parameters.items()}
-    parameters[node][key] = jnp.asarray(numbers)
-    return network.with_parameters(parameters)
+    changed = {**network.parameters[node], key: jnp.asarray(numbers)}
+    return network.with_parameters({**network.parameters, node: changed})
 
 
-@pytest.mark.parametrize(
-    ("node", "key", "value", "words"),
-    [
-        ("n", "tau_mem", -0.5, "node 'n': tau_mem[1] is -0.5 and must be above 0"),
-        ("n", "tau_syn", 0.0, "node 'n': tau_syn[1] is 0 and must be above 0"),
-        ("n", "v_threshold", np.nan, "node 'n': v_threshold[1] is nan and must be finite"),
-        ("w", "weight", np.inf, "node 'w': weight[1, 0] is inf and must be finite"),
-        ("late", "delay", -1e-3, "node 'late': delay[0] is -0.001 and must be at least 0"),
-    ],
-)
-def test_a_parameter_that_spoils_a_run_is_named(node, key, value, words):
+def delayed():
+    """The channel behind a delay."""
     nodes = {
         "in": build.input(1),
         "late": build.node("Delay", 1, delay=np.array([1e-3])),
@@ -271,64 +270,69 @@ def test_a_parameter_that_spoils_a_run_is_named(node, key, value, words):
         "n": build.cubalif(2, tau_mem=0.02, tau_syn=0.01),
         "out": build.output(2),
     }
-    graph = build.network(nodes, [("in", "late", "w", "n", "out")], dialect="nir", time_unit="s")
-    network = spoilt(lower(graph), node, key, value)
-    with pytest.raises(SimulationError) as error:
-        simulate(network, events(0.001), 0.05)
-    assert words in str(error.value)
-    assert (error.value.problem.node, error.value.problem.code) == (node, "not-finite")
-    found = simulate(network, events(0.001), 0.05, throw=False)
-    assert found.result == Result.NOT_FINITE
-    assert words in found.message
+    return build.network(nodes, [("in", "late", "w", "n", "out")], dialect="nir", time_unit="s")
+
+
+STEPPED = TimeStepped(dt=DT)
 
 
 @pytest.mark.parametrize(
-    ("node", "key", "value", "words"),
+    ("engine", "node", "key", "value", "words"),
     [
-        ("n", "v_threshold", np.nan, "node 'n': v_threshold[1] is nan"),
-        ("w", "weight", np.inf, "node 'w': weight[1, 0] is inf"),
-        ("n", "tau_mem", -0.5, "node 'n': tau_mem[1] is -0.5 and must be above 0"),
+        (None, "n", "tau_mem", -0.5, r"node 'n': tau_mem\[1\] is -0.5 and must be above 0"),
+        (None, "n", "tau_syn", 0.0, r"node 'n': tau_syn\[1\] is 0 and must be above 0"),
+        (None, "n", "v_threshold", np.nan, r"node 'n': v_threshold\[1\] is nan and must be finite"),
+        (None, "w", "weight", np.inf, r"node 'w': weight\[1, 0\] is inf and must be finite"),
+        (None, "late", "delay", -1e-3, r"node 'late': delay\[0\] is -0.001 and must be at least 0"),
+        (STEPPED, "n", "v_threshold", np.nan, r"node 'n': v_threshold\[1\] is nan"),
+        (STEPPED, "w", "weight", np.inf, r"node 'w': weight\[1, 0\] is inf"),
+        (STEPPED, "n", "tau_mem", -0.5, r"node 'n': tau_mem\[1\] is -0.5 and must be above 0"),
     ],
 )
-def test_in_time_steps_too(node, key, value, words):
-    network = spoilt(lower(graph_of(dt=DT)), node, key, value)
-    with pytest.raises(SimulationError) as error:
-        simulate(network, events(0.001), 0.05, engine=TimeStepped(dt=DT))
-    assert words in str(error.value)
-    assert error.value.problem.node == node
+def test_a_parameter_that_spoils_a_run_is_named(engine, node, key, value, words):
+    network = spoilt(lower(graph_of(dt=DT) if engine else delayed()), node, key, value)
+    run = partial(simulate, network, events(0.001), 0.05, engine=engine)
+    assert_refused(run, SimulationError, words, node=node, code="not-finite")
+    if engine is None:
+        solution = run(throw=False)
+        assert solution.result == Result.NOT_FINITE
+        assert re.search(words, solution.message)
 
 
-def test_a_number_of_an_input_that_is_none_is_named():
-    network = lower(graph_of(dt=DT))
-    time = np.full((3, 4), 0.01)
-    time[1, 2] = np.nan
-    given = Events(time=time, index=np.zeros((3, 4), int))
-    with pytest.raises(UsageError, match=r"input 'in' .* nan s \(sample 1, slot 2\)"):
-        simulate(network, given, 0.05)
-    index = np.zeros((3, 4), int)
-    index[2, 0] = 7
-    stranger = Events(time=np.full((3, 4), 0.01), index=index)
-    with pytest.raises(UsageError, match=r"channel 7 \(sample 2, slot 0\)"):
-        simulate(network, stranger, 0.05)
-    x = np.zeros((5, 3, 1))
-    x[4, 2, 0] = np.nan
-    with pytest.raises(SimulationError, match="input 'in': step 4, sample 2, channel 0 is nan"):
-        simulate(network, x, engine=TimeStepped(dt=DT))
+def with_one(array, place, value):
+    array = np.array(array)
+    array[place] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    ("inputs", "engine", "error", "words"),
+    [
+        (Events(time=with_one(np.full((3, 4), 0.01), (1, 2), np.nan), index=np.zeros((3, 4), int)),
+         None, UsageError, r"input 'in' .* nan s \(sample 1, slot 2\)"),
+        (Events(time=np.full((3, 4), 0.01), index=with_one(np.zeros((3, 4), int), (2, 0), 7)),
+         None, UsageError, r"channel 7 \(sample 2, slot 0\)"),
+        (with_one(np.zeros((5, 3, 1)), (4, 2, 0), np.nan),
+         STEPPED, SimulationError, "input 'in': step 4, sample 2, channel 0 is nan"),
+    ],
+)  # fmt: skip
+def test_a_number_of_an_input_that_is_none_is_named(inputs, engine, error, words):
+    t_end = None if engine else 0.05
+    run = partial(simulate, lower(graph_of(dt=DT)), inputs, t_end, engine=engine)
+    assert_refused(run, error, words)
 
 
 def test_training_names_the_parameter(monkeypatch):
-    real = lower
-
     def broken(graph, **options):
-        return spoilt(real(graph, **options), "2", "tau_mem", -0.25, place=0)
+        return spoilt(lower(graph, **options), "2", "tau_mem", -0.25, place=0)
 
     for module in ("jaxsnn.train.fitting", "jaxsnn.train.loop.evaluation"):
         monkeypatch.setattr(f"{module}.lower", broken)
-    with pytest.raises(SimulationError, match=r"node '2': tau_mem\[0\] is -0.25") as error:
-        fit(small_net(), DATA, **QUICK)
-    assert error.value.problem.node == "2"
-    with pytest.raises(SimulationError, match=r"node '2': tau_mem\[0\] is -0.25"):
-        evaluate(small_net(), DATA.test, bias=True)
+    for run in (
+        partial(fit, small_net(), DATA, **QUICK),
+        partial(evaluate, small_net(), DATA.test, bias=True),
+    ):
+        assert_refused(run, SimulationError, r"node '2': tau_mem\[0\] is -0.25", node="2")
 
 
 # What the framework of a file ignores.
@@ -370,30 +374,30 @@ def ignoring(case):
 @pytest.mark.parametrize("case", IGNORED)
 def test_what_the_framework_of_a_file_ignores_is_noted_by_node(case):
     graph, expected = ignoring(case), IGNORED[case][-1]
-    ignored = [each for each in check(graph, "grid").problems if each.code != "suspicious"]
-    assert list(dict.fromkeys(each.node for each in ignored)) == expected
-    assert {each.severity for each in ignored} <= {"warning"}
+    problems = check(graph, "grid").problems
+    ignored = [problem for problem in problems if problem.code != "suspicious"]
+    assert list(dict.fromkeys(problem.node for problem in ignored)) == expected
+    assert {problem.severity for problem in ignored} <= {"warning"}
     assert bool(expected) == any(
-        each.severity == "error"
-        for each in check(graph, graph.dialect.name).problems
-        if each.code != "needs-load-line"
+        problem.severity == "error" and problem.code != "needs-load-line"
+        for problem in check(graph, graph.dialect.name).problems
     )
-    x = np.ones((3, 1, 2))
-    assert simulate(graph, x, engine=TimeStepped()).notes == tuple(str(each) for each in ignored)
+    notes = simulate(graph, np.ones((3, 1, 2)), engine=TimeStepped()).notes
+    assert notes == tuple(str(problem) for problem in ignored)
 
 
 @pytest.mark.parametrize("engine", ["event", "grid"])
-def test_commands_note_what_a_framework_ignores(engine, tmp_path, capsys):
-    write(tmp_path / "net.nir", ignoring("snnTorch resets to 0"))
-    x = np.ones((6, 1, 2), np.float32)
-    np.savez(tmp_path / "x.npz", x=x)
-    y = simulate(ignoring("snnTorch resets to 0"), x, engine=TimeStepped()).output()
-    np.savez(tmp_path / "r.npz", x=x, y=np.asarray(y))
-    run = ["run", str(tmp_path / "net.nir"), "--input", str(tmp_path / "x.npz"), "--engine", engine]
-    verify = ["verify", str(tmp_path / "net.nir"), "--recording", str(tmp_path / "r.npz")]
-    for command in ([*run, "-o", str(tmp_path / "y.npz")], verify):
-        assert main([*command, "--json"]) == 0
-        notes = json.loads(capsys.readouterr().out)["notes"]
-        assert len([note for note in notes if "'n'" in note and "v_reset = -0.5" in note]) == 1
-        assert main([*command, *(["--force"] if command is not verify else [])]) == 0
-        assert "v_reset = -0.5" in capsys.readouterr().err
+def test_commands_note_what_a_framework_ignores(engine, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    graph, x = ignoring("snnTorch resets to 0"), np.ones((6, 1, 2), np.float32)
+    write("net.nir", graph)
+    y = simulate(graph, x, engine=TimeStepped()).output()
+    np.savez("r.npz", x=x, y=np.asarray(y))
+    np.savez("x.npz", x=x)
+    for line in (
+        f"run net.nir --input x.npz --engine {engine} -o y.npz --force",
+        "verify net.nir --recording r.npz",
+    ):
+        content, _ = run_cli_json(capsys, *line.split())
+        assert sum("'n'" in note and "v_reset = -0.5" in note for note in content["notes"]) == 1
+        assert "v_reset = -0.5" in run_cli(capsys, *line.split())[1]

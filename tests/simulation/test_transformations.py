@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from importlib.util import find_spec
 
 import jax
@@ -16,6 +17,8 @@ from jax import export
 from jaxsnn import EventDriven, Events, TimeStepped, lower, simulate
 from jaxsnn.errors import UsageError
 from jaxsnn.network.results import Result
+from jaxsnn.nir import build
+from tests.helpers.refusals import assert_refused
 from tests.helpers.transformed import (
     CASES,
     CHANNELS,
@@ -66,22 +69,22 @@ def on_two_devices(child):
 def alone(child):
     """Of each case the value and the gradient of `jax.jit`: made when first asked for."""
     del child  # which has begun
-    found = {}
+    outcomes = {}
 
     def of(name):
-        if name not in found:
+        if name not in outcomes:
             make, function = (CASES | {"line": (lambda: weights_of(line()), of_line)})[name]
-            found[name] = numbers(jax.jit(with_gradient(function))(make(), *given()))
-            assert any(np.any(row) for row in found[name][1:])
-        return found[name]
+            outcomes[name] = numbers(jax.jit(with_gradient(function))(make(), *given()))
+            assert any(np.any(row) for row in outcomes[name][1:])
+        return outcomes[name]
 
     return of
 
 
-def assert_alike(found, wanted):
+def assert_alike(rows, expected):
     """Up to the order of sums."""
-    assert len(found) == len(wanted)
-    for ours, theirs in zip(found, wanted, strict=True):
+    assert len(rows) == len(expected)
+    for ours, theirs in zip(rows, expected, strict=True):
         scale = np.abs(theirs).max(initial=0)
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5 * scale + 1e-9)
 
@@ -101,17 +104,19 @@ def test_counts_of_several_runs_have_the_gradients_of_each():
     time, index = given()
 
     def counted(weights, outside):
-        def one(factor):
+        def run(factor):
             network = with_weights(line(), {"1": factor * weights})
             events, engine = Events(time=time, index=index), EventDriven(max_spikes=8)
             solution = simulate(network, events, T_END, engine=engine, throw=False)
             return solution if outside else solution.count("2")
 
-        found = jax.vmap(one)(jnp.array([1.0, 1.1]))
-        return jnp.sum(found.count("2") if outside else found)
+        counts = jax.vmap(run)(jnp.array([1.0, 1.1]))
+        return jnp.sum(counts.count("2") if outside else counts)
 
     gradient = jax.jit(jax.grad(counted), static_argnums=1)
-    inside, outside = (gradient(weights_of(line())["1"], own) for own in (False, True))
+    inside, outside = (
+        gradient(weights_of(line())["1"], from_outside) for from_outside in (False, True)
+    )
     assert inside.any()
     np.testing.assert_allclose(outside, inside, rtol=1e-6)
 
@@ -139,14 +144,14 @@ def test_scan_and_checkpoint(alone):
         return jax.lax.scan(step, 0.0, (time, index))[0] / 2
 
     value, (by_weights, by_time) = jax.jit(with_gradient(mean))(weights, *parts)
-    found = value, (by_weights, by_time.reshape(time.shape))
-    assert_alike(numbers(found), alone("line"))
+    outcome = value, (by_weights, by_time.reshape(time.shape))
+    assert_alike(numbers(outcome), alone("line"))
 
 
 def test_debug_nans(alone):
     with jax.debug_nans(True):
-        found = jax.jit(with_gradient(of_line))(weights_of(line()), *given())
-    assert_alike(numbers(found), alone("line"))
+        outcome = jax.jit(with_gradient(of_line))(weights_of(line()), *given())
+    assert_alike(numbers(outcome), alone("line"))
 
 
 @pytest.mark.parametrize(
@@ -156,8 +161,8 @@ def test_rules_of_promotion_are_the_program_s_own(name, types, alone):
     """What the engines and their rules of derivatives compute is not bound by them."""
     make, function = (CASES | {"line": (lambda: weights_of(line()), of_line_by_xla)})[name]
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion(types):
-        found = with_gradient(jax.jit(function))(make(), *given())
-    assert_alike(numbers(found), alone(name))
+        outcome = with_gradient(jax.jit(function))(make(), *given())
+    assert_alike(numbers(outcome), alone(name))
 
 
 def shapes_of(tree):
@@ -194,8 +199,8 @@ def test_export_with_a_symbolic_batch(alone, name):
     leaves, tree = jax.tree.flatten(parameters)
 
     def flat(leaves, time, index):
-        found = with_gradient(function)(jax.tree.unflatten(tree, leaves), time, index)
-        return jax.tree.leaves(found)
+        outcome = with_gradient(function)(jax.tree.unflatten(tree, leaves), time, index)
+        return jax.tree.leaves(outcome)
 
     exported = shipped(export.export(jax.jit(flat))(shapes_of(leaves), time, index))
     assert_alike(numbers(exported.call(leaves, *given())), alone(name))
@@ -221,15 +226,15 @@ def test_the_page_runs():
 # ---- on two devices
 
 
-@pytest.mark.parametrize("how", WITH_DEVICES)
+@pytest.mark.parametrize("layout", WITH_DEVICES)
 @pytest.mark.parametrize("name", CASES)
-def test_two_devices_give_the_result_of_one(on_two_devices, alone, how, name):
-    assert_alike(on_two_devices[f"{how} {name}"], alone(name))
+def test_two_devices_give_the_result_of_one(on_two_devices, alone, layout, name):
+    assert_alike(on_two_devices[f"{layout} {name}"], alone(name))
 
 
-@pytest.mark.parametrize("how", ["pmap", "auto"])
-def test_two_devices_without_types_give_the_result_of_one(on_two_devices, alone, how):
-    assert_alike(on_two_devices[f"{how} line"], alone("line"))
+@pytest.mark.parametrize("layout", ["pmap", "auto"])
+def test_two_devices_without_types_give_the_result_of_one(on_two_devices, alone, layout):
+    assert_alike(on_two_devices[f"{layout} line"], alone("line"))
 
 
 # ---- 64 bits
@@ -239,47 +244,39 @@ def test_two_devices_without_types_give_the_result_of_one(on_two_devices, alone,
 def test_a_network_of_64_bits_is_refused_where_jax_computes_with_32(engine):
     with jax.enable_x64(True):
         network = boxes()
-    time, index = given()
     message = (
         "node '1': weight is float64, and JAX computes in float32: call "
         r'jax.config.update\("jax_enable_x64", True\) at the start, or lower the network with '
         'dtype="float32"'
     )
-    with pytest.raises(UsageError, match=message):
-        simulate(network, Events(time=time, index=index), T_END, engine=engine)
+    assert_refused(lambda: simulated(network, engine=engine), UsageError, message)
 
 
 @pytest.mark.parametrize("look", ["first_spike", "count", "events", "maximum"])
 def test_a_solution_of_64_bits_is_refused_where_jax_computes_with_32(look):
     with jax.enable_x64(True):
         solution = simulate(lower(line_graph()), Events(time=[[0.01]], index=[[0]]), T_END)
-    name = next(iter(solution.spikes))
+    read = partial(getattr(solution, look), next(iter(solution.spikes)))
     message = "this solution is float64, and JAX computes in float32: call .* jax.enable_x64"
-    with pytest.raises(UsageError, match=message):
-        getattr(solution, look)(name)
+    assert_refused(read, UsageError, message)
     with jax.enable_x64(True):
-        found = jax.tree.leaves(getattr(solution, look)(name))
-    assert found[0].dtype == np.float64
+        assert jax.tree.leaves(read())[0].dtype == np.float64
 
 
 def test_float64_is_refused_by_lower_where_jax_computes_with_32():
-    from jaxsnn.nir import build
-
     graph = build.sequential(build.input(CHANNELS), build.li(tau="10ms"))
-    with pytest.raises(UsageError, match="dtype is float64, and JAX computes in float32: call"):
-        lower(graph, dtype="float64")
+    message = "dtype is float64, and JAX computes in float32: call"
+    assert_refused(lambda: lower(graph, dtype="float64"), UsageError, message)
     with jax.enable_x64(True):
         assert lower(graph, dtype="float64").dtype == np.float64
     assert lower(graph, dtype=float).dtype == np.float32
 
 
 def test_numpy_arrays_of_64_bits_are_taken_over(recwarn):
-    network, (time, index) = boxes(), given()
-    wide = jax.tree.map(lambda array: np.asarray(array, float), network)
+    wide = jax.tree.map(lambda array: np.asarray(array, float), boxes())
     assert wide.dtype == np.float32
-    found = simulate(wide, Events(time=time, index=index), T_END, throw=False)
-    assert found.spikes["2"].time.dtype == np.float32
-    assert not [str(each.message) for each in recwarn]
+    assert simulated(wide).spikes["2"].time.dtype == np.float32
+    assert not [str(warning.message) for warning in recwarn]
 
 
 # ---- what is traced has no numbers, and still no meaning of its own
@@ -317,8 +314,9 @@ def test_channels_that_are_none_are_seen_in_traced_code(channel):
     ],
 )
 def test_what_is_traced_is_refused_by_its_shape_and_type(name, value, message):
-    with pytest.raises(UsageError, match=message):
-        jax.jit(lambda value: simulated(**{name: value}).result)(value)
+    assert_refused(
+        lambda: jax.jit(lambda value: simulated(**{name: value}).result)(value), UsageError, message
+    )
 
 
 OTHER_NUMBERS = {
@@ -332,41 +330,43 @@ OTHER_NUMBERS = {
 }
 
 
-@pytest.mark.parametrize("name", OTHER_NUMBERS)
+@pytest.mark.parametrize(("change", "message"), OTHER_NUMBERS.values(), ids=OTHER_NUMBERS)
 @pytest.mark.parametrize("engine", [None, TimeStepped(dt=1e-3)])
-def test_parameters_of_other_types_and_shapes_are_refused(name, engine):
-    changed, message = OTHER_NUMBERS[name]
-    with pytest.raises(UsageError, match=message):
-        simulated(jax.tree.map(changed, line()), engine=engine)
+def test_parameters_of_other_types_and_shapes_are_refused(change, message, engine):
+    network = jax.tree.map(change, line())
+    assert_refused(lambda: simulated(network, engine=engine), UsageError, message)
+
+
+def spike_times(network, backend):
+    return simulated(network, engine=EventDriven(backend=backend)).spikes["2"].time
 
 
 @pytest.mark.parametrize("kind", ["bfloat16", "float16", "int32"])
 @pytest.mark.parametrize("backend", ["auto", "xla"])
 def test_weights_of_another_type_do_what_they_do_as_float32(kind, backend):
-    weight, engine = line().parameters["1"]["weight"].astype(kind), EventDriven(backend=backend)
-    found, expected = (
-        simulated(with_weights(line(), {"1": own}), engine=engine).spikes["2"].time
-        for own in (weight, weight.astype("float32"))
+    weight = line().parameters["1"]["weight"].astype(kind)
+    times, expected = (
+        spike_times(with_weights(line(), {"1": array}), backend)
+        for array in (weight, weight.astype("float32"))
     )
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, expected)
+    assert times.dtype == np.float32
+    np.testing.assert_array_equal(times, expected)
 
 
 @pytest.mark.parametrize("backend", ["auto", "xla"])
 def test_a_network_of_two_types_is_simulated_in_the_wider_one(backend, x64):
-    network, engine = lower(line_graph()), EventDriven(backend=backend)
-    short = {"1": network.parameters["1"]["weight"].astype("float32")}
-    mixed, wide = with_weights(network, short), {"1": short["1"].astype("float64")}
-    found, expected = (
-        simulated(own, engine=engine).spikes["2"].time
-        for own in (mixed, with_weights(network, wide))
+    network = lower(line_graph())
+    weight = network.parameters["1"]["weight"].astype("float32")
+    mixed, wide = (
+        with_weights(network, {"1": array}) for array in (weight, weight.astype("float64"))
     )
-    assert mixed.dtype == found.dtype == np.float64
-    np.testing.assert_array_equal(found, expected)
-    whole = {key: np.ones(3, int) for key in network.parameters["2"]}
+    times = spike_times(mixed, backend)
+    assert mixed.dtype == times.dtype == np.float64
+    np.testing.assert_array_equal(times, spike_times(wide, backend))
+    integers = {key: np.ones(3, int) for key in network.parameters["2"]}
+    parameters = {**network.parameters, "2": integers}
     message = r"node '2': \w+ is int64, and parameters of neurons are float32 or float64"
-    with pytest.raises(UsageError, match=message):
-        network.with_parameters({**network.parameters, "2": whole})
+    assert_refused(lambda: network.with_parameters(parameters), UsageError, message)
 
 
 # ---- slopes of V at spikes have no derivative
@@ -374,10 +374,10 @@ def test_a_network_of_two_types_is_simulated_in_the_wider_one(backend, x64):
 
 def of_slopes(weights, time, index, forward_mode=False, scale=1.0):
     engine = EventDriven(max_spikes=4, forward_mode=forward_mode)
-    network = with_weights(line(), weights)
-    found = simulate(network, Events(time=time, index=index), T_END, engine=engine, throw=False)
-    own = found.spikes["2"]
-    return scale * jnp.sum(jnp.where(jnp.isfinite(own.time), own.slope, 0.0)) + found.result
+    network, trains = with_weights(line(), weights), Events(time=time, index=index)
+    solution = simulate(network, trains, T_END, engine=engine, throw=False)
+    time, slope = solution.spikes["2"].time, solution.spikes["2"].slope
+    return scale * jnp.sum(jnp.where(jnp.isfinite(time), slope, 0.0)) + solution.result
 
 
 def test_a_gradient_by_slopes_is_not_zero_but_nan():
@@ -405,33 +405,44 @@ def test_slopes_that_a_loop_hands_on_change_no_gradient(alone):
     assert_alike(numbers(with_gradient(mean)(weights, time, index)), alone("line"))
 
 
-def test_a_solution_of_several_runs_is_looked_at_one_by_one():
+@pytest.mark.parametrize(
+    ("engine", "shown", "looks", "rtol"),
+    [
+        # XLA rounds the last digits of float32 otherwise inside vmap
+        (None, "EventSolution(2; of several runs, (2,))", ("message", "events", "maximum"), 1e-6),
+        (TimeStepped(dt=1e-3), "SteppedSolution(output; of several runs, (2,))", ("message", "events"), 0),
+    ],
+)  # fmt: skip
+def test_a_solution_of_several_runs_is_looked_at_one_by_one(engine, shown, looks, rtol):
     several = jax.tree.map(lambda x: jnp.stack([x, 1.1 * x]), line())
-    found = jax.vmap(simulated)(several)
-    assert repr(found) == "EventSolution(2; of several runs, (2,))"
-    message = r"of several runs, \(2,\), combined by jax.vmap: look at it inside"
-    for look in (lambda: found.message, lambda: found.events("2"), lambda: found.maximum("2")):
-        with pytest.raises(UsageError, match=message):
-            look()
-    first = jax.tree.map(lambda x: x[0], found)
+    solution = jax.vmap(lambda network: simulated(network, engine=engine))(several)
+    assert repr(solution) == shown
+    readers = {
+        "message": lambda: solution.message,
+        "events": lambda: solution.events("2"),
+        "maximum": lambda: solution.maximum("2"),
+    }
+    message = r"of several runs, \(2,\), which jax.vmap has put together: look at it inside"
+    for look in looks:
+        assert_refused(readers[look], UsageError, message)
+    first, alone = jax.tree.map(lambda x: x[0], solution), simulated(engine=engine)
     assert first.message == "success"
-    # XLA rounds the last digits of float32 otherwise inside vmap
-    np.testing.assert_allclose(first.events("2").time, simulated().events("2").time, rtol=1e-6)
+    np.testing.assert_allclose(first.events("2").time, alone.events("2").time, rtol=rtol)
 
 
-STEPPED = {
-    "count": lambda found: found.count("2"),
-    "counts": lambda found: found.counts["2"],
-    "first_spike": lambda found: found.first_spike("2"),
-    "spike_sum": lambda found: found.spike_sum("2", 5e-3),
-    "maximum": lambda found: found.maximum("2"),
-    "integral": lambda found: found.integral("2", 5e-3),
+#: What is read of a solution, with the shape that it has of one run.
+READERS = {
+    "count": lambda solution: solution.count("2"),
+    "counts": lambda solution: solution.counts["2"],
+    "first_spike": lambda solution: solution.first_spike("2"),
+    "spike_sum": lambda solution: solution.spike_sum("2", 5e-3),
+    "maximum": lambda solution: solution.maximum("2"),
+    "integral": lambda solution: solution.integral("2", 5e-3),
 }
 
 
-@pytest.mark.parametrize("look", STEPPED.values(), ids=STEPPED)
 @pytest.mark.parametrize("runs", [(2,), (2, 3)], ids=["runs", "grid"])
-def test_steps_of_several_runs_are_looked_at_as_each(look, runs):
+def test_steps_of_several_runs_are_looked_at_as_each(runs):
     """Time is not their first axis."""
 
     def run(factor):
@@ -439,25 +450,17 @@ def test_steps_of_several_runs_are_looked_at_as_each(look, runs):
         engine = TimeStepped(dt=1e-3, record=True)
         return simulated(with_weights(line(), {"1": weight}), engine=engine)
 
+    def read(solution):
+        return {name: reader(solution) for name, reader in READERS.items()}
+
     def of_each(function):
         for _ in runs:
             function = jax.vmap(function)
         return function
 
     factors = jnp.linspace(1, 3, int(np.prod(runs))).reshape(runs)
-    expected = of_each(lambda factor: look(run(factor)))(factors)
-    assert expected.shape == (*runs, SAMPLES, 3)
-    np.testing.assert_array_equal(look(of_each(run)(factors)), expected)
-
-
-def test_steps_of_several_runs_are_refused_where_one_is_meant():
-    several = jax.tree.map(lambda x: jnp.stack([x, 1.1 * x]), line())
-    found = jax.vmap(lambda network: simulated(network, engine=TimeStepped(dt=1e-3)))(several)
-    assert repr(found) == "SteppedSolution(output; of several runs, (2,))"
-    message = r"of several runs, \(2,\), combined by jax.vmap: look at it inside"
-    for look in (lambda: found.message, lambda: found.events("2")):
-        with pytest.raises(UsageError, match=message):
-            look()
-    first = jax.tree.map(lambda x: x[0], found)
-    alone = simulated(engine=TimeStepped(dt=1e-3))
-    np.testing.assert_array_equal(first.events("2").time, alone.events("2").time)
+    expected = of_each(lambda factor: read(run(factor)))(factors)
+    values = read(of_each(run)(factors))
+    for name in READERS:
+        assert expected[name].shape == (*runs, SAMPLES, 3)
+        np.testing.assert_array_equal(values[name], expected[name], err_msg=name)

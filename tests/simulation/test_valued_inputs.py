@@ -1,6 +1,6 @@
 """Inputs with values, from files, through commands, in both engines."""
 
-import json
+from functools import partial
 
 import nir
 import numpy as np
@@ -14,133 +14,134 @@ from jaxsnn.network.valued_inputs import Currents, GradedEvents
 from jaxsnn.nir import build
 from jaxsnn.nir.io.recorded_data import event_data, graph_data, gridded_data, write_data
 from jaxsnn.simulation.network_arrays import network_inputs
-from tests.helpers.command_line import call
+from tests.helpers.command_line import run_cli, run_cli_json
+from tests.helpers.refusals import assert_refused
 from tests.oracles import nir_paper_lif
 
 DT, STEPS = 1e-4, 60
 TOLD = ("--dialect", "snntorch", "--reset", "zero", "--reset-delay", "false")
 
 
-def snntorch_net(path):
+RESET = {"reset": "zero", "reset_delay": False}
+
+
+def network_of_snntorch(**options):
     """Leaky neurons as snnTorch writes them: tau = dt / (1 - beta), r = tau / dt."""
     tau = 2e-3
     rng = np.random.default_rng(0)
     neurons = build.lif(tau=tau, r=tau / DT, v_threshold=1.0)
     first, second = rng.uniform(0, 0.08, (6, 3)), rng.uniform(0, 0.5, (2, 6))
-    graph = build.sequential(
-        *(build.input(3), build.linear(weight=first), neurons),
-        *(build.linear(weight=second), neurons),
-        dialect="snntorch",
-    )
-    jaxsnn.write(path, graph)
-    return path
+    layers = build.linear(weight=first), neurons, build.linear(weight=second), neurons
+    return build.sequential(build.input(3), *layers, dialect="snntorch", **options)
 
 
 @pytest.fixture
 def net(tmp_path):
-    return snntorch_net(tmp_path / "net.nir")
+    jaxsnn.write(tmp_path / "net.nir", network_of_snntorch())
+    return tmp_path / "net.nir"
 
 
 @pytest.fixture
 def run(net, tmp_path, capsys):
-    """Runs a command on arrays: exit code, stderr, and what it wrote."""
+    """Runs `jaxsnn run` on arrays, or a file: what it wrote, and stderr."""
 
-    def run(*options, command="run", file=None, **arrays):
+    def run(*options, code=0, file=None, **arrays):
         np.savez(tmp_path / "in.npz", **arrays)
-        given = file or tmp_path / "in.npz"
-        out = ["-o", tmp_path / "out.npz", "--force"] if command == "run" else ["--json"]
-        code, found, err = call(capsys, command, net, *TOLD, "--input", given, *out, *options)
-        written = dict(np.load(tmp_path / "out.npz")) if command == "run" and code == 0 else found
-        return code, err, written if command == "run" else json.loads(written)
+        files = ["--input", file or tmp_path / "in.npz", "-o", tmp_path / "out.npz", "--force"]
+        _, err = run_cli(capsys, "run", net, *TOLD, *files, *options, code=code)
+        return dict(np.load(tmp_path / "out.npz")) if code == 0 else None, err
 
     return run
 
 
 IMAGE = np.array([[0.9, 0.25, 0.5], [0.1, 0.75, 1.0]])
+IMAGES = np.tile(IMAGE, (STEPS, 1, 1))
 
 
-def test_static_images_are_currents(run, net):
+def test_static_images_are_currents(run):
     """As snnTorch's tutorials feed them: the same image in each step."""
-    code, err, written = run(x=np.tile(IMAGE, (STEPS, 1, 1)))
-    assert code == 0, err
-    assert "it is a current that is constant during each step; with --values graded" in err
-    graph = jaxsnn.read(net, dialect="snntorch", reset="zero", reset_delay=False)
-    solution = jaxsnn.simulate(
-        graph, Currents.constant(IMAGE), STEPS * DT, engine=jaxsnn.EventDriven(max_spikes=64)
-    )
-    wanted = np.asarray(solution.events("4").time)
-    used = written["output.time"].shape[1]
-    np.testing.assert_allclose(written["output.time"], wanted[:, :used], atol=1e-8)
-    assert np.isfinite(wanted).sum() > 5
+    written, err = run(x=IMAGES)
+    assert "it is a current that is held for each step; with --values graded" in err
+    engine, currents = jaxsnn.EventDriven(max_spikes=64), Currents.constant(IMAGE)
+    solution = jaxsnn.simulate(network_of_snntorch(**RESET), currents, STEPS * DT, engine=engine)
+    expected, times = np.asarray(solution.events("4").time), written["output.time"]
+    np.testing.assert_allclose(times, expected[:, : times.shape[1]], atol=1e-8)
+    assert np.isfinite(expected).sum() > 5
 
 
-def test_values_are_what_the_user_says(run):
-    x = np.tile(IMAGE, (STEPS, 1, 1))
-    code, err, _ = run("--values", "spikes", x=x)
-    assert code == 2
-    assert "--values current or --values graded" in err
-    assert "held for each step" not in run("--values", "current", x=x)[1]
-    code, err, _ = run("--values", "graded", x=x)
-    assert code == 0
-    assert "held for each step" not in err
-    assert "did you mean" in run("--values", "curent", x=x)[1]
+@pytest.mark.parametrize(
+    ("kind", "code", "message"),
+    [
+        ("spikes", 2, "--values current or --values graded"),
+        ("curent", 2, "did you mean"),
+        ("current", 0, None),
+        ("graded", 0, None),
+    ],
+)
+def test_values_are_what_the_user_says(kind, code, message, run):
+    _, err = run("--values", kind, code=code, x=IMAGES)
+    if code:
+        assert message in err
+    else:
+        assert "held for each step" not in err
 
 
 def test_boxes_of_graded_spikes_next_to_each_other_are_the_current(run):
-    x = np.tile(IMAGE, (STEPS, 1, 1))
-    held, graded = (run("--values", kind, x=x)[2] for kind in ("current", "graded"))
+    held, graded = (run("--values", kind, x=IMAGES)[0] for kind in ("current", "graded"))
     np.testing.assert_allclose(held["output.time"], graded["output.time"], atol=2e-7)
 
 
-def test_fidelity_of_static_images(run):
-    code, err, found = run(command="fidelity", x=np.tile(IMAGE, (STEPS, 1, 1)))
-    assert code == 0, err
-    for population in found["populations"].values():
+def test_fidelity_of_static_images(net, tmp_path, capsys):
+    np.savez(tmp_path / "in.npz", x=IMAGES)
+    content, _ = run_cli_json(capsys, "fidelity", net, *TOLD, "--input", tmp_path / "in.npz")
+    for population in content["populations"].values():
         assert population["grid"] >= 8
         assert population["count_cosine"] > 0.95
         assert 0.8 < population["rate_ratio"] < 1.25
 
 
-def test_events_with_values_from_an_npz_file_and_from_nir_data_are_the_same(run, tmp_path, net):
+def test_events_with_values_from_an_npz_file_and_from_nir_data_are_the_same(run, tmp_path):
     time, index = np.array([[1e-4, 5e-4, 9e-4, 20e-4]]), np.array([[0, 2, 1, 2]])
     value = np.array([[9.0, 14.5, 7.0, 11.0]])
-    code, err, npz = run("--t-end", "5ms", time=time, index=index, value=value)
-    assert code == 0, err
+    npz, _ = run("--t-end", "5ms", time=time, index=index, value=value)
     data = event_data(Events(time=time, index=index), 3, 5e-3, values=value)
     write_data(tmp_path / "in.nir", graph_data({"input": {"spikes": data}}))
-    code, err, from_nir = run(file=str(tmp_path / "in.nir"))
-    assert code == 0, err
+    from_nir, _ = run(file=tmp_path / "in.nir")
     np.testing.assert_array_equal(npz["output.time"], from_nir["output.time"])
     assert np.isfinite(npz["output.time"]).any()
-    data = gridded_data(np.tile(IMAGE, (STEPS, 1, 1)), DT)
+
+
+@pytest.mark.parametrize("engine", ["event", "grid"])
+def test_currents_from_an_npz_file_and_from_nir_data_are_the_same(engine, run, tmp_path):
+    data = gridded_data(IMAGES, DT)
     write_data(tmp_path / "steps.nir", graph_data({"input": {"current": data}}))
-    for engine in ("event", "grid"):
-        x = run("--engine", engine, x=np.tile(IMAGE, (STEPS, 1, 1)))[2]
-        same = run("--engine", engine, file=str(tmp_path / "steps.nir"))[2]
-        assert x.keys() == same.keys()
-        assert all(np.array_equal(x[key], same[key]) for key in x)
+    npz, _ = run("--engine", engine, x=IMAGES)
+    from_nir, _ = run("--engine", engine, file=tmp_path / "steps.nir")
+    assert npz.keys() == from_nir.keys()
+    assert all(np.array_equal(npz[key], from_nir[key]) for key in npz)
 
 
 def test_nir_data_of_another_step_are_refused(run, tmp_path):
     data = nir.TimeGriddedData(np.ones((1, 4, 3)), 2e-3)
     write_data(tmp_path / "in.nir", graph_data({"input": {"x": data}}))
-    code, err, _ = run(file=str(tmp_path / "in.nir"))
-    assert code == 2
+    _, err = run(code=2, file=tmp_path / "in.nir")
     assert "steps of 0.002 s, the network of 0.0001 s" in err
 
 
-def test_rasters_are_spikes_and_fractions_are_not(net):
-    network = jaxsnn.lower(jaxsnn.read(net, dialect="snntorch", reset="zero", reset_delay=False))
-    ones = np.ones((5, 2, 3))
-    assert isinstance(network_inputs({"x": ones}, network, DT).events["input"], Events)
-    half = network_inputs({"x": ones / 2}, network, DT)
+def test_rasters_are_spikes_and_fractions_are_not():
+    network, ones = jaxsnn.lower(network_of_snntorch(**RESET)), np.ones((5, 2, 3))
+
+    def inputs(x, *kind):
+        return network_inputs({"x": x}, network, DT, *kind)
+
+    assert isinstance(inputs(ones).events["input"], Events)
+    half = inputs(ones / 2)
     assert isinstance(half.events["input"], Currents)
     assert half.t_end == 5 * DT
-    graded = network_inputs({"x": ones / 2}, network, DT, "graded").events["input"]
+    graded = inputs(ones / 2, "graded").events["input"]
     assert isinstance(graded, GradedEvents)
     assert (graded.value == 0.5).all()
-    with pytest.raises(UsageError, match="values is 'level'"):
-        network_inputs({"x": ones}, network, DT, "level")
+    assert_refused(lambda: inputs(ones, "level"), UsageError, "values is 'level'")
 
 
 @pytest.mark.parametrize("of_values", [False, True])
@@ -152,11 +153,10 @@ def test_the_literal_dialect_finds_nirs_own_lif_reference(tmp_path, capsys, of_v
     x = np.zeros((nir_paper_lif.STEPS, 1, 1))
     x[nir_paper_lif.INPUT_STEPS] = 1
     np.savez(tmp_path / "x.npz", x=x)
-    told = ["--dialect", "nir", "--time-unit", "s", "--spike-area", "100us"]
-    told += ["--values", "current"] if of_values else []
+    options = ["--dialect", "nir", "--time-unit", "s", "--spike-area", "100us"]
+    options += ["--values", "current"] if of_values else []
     files = ["--input", tmp_path / "x.npz", "-o", tmp_path / "out.npz"]
-    code, _, err = call(capsys, "run", tmp_path / "lif.nir", *told, *files)
-    assert code == 0, err
+    run_cli(capsys, "run", tmp_path / "lif.nir", *options, *files)
     steps = np.load(tmp_path / "out.npz")["output.time"][0] / nir_paper_lif.STEP
     np.testing.assert_allclose(steps, [460.84, 510.90, 710.92, 760.91], atol=5e-3)
 
@@ -207,18 +207,24 @@ def colours_last():
 def test_images_whose_colours_come_last_are_refused_in_training(encoder):
     """Joined into one axis they would be other channels, of the same number."""
     graph, images = colours_last()
-    with pytest.raises(
-        UsageError, match=r"has the axes \(3, 4, 4\), and the values have \(4, 4, 3\)"
-    ):
-        jaxsnn.fit(graph, (images, np.arange(10) % 2), epochs=1, encoder=encoder, progress=None)
+    assert_refused(
+        lambda: jaxsnn.fit(
+            graph, (images, np.arange(10) % 2), epochs=1, encoder=encoder, progress=None
+        ),
+        UsageError,
+        r"has the axes \(3, 4, 4\), the values have \(4, 4, 3\)",
+    )
 
 
 def test_images_whose_colours_come_last_are_refused_where_they_run():
     graph, images = colours_last()
     network = jaxsnn.lower(graph)
     x = (images[None] > 0.5).astype(float)
-    with pytest.raises(UsageError, match=r"input 'input' has the axes .*: move the axes"):
-        network_inputs({"x": x}, network, 1e-3)
+    assert_refused(
+        lambda: network_inputs({"x": x}, network, 1e-3),
+        UsageError,
+        r"input 'input' has the axes .*: move the axes",
+    )
     for axes in (np.moveaxis(x, -1, 2), np.moveaxis(x, -1, 2).reshape(1, 10, -1)):
         assert network_inputs({"x": axes}, network, 1e-3).events
     for currents in (
@@ -227,8 +233,11 @@ def test_images_whose_colours_come_last_are_refused_where_they_run():
         Currents.held(images[None], 0.01),
     ):
         for engine in (jaxsnn.EventDriven(), jaxsnn.TimeStepped()):
-            with pytest.raises(UsageError, match=r"move the axes \(numpy.moveaxis\), or join them"):
-                jaxsnn.simulate(network, currents, 0.01, engine=engine)
+            assert_refused(
+                partial(jaxsnn.simulate, network, currents, 0.01, engine=engine),
+                UsageError,
+                r"move the axes \(numpy.moveaxis\), or join them",
+            )
 
 
 @pytest.mark.parametrize(

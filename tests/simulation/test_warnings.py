@@ -52,7 +52,9 @@ def issued(call):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         call()
-    return [one for one in caught if issubclass(one.category, jaxsnn.ApproximationWarning)]
+    return [
+        warning for warning in caught if issubclass(warning.category, jaxsnn.ApproximationWarning)
+    ]
 
 
 def codes(notes):
@@ -222,7 +224,7 @@ def test_milliseconds_that_are_given_as_seconds_are_noted_where_they_are_given()
 )
 def test_time_constants_that_look_like_milliseconds(make, noted):
     assert bool(issued(make)) is noted
-    assert ("time-constant" in {one.code for one in make().warnings}) is noted
+    assert ("time-constant" in {warning.code for warning in make().warnings}) is noted
 
 
 @pytest.mark.parametrize(
