@@ -1,9 +1,9 @@
-"""Exact gradients where a reset is an assignment, and of box spikes of current-based neurons,
-against differences.
+"""Spikes and exact gradients of layers in which a reset assigns V, or spikes are boxes: against
+differences, and of simultaneous arrivals and refractory times.
 """
 
-import dataclasses
 import itertools
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,8 +19,8 @@ from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
 from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.forward.layer import LayerSpec
-from jaxsnn.event.forward.simulate_layer import simulate_layer
 from jaxsnn.network.structure import TauShape
+from tests.event.agreement import assert_trees_close, finite_times, sorted_finite
 from tests.event.differences import ENOUGH, relative_errors
 
 ROWS, ARRIVALS, SAMPLES, NEURONS, T_END = 4, 10, 2, 9, 6.0
@@ -51,26 +51,26 @@ def cases_but(*quick):
 
 
 def drawn(name, neurons=NEURONS):
-    """Weights, lanes and arrivals; a drive of its own lets V cross the threshold between arrivals
-    too.
+    """Spec, weights, lanes and arrivals; a drive of its own lets V cross the threshold between
+    arrivals too.
     """
     neuron, refractory, scale, drive = CASES[name]
     rng = np.random.default_rng(list(CASES).index(name))
-    rest = drive if isinstance(neuron, LIFBox | CubaLIFDelta) else 0.0
+    has_current = isinstance(neuron, CubaLIFDelta)
+    rest = drive if isinstance(neuron, LIFBox) or has_current else 0.0
     start = np.full(neurons, drive) if isinstance(neuron, IFBox) else np.zeros(neurons)
     tau_syn = rng.uniform(0.7, 1.1, neurons)
-    lanes = Lanes(
-        threshold=jnp.asarray(rng.uniform(0.9, 1.1, neurons) - rest),
-        v_reset=jnp.asarray(rng.uniform(-0.3, 0.0, neurons) - rest),
-        v_start=jnp.asarray(rng.uniform(-0.2, 0.2, neurons) - rest),
-        j_start=jnp.asarray(
-            start if not isinstance(neuron, CubaLIFDelta) else rng.uniform(-0.2, 0.2, neurons)
-        ),
-        tau_mem=jnp.asarray(
-            2 * tau_syn if neuron.tau_shape is TauShape.DOUBLE else rng.uniform(1.5, 2.5, neurons)
-        ),
-        tau_syn=jnp.asarray(tau_syn),
-    )
+    values = {
+        "threshold": rng.uniform(0.9, 1.1, neurons) - rest,
+        "v_reset": rng.uniform(-0.3, 0.0, neurons) - rest,
+        "v_start": rng.uniform(-0.2, 0.2, neurons) - rest,
+        "j_start": rng.uniform(-0.2, 0.2, neurons) if has_current else start,
+        "tau_mem": 2 * tau_syn,
+        "tau_syn": tau_syn,
+    }
+    if neuron.tau_shape is not TauShape.DOUBLE:
+        values["tau_mem"] = rng.uniform(1.5, 2.5, neurons)
+    lanes = Lanes(**{name: jnp.asarray(value) for name, value in values.items()})
     weight = jnp.asarray(rng.normal(0.4, 0.6, (ROWS, neurons)) * scale)
     time = jnp.asarray(rng.uniform(0, 5, (SAMPLES, ARRIVALS)))
     row = jnp.asarray(rng.integers(0, ROWS, (SAMPLES, ARRIVALS)), jnp.int32)
@@ -78,25 +78,20 @@ def drawn(name, neurons=NEURONS):
 
 
 def boxed(spec, weight, time, row):
+    """The arrivals of a layer, with the ends of boxes."""
     if not spec.neuron.width:
         return weight, time, row
-    later = jnp.concatenate([time, time + spec.neuron.width], axis=1)
-    return (
-        jnp.concatenate([weight, -weight]),
-        later,
-        jnp.concatenate([row, row + len(weight)], axis=1),
-    )
+    ends = time + spec.neuron.width, row + len(weight)
+    time, row = (jnp.concatenate(pair, axis=1) for pair in zip((time, row), ends, strict=True))
+    return jnp.concatenate([weight, -weight]), time, row
 
 
 def loss(tree, row, readout, spec, layer: Any = layer_spikes):
-    """A weighted sum of spike times, and how often everything fires."""
+    """A weighted sum of spike times; counts of spikes, and at which arrivals made them."""
     weight, lanes, time = tree
     weight, time, row = boxed(spec, weight, time, row)
     spikes = layer(spec, weight, lanes, time, row, T_END)
-    return jnp.sum(jnp.where(jnp.isfinite(spikes.time), readout * spikes.time, 0.0)), (
-        spikes.count,
-        jnp.isinf(spikes.slope),
-    )
+    return jnp.sum(readout * finite_times(spikes.time)), (spikes.count, jnp.isinf(spikes.slope))
 
 
 @pytest.mark.parametrize(
@@ -109,14 +104,11 @@ def loss(tree, row, readout, spec, layer: Any = layer_spikes):
 )
 def test_gradients_agree_with_central_differences(name, neurons):
     spec, weight, lanes, time, row = drawn(name, neurons)
-    free = dataclasses.replace(
-        spec, neuron=dataclasses.replace(spec.neuron, tau_shape=TauShape.ANY)
-    )
+    free = replace(spec, neuron=replace(spec.neuron, tau_shape=TauShape.ANY))
     readout = jnp.asarray(np.random.default_rng(5).normal(size=(SAMPLES, neurons, spec.max_spikes)))
     tree = (weight, lanes, time)
-    (_, (count, _)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=3)(
-        tree, row, readout, spec
-    )
+    both = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=3)
+    (_, (count, _)), gradient = both(tree, row, readout, spec)
     assert count.max() > 1
     errors = relative_errors(gradient, lambda *numbers: loss(*numbers, free), tree, row, readout)
     assert np.isfinite(errors).mean() > 0.9
@@ -135,17 +127,14 @@ def test_forward_mode_agrees_with_reverse_mode(name):
         def forward(tree):
             return loss(tree, row, readout, spec, layer_spikes_forward)[0]
 
-        return jax.grad(loss, has_aux=True)(tree, row, readout, spec)[0], jax.jvp(
-            forward, (tree,), (direction,)
-        )[1]
+        reverse, _ = jax.grad(loss, has_aux=True)(tree, row, readout, spec)
+        return reverse, jax.jvp(forward, (tree,), (direction,))[1]
 
-    reverse, got = both(tree, direction)
-    wanted = sum(
-        jnp.sum(a * b)
-        for a, b in zip(jax.tree.leaves(reverse), jax.tree.leaves(direction), strict=True)
-    )
-    assert abs(wanted) > 0.1
-    np.testing.assert_allclose(got, wanted, rtol=1e-9)
+    reverse, forward = both(tree, direction)
+    pairs = zip(*map(jax.tree.leaves, (reverse, direction)), strict=True)
+    along = sum(jnp.vdot(*pair) for pair in pairs)
+    assert abs(along) > 0.1
+    np.testing.assert_allclose(forward, along, rtol=1e-9)
 
 
 @pytest.mark.slow
@@ -155,29 +144,23 @@ def test_jumps_are_counted_and_have_no_gradient_but_their_arrivals():
     arrival's time.
     """
     spec, weight, lanes, time, row = drawn("LIF delta")
-    lanes = Lanes(
-        **{**vars(lanes), "threshold": jnp.full(NEURONS, 1.0), "v_reset": jnp.zeros(NEURONS)}
-    )
-    lanes = Lanes(**{**vars(lanes), "v_start": jnp.zeros(NEURONS)})
-    weight = 3 * abs(weight)
+    zero = jnp.zeros(NEURONS)
+    lanes = replace(lanes, threshold=zero + 1.0, v_reset=zero, v_start=zero)
 
     def total(weight, lanes, time):
         spikes = layer_spikes(spec, weight, lanes, time, row, T_END)
-        return jnp.sum(jnp.where(jnp.isfinite(spikes.time), spikes.time, 0.0)), spikes
+        return jnp.sum(finite_times(spikes.time)), spikes
 
-    (_, spikes), gradient = jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)(
-        weight, lanes, time
-    )
+    gradient, spikes = jax.grad(total, (0, 1, 2), has_aux=True)(3 * abs(weight), lanes, time)
     fired = np.isfinite(spikes.time)
     assert fired.sum() > 20
     assert np.isinf(spikes.slope[fired]).all()
     for sample in range(SAMPLES):
         times = np.asarray(spikes.time[sample])
         assert np.isin(times[np.isfinite(times)], time[sample]).all()
-        for slot, arrival in enumerate(np.asarray(time[sample])):
-            assert gradient[2][sample, slot] == (times == arrival).sum()
-    assert not np.any(gradient[0])
-    assert not any(map(np.any, jax.tree.leaves(gradient[1])))
+        counts = [(times == arrival).sum() for arrival in np.asarray(time[sample])]
+        np.testing.assert_array_equal(gradient[2][sample], counts)
+    assert not any(map(np.any, jax.tree.leaves(gradient[:2])))
 
 
 @pytest.mark.slow
@@ -186,132 +169,102 @@ def test_a_jump_width_is_the_gradient_of_a_ramp():
     """The surrogate is the exact gradient of box spikes where V comes to the threshold at the end
     of a short box.
     """
-    width = 1e-4
-    weight = jnp.asarray([[0.7] * NEURONS])
-    lanes = drawn("LIF delta")[2]
-    lanes = Lanes(
-        **{
-            **vars(lanes),
-            **{name: jnp.zeros(NEURONS) for name in ("v_reset", "v_start", "j_start")},
-        }
-    )
+    width, zero, weight = 1e-4, jnp.zeros(NEURONS), jnp.asarray([[0.7] * NEURONS])
+    lanes = replace(drawn("LIF delta")[2], v_reset=zero, v_start=zero, j_start=zero)
     time, row = jnp.asarray([[0.5, 0.9]]), jnp.zeros((1, 2), jnp.int32)
     highest = 0.7 * (1 + jnp.exp(-(time[0, 1] - time[0, 0]) / lanes.tau_mem))
-    lanes = Lanes(**{**vars(lanes), "threshold": (1 - 1e-3) * highest})
-    spec = LayerSpec(neuron=LIFDelta(), max_spikes=2, jump_width=width)
+    ramp = LayerSpec(neuron=LIFDelta(), max_spikes=2, jump_width=width)
     box = LayerSpec(neuron=LIFBox(width=width), max_spikes=2)
 
     def first(weight, threshold, spec):
-        own = Lanes(**{**vars(lanes), "threshold": threshold})
-        given = (
-            boxed(box, weight * lanes.tau_mem / width, time, row)
-            if spec is box
-            else (weight, time, row)
-        )
-        return jnp.sum(layer_spikes(spec, given[0], own, given[1], given[2], 3.0).time[..., 0])
+        moved = replace(lanes, threshold=threshold)
+        scaled = weight * lanes.tau_mem / width if spec is box else weight
+        weight, times, rows = boxed(spec, scaled, time, row)
+        return jnp.sum(layer_spikes(spec, weight, moved, times, rows, 3.0).time[..., 0])
 
-    for argument in (0, 1):
-        surrogate, exact = (
-            jax.grad(first, argnums=argument)(weight, lanes.threshold, each) for each in (spec, box)
-        )
-        assert np.all(surrogate != 0)
-        np.testing.assert_allclose(surrogate, exact, rtol=5e-3)
+    gradient = partial(jax.grad(first, (0, 1)), weight, (1 - 1e-3) * highest)
+    surrogate = gradient(ramp)
+    assert all(np.all(leaf != 0) for leaf in surrogate)
+    assert_trees_close(surrogate, gradient(box), rtol=5e-3)
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4)))[::8])
 def test_arrivals_at_one_time_act_together(order):
     """0.6 + 0.6 - 0.3 + 1.1: whatever the order, one spike, and V begins anew."""
-    lanes = one_neuron()
     weight = jnp.asarray([[0.6], [0.6], [-0.3], [1.1]])
     spec = LayerSpec(neuron=LIFDelta(), max_spikes=4)
-    time = jnp.asarray([[1.0, 1.0, 1.0, 1.0, 1.5]])
-    row = jnp.asarray([[*order, 0]], jnp.int32)
+    time, row = jnp.asarray([[1.0, 1.0, 1.0, 1.0, 1.5]]), jnp.asarray([[*order, 0]], jnp.int32)
 
-    def spikes(time):
-        return spikes_of(spec, weight, lanes, time, row, 4.0)
+    def times(time):
+        return spikes_of(spec, weight, one_neuron(), time, row, 4.0).time[0, 0]
 
-    np.testing.assert_array_equal(spikes(time).time[0, 0, :2], [1.0, np.inf])
+    np.testing.assert_array_equal(times(time)[:2], [1.0, np.inf])
     # the spike comes when they come
-    by_time = jax.grad(lambda time: spikes(time).time[0, 0, 0])(time)
+    by_time = jax.grad(lambda time: times(time)[0])(time)
     assert by_time.sum() == 1
     assert by_time[0, 4] == 0
 
 
+def spikes_at(neuron, times, weights, t_end=4.0, **rules):
+    """Finite spike times of one neuron for arrivals of some weights."""
+    spec = LayerSpec(**{"neuron": neuron, "max_spikes": 8} | rules)
+    weight, row = jnp.asarray(weights)[:, None], jnp.arange(len(times), dtype=jnp.int32)
+    spikes = spikes_of(spec, weight, one_neuron(), jnp.asarray([times]), row, t_end)
+    finite = sorted_finite(spikes.time)
+    assert len(finite) == spikes.count[0, 0]
+    return finite.tolist()
+
+
+@pytest.mark.parametrize("at_equality", [False, True])
 @pytest.mark.parametrize(("weight", "fires"), [(1.0, False), (1.0 + 1e-12, True)])
 @pytest.mark.parametrize("neuron", [LIFDelta, IFDelta])
-def test_v_that_jumps_onto_its_threshold_fires_as_the_dialect_says(neuron, weight, fires):
-    time, row = jnp.asarray([[1.0]]), jnp.zeros((1, 1), jnp.int32)
-    for at_equality in (False, True):
-        spec = LayerSpec(neuron=neuron(fires_at_equality=at_equality), max_spikes=2)
-        lanes = one_neuron()
-        found = spikes_of(spec, jnp.full((1, 1), weight), lanes, time, row, 4.0)
-        assert int(found.count[0, 0]) == (fires or at_equality)
+def test_v_that_jumps_onto_its_threshold_fires_as_the_dialect_says(
+    neuron, weight, fires, at_equality
+):
+    times = spikes_at(neuron(fires_at_equality=at_equality), [1.0], [weight])
+    assert len(times) == (fires or at_equality)
 
 
+@pytest.mark.parametrize(("excess", "expected"), [(-1e-9, [0.5, 0.5]), (1e-9, [0.5, 0.5, 0.75])])
 @pytest.mark.parametrize("neuron", [LIFDelta, IFDelta])
-def test_an_overshoot_stays_where_a_spike_subtracts(neuron):
+def test_an_overshoot_stays_where_a_spike_subtracts(neuron, excess, expected):
     """2.7 over a threshold of 1: two spikes at once, and V goes on from 0.7."""
-    model = neuron(reset_kind="subtract")
-    spec = LayerSpec(neuron=model, max_spikes=8)
-    lanes = one_neuron()
-    time, row = jnp.asarray([[0.5, 0.75]]), jnp.asarray([[0, 1]], jnp.int32)
-    left = 0.7 * (np.exp(-0.25 / 2.0) if neuron is LIFDelta else 1.0)
-    for second, count in ((1.0 - left - 1e-9, 2), (1.0 - left + 1e-9, 3)):
-        weight = jnp.asarray([[2.7], [second]])
-        found = spikes_of(spec, weight, lanes, time, row, 4.0)
-        times = [0.5, 0.5, 0.75][:count]
-        np.testing.assert_array_equal(found.time[0, 0, :count], times)
-        assert int(found.count[0, 0]) == count
+    remaining = 0.7 * (np.exp(-0.25 / 2.0) if neuron is LIFDelta else 1.0)
+    weights = [2.7, 1.0 - remaining + excess]
+    assert spikes_at(neuron(reset_kind="subtract"), [0.5, 0.75], weights) == expected
 
 
 def test_a_neuron_in_its_refractory_time_keeps_its_current():
     """With no refractory time it is the layer without; a long one leaves a single spike of each
     neuron.
     """
-    spec, weight, lanes, time, row = drawn("CubaLIF, refractory")
-    none, long = (
-        LayerSpec(neuron=spec.neuron, max_spikes=24, refractory=hold) for hold in (0.0, 100.0)
-    )
-    plain, tiny = (
-        simulate_layer(each, weight, lanes, time, row, T_END)[0]
-        for each in (none, LayerSpec(neuron=spec.neuron, max_spikes=24, refractory=1e-12))
+    spec, *arguments = drawn("CubaLIF, refractory")
+    plain, tiny, long, held = (
+        spikes_of(replace(spec, refractory=refractory), *arguments, T_END)
+        for refractory in (0.0, 1e-12, 100.0, 0.3)
     )
     np.testing.assert_allclose(plain.time, tiny.time, rtol=1e-9)
-    once = simulate_layer(long, weight, lanes, time, row, T_END)[0]
-    np.testing.assert_array_equal(once.count, np.minimum(plain.count, 1))
-    held = simulate_layer(spec, weight, lanes, time, row, T_END)[0]
+    np.testing.assert_array_equal(long.count, np.minimum(plain.count, 1))
     gaps = np.diff(np.asarray(held.time), axis=2)
     assert np.nanmin(gaps[np.isfinite(gaps)]) >= 0.3 - 1e-12
 
 
 def one_neuron():
     """V at rest 1 below its threshold."""
-    values = dict(zip(vars(drawn("LIF delta")[2]), (1.0, 0.0, 0.0, 0.0, 2.0, 1.0), strict=True))
-    return Lanes(**{name: jnp.full(1, value) for name, value in values.items()})
-
-
-def spike_times(neuron, times, t_end, **rules):
-    """Finite spike times of a neuron that every arrival moves by 2, twice its threshold."""
-    spec = LayerSpec(neuron=neuron, max_spikes=8, **rules)
-    row = jnp.zeros((1, len(times)), jnp.int32)
-    spikes = simulate_layer(
-        spec, jnp.full((1, 1), 2.0), one_neuron(), jnp.asarray([times]), row, t_end
-    )[0]
-    found = np.asarray(spikes.time[0, 0])
-    assert np.isfinite(found).sum() == spikes.count[0, 0]
-    return found[np.isfinite(found)].tolist()
+    zeros = dict.fromkeys(("v_reset", "v_start", "j_start"), jnp.zeros(1))
+    return Lanes(threshold=jnp.ones(1), tau_mem=2 * jnp.ones(1), tau_syn=jnp.ones(1), **zeros)
 
 
 @pytest.mark.parametrize("neuron", [LIFDelta(), IFDelta()])
-def test_what_arrives_in_the_refractory_time_is_lost_also_where_two_arrive_at_once(neuron):
-    times = [0.2, 0.5, 0.5, 0.5, 0.7, 1.3, 1.3]
-    assert spike_times(neuron, times, 3.0, refractory=1.0) == [0.2, 1.3]
+def test_arrivals_in_the_refractory_time_are_lost_also_where_two_arrive_at_once(neuron):
+    times, weights = [0.2, 0.5, 0.5, 0.5, 0.7, 1.3, 1.3], [2.0] * 7
+    assert spikes_at(neuron, times, weights, 3.0, refractory=1.0) == [0.2, 1.3]
     # without one each time has a spike, of all that arrives then
-    assert spike_times(neuron, times, 3.0) == [0.2, 0.5, 0.7, 1.3]
+    assert spikes_at(neuron, times, weights, 3.0) == [0.2, 0.5, 0.7, 1.3]
 
 
 @pytest.mark.parametrize("neuron", [LIFDelta(), IFDelta()])
 @pytest.mark.parametrize("rules", [{}, {"once": True}, {"refractory": 0.1}])
-def test_what_arrives_at_the_end_or_later_is_not_seen(neuron, rules):
-    assert spike_times(neuron, [0.2, 1.0, 1.0, 5.0, 7.0], 1.0, **rules) == [0.2]
-    assert spike_times(neuron, [1.0, 5.0], 1.0, **rules) == []
+def test_arrivals_at_the_end_or_later_are_not_seen(neuron, rules):
+    assert spikes_at(neuron, [0.2, 1.0, 1.0, 5.0, 7.0], [2.0] * 5, 1.0, **rules) == [0.2]
+    assert spikes_at(neuron, [1.0, 5.0], [2.0] * 2, 1.0, **rules) == []

@@ -22,6 +22,12 @@ from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.network.structure import TauShape
 from tests.event import recurrent_cases
+from tests.event.agreement import (
+    assert_trees_close,
+    assert_trees_equal,
+    finite_times,
+    sorted_finite,
+)
 
 ROWS, ARRIVALS, SAMPLES, T_END = 4, 10, 2, 6.0
 quickly = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -80,9 +86,23 @@ def spikes_of(spec, weight, lanes, time, row) -> LayerSpikes:
     return layer_spikes(spec, weight, lanes, time, row, T_END)
 
 
-def value_of(spikes, readout):
-    fired = jnp.isfinite(spikes.time)
-    return jnp.sum(jnp.where(fired, jnp.where(fired, spikes.time, 0.0) * readout, 0.0))
+def weights_of(shape):
+    return jnp.asarray(np.random.default_rng(5).normal(size=shape))
+
+
+def loss_of(spec, row, shape):
+    """A weighted sum of spike times as a function of (weight, lanes, time); counts, and at which spikes
+    arrivals made them.
+    """
+    readout = weights_of(shape)
+
+    def loss(tree):
+        weight, lanes, time = tree
+        spikes = spikes_of(spec, weight, lanes, time, row)
+        total = jnp.sum(finite_times(spikes.time) * readout)
+        return total, (spikes.count, jnp.isinf(spikes.slope))
+
+    return loss
 
 
 def assert_slopes_agree(function, tree, each=2):
@@ -122,14 +142,7 @@ def assert_slopes_agree(function, tree, each=2):
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_of_layers(name):
     spec, weight, lanes, time, row = drawn(name, shared=name == "current, few slots")
-    shape = (SAMPLES, weight.shape[1], spec.max_spikes)
-    readout = jnp.asarray(np.random.default_rng(5).normal(size=shape))
-
-    def loss(tree):
-        weight, lanes, time = tree
-        spikes = spikes_of(spec, weight, lanes, time, row)
-        return value_of(spikes, readout), (spikes.count, jnp.isinf(spikes.slope))
-
+    loss = loss_of(spec, row, (SAMPLES, weight.shape[1], spec.max_spikes))
     _, (count, _) = assert_slopes_agree(loss, (weight, lanes, time))
     assert count.sum() > 1.5 * count.size or spec.once
 
@@ -144,14 +157,7 @@ def test_gradients_by_a_pass_over_the_arrivals(name, in_order, monkeypatch):
     spec, weight, lanes, time, row = drawn(name, positions=3)
     if in_order:
         spec, time = replace(spec, in_order=True), jnp.sort(time, axis=1)
-    shape = (len(time), weight.shape[1], spec.max_spikes)
-    readout = jnp.asarray(np.random.default_rng(5).normal(size=shape))
-
-    def loss(tree):
-        weight, lanes, time = tree
-        spikes = spikes_of(spec, weight, lanes, time, row)
-        return value_of(spikes, readout), spikes.count
-
+    loss = loss_of(spec, row, (len(time), weight.shape[1], spec.max_spikes))
     assert_slopes_agree(loss, (weight, lanes, time))
 
 
@@ -167,12 +173,12 @@ ASSUMED = {
 @partial(jax.grad, argnums=(2, 3, 4))
 def summed(spec, by_arrivals, weight, lanes, time, row, readout):
     del by_arrivals  # which decides what is compiled
-    return value_of(spikes_of(spec, weight, lanes, time, row), readout)
+    return jnp.sum(finite_times(spikes_of(spec, weight, lanes, time, row).time) * readout)
 
 
 @pytest.mark.parametrize("by_arrivals", [False, True])
 @pytest.mark.parametrize("name", ASSUMED)
-def test_what_is_assumed_of_neurons_changes_no_gradient(name, by_arrivals, monkeypatch):
+def test_assumptions_about_time_constants_change_no_gradient(name, by_arrivals, monkeypatch):
     """Of more neurons than are taken up at once, most of which fire behind one arrival."""
     monkeypatch.setattr(layer_adjoint, "_MANY_ARRIVALS", 1 if by_arrivals else 1000)
     neuron, ratio, sizes = ASSUMED[name]
@@ -186,12 +192,12 @@ def test_what_is_assumed_of_neurons_changes_no_gradient(name, by_arrivals, monke
     time = jnp.asarray([[0.5, 2.0, 2.5, np.inf], [0.1, 3.0, 0.4, 1.0], [1.0, 0.2, 4.0, 5.0]])
     row = jnp.asarray(rng.integers(0, ROWS, time.shape), jnp.int32)
     readout = jnp.asarray(rng.normal(size=(len(time), neurons, 4)))
-    given = by_arrivals, weight, lanes, time, row, readout
+    numbers = by_arrivals, weight, lanes, time, row, readout
     specs = (LayerSpec(neuron=model, max_spikes=4) for model in (neuron, CubaLIFDelta()))
-    found = [jax.tree.leaves(summed(spec, *given)) for spec in specs]
-    for one, other in zip(*found, strict=True):
-        assert np.any(np.isfinite(other) & (np.asarray(other) != 0)) or not np.any(one)
-        np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-10)
+    assuming, expected = (jax.tree.leaves(summed(spec, *numbers)) for spec in specs)
+    for slope, plain_slope in zip(assuming, expected, strict=True):
+        assert np.any(np.isfinite(plain_slope) & (plain_slope != 0)) or not np.any(slope)
+    assert_trees_close(assuming, expected, rtol=1e-8, absolute=1e-10)
 
 
 @pytest.mark.parametrize("name", ["jumps refractory", "loop", "jumps", "refractory"])
@@ -204,8 +210,11 @@ def test_gradients_of_groups(name):
 
     def loss(numbers):
         spikes = recurrent_cases.run(spec, case, numbers, rows).spikes
-        value = sum(value_of(one, pull) for one, pull in zip(spikes, readout, strict=True))
-        return value, [one.count for one in spikes]
+        value = sum(
+            jnp.sum(finite_times(train.time) * weights)
+            for train, weights in zip(spikes, readout, strict=True)
+        )
+        return value, [train.count for train in spikes]
 
     _, counts = assert_slopes_agree(loss, numbers, each=1)
     assert sum(int(count.sum()) for count in counts) > 10
@@ -214,7 +223,7 @@ def test_gradients_of_groups(name):
 def test_recorded_spikes_have_the_gradient_of_their_own_simulation():
     spec, weight, lanes, time, row = drawn("current")
     lanes = replace(lanes, v_start=lanes.v_start.at[-1].set(0.0))
-    readout = jnp.asarray(np.random.default_rng(5).normal(size=(SAMPLES, 4, spec.max_spikes)))
+    readout = weights_of((SAMPLES, 4, spec.max_spikes))
     ours: Any = layer_spikes(spec, weight, lanes, time, row, T_END)
 
     def loss(weight, lanes, time, recorded: Any):
@@ -222,15 +231,16 @@ def test_recorded_spikes_have_the_gradient_of_their_own_simulation():
             spikes: Any = recorded_spikes(spec, weight, lanes, time, row, ours.time, ours.count)
         else:
             spikes = layer_spikes(spec, weight, lanes, time, row, T_END)
-        return value_of(spikes, readout), spikes
+        return jnp.sum(finite_times(spikes.time) * readout), spikes
 
     both = quickly(jax.grad(loss, (0, 1, 2), has_aux=True), static_argnums=3)
-    (found, again), (wanted, spikes) = (both(weight, lanes, time, flag) for flag in (True, False))
+    (gradient, again), (expected, spikes) = (
+        both(weight, lanes, time, recorded) for recorded in (True, False)
+    )
     assert ours.count.sum() > 10
     np.testing.assert_array_equal(again.time, ours.time)
     np.testing.assert_allclose(again.slope, spikes.slope, rtol=1e-9)
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-10)
+    assert_trees_close(gradient, expected, rtol=1e-8, absolute=1e-10)
 
 
 def test_gradients_of_groups_do_not_depend_on_what_comes_later():
@@ -245,30 +255,27 @@ def test_gradients_of_groups_do_not_depend_on_what_comes_later():
     @partial(jax.grad, has_aux=True)
     def both(numbers, t_end, cut, readout):
         spikes = recurrent_cases.run(spec, case, numbers, rows, t_end).spikes
-        parts = (
-            jnp.where(one.time <= cut, jnp.where(one.time <= cut, one.time, 0.0) * pull, 0.0)
-            for one, pull in zip(spikes, readout, strict=True)
+        total = sum(
+            jnp.sum(jnp.where(train.time <= cut, finite_times(train.time), 0.0) * weights)
+            for train, weights in zip(spikes, readout, strict=True)
         )
-        return sum(map(jnp.sum, parts)), [one.time for one in spikes]
+        return total, [train.time for train in spikes]
 
     end, none = recurrent_cases.T_END, [np.zeros(())] * len(case.parts)
-    _, found = both(numbers, end, end, none)
-    readout = [rng.normal(size=time.shape) for time in found]
-    times = np.sort(np.concatenate([np.ravel(time) for time in found]))
-    times = times[np.isfinite(times)]
+    _, trains = both(numbers, end, end, none)
+    readout = [rng.normal(size=time.shape) for time in trains]
+    times = sorted_finite(np.concatenate([np.ravel(time) for time in trains]))
     assert len(times) > 10
     for cut in times[3:][::3] + 1e-9:
-        one, other = (both(numbers, t_end, cut, readout)[0] for t_end in (cut, end))
-        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+        short, long = (both(numbers, t_end, cut, readout)[0] for t_end in (cut, end))
+        assert_trees_close(short, long, rtol=1e-9, absolute=1e-12)
 
 
-def test_what_is_differentiated_forwards_gives_the_same_spikes():
-    spec, *given = drawn("current, few slots")
-    both = [
-        quickly(partial(way, spec), static_argnums=4)(*given, T_END)
+def test_forward_mode_gives_the_same_spikes():
+    spec, *arguments = drawn("current, few slots")
+    expected, spikes = (
+        quickly(partial(way, spec), static_argnums=4)(*arguments, T_END)
         for way in (layer_spikes, layer_spikes_forward)
-    ]
-    for one, other in zip(*map(jax.tree.leaves, both), strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert np.isfinite(both[1].time).any()
+    )
+    assert_trees_equal(spikes, expected)
+    assert np.isfinite(spikes.time).any()

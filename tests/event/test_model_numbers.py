@@ -32,14 +32,16 @@ pytestmark = pytest.mark.usefixtures("x64")
 models = pytest.mark.parametrize("name", MODELS)
 
 
-def close(found, wanted, rtol=1e-12):
-    np.testing.assert_allclose(found, np.broadcast_to(wanted, np.shape(found)), rtol=rtol, atol=0)
+def close(actual, expected, rtol=1e-12):
+    np.testing.assert_allclose(
+        actual, np.broadcast_to(expected, np.shape(actual)), rtol=rtol, atol=0
+    )
 
 
 def parameters(seed=0):
     rng = np.random.default_rng(seed)
-    names = ("r", "w_in", "tau_mem", "tau_syn", "v_leak", "v_threshold", "v_reset")
-    p = {name: jnp.asarray(rng.uniform(0.4, 1.6, NEURONS)) for name in names}
+    keys = ("r", "w_in", "tau_mem", "tau_syn", "v_leak", "v_threshold", "v_reset")
+    p = {name: jnp.asarray(rng.uniform(0.4, 1.6, NEURONS)) for name in keys}
     return p | {"tau": p["tau_mem"]}, jnp.asarray(rng.uniform(0.2, 0.9, NEURONS))
 
 
@@ -154,19 +156,19 @@ KINDS = {
 
 @pytest.mark.parametrize(("kind", "kernel"), KINDS, ids=" ".join)
 def test_a_population_has_the_model_of_its_kind(kind, kernel):
-    given = Population(
+    population = Population(
         name="a", kind=kind, size=1, spike_kernel=kernel, dt=0.2, spike_area=0.1, bias="step",
         resistance="tau/dt", initial="v_leak", reset="subtract", threshold=">=", uniform=True,
         tau_shape=TauShape.HALF,
     )  # fmt: skip
-    model = neuron_of(given)
+    model = neuron_of(population)
     assert type(model) is KINDS[kind, kernel]
     assert model == KINDS[kind, kernel](
         tau_shape=TauShape.HALF, uniform=True, width=0.2 if kernel == "box" else 0.0,
         spike_area=0.1, dt=0.2, step=0.2, resistance="tau/dt", initial="v_leak",
         reset_kind="subtract", fires_at_equality=True,
     )  # fmt: skip
-    plain: Any = neuron_of(replace(given, bias="current", threshold=">", dt=None))
+    plain: Any = neuron_of(replace(population, bias="current", threshold=">", dt=None))
     assert (plain.step, plain.width, plain.fires_at_equality) == (None, 0.0, False)
 
 
@@ -175,26 +177,26 @@ def test_a_population_has_the_model_of_its_kind(kind, kernel):
 
 @pytest.mark.parametrize("shape", TauShape, ids=lambda shape: shape.name)
 @pytest.mark.parametrize("uniform", [False, True])
-def test_models_give_up_what_they_assumed(shape, uniform):
-    known = CubaLIFDelta(tau_shape=shape, uniform=uniform)
-    guess = known.guessed()
+def test_models_can_drop_their_assumptions(shape, uniform):
+    assuming = CubaLIFDelta(tau_shape=shape, uniform=uniform)
+    guess = assuming.guessed()
     assert guess.certain is (shape is TauShape.ANY and not uniform)
     plain = CubaLIFDelta()
-    assert known.unassuming() == guess.unassuming() == plain
+    assert assuming.unassuming() == guess.unassuming() == plain
     if not guess.certain:
         assert guess.general() == plain
-    assert known.general().uniform is uniform
-    kept = (TauShape.APART, TauShape.ANY)
-    assert known.general().tau_shape is (shape if shape in kept else TauShape.ANY)
-    lanes = known.lanes(parameters()[0], None)
+    assert assuming.general().uniform is uniform
+    general_shapes = (TauShape.APART, TauShape.ANY)
+    assert assuming.general().tau_shape is (shape if shape in general_shapes else TauShape.ANY)
+    lanes = assuming.lanes(parameters()[0], None)
     fits = {TauShape.DOUBLE: 2.0, TauShape.HALF: 0.5, TauShape.EQUAL: 1.0}.get(shape, 3.0)
-    one = jnp.ones((2, NEURONS))
-    wide = replace(lanes, tau_mem=fits * one, tau_syn=one)
-    assert bool(known.holds(wide))
-    mixed = jnp.asarray([1.0, 1.0, 1.0, 2.0]) * one
-    assert bool(known.holds(replace(wide, tau_mem=fits * mixed, tau_syn=mixed))) is not uniform
+    ones = jnp.ones((2, NEURONS))
+    wide = replace(lanes, tau_mem=fits * ones, tau_syn=ones)
+    assert bool(assuming.holds(wide))
+    mixed = jnp.asarray([1.0, 1.0, 1.0, 2.0]) * ones
+    assert bool(assuming.holds(replace(wide, tau_mem=fits * mixed, tau_syn=mixed))) is not uniform
     odd = replace(wide, tau_mem=wide.tau_mem.at[1, 2].set(1.05))
-    assert bool(known.holds(odd)) is (shape is TauShape.ANY and not uniform)
+    assert bool(assuming.holds(odd)) is (shape is TauShape.ANY and not uniform)
 
 
 # ---- readouts
@@ -208,32 +210,37 @@ def test_integrals_are_those_by_quadrature(name, rate):
     for t in (0.0, 1e-6, 0.03, 0.3, 0.9, 1.7, 6.0, 25.0):
         at = t * (nodes[:, None] + 1) / 2
         by = t / 2 * weights[:, None] * np.exp(-rate * at)
-        wanted = [np.sum(by * np.asarray(part), axis=0) for part in model.decay(lanes, at)]
-        found = model.integrals(lanes, jnp.full(NEURONS, t), rate)
-        np.testing.assert_allclose(np.array(found), wanted, rtol=1e-9, atol=1e-30)
+        expected = [np.sum(by * np.asarray(part), axis=0) for part in model.decay(lanes, at)]
+        integrals = model.integrals(lanes, jnp.full(NEURONS, t), rate)
+        np.testing.assert_allclose(np.array(integrals), expected, rtol=1e-9, atol=1e-30)
 
 
 @pytest.mark.parametrize("gap", [0.0, 0.3])
 def test_slopes_of_integrals_are_those_by_differences(gap):
     """Where the time constants are equal, too, and on either side of where one way takes over."""
     t = jnp.asarray([0.05, 0.4, 0.95, 1.05, 1.5, 1.95, 2.05, 3.0, 9.0])
-    model, one = CubaLIFDelta(), jnp.ones(len(t))
+    model, ones = CubaLIFDelta(), jnp.ones(len(t))
     lanes = Lanes(
-        threshold=one, v_reset=one, v_start=one, j_start=one, tau_mem=(1 + gap) * one, tau_syn=one
+        threshold=ones,
+        v_reset=ones,
+        v_start=ones,
+        j_start=ones,
+        tau_mem=(1 + gap) * ones,
+        tau_syn=ones,
     )
 
     def total(tau_mem, tau_syn, t, part):
         moved = replace(lanes, tau_mem=tau_mem, tau_syn=tau_syn)
         return jnp.sum(model.integrals(moved, t, 0.2)[part])
 
-    given = lanes.tau_mem, lanes.tau_syn, t
+    variables = lanes.tau_mem, lanes.tau_syn, t
     for part in range(3):
-        found = jax.grad(total, (0, 1, 2))(*given, part)
-        for number, slope in enumerate(found):
+        gradient = jax.grad(total, (0, 1, 2))(*variables, part)
+        for number, slope in enumerate(gradient):
             low, high = (
                 model.integrals(replace(lanes, tau_mem=mem, tau_syn=syn), at, 0.2)[part]
                 for h in (-1e-6, 1e-6)
-                for mem, syn, at in [[x + h * (n == number) for n, x in enumerate(given)]]
+                for mem, syn, at in [[x + h * (n == number) for n, x in enumerate(variables)]]
             )
             np.testing.assert_allclose(slope, (high - low) / 2e-6, rtol=1e-6, atol=1e-8)
 
@@ -252,10 +259,10 @@ def test_extrema_are_those_of_the_flow(name, shape):
     t = jnp.linspace(0.0, end, 801)[:, None, None]
     v = np.asarray(model.flow(model.decay(lanes, t), state)[0])
     last = model.flow(model.decay(lanes, jnp.full(NEURONS, end)), state)
-    found = np.asarray(model.turns(lanes, state, last))
+    turns = np.asarray(model.turns(lanes, state, last))
     wait, peak = map(np.asarray, model.extremum(lanes, state))
     if not cuba:
-        assert not found.any()
+        assert not turns.any()
         assert not wait.any()
         close(peak, state[0])
         return
@@ -263,7 +270,7 @@ def test_extrema_are_those_of_the_flow(name, shape):
     turned = (signs[0] * signs[-1]) < 0
     near_an_end = (abs(wait) < 0.01) | (abs(wait - end) < 0.01)
     assert 100 < turned.sum() < turned.size - 100
-    np.testing.assert_array_equal(found | near_an_end, turned | near_an_end)
+    np.testing.assert_array_equal(turns | near_an_end, turned | near_an_end)
     at = model.flow(model.decay(lanes, wait), state)
     np.testing.assert_allclose(peak[turned], np.asarray(at[0])[turned], rtol=1e-9, atol=1e-12)
     speed = np.asarray(model.rate(lanes, at)[0])
@@ -276,32 +283,32 @@ def test_extrema_are_those_of_the_flow(name, shape):
 def test_an_order_of_crossings_is_that_of_their_times():
     rng = np.random.default_rng(3)
     model = CubaLIFDelta(tau_shape=TauShape.DOUBLE, uniform=True)
-    one = jnp.ones((4000, NEURONS))
+    ones = jnp.ones((4000, NEURONS))
     lanes = Lanes(
-        threshold=jnp.asarray(rng.normal(size=one.shape)), v_reset=-one, v_start=0 * one,
-        j_start=0 * one, tau_mem=1.4 * one, tau_syn=0.7 * one,
+        threshold=jnp.asarray(rng.normal(size=ones.shape)), v_reset=-ones, v_start=0 * ones,
+        j_start=0 * ones, tau_mem=1.4 * ones, tau_syn=0.7 * ones,
     )  # fmt: skip
-    state = tuple(jnp.asarray(scale * rng.normal(size=one.shape)) for scale in (1.5, 4.0))
+    state = tuple(jnp.asarray(scale * rng.normal(size=ones.shape)) for scale in (1.5, 4.0))
     order: Any = model.crossing_order(lanes, state)
     v, threshold = np.asarray(state[0]), np.asarray(lanes.threshold)
     there = v >= threshold
     assert (np.asarray(order)[there] == 1).all()
-    long = 60.0 * one
-    end = tuple(0 * one for _ in state)
+    long = 60.0 * ones
+    end = tuple(0 * ones for _ in state)
     crosses = np.asarray(model.crosses(lanes, state, end, long)) & ~there
     wait = np.asarray(model.solve(lanes, state, long, jnp.asarray(crosses)))
     np.testing.assert_array_equal((np.asarray(order) > 0) & ~there, crosses)
-    found = np.asarray(model.wait_of(replace(lanes, tau_mem=1.4 * one[0]), order))
+    from_order = np.asarray(model.wait_of(replace(lanes, tau_mem=1.4 * ones[0]), order))
     assert crosses.sum() > 2000
-    np.testing.assert_allclose(found[crosses], wait[crosses], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(from_order[crosses], wait[crosses], rtol=1e-9, atol=1e-9)
     assert CubaLIFDelta(tau_shape=TauShape.DOUBLE).crossing_order(lanes, state) is None
     assert CubaLIFDelta(tau_shape=TauShape.HALF, uniform=True).crossing_order(lanes, state) is None
 
 
 def test_bounds_are_as_late_as_they_may_be():
     v, drive = jnp.asarray([0.0, 0.4, 0.5, 1.0, 2.0]), jnp.asarray([2.0, 3.0, 1.0, 5.0, 0.0])
-    found = time_under(v, drive, jnp.ones(5), jnp.full(5, 3.0))
-    np.testing.assert_allclose(found, [3 * 1.0 / 2.0, 3 * 0.6 / 2.6, np.inf, 0.0, 0.0])
+    times = time_under(v, drive, jnp.ones(5), jnp.full(5, 3.0))
+    np.testing.assert_allclose(times, [3 * 1.0 / 2.0, 3 * 0.6 / 2.6, np.inf, 0.0, 0.0])
     lanes = replace(MODELS["IF"].lanes(parameters()[0], None), threshold=jnp.ones(5))
     slow = MODELS["IF, boxes"].bound(lanes, (v, jnp.asarray([2.0, -3.0, 0.0, 5.0, 0.0])))
     np.testing.assert_allclose(slow, [0.5, np.inf, np.inf, 0.0, 0.0])
@@ -316,21 +323,11 @@ def test_bounds_are_as_late_as_they_may_be():
 
 
 @pytest.mark.parametrize("name", ["LIF, boxes", "IF, boxes"])
-def test_membranes_under_constant_drive_cross_where_they_do(name):
+def test_membranes_at_their_threshold_exactly(name):
+    """Crossings under constant drive in general are in test_crossing_solvers.py."""
     model, lanes, (v, j) = lanes_and_state(name, 500)
-    lanes = replace(lanes, threshold=jnp.full(NEURONS, 0.3))
-    v, j = jnp.minimum(v, 0.3 - 1e-3), 2 * j
-    duration = jnp.full(v.shape, 1.5)
-    end = model.flow(model.decay(lanes, duration), (v, j))
-    crossing = np.asarray(model.crosses(lanes, (v, j), end, duration))
-    np.testing.assert_array_equal(crossing, np.asarray(end[0]) >= 0.3)
-    exactly = model.crosses(lanes, (v, j), (lanes.threshold + 0 * v, j), duration)
-    assert np.asarray(exactly).all()
-    wait = np.asarray(model.solve(lanes, (v, j), duration, jnp.asarray(crossing)))
-    assert ((wait >= 0) & (wait <= 1.5)).all()
-    at = np.asarray(model.flow(model.decay(lanes, wait), (v, j))[0])
-    assert crossing.sum() > 200
-    np.testing.assert_allclose(at[crossing], 0.3, rtol=1e-11)
-    if name == "IF, boxes":  # at the threshold, and at rest
-        one = jnp.ones(NEURONS)
-        assert not model.solve(lanes, (0.3 * one, 0 * one), one, one > 0).any()
+    lanes, ones = replace(lanes, threshold=jnp.full(NEURONS, 0.3)), jnp.ones(NEURONS)
+    below, end = (jnp.minimum(v, 0.3 - 1e-3), 2 * j), (lanes.threshold + 0 * v, 2 * j)
+    assert np.asarray(model.crosses(lanes, below, end, jnp.full(v.shape, 1.5))).all()
+    if name == "IF, boxes":  # at rest
+        assert not model.solve(lanes, (0.3 * ones, 0 * ones), ones, ones > 0).any()

@@ -15,6 +15,7 @@ from jaxsnn.event.native import native_weights
 from jaxsnn.event.native.native_build import target_name
 from jaxsnn.event.native.native_group import ByTarget, native_group_spikes
 from jaxsnn.nir import build
+from tests.event.agreement import assert_trees_close, assert_trees_equal, finite_times
 from tests.event.group_cases import CASES, SPARSE, T_END, Group
 
 pytestmark = pytest.mark.usefixtures("native_kernels")
@@ -45,51 +46,51 @@ def drawn(name, dtype=jnp.float64):
     return group.spec(), (outside, ByTarget(weight.T / scale[:, None], scale), later, lanes), rows
 
 
-def found_of(spec, rows, threads, apart, numbers):
-    """A sum over all spike times, and the spikes."""
-    outside, given, later, lanes = numbers
-    first = given if apart else given.weight.T * given.scale
-    arrivals = tuple((*each, row) for each, row in zip(outside, rows, strict=True))
+def sum_of_times(spec, rows, threads, apart, numbers):
+    """A sum over all spike times; the spikes, and what the kernel reports of its numbers.
+
+    Args:
+        apart: weights and their scale are given to the kernel, which turns them.
+    """
+    outside, by_target, later, lanes = numbers
+    first = by_target if apart else by_target.weight.T * by_target.scale
+    arrivals = tuple((*own, row) for own, row in zip(outside, rows, strict=True))
     feedback = ((first, None), *map(tuple, later))
-    found, numbers = native_group_spikes(spec, threads, arrivals, feedback, tuple(lanes), T_END)
-    ((time, neuron),) = found.trains
-    fired = jnp.isfinite(time)
-    total = jnp.sum(jnp.where(fired, jnp.sin(1.0 + neuron) * jnp.where(fired, time, 0) ** 2, 0))
-    return total, (found, numbers)
+    group, numbers = native_group_spikes(spec, threads, arrivals, feedback, tuple(lanes), T_END)
+    ((time, neuron),) = group.trains
+    return jnp.sum(jnp.sin(1.0 + neuron) * finite_times(time) ** 2), (group, numbers)
 
 
 @pytest.mark.parametrize("name", GROUPS)
-def test_turned_by_the_kernel_or_before(name, x64):
+def test_weights_turned_by_the_kernel_give_what_weights_turned_before_give(name, x64):
     spec, numbers, rows = drawn(name)
-    results = []
-    for threads, apart in ((1, False), (1, True), (2, True)):
-        value = partial(found_of, spec, rows, threads, apart)
-        (_, (found, _)), gradient = jax.jit(jax.value_and_grad(value, has_aux=True))(numbers)
-        results.append((found, gradient))
-    (expected, wanted), *others = results
+
+    def spikes_and_gradient(threads, apart):
+        value = partial(sum_of_times, spec, rows, threads, apart)
+        (_, (group, _)), gradient = jax.jit(jax.value_and_grad(value, has_aux=True))(numbers)
+        return group, gradient
+
+    expected, expected_gradient = spikes_and_gradient(1, False)
     assert int(expected.events_needed.sum()) > 60
-    assert all(jnp.abs(leaf).max() > 0 for leaf in jax.tree.leaves(wanted[1]))
-    for found, gradient in others:
-        for ours, theirs in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
-            np.testing.assert_array_equal(ours, theirs)
-        for ours, theirs in zip(*map(jax.tree.leaves, (gradient, wanted)), strict=True):
-            atol = 1e-12 * np.abs(theirs).max()
-            np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=atol)
+    assert all(jnp.abs(leaf).max() > 0 for leaf in jax.tree.leaves(expected_gradient[1]))
+    for threads in (1, 2):
+        group, gradient = spikes_and_gradient(threads, True)
+        assert_trees_equal(group, expected)
+        assert_trees_close(gradient, expected_gradient, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["at once", "mixed", "dense"])
 def test_a_product_that_is_not_finite_is_noticed(name):
-    spec, (outside, given, later, lanes), rows = drawn(name, jnp.float32)
-    run = jax.jit(partial(found_of, spec, rows, 2, True))
+    spec, (outside, (weight, scale), later, lanes), rows = drawn(name, jnp.float32)
+    run = jax.jit(partial(sum_of_times, spec, rows, 2, True))
 
-    def nothing(weight, scale):
+    def nan_or_zero(weight, scale):
         return run((outside, ByTarget(weight, scale), later, lanes))[1][1][1]
 
-    assert nothing(*given) == 0
+    assert nan_or_zero(weight, scale) == 0
     for place in ((1, 2), (-1, -1), (4, 3)):
-        assert np.isnan(nothing(given.weight.at[place].set(np.nan), given.scale))
-        large = given.weight.at[place].set(1e30), given.scale.at[place[0]].set(1e30)
-        assert np.isnan(nothing(*large))
+        assert np.isnan(nan_or_zero(weight.at[place].set(np.nan), scale))
+        assert np.isnan(nan_or_zero(weight.at[place].set(1e30), scale.at[place[0]].set(1e30)))
 
 
 def test_shapes_that_do_not_fit_are_errors():
@@ -151,16 +152,16 @@ def some_events():
 
 
 def both_ways(net, monkeypatch):
-    """Spikes of the first population, its weights taken as NIR has them where they are, and turned
-    before in any case.
+    """Spike times of the first population, its weights taken as NIR has them where they are, and
+    turned before in any case.
     """
-    found = []
-    for threads, own in ((1, native_weights.own_matrix), (2, lambda *_: None)):
-        monkeypatch.setattr(populations, "own_matrix", own)
+    times = []
+    for threads, own_matrix in ((1, native_weights.own_matrix), (2, lambda *_: None)):
+        monkeypatch.setattr(populations, "own_matrix", own_matrix)
         # engines that differ share no program
         engine = EventDriven(backend="native", max_spikes=100, threads=threads)
-        found.append(simulate(net, some_events(), 0.06, engine=engine).spikes["hidden"])
-    return found
+        times.append(simulate(net, some_events(), 0.06, engine=engine).spikes["hidden"].time)
+    return times
 
 
 def test_which_matrix_stands_alone():
@@ -188,23 +189,22 @@ SECOND = {
 
 
 @pytest.mark.parametrize("name", SECOND)
-def test_what_comes_back_in_another_way_too_is_added(name, monkeypatch):
+def test_feedback_by_a_second_path_is_added(name, monkeypatch):
     net = network(*SECOND[name])
     assert native_weights.own_matrix(net, "hidden") is None
-    ours, theirs = both_ways(net, monkeypatch)
-    alone, _ = both_ways(network(), monkeypatch)
-    assert not np.array_equal(theirs.time, alone.time)
-    np.testing.assert_array_equal(ours.time, theirs.time)
+    times, expected = both_ways(net, monkeypatch)
+    assert not np.array_equal(expected, both_ways(network(), monkeypatch)[0])
+    np.testing.assert_array_equal(times, expected)
 
 
 @pytest.mark.parametrize("kind", ["bfloat16", "float16", "int32"])
-def test_weights_of_another_type_are_taken_as_others_are(kind, monkeypatch):
+def test_weights_of_other_types_are_turned_before(kind, monkeypatch):
     net = network()
     weight = (3 * net.parameters["recurrent"]["weight"]).astype(kind)
     net = net.with_parameters({**net.parameters, "recurrent": {"weight": weight}})
-    ours, theirs = both_ways(net, monkeypatch)
-    assert np.isfinite(np.asarray(ours.time)).sum() > 20
-    np.testing.assert_array_equal(ours.time, theirs.time)
+    times, expected = both_ways(net, monkeypatch)
+    assert np.isfinite(times).sum() > 20
+    np.testing.assert_array_equal(times, expected)
 
 
 def test_a_weight_that_overflows_ends_the_run():
@@ -212,14 +212,13 @@ def test_a_weight_that_overflows_ends_the_run():
     events = Events(time=jnp.asarray([[1e-3]]), index=jnp.asarray([[0]]))
     engine = EventDriven(backend="native")
 
-    def result(weight, r):
+    own_weight, own_r = net.parameters["recurrent"]["weight"], net.parameters["hidden"]["r"]
+    large_weight, large_r = own_weight.at[5, 2].set(3e38), own_r.at[5].set(1e9)
+    for weight, r, result in (
+        (own_weight, own_r, Result.SUCCESS),
+        (large_weight, large_r, Result.NOT_FINITE),
+        (own_weight, large_r, Result.SUCCESS),
+    ):
         own = {"recurrent": {"weight": weight}, "hidden": {**net.parameters["hidden"], "r": r}}
-        return simulate(
-            net.with_parameters({**net.parameters, **own}), events, 0.02, engine=engine, throw=False
-        ).result
-
-    weight, r = net.parameters["recurrent"]["weight"], net.parameters["hidden"]["r"]
-    assert result(weight, r) == Result.SUCCESS
-    large = weight.at[5, 2].set(3e38), r.at[5].set(1e9)
-    assert result(*large) == Result.NOT_FINITE
-    assert result(weight, r.at[5].set(1e9)) == Result.SUCCESS
+        changed = net.with_parameters({**net.parameters, **own})
+        assert simulate(changed, events, 0.02, engine=engine, throw=False).result == result
