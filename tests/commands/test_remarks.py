@@ -8,6 +8,7 @@ from jaxsnn.errors import Problem
 from jaxsnn.nir import build, write
 from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.model.changes import Change
+from jaxsnn.wording import Text
 from tests.helpers.command_line import run_cli, run_cli_json
 
 SIZES = (30, 5)

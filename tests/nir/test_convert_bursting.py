@@ -79,7 +79,7 @@ def test_membranes_whose_lower_bound_is_left_out_keep_all_else(tau, v_threshold)
         else build.lif(tau=tau, r=1.0, v_threshold=v_threshold)
     )
     parts = build.input(5), build.linear(4, weight=weight), neuron
-    graph = build.sequential(*parts, dialect="sinabs", min_v_mem=-1.0, **SAID["sinabs"])
+    graph = build.sequential(*parts, dialect="sinabs", min_v_mem=-1.0, **SINABS_LEAKY)
     there = convert(graph, to="sinabs", approximate=True)
     assert [node.type for node in there.graph.nodes.values() if node.traits.state] == ["LIF"]
     assert ["2: its membrane never falls below -1" in loss for loss in there.losses] == [True]

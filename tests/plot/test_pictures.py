@@ -10,7 +10,7 @@ import jaxsnn
 from jaxsnn import plot
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.nir import build
-from jaxsnn.plot.picture import BLACK, CYCLE, GREEN, format_of, time_unit
+from jaxsnn.plot.picture import BLACK, CYCLE, GREEN, time_unit
 from jaxsnn.plot.spike_plots import SpikeTrain, input_trains, trains_of
 from jaxsnn.plot.voltage_plots import traces_of
 from jaxsnn.train import Current, Delta, Latency

@@ -20,7 +20,7 @@ from jaxsnn.errors import JaxsnnError, SimulationError
 from jaxsnn.nir import build
 from tests.event.differences import ENOUGH, relative_errors
 from tests.helpers.refusals import assert_refused
-from tests.oracles import cubalif_series, recurrent_populations
+from tests.oracles import continuous_time
 
 TAU, T_END = 5e-3, 0.1
 NEURON = {

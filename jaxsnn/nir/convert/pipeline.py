@@ -337,7 +337,7 @@ PASSES: tuple[ConversionPass, ...] = (
         requires=(STEPS_RESOLVED, topology.LOOPS_RUN_ALIKE),
         ensures=(bounds.SEVERAL_SPIKES_BOUNDED,),
         when=lambda request: (
-            _in_steps(request) and (request.importer.subtracts or request.approximate)
+            _in_steps(request) and (bool(request.importer.subtracts) or request.approximate)
         ),
     ),
     ConversionPass(written_graph.choose_dt, ensures=(written_graph.STEP_CHOSEN,), when=_in_steps),
