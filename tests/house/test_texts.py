@@ -1,0 +1,22 @@
+"""The page for reviewing the wording of errors, notes and help is up to date."""
+
+import ast
+
+from tests.house.texts import SNAPSHOT, sentences, snapshot
+
+
+def test_the_snapshot_of_all_sentences_is_current():
+    assert SNAPSHOT.read_text() == snapshot(), "run python -m tests.house.texts"
+
+
+def test_sentences_are_collected_with_their_expressions():
+    module = '''
+"""A docstring of several words."""
+def refuse(node):
+    """Another docstring of several words."""
+    raise ValueError(f"node '{node.name}' has {count:d} spikes " + "in each of its steps", "a key")
+'''
+    assert list(sentences(ast.parse(module))) == [
+        "node '{node.name}' has {count} spikes",
+        "in each of its steps",
+    ]

@@ -1,0 +1,67 @@
+"""Collects the sentences of the package that users may read, for `tests/data/texts.md`.
+
+    python -m tests.house.texts
+
+Errors, advice, notes, help and captions are reviewed in that one file instead of in 300 modules.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SNAPSHOT = ROOT / "tests/data/texts.md"
+#: Strings with fewer words are names, keys and formats.
+MIN_WORDS = 3
+
+
+def template(node: ast.AST) -> str | None:
+    """Return a string as it is written, with the names of an f-string in braces.
+
+    Other expressions are dots: how Python writes them depends on its version.
+    """
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=parts):
+            return "".join(map(_field, parts))
+    return None
+
+
+def _field(part: ast.AST) -> str:
+    if isinstance(part, ast.FormattedValue):
+        is_name = isinstance(part.value, ast.Name | ast.Attribute)
+        return f"{{{ast.unparse(part.value)}}}" if is_name else "{...}"
+    return template(part) or ""
+
+
+def sentences(node: ast.AST, docstrings: frozenset[ast.AST] = frozenset()) -> Iterator[str]:
+    """Yield the strings of some words below a node of a syntax tree, except docstrings."""
+    body = getattr(node, "body", None)
+    if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+        docstrings = frozenset({body[0].value})
+    text = template(node)
+    if text is None:
+        for child in ast.iter_child_nodes(node):
+            if child not in docstrings:
+                yield from sentences(child, docstrings)
+    elif len(words := text.split()) >= MIN_WORDS:
+        yield " ".join(words)
+
+
+def snapshot() -> str:
+    """Return all sentences of the package as one page, by module."""
+    lines = [
+        "# Sentences that users may read",
+        "",
+        "Written by `python -m tests.house.texts`.",
+    ]
+    for path in sorted((ROOT / "jaxsnn").rglob("*.py")):
+        texts = list(sentences(ast.parse(path.read_text())))
+        if texts:
+            lines += ["", f"## {path.relative_to(ROOT)}", "", *(f"- {text}" for text in texts)]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    SNAPSHOT.write_text(snapshot())
