@@ -1,19 +1,33 @@
-"""The code of docs/extending.md, which the tests of what comes from outside run; and of other pages."""
+"""The code of pages about extensions, which the tests of extensions run; and of other pages."""
 
 import re
 from pathlib import Path
 
-PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
+DOCS = Path(__file__).parents[1] / "docs"
+#: Section -> its page.
+PAGES = {
+    "A neuron model": "guide_neuron",
+    "A node type": "guide_neuron",
+    "A loss": "guide_loss",
+    "An encoder, a constraint, a regulariser": "guide_loss",
+    "A framework": "extending",
+    "A placer or a router": "extending",
+}
 
 
-def code_of(section: str, page: Path = PAGE) -> str:
-    """The Python of a section, all blocks in one but those that are not run."""
-    text = page.read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
-    return "\n\n".join(re.findall(r"(?<!-->\n)```python\n(.*?)```", text, re.S))
+def code_of(*sections: str, page: Path | None = None) -> str:
+    """Return the Python of sections, all blocks in one but those that are not run."""
+    texts = []
+    for section in sections:
+        text = (page or DOCS / f"{PAGES[section]}.md").read_text()
+        text = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+        texts += re.findall(r"(?<!-->\n)```python\n(.*?)```", text, re.S)
+    return "\n\n".join(texts)
 
 
-def made_by(section: str) -> dict:
-    """What the code of a section defines."""
-    names: dict = {"__name__": f"extending_{section.replace(' ', '_').lower()}"}
-    exec(compile(code_of(section), str(PAGE), "exec"), names)
+def defined_by(*sections: str) -> dict:
+    """Return what the code of sections defines, by name."""
+    module = f"page_{sections[0].replace(' ', '_').lower()}"
+    names: dict = {"__name__": module}
+    exec(compile(code_of(*sections), sections[0], "exec"), names)
     return names
