@@ -1,4 +1,4 @@
-"""Neurons whose threshold each spike raises, as docs/extending.md makes them, become known."""
+"""Neurons whose threshold each spike raises, as docs/guide_neuron.md makes them, become known."""
 
 import sys
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import jaxsnn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.extending_page import made_by  # noqa: E402: the page's code is run for the tests, too
+from tests.extending_page import defined_by  # noqa: E402: the page's code is run for the tests, too
 
-MADE = made_by("A neuron model")
-jaxsnn.register_node(MADE["TRAITS"])
-jaxsnn.register_neuron(MADE["MODEL"])
+PAGE = defined_by("A neuron model")
+jaxsnn.register_node(PAGE["TRAITS"])
+jaxsnn.register_neuron(PAGE["MODEL"])

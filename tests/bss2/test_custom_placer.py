@@ -18,15 +18,15 @@ from jaxsnn.errors import MappingError, UsageError
 from jaxsnn.nir import write
 from tests.bss2 import test_place, test_route
 from tests.bss2.recipes import dense_net, recurrent_net
-from tests.extending_page import made_by
+from tests.extending_page import defined_by
 from tests.helpers import packages
 from tests.helpers.command_line import finished
 from tests.helpers.refusals import assert_refused
 from tests.helpers.small_task import small_net
 
 ROOT = Path(__file__).parents[2]
-MADE = made_by("A placer or a router")
-from_the_right, first_that_fits = MADE["from_the_right"], MADE["first_that_fits"]
+PAGE = defined_by("A placer or a router")
+from_the_right, first_that_fits = PAGE["from_the_right"], PAGE["first_that_fits"]
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""A neuron model that NIR does not have, as docs/extending.md writes it, outside the package: LIF
+"""A neuron model that NIR does not have, as docs/guide_neuron.md writes it, outside the package: LIF
 whose threshold each spike raises, and which comes back.
 
     tau_syn I' = -I + w_in sum W S,  tau_mem V' = v_leak - V + r I,  tau_adaptation A' = -A,
@@ -30,7 +30,7 @@ from jaxsnn.train import Free, Positive, fit
 from jaxsnn.train.loop.constraints import find_trainables
 from tests.event.agreement import finite_times, sorted_finite
 from tests.event.differences import some_relative_errors
-from tests.extending_page import made_by
+from tests.extending_page import defined_by
 from tests.helpers.random_spikes import random_events
 from tests.helpers.refusals import assert_refused
 from tests.oracles import adaptive_lif
@@ -38,7 +38,7 @@ from tests.oracles import adaptive_lif
 T_END, STEP, BATCH, CHANNELS = 0.1, 1e-5, 2, 3
 
 
-PAGE = made_by("A neuron model")
+PAGE = defined_by("A neuron model")
 MODEL, TRAITS, AdaptiveLIF = (PAGE[name] for name in ("MODEL", "TRAITS", "AdaptiveLIF"))
 VALUES = {
     "tau_mem": 0.02,

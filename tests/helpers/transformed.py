@@ -17,7 +17,7 @@ from jaxsnn import EventDriven, Events, TimeStepped, lower, simulate
 from jaxsnn.nir import build
 from tests.extending_page import code_of
 
-PAGE = Path(__file__).parents[2] / "docs" / "jax.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guide_devices.md"
 SECTIONS_OF_DEVICES = ("Samples on several devices", "A mesh with explicit axes")
 SAMPLES, EVENTS, CHANNELS, T_END = 4, 6, 4, 30e-3
 CUBA = {"tau_mem": "10ms", "tau_syn": "5ms"}
@@ -177,10 +177,10 @@ def by_pmap(function, network, time, index):
 
 
 def run_page(sections):
-    """Run the code of some sections of docs/jax.md, behind that of the first."""
-    names = {"__name__": "jax_page"}
+    """Run the code of some sections of docs/guide_devices.md, behind that of the first."""
+    names = {"__name__": "page_on_devices"}
     for section in ("A network", *sections):
-        exec(compile(code_of(section, PAGE), f"{PAGE.name}: {section}", "exec"), names)
+        exec(compile(code_of(section, page=PAGE), f"{PAGE.name}: {section}", "exec"), names)
 
 
 def main():

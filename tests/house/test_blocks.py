@@ -15,7 +15,7 @@ from jaxsnn.commands.cli import build_parser, main
 from jaxsnn.commands.train_command import read_config
 from jaxsnn.nir import build, export, parse
 from jaxsnn.nir.frameworks.registry import unregister_framework
-from tests.extending_page import code_of
+from tests.extending_page import PAGES, code_of, defined_by
 from tests.helpers.pages import ROOT, blocks_of, commands_of, pages, run_python
 from tests.nir.test_units import MODULES
 
@@ -25,25 +25,29 @@ import site_pages
 
 LANGUAGES = ("python", "sh", "console", "toml", "text", "{toctree}")
 #: Pages whose blocks run here, one after the other in an empty folder.
-HERE = ("api", "bss2", "coming_from", "event_engine", "first_tutorial", "howto", "training")
+HERE = (
+    *("api", "bss2", "coming_from", "event_engine", "getting_started"),
+    *("guide_convert", "guide_data", "guide_finetune", "guide_results", "guide_streams"),
+)
 #: Pages whose Python other tests run, and what in them does.
 ELSEWHERE = {
     "README": ("house/test_readme.py", 'exec(compile("\\n".join(BLOCKS), "README.md"'),
-    "jax": ("simulation/test_transformations.py", "run_page(rest)"),
+    "guide_devices": ("simulation/test_transformations.py", "run_page(rest)"),
 }
-#: The sections of docs/extending.md, and the tests that run them; the framework's runs here.
-EXTENDING = {
+#: The sections on extensions, and the tests that run them; two run here.
+EXTENSIONS = {
     "A node type": "nir/test_custom_node.py",
     "A neuron model": "event/test_custom_neuron.py",
-    "A loss, an encoder, a constraint, a regulariser": "train/test_custom_loss.py",
+    "A loss": "train/test_custom_loss.py",
+    "An encoder, a constraint, a regulariser": "train/test_custom_loss.py",
     "A placer or a router": "bss2/test_custom_placer.py",
 }
-FRAMEWORK = "A framework"
+FRAMEWORK, LOOP = "A framework", "Your own training loop"
 #: All blocks that no test runs, with the reason that their page gives.
 NOT_RUN = {
     "bss2: From a file to a file": "50 epochs on an emulated chip",
-    "jax: A network": "the tests' process has begun with the devices that it has",
-    "training: Many devices, many hosts": "two hosts",
+    "guide_devices: A network": "the tests' process has begun with the devices that it has",
+    "guide_devices: Train on several devices or machines": "two hosts",
 }
 BLOCKS = [block for page in pages() for block in blocks_of(page)]
 
@@ -74,13 +78,21 @@ def test_blocks_that_do_not_run_are_listed_and_have_a_reason():
 
 def test_the_python_of_every_page_is_run_by_a_test():
     with_python = {block.page for block in in_language("python")}
-    assert with_python == {*HERE, *ELSEWHERE, "extending"}
+    of_extensions = {*PAGES.values()}
+    assert with_python == {*HERE, *ELSEWHERE, *of_extensions}
     for file, call in ELSEWHERE.values():
         assert call in (ROOT / "tests" / file).read_text(), file
-    sections = [block.section for block in in_language("python") if block.page == "extending"]
-    assert set(sections) == {*EXTENDING, FRAMEWORK}
-    for section, file in EXTENDING.items():
-        assert f'made_by("{section}")' in (ROOT / "tests" / file).read_text(), section
+    sections = {block.section for block in in_language("python") if block.page in of_extensions}
+    assert sections == {*EXTENSIONS, FRAMEWORK, LOOP}
+    for section, file in EXTENSIONS.items():
+        text = (ROOT / "tests" / file).read_text()
+        assert "defined_by(" in text
+        assert f'"{section}"' in text
+
+
+def test_the_training_loop_of_the_page_runs(capsys):
+    defined_by("A loss", LOOP)
+    assert capsys.readouterr().out == "(4, 3)\n"
 
 
 def test_the_framework_of_the_page_is_registered_and_recognised():

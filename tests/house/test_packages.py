@@ -60,18 +60,18 @@ def test_wheel_and_sdist_hold_what_they_need(built):
     assert [name for name in members if name.startswith("tests/")] == []
     with tarfile.open(sdist) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
-    pages = {"README.md", "CONTRIBUTING.md", "docs/first_tutorial.md"}
+    pages = {"README.md", "CONTRIBUTING.md", "docs/getting_started.md"}
     assert pages | {"LICENSE", "examples/train_yinyang.py"} <= inside
 
 
 @pytest.mark.slow
-def test_the_first_tutorial_runs_from_an_empty_folder_with_the_wheel(built):
+def test_getting_started_runs_from_an_empty_folder_with_the_wheel(built):
     (wheel,) = (built / "dist").glob("*.whl")
     site, empty = built / "site", built / "empty"
     empty.mkdir()
     install = [sys.executable, "-m", "pip", "-q", "install", "--no-deps", "--target", site, wheel]
     subprocess.run(install, check=True)
-    page = ROOT / "docs" / "first_tutorial.md"
+    page = ROOT / "docs" / "getting_started.md"
     done = subprocess.run(
         [sys.executable, "-c", RUN, page, site],
         cwd=empty,

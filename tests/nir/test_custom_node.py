@@ -1,4 +1,4 @@
-"""Node types that NIR does not have, as docs/extending.md writes them, outside the package:
+"""Node types that NIR does not have, as docs/guide_neuron.md writes them, outside the package:
 registered, they are read, checked, described, drawn, simulated by both engines, trained, placed and
 written. So are those that an installed package offers.
 
@@ -41,7 +41,7 @@ from jaxsnn.nir.model.passes import shapes, transfer
 from jaxsnn.plot.graph_drawing import draw, mermaid, svg
 from jaxsnn.train.loop.constraints import find_trainables
 from jaxsnn.train.loop.optimisers import step_scales
-from tests.extending_page import code_of, made_by
+from tests.extending_page import code_of, defined_by
 from tests.helpers import packages
 from tests.helpers.command_line import call, finished
 from tests.helpers.random_spikes import random_events
@@ -49,8 +49,8 @@ from tests.helpers.refusals import assert_refused
 from tests.oracles import linear_nodes
 
 #: The types, as an installed package would have them: the code of the page.
-PACKAGE, MADE = code_of("A node type"), made_by("A node type")
-GATHER, SMOOTH, ADAPTIVE = (MADE[name] for name in ("GATHER", "SMOOTH", "ADAPTIVE"))
+PACKAGE, PAGE = code_of("A node type"), defined_by("A node type")
+GATHER, SMOOTH, ADAPTIVE = (PAGE[name] for name in ("GATHER", "SMOOTH", "ADAPTIVE"))
 
 INDEX = np.array([3, 1, 1, 0])
 SECOND = np.array([5, 0, 2, 2])

@@ -1,5 +1,5 @@
 """What nodes without a state do, by their definitions: convolutions and pools one product at a time,
-and the matrices of the nodes that docs/extending.md adds.
+and the matrices of the nodes that docs/guide_neuron.md adds.
 """
 
 import itertools

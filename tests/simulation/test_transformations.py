@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 from functools import partial
@@ -18,6 +17,7 @@ from jaxsnn import EventDriven, Events, TimeStepped, lower, simulate
 from jaxsnn.errors import UsageError
 from jaxsnn.network.results import Result
 from jaxsnn.nir import build
+from tests.helpers.pages import blocks_of
 from tests.helpers.refusals import assert_refused
 from tests.helpers.transformed import (
     CASES,
@@ -214,12 +214,12 @@ def test_export_with_a_symbolic_batch(alone, name):
 
 @pytest.mark.slow
 def test_the_page_runs():
-    sections = re.findall("^## (.*)", PAGE.read_text(), re.M)
-    rest = [name for name in sections[1:] if name not in SECTIONS_OF_DEVICES]
-    assert sections[0] == "A network"
-    assert len(rest) == len(sections) - 3
+    sections = [block.section for block in blocks_of(PAGE.stem) if block.language == "python"]
+    assert {"A network", *SECTIONS_OF_DEVICES} <= {*sections}
+    rest = [name for name in dict.fromkeys(sections) if name not in SECTIONS_OF_DEVICES]
+    rest.remove("A network")
     if find_spec("flatbuffers") is None:
-        rest.remove("To a file")
+        rest.remove("Save an exported network in a file")
     run_page(rest)
 
 

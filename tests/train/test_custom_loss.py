@@ -1,4 +1,4 @@
-"""A loss, an encoder, a constraint and a regulariser from outside, as docs/extending.md writes them:
+"""A loss, an encoder, a constraint and a regulariser from outside, as docs/guide_loss.md writes them:
 nothing in the package is touched.
 """
 
@@ -13,15 +13,16 @@ from jaxsnn.nir import write
 from jaxsnn.train import LOSSES, TrainOptions, evaluate, fit, register_loss
 from jaxsnn.train.loop.epoch import by_value, of_one_run
 from jaxsnn.train.losses.losses import _LOSSES
-from tests.extending_page import code_of, made_by
+from tests.extending_page import code_of, defined_by
 from tests.helpers import packages
 from tests.helpers.command_line import call, refused
 from tests.helpers.refusals import assert_refused
 from tests.helpers.small_task import DATA, QUICK, small_net
 
-MADE = made_by("A loss, an encoder, a constraint, a regulariser")
+SECTIONS = "A loss", "An encoder, a constraint, a regulariser"
+PAGE = defined_by(*SECTIONS)
 Hinge, Backwards, Rounded, FewSpikes = (
-    MADE[name] for name in ("Hinge", "Backwards", "Rounded", "FewSpikes")
+    PAGE[name] for name in ("Hinge", "Backwards", "Rounded", "FewSpikes")
 )
 
 
@@ -56,7 +57,7 @@ def test_its_fields_are_options_of_the_loss(hinge):
     )
 
 
-PLUGIN = code_of("A loss, an encoder, a constraint, a regulariser")
+PLUGIN = code_of(*SECTIONS)
 
 
 @pytest.fixture
