@@ -4,7 +4,7 @@
 
 FOLDER is experiment_pretrained/yin_yang_hxpynn_W/epoch_300 of the repository JulianGoeltz/fastAndDeep:
 a network 20-30-3 without delays, trained in the loop of the chip W66F3, with its 1,000 test inputs and
-the output spikes that the chip recorded. Prints the table of docs/bss2.md; `--write` puts it there.
+the output spikes that the chip recorded. Prints the table of docs/results.md; `--write` puts it there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jaxsnn.nir import Graph, build
 
 TAU, THRESHOLD, SCALE = 6e-3, 2.6, 30.0
 T_END = 5 * TAU
-PAGE = Path(__file__).parents[1] / "docs" / "bss2.md"
+PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 BEGIN, END = "<!-- begin recordings -->\n", "<!-- end recordings -->"
 SIZES = (20, 30, 3)
 MAD_TO_SIGMA = 1.4826
@@ -90,7 +90,7 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, default=16)
-    parser.add_argument("--write", action="store_true", help="into docs/bss2.md")
+    parser.add_argument("--write", action="store_true", help="into docs/results.md")
     options = parser.parse_args()
     time = np.load(options.folder / "yin_yang_test_inputs.npy") * TAU
     recorded = np.load(options.folder / "yin_yang_test_spiketimes.npy") * TAU
