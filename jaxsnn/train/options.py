@@ -344,7 +344,7 @@ class TrainOptions:
         " on an emulated chip",
         more="With `loop` an emulated BrainScaleS-2 chip"
         " runs each batch, gradients are exact at the spikes that it recorded"
-        " (docs/bss2.md); weights alone are trained",
+        " (docs/guide_chip.md); weights alone are trained",
         python="also an engine",
         convert=text,
         metavar="NAME",

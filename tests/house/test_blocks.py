@@ -26,8 +26,8 @@ import site_pages
 LANGUAGES = ("python", "sh", "console", "toml", "text", "{toctree}")
 #: Pages whose blocks run here, one after the other in an empty folder.
 HERE = (
-    *("api", "bss2", "coming_from", "event_engine", "getting_started"),
-    *("guide_convert", "guide_data", "guide_finetune", "guide_results", "guide_streams"),
+    *("api", "coming_from", "event_engine", "getting_started"),
+    *("guide_chip", "guide_convert", "guide_data", "guide_finetune", "guide_results", "guide_streams"),
 )
 #: Pages whose Python other tests run, and what in them does.
 ELSEWHERE = {
@@ -46,7 +46,7 @@ FRAMEWORK, LOOP = "A framework", "Your own training loop"
 #: All blocks that no test runs, with the reason that their page gives.
 NOT_RUN = {
     "index: jaxsnn-nir": "the module is yours",
-    "bss2: From a file to a file": "50 epochs on an emulated chip",
+    "guide_chip: From a file to a file": "50 epochs on an emulated chip",
     "guide_devices: A network": "the tests' process has begun with the devices that it has",
     "guide_devices: Train on several devices or machines": "two hosts",
 }
