@@ -1,7 +1,7 @@
-"""The part of the document on work of real size: what a run measured, and which marks it meets."""
+"""Write the part of docs/performance.md on networks of real size."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from protocol import RESOLUTIONS, row_name
 from records import STEPS
@@ -29,36 +29,63 @@ AHEAD_OF_SPYX = {
 AHEAD_IN_250_STEPS = 1.5
 #: The same of all peers in 100 steps.
 AHEAD_OF_ALL: dict[str, float] = dict(zip(_CONVOLUTIONS, (3.5, 2.0), strict=True))
-#: Row -> time in times of Spyx's before the XLA engine went in blocks, and how many times less is
-#: meant.
-XLA_BEFORE = {
-    "700-256-20, 8,000 events": (1940 / 28, 6.0),
-    "700-1024-20, 8,000 events": (4551 / 70, 6.0),
-    _CONVOLUTIONS[0]: (1635 / 303, 3.0),
-    _CONVOLUTIONS[1]: (8654 / 1357, 3.0),
-}
 RATIOS = ("700-256-20, 8,000 events", "700-256-20, 8,000 events, ratio 4")
-FIRST_CALL, MOST_MEGABYTES = 8.0, {"native": 150, "xla": 500}
+MAX_FIRST_CALL, MAX_MEGABYTES = 8.0, {"native": 150, "xla": 500}
+
+
+class Target(NamedTuple):
+    """A figure that a release is meant to reach.
+
+    Attributes:
+        description: network, computation and peer.
+        required: the limit, as text.
+        measured: the result, as text.
+        met: None if it was not run.
+    """
+
+    description: str
+    required: str
+    measured: str
+    met: bool | None
+
+
+def targets_text(targets: list[Target]) -> str:
+    """Return how many targets are met, and a table of the others."""
+    count = sum(target.met is True for target in targets)
+    lines = [
+        f"{count} of {len(targets)} targets are met{'.' if count == len(targets) else '. Not met:'}"
+    ]
+    if count < len(targets):
+        lines += ["", "| target | required | measured |", "|---|---|---|"]
+        lines += [f"| {' | '.join(target[:3])} |" for target in targets if not target.met]
+    return "\n".join(lines)
 
 
 def section(data: Mapping[str, Any]) -> str:
-    """Tables and marks, between the lines that tell where they stand."""
+    """Return the tables and targets, between the comments that mark their place."""
     cases = [case for case in data["cases"] if case["kind"] == "layers"]
     machine, load = data["machine"], data["machine"]["load"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     parts = [
         BEGIN,
-        f"""## Work of real size
+        f"""## Networks of real size
 
-Measured on {machine["date"]}: {machine["processor"]}, {machine["cores"]} cores, CPU only, Python
-{machine["python"]}, {versions}; load average {min(load)} to {max(load)}. Only ratios within the run
-carry over. Networks and events are random, from seeds (`benchmarks/workloads.py`). Times are
-milliseconds for one batch: the smallest by the clock, and in brackets the smallest of all
-processors together, which others on the machine move less. Peers step, with surrogate gradients,
-and fire as often as their steps let them; both backends are exact, and are compared with each other
-before they are timed.""",
+`make bench-quick` wrote these tables on {machine["date"]}: {machine["processor"]},
+{machine["cores"]} cores, CPU only, Python {machine["python"]}, {versions}; load average {min(load)} to {max(load)}.
+
+{_summary(cases)}
+
+- A row gives the layers, the input events of a sample and, in brackets, the batch. Networks and events are random,
+  from seeds (`benchmarks/workloads.py`).
+- *ratio 4*: tau_mem = 4 tau_syn; elsewhere 2. *recurrent*: all hidden neurons are connected to each other, or 10 %
+  of the pairs. *convolutions*: 2 x 34 x 34 pixels, 8 channels of 5 x 5, a pool of 2 x 2, 16 channels of 3 x 3.
+- Milliseconds are for one batch: the smallest wall-clock time, and in brackets the smallest processor time of all
+  cores, which depends less on other load.
+- *native* and *xla* are the backends of this library. Both are exact, and their results are compared before timing.
+- The other libraries use time steps and surrogate gradients. Their neurons fire as often as the time steps allow: see
+  the table of spikes.""",
         _table("Forward + backward, ms", cases, _time_columns(), _milliseconds),
-        _table("Spikes of a neuron of the first layer", cases, _time_columns(), _fired),
+        _table("Spikes per neuron of the first layer", cases, _time_columns(), _fired),
         _table("One sample, forward only, ms", cases, _columns(("one",)), _milliseconds),
         _table("First call, s", cases, _columns((COARSE,)), _first),
         _table(
@@ -67,16 +94,35 @@ before they are timed.""",
             _columns((COARSE,)),
             _megabytes,
         ),
-        _marks(cases),
         _growth(data["cases"]),
+        "### Targets for networks of real size",
+        targets_text(targets(cases)),
         _left_out(cases),
         END,
     ]
     return "\n\n".join(part for part in parts if part)
 
 
+def _summary(cases: list[Case]) -> str:
+    """Return how many times faster the native backend is than the fastest time-stepped library."""
+    lines = [
+        f"| Times faster than the fastest time-stepped library: network (batch) | spikes per neuron | {STEPS} steps "
+        f"| {RESOLUTIONS[1]} steps | one sample, forward, {STEPS} steps |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for case in cases:
+        cells = [_work(case), _fired(case, "native", COARSE)]
+        for row in (COARSE, FINE, "one"):
+            ours = "native", "one" if row == "one" else COARSE
+            ratios = [_times(case, (peer, row), ours) for peer in PEERS]
+            measured = [ratio[0] for ratio in ratios if ratio]
+            cells.append(f"{min(measured):.3g}" if measured else "")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def with_section(page: str, text: str) -> str:
-    """A page with this section in place of the one that it has, or behind its first line."""
+    """Return a page with this section in place of the one that it has, or after its first line."""
     if BEGIN in page:
         before, rest = page.split(BEGIN)
         return before + text + rest.split(END)[1]
@@ -102,10 +148,10 @@ def _title(cases: list[Case], library: str, row: str) -> str:
 
 
 def _table(head: str, cases: list[Case], columns: list[tuple[str, str]], cell: Any) -> str:
-    """A line for each case; columns that nobody has anything for are left out."""
+    """Return a table with a row for each case, without empty columns."""
     shown = {column: [cell(case, *column) for case in cases] for column in columns}
     shown = {column: cells for column, cells in shown.items() if any(cells)}
-    titles = [f"{head}: work (batch)", *(_title(cases, *column) for column in shown)]
+    titles = [f"{head}: network (batch)", *(_title(cases, *column) for column in shown)]
     lines = ["| " + " | ".join(titles) + " |", "|---|" + "--:|" * len(shown)]
     for number, case in enumerate(cases):
         cells = [_work(case), *(cells[number] for cells in shown.values())]
@@ -118,9 +164,9 @@ def _work(case: Case) -> str:
     return name if name.endswith(f"batch {batch}") else f"{name} ({batch})"
 
 
-def _least(case: Case, library: str, row: str, what: str = "seconds") -> float | None:
-    found = case[what].get(row, {}).get(library)
-    return min(found) if found else None
+def _least(case: Case, library: str, row: str, clock: str = "seconds") -> float | None:
+    seconds = case[clock].get(row, {}).get(library)
+    return min(seconds) if seconds else None
 
 
 def _number(value: float) -> str:
@@ -128,94 +174,88 @@ def _number(value: float) -> str:
 
 
 def _milliseconds(case: Case, library: str, row: str) -> str:
-    clock, used = (_least(case, library, row, what) for what in ("seconds", "processor"))
-    return f"{_number(1000 * clock)} ({_number(1000 * used)})" if clock and used else ""
+    wall, processor = (_least(case, library, row, clock) for clock in ("seconds", "processor"))
+    return f"{_number(1000 * wall)} ({_number(1000 * processor)})" if wall and processor else ""
 
 
 def _fired(case: Case, library: str, row: str) -> str:
-    found = case["fired"].get(library, {}).get(row)
-    return "" if found is None else f"{found:.3g}"
+    spikes = case["fired"].get(library, {}).get(row)
+    return "" if spikes is None else f"{spikes:.3g}"
 
 
 def _first(case: Case, library: str, row: str) -> str:
-    found = case["first"].get(library, {}).get(row)
-    return "" if found is None else f"{found:.1f}"
+    seconds = case["first"].get(library, {}).get(row)
+    return "" if seconds is None else f"{seconds:.1f}"
 
 
 def _megabytes(case: Case, library: str, row: str) -> str:
-    found = case["memory"].get(library)
-    return f"{found / 2**20:.0f}" if found else ""
+    memory = case["memory"].get(library)
+    return f"{memory / 2**20:.0f}" if memory else ""
 
 
-# ---- marks
+# ---- targets
 
 
-def _marks(cases: list[Case]) -> str:
+def targets(cases: list[Case]) -> list[Target]:
+    """Return all targets of networks of real size with what was measured."""
     by_name = {case["name"]: case for case in cases}
-    lines = ["| what | mark | measured, by the clock (of all processors) | |", "|---|---|---|---|"]
-    for what, mark, shown, met in (*_ahead(by_name), *_ours(by_name), *_starts(cases)):
-        lines.append(f"| {what} | {mark} | {shown} | {'met' if met else '**missed**'} |")
-    return "\n".join(lines)
+    return [*_peer_targets(by_name), *_ratio_targets(by_name), *_start_targets(cases)]
 
 
-def _times(case: Case, one: tuple[str, str], other: tuple[str, str]) -> tuple[float, float] | None:
-    """How many times longer the first takes than the second: by the clock, of all processors."""
-    found = []
-    for what in ("seconds", "processor"):
-        first, second = _least(case, *one, what), _least(case, *other, what)
-        if not first or not second:
+def _times(case: Case, slow: tuple[str, str], fast: tuple[str, str]) -> tuple[float, float] | None:
+    """Return how many times longer `slow` takes than `fast`, in wall-clock and in processor time."""
+    ratios = []
+    for clock in ("seconds", "processor"):
+        numerator, denominator = _least(case, *slow, clock), _least(case, *fast, clock)
+        if not numerator or not denominator:
             return None
-        found.append(first / second)
-    return found[0], found[1]
+        ratios.append(numerator / denominator)
+    return ratios[0], ratios[1]
 
 
 def _ratio_shown(ratio: tuple[float, float]) -> str:
     return f"{ratio[0]:.3g} ({ratio[1]:.3g})"
 
 
-def _ahead(cases: Mapping[str, Case]) -> Iterator[tuple[str, str, str, bool]]:
-    """The native backend beside peers."""
+def _peer_targets(cases: Mapping[str, Case]) -> Iterator[Target]:
+    """Compare the native backend with other libraries."""
     native = "native", COARSE
     for row, steps in ((COARSE, STEPS), (FINE, RESOLUTIONS[1])):
-        for name, least in AHEAD_OF_SPYX.items():
-            least = least if row == COARSE else AHEAD_IN_250_STEPS
+        for name, minimum in AHEAD_OF_SPYX.items():
+            minimum = minimum if row == COARSE else AHEAD_IN_250_STEPS
             ratio = name in cases and _times(cases[name], ("spyx", row), native)
             if ratio:
-                what = f"{name}: native, faster than Spyx in {steps} steps"
-                yield what, f"{least:g} x", _ratio_shown(ratio), ratio[0] >= least
+                description = f"{name}: native, faster than Spyx in {steps} steps"
+                yield _at_least(description, minimum, ratio)
     for name, case in cases.items():
-        for row, least in ((COARSE, AHEAD_OF_ALL.get(name)), ("one", 1.0)):
-            of_native = "native", row
-            ratios = [_times(case, (peer, row), of_native) for peer in PEERS]
-            there = [ratio for ratio in ratios if ratio]
-            if there and least:
-                ratio = min(there)
+        for row, minimum in ((COARSE, AHEAD_OF_ALL.get(name)), ("one", 1.0)):
+            ratios = [_times(case, (peer, row), ("native", row)) for peer in PEERS]
+            measured = [ratio for ratio in ratios if ratio]
+            if measured and minimum:
                 part = "one sample forward, " if row == "one" else ""
-                what = f"{name}: {part}native, faster than the fastest peer in {STEPS} steps"
-                yield what, f"{least:g} x", _ratio_shown(ratio), ratio[0] >= least
+                description = f"{name}: {part}native, faster than the fastest peer in {STEPS} steps"
+                yield _at_least(description, minimum, min(measured))
 
 
-def _ours(cases: Mapping[str, Case]) -> Iterator[tuple[str, str, str, bool]]:
-    """The backends beside themselves."""
+def _at_least(description: str, minimum: float, ratio: tuple[float, float]) -> Target:
+    return Target(description, f"{minimum:g} x", _ratio_shown(ratio), ratio[0] >= minimum)
+
+
+def _ratio_targets(cases: Mapping[str, Case]) -> Iterator[Target]:
+    """Compare the native backend at two ratios of the time constants."""
     if all(name in cases for name in RATIOS):
-        found = [
-            [_least(cases[name], "native", COARSE, what) for name in RATIOS]
-            for what in ("seconds", "processor")
+        pairs = [
+            [_least(cases[name], "native", COARSE, clock) for name in RATIOS]
+            for clock in ("seconds", "processor")
         ]
-        if all(one and four for one, four in found):
-            ratio = tuple(four / one for one, four in found)  # pyright: ignore[reportOperatorIssue]
-            what = f"{RATIOS[1]}: native, in times of ratio 2"
-            yield what, "at most 2", _ratio_shown(ratio), ratio[0] <= 2  # pyright: ignore[reportArgumentType]
-    for name, (before, least) in XLA_BEFORE.items():
-        ratio = name in cases and _times(cases[name], ("spyx", COARSE), ("xla", COARSE))
-        if ratio:
-            ratio = before * ratio[0], before * ratio[1]
-            what = f"{name}: xla, faster than before it went in blocks (both in times of Spyx)"
-            yield what, f"{least:g} x", _ratio_shown(ratio), ratio[0] >= least
+        if all(two and four for two, four in pairs):
+            ratio = tuple(four / two for two, four in pairs)  # pyright: ignore[reportOperatorIssue]
+            description = f"{RATIOS[1]}: native, time divided by that of ratio 2"
+            yield Target(description, "at most 2", _ratio_shown(ratio), ratio[0] <= 2)  # pyright: ignore[reportArgumentType]
 
 
-def _starts(cases: list[Case]) -> Iterator[tuple[str, str, str, bool]]:
-    """The slowest first call and the largest memory of each backend."""
+def _start_targets(cases: list[Case]) -> Iterator[Target]:
+    """Look for the slowest first call and the largest memory of each backend."""
     for backend in BACKENDS:
         calls = {
             case["name"]: max(case["first"][backend].values())
@@ -224,21 +264,29 @@ def _starts(cases: list[Case]) -> Iterator[tuple[str, str, str, bool]]:
         }
         if calls:
             name = max(calls, key=calls.__getitem__)
-            what, shown = f"{backend}: first call, the slowest row", f"{calls[name]:.1f} s, {name}"
-            yield what, f"below {FIRST_CALL:g} s", shown, calls[name] < FIRST_CALL
-        held = {
+            yield Target(
+                f"{backend}: first call, the slowest row",
+                f"below {MAX_FIRST_CALL:g} s",
+                f"{calls[name]:.1f} s, {name}",
+                calls[name] < MAX_FIRST_CALL,
+            )
+        memory = {
             case["name"]: case["memory"][backend] / 2**20
             for case in cases
             if backend in case["memory"] and ROWS[case["name"]].batch <= 32
         }
-        if held:
-            name, most = max(held, key=held.__getitem__), MOST_MEGABYTES[backend]
-            what = f"{backend}: peak memory, the largest row of batch 32 or less"
-            yield what, f"below {most} MB", f"{held[name]:.0f} MB, {name}", held[name] < most
+        if memory:
+            name = max(memory, key=memory.__getitem__)
+            yield Target(
+                f"{backend}: peak memory, the largest row of batch 32 or less",
+                f"below {MAX_MEGABYTES[backend]} MB",
+                f"{memory[name]:.0f} MB, {name}",
+                memory[name] < MAX_MEGABYTES[backend],
+            )
 
 
 def _growth(cases: list[Case]) -> str:
-    """How times grow, with a thread for each processor and with one alone."""
+    """Return times of growing networks, with a thread for each processor and with one thread."""
     lines = []
     for case in (case for case in cases if case["kind"] in GROWTH):
         cells = [
@@ -255,10 +303,10 @@ def _growth(cases: list[Case]) -> str:
 
 
 def _left_out(cases: list[Case]) -> str:
-    """What was not run, and why."""
-    found = [
+    """Return which rows were not run, and why."""
+    reasons = [
         f"{case['name']}, {case['titles'].get(name, name)}: {reason}"
         for case in cases
         for name, reason in case["reasons"].items()
     ]
-    return "Not run: " + "; ".join(found) + "." if found else ""
+    return "Not run: " + "; ".join(reasons) + "." if reasons else ""
