@@ -205,8 +205,8 @@ def table(rows: list[Row]) -> list[str]:
     groups = collections.Counter(name.partition("/")[0] for name in sources if "/" in name)
     drawn, more = groups["drawn"], groups["more"]
     lines = [
-        f"{len(sources) - drawn - more} of files with their resets, {more} of files with recordings, "
-        f"{drawn} drawn.",
+        f"{len(sources) - drawn - more} files with their resets, {more} files with recordings, "
+        f"{drawn} random networks.",
         "",
         f"| of {len(sources)} to | same | refused | other spikes | does not load |",
         "| --- | ---: | ---: | ---: | ---: |",
@@ -233,27 +233,27 @@ def table(rows: list[Row]) -> list[str]:
 
 
 #: What refusals have in common, by a part of their text.
-_SEVERAL = "several spikes in a step, more than neurons can be made for"
-_READOUT = "a readout, and the importer has none"
+_SEVERAL = "several spikes in a step, for which there are no equivalent neurons"
+_READOUT = "a readout, which the importer does not have"
 _REASONS = (
-    ("resets to a value, and", "it resets to a value, and the importer subtracts"),
+    ("resets to a value, and", "resets to a value, and the importer subtracts"),
     ("may fire several spikes", _SEVERAL),
     ("could share among", _SEVERAL),
     (
         "may stay above v_threshold",
-        "it subtracts at once, and a membrane may stay above its threshold",
+        "subtracts at once, and a membrane may stay above its threshold",
     ),
     ("leaky readout", _READOUT),
     ("is a LI", _READOUT),
-    ("gives its membrane", "a membrane that resets leaves"),
-    ("starts", "it starts elsewhere than in the importer"),
+    ("gives its membrane", "the membrane potential of neurons that reset is an output"),
+    ("starts", "another initial state than in the importer"),
     ("whatever arrives", "a loop of current-based neurons that reset to zero a step later"),
-    ("subtracts v_threshold", "its current and its reset are in another order"),
-    ("continuous time", "continuous time, which steps approximate"),
+    ("subtracts v_threshold", "current and reset act in another order"),
+    ("continuous time", "continuous time, which time steps approximate"),
     ("different factors", "weights shared by neurons with different thresholds"),
-    ("cannot be added", "one Output takes two of different sizes"),
+    ("have no sum", "one Output has inputs of different sizes"),
     ("never falls below", "a lower bound of the membrane"),
-    ("nothing can be subtracted", "it subtracts a step later, and nothing is left of a step"),
+    ("nothing can be subtracted", "subtracts one step later, with a decay of 0 per step"),
     ("does not map", "a node that the importer does not map"),
 )
 

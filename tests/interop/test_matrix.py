@@ -169,13 +169,11 @@ def summary(cells):
                 cell for cell in cells if cell.source.startswith(source) and cell.target == target
             ]
             shares = [cell.share for cell in own if cell.share is not None]
-            worst = (
-                f"{len(shares)} convert, at least {floor_percent(min(shares))} identical"
-                if shares
-                else ""
-            )
+            converted = f"{len(shares)} converted" if shares else ""
+            if shares and min(shares) < 1:
+                converted += f", at least {floor_percent(min(shares))} identical"
             refused = f"{len(own) - len(shares)} refused" if len(own) > len(shares) else ""
-            entries.append("; ".join(part for part in (worst, refused) if part))
+            entries.append("; ".join(part for part in (converted, refused) if part))
         rows.append(row([title, *entries]))
     packages = ("snntorch", "norse", "spikingjelly", "spyx", "nir", "nirtorch", "torch", "jax")
     versions = ", ".join(

@@ -70,8 +70,8 @@ FRAMEWORK = Framework(
     name="hxtorch",
     title="hxtorch",
     note=(
-        "A spike of weight w makes the current jump by w. Its importer takes Linear, CubaLI and "
-        "CubaLIF with one set of parameters a layer, time in ms, and ignores w_in."
+        "A spike of weight w makes the current jump by w. Its importer supports Linear, CubaLI "
+        "and CubaLIF with one set of parameters per layer, uses time in ms, and ignores w_in."
     ),
     dialects=(
         Conventions(

@@ -167,8 +167,8 @@ FRAMEWORK = Framework(
     title="jaxsnn",
     note=(
         "A spike of weight w makes the current jump by w_in w (LIF and IF: the membrane by r w). "
-        "Files of the library of the Electronic Vision(s) group have time in ms, those of this one in seconds. "
-        "Conversions are for that library, whose solver takes tau_mem = tau_syn or 2 tau_syn."
+        "Files of the library of the Electronic Vision(s) group have time in ms, those of this library in seconds. "
+        "Conversions are for the former, whose solver requires tau_mem = tau_syn or 2 tau_syn."
     ),
     dialects=(
         Conventions(

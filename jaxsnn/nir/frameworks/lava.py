@@ -165,9 +165,9 @@ FRAMEWORK = Framework(
         ),
     ),
     note=(
-        "Known from the scripts of the NIR repository and lava-dl, not run. Its states are whole "
-        "numbers of 2^-12, rounded toward 0 in each decay; they are real numbers here, and each "
-        "neuron has a remark with how far that may be off. Spikes reach the next layer in the same "
+        "Known from the scripts of the NIR repository and lava-dl, not run. Its states are "
+        "integers in units of 2^-12, rounded toward 0 in each decay. The dialect uses real numbers, and "
+        "a remark for each neuron gives the largest deviation. Spikes reach the next layer in the same "
         "step, as the scripts set it (`delay_shift` false)."
     ),
 )

@@ -138,9 +138,9 @@ FRAMEWORK = Framework(
     ),
     distribution="nengo",
     note=(
-        "It writes no NIR: the dialect is how its LIF runs files of others, by the converter of the "
-        "NIR repository and by its source, not run. A spike is a current of 1/dt that lasts a step, "
-        "inputs too. Its membranes never go below 0: files with weights or biases below 0 are "
-        "refused, and so are loops. IF, LI and CubaLIF, each its own there, are not read."
+        "It writes no NIR. The dialect describes how its LIF runs files of other frameworks, from the "
+        "converter of the NIR repository and from its source; it was not run. A spike, also an input, is a "
+        "current of 1/dt that lasts one step. Its membranes never go below 0: files with weights or "
+        "biases below 0 are refused, and so are loops, IF, LI and CubaLIF."
     ),
 )

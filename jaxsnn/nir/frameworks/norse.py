@@ -721,5 +721,5 @@ FRAMEWORK = Framework(
     membranes=("v",),
     leaf_options=MappingProxyType({"dt_export": 1.0}),
     surrogate="FastSigmoid(slope=1), whatever its alpha",
-    note="Its membranes start at v_leak; its importer reads CubaLIF otherwise than it writes it.",
+    note="Its membranes start at v_leak; its importer reads CubaLIF differently from what its exporter writes.",
 )

@@ -190,7 +190,7 @@ FRAMEWORK = Framework(
     distribution="rockpool",
     surrogate="step with a piecewise linear gradient",
     note=(
-        "Its exporter drops recurrent weights, its importer takes current-based neurons only, with "
-        "dt = tau_mem/(1+r), and they fire as many spikes in a step as fit in."
+        "Its exporter drops recurrent weights. Its importer supports current-based neurons only, with "
+        "dt = tau_mem/(1+r). Neurons fire as many spikes in a step as thresholds fit into V."
     ),
 )

@@ -308,8 +308,8 @@ FRAMEWORK = Framework(
     distribution="sinabs",
     surrogate="single exponential",
     note=(
-        "min_v_mem, spike_fn and reset_fn are in no file: say them, reset_fn as reset. Its importer "
-        "takes norm_input false and bounds IF by -v_threshold; the line that loads a converted file "
-        "sets the other two."
+        "Its files do not contain min_v_mem, spike_fn and reset_fn: specify them, reset_fn as reset. Its "
+        "importer uses norm_input false and bounds IF by -v_threshold; the line that loads a converted "
+        "file sets the other two."
     ),
 )

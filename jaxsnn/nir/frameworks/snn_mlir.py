@@ -153,8 +153,8 @@ FRAMEWORK = Framework(
     importers=(_IMPORTER,),
     distribution="snn-mlir",
     note=(
-        "A compiler to C, which writes no NIR: the dialect is how its float mode runs files of "
-        "others, by its source. Its quantized mode rounds weights to 8 bits and states to 2^-12, "
-        "which the dialect does not do. It emits loops, but its C program does not run them."
+        "A compiler to C, which writes no NIR. The dialect describes how its float mode runs files of "
+        "other frameworks, from its source. Its quantized mode rounds weights to 8 bits and states to "
+        "2^-12; the dialect does not. It emits loops, but its C program does not run them."
     ),
 )

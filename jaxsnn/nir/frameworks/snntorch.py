@@ -629,5 +629,6 @@ FRAMEWORK = Framework(
     rewind="reset_mem",
     membranes=("mem",),
     surrogate="ArcTan(alpha=2)",
-    note="Its files never say the reset; its importer resets to 0 at once, and the line that loads a file sets others.",
+    note="Its files do not contain the reset. Its importer resets to 0 at once; the line that loads a "
+    "file sets another reset.",
 )

@@ -431,7 +431,7 @@ FRAMEWORK = Framework(
     membranes=("v", "v_seq"),
     surrogate="Sigmoid(slope=4)",
     note=(
-        "Its importer is strict: r must be 1 or tau/dt, IF r = 1/dt, one time constant a node; "
-        "v_reset None, its soft reset, is in no file."
+        "Its importer requires r = 1 or tau/dt (IF: r = 1/dt) and one time constant per node. Its files do not "
+        "contain its soft reset (v_reset None)."
     ),
 )

@@ -59,8 +59,8 @@ FRAMEWORK = Framework(
         ),
     ),
     note=(
-        "It writes no NIR, and nothing is simulated in its name: its reader is known from its "
-        "source, the programs of its chip are not. `check` says what its reader takes and rounds: "
-        "weights become whole numbers of 8 bits."
+        "It writes no NIR, and there is no simulation: its reader is known from its source, the "
+        "programs of its chip are not. `check` reports what its reader accepts and rounds: weights "
+        "become integers of 8 bits."
     ),
 )

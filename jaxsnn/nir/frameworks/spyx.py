@@ -537,5 +537,5 @@ FRAMEWORK = Framework(
     ),
     distribution="spyx",
     surrogate="FastSigmoid(slope=25), its SuperSpike",
-    note="Its files may count time in steps; each layer of it takes a step.",
+    note="Its files may count time in steps. Each of its layers takes one step.",
 )

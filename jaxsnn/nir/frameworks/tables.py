@@ -1,4 +1,4 @@
-"""What is known of all frameworks as a table of Markdown, for docs/interop.md."""
+"""Write the table of frameworks of the documentation in Markdown."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from jaxsnn.nir.frameworks.registry import frameworks
 
 
 def frameworks_table() -> str:
-    """One row for each framework: its dialect and importer by version, and what else to know."""
+    """Return a table with the dialects and importers of each framework."""
     rows = [
-        "| framework | dialect | its importer | takes | gradient of a spike | to know |",
+        "| framework | dialect | conversion for | supported nodes | surrogate gradient | remarks |",
         "|---|---|---|---|---|---|",
     ]
     for framework in frameworks().values():
         cells = (
             framework.title,
             ", ".join(_dialects(framework)),
-            "; ".join(_importer(importer) for importer in framework.importers) or "none is known",
+            ", ".join(_importer(importer) for importer in framework.importers) or "none",
             _takes(framework),
             framework.surrogate or "none",
             framework.note,
@@ -26,21 +26,21 @@ def frameworks_table() -> str:
 
 
 def _dialects(framework: Framework) -> list[str]:
-    """What `dialect=` takes: the name is the first version."""
+    """Return the names for `dialect=`; the name without a version is the first version."""
     first, *others = framework.dialects
-    named = f"`{framework.name}`" + (f" ({first.version})" if first.version else "")
-    named += "" if first.ran else ", known from its source, not run"
-    return [named, *(f"`{framework.name}=={version.version}`" for version in others)]
+    text = f"`{framework.name}`" + (f" ({first.version})" if first.version else "")
+    text += "" if first.ran else " (from source)"
+    return [text, *(f"`{framework.name}=={version.version}`" for version in others)]
 
 
 def _importer(importer: Importer) -> str:
-    does = "converted for" if importer.write is not None else "checked only"
-    caveat = "" if importer.ran else ", known from its source, not run"
-    return f"{importer.version}: {does}{caveat}"
+    limits = [] if importer.write is not None else ["check only"]
+    limits += [] if importer.ran else ["from source"]
+    return importer.version + (f" ({', '.join(limits)})" if limits else "")
 
 
 def _takes(framework: Framework) -> str:
-    """The types that its first importer takes, without Input and Output."""
+    """Return the node types that the first importer supports, without Input and Output."""
     if not framework.importers:
         return ""
     kinds = framework.importers[0].nodes
