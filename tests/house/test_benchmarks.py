@@ -121,14 +121,9 @@ MACHINE = {
 }
 
 
-def document(case, page):
-    """The page of a run of one case."""
+def test_the_document_has_what_was_missed_and_what_was_not_run():
     import report
 
-    return report.document({"machine": MACHINE, "cases": [case]}, page)
-
-
-def test_the_document_has_what_was_missed_and_what_was_not_run():
     case = {
         "name": "5-120-3",
         "kind": "feed-forward",
@@ -237,7 +232,7 @@ def test_the_document_keeps_what_a_run_did_not_measure():
     assert text.index(name) < text.index("## Small work")
     assert text.endswith("as it was\n")
     # once more on its own page it changes nothing
-    assert document(case, text) == text
+    assert report.document(data, text) == text
 
 
 SMALL = {"batch": 2, "events": 60}
