@@ -1,4 +1,4 @@
-"""Sphinx: `make docs`. Pages that follow from the code are written first, by `site_pages.py`."""
+"""Configuration of Sphinx (`make docs`). `site_pages.py` writes the generated pages first."""
 
 import sys
 from pathlib import Path
@@ -15,6 +15,8 @@ project_copyright = author
 version = release
 extensions = ["myst_parser"]
 myst_heading_anchors = 3
+maximum_signature_line_length = 88
+toc_object_entries_show_parents = "hide"
 html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]

@@ -1,5 +1,6 @@
-"""Likely mistakes and what answers them: `site_pages.py` shows the exact texts, and
-`tests/house/test_messages.py` holds each to naming the node, the numbers and the way out.
+"""Common mistakes and their messages, for the page of messages (`site_pages.py`).
+
+`tests/house/test_messages.py` checks that each message names the node, the numbers and what to do.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import tempfile
 from dataclasses import dataclass
 from typing import Any
 
-#: What the code of every mistake begins with.
-PREPARED = """\
+#: Code that runs before the code of every mistake.
+PREAMBLE = """\
 import numpy as np
 import jaxsnn
 from importlib.resources import files
@@ -27,153 +28,153 @@ events = jaxsnn.Events(time=np.array([[0.0, 1e-3]]), index=np.array([[0, 1]]))
 
 @dataclass(frozen=True, kw_only=True)
 class Mistake:
-    """One mistake.
+    """A common mistake.
 
     Attributes:
-        title: what was done wrong.
-        code: Python; or a command line, from `jaxsnn` on.
-        says: what the answer must hold: node, numbers, way out.
-        prints: the code prints the answer, and raises nothing.
+        title: Heading of its section.
+        code: Python that makes the mistake; or command lines, each after "$ ".
+        expected: Parts of the message: node, numbers, what to do.
+        prints: The code prints notes or a result, and raises no error.
     """
 
     title: str
     code: str
-    says: tuple[str, ...]
+    expected: tuple[str, ...]
     prints: bool = False
 
 
-def answered(mistake: Mistake) -> str:
-    """What the library answers, in one line mostly; for a folder's name stands nothing."""
+def message_of(mistake: Mistake) -> str:
+    """Return the message for a mistake, by running its code in an empty folder."""
     from jaxsnn.errors import JaxsnnError
 
-    names: dict[str, Any] = {}
-    exec(PREPARED, names)
-    before = os.getcwd()
+    namespace: dict[str, Any] = {}
+    exec(PREAMBLE, namespace)
+    working_directory = os.getcwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         try:
             if mistake.code.startswith("$ "):
-                return _command(mistake.code, names["FILE"])
+                return _stderr_of(mistake.code, namespace["FILE"])
             out = io.StringIO()
             with contextlib.redirect_stdout(out):
-                exec(mistake.code, names)
+                exec(mistake.code, namespace)
             return out.getvalue().strip()
         except JaxsnnError as error:
             return f"{type(error).__name__}: {error}"
         finally:
-            os.chdir(before)
+            os.chdir(working_directory)
 
 
-def _command(code: str, file: str) -> str:
-    """What commands print on stderr, the last one's; lines before it prepare."""
+def _stderr_of(code: str, file: str) -> str:
+    """Run command lines, in which net.nir stands for a file; return what the last one prints."""
     import shlex
 
     from jaxsnn.commands.cli import main
 
-    said = ""
+    message = ""
     for line in code.splitlines():
         words = shlex.split(line.removeprefix("$ "))[1:]
         err, out = io.StringIO(), io.StringIO()
         with contextlib.redirect_stderr(err), contextlib.redirect_stdout(out):
             main([file if word == "net.nir" else word for word in words])
-        said = err.getvalue().strip()
-    return said.replace(file, "net.nir")
+        message = err.getvalue().strip()
+    return message.replace(file, "net.nir")
 
 
 MISTAKES = (
     Mistake(
-        title="The dialect is another framework's",
+        title="Wrong dialect",
         code='jaxsnn.read(FILE, dialect="norse", dt=1e-3)',
-        says=("norse", "say"),
+        expected=("norse", "say"),
     ),
     Mistake(
-        title="The time step is missing",
+        title="Missing time step",
         code="""\
 layers = build.input(2), build.linear(weight=np.ones((1, 2))), build.lif(tau=10e-3)
 plain = build.sequential(*layers, dialect="nir", time_unit="s")
 x = np.zeros((20, 1, 2), np.float32)
 jaxsnn.simulate(plain, x, engine=jaxsnn.TimeStepped())""",
-        says=("'2'", "dt, which the file does not say", "dt="),
+        expected=("'2'", "dt, which the file does not say", "dt="),
     ),
     Mistake(
-        title="Milliseconds for seconds",
+        title="Spike times in milliseconds",
         code="""\
 late = jaxsnn.Events(time=np.array([[1.0, 5.0]]), index=np.array([[0, 1]]))
 for note in jaxsnn.simulate(graph, late, t_end=0.04).notes:
     print("note:", note)""",
-        says=("'input'", "2", "seconds"),
+        expected=("'input'", "2", "seconds"),
         prints=True,
     ),
     Mistake(
-        title="An input of another shape",
+        title="Input with the wrong number of channels",
         code="""\
 network = jaxsnn.lower(graph, dtype=np.float32)
 jaxsnn.simulate(network, np.zeros((20, 1, 5), np.float32), engine=jaxsnn.TimeStepped(dt=1e-3))""",
-        says=("input", "5", "2"),
+        expected=("input", "5", "2"),
     ),
     Mistake(
-        title="Batch first",
+        title="Recording with the batch axis first",
         code="""\
 x = np.zeros((4, 20, 2), np.float32)
 y = np.zeros((20, 4, 1), np.float32)
 jaxsnn.verify(graph.with_dialect(graph.dialect), x, y, engine=jaxsnn.TimeStepped(dt=1e-3))""",
-        says=("(20, 4, 1)", "(4, 20, 1)", "(time, batch"),
+        expected=("(20, 4, 1)", "(4, 20, 1)", "(time, batch"),
     ),
     Mistake(
-        title="Spikes that are not sorted: no mistake, they are sorted",
+        title="Unsorted spikes (allowed)",
         code="""\
-wrong = jaxsnn.Events(time=np.array([[1e-3, 0.0]]), index=np.array([[1, 0]]))
-one, other = (jaxsnn.simulate(graph, given, t_end=0.04) for given in (events, wrong))
-print("the same spikes:", bool((one.first_spike("2") == other.first_spike("2")).all()))""",
-        says=("the same spikes: True",),
+unsorted = jaxsnn.Events(time=np.array([[1e-3, 0.0]]), index=np.array([[1, 0]]))
+sorted_run, unsorted_run = (jaxsnn.simulate(graph, x, t_end=0.04) for x in (events, unsorted))
+print("the same spikes:", bool((sorted_run.first_spike("2") == unsorted_run.first_spike("2")).all()))""",
+        expected=("the same spikes: True",),
         prints=True,
     ),
     Mistake(
-        title="An array of numbers for the event engine",
+        title="Array as input of the event engine",
         code="jaxsnn.simulate(graph, np.random.rand(20, 1, 2), t_end=0.04)",
-        says=("input", "jaxsnn.Events", "TimeStepped"),
+        expected=("input", "jaxsnn.Events", "TimeStepped"),
     ),
     Mistake(
-        title="An .npz file of events for fidelity, which compares steps",
+        title="Events as input of fidelity",
         code="""\
 np.savez("x.npz", time=np.array([[0.0, 1e-3]]), index=np.array([[0, 1]]))
 stepped = jaxsnn.read(FILE, dialect="snntorch", reset="zero", reset_delay=True)
 jaxsnn.fidelity(stepped, "x.npz")""",
-        says=("events", "'x' (time, batch, ...)"),
+        expected=("events", "'x' (time, batch, ...)"),
     ),
     Mistake(
-        title="Forty milliseconds as 40",
+        title="End of the simulation in milliseconds",
         code="""\
 for note in jaxsnn.simulate(graph, events, t_end=40.0).notes:
     print("note:", note)""",
-        says=("40 s", "time constant", "seconds"),
+        expected=("40 s", "time constant", "seconds"),
         prints=True,
     ),
     Mistake(
-        title="The reset was not said",
+        title="Missing reset",
         code="""\
-read = jaxsnn.read(FILE, dialect="snntorch")
-jaxsnn.simulate(read, np.zeros((20, 1, 5), np.float32), engine=jaxsnn.TimeStepped())""",
-        says=("lif1", "reset", "reset_delay", "zero", "subtract"),
+imported = jaxsnn.read(FILE, dialect="snntorch")
+jaxsnn.simulate(imported, np.zeros((20, 1, 5), np.float32), engine=jaxsnn.TimeStepped())""",
+        expected=("lif1", "reset", "reset_delay", "zero", "subtract"),
     ),
     Mistake(
-        title="More spikes than the engine was given room for",
+        title="More spikes than max_spikes",
         code="""\
 many = jaxsnn.Events(time=np.arange(200)[None] * 1e-3, index=np.zeros((1, 200), int))
 jaxsnn.simulate(graph, many, t_end=0.3, engine=jaxsnn.EventDriven(max_spikes=16))""",
-        says=("'2'", "16", "max_spikes"),
+        expected=("'2'", "16", "max_spikes"),
     ),
     Mistake(
-        title="A network that does not fit the chip",
+        title="Network that does not fit the chip",
         code="""\
 large = build.sequential(build.input(2), build.linear(600, weight=np.ones((600, 2))), neurons)
-found = jaxsnn.place_and_route(jaxsnn.quantize(large).netlist, max_runs=1)
-print(found.stop_reason + ":", found.why)""",
-        says=("600", "512", "runs"),
+search = jaxsnn.place_and_route(jaxsnn.quantize(large).netlist, max_runs=1)
+print(search.stop_reason + ":", search.why)""",
+        expected=("600", "512", "runs"),
         prints=True,
     ),
     Mistake(
-        title="A layer that NIR does not have",
+        title="PyTorch layer that NIR does not have",
         code="""\
 import torch, snntorch
 net = torch.nn.Sequential(
@@ -181,7 +182,7 @@ net = torch.nn.Sequential(
     snntorch.Leaky(beta=0.9, reset_mechanism="zero", init_hidden=True),
 )
 jaxsnn.from_torch(net, torch.zeros(1, 1, 8, 8))""",
-        says=("MaxPool2d", "AvgPool2d"),
+        expected=("MaxPool2d", "AvgPool2d"),
     ),
     Mistake(
         title="BatchNorm in training mode",
@@ -192,61 +193,61 @@ net = torch.nn.Sequential(
     snntorch.Leaky(beta=0.9, reset_mechanism="zero", init_hidden=True),
 )
 jaxsnn.from_torch(net, torch.zeros(1, 4))""",
-        says=("BatchNorm", "eval()"),
+        expected=("BatchNorm", "eval()"),
     ),
     Mistake(
-        title="One sample without a batch",
+        title="Input without a batch axis",
         code="""\
 network = jaxsnn.lower(graph, dtype=np.float32)
 jaxsnn.simulate(network, np.zeros((20, 2), np.float32), engine=jaxsnn.TimeStepped(dt=1e-3))""",
-        says=("input", "(20, 2)", "batch"),
+        expected=("input", "(20, 2)", "batch"),
     ),
     Mistake(
-        title="Labels of another shape",
+        title="One-hot labels",
         code="jaxsnn.fit(graph, (np.random.rand(10, 2), np.zeros((10, 3))))",
-        says=("(10, 3)", "(samples,)", "argmax"),
+        expected=("(10, 3)", "(samples,)", "argmax"),
     ),
     Mistake(
-        title="The output exists",
+        title="Output file exists",
         code="$ jaxsnn draw net.nir -o g.svg\n$ jaxsnn draw net.nir -o g.svg",
-        says=("g.svg exists", "--force"),
+        expected=("g.svg exists", "--force"),
     ),
     Mistake(
-        title="A negative time constant",
+        title="Negative time constant",
         code="""\
 bad = build.sequential(build.input(2), build.linear(weight=np.ones((3, 2))), build.lif(tau=[1e-2, -1e-2, 1e-2]))
 jaxsnn.lower(bad)""",
-        says=("'2'", "tau", "-0.01", "1"),
+        expected=("'2'", "tau", "-0.01", "1"),
     ),
     Mistake(
-        title="A graph without its dialect",
+        title="NIR graph without a dialect",
         code="""\
-written = jaxsnn.export(graph)
-written.metadata = {}
-jaxsnn.simulate(jaxsnn.parse(written), events, t_end=0.04)""",
-        says=("dialect=",),
+exported = jaxsnn.export(graph)
+exported.metadata = {}
+jaxsnn.simulate(jaxsnn.parse(exported), events, t_end=0.04)""",
+        expected=("dialect=",),
     ),
     Mistake(
-        title="A text as engine",
+        title="Name of an engine in place of an engine",
         code='jaxsnn.simulate(graph, events, t_end=0.04, engine="event")',
-        says=("'event'", "EventDriven()", "TimeStepped"),
+        expected=("'event'", "EventDriven()", "TimeStepped"),
     ),
     Mistake(
-        title="No end of the simulation",
+        title="Missing end of the simulation",
         code="jaxsnn.simulate(graph, events)",
-        says=("t_end",),
+        expected=("t_end",),
     ),
     Mistake(
-        title="A picture without matplotlib",
+        title="matplotlib is not installed",
         code="""\
 import sys
-there = {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith("matplotlib")}
+hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith("matplotlib")}
 sys.modules["matplotlib"] = None
 try:
     jaxsnn.plot.graph(graph).render("png")
 finally:
     del sys.modules["matplotlib"]
-    sys.modules |= there""",
-        says=("matplotlib", "pip install matplotlib"),
+    sys.modules |= hidden""",
+        expected=("matplotlib", "pip install matplotlib"),
     ),
 )

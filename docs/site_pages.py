@@ -1,5 +1,6 @@
-"""The pages of the site that follow from the code: reference, commands, options, nodes, frameworks,
-passes, capabilities, messages, and the gallery of examples. They are written into `generated/`, which is not committed.
+"""Pages of the site that are generated from the code: reference, commands, options, nodes,
+frameworks, passes, messages, and the gallery of examples. They are written to `generated/`, which is
+not committed.
 """
 
 from __future__ import annotations
@@ -14,29 +15,23 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+
+from reference_pages import plain, reference_page, topic_pages
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
-#: Modules whose public names are the reference, with what they are for.
-REFERENCE = {
-    "jaxsnn": "Graphs, simulation, the chip",
-    "jaxsnn.train": "Training",
-    "jaxsnn.plot": "Pictures",
-    "jaxsnn.nir.build": "Graphs made in Python",
-    "jaxsnn.nir.initializers": "Weights to begin with",
-}
-#: What is compiled runs a few times only.
+#: The programs of examples run a few times only, so optimising them costs more than it saves.
 QUICKLY = "--xla_backend_optimization_level=0"
-#: What an example needs besides the package.
+#: Modules that an example needs besides the package.
 NEEDS = {"snntorch_to_event": ("torch", "snntorch")}
 
 
 def write_all(folder: Path) -> None:
-    """All generated pages, into `generated/` of the site's folder."""
-    made = folder / "generated"
-    shutil.rmtree(made, ignore_errors=True)
-    (made / "gallery").mkdir(parents=True)
+    """Write all generated pages to `generated/` in the folder of the site."""
+    generated = folder / "generated"
+    shutil.rmtree(generated, ignore_errors=True)
+    (generated / "gallery").mkdir(parents=True)
+    (generated / "reference").mkdir()
     pages = {
         "reference": reference_page(),
         "commands": commands_page(),
@@ -46,138 +41,48 @@ def write_all(folder: Path) -> None:
         "passes": passes_page(),
         "capabilities": capabilities_page(),
         "messages": messages_page(),
-        "examples": gallery_page(made / "gallery"),
+        "examples": gallery_page(generated / "gallery"),
     }
     for name, text in pages.items():
-        (made / f"{name}.md").write_text(text)
-
-
-# ---- text
-
-
-def plain(text: str) -> str:
-    """Text of a docstring as Markdown: what stands in backquotes stays code, all else is text."""
-    parts = re.split(r"(`[^`]+`)", text)
-    return "".join(
-        part if number % 2 else re.sub(r"([*_<>\[\]|$\\])", r"\\\1", part)
-        for number, part in enumerate(parts)
-    )
-
-
-def described(record: Any, deep: bool = True) -> str:
-    """The docstring of a public name as Markdown: prose, lists of arguments, examples."""
-    text = inspect.cleandoc(record.__doc__ or "")
-    lines, out, example = text.splitlines(), [], False
-    for line in lines:
-        stripped = line.strip()
-        if stripped.startswith(">>>") and not example:
-            out.append("\n```pycon")
-            example = True
-        elif example and not stripped:
-            out.append("```\n")
-            example = False
-        if example:
-            out.append(line)
-        elif re.fullmatch(r"(Args|Raises|Returns|Attributes|Source):?", stripped):
-            out.append(f"\n**{stripped.rstrip(':')}**\n")
-        elif found := re.match(r"    (\*{0,2}[\w, .*]+?): (.*)", line):
-            out.append(f"- `{found[1]}`: {plain(found[2])}")
-        elif line.startswith("        "):
-            out.append(f"  {plain(stripped)}")
-        else:
-            out.append(plain(stripped))
-    out += ["```"] if example else []
-    return "\n".join(out)
-
-
-def signature_of(name: str, record: Any) -> str:
-    """How a name is called, a line for each argument where there are many."""
-    try:
-        found = str(inspect.signature(record)).replace("'", "")
-    except (TypeError, ValueError):
-        return name
-    text = f"{name}{re.sub(r' -> .*', '', found)}"
-    return text if len(text) < 90 else text.replace(", ", ",\n    ")
-
-
-def public_names(module: Any) -> list[str]:
-    """What a module offers."""
-    listed = getattr(module, "__all__", None)
-    if listed is not None:
-        return [name for name in listed if name != "__version__"]
-    own = vars(module).items()
-    return [
-        name
-        for name, value in own
-        if not name.startswith("_") and getattr(value, "__module__", "") == module.__name__
-    ]
+        (generated / f"{name}.md").write_text(text)
+    for name, text in topic_pages().items():
+        (generated / "reference" / f"{name}.md").write_text(text)
 
 
 # ---- pages
 
 
-def reference_page() -> str:
-    """Every public name with its signature and its docstring."""
-    from importlib import import_module
-
-    parts = ["# Reference\n", "Axis orders are the same everywhere: [](../axes.md).\n"]
-    for name, title in REFERENCE.items():
-        module = import_module(name)
-        parts.append(f"## {title}: `{name}`\n")
-        for public in sorted(public_names(module), key=str.lower):
-            value = getattr(module, public)
-            parts.append(f"### {name}.{public}\n")
-            if callable(value):
-                parts.append(f"```python\n{signature_of(public, value)}\n```\n")
-                parts.append(described(value) + "\n")
-                parts += methods_of(value)
-            else:
-                parts.append(f"`{type(value).__name__}`: {plain(str(value)[:300])}\n")
-    return "\n".join(parts)
-
-
-def methods_of(record: Any) -> list[str]:
-    """The public methods and properties of a class, a line each."""
-    if not inspect.isclass(record):
-        return []
-    found = []
-    for name, value in vars(record).items():
-        own = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
-        if not name.startswith("_") and inspect.isfunction(own) and own.__doc__:
-            first = inspect.cleandoc(own.__doc__).split("\n\n")[0].replace("\n", " ")
-            found.append(f"- `{name}`: {plain(first)}")
-    return [*found, ""]
-
-
 def parsers() -> dict[str, argparse.ArgumentParser]:
-    """Command -> its parser, with all options; those of commands of a command, too."""
+    """Return the complete parser of each command; subcommands are named `chip inputs`."""
     from jaxsnn.commands.cli import build_parser
 
-    found = {}
+    leaves = {}
 
     def walk(parser: argparse.ArgumentParser, name: str) -> None:
         parser.complete() if hasattr(parser, "complete") else None
-        actions = [one for one in parser._actions if isinstance(one, argparse._SubParsersAction)]
-        if not actions:
-            found[name] = parser
-        for action in actions:
+        subcommands = [
+            action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
+        ]
+        if not subcommands:
+            leaves[name] = parser
+        for action in subcommands:
             for choice, child in action.choices.items():
                 walk(child, f"{name} {choice}".strip())
 
     walk(build_parser(), "")
-    return found
+    return leaves
 
 
 def commands_page() -> str:
-    """Every command with every option."""
+    """Return a page with every command and every option."""
     parts = [
         "# Commands and options\n",
-        "As `--help` gives them; JSON keys are in [](../cli.md).\n",
+        "The output of `--help` for every command. Files, exit codes and JSON: [](../cli.md).\n",
     ]
     for name, parser in parsers().items():
         parts.append(f"## jaxsnn {name}\n")
         parts.append(plain(parser.description or "") + "\n")
-        parts += ["| option | does |", "|---|---|"]
+        parts += ["| option | meaning |", "|---|---|"]
         for action in parser._actions:
             flags = ", ".join(f"`{flag}`" for flag in action.option_strings)
             shown = flags or f"`{action.metavar or action.dest}`"
@@ -187,32 +92,31 @@ def commands_page() -> str:
 
 
 def options_page() -> str:
-    """Every option: its spellings, the commands that take it, and the options of training."""
+    """Return a page with every option, its name in Python, and the commands that take it."""
     from jaxsnn.commands.arguments import OPTION
     from jaxsnn.train.options import OPTIONS, TrainOptions, help_of
 
-    options, takers = {}, {}
+    options, commands_of_flag = {}, {}
     for command, parser in parsers().items():
         for action in parser._actions:
             option = getattr(action, OPTION, None)
             if option is not None and action.help != argparse.SUPPRESS:
                 options.setdefault(option.long_flag, option)
-                takers.setdefault(option.long_flag, []).append(command.split()[0])
+                commands_of_flag.setdefault(option.long_flag, []).append(command.split()[0])
     parts = [
         "# Options\n",
-        "Every option is declared once; the command line, configuration files, shell completion and"
-        " the advice in messages come from the declarations.\n",
-        "| command line | Python | commands | does |",
+        "## Options of commands\n",
+        "| command line | Python | commands | meaning |",
         "|---|---|---|---|",
     ]
     for flag, option in sorted(options.items()):
-        is_common = len(takers[flag]) >= len(parsers()) - 3
-        commands = "all" if is_common else ", ".join(f"`{name}`" for name in takers[flag])
+        is_common = len(commands_of_flag[flag]) >= len(parsers()) - 3
+        commands = "all" if is_common else ", ".join(f"`{name}`" for name in commands_of_flag[flag])
         parts.append(f"| `{flag}` | `{option.name}` | {commands} | {plain(option.help_text)} |")
     parts += [
         "\n## Options of training\n",
-        "Fields of `jaxsnn.train.TrainOptions`, and arguments of `fit`.\n",
-        "| option | default | does |",
+        "Fields of {py:obj}`jaxsnn.train.TrainOptions`, and arguments of {py:obj}`jaxsnn.fit`.\n",
+        "| option | default | meaning |",
         "|---|---|---|",
     ]
     defaults = {field.name: field.default for field in dataclasses.fields(TrainOptions)}
@@ -224,27 +128,28 @@ def options_page() -> str:
 
 
 def nodes_page() -> str:
-    """What is known of each type of node."""
+    """Return a table of all types of nodes."""
     from jaxsnn.nir.model.nodes import class_of, node_types
 
-    rows = ["| node | is | parameters | state | fires |", "|---|---|---|---|---|"]
+    rows = ["| node | description | parameters | state | spikes |", "|---|---|---|---|---|"]
     for kind in node_types():
-        made = class_of(kind)
-        traits = made.traits
-        said = (traits.doc or inspect.getdoc(made) or "").split("\n\n")[0].replace("\n", " ")
-        names = ", ".join(f"`{one.name}`" for one in traits.parameters)
+        node_class = class_of(kind)
+        traits = node_class.traits
+        text = (traits.doc or inspect.getdoc(node_class) or "").split("\n\n")[0].replace("\n", " ")
+        parameters = ", ".join(f"`{parameter.name}`" for parameter in traits.parameters)
         state, fires = ("yes" if flag else "no" for flag in (traits.state, traits.fires))
-        rows.append(f"| `{kind}` | {plain(said)} | {names} | {state} | {fires} |")
+        rows.append(f"| `{kind}` | {plain(text)} | {parameters} | {state} | {fires} |")
     head = (
-        "# Nodes\n\nEvery type of node that is read and written bit for bit, lowered, and drawn. "
-        "What each engine, the chip and each importer make of the nodes of a file: "
-        "`jaxsnn matrix FILE`.\n\n"
+        "# Node types\n\nAll types of nodes that are read, written bit for bit, simulated and drawn. "
+        "`jaxsnn matrix` prints which engine, chip and importer supports which of them, and "
+        "`jaxsnn matrix FILE` the same for the nodes of a file. To add a type: "
+        "[](../guide_neuron.md).\n\n"
     )
     return head + "\n".join(rows) + "\n"
 
 
 def frameworks_page() -> str:
-    """The frameworks, as `docs/interop.md` has them."""
+    """Return the table of frameworks of `docs/interop.md`."""
     from jaxsnn.nir.frameworks.tables import frameworks_table
 
     return f"# Frameworks and versions\n\n{frameworks_table()}\n"
@@ -314,26 +219,31 @@ def capabilities_page() -> str:
 
 
 def messages_page() -> str:
-    """Likely mistakes, the exact text that answers each, and the codes of problems."""
-    from likely_mistakes import MISTAKES, answered
+    """Return a page of common mistakes, the message for each, and the codes of messages."""
+    from likely_mistakes import MISTAKES, PREAMBLE, message_of
 
     from jaxsnn.problem_codes import CODES
 
     parts = [
         "# Messages\n",
-        "Likely mistakes, and what is answered. Each text is what the library says, made anew "
-        "whenever this page is.\n",
+        "Common mistakes with the message for each, and the codes of all messages. A message gives "
+        "the node, the numbers and what to do. The messages below are generated when the site is "
+        "built.\n",
+        "## Common mistakes\n",
+        "The examples start with\n",
+        f"```python\n{PREAMBLE}```\n",
     ]
     for mistake in MISTAKES:
-        parts.append(f"## {mistake.title}\n")
-        kind = "console" if mistake.code.startswith("$ ") else "python"
-        parts.append(f"```{kind}\n{mistake.code}\n```\n")
-        parts.append(f"```text\n{answered(mistake)}\n```\n")
+        parts.append(f"### {mistake.title}\n")
+        language = "console" if mistake.code.startswith("$ ") else "python"
+        parts.append(f"```{language}\n{mistake.code}\n```\n")
+        parts.append(f"```text\n{message_of(mistake)}\n```\n")
     parts += [
         "## Codes\n",
-        "Each problem and each note has a code, which does not change: `error.problem.code` in Python,"
-        " `code` in JSON. `facts` has the numbers and names of a message by name.\n",
-        "| code | means |",
+        "Each problem and each note has a code that does not change between releases: "
+        "`error.problem.code` in Python, `code` in JSON. `facts` has the names and numbers of the "
+        "message.\n",
+        "| code | meaning |",
         "|---|---|",
         *(f"| `{code}` | {plain(meaning)} |" for code, meaning in CODES.items()),
         "",
@@ -345,56 +255,56 @@ def messages_page() -> str:
 
 
 def cells_of(source: str) -> list[tuple[str, str]]:
-    """The cells of an example: "markdown" or "python", and their text."""
-    found = []
+    """Return the cells of an example: "markdown" or "python", and their text."""
+    cells = []
     for part in re.split(r"^# %%", source, flags=re.M)[1:]:
         head, _, body = part.partition("\n")
         if "[markdown]" in head:
             text = "\n".join(line.removeprefix("#").removeprefix(" ") for line in body.splitlines())
-            found.append(("markdown", text.strip()))
+            cells.append(("markdown", text.strip()))
         elif body.strip():
-            found.append(("python", body.strip()))
-    return found
+            cells.append(("python", body.strip()))
+    return cells
 
 
 def gallery_page(folder: Path) -> str:
-    """A page for each example, with the picture that it drew, and the page that lists them."""
+    """Write a page for each example, with its pictures, and return the page that lists them."""
     names = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "export_snntorch")
-    wanted = os.environ.get("JAXSNN_DOCS_EXAMPLES", "run") == "run"
+    run_examples = os.environ.get("JAXSNN_DOCS_EXAMPLES", "run") == "run"
     with ThreadPoolExecutor(max_workers=2) as pool:
-        runs = [pool.submit(run_example, name, folder) for name in names if wanted]
-    drawn = dict(zip(names, (run.result() for run in runs), strict=False))
-    lines = ["# Examples\n", "Each is a script with cells; `--smoke` runs it in seconds.\n"]
+        runs = [pool.submit(run_example, name, folder) for name in names if run_examples]
+    pictures_of = dict(zip(names, (run.result() for run in runs), strict=False))
+    lines = ["# Examples\n", "Each example is a script with cells. `--smoke` runs it in seconds.\n"]
     for name in names:
         cells = cells_of((EXAMPLES / f"{name}.py").read_text())
-        said = [text if kind == "markdown" else f"```python\n{text}\n```" for kind, text in cells]
-        pictures = drawn.get(name, ())
-        shown = [f"![{name}: what it draws]({path.name})" for path in pictures]
+        blocks = [text if kind == "markdown" else f"```python\n{text}\n```" for kind, text in cells]
+        pictures = pictures_of.get(name, ())
+        images = [f"![Picture of {name}]({path.name})" for path in pictures]
         script = f"\nThe script: `examples/{name}.py`.\n"
-        (folder / f"{name}.md").write_text("\n\n".join([*said, *shown, script]))
-        first = [
-            f"[![{name}: what it draws](gallery/{path.name})](gallery/{name}.md)<br>"
+        (folder / f"{name}.md").write_text("\n\n".join([*blocks, *images, script]))
+        thumbnail = [
+            f"[![Picture of {name}](gallery/{path.name})](gallery/{name}.md)<br>"
             for path in pictures[:1]
         ]
-        lines.append(f"- {''.join(first)}[](gallery/{name}.md)")
-    listed = "\n".join(f"gallery/{name}" for name in names)
-    return "\n".join([*lines, "", "```{toctree}", ":hidden:", "", listed, "```", ""])
+        lines.append(f"- {''.join(thumbnail)}[](gallery/{name}.md)")
+    entries = "\n".join(f"gallery/{name}" for name in names)
+    return "\n".join([*lines, "", "```{toctree}", ":hidden:", "", entries, "```", ""])
 
 
 def run_example(name: str, folder: Path) -> list[Path]:
-    """The pictures that an example draws with --smoke; none where what it needs is not installed."""
+    """Return the pictures that an example draws with --smoke; none if its modules are missing."""
     from importlib.util import find_spec
 
     if any(find_spec(module) is None for module in NEEDS.get(name, ())):
         return []
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, EXAMPLES / f"{name}.py", "--smoke"],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": paths, "XLA_FLAGS": QUICKLY},
         capture_output=True,
         text=True,
     )
-    if done.returncode:
-        raise RuntimeError(f"examples/{name}.py failed:\n{done.stderr}")
+    if process.returncode:
+        raise RuntimeError(f"examples/{name}.py failed:\n{process.stderr}")
     return [path for path in sorted(folder.glob(f"{name}*.*g")) if path.suffix in (".png", ".svg")]

@@ -9,11 +9,12 @@ from tests.helpers.pages import ROOT, pages
 
 sys.path.insert(0, str(ROOT / "docs"))
 
+import reference_pages
 import site_pages
 
 OTHERS = ("CHANGELOG", "CONTRIBUTING", "SECURITY")
 FILES = {**pages(), **{name: ROOT / f"{name}.md" for name in OTHERS}}
-#: Made with the site: `site_pages.write_all`.
+#: Pages that `site_pages.write_all` writes.
 GENERATED = (
     *("reference", "commands", "options", "nodes", "frameworks", "passes"),
     *("capabilities", "messages", "examples"),
@@ -37,10 +38,13 @@ def anchors(text):
 
 
 def is_there(path, anchor):
-    """Whether a file, or a page that the site makes, is there, and has an anchor."""
+    """Return whether a file or a generated page exists, and has an anchor."""
     inside = path.is_relative_to(ROOT / "docs" / "generated")
     if inside and path.parent.name == "gallery":
         return (ROOT / "examples" / f"{path.stem}.py").exists() and not anchor
+    if inside and path.parent.name == "reference":
+        topic = reference_pages.TOPICS.get(path.stem)
+        return topic is not None and (not anchor or anchor in topic.objects)
     if inside:
         return path.stem in GENERATED and not anchor
     return path.exists() and (not anchor or anchor in anchors(path.read_text()))
@@ -68,11 +72,21 @@ def test_every_path_that_is_named_is_there(name):
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
+def test_links_of_the_reference_lead_somewhere():
+    for name, text in reference_pages.topic_pages().items():
+        page = ROOT / "docs" / "generated" / "reference" / f"{name}.md"
+        assert list(broken(page, text)) == [], name
+
+
 def test_broken_ones_are_found():
     page = ROOT / "docs" / "index.md"
     links = "[a](nowhere.md) [](cli.md#no-such) [](#neither) [](generated/gallery/none.md)"
     assert len(list(broken(page, links))) == 4
     fine = "[](cli.md#exit-codes) `[x](none.md)` [](generated/nodes.md) [x](https://x.org/none)"
+    reference = "generated/reference/training.md"
+    assert list(broken(page, f"[]({reference}#jaxsnn.fit) []({reference}#jaxsnn.read)")) == [
+        f"{reference}#jaxsnn.read"
+    ]
     assert list(broken(page, fine)) == ["cli.md#exit-codes"]
     assert anchors("# A `jaxsnn run FILE`: why?\n") == {"a-jaxsnn-run-file-why"}
 

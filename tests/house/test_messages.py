@@ -1,4 +1,4 @@
-"""Likely mistakes are answered by a line that names the node, the numbers and the way out."""
+"""Messages for common mistakes name the node, the numbers and what to do."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 DOCS = Path(__file__).parents[2] / "docs"
 sys.path.insert(0, str(DOCS))
 
-from likely_mistakes import MISTAKES, answered  # noqa: E402
+from likely_mistakes import MISTAKES, message_of  # noqa: E402
 
 
 def marked(mistake):
@@ -16,10 +16,10 @@ def marked(mistake):
     return pytest.param(mistake, id=mistake.title.replace(" ", "-"), marks=needs)
 
 
-@pytest.mark.parametrize("mistake", [marked(one) for one in MISTAKES])
-def test_a_mistake_is_answered_with_what_to_do(mistake):
-    message = answered(mistake)
-    for part in mistake.says:
+@pytest.mark.parametrize("mistake", [marked(mistake) for mistake in MISTAKES])
+def test_the_message_for_a_mistake_says_what_to_do(mistake):
+    message = message_of(mistake)
+    for part in mistake.expected:
         assert part in message, message
     assert mistake.prints or "\n" not in message
     assert ("Error: " in message) or ("error: " in message) or mistake.prints

@@ -1,30 +1,68 @@
-"""The site: every public name, option and command is on it. Its blocks: `test_blocks.py`."""
+"""The site documents every public object, option and command. Its blocks: `test_blocks.py`."""
+
+from __future__ import annotations
 
 import argparse
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
-
-import jaxsnn
-from jaxsnn import plot, train
-from jaxsnn.nir.convert.pipeline import PASSES
-from jaxsnn.nir.model.nodes import node_types
-from jaxsnn.train.options import OPTIONS
-from tests.commands.test_cli import commands
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 sys.path.insert(0, str(DOCS))
 
+import reference_pages  # noqa: E402
 import site_pages  # noqa: E402
 
 
-def test_every_public_name_is_in_the_reference():
-    public = {f"jaxsnn.{name}" for name in jaxsnn.__all__} - {"jaxsnn.__version__"}
-    public |= {f"jaxsnn.train.{name}" for name in train.__all__}
-    public |= {f"jaxsnn.plot.{name}" for name in plot.__all__}
-    public |= {f"jaxsnn.nir.build.{name}" for name in ("cubalif", "sequential", "network", "node")}
-    assert public <= set(re.findall(r"^### ([\w.]+)$", site_pages.reference_page(), re.M))
+def test_every_public_object_is_on_one_page_of_the_reference():
+    documented = [name for topic in reference_pages.TOPICS.values() for name in topic.objects]
+    public = {
+        f"{module}.{name}"
+        for module in reference_pages.REFERENCE
+        for name in reference_pages.public_names(import_module(module))
+    }
+    assert sorted(documented) == sorted(public)
+
+
+def test_every_public_object_has_an_entry_for_the_index():
+    pages = reference_pages.topic_pages()
+    contents = reference_pages.reference_page()
+    for page, topic in reference_pages.TOPICS.items():
+        assert f"\nreference/{page}\n" in contents
+        for full_name in topic.objects:
+            module, _, name = full_name.rpartition(".")
+            entry = rf"^`````\{{py:\w+\}} {name}\b.*\n:module: {re.escape(module)}$"
+            assert re.search(entry, pages[page], re.M), full_name
+            assert f"<{full_name}>`" in contents
+
+
+def test_methods_and_properties_of_classes_have_entries():
+    page = reference_pages.topic_pages()["simulation"]
+    assert "````{py:method} push(events" in page
+    assert "````{py:property} waiting" in page
+    assert "````{py:method} with_parameters(" in page
+
+
+def test_every_module_of_the_reference_is_in_the_index_of_modules():
+    text = "\n".join(reference_pages.topic_pages().values())
+    for module, purpose in reference_pages.REFERENCE.items():
+        assert text.count(f"```{{py:module}} {module}\n:synopsis: {purpose}\n") == 1
+
+
+def test_a_signature_has_types_and_defaults_that_can_be_read():
+    def example(graph: Graph | str, *, kind="cosine", progress=print):  # type: ignore
+        """Train a graph."""
+
+    signature = reference_pages.signature_of("example", example)
+    assert signature == "example(graph: Graph | str, *, kind='cosine', progress=print)"
+    assert not [
+        name
+        for topic in reference_pages.TOPICS.values()
+        for name in topic.objects
+        if re.search(r"<\w+", reference_pages.signature_of(name, reference_pages.resolve(name)))
+    ]
 
 
 def test_every_command_and_option_is_on_its_pages():
@@ -64,10 +102,10 @@ def test_a_docstring_becomes_markdown():
         1
         """
 
-    markdown = site_pages.described(example)
-    assert r"Does \*it\* to `x`." in markdown
-    assert r"- `x`: what \<goes\> in." in markdown
-    assert "```pycon\n>>> example()\n1\n```" in markdown
+    text = reference_pages.described(example)
+    assert r"Does \*it\* to `x`." in text
+    assert r"- `x`: what \<goes\> in." in text
+    assert "```pycon\n>>> example()\n1\n```" in text
 
 
 def test_every_page_is_in_the_contents():
@@ -77,16 +115,17 @@ def test_every_page_is_in_the_contents():
 
 
 def test_the_gallery_shows_the_first_picture_of_each_example(tmp_path, monkeypatch):
-    def pictures(name, folder):
+    def two_pictures(name, folder):
         return [folder / f"{name}.png", folder / f"{name}_more.png"]
 
-    monkeypatch.setattr(site_pages, "run_example", pictures)
+    monkeypatch.setattr(site_pages, "run_example", two_pictures)
     monkeypatch.setenv("JAXSNN_DOCS_EXAMPLES", "run")
     page = site_pages.gallery_page(tmp_path)
-    picture = "![train_delays: what it draws](gallery/train_delays.png)"
+    picture = "![Picture of train_delays](gallery/train_delays.png)"
     line = f"- [{picture}](gallery/train_delays.md)<br>[](gallery/train_delays.md)"
     assert line in page.splitlines()
-    assert (tmp_path / "train_delays.md").read_text().count("](train_delays") == 2
+    example = (tmp_path / "train_delays.md").read_text()
+    assert example.count("](train_delays") == 2
 
 
 def test_cells_of_an_example_are_prose_and_code():
