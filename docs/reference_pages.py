@@ -66,7 +66,7 @@ TOPICS = {
         title="Graphs and NIR files",
         introduction="Guides: [](../../guide_convert.md), [](../../dialects.md). The options of "
         "`read` and `parse` specify what a file does not contain; they are those of the "
-        "[command line](../../cli.md#options-that-say-what-a-nir-file-does-not).",
+        "[command line](../../cli.md#options-of-dialects).",
         module="jaxsnn",
         summaries={
             "read": "read a NIR file",

@@ -80,14 +80,14 @@ def test_links_of_the_reference_lead_somewhere():
 
 def test_broken_ones_are_found():
     page = ROOT / "docs" / "index.md"
-    links = "[a](nowhere.md) [](cli.md#no-such) [](#neither) [](generated/gallery/none.md)"
-    assert len(list(broken(page, links))) == 4
-    fine = "[](cli.md#exit-codes) `[x](none.md)` [](generated/nodes.md) [x](https://x.org/none)"
+    said = "[a](nowhere.md) [](cli.md#no-such) [](#neither) [](generated/gallery/none.md)"
+    assert len(list(broken(page, said))) == 4
+    fine = "[](cli.md#no-codes) `[x](none.md)` [](generated/nodes.md) [x](https://x.org/none)"
     reference = "generated/reference/training.md"
     assert list(broken(page, f"[]({reference}#jaxsnn.fit) []({reference}#jaxsnn.read)")) == [
         f"{reference}#jaxsnn.read"
     ]
-    assert list(broken(page, fine)) == ["cli.md#exit-codes"]
+    assert list(broken(page, fine)) == ["cli.md#no-codes"]
     assert anchors("# A `jaxsnn run FILE`: why?\n") == {"a-jaxsnn-run-file-why"}
 
 
