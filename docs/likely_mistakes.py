@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,12 +37,14 @@ class Mistake:
         code: Python that makes the mistake; or command lines, each after "$ ".
         expected: Parts of the message: node, numbers, what to do.
         prints: The code prints notes or a result, and raises no error.
+        missing: Package that is not installed.
     """
 
     title: str
     code: str
     expected: tuple[str, ...]
     prints: bool = False
+    missing: str = ""
 
 
 def message_of(mistake: Mistake) -> str:
@@ -50,7 +54,7 @@ def message_of(mistake: Mistake) -> str:
     namespace: dict[str, Any] = {}
     exec(PREAMBLE, namespace)
     working_directory = os.getcwd()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _without_package(mistake.missing):
         os.chdir(folder)
         try:
             if mistake.code.startswith("$ "):
@@ -63,6 +67,21 @@ def message_of(mistake: Mistake) -> str:
             return f"{type(error).__name__}: {error}"
         finally:
             os.chdir(working_directory)
+
+
+@contextlib.contextmanager
+def _without_package(name: str) -> Iterator[None]:
+    """Make imports of a package fail; "" hides none."""
+    if not name:
+        yield
+        return
+    modules = {key: sys.modules.pop(key) for key in list(sys.modules) if key.split(".")[0] == name}
+    sys.modules[name] = None  # type: ignore
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        sys.modules |= modules
 
 
 def _stderr_of(code: str, file: str) -> str:
@@ -239,15 +258,8 @@ jaxsnn.simulate(jaxsnn.parse(exported), events, t_end=0.04)""",
     ),
     Mistake(
         title="matplotlib is not installed",
-        code="""\
-import sys
-hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith("matplotlib")}
-sys.modules["matplotlib"] = None
-try:
-    jaxsnn.plot.graph(graph).render("png")
-finally:
-    del sys.modules["matplotlib"]
-    sys.modules |= hidden""",
+        code='jaxsnn.plot.graph(graph).render("png")',
         expected=("matplotlib", "pip install matplotlib"),
+        missing="matplotlib",
     ),
 )
