@@ -15,6 +15,7 @@ project_copyright = author
 version = release
 extensions = ["myst_parser"]
 myst_heading_anchors = 3
+smartquotes = False  # they would turn --option into a dash
 maximum_signature_line_length = 88
 toc_object_entries_show_parents = "hide"
 html_theme = "furo"

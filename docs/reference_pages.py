@@ -499,7 +499,7 @@ def entry_of(full_name: str, value: Any, original: str) -> str:
         return directive("py:function", name, text, module)
     if not inspect.isclass(value):
         return directive("py:function", signature_of(name, value), described(value), module)
-    with_arguments = full_name not in RETURNED and not getattr(value, "_is_protocol", False)
+    with_arguments = full_name not in RETURNED and not is_protocol(value)
     kind = "py:exception" if issubclass(value, BaseException) else "py:class"
     heading = signature_of(name, value) if with_arguments else name
     body = "\n\n".join([described(value), *members_of(value)])
@@ -508,9 +508,21 @@ def entry_of(full_name: str, value: Any, original: str) -> str:
     return directive(kind, heading, body, module)
 
 
+def is_protocol(record: type) -> bool:
+    """Return whether a class is a `typing.Protocol`."""
+    return bool(getattr(record, "_is_protocol", False))
+
+
 def members_of(record: type) -> Iterator[str]:
-    """Yield the entries of the public methods and properties of a class."""
-    for name, value in vars(record).items():
+    """Yield the entries of the public methods and properties of a class, inherited ones last."""
+    members: dict[str, Any] = {}
+    for base in record.__mro__:
+        if base is record or (base.__module__.startswith("jaxsnn") and not is_protocol(base)):
+            for name, value in vars(base).items():
+                members.setdefault(name, value)
+    for name in getattr(record, "__dataclass_fields__", ()):
+        members.pop(name, None)
+    for name, value in members.items():
         is_property = isinstance(value, property)
         function = value.fget if is_property else getattr(value, "__func__", value)
         if name.startswith("_") or not inspect.isfunction(function) or not function.__doc__:

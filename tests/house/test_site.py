@@ -43,6 +43,8 @@ def test_methods_and_properties_of_classes_have_entries():
     assert "````{py:method} push(events" in page
     assert "````{py:property} waiting" in page
     assert "````{py:method} with_parameters(" in page
+    assert page.count("````{py:method} with_room(") == 2  # EventDriven inherits it
+    assert "{py:method} progress(" not in reference_pages.topic_pages()["training"]  # a field
 
 
 def test_every_module_of_the_reference_is_in_the_index_of_modules():
