@@ -26,8 +26,15 @@ import site_pages
 LANGUAGES = ("python", "sh", "console", "toml", "text", "{toctree}")
 #: Pages whose blocks run here, one after the other in an empty folder.
 HERE = (
-    *("api", "coming_from", "event_engine", "getting_started"),
-    *("guide_chip", "guide_convert", "guide_data", "guide_finetune", "guide_results", "guide_streams"),
+    *("coming_from", "event_engine", "getting_started", "guide_simulate"),
+    *(
+        "guide_chip",
+        "guide_convert",
+        "guide_data",
+        "guide_finetune",
+        "guide_results",
+        "guide_streams",
+    ),
 )
 #: Pages whose Python other tests run, and what in them does.
 ELSEWHERE = {

@@ -8,6 +8,11 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from jaxsnn.nir.convert.pipeline import PASSES
+from jaxsnn.nir.model.nodes import node_types
+from jaxsnn.train.options import OPTIONS
+from tests.commands.test_cli import commands
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 sys.path.insert(0, str(DOCS))
@@ -54,7 +59,7 @@ def test_every_module_of_the_reference_is_in_the_index_of_modules():
 
 
 def test_a_signature_has_types_and_defaults_that_can_be_read():
-    def example(graph: Graph | str, *, kind="cosine", progress=print):  # type: ignore
+    def example(graph: Graph | str, *, kind="cosine", progress=print):  # type: ignore  # noqa: F821
         """Train a graph."""
 
     signature = reference_pages.signature_of("example", example)
@@ -91,6 +96,21 @@ def test_every_pass_is_on_its_page_in_its_order():
     conditions = [condition for step in PASSES for condition in (*step.requires, *step.ensures)]
     statements = [site_pages.plain(condition.statement) for condition in conditions]
     assert [statement for statement in statements if statement not in page] == []
+
+
+def test_every_limit_and_importer_is_on_the_page_of_capabilities():
+    from jaxsnn.capabilities import Limit
+    from jaxsnn.compatibility.tables import TABLES, importer_tables, rows_of
+
+    page = site_pages.capabilities_page()
+    for simulator in TABLES:
+        for row in rows_of(simulator):
+            code = f"`{row.code}`" if isinstance(row, Limit) else ""
+            assert f"| {row.description} | {code} |" in page
+    assert [
+        table.title for table in importer_tables().values() if f"| {table.title} |" not in page
+    ] == []
+    assert "{" not in page.replace('{"NODE": ', "")
 
 
 def test_a_docstring_becomes_markdown():
