@@ -440,3 +440,19 @@ def test_of_several_outputs_the_configuration_names_the_one_that_answers(task, c
     run_cli(capsys, "train", "net.nir", "-o", "alone.nir", *options)
     weights = [jaxsnn.read(f"{name}.nir").nodes["3"].value("weight") for name in ("out", "alone")]
     assert np.array_equal(*weights)
+
+
+@pytest.mark.parametrize(
+    ("line", "facts"),
+    [
+        ("map net.nir -o m.json --svg m.png", {"path": "m.png"}),
+        ("plot net.nir -o p.png --kind pie", {"kind": "pie"}),
+        (f"{RUN} --engine slow", {"engine": "slow"}),
+        (f"{TRAIN} --noise 0.1", {"option": "--noise", "value": "0.1"}),
+        ("plot net.nir -o p.png --kind graph --sample 1", {"kind": "graph"}),
+    ],
+)
+def test_json_of_a_refusal_has_its_facts(line, facts, task, monkeypatch, capsys):
+    monkeypatch.chdir(task.parent)
+    _, out, _ = call(capsys, *line.split(), "--json")
+    assert json.loads(out)["error"]["facts"] == facts

@@ -245,6 +245,6 @@ def test_the_examples_of_the_reference_print_what_they_say(tmp_path, monkeypatch
 
 
 def test_a_dialogue_that_prints_something_else_fails():
-    wrong = dataclasses.replace(blocks_of("api")[0], code=">>> 1 + 1\n3\n")
+    wrong = dataclasses.replace(blocks_of("guide_simulate")[0], code=">>> 1 + 1\n3\n")
     with pytest.raises(AssertionError, match="Expected"):
         run_python(wrong, {})

@@ -201,6 +201,13 @@ def test_what_nengo_does_not_take_is_refused(make, says):
     assert_refused(make, DialectError, says)
 
 
+def test_nengo_takes_what_never_brings_a_membrane_below_0():
+    for graph in (nengo(weight=np.zeros((4, 5)))[1], shifted(0.0, 0.5)):
+        (remark,) = graph.repairs
+        assert (remark.node, graph.dialect.name) == ("2", "nengo")
+    assert_refused(lambda: shifted(0.5, -1e-9), DialectError, "'1' has a bias of -1e-09", node="1")
+
+
 @pytest.fixture
 def plain(tmp_path):
     layers = build.linear(4, weight=np.full((4, 5), 0.3)), build.lif(tau=TAU)

@@ -2,6 +2,7 @@
 
 import re
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import jaxsnn
 from jaxsnn import plot
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.nir import build
-from jaxsnn.plot.picture import BLACK, CYCLE, GREEN, time_unit
+from jaxsnn.plot.picture import BLACK, CYCLE, GREEN, format_of, time_unit
 from jaxsnn.plot.spike_plots import SpikeTrain, input_trains, trains_of
 from jaxsnn.plot.voltage_plots import traces_of
 from jaxsnn.train import Current, Delta, Latency
@@ -306,3 +307,11 @@ def test_encodings_show_what_goes_in():
     assert_refused(
         lambda: plot.encodings({"latency": (values + 0.5, latency)}), UsageError, r"value 1\.5|1\.5"
     )
+
+
+def test_a_refused_picture_has_its_facts():
+    problem = assert_refused(lambda: format_of("p.gif"), UsageError)
+    assert problem.facts == {"path": "p.gif", "ending": ".gif"}
+    solution = SimpleNamespace(spikes={"n": None}, count=lambda name: np.zeros((2, 3)))
+    problem = assert_refused(lambda: trains_of(solution, 5), UsageError)
+    assert problem.facts == {"sample": 5, "samples": 2}
