@@ -158,8 +158,9 @@ def test_a_delay_in_a_cycle_is_all_the_delay_there_is(delays):
 def test_a_delay_of_nothing_in_a_cycle_is_refused():
     nodes = {"n": lif(), "d": nir.Delay(np.array([1.0, 2.0, 0.0, 1.0]))}
     edges = [("input", "n"), ("n", "d"), ("d", "n"), ("n", "output")]
-    says = r"'d' \(Delay\) is part of a cycle and delays by 0 steps, it needs at least 1"
-    assert_refused(lambda: played(network(nodes, edges), inputs()), LoweringError, says)
+    says = r"'d' \(Delay\) is part of a cycle and delays by 0 steps; the minimum is 1"
+    run = lambda: played(network(nodes, edges), inputs())  # noqa: E731
+    assert_refused(run, LoweringError, says, node="d", fix="increase its delay")
 
 
 def test_a_node_of_the_cycle_may_feed_others():
@@ -226,7 +227,7 @@ def test_the_step_that_the_equations_do_not_know_is_noted():
     ):
         (note,) = approximations(loop)
         assert note.startswith("node 'n'")
-        assert "one step" in note
+        assert "one time step later" in note
 
 
 def test_gradients_flow_through_a_cycle_and_its_delays():

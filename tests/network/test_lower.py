@@ -394,7 +394,7 @@ ALMOST = [0.0, 1 - 1e-9]
 @pytest.mark.parametrize(
     ("make", "node", "message"),
     [
-        (analog, "li", r"\(LI\) sends its voltage on to 'n' \(CubaLIF\)"),
+        (analog, "li", r"\(LI\) drives node 'n' \(CubaLIF\)"),
         (
             lambda: layer(tau_mem=[np.inf, 0.02]),
             "2",
@@ -415,7 +415,7 @@ ALMOST = [0.0, 1 - 1e-9]
         ),
         (lambda: layer(dialect="snntorch", r=200.0, w_in=100.0), "2", "needs reset, .* reset="),
         (lambda: layer(spike_kernel="box"), "2", "needs dt, .* say dt="),
-        (lambda: layer(reset="none"), "2", """has reset 'none': pass readout="2" if it is"""),
+        (lambda: layer(reset="none"), "2", """has reset 'none', .*: pass readout="2" if it is"""),
         (lambda: layer(dialect="hxtorch"), "2", "needs the unit of time: say time_unit="),
         (lambda: layer(dialect="norse", bias=0.1), "2", "needs the dt .*: say dt_export="),
     ],
@@ -487,7 +487,7 @@ def of_spyx():
         (
             lambda: simulate(with_a_sum(), ONE_SPIKE, 1.0),
             LoweringError,
-            r"node '1' is a Sum: replace it, the event engine runs CubaLIF, .*, Conv2d and",
+            r"node '1' is a Sum, which the event engine does not simulate: replace it by .*, Conv2d, ",
         ),
         # what cannot be written back
         (
@@ -532,7 +532,7 @@ def of_spyx():
         (
             lambda: delayed("2", 0.1),
             LoweringError,
-            "node '2' is of kind neuron, and only a Linear or Affine has synapses: There are 1",
+            "node '2' is a neuron, and only a Linear or Affine has synapses: There are 1",
         ),
     ],
 )

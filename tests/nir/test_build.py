@@ -64,24 +64,24 @@ def test_parameters_are_numbers_or_one_for_each():
         (
             lambda: build.sequential(build.input(2), build.linear(3)),
             UsageError,
-            "node '1' draws its weight, and no seed was said: say seed=0",
+            "node '1' draws its weight, and no seed is specified: set seed=0, or .* \\(3, 2\\)",
         ),
         (
             lambda: build.sequential(build.linear(3), seed=0),
             UsageError,
-            "the first layer must say how many channels come in",
+            "the first layer does not specify the number of its inputs: .*input\\(5\\)",
         ),
-        (build.linear, UsageError, "a Linear layer has no number of outputs: say it"),
+        (build.linear, UsageError, "a Linear layer has no number of outputs: give it"),
         (lambda: build.lif(tau="2 parsec"), UsageError, "unknown unit 'parsec'"),
         (
             lambda: build.network({"a": build.input(2)}, [("a", "b")]),
             GraphError,
-            "an edge names 'b', which is not a node: There are a",
+            "an edge refers to 'b', which is not a node: There are a",
         ),
         (
             lambda: build.network({"a": build.lif(tau=0.1)}, []),
             GraphError,
-            "node 'a' has no size, and nothing feeds it",
+            "node 'a' has no size, and no node feeds it",
         ),
         (
             lambda: build.sequential(

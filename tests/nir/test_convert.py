@@ -362,7 +362,7 @@ def test_a_reset_that_no_neuron_has_is_composed_of_several():
         ),
         (
             np.array([0.5, 0.5]),
-            "for membranes that start at 0, and this one has V = 0.5",
+            "for membranes that start at 0, and this one has V = 0.5 at first",
             "start at 0",
         ),
     ],
@@ -372,7 +372,7 @@ def test_what_cannot_be_composed_is_refused(v_start, reason, fix):
     conversion = SimpleNamespace(
         draft=Draft.__new__(Draft),
         steps={"n": SimpleNamespace(name="n", **rule)},
-        importer=SimpleNamespace(composes=("skip",)),
+        importer=SimpleNamespace(does=lambda step: ("several nodes",)),
         title="SpikingJelly",
     )
     says = f"node 'n': it is zero at .*{reason}"

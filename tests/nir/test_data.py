@@ -118,7 +118,7 @@ def test_values_are_added_up_or_refused():
     value = np.array([[0.5, 2.0, 1.0]], np.float32)
     data = nir.ValuedEventData(idx=idx, time=time, value=value, n_neurons=2, t_max=0.3)
     assert bin_events(data, 0.1).array[:, 0].tolist() == [[0, 0], [2.5, 0], [0, 1]]
-    says = r"2 of 3 events carry values other than 1, the first 0.5"
+    says = r"2 of 3 events have values other than 1, the first 0.5"
     assert_refused(lambda: to_events(data), UsageError, says)
     events = SimpleNamespace(time=time, index=idx)
     ones = event_data(events, 2, 0.3, values=np.ones((1, 3)))
@@ -227,7 +227,7 @@ def test_what_a_later_format_may_mean_is_refused(change, says, tmp_path):
 
 def test_a_graph_is_no_recording(zoo):
     path = zoo["norse_v_li"]
-    assert_refused(lambda: read_data(path), FileError, "holds no NIRGraphData")
+    assert_refused(lambda: read_data(path), FileError, "has no NIRGraphData")
 
 
 def test_shapes_are_restored():
@@ -235,7 +235,7 @@ def test_shapes_are_restored():
     data = gridded_data(array, DT)
     assert data.data.shape == (3, 2, 20)
     np.testing.assert_array_equal(to_array(data, (4, 5)), array)
-    says = r"20 neurons, the shape \(3, 5\) has 15"
+    says = r"20 neurons, and the shape \(3, 5\) has 15"
     assert_refused(lambda: to_array(data, (3, 5)), UsageError, says)
 
 

@@ -144,7 +144,7 @@ def test_an_option_that_does_not_exist_is_refused():
     graph = build.sequential(build.input(2), build.linear(3), build.li(tau="10ms"), seed=0)
     reread = partial(parse, export(graph), dialect=graph.dialect)
     assert_refused(lambda: resolve(graph, rest="zero"), UsageError, "'rest': did you mean 'reset'")
-    assert_refused(lambda: reread(reset="zero"), UsageError, "so reset would be ignored")
+    assert_refused(lambda: reread(reset="zero"), UsageError, "reset would have no effect")
     assert reread().dialect == graph.dialect
 
 
@@ -278,7 +278,7 @@ TAGGED = {
         {"dialect": "nir", "time_unit": "ms"},
         {"name": "nir", "reset": "zero", "time_unit": "ms"},
         ["Its metadata say dialect jaxsnn, time unit s, reset zero; nir was said."],
-        "dialect jaxsnn, time unit s, reset zero; nir was said",
+        "dialect jaxsnn, time unit s, reset zero, but nir was specified",
     ),
     "a version": (
         lambda _: of_norse("main"),

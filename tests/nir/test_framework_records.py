@@ -168,6 +168,18 @@ def test_what_each_framework_writes():
     assert not remaining
 
 
+def described(importer):
+    """What an importer's record says beside tables and functions, with the pool that follows."""
+    lists = {
+        field.name: value
+        for field in dataclasses.fields(importer)
+        if field.name in ("lacks", "subtracts", "wiring")
+        and (value := getattr(importer, field.name)) != field.default
+    }
+    pool = {} if importer.pool is None else {"pool": importer.pool}
+    return declared_values(importer) | lists | pool
+
+
 def test_what_each_importer_reads():
     remaining = {
         named(name, importer_of_version.version): importer_of_version
@@ -176,7 +188,8 @@ def test_what_each_importer_reads():
     }
     for name, (dt, reset, initial, others) in READS.items():
         importer = remaining.pop(name)
-        assert declared_values(importer) == others | ({"dt": dt} if dt != 1 else {}), name
+        assert described(importer) == others | ({"dt": dt} if dt not in (1, None) else {}), name
+        assert (importer.dt, importer.continuous) == (dt, dt is None), name
         assert (importer.reads.get("reset"), importer.reads.get("initial")) == (reset, initial)
         late = {None: None, "spyx==1.0": True}.get(reset and name, False)
         assert importer.reads.get("reset_delay") is late, name

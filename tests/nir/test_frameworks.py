@@ -102,7 +102,7 @@ def test_versions_cover_what_begins_like_them():
         (lambda: convert(leaky(), to="nir"), "there is no conversion to 'nir'", ""),
         (
             lambda: convert(leaky(), to="snntorch==1.0", dt="1ms"),
-            "steps by 100 us and cannot be told 1 ms",
+            "steps by 100 us only, not by 1 ms",
             "",
         ),
         (lambda: check(leaky(), "snntorch==0.1"), r"nothing is known of snntorch 0\.1", ""),

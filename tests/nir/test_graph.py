@@ -146,7 +146,7 @@ def test_an_edge_to_a_graph_with_two_inputs_is_ambiguous():
     two = nir.NIRGraph(inner, [("a", "core"), ("b", "core"), ("core", "output")])
     nodes = {"input": nir.Input(port), "two": two, "output": nir.Output(port)}
     graph = nir.NIRGraph(nodes, [("input", "two"), ("two", "output")], type_check=False)
-    says = r"to the nested graph 'two' is ambiguous, it has 2 Input nodes \(a, b\)"
+    says = r"to the nested graph 'two' is ambiguous: the graph has 2 Input nodes \(a, b\)"
     assert_refused(lambda: parse(graph), GraphError, says)
 
 

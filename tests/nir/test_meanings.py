@@ -186,7 +186,9 @@ def test_two_heads_of_one_size_on_one_output_are_a_warning():
     nodes = between_ports({"a": LINEAR, "b": LINEAR})
     edges = [("input", "a"), ("input", "b"), ("a", "output"), ("b", "output")]
     (warning,) = parse(document_of(nodes, edges)).warnings
-    assert "receives the sum of what 'a', 'b' give" in warning.message
+    assert (warning.code, warning.node) == ("suspicious", "output")
+    assert warning.facts == {"node": "output", "type": "Output", "nodes": "'a', 'b'"}
+    assert "the sum of the outputs of 'a', 'b'" in warning.message
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_an_unknown_type_is_refused_by_name_with_the_supported_ones(document):
 def test_a_dangling_edge_is_refused(edge, missing):
     source = small()
     source.edges.append(edge)
-    says = f"edge {' -> '.join(edge)} is dangling, the graph has no node '{missing}'"
+    says = f"edge {' -> '.join(edge)} is dangling: the graph has no node '{missing}'"
     assert_refused(lambda: parse(source), GraphError, says)
 
 
@@ -142,7 +142,7 @@ def test_nodes_that_nothing_feeds_are_warned_of():
 def test_a_name_that_no_file_can_hold_is_refused():
     source = small()
     source.nodes["a/b"] = source.nodes.pop("n")
-    says = "an entry named 'a/b', which a NIR file cannot hold"
+    says = "an entry named 'a/b', which a NIR file cannot contain"
     assert_refused(lambda: parse(source), GraphError, says)
 
 

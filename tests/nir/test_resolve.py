@@ -66,7 +66,7 @@ def test_what_is_unknown_is_none_and_a_problem_of_that_name():
     unknown = {name for name in fields if getattr(rule, name) is None}
     assert unknown & rule.problems.keys() == {"reset", "reset_delay"}
     assert unknown - rule.problems.keys() <= {"floor"}
-    says = "node '2': simulation needs reset"
+    says = "node '2': the neuron model needs reset, .*reset= .*reset_delay= "
     assert_refused(lambda: rule.require("dt", "reset", "reset_delay"), DialectError, says)
     rule.require("dt", "seconds", "initial")
     assert_refused(lambda: step_of(rule, (3,)), DialectError, "needs reset,")

@@ -129,7 +129,7 @@ def parse(source: Any, *, dialect: str | Dialect = "auto", **options: Any) -> Gr
     elif options:
         raise UsageError(
             Text(
-                "the options {options} have no effect beside a Dialect, which is complete",
+                "beside a Dialect, which is complete, {options} would have no effect",
                 options=listing(options),
             ),
             fix="put it into the Dialect with dataclasses.replace",

@@ -545,6 +545,6 @@ def _load(point: EntryPoint) -> None:
                 group=ENTRY_POINTS,
                 target=target,
             ),
-            fix="let it lead to NodeTraits of that type",
+            fix=Text("let it refer to NodeTraits of the type {name}", name=point.name),
         )
     register_node(traits)
