@@ -186,9 +186,16 @@ def _left_out(network: Any, answer: set[str], labels: Any) -> Iterator[str]:
             populations=listing(readouts),
         )
     if labels is not None and len(answer) != 1:
+        feeding = (
+            Text(
+                "{count} spiking populations feed the outputs ({populations})",
+                count=len(answer),
+                populations=listing(sorted(answer)),
+            )
+            if answer
+            else "no spiking population feeds the outputs"
+        )
         yield Text(
-            "the labels are not used: {count} spiking populations feed the outputs ({populations}), "
-            "the accuracy of first spikes needs one",
-            count=len(answer),
-            populations=listing(sorted(answer)),
+            "the labels are not used: {feeding}, the accuracy of first spikes needs one",
+            feeding=feeding,
         )

@@ -133,7 +133,10 @@ def placed(change):
     [
         (lambda task, counts, rng: [(0, 0)], "a list, not a Placement"),
         (placed(lambda circuits: circuits[1:]), "7 of 8 neurons"),
-        (placed(lambda circuits: [*circuits[:-1], ()]), r"0 circuits to 'layer2'\[2\], it takes 1"),
+        (
+            placed(lambda circuits: [*circuits[:-1], ()]),
+            r"0 circuits to 'layer2'\[2\], which needs 1",
+        ),
         (
             placed(lambda circuits: [*circuits[:-1], ((0, 256),)]),
             r"\(0, 256\) to 'layer2'\[2\], .*dead",

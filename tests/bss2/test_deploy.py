@@ -379,17 +379,22 @@ def test_what_is_wrong_is_not_deployed(deployed, tmp_path):
     synapses, modes = run.synapses.copy(), run.row_modes.copy()
     synapses[0, 4] ^= 1
     modes[side, row] = BOTH
-    for changes, message in (
-        ({"runs": (dataclasses.replace(run, synapses=synapses),)}, "a violation in run 0"),
+    for changes, message, code in (
+        (
+            {"runs": (dataclasses.replace(run, synapses=synapses),)},
+            "one violation in run 0",
+            "wrong-weight",
+        ),
         (
             {"runs": (dataclasses.replace(run, row_modes=modes),)},
             rf"row \({side}, {row}\) excites and inhibits",
+            None,
         ),
-        ({"chip": SMALL}, "chip 'small'"),
+        ({"chip": SMALL}, "chip 'small'", None),
     ):
         wrong = dataclasses.replace(ready.mapping, **changes)
         call = partial(deploy, wrong, ready.quantized, tmp_path / "a")
-        assert_refused(call, MappingError, message)
+        assert_refused(call, MappingError, message, code=code)
     assert not (tmp_path / "a").exists()
 
 

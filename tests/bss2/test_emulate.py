@@ -261,7 +261,7 @@ def test_what_the_emulated_chip_approximates_in_a_mapping_is_noted():
     loop = mapped(build.network(nodes, chains))
     joined, *notes = emulator_notes(*loop, EmulatedChip())
     assert [note.split(" on the emulated")[0] for note in notes] == [
-        "spikes among neurons that feed each other (hidden) neither wait nor jitter",
+        "spikes among neurons that feed each other (hidden) have no queue and no jitter",
         "voltages of readout are sampled without noise",
     ]
     assert joined.startswith("4 of the neurons have several circuits")
@@ -404,7 +404,7 @@ def with_run(mapping, **changes):
     ("call", "says", "code"),
     [
         (lambda q, m: in_one_run(silent(), events(2)), "all weights", None),
-        (lambda q, m: in_one_run(readout_alone(), events(2)), "no neuron fires", None),
+        (lambda q, m: in_one_run(readout_alone(), events(2)), "no neuron spikes", None),
         (
             lambda q, m: emulate(q, with_run(m, synapses=m.runs[0].synapses[1:]), events(4), T_END),
             "",
@@ -577,7 +577,9 @@ def test_that_runs_are_repeated_with_more_room_is_said():
     lines, inputs = [], at_once(1e-3, samples=1)
     done = emulate(*mapped(graph), inputs, T_END, chip=IDEAL, say=lines.append)
     assert int(np.isfinite(done.spikes["2"]).sum()) > 8
-    assert "8 spikes of each are recorded: repeated with room for " in lines[0]
+    facts, fired = lines[0].facts, int(done.fired["2"].max())
+    assert facts == {"population": "2", "count": fired, "limit": 8, "room": facts["room"]}
+    assert facts["room"] >= fired
 
 
 @pytest.mark.parametrize(

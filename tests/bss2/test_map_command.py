@@ -80,7 +80,7 @@ def test_the_same_bytes_whatever_the_hash_seed(folder, run_python):
 
 def test_too_few_runs_are_refused_with_the_resource(folder, mapped):
     out, _ = mapped("huge.nir", "-o", "no.json", "--runs", "1", code=1)
-    assert out.startswith("impossible: '2', '4': 603 neurons need 1 circuit or more")
+    assert out.startswith("impossible: '2', '4': 603 neurons need 1 or more circuits")
     assert out.endswith("(91 too many): allow --runs 2 or more\n")
     assert not (folder / "no.json").exists()
     done, _ = mapped("huge.nir", "-o", "two.json", "--json")

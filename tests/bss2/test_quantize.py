@@ -293,7 +293,7 @@ NOTES = [
         one_layer([[1e6, 1.0], [1.0, 1.0]]),
         {},
         "round to 0",
-        ["3 of its 4 weights round to 0: nothing arrives at neuron 1"],
+        ["3 of its 4 weights round to 0: no spike reaches 1 of its neurons (1)"],
     ),
     (one_layer([[1e6, 1.0], [1.0, 1e5]]), {}, "round to 0", ["2 of its 4 weights round to 0"]),
     (one_layer([[1e6, 0.0], [1e5, 1e5]]), {}, "round to 0", []),
@@ -483,7 +483,7 @@ def test_what_the_chip_cannot_run_is_refused_by_name(nodes, node, code, reason):
 def test_resets_by_subtraction_are_refused():
     weight, neurons = build.linear(weight=np.ones((1, 1))), build.cubalif(**NEURONS)
     graph = build.sequential(build.input(1), weight, neurons, reset="subtract")
-    fix = 'say reset={"2": "zero"} to map it so, or readout="2"'
+    fix = 'pass reset={"2": "zero"} to map it so, or readout="2"'
     problem = assert_refused(lambda: quantize(graph), MappingError, node="2", code="reset", fix=fix)
     assert problem.as_text().count("--reset 2:zero to map it so, or --readout 2") == 1
     readout = build.sequential(build.input(1), weight, neurons, readout=["2"])
