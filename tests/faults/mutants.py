@@ -57,7 +57,7 @@ ROOMS = {
         files=("jaxsnn/nir/frameworks/*.py",),
         tests=(
             *_tests("nir", "dialects", "frameworks", "meanings", "graph", "zoo"),
-            *_tests("nir", "custom_framework", "framework_numbers", "given_to_importers"),
+            *_tests("nir", "custom_framework", "framework_numbers", "importer_graphs"),
             *_tests("nir", "framework_layers", "framework_records", "framework_register"),
             *_tests("nir", "framework_remarks", "framework_spyx", "framework_writers"),
             *_tests("house", "framework_docs"),
