@@ -95,10 +95,11 @@ def _restored_problem(
 
 
 def _plain(value: Any) -> str | int | float | bool | None:
-    """Return a fact as JSON has it: numbers of NumPy become Python's, all else text."""
+    """Return a fact as JSON has it: finite numbers of NumPy become Python's, all else text."""
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         value = value.item()
-    is_plain = isinstance(value, str | int | float) or value is None
+    is_plain = isinstance(value, str | int) or value is None
+    is_plain |= isinstance(value, float) and math.isfinite(value)
     return value if is_plain and not isinstance(value, Text) else str(value)
 
 

@@ -213,7 +213,7 @@ def _sample_of(arguments: argparse.Namespace, samples: int) -> int:
     if not 0 <= sample < samples:
         raise UsageError(
             Text(
-                "{option} is {value}, there are {samples}",
+                "{option} is {value}, and there are {samples} samples",
                 option=_SAMPLE,
                 value=sample,
                 samples=samples,

@@ -555,7 +555,7 @@ def test_not_even_force_writes_over_what_is_read_or_written(
     [
         ("-o yinyang --epochs 0", "epochs is 0"),  # a task is no file that is read
         ("-o o.nir --lr 0", "error: --lr is 0: give a positive"),
-        ("-o o.nir --noise weight:a", "say NAME:NUMBER, with"),
+        ("-o o.nir --noise weight:a", "--noise is 'weight:a': give NAME:NUMBER, with"),
     ],
 )
 def test_options_of_a_training_are_refused_at_once(

@@ -251,7 +251,7 @@ def test_verify_tries_other_resets_and_scales(name, options, last_line, verify):
 
 def test_verify_names_the_resets_with_which_a_recording_verifies(verify):
     _, err = verify(SUBTRACTING, options=SNNTORCH, code=1)
-    assert "say --reset subtract and --reset-delay true, with which the recording verifies" in err
+    assert "set --reset subtract and --reset-delay true, with which the recording verifies" in err
 
 
 def test_verify_says_that_a_recording_does_not_tell_resets_apart(verify):
@@ -341,7 +341,8 @@ LEAKY = "snntorch_v_leaky_zero"
         (lambda x, y: {"x": x, "y": y[:-1]}, "the recording has shape"),
         (lambda x, y: {"x": x[..., :4], "y": y}, "give it the shape (time, batch, 5)"),
         (lambda x, y: {"x": x, "y": np.where(y > 0, np.nan, y)}, "record finite numbers"),
-        (lambda x, y: {"time": np.zeros((1, 1)), "index": np.zeros((1, 1), int), "y": y}, "holds events"),
+        (lambda x, y: {"time": np.zeros((1, 1)), "index": np.zeros((1, 1), int), "y": y},
+         "has events for input 'input': record an array"),
     ],
 )  # fmt: skip
 def test_verify_says_what_it_cannot_use(change, message, verify):
@@ -363,7 +364,7 @@ def test_verify_does_not_move_events_between_the_steps(recordings, tmp_path, ver
 def test_verify_needs_a_recording(zoo, tmp_path, verify):
     for path, message in (
         (tmp_path / "nothing.npz", "no such file"),
-        (zoo[LEAKY], "holds no NIRGraphData"),
+        (zoo[LEAKY], "has no NIRGraphData (its __type__ is None)"),
     ):
         assert message in verify(LEAKY, recording=path, code=2)[1]
 
@@ -387,9 +388,9 @@ def two_outputs(tmp_path):
         (["ouptut2.y"], ["output2.y"],
          "array 'ouptut2.y': the network has no output 'ouptut2': did you mean"),
         (["y"], [], "array 'y': the network has 2 outputs: name it 'NODE.y'"),
-        (["input.x"], [], "input 'input' is given twice, as 'input.x' and as 'x': keep one"),
+        (["input.x"], [], "input 'input' is specified twice, as 'input.x' and as 'x': keep one"),
         (["inptu.x"], [], "array 'inptu.x': the network has no input 'inptu': did you mean 'input'?"),
-        (["input.index"], [], "input 'input' is given twice, as 'input.index' and as 'x': keep one"),
+        (["input.index"], [], "input 'input' is specified twice, as 'input.index' and as 'x': keep one"),
     ],
 )  # fmt: skip
 def test_verify_passes_over_no_array(add, leave_out, message, two_outputs, tmp_path, capsys):
@@ -401,7 +402,7 @@ def test_verify_passes_over_no_array(add, leave_out, message, two_outputs, tmp_p
 
 def test_an_output_is_given_once(verify):
     twice = {"change": lambda arrays: arrays | {"output.y": arrays["y"]}}
-    message = "output 'output' is given twice, as 'output.y' and as 'y': keep one"
+    message = "output 'output' is specified twice, as 'output.y' and as 'y': keep one"
     assert message in verify("norse_v_li", **twice, code=2)[1]
 
 
@@ -523,7 +524,7 @@ def test_fidelity_needs_inputs_by_steps(case, tmp_path, capsys):
     file, options, _ = case("snntorch_v_leaky_zero")
     np.savez(tmp_path / "x.npz", time=np.zeros((1, 1)), index=np.zeros((1, 1), int))
     code, _, err = call(capsys, "fidelity", file, "--input", tmp_path / "x.npz", *options)
-    assert (code, err.count("inputs by steps")) == (2, 1)
+    assert (code, err.count("on time-stepped inputs, and these are events")) == (2, 1)
 
 
 def test_run_says_by_how_much_a_recurrent_spike_is_late(recordings, case, tmp_path, capsys):
@@ -541,7 +542,7 @@ def test_run_says_by_how_much_a_recurrent_spike_is_late(recordings, case, tmp_pa
         *options,
     )
     assert any(
-        "what it sends back" in note and "0.0001 s later" in note
+        "its output to itself" in note and "0.0001 s later" in note
         for note in json.loads(out)["notes"]
     )
 

@@ -86,7 +86,7 @@ def test_options_that_a_picture_does_not_look_at_are_refused(
     line = assert_cli_refused(
         capsys, "plot", *words, "-o", tmp_path / "p.png", code=2, says=message
     )
-    assert line.rstrip().endswith(": leave it out")
+    assert line.rstrip().endswith(": remove the option")
 
 
 def test_without_matplotlib_nothing_runs_first(folder, tmp_path, capsys, monkeypatch):
@@ -125,5 +125,9 @@ def test_what_is_missing_is_said(folder, tmp_path, capsys):
     assert_cli_refused(capsys, *wrong, says="has no spikes with times")
     for number in ("2", "-1"):
         far = ["plot", folder / "out.npz", "--sample", number, *to]
-        assert_cli_refused(capsys, *far, says=f"sample is {number}, and there are 2")
+        assert_cli_refused(
+            capsys,
+            *far,
+            says=f"--sample is {number}, and there are 2 samples: give one from 0 to 1",
+        )
     assert not (tmp_path / "p.png").exists()

@@ -114,7 +114,9 @@ def test_a_verification_is_reported_in_numbers(tmp_path, ok):
     numbers |= {"identical_fraction": 1.0 if ok else 4 / 6, "spikes_expected": 20, "spikes_got": 21}
     numbers |= {"relative_rmse": None, "first_difference": None, "ok": ok}
     outcome = SimpleNamespace(
-        found=SimpleNamespace(**numbers), compared=None, fits=(), notes=("a <note>",)
+        replay=SimpleNamespace(comparison=SimpleNamespace(**numbers)),
+        fits=(),
+        notes=("a <note>",),
     )
     path = tmp_path / "v.html"
     path.write_text(verify_report(arguments(recording="r.npz"), demo_graph(), outcome))
@@ -144,7 +146,7 @@ def test_a_comparison_with_steps_is_reported_by_population(tmp_path, cosine):
 def test_a_report_is_refused_before_the_work(tmp_path, capsys, recording):
     words = ["verify", DEMO_NET, *STEPPED, "--recording", recording]
     bad = refused(capsys, *words, "--report", tmp_path / "v.txt")
-    assert "is no .html file: name one that ends in .html" in bad[1]
+    assert "is not an .html file: name one that ends in .html" in bad[1]
     assert_cli_refused(
         capsys, *words, "--report", tmp_path / "no" / "v.html", says="does not exist"
     )

@@ -52,18 +52,19 @@ REFUSED = {
     ),
     "no room for so many spikes": (
         [], {"x": many_spikes()},
-        ("stand for 1.09951e+12 spikes in one sample", "--values current or --values graded"),
+        ("add up to 1.09951e+12 spikes in one sample", "--values current or --values graded"),
     ),
     **{
         f"an input given twice, {engine}": (
-            ["--engine", engine], {"x": np.zeros((3, 1, 5)), **EVENTS}, ("given twice",),
+            ["--engine", engine], {"x": np.zeros((3, 1, 5)), **EVENTS},
+            ("input 'input' is specified twice, as 'x' and as",),
         )
         for engine in ("event", "grid")
     },
     **{
         f"events as {values} values, {engine}": (
             ["--t-end", "5ms", "--engine", engine, "--reset-delay", "true", "--values", values], EVENTS,
-            (f"--values {values} has no effect: input 'input' holds events, and no steps",),
+            (f"--values {values} has no effect: input 'input' has events, and is not time-stepped",),
         )
         for engine in ("event", "grid")
         for values in ("current", "graded")

@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 
+import numpy as np
 import pytest
 
 import jaxsnn
@@ -91,12 +92,18 @@ def test_a_fact_is_the_value_and_not_how_a_message_shows_it():
     assert text.facts == {"dt": 0.01, "value": True}
 
 
+@pytest.mark.parametrize("value", [float("nan"), np.float32("inf"), -np.inf])
+def test_a_fact_that_json_has_no_number_for_is_text(value):
+    problem = Problem(message=Text("{count} of {value}", count=np.int64(3), value=value))
+    assert problem.as_dict()["facts"] == {"count": 3, "value": str(float(value))}
+
+
 def test_json_of_an_error_has_code_node_and_facts(capsys, tmp_path):
     options = ("--dialect", "snntorch", "--to", "norse", "--json")
     out, _ = run_cli(capsys, "convert", DEMO_NET, tmp_path / "out.nir", *options, code=1)
     error = json.loads(out)["error"]
     assert (error["code"], error["node"]) == ("not-said", "lif1")
-    assert error["facts"] == {"field": "reset", "dialect": "snntorch"}
+    assert error["facts"] == {"node": "lif1", "field": "reset", "dialect": "snntorch"}
     assert error["fix"].startswith("say --reset (zero, subtract or none)")
 
 

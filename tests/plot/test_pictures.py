@@ -255,7 +255,9 @@ def test_a_graph_and_a_floorplan_are_pictures(graph):
     mapping = jaxsnn.place_and_route(jaxsnn.quantize(graph).netlist).mapping
     assert plot.floorplan(mapping).render("svg").startswith(b"<svg")
     assert_refused(
-        lambda: plot.floorplan(mapping).render("png"), UsageError, "a floorplan is not drawn as png"
+        lambda: plot.floorplan(mapping).render("png"),
+        UsageError,
+        "a floorplan cannot be drawn as png",
     )
 
 

@@ -126,7 +126,7 @@ def test_a_loop_without_a_delay_that_excites_itself_for_ever(runs, neuron):
     network = lower(graph_of(neuron, weight=2.0, back=2.0, size=3))
     words = (
         "of 'n' fires without end in sample 1: its rate is infinite at 10 ms",
-        "comes back without a delay",
+        "its spikes excite it again without a delay",
     )
     refused(network, one_event(2, 1), 1.0, *words)
     assert len(runs) <= MOST_RUNS

@@ -71,7 +71,7 @@ def boxes():
     return graph_of(build.integrate_and_fire(2), spike_kernel="box", dt=DT)
 
 
-AT_ARRIVALS = ("node 'n': 4 of 4 recorded spikes come at the very time of an arrival", "jump_width")
+AT_ARRIVALS = ("node 'n': 4 of 4 recorded spikes coincide with an arrival", "jump_width")
 COARSE = ("float32", "to 1.2e-05 s", "t_end = 100 s", "10 ms", "x64")
 #: A graph, the times of events, how it is run, and words of the single note; None: there is none.
 NOTES = {
@@ -84,7 +84,7 @@ NOTES = {
     "no samples": (graph_of, [0.001], {"sample_times": ()}, None),
     "a short budget": (
         lambda: graph_of(weight=0.3), [0.001], {"max_spikes": 1, "throw": False},
-        ("max_spikes", "a neuron of 'n' fires", "1 spikes of each are recorded"),
+        ("max_spikes", "a neuron of 'n' fires", "1 spikes of each neuron are recorded"),
     ),
     # V is steeper than that at all spikes.
     "no clipped slopes": (graph_of, [0.001], {"min_slope": 1e-9}, None),

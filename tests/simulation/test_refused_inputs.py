@@ -299,7 +299,7 @@ def test_recordings_are_refused_by_name(case, tmp_path):
 def test_events_of_another_input_are_refused(size, value, tmp_path):
     data = event_data(SPIKE, size, 1.0, values=value)
     write_data(tmp_path / "data.nir", graph_data({"input": {"spikes": data}}))
-    message = f"the recording of 'input' has {size} neurons, the input 2"
+    message = f"the recording of 'input' has {size} neurons, the input has 2"
     assert_refused(
         lambda: inputs_of_nir_data(tmp_path / "data.nir", one(), None), UsageError, message
     )
@@ -311,8 +311,11 @@ def test_recordings_that_end_at_different_times_are_noted(tmp_path):
         write_data(tmp_path / "data.nir", graph_data(data), force=True)
         _, _, last, notes = inputs_of_nir_data(tmp_path / "data.nir", two_inputs(), None)
         assert last == end
-        assert [note[:68] for note in notes] == (
-            ["the recordings end at different times, 'a' at 1 s, 'b' at 2 s: after"] * (end > 1)
+        assert list(notes) == (
+            [
+                "the recordings end at different times, 'a' at 1 s, 'b' at 2 s: an input is silent after its end"
+            ]
+            * (end > 1)
         )
 
 

@@ -156,15 +156,15 @@ def of_a(train):
         ({"a": events([0.1], [0])}, "input 'b' has no data"),
         ({**inputs(), "c": events([0.1], [0])}, "the network has no input 'c': .*There are a, b"),
         (of_a(np.zeros((2, 3))), "input 'a' is a ndarray: pass jaxsnn.Events"),
-        (of_a(events([[0.1, 0.2]], [0])), r"input 'a': time has shape \(1, 2\) and index \(1,\)"),
+        (of_a(events([[0.1, 0.2]], [0])), r"input 'a': time has shape \(1, 2\) and index has \(1,\)"),
         (of_a(events(np.zeros((1, 1, 1)), np.zeros((1, 1, 1), int))),
          r"give both the shape \(events,\) or \(batch, ev"),
         (of_a(events(np.zeros((0, 2)), np.zeros((0, 2), int))), "input 'a' has no samples"),
         (of_a(events([[-0.1], [0.1]], [[0], [0]])), "input 'a' has an event at time -0.1 s"),
         (of_a(events([[np.nan], [0.1]], [[0], [0]])), "input 'a' has an event at time nan s"),
         (of_a(events([[0.1], [0.1]], [[0], [2]])),
-         r"2 channels \(0 to 1\), an event names channel 2"),
-        (of_a(events([[0.1], [0.1]], [[0], [-1]])), "an event names channel -1"),
+         r"2 channels \(0 to 1\), and an event has the channel 2"),
+        (of_a(events([[0.1], [0.1]], [[0], [-1]])), "an event has the channel -1"),
         (of_a(inputs(3)["a"]), r"different batch sizes {'a': 3, 'b': 2}"),
     ],
     ids=range(12),
@@ -311,16 +311,16 @@ def test_a_graph_that_is_written_to_a_graph_is_told_the_order():
         ({"forward_mode": "no"}, "forward_mode is 'no': give True or False"),
         ({"threads": "all"}, "threads is 'all': give at least 1"),
         ({"first_spike_only": ("m",)},
-         "first_spike_only names 'm', which is not a spiking population: .*There are n"),
+         "first_spike_only has 'm', which is not a spiking population: .*There are n"),
         ({"first_spike_only": ("r",)},
-         "first_spike_only names 'r', which is not a spiking population"),
+         "first_spike_only has 'r', which is not a spiking population"),
         *(({"first_spike_only": only}, re.escape(f"first_spike_only is {only!r}: give True, False or"))
           for only in ("n", 1, None, [2])),
         ({"first_spike_only": {"n": True}}, r"first_spike_only is \(\('n', True\),\): give True, False"),
         *(({option: several}, re.escape(f"{option} is {several!r}"))
           for option in ("max_spikes", "max_events", "refractory")
           for several in ([4], (4,), np.array([4, 5]), ("n",))),
-        *(({option: {3: 4, "n": 4}}, f"{option} names 3, which is not a population")
+        *(({option: {3: 4, "n": 4}}, f"{option} has 3, which is not a population")
           for option in ("max_spikes", "max_events", "refractory")),
     ],
 )  # fmt: skip

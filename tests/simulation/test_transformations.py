@@ -310,7 +310,11 @@ def test_channels_that_are_none_are_seen_in_traced_code(channel):
             r"sample_times have 2 axes, shape \(2, 1\), and must have 1",
         ),
         ("sample_times", 0.0, r"sample_times have 0 axes, shape \(\), and must have 1"),
-        ("time", np.zeros((4, 6), complex), "input 'input': time holds complex64: give numbers"),
+        (
+            "time",
+            np.zeros((4, 6), complex),
+            "input 'input': time has values of type complex64: give numbers",
+        ),
     ],
 )
 def test_what_is_traced_is_refused_by_its_shape_and_type(name, value, message):
@@ -422,7 +426,7 @@ def test_a_solution_of_several_runs_is_looked_at_one_by_one(engine, shown, looks
         "events": lambda: solution.events("2"),
         "maximum": lambda: solution.maximum("2"),
     }
-    message = r"of several runs, \(2,\), which jax.vmap has put together: look at it inside"
+    message = r"of several runs, \(2,\), combined by jax.vmap: look at it inside"
     for look in looks:
         assert_refused(readers[look], UsageError, message)
     first, alone = jax.tree.map(lambda x: x[0], solution), simulated(engine=engine)

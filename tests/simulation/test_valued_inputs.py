@@ -61,7 +61,7 @@ IMAGES = np.tile(IMAGE, (STEPS, 1, 1))
 def test_static_images_are_currents(run):
     """As snnTorch's tutorials feed them: the same image in each step."""
     written, err = run(x=IMAGES)
-    assert "it is a current that is held for each step; with --values graded" in err
+    assert "it is a current that is constant during each step; with --values graded" in err
     engine, currents = jaxsnn.EventDriven(max_spikes=64), Currents.constant(IMAGE)
     solution = jaxsnn.simulate(network_of_snntorch(**RESET), currents, STEPS * DT, engine=engine)
     expected, times = np.asarray(solution.events("4").time), written["output.time"]
@@ -212,7 +212,7 @@ def test_images_whose_colours_come_last_are_refused_in_training(encoder):
             graph, (images, np.arange(10) % 2), epochs=1, encoder=encoder, progress=None
         ),
         UsageError,
-        r"has the axes \(3, 4, 4\), the values have \(4, 4, 3\)",
+        r"has the axes \(3, 4, 4\), and the values have \(4, 4, 3\)",
     )
 
 
