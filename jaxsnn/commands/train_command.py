@@ -123,7 +123,7 @@ def read_config(path: str) -> dict[str, Any]:
         FileError: it cannot be read.
         UsageError: it names an option that does not exist, or one twice.
     """
-    option_names, options = names_in_files(), {}
+    option_names, options, key_of = names_in_files(), {}, {}
     for key, value in _content(path).items():
         if key == _NETWORK:
             continue
@@ -136,9 +136,16 @@ def read_config(path: str) -> dict[str, Any]:
         name = option_names[key_in_file]
         if name in options:
             raise UsageError(
-                Text("{path} sets {option} twice, also as {key}", path=path, option=name, key=key),
+                Text(
+                    "{path} sets {option} twice, as {first} and as {key}",
+                    path=path,
+                    option=name,
+                    first=key_of[name],
+                    key=key,
+                ),
                 fix="set it once",
             )
+        key_of[name] = key
         options[name] = converted(name, value, f"{path}: {key_in_file}")
     return options
 

@@ -326,7 +326,9 @@ def test_epochs_that_were_compiled_otherwise_are_noted(tmp_path, monkeypatch):
 @pytest.mark.parametrize("epochs", [0, 10**18, -1, True, 3.0, "3", None])
 def test_a_number_of_epochs_that_is_none_is_not_extended(epochs, copy):
     rewritten(copy / "last.npz", lambda header: header["settings"].update(epochs=epochs))
-    assert_refused(lambda: resumed(copy), UsageError, "was made with epochs = ")
+    message = rf"is of a run with epochs = {epochs}, and this run has 6"
+    problem = assert_refused(lambda: resumed(copy), UsageError, message)
+    assert (problem.facts["expected"], problem.facts["actual"]) == (epochs, 6)
 
 
 def test_the_command_extends_a_finished_run(tmp_path, capsys):

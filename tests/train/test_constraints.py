@@ -42,7 +42,7 @@ def test_raw_numbers_give_the_values_that_they_stand_for():
         "tau_syn": Bounded(low=0.001, high=0.05),
         "v_threshold": Positive(low="v_reset"),
     }
-    constraints = trainables(wanted, network).constraints
+    constraints, _ = trainables(wanted, network)
     raw = to_raw(network, constraints)
     assert raw["2"]["tau_mem"].shape == ()
     assert "tau_mem" not in raw["4"]
@@ -207,7 +207,7 @@ def test_what_a_framework_ties_to_a_time_constant_follows_it(neurons, gains, tmp
         UsageError,
         "the network has no v_leak to train",
     )
-    notes = trainables(("weight", "v_leak", "tau"), lower(graph)).notes
+    _, notes = trainables(("weight", "v_leak", "tau"), lower(graph))
     assert any("v_leak is not trained: the file's framework does not use it" in n for n in notes)
 
 
@@ -219,7 +219,7 @@ def test_long_time_constants_of_spyx_can_be_written(ratio):
     settings = {"dialect": "spyx", "time_unit": "s", "dt": dt}
     graph = build.sequential(build.input(5), *layers, seed=0, **settings)
     network = lower(graph)
-    constraints = trainables({"tau": Positive(low=dt)}, network).constraints
+    constraints, _ = trainables({"tau": Positive(low=dt)}, network)
     raw = to_raw(network, constraints)
     raw["2"]["tau"] = raw["2"]["tau"] + steps
     values = to_values(network, constraints, raw)

@@ -125,8 +125,8 @@ class Other(Hinge):
             r"loss 'blind' \(Blind\) reads 'minds': set reads to one of 'first spikes', 'spikes'",
         ),
         ([Dumb], r"loss 'dumb' \(Dumb\) has no method predict"),
-        ([Other], "the loss 'hinge' is .*Hinge already: choose another name"),
-        ([Hinge, "ttfs"], r"the loss 'ttfs' is .*FirstSpike already"),
+        ([Other], r"the loss 'hinge' is already registered, as .*\.Hinge: choose another name"),
+        ([Hinge, "ttfs"], r"the loss 'ttfs' is already registered, as .*\.FirstSpike:"),
     ],
 )
 def test_what_is_not_a_loss_is_refused(arguments, message, hinge):

@@ -165,4 +165,4 @@ def test_time_constants_of_a_configuration_are_noted_too(tmp_path, capsys, tau, 
         f'tau-mem = {tau}\ntau-syn = "10ms"\nlayers = [{{ neurons = 3, weight = [1.0, 0.5] }}]\n'
     )
     argv = "train", "--config", tmp_path / "run.toml", "-o", tmp_path / "a.nir"
-    assert call(capsys, *argv)[2].count("taken for seconds") == noted
+    assert call(capsys, *argv)[2].count("read as seconds") == noted

@@ -61,7 +61,7 @@ def test_it_learns(trained):
     assert trained.settings["loss"]["name"] == "ttfs"
     assert trained.settings["t_end"] == pytest.approx(0.065)
     assert "from 0 s to 20 ms" in trained.notes[0]
-    assert "36 of 292 training samples, others each time, are dropped" in trained.notes[1]
+    assert "36 of 292 training samples, others in each epoch, are dropped" in trained.notes[1]
 
 
 def test_the_graph_is_that_of_the_best_epoch(trained):
@@ -160,7 +160,7 @@ def test_the_budget_is_recorded_however_it_is_said(budget, room):
 
 
 def test_a_neuron_that_fires_without_end_is_refused(monkeypatch):
-    monkeypatch.setattr(sys.modules["jaxsnn.train.loop.training_run"], "_LARGEST_BUDGET", 3)
+    monkeypatch.setattr(sys.modules["jaxsnn.train.loop.passes"], "_LARGEST_BUDGET", 3)
     engine = EventDriven(max_spikes=2, first_spike_only=("4",))
     assert_refused(
         lambda: fit(small_net(first=(6.0, 0.1)), DATA, **QUICK, engine=engine),
@@ -416,7 +416,7 @@ NAN, INF = float("nan"), float("inf")
             )
         ),
         *(
-            (partial(Jitter, deviation=number), f"jitter has the deviation {number:g} s")
+            (partial(Jitter, deviation=number), f"jitter has the standard deviation {number:g} s")
             for number in (-0.1, NAN, INF)
         ),
     ],

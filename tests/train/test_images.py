@@ -78,10 +78,10 @@ def test_numbers_of_idx_files_are_big_endian(tmp_path):
 TRAIN = idx(IMAGES["train"])
 #: The end of a file's name, its content, and what is refused.
 BROKEN_IDX = {
-    "zip": ("", b"PK\x03\x04", "is no idx file"),
-    "empty": ("", b"", "is no idx file"),
-    "short": ("", TRAIN[:-1], "holds 1151 bytes of numbers, and says that they are 1152"),
-    "header": ("", TRAIN[:9], "bytes of numbers, and says"),
+    "zip": ("", b"PK\x03\x04", "is not an idx file"),
+    "empty": ("", b"", "is not an idx file"),
+    "short": ("", TRAIN[:-1], "has 1151 bytes of numbers, and its header specifies 1152"),
+    "header": ("", TRAIN[:9], "ends in its header, after 8 of 16 bytes"),
 }
 BROKEN_IDX |= {
     f"{name} in gz": (".gz", gzip.compress(content), message)
@@ -108,7 +108,11 @@ def test_a_gz_file_is_not_expanded_beyond_what_its_header_says(tmp_path):
     path, small, long = tmp_path / "images.gz", idx(np.zeros((1, 2, 2), np.uint8)), bytes(2**26)
     path.write_bytes(gzip.compress(small + long, 1))
     tracemalloc.start()
-    assert_refused(lambda: read_idx(path), FileError, r"images\.gz holds more bytes of numbers")
+    assert_refused(
+        lambda: read_idx(path),
+        FileError,
+        r"images\.gz has more than the 4 bytes of numbers that its header specifies",
+    )
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < len(long) / 8
@@ -234,11 +238,11 @@ BROKEN_PNGS = {
     ),
     "empty": ("0", b"", ""),
     "cut": ("0", png(HEADER)[:20], ""),
-    "pipe": ("0", replaced_by_a_pipe, " is no regular file"),
+    "pipe": ("0", replaced_by_a_pipe, " is not a regular file"),
     "another size": (
         "99",
         lambda path: Image.fromarray(IMAGES["train"][0, :5]).save(path),
-        r" is not of the size \(6, 4\)",
+        r" has the shape \(5, 4\), and .*/0\.png has \(6, 4\)",
     ),
 }
 
@@ -254,7 +258,7 @@ def test_a_folder_that_is_no_label_is_refused(tmp_path):
     (tmp_path / "train" / "__MACOSX").mkdir()  # what an archive leaves
     assert read_images(tmp_path, "train") is not None
     (tmp_path / "train" / "cats").mkdir()
-    assert_refused(lambda: read_images(tmp_path, "train"), FileError, "'cats' is no label")
+    assert_refused(lambda: read_images(tmp_path, "train"), FileError, "'cats' is not a label")
 
 
 def test_a_twelfth_of_each_class_is_for_validation(tmp_path):
@@ -289,7 +293,7 @@ def test_a_white_image_of_any_size_is_not_brighter_than_white(side):
 def test_who_has_no_data_is_told_where_to_get_them(tmp_path):
     message = r"mnist needs a folder .*rasbt/mnist-pngs"
     assert_refused(lambda: load_splits("mnist"), UsageError, message)
-    message = r"holds no train images of fashion-mnist.*zalandoresearch"
+    message = r"has no train images of fashion-mnist.*zalandoresearch"
     assert_refused(lambda: fashion_mnist_splits(folder=tmp_path), FileError, message)
     write_idx(tmp_path)
     splits, _ = load_splits("mnist", folder=str(tmp_path), side=4)

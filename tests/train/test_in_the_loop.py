@@ -124,7 +124,7 @@ def lose(times):
 @pytest.mark.parametrize(
     ("device", "message"),
     [
-        (Simulated(forget="2"), "says nothing of population '2'"),
+        (Simulated(forget="2"), "no spikes of population '2'"),
         (Altered(change=lambda times: times[..., ::-1]), "behind a later time"),
         (Altered(change=first_is(-1e-3)), "time -0.001 at sample 0, neuron 0, spike 0"),
         (Altered(change=first_is(np.nan)), "time nan at sample 0, neuron 0, spike 0"),
@@ -215,7 +215,7 @@ def with_delta_spikes():
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (with_delays, "synapses with delays of their own, in the loop"),
+        (with_delays, "synapses with individual delays, and .* run in the loop"),
         (with_delta_spikes, "CubaLIF neurons, which train in the loop"),
     ],
     ids=["delays", "neurons that an arrival moves"],

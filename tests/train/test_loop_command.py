@@ -180,7 +180,7 @@ def test_a_run_that_is_resumed_writes_the_same_bytes(folder, done, tmp_path, cap
     assert [path.name for path in tmp_path.iterdir()] == ["out.checkpoint"]
     # nothing goes on from it on another chip, or with other scales
     for options, message in (
-        (["--chip-seed", "1"], "engine.device.chip.seed = 0, now it is 1"),
+        (["--chip-seed", "1"], "engine.device.chip.seed = 0, and this run has 1"),
         (["--headroom", "3"], "engine.device.scales.2 = "),
     ):
         code, line = refused(capsys, *argv, "--resume", *options)
@@ -343,11 +343,11 @@ def test_options_that_make_no_sense_in_the_loop(options, message, folder, tmp_pa
     [
         (
             'data = "{task}"\nengine = "loop"\n[headroom]\nhidden = 2.0\n',
-            "given for 'hidden', which is not a population",
+            "specified for 'hidden', which is not a population",
         ),
         (
             'data = "{task}"\nengine = "loop"\n[headroom]\n2 = true\n',
-            "say one factor, or NODE:FACTOR",
+            "headroom is {'2': True}: give one factor, or NODE:FACTOR",
         ),
         ('engine = "event"\nchip_seed = 1\n', "--chip-seed 1 is for --engine loop"),
     ],

@@ -397,7 +397,7 @@ def test_a_regulariser_gives_a_number_for_each_sample_or_one():
     assert_refused(
         lambda: fit(small_net(), DATA, **QUICK, regularisers=(Column(),), batch_size=64),
         UsageError,
-        r"Column gives the shape \(64, 1\)",
+        r"Column returns the shape \(64, 1\) for 64 samples",
     )
 
 

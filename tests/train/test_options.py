@@ -156,10 +156,14 @@ sharpness = 0.1
 
 
 @pytest.mark.parametrize(
-    "text", ["lr = 0.1\nlearning-rate = 0.2\n", 'train = "weight"\n[trainable]\nbias = {}\n']
+    ("text", "keys"),
+    [
+        ("lr = 0.1\nlearning-rate = 0.2\n", ("lr", "learning-rate")),
+        ('train = "weight"\n[trainable]\nbias = {}\n', ("train", "trainable")),
+    ],
 )
-def test_an_option_stands_once_in_a_file(text, tmp_path):
-    message = r"run\.toml says \w+ twice, also as"
+def test_an_option_stands_once_in_a_file(text, keys, tmp_path):
+    message = rf"run\.toml sets \w+ twice, as {keys[0]} and as {keys[1]}:"
     assert_refused(lambda: configured(tmp_path, text), UsageError, message)
 
 

@@ -14,7 +14,7 @@ from jaxsnn.train import Rate, fit, on_chip, splits_of_arrays, yinyang, yinyang_
 from jaxsnn.train.data.datasets import stratified
 from jaxsnn.train.data.images import distorted
 from jaxsnn.train.data.labelled_files import load_splits
-from jaxsnn.train.loop.training_run import key_of
+from jaxsnn.train.loop.epoch import key_of
 from tests.helpers.refusals import assert_refused
 from tests.helpers.small_task import DATA, small_net
 
@@ -89,7 +89,7 @@ def test_a_run_by_a_key_is_repeated_recorded_and_resumed(tmp_path):
     assert_refused(
         lambda: train(5, checkpoint=tmp_path, resume=True),
         UsageError,
-        r"seed = \[0, 5\], now it is 5: resume with the same",
+        r"seed = \[0, 5\], and this run has 5: resume with the same",
     )
     number = train(5)
     assert number.settings["seed"] == 5

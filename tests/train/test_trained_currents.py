@@ -76,7 +76,9 @@ def test_dropout_of_currents_leaves_out_channels_and_jitter_is_for_spikes():
     assert (kept[0] == kept[1]).all()
     assert 100 < kept[0].sum() < 180
     assert_refused(
-        lambda: Jitter(deviation=1e-3)(jax.random.key(0), sample), UsageError, "jitter moves spikes"
+        lambda: Jitter(deviation=1e-3)(jax.random.key(0), sample),
+        UsageError,
+        "jitter needs input events",
     )
     graded = GradedEvents(time=np.zeros(200), index=np.zeros(200, int), value=np.arange(200.0))
     lost = Dropout(probability=0.3)(jax.random.key(0), graded)

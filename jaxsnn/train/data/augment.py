@@ -80,7 +80,7 @@ class Jitter:
 
     def __call__(self, key: jax.Array, inputs: Any) -> Any:
         """One sample, Events or GradedEvents (events,)."""
-        refuse_values(inputs, "jitter moves spikes")
+        refuse_values(inputs, "jitter")
         moved = inputs.time + self.deviation * jax.random.normal(
             key, inputs.time.shape, inputs.time.dtype
         )
@@ -108,7 +108,7 @@ class Stretch:
 
     def __call__(self, key: jax.Array, inputs: Any) -> Any:
         """One sample, Events or GradedEvents (events,)."""
-        refuse_values(inputs, "stretch moves spikes")
+        refuse_values(inputs, "stretch")
         drawn = jax.random.uniform(key, (), inputs.time.dtype, -1, 1)
         return replace(inputs, time=inputs.time * jnp.exp(self.extent * drawn))
 
@@ -146,7 +146,7 @@ class ChannelShift:
 
     def __call__(self, key: jax.Array, inputs: Any) -> Any:
         """One sample, Events or GradedEvents (events,)."""
-        refuse_values(inputs, "channel_shift moves spikes")
+        refuse_values(inputs, "channel_shift")
         groups = jax.random.randint(key, (), -self.most, self.most + 1)
         index = inputs.index + self.group * groups
         inside = (index >= 0) & (index < self.channels)
@@ -159,7 +159,7 @@ class ChannelShift:
 
 
 def refuse_values(inputs: Any, change: str) -> None:
-    """Refuse inputs that are no events; `change` says what is done to these.
+    """Refuse inputs that are no events, for a change that needs these.
 
     Raises:
         UsageError: they are arrays or currents.
@@ -226,7 +226,7 @@ class Warp:
 
     def __call__(self, key: jax.Array, inputs: Any) -> Any:
         """One sample, Events or GradedEvents (events,)."""
-        refuse_values(inputs, "a warp moves the events of pixels")
+        refuse_values(inputs, "a warp of images")
         rows, columns = self.shape[-2:]
         pixels = rows * columns
         plane, pixel = inputs.index // pixels, inputs.index % pixels

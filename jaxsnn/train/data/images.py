@@ -233,16 +233,29 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
         raise FileError(
             Text("{path} cannot be read ({reason})", path=name, reason=str(error))
         ) from error
-    if len(header) < 4 * start[3] or there != expected_size:
-        raise FileError(
-            Text(
-                "{path} has {actual} bytes of numbers, and its header specifies {expected}",
-                path=name,
-                actual="more" if there > expected_size and zipped else there,
-                expected=expected_size,
-            ),
-            fix="get the file again",
+    problem = None
+    if len(header) < begins - 4:
+        problem = Text(
+            "{path} ends in its header, after {actual} of {expected} bytes",
+            path=name,
+            actual=4 + len(header),
+            expected=begins,
         )
+    elif zipped and there > expected_size:
+        problem = Text(
+            "{path} has more than the {expected} bytes of numbers that its header specifies",
+            path=name,
+            expected=expected_size,
+        )
+    elif there != expected_size:
+        problem = Text(
+            "{path} has {actual} bytes of numbers, and its header specifies {expected}",
+            path=name,
+            actual=there,
+            expected=expected_size,
+        )
+    if problem is not None:
+        raise FileError(problem, fix="get the file again")
     if zipped:
         return np.frombuffer(content, kind).reshape(shape)
     return np.memmap(name, kind, "r", begins, shape)
@@ -272,10 +285,11 @@ def _of_pngs(folder: Path) -> Labelled:
     if odd is not None:
         raise FileError(
             Text(
-                "{path} differs in size from {reference}, which is {shape}",
+                "{path} has the shape {actual}, and {reference} has {expected}",
                 path=files[odd][0],
-                shape=images[0].shape,
+                actual=images[odd].shape,
                 reference=files[0][0],
+                expected=images[0].shape,
             ),
             fix="bring all images to one size",
         )
