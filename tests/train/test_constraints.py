@@ -208,7 +208,9 @@ def test_what_a_framework_ties_to_a_time_constant_follows_it(neurons, gains, tmp
         "the network has no v_leak to train",
     )
     _, notes = trainables(("weight", "v_leak", "tau"), lower(graph))
-    assert any("v_leak is not trained: the file's framework does not use it" in n for n in notes)
+    assert any(
+        "v_leak is not trained: the framework of the file does not use it" in n for n in notes
+    )
 
 
 @pytest.mark.parametrize("ratio", [20.0, 600.0, 3000.0])

@@ -81,7 +81,7 @@ BROKEN_IDX = {
     "zip": ("", b"PK\x03\x04", "is not an idx file"),
     "empty": ("", b"", "is not an idx file"),
     "short": ("", TRAIN[:-1], "has 1151 bytes of numbers, and its header specifies 1152"),
-    "header": ("", TRAIN[:9], "ends in its header, after 8 of 16 bytes"),
+    "header": ("", TRAIN[:9], "ends in its header, after 9 of 16 bytes"),
 }
 BROKEN_IDX |= {
     f"{name} in gz": (".gz", gzip.compress(content), message)
