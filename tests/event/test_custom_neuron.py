@@ -387,7 +387,7 @@ def test_fit_trains_it():
 
 def constraints_of(network, names):
     """Constraints of parameters by node and name."""
-    constraints = find_trainables(network, names, longest_delay=1.0).constraints
+    constraints, _ = find_trainables(network, names, longest_delay=1.0)
     return {node: dict(parameters) for node, parameters in constraints}
 
 

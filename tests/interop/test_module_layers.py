@@ -334,7 +334,7 @@ def of_one_linear(forward):
     ("module", "shape", "message"),
     [
         (Loop(), (5,), "'lif1' .Leaky. is called twice in one forward pass"),
-        (Forgetful(), (5,), "does not do what the module does: 'lif1', step "),
+        (Forgetful(), (5,), "differs from the module: 'lif1', step "),
         (of_one_linear(clamped_in_place), (5,), "takes of 'fc' is changed in place"),
         (of_one_linear(doubled_through_data), (5,), r"changes what a layer gives through \.data"),
         (of_one_linear(membrane_as_current), (5,), "'b' .Linear. takes the membrane of 'states'"),

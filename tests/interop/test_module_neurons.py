@@ -171,7 +171,7 @@ RECURRENT = {"linear_features": 6, "init_hidden": True, "output": True}
         (lambda: sequence(snntorch.Lapicque(beta=0.3, **HIDDEN)),
          r"'1' \(Lapicque\) keeps -0.203973 of its membrane"),
         (lambda: sequence(Wrong(beta=0.8, graded_spikes_factor=2.0, **HIDDEN)),
-         "does not do what the module does: '1', step"),
+         "differs from the module: '1', step"),
         (lambda: MembraneOfAnAttribute(jelly("LIFNode"), jelly("IFNode", v_threshold=INF, v_reset=None), "v"),
          r"'readout' \(IFNode\) has v_threshold inf and v_re"),
         (lambda: sequence(snntorch.RLeaky(beta=0.9, reset_mechanism="none", **RECURRENT)),

@@ -267,7 +267,7 @@ class HalfAState(TwoStates):
 
 
 def test_a_forward_that_needs_or_gives_other_states_is_refused():
-    assert_no_graph(TwoStates(), (5,), "needs x, u, v, and is given a sample alone")
+    assert_no_graph(TwoStates(), (5,), "TwoStates needs x, u, v, and receives only a sample")
     assert_no_graph(HalfAState(), (5,), "fails in step 1 with the state that it returned")
 
 

@@ -281,7 +281,8 @@ def with_nan(module):
          "the module has no bias of '1'"),
         (lambda module: module.bfloat16(), ConversionError,
          r"'1' \(Linear\) computes in torch.bfloat16"),
-        (hooked, ConversionError, "the graph does not do what the module does"),
+        (hooked, ConversionError,
+         "the graph differs from the module: '2', step .* is 2 in the module and 1 in the graph"),
     ],
 )  # fmt: skip
 def test_what_a_file_cannot_say_is_refused(change, error, message):
@@ -343,7 +344,7 @@ def test_a_part_without_its_state_is_refused_though_little_of_it_fires():
     graph = plain_graph(neurons=build.lif(tau=1e-3, r=10.0, v_threshold=50.0))
     sample = torch.zeros(1, 5)
     assert from_torch(Parts(graph), sample).neurons == ("parts.0.2",)
-    message = r"the module does: 'parts.0.2', step \d+, sample"
+    message = r"the graph differs from the module: 'parts.0.2', step \d+, sample"
     assert_refused(lambda: from_torch(Forgetful(graph), sample), ConversionError, message)
 
 
@@ -361,10 +362,10 @@ def a_part_behind_a_neuron():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (parts_of_two_dialects, r"'parts.0' and 'parts.1' are of graphs whose dialects differ"),
+        (parts_of_two_dialects, r"'parts.0' and 'parts.1' come from graphs whose dialects differ"),
         (a_part_behind_a_neuron, r"has a neuron 'front.1' beside those of 'parts.0'"),
         (lambda: torch.nn.Sequential(to_torch(plain_graph())),
-         r"Sequential calls '0' without the state that it gave"),
+         r"Sequential calls '0' without the state that it returned"),
     ],
 )  # fmt: skip
 def test_parts_that_make_no_graph_are_refused(make, message):
@@ -415,5 +416,5 @@ def test_weights_that_several_layers_of_a_module_have_are_refused_after_training
 def test_a_part_of_several_outputs_is_refused():
     heads, sample = wired("in a lif out1", "a lif2 out2"), torch.zeros(1, 3)
     assert from_torch(to_torch(heads), sample).outputs == ("out1", "out2")
-    message = r"'parts.0' gives a dict, for its graph has the Outputs out1, "
+    message = r"'parts.0' returns a dict, since its graph has the Outputs out1, out2"
     assert_refused(lambda: from_torch(Parts(heads), sample), ConversionError, message)
