@@ -124,7 +124,7 @@ def test_nodes_of_other_names_are_found_by_their_wires():
 @pytest.mark.parametrize(
     ("graph", "net", "message"),
     [
-        (source(), Named(hidden=3), r"'first' has weights of the shape \(3, 5\) in the module, and node '0' \(4, 5\)"),
+        (source(), Named(hidden=3), r"'first' has weights of the shape \(3, 5\) in the module, and node '0' has \(4, 5\)"),
         (source(), torch.nn.Sequential(torch.nn.Linear(5, 4), leaky()), "structures of module and file differ"),
         (source(reset_mechanism="zero"), Named(), "reset of a step is subtract later in the module and value in"),
         (
@@ -243,9 +243,7 @@ def test_a_file_of_another_framework_is_converted_first():
     graph = build.sequential(*layers, seed=0, dialect="norse", dt=1e-3, dt_export=1.0)
     options = {"reset_mechanism": "zero", "reset_delay": False}
     net = torch.nn.Sequential(torch.nn.Linear(5, 4), leaky(**options))
-    message = (
-        "'1' cannot do what node '2' does: gain of a step is 1 in the module and 0.1 in the file"
-    )
+    message = "'1' cannot implement node '2': gain of a step is 1 in the module and 0.1 in the file"
     assert_refused(lambda: load_into(net, graph), ConversionError, message)
     converted = convert(graph, to="snntorch").graph
     load_into(net, converted)

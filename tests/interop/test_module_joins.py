@@ -245,12 +245,17 @@ def test_spikes_and_sums_of_them_go_through_a_relu_as_they_are():
 )
 def test_a_relu_of_numbers_that_may_be_below_0_is_refused(current):
     net = with_relu(lambda net, x: net.out(current(net, x)), CONV)
-    assert_no_graph(net, (1, 2, 2), r"'relu' .*, and NIR has it for plain sums of spi")
+    assert_no_graph(
+        net, (1, 2, 2), r"'relu' .*, and NIR supports it only for plain sums of spikes: "
+    )
 
 
 def test_a_relu_of_a_current_is_refused():
     net = with_relu(lambda net, x: net.out(functional.relu(net.a(x))))
-    message = r"'relu_2' \(ReLU\) takes what 'a' \(Affine\) gives, .* spikes alone: put it after the neurons$"
+    message = (
+        r"'relu_2' \(ReLU\) receives the output of 'a' \(Affine\), .* only for plain sums of spikes: "
+        "put it after the neurons$"
+    )
     assert_no_graph(net, (4,), message)
 
 
@@ -269,7 +274,9 @@ def test_the_largest_of_what_is_more_than_one_spike_is_refused(join):
         return net.out(functional.max_pool2d(join(net, x), 2))
 
     net = Wired(forward, a=CONV(1, 1, 1), first=low_leaky())
-    assert_no_graph(net, (1, 4, 4), r"'max_pool2d' .* what '\w+' .*, '\w+_2' .* gives")
+    assert_no_graph(
+        net, (1, 4, 4), r"'max_pool2d' .* the output of '\w+' .*, '\w+_2' .* only for spikes"
+    )
 
 
 def normalised(net, x):
@@ -358,7 +365,7 @@ def test_what_is_computed_behind_the_last_layer_is_refused():
 @pytest.mark.parametrize("part", [(0, 0), (slice(1), slice(1)), (torch.tensor([0]), 1)])
 def test_parts_of_a_batch_are_refused(part):
     net = Wired(lambda net, x: net.out(net.a(x[part].reshape(1, -1))), a=LINEAR(2, 3))
-    assert_no_graph(net, (4, 2), r"'a' .* takes a part of the input")
+    assert_no_graph(net, (4, 2), r"'a' .* receives a part of the input")
 
 
 @pytest.mark.parametrize(
@@ -370,7 +377,7 @@ def test_parts_of_a_batch_are_refused(part):
     ],
 )
 def test_what_no_node_of_nir_does_to_axes_has_a_way_out(forward, way_out):
-    message = rf"by torch's .* is not taken there: .*{way_out}"
+    message = rf"by torch's .* is not supported there: .*{way_out}"
     assert_no_graph(Wired(forward, a=nn.Identity()), (4, 4), message)
 
 
@@ -392,7 +399,7 @@ def test_one_layer_in_two_places_is_two_nodes_that_training_parts():
     graph, x, y = verified(make(), shape)
     np.testing.assert_array_equal(graph.nodes["a"].weight, graph.nodes["a_2"].weight)
     (warning,) = graph.warnings
-    message = "one and the same numbers for 'a', 'a_2', and the graph a copy for each"
+    message = "the same numbers between 'a', 'a_2', and the graph has a copy for each"
     assert message in str(warning)
     assert warning in check(graph, "grid").problems
     other = make()
@@ -419,7 +426,7 @@ def test_weights_that_load_into_does_not_take_are_named_before_training():
     load_into(net, scaled_weights(graph, parameters))
     np.testing.assert_allclose(net.c.weight.detach(), 1.1 * graph.nodes["c"].weight, rtol=1e-6)
     changed = scaled_weights(graph, [("cat_2", "weight")])
-    message = "'cat_2' cannot do what node 'cat_2' does: weight"
+    message = "'cat_2' cannot implement node 'cat_2': weight"
     assert_refused(lambda: load_into(net, changed), ConversionError, message)
 
 
@@ -427,7 +434,9 @@ def test_layers_that_share_a_weight_are_named():
     net = nn.Sequential(LINEAR(4, 4), low_leaky(), LINEAR(4, 4), low_leaky())
     assert not from_torch(net, torch.zeros(1, 4)).warnings
     net[2].weight = net[0].weight
-    assert "for '0', '2', and the graph" in str(from_torch(net, torch.zeros(1, 4)).warnings[0])
+    assert "between '0', '2', and the graph has" in str(
+        from_torch(net, torch.zeros(1, 4)).warnings[0]
+    )
 
 
 def test_a_current_that_is_returned_beside_the_spikes_is_an_output(tmp_path):
