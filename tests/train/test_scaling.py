@@ -39,7 +39,7 @@ def ones(rows, columns, bias=None):
 
 def scales_of(graph):
     network = lower(graph)
-    trained = find_trainables(network, ("weight", "bias"), longest_delay=1.0).constraints
+    trained, _ = find_trainables(network, ("weight", "bias"), longest_delay=1.0)
     return step_scales(network, trained, T_END)
 
 

@@ -45,7 +45,7 @@ def read_population(network: Network) -> str:
         populations = [source for source in sources if source in network.populations]
         raise UsageError(
             Text(
-                "{count} nodes ({nodes}) feed the outputs of the network, and training reads 1",
+                "{count} nodes ({nodes}) feed the outputs of the network, and training reads one",
                 count=len(sources),
                 nodes=listing(sources),
             ),
