@@ -149,6 +149,6 @@ def test_a_model_without_extrema_and_integrals_is_refused_as_a_readout():
         (lambda: Silent().integrals(lanes, t, 0.0), "integrals of V"),
     ):
         with pytest.raises(
-            LoweringError, match=f"the neuron model Silent says nothing of {description}"
+            LoweringError, match=f"the neuron model Silent does not define {description}"
         ):
             call()

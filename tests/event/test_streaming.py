@@ -239,7 +239,7 @@ BAD_PIECES = [
     (Events(time=[np.nan], index=[1]), "an event at time nan"),
     (GradedEvents(time=[0.02], index=[1], value=[np.inf]), "not finite"),
     (GradedEvents(time=[0.02, np.inf], index=[1, 12], value=[np.nan, 1.0]), "not finite"),
-    (Currents(time=np.zeros(1), value=np.zeros((1, 12))), "takes events alone"),
+    (Currents(time=np.zeros(1), value=np.zeros((1, 12))), "a stream supports only events"),
     ([0.02], "is a list"),
     (Events(time=["20ms"], index=[1]), "time holds <U4: give numbers"),
     (Events(time=[0.02 + 0j], index=[1]), "time holds complex128"),
@@ -366,7 +366,11 @@ def test_options_and_networks_that_streams_do_not_run_are_refused():
     for arguments, error, options in (
         ((net, TimeStepped()), UsageError, {"says": "TimeStepped"}),
         ((net, EventDriven(backend="xla")), UsageError, {"says": "xla", "fix": "auto"}),
-        ((net, None, ["1"]), UsageError, {"says": "record names '1'"}),
+        (
+            (net, None, ["1"]),
+            UsageError,
+            {"says": "record has '1', which is not a spiking population"},
+        ),
         ((lower(thresholded),), LoweringError, {"says": "Threshold", "node": "3"}),
     ):
         assert_refused(lambda arguments=arguments: stream(*arguments), error, **options)

@@ -99,7 +99,11 @@ def stepped(**options):
         (ZEROS, {"t_end": 0.1 * DT}, "shorter than half a step"),
         (SPIKE, {}, "pass t_end"),
         (SPIKE, {"engine": EventDriven()}, "t_end is missing"),
-        (Events(time=SPIKE.time, index=SPIKE.index + 4), {"t_end": DT}, "names channel 4"),
+        (
+            Events(time=SPIKE.time, index=SPIKE.index + 4),
+            {"t_end": DT},
+            r"4 channels \(0 to 3\), and an event has the channel 4",
+        ),
         (Events(time=SPIKE.time - 1, index=SPIKE.index), {"t_end": DT}, "at time -1 s"),
         (ZEROS, {"sample_times": [0.0]}, "sample_times are for the event engine"),
         (ZEROS, stepped(record=("3",)), "record names '3', which is not a population"),

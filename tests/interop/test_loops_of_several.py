@@ -84,8 +84,8 @@ def test_the_event_engine_refuses_an_importers_order():
     graph = convert(drawn_with_loops("norse", 5), to="spikingjelly", path="made.nir").graph
     silence = Events(time=np.full((1, 1), np.inf), index=np.full((1, 1), 5))
     run = functools.partial(simulate, lower(graph), silence, t_end=1e-2, engine=EventDriven())
-    message = "join what several neurons of their loop send"
-    assert_refused(run, LoweringError, message, fix="weights of its own")
+    message = "add up the signals of several neurons of their cycle in the importer.s order"
+    assert_refused(run, LoweringError, message, fix="separate weights")
 
 
 def chained(way_out="u", way_back="v"):
@@ -142,7 +142,7 @@ def test_what_a_loop_leaves_out_of_the_first_step_is_no_bias_of_another():
     nodes |= {"q": build.linear(weight=0.2 * eye), "out": build.output()}
     chains = [("in", "w", "a", "r", "a"), ("r", "b", "q", "a"), ("a", "out")]
     graph = build.network(nodes, chains, dialect="snntorch", reset="zero", reset_delay=False)
-    message = "'r' has a bias, which reaches 'a' from the second"
+    message = "'r' has a bias, which reaches 'a' only from the second step on"
     for target in FRAMEWORKS:
         assert_refused(functools.partial(convert, graph, to=target), ConversionError, message)
 
