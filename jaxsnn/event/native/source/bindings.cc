@@ -635,7 +635,7 @@ ffi::Error Turned(ffi::AnyBuffer matrix, ffi::Result<ffi::AnyBuffer> turned,
         !has_shape(*turned, {columns, rows}))
       return wrong("the turned matrix does not fit");
     prefer_large_pages(*turned);
-    native::turn(matrix.typed_data<NUMBER>(), rows, columns, std::clamp<Index>(threads, 1, 1024),
+    native::transpose(matrix.typed_data<NUMBER>(), rows, columns, std::clamp<Index>(threads, 1, 1024),
                  turned->typed_data<NUMBER>(), rows);
     return ffi::Error::Success();
   });

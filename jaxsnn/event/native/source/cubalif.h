@@ -62,7 +62,7 @@ inline Flow flow_of(const Taus& taus, double t, double slow, double bend) {
 inline Flow decay(const Taus& taus, double t) {
   const Exponential slow = exponential(-t * taus.slow);
   // tau_mem = 2 tau_syn: the same again
-  const double bend = taus.gap == taus.slow ? slow.fall : exponential(-t * taus.gap).fall;
+  const double bend = taus.gap == taus.slow ? slow.expm1 : exponential(-t * taus.gap).expm1;
   return flow_of(taus, t, slow.value, bend);
 }
 

@@ -95,9 +95,9 @@ class Everyone {
     Over found{t, {}, {}};
     if (!uniform_) return found;
     const Exponential slow = exponential(-t * taus_.slow);
-    const double fast = taus_.gap == taus_.slow ? slow.fall : exponential(-t * taus_.gap).fall;
+    const double fast = taus_.gap == taus_.slow ? slow.expm1 : exponential(-t * taus_.gap).expm1;
     const Flow flow = flow_of(taus_, t, slow.value, fast);
-    const double fall = taus_.mem_longer ? -slow.fall : -(slow.fall + fast + slow.fall * fast);
+    const double fall = taus_.mem_longer ? -slow.expm1 : -(slow.expm1 + fast + slow.expm1 * fast);
     const T bound = T(fall) * (1 + 2 * std::numeric_limits<T>::epsilon());
     found.step = {T(flow.em), T(flow.es), T(flow.k), std::max(bound, T(flow.k))};
     if (derivatives) {
@@ -112,10 +112,10 @@ class Everyone {
   template <bool kUniform>
   void coefficients(const Over& over, Index q, V& em, V& es, V& k, V& bound) const {
     if constexpr (kUniform) {
-      em = spread(over.step.em);
-      es = spread(over.step.es);
-      k = spread(over.step.k);
-      bound = spread(over.step.bound);
+      em = broadcast(over.step.em);
+      es = broadcast(over.step.es);
+      k = broadcast(over.step.k);
+      bound = broadcast(over.step.bound);
     } else {
       parts_[q].own_step(0, over.t, em, es, k, bound);
     }
@@ -129,10 +129,10 @@ class Everyone {
   template <bool kUniform>
   void derivatives(const Over& over, Index q, V& em_mem, V& k_mem, V& es_syn, V& k_syn) const {
     if constexpr (kUniform) {
-      em_mem = spread(over.by.em_mem);
-      k_mem = spread(over.by.k_mem);
-      es_syn = spread(over.by.es_syn);
-      k_syn = spread(over.by.k_syn);
+      em_mem = broadcast(over.by.em_mem);
+      k_mem = broadcast(over.by.k_mem);
+      es_syn = broadcast(over.by.es_syn);
+      k_syn = broadcast(over.by.k_syn);
     } else {
       parts_[q].own_step_by(0, over.t, em_mem, k_mem, es_syn, k_syn);
     }
@@ -179,7 +179,7 @@ class Parts {
   /// and with the number of the part.
   template <class Call>
   void run(Call&& call) {
-    Pool::shared().run(chunks_, threads_, [&](Index chunk) {
+    ThreadPool::shared().run(chunks_, threads_, [&](Index chunk) {
       try {
         double* own = own_.size() ? own_.data() + chunk * kFields * lanes_ : nullptr;
         // of those that are not added yet no two are as far apart as there are threads
@@ -908,7 +908,7 @@ T group_forward(const Given<T>& given, const Options& options, const Feedback<T>
   const WholeRows<T> table(given, feedback, &sparse, options.threads);
   const Senders<T> senders(feedback, given.neurons);
   const auto run = [&](auto in_boxes, const T* least) {
-    Pool::shared().run(given.batch, options.threads, [&](Index b) {
+    ThreadPool::shared().run(given.batch, options.threads, [&](Index b) {
       GroupForward<T, decltype(in_boxes)::value> forward(given, options, intervals, feedback, senders,
                                                          everyone, table, sparse, least, spikes,
                                                          train, log);
@@ -1061,8 +1061,8 @@ class GroupBackward {
     V moved = {}, em, es, k, bound, gain, synaptic;
     if constexpr (kUniform) everyone_.template coefficients<true>(over, 0, em, es, k, bound);
     if constexpr (kUniform && kTimed) {
-      gain = spread(gains[0]);
-      synaptic = spread(synaptics[0]);
+      gain = broadcast(gains[0]);
+      synaptic = broadcast(synaptics[0]);
     }
     for (Index q = 0; q < vectors; ++q) {
       const Index at = q * kLanes;
@@ -1095,7 +1095,7 @@ class GroupBackward {
         moved += load<T>(weights + at) * (j * synaptic - v * gain);
       }
     }
-    return kTimed ? double(sum_of(moved)) : 0;
+    return kTimed ? double(horizontal_sum(moved)) : 0;
   }
 
   /// Back to before a spike, whose own arrivals moved dL/dt by `sent`.

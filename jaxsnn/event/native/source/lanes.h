@@ -92,9 +92,9 @@ inline FlowOfLanes pick(LaneMask mask, const FlowOfLanes& a, const FlowOfLanes& 
 
 /// Over times of at least 0.
 inline FlowOfLanes decay(const Taus& taus, DoubleVector t) {
-  const DoubleVector zero = {}, fallen = expm1_of(-t * taus.slow);
+  const DoubleVector zero = {}, fallen = expm1_lanes(-t * taus.slow);
   // tau_mem = 2 tau_syn: the same again
-  const DoubleVector bend = taus.gap == taus.slow ? fallen : expm1_of(-t * taus.gap);
+  const DoubleVector bend = taus.gap == taus.slow ? fallen : expm1_lanes(-t * taus.gap);
   const DoubleVector slower = 1.0 + fallen, faster = slower + slower * bend;
   const DoubleVector ratio = bend < zero ? -bend / taus.gap : t;
   const DoubleVector k = slower * ratio * taus.gain;

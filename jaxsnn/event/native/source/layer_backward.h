@@ -154,7 +154,7 @@ class Backward {
     const bool exact = double(T(time)) == time;  // the end of a refractory time need not be
     if (used >= kWidth<T> && exact) {
       const Index first = std::min<Index>(found, used - kWidth<T>);
-      const unsigned later = at_least(load<T>(times + first), spread(T(time)));
+      const unsigned later = at_least(load<T>(times + first), broadcast(T(time)));
       return first + __builtin_ctz(later | 1u << kWidth<T>);
     }
     for (; left > 0; --left) found += times[found] < time;
@@ -200,19 +200,19 @@ class Backward {
         V em, es, k, bound;
         const double t = kUniform ? 0 : edges_[number + 1] - edges_[number];
         if constexpr (kUniform) {
-          em = spread(steps[number].em);
-          es = spread(steps[number].es);
-          k = spread(steps[number].k);
+          em = broadcast(steps[number].em);
+          es = broadcast(steps[number].es);
+          k = broadcast(steps[number].k);
         } else {
           tile.own_step(q, t, em, es, k, bound);
         }
         if constexpr (kOfTaus) {
           V em_mem, k_mem, es_syn, k_syn;
           if constexpr (kUniform) {
-            em_mem = spread(steps_by[number].em_mem);
-            k_mem = spread(steps_by[number].k_mem);
-            es_syn = spread(steps_by[number].es_syn);
-            k_syn = spread(steps_by[number].k_syn);
+            em_mem = broadcast(steps_by[number].em_mem);
+            k_mem = broadcast(steps_by[number].k_mem);
+            es_syn = broadcast(steps_by[number].es_syn);
+            k_syn = broadcast(steps_by[number].k_syn);
           } else {
             tile.own_step_by(q, t, em_mem, k_mem, es_syn, k_syn);
           }
@@ -263,7 +263,7 @@ class Backward {
             moved += weights * (jumps ? p_v[q] * leak[q] : p_j[q] * synaptic[q] - p_v[q] * gain[q]);
         }
       }
-      if constexpr (kTime) by_time[number - 1] += sum_of(moved);
+      if constexpr (kTime) by_time[number - 1] += horizontal_sum(moved);
     }
     if (!own_) return;
     alignas(64) T start[5][kLanes];
@@ -512,7 +512,7 @@ void layer_backward(const Given<T>& given, const Options& options, const Ordered
     const bool alone = tiles == 1 && lists == 1;  // of a sample one unit tells all
     const Index own_size = kFields * given.positions * kLanes;
     Array<double> own(gradients.lanes ? units.size() * own_size : 0);
-    Pool::shared().run(tiles, Pool::worth(options.threads, tables.size()), [&](Index n) {
+    ThreadPool::shared().run(tiles, ThreadPool::useful_threads(options.threads, tables.size()), [&](Index n) {
       pack(given, n * kLanes, kLanes, tables.data() + n * size);
     });
     auto unit = [&](auto uniform, auto of_taus, Index number) {
@@ -536,7 +536,7 @@ void layer_backward(const Given<T>& given, const Options& options, const Ordered
         if (gradients.time && alone) by_slot(b);
       }
     };
-    Pool::shared().run(units.size(), options.threads, [&](Index number) {
+    ThreadPool::shared().run(units.size(), options.threads, [&](Index number) {
       const std::true_type yes;
       const std::false_type no;
       if (intervals.uniform())
@@ -546,7 +546,7 @@ void layer_backward(const Given<T>& given, const Options& options, const Ordered
     });
     // ---- the parts, added up
     const Index bands = std::min<Index>(given.rows, 16);
-    Pool::shared().run(bands, Pool::worth(options.threads, parts.size()), [&](Index band) {
+    ThreadPool::shared().run(bands, ThreadPool::useful_threads(options.threads, parts.size()), [&](Index band) {
       for (Index row = given.rows * band / bands; row < given.rows * (band + 1) / bands; ++row)
         for (Index n = 0; n < tiles; ++n) {
           const Index count = std::min<Index>(kLanes, given.neurons - n * kLanes);
@@ -558,7 +558,7 @@ void layer_backward(const Given<T>& given, const Options& options, const Ordered
         }
     });
     if (gradients.time && !alone)
-      Pool::shared().run(samples, Pool::worth(options.threads, tiles * entries), by_slot);
+      ThreadPool::shared().run(samples, ThreadPool::useful_threads(options.threads, tiles * entries), by_slot);
     if (gradients.lanes)
       for (Index field = 0; field < gradients.fields; ++field)
         for (Index position = 0; position < given.positions; ++position)

@@ -132,8 +132,8 @@ class Forward {
             settle(lane, number, before[0][lane], before[1][lane], after[0][lane], after[1][lane]);
           // into the vectors as they are: such as are read behind single numbers wait for these
           for (int q = 0; q < kVectors; ++q) {
-            put<T>(v_end[q], lane - q * kWidth<T>, after[0][lane]);
-            put<T>(j_end[q], lane - q * kWidth<T>, after[1][lane]);
+            set_lane<T>(v_end[q], lane - q * kWidth<T>, after[0][lane]);
+            set_lane<T>(j_end[q], lane - q * kWidth<T>, after[1][lane]);
           }
         }
         starts = 0;
@@ -151,10 +151,10 @@ class Forward {
                     V& es, V& k, V& bound) const {
     if constexpr (kUniform) {
       const Step<T> step = steps[number];
-      em = spread(step.em);
-      es = spread(step.es);
-      k = spread(step.k);
-      bound = spread(step.bound);
+      em = broadcast(step.em);
+      es = broadcast(step.es);
+      k = broadcast(step.k);
+      bound = broadcast(step.bound);
     } else {
       const double t = edges_[number + 1] - edges_[number];
       tile.own_step(q, t, em, es, k, bound);
@@ -418,7 +418,7 @@ void layer_forward(const Given<T>& given, const Options& options, const Ordered<
     const bool boxes = !options.jumps && intervals.taus().ratio == Ratio::kHeld;
     Array<T> tables(tiles * (given.rows + 1) * kLanes), least(boxes ? tiles * kLanes : 0);
     auto table = [&](Index tile) { return tables.data() + tile * (given.rows + 1) * kLanes; };
-    Pool::shared().run(tiles, Pool::worth(options.threads, tables.size()), [&](Index n) {
+    ThreadPool::shared().run(tiles, ThreadPool::useful_threads(options.threads, tables.size()), [&](Index n) {
       pack(given, n * kLanes, kLanes, table(n));
       if (boxes) least_levels(table(n), given.rows, kLanes, least.data() + n * kLanes);
     });
@@ -435,7 +435,7 @@ void layer_forward(const Given<T>& given, const Options& options, const Ordered<
         forward.run(shared.of(n, b % given.positions, own), table(n), least.data() + (boxes ? first : 0), b,
                     first);
     };
-    Pool::shared().run(units.size(), options.threads, [&](Index number) {
+    ThreadPool::shared().run(units.size(), options.threads, [&](Index number) {
       const std::true_type yes;
       const std::false_type no;
       if (options.jumps)
@@ -467,7 +467,7 @@ void recorded_slopes(const Given<T>& given, const Options& options, const Ordere
     std::int32_t next;  // in the same interval
     Index neuron, slot;
   };
-  Pool::shared().run(given.batch, options.threads, [&](Index sample) {
+  ThreadPool::shared().run(given.batch, options.threads, [&](Index sample) {
     const Index used = intervals.used(sample), first = sample * neurons * slots;
     const auto edges = intervals.edges(sample);
     const auto rows = intervals.rows(sample);

@@ -108,7 +108,7 @@ class Readout {
         store<T>(p_v + at, v * em);
       }
       const Index slot = ordered_.slot[ordered_.first(sample) + number];
-      if (by_time && slot < arrivals_) by_time[slot] = sum_of(moved);
+      if (by_time && slot < arrivals_) by_time[slot] = horizontal_sum(moved);
     }
     if (!own) return;
     for (Index n = 0; n < given_.neurons; ++n) {
@@ -133,9 +133,9 @@ class Readout {
   void step(Index sample, Index number, Index q, V& em, V& es, V& k) const {
     if (intervals_.uniform()) {
       const Step<T> step = intervals_.steps(sample)[number];
-      em = spread(step.em);
-      es = spread(step.es);
-      k = spread(step.k);
+      em = broadcast(step.em);
+      es = broadcast(step.es);
+      k = broadcast(step.k);
     } else {
       V bound;
       everyone_.part(q).own_step(0, duration(sample, number), em, es, k, bound);
@@ -146,10 +146,10 @@ class Readout {
                V& k_syn) const {
     if (intervals_.uniform()) {
       const StepBy<T>& step = intervals_.steps_by(sample)[number];
-      em_mem = spread(step.em_mem);
-      k_mem = spread(step.k_mem);
-      es_syn = spread(step.es_syn);
-      k_syn = spread(step.k_syn);
+      em_mem = broadcast(step.em_mem);
+      k_mem = broadcast(step.k_mem);
+      es_syn = broadcast(step.es_syn);
+      k_syn = broadcast(step.k_syn);
     } else {
       everyone_.part(q).own_step_by(0, duration(sample, number), em_mem, k_mem, es_syn, k_syn);
     }
@@ -186,7 +186,7 @@ void readout_forward(const Given<T>& given, const Ordered<T>& ordered, bool jump
                      Index threads, T* voltage) {
   if (given.batch == 0 || given.neurons == 0) return;
   const Readout<T> readout(given, ordered, jumps, samples, threads, false);
-  Pool::shared().run(given.batch, threads, [&](Index b) { readout.forward(b, voltage); });
+  ThreadPool::shared().run(given.batch, threads, [&](Index b) { readout.forward(b, voltage); });
 }
 
 /// Gradients by weight, lanes and the times of arrivals, (batch, arrivals without samples).

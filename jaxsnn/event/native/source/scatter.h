@@ -53,7 +53,7 @@ class Lists {
         bool of_slots, Room<T>& room)
       : given_(given), taps_(taps), targets_(targets), begin_(given.batch + 1, Index(0)) {
     // how many there are at each position, ...
-    Pool::shared().run(taps.samples, threads, [&](Index sample) { count(sample); });
+    ThreadPool::shared().run(taps.samples, threads, [&](Index sample) { count(sample); });
     for (Index b = 0; b < given.batch; ++b) begin_[b + 1] += begin_[b];
     const Index entries = begin_[given.batch];
     if (entries >= std::numeric_limits<std::int32_t>::max()) throw std::bad_alloc();
@@ -61,7 +61,7 @@ class Lists {
     row_ = with_room(room.row, entries);
     slot_ = with_room(room.slot, of_slots ? entries : 0);
     // ... and what they are
-    Pool::shared().run(taps.samples, threads, [&](Index sample) {
+    ThreadPool::shared().run(taps.samples, threads, [&](Index sample) {
       of_slots ? fill<true>(sample) : fill<false>(sample);
     });
   }
@@ -168,7 +168,7 @@ void scatter_forward(const Given<T>& given, const Options& options, const Taps<T
   Options alone = options;
   alone.threads = 1;
   const Index neurons = given.positions * given.neurons, slots = options.max_spikes;
-  Pool::shared().run(taps.samples, options.threads, [&](Index sample) {
+  ThreadPool::shared().run(taps.samples, options.threads, [&](Index sample) {
     const OfSample<T> of(given, taps, sample);
     typename Room<T>::Kept room;
     const Lists<T> lists(of.given, of.taps, targets, 1, false, *room);
@@ -190,7 +190,7 @@ void scatter_backward(const Given<T>& given, const Options& options, const Taps<
   if (taps.samples < kManySamples) {
     Room<T> room;
     Array<T> every(taps.samples * drives.slots);
-    Pool::shared().run(taps.samples, options.threads, [&](Index sample) {
+    ThreadPool::shared().run(taps.samples, options.threads, [&](Index sample) {
       drives.write(sample, every.data() + sample * drives.slots);
     });
     Found<T> driven = found;
@@ -206,7 +206,7 @@ void scatter_backward(const Given<T>& given, const Options& options, const Taps<
   const Units units{1, std::min(kParts, taps.samples), taps.samples};
   Array<T> by_weight(units.size() * weights, T(0));
   Array<double> by_lanes(units.size() * fields, 0.0);
-  Pool::shared().run(units.size(), options.threads, [&](Index part) {
+  ThreadPool::shared().run(units.size(), options.threads, [&](Index part) {
     Array<T> of_weight(weights), of_lanes(fields);
     for (Index sample = units.begin(part); sample < units.begin(part + 1); ++sample) {
       typename Room<T>::Kept room;

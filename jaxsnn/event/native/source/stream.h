@@ -193,7 +193,7 @@ class StreamPopulation {
     for (Index n = 0; n < bundle.count; ++n) {
       const Index to = bundle.every ? n : target[n];
       if (kind.width > 0)
-        turn(to, due.value * weight[n], due.closes);
+        transpose(to, due.value * weight[n], due.closes);
       else
         (kind.drive == Drive::kCurrent ? j_ : v_)[to] += due.value * weight[n];
     }
@@ -272,7 +272,7 @@ class StreamPopulation {
   double shift(Index neuron) const { return kind.drive == Drive::kRate ? 0.0 : u_[neuron]; }
 
   /// A box opens or closes. Where none is open u is exactly 0.
-  void turn(Index neuron, double height, bool closes) {
+  void transpose(Index neuron, double height, bool closes) {
     open_[neuron] += closes ? -1 : 1;
     const double u = open_[neuron] == 0 ? 0.0 : u_[neuron] + height;
     const double more = u - u_[neuron];

@@ -1,8 +1,9 @@
-// What all kernels need: vectors, memory, threads, exponentials, and events in the order of time.
+// Infrastructure that all kernels share: SIMD vectors, aligned memory, a thread pool, exponentials,
+// and sorting of events by time.
 //
-// Vectors are the compiler's own, as long as the machine's: longer ones some compilers take apart into
-// single numbers. The one thing that they do not say is which lanes satisfy a condition, for which there
-// are intrinsics and a plain loop.
+// Vectors use the compiler's vector extensions at the width of the machine; some compilers split
+// wider ones into scalars. These extensions cannot turn a comparison into a bit mask, which takes
+// intrinsics or a plain loop.
 
 #pragma once
 
@@ -46,11 +47,11 @@ constexpr int kBytes = 32;
 #else
 constexpr int kBytes = 16;
 #endif
-/// Vectors that are worked on at once, as far as there are registers for them.
+/// Maximum number of vectors in a tile, limited by the number of vector registers.
 #if defined(__SSE2__)
-constexpr int kMostVectors = 4;
+constexpr int kMaxVectors = 4;
 #else
-constexpr int kMostVectors = 8;
+constexpr int kMaxVectors = 8;
 #endif
 
 typedef float FloatVector __attribute__((vector_size(kBytes)));
@@ -60,14 +61,14 @@ typedef std::int64_t LongVector __attribute__((vector_size(kBytes)));
 
 template <class T>
 using Vector = std::conditional_t<std::is_same_v<T, float>, FloatVector, DoubleVector>;
-/// Whole numbers of the same size, and what comparing vectors gives.
+/// Integer vector with lanes of the same size; also the type of a comparison's result.
 template <class T>
-using WholeVector = std::conditional_t<sizeof(T) == 4, IntVector, LongVector>;
+using IntegerVector = std::conditional_t<sizeof(T) == 4, IntVector, LongVector>;
 
 template <class T>
 constexpr int kWidth = kBytes / sizeof(T);
 
-/// One bit for each lane in which a >= b.
+/// Return a bit mask of the lanes in which a >= b.
 inline unsigned at_least(FloatVector a, FloatVector b) {
 #if defined(__AVX512F__)
   return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GE_OQ);
@@ -114,39 +115,39 @@ inline void store(T* to, Vector<T> value) {
   std::memcpy(to, &value, sizeof(value));
 }
 
-/// A number into a lane, if there is one of that number.
+/// Set one lane; a lane number outside the vector changes nothing.
 template <class T>
-inline void put(Vector<T>& to, int lane, T value) {
-  WholeVector<T> numbers;
-  for (int n = 0; n < kWidth<T>; ++n) numbers[n] = n;
-  to = numbers == std::int32_t(lane) ? value - Vector<T>{} : to;
+inline void set_lane(Vector<T>& to, int lane, T value) {
+  IntegerVector<T> lane_numbers;
+  for (int n = 0; n < kWidth<T>; ++n) lane_numbers[n] = n;
+  to = lane_numbers == std::int32_t(lane) ? value - Vector<T>{} : to;
 }
 
-/// A number in all lanes.
+/// Return a vector that holds the value in every lane.
 template <class T>
-inline Vector<T> spread(T value) {
+inline Vector<T> broadcast(T value) {
   return value - Vector<T>{};
 }
 
-/// The sum of a vector's numbers in a fixed order: halves onto each other.
-template <class T, int kSize, class Numbers>
-inline T folded(Numbers numbers) {
-  if constexpr (kSize == 2) {
-    return numbers[0] + numbers[1];
+/// Sum the lanes in a fixed order, by adding the upper half to the lower half repeatedly.
+template <class T, int kCount, class Operand>
+inline T fold_sum(Operand operand) {
+  if constexpr (kCount == 2) {
+    return operand[0] + operand[1];
   } else {
-    typedef T Half __attribute__((vector_size(kSize / 2 * sizeof(T))));
-    Half half[2];
-    std::memcpy(half, &numbers, sizeof(numbers));
-    return folded<T, kSize / 2>(Half(half[0] + half[1]));
+    typedef T HalfVector __attribute__((vector_size(kCount / 2 * sizeof(T))));
+    HalfVector halves[2];
+    std::memcpy(halves, &operand, sizeof(operand));
+    return fold_sum<T, kCount / 2>(HalfVector(halves[0] + halves[1]));
   }
 }
 
-inline float sum_of(FloatVector a) { return folded<float, kWidth<float>>(a); }
-inline double sum_of(DoubleVector a) { return folded<double, kWidth<double>>(a); }
+inline float horizontal_sum(FloatVector a) { return fold_sum<float, kWidth<float>>(a); }
+inline double horizontal_sum(DoubleVector a) { return fold_sum<double, kWidth<double>>(a); }
 
 // ---- memory
 
-/// Numbers on a boundary of 64 bytes, not initialised.
+/// Array aligned to 64 bytes; elements are not initialised unless a value is passed.
 template <class T>
 class Array {
  public:
@@ -173,33 +174,36 @@ class Array {
   Index size_ = 0;
 };
 
-/// Asks for large pages for a large array that is about to be written: each page that is new costs a
-/// fault, and of small ones there are 512 times as many. Where there are none nothing happens.
+/// Request huge pages for a large array before it is written. Every first access to a page costs a
+/// page fault, and there are 512 times as many small pages. Without huge pages this does nothing.
 inline void prefer_large_pages(void* data, Index bytes) {
 #ifdef MADV_HUGEPAGE
-  constexpr std::uintptr_t kPage = std::uintptr_t(1) << 21;
-  const auto begin = reinterpret_cast<std::uintptr_t>(data), end = begin + bytes;
-  const std::uintptr_t first = (begin + kPage - 1) / kPage * kPage, last = end / kPage * kPage;
-  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+  constexpr std::uintptr_t kPageBytes = std::uintptr_t(1) << 21;
+  const auto data_begin = reinterpret_cast<std::uintptr_t>(data), data_end = data_begin + bytes;
+  const std::uintptr_t first_page = (data_begin + kPageBytes - 1) / kPageBytes * kPageBytes,
+                       last_page = data_end / kPageBytes * kPageBytes;
+  if (first_page < last_page)
+    madvise(reinterpret_cast<void*>(first_page), last_page - first_page, MADV_HUGEPAGE);
 #endif
 }
 
 // ---- threads
 
-/// Threads that wait for work. One job at a time: a second one, from another thread, runs by itself.
-class Pool {
+/// Thread pool that runs one job at a time. A second job, from another thread, runs serially in its
+/// caller.
+class ThreadPool {
  public:
-  /// Calls work(n) for n in 0 ... units - 1, in any order, by up to `threads` threads.
+  /// Call work(n) for n = 0 ... units - 1, in any order, on up to `threads` threads.
   template <class Work>
   void run(Index units, Index threads, Work&& work) {
     threads = std::min<Index>(threads, units);
-    const auto by_itself = [&] {
+    const auto run_serially = [&] {
       for (Index n = 0; n < units; ++n) work(n);
     };
-    // what one thread does may be a part of a job, whose lock it holds
-    if (threads <= 1) return by_itself();
-    std::unique_lock<std::mutex> alone(busy_, std::try_to_lock);
-    if (!alone.owns_lock()) return by_itself();
+    // A unit of work may itself call run() while its job holds the lock: do not try to lock then.
+    if (threads <= 1) return run_serially();
+    std::unique_lock<std::mutex> job_lock(busy_, std::try_to_lock);
+    if (!job_lock.owns_lock()) return run_serially();
     grow(threads - 1);
     Job job;
     job.units = units;
@@ -207,56 +211,60 @@ class Pool {
     {
       std::lock_guard<std::mutex> lock(mutex_);
       job_ = &job;
-      wanted_ = threads - 1;
-      ++round_;
+      helpers_needed_ = threads - 1;
+      ++job_number_;
     }
-    if (asleep_ > 0) wake_.notify_all();
-    take(job);
+    if (sleeping_ > 0) work_available_.notify_all();
+    work_on(job);
     std::unique_lock<std::mutex> lock(mutex_);
-    wanted_ = 0;  // who has not come yet need not
+    helpers_needed_ = 0;  // helpers that have not started yet are no longer needed
     if (active_ > 0) {
       lock.unlock();
-      soon([this] { return active_ == 0; });
+      spin_until([this] { return active_ == 0; });
       lock.lock();
     }
     done_.wait(lock, [this] { return active_ == 0; });
     job_ = nullptr;
-    if (job.failed) std::rethrow_exception(job.failed);
+    if (job.failure) std::rethrow_exception(job.failure);
   }
 
-  /// The same, of units so small that threads would wait for each other at each: some at a time.
+  /// Like run(), in blocks of units: very small units would contend for the counter.
   template <class Work>
-  void run_small(Index units, Index threads, Work&& work) {
-    const Index some = std::max<Index>(1, units / (8 * threads));
-    run((units + some - 1) / some, threads, [&](Index part) {
-      for (Index n = part * some; n < std::min(units, (part + 1) * some); ++n) work(n);
+  void run_batched(Index units, Index threads, Work&& work) {
+    const Index block = std::max<Index>(1, units / (8 * threads));
+    run((units + block - 1) / block, threads, [&](Index block_number) {
+      for (Index n = block_number * block; n < std::min(units, (block_number + 1) * block); ++n)
+        work(n);
     });
   }
 
-  /// Wakes threads that will have work in some microseconds: as long as waking takes.
-  void rouse(Index threads) {
-    if (threads <= 1 || asleep_ == 0) return;
+  /// Wake the threads ahead of a job that starts in a few microseconds, about as long as waking
+  /// takes.
+  void wake(Index threads) {
+    if (threads <= 1 || sleeping_ == 0) return;
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      ++roused_;
+      ++wake_calls_;
     }
-    wake_.notify_all();
+    work_available_.notify_all();
   }
 
-  /// Threads for going through so many numbers: waking takes as long as some thousands of them.
-  static Index worth(Index threads, Index numbers) { return numbers < 20000 ? 1 : threads; }
+  /// Return how many threads pay off: waking threads costs as much as some thousand operations.
+  static Index useful_threads(Index threads, Index operations) {
+    return operations < 20000 ? 1 : threads;
+  }
 
-  static Pool& shared() {
-    // Threads do not outlive a fork: the child begins with a pool of its own. Never destroyed, as
-    // its threads may wait when the process ends.
-    static std::atomic<Pool*> pool{nullptr};
+  static ThreadPool& shared() {
+    // Threads do not survive a fork, so a child process creates its own pool. Pools are never
+    // destroyed because their threads may still be waiting when the process ends.
+    static std::atomic<ThreadPool*> pool{nullptr};
     static std::atomic<int> owner{0};
-    static std::mutex making;
-    Pool* found = pool.load();
-    if (found && owner.load() == int(getpid())) return *found;
-    std::lock_guard<std::mutex> lock(making);
+    static std::mutex creation_mutex;
+    ThreadPool* existing = pool.load();
+    if (existing && owner.load() == int(getpid())) return *existing;
+    std::lock_guard<std::mutex> lock(creation_mutex);
     if (!pool.load() || owner.load() != int(getpid())) {
-      pool = new Pool;
+      pool = new ThreadPool;
       owner = int(getpid());
     }
     return *pool.load();
@@ -267,71 +275,69 @@ class Pool {
     Index units = 0;
     std::function<void(Index)> work;
     std::atomic<bool> stop{false};
-    std::exception_ptr failed;
-    std::mutex failing;
-    alignas(64) std::atomic<Index> next{0};  // written all the time
+    std::exception_ptr failure;
+    std::mutex failure_mutex;
+    alignas(64) std::atomic<Index> next{0};  // on its own cache line: all threads write it
   };
 
-  static void take(Job& job) {
+  static void work_on(Job& job) {
     for (Index n; !job.stop && (n = job.next.fetch_add(1)) < job.units;) {
       try {
         job.work(n);
       } catch (...) {
-        std::lock_guard<std::mutex> lock(job.failing);
-        if (!job.failed) job.failed = std::current_exception();
+        std::lock_guard<std::mutex> lock(job.failure_mutex);
+        if (!job.failure) job.failure = std::current_exception();
         job.stop = true;
       }
     }
   }
 
   void grow(Index count) {
-    while (Index(threads_.size()) < count)
-      threads_.emplace_back([this] { serve(); }).detach();
+    while (Index(threads_.size()) < count) threads_.emplace_back([this] { serve(); }).detach();
   }
 
   void serve() {
-    std::uint64_t seen = 0, heard = 0;
+    std::uint64_t last_job = 0, last_wake_call = 0;
     std::unique_lock<std::mutex> lock(mutex_, std::defer_lock);
     for (;;) {
-      const auto called = [&] { return round_ != seen && wanted_ > 0; };
-      soon(called);
+      const auto has_new_job = [&] { return job_number_ != last_job && helpers_needed_ > 0; };
+      spin_until(has_new_job);
       lock.lock();
-      ++asleep_;
-      wake_.wait(lock, [&] { return called() || roused_ != heard; });
-      --asleep_;
-      heard = roused_;
-      if (!called()) {
+      ++sleeping_;
+      work_available_.wait(lock, [&] { return has_new_job() || wake_calls_ != last_wake_call; });
+      --sleeping_;
+      last_wake_call = wake_calls_;
+      if (!has_new_job()) {
         lock.unlock();
         continue;
       }
-      seen = round_;
-      --wanted_;
+      last_job = job_number_;
+      --helpers_needed_;
       ++active_;
       Job& job = *job_;
       lock.unlock();
-      take(job);
+      work_on(job);
       lock.lock();
       if (--active_ == 0) done_.notify_all();
       lock.unlock();
     }
   }
 
-  /// Looks for some time whether a thread need not go to sleep: waking takes longer than what is to be
-  /// done often does.
-  template <class Condition>
-  static void soon(Condition&& holds) {
+  /// Spin for a short time before going to sleep: waking up often takes longer than the work.
+  template <class Predicate>
+  static void spin_until(Predicate&& is_done) {
     const auto begin = std::chrono::steady_clock::now();
     do {
       for (int n = 0; n < 16; ++n) {
-        if (holds()) return;
-        relax();
+        if (is_done()) return;
+        pause_processor();
       }
-      std::this_thread::yield();  // to who has the work, on the same processor
+      std::this_thread::yield();  // to the thread that has work, if it shares this processor
     } while (std::chrono::steady_clock::now() - begin < std::chrono::microseconds(200));
   }
 
-  /// The processor's other half may go on.
-  static void relax() {
+  /// Tell the processor that this is a spin loop, so that its sibling hardware thread can proceed.
+  static void pause_processor() {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
@@ -340,19 +346,20 @@ class Pool {
   }
 
   std::mutex busy_, mutex_;
-  std::condition_variable wake_, done_;
+  std::condition_variable work_available_, done_;
   std::vector<std::thread> threads_;
   Job* job_ = nullptr;
-  // changed under the lock alone
-  std::atomic<Index> wanted_{0}, active_{0}, asleep_{0};
-  std::atomic<std::uint64_t> round_{0};
-  std::uint64_t roused_ = 0;
+  // modified only under mutex_
+  std::atomic<Index> helpers_needed_{0}, active_{0}, sleeping_{0};
+  std::atomic<std::uint64_t> job_number_{0};
+  std::uint64_t wake_calls_ = 0;
 };
 
 // ---- exponentials
 
-/// (e^r - 1) / r for |r| <= log(2) / 2, in double: the sum of r^n / (n + 1)!, n = 0 ... 12, in pairs,
-/// and pairs of pairs, so that few of its steps wait for each other.
+/// Return (e^r - 1) / r for |r| <= log(2) / 2 in double precision: the Taylor series sum r^n / (n +
+/// 1)!, n = 0 ... 12. Terms are combined in pairs, and pairs of pairs, to shorten the chain of
+/// dependent operations.
 template <class Number>
 inline Number phi1_series(Number r) {
   const Number r2 = r * r, r4 = r2 * r2;
@@ -364,56 +371,56 @@ inline Number phi1_series(Number r) {
   return low + (r4 * r4) * high;
 }
 
-/// e^x and e^x - 1.
+/// Values of e^x and e^x - 1.
 struct Exponential {
-  double value, fall;
+  double value, expm1;
 };
 
-/// For x <= 0, to the last digits: Taylor's series of what is left of x when whole multiples of
-/// log 2 are taken out.
+/// Compute both for x <= 0 to the last digits: a Taylor series after reducing x by a multiple of
+/// log 2.
 inline Exponential exponential(double x) {
   x = x < -708.0 ? -708.0 : x;
-  // Added to 1.5 * 2^52 a number is rounded to a whole one, which stands in the low bits.
+  // Adding 1.5 * 2^52 rounds a double to an integer, which then stands in the low bits.
   const double magic = 6755399441055744.0;
-  const double shifted = x * 1.4426950408889634 + magic, whole = shifted - magic;
-  double r = x - whole * 6.93147180369123816490e-01;
-  r = r - whole * 1.90821492927058770002e-10;
+  const double shifted = x * 1.4426950408889634 + magic, exponent = shifted - magic;
+  double r = x - exponent * 6.93147180369123816490e-01;
+  r = r - exponent * 1.90821492927058770002e-10;
   const double p = r * phi1_series(r);
   std::uint64_t bits;
   std::memcpy(&bits, &shifted, sizeof(bits));
   bits = (bits << 52) + (std::uint64_t(1023) << 52);
-  double power;  // 2^whole
+  double power;  // 2^exponent
   std::memcpy(&power, &bits, sizeof(power));
   return {power * p + power, power * p + (power - 1.0)};
 }
 
-/// e^x - 1 in all lanes, like this.
-inline DoubleVector expm1_of(DoubleVector x) {
-  const DoubleVector least = DoubleVector{} - 708.0;
-  x = x < least ? least : x;
+/// Compute e^x - 1 in all lanes with the same algorithm.
+inline DoubleVector expm1_lanes(DoubleVector x) {
+  const DoubleVector lower_limit = DoubleVector{} - 708.0;
+  x = x < lower_limit ? lower_limit : x;
   const double magic = 6755399441055744.0;
   DoubleVector shifted = x * 1.4426950408889634 + magic;
-  DoubleVector whole = shifted - magic;
-  DoubleVector r = x - whole * 6.93147180369123816490e-01;
-  r = r - whole * 1.90821492927058770002e-10;
+  DoubleVector exponent = shifted - magic;
+  DoubleVector r = x - exponent * 6.93147180369123816490e-01;
+  r = r - exponent * 1.90821492927058770002e-10;
   const DoubleVector p = r * phi1_series(r);
   LongVector bits;
   std::memcpy(&bits, &shifted, sizeof(bits));
   bits = (bits << 52) + (std::int64_t(1023) << 52);
-  DoubleVector power;  // 2^whole
+  DoubleVector power;  // 2^exponent
   std::memcpy(&power, &bits, sizeof(power));
   return power * p + (power - 1.0);
 }
 
-/// The same of float.
-inline FloatVector expm1_of(FloatVector x) {
-  const FloatVector least = FloatVector{} - 87.0f;
-  x = x < least ? least : x;
+/// Compute e^x - 1 in single precision.
+inline FloatVector expm1_lanes(FloatVector x) {
+  const FloatVector lower_limit = FloatVector{} - 87.0f;
+  x = x < lower_limit ? lower_limit : x;
   const float magic = 12582912.0f;  // 1.5 * 2^23
   FloatVector shifted = x * 1.44269504f + magic;
-  FloatVector whole = shifted - magic;
-  FloatVector r = x - whole * 0.693145752f;
-  r = r - whole * 1.42860677e-6f;
+  FloatVector exponent = shifted - magic;
+  FloatVector r = x - exponent * 0.693145752f;
+  r = r - exponent * 1.42860677e-6f;
   // sum of r^n / n!, n = 1 ... 8, in pairs
   const FloatVector r2 = r * r;
   FloatVector p = (1.0f + r * (1.0f / 2)) + r2 * (1.0f / 6 + r * (1.0f / 24));
@@ -427,12 +434,12 @@ inline FloatVector expm1_of(FloatVector x) {
   return power * p + (power - 1.0f);
 }
 
-// ---- events in the order of time
+// ---- sorting events by time
 
-/// A time as a number that sorts like it.
+/// Map a time to an unsigned integer with the same order.
 inline std::uint32_t sort_key(float time) {
   std::uint32_t bits;
-  time += 0.0f;  // -0 is 0
+  time += 0.0f;  // makes -0 equal to 0
   std::memcpy(&bits, &time, sizeof(bits));
   return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
@@ -444,7 +451,7 @@ inline std::uint64_t sort_key(double time) {
   return bits >> 63 ? ~bits : bits | std::uint64_t(1) << 63;
 }
 
-/// The time of such a number.
+/// Return the time that a key encodes.
 inline float time_of(std::uint32_t key) {
   const std::uint32_t bits = key & 0x80000000u ? key ^ 0x80000000u : ~key;
   float time;
@@ -465,26 +472,28 @@ struct Entry {
   Key key;
   std::int32_t slot;
 
-  Entry() {}  // of no value
+  Entry() {}  // leaves the members uninitialised
   Entry(Key key, std::int32_t slot) : key(key), slot(slot) {}
 };
 
-/// Entries of the times before an end in the order of slots: without a branch to foresee. Each slot goes
-/// to `other(place, slot)`, too, with the number of those before it that are none of them.
-template <class T, class Other>
-void part_entries(const T* times, Index count, T end, std::vector<Entry<T>>& order, Other&& other) {
+/// Collect the entries of times before `end` in slot order, without a branch that could be
+/// mispredicted. `on_rest(position, slot)` is called for every slot; `position` counts the earlier
+/// slots that are not collected, so the last call for a position is the slot that belongs there.
+template <class T, class OnRest>
+void partition_entries(const T* times, Index count, T end, std::vector<Entry<T>>& order,
+                       OnRest&& on_rest) {
   order.resize(count);
-  Entry<T>* const before = order.data();
-  Index found = 0;
+  Entry<T>* const entries = order.data();
+  Index count_before_end = 0;
   for (Index n = 0; n < count; ++n) {
-    before[found] = {sort_key(times[n]), std::int32_t(n)};
-    other(n - found, std::int32_t(n));
-    found += times[n] < end;
+    entries[count_before_end] = {sort_key(times[n]), std::int32_t(n)};
+    on_rest(n - count_before_end, std::int32_t(n));
+    count_before_end += times[n] < end;
   }
-  order.resize(found);
+  order.resize(count_before_end);
 }
 
-/// Digit by digit from the lowest, each pass stable.
+/// Radix sort from the lowest digit; every pass is stable.
 template <int kDigit, class T>
 void sort_by_digits(std::vector<Entry<T>>& order, std::vector<Entry<T>>& spare) {
   constexpr int kPasses = (8 * sizeof(order[0].key) + kDigit - 1) / kDigit;
@@ -495,94 +504,97 @@ void sort_by_digits(std::vector<Entry<T>>& order, std::vector<Entry<T>>& spare) 
       ++count[(std::size_t(pass) << kDigit) + ((entry.key >> (pass * kDigit)) & kMask)];
   spare.resize(order.size());
   for (int pass = 0; pass < kPasses; ++pass) {
-    std::uint32_t* of_digit = &count[std::size_t(pass) << kDigit];
+    std::uint32_t* digit_count = &count[std::size_t(pass) << kDigit];
     const int shift = pass * kDigit;
-    if (of_digit[(order[0].key >> shift) & kMask] == order.size()) continue;  // all the same
+    // all entries have this digit
+    if (digit_count[(order[0].key >> shift) & kMask] == order.size()) continue;
     std::uint32_t first = 0;
     for (unsigned digit = 0; digit <= kMask; ++digit) {
-      std::uint32_t here = of_digit[digit];
-      of_digit[digit] = first;
-      first += here;
+      std::uint32_t occurrences = digit_count[digit];
+      digit_count[digit] = first;
+      first += occurrences;
     }
-    for (const auto& entry : order) spare[of_digit[(entry.key >> shift) & kMask]++] = entry;
+    for (const auto& entry : order) spare[digit_count[(entry.key >> shift) & kMask]++] = entry;
     order.swap(spare);
   }
 }
 
-/// Fewer entries than this, which are whole blocks, are sorted by rank.
-constexpr Index kRanked = 192;
+/// Lists shorter than this (a multiple of the block size) are sorted by rank.
+constexpr Index kMaxRanked = 192;
 
-/// Times as whole numbers of 15 bits in the same order, where different times may be the same.
+/// Scale times to 15-bit integers in the same order; different times may become equal.
 template <class T>
-void coarse_times(const std::vector<Entry<T>>& order, std::int16_t coarse[kRanked]) {
+void coarse_times(const std::vector<Entry<T>>& order, std::int16_t coarse[kMaxRanked]) {
   using V = Vector<T>;
-  using Whole = std::make_signed_t<typename Entry<T>::Key>;
-  alignas(64) T times[kRanked];
-  alignas(64) Whole numbers[kRanked];
+  using Integer = std::make_signed_t<typename Entry<T>::Key>;
+  alignas(64) T times[kMaxRanked];
+  alignas(64) Integer scaled[kMaxRanked];
   const Index count = order.size(), padded = (count + kWidth<T> - 1) / kWidth<T> * kWidth<T>;
   for (Index n = 0; n < count; ++n) times[n] = time_of(order[n].key);
   std::fill(times + count, times + padded, times[0]);
-  V least = load<T>(times), most = least;
+  V min_lanes = load<T>(times), max_lanes = min_lanes;
   for (Index n = kWidth<T>; n < padded; n += kWidth<T>) {
-    const V here = load<T>(times + n);
-    least = here < least ? here : least;
-    most = here > most ? here : most;
+    const V chunk = load<T>(times + n);
+    min_lanes = chunk < min_lanes ? chunk : min_lanes;
+    max_lanes = chunk > max_lanes ? chunk : max_lanes;
   }
-  T first = least[0], last = most[0];
+  T min_time = min_lanes[0], max_time = max_lanes[0];
   for (int lane = 1; lane < kWidth<T>; ++lane) {
-    first = std::min(first, least[lane]);
-    last = std::max(last, most[lane]);
+    min_time = std::min(min_time, min_lanes[lane]);
+    max_time = std::max(max_time, max_lanes[lane]);
   }
-  const T range = last - first;
+  const T range = max_time - min_time;
   if (!(range > 32768 * std::numeric_limits<T>::min() && range <= std::numeric_limits<T>::max())) {
     std::fill_n(coarse, count, std::int16_t(0));
     return;
   }
   const T scale = 32766 / range;
   for (Index n = 0; n < padded; n += kWidth<T>) {
-    const auto whole = __builtin_convertvector((load<T>(times + n) - first) * scale, WholeVector<T>);
-    std::memcpy(numbers + n, &whole, sizeof(whole));
+    const auto integers =
+        __builtin_convertvector((load<T>(times + n) - min_time) * scale, IntegerVector<T>);
+    std::memcpy(scaled + n, &integers, sizeof(integers));
   }
-  for (Index n = 0; n < count; ++n) coarse[n] = std::int16_t(numbers[n]);
+  for (Index n = 0; n < count; ++n) coarse[n] = std::int16_t(scaled[n]);
 }
 
-/// Entries that are nearly in order, or very few.
+/// Insertion sort, for very short or nearly sorted lists.
 template <class T, class Less>
 void sort_by_insertion(std::vector<Entry<T>>& order, const Less& less) {
   for (Index n = 1; n < Index(order.size()); ++n) {
     const Entry<T> entry = order[n];
-    Index to = n;
-    for (; to > 0 && less(entry, order[to - 1]); --to) order[to] = order[to - 1];
-    order[to] = entry;
+    Index position = n;
+    for (; position > 0 && less(entry, order[position - 1]); --position)
+      order[position] = order[position - 1];
+    order[position] = entry;
   }
 }
 
-/// Few entries: how many come before each is counted, entries next to each other at once, as far as
-/// coarse times tell; then the few that these do not tell apart are put in order.
+/// Sort a short list by counting, for each entry, how many precede it. Counting uses the coarse
+/// times and works on blocks of entries in SIMD lanes; entries with equal coarse times are sorted
+/// afterwards.
 template <class T, class Less>
 void sort_by_rank(std::vector<Entry<T>>& order, std::vector<Entry<T>>& spare, const Less& less) {
   typedef std::int16_t Lanes __attribute__((vector_size(kBytes < 32 ? 16 : 32)));
   constexpr Index kBlock = 64, kVectors = kBlock * sizeof(std::int16_t) / sizeof(Lanes);
-  static_assert(kRanked % kBlock == 0);
+  static_assert(kMaxRanked % kBlock == 0);
   const Index count = order.size();
-  alignas(64) std::int16_t coarse[kRanked], rank[kRanked];
+  alignas(64) std::int16_t coarse[kMaxRanked], rank[kMaxRanked];
   coarse_times(order, coarse);
   for (Index first = 0; first < count; first += kBlock) {
-    Lanes own[kVectors], before[kVectors] = {};
-    std::memcpy(own, coarse + first, sizeof(own));
+    Lanes block_times[kVectors], earlier[kVectors] = {};
+    std::memcpy(block_times, coarse + first, sizeof(block_times));
     for (Index n = 0; n < count; ++n)
-      for (Index q = 0; q < kVectors; ++q) before[q] -= coarse[n] < own[q];
-    std::memcpy(rank + first, before, sizeof(before));
+      for (Index q = 0; q < kVectors; ++q) earlier[q] -= coarse[n] < block_times[q];
+    std::memcpy(rank + first, earlier, sizeof(earlier));
   }
   spare.resize(count);
-  std::uint8_t placed[kRanked] = {};  // behind each rank
-  for (Index n = 0; n < count; ++n) spare[rank[n] + placed[rank[n]]++] = order[n];
+  std::uint8_t ties[kMaxRanked] = {};  // entries already placed at each rank
+  for (Index n = 0; n < count; ++n) spare[rank[n] + ties[rank[n]]++] = order[n];
   sort_by_insertion(spare, less);
   order.swap(spare);
 }
 
-/// Slots in the order of their times, equal times in the order of slots: `order` holds the entries,
-/// `spare` as much room.
+/// Sort entries by time, equal times by slot. `spare` is a buffer of the same size.
 template <class T>
 void sort_entries(std::vector<Entry<T>>& order, std::vector<Entry<T>>& spare) {
   auto less = [](const Entry<T>& a, const Entry<T>& b) {
@@ -590,18 +602,20 @@ void sort_entries(std::vector<Entry<T>>& order, std::vector<Entry<T>>& spare) {
   };
   if (order.size() < 12) return sort_by_insertion(order, less);
   if (std::is_sorted(order.begin(), order.end(), less)) return;
-  if (Index(order.size()) < kRanked) return sort_by_rank(order, spare, less);
+  if (Index(order.size()) < kMaxRanked) return sort_by_rank(order, spare, less);
   order.size() < 4096 ? sort_by_digits<8>(order, spare) : sort_by_digits<11>(order, spare);
 }
 
-/// The first halves of two vectors with their numbers by turns, and the second halves.
+/// Interleave the lanes of two vectors: `first` receives the lower halves, `second` the upper
+/// halves.
 template <class T>
 inline void interleave(Vector<T> a, Vector<T> b, Vector<T>& first, Vector<T>& second) {
   constexpr int kHalf = kWidth<T> / 2;
 #if defined(__clang__)
   if constexpr (kHalf == 8) {
     first = __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    second = __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    second =
+        __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
   } else if constexpr (kHalf == 4) {
     first = __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
     second = __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
@@ -613,24 +627,24 @@ inline void interleave(Vector<T> a, Vector<T> b, Vector<T>& first, Vector<T>& se
     second = __builtin_shufflevector(a, b, 1, 3);
   }
 #else
-  WholeVector<T> of_first, of_second;
+  IntegerVector<T> first_lanes, second_lanes;
   for (int n = 0; n < kHalf; ++n) {
-    of_first[2 * n] = n;
-    of_first[2 * n + 1] = kWidth<T> + n;
-    of_second[2 * n] = kHalf + n;
-    of_second[2 * n + 1] = kWidth<T> + kHalf + n;
+    first_lanes[2 * n] = n;
+    first_lanes[2 * n + 1] = kWidth<T> + n;
+    second_lanes[2 * n] = kHalf + n;
+    second_lanes[2 * n + 1] = kWidth<T> + kHalf + n;
   }
-  first = __builtin_shuffle(a, b, of_first);
-  second = __builtin_shuffle(a, b, of_second);
+  first = __builtin_shuffle(a, b, first_lanes);
+  second = __builtin_shuffle(a, b, second_lanes);
 #endif
 }
 
-/// A square of as many vectors as they have lanes, turned: row n and the one half a square below it by
-/// turns, as often as halves can be taken.
+/// Transpose a square of as many vectors as they have lanes: interleave row n with the row half a
+/// square below, log2(lanes) times.
 template <class T>
-inline void turn_square(Vector<T> square[kWidth<T>]) {
+inline void transpose_square(Vector<T> square[kWidth<T>]) {
   constexpr Index kHalf = kWidth<T> / 2;
-  for (Index left = kWidth<T>; left > 1; left /= 2) {
+  for (Index remaining = kWidth<T>; remaining > 1; remaining /= 2) {
     Vector<T> next[kWidth<T>];
     for (Index n = 0; n < kHalf; ++n)
       interleave<T>(square[n], square[n + kHalf], next[2 * n], next[2 * n + 1]);
@@ -638,18 +652,18 @@ inline void turn_square(Vector<T> square[kWidth<T>]) {
   }
 }
 
-/// A matrix (rows, columns) as (columns, rows), square by square: each line of memory is read once,
-/// and written once.
+/// Transpose a matrix (rows, columns) to (columns, rows) by squares, so that each cache line is
+/// read and written once.
 ///
-/// `stride`: numbers from one row of the result to the next; `scale`: of each row of the matrix a
-/// factor; null: 1.
+/// `stride`: distance between rows of the result; `scale`: factor for each row of the input, null
+/// for 1.
 template <class T>
-void turn(const T* from, Index rows, Index columns, Index threads, T* to, Index stride,
-          const T* scale = nullptr) {
+void transpose(const T* from, Index rows, Index columns, Index threads, T* to, Index stride,
+               const T* scale = nullptr) {
   constexpr Index kSide = kWidth<T>;
-  // eight are turned as fast as others are computed
-  threads = Pool::worth(threads, rows * columns / 8);
-  Pool::shared().run((columns + kSide - 1) / kSide, threads, [&](Index band) {
+  // transposing eight numbers takes about as long as computing one
+  threads = ThreadPool::useful_threads(threads, rows * columns / 8);
+  ThreadPool::shared().run((columns + kSide - 1) / kSide, threads, [&](Index band) {
     const Index column = band * kSide, width = std::min(kSide, columns - column);
     for (Index row = 0; row < rows; row += kSide) {
       const Index height = std::min(kSide, rows - row);
@@ -659,7 +673,7 @@ void turn(const T* from, Index rows, Index columns, Index threads, T* to, Index 
       if (height == kSide && width == kSide) {
         Vector<T> square[kSide];
         for (Index r = 0; r < kSide; ++r) square[r] = load<T>(source + r * columns) * factor(r);
-        turn_square<T>(square);
+        transpose_square<T>(square);
         for (Index c = 0; c < kSide; ++c) store<T>(target + c * stride, square[c]);
       } else {
         for (Index r = 0; r < height; ++r)

@@ -128,7 +128,7 @@ void put_in_order(const Given<T>& given, const T* time, const std::int32_t* row,
     auto& [order, spare, unused] = sorting<T>();
     const T* times = time + sample * arrivals;
     const std::int32_t* rows = shared_row ? row : row + sample * arrivals;
-    part_entries(times, arrivals, given.t_end, order, [](Index, std::int32_t) {});
+    partition_entries(times, arrivals, given.t_end, order, [](Index, std::int32_t) {});
     sort_entries<T>(order, spare);
     const Index count = order.size(), first = sample * arrivals;
     for (Index n = 0; n < count; ++n) {
@@ -142,20 +142,20 @@ void put_in_order(const Given<T>& given, const T* time, const std::int32_t* row,
     used[sample] = count;
   };
   // of each arrival as long as some numbers take
-  const Index helpers = Pool::worth(threads, 8 * given.batch * arrivals);
-  if (helpers == 1 && given.batch > 1) Pool::shared().rouse(threads);
-  Pool::shared().run_small(given.batch, helpers, one);
+  const Index helpers = ThreadPool::useful_threads(threads, 8 * given.batch * arrivals);
+  if (helpers == 1 && given.batch > 1) ThreadPool::shared().wake(threads);
+  ThreadPool::shared().run_batched(given.batch, helpers, one);
 }
 
 /// The slots of the earliest `room` events of each sample, in order; unused slots come last.
 template <class T>
 void earliest(const T* time, Index batch, Index events, Index room, Index threads,
               std::int32_t* place) {
-  Pool::shared().run(batch, threads, [&](Index sample) {
+  ThreadPool::shared().run(batch, threads, [&](Index sample) {
     auto& [order, spare, unused] = sorting<T>();
     if (Index(unused.size()) < events) unused.resize(events);
     std::int32_t* const others = unused.data();
-    part_entries(time + sample * events, events, std::numeric_limits<T>::infinity(), order,
+    partition_entries(time + sample * events, events, std::numeric_limits<T>::infinity(), order,
                  [=](Index place, std::int32_t slot) { others[place] = slot; });
     sort_entries<T>(order, spare);
     const Index used = std::min<Index>(order.size(), room);
@@ -317,7 +317,7 @@ class Intervals {
         t = t > zero ? t : zero;
         // of what is asked: v em + j k and j es, and 1 - em for the bound
         // tau_mem = 2 tau_syn: the same twice
-        const V fallen = expm1_of(-t * slow), bend = gap == slow ? fallen : expm1_of(-t * gap);
+        const V fallen = expm1_lanes(-t * slow), bend = gap == slow ? fallen : expm1_lanes(-t * gap);
         const V slower = 1 + fallen, faster = slower + slower * bend;
         const V ratio = bend < zero ? -bend * to_ratio : t;
         const V k = slower * ratio * gain;
@@ -338,7 +338,7 @@ class Intervals {
           }
       }
     };
-    Pool::shared().run_small(given_.batch, Pool::worth(threads, 8 * offset_[given_.batch]), one);
+    ThreadPool::shared().run_batched(given_.batch, ThreadPool::useful_threads(threads, 8 * offset_[given_.batch]), one);
   }
 
  private:
@@ -411,7 +411,7 @@ struct Tile {
       std::memcpy(&apart, gap + lane, sizeof(apart));
       std::memcpy(&to_mem, gain + lane, sizeof(to_mem));
       std::memcpy(&is_long, syn_fast + lane, sizeof(is_long));
-      const DoubleVector zero = {}, fallen = expm1_of(-t * rate), bend = expm1_of(-t * apart);
+      const DoubleVector zero = {}, fallen = expm1_lanes(-t * rate), bend = expm1_lanes(-t * apart);
       const DoubleVector slower = 1 + fallen, faster = slower + slower * bend;
       const DoubleVector ratio = bend < zero ? -bend / apart : zero + t;
       const DoubleVector of_k = slower * ratio * to_mem;
@@ -569,7 +569,7 @@ template <class T, class Call>
 void by_width(Index neurons, Call&& call) {
   if (neurons <= kWidth<T>) return call(std::integral_constant<int, 1>());
   if (neurons <= 2 * kWidth<T>) return call(std::integral_constant<int, 2>());
-  if constexpr (kMostVectors == 8)
+  if constexpr (kMaxVectors == 8)
     if (neurons > 4 * kWidth<T>) return call(std::integral_constant<int, 8>());
   return call(std::integral_constant<int, 4>());
 }

@@ -20,7 +20,7 @@ T zero_if_finite(const T* numbers, Index count) {
   Index n = 0;
   for (; n + kWidth<T> <= count; n += kWidth<T>) sum += load<T>(numbers + n) * T(0);
   for (; n < count; ++n) rest += numbers[n] * T(0);
-  return sum_of(sum) + rest;
+  return horizontal_sum(sum) + rest;
 }
 
 /// Rows of weights that are mostly zeros, as those of sparse feedback are: what is in them alone, what
@@ -38,7 +38,7 @@ class SparseRows {
         entries_(2 * given.rows * room_) {
     const Index bands = feedback.by_target ? (neurons_ + kBand - 1) / kBand : 0;
     nothing_ = Array<T>(bands, T(0));
-    Pool::shared().run(bands + in_table_, threads, [&](Index n) {
+    ThreadPool::shared().run(bands + in_table_, threads, [&](Index n) {
       if (n < bands)
         find_band(n, feedback.by_target, feedback.scale);
       else
@@ -220,7 +220,7 @@ class WholeRows {
     if (!feedback.by_target || (sparse && sparse->has_all(in_table_))) return;
     turned_ = Array<T>(neurons * lanes_);
     prefer_large_pages(turned_.data(), turned_.size() * sizeof(T));
-    turn(feedback.by_target, neurons, neurons, threads, turned_.data(), lanes_, feedback.scale);
+    transpose(feedback.by_target, neurons, neurons, threads, turned_.data(), lanes_, feedback.scale);
     for (Index row = 0; row < neurons; ++row) pad(turned_.data() + row * lanes_, neurons);
   }
 
