@@ -1,9 +1,11 @@
-// The current-based neuron, one at a time and in double precision: flow, crossings, derivatives.
+// Current-based leaky integrate-and-fire neuron (CubaLIF) in closed form, one neuron at a time in
+// double precision: the flow between events, threshold crossings, and derivatives of the flow.
 //
 //     v' = (j - v) / tau_mem,  j' = -j / tau_syn,   v(t) = v em + j k,  j(t) = j es.
 //
-// The formulas are those of jaxsnn/event/dynamics/crossing.py. A tau_syn of inf is a j that stays, and
-// with it a tau_mem of inf a v that does not leak and rises by j: LI and LIF, I and IF.
+// v is the membrane potential and j the synaptic current in units of voltage. The formulas are
+// those of jaxsnn/event/dynamics/crossing.py. With tau_syn = inf the current is constant (LI and
+// LIF nodes); with tau_mem = inf, too, v does not leak and v' = j (I and IF nodes).
 
 #pragma once
 
@@ -11,80 +13,93 @@
 
 namespace native {
 
-/// The flow's coefficients over some time.
+/// Coefficients of the flow over a time: v(t) = v em + j k and j(t) = j es.
 struct Flow {
   double em, es, k;
 };
 
-/// Derivatives of the flow's coefficients by the time constants; the others are 0.
-struct FlowBy {
+/// Derivatives of the flow's coefficients with respect to the time constants; the others are 0.
+struct FlowDerivatives {
   double em_mem, k_mem, es_syn, k_syn;
 };
 
-enum class Ratio { kAny, kDouble, kHalf, kHeld };  // kHeld: j stays, v is monotone
+// kConstantCurrent: tau_syn is inf and v monotone
+enum class Ratio { kGeneral, kMemTwiceSyn, kSynTwiceMem, kConstantCurrent };
 
-struct Taus {
+struct TimeConstants {
   double mem, syn;
-  double leak, synaptic;    // rates
-  double gain;              // v' = j gain - v leak
-  double slow, gap;         // the smaller rate, and by how much the other is larger
+  double leak, synaptic;  // 1 / tau_mem and 1 / tau_syn
+  double gain;            // v' = j gain - v leak
+  double slow, gap;       // the smaller of the two rates, and the difference to the larger one
   bool mem_longer;
-  Ratio ratio = Ratio::kAny;
+  Ratio ratio = Ratio::kGeneral;
 
-  Taus() = default;
-  Taus(double tau_mem, double tau_syn, double eps) : mem(tau_mem), syn(tau_syn) {
+  TimeConstants() = default;
+  TimeConstants(double tau_mem, double tau_syn, double eps) : mem(tau_mem), syn(tau_syn) {
     leak = 1 / mem;
     synaptic = 1 / syn;
     gain = std::isinf(mem) ? 1.0 : leak;
     mem_longer = mem >= syn;
     slow = mem_longer ? leak : synaptic;
     gap = mem_longer ? synaptic - leak : leak - synaptic;
-    // equal up to rounding: the closed forms hold
-    ratio = std::isinf(syn)                            ? Ratio::kHeld
-            : std::abs(mem - 2 * syn) <= 4 * eps * mem ? Ratio::kDouble
-            : std::abs(syn - 2 * mem) <= 4 * eps * syn ? Ratio::kHalf
-                                                       : Ratio::kAny;
+    // Ratios are compared up to rounding; the closed forms hold as well then.
+    ratio = std::isinf(syn)                            ? Ratio::kConstantCurrent
+            : std::abs(mem - 2 * syn) <= 4 * eps * mem ? Ratio::kMemTwiceSyn
+            : std::abs(syn - 2 * mem) <= 4 * eps * syn ? Ratio::kSynTwiceMem
+                                                       : Ratio::kGeneral;
   }
 
-  /// v'
+  /// Return dv/dt.
   double rate(double v, double j) const { return std::isinf(mem) ? j : (j - v) * leak; }
 };
 
-/// k, symmetric in its two exponentials: the slower one, and phi1 of their difference.
-inline Flow flow_of(const Taus& taus, double t, double slow, double bend) {
-  // slow = e^(-t slow), bend = expm1(-t gap)
-  double fast = slow + slow * bend;
-  double k = taus.gap > 0 ? slow * (-bend / taus.gap) * taus.gain : slow * (t * taus.gain);
-  if (bend == 0) k = slow * (t * taus.gain);
+/// Compute the flow from its exponentials. k is symmetric in the two: it is the slower exponential
+/// times phi1 of the rates' difference, (1 - e^(-t gap)) / gap.
+inline Flow flow_from_exponentials(const TimeConstants& taus, double t, double slow,
+                                   double gap_expm1) {
+  // slow = e^(-t taus.slow), gap_expm1 = expm1(-t taus.gap)
+  double fast = slow + slow * gap_expm1;
+  double k = taus.gap > 0 ? slow * (-gap_expm1 / taus.gap) * taus.gain : slow * (t * taus.gain);
+  if (gap_expm1 == 0) k = slow * (t * taus.gain);
   return taus.mem_longer ? Flow{slow, fast, k} : Flow{fast, slow, k};
 }
 
-inline Flow decay(const Taus& taus, double t) {
+inline Flow flow_over(const TimeConstants& taus, double t) {
   const Exponential slow = exponential(-t * taus.slow);
-  // tau_mem = 2 tau_syn: the same again
-  const double bend = taus.gap == taus.slow ? slow.expm1 : exponential(-t * taus.gap).expm1;
-  return flow_of(taus, t, slow.value, bend);
+  // tau_mem = 2 tau_syn: both exponentials are the same
+  const double gap_expm1 = taus.gap == taus.slow ? slow.expm1 : exponential(-t * taus.gap).expm1;
+  return flow_from_exponentials(taus, t, slow.value, gap_expm1);
 }
 
-/// The flow over a time and then another.
-inline Flow then(const Flow& first, const Flow& next) {
+/// Return the flow over one time interval followed by another.
+inline Flow compose(const Flow& first, const Flow& next) {
   return {first.em * next.em, first.es * next.es, first.k * next.em + first.es * next.k};
 }
 
-/// The flow of what is left of a time when the first part of it is over, of both of which it is known.
-inline Flow rest_of(const Flow& whole, const Flow& part) {
-  const double em = whole.em / part.em, to_es = 1 / part.es;
-  return {em, whole.es * to_es, (whole.k - em * part.k) * to_es};
+/// Return the flow over the remainder of an interval, from the flows over all and the first part of
+/// it.
+inline Flow remaining_flow(const Flow& total, const Flow& elapsed) {
+  const double em = total.em / elapsed.em, per_es = 1 / elapsed.es;
+  return {em, total.es * per_es, (total.k - em * elapsed.k) * per_es};
 }
 
 /// Derivative of phi1(z) = expm1(z) / z for z <= 0.
 inline double phi1_derivative(double z) {
   if (z > -0.7) {
     // sum over n of (n + 1) / (n + 2)! z^n
-    static const double terms[] = {1. / 2,       2. / 6,       3. / 24,       4. / 120,
-                                   5. / 720,     6. / 5040,    7. / 40320,    8. / 362880,
-                                   9. / 3628800, 10. / 39916800, 11. / 479001600,
-                                   12. / 6227020800., 13. / 87178291200.};
+    static const double terms[] = {1. / 2,
+                                   2. / 6,
+                                   3. / 24,
+                                   4. / 120,
+                                   5. / 720,
+                                   6. / 5040,
+                                   7. / 40320,
+                                   8. / 362880,
+                                   9. / 3628800,
+                                   10. / 39916800,
+                                   11. / 479001600,
+                                   12. / 6227020800.,
+                                   13. / 87178291200.};
     double series = 0;
     for (int n = 12; n >= 0; --n) series = series * z + terms[n];
     return series;
@@ -92,26 +107,27 @@ inline double phi1_derivative(double z) {
   return (std::exp(z) * (z - 1) + 1) / (z * z);
 }
 
-inline FlowBy decay_by(const Taus& taus, double t, const Flow& flow) {
+inline FlowDerivatives flow_derivatives(const TimeConstants& taus, double t, const Flow& flow) {
   double slower = taus.mem_longer ? flow.em : flow.es;
   double bend = t * t * taus.leak * slower * phi1_derivative(-t * taus.gap);
   double stretch = flow.k * t * taus.slow * taus.slow;
   double sign = taus.mem_longer ? 1.0 : -1.0;
-  FlowBy by;
-  by.em_mem = t * flow.em * taus.leak * taus.leak;
-  by.es_syn = t * flow.es * taus.synaptic * taus.synaptic;
-  by.k_mem = (taus.mem_longer ? stretch : 0.0) - flow.k * taus.leak -
-             sign * bend * taus.leak * taus.leak;
-  by.k_syn = (taus.mem_longer ? 0.0 : stretch) + sign * bend * taus.synaptic * taus.synaptic;
-  return by;
+  FlowDerivatives derivatives;
+  derivatives.em_mem = t * flow.em * taus.leak * taus.leak;
+  derivatives.es_syn = t * flow.es * taus.synaptic * taus.synaptic;
+  derivatives.k_mem =
+      (taus.mem_longer ? stretch : 0.0) - flow.k * taus.leak - sign * bend * taus.leak * taus.leak;
+  derivatives.k_syn =
+      (taus.mem_longer ? 0.0 : stretch) + sign * bend * taus.synaptic * taus.synaptic;
+  return derivatives;
 }
 
-/// Time and value of v's extremum ahead; time 0 where there is none.
+/// Time and value of the extremum of v ahead; time 0 if there is none.
 struct Extremum {
   double time, value;
 };
 
-inline Extremum extremum(const Taus& taus, double v, double j) {
+inline Extremum extremum(const TimeConstants& taus, double v, double j) {
   double d_tau = taus.mem / taus.syn - 1;
   double time = 0;
   if (j != 0) {
@@ -128,32 +144,36 @@ inline Extremum extremum(const Taus& taus, double v, double j) {
   return {time, j * std::exp(-time * taus.synaptic)};
 }
 
-/// Whether v has a maximum between a state and a later one, `tiny` being what underflow may do.
-inline bool peaks(const Taus& taus, double v, double j, double v_end, double j_end, double tiny) {
-  if (taus.ratio == Ratio::kHeld) return false;
-  bool comes_up = j * taus.syn + (taus.mem - taus.syn) * v > 0;
-  return j > v && j > 0 && j_end - v_end <= tiny * (std::abs(v) + std::abs(j)) && comes_up;
+/// Return whether v has a maximum between two states; `tiny` is the tolerance for underflow.
+inline bool has_peak(const TimeConstants& taus, double v, double j, double v_end, double j_end,
+                     double tiny) {
+  if (taus.ratio == Ratio::kConstantCurrent) return false;
+  bool rises_to_positive = j * taus.syn + (taus.mem - taus.syn) * v > 0;
+  return j > v && j > 0 && j_end - v_end <= tiny * (std::abs(v) + std::abs(j)) && rises_to_positive;
 }
 
-inline bool peak_reaches(const Taus& taus, double v, double j, double threshold) {
+inline bool peak_reaches(const TimeConstants& taus, double v, double j, double threshold) {
   switch (taus.ratio) {
-    case Ratio::kDouble:
+    case Ratio::kMemTwiceSyn:
       return (v + j) * (v + j) - 4 * j * threshold >= 0;
-    case Ratio::kHalf:
+    case Ratio::kSynTwiceMem:
       return j * j - (2 * j - v) * threshold >= 0;
     default:
       return extremum(taus, v, j).value >= threshold;
   }
 }
 
-inline double quotient(double up, double down) { return up / (down == 0 ? 1.0 : down); }
+inline double safe_quotient(double numerator, double denominator) {
+  return numerator / (denominator == 0 ? 1.0 : denominator);
+}
 
-/// x in (0, 1], 1 - x and -log x.
+/// x = e^(-time) in (0, 1], y = 1 - x, and time = -log x.
 struct Root {
   double x, y, time;
 };
 
-/// -log(1 - y) for 0 <= y < 0.25: 2 artanh(y / (2 - y)), whose series goes by the square of at most 1/7.
+/// -log(1 - y) for 0 <= y < 0.25, as 2 artanh(y / (2 - y)): the series is in powers of at most
+/// (1/7)^2.
 inline double minus_log1m(double y) {
   const double s = y / (2 - y), z = s * s, z2 = z * z, z4 = z2 * z2;
   const double low = (1. / 3 + z * (1. / 5)) + z2 * (1. / 7 + z * (1. / 9));
@@ -161,46 +181,50 @@ inline double minus_log1m(double y) {
   return 2 * s + 2 * s * z * (low + z4 * (high + z4 * (1. / 19)));
 }
 
-/// The root of a x + b x^2 = threshold at which v crosses upwards.
+/// Return the root of a x + b x^2 = threshold at which v crosses upwards. y = 1 - x is computed
+/// without cancellation, and the discriminant from whichever of x and y gives the smaller rounding
+/// error.
 inline Root quadratic(double a, double b, double rise, double threshold, double gap) {
-  double of_x[] = {a * a, 4 * b * threshold}, of_y[] = {rise * rise, 4 * b * gap};
-  bool by_x = of_x[0] + std::abs(of_x[1]) < of_y[0] + std::abs(of_y[1]);
-  double root = std::sqrt(std::max(by_x ? of_x[0] + of_x[1] : of_y[0] + of_y[1], 0.0));
-  double y = rise > 0 ? quotient(2 * gap, rise + root) : quotient(rise - root, -2 * b);
+  double terms_x[] = {a * a, 4 * b * threshold}, terms_y[] = {rise * rise, 4 * b * gap};
+  bool use_x = terms_x[0] + std::abs(terms_x[1]) < terms_y[0] + std::abs(terms_y[1]);
+  double root = std::sqrt(std::max(use_x ? terms_x[0] + terms_x[1] : terms_y[0] + terms_y[1], 0.0));
+  double y = rise > 0 ? safe_quotient(2 * gap, rise + root) : safe_quotient(rise - root, -2 * b);
   y = std::max(y, 0.0);
   if (y < 0.25) return {1 - y, y, minus_log1m(y)};
-  double x = a > 0 ? quotient(a + root, -2 * b) : quotient(-2 * threshold, root - a);
+  double x = a > 0 ? safe_quotient(a + root, -2 * b) : safe_quotient(-2 * threshold, root - a);
   x = std::min(std::max(x, std::numeric_limits<double>::min()), 1.0);
   return {x, 1 - x, -std::log(x)};
 }
 
-inline double middle(double low, double high) {
-  double floor = std::max(low, std::max(high * 0x1p-66, std::numeric_limits<double>::min()));
-  return high > 16 * floor ? std::sqrt(floor) * std::sqrt(high) : 0.5 * (low + high);
+inline double bracket_middle(double low, double high) {
+  double lower = std::max(low, std::max(high * 0x1p-66, std::numeric_limits<double>::min()));
+  return high > 16 * lower ? std::sqrt(lower) * std::sqrt(high) : 0.5 * (low + high);
 }
 
-/// About when v comes to the threshold: as if it went on as its first two derivatives say.
-inline double parabola(const Taus& taus, double v, double j, double threshold) {
-  const double slope = (j - v) * taus.leak, bend = (-j * taus.synaptic - slope) * taus.leak;
-  const double gap = threshold - v, square = slope * slope + 2 * bend * gap;
-  return 2 * gap / (slope + std::sqrt(std::max(square, 0.0)));
+/// Estimate the time of the threshold crossing by a parabola with the first two derivatives of v.
+inline double estimate_crossing(const TimeConstants& taus, double v, double j, double threshold) {
+  const double slope = (j - v) * taus.leak, curvature = (-j * taus.synaptic - slope) * taus.leak;
+  const double gap = threshold - v, discriminant = slope * slope + 2 * curvature * gap;
+  return 2 * gap / (slope + std::sqrt(std::max(discriminant, 0.0)));
 }
 
-/// Newton's method in a bracket that shrinks, as `bracketed_root` in bracketed_root.py.
-inline double solve_any(const Taus& taus, double v, double j, double threshold, double duration,
-                        bool ends_above, double eps) {
-  // A v that ends above the threshold has come to it once.
+/// Find the crossing by Newton's method within a shrinking bracket, like `bracketed_root` in
+/// bracketed_root.py.
+inline double find_crossing_newton(const TimeConstants& taus, double v, double j, double threshold,
+                                   double duration, bool ends_above, double eps) {
+  // If v ends above the threshold, the interval contains exactly one crossing.
   const Extremum peak = ends_above ? Extremum{0, 0} : extremum(taus, v, j);
   bool has_peak = j > v && peak.time > 0;
   double low = 0, high = has_peak ? std::min(peak.time, duration) : duration;
   double start;
   if (ends_above) {
-    start = parabola(taus, v, j, threshold);
+    start = estimate_crossing(taus, v, j, threshold);
   } else if (has_peak) {
-    // v is about peak - curvature (t - peak_time)^2 / 2
+    // Near its maximum v is about peak - curvature (t - peak_time)^2 / 2.
     double curvature = peak.value / (taus.mem * taus.syn);
-    double bowl = 2 * std::max(peak.value - threshold, 0.0) / (curvature > 0 ? curvature : 1.0);
-    start = peak.time - std::sqrt(bowl);
+    double half_width_squared =
+        2 * std::max(peak.value - threshold, 0.0) / (curvature > 0 ? curvature : 1.0);
+    start = peak.time - std::sqrt(half_width_squared);
   } else {
     double d = 1 / taus.syn - 1 / taus.mem;
     bool nearly_equal = std::abs(d) * taus.mem < 1e-4;
@@ -208,66 +232,75 @@ inline double solve_any(const Taus& taus, double v, double j, double threshold, 
   }
   double t = std::min(std::max(start, 0.0), high);
   if (!(t >= low && t <= high)) return t;  // NaN
-  double last = 2 * (high - low);
-  for (int count = 0; count < 200; ++count) {
-    Flow flow = decay(taus, t);
+  double previous_step = 2 * (high - low);
+  for (int iteration = 0; iteration < 200; ++iteration) {
+    Flow flow = flow_over(taus, t);
     double rest = v * flow.em, drive = j * flow.k;
     double value = rest + drive - threshold;
     double slope = (j * flow.es - rest - drive) * taus.leak;
     double rounding = 2 * eps * (std::abs(rest) + std::abs(drive) + std::abs(threshold));
-    if (value <= 0) low = t; else high = t;
-    bool towards = slope > 0;
+    if (value <= 0)
+      low = t;
+    else
+      high = t;
+    bool rises = slope > 0;
     double step = -value / (slope == 0 ? 1.0 : slope), newton = t + step;
-    // what a step leaves is about v'' step^2 / (2 v'), with what v'' is on the way: 0 by chance
-    // where v bends the other way
-    double bend = (-j * flow.es * taus.synaptic - slope) * taus.leak;
-    double third = (j * flow.es * taus.synaptic * taus.synaptic - bend) * taus.leak;
-    double most = std::abs(bend) + std::abs(third * step);
-    bool inside = towards && newton >= low && newton <= high;
-    bool found = std::abs(value) <= rounding || high - low <= 2 * eps * high ||
-                 (towards && std::abs(step) <= 2 * eps * t) ||
-                 (inside && most * step * step <= eps * t * slope);
-    if (found) return inside ? newton : t;
-    double after = inside && std::abs(step) <= 0.5 * last ? newton : middle(low, high);
-    last = std::abs(after - t);
-    t = after;
+    // The error after a step is about v'' step^2 / (2 v'). Use the largest v'' on the way: at an
+    // inflection point v'' is 0 although the error is not.
+    double second = (-j * flow.es * taus.synaptic - slope) * taus.leak;
+    double third = (j * flow.es * taus.synaptic * taus.synaptic - second) * taus.leak;
+    double max_second = std::abs(second) + std::abs(third * step);
+    bool in_bracket = rises && newton >= low && newton <= high;
+    bool converged = std::abs(value) <= rounding || high - low <= 2 * eps * high ||
+                     (rises && std::abs(step) <= 2 * eps * t) ||
+                     (in_bracket && max_second * step * step <= eps * t * slope);
+    if (converged) return in_bracket ? newton : t;
+    double next_t =
+        in_bracket && std::abs(step) <= 0.5 * previous_step ? newton : bracket_middle(low, high);
+    previous_step = std::abs(next_t - t);
+    t = next_t;
   }
   return t;
 }
 
-/// The crossing under a j that stays, -tau log(1 - share) with the threshold's share of the way to j.
-inline double solve_held(const Taus& taus, double v, double j, double threshold) {
-  if (std::isinf(taus.mem)) return quotient(threshold - v, j);
-  const double share = quotient(threshold - v, j - v);
-  return taus.mem * -(share < 0.5 ? std::log1p(-share) : std::log(quotient(j - threshold, j - v)));
+/// Find the crossing for a constant current: -tau log(1 - fraction), with the fraction of the way
+/// from v to j at which the threshold lies.
+inline double find_crossing_constant_current(const TimeConstants& taus, double v, double j,
+                                             double threshold) {
+  if (std::isinf(taus.mem)) return safe_quotient(threshold - v, j);
+  const double fraction = safe_quotient(threshold - v, j - v);
+  return taus.mem *
+         -(fraction < 0.5 ? std::log1p(-fraction) : std::log(safe_quotient(j - threshold, j - v)));
 }
 
-/// When v crosses the threshold, and the flow until then.
+/// Time until v crosses the threshold, and the flow over that time.
 struct Crossing {
   double wait;
   Flow flow;
 };
 
-/// Of a v below the threshold, within `duration`; `ends_above`: it is at the threshold or above then.
-inline Crossing solve(const Taus& taus, double v, double j, double threshold, double duration,
-                      bool ends_above, double eps) {
+/// Find the crossing of a v below the threshold within `duration`. `ends_above`: v is at or above
+/// the threshold at the end.
+inline Crossing find_crossing(const TimeConstants& taus, double v, double j, double threshold,
+                              double duration, bool ends_above, double eps) {
   double time;
-  if (taus.ratio == Ratio::kDouble || taus.ratio == Ratio::kHalf) {
-    // the exponentials are what the time comes of
-    const bool twice = taus.ratio == Ratio::kDouble;
-    const Root root = twice ? quadratic(v + j, -j, j - v, threshold, threshold - v)
-                            : quadratic(2 * j, v - 2 * j, 2 * (j - v), threshold, threshold - v);
-    time = (twice ? taus.mem : taus.syn) * root.time;
-    const double x = root.x, square = x * x, k = x * root.y;
+  if (taus.ratio == Ratio::kMemTwiceSyn || taus.ratio == Ratio::kSynTwiceMem) {
+    // The root of a quadratic is the exponential itself, so the flow needs no further exponentials.
+    const bool mem_twice_syn = taus.ratio == Ratio::kMemTwiceSyn;
+    const Root root = mem_twice_syn
+                          ? quadratic(v + j, -j, j - v, threshold, threshold - v)
+                          : quadratic(2 * j, v - 2 * j, 2 * (j - v), threshold, threshold - v);
+    time = (mem_twice_syn ? taus.mem : taus.syn) * root.time;
+    const double x = root.x, x_squared = x * x, k = x * root.y;
     if (time >= 0 && time <= duration)
-      return {time, twice ? Flow{x, square, k} : Flow{square, x, 2 * k}};
-  } else if (taus.ratio == Ratio::kHeld) {
-    time = solve_held(taus, v, j, threshold);
+      return {time, mem_twice_syn ? Flow{x, x_squared, k} : Flow{x_squared, x, 2 * k}};
+  } else if (taus.ratio == Ratio::kConstantCurrent) {
+    time = find_crossing_constant_current(taus, v, j, threshold);
   } else {
-    time = solve_any(taus, v, j, threshold, duration, ends_above, eps);
+    time = find_crossing_newton(taus, v, j, threshold, duration, ends_above, eps);
   }
   time = std::min(std::max(time, 0.0), duration);
-  return {time, decay(taus, time)};
+  return {time, flow_over(taus, time)};
 }
 
 }  // namespace native

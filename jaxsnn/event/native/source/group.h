@@ -52,7 +52,7 @@ class Everyone {
   using One = Tile<T, 1>;
   static constexpr int kLanes = kWidth<T>;
 
-  Everyone(const Given<T>& given, bool uniform, const Taus& common) : uniform_(uniform) {
+  Everyone(const Given<T>& given, bool uniform, const TimeConstants& common) : uniform_(uniform) {
     parts_.reserve((given.neurons + kLanes - 1) / kLanes);
     for (Index first = 0; first < given.neurons; first += kLanes)
       parts_.emplace_back(given, 0, first, uniform, common);
@@ -74,7 +74,7 @@ class Everyone {
   Index padded() const { return vectors() * kLanes; }
   bool positive() const { return positive_; }
   const One& part(Index q) const { return parts_[q]; }
-  const Taus& taus(Index neuron) const {
+  const TimeConstants& taus(Index neuron) const {
     return uniform_ ? taus_ : parts_[neuron / kLanes].taus[neuron % kLanes];
   }
   const T* leaks() const { return rates_.data(); }
@@ -96,12 +96,12 @@ class Everyone {
     if (!uniform_) return found;
     const Exponential slow = exponential(-t * taus_.slow);
     const double fast = taus_.gap == taus_.slow ? slow.expm1 : exponential(-t * taus_.gap).expm1;
-    const Flow flow = flow_of(taus_, t, slow.value, fast);
+    const Flow flow = flow_from_exponentials(taus_, t, slow.value, fast);
     const double fall = taus_.mem_longer ? -slow.expm1 : -(slow.expm1 + fast + slow.expm1 * fast);
     const T bound = T(fall) * (1 + 2 * std::numeric_limits<T>::epsilon());
     found.step = {T(flow.em), T(flow.es), T(flow.k), std::max(bound, T(flow.k))};
     if (derivatives) {
-      const FlowBy by = decay_by(taus_, t, flow);
+      const FlowDerivatives by = flow_derivatives(taus_, t, flow);
       found.by = {T(by.em_mem), T(by.k_mem), T(by.es_syn), T(by.k_syn)};
     }
     return found;
@@ -144,7 +144,7 @@ class Everyone {
   Array<T> rates_;        // 1 / tau_mem of all, 1 / tau_syn of all, v' by j of all
   Array<double> levels_;  // thresholds of all, v_reset of all
   bool uniform_, positive_ = true;
-  Taus taus_;
+  TimeConstants taus_;
 };
 
 // ---- gradients
@@ -450,7 +450,7 @@ class GroupForward {
   /// Time goes on to a spike. Where few feel it all others stay where they are.
   void go(double wait, const First& first) {
     now_ += wait;
-    since_ = then(since_, first.flow);
+    since_ = compose(since_, first.flow);
     constexpr double kLeast = 0.5;  // what is left of v and of j: who stays is moved by its inverse
     stay_ = is_felt_by_few(first.neuron) && first_.size() == 1 && reach_ >= ahead_.t &&
             since_.em > kLeast && since_.es > kLeast;
@@ -707,7 +707,7 @@ class GroupForward {
 
   /// When a neuron crosses, after now; inf where it does not within the window ahead.
   Crossing crossing(Index neuron) {
-    const Taus& taus = everyone_.taus(neuron);
+    const TimeConstants& taus = everyone_.taus(neuron);
     const auto [v_now, j_now] = state(neuron);
     const double threshold = everyone_.threshold(neuron);
     if (v_now >= threshold) return {0, {1, 1, 0}};
@@ -720,10 +720,10 @@ class GroupForward {
       j_end = ends_[neuron / kLanes].j[neuron % kLanes];
     }
     constexpr double kTiny = double(std::numeric_limits<T>::min()) / rounding_of(T());
-    const bool crosses = v_end >= threshold || (peaks(taus, v_now, j_now, v_end, j_end, kTiny) &&
+    const bool crosses = v_end >= threshold || (has_peak(taus, v_now, j_now, v_end, j_end, kTiny) &&
                                                 peak_reaches(taus, v_now, j_now, threshold));
     if (!crosses) return {std::numeric_limits<double>::infinity(), {}};
-    return solve(taus, v_now, j_now, threshold, ahead_.t - (now_ - base_), v_end >= threshold,
+    return find_crossing(taus, v_now, j_now, threshold, ahead_.t - (now_ - base_), v_end >= threshold,
                  tolerance_of(T()));
   }
 
@@ -915,7 +915,7 @@ T group_forward(const Given<T>& given, const Options& options, const Feedback<T>
       forward.run(b);
     });
   };
-  if (intervals.taus().ratio == Ratio::kHeld) {
+  if (intervals.taus().ratio == Ratio::kConstantCurrent) {
     Array<T> least(everyone.padded(), T(0));
     least_levels(given.weight, feedback.in_table(given), int(given.neurons), least.data());
     run(std::true_type(), least.data());
@@ -1100,7 +1100,7 @@ class GroupBackward {
 
   /// Back to before a spike, whose own arrivals moved dL/dt by `sent`.
   void spike(Index neuron, double slope, Index fired, double sent) {
-    const Taus& taus = everyone_.taus(neuron);
+    const TimeConstants& taus = everyone_.taus(neuron);
     const double height = everyone_.threshold(neuron) - everyone_.v_reset(neuron);
     const Index slot = --left_[neuron];
     double drive = sent;

@@ -1,4 +1,4 @@
-// The current-based neuron, several at a time: what cubalif.h does one by one.
+// The neuron of cubalif.h for several neurons at once, one in each lane of a vector of doubles.
 
 #pragma once
 
@@ -6,56 +6,58 @@
 
 namespace native {
 
-constexpr int kSeveral = kWidth<double>;
+constexpr int kDoubleLanes = kWidth<double>;
 
-/// Several neurons of a tile: the place of each in it, the last one's where there are fewer, and
-/// a bit for each that there is.
-struct Several {
-  int lane[kSeveral];
-  unsigned all;
+/// Selection of up to kDoubleLanes neurons of a tile: their lanes, and a bit for each of them.
+/// Unused entries repeat the last lane.
+struct LaneSelection {
+  int lane[kDoubleLanes];
+  unsigned mask;
 
-  /// The first ones of some, which are taken from them.
-  explicit Several(std::uint64_t& of) {
+  /// Select the lowest lanes of a bit mask and clear their bits in it.
+  explicit LaneSelection(std::uint64_t& lanes) {
     int count = 0;
-    for (; of && count < kSeveral; of &= of - 1) lane[count++] = __builtin_ctzll(of);
-    all = (1u << count) - 1;
-    for (int n = count; n < kSeveral; ++n) lane[n] = lane[count - 1];
+    for (; lanes && count < kDoubleLanes; lanes &= lanes - 1)
+      lane[count++] = __builtin_ctzll(lanes);
+    mask = (1u << count) - 1;
+    for (int n = count; n < kDoubleLanes; ++n) lane[n] = lane[count - 1];
   }
 
   template <class T>
-  __attribute__((always_inline)) DoubleVector of(const T* numbers) const {
-    const auto at = [&](int n) { return double(numbers[lane[n]]); };
-    if constexpr (kSeveral == 8)
-      return DoubleVector{at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)};
-    else if constexpr (kSeveral == 4)
-      return DoubleVector{at(0), at(1), at(2), at(3)};
+  __attribute__((always_inline)) DoubleVector gather(const T* array) const {
+    const auto value = [&](int n) { return double(array[lane[n]]); };
+    if constexpr (kDoubleLanes == 8)
+      return DoubleVector{value(0), value(1), value(2), value(3),
+                          value(4), value(5), value(6), value(7)};
+    else if constexpr (kDoubleLanes == 4)
+      return DoubleVector{value(0), value(1), value(2), value(3)};
     else
-      return DoubleVector{at(0), at(1)};
+      return DoubleVector{value(0), value(1)};
   }
 
-  /// The same, of numbers that may be `alike` in all lanes of the tile.
-  DoubleVector of(const double* numbers, bool alike) const {
-    return alike ? numbers[0] - DoubleVector{} : of(numbers);
+  /// Gather values that may be equal in all lanes of the tile, which saves reading them one by one.
+  DoubleVector gather(const double* array, bool same_in_all) const {
+    return same_in_all ? array[0] - DoubleVector{} : gather(array);
   }
 
   template <class T>
-  void put_back(T* numbers, DoubleVector value) const {
-    alignas(64) double found[kSeveral];
-    store<double>(found, value);
-    // of a lane that is there several times, what its first one says is what stays
-    for (int n = kSeveral - 1; n >= 0; --n) numbers[lane[n]] = T(found[n]);
+  void scatter(T* array, DoubleVector value) const {
+    alignas(64) double values[kDoubleLanes];
+    store<double>(values, value);
+    // Unused entries repeat the last lane: written backwards, the lane's first entry is final.
+    for (int n = kDoubleLanes - 1; n >= 0; --n) array[lane[n]] = T(values[n]);
   }
 };
 
-/// Fewer neurons than this are settled one by one.
-constexpr int kMany = 2;
+/// With fewer neurons than this it is faster to process them one by one.
+constexpr int kMinSelected = 2;
 
-/// All bits of a lane are set, or none.
+/// Mask in which all bits of a lane are set, or none.
 typedef LongVector LaneMask;
 
 inline LaneMask mask_of(unsigned bits) {
   LaneMask bit;
-  for (int lane = 0; lane < kSeveral; ++lane) bit[lane] = std::int64_t(1) << lane;
+  for (int lane = 0; lane < kDoubleLanes; ++lane) bit[lane] = std::int64_t(1) << lane;
   return (bit & std::int64_t(bits)) != 0;
 }
 
@@ -64,51 +66,52 @@ inline unsigned bits_of(LaneMask mask) {
   return at_least(mask ? one : zero, one);
 }
 
-/// As a T has them.
+/// Round to the precision of the second argument's type.
 inline DoubleVector rounded(DoubleVector value, float) {
-  typedef float Half __attribute__((vector_size(kBytes / 2)));
-  return __builtin_convertvector(__builtin_convertvector(value, Half), DoubleVector);
+  typedef float FloatLanes __attribute__((vector_size(kBytes / 2)));
+  return __builtin_convertvector(__builtin_convertvector(value, FloatLanes), DoubleVector);
 }
 
 inline DoubleVector rounded(DoubleVector value, double) { return value; }
 
-inline DoubleVector larger(DoubleVector a, DoubleVector b) { return a > b ? a : b; }
-inline DoubleVector smaller(DoubleVector a, DoubleVector b) { return a < b ? a : b; }
-inline DoubleVector size_of(DoubleVector a) { return a < 0.0 ? -a : a; }
+inline DoubleVector maximum(DoubleVector a, DoubleVector b) { return a > b ? a : b; }
+inline DoubleVector minimum(DoubleVector a, DoubleVector b) { return a < b ? a : b; }
+inline DoubleVector magnitude(DoubleVector a) { return a < 0.0 ? -a : a; }
 
-inline DoubleVector root_of(DoubleVector a) {
-  for (int lane = 0; lane < kSeveral; ++lane) a[lane] = std::sqrt(a[lane]);
+inline DoubleVector square_root(DoubleVector a) {
+  for (int lane = 0; lane < kDoubleLanes; ++lane) a[lane] = std::sqrt(a[lane]);
   return a;
 }
 
-/// As `Flow`, in all lanes.
-struct FlowOfLanes {
+/// `Flow` in each lane.
+struct FlowLanes {
   DoubleVector em, es, k;
 };
 
-inline FlowOfLanes pick(LaneMask mask, const FlowOfLanes& a, const FlowOfLanes& b) {
+inline FlowLanes select(LaneMask mask, const FlowLanes& a, const FlowLanes& b) {
   return {mask ? a.em : b.em, mask ? a.es : b.es, mask ? a.k : b.k};
 }
 
-/// Over times of at least 0.
-inline FlowOfLanes decay(const Taus& taus, DoubleVector t) {
-  const DoubleVector zero = {}, fallen = expm1_lanes(-t * taus.slow);
-  // tau_mem = 2 tau_syn: the same again
-  const DoubleVector bend = taus.gap == taus.slow ? fallen : expm1_lanes(-t * taus.gap);
-  const DoubleVector slower = 1.0 + fallen, faster = slower + slower * bend;
-  const DoubleVector ratio = bend < zero ? -bend / taus.gap : t;
+/// Compute the flow over times t >= 0.
+inline FlowLanes flow_over(const TimeConstants& taus, DoubleVector t) {
+  const DoubleVector zero = {}, slow_expm1 = expm1_lanes(-t * taus.slow);
+  // tau_mem = 2 tau_syn: both exponentials are the same
+  const DoubleVector gap_expm1 = taus.gap == taus.slow ? slow_expm1 : expm1_lanes(-t * taus.gap);
+  const DoubleVector slower = 1.0 + slow_expm1, faster = slower + slower * gap_expm1;
+  const DoubleVector ratio = gap_expm1 < zero ? -gap_expm1 / taus.gap : t;
   const DoubleVector k = slower * ratio * taus.gain;
-  return taus.mem_longer ? FlowOfLanes{slower, faster, k} : FlowOfLanes{faster, slower, k};
+  return taus.mem_longer ? FlowLanes{slower, faster, k} : FlowLanes{faster, slower, k};
 }
 
-/// As the other `rest_of`.
-inline FlowOfLanes rest_of(const FlowOfLanes& whole, const FlowOfLanes& part) {
-  const DoubleVector em = whole.em / part.em, to_es = 1.0 / part.es;
-  return {em, whole.es * to_es, (whole.k - em * part.k) * to_es};
+/// Vector form of `remaining_flow` in cubalif.h.
+inline FlowLanes remaining_flow(const FlowLanes& total, const FlowLanes& elapsed) {
+  const DoubleVector em = total.em / elapsed.em, per_es = 1.0 / elapsed.es;
+  return {em, total.es * per_es, (total.k - em * elapsed.k) * per_es};
 }
 
-/// -log(1 - y) of x = 1 - y, both positive and each exact to the last digits: 2 artanh((1 - x) / (1 + x))
-/// of an x near 1, whose power of 2 is taken out before.
+/// Return -log(x) for x = 1 - y, where x and y are both positive and exact to the last digits, as 2
+/// artanh((1 - x) / (1 + x)). Away from 1 the power of 2 is split off first, so that the series
+/// converges quickly.
 inline DoubleVector minus_log(DoubleVector x, DoubleVector y) {
   const LaneMask near = y < 0.25;
   LongVector bits;
@@ -119,9 +122,10 @@ inline DoubleVector minus_log(DoubleVector x, DoubleVector y) {
   bits = (shifted & kLow) + kRoot;
   DoubleVector m;
   std::memcpy(&m, &bits, sizeof(m));
-  const DoubleVector up = near ? y : 1.0 - m, down = near ? 2.0 - y : 1.0 + m;
-  const DoubleVector zero = {}, power = near ? zero : __builtin_convertvector(exponent, DoubleVector);
-  const DoubleVector s = up / down, z = s * s, z2 = z * z, z4 = z2 * z2;
+  const DoubleVector numerator = near ? y : 1.0 - m, denominator = near ? 2.0 - y : 1.0 + m;
+  const DoubleVector zero = {},
+                     power = near ? zero : __builtin_convertvector(exponent, DoubleVector);
+  const DoubleVector s = numerator / denominator, z = s * s, z2 = z * z, z4 = z2 * z2;
   const DoubleVector low = (1. / 3 + z * (1. / 5)) + z2 * (1. / 7 + z * (1. / 9));
   const DoubleVector high = (1. / 11 + z * (1. / 13)) + z2 * (1. / 15 + z * (1. / 17));
   const DoubleVector top = 1. / 19 + z * (1. / 21);
@@ -129,62 +133,66 @@ inline DoubleVector minus_log(DoubleVector x, DoubleVector y) {
   return log - power * 1.90821492927058770002e-10 - power * 6.93147180369123816490e-01;
 }
 
-/// As `Root`, in all lanes.
-struct RootOfLanes {
+/// `Root` in each lane.
+struct RootLanes {
   DoubleVector x, y, time;
 };
 
-/// As the other `quadratic`.
-inline RootOfLanes quadratic(DoubleVector a, DoubleVector b, DoubleVector rise,
-                             DoubleVector threshold, DoubleVector gap) {
+/// Vector form of `quadratic` in cubalif.h.
+inline RootLanes quadratic(DoubleVector a, DoubleVector b, DoubleVector rise,
+                           DoubleVector threshold, DoubleVector gap) {
   const DoubleVector zero = {}, one = zero + 1.0;
-  const DoubleVector a2 = a * a, to_x = 4.0 * b * threshold, rise2 = rise * rise,
-                     to_y = 4.0 * b * gap;
-  const LaneMask by_x = a2 + size_of(to_x) < rise2 + size_of(to_y);
-  const DoubleVector root = root_of(larger(by_x ? a2 + to_x : rise2 + to_y, zero));
+  const DoubleVector a_squared = a * a, term_x = 4.0 * b * threshold, rise_squared = rise * rise,
+                     term_y = 4.0 * b * gap;
+  const LaneMask use_x = a_squared + magnitude(term_x) < rise_squared + magnitude(term_y);
+  const DoubleVector root =
+      square_root(maximum(use_x ? a_squared + term_x : rise_squared + term_y, zero));
   const DoubleVector twice = -2.0 * b;
-  const auto quotient = [&](DoubleVector up, DoubleVector down) {
-    return up / (down == 0.0 ? one : down);
+  const auto safe_quotient = [&](DoubleVector numerator, DoubleVector denominator) {
+    return numerator / (denominator == 0.0 ? one : denominator);
   };
   const LaneMask rises = rise > 0.0, positive = a > 0.0;
-  DoubleVector y = quotient(rises ? 2.0 * gap : rise - root, rises ? rise + root : twice);
-  y = larger(y, zero);
-  DoubleVector x = quotient(positive ? a + root : -2.0 * threshold, positive ? twice : root - a);
-  x = smaller(larger(x, zero + std::numeric_limits<double>::min()), one);
+  DoubleVector y = safe_quotient(rises ? 2.0 * gap : rise - root, rises ? rise + root : twice);
+  y = maximum(y, zero);
+  DoubleVector x =
+      safe_quotient(positive ? a + root : -2.0 * threshold, positive ? twice : root - a);
+  x = minimum(maximum(x, zero + std::numeric_limits<double>::min()), one);
   const LaneMask near = y < 0.25;
   x = near ? 1.0 - y : x;
   y = near ? y : 1.0 - x;
   return {x, y, minus_log(x, y)};
 }
 
-/// As `peaks` and `peak_reaches`, of tau_mem = 2 tau_syn.
-inline LaneMask peak_reaches_double(const Taus& taus, DoubleVector v, DoubleVector j,
+/// Combine `has_peak` and `peak_reaches` for tau_mem = 2 tau_syn.
+inline LaneMask peak_reaches_double(const TimeConstants& taus, DoubleVector v, DoubleVector j,
                                     DoubleVector v_end, DoubleVector j_end, DoubleVector threshold,
                                     double tiny) {
-  const DoubleVector both = v + j;
-  return (j > v) & (j > 0.0) & (j_end - v_end <= tiny * (size_of(v) + size_of(j))) &
-         (j * taus.syn + (taus.mem - taus.syn) * v > 0.0) & (both * both - 4.0 * j * threshold >= 0.0);
+  const DoubleVector v_plus_j = v + j;
+  return (j > v) & (j > 0.0) & (j_end - v_end <= tiny * (magnitude(v) + magnitude(j))) &
+         (j * taus.syn + (taus.mem - taus.syn) * v > 0.0) &
+         (v_plus_j * v_plus_j - 4.0 * j * threshold >= 0.0);
 }
 
-/// As `solve`, of tau_mem = 2 tau_syn, for `who` of several; at once where v is at the threshold already.
-struct CrossingOfLanes {
+/// Result of `find_crossing_double`: the `Crossing` in each lane.
+struct CrossingLanes {
   DoubleVector wait;
-  FlowOfLanes flow;
+  FlowLanes flow;
 };
 
-inline CrossingOfLanes solve_double(const Taus& taus, unsigned who, DoubleVector v, DoubleVector j,
-                                    DoubleVector threshold, DoubleVector duration) {
+inline CrossingLanes find_crossing_double(const TimeConstants& taus, unsigned selected,
+                                          DoubleVector v, DoubleVector j, DoubleVector threshold,
+                                          DoubleVector duration) {
   const DoubleVector zero = {}, one = zero + 1.0;
-  const RootOfLanes root = quadratic(v + j, -j, j - v, threshold, threshold - v);
+  const RootLanes root = quadratic(v + j, -j, j - v, threshold, threshold - v);
   DoubleVector wait = taus.mem * root.time;
-  FlowOfLanes flow{root.x, root.x * root.x, root.x * root.y};
+  FlowLanes flow{root.x, root.x * root.x, root.x * root.y};
   const LaneMask inside = (wait >= zero) & (wait <= duration);
-  if (who & ~bits_of(inside)) {
-    wait = inside ? wait : smaller(larger(wait, zero), duration);
-    flow = pick(inside, flow, decay(taus, wait));
+  if (selected & ~bits_of(inside)) {
+    wait = inside ? wait : minimum(maximum(wait, zero), duration);
+    flow = select(inside, flow, flow_over(taus, wait));
   }
-  const LaneMask at_once = v >= threshold;
-  return {at_once ? zero : wait, pick(at_once, {one, one, zero}, flow)};
+  const LaneMask at_threshold = v >= threshold;
+  return {at_threshold ? zero : wait, select(at_threshold, {one, one, zero}, flow)};
 }
 
 }  // namespace native

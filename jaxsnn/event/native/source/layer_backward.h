@@ -97,10 +97,10 @@ class Backward {
   /// `earlier` of all neurons, among few times.
   void all_earlier(Index used, std::int64_t numbers[kLanes]) const {
     const T* times = ordered_.time + ordered_.first(sample_);
-    LongVector found[kLanes / kSeveral] = {};
+    LongVector found[kLanes / kDoubleLanes] = {};
     for (Index n = 0; n < used; ++n)
-      for (int q = 0; q < kLanes / kSeveral; ++q)
-        found[q] -= double(times[n]) < load<double>(when_ + q * kSeveral);
+      for (int q = 0; q < kLanes / kDoubleLanes; ++q)
+        found[q] -= double(times[n]) < load<double>(when_ + q * kDoubleLanes);
     std::memcpy(numbers, found, sizeof(found));
   }
 
@@ -303,8 +303,8 @@ class Backward {
   /// The lanes in which something happens in an interval, from its end to its begin.
   void settle(Index number, const T later[5][kLanes], T now[5][kLanes]) {
     Bits left = std::exchange(who_[number], 0);
-    if (at_once_ && __builtin_popcountll(left) >= kMany)
-      while (left) settle(Several(left), number, later, now);
+    if (at_once_ && __builtin_popcountll(left) >= kMinSelected)
+      while (left) settle(LaneSelection(left), number, later, now);
     for (; left; left &= left - 1) settle(__builtin_ctzll(left), number, later, now);
   }
 
@@ -332,53 +332,53 @@ class Backward {
   }
 
   /// The same of several neurons whose spikes take from v, and of which no parameter's gradient is asked.
-  __attribute__((noinline)) void settle(const Several& several, Index number, const T later[5][kLanes],
+  __attribute__((noinline)) void settle(const LaneSelection& selection, Index number, const T later[5][kLanes],
                                         T now[5][kLanes]) {
     const Tile<T, kVectors>& tile = *tile_;
-    const Taus& taus = intervals_.taus();
+    const TimeConstants& taus = intervals_.taus();
     const DoubleVector zero = {};
     const DoubleVector height =
-        several.of(tile.fires_at, tile.level) - several.of(tile.v_reset, tile.level);
+        selection.gather(tile.fires_at, tile.level) - selection.gather(tile.v_reset, tile.level);
     const DoubleVector by_leak = height * taus.leak, least = options_.min_slope * by_leak;
-    DoubleVector v = several.of(later[0]), j = several.of(later[1]);
+    DoubleVector v = selection.gather(later[0]), j = selection.gather(later[1]);
     DoubleVector time = zero + edges_[number + 1];
     const auto flow_back_to = [&](DoubleVector before) {
-      const FlowOfLanes flow = decay(taus, larger(time - before, zero));
+      const FlowLanes flow = flow_over(taus, maximum(time - before, zero));
       j = v * flow.k + j * flow.es;
       v *= flow.em;
       time = before;
     };
-    for (unsigned who = several.all; who;) {
-      alignas(64) double slopes[kSeveral], cotangents[kSeveral] = {};
-      std::fill_n(slopes, kSeveral, 1.0);
+    for (unsigned who = selection.mask; who;) {
+      alignas(64) double slopes[kDoubleLanes], cotangents[kDoubleLanes] = {};
+      std::fill_n(slopes, kDoubleLanes, 1.0);
       unsigned fire = who;
       for (unsigned left = who; left; left &= left - 1) {
-        const int n = __builtin_ctz(left), lane = several.lane[n];
+        const int n = __builtin_ctz(left), lane = selection.lane[n];
         const Index place = places_[first_ + lane] * options_.max_spikes + slot_[lane];
         slopes[n] = found_.slope[place];
         cotangents[n] = found_.cotangent[place];
         if (tile.above[lane] && slot_[lane] == 0 && when_[lane] == 0) fire &= ~(1u << n);
       }
       const LaneMask mine = mask_of(who);
-      flow_back_to(mine ? several.of(when_) : time);
+      flow_back_to(mine ? selection.gather(when_) : time);
       const DoubleVector drive = load<double>(cotangents) - v * by_leak;
-      v -= mask_of(fire) ? drive / larger(load<double>(slopes), least) : zero;
+      v -= mask_of(fire) ? drive / maximum(load<double>(slopes), least) : zero;
       for (unsigned left = who; left; left &= left - 1) {
         const int n = __builtin_ctz(left);
-        if (!advance(several.lane[n], number)) who &= ~(1u << n);
+        if (!advance(selection.lane[n], number)) who &= ~(1u << n);
       }
     }
     flow_back_to(zero + edges_[number]);
-    several.put_back(now[0], v);
-    several.put_back(now[1], j);
+    selection.scatter(now[0], v);
+    selection.scatter(now[1], j);
   }
 
   void flow_back(int lane, Costate& costate, double gap) {
     if (!(gap > 0) || (costate.v == 0 && costate.j == 0)) return;
-    const Taus& taus = tile_->taus[lane];
-    const Flow flow = decay(taus, gap);
+    const TimeConstants& taus = tile_->taus[lane];
+    const Flow flow = flow_over(taus, gap);
     if constexpr (kOfTaus) {
-      const FlowBy by = decay_by(taus, gap, flow);
+      const FlowDerivatives by = flow_derivatives(taus, gap, flow);
       const double v_mem = costate.v_mem;
       costate.v_mem = v_mem * flow.em + costate.v * by.em_mem;
       costate.j_mem = v_mem * flow.k + costate.j_mem * flow.es + costate.v * by.k_mem;

@@ -30,7 +30,7 @@ class Forward {
         intervals_(intervals),
         spikes_(spikes),
         closed_(kUniform && !kJumps && options.refractory == 0 &&
-                intervals.taus().ratio == Ratio::kDouble) {}
+                intervals.taus().ratio == Ratio::kMemTwiceSyn) {}
 
   /// `least`: of each lane, under boxes (`least_levels`).
   void run(const Tile<T, kVectors>& tile, const T* table, const T* least, Index sample, Index first) {
@@ -121,8 +121,8 @@ class Forward {
         if (!kJumps && __builtin_popcountll(hit) > 2) hit &= may_cross(before, after);
         const Bits alive = alive_;
         Bits left = (hit | held_ | starts) & alive_;
-        if (closed_ && __builtin_popcountll(left) >= kMany) {
-          while (left) settle(Several(left), number, before, after);
+        if (closed_ && __builtin_popcountll(left) >= kMinSelected) {
+          while (left) settle(LaneSelection(left), number, before, after);
           std::memcpy(v_end, after[0], sizeof(v));
           std::memcpy(j_end, after[1], sizeof(j));
         }
@@ -201,7 +201,7 @@ class Forward {
 
   /// One neuron through an interval, with all its spikes there.
   void settle(int lane, Index number, double v, double j, T& v_end, T& j_end) {
-    const Taus& taus = tile_->taus[lane];
+    const TimeConstants& taus = tile_->taus[lane];
     const double threshold = tile_->fires_at[lane], edge = edges_[number + 1];
     double at = edges_[number];
     const Index place = places_[first_ + lane] * options_.max_spikes;
@@ -219,7 +219,7 @@ class Forward {
         held_ &= ~(Bits(1) << lane);
         note_release(lane, place, count, v, j);
       }
-      const Flow flow = decay(taus, left);
+      const Flow flow = flow_over(taus, left);
       v_last = v * flow.em + j * flow.k;
       j_last = j * flow.es;
     }
@@ -227,12 +227,12 @@ class Forward {
                         : v >= threshold || crosses(taus, v, j, v_last, j_last, threshold);
     // To the interval's end: the flow until then is known before it is known when the neuron fires.
     Flow to_end;
-    if (!kJumps && fires) to_end = decay(taus, std::max(edge - at, 0.0));
+    if (!kJumps && fires) to_end = flow_over(taus, std::max(edge - at, 0.0));
     while (fires) {
       const double room = std::max(edge - at, 0.0);
       const auto [wait, to_spike] = v >= threshold
                                         ? Crossing{0.0, {1, 1, 0}}
-                                        : solve(taus, v, j, threshold, room, T(v_last) >= threshold,
+                                        : find_crossing(taus, v, j, threshold, room, T(v_last) >= threshold,
                                                 tolerance_of(T()));
       const double v_there = v * to_spike.em + j * to_spike.k;
       j *= to_spike.es;
@@ -270,7 +270,7 @@ class Forward {
         v += std::max(v_there - threshold, 0.0);
       }
       const bool soon = !kJumps && options_.refractory == 0 && to_spike.es > 0.5 && to_spike.em > 0.5;
-      to_end = soon ? rest_of(to_end, to_spike) : decay(taus, std::max(edge - at, 0.0));
+      to_end = soon ? remaining_flow(to_end, to_spike) : flow_over(taus, std::max(edge - at, 0.0));
       v_last = v * to_end.em + j * to_end.k;
       j_last = j * to_end.es;
       if (kJumps)
@@ -284,55 +284,55 @@ class Forward {
   }
 
   /// The same of several neurons of tau_mem = 2 tau_syn without a refractory time.
-  __attribute__((noinline)) void settle(const Several& several, Index number, const T before[3][kLanes],
+  __attribute__((noinline)) void settle(const LaneSelection& selection, Index number, const T before[3][kLanes],
                                         T after[2][kLanes]) {
-    const Taus& taus = intervals_.taus();
+    const TimeConstants& taus = intervals_.taus();
     const DoubleVector zero = {};
-    const DoubleVector threshold = several.of(tile_->fires_at, tile_->level);
-    const DoubleVector v_reset = several.of(tile_->v_reset, tile_->level);
-    DoubleVector v = several.of(before[0]), j = several.of(before[1]);
-    DoubleVector v_last = several.of(after[0]), j_last = several.of(after[1]);
+    const DoubleVector threshold = selection.gather(tile_->fires_at, tile_->level);
+    const DoubleVector v_reset = selection.gather(tile_->v_reset, tile_->level);
+    DoubleVector v = selection.gather(before[0]), j = selection.gather(before[1]);
+    DoubleVector v_last = selection.gather(after[0]), j_last = selection.gather(after[1]);
     const DoubleVector end = zero + edges_[number + 1];
-    DoubleVector now = zero + edges_[number], left = larger(end - now, zero);
+    DoubleVector now = zero + edges_[number], left = maximum(end - now, zero);
     const auto crosses = [&] {
       constexpr double kTiny = double(std::numeric_limits<T>::min()) / rounding_of(T());
       return bits_of((rounded(v_last, T()) >= threshold) |
                      peak_reaches_double(taus, v, j, v_last, j_last, threshold, kTiny));
     };
-    unsigned fires = several.all & (bits_of(v >= threshold) | crosses());
-    FlowOfLanes to_end;  // of the whole interval at first
-    if (fires && !options_.once) to_end = decay(taus, left);
+    unsigned fires = selection.mask & (bits_of(v >= threshold) | crosses());
+    FlowLanes to_end;  // of the whole interval at first
+    if (fires && !options_.once) to_end = flow_over(taus, left);
     while (fires) {
-      const auto [wait, to_spike] = solve_double(taus, fires, v, j, threshold, left);
-      const DoubleVector over = larger(v * to_spike.em + j * to_spike.k - threshold, zero);
-      now = smaller(now + wait, end);
+      const auto [wait, to_spike] = find_crossing_double(taus, fires, v, j, threshold, left);
+      const DoubleVector over = maximum(v * to_spike.em + j * to_spike.k - threshold, zero);
+      now = minimum(now + wait, end);
       j *= to_spike.es;
       v = options_.subtract ? v_reset + over : v_reset;
-      fires &= ~note(several, fires, edges_[number], wait, now, (j - threshold) * taus.leak);
+      fires &= ~note(selection, fires, edges_[number], wait, now, (j - threshold) * taus.leak);
       if (!fires) break;
-      left = larger(end - now, zero);
+      left = maximum(end - now, zero);
       const LaneMask soon = (to_spike.es > 0.5) & (to_spike.em > 0.5);
-      to_end = pick(soon, rest_of(to_end, to_spike), decay(taus, left));
+      to_end = select(soon, remaining_flow(to_end, to_spike), flow_over(taus, left));
       const LaneMask moved = mask_of(fires);
       v_last = moved ? v * to_end.em + j * to_end.k : v_last;
       j_last = moved ? j * to_end.es : j_last;
       fires &= crosses() | (options_.subtract ? bits_of(v >= threshold) : 0);
     }
     if (options_.once) return;  // who fired is left behind where it was
-    several.put_back(after[0], v_last);
-    several.put_back(after[1], j_last);
+    selection.scatter(after[0], v_last);
+    selection.scatter(after[1], j_last);
   }
 
   /// Spikes of some of several neurons; who of them is no longer simulated.
-  unsigned note(const Several& several, unsigned who, double begin, DoubleVector wait, DoubleVector now,
+  unsigned note(const LaneSelection& selection, unsigned who, double begin, DoubleVector wait, DoubleVector now,
                 DoubleVector slope) {
-    alignas(64) double waits[kSeveral], times[kSeveral], slopes[kSeveral];
+    alignas(64) double waits[kDoubleLanes], times[kDoubleLanes], slopes[kDoubleLanes];
     store<double>(waits, wait);
     store<double>(times, now);
     store<double>(slopes, slope);
     unsigned finished = 0;
     for (; who; who &= who - 1) {
-      const int n = __builtin_ctz(who), lane = several.lane[n];
+      const int n = __builtin_ctz(who), lane = selection.lane[n];
       const Index place = places_[first_ + lane];
       std::int32_t& count = spikes_.count[place];
       if (count < options_.max_spikes) {
@@ -379,12 +379,12 @@ class Forward {
     return v < threshold && T(v_end) >= threshold && tile_->taus[lane].rate(threshold, j) > 0;
   }
 
-  static bool crosses(const Taus& taus, double v, double j, double v_end, double j_end,
+  static bool crosses(const TimeConstants& taus, double v, double j, double v_end, double j_end,
                       double threshold) {
     // What a state is rounded to counts: one that is found at the threshold fires.
     if (T(v_end) >= threshold) return true;
     constexpr double kTiny = double(std::numeric_limits<T>::min()) / rounding_of(T());
-    return peaks(taus, v, j, v_end, j_end, kTiny) && peak_reaches(taus, v, j, threshold);
+    return has_peak(taus, v, j, v_end, j_end, kTiny) && peak_reaches(taus, v, j, threshold);
   }
 
   const Given<T>& given_;
@@ -415,7 +415,7 @@ void layer_forward(const Given<T>& given, const Options& options, const Ordered<
     const Index tiles = (given.neurons + kLanes - 1) / kLanes;
     const Tiles<T, kVectors> shared(given, intervals);
     // what moves j, and it stays, is a box
-    const bool boxes = !options.jumps && intervals.taus().ratio == Ratio::kHeld;
+    const bool boxes = !options.jumps && intervals.taus().ratio == Ratio::kConstantCurrent;
     Array<T> tables(tiles * (given.rows + 1) * kLanes), least(boxes ? tiles * kLanes : 0);
     auto table = [&](Index tile) { return tables.data() + tile * (given.rows + 1) * kLanes; };
     ThreadPool::shared().run(tiles, ThreadPool::useful_threads(options.threads, tables.size()), [&](Index n) {
@@ -459,9 +459,9 @@ void recorded_slopes(const Given<T>& given, const Options& options, const Ordere
   const Intervals<T> intervals(given, ordered);
   const Index neurons = given.neurons, slots = options.max_spikes;
   auto lane = [&](Field field, Index neuron) { return given.lanes[field * neurons + neuron]; };
-  std::vector<Taus> taus(neurons);
+  std::vector<TimeConstants> taus(neurons);
   for (Index n = 0; n < neurons; ++n)
-    taus[n] = Taus(lane(kTauMem, n), lane(kTauSyn, n), rounding_of(T()));
+    taus[n] = TimeConstants(lane(kTauMem, n), lane(kTauSyn, n), rounding_of(T()));
   const std::vector<T> nothing(neurons);
   struct Spike {
     std::int32_t next;  // in the same interval

@@ -122,7 +122,7 @@ class Readout {
 
  private:
   /// What arrives opens or closes a box.
-  bool boxes() const { return !jumps_ && intervals_.taus().ratio == Ratio::kHeld; }
+  bool boxes() const { return !jumps_ && intervals_.taus().ratio == Ratio::kConstantCurrent; }
 
   const Tile<T, 1>& part(Index neuron) const { return everyone_.part(neuron / kLanes); }
 
@@ -157,7 +157,7 @@ class Readout {
 
   void rates(Index q, V& leak, V& gain, V& synaptic) const {
     for (int n = 0; n < kLanes; ++n) {
-      const Taus& taus = everyone_.part(q).taus[n];
+      const TimeConstants& taus = everyone_.part(q).taus[n];
       leak[n] = T(taus.leak);
       gain[n] = T(taus.gain);
       synaptic[n] = T(taus.synaptic);

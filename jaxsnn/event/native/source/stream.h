@@ -87,20 +87,20 @@ struct DueQueue : std::priority_queue<Due, std::vector<Due>, std::greater<Due>> 
 };
 
 /// When a neuron at (v, j) crosses its threshold if nothing else arrives, after now; inf: never.
-inline double crossing_ahead(const Taus& taus, double v, double j, double threshold) {
+inline double crossing_ahead(const TimeConstants& taus, double v, double j, double threshold) {
   constexpr double kNever = std::numeric_limits<double>::infinity();
   constexpr double kEps = 0x1p-52;
   if (v >= threshold) return 0;
   const bool comes_up = j * taus.syn + (taus.mem - taus.syn) * v > 0;
   if (j > v && j > 0 && comes_up && peak_reaches(taus, v, j, threshold))
-    return solve(taus, v, j, threshold, kNever, false, kEps).wait;
+    return find_crossing(taus, v, j, threshold, kNever, false, kEps).wait;
   if (!(threshold < 0)) return kNever;
   // It comes up to 0 in the end, and so to the threshold on the way.
   double end = taus.mem + taus.syn;
   for (int count = 0; count < 1100; ++count, end *= 2) {
-    const Flow flow = decay(taus, end);
+    const Flow flow = flow_over(taus, end);
     if (v * flow.em + j * flow.k >= threshold)
-      return solve_any(taus, v, j, threshold, end, true, kEps);
+      return find_crossing_newton(taus, v, j, threshold, end, true, kEps);
   }
   return kNever;
 }
@@ -125,7 +125,7 @@ class StreamPopulation {
     Index group;  // of populations that feed back into each other
   };
 
-  StreamPopulation(const Given<double>& given, bool uniform, const Taus& taus, const Kind& kind)
+  StreamPopulation(const Given<double>& given, bool uniform, const TimeConstants& taus, const Kind& kind)
       : kind(kind),
         neurons(given.neurons),
         everyone_(given, uniform, taus),
@@ -305,8 +305,8 @@ class StreamPopulation {
     clear_until_ = -kNever;
   }
 
-  static V larger(V a, V b) { return a > b ? a : b; }
-  static V magnitude(V x) { return larger(x, -x); }
+  static V maximum(V a, V b) { return a > b ? a : b; }
+  static V magnitude(V x) { return maximum(x, -x); }
 
   /// Who crosses next if someone may before `end`: a bound says who, as if j did not fall.
   void look(double end) {
@@ -318,9 +318,9 @@ class StreamPopulation {
       V em, es, k, bound, j_end, v = load(v_, q), j = load(j_, q), highest;
       if (kind.drive == Drive::kCurrent) {
         everyone_.coefficients(over, q, em, es, k, bound);
-        highest = larger(v, v * em + larger(j, zero) * bound);
+        highest = maximum(v, v * em + maximum(j, zero) * bound);
       } else {
-        highest = larger(v, flowed(over, q, j_end));
+        highest = maximum(v, flowed(over, q, j_end));
       }
       // By more than what rounding does, so that a later end cannot find what this one missed.
       const V threshold = load(threshold_, q);
@@ -344,7 +344,7 @@ class StreamPopulation {
   /// How long it takes to the threshold if nothing else arrives; inf: it never comes there.
   double wait_of(Index neuron) const {
     const double v = v_[neuron], threshold = threshold_[neuron];
-    const Taus& taus = everyone_.taus(neuron);
+    const TimeConstants& taus = everyone_.taus(neuron);
     if (kind.drive == Drive::kCurrent) return crossing_ahead(taus, v, j_[neuron], threshold);
     if (v > threshold || (v == threshold && kind.at_equality)) return 0;
     if (kind.drive == Drive::kLeak)
@@ -377,7 +377,7 @@ class Stream {
     const double *mem = lanes + kTauMem * neurons, *syn = lanes + kTauSyn * neurons;
     bool uniform = true;
     for (Index n = 1; n < neurons; ++n) uniform = uniform && mem[n] == mem[0] && syn[n] == syn[0];
-    const Taus taus = neurons ? Taus(mem[0], syn[0], 0x1p-52) : Taus();
+    const TimeConstants taus = neurons ? TimeConstants(mem[0], syn[0], 0x1p-52) : TimeConstants();
     populations_.push_back(std::make_unique<StreamPopulation>(given, uniform, taus, kind));
     const Index number = populations_.size() - 1;
     for (Index neuron : populations_.back()->waiting())

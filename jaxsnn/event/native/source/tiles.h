@@ -231,13 +231,13 @@ class Intervals {
       const T* of = given.lanes + field * lanes;
       for (Index n = given.neurons; n < lanes; ++n) alike_ = alike_ && of[n] == of[n - given.neurons];
     }
-    if (lanes) taus_ = Taus(mem[0], syn[0], rounding_of(T()));
+    if (lanes) taus_ = TimeConstants(mem[0], syn[0], rounding_of(T()));
   }
 
   bool uniform() const { return uniform_; }
   /// All positions have the same lanes.
   bool alike() const { return alike_; }
-  const Taus& taus() const { return taus_; }
+  const TimeConstants& taus() const { return taus_; }
   Index used(Index sample) const { return used_[sample]; }
 
   /// Where the intervals of a sample begin, seconds; number used + 1: where the last one ends.
@@ -332,7 +332,7 @@ class Intervals {
         store<T>(steps + 3 * kBlock, bound);
         if (derivatives)
           for (Index n = 0; n < block; ++n) {
-            const FlowBy by = decay_by(taus_, t[n], {em[n], es[n], k[n]});
+            const FlowDerivatives by = flow_derivatives(taus_, t[n], {em[n], es[n], k[n]});
             steps_by_[offset_[sample] + first + n] = {T(by.em_mem), T(by.k_mem), T(by.es_syn),
                                                       T(by.k_syn)};
           }
@@ -350,7 +350,7 @@ class Intervals {
   Room<T> own_;
   T* steps_ = nullptr;
   StepBy<T>* steps_by_ = nullptr;
-  Taus taus_;
+  TimeConstants taus_;
   bool uniform_ = true, alike_ = true;
 };
 
@@ -366,7 +366,7 @@ struct Tile {
   alignas(64) double slow[kLanes], gap[kLanes], gain[kLanes], syn_fast[kLanes];
   alignas(64) double v_reset[kLanes], fires_at[kLanes];
   double v_start[kLanes], j_start[kLanes];
-  Taus taus[kLanes];
+  TimeConstants taus[kLanes];
   bool above[kLanes];  // it starts there
   int count;
   bool positive;  // all thresholds are
@@ -375,7 +375,7 @@ struct Tile {
   /// so, and less by what it is rounded to; 0 where it is not told like this.
   T close;
 
-  Tile(const Given<T>& given, Index position, Index first, bool uniform, const Taus& common) {
+  Tile(const Given<T>& given, Index position, Index first, bool uniform, const TimeConstants& common) {
     count = int(std::min<Index>(kLanes, given.neurons - first));
     positive = level = true;
     close = T(4 - 256 * rounding_of(T()));
@@ -390,9 +390,9 @@ struct Tile {
       above[lane] = given.strict ? v_start[lane] > threshold[lane] : v_start[lane] >= threshold[lane];
       positive = positive && threshold[lane] > 0;
       level = level && (lane >= count || fires_at[lane] == fires_at[0]) && v_reset[lane] == v_reset[0];
-      taus[lane] = uniform ? common : Taus(of[kTauMem * step], of[kTauSyn * step],
+      taus[lane] = uniform ? common : TimeConstants(of[kTauMem * step], of[kTauSyn * step],
                                            rounding_of(T()));
-      if (taus[lane].ratio != Ratio::kDouble) close = 0;
+      if (taus[lane].ratio != Ratio::kMemTwiceSyn) close = 0;
       slow[lane] = taus[lane].slow;
       gap[lane] = taus[lane].gap;
       gain[lane] = taus[lane].gain;
@@ -435,8 +435,8 @@ struct Tile {
   /// The derivatives of the coefficients of a vector of lanes.
   void own_step_by(int vector, double t, V& em_mem, V& k_mem, V& es_syn, V& k_syn) const {
     for (int n = 0; n < kWidth<T>; ++n) {
-      const Taus& own = taus[vector * kWidth<T> + n];
-      FlowBy by = decay_by(own, std::max(t, 0.0), decay(own, std::max(t, 0.0)));
+      const TimeConstants& own = taus[vector * kWidth<T> + n];
+      FlowDerivatives by = flow_derivatives(own, std::max(t, 0.0), flow_over(own, std::max(t, 0.0)));
       em_mem[n] = T(by.em_mem);
       k_mem[n] = T(by.k_mem);
       es_syn[n] = T(by.es_syn);
