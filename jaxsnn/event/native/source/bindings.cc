@@ -39,7 +39,7 @@ bool has_shape(ffi::AnyBuffer buffer, std::initializer_list<Index> shape) {
 /// Of how many fields of the lanes there is room for a gradient: all, those before the time constants,
 /// or none.
 Index fields_of(ffi::AnyBuffer by_lanes, Index positions, Index neurons) {
-  for (const Index fields : {Index(native::kFields), native::kLevels})
+  for (const Index fields : {Index(native::kFields), native::kFieldsWithoutTaus})
     if (has_shape(by_lanes, {fields, positions, neurons})) return fields;
   return 0;
 }
@@ -49,12 +49,12 @@ bool has_type(ffi::AnyBuffer buffer, ffi::DataType type) { return buffer.element
 template <class T>
 constexpr ffi::DataType kType = std::is_same_v<T, float> ? ffi::F32 : ffi::F64;
 
-native::Options options_of(std::int64_t max_spikes, std::int64_t counted, bool once, bool subtract,
+native::Options options_of(std::int64_t max_spikes, std::int64_t max_counted, bool once, bool subtract,
                            double refractory, double min_slope, std::int64_t threads,
                            bool jumps = false) {
   native::Options options;
   options.max_spikes = max_spikes;
-  options.counted = counted;
+  options.max_counted = max_counted;
   options.once = once;
   options.subtract = subtract;
   options.refractory = refractory;
@@ -67,27 +67,27 @@ native::Options options_of(std::int64_t max_spikes, std::int64_t counted, bool o
 /// The common arguments, or what is wrong with them.
 template <class T>
 std::string given_of(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer time,
-                     ffi::AnyBuffer t_end, native::Given<T>& given, bool in_lists = true) {
+                     ffi::AnyBuffer t_end, native::Population<T>& population, bool in_lists = true) {
   if (weight.dimensions().size() != 2) return "weight is not (rows, neurons)";
   if (lanes.dimensions().size() != 3) return "lanes are not (fields, positions, neurons)";
   if (time.dimensions().size() != 2) return "time is not (batch, arrivals)";
-  given.rows = weight.dimensions()[0];
-  given.neurons = weight.dimensions()[1];
-  given.positions = lanes.dimensions()[1];
-  given.batch = time.dimensions()[0];
-  given.arrivals = time.dimensions()[1];
-  if (!has_shape(lanes, {native::kFields, given.positions, given.neurons}))
+  population.rows = weight.dimensions()[0];
+  population.neurons = weight.dimensions()[1];
+  population.positions = lanes.dimensions()[1];
+  population.batch = time.dimensions()[0];
+  population.arrivals = time.dimensions()[1];
+  if (!has_shape(lanes, {native::kFields, population.positions, population.neurons}))
     return "lanes are not (6, positions, neurons)";
-  if (given.positions < 1 || (in_lists && given.batch % given.positions)) return "positions do not fit the batch";
+  if (population.positions < 1 || (in_lists && population.batch % population.positions)) return "positions do not fit the batch";
   if (!has_shape(t_end, {})) return "t_end is not one number";
   for (auto buffer : {weight, lanes, time, t_end})
     if (!has_type(buffer, kType<T>)) return "the arguments differ in their types";
-  if (given.arrivals >= std::numeric_limits<std::int32_t>::max() ||
-      given.rows >= std::numeric_limits<std::int32_t>::max())
+  if (population.arrivals >= std::numeric_limits<std::int32_t>::max() ||
+      population.rows >= std::numeric_limits<std::int32_t>::max())
     return "more than 2^31 arrivals or rows";
-  given.weight = weight.typed_data<T>();
-  given.lanes = lanes.typed_data<T>();
-  given.t_end = *t_end.typed_data<T>();
+  population.weight = weight.typed_data<T>();
+  population.parameters = lanes.typed_data<T>();
+  population.t_end = *t_end.typed_data<T>();
   return "";
 }
 
@@ -99,20 +99,20 @@ void prefer_large_pages(Buffers... results) {
 
 /// Puts what arrives in order, into results; or what is wrong with the rows or the results.
 template <class T>
-std::string in_order(const native::Given<T>& given, ffi::AnyBuffer time, ffi::AnyBuffer row,
+std::string in_order(const native::Population<T>& population, ffi::AnyBuffer time, ffi::AnyBuffer row,
                      Index threads, ffi::AnyBuffer sorted_time, ffi::AnyBuffer sorted_row,
-                     ffi::AnyBuffer sorted_slot, ffi::AnyBuffer used, native::Ordered<T>& ordered) {
-  const Index batch = given.batch, arrivals = given.arrivals;
+                     ffi::AnyBuffer sorted_slot, ffi::AnyBuffer used, native::SortedArrivals<T>& sorted) {
+  const Index batch = population.batch, arrivals = population.arrivals;
   const bool shared = has_shape(row, {arrivals});
   if (!has_type(row, ffi::S32) || !(shared || has_shape(row, {batch, arrivals})))
     return "rows are not (arrivals,) or (batch, arrivals) int32";
   if (!has_shape(sorted_time, {batch, arrivals}) || !has_shape(sorted_row, {batch, arrivals}) ||
       !has_shape(sorted_slot, {batch, arrivals}) || !has_shape(used, {batch}))
     return "a result has the wrong shape";
-  native::put_in_order(given, time.typed_data<T>(), row.typed_data<std::int32_t>(), shared, threads,
+  native::sort_arrivals(population, time.typed_data<T>(), row.typed_data<std::int32_t>(), shared, threads,
                        sorted_time.typed_data<T>(), sorted_row.typed_data<std::int32_t>(),
                        sorted_slot.typed_data<std::int32_t>(), used.typed_data<std::int32_t>());
-  ordered = {sorted_time.typed_data<T>(), sorted_row.typed_data<std::int32_t>(),
+  sorted = {sorted_time.typed_data<T>(), sorted_row.typed_data<std::int32_t>(),
              sorted_slot.typed_data<std::int32_t>(), used.typed_data<std::int32_t>(), arrivals};
   return "";
 }
@@ -125,34 +125,34 @@ ffi::Error LayerForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuf
                         ffi::Result<ffi::AnyBuffer> sorted_time,
                         ffi::Result<ffi::AnyBuffer> sorted_row,
                         ffi::Result<ffi::AnyBuffer> sorted_slot, ffi::Result<ffi::AnyBuffer> used,
-                        std::int64_t max_spikes, std::int64_t counted, bool once, bool subtract,
+                        std::int64_t max_spikes, std::int64_t max_counted, bool once, bool subtract,
                         double refractory, bool jumps, bool strict, std::int64_t threads) {
   using T = NUMBER;
   return guarded([&]() -> ffi::Error {
-    native::Given<T> given;
-    std::string problem = given_of<T>(weight, lanes, time, t_end, given);
+    native::Population<T> population;
+    std::string problem = given_of<T>(weight, lanes, time, t_end, population);
     if (!problem.empty()) return wrong(problem);
-    const Index batch = given.batch, neurons = given.neurons;
+    const Index batch = population.batch, neurons = population.neurons;
     if (max_spikes < 1 || !(refractory >= 0)) return wrong("max_spikes or refractory");
     const native::Options options =
-        options_of(max_spikes, counted, once, subtract, refractory, 0.0, threads, jumps);
-    given.strict = strict;
-    const bool holds = options.assigns();
+        options_of(max_spikes, max_counted, once, subtract, refractory, 0.0, threads, jumps);
+    population.strict = strict;
+    const bool holds = options.spike_sets_v();
     if (!has_shape(*cause, {batch, neurons, jumps ? max_spikes : 0}) ||
         !has_shape(*spike_time, {batch, neurons, max_spikes}) ||
         !has_shape(*slope, {batch, neurons, max_spikes}) ||
         !has_shape(*slope_after, {batch, neurons, holds ? max_spikes : 0}) ||
         !has_shape(*count, {batch, neurons}))
       return wrong("a result has the wrong shape");
-    native::Ordered<T> ordered;
-    problem = in_order(given, time, row, options.threads, *sorted_time, *sorted_row, *sorted_slot,
-                       *used, ordered);
+    native::SortedArrivals<T> sorted;
+    problem = in_order(population, time, row, options.threads, *sorted_time, *sorted_row, *sorted_slot,
+                       *used, sorted);
     if (!problem.empty()) return wrong(problem);
     const native::Spikes<T> spikes{spike_time->typed_data<T>(), slope->typed_data<T>(),
                                    slope_after->typed_data<T>(), count->typed_data<std::int32_t>(),
                                    cause->typed_data<std::int32_t>()};
     prefer_large_pages(*spike_time, *slope, *slope_after, *cause);
-    native::layer_forward(given, options, ordered, spikes);
+    native::layer_forward(population, options, sorted, spikes);
     return ffi::Error::Success();
   });
 }
@@ -165,22 +165,22 @@ ffi::Error LayerRecorded(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBu
                          std::int64_t threads) {
   using T = NUMBER;
   return guarded([&]() -> ffi::Error {
-    native::Given<T> given;
-    std::string problem = given_of<T>(weight, lanes, time, t_end, given);
+    native::Population<T> population;
+    std::string problem = given_of<T>(weight, lanes, time, t_end, population);
     if (!problem.empty()) return wrong(problem);
-    const Index batch = given.batch, arrivals = given.arrivals, neurons = given.neurons;
-    if (given.positions != 1) return wrong("recorded spikes have no positions");
+    const Index batch = population.batch, arrivals = population.arrivals, neurons = population.neurons;
+    if (population.positions != 1) return wrong("recorded spikes have no positions");
     if (spike_time.dimensions().size() != 3) return wrong("spikes are not (batch, neurons, slots)");
     const Index slots = spike_time.dimensions()[2];
     const native::Options options = options_of(slots, 0, false, false, 0, 0, threads);
     if (!has_shape(spike_time, {batch, neurons, slots}) || !has_type(spike_time, kType<T>) ||
         !has_shape(*slope, {batch, neurons, slots}))
       return wrong("recorded spikes have the wrong shape or type");
-    native::Ordered<T> ordered;
-    problem = in_order(given, time, row, options.threads, *sorted_time, *sorted_row, *sorted_slot,
-                       *used, ordered);
+    native::SortedArrivals<T> sorted;
+    problem = in_order(population, time, row, options.threads, *sorted_time, *sorted_row, *sorted_slot,
+                       *used, sorted);
     if (!problem.empty()) return wrong(problem);
-    native::recorded_slopes(given, options, ordered, spike_time.typed_data<T>(),
+    native::recorded_slopes(population, options, sorted, spike_time.typed_data<T>(),
                             slope->typed_data<T>());
     return ffi::Error::Success();
   });
@@ -197,54 +197,54 @@ ffi::Error LayerBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBu
                          bool strict, std::int64_t threads) {
   using T = NUMBER;
   return guarded([&]() -> ffi::Error {
-    native::Given<T> given;
-    std::string problem = given_of<T>(weight, lanes, sorted_time, t_end, given);
+    native::Population<T> population;
+    std::string problem = given_of<T>(weight, lanes, sorted_time, t_end, population);
     if (!problem.empty()) return wrong(problem);
-    const Index batch = given.batch, arrivals = given.arrivals, neurons = given.neurons;
+    const Index batch = population.batch, arrivals = population.arrivals, neurons = population.neurons;
     if (spike_time.dimensions().size() != 3) return wrong("spikes are not (batch, neurons, slots)");
     const Index slots = spike_time.dimensions()[2];
     const native::Options options =
         options_of(slots, 0, false, subtract, refractory, min_slope, threads, jumps);
-    given.strict = strict;
-    const bool holds = options.assigns();
+    population.strict = strict;
+    const bool holds = options.spike_sets_v();
     if (!has_shape(cause, {batch, neurons, jumps ? slots : 0}) || !has_type(cause, ffi::S32) ||
         !has_shape(spike_time, {batch, neurons, slots}) ||
         !has_shape(slope, {batch, neurons, slots}) ||
         !has_shape(slope_after, {batch, neurons, holds ? slots : 0}) ||
         !has_shape(cotangent, {batch, neurons, slots}) ||
         !has_shape(sorted_row, {batch, arrivals}) || !has_shape(sorted_slot, {batch, arrivals}) ||
-        !has_shape(used, {batch}) || !has_shape(*by_weight, {given.rows, neurons}))
+        !has_shape(used, {batch}) || !has_shape(*by_weight, {population.rows, neurons}))
       return wrong("an argument of the backward pass has the wrong shape");
     for (auto buffer : {spike_time, slope, slope_after, cotangent})
       if (!has_type(buffer, kType<T>)) return wrong("the arguments differ in their types");
     for (auto buffer : {sorted_row, sorted_slot, used})
       if (!has_type(buffer, ffi::S32)) return wrong("numbers of arrivals are not int32");
-    const Index fields = fields_of(*by_lanes, given.positions, neurons);
+    const Index fields = fields_of(*by_lanes, population.positions, neurons);
     const bool of_time = has_shape(*by_time, {batch, arrivals});
-    const native::Ordered<T> ordered{
+    const native::SortedArrivals<T> sorted{
         sorted_time.typed_data<T>(), sorted_row.typed_data<std::int32_t>(),
         sorted_slot.typed_data<std::int32_t>(), used.typed_data<std::int32_t>(), arrivals};
-    const native::Found<T> found{spike_time.typed_data<T>(), slope.typed_data<T>(),
+    const native::ForwardSpikes<T> found{spike_time.typed_data<T>(), slope.typed_data<T>(),
                                  slope_after.typed_data<T>(), cotangent.typed_data<T>(),
                                  cause.typed_data<std::int32_t>()};
     const native::Gradients<T> gradients{by_weight->typed_data<T>(),
                                          fields ? by_lanes->typed_data<T>() : nullptr, fields,
                                          of_time ? by_time->typed_data<T>() : nullptr};
-    native::layer_backward(given, options, ordered, found, gradients, batch);
+    native::layer_backward(population, options, sorted, found, gradients, batch);
     return ffi::Error::Success();
   });
 }
 
 /// What a group's arrays are, or what is wrong with them.
-std::string group_of(const native::Given<NUMBER>& given, ffi::AnyBuffer spikes,
+std::string group_of(const native::Population<NUMBER>& population, ffi::AnyBuffer spikes,
                      ffi::AnyBuffer slopes, ffi::AnyBuffer count, ffi::AnyBuffer train,
                      ffi::AnyBuffer neuron, ffi::AnyBuffer needed, ffi::AnyBuffer wait,
                      ffi::AnyBuffer row, ffi::AnyBuffer slope, ffi::AnyBuffer used,
                      ffi::AnyBuffer origin, const native::Feedback<NUMBER>& feedback,
                      native::Spikes<NUMBER>& of_spikes, native::Train<NUMBER>& of_train,
                      native::Log<NUMBER>& of_log) {
-  const Index batch = given.batch, neurons = given.neurons;
-  if (given.positions != 1 || feedback.first_delayed(given) < 0)
+  const Index batch = population.batch, neurons = population.neurons;
+  if (population.positions != 1 || feedback.first_delayed(population) < 0)
     return "the table has no rows of feedback";
   if (spikes.dimensions().size() != 3 || train.dimensions().size() != 2 ||
       wait.dimensions().size() != 2)
@@ -278,14 +278,14 @@ std::string group_of(const native::Given<NUMBER>& given, ffi::AnyBuffer spikes,
 }
 
 /// What the neurons of a group send, or what is wrong with it.
-std::string feedback_of(const native::Given<NUMBER>& given, ffi::AnyBuffer delay,
+std::string feedback_of(const native::Population<NUMBER>& population, ffi::AnyBuffer delay,
                         ffi::AnyBuffer sender, ffi::AnyBuffer refractory, bool immediate,
                         native::Feedback<NUMBER>& feedback) {
   if (delay.dimensions().size() != 1) return "delays are not (rows,)";
   feedback.immediate = immediate;
   feedback.delayed = delay.dimensions()[0];
   if (!has_shape(sender, {feedback.delayed})) return "not every delay has a sender";
-  const bool held = has_shape(refractory, {given.neurons});
+  const bool held = has_shape(refractory, {population.neurons});
   if (!held && !has_shape(refractory, {0})) return "refractory times are not (neurons,)";
   for (auto buffer : {delay, refractory})
     if (!has_type(buffer, kType<NUMBER>)) return "the arguments differ in their types";
@@ -297,16 +297,16 @@ std::string feedback_of(const native::Given<NUMBER>& given, ffi::AnyBuffer delay
 }
 
 /// What arrives at once and is not in the table, if there is any; or what is wrong with it.
-std::string apart_of(native::Given<NUMBER>& given, ffi::AnyBuffer by_target, ffi::AnyBuffer scale,
+std::string apart_of(native::Population<NUMBER>& population, ffi::AnyBuffer by_target, ffi::AnyBuffer scale,
                      bool immediate, native::Feedback<NUMBER>& feedback) {
-  const Index neurons = given.neurons;
+  const Index neurons = population.neurons;
   if (!has_type(by_target, kType<NUMBER>) || !has_type(scale, kType<NUMBER>))
     return "the arguments differ in their types";
   if (has_shape(by_target, {0, 0})) return "";
   if (!immediate || !has_shape(by_target, {neurons, neurons}) || !has_shape(scale, {neurons}))
     return "what arrives at once is not (targets, sources), or its scale not (targets,)";
-  given.rows += neurons;
-  if (given.rows >= std::numeric_limits<std::int32_t>::max()) return "more than 2^31 rows";
+  population.rows += neurons;
+  if (population.rows >= std::numeric_limits<std::int32_t>::max()) return "more than 2^31 rows";
   feedback.by_target = by_target.typed_data<NUMBER>();
   feedback.scale = scale.typed_data<NUMBER>();
   return "";
@@ -330,18 +330,18 @@ ffi::Error GroupForward(ffi::AnyBuffer weight, ffi::AnyBuffer by_target, ffi::An
                         std::int64_t threads) {
   using T = NUMBER;
   return guarded([&]() -> ffi::Error {
-    native::Given<T> given;
-    std::string problem = given_of<T>(weight, lanes, time, t_end, given);
+    native::Population<T> population;
+    std::string problem = given_of<T>(weight, lanes, time, t_end, population);
     if (!problem.empty()) return wrong(problem);
     native::Feedback<T> feedback = {};
-    problem = apart_of(given, by_target, scale, immediate, feedback);
+    problem = apart_of(population, by_target, scale, immediate, feedback);
     if (!problem.empty()) return wrong(problem);
-    problem = feedback_of(given, delay, sender, refractory, immediate, feedback);
+    problem = feedback_of(population, delay, sender, refractory, immediate, feedback);
     if (!problem.empty()) return wrong(problem);
     native::Spikes<T> of_spikes;
     native::Train<T> of_train;
     native::Log<T> of_log;
-    problem = group_of(given, *spikes, *slopes, *count, *train, *neuron, *needed, *wait, *log_row,
+    problem = group_of(population, *spikes, *slopes, *count, *train, *neuron, *needed, *wait, *log_row,
                        *slope, *used, *origin, feedback, of_spikes, of_train, of_log);
     if (!problem.empty()) return wrong(problem);
     if (feedback.queues() && !of_log.origin) return wrong("the log has no origins");
@@ -349,13 +349,13 @@ ffi::Error GroupForward(ffi::AnyBuffer weight, ffi::AnyBuffer by_target, ffi::An
         !has_type(*nothing, kType<T>))
       return wrong("a result has the wrong shape");
     const native::Options options = options_of(max_spikes, 0, once, subtract, 0, 0, threads);
-    native::Ordered<T> ordered;
-    problem = in_order(given, time, row, options.threads, *sorted_time, *sorted_row, *sorted_slot,
-                       *sorted_used, ordered);
+    native::SortedArrivals<T> sorted;
+    problem = in_order(population, time, row, options.threads, *sorted_time, *sorted_row, *sorted_slot,
+                       *sorted_used, sorted);
     if (!problem.empty()) return wrong(problem);
     prefer_large_pages(*spikes, *slopes);
     *nothing->typed_data<T>() =
-        native::group_forward(given, options, feedback, ordered, of_spikes, of_train, of_log);
+        native::group_forward(population, options, feedback, sorted, of_spikes, of_train, of_log);
     return ffi::Error::Success();
   });
 }
@@ -374,26 +374,26 @@ ffi::Error GroupBackward(ffi::AnyBuffer weight, ffi::AnyBuffer by_target, ffi::A
                          double min_slope, std::int64_t threads) {
   using T = NUMBER;
   return guarded([&]() -> ffi::Error {
-    native::Given<T> given;
-    std::string problem = given_of<T>(weight, lanes, sorted_time, t_end, given);
+    native::Population<T> population;
+    std::string problem = given_of<T>(weight, lanes, sorted_time, t_end, population);
     if (!problem.empty()) return wrong(problem);
     if (by_delay->dimensions().size() != 1) return wrong("delays are not (rows,)");
     // backwards the log says who sent what, and who was held
     native::Feedback<T> feedback{immediate, by_delay->dimensions()[0]};
-    problem = apart_of(given, by_target, scale, immediate, feedback);
+    problem = apart_of(population, by_target, scale, immediate, feedback);
     if (!problem.empty()) return wrong(problem);
     native::Spikes<T> of_spikes;
     native::Train<T> of_train;
     native::Log<T> of_log;
-    problem = group_of(given, spikes, slopes, count, train, neuron, needed, wait, log_row, slope,
+    problem = group_of(population, spikes, slopes, count, train, neuron, needed, wait, log_row, slope,
                        used, origin, feedback, of_spikes, of_train, of_log);
     if (!problem.empty()) return wrong(problem);
-    const Index batch = given.batch, arrivals = given.arrivals, neurons = given.neurons;
+    const Index batch = population.batch, arrivals = population.arrivals, neurons = population.neurons;
     const Index slots = spikes.dimensions()[2];
     if (!has_shape(by_spikes, {batch, neurons, slots}) ||
         !has_shape(by_train, {batch, of_train.events}) ||
         !has_shape(sorted_row, {batch, arrivals}) || !has_shape(sorted_slot, {batch, arrivals}) ||
-        !has_shape(sorted_used, {batch}) || !has_shape(*by_weight, {given.rows, neurons}))
+        !has_shape(sorted_used, {batch}) || !has_shape(*by_weight, {population.rows, neurons}))
       return wrong("an argument of the backward pass has the wrong shape");
     for (auto buffer : {by_spikes, by_train})
       if (!has_type(buffer, kType<T>)) return wrong("the arguments differ in their types");
@@ -402,24 +402,24 @@ ffi::Error GroupBackward(ffi::AnyBuffer weight, ffi::AnyBuffer by_target, ffi::A
     const Index fields = fields_of(*by_lanes, 1, neurons);
     const bool of_time = has_shape(*by_time, {batch, arrivals});
     const native::Options options = options_of(slots, 0, false, subtract, 0, min_slope, threads);
-    const native::Ordered<T> ordered{
+    const native::SortedArrivals<T> sorted{
         sorted_time.typed_data<T>(), sorted_row.typed_data<std::int32_t>(),
         sorted_slot.typed_data<std::int32_t>(), sorted_used.typed_data<std::int32_t>(), arrivals};
     const native::Cotangents<T> cotangents{by_spikes.typed_data<T>(), by_train.typed_data<T>()};
     const native::Gradients<T> gradients{by_weight->typed_data<T>(),
                                          fields ? by_lanes->typed_data<T>() : nullptr, fields,
                                          of_time ? by_time->typed_data<T>() : nullptr};
-    native::group_backward(given, options, feedback, ordered, of_spikes, of_train, of_log,
+    native::group_backward(population, options, feedback, sorted, of_spikes, of_train, of_log,
                            cotangents, gradients, by_delay->typed_data<T>());
     return ffi::Error::Success();
   });
 }
 
 /// Where events go, or what is wrong with it.
-std::string taps_of(const native::Given<NUMBER>& given, ffi::AnyBuffer time, ffi::AnyBuffer channel,
+std::string taps_of(const native::Population<NUMBER>& population, ffi::AnyBuffer time, ffi::AnyBuffer channel,
                     ffi::AnyBuffer place, ffi::AnyBuffer row, native::Taps<NUMBER>& taps) {
-  taps.samples = given.batch;
-  if (!has_shape(channel, {given.batch, given.arrivals})) return "channels are not (batch, events)";
+  taps.samples = population.batch;
+  if (!has_shape(channel, {population.batch, population.arrivals})) return "channels are not (batch, events)";
   if (place.dimensions().size() != 2) return "places are not (channels, taps)";
   taps.channels = place.dimensions()[0];
   taps.taps = place.dimensions()[1];
@@ -436,13 +436,13 @@ std::string taps_of(const native::Given<NUMBER>& given, ffi::AnyBuffer time, ffi
 /// The shared arguments where each position has arrivals of its own, which are (samples, events).
 std::string scattered_of(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer time,
                          ffi::AnyBuffer channel, ffi::AnyBuffer place, ffi::AnyBuffer row,
-                         ffi::AnyBuffer t_end, native::Given<NUMBER>& given,
+                         ffi::AnyBuffer t_end, native::Population<NUMBER>& population,
                          native::Taps<NUMBER>& taps) {
   if (lanes.dimensions().size() != 3) return "lanes are not (fields, positions, neurons)";
-  std::string problem = given_of<NUMBER>(weight, lanes, time, t_end, given, false);
-  if (problem.empty()) problem = taps_of(given, time, channel, place, row, taps);
-  given.batch *= given.positions;
-  given.by_neuron = true;
+  std::string problem = given_of<NUMBER>(weight, lanes, time, t_end, population, false);
+  if (problem.empty()) problem = taps_of(population, time, channel, place, row, taps);
+  population.batch *= population.positions;
+  population.position_minor = true;
   return problem;
 }
 
@@ -452,31 +452,31 @@ ffi::Error ScatterForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyB
                           ffi::Result<ffi::AnyBuffer> slope,
                           ffi::Result<ffi::AnyBuffer> slope_after,
                           ffi::Result<ffi::AnyBuffer> count, ffi::Result<ffi::AnyBuffer> cause,
-                          std::int64_t max_spikes, std::int64_t counted, bool once, bool subtract,
+                          std::int64_t max_spikes, std::int64_t max_counted, bool once, bool subtract,
                           double refractory, bool jumps, bool strict, std::int64_t threads) {
   using T = NUMBER;
   return guarded([&]() -> ffi::Error {
-    native::Given<T> given;
+    native::Population<T> population;
     native::Taps<T> taps;
     std::string problem =
-        scattered_of(weight, lanes, time, channel, place, row, t_end, given, taps);
+        scattered_of(weight, lanes, time, channel, place, row, t_end, population, taps);
     if (!problem.empty()) return wrong(problem);
     if (max_spikes < 1 || !(refractory >= 0)) return wrong("max_spikes or refractory");
-    const Index samples = taps.samples, all = given.neurons * given.positions;
+    const Index samples = taps.samples, all = population.neurons * population.positions;
     const native::Options options =
-        options_of(max_spikes, counted, once, subtract, refractory, 0.0, threads, jumps);
-    given.strict = strict;
+        options_of(max_spikes, max_counted, once, subtract, refractory, 0.0, threads, jumps);
+    population.strict = strict;
     if (!has_shape(*cause, {samples, all, jumps ? max_spikes : 0}) ||
         !has_shape(*spike_time, {samples, all, max_spikes}) ||
         !has_shape(*slope, {samples, all, max_spikes}) ||
-        !has_shape(*slope_after, {samples, all, options.assigns() ? max_spikes : 0}) ||
+        !has_shape(*slope_after, {samples, all, options.spike_sets_v() ? max_spikes : 0}) ||
         !has_shape(*count, {samples, all}))
       return wrong("a result has the wrong shape");
     const native::Spikes<T> spikes{spike_time->typed_data<T>(), slope->typed_data<T>(),
                                    slope_after->typed_data<T>(), count->typed_data<std::int32_t>(),
                                    cause->typed_data<std::int32_t>()};
     prefer_large_pages(*spike_time, *slope, *slope_after, *cause);
-    native::scatter_forward(given, options, taps, spikes);
+    native::scatter_forward(population, options, taps, spikes);
     return ffi::Error::Success();
   });
 }
@@ -492,23 +492,23 @@ ffi::Error ScatterBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::Any
                            double min_slope, bool jumps, bool strict, std::int64_t threads) {
   using T = NUMBER;
   return guarded([&]() -> ffi::Error {
-    native::Given<T> given;
+    native::Population<T> population;
     native::Taps<T> taps;
     std::string problem =
-        scattered_of(weight, lanes, time, channel, place, row, t_end, given, taps);
+        scattered_of(weight, lanes, time, channel, place, row, t_end, population, taps);
     if (!problem.empty()) return wrong(problem);
-    const Index samples = taps.samples, all = given.neurons * given.positions;
+    const Index samples = taps.samples, all = population.neurons * population.positions;
     if (spike_time.dimensions().size() != 3) return wrong("spikes are not (batch, neurons, slots)");
     const Index slots = spike_time.dimensions()[2];
     const native::Options options =
         options_of(slots, 0, false, subtract, refractory, min_slope, threads, jumps);
-    given.strict = strict;
+    population.strict = strict;
     if (!has_shape(cause, {samples, all, jumps ? slots : 0}) || !has_type(cause, ffi::S32) ||
         !has_shape(spike_time, {samples, all, slots}) ||
         !has_shape(slope, {samples, all, slots}) ||
-        !has_shape(slope_after, {samples, all, options.assigns() ? slots : 0}) ||
+        !has_shape(slope_after, {samples, all, options.spike_sets_v() ? slots : 0}) ||
         !(has_shape(cotangent, {samples, all, slots}) || has_shape(cotangent, {samples, all, 0})) ||
-        !has_shape(*by_weight, {given.rows, given.neurons}))
+        !has_shape(*by_weight, {population.rows, population.neurons}))
       return wrong("an argument of the backward pass has the wrong shape");
     if (of_train.dimensions().size() != 2) return wrong("a train is not (batch, events)");
     const Index events = of_train.dimensions()[1];
@@ -517,9 +517,9 @@ ffi::Error ScatterBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::Any
       return wrong("a train does not fit its places");
     for (auto buffer : {spike_time, slope, slope_after, cotangent, of_train})
       if (!has_type(buffer, kType<T>)) return wrong("the arguments differ in their types");
-    const Index fields = fields_of(*by_lanes, given.positions, given.neurons);
-    const bool of_time = has_shape(*by_time, {samples, given.arrivals});
-    const native::Found<T> found{spike_time.typed_data<T>(), slope.typed_data<T>(),
+    const Index fields = fields_of(*by_lanes, population.positions, population.neurons);
+    const bool of_time = has_shape(*by_time, {samples, population.arrivals});
+    const native::ForwardSpikes<T> found{spike_time.typed_data<T>(), slope.typed_data<T>(),
                                  slope_after.typed_data<T>(), nullptr,
                                  cause.typed_data<std::int32_t>()};
     const native::Gradients<T> gradients{by_weight->typed_data<T>(),
@@ -529,7 +529,7 @@ ffi::Error ScatterBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::Any
     const native::Drives<T> drives{of_slots ? cotangent.typed_data<T>() : nullptr,
                                    of_train.typed_data<T>(), train_place.typed_data<std::int32_t>(),
                                    all * slots, events};
-    native::scatter_backward(given, options, taps, found, drives, gradients);
+    native::scatter_backward(population, options, taps, found, drives, gradients);
     return ffi::Error::Success();
   });
 }
@@ -541,31 +541,31 @@ class OfReadout {
   OfReadout(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer time, ffi::AnyBuffer row,
             ffi::AnyBuffer t_end, ffi::AnyBuffer voltage, std::int64_t wanted_threads)
       : threads(std::clamp<Index>(wanted_threads, 1, 1024)) {
-    problem = given_of<T>(weight, lanes, time, t_end, given);
+    problem = given_of<T>(weight, lanes, time, t_end, population);
     if (!problem.empty()) return;
-    const Index entries = given.batch * given.arrivals;
-    const bool shared = has_shape(row, {given.arrivals});
-    if (!has_type(row, ffi::S32) || !(shared || has_shape(row, {given.batch, given.arrivals})))
+    const Index entries = population.batch * population.arrivals;
+    const bool shared = has_shape(row, {population.arrivals});
+    if (!has_type(row, ffi::S32) || !(shared || has_shape(row, {population.batch, population.arrivals})))
       problem = "rows are not (arrivals,) or (batch, arrivals) int32";
-    else if (given.positions != 1)
+    else if (population.positions != 1)
       problem = "a readout has one position";
     else if (voltage.dimensions().size() != 3 || !has_type(voltage, kType<T>))
       problem = "voltages are not (batch, samples, neurons)";
     else if (samples = voltage.dimensions()[1];
-             !has_shape(voltage, {given.batch, samples, given.neurons}) || samples > given.arrivals)
+             !has_shape(voltage, {population.batch, samples, population.neurons}) || samples > population.arrivals)
       problem = "voltages do not fit the arrivals";
     if (!problem.empty()) return;
     time_ = native::Array<T>(entries);
     row_ = native::Array<std::int32_t>(entries);
     slot_ = native::Array<std::int32_t>(entries);
-    used_ = native::Array<std::int32_t>(given.batch);
-    native::put_in_order(given, time.typed_data<T>(), row.typed_data<std::int32_t>(), shared,
+    used_ = native::Array<std::int32_t>(population.batch);
+    native::sort_arrivals(population, time.typed_data<T>(), row.typed_data<std::int32_t>(), shared,
                          threads, time_.data(), row_.data(), slot_.data(), used_.data());
-    ordered = {time_.data(), row_.data(), slot_.data(), used_.data(), given.arrivals};
+    sorted = {time_.data(), row_.data(), slot_.data(), used_.data(), population.arrivals};
   }
 
-  native::Given<T> given;
-  native::Ordered<T> ordered;
+  native::Population<T> population;
+  native::SortedArrivals<T> sorted;
   Index threads, samples = 0;
   std::string problem;
 
@@ -581,7 +581,7 @@ ffi::Error ReadoutForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyB
   return guarded([&]() -> ffi::Error {
     const OfReadout<T> of(weight, lanes, time, row, t_end, *voltage, threads);
     if (!of.problem.empty()) return wrong(of.problem);
-    native::readout_forward(of.given, of.ordered, jumps, of.samples, of.threads,
+    native::readout_forward(of.population, of.sorted, jumps, of.samples, of.threads,
                             voltage->typed_data<T>());
     return ffi::Error::Success();
   });
@@ -596,15 +596,15 @@ ffi::Error ReadoutBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::Any
   return guarded([&]() -> ffi::Error {
     const OfReadout<T> of(weight, lanes, time, row, t_end, cotangent, threads);
     if (!of.problem.empty()) return wrong(of.problem);
-    const native::Given<T>& given = of.given;
-    if (!has_shape(*by_weight, {given.rows, given.neurons}))
+    const native::Population<T>& population = of.population;
+    if (!has_shape(*by_weight, {population.rows, population.neurons}))
       return wrong("an argument of the backward pass has the wrong shape");
-    const Index fields = fields_of(*by_lanes, 1, given.neurons);
-    const bool of_time = has_shape(*by_time, {given.batch, given.arrivals - of.samples});
+    const Index fields = fields_of(*by_lanes, 1, population.neurons);
+    const bool of_time = has_shape(*by_time, {population.batch, population.arrivals - of.samples});
     const native::Gradients<T> gradients{by_weight->typed_data<T>(),
                                          fields ? by_lanes->typed_data<T>() : nullptr, fields,
                                          of_time ? by_time->typed_data<T>() : nullptr};
-    native::readout_backward(given, of.ordered, jumps, of.samples, of.threads,
+    native::readout_backward(population, of.sorted, jumps, of.samples, of.threads,
                              cotangent.typed_data<T>(), gradients);
     return ffi::Error::Success();
   });
@@ -620,7 +620,7 @@ ffi::Error Earliest(ffi::AnyBuffer time, ffi::Result<ffi::AnyBuffer> place, std:
         !has_shape(*place, {batch, room}) || room > events ||
         events >= std::numeric_limits<std::int32_t>::max())
       return wrong("places do not fit the events");
-    native::earliest(time.typed_data<NUMBER>(), batch, events, room,
+    native::find_earliest(time.typed_data<NUMBER>(), batch, events, room,
                      std::clamp<Index>(threads, 1, 1024), place->typed_data<std::int32_t>());
     return ffi::Error::Success();
   });

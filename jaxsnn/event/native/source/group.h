@@ -52,10 +52,10 @@ class Everyone {
   using One = Tile<T, 1>;
   static constexpr int kLanes = kWidth<T>;
 
-  Everyone(const Given<T>& given, bool uniform, const TimeConstants& common) : uniform_(uniform) {
-    parts_.reserve((given.neurons + kLanes - 1) / kLanes);
-    for (Index first = 0; first < given.neurons; first += kLanes)
-      parts_.emplace_back(given, 0, first, uniform, common);
+  Everyone(const Population<T>& population, bool uniform, const TimeConstants& common) : uniform_(uniform) {
+    parts_.reserve((population.neurons + kLanes - 1) / kLanes);
+    for (Index first = 0; first < population.neurons; first += kLanes)
+      parts_.emplace_back(population, 0, first, uniform, common);
     vectors_ = parts_.size();
     for (const One& part : parts_) positive_ = positive_ && part.positive;
     taus_ = common;
@@ -82,13 +82,13 @@ class Everyone {
   const T* gains() const { return rates_.data() + 2 * padded(); }
   double threshold(Index n) const { return levels_[n]; }
   double v_reset(Index n) const { return levels_[padded() + n]; }
-  bool above(Index n) const { return parts_[n / kLanes].above[n % kLanes]; }
+  bool starts_above(Index n) const { return parts_[n / kLanes].starts_above[n % kLanes]; }
 
   /// Coefficients over a time, of all or by vector.
   struct Over {
     double t;
     Step<T> step;
-    StepBy<T> by;
+    StepDerivatives<T> by;
   };
 
   Over over(double t, bool derivatives) const {
@@ -117,7 +117,7 @@ class Everyone {
       k = broadcast(over.step.k);
       bound = broadcast(over.step.bound);
     } else {
-      parts_[q].own_step(0, over.t, em, es, k, bound);
+      parts_[q].compute_step(0, over.t, em, es, k, bound);
     }
   }
 
@@ -134,7 +134,7 @@ class Everyone {
       es_syn = broadcast(over.by.es_syn);
       k_syn = broadcast(over.by.k_syn);
     } else {
-      parts_[q].own_step_by(0, over.t, em_mem, k_mem, es_syn, k_syn);
+      parts_[q].compute_step_derivatives(0, over.t, em_mem, k_mem, es_syn, k_syn);
     }
   }
 
@@ -151,9 +151,9 @@ class Everyone {
 
 /// Gradients of nothing; `times`: how many of these there are.
 template <class T>
-void begin_gradients(const Given<T>& given, const Gradients<T>& gradients, Index times) {
-  std::fill_n(gradients.weight, given.rows * given.neurons, T(0));
-  if (gradients.lanes) std::fill_n(gradients.lanes, gradients.fields * given.neurons, T(0));
+void begin_gradients(const Population<T>& population, const Gradients<T>& gradients, Index times) {
+  std::fill_n(gradients.weight, population.rows * population.neurons, T(0));
+  if (gradients.parameters) std::fill_n(gradients.parameters, gradients.fields * population.neurons, T(0));
   if (gradients.time) std::fill_n(gradients.time, times, T(0));
 }
 
@@ -163,14 +163,14 @@ void begin_gradients(const Given<T>& given, const Gradients<T>& gradients, Index
 template <class T>
 class Parts {
  public:
-  Parts(const Given<T>& given, Index lanes, Index threads, const Gradients<T>& gradients)
-      : given_(given),
+  Parts(const Population<T>& population, Index lanes, Index threads, const Gradients<T>& gradients)
+      : population_(population),
         gradients_(gradients),
         lanes_(lanes),
-        chunks_(std::max<Index>(1, std::min<Index>(8, (given.batch + 1) / 2))),
+        chunks_(std::max<Index>(1, std::min<Index>(8, (population.batch + 1) / 2))),
         threads_(std::clamp<Index>(threads, 1, chunks_)),
         weight_(threads_ * size()),
-        own_(gradients.lanes ? chunks_ * kFields * lanes : 0, 0.0) {}
+        own_(gradients.parameters ? chunks_ * kFields * lanes : 0, 0.0) {}
 
   /// How many parts there are.
   Index count() const { return chunks_; }
@@ -185,7 +185,7 @@ class Parts {
         // of those that are not added yet no two are as far apart as there are threads
         T* weight = weight_.data() + chunk % threads_ * size();
         std::fill_n(weight, size(), T(0));
-        for (Index b = given_.batch * chunk / chunks_; b < given_.batch * (chunk + 1) / chunks_; ++b)
+        for (Index b = population_.batch * chunk / chunks_; b < population_.batch * (chunk + 1) / chunks_; ++b)
           call(b, weight, own, chunk);
         in_turn(chunk, [&] { add(weight); });
       } catch (...) {
@@ -197,7 +197,7 @@ class Parts {
   }
 
  private:
-  Index size() const { return (given_.rows + 1) * lanes_; }
+  Index size() const { return (population_.rows + 1) * lanes_; }
 
   /// Calls when all parts before one have been added, or nobody waits for any longer.
   template <class Call>
@@ -210,8 +210,8 @@ class Parts {
   }
 
   void add(const T* weight) {
-    const Index neurons = given_.neurons;
-    for (Index row = 0; row < given_.rows; ++row) {
+    const Index neurons = population_.neurons;
+    for (Index row = 0; row < population_.rows; ++row) {
       T* const sum = gradients_.weight + row * neurons;
       const T* const own = weight + row * lanes_;
       for (Index n = 0; n < neurons; ++n) sum[n] += own[n];
@@ -219,18 +219,18 @@ class Parts {
   }
 
   void add_lanes() {
-    if (!gradients_.lanes) return;
-    const Index neurons = given_.neurons;
+    if (!gradients_.parameters) return;
+    const Index neurons = population_.neurons;
     for (Index field = 0; field < gradients_.fields; ++field)
       for (Index n = 0; n < neurons; ++n) {
         double sum = 0;
         for (Index chunk = 0; chunk < chunks_; ++chunk)
           sum += own_[(chunk * kFields + field) * lanes_ + n];
-        gradients_.lanes[field * neurons + n] = T(sum);
+        gradients_.parameters[field * neurons + n] = T(sum);
       }
   }
 
-  const Given<T>& given_;
+  const Population<T>& population_;
   const Gradients<T>& gradients_;
   Index lanes_, chunks_, threads_;
   Array<T> weight_;
@@ -276,11 +276,11 @@ class GroupForward {
   static constexpr double kBelow = 1 - 8 * rounding_of(T());  // a bound, whatever rounding does
 
  public:
-  GroupForward(const Given<T>& given, const Options& options, const Intervals<T>& intervals,
+  GroupForward(const Population<T>& population, const Options& options, const Intervals<T>& intervals,
                const Feedback<T>& feedback, const Senders<T>& senders, const Everyone<T>& everyone,
-               const WholeRows<T>& table, const SparseRows<T>& sparse, const T* least,
+               const WholeRows<T>& table, const SparseRows<T>& sparse, const T* box_tolerance,
                const Spikes<T>& spikes, const Train<T>& train, const Log<T>& log)
-      : given_(given),
+      : population_(population),
         options_(options),
         intervals_(intervals),
         feedback_(feedback),
@@ -288,7 +288,7 @@ class GroupForward {
         everyone_(everyone),
         table_(table),
         sparse_(sparse),
-        least_(least),
+        box_tolerance_(box_tolerance),
         spikes_(spikes),
         train_(train),
         log_(log),
@@ -307,7 +307,7 @@ class GroupForward {
     begin(sample);
     Index next = 0;
     const Index arrivals = intervals_.used(sample);
-    const Index most = 16 * (given_.arrivals + train_.events + 1);
+    const Index most = 16 * (population_.arrivals + train_.events + 1);
     const auto edges = intervals_.edges(sample);
     const auto rows = intervals_.rows(sample);
     const bool prepared = everyone_.uniform();
@@ -334,7 +334,7 @@ class GroupForward {
       const Index of_table = rows[++next];
       add_row(of_table);
       write(of_table, T(1));
-      prefetch(rows.ahead(next + 1));  // it may be far away
+      prefetch(rows.at_clamped(next + 1));  // it may be far away
     }
     log_.used[sample_] = std::int32_t(std::min(step_, log_.steps));
     train_.needed[sample_] =
@@ -356,16 +356,16 @@ class GroupForward {
 
   void begin(Index sample) {
     sample_ = sample;
-    const Index place = sample * given_.neurons, slots = options_.max_spikes;
-    std::fill_n(spikes_.time + place * slots, given_.neurons * slots,
+    const Index place = sample * population_.neurons, slots = options_.max_spikes;
+    std::fill_n(spikes_.time + place * slots, population_.neurons * slots,
                 std::numeric_limits<T>::infinity());
-    std::fill_n(spikes_.slope + place * slots, given_.neurons * slots, T(1));
-    std::fill_n(spikes_.count + place, given_.neurons, 0);
+    std::fill_n(spikes_.slope + place * slots, population_.neurons * slots, T(1));
+    std::fill_n(spikes_.count + place, population_.neurons, 0);
     std::fill_n(train_.time + sample * train_.events, train_.events,
                 std::numeric_limits<T>::infinity());
     std::fill_n(train_.neuron + sample * train_.events, train_.events, 0);
     std::fill_n(log_.wait + sample * log_.steps, log_.steps, T(0));
-    std::fill_n(log_.row + sample * log_.steps, log_.steps, std::int32_t(given_.rows));
+    std::fill_n(log_.row + sample * log_.steps, log_.steps, std::int32_t(population_.rows));
     std::fill_n(log_.slope + sample * log_.steps, log_.steps, T(1));
     if (log_.origin) std::fill_n(log_.origin + sample * log_.steps, log_.steps, -1);
     queue_.clear();
@@ -384,7 +384,7 @@ class GroupForward {
         boxes_[lanes_ + n] = j(n);
       }
       threshold(n) = T(part.fires_at[lane]);
-      if (part.above[lane] && lane < part.count) due_.push_back(n);
+      if (part.starts_above[lane] && lane < part.count) due_.push_back(n);
     }
   }
 
@@ -459,7 +459,7 @@ class GroupForward {
 
   /// Whether others can stay where they are when this one fires.
   bool is_felt_by_few(Index neuron) const {
-    const Index row = feedback_.first_spike(given_) + neuron;
+    const Index row = feedback_.first_spike(population_) + neuron;
     return !kBoxes && everyone_.uniform() && (!feedback_.immediate || sparse_.has(row));
   }
 
@@ -550,7 +550,7 @@ class GroupForward {
       }
       if constexpr (kBoxes) {
         V low = load<T>(all_low + at);
-        turn_box<T>(j, low, load<T>(pending + at), load<T>(all_low + lanes_ + at), load<T>(least_ + at));
+        update_box_sum<T>(j, low, load<T>(pending + at), load<T>(all_low + lanes_ + at), load<T>(box_tolerance_ + at));
         store<T>(all_low + at, low);
       } else {
         j += load<T>(pending + at);
@@ -679,7 +679,7 @@ class GroupForward {
     Candidate next{std::numeric_limits<T>::infinity(), std::int32_t(fires)};
     for (const Candidate& one : candidates_)
       if (one.neuron != fires && one.bound < next.bound) next = one;
-    if (next.neuron != fires) prefetch(feedback_.first_spike(given_) + next.neuron);
+    if (next.neuron != fires) prefetch(feedback_.first_spike(population_) + next.neuron);
   }
 
   /// Of a vector of neurons, times after the look before which they do not cross; 0 where nothing is
@@ -733,10 +733,10 @@ class GroupForward {
   void fire(Index neuron, double v_now, double j_now) {
     const double height = everyone_.threshold(neuron);
     const T slope = T(everyone_.taus(neuron).rate(height, j_now));
-    std::int32_t& count = spikes_.count[sample_ * given_.neurons + neuron];
+    std::int32_t& count = spikes_.count[sample_ * population_.neurons + neuron];
     if (count < options_.max_spikes) {
       const Index place =
-          (sample_ * given_.neurons + neuron) * options_.max_spikes + count;
+          (sample_ * population_.neurons + neuron) * options_.max_spikes + count;
       spikes_.time[place] = T(now_);
       spikes_.slope[place] = slope;
     }
@@ -754,7 +754,7 @@ class GroupForward {
     else if (T(reset) >= threshold(neuron))
       due_.insert(due_.begin(), neuron);
     assign(neuron, T(reset));
-    const Index row = feedback_.first_spike(given_) + neuron;
+    const Index row = feedback_.first_spike(population_) + neuron;
     if (feedback_.immediate) add_row(row);
     write(row, slope);
     if (refractory > 0 && !options_.once) queue_.push(now_ + refractory, -1 - neuron, fired_ - 1);
@@ -789,7 +789,7 @@ class GroupForward {
       const T slope = T(everyone_.taus(neuron).rate(reset, j(neuron)));
       write(coming.number, slope, coming.spike);
     } else {
-      const Index row = feedback_.first_delayed(given_) + coming.number;
+      const Index row = feedback_.first_delayed(population_) + coming.number;
       add_row(row);
       write(row, T(1), coming.spike);
     }
@@ -854,7 +854,7 @@ class GroupForward {
     ++step_;
   }
 
-  const Given<T>& given_;
+  const Population<T>& population_;
   const Options& options_;
   const Intervals<T>& intervals_;
   const Feedback<T>& feedback_;
@@ -862,7 +862,7 @@ class GroupForward {
   const Everyone<T>& everyone_;
   const WholeRows<T>& table_;
   const SparseRows<T>& sparse_;
-  const T* const least_;  // of each neuron, under boxes (`least_levels`)
+  const T* const box_tolerance_;  // of each neuron, under boxes (`compute_box_tolerances`)
   const Spikes<T>& spikes_;
   const Train<T>& train_;
   const Log<T>& log_;
@@ -898,27 +898,27 @@ class GroupForward {
 
 /// Returns 0, or NaN where some weight that is not in the table is not finite.
 template <class T>
-T group_forward(const Given<T>& given, const Options& options, const Feedback<T>& feedback,
-                const Ordered<T>& ordered, const Spikes<T>& spikes, const Train<T>& train,
+T group_forward(const Population<T>& population, const Options& options, const Feedback<T>& feedback,
+                const SortedArrivals<T>& sorted, const Spikes<T>& spikes, const Train<T>& train,
                 const Log<T>& log) {
-  Intervals<T> intervals(given, ordered);
-  intervals.prepare(options.threads, false);
-  const Everyone<T> everyone(given, intervals.uniform(), intervals.taus());
-  const SparseRows<T> sparse(given, feedback, options.threads);
-  const WholeRows<T> table(given, feedback, &sparse, options.threads);
-  const Senders<T> senders(feedback, given.neurons);
-  const auto run = [&](auto in_boxes, const T* least) {
-    ThreadPool::shared().run(given.batch, options.threads, [&](Index b) {
-      GroupForward<T, decltype(in_boxes)::value> forward(given, options, intervals, feedback, senders,
-                                                         everyone, table, sparse, least, spikes,
+  Intervals<T> intervals(population, sorted);
+  intervals.compute_steps(options.threads, false);
+  const Everyone<T> everyone(population, intervals.uniform(), intervals.taus());
+  const SparseRows<T> sparse(population, feedback, options.threads);
+  const WholeRows<T> table(population, feedback, &sparse, options.threads);
+  const Senders<T> senders(feedback, population.neurons);
+  const auto run = [&](auto in_boxes, const T* box_tolerance) {
+    ThreadPool::shared().run(population.batch, options.threads, [&](Index b) {
+      GroupForward<T, decltype(in_boxes)::value> forward(population, options, intervals, feedback, senders,
+                                                         everyone, table, sparse, box_tolerance, spikes,
                                                          train, log);
       forward.run(b);
     });
   };
   if (intervals.taus().ratio == Ratio::kConstantCurrent) {
-    Array<T> least(everyone.padded(), T(0));
-    least_levels(given.weight, feedback.in_table(given), int(given.neurons), least.data());
-    run(std::true_type(), least.data());
+    Array<T> box_tolerance(everyone.padded(), T(0));
+    compute_box_tolerances(population.weight, feedback.in_table(population), int(population.neurons), box_tolerance.data());
+    run(std::true_type(), box_tolerance.data());
   } else {
     run(std::false_type(), nullptr);
   }
@@ -940,11 +940,11 @@ class GroupBackward {
   static constexpr int kLanes = kWidth<T>;
 
  public:
-  GroupBackward(const Given<T>& given, const Options& options, const Feedback<T>& feedback,
+  GroupBackward(const Population<T>& population, const Options& options, const Feedback<T>& feedback,
                 const Everyone<T>& everyone, const WholeRows<T>& table, const SparseRows<T>& sparse,
                 const Spikes<T>& spikes, const Train<T>& train, const Log<T>& log,
-                const Cotangents<T>& cotangents, bool of_taus)
-      : given_(given),
+                const Cotangents<T>& cotangents, bool with_taus)
+      : population_(population),
         options_(options),
         feedback_(feedback),
         everyone_(everyone),
@@ -954,11 +954,11 @@ class GroupBackward {
         train_(train),
         log_(log),
         cotangents_(cotangents),
-        of_taus_(of_taus),
+        with_taus_(with_taus),
         lanes_(everyone.padded()),
         state_(7 * lanes_),
         nowhere_(lanes_, T(0)),
-        left_(given.neurons) {}
+        left_(population.neurons) {}
 
   /// Adds to the gradients: `by_weight` like the table, `by_time` (arrivals,) in order or null, `own`
   /// (fields, lanes) or null, `by_delay` (delayed,).
@@ -966,18 +966,18 @@ class GroupBackward {
     sample_ = sample;
     own_ = own;
     std::fill_n(state_.data(), state_.size(), T(0));
-    std::copy_n(spikes_.count + sample * given_.neurons, given_.neurons, left_.data());
+    std::copy_n(spikes_.count + sample * population_.neurons, population_.neurons, left_.data());
     Index fired = std::max<Index>(train_.needed[sample], 0);
     Index arrival = arrivals;
     const Index steps = std::clamp<Index>(log_.used[sample], 0, log_.steps);
-    const Index first_spike = feedback_.first_spike(given_);
-    const Index first_delayed = feedback_.first_delayed(given_);
+    const Index first_spike = feedback_.first_spike(population_);
+    const Index first_delayed = feedback_.first_delayed(population_);
     passed_.assign(log_.origin ? std::min(fired, steps) : 0, 0.0);
     double later = 0;
     for (Index step = steps - 1; step >= 0; --step) {
       const Index place = sample * log_.steps + step, row = log_.row[place];
       const std::int32_t origin = log_.origin ? log_.origin[place] : -1;
-      const bool fires = row >= first_spike && row < first_spike + given_.neurons;
+      const bool fires = row >= first_spike && row < first_spike + population_.neurons;
       const bool comes = origin >= 0 && row >= first_delayed && row - first_delayed < feedback_.delayed;
       const bool timed = fires || comes || by_time;
       const Index of_table = in_table(row);
@@ -994,7 +994,7 @@ class GroupBackward {
         by_delay[row - first_delayed] += moved;
         pass(origin, moved);
       } else if (row < 0) {
-        if (row >= -given_.neurons) pass(origin, let_go(-1 - row, log_.slope[place]));
+        if (row >= -population_.neurons) pass(origin, let_go(-1 - row, log_.slope[place]));
       } else if (arrival > 0) {
         --arrival;
         if (by_time) by_time[arrival] = T(moved);
@@ -1006,7 +1006,7 @@ class GroupBackward {
 
  private:
   /// What there is no row of, is the row of zeros.
-  Index in_table(Index row) const { return row < 0 || row > given_.rows ? given_.rows : row; }
+  Index in_table(Index row) const { return row < 0 || row > population_.rows ? population_.rows : row; }
   T* p_v() { return state_.data(); }
   T* p_j() { return state_.data() + lanes_; }
   T* v_mem() { return state_.data() + 2 * lanes_; }
@@ -1024,13 +1024,13 @@ class GroupBackward {
     if (spike >= 0 && spike < Index(passed_.size())) passed_[spike] += moved;
   }
 
-  void flow(double time) { back(time, given_.rows, nullptr, false); }
+  void flow(double time) { back(time, population_.rows, nullptr, false); }
 
   /// Back over a time, and through what arrives at its begin: its row of the gradient, and dL/dt.
   double back(double time, Index row, T* by_weight, bool timed) {
     const std::true_type yes;
     const std::false_type no;
-    if (of_taus_) {
+    if (with_taus_) {
       if (everyone_.uniform()) return step_back(yes, yes, yes, time, row, by_weight);
       return step_back(yes, no, yes, time, row, by_weight);
     }
@@ -1047,10 +1047,10 @@ class GroupBackward {
                  : step_back(no, yes, no, time, row, by_weight);
   }
 
-  template <class Timed, class Uniform, class OfTaus>
-  double step_back(Timed, Uniform, OfTaus, double time, Index row, T* by_weight) {
-    constexpr bool kTimed = Timed::value, kUniform = Uniform::value, kOfTaus = OfTaus::value;
-    const auto over = everyone_.over(time, kOfTaus);
+  template <class Timed, class Uniform, class WithTaus>
+  double step_back(Timed, Uniform, WithTaus, double time, Index row, T* by_weight) {
+    constexpr bool kTimed = Timed::value, kUniform = Uniform::value, kWithTaus = WithTaus::value;
+    const auto over = everyone_.over(time, kWithTaus);
     const T* weights = table_[row];
     // nothing is asked for of a mere flow: its row goes to where nobody looks
     T* by_row = by_weight ? by_weight + row * lanes_ : nowhere_.data();
@@ -1069,7 +1069,7 @@ class GroupBackward {
       V v = load<T>(all_v + at), j = load<T>(all_j + at);
       __builtin_prefetch(ahead + at, 1);
       if constexpr (!kUniform) everyone_.template coefficients<false>(over, q, em, es, k, bound);
-      if constexpr (kOfTaus) {
+      if constexpr (kWithTaus) {
         V em_mem, k_mem, es_syn, k_syn;
         everyone_.template derivatives<kUniform>(over, q, em_mem, k_mem, es_syn, k_syn);
         const V of_v = load<T>(v_mem() + at), of_j = load<T>(j_mem() + at);
@@ -1104,19 +1104,19 @@ class GroupBackward {
     const double height = everyone_.threshold(neuron) - everyone_.v_reset(neuron);
     const Index slot = --left_[neuron];
     double drive = sent;
-    const Index place = (sample_ * given_.neurons + neuron) * options_.max_spikes + slot;
+    const Index place = (sample_ * population_.neurons + neuron) * options_.max_spikes + slot;
     const bool recorded = slot >= 0 && slot < options_.max_spikes;
     if (recorded) drive += cotangents_.spikes[place];
     if (fired >= 0 && fired < train_.events)
       drive += cotangents_.train[sample_ * train_.events + fired];
     const double p = p_v()[neuron];
-    const bool above = everyone_.above(neuron) && recorded && spikes_.time[place] == 0;
+    const bool starts_above = everyone_.starts_above(neuron) && recorded && spikes_.time[place] == 0;
     slope = std::max(slope, options_.min_slope * height * taus.leak);
     const double total = drive - p * height * taus.leak;
-    const double lam = above ? 0.0 : -total / slope;
+    const double lam = starts_above ? 0.0 : -total / slope;
     if (own_) {
       own(kThreshold, neuron) -= lam;
-      if (options_.subtract || !above) {
+      if (options_.subtract || !starts_above) {
         own(kThreshold, neuron) -= p;
         own(kReset, neuron) += p;
         own(kTauMem, neuron) -= height * v_mem()[neuron];
@@ -1137,10 +1137,10 @@ class GroupBackward {
   }
 
   void begin() {
-    for (Index n = 0; n < given_.neurons; ++n) {
+    for (Index n = 0; n < population_.neurons; ++n) {
       const auto& part = everyone_.part(n / kLanes);
       const int lane = n % kLanes;
-      const bool lowered = part.above[lane] && !options_.subtract;
+      const bool lowered = part.starts_above[lane] && !options_.subtract;
       const double v = lowered ? part.v_reset[lane] : part.v_start[lane], j = part.j_start[lane];
       own(lowered ? kReset : kStart, n) += p_v()[n];
       own(kCurrent, n) += p_j()[n];
@@ -1149,7 +1149,7 @@ class GroupBackward {
     }
   }
 
-  const Given<T>& given_;
+  const Population<T>& population_;
   const Options& options_;
   const Feedback<T>& feedback_;
   const Everyone<T>& everyone_;
@@ -1159,7 +1159,7 @@ class GroupBackward {
   const Train<T>& train_;
   const Log<T>& log_;
   const Cotangents<T>& cotangents_;
-  bool of_taus_;
+  bool with_taus_;
   Index lanes_, sample_ = 0;
   Array<T> state_, nowhere_;
   std::vector<std::int32_t> left_;  // spikes of each neuron before the step
@@ -1170,32 +1170,32 @@ class GroupBackward {
 
 /// `by_delay`: (delayed,).
 template <class T>
-void group_backward(const Given<T>& given, const Options& options, const Feedback<T>& feedback,
-                    const Ordered<T>& ordered, const Spikes<T>& spikes, const Train<T>& train,
+void group_backward(const Population<T>& population, const Options& options, const Feedback<T>& feedback,
+                    const SortedArrivals<T>& sorted, const Spikes<T>& spikes, const Train<T>& train,
                     const Log<T>& log, const Cotangents<T>& cotangents,
                     const Gradients<T>& gradients, T* by_delay) {
-  begin_gradients(given, gradients, given.batch * given.arrivals);
+  begin_gradients(population, gradients, population.batch * population.arrivals);
   std::fill_n(by_delay, feedback.delayed, T(0));
-  if (given.batch == 0 || given.neurons == 0) return;
-  const Intervals<T> intervals(given, ordered);
-  const Everyone<T> everyone(given, intervals.uniform(), intervals.taus());
-  const SparseRows<T> sparse(given, feedback, options.threads);
-  const bool skips = everyone.uniform() && !gradients.of_taus();
-  const WholeRows<T> table(given, feedback, skips ? &sparse : nullptr, options.threads);
-  Parts<T> parts(given, everyone.padded(), options.threads, gradients);
+  if (population.batch == 0 || population.neurons == 0) return;
+  const Intervals<T> intervals(population, sorted);
+  const Everyone<T> everyone(population, intervals.uniform(), intervals.taus());
+  const SparseRows<T> sparse(population, feedback, options.threads);
+  const bool skips = everyone.uniform() && !gradients.with_taus();
+  const WholeRows<T> table(population, feedback, skips ? &sparse : nullptr, options.threads);
+  Parts<T> parts(population, everyone.padded(), options.threads, gradients);
   Array<double> delays(parts.count() * feedback.delayed, 0.0);
   parts.run([&](Index b, T* by_weight, double* own, Index part) {
-    GroupBackward<T> backward(given, options, feedback, everyone, table, sparse, spikes, train, log,
-                              cotangents, gradients.of_taus());
-    std::vector<T> by_time(gradients.time ? given.arrivals : 0);
+    GroupBackward<T> backward(population, options, feedback, everyone, table, sparse, spikes, train, log,
+                              cotangents, gradients.with_taus());
+    std::vector<T> by_time(gradients.time ? population.arrivals : 0);
     const Index used = intervals.used(b);
     backward.run(b, used, by_weight, gradients.time ? by_time.data() : nullptr, own,
                  delays.data() + part * feedback.delayed);
     if (!gradients.time) return;
     for (Index n = 0; n < used; ++n) {
-      const Index slot = ordered.slot[b * given.arrivals + n];
-      if (slot >= 0 && slot < given.arrivals)
-        gradients.time[b * given.arrivals + slot] = by_time[n];
+      const Index slot = sorted.slot[b * population.arrivals + n];
+      if (slot >= 0 && slot < population.arrivals)
+        gradients.time[b * population.arrivals + slot] = by_time[n];
     }
   });
   for (Index n = 0; n < feedback.delayed; ++n) {

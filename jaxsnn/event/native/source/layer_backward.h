@@ -13,20 +13,20 @@
 namespace native {
 
 /// One tile of one sample back through its arrivals.
-template <class T, int kVectors, bool kUniform, bool kOfTaus>
+template <class T, int kVectors, bool kUniform, bool kWithTaus>
 class Backward {
   using V = Vector<T>;
   using Bits = std::uint64_t;
   static constexpr int kLanes = Tile<T, kVectors>::kLanes;
 
  public:
-  Backward(const Given<T>& given, const Options& options, const Intervals<T>& intervals,
-           const Ordered<T>& ordered, const Found<T>& found)
-      : given_(given),
+  Backward(const Population<T>& population, const Options& options, const Intervals<T>& intervals,
+           const SortedArrivals<T>& sorted, const ForwardSpikes<T>& found)
+      : population_(population),
         options_(options),
         intervals_(intervals),
-        ordered_(ordered),
-        found_(found) {}
+        sorted_(sorted),
+        spikes_(found) {}
 
   /// Adds to the gradients.
   ///
@@ -38,9 +38,9 @@ class Backward {
     sample_ = sample;
     edges_ = intervals_.edges(sample);
     first_ = first;
-    places_ = given_.places(sample);
+    neuron_index_ = population_.neuron_index(sample);
     own_ = own;
-    at_once_ = kUniform && !kOfTaus && !own && !options_.jumps && !assigns();
+    at_once_ = kUniform && !kWithTaus && !own && !options_.jumps && !spike_sets_v();
     by_time_ = by_time;
     collect();
     if (last_ < 0) return;  // nothing fires: nothing counts
@@ -65,8 +65,8 @@ class Backward {
     who_.assign(used + 1, 0);
     last_ = -1;
     Bits fired = 0;
-    if (slots == 1 && places_.step == 1) {
-      const T* times = found_.time + places_[first_];
+    if (slots == 1 && neuron_index_.step == 1) {
+      const T* times = spikes_.time + neuron_index_[first_];
       std::fill_n(slot_, kLanes, 0);
       std::fill_n(release_, kLanes, false);
       for (int lane = 0; lane < tile_->count; ++lane) {
@@ -75,7 +75,7 @@ class Backward {
       }
     } else {
       for (int lane = 0; lane < tile_->count; ++lane) {
-        const T* times = found_.time + places_[first_ + lane] * slots;
+        const T* times = spikes_.time + neuron_index_[first_ + lane] * slots;
         Index slot = 0;
         while (slot < slots && times[slot] < std::numeric_limits<T>::infinity()) ++slot;
         if (slot == 0) continue;
@@ -96,7 +96,7 @@ class Backward {
 
   /// `earlier` of all neurons, among few times.
   void all_earlier(Index used, std::int64_t numbers[kLanes]) const {
-    const T* times = ordered_.time + ordered_.first(sample_);
+    const T* times = sorted_.time + sorted_.first(sample_);
     LongVector found[kLanes / kDoubleLanes] = {};
     for (Index n = 0; n < used; ++n)
       for (int q = 0; q < kLanes / kDoubleLanes; ++q)
@@ -106,22 +106,22 @@ class Backward {
 
   /// What happens to a neuron next, backwards: a spike, or the end of the refractory time behind it.
   void await(int lane, Index slot, bool release) {
-    const Index place = places_[first_ + lane] * options_.max_spikes + slot;
-    const T time = found_.time[place];
+    const Index place = neuron_index_[first_ + lane] * options_.max_spikes + slot;
+    const T time = spikes_.time[place];
     slot_[lane] = std::int32_t(slot);
     release_[lane] = release;
     when_[lane] = release ? released(double(time) + options_.refractory) : double(time);
     // wanted when its turn comes
-    __builtin_prefetch(found_.slope + place);
-    __builtin_prefetch(found_.cotangent + place);
+    __builtin_prefetch(spikes_.slope + place);
+    __builtin_prefetch(spikes_.cotangent + place);
   }
 
   /// The interval of what happens to a neuron next, which is none after `number`.
   Index interval_of(int lane, Index number) const {
-    const T* times = ordered_.time + ordered_.first(sample_);
+    const T* times = sorted_.time + sorted_.first(sample_);
     const double time = when_[lane];
-    const Index place = places_[first_ + lane] * options_.max_spikes + slot_[lane];
-    if (options_.jumps && !release_[lane] && std::isinf(found_.slope[place]))
+    const Index place = neuron_index_[first_ + lane] * options_.max_spikes + slot_[lane];
+    if (options_.jumps && !release_[lane] && std::isinf(spikes_.slope[place]))
       // what arrives at that time has made it fire, and comes before it
       return std::upper_bound(times, times + number, T(time)) - times;
     // what arrives at the very time of a spike comes after it
@@ -180,16 +180,16 @@ class Backward {
     std::fill_n(free_v_, kLanes, 0.0);
     std::fill_n(free_mem_, kLanes, 0.0);
     const Steps<T> steps = kUniform ? intervals_.steps(sample_) : Steps<T>();
-    const StepBy<T>* steps_by = kUniform && kOfTaus ? intervals_.steps_by(sample_) : nullptr;
+    const StepDerivatives<T>* step_derivatives = kUniform && kWithTaus ? intervals_.step_derivatives(sample_) : nullptr;
     const auto rows = intervals_.rows(sample_);
     for (Index number = last_; number >= 0; --number) {
-      fetch<T, kVectors>(by_weight + rows.ahead(number - kAhead) * kLanes);
+      prefetch_row<T, kVectors>(by_weight + rows.at_clamped(number - kPrefetchDistance) * kLanes);
       const bool happens = who_[number] != 0;
       alignas(64) T later[5][kLanes];
       if (__builtin_expect(happens, 0)) {
         std::memcpy(later[0], p_v, sizeof(p_v));
         std::memcpy(later[1], p_j, sizeof(p_j));
-        if constexpr (kOfTaus) {
+        if constexpr (kWithTaus) {
           std::memcpy(later[2], v_mem, sizeof(v_mem));
           std::memcpy(later[3], j_mem, sizeof(j_mem));
           std::memcpy(later[4], j_syn, sizeof(j_syn));
@@ -204,17 +204,17 @@ class Backward {
           es = broadcast(steps[number].es);
           k = broadcast(steps[number].k);
         } else {
-          tile.own_step(q, t, em, es, k, bound);
+          tile.compute_step(q, t, em, es, k, bound);
         }
-        if constexpr (kOfTaus) {
+        if constexpr (kWithTaus) {
           V em_mem, k_mem, es_syn, k_syn;
           if constexpr (kUniform) {
-            em_mem = broadcast(steps_by[number].em_mem);
-            k_mem = broadcast(steps_by[number].k_mem);
-            es_syn = broadcast(steps_by[number].es_syn);
-            k_syn = broadcast(steps_by[number].k_syn);
+            em_mem = broadcast(step_derivatives[number].em_mem);
+            k_mem = broadcast(step_derivatives[number].k_mem);
+            es_syn = broadcast(step_derivatives[number].es_syn);
+            k_syn = broadcast(step_derivatives[number].k_syn);
           } else {
-            tile.own_step_by(q, t, em_mem, k_mem, es_syn, k_syn);
+            tile.compute_step_derivatives(q, t, em_mem, k_mem, es_syn, k_syn);
           }
           j_mem[q] = v_mem[q] * k + j_mem[q] * es + p_v[q] * k_mem;
           v_mem[q] = v_mem[q] * em + p_v[q] * em_mem;
@@ -227,7 +227,7 @@ class Backward {
         alignas(64) T now[5][kLanes];
         std::memcpy(now[0], p_v, sizeof(p_v));
         std::memcpy(now[1], p_j, sizeof(p_j));
-        if constexpr (kOfTaus) {
+        if constexpr (kWithTaus) {
           std::memcpy(now[2], v_mem, sizeof(v_mem));
           std::memcpy(now[3], j_mem, sizeof(j_mem));
           std::memcpy(now[4], j_syn, sizeof(j_syn));
@@ -235,7 +235,7 @@ class Backward {
         settle(number, later, now);
         std::memcpy(p_v, now[0], sizeof(p_v));
         std::memcpy(p_j, now[1], sizeof(p_j));
-        if constexpr (kOfTaus) {
+        if constexpr (kWithTaus) {
           std::memcpy(v_mem, now[2], sizeof(v_mem));
           std::memcpy(j_mem, now[3], sizeof(j_mem));
           std::memcpy(j_syn, now[4], sizeof(j_syn));
@@ -251,10 +251,10 @@ class Backward {
         std::memcpy(&sum, by_row + q * kWidth<T>, sizeof(sum));
         sum += jumps ? p_v[q] : p_j[q];
         std::memcpy(by_row + q * kWidth<T>, &sum, sizeof(sum));
-        if constexpr (kTime || kOfTaus) {
+        if constexpr (kTime || kWithTaus) {
           V weights;
           std::memcpy(&weights, table + row * kLanes + q * kWidth<T>, sizeof(weights));
-          if constexpr (kOfTaus) {
+          if constexpr (kWithTaus) {
             by_mem[q] += weights * (jumps ? v_mem[q] : j_mem[q]);
             if (!jumps) by_syn[q] += weights * j_syn[q];
           }
@@ -274,7 +274,7 @@ class Backward {
     std::memcpy(start[4], j_syn, sizeof(j_syn));
     for (int lane = 0; lane < tile.count; ++lane)
       begin(lane, {start[0][lane], start[1][lane], start[2][lane], start[3][lane], start[4][lane]});
-    if constexpr (kOfTaus) {
+    if constexpr (kWithTaus) {
       alignas(64) T through[2][kLanes];
       std::memcpy(through[0], by_mem, sizeof(by_mem));
       std::memcpy(through[1], by_syn, sizeof(by_syn));
@@ -287,11 +287,11 @@ class Backward {
 
   double& own(Field field, int lane) { return own_[field * kLanes + lane]; }
 
-  bool assigns() const { return options_.assigns(); }
+  bool spike_sets_v() const { return options_.spike_sets_v(); }
 
   /// What the costate at time 0 says of the lanes.
   void begin(int lane, const Costate& at_start) {
-    const bool lowered = tile_->above[lane] && !assigns() && !options_.subtract;
+    const bool lowered = tile_->starts_above[lane] && !spike_sets_v() && !options_.subtract;
     const double v = lowered ? tile_->v_reset[lane] : tile_->v_start[lane];
     own(lowered ? kReset : kStart, lane) += at_start.v;
     own(kCurrent, lane) += at_start.j;
@@ -310,7 +310,7 @@ class Backward {
 
   void settle(int lane, Index number, const T later[5][kLanes], T now[5][kLanes]) {
     Costate costate{later[0][lane], later[1][lane]};
-    if constexpr (kOfTaus) {
+    if constexpr (kWithTaus) {
       costate.v_mem = later[2][lane];
       costate.j_mem = later[3][lane];
       costate.j_syn = later[4][lane];
@@ -324,7 +324,7 @@ class Backward {
     flow_back(lane, costate, at - edges_[number]);
     now[0][lane] = T(costate.v);
     now[1][lane] = T(costate.j);
-    if constexpr (kOfTaus) {
+    if constexpr (kWithTaus) {
       now[2][lane] = T(costate.v_mem);
       now[3][lane] = T(costate.j_mem);
       now[4][lane] = T(costate.j_syn);
@@ -338,8 +338,8 @@ class Backward {
     const TimeConstants& taus = intervals_.taus();
     const DoubleVector zero = {};
     const DoubleVector height =
-        selection.gather(tile.fires_at, tile.level) - selection.gather(tile.v_reset, tile.level);
-    const DoubleVector by_leak = height * taus.leak, least = options_.min_slope * by_leak;
+        selection.gather(tile.fires_at, tile.shared_levels) - selection.gather(tile.v_reset, tile.shared_levels);
+    const DoubleVector by_leak = height * taus.leak, box_tolerance = options_.min_slope * by_leak;
     DoubleVector v = selection.gather(later[0]), j = selection.gather(later[1]);
     DoubleVector time = zero + edges_[number + 1];
     const auto flow_back_to = [&](DoubleVector before) {
@@ -354,15 +354,15 @@ class Backward {
       unsigned fire = who;
       for (unsigned left = who; left; left &= left - 1) {
         const int n = __builtin_ctz(left), lane = selection.lane[n];
-        const Index place = places_[first_ + lane] * options_.max_spikes + slot_[lane];
-        slopes[n] = found_.slope[place];
-        cotangents[n] = found_.cotangent[place];
-        if (tile.above[lane] && slot_[lane] == 0 && when_[lane] == 0) fire &= ~(1u << n);
+        const Index place = neuron_index_[first_ + lane] * options_.max_spikes + slot_[lane];
+        slopes[n] = spikes_.slope[place];
+        cotangents[n] = spikes_.cotangent[place];
+        if (tile.starts_above[lane] && slot_[lane] == 0 && when_[lane] == 0) fire &= ~(1u << n);
       }
       const LaneMask mine = mask_of(who);
       flow_back_to(mine ? selection.gather(when_) : time);
       const DoubleVector drive = load<double>(cotangents) - v * by_leak;
-      v -= mask_of(fire) ? drive / maximum(load<double>(slopes), least) : zero;
+      v -= mask_of(fire) ? drive / maximum(load<double>(slopes), box_tolerance) : zero;
       for (unsigned left = who; left; left &= left - 1) {
         const int n = __builtin_ctz(left);
         if (!advance(selection.lane[n], number)) who &= ~(1u << n);
@@ -377,7 +377,7 @@ class Backward {
     if (!(gap > 0) || (costate.v == 0 && costate.j == 0)) return;
     const TimeConstants& taus = tile_->taus[lane];
     const Flow flow = flow_over(taus, gap);
-    if constexpr (kOfTaus) {
+    if constexpr (kWithTaus) {
       const FlowDerivatives by = flow_derivatives(taus, gap, flow);
       const double v_mem = costate.v_mem;
       costate.v_mem = v_mem * flow.em + costate.v * by.em_mem;
@@ -398,14 +398,14 @@ class Backward {
   /// Back to before a spike: the two rules at the top of adjoint/layer_adjoint.py.
   void spike(int lane, Index slot, Costate& costate) {
     const Tile<T, kVectors>& tile = *tile_;
-    const Index place = places_[first_ + lane] * options_.max_spikes + slot;
+    const Index place = neuron_index_[first_ + lane] * options_.max_spikes + slot;
     const double leak = tile.taus[lane].leak;
     const double height = tile.fires_at[lane] - tile.v_reset[lane];
-    const bool at_start = tile.above[lane] && slot == 0 && found_.time[place] == 0;
-    const double slope = std::max<double>(found_.slope[place], options_.min_slope * height * leak);
-    if (assigns()) {
+    const bool at_start = tile.starts_above[lane] && slot == 0 && spikes_.time[place] == 0;
+    const double slope = std::max<double>(spikes_.slope[place], options_.min_slope * height * leak);
+    if (spike_sets_v()) {
       if (options_.refractory == 0) release(lane, costate);
-      const double drive = found_.cotangent[place] - free_v_[lane] * found_.slope_after[place];
+      const double drive = spikes_.cotangent[place] - free_v_[lane] * spikes_.slope_after[place];
       const double lam = at_start ? 0.0 : -drive / slope;
       pass_on(place, drive);
       if (own_) {
@@ -418,13 +418,13 @@ class Backward {
       free_v_[lane] = free_mem_[lane] = 0;
       return;
     }
-    const double drive = found_.cotangent[place] - costate.v * height * leak;
+    const double drive = spikes_.cotangent[place] - costate.v * height * leak;
     const double lam = at_start ? 0.0 : -drive / slope;
     pass_on(place, drive);
     if (own_) {
       own(kThreshold, lane) -= lam;
       // where a neuron starts above its threshold its first spike takes nothing
-      const bool takes = options_.subtract || !(tile.above[lane] && slot == 0);
+      const bool takes = options_.subtract || !(tile.starts_above[lane] && slot == 0);
       if (takes) {
         own(kThreshold, lane) -= costate.v;
         own(kReset, lane) += costate.v;
@@ -437,18 +437,18 @@ class Backward {
   /// A spike that an arrival made comes when that comes.
   void pass_on(Index place, double drive) {
     if (!by_time_ || !options_.jumps) return;
-    const Index cause = found_.cause[place];
+    const Index cause = spikes_.cause[place];
     if (cause > 0 && cause <= intervals_.used(sample_)) by_time_[cause - 1] += T(drive);
   }
 
-  const Given<T>& given_;
+  const Population<T>& population_;
   const Options& options_;
   const Intervals<T>& intervals_;
-  const Ordered<T>& ordered_;
-  const Found<T>& found_;
+  const SortedArrivals<T>& sorted_;
+  const ForwardSpikes<T>& spikes_;
   const Tile<T, kVectors>* tile_ = nullptr;
   Index sample_ = 0, first_ = 0, last_ = -1;
-  typename Given<T>::Places places_;
+  typename Population<T>::NeuronIndex neuron_index_;
   typename Intervals<T>::Edges edges_;
   double* own_ = nullptr;
   bool at_once_ = false;  // neurons next to each other are settled at once
@@ -464,74 +464,74 @@ class Backward {
 /// Gradients are added up in so many parts, and these in order: whatever the number of threads.
 constexpr Index kParts = 16;
 
-/// Gradients. The lists of arrivals of a sample share its slots, of which there are `given.arrivals`.
+/// Gradients. The lists of arrivals of a sample share its slots, of which there are `population.arrivals`.
 ///
 /// `room`: as of `layer_forward`.
 template <class T>
-void layer_backward(const Given<T>& given, const Options& options, const Ordered<T>& ordered,
-                    const Found<T>& found, const Gradients<T>& gradients, Index samples,
-                    Room<T>* room = nullptr) {
-  const Index width = given.positions * given.neurons;
-  std::fill_n(gradients.weight, given.rows * given.neurons, T(0));
-  if (gradients.lanes) std::fill_n(gradients.lanes, gradients.fields * width, T(0));
-  if (given.batch == 0 || given.neurons == 0) {
-    if (gradients.time) std::fill_n(gradients.time, samples * given.arrivals, T(0));
+void layer_backward(const Population<T>& population, const Options& options, const SortedArrivals<T>& sorted,
+                    const ForwardSpikes<T>& found, const Gradients<T>& gradients, Index samples,
+                    Scratch<T>* room = nullptr) {
+  const Index width = population.positions * population.neurons;
+  std::fill_n(gradients.weight, population.rows * population.neurons, T(0));
+  if (gradients.parameters) std::fill_n(gradients.parameters, gradients.fields * width, T(0));
+  if (population.batch == 0 || population.neurons == 0) {
+    if (gradients.time) std::fill_n(gradients.time, samples * population.arrivals, T(0));
     return;
   }
-  Intervals<T> intervals(given, ordered);
-  intervals.prepare(options.threads, gradients.of_taus(), room);
-  Room<T> own_room;
-  by_width<T>(given.neurons, [&](auto vectors) {
+  Intervals<T> intervals(population, sorted);
+  intervals.compute_steps(options.threads, gradients.with_taus(), room);
+  Scratch<T> own_room;
+  dispatch_tile_width<T>(population.neurons, [&](auto vectors) {
     constexpr int kVectors = decltype(vectors)::value;
     constexpr int kLanes = Tile<T, kVectors>::kLanes;
-    const Tiles<T, kVectors> shared(given, intervals);
-    const Index tiles = (given.neurons + kLanes - 1) / kLanes, size = (given.rows + 1) * kLanes;
+    const TileCache<T, kVectors> shared(population, intervals);
+    const Index tiles = (population.neurons + kLanes - 1) / kLanes, size = (population.rows + 1) * kLanes;
     // Parts of a fixed number are added up in a fixed order, whatever the number of threads.
     const Index wanted = ((room ? 1 : kParts) + tiles - 1) / tiles;
-    const Units units{tiles, std::max<Index>(1, std::min(wanted, (given.batch + 3) / 4)),
-                      given.batch};
+    const WorkUnits units{tiles, std::max<Index>(1, std::min(wanted, (population.batch + 3) / 4)),
+                      population.batch};
     Array<T> tables(tiles * size), parts(units.size() * size);
     // of each arrival, tile by tile
-    const Index entries = ordered.first(given.batch);
+    const Index entries = sorted.first(population.batch);
     T* by_time = nullptr;
-    if (gradients.time) by_time = with_room((room ? *room : own_room).by_time, tiles * entries);
+    if (gradients.time) by_time = ensure_capacity((room ? *room : own_room).by_time, tiles * entries);
     // of a sample: its lists one after the other, the tiles of each arrival added up
-    const Index lists = given.batch / samples;
+    const Index lists = population.batch / samples;
     const auto by_slot = [&](Index sample) {
-      T* to = gradients.time + sample * given.arrivals;
-      std::fill_n(to, given.arrivals, T(0));
+      T* to = gradients.time + sample * population.arrivals;
+      std::fill_n(to, population.arrivals, T(0));
       for (Index b = sample * lists; b < (sample + 1) * lists; ++b)
         for (Index number = 0; number < intervals.used(b); ++number) {
           T sum = 0;
           for (Index n = 0; n < tiles; ++n)
-            sum += by_time[n * entries + ordered.first(b) + number];
-          const Index slot = ordered.slot[ordered.first(b) + number];
-          if (slot >= 0 && slot < given.arrivals) to[slot] += sum;
+            sum += by_time[n * entries + sorted.first(b) + number];
+          const Index slot = sorted.slot[sorted.first(b) + number];
+          if (slot >= 0 && slot < population.arrivals) to[slot] += sum;
         }
     };
     const bool alone = tiles == 1 && lists == 1;  // of a sample one unit tells all
-    const Index own_size = kFields * given.positions * kLanes;
-    Array<double> own(gradients.lanes ? units.size() * own_size : 0);
+    const Index own_size = kFields * population.positions * kLanes;
+    Array<double> own(gradients.parameters ? units.size() * own_size : 0);
     ThreadPool::shared().run(tiles, ThreadPool::useful_threads(options.threads, tables.size()), [&](Index n) {
-      pack(given, n * kLanes, kLanes, tables.data() + n * size);
+      pack_weights(population, n * kLanes, kLanes, tables.data() + n * size);
     });
-    auto unit = [&](auto uniform, auto of_taus, Index number) {
-      constexpr bool kUniform = decltype(uniform)::value, kOfTaus = decltype(of_taus)::value;
+    auto unit = [&](auto uniform, auto with_taus, Index number) {
+      constexpr bool kUniform = decltype(uniform)::value, kWithTaus = decltype(with_taus)::value;
       const Index n = units.tile(number), chunk = units.chunk(number), first = n * kLanes;
       T* part = parts.data() + number * size;
       std::fill_n(part, size, T(0));
-      double* own_part = gradients.lanes ? own.data() + number * own_size : nullptr;
+      double* own_part = gradients.parameters ? own.data() + number * own_size : nullptr;
       if (own_part) std::fill_n(own_part, own_size, 0.0);
-      Backward<T, kVectors, kUniform, kOfTaus> backward(given, options, intervals, ordered, found);
+      Backward<T, kVectors, kUniform, kWithTaus> backward(population, options, intervals, sorted, found);
       std::optional<Tile<T, kVectors>> own_tile;
       for (Index b = units.begin(chunk); b < units.begin(chunk + 1); ++b) {
-        const Index position = b % given.positions;
+        const Index position = b % population.positions;
         T* of_time = nullptr;
         if (gradients.time) {
-          of_time = by_time + n * entries + ordered.first(b);
+          of_time = by_time + n * entries + sorted.first(b);
           std::fill_n(of_time, intervals.used(b), T(0));
         }
-        backward.run(shared.of(n, position, own_tile), tables.data() + n * size, b, first, part, of_time,
+        backward.run(shared.tile(n, position, own_tile), tables.data() + n * size, b, first, part, of_time,
                      own_part ? own_part + position * kFields * kLanes : nullptr);
         if (gradients.time && alone) by_slot(b);
       }
@@ -540,35 +540,35 @@ void layer_backward(const Given<T>& given, const Options& options, const Ordered
       const std::true_type yes;
       const std::false_type no;
       if (intervals.uniform())
-        gradients.of_taus() ? unit(yes, yes, number) : unit(yes, no, number);
+        gradients.with_taus() ? unit(yes, yes, number) : unit(yes, no, number);
       else
-        gradients.of_taus() ? unit(no, yes, number) : unit(no, no, number);
+        gradients.with_taus() ? unit(no, yes, number) : unit(no, no, number);
     });
     // ---- the parts, added up
-    const Index bands = std::min<Index>(given.rows, 16);
+    const Index bands = std::min<Index>(population.rows, 16);
     ThreadPool::shared().run(bands, ThreadPool::useful_threads(options.threads, parts.size()), [&](Index band) {
-      for (Index row = given.rows * band / bands; row < given.rows * (band + 1) / bands; ++row)
+      for (Index row = population.rows * band / bands; row < population.rows * (band + 1) / bands; ++row)
         for (Index n = 0; n < tiles; ++n) {
-          const Index count = std::min<Index>(kLanes, given.neurons - n * kLanes);
-          T* sum = gradients.weight + row * given.neurons + n * kLanes;
+          const Index count = std::min<Index>(kLanes, population.neurons - n * kLanes);
+          T* sum = gradients.weight + row * population.neurons + n * kLanes;
           for (Index chunk = 0; chunk < units.chunks; ++chunk) {
-            const T* part = parts.data() + units.number(n, chunk) * size + row * kLanes;
+            const T* part = parts.data() + units.index(n, chunk) * size + row * kLanes;
             for (Index lane = 0; lane < count; ++lane) sum[lane] += part[lane];
           }
         }
     });
     if (gradients.time && !alone)
       ThreadPool::shared().run(samples, ThreadPool::useful_threads(options.threads, tiles * entries), by_slot);
-    if (gradients.lanes)
+    if (gradients.parameters)
       for (Index field = 0; field < gradients.fields; ++field)
-        for (Index position = 0; position < given.positions; ++position)
-          for (Index neuron = 0; neuron < given.neurons; ++neuron) {
+        for (Index position = 0; position < population.positions; ++position)
+          for (Index neuron = 0; neuron < population.neurons; ++neuron) {
             const Index n = neuron / kLanes, lane = neuron % kLanes;
             double sum = 0;
             for (Index chunk = 0; chunk < units.chunks; ++chunk)
-              sum += own[units.number(n, chunk) * own_size + position * kFields * kLanes +
+              sum += own[units.index(n, chunk) * own_size + position * kFields * kLanes +
                          field * kLanes + lane];
-            gradients.lanes[(field * given.positions + position) * given.neurons + neuron] = T(sum);
+            gradients.parameters[(field * population.positions + position) * population.neurons + neuron] = T(sum);
           }
   });
 }

@@ -23,50 +23,50 @@ class Forward {
   static constexpr int kLanes = Tile<T, kVectors>::kLanes;
 
  public:
-  Forward(const Given<T>& given, const Options& options, const Intervals<T>& intervals,
+  Forward(const Population<T>& population, const Options& options, const Intervals<T>& intervals,
           const Spikes<T>& spikes)
-      : given_(given),
+      : population_(population),
         options_(options),
         intervals_(intervals),
         spikes_(spikes),
         closed_(kUniform && !kJumps && options.refractory == 0 &&
                 intervals.taus().ratio == Ratio::kMemTwiceSyn) {}
 
-  /// `least`: of each lane, under boxes (`least_levels`).
-  void run(const Tile<T, kVectors>& tile, const T* table, const T* least, Index sample, Index first) {
+  /// `box_tolerance`: of each lane, under boxes (`compute_box_tolerances`).
+  void run(const Tile<T, kVectors>& tile, const T* table, const T* box_tolerance, Index sample, Index first) {
     sample_ = sample;
     edges_ = intervals_.edges(sample);
     first_ = first;
     tile_ = &tile;
     held_ = 0;
     alive_ = tile.count == 64 ? ~Bits(0) : (Bits(1) << tile.count) - 1;
-    places_ = given_.places(sample);
+    neuron_index_ = population_.neuron_index(sample);
     fill(spikes_.time, options_.max_spikes, std::numeric_limits<T>::infinity());
     fill(spikes_.slope, options_.max_spikes, T(1));
-    if (options_.assigns()) fill(spikes_.slope_after, options_.max_spikes, T(0));
+    if (options_.spike_sets_v()) fill(spikes_.slope_after, options_.max_spikes, T(0));
     if (kJumps) {
       fill(spikes_.cause, options_.max_spikes, 0);
       std::fill_n(cause_, kLanes, 0);
     }
     fill(spikes_.count, 1, 0);
     std::memcpy(threshold_, tile.threshold, sizeof(threshold_));
-    tile.positive ? walk<true>(table, least) : walk<false>(table, least);
+    tile.positive ? walk<true>(table, box_tolerance) : walk<false>(table, box_tolerance);
   }
 
  private:
   /// What there is of each of the tile's neurons, `each` times.
   template <class Number>
   void fill(Number* numbers, Index each, Number value) {
-    if (places_.step == 1) {
-      std::fill_n(numbers + places_[first_] * each, tile_->count * each, value);
+    if (neuron_index_.step == 1) {
+      std::fill_n(numbers + neuron_index_[first_] * each, tile_->count * each, value);
       return;
     }
     for (int lane = 0; lane < tile_->count; ++lane)
-      std::fill_n(numbers + places_[first_ + lane] * each, each, value);
+      std::fill_n(numbers + neuron_index_[first_ + lane] * each, each, value);
   }
 
   template <bool kPositive>
-  void walk(const T* table, const T* least) {
+  void walk(const T* table, const T* box_tolerance) {
     const Tile<T, kVectors>& tile = *tile_;
     V v[kVectors], j[kVectors], threshold[kVectors];
     [[maybe_unused]] V low[kVectors] = {}, rest_j[kVectors], least_j[kVectors];
@@ -77,16 +77,16 @@ class Forward {
     std::memcpy(threshold, threshold_, sizeof(threshold));
     if constexpr (kBoxes) {
       std::memcpy(rest_j, j, sizeof(j));
-      std::memcpy(least_j, least, sizeof(least_j));
+      std::memcpy(least_j, box_tolerance, sizeof(least_j));
     }
     const Index used = intervals_.used(sample_);
     const auto rows = intervals_.rows(sample_);
     const Steps<T> steps = kUniform ? intervals_.steps(sample_) : Steps<T>();
     Bits starts = 0;
-    for (int lane = 0; lane < tile.count; ++lane) starts |= Bits(tile.above[lane]) << lane;
+    for (int lane = 0; lane < tile.count; ++lane) starts |= Bits(tile.starts_above[lane]) << lane;
     for (Index number = 0; number <= used; ++number) {
       const T* weights = table + rows[number] * kLanes;
-      fetch<T, kVectors>(table + rows.ahead(number + kAhead) * kLanes);
+      prefetch_row<T, kVectors>(table + rows.at_clamped(number + kPrefetchDistance) * kLanes);
       V v_now[kVectors], v_end[kVectors], j_now[kVectors], j_end[kVectors];
       Bits hit = 0;
       for (int q = 0; q < kVectors; ++q) {
@@ -96,7 +96,7 @@ class Forward {
         v_now[q] = kJumps ? v[q] + arriving : v[q];
         j_now[q] = j[q];
         if constexpr (kBoxes)
-          turn_box<T>(j_now[q], low[q], arriving, rest_j[q], least_j[q]);
+          update_box_sum<T>(j_now[q], low[q], arriving, rest_j[q], least_j[q]);
         else if constexpr (!kJumps)
           j_now[q] += arriving;
         const V rest = v_now[q] * em;
@@ -157,7 +157,7 @@ class Forward {
       bound = broadcast(step.bound);
     } else {
       const double t = edges_[number + 1] - edges_[number];
-      tile.own_step(q, t, em, es, k, bound);
+      tile.compute_step(q, t, em, es, k, bound);
     }
   }
 
@@ -176,14 +176,14 @@ class Forward {
       const V size = (v < zero ? -v : v) + j;
       found |= Bits(at_least(v_end, threshold) | at_least(v, threshold) |
                     (at_least(v_end + kSlack * size, load<T>(after[1] + at)) &
-                     at_least(both * both + kTiny, tile_->close * j * threshold)))
+                     at_least(both * both + kTiny, tile_->peak_factor * j * threshold)))
                << at;
     }
     return found;
   }
 
   bool is_above(int lane, double v) const {
-    return given_.strict ? v > tile_->fires_at[lane] : v >= tile_->fires_at[lane];
+    return population_.strict ? v > tile_->fires_at[lane] : v >= tile_->fires_at[lane];
   }
 
   /// What an arrival that moves v does before time goes on; whether it does.
@@ -204,8 +204,8 @@ class Forward {
     const TimeConstants& taus = tile_->taus[lane];
     const double threshold = tile_->fires_at[lane], edge = edges_[number + 1];
     double at = edges_[number];
-    const Index place = places_[first_ + lane] * options_.max_spikes;
-    std::int32_t& count = spikes_.count[places_[first_ + lane]];
+    const Index place = neuron_index_[first_ + lane] * options_.max_spikes;
+    std::int32_t& count = spikes_.count[neuron_index_[first_ + lane]];
     double v_last = v_end, j_last = j_end;
     if (held_ >> lane & 1) {
       // V is held until it is let go, or to the interval's end
@@ -247,9 +247,9 @@ class Forward {
       }
       ++count;
       v = tile_->v_reset[lane];
-      if (kJumps && options_.refractory == 0 && options_.assigns())
+      if (kJumps && options_.refractory == 0 && options_.spike_sets_v())
         note_release(lane, place, count, v, j);
-      const bool finished = options_.once || count >= options_.counted;
+      const bool finished = options_.once || count >= options_.max_counted;
       if (finished) {
         leave(lane);
         break;
@@ -288,8 +288,8 @@ class Forward {
                                         T after[2][kLanes]) {
     const TimeConstants& taus = intervals_.taus();
     const DoubleVector zero = {};
-    const DoubleVector threshold = selection.gather(tile_->fires_at, tile_->level);
-    const DoubleVector v_reset = selection.gather(tile_->v_reset, tile_->level);
+    const DoubleVector threshold = selection.gather(tile_->fires_at, tile_->shared_levels);
+    const DoubleVector v_reset = selection.gather(tile_->v_reset, tile_->shared_levels);
     DoubleVector v = selection.gather(before[0]), j = selection.gather(before[1]);
     DoubleVector v_last = selection.gather(after[0]), j_last = selection.gather(after[1]);
     const DoubleVector end = zero + edges_[number + 1];
@@ -333,14 +333,14 @@ class Forward {
     unsigned finished = 0;
     for (; who; who &= who - 1) {
       const int n = __builtin_ctz(who), lane = selection.lane[n];
-      const Index place = places_[first_ + lane];
+      const Index place = neuron_index_[first_ + lane];
       std::int32_t& count = spikes_.count[place];
       if (count < options_.max_spikes) {
         spikes_.time[place * options_.max_spikes + count] = behind(begin, waits[n], times[n]);
         spikes_.slope[place * options_.max_spikes + count] = T(slopes[n]);
       }
       ++count;
-      if (options_.once || count >= options_.counted) {
+      if (options_.once || count >= options_.max_counted) {
         finished |= 1u << n;
         leave(lane);
       }
@@ -387,7 +387,7 @@ class Forward {
     return has_peak(taus, v, j, v_end, j_end, kTiny) && peak_reaches(taus, v, j, threshold);
   }
 
-  const Given<T>& given_;
+  const Population<T>& population_;
   const Options& options_;
   const Intervals<T>& intervals_;
   const Spikes<T>& spikes_;
@@ -395,7 +395,7 @@ class Forward {
   const Tile<T, kVectors>* tile_ = nullptr;
   alignas(64) T threshold_[kLanes];  // of whom is still simulated
   Index sample_ = 0, first_ = 0;
-  typename Given<T>::Places places_;
+  typename Population<T>::NeuronIndex neuron_index_;
   typename Intervals<T>::Edges edges_;
   Bits held_ = 0, alive_ = 0;  // in the refractory time; still simulated
   double free_[kLanes];        // when V is let go
@@ -404,35 +404,35 @@ class Forward {
 
 /// Spikes. `room`: of the calling thread, which does all of it; null: of its own, all threads help.
 template <class T>
-void layer_forward(const Given<T>& given, const Options& options, const Ordered<T>& ordered,
-                   const Spikes<T>& spikes, Room<T>* room = nullptr) {
-  if (given.batch == 0 || given.neurons == 0) return;
-  Intervals<T> intervals(given, ordered);
-  intervals.prepare(options.threads, false, room);
-  by_width<T>(given.neurons, [&](auto width) {
+void layer_forward(const Population<T>& population, const Options& options, const SortedArrivals<T>& sorted,
+                   const Spikes<T>& spikes, Scratch<T>* room = nullptr) {
+  if (population.batch == 0 || population.neurons == 0) return;
+  Intervals<T> intervals(population, sorted);
+  intervals.compute_steps(options.threads, false, room);
+  dispatch_tile_width<T>(population.neurons, [&](auto width) {
     constexpr int kVectors = decltype(width)::value;
     constexpr int kLanes = Tile<T, kVectors>::kLanes;
-    const Index tiles = (given.neurons + kLanes - 1) / kLanes;
-    const Tiles<T, kVectors> shared(given, intervals);
+    const Index tiles = (population.neurons + kLanes - 1) / kLanes;
+    const TileCache<T, kVectors> shared(population, intervals);
     // what moves j, and it stays, is a box
     const bool boxes = !options.jumps && intervals.taus().ratio == Ratio::kConstantCurrent;
-    Array<T> tables(tiles * (given.rows + 1) * kLanes), least(boxes ? tiles * kLanes : 0);
-    auto table = [&](Index tile) { return tables.data() + tile * (given.rows + 1) * kLanes; };
+    Array<T> tables(tiles * (population.rows + 1) * kLanes), box_tolerance(boxes ? tiles * kLanes : 0);
+    auto table = [&](Index tile) { return tables.data() + tile * (population.rows + 1) * kLanes; };
     ThreadPool::shared().run(tiles, ThreadPool::useful_threads(options.threads, tables.size()), [&](Index n) {
-      pack(given, n * kLanes, kLanes, table(n));
-      if (boxes) least_levels(table(n), given.rows, kLanes, least.data() + n * kLanes);
+      pack_weights(population, n * kLanes, kLanes, table(n));
+      if (boxes) compute_box_tolerances(table(n), population.rows, kLanes, box_tolerance.data() + n * kLanes);
     });
     const Index parts = room ? 1 : std::max<Index>(32, 8 * options.threads);
     const Index wanted = (parts + tiles - 1) / tiles;
-    const Units units{tiles, std::min(wanted, given.batch), given.batch};
+    const WorkUnits units{tiles, std::min(wanted, population.batch), population.batch};
     auto unit = [&](auto uniform, auto jumps, auto in_boxes, Index number) {
       constexpr bool kUniform = decltype(uniform)::value, kJumps = decltype(jumps)::value;
       constexpr bool kBoxes = decltype(in_boxes)::value;
       const Index n = units.tile(number), chunk = units.chunk(number), first = n * kLanes;
-      Forward<T, kVectors, kUniform, kJumps, kBoxes> forward(given, options, intervals, spikes);
+      Forward<T, kVectors, kUniform, kJumps, kBoxes> forward(population, options, intervals, spikes);
       std::optional<Tile<T, kVectors>> own;
       for (Index b = units.begin(chunk); b < units.begin(chunk + 1); ++b)
-        forward.run(shared.of(n, b % given.positions, own), table(n), least.data() + (boxes ? first : 0), b,
+        forward.run(shared.tile(n, b % population.positions, own), table(n), box_tolerance.data() + (boxes ? first : 0), b,
                     first);
     };
     ThreadPool::shared().run(units.size(), options.threads, [&](Index number) {
@@ -454,11 +454,11 @@ void layer_forward(const Given<T>& given, const Options& options, const Ordered<
 ///
 /// j alone says it, and no spike moves j: each neuron's goes from one arrival to the next.
 template <class T>
-void recorded_slopes(const Given<T>& given, const Options& options, const Ordered<T>& ordered,
+void recorded_slopes(const Population<T>& population, const Options& options, const SortedArrivals<T>& sorted,
                      const T* time, T* slope) {
-  const Intervals<T> intervals(given, ordered);
-  const Index neurons = given.neurons, slots = options.max_spikes;
-  auto lane = [&](Field field, Index neuron) { return given.lanes[field * neurons + neuron]; };
+  const Intervals<T> intervals(population, sorted);
+  const Index neurons = population.neurons, slots = options.max_spikes;
+  auto lane = [&](Field field, Index neuron) { return population.parameters[field * neurons + neuron]; };
   std::vector<TimeConstants> taus(neurons);
   for (Index n = 0; n < neurons; ++n)
     taus[n] = TimeConstants(lane(kTauMem, n), lane(kTauSyn, n), rounding_of(T()));
@@ -467,11 +467,11 @@ void recorded_slopes(const Given<T>& given, const Options& options, const Ordere
     std::int32_t next;  // in the same interval
     Index neuron, slot;
   };
-  ThreadPool::shared().run(given.batch, options.threads, [&](Index sample) {
+  ThreadPool::shared().run(population.batch, options.threads, [&](Index sample) {
     const Index used = intervals.used(sample), first = sample * neurons * slots;
     const auto edges = intervals.edges(sample);
     const auto rows = intervals.rows(sample);
-    const T* arrivals = ordered.time + ordered.first(sample);
+    const T* arrivals = sorted.time + sorted.first(sample);
     std::vector<std::int32_t> heads(used + 1, -1);
     std::vector<Spike> spikes;
     for (Index n = 0; n < neurons; ++n)
@@ -491,7 +491,7 @@ void recorded_slopes(const Given<T>& given, const Options& options, const Ordere
         const double wait = edges[number] - edges[number - 1];
         const double common = std::exp(-wait * intervals.taus().synaptic);
         const Index row = rows[number];
-        const T* weights = row < given.rows ? given.weight + row * neurons : nothing.data();
+        const T* weights = row < population.rows ? population.weight + row * neurons : nothing.data();
         for (Index n = 0; n < neurons; ++n)
           j[n] = j[n] * (intervals.uniform() ? common : std::exp(-wait * taus[n].synaptic)) +
                  weights[n];

@@ -23,15 +23,15 @@ struct Feedback {
   bool queues() const { return delayed > 0 || refractory; }
 
   /// What the log knows the spikes of neuron 0 by; behind the table, where nothing arrives at once.
-  Index first_spike(const Given<T>& given) const {
-    return immediate ? given.rows - given.neurons : given.rows + 1;
+  Index first_spike(const Population<T>& population) const {
+    return immediate ? population.rows - population.neurons : population.rows + 1;
   }
-  Index first_delayed(const Given<T>& given) const {
-    return given.rows - delayed - (immediate ? given.neurons : 0);
+  Index first_delayed(const Population<T>& population) const {
+    return population.rows - delayed - (immediate ? population.neurons : 0);
   }
   /// How many rows there are in the table.
-  Index in_table(const Given<T>& given) const {
-    return given.rows - (by_target ? given.neurons : 0);
+  Index in_table(const Population<T>& population) const {
+    return population.rows - (by_target ? population.neurons : 0);
   }
 };
 

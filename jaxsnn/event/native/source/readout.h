@@ -1,7 +1,7 @@
 // The voltage of neurons that do not fire, at given times: what jaxsnn/event/forward/readout.py does.
 //
 // Samples stand among the arrivals in the order of time, behind those of the same time, and weigh
-// nothing: they are the slots from `given.arrivals - samples` on.
+// nothing: they are the slots from `population.arrivals - samples` on.
 
 #pragma once
 
@@ -16,20 +16,20 @@ class Readout {
 
  public:
   /// `jumps`: an arrival moves v, and not j.
-  Readout(const Given<T>& given, const Ordered<T>& ordered, bool jumps, Index samples,
-          Index threads, bool of_taus)
-      : given_(given),
-        ordered_(ordered),
+  Readout(const Population<T>& population, const SortedArrivals<T>& sorted, bool jumps, Index samples,
+          Index threads, bool with_taus)
+      : population_(population),
+        sorted_(sorted),
         jumps_(jumps),
-        of_taus_(of_taus),
+        with_taus_(with_taus),
         samples_(samples),
-        arrivals_(given.arrivals - samples),
-        intervals_(given, ordered),
-        everyone_(given, intervals_.uniform(), intervals_.taus()),
-        table_(given, Feedback<T>{}, nullptr, threads),
-        least_(lanes(), T(0)) {
-    intervals_.prepare(threads, of_taus);
-    if (boxes()) least_levels(given.weight, given.rows, int(given.neurons), least_.data());
+        arrivals_(population.arrivals - samples),
+        intervals_(population, sorted),
+        everyone_(population, intervals_.uniform(), intervals_.taus()),
+        table_(population, Feedback<T>{}, nullptr, threads),
+        box_tolerance_(lanes(), T(0)) {
+    intervals_.compute_steps(threads, with_taus);
+    if (boxes()) compute_box_tolerances(population.weight, population.rows, int(population.neurons), box_tolerance_.data());
   }
 
   Index lanes() const { return everyone_.padded(); }
@@ -51,7 +51,7 @@ class Readout {
         V now = load<T>(v + at) * em + load<T>(j + at) * k, current = load<T>(j + at) * es;
         if (boxes()) {
           V left = load<T>(low + at);
-          turn_box<T>(current, left, load<T>(weights + at), load<T>(rest + at), load<T>(&least_[at]));
+          update_box_sum<T>(current, left, load<T>(weights + at), load<T>(rest + at), load<T>(&box_tolerance_[at]));
           store<T>(low + at, left);
         } else {
           (jumps_ ? now : current) += load<T>(weights + at);
@@ -60,7 +60,7 @@ class Readout {
         store<T>(j + at, current);
       }
       if (const Index place = sampled(sample, number); place >= 0)
-        std::copy_n(v, given_.neurons, voltage + place * given_.neurons);
+        std::copy_n(v, population_.neurons, voltage + place * population_.neurons);
     }
   }
 
@@ -75,8 +75,8 @@ class Readout {
     T *j_syn = j_mem + lanes(), *by_mem = j_syn + lanes(), *by_syn = by_mem + lanes();
     for (Index number = intervals_.used(sample) - 1; number >= 0; --number) {
       if (const Index place = sampled(sample, number); place >= 0)
-        for (Index n = 0; n < given_.neurons; ++n)
-          p_v[n] += cotangent[place * given_.neurons + n];
+        for (Index n = 0; n < population_.neurons; ++n)
+          p_v[n] += cotangent[place * population_.neurons + n];
       const Index number_of_row = intervals_.row(sample, number + 1);
       const T* of_table = table_[number_of_row];
       T* by_row = by_weight + number_of_row * lanes();
@@ -94,7 +94,7 @@ class Readout {
         }
         V em, es, k;
         step(sample, number, q, em, es, k);
-        if (of_taus_) {
+        if (with_taus_) {
           V of_v = load<T>(v_mem + at), of_j = load<T>(j_mem + at), of_syn = load<T>(j_syn + at);
           store<T>(by_mem + at, load<T>(by_mem + at) + weights * (jumps_ ? of_v : of_j));
           if (!jumps_) store<T>(by_syn + at, load<T>(by_syn + at) + weights * of_syn);
@@ -107,11 +107,11 @@ class Readout {
         store<T>(p_j + at, v * k + j * es);
         store<T>(p_v + at, v * em);
       }
-      const Index slot = ordered_.slot[ordered_.first(sample) + number];
+      const Index slot = sorted_.slot[sorted_.first(sample) + number];
       if (by_time && slot < arrivals_) by_time[slot] = horizontal_sum(moved);
     }
     if (!own) return;
-    for (Index n = 0; n < given_.neurons; ++n) {
+    for (Index n = 0; n < population_.neurons; ++n) {
       const double v = part(n).v_start[n % kLanes], j = part(n).j_start[n % kLanes];
       own[kStart * lanes() + n] += p_v[n];
       own[kCurrent * lanes() + n] += p_j[n];
@@ -138,20 +138,20 @@ class Readout {
       k = broadcast(step.k);
     } else {
       V bound;
-      everyone_.part(q).own_step(0, duration(sample, number), em, es, k, bound);
+      everyone_.part(q).compute_step(0, duration(sample, number), em, es, k, bound);
     }
   }
 
   void step_by(Index sample, Index number, Index q, V& em_mem, V& k_mem, V& es_syn,
                V& k_syn) const {
     if (intervals_.uniform()) {
-      const StepBy<T>& step = intervals_.steps_by(sample)[number];
+      const StepDerivatives<T>& step = intervals_.step_derivatives(sample)[number];
       em_mem = broadcast(step.em_mem);
       k_mem = broadcast(step.k_mem);
       es_syn = broadcast(step.es_syn);
       k_syn = broadcast(step.k_syn);
     } else {
-      everyone_.part(q).own_step_by(0, duration(sample, number), em_mem, k_mem, es_syn, k_syn);
+      everyone_.part(q).compute_step_derivatives(0, duration(sample, number), em_mem, k_mem, es_syn, k_syn);
     }
   }
 
@@ -166,38 +166,38 @@ class Readout {
 
   /// The place of a sample among all of the batch, or -1 for an arrival.
   Index sampled(Index sample, Index number) const {
-    const Index slot = ordered_.slot[ordered_.first(sample) + number];
+    const Index slot = sorted_.slot[sorted_.first(sample) + number];
     return slot < arrivals_ ? -1 : sample * samples_ + slot - arrivals_;
   }
 
-  const Given<T>& given_;
-  const Ordered<T>& ordered_;
-  bool jumps_, of_taus_;
+  const Population<T>& population_;
+  const SortedArrivals<T>& sorted_;
+  bool jumps_, with_taus_;
   Index samples_, arrivals_;
   Intervals<T> intervals_;
   Everyone<T> everyone_;
   WholeRows<T> table_;
-  Array<T> least_;  // of each neuron, under boxes (`least_levels`)
+  Array<T> box_tolerance_;  // of each neuron, under boxes (`compute_box_tolerances`)
 };
 
 /// Voltages (batch, samples, neurons).
 template <class T>
-void readout_forward(const Given<T>& given, const Ordered<T>& ordered, bool jumps, Index samples,
+void readout_forward(const Population<T>& population, const SortedArrivals<T>& sorted, bool jumps, Index samples,
                      Index threads, T* voltage) {
-  if (given.batch == 0 || given.neurons == 0) return;
-  const Readout<T> readout(given, ordered, jumps, samples, threads, false);
-  ThreadPool::shared().run(given.batch, threads, [&](Index b) { readout.forward(b, voltage); });
+  if (population.batch == 0 || population.neurons == 0) return;
+  const Readout<T> readout(population, sorted, jumps, samples, threads, false);
+  ThreadPool::shared().run(population.batch, threads, [&](Index b) { readout.forward(b, voltage); });
 }
 
 /// Gradients by weight, lanes and the times of arrivals, (batch, arrivals without samples).
 template <class T>
-void readout_backward(const Given<T>& given, const Ordered<T>& ordered, bool jumps, Index samples,
+void readout_backward(const Population<T>& population, const SortedArrivals<T>& sorted, bool jumps, Index samples,
                       Index threads, const T* cotangent, const Gradients<T>& gradients) {
-  const Index arrivals = given.arrivals - samples;
-  begin_gradients(given, gradients, given.batch * arrivals);
-  if (given.batch == 0 || given.neurons == 0) return;
-  const Readout<T> readout(given, ordered, jumps, samples, threads, gradients.of_taus());
-  Parts<T> parts(given, readout.lanes(), threads, gradients);
+  const Index arrivals = population.arrivals - samples;
+  begin_gradients(population, gradients, population.batch * arrivals);
+  if (population.batch == 0 || population.neurons == 0) return;
+  const Readout<T> readout(population, sorted, jumps, samples, threads, gradients.with_taus());
+  Parts<T> parts(population, readout.lanes(), threads, gradients);
   parts.run([&](Index b, T* by_weight, double* own, Index) {
     readout.backward(b, cotangent, by_weight, own,
                      gradients.time ? gradients.time + b * arrivals : nullptr);

@@ -49,36 +49,36 @@ template <class T>
 class Lists {
  public:
   /// `of_slots`: whether slots are wanted, as by the gradient by times.
-  Lists(const Given<T>& given, const Taps<T>& taps, const Targets<T>& targets, Index threads,
-        bool of_slots, Room<T>& room)
-      : given_(given), taps_(taps), targets_(targets), begin_(given.batch + 1, Index(0)) {
+  Lists(const Population<T>& population, const Taps<T>& taps, const Targets<T>& targets, Index threads,
+        bool of_slots, Scratch<T>& room)
+      : population_(population), taps_(taps), targets_(targets), begin_(population.batch + 1, Index(0)) {
     // how many there are at each position, ...
     ThreadPool::shared().run(taps.samples, threads, [&](Index sample) { count(sample); });
-    for (Index b = 0; b < given.batch; ++b) begin_[b + 1] += begin_[b];
-    const Index entries = begin_[given.batch];
+    for (Index b = 0; b < population.batch; ++b) begin_[b + 1] += begin_[b];
+    const Index entries = begin_[population.batch];
     if (entries >= std::numeric_limits<std::int32_t>::max()) throw std::bad_alloc();
-    time_ = with_room(room.time, entries);
-    row_ = with_room(room.row, entries);
-    slot_ = with_room(room.slot, of_slots ? entries : 0);
+    time_ = ensure_capacity(room.time, entries);
+    row_ = ensure_capacity(room.row, entries);
+    slot_ = ensure_capacity(room.slot, of_slots ? entries : 0);
     // ... and what they are
     ThreadPool::shared().run(taps.samples, threads, [&](Index sample) {
       of_slots ? fill<true>(sample) : fill<false>(sample);
     });
   }
 
-  Ordered<T> ordered() const {
-    return {time_, row_, slot_, nullptr, given_.arrivals, begin_.data()};
+  SortedArrivals<T> sorted() const {
+    return {time_, row_, slot_, nullptr, population_.arrivals, begin_.data()};
   }
 
  private:
   /// Calls with each event of a sample, its time and its channel.
   template <class Call>
   void each(Index sample, Call&& call) const {
-    const T* const times = taps_.time + sample * given_.arrivals;
-    const std::int32_t* const channels = taps_.channel + sample * given_.arrivals;
-    for (Index event = 0; event < given_.arrivals; ++event) {
+    const T* const times = taps_.time + sample * population_.arrivals;
+    const std::int32_t* const channels = taps_.channel + sample * population_.arrivals;
+    for (Index event = 0; event < population_.arrivals; ++event) {
       const Index channel = channels[event];
-      if (times[event] < given_.t_end && channel >= 0 && channel < taps_.channels)
+      if (times[event] < population_.t_end && channel >= 0 && channel < taps_.channels)
         call(event, times[event], channel);
     }
   }
@@ -86,7 +86,7 @@ class Lists {
   void count(Index sample) {
     std::vector<Index> events(taps_.channels, 0);
     each(sample, [&](Index, T, Index channel) { ++events[channel]; });
-    Index* const count = begin_.data() + 1 + sample * given_.positions;
+    Index* const count = begin_.data() + 1 + sample * population_.positions;
     for (Index channel = 0; channel < taps_.channels; ++channel)
       for (auto* target = targets_.begin(channel); target < targets_.end(channel); ++target)
         count[target->place] += events[channel];
@@ -94,8 +94,8 @@ class Lists {
 
   template <bool kOfSlots>
   void fill(Index sample) {
-    const Index* const first = begin_.data() + sample * given_.positions;
-    std::vector<Index> next_entry(first, first + given_.positions);
+    const Index* const first = begin_.data() + sample * population_.positions;
+    std::vector<Index> next_entry(first, first + population_.positions);
     // these stay where they are, whatever is written
     Index* const next = next_entry.data();
     T* const of_time = time_;
@@ -111,7 +111,7 @@ class Lists {
     });
   }
 
-  const Given<T>& given_;
+  const Population<T>& population_;
   const Taps<T>& taps_;
   const Targets<T>& targets_;
   Array<Index> begin_;
@@ -144,11 +144,11 @@ struct Drives {
 /// One sample of a batch.
 template <class T>
 struct OfSample {
-  Given<T> given;
+  Population<T> population;
   Taps<T> taps;
 
-  OfSample(const Given<T>& all, const Taps<T>& of_all, Index sample) : given(all), taps(of_all) {
-    given.batch = all.positions;
+  OfSample(const Population<T>& all, const Taps<T>& of_all, Index sample) : population(all), taps(of_all) {
+    population.batch = all.positions;
     taps.samples = 1;
     taps.time += sample * all.arrivals;
     taps.channel += sample * all.arrivals;
@@ -157,71 +157,71 @@ struct OfSample {
 
 /// As `layer_forward`, of the lists that events make.
 template <class T>
-void scatter_forward(const Given<T>& given, const Options& options, const Taps<T>& taps,
+void scatter_forward(const Population<T>& population, const Options& options, const Taps<T>& taps,
                      const Spikes<T>& spikes) {
-  const Targets<T> targets(taps, given.positions);
+  const Targets<T> targets(taps, population.positions);
   if (taps.samples < kManySamples) {
-    Room<T> room;
-    const Lists<T> lists(given, taps, targets, options.threads, false, room);
-    return layer_forward(given, options, lists.ordered(), spikes);
+    Scratch<T> room;
+    const Lists<T> lists(population, taps, targets, options.threads, false, room);
+    return layer_forward(population, options, lists.sorted(), spikes);
   }
   Options alone = options;
   alone.threads = 1;
-  const Index neurons = given.positions * given.neurons, slots = options.max_spikes;
+  const Index neurons = population.positions * population.neurons, slots = options.max_spikes;
   ThreadPool::shared().run(taps.samples, options.threads, [&](Index sample) {
-    const OfSample<T> of(given, taps, sample);
-    typename Room<T>::Kept room;
-    const Lists<T> lists(of.given, of.taps, targets, 1, false, *room);
+    const OfSample<T> of(population, taps, sample);
+    typename Scratch<T>::Lease room;
+    const Lists<T> lists(of.population, of.taps, targets, 1, false, *room);
     const Index first = sample * neurons, slot = first * slots;
     const Spikes<T> own{spikes.time + slot, spikes.slope + slot,
-                        spikes.slope_after + (options.assigns() ? slot : 0), spikes.count + first,
+                        spikes.slope_after + (options.spike_sets_v() ? slot : 0), spikes.count + first,
                         spikes.cause + (options.jumps ? slot : 0)};
-    layer_forward(of.given, alone, lists.ordered(), own, &*room);
+    layer_forward(of.population, alone, lists.sorted(), own, &*room);
   });
 }
 
 /// As `layer_backward`, of the lists that events make.
 template <class T>
-void scatter_backward(const Given<T>& given, const Options& options, const Taps<T>& taps,
-                      const Found<T>& found, const Drives<T>& drives,
+void scatter_backward(const Population<T>& population, const Options& options, const Taps<T>& taps,
+                      const ForwardSpikes<T>& found, const Drives<T>& drives,
                       const Gradients<T>& gradients) {
-  const Targets<T> targets(taps, given.positions);
+  const Targets<T> targets(taps, population.positions);
   const bool of_time = gradients.time;
   if (taps.samples < kManySamples) {
-    Room<T> room;
+    Scratch<T> room;
     Array<T> every(taps.samples * drives.slots);
     ThreadPool::shared().run(taps.samples, options.threads, [&](Index sample) {
       drives.write(sample, every.data() + sample * drives.slots);
     });
-    Found<T> driven = found;
+    ForwardSpikes<T> driven = found;
     driven.cotangent = every.data();
-    const Lists<T> lists(given, taps, targets, options.threads, of_time, room);
-    return layer_backward(given, options, lists.ordered(), driven, gradients, taps.samples);
+    const Lists<T> lists(population, taps, targets, options.threads, of_time, room);
+    return layer_backward(population, options, lists.sorted(), driven, gradients, taps.samples);
   }
   Options alone = options;
   alone.threads = 1;
-  const Index neurons = given.positions * given.neurons, slots = options.max_spikes;
-  const Index weights = given.rows * given.neurons;
-  const Index fields = gradients.lanes ? gradients.fields * neurons : 0;
-  const Units units{1, std::min(kParts, taps.samples), taps.samples};
+  const Index neurons = population.positions * population.neurons, slots = options.max_spikes;
+  const Index weights = population.rows * population.neurons;
+  const Index fields = gradients.parameters ? gradients.fields * neurons : 0;
+  const WorkUnits units{1, std::min(kParts, taps.samples), taps.samples};
   Array<T> by_weight(units.size() * weights, T(0));
   Array<double> by_lanes(units.size() * fields, 0.0);
   ThreadPool::shared().run(units.size(), options.threads, [&](Index part) {
     Array<T> of_weight(weights), of_lanes(fields);
     for (Index sample = units.begin(part); sample < units.begin(part + 1); ++sample) {
-      typename Room<T>::Kept room;
-      const OfSample<T> of(given, taps, sample);
-      const Lists<T> lists(of.given, of.taps, targets, 1, of_time, *room);
+      typename Scratch<T>::Lease room;
+      const OfSample<T> of(population, taps, sample);
+      const Lists<T> lists(of.population, of.taps, targets, 1, of_time, *room);
       const Index slot = sample * neurons * slots;
-      T* const drive = with_room((*room).drive, drives.slots);
+      T* const drive = ensure_capacity((*room).slot_cotangents, drives.slots);
       drives.write(sample, drive);
-      const Found<T> own{found.time + slot, found.slope + slot,
-                         found.slope_after + (options.assigns() ? slot : 0),
+      const ForwardSpikes<T> own{found.time + slot, found.slope + slot,
+                         found.slope_after + (options.spike_sets_v() ? slot : 0),
                          drive, found.cause + (options.jumps ? slot : 0)};
       const Gradients<T> mine{of_weight.data(), fields ? of_lanes.data() : nullptr,
                               gradients.fields,
-                              of_time ? gradients.time + sample * given.arrivals : nullptr};
-      layer_backward(of.given, alone, lists.ordered(), own, mine, 1, &*room);
+                              of_time ? gradients.time + sample * population.arrivals : nullptr};
+      layer_backward(of.population, alone, lists.sorted(), own, mine, 1, &*room);
       for (Index n = 0; n < weights; ++n) by_weight[part * weights + n] += of_weight[n];
       for (Index n = 0; n < fields; ++n) by_lanes[part * fields + n] += of_lanes[n];
     }
@@ -232,7 +232,7 @@ void scatter_backward(const Given<T>& given, const Options& options, const Taps<
   for (Index n = 0; n < fields; ++n) {
     double sum = 0;
     for (Index part = 0; part < units.size(); ++part) sum += by_lanes[part * fields + n];
-    gradients.lanes[n] = T(sum);
+    gradients.parameters[n] = T(sum);
   }
 }
 

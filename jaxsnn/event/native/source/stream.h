@@ -125,10 +125,10 @@ class StreamPopulation {
     Index group;  // of populations that feed back into each other
   };
 
-  StreamPopulation(const Given<double>& given, bool uniform, const TimeConstants& taus, const Kind& kind)
+  StreamPopulation(const Population<double>& population, bool uniform, const TimeConstants& taus, const Kind& kind)
       : kind(kind),
-        neurons(given.neurons),
-        everyone_(given, uniform, taus),
+        neurons(population.neurons),
+        everyone_(population, uniform, taus),
         lanes_(everyone_.padded()),
         v_(lanes_),
         j_(lanes_),
@@ -373,12 +373,12 @@ class Stream {
  public:
   /// Adds a population; `lanes` (fields, neurons).
   void add(Index neurons, const double* lanes, const StreamPopulation::Kind& kind) {
-    const Given<double> given{1, 0, 0, neurons, 1, nullptr, lanes, 0};
+    const Population<double> population{1, 0, 0, neurons, 1, nullptr, lanes, 0};
     const double *mem = lanes + kTauMem * neurons, *syn = lanes + kTauSyn * neurons;
     bool uniform = true;
     for (Index n = 1; n < neurons; ++n) uniform = uniform && mem[n] == mem[0] && syn[n] == syn[0];
     const TimeConstants taus = neurons ? TimeConstants(mem[0], syn[0], 0x1p-52) : TimeConstants();
-    populations_.push_back(std::make_unique<StreamPopulation>(given, uniform, taus, kind));
+    populations_.push_back(std::make_unique<StreamPopulation>(population, uniform, taus, kind));
     const Index number = populations_.size() - 1;
     for (Index neuron : populations_.back()->waiting())
       queue_.push({0, kind.group, 0, number, -1, 0, neuron, 0, false});

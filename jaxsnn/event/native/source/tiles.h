@@ -1,5 +1,24 @@
-// What walks through the arrivals of a sample, a tile of neurons at a time: lists of arrivals in
-// the order of time, the intervals between them, the tiles, and what is asked of them.
+// Building blocks of the kernels for populations without feedback (layer_forward.h and
+// layer_backward.h), which are shared by the group's kernel and the readout.
+//
+// An input spike is delivered to a population as an arrival: a time and a row of the weight matrix.
+// The arrivals of a sample, sorted by time (`SortedArrivals`), divide the simulation time into
+// `Intervals`, in which the neurons' state (v, j) follows the closed-form flow of cubalif.h.
+// Interval 0 starts at time 0, interval n at arrival n - 1:
+//
+//     0        t[0]      t[1]                  t[used - 1]      t_end
+//     |---0----|----1----|----2---- ... -------|----used--------|
+//              + weight[row[0]]                + weight[row[used - 1]]
+//
+// Neurons are processed in tiles of kVectors SIMD vectors, whose state fits into registers:
+//
+//     weight        (rows, neurons)              -> per tile (rows + 1, kLanes), the last row is 0
+//     parameters    (fields, positions, neurons) -> `Tile` of one position, padded to kLanes
+//     time, row     (batch, arrivals)            -> one list of arrivals per sample or position
+//     spikes        (batch, neurons, max_spikes) <- times in order, then inf
+//
+// A population of a convolution has several positions that share its weights. Each position has its
+// own list of arrivals; such lists are consecutive entries of the batch axis.
 
 #pragma once
 
@@ -7,54 +26,56 @@
 
 namespace native {
 
-/// Fields of the lanes, in the order in which they come.
+/// Fields of the neurons' parameters, in the order of the array.
 enum Field { kThreshold, kReset, kStart, kCurrent, kTauMem, kTauSyn, kFields };
-constexpr Index kLevels = kTauMem;  // how many of them are no time constants; they are the first
+constexpr Index kFieldsWithoutTaus = kTauMem;  // the fields before the time constants
 
 struct Options {
   Index max_spikes = 1;
-  Index counted = 1;        // spikes after which a neuron is no longer simulated
-  bool once = false;        // stops after its first spike
-  bool subtract = false;    // a reset keeps the overshoot
-  double refractory = 0;    // seconds
-  double min_slope = 0;     // fraction of (threshold - v_reset) / tau_mem
-  bool jumps = false;       // an arrival moves v, and not j
+  Index max_counted = 1;  // number of spikes after which a neuron is no longer simulated
+  bool once = false;      // a neuron is no longer simulated after its first spike
+  bool subtract = false;  // a reset subtracts (threshold - v_reset) and so keeps the overshoot
+  double refractory = 0;  // refractory period, seconds
+  // lower bound of dv/dt at a spike, as a fraction of (threshold - v_reset) / tau_mem
+  double min_slope = 0;
+  bool jumps = false;  // an arrival increments v instead of j (delta synapses)
   Index threads = 1;
 
-  /// A spike assigns v whatever it was, and does not take the same from it always.
-  bool assigns() const { return refractory > 0 || (jumps && !subtract); }
+  /// Return whether a spike sets v to a value that does not depend on v before.
+  bool spike_sets_v() const { return refractory > 0 || (jumps && !subtract); }
 };
 
-/// What the kernels are given; lists may be one for all samples.
+/// A population's sizes, weights and parameters, with the sizes of the batch. `batch` counts lists
+/// of arrivals: samples times positions if every position has a list of its own.
 template <class T>
-struct Given {
+struct Population {
   Index batch, arrivals, rows, neurons, positions;
-  const T* weight;  // (rows, neurons)
-  const T* lanes;   // (fields, positions, neurons)
+  const T* weight;      // (rows, neurons)
+  const T* parameters;  // (fields, positions, neurons), the `lanes` of the Python side
   T t_end;
-  bool strict = false;  // an arrival has to move v above the threshold, not to it
-  /// Of a sample all positions of a neuron stand one behind the other; else list by list.
-  bool by_neuron = false;
+  bool strict = false;  // an arrival must raise v above the threshold, not just onto it
+  /// Order of a sample's results: (neurons, positions) if true, else (positions, neurons).
+  bool position_minor = false;
 
-  /// Where the neurons of a list stand among those of all lists.
-  struct Places {
+  /// Index of a list's neurons on the flattened (batch, neurons) axes of the results.
+  struct NeuronIndex {
     Index begin = 0, step = 1;
 
     Index operator[](Index neuron) const { return begin + neuron * step; }
   };
 
-  Places places(Index list) const {
-    if (!by_neuron) return {list * neurons, 1};
+  NeuronIndex neuron_index(Index list) const {
+    if (!position_minor) return {list * neurons, 1};
     return {list / positions * positions * neurons + list % positions, positions};
   }
 };
 
-/// Arrivals in order; arrays (batch, arrivals), of which the first `used` of each sample count, or
-/// lists one behind the other: list b from `begin[b]` on.
+/// Arrivals sorted by time: arrays (batch, arrivals), of which the first `used[b]` entries of each
+/// list count; or, if `begin` is set, lists stored back to back, list b from `begin[b]` on.
 template <class T>
-struct Ordered {
+struct SortedArrivals {
   const T* time;
-  const std::int32_t* row;  // `rows` where it is none
+  const std::int32_t* row;  // row of the weights; `rows` stands for a row of zeros
   const std::int32_t* slot;
   const std::int32_t* used;
   Index arrivals;
@@ -62,18 +83,20 @@ struct Ordered {
 
   Index first(Index list) const { return begin ? begin[list] : list * arrivals; }
   Index count(Index list) const {
-    // what comes from outside is looked at: it must lie in the arrays
+    // `used` comes from outside this library: it must not point beyond the arrays
     return begin ? begin[list + 1] - begin[list] : std::clamp<Index>(used[list], 0, arrivals);
   }
 };
 
-/// An interval's coefficients for all lanes; `bound` is 1 - em: what j would do if it did not fall.
+/// Coefficients of the flow over an interval, for all lanes. `bound` is 1 - em: the effect on v of
+/// a j that does not decay, which is an upper bound of k.
 template <class T>
 struct Step {
   T em, es, k, bound;
 };
 
-/// Coefficients of intervals one after the other, those of a block of them next to each other.
+/// Coefficients of successive intervals, stored in blocks: em of kBlock intervals, then es, k,
+/// bound.
 template <class T>
 class Steps {
  public:
@@ -81,10 +104,11 @@ class Steps {
 
   explicit Steps(const T* from = nullptr) : from_(from) {}
 
-  Step<T> operator[](Index number) const {
-    const auto place = std::uint64_t(number);
-    const T* at = from_ + place / kBlock * 4 * kBlock + place % kBlock;
-    return {at[0], at[kBlock], at[2 * kBlock], at[3 * kBlock]};
+  Step<T> operator[](Index interval) const {
+    const auto index = std::uint64_t(interval);
+    const T* coefficients = from_ + index / kBlock * 4 * kBlock + index % kBlock;
+    return {coefficients[0], coefficients[kBlock], coefficients[2 * kBlock],
+            coefficients[3 * kBlock]};
   }
 
  private:
@@ -92,162 +116,170 @@ class Steps {
 };
 
 template <class T>
-struct StepBy {
+struct StepDerivatives {
   T em_mem, k_mem, es_syn, k_syn;
 };
 
 constexpr double rounding_of(float) { return 0x1p-23; }
 constexpr double rounding_of(double) { return 0x1p-52; }
-/// How exactly a root is wanted: well beyond the digits of the result.
+/// Tolerance of the root finder, well below the precision of the result.
 constexpr double tolerance_of(float) { return 0x1p-32; }
 constexpr double tolerance_of(double) { return 0x1p-52; }
 
-// ---- arrivals in order
+// ---- sorting arrivals
 
-/// What a thread sorts in.
+/// Buffers for sorting, one set per thread.
 template <class T>
-struct Sorting {
+struct SortBuffers {
   std::vector<Entry<T>> order, spare;
   std::vector<std::int32_t> rest;
 };
 
 template <class T>
-Sorting<T>& sorting() {
-  thread_local Sorting<T> own;
-  return own;
+SortBuffers<T>& sort_buffers() {
+  thread_local SortBuffers<T> buffers;
+  return buffers;
 }
 
-/// Arrivals of all samples in order, those before t_end only. Behind these times are inf, and rows and
-/// slots are left as they are: there may be room for many more than there are.
+/// Sort the arrivals of every sample by time and drop those from t_end on. Unused times are set to
+/// inf; unused rows and slots are not written, as arrays are often much longer than what they hold.
 template <class T>
-void put_in_order(const Given<T>& given, const T* time, const std::int32_t* row, bool shared_row,
-                  Index threads, T* out_time, std::int32_t* out_row, std::int32_t* out_slot,
-                  std::int32_t* used) {
-  const Index arrivals = given.arrivals;
-  auto one = [&](Index sample) {
-    auto& [order, spare, unused] = sorting<T>();
+void sort_arrivals(const Population<T>& population, const T* time, const std::int32_t* row,
+                   bool shared_row, Index threads, T* out_time, std::int32_t* out_row,
+                   std::int32_t* out_slot, std::int32_t* used) {
+  const Index arrivals = population.arrivals;
+  auto sort_sample = [&](Index sample) {
+    auto& [order, spare, rest] = sort_buffers<T>();
     const T* times = time + sample * arrivals;
     const std::int32_t* rows = shared_row ? row : row + sample * arrivals;
-    partition_entries(times, arrivals, given.t_end, order, [](Index, std::int32_t) {});
+    partition_entries(times, arrivals, population.t_end, order, [](Index, std::int32_t) {});
     sort_entries<T>(order, spare);
     const Index count = order.size(), first = sample * arrivals;
     for (Index n = 0; n < count; ++n) {
-      const std::int32_t slot = order[n].slot, of_slot = rows[slot];
+      const std::int32_t slot = order[n].slot, table_row = rows[slot];
       out_time[first + n] = times[slot];
-      out_row[first + n] = of_slot >= 0 && of_slot < given.rows ? of_slot : given.rows;
+      out_row[first + n] =
+          table_row >= 0 && table_row < population.rows ? table_row : population.rows;
       out_slot[first + n] = slot;
     }
     std::fill(out_time + first + count, out_time + first + arrivals,
               std::numeric_limits<T>::infinity());
     used[sample] = count;
   };
-  // of each arrival as long as some numbers take
-  const Index helpers = ThreadPool::useful_threads(threads, 8 * given.batch * arrivals);
-  if (helpers == 1 && given.batch > 1) ThreadPool::shared().wake(threads);
-  ThreadPool::shared().run_batched(given.batch, helpers, one);
+  // sorting one arrival takes about as long as eight operations
+  const Index useful = ThreadPool::useful_threads(threads, 8 * population.batch * arrivals);
+  if (useful == 1 && population.batch > 1) ThreadPool::shared().wake(threads);
+  ThreadPool::shared().run_batched(population.batch, useful, sort_sample);
 }
 
-/// The slots of the earliest `room` events of each sample, in order; unused slots come last.
+/// Write the slots of the `capacity` earliest events of each sample in order; unused slots come
+/// last.
 template <class T>
-void earliest(const T* time, Index batch, Index events, Index room, Index threads,
-              std::int32_t* place) {
+void find_earliest(const T* time, Index batch, Index events, Index capacity, Index threads,
+                   std::int32_t* slots) {
   ThreadPool::shared().run(batch, threads, [&](Index sample) {
-    auto& [order, spare, unused] = sorting<T>();
-    if (Index(unused.size()) < events) unused.resize(events);
-    std::int32_t* const others = unused.data();
+    auto& [order, spare, rest] = sort_buffers<T>();
+    if (Index(rest.size()) < events) rest.resize(events);
+    std::int32_t* const rest_slots = rest.data();
     partition_entries(time + sample * events, events, std::numeric_limits<T>::infinity(), order,
-                 [=](Index place, std::int32_t slot) { others[place] = slot; });
+                      [=](Index position, std::int32_t slot) { rest_slots[position] = slot; });
     sort_entries<T>(order, spare);
-    const Index used = std::min<Index>(order.size(), room);
-    std::int32_t* to = place + sample * room;
-    for (Index n = 0; n < used; ++n) to[n] = order[n].slot;
-    std::copy_n(unused.begin(), room - used, to + used);
+    const Index count = std::min<Index>(order.size(), capacity);
+    std::int32_t* sample_slots = slots + sample * capacity;
+    for (Index n = 0; n < count; ++n) sample_slots[n] = order[n].slot;
+    std::copy_n(rest.begin(), capacity - count, sample_slots + count);
   });
 }
 
 // ---- intervals
 
-/// Memory of one thread, which it keeps from one sample to the next: the system takes longer to clear
-/// new pages than it takes to fill them.
+/// Memory that a thread reuses from sample to sample: the system takes longer to clear new pages
+/// than the kernels take to fill them.
 template <class T>
-struct Room {
-  Array<T> time, by_time, drive, steps;
+struct Scratch {
+  Array<T> time, by_time, slot_cotangents, steps;
   Array<std::int32_t> row, slot;
-  Array<StepBy<T>> steps_by;
+  Array<StepDerivatives<T>> step_derivatives;
 
-  /// The memory of the calling thread, in use; what is too much to be kept is given back then.
-  class Kept {
+  /// Access to the calling thread's memory; on destruction it is freed if it has become too large
+  /// to keep.
+  class Lease {
    public:
-    Room& operator*() { return own(); }
-    ~Kept() {
-      if (own().bytes() > kMost) own() = Room();
+    Scratch& operator*() { return thread_scratch(); }
+    ~Lease() {
+      if (thread_scratch().bytes() > kMaxKeptBytes) thread_scratch() = Scratch();
     }
 
    private:
-    static constexpr Index kMost = Index(1) << 25;
-    static Room& own() {
-      thread_local Room room;
-      return room;
+    static constexpr Index kMaxKeptBytes = Index(1) << 25;
+    static Scratch& thread_scratch() {
+      thread_local Scratch scratch;
+      return scratch;
     }
   };
 
  private:
   Index bytes() const {
-    return sizeof(T) * (time.size() + by_time.size() + drive.size() + steps.size()) +
-           4 * (row.size() + slot.size()) + sizeof(StepBy<T>) * steps_by.size();
+    return sizeof(T) * (time.size() + by_time.size() + slot_cotangents.size() + steps.size()) +
+           4 * (row.size() + slot.size()) + sizeof(StepDerivatives<T>) * step_derivatives.size();
   }
 };
 
-/// An array that has room for so many numbers, whatever it holds.
-template <class Number>
-Number* with_room(Array<Number>& array, Index size) {
+/// Return an array's data with room for at least `size` elements; the content is unspecified.
+template <class Element>
+Element* ensure_capacity(Array<Element>& array, Index size) {
   if (array.size() < size) {
-    array = Array<Number>();
-    array = Array<Number>(size + size / 8);
+    array = Array<Element>();
+    array = Array<Element>(size + size / 8);
   }
   return array.data();
 }
 
-/// Intervals of all samples: number 0 lies before the first arrival, number n follows arrival n - 1.
+/// Intervals between arrivals, of all samples; see the top of this file for their numbers.
 template <class T>
 class Intervals {
   using V = Vector<T>;
 
  public:
-  Intervals(const Given<T>& given, const Ordered<T>& ordered)
-      : given_(given), ordered_(ordered), used_(given.batch), offset_(given.batch + 1) {
+  Intervals(const Population<T>& population, const SortedArrivals<T>& sorted)
+      : population_(population),
+        sorted_(sorted),
+        counts_(population.batch),
+        offset_(population.batch + 1) {
     offset_[0] = 0;
-    for (Index b = 0; b < given.batch; ++b) {
-      used_[b] = ordered.count(b);
-      offset_[b + 1] = offset_[b] + (used_[b] / kBlock + 1) * kBlock;
+    for (Index list = 0; list < population.batch; ++list) {
+      counts_[list] = sorted.count(list);
+      offset_[list + 1] = offset_[list] + (counts_[list] / kBlock + 1) * kBlock;
     }
-    const T* mem = given.lanes + kTauMem * given.positions * given.neurons;
-    const T* syn = given.lanes + kTauSyn * given.positions * given.neurons;
-    const Index lanes = given.positions * given.neurons;
+    const T* tau_mem = population.parameters + kTauMem * population.positions * population.neurons;
+    const T* tau_syn = population.parameters + kTauSyn * population.positions * population.neurons;
+    const Index all_neurons = population.positions * population.neurons;
     uniform_ = true;
-    for (Index n = 1; n < lanes; ++n)
-      uniform_ = uniform_ && mem[n] == mem[0] && syn[n] == syn[0];
+    for (Index n = 1; n < all_neurons; ++n)
+      uniform_ = uniform_ && tau_mem[n] == tau_mem[0] && tau_syn[n] == tau_syn[0];
     for (Index field = 0; field < kFields; ++field) {
-      const T* of = given.lanes + field * lanes;
-      for (Index n = given.neurons; n < lanes; ++n) alike_ = alike_ && of[n] == of[n - given.neurons];
+      const T* values = population.parameters + field * all_neurons;
+      for (Index n = population.neurons; n < all_neurons; ++n)
+        same_at_all_positions_ =
+            same_at_all_positions_ && values[n] == values[n - population.neurons];
     }
-    if (lanes) taus_ = TimeConstants(mem[0], syn[0], rounding_of(T()));
+    if (all_neurons) taus_ = TimeConstants(tau_mem[0], tau_syn[0], rounding_of(T()));
   }
 
   bool uniform() const { return uniform_; }
-  /// All positions have the same lanes.
-  bool alike() const { return alike_; }
+  /// Return whether all positions have the same parameters.
+  bool same_at_all_positions() const { return same_at_all_positions_; }
   const TimeConstants& taus() const { return taus_; }
-  Index used(Index sample) const { return used_[sample]; }
+  Index used(Index sample) const { return counts_[sample]; }
 
-  /// Where the intervals of a sample begin, seconds; number used + 1: where the last one ends.
+  /// Start times of a sample's intervals, seconds; entry used + 1 is the end of the last interval.
   class Edges {
    public:
     Edges() = default;
     Edges(const T* time, Index count, T t_end) : time_(time), count_(count), t_end_(t_end) {}
 
-    double operator[](Index number) const {
-      return number == 0 ? 0.0 : double(number > count_ ? t_end_ : time_[number - 1]);
+    double operator[](Index interval) const {
+      return interval == 0 ? 0.0 : double(interval > count_ ? t_end_ : time_[interval - 1]);
     }
 
    private:
@@ -257,54 +289,58 @@ class Intervals {
   };
 
   Edges edges(Index sample) const {
-    return {ordered_.time + ordered_.first(sample), used(sample), given_.t_end};
+    return {sorted_.time + sorted_.first(sample), used(sample), population_.t_end};
   }
-  double edge(Index sample, Index number) const { return edges(sample)[number]; }
+  double edge(Index sample, Index interval) const { return edges(sample)[interval]; }
 
-  /// The rows of the table that arrive at the begins of a sample's intervals.
+  /// Rows of the weights that arrive at the start of a sample's intervals.
   class Rows {
    public:
-    Rows(const std::int32_t* row, Index count, Index none)
-        : row_(row), count_(count), none_(std::uint32_t(none)) {}
+    Rows(const std::int32_t* row, Index count, Index zero_row)
+        : row_(row), count_(count), zero_row_(std::uint32_t(zero_row)) {}
 
-    /// Of an interval; any other number than that of a row: that of the row of zeros.
-    Index operator[](Index number) const {
-      return number == 0 ? none_ : std::min(std::uint32_t(row_[number - 1]), none_);
+    /// Return the row of an interval; invalid rows, and interval 0, give the row of zeros.
+    Index operator[](Index interval) const {
+      return interval == 0 ? zero_row_ : std::min(std::uint32_t(row_[interval - 1]), zero_row_);
     }
-    /// The same, of an interval that there may be none of.
-    Index ahead(Index number) const {
-      return (*this)[std::clamp<Index>(number, 0, count_)];
+    /// Return the row of the nearest valid interval, for prefetching.
+    Index at_clamped(Index interval) const {
+      return (*this)[std::clamp<Index>(interval, 0, count_)];
     }
 
    private:
     const std::int32_t* row_;
     Index count_;
-    std::uint32_t none_;
+    std::uint32_t zero_row_;
   };
 
   Rows rows(Index sample) const {
-    return {ordered_.row + ordered_.first(sample), used(sample), given_.rows};
+    return {sorted_.row + sorted_.first(sample), used(sample), population_.rows};
   }
-  Index row(Index sample, Index number) const { return rows(sample)[number]; }
+  Index row(Index sample, Index interval) const { return rows(sample)[interval]; }
 
   Steps<T> steps(Index sample) const { return Steps<T>(steps_ + 4 * offset_[sample]); }
-  const StepBy<T>* steps_by(Index sample) const { return steps_by_ + offset_[sample]; }
+  const StepDerivatives<T>* step_derivatives(Index sample) const {
+    return step_derivatives_ + offset_[sample];
+  }
 
-  /// The coefficients of all intervals, where they are the same for all lanes.
+  /// Compute the coefficients of all intervals, if the time constants are the same for all neurons.
   ///
-  /// `room`: for them; null: in memory of their own.
-  void prepare(Index threads, bool derivatives, Room<T>* room = nullptr) {
+  /// `scratch`: memory for them; null: allocated by this object.
+  void compute_steps(Index threads, bool derivatives, Scratch<T>* scratch = nullptr) {
     if (!uniform_) return;
-    Room<T>& of = room ? *room : own_;
-    steps_ = with_room(of.steps, 4 * offset_[given_.batch]);
-    if (derivatives) steps_by_ = with_room(of.steps_by, offset_[given_.batch]);
-    auto one = [&](Index sample) {
+    Scratch<T>& scratch_used = scratch ? *scratch : own_scratch_;
+    steps_ = ensure_capacity(scratch_used.steps, 4 * offset_[population_.batch]);
+    if (derivatives)
+      step_derivatives_ =
+          ensure_capacity(scratch_used.step_derivatives, offset_[population_.batch]);
+    auto compute_sample = [&](Index sample) {
       const Index count = used(sample) + 1;
       T* steps = steps_ + 4 * offset_[sample];
-      const T* times = ordered_.time + ordered_.first(sample);
-      const T stretch = 1 + 4 * std::numeric_limits<T>::epsilon();
+      const T* times = sorted_.time + sorted_.first(sample);
+      const T margin = 1 + 4 * std::numeric_limits<T>::epsilon();
       const T slow = T(taus_.slow), gap = T(taus_.gap), gain = T(taus_.gain);
-      const T to_ratio = taus_.gap > 0 ? T(1 / taus_.gap) : T(0);
+      const T per_gap = taus_.gap > 0 ? T(1 / taus_.gap) : T(0);
       const V zero = {};
       for (Index first = 0; first < count; first += kBlock, steps += 4 * kBlock) {
         const Index block = std::min<Index>(kBlock, count - first);
@@ -313,217 +349,240 @@ class Intervals {
           t = load<T>(times + first) - load<T>(times + first - 1);
         else
           for (Index n = first; n < first + block; ++n)
-            t[n - first] = (n + 1 < count ? times[n] : given_.t_end) - (n > 0 ? times[n - 1] : 0);
+            t[n - first] =
+                (n + 1 < count ? times[n] : population_.t_end) - (n > 0 ? times[n - 1] : 0);
         t = t > zero ? t : zero;
-        // of what is asked: v em + j k and j es, and 1 - em for the bound
-        // tau_mem = 2 tau_syn: the same twice
-        const V fallen = expm1_lanes(-t * slow), bend = gap == slow ? fallen : expm1_lanes(-t * gap);
-        const V slower = 1 + fallen, faster = slower + slower * bend;
-        const V ratio = bend < zero ? -bend * to_ratio : t;
+        // These are the coefficients of v em + j k and j es, and 1 - em for the bound. With tau_mem
+        // = 2 tau_syn both exponentials are the same.
+        const V slow_expm1 = expm1_lanes(-t * slow),
+                gap_expm1 = gap == slow ? slow_expm1 : expm1_lanes(-t * gap);
+        const V slower = 1 + slow_expm1, faster = slower + slower * gap_expm1;
+        const V ratio = gap_expm1 < zero ? -gap_expm1 * per_gap : t;
         const V k = slower * ratio * gain;
         const V em = taus_.mem_longer ? slower : faster;
         const V es = taus_.mem_longer ? faster : slower;
-        const V fall = (taus_.mem_longer ? -fallen : -(fallen + bend + fallen * bend)) * stretch;
-        // k is never larger than the bound; rounding must not make it so
-        const V bound = fall > k ? fall : k;
+        const V raw_bound =
+            (taus_.mem_longer ? -slow_expm1 : -(slow_expm1 + gap_expm1 + slow_expm1 * gap_expm1)) *
+            margin;
+        // Exactly, k never exceeds the bound; make sure that it does not after rounding either.
+        const V bound = raw_bound > k ? raw_bound : k;
         store<T>(steps, em);
         store<T>(steps + kBlock, es);
         store<T>(steps + 2 * kBlock, k);
         store<T>(steps + 3 * kBlock, bound);
         if (derivatives)
           for (Index n = 0; n < block; ++n) {
-            const FlowDerivatives by = flow_derivatives(taus_, t[n], {em[n], es[n], k[n]});
-            steps_by_[offset_[sample] + first + n] = {T(by.em_mem), T(by.k_mem), T(by.es_syn),
-                                                      T(by.k_syn)};
+            const FlowDerivatives derivatives_of_flow =
+                flow_derivatives(taus_, t[n], {em[n], es[n], k[n]});
+            step_derivatives_[offset_[sample] + first + n] = {
+                T(derivatives_of_flow.em_mem), T(derivatives_of_flow.k_mem),
+                T(derivatives_of_flow.es_syn), T(derivatives_of_flow.k_syn)};
           }
       }
     };
-    ThreadPool::shared().run_batched(given_.batch, ThreadPool::useful_threads(threads, 8 * offset_[given_.batch]), one);
+    ThreadPool::shared().run_batched(
+        population_.batch, ThreadPool::useful_threads(threads, 8 * offset_[population_.batch]),
+        compute_sample);
   }
 
  private:
-  const Given<T>& given_;
-  const Ordered<T>& ordered_;
+  const Population<T>& population_;
+  const SortedArrivals<T>& sorted_;
   static constexpr Index kBlock = Steps<T>::kBlock;
-  Array<Index> used_;
-  Array<Index> offset_;  // whole blocks
-  Room<T> own_;
+  Array<Index> counts_;
+  Array<Index> offset_;  // start of each sample's coefficients, in full blocks
+  Scratch<T> own_scratch_;
   T* steps_ = nullptr;
-  StepBy<T>* steps_by_ = nullptr;
+  StepDerivatives<T>* step_derivatives_ = nullptr;
   TimeConstants taus_;
-  bool uniform_ = true, alike_ = true;
+  bool uniform_ = true, same_at_all_positions_ = true;
 };
 
 // ---- tiles
 
-/// Neurons next to each other, of one position, padded with such as never fire.
+/// Adjacent neurons of one position, padded with neurons that never fire.
 template <class T, int kVectors>
 struct Tile {
   static constexpr int kLanes = kVectors * kWidth<T>;
   using V = Vector<T>;
 
   alignas(64) T threshold[kLanes];
-  alignas(64) double slow[kLanes], gap[kLanes], gain[kLanes], syn_fast[kLanes];
+  alignas(64) double slow[kLanes], gap[kLanes], gain[kLanes], mem_is_longer[kLanes];
   alignas(64) double v_reset[kLanes], fires_at[kLanes];
   double v_start[kLanes], j_start[kLanes];
   TimeConstants taus[kLanes];
-  bool above[kLanes];  // it starts there
+  bool starts_above[kLanes];  // v starts at or above the threshold
   int count;
-  bool positive;  // all thresholds are
-  bool level;     // all thresholds are the same, and all v_reset are
-  /// A maximum of v reaches the threshold only if (v + j)^2 >= close j threshold: 4, where that is
-  /// so, and less by what it is rounded to; 0 where it is not told like this.
-  T close;
+  bool positive;       // all thresholds are positive
+  bool shared_levels;  // all neurons have the same threshold and the same v_reset
+  /// With tau_mem = 2 tau_syn, a maximum of v reaches the threshold only if (v + j)^2 >= 4 j
+  /// threshold. This factor is 4, reduced by the rounding error; 0 if the test does not apply.
+  T peak_factor;
 
-  Tile(const Given<T>& given, Index position, Index first, bool uniform, const TimeConstants& common) {
-    count = int(std::min<Index>(kLanes, given.neurons - first));
-    positive = level = true;
-    close = T(4 - 256 * rounding_of(T()));
-    const Index step = given.positions * given.neurons;
+  Tile(const Population<T>& population, Index position, Index first, bool uniform,
+       const TimeConstants& common) {
+    count = int(std::min<Index>(kLanes, population.neurons - first));
+    positive = shared_levels = true;
+    peak_factor = T(4 - 256 * rounding_of(T()));
+    const Index stride = population.positions * population.neurons;
     for (int lane = 0; lane < kLanes; ++lane) {
-      const T* of = given.lanes + position * given.neurons + first + std::min(lane, count - 1);
-      threshold[lane] = lane < count ? of[kThreshold * step] : std::numeric_limits<T>::infinity();
+      const T* values =
+          population.parameters + position * population.neurons + first + std::min(lane, count - 1);
+      threshold[lane] =
+          lane < count ? values[kThreshold * stride] : std::numeric_limits<T>::infinity();
       fires_at[lane] = threshold[lane];
-      v_reset[lane] = of[kReset * step];
-      v_start[lane] = lane < count ? of[kStart * step] : 0;
-      j_start[lane] = lane < count ? of[kCurrent * step] : 0;
-      above[lane] = given.strict ? v_start[lane] > threshold[lane] : v_start[lane] >= threshold[lane];
+      v_reset[lane] = values[kReset * stride];
+      v_start[lane] = lane < count ? values[kStart * stride] : 0;
+      j_start[lane] = lane < count ? values[kCurrent * stride] : 0;
+      starts_above[lane] =
+          population.strict ? v_start[lane] > threshold[lane] : v_start[lane] >= threshold[lane];
       positive = positive && threshold[lane] > 0;
-      level = level && (lane >= count || fires_at[lane] == fires_at[0]) && v_reset[lane] == v_reset[0];
-      taus[lane] = uniform ? common : TimeConstants(of[kTauMem * step], of[kTauSyn * step],
+      shared_levels = shared_levels && (lane >= count || fires_at[lane] == fires_at[0]) &&
+                      v_reset[lane] == v_reset[0];
+      taus[lane] = uniform ? common
+                           : TimeConstants(values[kTauMem * stride], values[kTauSyn * stride],
                                            rounding_of(T()));
-      if (taus[lane].ratio != Ratio::kMemTwiceSyn) close = 0;
+      if (taus[lane].ratio != Ratio::kMemTwiceSyn) peak_factor = 0;
       slow[lane] = taus[lane].slow;
       gap[lane] = taus[lane].gap;
       gain[lane] = taus[lane].gain;
-      syn_fast[lane] = taus[lane].mem_longer ? 1 : 0;
+      mem_is_longer[lane] = taus[lane].mem_longer ? 1 : 0;
     }
   }
 
-  /// The coefficients of a vector of lanes whose time constants differ.
-  void own_step(int vector, double t, V& em, V& es, V& k, V& bound) const {
+  /// Compute the flow's coefficients for a vector of neurons with individual time constants.
+  void compute_step(int vector, double t, V& em, V& es, V& k, V& bound) const {
     t = std::max(t, 0.0);
-    alignas(64) T out[4][kWidth<T>];
-    for (int half = 0; half < kWidth<T>; half += kWidth<double>) {
-      const int lane = vector * kWidth<T> + half;
-      DoubleVector rate, apart, to_mem, is_long;
+    alignas(64) T coefficients[4][kWidth<T>];
+    for (int offset = 0; offset < kWidth<T>; offset += kWidth<double>) {
+      const int lane = vector * kWidth<T> + offset;
+      DoubleVector rate, rate_gap, rate_gain, mem_longer;
       std::memcpy(&rate, slow + lane, sizeof(rate));
-      std::memcpy(&apart, gap + lane, sizeof(apart));
-      std::memcpy(&to_mem, gain + lane, sizeof(to_mem));
-      std::memcpy(&is_long, syn_fast + lane, sizeof(is_long));
-      const DoubleVector zero = {}, fallen = expm1_lanes(-t * rate), bend = expm1_lanes(-t * apart);
-      const DoubleVector slower = 1 + fallen, faster = slower + slower * bend;
-      const DoubleVector ratio = bend < zero ? -bend / apart : zero + t;
-      const DoubleVector of_k = slower * ratio * to_mem;
-      const DoubleVector of_em = is_long > zero ? slower : faster;
-      const DoubleVector of_es = is_long > zero ? faster : slower;
-      const DoubleVector fall = is_long > zero ? -fallen : -(fallen + bend + fallen * bend);
+      std::memcpy(&rate_gap, gap + lane, sizeof(rate_gap));
+      std::memcpy(&rate_gain, gain + lane, sizeof(rate_gain));
+      std::memcpy(&mem_longer, mem_is_longer + lane, sizeof(mem_longer));
+      const DoubleVector zero = {}, slow_expm1 = expm1_lanes(-t * rate),
+                         gap_expm1 = expm1_lanes(-t * rate_gap);
+      const DoubleVector slower = 1 + slow_expm1, faster = slower + slower * gap_expm1;
+      const DoubleVector ratio = gap_expm1 < zero ? -gap_expm1 / rate_gap : zero + t;
+      const DoubleVector all_k = slower * ratio * rate_gain;
+      const DoubleVector all_em = mem_longer > zero ? slower : faster;
+      const DoubleVector all_es = mem_longer > zero ? faster : slower;
+      const DoubleVector all_bounds =
+          mem_longer > zero ? -slow_expm1 : -(slow_expm1 + gap_expm1 + slow_expm1 * gap_expm1);
       for (int n = 0; n < kWidth<double>; ++n) {
-        out[0][half + n] = T(of_em[n]);
-        out[1][half + n] = T(of_es[n]);
-        out[2][half + n] = T(of_k[n]);
-        out[3][half + n] = std::max(T(fall[n]) * (1 + 2 * std::numeric_limits<T>::epsilon()),
-                                    T(of_k[n]));
+        coefficients[0][offset + n] = T(all_em[n]);
+        coefficients[1][offset + n] = T(all_es[n]);
+        coefficients[2][offset + n] = T(all_k[n]);
+        coefficients[3][offset + n] =
+            std::max(T(all_bounds[n]) * (1 + 2 * std::numeric_limits<T>::epsilon()), T(all_k[n]));
       }
     }
-    std::memcpy(&em, out[0], sizeof(em));
-    std::memcpy(&es, out[1], sizeof(es));
-    std::memcpy(&k, out[2], sizeof(k));
-    std::memcpy(&bound, out[3], sizeof(bound));
+    std::memcpy(&em, coefficients[0], sizeof(em));
+    std::memcpy(&es, coefficients[1], sizeof(es));
+    std::memcpy(&k, coefficients[2], sizeof(k));
+    std::memcpy(&bound, coefficients[3], sizeof(bound));
   }
 
-  /// The derivatives of the coefficients of a vector of lanes.
-  void own_step_by(int vector, double t, V& em_mem, V& k_mem, V& es_syn, V& k_syn) const {
+  /// Compute the derivatives of these coefficients with respect to the time constants.
+  void compute_step_derivatives(int vector, double t, V& em_mem, V& k_mem, V& es_syn,
+                                V& k_syn) const {
     for (int n = 0; n < kWidth<T>; ++n) {
-      const TimeConstants& own = taus[vector * kWidth<T> + n];
-      FlowDerivatives by = flow_derivatives(own, std::max(t, 0.0), flow_over(own, std::max(t, 0.0)));
-      em_mem[n] = T(by.em_mem);
-      k_mem[n] = T(by.k_mem);
-      es_syn[n] = T(by.es_syn);
-      k_syn[n] = T(by.k_syn);
+      const TimeConstants& neuron_taus = taus[vector * kWidth<T> + n];
+      FlowDerivatives derivatives =
+          flow_derivatives(neuron_taus, std::max(t, 0.0), flow_over(neuron_taus, std::max(t, 0.0)));
+      em_mem[n] = T(derivatives.em_mem);
+      k_mem[n] = T(derivatives.k_mem);
+      es_syn[n] = T(derivatives.es_syn);
+      k_syn[n] = T(derivatives.k_syn);
     }
   }
 };
 
-/// All tiles, where they are the same at all positions.
+/// Tiles of a population, built once if all positions have the same parameters.
 template <class T, int kVectors>
-class Tiles {
+class TileCache {
  public:
-  Tiles(const Given<T>& given, const Intervals<T>& intervals) : given_(given), intervals_(intervals) {
-    if (!intervals.alike()) return;
-    for (Index first = 0; first < given.neurons; first += Tile<T, kVectors>::kLanes)
-      shared_.push_back(made(0, first));
+  TileCache(const Population<T>& population, const Intervals<T>& intervals)
+      : population_(population), intervals_(intervals) {
+    if (!intervals.same_at_all_positions()) return;
+    for (Index first = 0; first < population.neurons; first += Tile<T, kVectors>::kLanes)
+      tiles_.push_back(make_tile(0, first));
   }
 
-  /// A tile by its number; `own`: where it is kept, if it is not shared.
-  const Tile<T, kVectors>& of(Index number, Index position,
-                              std::optional<Tile<T, kVectors>>& own) const {
-    if (intervals_.alike()) return shared_[number];
-    return own.emplace(made(position, number * Tile<T, kVectors>::kLanes));
+  /// Return a tile by its index; `storage` holds it if it is not shared by all positions.
+  const Tile<T, kVectors>& tile(Index index, Index position,
+                                std::optional<Tile<T, kVectors>>& storage) const {
+    if (intervals_.same_at_all_positions()) return tiles_[index];
+    return storage.emplace(make_tile(position, index * Tile<T, kVectors>::kLanes));
   }
 
  private:
-  Tile<T, kVectors> made(Index position, Index first) const {
-    return {given_, position, first, intervals_.uniform(), intervals_.taus()};
+  Tile<T, kVectors> make_tile(Index position, Index first) const {
+    return {population_, position, first, intervals_.uniform(), intervals_.taus()};
   }
 
-  const Given<T>& given_;
+  const Population<T>& population_;
   const Intervals<T>& intervals_;
-  std::vector<Tile<T, kVectors>> shared_;
+  std::vector<Tile<T, kVectors>> tiles_;
 };
 
-/// A tile's columns of the weights, and a row of zeros behind them.
+/// Copy a tile's columns of the weights, followed by a row of zeros.
 template <class T>
-void pack(const Given<T>& given, Index first, int lanes, T* table) {
-  const Index count = std::min<Index>(lanes, given.neurons - first);
-  for (Index row = 0; row < given.rows; ++row) {
-    std::copy_n(given.weight + row * given.neurons + first, count, table + row * lanes);
+void pack_weights(const Population<T>& population, Index first, int lanes, T* table) {
+  const Index count = std::min<Index>(lanes, population.neurons - first);
+  for (Index row = 0; row < population.rows; ++row) {
+    std::copy_n(population.weight + row * population.neurons + first, count, table + row * lanes);
     std::fill(table + row * lanes + count, table + (row + 1) * lanes, T(0));
   }
-  std::fill_n(table + given.rows * lanes, lanes, T(0));
+  std::fill_n(table + population.rows * lanes, lanes, T(0));
 }
 
-// ---- levels
+// ---- box spikes
 
-/// Far below the rounding of the largest box of each column of a table: what no open box is as small as.
+/// Compute a tolerance for each column of weights: far below the rounding error of its largest box,
+/// and so smaller than any open box.
 template <class T>
-void least_levels(const T* table, Index rows, int lanes, T* least) {
-  std::fill_n(least, lanes, T(0));
+void compute_box_tolerances(const T* table, Index rows, int lanes, T* tolerance) {
+  std::fill_n(tolerance, lanes, T(0));
   for (Index row = 0; row < rows; ++row)
     for (int lane = 0; lane < lanes; ++lane)
-      least[lane] = std::max(least[lane], std::abs(table[row * lanes + lane]));
+      tolerance[lane] = std::max(tolerance[lane], std::abs(table[row * lanes + lane]));
   for (int lane = 0; lane < lanes; ++lane)
-    least[lane] *= T(0x1p-16) * std::numeric_limits<T>::epsilon();
+    tolerance[lane] *= T(0x1p-16) * std::numeric_limits<T>::epsilon();
 }
 
-/// What open boxes add up to: a j that stays, high + low, which is exactly that at rest where none is open,
-/// as in jaxsnn/event/forward/box_levels.py. A box of weight W is W when it opens and -W when it closes.
+/// Add a box to the sum of open boxes, which is the constant current j = high + low (double-word
+/// arithmetic). When the last box closes the sum returns to `rest` exactly, as in
+/// jaxsnn/event/forward/box_levels.py. A box of weight W adds W when it opens and -W when it
+/// closes.
 template <class T>
-inline void turn_box(Vector<T>& high, Vector<T>& low, Vector<T> weight, Vector<T> rest,
-                     Vector<T> least) {
+inline void update_box_sum(Vector<T>& high, Vector<T>& low, Vector<T> weight, Vector<T> rest,
+                           Vector<T> tolerance) {
   using V = Vector<T>;
-  const V zero = {}, sum = high + weight, taken = sum - high;
-  const V lost = ((high - (sum - taken)) + (weight - taken)) + low;
-  const V level = sum + lost, took = level - sum;
-  const V left = (sum - (level - took)) + (lost - took), beside = (level - rest) + left;
-  const auto closed = (beside < zero ? -beside : beside) <= least;
+  const V zero = {}, sum = high + weight, added = sum - high;
+  const V error = ((high - (sum - added)) + (weight - added)) + low;
+  const V level = sum + error, level_added = level - sum;
+  const V residual = (sum - (level - level_added)) + (error - level_added),
+          distance = (level - rest) + residual;
+  const auto closed = (distance < zero ? -distance : distance) <= tolerance;
   high = closed ? rest : level;
-  low = closed ? zero : left;
+  low = closed ? zero : residual;
 }
 
-/// Rows of a table are asked for so many intervals before they are needed: they may be far away.
-constexpr Index kAhead = 3;
+/// Rows of the weights are prefetched this many intervals ahead.
+constexpr Index kPrefetchDistance = 3;
 
 template <class T, int kVectors>
-inline void fetch(const T* row) {
+inline void prefetch_row(const T* row) {
   for (int q = 0; q < kVectors; ++q) __builtin_prefetch(row + q * kWidth<T>);
 }
 
-// ---- what is asked
+// ---- results
 
 /// Spikes; arrays (batch, neurons, max_spikes), count (batch, neurons). `slope_after` is written
-/// where a spike assigns v, `cause` where arrivals move it: the number of the arrival, in order and
-/// from 1 on, that made it fire, or 0.
+/// only if a spike sets v. `cause` is written only if arrivals increment v: the number of the
+/// arrival (counted from 1 in sorted order) that made the neuron fire, or 0.
 template <class T>
 struct Spikes {
   T* time;
@@ -533,9 +592,9 @@ struct Spikes {
   std::int32_t* cause = nullptr;
 };
 
-/// Spikes as they were found, and dL/dt of each.
+/// Spikes of the forward pass, and the cotangent dL/dt of each.
 template <class T>
-struct Found {
+struct ForwardSpikes {
   const T* time;
   const T* slope;
   const T* slope_after;
@@ -543,30 +602,31 @@ struct Found {
   const std::int32_t* cause = nullptr;
 };
 
-/// Gradients; what is not asked for is null.
+/// Gradients; null for those that are not needed.
 template <class T>
 struct Gradients {
-  T* weight;     // (rows, neurons)
-  T* lanes;      // (fields, positions, neurons)
-  Index fields;  // kFields, or kLevels: none by time constants
-  T* time;       // (batch, arrivals), by slot
+  T* weight;      // (rows, neurons)
+  T* parameters;  // (fields, positions, neurons)
+  Index fields;   // kFields, or kFieldsWithoutTaus if the time constants need no gradient
+  T* time;        // (batch, arrivals), by slot
 
-  bool of_taus() const { return lanes && fields == kFields; }
+  bool with_taus() const { return parameters && fields == kFields; }
 };
 
-/// Samples of a part of a batch, and tiles: what one thread does at a time.
-struct Units {
+/// Units of work: one tile of neurons through one chunk of the batch.
+struct WorkUnits {
   Index tiles, chunks, batch;
   Index size() const { return tiles * chunks; }
-  Index tile(Index unit) const { return unit / chunks; }  // one table after the other
+  // chunks of the same tile, which read the same weights, are adjacent
+  Index tile(Index unit) const { return unit / chunks; }
   Index chunk(Index unit) const { return unit % chunks; }
-  Index number(Index tile, Index chunk) const { return tile * chunks + chunk; }
+  Index index(Index tile, Index chunk) const { return tile * chunks + chunk; }
   Index begin(Index chunk) const { return batch * chunk / chunks; }
 };
 
-/// Calls with a tile's number of vectors.
+/// Call with the number of vectors in a tile, as a compile-time constant.
 template <class T, class Call>
-void by_width(Index neurons, Call&& call) {
+void dispatch_tile_width(Index neurons, Call&& call) {
   if (neurons <= kWidth<T>) return call(std::integral_constant<int, 1>());
   if (neurons <= 2 * kWidth<T>) return call(std::integral_constant<int, 2>());
   if constexpr (kMaxVectors == 8)

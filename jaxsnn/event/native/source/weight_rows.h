@@ -29,20 +29,20 @@ T zero_if_finite(const T* numbers, Index count) {
 template <class T>
 class SparseRows {
  public:
-  SparseRows(const Given<T>& given, const Feedback<T>& feedback, Index threads)
-      : neurons_(given.neurons),
-        in_table_(feedback.in_table(given)),
-        most_(given.neurons / kShare),
+  SparseRows(const Population<T>& population, const Feedback<T>& feedback, Index threads)
+      : neurons_(population.neurons),
+        in_table_(feedback.in_table(population)),
+        most_(population.neurons / kShare),
         room_(most_ + 1),
-        lists_(given.rows),
-        entries_(2 * given.rows * room_) {
+        lists_(population.rows),
+        entries_(2 * population.rows * room_) {
     const Index bands = feedback.by_target ? (neurons_ + kBand - 1) / kBand : 0;
     nothing_ = Array<T>(bands, T(0));
     ThreadPool::shared().run(bands + in_table_, threads, [&](Index n) {
       if (n < bands)
         find_band(n, feedback.by_target, feedback.scale);
       else
-        find(n - bands, given.weight + (n - bands) * neurons_);
+        find(n - bands, population.weight + (n - bands) * neurons_);
     });
   }
 
@@ -200,20 +200,20 @@ template <class T>
 class WholeRows {
  public:
   /// `sparse`: whose rows nobody reads here; null: all are read.
-  WholeRows(const Given<T>& given, const Feedback<T>& feedback, const SparseRows<T>* sparse,
+  WholeRows(const Population<T>& population, const Feedback<T>& feedback, const SparseRows<T>* sparse,
             Index threads)
-      : rows_(given.rows),
-        in_table_(feedback.in_table(given)),
-        lanes_(padded_lanes<T>(given.neurons)),
+      : rows_(population.rows),
+        in_table_(feedback.in_table(population)),
+        lanes_(padded_lanes<T>(population.neurons)),
         zeros_(lanes_, T(0)),
-        table_(given.weight) {
-    const Index neurons = given.neurons;
+        table_(population.weight) {
+    const Index neurons = population.neurons;
     if (neurons != lanes_) {
       own_ = Array<T>(in_table_ * lanes_);
       table_ = own_.data();
       for (Index row = 0; row < in_table_; ++row) {
         if (sparse && sparse->has(row)) continue;
-        std::copy_n(given.weight + row * neurons, neurons, own_.data() + row * lanes_);
+        std::copy_n(population.weight + row * neurons, neurons, own_.data() + row * lanes_);
         pad(own_.data() + row * lanes_, neurons);
       }
     }
