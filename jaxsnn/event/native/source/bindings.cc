@@ -244,7 +244,7 @@ std::string group_of(const native::Population<NUMBER>& population, ffi::AnyBuffe
                      native::Spikes<NUMBER>& of_spikes, native::Train<NUMBER>& of_train,
                      native::Log<NUMBER>& of_log) {
   const Index batch = population.batch, neurons = population.neurons;
-  if (population.positions != 1 || feedback.first_delayed(population) < 0)
+  if (population.positions != 1 || feedback.first_delayed_row(population) < 0)
     return "the table has no rows of feedback";
   if (spikes.dimensions().size() != 3 || train.dimensions().size() != 2 ||
       wait.dimensions().size() != 2)
@@ -344,7 +344,7 @@ ffi::Error GroupForward(ffi::AnyBuffer weight, ffi::AnyBuffer by_target, ffi::An
     problem = group_of(population, *spikes, *slopes, *count, *train, *neuron, *needed, *wait, *log_row,
                        *slope, *used, *origin, feedback, of_spikes, of_train, of_log);
     if (!problem.empty()) return wrong(problem);
-    if (feedback.queues() && !of_log.origin) return wrong("the log has no origins");
+    if (feedback.uses_queue() && !of_log.origin) return wrong("the log has no origins");
     if (spikes->dimensions()[2] != max_spikes || max_spikes < 1 || !has_shape(*nothing, {}) ||
         !has_type(*nothing, kType<T>))
       return wrong("a result has the wrong shape");

@@ -26,7 +26,7 @@ namespace native {
 template <class T>
 struct Log {
   T* wait;               // since the step before, seconds
-  /// of the table, which arrives there; from `Feedback::first_spike` on the spikes of the neurons; -1 - n
+  /// of the table, which arrives there; from `Feedback::first_spike_row` on the spikes of the neurons; -1 - n
   /// where the refractory time of neuron n ends
   std::int32_t* row;
   T* slope;              // dV/dt just before, where a neuron fires; just after, where it is let go
@@ -277,14 +277,14 @@ class GroupForward {
 
  public:
   GroupForward(const Population<T>& population, const Options& options, const Intervals<T>& intervals,
-               const Feedback<T>& feedback, const Senders<T>& senders, const Everyone<T>& everyone,
-               const WholeRows<T>& table, const SparseRows<T>& sparse, const T* box_tolerance,
+               const Feedback<T>& feedback, const DelayedRows<T>& delayed_rows, const Everyone<T>& everyone,
+               const DenseRows<T>& table, const SparseRows<T>& sparse, const T* box_tolerance,
                const Spikes<T>& spikes, const Train<T>& train, const Log<T>& log)
       : population_(population),
         options_(options),
         intervals_(intervals),
         feedback_(feedback),
-        senders_(senders),
+        delayed_rows_(delayed_rows),
         everyone_(everyone),
         table_(table),
         sparse_(sparse),
@@ -343,7 +343,7 @@ class GroupForward {
 
  private:
   void prefetch(Index row) const {
-    if (sparse_.has(row)) return sparse_.prefetch(row);
+    if (sparse_.is_sparse(row)) return sparse_.prefetch(row);
     table_.prefetch(row);
   }
 
@@ -459,8 +459,8 @@ class GroupForward {
 
   /// Whether others can stay where they are when this one fires.
   bool is_felt_by_few(Index neuron) const {
-    const Index row = feedback_.first_spike(population_) + neuron;
-    return !kBoxes && everyone_.uniform() && (!feedback_.immediate || sparse_.has(row));
+    const Index row = feedback_.first_spike_row(population_) + neuron;
+    return !kBoxes && everyone_.uniform() && (!feedback_.immediate || sparse_.is_sparse(row));
   }
 
   /// All that stayed are on their way to now.
@@ -679,7 +679,7 @@ class GroupForward {
     Candidate next{std::numeric_limits<T>::infinity(), std::int32_t(fires)};
     for (const Candidate& one : candidates_)
       if (one.neuron != fires && one.bound < next.bound) next = one;
-    if (next.neuron != fires) prefetch(feedback_.first_spike(population_) + next.neuron);
+    if (next.neuron != fires) prefetch(feedback_.first_spike_row(population_) + next.neuron);
   }
 
   /// Of a vector of neurons, times after the look before which they do not cross; 0 where nothing is
@@ -754,11 +754,11 @@ class GroupForward {
     else if (T(reset) >= threshold(neuron))
       due_.insert(due_.begin(), neuron);
     assign(neuron, T(reset));
-    const Index row = feedback_.first_spike(population_) + neuron;
+    const Index row = feedback_.first_spike_row(population_) + neuron;
     if (feedback_.immediate) add_row(row);
     write(row, slope);
     if (refractory > 0 && !options_.once) queue_.push(now_ + refractory, -1 - neuron, fired_ - 1);
-    senders_.each(neuron, [&](Index number) {
+    delayed_rows_.for_each(neuron, [&](Index number) {
       queue_.push(now_ + feedback_.delay[number], number, fired_ - 1);
     });
   }
@@ -778,8 +778,8 @@ class GroupForward {
   }
 
   /// What comes from the queue, now.
-  void take(const typename Queue<T>::Coming& coming) {
-    if (coming.ends()) {
+  void take(const typename EventQueue<T>::QueuedEvent& coming) {
+    if (coming.is_release()) {
       const Index neuron = -1 - coming.number;
       const double reset = everyone_.v_reset(neuron);
       catch_up();
@@ -789,7 +789,7 @@ class GroupForward {
       const T slope = T(everyone_.taus(neuron).rate(reset, j(neuron)));
       write(coming.number, slope, coming.spike);
     } else {
-      const Index row = feedback_.first_delayed(population_) + coming.number;
+      const Index row = feedback_.first_delayed_row(population_) + coming.number;
       add_row(row);
       write(row, T(1), coming.spike);
     }
@@ -797,7 +797,7 @@ class GroupForward {
 
   /// A row of the table arrives now; it is added in the next pass.
   void add_row(Index row) {
-    const bool sparse = sparse_.has(row);
+    const bool sparse = sparse_.is_sparse(row);
     if (stay_ && sparse) return touch(row);
     if (stay_) leave();
     // boxes turn one by one: rounded together, some would never close
@@ -809,7 +809,7 @@ class GroupForward {
     }
     T* const arriving = arriving_.data();
     const auto arrive = [=](Index neuron, T weight) { arriving[neuron] += weight; };
-    sparse_.each(row, arrive, arrive);
+    sparse_.for_each(row, arrive, arrive);
     pending_ = arriving;
   }
 
@@ -839,7 +839,7 @@ class GroupForward {
       own[0] += weight * to_v;
       own[lanes] += weight * to_j;
     };
-    sparse_.each(row, raise, lower);
+    sparse_.for_each(row, raise, lower);
   }
 
   void write(Index row, T slope, Index origin = -1) {
@@ -858,15 +858,15 @@ class GroupForward {
   const Options& options_;
   const Intervals<T>& intervals_;
   const Feedback<T>& feedback_;
-  const Senders<T>& senders_;
+  const DelayedRows<T>& delayed_rows_;
   const Everyone<T>& everyone_;
-  const WholeRows<T>& table_;
+  const DenseRows<T>& table_;
   const SparseRows<T>& sparse_;
   const T* const box_tolerance_;  // of each neuron, under boxes (`compute_box_tolerances`)
   const Spikes<T>& spikes_;
   const Train<T>& train_;
   const Log<T>& log_;
-  Queue<T> queue_;
+  EventQueue<T> queue_;
   Index lanes_;
   Array<T> state_;  // v, j and the threshold of all: of now, or of before the lag
   Array<T> boxes_;  // what j is beside itself, and where it stands when no box is open
@@ -905,11 +905,11 @@ T group_forward(const Population<T>& population, const Options& options, const F
   intervals.compute_steps(options.threads, false);
   const Everyone<T> everyone(population, intervals.uniform(), intervals.taus());
   const SparseRows<T> sparse(population, feedback, options.threads);
-  const WholeRows<T> table(population, feedback, &sparse, options.threads);
-  const Senders<T> senders(feedback, population.neurons);
+  const DenseRows<T> table(population, feedback, &sparse, options.threads);
+  const DelayedRows<T> delayed_rows(feedback, population.neurons);
   const auto run = [&](auto in_boxes, const T* box_tolerance) {
     ThreadPool::shared().run(population.batch, options.threads, [&](Index b) {
-      GroupForward<T, decltype(in_boxes)::value> forward(population, options, intervals, feedback, senders,
+      GroupForward<T, decltype(in_boxes)::value> forward(population, options, intervals, feedback, delayed_rows,
                                                          everyone, table, sparse, box_tolerance, spikes,
                                                          train, log);
       forward.run(b);
@@ -917,7 +917,7 @@ T group_forward(const Population<T>& population, const Options& options, const F
   };
   if (intervals.taus().ratio == Ratio::kConstantCurrent) {
     Array<T> box_tolerance(everyone.padded(), T(0));
-    compute_box_tolerances(population.weight, feedback.in_table(population), int(population.neurons), box_tolerance.data());
+    compute_box_tolerances(population.weight, feedback.rows_in_table(population), int(population.neurons), box_tolerance.data());
     run(std::true_type(), box_tolerance.data());
   } else {
     run(std::false_type(), nullptr);
@@ -941,7 +941,7 @@ class GroupBackward {
 
  public:
   GroupBackward(const Population<T>& population, const Options& options, const Feedback<T>& feedback,
-                const Everyone<T>& everyone, const WholeRows<T>& table, const SparseRows<T>& sparse,
+                const Everyone<T>& everyone, const DenseRows<T>& table, const SparseRows<T>& sparse,
                 const Spikes<T>& spikes, const Train<T>& train, const Log<T>& log,
                 const Cotangents<T>& cotangents, bool with_taus)
       : population_(population),
@@ -970,28 +970,28 @@ class GroupBackward {
     Index fired = std::max<Index>(train_.needed[sample], 0);
     Index arrival = arrivals;
     const Index steps = std::clamp<Index>(log_.used[sample], 0, log_.steps);
-    const Index first_spike = feedback_.first_spike(population_);
-    const Index first_delayed = feedback_.first_delayed(population_);
+    const Index first_spike_row = feedback_.first_spike_row(population_);
+    const Index first_delayed_row = feedback_.first_delayed_row(population_);
     passed_.assign(log_.origin ? std::min(fired, steps) : 0, 0.0);
     double later = 0;
     for (Index step = steps - 1; step >= 0; --step) {
       const Index place = sample * log_.steps + step, row = log_.row[place];
       const std::int32_t origin = log_.origin ? log_.origin[place] : -1;
-      const bool fires = row >= first_spike && row < first_spike + population_.neurons;
-      const bool comes = origin >= 0 && row >= first_delayed && row - first_delayed < feedback_.delayed;
+      const bool fires = row >= first_spike_row && row < first_spike_row + population_.neurons;
+      const bool comes = origin >= 0 && row >= first_delayed_row && row - first_delayed_row < feedback_.delayed;
       const bool timed = fires || comes || by_time;
-      const Index of_table = in_table(row);
+      const Index of_table = rows_in_table(row);
       // the row of the step before this one is known, and may be far away
-      const Index before = in_table(step > 0 ? log_.row[place - 1] : -1);
+      const Index before = rows_in_table(step > 0 ? log_.row[place - 1] : -1);
       ahead_ = by_weight + before * lanes_;
-      if (sparse_.has(before)) sparse_.prefetch(before);
+      if (sparse_.is_sparse(before)) sparse_.prefetch(before);
       const double moved = back(later, of_table, by_weight, timed);
       later = log_.wait[place];
       if (fires) {
         --fired;
-        spike(row - first_spike, log_.slope[place], fired, moved + passed_to(fired));
+        spike(row - first_spike_row, log_.slope[place], fired, moved + passed_to(fired));
       } else if (comes) {
-        by_delay[row - first_delayed] += moved;
+        by_delay[row - first_delayed_row] += moved;
         pass(origin, moved);
       } else if (row < 0) {
         if (row >= -population_.neurons) pass(origin, let_go(-1 - row, log_.slope[place]));
@@ -1006,7 +1006,7 @@ class GroupBackward {
 
  private:
   /// What there is no row of, is the row of zeros.
-  Index in_table(Index row) const { return row < 0 || row > population_.rows ? population_.rows : row; }
+  Index rows_in_table(Index row) const { return row < 0 || row > population_.rows ? population_.rows : row; }
   T* p_v() { return state_.data(); }
   T* p_j() { return state_.data() + lanes_; }
   T* v_mem() { return state_.data() + 2 * lanes_; }
@@ -1035,7 +1035,7 @@ class GroupBackward {
       return step_back(yes, no, yes, time, row, by_weight);
     }
     if (!everyone_.uniform()) return step_back(yes, no, no, time, row, by_weight);
-    if (timed && sparse_.has(row)) {
+    if (timed && sparse_.is_sparse(row)) {
       step_back(no, yes, no, time, row, by_weight);
       const T *const of_v = p_v(), *const of_j = p_j();
       const T gain = everyone_.gains()[0], synaptic = everyone_.synaptics()[0];
@@ -1153,7 +1153,7 @@ class GroupBackward {
   const Options& options_;
   const Feedback<T>& feedback_;
   const Everyone<T>& everyone_;
-  const WholeRows<T>& table_;
+  const DenseRows<T>& table_;
   const SparseRows<T>& sparse_;
   const Spikes<T>& spikes_;
   const Train<T>& train_;
@@ -1181,7 +1181,7 @@ void group_backward(const Population<T>& population, const Options& options, con
   const Everyone<T> everyone(population, intervals.uniform(), intervals.taus());
   const SparseRows<T> sparse(population, feedback, options.threads);
   const bool skips = everyone.uniform() && !gradients.with_taus();
-  const WholeRows<T> table(population, feedback, skips ? &sparse : nullptr, options.threads);
+  const DenseRows<T> table(population, feedback, skips ? &sparse : nullptr, options.threads);
   Parts<T> parts(population, everyone.padded(), options.threads, gradients);
   Array<double> delays(parts.count() * feedback.delayed, 0.0);
   parts.run([&](Index b, T* by_weight, double* own, Index part) {

@@ -176,7 +176,7 @@ class Readout {
   Index samples_, arrivals_;
   Intervals<T> intervals_;
   Everyone<T> everyone_;
-  WholeRows<T> table_;
+  DenseRows<T> table_;
   Array<T> box_tolerance_;  // of each neuron, under boxes (`compute_box_tolerances`)
 };
 

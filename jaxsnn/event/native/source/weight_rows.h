@@ -1,5 +1,5 @@
-// The rows of weights of a group, as the loop over its events reads them: those that are mostly zeros
-// in lists, all others in whole vectors.
+// Rows of the weight matrix as the group's event loop reads them: mostly empty rows as lists of
+// non-zero weights, all others as full SIMD vectors.
 
 #pragma once
 
@@ -12,72 +12,75 @@ Index padded_lanes(Index neurons) {
   return (neurons + kWidth<T> - 1) / kWidth<T> * kWidth<T>;
 }
 
-/// 0, or NaN where some of the numbers are not finite.
+/// Return 0, or NaN if some of the numbers are not finite.
 template <class T>
 T zero_if_finite(const T* numbers, Index count) {
   Vector<T> sum = {};
-  T rest = 0;
+  T remainder = 0;
   Index n = 0;
   for (; n + kWidth<T> <= count; n += kWidth<T>) sum += load<T>(numbers + n) * T(0);
-  for (; n < count; ++n) rest += numbers[n] * T(0);
-  return horizontal_sum(sum) + rest;
+  for (; n < count; ++n) remainder += numbers[n] * T(0);
+  return horizontal_sum(sum) + remainder;
 }
 
-/// Rows of weights that are mostly zeros, as those of sparse feedback are: what is in them alone, what
-/// raises V and what lowers it apart. A row that is read whole costs as much as all neurons' state, and
-/// comes from far away.
+/// Rows of weights that are mostly zero, as with sparse feedback: lists of the non-zero weights,
+/// the positive ones and the negative ones separately. Reading a dense row costs as much as
+/// updating the state of all neurons, and often misses the cache.
 template <class T>
 class SparseRows {
  public:
   SparseRows(const Population<T>& population, const Feedback<T>& feedback, Index threads)
       : neurons_(population.neurons),
-        in_table_(feedback.in_table(population)),
-        most_(population.neurons / kShare),
-        room_(most_ + 1),
-        lists_(population.rows),
-        entries_(2 * population.rows * room_) {
+        in_table_(feedback.rows_in_table(population)),
+        max_weights_(population.neurons / kMinSparsity),
+        capacity_(max_weights_ + 1),
+        counts_(population.rows),
+        entries_(2 * population.rows * capacity_) {
     const Index bands = feedback.by_target ? (neurons_ + kBand - 1) / kBand : 0;
-    nothing_ = Array<T>(bands, T(0));
+    finite_sums_ = Array<T>(bands, T(0));
     ThreadPool::shared().run(bands + in_table_, threads, [&](Index n) {
       if (n < bands)
-        find_band(n, feedback.by_target, feedback.scale);
+        scan_band(n, feedback.by_target, feedback.scale);
       else
-        find(n - bands, population.weight + (n - bands) * neurons_);
+        scan_row(n - bands, population.weight + (n - bands) * neurons_);
     });
   }
 
-  /// Whether a row is one; others are read whole.
-  bool has(Index row) const { return row < Index(lists_.size()) && lists_[row].there; }
+  /// Return whether a row is stored as a list; other rows are dense.
+  bool is_sparse(Index row) const { return row < Index(counts_.size()) && counts_[row].is_sparse; }
 
-  /// Whether all rows from one on are.
-  bool has_all(Index first) const {
-    for (Index row = first; row < Index(lists_.size()); ++row)
-      if (!lists_[row].there) return false;
+  /// Return whether all rows from `first` on are stored as lists.
+  bool all_sparse_from(Index first) const {
+    for (Index row = first; row < Index(counts_.size()); ++row)
+      if (!counts_[row].is_sparse) return false;
     return true;
   }
 
-  /// 0, or NaN where some weight that has been turned is not finite.
-  T zero_if_finite() const { return native::zero_if_finite(nothing_.data(), nothing_.size()); }
-
-  /// Calls with each neuron of a row and its weight: `lower` where that is negative, `raise` else.
-  template <class Raise, class Lower>
-  void each(Index row, Raise&& raise, Lower&& lower) const {
-    const std::int32_t raising = lists_[row].ends[0], lowering = lists_[row].ends[1];
-    const Entry *const up = entries(row, false), *const down = entries(row, true);
-    for (Index n = 0; n < raising; ++n) raise(up[n].neuron, up[n].weight);
-    for (Index n = 0; n < lowering; ++n) lower(down[n].neuron, down[n].weight);
+  /// Return 0, or NaN if some weight of the separate matrix is not finite.
+  T zero_if_finite() const {
+    return native::zero_if_finite(finite_sums_.data(), finite_sums_.size());
   }
 
-  /// The sum of what is called for each neuron of a row and its weight.
+  /// Call `lower(neuron, weight)` for the negative weights of a row and `raise(neuron, weight)` for
+  /// the positive ones.
+  template <class Raise, class Lower>
+  void for_each(Index row, Raise&& raise, Lower&& lower) const {
+    const std::int32_t raising = counts_[row].by_sign[0], lowering = counts_[row].by_sign[1];
+    const Entry *const positive = entries(row, false), *const negative = entries(row, true);
+    for (Index n = 0; n < raising; ++n) raise(positive[n].neuron, positive[n].weight);
+    for (Index n = 0; n < lowering; ++n) lower(negative[n].neuron, negative[n].weight);
+  }
+
+  /// Return the sum of call(neuron, weight) over a row.
   template <class Call>
   double sum(Index row, Call&& call) const {
-    return sum(entries(row, false), lists_[row].ends[0], call) +
-           sum(entries(row, true), lists_[row].ends[1], call);
+    return sum(entries(row, false), counts_[row].by_sign[0], call) +
+           sum(entries(row, true), counts_[row].by_sign[1], call);
   }
 
   void prefetch(Index row) const {
-    prefetch(entries(row, false), lists_[row].ends[0]);
-    prefetch(entries(row, true), lists_[row].ends[1]);
+    prefetch(entries(row, false), counts_[row].by_sign[0]);
+    prefetch(entries(row, true), counts_[row].by_sign[1]);
   }
 
  private:
@@ -86,167 +89,175 @@ class SparseRows {
     T weight;
   };
 
-  struct Lists {
-    std::int32_t ends[2];  // how many weights raise V, and how many lower it
-    bool there;
+  struct RowCounts {
+    std::int32_t by_sign[2];  // number of positive weights, and of negative weights
+    bool is_sparse;
   };
 
   Entry* entries(Index row, bool lowering) {
-    return entries_.data() + (2 * row + lowering) * room_;
+    return entries_.data() + (2 * row + lowering) * capacity_;
   }
   const Entry* entries(Index row, bool lowering) const {
-    return entries_.data() + (2 * row + lowering) * room_;
+    return entries_.data() + (2 * row + lowering) * capacity_;
   }
 
-  /// By fours: additions wait for each other.
+  /// Four accumulators: additions to the same one would wait for each other.
   template <class Call>
-  static double sum(const Entry* own, Index count, Call&& call) {
+  static double sum(const Entry* entries, Index count, Call&& call) {
     double sums[4] = {};
     Index n = 0;
     for (; n + 4 <= count; n += 4)
-      for (int part = 0; part < 4; ++part)
-        sums[part] += call(own[n + part].neuron, own[n + part].weight);
-    for (; n < count; ++n) sums[0] += call(own[n].neuron, own[n].weight);
+      for (int lane = 0; lane < 4; ++lane)
+        sums[lane] += call(entries[n + lane].neuron, entries[n + lane].weight);
+    for (; n < count; ++n) sums[0] += call(entries[n].neuron, entries[n].weight);
     return (sums[0] + sums[1]) + (sums[2] + sums[3]);
   }
 
-  static void prefetch(const Entry* own, Index count) {
-    for (Index n = 0; n < count; n += 64 / sizeof(Entry)) __builtin_prefetch(own + n);
+  static void prefetch(const Entry* entries, Index count) {
+    for (Index n = 0; n < count; n += 64 / sizeof(Entry)) __builtin_prefetch(entries + n);
   }
 
-  /// Which of some weights, no more than a band of them, are not 0: a bit for each.
-  static std::uint64_t there(const T* weights, Index count) {
+  /// Return a bit mask of the non-zero weights, of at most kBand weights.
+  static std::uint64_t nonzero_mask(const T* weights, Index count) {
     constexpr unsigned kAll = (1u << kWidth<T>) - 1;
     const Vector<T> zero = {};
     std::uint64_t bits = 0;
-    for (Index at = 0; at < count; at += kWidth<T>) {
-      Vector<T> all = {};
-      if (at + kWidth<T> <= count)
-        all = load<T>(weights + at);
+    for (Index first = 0; first < count; first += kWidth<T>) {
+      Vector<T> values = {};
+      if (first + kWidth<T> <= count)
+        values = load<T>(weights + first);
       else
-        std::memcpy(&all, weights + at, (count - at) * sizeof(T));
-      bits |= std::uint64_t(~(at_least(all, zero) & at_least(zero, all)) & kAll) << at;
+        std::memcpy(&values, weights + first, (count - first) * sizeof(T));
+      bits |= std::uint64_t(~(at_least(values, zero) & at_least(zero, values)) & kAll) << first;
     }
     return bits;
   }
 
   void append(Index row, Index neuron, T weight) {
-    const bool lowers = weight < 0;
-    std::int32_t& end = lists_[row].ends[lowers];
-    entries(row, lowers)[end] = {std::uint32_t(neuron), weight};
-    end = std::min(end + 1, std::int32_t(most_));  // of too many the last ones are lost
+    const bool is_negative = weight < 0;
+    std::int32_t& count = counts_[row].by_sign[is_negative];
+    entries(row, is_negative)[count] = {std::uint32_t(neuron), weight};
+    // Weights beyond the limit overwrite the last entry; the row is marked as dense in the end.
+    count = std::min(count + 1, std::int32_t(max_weights_));
   }
 
-  /// What there is in a row.
-  void find(Index row, const T* weights) {
-    Lists& own = lists_[row] = {};
-    // a dense row is one by its first weights: nothing is written for it
-    const Index some = std::min(neurons_, kBand);
-    if (2 * __builtin_popcountll(there(weights, some)) > some) return;
-    Index all = 0;
-    for (Index at = 0; at < neurons_ && all <= most_; at += kBand) {
-      std::uint64_t bits = there(weights + at, std::min(kBand, neurons_ - at));
-      all += __builtin_popcountll(bits);
+  /// Scan a row of the table for non-zero weights.
+  void scan_row(Index row, const T* weights) {
+    RowCounts& counts = counts_[row] = {};
+    // Most dense rows are recognised by their first weights, before anything is written.
+    const Index sample_size = std::min(neurons_, kBand);
+    if (2 * __builtin_popcountll(nonzero_mask(weights, sample_size)) > sample_size) return;
+    Index total = 0;
+    for (Index first = 0; first < neurons_ && total <= max_weights_; first += kBand) {
+      std::uint64_t bits = nonzero_mask(weights + first, std::min(kBand, neurons_ - first));
+      total += __builtin_popcountll(bits);
       for (; bits; bits &= bits - 1) {
-        const Index neuron = at + __builtin_ctzll(bits);
+        const Index neuron = first + __builtin_ctzll(bits);
         append(row, neuron, weights[neuron]);
       }
     }
-    own.there = all <= most_;
+    counts.is_sparse = total <= max_weights_;
   }
 
-  /// What there is in the rows of a band of sources.
-  void find_band(Index band, const T* by_target, const T* scale) {
+  /// Scan the columns of a band of presynaptic neurons in the separate matrix of immediate weights.
+  void scan_band(Index band, const T* by_target, const T* scale) {
     const Index first = band * kBand, width = std::min(kBand, neurons_ - first);
-    std::fill_n(lists_.data() + in_table_ + first, width, Lists{});
-    const auto from = [=](Index target) { return by_target + target * neurons_ + first; };
-    // a dense band is one by its first targets
-    const Index some = std::min<Index>(neurons_, 16);
-    Index all = 0;
-    for (Index target = 0; target < some; ++target)
-      all += __builtin_popcountll(there(from(target), width));
-    if (2 * all > some * width) return;
-    Index found[kBand] = {};
-    T nothing = 0;
+    std::fill_n(counts_.data() + in_table_ + first, width, RowCounts{});
+    const auto row_at = [=](Index target) { return by_target + target * neurons_ + first; };
+    // Most dense bands are recognised by their first targets.
+    const Index sampled_targets = std::min<Index>(neurons_, 16);
+    Index total = 0;
+    for (Index target = 0; target < sampled_targets; ++target)
+      total += __builtin_popcountll(nonzero_mask(row_at(target), width));
+    if (2 * total > sampled_targets * width) return;
+    Index source_counts[kBand] = {};
+    T finite_sum = 0;
     for (Index target = 0; target < neurons_; ++target) {
-      const T *const weights = from(target), *const later = from(std::min(target + 8, neurons_ - 1));
-      // rows are far from each other
-      for (Index at = 0; at < width; at += kWidth<T>) __builtin_prefetch(later + at);
-      for (std::uint64_t bits = there(weights, width); bits; bits &= bits - 1) {
+      const T *const weights = row_at(target), *const next =
+                                                   row_at(std::min(target + 8, neurons_ - 1));
+      // rows are far apart in memory
+      for (Index lane = 0; lane < width; lane += kWidth<T>) __builtin_prefetch(next + lane);
+      for (std::uint64_t bits = nonzero_mask(weights, width); bits; bits &= bits - 1) {
         const int source = __builtin_ctzll(bits);
         const T weight = weights[source] * scale[target];
-        nothing += weight * T(0);
-        ++found[source];
+        finite_sum += weight * T(0);
+        ++source_counts[source];
         append(in_table_ + first + source, target, weight);
       }
     }
-    for (Index n = 0; n < width; ++n) lists_[in_table_ + first + n].there = found[n] <= most_;
-    nothing_[band] = nothing;
+    for (Index n = 0; n < width; ++n)
+      counts_[in_table_ + first + n].is_sparse = source_counts[n] <= max_weights_;
+    finite_sums_[band] = finite_sum;
   }
 
-  static constexpr Index kShare = 6;  // of the neurons at most one in so many
-  static constexpr Index kBand = 64;  // weights that are looked at together
+  // a sparse row has at most neurons / kMinSparsity weights
+  static constexpr Index kMinSparsity = 6;
+  static constexpr Index kBand = 64;  // weights that are scanned together
   Index neurons_, in_table_;
-  Index most_;  // weights of a row
-  Index room_;  // for these, and one that is too much
-  Array<Lists> lists_;
-  Array<Entry> entries_;  // (rows, raising and lowering, room)
-  Array<T> nothing_;      // of the bands
+  Index max_weights_;  // maximum number of weights in a sparse row
+  Index capacity_;     // entries per list: max_weights_ and one for overflow
+  Array<RowCounts> counts_;
+  Array<Entry> entries_;  // (rows, sign of the weight, capacity_)
+  Array<T> finite_sums_;  // of each band: 0, or NaN if a weight is not finite
 };
 
-/// Rows of weights in whole vectors, and behind the last one a row of zeros. Where the weights are in
-/// whole vectors anyway they are read where they are.
+/// Rows of weights padded to full vectors, and a row of zeros. If the number of neurons is a
+/// multiple of the vector's width, the rows are read in place.
 template <class T>
-class WholeRows {
+class DenseRows {
  public:
-  /// `sparse`: whose rows nobody reads here; null: all are read.
-  WholeRows(const Population<T>& population, const Feedback<T>& feedback, const SparseRows<T>* sparse,
-            Index threads)
+  /// `sparse`: rows that are stored there are never read here and need not be copied; null: none.
+  DenseRows(const Population<T>& population, const Feedback<T>& feedback,
+            const SparseRows<T>* sparse, Index threads)
       : rows_(population.rows),
-        in_table_(feedback.in_table(population)),
+        in_table_(feedback.rows_in_table(population)),
         lanes_(padded_lanes<T>(population.neurons)),
         zeros_(lanes_, T(0)),
         table_(population.weight) {
     const Index neurons = population.neurons;
     if (neurons != lanes_) {
-      own_ = Array<T>(in_table_ * lanes_);
-      table_ = own_.data();
+      padded_ = Array<T>(in_table_ * lanes_);
+      table_ = padded_.data();
       for (Index row = 0; row < in_table_; ++row) {
-        if (sparse && sparse->has(row)) continue;
-        std::copy_n(population.weight + row * neurons, neurons, own_.data() + row * lanes_);
-        pad(own_.data() + row * lanes_, neurons);
+        if (sparse && sparse->is_sparse(row)) continue;
+        std::copy_n(population.weight + row * neurons, neurons, padded_.data() + row * lanes_);
+        pad(padded_.data() + row * lanes_, neurons);
       }
     }
-    if (!feedback.by_target || (sparse && sparse->has_all(in_table_))) return;
-    turned_ = Array<T>(neurons * lanes_);
-    prefer_large_pages(turned_.data(), turned_.size() * sizeof(T));
-    transpose(feedback.by_target, neurons, neurons, threads, turned_.data(), lanes_, feedback.scale);
-    for (Index row = 0; row < neurons; ++row) pad(turned_.data() + row * lanes_, neurons);
+    if (!feedback.by_target || (sparse && sparse->all_sparse_from(in_table_))) return;
+    transposed_ = Array<T>(neurons * lanes_);
+    prefer_large_pages(transposed_.data(), transposed_.size() * sizeof(T));
+    transpose(feedback.by_target, neurons, neurons, threads, transposed_.data(), lanes_,
+              feedback.scale);
+    for (Index row = 0; row < neurons; ++row) pad(transposed_.data() + row * lanes_, neurons);
   }
 
   const T* operator[](Index row) const {
     if (row < in_table_) return table_ + row * lanes_;
-    if (row < rows_ && turned_.size()) return turned_.data() + (row - in_table_) * lanes_;
+    if (row < rows_ && transposed_.size()) return transposed_.data() + (row - in_table_) * lanes_;
     return zeros_.data();
   }
   const T* zeros() const { return zeros_.data(); }
 
-  /// A row that will be read soon; rows that stay near anyway need no hint, which has its price.
+  /// Prefetch a row that will be read soon. Small tables stay in the cache, where prefetching only
+  /// costs time.
   void prefetch(Index row) const {
-    constexpr Index kNear = Index(1) << 19;  // bytes
-    if ((in_table_ * lanes_ + turned_.size()) * Index(sizeof(T)) <= kNear) return;
-    const T* const own = (*this)[row];
-    for (Index at = 0; at < lanes_; at += kWidth<T>) __builtin_prefetch(own + at);
+    constexpr Index kCacheBytes = Index(1) << 19;
+    if ((in_table_ * lanes_ + transposed_.size()) * Index(sizeof(T)) <= kCacheBytes) return;
+    const T* const weights = (*this)[row];
+    for (Index lane = 0; lane < lanes_; lane += kWidth<T>) __builtin_prefetch(weights + lane);
   }
 
-  /// 0, or NaN where some weight that has been turned is not finite.
-  T zero_if_finite() const { return native::zero_if_finite(turned_.data(), turned_.size()); }
+  /// Return 0, or NaN if some transposed weight is not finite.
+  T zero_if_finite() const {
+    return native::zero_if_finite(transposed_.data(), transposed_.size());
+  }
 
  private:
   void pad(T* row, Index neurons) const { std::fill(row + neurons, row + lanes_, T(0)); }
 
   Index rows_, in_table_, lanes_;
-  Array<T> zeros_, own_, turned_;
+  Array<T> zeros_, padded_, transposed_;
   const T* table_;
 };
 
