@@ -1,10 +1,29 @@
-// A population without feedback: what jaxsnn/event/forward/layer.py does, a tile of neurons of one
-// sample at a time.
+// Forward pass of a population without recurrent connections (jaxsnn/event/forward/layer.py).
 //
-// A tile's state stays in registers while it walks through the sample's arrivals in the order of
-// time. Where all neurons have the same time constants an interval's coefficients are computed once
-// for all of them. In each interval a bound says in which lanes a crossing is possible: as if j did
-// not fall. Those are settled in double precision: one by one where they are few.
+// Without recurrence the arrivals of a sample are known in advance, and neurons are independent.
+// The kernel therefore takes one tile of neurons (tiles.h) of one sample at a time, keeps its state
+// in registers, and walks through the intervals between arrivals:
+//
+//                    interval 0        interval 1        ...     interval used
+//     (v, j) start --- flow --- + w[row[0]] --- flow --- ... --- flow --- t_end
+//                       |                        |                |
+//                    crossing?                crossing?        crossing?
+//
+// In each interval:
+//
+// 1. Add the row of weights that arrives at its start to j (or to v, or to the open boxes).
+// 2. Compute v and j at its end from the closed-form flow. If all neurons have the same time
+//    constants, the coefficients were computed once per interval for the entire population.
+// 3. Find the lanes that may cross the threshold with a cheap upper bound on v: as if a positive j
+//    did not decay. In most intervals there is none.
+// 4. Simulate these lanes exactly and in double precision: solve for the crossing, record the
+//    spike, reset, and repeat until the interval ends (`simulate_interval`). Few lanes are
+//    simulated one by one, more of them in the lanes of vectors of doubles (lanes.h).
+//
+// Threads work on pairs of a tile and a chunk of the batch (`WorkUnits`):
+//
+//     spikes (batch, neurons, max_spikes):  batch   ->  chunks
+//                                           neurons ->  tiles of kLanes
 
 #pragma once
 
@@ -13,32 +32,34 @@
 
 namespace native {
 
-/// One tile of one sample through all its arrivals.
+/// One tile of neurons of one sample, through all arrivals.
 ///
-/// `kJumps`: an arrival moves v, and not j; `kBoxes`: it opens or closes a box, j is what these add up to.
+/// `kJumps`: an arrival increments v instead of j. `kBoxes`: an arrival opens or closes a box, and
+/// j is the sum of the open boxes.
 template <class T, int kVectors, bool kUniform, bool kJumps, bool kBoxes>
-class Forward {
+class TileForward {
   using V = Vector<T>;
   using Bits = std::uint64_t;
   static constexpr int kLanes = Tile<T, kVectors>::kLanes;
 
  public:
-  Forward(const Population<T>& population, const Options& options, const Intervals<T>& intervals,
-          const Spikes<T>& spikes)
+  TileForward(const Population<T>& population, const Options& options,
+              const Intervals<T>& intervals, const Spikes<T>& spikes)
       : population_(population),
         options_(options),
         intervals_(intervals),
         spikes_(spikes),
-        closed_(kUniform && !kJumps && options.refractory == 0 &&
-                intervals.taus().ratio == Ratio::kMemTwiceSyn) {}
+        closed_form_(kUniform && !kJumps && options.refractory == 0 &&
+                     intervals.taus().ratio == Ratio::kMemTwiceSyn) {}
 
-  /// `box_tolerance`: of each lane, under boxes (`compute_box_tolerances`).
-  void run(const Tile<T, kVectors>& tile, const T* table, const T* box_tolerance, Index sample, Index first) {
+  /// `box_tolerance`: for each lane, see `compute_box_tolerances`; read only with kBoxes.
+  void run(const Tile<T, kVectors>& tile, const T* table, const T* box_tolerance, Index sample,
+           Index first_neuron) {
     sample_ = sample;
     edges_ = intervals_.edges(sample);
-    first_ = first;
+    first_neuron_ = first_neuron;
     tile_ = &tile;
-    held_ = 0;
+    refractory_ = 0;
     alive_ = tile.count == 64 ? ~Bits(0) : (Bits(1) << tile.count) - 1;
     neuron_index_ = population_.neuron_index(sample);
     fill(spikes_.time, options_.max_spikes, std::numeric_limits<T>::infinity());
@@ -54,22 +75,24 @@ class Forward {
   }
 
  private:
-  /// What there is of each of the tile's neurons, `each` times.
-  template <class Number>
-  void fill(Number* numbers, Index each, Number value) {
+  /// Fill an array (batch, neurons, values_per_neuron) for the tile's neurons.
+  template <class Value>
+  void fill(Value* values, Index values_per_neuron, Value value) {
     if (neuron_index_.step == 1) {
-      std::fill_n(numbers + neuron_index_[first_] * each, tile_->count * each, value);
+      std::fill_n(values + neuron_index_[first_neuron_] * values_per_neuron,
+                  tile_->count * values_per_neuron, value);
       return;
     }
     for (int lane = 0; lane < tile_->count; ++lane)
-      std::fill_n(numbers + neuron_index_[first_ + lane] * each, each, value);
+      std::fill_n(values + neuron_index_[first_neuron_ + lane] * values_per_neuron,
+                  values_per_neuron, value);
   }
 
   template <bool kPositive>
   void walk(const T* table, const T* box_tolerance) {
     const Tile<T, kVectors>& tile = *tile_;
     V v[kVectors], j[kVectors], threshold[kVectors];
-    [[maybe_unused]] V low[kVectors] = {}, rest_j[kVectors], least_j[kVectors];
+    [[maybe_unused]] V low[kVectors] = {}, rest_j[kVectors], box_tolerance_j[kVectors];
     for (int lane = 0; lane < kLanes; ++lane) {
       reinterpret_cast<T*>(v)[lane] = T(tile.v_start[lane]);
       reinterpret_cast<T*>(j)[lane] = T(tile.j_start[lane]);
@@ -77,66 +100,72 @@ class Forward {
     std::memcpy(threshold, threshold_, sizeof(threshold));
     if constexpr (kBoxes) {
       std::memcpy(rest_j, j, sizeof(j));
-      std::memcpy(least_j, box_tolerance, sizeof(least_j));
+      std::memcpy(box_tolerance_j, box_tolerance, sizeof(box_tolerance_j));
     }
     const Index used = intervals_.used(sample_);
     const auto rows = intervals_.rows(sample_);
     const Steps<T> steps = kUniform ? intervals_.steps(sample_) : Steps<T>();
-    Bits starts = 0;
-    for (int lane = 0; lane < tile.count; ++lane) starts |= Bits(tile.starts_above[lane]) << lane;
-    for (Index number = 0; number <= used; ++number) {
-      const T* weights = table + rows[number] * kLanes;
-      prefetch_row<T, kVectors>(table + rows.at_clamped(number + kPrefetchDistance) * kLanes);
+    Bits above_at_start = 0;
+    for (int lane = 0; lane < tile.count; ++lane)
+      above_at_start |= Bits(tile.starts_above[lane]) << lane;
+    for (Index interval = 0; interval <= used; ++interval) {
+      const T* weights = table + rows[interval] * kLanes;
+      prefetch_row<T, kVectors>(table + rows.at_clamped(interval + kPrefetchDistance) * kLanes);
       V v_now[kVectors], v_end[kVectors], j_now[kVectors], j_end[kVectors];
-      Bits hit = 0;
+      Bits candidate_lanes = 0;
       for (int q = 0; q < kVectors; ++q) {
         V arriving, em, es, k, bound;
         std::memcpy(&arriving, weights + q * kWidth<T>, sizeof(arriving));
-        coefficients(tile, steps, number, q, em, es, k, bound);
+        coefficients(tile, steps, interval, q, em, es, k, bound);
         v_now[q] = kJumps ? v[q] + arriving : v[q];
         j_now[q] = j[q];
         if constexpr (kBoxes)
-          update_box_sum<T>(j_now[q], low[q], arriving, rest_j[q], least_j[q]);
+          update_box_sum<T>(j_now[q], low[q], arriving, rest_j[q], box_tolerance_j[q]);
         else if constexpr (!kJumps)
           j_now[q] += arriving;
         const V rest = v_now[q] * em;
         v_end[q] = rest + j_now[q] * k;
         if constexpr (kJumps) {  // v is monotone between arrivals
-          hit |= Bits(at_least(v_now[q], threshold[q]) | at_least(v_end[q], threshold[q]))
-                 << (q * kWidth<T>);
+          candidate_lanes |=
+              Bits(at_least(v_now[q], threshold[q]) | at_least(v_end[q], threshold[q]))
+              << (q * kWidth<T>);
         } else {
           const V zero = {};
-          const V pull = kPositive ? j_now[q] : (j_now[q] > zero ? j_now[q] : zero);
-          hit |= Bits(at_least(rest + pull * bound, threshold[q])) << (q * kWidth<T>);
+          const V drive = kPositive ? j_now[q] : (j_now[q] > zero ? j_now[q] : zero);
+          candidate_lanes |= Bits(at_least(rest + drive * bound, threshold[q])) << (q * kWidth<T>);
         }
         j_end[q] = j_now[q] * es;
       }
-      if (__builtin_expect((hit | held_ | starts) != 0, 0)) {
-        alignas(64) T before[3][kLanes], after[2][kLanes];
-        std::memcpy(before[0], v_now, sizeof(v));
-        std::memcpy(before[1], j_now, sizeof(j));
-        if constexpr (kJumps) std::memcpy(before[2], v, sizeof(v));
-        std::memcpy(after[0], v_end, sizeof(v));
-        std::memcpy(after[1], j_end, sizeof(j));
-        if (!kJumps && __builtin_popcountll(hit) > 2) hit &= may_cross(before, after);
+      if (__builtin_expect((candidate_lanes | refractory_ | above_at_start) != 0, 0)) {
+        alignas(64) T at_start[3][kLanes], at_end[2][kLanes];
+        std::memcpy(at_start[0], v_now, sizeof(v));
+        std::memcpy(at_start[1], j_now, sizeof(j));
+        if constexpr (kJumps) std::memcpy(at_start[2], v, sizeof(v));
+        std::memcpy(at_end[0], v_end, sizeof(v));
+        std::memcpy(at_end[1], j_end, sizeof(j));
+        if (!kJumps && __builtin_popcountll(candidate_lanes) > 2)
+          candidate_lanes &= may_cross(at_start, at_end);
         const Bits alive = alive_;
-        Bits left = (hit | held_ | starts) & alive_;
-        if (closed_ && __builtin_popcountll(left) >= kMinSelected) {
-          while (left) settle(LaneSelection(left), number, before, after);
-          std::memcpy(v_end, after[0], sizeof(v));
-          std::memcpy(j_end, after[1], sizeof(j));
+        Bits active = (candidate_lanes | refractory_ | above_at_start) & alive_;
+        if (closed_form_ && __builtin_popcountll(active) >= kMinSelected) {
+          while (active) simulate_interval(LaneSelection(active), interval, at_start, at_end);
+          std::memcpy(v_end, at_end[0], sizeof(v));
+          std::memcpy(j_end, at_end[1], sizeof(j));
         }
-        for (; left; left &= left - 1) {
-          const int lane = __builtin_ctzll(left);
-          if (!kJumps || arrive(lane, number, before[2][lane], before[0][lane], after[0][lane]))
-            settle(lane, number, before[0][lane], before[1][lane], after[0][lane], after[1][lane]);
-          // into the vectors as they are: such as are read behind single numbers wait for these
+        for (; active; active &= active - 1) {
+          const int lane = __builtin_ctzll(active);
+          if (!kJumps ||
+              update_cause(lane, interval, at_start[2][lane], at_start[0][lane], at_end[0][lane]))
+            simulate_interval(lane, interval, at_start[0][lane], at_start[1][lane], at_end[0][lane],
+                              at_end[1][lane]);
+          // Update the vectors in registers. Writing single numbers to memory and then reading
+          // vectors there would stall (no store forwarding).
           for (int q = 0; q < kVectors; ++q) {
-            set_lane<T>(v_end[q], lane - q * kWidth<T>, after[0][lane]);
-            set_lane<T>(j_end[q], lane - q * kWidth<T>, after[1][lane]);
+            set_lane<T>(v_end[q], lane - q * kWidth<T>, at_end[0][lane]);
+            set_lane<T>(j_end[q], lane - q * kWidth<T>, at_end[1][lane]);
           }
         }
-        starts = 0;
+        above_at_start = 0;
         if (!alive_) return;
         if (alive_ != alive) std::memcpy(threshold, threshold_, sizeof(threshold));
       }
@@ -147,134 +176,139 @@ class Forward {
     }
   }
 
-  void coefficients(const Tile<T, kVectors>& tile, const Steps<T>& steps, Index number, int q, V& em,
-                    V& es, V& k, V& bound) const {
+  void coefficients(const Tile<T, kVectors>& tile, const Steps<T>& steps, Index interval, int q,
+                    V& em, V& es, V& k, V& bound) const {
     if constexpr (kUniform) {
-      const Step<T> step = steps[number];
+      const Step<T> step = steps[interval];
       em = broadcast(step.em);
       es = broadcast(step.es);
       k = broadcast(step.k);
       bound = broadcast(step.bound);
     } else {
-      const double t = edges_[number + 1] - edges_[number];
+      const double t = edges_[interval + 1] - edges_[interval];
       tile.compute_step(q, t, em, es, k, bound);
     }
   }
 
-  /// Who may cross as far as an interval's ends tell: v is above there, or has a maximum in between
-  /// that is high enough as far as `close` tells. Nobody for whom `crosses` holds is missing, however
-  /// either rounds.
-  __attribute__((noinline)) Bits may_cross(const T before[3][kLanes],
-                                           const T after[2][kLanes]) const {
+  /// Return the lanes that may cross, judged by the state at both ends of the interval: v is at or
+  /// above the threshold at either end, or has a maximum in between that is high enough as far as
+  /// `peak_factor` tells. The slack covers rounding, so that no lane is missed for which `crosses`
+  /// is true.
+  __attribute__((noinline)) Bits may_cross(const T at_start[3][kLanes],
+                                           const T at_end[2][kLanes]) const {
     constexpr T kSlack = T(64 * rounding_of(T())), kTiny = 64 * std::numeric_limits<T>::min();
-    Bits found = 0;
+    Bits lanes = 0;
     for (int q = 0; q < kVectors; ++q) {
-      const int at = q * kWidth<T>;
-      const V v = load<T>(before[0] + at), j = load<T>(before[1] + at);
-      const V v_end = load<T>(after[0] + at);
-      const V threshold = load<T>(threshold_ + at), both = v + j, zero = {};
-      const V size = (v < zero ? -v : v) + j;
-      found |= Bits(at_least(v_end, threshold) | at_least(v, threshold) |
-                    (at_least(v_end + kSlack * size, load<T>(after[1] + at)) &
-                     at_least(both * both + kTiny, tile_->peak_factor * j * threshold)))
-               << at;
+      const int offset = q * kWidth<T>;
+      const V v = load<T>(at_start[0] + offset), j = load<T>(at_start[1] + offset);
+      const V v_end = load<T>(at_end[0] + offset);
+      const V threshold = load<T>(threshold_ + offset), v_plus_j = v + j, zero = {};
+      const V scale = (v < zero ? -v : v) + j;
+      lanes |= Bits(at_least(v_end, threshold) | at_least(v, threshold) |
+                    (at_least(v_end + kSlack * scale, load<T>(at_end[1] + offset)) &
+                     at_least(v_plus_j * v_plus_j + kTiny, tile_->peak_factor * j * threshold)))
+               << offset;
     }
-    return found;
+    return lanes;
   }
 
   bool is_above(int lane, double v) const {
     return population_.strict ? v > tile_->fires_at[lane] : v >= tile_->fires_at[lane];
   }
 
-  /// What an arrival that moves v does before time goes on; whether it does.
-  bool arrive(int lane, Index number, double before, double v, T& v_end) {
+  /// Update the cause of a neuron's next spike when an arrival increments v. Return whether time
+  /// passes before the next arrival; otherwise the next arrival decides, and nothing fires here.
+  bool update_cause(int lane, Index interval, double v_before, double v, T& v_end) {
     const double threshold = tile_->fires_at[lane];
-    if (held_ >> lane & 1) {
+    if (refractory_ >> lane & 1) {
       v_end = T(tile_->v_reset[lane]);
-    } else if (number > 0) {
-      const bool newly = (is_above(lane, v) && !is_above(lane, before)) ||
-                         (v >= threshold && !(before >= threshold));
-      cause_[lane] = newly ? std::int32_t(number) : v >= threshold ? cause_[lane] : 0;
+    } else if (interval > 0) {
+      const bool is_new = (is_above(lane, v) && !is_above(lane, v_before)) ||
+                          (v >= threshold && !(v_before >= threshold));
+      cause_[lane] = is_new ? std::int32_t(interval) : v >= threshold ? cause_[lane] : 0;
     }
-    return edges_[number + 1] > edges_[number];
+    return edges_[interval + 1] > edges_[interval];
   }
 
-  /// One neuron through an interval, with all its spikes there.
-  void settle(int lane, Index number, double v, double j, T& v_end, T& j_end) {
+  /// Simulate one neuron through an interval with all its spikes.
+  void simulate_interval(int lane, Index interval, double v, double j, T& v_end, T& j_end) {
     const TimeConstants& taus = tile_->taus[lane];
-    const double threshold = tile_->fires_at[lane], edge = edges_[number + 1];
-    double at = edges_[number];
-    const Index place = neuron_index_[first_ + lane] * options_.max_spikes;
-    std::int32_t& count = spikes_.count[neuron_index_[first_ + lane]];
+    const double threshold = tile_->fires_at[lane], edge = edges_[interval + 1];
+    double time = edges_[interval];
+    const Index offset = neuron_index_[first_neuron_ + lane] * options_.max_spikes;
+    std::int32_t& count = spikes_.count[neuron_index_[first_neuron_ + lane]];
     double v_last = v_end, j_last = j_end;
-    if (held_ >> lane & 1) {
-      // V is held until it is let go, or to the interval's end
-      const double hold = std::min(free_[lane] - at, edge - at);
-      const bool let_go = ends_before(free_[lane], edge);
-      const double left = std::max(edge - at - hold, 0.0);
-      j *= std::exp(-hold * taus.synaptic);
+    if (refractory_ >> lane & 1) {
+      // v stays at v_reset until the refractory period or the interval ends.
+      const double hold_time = std::min(release_time_[lane] - time, edge - time);
+      const bool is_released = is_released_before(release_time_[lane], edge);
+      const double free_time = std::max(edge - time - hold_time, 0.0);
+      j *= std::exp(-hold_time * taus.synaptic);
       v = tile_->v_reset[lane];
-      at += hold;
-      if (let_go) {
-        held_ &= ~(Bits(1) << lane);
-        note_release(lane, place, count, v, j);
+      time += hold_time;
+      if (is_released) {
+        refractory_ &= ~(Bits(1) << lane);
+        record_slope_after(lane, offset, count, v, j);
       }
-      const Flow flow = flow_over(taus, left);
+      const Flow flow = flow_over(taus, free_time);
       v_last = v * flow.em + j * flow.k;
       j_last = j * flow.es;
     }
-    bool fires = kJumps ? jumps_or_comes(lane, v, j, v_last)
+    bool fires = kJumps ? crosses_with_jumps(lane, v, j, v_last)
                         : v >= threshold || crosses(taus, v, j, v_last, j_last, threshold);
-    // To the interval's end: the flow until then is known before it is known when the neuron fires.
+    // Start computing the flow to the interval's end before the crossing is solved: it does not
+    // depend on it.
     Flow to_end;
-    if (!kJumps && fires) to_end = flow_over(taus, std::max(edge - at, 0.0));
+    if (!kJumps && fires) to_end = flow_over(taus, std::max(edge - time, 0.0));
     while (fires) {
-      const double room = std::max(edge - at, 0.0);
+      const double time_left = std::max(edge - time, 0.0);
       const auto [wait, to_spike] = v >= threshold
                                         ? Crossing{0.0, {1, 1, 0}}
-                                        : find_crossing(taus, v, j, threshold, room, T(v_last) >= threshold,
-                                                tolerance_of(T()));
-      const double v_there = v * to_spike.em + j * to_spike.k;
+                                        : find_crossing(taus, v, j, threshold, time_left,
+                                                        T(v_last) >= threshold, tolerance_of(T()));
+      const double v_at_spike = v * to_spike.em + j * to_spike.k;
       j *= to_spike.es;
-      at = std::min(at + wait, edge);
+      time = std::min(time + wait, edge);
       if (count < options_.max_spikes) {
-        spikes_.time[place + count] = behind(edges_[number], wait, at);
-        spikes_.slope[place + count] = T(taus.rate(threshold, j));
+        spikes_.time[offset + count] = after_arrival(edges_[interval], wait, time);
+        spikes_.slope[offset + count] = T(taus.rate(threshold, j));
         if (kJumps && v >= threshold) {
-          spikes_.slope[place + count] = std::numeric_limits<T>::infinity();
-          spikes_.cause[place + count] = cause_[lane];
+          spikes_.slope[offset + count] = std::numeric_limits<T>::infinity();
+          spikes_.cause[offset + count] = cause_[lane];
         }
       }
       ++count;
       v = tile_->v_reset[lane];
       if (kJumps && options_.refractory == 0 && options_.spike_sets_v())
-        note_release(lane, place, count, v, j);
+        record_slope_after(lane, offset, count, v, j);
       const bool finished = options_.once || count >= options_.max_counted;
       if (finished) {
-        leave(lane);
+        deactivate(lane);
         break;
       }
       if (options_.refractory > 0) {
-        free_[lane] = at + options_.refractory;
-        const double hold = std::min(std::max(edge - at, 0.0), options_.refractory);
-        j *= std::exp(-hold * taus.synaptic);
-        at += hold;
-        if (!ends_before(free_[lane], edge)) {
-          held_ |= Bits(1) << lane;
+        release_time_[lane] = time + options_.refractory;
+        const double hold_time = std::min(std::max(edge - time, 0.0), options_.refractory);
+        j *= std::exp(-hold_time * taus.synaptic);
+        time += hold_time;
+        if (!is_released_before(release_time_[lane], edge)) {
+          refractory_ |= Bits(1) << lane;
           v_last = v;
           j_last = j;
           break;
         }
-        note_release(lane, place, count, v, j);
+        record_slope_after(lane, offset, count, v, j);
       } else if (options_.subtract) {
-        v += std::max(v_there - threshold, 0.0);
+        v += std::max(v_at_spike - threshold, 0.0);
       }
-      const bool soon = !kJumps && options_.refractory == 0 && to_spike.es > 0.5 && to_spike.em > 0.5;
-      to_end = soon ? remaining_flow(to_end, to_spike) : flow_over(taus, std::max(edge - at, 0.0));
+      const bool use_remaining =
+          !kJumps && options_.refractory == 0 && to_spike.es > 0.5 && to_spike.em > 0.5;
+      to_end = use_remaining ? remaining_flow(to_end, to_spike)
+                             : flow_over(taus, std::max(edge - time, 0.0));
       v_last = v * to_end.em + j * to_end.k;
       j_last = j * to_end.es;
       if (kJumps)
-        fires = edge > at && jumps_or_comes(lane, v, j, v_last);
+        fires = edge > time && crosses_with_jumps(lane, v, j, v_last);
       else
         fires = crosses(taus, v, j, v_last, j_last, threshold) ||
                 (options_.subtract && options_.refractory == 0 && v >= threshold);
@@ -283,97 +317,102 @@ class Forward {
     j_end = T(j_last);
   }
 
-  /// The same of several neurons of tau_mem = 2 tau_syn without a refractory time.
-  __attribute__((noinline)) void settle(const LaneSelection& selection, Index number, const T before[3][kLanes],
-                                        T after[2][kLanes]) {
+  /// Simulate several neurons with tau_mem = 2 tau_syn and no refractory period, one in each lane.
+  __attribute__((noinline)) void simulate_interval(const LaneSelection& selection, Index interval,
+                                                   const T at_start[3][kLanes],
+                                                   T at_end[2][kLanes]) {
     const TimeConstants& taus = intervals_.taus();
     const DoubleVector zero = {};
     const DoubleVector threshold = selection.gather(tile_->fires_at, tile_->shared_levels);
     const DoubleVector v_reset = selection.gather(tile_->v_reset, tile_->shared_levels);
-    DoubleVector v = selection.gather(before[0]), j = selection.gather(before[1]);
-    DoubleVector v_last = selection.gather(after[0]), j_last = selection.gather(after[1]);
-    const DoubleVector end = zero + edges_[number + 1];
-    DoubleVector now = zero + edges_[number], left = maximum(end - now, zero);
+    DoubleVector v = selection.gather(at_start[0]), j = selection.gather(at_start[1]);
+    DoubleVector v_last = selection.gather(at_end[0]), j_last = selection.gather(at_end[1]);
+    const DoubleVector end_time = zero + edges_[interval + 1];
+    DoubleVector now = zero + edges_[interval], time_left = maximum(end_time - now, zero);
     const auto crosses = [&] {
       constexpr double kTiny = double(std::numeric_limits<T>::min()) / rounding_of(T());
       return bits_of((rounded(v_last, T()) >= threshold) |
                      peak_reaches_double(taus, v, j, v_last, j_last, threshold, kTiny));
     };
     unsigned fires = selection.mask & (bits_of(v >= threshold) | crosses());
-    FlowLanes to_end;  // of the whole interval at first
-    if (fires && !options_.once) to_end = flow_over(taus, left);
+    FlowLanes to_end;  // over the entire interval at first
+    if (fires && !options_.once) to_end = flow_over(taus, time_left);
     while (fires) {
-      const auto [wait, to_spike] = find_crossing_double(taus, fires, v, j, threshold, left);
-      const DoubleVector over = maximum(v * to_spike.em + j * to_spike.k - threshold, zero);
-      now = minimum(now + wait, end);
+      const auto [wait, to_spike] = find_crossing_double(taus, fires, v, j, threshold, time_left);
+      const DoubleVector overshoot = maximum(v * to_spike.em + j * to_spike.k - threshold, zero);
+      now = minimum(now + wait, end_time);
       j *= to_spike.es;
-      v = options_.subtract ? v_reset + over : v_reset;
-      fires &= ~note(selection, fires, edges_[number], wait, now, (j - threshold) * taus.leak);
+      v = options_.subtract ? v_reset + overshoot : v_reset;
+      fires &= ~record_spikes(selection, fires, edges_[interval], wait, now,
+                              (j - threshold) * taus.leak);
       if (!fires) break;
-      left = maximum(end - now, zero);
-      const LaneMask soon = (to_spike.es > 0.5) & (to_spike.em > 0.5);
-      to_end = select(soon, remaining_flow(to_end, to_spike), flow_over(taus, left));
-      const LaneMask moved = mask_of(fires);
-      v_last = moved ? v * to_end.em + j * to_end.k : v_last;
-      j_last = moved ? j * to_end.es : j_last;
+      time_left = maximum(end_time - now, zero);
+      const LaneMask use_remaining = (to_spike.es > 0.5) & (to_spike.em > 0.5);
+      to_end = select(use_remaining, remaining_flow(to_end, to_spike), flow_over(taus, time_left));
+      const LaneMask updated = mask_of(fires);
+      v_last = updated ? v * to_end.em + j * to_end.k : v_last;
+      j_last = updated ? j * to_end.es : j_last;
       fires &= crosses() | (options_.subtract ? bits_of(v >= threshold) : 0);
     }
-    if (options_.once) return;  // who fired is left behind where it was
-    selection.scatter(after[0], v_last);
-    selection.scatter(after[1], j_last);
+    if (options_.once) return;  // neurons that fired are inactive: their state no longer matters
+    selection.scatter(at_end[0], v_last);
+    selection.scatter(at_end[1], j_last);
   }
 
-  /// Spikes of some of several neurons; who of them is no longer simulated.
-  unsigned note(const LaneSelection& selection, unsigned who, double begin, DoubleVector wait, DoubleVector now,
-                DoubleVector slope) {
+  /// Record a spike of each firing neuron; return those that are no longer simulated.
+  unsigned record_spikes(const LaneSelection& selection, unsigned firing, double interval_start,
+                         DoubleVector wait, DoubleVector now, DoubleVector slope) {
     alignas(64) double waits[kDoubleLanes], times[kDoubleLanes], slopes[kDoubleLanes];
     store<double>(waits, wait);
     store<double>(times, now);
     store<double>(slopes, slope);
     unsigned finished = 0;
-    for (; who; who &= who - 1) {
-      const int n = __builtin_ctz(who), lane = selection.lane[n];
-      const Index place = neuron_index_[first_ + lane];
-      std::int32_t& count = spikes_.count[place];
+    for (; firing; firing &= firing - 1) {
+      const int n = __builtin_ctz(firing), lane = selection.lane[n];
+      const Index neuron = neuron_index_[first_neuron_ + lane];
+      std::int32_t& count = spikes_.count[neuron];
       if (count < options_.max_spikes) {
-        spikes_.time[place * options_.max_spikes + count] = behind(begin, waits[n], times[n]);
-        spikes_.slope[place * options_.max_spikes + count] = T(slopes[n]);
+        spikes_.time[neuron * options_.max_spikes + count] =
+            after_arrival(interval_start, waits[n], times[n]);
+        spikes_.slope[neuron * options_.max_spikes + count] = T(slopes[n]);
       }
       ++count;
       if (options_.once || count >= options_.max_counted) {
         finished |= 1u << n;
-        leave(lane);
+        deactivate(lane);
       }
     }
     return finished;
   }
 
-  /// A spike's time. What arrives at the very time of a spike is taken to come after it, so that one
-  /// that comes after an arrival must not be rounded to when that comes.
-  static T behind(double arrival, double wait, double at) {
-    const T time = T(at), before = T(arrival);
+  /// Round a spike's time to the network's precision. Simultaneous arrivals act after a spike; a
+  /// spike that follows an arrival must therefore not be rounded onto its time.
+  static T after_arrival(double arrival, double wait, double exact_time) {
+    const T time = T(exact_time), arrival_time = T(arrival);
     constexpr T kNever = std::numeric_limits<T>::infinity();
-    return wait > 0 && time <= before ? std::nextafter(before, kNever) : time;
+    return wait > 0 && time <= arrival_time ? std::nextafter(arrival_time, kNever) : time;
   }
 
-  /// A neuron is left behind where it is.
-  void leave(int lane) {
+  /// Stop simulating a neuron.
+  void deactivate(int lane) {
     threshold_[lane] = std::numeric_limits<T>::infinity();
     alive_ &= ~(Bits(1) << lane);
-    held_ &= ~(Bits(1) << lane);
+    refractory_ &= ~(Bits(1) << lane);
   }
 
-  void note_release(int lane, Index place, std::int32_t count, double v, double j) {
+  void record_slope_after(int lane, Index offset, std::int32_t count, double v, double j) {
     if (count > 0 && count <= options_.max_spikes)
-      spikes_.slope_after[place + count - 1] = T(tile_->taus[lane].rate(v, j));
+      spikes_.slope_after[offset + count - 1] = T(tile_->taus[lane].rate(v, j));
   }
 
-  /// Whether a refractory time is over where something arrives; what moves v at its very end, as far
-  /// as rounded times tell, comes after it.
-  static bool ends_before(double free, double edge) { return free < edge || (kJumps && T(free) <= T(edge)); }
+  /// Return whether the refractory period ends before an arrival. If arrivals increment v, one at
+  /// the very end of the period, up to rounding, acts after it.
+  static bool is_released_before(double release_time, double edge) {
+    return release_time < edge || (kJumps && T(release_time) <= T(edge));
+  }
 
-  /// Whether v is above the threshold or comes to it in an interval, from which it goes to v_end.
-  bool jumps_or_comes(int lane, double v, double j, double v_end) const {
+  /// Return whether v is above the threshold or reaches it on its way to v_end.
+  bool crosses_with_jumps(int lane, double v, double j, double v_end) const {
     const double threshold = tile_->fires_at[lane];
     if (is_above(lane, v) || is_above(lane, T(v_end))) return true;
     return v < threshold && T(v_end) >= threshold && tile_->taus[lane].rate(threshold, j) > 0;
@@ -381,7 +420,7 @@ class Forward {
 
   static bool crosses(const TimeConstants& taus, double v, double j, double v_end, double j_end,
                       double threshold) {
-    // What a state is rounded to counts: one that is found at the threshold fires.
+    // Use the rounded state: a neuron that is recorded at the threshold must fire.
     if (T(v_end) >= threshold) return true;
     constexpr double kTiny = double(std::numeric_limits<T>::min()) / rounding_of(T());
     return has_peak(taus, v, j, v_end, j_end, kTiny) && peak_reaches(taus, v, j, threshold);
@@ -391,80 +430,93 @@ class Forward {
   const Options& options_;
   const Intervals<T>& intervals_;
   const Spikes<T>& spikes_;
-  const bool closed_;  // a spike's time has a closed form
+  const bool closed_form_;  // crossings have a closed form
   const Tile<T, kVectors>* tile_ = nullptr;
-  alignas(64) T threshold_[kLanes];  // of whom is still simulated
-  Index sample_ = 0, first_ = 0;
+  alignas(64) T threshold_[kLanes];  // inf for neurons that are no longer simulated
+  Index sample_ = 0, first_neuron_ = 0;
   typename Population<T>::NeuronIndex neuron_index_;
   typename Intervals<T>::Edges edges_;
-  Bits held_ = 0, alive_ = 0;  // in the refractory time; still simulated
-  double free_[kLanes];        // when V is let go
-  std::int32_t cause_[kLanes];  // the arrival that moved v to where it is above the threshold
+  Bits refractory_ = 0, alive_ = 0;  // in the refractory period; still simulated
+  double release_time_[kLanes];      // end of the refractory period
+  std::int32_t cause_[kLanes];       // the arrival that raised v above the threshold
 };
 
-/// Spikes. `room`: of the calling thread, which does all of it; null: of its own, all threads help.
+/// Simulate a population and write its spikes. `scratch`: memory of the calling thread, which then
+/// does all the work alone; null: the kernel allocates memory and uses all threads.
 template <class T>
-void layer_forward(const Population<T>& population, const Options& options, const SortedArrivals<T>& sorted,
-                   const Spikes<T>& spikes, Scratch<T>* room = nullptr) {
+void layer_forward(const Population<T>& population, const Options& options,
+                   const SortedArrivals<T>& sorted, const Spikes<T>& spikes,
+                   Scratch<T>* scratch = nullptr) {
   if (population.batch == 0 || population.neurons == 0) return;
   Intervals<T> intervals(population, sorted);
-  intervals.compute_steps(options.threads, false, room);
-  dispatch_tile_width<T>(population.neurons, [&](auto width) {
-    constexpr int kVectors = decltype(width)::value;
+  intervals.compute_steps(options.threads, false, scratch);
+  dispatch_tile_width<T>(population.neurons, [&](auto vectors_constant) {
+    constexpr int kVectors = decltype(vectors_constant)::value;
     constexpr int kLanes = Tile<T, kVectors>::kLanes;
     const Index tiles = (population.neurons + kLanes - 1) / kLanes;
-    const TileCache<T, kVectors> shared(population, intervals);
-    // what moves j, and it stays, is a box
+    const TileCache<T, kVectors> tile_cache(population, intervals);
+    // With a constant current, an arrival that changes j opens or closes a box.
     const bool boxes = !options.jumps && intervals.taus().ratio == Ratio::kConstantCurrent;
-    Array<T> tables(tiles * (population.rows + 1) * kLanes), box_tolerance(boxes ? tiles * kLanes : 0);
-    auto table = [&](Index tile) { return tables.data() + tile * (population.rows + 1) * kLanes; };
-    ThreadPool::shared().run(tiles, ThreadPool::useful_threads(options.threads, tables.size()), [&](Index n) {
-      pack_weights(population, n * kLanes, kLanes, table(n));
-      if (boxes) compute_box_tolerances(table(n), population.rows, kLanes, box_tolerance.data() + n * kLanes);
-    });
-    const Index parts = room ? 1 : std::max<Index>(32, 8 * options.threads);
-    const Index wanted = (parts + tiles - 1) / tiles;
-    const WorkUnits units{tiles, std::min(wanted, population.batch), population.batch};
-    auto unit = [&](auto uniform, auto jumps, auto in_boxes, Index number) {
-      constexpr bool kUniform = decltype(uniform)::value, kJumps = decltype(jumps)::value;
-      constexpr bool kBoxes = decltype(in_boxes)::value;
-      const Index n = units.tile(number), chunk = units.chunk(number), first = n * kLanes;
-      Forward<T, kVectors, kUniform, kJumps, kBoxes> forward(population, options, intervals, spikes);
-      std::optional<Tile<T, kVectors>> own;
-      for (Index b = units.begin(chunk); b < units.begin(chunk + 1); ++b)
-        forward.run(shared.tile(n, b % population.positions, own), table(n), box_tolerance.data() + (boxes ? first : 0), b,
-                    first);
+    Array<T> tables(tiles * (population.rows + 1) * kLanes),
+        box_tolerance(boxes ? tiles * kLanes : 0);
+    auto tile_table = [&](Index tile) {
+      return tables.data() + tile * (population.rows + 1) * kLanes;
     };
-    ThreadPool::shared().run(units.size(), options.threads, [&](Index number) {
+    ThreadPool::shared().run(tiles, ThreadPool::useful_threads(options.threads, tables.size()),
+                             [&](Index tile) {
+                               pack_weights(population, tile * kLanes, kLanes, tile_table(tile));
+                               if (boxes)
+                                 compute_box_tolerances(tile_table(tile), population.rows, kLanes,
+                                                        box_tolerance.data() + tile * kLanes);
+                             });
+    const Index min_units = scratch ? 1 : std::max<Index>(32, 8 * options.threads);
+    const Index chunks = (min_units + tiles - 1) / tiles;
+    const WorkUnits units{tiles, std::min(chunks, population.batch), population.batch};
+    auto run_unit = [&](auto uniform, auto jumps, auto with_boxes, Index unit) {
+      constexpr bool kUniform = decltype(uniform)::value, kJumps = decltype(jumps)::value;
+      constexpr bool kBoxes = decltype(with_boxes)::value;
+      const Index tile = units.tile(unit), chunk = units.chunk(unit), first = tile * kLanes;
+      TileForward<T, kVectors, kUniform, kJumps, kBoxes> forward(population, options, intervals,
+                                                                 spikes);
+      std::optional<Tile<T, kVectors>> storage;
+      for (Index list = units.begin(chunk); list < units.begin(chunk + 1); ++list)
+        forward.run(tile_cache.tile(tile, list % population.positions, storage), tile_table(tile),
+                    box_tolerance.data() + (boxes ? first : 0), list, first);
+    };
+    ThreadPool::shared().run(units.size(), options.threads, [&](Index unit) {
       const std::true_type yes;
       const std::false_type no;
       if (options.jumps)
-        intervals.uniform() ? unit(yes, yes, no, number) : unit(no, yes, no, number);
+        intervals.uniform() ? run_unit(yes, yes, no, unit) : run_unit(no, yes, no, unit);
       else if (boxes)
-        intervals.uniform() ? unit(yes, no, yes, number) : unit(no, no, yes, number);
+        intervals.uniform() ? run_unit(yes, no, yes, unit) : run_unit(no, no, yes, unit);
       else
-        intervals.uniform() ? unit(yes, no, no, number) : unit(no, no, no, number);
+        intervals.uniform() ? run_unit(yes, no, no, unit) : run_unit(no, no, no, unit);
     });
   });
 }
 
-// ---- spikes that something else fired
+// ---- spikes recorded elsewhere
 
-/// V' at recorded spikes, V taken to be at its threshold; arrays (batch, neurons, max_spikes).
+/// Compute dv/dt at recorded spikes, assuming that v is at the threshold; arrays (batch, neurons,
+/// max_spikes).
 ///
-/// j alone says it, and no spike moves j: each neuron's goes from one arrival to the next.
+/// With v known only j is needed. No spike changes j, so each neuron's j flows from arrival to
+/// arrival.
 template <class T>
-void recorded_slopes(const Population<T>& population, const Options& options, const SortedArrivals<T>& sorted,
-                     const T* time, T* slope) {
+void recorded_slopes(const Population<T>& population, const Options& options,
+                     const SortedArrivals<T>& sorted, const T* time, T* slope) {
   const Intervals<T> intervals(population, sorted);
   const Index neurons = population.neurons, slots = options.max_spikes;
-  auto lane = [&](Field field, Index neuron) { return population.parameters[field * neurons + neuron]; };
+  auto parameter = [&](Field field, Index neuron) {
+    return population.parameters[field * neurons + neuron];
+  };
   std::vector<TimeConstants> taus(neurons);
   for (Index n = 0; n < neurons; ++n)
-    taus[n] = TimeConstants(lane(kTauMem, n), lane(kTauSyn, n), rounding_of(T()));
-  const std::vector<T> nothing(neurons);
+    taus[n] = TimeConstants(parameter(kTauMem, n), parameter(kTauSyn, n), rounding_of(T()));
+  const std::vector<T> zero_row(neurons);
   struct Spike {
-    std::int32_t next;  // in the same interval
+    std::int32_t next;  // linked list of the spikes in an interval
     Index neuron, slot;
   };
   ThreadPool::shared().run(population.batch, options.threads, [&](Index sample) {
@@ -472,35 +524,38 @@ void recorded_slopes(const Population<T>& population, const Options& options, co
     const auto edges = intervals.edges(sample);
     const auto rows = intervals.rows(sample);
     const T* arrivals = sorted.time + sorted.first(sample);
-    std::vector<std::int32_t> heads(used + 1, -1);
+    std::vector<std::int32_t> first_spike_of(used + 1, -1);
     std::vector<Spike> spikes;
     for (Index n = 0; n < neurons; ++n)
       for (Index slot = n * slots; slot < (n + 1) * slots; ++slot) {
         slope[first + slot] = 1;
-        const T at = time[first + slot];
-        if (!(at < std::numeric_limits<T>::infinity())) continue;
-        // what arrives at the very time of a spike comes after it
-        const Index number = std::lower_bound(arrivals, arrivals + used, at) - arrivals;
-        spikes.push_back({heads[number], n, slot});
-        heads[number] = std::int32_t(spikes.size() - 1);
+        const T time_of_spike = time[first + slot];
+        if (!(time_of_spike < std::numeric_limits<T>::infinity())) continue;
+        // Simultaneous arrivals act after a spike.
+        const Index interval =
+            std::lower_bound(arrivals, arrivals + used, time_of_spike) - arrivals;
+        spikes.push_back({first_spike_of[interval], n, slot});
+        first_spike_of[interval] = std::int32_t(spikes.size() - 1);
       }
     std::vector<double> j(neurons);
-    for (Index n = 0; n < neurons; ++n) j[n] = lane(kCurrent, n);
-    for (Index number = 0; number <= used; ++number) {
-      if (number > 0) {
-        const double wait = edges[number] - edges[number - 1];
-        const double common = std::exp(-wait * intervals.taus().synaptic);
-        const Index row = rows[number];
-        const T* weights = row < population.rows ? population.weight + row * neurons : nothing.data();
+    for (Index n = 0; n < neurons; ++n) j[n] = parameter(kCurrent, n);
+    for (Index interval = 0; interval <= used; ++interval) {
+      if (interval > 0) {
+        const double wait = edges[interval] - edges[interval - 1];
+        const double common_decay = std::exp(-wait * intervals.taus().synaptic);
+        const Index row = rows[interval];
+        const T* weights =
+            row < population.rows ? population.weight + row * neurons : zero_row.data();
         for (Index n = 0; n < neurons; ++n)
-          j[n] = j[n] * (intervals.uniform() ? common : std::exp(-wait * taus[n].synaptic)) +
+          j[n] = j[n] * (intervals.uniform() ? common_decay : std::exp(-wait * taus[n].synaptic)) +
                  weights[n];
       }
-      for (std::int32_t at = heads[number]; at >= 0; at = spikes[at].next) {
-        const auto [next, n, slot] = spikes[at];
-        const double wait = time[first + slot] - edges[number];
+      for (std::int32_t spike_index = first_spike_of[interval]; spike_index >= 0;
+           spike_index = spikes[spike_index].next) {
+        const auto [next, n, slot] = spikes[spike_index];
+        const double wait = time[first + slot] - edges[interval];
         slope[first + slot] =
-            T(taus[n].rate(lane(kThreshold, n), j[n] * std::exp(-wait * taus[n].synaptic)));
+            T(taus[n].rate(parameter(kThreshold, n), j[n] * std::exp(-wait * taus[n].synaptic)));
       }
     }
   });
