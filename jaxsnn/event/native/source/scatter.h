@@ -203,7 +203,7 @@ void scatter_backward(const Population<T>& population, const Options& options, c
   const Index neurons = population.positions * population.neurons, slots = options.max_spikes;
   const Index weights = population.rows * population.neurons;
   const Index fields = gradients.parameters ? gradients.fields * neurons : 0;
-  const WorkUnits units{1, std::min(kParts, taps.samples), taps.samples};
+  const WorkUnits units{1, std::min(kPartialGradients, taps.samples), taps.samples};
   Array<T> by_weight(units.size() * weights, T(0));
   Array<double> by_lanes(units.size() * fields, 0.0);
   ThreadPool::shared().run(units.size(), options.threads, [&](Index part) {
