@@ -100,7 +100,7 @@ class _OnePopulation:
 
 
 class _Log(NamedTuple):
-    """What happened, in order; see `Log` in group.h."""
+    """What happened, in order; see `EventLog` in group.h."""
 
     wait: Float[Array, "batch steps"]
     row: Int[Array, "batch steps"]

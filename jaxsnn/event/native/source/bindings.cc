@@ -241,8 +241,8 @@ std::string group_of(const native::Population<NUMBER>& population, ffi::AnyBuffe
                      ffi::AnyBuffer neuron, ffi::AnyBuffer needed, ffi::AnyBuffer wait,
                      ffi::AnyBuffer row, ffi::AnyBuffer slope, ffi::AnyBuffer used,
                      ffi::AnyBuffer origin, const native::Feedback<NUMBER>& feedback,
-                     native::Spikes<NUMBER>& of_spikes, native::Train<NUMBER>& of_train,
-                     native::Log<NUMBER>& of_log) {
+                     native::Spikes<NUMBER>& of_spikes, native::SpikeTrain<NUMBER>& of_train,
+                     native::EventLog<NUMBER>& of_log) {
   const Index batch = population.batch, neurons = population.neurons;
   if (population.positions != 1 || feedback.first_delayed_row(population) < 0)
     return "the table has no rows of feedback";
@@ -267,7 +267,7 @@ std::string group_of(const native::Population<NUMBER>& population, ffi::AnyBuffe
                count.typed_data<std::int32_t>()};
   of_train.time = train.typed_data<NUMBER>();
   of_train.neuron = neuron.typed_data<std::int32_t>();
-  of_train.needed = needed.typed_data<std::int32_t>();
+  of_train.total = needed.typed_data<std::int32_t>();
   of_log.wait = wait.typed_data<NUMBER>();
   of_log.row = row.typed_data<std::int32_t>();
   of_log.slope = slope.typed_data<NUMBER>();
@@ -339,8 +339,8 @@ ffi::Error GroupForward(ffi::AnyBuffer weight, ffi::AnyBuffer by_target, ffi::An
     problem = feedback_of(population, delay, sender, refractory, immediate, feedback);
     if (!problem.empty()) return wrong(problem);
     native::Spikes<T> of_spikes;
-    native::Train<T> of_train;
-    native::Log<T> of_log;
+    native::SpikeTrain<T> of_train;
+    native::EventLog<T> of_log;
     problem = group_of(population, *spikes, *slopes, *count, *train, *neuron, *needed, *wait, *log_row,
                        *slope, *used, *origin, feedback, of_spikes, of_train, of_log);
     if (!problem.empty()) return wrong(problem);
@@ -383,8 +383,8 @@ ffi::Error GroupBackward(ffi::AnyBuffer weight, ffi::AnyBuffer by_target, ffi::A
     problem = apart_of(population, by_target, scale, immediate, feedback);
     if (!problem.empty()) return wrong(problem);
     native::Spikes<T> of_spikes;
-    native::Train<T> of_train;
-    native::Log<T> of_log;
+    native::SpikeTrain<T> of_train;
+    native::EventLog<T> of_log;
     problem = group_of(population, spikes, slopes, count, train, neuron, needed, wait, log_row, slope,
                        used, origin, feedback, of_spikes, of_train, of_log);
     if (!problem.empty()) return wrong(problem);

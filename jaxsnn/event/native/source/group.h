@@ -1,20 +1,40 @@
-// Neurons that feed back into each other: what jaxsnn/event/forward/recurrent.py and
-// adjoint/recurrent_adjoint.py do, one sample at a time.
+// Simulation of a recurrently connected group of neurons, event by event, and its gradient
+// (jaxsnn/event/forward/recurrent.py and adjoint/recurrent_adjoint.py).
 //
-// All neurons flow from one event to the next: an arrival, from outside or with a delay, or the end of
-// a refractory time. A bound says which of them may cross the threshold on the way; of these the
-// earliest crossing is looked for, that of the lowest bound first. It is the next event then: one
-// neuron fires, and a row of weights is added to all. One pass over all neurons takes them to an event,
-// adds what arrives there and looks ahead. The log holds what happened; backwards all costates go
-// through it from its end to its begin.
+// Because spikes feed back into the group, the neurons cannot be simulated one after the other: all
+// of them advance together from event to event. An event is an arrival from outside, a delayed
+// arrival, the end of a refractory period, or a spike. The state is stored as structure of arrays,
+// padded to full SIMD vectors:
 //
-// Where few feel a spike, as with sparse feedback, no pass is made for it: all others stay where they
-// were when the window ahead was looked at. Who gets something, or is reset, is moved to the v and j
-// that it would have had then to be where it is now; only of these, where v rises, the look is taken
-// again.
+//     v          (lanes,)   membrane potential
+//     j          (lanes,)   synaptic current
+//     threshold  (lanes,)   inf during the refractory period
 //
-// V of a neuron in its refractory time flows with the others, as nobody looks at it: the threshold is
-// inf. At the end of that time it is set to v_reset.
+// For each event the forward pass (`GroupForward`)
+//
+// 1. sweeps over all neurons once: it advances them to the current event, adds the row of weights
+//    that arrives there, and marks those that may cross the threshold before the next event, by an
+//    upper bound on v (`look_ahead`);
+// 2. solves for the crossing times of the marked neurons, the one with the lowest bound first, and
+//    skips neurons whose bound is later than the best time so far (`find_first_crossings`);
+// 3. if there is a crossing, makes it the next event: the neuron fires, is reset, and its row of
+//    weights is added to all neurons (`fire`). The rest of the time is then looked at again.
+//
+//     outside    |                 |                       |
+//     events  ---+--------x--------+---o----x---x----------+--->  time
+//                       spike     delayed arrival or release
+//
+// Spikes that reach few neurons need no sweep. The state is then "frozen": v and j of all neurons
+// stay those of the last look-ahead. A neuron that receives a weight or is reset gets the v and j
+// at that earlier time from which it would flow to its present state, and only such neurons are
+// checked for a crossing again (`add_row_frozen`).
+//
+// During its refractory period a neuron flows like the others, but its threshold is inf, so v does
+// not matter. At the end v is set to v_reset.
+//
+// Every event is written to an `EventLog` (batch, steps). The backward pass (`GroupBackward`) runs
+// through the log in reverse, with the costates of all neurons: flow back, add them to the gradient
+// of the row that arrived, and apply the jump of a spike.
 
 #pragma once
 
@@ -22,210 +42,223 @@
 
 namespace native {
 
-/// The log of a sample: arrays (batch, steps).
+/// Log of the events of each sample: arrays (batch, steps).
 template <class T>
-struct Log {
-  T* wait;               // since the step before, seconds
-  /// of the table, which arrives there; from `Feedback::first_spike_row` on the spikes of the neurons; -1 - n
-  /// where the refractory time of neuron n ends
+struct EventLog {
+  T* wait;  // time since the step before, seconds
+  /// Row of weights that arrives; from `Feedback::first_spike_row` on, the spike of a neuron; -1 -
+  /// n, the end of neuron n's refractory period.
   std::int32_t* row;
-  T* slope;              // dV/dt just before, where a neuron fires; just after, where it is let go
-  std::int32_t* used;    // (batch,)
+  T* slope;            // dv/dt: before the spike, or after the refractory period
+  std::int32_t* used;  // (batch,) number of steps
   Index steps;
-  std::int32_t* origin;  // the spike that sent what comes from the queue; null: nothing does
+  std::int32_t* origin;  // number of the spike that caused a queued event; null: no queue
 };
 
-/// Spikes in the order in which they act: (batch, events).
+/// Spikes of the group in the order in which they act: (batch, events).
 template <class T>
-struct Train {
+struct SpikeTrain {
   T* time;
   std::int32_t* neuron;
-  std::int32_t* needed;  // (batch,) how many there are
+  std::int32_t* total;  // (batch,) number of spikes, even beyond `events`
   Index events;
 };
 
-/// All neurons of a population in vectors.
+/// Parameters of all neurons of a population, in tiles of one SIMD vector.
 template <class T>
-class Everyone {
+class PopulationTiles {
  public:
   using V = Vector<T>;
-  using One = Tile<T, 1>;
+  using VectorTile = Tile<T, 1>;
   static constexpr int kLanes = kWidth<T>;
 
-  Everyone(const Population<T>& population, bool uniform, const TimeConstants& common) : uniform_(uniform) {
-    parts_.reserve((population.neurons + kLanes - 1) / kLanes);
+  PopulationTiles(const Population<T>& population, bool uniform, const TimeConstants& common_taus)
+      : uniform_(uniform) {
+    tiles_.reserve((population.neurons + kLanes - 1) / kLanes);
     for (Index first = 0; first < population.neurons; first += kLanes)
-      parts_.emplace_back(population, 0, first, uniform, common);
-    vectors_ = parts_.size();
-    for (const One& part : parts_) positive_ = positive_ && part.positive;
-    taus_ = common;
+      tiles_.emplace_back(population, 0, first, uniform, common_taus);
+    vectors_ = tiles_.size();
+    for (const VectorTile& tile : tiles_)
+      positive_thresholds_ = positive_thresholds_ && tile.positive;
+    taus_ = common_taus;
     rates_ = Array<T>(3 * padded());
     levels_ = Array<double>(2 * padded());
     for (Index n = 0; n < padded(); ++n) {
       rates_[n] = T(taus(n).leak);
       rates_[padded() + n] = T(taus(n).synaptic);
       rates_[2 * padded() + n] = T(taus(n).gain);
-      levels_[n] = part(n / kLanes).fires_at[n % kLanes];
-      levels_[padded() + n] = part(n / kLanes).v_reset[n % kLanes];
+      levels_[n] = tile(n / kLanes).fires_at[n % kLanes];
+      levels_[padded() + n] = tile(n / kLanes).v_reset[n % kLanes];
     }
   }
 
   Index vectors() const { return vectors_; }
   Index padded() const { return vectors() * kLanes; }
-  bool positive() const { return positive_; }
-  const One& part(Index q) const { return parts_[q]; }
+  bool positive_thresholds() const { return positive_thresholds_; }
+  const VectorTile& tile(Index q) const { return tiles_[q]; }
   const TimeConstants& taus(Index neuron) const {
-    return uniform_ ? taus_ : parts_[neuron / kLanes].taus[neuron % kLanes];
+    return uniform_ ? taus_ : tiles_[neuron / kLanes].taus[neuron % kLanes];
   }
-  const T* leaks() const { return rates_.data(); }
-  const T* synaptics() const { return rates_.data() + padded(); }
+  const T* leak_rates() const { return rates_.data(); }
+  const T* synaptic_rates() const { return rates_.data() + padded(); }
   const T* gains() const { return rates_.data() + 2 * padded(); }
   double threshold(Index n) const { return levels_[n]; }
   double v_reset(Index n) const { return levels_[padded() + n]; }
-  bool starts_above(Index n) const { return parts_[n / kLanes].starts_above[n % kLanes]; }
+  bool starts_above(Index n) const { return tiles_[n / kLanes].starts_above[n % kLanes]; }
 
-  /// Coefficients over a time, of all or by vector.
-  struct Over {
+  /// A time step and its coefficients, if they are the same for all neurons.
+  struct TimeStep {
     double t;
     Step<T> step;
-    StepDerivatives<T> by;
+    StepDerivatives<T> derivatives;
   };
 
-  Over over(double t, bool derivatives) const {
-    Over found{t, {}, {}};
-    if (!uniform_) return found;
-    const Exponential slow = exponential(-t * taus_.slow);
-    const double fast = taus_.gap == taus_.slow ? slow.expm1 : exponential(-t * taus_.gap).expm1;
-    const Flow flow = flow_from_exponentials(taus_, t, slow.value, fast);
-    const double fall = taus_.mem_longer ? -slow.expm1 : -(slow.expm1 + fast + slow.expm1 * fast);
-    const T bound = T(fall) * (1 + 2 * std::numeric_limits<T>::epsilon());
-    found.step = {T(flow.em), T(flow.es), T(flow.k), std::max(bound, T(flow.k))};
+  TimeStep time_step(double t, bool derivatives) const {
+    TimeStep result{t, {}, {}};
+    if (!uniform_) return result;
+    const Exponential slow_exponential = exponential(-t * taus_.slow);
+    const double gap_expm1 =
+        taus_.gap == taus_.slow ? slow_exponential.expm1 : exponential(-t * taus_.gap).expm1;
+    const Flow flow = flow_from_exponentials(taus_, t, slow_exponential.value, gap_expm1);
+    const double decay_of_v =
+        taus_.mem_longer
+            ? -slow_exponential.expm1
+            : -(slow_exponential.expm1 + gap_expm1 + slow_exponential.expm1 * gap_expm1);
+    const T bound = T(decay_of_v) * (1 + 2 * std::numeric_limits<T>::epsilon());
+    result.step = {T(flow.em), T(flow.es), T(flow.k), std::max(bound, T(flow.k))};
     if (derivatives) {
-      const FlowDerivatives by = flow_derivatives(taus_, t, flow);
-      found.by = {T(by.em_mem), T(by.k_mem), T(by.es_syn), T(by.k_syn)};
+      const FlowDerivatives tau_derivatives = flow_derivatives(taus_, t, flow);
+      result.derivatives = {T(tau_derivatives.em_mem), T(tau_derivatives.k_mem),
+                            T(tau_derivatives.es_syn), T(tau_derivatives.k_syn)};
     }
-    return found;
+    return result;
   }
 
   bool uniform() const { return uniform_; }
 
   template <bool kUniform>
-  void coefficients(const Over& over, Index q, V& em, V& es, V& k, V& bound) const {
+  void coefficients(const TimeStep& time_step, Index q, V& em, V& es, V& k, V& bound) const {
     if constexpr (kUniform) {
-      em = broadcast(over.step.em);
-      es = broadcast(over.step.es);
-      k = broadcast(over.step.k);
-      bound = broadcast(over.step.bound);
+      em = broadcast(time_step.step.em);
+      es = broadcast(time_step.step.es);
+      k = broadcast(time_step.step.k);
+      bound = broadcast(time_step.step.bound);
     } else {
-      parts_[q].compute_step(0, over.t, em, es, k, bound);
+      tiles_[q].compute_step(0, time_step.t, em, es, k, bound);
     }
   }
 
-  void coefficients(const Over& over, Index q, V& em, V& es, V& k, V& bound) const {
-    uniform_ ? coefficients<true>(over, q, em, es, k, bound)
-             : coefficients<false>(over, q, em, es, k, bound);
+  void coefficients(const TimeStep& time_step, Index q, V& em, V& es, V& k, V& bound) const {
+    uniform_ ? coefficients<true>(time_step, q, em, es, k, bound)
+             : coefficients<false>(time_step, q, em, es, k, bound);
   }
 
   template <bool kUniform>
-  void derivatives(const Over& over, Index q, V& em_mem, V& k_mem, V& es_syn, V& k_syn) const {
+  void derivatives(const TimeStep& time_step, Index q, V& em_mem, V& k_mem, V& es_syn,
+                   V& k_syn) const {
     if constexpr (kUniform) {
-      em_mem = broadcast(over.by.em_mem);
-      k_mem = broadcast(over.by.k_mem);
-      es_syn = broadcast(over.by.es_syn);
-      k_syn = broadcast(over.by.k_syn);
+      em_mem = broadcast(time_step.derivatives.em_mem);
+      k_mem = broadcast(time_step.derivatives.k_mem);
+      es_syn = broadcast(time_step.derivatives.es_syn);
+      k_syn = broadcast(time_step.derivatives.k_syn);
     } else {
-      parts_[q].compute_step_derivatives(0, over.t, em_mem, k_mem, es_syn, k_syn);
+      tiles_[q].compute_step_derivatives(0, time_step.t, em_mem, k_mem, es_syn, k_syn);
     }
   }
 
  private:
-  std::vector<One> parts_;
+  std::vector<VectorTile> tiles_;
   Index vectors_ = 0;
-  Array<T> rates_;        // 1 / tau_mem of all, 1 / tau_syn of all, v' by j of all
-  Array<double> levels_;  // thresholds of all, v_reset of all
-  bool uniform_, positive_ = true;
+  Array<T> rates_;        // (3, lanes): 1 / tau_mem, 1 / tau_syn, dv/dt per j
+  Array<double> levels_;  // (2, lanes): threshold, v_reset
+  bool uniform_, positive_thresholds_ = true;
   TimeConstants taus_;
 };
 
 // ---- gradients
 
-/// Gradients of nothing; `times`: how many of these there are.
+/// Set the gradients to 0; `arrivals`: size of the gradient with respect to times.
 template <class T>
-void begin_gradients(const Population<T>& population, const Gradients<T>& gradients, Index times) {
+void zero_gradients(const Population<T>& population, const Gradients<T>& gradients,
+                    Index arrivals) {
   std::fill_n(gradients.weight, population.rows * population.neurons, T(0));
-  if (gradients.parameters) std::fill_n(gradients.parameters, gradients.fields * population.neurons, T(0));
-  if (gradients.time) std::fill_n(gradients.time, times, T(0));
+  if (gradients.parameters)
+    std::fill_n(gradients.parameters, gradients.fields * population.neurons, T(0));
+  if (gradients.time) std::fill_n(gradients.time, arrivals, T(0));
 }
 
-/// Gradients of parts of the batch, of a fixed number: added up in a fixed order they are the same
-/// whatever the number of threads. A part is added as soon as all before it are, so that there is no
-/// more than one table for each thread.
+/// Gradients of a fixed number of chunks of the batch, summed in a fixed order, so that results do
+/// not depend on the number of threads. Each chunk is added as soon as all before it have been, so
+/// at most one table per thread is needed.
 template <class T>
-class Parts {
+class PartialGradients {
  public:
-  Parts(const Population<T>& population, Index lanes, Index threads, const Gradients<T>& gradients)
+  PartialGradients(const Population<T>& population, Index lanes, Index threads,
+                   const Gradients<T>& gradients)
       : population_(population),
         gradients_(gradients),
         lanes_(lanes),
         chunks_(std::max<Index>(1, std::min<Index>(8, (population.batch + 1) / 2))),
         threads_(std::clamp<Index>(threads, 1, chunks_)),
-        weight_(threads_ * size()),
-        own_(gradients.parameters ? chunks_ * kFields * lanes : 0, 0.0) {}
+        tables_(threads_ * size()),
+        parameter_sums_(gradients.parameters ? chunks_ * kFields * lanes : 0, 0.0) {}
 
-  /// How many parts there are.
-  Index count() const { return chunks_; }
+  /// Return the number of chunks.
+  Index chunks() const { return chunks_; }
 
-  /// Calls with each sample, and its part's gradients by the padded table and by the lanes, or null;
-  /// and with the number of the part.
+  /// Call with each sample, the chunk's gradients (table of weights; parameters, or null) and the
+  /// chunk's number.
   template <class Call>
   void run(Call&& call) {
     ThreadPool::shared().run(chunks_, threads_, [&](Index chunk) {
       try {
-        double* own = own_.size() ? own_.data() + chunk * kFields * lanes_ : nullptr;
-        // of those that are not added yet no two are as far apart as there are threads
-        T* weight = weight_.data() + chunk % threads_ * size();
-        std::fill_n(weight, size(), T(0));
-        for (Index b = population_.batch * chunk / chunks_; b < population_.batch * (chunk + 1) / chunks_; ++b)
-          call(b, weight, own, chunk);
-        in_turn(chunk, [&] { add(weight); });
+        double* parameters =
+            parameter_sums_.size() ? parameter_sums_.data() + chunk * kFields * lanes_ : nullptr;
+        // Chunks in progress are fewer than `threads_` apart, so they never share a table.
+        T* table = tables_.data() + chunk % threads_ * size();
+        std::fill_n(table, size(), T(0));
+        for (Index sample = population_.batch * chunk / chunks_;
+             sample < population_.batch * (chunk + 1) / chunks_; ++sample)
+          call(sample, table, parameters, chunk);
+        call_in_order(chunk, [&] { add_table(table); });
       } catch (...) {
-        in_turn(-1, [&] { failed_ = true; });
+        call_in_order(-1, [&] { failed_ = true; });
         throw;
       }
     });
-    add_lanes();
+    add_parameters();
   }
 
  private:
   Index size() const { return (population_.rows + 1) * lanes_; }
 
-  /// Calls when all parts before one have been added, or nobody waits for any longer.
+  /// Wait until all earlier chunks have been added (or one has failed), then call.
   template <class Call>
-  void in_turn(Index chunk, Call&& call) {
+  void call_in_order(Index chunk, Call&& call) {
     std::unique_lock<std::mutex> lock(mutex_);
-    turn_.wait(lock, [&] { return chunk < 0 || added_ == chunk || failed_; });
+    chunk_done_.wait(lock, [&] { return chunk < 0 || chunks_added_ == chunk || failed_; });
     call();
-    if (chunk >= 0) ++added_;
-    turn_.notify_all();
+    if (chunk >= 0) ++chunks_added_;
+    chunk_done_.notify_all();
   }
 
-  void add(const T* weight) {
+  void add_table(const T* table) {
     const Index neurons = population_.neurons;
     for (Index row = 0; row < population_.rows; ++row) {
       T* const sum = gradients_.weight + row * neurons;
-      const T* const own = weight + row * lanes_;
-      for (Index n = 0; n < neurons; ++n) sum[n] += own[n];
+      const T* const table_row = table + row * lanes_;
+      for (Index n = 0; n < neurons; ++n) sum[n] += table_row[n];
     }
   }
 
-  void add_lanes() {
+  void add_parameters() {
     if (!gradients_.parameters) return;
     const Index neurons = population_.neurons;
     for (Index field = 0; field < gradients_.fields; ++field)
       for (Index n = 0; n < neurons; ++n) {
         double sum = 0;
         for (Index chunk = 0; chunk < chunks_; ++chunk)
-          sum += own_[(chunk * kFields + field) * lanes_ + n];
+          sum += parameter_sums_[(chunk * kFields + field) * lanes_ + n];
         gradients_.parameters[field * neurons + n] = T(sum);
       }
   }
@@ -233,112 +266,114 @@ class Parts {
   const Population<T>& population_;
   const Gradients<T>& gradients_;
   Index lanes_, chunks_, threads_;
-  Array<T> weight_;
-  Array<double> own_;
+  Array<T> tables_;
+  Array<double> parameter_sums_;
   std::mutex mutex_;
-  std::condition_variable turn_;
-  Index added_ = 0;
+  std::condition_variable chunk_done_;
+  Index chunks_added_ = 0;
   bool failed_ = false;
 };
 
 // ---- forward
 
-/// A list for which there is room: it never grows.
-template <class One>
-class Bounded {
+/// List with fixed capacity.
+template <class Item>
+class BoundedList {
  public:
-  explicit Bounded(Index room) : all_(room) {}
-  One* begin() { return all_.data(); }
-  One* end() { return all_.data() + size_; }
-  const One* begin() const { return all_.data(); }
-  const One* end() const { return all_.data() + size_; }
-  const One& front() const { return all_[0]; }
-  const One& back() const { return all_[size_ - 1]; }
-  One& operator[](Index n) { return all_[n]; }
+  explicit BoundedList(Index capacity) : items_(capacity) {}
+  Item* begin() { return items_.data(); }
+  Item* end() { return items_.data() + size_; }
+  const Item* begin() const { return items_.data(); }
+  const Item* end() const { return items_.data() + size_; }
+  const Item& front() const { return items_[0]; }
+  const Item& back() const { return items_[size_ - 1]; }
+  Item& operator[](Index n) { return items_[n]; }
   std::size_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
   void clear() { size_ = 0; }
-  void push_back(const One& one) { all_[size_++] = one; }
+  void push_back(const Item& item) { items_[size_++] = item; }
   void pop_back() { --size_; }
 
  private:
-  Array<One> all_;
+  Array<Item> items_;
   Index size_ = 0;
 };
 
-/// `kBoxes`: what arrives opens or closes a box, and j is what these add up to.
+/// `kBoxes`: an arrival opens or closes a box, and j is the sum of the open boxes.
 template <class T, bool kBoxes>
 class GroupForward {
   using V = Vector<T>;
-  using Over = typename Everyone<T>::Over;
+  using TimeStep = typename PopulationTiles<T>::TimeStep;
   static constexpr int kLanes = kWidth<T>;
-  static constexpr Index kTogether = 4;  // vectors whose hits are looked at together
-  static constexpr double kBelow = 1 - 8 * rounding_of(T());  // a bound, whatever rounding does
+  static constexpr Index kVectorsPerMask = 4;  // vectors that share a 64-bit mask
+  // keeps a lower bound of a time valid despite rounding
+  static constexpr double kBoundFactor = 1 - 8 * rounding_of(T());
 
  public:
-  GroupForward(const Population<T>& population, const Options& options, const Intervals<T>& intervals,
-               const Feedback<T>& feedback, const DelayedRows<T>& delayed_rows, const Everyone<T>& everyone,
+  GroupForward(const Population<T>& population, const Options& options,
+               const Intervals<T>& intervals, const Feedback<T>& feedback,
+               const DelayedRows<T>& delayed_rows, const PopulationTiles<T>& tiles,
                const DenseRows<T>& table, const SparseRows<T>& sparse, const T* box_tolerance,
-               const Spikes<T>& spikes, const Train<T>& train, const Log<T>& log)
+               const Spikes<T>& spikes, const SpikeTrain<T>& train, const EventLog<T>& log)
       : population_(population),
         options_(options),
         intervals_(intervals),
         feedback_(feedback),
         delayed_rows_(delayed_rows),
-        everyone_(everyone),
+        tiles_(tiles),
         table_(table),
         sparse_(sparse),
         box_tolerance_(box_tolerance),
         spikes_(spikes),
         train_(train),
         log_(log),
-        lanes_(everyone.padded()),
+        lanes_(tiles.padded()),
         state_(3 * lanes_),
         boxes_(kBoxes ? 2 * lanes_ : 0, T(0)),
-        ends_(everyone.uniform() ? 0 : everyone.vectors()),
-        hits_(everyone.vectors() + kTogether, 0),
-        arriving_(everyone.padded(), T(0)),
+        window_ends_(tiles.uniform() ? 0 : tiles.vectors()),
+        crossing_masks_(tiles.vectors() + kVectorsPerMask, 0),
+        sparse_sum_(tiles.padded(), T(0)),
         pending_(table.zeros()),
-        first_(lanes_),
+        first_crossings_(lanes_),
         candidates_(lanes_) {}
 
-  /// One sample.
+  /// Simulate one sample.
   void run(Index sample) {
-    begin(sample);
-    Index next = 0;
+    start_sample(sample);
+    Index interval = 0;
     const Index arrivals = intervals_.used(sample);
-    const Index most = 16 * (population_.arrivals + train_.events + 1);
+    const Index max_spikes = 16 * (population_.arrivals + train_.events + 1);
     const auto edges = intervals_.edges(sample);
     const auto rows = intervals_.rows(sample);
-    const bool prepared = everyone_.uniform();
-    const Steps<T> steps = prepared ? intervals_.steps(sample) : Steps<T>();
+    const bool has_steps = tiles_.uniform();
+    const Steps<T> steps = has_steps ? intervals_.steps(sample) : Steps<T>();
     for (;;) {
-      const bool arrives = next < arrivals;
-      double until = edges[next + 1];
-      const bool queued = queue_.acts_before(T(until), !arrives);
-      if (queued) {
+      const bool has_arrival = interval < arrivals;
+      double until = edges[interval + 1];
+      const bool is_queued = queue_.acts_before(T(until), !has_arrival);
+      if (is_queued) {
         until = queue_.next().due;
         if (T(until) <= T(now_)) until = now_;
       }
-      const bool whole = prepared && !queued && now_ == edges[next];
-      if (advance(until, whole ? steps[next] : Step<T>(), whole)) {
-        if (fired_ > most) break;  // far beyond what there is room for
+      const bool is_entire_interval = has_steps && !is_queued && now_ == edges[interval];
+      if (advance(until, is_entire_interval ? steps[interval] : Step<T>(), is_entire_interval)) {
+        if (spike_count_ > max_spikes) break;  // far beyond the capacity of the results
         continue;
       }
       now_ = std::max(now_, until);
-      if (queued) {
-        take(queue_.pop());
+      if (is_queued) {
+        process_queued(queue_.pop());
         continue;
       }
-      if (!arrives) break;
-      const Index of_table = rows[++next];
-      add_row(of_table);
-      write(of_table, T(1));
-      prefetch(rows.at_clamped(next + 1));  // it may be far away
+      if (!has_arrival) break;
+      const Index row = rows[++interval];
+      add_row(row);
+      log_event(row, T(1));
+      prefetch(rows.at_clamped(interval + 1));  // often not in the cache
     }
-    log_.used[sample_] = std::int32_t(std::min(step_, log_.steps));
-    train_.needed[sample_] =
-        std::int32_t(std::min<Index>(fired_, std::numeric_limits<std::int32_t>::max()));
+    log_.used[sample_] = std::int32_t(std::min(log_length_, log_.steps));
+    train_.total[sample_] =
+        std::int32_t(std::min<Index>(spike_count_, std::numeric_limits<std::int32_t>::max()));
   }
 
  private:
@@ -354,13 +389,13 @@ class GroupForward {
   T& j(Index neuron) { return j()[neuron]; }
   T& threshold(Index neuron) { return threshold()[neuron]; }
 
-  void begin(Index sample) {
+  void start_sample(Index sample) {
     sample_ = sample;
-    const Index place = sample * population_.neurons, slots = options_.max_spikes;
-    std::fill_n(spikes_.time + place * slots, population_.neurons * slots,
+    const Index first_neuron = sample * population_.neurons, slots = options_.max_spikes;
+    std::fill_n(spikes_.time + first_neuron * slots, population_.neurons * slots,
                 std::numeric_limits<T>::infinity());
-    std::fill_n(spikes_.slope + place * slots, population_.neurons * slots, T(1));
-    std::fill_n(spikes_.count + place, population_.neurons, 0);
+    std::fill_n(spikes_.slope + first_neuron * slots, population_.neurons * slots, T(1));
+    std::fill_n(spikes_.count + first_neuron, population_.neurons, 0);
     std::fill_n(train_.time + sample * train_.events, train_.events,
                 std::numeric_limits<T>::infinity());
     std::fill_n(train_.neuron + sample * train_.events, train_.events, 0);
@@ -369,294 +404,308 @@ class GroupForward {
     std::fill_n(log_.slope + sample * log_.steps, log_.steps, T(1));
     if (log_.origin) std::fill_n(log_.origin + sample * log_.steps, log_.steps, -1);
     queue_.clear();
-    now_ = last_ = 0;
-    reach_ = std::numeric_limits<double>::infinity();
-    step_ = fired_ = 0;
-    due_.clear();
-    arrived();
-    for (Index n = 0; n < everyone_.padded(); ++n) {
-      const auto& part = everyone_.part(n / kLanes);
+    now_ = logged_time_ = 0;
+    max_window_ = std::numeric_limits<double>::infinity();
+    log_length_ = spike_count_ = 0;
+    firing_now_.clear();
+    clear_pending();
+    for (Index n = 0; n < tiles_.padded(); ++n) {
+      const auto& tile = tiles_.tile(n / kLanes);
       const int lane = n % kLanes;
-      v(n) = T(part.v_start[lane]);
-      j(n) = T(part.j_start[lane]);
+      v(n) = T(tile.v_start[lane]);
+      j(n) = T(tile.j_start[lane]);
       if constexpr (kBoxes) {
         boxes_[n] = T(0);
         boxes_[lanes_ + n] = j(n);
       }
-      threshold(n) = T(part.fires_at[lane]);
-      if (part.starts_above[lane] && lane < part.count) due_.push_back(n);
+      threshold(n) = T(tile.fires_at[lane]);
+      if (tile.starts_above[lane] && lane < tile.count) firing_now_.push_back(n);
     }
   }
 
-  /// A neuron that may cross, with a time after the look before which it does not; inf: it does not
-  /// before the window ends.
+  /// A neuron that may cross in the window, and a lower bound of its crossing time, counted from
+  /// the look-ahead; inf: it does not cross in the window.
   struct Candidate {
     T bound;
     std::int32_t neuron;
   };
 
-  struct First {
+  struct CrossingNeuron {
     Index neuron;
-    Flow flow;  // until then
+    Flow flow;  // from now to the crossing
   };
 
-  /// Time goes on to `until`, or to the next spike before that, which happens. Whether one did.
+  /// Advance to `until`, or to the next spike if one comes earlier. Return whether a neuron fired.
   ///
-  /// `step`: until then, if it `is_known`.
-  bool advance(double until, const Step<T>& step, bool is_known) {
-    if (!due_.empty()) {
+  /// `step`: coefficients for the time until then, if `step_is_known`.
+  bool advance(double until, const Step<T>& step, bool step_is_known) {
+    if (!firing_now_.empty()) {
       catch_up();
-      const Index neuron = due_.front();
-      due_.erase(due_.begin());
+      const Index neuron = firing_now_.front();
+      firing_now_.erase(firing_now_.begin());
       fire(neuron, v(neuron), j(neuron));
       return true;
     }
     if (!(until > now_)) return false;
-    if (stay_ && until < seen_) leave();
+    if (frozen_ && until < window_end_) unfreeze();
     double wait;
     for (;;) {
-      if (!stay_) {
+      if (!frozen_) {
         const double window = until - now_;
-        const bool cut = window > reach_;
-        look(is_known && !cut ? Over{window, step, {}}
-                              : everyone_.over(cut ? reach_ : window, false));
-        seen_ = cut ? now_ + reach_ : until;
+        const bool is_cut = window > max_window_;
+        look_ahead(step_is_known && !is_cut
+                       ? TimeStep{window, step, {}}
+                       : tiles_.time_step(is_cut ? max_window_ : window, false));
+        window_end_ = is_cut ? now_ + max_window_ : until;
       }
-      wait = first_crossing();
-      reach(wait, ahead_.t);
-      if (!first_.empty()) break;
-      if (seen_ < until) {  // further, from where all stand: each step that they take is rounded
-        leave();
+      wait = find_first_crossings();
+      update_max_window(wait, window_.t);
+      if (!first_crossings_.empty()) break;
+      if (window_end_ < until) {
+        // Continue from the same state instead of advancing it: each step adds a rounding error.
+        unfreeze();
         continue;
       }
-      go_to_end();
+      advance_to_window_end();
       return false;
     }
-    const First first = first_.front();
-    const auto [v_now, j_now] = state(first.neuron);
-    go(wait, first);
-    // Of several that cross at one time each fires, one after the other in the order of numbers.
-    if (first_.size() > 1) catch_up();
-    for (std::size_t n = 1; n < first_.size(); ++n) {
-      const Index next = first_[n].neuron;
-      v(next) = std::max(v(next), threshold(next));
-      due_.push_back(next);
+    const CrossingNeuron first_crossing = first_crossings_.front();
+    const auto [v_now, j_now] = state_now(first_crossing.neuron);
+    advance_to_spike(wait, first_crossing);
+    // Neurons that cross at the same time fire one after the other, in the order of their numbers.
+    if (first_crossings_.size() > 1) catch_up();
+    for (std::size_t n = 1; n < first_crossings_.size(); ++n) {
+      const Index neuron_then = first_crossings_[n].neuron;
+      v(neuron_then) = std::max(v(neuron_then), threshold(neuron_then));
+      firing_now_.push_back(neuron_then);
     }
-    prefetch_next(first.neuron);
-    fire(first.neuron, v_now * first.flow.em + j_now * first.flow.k, j_now * first.flow.es);
+    prefetch_next(first_crossing.neuron);
+    fire(first_crossing.neuron, v_now * first_crossing.flow.em + j_now * first_crossing.flow.k,
+         j_now * first_crossing.flow.es);
     return true;
   }
 
-  /// Time goes on to a spike. Where few feel it all others stay where they are.
-  void go(double wait, const First& first) {
+  /// Advance to a spike. The state stays frozen if the spike reaches few neurons.
+  void advance_to_spike(double wait, const CrossingNeuron& crossing) {
     now_ += wait;
-    since_ = compose(since_, first.flow);
-    constexpr double kLeast = 0.5;  // what is left of v and of j: who stays is moved by its inverse
-    stay_ = is_felt_by_few(first.neuron) && first_.size() == 1 && reach_ >= ahead_.t &&
-            since_.em > kLeast && since_.es > kLeast;
-    if (!stay_) leave();
+    flow_since_look_ = compose(flow_since_look_, crossing.flow);
+    constexpr double kMinDecay = 0.5;  // of v and j: frozen states are computed with the inverse
+    frozen_ = has_few_targets(crossing.neuron) && first_crossings_.size() == 1 &&
+              max_window_ >= window_.t && flow_since_look_.em > kMinDecay &&
+              flow_since_look_.es > kMinDecay;
+    if (!frozen_) unfreeze();
   }
 
-  /// Whether others can stay where they are when this one fires.
-  bool is_felt_by_few(Index neuron) const {
+  /// Return whether the state can stay frozen when this neuron fires.
+  bool has_few_targets(Index neuron) const {
     const Index row = feedback_.first_spike_row(population_) + neuron;
-    return !kBoxes && everyone_.uniform() && (!feedback_.immediate || sparse_.is_sparse(row));
+    return !kBoxes && tiles_.uniform() && (!feedback_.immediate || sparse_.is_sparse(row));
   }
 
-  /// All that stayed are on their way to now.
-  void leave() {
-    stay_ = false;
-    lags_ = now_ > base_;
-    const double time = now_ - base_;
-    if (lags_)
-      lag_ = everyone_.uniform()
-                 ? Over{time, {T(since_.em), T(since_.es), T(since_.k), T(0)}, {}}
-                 : everyone_.over(time, false);
+  /// End the frozen state: from now on the state lags behind the current time, until the next
+  /// sweep.
+  void unfreeze() {
+    frozen_ = false;
+    has_lag_ = now_ > look_time_;
+    const double time = now_ - look_time_;
+    if (has_lag_)
+      lag_ = tiles_.uniform() ? TimeStep{time,
+                                         {T(flow_since_look_.em), T(flow_since_look_.es),
+                                          T(flow_since_look_.k), T(0)},
+                                         {}}
+                              : tiles_.time_step(time, false);
   }
 
-  /// How far is looked next. Where many neurons fire before anything arrives, each look at all that
-  /// time would find all of them again for each spike.
-  void reach(double wait, double window) {
-    // those who stay keep theirs
-    const std::size_t most = !first_.empty() && is_felt_by_few(first_.front().neuron) ? 16 : 3;
-    const bool crowd = candidates_.size() > most && !first_.empty();
-    reach_ = crowd ? std::max(3 * wait, window / 16) : std::max(4 * reach_, 4 * window);
+  /// Choose the length of the next window. If many neurons fire before the next arrival, looking at
+  /// the entire time would find all of them again after each spike.
+  void update_max_window(double wait, double window) {
+    // a frozen state keeps its candidates, so it may have more
+    const std::size_t max_candidates =
+        !first_crossings_.empty() && has_few_targets(first_crossings_.front().neuron) ? 16 : 3;
+    const bool is_crowded = candidates_.size() > max_candidates && !first_crossings_.empty();
+    max_window_ =
+        is_crowded ? std::max(3 * wait, window / 16) : std::max(4 * max_window_, 4 * window);
   }
 
   // ---- all neurons
 
-  /// Everyone to now, with what arrives now.
+  /// Advance all neurons to the current time and add what arrives now.
   void catch_up() {
-    if (stay_) leave();
-    if (!lags_ && pending_ == table_.zeros()) return;
-    if (lags_)
-      everyone_.uniform() ? pass<true, true, true, false>({}) : pass<false, true, true, false>({});
+    if (frozen_) unfreeze();
+    if (!has_lag_ && pending_ == table_.zeros()) return;
+    if (has_lag_)
+      tiles_.uniform() ? sweep<true, true, true, false>({}) : sweep<false, true, true, false>({});
     else
-      pass<true, true, false, false>({});
-    arrived();
+      sweep<true, true, false, false>({});
+    clear_pending();
   }
 
-  /// Everyone to now, and who may cross in a window ahead. Where time constants differ coefficients
-  /// cost more than a second pass.
-  void look(const Over& ahead) {
-    if (!everyone_.uniform()) catch_up();
-    if (everyone_.uniform()) {
-      if (everyone_.positive())
-        lags_ ? pass<true, true, true, true>(ahead) : pass<true, true, false, true>(ahead);
+  /// Advance all neurons to the current time and mark those that may cross in a window ahead. With
+  /// different time constants a second sweep is cheaper than computing both sets of coefficients in
+  /// one.
+  void look_ahead(const TimeStep& window) {
+    if (!tiles_.uniform()) catch_up();
+    if (tiles_.uniform()) {
+      if (tiles_.positive_thresholds())
+        has_lag_ ? sweep<true, true, true, true>(window) : sweep<true, true, false, true>(window);
       else
-        lags_ ? pass<true, false, true, true>(ahead) : pass<true, false, false, true>(ahead);
+        has_lag_ ? sweep<true, false, true, true>(window) : sweep<true, false, false, true>(window);
     } else {
-      everyone_.positive() ? pass<false, true, false, true>(ahead)
-                           : pass<false, false, false, true>(ahead);
+      tiles_.positive_thresholds() ? sweep<false, true, false, true>(window)
+                                   : sweep<false, false, false, true>(window);
     }
-    // the pass has not seen these
-    for (const auto& [neuron, value] : assigned_) {
-      const bool hit = may_cross(ahead.step, value, j(neuron), threshold(neuron));
-      std::uint16_t& hits = hits_[neuron / kLanes];
-      hits = (hits & ~(1u << neuron % kLanes)) | unsigned(hit) << neuron % kLanes;
+    // The sweep used the state before these assignments.
+    for (const auto& [neuron, v_now] : deferred_v_) {
+      const bool may_cross_now = may_cross(window.step, v_now, j(neuron), threshold(neuron));
+      std::uint16_t& mask = crossing_masks_[neuron / kLanes];
+      mask = (mask & ~(1u << neuron % kLanes)) | unsigned(may_cross_now) << neuron % kLanes;
     }
-    arrived();
-    ahead_ = ahead;
-    base_ = now_;
-    since_ = {1, 1, 0};
-    find_candidates();
+    clear_pending();
+    window_ = window;
+    look_time_ = now_;
+    flow_since_look_ = {1, 1, 0};
+    collect_candidates();
   }
 
-  /// All neurons: from where they are to now, what arrives now, and a look ahead.
-  // What stays is local: vectors that are stored may be anything, and members would be read again for
-  // each.
-  template <bool kUniform, bool kPositive, bool kLags, bool kLooks>
-  void pass(const Over& ahead) {
-    const Index vectors = everyone_.vectors();
+  /// Sweep over all neurons: advance to the current time, add what arrives now, look ahead.
+  // Local copies of the members: the compiler must assume that vector stores change members, and
+  // would reload them for every vector.
+  template <bool kUniform, bool kPositive, bool kHasLag, bool kLookAhead>
+  void sweep(const TimeStep& window) {
+    const Index vectors = tiles_.vectors();
     const T* const pending = pending_;
     T *const all_v = v(), *const all_j = j();
     [[maybe_unused]] T* const all_low = boxes_.data();
     const T* const all_thresholds = threshold();
-    auto* const ends = ends_.data();
-    std::uint16_t* const hits = hits_.data();
-    V em, es, k, bound, em_then, es_then, k_then, bound_then;
-    if constexpr (kUniform && kLags)
-      everyone_.template coefficients<true>(lag_, 0, em, es, k, bound);
-    if constexpr (kUniform && kLooks)
-      everyone_.template coefficients<true>(ahead, 0, em_then, es_then, k_then, bound_then);
-    const auto through = [&](Index q) __attribute__((always_inline)) -> unsigned {
-      const Index at = q * kLanes;
-      V v = load<T>(all_v + at), j = load<T>(all_j + at);
-      if constexpr (kLags) {
-        if constexpr (!kUniform) everyone_.template coefficients<false>(lag_, q, em, es, k, bound);
+    auto* const window_ends = window_ends_.data();
+    std::uint16_t* const crossing_masks = crossing_masks_.data();
+    V em, es, k, bound, em_window, es_window, k_window, bound_window;
+    if constexpr (kUniform && kHasLag)
+      tiles_.template coefficients<true>(lag_, 0, em, es, k, bound);
+    if constexpr (kUniform && kLookAhead)
+      tiles_.template coefficients<true>(window, 0, em_window, es_window, k_window, bound_window);
+    const auto advance_vector = [&](Index q) __attribute__((always_inline)) -> unsigned {
+      const Index offset = q * kLanes;
+      V v = load<T>(all_v + offset), j = load<T>(all_j + offset);
+      if constexpr (kHasLag) {
+        if constexpr (!kUniform) tiles_.template coefficients<false>(lag_, q, em, es, k, bound);
         v = v * em + j * k;
         j = j * es;
-        store<T>(all_v + at, v);
+        store<T>(all_v + offset, v);
       }
       if constexpr (kBoxes) {
-        V low = load<T>(all_low + at);
-        update_box_sum<T>(j, low, load<T>(pending + at), load<T>(all_low + lanes_ + at), load<T>(box_tolerance_ + at));
-        store<T>(all_low + at, low);
+        V low = load<T>(all_low + offset);
+        update_box_sum<T>(j, low, load<T>(pending + offset), load<T>(all_low + lanes_ + offset),
+                          load<T>(box_tolerance_ + offset));
+        store<T>(all_low + offset, low);
       } else {
-        j += load<T>(pending + at);
+        j += load<T>(pending + offset);
       }
-      store<T>(all_j + at, j);
-      if constexpr (!kLooks) return 0;
+      store<T>(all_j + offset, j);
+      if constexpr (!kLookAhead) return 0;
       if constexpr (!kUniform)
-        everyone_.template coefficients<false>(ahead, q, em_then, es_then, k_then, bound_then);
-      const V zero = {}, rest = v * em_then, pull = kPositive ? j : (j > zero ? j : zero);
+        tiles_.template coefficients<false>(window, q, em_window, es_window, k_window,
+                                            bound_window);
+      const V zero = {}, rest = v * em_window, drive = kPositive ? j : (j > zero ? j : zero);
       if constexpr (!kUniform) {
-        store<T>(ends[q].v, rest + j * k_then);
-        store<T>(ends[q].j, j * es_then);
+        store<T>(window_ends[q].v, rest + j * k_window);
+        store<T>(window_ends[q].j, j * es_window);
       }
-      return at_least(rest + pull * bound_then, load<T>(all_thresholds + at));
+      return at_least(rest + drive * bound_window, load<T>(all_thresholds + offset));
     };
-    for (Index first = 0; first < vectors; first += kTogether) {
-      std::uint64_t found = 0;
-      if (first + kTogether <= vectors)
-        for (Index part = 0; part < kTogether; ++part)
-          found |= std::uint64_t(through(first + part)) << 16 * part;
+    for (Index first = 0; first < vectors; first += kVectorsPerMask) {
+      std::uint64_t masks = 0;
+      if (first + kVectorsPerMask <= vectors)
+        for (Index vector = 0; vector < kVectorsPerMask; ++vector)
+          masks |= std::uint64_t(advance_vector(first + vector)) << 16 * vector;
       else
-        for (Index part = 0; first + part < vectors; ++part)
-          found |= std::uint64_t(through(first + part)) << 16 * part;
-      if constexpr (kLooks) std::memcpy(hits + first, &found, sizeof(found));
+        for (Index vector = 0; first + vector < vectors; ++vector)
+          masks |= std::uint64_t(advance_vector(first + vector)) << 16 * vector;
+      if constexpr (kLookAhead) std::memcpy(crossing_masks + first, &masks, sizeof(masks));
     }
   }
 
-  /// Nothing is on its way to now.
-  void arrived() {
-    lags_ = stay_ = false;
-    if (pending_ == arriving_.data()) std::fill_n(arriving_.data(), arriving_.size(), T(0));
+  /// Mark the state as current: no lag and nothing pending.
+  void clear_pending() {
+    has_lag_ = frozen_ = false;
+    if (pending_ == sparse_sum_.data()) std::fill_n(sparse_sum_.data(), sparse_sum_.size(), T(0));
     pending_ = table_.zeros();
-    for (const auto& [neuron, value] : assigned_) v(neuron) = value;
-    assigned_.clear();
+    for (const auto& [neuron, v_now] : deferred_v_) v(neuron) = v_now;
+    deferred_v_.clear();
   }
 
-  /// Everyone to the end of a window in which nobody fires.
-  void go_to_end() {
-    stay_ = false;
-    if (everyone_.uniform()) {
-      lag_ = ahead_;
-      lags_ = true;
+  /// Advance all neurons to the end of a window without spikes.
+  void advance_to_window_end() {
+    frozen_ = false;
+    if (tiles_.uniform()) {
+      lag_ = window_;
+      has_lag_ = true;
       return;
     }
-    for (Index q = 0; q < everyone_.vectors(); ++q) {
-      std::copy_n(ends_[q].v, kLanes, v() + q * kLanes);
-      std::copy_n(ends_[q].j, kLanes, j() + q * kLanes);
+    for (Index q = 0; q < tiles_.vectors(); ++q) {
+      std::copy_n(window_ends_[q].v, kLanes, v() + q * kLanes);
+      std::copy_n(window_ends_[q].j, kLanes, j() + q * kLanes);
     }
   }
 
-  // ---- who crosses first
+  // ---- threshold crossings
 
-  /// Whether a neuron may cross in a window, as the pass over all sees it.
+  /// Return whether a neuron may cross in a window, with the bound that the sweep uses.
   template <bool kPositive = false>
-  static bool may_cross(const Step<T>& ahead, T v, T j, T threshold) {
-    const T pull = kPositive || j > T(0) ? j : T(0);
-    return v * ahead.em + pull * ahead.bound >= threshold;
+  static bool may_cross(const Step<T>& window, T v, T j, T threshold) {
+    const T drive = kPositive || j > T(0) ? j : T(0);
+    return v * window.em + drive * window.bound >= threshold;
   }
 
-  /// Those who cross first in a window, in the order of their numbers, and when.
-  double first_crossing() {
+  /// Find the first crossing in the window; return the time until then. `first_crossings_` are the
+  /// neurons that cross at that time, in the order of their numbers.
+  double find_first_crossings() {
     constexpr double kInfinite = std::numeric_limits<double>::infinity();
-    first_.clear();
-    const double gone = now_ - base_;
-    double best = kInfinite;
+    first_crossings_.clear();
+    const double elapsed = now_ - look_time_;
+    double first_wait = kInfinite;
     if (candidates_.size() > 1) {
       const auto less = [](const Candidate& a, const Candidate& b) { return a.bound < b.bound; };
       std::iter_swap(candidates_.begin(),
                      std::min_element(candidates_.begin(), candidates_.end(), less));
     }
     for (Candidate& candidate : candidates_) {
-      const bool never = candidate.bound == std::numeric_limits<T>::infinity();
-      if (never || candidate.bound > best + gone) continue;
-      const Crossing found = crossing(candidate.neuron);
-      if (found.wait < best) first_.clear();
-      if (found.wait <= best && found.wait < kInfinite) {
-        best = found.wait;
-        first_.push_back({candidate.neuron, found.flow});
+      const bool is_excluded = candidate.bound == std::numeric_limits<T>::infinity();
+      if (is_excluded || candidate.bound > first_wait + elapsed) continue;
+      const Crossing next = crossing(candidate.neuron);
+      if (next.wait < first_wait) first_crossings_.clear();
+      if (next.wait <= first_wait && next.wait < kInfinite) {
+        first_wait = next.wait;
+        first_crossings_.push_back({candidate.neuron, next.flow});
       }
-      candidate.bound = T((gone + found.wait) * kBelow);
+      candidate.bound = T((elapsed + next.wait) * kBoundFactor);
     }
-    if (first_.size() > 1)
-      std::sort(first_.begin(), first_.end(),
-                [](const First& a, const First& b) { return a.neuron < b.neuron; });
-    return best;
+    if (first_crossings_.size() > 1)
+      std::sort(
+          first_crossings_.begin(), first_crossings_.end(),
+          [](const CrossingNeuron& a, const CrossingNeuron& b) { return a.neuron < b.neuron; });
+    return first_wait;
   }
 
-  /// Who may cross in the window of a look, by what it saw.
-  void find_candidates() {
+  /// Collect the neurons that the sweep has marked.
+  void collect_candidates() {
     candidates_.clear();
-    for (Index first = 0; first < everyone_.vectors(); first += kTogether) {
-      std::uint64_t all;
-      std::memcpy(&all, hits_.data() + first, sizeof(all));
-      while (all) {
-        const int part = __builtin_ctzll(all) / 16;
-        consider(first + part, unsigned(all >> 16 * part) & 0xffffu);
-        all &= ~(std::uint64_t(0xffff) << 16 * part);
+    for (Index first = 0; first < tiles_.vectors(); first += kVectorsPerMask) {
+      std::uint64_t masks;
+      std::memcpy(&masks, crossing_masks_.data() + first, sizeof(masks));
+      while (masks) {
+        const int vector = __builtin_ctzll(masks) / 16;
+        add_candidates(first + vector, unsigned(masks >> 16 * vector) & 0xffffu);
+        masks &= ~(std::uint64_t(0xffff) << 16 * vector);
       }
     }
   }
 
-  void consider(Index q, unsigned hit) {
+  void add_candidates(Index q, unsigned mask) {
     T waits[kLanes];
-    store<T>(waits, least_waits(q));
-    for (; hit; hit &= hit - 1) {
-      const int lane = __builtin_ctz(hit);
+    store<T>(waits, min_waits(q));
+    for (; mask; mask &= mask - 1) {
+      const int lane = __builtin_ctz(mask);
       add_candidate(q * kLanes + lane, waits[lane]);
     }
   }
@@ -673,185 +722,188 @@ class GroupForward {
       }
   }
 
-  /// The row of the one that is likely to fire next, after this one, may be far away.
-  void prefetch_next(Index fires) const {
+  /// Prefetch the row of the neuron that is likely to fire next.
+  void prefetch_next(Index firing) const {
     if (!feedback_.immediate) return;
-    Candidate next{std::numeric_limits<T>::infinity(), std::int32_t(fires)};
-    for (const Candidate& one : candidates_)
-      if (one.neuron != fires && one.bound < next.bound) next = one;
-    if (next.neuron != fires) prefetch(feedback_.first_spike_row(population_) + next.neuron);
+    Candidate best{std::numeric_limits<T>::infinity(), std::int32_t(firing)};
+    for (const Candidate& candidate : candidates_)
+      if (candidate.neuron != firing && candidate.bound < best.bound) best = candidate;
+    if (best.neuron != firing) prefetch(feedback_.first_spike_row(population_) + best.neuron);
   }
 
-  /// Of a vector of neurons, times after the look before which they do not cross; 0 where nothing is
-  /// known.
-  V least_waits(Index q) {
+  /// Return lower bounds of the crossing times, counted from the look-ahead, for a vector of
+  /// neurons; 0 where no bound is available.
+  V min_waits(Index q) {
     const V zero = {}, infinite = zero + std::numeric_limits<T>::infinity();
-    const Index at = q * kLanes;
-    const V v = load<T>(this->v() + at), threshold = load<T>(this->threshold() + at);
-    V j = load<T>(this->j() + at);
+    const Index offset = q * kLanes;
+    const V v = load<T>(this->v() + offset), threshold = load<T>(this->threshold() + offset);
+    V j = load<T>(this->j() + offset);
     j = j > zero ? j : zero;
-    const V leak = load<T>(everyone_.leaks() + at);
-    const V wait = (threshold - v) / ((j - v) * leak) * T(kBelow);
+    const V leak = load<T>(tiles_.leak_rates() + offset);
+    const V wait = (threshold - v) / ((j - v) * leak) * T(kBoundFactor);
     return (v < threshold) & (j > threshold) & (wait < infinite) ? wait : zero;
   }
 
-  /// The same of one neuron.
-  T least_wait(Index neuron) { return least_waits(neuron / kLanes)[neuron % kLanes]; }
+  /// Return the lower bound for one neuron.
+  T min_wait(Index neuron) { return min_waits(neuron / kLanes)[neuron % kLanes]; }
 
-  /// A neuron's v and j now.
-  std::pair<T, T> state(Index neuron) {
-    const T v_then = v(neuron), j_then = j(neuron);
-    if (!(now_ > base_)) return {v_then, j_then};
-    return {T(v_then * since_.em + j_then * since_.k), T(j_then * since_.es)};
+  /// Return v and j of a neuron at the current time.
+  std::pair<T, T> state_now(Index neuron) {
+    const T v_look = v(neuron), j_look = j(neuron);
+    if (!(now_ > look_time_)) return {v_look, j_look};
+    return {T(v_look * flow_since_look_.em + j_look * flow_since_look_.k),
+            T(j_look * flow_since_look_.es)};
   }
 
-  /// When a neuron crosses, after now; inf where it does not within the window ahead.
+  /// Return the time until a neuron crosses; inf if it does not within the window.
   Crossing crossing(Index neuron) {
-    const TimeConstants& taus = everyone_.taus(neuron);
-    const auto [v_now, j_now] = state(neuron);
-    const double threshold = everyone_.threshold(neuron);
+    const TimeConstants& taus = tiles_.taus(neuron);
+    const auto [v_now, j_now] = state_now(neuron);
+    const double threshold = tiles_.threshold(neuron);
     if (v_now >= threshold) return {0, {1, 1, 0}};
     T v_end, j_end;
-    if (everyone_.uniform()) {
-      v_end = v(neuron) * ahead_.step.em + j(neuron) * ahead_.step.k;
-      j_end = j(neuron) * ahead_.step.es;
+    if (tiles_.uniform()) {
+      v_end = v(neuron) * window_.step.em + j(neuron) * window_.step.k;
+      j_end = j(neuron) * window_.step.es;
     } else {
-      v_end = ends_[neuron / kLanes].v[neuron % kLanes];
-      j_end = ends_[neuron / kLanes].j[neuron % kLanes];
+      v_end = window_ends_[neuron / kLanes].v[neuron % kLanes];
+      j_end = window_ends_[neuron / kLanes].j[neuron % kLanes];
     }
     constexpr double kTiny = double(std::numeric_limits<T>::min()) / rounding_of(T());
     const bool crosses = v_end >= threshold || (has_peak(taus, v_now, j_now, v_end, j_end, kTiny) &&
                                                 peak_reaches(taus, v_now, j_now, threshold));
     if (!crosses) return {std::numeric_limits<double>::infinity(), {}};
-    return find_crossing(taus, v_now, j_now, threshold, ahead_.t - (now_ - base_), v_end >= threshold,
-                 tolerance_of(T()));
+    return find_crossing(taus, v_now, j_now, threshold, window_.t - (now_ - look_time_),
+                         v_end >= threshold, tolerance_of(T()));
   }
 
-  // ---- what happens
+  // ---- events
 
-  /// A spike now, of a neuron at (v, j), and what it sends.
+  /// Let a neuron with state (v, j) fire now, and deliver or schedule what it sends.
   void fire(Index neuron, double v_now, double j_now) {
-    const double height = everyone_.threshold(neuron);
-    const T slope = T(everyone_.taus(neuron).rate(height, j_now));
+    const double v_threshold = tiles_.threshold(neuron);
+    const T slope = T(tiles_.taus(neuron).rate(v_threshold, j_now));
     std::int32_t& count = spikes_.count[sample_ * population_.neurons + neuron];
     if (count < options_.max_spikes) {
-      const Index place =
-          (sample_ * population_.neurons + neuron) * options_.max_spikes + count;
-      spikes_.time[place] = T(now_);
-      spikes_.slope[place] = slope;
+      const Index offset = (sample_ * population_.neurons + neuron) * options_.max_spikes + count;
+      spikes_.time[offset] = T(now_);
+      spikes_.slope[offset] = slope;
     }
     ++count;
-    if (fired_ < train_.events) {
-      train_.time[sample_ * train_.events + fired_] = T(now_);
-      train_.neuron[sample_ * train_.events + fired_] = std::int32_t(neuron);
+    if (spike_count_ < train_.events) {
+      train_.time[sample_ * train_.events + spike_count_] = T(now_);
+      train_.neuron[sample_ * train_.events + spike_count_] = std::int32_t(neuron);
     }
-    ++fired_;
+    ++spike_count_;
     const T refractory = feedback_.refractory ? feedback_.refractory[neuron] : T(0);
-    double reset = everyone_.v_reset(neuron);
-    if (options_.subtract && !(refractory > 0)) reset += std::max(v_now - height, 0.0);
+    double reset = tiles_.v_reset(neuron);
+    if (options_.subtract && !(refractory > 0)) reset += std::max(v_now - v_threshold, 0.0);
     if (options_.once || refractory > 0)
       threshold(neuron) = std::numeric_limits<T>::infinity();
     else if (T(reset) >= threshold(neuron))
-      due_.insert(due_.begin(), neuron);
-    assign(neuron, T(reset));
+      firing_now_.insert(firing_now_.begin(), neuron);
+    set_v(neuron, T(reset));
     const Index row = feedback_.first_spike_row(population_) + neuron;
     if (feedback_.immediate) add_row(row);
-    write(row, slope);
-    if (refractory > 0 && !options_.once) queue_.push(now_ + refractory, -1 - neuron, fired_ - 1);
-    delayed_rows_.for_each(neuron, [&](Index number) {
-      queue_.push(now_ + feedback_.delay[number], number, fired_ - 1);
+    log_event(row, slope);
+    if (refractory > 0 && !options_.once)
+      queue_.push(now_ + refractory, -1 - neuron, spike_count_ - 1);
+    delayed_rows_.for_each(neuron, [&](Index row_number) {
+      queue_.push(now_ + feedback_.delay[row_number], row_number, spike_count_ - 1);
     });
   }
 
-  /// Gives a neuron's v a value, now.
-  void assign(Index neuron, T value) {
-    if (stay_) {
-      v(neuron) = T((value - j(neuron) * since_.k) / since_.em);
+  /// Set v of a neuron at the current time.
+  void set_v(Index neuron, T v_now) {
+    if (frozen_) {
+      v(neuron) = T((v_now - j(neuron) * flow_since_look_.k) / flow_since_look_.em);
       remove_candidate(neuron);
-      if (may_cross(ahead_.step, v(neuron), j(neuron), threshold(neuron)))
-        add_candidate(neuron, least_wait(neuron));
-    } else if (lags_) {
-      assigned_.push_back({neuron, value});
+      if (may_cross(window_.step, v(neuron), j(neuron), threshold(neuron)))
+        add_candidate(neuron, min_wait(neuron));
+    } else if (has_lag_) {
+      deferred_v_.push_back({neuron, v_now});
     } else {
-      v(neuron) = value;
+      v(neuron) = v_now;
     }
   }
 
-  /// What comes from the queue, now.
-  void take(const typename EventQueue<T>::QueuedEvent& coming) {
-    if (coming.is_release()) {
-      const Index neuron = -1 - coming.number;
-      const double reset = everyone_.v_reset(neuron);
+  /// Process an event from the queue at the current time.
+  void process_queued(const typename EventQueue<T>::QueuedEvent& event) {
+    if (event.is_release()) {
+      const Index neuron = -1 - event.number;
+      const double reset = tiles_.v_reset(neuron);
       catch_up();
       v(neuron) = T(reset);
-      threshold(neuron) = T(everyone_.threshold(neuron));
-      if (v(neuron) >= threshold(neuron)) due_.push_back(neuron);
-      const T slope = T(everyone_.taus(neuron).rate(reset, j(neuron)));
-      write(coming.number, slope, coming.spike);
+      threshold(neuron) = T(tiles_.threshold(neuron));
+      if (v(neuron) >= threshold(neuron)) firing_now_.push_back(neuron);
+      const T slope = T(tiles_.taus(neuron).rate(reset, j(neuron)));
+      log_event(event.number, slope, event.spike);
     } else {
-      const Index row = feedback_.first_delayed_row(population_) + coming.number;
+      const Index row = feedback_.first_delayed_row(population_) + event.number;
       add_row(row);
-      write(row, T(1), coming.spike);
+      log_event(row, T(1), event.spike);
     }
   }
 
-  /// A row of the table arrives now; it is added in the next pass.
+  /// Add a row of weights at the current time; dense rows are added by the next sweep.
   void add_row(Index row) {
     const bool sparse = sparse_.is_sparse(row);
-    if (stay_ && sparse) return touch(row);
-    if (stay_) leave();
-    // boxes turn one by one: rounded together, some would never close
-    const bool joins = !kBoxes && sparse && pending_ == arriving_.data();
-    if (pending_ != table_.zeros() && !joins) catch_up();
+    if (frozen_ && sparse) return add_row_frozen(row);
+    if (frozen_) unfreeze();
+    // Boxes are added one by one: after rounding a sum of rows, some boxes would never close.
+    const bool is_summed = !kBoxes && sparse && pending_ == sparse_sum_.data();
+    if (pending_ != table_.zeros() && !is_summed) catch_up();
     if (!sparse) {
       pending_ = table_[row];
       return;
     }
-    T* const arriving = arriving_.data();
-    const auto arrive = [=](Index neuron, T weight) { arriving[neuron] += weight; };
-    sparse_.for_each(row, arrive, arrive);
-    pending_ = arriving;
+    T* const sparse_sum = sparse_sum_.data();
+    const auto add_weight = [=](Index neuron, T weight) { sparse_sum[neuron] += weight; };
+    sparse_.for_each(row, add_weight, add_weight);
+    pending_ = sparse_sum;
   }
 
-  /// A sparse row arrives now at some who stay: as if other v and j had begun.
-  void touch(Index row) {
-    everyone_.positive() ? touch<true>(row) : touch<false>(row);
+  /// Add a sparse row to the frozen state: change v and j at the look-ahead accordingly.
+  void add_row_frozen(Index row) {
+    tiles_.positive_thresholds() ? add_row_frozen<true>(row) : add_row_frozen<false>(row);
   }
 
   template <bool kPositive>
-  void touch(Index row) {
-    const T to_j = T(1 / since_.es), to_v = T(-since_.k / (since_.es * since_.em));
-    // what is stored may be anything: members would be read again for each
-    const Step<T> ahead = ahead_.step;
+  void add_row_frozen(Index row) {
+    const T j_per_weight = T(1 / flow_since_look_.es),
+            v_per_weight = T(-flow_since_look_.k / (flow_since_look_.es * flow_since_look_.em));
+    // Local copies: the compiler must assume that stores change members, and would reload them.
+    const Step<T> window = window_.step;
     const Index lanes = lanes_;
     T* const all = state_.data();
     const auto raise = [=](Index neuron, T weight) __attribute__((always_inline)) {
-      T* const own = all + neuron;
-      const T v = own[0] += weight * to_v, j = own[lanes] += weight * to_j;
-      if (__builtin_expect(may_cross<kPositive>(ahead, v, j, own[2 * lanes]), 0)) {
+      T* const neuron_state = all + neuron;
+      const T v = neuron_state[0] += weight * v_per_weight,
+              j = neuron_state[lanes] += weight * j_per_weight;
+      if (__builtin_expect(may_cross<kPositive>(window, v, j, neuron_state[2 * lanes]), 0)) {
         remove_candidate(neuron);
-        add_candidate(neuron, least_wait(neuron));
+        add_candidate(neuron, min_wait(neuron));
       }
     };
-    // whose V is lowered does not cross any earlier
+    // A negative weight lowers v, which cannot make a crossing earlier.
     const auto lower = [=](Index neuron, T weight) __attribute__((always_inline)) {
-      T* const own = all + neuron;
-      own[0] += weight * to_v;
-      own[lanes] += weight * to_j;
+      T* const neuron_state = all + neuron;
+      neuron_state[0] += weight * v_per_weight;
+      neuron_state[lanes] += weight * j_per_weight;
     };
     sparse_.for_each(row, raise, lower);
   }
 
-  void write(Index row, T slope, Index origin = -1) {
-    if (step_ < log_.steps) {
-      const Index place = sample_ * log_.steps + step_;
-      if (log_.origin) log_.origin[place] = std::int32_t(origin);
-      log_.wait[place] = T(now_ - last_);
-      log_.row[place] = std::int32_t(row);
-      log_.slope[place] = slope;
+  void log_event(Index row, T slope, Index origin = -1) {
+    if (log_length_ < log_.steps) {
+      const Index offset = sample_ * log_.steps + log_length_;
+      if (log_.origin) log_.origin[offset] = std::int32_t(origin);
+      log_.wait[offset] = T(now_ - logged_time_);
+      log_.row[offset] = std::int32_t(row);
+      log_.slope[offset] = slope;
     }
-    last_ = now_;
-    ++step_;
+    logged_time_ = now_;
+    ++log_length_;
   }
 
   const Population<T>& population_;
@@ -859,65 +911,67 @@ class GroupForward {
   const Intervals<T>& intervals_;
   const Feedback<T>& feedback_;
   const DelayedRows<T>& delayed_rows_;
-  const Everyone<T>& everyone_;
+  const PopulationTiles<T>& tiles_;
   const DenseRows<T>& table_;
   const SparseRows<T>& sparse_;
-  const T* const box_tolerance_;  // of each neuron, under boxes (`compute_box_tolerances`)
+  const T* const box_tolerance_;  // for each neuron, see `compute_box_tolerances`
   const Spikes<T>& spikes_;
-  const Train<T>& train_;
-  const Log<T>& log_;
+  const SpikeTrain<T>& train_;
+  const EventLog<T>& log_;
   EventQueue<T> queue_;
   Index lanes_;
-  Array<T> state_;  // v, j and the threshold of all: of now, or of before the lag
-  Array<T> boxes_;  // what j is beside itself, and where it stands when no box is open
-  struct End {
+  Array<T> state_;  // (3, lanes): v, j, threshold; now, or before the lag
+  Array<T> boxes_;  // (2, lanes) with boxes: low part of j, and j without open boxes
+  struct WindowEnd {
     T v[kLanes], j[kLanes];
   };
-  Array<End> ends_;  // of the window; where time constants differ
-  Array<std::uint16_t> hits_;  // who may cross, a bit for each lane of a vector
-  Over lag_ = {};         // the way to now
-  bool lags_ = false;     // whether there is one
-  bool stay_ = false;     // all are where they were at the last look, and move from there to now
-  Over ahead_ = {};       // the window of the last look
-  double base_ = 0, seen_ = 0;  // when it was, and when the window ends
-  Flow since_ = {};       // from then to now
-  Array<T> arriving_;     // sparse rows that arrive now
-  const T* pending_;      // what arrives now and is not in j yet
-  struct Assigned {
+  Array<WindowEnd> window_ends_;  // with different time constants: the state at the window's end
+  Array<std::uint16_t> crossing_masks_;    // for each vector, the lanes that may cross
+  TimeStep lag_ = {};                      // step from the state to the current time
+  bool has_lag_ = false;                   // whether there is such a step
+  bool frozen_ = false;                    // the state is that of the last look-ahead
+  TimeStep window_ = {};                   // time step of the last look-ahead
+  double look_time_ = 0, window_end_ = 0;  // time of the last look-ahead, and end of its window
+  Flow flow_since_look_ = {};              // from the last look-ahead to the current time
+  Array<T> sparse_sum_;                    // sum of the sparse rows that arrive now
+  const T* pending_;                       // row of weights not yet added to j
+  struct DeferredVoltage {
     Index neuron;
     T v;
   };
-  std::vector<Assigned> assigned_;  // v of neurons now, wherever it comes from before
-  std::vector<Index> due_;  // who fires now
-  Bounded<First> first_;  // who crosses first
-  Bounded<Candidate> candidates_;
-  Index sample_ = 0, step_ = 0, fired_ = 0;
-  double now_ = 0, last_ = 0;
-  double reach_ = 0;  // seconds that are looked ahead at most
+  std::vector<DeferredVoltage> deferred_v_;      // v at the current time, whatever the state's time
+  std::vector<Index> firing_now_;                // neurons that fire at the current time
+  BoundedList<CrossingNeuron> first_crossings_;  // neurons that cross first
+  BoundedList<Candidate> candidates_;
+  Index sample_ = 0, log_length_ = 0, spike_count_ = 0;
+  double now_ = 0, logged_time_ = 0;
+  double max_window_ = 0;  // maximum length of a window, seconds
 };
 
-/// Returns 0, or NaN where some weight that is not in the table is not finite.
+/// Simulate a group and write its spikes and log. Return 0, or NaN if a weight that is not in the
+/// table is not finite.
 template <class T>
-T group_forward(const Population<T>& population, const Options& options, const Feedback<T>& feedback,
-                const SortedArrivals<T>& sorted, const Spikes<T>& spikes, const Train<T>& train,
-                const Log<T>& log) {
+T group_forward(const Population<T>& population, const Options& options,
+                const Feedback<T>& feedback, const SortedArrivals<T>& sorted,
+                const Spikes<T>& spikes, const SpikeTrain<T>& train, const EventLog<T>& log) {
   Intervals<T> intervals(population, sorted);
   intervals.compute_steps(options.threads, false);
-  const Everyone<T> everyone(population, intervals.uniform(), intervals.taus());
+  const PopulationTiles<T> tiles(population, intervals.uniform(), intervals.taus());
   const SparseRows<T> sparse(population, feedback, options.threads);
   const DenseRows<T> table(population, feedback, &sparse, options.threads);
   const DelayedRows<T> delayed_rows(feedback, population.neurons);
-  const auto run = [&](auto in_boxes, const T* box_tolerance) {
-    ThreadPool::shared().run(population.batch, options.threads, [&](Index b) {
-      GroupForward<T, decltype(in_boxes)::value> forward(population, options, intervals, feedback, delayed_rows,
-                                                         everyone, table, sparse, box_tolerance, spikes,
-                                                         train, log);
-      forward.run(b);
+  const auto run = [&](auto with_boxes, const T* box_tolerance) {
+    ThreadPool::shared().run(population.batch, options.threads, [&](Index sample) {
+      GroupForward<T, decltype(with_boxes)::value> forward(population, options, intervals, feedback,
+                                                           delayed_rows, tiles, table, sparse,
+                                                           box_tolerance, spikes, train, log);
+      forward.run(sample);
     });
   };
   if (intervals.taus().ratio == Ratio::kConstantCurrent) {
-    Array<T> box_tolerance(everyone.padded(), T(0));
-    compute_box_tolerances(population.weight, feedback.rows_in_table(population), int(population.neurons), box_tolerance.data());
+    Array<T> box_tolerance(tiles.padded(), T(0));
+    compute_box_tolerances(population.weight, feedback.rows_in_table(population),
+                           int(population.neurons), box_tolerance.data());
     run(std::true_type(), box_tolerance.data());
   } else {
     run(std::false_type(), nullptr);
@@ -927,7 +981,7 @@ T group_forward(const Population<T>& population, const Options& options, const F
 
 // ---- backward
 
-/// dL/dt of spikes: by neuron and slot, and in the order in which they act.
+/// dL/dt of the spikes: by neuron and slot, and in the order of the spike train.
 template <class T>
 struct Cotangents {
   const T* spikes;
@@ -940,14 +994,15 @@ class GroupBackward {
   static constexpr int kLanes = kWidth<T>;
 
  public:
-  GroupBackward(const Population<T>& population, const Options& options, const Feedback<T>& feedback,
-                const Everyone<T>& everyone, const DenseRows<T>& table, const SparseRows<T>& sparse,
-                const Spikes<T>& spikes, const Train<T>& train, const Log<T>& log,
-                const Cotangents<T>& cotangents, bool with_taus)
+  GroupBackward(const Population<T>& population, const Options& options,
+                const Feedback<T>& feedback, const PopulationTiles<T>& tiles,
+                const DenseRows<T>& table, const SparseRows<T>& sparse, const Spikes<T>& spikes,
+                const SpikeTrain<T>& train, const EventLog<T>& log, const Cotangents<T>& cotangents,
+                bool with_taus)
       : population_(population),
         options_(options),
         feedback_(feedback),
-        everyone_(everyone),
+        tiles_(tiles),
         table_(table),
         sparse_(sparse),
         spikes_(spikes),
@@ -955,58 +1010,65 @@ class GroupBackward {
         log_(log),
         cotangents_(cotangents),
         with_taus_(with_taus),
-        lanes_(everyone.padded()),
+        lanes_(tiles.padded()),
         state_(7 * lanes_),
-        nowhere_(lanes_, T(0)),
-        left_(population.neurons) {}
+        discarded_row_(lanes_, T(0)),
+        spikes_before_(population.neurons) {}
 
-  /// Adds to the gradients: `by_weight` like the table, `by_time` (arrivals,) in order or null, `own`
-  /// (fields, lanes) or null, `by_delay` (delayed,).
-  void run(Index sample, Index arrivals, T* by_weight, T* by_time, double* own, double* by_delay) {
+  /// Add the gradients of a sample: `by_weight` (rows + 1, lanes), `by_time` (arrivals,) in sorted
+  /// order or null, `parameter_gradients` (fields, lanes) or null, `by_delay` (delayed,).
+  void run(Index sample, Index arrivals, T* by_weight, T* by_time, double* parameter_gradients,
+           double* by_delay) {
     sample_ = sample;
-    own_ = own;
+    parameter_gradients_ = parameter_gradients;
     std::fill_n(state_.data(), state_.size(), T(0));
-    std::copy_n(spikes_.count + sample * population_.neurons, population_.neurons, left_.data());
-    Index fired = std::max<Index>(train_.needed[sample], 0);
+    std::copy_n(spikes_.count + sample * population_.neurons, population_.neurons,
+                spikes_before_.data());
+    Index spikes_left = std::max<Index>(train_.total[sample], 0);
     Index arrival = arrivals;
     const Index steps = std::clamp<Index>(log_.used[sample], 0, log_.steps);
     const Index first_spike_row = feedback_.first_spike_row(population_);
     const Index first_delayed_row = feedback_.first_delayed_row(population_);
-    passed_.assign(log_.origin ? std::min(fired, steps) : 0, 0.0);
-    double later = 0;
+    delayed_cotangents_.assign(log_.origin ? std::min(spikes_left, steps) : 0, 0.0);
+    double next_wait = 0;
     for (Index step = steps - 1; step >= 0; --step) {
-      const Index place = sample * log_.steps + step, row = log_.row[place];
-      const std::int32_t origin = log_.origin ? log_.origin[place] : -1;
-      const bool fires = row >= first_spike_row && row < first_spike_row + population_.neurons;
-      const bool comes = origin >= 0 && row >= first_delayed_row && row - first_delayed_row < feedback_.delayed;
-      const bool timed = fires || comes || by_time;
-      const Index of_table = rows_in_table(row);
-      // the row of the step before this one is known, and may be far away
-      const Index before = rows_in_table(step > 0 ? log_.row[place - 1] : -1);
-      ahead_ = by_weight + before * lanes_;
-      if (sparse_.is_sparse(before)) sparse_.prefetch(before);
-      const double moved = back(later, of_table, by_weight, timed);
-      later = log_.wait[place];
-      if (fires) {
-        --fired;
-        spike(row - first_spike_row, log_.slope[place], fired, moved + passed_to(fired));
-      } else if (comes) {
-        by_delay[row - first_delayed_row] += moved;
-        pass(origin, moved);
+      const Index offset = sample * log_.steps + step, row = log_.row[offset];
+      const std::int32_t origin = log_.origin ? log_.origin[offset] : -1;
+      const bool is_spike = row >= first_spike_row && row < first_spike_row + population_.neurons;
+      const bool is_delayed =
+          origin >= 0 && row >= first_delayed_row && row - first_delayed_row < feedback_.delayed;
+      const bool needs_time = is_spike || is_delayed || by_time;
+      const Index table_row = valid_row(row);
+      // The row of the preceding step is known already, and often not in the cache.
+      const Index previous_row = valid_row(step > 0 ? log_.row[offset - 1] : -1);
+      next_gradient_row_ = by_weight + previous_row * lanes_;
+      if (sparse_.is_sparse(previous_row)) sparse_.prefetch(previous_row);
+      const double time_gradient = propagate_back(next_wait, table_row, by_weight, needs_time);
+      next_wait = log_.wait[offset];
+      if (is_spike) {
+        --spikes_left;
+        propagate_spike(row - first_spike_row, log_.slope[offset], spikes_left,
+                        time_gradient + delayed_cotangent(spikes_left));
+      } else if (is_delayed) {
+        by_delay[row - first_delayed_row] += time_gradient;
+        add_delayed_cotangent(origin, time_gradient);
       } else if (row < 0) {
-        if (row >= -population_.neurons) pass(origin, let_go(-1 - row, log_.slope[place]));
+        if (row >= -population_.neurons)
+          add_delayed_cotangent(origin, propagate_release(-1 - row, log_.slope[offset]));
       } else if (arrival > 0) {
         --arrival;
-        if (by_time) by_time[arrival] = T(moved);
+        if (by_time) by_time[arrival] = T(time_gradient);
       }
     }
-    flow(later);
-    if (own_) begin();
+    propagate_flow(next_wait);
+    if (parameter_gradients_) add_initial_state();
   }
 
  private:
-  /// What there is no row of, is the row of zeros.
-  Index rows_in_table(Index row) const { return row < 0 || row > population_.rows ? population_.rows : row; }
+  /// Return the row, or the row of zeros for events that are no arrivals.
+  Index valid_row(Index row) const {
+    return row < 0 || row > population_.rows ? population_.rows : row;
+  }
   T* p_v() { return state_.data(); }
   T* p_j() { return state_.data() + lanes_; }
   T* v_mem() { return state_.data() + 2 * lanes_; }
@@ -1014,193 +1076,202 @@ class GroupBackward {
   T* j_syn() { return state_.data() + 4 * lanes_; }
   T* by_mem() { return state_.data() + 5 * lanes_; }
   T* by_syn() { return state_.data() + 6 * lanes_; }
-  double& own(Field field, Index neuron) { return own_[field * lanes_ + neuron]; }
-
-  /// dL/dt that what a spike sent passed on to it.
-  double passed_to(Index spike) const {
-    return spike >= 0 && spike < Index(passed_.size()) ? passed_[spike] : 0.0;
-  }
-  void pass(Index spike, double moved) {
-    if (spike >= 0 && spike < Index(passed_.size())) passed_[spike] += moved;
+  double& parameter_gradient(Field field, Index neuron) {
+    return parameter_gradients_[field * lanes_ + neuron];
   }
 
-  void flow(double time) { back(time, population_.rows, nullptr, false); }
+  /// Return dL/dt of a spike by the delayed events that it caused.
+  double delayed_cotangent(Index spike) const {
+    return spike >= 0 && spike < Index(delayed_cotangents_.size()) ? delayed_cotangents_[spike]
+                                                                   : 0.0;
+  }
+  void add_delayed_cotangent(Index spike, double cotangent) {
+    if (spike >= 0 && spike < Index(delayed_cotangents_.size()))
+      delayed_cotangents_[spike] += cotangent;
+  }
 
-  /// Back over a time, and through what arrives at its begin: its row of the gradient, and dL/dt.
-  double back(double time, Index row, T* by_weight, bool timed) {
+  void propagate_flow(double time) { propagate_back(time, population_.rows, nullptr, false); }
+
+  /// Propagate the costates back over a time and through the arrival at its start: add to the row
+  /// of the gradient, and return dL/dt of the arrival.
+  double propagate_back(double time, Index row, T* by_weight, bool needs_time) {
     const std::true_type yes;
     const std::false_type no;
     if (with_taus_) {
-      if (everyone_.uniform()) return step_back(yes, yes, yes, time, row, by_weight);
+      if (tiles_.uniform()) return step_back(yes, yes, yes, time, row, by_weight);
       return step_back(yes, no, yes, time, row, by_weight);
     }
-    if (!everyone_.uniform()) return step_back(yes, no, no, time, row, by_weight);
-    if (timed && sparse_.is_sparse(row)) {
+    if (!tiles_.uniform()) return step_back(yes, no, no, time, row, by_weight);
+    if (needs_time && sparse_.is_sparse(row)) {
       step_back(no, yes, no, time, row, by_weight);
-      const T *const of_v = p_v(), *const of_j = p_j();
-      const T gain = everyone_.gains()[0], synaptic = everyone_.synaptics()[0];
-      return sparse_.sum(row, [&](Index n, T weight) {
-        return weight * (of_j[n] * synaptic - of_v[n] * gain);
-      });
+      const T *const all_v = p_v(), *const all_j = p_j();
+      const T gain = tiles_.gains()[0], synaptic = tiles_.synaptic_rates()[0];
+      return sparse_.sum(
+          row, [&](Index n, T weight) { return weight * (all_j[n] * synaptic - all_v[n] * gain); });
     }
-    return timed ? step_back(yes, yes, no, time, row, by_weight)
-                 : step_back(no, yes, no, time, row, by_weight);
+    return needs_time ? step_back(yes, yes, no, time, row, by_weight)
+                      : step_back(no, yes, no, time, row, by_weight);
   }
 
-  template <class Timed, class Uniform, class WithTaus>
-  double step_back(Timed, Uniform, WithTaus, double time, Index row, T* by_weight) {
-    constexpr bool kTimed = Timed::value, kUniform = Uniform::value, kWithTaus = WithTaus::value;
-    const auto over = everyone_.over(time, kWithTaus);
+  template <class WithTime, class Uniform, class WithTaus>
+  double step_back(WithTime, Uniform, WithTaus, double time, Index row, T* by_weight) {
+    constexpr bool kWithTime = WithTime::value, kUniform = Uniform::value,
+                   kWithTaus = WithTaus::value;
+    const auto time_step = tiles_.time_step(time, kWithTaus);
     const T* weights = table_[row];
-    // nothing is asked for of a mere flow: its row goes to where nobody looks
-    T* by_row = by_weight ? by_weight + row * lanes_ : nowhere_.data();
+    // without an arrival, the gradient row goes to a buffer that is never read
+    T* gradient_row = by_weight ? by_weight + row * lanes_ : discarded_row_.data();
     T *const all_v = p_v(), *const all_j = p_j();
-    const T* const ahead = ahead_;
-    const T *const gains = everyone_.gains(), *const synaptics = everyone_.synaptics();
-    const Index vectors = everyone_.vectors();
-    V moved = {}, em, es, k, bound, gain, synaptic;
-    if constexpr (kUniform) everyone_.template coefficients<true>(over, 0, em, es, k, bound);
-    if constexpr (kUniform && kTimed) {
+    const T* const next_gradient_row = next_gradient_row_;
+    const T *const gains = tiles_.gains(), *const synaptic_rates = tiles_.synaptic_rates();
+    const Index vectors = tiles_.vectors();
+    V time_gradient = {}, em, es, k, bound, gain, synaptic;
+    if constexpr (kUniform) tiles_.template coefficients<true>(time_step, 0, em, es, k, bound);
+    if constexpr (kUniform && kWithTime) {
       gain = broadcast(gains[0]);
-      synaptic = broadcast(synaptics[0]);
+      synaptic = broadcast(synaptic_rates[0]);
     }
     for (Index q = 0; q < vectors; ++q) {
-      const Index at = q * kLanes;
-      V v = load<T>(all_v + at), j = load<T>(all_j + at);
-      __builtin_prefetch(ahead + at, 1);
-      if constexpr (!kUniform) everyone_.template coefficients<false>(over, q, em, es, k, bound);
+      const Index offset = q * kLanes;
+      V v = load<T>(all_v + offset), j = load<T>(all_j + offset);
+      __builtin_prefetch(next_gradient_row + offset, 1);
+      if constexpr (!kUniform) tiles_.template coefficients<false>(time_step, q, em, es, k, bound);
       if constexpr (kWithTaus) {
         V em_mem, k_mem, es_syn, k_syn;
-        everyone_.template derivatives<kUniform>(over, q, em_mem, k_mem, es_syn, k_syn);
-        const V of_v = load<T>(v_mem() + at), of_j = load<T>(j_mem() + at);
-        const V of_s = load<T>(j_syn() + at), w = load<T>(weights + at);
-        const V j_by_mem = of_v * k + of_j * es + v * k_mem;
-        const V j_by_syn = of_s * es + v * k_syn + j * es_syn;
-        store<T>(v_mem() + at, of_v * em + v * em_mem);
-        store<T>(j_mem() + at, j_by_mem);
-        store<T>(j_syn() + at, j_by_syn);
-        store<T>(by_mem() + at, load<T>(by_mem() + at) + w * j_by_mem);
-        store<T>(by_syn() + at, load<T>(by_syn() + at) + w * j_by_syn);
+        tiles_.template derivatives<kUniform>(time_step, q, em_mem, k_mem, es_syn, k_syn);
+        const V v_mem_later = load<T>(v_mem() + offset), j_mem_later = load<T>(j_mem() + offset);
+        const V j_syn_later = load<T>(j_syn() + offset), w = load<T>(weights + offset);
+        const V j_by_mem = v_mem_later * k + j_mem_later * es + v * k_mem;
+        const V j_by_syn = j_syn_later * es + v * k_syn + j * es_syn;
+        store<T>(v_mem() + offset, v_mem_later * em + v * em_mem);
+        store<T>(j_mem() + offset, j_by_mem);
+        store<T>(j_syn() + offset, j_by_syn);
+        store<T>(by_mem() + offset, load<T>(by_mem() + offset) + w * j_by_mem);
+        store<T>(by_syn() + offset, load<T>(by_syn() + offset) + w * j_by_syn);
       }
       j = v * k + j * es;
       v = v * em;
-      store<T>(all_v + at, v);
-      store<T>(all_j + at, j);
-      store<T>(by_row + at, load<T>(by_row + at) + j);
-      if constexpr (kTimed) {
+      store<T>(all_v + offset, v);
+      store<T>(all_j + offset, j);
+      store<T>(gradient_row + offset, load<T>(gradient_row + offset) + j);
+      if constexpr (kWithTime) {
         if constexpr (!kUniform) {
-          gain = load<T>(gains + at);
-          synaptic = load<T>(synaptics + at);
+          gain = load<T>(gains + offset);
+          synaptic = load<T>(synaptic_rates + offset);
         }
-        moved += load<T>(weights + at) * (j * synaptic - v * gain);
+        time_gradient += load<T>(weights + offset) * (j * synaptic - v * gain);
       }
     }
-    return kTimed ? double(horizontal_sum(moved)) : 0;
+    return kWithTime ? double(horizontal_sum(time_gradient)) : 0;
   }
 
-  /// Back to before a spike, whose own arrivals moved dL/dt by `sent`.
-  void spike(Index neuron, double slope, Index fired, double sent) {
-    const TimeConstants& taus = everyone_.taus(neuron);
-    const double height = everyone_.threshold(neuron) - everyone_.v_reset(neuron);
-    const Index slot = --left_[neuron];
-    double drive = sent;
-    const Index place = (sample_ * population_.neurons + neuron) * options_.max_spikes + slot;
-    const bool recorded = slot >= 0 && slot < options_.max_spikes;
-    if (recorded) drive += cotangents_.spikes[place];
-    if (fired >= 0 && fired < train_.events)
-      drive += cotangents_.train[sample_ * train_.events + fired];
+  /// Propagate back through a spike; `by_delayed` is dL/dt by the events that it caused.
+  void propagate_spike(Index neuron, double slope, Index spike_number, double by_delayed) {
+    const TimeConstants& taus = tiles_.taus(neuron);
+    const double reset_height = tiles_.threshold(neuron) - tiles_.v_reset(neuron);
+    const Index slot = --spikes_before_[neuron];
+    double drive = by_delayed;
+    const Index offset = (sample_ * population_.neurons + neuron) * options_.max_spikes + slot;
+    const bool is_recorded = slot >= 0 && slot < options_.max_spikes;
+    if (is_recorded) drive += cotangents_.spikes[offset];
+    if (spike_number >= 0 && spike_number < train_.events)
+      drive += cotangents_.train[sample_ * train_.events + spike_number];
     const double p = p_v()[neuron];
-    const bool starts_above = everyone_.starts_above(neuron) && recorded && spikes_.time[place] == 0;
-    slope = std::max(slope, options_.min_slope * height * taus.leak);
-    const double total = drive - p * height * taus.leak;
-    const double lam = starts_above ? 0.0 : -total / slope;
-    if (own_) {
-      own(kThreshold, neuron) -= lam;
-      if (options_.subtract || !starts_above) {
-        own(kThreshold, neuron) -= p;
-        own(kReset, neuron) += p;
-        own(kTauMem, neuron) -= height * v_mem()[neuron];
+    const bool fired_at_start =
+        tiles_.starts_above(neuron) && is_recorded && spikes_.time[offset] == 0;
+    slope = std::max(slope, options_.min_slope * reset_height * taus.leak);
+    const double total = drive - p * reset_height * taus.leak;
+    const double lam = fired_at_start ? 0.0 : -total / slope;
+    if (parameter_gradients_) {
+      parameter_gradient(kThreshold, neuron) -= lam;
+      if (options_.subtract || !fired_at_start) {
+        parameter_gradient(kThreshold, neuron) -= p;
+        parameter_gradient(kReset, neuron) += p;
+        parameter_gradient(kTauMem, neuron) -= reset_height * v_mem()[neuron];
       }
     }
     p_v()[neuron] = T(p + lam);
   }
 
-  /// Back to before the end of a refractory time, in which v stood at v_reset; dL/dt of it.
-  double let_go(Index neuron, double slope) {
+  /// Propagate back through the end of a refractory period, where v was at v_reset; return its
+  /// dL/dt.
+  double propagate_release(Index neuron, double slope) {
     const double p = p_v()[neuron];
-    if (own_) {
-      own(kReset, neuron) += p;
-      own(kTauMem, neuron) += everyone_.v_reset(neuron) * v_mem()[neuron];
+    if (parameter_gradients_) {
+      parameter_gradient(kReset, neuron) += p;
+      parameter_gradient(kTauMem, neuron) += tiles_.v_reset(neuron) * v_mem()[neuron];
     }
     p_v()[neuron] = v_mem()[neuron] = T(0);
     return std::isfinite(slope) ? -p * slope : 0.0;
   }
 
-  void begin() {
+  void add_initial_state() {
     for (Index n = 0; n < population_.neurons; ++n) {
-      const auto& part = everyone_.part(n / kLanes);
+      const auto& tile = tiles_.tile(n / kLanes);
       const int lane = n % kLanes;
-      const bool lowered = part.starts_above[lane] && !options_.subtract;
-      const double v = lowered ? part.v_reset[lane] : part.v_start[lane], j = part.j_start[lane];
-      own(lowered ? kReset : kStart, n) += p_v()[n];
-      own(kCurrent, n) += p_j()[n];
-      own(kTauMem, n) += v * v_mem()[n] + j * j_mem()[n] + by_mem()[n];
-      own(kTauSyn, n) += j * j_syn()[n] + by_syn()[n];
+      const bool starts_reset = tile.starts_above[lane] && !options_.subtract;
+      const double v = starts_reset ? tile.v_reset[lane] : tile.v_start[lane],
+                   j = tile.j_start[lane];
+      parameter_gradient(starts_reset ? kReset : kStart, n) += p_v()[n];
+      parameter_gradient(kCurrent, n) += p_j()[n];
+      parameter_gradient(kTauMem, n) += v * v_mem()[n] + j * j_mem()[n] + by_mem()[n];
+      parameter_gradient(kTauSyn, n) += j * j_syn()[n] + by_syn()[n];
     }
   }
 
   const Population<T>& population_;
   const Options& options_;
   const Feedback<T>& feedback_;
-  const Everyone<T>& everyone_;
+  const PopulationTiles<T>& tiles_;
   const DenseRows<T>& table_;
   const SparseRows<T>& sparse_;
   const Spikes<T>& spikes_;
-  const Train<T>& train_;
-  const Log<T>& log_;
+  const SpikeTrain<T>& train_;
+  const EventLog<T>& log_;
   const Cotangents<T>& cotangents_;
   bool with_taus_;
   Index lanes_, sample_ = 0;
-  Array<T> state_, nowhere_;
-  std::vector<std::int32_t> left_;  // spikes of each neuron before the step
-  std::vector<double> passed_;      // dL/dt of each spike, by what it sent with a delay
-  double* own_ = nullptr;
-  const T* ahead_ = nullptr;  // the row of the gradient that comes next
+  Array<T> state_, discarded_row_;
+  std::vector<std::int32_t> spikes_before_;  // number of spikes of each neuron before the step
+  std::vector<double> delayed_cotangents_;   // dL/dt of each spike, by its delayed arrivals
+  double* parameter_gradients_ = nullptr;
+  const T* next_gradient_row_ = nullptr;  // gradient row of the preceding step
 };
 
-/// `by_delay`: (delayed,).
+/// Compute the gradients of a group; `by_delay`: (delayed,).
 template <class T>
-void group_backward(const Population<T>& population, const Options& options, const Feedback<T>& feedback,
-                    const SortedArrivals<T>& sorted, const Spikes<T>& spikes, const Train<T>& train,
-                    const Log<T>& log, const Cotangents<T>& cotangents,
-                    const Gradients<T>& gradients, T* by_delay) {
-  begin_gradients(population, gradients, population.batch * population.arrivals);
+void group_backward(const Population<T>& population, const Options& options,
+                    const Feedback<T>& feedback, const SortedArrivals<T>& sorted,
+                    const Spikes<T>& spikes, const SpikeTrain<T>& train, const EventLog<T>& log,
+                    const Cotangents<T>& cotangents, const Gradients<T>& gradients, T* by_delay) {
+  zero_gradients(population, gradients, population.batch * population.arrivals);
   std::fill_n(by_delay, feedback.delayed, T(0));
   if (population.batch == 0 || population.neurons == 0) return;
   const Intervals<T> intervals(population, sorted);
-  const Everyone<T> everyone(population, intervals.uniform(), intervals.taus());
+  const PopulationTiles<T> tiles(population, intervals.uniform(), intervals.taus());
   const SparseRows<T> sparse(population, feedback, options.threads);
-  const bool skips = everyone.uniform() && !gradients.with_taus();
-  const DenseRows<T> table(population, feedback, skips ? &sparse : nullptr, options.threads);
-  Parts<T> parts(population, everyone.padded(), options.threads, gradients);
-  Array<double> delays(parts.count() * feedback.delayed, 0.0);
-  parts.run([&](Index b, T* by_weight, double* own, Index part) {
-    GroupBackward<T> backward(population, options, feedback, everyone, table, sparse, spikes, train, log,
-                              cotangents, gradients.with_taus());
+  const bool skips_sparse = tiles.uniform() && !gradients.with_taus();
+  const DenseRows<T> table(population, feedback, skips_sparse ? &sparse : nullptr, options.threads);
+  PartialGradients<T> partial_gradients(population, tiles.padded(), options.threads, gradients);
+  Array<double> delay_sums(partial_gradients.chunks() * feedback.delayed, 0.0);
+  partial_gradients.run([&](Index sample, T* by_weight, double* parameters, Index chunk) {
+    GroupBackward<T> backward(population, options, feedback, tiles, table, sparse, spikes, train,
+                              log, cotangents, gradients.with_taus());
     std::vector<T> by_time(gradients.time ? population.arrivals : 0);
-    const Index used = intervals.used(b);
-    backward.run(b, used, by_weight, gradients.time ? by_time.data() : nullptr, own,
-                 delays.data() + part * feedback.delayed);
+    const Index arrivals = intervals.used(sample);
+    backward.run(sample, arrivals, by_weight, gradients.time ? by_time.data() : nullptr, parameters,
+                 delay_sums.data() + chunk * feedback.delayed);
     if (!gradients.time) return;
-    for (Index n = 0; n < used; ++n) {
-      const Index slot = sorted.slot[b * population.arrivals + n];
+    for (Index n = 0; n < arrivals; ++n) {
+      const Index slot = sorted.slot[sample * population.arrivals + n];
       if (slot >= 0 && slot < population.arrivals)
-        gradients.time[b * population.arrivals + slot] = by_time[n];
+        gradients.time[sample * population.arrivals + slot] = by_time[n];
     }
   });
   for (Index n = 0; n < feedback.delayed; ++n) {
     double sum = 0;
-    for (Index part = 0; part < parts.count(); ++part) sum += delays[part * feedback.delayed + n];
+    for (Index chunk = 0; chunk < partial_gradients.chunks(); ++chunk)
+      sum += delay_sums[chunk * feedback.delayed + n];
     by_delay[n] = T(sum);
   }
 }

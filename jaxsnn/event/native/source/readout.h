@@ -25,14 +25,14 @@ class Readout {
         samples_(samples),
         arrivals_(population.arrivals - samples),
         intervals_(population, sorted),
-        everyone_(population, intervals_.uniform(), intervals_.taus()),
+        tiles_(population, intervals_.uniform(), intervals_.taus()),
         table_(population, Feedback<T>{}, nullptr, threads),
         box_tolerance_(lanes(), T(0)) {
     intervals_.compute_steps(threads, with_taus);
     if (boxes()) compute_box_tolerances(population.weight, population.rows, int(population.neurons), box_tolerance_.data());
   }
 
-  Index lanes() const { return everyone_.padded(); }
+  Index lanes() const { return tiles_.padded(); }
 
   /// One sample of the batch; `voltage`: (batch, samples, neurons).
   void forward(Index sample, T* voltage) const {
@@ -44,7 +44,7 @@ class Readout {
     }
     for (Index number = 0; number < intervals_.used(sample); ++number) {
       const T* weights = table_[intervals_.row(sample, number + 1)];
-      for (Index q = 0; q < everyone_.vectors(); ++q) {
+      for (Index q = 0; q < tiles_.vectors(); ++q) {
         const Index at = q * kLanes;
         V em, es, k;
         step(sample, number, q, em, es, k);
@@ -81,7 +81,7 @@ class Readout {
       const T* of_table = table_[number_of_row];
       T* by_row = by_weight + number_of_row * lanes();
       V moved = {};
-      for (Index q = 0; q < everyone_.vectors(); ++q) {
+      for (Index q = 0; q < tiles_.vectors(); ++q) {
         const Index at = q * kLanes;
         const V weights = load<T>(of_table + at);
         V v = load<T>(p_v + at), j = load<T>(p_j + at);
@@ -124,7 +124,7 @@ class Readout {
   /// What arrives opens or closes a box.
   bool boxes() const { return !jumps_ && intervals_.taus().ratio == Ratio::kConstantCurrent; }
 
-  const Tile<T, 1>& part(Index neuron) const { return everyone_.part(neuron / kLanes); }
+  const Tile<T, 1>& part(Index neuron) const { return tiles_.tile(neuron / kLanes); }
 
   double duration(Index sample, Index number) const {
     return intervals_.edge(sample, number + 1) - intervals_.edge(sample, number);
@@ -138,7 +138,7 @@ class Readout {
       k = broadcast(step.k);
     } else {
       V bound;
-      everyone_.part(q).compute_step(0, duration(sample, number), em, es, k, bound);
+      tiles_.tile(q).compute_step(0, duration(sample, number), em, es, k, bound);
     }
   }
 
@@ -151,13 +151,13 @@ class Readout {
       es_syn = broadcast(step.es_syn);
       k_syn = broadcast(step.k_syn);
     } else {
-      everyone_.part(q).compute_step_derivatives(0, duration(sample, number), em_mem, k_mem, es_syn, k_syn);
+      tiles_.tile(q).compute_step_derivatives(0, duration(sample, number), em_mem, k_mem, es_syn, k_syn);
     }
   }
 
   void rates(Index q, V& leak, V& gain, V& synaptic) const {
     for (int n = 0; n < kLanes; ++n) {
-      const TimeConstants& taus = everyone_.part(q).taus[n];
+      const TimeConstants& taus = tiles_.tile(q).taus[n];
       leak[n] = T(taus.leak);
       gain[n] = T(taus.gain);
       synaptic[n] = T(taus.synaptic);
@@ -175,7 +175,7 @@ class Readout {
   bool jumps_, with_taus_;
   Index samples_, arrivals_;
   Intervals<T> intervals_;
-  Everyone<T> everyone_;
+  PopulationTiles<T> tiles_;
   DenseRows<T> table_;
   Array<T> box_tolerance_;  // of each neuron, under boxes (`compute_box_tolerances`)
 };
@@ -194,10 +194,10 @@ template <class T>
 void readout_backward(const Population<T>& population, const SortedArrivals<T>& sorted, bool jumps, Index samples,
                       Index threads, const T* cotangent, const Gradients<T>& gradients) {
   const Index arrivals = population.arrivals - samples;
-  begin_gradients(population, gradients, population.batch * arrivals);
+  zero_gradients(population, gradients, population.batch * arrivals);
   if (population.batch == 0 || population.neurons == 0) return;
   const Readout<T> readout(population, sorted, jumps, samples, threads, gradients.with_taus());
-  Parts<T> parts(population, readout.lanes(), threads, gradients);
+  PartialGradients<T> parts(population, readout.lanes(), threads, gradients);
   parts.run([&](Index b, T* by_weight, double* own, Index) {
     readout.backward(b, cotangent, by_weight, own,
                      gradients.time ? gradients.time + b * arrivals : nullptr);

@@ -128,8 +128,8 @@ class StreamPopulation {
   StreamPopulation(const Population<double>& population, bool uniform, const TimeConstants& taus, const Kind& kind)
       : kind(kind),
         neurons(population.neurons),
-        everyone_(population, uniform, taus),
-        lanes_(everyone_.padded()),
+        tiles_(population, uniform, taus),
+        lanes_(tiles_.padded()),
         v_(lanes_),
         j_(lanes_),
         u_(lanes_, 0.0),
@@ -139,7 +139,7 @@ class StreamPopulation {
         held_(lanes_, std::uint8_t(0)),
         kept_(lanes_, 0.0) {
     for (Index n = 0; n < lanes_; ++n) {
-      const auto& part = everyone_.part(n / kLanes);
+      const auto& part = tiles_.tile(n / kLanes);
       v_[n] = part.v_start[n % kLanes];
       j_[n] = part.j_start[n % kLanes];
       resting_[n] = kind.fires ? part.fires_at[n % kLanes] : kNever;
@@ -174,7 +174,7 @@ class StreamPopulation {
     forget();
     if (!(wait > 0)) return;
     const auto over = coefficients_over(wait);
-    for (Index q = 0; q < everyone_.vectors(); ++q) {
+    for (Index q = 0; q < tiles_.vectors(); ++q) {
       V j_end;
       store(v_, q, flowed(over, q, j_end));
       store(j_, q, j_end);
@@ -202,7 +202,7 @@ class StreamPopulation {
   /// A spike now. Whether a refractory time begins.
   bool fire(Index neuron) {
     const bool held = kind.refractory > 0 && !kind.once;
-    double reset = everyone_.v_reset(neuron);
+    double reset = tiles_.v_reset(neuron);
     if (kind.subtract && !held) reset += std::max(v_[neuron] - threshold_[neuron], 0.0);
     v_[neuron] = reset - shift(neuron);
     if (held || kind.once) resting_[neuron] = threshold_[neuron] = kNever;
@@ -214,7 +214,7 @@ class StreamPopulation {
   /// A refractory time ends now: V begins where it was held.
   void release(Index neuron) {
     held_[neuron] = 0;
-    resting_[neuron] = everyone_.threshold(neuron);
+    resting_[neuron] = tiles_.threshold(neuron);
     threshold_[neuron] = resting_[neuron] - shift(neuron);
     v_[neuron] = kept_[neuron] - shift(neuron);
   }
@@ -222,7 +222,7 @@ class StreamPopulation {
   /// v, counted from rest, at a time that is not before now, and that nothing has to happen before.
   void voltage(double time, double* out) const {
     const auto over = coefficients_over(std::max(time - now_, 0.0));
-    for (Index q = 0; q < everyone_.vectors(); ++q) {
+    for (Index q = 0; q < tiles_.vectors(); ++q) {
       V j_end;
       const V v = flowed(over, q, j_end);
       for (Index n = q * kLanes; n < std::min(neurons, (q + 1) * kLanes); ++n)
@@ -258,7 +258,7 @@ class StreamPopulation {
   Index neurons;
 
  private:
-  using Over = typename Everyone<double>::Over;
+  using TimeStep = typename PopulationTiles<double>::TimeStep;
 
   static V load(const Array<double>& from, Index q) {
     V value;
@@ -283,18 +283,18 @@ class StreamPopulation {
     threshold_[neuron] = resting_[neuron] - u;
   }
 
-  Over coefficients_over(double wait) const {
-    if (kind.drive == Drive::kRate) return Over{wait, {}, {}};
-    return everyone_.over(wait, false);
+  TimeStep coefficients_over(double wait) const {
+    if (kind.drive == Drive::kRate) return TimeStep{wait, {}, {}};
+    return tiles_.time_step(wait, false);
   }
 
   /// v and j after a wait.
-  V flowed(const Over& over, Index q, V& j_end) const {
+  V flowed(const TimeStep& over, Index q, V& j_end) const {
     const V v = load(v_, q), j = load(j_, q);
     j_end = j;
     if (kind.drive == Drive::kRate) return v + (j + load(u_, q)) * over.t;
     V em, es, k, bound;
-    everyone_.coefficients(over, q, em, es, k, bound);
+    tiles_.coefficients(over, q, em, es, k, bound);
     if (kind.drive == Drive::kLeak) return v * em;
     j_end = j * es;
     return v * em + j * k;
@@ -314,10 +314,10 @@ class StreamPopulation {
     crossing_ = kNever;
     const auto over = coefficients_over(std::max(end - now_, 0.0));
     const V zero = {}, most = zero + std::numeric_limits<double>::max();
-    for (Index q = 0; q < everyone_.vectors(); ++q) {
+    for (Index q = 0; q < tiles_.vectors(); ++q) {
       V em, es, k, bound, j_end, v = load(v_, q), j = load(j_, q), highest;
       if (kind.drive == Drive::kCurrent) {
-        everyone_.coefficients(over, q, em, es, k, bound);
+        tiles_.coefficients(over, q, em, es, k, bound);
         highest = maximum(v, v * em + maximum(j, zero) * bound);
       } else {
         highest = maximum(v, flowed(over, q, j_end));
@@ -344,7 +344,7 @@ class StreamPopulation {
   /// How long it takes to the threshold if nothing else arrives; inf: it never comes there.
   double wait_of(Index neuron) const {
     const double v = v_[neuron], threshold = threshold_[neuron];
-    const TimeConstants& taus = everyone_.taus(neuron);
+    const TimeConstants& taus = tiles_.taus(neuron);
     if (kind.drive == Drive::kCurrent) return crossing_ahead(taus, v, j_[neuron], threshold);
     if (v > threshold || (v == threshold && kind.at_equality)) return 0;
     if (kind.drive == Drive::kLeak)
@@ -354,7 +354,7 @@ class StreamPopulation {
   }
 
   static constexpr double kMargin = 1e-12;
-  Everyone<double> everyone_;
+  PopulationTiles<double> tiles_;
   Index lanes_;
   Array<double> v_, j_, u_;
   Array<double> threshold_, resting_;  // counted from rest and u, and from rest alone
