@@ -417,7 +417,7 @@ ffi::Error GroupBackward(ffi::AnyBuffer weight, ffi::AnyBuffer by_target, ffi::A
 
 /// Where events go, or what is wrong with it.
 std::string taps_of(const native::Population<NUMBER>& population, ffi::AnyBuffer time, ffi::AnyBuffer channel,
-                    ffi::AnyBuffer place, ffi::AnyBuffer row, native::Taps<NUMBER>& taps) {
+                    ffi::AnyBuffer place, ffi::AnyBuffer row, native::TapTable<NUMBER>& taps) {
   taps.samples = population.batch;
   if (!has_shape(channel, {population.batch, population.arrivals})) return "channels are not (batch, events)";
   if (place.dimensions().size() != 2) return "places are not (channels, taps)";
@@ -428,7 +428,7 @@ std::string taps_of(const native::Population<NUMBER>& population, ffi::AnyBuffer
     if (!has_type(buffer, ffi::S32)) return "channels, places or rows are not int32";
   taps.time = time.typed_data<NUMBER>();
   taps.channel = channel.typed_data<std::int32_t>();
-  taps.place = place.typed_data<std::int32_t>();
+  taps.position = place.typed_data<std::int32_t>();
   taps.row = row.typed_data<std::int32_t>();
   return "";
 }
@@ -437,7 +437,7 @@ std::string taps_of(const native::Population<NUMBER>& population, ffi::AnyBuffer
 std::string scattered_of(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer time,
                          ffi::AnyBuffer channel, ffi::AnyBuffer place, ffi::AnyBuffer row,
                          ffi::AnyBuffer t_end, native::Population<NUMBER>& population,
-                         native::Taps<NUMBER>& taps) {
+                         native::TapTable<NUMBER>& taps) {
   if (lanes.dimensions().size() != 3) return "lanes are not (fields, positions, neurons)";
   std::string problem = given_of<NUMBER>(weight, lanes, time, t_end, population, false);
   if (problem.empty()) problem = taps_of(population, time, channel, place, row, taps);
@@ -457,7 +457,7 @@ ffi::Error ScatterForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyB
   using T = NUMBER;
   return guarded([&]() -> ffi::Error {
     native::Population<T> population;
-    native::Taps<T> taps;
+    native::TapTable<T> taps;
     std::string problem =
         scattered_of(weight, lanes, time, channel, place, row, t_end, population, taps);
     if (!problem.empty()) return wrong(problem);
@@ -493,7 +493,7 @@ ffi::Error ScatterBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::Any
   using T = NUMBER;
   return guarded([&]() -> ffi::Error {
     native::Population<T> population;
-    native::Taps<T> taps;
+    native::TapTable<T> taps;
     std::string problem =
         scattered_of(weight, lanes, time, channel, place, row, t_end, population, taps);
     if (!problem.empty()) return wrong(problem);
@@ -526,7 +526,7 @@ ffi::Error ScatterBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::Any
                                          fields ? by_lanes->typed_data<T>() : nullptr, fields,
                                          of_time ? by_time->typed_data<T>() : nullptr};
     const bool of_slots = cotangent.dimensions()[2] == slots;
-    const native::Drives<T> drives{of_slots ? cotangent.typed_data<T>() : nullptr,
+    const native::SpikeCotangents<T> drives{of_slots ? cotangent.typed_data<T>() : nullptr,
                                    of_train.typed_data<T>(), train_place.typed_data<std::int32_t>(),
                                    all * slots, events};
     native::scatter_backward(population, options, taps, found, drives, gradients);

@@ -1,7 +1,10 @@
-// The voltage of neurons that do not fire, at given times: what jaxsnn/event/forward/readout.py does.
+// Membrane potential of neurons that do not fire, at given times (jaxsnn/event/forward/readout.py).
 //
-// Samples stand among the arrivals in the order of time, behind those of the same time, and weigh
-// nothing: they are the slots from `population.arrivals - samples` on.
+// The times are sorted together with the arrivals, as entries without weights that act after
+// simultaneous arrivals:
+//
+//     slots:  0 ... arrivals_ - 1      arrivals_ ... population.arrivals - 1
+//             arrivals                 `samples` times at which v is read
 
 #pragma once
 
@@ -15,9 +18,9 @@ class Readout {
   static constexpr int kLanes = kWidth<T>;
 
  public:
-  /// `jumps`: an arrival moves v, and not j.
-  Readout(const Population<T>& population, const SortedArrivals<T>& sorted, bool jumps, Index samples,
-          Index threads, bool with_taus)
+  /// `jumps`: an arrival increments v instead of j.
+  Readout(const Population<T>& population, const SortedArrivals<T>& sorted, bool jumps,
+          Index samples, Index threads, bool with_taus)
       : population_(population),
         sorted_(sorted),
         jumps_(jumps),
@@ -29,129 +32,138 @@ class Readout {
         table_(population, Feedback<T>{}, nullptr, threads),
         box_tolerance_(lanes(), T(0)) {
     intervals_.compute_steps(threads, with_taus);
-    if (boxes()) compute_box_tolerances(population.weight, population.rows, int(population.neurons), box_tolerance_.data());
+    if (has_boxes())
+      compute_box_tolerances(population.weight, population.rows, int(population.neurons),
+                             box_tolerance_.data());
   }
 
   Index lanes() const { return tiles_.padded(); }
 
-  /// One sample of the batch; `voltage`: (batch, samples, neurons).
+  /// Compute one sample of the batch; `voltage`: (batch, samples, neurons).
   void forward(Index sample, T* voltage) const {
     Array<T> state(4 * lanes(), T(0));
     T *v = state.data(), *j = v + lanes(), *low = j + lanes(), *rest = low + lanes();
     for (Index n = 0; n < lanes(); ++n) {
-      v[n] = T(part(n).v_start[n % kLanes]);
-      rest[n] = j[n] = T(part(n).j_start[n % kLanes]);
+      v[n] = T(tile(n).v_start[n % kLanes]);
+      rest[n] = j[n] = T(tile(n).j_start[n % kLanes]);
     }
-    for (Index number = 0; number < intervals_.used(sample); ++number) {
-      const T* weights = table_[intervals_.row(sample, number + 1)];
+    for (Index arrival = 0; arrival < intervals_.used(sample); ++arrival) {
+      const T* weights = table_[intervals_.row(sample, arrival + 1)];
       for (Index q = 0; q < tiles_.vectors(); ++q) {
-        const Index at = q * kLanes;
+        const Index offset = q * kLanes;
         V em, es, k;
-        step(sample, number, q, em, es, k);
-        V now = load<T>(v + at) * em + load<T>(j + at) * k, current = load<T>(j + at) * es;
-        if (boxes()) {
-          V left = load<T>(low + at);
-          update_box_sum<T>(current, left, load<T>(weights + at), load<T>(rest + at), load<T>(&box_tolerance_[at]));
-          store<T>(low + at, left);
+        load_step(sample, arrival, q, em, es, k);
+        V potential = load<T>(v + offset) * em + load<T>(j + offset) * k,
+          current = load<T>(j + offset) * es;
+        if (has_boxes()) {
+          V low_part = load<T>(low + offset);
+          update_box_sum<T>(current, low_part, load<T>(weights + offset), load<T>(rest + offset),
+                            load<T>(&box_tolerance_[offset]));
+          store<T>(low + offset, low_part);
         } else {
-          (jumps_ ? now : current) += load<T>(weights + at);
+          (jumps_ ? potential : current) += load<T>(weights + offset);
         }
-        store<T>(v + at, now);
-        store<T>(j + at, current);
+        store<T>(v + offset, potential);
+        store<T>(j + offset, current);
       }
-      if (const Index place = sampled(sample, number); place >= 0)
-        std::copy_n(v, population_.neurons, voltage + place * population_.neurons);
+      if (const Index index = sample_index(sample, arrival); index >= 0)
+        std::copy_n(v, population_.neurons, voltage + index * population_.neurons);
     }
   }
 
-  /// Adds to the gradients of one sample of the batch.
+  /// Add the gradients of one sample of the batch.
   ///
-  /// `cotangent`: like the voltages; `by_weight`: like the table; `own`: (fields, lanes), or null;
-  /// `by_time`: of each slot of an arrival, or null.
-  void backward(Index sample, const T* cotangent, T* by_weight, double* own, T* by_time) const {
+  /// `cotangent`: (batch, samples, neurons); `by_weight`: (rows + 1, lanes); `parameter_gradients`:
+  /// (fields, lanes), or null; `by_time`: dL/dt by the arrival's slot, or null.
+  void backward(Index sample, const T* cotangent, T* by_weight, double* parameter_gradients,
+                T* by_time) const {
     Array<T> state(7 * lanes(), T(0));
     T* p_v = state.data();
     T *p_j = p_v + lanes(), *v_mem = p_j + lanes(), *j_mem = v_mem + lanes();
     T *j_syn = j_mem + lanes(), *by_mem = j_syn + lanes(), *by_syn = by_mem + lanes();
-    for (Index number = intervals_.used(sample) - 1; number >= 0; --number) {
-      if (const Index place = sampled(sample, number); place >= 0)
+    for (Index arrival = intervals_.used(sample) - 1; arrival >= 0; --arrival) {
+      if (const Index index = sample_index(sample, arrival); index >= 0)
         for (Index n = 0; n < population_.neurons; ++n)
-          p_v[n] += cotangent[place * population_.neurons + n];
-      const Index number_of_row = intervals_.row(sample, number + 1);
-      const T* of_table = table_[number_of_row];
-      T* by_row = by_weight + number_of_row * lanes();
-      V moved = {};
+          p_v[n] += cotangent[index * population_.neurons + n];
+      const Index row = intervals_.row(sample, arrival + 1);
+      const T* weights_of_row = table_[row];
+      T* gradient_row = by_weight + row * lanes();
+      V time_gradient = {};
       for (Index q = 0; q < tiles_.vectors(); ++q) {
-        const Index at = q * kLanes;
-        const V weights = load<T>(of_table + at);
-        V v = load<T>(p_v + at), j = load<T>(p_j + at);
-        // the arrival at the interval's end: W e is added to the state
-        store<T>(by_row + at, load<T>(by_row + at) + (jumps_ ? v : j));
-        if (by_time) {  // - P . A e W
+        const Index offset = q * kLanes;
+        const V weights = load<T>(weights_of_row + offset);
+        V v = load<T>(p_v + offset), j = load<T>(p_j + offset);
+        // The arrival at the end of the interval adds its row of weights: its gradient is the
+        // costate there.
+        store<T>(gradient_row + offset, load<T>(gradient_row + offset) + (jumps_ ? v : j));
+        if (by_time) {  // dL/dt of the arrival: - P . A e W
           V leak, gain, synaptic;
           rates(q, leak, gain, synaptic);
-          moved += weights * (jumps_ ? v * leak : j * synaptic - v * gain);
+          time_gradient += weights * (jumps_ ? v * leak : j * synaptic - v * gain);
         }
         V em, es, k;
-        step(sample, number, q, em, es, k);
+        load_step(sample, arrival, q, em, es, k);
         if (with_taus_) {
-          V of_v = load<T>(v_mem + at), of_j = load<T>(j_mem + at), of_syn = load<T>(j_syn + at);
-          store<T>(by_mem + at, load<T>(by_mem + at) + weights * (jumps_ ? of_v : of_j));
-          if (!jumps_) store<T>(by_syn + at, load<T>(by_syn + at) + weights * of_syn);
+          V v_mem_later = load<T>(v_mem + offset), j_mem_later = load<T>(j_mem + offset),
+            j_syn_later = load<T>(j_syn + offset);
+          store<T>(by_mem + offset,
+                   load<T>(by_mem + offset) + weights * (jumps_ ? v_mem_later : j_mem_later));
+          if (!jumps_) store<T>(by_syn + offset, load<T>(by_syn + offset) + weights * j_syn_later);
           V em_mem, k_mem, es_syn, k_syn;
-          step_by(sample, number, q, em_mem, k_mem, es_syn, k_syn);
-          store<T>(j_mem + at, of_v * k + of_j * es + v * k_mem);
-          store<T>(v_mem + at, of_v * em + v * em_mem);
-          store<T>(j_syn + at, of_syn * es + v * k_syn + j * es_syn);
+          load_step_derivatives(sample, arrival, q, em_mem, k_mem, es_syn, k_syn);
+          store<T>(j_mem + offset, v_mem_later * k + j_mem_later * es + v * k_mem);
+          store<T>(v_mem + offset, v_mem_later * em + v * em_mem);
+          store<T>(j_syn + offset, j_syn_later * es + v * k_syn + j * es_syn);
         }
-        store<T>(p_j + at, v * k + j * es);
-        store<T>(p_v + at, v * em);
+        store<T>(p_j + offset, v * k + j * es);
+        store<T>(p_v + offset, v * em);
       }
-      const Index slot = sorted_.slot[sorted_.first(sample) + number];
-      if (by_time && slot < arrivals_) by_time[slot] = horizontal_sum(moved);
+      const Index slot = sorted_.slot[sorted_.first(sample) + arrival];
+      if (by_time && slot < arrivals_) by_time[slot] = horizontal_sum(time_gradient);
     }
-    if (!own) return;
+    if (!parameter_gradients) return;
     for (Index n = 0; n < population_.neurons; ++n) {
-      const double v = part(n).v_start[n % kLanes], j = part(n).j_start[n % kLanes];
-      own[kStart * lanes() + n] += p_v[n];
-      own[kCurrent * lanes() + n] += p_j[n];
-      own[kTauMem * lanes() + n] += v * v_mem[n] + j * j_mem[n] + by_mem[n];
-      own[kTauSyn * lanes() + n] += j * j_syn[n] + by_syn[n];
+      const double v = tile(n).v_start[n % kLanes], j = tile(n).j_start[n % kLanes];
+      parameter_gradients[kStart * lanes() + n] += p_v[n];
+      parameter_gradients[kCurrent * lanes() + n] += p_j[n];
+      parameter_gradients[kTauMem * lanes() + n] += v * v_mem[n] + j * j_mem[n] + by_mem[n];
+      parameter_gradients[kTauSyn * lanes() + n] += j * j_syn[n] + by_syn[n];
     }
   }
 
  private:
-  /// What arrives opens or closes a box.
-  bool boxes() const { return !jumps_ && intervals_.taus().ratio == Ratio::kConstantCurrent; }
+  /// Return whether an arrival opens or closes a box.
+  bool has_boxes() const { return !jumps_ && intervals_.taus().ratio == Ratio::kConstantCurrent; }
 
-  const Tile<T, 1>& part(Index neuron) const { return tiles_.tile(neuron / kLanes); }
+  const Tile<T, 1>& tile(Index neuron) const { return tiles_.tile(neuron / kLanes); }
 
-  double duration(Index sample, Index number) const {
-    return intervals_.edge(sample, number + 1) - intervals_.edge(sample, number);
+  double duration(Index sample, Index interval) const {
+    return intervals_.edge(sample, interval + 1) - intervals_.edge(sample, interval);
   }
 
-  void step(Index sample, Index number, Index q, V& em, V& es, V& k) const {
+  void load_step(Index sample, Index interval, Index q, V& em, V& es, V& k) const {
     if (intervals_.uniform()) {
-      const Step<T> step = intervals_.steps(sample)[number];
+      const Step<T> step = intervals_.steps(sample)[interval];
       em = broadcast(step.em);
       es = broadcast(step.es);
       k = broadcast(step.k);
     } else {
       V bound;
-      tiles_.tile(q).compute_step(0, duration(sample, number), em, es, k, bound);
+      tiles_.tile(q).compute_step(0, duration(sample, interval), em, es, k, bound);
     }
   }
 
-  void step_by(Index sample, Index number, Index q, V& em_mem, V& k_mem, V& es_syn,
-               V& k_syn) const {
+  void load_step_derivatives(Index sample, Index interval, Index q, V& em_mem, V& k_mem, V& es_syn,
+                             V& k_syn) const {
     if (intervals_.uniform()) {
-      const StepDerivatives<T>& step = intervals_.step_derivatives(sample)[number];
+      const StepDerivatives<T>& step = intervals_.step_derivatives(sample)[interval];
       em_mem = broadcast(step.em_mem);
       k_mem = broadcast(step.k_mem);
       es_syn = broadcast(step.es_syn);
       k_syn = broadcast(step.k_syn);
     } else {
-      tiles_.tile(q).compute_step_derivatives(0, duration(sample, number), em_mem, k_mem, es_syn, k_syn);
+      tiles_.tile(q).compute_step_derivatives(0, duration(sample, interval), em_mem, k_mem, es_syn,
+                                              k_syn);
     }
   }
 
@@ -164,9 +176,9 @@ class Readout {
     }
   }
 
-  /// The place of a sample among all of the batch, or -1 for an arrival.
-  Index sampled(Index sample, Index number) const {
-    const Index slot = sorted_.slot[sorted_.first(sample) + number];
+  /// Return the index of a reading on the axes (batch, samples), or -1 for an arrival.
+  Index sample_index(Index sample, Index arrival) const {
+    const Index slot = sorted_.slot[sorted_.first(sample) + arrival];
     return slot < arrivals_ ? -1 : sample * samples_ + slot - arrivals_;
   }
 
@@ -177,30 +189,33 @@ class Readout {
   Intervals<T> intervals_;
   PopulationTiles<T> tiles_;
   DenseRows<T> table_;
-  Array<T> box_tolerance_;  // of each neuron, under boxes (`compute_box_tolerances`)
+  Array<T> box_tolerance_;  // for each neuron, see `compute_box_tolerances`
 };
 
-/// Voltages (batch, samples, neurons).
+/// Compute the membrane potentials (batch, samples, neurons).
 template <class T>
-void readout_forward(const Population<T>& population, const SortedArrivals<T>& sorted, bool jumps, Index samples,
-                     Index threads, T* voltage) {
+void readout_forward(const Population<T>& population, const SortedArrivals<T>& sorted, bool jumps,
+                     Index samples, Index threads, T* voltage) {
   if (population.batch == 0 || population.neurons == 0) return;
   const Readout<T> readout(population, sorted, jumps, samples, threads, false);
-  ThreadPool::shared().run(population.batch, threads, [&](Index b) { readout.forward(b, voltage); });
+  ThreadPool::shared().run(population.batch, threads,
+                           [&](Index sample) { readout.forward(sample, voltage); });
 }
 
-/// Gradients by weight, lanes and the times of arrivals, (batch, arrivals without samples).
+/// Compute the gradients by weight, parameters and times of arrivals (batch, arrivals without
+/// readings).
 template <class T>
-void readout_backward(const Population<T>& population, const SortedArrivals<T>& sorted, bool jumps, Index samples,
-                      Index threads, const T* cotangent, const Gradients<T>& gradients) {
+void readout_backward(const Population<T>& population, const SortedArrivals<T>& sorted, bool jumps,
+                      Index samples, Index threads, const T* cotangent,
+                      const Gradients<T>& gradients) {
   const Index arrivals = population.arrivals - samples;
   zero_gradients(population, gradients, population.batch * arrivals);
   if (population.batch == 0 || population.neurons == 0) return;
   const Readout<T> readout(population, sorted, jumps, samples, threads, gradients.with_taus());
-  PartialGradients<T> parts(population, readout.lanes(), threads, gradients);
-  parts.run([&](Index b, T* by_weight, double* own, Index) {
-    readout.backward(b, cotangent, by_weight, own,
-                     gradients.time ? gradients.time + b * arrivals : nullptr);
+  PartialGradients<T> partial_gradients(population, readout.lanes(), threads, gradients);
+  partial_gradients.run([&](Index sample, T* by_weight, double* parameter_gradients, Index) {
+    readout.backward(sample, cotangent, by_weight, parameter_gradients,
+                     gradients.time ? gradients.time + sample * arrivals : nullptr);
   });
 }
 

@@ -1,6 +1,14 @@
-// Events that each reach some positions of a population, as a convolution's do: lists of what arrives
-// at each position, one behind the other, filled event by event in the order of time; and the
-// population behind them, sample by sample.
+// Populations in which an event reaches some positions only, as in a convolution.
+//
+// Each event comes on a channel, and a table says which positions a channel reaches, with which row
+// of the weights (`TapTable`). From these, each position gets its own list of arrivals, stored back
+// to back and filled in the order of time:
+//
+//     events  (samples, events)   time, channel
+//     taps    (channels, taps)    position, row
+//     lists   | position 0 | position 1 | ... | of sample 0, then those of sample 1, ...
+//
+// The lists are passed to the kernels of layer_forward.h and layer_backward.h.
 
 #pragma once
 
@@ -9,30 +17,30 @@
 
 namespace native {
 
-/// Events in the order of time, (samples, events), and where each channel's go, (channels, taps).
+/// Events sorted by time, (samples, events), and the targets of each channel, (channels, taps).
 template <class T>
-struct Taps {
+struct TapTable {
   Index samples, channels, taps;
   const T* time;
   const std::int32_t* channel;
-  const std::int32_t* place;  // position; any other number: nowhere
+  const std::int32_t* position;  // position; other numbers: no target
   const std::int32_t* row;
 };
 
-/// Where each channel's events go, without such places as there are none of.
+/// Targets of each channel, without unused taps.
 template <class T>
-class Targets {
+class ChannelTargets {
  public:
   struct Target {
-    std::int32_t place, row;
+    std::int32_t position, row;
   };
 
-  Targets(const Taps<T>& taps, Index positions) : first_(taps.channels + 1, 0) {
+  ChannelTargets(const TapTable<T>& taps, Index positions) : first_(taps.channels + 1, 0) {
     targets_.reserve(taps.channels * taps.taps);
     for (Index channel = 0; channel < taps.channels; ++channel) {
       for (Index n = channel * taps.taps; n < (channel + 1) * taps.taps; ++n)
-        if (taps.place[n] >= 0 && taps.place[n] < positions)
-          targets_.push_back({taps.place[n], taps.row[n]});
+        if (taps.position[n] >= 0 && taps.position[n] < positions)
+          targets_.push_back({taps.position[n], taps.row[n]});
       first_[channel + 1] = targets_.size();
     }
   }
@@ -46,23 +54,28 @@ class Targets {
 };
 
 template <class T>
-class Lists {
+class ArrivalLists {
  public:
-  /// `of_slots`: whether slots are wanted, as by the gradient by times.
-  Lists(const Population<T>& population, const Taps<T>& taps, const Targets<T>& targets, Index threads,
-        bool of_slots, Scratch<T>& room)
-      : population_(population), taps_(taps), targets_(targets), begin_(population.batch + 1, Index(0)) {
-    // how many there are at each position, ...
+  /// `with_slots`: whether to store the arrivals' slots, as the gradient with respect to times
+  /// needs them.
+  ArrivalLists(const Population<T>& population, const TapTable<T>& taps,
+               const ChannelTargets<T>& targets, Index threads, bool with_slots,
+               Scratch<T>& scratch)
+      : population_(population),
+        taps_(taps),
+        targets_(targets),
+        begin_(population.batch + 1, Index(0)) {
+    // count the arrivals of each position, ...
     ThreadPool::shared().run(taps.samples, threads, [&](Index sample) { count(sample); });
-    for (Index b = 0; b < population.batch; ++b) begin_[b + 1] += begin_[b];
+    for (Index list = 0; list < population.batch; ++list) begin_[list + 1] += begin_[list];
     const Index entries = begin_[population.batch];
     if (entries >= std::numeric_limits<std::int32_t>::max()) throw std::bad_alloc();
-    time_ = ensure_capacity(room.time, entries);
-    row_ = ensure_capacity(room.row, entries);
-    slot_ = ensure_capacity(room.slot, of_slots ? entries : 0);
-    // ... and what they are
+    time_ = ensure_capacity(scratch.time, entries);
+    row_ = ensure_capacity(scratch.row, entries);
+    slot_ = ensure_capacity(scratch.slot, with_slots ? entries : 0);
+    // ... then write them
     ThreadPool::shared().run(taps.samples, threads, [&](Index sample) {
-      of_slots ? fill<true>(sample) : fill<false>(sample);
+      with_slots ? fill<true>(sample) : fill<false>(sample);
     });
   }
 
@@ -71,9 +84,9 @@ class Lists {
   }
 
  private:
-  /// Calls with each event of a sample, its time and its channel.
+  /// Call with each valid event of a sample, its time and its channel.
   template <class Call>
-  void each(Index sample, Call&& call) const {
+  void for_each_event(Index sample, Call&& call) const {
     const T* const times = taps_.time + sample * population_.arrivals;
     const std::int32_t* const channels = taps_.channel + sample * population_.arrivals;
     for (Index event = 0; event < population_.arrivals; ++event) {
@@ -85,35 +98,35 @@ class Lists {
 
   void count(Index sample) {
     std::vector<Index> events(taps_.channels, 0);
-    each(sample, [&](Index, T, Index channel) { ++events[channel]; });
+    for_each_event(sample, [&](Index, T, Index channel) { ++events[channel]; });
     Index* const count = begin_.data() + 1 + sample * population_.positions;
     for (Index channel = 0; channel < taps_.channels; ++channel)
       for (auto* target = targets_.begin(channel); target < targets_.end(channel); ++target)
-        count[target->place] += events[channel];
+        count[target->position] += events[channel];
   }
 
-  template <bool kOfSlots>
+  template <bool kWithSlots>
   void fill(Index sample) {
     const Index* const first = begin_.data() + sample * population_.positions;
-    std::vector<Index> next_entry(first, first + population_.positions);
-    // these stay where they are, whatever is written
-    Index* const next = next_entry.data();
-    T* const of_time = time_;
-    std::int32_t *const of_row = row_, *const of_slot = slot_;
-    each(sample, [=, &targets = targets_](Index event, T time, Index channel) {
+    std::vector<Index> next_entries(first, first + population_.positions);
+    // Local copies: the compiler must assume that stores change members.
+    Index* const next_entry = next_entries.data();
+    T* const times = time_;
+    std::int32_t *const rows = row_, *const slots = slot_;
+    for_each_event(sample, [=, &targets = targets_](Index event, T time, Index channel) {
       const auto* const end = targets.end(channel);
       for (const auto* target = targets.begin(channel); target < end; ++target) {
-        const Index entry = next[target->place]++;
-        of_time[entry] = time;
-        of_row[entry] = target->row;
-        if constexpr (kOfSlots) of_slot[entry] = std::int32_t(event);
+        const Index entry = next_entry[target->position]++;
+        times[entry] = time;
+        rows[entry] = target->row;
+        if constexpr (kWithSlots) slots[entry] = std::int32_t(event);
       }
     });
   }
 
   const Population<T>& population_;
-  const Taps<T>& taps_;
-  const Targets<T>& targets_;
+  const TapTable<T>& taps_;
+  const ChannelTargets<T>& targets_;
   Array<Index> begin_;
   T* time_;
   std::int32_t *row_, *slot_;
@@ -121,117 +134,127 @@ class Lists {
 
 // ---- sample by sample
 
-/// From so many samples on each is done by one thread, from its lists to its spikes: they stay in
-/// its cache, and take the memory of one sample. The same bits for every number of threads.
-constexpr Index kManySamples = 8;
+/// From this number of samples on, each sample is processed by one thread from its lists to its
+/// spikes. It then stays in that thread's cache and needs the memory of one sample only. Results
+/// are the same for every number of threads.
+constexpr Index kMinSamplesForSerial = 8;
 
-/// dL/dt of spikes by their slots, and of a train, which takes some of them: dL/dt there is added.
+/// dL/dt of spikes by slot, and of a spike train that contains some of them; both are added.
 template <class T>
-struct Drives {
-  const T* of_slots;          // (samples, slots); null: all are 0
-  const T* of_train;          // (samples, events)
-  const std::int32_t* place;  // (samples, events) in the slots of the sample; elsewhere: nowhere
-  Index slots, events;        // of a sample
+struct SpikeCotangents {
+  const T* by_slot;          // (samples, slots); null: all are 0
+  const T* by_train;         // (samples, events)
+  const std::int32_t* slot;  // (samples, events) slot of the sample; other numbers: none
+  Index slots, events;       // per sample
 
-  void write(Index sample, T* all) const {
-    of_slots ? (void)std::copy_n(of_slots + sample * slots, slots, all)
-             : (void)std::fill_n(all, slots, T(0));
+  void sum_into(Index sample, T* sum) const {
+    by_slot ? (void)std::copy_n(by_slot + sample * slots, slots, sum)
+            : (void)std::fill_n(sum, slots, T(0));
     for (Index n = sample * events; n < (sample + 1) * events; ++n)
-      if (place[n] >= 0 && place[n] < slots) all[place[n]] += of_train[n];
+      if (slot[n] >= 0 && slot[n] < slots) sum[slot[n]] += by_train[n];
   }
 };
 
-/// One sample of a batch.
+/// One sample of a batch, as a population with a batch of one list per position.
 template <class T>
-struct OfSample {
+struct SampleView {
   Population<T> population;
-  Taps<T> taps;
+  TapTable<T> taps;
 
-  OfSample(const Population<T>& all, const Taps<T>& of_all, Index sample) : population(all), taps(of_all) {
-    population.batch = all.positions;
+  SampleView(const Population<T>& batch_population, const TapTable<T>& batch_taps, Index sample)
+      : population(batch_population), taps(batch_taps) {
+    population.batch = batch_population.positions;
     taps.samples = 1;
-    taps.time += sample * all.arrivals;
-    taps.channel += sample * all.arrivals;
+    taps.time += sample * batch_population.arrivals;
+    taps.channel += sample * batch_population.arrivals;
   }
 };
 
-/// As `layer_forward`, of the lists that events make.
+/// Run `layer_forward` on the lists of arrivals that the events produce.
 template <class T>
-void scatter_forward(const Population<T>& population, const Options& options, const Taps<T>& taps,
-                     const Spikes<T>& spikes) {
-  const Targets<T> targets(taps, population.positions);
-  if (taps.samples < kManySamples) {
-    Scratch<T> room;
-    const Lists<T> lists(population, taps, targets, options.threads, false, room);
+void scatter_forward(const Population<T>& population, const Options& options,
+                     const TapTable<T>& taps, const Spikes<T>& spikes) {
+  const ChannelTargets<T> targets(taps, population.positions);
+  if (taps.samples < kMinSamplesForSerial) {
+    Scratch<T> scratch;
+    const ArrivalLists<T> lists(population, taps, targets, options.threads, false, scratch);
     return layer_forward(population, options, lists.sorted(), spikes);
   }
-  Options alone = options;
-  alone.threads = 1;
+  Options serial_options = options;
+  serial_options.threads = 1;
   const Index neurons = population.positions * population.neurons, slots = options.max_spikes;
   ThreadPool::shared().run(taps.samples, options.threads, [&](Index sample) {
-    const OfSample<T> of(population, taps, sample);
-    typename Scratch<T>::Lease room;
-    const Lists<T> lists(of.population, of.taps, targets, 1, false, *room);
-    const Index first = sample * neurons, slot = first * slots;
-    const Spikes<T> own{spikes.time + slot, spikes.slope + slot,
-                        spikes.slope_after + (options.spike_sets_v() ? slot : 0), spikes.count + first,
-                        spikes.cause + (options.jumps ? slot : 0)};
-    layer_forward(of.population, alone, lists.sorted(), own, &*room);
+    const SampleView<T> view(population, taps, sample);
+    typename Scratch<T>::Lease lease;
+    const ArrivalLists<T> lists(view.population, view.taps, targets, 1, false, *lease);
+    const Index first_neuron = sample * neurons, first_slot = first_neuron * slots;
+    const Spikes<T> sample_spikes{spikes.time + first_slot, spikes.slope + first_slot,
+                                  spikes.slope_after + (options.spike_sets_v() ? first_slot : 0),
+                                  spikes.count + first_neuron,
+                                  spikes.cause + (options.jumps ? first_slot : 0)};
+    layer_forward(view.population, serial_options, lists.sorted(), sample_spikes, &*lease);
   });
 }
 
-/// As `layer_backward`, of the lists that events make.
+/// Run `layer_backward` on the lists of arrivals that the events produce.
 template <class T>
-void scatter_backward(const Population<T>& population, const Options& options, const Taps<T>& taps,
-                      const ForwardSpikes<T>& found, const Drives<T>& drives,
-                      const Gradients<T>& gradients) {
-  const Targets<T> targets(taps, population.positions);
-  const bool of_time = gradients.time;
-  if (taps.samples < kManySamples) {
-    Scratch<T> room;
-    Array<T> every(taps.samples * drives.slots);
+void scatter_backward(const Population<T>& population, const Options& options,
+                      const TapTable<T>& taps, const ForwardSpikes<T>& spikes,
+                      const SpikeCotangents<T>& cotangents, const Gradients<T>& gradients) {
+  const ChannelTargets<T> targets(taps, population.positions);
+  const bool with_time = gradients.time;
+  if (taps.samples < kMinSamplesForSerial) {
+    Scratch<T> scratch;
+    Array<T> slot_cotangents(taps.samples * cotangents.slots);
     ThreadPool::shared().run(taps.samples, options.threads, [&](Index sample) {
-      drives.write(sample, every.data() + sample * drives.slots);
+      cotangents.sum_into(sample, slot_cotangents.data() + sample * cotangents.slots);
     });
-    ForwardSpikes<T> driven = found;
-    driven.cotangent = every.data();
-    const Lists<T> lists(population, taps, targets, options.threads, of_time, room);
-    return layer_backward(population, options, lists.sorted(), driven, gradients, taps.samples);
+    ForwardSpikes<T> driven_spikes = spikes;
+    driven_spikes.cotangent = slot_cotangents.data();
+    const ArrivalLists<T> lists(population, taps, targets, options.threads, with_time, scratch);
+    return layer_backward(population, options, lists.sorted(), driven_spikes, gradients,
+                          taps.samples);
   }
-  Options alone = options;
-  alone.threads = 1;
+  Options serial_options = options;
+  serial_options.threads = 1;
   const Index neurons = population.positions * population.neurons, slots = options.max_spikes;
-  const Index weights = population.rows * population.neurons;
-  const Index fields = gradients.parameters ? gradients.fields * neurons : 0;
+  const Index weight_count = population.rows * population.neurons;
+  const Index parameter_count = gradients.parameters ? gradients.fields * neurons : 0;
   const WorkUnits units{1, std::min(kPartialGradients, taps.samples), taps.samples};
-  Array<T> by_weight(units.size() * weights, T(0));
-  Array<double> by_lanes(units.size() * fields, 0.0);
-  ThreadPool::shared().run(units.size(), options.threads, [&](Index part) {
-    Array<T> of_weight(weights), of_lanes(fields);
-    for (Index sample = units.begin(part); sample < units.begin(part + 1); ++sample) {
-      typename Scratch<T>::Lease room;
-      const OfSample<T> of(population, taps, sample);
-      const Lists<T> lists(of.population, of.taps, targets, 1, of_time, *room);
-      const Index slot = sample * neurons * slots;
-      T* const drive = ensure_capacity((*room).slot_cotangents, drives.slots);
-      drives.write(sample, drive);
-      const ForwardSpikes<T> own{found.time + slot, found.slope + slot,
-                         found.slope_after + (options.spike_sets_v() ? slot : 0),
-                         drive, found.cause + (options.jumps ? slot : 0)};
-      const Gradients<T> mine{of_weight.data(), fields ? of_lanes.data() : nullptr,
-                              gradients.fields,
-                              of_time ? gradients.time + sample * population.arrivals : nullptr};
-      layer_backward(of.population, alone, lists.sorted(), own, mine, 1, &*room);
-      for (Index n = 0; n < weights; ++n) by_weight[part * weights + n] += of_weight[n];
-      for (Index n = 0; n < fields; ++n) by_lanes[part * fields + n] += of_lanes[n];
+  Array<T> by_weight(units.size() * weight_count, T(0));
+  Array<double> by_parameters(units.size() * parameter_count, 0.0);
+  ThreadPool::shared().run(units.size(), options.threads, [&](Index unit) {
+    Array<T> sample_weight(weight_count), sample_parameters(parameter_count);
+    for (Index sample = units.begin(unit); sample < units.begin(unit + 1); ++sample) {
+      typename Scratch<T>::Lease lease;
+      const SampleView<T> view(population, taps, sample);
+      const ArrivalLists<T> lists(view.population, view.taps, targets, 1, with_time, *lease);
+      const Index first_slot = sample * neurons * slots;
+      T* const slot_cotangents = ensure_capacity((*lease).slot_cotangents, cotangents.slots);
+      cotangents.sum_into(sample, slot_cotangents);
+      const ForwardSpikes<T> sample_spikes{
+          spikes.time + first_slot, spikes.slope + first_slot,
+          spikes.slope_after + (options.spike_sets_v() ? first_slot : 0), slot_cotangents,
+          spikes.cause + (options.jumps ? first_slot : 0)};
+      const Gradients<T> sample_gradients{
+          sample_weight.data(), parameter_count ? sample_parameters.data() : nullptr,
+          gradients.fields, with_time ? gradients.time + sample * population.arrivals : nullptr};
+      layer_backward(view.population, serial_options, lists.sorted(), sample_spikes,
+                     sample_gradients, 1, &*lease);
+      for (Index n = 0; n < weight_count; ++n)
+        by_weight[unit * weight_count + n] += sample_weight[n];
+      for (Index n = 0; n < parameter_count; ++n)
+        by_parameters[unit * parameter_count + n] += sample_parameters[n];
     }
   });
-  std::fill_n(gradients.weight, weights, T(0));
-  for (Index part = 0; part < units.size(); ++part)
-    for (Index n = 0; n < weights; ++n) gradients.weight[n] += by_weight[part * weights + n];
-  for (Index n = 0; n < fields; ++n) {
+  std::fill_n(gradients.weight, weight_count, T(0));
+  for (Index unit = 0; unit < units.size(); ++unit)
+    for (Index n = 0; n < weight_count; ++n)
+      gradients.weight[n] += by_weight[unit * weight_count + n];
+  for (Index n = 0; n < parameter_count; ++n) {
     double sum = 0;
-    for (Index part = 0; part < units.size(); ++part) sum += by_lanes[part * fields + n];
+    for (Index unit = 0; unit < units.size(); ++unit)
+      sum += by_parameters[unit * parameter_count + n];
     gradients.parameters[n] = T(sum);
   }
 }
