@@ -1,15 +1,20 @@
-// One sample whose events come in pieces: populations of neurons and readouts in any wiring, with
-// delays, loops among it. Numbers are double, whatever the network's are.
+// Incremental simulation of a single sample: events are pushed in pieces, and spikes are taken
+// between them. The network consists of populations of neurons and readouts in any wiring, with
+// delays and loops. All numbers are double, whatever the network's precision is.
 //
-// Each population stands at the time of what last arrived there or of its own last spike. When a
-// neuron crosses its threshold follows from that state alone, and not from how far the simulation
-// is asked to go, so that pieces of any size give the same bits. What arrives waits in a queue until
-// all that arrives at that time is known, and then acts together: docs/event_engine.md.
+// Each population is stored at the time of its last arrival or spike. Its next threshold crossing
+// follows from that state alone, not from the time to which the simulation is asked to run, so
+// results are the same bit for bit however the events are split into pieces. Arrivals wait in a
+// queue until all simultaneous ones are known, and then act together: see docs/event_engine.md.
 //
-// A push is all or nothing. It runs in slices, between which Python looks for signals, and can be rolled
-// back until the next one begins: to a copy of the state that was made some pushes ago, from which the
-// events since then are simulated again. That gives the same bits, as pieces of any size do, and costs
-// less than a copy for each push.
+//     push ---> schedule_fan_outs ---> queue_ ---> deliver_simultaneous ---> population
+//                      ^                                                         |
+//                      +------------------- fire (spikes) <----------------------+
+//
+// A push is atomic. It runs in slices, between which Python handles signals. Until the next push
+// begins it can be rolled back: the state is restored from a checkpoint made some pushes ago, and
+// the events since then are simulated again, which gives the same bits. This is cheaper than a
+// checkpoint per push.
 
 #pragma once
 
@@ -24,80 +29,83 @@
 
 namespace native {
 
-/// What a spike of one channel does to a population, after a delay: adds `weight` to the j of
-/// `target`s; of all neurons in turn where it has none.
-struct Bundle {
+/// Synapses of one channel with the same delay: deliver `weight` to the `neuron`s listed, or to all
+/// neurons in turn.
+struct FanOut {
   double delay;
-  Index first, count;  // of the weights
-  bool every;
+  Index first, count;  // range of the synapses in `Projection::weight` and `neuron`
+  bool targets_all;
 };
 
-/// The way from a source to a population.
-struct Wiring {
-  Index source, target;         // a population, or -1 - n for input n
-  std::vector<Index> of_channel;  // channel c has the bundles from of_channel[c] on
-  std::vector<Bundle> bundles;
+/// Synapses from a source to a population. On the Python side this is a `StreamWiring`, and its
+/// fan-outs are bundles.
+struct Projection {
+  Index source, target;              // index of a population; source -1 - n: input n
+  std::vector<Index> first_fan_out;  // channel c has the fan-outs from first_fan_out[c] on
+  std::vector<FanOut> fan_outs;
   std::vector<double> weight;
   std::vector<std::int32_t> neuron;
 };
 
-/// Something that happens at a population: a bundle arrives, or (wiring < 0) a neuron's refractory
-/// time ends. Of one time groups come in their order; in a group what its spikes send back arrives
-/// in a later round.
-struct Due {
+/// A scheduled event of a population: a fan-out arrives or, if projection < 0, a neuron's
+/// refractory period ends. Simultaneous events act in the order of their groups; within a group,
+/// what simultaneous spikes send back arrives in a later round.
+struct ScheduledEvent {
   double time;
-  Index group, round, target, wiring, bundle, neuron;
+  Index group, round, target, projection, fan_out, neuron;
   double value;
-  bool closes;  // the end of a box
+  bool closes;  // end of a box
 
   auto key() const {
-    return std::make_tuple(time, group, round, target, wiring, bundle, neuron, closes, value);
+    return std::make_tuple(time, group, round, target, projection, fan_out, neuron, closes, value);
   }
-  bool operator>(const Due& other) const { return key() > other.key(); }
-  bool with(const Due& other) const {
+  bool operator>(const ScheduledEvent& other) const { return key() > other.key(); }
+  bool acts_with(const ScheduledEvent& other) const {
     return time == other.time && group == other.group && round == other.round &&
            target == other.target;
   }
 };
 
-struct Fired {
+struct RecordedSpike {
   double time;
   std::int32_t population, neuron;
 };
 
-/// What changes in a stream; everything else follows from the network. Numbers and flags of all
-/// populations follow each other, those of neurons that only fill up vectors left out.
+/// The mutable state of a stream. Numbers and flags of the populations are stored one after the
+/// other, without the neurons that pad vectors.
 struct StreamState {
-  double time = 0;        // to which it was run
+  double time = 0;  // time to which the stream was run
   double round_time = -1;
   Index round = 0;
-  std::vector<double> numbers;       // of each population: now, then v, j, u, threshold, ...
-  std::vector<std::int32_t> open;    // boxes
-  std::vector<std::uint8_t> held;    // in a refractory time
-  std::vector<Due> queue;            // a heap
+  std::vector<double> numbers;  // for each population: its time, then v, j, u, threshold, ...
+  std::vector<std::int32_t> open_boxes;  // number of open boxes
+  std::vector<std::uint8_t> refractory;  // whether in a refractory period
+  std::vector<ScheduledEvent> queue;     // a heap
 };
 
-/// The heap of what is due, whose entries can be copied.
-struct DueQueue : std::priority_queue<Due, std::vector<Due>, std::greater<Due>> {
-  const std::vector<Due>& entries() const { return c; }
-  void assign(const std::vector<Due>& entries) {
+/// Priority queue of events whose entries can be copied.
+struct ScheduleQueue : std::priority_queue<ScheduledEvent, std::vector<ScheduledEvent>,
+                                           std::greater<ScheduledEvent>> {
+  const std::vector<ScheduledEvent>& entries() const { return c; }
+  void assign(const std::vector<ScheduledEvent>& entries) {
     c = entries;
     std::make_heap(c.begin(), c.end(), comp);
   }
 };
 
-/// When a neuron at (v, j) crosses its threshold if nothing else arrives, after now; inf: never.
+/// Return the time until a neuron in state (v, j) crosses its threshold without further arrivals;
+/// inf if it never does.
 inline double crossing_ahead(const TimeConstants& taus, double v, double j, double threshold) {
   constexpr double kNever = std::numeric_limits<double>::infinity();
   constexpr double kEps = 0x1p-52;
   if (v >= threshold) return 0;
-  const bool comes_up = j * taus.syn + (taus.mem - taus.syn) * v > 0;
-  if (j > v && j > 0 && comes_up && peak_reaches(taus, v, j, threshold))
+  const bool rises_to_positive = j * taus.syn + (taus.mem - taus.syn) * v > 0;
+  if (j > v && j > 0 && rises_to_positive && peak_reaches(taus, v, j, threshold))
     return find_crossing(taus, v, j, threshold, kNever, false, kEps).wait;
   if (!(threshold < 0)) return kNever;
-  // It comes up to 0 in the end, and so to the threshold on the way.
+  // v decays towards 0 from below, and so crosses a negative threshold eventually.
   double end = taus.mem + taus.syn;
-  for (int count = 0; count < 1100; ++count, end *= 2) {
+  for (int doubling = 0; doubling < 1100; ++doubling, end *= 2) {
     const Flow flow = flow_over(taus, end);
     if (v * flow.em + j * flow.k >= threshold)
       return find_crossing_newton(taus, v, j, threshold, end, true, kEps);
@@ -105,28 +113,30 @@ inline double crossing_ahead(const TimeConstants& taus, double v, double j, doub
   return kNever;
 }
 
-/// What drives V: a current that decays, the voltage itself (V' = -V / tau), or a rate (V' = j).
+/// What changes v: a decaying current, only its leak (v' = -v / tau), or a rate (v' = j).
 enum class Drive { kCurrent, kLeak, kRate };
 
-/// A population whose V is counted from where it flows to: its rest and, under box spikes, u, what
-/// the open boxes hold. A rate knows no such place: there u adds to j.
+/// A population. v is measured from the value towards which it flows: the resting potential plus,
+/// with box spikes, u, the sum of the open boxes. With Drive::kRate there is no such value, and u
+/// adds to j.
 class StreamPopulation {
   using V = DoubleVector;
   static constexpr int kLanes = kWidth<double>;
   static constexpr double kNever = std::numeric_limits<double>::infinity();
 
  public:
-  struct Kind {
+  struct Settings {
     Drive drive;
     bool fires, once, subtract, recorded;
-    bool at_equality;   // an arrival that moves V onto the threshold is enough
-    double width;       // of a box, seconds; 0: spikes are deltas
-    double refractory;  // seconds
-    Index group;  // of populations that feed back into each other
+    bool at_equality;   // an arrival that raises v onto the threshold makes the neuron fire
+    double width;       // duration of a box, seconds; 0: spikes are not boxes
+    double refractory;  // refractory period, seconds
+    Index group;        // populations of the same group are recurrently connected
   };
 
-  StreamPopulation(const Population<double>& population, bool uniform, const TimeConstants& taus, const Kind& kind)
-      : kind(kind),
+  StreamPopulation(const Population<double>& population, bool uniform, const TimeConstants& taus,
+                   const Settings& settings)
+      : settings(settings),
         neurons(population.neurons),
         tiles_(population, uniform, taus),
         lanes_(tiles_.padded()),
@@ -134,220 +144,231 @@ class StreamPopulation {
         j_(lanes_),
         u_(lanes_, 0.0),
         threshold_(lanes_),
-        resting_(lanes_),
-        open_(lanes_, std::int32_t(0)),
-        held_(lanes_, std::uint8_t(0)),
-        kept_(lanes_, 0.0) {
+        base_threshold_(lanes_),
+        open_boxes_(lanes_, std::int32_t(0)),
+        refractory_(lanes_, std::uint8_t(0)),
+        held_v_(lanes_, 0.0) {
     for (Index n = 0; n < lanes_; ++n) {
-      const auto& part = tiles_.tile(n / kLanes);
-      v_[n] = part.v_start[n % kLanes];
-      j_[n] = part.j_start[n % kLanes];
-      resting_[n] = kind.fires ? part.fires_at[n % kLanes] : kNever;
-      threshold_[n] = resting_[n];
+      const auto& tile = tiles_.tile(n / kLanes);
+      v_[n] = tile.v_start[n % kLanes];
+      j_[n] = tile.j_start[n % kLanes];
+      base_threshold_[n] = settings.fires ? tile.fires_at[n % kLanes] : kNever;
+      threshold_[n] = base_threshold_[n];
     }
-    if (kind.width > 0 || kind.drive == Drive::kCurrent) return;
-    // Where arrivals move V it is looked at with those of time 0, however it begins.
+    if (settings.width > 0 || settings.drive == Drive::kCurrent) return;
+    // If arrivals change v directly, a neuron that starts at its threshold is checked together with
+    // the arrivals at time 0: hold it until then.
     for (Index n = 0; n < neurons; ++n) {
-      if (wait_of(n) > 0) continue;
-      held_[n] = 1;
-      kept_[n] = v_[n] + shift(n);
-      resting_[n] = threshold_[n] = kNever;
-      waiting_.push_back(n);
+      if (time_to_threshold(n) > 0) continue;
+      refractory_[n] = 1;
+      held_v_[n] = v_[n] + box_level(n);
+      base_threshold_[n] = threshold_[n] = kNever;
+      initially_above_.push_back(n);
     }
   }
 
-  /// When it fires next, before `end`; inf: not before that. `first()` are the neurons that do.
-  double next(double end) {
-    if (!kind.fires || end <= clear_until_) return kNever;
-    if (!known_) look(end);
+  /// Return the time of the next spike before `end`, or inf. `next_neurons()` are the neurons that
+  /// fire then.
+  double next_spike(double end) {
+    if (!settings.fires || end <= clear_until_) return kNever;
+    if (!crossing_known_) search_crossing(end);
     return crossing_ < end ? crossing_ : kNever;
   }
 
-  const std::vector<Index>& first() const { return first_; }
-  /// Those that are above their threshold at time 0.
-  const std::vector<Index>& waiting() const { return waiting_; }
+  const std::vector<Index>& next_neurons() const { return next_neurons_; }
+  /// Neurons that are above their threshold at time 0.
+  const std::vector<Index>& initially_above() const { return initially_above_; }
 
-  /// Everyone to a time.
-  void flow_to(double time) {
-    const double wait = time - now_;
+  /// Advance all neurons to a time.
+  void advance_to(double time) {
+    const double duration = time - now_;
     now_ = std::max(now_, time);
-    forget();
-    if (!(wait > 0)) return;
-    const auto over = coefficients_over(wait);
+    invalidate_crossing();
+    if (!(duration > 0)) return;
+    const auto time_step = step_over(duration);
     for (Index q = 0; q < tiles_.vectors(); ++q) {
       V j_end;
-      store(v_, q, flowed(over, q, j_end));
+      store(v_, q, flow_vector(time_step, q, j_end));
       store(j_, q, j_end);
     }
   }
 
-  void arrive(const Wiring& wiring, const Due& due) {
-    const Bundle& bundle = wiring.bundles[due.bundle];
-    const double* weight = wiring.weight.data() + bundle.first;
-    if (kind.width == 0 && bundle.every) {
-      double* to = kind.drive == Drive::kCurrent ? j_.data() : v_.data();
-      for (Index n = 0; n < bundle.count; ++n) to[n] += due.value * weight[n];
+  void deliver(const Projection& projection, const ScheduledEvent& event) {
+    const FanOut& fan_out = projection.fan_outs[event.fan_out];
+    const double* weight = projection.weight.data() + fan_out.first;
+    if (settings.width == 0 && fan_out.targets_all) {
+      double* voltage_or_current = settings.drive == Drive::kCurrent ? j_.data() : v_.data();
+      for (Index n = 0; n < fan_out.count; ++n) voltage_or_current[n] += event.value * weight[n];
       return;
     }
-    const std::int32_t* target = wiring.neuron.data() + bundle.first;
-    for (Index n = 0; n < bundle.count; ++n) {
-      const Index to = bundle.every ? n : target[n];
-      if (kind.width > 0)
-        transpose(to, due.value * weight[n], due.closes);
+    const std::int32_t* targets = projection.neuron.data() + fan_out.first;
+    for (Index n = 0; n < fan_out.count; ++n) {
+      const Index target_neuron = fan_out.targets_all ? n : targets[n];
+      if (settings.width > 0)
+        switch_box(target_neuron, event.value * weight[n], event.closes);
       else
-        (kind.drive == Drive::kCurrent ? j_ : v_)[to] += due.value * weight[n];
+        (settings.drive == Drive::kCurrent ? j_ : v_)[target_neuron] += event.value * weight[n];
     }
   }
 
-  /// A spike now. Whether a refractory time begins.
+  /// Let a neuron fire now; return whether its refractory period begins.
   bool fire(Index neuron) {
-    const bool held = kind.refractory > 0 && !kind.once;
+    const bool is_held = settings.refractory > 0 && !settings.once;
     double reset = tiles_.v_reset(neuron);
-    if (kind.subtract && !held) reset += std::max(v_[neuron] - threshold_[neuron], 0.0);
-    v_[neuron] = reset - shift(neuron);
-    if (held || kind.once) resting_[neuron] = threshold_[neuron] = kNever;
-    held_[neuron] = held;
-    kept_[neuron] = reset;
-    return held;
+    if (settings.subtract && !is_held) reset += std::max(v_[neuron] - threshold_[neuron], 0.0);
+    v_[neuron] = reset - box_level(neuron);
+    if (is_held || settings.once) base_threshold_[neuron] = threshold_[neuron] = kNever;
+    refractory_[neuron] = is_held;
+    held_v_[neuron] = reset;
+    return is_held;
   }
 
-  /// A refractory time ends now: V begins where it was held.
+  /// End a neuron's refractory period now; v starts at the value at which it was held.
   void release(Index neuron) {
-    held_[neuron] = 0;
-    resting_[neuron] = tiles_.threshold(neuron);
-    threshold_[neuron] = resting_[neuron] - shift(neuron);
-    v_[neuron] = kept_[neuron] - shift(neuron);
+    refractory_[neuron] = 0;
+    base_threshold_[neuron] = tiles_.threshold(neuron);
+    threshold_[neuron] = base_threshold_[neuron] - box_level(neuron);
+    v_[neuron] = held_v_[neuron] - box_level(neuron);
   }
 
-  /// v, counted from rest, at a time that is not before now, and that nothing has to happen before.
-  void voltage(double time, double* out) const {
-    const auto over = coefficients_over(std::max(time - now_, 0.0));
+  /// Compute v, measured from rest, at a time not before the current one and not after the next
+  /// event.
+  void voltage(double time, double* potentials) const {
+    const auto time_step = step_over(std::max(time - now_, 0.0));
     for (Index q = 0; q < tiles_.vectors(); ++q) {
       V j_end;
-      const V v = flowed(over, q, j_end);
+      const V v = flow_vector(time_step, q, j_end);
       for (Index n = q * kLanes; n < std::min(neurons, (q + 1) * kLanes); ++n)
-        out[n] = held_[n] ? kept_[n] : v[n % kLanes] + shift(n);
+        potentials[n] = refractory_[n] ? held_v_[n] : v[n % kLanes] + box_level(n);
     }
   }
 
-  /// Numbers for each neuron in `StreamState`, and one more for each population.
-  static constexpr Index kNumbers = 6;
+  /// Number of values per neuron in `StreamState`; each population has one more.
+  static constexpr Index kNumbersPerNeuron = 6;
 
   void save(StreamState& state) const {
     state.numbers.push_back(now_);
-    for (const Array<double>* array : {&v_, &j_, &u_, &threshold_, &resting_, &kept_})
+    for (const Array<double>* array : {&v_, &j_, &u_, &threshold_, &base_threshold_, &held_v_})
       state.numbers.insert(state.numbers.end(), array->data(), array->data() + neurons);
-    state.open.insert(state.open.end(), open_.data(), open_.data() + neurons);
-    state.held.insert(state.held.end(), held_.data(), held_.data() + neurons);
+    state.open_boxes.insert(state.open_boxes.end(), open_boxes_.data(),
+                            open_boxes_.data() + neurons);
+    state.refractory.insert(state.refractory.end(), refractory_.data(),
+                            refractory_.data() + neurons);
   }
 
-  /// The inverse. `number` and `flag` are where this population's part begins, and move to its end.
-  void load(const StreamState& state, Index& number, Index& flag) {
-    now_ = state.numbers[number++];
-    for (Array<double>* array : {&v_, &j_, &u_, &threshold_, &resting_, &kept_}) {
-      std::copy_n(state.numbers.data() + number, neurons, array->data());
-      number += neurons;
+  /// Load a saved state. The positions are the start of this population's part, and are moved to
+  /// its end.
+  void load(const StreamState& state, Index& number_position, Index& flag_position) {
+    now_ = state.numbers[number_position++];
+    for (Array<double>* array : {&v_, &j_, &u_, &threshold_, &base_threshold_, &held_v_}) {
+      std::copy_n(state.numbers.data() + number_position, neurons, array->data());
+      number_position += neurons;
     }
-    std::copy_n(state.open.data() + flag, neurons, open_.data());
-    std::copy_n(state.held.data() + flag, neurons, held_.data());
-    flag += neurons;
-    forget();
+    std::copy_n(state.open_boxes.data() + flag_position, neurons, open_boxes_.data());
+    std::copy_n(state.refractory.data() + flag_position, neurons, refractory_.data());
+    flag_position += neurons;
+    invalidate_crossing();
   }
 
-  Kind kind;
+  Settings settings;
   Index neurons;
 
  private:
   using TimeStep = typename PopulationTiles<double>::TimeStep;
 
-  static V load(const Array<double>& from, Index q) {
+  static V load(const Array<double>& array, Index q) {
     V value;
-    std::memcpy(&value, from.data() + q * kLanes, sizeof(value));
+    std::memcpy(&value, array.data() + q * kLanes, sizeof(value));
     return value;
   }
-  static void store(Array<double>& to, Index q, V value) {
-    std::memcpy(to.data() + q * kLanes, &value, sizeof(value));
+  static void store(Array<double>& array, Index q, V value) {
+    std::memcpy(array.data() + q * kLanes, &value, sizeof(value));
   }
 
-  double shift(Index neuron) const { return kind.drive == Drive::kRate ? 0.0 : u_[neuron]; }
+  double box_level(Index neuron) const { return settings.drive == Drive::kRate ? 0.0 : u_[neuron]; }
 
-  /// A box opens or closes. Where none is open u is exactly 0.
-  void transpose(Index neuron, double height, bool closes) {
-    open_[neuron] += closes ? -1 : 1;
-    const double u = open_[neuron] == 0 ? 0.0 : u_[neuron] + height;
-    const double more = u - u_[neuron];
+  /// Open or close a box. Without open boxes u is exactly 0.
+  void switch_box(Index neuron, double height, bool closes) {
+    open_boxes_[neuron] += closes ? -1 : 1;
+    const double u = open_boxes_[neuron] == 0 ? 0.0 : u_[neuron] + height;
+    const double change = u - u_[neuron];
     u_[neuron] = u;
-    if (kind.drive == Drive::kRate) return;
-    v_[neuron] -= more;
-    if (kind.drive == Drive::kCurrent) j_[neuron] -= more;
-    threshold_[neuron] = resting_[neuron] - u;
+    if (settings.drive == Drive::kRate) return;
+    v_[neuron] -= change;
+    if (settings.drive == Drive::kCurrent) j_[neuron] -= change;
+    threshold_[neuron] = base_threshold_[neuron] - u;
   }
 
-  TimeStep coefficients_over(double wait) const {
-    if (kind.drive == Drive::kRate) return TimeStep{wait, {}, {}};
-    return tiles_.time_step(wait, false);
+  TimeStep step_over(double duration) const {
+    if (settings.drive == Drive::kRate) return TimeStep{duration, {}, {}};
+    return tiles_.time_step(duration, false);
   }
 
-  /// v and j after a wait.
-  V flowed(const TimeStep& over, Index q, V& j_end) const {
+  /// Return v and j of a vector of neurons after a time step.
+  V flow_vector(const TimeStep& time_step, Index q, V& j_end) const {
     const V v = load(v_, q), j = load(j_, q);
     j_end = j;
-    if (kind.drive == Drive::kRate) return v + (j + load(u_, q)) * over.t;
+    if (settings.drive == Drive::kRate) return v + (j + load(u_, q)) * time_step.t;
     V em, es, k, bound;
-    tiles_.coefficients(over, q, em, es, k, bound);
-    if (kind.drive == Drive::kLeak) return v * em;
+    tiles_.coefficients(time_step, q, em, es, k, bound);
+    if (settings.drive == Drive::kLeak) return v * em;
     j_end = j * es;
     return v * em + j * k;
   }
 
-  void forget() {
-    known_ = false;
+  void invalidate_crossing() {
+    crossing_known_ = false;
     clear_until_ = -kNever;
   }
 
   static V maximum(V a, V b) { return a > b ? a : b; }
   static V magnitude(V x) { return maximum(x, -x); }
 
-  /// Who crosses next if someone may before `end`: a bound says who, as if j did not fall.
-  void look(double end) {
-    first_.clear();
+  /// Find the next crossing before `end`; an upper bound of v, as if j did not decay, selects the
+  /// candidates.
+  void search_crossing(double end) {
+    next_neurons_.clear();
     crossing_ = kNever;
-    const auto over = coefficients_over(std::max(end - now_, 0.0));
-    const V zero = {}, most = zero + std::numeric_limits<double>::max();
+    const auto time_step = step_over(std::max(end - now_, 0.0));
+    const V zero = {}, max_finite = zero + std::numeric_limits<double>::max();
     for (Index q = 0; q < tiles_.vectors(); ++q) {
       V em, es, k, bound, j_end, v = load(v_, q), j = load(j_, q), highest;
-      if (kind.drive == Drive::kCurrent) {
-        tiles_.coefficients(over, q, em, es, k, bound);
+      if (settings.drive == Drive::kCurrent) {
+        tiles_.coefficients(time_step, q, em, es, k, bound);
         highest = maximum(v, v * em + maximum(j, zero) * bound);
       } else {
-        highest = maximum(v, flowed(over, q, j_end));
+        highest = maximum(v, flow_vector(time_step, q, j_end));
       }
-      // By more than what rounding does, so that a later end cannot find what this one missed.
+      // The margin exceeds the rounding error: a search to a later end must not find a crossing
+      // that this one missed.
       const V threshold = load(threshold_, q);
-      const V size = magnitude(v) + magnitude(j) + (threshold < most ? magnitude(threshold) : zero);
-      for (unsigned hit = at_least(highest + kMargin * size, threshold); hit; hit &= hit - 1)
-        consider(q * kLanes + __builtin_ctz(hit));
+      const V scale =
+          magnitude(v) + magnitude(j) + (threshold < max_finite ? magnitude(threshold) : zero);
+      for (unsigned may_cross = at_least(highest + kMargin * scale, threshold); may_cross;
+           may_cross &= may_cross - 1)
+        add_crossing(q * kLanes + __builtin_ctz(may_cross));
     }
-    known_ = crossing_ < end;
-    if (!known_) clear_until_ = end;
+    crossing_known_ = crossing_ < end;
+    if (!crossing_known_) clear_until_ = end;
   }
 
-  void consider(Index neuron) {
+  void add_crossing(Index neuron) {
     if (!(threshold_[neuron] < kNever)) return;
-    const double time = now_ + wait_of(neuron);
+    const double time = now_ + time_to_threshold(neuron);
     if (time > crossing_ || !(time < kNever)) return;
-    if (time < crossing_) first_.clear();
+    if (time < crossing_) next_neurons_.clear();
     crossing_ = time;
-    first_.push_back(neuron);
+    next_neurons_.push_back(neuron);
   }
 
-  /// How long it takes to the threshold if nothing else arrives; inf: it never comes there.
-  double wait_of(Index neuron) const {
+  /// Return the time until a neuron reaches its threshold without further arrivals; inf if it never
+  /// does.
+  double time_to_threshold(Index neuron) const {
     const double v = v_[neuron], threshold = threshold_[neuron];
     const TimeConstants& taus = tiles_.taus(neuron);
-    if (kind.drive == Drive::kCurrent) return crossing_ahead(taus, v, j_[neuron], threshold);
-    if (v > threshold || (v == threshold && kind.at_equality)) return 0;
-    if (kind.drive == Drive::kLeak)
+    if (settings.drive == Drive::kCurrent) return crossing_ahead(taus, v, j_[neuron], threshold);
+    if (v > threshold || (v == threshold && settings.at_equality)) return 0;
+    if (settings.drive == Drive::kLeak)
       return threshold < 0 ? taus.mem * std::log1p((v - threshold) / threshold) : kNever;
     const double rate = j_[neuron] + u_[neuron];
     return rate > 0 ? (threshold - v) / rate : kNever;
@@ -357,85 +378,87 @@ class StreamPopulation {
   PopulationTiles<double> tiles_;
   Index lanes_;
   Array<double> v_, j_, u_;
-  Array<double> threshold_, resting_;  // counted from rest and u, and from rest alone
-  Array<std::int32_t> open_;           // boxes
-  Array<std::uint8_t> held_;
-  Array<double> kept_;  // V while it is held
+  Array<double> threshold_, base_threshold_;  // relative to v's origin; without u
+  Array<std::int32_t> open_boxes_;            // number of open boxes
+  Array<std::uint8_t> refractory_;
+  Array<double> held_v_;  // v during the refractory period
   double now_ = 0;
-  // What is known of the next spike: none before `clear_until_`, or (known) the time of it.
-  bool known_ = false;
+  // Next spike: none before `clear_until_` or, if crossing_known_, at `crossing_`.
+  bool crossing_known_ = false;
   double clear_until_ = -kNever;
   double crossing_ = kNever;
-  std::vector<Index> first_, waiting_;
+  std::vector<Index> next_neurons_, initially_above_;
 };
 
 class Stream {
  public:
-  /// Adds a population; `lanes` (fields, neurons).
-  void add(Index neurons, const double* lanes, const StreamPopulation::Kind& kind) {
-    const Population<double> population{1, 0, 0, neurons, 1, nullptr, lanes, 0};
-    const double *mem = lanes + kTauMem * neurons, *syn = lanes + kTauSyn * neurons;
+  /// Add a population; `parameters`: (fields, neurons).
+  void add(Index neurons, const double* parameters, const StreamPopulation::Settings& settings) {
+    const Population<double> population{1, 0, 0, neurons, 1, nullptr, parameters, 0};
+    const double *tau_mem = parameters + kTauMem * neurons,
+                 *tau_syn = parameters + kTauSyn * neurons;
     bool uniform = true;
-    for (Index n = 1; n < neurons; ++n) uniform = uniform && mem[n] == mem[0] && syn[n] == syn[0];
-    const TimeConstants taus = neurons ? TimeConstants(mem[0], syn[0], 0x1p-52) : TimeConstants();
-    populations_.push_back(std::make_unique<StreamPopulation>(population, uniform, taus, kind));
-    const Index number = populations_.size() - 1;
-    for (Index neuron : populations_.back()->waiting())
-      queue_.push({0, kind.group, 0, number, -1, 0, neuron, 0, false});
+    for (Index n = 1; n < neurons; ++n)
+      uniform = uniform && tau_mem[n] == tau_mem[0] && tau_syn[n] == tau_syn[0];
+    const TimeConstants taus =
+        neurons ? TimeConstants(tau_mem[0], tau_syn[0], 0x1p-52) : TimeConstants();
+    populations_.push_back(std::make_unique<StreamPopulation>(population, uniform, taus, settings));
+    const Index index = populations_.size() - 1;
+    for (Index neuron : populations_.back()->initially_above())
+      queue_.push({0, settings.group, 0, index, -1, 0, neuron, 0, false});
   }
 
-  void connect(Wiring&& wiring) { wirings_.push_back(std::move(wiring)); }
+  void connect(Projection&& projection) { projections_.push_back(std::move(projection)); }
 
-  /// Begins a push, after which an earlier one cannot be rolled back any more. `committed`: as of
-  /// `settle`.
-  void begin(Index committed) {
-    settle(committed);
-    if (log_is_short_of_events_ || work_ > kWorkPerCopy * size_of_state()) copy_state();
-    mark_ = log_.size();
-    mark_time_ = time;
-    begun_ = committed + 1;
+  /// Begin a push; earlier ones can no longer be rolled back. `committed`: see `roll_back`.
+  void begin_push(Index committed) {
+    roll_back(committed);
+    if (log_incomplete_ || work_ > kWorkPerCheckpoint * size_of_state()) save_checkpoint();
+    push_start_ = log_.size();
+    push_start_time_ = time;
+    pushes_begun_ = committed + 1;
   }
 
-  /// Rolls back a push that has begun, and of which the caller does not know that it has ended: one
-  /// that was interrupted. `committed`: how many pushes have ended, as the caller knows.
-  void settle(Index committed) {
-    if (begun_ <= committed) return;
-    load(copy_);
-    for (Index n = 0; n < mark_; ++n)
-      send(-1 - log_[n].input, log_[n].channel, log_[n].time, log_[n].value);
-    log_.resize(mark_);
-    log_is_short_of_events_ = false;
-    while (!run(mark_time_)) {
+  /// Roll back a push that began but, as far as the caller knows, did not end because it was
+  /// interrupted. `committed`: number of pushes that ended, according to the caller.
+  void roll_back(Index committed) {
+    if (pushes_begun_ <= committed) return;
+    load(checkpoint_);
+    for (Index n = 0; n < push_start_; ++n)
+      schedule_fan_outs(-1 - log_[n].input, log_[n].channel, log_[n].time, log_[n].value);
+    log_.resize(push_start_);
+    log_incomplete_ = false;
+    while (!run(push_start_time_)) {
     }
-    fired.clear();
-    begun_ = committed;
+    recorded_spikes.clear();
+    pushes_begun_ = committed;
   }
 
-  /// Events of an input; times not before those that `run` has been to. How many were taken, which are
-  /// fewer than `count` where that takes long.
+  /// Schedule events of an input, at times not before the end of the last run. Return how many were
+  /// accepted: fewer than `count` if the slice of time is over.
   template <class Channel>
   Index push(Index input, Index count, const double* time, const Channel* channel,
              const double* value) {
-    SliceOfTime slice_of_time(slice);
+    SliceTimer slice_timer(slice);
     for (Index n = 0; n < count; ++n) {
-      const double size = value ? value[n] : 1.0;
-      send(-1 - input, channel[n], time[n], size);
-      log({input, Index(channel[n]), time[n], size});
-      if ((n + 1) % kEventsPerLook == 0 && slice_of_time.is_over()) return n + 1;
+      const double strength = value ? value[n] : 1.0;
+      schedule_fan_outs(-1 - input, channel[n], time[n], strength);
+      log_event({input, Index(channel[n]), time[n], strength});
+      if ((n + 1) % kEventsPerClockCheck == 0 && slice_timer.is_over()) return n + 1;
     }
     return count;
   }
 
-  /// Everything before `end`; spikes of recorded populations are added to `fired`. False: there is more
-  /// to do, and the slice of time is over.
+  /// Simulate everything before `end` and append spikes of recorded populations to
+  /// `recorded_spikes`. Return false if the slice of time is over before that.
   bool run(double end) {
-    SliceOfTime slice_of_time(slice);
-    std::uint64_t looked = work_;
-    while (acts_ || advance(end)) {
-      if (acts_) act();
-      if (work_ - looked < work_per_look()) continue;
-      looked = work_;
-      if (slice_of_time.is_over()) return false;
+    SliceTimer slice_timer(slice);
+    std::uint64_t work_at_check = work_;
+    while (delivering_ || advance(end)) {
+      if (delivering_) deliver_simultaneous();
+      if (work_ - work_at_check < work_per_clock_check()) continue;
+      work_at_check = work_;
+      if (slice_timer.is_over()) return false;
     }
     time = end;
     return true;
@@ -447,121 +470,122 @@ class Stream {
     return state;
   }
 
-  /// Goes on from another state, which is that of a stream of the same network: see `fits`.
+  /// Continue from another state of the same network; check it with `fits` first.
   void restore(const StreamState& state) {
     load(state);
-    copy_state();
-    mark_ = 0;
-    mark_time_ = time;
-    fired.clear();
+    save_checkpoint();
+    push_start_ = 0;
+    push_start_time_ = time;
+    recorded_spikes.clear();
   }
 
-  /// Whether a state, which may come from a file, can be that of this stream: no index leads
-  /// elsewhere, and nothing is due before its time.
+  /// Return whether a state, possibly read from a file, can be a state of this stream: all indices
+  /// are valid, and no event is scheduled before its time.
   bool fits(const StreamState& state) const {
     Index neurons = 0;
     for (const auto& population : populations_) neurons += population->neurons;
-    const Index numbers = StreamPopulation::kNumbers * neurons + populations();
-    if (Index(state.numbers.size()) != numbers || Index(state.open.size()) != neurons ||
-        Index(state.held.size()) != neurons || !(state.time >= 0 && state.time < kNever) ||
-        state.round < 0 || state.round > kMostRounds || std::isnan(state.round_time))
+    const Index numbers = StreamPopulation::kNumbersPerNeuron * neurons + populations();
+    if (Index(state.numbers.size()) != numbers || Index(state.open_boxes.size()) != neurons ||
+        Index(state.refractory.size()) != neurons || !(state.time >= 0 && state.time < kNever) ||
+        state.round < 0 || state.round > kMaxRounds || std::isnan(state.round_time))
       return false;
     for (double number : state.numbers)
       if (std::isnan(number)) return false;
-    for (std::int32_t count : state.open)
+    for (std::int32_t count : state.open_boxes)
       if (count < 0) return false;
-    for (const Due& due : state.queue)
-      if (!fits(due) || due.time < state.time) return false;
+    for (const ScheduledEvent& event : state.queue)
+      if (!fits(event) || event.time < state.time) return false;
     return true;
   }
 
-  /// Hands over `fired`, those of one population after those of another, and how many each has.
-  void take(double* time, std::int32_t* neuron, std::int64_t* count) {
-    std::fill_n(count, populations_.size(), 0);
-    for (const Fired& spike : fired) ++count[spike.population];
-    place_.assign(populations_.size(), 0);
-    for (std::size_t p = 1; p < place_.size(); ++p) place_[p] = place_[p - 1] + count[p - 1];
-    for (const Fired& spike : fired) {
-      const Index n = place_[spike.population]++;
-      time[n] = spike.time;
-      neuron[n] = spike.neuron;
+  /// Move out `recorded_spikes`, ordered by population, and their number for each population.
+  void take_spikes(double* time, std::int32_t* neuron, std::int64_t* counts) {
+    std::fill_n(counts, populations_.size(), 0);
+    for (const RecordedSpike& spike : recorded_spikes) ++counts[spike.population];
+    next_place_.assign(populations_.size(), 0);
+    for (std::size_t population = 1; population < next_place_.size(); ++population)
+      next_place_[population] = next_place_[population - 1] + counts[population - 1];
+    for (const RecordedSpike& spike : recorded_spikes) {
+      const Index place = next_place_[spike.population]++;
+      time[place] = spike.time;
+      neuron[place] = spike.neuron;
     }
-    fired.clear();
+    recorded_spikes.clear();
   }
 
-  void voltage(Index population, double time, double* out) const {
-    populations_[population]->voltage(time, out);
+  void voltage(Index population, double time, double* potentials) const {
+    populations_[population]->voltage(time, potentials);
   }
 
   Index populations() const { return populations_.size(); }
-  Index waiting() const { return queue_.size(); }
-  std::vector<Fired> fired;
+  Index queued_events() const { return queue_.size(); }
+  std::vector<RecordedSpike> recorded_spikes;
   std::string problem;
-  double time = 0;  // to which it was run
-  /// How long a call works before it looks for signals.
+  double time = 0;  // time to which the stream was run
+  /// Length of a slice: how long a call works before signals are checked.
   std::chrono::duration<double> slice{0.02};
 
  private:
-  /// A slice of time, which begins when the clock is looked at first: small pushes never do.
-  class SliceOfTime {
+  /// Timer of a slice. It starts when it is first read, so that small pushes never read the clock.
+  class SliceTimer {
    public:
-    explicit SliceOfTime(std::chrono::duration<double> length) : length_(length) {}
+    explicit SliceTimer(std::chrono::duration<double> length) : length_(length) {}
     bool is_over() {
       const auto now = std::chrono::steady_clock::now();
-      if (!begun_) begin_ = now;
-      begun_ = true;
+      if (!started_) begin_ = now;
+      started_ = true;
       return now - begin_ >= length_;
     }
 
    private:
     std::chrono::duration<double> length_;
     std::chrono::steady_clock::time_point begin_;
-    bool begun_ = false;
+    bool started_ = false;
   };
   struct Event {
     Index input, channel;
     double time, value;
   };
   static constexpr double kNever = std::numeric_limits<double>::infinity();
-  static constexpr Index kMostAtOnce = 1000000, kMostRounds = Index(1) << 62;
-  /// The clock is looked at after so much work, about 0.1 ms, and so many events.
-  static constexpr std::uint64_t kWorkPerLook = 1 << 16;
-  static constexpr Index kEventsPerLook = 1024;
-  /// A copy of the state costs about two units of work for each neuron: less than a hundredth.
-  static constexpr std::uint64_t kWorkPerCopy = 256;
-  /// Events that are kept beside those that are due.
-  static constexpr Index kLogged = 4096;
+  static constexpr Index kMaxSimultaneous = 1000000, kMaxRounds = Index(1) << 62;
+  /// The clock is read after this much work (about 0.1 ms), or this many events.
+  static constexpr std::uint64_t kWorkPerClockCheck = 1 << 16;
+  static constexpr Index kEventsPerClockCheck = 1024;
+  /// A checkpoint costs about two units of work per neuron, so it adds less than a hundredth.
+  static constexpr std::uint64_t kWorkPerCheckpoint = 256;
+  /// Events that are logged beyond the number of those scheduled.
+  static constexpr Index kMaxExtraEvents = 4096;
 
-  std::uint64_t work_per_look() const { return slice.count() > 0 ? kWorkPerLook : 1; }
+  std::uint64_t work_per_clock_check() const { return slice.count() > 0 ? kWorkPerClockCheck : 1; }
 
-  /// Simulates what comes next, but for what arrives, which is left to `act`; false: nothing comes
-  /// before `end`.
+  /// Simulate the next spike, or begin the next delivery, which is left to `deliver_simultaneous`.
+  /// Return false if there is nothing before `end`.
   bool advance(double end) {
-    const double due = queue_.empty() ? end : std::min(queue_.top().time, end);
-    // Whoever crosses when something arrives does so before it; what happens at `end` waits.
-    double next_time = due < end ? std::nextafter(due, end) : end;
-    StreamPopulation* who = nullptr;
-    std::int32_t number = 0;
-    for (std::size_t p = 0; p < populations_.size(); ++p) {
-      const double next = populations_[p]->next(next_time);
-      if (next < next_time) {
-        next_time = next;
-        who = populations_[p].get();
-        number = std::int32_t(p);
+    const double next_delivery = queue_.empty() ? end : std::min(queue_.top().time, end);
+    // A crossing at the time of an arrival acts before it; events at `end` wait for the next run.
+    double next_time = next_delivery < end ? std::nextafter(next_delivery, end) : end;
+    StreamPopulation* firing = nullptr;
+    std::int32_t firing_index = 0;
+    for (std::size_t index = 0; index < populations_.size(); ++index) {
+      const double spike_time = populations_[index]->next_spike(next_time);
+      if (spike_time < next_time) {
+        next_time = spike_time;
+        firing = populations_[index].get();
+        firing_index = std::int32_t(index);
       }
     }
-    if (!who && !(due < end)) return false;
-    if (!who) next_time = due;
-    at_once_ = next_time > last_ ? 0 : at_once_ + 1;
-    last_ = next_time;
-    if (at_once_ > kMostAtOnce)
-      throw std::runtime_error("more than " + std::to_string(kMostAtOnce) +
+    if (!firing && !(next_delivery < end)) return false;
+    if (!firing) next_time = next_delivery;
+    simultaneous_events_ = next_time > last_event_time_ ? 0 : simultaneous_events_ + 1;
+    last_event_time_ = next_time;
+    if (simultaneous_events_ > kMaxSimultaneous)
+      throw std::runtime_error("more than " + std::to_string(kMaxSimultaneous) +
                                " spikes and arrivals at one time, " + std::to_string(next_time) +
                                " s");
-    if (who)
-      fire(*who, number, next_time);
+    if (firing)
+      fire(*firing, firing_index, next_time);
     else
-      meet();
+      begin_delivery();
     return true;
   }
 
@@ -576,8 +600,8 @@ class Stream {
     state.round = round_;
     state.round_time = round_time_;
     state.numbers.clear();
-    state.open.clear();
-    state.held.clear();
+    state.open_boxes.clear();
+    state.refractory.clear();
     for (const auto& population : populations_) population->save(state);
     state.queue = queue_.entries();
   }
@@ -586,123 +610,133 @@ class Stream {
     time = state.time;
     round_ = state.round;
     round_time_ = state.round_time;
-    Index number = 0, flag = 0;
-    for (const auto& population : populations_) population->load(state, number, flag);
+    Index number_position = 0, flag_position = 0;
+    for (const auto& population : populations_)
+      population->load(state, number_position, flag_position);
     queue_.assign(state.queue);
-    acts_ = false;
-    at_once_ = 0;
-    last_ = -kNever;
+    delivering_ = false;
+    simultaneous_events_ = 0;
+    last_event_time_ = -kNever;
   }
 
-  bool fits(const Due& due) const {
-    if (!(due.time < kNever) || std::isnan(due.value) || due.round < 0 || due.round > kMostRounds || due.target < 0 ||
-        due.target >= populations() || due.group != populations_[due.target]->kind.group)
+  bool fits(const ScheduledEvent& event) const {
+    if (!(event.time < kNever) || std::isnan(event.value) || event.round < 0 ||
+        event.round > kMaxRounds || event.target < 0 || event.target >= populations() ||
+        event.group != populations_[event.target]->settings.group)
       return false;
-    if (due.wiring < 0) return due.neuron >= 0 && due.neuron < populations_[due.target]->neurons;
-    if (due.wiring >= Index(wirings_.size())) return false;
-    const Wiring& wiring = wirings_[due.wiring];
-    return wiring.target == due.target && due.bundle >= 0 &&
-           due.bundle < Index(wiring.bundles.size());
+    if (event.projection < 0)
+      return event.neuron >= 0 && event.neuron < populations_[event.target]->neurons;
+    if (event.projection >= Index(projections_.size())) return false;
+    const Projection& projection = projections_[event.projection];
+    return projection.target == event.target && event.fan_out >= 0 &&
+           event.fan_out < Index(projection.fan_outs.size());
   }
 
-  void copy_state() {
-    save(copy_);
+  void save_checkpoint() {
+    save(checkpoint_);
     log_.clear();
-    log_is_short_of_events_ = false;
+    log_incomplete_ = false;
     work_ = 0;
   }
 
-  void log(const Event& event) {
-    if (log_is_short_of_events_) return;
-    if (Index(log_.size()) < kLogged + Index(queue_.size()))
+  void log_event(const Event& event) {
+    if (log_incomplete_) return;
+    if (Index(log_.size()) < kMaxExtraEvents + Index(queue_.size()))
       log_.push_back(event);
     else
-      log_is_short_of_events_ = true;
+      log_incomplete_ = true;
   }
 
-  void fire(StreamPopulation& population, std::int32_t number, double time) {
-    std::vector<Index> first = population.first();
-    std::sort(first.begin(), first.end());
-    population.flow_to(time);
+  void fire(StreamPopulation& population, std::int32_t index, double time) {
+    std::vector<Index> firing = population.next_neurons();
+    std::sort(firing.begin(), firing.end());
+    population.advance_to(time);
     work_ += population.neurons;
     if (time > round_time_) round_ = 0;
     round_time_ = time;
-    for (Index neuron : first) {
+    for (Index neuron : firing) {
       if (population.fire(neuron)) {
-        const double end = time + population.kind.refractory;
-        queue_.push({end, population.kind.group, 0, number, -1, 0, neuron, 0, false});
+        const double end = time + population.settings.refractory;
+        queue_.push({end, population.settings.group, 0, index, -1, 0, neuron, 0, false});
       }
-      if (population.kind.recorded) fired.push_back({time, number, std::int32_t(neuron)});
-      send(number, neuron, time, 1.0);
+      if (population.settings.recorded)
+        recorded_spikes.push_back({time, index, std::int32_t(neuron)});
+      schedule_fan_outs(index, neuron, time, 1.0);
     }
   }
 
-  /// What is due next meets its population: `act` does the rest.
-  void meet() {
-    acting_ = queue_.top();
-    acts_ = true;
-    StreamPopulation& population = *populations_[acting_.target];
-    population.flow_to(acting_.time);
+  /// Advance the population to its next event; `deliver_simultaneous` does the rest.
+  void begin_delivery() {
+    delivery_ = queue_.top();
+    delivering_ = true;
+    StreamPopulation& population = *populations_[delivery_.target];
+    population.advance_to(delivery_.time);
     work_ += population.neurons;
-    round_ = acting_.round;
-    round_time_ = acting_.time;
+    round_ = delivery_.round;
+    round_time_ = delivery_.time;
   }
 
-  /// All that arrives at one population together, or a part of it where that is much.
-  void act() {
-    StreamPopulation& population = *populations_[acting_.target];
-    const std::uint64_t enough = work_ + work_per_look();
-    while (!queue_.empty() && queue_.top().with(acting_)) {
-      if (work_ >= enough) return;
-      const Due due = queue_.top();
+  /// Deliver all simultaneous events of a population, or a part of them if there is much work.
+  void deliver_simultaneous() {
+    StreamPopulation& population = *populations_[delivery_.target];
+    const std::uint64_t work_limit = work_ + work_per_clock_check();
+    while (!queue_.empty() && queue_.top().acts_with(delivery_)) {
+      if (work_ >= work_limit) return;
+      const ScheduledEvent event = queue_.top();
       queue_.pop();
       ++work_;
-      if (due.wiring < 0) {
-        population.release(due.neuron);
+      if (event.projection < 0) {
+        population.release(event.neuron);
       } else {
-        const Wiring& wiring = wirings_[due.wiring];
-        work_ += wiring.bundles[due.bundle].count;
-        population.arrive(wiring, due);
+        const Projection& projection = projections_[event.projection];
+        work_ += projection.fan_outs[event.fan_out].count;
+        population.deliver(projection, event);
       }
     }
-    acts_ = false;
+    delivering_ = false;
   }
 
-  /// What a spike of a source does, later.
-  void send(Index source, Index channel, double time, double value) {
-    for (Index w = 0; w < Index(wirings_.size()); ++w) {
-      const Wiring& wiring = wirings_[w];
-      if (wiring.source != source) continue;
-      const StreamPopulation::Kind& to = populations_[wiring.target]->kind;
-      for (Index b = wiring.of_channel[channel]; b < wiring.of_channel[channel + 1]; ++b) {
-        const double at = time + wiring.bundles[b].delay;
+  /// Schedule what a spike of a source sends.
+  void schedule_fan_outs(Index source, Index channel, double time, double strength) {
+    for (Index projection_index = 0; projection_index < Index(projections_.size());
+         ++projection_index) {
+      const Projection& projection = projections_[projection_index];
+      if (projection.source != source) continue;
+      const StreamPopulation::Settings& target = populations_[projection.target]->settings;
+      for (Index fan_out_index = projection.first_fan_out[channel];
+           fan_out_index < projection.first_fan_out[channel + 1]; ++fan_out_index) {
+        const double arrival_time = time + projection.fan_outs[fan_out_index].delay;
         Index round = 0;
-        if (source >= 0 && populations_[source]->kind.group == to.group && at == time)
+        if (source >= 0 && populations_[source]->settings.group == target.group &&
+            arrival_time == time)
           round = round_ + 1;
-        queue_.push({at, to.group, round, wiring.target, w, b, 0, value, false});
-        if (to.width > 0)
-          queue_.push({at + to.width, to.group, 0, wiring.target, w, b, 0, -value, true});
+        queue_.push({arrival_time, target.group, round, projection.target, projection_index,
+                     fan_out_index, 0, strength, false});
+        if (target.width > 0)
+          queue_.push({arrival_time + target.width, target.group, 0, projection.target,
+                       projection_index, fan_out_index, 0, -strength, true});
       }
     }
   }
 
   std::vector<std::unique_ptr<StreamPopulation>> populations_;
-  std::vector<Wiring> wirings_;
-  std::vector<Index> place_;  // where the next spike of a population goes, in `take`
-  Index round_ = 0;  // at one time, in a group
+  std::vector<Projection> projections_;
+  std::vector<Index>
+      next_place_;   // position of the next spike of each population, in `take_spikes`
+  Index round_ = 0;  // round of simultaneous events within a group
   double round_time_ = -1;
-  DueQueue queue_;
-  Due acting_{};       // the first of what arrives together, while `acts_`
-  bool acts_ = false;
-  Index at_once_ = 0;  // spikes and arrivals at the time `last_`
-  double last_ = -kNever;
-  // To roll a push back: a state, the events since then, and where among them the push began.
-  StreamState copy_;
+  ScheduleQueue queue_;
+  ScheduledEvent delivery_{};  // first of the simultaneous events, while `delivering_`
+  bool delivering_ = false;
+  Index simultaneous_events_ = 0;  // events at the time `last_event_time_`
+  double last_event_time_ = -kNever;
+  // For rolling back: a checkpoint, the events since then, and where among them the push began.
+  StreamState checkpoint_;
   std::vector<Event> log_;
-  bool log_is_short_of_events_ = true;  // then there is a copy before the next push
-  std::uint64_t work_ = 0;              // since the copy: neurons and weights that were looked at
-  Index mark_ = 0, begun_ = 0;  // pushes that have begun
-  double mark_time_ = 0;
+  bool log_incomplete_ = true;               // if so, the next push makes a checkpoint
+  std::uint64_t work_ = 0;                   // neurons and synapses processed since the checkpoint
+  Index push_start_ = 0, pushes_begun_ = 0;  // number of pushes begun
+  double push_start_time_ = 0;
 };
 
 }  // namespace native
