@@ -102,8 +102,8 @@ def test_weights_that_have_no_gain_are_named():
         ({"tau_mem": 0.1}, {}, "noise of 'tau_mem' is not supported"),
         ({"weight": -0.1}, {}, "the noise of weight is -0.1"),
         ({"weight": "a"}, {}, "the noise of weight is 'a': give a finite number"),
-        ("weight", {}, "noise is 'weight': say of what: weight:0.1"),
-        (0.1, {}, "noise is 0.1: say of what"),
+        ("weight", {}, "noise is 'weight': name the parameters, such as weight:0.1"),
+        (0.1, {}, "noise is 0.1: name the parameters"),
         ({"weight": 0.1}, {"engine": "loop"}, r"noise is for engine="),
     ],
 )

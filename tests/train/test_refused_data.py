@@ -122,12 +122,12 @@ REFUSED = {
     ),
     "masked samples": (
         lambda: splits_of_arrays(np.ma.array(X, mask=np.ones_like(X)), Y),
-        "data has numbers that are masked",
+        "data has masked numbers",
         "leave these out",
     ),
     "large label": (
         lambda: splits_of_arrays(X, Y + 10**9),
-        "data: a label is 1000000001, labels run from 0 to",
+        "data: the largest label is 1000000001, labels run from 0 to",
         "number the classes from 0",
     ),
     "no samples": (
@@ -258,12 +258,12 @@ REFUSED = {
     ),
     "a part below 0": (
         lambda: splits_of_arrays(X, Y, validation=-0.1),
-        "a part of the samples is a fraction of -0.1",
+        "the fraction of samples for a part is -0.1",
         "give one from 0 to 1",
     ),
     "a part above 1": (
         lambda: splits_of_arrays(X, Y, test=1.5),
-        "a part of the samples is a fraction of 1.5",
+        "the fraction of samples for a part is 1.5",
         "give one from 0 to 1",
     ),
     "all for the test": (
@@ -278,32 +278,32 @@ REFUSED = {
     ),
     "other channels": (
         lambda: batch_of(np.zeros((2, 3)), Latency(t_min=0.0, t_max=0.01, bias=True)),
-        "training gives 4 channels (the bias channel included), input 'input' has 2",
+        "training has 4 channels (the bias channel included), input 'input' has 2",
         "the field bias of Latency adds one",
     ),
     "steps": (
         lambda: batch_of(np.zeros((2, 20, 2)), Latency(t_min=0.0, t_max=0.01)),
-        "training has 20 time steps of the shape (2,), and Latency encodes one value of each channel",
+        "training has 20 time steps of the shape (2,), and Latency encodes one value per channel",
         "Events.of_steps(x, dt)",
     ),
     "other channels of a rate": (
         lambda: batch_of(np.zeros((2, 1)), Rate(highest=1.0, duration=1.0)),
-        "training gives 1 channels, input 'input' has 2",
+        "training has 1 channels, input 'input' has 2",
         "make them the same",
     ),
     "other channels of steps": (
         lambda: batch_of(np.ones((2, 3, 2)), Delta(step=1.0, frame=0.1)),
-        "training gives 4 channels, input 'input' has 2",
+        "training has 4 channels, input 'input' has 2",
         "make them the same",
     ),
     "other channels of levels": (
         lambda: batch_of(np.ones((2, 3, 2)), LevelCrossing(levels=(0.5, 2.0), frame=0.1)),
-        "training gives 8 channels, input 'input' has 2",
+        "training has 8 channels, input 'input' has 2",
         "make them the same",
     ),
     "fewer channels of codes": (
         lambda: batch_of(np.ones((2, 1)), PopulationCode(centres=(0.0,), frame=0.1)),
-        "training gives 1 channels, input 'input' has 2",
+        "training has 1 channels, input 'input' has 2",
         "make them the same",
     ),
     "signals of another shape": (
@@ -371,12 +371,12 @@ REFUSED = {
     ),
     "many classes": (
         lambda: splits_of_arrays(X, np.full(10, 65536)),
-        "data: a label is 65536, labels run from 0 to 65535",
+        "data: the largest label is 65536, labels run from 0 to 65535",
         "number the classes from 0",
     ),
     "two outputs": (
         lambda: read_population(two_outputs()),
-        "2 nodes (a, b) feed the outputs of the network, and training reads one",
+        "2 nodes (a, b) feed the outputs of the network, and training reads 1",
         'population = "b" in [loss-options]',
     ),
     "no engine": (

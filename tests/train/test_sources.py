@@ -78,8 +78,8 @@ def test_arrays_of_a_camera_become_events():
     ("samples", "sizes", "options", "message"),
     [
         ([FIRST], (2, 2, 2), {}, "sample 0 has an event with x = 3: the sensor goes from 0 to 1"),
-        ([FIRST, SECOND], (4, 2, 2), {"most": 1}, "2 events, more than the 1"),
-        ([COCHLEA], (8, 2, 2), {}, "'y' lacks, its size is 2"),
+        ([FIRST, SECOND], (4, 2, 2), {"most": 1}, "2 events, more than the limit of 1"),
+        ([COCHLEA], (8, 2, 2), {}, "no 'y', whose sensor size is 2"),
     ],
 )
 def test_arrays_of_another_sensor_are_refused(samples, sizes, options, message):

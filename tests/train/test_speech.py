@@ -112,12 +112,12 @@ REFUSED = {
     "a damaged file": (
         lambda folder: (folder / "one_anna_b_0.wav").write_bytes(b"RIFF"),
         FileError,
-        "no sound that can be read",
+        "one_anna_b_0.wav cannot be read as sound",
     ),
     "a pipe": (
         lambda folder: replaced_by_a_pipe(folder / "one_anna_b_0.wav"),
         FileError,
-        "no regular file",
+        "one_anna_b_0.wav is not a regular file",
     ),
 }
 

@@ -97,7 +97,7 @@ def test_without_a_budget_it_is_tuned_once(digits):
             ("--calibrate", "0.5"),
             "calibrate.* is 0.5: leave it out: tuning begins with the network",
         ),
-        (("--config", "net.toml"), "net.toml has a network, and .* is given, too"),
+        (("--config", "net.toml"), r"net\.toml has a network, and so has .*\.nir: remove one"),
     ],
 )
 def test_what_makes_no_sense_is_refused(argv, message, task, tmp_path, capsys, monkeypatch):
