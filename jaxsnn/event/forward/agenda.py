@@ -67,7 +67,7 @@ class SortedArrivals(NamedTuple):
 
 
 class NextArrival(NamedTuple):
-    """The next thing to arrive at a population."""
+    """Next arrival at a population."""
 
     time: Pair  # (batch,)
     row: NumberOfSamples  # of the population's table
@@ -76,7 +76,7 @@ class NextArrival(NamedTuple):
 
 
 class StepEvent(NamedTuple):
-    """What happens in a step."""
+    """Event of one step of the loop."""
 
     now: Pair  # when, (batch,)
     wait: OfSamples  # time to it
@@ -95,15 +95,15 @@ class StepEvent(NamedTuple):
 
 
 class _Acting(NamedTuple):
-    """What acts at a time, but for spikes."""
+    """Arrivals and deliveries that act at a time; spikes are not included."""
 
     arrives: tuple[WhichSamples, ...]  # of each population, whether something arrives
     taken: tuple[WhichSamples, ...]  # of each channel, whether its next delivery does
 
 
 def in_order(time: Times, row: Rows) -> SortedArrivals:
-    """Arrivals from outside in the order of their times, with an unused slot at the end; and the
-    slots they had.
+    """Sort the arrivals from outside by time, append an unused slot, and keep the original
+    slots.
     """
     _, position = sorted_times(time)
     row = jnp.broadcast_to(row, time.shape).astype(jnp.int32)
@@ -115,7 +115,9 @@ def in_order(time: Times, row: Rows) -> SortedArrivals:
 
 
 def first_of(lanes: WhichNeurons) -> NumberOfSamples:
-    """The lowest number of each sample's lanes that are set; the number of lanes if none is."""
+    """Return the lowest index of each sample's lanes that are set; the number of lanes if none
+    is.
+    """
     size = lanes.shape[1]
     # first = size - max over the set lanes of (size - number)
     number = lax.broadcasted_iota(jnp.float32, lanes.shape, 1)
@@ -124,12 +126,12 @@ def first_of(lanes: WhichNeurons) -> NumberOfSamples:
 
 
 def pick(array: Num[Array, "batch columns"], column: NumberOfSamples) -> Num[Array, "batch"]:
-    """The entry of each sample in a column."""
+    """Return the entry of each sample in a column."""
     return jnp.take_along_axis(array, column[:, None], 1, mode="clip")[:, 0]
 
 
 class Agenda:
-    """Finds the next event.
+    """Computation of the next event of each sample.
 
     Args:
         layers, lanes: of each population.
@@ -164,15 +166,15 @@ class Agenda:
     def arrivals(
         self, state: GroupState, deliveries: Sequence[Delivery], log: Log
     ) -> tuple[NextArrival, ...]:
-        """The next arrival at each population."""
+        """Return the next arrival at each population."""
         numbers = range(len(self.layers))
         return tuple(self._next_arrival(number, state, deliveries, log) for number in numbers)
 
     def _next_arrival(
         self, number: int, state: GroupState, deliveries: Sequence[Delivery], log: Log
     ) -> NextArrival:
-        """The next arrival at a population: of several at the same time the one from outside, or
-        the first channel.
+        """Return the next arrival at a population; of several at the same time the one from
+        outside, or that of the first channel.
         """
         train = self.trains[number]
         position = state.populations[number].position
@@ -199,7 +201,9 @@ class Agenda:
         return arrival
 
     def _sender(self, number: int, delivery: Delivery, log: Log) -> NumberOfSamples:
-        """The neuron, among those of its population, whose spike channel `number` is to deliver."""
+        """Return the presynaptic neuron, numbered within its population, whose spike channel
+        `number` delivers next.
+        """
         source = self.plan.channels[number].source
         # Where each neuron has a line of its own, the line says which it is.
         if self.delays[number].size > 1 or self.plan.sizes[source] == 1:
@@ -218,7 +222,7 @@ class Agenda:
         deliveries: Sequence[Delivery],
         log: Log,
     ) -> StepEvent:
-        """What happens in a step."""
+        """Return the event of the next step."""
         # No neuron flows further than to the first thing that arrives, or to the end.
         zero = jnp.zeros(self.batch, self.t_end.dtype)
         until = Pair(self.t_end + zero, zero)
@@ -261,14 +265,14 @@ class Agenda:
         )
 
     def _any_of(self, lanes: Sequence[WhichNeurons]) -> WhichSamples:
-        """The samples in which some neuron of some population is set."""
+        """Return the samples in which some neuron of some population is set."""
         any_set = jnp.zeros(self.batch, bool)
         for of_population in lanes:
             any_set |= jnp.any(of_population, axis=1)
         return any_set
 
     def _crossings(self, state: GroupState, window: OfSamples) -> list[Crossing]:
-        """The earliest crossing of each population within a window."""
+        """Return the earliest threshold crossing of each population within a window."""
         crossings = []
         parts = zip(self.layers, self.lanes, state.populations, strict=True)
         for layer, lanes, population in parts:
@@ -281,8 +285,8 @@ class Agenda:
         return crossings
 
     def _first(self, crossing: Sequence[WhichNeurons]) -> tuple[NumberOfSamples, ...]:
-        """Of each population, the neuron that fires, given those that cross: the first of the first
-        population.
+        """Return the neuron of each population that fires, among those that cross: the first neuron
+        of the first population.
         """
         neurons = []
         before = jnp.zeros(self.batch, bool)  # a neuron of an earlier population fires
@@ -300,7 +304,7 @@ class Agenda:
         arrives: Sequence[WhichSamples],
         neuron: Sequence[NumberOfSamples],
     ) -> tuple[NumberOfSamples, ...]:
-        """Of each population, the row of its table that acts."""
+        """Return, for each population, the row of its table that acts."""
         rows = []
         for number, nothing in enumerate(self.plan.nothing):
             row = jnp.where(arrives[number], arrivals[number].row, nothing)
@@ -322,7 +326,8 @@ class Agenda:
         until: Pair,
         acts: WhichSamples,
     ) -> _Acting:
-        """What acts at a time, in the samples in which something but a spike acts.
+        """Return the arrivals and deliveries that act at a time, for the samples in which no spike
+        acts.
 
         Refractory times end one after the other, and before anything arrives.
         """
@@ -343,7 +348,7 @@ class Agenda:
     def _released(
         self, deliveries: Sequence[Delivery], delivered: Sequence[WhichSamples], log: Log
     ) -> dict[int, NumberOfSamples]:
-        """Of each refractory population, the neuron whose refractory time ends."""
+        """Return, for each refractory population, the neuron whose refractory period ends."""
         released = {}
         pairs = zip(self.plan.channels, deliveries, strict=True)
         for number, (channel, delivery) in enumerate(pairs):
@@ -355,6 +360,6 @@ class Agenda:
 
 
 def _earlier(arrival: NextArrival, candidate: NextArrival) -> NextArrival:
-    """The earlier of two arrivals, the first of two at the same time."""
+    """Return the earlier of two arrivals, the first one if both have the same time."""
     is_other = candidate.time.high < arrival.time.high
     return jax.tree.map(lambda new, old: jnp.where(is_other, new, old), candidate, arrival)

@@ -8,7 +8,8 @@ from jaxsnn.network.reductions import any_in
 
 @custom_vmap
 def anywhere(condition: Bool[Array, "..."]) -> Bool[Array, ""]:
-    """Whether an array of booleans is true anywhere, under `jax.vmap` in the whole batch.
+    """Return whether any entry of an array of booleans is true, under `jax.vmap` in the whole
+    batch.
 
     For the condition of a loop whose body leaves alone what has finished. With `jnp.any`, each
     member of the batch would have a condition of its own, and JAX would then copy everything that

@@ -21,21 +21,25 @@ _LEAST = 2.0**-16
 
 
 class Level(NamedTuple):
-    """The state of neurons, and what rounding took from the entry that boxes raise."""
+    """State of neurons, and the rounding error of the entry that rectangular pulses raise."""
 
     x: State
     low: Numbers
 
 
 def least_level(weight: Weights) -> Float[Array, "neurons"]:
-    """What the level of each neuron is beside nothing: far below the rounding of its largest box."""
+    """Return the level of each neuron below which it counts as 0: far below the rounding error of
+    its largest rectangular pulse.
+    """
     return _LEAST * jnp.finfo(weight.dtype).eps * jnp.max(abs(weight), axis=0)
 
 
 def arrived(
     neuron: Neuron, lanes: NeuronLanes, before: Level, weight: Numbers, least: Numbers
 ) -> Level:
-    """State and remainder behind a box that opened, or with a negative weight closed."""
+    """Return state and rounding error after a rectangular pulse opened, or with a negative weight
+    closed.
+    """
     entry = neuron.level
     assert entry is not None
     x = neuron.arrive(before.x, weight)

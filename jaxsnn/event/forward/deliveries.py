@@ -26,7 +26,9 @@ Delays = Float[Array, "lines"]
 
 
 class Queue(NamedTuple):
-    """One edge's spikes on their way; no spike is step `steps`, the size of `behind` less one."""
+    """Spikes of one edge that are not delivered yet; step `steps`, the size of `behind` less one,
+    stands for no spike.
+    """
 
     head: Int[Array, "batch lines"]  # step of the next spike to come in each line
     due: Pair  # when it comes, (batch, lines); inf if there is none
@@ -35,7 +37,7 @@ class Queue(NamedTuple):
 
 
 class Delivery(NamedTuple):
-    """The next spike to come out of a queue."""
+    """Next spike to leave a queue."""
 
     due: Pair  # when it comes, (batch,); inf if there is none
     line: NumberOfSamples
@@ -43,7 +45,7 @@ class Delivery(NamedTuple):
 
 
 def empty_queue(batch: int, lines: int, steps: int, dtype: DTypeLike) -> Queue:
-    """A queue with nothing in it."""
+    """Return an empty queue."""
     none = jnp.full((batch, lines), steps, jnp.int32)
     return Queue(
         head=none,
@@ -55,7 +57,7 @@ def empty_queue(batch: int, lines: int, steps: int, dtype: DTypeLike) -> Queue:
 
 
 def next_delivery(queue: Queue) -> Delivery:
-    """The next spike to come; of several at the same time the one in the first line."""
+    """Return the next spike to deliver; of several at the same time the one in the first line."""
     high = jnp.min(queue.due.high, axis=1)
     first = queue.due.high == high[:, None]
     lines = lax.broadcasted_iota(jnp.int32, first.shape, 1)
@@ -69,7 +71,7 @@ def next_delivery(queue: Queue) -> Delivery:
 def deliver(
     queue: Queue, delivery: Delivery, takes: WhichSamples, delay: Delays, fired_at: Pair
 ) -> Queue:
-    """The queue without its next spike.
+    """Return the queue without its next spike.
 
     Args:
         takes: the samples in which it is taken out.
@@ -98,7 +100,7 @@ def send(
     time: Pair,
     delay: Delays,
 ) -> Queue:
-    """The queue with one more spike.
+    """Return the queue with one more spike.
 
     Args:
         line: the line that the spike joins.
@@ -124,11 +126,11 @@ def send(
 
 
 def _pick(array: Num[Array, "batch lines"], column: NumberOfSamples) -> Num[Array, "batch"]:
-    """The entry of each sample in a column, which is known to be there."""
+    """Return the entry of each sample in a column that is known to exist."""
     return at_places(array, column[:, None], 1)[:, 0]
 
 
 def _at(queue: Queue, line: NumberOfSamples, chosen: WhichSamples) -> Bool[Array, "batch lines"]:
-    """One line of each of the chosen samples."""
+    """Return a mask of one line in each of the chosen samples."""
     lines = lax.broadcasted_iota(jnp.int32, queue.head.shape, 1)
     return chosen[:, None] & (lines == line[:, None])

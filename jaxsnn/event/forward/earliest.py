@@ -36,7 +36,7 @@ from jaxsnn.network.meshes import varying_like
 
 
 class Crossing(NamedTuple):
-    """The earliest crossing of each sample."""
+    """Earliest threshold crossing of each sample."""
 
     wait: OfSamples  # time to it, inf where none comes within the window
     lanes: WhichNeurons  # the neurons that cross at that very time
@@ -49,7 +49,7 @@ def earliest_crossing(
     able: WhichNeurons | None,
     window: OfSamples,
 ) -> Crossing:
-    """The earliest crossing of each sample within a window.
+    """Return the earliest threshold crossing of each sample within a window.
 
     Args:
         neuron: the population's model.
@@ -79,7 +79,7 @@ def _first_of(
     able: WhichNeurons | None,
     window: OfSamples,
 ) -> Crossing:
-    """By the order of all crossings."""
+    """Return the earliest crossing from the order of all crossings."""
     if able is not None:
         order = jnp.where(able, order, 0.0)  # 0 stands for never, 1 for now
     first = jnp.max(order, axis=1)
@@ -106,7 +106,9 @@ def _in_order_of_bounds(
     window: OfSamples,
     bound: OfNeurons,
 ) -> Crossing:
-    """By solving for one neuron of each sample after the other."""
+    """Return the earliest crossing, solving for one neuron of each sample at a time in the order of
+    lower bounds.
+    """
     if able is not None:
         bound = jnp.where(able, bound, jnp.inf)
     numbers = lax.broadcasted_iota(jnp.int32, bound.shape, 1)
@@ -141,8 +143,8 @@ def _in_order_of_bounds(
 
 
 def _open(search: _Search, window: OfSamples) -> WhichSamples:
-    """Samples in which a neuron is left that may cross before the earliest crossing found, or with
-    it.
+    """Return the samples that still have a neuron which may cross no later than the earliest
+    crossing so far.
     """
     nearest = jnp.min(search.bound, axis=1)
     # bound <= crossing: behind the best crossing nothing earlier can come
@@ -152,7 +154,7 @@ def _open(search: _Search, window: OfSamples) -> WhichSamples:
 def _one_of_each(
     lanes: NeuronLanes, state: State, number: NumberOfSamples
 ) -> tuple[NeuronLanes, State]:
-    """Lanes and state of one neuron of each sample, (batch,)."""
+    """Return lanes and state of one neuron of each sample, (batch,)."""
     neuron_lanes = jax.tree.map(lambda array: array.at[number].get(mode="promise_in_bounds"), lanes)
 
     def pick_neuron(array: OfNeurons) -> OfSamples:
@@ -162,7 +164,7 @@ def _one_of_each(
 
 
 def _crossing_of(neuron: Neuron, lanes: NeuronLanes, state: State, window: Numbers) -> Numbers:
-    """Time to the crossing of neurons within a window, inf where they have none."""
+    """Return the time to the crossing of each neuron within a window; inf for no crossing."""
     # A neuron at its threshold fires now, whatever its flow.
     above = neuron.above(lanes, state)
     end = neuron.flow(neuron.decay(lanes, window), state)

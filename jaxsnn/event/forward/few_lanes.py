@@ -32,7 +32,7 @@ _FEW_RUNS = 512
 
 
 class PickingScan(LayerScan):
-    """A scan in whose blocks few lanes fire: these alone are solved for and swept again, some at a
+    """Scan for blocks in which few lanes fire: only these are solved for and swept again, some at a
     time.
     """
 
@@ -44,7 +44,7 @@ class PickingScan(LayerScan):
         self.flows = jnp.stack([self.intervals.edge, *padded], axis=-1)
 
     def _block(self, first: Position, state: LaneState, log: LaneLog) -> InBlock:
-        """All lanes through one block of arrivals, with all their spikes in it."""
+        """Simulate all lanes through one block of arrivals, with all their spikes."""
 
         def some_fire(carry: InBlock) -> InBlock:
             few = _FewLanes(self, jnp.isfinite(carry.state.at), first)
@@ -55,8 +55,8 @@ class PickingScan(LayerScan):
 
 
 class _FewLanes(LayerScan):
-    """Some lanes of a scan that are about to fire, through one block of its arrivals: arrays (few,
-    1), as if each lane were a sample with one neuron.
+    """Scan of some lanes that are about to fire, through one block of arrivals: arrays (few, 1), as
+    if each lane were a sample with one neuron.
     """
 
     def __init__(self, scan: PickingScan, fires: WhichLanes, first: Position) -> None:
@@ -89,7 +89,7 @@ class _FewLanes(LayerScan):
             self.least = self._taken(scan.least)
 
     def _taken(self, array: Float[Array, "#batch #neurons"]) -> Float[Array, "few 1"]:
-        """What broadcasts to all lanes, for these."""
+        """Select the entries of these lanes from an array that broadcasts to all lanes."""
         rows, columns = array.shape
         if array.size == self.of_all:
             return entries_at(array.reshape(-1), self.lane)[:, None]
@@ -97,11 +97,11 @@ class _FewLanes(LayerScan):
         return entries_at(array, row, column)[:, None]
 
     def _weights(self, number: Position) -> OfLanes:
-        """See `LayerScan`."""
+        """Return the weights of an arrival, see `LayerScan`."""
         return self.gathered[number - self.offset][:, None]
 
     def through(self, state: LaneState, log: LaneLog) -> InBlock:
-        """All lanes of the whole scan, behind the spikes and the flow of these in the block."""
+        """Return all lanes of the whole scan, after these lanes have gone through the block."""
         few_state = jax.tree.map(self._taken, state)
         few_state = few_state._replace(at=jnp.where(self.used, few_state.at, jnp.inf))
         own_log = log._replace(count=self._taken(log.count))
@@ -115,7 +115,7 @@ class _FewLanes(LayerScan):
         return InBlock(state=jax.tree.map(put, state, moved), log=written)
 
     def _put(self, slot: NumberOfLanes, fires: WhichLanes, logged: Array, new: OfLanes) -> Array:
-        """An array of the log of the whole scan with what these lanes write into a slot each."""
+        """Write a slot of each of these lanes into an array of the whole scan's log."""
         # A spike behind the last slot is counted, and lost.
         beyond = jnp.where(fires, slot, logged.shape[0])[:, 0]
         by_lanes = logged.reshape(-1, self.of_all).at[beyond, self.number]
@@ -123,8 +123,8 @@ class _FewLanes(LayerScan):
 
 
 def _numbers_of_first(which: Bool[Array, "lanes"], few: int) -> Int[Array, "few"]:
-    """Numbers of the first few lanes for which something holds; behind the last, how many lanes
-    there are.
+    """Return the indices of the first `few` lanes that are set; unused entries are the number of
+    lanes.
     """
     size, run = which.size, 128
     # A running count by a product with a triangle, exact in float32: `jnp.cumsum` takes longer.

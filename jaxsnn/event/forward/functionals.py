@@ -54,7 +54,7 @@ _MANY_ROWS = 16
 
 
 class _Sorted(NamedTuple):
-    """Arrivals in order of time, and what they weigh."""
+    """Arrivals in order of time, with their weights."""
 
     time: Times
     weight: Float[Array, "batch arrivals neurons"]
@@ -63,7 +63,7 @@ class _Sorted(NamedTuple):
 def by_neuron(
     functional: Callable[..., OfNeurons], drive: Drive, *arguments: Any
 ) -> Float[Array, "batch neurons"]:
-    """A functional of each neuron, also where neurons have lists of arrivals of their own.
+    """Return a functional of each neuron, also where neurons have separate lists of arrivals.
 
     Args:
         functional: of a drive without `places`, and the arguments, linear in volts.
@@ -77,7 +77,7 @@ def by_neuron(
         time: Float[Array, "arrivals"],
         row: Int[Array, "arrivals"],
     ) -> Float[Array, "lanes"]:
-        """One position of one sample."""
+        """Compute the functional at one position of one sample."""
         row_drive = replace(drive, lanes=lanes, v_inf=v_inf, time=time[None], row=row, places=None)
         return functional(row_drive, *arguments)[0]
 
@@ -92,8 +92,8 @@ def by_neuron(
 
 @jax.jit  # called outside of a compiled function, each of its steps would be compiled by itself
 def integral(drive: Drive, t_end: Seconds, tau: Seconds | None = None) -> OfNeurons:
-    """The integral of V(t) e^(-t / tau) over [0, t_end], exact: (batch, neurons), volts times
-    seconds.
+    """Return the integral of V(t) e^(-t / tau) over [0, t_end], exact: (batch, neurons), volts
+    times seconds.
 
     Args:
         t_end: seconds.
@@ -106,7 +106,7 @@ def integral(drive: Drive, t_end: Seconds, tau: Seconds | None = None) -> OfNeur
     gap = jnp.where(counts, t_end - begins, 0.0)
 
     def impulse_integral(lanes: NeuronLanes) -> Float[Array, "batch arrivals neurons"]:
-        """What each arrival leaves, if it weighs 1."""
+        """Return the integral of the response to each arrival with weight 1."""
         unit_drive = replace(drive, lanes=lanes)
         # integral of e^(-rate t) R(t - t_e) from t_e on
         #     = e^(-rate t_e) times the integral of e^(-rate s) R(s) over [0, t_end - t_e]
@@ -122,7 +122,7 @@ def integral(drive: Drive, t_end: Seconds, tau: Seconds | None = None) -> OfNeur
 
 
 def _arrived(drive: Drive, response: Left) -> OfNeurons:
-    """The sum over all arrivals of what they weigh times `response`, a function of the lanes.
+    """Return the sum over all arrivals of their weights times `response`, a function of the lanes.
 
     Where all neurons have the same time constants the arrivals of each row are added up once for
     all of them, unless most rows are of arrivals of other samples (`GradedEvents`: one for each).
@@ -137,7 +137,9 @@ def _arrived(drive: Drive, response: Left) -> OfNeurons:
     times_weights = partial(jnp.matmul, b=drive.weight, precision=lax.Precision.HIGHEST)
 
     def by_row(lanes: NeuronLanes) -> Float[Array, "batch rows"]:
-        """What the arrivals of each row leave together, of the one neuron that stands for all."""
+        """Return the summed responses to the arrivals of each row, for the single neuron that
+        represents all.
+        """
         empty = jnp.zeros((row.shape[0], drive.weight.shape[0]), drive.time.dtype)
         return empty.at[samples, row].add(response(lanes)[..., 0], mode="drop")
 
@@ -154,8 +156,8 @@ def _arrived(drive: Drive, response: Left) -> OfNeurons:
 
 
 def _zero_that_moves_with(tau: Float[Array, "neurons"], by_tau: OfNeurons) -> OfNeurons:
-    """Zero, whose derivative by tau is `by_tau`: a derivative for each neuron of what is computed
-    once for all.
+    """Return zeros whose derivative by tau is `by_tau`: a derivative for each neuron of a value
+    that is computed once for all.
     """
     still = jnp.isinf(tau)  # it has no derivative there
     return jnp.where(still, 0.0, jnp.where(still, 0.0, tau) - held(tau)) * by_tau
@@ -166,7 +168,7 @@ def _zero_that_moves_with(tau: Float[Array, "neurons"], by_tau: OfNeurons) -> Of
 
 @jax.jit
 def maximum(drive: Drive, t_end: Seconds) -> OfNeurons:
-    """The largest V in [0, t_end], exact, between the arrivals too: (batch, neurons)."""
+    """Return the largest V in [0, t_end], exact, also between arrivals: (batch, neurons)."""
     drive = with_general_kernel(drive)
     arrivals = _sorted(drive)
     place = _peaks(held(drive), held(arrivals), held(t_end))
@@ -187,7 +189,7 @@ def maximum(drive: Drive, t_end: Seconds) -> OfNeurons:
 def voltage(
     drive: Drive, arrivals: _Sorted, time: OfNeurons, interval: NumberOfNeurons
 ) -> OfNeurons:
-    """V of each lane at a time of its own, by the arrivals before its `interval`."""
+    """Return V of each lane at its time, from the arrivals before its `interval`."""
     # arrays (batch, arrivals, neurons): every arrival as each lane sees it
     number = jnp.arange(arrivals.time.shape[1])[None, :, None]
     counts = (number < interval[:, None, :]) & jnp.isfinite(arrivals.time)[..., None]
@@ -201,7 +203,7 @@ def voltage(
 
 
 class _Place(NamedTuple):
-    """Where each lane's maximum is."""
+    """Location of each lane's maximum."""
 
     value: OfNeurons  # V there
     interval: NumberOfNeurons  # behind so many arrivals
@@ -211,7 +213,7 @@ class _Place(NamedTuple):
 
 
 class _Candidate(NamedTuple):
-    """A place where V may be largest; arrays broadcast against (batch, neurons). Fields as in
+    """Possible location of the largest V; arrays broadcast against (batch, neurons). Fields as in
     `_Place`.
     """
 
@@ -223,7 +225,7 @@ class _Candidate(NamedTuple):
 
 
 class _Interval(NamedTuple):
-    """Arrivals and the interval that follows each; `intervals` is missing where it is one of them."""
+    """Arrivals and the interval after each; a single interval has no `intervals` axis."""
 
     start: Float[Array, "batch *intervals"]
     end: Float[Array, "batch *intervals"]
@@ -239,7 +241,7 @@ class _Carry(NamedTuple):
 
 
 def _intervals(arrivals: _Sorted, t_end: Seconds) -> _Interval:
-    """All intervals; number 0 lies before the first arrival."""
+    """Return all intervals; number 0 lies before the first arrival."""
     batch, _, neurons = arrivals.weight.shape
     end = jnp.full((batch, 1), t_end, arrivals.time.dtype)
     starts = jnp.minimum(jnp.concatenate([jnp.zeros_like(end), arrivals.time], axis=1), end)
@@ -252,8 +254,8 @@ def _intervals(arrivals: _Sorted, t_end: Seconds) -> _Interval:
 
 
 def _peaks(drive: Drive, arrivals: _Sorted, t_end: Seconds) -> _Place:
-    """Where the maximum of each lane is, by a scan over the arrivals: V is largest at an arrival,
-    where it turns, or at the end.
+    """Locate the maximum of each lane by a scan over the arrivals: V is largest at an arrival, at a
+    local extremum, or at the end.
     """
     neuron = drive.neuron
     lanes = jax.tree.map(lambda array: array[None], drive.lanes)
@@ -303,7 +305,7 @@ def _peaks(drive: Drive, arrivals: _Sorted, t_end: Seconds) -> _Place:
 
 
 def _better(best: _Place, candidate: _Candidate, allowed: Bool[Array, "batch #neurons"]) -> _Place:
-    """The better of two places, where the second is one at all."""
+    """Return the better of two locations, where the second one is allowed."""
     higher = allowed & (candidate.value > best.value)
     pairs = zip(candidate, best, strict=True)
     return _Place(*(jnp.where(higher, new, old) for new, old in pairs))
@@ -313,7 +315,7 @@ def _better(best: _Place, candidate: _Candidate, allowed: Bool[Array, "batch #ne
 
 
 def _sorted(drive: Drive) -> _Sorted:
-    """The arrivals in order of time."""
+    """Sort the arrivals by time."""
     _, order = sorted_times(drive.time)
     row = drive.row[order] if drive.row.ndim == 1 else at_places(drive.row, order, axis=1)
     # rows of unused slots may be anything
@@ -322,13 +324,13 @@ def _sorted(drive: Drive) -> _Sorted:
 
 
 def _impulse(drive: Drive) -> State:
-    """State just after an arrival of weight 1 at rest."""
+    """Return the state just after an arrival of weight 1 at rest."""
     rest = jax.tree.map(jnp.zeros_like, drive.neuron.begin(drive.lanes))
     return drive.neuron.arrive(rest, 1.0)
 
 
 def _integrated(drive: Drive, state: State, duration: Numbers, rate: Numbers | float) -> Numbers:
-    """The integral of v e^(-rate t) from a state on.
+    """Return the integral of v e^(-rate t) over a duration that starts in a state.
 
     The flow is affine in its coefficients, so it is the flow by their weighted means, times the
     integral of the weight.

@@ -52,7 +52,7 @@ class GroupSpec:
     max_events: int
 
     def with_neurons(self, neurons: Sequence[Neuron]) -> GroupSpec:
-        """The same group with other models of its neurons."""
+        """Return the same group with other neuron models."""
         layers = zip(self.layers, neurons, strict=True)
         return replace(
             self, layers=tuple(replace(layer, neuron=neuron) for layer, neuron in layers)
@@ -62,7 +62,7 @@ class GroupSpec:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class GroupEvents:
-    """What fires in each step of a recurrent group's loop; arrays (steps, batch).
+    """Spikes of each step of a recurrent group's loop; arrays (steps, batch).
 
     Attributes:
         time: seconds, inf in steps without a spike.
@@ -102,7 +102,7 @@ class GroupSpikes:
 
 
 def by_population(spec: GroupSpec, events: GroupEvents) -> GroupSpikes:
-    """Spikes of each population of a group; the gradient passes through their times."""
+    """Split the spikes of a group by population; the gradient passes through their times."""
     spikes, trains = [], []
     first = 0  # number of the population's first neuron among all neurons of the group
     for layer, count, broken in zip(spec.layers, events.counts, events.broken, strict=True):
@@ -127,7 +127,7 @@ def by_population(spec: GroupSpec, events: GroupEvents) -> GroupSpikes:
 
 
 class Channel(NamedTuple):
-    """What makes a queue: a feedback edge with a delay, the refractory time of a population, or in
+    """Source of a queue: a feedback edge with a delay, the refractory period of a population, or in
     a group that acts in rounds all feedback without a delay between two populations.
     """
 
@@ -138,7 +138,7 @@ class Channel(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Where the rows of the tables come from."""
+    """Order of the rows in the tables."""
 
     sizes: tuple[int, ...]  # neurons of each population
     #: (source, target) -> first row of the feedback without delay
@@ -150,16 +150,16 @@ class Layout(NamedTuple):
 
     @property
     def delayed(self) -> bool:
-        """Whether feedback arrives with a delay."""
+        """Return whether feedback arrives with a delay."""
         return any(channel.target is not None for channel in self.channels)
 
     def first(self, population: int) -> int:
-        """Number of a population's first neuron among all neurons of the group."""
+        """Return the index of a population's first neuron among all neurons of the group."""
         return sum(self.sizes[:population])
 
 
 class Log(NamedTuple):
-    """What happened in each step; arrays (steps + 1, batch), of which the last row means nothing.
+    """Record of each step; arrays (steps + 1, batch), whose last row is unused.
 
     One step of it is the same record of arrays (batch,). The last three are None where no neuron of
     the group needs them.
@@ -188,7 +188,9 @@ class Log(NamedTuple):
 
 
 def layout(spec: GroupSpec, arrivals: Sequence[Outside], feedback: Sequence[Feedback]) -> Layout:
-    """Where the rows of `tables` come from; arguments as in `recurrent_adjoint.group_spikes`."""
+    """Return the order of the rows of `tables`; arguments as in
+    `recurrent_adjoint.group_spikes`.
+    """
     sizes = tuple(weight.shape[1] for weight, _, _ in arrivals)
     # A table: rows from outside, then feedback without delay, then channels, then a row of zeros.
     rows = [weight.shape[0] for weight, _, _ in arrivals]
@@ -226,7 +228,8 @@ def tables(
     external: Sequence[Weights],
     feedback: Sequence[Float[Array, "sources targets"] | None],
 ) -> tuple[Weights, ...]:
-    """Of each population, the weights of everything that can arrive there: (rows, neurons).
+    """Return, for each population, the weights of everything that can arrive there: (rows,
+    neurons).
 
     Args:
         external: weights of the arrivals from outside, one array for each population.
@@ -236,7 +239,7 @@ def tables(
     parts = [[weight] for weight in external]
 
     def add(source: int, target: int, edges: list[int]) -> None:
-        """Rows of a target for the neurons of a source: the sum of some edges' weights."""
+        """Append a target's rows for the neurons of a source: the sum of some edges' weights."""
         identity = jnp.eye(plan.sizes[source], dtype=external[target].dtype)
         weights = [feedback[edge] for edge in edges]
         total = sum(identity if weight is None else weight for weight in weights)
@@ -251,7 +254,7 @@ def tables(
             add(channel.source, channel.target, [channel.edge])
 
     def table(part: list[Weights]) -> Weights:
-        """The parts one below the other, and the row of zeros, `Layout.nothing`."""
+        """Concatenate the parts, and the row of zeros, `Layout.nothing`."""
         nothing = jnp.zeros_like(part[0], shape=(1, part[0].shape[1]))
         return jnp.concatenate([*part, nothing])
 
@@ -261,7 +264,9 @@ def tables(
 def delays_of(
     spec: GroupSpec, plan: Layout, feedback: Sequence[Feedback], dtype: DTypeLike
 ) -> tuple[Delays, ...]:
-    """Delays of each channel: one line for all neurons of its source, or one for each."""
+    """Return the delays of each channel: one line for all neurons of its source, or one for
+    each.
+    """
     delays = []
     for channel in plan.channels:
         if channel.edge is None:

@@ -64,23 +64,27 @@ class LayerSpec:
 
     @property
     def counted(self) -> int:
-        """Spikes of one neuron after which it is no longer simulated: far beyond the recorded."""
+        """Number of spikes after which a neuron is no longer simulated: far more than are
+        recorded.
+        """
         return 16 * self.max_spikes + 64
 
     @property
     def assigns(self) -> bool:
-        """Whether a spike assigns V, whatever it was, and does not take the same from it always."""
+        """Return whether a spike sets V to a value that is independent of V before, instead of
+        subtracting a constant.
+        """
         lowers = self.neuron.drops or self.neuron.keeps_overshoot
         return not lowers or self.refractory > 0
 
     @property
     def has_causes(self) -> bool:
-        """Whether the gradient needs to know what caused each spike, and how V went on."""
+        """Return whether the gradient needs the cause of each spike and V' after it."""
         return self.assigns or self.neuron.jumps
 
     @property
     def asks_for_rise(self) -> bool:
-        """Whether the gradient needs to know by how much arrivals moved V."""
+        """Return whether the gradient needs the jumps of V at arrivals."""
         return self.neuron.jumps and self.jump_width is not None
 
 
@@ -102,7 +106,7 @@ class LayerSpikes:
 
 
 class Causes(NamedTuple):
-    """What the gradient needs to know of spikes that assign V, or that arrivals make by moving V;
+    """Causes of spikes that assign V or that follow a jump of V, as residuals of the gradient;
     arrays as in `LayerSpikes`, or with the axis of spikes first.
     """
 
@@ -126,8 +130,8 @@ def spread(lanes: NeuronLanes, batch: int) -> NeuronLanes:
 
 
 def gathered(gradient: NeuronLanes, lanes: NeuronLanes) -> NeuronLanes:
-    """Gradients of each sample's lanes (batch, neurons), added up in the shape of the lanes: what
-    `spread` undoes.
+    """Sum the gradients of each sample's lanes (batch, neurons) to the shape of the lanes: the
+    transpose of `spread`.
     """
     positions = jax.tree.leaves(lanes)[0].shape[:-1]
 
@@ -145,14 +149,14 @@ def has_nan(neuron: Neuron, lanes: NeuronLanes, state: State) -> Bool[Array, "..
 
 
 class ComesUp(NamedTuple):
-    """What an arrival does to neurons whose V it moves."""
+    """Effect of an arrival on neurons whose V it moves."""
 
     newly: WhichLanes  # it moves V to the threshold, or above it
     stays: WhichLanes  # V is there behind it
 
 
 def comes_up(neuron: Neuron, lanes: NeuronLanes, before: State, after: State) -> ComesUp:
-    """Whether an arrival moves V from a state to another to where the neuron may fire."""
+    """Return whether an arrival moves V from one state to another in which the neuron may fire."""
     at_before, at_after = (neuron.excess(lanes, x) >= 0 for x in (before, after))
     crosses = neuron.above(lanes, after) & ~neuron.above(lanes, before)
     return ComesUp(newly=crosses | (at_after & ~at_before), stays=at_after)

@@ -39,7 +39,7 @@ Result = TypeVar("Result")
 
 
 class LaneState(NamedTuple):
-    """The lanes on their way through the arrivals; arrays have the shape of the lanes."""
+    """State of the lanes during the scan over the arrivals; arrays have the shape of the lanes."""
 
     x: State  # the neurons' own state
     #: its time in a lane that is about to fire, inf in the others
@@ -59,7 +59,7 @@ class LaneState(NamedTuple):
 
 
 class LaneLog(NamedTuple):
-    """Spikes so far, slots first: (spikes, *lanes), but count, in the shape of the lanes."""
+    """Spikes so far, slots first: (spikes, *lanes); the count has the shape of the lanes."""
 
     time: Float[Array, "spikes batch neurons"]
     slope: Float[Array, "spikes batch neurons"]
@@ -99,7 +99,7 @@ class _Turn(NamedTuple):
 
 
 class Intervals(NamedTuple):
-    """The interval that follows each arrival, (intervals, batch)."""
+    """Interval after each arrival, (intervals, batch)."""
 
     edge: Float[Array, "edges batch"]  # where each one begins, and at last where the last one ends
     duration: Float[Array, "intervals batch"]
@@ -107,7 +107,7 @@ class Intervals(NamedTuple):
 
 
 class _FromTo(NamedTuple):
-    """V's flow in an interval, arrays that broadcast to the lanes."""
+    """Flow of V in an interval, arrays that broadcast to the lanes."""
 
     start: Pair  # when it begins, behind a refractory time
     x: State  # the state there
@@ -116,7 +116,7 @@ class _FromTo(NamedTuple):
 
 
 class _Crossing(NamedTuple):
-    """Where lanes cross the threshold."""
+    """Threshold crossings of the lanes."""
 
     time: Pair
     wait: OfLanes  # how long after `LaneState.at` it is
@@ -124,7 +124,7 @@ class _Crossing(NamedTuple):
 
 
 class _Fired(NamedTuple):
-    """Spikes of some lanes, and how these go on."""
+    """Spikes of some lanes, and the lanes' state after them."""
 
     found: _Crossing
     slope: OfLanes
@@ -135,7 +135,7 @@ class _Fired(NamedTuple):
 
 
 class LayerScan:
-    """The steps of one population's scan, over arrays of shape (batch, neurons).
+    """Scan of one population over its arrivals, with arrays of shape (batch, neurons).
 
     What a neuron model assumes and what holds of its numbers may be two things (`by_facts`). Only
     what differs is then compiled twice.
@@ -170,7 +170,9 @@ class LayerScan:
             self.least = least_level(self.weight)[None]
 
     def by_facts(self, function: Callable[[Self], Result]) -> Result:
-        """What a function makes of the scan, by what holds of its numbers."""
+        """Apply a function to the scan, specialised if the model's assumptions hold for its
+        numbers.
+        """
         if self.holds is None:
             return function(self)
         sure = self._with(replace(self.neuron, certain=True))
@@ -178,7 +180,7 @@ class LayerScan:
         return lax.cond(self.holds, lambda: function(sure), lambda: function(plain))
 
     def _with(self, neuron: Neuron) -> Self:
-        """The scan with another model, of which all is known."""
+        """Return the scan with another model, without a condition on its numbers."""
         scan = copy(self)
         scan.neuron, scan.holds = neuron, None
         scan.spec = replace(self.spec, neuron=neuron)
@@ -190,8 +192,7 @@ class LayerScan:
     # ---- the whole scan
 
     def first_spikes(self, shape: tuple[int, int], first: Position) -> LaneLog:
-        """Log of a scan in which every lane stops where it crosses the threshold for the first
-        time.
+        """Return the log of a scan in which every lane stops at its first threshold crossing.
 
         `all_spikes`, stopped after one spike, takes 1.6 times as long for the forward pass of
         5-120-3.
@@ -222,14 +223,14 @@ class LayerScan:
         )
 
     def _end_of(self, begin: OfLanes) -> OfLanes:
-        """Where the intervals end that begin at some times."""
+        """Return the ends of the intervals that begin at some times."""
         edges = self.intervals.edge.T
         method = "compare_all" if edges.shape[1] <= _FEW_EDGES else "scan_unrolled"
         search = jax.vmap(partial(jnp.searchsorted, side="right", method=method))
         return jnp.take_along_axis(edges, search(edges, begin), axis=1, mode="clip")
 
     def all_spikes(self, shape: tuple[int, int], first: Position) -> LaneLog:
-        """Log of a scan block by block."""
+        """Return the log of a scan block by block."""
 
         def body(carry: _Blocks) -> _Blocks:
             after = carry.position + self.block_size
@@ -245,7 +246,7 @@ class LayerScan:
         return self._with_nan(end.log, end.state.x)
 
     def _varying(self, carry: Carry) -> Carry:
-        """What a loop begins with, as it is behind the first arrival."""
+        """Return the initial carry with the device axes that the loop's inputs have."""
         return varying_like(carry, self.weight, self.lanes, self.intervals, self.t_end)
 
     def _empty(self, shape: tuple[int, int]) -> LaneLog:
@@ -262,7 +263,7 @@ class LayerScan:
         )
 
     def _begin(self, shape: tuple[int, int]) -> LaneState:
-        """State at time 0; a neuron that starts above its threshold fires there."""
+        """Return the state at time 0; a neuron that starts above its threshold fires there."""
         begin = self.neuron.begin(self.lanes)
         above = self.neuron.above(self.lanes, begin)
         if self.neuron.jumps:  # what arrives at time 0 counts
@@ -283,30 +284,30 @@ class LayerScan:
     # ---- from arrival to arrival
 
     def _weights(self, number: Position) -> OfLanes:
-        """What arrival `number` of each sample weighs, in the shape of the lanes."""
+        """Return the weights of arrival `number` of each sample, in the shape of the lanes."""
         return self.weight.at[self.intervals.row[number]].get(mode="promise_in_bounds")
 
     def _decay(self, number: Position) -> Decay:
-        """The flow's coefficients over an interval."""
+        """Return the flow's coefficients over an interval."""
         if self.neuron.uniform:
             return tuple(self._of_all(array, number)[:, None] for array in self.decays)
         return self.neuron.decay(self.lanes, self._duration(number))
 
     def _of_all(self, array: Array, number: Position) -> Array:
-        """Entries of (intervals, batch) at one number."""
+        """Return the entries of (intervals, batch) at one interval number."""
         return array[number - self.offset]
 
     def _duration(self, number: Position) -> Float[Array, "batch 1"]:
-        """How long an interval is."""
+        """Return the duration of an interval."""
         return self._of_all(self.intervals.duration, number)[:, None]
 
     def _hold(self, x: State, time: OfLanes) -> State:
-        """State after V was held at v_reset for a time."""
+        """Return the state after V was held at v_reset for a time."""
         decay = self.neuron.decay(self.lanes, time)
         return self.neuron.clamp(self.lanes, self.neuron.flow(decay, x))
 
     def _interval(self, state: LaneState, number: Position, x: State) -> _FromTo:
-        """V's flow in the interval after arrival `number`, from the state behind that."""
+        """Return the flow of V in the interval after arrival `number`, starting from state `x`."""
         start = self._of_all(self.intervals.edge, number)[:, None]
         duration = self._duration(number)
         if state.free is None:
@@ -317,7 +318,7 @@ class LayerScan:
         return self._let_go(x, start, duration, state.free)
 
     def _let_go(self, x: State, start: OfLanes, duration: OfLanes, free: Pair) -> _FromTo:
-        """V's flow in an interval in which refractory times may end."""
+        """Return the flow of V in an interval in which refractory periods may end."""
         # How long V is held yet; 0 or less where it is not. What arrives at the very end of a
         # refractory time, as far as the rounded time of an arrival tells, comes after it.
         holds = jnp.where(start < free.high, -until(start, free), 0.0)
@@ -328,7 +329,9 @@ class LayerScan:
         return _FromTo(start=two_sum(start, held), x=x, end=end, duration=remaining)
 
     def _arrived(self, state: LaneState, number: Position) -> LaneState:
-        """The lanes behind an arrival, all of them, and what they keep account of."""
+        """Return the state of all lanes after an arrival, including the recorded causes and
+        jumps.
+        """
         weights = self._weights(number)
         x = self.neuron.arrive(state.x, weights)
         level_low, rise = state.level_low, state.rise
@@ -346,7 +349,7 @@ class LayerScan:
         return state._replace(x=x, level_low=level_low, rise=rise, cause=cause)
 
     def _sweep(self, first: Position, state: LaneState) -> LaneState:
-        """All arrivals of a block, for the lanes that have come so far."""
+        """Apply all arrivals of a block to the lanes that have reached them."""
 
         def through(scan: Self) -> LaneState:
             def step_lanes(number: Position, state: LaneState) -> LaneState:
@@ -357,7 +360,7 @@ class LayerScan:
         return self.by_facts(through)
 
     def step(self, number: Position, state: LaneState) -> LaneState:
-        """Arrival `number` and the interval after it, for the lanes that have come so far."""
+        """Apply arrival `number` and the interval after it to the lanes that have reached it."""
         arrived = self._arrived(state, number)
         interval = self._interval(state, number, arrived.x)
         x, end = interval.x, interval.end
@@ -393,7 +396,7 @@ class LayerScan:
         )
 
     def _block(self, first: Position, state: LaneState, log: LaneLog) -> InBlock:
-        """All lanes through one block of arrivals, with all their spikes in it."""
+        """Simulate all lanes through one block of arrivals, with all their spikes."""
 
         def fire(turn: _Turn) -> _Turn:
             # One solve for all lanes that fire.
@@ -413,7 +416,9 @@ class LayerScan:
         return InBlock(state=end.state, log=end.log)
 
     def fires_until_none_does(self, first: Position, swept: InBlock) -> InBlock:
-        """Lanes that have been swept through a block of arrivals, with all their spikes in it."""
+        """Simulate the spikes of lanes that have been swept through a block, and sweep them again,
+        until none fires.
+        """
 
         def fire_and_go_on(carry: InBlock) -> InBlock:
             state, log = self._fire(carry.state, carry.log)
@@ -424,7 +429,7 @@ class LayerScan:
     # ---- spikes
 
     def crossing(self, state: LaneState, end: OfLanes | Seconds, fires: WhichLanes) -> _Crossing:
-        """The spikes of the lanes that cross the threshold before `end`."""
+        """Return the threshold crossings of the lanes that cross before `end`."""
         high = jnp.where(fires, state.at, 0.0)
         at = Pair(high, jnp.zeros_like(high) if state.at_low is None else state.at_low)
         room = jnp.maximum(until(end, at), 0.0)
@@ -441,12 +446,12 @@ class LayerScan:
         return _Crossing(time=Pair(high, jnp.where(beyond, 0.0, low)), wait=wait, x=x)
 
     def _is_above(self, x: State) -> WhichLanes:
-        """Whether V is at the threshold or above."""
+        """Return whether V is at or above the threshold."""
         return self.neuron.excess(self.lanes, x) >= 0
 
     def _fire(self, state: LaneState, log: LaneLog) -> InBlock:
-        """One spike of every lane that is about to fire; the lane then goes on to its interval's
-        end if it can.
+        """Record one spike of every lane that is about to fire; the lane then continues to its
+        interval's end if it can.
         """
         fires = jnp.isfinite(state.at)
         done = self._standing(state)
@@ -467,7 +472,7 @@ class LayerScan:
         return InBlock(state=state, log=log)
 
     def fired(self, state: LaneState, end: OfLanes, fires: WhichLanes) -> _Fired:
-        """One spike of every lane that is about to fire before `end`, and how the lane goes on."""
+        """Return one spike of every lane that fires before `end`, and the lane's state after it."""
         at_crossing = self.crossing(state, end, fires)
         x = self.neuron.reset(self.lanes, at_crossing.x)
         go = at_crossing.time  # when V flows again
@@ -487,19 +492,19 @@ class LayerScan:
         return _Fired(found=at_crossing, slope=slope, x=x, go=go, end=x_end, again=again)
 
     def _free_again(self, state: LaneState, fires: WhichLanes, time: Pair) -> Pair | None:
-        """When the lanes that are in their refractory time leave it."""
+        """Return the end of each lane's refractory period."""
         if state.free is None:
             return None
         free = plus(time, jnp.full_like(time.high, self.spec.refractory))
         return either(fires, free, state.free)
 
     def _standing(self, state: LaneState) -> NumberOfLanes:
-        """Number of the interval that each lane stands in."""
+        """Return the index of each lane's current interval."""
         assert state.done is not None
         return jnp.maximum(state.done, 0)
 
     def _of_number(self, array: Array, number: NumberOfLanes) -> Array:
-        """Entries of (intervals, batch) at a number of each lane."""
+        """Return the entries of (intervals, batch) at one interval number for each lane."""
         number = jnp.clip(number - self.offset, 0, array.shape[0] - 1)
         return at_places(array.T, number, axis=1)
 
@@ -513,7 +518,7 @@ class LayerScan:
         at_crossing: _Crossing,
         slope: OfLanes,
     ) -> LaneLog:
-        """The log with one more spike of some lanes."""
+        """Return the log with one more spike of some lanes."""
         causes = None
         if log.causes is not None:
             slope, new = self._cause(state, log, at_crossing, slope)
@@ -532,7 +537,7 @@ class LayerScan:
         )
 
     def _put(self, slot: NumberOfLanes, fires: WhichLanes, logged: Array, new: OfLanes) -> Array:
-        """An array of the log with what some lanes write into a slot each."""
+        """Write a slot of some lanes into an array of the log."""
         # A spike behind the last slot is counted, and lost.
         slots = lax.broadcasted_iota(jnp.int32, logged.shape, 0)
         return jnp.where(fires & (slots == slot), new, logged)
@@ -549,7 +554,7 @@ class LayerScan:
     def _cause(
         self, state: LaneState, log: LaneLog, at_crossing: _Crossing, slope: OfLanes
     ) -> tuple[OfLanes, Causes]:
-        """The slope of spikes, inf where an arrival moved V, and what caused them."""
+        """Return the slope of spikes, inf where an arrival moved V, and the causes."""
         number = jnp.zeros_like(log.count)
         jump = jnp.zeros_like(at_crossing.wait)
         if state.cause is not None:
@@ -575,10 +580,10 @@ def goes_on(carry: InBlock) -> Bool[Array, ""]:
 
 
 def of_active(active: WhichLanes, new: Array | None, old: Array | None) -> Array | None:
-    """An account of the lanes, of those that have come so far the new one."""
+    """Return the new values of the active lanes and the old values of the others."""
     return None if new is None or old is None else jnp.where(active, new, old)
 
 
 def select(condition: WhichLanes, yes: State, no: State) -> State:
-    """Element by element one of two states."""
+    """Select element by element between two states."""
     return tuple(jnp.where(condition, a, b) for a, b in zip(yes, no, strict=True))

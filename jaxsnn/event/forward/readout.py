@@ -30,7 +30,7 @@ from jaxsnn.network.sorting import sorted_times
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Drive:
-    """All that moves a population that does not fire.
+    """Inputs of a population that does not fire: neurons, weights and arrivals.
 
     Attributes:
         neuron: the neuron type.
@@ -55,7 +55,7 @@ class Drive:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """Of which lane, at which position, each neuron is.
+    """Lane and position of each neuron.
 
     Attributes:
         lane: its number among those of all positions, position by position.
@@ -78,7 +78,7 @@ class _Merged(NamedTuple):
 
 
 class _Slot(NamedTuple):
-    """One slot of `_Merged` in each sample of the batch: what the scan goes over."""
+    """Slot of `_Merged` in each sample of the batch: one step of the scan."""
 
     wait: OfSamples
     row: NumberOfSamples
@@ -87,8 +87,8 @@ class _Slot(NamedTuple):
 def membrane(
     drive: Drive, sample_times: Float[Array, "samples"]
 ) -> Float[Array, "batch samples neurons"]:
-    """V of a population without spikes at given times, exact; differentiable in everything but the
-    rows.
+    """Return V of a population without spikes at some sample times, exact; differentiable in
+    everything but the rows.
 
     Args:
         sample_times: seconds.
@@ -130,7 +130,7 @@ def membrane(
 
 
 def _merged(drive: Drive, sample_times: Float[Array, "samples"]) -> _Merged:
-    """Arrivals and samples of V in one order of time."""
+    """Merge arrivals and samples of V in one order of time."""
     batch, arrivals = drive.time.shape
     rows, samples = drive.weight.shape[0], sample_times.shape[0]
     row = jnp.where(jnp.isfinite(drive.time), drive.row, rows)
@@ -152,7 +152,7 @@ def _merged(drive: Drive, sample_times: Float[Array, "samples"]) -> _Merged:
 
 
 def with_general_kernel(drive: Drive) -> Drive:
-    """The drive without a closed form at a fixed ratio of the time constants, which would tie their
-    gradients.
+    """Return the drive without a closed form at a fixed ratio of the time constants, which would
+    tie their gradients.
     """
     return replace(drive, neuron=drive.neuron.general())

@@ -74,7 +74,7 @@ _BEYOND = 16
 
 
 class GroupRun(NamedTuple):
-    """What came of a simulation."""
+    """Outcome of a simulation."""
 
     events: GroupEvents
     log: Log
@@ -90,7 +90,7 @@ class _Carry(NamedTuple):
 
 
 class _Note(NamedTuple):
-    """What the log is to know of the spike of one population; fields as in `Log`."""
+    """Log entries of the spike of one population; fields as in `Log`."""
 
     slot: NumberOfSamples
     slope: OfSamples
@@ -100,7 +100,7 @@ class _Note(NamedTuple):
 
 
 class _Moved(NamedTuple):
-    """A population after an event, and what the log is to know of it."""
+    """Population after an event, and its log entries."""
 
     population: PopulationState
     note: _Note
@@ -113,8 +113,8 @@ def simulate_group(
     lanes: Sequence[NeuronLanes],
     t_end: Seconds,
 ) -> GroupRun:
-    """What fires in a recurrent group, its log, and how many steps of that were used. No gradient
-    passes through.
+    """Return the spikes of a recurrent group, its log, and the number of steps in the log. No
+    gradient passes through.
 
     Arguments as in `recurrent_adjoint.group_spikes`.
     """
@@ -132,7 +132,7 @@ def _simulated(
     lanes: Sequence[NeuronLanes],
     t_end: Seconds,
 ) -> GroupRun:
-    """The simulation, by what the models assume."""
+    """Simulate the group with the assumptions of its models."""
     loop = _Loop(spec, arrivals, feedback, lanes, t_end)
     steps, state, log = loop.run()
     counts = tuple(population.count for population in state.populations)
@@ -157,7 +157,7 @@ def _simulated(
 
 
 class _Loop:
-    """The steps of a group's loop."""
+    """Event loop of a group."""
 
     def __init__(
         self,
@@ -188,7 +188,7 @@ class _Loop:
         )
 
     def run(self) -> _Carry:
-        """Number of steps, state and log at the end."""
+        """Run the loop and return the number of steps, the state and the log at the end."""
         # Queues know spikes by their row of the log: where there are any, nothing goes beyond it.
         limit = self.steps + 1 if self.plan.channels else _BEYOND * (self.steps + 1)
 
@@ -202,7 +202,7 @@ class _Loop:
     # ---- the beginning
 
     def _begin(self) -> GroupState:
-        """State at time 0."""
+        """Return the state at time 0."""
         populations = tuple(self._begin_of(number) for number in self.numbers)
         lines = [len(delay) for delay in self.delays]
         queues = tuple(
@@ -215,7 +215,7 @@ class _Loop:
         )
 
     def _begin_of(self, number: int) -> PopulationState:
-        """A population's state at time 0."""
+        """Return a population's state at time 0."""
         layer = self.layers[number]
         shape = (self.batch, self.plan.sizes[number])
         begin = layer.neuron.begin(self.lanes[number])
@@ -233,7 +233,7 @@ class _Loop:
         )
 
     def _empty_log(self) -> Log:
-        """A log in which nothing has happened."""
+        """Return an empty log."""
         # one row more than steps, which is overwritten once the log is full
         shape = (self.steps + 1, self.batch)
         none = jnp.full(shape, self.steps, jnp.int32)
@@ -258,7 +258,7 @@ class _Loop:
     # ---- a step
 
     def _step(self, carry: _Carry) -> _Carry:
-        """Takes each sample to its next event, and lets that act."""
+        """Advance each sample to its next event, and apply that event."""
         step, state, log = carry
         deliveries = tuple(next_delivery(queue) for queue in state.queues)
         arrivals = self.agenda.arrivals(state, deliveries, log)
@@ -285,7 +285,7 @@ class _Loop:
     def _move(
         self, number: int, step: StepNumber, population: PopulationState, event: StepEvent
     ) -> _Moved:
-        """A population flows to the event, fires if it does, and takes what arrives."""
+        """Advance a population to the event, fire if it does, and apply what arrives."""
         neuron, lanes = self.layers[number].neuron, self.lanes[number]
         x = self._flow(number, population, event)
         note = self._note(number, population, x, event)
@@ -335,7 +335,7 @@ class _Loop:
         return _Moved(population=population, note=note._replace(slot=pick(count, at) - 1))
 
     def _flow(self, number: int, population: PopulationState, event: StepEvent) -> State:
-        """The neurons' state just before the event."""
+        """Return the neurons' state just before the event."""
         neuron, lanes = self.layers[number].neuron, self.lanes[number]
         # Where all neurons have the same time constants, one of them gives the decay for all.
         flowing = jax.tree.map(lambda array: array[:1], lanes) if neuron.uniform else lanes
@@ -355,7 +355,7 @@ class _Loop:
         step: StepNumber,
         log: Log,
     ) -> Queue:
-        """A queue after the event."""
+        """Return a queue after the event."""
         source, delay = self.plan.channels[number].source, self.delays[number]
         neuron = event.neuron[source]
         fired_at = Pair(log.time, log.time_low)
@@ -368,7 +368,7 @@ class _Loop:
     # ---- the log
 
     def _note(self, number: int, population: PopulationState, x: State, event: StepEvent) -> _Note:
-        """What the log is to know of a population's spike, from its state just before that."""
+        """Return the log entries of a population's spike, from its state just before that."""
         neuron, assigns = self.layers[number].neuron, self.layers[number].assigns
         size = self.plan.sizes[number]
         # Where none fires the note of the last neuron is taken, and nothing looks at it.
@@ -402,7 +402,7 @@ class _Loop:
         )
 
     def _lanes_at(self, number: int, neuron: NumberOfSamples) -> NeuronLanes:
-        """Lanes (batch,) of one neuron of a population in each sample."""
+        """Return the lanes (batch,) of one neuron of a population in each sample."""
         return jax.tree.map(lambda array: array[neuron], self.lanes[number])
 
     def _write(
@@ -414,7 +414,7 @@ class _Loop:
         arrivals: Sequence[NextArrival],
         deliveries: Sequence[Delivery],
     ) -> Log:
-        """The log with one more step; beyond its end the last row is overwritten."""
+        """Return the log with one more step; once it is full the last row is overwritten."""
         spike = jnp.full(self.batch, sum(self.plan.sizes), jnp.int32)
         note = notes[0]
         for number, size in enumerate(self.plan.sizes):
@@ -451,7 +451,7 @@ class _Loop:
 
 
 def _merged(takes: WhichSamples, note: _Note, fallback: _Note) -> _Note:
-    """One note of two, for fields that both or one of them know."""
+    """Merge two records of log entries, for fields that both or one of them have."""
 
     def merge_field(
         a: Num[Array, "batch"] | None, b: Num[Array, "batch"] | None
@@ -464,5 +464,5 @@ def _merged(takes: WhichSamples, note: _Note, fallback: _Note) -> _Note:
 
 
 def _chosen(condition: WhichNeurons, yes: State, no: State) -> State:
-    """Element by element one of two states."""
+    """Select element by element between two states."""
     return tuple(jnp.where(condition, a, b) for a, b in zip(yes, no, strict=True))

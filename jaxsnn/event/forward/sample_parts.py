@@ -25,7 +25,7 @@ OfArrivals = Callable[[Weights, NeuronLanes, Times, Rows, Seconds], LayerSpikes]
 
 
 def in_parts(simulate: OfArrivals, positions: int) -> OfArrivals:
-    """A way to simulate arrivals, a part of the batch after the other.
+    """Return a function that simulates arrivals one part of the batch after the other.
 
     Args:
         positions: lists of each sample, which come one after the other.

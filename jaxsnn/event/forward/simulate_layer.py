@@ -33,7 +33,7 @@ def _intervals(
     rows: int,
     block: int,
 ) -> Intervals:
-    """Of arrivals in order. Interval 0 lies before the first.
+    """Return the intervals of sorted arrivals. Interval 0 lies before the first.
 
     There, in unused slots and from t_end on the row is `rows`, whose weights are 0.
     """
@@ -49,7 +49,7 @@ def _intervals(
 
 
 def _moves(neuron: Neuron, lanes: NeuronLanes) -> Bool[Array, ""]:
-    """Whether anything can happen before the first arrival: some neuron is not at rest."""
+    """Return whether anything can happen before the first arrival: some neuron is not at rest."""
     begin = neuron.begin(lanes)
     below = neuron.excess(lanes, begin) < 0
     # "not below" and not "above", so that a NaN counts as a movement
@@ -59,8 +59,8 @@ def _moves(neuron: Neuron, lanes: NeuronLanes) -> Bool[Array, ""]:
 def simulate_layer(
     spec: LayerSpec, weight: Weights, lanes: NeuronLanes, time: Times, row: Rows, t_end: Seconds
 ) -> tuple[LayerSpikes, Causes | None]:
-    """Spikes of one population. No gradient passes through: `layer_adjoint.layer_spikes` is the
-    differentiable version.
+    """Simulate one population and return its spikes. No gradient passes through:
+    `layer_adjoint.layer_spikes` is the differentiable version.
 
     Args:
         weight, lanes, time, row, t_end: as of `layer_adjoint.layer_spikes`.
@@ -93,7 +93,7 @@ def simulate_layer(
 def _scan_of(
     spec: LayerSpec, batch: int, neurons: int, arrivals: int
 ) -> tuple[type[LayerScan], int]:
-    """How the arrivals of a population are gone through, and how many of them at a time."""
+    """Return the type of scan for a population's arrivals, and its block size."""
     if spec.once:
         return LayerScan, min(arrivals + 1, _ONCE_BLOCK)
     # of a batch whose size is not known yet (`jax.export`) there may be few
@@ -106,7 +106,9 @@ def _scan_of(
 def _spikes_of(
     log: LaneLog, position: Int[Array, "arrivals batch"] | None
 ) -> tuple[LayerSpikes, Causes | None]:
-    """The spikes of a log (spikes, batch, neurons), spike slots last, causes by original slot."""
+    """Return the spikes of a log (spikes, batch, neurons), spike slots last, causes by original
+    slot.
+    """
 
     def last_axis(array: Array) -> Array:
         return jnp.moveaxis(array, 0, -1)

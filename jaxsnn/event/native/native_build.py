@@ -58,7 +58,7 @@ _OTHER_FOLDER = "set JAXSNN_CACHE_DIR to a folder that can be written"
 
 @dataclass(frozen=True, kw_only=True)
 class NativeLibrary:
-    """What became of the native backend on this machine.
+    """Availability of the native backend on this machine.
 
     Attributes:
         there: JAX can call it.
@@ -76,7 +76,7 @@ class NativeLibrary:
 
 
 class NoLibraryError(Exception):
-    """Why there is no library, in one line, and what can be done."""
+    """Error raised if no library is available, with the reason in one line and a fix."""
 
     def __init__(self, reason: str, fix: str) -> None:
         super().__init__(reason)
@@ -85,8 +85,8 @@ class NoLibraryError(Exception):
 
 @functools.cache
 def native_library(dtype: str = "float32") -> NativeLibrary:
-    """The library for a type of numbers, built and registered; or why there is none. Looked at once
-    in a process.
+    """Build, load and register the library for a number type, or return the reason for its absence.
+    The result is cached for the process.
     """
     try:
         compiler = _compiler_for(dtype)
@@ -98,7 +98,7 @@ def native_library(dtype: str = "float32") -> NativeLibrary:
 
 
 def _compiler_for(dtype: str) -> str:
-    """The compiler that builds the library.
+    """Return the compiler that builds the library.
 
     Raises:
         NoLibraryError: there is none, or no library of these numbers.
@@ -115,7 +115,7 @@ def _compiler_for(dtype: str) -> str:
 
 @contextmanager
 def _otherwise(failure: str, fix: str) -> Iterator[None]:
-    """Says of an error what could not be done, and what to do."""
+    """Convert errors of the block into a `NoLibraryError` with the failed action and a fix."""
     try:
         yield
     except (OSError, subprocess.SubprocessError, RuntimeError, AttributeError) as error:
@@ -129,7 +129,8 @@ def _compiler() -> str | None:
 
 
 def _loaded(compiler: str, dtype: str) -> tuple[Path, ctypes.CDLL]:
-    """The library, registered, and its path. One that cannot be loaded is built again, once.
+    """Return the path of the library and the library itself, loaded and registered. A library that
+    cannot be loaded is rebuilt once.
 
     Raises:
         NoLibraryError: it cannot be built, kept or loaded.
@@ -144,7 +145,7 @@ def _loaded(compiler: str, dtype: str) -> tuple[Path, ctypes.CDLL]:
 
 
 def _built(compiler: str, dtype: str, *, again: bool = False) -> Path:
-    """The path of the library, which is built if it is not there, or is damaged.
+    """Return the path of the library, after building it if it is missing or damaged.
 
     Args:
         again: one that is there is replaced, unless it was built again already.
@@ -194,12 +195,14 @@ def _compile(compiler: str, dtype: str, output: Path) -> None:
 
 
 def _more_flags() -> list[str]:
-    """Flags of the user's: for sanitizers, say."""
+    """Return the user's additional compiler flags, for example for sanitizers."""
     return os.environ.get("JAXSNN_CXXFLAGS", "").split()
 
 
 def _key(compiler: str) -> str:
-    """A name for what the library depends on: sources, compiler, flags, JAX and the machine."""
+    """Return a hash of everything the library depends on: sources, compiler, flags, JAX and the
+    machine.
+    """
     digest = hashlib.sha256()
     for part in _ingredients(compiler):
         digest.update(part + b"\0")
@@ -224,7 +227,7 @@ def _ingredients(compiler: str) -> Iterator[bytes]:
 
 
 def target_name(target: str, dtype: str) -> str:
-    """What JAX knows one of `TARGETS` as."""
+    """Return the name under which JAX registers one of `TARGETS`."""
     return f"{target}_{dtype}"
 
 
@@ -239,7 +242,7 @@ def _register(path: Path, dtype: str) -> ctypes.CDLL:
 def kernel(
     target: str, results: Sequence[jax.ShapeDtypeStruct], dtype: str = ""
 ) -> Callable[..., Any]:
-    """One of `TARGETS` for a type of numbers, by default that of its first result.
+    """Return one of `TARGETS` as a function for a number type, by default that of its first result.
 
     Raises:
         RuntimeError: it is not there.
@@ -267,7 +270,9 @@ def _refuse_derivative(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> A
 
 
 def thread_count(threads: int | None) -> int:
-    """How many threads a kernel uses: those wanted, or the processors that there are for us."""
+    """Return the number of threads of a kernel: `threads`, or the number of available
+    processors.
+    """
     if threads is not None:
         return threads
     if hasattr(os, "sched_getaffinity"):

@@ -18,7 +18,7 @@ _LONG_AGO = 24 * 3600
 
 
 def cache_folder() -> Path:
-    """Where libraries are kept: JAXSNN_CACHE_DIR, else the user's cache.
+    """Return the folder of the libraries: JAXSNN_CACHE_DIR, or a folder in the user's cache.
 
     Raises:
         OSError, RuntimeError: there is no such place.
@@ -30,7 +30,9 @@ def cache_folder() -> Path:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a library is what was kept: a damaged one may crash who loads it."""
+    """Return whether a library has the recorded length and hash: loading a damaged one may crash
+    the process.
+    """
     try:
         return _words(path)[:2] == _sum(path)
     except (OSError, ValueError):
@@ -38,12 +40,12 @@ def is_whole(path: Path) -> bool:
 
 
 def was_built_again(path: Path) -> bool:
-    """Whether it was built because the one before could not be loaded."""
+    """Return whether a library was rebuilt because its predecessor could not be loaded."""
     return is_whole(path) and _words(path)[2:] == [_AGAIN]
 
 
 def keep(built: Path, path: Path, *, again: bool) -> None:
-    """Moves a library to its place, onto the disk, and writes down its length and hash beside it.
+    """Move a library to its final path, flush it to disk, and record its length and hash beside it.
 
     Args:
         built: where it is, on the same disk.
@@ -63,7 +65,9 @@ def keep(built: Path, path: Path, *, again: bool) -> None:
 
 @contextmanager
 def alone(path: Path) -> Iterator[bool]:
-    """Until no other process builds this library, and then alone; false where nothing locks."""
+    """Wait for the lock of this library's build, hold it, and yield True; yield False where file
+    locks are not supported.
+    """
     try:
         import fcntl
     except ImportError:  # Windows
@@ -88,8 +92,8 @@ def alone(path: Path) -> Iterator[bool]:
 
 
 def remove_left(path: Path) -> None:
-    """Removes what killed builds of a library have left, while `alone` locks it; of other libraries
-    what has lain there for a day.
+    """Remove leftovers of interrupted builds of a library, while `alone` locks it; leftovers of
+    other libraries are removed after a day.
     """
     now = time.time()
     for leftover in path.parent.iterdir():
@@ -112,18 +116,18 @@ def _record(path: Path) -> Path:
 
 
 def _words(path: Path) -> list[str]:
-    """What was written down of a library."""
+    """Return the fields of a library's record."""
     return _record(path).read_text().split()
 
 
 def _sum(path: Path) -> list[str]:
-    """Length and hash."""
+    """Return the length and the hash of a file."""
     content = path.read_bytes()
     return [str(len(content)), hashlib.sha256(content).hexdigest()]
 
 
 def _is_there(lock: IO[str], name: Path) -> bool:
-    """Whether an open file has its name still."""
+    """Return whether an open file is still the one at its path."""
     try:
         return os.path.samestat(os.fstat(lock.fileno()), name.stat())
     except FileNotFoundError:

@@ -39,8 +39,8 @@ from jaxsnn.network.promotion import usual_promotion
 
 
 class ByTarget(NamedTuple):
-    """What the spikes of a population send to itself at once, as NIR has it: the kernels take it
-    unturned and unscaled.
+    """Weights of a population's feedback to itself without a delay, in NIR's layout: the kernels
+    read them without transposing or scaling.
     """
 
     weight: Float[Array, "targets sources"]
@@ -48,7 +48,7 @@ class ByTarget(NamedTuple):
 
 
 class _Outcome(NamedTuple):
-    """Spikes of a group; those of a train in the order in which they act."""
+    """Spikes of a group; the events of its train are in the order in which they act."""
 
     spikes: LayerSpikes
     time: Float[Array, "batch events"]  # inf where unused
@@ -59,7 +59,8 @@ class _Outcome(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class _OnePopulation:
-    """What is static of all neurons of a group together; fields as of `LayerSpec` and `GroupSpec`.
+    """Static description of all neurons of a group as one population; fields as in `LayerSpec` and
+    `GroupSpec`.
 
     Attributes:
         subtract: a spike lowers V and keeps the overshoot.
@@ -81,26 +82,26 @@ class _OnePopulation:
 
     @property
     def senders(self) -> Int[np.ndarray, "delayed"]:
-        """The neurons whose spikes arrive with a delay, edge by edge."""
+        """Presynaptic neurons of the delayed feedback, edge by edge."""
         edges = [np.arange(first, first + size) for first, size in self.delayed]
         return np.concatenate([np.zeros(0, int), *edges]).astype(np.int32)
 
     @property
     def most_sent(self) -> int:
-        """What comes later because of one spike, at most: deliveries, and the end of a refractory
-        time.
+        """Maximum number of later events that one spike causes: deliveries, and the end of a
+        refractory period.
         """
         return int(max(np.bincount(self.senders), default=0)) + bool(self.held)
 
     @property
     def refractory(self) -> Float[np.ndarray, "neurons"]:
-        """Seconds for which each neuron is held; nothing where none is."""
+        """Refractory period of each neuron, seconds; empty if no population has one."""
         times = [np.full(size, seconds) for size, seconds in self.held]
         return np.concatenate([np.zeros(0), *times])
 
 
 class _Log(NamedTuple):
-    """What happened, in order; see `EventLog` in group.h."""
+    """Record of the simulation's steps, in order; see `EventLog` in group.h."""
 
     wait: Float[Array, "batch steps"]
     row: Int[Array, "batch steps"]
@@ -110,7 +111,7 @@ class _Log(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """What the backward pass needs."""
+    """Residuals of the backward pass."""
 
     table: Weights
     apart: ByTarget
@@ -123,7 +124,7 @@ class _Kept(NamedTuple):
 
     @property
     def wanted(self) -> Wanted:
-        """What is asked for beside the gradient by the weights."""
+        """Gradients that are required besides the gradient by the weights."""
         return Wanted.by(self.asked)
 
 
@@ -135,8 +136,8 @@ def native_group_spikes(
     lanes: tuple[Lanes, ...],
     t_end: Seconds,
 ) -> tuple[GroupSpikes, Any]:
-    """Spikes of a group, differentiable as `group_spikes`, whose arguments these are; and numbers
-    that are finite where all weights are.
+    """Return the spikes of a group, differentiable, with the arguments of `group_spikes`; and
+    arrays that are finite if all weights are.
 
     Args:
         threads: that take part; None: as many as there are processors. Results do not depend on it.
@@ -188,7 +189,7 @@ def native_group_spikes(
 
 
 class _Places:
-    """Where each population is among all neurons of its group."""
+    """Index ranges of the populations among all neurons of their group."""
 
     def __init__(self, sizes: Sequence[int]) -> None:
         self.sizes = sizes
@@ -196,16 +197,16 @@ class _Places:
         self.total = sum(sizes)
 
     def beside(self, number: int, weight: Weights) -> Weights:
-        """Weights of a population's neurons as such of all neurons."""
+        """Return a population's weights, padded with zeros to all neurons of the group."""
         return jnp.pad(weight, ((0, 0), self._around(number)))
 
     def of(self, number: int) -> tuple[int, int]:
-        """A population's first neuron, and how many it has."""
+        """Return the index of a population's first neuron and its number of neurons."""
         return self.first[number], self.sizes[number]
 
     def sent(self, source: int, target: int, weight: Weights | None, dtype: DTypeLike) -> Weights:
-        """What neurons of one population send to another, as weights of all neurons; None: the
-        identity.
+        """Return the weights from one population to another, padded to all neurons; None stands for
+        the identity.
         """
         matrix = jnp.eye(self.sizes[source], dtype=dtype) if weight is None else weight
         return self.beside(target, matrix)
@@ -213,7 +214,9 @@ class _Places:
     def between(
         self, edges: Sequence[tuple[tuple[int, int], Weights | None]], dtype: DTypeLike
     ) -> Weights:
-        """The sum of what goes from all neurons to all."""
+        """Return the sum of the weights of several edges, as a matrix from all neurons to all
+        neurons.
+        """
         total = jnp.zeros((self.total, self.total), dtype)
         for (source, target), weight in edges:
             rows = self.sent(source, target, weight, dtype)
@@ -221,17 +224,17 @@ class _Places:
         return total
 
     def held(self, spec: GroupSpec) -> tuple[tuple[int, float], ...]:
-        """Of each population (neurons, refractory time); nothing where none has one."""
+        """Return (neurons, refractory time) of each population; an empty tuple if none has one."""
         seconds = [float(layer.refractory) for layer in spec.layers]
         return tuple(zip(self.sizes, seconds, strict=True)) if any(seconds) else ()
 
     def _around(self, number: int) -> tuple[int, int]:
-        """How many neurons are before and behind a population."""
+        """Return the numbers of neurons before and after a population."""
         before = self.first[number]
         return before, self.total - before - self.sizes[number]
 
     def split(self, spec: GroupSpec, outcome: _Outcome) -> GroupSpikes:
-        """What came of each population."""
+        """Split the outcome into the spikes of each population."""
         spikes, trains = [], []
         for layer, first, size in zip(spec.layers, self.first, self.sizes, strict=True):
             neuron_range = slice(first, first + size)
@@ -248,7 +251,7 @@ class _Places:
 
 
 def _rows(arrivals: OutsideArrivals) -> Rows:
-    """The rows of all that arrives from outside, in one table; -1 where there is none."""
+    """Return the row of every arrival from outside in one table; -1 for no row."""
     rows, first = [], 0
     for weight, time, row in arrivals:
         there = (row >= 0) & (row < len(weight))
@@ -282,7 +285,7 @@ def _simulated(
     row: Rows,
     t_end: Seconds,
 ) -> tuple[_Outcome, _Log, Ordered]:
-    """The simulation, by the kernel."""
+    """Simulate the group with the kernel."""
     dtype = table.dtype
     (batch, arrivals), neurons = time.shape, table.shape[1]
     slots, steps = (
@@ -318,7 +321,9 @@ def _simulated(
 
 
 def _forward(population: _OnePopulation, *arguments: Any) -> tuple[_Outcome, _Kept]:
-    """Spikes, and what the backward pass needs; each argument knows whether it is perturbed."""
+    """Return the spikes and the residuals of the backward pass. Each argument carries whether it is
+    perturbed.
+    """
     values = values_of(arguments)
     outcome, log, arrivals = _simulated(population, *values)
     table, apart, lanes, _, _, _, t_end = values

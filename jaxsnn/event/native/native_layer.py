@@ -36,7 +36,7 @@ assert {field.name for field in fields(Lanes)} == set(_FIELDS)
 
 
 class Ordered(NamedTuple):
-    """Arrivals before the end in the order of time, as the kernels keep them."""
+    """Arrivals before the end in the order of time, in the layout of the kernels."""
 
     time: Times  # inf behind those that there are
     row: Int[Array, "batch arrivals"]  # behind the table where it is none of its rows
@@ -44,12 +44,14 @@ class Ordered(NamedTuple):
     used: Int[Array, "batch"]  # how many there are
 
     def numbers(self, of: Int[Array, "batch arrivals"], none: int) -> Int[Array, "batch arrivals"]:
-        """Rows or slots, and `none` behind the arrivals, where kernels write nothing."""
+        """Return the rows or slots, with `none` in the entries after the last arrival, which the
+        kernels do not write.
+        """
         return jnp.where(self.time < jnp.inf, of, none)
 
 
 class Simulated(NamedTuple):
-    """What comes of a simulation."""
+    """Outcome of a simulation."""
 
     spikes: LayerSpikes
     slope_after: OfSpikes  # V' behind spikes that assign V; no slots where these lower it
@@ -59,7 +61,7 @@ class Simulated(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What the backward pass needs."""
+    """Residuals of the backward pass."""
 
     weight: Weights
     lanes: Lanes
@@ -69,7 +71,7 @@ class Kept(NamedTuple):
 
     @property
     def wanted(self) -> Wanted:
-        """What is asked for beside the gradient by the weights."""
+        """Gradients that are required besides the gradient by the weights."""
         return Wanted.by(self.asked)
 
 
@@ -83,7 +85,7 @@ def native_layer_spikes(
     row: Rows,
     t_end: Seconds,
 ) -> LayerSpikes:
-    """Spikes of one population, differentiable as `layer_spikes`, whose arguments these are.
+    """Return the spikes of one population, differentiable, with the arguments of `layer_spikes`.
 
     Args:
         threads: that take part; None: as many as there are processors. Results do not depend on it.
@@ -95,14 +97,14 @@ def native_layer_spikes(
 
 
 def stacked(lanes: Lanes) -> Float[Array, "fields positions neurons"]:
-    """The lanes in one array."""
+    """Stack the fields of the lanes into one array."""
     array = jnp.stack([getattr(lanes, name) for name in _FIELDS])
     return array if array.ndim == 3 else array[:, None]
 
 
 def unstacked(array: Float[Array, "fields positions neurons"], like: Lanes) -> Lanes:
-    """What `stacked` undoes, in the shape of some lanes; of a gradient by no field, or not by the last
-    ones, 0 for these.
+    """Invert `stacked`, in the shape of some lanes; fields that the array lacks (all, or the last
+    ones) are 0.
     """
     there = dict(zip(_FIELDS, array, strict=False))
     missing = jnp.zeros_like(like.tau_mem)
@@ -111,33 +113,37 @@ def unstacked(array: Float[Array, "fields positions neurons"], like: Lanes) -> L
 
 
 def gradient_shape(lanes: Lanes, needs_grad: Wanted) -> tuple[int, ...]:
-    """Of a kernel's gradient by the lanes: by all fields, not by time constants, or by none."""
+    """Return the shape of a kernel's gradient by the lanes: by all fields, by all but the time
+    constants, or empty.
+    """
     fields, neurons = _FIELDS if needs_grad.taus else _LEVELS, lanes.tau_mem.shape
     positions = neurons if len(neurons) == 2 else (1, *neurons)
     return (len(fields), *positions) if needs_grad.lanes else (0,)
 
 
 def only_wanted(gradient: Lanes, needs_grad: Wanted) -> Lanes:
-    """The gradient by the lanes, 0 where it is not asked for."""
+    """Return the gradient by the lanes, set to 0 where it is not required."""
     missing = () if needs_grad.taus else _TAUS
     missing = missing if needs_grad.lanes else _FIELDS
     return replace(gradient, **{name: jnp.zeros_like(gradient.tau_mem) for name in missing})
 
 
 def with_infinite_taus(neuron: Neuron, lanes: Lanes) -> Lanes:
-    """The lanes as the kernels take them: what does not decay has a time constant of inf."""
+    """Return the lanes with a time constant of inf for each quantity that does not decay, as the
+    kernels expect.
+    """
     never = jnp.full_like(lanes.tau_mem, jnp.inf)
     undecaying = {"tau_mem", "tau_syn"} - set(neuron.flow_fields)
     return replace(lanes, **dict.fromkeys(undecaying, never))
 
 
 def kernel_lanes(neuron: Neuron, lanes: Lanes) -> Float[Array, "fields positions neurons"]:
-    """All the kernels take of the neurons, in one array."""
+    """Return all neuron parameters that the kernels read, in one array."""
     return stacked(with_infinite_taus(neuron, lanes))
 
 
 def kernel_options(spec: LayerSpec) -> dict[str, Any]:
-    """What the kernels are told of a population, forwards and backwards."""
+    """Return the options of a population for the kernels of both passes."""
     neuron: Any = spec.neuron
     return {
         "subtract": bool(neuron.keeps_overshoot),
@@ -148,8 +154,8 @@ def kernel_options(spec: LayerSpec) -> dict[str, Any]:
 
 
 def slots_of(spec: LayerSpec, lists: int, neurons: int, dtype: Any) -> tuple[Any, ...]:
-    """What a kernel finds of each spike: its time, slope, V' behind it, the neurons' counts, and what
-    caused it.
+    """Return the shapes of a kernel's results for each spike: time, slope, V' after it, spike
+    counts and causes.
     """
     shape = lists, neurons
     slots, none = (*shape, spec.max_spikes), (*shape, 0)
@@ -161,7 +167,7 @@ def slots_of(spec: LayerSpec, lists: int, neurons: int, dtype: Any) -> tuple[Any
 
 
 def ordered_shapes(time: Times) -> tuple[jax.ShapeDtypeStruct, ...]:
-    """What a kernel puts in order: `Ordered`."""
+    """Return the shapes of the arrivals that a kernel sorts, as in `Ordered`."""
     integers = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
     slots = (integers(time.shape),) * 2
     return jax.ShapeDtypeStruct(time.shape, time.dtype), *slots, integers(time.shape[:1])
@@ -177,7 +183,7 @@ def _simulated(
     row: Rows,
     t_end: Seconds,
 ) -> Simulated:
-    """The simulation, by the kernel."""
+    """Simulate the population with the kernel."""
     dtype, neurons = weight.dtype, weight.shape[1]
     results = (*slots_of(spec, time.shape[0], neurons, dtype), *ordered_shapes(time))
     call = kernel("jaxsnn_layer_forward", results)
@@ -232,14 +238,16 @@ def _(
 
 
 def _no_tangent(array: Array) -> Any:
-    """The tangent of what does not move."""
+    """Return the zero tangent of an array that is not differentiated."""
     if jnp.issubdtype(array.dtype, jnp.floating):
         return jnp.zeros_like(array)
     return np.zeros(array.shape, float0)  # what JAX takes for the tangent of whole numbers
 
 
 def _forward(spec: LayerSpec, threads: int | None, *arguments: Any) -> tuple[LayerSpikes, Kept]:
-    """Spikes, and what the backward pass needs; each argument knows whether it is perturbed."""
+    """Return the spikes and the residuals of the backward pass. Each argument carries whether it is
+    perturbed.
+    """
     values = values_of(arguments)
     simulated = _simulated(spec, threads, *values)
     weight, lanes, _, _, t_end = values
@@ -259,7 +267,7 @@ def _forward(spec: LayerSpec, threads: int | None, *arguments: Any) -> tuple[Lay
 def native_backward(
     spec: LayerSpec, threads: int | None, residuals: Kept, cotangent: LayerSpikes
 ) -> tuple[Weights, Lanes, Times, None, None]:
-    """The gradients by the arguments of `native_layer_spikes`."""
+    """Return the gradients by the arguments of `native_layer_spikes`."""
     drive: Any = cotangent.time
     if isinstance(drive, SymbolicZero):
         drive = jnp.zeros(drive.shape, residuals.weight.dtype)
@@ -280,7 +288,8 @@ def _gradients(
     simulated: Simulated,
     drive: OfSpikes,
 ) -> tuple[Weights, Lanes, Times]:
-    """Gradients by weight, lanes and arrival times, by the kernel; zero what is not wanted.
+    """Compute the gradients by weight, lanes and arrival times with the kernel; 0 where they are
+    not required.
 
     Args:
         drive: dL/dt of each spike.

@@ -27,7 +27,7 @@ _COVERED = (CubaLIFDelta, LIFDelta, IFDelta, LIFBox, IFBox)
 def native_obstacles(
     layer: LayerSpec, options: EventOptions, dtype: str, samples: Any = 1
 ) -> Iterator[str]:
-    """Why the native backend does not run a population; nothing where it does.
+    """Yield the reasons why the native backend cannot run a population; nothing if it can.
 
     Args:
         layer: the population's scan.
@@ -51,7 +51,8 @@ def native_obstacles(
 def recorded_obstacles(
     layer: LayerSpec, options: EventOptions, dtype: str, samples: Any = 1
 ) -> Iterator[str]:
-    """Why the native backend does not take recorded spikes of a population; nothing where it does.
+    """Yield the reasons why the native backend cannot replay a population's recorded spikes;
+    nothing if it can.
 
     Args:
         layer, options, dtype, samples: as of `native_obstacles`.
@@ -64,7 +65,7 @@ def recorded_obstacles(
 
 
 def _obstacles_of_all(dtype: str, samples: Any) -> Iterator[str]:
-    """Why no kernel can be called."""
+    """Yield the reasons why no kernel can be called."""
     if not isinstance(samples, int):
         yield "the size of the batch is not known: what is exported has to run without the kernels"
     if (device := jax.default_backend()) != "cpu":
@@ -75,8 +76,8 @@ def _obstacles_of_all(dtype: str, samples: Any) -> Iterator[str]:
 
 
 def reads_out_native(neuron: Neuron, time: Times, options: EventOptions) -> bool:
-    """Whether the native backend finds V of neurons that do not fire. What it does not cover runs by
-    XLA, whatever the backend.
+    """Return whether the native backend computes V of neurons that do not fire. Unsupported neurons
+    are computed by XLA, whatever the backend.
 
     Args:
         time: of what arrives.
@@ -87,7 +88,7 @@ def reads_out_native(neuron: Neuron, time: Times, options: EventOptions) -> bool
 
 
 def calls_kernels(dtype: str, samples: Any, options: EventOptions) -> bool:
-    """Whether kernels are wanted, and can be called.
+    """Return whether kernels are enabled and can be called.
 
     Args:
         dtype, samples: as of `native_obstacles`.
@@ -96,7 +97,7 @@ def calls_kernels(dtype: str, samples: Any, options: EventOptions) -> bool:
 
 
 def _wanted(options: EventOptions) -> bool:
-    """Whether kernels are taken where they can."""
+    """Return whether native kernels are enabled."""
     backend = options.backend
     if backend == "auto":
         # for tests and comparisons: what "auto" means in this process
@@ -107,7 +108,7 @@ def _wanted(options: EventOptions) -> bool:
 def group_obstacles(
     spec: GroupSpec, feedback: Feedback, options: EventOptions, dtype: str, samples: Any = 1
 ) -> Iterator[str]:
-    """Why the native backend does not run a recurrent group; nothing where it does.
+    """Yield the reasons why the native backend cannot run a recurrent group; nothing if it can.
 
     Args:
         spec, feedback: as of `recurrent_adjoint.group_spikes`.
@@ -129,7 +130,7 @@ def group_obstacles(
 
 
 def runs_native(name: str, options: EventOptions, obstacles: Iterator[str]) -> bool:
-    """Whether a population is run by the native backend.
+    """Return whether the native backend runs a population.
 
     Args:
         name: of the population.

@@ -13,7 +13,7 @@ from jaxsnn.network.meshes import varying_like
 
 
 def native_places(time: Times, room: int, threads: int | None) -> Int[Array, "batch room"]:
-    """The slots of the earliest events of each sample in order; unused ones come last.
+    """Return the slots of the earliest events of each sample in order; unused ones come last.
 
     Args:
         time: seconds, inf in unused slots.

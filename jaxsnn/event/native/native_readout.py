@@ -35,7 +35,7 @@ Voltages = Float[Array, "batch samples neurons"]
 
 
 class _Given(NamedTuple):
-    """What the kernels take."""
+    """Inputs of the kernels."""
 
     weight: Weights
     lanes: Lanes
@@ -44,7 +44,9 @@ class _Given(NamedTuple):
     samples: Samples
 
     def arrays(self, neuron: Neuron) -> tuple[Any, ...]:
-        """As arguments of a kernel: samples are arrivals of no row, behind those of their time."""
+        """Return the arguments of a kernel: sample times become arrivals without a row, after the
+        arrivals of the same time.
+        """
         weight, lanes, time, row, samples = self
         batch, dtype = time.shape[0], weight.dtype
         all_times = [time, jnp.broadcast_to(samples, (batch, *samples.shape)).astype(dtype)]
@@ -55,14 +57,14 @@ class _Given(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """What the backward pass needs."""
+    """Residuals of the backward pass."""
 
     given: _Given
     asked: Asked
 
 
 def native_membrane(drive: Drive, threads: int | None, sample_times: Samples) -> Voltages:
-    """V of a population without spikes at given times, differentiable as `membrane`.
+    """Return V of a population without spikes at some sample times, differentiable as `membrane`.
 
     Args:
         drive: with neurons whose lanes are `Lanes` (neurons,).
@@ -82,7 +84,7 @@ def _by_xla(neuron: Neuron, *arguments: Any) -> Voltages:
 
 
 def _backwards_by_xla(neuron: Neuron, inputs: _Given, drive: Voltages) -> tuple[Any, ...]:
-    """Gradients by weight, lanes, arrival times and sample times."""
+    """Compute the gradients by weight, lanes, arrival times and sample times with XLA."""
 
     def of(weight: Weights, lanes: Lanes, time: Times, samples: Samples) -> Voltages:
         return _by_xla(neuron, weight, lanes, time, inputs.row, samples)
@@ -97,7 +99,7 @@ def _membrane(neuron: Neuron, threads: int | None, *arguments: Any) -> Voltages:
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _simulated(neuron: Neuron, threads: int | None, *arguments: Any) -> Voltages:
-    """The simulation, by the kernel."""
+    """Compute V with the kernel."""
     values = _Given(*arguments)
     shape = values.time.shape[0], values.samples.shape[0], values.weight.shape[1]
     result = jax.ShapeDtypeStruct(shape, values.weight.dtype)
@@ -118,7 +120,9 @@ def _(
 
 
 def _forward(neuron: Neuron, threads: int | None, *arguments: Any) -> tuple[Voltages, _Kept]:
-    """V, and what the backward pass needs; each argument knows whether it is perturbed."""
+    """Return V and the residuals of the backward pass. Each argument carries whether it is
+    perturbed.
+    """
     values = _Given(*values_of(arguments))
     needs_grad = Wanted.of(arguments[1], arguments[2], arguments[4]).asked
     return _simulated(neuron, threads, *values), _Kept(values, needs_grad)
@@ -142,7 +146,9 @@ def _backward(
 def _gradients(
     neuron: Neuron, threads: int | None, needs_grad: Wanted, inputs: _Given, drive: Voltages
 ) -> tuple[Weights, Lanes, Times]:
-    """Gradients by weight, lanes and arrival times, by the kernel; zero what is not wanted."""
+    """Compute the gradients by weight, lanes and arrival times with the kernel; 0 where they are
+    not required.
+    """
     of_time = inputs.time.shape if needs_grad.time else (0,)
     shapes = inputs.weight.shape, gradient_shape(inputs.lanes, needs_grad), of_time
     results = tuple(jax.ShapeDtypeStruct(shape, inputs.weight.dtype) for shape in shapes)

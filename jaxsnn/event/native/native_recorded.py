@@ -42,8 +42,8 @@ def native_recorded_spikes(
     times: OfSpikes,
     count: Int[Array, "batch neurons"],
 ) -> LayerSpikes:
-    """Recorded spikes of one population, differentiable as `recorded_spikes`, whose arguments these
-    are.
+    """Return the recorded spikes of one population, differentiable, with the arguments of
+    `recorded_spikes`.
 
     Args:
         threads: that take part; None: as many as there are processors. Results do not depend on it.
@@ -53,7 +53,7 @@ def native_recorded_spikes(
 
 
 def _forward(spec: LayerSpec, threads: int | None, *arguments: Any) -> tuple[LayerSpikes, Kept]:
-    """Spikes, and what the backward pass needs."""
+    """Return the spikes and the residuals of the backward pass."""
     weight, lanes, time, row, times, count = values_of(arguments)
     slope, arrivals, t_end = _slopes(spec, threads, weight, lanes, time, row, times)
     spikes = LayerSpikes(time=times, slope=slope, count=count)
@@ -74,7 +74,7 @@ def _slopes(
     row: Rows,
     times: OfSpikes,
 ) -> tuple[OfSpikes, Ordered, Seconds]:
-    """Slopes at recorded spikes, the arrivals in order, and a time behind all of them."""
+    """Return the slopes at recorded spikes, the arrivals in order, and a time after all of them."""
     last = jnp.zeros((), time.dtype)
     for some in (time, times):
         last = jnp.maximum(last, jnp.max(jnp.where(jnp.isfinite(some), some, 0.0), initial=0.0))

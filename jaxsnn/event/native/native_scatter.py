@@ -36,7 +36,7 @@ Table = Int[Array, "channels taps"]
 
 
 class _Given(NamedTuple):
-    """What the kernels take."""
+    """Inputs of the kernels."""
 
     weight: Weights
     lanes: Lanes
@@ -47,14 +47,14 @@ class _Given(NamedTuple):
     t_end: Seconds
 
     def arrays(self, neuron: Neuron) -> tuple[Any, ...]:
-        """As arguments of a kernel."""
+        """Return the arguments of a kernel."""
         end = jnp.asarray(self.t_end, self.weight.dtype)
         integers = (array.astype(jnp.int32) for array in (self.channel, self.place, self.row))
         return self.weight, kernel_lanes(neuron, self.lanes), self.time, *integers, end
 
 
 class _Kept(NamedTuple):
-    """What the backward pass needs."""
+    """Residuals of the backward pass."""
 
     given: _Given
     spikes: LayerSpikes
@@ -65,12 +65,14 @@ class _Kept(NamedTuple):
 
     @property
     def wanted(self) -> Wanted:
-        """What is asked for beside the gradient by the weights."""
+        """Gradients that are required besides the gradient by the weights."""
         return Wanted.by(self.asked)
 
 
 class FirstSpikes(NamedTuple):
-    """The first spikes of each sample, in order: what a convolution behind takes of many slots."""
+    """First spikes of each sample, in order, for a subsequent convolution that reads few of many
+    slots.
+    """
 
     time: Float[Array, "batch room"]  # seconds, inf where unused
     place: Int[Array, "batch room"]  # in the slots of all neurons
@@ -85,7 +87,8 @@ def native_scattered_spikes(
     events: Scattered,
     t_end: Seconds,
 ) -> tuple[LayerSpikes, FirstSpikes | None]:
-    """Spikes of one population, as `native_layer_spikes` finds them of the lists that the events make.
+    """Return the spikes of one population, as `native_layer_spikes` does for the lists of arrivals
+    that the events produce.
 
     Args:
         threads: as of `native_layer_spikes`.
@@ -120,7 +123,9 @@ def _first(spikes: LayerSpikes, room: int | None, threads: int | None) -> FirstS
 
 
 def _simulated(spec: LayerSpec, threads: int | None, inputs: _Given) -> tuple[LayerSpikes, Any]:
-    """Spikes, and V' behind them and their causes (no slots where the gradient asks for none)."""
+    """Return the spikes, V' after them and their causes (without slots where the gradient does not
+    need them).
+    """
     batch, neurons = inputs.time.shape[0], inputs.lanes.tau_mem.size
     results = slots_of(spec, batch, neurons, inputs.weight.dtype)
     outputs = kernel("jaxsnn_scatter_forward", results)(
@@ -138,7 +143,9 @@ def _simulated(spec: LayerSpec, threads: int | None, inputs: _Given) -> tuple[La
 def _forward(
     spec: LayerSpec, threads: int | None, room: int | None, *arguments: Any
 ) -> tuple[tuple[LayerSpikes, FirstSpikes | None], _Kept]:
-    """Spikes, and what the backward pass needs; each argument knows whether it is perturbed."""
+    """Return the spikes and the residuals of the backward pass. Each argument carries whether it is
+    perturbed.
+    """
     values = _Given(*values_of(arguments))
     spikes, more = _simulated(spec, threads, values)
     first = _first(spikes, room, threads)

@@ -46,7 +46,7 @@ _CALLS = {
 
 @dataclass(frozen=True, kw_only=True)
 class StreamLanes:
-    """A population as a stream takes it.
+    """Parameters of a population in a stream.
 
     Attributes:
         lanes: (fields, neurons), the fields in the order of `Field` in tiles.h.
@@ -74,7 +74,7 @@ class StreamLanes:
 
 @dataclass(frozen=True, kw_only=True)
 class StreamWiring:
-    """The way from a source to a population: bundles of weights that arrive together.
+    """Projection from a source to a population: bundles of weights that arrive together.
 
     Attributes:
         source: number of a population, or -1 - n for input n. target: number of a population.
@@ -97,7 +97,7 @@ class StreamWiring:
 
 @dataclass(frozen=True, kw_only=True)
 class StreamState:
-    """What changes in a stream, as arrays; `StreamState` in stream.h says what they hold.
+    """Mutable state of a stream as arrays; `StreamState` in stream.h documents their contents.
 
     Attributes:
         sizes: (4,), of numbers, neurons and entries of the queue, and the round.
@@ -113,7 +113,7 @@ class StreamState:
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
-        """All of them, in the order of the attributes."""
+        """All arrays, in the order of the attributes."""
         return self.sizes, self.numbers, self.flags, self.due_numbers, self.due_indices
 
 
@@ -160,7 +160,7 @@ class NativeStream:
         )
 
     def _add(self, population: StreamLanes) -> int:
-        """Adds a population: how many there are."""
+        """Add a population and return the number of populations."""
         lanes = np.ascontiguousarray(population.lanes, np.float64)
         switches = (
             population.fires,
@@ -180,7 +180,7 @@ class NativeStream:
         return self._call("add", lanes.shape[1], _pointer(lanes), *numbers)
 
     def _connect(self, wiring: StreamWiring) -> None:
-        """Adds what a source does to a population."""
+        """Add the projection from a source to a population."""
         arrays = [
             np.ascontiguousarray(array, dtype)
             for array, dtype in (
@@ -201,7 +201,7 @@ class NativeStream:
         channel: Int[np.ndarray, "events"],
         value: Float[np.ndarray, "events"] | None,
     ) -> None:
-        """Events of an input."""
+        """Add events to an input."""
         time = np.ascontiguousarray(time, np.float64)
         channel = np.ascontiguousarray(channel, np.int32)
         size = None if value is None else np.ascontiguousarray(value, np.float64)
@@ -214,7 +214,8 @@ class NativeStream:
             first += self._call("push", number, len(time) - first, *rest)
 
     def run(self, end: float) -> Spikes:
-        """Simulates what comes before a time: recorded spikes, of each population or none at all.
+        """Simulate up to a time and return the recorded spikes of each population, or an empty list
+        if there are none.
 
         Raises:
             SimulationError: spikes without end at one time, or no memory.
@@ -222,14 +223,14 @@ class NativeStream:
         return self._take(self._run(end))
 
     def _run(self, end: float) -> int:
-        """Simulates what comes before a time: how many spikes there are to take."""
+        """Simulate up to a time and return the number of spikes to collect."""
         count = _MORE
         while count == _MORE:
             count = self._call("run", end)
         return count
 
     def step(self, number: int, events: Any, size: int, end: float) -> Spikes | None:
-        """A push of few `Events` without values, and a run, at little cost.
+        """Push a few `Events` without values and run, with little overhead.
 
         Args:
             size: channels of the input.
@@ -253,7 +254,9 @@ class NativeStream:
         return self._take(self._checked(status), handed_over=status <= FEW)
 
     def _take(self, count: int, *, handed_over: bool = False) -> Spikes:
-        """Spikes that the library has, or has handed over into the arrays for few."""
+        """Return the spikes that the library holds, or has already written into the buffers for few
+        spikes.
+        """
         if not count:
             return []
         if handed_over:
@@ -268,26 +271,26 @@ class NativeStream:
         return spikes
 
     def begin(self) -> None:
-        """Begins a push."""
+        """Begin a push."""
         self._call("begin", self.committed)
 
     def settle(self) -> None:
-        """Rolls a push back that was interrupted, if the last one was."""
+        """Roll back the last push if it was interrupted."""
         if not self._problem:
             self._call("settle", self.committed)
 
     @property
     def time(self) -> float:
-        """Seconds to which it was run by the last push that ended."""
+        """Time in seconds up to which the last completed push has run."""
         self.settle()
         return self._library.jaxsnn_stream_time(self._handle)
 
     def set_slice(self, seconds: float) -> None:
-        """Sets how long calls work before Python looks for signals; 0: after each step."""
+        """Set the time that a call works before Python handles signals; 0: after each step."""
         self._call("slice", seconds)
 
     def state(self) -> StreamState:
-        """What changes in it, to be restored in a stream of the same network."""
+        """Return the mutable state, which can be restored in a stream of the same network."""
         self.settle()
         sizes = np.zeros(4, np.int64)
         self._call("save", _pointer(sizes), None, None, None, None)
@@ -296,8 +299,8 @@ class NativeStream:
         return state
 
     def restore(self, state: StreamState) -> bool:
-        """Goes on from a state; false, and nothing has happened, where it cannot be one of this
-        network. The arrays have the sizes that they should have.
+        """Restore a state; return False, with the stream unchanged, if it cannot belong to this
+        network. The arrays must have the expected sizes.
         """
         self.settle()
         arrays = [np.ascontiguousarray(array) for array in state.arrays]
@@ -305,13 +308,13 @@ class NativeStream:
         return status != _REFUSED and not self._checked(status)
 
     def voltage(self, number: int, time: float, neurons: int) -> Float[np.ndarray, "neurons"]:
-        """v of a population at the time to which it was run."""
+        """Return v of a population at the time up to which the stream has run."""
         v = np.empty(neurons)
         self._call("voltage", number, time, _pointer(v))
         return v
 
     def waiting(self) -> int:
-        """Events that have not acted yet.
+        """Return the number of events that have not acted yet.
 
         Raises:
             SimulationError: the stream has ended, as every call says from then on.
@@ -322,7 +325,7 @@ class NativeStream:
         return self._checked(self._calls[name](self._handle, *arguments))
 
     def _checked(self, status: int) -> int:
-        """What a call returned, where all is well."""
+        """Return the status of a call, or raise its error."""
         if status < 0 and status != _MORE:
             problem = self._library.jaxsnn_stream_problem(self._handle).decode()
             self._problem = problem or "the reason is unknown"
@@ -330,7 +333,7 @@ class NativeStream:
         return status
 
     def refuse_ended(self) -> None:
-        """Says so where the stream has ended.
+        """Raise an error if the stream has ended.
 
         Raises:
             SimulationError: why it has.
@@ -344,7 +347,7 @@ class NativeStream:
 
 
 def empty_state(sizes: Int[np.ndarray, "4"]) -> StreamState:
-    """A state of these sizes, whose numbers are to be filled in."""
+    """Return a state of these sizes with uninitialised arrays."""
     numbers, neurons, queue, _ = sizes.tolist()
     return StreamState(
         sizes=sizes,
@@ -361,7 +364,7 @@ def _pointer(array: np.ndarray) -> int:
 
 @functools.cache
 def _library(dtype: str) -> Any:
-    """The library, its functions with their types."""
+    """Return the library, with the argument and result types of its functions set."""
     library: Any = native_library(dtype).handle
     for name, arguments in _CALLS.items():
         call = getattr(library, f"jaxsnn_stream_{name}")

@@ -28,7 +28,8 @@ Turned = Float[Any, "columns rows"]
 
 
 def with_turned_weights(network: Network, samples: Any, options: EventOptions) -> Network:
-    """The same network: what turns one of its large matrices once more finds it turned.
+    """Return the network with its large matrices stored transposed, so that transposing them again
+    costs nothing.
 
     Args:
         samples: how many there are.
@@ -46,8 +47,8 @@ def with_turned_weights(network: Network, samples: Any, options: EventOptions) -
 
 
 def own_matrix(network: Network, population: str) -> str | None:
-    """The Linear or Affine node through which a population feeds back into itself, if that is all
-    that stands in between, and nothing else comes back beside it.
+    """Return the Linear or Affine node through which a population feeds back into itself, if it is
+    the only node between and the only feedback path; else None.
     """
     by_name = {wire.name: wire for wire in network.wires}
     carrying = carriers(network.wires, [population])

@@ -27,7 +27,9 @@ _SIZES = 4 * 8
 def fingerprint(
     inputs: Mapping[str, int], lanes: Iterable[StreamLanes], wirings: Iterable[StreamWiring]
 ) -> bytes:
-    """A hash of everything that says how a stream goes on; what is recorded does not."""
+    """Return a hash of everything that determines how a stream continues; which populations are
+    recorded does not.
+    """
     digest = hashlib.sha256(repr(list(inputs.items())).encode())
     for part in (*lanes, *wirings):
         digest.update(type(part).__name__.encode())
@@ -42,14 +44,14 @@ def fingerprint(
 
 
 def state_bytes(state: StreamState, network: bytes) -> bytes:
-    """The content of a file; `network` is the fingerprint."""
+    """Return the content of a checkpoint file; `network` is the fingerprint."""
     arrays = [array.astype(array.dtype.newbyteorder("<")).tobytes() for array in state.arrays]
     content = b"".join([_MAGIC, network, *arrays])
     return content + hashlib.sha256(content).digest()
 
 
 def read_state(path: str | os.PathLike[str], network: bytes) -> StreamState:
-    """The state in a file, whose numbers nothing has been said of; `network` is the fingerprint.
+    """Return the state in a file, with its numbers not yet validated; `network` is the fingerprint.
 
     Raises:
         FileError: no such file, or it holds no state, or not the one that was written.
@@ -97,5 +99,5 @@ def read_state(path: str | os.PathLike[str], network: bytes) -> StreamState:
 
 
 def damaged(path: str | os.PathLike[str]) -> FileError:
-    """What is said of a file whose bytes are not those that were written."""
+    """Return the error for a file whose bytes differ from those that were written."""
     return FileError(Text("{path} is damaged", path=path), fix="save the stream again")
