@@ -40,7 +40,7 @@ Broadcast = Float[Array, "#arrivals #neurons"]
 
 
 class _Sample(NamedTuple):
-    """One sample; of a batch, which the scan takes apart, with an axis of samples in front."""
+    """Arrays of one sample; of a batch, which the scan splits, with a leading axis of samples."""
 
     arrival: Float[Array, "*batch arrivals"]
     row: Int[Array, "*batch arrivals"]
@@ -52,7 +52,7 @@ class _Sample(NamedTuple):
 
 
 class _ByArrival(NamedTuple):
-    """What each arrival does through each neuron, the parts of gradients; or sums of these."""
+    """Contributions of each arrival through each neuron to the gradients; or sums of these."""
 
     weight: Any  # OfTile; None in a sum
     time: Any  # OfTile, or summed (arrivals,); None where nobody asks
@@ -61,7 +61,7 @@ class _ByArrival(NamedTuple):
 
 
 class _Tile:
-    """One sample's arrivals against the neurons of its population.
+    """Arrivals of one sample against the neurons of its population.
 
     Args:
         needs_grad: what is asked for beside the gradient by weights.
@@ -100,7 +100,7 @@ class _Tile:
         return number
 
     def back(self, sample: _Sample, weights: OfTile) -> _ByArrival:
-        """What the arrivals of a sample leave."""
+        """Compute the contributions of a sample's arrivals to the gradients."""
         lanes = jax.tree.map(lambda field: field[None], sample.lanes)
         arrival = sample.arrival[:, None]
         number = self.next_spike(sample)
@@ -134,7 +134,9 @@ class _Tile:
         target: OfTile,
         costate: Costate,
     ) -> tuple[OfTile, Costate]:
-        """Of arrivals in a refractory time, its end and the costate there, V's own left out."""
+        """Return target time and costate, replaced for arrivals in a refractory period by its end
+        and the costate there, without V's entry.
+        """
         assert sample.free is not None
         # the spike before the next one, whose refractory time the arrival may lie in
         before = jnp.maximum(number - 1, 0)
@@ -146,7 +148,7 @@ class _Tile:
 
 
 def _padded(array: Float[Array, "spikes neurons"]) -> Float[Array, "slots neurons"]:
-    """Values of each spike and a 0 behind the last one."""
+    """Append a 0 after the values of the last spike."""
     return jnp.concatenate([array, jnp.zeros_like(array[:1])])
 
 
@@ -160,7 +162,8 @@ def tiles_back(
     passed: Passed,
     needs_grad: Wanted,
 ) -> ByArrivals:
-    """Gradients by weights, by the fields of the flow through arrivals, and by their times.
+    """Compute the gradients by weights, by the fields of the flow through arrivals, and by arrival
+    times.
 
     Args:
         weight: (rows, neurons).
@@ -205,7 +208,7 @@ def _samples(
     causes: Causes | None,
     passed: Passed,
 ) -> _Sample:
-    """The samples of a batch, from arrays (spikes, batch, neurons)."""
+    """Return the samples of a batch, from arrays (spikes, batch, neurons)."""
     time, row = arrivals
     by_sample = partial(jax.tree.map, lambda array: jnp.moveaxis(array, 1, 0))
     return _Sample(
@@ -221,7 +224,9 @@ def _samples(
 
 
 def _summed(by_arrival: _ByArrival) -> _ByArrival:
-    """What is left of a tile beside the weights: by the fields of neurons, and by arrival."""
+    """Sum the contributions of a tile, except those to weights: by the fields of neurons, and by
+    arrival.
+    """
     fields = {name: jnp.sum(by, axis=0) for name, by in by_arrival.fields.items()}
     by_time = None if by_arrival.time is None else jnp.sum(by_arrival.time, axis=1)
     return _ByArrival(weight=None, time=by_time, fields=fields)

@@ -45,7 +45,7 @@ NumberOfList = Int[Array, "list"]
 
 
 class ByArrivals(NamedTuple):
-    """Gradients of a population through what arrives there."""
+    """Gradients of a population through its arrivals."""
 
     weight: Weights
     fields: dict[str, OfNeurons]  # of the flow; empty where nobody asks
@@ -61,7 +61,7 @@ class _Arrivals(NamedTuple):
 
 
 class _TakenUp(NamedTuple):
-    """Neurons that fire, in the order of the arrivals that they fire behind."""
+    """Neurons that fire, in the order of the arrivals after which they fire."""
 
     lane: NumberOfList  # sample * neurons + neuron
     costate: Any  # just behind that arrival: a Costate of arrays (list,)
@@ -86,7 +86,8 @@ def arrivals_back(
     before: Costate,
     needs_grad: Wanted,
 ) -> ByArrivals:
-    """Gradients by weights, by the fields of the flow through arrivals, and by their times.
+    """Compute the gradients by weights, by the fields of the flow through arrivals, and by arrival
+    times.
 
     Args:
         weight: (rows, neurons).
@@ -128,7 +129,7 @@ def _in_order(spec: LayerSpec, time: Times, row: Rows, rows: int) -> _Arrivals:
 def _taken_up(
     spec: LayerSpec, lanes: NeuronLanes, arrivals: _Arrivals, times: Slots, before: Costate
 ) -> _TakenUp:
-    """Where in the pass neurons are taken up, with which costates."""
+    """Return the arrivals after which neurons join the pass, and their costates."""
     if not spec.neuron.certain:
         spec = replace(spec, neuron=spec.neuron.unassuming())
     count, lanes_of_all = len(arrivals.time), math.prod(times.shape[1:])
@@ -149,7 +150,7 @@ def _taken_up(
 
 
 def _sorted(key: NumberOfList, most: int) -> tuple[NumberOfList, NumberOfList]:
-    """Whole numbers up to `most` in rising order, and the positions that they come from."""
+    """Return integers up to `most` in rising order, and their original positions."""
     with jax.enable_x64(True):
         # one operand, which is faster than two
         integer = jnp.int32 if (most + 1) * key.size < 2**31 else jnp.int64
@@ -160,7 +161,7 @@ def _sorted(key: NumberOfList, most: int) -> tuple[NumberOfList, NumberOfList]:
 
 
 class _Walk:
-    """The pass over the arrivals, over arrays of shape (batch, neurons)."""
+    """Pass over the arrivals, with arrays of shape (batch, neurons)."""
 
     def __init__(
         self,
@@ -181,7 +182,7 @@ class _Walk:
             self.flow = Backward(spec, first_neuron, needs_grad.lanes)
 
     def run(self, batch: int, neurons: int) -> ByArrivals:
-        """The gradients, those of arrivals in the order of time: (arrivals, batch)."""
+        """Compute the gradients, those of arrivals in the order of time: (arrivals, batch)."""
         costate = self.rules.start((batch, neurons), self.weight.dtype).costate
         start = _Carry(
             costate=costate,
@@ -196,7 +197,7 @@ class _Walk:
         return ByArrivals(weight=end.weight[:-1], fields=end.fields, time=end.time)
 
     def _step(self, number: Int[Array, ""], carry: _Carry) -> _Carry:
-        """Back to just behind an arrival, and what that leaves."""
+        """Go back to just after an arrival, and add its contributions to the gradients."""
         flowed = self.flow.flow_back(carry.costate, self._duration(number)[:, None])
         costate = self._take_up(number, flowed)
         row = self.arrivals.row[number]
@@ -218,13 +219,15 @@ class _Walk:
         )
 
     def _duration(self, number: Int[Array, ""]) -> OfSamples:
-        """From an arrival to the next; 0 where there is none, as nothing is to be flowed back."""
+        """Return the time from an arrival to the next; 0 for the last one, after which there is no
+        flow to undo.
+        """
         time = self.arrivals.time
         after = time[jnp.minimum(number + 1, len(time) - 1)]
         return jnp.where(jnp.isfinite(after), after - time[number], 0.0)
 
     def _take_up(self, number: Int[Array, ""], costate: Costate) -> Costate:
-        """The costates behind an arrival, with those of the neurons that fire behind it."""
+        """Return the costates after an arrival, with those of the neurons that fire after it."""
         begin, end = self.taken_up.begin[number], self.taken_up.begin[number + 1]
         shape = costate.p[0].shape
         room = self.taken_up.lane.size

@@ -28,19 +28,21 @@ ByField = dict[str, State]
 
 
 def slope_floor(spec: LayerSpec, lanes: NeuronLanes) -> Numbers:
-    """Smallest slope that a gradient is divided by, in the shape of the lanes."""
+    """Return the smallest slope that a gradient is divided by, in the shape of the lanes."""
     return spec.min_slope * spec.neuron.slope_scale(lanes)
 
 
 def starts_above(neuron: Neuron, lanes: NeuronLanes) -> Bool[Array, "..."]:
-    """Whether a neuron starts above its threshold: it fires at time 0, whatever its numbers are
-    exactly.
+    """Return whether a neuron starts above its threshold: it then fires at time 0, whatever its
+    exact parameters.
     """
     return neuron.above(lanes, neuron.begin(lanes))
 
 
 def start_of(spec: LayerSpec, lanes: NeuronLanes) -> State:
-    """The state from which the first spike is counted."""
+    """Return the initial state before the first spike; the reset state for neurons that start above
+    the threshold and whose spikes subtract a constant.
+    """
     neuron = spec.neuron
     begin = neuron.begin(lanes)
     if spec.assigns or neuron.keeps_overshoot:
@@ -52,8 +54,8 @@ def start_of(spec: LayerSpec, lanes: NeuronLanes) -> State:
 
 
 def left_by_spike(spec: LayerSpec, lanes: NeuronLanes) -> State:
-    """What a spike leaves of a state that is zero: v_reset and what it adds elsewhere, where it
-    assigns V; else what it takes, negative.
+    """Return the state that a spike adds to zero: v_reset and its increments elsewhere, if it
+    assigns V; else the negative of the part that it subtracts.
     """
     if not spec.assigns:
         return tuple(-part for part in spec.neuron.drop(lanes))
@@ -64,7 +66,7 @@ def left_by_spike(spec: LayerSpec, lanes: NeuronLanes) -> State:
 
 
 class SpikeSlot(NamedTuple):
-    """One spike slot of the backward scan, arrays (batch, neurons); or all, slots first."""
+    """Spike slot of the backward scan, arrays (batch, neurons); or all, slots first."""
 
     time: Float[Array, "*spikes batch neurons"]
     #: divided by; inf: the state does not move the time
@@ -75,14 +77,16 @@ class SpikeSlot(NamedTuple):
 
 
 class Costate(NamedTuple):
-    """P and its derivatives by the fields of the flow, states of arrays (batch, neurons)."""
+    """Costate P and its derivatives by the fields of the flow, states of arrays (batch,
+    neurons).
+    """
 
     p: State
     by: ByField
 
 
 class Passed(NamedTuple):
-    """What the scan leaves of each spike; or of all, slots first."""
+    """Results of the scan for each spike; or for all, slots first."""
 
     before: Costate  # just before the spike
     after: Costate  # just after it
@@ -93,7 +97,7 @@ class Passed(NamedTuple):
 
 
 class AtSpike(NamedTuple):
-    """The costate just before the next spike, and when that is."""
+    """Costate just before the next spike, and the time of that spike."""
 
     costate: Costate
     time: OfNeurons
@@ -101,7 +105,7 @@ class AtSpike(NamedTuple):
 
 
 class Backward:
-    """The backward scan over the spikes of a population; lanes broadcast to (batch, neurons).
+    """Backward scan over the spikes of a population; lanes broadcast to (batch, neurons).
 
     Args:
         by_fields: how the costate depends on the fields of the flow is carried along.
@@ -124,12 +128,12 @@ class Backward:
         self.left = left_by_spike(spec, lanes)
 
     def arrived(self) -> tuple[State, State]:
-        """What an arrival of weight 1 adds to the state, and to its rate."""
+        """Return the increments of the state and of its rate by an arrival of weight 1."""
         unit = self.neuron.arrive(self.still, jnp.ones_like(self.still[0]))
         return unit, self.neuron.rate(self.lanes, unit)
 
     def flow_back(self, costate: Costate, time: Numbers) -> Costate:
-        """The costate a time earlier."""
+        """Return the costate a time earlier."""
         if not self.by_fields:
             decay = self.neuron.decay(self.lanes, time)
             return Costate(p=self.neuron.flow_back(decay, costate.p), by={})
@@ -142,19 +146,19 @@ class Backward:
         return Costate(p=self.neuron.flow_back(decay, costate.p), by=by)
 
     def _moved(self, p: State, decay: Decay, change: Decay) -> State:
-        """What a change of the flow's coefficients does to the costate before it."""
+        """Return the change of the earlier costate by a change of the flow's coefficients."""
         flow_back = partial(self.neuron.flow_back, costate=p)
         return jax.jvp(flow_back, (decay,), (change,))[1]
 
     def start(self, shape: tuple[int, ...], dtype: DTypeLike) -> AtSpike:
-        """Behind the last spike nothing counts."""
+        """Return zero costates: after the last spike nothing contributes."""
         zero = tuple(jnp.zeros(shape, dtype) for _ in self.along)
         by = dict.fromkeys(self.neuron.flow_fields if self.by_fields else (), zero)
         costate = Costate(p=zero, by=by)
         return AtSpike(costate=costate, time=zero[0], fired=jnp.zeros(shape, bool))
 
     def step(self, carry: AtSpike, spike: SpikeSlot) -> tuple[AtSpike, Passed]:
-        """Back to just before one more spike; a slot without one leaves everything as it is."""
+        """Go back to just before one more spike; an empty slot changes nothing."""
         let_go = spike.time + self.spec.refractory
         gap = jnp.where(carry.fired, carry.time - let_go, 0.0)
         free = self.flow_back(carry.costate, jnp.maximum(gap, 0.0))
@@ -164,7 +168,7 @@ class Backward:
         return earlier, passed
 
     def _lowered(self, q: Costate, spike: SpikeSlot) -> Passed:
-        """Through a spike that takes the same from the state whatever it was."""
+        """Go back through a spike that subtracts a constant from the state."""
         # A later spike leaves the state higher by A h dt, as what it takes decays for less long.
         fall = self.neuron.rate(self.lanes, self.neuron.drop(self.lanes))
         drive = jnp.where(spike.fired, spike.cotangent, 0.0) + dot(q.p, fall)
@@ -173,7 +177,7 @@ class Backward:
         return Passed(before=before, after=q, free=q, lam=lam, drive=drive)
 
     def _assigned(self, q: Costate, spike: SpikeSlot) -> Passed:
-        """Through a spike that assigns V, and the refractory time behind it."""
+        """Go back through a spike that assigns V, and the refractory period after it."""
         # V is assigned: what it was before does not count.
         after = without_v_of_costate(q)
         if self.spec.refractory:
@@ -188,22 +192,22 @@ class Backward:
 
 
 def plus(state: State, addend: State) -> State:
-    """The sum of two states."""
+    """Return the sum of two states."""
     return tuple(a + b for a, b in zip(state, addend, strict=True))
 
 
 def times_each(state: State, factor: Numbers) -> State:
-    """A state times a number of each neuron."""
+    """Return a state times a number for each neuron."""
     return tuple(part * factor for part in state)
 
 
 def dot(state: State, costate: State) -> Numbers:
-    """The scalar product of each neuron's states."""
+    """Return the scalar product of each neuron's states."""
     return sum(a * b for a, b in zip(state, costate, strict=True))  # pyright: ignore
 
 
 def without_v(state: State) -> State:
-    """A state with 0 for V."""
+    """Return a state with 0 for V."""
     return jnp.zeros_like(state[0]), *state[1:]
 
 

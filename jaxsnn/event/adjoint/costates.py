@@ -42,7 +42,7 @@ from jaxsnn.network.reductions import over_last
 
 
 class Own(NamedTuple):
-    """dL of what a population's lanes make."""
+    """Gradient accumulators of a population's lanes."""
 
     lam: OfNeurons  # of the excess at spikes
     left: State  # of what a spike leaves of a state that is zero (`Backward.left`)
@@ -50,7 +50,7 @@ class Own(NamedTuple):
 
 
 class PopulationCostate(NamedTuple):
-    """What the pass carries of a population."""
+    """Carry of the pass for one population."""
 
     costate: Costate  # of the neurons' state
     own: Own  # dL of the lanes, the initial state aside
@@ -70,7 +70,7 @@ class Carry(NamedTuple):
 
 
 class Pass:
-    """The steps of the pass over the log."""
+    """Backward pass over the log."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Pass:
         drive: OfSteps,
         fixed_length: bool = False,
     ) -> Carry:
-        """The carry at time 0.
+        """Return the carry at time 0.
 
         Args:
             steps: how many steps of the log were taken.
@@ -145,7 +145,7 @@ class Pass:
         )
 
     def _step(self, number: Int[Array, ""], drive: OfSteps, carry: Carry) -> Carry:
-        """Back through one step, and through the time between it and the next."""
+        """Go back through one step, and through the time between it and the next."""
         log = jax.tree.map(
             lambda rows: lax.dynamic_index_in_dim(rows, number, keepdims=False), self.log
         )
@@ -186,7 +186,7 @@ class Pass:
     def _flow_back(
         self, number: int, population: PopulationCostate, time: OfSamples
     ) -> PopulationCostate:
-        """A population's costates a time earlier."""
+        """Return a population's costates a time earlier."""
         rules = self.rules[number]
         # Where all neurons have the same time constants the flow of one of them does for all.
         if rules.neuron.uniform:
@@ -198,7 +198,7 @@ class Pass:
     def _arrive_back(
         self, number: int, population: PopulationCostate, row: NumberOfSamples
     ) -> tuple[PopulationCostate, OfSamples]:
-        """A population before what arrived with a row of its table, and dL/dt of that.
+        """Return a population before the arrival of a row of its table, and dL/dt of that arrival.
 
         An arrival adds W e to the state. P itself passes; dL/dW = P . e, and dL/dt = -P . A e W,
         since the flow A acts on it for a time that is shorter by dt.
@@ -218,7 +218,7 @@ class Pass:
     def _fire_back(
         self, number: int, population: PopulationCostate, log: Log, drive: OfSamples
     ) -> PopulationCostate:
-        """A population before the spike of a step, if it is its own."""
+        """Return a population before the spike of a step, if one of its neurons fired."""
         rules, size = self.rules[number], self.plan.sizes[number]
         neuron = log.spike - self.plan.first(number)
         mine = (neuron >= 0) & (neuron < size)
@@ -259,7 +259,7 @@ class Pass:
         return population._replace(costate=costate, own=accumulators, passed=passed)
 
     def _slope(self, number: int, log: Log, mine: WhichSamples, at: NumberOfSamples) -> OfSamples:
-        """What is divided by at the spike of a step."""
+        """Return the slope that the gradient is divided by at the spike of a step."""
         layer, lanes = self.layers[number], self.lanes[number]
         slope = log.slope
         if layer.neuron.jumps and layer.jump_width is not None:
@@ -274,7 +274,8 @@ class Pass:
     def _later(
         self, number: int, costate: Costate, log: Log, mine: WhichSamples, at: NumberOfSamples
     ) -> OfSamples:
-        """What a spike that comes later does to what follows, where it assigns V.
+        """Return minus the derivative of the loss by the time of a spike through the states after
+        it, if the spike assigns V.
 
         V is the same at a later time, so that it lacks V' dt; what constants add to the other
         entries begins to decay later.
@@ -292,7 +293,9 @@ class Pass:
         this: WhichNeurons,
         costate: Costate,
     ) -> PopulationCostate:
-        """A population with the gradient of what a spike of some neurons leaves behind."""
+        """Return a population with the gradient of the state that a spike of some neurons
+        leaves.
+        """
         accumulators, state_after = population.own, self.rules[number].left
         chosen = partial(jax.tree.map, lambda array: jnp.where(this, array, 0.0))
         chosen_p, chosen_by = chosen((costate.p, costate.by))
@@ -306,7 +309,8 @@ class Pass:
     def _release_back(
         self, number: int, population: PopulationCostate, log: Log
     ) -> tuple[PopulationCostate, OfSamples]:
-        """A population before V of a neuron was let go, and dL/dt of that.
+        """Return a population before the end of a neuron's refractory period, and dL/dt of that
+        end.
 
         V stood at v_reset until then: its costate goes to v_reset, and is 0 before.
         """
@@ -328,7 +332,7 @@ class Pass:
 
 
 def _at(neuron: NumberOfSamples, population: PopulationCostate) -> WhichNeurons:
-    """Where each sample's neuron is, (batch, neurons)."""
+    """Return a mask of each sample's neuron, (batch, neurons)."""
     shape = population.costate.p[0].shape
     return lax.broadcasted_iota(jnp.int32, shape, 1) == neuron[:, None]
 
@@ -338,11 +342,11 @@ def _without(this: WhichNeurons, array: OfNeurons) -> OfNeurons:
 
 
 def _first_of(by: dict[str, State]) -> dict[str, OfNeurons]:
-    """V's own entries."""
+    """Return the entries of V."""
     return {name: state[0] for name, state in by.items()}
 
 
 def _with_first(costate: Costate, p: OfNeurons, by: dict[str, OfNeurons]) -> Costate:
-    """A costate with other entries for V."""
+    """Return a costate with other entries for V."""
     others = {name: (by[name], *state[1:]) for name, state in costate.by.items()}
     return Costate(p=(p, *costate.p[1:]), by=others)

@@ -20,7 +20,7 @@ Tree = TypeVar("Tree")
 
 
 def held(tree: Tree) -> Tree:
-    """The same arrays, which do not move with what they were computed from.
+    """Return the same arrays with zero derivative.
 
     Raises:
         UsageError: at a second derivative.

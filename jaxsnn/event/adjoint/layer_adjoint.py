@@ -85,7 +85,7 @@ _MANY_ARRIVALS = 64
 
 
 class Residuals(NamedTuple):
-    """What the backward pass needs: the arguments of `layer_spikes`, and what came of them.
+    """Residuals of the backward pass: the arguments of `layer_spikes`, and its results.
 
     `asked`: for which gradients; None: for all.
     """
@@ -101,7 +101,7 @@ class Residuals(NamedTuple):
 
     @property
     def wanted(self) -> Wanted:
-        """What is asked for beside the gradient by the weights."""
+        """Gradients that are required besides the gradient by the weights."""
         return Wanted() if self.asked is None else Wanted.by(self.asked)
 
 
@@ -113,8 +113,8 @@ Gradients = tuple[Weights, Any, Any, None, None]
 def layer_spikes(
     spec: LayerSpec, weight: Weights, lanes: NeuronLanes, time: Times, row: Rows, t_end: Seconds
 ) -> LayerSpikes:
-    """Spikes of one population, differentiable in weight, every field of `lanes` and the arrival
-    times.
+    """Return the spikes of one population, differentiable in weight, every field of `lanes` and the
+    arrival times.
 
     Args:
         weight: (rows, neurons), what an arrival of each row weighs.
@@ -131,7 +131,9 @@ def layer_spikes(
 
 
 def _forward(spec: LayerSpec, *arguments: Any) -> tuple[LayerSpikes, Residuals]:
-    """Spikes, and what the backward pass needs; each argument knows whether it is perturbed."""
+    """Return the spikes and the residuals of the backward pass. Each argument carries whether it is
+    perturbed.
+    """
     weight, lanes, time, row, t_end = values_of(arguments)
     spikes, causes = simulate_layer(spec, weight, lanes, time, row, t_end)
     return spikes, Residuals(
@@ -154,7 +156,7 @@ def _backward(spec: LayerSpec, residuals: Residuals, cotangent: LayerSpikes) -> 
 
 
 def clipped_slopes(spec: LayerSpec, lanes: NeuronLanes, spikes: LayerSpikes) -> Int[Array, ""]:
-    """Number of recorded spikes whose slope lies below the floor."""
+    """Return the number of recorded spikes whose slope lies below the floor."""
     lanes = spread(lanes, spikes.time.shape[0])
     low = (spikes.slope < slope_floor(spec, lanes)[..., None]) & jnp.isfinite(spikes.time)
     # the spike of a neuron that starts above its threshold has no gradient to clip
@@ -174,7 +176,9 @@ def _spikes_back(
     causes: Causes | None,
     by_fields: bool,
 ) -> tuple[Passed, Costate]:
-    """What each spike leaves (arrays (spikes, batch, neurons)), and the costate at time 0."""
+    """Return the results of the scan for each spike (arrays (spikes, batch, neurons)), and the
+    costate at time 0.
+    """
     fired = jnp.isfinite(times)
     # The slope of a spike that an arrival caused is inf: lam = 0. With a width it is that of a ramp.
     if causes is not None and spec.jump_width is not None:
@@ -204,7 +208,7 @@ def _spikes_back(
 def _own_gradient(
     spec: LayerSpec, lanes: NeuronLanes, passed: Passed, begin: Costate
 ) -> NeuronLanes:
-    """The part of the gradient by the lanes that needs no arrivals, (batch, neurons)."""
+    """Return the part of the gradient by the lanes that needs no arrivals, (batch, neurons)."""
     neuron = spec.neuron
     total = partial(jax.tree.map, partial(jnp.sum, axis=0))
     # What a spike leaves behind counts by the costate after it: v_reset by V's when V is let go.
@@ -234,7 +238,7 @@ def _own_gradient(
 
 
 def _with_v(costate: Costate, v_costate: Costate) -> Costate:
-    """A costate with V's own entry of another."""
+    """Return a costate with V's entry of another."""
     by = {name: (v_costate.by[name][0], *state[1:]) for name, state in costate.by.items()}
     return Costate(p=(v_costate.p[0], *costate.p[1:]), by=by)
 
@@ -244,7 +248,7 @@ def pulled(
     lanes: NeuronLanes,
     cotangent: State | Numbers,
 ) -> NeuronLanes:
-    """The gradient by the lanes of a function of them, in their shape.
+    """Return the gradient by the lanes of a function of them, in their shape.
 
     Args:
         cotangent: of the function's result, or what broadcasts to it.
@@ -264,7 +268,7 @@ def pulled(
 def layer_backward(
     spec: LayerSpec, residuals: Residuals, cotangent: LayerSpikes, transposable: bool = False
 ) -> Gradients:
-    """Gradients of `layer_spikes` by its arguments.
+    """Compute the gradients of `layer_spikes` by its arguments.
 
     Args:
         transposable: JAX can transpose it as a function of the cotangent.
@@ -276,8 +280,8 @@ def layer_backward(
 
 
 def _goes_by_arrivals(spec: LayerSpec, residuals: Residuals) -> bool:
-    """Whether there are so many arrivals that the pass over them is faster than a tile of each
-    sample, and the pass covers the neurons.
+    """Return whether there are so many arrivals that the pass over them is faster than a tile of
+    each sample, and the pass supports the neurons.
     """
     batch, arrivals = residuals.time.shape  # a batch whose size is not known yet (`jax.export`)
     covered = not (spec.neuron.jumps or spec.refractory)
@@ -287,7 +291,7 @@ def _goes_by_arrivals(spec: LayerSpec, residuals: Residuals) -> bool:
 def _gradients(
     assumed: LayerSpec, residuals: Residuals, cotangent: LayerSpikes, transposable: bool
 ) -> tuple[Weights, NeuronLanes | None, Times | None]:
-    """Gradients by weight, lanes and arrival times; None where nobody asks.
+    """Compute the gradients by weight, lanes and arrival times; None where they are not required.
 
     Args:
         assumed: the population's, whose model may assume what does not hold.
@@ -337,7 +341,7 @@ def _spikes_first(array: Num[Array, "batch neurons spikes"]) -> Num[Array, "spik
 
 
 def _passed_on(d_time: Times, times: Slots, causes: Causes, passed: Passed) -> Times:
-    """The arrivals' gradient with what spikes pass on that came when they came."""
+    """Add the cotangents of spikes that coincide with an arrival."""
     batch, arrivals = d_time.shape
     jumped = jnp.isfinite(times) & (causes.cause >= 0)
     # (spikes, batch, neurons) -> (batch, spikes * neurons); slot `arrivals` is none, and dropped
@@ -347,7 +351,7 @@ def _passed_on(d_time: Times, times: Slots, causes: Causes, passed: Passed) -> T
 
 
 def slopes_after(spec: LayerSpec, residuals: Residuals) -> OfSpikes:
-    """V' when V is let go after each spike's refractory time."""
+    """Return V' at the end of the refractory period after each spike."""
     wide = spread(residuals.lanes, residuals.time.shape[0])
     times = jnp.moveaxis(residuals.times, -1, 0)
     return jnp.moveaxis(_with_slope_after(spec, residuals, wide, times, None).slope_after, 0, -1)
@@ -356,8 +360,8 @@ def slopes_after(spec: LayerSpec, residuals: Residuals) -> OfSpikes:
 def _with_slope_after(
     spec: LayerSpec, residuals: Residuals, wide: NeuronLanes, times: Slots, causes: Causes | None
 ) -> Causes:
-    """Causes with V' when V is let go after each spike, where the simulation did not note it: after
-    a refractory time, and for spikes that were recorded elsewhere.
+    """Return the causes with V' at the release of V after each spike, where the simulation did not
+    record it: after a refractory period, and for spikes that were recorded elsewhere.
     """
     if causes is not None and not spec.refractory:
         return causes
@@ -377,7 +381,7 @@ def _with_slope_after(
 
 
 class _Seen(NamedTuple):
-    """What V depends on in one sample; of a batch, with an axis of samples in front."""
+    """Inputs that V depends on in one sample; of a batch, with a leading axis of samples."""
 
     arrival: Float[Array, "*batch arrivals"]
     row: Int[Array, "*batch arrivals"]
@@ -388,7 +392,7 @@ class _Seen(NamedTuple):
 def _slopes_after(
     neuron: Neuron, weight: Float[Array, "slots neurons"], refractory: float, seen: _Seen
 ) -> Float[Array, "spikes neurons"]:
-    """V' when V is let go after each spike of a sample.
+    """Return V' at the release of V after each spike of a sample.
 
     The state there is the sum of what the start, the arrivals and the spikes have left: all but V,
     which is v_reset, follows a linear flow.
@@ -403,7 +407,7 @@ def _slopes_after(
         return neuron.flow(neuron.decay(lanes, gap), state)
 
     def slope_at(free: Float[Array, "neurons"]) -> Float[Array, "neurons"]:
-        """V' of each neuron when it is let go at a time."""
+        """Return V' of each neuron that is released at a time."""
         state = after(free, neuron.begin(lanes))
         came = jnp.isfinite(arrival)[:, None] & (free >= arrival[:, None])
         gap = jnp.where(came, free - arrival[:, None], 0.0)

@@ -37,7 +37,7 @@ def recorded_spikes(
     times: OfSpikes,
     count: Int[Array, "batch neurons"],
 ) -> LayerSpikes:
-    """Recorded spikes of one population, differentiable as
+    """Return the recorded spikes of one population, differentiable as
     `jaxsnn.event.adjoint.layer_adjoint.layer_spikes` is.
 
     Args:
@@ -50,14 +50,14 @@ def recorded_spikes(
 
 
 class _Arrival(NamedTuple):
-    """One arrival of each sample; or all of them in order."""
+    """Arrival in each sample; or all arrivals in order."""
 
     time: Float[Array, "*arrivals batch"]
     row: Int[Array, "*arrivals batch"]
 
 
 class _Behind(NamedTuple):
-    """The state behind an arrival, and its time; arrays that broadcast against (batch, neurons,
+    """State after an arrival, and its time; arrays that broadcast against (batch, neurons,
     spikes).
     """
 
@@ -68,8 +68,8 @@ class _Behind(NamedTuple):
 def _slopes(
     spec: LayerSpec, weight: Weights, lanes: NeuronLanes, time: Times, row: Rows, times: OfSpikes
 ) -> OfSpikes:
-    """dV/dt at recorded spikes, 1 in unused slots: all neurons flow from one arrival to the next, and
-    a spike goes on from behind the last one before it.
+    """Return dV/dt at recorded spikes, 1 in unused slots: all neurons flow from one arrival to the
+    next, and a spike continues from the last arrival before it.
     """
     neuron = spec.neuron
     wide = jax.tree.map(lambda array: array[None, :, None], lanes)

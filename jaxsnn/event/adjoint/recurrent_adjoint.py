@@ -67,8 +67,8 @@ def group_spikes(
     lanes: Sequence[NeuronLanes],
     t_end: Seconds,
 ) -> GroupSpikes:
-    """Spikes of a recurrent group, differentiable in weights, delays, arrival times and every field
-    of `lanes`.
+    """Return the spikes of a recurrent group, differentiable in weights, delays, arrival times and
+    every field of `lanes`.
 
     Args:
         arrivals: of each population (weight, time, row), what comes from outside the group: weight
@@ -94,7 +94,7 @@ def group_spikes_forward(
     lanes: Sequence[NeuronLanes],
     t_end: Seconds,
 ) -> GroupSpikes:
-    """As `group_spikes`, differentiable in forward mode."""
+    """Return the same spikes as `group_spikes`, differentiable in forward mode."""
     return by_population(spec, _events_forward(spec, arrivals, feedback, lanes, t_end))
 
 
@@ -110,7 +110,7 @@ def _events(
 
 
 class _Residuals(NamedTuple):
-    """The arguments, and what came of them."""
+    """Residuals of the backward pass: the arguments and the log."""
 
     arrivals: OutsideArrivals
     feedback: Feedback
@@ -141,7 +141,7 @@ def _backward(
 def _gradients(
     spec: GroupSpec, residuals: _Residuals, drive: OfSteps, fixed_length: bool = False
 ) -> Gradients:
-    """Gradients by the arguments of `group_spikes`.
+    """Compute the gradients by the arguments of `group_spikes`.
 
     Args:
         drive: (steps, batch) dL/dt of the spike of each step.
@@ -158,7 +158,7 @@ def _gradients(
 def _gradients_known(
     spec: GroupSpec, residuals: _Residuals, drive: OfSteps, fixed_length: bool
 ) -> Gradients:
-    """The gradients, by what the models assume."""
+    """Compute the gradients with the assumptions of the models."""
     arrivals, feedback, lanes, log, steps = residuals
     plan = layout(spec, arrivals, feedback)
     external = [weight for weight, _, _ in arrivals]
@@ -208,7 +208,9 @@ def _events_forward(
 def _tangents(
     spec: GroupSpec, primals: tuple[Any, ...], tangents: tuple[Any, ...]
 ) -> tuple[GroupEvents, GroupEvents]:
-    """Events and their tangents; primals and tangents are those of the other arguments."""
+    """Return the events and their tangents; primals and tangents are those of the other
+    arguments.
+    """
     events, residuals = _forward(spec, *primals)
     arrivals, feedback, lanes, _ = tangents
 
@@ -224,7 +226,7 @@ def _tangents(
 def _time_gradient(
     time: Times, row: Rows, rows: int, arrived: Int[Array, "steps batch"], by_time: OfSteps
 ) -> Times:
-    """dL/dt of a population's arrivals from outside, in the slots that they had.
+    """Return dL/dt of a population's arrivals from outside, in their original slots.
 
     Args:
         time, row: of the arrivals.
@@ -250,7 +252,7 @@ def _delay_gradient(
     log: Log,
     by_time: Sequence[OfSteps],
 ) -> Float[Array, "..."]:
-    """dL/ddelay of one edge, in the shape of its delay.
+    """Return dL/ddelay of one edge, in the shape of its delay.
 
     A delay is added to the time of the spike, so that its gradient is the sum of dL/dt of what came
     through the edge.
@@ -269,7 +271,7 @@ def _delay_gradient(
 def _lanes_gradient(
     layer: LayerSpec, lanes: NeuronLanes, population: PopulationCostate
 ) -> NeuronLanes:
-    """The gradient by the lanes, from what the pass leaves of a population at time 0."""
+    """Return the gradient by the lanes, from the pass's carry of a population at time 0."""
     neuron = layer.neuron
     accumulators, costate = jax.tree.map(over_first, (population.own, population.costate))
     still = jax.tree.map(jnp.zeros_like, neuron.begin(lanes))

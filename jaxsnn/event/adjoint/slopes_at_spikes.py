@@ -17,7 +17,7 @@ from jaxsnn.network.promotion import usual_promotion
 
 
 def without_slopes(spikes: LayerSpikes, *, forward_mode: bool) -> LayerSpikes:
-    """The same spikes. What is differentiated by their slopes becomes NaN.
+    """Return the same spikes; derivatives through their slopes become NaN.
 
     Args:
         forward_mode: they are differentiated forwards.
@@ -38,7 +38,9 @@ def _kept(*arguments: Any) -> tuple[Any, tuple[()]]:
 
 
 def _back(residuals: tuple[()], cotangent: tuple[Any, Any]) -> tuple[Any, None]:
-    """A loop hands on zeros, too, for what nobody looks at: only what is not zero is asked for."""
+    """Return the cotangent of the times, NaN where the cotangent of the slopes is not zero: a loop
+    also passes on zeros for unused results.
+    """
     del residuals
     by_time, by_slope = cotangent
     if isinstance(by_slope, SymbolicZero):

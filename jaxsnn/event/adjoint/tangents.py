@@ -28,7 +28,7 @@ from jaxsnn.network.promotion import usual_promotion
 def layer_spikes_forward(
     spec: LayerSpec, weight: Weights, lanes: NeuronLanes, time: Times, row: Rows, t_end: Seconds
 ) -> LayerSpikes:
-    """As `layer_adjoint.layer_spikes`, differentiable in forward mode."""
+    """Return the same spikes as `layer_adjoint.layer_spikes`, differentiable in forward mode."""
     return simulate_layer(spec, weight, lanes, time, row, t_end)[0]
 
 
@@ -37,7 +37,9 @@ def layer_spikes_forward(
 def _tangents(
     spec: LayerSpec, primals: tuple[Any, ...], tangents: tuple[Any, ...]
 ) -> tuple[LayerSpikes, LayerSpikes]:
-    """Spikes and their tangents; primals and tangents are those of the other arguments."""
+    """Return the spikes and their tangents; primals and tangents are those of the other
+    arguments.
+    """
     spikes, causes = simulate_layer(spec, *primals)
     weight, lanes, time, row, _ = primals
     residuals = Residuals(weight, lanes, time, row, spikes.time, spikes.slope, causes)
@@ -53,8 +55,8 @@ def _tangents(
 def transposed(
     gradients: Callable[[Float[Array, "..."]], Any], times: Float[Array, "..."], tangents: Any
 ) -> Float[Array, "..."]:
-    """Tangents of spike times from the function that maps their cotangents to gradients, and the
-    tangents by these.
+    """Return the tangents of spike times, from the linear function that maps their cotangents to
+    gradients and the tangents of its arguments.
 
     Args:
         gradients: linear, spike times' cotangents -> a tree of gradients.
@@ -71,7 +73,7 @@ Spikes = TypeVar("Spikes")
 
 
 def moved_by(spikes: Spikes, tangent: Float[Array, "..."]) -> Spikes:
-    """The tangent of spikes whose times move; slopes and counts are held."""
+    """Return the tangent of spikes with a tangent of their times; slopes and counts have none."""
 
     def still(array: Array) -> Any:
         if jnp.issubdtype(array.dtype, jnp.floating):

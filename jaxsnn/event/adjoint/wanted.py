@@ -24,8 +24,8 @@ Asked = Bool[Array, "lanes taus time samples"]
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What is asked for beside the gradient by the weights: gradients by the lanes, by their time
-    constants among them, by the times of arrivals, and by those at which V is sampled.
+    """Gradients that are required besides the gradient by the weights: those by the lanes, by their
+    time constants, by arrival times and by sample times.
     """
 
     lanes: bool = True
@@ -35,7 +35,9 @@ class Wanted:
 
     @staticmethod
     def of(lanes: Any, time: Any, samples: Any = ()) -> Wanted:
-        """By arguments that know whether they are perturbed; the lanes have `tau_mem`, `tau_syn`."""
+        """Return the required gradients, from arguments that carry whether they are perturbed; the
+        lanes have `tau_mem`, `tau_syn`.
+        """
         taus = is_perturbed((lanes.tau_mem, lanes.tau_syn))
         return Wanted(
             lanes=is_perturbed(lanes),
@@ -46,13 +48,13 @@ class Wanted:
 
     @property
     def asked(self) -> Asked:
-        """What a forward pass keeps of it."""
+        """Flags encoded in the shape of an array, as a residual of the forward pass."""
         flags = self.lanes, self.taus, self.time, self.samples
         return jnp.zeros(tuple(map(int, flags)), bool)
 
     @staticmethod
     def by(flags: Asked) -> Wanted:
-        """What a forward pass was asked for."""
+        """Return the required gradients, decoded from `asked`."""
         lanes, taus, time, samples = map(bool, flags.shape)
         return Wanted(lanes=lanes, taus=taus, time=time, samples=samples)
 
@@ -62,10 +64,10 @@ def _is_primal(leaf: Any) -> bool:
 
 
 def values_of(arguments: Any) -> Any:
-    """Arguments that know whether they are perturbed, as plain arrays."""
+    """Return plain arrays from arguments that carry whether they are perturbed."""
     return jax.tree.map(lambda leaf: leaf.value, arguments, is_leaf=_is_primal)
 
 
 def is_perturbed(tree: Any) -> bool:
-    """Whether a derivative by any part of an argument is asked for."""
+    """Return whether a derivative by any part of an argument is required."""
     return any(leaf.perturbed for leaf in jax.tree.leaves(tree, is_leaf=_is_primal))

@@ -24,7 +24,7 @@ _LEAST = 2.0**-66
 
 
 class Value(NamedTuple):
-    """A function at some times."""
+    """Value and slope of a function at some times."""
 
     value: Numbers
     slope: Numbers
@@ -56,7 +56,8 @@ def bracketed_root(
     rising: bool = False,
     wanted: Bool[Array, "..."] | bool = True,
 ) -> Numbers:
-    """The time between `low` and `high` at which a function changes its sign, element by element.
+    """Return the time between `low` and `high` at which a function changes its sign, element by
+    element.
 
     Newton's method, kept inside a bracket that shrinks; where its steps do not become shorter fast,
     the bracket is halved. An element ends where the bracket is as narrow as its ends are exact, where
@@ -100,7 +101,7 @@ def bracketed_root(
 def _closer(
     function: Callable[[Numbers], Value], above: Bool[Array, "..."] | bool, search: _Search
 ) -> _Search:
-    """One step of the search.
+    """Perform one step of the search.
 
     Args:
         above: the function rises through zero.
@@ -135,14 +136,14 @@ def _closer(
 
 
 def _spread(at: Value, t: Numbers) -> Value:
-    """Values in the shape and of the type of the times."""
+    """Broadcast a value to the shape and the type of the times."""
     zero = jnp.zeros_like(t)
     return Value(*(part + zero for part in at))
 
 
 def _middle(low: Numbers, high: Numbers) -> Numbers:
-    """The middle of a bracket; of a wide one in the logarithm of time, so that a root at 1e-9 of its
-    end is found as fast as any other.
+    """Return the middle of a bracket; the geometric mean for a wide one, so that a root at 1e-9 of
+    its end takes no more steps than any other.
     """
     tiny = jnp.finfo(high.dtype).tiny
     floor = jnp.maximum(low, jnp.maximum(_LEAST * high, tiny))

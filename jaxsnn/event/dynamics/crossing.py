@@ -38,13 +38,15 @@ _SERIES = 24  # terms of a series at numbers up to 1 and 2
 
 @jax.custom_jvp
 def phi1(z: Numbers) -> Numbers:
-    """expm1(z) / z for z <= 0, with its limit 1 at zero."""
+    """Return expm1(z) / z for z <= 0, with its limit 1 at zero."""
     safe = jnp.where(z == 0, 1.0, z)
     return jnp.where(z == 0, 1.0, jnp.expm1(safe) / safe)
 
 
 def phi1_derivative(z: Numbers) -> Numbers:
-    """Derivative of phi1 for z <= 0: (e^z (z - 1) + 1) / z^2, by its series near zero."""
+    """Return the derivative of phi1 for z <= 0: (e^z (z - 1) + 1) / z^2, by its series near
+    zero.
+    """
     # sum over n of (n + 1) / (n + 2)! z^n, by Horner's rule
     series = jnp.zeros_like(z)
     for n in range(11, -1, -1):
@@ -67,7 +69,7 @@ phi1.defjvps(usual_promotion(_phi1_tangent))
 
 
 def decay(shape: TauShape, tau_mem: Numbers, tau_syn: Numbers, t: Numbers) -> Coefficients:
-    """The flow's coefficients (em, es, k) over a time t >= 0 (inf allowed)."""
+    """Return the flow's coefficients (em, es, k) over a time t >= 0 (inf allowed)."""
     match shape:
         case TauShape.DOUBLE:
             em = jnp.exp(-t / tau_mem)
@@ -90,7 +92,7 @@ def decay(shape: TauShape, tau_mem: Numbers, tau_syn: Numbers, t: Numbers) -> Co
 
 
 def _decay_of_any(tau_mem: Numbers, tau_syn: Numbers, t: Numbers) -> Coefficients:
-    """The coefficients by phi1, exact also where the time constants are nearly equal."""
+    """Return the coefficients by phi1, exact also where the time constants are nearly equal."""
     em = jnp.exp(-t / tau_mem)
     es = jnp.exp(-t / tau_syn)
     finite = jnp.where(jnp.isinf(t), 0.0, t)
@@ -105,7 +107,8 @@ def _decay_of_any(tau_mem: Numbers, tau_syn: Numbers, t: Numbers) -> Coefficient
 def decay_derivatives(
     shape: TauShape, tau_mem: Numbers, tau_syn: Numbers, t: Numbers
 ) -> tuple[Numbers, Numbers, Numbers, Numbers, Numbers]:
-    """The flow's coefficients (em, es, k) over t and the derivatives of k by tau_mem and tau_syn.
+    """Return the flow's coefficients (em, es, k) over t and the derivatives of k by tau_mem and
+    tau_syn.
 
     Always of the general kernel: a closed form at a fixed ratio would tie the two constants
     together.
@@ -141,7 +144,7 @@ def decay_derivatives(
 def peak_reaches(
     shape: TauShape, v: Numbers, j: Numbers, threshold: Numbers, tau_mem: Numbers, tau_syn: Numbers
 ) -> Bool[Array, "..."]:
-    """Whether v's maximum reaches the threshold, given that v has one ahead (`peaks`)."""
+    """Return whether v's maximum reaches the threshold, given that v has one ahead (`peaks`)."""
     match shape:
         # The maximum of a parabola, without an exponential: in x = em it is (v + j) x - j x^2, and
         # in x = es, where tau_syn is the longer one, 2 j x + (v - 2 j) x^2.
@@ -153,7 +156,7 @@ def peak_reaches(
 
 
 def extremum(v: Numbers, j: Numbers, tau_mem: Numbers, tau_syn: Numbers) -> tuple[Numbers, Numbers]:
-    """Time and value of the extremum of v (there v = j); time 0 where none lies ahead."""
+    """Return time and value of the extremum of v (there v = j); time 0 if none lies ahead."""
     # v(t) = j(t) is e^(-t d) = 1 + z with z = D (v - j) / (j (1 + D)) and D = tau_mem d, so that
     # t = -log(1 + z) / d. With log(1 + z) / z it stays exact where the constants are equal.
     d_tau = tau_mem / tau_syn - 1  # D
@@ -186,7 +189,9 @@ def crosses(
     tau_mem: Numbers,
     tau_syn: Numbers,
 ) -> Bool[Array, "..."]:
-    """Whether v, below the threshold now, reaches it before the interval ends at (v_end, j_end)."""
+    """Return whether v, below the threshold now, reaches it before the interval ends at (v_end,
+    j_end).
+    """
     inside = peaks(shape, v, j, v_end, j_end, tau_mem, tau_syn)
     return (v_end >= threshold) | (inside & peak_reaches(shape, v, j, threshold, tau_mem, tau_syn))
 
@@ -200,7 +205,7 @@ def peaks(
     tau_mem: Numbers,
     tau_syn: Numbers,
 ) -> Bool[Array, "..."]:
-    """Whether v has a maximum between (v, j) and (v_end, j_end).
+    """Return whether v has a maximum between (v, j) and (v_end, j_end).
 
     From 0 < j, v < j it has one sooner or later, unless it is so far below zero, and decays so
     slowly, that it never comes up to j. After a long time both have decayed to the same number, to
@@ -233,8 +238,8 @@ def solve(
     duration: Numbers,
     crossing: Bool[Array, "..."],
 ) -> Numbers:
-    """Time until v crosses the threshold upwards, where `crossing` says that it does within
-    `duration`.
+    """Return the time until v crosses the threshold upwards, for the elements in which `crossing`
+    says that it does within `duration`.
 
     Elsewhere the value is some number in [0, duration].
     """
@@ -249,8 +254,8 @@ def solve(
 
 
 def _quadratic(a: Numbers, b: Numbers, rise: Numbers, threshold: Numbers, gap: Numbers) -> Numbers:
-    """-log x at the root x in (0, 1] of a x + b x^2 = threshold at which v crosses upwards (x falls
-    as time goes on).
+    """Return -log x at the root x in (0, 1] of a x + b x^2 = threshold at which v crosses upwards
+    (x falls with time).
 
     Short waits are found in y = 1 - x, the root of rise y + b y^2 = gap, with rise = -(a + 2 b) and
     gap = threshold - (a + b), long ones in x: each where it has all digits.
@@ -268,7 +273,8 @@ def _quadratic(a: Numbers, b: Numbers, rise: Numbers, threshold: Numbers, gap: N
 
 
 def minus_log(x: Numbers, y: Numbers) -> Numbers:
-    """-log x of a number x in (0, 1], given y = 1 - x too, with the digits that each of them has.
+    """Return -log x of a number x in (0, 1], given y = 1 - x as well, to the precision of the more
+    accurate of the two.
 
     Near -0.4 JAX's log1p is wrong by a hundred roundings: from 1/4 on x is used.
     """
@@ -278,7 +284,7 @@ def minus_log(x: Numbers, y: Numbers) -> Numbers:
 def _quotient(
     first: Bool[Array, "..."], up: Numbers, down: Numbers, else_up: Numbers, else_down: Numbers
 ) -> Numbers:
-    """up / down, or else_up / else_down; the numerator where the denominator is 0."""
+    """Return up / down, or else_up / else_down; the numerator where the denominator is 0."""
     numerator = jnp.where(first, up, else_up)
     denominator = jnp.where(first, down, else_down)
     return numerator / jnp.where(denominator == 0, 1.0, denominator)
@@ -294,7 +300,9 @@ def _solve_any(
     duration: Numbers,
     crossing: Bool[Array, "..."],
 ) -> Numbers:
-    """Newton's method inside a bracket, from a start on the side where it converges monotonically."""
+    """Solve for the crossing by Newton's method inside a bracket, from a start on the side where it
+    converges monotonically.
+    """
     start, high = _newton_start(v, j, threshold, tau_mem, tau_syn, duration)
     eps = jnp.finfo(v.dtype).eps
 
@@ -320,7 +328,7 @@ def _newton_start(
     tau_syn: Numbers,
     duration: Numbers,
 ) -> tuple[Numbers, Numbers]:
-    """Where Newton's iteration starts, and a time before which the crossing comes.
+    """Return the start of Newton's iteration, and an upper bound on the crossing time.
 
     Where a maximum lies ahead, v is concave and rises up to it: start from the parabola at the
     peak, exact near tangency. Elsewhere start at the inflection, clipped to the interval.
@@ -341,8 +349,8 @@ def _newton_start(
 
 
 def decayed(v: Numbers, j: Numbers, threshold: Numbers) -> Numbers:
-    """exp(-t / tau_mem) at the upward crossing of v = threshold, for tau_mem = 2 tau_syn: 1 where v
-    is there already, 0 where it never comes.
+    """Return exp(-t / tau_mem) at the upward crossing of v = threshold, for tau_mem = 2 tau_syn: 1
+    where v is at or above the threshold already, 0 for no crossing.
 
     The larger root x of (v + j) x - j x^2 = threshold. Where v is below the threshold it comes
     there if it ends above (threshold < 0), or over a maximum.
@@ -363,17 +371,19 @@ def decayed(v: Numbers, j: Numbers, threshold: Numbers) -> Numbers:
 
 
 def integrated_exponential(rate: Numbers | float, t: Numbers) -> Numbers:
-    """The integral of e^(-rate t) over [0, t]: t phi1(-rate t)."""
+    """Return the integral of e^(-rate t) over [0, t]: t phi1(-rate t)."""
     return t * phi1(-rate * t)
 
 
 def integrated_ramp(rate: Numbers | float, t: Numbers) -> Numbers:
-    """The integral of t e^(-rate t) over [0, t]: t^2 phi1'(-rate t)."""
+    """Return the integral of t e^(-rate t) over [0, t]: t^2 phi1'(-rate t)."""
     return t * t * phi1_derivative(-rate * t)
 
 
 def divided_difference_series(x: Numbers, y: Numbers) -> Numbers:
-    """phi1[x, y] by its power series, for |x| up to 1 and |y| up to 2, where it is exact in float64."""
+    """Return phi1[x, y] by its power series, for |x| up to 1 and |y| up to 2, where it is exact in
+    float64.
+    """
     # sum over n of h_n(x, y) / (n + 2)!, with h_n the complete homogeneous polynomial of degree n
     power = jnp.ones_like(x)  # y^n
     homogeneous = jnp.ones_like(x * y)  # of degree n in x and y, all coefficients 1

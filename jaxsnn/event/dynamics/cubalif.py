@@ -28,7 +28,7 @@ class CubaLIFDelta(TwoVariables):
     # ---- parameters
 
     def v_inf(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Numbers:
-        """Voltage at rest under the constant input, (neurons,)."""
+        """Return the voltage at rest under the constant input, (neurons,)."""
         p = parameters
         if current is None:
             return p["v_leak"]
@@ -36,11 +36,11 @@ class CubaLIFDelta(TwoVariables):
         return p["v_leak"] + self.r(p) * steady
 
     def j_start(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Numbers:
-        """j of I = 0, at time 0."""
+        """Return the value of j for I = 0, at time 0."""
         return parameters["v_leak"] - self.v_inf(parameters, current)
 
     def _steady_current(self, p: Parameters, current: Numbers | float) -> Numbers:
-        """I_inf = w_in u. Where a bias is added once a step, u = bias area / step."""
+        """Return I_inf = w_in u. If a bias is added once a step, u = bias area / step."""
         if self.step is None:
             return p["w_in"] * current
         if self.spike_area is None:
@@ -48,41 +48,41 @@ class CubaLIFDelta(TwoVariables):
         return p["w_in"] * (self.spike_area / self.step) * current
 
     def _jump(self, p: Parameters) -> Numbers:
-        """Jump of I at a spike of weight 1 where there is no `spike_area`: a = tau_syn, or w_in a =
-        tau_syn.
+        """Return the jump of I at a spike of weight 1 without a `spike_area`: a = tau_syn, or w_in
+        a = tau_syn.
         """
         return p["w_in"] if self.scales_jumps else jnp.ones_like(p["tau_syn"])
 
     def arrival_factor(self, parameters: Parameters) -> Numbers:
-        """Jump of j per unit weight, (neurons,): r w_in a / tau_syn."""
+        """Return the jump of j per unit weight, (neurons,): r w_in a / tau_syn."""
         p = parameters
         if self.spike_area is None:
             return self.r(p) * self._jump(p)
         return self.r(p) * p["w_in"] * self.spike_area / p["tau_syn"]
 
     def current_factor(self, parameters: Parameters) -> Numbers:
-        """Rise of u under a constant current of 1, (neurons,): r w_in."""
+        """Return the rise of u under a constant current of 1, (neurons,): r w_in."""
         return self.r(parameters) * self._steady_current(parameters, 1.0)
 
     # ---- flow and crossings
 
     def decay(self, lanes: Lanes, t: Numbers) -> Decay:
-        """Coefficients (em, es, k) of the flow (v, j) -> (v em + j k, j es) over t."""
+        """Return the coefficients (em, es, k) of the flow (v, j) -> (v em + j k, j es) over t."""
         return crossing.decay(self.tau_shape, lanes.tau_mem, lanes.tau_syn, t)
 
     def decay_derivatives(self, lanes: Lanes, t: Numbers) -> tuple[Numbers, ...]:
-        """(em, es, k, dk/dtau_mem, dk/dtau_syn) over t."""
+        """Return (em, es, k, dk/dtau_mem, dk/dtau_syn) over t."""
         return crossing.decay_derivatives(self.tau_shape, lanes.tau_mem, lanes.tau_syn, t)
 
     def _from_target(self, lanes: Lanes, state: State) -> tuple[Numbers, Numbers, Numbers]:
-        """v, j and the threshold, counted from what v and j decay to."""
+        """Return v, j and the threshold relative to the value to which v and j decay."""
         v, j = state
         return v, j, lanes.threshold
 
     def crosses(
         self, lanes: Lanes, state: State, end: State, duration: Numbers
     ) -> Bool[Array, "..."]:
-        """Whether v reaches the threshold in the interval from one state to another."""
+        """Return whether v reaches the threshold in the interval from one state to another."""
         v, j, threshold = self._from_target(lanes, state)
         v_end, j_end, _ = self._from_target(lanes, end)
         taus = lanes.tau_mem, lanes.tau_syn
@@ -91,27 +91,29 @@ class CubaLIFDelta(TwoVariables):
     def solve(
         self, lanes: Lanes, state: State, duration: Numbers, crossing_now: Bool[Array, "..."]
     ) -> Numbers:
-        """Time to the crossing."""
+        """Return the time to the crossing."""
         v, j, threshold = self._from_target(lanes, state)
         taus = lanes.tau_mem, lanes.tau_syn
         return crossing.solve(self.tau_shape, v, j, threshold, *taus, duration, crossing_now)
 
     def crossing_order(self, lanes: Lanes, state: State) -> Numbers | None:
-        """exp(-t / tau_mem) at the crossing, at tau_mem = 2 tau_syn for all neurons: the root of a
-        quadratic, so that no neuron costs an exponential or a logarithm.
+        """Return exp(-t / tau_mem) at the crossing, if tau_mem = 2 tau_syn for all neurons: the
+        root of a quadratic, which needs no exponential or logarithm per neuron.
         """
         if not (self.uniform and self.tau_shape is TauShape.DOUBLE):
             return None
         return crossing.decayed(*self._from_target(lanes, state))
 
     def wait_of(self, lanes: Lanes, order: Numbers) -> Numbers:
-        """Time at which exp(-t / tau_mem) has come down to a number."""
+        """Return the time at which exp(-t / tau_mem) has decayed to a number."""
         return -lanes.tau_mem[0] * jnp.log(order)
 
     # ---- readouts
 
     def turns(self, lanes: Lanes, state: State, after: State) -> Bool[Array, "..."]:
-        """Whether V has a maximum or a minimum inside an interval from one state to another."""
+        """Return whether V has a maximum or a minimum inside an interval from one state to
+        another.
+        """
         v, j, _ = self._from_target(lanes, state)
         v_end, j_end, _ = self._from_target(lanes, after)
         shape = self.tau_shape
@@ -122,20 +124,23 @@ class CubaLIFDelta(TwoVariables):
         return highest | lowest
 
     def extremum(self, lanes: Lanes, state: State) -> tuple[Numbers, Numbers]:
-        """How long after a state V has its extremum, and v there; the state's own, if it has none."""
+        """Return the time and value of the extremum of v after a state; time 0 and the state's v if
+        there is none.
+        """
         v, j, _ = self._from_target(lanes, state)
         wait, peak = crossing.extremum(v, j, lanes.tau_mem, lanes.tau_syn)
         target = state[0] - v  # what v was counted from: 0, or u
         return wait, peak + target
 
     def integrals(self, lanes: Lanes, t: Numbers, rate: Numbers | float) -> Integrals:
-        """Integrals of em, es and k times e^(-rate t) over [0, t]."""
+        """Return the integrals of em, es and k times e^(-rate t) over [0, t]."""
         return self._leaky_integrals(lanes, t, rate)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CubaLIFBox(CubaLIFDelta):
-    """The same neurons under box spikes: currents that are constant for a while.
+    """Current-based neurons (NIR: CubaLIF, CubaLI) under rectangular pulses: currents that are
+    constant for a while.
 
     The state is (v, j, u) with v and j as for delta spikes and u = r w_in times the height of the
     open boxes: j flows towards u instead of 0, so that (v - u, j - u) flow as (v, j) do under delta
@@ -145,25 +150,25 @@ class CubaLIFBox(CubaLIFDelta):
     level: ClassVar[int | None] = 2
 
     def arrival_factor(self, parameters: Parameters) -> Numbers:
-        """Rise of u in a box of weight 1, (neurons,): r w_in a / width."""
+        """Return the rise of u in a rectangular pulse of weight 1, (neurons,): r w_in a / width."""
         of_delta = super().arrival_factor(parameters)  # r w_in a / tau_syn
         return of_delta * parameters["tau_syn"] / self.width
 
     def kick(self, parameters: Parameters) -> Numbers:
-        """Scale of what an arriving spike of weight 1 does to V."""
+        """Return the scale of the effect of an arriving spike of weight 1 on V."""
         return super().arrival_factor(parameters)
 
     def begin(self, lanes: Lanes) -> State:
-        """State at time 0: no box is open."""
+        """Return the state at time 0, without an open pulse."""
         return lanes.v_start, lanes.j_start, jnp.zeros_like(lanes.v_start)
 
     def arrive(self, state: State, weight: Numbers | float) -> State:
-        """State after a box opened or closed."""
+        """Return the state after a pulse opened or closed."""
         v, j, u = state
         return v, j, u + weight
 
     def flow(self, decay: Decay, state: State) -> State:
-        """(v - u, j - u) as under delta spikes; u stays."""
+        """Return the state after the flow: (v - u, j - u) as under delta spikes, u unchanged."""
         em, es, k = decay
         v, j, u = state
         v_after = u + (v - u) * em + (j - u) * k
@@ -171,7 +176,9 @@ class CubaLIFBox(CubaLIFDelta):
         return v_after, j_after, u
 
     def flow_back(self, decay: Decay, costate: State) -> State:
-        """The transposed flow; written out, as a derivative of `flow` would lose 1 - em - k."""
+        """Apply the transposed flow; written out, as a derivative of `flow` would lose 1 - em -
+        k.
+        """
         em, es, k = decay
         by_v, by_j, by_u = costate
         # The flow is v em + j k + u (1 - em - k), j es + u (1 - es), u.
@@ -181,18 +188,20 @@ class CubaLIFBox(CubaLIFDelta):
         return before_v, before_j, before_u
 
     def rate(self, lanes: Lanes, state: State) -> State:
-        """Time derivative of (v, j, u)."""
+        """Return the time derivative of (v, j, u)."""
         v, j, u = state
         v_rate = (j - v) / lanes.tau_mem
         j_rate = (u - j) / lanes.tau_syn
         return v_rate, j_rate, jnp.zeros_like(u)
 
     def _from_target(self, lanes: Lanes, state: State) -> tuple[Numbers, Numbers, Numbers]:
-        """v, j and the threshold, counted from u."""
+        """Return v, j and the threshold relative to u."""
         v, j, u = state
         return v - u, j - u, lanes.threshold - u
 
     def bound(self, lanes: Lanes, state: State) -> Numbers | None:
-        """As if j never fell (but to u, if below it)."""
+        """Return a lower bound on the crossing time, assuming a j that does not decay (but is at
+        least u).
+        """
         v, j, u = state
         return time_under(v, jnp.maximum(j, u), lanes.threshold, lanes.tau_mem)

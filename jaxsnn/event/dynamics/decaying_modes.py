@@ -29,21 +29,23 @@ Functional = Callable[[State], Numbers]
 
 @dataclass(frozen=True, kw_only=True)
 class DecayingModes(Neuron):
-    """A neuron model whose crossings are found by the rates of its flow.
+    """Neuron model whose threshold crossings follow from the decay rates of its flow.
 
     A subclass supplies `decay_rates`, and what `Neuron` asks for but `crosses` and `solve`.
     """
 
     def decay_rates(self, lanes: NeuronLanes) -> tuple[Numbers, ...]:
-        """Rates with which the parts of the flow decay, one for each variable, per second, at least
-        0; some may be equal.
+        """Return the decay rates of the modes of the flow, one for each variable, per second, at
+        least 0; some may be equal.
         """
         raise NotImplementedError
 
     def crosses(
         self, lanes: NeuronLanes, state: State, end: State, duration: Numbers
     ) -> Bool[Array, "..."]:
-        """Whether the excess is above 0 at the end of an interval, or at an extremum within."""
+        """Return whether the excess is at least 0 at the end of an interval, or at an extremum
+        within.
+        """
         is_above = self.excess(lanes, end) >= 0
         between = self._turns(lanes, state, duration)[1:-1]
         for turn in between:
@@ -54,7 +56,9 @@ class DecayingModes(Neuron):
     def solve(
         self, lanes: NeuronLanes, state: State, duration: Numbers, crossing: Bool[Array, "..."]
     ) -> Numbers:
-        """Time to the first crossing: between the first two extrema of which the latter is above."""
+        """Return the time to the first crossing: between the first two extrema of which the latter
+        is at or above the threshold.
+        """
         turns = self._turns(lanes, state, duration)
         low = high = turns[0]
         bracketed = jnp.zeros_like(crossing)
@@ -69,7 +73,9 @@ class DecayingModes(Neuron):
         return jnp.where(crossing, root, 0.0)
 
     def _turns(self, lanes: NeuronLanes, state: State, duration: Numbers) -> list[Numbers]:
-        """0, times at which the excess may have an extremum, and the end of the interval; rising."""
+        """Return 0, the times at which the excess may have an extremum, and the end of the
+        interval, in rising order.
+        """
         # f_1, ..., f_n of the module's text. A lane without an extremum has the end of the interval
         # in its place, so that the shapes do not depend on the numbers.
         functions = [_derivative(self, lanes, partial(self.excess, lanes), 0.0)]
@@ -86,19 +92,19 @@ class DecayingModes(Neuron):
         return points
 
     def _along(self, function: Functional, lanes: NeuronLanes, state: State, t: Numbers) -> Value:
-        """A function of the state, and its time derivative, at times after a state."""
+        """Return a function of the state, and its time derivative, at times after a state."""
         after = self._after(lanes, state, t)
         return Value(*jax.jvp(function, (after,), (self.rate(lanes, after),)))
 
     def _after(self, lanes: NeuronLanes, state: State, t: Numbers) -> State:
-        """The state a time after another."""
+        """Return the state after a time."""
         return self.flow(self.decay(lanes, t), state)
 
 
 def _derivative(
     neuron: Neuron, lanes: NeuronLanes, function: Functional, rate: Numbers | float
 ) -> Functional:
-    """The function f' + rate f of the state, of a function f."""
+    """Return the function f' + rate f of the state, for a function f."""
 
     def derivative(state: State) -> Numbers:
         value, slope = jax.jvp(function, (state,), (neuron.rate(lanes, state),))
@@ -109,7 +115,7 @@ def _derivative(
 
 
 def _root_or_end(value_at: Callable[[Numbers], Value], low: Numbers, high: Numbers) -> Numbers:
-    """The root between two times, or the later one where there is none."""
+    """Return the root between two times, or the later time if there is none."""
     changes = (value_at(low).value > 0) != (value_at(high).value > 0)
     # without a change of sign a bracket of no width, so that the search does not wait for it
     root = bracketed_root(value_at, jnp.where(changes, low, high), high)

@@ -21,7 +21,7 @@ from jaxsnn.network.array_types import Array, Bool, Float
 
 @dataclass(frozen=True, kw_only=True)
 class IFBox(TwoVariables):
-    """Integrators (NIR: IF, I) under box spikes."""
+    """Integrators (NIR: IF, I) under rectangular pulses."""
 
     level: ClassVar[int | None] = 1
     flow_fields: ClassVar[tuple[str, ...]] = ()
@@ -29,22 +29,22 @@ class IFBox(TwoVariables):
     # ---- parameters
 
     def tau_mem(self, parameters: Parameters) -> Numbers:
-        """It has none."""
+        """Return ones: an integrator has no membrane time constant."""
         return jnp.ones_like(parameters["r"])
 
     def v_inf(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Numbers:
-        """V is not measured from a voltage at rest: it has none."""
+        """Return zeros: an integrator has no voltage at rest."""
         del current
         return jnp.zeros_like(parameters["r"])
 
     def j_start(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Numbers:
-        """V' under the constant input."""
+        """Return V' under the constant input."""
         if current is None:
             return jnp.zeros_like(parameters["r"])
         return self._steady_rate(parameters, current)
 
     def _steady_rate(self, p: Parameters, current: Numbers | float) -> Numbers:
-        """r u. Where a bias is added once a step, like a spike, u = bias area / step."""
+        """Return r u. If a bias is added once a step, like a spike, u = bias area / step."""
         if self.step is None:
             return p["r"] * current
         return self.kick(p) / self.step * current
@@ -52,19 +52,21 @@ class IFBox(TwoVariables):
     def lift(
         self, parameters: Parameters, current: Float[Array, "neurons"], t_end: float
     ) -> Numbers:
-        """By how much a constant current moves V until t_end: it has no rest."""
+        """Return the displacement of V by a constant current until t_end: V has no rest."""
         return self.j_start(parameters, current) * t_end
 
     def current_factor(self, parameters: Parameters) -> Numbers:
-        """Rise of j = V' under a constant current of 1, (neurons,): r."""
+        """Return the rise of j = V' under a constant current of 1, (neurons,): r."""
         return self._steady_rate(parameters, 1.0)
 
     def arrival_factor(self, parameters: Parameters) -> Numbers:
-        """V' in a box of weight 1, (neurons,): r a / width, or what lets V rise by 1."""
+        """Return V' in a rectangular pulse of weight 1, (neurons,): r a / width, or the value for
+        which V rises by 1.
+        """
         return self.kick(parameters) / self.width
 
     def kick(self, parameters: Parameters) -> Numbers:
-        """What an arriving spike of weight 1 does to V: r a."""
+        """Return the effect of an arriving spike of weight 1 on V: r a."""
         if self.spike_area is None:  # V jumps by the weight itself
             return jnp.ones_like(parameters["r"])
         return parameters["r"] * self.spike_area
@@ -72,57 +74,57 @@ class IFBox(TwoVariables):
     # ---- flow and crossings
 
     def leak(self, lanes: Lanes) -> Numbers:
-        """V does not decay."""
+        """Return 0: V does not decay."""
         return jnp.zeros_like(lanes.tau_mem)
 
     def synaptic_leak(self, lanes: Lanes) -> Numbers:
-        """j does not decay."""
+        """Return 0: j does not decay."""
         return jnp.zeros_like(lanes.tau_syn)
 
     def rate(self, lanes: Lanes, state: State) -> State:
-        """Time derivative of (v, j)."""
+        """Return the time derivative of (v, j)."""
         return state[1], jnp.zeros_like(state[1])
 
     def decay(self, lanes: Lanes, t: Numbers) -> Decay:
-        """Coefficients (em, es, k) of the flow (v, j) -> (v em + j k, j es) over t."""
+        """Return the coefficients (em, es, k) of the flow (v, j) -> (v em + j k, j es) over t."""
         # neither v nor j decays, and v grows by j t; a 1 for each neuron and time
         ones = jnp.ones_like(t * lanes.tau_mem)
         return ones, ones, t * ones
 
     def decay_by(self, lanes: Lanes, t: Numbers) -> tuple[Decay, dict[str, Decay]]:
-        """The coefficients over t; they depend on no parameter."""
+        """Return the coefficients over t; they depend on no parameter."""
         return self.decay(lanes, t), {}
 
     def crosses(
         self, lanes: Lanes, state: State, end: State, duration: Numbers
     ) -> Bool[Array, "..."]:
-        """Whether v, monotone between events, reaches the threshold in the interval."""
+        """Return whether v, monotone between events, reaches the threshold in the interval."""
         del state, duration  # the end tells all
         return end[0] >= lanes.threshold
 
     def solve(
         self, lanes: Lanes, state: State, duration: Numbers, crossing_now: Bool[Array, "..."]
     ) -> Numbers:
-        """Time to the crossing: (threshold - v) / j."""
+        """Return the time to the crossing: (threshold - v) / j."""
         # 1 where nothing rises: such neurons are not asked for, but must not divide by 0
         v, j = state
         rise = jnp.where(crossing_now & (j > 0), j, 1.0)
         return jnp.clip((lanes.threshold - v) / rise, 0.0, duration)
 
     def bound(self, lanes: Lanes, state: State) -> Numbers | None:
-        """The time of the crossing."""
+        """Return the time of the crossing."""
         v, j = state
         wait = (lanes.threshold - v) / jnp.where(j > 0, j, 1.0)
         from_below = jnp.where(j > 0, wait, jnp.inf)
         return jnp.where(v >= lanes.threshold, 0.0, from_below)
 
     def slope(self, lanes: Lanes, state: State) -> Numbers:
-        """dV/dt just before a spike."""
+        """Return dV/dt just before a spike."""
         del lanes
         return state[1]
 
     def integrals(self, lanes: Lanes, t: Numbers, rate: Numbers | float) -> Integrals:
-        """Integrals of 1, 1 and t times e^(-rate t) over [0, t]."""
+        """Return the integrals of 1, 1 and t times e^(-rate t) over [0, t]."""
         zero = self.leak(lanes)  # in the shape of the lanes, which the results take on
         unit_integral = crossing.integrated_exponential(zero + rate, t)
         ramp = crossing.integrated_ramp(rate, t) + zero

@@ -21,7 +21,7 @@ from jaxsnn.network.array_types import Array, Bool, Float
 
 @dataclass(frozen=True, kw_only=True)
 class LIFBox(TwoVariables):
-    """Leaky neurons (NIR: LIF, LI) under box spikes."""
+    """Leaky neurons (NIR: LIF, LI) under rectangular pulses."""
 
     level: ClassVar[int | None] = 1
     flow_fields: ClassVar[tuple[str, ...]] = ("tau_mem",)
@@ -29,18 +29,18 @@ class LIFBox(TwoVariables):
     # ---- parameters
 
     def tau_mem(self, parameters: Parameters) -> Numbers:
-        """Membrane time constants (neurons,), seconds."""
+        """Return the membrane time constants (neurons,), seconds."""
         return parameters["tau"]
 
     def v_inf(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Numbers:
-        """Voltage at rest under the constant input, (neurons,)."""
+        """Return the voltage at rest under the constant input, (neurons,)."""
         p = parameters
         if current is None:
             return p["v_leak"]
         return p["v_leak"] + self._steady_drive(p, current)
 
     def _steady_drive(self, p: Parameters, current: Numbers | float) -> Numbers:
-        """r u. Where a bias is added once a step, like a spike, u = bias area / step."""
+        """Return r u. If a bias is added once a step, like a spike, u = bias area / step."""
         if self.step is None:
             return self.r(p) * current
         if self.spike_area is None:
@@ -48,25 +48,29 @@ class LIFBox(TwoVariables):
         return self.r(p) * (self.spike_area / self.step) * current
 
     def _jump(self, p: Parameters) -> Numbers:
-        """Jump of V at a spike of weight 1 where there is no `spike_area`: a = tau, or r a = tau."""
+        """Return the jump of V at a spike of weight 1 without a `spike_area`: a = tau, or r a =
+        tau.
+        """
         return self.r(p) if self.scales_jumps else jnp.ones_like(p["tau"])
 
     def current_factor(self, parameters: Parameters) -> Numbers:
-        """Rise of j under a constant current of 1, (neurons,): r."""
+        """Return the rise of j under a constant current of 1, (neurons,): r."""
         return self._steady_drive(parameters, 1.0)
 
     def j_start(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Numbers:
-        """No box is open at time 0."""
+        """Return 0: no pulse is open at time 0."""
         del current
         return jnp.zeros_like(parameters["r"])
 
     def arrival_factor(self, parameters: Parameters) -> Numbers:
-        """Height of j in a box of weight 1, (neurons,): r a / width, or what lets V jump by 1."""
+        """Return the height of j in a rectangular pulse of weight 1, (neurons,): r a / width, or
+        the value for which V jumps by 1.
+        """
         # tau V' = j during the width: for short boxes V rises by j width / tau, which is the kick
         return self.kick(parameters) * parameters["tau"] / self.width
 
     def kick(self, parameters: Parameters) -> Numbers:
-        """Scale of what an arriving spike of weight 1 does to V: r a / tau."""
+        """Return the scale of the effect of an arriving spike of weight 1 on V: r a / tau."""
         if self.spike_area is None:
             return self._jump(parameters)
         return self.r(parameters) * self.spike_area / parameters["tau"]
@@ -74,18 +78,18 @@ class LIFBox(TwoVariables):
     # ---- flow and crossings
 
     def synaptic_leak(self, lanes: Lanes) -> Numbers:
-        """j does not decay."""
+        """Return 0: j does not decay."""
         return jnp.zeros_like(lanes.tau_syn)
 
     def decay(self, lanes: Lanes, t: Numbers) -> Decay:
-        """Coefficients (em, es, k) of the flow (v, j) -> (v em + j k, j es) over t."""
+        """Return the coefficients (em, es, k) of the flow (v, j) -> (v em + j k, j es) over t."""
         # j stays as it is (es = 1), so that k = 1 - em; by expm1, exact for short times
         em = jnp.exp(-t / lanes.tau_mem)
         k = -jnp.expm1(-t / lanes.tau_mem)
         return em, jnp.ones_like(em), k
 
     def decay_derivatives(self, lanes: Lanes, t: Numbers) -> tuple[Numbers, ...]:
-        """(em, es, k, dk/dtau_mem, dk/dtau_syn) over t."""
+        """Return (em, es, k, dk/dtau_mem, dk/dtau_syn) over t."""
         em, es, k = self.decay(lanes, t)
         # d(1 - e^(-t / tau)) / dtau = -t e^(-t / tau) / tau^2, whose limit for t = inf is 0
         finite = jnp.where(jnp.isinf(t), 0.0, t)
@@ -95,14 +99,14 @@ class LIFBox(TwoVariables):
     def crosses(
         self, lanes: Lanes, state: State, end: State, duration: Numbers
     ) -> Bool[Array, "..."]:
-        """Whether v, monotone between events, reaches the threshold in the interval."""
+        """Return whether v, monotone between events, reaches the threshold in the interval."""
         del state, duration  # the end tells all
         return end[0] >= lanes.threshold
 
     def solve(
         self, lanes: Lanes, state: State, duration: Numbers, crossing_now: Bool[Array, "..."]
     ) -> Numbers:
-        """Time to the crossing: tau ln((j - v) / (j - threshold))."""
+        """Return the time to the crossing: tau ln((j - v) / (j - threshold))."""
         v, j = state
         # = -tau log(1 - share) with the share of the way to j that the threshold stands at
         drive = jnp.where(crossing_now, j - v, 1.0)
@@ -115,7 +119,7 @@ class LIFBox(TwoVariables):
         return jnp.clip(wait, 0.0, duration)
 
     def integrals(self, lanes: Lanes, t: Numbers, rate: Numbers | float) -> Integrals:
-        """Integrals of em, es and k times e^(-rate t) over [0, t]."""
+        """Return the integrals of em, es and k times e^(-rate t) over [0, t]."""
         return self._leaky_integrals(lanes, t, rate)
 
 

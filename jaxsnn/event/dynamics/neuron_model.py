@@ -38,7 +38,7 @@ from jaxsnn.wording import Text
 
 @dataclass(frozen=True, kw_only=True)
 class Neuron:
-    """A neuron model. A subclass supplies lanes, begin, decay, flow, arrive, excess, rate, reset,
+    """Neuron model. A subclass implements lanes, begin, decay, flow, arrive, excess, rate, reset,
     crosses and solve.
 
     Attributes:
@@ -68,15 +68,15 @@ class Neuron:
 
     @property
     def keeps_overshoot(self) -> bool:
-        """A spike takes the same from V however far above the threshold that is, so that it may
-        fire several times at once.
+        """Return whether a spike subtracts a constant from V however far above the threshold it is,
+        so that a neuron may fire several times at once.
         """
         return False
 
     # ---- parameters
 
     def lanes(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> NeuronLanes:
-        """What the equations need of each neuron: a pytree record of arrays (neurons,).
+        """Return the neuron parameters of the equations: a pytree record of arrays (neurons,).
 
         Args:
             parameters: of the population.
@@ -85,84 +85,92 @@ class Neuron:
         raise NotImplementedError
 
     def v_inf(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Numbers:
-        """Voltage that V is measured from, (neurons,)."""
+        """Return the voltage that V is measured from, (neurons,)."""
         raise NotImplementedError
 
     def rest(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> State:
-        """The state that the model's own is measured from, under a constant input: here V alone."""
+        """Return the state that the model's state is measured from, under a constant input: here
+        only V differs from 0.
+        """
         v_inf = self.v_inf(parameters, current)
         others = self.begin(self.lanes(parameters, current))[1:]
         return v_inf, *map(jnp.zeros_like, others)
 
     def arrival_factor(self, parameters: Parameters) -> Numbers:
-        """What an arriving spike of weight 1 weighs (`arrive`), (neurons,)."""
+        """Return the weight (`arrive`) of an arriving spike of weight 1, (neurons,)."""
         raise NotImplementedError
 
     def current_factor(self, parameters: Parameters) -> Numbers:
-        """By how much a constant current of 1 raises what an open box raises, (neurons,)."""
+        """Return the rise of the level that an open rectangular pulse raises, under a constant
+        current of 1, (neurons,).
+        """
         raise NotImplementedError
 
     def kick(self, parameters: Parameters) -> Numbers:
-        """Scale of what an arriving spike of weight 1 does to V, (neurons,)."""
+        """Return the scale of the effect of an arriving spike of weight 1 on V, (neurons,)."""
         return self.arrival_factor(parameters)
 
     def lift(
         self, parameters: Parameters, current: Float[Array, "neurons"], t_end: float
     ) -> Numbers:
-        """By how much a constant current moves V in the long run, (neurons,): its rest."""
+        """Return the displacement of V by a constant current in the long run, (neurons,): that of
+        its rest.
+        """
         del t_end  # of neurons that do not leak
         return self.v_inf(parameters, current) - self.v_inf(parameters, None)
 
     def height(self, parameters: Parameters) -> Numbers:
-        """v_threshold - v_reset, (neurons,)."""
+        """Return v_threshold - v_reset, (neurons,)."""
         return parameters["v_threshold"] - parameters["v_reset"]
 
     def in_units(self, lanes: NeuronLanes, unit: Float[Array, "neurons"]) -> NeuronLanes:
-        """The lanes with voltages in units of (neurons,) volts."""
+        """Return the lanes with voltages in units of (neurons,) volts."""
         return replace(lanes, **{name: getattr(lanes, name) / unit for name in self.voltages})
 
     # ---- the state and its flow
 
     def begin(self, lanes: NeuronLanes) -> State:
-        """State at time 0."""
+        """Return the state at time 0."""
         raise NotImplementedError
 
     def decay(self, lanes: NeuronLanes, t: Numbers) -> Decay:
-        """Coefficients of the flow over t >= 0 seconds (inf allowed)."""
+        """Return the coefficients of the flow over t >= 0 seconds (inf allowed)."""
         raise NotImplementedError
 
     def flow(self, decay: Decay, state: State) -> State:
-        """State after the time that `decay` belongs to; linear in it, affine in the coefficients."""
+        """Return the state after the time that `decay` belongs to; linear in the state, affine in
+        the coefficients.
+        """
         raise NotImplementedError
 
     def rate(self, lanes: NeuronLanes, state: State) -> State:
-        """Time derivative of the state between events, linear in it."""
+        """Return the time derivative of the state between events, linear in the state."""
         raise NotImplementedError
 
     def arrive(self, state: State, weight: Numbers | float) -> State:
-        """State after an arrival."""
+        """Return the state after an arrival."""
         raise NotImplementedError
 
     def excess(self, lanes: NeuronLanes, state: State) -> Numbers:
-        """V - threshold, or what stands for it: the neuron fires where it rises to 0."""
+        """Return V - threshold, or an equivalent: the neuron fires where it rises to 0."""
         raise NotImplementedError
 
     def above(self, lanes: NeuronLanes, state: State) -> Bool[Array, "..."]:
-        """Whether V is where a neuron fires at once, whatever it does next: an arrival, or the
-        start, has put it there.
+        """Return whether the neuron fires at once, whatever V does next: an arrival, or the start,
+        has put V there.
         """
         return self.excess(lanes, state) >= 0
 
     def reset(self, lanes: NeuronLanes, state: State) -> State:
-        """State after a spike."""
+        """Return the state after a spike."""
         return self.clamp(lanes, state)
 
     def clamp(self, lanes: NeuronLanes, state: State) -> State:
-        """The state with V at v_reset, as in a refractory time."""
+        """Return the state with V at v_reset, as in a refractory period."""
         return lanes.v_reset + jnp.zeros_like(state[0]), *state[1:]
 
     def lifted(self, lanes: NeuronLanes, state: State) -> State:
-        """The state with V raised to where the neuron fires, if rounding left it below."""
+        """Return the state with V raised to where the neuron fires, if rounding left it below."""
         missing = jnp.maximum(-self.excess(lanes, state), 0.0)
         v = state[0] + missing
         # Rounding of the sum may leave V a last digit below again: four times as much is enough.
@@ -170,7 +178,9 @@ class Neuron:
         return v + 4 * still, *state[1:]
 
     def drop(self, lanes: NeuronLanes) -> State:
-        """What a spike takes from the state, if `drops`: V falls from the threshold to v_reset."""
+        """Return the part of the state that a spike subtracts, if `drops`: V falls from the
+        threshold to v_reset.
+        """
         height = lanes.threshold - lanes.v_reset
         return height, *(jnp.zeros_like(height) for _ in self.begin(lanes)[1:])
 
@@ -179,7 +189,8 @@ class Neuron:
     def crosses(
         self, lanes: NeuronLanes, state: State, end: State, duration: Numbers
     ) -> Bool[Array, "..."]:
-        """Whether the excess, below 0 now, rises to 0 in an interval from one state to another.
+        """Return whether the excess, below 0 now, rises to 0 in an interval from one state to
+        another.
 
         Args:
             duration: of the interval, seconds.
@@ -189,58 +200,64 @@ class Neuron:
     def solve(
         self, lanes: NeuronLanes, state: State, duration: Numbers, crossing: Bool[Array, "..."]
     ) -> Numbers:
-        """Time to the first crossing where `crossing` says that there is one within `duration`."""
+        """Return the time to the first crossing, for the elements in which `crossing` says that
+        there is one within `duration`.
+        """
         raise NotImplementedError
 
     def bound(self, lanes: NeuronLanes, state: State) -> Numbers | None:
-        """A time before which no crossing comes, cheaply; None: nothing is known."""
+        """Return a lower bound on the crossing time that is cheap to compute; None if there is
+        none.
+        """
         del lanes, state
         return None
 
     def crossing_order(self, lanes: NeuronLanes, state: State) -> Numbers | None:
-        """Numbers from 0 (never) to 1 (now) that rank the crossings of all neurons, if the model
-        has such without solving for each (see `wait_of`); None: it has none.
+        """Return numbers from 0 (never) to 1 (now) that rank the crossings of all neurons, if the
+        model can compute them without solving for each (see `wait_of`); else None.
         """
         del lanes, state
         return None
 
     def wait_of(self, lanes: NeuronLanes, order: Numbers) -> Numbers:
-        """Time to the crossing with a number of `crossing_order`, for any neuron."""
+        """Return the time to the crossing with a number of `crossing_order`, for any neuron."""
         raise NotImplementedError
 
     def slope(self, lanes: NeuronLanes, state: State) -> Numbers:
-        """Time derivative of the excess."""
+        """Return the time derivative of the excess."""
         excess = partial(self.excess, lanes)
         return jax.jvp(excess, (state,), (self.rate(lanes, state),))[1]
 
     def slope_scale(self, lanes: NeuronLanes) -> Numbers:
-        """A slope that is neither flat nor steep: `min_slope` is a fraction of it."""
+        """Return a typical slope, neither flat nor steep: `min_slope` is a fraction of it."""
         return (lanes.threshold - lanes.v_reset) * self.leak(lanes)
 
     def leak(self, lanes: NeuronLanes) -> Numbers:
-        """Rate at which V decays, per second; 0 if it does not."""
+        """Return the rate at which V decays, per second; 0 if it does not."""
         # x' = A x: the entry of A that takes V to V'
         return -self.rate(lanes, self._only_v(lanes))[0]
 
     def _only_v(self, lanes: NeuronLanes) -> State:
-        """The state with V = 1 and all else 0."""
+        """Return the state with V = 1 and all else 0."""
         begin = self.begin(lanes)
         return jnp.ones_like(begin[0]), *(jnp.zeros_like(part) for part in begin[1:])
 
     # ---- readouts: what a model that reads out supplies too
 
     def turns(self, lanes: NeuronLanes, state: State, after: State) -> Bool[Array, "..."]:
-        """Whether V has an extremum inside an interval from one state to another (one at most)."""
+        """Return whether V has an extremum inside an interval from one state to another (one at
+        most).
+        """
         raise self._lacks("the extrema of V")
 
     def extremum(self, lanes: NeuronLanes, state: State) -> tuple[Numbers, Numbers]:
-        """How long after a state V has its extremum, and V there; the state's own, if it has
-        none.
+        """Return the time and value of the extremum of V after a state; time 0 and the state's V if
+        there is none.
         """
         raise self._lacks("the extrema of V")
 
     def integrals(self, lanes: NeuronLanes, t: Numbers, rate: Numbers | float) -> Decay:
-        """Integrals of the flow's coefficients times e^(-rate t) over [0, t]."""
+        """Return the integrals of the flow's coefficients times e^(-rate t) over [0, t]."""
         raise self._lacks("integrals of V")
 
     def _lacks(self, quantity: str) -> LoweringError:
@@ -256,7 +273,7 @@ class Neuron:
     # ---- derivatives
 
     def decay_by(self, lanes: NeuronLanes, t: Numbers) -> tuple[Decay, dict[str, Decay]]:
-        """The coefficients over t, and their derivatives by each of `flow_fields`."""
+        """Return the coefficients over t, and their derivatives by each of `flow_fields`."""
         general = self.general()
         coefficients = general.decay(lanes, t)
         by_field = {}
@@ -271,7 +288,9 @@ class Neuron:
         return coefficients, by_field
 
     def flow_back(self, decay: Decay, costate: State) -> State:
-        """The transposed flow: costates before the time that `decay` belongs to."""
+        """Apply the transposed flow: return the costates before the time that `decay` belongs
+        to.
+        """
         # The flow is linear in the state, so that its derivative at any state will do.
         still = jax.tree.map(jnp.zeros_like, costate)
         return jax.vjp(partial(self.flow, decay), still)[1](costate)[0]
@@ -279,19 +298,21 @@ class Neuron:
     # ---- facts about numbers
 
     def general(self) -> Self:
-        """The model without closed forms that tie some of the lanes together."""
+        """Return the model without closed forms that tie some of the lanes together."""
         return self
 
     def guessed(self) -> Self:
-        """The model whose assumptions were made from other numbers than those that it will see."""
+        """Return the model with its assumptions marked as uncertain, as they were derived from
+        other numbers than those of the run.
+        """
         return replace(self, certain=not self.uniform)
 
     def unassuming(self) -> Self:
-        """The model without any assumption on numbers: right for all that may come."""
+        """Return the model without any assumption on numbers, which is correct for all."""
         return replace(self, uniform=False, certain=True)
 
     def holds(self, lanes: NeuronLanes) -> Bool[Array, ""]:
-        """Whether what the model assumes holds for these lanes."""
+        """Return whether the model's assumptions hold for these lanes."""
         del lanes
         return jnp.asarray(True)
 
@@ -304,9 +325,8 @@ def by_facts(
     lanes: Sequence[NeuronLanes],
     function: Callable[[list[Neuron]], Result],
 ) -> Result:
-    """A function of some models: as they are, if what they assume holds for the numbers that they
-    see, else of the same models without assumptions. Which of the two is decided at run time where
-    the numbers are traced.
+    """Apply a function to some models: unchanged if their assumptions hold for the lanes, else
+    without assumptions. The choice is made at run time if the numbers are traced.
     """
     unsure = [n for n, neuron in enumerate(neurons) if not neuron.certain]
     if not unsure:

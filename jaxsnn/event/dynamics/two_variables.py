@@ -26,7 +26,7 @@ from jaxsnn.network.structure import TauShape, tau_shape_holds
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Lanes:
-    """What the scan needs of each neuron: arrays of shape (neurons,).
+    """Neuron parameters of the scan: arrays of shape (neurons,).
 
     Where the neurons of a population stand at several positions that see different arrivals, the
     arrays are (positions, neurons at each).
@@ -50,7 +50,7 @@ class Integrals(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class TwoVariables(Neuron):
-    """Common ground of CubaLIF, CubaLI, LIF, LI, IF and I.
+    """Common base of CubaLIF, CubaLI, LIF, LI, IF and I.
 
     Attributes:
         tau_shape: what holds for tau_mem / tau_syn of all neurons; picks the crossing solver.
@@ -77,13 +77,13 @@ class TwoVariables(Neuron):
 
     @property
     def keeps_overshoot(self) -> bool:
-        """A spike takes v_threshold from V."""
+        """Return whether a spike subtracts v_threshold from V."""
         return self.reset_kind == "subtract"
 
     # ---- parameters
 
     def lanes(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Lanes:
-        """`Lanes` of a population; v_threshold and v_reset may lack in a readout."""
+        """Return `Lanes` of a population; a readout may lack v_threshold and v_reset."""
         p = parameters
         zero = module_for(p["r"]).zeros_like(p["r"])
         v_reset = p.get("v_reset", zero)
@@ -101,89 +101,97 @@ class TwoVariables(Neuron):
         )
 
     def height(self, parameters: Parameters) -> Numbers:
-        """v_threshold - v_reset, (neurons,)."""
+        """Return v_threshold - v_reset, (neurons,)."""
         lanes = self.lanes(parameters, None)
         return lanes.threshold - lanes.v_reset
 
     def tau_mem(self, parameters: Parameters) -> Numbers:
-        """Membrane time constants (neurons,), seconds."""
+        """Return the membrane time constants (neurons,), seconds."""
         return parameters["tau_mem"]
 
     def r(self, parameters: Parameters) -> Numbers:
-        """Resistances (neurons,): the file's, or what the framework uses in spite of it."""
+        """Return the resistances (neurons,): those of the file, or those that the source framework
+        uses instead.
+        """
         if self.resistance == "file":
             return parameters["r"]
         assert self.dt is not None  # the obstacle "dt" is refused before
         return self.tau_mem(parameters) / self.dt
 
     def j_start(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Numbers:
-        """j at time 0, (neurons,)."""
+        """Return j at time 0, (neurons,)."""
         raise NotImplementedError
 
     # ---- the state (v, j) and its flow
 
     def begin(self, lanes: Lanes) -> State:
-        """State at time 0."""
+        """Return the state at time 0."""
         return lanes.v_start, lanes.j_start
 
     def flow(self, decay: Decay, state: State) -> State:
-        """(v, j) -> (v em + j k, j es)."""
+        """Return the state after the flow: (v, j) -> (v em + j k, j es)."""
         em, es, k = decay
         v, j = state
         v_after = v * em + j * k
         return v_after, j * es
 
     def rate(self, lanes: Lanes, state: State) -> State:
-        """Time derivative of (v, j)."""
+        """Return the time derivative of (v, j)."""
         v, j = state
         v_rate = (j - v) / lanes.tau_mem
         return v_rate, -j * self.synaptic_leak(lanes)
 
     def leak(self, lanes: Lanes) -> Numbers:
-        """Rate at which V decays, per second."""
+        """Return the rate at which V decays, per second."""
         return 1 / lanes.tau_mem
 
     def synaptic_leak(self, lanes: Lanes) -> Numbers:
-        """Rate at which j decays, per second."""
+        """Return the rate at which j decays, per second."""
         return 1 / lanes.tau_syn
 
     def arrive(self, state: State, weight: Numbers | float) -> State:
-        """State after an arrival; here it moves j."""
+        """Return the state after an arrival; here it moves j."""
         return state[0], state[1] + weight
 
     def excess(self, lanes: Lanes, state: State) -> Numbers:
-        """v - threshold."""
+        """Return v - threshold."""
         return state[0] - lanes.threshold
 
     def reset(self, lanes: Lanes, state: State) -> State:
-        """State after a spike: V at v_reset, or as far above it as it was above the threshold."""
+        """Return the state after a spike: V at v_reset, or as far above it as it was above the
+        threshold.
+        """
         after = super().reset(lanes, state)
         if not self.keeps_overshoot:
             return after
         return after[0] + jnp.maximum(self.excess(lanes, state), 0.0), *after[1:]
 
     def lifted(self, lanes: Lanes, state: State) -> State:
-        """The state with v at the threshold at least."""
+        """Return the state with v at the threshold at least."""
         return jnp.maximum(state[0], lanes.threshold), *state[1:]
 
     def bound(self, lanes: Lanes, state: State) -> Numbers | None:
-        """As if j never fell (but to 0, if negative)."""
+        """Return a lower bound on the crossing time, assuming a j that does not decay (but is at
+        least 0).
+        """
         v, j = state
         return time_under(v, jnp.maximum(j, 0.0), lanes.threshold, lanes.tau_mem)
 
     def slope(self, lanes: Lanes, state: State) -> Numbers:
-        """dV/dt just before a spike, where V is at the threshold."""
+        """Return dV/dt just before a spike, where V is at the threshold."""
         # v is the threshold there; as it was computed it carries the crossing's rounding
         return (state[1] - lanes.threshold) / lanes.tau_mem
 
     # ---- derivatives
 
     def decay_derivatives(self, lanes: Lanes, t: Numbers) -> tuple[Numbers, ...]:
-        """(em, es, k, dk/dtau_mem, dk/dtau_syn) over t."""
+        """Return (em, es, k, dk/dtau_mem, dk/dtau_syn) over t."""
         raise NotImplementedError
 
     def decay_by(self, lanes: Lanes, t: Numbers) -> tuple[Decay, dict[str, Decay]]:
-        """The coefficients over t, and their derivatives by the time constants, in closed form."""
+        """Return the coefficients over t, and their derivatives by the time constants, in closed
+        form.
+        """
         em, es, k, k_by_tau_mem, k_by_tau_syn = self.decay_derivatives(lanes, t)
         finite = jnp.where(jnp.isinf(t), 0.0, t)
         # d e^(-t / tau) / dtau = t e^(-t / tau) / tau^2
@@ -199,7 +207,8 @@ class TwoVariables(Neuron):
     # ---- readouts
 
     def turns(self, lanes: Lanes, state: State, after: State) -> Bool[Array, "..."]:
-        """Whether V has an extremum inside an interval from one state to another (one at most).
+        """Return whether V has an extremum inside an interval from one state to another (one at
+        most).
 
         Here V rises or falls all the way.
         """
@@ -207,7 +216,9 @@ class TwoVariables(Neuron):
         return jnp.zeros_like(state[0], bool)
 
     def extremum(self, lanes: Lanes, state: State) -> tuple[Numbers, Numbers]:
-        """How long after a state V has its extremum, and v there; the state's own, if it has none."""
+        """Return the time and value of the extremum of v after a state: time 0 and the state's v,
+        as there is none.
+        """
         del lanes
         return jnp.zeros_like(state[0]), state[0]
 
@@ -242,7 +253,9 @@ class TwoVariables(Neuron):
     # ---- facts about numbers
 
     def general(self) -> Self:
-        """The model without a closed form at a fixed ratio, which would tie its time constants."""
+        """Return the model without a closed form at a fixed ratio, which would tie its time
+        constants.
+        """
         if not self.certain:
             return self.unassuming()
         if self.tau_shape is TauShape.APART:  # a range, which ties nothing
@@ -250,16 +263,18 @@ class TwoVariables(Neuron):
         return replace(self, tau_shape=TauShape.ANY)
 
     def guessed(self) -> Self:
-        """The model whose assumptions were made from other time constants."""
+        """Return the model with its assumptions marked as uncertain, as they were derived from
+        other time constants.
+        """
         assumes = self.uniform or self.tau_shape is not TauShape.ANY
         return replace(self, certain=not assumes)
 
     def unassuming(self) -> Self:
-        """The model without any assumption on its time constants."""
+        """Return the model without any assumption on its time constants."""
         return replace(super().unassuming(), tau_shape=TauShape.ANY)
 
     def holds(self, lanes: Lanes) -> Bool[Array, ""]:
-        """Whether the time constants have the shape that is assumed, and are equal if assumed."""
+        """Return whether the time constants have the assumed shape, and are equal if assumed."""
         # lanes may be (positions, neurons)
         tau_mem = lanes.tau_mem.reshape(-1)
         tau_syn = lanes.tau_syn.reshape(-1)
@@ -278,22 +293,24 @@ class MovedMembrane(TwoVariables):
     drops: ClassVar[bool] = False
 
     def arrival_factor(self, parameters: Parameters) -> Numbers:
-        """Jump of V per unit weight, (neurons,)."""
+        """Return the jump of V per unit weight, (neurons,)."""
         return self.kick(parameters)
 
     def arrive(self, state: State, weight: Numbers | float) -> State:
-        """State after an arrival, which moves v."""
+        """Return the state after an arrival, which moves v."""
         return state[0] + weight, state[1]
 
     def above(self, lanes: Lanes, state: State) -> Bool[Array, "..."]:
-        """Whether v is above the threshold, or at it if that is enough."""
+        """Return whether v is above the threshold, or at it if that is enough."""
         excess = self.excess(lanes, state)
         return excess >= 0 if self.fires_at_equality else excess > 0
 
     def crosses(
         self, lanes: Lanes, state: State, end: State, duration: Numbers
     ) -> Bool[Array, "..."]:
-        """Whether v is above the threshold after the arrival, or comes to it in the interval."""
+        """Return whether v is above the threshold after the arrival, or reaches it in the
+        interval.
+        """
         del duration
         # It may fall below the threshold until the interval ends.
         jumped = self.above(lanes, state)
@@ -303,8 +320,8 @@ class MovedMembrane(TwoVariables):
 
 
 def time_under(v: Numbers, drive: Numbers, threshold: Numbers, tau_mem: Numbers) -> Numbers:
-    """A time before which v, under a drive that lasts, does not come to the threshold; inf where it
-    never does.
+    """Return a lower bound on the time at which v reaches the threshold under a constant drive; inf
+    if it never does.
     """
     # It takes -tau log(1 - share) >= tau share, with share = (threshold - v) / (drive - v).
     reaches = drive > threshold

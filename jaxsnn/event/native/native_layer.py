@@ -209,7 +209,7 @@ def _simulated(
 def _(
     spec: LayerSpec, threads: int | None, primals: tuple[Any, ...], tangents: tuple[Any, ...]
 ) -> tuple[Simulated, Simulated]:
-    """The simulation, and its tangents by XLA."""
+    """Simulate with the kernel, and compute the tangents with XLA."""
     simulated = _simulated(spec, threads, *primals)
     *moving, row, t_end = primals
     there, slot = (
@@ -320,7 +320,7 @@ def _(
     primals: tuple[Any, ...],
     tangents: tuple[Any, ...],
 ) -> tuple[tuple[Weights, Lanes, Times], tuple[Weights, Lanes, Times]]:
-    """The gradients, and their tangents by XLA."""
+    """Compute the gradients with the kernel, and their tangents with XLA."""
     arrivals = primals[3].arrivals
     count = primals[3].spikes.count
     samples = jnp.arange(arrivals.time.shape[0])[:, None]

@@ -114,7 +114,7 @@ def _simulated(neuron: Neuron, threads: int | None, *arguments: Any) -> Voltages
 def _(
     neuron: Neuron, threads: int | None, primals: tuple[Any, ...], tangents: tuple[Any, ...]
 ) -> tuple[Voltages, Voltages]:
-    """The simulation, and its tangents by XLA."""
+    """Simulate with the kernel, and compute the tangents with XLA."""
     moved = jax.jvp(partial(_by_xla, neuron), primals, tangents)[1]
     return _simulated(neuron, threads, *primals), moved
 
@@ -171,7 +171,7 @@ def _(
     primals: tuple[Any, ...],
     tangents: tuple[Any, ...],
 ) -> tuple[tuple[Weights, Lanes, Times], tuple[Weights, Lanes, Times]]:
-    """The gradients, and their tangents by XLA."""
+    """Compute the gradients with the kernel, and their tangents with XLA."""
 
     def by_xla(inputs: _Given, drive: Voltages) -> tuple[Weights, Lanes, Times]:
         d_weight, d_lanes, d_time, _ = _backwards_by_xla(neuron, inputs, drive)

@@ -118,7 +118,8 @@ class StreamState:
 
 
 class NativeStream:
-    """A handle; its arrays' sizes and numbers are not looked at: `EventStream` does that.
+    """Handle of a stream in the native library. It does not validate the sizes and values of
+    arrays: `EventStream` does that.
 
     Long calls return to Python after each slice of time, so that signals are handled: an exception
     leaves a push half done. `begin`, `step` and `settle` roll such a push back. They tell it by the

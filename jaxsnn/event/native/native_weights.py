@@ -80,7 +80,7 @@ def turned_by_kernel(threads: int | None, matrix: Matrix) -> Turned:
 @turned_by_kernel.defjvp
 @usual_promotion
 def _(threads: int | None, primals: tuple[Any], tangents: tuple[Any]) -> tuple[Turned, Turned]:
-    """Turned, and its tangents by XLA."""
+    """Return the transposed matrix, and its tangents by XLA."""
     return turned_by_kernel(threads, *primals), tangents[0].T
 
 

@@ -37,8 +37,8 @@ class Train(NamedTuple):
 
 
 class Scattered(NamedTuple):
-    """Events in the order of time, and the positions that those of each channel reach: what the lists
-    of the positions are made of.
+    """Events in the order of time, and the positions that those of each channel reach, from which
+    the lists of the positions are built.
     """
 
     time: Float[Array, "batch events"]  # seconds, inf where unused
@@ -55,7 +55,7 @@ Order = np.ndarray | None
 
 @dataclass(frozen=True, kw_only=True)
 class Arrivals:
-    """What arrives at a population, as `adjoint.layer_spikes` takes it.
+    """Arrivals at a population, in the form that `adjoint.layer_spikes` takes.
 
     Attributes:
         weight: (rows, lanes), as the file has them: without the neurons' arrival factor.
@@ -79,7 +79,7 @@ class Arrivals:
     scattered: Scattered | None = None
 
     def lanes(self, values: Float[Array, "neurons"]) -> Float[Array, "..."]:
-        """Values of the neurons as (positions, lanes); at one position (neurons,)."""
+        """Return values of the neurons as (positions, lanes); at one position (neurons,)."""
         if self.positions == 1:
             return values
         if self.order is not None:
@@ -90,7 +90,7 @@ class Arrivals:
     def neurons(
         self, values: Shaped[Array, "rows lanes ..."]
     ) -> Shaped[Array, "batch neurons ..."]:
-        """Values of the lanes (batch * positions, lanes, ...) as (batch, neurons, ...)."""
+        """Return values of the lanes (batch * positions, lanes, ...) as (batch, neurons, ...)."""
         if self.positions == 1:
             return values
         # (batch * positions, lanes) -> (batch, lanes, positions) -> (batch, lanes * positions)
@@ -102,7 +102,7 @@ class Arrivals:
     def ordered(
         self, values: Shaped[Array, "batch neurons ..."]
     ) -> Shaped[Array, "batch neurons ..."]:
-        """Values of the channels as they are counted, those of the neurons."""
+        """Reorder values of the channels to the order of the neurons."""
         return values if self.order is None else values[:, self.order]
 
 
@@ -113,7 +113,7 @@ def arrivals(
     dtype: DTypeLike,
     budget: int | None = None,
 ) -> Arrivals:
-    """Everything that arrives at a population of a size.
+    """Return all arrivals at a population of a size.
 
     Args:
         paths: pairs (source, `Operator`).
@@ -136,13 +136,13 @@ def arrivals(
 
 
 def _is_list(operator: Operator) -> bool:
-    """Whether each source channel meets all neurons at once, through at most one row."""
+    """Return whether each source channel reaches all neurons at once, through at most one row."""
     source, _, _ = operator.entries()
     return operator.positions == 1 and len(np.unique(source)) == len(source)
 
 
 def _one_list_each(paths: Sequence[Path], dtype: DTypeLike) -> Sequence[Path]:
-    """Paths that are lists, where those from one source with the same delays are added up: an event
+    """Sum the paths from one source with the same delays, all of which are lists, so that an event
     acts once.
     """
     lists = []
@@ -156,7 +156,7 @@ def _one_list_each(paths: Sequence[Path], dtype: DTypeLike) -> Sequence[Path]:
 
 
 def _listed(paths: Sequence[Path], trains: Mapping[str, Train], dtype: DTypeLike) -> Arrivals:
-    """One list of arrivals for all neurons."""
+    """Return one list of arrivals for all neurons."""
     weights, times, rows, offset = [], [], [], 0
     for source, operator in paths:
         weight = operator.rows(dtype)
@@ -195,7 +195,9 @@ def _sized(
     weight: Float[Array, "rows lanes"],
     row: Int[Array, "*batch events"],
 ) -> tuple[Float[Array, "events lanes"], Int[Array, "batch events"]]:
-    """Weights times the sizes of events: each event has a row of its own, numbered as they come."""
+    """Multiply weights by the sizes of events: each event gets a separate row, numbered in
+    order.
+    """
     row = jnp.broadcast_to(row, value.shape)
     sized = value[..., None] * weight.at[row].get(mode="clip")
     event_rows = jnp.arange(value.size, dtype=jnp.int32).reshape(value.shape)
@@ -205,8 +207,8 @@ def _sized(
 def _row_of_channel(
     operator: Operator, weight: Float[Array, "rows lanes"]
 ) -> tuple[Int[Array, "channels"], Float[Array, "rows lanes"]]:
-    """The row of each source channel of a list, and its weights, with a row of zeros behind them
-    if some channels go nowhere.
+    """Return the row of each source channel of a list, and the weights, with an additional row of
+    zeros if some channels have no target.
     """
     entering, _, row = operator.entries()
     if len(entering) < operator.inward:
@@ -217,7 +219,7 @@ def _row_of_channel(
 
 
 class _Taps(NamedTuple):
-    """Where events arrive, each through some taps; arrays (batch, events, taps)."""
+    """Positions at which events arrive, each through some taps; arrays (batch, events, taps)."""
 
     time: Float[Array, "batch events"]  # of the event, the delays of its source in it
     place: Int[Array, "batch events taps"]  # the position; how many there are, where unused
@@ -226,7 +228,7 @@ class _Taps(NamedTuple):
 
 
 class _Lists(NamedTuple):
-    """A list of arrivals for each position."""
+    """List of arrivals for each position."""
 
     time: Float[Array, "lists arrivals"]  # lists: (batch * positions)
     row: Int[Array, "lists arrivals"]
@@ -241,7 +243,7 @@ def _gathered(
     dtype: DTypeLike,
     budget: int | None,
 ) -> Arrivals:
-    """A list of arrivals for each position."""
+    """Return a list of arrivals for each position."""
     layout = _layout([operator for _, operator in paths], size)
     positions = layout.positions
     paths = [(source, _laid_out(operator, layout, dtype)) for source, operator in paths]
@@ -288,7 +290,7 @@ def _gathered(
 
 
 def _everywhere(taps: _Taps, in_turn: bool, dtype: DTypeLike) -> _Lists:
-    """Lists of events that each reach every position: nothing is to be looked for.
+    """Return the lists for events that each reach every position, without a search.
 
     Args:
         in_turn: tap k leads to position k.
@@ -305,7 +307,7 @@ def _everywhere(taps: _Taps, in_turn: bool, dtype: DTypeLike) -> _Lists:
 
 
 def _found_by_position(taps: _Taps, positions: int, budget: int | None) -> _Lists:
-    """Lists of events that reach some positions.
+    """Return the lists for events that reach some positions.
 
     Args:
         budget: as of `arrivals`.
@@ -325,7 +327,7 @@ def _found_by_position(taps: _Taps, positions: int, budget: int | None) -> _List
 
 
 class _Layout(NamedTuple):
-    """Channel n * positions + p is lane n at position p, before `order`."""
+    """Layout of the channels: channel n * positions + p is lane n at position p, before `order`."""
 
     positions: int
     lanes: int
@@ -333,7 +335,7 @@ class _Layout(NamedTuple):
 
 
 def _layout(operators: Sequence[Operator], size: int) -> _Layout:
-    """The layout that all operators are brought to."""
+    """Return the common layout of all operators."""
     # The others fit every layout: see `_laid_out`.
     convolutions = [
         operator
@@ -354,14 +356,14 @@ def _layout(operators: Sequence[Operator], size: int) -> _Layout:
 
 
 def _same(order: Order, reference: Order) -> bool:
-    """Whether two orders of channels are one."""
+    """Return whether two orders of channels are equal."""
     if order is None or reference is None:
         return order is reference
     return order is reference or np.array_equal(order, reference)
 
 
 def _laid_out(operator: Operator, layout: _Layout, dtype: DTypeLike) -> Operator:
-    """An operator with a given layout."""
+    """Return an operator in another layout."""
     positions, lanes, order = layout
     shape = operator.positions, operator.lanes
     as_found = shape == (positions, lanes) and not operator.is_identity
@@ -376,7 +378,7 @@ def _laid_out(operator: Operator, layout: _Layout, dtype: DTypeLike) -> Operator
 def _laid_out_single(
     operator: Operator, layout: _Layout, channel_place: np.ndarray, dtype: DTypeLike
 ) -> Operator:
-    """An operator that can do with one lane, with a given layout.
+    """Return an operator that needs only one lane, in another layout.
 
     Args:
         channel_place: of each channel, lane * positions + position.
@@ -401,7 +403,8 @@ def _laid_out_single(
 def _laid_out_list(
     operator: Operator, layout: _Layout, channel_place: np.ndarray, dtype: DTypeLike
 ) -> Operator:
-    """A list with a given layout: row r becomes the rows r * positions + p, one at each position.
+    """Return a list in another layout: row r becomes the rows r * positions + p, one at each
+    position.
 
     Args:
         channel_place: of each channel, lane * positions + position.
@@ -426,8 +429,8 @@ def _laid_out_list(
 
 
 def _acting_once(operators: Sequence[Operator]) -> Operator:
-    """One operator for some from one source with the same delays, in which an event comes to each
-    position once.
+    """Merge operators from one source with the same delays, so that an event reaches each position
+    once.
 
     What it does there over several taps or paths is added up before: else a neuron whose V it moves
     could fire on the way to the sum.
@@ -458,8 +461,8 @@ def _acting_once(operators: Sequence[Operator]) -> Operator:
 
 
 class _Table(NamedTuple):
-    """Where the events of each source channel go: (channels + 1, taps), the last of an unused slot;
-    padded.
+    """Targets of the events of each source channel: (channels + 1, taps), the last row for unused
+    slots; padded.
     """
 
     position: np.ndarray
@@ -469,7 +472,9 @@ class _Table(NamedTuple):
 def _table(
     operators: Sequence[Operator], dtype: DTypeLike
 ) -> tuple[_Table, Float[Array, "rows"] | None]:
-    """The table of all operators' source channels one after the other, and the delays of the rows."""
+    """Return the table of all operators' source channels one after the other, and the delays of the
+    rows.
+    """
     channels, places, rows, delays = [], [], [], []
     offset, first = 0, 0  # of the operator's channels, and of its rows
     for operator in operators:
@@ -499,7 +504,7 @@ def _table(
 
 
 class _Events(NamedTuple):
-    """All sources' events in one list in the order of time."""
+    """Events of all sources in one list in the order of time."""
 
     time: Float[Array, "batch events"]
     channel: Int[Array, "batch events"]  # of the table
@@ -508,7 +513,7 @@ class _Events(NamedTuple):
 
 
 def _events(operators: Sequence[Operator], sources: Sequence[Train]) -> _Events:
-    """All sources' events, each with the delay of its source channel."""
+    """Merge all sources' events, each with the delay of its source channel."""
     times, channels, offset = [], [], 0
     graded = any(train.value is not None for train in sources)
     values = [
@@ -548,7 +553,7 @@ class _Entries(NamedTuple):
 
 
 def _by_position(place: Int[Array, "batch events taps"], positions: int, budget: int) -> _Entries:
-    """Entries (batch, events, taps) sorted by their positions, in the order of events at each."""
+    """Sort entries (batch, events, taps) by their positions, in the order of events at each."""
     batch, events, taps = place.shape
     count = events * taps
     # One integer, position * count + entry, sorts by both with a single operand; where the

@@ -33,7 +33,7 @@ _MOST_PRODUCTS = 2**22
 def by_source(
     paths: Sequence[Path], currents: Mapping[str, Currents], target: str
 ) -> dict[str, list[Operator]]:
-    """Inputs that are currents -> what they pass on the way to a population.
+    """Map each input that is a current to the operators on its paths to a population.
 
     Args:
         target: the population, for messages.
@@ -70,8 +70,8 @@ def current_arrivals(
     arrivals: Arrivals,
     dtype: DTypeLike,
 ) -> tuple[Weights, Times, Rows]:
-    """What one input's currents are at a population: weights, times and rows, as the scans take
-    them.
+    """Return the arrivals of one input's currents at a population: weights, times and rows, as the
+    scans take them.
 
     Args:
         operators: all that the currents pass on the way there.
@@ -97,8 +97,8 @@ def current_arrivals(
 def lasting_current(
     paths: Sequence[Path], currents: Mapping[str, Currents], target: str, dtype: DTypeLike
 ) -> tuple[Float[Array, "batch neurons"], Float[Array, "batch neurons"]]:
-    """What inputs whose currents last for the whole run are at a population, and its integral until
-    they begin, which is 0 as they begin at 0, but has derivatives by their times.
+    """Return the drive of a population by inputs whose currents last for the whole run, and its
+    integral until they begin, which is 0 as they begin at 0, but has derivatives by their times.
 
     A current that began at another time is NaN: inside `jax.jit` nobody else would see it.
 
@@ -119,7 +119,7 @@ def lasting_current(
 def applied(
     operator: Operator, values: Float[Array, "batch pieces channels"], dtype: DTypeLike
 ) -> Float[Array, "batch pieces neurons"]:
-    """What values of the source's channels become behind an operator; of zeros exactly 0."""
+    """Return values of the source's channels after an operator; zeros give exactly 0."""
     if operator.is_identity:
         return values
     if operator.source is None:
@@ -134,7 +134,7 @@ def applied(
 
 
 def joined(parts: Sequence[tuple[Weights, Times, Rows]]) -> tuple[Weights, Times, Rows]:
-    """Several lists of arrivals as one, in no order, their tables one below the other."""
+    """Concatenate several unsorted lists of arrivals and their tables."""
     rows, offset = [], 0
     for weight, time, row in parts:
         rows.append(jnp.broadcast_to(row, time.shape) + offset)

@@ -25,7 +25,7 @@ _GATHERED = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """What all parts of a network have in common.
+    """Data shared by all parts of a network.
 
     Attributes:
         arriving: population -> the signal that arrives there.
@@ -63,7 +63,7 @@ def earliest(
     room: int,
     options: EventOptions,
 ) -> Train:
-    """The first `room` events of each sample in order."""
+    """Return the first `room` events of each sample in order."""
     # The order has no derivative; the gradient reaches the times through their places.
     still = lax.stop_gradient(time)
     if calls_kernels(time.dtype.name, time.shape[0], options):
