@@ -16,14 +16,14 @@ from jaxsnn.network.array_types import Array, Bool
 
 
 class Pair(NamedTuple):
-    """A number: high + low, with low below the rounding of high."""
+    """Number as an unevaluated sum high + low, with low below the rounding error of high."""
 
     high: Numbers
     low: Numbers
 
 
 def two_sum(a: Numbers, b: Numbers) -> Pair:
-    """a + b, exactly; of infinite numbers the low part is 0."""
+    """Return a + b exactly; the low part of an infinite sum is 0."""
     high = a + b
     b_taken = high - a
     a_taken = high - b_taken
@@ -32,21 +32,21 @@ def two_sum(a: Numbers, b: Numbers) -> Pair:
 
 
 def plus(pair: Pair, number: Numbers) -> Pair:
-    """The sum of a pair and a number."""
+    """Return the sum of a pair and a number."""
     high, low = two_sum(pair.high, number)
     return two_sum(high, low + pair.low)
 
 
 def between(earlier: Pair, later: Pair) -> Numbers:
-    """later - earlier."""
+    """Return later - earlier."""
     return (later.high - earlier.high) + (later.low - earlier.low)
 
 
 def either(condition: Bool[Array, "..."], yes: Pair, no: Pair) -> Pair:
-    """Element by element one of two pairs."""
+    """Select element by element between two pairs."""
     return Pair(jnp.where(condition, yes.high, no.high), jnp.where(condition, yes.low, no.low))
 
 
 def until(later: Numbers | float, pair: Pair) -> Numbers:
-    """later - pair."""
+    """Return later - pair."""
     return (later - pair.high) - pair.low

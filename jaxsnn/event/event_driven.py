@@ -101,7 +101,7 @@ class EventDriven(EventOptions):
         t_end: float | None,
         sample_times: Any = None,
     ) -> EventSolution:
-        """Simulate a batch. Nothing is raised where the run does not succeed: look at `result`.
+        """Simulate a batch. An unsuccessful run raises no error: check `result`.
 
         Args:
             inputs, t_end, sample_times: as of `jaxsnn.simulate`.
@@ -159,13 +159,13 @@ class EventDriven(EventOptions):
         check_options(network, self)
 
     def simulated(self, facts: frozenset[str], *arguments: Any) -> EventSolution:
-        """A run by whatever is compiled for it: of a network, inputs, t_end and sample times, all
-        checked.
+        """Run the program that is compiled for a network, inputs, t_end and sample times, all of
+        them checked.
         """
         return compiled_run(self.hashable(), facts, *arguments)
 
     def prepared(self) -> Self:
-        """The engine as compiled training takes it: hashable."""
+        """Return the engine in the hashable form that compiled training takes."""
         return self.hashable()
 
 
@@ -177,7 +177,7 @@ def run_and_conclude(
     t_end: Float[Array, ""],
     sample_times: Float[Array, "samples"],
 ) -> EventSolution:
-    """A checked run and what it comes to, to be compiled.
+    """Perform a checked run and return its solution; a function to be compiled.
 
     Args:
         options, facts: static; see `simulate_events`.
@@ -244,7 +244,7 @@ def sources_of(
     options: EventOptions,
     facts: frozenset[str],
 ) -> Sources:
-    """What all parts of a network have in common before any of them has run."""
+    """Return the data shared by all parts of a network, before any of them has run."""
     arriving = signals(network)
     # An operator with entries of its own is a convolution or a pool; inputs come as they are.
     gathered = frozenset(
@@ -265,12 +265,12 @@ def sources_of(
 
 
 def currents_of(inputs: Mapping[str, Input]) -> tuple[str, ...]:
-    """Names of the inputs that are currents."""
+    """Return the names of the inputs that are currents."""
     return tuple(name for name, events in inputs.items() if isinstance(events, Currents))
 
 
 def _train(events: Input) -> Train:
-    """The events of an input; of currents, which are no events, their times alone."""
+    """Return the events of an input; for currents, which are no events, only their times."""
     if isinstance(events, Currents):
         return Train(events.time, jnp.zeros(events.time.shape[1], jnp.int32))
     value = events.value if isinstance(events, GradedEvents) else None
@@ -320,7 +320,9 @@ def _checked_end(t_end: Any, dtype: Any) -> Float[Array, ""]:
 
 
 def _checked_samples(times: Any, t_end: Any, end: Float[Array, ""]) -> Float[Array, "samples"]:
-    """Sample times, refused where nothing is simulated; by default evenly from 0 to the end."""
+    """Return the sample times, by default evenly spaced from 0 to the end; refuse times outside the
+    simulation.
+    """
     # Of traced times only the compiled run knows whether they lie in the simulation.
     if times is None:
         kind = module_for(end)
@@ -411,7 +413,7 @@ def check_options(network: Network, options: EventOptions) -> None:
 
 
 def _is_sound(option: str, value: Any) -> bool:
-    """Whether a refractory time, or a number of things such as a budget, can be this."""
+    """Return whether a value is valid as a refractory time, or as an integer such as a budget."""
     if isinstance(value, bool):  # which Python counts as 0 or 1
         return False
     number = as_number(value)
@@ -421,7 +423,7 @@ def _is_sound(option: str, value: Any) -> bool:
 
 
 def _whole(number: Any) -> str:
-    """What to do about a number of things that can be none."""
+    """Return the fix for an invalid integer."""
     too_many = MOST_ROOM < as_number(number) < np.inf
     return f"give at most {MOST_ROOM}" if too_many else "give at least 1, a whole number"
 
@@ -429,7 +431,7 @@ def _whole(number: Any) -> str:
 def refuse_strangers(
     option: str, named: Iterable[str], allowed: Collection[str], description: str
 ) -> None:
-    """Refuse names that an option gives and that mean nothing in a network.
+    """Refuse names in an option that do not exist in a network.
 
     Args:
         allowed: the names that do. description: what they are, in one or two words.

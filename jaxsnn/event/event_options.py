@@ -20,7 +20,7 @@ BACKENDS = ("auto", "native", "xla")
 
 @dataclass(frozen=True, kw_only=True)
 class EventOptions:
-    """Options of the event engine, what each means is said at `jaxsnn.EventDriven`."""
+    """Options of the event engine, documented at `jaxsnn.EventDriven`."""
 
     max_spikes: PerPopulation = 16
     max_events: PerPopulation = None
@@ -34,12 +34,14 @@ class EventOptions:
     threads: int | None = None
 
     def stops(self, population: str) -> bool:
-        """Whether the neurons of a population stop after their first spike."""
+        """Return whether the neurons of a population stop after their first spike."""
         only = self.first_spike_only
         return only if isinstance(only, bool) else population in only
 
     def of(self, option: str, population: str) -> Any:
-        """What an option says of a population; its default, where it says nothing or "auto"."""
+        """Return the value of an option for a population; its default, if it is not set or is
+        "auto".
+        """
         value = getattr(self, option)
         default = EventOptions.__dataclass_fields__[option].default
         if isinstance(value, Mapping | tuple):
@@ -48,7 +50,7 @@ class EventOptions:
 
     @property
     def grows(self) -> bool:
-        """Whether some budget is "auto"."""
+        """Return whether some budget is "auto"."""
         values = {option: getattr(self.hashable(), option) for option in BUDGETS}
         return any(
             _is_auto(budget)
@@ -57,13 +59,13 @@ class EventOptions:
         )
 
     def is_auto(self, option: str, population: str) -> bool:
-        """Whether a budget of a population is "auto"."""
+        """Return whether a budget of a population is "auto"."""
         value = getattr(self, option)
         # A mapping that leaves the population out is not "auto" itself.
         return _is_auto(by_population(option, value).get(population, value))
 
     def with_room(self, needed: Mapping[str, Mapping[str, int]]) -> Self:
-        """The same options with larger budgets: option -> population -> what it shall be at least."""
+        """Return the same options with larger budgets: option -> population -> its lower bound."""
         larger: dict[str, Any] = {}
         options = self.hashable()
         for option, population_needs in needed.items():
@@ -75,7 +77,7 @@ class EventOptions:
         return replace(options, **larger).hashable()
 
     def as_dict(self) -> dict[str, Any]:
-        """The options by name, for JSON."""
+        """Return the options by name, for JSON."""
         options = self.hashable()
         values = {option.name: getattr(options, option.name) for option in fields(options)}
         by_name = {name: by_population(name, values[name]) for name in (*BUDGETS, "refractory")}
@@ -89,8 +91,8 @@ class EventOptions:
         )
 
     def hashable(self) -> Self:
-        """The same options as a static argument: mappings and names as sorted tuples, arrays of one
-        number as that number.
+        """Return the same options as a static argument: mappings and names as sorted tuples, arrays
+        of one number as that number.
         """
         values = {option.name: getattr(self, option.name) for option in fields(self)}
         wholes = (*BUDGETS, "threads")
@@ -101,7 +103,7 @@ class EventOptions:
 
 
 def by_population(option: str, value: Any) -> dict[str, Any]:
-    """What an option says of single populations.
+    """Return the values of an option that are set for single populations.
 
     Raises:
         UsageError: a tuple that is no pairs of a name and a value.
@@ -116,5 +118,7 @@ def by_population(option: str, value: Any) -> dict[str, Any]:
 
 
 def _is_auto(value: Any) -> bool:
-    """Whether a budget grows; arrays of several numbers, which are refused elsewhere, do not."""
+    """Return whether a budget is "auto"; arrays of several numbers, which are refused elsewhere,
+    are not.
+    """
     return isinstance(value, str) and value == "auto"

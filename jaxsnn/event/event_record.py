@@ -16,7 +16,7 @@ from jaxsnn.wording import Text
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How much of something a run took and how much there was room for."""
+    """Number of slots that a run needed and that it had."""
 
     needed: Int[Array, ""]
     room: Int[Array, ""]
@@ -27,7 +27,9 @@ Budgets = dict[str, dict[str, Budget]]
 
 
 def shortages(budgets: Budgets) -> dict[str, dict[str, int]]:
-    """Option -> population -> what was needed, where there was less room (outside jit only)."""
+    """Map each option and population with an exhausted budget to the required number (outside jit
+    only).
+    """
     shortfalls = {}
     # Behind what was short numbers are lower bounds: another run may find more.
     for option, by_population in budgets.items():
@@ -42,7 +44,7 @@ def shortages(budgets: Budgets) -> dict[str, dict[str, int]]:
 
 
 def shortage_text(budgets: Budgets, option: str, name: str) -> str:
-    """Return one shortage in words."""
+    """Return a sentence about an exhausted budget."""
     budget = budgets[option][name]
     needed, room = int(budget.needed), int(budget.room)
     if option == "max_arrivals":
@@ -73,7 +75,7 @@ def shortage_text(budgets: Budgets, option: str, name: str) -> str:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class EventRecord:
-    """What a run leaves, by NIR node name.
+    """Results of a run, by NIR node name.
 
     Attributes:
         spikes: population -> `LayerSpikes`.
@@ -100,7 +102,7 @@ class EventRecord:
 
 
 def empty_record() -> EventRecord:
-    """A record to be written into while a network runs."""
+    """Return an empty record, which is filled while a network runs."""
     # Every option, also one that nothing in the network is counted by.
     budgets = {"max_spikes": {}, "max_events": {}, "max_arrivals": {}}
     return EventRecord(

@@ -46,7 +46,7 @@ from jaxsnn.wording import Text
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, repr=False)
 class EventSolution:
-    """What a run of the event engine left. A pytree; everything is by NIR node name.
+    """Solution of the event engine. A pytree; everything is by NIR node name.
 
     Attributes:
         spikes: population -> `LayerSpikes` with `time` and `slope` (batch, neurons, spikes),
@@ -107,12 +107,12 @@ class EventSolution:
 
     @property
     def outputs(self) -> dict[str, tuple[str, ...]]:
-        """Output node -> names of the populations that feed it."""
+        """Names of the populations that feed each Output node."""
         return dict(self.feeding)
 
     def events(self, name: str) -> Events:
-        """Spikes of a population, sorted by time: (batch, neurons * spikes), padded with inf and
-        the size.
+        """Return the spikes of a population, sorted by time: (batch, neurons * spikes), padded with
+        inf and the size.
 
         Spikes at exactly equal times come in the order of their neurons.
         """
@@ -121,7 +121,7 @@ class EventSolution:
 
     @property
     def counts(self) -> dict[str, Int[Array, "batch neurons"]]:
-        """Population that fires -> spikes of each neuron; without a gradient."""
+        """Spikes of each neuron of each spiking population; without a gradient."""
         return {name: spikes.count for name, spikes in self.spikes.items()}
 
     @property
@@ -131,7 +131,7 @@ class EventSolution:
         return sum(numbers, jnp.int32(0))
 
     def first_spike(self, name: str) -> Float[Array, "batch neurons"]:
-        """First spike time of each neuron, seconds; inf where it is silent."""
+        """Return the first spike time of each neuron, seconds; inf if it is silent."""
         times = self._of(name).time
         if on_processor(times):
             return to_jax(np.asarray(times)[..., 0])
@@ -139,7 +139,7 @@ class EventSolution:
 
     @usual_promotion
     def count(self, name: str) -> Float[Array, "batch neurons"]:
-        """Number of spikes of each neuron.
+        """Return the number of spikes of each neuron.
 
         It has no exact gradient: each spike passes on what a kick of V would do, dcount/dV = 1 /
         (v_threshold - v_reset) at its time (the costate kicks of Nowotny et al.,
@@ -154,14 +154,16 @@ class EventSolution:
 
     @usual_promotion
     def spike_sum(self, name: str, tau: float) -> Float[Array, "batch neurons"]:
-        """Sum of e^(-t / tau) over the recorded spikes of each neuron; tau in seconds, positive."""
+        """Return the sum of e^(-t / tau) over the recorded spikes of each neuron; tau in seconds,
+        positive.
+        """
         refuse_no_tau(tau)
         # e^(-inf) = 0: unused slots add nothing
         return jnp.sum(jnp.exp(-self._of(name).time / tau), axis=-1)
 
     @usual_promotion
     def maximum(self, name: str) -> Float[Array, "batch neurons"]:
-        """Largest membrane voltage of each neuron of a readout from 0 to t_end, exact.
+        """Return the largest membrane voltage of each neuron of a readout from 0 to t_end, exact.
 
         What arrives at exactly one time acts together. Of a population that fires, what V would
         reach without resets: exact for neurons that stay silent.
@@ -172,7 +174,8 @@ class EventSolution:
 
     @usual_promotion
     def integral(self, name: str, tau: float | None = None) -> Float[Array, "batch neurons"]:
-        """Integral of a readout's V(t) e^(-t / tau) from 0 to t_end, exact, volts times seconds.
+        """Return the integral of a readout's V(t) e^(-t / tau) from 0 to t_end, exact, volts times
+        seconds.
 
         Args:
             tau: seconds, positive; None: the integral of V itself.
@@ -196,7 +199,7 @@ class EventSolution:
         return by_compiler(*arguments, samples=drive.time, axis_of=first_axis)
 
     def _refuse_fewer_bits(self) -> None:
-        """Refuse to look with 32 bits at a run that was made with 64."""
+        """Refuse to evaluate a float64 solution with 32-bit numbers."""
         wide = jnp.result_type(float)
         if jnp.result_type(self.t_end) == np.float64 != wide:
             raise UsageError(
@@ -240,23 +243,23 @@ class EventSolution:
 
     @property
     def spikes_needed(self) -> dict[str, Int[Array, ""]]:
-        """Population -> largest number of spikes of one of its neurons; a lower bound behind an
+        """Largest number of spikes of a neuron in each population; a lower bound behind an
         exhausted budget.
         """
         return {name: budget.needed for name, budget in self.budgets["max_spikes"].items()}
 
     def shortages(self) -> dict[str, dict[str, int]]:
-        """Option of `EventDriven` -> population -> what it must be at least, where it was too small
-        (outside jit only).
+        """Return the lower bound of each exhausted budget: option of `EventDriven` -> population ->
+        number (outside jit only).
         """
         refuse_several(self.result)
         return shortages(self.budgets)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Approximations, options without effect, and what the numbers of the run say: events that
-        were left out, budgets that were short, spikes whose gradient is clipped or zero, times that
-        are coarse; a sentence each, those of numbers outside jit only.
+        """Approximations, options without effect, and notes on the results: omitted events,
+        exhausted budgets, spikes whose gradient is clipped or zero, coarse times; a sentence each.
+        Notes on the results are available outside jit only.
         """
         static_notes = (*self.approximations, *self.unused)
         # Inside jit there are no numbers to be written out.
@@ -266,8 +269,8 @@ class EventSolution:
 
     @property
     def problem(self) -> Problem | None:
-        """Why there is no result, with the numbers and what to do; None if the run succeeded
-        (outside jit only).
+        """Reason for a failed run, with the numbers and a fix; None if the run succeeded (outside
+        jit only).
         """
         refuse_several(self.result)
         match Result(int(self.result)):
@@ -281,7 +284,7 @@ class EventSolution:
 
     @property
     def message(self) -> str:
-        """The result in words, with the numbers and what to do (outside jit only)."""
+        """Description of the result, with the numbers and a fix (outside jit only)."""
         return "success" if (problem := self.problem) is None else str(problem)
 
     def _invalid(self) -> Problem:
@@ -344,7 +347,7 @@ class EventSolution:
         )
 
     def _repr_html_(self) -> str | None:
-        """In a notebook: the raster of the first sample."""
+        """Return the raster of the first sample for a notebook."""
         if isinstance(self.result, Tracer):
             return None
         from jaxsnn.notebook import html_of
@@ -368,7 +371,7 @@ class EventSolution:
 
 
 def samples_axis(path: tuple[Any, ...], array: Any) -> int | None:
-    """The axis of the samples in an array of a solution; None: it has none."""
+    """Return the batch axis of an array of a solution; None if it has none."""
     of_solution = path[0].name
     if of_solution in ("spikes", "voltages"):
         return 0
@@ -378,8 +381,8 @@ def samples_axis(path: tuple[Any, ...], array: Any) -> int | None:
 
 
 def moved(spikes: LayerSpikes) -> Float[Array, "batch neurons spikes"]:
-    """0 for each spike, with the derivative of V at it: what V would rise by, if the spike came
-    earlier, in volts.
+    """Return 0 for each spike, with the derivative of V at it: the rise of V, in volts, if the
+    spike came earlier.
     """
     # dV = -V' dt at a fixed spike; where V jumped, V' is infinite and the spike does not move.
     moves = jnp.isfinite(spikes.time) & jnp.isfinite(spikes.slope)
@@ -397,7 +400,8 @@ def is_end(t_end: Any) -> Any:
 
 
 def nan_without_end(solution: EventSolution) -> EventSolution:
-    """Return a solution whose times, voltages and counts are no results if its `t_end` is none.
+    """Return the solution, with its times, voltages and counts invalidated if its `t_end` is
+    invalid.
 
     Times and voltages become NaN and counts -1. For runs with a traced `t_end`: eagerly the end is
     refused, but inside `jax.jit` nothing can be raised, and `result` is easy to overlook.
@@ -423,7 +427,7 @@ def conclude(
     record: EventRecord,
     options: EventOptions,
 ) -> EventSolution:
-    """The solution that a run comes to.
+    """Return the solution of a run.
 
     Args:
         trains: Input node -> what goes in there, its time (batch, events).
@@ -461,7 +465,7 @@ def conclude(
 
 
 def _shortest_tau(network: Network) -> Float[Array, ""]:
-    """The shortest time constant of all populations, seconds; inf where there is none."""
+    """Return the shortest time constant of all populations, seconds; inf if there is none."""
     parameters = [network.parameters[name] for name in network.populations]
     taus = [
         value
@@ -473,7 +477,7 @@ def _shortest_tau(network: Network) -> Float[Array, ""]:
 
 
 def _one_per_step(network: Network) -> tuple[tuple[str, float], ...]:
-    """Return `EventSolution.one_per_step`; where the source solves equations there are no steps."""
+    """Return `EventSolution.one_per_step`; a source that solves equations has no steps."""
     return tuple(
         (name, population.dt)
         for name, population in network.populations.items()
@@ -485,7 +489,9 @@ def _one_per_step(network: Network) -> tuple[tuple[str, float], ...]:
 
 
 def _shortest_box(network: Network) -> float:
-    """The shortest box spike that arrives at a population, seconds; inf where none does."""
+    """Return the shortest rectangular pulse that arrives at a population, seconds; inf if there is
+    none.
+    """
     populations = network.populations.values()
     boxes = (population.dt for population in populations if population.spike_kernel == "box")
     return min((width for width in boxes if width), default=math.inf)
@@ -494,7 +500,7 @@ def _shortest_box(network: Network) -> float:
 def _is_broken(
     network: Network, trains: Mapping[str, Input], record: EventRecord
 ) -> Bool[Array, ""]:
-    """Whether some number is none, or makes no sense."""
+    """Return whether some number is not finite or out of bounds."""
     # A time may be inf, which is an unused slot, and all else must be finite.
     times: list[Any] = [spikes.time for spikes in record.spikes.values()]
     times += [events.time for events in trains.values()]
@@ -507,7 +513,7 @@ def _is_broken(
 
 
 def _is_exhausted(network: Network, record: EventRecord, options: EventOptions) -> Bool[Array, ""]:
-    """Whether some budget was too small; of neurons that stop after one spike none is."""
+    """Return whether some budget was too small; neurons that stop after one spike exhaust none."""
     # of those only the first spike is looked at, and later ones are meant to be missing
     stop = {name for name in network.populations if options.stops(name)}
     return any_of(
@@ -521,7 +527,7 @@ def _is_exhausted(network: Network, record: EventRecord, options: EventOptions) 
 
 
 def event_approximations(network: Network) -> tuple[str, ...]:
-    """Return what is simulated otherwise than the source's framework means it; a sentence each."""
+    """Return the differences between the simulation and the source framework, a sentence each."""
     notes: list[str] = [
         Note(remark, kind="approximated", code="ignored-by-source")
         for wire in network.wires

@@ -72,7 +72,7 @@ from jaxsnn.wording import Text
 
 
 class Given(NamedTuple):
-    """What arrives at a population, as the scans take it."""
+    """Arrivals at a population, in the form that the scans take."""
 
     weight: Weights
     time: Times
@@ -80,7 +80,7 @@ class Given(NamedTuple):
 
 
 class PopulationPart:
-    """One population by itself: what arrives at it, and its neurons.
+    """Single population: its arrivals, and its neurons.
 
     Args:
         driven: currents that last are biases, where nothing else arrives; False: open boxes.
@@ -112,7 +112,9 @@ class PopulationPart:
         self.scale = arrives(self.parameters)
 
     def _is_driven(self) -> bool:
-        """Whether it fires of currents alone that are the same from time 0 to the end."""
+        """Return whether the population receives only currents, which are constant from time 0 to
+        the end.
+        """
         population, currents = self.population, self.sources.currents
         lasting = [
             currents[source].lasting for source, _ in self.signal.paths if source in currents
@@ -121,7 +123,7 @@ class PopulationPart:
         return of_nir and population.fires and bool(lasting) and all(lasting)
 
     def spec(self, in_order: bool = False) -> LayerSpec:
-        """Static description of its scan.
+        """Return the static description of the population's scan.
 
         Args:
             in_order: what arrives there is sorted.
@@ -139,12 +141,12 @@ class PopulationPart:
         )
 
     def lanes(self) -> NeuronLanes:
-        """Its neurons; where currents drive it, those of each sample."""
+        """Return the neurons' lanes; if currents drive them, those of each sample."""
         lanes = self.neuron.lanes(self.parameters, self.signal.constant)
         return self._driven_lanes(lanes) if self.driven else lanes
 
     def _driven_lanes(self, still: NeuronLanes) -> NeuronLanes:
-        """Its neurons under currents that last, in the shape (samples, neurons).
+        """Return the lanes under constant currents, in the shape (samples, neurons).
 
         Args:
             still: without the currents, (neurons,).
@@ -166,14 +168,14 @@ class PopulationPart:
         return jax.tree.map(lambda field: jnp.broadcast_to(field, current.shape), every)
 
     def arrivals(self, paths: Sequence[Path]) -> Arrivals:
-        """What arrives through some of its paths, currents left out."""
+        """Return the arrivals through some of the population's paths, without currents."""
         room, dtype = self.engine.of("max_arrivals", self.name), self.sources.network.dtype
         paths = [path for path in paths if path[0] not in self.sources.currents]
         return arrivals(paths, self.sources.trains, self.population.size, dtype, room)
 
     def arriving(self, arrival_lists: Arrivals, paths: Sequence[Path]) -> Given:
-        """What arrives through some of its paths as the scans take it: at one position times the
-        arrival factor, currents among it.
+        """Return the arrivals through some of the population's paths in the form that the scans
+        take, including currents; at one position the weights are multiplied by the arrival factor.
 
         Args:
             arrival_lists: the events among it.
@@ -197,7 +199,7 @@ class PopulationPart:
         return Given(*joined(lists))
 
     def _of_currents(self, arrival_lists: Arrivals) -> Numbers:
-        """What a current of 1 raises, in the units of the arrivals."""
+        """Return the effect of a current of 1, in the units of the arrivals."""
         if self.neuron.level is None:
             raise LoweringError(
                 Text(
@@ -217,8 +219,8 @@ class PopulationPart:
         return factor / jnp.where(self.scale > 0, self.scale, jnp.nan)
 
     def boxes(self, weight: Weights, time: Times, row: Rows) -> Given:
-        """Arrivals as they are, or, where spikes are boxes, one that opens and one that closes for
-        each.
+        """Return the arrivals unchanged, or, if spikes are rectangular pulses, one that opens and
+        one that closes for each.
         """
         if not self.neuron.width:
             return Given(weight, time, row)
@@ -228,7 +230,8 @@ class PopulationPart:
         return Given(jnp.concatenate([weight, -weight]), time, row)
 
     def _edges_of(self, events: Scattered, rows: int) -> Scattered:
-        """Events as they are, or, where they are boxes, one that opens and one that closes for each.
+        """Return the events unchanged, or, if they are rectangular pulses, one that opens and one
+        that closes for each.
 
         Args:
             rows: of the table, whose second half has the negative weights.
@@ -244,7 +247,7 @@ class PopulationPart:
         return Scattered(train.time, train.channel, place, row)
 
     def with_nan_gradients(self, spikes: LayerSpikes, lanes: NeuronLanes) -> LayerSpikes:
-        """Let the gradient by the lanes be NaN where the times are, instead of 0 as of no spike.
+        """Make the gradient by the lanes NaN where the times are NaN, instead of 0 as for no spike.
 
         NIR's own models need it not: their numbers are looked at.
         """
@@ -257,7 +260,7 @@ class PopulationPart:
         return replace(spikes, time=spikes.time + jnp.where(broken, factor * total, 0.0))
 
     def write_down(self, record: EventRecord, spikes: LayerSpikes) -> None:
-        """Write down its spikes."""
+        """Write the population's spikes into the record."""
         name = self.name
         record.spikes[name] = without_slopes(spikes, forward_mode=self.engine.forward_mode)
         record.heights[name] = self.neuron.height(self.parameters)
@@ -267,12 +270,12 @@ class PopulationPart:
 
 
 class FeedForwardPart(PopulationPart):
-    """A population that does not feed back into itself."""
+    """Population that does not feed back into itself."""
 
     def run(
         self, record: EventRecord, t_end: Seconds, sample_times: Float[Array, "samples"]
     ) -> None:
-        """Simulate it, and write what happened into the record and the trains.
+        """Simulate the population, and write the results into the record and the trains.
 
         Args:
             record: written into.
@@ -312,7 +315,7 @@ class FeedForwardPart(PopulationPart):
             self._read_out(record, arrival_lists, drive, sample_times)
 
     def _drive(self, lanes: NeuronLanes, arriving: Given) -> Drive:
-        """All that moves V, as its functionals take it.
+        """Return the inputs of V, in the form that the functionals take.
 
         Args:
             lanes, arriving: as the scans take them.
@@ -329,13 +332,15 @@ class FeedForwardPart(PopulationPart):
         )
 
     def _by_place(self, drive: Drive, arrival_lists: Arrivals) -> Drive:
-        """The drive of neurons that have lists of arrivals of their own."""
+        """Return the drive of neurons that have separate lists of arrivals."""
         counted = jnp.arange(self.population.size).reshape(arrival_lists.positions, -1)
         places = Places(lane=arrival_lists.neurons(counted)[0], unit=self.scale)
         return replace(drive, v_inf=arrival_lists.lanes(drive.v_inf / self.scale), places=places)
 
     def _hand_on(self, record: EventRecord, spikes: LayerSpikes, first: FirstSpikes | None) -> None:
-        """Write down the spikes, and give them, or the first of them, to the populations behind."""
+        """Record the spikes, and pass them, or the first of them, to the postsynaptic
+        populations.
+        """
         self.write_down(record, spikes)
         batch, size, slots = spikes.time.shape
         if first is None:
@@ -360,7 +365,7 @@ class FeedForwardPart(PopulationPart):
         drive: Drive,
         sample_times: Float[Array, "samples"],
     ) -> None:
-        """Write down V."""
+        """Write V into the record."""
         if arrival_lists.positions == 1:
             record.voltages[self.name] = self._membrane(drive, sample_times)
             return
@@ -372,7 +377,7 @@ class FeedForwardPart(PopulationPart):
     def _membrane(
         self, drive: Drive, sample_times: Float[Array, "samples"]
     ) -> Float[Array, "batch samples neurons"]:
-        """V at given times, (batch, samples, neurons)."""
+        """Return V at some sample times, (batch, samples, neurons)."""
         engine = self.sources.engine
         # Nothing but readouts can be differentiated forwards, as long as XLA runs it.
         fires = any(population.fires for population in self.sources.network.populations.values())
@@ -381,7 +386,7 @@ class FeedForwardPart(PopulationPart):
         return membrane(drive, sample_times)
 
     def _lanes(self, arrival_lists: Arrivals) -> NeuronLanes:
-        """The lanes as the scans take them.
+        """Return the lanes in the form that the scans take.
 
         Where neurons share weights between positions their voltages are measured in units of the
         arrival factor.
@@ -394,7 +399,7 @@ class FeedForwardPart(PopulationPart):
         return jax.tree.map(arrival_lists.lanes, self.neuron.in_units(lanes, scale))
 
     def _is_native(self, arrival_lists: Arrivals) -> bool:
-        """Whether the native backend runs it."""
+        """Return whether the native backend runs the population."""
         time, spec = arrival_lists.time, self.spec(arrival_lists.in_order)
         obstacles = native_obstacles(spec, self.engine, time.dtype.name, time.shape[0])
         return runs_native(self.name, self.engine, obstacles)
@@ -407,7 +412,8 @@ class FeedForwardPart(PopulationPart):
         arriving: Given,
         t_end: Seconds,
     ) -> tuple[LayerSpikes, FirstSpikes | None]:
-        """Its spikes, by neuron, and the first of them if the backend has found these, too.
+        """Return the spikes, by neuron, and the first of them if the backend has sorted these as
+        well.
 
         Args:
             arrival_lists: what arrives, as the sources have it, which knows the positions.
@@ -427,8 +433,8 @@ class FeedForwardPart(PopulationPart):
     def _spikes_and_clipped(
         self, spec: LayerSpec, arrival_lists: Arrivals, given_all: Any
     ) -> tuple[LayerSpikes, FirstSpikes | None, Int[Array, ""]]:
-        """Spikes by neuron, the first of them where they are known, and how many slopes lie below the
-        floor: of weight, lanes, time, row and t_end.
+        """Return the spikes by neuron, the first of them if they are available, and the number of
+        slopes below the floor: of weight, lanes, time, row and t_end.
         """
         weight, lanes, time, row, t_end = given_all
         threads, native = self.engine.threads, self._is_native(arrival_lists)
@@ -463,8 +469,8 @@ class FeedForwardPart(PopulationPart):
 
 
 def steps_late(population: Population, places: tuple[int, int]) -> float:
-    """By how many seconds spikes are late that go back in the order of a group: the steps that the
-    framework takes.
+    """Return the additional delay in seconds of spikes that go back in the order of a group: the
+    steps that the source framework takes.
 
     Args:
         population: that fires.
@@ -476,14 +482,14 @@ def steps_late(population: Population, places: tuple[int, int]) -> float:
 
 
 class RecurrentPart:
-    """Populations that feed back into each other, or one that feeds back into itself."""
+    """Populations that feed back into each other, or a single one that feeds back into itself."""
 
     def __init__(self, sources: Sources, node_names: tuple[str, ...]) -> None:
         self.names, self.sources = node_names, sources
         self.parts = [PopulationPart(sources, name) for name in node_names]
 
     def run(self, record: EventRecord, t_end: Seconds) -> None:
-        """Simulate it, and write what happened into the record and the trains."""
+        """Simulate the group, and write the results into the record and the trains."""
         spec, feedback = self._feedback()
         from_outside = []
         lanes = [part.lanes() for part in self.parts]
@@ -524,7 +530,9 @@ class RecurrentPart:
             self.sources.trains[part.name] = train
 
     def _external(self, part: PopulationPart) -> list[Path]:
-        """What arrives at a population of the group from outside, at all neurons at once."""
+        """Return the paths from outside to a population of the group, each to all neurons at
+        once.
+        """
         dtype, external = self.sources.network.dtype, []
         for source, operator in part.signal.paths:
             if source in self.names:
@@ -539,7 +547,7 @@ class RecurrentPart:
 
     @staticmethod
     def _refuse_large(part: PopulationPart, numbers: int) -> None:
-        """Refuse to hold too many numbers, of delays that differ between synapses."""
+        """Refuse delays that differ between synapses, if they need too many weights."""
         if numbers > LARGEST:
             raise LoweringError(
                 Text(
@@ -555,8 +563,8 @@ class RecurrentPart:
             )
 
     def _fed_back(self, part: PopulationPart) -> Sequence[Path]:
-        """What arrives at a population of the group from the group, through matrices, with delays of
-        their source channels at most.
+        """Return the paths from the group to one of its populations, as matrices, with at most one
+        delay for each source channel.
         """
         dtype, fed_back = self.sources.network.dtype, []
         for source, operator in part.signal.paths:
@@ -583,8 +591,8 @@ class RecurrentPart:
         return added(fed_back, dtype)
 
     def _feedback(self) -> tuple[GroupSpec, Feedback]:
-        """The group's description, and (weight, delay) of each feedback edge; a box closes by an
-        edge of its own.
+        """Return the group's description, and (weight, delay) of each feedback edge; a rectangular
+        pulse closes by an additional edge.
         """
         edges, feedback = [], []
         for target, part in enumerate(self.parts):
@@ -602,7 +610,9 @@ class RecurrentPart:
         return GroupSpec(layers=layers, edges=tuple(edges), max_events=self._room(layers)), feedback
 
     def _by_target(self, feedback: Feedback) -> Any:
-        """Feedback as the kernels take it: what one matrix brings back as NIR has that."""
+        """Return the feedback in the form that the kernels take: the feedback through a single
+        matrix stays in NIR's layout.
+        """
         part = self.parts[0]
         matrix = own_matrix(self.sources.network, part.name)
         later = any(delay is not None for _, delay in feedback)
@@ -612,21 +622,21 @@ class RecurrentPart:
         return [(ByTarget(self.sources.given[matrix]["weight"], scale), None)]
 
     def _steps(self, edge: tuple[int, int]) -> float:
-        """By how much spikes are late on an edge of the group, seconds."""
+        """Return the additional delay of spikes on an edge of the group, seconds."""
         return steps_late(self.parts[edge[0]].population, edge)
 
     @staticmethod
     def _later(
         delay: Float[Array, "source"] | None, matrix: Operator, seconds: float
     ) -> Float[Array, "source"] | None:
-        """A delay of each source channel, or None, and some seconds."""
+        """Add some seconds to the delay of each source channel, which may be None."""
         if not seconds:
             return delay
         late = jnp.full(matrix.inward, seconds, matrix.weight.dtype)
         return late if delay is None else delay + late
 
     def _room(self, layers: Sequence[LayerSpec]) -> int:
-        """Spikes of the whole group that are recorded in each sample."""
+        """Return the number of spikes of the whole group that are recorded in each sample."""
         budgets = [part.engine.of("max_events", part.name) for part in self.parts]
         if any(room is not None for room in budgets):
             return sum(room or 0 for room in budgets)

@@ -46,7 +46,7 @@ def replay(
     options: EventOptions,
     recorded: Recorded,
 ) -> EventRecord:
-    """Simulate a batch whose spikes are known.
+    """Simulate a batch with recorded spikes.
 
     Args:
         inputs, t_end, sample_times: as in `jaxsnn.event.event_driven.simulate_events`.
@@ -79,7 +79,7 @@ def replay(
 
 
 class _RecordedLayer(FeedForwardPart):
-    """A population whose spikes are known."""
+    """Population with recorded spikes."""
 
     def __init__(self, sources: Sources, name: str, recorded: Recorded) -> None:
         super().__init__(sources, name)
@@ -105,7 +105,7 @@ class _RecordedLayer(FeedForwardPart):
         arriving: Given,
         t_end: Seconds,
     ) -> tuple[LayerSpikes, None]:
-        """The recorded spikes, differentiable."""
+        """Return the recorded spikes, differentiable."""
         del t_end
         # `recorded_spikes` has one list of arrivals for all neurons of a sample.
         if arrivals.positions != 1:

@@ -29,14 +29,15 @@ _MOST_AT_FIRST, _SLOTS_AT_FIRST = 1024, 2**19
 
 @cache
 def _quick() -> Any:
-    """`compiled_run`, compiled quickly."""
+    """Return `compiled_run`, compiled without optimisation."""
     options = known_options(left_open(NOT_AT_ALL))
     return jax.jit(run_and_conclude, static_argnums=(0, 1), compiler_options=options)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOnce(EventDriven):
-    """As `EventDriven`; compiling it takes less time than it would save.
+    """Engine for a single run: `EventDriven`, without compiler optimisations that take longer than
+    they save.
 
     Where native kernels run all populations, the little that XLA does around them is compiled
     without being optimised: the last digits of parameters that it combines may differ from those of
@@ -51,7 +52,7 @@ class RunOnce(EventDriven):
     at_first: tuple[tuple[str, int], ...] = ()
 
     def of(self, option: str, population: str) -> Any:
-        """What an option says of a population."""
+        """Return the value of an option for a population."""
         value = super().of(option, population)
         if option != "max_spikes" or isinstance(self.max_spikes, int):
             return value
@@ -60,7 +61,7 @@ class RunOnce(EventDriven):
         return value if population in dict(budgets) else dict(self.at_first).get(population, value)
 
     def with_first_room(self, network: Network, samples: int, t_end: float) -> Self:
-        """The engine with room for the spikes that are to be expected.
+        """Return the engine with slots for the expected number of spikes.
 
         Args:
             samples: size of the batch.
@@ -74,7 +75,7 @@ class RunOnce(EventDriven):
         return replace(self, at_first=tuple(room.items()))
 
     def simulated(self, facts: frozenset[str], *arguments: Any) -> EventSolution:
-        """A checked run, compiled in the way that takes the least time for a single one."""
+        """Perform a checked run, compiled in the way that takes the least time for a single run."""
         options = self.hashable()
         if not on_processor(arguments):
             return super().simulated(facts, *arguments)
@@ -87,8 +88,8 @@ class RunOnce(EventDriven):
 
 
 def first_room(network: Network, name: str, samples: int, t_end: float) -> int:
-    """Spikes of each neuron that there is room for at first: a power of two, more where neurons are
-    fast and few.
+    """Return the initial number of spike slots of each neuron: a power of two, larger where neurons
+    are fast and few.
 
     Args:
         name: a population.

@@ -30,7 +30,9 @@ QUIET = 0.02
 
 
 def numbers_noted(solution: Any) -> Iterator[str]:
-    """A sentence for each; numbers that are traced, as while gradients are taken, say nothing."""
+    """Yield the notes on the results of a run; traced results, as during differentiation, give
+    none.
+    """
     for part in (_late, _lost, _long, _short, _within_steps, _clipped, _degenerate, _coarse):
         try:
             yield from part(solution)
@@ -39,7 +41,7 @@ def numbers_noted(solution: Any) -> Iterator[str]:
 
 
 def continuous_time_notes(network: Network) -> Iterator[str]:
-    """Say which populations come from a framework that steps through time, and are run in continuous
+    """Yield a note on the populations from a time-stepped framework, which are run in continuous
     time here.
     """
     stepped = [
@@ -65,7 +67,7 @@ _RUNS = 10.0
 
 
 def time_constant_notes(network: Network, t_end: Any) -> Iterator[str]:
-    """Name time constants that look like milliseconds where seconds are expected.
+    """Yield a note on each time constant that looks like milliseconds where seconds are expected.
 
     Those of a framework that steps through time were computed by an exporter, and may be long.
 
@@ -103,7 +105,7 @@ def time_constant_notes(network: Network, t_end: Any) -> Iterator[str]:
 
 
 def total(count: Any) -> int:
-    """A number, or the sum of those of several runs (`jax.vmap`)."""
+    """Return a number, or the sum of those of several runs (`jax.vmap`)."""
     return int(np.sum(np.asarray(count)))
 
 
@@ -114,7 +116,7 @@ def _late(solution: Any) -> Iterator[str]:
 
 
 def late_notes(late: Mapping[str, int], t_end: float) -> Iterator[str]:
-    """Which inputs have events that come too late, by how many of each do.
+    """Yield a note on each input with events at or after the end, with their number.
 
     Args:
         t_end: seconds.
@@ -151,7 +153,9 @@ def _lost(solution: Any) -> Iterator[str]:
 
 
 def _long(solution: Any) -> Iterator[str]:
-    """Whether nothing happens in nearly all of the run, as where milliseconds were meant."""
+    """Yield a note if nothing happens in nearly all of the run, as when times are in
+    milliseconds.
+    """
     end = _largest(solution.t_end)
     if solution.shortest_tau is None:
         return
@@ -197,7 +201,9 @@ def _short(solution: Any) -> Iterator[str]:
 
 
 def _within_steps(solution: Any) -> Iterator[str]:
-    """Yield which populations fire more often than once in a time step, which their source cannot."""
+    """Yield a note on each population that fires more than once in a time step, which its source
+    framework cannot do.
+    """
     for name, dt in solution.one_per_step:
         time = np.asarray(solution.spikes[name].time)
         # A spike in each step is none of these, to the rounding of its time.
@@ -257,7 +263,9 @@ def _degenerate(solution: Any) -> Iterator[str]:
 
 
 def _counted(solution: Any, counts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the name and how many of how many spikes are counted; nothing where there is none."""
+    """Yield the name of each population with counted spikes, and their number among all recorded
+    ones.
+    """
     for name, count in counts.items():
         if number := total(count):
             recorded = total(np.isfinite(np.asarray(solution.spikes[name].time)))
@@ -265,7 +273,7 @@ def _counted(solution: Any, counts: Mapping[str, Any]) -> Iterator[tuple[str, st
 
 
 def _coarse(solution: Any) -> Iterator[str]:
-    """Whether the type of the times is too coarse for the length of the run."""
+    """Yield a note if the type of the times is too coarse for the length of the run."""
     if solution.shortest_tau is None:
         return
     kind = np.asarray(solution.t_end).dtype

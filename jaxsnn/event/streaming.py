@@ -51,7 +51,7 @@ _Piece = tuple[int, np.ndarray, np.ndarray, np.ndarray | None]
 
 
 class EventStream:
-    """A network that takes events as they come, exact, one sample in bounded memory.
+    """Session in which a network takes events as they come, exact, one sample in bounded memory.
 
     Its state is carried on: events in pieces of any size give the very bits that they give in one.
     Numbers are float64, whatever those of the network are. Made by `jaxsnn.stream`. Threads may
@@ -81,7 +81,8 @@ class EventStream:
         self._native = NativeStream(network.dtype.name, *self._described(parts))
 
     def _turn(self) -> threading.RLock:
-        """The lock, to be waited for; refuses who has it already: a handler of a signal.
+        """Return the lock, to be acquired by the caller; refuse a thread that holds it already: a
+        signal handler.
 
         Raises:
             UsageError: this thread is in the middle of another call.
@@ -94,7 +95,7 @@ class EventStream:
         return self._lock
 
     def _parts(self) -> dict[str, PopulationPart]:
-        """The populations of the network."""
+        """Return the populations of the network."""
         network_and_facts = self._network.with_known_facts()
         sources = sources_of(network_and_facts[0], {}, self._options, network_and_facts[1])
         return {name: PopulationPart(sources, name) for name in self._network.populations}
@@ -102,7 +103,7 @@ class EventStream:
     def _described(
         self, parts: Mapping[str, PopulationPart]
     ) -> tuple[list[StreamLanes], Iterator[StreamWiring]]:
-        """The network as the native backend takes it."""
+        """Return the network in the form that the native backend takes."""
         order = _order(self._network)
         lanes = [
             _lanes(part, order[n][0], recorded=n in self._recorded) for n, part in parts.items()
@@ -111,14 +112,14 @@ class EventStream:
 
     @property
     def time(self) -> float:
-        """Seconds up to which it has been simulated: every spike before that was handed over, and
-        events before that are refused.
+        """Time in seconds up to which the stream is simulated: every earlier spike has been
+        returned, and earlier events are refused.
         """
         with self._turn():
             return self._native.time
 
     def push(self, events: Any = None, until: float | None = None) -> dict[str, Events]:
-        """Take events, and hand over the spikes that are certain by now.
+        """Take events, and return the spikes that are certain by now.
 
         A push is all or nothing: where an exception ends it, Ctrl-C included, which acts within a
         tenth of a second or so, the session is as it was before, and the same push gives the same
@@ -153,7 +154,7 @@ class EventStream:
         return new_spikes
 
     def voltage(self, population: str) -> Float[np.ndarray, "neurons"]:
-        """V of a population's neurons at `time`, volts: before what arrives at that very time.
+        """Return V of a population's neurons at `time`, volts, before arrivals at that time.
 
         Raises:
             UsageError: no such population.
@@ -172,14 +173,14 @@ class EventStream:
 
     @property
     def waiting(self) -> int:
-        """How many events have been taken in, or sent between populations, and have not acted yet."""
+        """Number of events, from inputs or between populations, that have not acted yet."""
         with self._turn():
             self._native.settle()
             return self._native.waiting()
 
     def save(self, path: str | os.PathLike[str], force: bool = False) -> None:
-        """Write the state to a file, whole or not at all: what `restore` goes on from, in another
-        process too, to the same bits.
+        """Write the state to a file, atomically. `restore` continues from it to the same bits, also
+        in another process.
 
         Raises:
             FileError: the file exists and `force` is not set, or it cannot be written.
@@ -192,8 +193,8 @@ class EventStream:
         write_whole(path, state_bytes(state, self._fingerprint()), force)
 
     def restore(self, path: str | os.PathLike[str]) -> None:
-        """Go on from a state that a stream of the same network and options has saved, in place of
-        this one. What is recorded may differ.
+        """Replace the state by one that a stream of the same network and options has saved. The
+        recorded populations may differ.
 
         Raises:
             FileError: no such file, or it is damaged: the session is as it was.
@@ -208,12 +209,13 @@ class EventStream:
             raise damaged(path)
 
     def _fingerprint(self) -> bytes:
-        """What tells streams of other parameters, options or inputs from this one."""
+        """Return a hash that distinguishes streams of other parameters, options or inputs."""
         lanes, wirings = self._described(self._parts())
         return fingerprint(dict(self._network.inputs), lanes, wirings)
 
     def __reduce__(self) -> NoReturn:
-        """Refuses copies and pickles: the state lies in the native library, and two would share it.
+        """Refuse copies and pickles: the state lies in the native library, and two objects would
+        share it.
 
         Raises:
             UsageError: always.
@@ -224,7 +226,9 @@ class EventStream:
         )
 
     def _few(self, events: Any, until: float | None) -> Spikes | None:
-        """Spikes of a push, if it is some plain events of the only input."""
+        """Return the spikes of a push of few plain events of the only input; None for any other
+        push.
+        """
         if type(events) is not Events or len(self._sizes) > 1:
             return None
         if until is not None and (type(until) is not float or until != until):
@@ -233,7 +237,7 @@ class EventStream:
         return self._native.step(0, events, self._sizes[0], end)
 
     def _any(self, events: Any, until: float | None) -> Spikes:
-        """Spikes of a push."""
+        """Return the spikes of a push."""
         self._native.refuse_ended()  # whatever is pushed
         now = self._native.time
         pieces = self._checked(events, now)
@@ -257,7 +261,9 @@ class EventStream:
         return float(until)
 
     def _checked(self, events: Any, now: float) -> list[_Piece]:
-        """What there is of each input, unused slots left out; none comes before `now`."""
+        """Return the checked events of each input, without unused slots; none comes before
+        `now`.
+        """
         if events is None:
             return []
         if not isinstance(events, Mapping) and len(self._inputs) == 1:
@@ -275,7 +281,7 @@ class EventStream:
         return [piece for piece in pieces if piece is not None]
 
     def _piece(self, number: int, events: Any, now: float) -> _Piece | None:
-        """The events of one input; None for none."""
+        """Return the checked events of one input; None if there are none."""
         if events is None:
             return None
         name, size = self._inputs[number], self._sizes[number]
@@ -333,7 +339,7 @@ class EventStream:
 
 
 def _is_plain(time: np.ndarray, channel: np.ndarray, size: int, now: float) -> bool:
-    """Whether nothing is wrong with events and none is unused, in few looks at them: a piece may be a
+    """Return whether events are valid and all slots used, with few operations: a piece may be a
     single event.
     """
     return (
@@ -351,8 +357,8 @@ def stream(
     options: EventDriven | None = None,
     record: Iterable[str] | None = None,
 ) -> EventStream:
-    """Start a session in which a network takes events as they come, and returns its spikes as soon as
-    they are certain.
+    """Start a session in which a network takes events as they come, and returns its spikes as soon
+    as they are certain.
 
     It runs in the native backend: all of NIR's neurons, under delta and box spikes, in any wiring,
     with delays, loops, convolutions, refractory times, and events that have values; without
@@ -404,7 +410,7 @@ def stream(
 
 
 def obstacles(parts: Iterable[PopulationPart], dtype: str) -> Iterator[Problem]:
-    """Why populations cannot be streamed.
+    """Yield the problems that prevent populations from being streamed.
 
     Args:
         dtype: of the network.
@@ -432,17 +438,19 @@ def obstacles(parts: Iterable[PopulationPart], dtype: str) -> Iterator[Problem]:
 
 
 def _spikes(time: np.ndarray, neuron: np.ndarray) -> Events:
-    """Events in NumPy's arrays."""
+    """Return events in NumPy arrays."""
     return Events(time=time, index=neuron)
 
 
 def _rest(part: PopulationPart) -> Float[np.ndarray, "neurons"]:
-    """V that v is counted from."""
+    """Return the voltage that v is measured from."""
     return np.asarray(part.neuron.v_inf(part.parameters, part.signal.constant), float)
 
 
 def _order(network: Network) -> dict[str, tuple[int, int]]:
-    """Of each population the number of its group, in execution order, and its place in the group."""
+    """Map each population to the index of its group, in execution order, and its index in the
+    group.
+    """
     order = {}
     for number, part in enumerate(groups(network.wires)):
         members = part.order if isinstance(part, Cycle) else (part.name,)
@@ -451,7 +459,7 @@ def _order(network: Network) -> dict[str, tuple[int, int]]:
 
 
 def _lanes(part: PopulationPart, group: int, *, recorded: bool) -> StreamLanes:
-    """A population as a stream takes it."""
+    """Return the parameters of a population in a stream."""
     lanes = np.array(stacked(part.lanes()), float)[:, 0]
     drive = _DRIVES[type(part.neuron)]
     if drive == "leak":
@@ -486,7 +494,7 @@ def _lanes(part: PopulationPart, group: int, *, recorded: bool) -> StreamLanes:
 def _wirings(
     parts: Mapping[str, PopulationPart], order: Mapping[str, tuple[int, int]], network: Network
 ) -> Iterator[StreamWiring]:
-    """All ways between inputs and populations."""
+    """Yield all projections between inputs and populations."""
     number = {name: n for n, name in enumerate(parts)}
     number |= {name: -1 - n for n, name in enumerate(network.inputs)}
     for name, part in parts.items():
@@ -507,7 +515,7 @@ def _wiring(
     late: float,
     dtype: Any,
 ) -> StreamWiring:
-    """One operator, connection by connection.
+    """Return the projection of an operator, synapse by synapse.
 
     Args:
         ends: numbers of source and target.
