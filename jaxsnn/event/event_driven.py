@@ -54,37 +54,40 @@ class EventDriven(EventOptions):
     """Exact event-driven simulation in continuous time, differentiable in the network's parameters
     and the input times, exactly.
 
-    Where a number can differ between populations, a mapping from their names gives it; those that
-    it leaves out have the default.
+    A number that can differ between populations may be a mapping from their names; missing
+    populations have the default.
 
     Attributes:
-        max_spikes: spikes recorded of each neuron. A neuron that fires more often ends the run with
-            a result code that says how many it takes; its spikes are never dropped in silence.
-            "auto", for this and the two budgets below: `simulate` runs again with more room until
-            none of them is too small, which needs to see the result: not inside `jax.jit`.
-        max_events: spikes of a population in one sample that others see. Default: all that can be
-            recorded; where they go through a convolution or a pool at most 4096 or 2 for each
-            neuron, whichever is more. Too few end the run likewise.
-        max_arrivals: arrivals at one position of a population behind a convolution or a pool.
-            Default: 4 times the mean that the budgets of its sources allow, and 32. Too few end the
-            run likewise. The native backend makes no such lists, and needs no budget for them.
+        max_spikes: number of recorded spikes of each neuron. If a neuron fires more often, the run
+            ends with a result code and the required number; spikes are never dropped silently.
+            "auto", for this and the two budgets below: `simulate` repeats the run with larger
+            budgets until all suffice; this needs concrete results and does not work inside
+            `jax.jit`.
+        max_events: number of spikes of a population in one sample that postsynaptic populations
+            receive. Default: all recorded spikes; before a convolution or a pool at most 4096 or 2
+            for each neuron, whichever is more. If exhausted, the run ends in the same way.
+        max_arrivals: number of arrivals at one position of a population behind a convolution or a
+            pool. Default: 4 times the mean that the budgets of its sources allow, plus 32. If
+            exhausted, the run ends in the same way. The native backend needs no such lists, and no
+            budget for them.
         first_spike_only: True, or the names of populations: neurons stop after their first spike.
-            For a population that feeds no other it only leaves the later spikes out. For others it
-            changes what the network does, and NIR cannot say it: other simulators of the exported
-            file will not do it.
+            For a population that feeds no other this only omits the later spikes. For others it
+            changes the behaviour of the network, and NIR cannot express it: other simulators of the
+            exported file do not follow it.
         refractory: seconds for which V stays at v_reset after a spike, at 0 where resets subtract
-            v_threshold. NIR cannot say it either.
+            v_threshold. NIR cannot express this either.
         min_slope: smallest slope of V at a spike that a gradient is divided by, as a fraction of
             (v_threshold - v_reset) / tau_mem. Near a tangential crossing exact gradients grow
-            without bound; `clipped_slopes` of the solution counts the spikes that this touched.
+            without bound; `clipped_slopes` of the solution counts the affected spikes.
         jump_width: a LIF or IF neuron under delta spikes fires when an arrival moves V across the
             threshold; the exact gradient of that time by weights and parameters is zero. With a
-            width (seconds) gradients take the jump for a ramp of that length at whose end V comes
-            to the threshold: a surrogate. `degenerate_spikes` of the solution counts those spikes.
-        forward_mode: `jax.jvp` and `jax.jacfwd` work, and `jax.grad` does not.
-        backend: "native", kernels in C++, which refuses what they do not cover; "xla", which runs
-            everything; "auto", native population by population where it can.
-        threads: of the native backend; None: one for each processor. The results are the same.
+            width (seconds) gradients treat the jump as a ramp of that length that ends at the
+            threshold: a surrogate. `degenerate_spikes` of the solution counts those spikes.
+        forward_mode: support `jax.jvp` and `jax.jacfwd` instead of `jax.grad`.
+        backend: "native", kernels in C++, which refuses unsupported populations; "xla", which
+            supports all; "auto", native for each population that it supports.
+        threads: number of threads of the native backend; None: one for each processor. Results do
+            not depend on it.
     """
 
     #: What configuration files and the command line call it.
@@ -104,11 +107,11 @@ class EventDriven(EventOptions):
         """Simulate a batch. An unsuccessful run raises no error: check `result`.
 
         Args:
-            inputs, t_end, sample_times: as of `jaxsnn.simulate`.
+            inputs, t_end, sample_times: see `jaxsnn.simulate`.
 
         Raises:
             UsageError: inputs or options that do not fit the network.
-            LoweringError: the network has something that the engine does not run, or needs to know.
+            LoweringError: the engine does not support the network, or some information is missing.
         """
         # All that can be refused is refused before anything is compiled.
         check_precision(network)
@@ -215,10 +218,10 @@ def simulate_events(
         t_end: seconds.
         sample_times: seconds, where readouts are sampled.
         facts: populations whose static facts hold for their numbers (`Network.with_known_facts`);
-            None: look at those that are not traced.
+            None: check those that are not traced.
 
     Raises:
-        LoweringError: the network has something that the engine does not run, or that nobody said.
+        LoweringError: the engine does not support the network, or some information is missing.
     """
     if facts is None:
         network, facts = network.with_known_facts()
@@ -434,10 +437,10 @@ def refuse_strangers(
     """Refuse names in an option that do not exist in a network.
 
     Args:
-        allowed: the names that do. description: what they are, in one or two words.
+        allowed: the valid names. description: their kind, in one or two words.
 
     Raises:
-        UsageError: the first such name, and which is near.
+        UsageError: names the first such name, and a similar valid one.
     """
     for name in named:
         if name not in allowed:

@@ -80,13 +80,13 @@ class EventRecord:
     Attributes:
         spikes: population -> `LayerSpikes`.
         voltages: readout -> (batch, samples, neurons).
-        drives: population -> all that moves it, its own resets left out; not of neurons that fire
+        drives: population -> its inputs, without its resets; missing for neurons that fire
             behind a convolution or a pool.
         clipped: population -> number of spikes whose slope a gradient clips.
         degenerate: population -> number of spikes at the very time of an arrival that moved V.
         heights: population that fires -> v_threshold - v_reset, (neurons,) volts.
-        numbers: population -> weights of what arrives there and sums of its neurons' numbers; all
-            must be finite.
+        numbers: population -> weights of its arrivals and sums of its neurons' numbers; all must be
+            finite.
         budgets: option of `EventOptions` -> population -> `Budget`.
     """
 

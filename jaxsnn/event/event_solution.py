@@ -53,31 +53,30 @@ class EventSolution:
             `count` (batch, neurons).
         voltages: readout -> membrane voltage (batch, samples, neurons).
         sample_times: (samples,) seconds, where the readouts were sampled.
-        result: how the run ended, a `Result` as int32 scalar.
+        result: outcome of the run, a `Result` as int32 scalar.
         clipped_slopes: population -> number of spikes so close to tangency that a gradient is
             clipped.
         degenerate_spikes: population -> number of spikes at the very time of an arrival that moved
             V (LIF and IF under delta spikes): their times do not depend on any weight, so that
             their exact gradient is zero.
-        budgets: option of `EventDriven` -> population -> what the run took and what there was room
-            for; where one was not enough, the numbers of the populations behind are lower bounds.
+        budgets: option of `EventDriven` -> population -> required and available slots; if one is
+            exhausted, the numbers of the populations behind it are lower bounds.
         t_end: end of the simulation, seconds.
-        late: input -> number of events at or after t_end, which nothing sees.
+        late: input -> number of events at or after t_end, which are ignored.
         lost: population -> number of spikes of each sample, (batch,), that a device in the loop
             fired and did not record.
-        approximations: where NIR's equations are not followed, a sentence each.
+        approximations: deviations from NIR's equations, a sentence each.
         heights: population that fires -> v_threshold - v_reset, (neurons,) volts.
-        drives: population -> all that moves it but its own resets, for `maximum` and `integral`.
+        drives: population -> its inputs, without its resets, for `maximum` and `integral`.
         feeding: pairs of an Output node and the names of the populations that feed it.
-        shortest_tau: the shortest time constant of all populations, seconds; inf where there is
-            none.
-        shortest_box: the shortest box spike that arrives at a population, seconds; inf where none
-            does.
+        shortest_tau: shortest time constant of all populations, seconds; inf if there is none.
+        shortest_box: shortest rectangular pulse that arrives at a population, seconds; inf if there
+            is none.
         one_per_step: pairs of a population and the length of a time step, seconds, where the
             framework that wrote the file fires at most one spike in a step.
         unused: options that have no effect and Outputs that are not computed, a sentence each.
-        min_slope, jump_width: as of `EventDriven`.
-        culprit: the number that ended the run as NOT_FINITE, where `simulate` found it.
+        min_slope, jump_width: see `EventDriven`.
+        culprit: the number that ended the run as NOT_FINITE, if `simulate` located it.
     """
 
     spikes: dict[str, LayerSpikes]
@@ -141,8 +140,8 @@ class EventSolution:
     def count(self, name: str) -> Float[Array, "batch neurons"]:
         """Return the number of spikes of each neuron.
 
-        It has no exact gradient: each spike passes on what a kick of V would do, dcount/dV = 1 /
-        (v_threshold - v_reset) at its time (the costate kicks of Nowotny et al.,
+        It has no exact gradient: the cotangent of each spike is that of a kick of V, dcount/dV = 1
+        / (v_threshold - v_reset) at its time (the costate kicks of Nowotny et al.,
         arXiv:2212.01232).
         """
         spikes = self._of(name)
@@ -165,8 +164,8 @@ class EventSolution:
     def maximum(self, name: str) -> Float[Array, "batch neurons"]:
         """Return the largest membrane voltage of each neuron of a readout from 0 to t_end, exact.
 
-        What arrives at exactly one time acts together. Of a population that fires, what V would
-        reach without resets: exact for neurons that stay silent.
+        Simultaneous arrivals act together. For a population that fires, the result is the maximum
+        without resets: exact for neurons that stay silent.
         """
         drive = self._drive(name)
         functional = partial(by_neuron, maximum)
@@ -181,7 +180,7 @@ class EventSolution:
             tau: seconds, positive; None: the integral of V itself.
 
         Raises:
-            UsageError: there is no such population, it fires, or tau is not positive.
+            UsageError: the population does not exist or fires, or tau is not positive.
         """
         refuse_no_tau(tau)
         if name in self.heights:
@@ -394,7 +393,7 @@ def moved(spikes: LayerSpikes) -> Float[Array, "batch neurons spikes"]:
 def is_end(t_end: Any) -> Any:
     """Return whether a simulation can end at a time, seconds: it is a normal, finite number after 0.
 
-    False for NaN. Subnormal numbers are none: XLA flushes them to 0.
+    False for NaN and for subnormal numbers, which XLA flushes to 0.
     """
     return (t_end >= np.finfo(t_end.dtype).tiny) & (t_end < np.inf)
 
@@ -430,10 +429,10 @@ def conclude(
     """Return the solution of a run.
 
     Args:
-        trains: Input node -> what goes in there, its time (batch, events).
+        trains: Input node -> its events or currents, with time (batch, events).
         t_end: seconds.
         sample_times: seconds.
-        record: what the run left.
+        record: results of the run.
     """
     outside = [out_of_range(trains[name], size) for name, size in network.inputs.items()]
     # The first that holds is the result: a wrong input explains what comes after it.

@@ -83,7 +83,7 @@ class PopulationPart:
     """Single population: its arrivals, and its neurons.
 
     Args:
-        driven: currents that last are biases, where nothing else arrives; False: open boxes.
+        driven: constant currents are biases, if nothing else arrives; False: they are open pulses.
     """
 
     def __init__(self, sources: Sources, name: str, *, driven: bool = True) -> None:
@@ -112,8 +112,8 @@ class PopulationPart:
         self.scale = arrives(self.parameters)
 
     def _is_driven(self) -> bool:
-        """Return whether the population receives only currents, which are constant from time 0 to
-        the end.
+        """Return whether the population fires, has a model of NIR, and receives currents all of
+        which are constant from time 0 to the end.
         """
         population, currents = self.population, self.sources.currents
         lasting = [
@@ -126,7 +126,7 @@ class PopulationPart:
         """Return the static description of the population's scan.
 
         Args:
-            in_order: what arrives there is sorted.
+            in_order: the arrivals are sorted.
         """
         once = self.engine.stops(self.name)
         return LayerSpec(
@@ -249,7 +249,7 @@ class PopulationPart:
     def with_nan_gradients(self, spikes: LayerSpikes, lanes: NeuronLanes) -> LayerSpikes:
         """Make the gradient by the lanes NaN where the times are NaN, instead of 0 as for no spike.
 
-        NIR's own models need it not: their numbers are looked at.
+        NIR's models do not need this, as their numbers are checked.
         """
         if model_of(self.population.kind).dynamics is None:
             return spikes
@@ -416,7 +416,7 @@ class FeedForwardPart(PopulationPart):
         well.
 
         Args:
-            arrival_lists: what arrives, as the sources have it, which knows the positions.
+            arrival_lists: arrivals of the sources, which define the positions.
             lanes, arriving: as the scans take them.
         """
         spec = self.spec(arrival_lists.in_order)

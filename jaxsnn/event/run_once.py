@@ -39,14 +39,14 @@ class RunOnce(EventDriven):
     """Engine for a single run: `EventDriven`, without compiler optimisations that take longer than
     they save.
 
-    Where native kernels run all populations, the little that XLA does around them is compiled
-    without being optimised: the last digits of parameters that it combines may differ from those of
-    `EventDriven`. Where `max_spikes` is "auto" there is room for many spikes from the start, since
-    each repetition with more is compiled anew.
+    If native kernels run all populations, the few XLA operations around them are compiled without
+    optimisation: the last digits of parameters that it combines may differ from those of
+    `EventDriven`. If `max_spikes` is "auto" the initial budget is large, since each repetition with
+    a larger one is compiled again.
 
     Attributes:
-        at_first: pairs of a population and the spikes of a neuron that there is room for at first,
-            where `max_spikes` is "auto".
+        at_first: pairs of a population and the initial number of spike slots of a neuron, if
+            `max_spikes` is "auto".
     """
 
     at_first: tuple[tuple[str, int], ...] = ()

@@ -72,7 +72,7 @@ def time_constant_notes(network: Network, t_end: Any) -> Iterator[str]:
     Those of a framework that steps through time were computed by an exporter, and may be long.
 
     Args:
-        t_end: seconds; where it or a time constant is traced there is nothing to be said.
+        t_end: seconds; if it or a time constant is traced there is no note.
     """
     if isinstance(t_end, Tracer):
         return

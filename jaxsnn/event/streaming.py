@@ -53,7 +53,7 @@ _Piece = tuple[int, np.ndarray, np.ndarray, np.ndarray | None]
 class EventStream:
     """Session in which a network takes events as they come, exact, one sample in bounded memory.
 
-    Its state is carried on: events in pieces of any size give the very bits that they give in one.
+    Its state is carried on: spikes are the same, bit by bit, for any partition of the events.
     Numbers are float64, whatever those of the network are. Made by `jaxsnn.stream`. Threads may
     share it, and take turns; it cannot be copied or pickled, but its state can be saved.
     """
@@ -61,7 +61,7 @@ class EventStream:
     def __init__(self, network: Network, options: EventDriven, record: Iterable[str]) -> None:
         """
         Args:
-            network, options, record: as of `stream`.
+            network, options, record: see `stream`.
         """
         # Calls into the library let other threads run, and signal handlers between them.
         self._lock = threading.RLock()
@@ -121,16 +121,15 @@ class EventStream:
     def push(self, events: Any = None, until: float | None = None) -> dict[str, Events]:
         """Take events, and return the spikes that are certain by now.
 
-        A push is all or nothing: where an exception ends it, Ctrl-C included, which acts within a
-        tenth of a second or so, the session is as it was before, and the same push gives the same
-        spikes.
+        A push is atomic: if an exception ends it (also Ctrl-C, which acts within about a tenth of a
+        second), the session is unchanged, and the same push returns the same spikes.
 
         Args:
             events: `Events` or `GradedEvents` with arrays (events,), in any order, none before
-                `time`; for several inputs a mapping from the Input node's name, which may leave
-                some out; None: none.
+                `time`; for several inputs a mapping from the names of Input nodes, which need not
+                be complete; None: no events.
             until: seconds: nothing more will come before that. Default: the time of the last event.
-                Events behind it wait.
+                Later events wait.
 
         Returns:
             Recorded population -> Events (spikes,), NumPy: its spikes in [`time` as it was, `until`),
@@ -157,7 +156,7 @@ class EventStream:
         """Return V of a population's neurons at `time`, volts, before arrivals at that time.
 
         Raises:
-            UsageError: no such population.
+            UsageError: the population does not exist.
             SimulationError: the stream has ended.
         """
         population_names = list(self._network.populations)
@@ -360,9 +359,9 @@ def stream(
     """Start a session in which a network takes events as they come, and returns its spikes as soon
     as they are certain.
 
-    It runs in the native backend: all of NIR's neurons, under delta and box spikes, in any wiring,
-    with delays, loops, convolutions, refractory times, and events that have values; without
-    currents. It needs no budgets: `max_spikes` and the others have no effect.
+    It runs in the native backend: all of NIR's neurons, under delta spikes and rectangular pulses,
+    in any wiring, with delays, loops, convolutions, refractory periods, and events with values, but
+    without currents. It needs no budgets: `max_spikes` and the others have no effect.
 
     Args:
         network: made by `jaxsnn.lower`.
@@ -370,7 +369,7 @@ def stream(
         record: populations whose spikes are handed over; default: those that feed an Output.
 
     Raises:
-        UsageError: a population that is none; options that make no sense.
+        UsageError: the population does not exist, or an option is invalid.
         LoweringError: a population that cannot be streamed, or no compiler for the native backend.
 
     >>> from jaxsnn.nir import build

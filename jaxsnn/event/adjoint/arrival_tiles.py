@@ -64,7 +64,7 @@ class _Tile:
     """Arrivals of one sample against the neurons of its population.
 
     Args:
-        needs_grad: what is asked for beside the gradient by weights.
+        needs_grad: gradients that are required besides the gradient by the weights.
     """
 
     def __init__(self, spec: LayerSpec, needs_grad: Wanted) -> None:
@@ -168,10 +168,10 @@ def tiles_back(
     Args:
         weight: (rows, neurons).
         lanes: spread to (batch, neurons).
-        arrivals: times and rows as of `layer_adjoint.layer_spikes`.
+        arrivals: times and rows, see `layer_adjoint.layer_spikes`.
         times: of the spikes, seconds; inf in unused slots.
         causes, passed: of each spike.
-        needs_grad: what is asked for beside the gradient by weights.
+        needs_grad: gradients that are required besides the gradient by the weights.
     """
     row = arrivals[1]
     shared = row.ndim == 1  # one row pattern for all samples: gather and scatter weights once

@@ -92,10 +92,10 @@ def arrivals_back(
     Args:
         weight: (rows, neurons).
         lanes: (neurons,) or (positions, neurons).
-        arrivals: times and rows as of `layer_adjoint.layer_spikes`.
+        arrivals: times and rows, see `layer_adjoint.layer_spikes`.
         times: of the spikes, seconds; inf in unused slots.
         before: costates just before each spike, (spikes, batch, neurons).
-        needs_grad: what is asked for beside the gradient by weights.
+        needs_grad: gradients that are required besides the gradient by the weights.
     """
     time, row = arrivals
     batch, neurons = times.shape[1:]

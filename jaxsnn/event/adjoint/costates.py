@@ -100,7 +100,7 @@ class Pass:
         """Return the carry at time 0.
 
         Args:
-            steps: how many steps of the log were taken.
+            steps: number of steps in the log.
             drive: (steps, batch) dL/dt of the spike of each step.
             fixed_length: loop over the whole log, so that the pass itself can be differentiated by
                 `drive`.

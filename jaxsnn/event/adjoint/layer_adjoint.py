@@ -117,7 +117,7 @@ def layer_spikes(
     arrival times.
 
     Args:
-        weight: (rows, neurons), what an arrival of each row weighs.
+        weight: (rows, neurons), weights of an arrival of each row.
         lanes: the population's neurons, (neurons,) or (positions, neurons).
         time: (batch, arrivals) in any order, seconds; inf where unused. With positions, batch
             counts the positions of each sample, which come one after the other.
@@ -251,7 +251,7 @@ def pulled(
     """Return the gradient by the lanes of a function of them, in their shape.
 
     Args:
-        cotangent: of the function's result, or what broadcasts to it.
+        cotangent: cotangent of the result, or a tree that broadcasts to it.
     """
     shape = jax.tree.leaves(lanes)[0].shape
     primal_out, pull = jax.vjp(function, lanes)
@@ -294,7 +294,7 @@ def _gradients(
     """Compute the gradients by weight, lanes and arrival times; None where they are not required.
 
     Args:
-        assumed: the population's, whose model may assume what does not hold.
+        assumed: description of the population, whose model's assumptions may not hold.
     """
     lanes, needs_grad = residuals.lanes, residuals.wanted
     spec = assumed  # what is right for all numbers: only the pass over arrivals is compiled twice

@@ -43,7 +43,7 @@ def recorded_spikes(
     Args:
         weight, lanes, time, row: as there.
         times: (batch, neurons, spikes) recorded, seconds; inf where unused.
-        count: (batch, neurons) how many there were.
+        count: (batch, neurons) number of spikes.
     """
     slopes = _slopes(spec, weight, lanes, time, row, times)
     return LayerSpikes(time=times, slope=slopes, count=count)

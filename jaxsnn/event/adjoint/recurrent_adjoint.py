@@ -71,7 +71,7 @@ def group_spikes(
     every field of `lanes`.
 
     Args:
-        arrivals: of each population (weight, time, row), what comes from outside the group: weight
+        arrivals: (weight, time, row) of each population, for arrivals from outside: weight
             (rows, neurons); time (batch, arrivals) in any order, seconds, inf where unused; row
             (arrivals,) or (batch, arrivals) int32.
         feedback: of each edge (weight, delay): weight (source's neurons, target's neurons), None
@@ -80,9 +80,9 @@ def group_spikes(
         lanes: of each population, (neurons,).
         t_end: end of the simulation, seconds; spikes do not depend on it, so its gradient is zero.
 
-    Weights are multiplied by the target's arrival factor. A box spike is two arrivals, and two
-    edges: the weight, and its negative later by the width. Only the times carry a gradient. The
-    refractory times are static.
+    Weights are multiplied by the target's arrival factor. A rectangular pulse is two arrivals, and
+    two edges: the weight, and its negative later by the width. Only the times carry a gradient. The
+    refractory periods are static.
     """
     return by_population(spec, _events(spec, arrivals, feedback, lanes, t_end))
 
@@ -145,7 +145,7 @@ def _gradients(
 
     Args:
         drive: (steps, batch) dL/dt of the spike of each step.
-        fixed_length: as of `Pass.run`.
+        fixed_length: see `Pass.run`.
     """
 
     def backward(neurons: list[Neuron]) -> Gradients:
@@ -232,7 +232,7 @@ def _time_gradient(
         time, row: of the arrivals.
         rows: of the table that belong to arrivals from outside, the first ones.
         arrived: the row that arrived in each step, `Log.row`.
-        by_time: dL/dt of what arrived in each step.
+        by_time: dL/dt of the arrival in each step.
     """
     position = in_order(time, row)[2]
     outside = arrived[:-1] < rows

@@ -207,9 +207,9 @@ def peaks(
 ) -> Bool[Array, "..."]:
     """Return whether v has a maximum between (v, j) and (v_end, j_end).
 
-    From 0 < j, v < j it has one sooner or later, unless it is so far below zero, and decays so
-    slowly, that it never comes up to j. After a long time both have decayed to the same number, to
-    zero at last, so that j_end = v_end lies behind the maximum.
+    From 0 < j, v < j it has one eventually, unless it is so far below zero, and decays so slowly,
+    that it never reaches j. After a long time both have decayed to the same number, finally to
+    zero, so that j_end = v_end lies behind the maximum.
     """
     match shape:
         # whether the part of v that decays most slowly is positive

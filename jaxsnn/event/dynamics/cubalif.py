@@ -124,9 +124,7 @@ class CubaLIFDelta(TwoVariables):
         return highest | lowest
 
     def extremum(self, lanes: Lanes, state: State) -> tuple[Numbers, Numbers]:
-        """Return the time and value of the extremum of v after a state; time 0 and the state's v if
-        there is none.
-        """
+        """Return the time and value of the extremum of v after a state; time 0 if there is none."""
         v, j, _ = self._from_target(lanes, state)
         wait, peak = crossing.extremum(v, j, lanes.tau_mem, lanes.tau_syn)
         target = state[0] - v  # what v was counted from: 0, or u
@@ -143,8 +141,8 @@ class CubaLIFBox(CubaLIFDelta):
     constant for a while.
 
     The state is (v, j, u) with v and j as for delta spikes and u = r w_in times the height of the
-    open boxes: j flows towards u instead of 0, so that (v - u, j - u) flow as (v, j) do under delta
-    spikes.
+    open pulses: j flows towards u instead of 0, so that (v - u, j - u) flow as (v, j) do under
+    delta spikes.
     """
 
     level: ClassVar[int | None] = 2

@@ -31,7 +31,7 @@ Functional = Callable[[State], Numbers]
 class DecayingModes(Neuron):
     """Neuron model whose threshold crossings follow from the decay rates of its flow.
 
-    A subclass supplies `decay_rates`, and what `Neuron` asks for but `crosses` and `solve`.
+    A subclass implements `decay_rates` and the methods of `Neuron` except `crosses` and `solve`.
     """
 
     def decay_rates(self, lanes: NeuronLanes) -> tuple[Numbers, ...]:

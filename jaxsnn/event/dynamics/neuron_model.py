@@ -44,10 +44,10 @@ class Neuron:
     Attributes:
         uniform: all neurons of the population have the same `flow_fields`, so that one decay serves
             them all. One sample of 700-256-20 with 8,000 events takes 1.7 times as long without.
-        certain: what the model assumes of numbers (`uniform`, closed forms) holds for those that it
-            will see. If not, it is a guess, which is looked at when they are there: see
-            `by_facts`. Without guesses the forward pass of 5-120-3 takes three times as long.
-        width: length of a box spike, seconds; 0 where spikes are deltas.
+        certain: the assumptions of the model (`uniform`, closed forms) hold for the numbers of the
+            run. If not, they are guesses, which are checked at run time: see `by_facts`. Without
+            guesses the forward pass of 5-120-3 takes three times as long.
+        width: duration of a rectangular pulse, seconds; 0 if spikes are deltas.
     """
 
     #: An arrival moves V itself, so that a spike can come at the very time of an arrival.
@@ -251,9 +251,7 @@ class Neuron:
         raise self._lacks("the extrema of V")
 
     def extremum(self, lanes: NeuronLanes, state: State) -> tuple[Numbers, Numbers]:
-        """Return the time and value of the extremum of V after a state; time 0 and the state's V if
-        there is none.
-        """
+        """Return the time and value of the extremum of V after a state; time 0 if there is none."""
         raise self._lacks("the extrema of V")
 
     def integrals(self, lanes: NeuronLanes, t: Numbers, rate: Numbers | float) -> Decay:

@@ -53,7 +53,7 @@ class TwoVariables(Neuron):
     """Common base of CubaLIF, CubaLI, LIF, LI, IF and I.
 
     Attributes:
-        tau_shape: what holds for tau_mem / tau_syn of all neurons; picks the crossing solver.
+        tau_shape: relation of tau_mem to tau_syn of all neurons; selects the crossing solver.
         spike_area, scales_jumps, dt, resistance, initial, reset_kind: as spike_area, scales_jumps,
             dt, resistance, initial and reset of `jaxsnn.network.structure.Population`.
         fires_at_equality: it fires where an arrival moves V to the threshold exactly, and not only
@@ -225,10 +225,10 @@ class TwoVariables(Neuron):
     def _leaky_integrals(self, lanes: Lanes, t: Numbers, rate: Numbers | float) -> Integrals:
         """Return `integrals` where V leaks.
 
-        That of k is found without a difference of numbers that are nearly equal. k' = (es - k) /
-        tau_mem gives it from es's by parts, which is exact where V decays. Before that it is a
-        divided difference, leak t^2 phi1[-(leak + rate) t, -(synaptic + rate) t]: as it stands, or
-        by its power series.
+        The integral of k is computed without a difference of numbers that are nearly equal. k' =
+        (es - k) / tau_mem yields it from that of es by parts, which is exact where V has decayed.
+        Before that it is a divided difference, leak t^2 phi1[-(leak + rate) t, -(synaptic + rate)
+        t]: evaluated directly, or by its power series.
         """
         leak, synaptic = self.leak(lanes), self.synaptic_leak(lanes)
         em = crossing.integrated_exponential(leak + rate, t)

@@ -136,10 +136,10 @@ class Agenda:
     Args:
         layers, lanes: of each population.
         plan: the layout.
-        trains: of each population, what arrives from outside.
+        trains: arrivals from outside at each population.
         delays: of each channel.
         t_end: seconds.
-        none: a step that never comes.
+        none: sentinel for no step.
     """
 
     def __init__(

@@ -11,9 +11,9 @@ def anywhere(condition: Bool[Array, "..."]) -> Bool[Array, ""]:
     """Return whether any entry of an array of booleans is true, under `jax.vmap` in the whole
     batch.
 
-    For the condition of a loop whose body leaves alone what has finished. With `jnp.any`, each
-    member of the batch would have a condition of its own, and JAX would then copy everything that
-    the loop carries, in every step.
+    Used for the condition of a loop whose body leaves finished members unchanged. With `jnp.any`,
+    each member of the batch would have a separate condition, and JAX would then copy the whole
+    carry of the loop in every step.
     """
     # Without vmap there is one member: all its axes are looked along.
     return any_in(condition)

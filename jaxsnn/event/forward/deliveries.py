@@ -104,7 +104,7 @@ def send(
 
     Args:
         line: the line that the spike joins.
-        fires: the samples in which there is one.
+        fires: the samples that have a new spike.
         step: the step of the loop.
         time: when the spike was fired.
         delay: seconds.

@@ -43,14 +43,14 @@ class LayerSpec:
 
     Attributes:
         neuron: the neuron model.
-        max_spikes: how many spikes of each neuron are recorded.
+        max_spikes: number of recorded spikes of each neuron.
         once: a neuron stops after its first spike.
         min_slope: smallest slope that a gradient is divided by, as a fraction of
             `Neuron.slope_scale`, (v_threshold - v_reset) / tau_mem for NIR's neurons.
         refractory: time for which V stays at v_reset after a spike, seconds.
-        jump_width: where an arrival moves V itself across the threshold, the spike's time does not
-            depend on weights; with a width (seconds) gradients take the jump for a ramp of that
-            length at whose end V comes to the threshold. None: exact, that is none.
+        jump_width: if an arrival moves V itself across the threshold, the spike's time does not
+            depend on weights; with a width (seconds) gradients treat the jump as a ramp of that
+            length that ends at the threshold. None: exact (zero).
         in_order: arrivals come in the order of their times, so that nothing is sorted.
     """
 
@@ -96,7 +96,7 @@ class LayerSpikes:
     Attributes:
         time: seconds, rising along the last axis; inf in unused slots.
         slope: dV/dt just before the spike; 1 in unused slots, inf where an arrival moved V itself
-            across the threshold. It is not differentiated: a gradient of what depends on it is NaN.
+            across the threshold. It is not differentiated: gradients that depend on it are NaN.
         count: spikes fired, which may exceed the recorded ones.
     """
 

@@ -137,8 +137,8 @@ class _Fired(NamedTuple):
 class LayerScan:
     """Scan of one population over its arrivals, with arrays of shape (batch, neurons).
 
-    What a neuron model assumes and what holds of its numbers may be two things (`by_facts`). Only
-    what differs is then compiled twice.
+    The assumptions of a neuron model may not hold for its numbers (`by_facts`). Only the parts that
+    depend on them are then compiled twice.
     """
 
     def __init__(

@@ -36,11 +36,11 @@ class Drive:
         neuron: the neuron type.
         lanes: the population's neurons.
         v_inf: voltage at rest under the constant current.
-        weight: what an arrival of each row weighs.
+        weight: weights of an arrival of each row.
         time: seconds; inf where unused.
         row: (arrivals,) or (batch, arrivals) int32; anything where unused.
-        places: of the neurons, where they have lists of arrivals of their own: then `lanes` and
-            `v_inf` are (positions, lanes), and of each sample there is a row for each position.
+        places: lane and position of each neuron, if positions have separate lists: then `lanes` and
+            `v_inf` are (positions, lanes), and each sample has one row for each position.
     """
 
     neuron: Neuron = field(metadata={"static": True})
@@ -59,7 +59,7 @@ class Places:
 
     Attributes:
         lane: its number among those of all positions, position by position.
-        unit: what its lane measures V in, volts.
+        unit: unit of V in its lane, volts.
     """
 
     lane: Int[Array, "neurons"]

@@ -63,10 +63,10 @@ def simulate_layer(
     `layer_adjoint.layer_spikes` is the differentiable version.
 
     Args:
-        weight, lanes, time, row, t_end: as of `layer_adjoint.layer_spikes`.
+        weight, lanes, time, row, t_end: see `layer_adjoint.layer_spikes`.
 
-    What arrives at exactly equal times acts together. A spike that several arrivals of one time
-    make has the one as its cause with which V comes above the threshold, in the order of the slots.
+    Simultaneous arrivals act together. If several of them cause a spike, its recorded cause is the
+    one with which V crosses the threshold, in the order of the slots.
     """
 
     row = row[None] if row.ndim == 1 else row

@@ -61,11 +61,11 @@ class NativeLibrary:
     """Availability of the native backend on this machine.
 
     Attributes:
-        there: JAX can call it.
-        reason: why it is not there, in one line; what it is, where it is.
+        there: whether JAX can call it.
+        reason: reason for its absence, in one line; if available, its compiler and path.
         path: of the library.
         handle: of the library, as it was loaded.
-        fix: what can be done where it is not there.
+        fix: what the user can do if it is not available.
     """
 
     there: bool
@@ -101,7 +101,7 @@ def _compiler_for(dtype: str) -> str:
     """Return the compiler that builds the library.
 
     Raises:
-        NoLibraryError: there is none, or no library of these numbers.
+        NoLibraryError: there is no compiler, or the number type is not supported.
     """
     if dtype not in _NUMBERS:
         reason = f"numbers are {dtype}, and neither float32 nor float64"
@@ -133,7 +133,7 @@ def _loaded(compiler: str, dtype: str) -> tuple[Path, ctypes.CDLL]:
     cannot be loaded is rebuilt once.
 
     Raises:
-        NoLibraryError: it cannot be built, kept or loaded.
+        NoLibraryError: it cannot be built, stored or loaded.
     """
     path = _built(compiler, dtype)
     with suppress(OSError, AttributeError):
@@ -148,10 +148,10 @@ def _built(compiler: str, dtype: str, *, again: bool = False) -> Path:
     """Return the path of the library, after building it if it is missing or damaged.
 
     Args:
-        again: one that is there is replaced, unless it was built again already.
+        again: replace an existing library, unless it was rebuilt already.
 
     Raises:
-        NoLibraryError: it cannot be built, or not be kept.
+        NoLibraryError: it cannot be built or stored.
     """
     does_not_build = f"{compiler} did not build it", "name another compiler by CXX"
     with _otherwise(*does_not_build):
@@ -245,7 +245,7 @@ def kernel(
     """Return one of `TARGETS` as a function for a number type, by default that of its first result.
 
     Raises:
-        RuntimeError: it is not there.
+        RuntimeError: the library is not available.
         UsageError: where it is differentiated, which first derivatives do not.
     """
     dtype = dtype or results[0].dtype.name

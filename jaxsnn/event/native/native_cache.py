@@ -21,7 +21,7 @@ def cache_folder() -> Path:
     """Return the folder of the libraries: JAXSNN_CACHE_DIR, or a folder in the user's cache.
 
     Raises:
-        OSError, RuntimeError: there is no such place.
+        OSError, RuntimeError: the folder cannot be determined.
     """
     if folder := os.environ.get("JAXSNN_CACHE_DIR"):
         return Path(folder).expanduser().resolve()  # a name without a slash is looked for elsewhere
@@ -49,10 +49,10 @@ def keep(built: Path, path: Path, *, again: bool) -> None:
 
     Args:
         built: where it is, on the same disk.
-        again: as of `was_built_again`.
+        again: the library is a rebuild, see `was_built_again`.
 
     Raises:
-        OSError: it cannot be kept.
+        OSError: the library cannot be moved or its record not be written.
     """
     record = built.with_suffix(".sum")
     record.write_text(" ".join([*_sum(built), *([_AGAIN] if again else [])]) + "\n")

@@ -66,8 +66,8 @@ class _OnePopulation:
         subtract: a spike lowers V and keeps the overshoot.
         delayed: of each feedback edge with a delay (first neuron, number) of its source.
         immediate: whether something is fed back without a delay.
-        held: of each population (neurons, refractory time); nothing where none has one.
-        threads: that take part.
+        held: (neurons, refractory time) of each population; empty if none has one.
+        threads: number of threads.
     """
 
     max_spikes: int
@@ -140,7 +140,7 @@ def native_group_spikes(
     arrays that are finite if all weights are.
 
     Args:
-        threads: that take part; None: as many as there are processors. Results do not depend on it.
+        threads: number of threads; None: the number of processors. Results do not depend on it.
         feedback: the only weight of a group of one population may be a `ByTarget`.
     """
     places = _Places([weight.shape[1] for weight, _, _ in arrivals])

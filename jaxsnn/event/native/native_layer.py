@@ -88,7 +88,7 @@ def native_layer_spikes(
     """Return the spikes of one population, differentiable, with the arguments of `layer_spikes`.
 
     Args:
-        threads: that take part; None: as many as there are processors. Results do not depend on it.
+        threads: number of threads; None: the number of processors. Results do not depend on it.
     """
     return _simulated(spec, threads, weight, lanes, time, row, t_end).spikes
 

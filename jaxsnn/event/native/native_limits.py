@@ -33,7 +33,7 @@ def native_obstacles(
         layer: the population's scan.
         options: of the engine.
         dtype: of the numbers.
-        samples: how many there are, which may not be known yet (`jax.export`).
+        samples: size of the batch, which may be unknown (`jax.export`).
     """
     # What is cheap to know comes first: nothing is built for what is not covered.
     if type(layer.neuron) not in _COVERED:
@@ -55,7 +55,7 @@ def recorded_obstacles(
     nothing if it can.
 
     Args:
-        layer, options, dtype, samples: as of `native_obstacles`.
+        layer, options, dtype, samples: see `native_obstacles`.
     """
     yield from native_obstacles(layer, options, dtype, samples)
     if layer.assigns:
@@ -80,7 +80,7 @@ def reads_out_native(neuron: Neuron, time: Times, options: EventOptions) -> bool
     are computed by XLA, whatever the backend.
 
     Args:
-        time: of what arrives.
+        time: arrival times.
     """
     if options.forward_mode or type(neuron) not in _COVERED:
         return False
@@ -91,7 +91,7 @@ def calls_kernels(dtype: str, samples: Any, options: EventOptions) -> bool:
     """Return whether kernels are enabled and can be called.
 
     Args:
-        dtype, samples: as of `native_obstacles`.
+        dtype, samples: see `native_obstacles`.
     """
     return _wanted(options) and next(_obstacles_of_all(dtype, samples), None) is None
 
@@ -111,8 +111,8 @@ def group_obstacles(
     """Yield the reasons why the native backend cannot run a recurrent group; nothing if it can.
 
     Args:
-        spec, feedback: as of `recurrent_adjoint.group_spikes`.
-        options, dtype, samples: as of `native_obstacles`.
+        spec, feedback: see `recurrent_adjoint.group_spikes`.
+        options, dtype, samples: see `native_obstacles`.
     """
     layers: tuple[LayerSpec, ...] = spec.layers
     if len({layer.once for layer in layers}) > 1:
@@ -135,10 +135,10 @@ def runs_native(name: str, options: EventOptions, obstacles: Iterator[str]) -> b
     Args:
         name: of the population.
         options: of the engine.
-        obstacles: why not, looked for only where it is wanted.
+        obstacles: reasons against it, evaluated only if native kernels are enabled.
 
     Raises:
-        UsageError: it is wanted and does not cover the population.
+        UsageError: the native backend is required and does not support the population.
     """
     if not _wanted(options):
         return False

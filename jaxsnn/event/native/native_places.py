@@ -17,8 +17,8 @@ def native_places(time: Times, room: int, threads: int | None) -> Int[Array, "ba
 
     Args:
         time: seconds, inf in unused slots.
-        room: how many are wanted, at most as many as there are.
-        threads: as of `native_layer_spikes`.
+        room: number of events to return, at most the number of slots.
+        threads: see `native_layer_spikes`.
     """
     result = jax.ShapeDtypeStruct((time.shape[0], room), jnp.int32)
     call = kernel("jaxsnn_earliest", (result,), time.dtype.name)

@@ -68,7 +68,7 @@ def native_membrane(drive: Drive, threads: int | None, sample_times: Samples) ->
 
     Args:
         drive: with neurons whose lanes are `Lanes` (neurons,).
-        threads: that take part; None: as many as there are processors. Results do not depend on it.
+        threads: number of threads; None: the number of processors. Results do not depend on it.
         sample_times: seconds.
     """
     inputs = drive.weight, drive.lanes, drive.time, drive.row, sample_times

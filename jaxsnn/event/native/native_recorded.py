@@ -46,7 +46,7 @@ def native_recorded_spikes(
     `recorded_spikes`.
 
     Args:
-        threads: that take part; None: as many as there are processors. Results do not depend on it.
+        threads: number of threads; None: the number of processors. Results do not depend on it.
     """
     slope, _, _ = _slopes(spec, threads, weight, lanes, time, row, times)
     return LayerSpikes(time=times, slope=slope, count=count)

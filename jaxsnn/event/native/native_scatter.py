@@ -91,8 +91,8 @@ def native_scattered_spikes(
     that the events produce.
 
     Args:
-        threads: as of `native_layer_spikes`.
-        room: how many first spikes are wanted, too, at most as many as there are slots.
+        threads: see `native_layer_spikes`.
+        room: number of first spikes to return as well, at most the number of slots.
         lanes: (positions, neurons at each).
         events: of each sample, in order.
 

@@ -54,7 +54,7 @@ class StreamLanes:
         fires: it is no readout. once: its neurons stop after their first spike. subtract: a reset
             keeps the overshoot. recorded: its spikes are handed over. at_equality: an arrival that
             moves V onto the threshold is enough.
-        width: of a box spike, seconds; 0: spikes are deltas.
+        width: duration of a rectangular pulse, seconds; 0: spikes are deltas.
         refractory: seconds.
         group: number of the group of populations that feed back into each other, in execution
             order.
@@ -113,7 +113,7 @@ class StreamState:
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
-        """All arrays, in the order of the attributes."""
+        """Arrays of the state, in the order of the attributes."""
         return self.sizes, self.numbers, self.flags, self.due_numbers, self.due_indices
 
 
@@ -122,11 +122,11 @@ class NativeStream:
     arrays: `EventStream` does that.
 
     Long calls return to Python after each slice of time, so that signals are handled: an exception
-    leaves a push half done. `begin`, `step` and `settle` roll such a push back. They tell it by the
-    number of pushes that have been `committed`.
+    leaves a push incomplete. `begin`, `step` and `settle` roll such a push back. They detect it by
+    the number of `committed` pushes.
 
     Attributes:
-        committed: how many pushes have ended; who pushes counts it up last of all.
+        committed: number of completed pushes; the caller increments it at the very end of a push.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class NativeStream:
     ) -> None:
         """
         Args:
-            dtype: of the library that is there anyway; numbers of a stream are float64.
+            dtype: number type of the loaded library; numbers of a stream are float64.
             populations: numbered as they come.
         """
         self.committed = 0

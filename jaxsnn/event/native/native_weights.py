@@ -32,7 +32,7 @@ def with_turned_weights(network: Network, samples: Any, options: EventOptions) -
     costs nothing.
 
     Args:
-        samples: how many there are.
+        samples: size of the batch.
     """
     if options.forward_mode or not calls_kernels(network.dtype.name, samples, options):
         return network

@@ -61,11 +61,11 @@ class Arrivals:
         weight: (rows, lanes), as the file has them: without the neurons' arrival factor.
         time: (batch * positions, arrivals) seconds; inf where unused.
         row: (arrivals,) or (batch * positions, arrivals).
-        positions: how many; channel n * positions + p is lane n at position p.
+        positions: number of positions; channel n * positions + p is lane n at position p.
         order: channel k is channel order[k] as counted above; None: as counted.
         in_order: the times rise.
-        needed: most arrivals at one position, scalar int; budget: how many there is room for.
-        scattered: the same event by event, where positions have lists of their own without delays.
+        needed: largest number of arrivals at a position, scalar int; budget: number of slots.
+        scattered: the same event by event, if positions have separate lists without delays.
     """
 
     weight: Float[Array, "rows lanes"]
@@ -118,8 +118,8 @@ def arrivals(
     Args:
         paths: pairs (source, `Operator`).
         trains: source -> `Train`.
-        budget: arrivals at one position that there is room for, where positions have lists of their
-            own; None: chosen from the mean.
+        budget: number of arrival slots at one position, if positions have separate lists; None:
+            chosen from the mean.
     """
     batch = next(iter(trains.values())).time.shape[0]
     if not paths:  # driven by its bias alone
@@ -310,7 +310,7 @@ def _found_by_position(taps: _Taps, positions: int, budget: int | None) -> _List
     """Return the lists for events that reach some positions.
 
     Args:
-        budget: as of `arrivals`.
+        budget: see `arrivals`.
     """
     batch, events, count = taps.place.shape
     if budget is None:

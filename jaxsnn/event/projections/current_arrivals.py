@@ -75,8 +75,8 @@ def current_arrivals(
 
     Args:
         operators: all that the currents pass on the way there.
-        factor: what a current of 1 is there, (neurons,) or one number.
-        arrivals: the other arrivals, which know the positions.
+        factor: effect of a current of 1 at the population, (neurons,) or one number.
+        arrivals: the other arrivals, which define the positions.
     """
     value = sum(applied(operator, currents.value, dtype) for operator in operators) * factor
     batch, pieces, neurons = value.shape
@@ -100,10 +100,10 @@ def lasting_current(
     """Return the drive of a population by inputs whose currents last for the whole run, and its
     integral until they begin, which is 0 as they begin at 0, but has derivatives by their times.
 
-    A current that began at another time is NaN: inside `jax.jit` nobody else would see it.
+    A current that begins at another time becomes NaN, as no error can be raised in `jax.jit`.
 
     Args:
-        paths, target: as of `by_source`.
+        paths, target: see `by_source`.
         currents: those that last.
     """
     contributions, missed = [], []

@@ -32,7 +32,7 @@ class Sources:
         trains: input or population -> its events; populations add theirs.
         currents: inputs that are currents; among the trains they have times and no events.
         gathered: populations whose events go through a convolution or a pool.
-        given: parameters as they were given, where the network's are prepared: no matrix is turned.
+        given: parameters of the original network, without transposed matrices.
         known: populations whose static facts about time constants hold for their numbers; those of
             others are guesses.
     """
