@@ -43,7 +43,7 @@ _WITHOUT_FILES = ("demo", "doctor")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are exceptions, so that they come out as one line.
+    """Argument parser that raises its errors as exceptions, so that they are shown in one line.
 
     What it takes from the register of frameworks, which loads NumPy, it takes when it is used:
     `when_used`.
@@ -66,7 +66,7 @@ class Parser(argparse.ArgumentParser):
         self._waiver = option.long_flag
 
     def complete(self) -> None:
-        """Take what waits."""
+        """Run the callables registered with `when_used`."""
         waiting, self._waiting = self._waiting, []
         for step in waiting:
             step()
@@ -74,7 +74,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> Any:
-        """As argparse does, with all options, and with values that begin with a minus sign."""
+        """Parse as argparse does, with all options registered, and accept negative option values."""
         self.complete()
         self._given = args or ()
         words = self._join_negative_values(sys.argv[1:] if args is None else args)
@@ -130,12 +130,12 @@ class Parser(argparse.ArgumentParser):
         return action is not None and action.help != argparse.SUPPRESS
 
     def format_help(self) -> str:
-        """As argparse does, with all options."""
+        """Return the help text as argparse does, with all options registered."""
         self.complete()
         return super().format_help()
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """Of --help and --version; argparse passes over what cannot be written."""
+        """Print the text of --help or --version; unlike argparse, report failed writes."""
         print_arriving(message, end="", file=file, flush=True)
 
     def error(self, message: str) -> NoReturn:
@@ -149,7 +149,7 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message, fix=f"see {self.prog} --help")
 
     def _stranger(self, flag: str) -> UsageError:
-        """The error on an option that does not exist."""
+        """Return the error for an option that does not exist."""
         offered = [action for action in self._actions if action.help != argparse.SUPPRESS]
         long_options = [
             name for action in offered for name in action.option_strings if name.startswith("--")
@@ -219,7 +219,7 @@ def _converter(option: Option) -> Callable[[str], Any] | None:
 
 
 def limits_of(arguments: argparse.Namespace) -> AbstractContextManager[None]:
-    """A context in which what was said of reading holds."""
+    """Return a context manager that applies the reading limits of the command line."""
     if not hasattr(arguments, "read_timeout"):
         return nullcontext()
     from jaxsnn.nir.io.read_limits import limit_reading
@@ -303,7 +303,7 @@ def write_report(arguments: argparse.Namespace, make: Callable[..., str], *parts
 
 
 def quantization_of(arguments: argparse.Namespace, scales: Any = None) -> Any:
-    """The options of QUANTIZE_OPTIONS as `QuantizeOptions`.
+    """Return the options of QUANTIZE_OPTIONS as `QuantizeOptions`.
 
     Args:
         scales: population -> scale, taken where no option names one.
@@ -332,7 +332,7 @@ def quantization_of(arguments: argparse.Namespace, scales: Any = None) -> Any:
 
 
 def dialect_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What was said of the file, as `jaxsnn.nir.read` takes it."""
+    """Return the options that describe the file, as keyword arguments of `jaxsnn.nir.read`."""
     from jaxsnn.nir.frameworks.registry import file_options
 
     values = {name: getattr(arguments, name) for name in file_options()}
@@ -352,7 +352,7 @@ def refuse_options_of_file(arguments: argparse.Namespace) -> None:
 
 
 def read_graph(arguments: argparse.Namespace, *, notes: bool = True) -> Graph:
-    """The graph of FILE; with `notes`, repairs and warnings of the reader go to stderr."""
+    """Read the graph of FILE; with `notes`, report repairs and warnings of the reader on stderr."""
     from jaxsnn.nir import read
 
     graph = read(arguments.file, **dialect_options(arguments))
@@ -377,7 +377,7 @@ def refuse_no_population(network: Network, name: str) -> None:
 
 
 def time_of(text: str | None) -> float | None:
-    """Seconds of a time that may be absent."""
+    """Return a time in seconds, or None if it is absent."""
     from jaxsnn.units import parse_time
 
     return None if text is None else parse_time(text)
@@ -387,8 +387,8 @@ def time_of(text: str | None) -> float | None:
 
 
 def add_notes(arguments: argparse.Namespace, remarks: Iterable[str | Problem | Change]) -> None:
-    """Say something on stderr, unless it was asked to be quiet, and among the notes of JSON; of many
-    similar remarks stderr has a summary.
+    """Add remarks to the notes for JSON and print them on stderr, unless the command is quiet; many
+    similar remarks are summarised on stderr.
     """
     remarks = list(remarks)
     arguments.notes = [*_notes_of(arguments), *map(line_of, remarks)]
@@ -398,13 +398,13 @@ def add_notes(arguments: argparse.Namespace, remarks: Iterable[str | Problem | C
 
 
 def _notes_of(arguments: argparse.Namespace) -> list[str]:
-    """What `add_notes` was told."""
+    """Return the notes that `add_notes` has collected."""
     return getattr(arguments, "notes", [])
 
 
 def _content(arguments: argparse.Namespace, outcome: Any) -> dict[str, Any]:
-    """What an outcome has for JSON; its notes are all that were said, in the words of the command
-    line.
+    """Return the JSON content of an outcome; its notes include those of `add_notes`, in the words
+    of the command line.
     """
     content = outcome.as_dict()
     if "notes" in content or hasattr(arguments, "notes"):
@@ -414,7 +414,7 @@ def _content(arguments: argparse.Namespace, outcome: Any) -> dict[str, Any]:
 
 
 def print_outcome(arguments: argparse.Namespace, outcome: Any) -> None:
-    """Every outcome is a record with `as_dict` and `as_text`."""
+    """Print an outcome, a record with `as_dict` and `as_text`, as JSON or as text."""
     if arguments.json:
         from jaxsnn.output import as_json
 
@@ -425,7 +425,7 @@ def print_outcome(arguments: argparse.Namespace, outcome: Any) -> None:
 
 
 def print_arriving(text: str = "", **options: Any) -> None:
-    """As `print`.
+    """Print like `print`, and raise an error if the output cannot be written.
 
     Raises:
         FileError: it cannot be written, for a full disk, mostly.

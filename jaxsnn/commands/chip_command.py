@@ -28,7 +28,7 @@ PARTS = ("train", "validation", "test")
 
 @dataclass(frozen=True, kw_only=True)
 class ChipOutcome:
-    """What `jaxsnn chip inputs` wrote.
+    """Outcome of `jaxsnn chip inputs`.
 
     Attributes:
         samples: how many.
@@ -45,11 +45,11 @@ class ChipOutcome:
     output: str
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a JSON-compatible dict."""
         return {"schema": 1, **vars(self)}
 
     def as_text(self) -> str:
-        """For people."""
+        """Return human-readable text."""
         return (
             f"{self.samples} samples, {self.events} events of '{self.input}', the last at "
             f"{self.duration:.4g} s\n{self.output}"
@@ -147,7 +147,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _answering(network: Network, population: str | None) -> str:
-    """The population that answers.
+    """Return the name of the population that gives the answer.
 
     Raises:
         UsageError: there is none of that name, or several feed the outputs and none is named.

@@ -78,7 +78,7 @@ _WRITTEN = {"output": "-o", "svg": "--svg", "plot": "--plot", "report": "--repor
 
 
 def command_module(name: str) -> ModuleType:
-    """The file of a command."""
+    """Return the module of a command."""
     return import_module(f"jaxsnn.commands.{name}_command")
 
 
@@ -96,7 +96,8 @@ def build_parser(only: str | None = None) -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command `jaxsnn`: 0 fine, 1 the input has problems, 2 usage or tool failure.
+    """Run the command `jaxsnn`; exit code 0: success, 1: the input has problems, 2: usage error or
+    tool failure.
 
     Args:
         argv: None: the process's own, which nothing else runs in.
@@ -115,8 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _seldom_tidied() -> Iterator[None]:
-    """Objects are seldom looked through for garbage, and not at the process's end: what is imported
-    and traced is many and no garbage, and that took a fifth of a short command's time.
+    """Reduce garbage collection while the context lasts, and skip it at exit: imports and traces
+    create many objects and little garbage, and collection took a fifth of a short command's time.
     """
     gc.set_threshold(100_000, 20, 20)
     try:
@@ -126,13 +127,17 @@ def _seldom_tidied() -> Iterator[None]:
 
 
 def _single(argv: Sequence[str]) -> str | None:
-    """The command that is named; None where all are asked about, as `completion` does."""
+    """Return the command named on the command line; None where all commands are needed, as for
+    `completion`.
+    """
     return argv[0] if argv and argv[0] in COMMANDS and argv[0] != "completion" else None
 
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM ends a command as Ctrl-C does: what it began is tidied up, what is whole stays."""
+    """Handle SIGTERM as Ctrl-C while the context lasts: temporary files are removed, complete files
+    stay.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -180,7 +185,7 @@ def _outcome(argv: Sequence[str], stack: ExitStack) -> int:
 
 
 def _unexpected(error: Exception) -> Problem:
-    """What is said of an error that nobody foresaw."""
+    """Return the problem that reports an unexpected error."""
     try:
         os.getcwd()
     except OSError:

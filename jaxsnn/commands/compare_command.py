@@ -22,7 +22,7 @@ from jaxsnn.wording import Text
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOutcome:
-    """What `jaxsnn compare` found.
+    """Outcome of `jaxsnn compare`.
 
     Attributes:
         populations: population -> residuals of its spikes.
@@ -37,7 +37,7 @@ class CompareOutcome:
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a JSON-compatible dict."""
         return {
             "schema": 1,
             "populations": {
@@ -50,7 +50,7 @@ class CompareOutcome:
         }
 
     def as_text(self) -> str:
-        """For people."""
+        """Return human-readable text."""
         lines = [
             f"{name}: {population_residuals.as_text()}"
             for name, population_residuals in self.populations.items()
@@ -109,7 +109,7 @@ def compared(
     labels: Any = None,
     max_spikes: int | Literal["auto"] = "auto",
 ) -> CompareOutcome:
-    """A recording against event simulation.
+    """Compare a recording of a chip with an event-driven simulation.
 
     Args:
         recorded: a `jaxsnn.train.loop.recorded_chip.RecordedChip`.
@@ -174,7 +174,7 @@ def compared(
 
 
 def _left_out(network: Any, answer: set[str], labels: Any) -> Iterator[str]:
-    """What is not compared.
+    """Yield a note for each thing that is not compared.
 
     Args:
         answer: the populations of spikes that feed the Outputs.

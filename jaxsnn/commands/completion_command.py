@@ -16,17 +16,17 @@ SHELLS = ("bash", "zsh", "fish")
 
 @dataclass(frozen=True, kw_only=True)
 class CompletionOutcome:
-    """A script for a shell."""
+    """Completion script for a shell."""
 
     shell: str
     script: str
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a JSON-compatible dict."""
         return {"schema": 1, "shell": self.shell, "script": self.script}
 
     def as_text(self) -> str:
-        """The script alone, to be sourced."""
+        """Return only the script, to be sourced."""
         return self.script
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertOutcome:
-    """What `jaxsnn convert` did.
+    """Outcome of `jaxsnn convert`.
 
     Attributes:
         output: path of the file that was written.
@@ -50,7 +50,7 @@ class ConvertOutcome:
     notes: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a JSON-compatible dict."""
         return {
             "schema": 1,
             "output": self.output,
@@ -75,7 +75,7 @@ class ConvertOutcome:
 
 @dataclass(frozen=True, kw_only=True)
 class PassesOutcome:
-    """What `jaxsnn convert --show-passes` found.
+    """Outcome of `jaxsnn convert --show-passes`.
 
     Attributes:
         written_for: the importer that the passes write for, with its version.
@@ -86,7 +86,7 @@ class PassesOutcome:
     passes: tuple[ConversionPass, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a JSON-compatible dict."""
         return {
             "schema": 1,
             "written_for": self.written_for,
@@ -102,7 +102,7 @@ class PassesOutcome:
         }
 
     def as_text(self) -> str:
-        """For people."""
+        """Return human-readable text."""
         lines = [f"passes of a conversion for {self.written_for}:"]
         for number, conversion_pass in enumerate(self.passes, 1):
             lines += [
@@ -145,14 +145,14 @@ def add(commands: Any) -> None:
 
 
 def _targets() -> str:
-    """The help of --to."""
+    """Return the help text of --to."""
     from jaxsnn.nir.frameworks.registry import writable
 
     return f"{', '.join(writable())}; NAME==VERSION, default: the version that is installed"
 
 
 def _range(text: str) -> tuple[float, float]:
-    """Two numbers of "LOW:HIGH"."""
+    """Parse the two numbers of "LOW:HIGH"."""
     low, _, high = text.partition(":")
     try:
         return float(low), float(high)

@@ -53,7 +53,7 @@ FILES = (
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOutcome:
-    """What `jaxsnn demo` did.
+    """Outcome of `jaxsnn demo`.
 
     Attributes:
         test_accuracy: fraction.
@@ -68,7 +68,7 @@ class DemoOutcome:
     parts: DemoParts = field(repr=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a JSON-compatible dict."""
         steps = [
             {"name": step.name, **step.facts, "seconds": round(step.seconds, 3)}
             for step in self.steps
@@ -89,7 +89,7 @@ class DemoOutcome:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoParts:
-    """What a report of the demo shows: the file and its graph, the test points, the training run,
+    """Content of a report of the demo: the file and its graph, the test points, the training run,
     the trained network on these points, and its mapping.
     """
 
@@ -203,7 +203,7 @@ def demo(
 
 
 def _prepared(folder: Path, force: bool) -> Path:
-    """The folder, made if it is missing, with room for all files."""
+    """Return the folder, created if it is missing, after checking that all files can be written."""
     if folder.exists() and not folder.is_dir():
         raise FileError(Text("{path} is a file", path=folder), fix="name a folder")
     try:

@@ -33,7 +33,7 @@ ENABLES = {
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorOutcome:
-    """What `jaxsnn doctor` shows.
+    """Outcome of `jaxsnn doctor`.
 
     Attributes:
         versions: distribution -> version, None where it is missing.
@@ -55,11 +55,11 @@ class DoctorOutcome:
     enables: dict[str, str]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a JSON-compatible dict."""
         return {"schema": 1, **asdict(self), "devices": list(self.devices)}
 
     def as_text(self) -> str:
-        """For people."""
+        """Return human-readable text."""
         lines = [f"{name:12s} {version or 'missing'}" for name, version in self.versions.items()]
         lines.append(f"{'devices':12s} {', '.join(self.devices)}")
         for extra, there in self.extras.items():
@@ -76,7 +76,7 @@ class DoctorOutcome:
 
 
 def add(commands: Any) -> None:
-    """The parser."""
+    """Add the parser."""
     text = "show versions, devices, extras, and the frameworks that are known"
     add_command(commands, "doctor", run, text)
 
@@ -128,7 +128,7 @@ def diagnose() -> DoctorOutcome:
 
 
 def _devices() -> tuple[str, ...]:
-    """What JAX computes on, or why it does not."""
+    """Return the devices that JAX computes on, or the reason why it has none."""
     import jax
 
     if (problem := missing_device()) is not None:
@@ -139,7 +139,9 @@ def _devices() -> tuple[str, ...]:
 
 
 def missing_device() -> Problem | None:
-    """What is wrong with the devices that the environment asks JAX for, if anything is."""
+    """Return the problem of the devices that the environment requests from JAX; None if there is
+    none.
+    """
     import jax
 
     platforms = os.environ.get("JAX_PLATFORMS")

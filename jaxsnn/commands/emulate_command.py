@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class EmulateOutcome:
-    """What `jaxsnn emulate` did.
+    """Outcome of `jaxsnn emulate`.
 
     Attributes:
         spikes: population -> spikes that were recorded, all samples together.
@@ -66,13 +66,13 @@ class EmulateOutcome:
     latency: dict[str, float | None]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a JSON-compatible dict."""
         return {"schema": 1, **vars(self)} | {
             "traffic": [run_traffic.as_dict() for run_traffic in self.traffic]
         }
 
     def as_text(self) -> str:
-        """For people."""
+        """Return human-readable text."""
         placement = (
             f"on {self.chips} chips in one pass" if self.chips > 1 else f"in {self.runs} runs"
         )
@@ -199,7 +199,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _chip(arguments: argparse.Namespace) -> EmulatedChip:
-    """Which chip is emulated.
+    """Return the emulated chip that the options describe.
 
     Raises:
         UsageError: an unknown spread, or options that an ideal chip does not have.
@@ -288,7 +288,7 @@ def _outcome(
 
 
 def _events(name: str, spikes: Any) -> dict[str, Any]:
-    """(samples, neurons, spikes) as sorted events, padded with inf and the size."""
+    """Return spikes (samples, neurons, spikes) as sorted events, padded with inf and the size."""
     import numpy as np
 
     samples, neurons, slots = spikes.shape

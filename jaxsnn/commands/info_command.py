@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class InfoOutcome:
-    """What `jaxsnn info` shows.
+    """Outcome of `jaxsnn info`.
 
     Attributes:
         graph: what was read.
@@ -23,20 +23,20 @@ class InfoOutcome:
     graph: Graph
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a JSON-compatible dict."""
         from jaxsnn.nir.model.description import describe
 
         return describe(self.graph)
 
     def as_text(self) -> str:
-        """For people."""
+        """Return human-readable text."""
         from jaxsnn.nir.model.description import as_text
 
         return as_text(self.graph)
 
 
 def add(commands: Any) -> None:
-    """The parser."""
+    """Add the parser."""
     text = "show what is in a NIR file, and what it does not say"
     add_file(add_command(commands, "info", run, text))
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class MapOutcome:
-    """What `jaxsnn map` found.
+    """Outcome of `jaxsnn map`.
 
     Attributes:
         stop_reason: "fits", "impossible", "gave up", or "verified" where a mapping was only
@@ -69,19 +69,19 @@ class MapOutcome:
 
     @property
     def ok(self) -> bool:
-        """There is a mapping, and nothing is wrong with it."""
+        """True if there is a mapping without violations."""
         return self.mapping is not None and not self.violations
 
     @property
     def why(self) -> str:
-        """Why there is no right mapping, in one line in the words of the command line."""
+        """Reason why there is no valid mapping, in one line in the words of the command line."""
         if self.violations:
             count = len(self.violations)
             return f"{count} violation{'s' * (count > 1)}"
         return "" if self.problem is None else self.problem.as_text()
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a JSON-compatible dict."""
         from jaxsnn.bss2.target_cells import targets_of
         from jaxsnn.bss2.usage import used
 
@@ -112,7 +112,7 @@ class MapOutcome:
         }
 
     def as_text(self) -> str:
-        """For people."""
+        """Return human-readable text."""
         from jaxsnn.bss2.check import located
 
         mapping = self.mapping
@@ -145,7 +145,7 @@ class MapOutcome:
 
 
 def _calibration_lines(quantized: Quantized) -> list[str]:
-    """What the chip is to be calibrated to: potentials in CADC LSB, times in microseconds."""
+    """Return the calibration targets of the chip: potentials in CADC LSB, times in microseconds."""
     from jaxsnn.bss2.search.measured_slopes import VENDORS_EXAMPLE
     from jaxsnn.bss2.target_cells import target_cells
 
@@ -170,7 +170,7 @@ def _calibration_lines(quantized: Quantized) -> list[str]:
 
 
 def _usage_lines(mapping: Mapping) -> list[str]:
-    """How much of the chip a mapping takes."""
+    """Return lines that state how much of the chip a mapping uses."""
     from jaxsnn.bss2.usage import used
 
     lines = [
@@ -182,7 +182,7 @@ def _usage_lines(mapping: Mapping) -> list[str]:
 
 
 def _links(mapping: Mapping) -> list[dict[str, int]]:
-    """What chips would pass on to each other if each run had one."""
+    """Return the numbers of neurons whose spikes pass between chips if each run had a chip."""
     from jaxsnn.bss2.traffic import between_chips
 
     return [
@@ -300,7 +300,8 @@ def place_and_route_file(
     options: QuantizeOptions | None = None,
     **search: Any,
 ) -> MapOutcome:
-    """Quantise, place, route and verify a graph; write the mapping, and a picture of it.
+    """Quantise, place, route and verify a graph; write the mapping and, if requested, a picture of
+    it.
 
     Args:
         graph: with its dialect.
@@ -380,7 +381,7 @@ def verify_mapping(
 
 
 def _drawn(mapping: Mapping, svg: str | None) -> dict[str, str]:
-    """The picture, by the name that was asked for."""
+    """Return the picture by its path; empty if no path is specified."""
     if svg is None:
         return {}
     from jaxsnn.bss2.floorplan import floorplan

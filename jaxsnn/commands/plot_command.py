@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PlotOutcome:
-    """What `jaxsnn plot` drew: the path, the kind of picture, and what is to be seen."""
+    """Outcome of `jaxsnn plot`: the path, the kind of picture, and its description."""
 
     output: str
     kind: str
     alt: str
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a JSON-compatible dict."""
         return {"schema": 1, "output": self.output, "kind": self.kind, "alt": self.alt}
 
     def as_text(self) -> str:
-        """For people."""
+        """Return human-readable text."""
         return f"{self.output}: {self.alt}"
 
 
@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _kind_of(arguments: argparse.Namespace) -> str:
-    """What a file is drawn as, if nobody says."""
+    """Return the default kind of picture for a file."""
     path = Path(arguments.file)
     if path.suffix == ".npz":
         return "raster"
@@ -130,7 +130,7 @@ def _refuse_unused(arguments: argparse.Namespace, kind: str) -> None:
 
 
 def _document(path: Path) -> dict[str, Any]:
-    """A JSON file.
+    """Read a JSON file; content other than an object is returned as an empty dict.
 
     Raises:
         FileError: it is none.
@@ -204,7 +204,7 @@ def _raster(arguments: argparse.Namespace) -> Picture:
 
 
 def _sample_of(arguments: argparse.Namespace, samples: int) -> int:
-    """The sample that is asked for, by default the first.
+    """Return the index of the requested sample, by default the first.
 
     Raises:
         UsageError: there is none of that number.
@@ -230,7 +230,9 @@ def _histogram(arguments: argparse.Namespace) -> Picture:
 
 
 def _run_of(arguments: argparse.Namespace) -> tuple[Any, Any]:
-    """A run and what went in: that of OUT.npz, or the network of a NIR file simulated anew."""
+    """Return a run and its inputs: the run of OUT.npz, or a new simulation of the network of a NIR
+    file.
+    """
     if Path(arguments.file).suffix == ".npz":
         return saved_trains(arguments.file), None
     from jaxsnn.plot.spike_plots import drawable
@@ -240,7 +242,7 @@ def _run_of(arguments: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def _simulated(arguments: argparse.Namespace, subject: str) -> tuple[Any, Any, Any]:
-    """Network, solution and inputs, event by event."""
+    """Simulate a network event by event; return the network, solution and inputs."""
     import numpy as np
 
     from jaxsnn.event.event_driven import EventDriven
@@ -267,7 +269,7 @@ def _simulated(arguments: argparse.Namespace, subject: str) -> tuple[Any, Any, A
 
 
 def saved_trains(path: str) -> list[dict[str, SpikeTrain]]:
-    """The spikes that `jaxsnn run` wrote: for each sample, population -> its `SpikeTrain`.
+    """Return the spikes that `jaxsnn run` wrote: for each sample, population -> its `SpikeTrain`.
 
     Raises:
         FileError: there are none in the file.

@@ -24,8 +24,8 @@ _SIMILAR = 4
 
 
 def line_of(remark: str | Problem | Change) -> str:
-    """One line for people, in the words of the command line: of a problem, of a change that was
-    made to a graph, or of a sentence of the library.
+    """Return one line for people, in the words of the command line: of a problem, of a change that
+    was made to a graph, or of a sentence of the library.
     """
     text = remark if isinstance(remark, str) else remark.text
     return " ".join(for_command_line(text).split())

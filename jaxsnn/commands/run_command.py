@@ -30,7 +30,7 @@ ENGINES = ("event", "grid")
 
 @dataclass(frozen=True, kw_only=True)
 class RunOutcome:
-    """What `jaxsnn run` did.
+    """Outcome of `jaxsnn run`.
 
     Attributes:
         result: "success".
@@ -58,7 +58,7 @@ class RunOutcome:
     inputs: Any = field(default=None, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a JSON-compatible dict."""
         return {
             "schema": 1,
             "result": self.result,
@@ -74,7 +74,7 @@ class RunOutcome:
         }
 
     def as_text(self) -> str:
-        """For people."""
+        """Return human-readable text."""
         lengths = [f"{self.steps} steps"] if self.steps is not None else []
         lengths += [format_time(self.t_end)] if self.t_end is not None else []
         lines = [f"{self.samples} samples of {', '.join(lengths)}"]

@@ -151,7 +151,7 @@ def read_config(path: str) -> dict[str, Any]:
 
 
 def _content(path: str) -> dict[str, Any]:
-    """What a TOML file says."""
+    """Read a TOML file."""
     from jaxsnn.nir.io.read_limits import read_text
 
     text = read_text(path, "a configuration in TOML")
@@ -165,7 +165,7 @@ def _content(path: str) -> dict[str, Any]:
 
 
 def graph_of(arguments: argparse.Namespace, options: TrainOptions) -> Graph:
-    """The network of FILE, or of the configuration file, whose weights the seed draws.
+    """Return the network of FILE, or of the configuration file, with weights drawn from the seed.
 
     Raises:
         UsageError: there is none, or one in each.
@@ -194,7 +194,7 @@ def graph_of(arguments: argparse.Namespace, options: TrainOptions) -> Graph:
 
 
 def converted(name: str, value: Any, location: str) -> Any:
-    """The value of an option, of text or of what TOML has.
+    """Convert the value of an option from text or a TOML value.
 
     Args:
         location: what the message calls it.
@@ -218,28 +218,30 @@ def converted(name: str, value: Any, location: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainFiles:
-    """What a run writes, beside the trained file; `force`: over files that exist."""
+    """Paths of the files that a run writes, next to the trained file; `force`: overwrite files that
+    exist.
+    """
 
     trained: Path
     force: bool = False
 
     @property
     def history(self) -> Path:
-        """The record of the run."""
+        """Path of the history of the run."""
         return self.trained.with_suffix(".history.json")
 
     @property
     def mapping(self) -> Path:
-        """The mapping in which it was trained, where a chip was in the loop."""
+        """Path of the mapping used in training, if the engine is a chip in the loop."""
         return self.trained.with_suffix(".mapping.json")
 
     @property
     def checkpoint(self) -> Path:
-        """The folder of checkpoints."""
+        """Path of the folder of checkpoints."""
         return self.trained.with_suffix(".checkpoint")
 
     def written(self, options: TrainOptions) -> dict[str, Path]:
-        """The files that a run writes, by what asks for them."""
+        """Return the files that a run writes, by the option that requests them."""
         paths = {"-o": self.trained, "the history of -o": self.history}
         if options.engine == "loop":
             paths["the mapping of -o"] = self.mapping
@@ -248,7 +250,7 @@ class TrainFiles:
         return paths
 
     def checkpoints(self) -> dict[str, Path]:
-        """The folder of checkpoints and the files in it, by what asks for them."""
+        """Return the folder of checkpoints and the files in it, by a description for messages."""
         file_names = ("last.npz", "before.npz", "best.npz", "history.jsonl")
         inside = {f"the checkpoint's {name}": self.checkpoint / name for name in file_names}
         return {"the checkpoint of -o": self.checkpoint} | inside
@@ -283,7 +285,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def read_by(arguments: argparse.Namespace, options: TrainOptions) -> list[str | Path]:
-    """The files that a run reads."""
+    """Return the files that a run reads."""
     from jaxsnn.train.data.labelled_files import data_files
 
     named = [name for name in (arguments.file, arguments.config) if name is not None]
@@ -291,7 +293,9 @@ def read_by(arguments: argparse.Namespace, options: TrainOptions) -> list[str | 
 
 
 def progress_of(arguments: argparse.Namespace) -> Callable[[str], None] | None:
-    """A line for each epoch, where somebody looks at stderr, or asked with -v."""
+    """Return the function that prints a line for each epoch, if stderr is a terminal or -v is set;
+    else None.
+    """
     looks = arguments.verbose or sys.stderr.isatty()
     return to_stderr if looks and not arguments.quiet else None
 
@@ -356,7 +360,9 @@ def train_file(graph: Graph, files: TrainFiles, options: TrainOptions) -> TrainO
 
 
 def _aborts(options: TrainOptions, files: TrainFiles) -> AbstractContextManager[None]:
-    """While processes train together: what is said where JAX aborts, for the coordinator is gone."""
+    """Return a context manager that prints one line with advice if JAX aborts because processes
+    that train together lose the coordinator.
+    """
     if options.processes == 1:
         return nullcontext()
     from jaxsnn.train.loop.parallel import aborting_in_one_line
@@ -370,8 +376,7 @@ def _aborts(options: TrainOptions, files: TrainFiles) -> AbstractContextManager[
 
 @contextmanager
 def _partners(checkpoint: Path | None) -> Iterator[None]:
-    """While processes train together: where one is lost, the others end with one line that says how
-    to go on.
+    """Print advice in one line if one of several processes that train together is lost.
 
     JAX itself would wait for the lost one, or abort with a trace.
 
@@ -420,7 +425,7 @@ def _write(files: TrainFiles, done: Fit, options: TrainOptions) -> tuple[str, ..
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOutcome:
-    """What `jaxsnn train` did.
+    """Outcome of `jaxsnn train`.
 
     Attributes:
         fit: the training run.
@@ -439,7 +444,7 @@ class TrainOutcome:
     on_chip: OnChip | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a JSON-compatible dict."""
         return {
             "schema": 1,
             "test_accuracy": self.fit.test_accuracy,
@@ -454,7 +459,7 @@ class TrainOutcome:
         }
 
     def as_text(self) -> str:
-        """For people."""
+        """Return human-readable text."""
         record, chip = self.fit.history[self.fit.best_epoch], self.on_chip
         chip_clause = "" if chip is None else f", on the emulated chip {chip.seed}"
         tested = f"{self.fit.test_accuracy:.2%} of {self.test_samples} samples{chip_clause}"

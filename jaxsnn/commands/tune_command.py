@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _numbers(text: str | None) -> tuple[float, ...]:
-    """Numbers with commas; none where nothing is said."""
+    """Parse comma-separated numbers; return an empty tuple for None."""
     if text is None:
         return ()
     try:

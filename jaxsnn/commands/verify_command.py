@@ -51,7 +51,7 @@ _SILENT = (
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyOutcome:
-    """What `jaxsnn verify` found.
+    """Outcome of `jaxsnn verify`.
 
     Attributes:
         replay: the recording, the run and their comparison.
@@ -65,7 +65,7 @@ class VerifyOutcome:
 
     @property
     def ok(self) -> bool:
-        """Every train is identical, and membranes are within the tolerance."""
+        """True if every train is identical and membranes are within the tolerance."""
         return self.replay.comparison.ok
 
     def as_dict(self) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class VerifyOutcome:
         return content
 
     def as_text(self) -> str:
-        """For people."""
+        """Return human-readable text."""
         comparison = self.replay.comparison
         lines = []
         if comparison.trains:
@@ -149,7 +149,7 @@ def verify_file(graph: Graph, source: str | os.PathLike[str]) -> VerifyOutcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """A recording, the time-stepped run of its input, and the comparison of their outputs."""
+    """Recording, the time-stepped run of its input, and the comparison of their outputs."""
 
     recording: Recording
     solution: SteppedSolution
@@ -177,8 +177,8 @@ def replay_recording(graph: Graph, source: str | os.PathLike[str]) -> Replay:
 
 
 def _with_fits(graph: Graph, recording: Recording, error: JaxsnnError) -> JaxsnnError:
-    """An error, which names the resets that verify where nobody has said one; none where nothing
-    was recorded, which any of them verifies.
+    """Return the error, with advice that names the resets that verify if the reset is undecided;
+    unchanged if the recording is all zeros, which any reset verifies.
     """
     from jaxsnn.simulation.verification import fitting_options
 
@@ -202,7 +202,7 @@ def _with_fits(graph: Graph, recording: Recording, error: JaxsnnError) -> Jaxsnn
 
 
 def _moves(recording: Recording) -> bool:
-    """Whether anything but zeros came out."""
+    """Return whether any recorded output is nonzero."""
     import numpy as np
 
     return any(bool(np.any(recorded)) for recorded in recording.y.values())

@@ -46,7 +46,7 @@ MEASURE = "`jaxsnn fidelity` measures what that moves"
 
 @dataclass(frozen=True, kw_only=True)
 class CheckReport:
-    """The problems of a file for one purpose.
+    """Report of the problems of a file for one purpose.
 
     Attributes:
         purpose: what it was checked for, one of `purposes`.
@@ -58,11 +58,11 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """There is no error; warnings may be."""
+        """True if there is no error; warnings are allowed."""
         return all(problem.severity != "error" for problem in self.problems)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a JSON-compatible dict."""
         return {
             "schema": 1,
             "ok": self.ok,
@@ -71,7 +71,7 @@ class CheckReport:
         }
 
     def as_text(self) -> str:
-        """For people."""
+        """Return human-readable text."""
         errors = sum(problem.severity == "error" for problem in self.problems)
         lines = [f"{problem.severity}: {problem.as_text()}" for problem in self.problems]
         warnings = sum(problem.severity == "warning" for problem in self.problems)
@@ -141,7 +141,9 @@ def refuse_unknown(purpose: str) -> None:
 
 
 def _broken(document: Group) -> tuple[tuple[Problem, ...], bool]:
-    """Why a document is not a graph, and whether that is so in every dialect."""
+    """Return the problems that keep a document from being a graph, and whether they hold in every
+    dialect.
+    """
     unknown = tuple(_unknown_types(document["node"], ""))
     if unknown:
         return unknown, True
@@ -165,7 +167,7 @@ def _unknown_types(group: Group, path: str) -> Iterator[Problem]:
 
 
 def _once(problems: Iterable[Problem]) -> list[Problem]:
-    """Without repetitions, in order."""
+    """Return the problems without duplicates, in order."""
     return list(dict.fromkeys(problems))
 
 
@@ -175,7 +177,7 @@ def _for_event(graph: Graph) -> Iterator[Problem]:
 
 
 def _solved(graph: Graph) -> Iterator[Problem]:
-    """That the equations of neurons are solved whose source steps through time."""
+    """Yield a note if the equations of neurons are solved whose source framework is time-stepped."""
     if stepped := stepped_neurons(graph):
         yield Problem(
             code="equations",
@@ -187,7 +189,8 @@ def _solved(graph: Graph) -> Iterator[Problem]:
 
 
 def stepped_neurons(graph: Graph, *, stepped: bool = True) -> list[str]:
-    """Neurons whose source steps through time; with `stepped` false those whose source does not.
+    """Return the neurons whose source is time-stepped; with `stepped` false those whose source is
+    not.
 
     None where the dialect is undecided.
     """
@@ -205,7 +208,7 @@ def _for_grid(graph: Graph) -> Iterator[Problem]:
 
 
 def _assumed_type() -> Any:
-    """The type of numbers that `lower` takes here; JAX is not loaded to ask it."""
+    """Return the floating type that `lower` uses here, without loading JAX."""
     jax = sys.modules.get("jax")
     return np.float64 if jax is not None and jax.config.jax_enable_x64 else np.float32
 
@@ -306,10 +309,12 @@ _ENGINES: Mapping[str, Callable[[Graph], Iterable[Problem]]] = MappingProxyType(
 
 
 def purposes() -> tuple[str, ...]:
-    """What a file can be checked for: engines, the chip, and the importers that are known."""
+    """Return the purposes that a file can be checked for: engines, the chip, and the known
+    importers.
+    """
     return (*_ENGINES, *with_importers())
 
 
 def _asked(purpose: str) -> Callable[[Graph], Iterable[Problem]]:
-    """What lists the problems for a purpose."""
+    """Return the function that lists the problems for a purpose."""
     return _ENGINES[purpose] if purpose in _ENGINES else _for_importer(purpose)

@@ -44,7 +44,7 @@ _CELLS: Mapping[Grade, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What holds for one node and one purpose.
+    """Verdict on one node for one purpose.
 
     Attributes:
         node: its name; "" for the whole.
@@ -63,14 +63,14 @@ class Verdict:
 
 
 def _worst(grades: Iterable[Grade]) -> Grade:
-    """The worst of some verdicts; exact where there is none."""
+    """Return the worst of some verdicts; exact if there is none."""
     severities = {_ORDER.index(grade) for grade in grades}
     return _ORDER[max(severities, default=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Matrix:
-    """Verdicts for all nodes of a graph, or for all types of nodes.
+    """Table of verdicts for all nodes of a graph, or for all types of nodes.
 
     Attributes:
         purposes: the columns.
@@ -83,7 +83,7 @@ class Matrix:
     verdicts: tuple[Verdict, ...]
 
     def grade(self, node: str, purpose: str) -> Grade:
-        """The worst verdict on a node for a purpose."""
+        """Return the worst verdict on a node for a purpose."""
         return _worst(
             verdict.grade
             for verdict in self.verdicts
@@ -91,12 +91,14 @@ class Matrix:
         )
 
     def overall(self, purpose: str) -> Grade:
-        """The worst verdict for a purpose."""
+        """Return the worst verdict for a purpose."""
         return _worst(verdict.grade for verdict in self.verdicts if verdict.purpose == purpose)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Of what time the verdicts are, where there is no file whose framework steps through it."""
+        """Note on the purposes that solve the equations, where there is no file whose source could
+        be time-stepped.
+        """
         solved = [name for name in self.purposes if _TIMES.get(name) == "equations"]
         if any(self.rows.values()) or not solved:
             return ()
@@ -106,7 +108,7 @@ class Matrix:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a JSON-compatible dict."""
         nodes = [
             {
                 "node": node,
@@ -166,7 +168,7 @@ class Matrix:
 
 
 def matrix(graph: Graph, selected_purposes: Sequence[str] = ()) -> Matrix:
-    """Verdicts for all nodes of a graph.
+    """Return the verdicts for all nodes of a graph.
 
     Args:
         graph: read with its dialect.
@@ -190,8 +192,8 @@ def matrix(graph: Graph, selected_purposes: Sequence[str] = ()) -> Matrix:
 
 
 def _checked(graph: Graph, purpose: str) -> list[Verdict]:
-    """Errors are unsupported, warnings and time that goes on otherwise approximate; that another
-    dialect was said than the file's tag has is no loss.
+    """Return verdicts from the check: errors are unsupported, warnings and a different treatment of
+    time approximate; a specified dialect that differs from the file's tag is no loss.
     """
     grades: Mapping[str, Grade] = {"error": "unsupported", "warning": "approximate"}
     verdicts = [
@@ -203,7 +205,7 @@ def _checked(graph: Graph, purpose: str) -> list[Verdict]:
 
 
 def _on_the_chip(graph: Graph, purpose: str) -> Iterator[Verdict]:
-    """Weights and neurons, of which no circuit does exactly what the file says."""
+    """Yield verdicts on weights and neurons, which no circuit reproduces exactly."""
     for name, node in graph.nodes.items() if purpose == "bss2" else ():
         if node.traits.state:
             why = "a circuit deviates from its calibration, and is refractory after a spike"
@@ -219,8 +221,8 @@ def _on_the_chip(graph: Graph, purpose: str) -> Iterator[Verdict]:
 
 
 def _other_time(graph: Graph, purpose: str) -> Iterator[Verdict]:
-    """Neurons whose source steps where there are no steps, or the other way round; of an undecided
-    dialect it is unknown.
+    """Yield verdicts on neurons whose source is time-stepped where the purpose is not, or the other
+    way round; unknown for an undecided dialect.
     """
     if purpose not in _TIMES:
         return
@@ -245,7 +247,7 @@ def _other_time(graph: Graph, purpose: str) -> Iterator[Verdict]:
 
 
 def _converted(graph: Graph, purpose: str) -> list[Verdict]:
-    """What a conversion changes, loses, or refuses."""
+    """Return verdicts on what a conversion changes, loses or refuses."""
     try:
         return _changes(graph, convert(graph, to=purpose), purpose)
     except (ConversionError, DialectError) as error:
@@ -279,7 +281,7 @@ def _changes(graph: Graph, conversion: Converted, purpose: str) -> list[Verdict]
 
 
 def _row(graph: Graph, loss: str) -> str:
-    """The node of which a loss speaks: "NODE: what is lost"."""
+    """Return the node of a loss written as "NODE: what is lost"; "" if it names none."""
     name = loss.partition(": ")[0]
     flat = {path.rpartition("/")[2]: path for path in graph.nodes}
     return name if name in graph.nodes else flat.get(name, "")
@@ -294,7 +296,9 @@ def _of_problem(graph: Graph, problem: Problem, purpose: str, grade: Grade) -> V
 
 
 def matrix_of_types(selected_purposes: Sequence[str] = ()) -> Matrix:
-    """Verdicts for each of NIR's types, each in a small network of a framework that writes it."""
+    """Return verdicts for each of NIR's types, each in a small network of a framework that writes
+    it.
+    """
     columns = tuple(selected_purposes) or purposes()
     verdicts: list[Verdict] = []
     rows: dict[str, str] = {}
@@ -314,8 +318,9 @@ def matrix_of_types(selected_purposes: Sequence[str] = ()) -> Matrix:
 
 
 def _in_equations(kind: str, layers: Sequence[build.Layer], purpose: str) -> Graph | None:
-    """For what solves the equations, the network in NIR's own dialect; for an importer that does,
-    in its own, with neurons that have a current. None for another, and for neurons of other types.
+    """Return the example network for a purpose that solves the equations: in NIR's own dialect, or
+    for an importer that solves them in its own dialect, with neurons that have a current. None for
+    any other importer, and for neurons of other types.
     """
     if _TIMES.get(purpose) == "equations":
         return build.sequential(*layers, seed=0, dialect="nir", time_unit="s")
@@ -333,7 +338,7 @@ def _in_equations(kind: str, layers: Sequence[build.Layer], purpose: str) -> Gra
 
 
 def _written_by(kind: str) -> dict[str, Any]:
-    """The dialect of a framework that writes a type, with what it means by itself."""
+    """Return the dialect options of a framework that writes a type, with its default conventions."""
     frameworks = [name for name in writable() if kind in framework_of(name).dialects[0].rules]
     framework = framework_of((frameworks or list(writable()))[0])
     importer = framework.importers[0]
@@ -347,7 +352,7 @@ def _written_by(kind: str) -> dict[str, Any]:
 
 
 def _said(importer: Importer) -> dict[str, Any]:
-    """What an importer means by itself, as far as the framework's own files mean it, too."""
+    """Return the default conventions of an importer that also hold for the framework's own files."""
     excluded = ("initial", "version", "dt")
     return {key: value for key, value in importer.reads.items() if key not in excluded}
 

@@ -40,8 +40,8 @@ def level_force(
 
 
 def factors(parameters: Parameters, dt: float) -> Factors:
-    """What `flow` needs of a step of length dt: decays "k" of V and "a" of I, and the "share" of
-    the current in V. Without a leak that is "dt" alone.
+    """Return the factors that `flow` needs for a step of length dt: decays "k" of V and "a" of I,
+    and the "share" of the current in V. Without a leak that is "dt" alone.
     """
     p = parameters
     if "tau_syn" in p:
@@ -57,7 +57,7 @@ def flow(
     i: Float[Array, "batch *shape"] | None,
     force: Float[Array, "batch *shape"] | float,
 ) -> tuple[Float[Array, "batch *shape"], Float[Array, "batch *shape"] | None]:
-    """V and I (None without a synaptic current) after a step.
+    """Return V and I (None without a synaptic current) after a step.
 
     Args:
         factors: see the function of this name.
@@ -76,8 +76,8 @@ def flow(
 
 
 def share(mem: Float[Array, "*shape"], syn: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """(exp(-syn) - exp(-mem)) mem / (mem - syn), also where the two are equal: V after a step that
-    began with r I = 1.
+    """Return (exp(-syn) - exp(-mem)) mem / (mem - syn), also where the two are equal: V after a
+    step that began with r I = 1.
 
     Args:
         mem, syn: dt / tau_mem, dt / tau_syn.

@@ -22,13 +22,13 @@ from jaxsnn.network.structure import Population
 
 
 class FlowState(NamedTuple):
-    """The state of a neuron model, (batch, *shape) each; the first is the membrane voltage."""
+    """State of a neuron model, (batch, *shape) each; the first is the membrane potential."""
 
     x: tuple[Float[Array, "batch *shape"], ...]
 
     @property
     def v(self) -> Float[Array, "batch *shape"]:
-        """The membrane voltage."""
+        """Membrane potential."""
         return self.x[0]
 
 
@@ -39,7 +39,7 @@ class FlowState(NamedTuple):
 )
 @dataclass(frozen=True, kw_only=True)
 class FlowStepper:
-    """A population of some neuron model ready to step. A pytree of its parameters.
+    """Population of a neuron model, ready to step. A pytree of its parameters.
 
     Attributes:
         neuron: its dynamics (`jaxsnn.event.dynamics.neuron_model.Neuron`).
@@ -58,7 +58,7 @@ class FlowStepper:
     detach_reset: bool | None
 
     def start(self, batch: int) -> FlowState:
-        """The state before the first step: no current flows."""
+        """Return the state before the first step: no current flows."""
         begin = self.neuron.begin(self.neuron.lanes(self.parameters, None))
         rest = self.neuron.rest(self.parameters, None)
         return FlowState(
@@ -69,11 +69,11 @@ class FlowStepper:
         )
 
     def fire(self, tested: Float[Array, "*lead *shape"]) -> Float[Array, "*lead *shape"]:
-        """Spikes, 0 or 1, of excesses over the threshold."""
+        """Return spikes, 0 or 1, for differences between V and the threshold."""
         return spike(tested, self.surrogate, self.population.threshold == ">=")
 
     def leaving(self, tested: Float[Array, "*lead *shape"]) -> Float[Array, "*lead *shape"]:
-        """What leaves: spikes, or what was tested, of a readout its membrane."""
+        """Return the output of tested values: spikes, or the membrane of a readout."""
         return self.fire(tested) if self.population.fires else tested
 
     def step(
@@ -82,7 +82,7 @@ class FlowStepper:
         drive: StepInput,
         tested_before: Float[Array, "batch *shape"] | None = None,
     ) -> tuple[FlowState, Float[Array, "batch *shape"], Float[Array, "batch *shape"]]:
-        """One step; see `jaxsnn.grid.neuron.SteppedNeuron.step`.
+        """Simulate one step; see `jaxsnn.grid.neuron.SteppedNeuron.step`.
 
         Args:
             tested_before: not needed: the tested excess is computed again.

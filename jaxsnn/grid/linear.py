@@ -17,8 +17,8 @@ from jaxsnn.network.structure import Wire
 def bias_of(
     wire: Wire, parameters: Mapping[str, Float[Array, "..."]]
 ) -> Float[Array, "*bias"] | None:
-    """The bias of a linear node, in the shape of its output or with axes of length 1 behind that of
-    the channels; None where it has none.
+    """Return the bias of a linear node, in the shape of its output or with axes of length 1 behind
+    that of the channels; None if it has none.
     """
     bias = wire.bias(parameters)
     if bias is None:
@@ -35,14 +35,16 @@ def above(
     x: Float[Array, "*lead *shape"],
     surrogate: Surrogate,
 ) -> Float[Array, "*lead *shape"]:
-    """NIR's Threshold: 1 where x > threshold, else 0; backward the surrogate."""
+    """Evaluate NIR's Threshold: 1 where x > threshold, else 0; backward the surrogate."""
     return spike(x - parameters["threshold"].reshape(shape), surrogate, False)
 
 
 def delayed(
     steps: tuple[int, ...], x: Float[Array, "time batch *shape"]
 ) -> Float[Array, "time batch *shape"]:
-    """x later by `steps`, one number or one for each element of the shape; zeros come first."""
+    """Return x delayed by `steps`, one number or one for each element of the shape; zeros come
+    first.
+    """
     if len(steps) == 1:
         shift = min(steps[0], len(x))
         return jnp.concatenate([jnp.zeros_like(x[:shift]), x[: len(x) - shift]])

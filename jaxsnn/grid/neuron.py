@@ -28,14 +28,14 @@ FLOOR_SLACK = 2.0**-20
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class MembraneState:
-    """What a population carries from step to step; `i` is None without a synaptic current."""
+    """State that a population carries from step to step; `i` is None without a synaptic current."""
 
     v: Float[Array, "batch *shape"]
     i: Float[Array, "batch *shape"] | None
 
 
 def tau_mem(parameters: Parameters) -> Float[Array, "*shape"]:
-    """Membrane time constants: tau of LIF and LI."""
+    """Return the membrane time constants: tau of LIF and LI."""
     return parameters["tau_mem"] if "tau_mem" in parameters else parameters["tau"]
 
 
@@ -46,7 +46,7 @@ def tau_mem(parameters: Parameters) -> Float[Array, "*shape"]:
 )
 @dataclass(frozen=True, kw_only=True)
 class SteppedNeuron:
-    """A population ready to step. A pytree of its parameters and factors.
+    """Population ready to step. A pytree of its parameters and factors.
 
     Attributes:
         population: what it is.
@@ -65,7 +65,7 @@ class SteppedNeuron:
     detach_reset: bool | None
 
     def start(self, batch: int) -> MembraneState:
-        """The state before the first step: currents are 0."""
+        """Return the state before the first step: currents are 0."""
         p = self.parameters
         zero = jnp.zeros_like(p["r"])
         initial = self.population.initial
@@ -77,7 +77,7 @@ class SteppedNeuron:
         return MembraneState(v=jnp.broadcast_to(v, shape), i=i)
 
     def fire(self, tested: Float[Array, "*lead *shape"]) -> Float[Array, "*lead *shape"]:
-        """Spikes of tested membranes: 0, 1, or as often as the threshold fits in."""
+        """Return the spikes of tested membranes: 0, 1, or the number of multiples of the threshold."""
         at_equality = self.population.threshold == ">="
         if self.population.spikes_per_step == "several":
             return spike_count(tested, self.parameters["v_threshold"], self.surrogate, at_equality)
@@ -86,13 +86,11 @@ class SteppedNeuron:
     def _resetting(
         self, v: Float[Array, "batch *shape"], detach: bool | None
     ) -> Float[Array, "batch *shape"]:
-        """Spikes that reset, in the gradient or not."""
+        """Return the spikes that reset, with or without their gradient."""
         return lax.stop_gradient(self.fire(v)) if detach else self.fire(v)
 
     def leaving(self, tested: Float[Array, "*lead *shape"]) -> Float[Array, "*lead *shape"]:
-        """What leaves in steps whose tested membrane is given: spikes, or the membrane of a
-        readout.
-        """
+        """Return the output for tested membranes: spikes, or the membrane of a readout."""
         return self.fire(tested) if self.population.fires else tested
 
     def step(
@@ -101,7 +99,7 @@ class SteppedNeuron:
         drive: StepInput,
         tested_before: Float[Array, "batch *shape"] | None = None,
     ) -> tuple[MembraneState, Float[Array, "batch *shape"], Float[Array, "batch *shape"]]:
-        """One step.
+        """Simulate one step.
 
         Args:
             tested_before: the membrane that was tested when this step was run before: it is not computed
@@ -139,7 +137,7 @@ class SteppedNeuron:
         return MembraneState(v=v, i=i), tested if population.fires else v, v
 
     def _floored(self, v: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
-        """Membranes at the end of a step, none below the floor; rounded as Sinabs does."""
+        """Return membranes at the end of a step, clipped at the floor; rounded as Sinabs does."""
         floor = self.population.floor
         return v if floor is None else jax.nn.relu(v - floor) + floor
 
@@ -149,8 +147,8 @@ class SteppedNeuron:
         drive: StepInput,
         tested_before: Float[Array, "batch *shape"] | None,
     ) -> tuple[MembraneState, Float[Array, "batch *shape"], Float[Array, "batch *shape"]]:
-        """Delta spikes arrive at the beginning of a step, where V is tested too; box spikes act
-        until its end.
+        """Simulate one step exactly: delta spikes arrive at its beginning, where V is tested too;
+        rectangular pulses last until its end.
         """
         population, p, v, i = self.population, self.parameters, state.v, state.i
         boxes = population.spike_kernel == "box"
@@ -180,7 +178,7 @@ class SteppedNeuron:
     def reset(
         self, v: Float[Array, "batch *shape"], spikes: Float[Array, "batch *shape"]
     ) -> Float[Array, "batch *shape"]:
-        """Membranes after spikes."""
+        """Return the membranes after spikes."""
         p, population = self.parameters, self.population
         if population.reset == "none":
             return v
@@ -202,7 +200,7 @@ class SteppedNeuron:
         i: Float[Array, "batch *shape"] | None,
         x: Float[Array, "batch *shape"],
     ) -> tuple[Float[Array, "batch *shape"], Float[Array, "batch *shape"] | None]:
-        """Membrane and current after a step without spikes; x is the step's input."""
+        """Return the membrane and current after a step without spikes; x is the step's input."""
         if i is not None:
             x, i = self._current(i, x)
         # The order of these operations is that of each framework: it decides the last digits.
@@ -222,7 +220,7 @@ class SteppedNeuron:
     def _current(
         self, i: Float[Array, "batch *shape"], x: Float[Array, "batch *shape"]
     ) -> tuple[Float[Array, "batch *shape"], Float[Array, "batch *shape"]]:
-        """The current that drives V in a step, and the one that is left at its end."""
+        """Return the current that drives V in a step, and the current at its end."""
         a, p = self.factors["a"], self.parameters
         if self.population.synapse == "filter":
             i_end = i + self.factors["share"] * ((p["v_leak"] - i) + p["w_in"] * x)
@@ -241,7 +239,7 @@ class SteppedNeuron:
 def _with_value(
     v: Float[Array, "batch *shape"], value: Float[Array, "batch *shape"]
 ) -> Float[Array, "batch *shape"]:
-    """`value`, with the gradient of `v`."""
+    """Return `value`, with the gradient of `v`."""
     return value
 
 
@@ -251,8 +249,8 @@ _with_value.defvjp(
 
 
 def factors_of(population: Population, parameters: Parameters, dt: float | None) -> Factors:
-    """What a step needs of the parameters and its length: decays "k" of V and "a" of I, or what
-    stands in their place.
+    """Return the factors that a step needs of the parameters and its length: decays "k" of V and
+    "a" of I, or their replacements.
 
     "rate" is dt/tau, "steps" tau/dt.
 

@@ -22,7 +22,7 @@ from jaxsnn.network.structure import Wire
 
 @dataclass(frozen=True, kw_only=True)
 class OverTime:
-    """What all loops of a run share.
+    """Settings that all loops of a run share.
 
     Attributes:
         lead: numbers of steps and of samples.
@@ -35,7 +35,7 @@ class OverTime:
 
 @dataclass(frozen=True, kw_only=True)
 class LoopOutcome:
-    """What a loop leaves, by node.
+    """Results of a loop, by node.
 
     Attributes:
         signals: what leaves a node, over all steps.
@@ -56,7 +56,7 @@ Membranes = tuple[Any, Float[Array, "time batch *shape"], Float[Array, "time bat
 def run_population(
     parts: Parts, wire: Wire, signals: dict[str, StepInput], over_time: OverTime
 ) -> LoopOutcome:
-    """A population that no cycle goes through."""
+    """Simulate a population that is not part of a cycle."""
     neuron = parts.neurons[wire.name]
     entering = total([signals[source] for source in wire.sources])
     if entering.only is None:
@@ -78,8 +78,8 @@ def run_population(
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _membranes(recorded: bool, neuron: SteppingModel, start: Any, entering: StepInput) -> Membranes:
-    """The last state, and for each step the membranes that are tested and, if recorded, those after
-    a reset.
+    """Return the last state, and for each step the tested membranes and, if recorded, those after a
+    reset.
 
     Of the loop the gradient keeps the tested membranes alone, and of a step it computes again what
     it needs.
@@ -94,7 +94,7 @@ def _looped(
     entering: StepInput,
     tested_before: Float[Array, "time batch *shape"] | None = None,
 ) -> Membranes:
-    """`_membranes`; tested_before: what was tested when the loop was run before."""
+    """Run the loop of `_membranes`; tested_before: membranes tested in an earlier run of the loop."""
 
     def step(state: Any, step_inputs: tuple[StepInput, Any]) -> tuple[Any, tuple[Any, Any]]:
         state, tested, membrane = neuron.step(state, *step_inputs)
@@ -129,8 +129,8 @@ _membranes.defvjp(usual_promotion(_forward), usual_promotion(_backward))
 def _scan(
     step: Callable[[Any, Any], tuple[Any, Any]], start: Any, entering: Any, steps: int | None
 ) -> tuple[Any, Any]:
-    """`lax.scan` that keeps states and products of matrices for the gradient, and computes the rest
-    of a step again.
+    """Run `lax.scan` that saves states and matrix products for the gradient, and recomputes the
+    rest of a step.
 
     That is faster than reading it from memory.
     """
@@ -141,7 +141,7 @@ def _scan(
 def run_cycle(
     parts: Parts, cycle: Cycle, signals: dict[str, StepInput], over_time: OverTime
 ) -> LoopOutcome:
-    """All nodes of a cycle.
+    """Simulate all nodes of a cycle.
 
     A spike reaches the neurons behind in the same step, the others one step later.
     """
@@ -177,7 +177,7 @@ def run_cycle(
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class LoopState:
-    """What a cycle carries from step to step, by node.
+    """State that a cycle carries from step to step, by node.
 
     Attributes:
         states: neuron -> its state.
@@ -192,13 +192,13 @@ class LoopState:
 
 @dataclass(frozen=True, kw_only=True)
 class Loop:
-    """One step of a cycle."""
+    """Simulator of a cycle, one step at a time."""
 
     parts: Parts
     cycle: Cycle
 
     def start(self, batch: int) -> LoopState:
-        """Before the first step nothing has left, and the delays are empty."""
+        """Return the state before the first step: no output yet, and empty delays."""
         parts, dtype = self.parts, self.parts.network.dtype
         states = {name: parts.neurons[name].start(batch) for name in self.cycle.order}
         last = {}
@@ -216,7 +216,7 @@ class Loop:
     def step(
         self, carry: LoopState, entering: dict[str, StepInput]
     ) -> tuple[LoopState, Callable[[str], StepInput], dict[str, Float[Array, "batch *shape"]]]:
-        """One step.
+        """Simulate one step.
 
         Args:
             entering: node -> what comes from outside of the cycle.
@@ -229,7 +229,7 @@ class Loop:
         now = self._known_at_start(carry)
 
         def leaving(name: str) -> StepInput:
-            """What leaves a node, as far as the neurons have stepped."""
+            """Return the current output of a node, given the neurons that have stepped so far."""
             wire = wires[name]
             if wire.kind == "neuron":
                 return now[name] if name in now else carry.last[name]
@@ -239,7 +239,7 @@ class Loop:
             return parts.through(wire, gathered(name))
 
         def gathered(name: str) -> StepInput:
-            """What enters a node."""
+            """Return the input of a node."""
             inside = [leaving(source) for source in wires[name].sources if source in wires]
             return total([entering[name], *inside])
 
@@ -254,7 +254,9 @@ class Loop:
         return LoopState(states=states, last=now, waiting=waiting), leaving, membranes
 
     def _known_at_start(self, carry: LoopState) -> dict[str, StepInput]:
-        """Spikes of the membranes before the step, by neuron: they are known from its beginning."""
+        """Return the spikes of neurons whose spikes depend on the membrane before the step, by
+        neuron.
+        """
         early_spikes = {}
         for name in self.cycle.order:
             neuron = self.parts.neurons[name]
@@ -265,14 +267,14 @@ class Loop:
 
 
 class LoopInTurn(Loop):
-    """One step of a cycle whose nodes run one after the other, those without a neuron too.
+    """Simulator of a cycle whose nodes run one after the other, including those without a neuron.
 
     `LoopState.last` is of all nodes that somebody takes one step late; before the first step these
     give nothing.
     """
 
     def start(self, batch: int) -> LoopState:
-        """Before the first step."""
+        """Return the state before the first step."""
         dtype = self.parts.network.dtype
         states = {name: self.parts.neurons[name].start(batch) for name in self.cycle.order}
         late = {source for wire in self.cycle.wires for source in wire.late}
@@ -286,7 +288,7 @@ class LoopInTurn(Loop):
     def step(
         self, carry: LoopState, entering: dict[str, StepInput]
     ) -> tuple[LoopState, Callable[[str], StepInput], dict[str, Float[Array, "batch *shape"]]]:
-        """As of `Loop`."""
+        """Simulate one step; see `Loop.step`."""
         parts = self.parts
         now: dict[str, StepInput] = {}
         states, membranes = {}, {}
@@ -308,7 +310,7 @@ class LoopInTurn(Loop):
 
 
 def _queued(queue: StepInput, new: StepInput) -> StepInput:
-    """What waits in a Delay after a step, oldest first."""
+    """Return the queue of a Delay after a step, oldest first."""
 
     def shifted(
         old: Float[Array, "queue batch *shape"], entering: Float[Array, "batch *shape"] | None
@@ -326,8 +328,8 @@ def _queued(queue: StepInput, new: StepInput) -> StepInput:
 def arriving(
     steps: tuple[int, ...], queue: Float[Array, "queue batch *shape"]
 ) -> Float[Array, "batch *shape"]:
-    """What leaves a Delay, of what waits in it, oldest first; the queue is as long as the longest
-    delay.
+    """Return the output of a Delay, from its queue, oldest first; the queue is as long as the
+    longest delay.
     """
     if len(steps) == 1:
         return queue[0]

@@ -31,7 +31,7 @@ from jaxsnn.wording import Text
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What both the layers and the cycles of a network are simulated with.
+    """Parts of a network ready to step, shared by layers and cycles.
 
     Attributes:
         network: the network.
@@ -50,19 +50,19 @@ class Parts:
     surrogate: Surrogate
 
     def inward(self, wire: Wire) -> tuple[int, ...]:
-        """Shape of what arrives at a node."""
+        """Return the shape of a node's input."""
         return self.shapes[wire.sources[0]] if wire.sources else wire.shape
 
     def parameters(self, wire: Wire) -> dict[str, Float[Array, "..."]]:
-        """NIR's names -> arrays."""
+        """Return a node's parameters: NIR's names -> arrays."""
         return self.network.parameters.get(wire.name, {})
 
     def emitted(self, y: Float[Array, "*lead *shape"], *, spikes: bool) -> StepInput:
-        """What an Input or a population sends: spikes or a level."""
+        """Return the output of an Input or a population as spikes or a level."""
         return StepInput(spikes=y) if spikes and self.continuous else StepInput(level=y)
 
     def through(self, wire: Wire, entering: StepInput) -> StepInput:
-        """A signal after a node without a state."""
+        """Return a signal after a node without a state."""
         parameters, inward = self.parameters(wire), self.inward(wire)
         if wire.kind == "Threshold":
             assert entering.level is not None
@@ -118,7 +118,7 @@ def take_apart(
 
 
 def _of_thresholds(network: Network) -> Surrogate:
-    """The surrogate of Threshold nodes: that of the framework that wrote the neurons."""
+    """Return the surrogate of Threshold nodes: that of the framework that wrote the neurons."""
     population = next(iter(network.populations.values()), None)
     return FastSigmoid() if population is None else surrogate_of(population)
 
@@ -142,7 +142,8 @@ def _refuse_synaptic_delays(network: Network) -> None:
 def _stepping(
     population: Population, parameters: dict[str, Float[Array, "*shape"]], **rules: Any
 ) -> SteppingModel:
-    """A population ready to step: NIR's kinds by their framework's rules, others by their own.
+    """Return a population ready to step: NIR's kinds by their framework's rules, registered kinds
+    by their own.
 
     Args:
         rules: `dt`, `surrogate` and `detach_reset` of the engine.
@@ -158,7 +159,7 @@ def _stepping(
 
 
 def total(drives: list[StepInput]) -> StepInput:
-    """The sum of what arrives, in the order given."""
+    """Return the sum of step inputs, added in the order of the list."""
     return StepInput(
         spikes=_sum([drive.spikes for drive in drives]),
         level=_sum([drive.level for drive in drives]),
@@ -168,7 +169,7 @@ def total(drives: list[StepInput]) -> StepInput:
 def _sum(
     arrays: list[Float[Array, "*lead *shape"] | None],
 ) -> Float[Array, "*lead *shape"] | None:
-    """The sum of arrays, of which None are nothing."""
+    """Return the sum of arrays, in which None counts as zero; None if all are."""
     result = None
     for array in arrays:
         if array is not None:

@@ -105,13 +105,13 @@ def rasters(network: Network, inputs: Any, *, t_end: float | None, dt: float | N
 
 
 def _samples_axis(path: tuple[Any, ...], array: Any) -> int | None:
-    """The axis of the samples in what `_sorted_in` gives: its counts alone have one."""
+    """Return the batch axis of an array that `_sorted_in` returns; None for its counts."""
     del path
     return 1 if array.ndim else None
 
 
 def _steps(t_end: float, dt: float | None) -> int:
-    """Number of steps of a sample that ends at t_end, seconds."""
+    """Return the number of steps of a sample that ends at t_end, seconds."""
     if dt is None:
         raise UsageError(
             "the length of a step is unknown",
@@ -144,7 +144,7 @@ def _steps(t_end: float, dt: float | None) -> int:
 
 
 def rounded_end(t_end: float | None, dt: float | None) -> Iterator[str]:
-    """What is to be said of an end that lies between two steps; of none, nothing.
+    """Yield a note if t_end lies between two steps.
 
     Args:
         t_end, dt: seconds.
@@ -169,7 +169,7 @@ def rounded_end(t_end: float | None, dt: float | None) -> Iterator[str]:
 def _raster(
     name: str, x: Any, shape: tuple[int, ...], dtype: Any
 ) -> Float[Array, "time batch *shape"]:
-    """An input that is given by steps, in the shape of its node."""
+    """Return a checked input that is specified in steps, in the shape of its node."""
     refuse_no_array(x, f"input '{name}'", node=name)
     x_shape = jnp.shape(x)
     if len(x_shape) < 2 or x_shape[2:] != shape:
@@ -189,8 +189,8 @@ def _raster(
 def _sorted_in(
     events: Events | GradedEvents, steps: int, dt: float, shape: tuple[int, ...], dtype: Any
 ) -> tuple[Float[Array, "time batch *shape"], Int[Array, ""], Int[Array, ""]]:
-    """Counts (time, batch, *shape), of graded events sums of their values; how many events were
-    moved, and how many left out.
+    """Return counts (time, batch, *shape), for graded events sums of their values; the number of
+    events that were moved, and the number left out.
     """
     time, index = events.time, events.index
     used = jnp.isfinite(time)
@@ -211,8 +211,8 @@ def _sorted_in(
 def _held_in(
     currents: Currents, steps: int, dt: float, shape: tuple[int, ...], dtype: Any
 ) -> tuple[Float[Array, "time batch *shape"], Int[Array, ""], Int[Array, ""]]:
-    """Values (time, batch, *shape) of the piece that each step is in, how many pieces were moved to
-    a step, and how many left out.
+    """Return the values (time, batch, *shape) of the piece that each step is in, the number of
+    pieces that were moved to a step, and the number left out.
     """
     used = jnp.isfinite(currents.time)
     exact = jnp.where(used, currents.time, 0.0) / dt

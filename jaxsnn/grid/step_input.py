@@ -14,7 +14,7 @@ from jaxsnn.network.structure import Population
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class StepInput:
-    """What arrives in a step; None is nothing.
+    """Input of a step; None stands for no input.
 
     Frameworks know one kind of input: all of it is `level`. In continuous time spikes and currents
     differ. Where it stands for many steps, the arrays have an axis of time in front.
@@ -29,30 +29,30 @@ class StepInput:
 
     @property
     def only(self) -> Any:
-        """The spikes, or the level where there are none."""
+        """Spikes, or the level if there are none."""
         return self.level if self.spikes is None else self.spikes
 
 
 class SteppingModel(Protocol):
-    """A population ready to step: a pytree of its parameters. Its state is a pytree with the
-    membrane as `v`.
+    """Interface of a population ready to step: a pytree of its parameters. Its state is a pytree
+    with the membrane as `v`.
     """
 
     @property
     def population(self) -> Population:
-        """What it is."""
+        """Static description of the population."""
         ...
 
     def start(self, batch: int) -> Any:
-        """The state before the first step."""
+        """Return the state before the first step."""
         ...
 
     def fire(self, tested: Float[Array, "*lead *shape"]) -> Float[Array, "*lead *shape"]:
-        """Spikes by what is tested in a step."""
+        """Return the spikes for the tested values of a step."""
         ...
 
     def leaving(self, tested: Float[Array, "*lead *shape"]) -> Float[Array, "*lead *shape"]:
-        """What leaves by what is tested in a step: spikes, or the membrane of a readout."""
+        """Return the output for the tested values of a step: spikes, or the membrane of a readout."""
         ...
 
     def step(
@@ -61,7 +61,7 @@ class SteppingModel(Protocol):
         drive: StepInput,
         tested_before: Float[Array, "batch *shape"] | None = None,
     ) -> tuple[Any, Float[Array, "batch *shape"], Float[Array, "batch *shape"]]:
-        """One step.
+        """Simulate one step.
 
         Args:
             drive: what arrives in it.

@@ -26,7 +26,7 @@ from jaxsnn.units import format_time
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, repr=False)
 class SteppedSolution:
-    """What a time-stepped run left. A pytree; everything is by NIR node name, arrays are (time,
+    """Result of a time-stepped run. A pytree; everything is by NIR node name, arrays are (time,
     batch, *shape).
 
     Attributes:
@@ -66,11 +66,11 @@ class SteppedSolution:
 
     @property
     def outputs(self) -> dict[str, tuple[str, ...]]:
-        """Output node -> names of the nodes that feed it."""
+        """Names of the nodes that feed each Output node."""
         return dict(self.feeding)
 
     def output(self, name: str | None = None) -> Float[Array, "time batch *shape"]:
-        """What arrives at an Output node; without a name that of the only one."""
+        """Return the input of an Output node; without a name that of the only one."""
         if name is None and len(self.y) == 1:
             return next(iter(self.y.values()))
         if name not in self.y:
@@ -81,8 +81,8 @@ class SteppedSolution:
         return self.y[name]
 
     def events(self, name: str) -> Events:
-        """Spikes of a population, sorted by time (outside jit only): (batch, events), padded with
-        inf and the size. A spike of step k has the time k dt.
+        """Return the spikes of a population, sorted by time (outside jit only): (batch, events),
+        padded with inf and the size. A spike of step k has the time k dt.
         """
         refuse_several(self.result)
         if self.dt is None:
@@ -93,7 +93,7 @@ class SteppedSolution:
 
     @property
     def counts(self) -> dict[str, Float[Array, "batch neurons"]]:
-        """Recorded population that fires -> spikes of each neuron."""
+        """Spike counts of each neuron, by recorded population that fires."""
         return {name: self.count(name) for name in self.spikes}
 
     @property
@@ -102,7 +102,8 @@ class SteppedSolution:
         return sum((jnp.sum(count) for count in self.counts.values()), jnp.zeros(()))
 
     def first_spike(self, name: str) -> Float[Array, "batch neurons"]:
-        """Time of the first step with a spike of each neuron, seconds; inf where there is none.
+        """Return the time of the first step with a spike of each neuron, seconds; inf if there is
+        none.
 
         It has no gradient.
         """
@@ -111,35 +112,35 @@ class SteppedSolution:
         return jnp.where(jnp.any(fires, axis=-3), first, jnp.inf)
 
     def count(self, name: str) -> Float[Array, "batch neurons"]:
-        """Number of spikes of each neuron."""
+        """Return the number of spikes of each neuron."""
         return jnp.sum(self._spikes_of(name), axis=-3)
 
     @usual_promotion
     def spike_sum(self, name: str, tau: float) -> Float[Array, "batch neurons"]:
-        """Sum of e^(-t / tau) over the spikes of each neuron; tau in seconds, positive."""
+        """Return the sum of e^(-t / tau) over the spikes of each neuron; tau in seconds, positive."""
         refuse_no_tau(tau)
         spikes = self._spikes_of(name)
         return jnp.sum(spikes * jnp.exp(-self._times(spikes) / tau), axis=-3)
 
     @usual_promotion
     def maximum(self, name: str) -> Float[Array, "batch neurons"]:
-        """Largest membrane of each neuron at the end of a step."""
+        """Return the largest membrane potential of each neuron at the end of a step."""
         return jnp.max(self._voltages_of(name), axis=-3)
 
     @usual_promotion
     def integral(self, name: str, tau: float | None = None) -> Float[Array, "batch neurons"]:
-        """Sum over steps of V(t) e^(-t / tau) dt of each neuron; tau None: of V dt."""
+        """Return the sum over steps of V(t) e^(-t / tau) dt of each neuron; tau None: of V dt."""
         refuse_no_tau(tau)
         v = self._voltages_of(name)
         weights = jnp.ones_like(v) if tau is None else jnp.exp(-self._times(v) / tau)
         return jnp.sum(v * weights, axis=-3) * (self.dt or 1.0)
 
     def _spikes_of(self, name: str) -> Float[Array, "time batch neurons"]:
-        """Spikes of a population that fires."""
+        """Return the spikes of a population that fires."""
         return self._recorded(name, self.spikes, spikes=True)
 
     def _voltages_of(self, name: str) -> Float[Array, "time batch neurons"]:
-        """Membranes of a readout, or of a recorded population."""
+        """Return the membranes of a readout, or of a recorded population."""
         return self._recorded(name, self.voltages, spikes=False)
 
     def _recorded(
@@ -182,8 +183,8 @@ class SteppedSolution:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Approximations, a step that is too long for the network, and which events were moved or
-        left out, a sentence each (all but the first outside jit only).
+        """Notes on approximations, a step that is too long for the network, and events that were
+        moved or left out, a sentence each (all but the first outside jit only).
         """
         if isinstance(self.result, Tracer):
             return self.approximations
@@ -209,7 +210,7 @@ class SteppedSolution:
         return *self.approximations, *self._coarse(), *moved, *late
 
     def _coarse(self) -> Iterator[str]:
-        """Whether neurons forget within one step what came before, as where milliseconds were
+        """Yield a note if a step is longer than the shortest time constant, as if milliseconds were
         meant.
         """
         if self.shortest_tau is None or self.dt is None or isinstance(self.shortest_tau, Tracer):
@@ -225,17 +226,17 @@ class SteppedSolution:
 
     @property
     def budgets(self) -> dict[str, dict[str, object]]:
-        """Nothing: every step has room for every spike."""
+        """Empty budgets: every step has room for every spike."""
         return {}
 
     @property
     def clipped_slopes(self) -> dict[str, jax.Array]:
-        """Nothing: a surrogate has no slope to be clipped."""
+        """Empty counts: a surrogate has no slope to be clipped."""
         return {}
 
     @property
     def problem(self) -> Problem | None:
-        """Why there is no result, and what to do; None if the run succeeded (outside jit only)."""
+        """Problem that ended the run, with advice; None if the run succeeded (outside jit only)."""
         refuse_several(self.result)
         if int(self.result) == Result.SUCCESS:
             return None
@@ -258,11 +259,11 @@ class SteppedSolution:
 
     @property
     def message(self) -> str:
-        """The result in words, with what to do (outside jit only)."""
+        """Result in words, with advice (outside jit only)."""
         return "success" if (problem := self.problem) is None else str(problem)
 
     def _repr_html_(self) -> str | None:
-        """In a notebook: the raster of the first sample."""
+        """Return the raster of the first sample for a notebook."""
         if isinstance(self.result, Tracer):
             return None
         from jaxsnn.notebook import html_of
@@ -284,13 +285,13 @@ class SteppedSolution:
 
 
 def stepped_samples_axis(path: tuple[Any, ...], array: Any) -> int | None:
-    """The axis of the samples in an array of a solution; None: it has none."""
+    """Return the batch axis of an array of a solution; None if it has none."""
     del array
     return 1 if path[0].name in ("y", "spikes", "voltages") else None
 
 
 def spiking_outputs(network: Network) -> tuple[str, ...]:
-    """Names of the Output nodes that populations feed, all of which fire."""
+    """Return the names of the Output nodes that are fed by populations, all of which fire."""
     populations = network.populations
     return tuple(
         name
@@ -305,8 +306,8 @@ _ROUNDING = 2**-14
 
 
 def untied(network: Network) -> Iterator[str]:
-    """Time constants that no longer are what their framework ties to them, which alone, or without
-    them, makes a step; a sentence for each. Of traced parameters nothing is known.
+    """Yield a note for each gain or time constant that no longer matches the other, although the
+    source framework uses only one of the two. Traced parameters are skipped.
     """
     for name, population in network.populations.items():
         for tie in population.ties:
@@ -331,7 +332,7 @@ def untied(network: Network) -> Iterator[str]:
 
 
 def approximations(network: Network) -> tuple[str, ...]:
-    """What is only approximated, and where what was said is not followed; a sentence each."""
+    """Return the approximations and the specified options that are not followed, a sentence each."""
     notes: list[str] = [
         Note(remark, kind="approximated", code="ignored-by-source")
         for wire in network.wires

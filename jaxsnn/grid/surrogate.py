@@ -28,15 +28,15 @@ from jaxsnn.wording import Text
 
 
 class Surrogate(Protocol):
-    """What stands in for the derivative of a spike by the membrane voltage."""
+    """Surrogate for the derivative of a spike by the membrane potential."""
 
     def derivative(self, u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """Derivative at u = V - v_threshold, in spikes per unit of V; the shape of `u`."""
+        """Return the derivative at u = V - v_threshold, in spikes per unit of V; the shape of `u`."""
         ...
 
 
 class _PositiveNumbers:
-    """Surrogates whose numbers are looked at when they are made.
+    """Base class of surrogates whose numbers are checked on construction.
 
     Raises:
         UsageError: names the surrogate, the field and the number.
@@ -53,7 +53,7 @@ class _PositiveNumbers:
 
 @dataclass(frozen=True, kw_only=True)
 class FastSigmoid(_PositiveNumbers):
-    """1 / (1 + slope |u|)^2 (Zenke and Ganguli, SuperSpike, Neural Computation 2018).
+    """Surrogate 1 / (1 + slope |u|)^2 (Zenke and Ganguli, SuperSpike, Neural Computation 2018).
 
     snnTorch calls it fast_sigmoid. Norse's "super" is the one of slope 1, whatever its alpha.
 
@@ -64,13 +64,13 @@ class FastSigmoid(_PositiveNumbers):
     slope: float = 25.0
 
     def derivative(self, u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """1 at the threshold, 1/4 at a distance of 1/slope."""
+        """Return the derivative: 1 at the threshold, 1/4 at a distance of 1/slope."""
         return 1 / (1 + self.slope * jnp.abs(u)) ** 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArcTan(_PositiveNumbers):
-    """alpha / 2 / (1 + (pi alpha u / 2)^2) (Fang et al., ICCV 2021).
+    """Surrogate alpha / 2 / (1 + (pi alpha u / 2)^2) (Fang et al., ICCV 2021).
 
     snnTorch's and SpikingJelly's "atan".
     """
@@ -78,28 +78,30 @@ class ArcTan(_PositiveNumbers):
     alpha: float = 2.0
 
     def derivative(self, u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """alpha / 2 at the threshold."""
+        """Return the derivative: alpha / 2 at the threshold."""
         return self.alpha / 2 / (1 + (math.pi / 2 * self.alpha * u) ** 2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sigmoid(_PositiveNumbers):
-    """slope s (1 - s), s = 1 / (1 + exp(-slope u)) (Neftci, Mostafa and Zenke, IEEE SPM 2019)."""
+    """Surrogate slope s (1 - s), s = 1 / (1 + exp(-slope u)) (Neftci, Mostafa and Zenke, IEEE SPM
+    2019).
+    """
 
     slope: float = 25.0
 
     def derivative(self, u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """slope / 4 at the threshold."""
+        """Return the derivative: slope / 4 at the threshold."""
         s = jax.nn.sigmoid(self.slope * u)
         return self.slope * s * (1 - s)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StraightThrough:
-    """1 everywhere (Bengio, Leonard and Courville, arXiv:1308.3432)."""
+    """Surrogate that is 1 everywhere (Bengio, Leonard and Courville, arXiv:1308.3432)."""
 
     def derivative(self, u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """1."""
+        """Return the derivative: 1 everywhere."""
         return jnp.ones_like(u)
 
 
@@ -116,8 +118,8 @@ _CALL = re.compile(r"(\w+)\((\w+)=([\d.]+)\)")
 
 
 def surrogate_of(population: Population) -> Surrogate:
-    """The surrogate that the framework of a population takes by default; `FastSigmoid` where there
-    is no framework, or where its own is none of ours.
+    """Return the default surrogate of a population's framework; `FastSigmoid` if there is no
+    framework, or its surrogate is not available here.
     """
     call = _CALL.match(population.surrogate)
     if call is None:
@@ -127,7 +129,8 @@ def surrogate_of(population: Population) -> Surrogate:
 
 
 def named_surrogate(name: str) -> Surrogate:
-    """A surrogate by name, with another number behind a colon: "atan", "fast-sigmoid:10".
+    """Return a surrogate by name, with an optional number behind a colon: "atan",
+    "fast-sigmoid:10".
 
     Raises:
         UsageError: there is no such surrogate, or it takes no such number.
@@ -157,7 +160,7 @@ def named_surrogate(name: str) -> Surrogate:
 
 
 def as_surrogate(surrogate: Surrogate | str | None) -> Surrogate | None:
-    """The surrogate of a name (`named_surrogate`), or what is given.
+    """Return the surrogate of a name (`named_surrogate`), or the surrogate itself.
 
     Raises:
         UsageError: neither a surrogate nor a name of one, or one that compiled code cannot keep.
@@ -183,8 +186,8 @@ def as_surrogate(surrogate: Surrogate | str | None) -> Surrogate | None:
 def spike(
     u: Float[Array, "*shape"], surrogate: Surrogate, at_equality: bool
 ) -> Float[Array, "*shape"]:
-    """1 where u > 0 (with `at_equality` also where u = 0), else 0, in the dtype of `u`; backward
-    the surrogate.
+    """Return 1 where u > 0 (with `at_equality` also where u = 0), else 0, in the dtype of `u`;
+    backward the surrogate.
     """
     return (u >= 0 if at_equality else u > 0).astype(u.dtype)
 
@@ -213,8 +216,8 @@ def spike_count(
     surrogate: Surrogate,
     at_equality: bool,
 ) -> Float[Array, "*lead *shape"]:
-    """How often v_threshold fits into V, 0 where V is negative; `at_equality`: V = v_threshold
-    counts.
+    """Return how often v_threshold fits into V, 0 where V is negative; `at_equality`: V =
+    v_threshold counts.
 
     Backward, every multiple of the threshold is a step of its own: the surrogate is taken at the
     nearest one.

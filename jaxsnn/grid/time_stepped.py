@@ -44,7 +44,7 @@ from jaxsnn.network.structure import Wire
 
 @dataclass(frozen=True, kw_only=True)
 class TimeStepped:
-    """Simulation in steps of equal length, as the framework that wrote the file does it.
+    """Engine that simulates in steps of equal length, as the framework that wrote the file does.
 
     It is differentiable in the parameters and the input, through a surrogate.
 
@@ -77,7 +77,7 @@ class TimeStepped:
     takes_rasters: ClassVar[bool] = True
 
     def records(self, name: str) -> bool:
-        """Whether a population is recorded."""
+        """Return whether a population is recorded."""
         return self.record if isinstance(self.record, bool) else name in self.record
 
     def run(
@@ -138,7 +138,7 @@ class TimeStepped:
             )
 
     def hashable(self) -> TimeStepped:
-        """The same options as a static argument."""
+        """Return the same options as a static argument."""
         return replace(
             self,
             dt=hashable(self.dt),
@@ -148,33 +148,33 @@ class TimeStepped:
 
     @property
     def grows(self) -> bool:
-        """Whether a budget grows: there is none."""
+        """False: there are no budgets that grow."""
         return False
 
     def is_auto(self, option: str, population: str) -> bool:
-        """Whether one budget grows: there is none."""
+        """Return False: there are no budgets that grow."""
         del option, population
         return False
 
     def with_room(self, needed: Any) -> TimeStepped:
-        """The same: it needs no room."""
+        """Return the engine unchanged: it has no budgets."""
         del needed
         return self
 
     def as_dict(self) -> dict[str, Any]:
-        """The options by name, for JSON."""
+        """Return the options by name, for JSON."""
         only = {} if isinstance(self.record, bool) else {"record": list(self.record)}
         return asdict(self) | only
 
     def prepared(self) -> TimeStepped:
-        """The engine as training takes it, which looks at every population."""
+        """Return the engine for training: hashable, with all populations recorded."""
         return replace(self.hashable(), record=True)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class SteppedRecord:
-    """What a run leaves, by NIR node name; arrays (time, batch, *shape).
+    """Arrays of a run, by NIR node name; (time, batch, *shape).
 
     Attributes:
         y: Output node -> what arrives there.
@@ -225,7 +225,7 @@ def _stepped(engine: TimeStepped, network: Network, input_rasters: Rasters) -> S
 
 
 def _shortest_tau(network: Network) -> Float[Array, ""]:
-    """The shortest time constant of the populations whose steps depend on dt, seconds."""
+    """Return the shortest time constant of the populations whose steps depend on dt, seconds."""
     taus = [
         value
         for name, population in network.populations.items()
@@ -292,7 +292,7 @@ def _through(
     *,
     spikes: bool,
 ) -> StepInput:
-    """A signal over all steps after a node that is no neuron.
+    """Return a signal over all steps after a node that is not a neuron.
 
     Args:
         spikes: of an input, it sends spikes and no current.

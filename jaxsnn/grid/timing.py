@@ -22,7 +22,7 @@ _TOLERANCE = 2**-18
 
 
 def step_length(network: Network, dt: float | None) -> float | None:
-    """Length of a step in seconds; None where it is unknown and no neuron needs it.
+    """Return the length of a step in seconds; None if it is unknown and no neuron needs it.
 
     Args:
         dt: seconds, the engine's own, or None.
@@ -52,8 +52,8 @@ def step_length(network: Network, dt: float | None) -> float | None:
 
 
 def known_dt(populations: Mapping[str, Population], dt: float | None) -> float | None:
-    """Length of a step in seconds: the engine's own, else that of the first population that has
-    one.
+    """Return the length of a step in seconds: the engine's own, else that of the first population
+    that has one.
     """
     if dt is not None:
         return dt
@@ -64,13 +64,13 @@ def known_dt(populations: Mapping[str, Population], dt: float | None) -> float |
 
 
 def step_in_units(populations: Mapping[str, Population], dt: float | None) -> float | None:
-    """Length of a step in the unit of the network's times: 1 where they count steps."""
+    """Return the length of a step in the unit of the network's times: 1 where they count steps."""
     counted = any(population.counts_steps for population in populations.values())
     return 1.0 if counted else dt
 
 
 def delay_steps(wire: Wire, dt: float | None) -> tuple[int, ...]:
-    """Delays of a Delay node in steps, one or one for each channel.
+    """Return the delays of a Delay node in steps, one or one for each channel.
 
     Args:
         dt: length of a step in the unit of the delays.
@@ -100,7 +100,7 @@ def delay_steps(wire: Wire, dt: float | None) -> tuple[int, ...]:
 
 
 def needs_dt(population: Population) -> bool:
-    """Whether a step of the population depends on how long it is."""
+    """Return whether a step of the population depends on its length."""
     decays = (population.membrane_decay, population.synapse_decay)
     return population.membrane in ("exact", "euler", "relax") or any(
         decay is not None and decay.needs_dt for decay in decays

@@ -55,11 +55,11 @@ class Drawing:
     edges: int
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """Return a JSON-compatible dict."""
         return {"schema": 1, **dataclasses.asdict(self)}
 
     def as_text(self) -> str:
-        """For people."""
+        """Return human-readable text."""
         return f"{self.output}: {self.nodes} nodes, {self.edges} edges"
 
 

@@ -55,7 +55,7 @@ class Fidelity:
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a JSON-compatible dict."""
         populations = {
             name: asdict(population_fidelity)
             for name, population_fidelity in self.populations.items()
@@ -63,7 +63,7 @@ class Fidelity:
         return {"schema": 1, "populations": populations, "notes": list(self.notes)}
 
     def as_text(self) -> str:
-        """For people."""
+        """Return human-readable text."""
         lines = []
         for name, comparison in self.populations.items():
             ratio, cosine = (

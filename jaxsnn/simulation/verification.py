@@ -93,7 +93,7 @@ class Verification:
         return self.identical == self.trains and close
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a JSON-compatible dict."""
         return {
             "ok": self.ok,
             **dataclasses.asdict(self),
@@ -419,11 +419,11 @@ class SpikeResiduals:
     tau: float
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a JSON-compatible dict."""
         return dict(vars(self))
 
     def as_text(self) -> str:
-        """For people."""
+        """Return human-readable text."""
         text = (
             f"{self.expected} spikes expected, {self.recorded} recorded, {self.missing} missing, "
             f"{self.extra} too many"

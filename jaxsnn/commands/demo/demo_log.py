@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class DemoStep:
-    """One step of the demo.
+    """Record of one step of the demo.
 
     Attributes:
         name: what was done.
@@ -26,7 +26,7 @@ class DemoStep:
 
 
 def step_text(number: int, step: DemoStep) -> str:
-    """A step for people."""
+    """Return the text of a step for people."""
     first, *others = step.lines
     margin = " " * 14
     return "\n".join(
@@ -38,7 +38,7 @@ def step_text(number: int, step: DemoStep) -> str:
 
 
 class Steps:
-    """Runs steps, times them and collects what they tell."""
+    """Runner of the demo's steps, which times them and collects their records."""
 
     def __init__(self, step_done: Callable[[int, DemoStep], None] | None):
         self.done: list[DemoStep] = []
@@ -47,7 +47,7 @@ class Steps:
     def run(
         self, name: str, work: Callable[..., tuple[Any, list[str], dict[str, Any]]], *arguments: Any
     ) -> Any:
-        """Do `work`, which gives a value, lines and facts; return the value."""
+        """Run `work`, which returns a value, lines and facts; record the step and return the value."""
         start = time.perf_counter()
         value, lines, facts = work(*arguments)
         step = DemoStep(

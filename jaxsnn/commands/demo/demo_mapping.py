@@ -28,7 +28,7 @@ _SHOWN = ("circuits", "synapse drivers", "synapses")
 def map_step(
     exported: Path, written: Path, force: bool
 ) -> tuple[Quantized, list[str], dict[str, Any]]:
-    """The exported file quantised, placed and routed, and the mapping written."""
+    """Quantise, place and route the exported file, and write the mapping."""
     quantized = quantize(read(exported, **TOLD))
     search_result = place_and_route(quantized.netlist)
     if search_result.mapping is None:
@@ -55,7 +55,7 @@ def map_step(
 
 
 def prove_step(quantized: Quantized, written: Path) -> tuple[Mapping, list[str], dict[str, Any]]:
-    """The written mapping read back and checked."""
+    """Read the written mapping back and check it."""
     mapping = read_mapping(written)
     violations = check(mapping, quantized.netlist)
     if violations:

@@ -20,7 +20,9 @@ from jaxsnn.train import Data, Fit
 def draw_step(
     folder: Path, fit_and_run: tuple[Fit, DemoRun], mapping: Mapping, data: Data, force: bool
 ) -> tuple[tuple[str, ...], list[str], dict[str, Any]]:
-    """The pictures' names; the chip's is always among them, the others need matplotlib."""
+    """Draw the pictures and return their file names; the floor plan is always among them, the
+    others need matplotlib.
+    """
     file_names = ("floorplan.svg", "learning_curve.png", "raster.png")
     text = floorplan(mapping)
     write_whole(folder / file_names[0], text, force)
@@ -43,9 +45,7 @@ def draw_step(
 
 
 def raster_of(ran: DemoRun, data: Data) -> plot.Picture:
-    """One point of each class: what goes in, what the hidden layer does, who is first at the
-    output.
-    """
+    """Draw one point of each class: input spikes, hidden spikes, and the first output spikes."""
     (entry,) = ran.inputs
     last = list(ran.solution.spikes)[-1]
     shown = [int(np.flatnonzero(data.y == label)[0]) for label in range(len(data.classes))]

@@ -37,7 +37,7 @@ TOLD: dict[str, Any] = {"dialect": "snntorch", "reset": "zero"}
 
 @dataclass(frozen=True, kw_only=True)
 class DemoRun:
-    """A graph on the test points: what it fired, and what it answered."""
+    """Simulation of a graph on the test points: its spikes and its answers."""
 
     network: Network
     inputs: dict[str, Events]
@@ -47,7 +47,7 @@ class DemoRun:
 
     @property
     def per_neuron(self) -> dict[str, float]:
-        """Population -> mean number of spikes of a neuron for one point."""
+        """Mean number of spikes per neuron and point, by population."""
         return {
             name: float(np.mean(np.asarray(population_spikes.count)))
             for name, population_spikes in self.solution.spikes.items()
@@ -176,7 +176,7 @@ def export_step(
 
 
 def _datasets(group: Group, path: str = "") -> Iterator[tuple[str, Dataset]]:
-    """All datasets of a document with their paths, those of nodes from the node's name on."""
+    """Yield all datasets of a document with their paths; paths of nodes begin at the node's name."""
     for name, entry in group.items():
         full = f"{path}/{name}" if path else name
         if isinstance(entry, Dataset):
@@ -186,7 +186,7 @@ def _datasets(group: Group, path: str = "") -> Iterator[tuple[str, Dataset]]:
 
 
 def _same(old: Dataset, new: Dataset) -> bool:
-    """Equal in every bit; text is an array of objects, which has none."""
+    """Return whether two datasets are equal bit by bit; text is compared by value."""
     first, second = np.asarray(old.value), np.asarray(new.value)
     if first.dtype == object:
         return old.dtype == new.dtype and first.tolist() == second.tolist()

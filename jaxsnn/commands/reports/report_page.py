@@ -66,29 +66,29 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inl
 
 
 def words(text: Any) -> str:
-    """Text as HTML."""
+    """Return text escaped for HTML."""
     return escape(printable(str(text)), quote=True)
 
 
 def paragraph(text: Any) -> str:
-    """A paragraph of text."""
+    """Return a paragraph of text as HTML."""
     return f"<p>{words(text)}</p>"
 
 
 def verdict(text: str, good: bool | None = None) -> str:
-    """The one sentence that a reader wants first; `good` None: neither good nor bad."""
+    """Return the summary sentence of a page as HTML; `good` None: neither good nor bad."""
     kind = {True: " good", False: " bad", None: ""}[good]
     return f'<p class="verdict{kind}">{words(text)}</p>'
 
 
 def listed(entries: Iterable[Any], empty: str) -> str:
-    """A list of sentences, or that there is none."""
+    """Return a list of sentences as HTML, or the text for an empty list."""
     list_items = [f"<li>{words(entry)}</li>" for entry in entries]
     return f"<ul>{''.join(list_items)}</ul>" if list_items else paragraph(empty)
 
 
 def in_words(value: Any) -> str:
-    """A value for people: numbers short, yes or no, lists by commas."""
+    """Return a value as text for people: short numbers, yes or no, comma-separated lists."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -99,7 +99,7 @@ def in_words(value: Any) -> str:
 
 
 def facts(entries: Mapping[str, Any]) -> str:
-    """Names and values, a line each; values that are None are left out."""
+    """Return names and values as an HTML table, one row each; values that are None are left out."""
     rows = [
         f'<tr><th scope="row">{words(name)}</th><td>{words(in_words(value))}</td></tr>'
         for name, value in entries.items()
@@ -109,7 +109,7 @@ def facts(entries: Mapping[str, Any]) -> str:
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table whose columns can be sorted by a click on their headings."""
+    """Return an HTML table whose columns can be sorted by a click on their headings."""
     shown = rows[:_MOST_ROWS]
     numeric = [bool(rows) and all(_is_number(row[n]) for row in rows) for n in range(len(headings))]
     head = "".join(
@@ -142,7 +142,9 @@ def _cell(value: Any, number: bool) -> str:
 
 
 def figure(draw: Callable[[], Picture], caption: str) -> str:
-    """A picture with its caption; or why there is none, where matplotlib is missing."""
+    """Return a picture with its caption as HTML, or the reason why it is missing, such as a missing
+    matplotlib.
+    """
     try:
         drawn = draw().as_html()
     except UsageError as error:
@@ -151,7 +153,7 @@ def figure(draw: Callable[[], Picture], caption: str) -> str:
 
 
 def page(title: str, summary: str, sections: Mapping[str, str]) -> str:
-    """The whole page.
+    """Return the complete HTML page.
 
     Args:
         title: of the page.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def read_part(graph: Graph, source: str | Path) -> str:
-    """The file: its graph, drawn and as a table."""
+    """Return the section on the file: its graph, drawn and as a table."""
     from jaxsnn.nir.model.passes import shapes, synapses
 
     node_shapes, counts = shapes(graph), synapses(graph)
@@ -45,7 +45,7 @@ def _shape(shape: Sequence[int] | None) -> str:
 
 
 def decided_part(graph: Graph) -> str:
-    """What the file does not say, and who decided it."""
+    """Return the section on conventions that the file leaves open, and on what decided them."""
     dialect = graph.dialect
     conventions = {
         "dialect": dialect.name or "undecided",
@@ -62,20 +62,20 @@ def decided_part(graph: Graph) -> str:
 
 
 def left_out_part(notes: Iterable[str | Problem | Change], graph: Graph) -> str:
-    """Approximations, warnings, and what was not used."""
+    """Return the section on approximations, warnings and unused data."""
     remark_lines = [line_of(note) for note in (*graph.warnings, *notes)]
     return listed(remark_lines, "There are no warnings and no notes.")
 
 
 def command_line(arguments: argparse.Namespace) -> str:
-    """The command that made the report, for whoever wants to make it again."""
+    """Return the command line that made the report, so that it can be repeated."""
     import shlex
 
     return f"<p><code>{words(shlex.join(['jaxsnn', *arguments.argv]))}</code></p>"
 
 
 def fit_part(graph: Graph, fit: Fit) -> str:
-    """A training run: its curve, its weights, and a row for each epoch."""
+    """Return the section on a training run: its curve, its weights, and a row for each epoch."""
     headings = ("epoch", "loss", "accuracy", "validation loss", "validation accuracy", "undecided")
     rows = [
         (
