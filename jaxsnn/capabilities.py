@@ -21,11 +21,11 @@ Advice = Option | Reference | Text | Callable[[str], Reference]
 
 
 class Checked(Protocol):
-    """What can be compared with a table: a graph, or a lowered network."""
+    """Interface of an object that can be checked against a table: a graph, or a lowered network."""
 
     @property
     def nodes(self) -> Mapping[str, Any]:
-        """The nodes by name, in order."""
+        """Nodes by name, in order."""
         ...
 
 
@@ -34,7 +34,7 @@ N_contra = TypeVar("N_contra", bound=Checked, contravariant=True)
 
 
 class Occurrence:
-    """One place where a network has a feature.
+    """Place where a network has a feature.
 
     Args:
         node: NIR name of the node; "" for the network as a whole.
@@ -48,7 +48,7 @@ class Occurrence:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Feature(Generic[N_contra]):
-    """Something that networks may have and simulators may not support.
+    """Feature that networks may have and simulators may not support.
 
     Attributes:
         description: a noun phrase, for the documentation: "A readout that resets".
@@ -60,7 +60,7 @@ class Feature(Generic[N_contra]):
 
 
 class Row(Protocol[N_contra]):
-    """One row of a table: a `Limit`, or a check that finds its problems in another way.
+    """Row of a table: a `Limit`, or a check that computes its problems in another way.
 
     Attributes:
         description: what it is about, a noun phrase for the documentation.
@@ -68,7 +68,7 @@ class Row(Protocol[N_contra]):
 
     @property
     def description(self) -> str:
-        """What it is about, a noun phrase for the documentation."""
+        """Description of the row, a noun phrase for the documentation."""
         ...
 
     def problems(self, network: N_contra, /) -> Iterable[Problem]:
@@ -78,7 +78,7 @@ class Row(Protocol[N_contra]):
 
 @dataclass(frozen=True, kw_only=True)
 class Limit(Generic[N_contra]):
-    """A feature that a simulator does not support.
+    """Limit of a simulator: a feature that it does not support.
 
     Attributes:
         feature: the feature.
@@ -100,7 +100,7 @@ class Limit(Generic[N_contra]):
 
     @property
     def description(self) -> str:
-        """What it is about."""
+        """Description of the feature."""
         return self.feature.description
 
     def problems(self, network: N_contra) -> Iterator[Problem]:
@@ -131,7 +131,7 @@ class Limit(Generic[N_contra]):
 
 @dataclass(frozen=True, kw_only=True)
 class Requirement(Generic[N_contra]):
-    """A condition that every network must meet, and whose problems another module describes.
+    """Requirement that every network must meet, and whose problems another module describes.
 
     Attributes:
         description: what it is about, a noun phrase for the documentation.
@@ -144,7 +144,7 @@ class Requirement(Generic[N_contra]):
 
 @dataclass(frozen=True, kw_only=True)
 class Capabilities(Generic[N_contra]):
-    """What a simulator supports: everything but its limits.
+    """Capabilities of a simulator: everything except its limits.
 
     Attributes:
         title: the simulator, for the documentation.

@@ -28,7 +28,7 @@ NoteKind = Literal["dropped", "truncated", "approximated", "assumed", "informati
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One thing that is wrong with a graph, a network, a mapping or a conversion.
+    """Problem of a graph, a network, a mapping or a conversion.
 
     Attributes:
         node: NIR name of the node, or the place on a chip; "" for the whole.
@@ -60,7 +60,7 @@ class Problem:
 
     @property
     def text(self) -> str:
-        """What is wrong, and what to do about it."""
+        """Message with its fix, if there is one."""
         if not self.fix:
             return self.message
         return Text.joined(": ", (self.message, self.fix))
@@ -69,7 +69,7 @@ class Problem:
         return str(self.text)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, in the words of the command line."""
+        """Return a JSON-compatible dict, in the words of the command line."""
         return {
             "node": self.node,
             "code": self.code,
@@ -80,7 +80,7 @@ class Problem:
         }
 
     def as_text(self) -> str:
-        """For people at the command line."""
+        """Return human-readable text for the command line."""
         return for_command_line(self.text)
 
     def __reduce__(self) -> Any:
@@ -104,7 +104,7 @@ def _plain(value: Any) -> str | int | float | bool | None:
 
 
 class JaxsnnError(Exception):
-    """Base class of everything that this library raises on purpose.
+    """Base class of all errors that this library raises on purpose.
 
     Args:
         message: what is wrong, where, and the two numbers, in one line.
@@ -144,7 +144,7 @@ class JaxsnnError(Exception):
 
     @classmethod
     def of(cls, problems: Problem | Sequence[Problem]) -> Self:
-        """The exception for the first of some problems, which says how many more there are."""
+        """Return the exception for the first of some problems, with the number of others."""
         first, *others = (problems,) if isinstance(problems, Problem) else problems
         more = (
             f" (and {len(others)} more problem{'s' if len(others) > 1 else ''})" if others else ""
@@ -158,12 +158,12 @@ class JaxsnnError(Exception):
 
     @property
     def fix(self) -> str:
-        """What to do about it."""
+        """Advice on how to solve the problem."""
         return self.problem.fix
 
     @property
     def node(self) -> str:
-        """NIR name of the node that it is about; "" if about none."""
+        """NIR name of the node with the problem; "" if there is none."""
         return self.problem.node
 
     def __reduce__(self) -> Any:
@@ -176,57 +176,57 @@ def _restored_error(cls: type[JaxsnnError], problem: Problem) -> JaxsnnError:
 
 
 class FileError(JaxsnnError):
-    """A file that cannot be read as NIR, or cannot be written."""
+    """Error for a file that cannot be read as NIR, or cannot be written."""
 
     exit_code = 2
     default_code = "file"
 
 
 class UsageError(JaxsnnError):
-    """An argument or option that makes no sense."""
+    """Error for an invalid argument or option."""
 
     exit_code = 2
     default_code = "usage"
 
 
 class GraphError(JaxsnnError):
-    """A graph that is broken: an edge, a shape or a number."""
+    """Error for a broken graph: an edge, a shape or a number."""
 
     default_code = "broken"
 
 
 class UnsupportedNodeError(GraphError):
-    """A node type that this library does not know."""
+    """Error for a node type that this library does not know."""
 
     default_code = "unknown-type"
 
 
 class DialectError(JaxsnnError):
-    """Something that a NIR file does not say is needed, or was said and contradicts the file."""
+    """Error for information that is needed but not in the NIR file, or that contradicts the file."""
 
     default_code = "not-said"
 
 
 class LoweringError(JaxsnnError):
-    """A graph that is sound but that an engine cannot run."""
+    """Error for a valid graph that an engine cannot run."""
 
     default_code = "cannot-lower"
 
 
 class ConversionError(JaxsnnError):
-    """A graph that another simulator's importer cannot express."""
+    """Error for a graph that another simulator's importer cannot express."""
 
     default_code = "cannot-convert"
 
 
 class MappingError(JaxsnnError):
-    """A network that a chip cannot run as it is, or a netlist or mapping that is none."""
+    """Error for a network that a chip cannot run as it is, or for an invalid netlist or mapping."""
 
     default_code = "cannot-map"
 
 
 class SimulationError(JaxsnnError):
-    """A simulation that ended without a result."""
+    """Error for a simulation that ended without a result."""
 
     default_code = "failed"
 
@@ -239,7 +239,7 @@ class ApproximationWarning(UserWarning):
 
 
 class Note(Text):
-    """A sentence for the user with its kind; a plain `str` among notes is information.
+    """Sentence for the user with its kind; a plain `str` among notes is information.
 
     Args:
         text: the sentence; a `Text` where it names an option.
@@ -315,7 +315,7 @@ def listing(entries: Iterable[object], limit: int = 12) -> str:
 
 
 def suggestion(name: str, candidates: Iterable[str]) -> str:
-    """The names that exist, the nearest one first if one is near.
+    """Return a list of the existing names, with the nearest one first if one is near.
 
     >>> suggestion("hiden", ["hidden", "output"])
     "did you mean 'hidden'? There are hidden, output"
@@ -326,7 +326,7 @@ def suggestion(name: str, candidates: Iterable[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of a library says, in one line; its name where it says nothing.
+    """Return the message of a library's error in one line; the error's name if it has none.
 
     >>> first_line(EOFError())
     'EOFError'
@@ -345,7 +345,7 @@ _STEERING = re.compile(
 
 
 def printable(text: str) -> str:
-    """Text as it may be printed or drawn: what would steer a terminal stands as its number.
+    """Return text that is safe to print or draw: terminal control characters are escaped.
 
     >>> printable("a\\x1b[2Jb")
     'a\\\\u001b[2Jb'
@@ -372,7 +372,7 @@ def as_number(value: object) -> float:
 
 
 def as_whole(value: object) -> int | None:
-    """A whole number that is counted as one, also NumPy's; None of anything else, such as 2.0.
+    """Return an integer, also NumPy's, as an `int`; None for any other value, such as 2.0.
 
     >>> as_whole(3), as_whole(3.0), as_whole("3")
     (3, None, None)

@@ -25,7 +25,7 @@ Entries = tuple[np.ndarray, np.ndarray, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """The sliding window of a convolution or pool, one entry for each spatial axis.
+    """Sliding window of a convolution or pool, one entry for each spatial axis.
 
     Attributes:
         kernel, stride, dilation: Sizes.
@@ -56,7 +56,7 @@ class Window:
         return replace(self, padding=tuple(padding), like_xla=False)
 
     def output(self, size: Sequence[int]) -> Shape | None:
-        """Spatial shape of the output; None if it cannot be known or would be empty."""
+        """Return the spatial shape of the output; None if it is unknown or would be empty."""
         if self.like_xla:
             return self.at(size).output(size) if len(size) == len(self.kernel) else None
         if self.padding is None or len(size) != len(self.kernel):
@@ -184,7 +184,7 @@ def _taps(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LinearMap:
-    """A sparse matrix: which target adds up which sources, by which weights.
+    """Sparse matrix: entries (source, target, value), each target the weighted sum of its sources.
 
     Attributes:
         source, target: (entries,) int64, no pair twice, in the order of (target, source).

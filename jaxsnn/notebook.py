@@ -23,7 +23,7 @@ _DRAWN_BY = {
 
 
 def html_of(record: Any, *, text: str = "", rows: Iterable[Sequence[Any]] = ()) -> str | None:
-    """A record as HTML: its picture, then what is said of it.
+    """Return a record as HTML: its picture, then a text and a table.
 
     Args:
         record: of a kind that has a picture.

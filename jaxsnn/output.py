@@ -25,7 +25,8 @@ Name = str | os.PathLike[str]
 
 
 def refuse_unreadable(path: Name, kind: str) -> Path:
-    """The path, if it names a regular file: pipes and devices may never end.
+    """Return the path if it names a regular file; pipes and devices, which may never end, are
+    refused.
 
     Args:
         kind: what it should be, for messages: "a NIR file".
@@ -54,7 +55,7 @@ def refuse_unreadable(path: Name, kind: str) -> Path:
 
 
 def refuse_unwritable(path: str | os.PathLike[str], force: bool = False) -> Path:
-    """The path, if a file can be written there.
+    """Return the path if a file can be written there.
 
     Raises:
         FileError: it exists and `force` is not set, or is a folder, or its folder does not exist or
@@ -135,8 +136,7 @@ def _exists(path: Path) -> FileError:
 
 
 def refuse_shared(sources: Iterable[Name], outputs: Mapping[str, Name]) -> None:
-    """Not even with `force` does a command write over what it reads, or over what it has just
-    written.
+    """Refuse to overwrite a file that the command reads or has just written, even with `force`.
 
     Args:
         sources: what is read; those that are no file, such as the name of a task, do not count.
@@ -170,7 +170,7 @@ def refuse_shared(sources: Iterable[Name], outputs: Mapping[str, Name]) -> None:
 
 
 def _file(path: Name) -> tuple[int, int] | None:
-    """Which file a path is, whatever names it has; None where there is none."""
+    """Return the identity of the file at a path, the same for all its names; None if there is none."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):  # a zero byte
@@ -179,7 +179,7 @@ def _file(path: Name) -> tuple[int, int] | None:
 
 
 def _same(first: Name, second: Name) -> bool:
-    """Whether two paths are one file, or will be."""
+    """Return whether two paths are, or will be, the same file."""
     file = _file(first)
     if file is not None:
         return file == _file(second)
@@ -264,7 +264,7 @@ def write_folder(folder: Name, contents: Mapping[str, str], force: bool = False)
 
 @contextmanager
 def _said_of(path: Path) -> Iterator[None]:
-    """What fails in here, said of a file."""
+    """Convert file system errors inside the context to a `FileError` on a path."""
     try:
         yield
     except FileExistsError as error:
@@ -281,12 +281,12 @@ def _said_of(path: Path) -> Iterator[None]:
 
 
 def _temporary_name(path: Path) -> str:
-    """A name beside a path that nobody else takes; `_remove_leftovers` knows it."""
+    """Return a unique temporary name beside a path, which `_remove_leftovers` recognises."""
     return f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}"
 
 
 class _Staged:
-    """A file that has its bytes on the disk, and its name later."""
+    """File that is written under a temporary name and renamed later."""
 
     def __init__(self, path: Path, force: bool, follow_links: bool):
         self.path, self.force = path, force
@@ -297,7 +297,7 @@ class _Staged:
         self.named = False
 
     def write(self, content: bytes | str) -> None:
-        """Its bytes, under a name that nobody looks for."""
+        """Write the content under a temporary name."""
         data = content.encode("utf-8") if isinstance(content, str) else content
         _remove_leftovers(self.target)
         _write_through(self.temporary, data)
@@ -315,13 +315,13 @@ class _Staged:
             self.before = before
 
     def name(self) -> None:
-        """Give it its name."""
+        """Rename the temporary file to its final name."""
         _put(self.temporary, self.target, self.force)
         self.named = True
         _onto_the_disk(self.target.parent)
 
     def take_back(self) -> None:
-        """Leave what was there."""
+        """Roll back: restore the previous file, or remove the new one."""
         if not self.named:
             return
         if self.before is not None:
@@ -330,7 +330,7 @@ class _Staged:
             self.target.unlink(missing_ok=True)
 
     def tidy(self) -> None:
-        """Leave no other names."""
+        """Remove temporary names."""
         for path in (self.temporary, self.before):
             if path is not None:
                 with suppress(OSError):  # a read-only file system: what went wrong is told already
@@ -368,7 +368,7 @@ def _remove_leftovers(target: Path) -> None:
 
 
 def _is_alive(process: int) -> bool:
-    """Whether a process of this number runs here."""
+    """Return whether a process with this number is running on this machine."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
@@ -379,7 +379,7 @@ def _is_alive(process: int) -> bool:
 
 
 def _write_through(path: Path, data: bytes) -> None:
-    """A new file with all of its bytes on the disk."""
+    """Write a new file and flush all of its bytes to the disk."""
     with open(path, "xb") as file:
         file.write(data)
         file.flush()
@@ -387,7 +387,7 @@ def _write_through(path: Path, data: bytes) -> None:
 
 
 def _put(temporary: Path, target: Path, force: bool) -> None:
-    """Give a file its name, which another may have taken by now.
+    """Rename a file to its final name, which may have been taken in the meantime.
 
     Raises:
         FileExistsError: it has, and `force` is not set.
@@ -425,8 +425,8 @@ def write_json(path: str | os.PathLike[str], content: Any, force: bool = False) 
 
 
 def as_json(content: Any) -> str:
-    """JSON with the keys in their order; not-a-number is an error, and what would steer a terminal
-    is escaped.
+    """Return JSON with the keys in their order; not-a-number is an error, and terminal control
+    characters are escaped.
     """
     return printable(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
 
@@ -438,7 +438,7 @@ def write_arrays(
     *,
     follow_links: bool = True,
 ) -> None:
-    """Arrays as an .npz file, whole or not at all, under exactly this name.
+    """Write arrays as an .npz file, whole or not at all, under exactly this name.
 
     Args:
         follow_links: as of `write_whole`.

@@ -20,7 +20,7 @@ _TIME = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-zµ
 
 
 def parse_time(text: str | float) -> float:
-    """A positive time in seconds, from text with a unit, or a plain number of seconds.
+    """Parse a positive time in seconds, from text with a unit, or a plain number of seconds.
 
     Raises:
         UsageError: the text is not a time, its unit is unknown, or the time is not positive and

@@ -16,8 +16,8 @@ from typing import Any, Literal, Self
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """Declaration of an option, for Python, the command line, configuration files, shell completion and
-    the documentation.
+    """Declaration of an option, for Python, the command line, configuration files, shell completion
+    and the documentation.
 
     Attributes:
         name: Keyword argument in Python.
@@ -63,7 +63,7 @@ class Option:
 
     @property
     def long_flag(self) -> str:
-        """Its flag on the command line.
+        """Flag of the option on the command line.
 
         >>> Option(name="max_spikes").long_flag, Option(name="learning_rate", flag="lr").long_flag
         ('--max-spikes', '--lr')
@@ -72,7 +72,7 @@ class Option:
 
     @property
     def help_text(self) -> str:
-        """What it does, in one sentence."""
+        """Description of the option, in one sentence."""
         return self.help if isinstance(self.help, str) else self.help()
 
     def set_to(self, value: Any, *alternatives: Any, node: str = "") -> Reference:
@@ -104,12 +104,12 @@ class Option:
 
     @property
     def keyword(self) -> Reference:
-        """The request to set it, for a text: `dt=`, or `--dt`."""
+        """Request to set the option, for a text: `dt=`, or `--dt`."""
         return self._reference(f"{self.name}=", self.long_flag)
 
     @property
     def title(self) -> Reference:
-        """Its name, for a text: `dt`, or `--dt`."""
+        """Name of the option, for a text: `dt`, or `--dt`."""
         return self._reference(self.name, self.long_flag)
 
     def but(self, **changes: Any) -> Self:
@@ -142,7 +142,7 @@ def _alternatives(words: list[str]) -> str:
 
 @dataclass(frozen=True)
 class Reference:
-    """A mention of an option in a text, in the words of each surface.
+    """Mention of an option in a text, in the words of each surface.
 
     Attributes:
         python: As Python writes it.
@@ -170,7 +170,7 @@ class Reference:
 
 
 class Shown(str):
-    """A value as messages show it, such as "10 ms" for 0.01; a text's facts hold the value itself.
+    """Value as messages show it, such as "10 ms" for 0.01; a text's facts hold the value itself.
 
     Attributes:
         value: What is shown.
@@ -194,7 +194,7 @@ _PRIVATE_AREA = 0xE000
 
 
 class Text(str):
-    """A sentence that may refer to options; as a `str` it is in the words of Python.
+    """Sentence that may refer to options; as a `str` it is in the words of Python.
 
     Args:
         template: As of `str.format`, with fields by name.

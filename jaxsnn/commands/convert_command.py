@@ -64,7 +64,9 @@ class ConvertOutcome:
         }
 
     def as_text(self) -> str:
-        """For people: similar changes and losses in one line each, where there are many."""
+        """Return human-readable text: similar changes and losses in one line each, if there are
+        many.
+        """
         lines = similar_lines(self.changes, kind="changes")
         lines += similar_lines(self.losses, kind="losses", prefix="lost: ")
         lines += [f"{self.output}: load it with", f"  {self.load_with}"]

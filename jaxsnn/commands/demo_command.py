@@ -81,7 +81,7 @@ class DemoOutcome:
         }
 
     def as_text(self) -> str:
-        """For people: what comes after the steps."""
+        """Return human-readable text to print after the steps."""
         seconds = sum(step.seconds for step in self.steps)
         files = [f"  {path}" for path in self.files.values()]
         return "\n".join([f"test accuracy {self.test_accuracy:.2%}, in {seconds:.0f} s", *files])

@@ -69,7 +69,7 @@ class VerifyOutcome:
         return self.replay.comparison.ok
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; an infinite error is text."""
+        """Return a JSON-compatible dict; an infinite error is text."""
         content = {"schema": 1, **self.replay.comparison.as_dict(), "notes": list(self.notes)}
         content["fits"] = [for_command_line(fit) for fit in self.fits]
         error = self.replay.comparison.relative_rmse

@@ -137,7 +137,7 @@ class Matrix:
         }
 
     def as_text(self) -> str:
-        """For people: the table, and below it what is lost or cannot be done."""
+        """Return human-readable text: the table, and below it what is lost or unsupported."""
         table = [["node", "type", *self.purposes]]
         for node, kind in self.rows.items():
             cells = [_CELLS[self.grade(node, purpose)] for purpose in self.purposes]

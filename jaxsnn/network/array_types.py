@@ -14,7 +14,7 @@ if TYPE_CHECKING or "jaxtyping" in sys.modules:
 else:
 
     class Array:
-        """An array, of any numbers and shape."""
+        """Placeholder type for arrays of any dtype and shape in annotations."""
 
         def __class_getitem__(cls, shape: Any) -> type[Array]:
             return cls

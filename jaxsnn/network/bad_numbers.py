@@ -18,8 +18,8 @@ from jaxsnn.wording import Text
 
 
 def bad_number(network: Network, inputs: Any = None, *, finite: bool = True) -> Problem | None:
-    """What is wrong with the numbers of a network or of its inputs; None where nothing is, or they
-    are traced.
+    """Return the first problem of the numbers of a network or of its inputs; None if there is none,
+    or they are traced.
 
     Args:
         inputs: as of `jaxsnn.simulate`; None: they are not looked at.
@@ -30,8 +30,8 @@ def bad_number(network: Network, inputs: Any = None, *, finite: bool = True) -> 
 
 
 def out_of_bounds(network: Network) -> list[Bool[Array, "..."]]:
-    """Which time constants are too small to compute with and which delays are below 0, an array for
-    each; they may be traced.
+    """Return masks of time constants that are too small to compute with and of delays below 0, an
+    array for each parameter; they may be traced.
     """
     named = [
         pair for node_parameters in network.parameters.values() for pair in node_parameters.items()
@@ -43,14 +43,14 @@ def out_of_bounds(network: Network) -> list[Bool[Array, "..."]]:
 
 
 def _least_tau(values: Any) -> float:
-    """The least time constant whose rate has a square, which gradients take, in the values' own
-    precision.
+    """Return the smallest time constant whose squared rate, which gradients need, is finite in the
+    values' precision (at least float32).
     """
     return float(np.finfo(np.result_type(values.dtype, np.float32)).max) ** -0.5
 
 
 def _bad_parameters(network: Network, *, finite: bool) -> Iterator[Problem]:
-    """One problem for each parameter, nodes in the order in which they are simulated."""
+    """Yield one problem for each parameter with invalid numbers, nodes in execution order."""
     ordered = [wire.name for wire in network.wires if wire.name in network.parameters]
     for node in dict.fromkeys([*ordered, *network.parameters]):
         for key, value in network.parameters[node].items():
@@ -64,7 +64,7 @@ def _bad_parameters(network: Network, *, finite: bool) -> Iterator[Problem]:
 
 
 def _wrong(key: str, numbers: np.ndarray, *, finite: bool) -> Iterator[tuple[np.ndarray, str]]:
-    """Which numbers of a parameter make no sense, and what they must be."""
+    """Yield masks of a parameter's invalid numbers, and the requirement that each violates."""
     # In time steps an infinite time constant is no leak, and an infinite threshold no spike.
     may_be_infinite = not finite and (key.startswith("tau") or key == "v_threshold")
     if may_be_infinite:
@@ -113,7 +113,7 @@ def _describe(
 
 
 def _bad_inputs(network: Network, inputs: Any) -> Iterator[Problem]:
-    """The first number of each input that is none."""
+    """Yield the problem of the first invalid number of each input."""
     input_names = list(network.inputs)
     inputs_by_name = (
         inputs if isinstance(inputs, Mapping) else dict.fromkeys(input_names[:1], inputs)
@@ -135,7 +135,8 @@ def _bad_inputs(network: Network, inputs: Any) -> Iterator[Problem]:
 
 
 def first_wrong(numbers: np.ndarray, *, is_events: bool) -> str | None:
-    """The first number of an input that is none, with its place; None where there is none.
+    """Return a description of the first invalid number of an input, with its place; None if there
+    is none.
 
     Args:
         numbers: times of events (events,) or (batch, events), or an array (time, batch, *shape).

@@ -21,7 +21,8 @@ A_LITTLE = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": 
 
 
 def known_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those options that the installed XLA has: JAX 0.12 has no other emitters of fusions any more.
+    """Return the options that the installed XLA supports: JAX 0.12 no longer has the other fusion
+    emitters.
 
     The first call compiles a trifle: once where XLA has all of them, else once more for each.
     """
@@ -31,14 +32,14 @@ def known_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def left_open(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those options of which the variable `XLA_FLAGS` says nothing: what it says of others holds."""
+    """Return the options that are not set in the variable `XLA_FLAGS`, which takes precedence."""
     set_flags = set(re.findall(r"--(\w+)", os.environ.get("XLA_FLAGS", "")))
     return {name: value for name, value in options.items() if name not in set_flags}
 
 
 @cache
 def _has(options: tuple[tuple[str, Any], ...]) -> bool:
-    """Whether XLA has all of some options."""
+    """Return whether XLA supports all of some options."""
     nothing = jax.jit(lambda x: x, compiler_options=dict(options))
     try:
         nothing.lower(jax.ShapeDtypeStruct((), "float32")).compile()
@@ -48,7 +49,7 @@ def _has(options: tuple[tuple[str, Any], ...]) -> bool:
 
 
 def loops_in(jaxpr: Any) -> int:
-    """The loops of XLA in what is traced, inner ones too: native kernels have none."""
+    """Return the number of XLA loops in a jaxpr, including nested ones: native kernels have none."""
     count = 0
     for equation in jaxpr.eqns:
         count += equation.primitive.name in ("while", "scan")

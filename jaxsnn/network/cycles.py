@@ -12,7 +12,7 @@ from jaxsnn.wording import Text
 
 @dataclass(frozen=True, kw_only=True)
 class Cycle:
-    """Nodes that reach each other, or one with an edge to itself.
+    """Nodes of a strongly connected component: several, or one with an edge to itself.
 
     Attributes:
         wires: the nodes.
@@ -30,7 +30,7 @@ class Cycle:
 
 
 def groups(wires: Sequence[Wire]) -> list[Wire | Cycle]:
-    """The nodes in execution order, those of a cycle together.
+    """Return the nodes in execution order, those of a cycle together.
 
     Args:
         wires: sources before targets, the nodes of a cycle one after the other.
@@ -68,8 +68,8 @@ def _cycle(wires: tuple[Wire, ...]) -> Cycle:
 
 
 def _from_the_entry(wires: tuple[Wire, ...]) -> list[str]:
-    """Names in reverse postorder of a depth-first search: sources first, edges that close a cycle
-    aside.
+    """Return names in reverse postorder of a depth-first search: sources first, ignoring edges that
+    close a cycle.
     """
     targets = {
         wire.name: [target.name for target in wires if wire.name in target.sources]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StaticNetwork:
-    """The static part of a network, and what follows from it.
+    """Static part of a network, with derived properties.
 
     Attributes:
         wires: in execution order, the nodes of a cycle one after the other.
@@ -48,7 +48,7 @@ class StaticNetwork:
 
     @property
     def nodes(self) -> Mapping[str, Wire]:
-        """The nodes by name."""
+        """Nodes by name."""
         return self._nodes
 
     @cached_property
@@ -57,12 +57,12 @@ class StaticNetwork:
 
     @property
     def neurons(self) -> Iterator[Population]:
-        """The populations in execution order."""
+        """Populations in execution order."""
         return (self.populations[name] for name in self.nodes if name in self.populations)
 
     @property
     def is_complete(self) -> bool:
-        """Whether all neurons have a population."""
+        """True if all neurons have a population."""
         return all(wire.name in self.populations for wire in self.wires if wire.kind == "neuron")
 
     @cached_property
@@ -74,12 +74,12 @@ class StaticNetwork:
 
     @property
     def cycles(self) -> tuple[Cycle, ...]:
-        """The cycles; none where nothing takes time in one of them, see `INSTANT_CYCLE`."""
+        """Cycles of the network; empty if one of them has no delay, see `INSTANT_CYCLE`."""
         return () if isinstance(self._cycles, Problem) else self._cycles
 
     @property
     def instant_cycles(self) -> tuple[Problem, ...]:
-        """The problem of a cycle in which nothing takes time, if there is one."""
+        """Problem of a cycle without a delay, as a tuple that is empty if there is none."""
         return (self._cycles,) if isinstance(self._cycles, Problem) else ()
 
     @cached_property
@@ -110,7 +110,9 @@ class StaticNetwork:
 
     @cached_property
     def with_levels(self) -> set[str]:
-        """Names of the nodes that send potentials, biases or the output of a Threshold."""
+        """Names of the nodes that send potentials, biases or the output of a Threshold, and of the
+        linear nodes that pass them on.
+        """
         levels = {wire.name for wire in self.wires if wire.biased or wire.kind == "Threshold"}
         return carriers(self.wires, [*self.readouts, *levels])
 
@@ -121,12 +123,12 @@ class StaticNetwork:
 
     @cached_property
     def readouts_into(self) -> dict[str, tuple[str, ...]]:
-        """Node -> the readouts whose potentials enter it, directly or through linear nodes."""
+        """Readouts whose potentials enter each node, directly or through linear nodes."""
         return carried(self.wires, self.readouts)
 
     @property
     def is_continuous(self) -> bool:
-        """Whether a population is in continuous time."""
+        """True if a population is in continuous time."""
         return any(population.membrane == "exact" for population in self.populations.values())
 
     def receives(self, name: str, senders: Collection[str]) -> bool:

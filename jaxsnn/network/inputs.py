@@ -32,8 +32,8 @@ from jaxsnn.wording import Text
 
 
 def checked_inputs(network: Network, inputs: Any) -> dict[str, Input]:
-    """Checked inputs of the event engine: name -> Events or GradedEvents (batch, events), or
-    Currents (batch, pieces), in the network's dtype.
+    """Return the checked inputs of the event engine: name -> Events or GradedEvents (batch,
+    events), or Currents (batch, pieces), in the network's dtype.
 
     Raises:
         UsageError: inputs that do not fit the network, or each other.
@@ -50,7 +50,7 @@ def checked_inputs(network: Network, inputs: Any) -> dict[str, Input]:
 
 
 def other_step_notes(network: Network, inputs: Any) -> Iterator[str]:
-    """Note inputs that were made of steps of another length than those of the network.
+    """Yield a note for each input whose time step differs from that of the network.
 
     Args:
         inputs: checked, by the name of the Input node or alone; those without `dt` were not made of
@@ -82,7 +82,7 @@ def other_step_notes(network: Network, inputs: Any) -> Iterator[str]:
 
 
 def plain_events(inputs: Mapping[str, Any], who: str) -> dict[str, Events]:
-    """Inputs that are spikes, all of one size.
+    """Return inputs that are all plain spikes; refuse currents and graded events.
 
     Args:
         who: what takes no others, for messages.
@@ -106,7 +106,7 @@ def plain_events(inputs: Mapping[str, Any], who: str) -> dict[str, Events]:
 
 
 def by_input(network: Network, inputs: Any) -> dict[str, Any]:
-    """Inputs by the name of the Input node, whether given as a mapping or alone.
+    """Return inputs by the name of the Input node, whether specified as a mapping or alone.
 
     Raises:
         UsageError: an input too many, or one that lacks.
@@ -184,12 +184,12 @@ def refuse_other_axes(name: str, axes: tuple[int, ...], shape: tuple[int, ...]) 
 
 
 def shape_of_input(network: Network, name: str) -> tuple[int, ...]:
-    """The axes of an input."""
+    """Return the shape of an input."""
     return next(wire.shape for wire in network.wires if wire.name == name)
 
 
 def checked_input(name: str, input_signal: Any, shape: tuple[int, ...], dtype: Any) -> Input:
-    """One input, checked: with an axis of samples, in a dtype.
+    """Check one input; return it with a batch axis, in the specified dtype.
 
     Args:
         shape: of the input.
@@ -224,7 +224,7 @@ def checked_input(name: str, input_signal: Any, shape: tuple[int, ...], dtype: A
 def _checked_currents(
     name: str, currents: Currents, shape: tuple[int, ...], dtype: Any
 ) -> Currents:
-    """Currents (batch, pieces, channels)."""
+    """Return checked currents (batch, pieces, channels)."""
     times, values = jnp.shape(currents.time), jnp.shape(currents.value)
     if len(times) not in (1, 2) or values[: len(times)] != times or 0 in times:
         raise UsageError(
@@ -295,7 +295,7 @@ def _refuse_values(name: str, value: Any) -> None:
 
 
 def checked_events(name: str, events: Any, size: int, dtype: Any) -> Events:
-    """Checked events of one input: arrays (batch, events).
+    """Return the checked events of one input: arrays (batch, events).
 
     Args:
         size: number of channels.
@@ -363,14 +363,16 @@ def refuse_no_numbers(name: str, events: Any) -> None:
 
 
 def _as_rows(array: Any, dtype: Any) -> Any:
-    """An array of a type with an axis of samples; NumPy's, where that compiles nothing."""
+    """Return an array of the specified dtype with a batch axis; NumPy's, if that avoids a
+    compilation.
+    """
     rows = as_given(array, dtype)
     return rows if rows.ndim == 2 else module_for(rows).atleast_2d(rows)
 
 
 def _as_channels(index: Any) -> Any:
-    """Channels as rows of int32: -1, which is none, for what is no whole number or would not fit. Of
-    what is traced only the run sees that.
+    """Return channels as rows of int32: -1, which is no channel, for a value that is not an integer
+    or does not fit. For traced values this is only seen in the run.
     """
     kind = module_for(index)
     channels = kind.asarray(index)
@@ -412,7 +414,7 @@ def _refuse_times(name: str, time: np.ndarray) -> None:
 
 
 def _first(bad: np.ndarray) -> str:
-    """Where the first of some events is."""
+    """Return the place of the first marked event."""
     return place_of(np.argwhere(bad)[0])
 
 
@@ -451,14 +453,14 @@ def _refuse_channels(name: str, index: np.ndarray, used: np.ndarray, size: int) 
 
 
 def place_of(place: np.ndarray) -> str:
-    """Sample and slot of an event, by its indices (slot,) or (sample, slot)."""
+    """Return the sample and slot of an event as text, from its indices (slot,) or (sample, slot)."""
     sample, slot = place if len(place) == 2 else (0, place[0])
     return f"sample {sample}, slot {slot}"
 
 
 def out_of_range(events: Input, size: int) -> Bool[Array, ""]:
-    """Whether some event has no place in the simulation: what `checked_inputs` cannot see inside
-    `jax.jit`.
+    """Return whether an event has an invalid time or channel, which `checked_inputs` cannot detect
+    inside `jax.jit`.
     """
     if isinstance(events, Currents):
         return out_of_order(events)
@@ -467,7 +469,9 @@ def out_of_range(events: Input, size: int) -> Bool[Array, ""]:
 
 
 def late_events(events: Input, t_end: Float[Array, ""]) -> Int[Array, ""]:
-    """Number of events at or after the end of the simulation; of currents, pieces that are not 0."""
+    """Return the number of events at or after the end of the simulation; for currents, of pieces
+    that are not 0.
+    """
     if isinstance(events, Currents):
         return late_pieces(events, t_end)
     return jnp.sum(jnp.isfinite(events.time) & (events.time >= t_end))

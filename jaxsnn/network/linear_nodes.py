@@ -34,7 +34,7 @@ Arrays = Mapping[str, Any]
 def applied(
     wire: Wire, inward: tuple[int, ...], parameters: Arrays, x: Float[Array, "*lead *inward"]
 ) -> Float[Array, "*lead *outward"]:
-    """What a linear node makes of an array, without its bias.
+    """Return the output of a linear node for an array, without its bias.
 
     Args:
         wire: the node.
@@ -56,28 +56,30 @@ def applied(
 def matrix_product(
     parameters: Arrays, detail: Any, x: Float[Array, "samples inputs"]
 ) -> Float[Array, "samples outputs"]:
-    """Linear and Affine: x times weight (outputs, inputs)."""
+    """Apply Linear or Affine: x times weight (outputs, inputs)."""
     return x @ parameters["weight"].T
 
 
 def scaled(
     parameters: Arrays, detail: Any, x: Float[Array, "samples *shape"]
 ) -> Float[Array, "samples *shape"]:
-    """Scale: x times scale (elements,), element by element."""
+    """Apply Scale: x times scale (elements,), element by element."""
     return x * parameters["scale"].reshape(x.shape[1:])
 
 
 def flattened(
     parameters: Arrays, detail: tuple[int, ...] | None, x: Float[Array, "samples *inward"]
 ) -> Float[Array, "samples *outward"]:
-    """Flatten: the axes in the order `detail`; None: as they come."""
+    """Apply Flatten: the axes in the order `detail`; None: in their own order."""
     return x if detail is None else x.transpose(0, *(1 + axis for axis in detail))
 
 
 def convolved(
     parameters: Arrays, detail: Any, x: Float[Array, "samples inputs *pixels"]
 ) -> Float[Array, "samples outputs *pixels"]:
-    """Conv1d and Conv2d: `detail` is the window, the weight (outputs, inputs of a group, *taps)."""
+    """Apply Conv1d or Conv2d: `detail` is the window, the weight (outputs, inputs of a group,
+    *taps).
+    """
     spatial = "HW"[-len(detail.kernel) :]
     layout = (f"NC{spatial}", f"OI{spatial}", f"NC{spatial}")
     return lax.conv_general_dilated(
@@ -94,7 +96,7 @@ def convolved(
 def summed(
     parameters: Arrays, detail: Any, x: Float[Array, "samples channels *pixels"]
 ) -> Float[Array, "samples channels *pixels"]:
-    """SumPool2d: sums over windows; cells of the padding count as zeros."""
+    """Apply SumPool2d: sums over windows; cells of the padding count as zeros."""
     around = ((0, 0), (0, 0), *detail.padding)
     return lax.reduce_window(
         x, 0.0, lax.add, (1, 1, *detail.kernel), (1, 1, *detail.stride), around
@@ -104,7 +106,7 @@ def summed(
 def averaged(
     parameters: Arrays, detail: Any, x: Float[Array, "samples channels *pixels"]
 ) -> Float[Array, "samples channels *pixels"]:
-    """AvgPool2d: means over windows; cells of the padding count as zeros."""
+    """Apply AvgPool2d: means over windows; cells of the padding count as zeros."""
     return summed(parameters, detail, x) / math.prod(detail.kernel)
 
 
@@ -183,7 +185,7 @@ def _wrong(wire: Wire, defect: str, fix: str = "repair its traits") -> LoweringE
 def entries_of(
     wire: Wire, inward: tuple[int, ...], parameters: Arrays, dtype: DTypeLike
 ) -> Entries:
-    """The connections of a linear node, one by one.
+    """Return the connections of a linear node, one by one.
 
     Returns:
         (source, target, value): NumPy int arrays (entries,), and JAX numbers (entries,) that a
@@ -209,7 +211,7 @@ def entries_of(
 def _pattern(
     wire: Wire, inward: tuple[int, ...], shapes: tuple[tuple[str, tuple[int, ...]], ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which outputs depend on which inputs, whatever the parameters.
+    """Return the pairs of inputs and outputs that are connected for some values of the parameters.
 
     A NaN at one input reaches all outputs that look at it, also through weights of zero.
     """

@@ -31,7 +31,9 @@ _AXES = 2  # results have the samples in one of so many first axes, or not at al
 
 
 def varying_like(tree: Tree, *others: Any) -> Tree:
-    """A tree of arrays that vary over all axes over which any of them does, or any of some others."""
+    """Return a tree whose arrays vary over all mesh axes over which any of its arrays or of some
+    others varies.
+    """
     arrays = jax.tree.leaves((tree, others))
     axes = frozenset[str]().union(*map(_varying, arrays))
     if not axes:
@@ -45,7 +47,7 @@ def varying_like(tree: Tree, *others: Any) -> Tree:
 
 
 def _varying(array: Any) -> frozenset[str]:
-    """The axes of the mesh over which an array varies."""
+    """Return the axes of the mesh over which an array varies."""
     kind = jax.typeof(array)
     manual = getattr(kind, "manual_axis_type", None)
     # `vma` in the documentation, and in versions that are not supported
@@ -62,7 +64,7 @@ def by_compiler(
     axis: int = 0,
     axis_of: Callable[[Path, Any], int | None],
 ) -> Result:
-    """What a function gives, the compiler deciding how arrays are laid out on a mesh.
+    """Return the result of a function, with the compiler deciding the layout of arrays on a mesh.
 
     Args:
         arguments: trees of arrays.
@@ -79,7 +81,7 @@ def by_compiler(
     trees = []
 
     def by_axis(*arguments: Any) -> dict[int, list[Any]]:
-        """The arrays of the result by their axis of samples; -1: they have none."""
+        """Return the arrays of the result by their batch axis; -1: they have none."""
         pairs, tree = jax.tree_util.tree_flatten_with_path(function(*arguments))
         axes = [axis_of(path, array) for path, array in pairs]
         order = [-1 if axis is None else axis for axis in axes]
@@ -100,6 +102,6 @@ def by_compiler(
 
 
 def first_axis(path: Path, array: Any) -> int:
-    """The axis of the samples in a result that has it in front everywhere."""
+    """Return batch axis 0, for a result with the batch axis first in all arrays."""
     del path, array
     return 0

@@ -38,7 +38,7 @@ Parameters = dict[str, NodeParameters]
 
 
 class Network:
-    """A network that can be simulated, differentiated and trained. `jaxsnn.lower` makes it from a
+    """Network that can be simulated, differentiated and trained. `jaxsnn.lower` creates it from a
     Graph.
 
     Attributes:
@@ -62,23 +62,23 @@ class Network:
 
     @property
     def inputs(self) -> dict[str, int]:
-        """NIR name of each input -> number of channels."""
+        """Number of channels of each input, by NIR name."""
         return {wire.name: wire.size for wire in self.wires if wire.kind == "input"}
 
     @property
     def outputs(self) -> dict[str, tuple[str, ...]]:
-        """NIR name of each Output node -> names of the populations that feed it."""
+        """Names of the populations that feed each Output node, by NIR name."""
         return {wire.name: wire.sources for wire in self.wires if wire.kind == "output"}
 
     @property
     def dtype(self) -> np.dtype:
-        """Floating type that holds all parameters, as JAX computes with them: float32 or float64."""
+        """Floating type that holds all parameters, in JAX's precision: float32 or float64."""
         kinds = {jax.dtypes.canonicalize_dtype(x.dtype) for x in jax.tree.leaves(self.parameters)}
         wide = any(kind == np.float64 for kind in kinds)
         return np.dtype(np.float64 if wide else np.float32)
 
     def with_parameters(self, parameters: Parameters) -> Network:
-        """The same network with other numbers.
+        """Return the same network with other parameters.
 
         What is known of the time constants is looked up again where they are concrete; where they
         are traced, nothing is assumed of populations whose time constants are not the very arrays
@@ -102,9 +102,8 @@ class Network:
         return Network(parameters=parameters, wires=self.wires, populations=populations)
 
     def with_known_facts(self) -> tuple[Network, frozenset[str]]:
-        """The same network with facts about time constants that hold for its numbers, wherever
-        these can be looked at or are said to last, and the names of the populations of which that
-        is so.
+        """Return the network with the facts about time constants that its numbers have, wherever
+        these are concrete or declared to last, and the names of those populations.
 
         Facts that hold stay as they are, also those that say little.
         """
@@ -124,15 +123,17 @@ class Network:
         return network, frozenset(populations_with_known_taus)
 
     def with_free_time_constants(self) -> Network:
-        """The same network without assumptions on its time constants: for training them."""
+        """Return the same network without assumptions on its time constants, so that they can be
+        trained.
+        """
         populations = {
             name: with_unknown_taus(population) for name, population in self.populations.items()
         }
         return Network(parameters=self.parameters, wires=self.wires, populations=populations)
 
     def with_lasting_time_constants(self) -> Network:
-        """The same network, whose time constants nobody will change: what its numbers say of them
-        is known in compiled code, too, where the network is an argument and they are traced.
+        """Return the same network with time constants declared constant: facts about them stay
+        known in compiled code, too, where the network is an argument and they are traced.
 
         Whoever calls a compiled function with it must keep to that. `with_parameters` with other
         time constants undoes it.
@@ -159,8 +160,8 @@ class Network:
         return Network(parameters=self.parameters, wires=self.wires, populations=populations)
 
     def __repr__(self) -> str:
-        """At most ten lines: the populations with their types and sizes, and how many parameters
-        there are.
+        """Return at most ten lines: the populations with their types and sizes, and the number of
+        parameters.
         """
         leaves = jax.tree.leaves(self.parameters)
         numbers = sum(int(np.size(leaf)) for leaf in leaves)
@@ -306,7 +307,7 @@ def _refuse_other_kind(name: str, key: str, value: Any) -> None:
 
 
 def in_one_type(network: Network) -> Network:
-    """The network with all parameters in its type: weights may have another one."""
+    """Return the network with all parameters in its dtype: weights may have another one."""
     kind = network.dtype
     there = {jax.dtypes.canonicalize_dtype(x.dtype) for x in jax.tree.leaves(network.parameters)}
     if there == {kind}:
@@ -315,7 +316,7 @@ def in_one_type(network: Network) -> Network:
 
 
 def check_dtype(dtype: Any) -> np.dtype:
-    """The floating type of a network by what was asked for, None: JAX's own.
+    """Return the floating type for a requested dtype; None: JAX's default.
 
     Raises:
         UsageError: it is neither float32 nor float64, or takes 64 bits, and JAX computes with 32.
@@ -392,8 +393,8 @@ def _refuse_lacking(
 
 
 def with_synaptic_delays(network: Network, name: str, delay: ArrayLike) -> Network:
-    """The network with a delay for each synapse of one of its Linear or Affine nodes, for the event
-    engine.
+    """Return the network with a delay for each synapse of one of its Linear or Affine nodes, for
+    the event engine.
 
     It is the parameter "delay" of that node, which a gradient can be taken by. `jaxsnn.update_graph`
     writes it as NIR can say it: a Linear that copies channels, and a Delay.
@@ -460,7 +461,7 @@ def with_synaptic_delays(network: Network, name: str, delay: ArrayLike) -> Netwo
 def without_synaptic_delays(
     network: Network,
 ) -> tuple[Parameters, dict[str, Float[Array, "outputs inputs"]]]:
-    """Parameters without the delays of `with_synaptic_delays`, and these delays by node."""
+    """Return the parameters without the delays of `with_synaptic_delays`, and these delays by node."""
     parameters, delays = {}, {}
     for wire in network.wires:
         node_parameters = dict(network.parameters.get(wire.name, {}))
@@ -510,8 +511,8 @@ jax.tree_util.register_pytree_with_keys(Network, _flatten, _unflatten)
 
 
 def entries(tree: Any) -> Float[Array, "numbers"]:
-    """All numbers of a tree of arrays in one row: one check of them is compiled, not one for each
-    array.
+    """Return all numbers of a tree of arrays in one row, so that one check is compiled, not one for
+    each array.
     """
     leaves = [jnp.ravel(array) for array in jax.tree.leaves(tree)]
     return jnp.concatenate(leaves) if leaves else jnp.zeros(0)

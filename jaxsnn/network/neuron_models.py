@@ -19,7 +19,7 @@ ENTRY_POINTS = "jaxsnn.neurons"
 
 @dataclass(frozen=True, kw_only=True)
 class NeuronModel:
-    """One kind of neuron.
+    """Neuron model of one node type.
 
     Attributes:
         kind: name of the node type that has it.
@@ -69,18 +69,18 @@ def _load_entry_points() -> None:
 
 
 def neuron_kinds() -> tuple[str, ...]:
-    """Names of all kinds."""
+    """Return the names of all neuron kinds."""
     _load_entry_points()
     return (*_NIR, *_REGISTERED)
 
 
 def is_registered(kind: str) -> bool:
-    """Whether a kind of neuron comes from outside."""
+    """Return whether a neuron kind is registered by a plug-in."""
     return kind in _REGISTERED
 
 
 def model_of(kind: str) -> NeuronModel:
-    """The model of a kind of neuron.
+    """Return the model of a neuron kind.
 
     Raises:
         LoweringError: nobody registered such a kind.

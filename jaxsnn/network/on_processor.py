@@ -18,7 +18,7 @@ from jax.core import Tracer
 
 
 def on_processor(*trees: Any) -> bool:
-    """Whether NumPy can look at all arrays of some trees where they are: none is traced, lies on
+    """Return whether NumPy can read all arrays of some trees in place: none is traced, lies on
     another device, or is laid out over several.
     """
     return all(map(_is_here, jax.tree.leaves(trees)))
@@ -36,22 +36,22 @@ def _is_here(array: Any) -> bool:
 
 
 def module_for(*trees: Any) -> ModuleType:
-    """`numpy` where all arrays of some trees are on the processor, else `jax.numpy`."""
+    """Return `numpy` if all arrays of some trees are on the processor, else `jax.numpy`."""
     return np if on_processor(*trees) else jnp
 
 
 def in_numpy(tree: Any) -> Any:
-    """The arrays of a tree as NumPy's, as they are where not all are on the processor."""
+    """Return the tree with NumPy arrays; unchanged if not all are on the processor."""
     return jax.tree.map(np.asarray, tree) if on_processor(tree) else tree
 
 
 def to_jax(tree: Any) -> Any:
-    """NumPy's arrays as JAX's, where `jax.numpy.asarray` would compile a copy of each shape."""
+    """Return NumPy's arrays as JAX's; `jax.numpy.asarray` would compile a copy for each shape."""
     return jax.device_put(tree)
 
 
 def as_given(array: Any, dtype: Any) -> Any:
-    """An array of a type: NumPy's where it is on the processor, which `jax.jit` takes as it is, else
-    JAX's.
+    """Return an array of the specified dtype: NumPy's if it is on the processor, which `jax.jit`
+    accepts as it is, else JAX's.
     """
     return module_for(array).asarray(array, dtype)

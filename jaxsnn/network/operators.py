@@ -34,7 +34,7 @@ Pairs = tuple[Int[np.ndarray, "pairs"], Int[np.ndarray, "pairs"], Int[np.ndarray
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Operator:
-    """A linear map from the channels of a source to the channels of a node, with delays.
+    """Linear map from the channels of a source to the channels of a node, with delays.
 
     Attributes:
         inward: channels of the source.
@@ -67,37 +67,37 @@ class Operator:
 
     @property
     def is_identity(self) -> bool:
-        """Whether it does nothing but delay."""
+        """True if the map only delays."""
         return self.weight is None
 
     @property
     def is_matrix(self) -> bool:
-        """Whether it is a matrix with delays of its source channels at most."""
+        """True if the map is a matrix with delays of its source channels at most."""
         return self.source is None and self.row_delay is None and self.order is None
 
     @property
     def is_pool(self) -> bool:
-        """Whether it adds channels up, all with one weight."""
+        """True if the map adds up channels, all with the same weight."""
         one_weight = self.weight is not None and self.weight.shape[0] == 1
         return one_weight and self.lanes == 1 and self.row_delay is None
 
     def entries(self) -> Pairs:
-        """(source, position, row), also of an operator that goes without them."""
+        """Return (source, position, row), also for an operator that does not store them."""
         if self.source is None or self.position is None or self.row is None:
             every = np.arange(self.inward)
             return every, np.zeros_like(every), every
         return self.source, self.position, self.row
 
     def rows(self, dtype: DTypeLike) -> Float[Array, "rows lanes"]:
-        """`weight`, also of the identity."""
+        """Return `weight`, also for the identity."""
         return jnp.eye(self.inward, dtype=dtype) if self.weight is None else self.weight
 
     def in_place(self, values: Float[Array, "*lead channels"]) -> Float[Array, "*lead channels"]:
-        """Values of the node's channels in the order of lanes and positions."""
+        """Return values of the node's channels in the order of lanes and positions."""
         return values if self.order is None else values[..., np.argsort(self.order)]
 
     def dense(self, dtype: DTypeLike) -> Float[Array, "inward channels"]:
-        """The map as a matrix; its delays are not in it."""
+        """Return the map as a matrix, without its delays."""
         if self.source is None and self.order is None:
             return self.rows(dtype)
         source, position, row = self.entries()
@@ -108,7 +108,7 @@ class Operator:
         return matrix if self.order is None else matrix[:, self.order]
 
     def apply(self, values: Float[Array, "inward"], dtype: DTypeLike) -> Float[Array, "channels"]:
-        """What constant values of the source's channels become."""
+        """Apply the map to constant values of the source's channels."""
         if self.is_identity:
             return values
         source, position, row = self.entries()
@@ -124,8 +124,8 @@ Path = tuple[str, Operator]
 
 
 def delayed_by_source(operator: Operator) -> Operator:
-    """The operator with delays of its source channels in the place of those of its rows, where each
-    source channel meets one row (a Scale before a Delay).
+    """Return the operator with delays of its source channels instead of its rows, if each source
+    channel meets one row (a Scale before a Delay).
     """
     source, _, row = operator.entries()
     if operator.row_delay is None or len(np.unique(source)) < len(source):
@@ -137,8 +137,9 @@ def delayed_by_source(operator: Operator) -> Operator:
 
 
 def by_taps(operator: Operator, dtype: DTypeLike) -> list[Operator]:
-    """The same map, whose rows have delays, as some to all channels at one position, in each of which
-    a source channel meets one row: what its first pair does, what its second one does, and so on.
+    """Split an operator whose rows have delays into operators from some to all channels at one
+    position, in each of which a source channel meets one row: its first pair, its second one, and
+    so on.
     """
     source, position, row = (
         entry_array[np.argsort(operator.entries()[0], kind="stable")]
@@ -168,7 +169,7 @@ def by_taps(operator: Operator, dtype: DTypeLike) -> list[Operator]:
 
 
 def as_matrix(operator: Operator, dtype: DTypeLike) -> Operator:
-    """The same map as a matrix, of an operator whose rows have no delays."""
+    """Return the same map as a matrix, for an operator whose rows have no delays."""
     return Operator(
         inward=operator.inward,
         positions=1,
@@ -181,7 +182,7 @@ def as_matrix(operator: Operator, dtype: DTypeLike) -> Operator:
 def alike(
     paths: Iterable[Path], mergeable: Callable[[Operator], bool]
 ) -> list[tuple[str, list[Operator]]]:
-    """Paths in groups, each from one source with the same delays; alone where not `mergeable`."""
+    """Group paths by source and delays; a path that is not `mergeable` is a group by itself."""
     groups: dict[Any, tuple[str, list[Operator]]] = {}
     for number, (source, operator) in enumerate(paths):
         key = (source, id(operator.delay)) if mergeable(operator) else number
@@ -190,7 +191,9 @@ def alike(
 
 
 def added(paths: Iterable[Path], dtype: DTypeLike) -> tuple[Path, ...]:
-    """Paths, in which matrices from one source with the same delays are one: an event acts once."""
+    """Return the paths with matrices from the same source and with the same delays added up, so
+    that an event acts once.
+    """
     merged = []
     for source, same in alike(paths, lambda operator: operator.is_matrix):
         summed = same[0]
@@ -201,7 +204,7 @@ def added(paths: Iterable[Path], dtype: DTypeLike) -> tuple[Path, ...]:
 
 
 def identity(size: int) -> Operator:
-    """The map that changes nothing."""
+    """Return the identity map."""
     return Operator(inward=size, positions=1, lanes=size)
 
 
@@ -212,7 +215,7 @@ def through(
     operator: Operator,
     dtype: DTypeLike,
 ) -> Operator:
-    """An operator followed by one linear node; biases are not part of it.
+    """Return an operator followed by one linear node, without biases.
 
     Args:
         wire: the node.
@@ -235,7 +238,9 @@ def through(
 
 
 def _with_a_row(operator: Operator) -> Operator:
-    """The operator with a row of zeros where it has none: a window may see nothing but padding."""
+    """Return the operator with a row of zeros if it has no rows: a window may see nothing but
+    padding.
+    """
     if operator.weight is None or operator.weight.shape[0]:
         return operator
     row_delay = None if operator.row_delay is None else jnp.pad(operator.row_delay, (0, 1))
@@ -252,8 +257,8 @@ def _one_by_one(
     operator: Operator,
     dtype: DTypeLike,
 ) -> Operator:
-    """Any linear node: a matrix where all is connected or stands behind one, else each of its
-    connections is a pair of its own.
+    """Return an operator followed by any linear node: as a matrix if all is connected or the
+    operator is one, else with a pair for each connection.
     """
     source, target, value = entries_of(wire, inward, parameters, dtype)
     inputs = math.prod(inward)
@@ -288,7 +293,7 @@ def _one_by_one(
 
 
 class _Met(NamedTuple):
-    """Where channels of an operator enter the connections of a node: (pairs,) int arrays.
+    """Matches between pairs of an operator and connections of a node: (pairs,) int arrays.
 
     source, row: of the operator's own pair. meeting: number of the connection.
     """
@@ -299,13 +304,13 @@ class _Met(NamedTuple):
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Number of matches."""
         return len(self.meeting)
 
 
 def _meetings(operator: Operator, enters: Int[np.ndarray, "connections"]) -> _Met:
-    """The pairs of an operator of one lane or of one position for each pixel, each with all
-    connections that start where it ends.
+    """Return the matches between the pairs of an operator (of one lane or of one position for each
+    pixel) and the connections that start where a pair ends.
 
     Args:
         enters: the channel (with many lanes: the position) where each connection starts.
@@ -340,7 +345,7 @@ def _matrix(
 
 
 def _linear(wire: Wire, operator: Operator, weight: Float[Array, "outputs channels"]) -> Operator:
-    """An operator followed by a matrix."""
+    """Return an operator followed by a matrix."""
     weight, outputs = operator.in_place(weight), weight.shape[0]
     if operator.is_identity and wire.kind == "Linear" and wire.detail is not None:
         return _copied(operator, wire.detail, weight)
@@ -370,8 +375,8 @@ def _linear(wire: Wire, operator: Operator, weight: Float[Array, "outputs channe
 def _copied(
     operator: Operator, channels: Sequence[int], weight: Float[Array, "outputs channels"]
 ) -> Operator:
-    """A Linear that copies channels, one to each output: wiring, as long as its weights are what
-    they were.
+    """Return an operator followed by a Linear that copies channels, one to each output; NaN if its
+    weights have changed.
     """
     every = np.arange(len(channels))
     expected = np.zeros(weight.shape, bool)
@@ -390,7 +395,7 @@ def _copied(
 
 
 def _rows_by_position(operator: Operator, rows: Float[Array, "rows lanes"]) -> Operator:
-    """The operator with rows of its own at each position, counted position by position."""
+    """Return the operator with separate rows for each position, counted position by position."""
     _, position, row = operator.entries()
     count = operator.weight.shape[0]
     row_delay = operator.row_delay
@@ -406,7 +411,7 @@ def _rows_by_position(operator: Operator, rows: Float[Array, "rows lanes"]) -> O
 
 
 def _explicit(operator: Operator) -> dict[str, Int[np.ndarray, "pairs"]]:
-    """The pairs of an operator that may go without them, but for their rows."""
+    """Return the source and position of an operator's pairs, also if it does not store them."""
     source, position, _ = operator.entries()
     return {"source": source, "position": position}
 
@@ -417,8 +422,8 @@ def _synapses_with_delays(
     weight: Float[Array, "outputs inputs"],
     delay: Float[Array, "outputs inputs"] | Float[Array, "inputs"] | Float[Array, ""],
 ) -> Operator:
-    """A Linear whose synapses have delays: a position for each output, a row for each synapse; a
-    matrix where the delays are those of the sources.
+    """Return a Linear whose synapses have delays as an operator: a position for each output, a row
+    for each synapse; a matrix if the delays are those of the sources.
     """
     if not operator.is_identity:
         raise LoweringError(
@@ -481,7 +486,7 @@ def _scaled(
 
 
 def _pool_entries(operator: Operator) -> dict[str, Int[np.ndarray, "pairs"]]:
-    """Source and position of an identity or a pool, as a pool has them."""
+    """Return the source and position of an identity or a pool, in the layout of a pool."""
     if operator.is_identity:
         every = np.arange(operator.inward)
         return {"source": every, "position": every}
@@ -489,7 +494,7 @@ def _pool_entries(operator: Operator) -> dict[str, Int[np.ndarray, "pairs"]]:
 
 
 def _as_pool(operator: Operator, dtype: DTypeLike) -> Operator:
-    """The identity as a pool of one channel each."""
+    """Return the identity as a pool of one channel each; other operators unchanged."""
     if not operator.is_identity:
         return operator
     every = _pool_entries(operator)
@@ -543,7 +548,7 @@ def _delayed(
 
 
 def one_lane(wire: Wire, operator: Operator, dtype: DTypeLike) -> Operator:
-    """The same map with a position for each channel."""
+    """Return the same map with a position for each channel."""
     if operator.is_identity:
         return _as_pool(operator, dtype)
     if operator.lanes == 1:
@@ -571,12 +576,12 @@ def one_lane(wire: Wire, operator: Operator, dtype: DTypeLike) -> Operator:
 
 
 def _is_image(operator: Operator, inward: tuple[int, ...]) -> bool:
-    """Whether it has a position for each channel and pixel."""
+    """Return whether the operator has a position for each channel and pixel."""
     return operator.lanes == 1 and operator.positions == math.prod(inward)
 
 
 def _has_lanes_for_channels(operator: Operator, inward: tuple[int, ...]) -> bool:
-    """Whether it has a position for each pixel, and a lane for each channel."""
+    """Return whether the operator has a position for each pixel, and a lane for each channel."""
     layout = operator.positions, operator.lanes
     return operator.order is None and layout == (math.prod(inward[1:]), inward[0])
 
@@ -633,7 +638,7 @@ def _convolved_image(
     kernel: Float[Array, "outputs inputs *taps"],
     operator: Operator,
 ) -> Operator:
-    """A convolution of what has a position for each channel and pixel.
+    """Return a convolution of an operator that has a position for each channel and pixel.
 
     Args:
         kernel: its inputs are those of one group.
@@ -676,7 +681,9 @@ def _convolved_image(
 
 
 def _order_of_groups(groups: int, lanes: int, outputs: int) -> Int[np.ndarray, "channels"] | None:
-    """Lane n of group g at pixel p is counted as (n, g, p), and is channel (g, n, p)."""
+    """Return the channel order of a convolution in groups: lane n of group g at pixel p is counted
+    as (n, g, p), and is channel (g, n, p).
+    """
     if groups == 1 or lanes == 1:
         return None
     counted = np.arange(lanes * groups * outputs).reshape(lanes, groups, outputs)
@@ -689,8 +696,8 @@ def _convolved_lanes(
     kernel: Float[Array, "outputs inputs *taps"],
     operator: Operator,
 ) -> Operator:
-    """A convolution, in one group, of what has a position for each pixel and a lane for each
-    channel.
+    """Return a convolution, in one group, of an operator that has a position for each pixel and a
+    lane for each channel.
     """
     window, channels, lanes = wire.detail, inward[0], kernel.shape[0]
     outputs, taps = math.prod(wire.shape[1:]), math.prod(window.kernel)

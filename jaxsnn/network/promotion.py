@@ -16,7 +16,7 @@ Found = TypeVar("Found")
 
 
 def usual_promotion(function: Callable[Given, Found]) -> Callable[Given, Found]:
-    """A function that is run, or traced, under the usual rules."""
+    """Wrap a function so that it runs, or is traced, under the standard promotion rules."""
 
     @wraps(function)
     def under_usual(*arguments: Given.args, **named: Given.kwargs) -> Found:

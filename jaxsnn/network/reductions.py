@@ -23,31 +23,31 @@ from jaxsnn.network.array_types import Array, Bool, Float, Int
 
 
 def over_first(array: Float[Array, "first *rest"]) -> Float[Array, "*rest"]:
-    """Sum over the first axis."""
+    """Return the sum over the first axis."""
     ones = jnp.ones(array.shape[0], array.dtype)
     return jnp.tensordot(ones, array, axes=1, precision=lax.Precision.HIGHEST)
 
 
 def over_last(array: Float[Array, "*rest last"], factor: float = 1.0) -> Float[Array, "*rest"]:
-    """Sum over the last axis, times a factor."""
+    """Return the sum over the last axis, times a factor."""
     ones = jnp.full(array.shape[-1], factor, array.dtype)
     return jnp.tensordot(array, ones, axes=1, precision=lax.Precision.HIGHEST)
 
 
 def count_over_last(counts: Int[Array, "*rest last"]) -> Int[Array, "*rest"]:
-    """Sum of whole numbers over the last axis."""
+    """Return the sum of integers over the last axis."""
     return _by_halves(counts, 0, jnp.add)
 
 
 def greatest(numbers: Int[Array, "..."]) -> Int[Array, ""]:
-    """The greatest of some whole numbers; the least that there are, of none."""
+    """Return the largest of some integers; the minimum of the dtype if there are none."""
     return _by_halves(numbers.reshape(-1), jnp.iinfo(numbers.dtype).min, jnp.maximum)
 
 
 def _by_halves(
     array: Int[Array, "*rest last"], nothing: int, joined: Callable[[Array, Array], Array]
 ) -> Int[Array, "*rest"]:
-    """Numbers joined over the last axis, of which `nothing` changes nothing."""
+    """Reduce an array over the last axis in two halves; `nothing` is the neutral element."""
     start, size, axis = jnp.asarray(nothing, array.dtype), array.shape[-1], array.ndim - 1
     if not isinstance(size, int):  # not known yet (`jax.export`)
         return lax.reduce(array, start, joined, (axis,))
@@ -61,8 +61,8 @@ def _by_halves(
 
 
 def any_of_each(*conditions: Bool[Array, "*shape"]) -> tuple[Bool[Array, ""], ...]:
-    """Whether each of some arrays of booleans, all of one shape, is true anywhere: a scalar for
-    each.
+    """Return for each of some boolean arrays of the same shape whether any element is true: a
+    scalar for each.
     """
     nowhere = (jnp.asarray(False),) * len(conditions)
 
@@ -75,7 +75,7 @@ def any_of_each(*conditions: Bool[Array, "*shape"]) -> tuple[Bool[Array, ""], ..
 
 
 def any_in(*conditions: Bool[Array, "..."]) -> Bool[Array, ""]:
-    """Whether any of some arrays of booleans, of whatever shapes, is true anywhere."""
+    """Return whether any element of some boolean arrays, of any shapes, is true."""
     # Those of one size are looked through together.
     by_size = defaultdict(list)
     for condition in conditions:
@@ -92,13 +92,13 @@ def any_in(*conditions: Bool[Array, "..."]) -> Bool[Array, ""]:
 
 
 def any_of(conditions: Iterable[Bool[Array, ""]]) -> Bool[Array, ""]:
-    """Whether any of some scalar booleans is true."""
+    """Return whether any of some scalar booleans is true."""
     return reduce(jnp.logical_or, conditions, jnp.asarray(False))
 
 
 def numbers_of(tree: Any) -> Float[Array, "numbers"]:
-    """The numbers of some arrays in one row, rows of a matrix added up: a NaN in the arrays is one
-    in the row.
+    """Return the numbers of some arrays in one row, with the rows of a matrix added up: a NaN in
+    the arrays is a NaN in the row.
 
     What is infinite is not finite in the row either.
     """

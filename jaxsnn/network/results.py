@@ -15,7 +15,7 @@ from jaxsnn.wording import Text
 
 
 class Result(enum.IntEnum):
-    """How a run ended."""
+    """Status of a finished run."""
 
     SUCCESS = 0
     BUDGET_EXHAUSTED = 1
@@ -25,7 +25,7 @@ class Result(enum.IntEnum):
 
 
 def first_of(conditions: Sequence[tuple[Bool[Array, ""], Result]]) -> Int[Array, ""]:
-    """The `Result` of the first of some conditions that is true; success, if none is."""
+    """Return the `Result` of the first condition that is true; success if none is."""
     holds, results = zip(*conditions, strict=True)
     codes = [jnp.int32(result) for result in results]
     return jnp.select(list(holds), codes, jnp.int32(Result.SUCCESS))

@@ -21,7 +21,8 @@ from jaxsnn.wording import Text
 
 @dataclass(frozen=True, kw_only=True)
 class Signal:
-    """What arrives somewhere: a linear function of spike trains and currents, and a constant.
+    """Signal at a place in the network: a linear function of spike trains and currents, and a
+    constant.
 
     Attributes:
         paths: pairs of a source (an input or a population) and the `Operator` that its events pass.
@@ -32,7 +33,7 @@ class Signal:
     constant: Float[Array, "channels"] | None
 
     def matrices(self, dtype: DTypeLike) -> dict[str, Float[Array, "inputs channels"]]:
-        """Source -> matrix, all paths from it added up; delays are not in it."""
+        """Return the sum of all paths from each source as a matrix, without delays."""
         matrices = {}
         for source, operator in self.paths:
             matrix = operator.dense(dtype)
@@ -53,11 +54,11 @@ def signals(network: Network) -> dict[str, Signal]:
     entered: list[str] = []
 
     def entering(name: str) -> Signal:
-        """What arrives at a node."""
+        """Return the input signal of a node."""
         return _sum([signal_from(source) for source in wires[name].sources], network.dtype)
 
     def signal_from(name: str) -> Signal:
-        """What leaves a node, found once."""
+        """Return the output signal of a node, cached."""
         if name not in leaving:
             leaving[name] = passed(wires[name])
         return leaving[name]

@@ -17,12 +17,12 @@ from jaxsnn.network.valued_inputs import Currents, Input
 
 
 def bucket(slots: int) -> int:
-    """The least power of two that is not below a number of slots."""
+    """Return the smallest power of two that is at least a number of slots."""
     return 1 << max(slots - 1, 0).bit_length()
 
 
 def in_buckets(trains: Mapping[str, Input], channels: Mapping[str, int]) -> dict[str, Input]:
-    """Inputs with a power of two slots each, where they are on the processor; others as they are.
+    """Return inputs with a power of two slots each, if they are on the processor; others unchanged.
 
     Args:
         channels: of each input.
@@ -36,8 +36,8 @@ def in_buckets(trains: Mapping[str, Input], channels: Mapping[str, int]) -> dict
 
 
 def with_slots(train: Input, slots: int, channels: int) -> Input:
-    """An input in NumPy's arrays with so many slots, those behind unused; one with more of them as it
-    is.
+    """Return an input padded with unused slots to the specified number, in NumPy arrays; unchanged
+    if it has as many already.
 
     Args:
         train: (..., events) or (..., pieces), on the processor.
@@ -60,7 +60,7 @@ def with_slots(train: Input, slots: int, channels: int) -> Input:
 
 
 def _wider(array: Any, more: int, filling: float, behind: int = 0) -> Any:
-    """An array with more slots at the end.
+    """Return an array with more slots at the end.
 
     Args:
         behind: how many axes stand behind that of the slots.

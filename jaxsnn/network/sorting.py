@@ -44,8 +44,8 @@ _MOST_PADDED = 1.5  # the network takes powers of two: times as many numbers as 
 def sorted_times(
     time: Float[Array, "*batch numbers"],
 ) -> tuple[Float[Array, "*batch numbers"], Int[Array, "*batch numbers"]]:
-    """Non-negative times in rising order along the last axis, and the positions (int32) that they
-    come from.
+    """Return non-negative times in ascending order along the last axis, and the positions (int32)
+    that they come from.
 
     Equal times keep the lower position first.
     """
@@ -58,8 +58,8 @@ def sorted_times(
 
 
 def first_times(time: Float[Array, "batch numbers"], count: int) -> Int[Array, "batch count"]:
-    """The positions (int32) of the least times of each row, in rising order; all, where there are
-    fewer. Equal times keep the lower position first.
+    """Return the positions (int32) of the smallest times of each row, in ascending order; all, if
+    there are fewer. Equal times keep the lower position first.
     """
     if time.shape[1] > _FEW * count and time.dtype == jnp.float32:
         # Numbers in the same order that processors do not take for 0: twice each time, and twice the
@@ -74,7 +74,7 @@ def first_times(time: Float[Array, "batch numbers"], count: int) -> Int[Array, "
 def sorted_columns(
     time: Float[Array, "rows numbers"],
 ) -> tuple[Float[Array, "numbers rows"], Int[Array, "numbers rows"]]:
-    """As `sorted_times`, with both results turned: (numbers, rows)."""
+    """Return the results of `sorted_times`, both transposed: (numbers, rows)."""
     if time.dtype != jnp.float32:
         positions = lax.broadcasted_iota(jnp.int32, time.shape, 1)
         pair = lax.sort((time, positions), dimension=1, is_stable=True, num_keys=1)
@@ -93,14 +93,16 @@ def sorted_columns(
 def _(
     primals: tuple[Float[Array, "rows numbers"]], tangents: tuple[Float[Array, "rows numbers"]]
 ) -> tuple[tuple[Array, Array], tuple[Array, Any]]:
-    """A time moves its place in the order by nothing, and the time there by as much."""
+    """Differentiate the sorted times: the tangents are sorted with the times, and positions have
+    none.
+    """
     times, positions = sorted_columns(*primals)
     moved = at_places(tangents[0].T, positions, axis=0)
     return (times, positions), (moved, zero_from_primal(positions))
 
 
 def sorted_rows(rows: Int[Array, "rows numbers"]) -> Int[Array, "rows numbers"]:
-    """Each row in rising order."""
+    """Return each row in ascending order."""
     count = rows.shape[0]
     # XLA's CPU compiler sorts one row after the other: two halves are sorted side by side.
     if isinstance(count, int) and count > 1 and rows.size >= _MANY:
@@ -110,14 +112,14 @@ def sorted_rows(rows: Int[Array, "rows numbers"]) -> Int[Array, "rows numbers"]:
 
 
 def _bits(time: Float[Array, "..."]) -> Int[Array, "..."]:
-    """Whole numbers in the order of non-negative float32 times."""
+    """Return integers in the order of non-negative float32 times."""
     bits = lax.bitcast_convert_type(time, jnp.int32)
     return jnp.where(bits == jnp.iinfo(jnp.int32).min, 0, bits)  # -0.0 is 0.0
 
 
 def fullest(columns: Float[Array, "numbers columns"]) -> Int[Array, ""]:
-    """How many times the column has that has most, of columns in rising order whose unused times are
-    inf.
+    """Return the largest number of times in a column; columns are in ascending order with inf in
+    unused slots.
     """
     used = jnp.isfinite(columns)
     return greatest(jnp.where(used, lax.broadcasted_iota(jnp.int32, used.shape, 0) + 1, 0))
@@ -126,8 +128,8 @@ def fullest(columns: Float[Array, "numbers columns"]) -> Int[Array, ""]:
 def places_in(
     rising: Num[Array, "numbers"], queries: Num[Array, "*queries"], *, right: bool = False
 ) -> Int[Array, "*queries"]:
-    """How many of some numbers in rising order are below each of others, or, from the right, not
-    above; as `jnp.searchsorted`, whose loop compiles to four times as many kernels.
+    """Return the number of sorted numbers that are below each query, or with `right`, at most the
+    query; like `jnp.searchsorted`, whose loop compiles to four times as many kernels.
 
     Bisection that goes ahead by halves of a power of two: what it carries is one array.
     """
@@ -144,7 +146,7 @@ def places_in(
 def places_in_columns(
     rising: Num[Array, "numbers columns"], queries: Num[Array, "first columns last"]
 ) -> Int[Array, "first columns last"]:
-    """As `places_in`, in the column of each."""
+    """Return the results of `places_in` in the column of each query."""
     start = varying_like(jnp.zeros(queries.shape, jnp.int32), rising, queries)
     return _places(len(rising), start, lambda place: of_columns(rising, place) < queries)
 
@@ -154,8 +156,7 @@ def _places(
     start: Int[Array, "*queries"],
     passes: Callable[[Int[Array, "*queries"]], Bool[Array, "*queries"]],
 ) -> Int[Array, "*queries"]:
-    """How many of some numbers in rising order there are up to the last at whose place a condition
-    holds.
+    """Return the number of sorted numbers up to the last one at which a condition holds.
 
     Args:
         start: zeros.
@@ -173,7 +174,7 @@ def _places(
 
 
 def _sorted_columns(packed: Int[Array, "rows numbers"]) -> Int[Array, "numbers rows"]:
-    """Each row in rising order, turned, by whatever is faster."""
+    """Return each row in ascending order, transposed, with the faster algorithm."""
     rows, numbers = packed.shape
 
     def by_xla(packed: Int[Array, "rows numbers"]) -> Int[Array, "numbers rows"]:
@@ -187,12 +188,12 @@ def _sorted_columns(packed: Int[Array, "rows numbers"]) -> Int[Array, "numbers r
 
 
 def _power(numbers: int) -> int:
-    """The least power of two that is not below a number."""
+    """Return the smallest power of two that is at least a number."""
     return 1 << (numbers - 1).bit_length()
 
 
 def _by_network(packed: Int[Array, "rows numbers"]) -> Int[Array, "numbers rows"]:
-    """Each row in rising order, turned, by Batcher's network."""
+    """Return each row in ascending order, transposed, by Batcher's sorting network."""
     numbers = packed.shape[1]
     size = _power(numbers)
     # Behind the numbers the largest there is: it stays there.
@@ -211,7 +212,8 @@ def _by_network(packed: Int[Array, "rows numbers"]) -> Int[Array, "numbers rows"
 def _merge(
     x: Int[Array, "size rows"], distance: int, backwards: bool, two: bool
 ) -> Int[Array, "size rows"]:
-    """One or two steps of a merge: numbers are compared over a distance, and then over half of it.
+    """Run one or two steps of a merge: numbers are compared over a distance, and then over half of
+    it.
 
     Two at once take less time, as each number is read and written once.
 

@@ -50,7 +50,8 @@ class Events:
 
     @classmethod
     def of_steps(cls, x: Any, dt: float) -> Events:
-        """Spikes in steps as events: step k is at k dt, a value of 2 is two spikes at one time.
+        """Convert spikes in steps to events: step k is at k dt, a value of 2 is two spikes at one
+        time.
 
         Args:
             x: (time, batch, *shape), whole numbers of at least 0.
@@ -122,7 +123,7 @@ def refuse_masked(values: Any, description: str, node: str = "") -> None:
 def sort_events(
     time: Float[Array, "*batch events"], index: Int[Array, "*batch events"]
 ) -> tuple[Float[Array, "*batch events"], Int[Array, "*batch events"]]:
-    """Both arrays in order of time, differentiable; equal times keep the order of their slots."""
+    """Sort both arrays by time, differentiable; equal times keep the order of their slots."""
     if on_processor(time, index):
         return to_jax(_sorted_here(time, index))
     _, position = sorted_times(time)
@@ -130,14 +131,14 @@ def sort_events(
 
 
 def _sorted_here(time: Any, index: Any) -> tuple[np.ndarray, np.ndarray]:
-    """`sort_events` in NumPy's arrays."""
+    """Run `sort_events` in NumPy."""
     place = np.argsort(time, axis=-1, kind="stable")
     time, index = (np.take_along_axis(np.asarray(array), place, -1) for array in (time, index))
     return time, index
 
 
 def flatten_spikes(times: Float[Array, "batch neurons spikes"]) -> Events:
-    """Spike times of each neuron -> sorted Events (batch, neurons * spikes).
+    """Convert spike times of each neuron to sorted Events (batch, neurons * spikes).
 
     Events at exactly equal times come in the order of their neurons.
     """
@@ -158,8 +159,8 @@ def _flattened(times: Float[Array, "batch neurons spikes"]) -> Events:
 
 
 def dense_to_events(steps: Any, dt: float) -> Events:
-    """A spike raster of 0 and 1 -> Events, NumPy; a value above 1 stands for that many spikes at
-    one time.
+    """Convert a spike raster of 0 and 1 to Events, in NumPy; a value above 1 stands for that many
+    spikes at one time.
 
     Args:
         steps: array (time, batch, *shape).

@@ -11,8 +11,8 @@ from jax.core import Tracer
 
 
 def hashable(value: Any, *, is_whole: bool = False) -> Any:
-    """An option as what can be hashed: mappings and names as sorted tuples, a number of NumPy or an
-    array of one as that number. What is none of these stays, to be refused.
+    """Return an option in hashable form: mappings and names as sorted tuples, a NumPy number or an
+    array of one as that number. Other values stay, to be refused.
 
     Args:
         is_whole: it is a number of things: 8.0 is 8.

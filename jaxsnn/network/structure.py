@@ -27,8 +27,8 @@ Entries = tuple[np.ndarray, np.ndarray, Any]
 
 
 class TauShape(enum.Enum):
-    """What is known, before any number is traced, about tau_mem and tau_syn of a whole
-    population.
+    """Relation between tau_mem and tau_syn that holds for a whole population and is known before
+    tracing.
     """
 
     DOUBLE = "tau_mem = 2 tau_syn"
@@ -50,7 +50,7 @@ def tau_shape_holds(
     tau_mem: Float[Array | np.ndarray, "*neurons"],
     tau_syn: Float[Array | np.ndarray, "*neurons"],
 ) -> Bool[Any, "*neurons"]:
-    """Whether time constants have a shape, element by element, exact up to rounding."""
+    """Return whether time constants satisfy a relation, element by element, exact up to rounding."""
     if shape is TauShape.ANY:
         return (tau_mem == tau_mem) | True  # of NaN too
     if shape is TauShape.APART:
@@ -62,13 +62,14 @@ def tau_shape_holds(
 def find_tau_shape(
     tau_mem: Float[Array | np.ndarray, "*neurons"], tau_syn: Float[Array | np.ndarray, "*neurons"]
 ) -> TauShape:
-    """The most special shape that all of a population's time constants have."""
+    """Return the most specific relation that all of a population's time constants satisfy."""
     return next(shape for shape in TauShape if tau_shape_holds(shape, tau_mem, tau_syn).all())
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinearOperator:
-    """What a linear node does, static: its output is a linear function of its input, and a bias.
+    """Static description of a linear node: its output is a linear function of its input, and a
+    bias.
 
     Attributes:
         apply: (parameters, detail, x) -> y, the bias left out; x is (samples, *inward), y (samples,
@@ -104,7 +105,7 @@ OPERATORS = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True)
 class Wire:
-    """One node of the lowered graph, static.
+    """Static description of one node of the lowered graph.
 
     Attributes:
         name: the NIR node's name.
@@ -140,30 +141,30 @@ class Wire:
 
     @property
     def size(self) -> int:
-        """Number of channels that leave it."""
+        """Number of channels of the output."""
         return math.prod(self.shape)
 
     @property
     def linear(self) -> LinearOperator | None:
-        """What it does if its signal is a linear function of what arrives, and a constant; else
-        None.
+        """Linear operator of the node, if its output is a linear function of its input, and a
+        constant; else None.
         """
         return OPERATORS.get(self.kind) if self.operator is None else self.operator
 
     @property
     def biased(self) -> bool:
-        """Whether it adds a constant of its own."""
+        """True if the node has a bias."""
         return self.linear is not None and self.linear.bias is not None
 
     def bias(self, parameters: Mapping[str, Any]) -> Any:
-        """The constant that it adds, (channels,) or what is repeated over them; None for
-        nothing.
+        """Return the node's bias, (channels,) or an array that is repeated over them; None if it
+        has none.
         """
         name = None if self.linear is None else self.linear.bias
         return None if name is None else parameters.get(name)
 
     def apply(self, parameters: Mapping[str, Any], x: Any) -> Any:
-        """What a linear node makes of x (samples, *inward), without its bias.
+        """Apply a linear node to x (samples, *inward), without its bias.
 
         Raises:
             LoweringError: it is no linear node, or one that takes time.
@@ -189,7 +190,7 @@ _SILENT = ("CubaLI", "LI", "I")
 
 @dataclass(frozen=True, kw_only=True)
 class TiedGain:
-    """A gain that a framework ties to a time constant by its time step.
+    """Gain that a framework ties to a time constant by its time step.
 
     Attributes:
         tau, gain: names of the two parameters.
@@ -205,7 +206,7 @@ class TiedGain:
 
 @dataclass(frozen=True, kw_only=True)
 class Population:
-    """A population of neurons, static.
+    """Static description of a population of neurons.
 
     Attributes:
         name: the NIR node's name.
@@ -305,17 +306,19 @@ class Population:
 
     @property
     def fires(self) -> bool:
-        """Whether it emits spikes; a readout does not."""
+        """True if the population emits spikes; a readout does not."""
         return not self.readout and self.kind not in _SILENT
 
     @property
     def steps_through_time(self) -> bool:
-        """Whether its framework steps through time, so that continuous time is an approximation."""
+        """True if the source framework is time-stepped, so that continuous time is an
+        approximation.
+        """
         return self.membrane != "exact"
 
     @property
     def resets(self) -> bool:
-        """Whether its membrane is reset at the threshold."""
+        """True if the membrane is reset at the threshold."""
         return self.fires or self.resetting
 
     def jump(self, parameters: Mapping[str, Any]) -> Any:
@@ -374,12 +377,12 @@ def input_tau(parameters: Mapping[str, Any]) -> Any:
 
 
 def carriers(wires: Iterable[Wire], starts: Iterable[str]) -> set[str]:
-    """Names of some nodes, and of the linear nodes that their signals reach."""
+    """Return the names of some nodes, and of the linear nodes that their signals reach."""
     return _spread(_linear_targets(wires), starts)
 
 
 def _linear_targets(wires: Iterable[Wire]) -> dict[str, list[str]]:
-    """By node the linear nodes that it feeds."""
+    """Return the linear nodes that each node feeds."""
     targets: dict[str, list[str]] = {}
     for wire in wires:
         for source in wire.sources if wire.linear else ():
@@ -399,8 +402,8 @@ def _spread(targets: Mapping[str, list[str]], starts: Iterable[str]) -> set[str]
 
 
 def carried(wires: Iterable[Wire], origins: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """For each node those of some nodes whose signals enter it, directly or through linear nodes;
-    in their order.
+    """Return for each node the origins whose signals enter it, directly or through linear nodes; in
+    the order of `origins`.
     """
     wires = tuple(wires)
     targets = _linear_targets(wires)

@@ -23,7 +23,7 @@ from jaxsnn.wording import Text
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Currents:
-    """A signal of each channel that is constant for a while, and then another constant.
+    """Piecewise constant signal of each channel.
 
     It is what a framework takes for an input whose values are not spikes: a value in each step, held
     until the next one. Before the first piece it is 0; the last one lasts to the end of the run.
@@ -61,7 +61,7 @@ class Currents:
 
     @classmethod
     def constant(cls, value: Any) -> Currents:
-        """Currents that are the same from time 0 to the end of the run.
+        """Return currents that are constant from time 0 to the end of the run.
 
         By the time at which they begin there is a first derivative, and no second one.
 
@@ -76,7 +76,8 @@ class Currents:
 
     @classmethod
     def held(cls, x: Any, dt: float) -> Currents:
-        """Currents of a value in each step, held until the next step, and 0 behind the last one.
+        """Return currents with a value in each step, held until the next step, and 0 behind the
+        last one.
 
         Steps in which no channel of any sample changes are no pieces of their own: a constant signal
         costs one arrival, however long it is. (Of a traced array every step is one.)
@@ -161,7 +162,7 @@ def refuse_no_array(
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class GradedEvents:
-    """Spikes that each have a size: one of value 2 does what two spikes at once do. NIR's
+    """Spikes that each have a size: one of value 2 has the effect of two simultaneous spikes. NIR's
     ValuedEventData.
 
     Attributes:
@@ -184,8 +185,8 @@ Input = Events | Currents | GradedEvents
 
 
 def as_lasting(currents: Currents, t_end: Any) -> Currents:
-    """Currents on the processor: those that begin at 0 and are the same until the end as lasting ones,
-    others as they are.
+    """Return currents on the processor as lasting ones if they begin at 0 and are constant until
+    the end, else unchanged.
 
     >>> held = Currents.held(np.ones((100, 1, 3)), dt=1e-3)
     >>> as_lasting(held, 0.1).lasting, as_lasting(held, 0.2).lasting
@@ -200,19 +201,21 @@ def as_lasting(currents: Currents, t_end: Any) -> Currents:
 
 
 def late_pieces(currents: Currents, t_end: Float[Array, ""]) -> Int[Array, ""]:
-    """Number of pieces that begin at or after the end of the run, those of zeros aside."""
+    """Return the number of pieces that begin at or after the end of the run, without those of
+    zeros.
+    """
     some = jnp.any(currents.value != 0, axis=-1)
     return jnp.sum(jnp.isfinite(currents.time) & (currents.time >= t_end) & some)
 
 
 def out_of_order(currents: Currents) -> Bool[Array, ""]:
-    """Whether some piece begins before time 0, or before the one in front of it."""
+    """Return whether a piece begins before time 0, or before the previous one."""
     time = currents.time
     return jnp.any(time < 0) | jnp.any(time[..., 1:] < time[..., :-1])
 
 
 def changes(values: Float[Array, "batch pieces neurons"]) -> Float[Array, "batch pieces neurons"]:
-    """By how much each piece differs from the one before it, the first from 0; differentiable.
+    """Return the difference of each piece from the one before it, the first from 0; differentiable.
 
     What the changes add up to is the value of the piece, to the last digit, in whatever order and
     with whatever others in between: 0 is 0 again, for ever. For that values are rounded, where there

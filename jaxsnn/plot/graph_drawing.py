@@ -35,7 +35,7 @@ Corners = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Box:
-    """One node as it is drawn: what stands in it, and where (left, top, width, height)."""
+    """Drawn node: its lines of text and its rectangle (left, top, width, height)."""
 
     name: str
     kind: str
@@ -48,7 +48,7 @@ class Box:
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """What `draw` wrote: the path, and how many nodes and edges are in the picture."""
+    """Outcome of `draw`: the path, and the numbers of nodes and edges in the picture."""
 
     output: str
     nodes: int
@@ -88,7 +88,7 @@ def draw(graph: Graph, path: str | os.PathLike[str], *, force: bool = False) -> 
 
 
 def _boxes(graph: Graph) -> dict[str, Box]:
-    """The nodes, with what a reader wants to see of each."""
+    """Return a box for each node, with its name, type and size."""
     node_shapes, counts = shapes(graph), synapses(graph)
     boxes = {}
     for name, node in graph.nodes.items():
@@ -108,7 +108,7 @@ def _boxes(graph: Graph) -> dict[str, Box]:
 def _summary(
     node: Node, shape: tuple[Shape | None, Shape | None], synapse_count: int | None
 ) -> str:
-    """Type and size, such as '120 CubaLIF' or 'Linear 5 to 120, 600 synapses'."""
+    """Return type and size of a node, such as '120 CubaLIF' or 'Linear 5 to 120, 600 synapses'."""
     entering, leaving = (OPEN_END if part is None else "x".join(map(str, part)) for part in shape)
     if node.traits.drawn_as != "linear":
         return f"{leaving} {node.type}"
@@ -119,7 +119,9 @@ def _summary(
 
 
 def _flow(graph: Graph) -> list[str]:
-    """All nodes, sources before targets; a cycle is entered where the rest of the graph enters it."""
+    """Return all nodes, sources before targets; a cycle starts where the rest of the graph enters
+    it.
+    """
     cycles = [(part, frozenset(part)) for part in graph.recurrent_components()]
     cyclic = {name: both for both in cycles for name in both[0]}
     order: dict[str, None] = {}
@@ -143,8 +145,9 @@ def _flow(graph: Graph) -> list[str]:
 
 
 def _placed(graph: Graph) -> dict[str, Box]:
-    """Boxes with coordinates: columns by rank; within a column in the order of their sources,
-    recurrent ones last."""
+    """Return boxes with coordinates: columns by rank; within a column in the order of their
+    sources, recurrent ones last.
+    """
     boxes, place = _boxes(graph), {name: number for number, name in enumerate(_flow(graph))}
     # the column of a node: one more than the furthest that feeds it, edges that run back left out
     ranks: dict[str, int] = {}
@@ -193,14 +196,14 @@ def _placed(graph: Graph) -> dict[str, Box]:
 
 
 def _frame(name: str) -> str:
-    """Path of the nested graph that a node belongs to."""
+    """Return the path of the nested graph that a node belongs to."""
     return name.rpartition("/")[0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """A laid out graph: its boxes, frames of nested graphs, and for each edge the corners of its
-    curve, four, or eight of one that runs back; `size` in pixels.
+    """Layout of a graph: its boxes, frames of nested graphs, and the corners of each edge's curve,
+    four, or eight if it runs back; `size` in pixels.
     """
 
     boxes: Mapping[str, Box]
@@ -348,7 +351,7 @@ def _svg_box(box: Box) -> str:
 
 
 def dot(graph: Graph) -> str:
-    """The graph for Graphviz."""
+    """Return the graph in the language of Graphviz."""
     boxes = _boxes(graph)
 
     def quoted(text: str) -> str:
@@ -378,7 +381,9 @@ def dot(graph: Graph) -> str:
 
 
 def mermaid(graph: Graph) -> str:
-    """The graph for Mermaid, which Markdown pages of code hosts show as a picture."""
+    """Return the graph in the language of Mermaid, which Markdown pages of code hosts show as a
+    picture.
+    """
     boxes = _boxes(graph)
     number = {name: f"n{count}" for count, name in enumerate(boxes)}
 
@@ -411,7 +416,7 @@ FORMATS: dict[str, Callable[[Graph], str | bytes]] = {
 
 
 def graph(graph: Any) -> Picture:
-    """The nodes of a `jaxsnn.Graph` and what feeds what, from left to right."""
+    """Draw the nodes of a `jaxsnn.Graph` and their edges, from left to right."""
 
     def render(kind: str) -> bytes:
         drawn = FORMATS[f".{kind}"](graph)
@@ -422,7 +427,7 @@ def graph(graph: Any) -> Picture:
 
 
 def floorplan(mapping: Any) -> Picture:
-    """Where a mapping puts neurons and synapses on the chip, and how full that is; as SVG."""
+    """Draw the positions of neurons and synapses on the chip and its usage, as SVG."""
     from jaxsnn.bss2.floorplan import floorplan as drawn
 
     def render(kind: str) -> bytes:

@@ -32,7 +32,7 @@ _RESOLUTION = 150
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Picture:
-    """A drawn picture. A notebook shows it where it is the last line of a cell.
+    """Drawn picture. A notebook shows it as the last line of a cell.
 
     Attributes:
         alt: what is to be seen, in one sentence, for those who cannot see it.
@@ -54,7 +54,7 @@ class Picture:
         write_whole(path, self.render(format_of(path)), force)
 
     def as_html(self) -> str:
-        """The picture as an HTML element that needs no other file."""
+        """Return the picture as an HTML element that needs no other file."""
         if self.vector:
             text = self.render("svg").decode("utf-8")
             text = text[text.index("<svg") :]
@@ -75,14 +75,14 @@ class Picture:
 
 
 def _quoted(text: str) -> str:
-    """Text as it may stand in an attribute of HTML."""
+    """Return text escaped for an attribute of HTML."""
     from html import escape
 
     return escape(text, quote=True)
 
 
 def format_of(path: str | Path) -> str:
-    """The format that a file's ending names.
+    """Return the picture format of a file's ending.
 
     Raises:
         UsageError: it names none.
@@ -102,7 +102,7 @@ def format_of(path: str | Path) -> str:
 
 
 def refuse_undrawable(path: str | Path) -> None:
-    """Refuse, before there is work, a picture that cannot be written after it.
+    """Refuse, before the work, a picture that could not be written after it.
 
     Raises:
         UsageError: the ending names no format, or matplotlib is not installed.
@@ -112,7 +112,7 @@ def refuse_undrawable(path: str | Path) -> None:
 
 
 def _figures() -> tuple[Any, Any, Any]:
-    """Canvas, figure and layout of matplotlib.
+    """Return the canvas, figure and layout classes of matplotlib.
 
     Raises:
         UsageError: it is not installed.
@@ -130,7 +130,7 @@ def _figures() -> tuple[Any, Any, Any]:
 
 
 def new_figure(width: float, height: float) -> Any:
-    """A figure that no window and no pyplot knows; inches.
+    """Return a new figure that is attached to no window and not to pyplot; sizes in inches.
 
     Raises:
         UsageError: matplotlib is not installed.
@@ -144,7 +144,7 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def picture_of(figure: Any, alt: str) -> Picture:
-    """The picture of a matplotlib figure; the same bytes every time."""
+    """Return the picture of a matplotlib figure; its bytes are reproducible."""
 
     def render(kind: str) -> bytes:
         from matplotlib import rc_context
@@ -160,7 +160,7 @@ def picture_of(figure: Any, alt: str) -> Picture:
 
 
 def time_unit(t_end: float) -> tuple[str, float]:
-    """The unit of a time axis, and its seconds: of a run of `t_end` seconds, ms mostly."""
+    """Return the unit of the time axis of a run of `t_end` seconds, and the unit in seconds."""
     for unit in ("s", "ms", "us"):
         if t_end > 2 * SECONDS[unit] or unit == "us":
             return {"us": "µs"}.get(unit, unit), SECONDS[unit]
@@ -168,7 +168,7 @@ def time_unit(t_end: float) -> tuple[str, float]:
 
 
 def quiet(axes: Any, axis: str = "both") -> None:
-    """Thin lines behind what is drawn, and no box around it."""
+    """Draw thin grid lines behind the data, and hide the top and right sides of the box."""
     axes.grid(True, axis=axis, color=LIGHT, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

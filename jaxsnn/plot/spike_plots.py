@@ -33,7 +33,7 @@ from jaxsnn.wording import Text
 @dataclass(frozen=True, kw_only=True)
 class SpikeTrain:
     """Spikes of one population in one sample: `time` (spikes,) in seconds, `index` (spikes,);
-    `size` neurons, or of an input `channels`.
+    `size` neurons, or for an input `channels`.
     """
 
     time: np.ndarray
@@ -60,7 +60,7 @@ def raster(
     t_end: float | None = None,
     title: str = "",
 ) -> Picture:
-    """Spikes of samples side by side, a row for each population, on one time axis.
+    """Draw the spikes of samples side by side, a row for each population, on one time axis.
 
     Args:
         run: a `jaxsnn.Solution`; or for each sample a mapping from the population's name to its
@@ -131,7 +131,7 @@ def raster(
 
 
 def draw_train(axes: Any, train: SpikeTrain, colour: str, unit: float) -> None:
-    """Each spike as a short line at its neuron, longer where there is room."""
+    """Draw each spike as a short line at its neuron, longer if there is room."""
     half = 0.35 if train.size <= 12 else 0.45
     times = train.time / unit
     marks = axes.vlines(times, train.index - half, train.index + half, color=colour, linewidth=1.6)
@@ -140,7 +140,7 @@ def draw_train(axes: Any, train: SpikeTrain, colour: str, unit: float) -> None:
 
 
 def histogram(run: Any, *, bins: int = 50, t_end: float | None = None, title: str = "") -> Picture:
-    """When the neurons of each population fire: their mean rate over time, over all samples.
+    """Draw the mean firing rate of each population over time, over all samples.
 
     Args:
         run: a `jaxsnn.Solution`; or for each sample a mapping from the population's name to its
@@ -187,12 +187,12 @@ def histogram(run: Any, *, bins: int = 50, t_end: float | None = None, title: st
 
 
 def latest(trains: Trains) -> float:
-    """The last spike of all populations, seconds; 0 where there is none."""
+    """Return the time of the last spike of all populations, seconds; 0 if there is none."""
     return max((float(train.time.max(initial=0.0)) for train in trains.values()), default=0.0)
 
 
 def recorded_names(solution: Any) -> list[str]:
-    """The populations of a solution whose spikes are there: recorded, or sent to an Output."""
+    """Return the populations of a solution with available spikes: recorded, or sent to an Output."""
     if solution.spikes:
         return list(solution.spikes)
     spiking = getattr(solution, "spiking", ())
@@ -200,7 +200,7 @@ def recorded_names(solution: Any) -> list[str]:
 
 
 def trains_of(solution: Any, sample: int, inputs: Any = None) -> dict[str, SpikeTrain]:
-    """Inputs and populations of one sample.
+    """Return the spike trains of inputs and populations of one sample.
 
     Raises:
         UsageError: there is no such sample, or an input of another kind.
@@ -222,7 +222,7 @@ def trains_of(solution: Any, sample: int, inputs: Any = None) -> dict[str, Spike
 
 
 def all_trains_of(solution: Any) -> list[dict[str, SpikeTrain]]:
-    """The populations of every sample."""
+    """Return the spike trains of the populations, for every sample."""
     populations = recorded_names(solution)
     events = {name: solution.events(name) for name in populations}
     sizes = {name: np.shape(solution.count(name))[-1] for name in populations}
@@ -234,14 +234,14 @@ def all_trains_of(solution: Any) -> list[dict[str, SpikeTrain]]:
 
 
 def one_train(events: Any, sample: int, size: int) -> SpikeTrain:
-    """The spikes of one sample of Events (batch, events), unused slots left out."""
+    """Return the spikes of one sample of Events (batch, events), without unused slots."""
     time, index = (np.atleast_2d(array)[sample] for array in (events.time, events.index))
     used = np.isfinite(time)
     return SpikeTrain(time=time[used], index=index[used], size=size)
 
 
 def drawable(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs that are spikes, and no currents."""
+    """Return the inputs that are spikes, not currents."""
     return {
         name: input_signal
         for name, input_signal in inputs.items()
@@ -251,7 +251,7 @@ def drawable(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def input_trains(inputs: Any, sample: int, dt: float | None) -> dict[str, SpikeTrain]:
-    """The spikes of what went in; a raster needs the length of a step, seconds."""
+    """Return the spike trains of the inputs; a raster needs the length of a step, seconds."""
     if inputs is None:
         return {}
     named = inputs if isinstance(inputs, Mapping) else {"input": inputs}
@@ -283,7 +283,7 @@ def input_trains(inputs: Any, sample: int, dt: float | None) -> dict[str, SpikeT
 def encodings(
     encoded: Mapping[str, tuple[Any, Callable[[Any], Any]]], *, title: str = ""
 ) -> Picture:
-    """One sample and what encoders make of it, a row for each: the values to the left, the spikes
+    """Draw samples and their encodings, a row for each encoder: the values to the left, the spikes
     of the input channels, or their currents, to the right.
 
     Args:
@@ -318,13 +318,13 @@ def encodings(
 
 
 def _last(inputs: Any) -> float:
-    """The last time at which something happens, seconds."""
+    """Return the time of the last event or piece, seconds; 0 if there is none."""
     time = np.asarray(inputs.time)
     return float(time[np.isfinite(time)].max(initial=0.0))
 
 
 def _draw_values(axes: Any, values: np.ndarray) -> None:
-    """Bars of channels; lines of signals over their frames."""
+    """Draw the values of channels as bars; signals as lines over their frames."""
     if values.ndim == 1:
         axes.barh(np.arange(len(values)), values, color=GREEN, height=0.7)
         axes.set_yticks([0, len(values) - 1] if len(values) > 1 else [0])
@@ -336,7 +336,9 @@ def _draw_values(axes: Any, values: np.ndarray) -> None:
 
 
 def _draw_inputs(axes: Any, inputs: Any, train: SpikeTrain | None, unit: float, end: float) -> str:
-    """Spikes as lines at their channels, currents as bars as thick as they are large; how many."""
+    """Draw spikes as lines at their channels, or currents as bars with a thickness by size; return
+    their number as text.
+    """
     if train is not None:
         draw_train(axes, train, BLUE, unit)
         axes.set_ylim(-0.6, train.size - 0.4)
@@ -356,7 +358,8 @@ def _draw_inputs(axes: Any, inputs: Any, train: SpikeTrain | None, unit: float, 
 
 
 def fidelity(comparison: Any, *, title: str = "") -> Picture:
-    """Spikes of each population in continuous time and in steps, and how alike the counts are.
+    """Draw the spike counts of each population in continuous time and in steps, and their
+    similarity.
 
     Args:
         comparison: a result of `jaxsnn.fidelity`.
@@ -396,7 +399,7 @@ def fidelity(comparison: Any, *, title: str = "") -> Picture:
 def first_difference(
     verification: Any, solution: Any, recording: Any, *, around: int = 20, title: str = ""
 ) -> Picture:
-    """The neuron that first differs from a recording, some steps before and behind.
+    """Draw the neuron that first differs from a recording, with some steps before and after.
 
     Args:
         verification: a result of `jaxsnn.verify`; its `first_difference` is looked at.
@@ -435,7 +438,7 @@ def first_difference(
 
 
 def _draw_trains(axes: Any, steps: np.ndarray, expected: np.ndarray, got: np.ndarray) -> None:
-    """Two rows of spikes; those that only one row has stand out."""
+    """Draw two rows of spikes, with the spikes that are only in one row highlighted."""
     for row, row_spikes, compared_spikes, colour in (
         (1, expected, got, GREY),
         (0, got, expected, BLUE),

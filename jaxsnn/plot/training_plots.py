@@ -31,7 +31,7 @@ LOSSES = {
 
 
 def learning_curve(fit: Any, *, title: str = "") -> Picture:
-    """Error rate and loss of a training run by epoch; the axis names the loss.
+    """Draw error rate and loss of a training run by epoch; the axis names the loss.
 
     Args:
         fit: a `jaxsnn.train.Fit`, or what its `as_dict` gave, such as a history file.
@@ -75,15 +75,15 @@ def learning_curve(fit: Any, *, title: str = "") -> Picture:
 
 
 def loss_in_words(settings: dict[str, Any]) -> str:
-    """What was minimised, from the settings of a run."""
+    """Return the description of the minimised loss, from the settings of a run."""
     loss = settings.get("loss", {})
     name = loss.get("name", "of your own") if isinstance(loss, dict) else str(loss)
     return LOSSES.get(name, name)
 
 
 def _plain_numbers(axis: Any) -> None:
-    """Numbers at a logarithmic axis as people write them, few enough to be read. Where it spans less
-    than a factor of ten, round numbers at even distances.
+    """Label a logarithmic axis with a few plain numbers; if it spans less than a factor of ten,
+    with round numbers at even distances.
     """
     from matplotlib.ticker import MaxNLocator, NullLocator
 
@@ -97,7 +97,8 @@ def _plain_numbers(axis: Any) -> None:
 
 
 def weights(graph: Any, before: Any = None, *, bins: int = 40, title: str = "") -> Picture:
-    """How the weights of each Linear, Affine or convolution are spread, after and before training.
+    """Draw the distribution of the weights of each Linear, Affine or convolution, after and before
+    training.
 
     Args:
         graph: a `jaxsnn.Graph`.
@@ -152,7 +153,7 @@ def weights(graph: Any, before: Any = None, *, bins: int = 40, title: str = "") 
 
 
 def _weights_of(graph: Any) -> dict[str, np.ndarray]:
-    """Node -> its weights in one row, of those that have any."""
+    """Return the weights of each node that has any, in one row."""
     return {
         name: np.ravel(np.asarray(node.parameters["weight"], float))
         for name, node in graph.nodes.items()

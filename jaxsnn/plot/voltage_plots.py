@@ -25,8 +25,8 @@ from jaxsnn.wording import Text
 
 @dataclass(frozen=True, kw_only=True)
 class VoltageTrace:
-    """V of one neuron: `time` (points,) seconds, `v` (points,), `spikes` (spikes,) seconds, and its
-    threshold, None where it has none or it is not known.
+    """Membrane potential of one neuron: `time` (points,) seconds, `v` (points,), `spikes` (spikes,)
+    seconds, and its threshold, None if it has none or it is unknown.
     """
 
     time: np.ndarray
@@ -46,7 +46,7 @@ def voltage(
     points: int = 800,
     title: str = "",
 ) -> Picture:
-    """V(t) of some neurons of a population, a row for each, with its spikes and its threshold.
+    """Draw V(t) of some neurons of a population, a row for each, with its spikes and its threshold.
 
     A time-stepped run has the voltages that `TimeStepped(record=True)` recorded. In continuous time
     readouts have those at the sample times; of neurons that fire they are computed anew from the
@@ -109,7 +109,7 @@ def _draw_trace(axes: Any, trace: VoltageTrace, colour: str, unit: float) -> Non
 
 
 def _range(trace: VoltageTrace) -> tuple[float, float]:
-    """The lowest and the highest number of a trace and its threshold, never equal."""
+    """Return the minimum and maximum of a trace and its threshold, never equal."""
     marks = [float(trace.v.min()), float(trace.v.max())]
     marks += [] if trace.threshold is None else [trace.threshold]
     low, high = min(marks), max(marks)
@@ -122,7 +122,7 @@ def _range(trace: VoltageTrace) -> tuple[float, float]:
 def traces_of(
     solution: Any, population: str, network: Any, inputs: Any, *, sample: int, points: int
 ) -> list[VoltageTrace]:
-    """The voltages of every neuron of a population."""
+    """Return the membrane potentials of every neuron of a population."""
     threshold = _threshold(network, population)
     sampled = getattr(solution, "sample_times", None)
     spikes = _spike_times(solution, population, sample)
@@ -154,7 +154,7 @@ def traces_of(
 
 
 def _threshold(network: Any, population: str) -> np.ndarray | None:
-    """v_threshold of each neuron; None where it is not known."""
+    """Return v_threshold of each neuron; None if it is unknown."""
     if network is None:
         return None
     parameters = network.parameters.get(population, {})
@@ -166,7 +166,7 @@ def _threshold(network: Any, population: str) -> np.ndarray | None:
 
 
 def _spike_times(solution: Any, population: str, sample: int) -> list[np.ndarray]:
-    """Spikes of each neuron, seconds."""
+    """Return the spike times of each neuron, seconds."""
     if population not in solution.spikes:
         return []
     events = solution.events(population)
@@ -179,8 +179,8 @@ def _spike_times(solution: Any, population: str, sample: int) -> list[np.ndarray
 def streamed(
     solution: Any, population: str, network: Any, inputs: Any, *, sample: int, points: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Times (points,) and V (points, neurons) of neurons that fire in continuous time: one sample
-    is simulated once more, and looked at between.
+    """Return times (points,) and V (points, neurons) of neurons that fire in continuous time, from
+    another simulation of one sample that is evaluated between events.
 
     Raises:
         UsageError: network or inputs are not given, or are more than spikes.

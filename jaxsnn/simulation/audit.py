@@ -27,7 +27,7 @@ Arrivals = tuple[Float[np.ndarray, "arrivals"], Float[np.ndarray, "arrivals neur
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """What was found in one population, voltages in units of v_threshold - v_reset.
+    """Results of the audit of one population, voltages in units of v_threshold - v_reset.
 
     Attributes:
         spikes: number of spikes looked at.
@@ -113,7 +113,9 @@ def _numbers(network: Network) -> dict[str, tuple[Any, Any, Any]]:
 def _distance_at_spikes(
     lanes: Any, arrivals: Sequence[Arrivals], spikes: Float[np.ndarray, "neurons spikes"]
 ) -> float:
-    """Largest distance of V from the threshold just before a spike, in units of the height."""
+    """Return the largest distance of V from the threshold just before a spike, in units of the
+    height.
+    """
     worst = 0.0
     for slot in range(spikes.shape[1]):
         fired = np.isfinite(spikes[:, slot])
@@ -129,7 +131,7 @@ def _excess_at(
     spikes: Float[np.ndarray, "neurons spikes"],
     when: Float[np.ndarray, "neurons"],
 ) -> Float[np.ndarray, "neurons"]:
-    """(V - v_threshold) / (v_threshold - v_reset) of each neuron at its own time `when`."""
+    """Return (V - v_threshold) / (v_threshold - v_reset) of each neuron at its own time `when`."""
     height = lanes.threshold - lanes.v_reset
     v = (
         lanes.v_start * np.exp(-when / lanes.tau_mem)
@@ -146,7 +148,7 @@ def _excess_at(
 def _response(
     lanes: Any, since: Float[np.ndarray, "arrivals neurons"]
 ) -> Float[np.ndarray, "arrivals neurons"]:
-    """V after a jump of the synaptic drive by 1, `since` seconds ago; 0 before."""
+    """Return V after a jump of the synaptic drive by 1, `since` seconds ago; 0 before."""
     since = np.maximum(since, 0.0)
     tau_mem, tau_syn = lanes.tau_mem, lanes.tau_syn
     equal = tau_mem == tau_syn

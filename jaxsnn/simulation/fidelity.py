@@ -23,7 +23,7 @@ _ROUNDING = 2.0**-22
 
 @dataclass(frozen=True, kw_only=True)
 class PopulationFidelity:
-    """One population on both engines, all samples together.
+    """Comparison of one population on both engines, all samples together.
 
     Attributes:
         grid, event: numbers of spikes.
@@ -44,7 +44,7 @@ class PopulationFidelity:
 
 @dataclass(frozen=True, kw_only=True)
 class Fidelity:
-    """Both engines compared.
+    """Comparison of both engines.
 
     Attributes:
         populations: spiking population -> its comparison.
@@ -124,7 +124,7 @@ def fidelity(
 
 
 def compared(time: np.ndarray, in_steps: np.ndarray, dt: float) -> PopulationFidelity:
-    """One population.
+    """Compare the spikes of one population.
 
     Args:
         time: (batch, neurons, spikes) seconds, inf where there is none.

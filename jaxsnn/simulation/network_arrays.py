@@ -41,7 +41,7 @@ _BYTES_OF_A_SPIKE = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What goes into a network.
+    """Inputs of a network.
 
     Attributes:
         events: Input node -> Events or GradedEvents (batch, events), or Currents; seconds.
@@ -56,8 +56,8 @@ class Inputs:
     notes: tuple[str, ...] = ()
 
     def sampled(self, network: Network, t_end: float) -> np.ndarray | None:
-        """The steps until an end, also those after the input's, seconds; None where nothing is
-        sampled: only readouts are.
+        """Return the sample times until t_end, also after the end of the input, seconds; None if
+        there are no sample times or no readouts.
         """
         readouts = [
             population for population in network.populations.values() if not population.fires
@@ -86,7 +86,7 @@ class Inputs:
 def network_inputs(
     arrays: dict[str, np.ndarray], network: Network, dt: float | None, values: str = "auto"
 ) -> Inputs:
-    """Inputs of a network from arrays.
+    """Return the inputs of a network from arrays.
 
     Arrays as in `jaxsnn.simulation.recordings`; step k of a raster "NODE.x", (time, batch, ...), is
     at k dt.
@@ -105,9 +105,9 @@ def network_inputs(
 def load_inputs(
     path: str | os.PathLike[str], network: Network, dt: float | None, values: str = "auto"
 ) -> Inputs:
-    """Inputs of a network from an .npz file (`network_inputs`) or a file of NIR data, which has a
-    recording of each Input node: values in steps, events, or events with values, which are
-    `GradedEvents`.
+    """Load the inputs of a network from an .npz file (`network_inputs`) or a file of NIR data,
+    which has a recording of each Input node: values in steps, events, or events with values, which
+    are `GradedEvents`.
 
     Args:
         dt, values: as of `network_inputs`; NIR's data in steps say themselves how long one is.
@@ -126,8 +126,8 @@ def load_inputs(
 def sent_to_chip(
     path: str | os.PathLike[str], network: Network, dt: float | None
 ) -> tuple[Inputs, np.ndarray | None]:
-    """Inputs that are spikes, as `load_inputs`, and the `label` (samples,) of an .npz file; None
-    where there is none.
+    """Load inputs that are spikes, as `load_inputs` does, and the `label` (samples,) of an .npz
+    file; None if it has none.
 
     Raises:
         FileError, UsageError: it cannot be read, or does not fit.
@@ -145,7 +145,7 @@ def sent_to_chip(
 def stepped_inputs(
     path: str | os.PathLike[str], network: Network, dt: float | None, values: str = "auto"
 ) -> Inputs:
-    """`load_inputs` for the time-stepped engine: arrays as they are.
+    """Load inputs like `load_inputs`, for the time-stepped engine: arrays are not converted.
 
     Only where NIR's own equations are followed do spikes and currents differ; frameworks know one
     kind of input.
@@ -169,8 +169,8 @@ def stepped_inputs(
 def inputs_by_node(
     input_arrays: Mapping[str, Any], network: Network, dt: float | None, values: str = "auto"
 ) -> Inputs:
-    """Inputs of a network: rasters (time, batch, ...) by `values`, events as they are; see
-    `network_inputs`.
+    """Return the inputs of a network: rasters (time, batch, ...) interpreted by `values`, events
+    unchanged; see `network_inputs`.
     """
     if values not in VALUE_KINDS:
         raise UsageError(
@@ -307,7 +307,7 @@ def _from_raster(
 
 
 def _sized(raster: np.ndarray, dt: float) -> GradedEvents:
-    """Each value that is not 0 as an event of that size, of a raster (time, batch, *shape)."""
+    """Convert each nonzero value of a raster (time, batch, *shape) to an event of that size."""
     flat = np.asarray(raster, float).reshape(*raster.shape[:2], -1)
     plain = dense_to_events(flat != 0, dt)
     used = np.isfinite(np.asarray(plain.time))

@@ -35,7 +35,7 @@ SAME_STEP = 2**-18
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """Inputs and outputs by the names of Input and Output nodes.
+    """Recorded inputs and outputs, by the names of Input and Output nodes.
 
     Attributes:
         x: Input node -> array (time, batch, *shape), or `Events` or `GradedEvents` (batch, events).
@@ -49,7 +49,7 @@ class Recording:
 
 
 def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file.
+    """Load all arrays of an .npz file.
 
     Raises:
         FileError: no such file, or it is not an .npz file of plain arrays, or they have more bytes
@@ -114,7 +114,7 @@ def _plain(path: str | os.PathLike[str], name: str, file: Mapping[str, np.ndarra
 
 
 def load_recording(path: str | os.PathLike[str], network: Network, dt: float | None) -> Recording:
-    """Inputs and outputs of a network from a file.
+    """Load the inputs and outputs of a network from a file.
 
     An .npz file has for each Input node "NODE.x", (time, batch, *shape), or "NODE.time" in seconds
     and "NODE.index", (batch, events), of events with sizes "NODE.value" too; for each Output node
@@ -136,7 +136,7 @@ def load_recording(path: str | os.PathLike[str], network: Network, dt: float | N
 
 
 def is_hdf5(path: str | os.PathLike[str]) -> bool:
-    """Whether a file starts as HDF5 files do."""
+    """Return whether a file starts with the signature of HDF5."""
     if not Path(path).is_file():
         return False
     with open(path, "rb") as file:
@@ -144,7 +144,7 @@ def is_hdf5(path: str | os.PathLike[str]) -> bool:
 
 
 def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, Any]:
-    """Arrays or events for each Input node; see `load_recording`.
+    """Return arrays or events for each Input node; see `load_recording`.
 
     Raises:
         UsageError: an input that is missing or given twice, or an array "NODE.x" of no Input node.
@@ -205,7 +205,7 @@ def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, A
 
 
 def unread_notes(arrays: Iterable[str]) -> tuple[str, ...]:
-    """A note on arrays of names that nobody reads, which may be misspelt."""
+    """Return a note on arrays with unknown names, which may be misspelt."""
     others = [name for name in arrays if name.rpartition(".")[2] not in _READ]
     text = Text("arrays that are not read: {arrays}", arrays=listing(others))
     return (Note(text, kind="dropped", code="not-read"),) if others else ()
@@ -221,7 +221,7 @@ def _refuse_text(name: str, key: str, array: np.ndarray) -> None:
 
 
 def _by_steps(name: str, x: np.ndarray) -> np.ndarray:
-    """An input by steps, of numbers."""
+    """Return an input in steps, after checking that it holds numbers."""
     _refuse_text(name, "x", x)
     if x.ndim >= 2 and 0 in x.shape:
         raise UsageError(
@@ -314,7 +314,7 @@ def _refuse_strangers(
 def inputs_of_nir_data(
     path: str | os.PathLike[str], network: Network, dt: float | None
 ) -> tuple[dict[str, Any], float | None, float | None, tuple[str, ...]]:
-    """What a file of NIR data holds of the Input nodes: by node an array (time, batch, *shape),
+    """Return the inputs in a file of NIR data: by Input node an array (time, batch, *shape),
     `Events` or `GradedEvents`; the length of a step, the end of the events (seconds), and notes.
 
     Args:
@@ -437,7 +437,7 @@ def _from_nir_data(path: str | os.PathLike[str], network: Network, dt: float | N
 
 
 def _chosen(node: str, observables: Mapping[str, Any], preferred: tuple[str, ...]) -> Any:
-    """The observable that is meant."""
+    """Return the observable of a node: the only one, or the first preferred one."""
     if len(observables) == 1:
         return next(iter(observables.values()))
     for name in preferred:
@@ -455,7 +455,7 @@ def _chosen(node: str, observables: Mapping[str, Any], preferred: tuple[str, ...
 
 
 def to_events(data: Observable, *, name: str = "data") -> Events:
-    """A recording of spikes as `jaxsnn.Events` (batch, events), sorted by time.
+    """Convert a recording of spikes to `jaxsnn.Events` (batch, events), sorted by time.
 
     Of gridded data, step k is at time k dt; a count above 1 becomes as many events at one time.
 
@@ -496,7 +496,8 @@ def to_events(data: Observable, *, name: str = "data") -> Events:
 
 
 def to_graded_events(data: EventData, *, name: str = "data") -> GradedEvents:
-    """Events as `jaxsnn.GradedEvents` (batch, events), each with its value; plain ones have 1.
+    """Convert events to `jaxsnn.GradedEvents` (batch, events), each with its value; plain ones have
+    1.
 
     Args:
         name: what to call the data in messages.
@@ -514,8 +515,8 @@ def to_graded_events(data: EventData, *, name: str = "data") -> GradedEvents:
 
 
 def to_input(data: Observable, *, name: str = "data") -> Events | GradedEvents | np.ndarray:
-    """A recording as what goes into a network: events; graded events, where some carry other values
-    than 1; of gridded data an array (time, batch, neurons).
+    """Convert a recording to an input of a network: events; graded events, if some carry other
+    values than 1; for gridded data an array (time, batch, neurons).
 
     Args:
         name: what to call the data in messages.

@@ -45,11 +45,13 @@ Outcome = TypeVar("Outcome")
 
 
 class TooManySpikes(SimulationError):
-    """A neuron fires more often than any budget."""
+    """Error raised when a neuron fires more often than any budget allows."""
 
 
 def an_eighth_more(needed: int) -> int:
-    """The usual growth: what is needed behind a budget that was too small is a lower bound."""
+    """Return the default new budget, an eighth more than needed: the need is a lower bound if
+    another budget was too small.
+    """
     return needed + needed // 8
 
 
@@ -64,7 +66,7 @@ def with_enough_room(
     grown: Callable[[int], int] = an_eighth_more,
     say: Callable[[str], None] | None = None,
 ) -> tuple[EngineType, Outcome]:
-    """The engine that had enough room, and what came of it.
+    """Repeat a run with larger budgets until they suffice; return the engine and its outcome.
 
     A run that fails for another reason, or where a budget was too small that may not grow, is not
     repeated. Each run is compiled anew, so that few are made: room grows by factors where only a
@@ -121,7 +123,7 @@ def _larger(
     limit: int,
     grown: Callable[[int], int],
 ) -> dict[str, dict[str, int]]:
-    """What there shall be room for: option -> population -> number."""
+    """Return the larger budgets: option -> population -> number."""
     # Where spikes of a population are lacking, what these do in a cycle is lacking, too.
     factor = _LACKING if "max_events" in short else 1
     for option in ("max_events", "max_arrivals"):
@@ -212,7 +214,7 @@ def _too_many(outcome: Any, option: str, name: str, limit: int, fix: str) -> Too
 
 
 def _advised(problem: Problem, advice: str | None) -> Problem:
-    """A problem with other advice, if there is some."""
+    """Return a problem with other advice, if there is any."""
     return problem if advice is None else replace(problem, fix=advice)
 
 
@@ -228,7 +230,7 @@ _LAST = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Busiest:
-    """The neuron of a population that fires most, and what is known of its spikes.
+    """Neuron of a population with the most spikes, and statistics of its spikes.
 
     Attributes:
         name: the population's.
@@ -257,26 +259,30 @@ class Busiest:
 
     @property
     def is_above(self) -> bool:
-        """Whether its reset leaves V at the threshold or above, and it fires on at that time."""
+        """True if the reset leaves V at or above the threshold, so that the neuron fires on at that
+        time.
+        """
         lifted = self.height is not None and self.height <= 0
         return lifted and self.together >= min(_AT_ONCE_ABOVE, self.recorded) > 1
 
     @property
     def is_infinite(self) -> bool:
-        """Whether its rate is taken for infinite."""
+        """True if the firing rate is considered infinite."""
         many = self.of_all >= _AT_ONCE_OF_ALL and self.together >= _AT_ONCE_EACH
         return self.is_above or self.together >= AT_ONCE or many
 
     @property
     def by_the_end(self) -> int:
-        """How many spikes it fires if it goes on as in the last ones; `count`, if that is unknown."""
+        """Estimated spike count at the end, at the rate of the last spikes; `count`, if that is
+        unknown.
+        """
         if self.t_end is None or not 0 < self.rate < float("inf"):
             return self.count
         return max(self.count, self.recorded + round(self.rate * (self.t_end - self.last)))
 
 
 def busiest(outcome: Any, name: str) -> Busiest | None:
-    """The neuron of a population that fires most; None where no spikes of it are recorded.
+    """Return the neuron of a population with the most spikes; None if no spikes of it are recorded.
 
     Args:
         outcome: of a run, outside jit; its `spikes`, `heights` and `t_end` are looked at, where it
@@ -317,7 +323,7 @@ def busiest(outcome: Any, name: str) -> Busiest | None:
 
 
 def _numbers(value: Any) -> np.ndarray:
-    """What an array holds, where it is being differentiated too."""
+    """Return the values of an array, also while it is being differentiated."""
     return np.asarray(lax.stop_gradient(value))
 
 

@@ -143,7 +143,8 @@ def simulate(
 
 
 def _in_room(engine: Any, run: Callable[[Any], Any], *, throw: bool, **limits: Any) -> Any:
-    """A run with room for its spikes. Where no room would do it is refused, or what fits is shown.
+    """Run with budgets that grow until they suffice. If no budget would, raise the error, or
+    without `throw` return the incomplete run.
 
     Args:
         limits: as of `with_enough_room`.
@@ -185,7 +186,7 @@ def _model_with_nan(solution: EventSolution, network: Network) -> Problem | None
 
 
 def _lowered(network: Any) -> Network:
-    """The network, or that of a graph."""
+    """Return the network, lowered if it is a graph."""
     if isinstance(network, Network):
         return network
     if not isinstance(network, Graph):

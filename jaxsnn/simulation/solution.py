@@ -13,94 +13,94 @@ from jaxsnn.network.spikes import Events
 
 
 class Reading(Protocol):
-    """What a loss can read of a run, by any engine; arrays (batch, neurons) of a population, by its
-    NIR name.
+    """Observables that a loss can read from a run, by any engine; arrays (batch, neurons) of a
+    population, by its NIR name.
     """
 
     def first_spike(self, name: str) -> jax.Array:
-        """First spike time of each neuron, seconds; inf where it is silent."""
+        """Return the first-spike latency of each neuron, seconds; inf if it is silent."""
         ...
 
     def count(self, name: str) -> jax.Array:
-        """Number of spikes of each neuron."""
+        """Return the number of spikes of each neuron."""
         ...
 
     def spike_sum(self, name: str, tau: float) -> jax.Array:
-        """Sum of e^(-t / tau) over the spikes of each neuron."""
+        """Return the sum of e^(-t / tau) over the spikes of each neuron."""
         ...
 
     def maximum(self, name: str) -> jax.Array:
-        """Largest voltage of each neuron of a readout."""
+        """Return the largest voltage of each neuron of a readout."""
         ...
 
     def integral(self, name: str, tau: float | None = None) -> jax.Array:
-        """Integral of V(t) e^(-t / tau) of each neuron of a readout, volts times seconds; tau None:
-        of V.
+        """Return the integral of V(t) e^(-t / tau) of each neuron of a readout, volts times
+        seconds; tau None: of V.
         """
         ...
 
 
 @runtime_checkable
 class Solution(Reading, Protocol):
-    """What a run left, by whichever engine; everything is by NIR node name."""
+    """Result of a run, by any engine; everything is by NIR node name."""
 
     @property
     def spikes(self) -> Mapping[str, Any]:
-        """Population that fires -> its spikes, in the form of the engine; `events` gives them in
-        one form for all.
+        """Spikes of each population that fires, in the form of the engine; `events` returns them in
+        the same form for all engines.
         """
         ...
 
     @property
     def voltages(self) -> Mapping[str, jax.Array]:
-        """Readout -> its membrane voltages: (batch, samples, neurons), in time steps (time, batch,
-        *shape).
+        """Membrane potentials of each readout: (batch, samples, neurons), in time steps (time,
+        batch, *shape).
         """
         ...
 
     @property
     def result(self) -> jax.Array:
-        """How the run ended, a `jaxsnn.Result` as int32 scalar."""
+        """Status of the run, a `jaxsnn.Result` as int32 scalar."""
         ...
 
     @property
     def late(self) -> Mapping[str, jax.Array]:
-        """Input -> number of events behind the end of the simulation, which nothing sees."""
+        """Number of events after the end of the simulation, which are ignored, by Input node."""
         ...
 
     @property
     def outputs(self) -> Mapping[str, tuple[str, ...]]:
-        """Output node -> names of the nodes that feed it."""
+        """Names of the nodes that feed each Output node."""
         ...
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Approximations, and what was moved or left out, a sentence each."""
+        """Notes on approximations, and on events that were moved or left out, a sentence each."""
         ...
 
     @property
     def problem(self) -> Problem | None:
-        """Why there is no result, and what to do; None if the run succeeded (outside jit only)."""
+        """Problem that ended the run, with advice; None if the run succeeded (outside jit only)."""
         ...
 
     @property
     def message(self) -> str:
-        """The result in words (outside jit only)."""
+        """Result in words (outside jit only)."""
         ...
 
     @property
     def budgets(self) -> Mapping[str, Mapping[str, Any]]:
-        """Option of the engine -> population -> what was needed, and what there was room for."""
+        """Needed and available room of each budget: option of the engine -> population -> both."""
         ...
 
     @property
     def clipped_slopes(self) -> Mapping[str, jax.Array]:
-        """Population -> number of spikes whose gradient is clipped."""
+        """Number of spikes whose gradient is clipped, by population."""
         ...
 
     @property
     def counts(self) -> Mapping[str, jax.Array]:
-        """Recorded population that fires -> spikes of each neuron, (batch, neurons)."""
+        """Spike counts of each neuron, (batch, neurons), by recorded population that fires."""
         ...
 
     @property
@@ -109,7 +109,7 @@ class Solution(Reading, Protocol):
         ...
 
     def events(self, name: str) -> Events:
-        """Spikes of a population as Events (batch, events), sorted by time, seconds."""
+        """Return the spikes of a population as Events (batch, events), sorted by time, seconds."""
         ...
 
 
@@ -117,7 +117,7 @@ SolutionType = TypeVar("SolutionType", bound=Solution, covariant=True)
 
 
 class Engine(Protocol[SolutionType]):
-    """What simulates: a frozen, hashable record whose fields are its options."""
+    """Simulation engine: a frozen, hashable record whose fields are its options."""
 
     #: What configuration files and the command line call it.
     kind: ClassVar[str]
@@ -129,16 +129,16 @@ class Engine(Protocol[SolutionType]):
     takes_rasters: ClassVar[bool]
 
     def as_dict(self) -> dict[str, Any]:
-        """The options by name, for JSON."""
+        """Return the options by name, for JSON."""
         ...
 
     @property
     def grows(self) -> bool:
-        """Whether a run shall be repeated with more room, where some budget was too small."""
+        """True if a run is to be repeated with larger budgets when one was too small."""
         ...
 
     def is_auto(self, option: str, population: str) -> bool:
-        """Whether that is so of one budget."""
+        """Return whether one budget grows automatically."""
         ...
 
     def check(self, network: Network) -> None:
@@ -154,9 +154,9 @@ class Engine(Protocol[SolutionType]):
         ...
 
     def with_room(self, needed: Mapping[str, Mapping[str, int]]) -> Self:
-        """The same engine with more room: option -> population -> what it shall be at least."""
+        """Return the same engine with larger budgets: option -> population -> lower bound."""
         ...
 
     def prepared(self) -> Self:
-        """The same engine as compiled training takes it: hashable, looking at every population."""
+        """Return the same engine for compiled training: hashable, with all populations observed."""
         ...

@@ -47,8 +47,8 @@ _Compared = tuple[str, np.ndarray, np.ndarray, float | np.ndarray]
 
 
 def from_torch(module: Any, sample: Any) -> Graph:
-    """A graph of a module of snnTorch, Norse, SpikingJelly, or another framework whose layers are
-    known, in that framework's dialect.
+    """Convert a module of snnTorch, Norse, SpikingJelly, or another framework with known layers to
+    a graph in that framework's dialect.
 
     Reset, reset delay, leaky readouts, dt and v_reset, which the exporters of the frameworks lose,
     go into the dialect and into the nodes. A dt that no layer has is assumed, with an
@@ -152,7 +152,7 @@ def load_into(module: Any, source: Graph | str | os.PathLike[str], **options: An
 
 @contextmanager
 def _left_over_told(module: Any, sample: Any) -> Iterator[None]:
-    """Where a module is refused, say first what it holds of an earlier run.
+    """Add advice to a refusal if the module holds state that may be left from an earlier run.
 
     Raises:
         ConversionError: As it was raised, with another fix where there is such a thing.
@@ -195,7 +195,7 @@ def _refuse_no_module(module: Any) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Place:
-    """One number of both sides: `layer` is a leaf or an Output, and `sent` what it is of."""
+    """Location of one number in the module and the graph: `layer` is a leaf or an Output."""
 
     layer: str
     step: int
@@ -255,7 +255,9 @@ def _refuse_other_steps(traced: TracedModule, network: Network) -> None:
 
 
 def _spiking(traced: TracedModule) -> list[str]:
-    """Leaves that spike, readouts that reset among them: only a spike shows what a reset does."""
+    """Return the leaves that spike, and readouts that reset: only a spike shows the effect of a
+    reset.
+    """
     read = [heard.sources[0] for heard in traced.trace.outputs if heard.member == "membrane"]
     return [*traced.firing, *read]
 
@@ -302,7 +304,9 @@ def _refuse_in_a_run(
 def _run(
     module: Any, traced: TracedModule, sample: Any, gain: float
 ) -> tuple[np.ndarray, dict[str, list[np.ndarray]]]:
-    """Some inputs, and what the module does with them; of a large batch a few samples are enough."""
+    """Run the module on some inputs; return the inputs and its outputs. A few samples of a large
+    batch are enough.
+    """
     sample_array = np.asarray(sample.detach().cpu().numpy(), np.float32)
     x = _inputs(sample_array, traced.trace.leading, gain)
     few = x[:, :BATCH]
@@ -315,7 +319,9 @@ def _run(
 
 
 def _inputs(sample: np.ndarray, leading: int, gain: float) -> np.ndarray:
-    """(time, batch, *shape): of the sample some steps, then random spikes, larger and larger."""
+    """Return inputs (time, batch, *shape): some steps of the sample, then random spikes of
+    increasing size.
+    """
     first = sample[: STEPS // 3] if leading == 2 else sample[None]
     rng = np.random.default_rng(0)
     steps = STEPS * max(BATCH // max(first.shape[1], 1), 1)
@@ -326,7 +332,7 @@ def _inputs(sample: np.ndarray, leading: int, gain: float) -> np.ndarray:
 
 
 def _moved(network: Network, factor: float) -> Network:
-    """The network with other thresholds."""
+    """Return the network with thresholds scaled by a factor."""
     parameters = {
         name: {
             key: value * np.float32(factor) if key == "v_threshold" else value
@@ -340,7 +346,9 @@ def _moved(network: Network, factor: float) -> Network:
 def _first_difference(
     compared: Iterable[_Compared],
 ) -> list[_Place] | None:
-    """The places of the first step and the first layer with a difference; None: there is none."""
+    """Return the places of the first step and the first layer with a difference; None if there is
+    none.
+    """
     differences: dict[str, np.ndarray] = {}
     pairs = list(compared)
     for layer, graph_values, module_values, tolerance in pairs:
@@ -386,8 +394,8 @@ def _first_difference(
 def _pairs(
     traced: TracedModule, ours: SteppedSolution, theirs: dict[str, list[np.ndarray]]
 ) -> Iterator[_Compared]:
-    """Name, our numbers, the module's, (time, batch, *shape), and a tolerance: layers that spike
-    in order, then what is returned.
+    """Yield name, values of the graph and of the module, (time, batch, *shape), and a tolerance:
+    layers that spike in order, then the returned outputs.
     """
     for leaf, node in traced.firing.items():
         if leaf in theirs and node in ours.spikes:
@@ -403,8 +411,9 @@ def _pairs(
 def _membranes(
     traced: TracedModule, ours: SteppedSolution, theirs: dict[str, list[np.ndarray]]
 ) -> Iterator[_Compared]:
-    """As `_pairs`, of the membranes of layers that spike, which show what moves no spike here; the
-    tolerance is of the threshold, or of the largest membrane so far.
+    """Yield tuples like those of `_pairs` for the membranes of layers that spike, which show
+    differences that change no spike here; the tolerance is relative to the threshold, or to the
+    largest membrane so far.
     """
     for leaf, node in traced.firing.items():
         if len(theirs.get(leaf, ())) > 1:
@@ -418,7 +427,7 @@ def _membranes(
 
 
 def _is_near(traced: TracedModule, place: _Place, runs: list[SteppedSolution]) -> bool:
-    """Whether a spike comes and goes with a small change of the threshold."""
+    """Return whether a spike depends on a small change of the threshold."""
     node = traced.firing.get(place.layer)
     if node is None:
         return False

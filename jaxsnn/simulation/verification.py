@@ -33,7 +33,7 @@ _LEAST_SHARE = 2.0**-10
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """The first step in which something differs: the lowest sample, then the lowest neuron of that
+    """Difference in the first step that differs: the lowest sample, then the lowest neuron of that
     step.
 
     Attributes:
@@ -53,7 +53,8 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """A recording against a simulation. A train is all that one neuron sends in one sample.
+    """Comparison of a recording with a simulation. A train is the output of one neuron in one
+    sample.
 
     Attributes:
         trains: spike trains compared.
@@ -78,17 +79,17 @@ class Verification:
 
     @property
     def identical_fraction(self) -> float | None:
-        """Of all trains; None where there are none."""
+        """Fraction of all trains that are identical; None if there are none."""
         return self.identical / self.trains if self.trains else None
 
     @property
     def identical_active_fraction(self) -> float | None:
-        """Of the active trains; None where there are none."""
+        """Fraction of the active trains that are identical; None if there are none."""
         return self.identical_active / self.active if self.active else None
 
     @property
     def ok(self) -> bool:
-        """Every train is identical, and membranes are within the tolerance."""
+        """True if every train is identical and membranes are within the tolerance."""
         close = self.relative_rmse is None or self.relative_rmse <= MEMBRANE_TOLERANCE
         return self.identical == self.trains and close
 
@@ -127,7 +128,7 @@ def verify(
 
 
 def compare(solution: SteppedSolution, y: Any) -> Verification:
-    """A time-stepped run against a recording of its outputs; see `verify`."""
+    """Compare a time-stepped run with a recording of its outputs; see `verify`."""
     recorded = _by_output(solution, y)
     expected = {
         name: _fitted(name, array, solution.y[name].shape) for name, array in recorded.items()
@@ -224,13 +225,13 @@ def _fitted(name: str, array: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _rms(array: np.ndarray) -> np.ndarray:
-    """Of each neuron, (*shape) of (time, batch, *shape)."""
+    """Return the root mean square of each neuron, (*shape) of (time, batch, *shape)."""
     return np.sqrt(np.mean(np.square(array), axis=(0, 1)))
 
 
 def _scales(array: np.ndarray) -> np.ndarray:
-    """What errors of each neuron are relative to: its own size; of one that hardly moves, a part of
-    the largest of its population, for it may be a difference of large numbers.
+    """Return the scale of each neuron's errors: its root mean square, or a fraction of the largest
+    in the population for a neuron that hardly moves, which may be a difference of large numbers.
     """
     rms = _rms(array)
     return np.maximum(rms, _LEAST_SHARE * rms.max(initial=0.0))
@@ -239,7 +240,7 @@ def _scales(array: np.ndarray) -> np.ndarray:
 def _first(
     name: str, expected: np.ndarray, got: np.ndarray, tolerance: float | np.ndarray
 ) -> Difference | None:
-    """The first place where two recordings (time, batch, *shape) are further apart than a
+    """Return the first place where two recordings (time, batch, *shape) differ by more than a
     tolerance, one for all or (*shape).
     """
     steps, batch = expected.shape[:2]
@@ -262,7 +263,7 @@ MOST = 32
 
 @dataclass(frozen=True, kw_only=True)
 class FittingOptions:
-    """Options of `jaxsnn.read` with which a file replays a recording.
+    """Options of `jaxsnn.read` with which a file reproduces a recording.
 
     Attributes:
         options: By name; for single nodes "NODE:VALUE".
@@ -272,7 +273,7 @@ class FittingOptions:
 
     @property
     def text(self) -> Text:
-        """The options for a message.
+        """Text of the options for a message.
 
         >>> print(FittingOptions(options={"reset": "zero", "reset_delay": False}))
         reset="zero" and reset_delay=False
@@ -315,7 +316,7 @@ def fitting_options(
 
 
 def _candidates(graph: Graph) -> Iterator[tuple[FittingOptions, Dialect]]:
-    """Readings, and the dialects that they make."""
+    """Yield candidate options, and the dialects that they produce."""
     conventions = graph.dialect.conventions
     if conventions is None:
         return
@@ -340,7 +341,7 @@ def _candidates(graph: Graph) -> Iterator[tuple[FittingOptions, Dialect]]:
 def _ways(
     delays: tuple[bool, ...], framework_options: list[FrameworkOption]
 ) -> Iterator[dict[str, Any]]:
-    """Values of the options, in all combinations."""
+    """Yield the values of the options, in all combinations."""
     choices: dict[str, tuple[Any, ...]] = {"reset": ("zero", "subtract"), "reset_delay": delays}
     choices |= {option.name: option.tries for option in framework_options}
     for values in product(*choices.values()):
@@ -348,7 +349,7 @@ def _ways(
 
 
 def _worth_saying(option_values: Mapping[str, Any], dialect: Dialect) -> dict[str, Any]:
-    """Without what a framework does by itself, where nobody has said anything else of it."""
+    """Return the options without those that equal the framework's default and are not overridden."""
     conventions = dialect.conventions
     if conventions is None:
         return dict(option_values)
@@ -373,7 +374,7 @@ def _worth_saying(option_values: Mapping[str, Any], dialect: Dialect) -> dict[st
 
 
 def _said(dialect: Dialect, option_values: Mapping[str, Any]) -> Dialect:
-    """A dialect with options for all nodes, but for readouts, which do not reset."""
+    """Return a dialect with options for all nodes except readouts, which do not reset."""
     nodes = {
         name: {
             key: value
@@ -398,7 +399,8 @@ MAD_TO_SIGMA = 1.4826
 
 @dataclass(frozen=True, kw_only=True)
 class SpikeResiduals:
-    """Of one population; the k-th spike of a neuron is compared with its k-th.
+    """Spike residuals of one population; the k-th recorded spike of a neuron is compared with the
+    k-th expected one.
 
     Attributes:
         expected, recorded: spikes.
@@ -462,8 +464,8 @@ def residuals(expected: np.ndarray, recorded: np.ndarray, tau: float) -> SpikeRe
 
 
 def first_spike_accuracy(times: np.ndarray, labels: np.ndarray) -> float:
-    """How often the neuron of a sample's label fires before all others of a population (samples,
-    neurons, spikes); nobody's spike is no answer.
+    """Return the fraction of samples in which the neuron of the label fires before all others of a
+    population (samples, neurons, spikes); a sample without a spike counts as wrong.
 
     Args:
         labels: (samples,) whole numbers, the neurons.

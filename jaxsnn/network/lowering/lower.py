@@ -42,7 +42,7 @@ _ELEMENTWISE = ("Scale", "Delay", "Threshold")
 
 
 def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False) -> Network:
-    """The network that the engines run.
+    """Lower a graph to the network that the engines run.
 
     What the dialect does not say is noted in the network's populations; an engine that needs it
     refuses to run, and names the option that says it.
@@ -95,7 +95,7 @@ def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False)
 
 
 def _as(dtype: Any, value: Any, name: str, key: str) -> np.ndarray:
-    """Numbers of a parameter in a type.
+    """Return a parameter's numbers in a dtype.
 
     Raises:
         LoweringError: one that is finite, and not in this type.
@@ -107,7 +107,7 @@ def _as(dtype: Any, value: Any, name: str, key: str) -> np.ndarray:
 
 
 def update_graph(graph: Graph, network: Network) -> Graph:
-    """The graph with the numbers of a network that was lowered from it and changed since.
+    """Return the graph with the changed numbers of a network that was lowered from it.
 
     Delays of synapses (`jaxsnn.with_synaptic_delays`) become nodes of their own. A number that did
     not change keeps its bits, its shape (a scalar stays one) and its dtype; a parameter that the
@@ -211,7 +211,7 @@ def _refuse_others(before: dict[str, Any], after: dict[str, Any]) -> None:
 def _with_changes(
     node: Node, changes: Changes, dialect: Dialect, shape: tuple[int, ...] | None
 ) -> Node:
-    """A node with changed parameters, in the units, shapes and dtypes of the file.
+    """Return a node with changed parameters, in the units, shapes and dtypes of the file.
 
     Where one number that stood for all neurons becomes one for each, so do the node's others, if
     they were alike before, as `nir` wants them.
@@ -260,8 +260,8 @@ def _refuse_unused(rule: NeuronRule, changes: Changes) -> None:
 def _written(
     node: Node, name: str, value: np.ndarray, same: np.ndarray, dialect: Dialect
 ) -> np.ndarray:
-    """A changed parameter in the file's units and dtype, and its shape where the number of entries
-    stays; `same` marks the entries that did not change.
+    """Return a changed parameter in the file's units and dtype, and its shape if the number of
+    entries stays; `same` marks the entries that did not change.
     """
     description = Text("node '{node}' ({type})", node=node.name, type=node.type)
     if not np.isfinite(value).all():

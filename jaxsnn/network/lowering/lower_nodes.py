@@ -42,8 +42,8 @@ NO_NEURONS = Problem(
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One node of a network: its wire, its parameters (time constants in seconds), and a neuron's
-    population.
+    """Lowered node of a network: its wire, its parameters (time constants in seconds), and a
+    neuron's population.
     """
 
     wire: Wire
@@ -53,7 +53,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class LoweringPlan:
-    """A graph made ready to be lowered node by node.
+    """Graph prepared to be lowered node by node.
 
     Attributes:
         graph: the graph.
@@ -72,7 +72,7 @@ class LoweringPlan:
 
     @cached_property
     def rules(self) -> dict[str, NeuronRule]:
-        """What the source does to each neuron; needs a dialect that is decided."""
+        """Source framework's rule for each neuron; needs a dialect that is decided."""
         return resolve_neurons(self.graph)
 
     def part(self, name: str) -> Part:
@@ -106,7 +106,7 @@ class LoweringPlan:
         return Part(wire=wire, parameters=lowered.parameters, population=population)
 
     def bare_wire(self, name: str) -> Wire:
-        """One node without its numbers and its size, which needs no dialect.
+        """Return one node without its numbers and its size, which needs no dialect.
 
         Raises:
             UnsupportedNodeError: nothing is known of such nodes.
@@ -123,8 +123,8 @@ class LoweringPlan:
         )
 
     def _copied(self, name: str, lowered: Lowered) -> tuple[int, ...] | None:
-        """The channel of each output of a Linear that gives each channel to several delays; None
-        for any other.
+        """Return the channel of each output of a Linear that copies each channel to several delays;
+        None for any other.
         """
         weight = lowered.parameters["weight"]
         after = [
@@ -159,7 +159,7 @@ def plan(graph: Graph) -> LoweringPlan:
 
 
 def _running_order(graph: Graph) -> list[str]:
-    """All nodes, sources before targets; those of a cycle stand together."""
+    """Return all nodes, sources before targets; those of a cycle stand together."""
     shared = [(part, iter(part)) for part in stepped_loops(graph)]
     turns = {name: cycle_nodes for part, cycle_nodes in shared for name in part}
     # The nodes of a cycle share one iterator, and take its names one after the other.
@@ -174,7 +174,7 @@ def _late_sources(graph: Graph) -> dict[str, tuple[str, ...]]:
 
 
 class Lowered(NamedTuple):
-    """One node: its parameters, times in seconds, and the detail of its `Wire`."""
+    """Parameters of one lowered node, times in seconds, and the detail of its `Wire`."""
 
     parameters: dict[str, np.ndarray]
     detail: Any = None
@@ -182,7 +182,7 @@ class Lowered(NamedTuple):
 
 @cache
 def _operator_of(traits: NodeTraits) -> LinearOperator | None:
-    """What the engines know of a linear type."""
+    """Return the linear operator of a node type; None if it is not linear."""
     if not traits.linear:
         return None
     return LinearOperator(apply=traits.apply, entries=traits.entries, bias=traits.bias)
@@ -233,7 +233,7 @@ def per_channel(node: Node, name: str, size: int) -> np.ndarray:
 
 
 def _lowered(node: Node, parameter: Parameter, dialect: Dialect, shape: Shape) -> np.ndarray:
-    """One parameter as the engines take it, times in seconds."""
+    """Return one parameter in the form that the engines use, times in seconds."""
     name = parameter.name
     if parameter.per == "array":
         value = node.numbers(name)
