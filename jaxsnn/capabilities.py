@@ -161,7 +161,7 @@ def at_node(option: Option, value: Any) -> Callable[[str], Reference]:
 
 
 def unsupported(network: N, capabilities: Capabilities[N]) -> list[Problem]:
-    """List what a simulator does not support of a network.
+    """List the features of a network that a simulator does not support.
 
     Args:
         network: A graph, or a lowered network.

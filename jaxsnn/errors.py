@@ -95,7 +95,7 @@ def _restored_problem(
 
 
 def _plain(value: Any) -> str | int | float | bool | None:
-    """Return a fact as JSON has it: finite numbers of NumPy become Python's, all else text."""
+    """Return a fact as a JSON value: finite NumPy numbers become Python's, other values text."""
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         value = value.item()
     is_plain = isinstance(value, str | int) or value is None
@@ -202,7 +202,9 @@ class UnsupportedNodeError(GraphError):
 
 
 class DialectError(JaxsnnError):
-    """Error for information that is needed but not in the NIR file, or that contradicts the file."""
+    """Error for information that is needed but not in the NIR file, or that contradicts the
+    file.
+    """
 
     default_code = "not-said"
 
@@ -354,8 +356,8 @@ def printable(text: str) -> str:
 
 
 def as_number(value: object) -> float:
-    """Return the float of one number, for checks that refuse NaN: of anything else, such as text or
-    a truth value, also one of NumPy or JAX, it is NaN.
+    """Return one number as a float, for checks that refuse NaN; NaN for any other value, such as
+    text or a boolean, also one of NumPy or JAX.
 
     >>> as_number(3), as_number("3"), as_number([3, 4]), as_number(True)
     (3.0, nan, nan, nan)
@@ -399,7 +401,7 @@ LARGEST_SEED = 2**32 - 1
 
 
 def refuse_seed(seed: int, option: Option | str = "seed") -> None:
-    """Refuse what makes no random key.
+    """Refuse a value that is not a valid random seed.
 
     Raises:
         UsageError: a seed that is no whole number, negative, or larger than 32 bits.

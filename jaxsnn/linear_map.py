@@ -44,7 +44,7 @@ class Window:
     like_xla: bool = False
 
     def at(self, size: Sequence[int]) -> Window:
-        """Return the window with its padding in numbers, for an input of a spatial shape."""
+        """Return the window with explicit padding, for an input of the specified spatial shape."""
         if not self.like_xla or len(size) != len(self.kernel):
             return self
         padding = []
@@ -72,7 +72,7 @@ class Window:
 def axis_table(
     window: Window, axis: int, inward: int, outward: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tell which input pixel meets which output pixel through which kernel tap, along one axis.
+    """Return the input pixel, kernel tap and output pixel of each connection along one axis.
 
     The output o meets through the tap t the input o stride - padding + t dilation, if there is one.
 
@@ -93,7 +93,7 @@ def axis_table(
 def window_table(
     window: Window, inward: Sequence[int], outward: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tell which input pixel meets which output pixel through which kernel tap.
+    """Return the input pixel, kernel tap and output pixel of each connection.
 
     Args:
         window: its padding is known.
@@ -150,7 +150,9 @@ def sum_entries(parameters: Mapping[str, Any], detail: Window, inward: Shape) ->
 
 
 def mean_entries(parameters: Mapping[str, Any], detail: Window, inward: Shape) -> Entries:
-    """Connect as `sum_entries`, each by its share of the window."""
+    """Connect each pixel to the windows that cover it, as `sum_entries` does, with the weight of a
+    mean.
+    """
     return _pool_entries(detail, inward, 1 / math.prod(detail.kernel))
 
 
@@ -163,7 +165,7 @@ def _pool_entries(window: Window, inward: Shape, share: float) -> Entries:
 def _taps(
     window: Window, inward: Shape, out_channels: int, channels_of_group: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tell which input meets which output through which number of the flattened weight.
+    """Return the input, the output and the index into the flattened weight of each connection.
 
     Args:
         out_channels: of all groups.
@@ -197,13 +199,13 @@ class LinearMap:
 
     @classmethod
     def identity(cls, size: int) -> LinearMap:
-        """Return the map of each channel to itself."""
+        """Return the identity map."""
         channels = np.arange(size)
         return cls(source=channels, target=channels, value=np.ones(size))
 
     @classmethod
     def sum(cls, entries: Iterable[Entries | LinearMap]) -> LinearMap:
-        """Return the sum of maps or lists of connections; what adds up to zero is left out."""
+        """Return the sum of maps or lists of connections, without entries that cancel."""
         columns = [
             (part.source, part.target, part.value) if isinstance(part, LinearMap) else part
             for part in entries
@@ -225,7 +227,7 @@ class LinearMap:
         )
 
     def count_then(self, following: LinearMap) -> int:
-        """Return how many paths lead through this map and one that follows it."""
+        """Return the number of paths through this map and the one that follows it."""
         return int(np.sum(self._continuations(following)[1]))
 
     def then(self, following: LinearMap) -> LinearMap:
@@ -238,8 +240,8 @@ class LinearMap:
         return LinearMap.sum([(source, following.target[continuation], value)])
 
     def _continuations(self, following: LinearMap) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return for each entry where its continuations begin, how many there are, and the order of
-        the following map's entries in which they stand side by side.
+        """Return for each entry the start and the number of its continuations, and the order that
+        sorts the following map's entries so that these are adjacent.
         """
         order = np.argsort(following.source, kind="stable")
         starts = following.source[order]

@@ -97,7 +97,7 @@ def refuse_unwritable(path: str | os.PathLike[str], force: bool = False) -> Path
 
 
 def refuse_read_only(path: Name, folder: Name) -> None:
-    """Refuse to write a path whose folder takes no new files, as on a read-only file system.
+    """Refuse a path in a folder that is not writable, as on a read-only file system.
 
     Files are written under another name first, so that a file that is writable itself does not count.
 
@@ -170,7 +170,9 @@ def refuse_shared(sources: Iterable[Name], outputs: Mapping[str, Name]) -> None:
 
 
 def _file(path: Name) -> tuple[int, int] | None:
-    """Return the identity of the file at a path, the same for all its names; None if there is none."""
+    """Return the identity of the file at a path, the same for all its names; None if there is
+    none.
+    """
     try:
         status = os.stat(path)
     except (OSError, ValueError):  # a zero byte
@@ -305,7 +307,9 @@ class _Staged:
             os.chmod(self.temporary, stat.S_IMODE(self.target.stat().st_mode))
 
     def keep_before(self) -> None:
-        """Let what is there have a second name, in case that another file fails."""
+        """Keep the existing file under a second name, so that it can be restored if another file
+        fails.
+        """
         if self.force and self.target.exists():
             before = self.target.with_name(_temporary_name(self.target))
             try:
@@ -356,7 +360,7 @@ _LEFT_FOR = 60.0
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Remove what killed processes had begun to write in the place of a file."""
+    """Remove temporary files that killed processes left next to a file."""
     begin = f".{target.name}."
     with suppress(OSError):
         for name in os.listdir(target.parent):
@@ -405,7 +409,7 @@ def _put(temporary: Path, target: Path, force: bool) -> None:
 
 
 def _onto_the_disk(folder: Path) -> None:
-    """Let the names of a folder last, where the system can."""
+    """Flush the names in a folder to the disk, if the system supports that."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:

@@ -50,7 +50,7 @@ def parse_time(text: str | float) -> float:
 
 
 def refuse_no_time(seconds: object, option: Option | str) -> None:
-    """Refuse a time that is not after 0 and finite, or no number at all.
+    """Refuse a time that is not positive and finite, or not a number.
 
     Args:
         option: the time in the message.

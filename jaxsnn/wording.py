@@ -99,7 +99,7 @@ class Option:
         return self._reference(f"{self.name}={python}", flag)
 
     def equal_to(self, value: str) -> Reference:
-        """Return the statement that it has a value: `t_end = 40 ms`, or `--t-end 40 ms`."""
+        """Return the statement that the option has a value: `t_end = 40 ms`, or `--t-end 40 ms`."""
         return self._reference(f"{self.name} = {value}", f"{self.long_flag} {value}")
 
     @property
@@ -113,7 +113,7 @@ class Option:
         return self._reference(self.name, self.long_flag)
 
     def but(self, **changes: Any) -> Self:
-        """Return the option as one command describes it: with another help text, default or kind of
+        """Return the option adapted to one command: with another help text, default or kind of
         value.
         """
         return replace(self, **changes)
@@ -130,7 +130,7 @@ class Option:
 
 
 def _shown(value: Any) -> str:
-    """Return a value for a text; of numbers with a fraction six digits."""
+    """Return a value for a text; numbers with a fraction have six digits."""
     is_fraction = hasattr(value, "__float__") and not hasattr(value, "__index__")
     return f"{value:g}" if is_fraction and not isinstance(value, str) else str(value)
 
@@ -260,7 +260,7 @@ class Text(str):
         return Text._of_parts((text, *self.parts), self.facts)
 
     def without_end(self, characters: str) -> Text:
-        """Return the text without some characters at its end, as `rstrip`."""
+        """Return the text without some characters at its end, as `rstrip` does."""
         *first, last = self.parts or ("",)
         return Text._of_parts(
             (*first, last.rstrip(characters) if isinstance(last, str) else last), self.facts
@@ -307,7 +307,7 @@ def parts_of(value: Option | Reference | str) -> tuple[Part, ...]:
 
 
 def facts_of(text: Part) -> Mapping[str, Any]:
-    """Return the numbers and names of a text; of a plain string nothing is known."""
+    """Return the numbers and names of a text; an empty mapping for a plain string."""
     return text.facts if isinstance(text, Text) else {}
 
 

@@ -58,11 +58,11 @@ class Parser(argparse.ArgumentParser):
         self.commands: Mapping[str, Parser] = {}
 
     def when_used(self, complete: Callable[[], None]) -> None:
-        """Call something before the parser parses or prints anything."""
+        """Register a callable that runs before the parser parses or prints anything."""
         self._waiting.append(complete)
 
     def need_no_files_with(self, option: Option) -> None:
-        """Let the command do without its positional arguments where a switch is set."""
+        """Make the positional arguments optional if a switch is set."""
         self._waiver = option.long_flag
 
     def complete(self) -> None:
@@ -74,7 +74,9 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> Any:
-        """Parse as argparse does, with all options registered, and accept negative option values."""
+        """Parse as argparse does, with all options registered, and accept negative option
+        values.
+        """
         self.complete()
         self._given = args or ()
         words = self._join_negative_values(sys.argv[1:] if args is None else args)
@@ -125,7 +127,7 @@ class Parser(argparse.ArgumentParser):
         return len(matches) == 1 and options[matches[0]].nargs is None
 
     def takes(self, flag: str) -> bool:
-        """Return whether the command has an option, and does not refuse it."""
+        """Return whether the command has an option that is not hidden."""
         action = self._option_string_actions.get(flag)
         return action is not None and action.help != argparse.SUPPRESS
 
@@ -180,7 +182,7 @@ def add_command(commands: Any, name: str, run: Any, text: str, *options: Option)
 
 
 def add_option(parser: Parser, option: Option, group: Any = None) -> argparse.Action:
-    """Let a command take an option.
+    """Add an option to the parser of a command.
 
     Args:
         group: of the parser, under whose title the help has the option.
@@ -203,7 +205,7 @@ def add_option(parser: Parser, option: Option, group: Any = None) -> argparse.Ac
 
 
 def _converter(option: Option) -> Callable[[str], Any] | None:
-    """Return what argparse calls with the text of a value."""
+    """Return the type with which argparse converts the text of a value."""
     convert = option.convert
     if convert in (None, int, float):  # of which argparse names the type
         return convert
@@ -229,7 +231,7 @@ def limits_of(arguments: argparse.Namespace) -> AbstractContextManager[None]:
 
 
 def add_file(parser: Parser, *, dialect: Option = DIALECT, optional: bool = False) -> None:
-    """Let a command take a NIR file, and the options that say what it does not.
+    """Add the NIR file as an argument, and the options for conventions that it leaves open.
 
     Args:
         dialect: the option DIALECT, perhaps with further flags.
@@ -246,7 +248,7 @@ def add_file(parser: Parser, *, dialect: Option = DIALECT, optional: bool = Fals
 
 
 def _file_options(dialect: Option = DIALECT) -> list[Option]:
-    """Return the options of `jaxsnn.read` as a command describes them."""
+    """Return the options of `jaxsnn.read`, described for the command line."""
     from jaxsnn.nir.frameworks.registry import file_options, framework_options, frameworks
 
     options = []
@@ -264,7 +266,7 @@ def _file_options(dialect: Option = DIALECT) -> list[Option]:
 
 
 def output_options(metavar: str, text: str, **changes: Any) -> tuple[Option, Option]:
-    """Return the option for an output file, and what allows to overwrite it."""
+    """Return the option for an output file, and the option that allows overwriting it."""
     return OUTPUT.but(metavar=metavar, help=text, **changes), FORCE
 
 
@@ -283,7 +285,7 @@ def refuse_report(arguments: argparse.Namespace) -> None:
 
 
 def write_report(arguments: argparse.Namespace, make: Callable[..., str], *parts: Any) -> None:
-    """Write the report, if one was asked for.
+    """Write the report, if one was requested.
 
     Args:
         make: gives the page.
@@ -340,7 +342,7 @@ def dialect_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def refuse_options_of_file(arguments: argparse.Namespace) -> None:
-    """Refuse what is said of FILE where there is none.
+    """Refuse options for reading FILE if there is no FILE.
 
     Raises:
         UsageError: the first such option.

@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command; exit code 1 where there is an error among the problems."""
+    """Run the command; exit code 1 if there is an error among the problems."""
     from jaxsnn.compatibility.checks import check_file
 
     report, graph = check_file(arguments.file, arguments.purpose, **dialect_options(arguments))

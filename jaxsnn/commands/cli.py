@@ -205,8 +205,8 @@ def _unexpected(error: Exception) -> Problem:
 
 
 def _refuse_own_input(arguments: argparse.Namespace) -> None:
-    """Refuse files that are named twice, and standard output, which is no file; `train` and
-    `deploy` look at the files that they write beside, too.
+    """Refuse files that are named twice, and standard output, which is not a file; `train` and
+    `deploy` also check the files that they write next to them.
     """
     text_arguments = {
         name: value for name, value in vars(arguments).items() if isinstance(value, str)

@@ -143,7 +143,7 @@ def demo(
     step_done: Callable[[int, DemoStep], None] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> DemoOutcome:
-    """Run the main job and write what came of it into a folder.
+    """Run all steps of the demo and write the results into a folder.
 
     Args:
         folder: is made if it does not exist.

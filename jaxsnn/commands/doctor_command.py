@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def diagnose() -> DoctorOutcome:
-    """Look at what is installed."""
+    """Collect the installed versions, devices, extras and frameworks."""
     from jaxsnn.event.native.native_build import native_library
     from jaxsnn.nir.frameworks.registry import chosen_importer, frameworks, installed_version
 

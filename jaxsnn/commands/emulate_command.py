@@ -233,7 +233,8 @@ def _outcome(
     several: bool,
     output: Path,
 ) -> EmulateOutcome:
-    """Return what was recorded and lost, and what buses, links, time and energy a sample takes.
+    """Return the recorded and lost spikes, and the load of buses and links, the time and the energy
+    of a sample.
 
     Args:
         sent: input -> its events.

@@ -243,7 +243,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command; exit code 1 where there is no mapping, or something is wrong with it."""
+    """Run the command; exit code 1 if there is no mapping, or if it has violations."""
     if (arguments.verify is None) == (arguments.output is None):
         raise UsageError(
             "map writes a mapping with -o M.json, or checks one with --verify M.json",
@@ -354,7 +354,7 @@ def verify_mapping(
     force: bool = False,
     options: QuantizeOptions | None = None,
 ) -> MapOutcome:
-    """Check a mapping against a graph, quantised with the options that it was made with.
+    """Check a mapping against a graph, quantised with the options of the mapping.
 
     Raises:
         FileError: the picture exists, or cannot be written.
@@ -390,7 +390,9 @@ def _drawn(mapping: Mapping, svg: str | None) -> dict[str, str]:
 
 
 def map_report(arguments: argparse.Namespace, graph: Graph, outcome: MapOutcome) -> str:
-    """Return the page on where the network is placed on the chip, or why it cannot be."""
+    """Return the page on the placement of the network on the chip, or on the reason why there is
+    none.
+    """
     content = outcome.as_dict()
     headings = ("resource", "used", "available")
     used = [(name, usage["used"], usage["available"]) for name, usage in content["used"].items()]

@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command; exit code 1 where something is not supported by a purpose that was asked for."""
+    """Run the command; exit code 1 if something is unsupported for a requested purpose."""
     from jaxsnn.compatibility.matrix import matrix, matrix_of_types
 
     selected_purposes = arguments.purposes or ()

@@ -113,7 +113,7 @@ def _kind_of(arguments: argparse.Namespace) -> str:
 
 
 def _refuse_unused(arguments: argparse.Namespace, kind: str) -> None:
-    """Refuse options that a picture of this kind does not look at."""
+    """Refuse options that a picture of this kind does not use."""
     from jaxsnn.nir.frameworks.registry import file_options
 
     saved = Path(arguments.file).suffix == ".npz" and kind in ("raster", "histogram")

@@ -34,8 +34,8 @@ def line_of(remark: str | Problem | Change) -> str:
 def similar_lines(
     remarks: Sequence[str | Problem | Change], *, kind: str, prefix: str = ""
 ) -> list[str]:
-    """Return one line for each remark, or, of many, one for those of the same code that differ in
-    facts alone.
+    """Return one line for each remark; if there are many, one line for all of the same code that
+    differ only in facts.
 
     Args:
         remarks: Changes, problems or sentences, in order.
@@ -71,7 +71,7 @@ def _changed_node(remark: str | Problem | Change) -> str:
 
 
 def _parts(remark: str | Problem | Change) -> tuple[Part, ...]:
-    """Return the parts of a remark; of a change without its node."""
+    """Return the parts of a remark; for a change without its node."""
     if _changed_node(remark):
         change = cast("Change", remark)
         return Text.joined("", (change.what, " (", change.why, ")")).parts
@@ -79,7 +79,7 @@ def _parts(remark: str | Problem | Change) -> tuple[Part, ...]:
 
 
 def _merged(texts: Sequence[Sequence[Part]]) -> Text:
-    """Return the one text of several that differ in facts: `1 to 3`, `'a' ... 'c'`."""
+    """Return the merged text of several texts that differ in facts: `1 to 3`, `'a' ... 'c'`."""
     columns = [list(column) for column in zip(*texts, strict=True)]
     merged: list[Part] = []
     number = 0
@@ -103,6 +103,6 @@ def _merged(texts: Sequence[Sequence[Part]]) -> Text:
 
 
 def _numbers_of(parts: Sequence[Part]) -> list[float]:
-    """Return the numbers of facts; none where one of them is no number."""
+    """Return the numbers of facts; an empty list if one of them is not a number."""
     numbers = [as_number(part.value) if isinstance(part, Shown) else math.nan for part in parts]
     return [] if any(map(math.isnan, numbers)) else numbers

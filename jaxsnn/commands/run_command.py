@@ -167,7 +167,7 @@ def run_file(
     force: bool = False,
 ) -> RunOutcome:
     """Simulate a graph event by event on the inputs of an .npz file or a file of NIR data, and
-    write what leaves it; see `jaxsnn.simulation.network_arrays`.
+    write its outputs; see `jaxsnn.simulation.network_arrays`.
 
     Args:
         t_end: seconds; default: the end of the steps, where inputs are given by steps.
@@ -235,8 +235,8 @@ def run_in_steps(
     values: str = "auto",
     force: bool = False,
 ) -> RunOutcome:
-    """Simulate a graph step by step on the inputs of an .npz file, write what leaves it as "NODE.y"
-    (time, batch, *shape).
+    """Simulate a graph step by step on the inputs of an .npz file, and write its outputs as
+    "NODE.y" (time, batch, *shape).
 
     Args:
         source: see `jaxsnn.simulation.network_arrays.load_inputs`; events need `t_end`.
@@ -290,7 +290,7 @@ def _endless(source: str | os.PathLike[str]) -> UsageError:
 
 
 def _unused_options(graph: Graph, network: Network) -> tuple[str, ...]:
-    """Return notes on options of the dialect that mean nothing in continuous time."""
+    """Return notes on options of the dialect that have no effect in continuous time."""
     conventions = graph.dialect.conventions
     if conventions is None or conventions.reset_delay is not None:
         return ()

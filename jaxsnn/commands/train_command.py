@@ -80,7 +80,7 @@ CONFIG = Option(
 
 
 def add_options(parser: Parser, hidden: Collection[str] = ()) -> None:
-    """Let a command take the options of a training run.
+    """Add the options of a training run to the parser of a command.
 
     Args:
         hidden: names that the help leaves out: those that the command refuses.
@@ -399,8 +399,8 @@ def _partners(checkpoint: Path | None) -> Iterator[None]:
 
 
 def _write(files: TrainFiles, done: Fit, options: TrainOptions) -> tuple[str, ...]:
-    """Write the files, in the first process; notes on approximations of the chip, if one was in
-    the loop.
+    """Write the files, in the first process; return notes on approximations of the chip, if one was
+    in the loop.
     """
     from jaxsnn.nir.graphs.export import nir_bytes
     from jaxsnn.output import as_json, write_together
@@ -483,7 +483,7 @@ class TrainOutcome:
 
 
 def train_report(arguments: argparse.Namespace, graph: Graph, outcome: TrainOutcome) -> str:
-    """Return the page on how training went."""
+    """Return the page on the training run."""
     fit = outcome.fit
     summary = (
         f"test accuracy {fit.test_accuracy:.2%} on {outcome.test_samples} samples, "
@@ -504,7 +504,7 @@ def train_report(arguments: argparse.Namespace, graph: Graph, outcome: TrainOutc
 
 
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return options of options by a dotted name."""
+    """Return nested options by a dotted name."""
     flattened: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping) and value:

@@ -113,7 +113,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command; exit code 1 where the simulation differs from the recording."""
+    """Run the command; exit code 1 if the simulation differs from the recording."""
     refuse_report(arguments)
     graph = read_graph(arguments)
     outcome = verify_file(graph, arguments.recording)
@@ -157,7 +157,7 @@ class Replay:
 
 
 def replay_recording(graph: Graph, source: str | os.PathLike[str]) -> Replay:
-    """Simulate the input of a recording, and compare with its output; as `verify_file`."""
+    """Simulate the input of a recording, and compare with its output, as `verify_file` does."""
     import numpy as np
 
     from jaxsnn.grid.time_stepped import TimeStepped
@@ -235,7 +235,7 @@ def _refuse_incomplete(
 
 
 def verify_report(arguments: argparse.Namespace, graph: Graph, outcome: VerifyOutcome) -> str:
-    """Return the page on whether the file fires what its own framework fired."""
+    """Return the page on whether the file reproduces the spikes of its source framework."""
     comparison, replay = outcome.replay.comparison, outcome.replay
     fraction = comparison.identical_fraction
     done = facts(

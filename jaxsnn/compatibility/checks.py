@@ -83,7 +83,8 @@ class CheckReport:
 def check_file(
     path: str | os.PathLike[str], purpose: str, **options: Any
 ) -> tuple[CheckReport, Graph | None]:
-    """Check a NIR file for a purpose; also the graph, or None where the file is not a graph.
+    """Check a NIR file for a purpose; return the report and the graph, or None if the file is not a
+    graph.
 
     Args:
         path: the file.
@@ -130,7 +131,7 @@ def check(graph: Graph, purpose: str) -> CheckReport:
 
 
 def refuse_unknown(purpose: str) -> None:
-    """Raise UsageError where nothing can be checked for a purpose."""
+    """Raise UsageError for a purpose that does not exist."""
     if purpose not in _ENGINES:
         name, _ = split_version(purpose)
         if name not in with_importers():
@@ -177,7 +178,9 @@ def _for_event(graph: Graph) -> Iterator[Problem]:
 
 
 def _solved(graph: Graph) -> Iterator[Problem]:
-    """Yield a note if the equations of neurons are solved whose source framework is time-stepped."""
+    """Yield a note if the equations of neurons are solved whose source framework is
+    time-stepped.
+    """
     if stepped := stepped_neurons(graph):
         yield Problem(
             code="equations",

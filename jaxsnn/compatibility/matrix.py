@@ -272,7 +272,9 @@ def _converted(graph: Graph, purpose: str) -> list[Verdict]:
 
 
 def _changes(graph: Graph, conversion: Converted, purpose: str) -> list[Verdict]:
-    """Return what keeps the importer from running the file as it is, by which `check` refuses it."""
+    """Return verdicts on the problems for which the importer does not run the file unconverted, and
+    `check` refuses it.
+    """
     return [
         _of_problem(graph, problem, purpose, "exact")
         for problem in importer_problems(graph, purpose, converted=conversion)
@@ -338,7 +340,9 @@ def _in_equations(kind: str, layers: Sequence[build.Layer], purpose: str) -> Gra
 
 
 def _written_by(kind: str) -> dict[str, Any]:
-    """Return the dialect options of a framework that writes a type, with its default conventions."""
+    """Return the dialect options of a framework that writes a type, with its default
+    conventions.
+    """
     frameworks = [name for name in writable() if kind in framework_of(name).dialects[0].rules]
     framework = framework_of((frameworks or list(writable()))[0])
     importer = framework.importers[0]
@@ -352,7 +356,9 @@ def _written_by(kind: str) -> dict[str, Any]:
 
 
 def _said(importer: Importer) -> dict[str, Any]:
-    """Return the default conventions of an importer that also hold for the framework's own files."""
+    """Return the default conventions of an importer that also hold for the framework's own
+    files.
+    """
     excluded = ("initial", "version", "dt")
     return {key: value for key, value in importer.reads.items() if key not in excluded}
 

@@ -48,7 +48,7 @@ def rows_of(simulator: str) -> Iterator[Row[Any]]:
 
 
 def features_table() -> str:
-    """Return Markdown: for each feature, which simulators do not support it."""
+    """Return Markdown: the simulators that do not support each feature."""
     cells: dict[str, dict[str, str]] = {}
     for simulator in TABLES:
         limited = {row.description for row in rows_of(simulator)}
@@ -97,7 +97,9 @@ def _template(text: str) -> str:
 
 
 def importers_table() -> str:
-    """Return Markdown: what the importers' newest releases do not support, as far as it is plain data."""
+    """Return Markdown: unsupported features of the importers' newest releases, as far as they are
+    plain data.
+    """
     lines = [
         "| importer | node types that it does not map | parameters that it does not read"
         " | not supported |",

@@ -22,7 +22,9 @@ def _counts_seconds(network: StaticNetwork, population: Population) -> bool:
 
 
 def _delays(network: StaticNetwork) -> Iterator[tuple[Wire, tuple[int, ...] | Problem]]:
-    """Yield Delays with their delays in steps, or the problem of delays that are no whole numbers."""
+    """Yield each Delay with its delays in steps, or with the problem of delays that are not an
+    integer number of steps.
+    """
     step = step_in_units(network.populations, known_dt(network.populations, network.dt))
     for wire in network.wires:
         if wire.kind == "Delay" and wire.detail is not None:

@@ -26,8 +26,8 @@ Factors = Mapping[str, Float[Array, "*shape"] | float]
 def box_force(
     population: Population, parameters: Parameters, dt: float
 ) -> Float[Array, "*shape"] | float:
-    """Return what an arriving box of weight 1 that lasts a step adds to the force of `flow`: as much
-    in all as `Population.jump`.
+    """Return the force that a rectangular pulse of weight 1 and the length of a step adds in
+    `flow`; its integral equals `Population.jump`.
     """
     return population.jump(parameters) * input_tau(parameters) / dt
 

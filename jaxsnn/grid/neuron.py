@@ -77,7 +77,9 @@ class SteppedNeuron:
         return MembraneState(v=jnp.broadcast_to(v, shape), i=i)
 
     def fire(self, tested: Float[Array, "*lead *shape"]) -> Float[Array, "*lead *shape"]:
-        """Return the spikes of tested membranes: 0, 1, or the number of multiples of the threshold."""
+        """Return the spikes of tested membranes: 0, 1, or the number of multiples of the
+        threshold.
+        """
         at_equality = self.population.threshold == ">="
         if self.population.spikes_per_step == "several":
             return spike_count(tested, self.parameters["v_threshold"], self.surrogate, at_equality)

@@ -94,7 +94,9 @@ def _looped(
     entering: StepInput,
     tested_before: Float[Array, "time batch *shape"] | None = None,
 ) -> Membranes:
-    """Run the loop of `_membranes`; tested_before: membranes tested in an earlier run of the loop."""
+    """Run the loop of `_membranes`; tested_before: membranes tested in an earlier run of the
+    loop.
+    """
 
     def step(state: Any, step_inputs: tuple[StepInput, Any]) -> tuple[Any, tuple[Any, Any]]:
         state, tested, membrane = neuron.step(state, *step_inputs)

@@ -81,7 +81,7 @@ class Parts:
 def take_apart(
     network: Network, *, dt: float | None, surrogate: Surrogate | None, detach_reset: bool | None
 ) -> Parts:
-    """Prepare a network.
+    """Prepare the parts of a network for time-stepped simulation.
 
     Args:
         dt: length of a step, seconds; None: the network's own.
@@ -124,7 +124,7 @@ def _of_thresholds(network: Network) -> Surrogate:
 
 
 def _refuse_synaptic_delays(network: Network) -> None:
-    """Refuse delays that are no nodes: steps have to be known before anything is compiled."""
+    """Refuse delays of synapses: delays in steps must be known before compilation."""
     _, delays = without_synaptic_delays(network)
     for name in delays:
         raise LoweringError(

@@ -38,7 +38,7 @@ OFF_GRID = 2**-8
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Rasters:
-    """Inputs of the time-stepped engine, by Input node.
+    """Rasters of the time-stepped engine's inputs, by Input node.
 
     Attributes:
         x: (time, batch, *shape), in the network's dtype.
@@ -58,7 +58,7 @@ class Rasters:
 
 
 def rasters(network: Network, inputs: Any, *, t_end: float | None, dt: float | None) -> Rasters:
-    """Check inputs, and sort events into steps: one at time t is input of step t/dt, rounded.
+    """Check inputs, and sort events into steps: an event at time t is input of step t/dt, rounded.
 
     Args:
         inputs: an array (time, batch, *shape), `Events` or `GradedEvents` (batch, events), or

@@ -52,7 +52,9 @@ class SteppingModel(Protocol):
         ...
 
     def leaving(self, tested: Float[Array, "*lead *shape"]) -> Float[Array, "*lead *shape"]:
-        """Return the output for the tested values of a step: spikes, or the membrane of a readout."""
+        """Return the output for the tested values of a step: spikes, or the membrane of a
+        readout.
+        """
         ...
 
     def step(

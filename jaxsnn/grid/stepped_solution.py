@@ -117,7 +117,9 @@ class SteppedSolution:
 
     @usual_promotion
     def spike_sum(self, name: str, tau: float) -> Float[Array, "batch neurons"]:
-        """Return the sum of e^(-t / tau) over the spikes of each neuron; tau in seconds, positive."""
+        """Return the sum of e^(-t / tau) over the spikes of each neuron; tau in seconds,
+        positive.
+        """
         refuse_no_tau(tau)
         spikes = self._spikes_of(name)
         return jnp.sum(spikes * jnp.exp(-self._times(spikes) / tau), axis=-3)
@@ -332,7 +334,9 @@ def untied(network: Network) -> Iterator[str]:
 
 
 def approximations(network: Network) -> tuple[str, ...]:
-    """Return the approximations and the specified options that are not followed, a sentence each."""
+    """Return the approximations and the specified options that are not followed, a sentence
+    each.
+    """
     notes: list[str] = [
         Note(remark, kind="approximated", code="ignored-by-source")
         for wire in network.wires

@@ -31,7 +31,9 @@ class Surrogate(Protocol):
     """Surrogate for the derivative of a spike by the membrane potential."""
 
     def derivative(self, u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """Return the derivative at u = V - v_threshold, in spikes per unit of V; the shape of `u`."""
+        """Return the derivative at u = V - v_threshold, in spikes per unit of V; the shape of
+        `u`.
+        """
         ...
 
 
@@ -43,7 +45,7 @@ class _PositiveNumbers:
     """
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
+        """Refuse numbers that are not positive and finite."""
         for name in ("slope", "alpha"):
             value = getattr(self, name, 1.0)
             if not (0 < as_number(value) < math.inf or isinstance(value, Tracer)):

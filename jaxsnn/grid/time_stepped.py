@@ -87,7 +87,7 @@ class TimeStepped:
         t_end: float | None = None,
         sample_times: Any = None,
     ) -> SteppedSolution:
-        """Simulate a batch. Nothing is raised where the run does not succeed: look at `result`.
+        """Simulate a batch. A failed run raises no error: check `result`.
 
         Args:
             inputs, t_end: as of `jaxsnn.simulate`.
@@ -117,7 +117,7 @@ class TimeStepped:
         return replace(solution, approximations=notes)
 
     def check(self, network: Network) -> None:
-        """Refuse options that make no sense for a network.
+        """Refuse options that are invalid for a network.
 
         Raises:
             UsageError: says which.

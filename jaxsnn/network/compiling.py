@@ -49,7 +49,9 @@ def _has(options: tuple[tuple[str, Any], ...]) -> bool:
 
 
 def loops_in(jaxpr: Any) -> int:
-    """Return the number of XLA loops in a jaxpr, including nested ones: native kernels have none."""
+    """Return the number of XLA loops in a jaxpr, including nested ones: native kernels have
+    none.
+    """
     count = 0
     for equation in jaxpr.eqns:
         count += equation.primitive.name in ("while", "scan")

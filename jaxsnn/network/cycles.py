@@ -94,7 +94,7 @@ def _from_the_entry(wires: tuple[Wire, ...]) -> list[str]:
 
 
 def _refuse_instant_cycles(wires: tuple[Wire, ...]) -> None:
-    """Refuse a cycle in which nothing takes time."""
+    """Refuse a cycle without a neuron or a delay."""
     settled = {wire.name for wire in wires if wire.kind in ("neuron", "Delay")}
     rest = [wire for wire in wires if wire.name not in settled]
     inside = {wire.name for wire in wires}

@@ -89,7 +89,7 @@ class StaticNetwork:
 
     @cached_property
     def biased(self) -> set[str]:
-        """Names of the linear nodes whose output contains a constant, which biases add."""
+        """Names of the linear nodes whose output contains a constant because of biases."""
         return carriers(self.wires, [wire.name for wire in self.wires if wire.biased])
 
     @cached_property
@@ -232,7 +232,9 @@ LATE_RESET = _populations(
 
 
 def _remembers(cycle: Cycle) -> bool:
-    """Return whether a node without state reads another one of the cycle a time step late."""
+    """Return whether a node without state receives the output of another such node of the cycle one
+    time step late.
+    """
     stateless = {wire.name for wire in cycle.wires if wire.kind != "neuron"}
     return any(stateless.issuperset({*wire.late, wire.name}) for wire in cycle.wires if wire.late)
 
@@ -282,7 +284,9 @@ def _immediate_feedback(network: StaticNetwork) -> Iterator[Occurrence]:
 
 
 def _reached_at_once(cycle: Cycle, name: str) -> set[str]:
-    """Return the neurons of a cycle that a neuron feeds without a Delay on the way."""
+    """Return the neurons of a cycle that a neuron reaches without a Delay or another neuron on the
+    path.
+    """
     ends, passed, reached = set[str](), set[str](), {name}
     while reached:
         passed |= reached
@@ -310,7 +314,9 @@ def _delays_per_target(network: StaticNetwork) -> Iterator[Occurrence]:
 
 
 def _any_spreads(wires: Iterable[Wire], inside: Mapping[str, Wire]) -> bool:
-    """Return whether some linear nodes, or those before them in the cycle, send a channel to several."""
+    """Return whether some linear nodes, or linear nodes before them in the cycle, have a fan-out
+    above 1 per channel.
+    """
     seen: set[str] = set()
     waiting = list(wires)
     while waiting:
@@ -325,7 +331,7 @@ def _any_spreads(wires: Iterable[Wire], inside: Mapping[str, Wire]) -> bool:
 
 
 def _spreads(wire: Wire) -> bool:
-    """Return whether a linear node sends a channel to several."""
+    """Return whether a linear node has a fan-out above 1 per channel."""
     window = wire.detail
     if wire.kind in ("Scale", "Delay", "Flatten"):
         return False
@@ -479,7 +485,7 @@ MIXED_OUTPUT = NetworkFeature(
 
 
 def _kernel_gaps(network: StaticNetwork) -> dict[str, list[str]]:
-    """Return why the native kernels do not simulate populations -> the spiking ones among them.
+    """Return the spiking populations that the native kernels do not simulate, by reason.
 
     A cycle is simulated as a whole: the first reason that one of its populations has counts for all.
     """
@@ -522,7 +528,9 @@ def _cycle_gap(populations: Sequence[Population]) -> str | None:
 
 
 def _beyond_kernels(description: str, gap: str) -> NetworkFeature:
-    """Return a feature that the kernels lack, with one occurrence for all populations that have it."""
+    """Return a feature that the kernels do not support, with one occurrence for all populations
+    that have it.
+    """
 
     def occurrences(network: StaticNetwork) -> Iterator[Occurrence]:
         names = _kernel_gaps(network).get(gap)
@@ -547,7 +555,7 @@ MIXED_RESETS_IN_CYCLE = _beyond_kernels(
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """Properties of a population that a simulator must know.
+    """Requirement of a simulator: properties of a population that must be decided.
 
     Attributes:
         fields: fields and parameters, as in `Population.obstacles`.
@@ -559,7 +567,8 @@ class Need:
 
 
 def decided(*needs: Need, available: str = "") -> Requirement[StaticNetwork]:
-    """Return the requirement that what a simulator needs of populations is decided and makes sense.
+    """Return the requirement that the properties that a simulator needs of populations are decided
+    and valid.
 
     Args:
         needs: What it needs.

@@ -150,9 +150,9 @@ def refuse_different_batches(batches: dict[str, int]) -> None:
 
 
 def refuse_other_axes(name: str, axes: tuple[int, ...], shape: tuple[int, ...]) -> None:
-    """Refuse as many numbers as an input has channels, but in another order of axes, such as images
-    whose colours come last: joined into one axis they would be other channels. Axes may be joined
-    already.
+    """Refuse values with as many numbers as the input has channels, but in another order of axes,
+    such as images with the channels last: joined into one axis they would be other channels. Axes
+    may be joined already.
 
     Args:
         axes: of the values of one sample.
@@ -346,7 +346,7 @@ def checked_events(name: str, events: Any, size: int, dtype: Any) -> Events:
 
 
 def refuse_no_numbers(name: str, events: Any) -> None:
-    """Refuse rows of different lengths, and what holds text or anything else than real numbers.
+    """Refuse rows of different lengths, text, and anything else that is not real numbers.
 
     Args:
         events: with time, index, and maybe value.
@@ -385,7 +385,7 @@ def _as_channels(index: Any) -> Any:
 
 
 def refuse_bad_events(name: str, time: np.ndarray, index: np.ndarray, size: int) -> None:
-    """Refuse events of an input that have no time, or name no channel.
+    """Refuse events of an input with an invalid time or channel.
 
     Args:
         size: number of channels.
@@ -419,7 +419,7 @@ def _first(bad: np.ndarray) -> str:
 
 
 def _refuse_channels(name: str, index: np.ndarray, used: np.ndarray, size: int) -> None:
-    """Refuse channels that are no whole numbers, and used ones that the input lacks."""
+    """Refuse channels that are not integers, and used channels that the input does not have."""
     if index.dtype.kind == "f" and not np.array_equal(index, np.rint(index), equal_nan=True):
         broken = index != np.rint(index)
         worst = index[broken].flat[0]
@@ -453,7 +453,9 @@ def _refuse_channels(name: str, index: np.ndarray, used: np.ndarray, size: int) 
 
 
 def place_of(place: np.ndarray) -> str:
-    """Return the sample and slot of an event as text, from its indices (slot,) or (sample, slot)."""
+    """Return the sample and slot of an event as text, from its indices (slot,) or (sample,
+    slot).
+    """
     sample, slot = place if len(place) == 2 else (0, place[0])
     return f"sample {sample}, slot {slot}"
 

@@ -114,8 +114,8 @@ def averaged(
 
 
 def check_operator(wire: Wire, inward: tuple[int, ...], parameters: Arrays) -> None:
-    """Refuse an operator that is not what its traits say: another shape, a constant of its own, a
-    bend, connections that it does not make.
+    """Refuse an operator that differs from its traits: another shape, a constant term, a
+    nonlinearity, or missing or additional connections.
 
     Args:
         parameters: NIR's names -> NumPy arrays.
@@ -225,7 +225,7 @@ def _pattern(
 
 
 def refuse_large(wire: Wire, numbers: int) -> None:
-    """Refuse to hold too many numbers for one node.
+    """Refuse to store too many numbers for one node.
 
     Raises:
         LoweringError: more than `LARGEST`.

@@ -146,8 +146,8 @@ class Network:
         return Network(parameters=self.parameters, wires=self.wires, populations=populations)
 
     def with_fixed_gains(self) -> Network:
-        """Return the same network for callers that change no gain (`w_in` of current-based neurons, `r`
-        of others): where all gains are 1, compiled code does not multiply by them.
+        """Return the same network for callers that change no gain (`w_in` of current-based neurons,
+        `r` of others): if all gains are 1, compiled code does not multiply by them.
 
         Gradients by those gains are then without what spikes contribute to them.
         """
@@ -182,9 +182,10 @@ class Network:
 
 
 def check_precision(network: Network) -> None:
-    """Refuse what is no Network, parameters that are no arrays of real numbers or of another shape
-    than the network's, those of neurons that are neither float32 nor float64, and arrays of 64 bits
-    where JAX computes with 32; NumPy's of 64 bits it takes over as JAX has them.
+    """Refuse an object that is not a Network, parameters that are not arrays of real numbers or
+    have another shape than the network's, neuron parameters that are neither float32 nor float64,
+    and arrays of 64 bits if JAX computes with 32; NumPy's arrays of 64 bits are converted as JAX
+    does.
 
     Raises:
         UsageError: names the first.
@@ -241,8 +242,9 @@ def check_precision(network: Network) -> None:
 def _refuse_other_shape(
     name: str, key: str, value: Any, shapes: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """Refuse a parameter of a node without a state that has another shape than when it was lowered:
-    gathering rows of it would not notice. Delays of synapses have one of three, or none is known.
+    """Refuse a parameter of a node without a state with another shape than when it was lowered:
+    gathering its rows would not detect that. Delays of synapses have one of three shapes; other
+    parameters may have an unknown shape.
     """
     if jnp.issubdtype(value.dtype, jnp.complexfloating):
         fix = "give real numbers, its real"
@@ -273,7 +275,7 @@ def _refuse_other_shape(
 
 
 def _refuse_no_neurons(population: Population, key: str, value: Any) -> None:
-    """Refuse a parameter of neurons that is not one number for each, float32 or float64."""
+    """Refuse a parameter of neurons that does not have one number for each, float32 or float64."""
     name, size, shape = population.name, population.size, jnp.shape(value)
     _refuse_other_kind(name, key, value)
     if shape != (size,):
@@ -344,7 +346,7 @@ def check_dtype(dtype: Any) -> np.dtype:
 
 
 def check_parameters(old: Parameters, new: Parameters) -> None:
-    """Refuse numbers that do not fit a network.
+    """Refuse parameters that do not fit a network.
 
     Args:
         old: the network's own parameters, by node and name.
@@ -385,7 +387,7 @@ def _refuse_lacking(
     lacks_new: Text,
     node: str = "",
 ) -> None:
-    """Refuse a name that only one of two mappings has."""
+    """Refuse a name that is missing from one of two mappings."""
     for mapping, lacks in ((old, lacks_old), (new, lacks_new)):
         if name not in mapping:
             message = lacks + Text(" '{name}'", name=name)
@@ -461,7 +463,9 @@ def with_synaptic_delays(network: Network, name: str, delay: ArrayLike) -> Netwo
 def without_synaptic_delays(
     network: Network,
 ) -> tuple[Parameters, dict[str, Float[Array, "outputs inputs"]]]:
-    """Return the parameters without the delays of `with_synaptic_delays`, and these delays by node."""
+    """Return the parameters without the delays of `with_synaptic_delays`, and these delays by
+    node.
+    """
     parameters, delays = {}, {}
     for wire in network.wires:
         node_parameters = dict(network.parameters.get(wire.name, {}))
@@ -475,8 +479,7 @@ def without_synaptic_delays(
 
 
 def with_tau_facts(population: Population, parameters: NodeParameters) -> Population:
-    """Return the population with what its numbers say of its time constants (nothing, if they are
-    traced).
+    """Return the population with the facts that its time constants have (none, if they are traced).
 
     Args:
         parameters: of its node, by NIR name.

@@ -45,7 +45,7 @@ _REGISTERED: dict[str, NeuronModel] = {}
 
 
 def register_neuron(model: NeuronModel) -> None:
-    """Make a kind of neuron known to both engines.
+    """Register a neuron kind for both engines.
 
     Raises:
         UsageError: there is another kind of that name, or the model has no dynamics.

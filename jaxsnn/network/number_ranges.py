@@ -40,8 +40,8 @@ def beyond_type(
 def with_rounded_resets(
     population: Population, parameters: Mapping[str, Any], dtype: Any
 ) -> Population:
-    """Return the population; where a floating-point type rounds a v_reset onto its v_threshold, that is
-    one of its obstacles.
+    """Return the population; if a floating-point type rounds a v_reset onto its v_threshold, that
+    is added to its obstacles.
 
     Args:
         parameters: NIR's names -> numbers as the file has them.

@@ -32,7 +32,7 @@ def first_of(conditions: Sequence[tuple[Bool[Array, ""], Result]]) -> Int[Array,
 
 
 def refuse_several(result: Int[Array, "..."]) -> None:
-    """Refuse to look at several runs as if they were one.
+    """Refuse a solution that holds several runs.
 
     Args:
         result: of a solution.
@@ -49,7 +49,7 @@ def refuse_several(result: Int[Array, "..."]) -> None:
 
 
 def refuse_no_tau(tau: Any) -> None:
-    """Refuse a time constant of a weighted sum over time that is not positive, or no number.
+    """Refuse a time constant of a weighted sum over time that is not positive, or not a number.
 
     Args:
         tau: seconds, which may be traced; None: there is none.

@@ -42,8 +42,8 @@ class Signal:
 
 
 def signals(network: Network) -> dict[str, Signal]:
-    """Return the signal that arrives at each population, by its NIR name; linear nodes composed on the
-    way.
+    """Return the input signal of each population, by its NIR name, with the linear nodes before it
+    composed.
 
     Raises:
         LoweringError: a node that is no neuron and not linear, a cycle of such nodes, or nodes that

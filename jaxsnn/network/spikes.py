@@ -87,7 +87,7 @@ class Events:
 
 
 def refuse_traced(values: Any, description: str) -> None:
-    """Refuse values that JAX traces: how many spikes they make is seen in numbers alone.
+    """Refuse traced values: the number of their spikes is unknown.
 
     Args:
         description: names them in the message.
@@ -107,7 +107,7 @@ def refuse_traced(values: Any, description: str) -> None:
 
 
 def refuse_masked(values: Any, description: str, node: str = "") -> None:
-    """Refuse an array of which numbers are masked: the mask would be ignored.
+    """Refuse an array with masked numbers: the mask would be ignored.
 
     Args:
         description: names it in the message.

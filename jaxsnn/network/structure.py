@@ -50,7 +50,9 @@ def tau_shape_holds(
     tau_mem: Float[Array | np.ndarray, "*neurons"],
     tau_syn: Float[Array | np.ndarray, "*neurons"],
 ) -> Bool[Any, "*neurons"]:
-    """Return whether time constants satisfy a relation, element by element, exact up to rounding."""
+    """Return whether time constants satisfy a relation, element by element, exact up to
+    rounding.
+    """
     if shape is TauShape.ANY:
         return (tau_mem == tau_mem) | True  # of NaN too
     if shape is TauShape.APART:
@@ -322,7 +324,7 @@ class Population:
         return self.fires or self.resetting
 
     def jump(self, parameters: Mapping[str, Any]) -> Any:
-        """Return what an arriving delta of weight 1 adds to I (without a synaptic current: to V).
+        """Return the jump of I (without a synaptic current: of V) at an arriving delta of weight 1.
 
         Args:
             parameters: NIR's names -> one number for each neuron, arrays of NumPy or JAX.
@@ -335,7 +337,7 @@ class Population:
         return input_gain(parameters) * self.spike_area / input_tau(parameters)
 
     def require(self, *fields: str) -> None:
-        """Refuse to go on where something stands in the way of some fields.
+        """Refuse a population with an obstacle in one of some fields.
 
         Raises:
             LoweringError: the first of these problems.
@@ -348,7 +350,7 @@ class Population:
 def with_known_taus(
     population: Population, taus: Mapping[str, Float[Array | np.ndarray, "*neurons"]]
 ) -> Population:
-    """Return the population with `tau_shape` and `uniform` as its numbers have them.
+    """Return the population with the `tau_shape` and `uniform` that its time constants have.
 
     Args:
         taus: its time constants by NIR name.
@@ -362,17 +364,19 @@ def with_known_taus(
 
 
 def with_unknown_taus(population: Population) -> Population:
-    """Return the population with nothing assumed of its time constants."""
+    """Return the population without assumptions on its time constants."""
     return replace(population, tau_shape=TauShape.ANY, uniform=False, taus_last=False)
 
 
 def input_gain(parameters: Mapping[str, Any]) -> Any:
-    """Return what an input is multiplied by where it enters the equations: w_in, or r."""
+    """Return the gain of an input in the equations: w_in, or r."""
     return parameters["w_in"] if "tau_syn" in parameters else parameters["r"]
 
 
 def input_tau(parameters: Mapping[str, Any]) -> Any:
-    """Return the time constant of what an input enters: tau_syn, tau, or 1 of IF and I."""
+    """Return the time constant of the equation that an input enters: tau_syn, tau, or 1 for IF and
+    I.
+    """
     return parameters["tau_syn"] if "tau_syn" in parameters else parameters.get("tau", 1.0)
 
 

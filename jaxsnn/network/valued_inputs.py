@@ -130,7 +130,7 @@ def refuse_no_array(
     numbers: str = "give numbers",
     node: str = "",
 ) -> None:
-    """Refuse an array, a list or a number that is none of real numbers, or masks some of them.
+    """Refuse an array, list or number that does not hold real numbers, or is masked.
 
     Args:
         description: names it in the message.

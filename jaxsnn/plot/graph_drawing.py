@@ -64,7 +64,7 @@ class Drawing:
 
 
 def draw(graph: Graph, path: str | os.PathLike[str], *, force: bool = False) -> Drawing:
-    """Write a picture of a graph; the file's ending says which: .svg, .png, .pdf, .dot or .mmd
+    """Write a picture of a graph in the format of the file's ending: .svg, .png, .pdf, .dot or .mmd
     (Mermaid).
 
     Raises:

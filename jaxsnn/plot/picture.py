@@ -45,7 +45,7 @@ class Picture:
     vector: bool = False
 
     def save(self, path: str | Path, force: bool = False) -> None:
-        """Write the picture; the ending of the file says as what: .png, .svg or .pdf.
+        """Write the picture in the format of the file's ending: .png, .svg or .pdf.
 
         Raises:
             UsageError: another ending, or a picture of this kind cannot be written so.

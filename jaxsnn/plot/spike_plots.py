@@ -192,7 +192,9 @@ def latest(trains: Trains) -> float:
 
 
 def recorded_names(solution: Any) -> list[str]:
-    """Return the populations of a solution with available spikes: recorded, or sent to an Output."""
+    """Return the populations of a solution with available spikes: recorded, or sent to an
+    Output.
+    """
     if solution.spikes:
         return list(solution.spikes)
     spiking = getattr(solution, "spiking", ())

@@ -51,7 +51,7 @@ def audit(
     samples: int = 32,
     times: int = 256,
 ) -> dict[str, Audit]:
-    """Recompute the voltages of the CubaLIF populations; others are left out.
+    """Recompute the voltages of the CubaLIF populations; other populations are skipped.
 
     Args:
         inputs: Input node -> Events (batch, events), as they were simulated.

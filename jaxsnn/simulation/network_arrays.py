@@ -223,7 +223,7 @@ def inputs_by_node(
 
 
 def _refuse_values(input_arrays: Mapping[str, Any], values: str) -> None:
-    """Refuse to take for values what has none: inputs that are all events say what they are."""
+    """Refuse the option `values` for inputs that are all events and already have a kind."""
     for input_array in input_arrays.values():
         if not hasattr(input_array, "time") or values == (
             "graded" if hasattr(input_array, "value") else "spikes"
@@ -320,7 +320,7 @@ def _sized(raster: np.ndarray, dt: float) -> GradedEvents:
 
 
 def output_arrays(network: Network, solution: EventSolution) -> dict[str, np.ndarray]:
-    """Return what leaves a network, by Output node.
+    """Return the outputs of a network, by Output node.
 
     "NODE.time" and "NODE.index" (batch, events), seconds, sorted, unused slots inf and the
     population's size; of a readout "NODE.y" (time, batch, neurons) and "NODE.sample_time" (time,),

@@ -80,9 +80,7 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def _refuse_large(path: str | os.PathLike[str]) -> None:
-    """Refuse arrays that would be too large, by what their headers say, before there is room made
-    for any.
-    """
+    """Refuse arrays that are too large according to their headers, before memory is allocated."""
     budget = ByteBudget(path)
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
@@ -267,7 +265,7 @@ def _outputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str,
 
 
 def _refuse_misspelt(arrays: Mapping[str, np.ndarray], inputs: Iterable[str]) -> None:
-    """Refuse other arrays of an input, which would not be read."""
+    """Refuse arrays of an input with an unknown ending, which would be ignored."""
     input_names, array_kinds = list(inputs), ("x", "time", "index", "value", "y")
     for key in arrays:
         name, dot, last = key.rpartition(".")
@@ -282,8 +280,8 @@ def _refuse_misspelt(arrays: Mapping[str, np.ndarray], inputs: Iterable[str]) ->
 def _refuse_strangers(
     arrays: Mapping[str, np.ndarray], ending: str, nodes: Iterable[str], kind: str
 ) -> None:
-    """Refuse arrays of one ending that belong to no node: a name that is misspelt, or none where
-    there are several.
+    """Refuse arrays with a certain ending that belong to no node: the node's name is misspelt, or
+    missing although there are several nodes.
     """
     node_names = list(nodes)
     for key in arrays:

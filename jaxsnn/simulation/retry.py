@@ -148,7 +148,9 @@ def _larger(
 
 
 def _refuse_vast(outcome: Any, room: Mapping[str, Mapping[str, int]], slots: float) -> None:
-    """Refuse to take much memory for one neuron that fires more often than all others."""
+    """Refuse a budget that takes too much memory because one neuron fires more often than all
+    others.
+    """
     for name, most in room.get("max_spikes", {}).items():
         population_spikes = getattr(outcome, "spikes", {}).get(name)
         if (shape := getattr(getattr(population_spikes, "time", None), "shape", None)) is None:
@@ -178,7 +180,7 @@ def _refuse_vast(outcome: Any, room: Mapping[str, Mapping[str, int]], slots: flo
 def _refuse_endless(
     outcome: Any, short: Mapping[str, Mapping[str, int]], limit: int, advice: str | None
 ) -> None:
-    """Refuse to go on where that would never end."""
+    """Refuse to repeat a run that would never have enough room."""
     spikes = short.get("max_spikes", {})
     firing = {name: neuron for name in spikes if (neuron := busiest(outcome, name)) is not None}
     for neuron in firing.values():

@@ -148,8 +148,8 @@ class Engine(Protocol[SolutionType]):
     def run(
         self, network: Network, inputs: Any, t_end: float | None, sample_times: Any = None
     ) -> SolutionType:
-        """Simulate a batch; see `jaxsnn.simulate`. Where the run does not succeed the solution says
-        so, nothing is raised.
+        """Simulate a batch; see `jaxsnn.simulate`. A failed run raises no error, the solution
+        reports it.
         """
         ...
 

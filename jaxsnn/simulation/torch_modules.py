@@ -101,7 +101,7 @@ def from_torch(module: Any, sample: Any) -> Graph:
 
 
 def load_into(module: Any, source: Graph | str | os.PathLike[str], **options: Any) -> Loaded:
-    """Put the weights, decays, thresholds and leaks of a file into a module of the user's own.
+    """Set the weights, decays, thresholds and leaks of a user's module to those of a file.
 
     The module must have the structure of the file, and is of snnTorch, Norse or SpikingJelly. Nodes
     are those of the same names; where names differ, those that are wired alike. A BatchNorm whose
@@ -221,8 +221,8 @@ def refuse_difference(module: Any, traced: TracedModule, sample: Any) -> None:
 
 
 def _refuse_other_steps(traced: TracedModule, network: Network) -> None:
-    """Refuse a graph in which spikes arrive in another step than in the module, which few of them may
-    show in a run.
+    """Refuse a graph in which spikes arrive in another step than in the module, which few runs may
+    reveal.
     """
     cycles = [group for group in groups(network.wires) if isinstance(group, Cycle)]
     if any(cycle.in_turn for cycle in cycles):  # the file says which edges take a step

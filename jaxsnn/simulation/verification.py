@@ -349,7 +349,9 @@ def _ways(
 
 
 def _worth_saying(option_values: Mapping[str, Any], dialect: Dialect) -> dict[str, Any]:
-    """Return the options without those that equal the framework's default and are not overridden."""
+    """Return the options without those that equal the framework's default and are not
+    overridden.
+    """
     conventions = dialect.conventions
     if conventions is None:
         return dict(option_values)

@@ -47,7 +47,9 @@ class Steps:
     def run(
         self, name: str, work: Callable[..., tuple[Any, list[str], dict[str, Any]]], *arguments: Any
     ) -> Any:
-        """Run `work`, which returns a value, lines and facts; record the step and return the value."""
+        """Run `work`, which returns a value, lines and facts; record the step and return the
+        value.
+        """
         start = time.perf_counter()
         value, lines, facts = work(*arguments)
         step = DemoStep(

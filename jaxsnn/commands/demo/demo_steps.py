@@ -176,7 +176,9 @@ def export_step(
 
 
 def _datasets(group: Group, path: str = "") -> Iterator[tuple[str, Dataset]]:
-    """Yield all datasets of a document with their paths; paths of nodes begin at the node's name."""
+    """Yield all datasets of a document with their paths; paths of nodes begin at the node's
+    name.
+    """
     for name, entry in group.items():
         full = f"{path}/{name}" if path else name
         if isinstance(entry, Dataset):

@@ -144,8 +144,8 @@ def update_graph(graph: Graph, network: Network) -> Graph:
 
 
 def _refuse_untied(before: Graph, after: Graph) -> None:
-    """Refuse numbers that no longer tell one step: where a framework ties r to tau, it uses one of
-    the two only.
+    """Refuse changes of r or tau that imply another time step: where a framework ties r to tau, it
+    uses only one of the two.
     """
     conventions = before.dialect.conventions
     if conventions is None or conventions.evidence.dt_from is None:
@@ -188,7 +188,7 @@ def _refuse_untied(before: Graph, after: Graph) -> None:
 
 
 def _refuse_others(before: dict[str, Any], after: dict[str, Any]) -> None:
-    """Refuse parameters that are not those of the same nodes, or have other shapes."""
+    """Refuse parameters of other nodes, or of other shapes."""
     for name in (*before, *after):
         old, new = (
             {key: np.shape(value) for key, value in side.get(name, {}).items()}
@@ -236,7 +236,7 @@ def _with_changes(
 
 
 def _refuse_unused(rule: NeuronRule, changes: Changes) -> None:
-    """Refuse changes of what a framework does not use."""
+    """Refuse changes of parameters that the framework does not use."""
     node = rule.node
     # where r is the decay of a step it follows its time constant
     r_alone = rule.resistance != "file" and not {"tau", "tau_mem"} & set(changes)

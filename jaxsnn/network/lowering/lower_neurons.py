@@ -7,8 +7,8 @@ from jaxsnn.nir.frameworks.source_rule import NeuronRule
 
 
 def population_of(rule: NeuronRule, size: int) -> Population:
-    """Return the population of a NIR neuron; what the dialect leaves open has a default in it, and is
-    among its obstacles.
+    """Return the population of a NIR neuron; a property that the dialect leaves open has a default
+    value, and is listed among its obstacles.
 
     Args:
         rule: what the source does to its neurons.

@@ -141,7 +141,7 @@ class LoweringPlan:
 
 
 def plan(graph: Graph) -> LoweringPlan:
-    """Make a graph ready to be lowered; its nodes can be only where its dialect is decided."""
+    """Prepare a graph for lowering; its nodes can only be lowered if its dialect is decided."""
     place = {name: number for number, name in enumerate(_running_order(graph))}
     incoming: dict[str, list[str]] = {name: [] for name in graph.nodes}
     for source, target in bypass_relays(graph):
@@ -189,7 +189,7 @@ def _operator_of(traits: NodeTraits) -> LinearOperator | None:
 
 
 def lower_node(node: Node, dialect: Dialect, inward: Shape, shape: Shape) -> Lowered:
-    """Lower one node that takes signals of one shape and gives signals of another.
+    """Lower one node, with the specified shapes of its input and output.
 
     Raises:
         LoweringError: a parameter that does not fit, or a node that no engine runs.
@@ -210,7 +210,7 @@ def lower_node(node: Node, dialect: Dialect, inward: Shape, shape: Shape) -> Low
 
 
 def per_channel(node: Node, name: str, size: int) -> np.ndarray:
-    """Return a parameter as (size,) array; a scalar holds for all.
+    """Return a parameter as an array (size,); a scalar is repeated.
 
     Raises:
         LoweringError: it has neither one entry nor `size`.
