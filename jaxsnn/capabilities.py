@@ -52,7 +52,7 @@ class Feature(Generic[N_contra]):
 
     Attributes:
         description: a noun phrase, for the documentation: "A readout that resets".
-        occurrences: yields where a network has it.
+        occurrences: yields the occurrences in a network.
     """
 
     description: str
@@ -63,7 +63,7 @@ class Row(Protocol[N_contra]):
     """Row of a table: a `Limit`, or a check that computes its problems in another way.
 
     Attributes:
-        description: what it is about, a noun phrase for the documentation.
+        description: a noun phrase for the documentation.
     """
 
     @property
@@ -134,7 +134,7 @@ class Requirement(Generic[N_contra]):
     """Requirement that every network must meet, and whose problems another module describes.
 
     Attributes:
-        description: what it is about, a noun phrase for the documentation.
+        description: a noun phrase for the documentation.
         problems: yields the problems of a network.
     """
 

@@ -32,9 +32,9 @@ class Problem:
 
     Attributes:
         node: NIR name of the node, or the place on a chip; "" for the whole.
-        code: what kind of problem, for scripts, a key of `jaxsnn.problem_codes.CODES`.
-        message: what is wrong, in one line without a full stop.
-        fix: what to do about it, in one line; "" if there is nothing to do.
+        code: kind of problem, for scripts, a key of `jaxsnn.problem_codes.CODES`.
+        message: the problem in one line without a full stop.
+        fix: advice in one line; "" if there is none.
         severity: an "error" stands in the way; a "warning" may matter or not; a "note" informs.
         facts: the numbers and names that it is about, beside those that `message` has.
 
@@ -107,10 +107,10 @@ class JaxsnnError(Exception):
     """Base class of all errors that this library raises on purpose.
 
     Args:
-        message: what is wrong, where, and the two numbers, in one line.
-        fix: what to do about it; a `jaxsnn.wording.Text` where it names an option.
+        message: the problem, its place, and the two numbers, in one line.
+        fix: advice; a `jaxsnn.wording.Text` if it names an option.
         node: NIR name of the node that it is about.
-        code: what kind of problem, for scripts; by default the one of the class.
+        code: kind of problem, for scripts; by default the one of the class.
         facts: the numbers and names that it is about, beside those that `message` has.
 
     Attributes:
@@ -247,8 +247,8 @@ class Note(Text):
         text: the sentence; a `Text` where it names an option.
 
     Attributes:
-        kind: what the note is about.
-        code: what it says, for scripts: "late-events", "continuous-time", ...
+        kind: kind of the note.
+        code: code of the note, for scripts: "late-events", "continuous-time", ...
 
     >>> note = Note("input 'in': 2 events were left out", kind="dropped", code="late-events")
     >>> print(note, note.kind)

@@ -29,7 +29,7 @@ def refuse_unreadable(path: Name, kind: str) -> Path:
     refused.
 
     Args:
-        kind: what it should be, for messages: "a NIR file".
+        kind: expected kind of file, for messages: "a NIR file".
 
     Raises:
         FileError: there is none, or it is something else.
@@ -217,7 +217,7 @@ def write_together(
         follow_links: as of `write_whole`.
 
     Raises:
-        FileError: as `write_whole`; what was there is there again.
+        FileError: as `write_whole`; the previous files are restored.
     """
     staged: list[_Staged] = []
     try:

@@ -56,7 +56,7 @@ def refuse_no_time(seconds: object, option: Option | str) -> None:
         option: the time in the message.
 
     Raises:
-        UsageError: says what it is.
+        UsageError: names the value.
     """
     if not 0 < as_number(seconds) < math.inf:
         fix = "pass a finite time after 0, in seconds"

@@ -25,17 +25,17 @@ class Option:
             frameworks that are loaded when somebody asks.
         flag: Name on the command line without "--", where it is not `name` with "-" for "_".
         other_flags: Further spellings, such as "-o" or "--from".
-        metavar: What help calls its value; "" for the name in capitals.
-        default: Value on the command line where nobody sets it.
+        metavar: Name of its value in the help; "" for the name in capitals.
+        default: Value on the command line if it is not set.
         convert: Makes the value of text; `ValueError` and `UsageError` refuse.
         values: The values that it may take, where they are few; the function that takes it refuses others.
         choices: The only values of the command line, which refuses others itself.
-        python_values: Value on the command line -> what Python has instead, where they differ.
+        python_values: Value on the command line -> value in Python, if they differ.
         is_switch: Takes no value on the command line, where it means True.
         repeated: May be set several times.
         required: The command line cannot do without.
         file: What shells complete for its value: names of files or of folders.
-        command: The command that advice names where the running one does not take the option.
+        command: The command that advice names if the running one does not take the option.
         functions: Public functions that take it.
 
     >>> reset = Option(name="reset", help="what a spike does to the membrane")
@@ -148,7 +148,7 @@ class Reference:
         python: As Python writes it.
         command_line: As a command that takes the option writes it.
         flag: The option's flag.
-        command: The command to name where the running one does not take the option.
+        command: The command to name if the running one does not take the option.
     """
 
     python: str
@@ -173,7 +173,7 @@ class Shown(str):
     """Value as messages show it, such as "10 ms" for 0.01; a text's facts hold the value itself.
 
     Attributes:
-        value: What is shown.
+        value: The value itself.
         name: Of the fact, in a text; "" elsewhere.
     """
 
@@ -198,7 +198,7 @@ class Text(str):
 
     Args:
         template: As of `str.format`, with fields by name.
-        values: What the fields are: options, references, other texts, numbers.
+        values: Values of the fields: options, references, other texts, numbers.
 
     Attributes:
         parts: Plain text, facts and references, in order.

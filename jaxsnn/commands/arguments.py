@@ -288,8 +288,8 @@ def write_report(arguments: argparse.Namespace, make: Callable[..., str], *parts
     """Write the report, if one was requested.
 
     Args:
-        make: gives the page.
-        parts: what it takes after the arguments.
+        make: returns the HTML page.
+        parts: further arguments of `make`.
     """
     if arguments.report is None:
         return
@@ -308,7 +308,7 @@ def quantization_of(arguments: argparse.Namespace, scales: Any = None) -> Any:
     """Return the options of QUANTIZE_OPTIONS as `QuantizeOptions`.
 
     Args:
-        scales: population -> scale, taken where no option names one.
+        scales: population -> scale, used if no option sets one.
     """
     from jaxsnn.bss2.search.measured_slopes import slopes_of
     from jaxsnn.bss2.search.quantize import QuantizeOptions

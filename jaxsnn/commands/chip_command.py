@@ -31,7 +31,7 @@ class ChipOutcome:
     """Outcome of `jaxsnn chip inputs`.
 
     Attributes:
-        samples: how many.
+        samples: number of samples.
         input: name of the Input node.
         events: in all samples together.
         duration: the last event, seconds of the network.

@@ -28,7 +28,7 @@ class CompareOutcome:
         populations: population -> residuals of its spikes.
         accuracy, expected_accuracy: of the last population's first spikes, recorded and simulated;
             None where the inputs have no labels.
-        notes: what was not compared, a sentence each.
+        notes: notes on populations and outputs that were not compared, a sentence each.
     """
 
     populations: dict[str, Any]

@@ -32,12 +32,12 @@ class ConvertOutcome:
     Attributes:
         output: path of the file that was written.
         load_with: a line of Python that loads it with the target's importer.
-        run_with: lines of Python that run what was loaded.
+        run_with: lines of Python that run the loaded network.
         written_for: the importer that it was written for, with its version.
-        changes: what was changed, and why.
-        losses: what an approximation loses.
+        changes: changes of the graph, with their reasons.
+        losses: losses of an approximation.
         shift: Output -> steps by which its spikes leave later than the source's.
-        notes: what else must be known of the version that it was written for.
+        notes: further notes on the version that it was written for.
     """
 
     output: str

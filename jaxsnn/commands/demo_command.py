@@ -59,7 +59,7 @@ class DemoOutcome:
         test_accuracy: fraction.
         steps: in order.
         files: the names of `FILES` that were written -> path.
-        parts: what a report shows.
+        parts: content of a report.
     """
 
     test_accuracy: float
@@ -150,8 +150,8 @@ def demo(
         force: overwrite the files of an earlier run.
         epochs, seed: of the training run.
         sizes: numbers of points for training, validation and test; default those of the paper.
-        step_done: is told each step, with its number, as it ends.
-        progress: takes one line for each epoch.
+        step_done: called with the number and the record of each step as it ends.
+        progress: called with one line for each epoch.
 
     Raises:
         UsageError: a seed that makes no random key.

@@ -37,13 +37,13 @@ class DoctorOutcome:
 
     Attributes:
         versions: distribution -> version, None where it is missing.
-        devices: what JAX computes on.
+        devices: devices that JAX computes on.
         extras: extra -> whether all its distributions are there.
         missing: extra -> its distributions that are not.
         backends: backend of the event engine -> whether it is there, and why or why not.
         frameworks: name of a framework -> the version that is installed (None if none is), the
             versions of its importer that are known, and the one that is written for by default.
-        enables: extra -> what can be done with it that cannot be done without.
+        enables: extra -> features that need it.
     """
 
     versions: dict[str, str | None]

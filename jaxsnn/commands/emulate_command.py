@@ -37,13 +37,13 @@ class EmulateOutcome:
 
     Attributes:
         spikes: population -> spikes that were recorded, all samples together.
-        lost: where -> how many were lost.
-        saturated: readout -> fraction of its voltages beyond what the CADC can tell.
-        late: by how much the host was late at most, seconds of the network.
+        lost: place -> number of lost spikes.
+        saturated: readout -> fraction of its voltages outside of the CADC's range.
+        late: largest delay of the host, seconds of the network.
         runs: of the mapping.
         samples: size of the batch.
         output: path of the file that was written.
-        traffic: by run, what each bus and link carries.
+        traffic: by run, the load of each bus and link.
         seconds_per_sample: on the chip, in all runs, rest between samples included.
         joules_per_sample: of the chips alone.
         chips: how many: one, or with `--chips several` one for each run.

@@ -17,7 +17,7 @@ class InfoOutcome:
     """Outcome of `jaxsnn info`.
 
     Attributes:
-        graph: what was read.
+        graph: the graph of the file.
     """
 
     graph: Graph

@@ -51,12 +51,12 @@ class MapOutcome:
     Attributes:
         stop_reason: "fits", "impossible", "gave up", or "verified" where a mapping was only
             checked.
-        mapping: where there is one.
+        mapping: the mapping; None if there is none.
         quantized: the net that was mapped.
         violations: of the mapping.
-        certificate: what forbids the net, or fewer runs.
-        problem: what stood in the way, where there is no mapping.
-        files: what was written, by kind.
+        certificate: proof that the net, or fewer runs, cannot be mapped.
+        problem: the reason why there is no mapping.
+        files: written files, by kind.
     """
 
     stop_reason: str

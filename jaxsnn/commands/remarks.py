@@ -39,7 +39,7 @@ def similar_lines(
 
     Args:
         remarks: Changes, problems or sentences, in order.
-        kind: What they are, for the last line: "changes".
+        kind: Name of the remarks, for the last line: "changes".
         prefix: Of each line.
     """
     if len(remarks) <= _FEW:

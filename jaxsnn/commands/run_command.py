@@ -39,10 +39,10 @@ class RunOutcome:
         samples: size of the batch.
         t_end: seconds; None where the length of a time step is unknown.
         output: path of the file that was written.
-        arrays: name -> shape of what is in it.
-        steps: of a time-stepped run, how many.
-        notes: approximations, and where what was said is not followed, a sentence each.
-        solution, inputs: the run and what went in, to be drawn.
+        arrays: name -> shape of each array in it.
+        steps: number of steps of a time-stepped run.
+        notes: approximations, and specified options that are not followed, a sentence each.
+        solution, inputs: the run and its inputs, to be drawn.
     """
 
     result: str
@@ -173,7 +173,7 @@ def run_file(
         t_end: seconds; default: the end of the steps, where inputs are given by steps.
         max_spikes: fail where a neuron fires more often; "auto": record as many spikes as there
             are.
-        values: what inputs by steps hold, one of `jaxsnn.simulation.network_arrays.VALUE_KINDS`.
+        values: kind of inputs in steps, one of `jaxsnn.simulation.network_arrays.VALUE_KINDS`.
 
     Raises:
         JaxsnnError: inputs that do not fit, a dialect that is not known well enough, or a run that

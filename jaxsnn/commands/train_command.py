@@ -197,7 +197,7 @@ def converted(name: str, value: Any, location: str) -> Any:
     """Convert the value of an option from text or a TOML value.
 
     Args:
-        location: what the message calls it.
+        location: name of the option's source in the message.
 
     Raises:
         UsageError: it makes no sense.
@@ -431,8 +431,8 @@ class TrainOutcome:
         fit: the training run.
         test_samples: number of samples that the test accuracy is measured on.
         output, history, checkpoint: paths of the files and the folder that were written.
-        notes: what the user should know.
-        on_chip: what there is to say of the emulated chip; None on other engines.
+        notes: notes for the user.
+        on_chip: results on the emulated chip; None on other engines.
     """
 
     fit: Fit

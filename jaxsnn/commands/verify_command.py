@@ -55,7 +55,7 @@ class VerifyOutcome:
 
     Attributes:
         replay: the recording, the run and their comparison.
-        notes: approximations, and what of the recording was changed or not used, a sentence each.
+        notes: approximations, and changed or unused parts of the recording, a sentence each.
         fits: where it is not verified: other options that verify, a text each, the shortest first.
     """
 

@@ -49,7 +49,7 @@ class CheckReport:
     """Report of the problems of a file for one purpose.
 
     Attributes:
-        purpose: what it was checked for, one of `purposes`.
+        purpose: purpose of the check, one of `purposes`.
         problems: errors, warnings and notes.
     """
 
@@ -195,7 +195,7 @@ def stepped_neurons(graph: Graph, *, stepped: bool = True) -> list[str]:
     """Return the neurons whose source is time-stepped; with `stepped` false those whose source is
     not.
 
-    None where the dialect is undecided.
+    Empty if the dialect is undecided.
     """
     if graph.dialect.name is None:
         return []

@@ -75,7 +75,7 @@ class Matrix:
     Attributes:
         purposes: the columns.
         rows: name of a node -> its type; without a file, types only.
-        verdicts: all of them; what concerns no single node has the node "".
+        verdicts: all verdicts; a verdict on the whole graph has the node "".
     """
 
     purposes: tuple[str, ...]

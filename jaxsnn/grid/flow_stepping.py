@@ -43,7 +43,7 @@ class FlowStepper:
 
     Attributes:
         neuron: its dynamics (`jaxsnn.event.dynamics.neuron_model.Neuron`).
-        population: what it is.
+        population: its static description.
         parameters: names -> arrays of the population's shape.
         dt: length of a step, seconds.
         surrogate: derivative of a spike.

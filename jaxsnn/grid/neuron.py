@@ -49,9 +49,9 @@ class SteppedNeuron:
     """Population ready to step. A pytree of its parameters and factors.
 
     Attributes:
-        population: what it is.
+        population: its static description.
         parameters: NIR's names -> arrays of the population's shape.
-        factors: what a step needs of the parameters and dt, computed once: see `factors_of`.
+        factors: factors of a step, computed once from the parameters and dt: see `factors_of`.
         dt: length of a step, in the unit of the time constants; None where nothing needs it.
         surrogate: derivative of a spike.
         detach_reset: whether the gradient leaves out resets; None: as the framework does.

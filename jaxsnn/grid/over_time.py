@@ -38,7 +38,7 @@ class LoopOutcome:
     """Results of a loop, by node.
 
     Attributes:
-        signals: what leaves a node, over all steps.
+        signals: node -> its output, over all steps.
         voltages: recorded membranes.
         finite: whether V is finite at the end.
     """
@@ -81,7 +81,7 @@ def _membranes(recorded: bool, neuron: SteppingModel, start: Any, entering: Step
     """Return the last state, and for each step the tested membranes and, if recorded, those after a
     reset.
 
-    Of the loop the gradient keeps the tested membranes alone, and of a step it computes again what
+    For the gradient the loop keeps only the tested membranes, and a step recomputes the rest that
     it needs.
     """
     return _looped(recorded, neuron, start, entering)
@@ -183,8 +183,8 @@ class LoopState:
 
     Attributes:
         states: neuron -> its state.
-        last: neuron -> what left it last.
-        waiting: Delay -> what is in it, (longest delay, batch, *shape), oldest first.
+        last: neuron -> its latest output.
+        waiting: Delay -> its queue, (longest delay, batch, *shape), oldest first.
     """
 
     states: dict[str, Any]
@@ -221,7 +221,7 @@ class Loop:
         """Simulate one step.
 
         Args:
-            entering: node -> what comes from outside of the cycle.
+            entering: node -> its input from outside of the cycle.
 
         Returns:
             The next carry, a function from a node to what leaves it at the end of the step, and

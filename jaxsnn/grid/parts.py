@@ -35,9 +35,9 @@ class Parts:
 
     Attributes:
         network: the network.
-        neurons: population -> what steps it.
+        neurons: population -> its stepping model.
         delays: Delay node -> its delays in steps, one or one for each channel.
-        shapes: node -> shape of what leaves it.
+        shapes: node -> shape of its output.
         continuous: time is continuous: spikes are no currents. Else all input is of one kind.
         surrogate: derivative of a spike.
     """

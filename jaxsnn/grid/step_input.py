@@ -66,10 +66,10 @@ class SteppingModel(Protocol):
         """Simulate one step.
 
         Args:
-            drive: what arrives in it.
-            tested_before: what was tested when this step was run before; it may be used, or found again.
+            drive: input of the step.
+            tested_before: tested values of an earlier run of this step; they may be reused.
 
         Returns:
-            The next state, what is tested (see `leaving`), and the membrane after a reset.
+            The next state, the tested values (see `leaving`), and the membrane after a reset.
         """
         ...

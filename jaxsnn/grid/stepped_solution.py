@@ -30,10 +30,10 @@ class SteppedSolution:
     batch, *shape).
 
     Attributes:
-        y: Output node -> what arrives there: spikes (whole numbers), or the membranes of readouts.
+        y: Output node -> its input: spikes (integers), or the membranes of readouts.
         spikes: recorded population that fires -> spikes.
         voltages: recorded population -> membranes at the end of each step, after a reset.
-        result: how the run ended, a `Result` as int32 scalar.
+        result: status of the run, a `Result` as int32 scalar.
         finite: population -> whether its membranes were finite at the end.
         rounded: Input node that was given as events -> how many were moved to the nearest step.
         late: Input node that was given as events -> how many lie behind the last step and were left
@@ -45,7 +45,7 @@ class SteppedSolution:
             sentence each.
         shortest_tau: the shortest time constant of the populations whose steps depend on dt,
             seconds; inf where there is none.
-        culprit: the number that ended the run as NOT_FINITE, where `simulate` found it.
+        culprit: the number that ended the run as NOT_FINITE, if `simulate` located it.
     """
 
     y: dict[str, Float[Array, "time batch *shape"]]

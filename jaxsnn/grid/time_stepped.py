@@ -52,7 +52,7 @@ class TimeStepped:
         dt: length of a step, seconds. None: that of the framework that wrote the file. It may be
             given where the file does not say it; a network is not simulated with another step than
             its own.
-        surrogate: what stands in for the derivative of a spike: `FastSigmoid`, `ArcTan`, `Sigmoid`,
+        surrogate: the derivative of a spike: `FastSigmoid`, `ArcTan`, `Sigmoid`,
             `StraightThrough`, or a name of them such as "atan" or "fast-sigmoid:10". None: what the
             framework that wrote the file takes by default (snnTorch ArcTan(alpha=2), Norse
             FastSigmoid(slope=1), Spyx FastSigmoid(slope=25), SpikingJelly Sigmoid(slope=4)); where
@@ -177,7 +177,7 @@ class SteppedRecord:
     """Arrays of a run, by NIR node name; (time, batch, *shape).
 
     Attributes:
-        y: Output node -> what arrives there.
+        y: Output node -> its input.
         spikes: recorded population that fires -> spikes.
         voltages: recorded population -> membranes at the end of each step, after a reset.
         finite: population -> whether its membranes were finite at the end, scalar bool.

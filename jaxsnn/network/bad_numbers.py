@@ -22,7 +22,7 @@ def bad_number(network: Network, inputs: Any = None, *, finite: bool = True) -> 
     or they are traced.
 
     Args:
-        inputs: as of `jaxsnn.simulate`; None: they are not looked at.
+        inputs: as of `jaxsnn.simulate`; None: not checked.
         finite: all parameters must be finite; else time constants and thresholds may be infinite.
     """
     problems = [*_bad_parameters(network, finite=finite), *_bad_inputs(network, inputs)]

@@ -24,7 +24,7 @@ def known_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that the installed XLA supports: JAX 0.12 no longer has the other fusion
     emitters.
 
-    The first call compiles a trifle: once where XLA has all of them, else once more for each.
+    The first call runs small compilations: one if XLA has all of them, else one more for each.
     """
     if _has(tuple(options.items())):
         return dict(options)

@@ -571,7 +571,7 @@ def decided(*needs: Need, available: str = "") -> Requirement[StaticNetwork]:
     and valid.
 
     Args:
-        needs: What it needs.
+        needs: Requirements of the simulator.
         available: The end of an advice that leads to this simulator, which is left out.
     """
 

@@ -85,7 +85,7 @@ def plain_events(inputs: Mapping[str, Any], who: str) -> dict[str, Events]:
     """Return inputs that are all plain spikes; refuse currents and graded events.
 
     Args:
-        who: what takes no others, for messages.
+        who: the user of the inputs, for messages.
 
     Raises:
         UsageError: currents, or events with values.
@@ -159,7 +159,7 @@ def refuse_other_axes(name: str, axes: tuple[int, ...], shape: tuple[int, ...]) 
         shape: of the input.
 
     Raises:
-        UsageError: says both.
+        UsageError: names both shapes.
 
     >>> refuse_other_axes("input", (3072,), (3, 32, 32))
     """
@@ -195,7 +195,7 @@ def checked_input(name: str, input_signal: Any, shape: tuple[int, ...], dtype: A
         shape: of the input.
 
     Raises:
-        UsageError: what is neither events nor currents, or does not fit the input.
+        UsageError: neither events nor currents, or values that do not fit the input.
     """
     if isinstance(input_signal, Currents):
         return _checked_currents(name, input_signal, shape, dtype)
@@ -301,7 +301,7 @@ def checked_events(name: str, events: Any, size: int, dtype: Any) -> Events:
         size: number of channels.
 
     Raises:
-        UsageError: what are no events, or some that do not fit the input.
+        UsageError: not events, or events that do not fit the input.
     """
     if not (hasattr(events, "time") and hasattr(events, "index")):
         raise UsageError(

@@ -121,7 +121,7 @@ def check_operator(wire: Wire, inward: tuple[int, ...], parameters: Arrays) -> N
         parameters: NIR's names -> NumPy arrays.
 
     Raises:
-        LoweringError: says which.
+        LoweringError: names the difference.
     """
     rng = np.random.default_rng(0)
     numbers = {name: jnp.asarray(value, float) for name, value in parameters.items()}
@@ -213,7 +213,7 @@ def _pattern(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the pairs of inputs and outputs that are connected for some values of the parameters.
 
-    A NaN at one input reaches all outputs that look at it, also through weights of zero.
+    A NaN at one input reaches all connected outputs, also through weights of zero.
     """
     size = math.prod(inward)
     with jax.ensure_compile_time_eval(), jax.debug_nans(False):

@@ -149,7 +149,7 @@ class Network:
         """Return the same network for callers that change no gain (`w_in` of current-based neurons,
         `r` of others): if all gains are 1, compiled code does not multiply by them.
 
-        Gradients by those gains are then without what spikes contribute to them.
+        Gradients by those gains then lack the contribution of spikes.
         """
         populations = dict(self.populations)
         for name, population in self.populations.items():
@@ -353,7 +353,7 @@ def check_parameters(old: Parameters, new: Parameters) -> None:
         new: those that should take their place.
 
     Raises:
-        UsageError: says which differs first.
+        UsageError: names the first difference.
     """
     for name in (*old, *new):
         has, lacks = Text("the network has no node"), Text("the parameters have no node")

@@ -83,7 +83,7 @@ def model_of(kind: str) -> NeuronModel:
     """Return the model of a neuron kind.
 
     Raises:
-        LoweringError: nobody registered such a kind.
+        LoweringError: no such kind is registered.
     """
     built_in = _NIR.get(kind)
     if built_in is not None:

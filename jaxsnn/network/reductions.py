@@ -100,7 +100,7 @@ def numbers_of(tree: Any) -> Float[Array, "numbers"]:
     """Return the numbers of some arrays in one row, with the rows of a matrix added up: a NaN in
     the arrays is a NaN in the row.
 
-    What is infinite is not finite in the row either.
+    An infinite number is not finite in the row either.
     """
     return jnp.concatenate([_row(array) for array in leaves(tree)] or [jnp.zeros(0)])
 

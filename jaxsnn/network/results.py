@@ -55,7 +55,7 @@ def refuse_no_tau(tau: Any) -> None:
         tau: seconds, which may be traced; None: there is none.
 
     Raises:
-        UsageError: says what it is.
+        UsageError: names the value.
     """
     if tau is not None and not isinstance(tau, Tracer) and not as_number(tau) > 0:
         raise UsageError(

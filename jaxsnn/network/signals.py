@@ -26,7 +26,7 @@ class Signal:
 
     Attributes:
         paths: pairs of a source (an input or a population) and the `Operator` that its events pass.
-        constant: what arrives all the time; None for zero.
+        constant: constant part of the signal; None for zero.
     """
 
     paths: tuple[Path, ...]

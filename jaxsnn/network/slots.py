@@ -41,7 +41,7 @@ def with_slots(train: Input, slots: int, channels: int) -> Input:
 
     Args:
         train: (..., events) or (..., pieces), on the processor.
-        channels: of the input, what unused slots have as an index.
+        channels: of the input, the index in unused slots.
     """
     more = slots - train.time.shape[-1]
     if more <= 0:
@@ -63,7 +63,7 @@ def _wider(array: Any, more: int, filling: float, behind: int = 0) -> Any:
     """Return an array with more slots at the end.
 
     Args:
-        behind: how many axes stand behind that of the slots.
+        behind: number of axes behind that of the slots.
     """
     pairs = [(0, 0)] * np.ndim(array)
     pairs[-1 - behind] = (0, more)

@@ -111,7 +111,7 @@ def refuse_masked(values: Any, description: str, node: str = "") -> None:
 
     Args:
         description: names it in the message.
-        node: the input, where it is known.
+        node: the input, if known.
     """
     if np.ma.is_masked(values):
         fix = "leave these out, or fill them with numbers: its filled()"

@@ -217,7 +217,7 @@ class Population:
         readout: it never fires, whatever its type.
         resetting: a readout that resets where a neuron of its type would fire: what leaves it is
             the membrane after the reset.
-        tau_shape: what holds for tau_mem and tau_syn of all neurons.
+        tau_shape: the relation of tau_mem and tau_syn of all neurons.
         uniform: all neurons have the same time constants.
         taus_last: both hold wherever the population is met, also where its time constants cannot be
             looked at (`Network.with_lasting_time_constants`).
@@ -257,13 +257,13 @@ class Population:
         resets_first: a reset that acts one step late acts before V decays and X is added; else
             after.
         recurrent_delay: steps that a recurrent spike takes.
-        counts_steps: time constants are in steps, because nothing says how long one is.
+        counts_steps: time constants are in steps, because the length of a step is unknown.
         surrogate: the derivative of a spike that its framework takes by default, such as
             "ArcTan(alpha=2)", or in words.
         obstacles: pairs of a field or parameter and the problem of an engine that needs it (the
             file does not say it, or its value makes no sense in continuous time).
-        remarks: where what was said is not followed, a sentence each.
-        assumed: what nobody has said and is assumed, a sentence each.
+        remarks: specified options that are not followed, a sentence each.
+        assumed: unspecified properties that are assumed, a sentence each.
         ties: gains that follow its time constants where these are trained.
         leaks_to_zero: its framework does not know v_leak.
     """
@@ -340,7 +340,7 @@ class Population:
         """Refuse a population with an obstacle in one of some fields.
 
         Raises:
-            LoweringError: the first of these problems.
+            LoweringError: the first of the problems.
         """
         for field, problem in self.obstacles:
             if field in fields:

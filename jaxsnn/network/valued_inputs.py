@@ -135,7 +135,7 @@ def refuse_no_array(
     Args:
         description: names it in the message.
         shorter, numbers: the ways out, of rows and of what is no number.
-        node: the input, where it is known.
+        node: the input, if known.
 
     Raises:
         UsageError: it holds text, dates, objects or complex numbers, rows of different lengths, or

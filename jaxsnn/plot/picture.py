@@ -35,8 +35,8 @@ class Picture:
     """Drawn picture. A notebook shows it as the last line of a cell.
 
     Attributes:
-        alt: what is to be seen, in one sentence, for those who cannot see it.
-        render: gives the bytes of a format, one of `FORMATS`.
+        alt: description of the picture, in one sentence, for those who cannot see it.
+        render: returns the bytes of a format, one of `FORMATS`.
         vector: it is shown as SVG; else as PNG, which is smaller where there are many marks.
     """
 

@@ -404,11 +404,11 @@ def first_difference(
     """Draw the neuron that first differs from a recording, with some steps before and after.
 
     Args:
-        verification: a result of `jaxsnn.verify`; its `first_difference` is looked at.
+        verification: a result of `jaxsnn.verify`; its `first_difference` is drawn.
         solution: the time-stepped run.
         recording: what came out of the source, (time, batch, *shape); or a mapping from the Output
             node's name.
-        around: how many steps before and behind.
+        around: number of steps before and after.
 
     Raises:
         UsageError: matplotlib is missing, or nothing differs.

@@ -34,7 +34,7 @@ def learning_curve(fit: Any, *, title: str = "") -> Picture:
     """Draw error rate and loss of a training run by epoch; the axis names the loss.
 
     Args:
-        fit: a `jaxsnn.train.Fit`, or what its `as_dict` gave, such as a history file.
+        fit: a `jaxsnn.train.Fit`, or the result of its `as_dict`, such as a history file.
         title: above both.
 
     Raises:

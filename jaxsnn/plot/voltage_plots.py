@@ -53,13 +53,13 @@ def voltage(
     inputs, exactly, at `points` times and on both sides of each spike.
 
     Args:
-        solution: what `jaxsnn.simulate` gave.
+        solution: result of `jaxsnn.simulate`.
         population: its name.
-        network: what was simulated; with it the threshold is drawn.
-        inputs: what went in, where neurons fire in continuous time.
+        network: the simulated network; with it the threshold is drawn.
+        inputs: inputs of the run, needed if neurons fire in continuous time.
         neurons: which ones; those that there are not are left out.
         sample: which sample.
-        points: how many times.
+        points: number of times.
 
     Raises:
         UsageError: matplotlib is missing, or the voltages are not there.

@@ -30,10 +30,10 @@ class Audit:
     """Results of the audit of one population, voltages in units of v_threshold - v_reset.
 
     Attributes:
-        spikes: number of spikes looked at.
+        spikes: number of checked spikes.
         at_spikes: largest distance of V from the threshold, just before a spike.
         elsewhere: how far V exceeds the threshold at other times, at most; 0 where it never does.
-        times: how many other times were looked at in each sample.
+        times: number of other checked times in each sample.
     """
 
     spikes: int
@@ -55,8 +55,8 @@ def audit(
 
     Args:
         inputs: Input node -> Events (batch, events), as they were simulated.
-        samples: how many of the batch, from its start.
-        times: how many times, spread evenly over a sample, are looked at besides the spikes.
+        samples: number of samples, from the start of the batch.
+        times: number of checked times besides the spikes, spread evenly over a sample.
 
     Source: the closed form of the equations that NIR gives for CubaLIF.
     """

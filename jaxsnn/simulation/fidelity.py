@@ -48,7 +48,7 @@ class Fidelity:
 
     Attributes:
         populations: spiking population -> its comparison.
-        notes: approximations, and where what was said is not followed, a sentence each.
+        notes: approximations, and specified options that are not followed, a sentence each.
     """
 
     populations: dict[str, PopulationFidelity]

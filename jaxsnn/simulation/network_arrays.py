@@ -47,7 +47,7 @@ class Inputs:
         events: Input node -> Events or GradedEvents (batch, events), or Currents; seconds.
         t_end: seconds, the end of the steps of dense inputs; None for event arrays.
         sample_times: (steps,) seconds, the steps of dense inputs; None for event arrays.
-        notes: what values were taken for, a sentence each.
+        notes: the interpretation of values, a sentence each.
     """
 
     events: dict[str, Any]
@@ -93,7 +93,7 @@ def network_inputs(
 
     Args:
         dt: seconds, length of a step; needed for rasters.
-        values: what these hold, one of `VALUE_KINDS`.
+        values: kind of the rasters' values, one of `VALUE_KINDS`.
 
     Raises:
         UsageError: arrays that are missing or do not fit.
@@ -110,7 +110,7 @@ def load_inputs(
     are `GradedEvents`.
 
     Args:
-        dt, values: as of `network_inputs`; NIR's data in steps say themselves how long one is.
+        dt, values: as of `network_inputs`; NIR's data in steps have their own dt.
 
     Raises:
         FileError, UsageError: it cannot be read, or does not fit.

@@ -40,7 +40,7 @@ class Recording:
     Attributes:
         x: Input node -> array (time, batch, *shape), or `Events` or `GradedEvents` (batch, events).
         y: Output node -> array (time, batch, *shape); those that were not recorded are left out.
-        notes: what was changed or not used in reading, a sentence each.
+        notes: data that were changed or not used in reading, a sentence each.
     """
 
     x: dict[str, Any]
@@ -458,7 +458,7 @@ def to_events(data: Observable, *, name: str = "data") -> Events:
     Of gridded data, step k is at time k dt; a count above 1 becomes as many events at one time.
 
     Args:
-        name: what to call the data in messages.
+        name: name of the data in messages.
 
     Raises:
         UsageError: the data are broken, are not spikes, or carry values other than 1.
@@ -498,7 +498,7 @@ def to_graded_events(data: EventData, *, name: str = "data") -> GradedEvents:
     1.
 
     Args:
-        name: what to call the data in messages.
+        name: name of the data in messages.
 
     Raises:
         UsageError: the data are broken.
@@ -517,7 +517,7 @@ def to_input(data: Observable, *, name: str = "data") -> Events | GradedEvents |
     values than 1; for gridded data an array (time, batch, neurons).
 
     Args:
-        name: what to call the data in messages.
+        name: name of the data in messages.
 
     Raises:
         UsageError: the data are broken.

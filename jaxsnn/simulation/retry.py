@@ -79,9 +79,9 @@ def with_enough_room(
         may_grow: whether an option of a population may.
         limit: so many spikes of a neuron at most.
         slots: so many of all neurons of a population in all samples at most.
-        advice: what to do where one fires more often; None: what its spikes suggest.
-        grown: what there shall be room for, where a number was needed.
-        say: takes a line each time.
+        advice: advice if a neuron fires more often; None: advice that its spikes suggest.
+        grown: returns the new budget for a needed number.
+        say: called with a line for each repetition.
 
     Raises:
         TooManySpikes: a neuron fires more often than `limit`, or infinitely often at one time;

@@ -115,12 +115,12 @@ def load_into(module: Any, source: Graph | str | os.PathLike[str], **options: An
         options: Of `jaxsnn.read`, for what a file leaves open: `reset="subtract"`, ...
 
     Returns:
-        What was set, and what must be known.
+        The parameters that were set, and notes.
 
     Raises:
         ConversionError: Another structure, shape, reset, or number that the module cannot hold; the
             message names the node and the two numbers.
-        DialectError: The dialect of the file leaves open what a step needs.
+        DialectError: The dialect of the file leaves open a convention that a step needs.
         UsageError: It is no module, or options beside a graph, which has its dialect.
     """
     _refuse_no_module(module)

@@ -301,7 +301,7 @@ def fitting_options(
         most: Runs that are spent.
 
     Returns:
-        What fits, the fewest words first; empty where nothing that was tried does.
+        The options that fit, shortest first; empty if none does.
     """
     fitting = []
     for reading, dialect in islice(_candidates(graph), most):

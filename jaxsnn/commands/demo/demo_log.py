@@ -13,7 +13,7 @@ class DemoStep:
     """Record of one step of the demo.
 
     Attributes:
-        name: what was done.
+        name: name of the step.
         lines: for people.
         facts: for scripts.
         seconds: wall time.

@@ -157,7 +157,7 @@ def page(title: str, summary: str, sections: Mapping[str, str]) -> str:
 
     Args:
         title: of the page.
-        summary: HTML of what comes first.
+        summary: HTML at the top of the page.
         sections: heading -> HTML.
     """
     marks = {heading: heading.lower().replace(" ", "-").replace(",", "") for heading in sections}

@@ -218,7 +218,7 @@ def _with_changes(
 
     Args:
         changes: parameter -> its numbers, and which of them did not change.
-        shape: of what leaves the node.
+        shape: of the node's output.
     """
     written = {key: _written(node, key, new, same, dialect) for key, (new, same) in changes.items()}
     grown = {key for key, new in written.items() if new.size > np.size(node.value(key))}

@@ -11,7 +11,7 @@ def population_of(rule: NeuronRule, size: int) -> Population:
     value, and is listed among its obstacles.
 
     Args:
-        rule: what the source does to its neurons.
+        rule: the source framework's rule for the neurons.
         size: number of neurons.
 
     Raises:

@@ -109,7 +109,7 @@ class LoweringPlan:
         """Return one node without its numbers and its size, which needs no dialect.
 
         Raises:
-            UnsupportedNodeError: nothing is known of such nodes.
+            UnsupportedNodeError: an unknown node type.
         """
         node = self.graph.nodes[name]
         traits = node.traits
@@ -194,7 +194,7 @@ def lower_node(node: Node, dialect: Dialect, inward: Shape, shape: Shape) -> Low
     Raises:
         LoweringError: a parameter that does not fit, or a node that no engine runs.
         DialectError: the length of a unit of time is needed and unknown.
-        UnsupportedNodeError: nothing is known of such nodes.
+        UnsupportedNodeError: an unknown node type.
     """
     traits = node.traits
     timed = any(parameter.time for parameter in traits.parameters)
