@@ -139,8 +139,8 @@ def refuse_shared(sources: Iterable[Name], outputs: Mapping[str, Name]) -> None:
     """Refuse to overwrite a file that the command reads or has just written, even with `force`.
 
     Args:
-        sources: what is read; those that are no file, such as the name of a task, do not count.
-        outputs: what will be written, by what asks for it: an option, mostly.
+        sources: files that are read; other sources, such as the name of a task, are ignored.
+        outputs: files that will be written, by the option that requests them.
 
     Raises:
         UsageError: an output that is a source, or another output.
@@ -193,8 +193,8 @@ def write_whole(
 ) -> None:
     """Write a file: whole, on the disk, or not at all. Text is UTF-8.
 
-    What is there is replaced with `force` alone, also if it came there meanwhile, and keeps its
-    permissions; behind a symbolic link it is what the link leads to.
+    An existing file is only replaced with `force`, also if it was created in the meantime, and
+    keeps its permissions; if it is a symbolic link, the target of the link is replaced.
 
     Args:
         follow_links: if false, a link in the place of the file is refused.
@@ -210,8 +210,8 @@ def write_together(
 ) -> None:
     """Write files that belong together: all, each as `write_whole` does, or none.
 
-    All are on the disk before the first gets its name; the last in the mapping is the one that
-    counts, for where the machine stops between two names it is the one that is missing.
+    All are on the disk before the first is renamed; the most important one should be the last in
+    the mapping, because it is the missing one if the machine stops between two names.
 
     Args:
         follow_links: as of `write_whole`.

@@ -271,8 +271,8 @@ class Loop:
 class LoopInTurn(Loop):
     """Simulator of a cycle whose nodes run one after the other, including those without a neuron.
 
-    `LoopState.last` is of all nodes that somebody takes one step late; before the first step these
-    give nothing.
+    `LoopState.last` holds the outputs of all nodes that another node receives one step late; before
+    the first step these are zero.
     """
 
     def start(self, batch: int) -> LoopState:

@@ -42,11 +42,11 @@ class Rasters:
 
     Attributes:
         x: (time, batch, *shape), in the network's dtype.
-        rounded: of inputs given as events or currents, how many (pieces of currents) were moved to
-            the nearest step.
-        late: of these, how many lie behind the last step and are left out.
-        invalid: whether some event lies before time 0 or names a channel that the input lacks,
-            scalar bool.
+        rounded: number of events (or pieces of currents) that were moved to the nearest step, for
+            inputs specified as events or currents.
+        late: number of them that lie behind the last step and are left out.
+        invalid: whether an event lies before time 0 or has a channel that the input lacks, scalar
+            bool.
         currents: names of the inputs that are currents, where it makes a difference.
     """
 

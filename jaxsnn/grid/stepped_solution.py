@@ -35,14 +35,14 @@ class SteppedSolution:
         voltages: recorded population -> membranes at the end of each step, after a reset.
         result: status of the run, a `Result` as int32 scalar.
         finite: population -> whether its membranes were finite at the end.
-        rounded: Input node that was given as events -> how many were moved to the nearest step.
-        late: Input node that was given as events -> how many lie behind the last step and were left
+        rounded: Input node with events -> number of events that were moved to the nearest step.
+        late: Input node with events -> number of events that lie behind the last step and were left
             out.
         dt: length of a step, seconds; None where it is unknown and nothing needs it.
         feeding: pairs of an Output node and the names of the nodes that feed it.
         spiking: Output nodes that receive spikes alone.
-        approximations: what is only approximated, and where what was said is not followed, a
-            sentence each.
+        approximations: approximations, and specified options that are not followed, a sentence
+            each.
         shortest_tau: the shortest time constant of the populations whose steps depend on dt,
             seconds; inf where there is none.
         culprit: the number that ended the run as NOT_FINITE, if `simulate` located it.

@@ -80,9 +80,8 @@ class Network:
     def with_parameters(self, parameters: Parameters) -> Network:
         """Return the same network with other parameters.
 
-        What is known of the time constants is looked up again where they are concrete; where they
-        are traced, nothing is assumed of populations whose time constants are not the very arrays
-        of before.
+        Facts about concrete time constants are derived again; for traced ones, nothing is assumed
+        about populations whose time constants are not the same arrays as before.
 
         Raises:
             UsageError: a node, a parameter or a shape that is not that of the network, or time
@@ -105,7 +104,7 @@ class Network:
         """Return the network with the facts about time constants that its numbers have, wherever
         these are concrete or declared to last, and the names of those populations.
 
-        Facts that hold stay as they are, also those that say little.
+        Facts that hold stay unchanged, even if more specific ones would hold.
         """
         populations, populations_with_known_taus = dict(self.populations), set()
         for name, population in self.populations.items():
@@ -135,8 +134,8 @@ class Network:
         """Return the same network with time constants declared constant: facts about them stay
         known in compiled code, too, where the network is an argument and they are traced.
 
-        Whoever calls a compiled function with it must keep to that. `with_parameters` with other
-        time constants undoes it.
+        Callers of a compiled function with this network must not change its time constants.
+        `with_parameters` with other time constants removes the declaration.
         """
         network, populations_with_known_taus = self.with_known_facts()
         populations = {

@@ -74,11 +74,11 @@ class LinearOperator:
     bias.
 
     Attributes:
-        apply: (parameters, detail, x) -> y, the bias left out; x is (samples, *inward), y (samples,
-            *outward). A function, or where it is, "module:name". None: what leaves the node is what
-            enters it, later (a Delay).
-        entries: (parameters, detail, inward) -> `Entries`: the same, one connection at a time, or
-            None.
+        apply: (parameters, detail, x) -> y, without the bias; x is (samples, *inward), y (samples,
+            *outward). A function, or its location, "module:name". None: the output is the delayed
+            input (a Delay).
+        entries: (parameters, detail, inward) -> `Entries`: the same map, one connection at a time,
+            or None.
         bias: name of the parameter that is added to the output, or None.
     """
 
@@ -114,21 +114,20 @@ class Wire:
         kind: "input", "output", "neuron", or the NIR type of a node without a state ("Linear",
             "Conv2d", ...).
         sources: names of the nodes whose signals add up at its input.
-        shape: shape of the signal that leaves it, without batch and time.
-        detail: what the node needs beyond its parameters, hashable. Of a convolution or pool its
-            window (kernel, stride, dilation, padding, groups), of a Flatten the order in which it
-            joins the axes (None: as they come), of a Delay its delays in seconds, one or one for
-            each channel, of a Linear that copies channels into a Delay (more outputs than inputs, a
-            single 1 in each row) the channel of each output: the event engine takes it for wiring
-            that is not trained, and refuses other weights.
-        operator: what a linear node does; None: that of NIR's own kind of this name, if there is
-            one.
-        late: those of its sources of which what left them one time step before arrives, at first
-            nothing: the nodes of its cycle run in the order of the network's wires, and these run
-            later.
-        shapes: pairs of a parameter of the node and its shape; parameters that are not named have any.
-        remarks: what the framework of the file ignores or runs otherwise at this node, a sentence
-            each, for the notes of a run.
+        shape: shape of its output, without batch and time.
+        detail: static data of the node beyond its parameters, hashable. For a convolution or pool
+            its window (kernel, stride, dilation, padding, groups), for a Flatten the order in which
+            it joins the axes (None: in their own order), for a Delay its delays in seconds, one or
+            one for each channel, for a Linear that copies channels into a Delay (more outputs than
+            inputs, a single 1 in each row) the channel of each output: the event engine treats it
+            as wiring that is not trained, and refuses other weights.
+        operator: the linear operator of the node; None: that of NIR's own kind of this name, if
+            there is one.
+        late: sources whose output arrives one time step late, initially zero: the nodes of a cycle
+            run in the order of the network's wires, and these sources run after this node.
+        shapes: pairs of a parameter of the node and its shape; other parameters may have any shape.
+        remarks: properties of this node that the framework of the file ignores or treats
+            differently, a sentence each, for the notes of a run.
     """
 
     name: str
@@ -212,60 +211,60 @@ class Population:
 
     Attributes:
         name: the NIR node's name.
-        kind: the type of its node: "CubaLIF", "CubaLI", "LIF", "LI", "IF", "I" or one from outside.
+        kind: the type of its node: "CubaLIF", "CubaLI", "LIF", "LI", "IF", "I" or a registered one.
         size: number of neurons.
         readout: it never fires, whatever its type.
-        resetting: a readout that resets where a neuron of its type would fire: what leaves it is
-            the membrane after the reset.
+        resetting: a readout that resets where a neuron of its type would fire: its output is the
+            membrane after the reset.
         tau_shape: the relation of tau_mem and tau_syn of all neurons.
         uniform: all neurons have the same time constants.
-        taus_last: both hold wherever the population is met, also where its time constants cannot be
-            looked at (`Network.with_lasting_time_constants`).
+        taus_last: both hold wherever the population is used, also where its time constants are
+            traced (`Network.with_lasting_time_constants`).
         spike_area: area of an arriving spike of weight 1, seconds; None where the state jumps by
             the weight, whatever the time constants.
         scales_jumps: where the state jumps by the weight, w_in (LIF and LI: r) scales the jump.
-        spike_kernel: "delta", or "box" of width `dt`.
+        spike_kernel: "delta", or "box", a rectangular pulse of width `dt`.
         dt: the step of the framework that wrote the file, seconds.
         bias: a bias is a constant "current", or added like a spike once in every "step" of length
             dt.
-        resistance: "file": r as it is; "tau/dt": what the framework uses in spite of it.
-        initial: where V starts: "zero", "v_leak" or "v_reset".
-        reset: where V goes after a spike: "zero" (to v_reset) or "subtract" (to V - v_threshold,
-            which is 0).
-        reset_size: what a reset that subtracts takes off where time has steps: "v_threshold", "1",
-            or "floor", the integer below V, if that is positive, whether it fires or not;
+        resistance: "file": r of the file; "tau/dt": the resistance that the framework uses instead.
+        initial: initial value of V: "zero", "v_leak" or "v_reset".
+        reset: effect of a spike on V: "zero" (to v_reset) or "subtract" (to V - v_threshold, which
+            is 0).
+        reset_size: size of a reset that subtracts, in time steps: "v_threshold", "1", or "floor",
+            the largest integer below V, if that is positive, whether it fires or not;
             "rounded-floor" counts a V within rounding below an integer as at it.
-        membrane: what a time step does to V under the step's input X (a current-based
-            neuron's: its current I). "exact": the flow of the ODE over dt. "leak": V = k V + X.
-            "average": V = k V + (1 - k) X. "euler": V = V + dt/tau (v_leak - V + X). "relax": V = V
-            + (X - (V - v_reset)) dt/tau. "relax, add": V = V - (V - v_reset)/r + X.
-        synapse: what it does to I: "exact", "add last" (I = a I + X), "add first" (I = a (I + X))
-            "decay last" (I = I + X drives V, then I = a I), or "filter" (I = I + (1 - a) (v_leak - I
-            + w_in X), from v_leak on, and r I drives V).
-        membrane_decay, synapse_decay: what computes k and a, each a
-            `jaxsnn.nir.model.decays.Decay`; None where "exact" says it, or there is no
-            current.
-        threshold: it fires where V ">" or ">=" v_threshold, in time steps and where an arrival moves
-            V in continuous time; where V's own flow takes it there, there is no difference.
-        spikes_per_step: "one", or "several": as often as v_threshold fits into V.
+        membrane: update of V in a time step with the step's input X (a current-based neuron's: its
+            current I). "exact": the flow of the ODE over dt. "leak": V = k V + X. "average": V = k
+            V + (1 - k) X. "euler": V = V + dt/tau (v_leak - V + X). "relax": V = V + (X - (V -
+            v_reset)) dt/tau. "relax, add": V = V - (V - v_reset)/r + X.
+        synapse: update of I in a time step: "exact", "add last" (I = a I + X), "add first" (I = a
+            (I + X)), "decay last" (I = I + X drives V, then I = a I), or "filter" (I = I + (1 - a)
+            (v_leak - I + w_in X), starting at v_leak, and r I drives V).
+        membrane_decay, synapse_decay: the formulas of k and a, each a
+            `jaxsnn.nir.model.decays.Decay`; None for "exact", or if there is no current.
+        threshold: it fires where V ">" or ">=" v_threshold, in time steps and where an arrival
+            moves V in continuous time; for a threshold crossing by V's own flow there is no
+            difference.
+        spikes_per_step: "one", or "several": the number of multiples of v_threshold in V.
         floor: V is raised to this at the end of each time step, if it is below; None: never.
-        spikes_from: a step's spike is that of the membrane "before" or "after" its update.
+        spikes_from: a step's spike depends on the membrane "before" or "after" its update.
         reset_delay: in time steps a spike resets the membrane one step later.
-        resets_at_start: where V is above threshold when a step begins it is reset then, whatever
+        resets_at_start: a V above threshold at the begin of a step is reset then, whatever
             `reset_delay` is.
         detaches_resets: gradients leave out the resets that act when a step begins.
         resets_first: a reset that acts one step late acts before V decays and X is added; else
             after.
-        recurrent_delay: steps that a recurrent spike takes.
+        recurrent_delay: delay of a recurrent spike in steps.
         counts_steps: time constants are in steps, because the length of a step is unknown.
-        surrogate: the derivative of a spike that its framework takes by default, such as
-            "ArcTan(alpha=2)", or in words.
+        surrogate: the default surrogate derivative of its framework, such as "ArcTan(alpha=2)", or
+            in words.
         obstacles: pairs of a field or parameter and the problem of an engine that needs it (the
-            file does not say it, or its value makes no sense in continuous time).
+            file does not specify it, or its value is invalid in continuous time).
         remarks: specified options that are not followed, a sentence each.
         assumed: unspecified properties that are assumed, a sentence each.
-        ties: gains that follow its time constants where these are trained.
-        leaks_to_zero: its framework does not know v_leak.
+        ties: gains that follow its time constants in training.
+        leaks_to_zero: its framework has no v_leak.
     """
 
     name: str

@@ -25,17 +25,17 @@ from jaxsnn.wording import Text
 class Currents:
     """Piecewise constant signal of each channel.
 
-    It is what a framework takes for an input whose values are not spikes: a value in each step, held
-    until the next one. Before the first piece it is 0; the last one lasts to the end of the run.
-    `held` makes them of a value for each step, `constant` of one for the whole run.
+    Frameworks represent an input whose values are not spikes in this way: a value in each step,
+    held until the next one. Before the first piece it is 0; the last one lasts to the end of the
+    run. `held` creates them from a value for each step, `constant` from one for the whole run.
 
     Attributes:
         time: (..., pieces) seconds, rising, when each piece begins; inf in unused slots.
-        value: (..., pieces, channels) what each channel is from then on, or (..., pieces, *shape of the
-            input).
-        lasting: there is one piece, which begins at 0 for whatever numbers: `constant` says so, and
-            what feeds neurons alone is then simulated as a bias of each sample.
-        dt: length of the steps that `held` was given, seconds; else None. A run notes where the
+        value: (..., pieces, channels) value of each channel in the piece, or (..., pieces, *shape
+            of the input).
+        lasting: there is one piece, which begins at 0 for all values, as from `constant`; an input
+            that feeds only neurons is then simulated as a bias of each sample.
+        dt: length of the steps passed to `held`, seconds; else None. A run adds a note if the
             network has steps of another length.
 
     >>> currents = Currents.constant([[0.5, 2.0]])
@@ -217,10 +217,10 @@ def out_of_order(currents: Currents) -> Bool[Array, ""]:
 def changes(values: Float[Array, "batch pieces neurons"]) -> Float[Array, "batch pieces neurons"]:
     """Return the difference of each piece from the one before it, the first from 0; differentiable.
 
-    What the changes add up to is the value of the piece, to the last digit, in whatever order and
-    with whatever others in between: 0 is 0 again, for ever. For that values are rounded, where there
-    are several, to a multiple of the last digit of the largest one of their neuron and sample, of
-    which all differences are exact.
+    The changes add up exactly to the value of the piece, in any order and with any others in
+    between, so that a 0 is exactly 0 again. To that end values are rounded, if there are several,
+    to a multiple of the last digit of the largest one of their neuron and sample, for which all
+    differences are exact.
     """
     if values.shape[1] == 1:
         return values

@@ -223,7 +223,7 @@ def inputs_by_node(
 
 
 def _refuse_values(input_arrays: Mapping[str, Any], values: str) -> None:
-    """Refuse the option `values` for inputs that are all events and already have a kind."""
+    """Refuse an option `values` that contradicts inputs that are all events."""
     for input_array in input_arrays.values():
         if not hasattr(input_array, "time") or values == (
             "graded" if hasattr(input_array, "value") else "spikes"

@@ -68,17 +68,17 @@ def with_enough_room(
 ) -> tuple[EngineType, Outcome]:
     """Repeat a run with larger budgets until they suffice; return the engine and its outcome.
 
-    A run that fails for another reason, or where a budget was too small that may not grow, is not
-    repeated. Each run is compiled anew, so that few are made: room grows by factors where only a
-    lower bound of what is needed is known.
+    A run is not repeated if it fails for another reason, or if a budget that may not grow is too
+    small. Each run is compiled anew, so the number of runs is kept small: budgets grow by factors
+    if only a lower bound of the need is known.
 
     Args:
-        engine: an engine to begin with (`jaxsnn.simulation.solution.Engine`).
-        attempt: runs one; its outcome has a `result` and `budgets`, as a `Solution` has. What it
-            has of `spikes`, `heights` and `t_end` is used to name a neuron.
-        may_grow: whether an option of a population may.
-        limit: so many spikes of a neuron at most.
-        slots: so many of all neurons of a population in all samples at most.
+        engine: the first engine (`jaxsnn.simulation.solution.Engine`).
+        attempt: runs an engine; its outcome has `result` and `budgets` like a `Solution`, and its
+            `spikes`, `heights` and `t_end`, if present, are used to name a neuron.
+        may_grow: returns whether the budget of an option and a population may grow.
+        limit: maximum number of spikes of a neuron.
+        slots: maximum number of spikes of all neurons of a population in all samples.
         advice: advice if a neuron fires more often; None: advice that its spikes suggest.
         grown: returns the new budget for a needed number.
         say: called with a line for each repetition.
@@ -235,13 +235,13 @@ class Busiest:
     """Neuron of a population with the most spikes, and statistics of its spikes.
 
     Attributes:
-        name: the population's.
-        sample, neuron: their numbers.
-        count: how often it fires; a lower bound where it was not followed to the end.
-        recorded: spikes that were recorded of it.
-        last: time of the last of these, seconds.
-        together: how many of these come at that very time.
-        of_all: how many spikes of the population do, in this sample.
+        name: name of the population.
+        sample, neuron: their indices.
+        count: number of its spikes; a lower bound if the run stopped before the end.
+        recorded: number of its recorded spikes.
+        last: time of the last recorded spike, seconds.
+        together: number of its recorded spikes at that time.
+        of_all: number of spikes of the whole population at that time, in this sample.
         rate: of the last recorded spikes, spikes per second; inf if they come at one time.
         height: v_threshold - v_reset, volts; None if unknown.
         t_end: end of the simulation, seconds; None if unknown.

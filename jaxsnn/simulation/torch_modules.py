@@ -51,11 +51,11 @@ def from_torch(module: Any, sample: Any) -> Graph:
     a graph in that framework's dialect.
 
     Reset, reset delay, leaky readouts, dt and v_reset, which the exporters of the frameworks lose,
-    go into the dialect and into the nodes. A dt that no layer has is assumed, with an
-    `ApproximationWarning`. Parameters may be one number or one for each neuron.
-    BatchNorm goes into the weights before it; MaxPool2d of spikes becomes SumPool2d and Threshold.
-    Before the graph is given, the module and the graph run some steps of the sample and of random
-    inputs, and must fire the same spikes.
+    are stored in the dialect and in the nodes. If no layer has a dt, one is assumed, with an
+    `ApproximationWarning`. Parameters may be one number or one for each neuron. BatchNorm is merged
+    into the weights before it; MaxPool2d of spikes becomes SumPool2d and Threshold. Before the
+    graph is returned, the module and the graph run some steps of the sample and of random inputs,
+    and must fire the same spikes.
 
     Args:
         module: A torch.nn.Module of torch's layers and the framework's neurons, in the mode in
@@ -221,7 +221,7 @@ def refuse_difference(module: Any, traced: TracedModule, sample: Any) -> None:
 
 
 def _refuse_other_steps(traced: TracedModule, network: Network) -> None:
-    """Refuse a graph in which spikes arrive in another step than in the module, which few runs may
+    """Refuse a graph in which spikes arrive in another step than in the module, which a run may
     reveal.
     """
     cycles = [group for group in groups(network.wires) if isinstance(group, Cycle)]

@@ -58,14 +58,14 @@ class Verification:
 
     Attributes:
         trains: spike trains compared.
-        active: those with a spike in the recording.
-        identical: those that are equal in every step.
-        identical_active: those that are both.
+        active: trains with a spike in the recording.
+        identical: trains that are equal in every step.
+        identical_active: trains that are both.
         relative_rmse: of membranes, each neuron's by its own size, the largest of all; None where no
             output is a membrane.
         spikes_expected, spikes_got: numbers of spikes.
-        first_difference: the first in time, or None. Membranes count if they are not within the
-            tolerance all in all.
+        first_difference: the first difference in time, or None. Membranes count if the whole
+            recording of them is not within the tolerance.
     """
 
     trains: int
@@ -292,13 +292,14 @@ def fitting_options(
 ) -> tuple[FittingOptions, ...]:
     """Find values of the options that a file leaves open that reproduce the source's output.
 
-    Resets, their delays where the framework has both, and what its own options may be (`FrameworkOption.tries`) are
-    tried for all nodes; then resets, delays and what is true or false for one node at a time.
+    Resets, reset delays if the framework has both, and the framework's own options
+    (`FrameworkOption.tries`) are tried for all nodes; then resets, delays and boolean options for
+    one node at a time.
 
     Args:
-        graph: Read with its dialect, whatever was said of resets.
+        graph: Read with its dialect, with any options for resets.
         x, y: As of `jaxsnn.verify`.
-        most: Runs that are spent.
+        most: Maximum number of runs.
 
     Returns:
         The options that fit, shortest first; empty if none does.

@@ -44,8 +44,8 @@ _ELEMENTWISE = ("Scale", "Delay", "Threshold")
 def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False) -> Network:
     """Lower a graph to the network that the engines run.
 
-    What the dialect does not say is noted in the network's populations; an engine that needs it
-    refuses to run, and names the option that says it.
+    Conventions that the dialect leaves open are noted in the network's populations; an engine that
+    needs one refuses to run, and names the option that sets it.
 
     Args:
         graph: read with a dialect.
@@ -213,8 +213,8 @@ def _with_changes(
 ) -> Node:
     """Return a node with changed parameters, in the units, shapes and dtypes of the file.
 
-    Where one number that stood for all neurons becomes one for each, so do the node's others, if
-    they were alike before, as `nir` wants them.
+    If a number shared by all neurons becomes one for each, the node's other parameters are extended
+    likewise, if they had the same shape before, as `nir` requires.
 
     Args:
         changes: parameter -> its numbers, and which of them did not change.

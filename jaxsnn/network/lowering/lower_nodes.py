@@ -141,7 +141,7 @@ class LoweringPlan:
 
 
 def plan(graph: Graph) -> LoweringPlan:
-    """Prepare a graph for lowering; its nodes can only be lowered if its dialect is decided."""
+    """Prepare a graph for lowering; its nodes can only be lowered if the dialect is decided."""
     place = {name: number for number, name in enumerate(_running_order(graph))}
     incoming: dict[str, list[str]] = {name: [] for name in graph.nodes}
     for source, target in bypass_relays(graph):
