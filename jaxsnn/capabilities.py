@@ -86,7 +86,8 @@ class Limit(Generic[N_contra]):
         reason: what is wrong and why: a template of the occurrence's facts and of its `node`.
         fix: the way out: a template of the same, and of `options`.
         options: the options that `fix` names.
-        severity: of the problem: "warning" where the feature is approximated, "note" where it is slow.
+        severity: of the problem: "warning" for a feature that is approximated, "note" for a slow
+            one.
         unless: features of a node for which the limit does not hold, or which another row reports.
     """
 

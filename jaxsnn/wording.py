@@ -28,13 +28,13 @@ class Option:
         metavar: Name of its value in the help; "" for the name in capitals.
         default: Value on the command line if it is not set.
         convert: Makes the value of text; `ValueError` and `UsageError` refuse.
-        values: The values that it may take, where they are few; the function that takes it refuses others.
+        values: The allowed values, if there are few; the function with the option refuses others.
         choices: The only values of the command line, which refuses others itself.
         python_values: Value on the command line -> value in Python, if they differ.
         is_switch: Takes no value on the command line, where it means True.
         repeated: May be set several times.
         required: The command line cannot do without.
-        file: What shells complete for its value: names of files or of folders.
+        file: Kind of shell completion for its value: names of files or of folders.
         command: The command that advice names if the running one does not take the option.
         functions: Public functions that take it.
 

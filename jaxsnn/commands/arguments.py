@@ -45,8 +45,8 @@ _WITHOUT_FILES = ("demo", "doctor")
 class Parser(argparse.ArgumentParser):
     """Argument parser that raises its errors as exceptions, so that they are shown in one line.
 
-    What it takes from the register of frameworks, which loads NumPy, it takes when it is used:
-    `when_used`.
+    Data from the register of frameworks, which loads NumPy, are only loaded when the parser is
+    used: `when_used`.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -170,7 +170,7 @@ def add_command(commands: Any, name: str, run: Any, text: str, *options: Option)
 
     Args:
         run: does the work, from the parsed arguments to the exit code.
-        text: what the command does, in a few words.
+        text: short description of the command.
         options: those of the command.
     """
     parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")

@@ -156,7 +156,7 @@ def _outcome(argv: Sequence[str], stack: ExitStack) -> int:
     """Run a command and return its exit code.
 
     Args:
-        stack: holds what errors are reported with: the flags that the command takes.
+        stack: receives the context in which errors are reported: the flags of the command.
     """
     try:
         name = _single(argv)

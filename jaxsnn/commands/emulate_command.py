@@ -46,7 +46,7 @@ class EmulateOutcome:
         traffic: by run, the load of each bus and link.
         seconds_per_sample: on the chip, in all runs, rest between samples included.
         joules_per_sample: of the chips alone.
-        chips: how many: one, or with `--chips several` one for each run.
+        chips: number of chips: one, or with `--chips several` one for each run.
         latency: output population -> seconds of the chip from a sample's begin to the first spike,
             the median over samples; None where none fires. Where one chip does several runs, from
             the begin in its own run.

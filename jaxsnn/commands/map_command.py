@@ -49,7 +49,7 @@ class MapOutcome:
     """Outcome of `jaxsnn map`.
 
     Attributes:
-        stop_reason: "fits", "impossible", "gave up", or "verified" where a mapping was only
+        stop_reason: "fits", "impossible", "gave up", or "verified" for a mapping that was only
             checked.
         mapping: the mapping; None if there is none.
         quantized: the net that was mapped.

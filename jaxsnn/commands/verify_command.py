@@ -56,7 +56,7 @@ class VerifyOutcome:
     Attributes:
         replay: the recording, the run and their comparison.
         notes: approximations, and changed or unused parts of the recording, a sentence each.
-        fits: where it is not verified: other options that verify, a text each, the shortest first.
+        fits: other options that verify if this run does not, a text each, the shortest first.
     """
 
     replay: Replay

@@ -227,7 +227,8 @@ def _for_engine(
 
     Args:
         capabilities: of the engine.
-        finer: what the engine approximates, or runs slowly, where it supports the network.
+        finer: features that the engine approximates, or runs slowly, although it supports the
+            network.
         may_be_infinite: as of `beyond_type`.
     """
 

@@ -50,8 +50,8 @@ class Verdict:
         node: its name; "" for the whole.
         purpose: one of `jaxsnn.compatibility.checks.purposes`.
         grade: see the module.
-        why: what is lost, or what cannot be done; where it is exact, why the file must be converted,
-            or "" for as it is.
+        why: the loss, or the reason why it is unsupported; for an exact verdict, the reason why the
+            file must be converted, or "" if it runs as it is.
         fix: the way out; "" if none is needed.
     """
 

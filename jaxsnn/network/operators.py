@@ -138,7 +138,7 @@ def delayed_by_source(operator: Operator) -> Operator:
 
 def by_taps(operator: Operator, dtype: DTypeLike) -> list[Operator]:
     """Split an operator whose rows have delays into operators from some to all channels at one
-    position, in each of which a source channel meets one row: its first pair, its second one, and
+    position, in each of which a source channel has one row: its first pair, its second one, and
     so on.
     """
     source, position, row = (

@@ -131,7 +131,7 @@ def places_in(
     """Return the number of sorted numbers that are below each query, or with `right`, at most the
     query; like `jnp.searchsorted`, whose loop compiles to four times as many kernels.
 
-    Bisection that goes ahead by halves of a power of two: what it carries is one array.
+    The algorithm is a bisection by halves of a power of two: its carry is one array.
     """
 
     def passes(place: Int[Array, "*queries"]) -> Bool[Array, "*queries"]:

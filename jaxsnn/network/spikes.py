@@ -64,7 +64,7 @@ class Events:
         >>> events.time.tolist(), events.index.tolist()
         ([[0.0, 0.001, 0.001]], [[1, 0, 0]])
 
-        Of a network with steps it is the length of these, `dt=graph.dialect.dt`.
+        For a time-stepped network, pass its step: `dt=graph.dialect.dt`.
         """
         refuse_traced((x, dt), "spikes in steps")
         if not 0 < as_number(dt) < np.inf:

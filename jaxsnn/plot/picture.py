@@ -37,7 +37,7 @@ class Picture:
     Attributes:
         alt: description of the picture, in one sentence, for those who cannot see it.
         render: returns the bytes of a format, one of `FORMATS`.
-        vector: it is shown as SVG; else as PNG, which is smaller where there are many marks.
+        vector: whether it is shown as SVG; else as PNG, which is smaller for many marks.
     """
 
     alt: str

@@ -65,8 +65,8 @@ def raster(
     Args:
         run: a `jaxsnn.Solution`; or for each sample a mapping from the population's name to its
             `SpikeTrain`, in order from the input on.
-        inputs: what went in, shown in the first rows: Events or an array (time, batch, *shape);
-            or a mapping from the Input node's name to these.
+        inputs: inputs of the run, shown in the first rows: Events or an array (time, batch,
+            *shape); or a mapping from the Input node's name to these.
         samples: which samples of a `Solution`.
         captions: above each sample.
         labels: population -> name of each of its neurons.
@@ -406,8 +406,8 @@ def first_difference(
     Args:
         verification: a result of `jaxsnn.verify`; its `first_difference` is drawn.
         solution: the time-stepped run.
-        recording: what came out of the source, (time, batch, *shape); or a mapping from the Output
-            node's name.
+        recording: output of the source, (time, batch, *shape); or a mapping from the Output node's
+            name.
         around: number of steps before and after.
 
     Raises:

@@ -32,7 +32,7 @@ class Audit:
     Attributes:
         spikes: number of checked spikes.
         at_spikes: largest distance of V from the threshold, just before a spike.
-        elsewhere: how far V exceeds the threshold at other times, at most; 0 where it never does.
+        elsewhere: largest excess of V over the threshold at other times; 0 if there is none.
         times: number of other checked times in each sample.
     """
 

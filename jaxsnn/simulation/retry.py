@@ -287,8 +287,7 @@ def busiest(outcome: Any, name: str) -> Busiest | None:
     """Return the neuron of a population with the most spikes; None if no spikes of it are recorded.
 
     Args:
-        outcome: of a run, outside jit; its `spikes`, `heights` and `t_end` are looked at, where it
-            has them.
+        outcome: of a run, outside jit; its `spikes`, `heights` and `t_end` are used, if present.
     """
     spikes = getattr(outcome, "spikes", {}).get(name)
     if spikes is None or not hasattr(spikes, "time"):

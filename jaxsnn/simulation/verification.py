@@ -110,10 +110,10 @@ def verify(
 
     Args:
         source: a graph that was read with its dialect, or a network.
-        x: what went in, (time, batch, *shape); for several inputs a mapping from the Input node's
-            name.
-        y: what came out, likewise: spikes of spiking populations, membranes of readouts. Outputs
-            that a mapping leaves out are not compared.
+        x: input of the source, (time, batch, *shape); for several inputs a mapping from the Input
+            node's name.
+        y: output of the source, likewise: spikes of spiking populations, membranes of readouts.
+            Outputs that a mapping leaves out are not compared.
         engine: options of the time-stepped engine.
 
     Raises:

@@ -115,7 +115,7 @@ def update_graph(graph: Graph, network: Network) -> Graph:
 
     Raises:
         LoweringError: a changed number that the dialect cannot write, one of r and tau without the
-            other where the framework ties them by its step (snnTorch, Rockpool, Spyx, ...), or a
+            other if the framework ties them by its step (snnTorch, Rockpool, Spyx, ...), or a
             network of another graph.
     """
     refuse_no_graph(graph)
