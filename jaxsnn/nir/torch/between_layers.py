@@ -71,17 +71,17 @@ class Operation:
 
     @property
     def given(self) -> Any:
-        """Its first argument."""
+        """First argument of the function."""
         return self.args[0]
 
     @property
     def made(self) -> Made:
-        """Where the first tensor of a layer that it takes comes from."""
+        """Origin of the first tensor argument that comes from a layer."""
         return self.sources[0]
 
 
 def functions_watched(record: PassRecord) -> AbstractContextManager[Any]:
-    """A context in which functions of torch outside of leaves are seen, and written into the record."""
+    """Return a context that records the torch functions called outside of leaves."""
     import torch
     from torch.overrides import TorchFunctionMode
 
@@ -117,10 +117,9 @@ def functions_watched(record: PassRecord) -> AbstractContextManager[Any]:
 def _sources(
     record: PassRecord, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> list[Made]:
-    """Where the arguments of a function come from; empty where one of the tensors is of no
-    layer, is a membrane, is in another order, or was changed, and the function is none that takes
-    such a tensor, or where one that is given by name is not fixed.
-    """
+    """Return the origins of a function's tensor arguments. The list is empty if a tensor comes from
+    no layer, is a membrane, is reordered or was modified in place, and the function does not accept
+    such a tensor, or if a keyword argument is not fixed."""
     if not all(map(record.is_fixed, tensors_of(list(kwargs.values())))):
         return []
     origins: list[Made] = []
@@ -384,9 +383,8 @@ def _cut(record: PassRecord, op: Operation, spans: Mapping[int, range]) -> None:
 
 
 def _leading_after(record: PassRecord, tensor: Any, result: Any, origin: Made) -> int:
-    """The leading axes of a result in which time and batch have become one axis, or two again,
-    and nothing else has changed; 0 if that is not so.
-    """
+    """Return the number of leading axes of a result that only merges the time and batch axes, or
+    separates them again; 0 for any other result."""
     if record.leading != 2:
         return 0
     lengths = {1: (record.axes[0] * record.axes[1],), 2: record.axes}

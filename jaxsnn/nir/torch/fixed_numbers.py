@@ -33,7 +33,8 @@ class FixedNumbers:
             self._changes[id(tensor)] = _version(tensor)
 
     def has(self, value: Any) -> bool:
-        """Whether a value is one of them, unchanged; parameters that only now begin to be are."""
+        """Return whether a value is one of these numbers, unmodified. Parameters that are
+        initialised only now count as well."""
         if not hasattr(value, "is_inference"):
             return False
         now = _version(value)
@@ -41,9 +42,8 @@ class FixedNumbers:
 
     @contextmanager
     def through_a_step(self) -> Iterator[None]:
-        """While a step runs. What was computed in it and kept, a buffer that it changes, or what takes
-        the place of one, may be another in each step.
-        """
+        """Run one step, and drop numbers that the step computes and keeps, and buffers that it
+        modifies or replaces: they may differ from step to step."""
         before, buffers = dict(self._changes), _own_buffers(self._module)
         copies = copies_of(buffers.items())
         yield
@@ -57,7 +57,7 @@ class FixedNumbers:
 
 
 def _own_buffers(module: Any) -> dict[str, Any]:
-    """The buffers of the user's own modules, by name."""
+    """Return the buffers of the user's own modules, by name."""
     parts = [(name, part) for name, part in module.named_modules() if not of_library(part)]
     return {
         f"{place}.{name}": buffer
@@ -77,7 +77,8 @@ def copies_of(tensors: Iterable[tuple[str, Any]]) -> dict[str, tuple[int, Any]]:
 
 
 def _is_changed(tensor: Any, version: int, before: Any) -> bool:
-    """Whether a tensor has another count of changes in place, or, as by `.data`, other numbers."""
+    """Return whether the in-place version counter of a tensor or its values have changed (`.data`
+    changes only the values)."""
     import torch
 
     if _version(tensor) != version or tensor.shape != before.shape:
@@ -108,7 +109,7 @@ def refuse_learning(before: Mapping[str, tuple[int, Any]], module: Any) -> None:
 
 
 def _version(tensor: Any) -> int:
-    """torch's count of the changes of a tensor in place, which there is not of all."""
+    """Return torch's in-place version counter of a tensor; 0 for tensors that have none."""
     import torch
 
     uncounted = torch.nn.parameter.is_lazy(tensor) or tensor.is_inference()

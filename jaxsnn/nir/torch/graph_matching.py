@@ -15,7 +15,7 @@ from jaxsnn.wording import Text
 
 
 def matched(module: Graph, file: Graph) -> dict[str, str]:
-    """Node of a module's graph -> node of a file's.
+    """Map each node of a module's graph to the corresponding node of a file's graph.
 
     Raises:
         ConversionError: They differ in structure or in the shape of their weights, or there are
@@ -56,7 +56,7 @@ def matched(module: Graph, file: Graph) -> dict[str, str]:
 
 
 def _wiring(graph: Graph) -> Any:
-    """Nodes with their kinds and the shapes of their weights, and edges; relays left out."""
+    """Return a directed graph of the nodes, with their kinds and weight shapes, without relays."""
     import networkx
 
     wiring = networkx.DiGraph()
@@ -68,9 +68,8 @@ def _wiring(graph: Graph) -> Any:
 
 
 def _kind(node: Node) -> str:
-    """What must be the same of two nodes: a bias may be 0, and neurons are compared by their
-    steps.
-    """
+    """Return the node kind that must agree for two nodes to match. Linear and Affine are the same
+    kind, and so are all neurons."""
     if node.traits.state:
         return "neuron"
     return "Linear" if node.type == "Affine" else node.type
@@ -81,14 +80,14 @@ def _shape(node: Node) -> tuple[int, ...]:
 
 
 def _alike(first: Any, second: Any) -> bool:
-    """The same names, kinds, shapes and edges."""
+    """Return whether two wirings have the same names, kinds, shapes and edges."""
     return dict(first.nodes(data=True)) == dict(second.nodes(data=True)) and set(
         first.edges
     ) == set(second.edges)
 
 
 def _ways(first: Any, second: Any, same: Any) -> list[dict[str, str]]:
-    """Two at most."""
+    """Return at most two isomorphisms between two wirings."""
     import networkx
 
     matcher = networkx.algorithms.isomorphism.DiGraphMatcher(first, second, node_match=same)

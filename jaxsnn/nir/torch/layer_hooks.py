@@ -66,7 +66,7 @@ class LayerHooks:
 
     @contextmanager
     def in_step_before(self) -> Iterator[None]:
-        """While the step before runs, the leaves are watched, and what it changes is not fixed."""
+        """Watch the leaves during the previous step; what that step changes is not fixed."""
         self._record.in_step_before = True
         with self._record.fixed.through_a_step(), _removed(self._of_leaves()):
             yield
@@ -75,9 +75,8 @@ class LayerHooks:
 
     @contextmanager
     def in_step(self, module: Any) -> Iterator[None]:
-        """While the step runs, leaves are watched, and libraries' modules with layers within, and the
-        user's without any.
-        """
+        """Watch, during the step, the leaves, library modules that contain layers, and modules of
+        the user that contain none."""
         hooks = self._of_leaves()
         inside = [leaf for _, leaf in self._leaves]
         for name, outer in module.named_modules():
@@ -91,7 +90,7 @@ class LayerHooks:
         return [hook for name, leaf in self._leaves for hook in self._of_leaf(name, leaf)]
 
     def _of_leaf(self, name: str, leaf: Any) -> list[Any]:
-        """Hooks before and after each call of a leaf."""
+        """Register hooks before and after each call of a leaf."""
         record = self._record
 
         def before(part: Any, arguments: tuple[Any, ...], named: Any) -> None:
@@ -109,7 +108,7 @@ class LayerHooks:
         ]
 
     def _of_outer(self, name: str, outer: Any) -> list[Any]:
-        """Hooks of a module that computes by itself: what is of no layer is to be refused in its name."""
+        """Register hooks on a module that computes by itself, so that refusals can name it."""
         record = self._record
 
         def before(part: Any, arguments: tuple[Any, ...]) -> None:
@@ -204,7 +203,8 @@ class LayerHooks:
         record.keep(out, record.call(name, leaf, source, flat, out.shape, columns=places))
 
     def _name_of(self, name: str, leaf: Any) -> str:
-        """The name of a call: that of the leaf; another one if it is called again and may be."""
+        """Return the name of a call: the leaf's name, or a new one for repeated calls of a leaf
+        that may be called several times."""
         if name not in self._record.calls:
             return name
         if not without_state(leaf) and not may_be_shared(leaf):
@@ -221,10 +221,10 @@ class LayerHooks:
         return self._record.free(name)
 
     def _taken(self, tensor: Any, name: str, leaf: Any) -> Made:
-        """What a layer takes.
+        """Return the origin of the tensor that a layer receives.
 
         Raises:
-            ConversionError: It is of no layer, it is a membrane, or it has changed since.
+            ConversionError: The tensor comes from no layer, is a membrane, or was modified.
         """
         seen, kind = self._record.seen(tensor), type(leaf).__name__
         origin = seen.made
@@ -253,7 +253,7 @@ class LayerHooks:
         raise ConversionError(message, fix=_TAKEN, node=name)
 
     def _of_no_layer(self, seen: SeenTensor, name: str, kind: str) -> ConversionError:
-        """The refusal of a layer, of a kind, that takes what no layer gives."""
+        """Return the refusal of a layer whose input comes from no layer."""
         record = self._record
         if record.takes_a_part:
             return ConversionError(
@@ -285,7 +285,7 @@ class LayerHooks:
 
 @contextmanager
 def _removed(hooks: list[Any]) -> Iterator[None]:
-    """Hooks are there while something runs, and removed then."""
+    """Remove hooks on leaving the context."""
     try:
         yield
     finally:
@@ -294,7 +294,7 @@ def _removed(hooks: list[Any]) -> Iterator[None]:
 
 
 def _taken_of(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
-    """What a leaf takes."""
+    """Return the input tensor of a leaf."""
     argument = (*arguments, *named.values())[0]
     # Norse's lifted layers take what is left of (output, state) of the layer before.
     return argument[0] if isinstance(argument, tuple) else argument

@@ -63,12 +63,11 @@ WAYS_OUT: Mapping[str, str] = MappingProxyType(
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Factor:
-    """What multiplies the numbers between two layers, and is added to them; it is computed by a
-    function of torch.
+    """Multiplication and addition between two layers, computed by a function of torch.
 
     Attributes:
-        value: One for all, or in the shape of the numbers.
-        offset: One for all, or for each channel, where the value is one for all.
+        value: Factor, a scalar or in the shape of the input.
+        offset: Summand, a scalar, or one for each channel if the value is a scalar.
     """
 
     value: float | np.ndarray
@@ -77,20 +76,20 @@ class Factor:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Before:
-    """What a neuron gave in the step before, which forward keeps and feeds back."""
+    """Output of a neuron in the previous step, which forward keeps and feeds back."""
 
     leaf: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Moved:
-    """What moves numbers along an axis, as torch.cat does with each of its tensors and torch.split
-    for each of its parts: out[n] = x[step n - offset], and 0 where x has none.
+    """Shift along an axis, as in torch.cat (for each tensor) and torch.split (for each part):
+    out[n] = x[step n - offset], and 0 where x has no such element.
 
     Attributes:
-        axis: Of the shape, without batch and time.
-        offset: How far; below 0 the first numbers are left out.
-        step: One of so many is taken.
+        axis: Axis of the shape, without batch and time.
+        offset: Distance; a negative one drops the first elements.
+        step: Stride: every `step`-th element is used.
     """
 
     axis: int
@@ -99,7 +98,8 @@ class Moved:
 
 
 def exporter_of(module: Any) -> Callable[[Call], Exported] | None:
-    """The exporter of a type, or None; by name, so that no framework is imported for nothing."""
+    """Return the exporter of a module's type, or None. It is looked up by name, so that no
+    framework is imported needlessly."""
     if is_of_graph(module):
         return _graph_of
     exporter = _exporters().get((_package(module), layer_class(module).__name__))
@@ -107,13 +107,13 @@ def exporter_of(module: Any) -> Callable[[Call], Exported] | None:
 
 
 def of_library(module: Any) -> bool:
-    """Whether the class of a module is torch's or a framework's, and not the user's own."""
+    """Return whether a module's class belongs to torch or a framework, not to the user."""
     package = type(module).__module__.partition(".")[0]
     return package in {"torch", *(framework.package for framework in frameworks().values())}
 
 
 def unsupported(name: str, module: Any) -> ConversionError:
-    """The refusal of a layer that no graph has."""
+    """Return the refusal of an unsupported layer."""
     layer_names = sorted({name for _, name in _exporters()})
     way_out = WAYS_OUT.get(type(module).__name__, f"supported are {listing(layer_names, limit=30)}")
     return ConversionError(
@@ -128,16 +128,16 @@ def unsupported(name: str, module: Any) -> ConversionError:
 
 
 def _package(module: Any) -> str:
-    """Whose class a module is. Of torch only what is in torch.nn: torch.ao has quantized layers of
-    the same names.
-    """
+    """Return the package of a module's class; the full module path for classes of torch outside of
+    torch.nn, since torch.ao has quantized layers of the same names."""
     path = layer_class(module).__module__
     package = path.partition(".")[0]
     return path if package == "torch" and not path.startswith("torch.nn.") else package
 
 
 def _kind(module: Any, layer_names: Iterable[str]) -> str:
-    """The name of its class, with where it comes from if a known one has the same."""
+    """Return the name of a module's class, with its module path if a supported layer has the same
+    name."""
     kind = type(module)
     return f"{kind.__module__}.{kind.__name__}" if kind.__name__ in layer_names else kind.__name__
 
@@ -154,7 +154,7 @@ def _exporters() -> dict[tuple[str, str], Callable[[Call], Exported] | str]:
 
 
 def setter_of(module: Any) -> Setter | None:
-    """What puts numbers into a layer of a type; None if it has none, or nobody knows."""
+    """Return the function that sets the parameters of a layer of this type; None if there is none."""
     if is_of_graph(module):
         return _set_graph
     if _wrapped_layer(module) is not None:
@@ -167,7 +167,7 @@ def setter_of(module: Any) -> Setter | None:
 
 
 def _wrapped_layer(module: Any) -> Any:
-    """The layer that a wrapper of a framework applies in each time step; None of other layers."""
+    """Return the layer that a framework's wrapper applies in each time step; None for other layers."""
     attribute = _exporters().get((_package(module), layer_class(module).__name__))
     return getattr(module, attribute) if isinstance(attribute, str) else None
 
@@ -202,7 +202,7 @@ def _set_wrapped(
 
 
 def in_time(module: Any) -> bool:
-    """Whether a layer takes (time, batch, *shape) and runs through time itself."""
+    """Return whether a layer takes (time, batch, *shape) and iterates over time itself."""
     package = _package(module)
     return any(
         framework.in_time is not None and framework.in_time(module)
@@ -212,9 +212,8 @@ def in_time(module: Any) -> bool:
 
 
 def membranes_of(module: Any, state: Any) -> list[Any]:
-    """Tensors in the attributes of a neuron, or of the state that it gives, that are its membrane
-    after a call.
-    """
+    """Return the tensors among a neuron's attributes, or in the state it returns, that are its
+    membrane after a call."""
     package = _package(module)
     attributes = [
         n
@@ -227,35 +226,35 @@ def membranes_of(module: Any, state: Any) -> list[Any]:
 
 
 def without_state(module: Any) -> bool:
-    """Whether a layer has nothing to learn or to remember, so that it may be called again."""
+    """Return whether a layer has neither parameters nor state, so that it may be called repeatedly."""
     kind = type(module).__name__
     return kind in _PLAIN and not list(module.parameters()) and not list(module.buffers())
 
 
 def may_be_shared(module: Any) -> bool:
-    """Whether a layer has weights and no state, so that a graph has a copy in each of its places."""
+    """Return whether a layer has weights and no state, so that a graph can hold a copy for each
+    call."""
     return exporter_of(module) is not None and layer_class(module).__name__ in _SHARED
 
 
 def takes_columns(module: Any) -> bool:
-    """Whether a layer has a column of weights for each number of its input."""
+    """Return whether a layer has a column of weights for each element of its input."""
     return exporter_of(module) is not None and layer_class(module).__name__ == "Linear"
 
 
 def may_be_ordered(module: Any, places: np.ndarray) -> bool:
-    """Whether a layer may take numbers that lie otherwise than those of the layer before: `places` is
-    in the shape in which it takes them.
-    """
+    """Return whether a layer accepts reordered elements of the previous layer; `places` has the
+    shape of the layer's input."""
     if takes_columns(module):
         return places.ndim == 1
     return exporter_of(module) is not None and layer_class(module).__name__ in _ORDERED
 
 
 def exported(call: Call) -> Exported:
-    """What a leaf becomes.
+    """Return the nodes that a leaf is exported to.
 
     Raises:
-        ConversionError: A type that is not supported, or a setting that NIR cannot hold.
+        ConversionError: The type is unsupported, or NIR cannot represent a setting.
     """
     if isinstance(call.module, Factor):
         return Exported(nodes={"": _scaled(call)})
@@ -289,7 +288,7 @@ def refuse_several_outputs(name: str, module: Any) -> None:
 
 
 def _graph_of(call: Call) -> Exported:
-    """A module that `jaxsnn.to_torch` made, as the nodes of its graph."""
+    """Export a module that `jaxsnn.to_torch` created as the nodes of its graph."""
     graph = trained_graph(call.module)
     suffixes = {
         name: name.replace("/", ".") for name, node in graph.nodes.items() if not node.traits.port
@@ -326,7 +325,8 @@ def _graph_of(call: Call) -> Exported:
 
 
 def _scaled(call: Call) -> dict[str, Any]:
-    """A factor of all numbers, and what is added: weights of each channel where there is any."""
+    """Return a Scale node for a factor of all elements; weights of each channel if there is an
+    offset."""
     value, offset = (
         np.asarray(numbers, np.float32) for numbers in (call.module.value, call.module.offset)
     )
@@ -337,7 +337,7 @@ def _scaled(call: Call) -> dict[str, Any]:
 
 
 def _moved(call: Call) -> Exported:
-    """The ones and zeros that move numbers along an axis."""
+    """Return the 0/1 weights that shift elements along an axis."""
     axis, offset, step = call.module.axis, call.module.offset, call.module.step
     inward, outward = call.inward[axis], call.outward[axis]
     length = max(step * (outward - 1) + 1, 0)  # before one of so many is taken
@@ -356,7 +356,7 @@ def _moved(call: Call) -> Exported:
 def _set_graph(
     call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
 ) -> list[LayerNumbers]:
-    """The weights and biases of a module that `jaxsnn.to_torch` made."""
+    """Return the weights and biases to set in a module that `jaxsnn.to_torch` created."""
     numbers = []
     by_name = {
         name: nodes[name.replace("/", ".")]

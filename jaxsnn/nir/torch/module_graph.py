@@ -61,7 +61,8 @@ class Fold:
     offset: bool
 
     def undone(self, node: Node) -> list[LayerNumbers]:
-        """What makes it do nothing but add the bias of a node of a file, where that is its part."""
+        """Return parameters with which the normalisation only adds the bias of a node of a file, if
+        the bias is its part."""
         norm = self.module
         channels = np.ones(tuple(norm.running_mean.shape))
         bias = channels * (node.value("bias") if self.offset and "bias" in node.names else 0.0)
@@ -98,9 +99,9 @@ class TracedModule:
 
 
 def traced_module(module: Any, sample: Any) -> TracedModule:
-    """A graph of a module by one forward pass and the attributes of its layers.
+    """Build a graph of a module from one forward pass and the attributes of its layers.
 
-    Nobody has compared the two yet: `jaxsnn.from_torch` runs both.
+    The graph is not compared with the module; `jaxsnn.from_torch` does that.
 
     Args:
         module, sample: As of `jaxsnn.from_torch`.
@@ -174,7 +175,8 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
 
 
 def _inner(draft: _ModuleDraft) -> dict[str, dict[str, str]]:
-    """Leaf that `jaxsnn.to_torch` made -> its layers whose spikes are those of nodes -> the nodes."""
+    """Map each leaf that `jaxsnn.to_torch` created to its spiking layers and the nodes they
+    implement."""
     layers_by_leaf = {}
     for call in draft.seen.calls:
         if is_of_graph(call.module):
@@ -210,7 +212,8 @@ def _refuse_no_states(module: Any) -> None:
 
 
 def traced_back(module: Any, sample: Any) -> TracedModule:
-    """The graph of a module that `jaxsnn.to_torch` made, see `trained_graph`, and where its neurons are.
+    """Return the graph of a module that `jaxsnn.to_torch` created, see `trained_graph`, and the
+    location of its neurons.
 
     Raises:
         ConversionError: As `trained_graph`, or the module computes in half precision, or does not take
@@ -239,7 +242,8 @@ def traced_back(module: Any, sample: Any) -> TracedModule:
 
 
 def _firing(graph: Graph) -> dict[str, str]:
-    """Layer of the module that `jaxsnn.to_torch` makes of a graph -> the neuron whose spikes it gives."""
+    """Map layers of the module that `jaxsnn.to_torch` creates from a graph to the neurons whose
+    spikes they return."""
     ready = drafted(graph)
     node_of_layer = {}
     for name, step in ready.steps.items():
@@ -273,7 +277,7 @@ class _ModuleDraft:
         self.ends: dict[str, tuple[str, ...]] = {"": (first,)}
 
     def add(self, call: Call) -> None:
-        """The nodes of a call, behind what it takes."""
+        """Add the nodes of a call, behind the nodes that feed it."""
         if isinstance(call.module, Before):
             self._add_before(call)
             return
@@ -309,7 +313,8 @@ class _ModuleDraft:
             self._refuse_lost_spikes(call)
 
     def _add_dialect(self, name: str, dialect: Dialect, full: Mapping[str, str]) -> None:
-        """The dialect of a graph that is a part of the module, and which of its neurons are readouts."""
+        """Merge the dialect of a graph that is a part of the module, and record which of its
+        neurons are readouts."""
         nodes = {full[node]: options for node, options in dialect.nodes.items() if node in full}
         common = dataclasses.replace(dialect, nodes={}, why="")
         for earlier_name, earlier in self.dialects.items():
@@ -328,7 +333,7 @@ class _ModuleDraft:
         self.by_node.setdefault("readout", {}).update(dict.fromkeys(readouts, True))
 
     def dialect(self) -> Dialect | None:
-        """That of the graphs that are parts of the module; None: there are none."""
+        """Dialect of the graphs that are parts of the module; None if there are none."""
         parts = list(self.dialects.values())
         if not parts:
             return None
@@ -346,7 +351,8 @@ class _ModuleDraft:
         return dataclasses.replace(parts[0], nodes=nodes)
 
     def _add_before(self, call: Call) -> None:
-        """What a neuron sent in the step before: an edge back from its nodes, which come later."""
+        """Add a neuron's output of the previous step: an edge back from its nodes, which are added
+        later."""
         leaf = call.module.leaf
         export = self.made.get(leaf)
         if export is None or export.framework is None:
@@ -423,7 +429,7 @@ class _ModuleDraft:
         return True
 
     def _shared(self, layer: Any) -> bool:
-        """Whether another call has numbers of a layer, too."""
+        """Return whether another call uses parameters of a layer as well."""
         addresses = {parameter.data_ptr() for parameter in layer.parameters()}
         calls = [
             call
@@ -433,7 +439,7 @@ class _ModuleDraft:
         return len(calls) > 1
 
     def _between(self, call: Call, node: str) -> list[str]:
-        """The leaves from a node to a call, through those that are no node."""
+        """Return the leaves between a node and a call, through leaves that export no node."""
         leaves = list(call.sources)
         calls = {traced_call.name: traced_call for traced_call in self.seen.calls}
         while leaves[-1] not in ("", node) and not self.made[leaves[-1]].nodes:
@@ -457,7 +463,7 @@ class _ModuleDraft:
         )
 
     def _positive(self, nodes: Iterable[str]) -> bool:
-        """Whether nodes give spikes, or sums of them by weights of which none is below 0."""
+        """Return whether nodes emit spikes, or sums of spikes with non-negative weights."""
         for node in nodes:
             entry = self.nodes[node]
             before = [source for source, target in self.edges if target == node]
@@ -471,7 +477,7 @@ class _ModuleDraft:
         return True
 
     def _binary(self, nodes: Iterable[str]) -> bool:
-        """Whether nodes give 0 and 1 alone, and at each place one of them at most a 1."""
+        """Return whether nodes emit only 0 and 1, with at most one 1 among them at each position."""
         reached: Any = 0  # by how many inputs, (channels,) or ()
         for node in nodes:
             entry = self.nodes[node]
@@ -492,7 +498,7 @@ class _ModuleDraft:
         return self.nodes[node]["type"] == "Threshold" or self.fires(node)
 
     def fires(self, node: str) -> bool:
-        """Whether a node is a neuron that gives its spikes."""
+        """Return whether a node is a neuron whose output are its spikes."""
         traits = class_of(self.nodes[node]["type"]).traits
         return traits.fires and not self.by_node.get("readout", {}).get(node)
 
@@ -517,7 +523,7 @@ class _ModuleDraft:
             )
 
     def output(self, heard: Heard) -> str:
-        """An Output node; its name."""
+        """Add an Output node and return its name."""
         alone = len(self.seen.outputs) == 1
         name = _free("output" if alone else f"output_{'_'.join(heard.sources)}", self.nodes)
         if heard.member == "membrane":
@@ -541,12 +547,12 @@ class _ModuleDraft:
 
 
 def _full_names(name: str, export: Exported) -> dict[str, str]:
-    """Suffix -> name of the node of a leaf."""
+    """Map the suffixes of a leaf's nodes to their full names."""
     return {suffix: f"{name}.{suffix}" if suffix else name for suffix in export.nodes}
 
 
 def _parameters(call: Call) -> list[Any]:
-    """Those of its layer; a function has none."""
+    """Return the parameters of a call's layer; functions have none."""
     return list(call.module.parameters()) if hasattr(call.module, "parameters") else []
 
 
@@ -582,7 +588,7 @@ def _counting(seen: ModuleTrace) -> Iterator[Problem]:
 
 
 def _shared_numbers(seen: ModuleTrace, draft: _ModuleDraft) -> Iterator[Problem]:
-    """What must be said of parameters that several nodes have a copy of."""
+    """Yield notes on parameters that are copied to several nodes."""
     nodes: dict[int, list[str]] = {}
     for call in seen.calls:
         for node in tuple(draft.parts[call.name].values())[:1]:
@@ -606,7 +612,7 @@ def _shared_numbers(seen: ModuleTrace, draft: _ModuleDraft) -> Iterator[Problem]
 
 
 def _fixed_weights(seen: ModuleTrace, draft: _ModuleDraft) -> Iterator[Problem]:
-    """What must be said of weights that are no parameters of the module, such as those of joins."""
+    """Yield notes on weights that are no parameters of the module, such as those of joins."""
     fixed, trainable = [], []
     for call in seen.calls:
         nodes = [node for node in draft.parts[call.name].values() if "weight" in draft.nodes[node]]

@@ -36,12 +36,12 @@ _APART = ("name", "type", "shape", "level")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """What was put into a module.
+    """Report of loading a file into a module.
 
     Attributes:
-        nodes: Node of the graph of the module -> node of the file.
-        numbers: What was set, "layer.name" each.
-        notes: What else must be known, a sentence each.
+        nodes: Nodes of the file by node of the module's graph.
+        numbers: Parameters that were set, as "layer.name".
+        notes: Further notes, one sentence each.
     """
 
     nodes: Mapping[str, str]
@@ -94,7 +94,8 @@ def loaded(module: Any, graph: Graph) -> Iterator[tuple[Loaded, TracedModule]]:
 
 
 def first_input(module: Any, graph: Graph) -> Any:
-    """Zeros for the input of a graph: one sample, two steps where the module runs through time."""
+    """Return zeros for the input of a graph: one sample, two steps if the module iterates over
+    time."""
     import torch
 
     if len(graph.inputs) != 1:
@@ -116,7 +117,7 @@ def first_input(module: Any, graph: Graph) -> Any:
 def _assignments(
     traced: TracedModule, graph: Graph, nodes: Mapping[str, str]
 ) -> tuple[list[LayerNumbers], list[str]]:
-    """What to set in the layers, in order, and what must be said of it."""
+    """Return the parameters to set in the layers, in order, and notes on them."""
     assignments: list[LayerNumbers] = []
     notes: list[str] = []
     steps = _steps(graph)
@@ -187,7 +188,7 @@ def _refuse_parted(numbers: list[LayerNumbers]) -> None:
 
 
 def _unsaved(numbers: list[LayerNumbers]) -> list[str]:
-    """What must be said of numbers that change, and that `module.state_dict()` leaves out."""
+    """Return notes on values that change and that `module.state_dict()` omits."""
     visible = [assignment for assignment in numbers if not assignment.name.startswith("_")]
     lost = [
         f"{assignment.layer}.{assignment.name}"
@@ -215,7 +216,7 @@ def _in_state_dict(assignment: LayerNumbers) -> bool:
 
 
 def _moves(assignment: LayerNumbers) -> bool:
-    """Whether a layer has another number than it is to have, by more than rounding."""
+    """Return whether a layer's present value differs from the assigned one by more than rounding."""
     name, _, field = assignment.name.partition(".")
     held = getattr(assignment.owner, name)
     if field:
@@ -322,10 +323,10 @@ def _through_parametrization(assignment: LayerNumbers, old: Any) -> Callable[[],
 
 
 def _fitted(assignment: LayerNumbers, shape: tuple[int, ...], refuse: bool = True) -> np.ndarray:
-    """A value in the shape that its place has: one number stands for many that are equal.
+    """Return a value in the shape of its target; a scalar target accepts many equal numbers.
 
     Raises:
-        ConversionError: They differ where the place has one for all.
+        ConversionError: The numbers differ and the target is a scalar.
     """
     value = np.array(assignment.value, float)
     if value.shape == shape:
@@ -417,7 +418,8 @@ def _same_node(module_node: Node, file_node: Node) -> None:
 
 
 def _parameter(node: Node, key: str) -> Any:
-    """A parameter to compare; a bias that is not there is 0, what a node need not say is None."""
+    """Return a parameter for comparison: 0 for a missing bias, None for parameters that a node may
+    omit."""
     if key == "bias":
         return node.value("bias") if "bias" in node.names else 0.0
     if key in ("input_shape", "input_type", "shape"):

@@ -29,12 +29,12 @@ MOVE = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Order:
-    """Which numbers of a layer a tensor has, and in which shape.
+    """Elements of a layer's output that a tensor holds, and their arrangement.
 
     Attributes:
-        places: In the shape of the tensor, without batch and time: indices of the numbers of the
-            layer, as they lie one behind the other.
-        shape: In which the layer gives them.
+        places: Flat indices into the layer's output, in the shape of the tensor without batch and
+            time.
+        shape: Shape of the layer's output.
     """
 
     places: np.ndarray
@@ -42,14 +42,14 @@ class Order:
 
     @property
     def unchanged(self) -> bool:
-        """The tensor is what the layer gives."""
+        """Whether the tensor has the layer's own arrangement."""
         return self.places.shape == self.shape and np.array_equal(
             self.places, first_order(self.shape)
         )
 
 
 def first_order(shape: tuple[int, ...]) -> np.ndarray:
-    """The indices of numbers of a shape."""
+    """Return the flat indices of a shape's elements, in that shape."""
     return np.arange(math.prod(shape)).reshape(shape)
 
 
@@ -61,13 +61,14 @@ def orders(
     rest: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> Iterator[Order | None]:
-    """What is in each tensor that a function makes of one; None where samples or steps are mixed.
+    """Yield the order of each tensor that a function returns for one tensor; None if samples or
+    steps are mixed.
 
     Args:
-        func, name: Of `RESHAPE` or `MOVE`.
-        before: Of the tensor that it takes.
+        func, name: A function of `RESHAPE` or `MOVE`, and its name.
+        before: Order of its input.
         axes: Lengths of the axes of time and batch.
-        rest, kwargs: What else it takes.
+        rest, kwargs: Its other arguments.
     """
     import torch
 

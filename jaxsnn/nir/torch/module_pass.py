@@ -15,9 +15,8 @@ from jaxsnn.wording import Text
 
 
 def fed_back(module: Any, result: Any) -> tuple[Any, ...]:
-    """What `forward` is to be given behind its input in the next step, of what it returned: (out,
-    state), or as many states behind the output as it takes; others follow.
-    """
+    """Return the states that `forward` is passed after its input in the next step, taken from its
+    previous result: one state for each further parameter; further results are ignored."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(module.forward).parameters.values()
     state_count = sum(parameter.kind in kinds for parameter in parameters) - 1
@@ -27,10 +26,10 @@ def fed_back(module: Any, result: Any) -> tuple[Any, ...]:
 
 
 def sample_of(module: Any, sample: Any) -> Any:
-    """A sample as a tensor; of arrays and lists one of the type, and on the device, of the module.
+    """Return a sample as a tensor; arrays and lists get the dtype and device of the module.
 
     Raises:
-        ConversionError: No tensor can be made of it.
+        ConversionError: The sample cannot be converted to a tensor.
     """
     import torch
 
@@ -51,7 +50,7 @@ def sample_of(module: Any, sample: Any) -> Any:
 
 
 def not_taken(module: Any, sample: Any, error: Exception) -> ConversionError:
-    """The refusal of a sample of whose shape or type layers raised something."""
+    """Return the refusal of a sample whose shape or dtype raised an error in a layer."""
     like = next(module.parameters(), sample)
     fix = "give a sample (batch, *shape) that it takes"
     if like.dtype != sample.dtype:
@@ -70,7 +69,7 @@ def not_taken(module: Any, sample: Any, error: Exception) -> ConversionError:
 
 
 def failed(module: Any, error: Exception, when: str) -> ConversionError:
-    """The refusal of a module whose forward raised something, and where."""
+    """Return the refusal of a module whose forward raised an error, with its location."""
     kind, message = type(error).__name__, first_line(error)
     return ConversionError(
         Text(
@@ -86,7 +85,8 @@ def failed(module: Any, error: Exception, when: str) -> ConversionError:
 
 
 def raised_in(module: Any, error: BaseException) -> str:
-    """ ", in layer NAME": the innermost one in which an error arose, or "" where it is the module."""
+    """Return ", in layer NAME" for the innermost layer in which an error arose; "" for the module
+    itself."""
     layer_of_id = {id(part): (name, part) for name, part in module.named_modules()}
     location, frame = Text(""), error.__traceback__
     while frame is not None:
@@ -98,14 +98,12 @@ def raised_in(module: Any, error: BaseException) -> str:
 
 
 def plain(module: Any) -> Any:
-    """The module that torch.compile was given, else the module itself."""
+    """Return the original of a compiled module, else the module itself."""
     return getattr(module, "_orig_mod", module)
 
 
 def uncompiled(module: Any) -> AbstractContextManager[Any]:
-    """A context in which layers that torch.compile has compiled run as they were written: in what it
-    makes of them nothing can be watched.
-    """
+    """Return a context in which compiled layers run eagerly: compiled code cannot be watched."""
     parts = list(module.modules())
     if all(plain(part) is part and part._compiled_call_impl is None for part in parts):
         return nullcontext()
@@ -115,7 +113,8 @@ def uncompiled(module: Any) -> AbstractContextManager[Any]:
 
 
 def refuse_no_time(leaves: list[tuple[str, Any]], leading: int, sample: Any) -> None:
-    """A layer that runs through time takes the first axis for it, whatever that is.
+    """Refuse a sample without a time axis for layers that iterate over time, which would take its
+    first axis for time.
 
     Raises:
         ConversionError: The sample has no axis that could be time.
@@ -138,9 +137,8 @@ def refuse_no_time(leaves: list[tuple[str, Any]], leading: int, sample: Any) -> 
 
 
 def leaves_of(module: Any, name: str = "") -> list[tuple[str, Any]]:
-    """Modules that are one node each: known types, and a library's modules without children. What a
-    module of the user's own computes is watched.
-    """
+    """Return the modules that are exported as one node each: known types, and library modules
+    without children. The user's own modules are watched instead."""
     if exporter_of(module) is not None or (of_library(module) and not list(module.children())):
         return [(name or "module", module)]
     leaves = []
@@ -150,15 +148,15 @@ def leaves_of(module: Any, name: str = "") -> list[tuple[str, Any]]:
 
 
 def leading_axes(module: Any) -> int:
-    """Axes before those of the shape: 2, (time, batch), where layers run through time themselves."""
+    """Return the number of axes before the shape: 2, (time, batch), if layers iterate over time
+    themselves, else 1."""
     return 2 if any(in_time(leaf) for _, leaf in leaves_of(module)) else 1
 
 
 @contextmanager
 def unchanged(module: Any) -> Iterator[None]:
-    """Whatever happens inside, the module is as it was: states in buffers and in attributes too.
-    Layers without sizes, such as LazyLinear, get them.
-    """
+    """Restore the module on leaving the context, including states in buffers and attributes. Layers
+    without sizes, such as LazyLinear, keep the sizes they get."""
     import torch
 
     saved = []
@@ -194,7 +192,7 @@ def unchanged(module: Any) -> Iterator[None]:
 
 @contextmanager
 def parameters_back(module: Any) -> Iterator[None]:
-    """Where something raises inside, the parameters have their numbers of before again."""
+    """Restore the values of the parameters if the context raises an error."""
     import torch
 
     initialised = (
@@ -229,7 +227,8 @@ def rewind(leaves: Iterable[Any]) -> None:
 
 
 def numbers_held(module: Any, excluded_ids: Container[int] = ()) -> dict[str, float]:
-    """Plain numbers in the attributes of the user's own modules, by name, without tensors of known ids."""
+    """Return plain numbers in attributes of the user's own modules, by name, except for tensors of
+    known ids."""
     return {
         name: float(value)
         for name, value in _attributes(module)
@@ -244,9 +243,8 @@ def numbers_held(module: Any, excluded_ids: Container[int] = ()) -> dict[str, fl
 
 
 def left_over(module: Any, sample: Any) -> list[str]:
-    """Attributes of the user's own modules that may hold spikes, or other numbers, of an earlier run:
-    a step changes them, or fails, and they are not 0.
-    """
+    """Return attributes of the user's own modules that may hold spikes or other state of an earlier
+    run: a step changes them, or fails, and they are not 0."""
     import torch
 
     buffers = dict(module.named_buffers())
@@ -268,7 +266,7 @@ def left_over(module: Any, sample: Any) -> list[str]:
 
 
 def _attributes(module: Any) -> Iterator[tuple[str, Any]]:
-    """What the user's own modules hold beside parameters and modules: name, value."""
+    """Yield name and value of what the user's own modules hold, except for parameters and modules."""
     for place, part in module.named_modules():
         if not of_library(part):
             for name, value in (*vars(part).items(), *part._buffers.items()):
@@ -277,12 +275,12 @@ def _attributes(module: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _marks(tensors: Iterable[Any]) -> list[tuple[int, int]]:
-    """What tells tensors from others, and from themselves before a change in place."""
+    """Return the id and version counter of each tensor, which identify it and its in-place changes."""
     return [(id(tensor), getattr(tensor, "_version", 0)) for tensor in tensors]
 
 
 def tensors_of(result: Any) -> list[Any]:
-    """The tensors of what a module returns, nested ones too, in order."""
+    """Return the tensors of a module's result, in order, including nested ones."""
     if isinstance(result, Mapping):
         return tensors_of(list(result.values()))
     if isinstance(result, tuple | list):

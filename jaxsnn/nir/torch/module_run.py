@@ -25,13 +25,13 @@ from jaxsnn.wording import Text
 def run_module(
     module: Any, frames: np.ndarray, seen: ModuleTrace, like: Any
 ) -> dict[str, list[np.ndarray]]:
-    """What a module itself does with some steps of input, from its start on.
+    """Run the module itself for some steps of input, from its initial state.
 
     Args:
-        module: Whose states are as before afterwards.
+        module: Module to run; its states are restored afterwards.
         frames: (time, batch, *shape).
-        seen: Its trace.
-        like: A tensor of the kind and on the device that it takes.
+        seen: Trace of the module.
+        like: Tensor with the dtype and device of its input.
 
     Returns:
         What each leaf gave, by name, with its membranes behind its spikes where they are known in each
@@ -95,7 +95,7 @@ def run_module(
 
 
 def _inner(module: Any, seen: ModuleTrace) -> dict[str, Any]:
-    """The neurons of what `jaxsnn.to_torch` made, by name."""
+    """Return the neurons of modules that `jaxsnn.to_torch` created, by name."""
     makers = {**dict(leaves_of(module)), "": module}
     return {
         f"{name}.{layer}" if name else layer: makers[name].get_submodule(layer)
@@ -105,10 +105,10 @@ def _inner(module: Any, seen: ModuleTrace) -> dict[str, Any]:
 
 
 def _over_time(module: Any, returned: list[list[np.ndarray]]) -> list[np.ndarray]:
-    """The tensors that a module returned in each step, (time, *shape) each.
+    """Stack the tensors that a module returned in each step, to (time, *shape) each.
 
     Raises:
-        ConversionError: There are more in one step than in another, or larger ones.
+        ConversionError: The number or the shapes of the tensors differ between steps.
     """
     kind = type(module).__name__
     counts = {len(tensors) for tensors in returned}
@@ -147,11 +147,10 @@ def _called(module: Any, x: Any) -> Any:
 
 
 def _stepped(module: Any, x: Any) -> Iterator[Any]:
-    """What a module returns in each step. Where `forward` takes states, it is given those that it
-    returned.
+    """Yield the result of a module in each step, and pass returned states to the next step.
 
     Raises:
-        ConversionError: it fails with them.
+        ConversionError: The module fails with these states.
     """
     state: tuple[Any, ...] = ()
     for step, frame in enumerate(x):

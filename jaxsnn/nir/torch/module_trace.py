@@ -35,8 +35,8 @@ from jaxsnn.wording import Text
 
 
 def trace(module: Any, sample: Any) -> ModuleTrace:
-    """Watch one forward pass, that of a second step where layers take one step each: in it what
-    forward keeps is there. The states of the module are as before after it.
+    """Trace one forward pass. If layers take one step each, this is the pass of the second step, in
+    which kept state is available. The states of the module are restored afterwards.
 
     Args:
         module: A torch.nn.Module.
@@ -108,7 +108,8 @@ def _refuse_late_biases(first: ModuleTrace | ConversionError, later: ModuleTrace
 
 
 def _watched(module: Any, sample: Any, after_a_step: bool = False) -> ModuleTrace:
-    """As `trace`; after a step, what neurons gave in it is known in the next one."""
+    """Trace one pass, see `trace`; with `after_a_step` in the second step, where the outputs of
+    neurons in the first one are known."""
     import torch
 
     leaves = leaves_of(module)

@@ -22,13 +22,13 @@ Member = Literal["output", "membrane"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Made:
-    """Where a tensor comes from.
+    """Origin of a tensor.
 
     Attributes:
         sources: Leaves whose outputs it is the sum of; "" is the input of the module.
-        member: What of the leaf it is.
+        member: Part of the leaf's result, such as its membrane.
         leading: Axes before those of its shape: 1 (batch, or time and batch as one), or 2.
-        version: torch's count of its changes in place, when it was made.
+        version: In-place version counter of the tensor at its creation.
         order: Where its numbers lie otherwise than in the layer; only a Linear takes such a tensor.
     """
 
@@ -41,11 +41,11 @@ class Made:
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class SeenTensor:
-    """What is known of a tensor.
+    """Knowledge about a tensor.
 
     Attributes:
-        tensor: Itself: tensors that live keep their ids.
-        made: Where it comes from; None: it is of no layer.
+        tensor: The tensor itself, kept alive so that its id stays unique.
+        made: Origin; None if it comes from no layer.
         function: Of a tensor that comes of a layer and is of no layer: the first function of torch
             that made it so, or "".
         lost_in: The library's module that made it so, with its name.
@@ -60,7 +60,7 @@ class SeenTensor:
 
     @property
     def unchanged(self) -> Made | None:
-        """Where it comes from, if it is what a layer gives, as the layer gave it."""
+        """Origin, if the tensor is the unmodified output of a layer; else None."""
         origin = self.made
         if origin is None or origin.order is not None or origin.version != self.tensor._version:
             return None
@@ -68,7 +68,7 @@ class SeenTensor:
 
 
 class PassRecord:
-    """What is known while a forward pass runs.
+    """Record of a running forward pass.
 
     Attributes:
         leading: Axes before those of the shape: 1 (batch), or 2 (time, batch).
@@ -103,11 +103,11 @@ class PassRecord:
         self._seen: dict[int, SeenTensor] = {}
 
     def seen(self, tensor: Any) -> SeenTensor:
-        """What is known of a tensor, or of anything else: nothing."""
+        """Return the knowledge about a tensor; an empty entry for unknown tensors and other values."""
         return self._seen.get(id(tensor)) or SeenTensor(tensor=tensor)
 
     def note(self, tensor: Any) -> SeenTensor:
-        """The same, to write into."""
+        """Return the entry of a tensor, to be modified; a new one is stored."""
         return self._seen.setdefault(id(tensor), SeenTensor(tensor=tensor))
 
     def keep(self, tensor: Any, origin: Made) -> None:
@@ -121,11 +121,11 @@ class PassRecord:
 
     @property
     def made_ids(self) -> frozenset[int]:
-        """The ids of tensors that come from layers."""
+        """Return the ids of tensors that come from layers."""
         return frozenset(place for place, seen in self._seen.items() if seen.made is not None)
 
     def is_fixed(self, value: Any) -> bool:
-        """Whether a tensor is the same in each step, and of no layer."""
+        """Return whether a tensor is the same in each step and comes from no layer."""
         return self.seen(value).made is None and self.fixed.has(value)
 
     def call(
@@ -156,7 +156,7 @@ class PassRecord:
         self.keep(result, self.call(name, leaf, origin, input_tensor.shape, result.shape))
 
     def free(self, name: str) -> str:
-        """A name that no call and no leaf has: the name, or with a number behind it."""
+        """Return an unused name for a call: the name itself, or with a number appended."""
         name = f"{name}_before" if self.in_step_before else name
         used_names = self.leaves | self.calls.keys()
         number, free = 2, name
@@ -189,7 +189,7 @@ class PassRecord:
             raise unsupported(*lost_module)
 
     def said_of(self, tensor: Any) -> str:
-        """Which function of torch computed a tensor of no layer, or ""."""
+        """Return a clause that names the torch function that computed a tensor of no layer, or ""."""
         name = self.seen(tensor).function
         return (
             Text(", by torch's {function}, which is not supported there", function=name)

@@ -60,7 +60,8 @@ _TORCH = Target(
 
 
 def to_torch(graph: Graph) -> Any:
-    """A torch.nn.Module that runs a graph as its dialect says, step by step, through nirtorch.
+    """Build a torch.nn.Module that runs a graph as its dialect specifies, step by step, through
+    nirtorch.
 
     It takes (input, state) and gives (output, state); without a state it starts anew. Of a graph
     with several Outputs, output is a dict of tensors by their names. Weights and biases are
@@ -123,7 +124,7 @@ class TorchDraft:
 
 
 def drafted(graph: Graph) -> TorchDraft:
-    """A graph as nirtorch runs it; errors as of `to_torch`."""
+    """Prepare a graph for nirtorch; errors as of `to_torch`."""
     rules = resolve_neurons(graph)
     for name, rule in rules.items():
         if rule.is_continuous:
@@ -168,9 +169,8 @@ def drafted(graph: Graph) -> TorchDraft:
 
 
 def _full(entry: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
-    """The entry of a neuron with each parameter for all neurons: the nir package takes no scalars
-    beside arrays.
-    """
+    """Return the entry of a neuron with each parameter as an array: the nir package does not accept
+    a mix of scalars and arrays."""
     numbers = class_of(entry["type"]).names
     return {
         key: np.resize(value, shape) if key in numbers else value for key, value in entry.items()
@@ -178,7 +178,7 @@ def _full(entry: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
 
 
 def _delay_late(draft: Draft, steps: Mapping[str, Step]) -> None:
-    """Delays of a step behind neurons whose spikes leave a step late."""
+    """Insert Delays of one step behind neurons whose spikes leave a step late."""
     loops = move_biases_out_of_loops(draft)
     for name, step in steps.items():
         for target in draft.targets(name) if step.late else []:
@@ -212,7 +212,7 @@ def _give_all(module: Any, outputs: Mapping[str, str]) -> None:
 
 
 def _module(name: str, draft: Draft, steps: Mapping[str, Step]) -> Any:
-    """The torch module of one node."""
+    """Build the torch module of one node."""
     import torch
 
     entry = draft.nodes[name]
@@ -261,7 +261,7 @@ def _loaded(module: Any, entry: dict[str, Any]) -> Any:
 
 
 def _elementwise(kind: str, entry: dict[str, Any]) -> Any:
-    """Scale, Threshold, or a delay of whole steps."""
+    """Build the module of a Scale, a Threshold, or a Delay of whole steps."""
     import torch
 
     above = _spike_of(False)
@@ -278,7 +278,7 @@ def _elementwise(kind: str, entry: dict[str, Any]) -> Any:
             return x * self.value if kind == "Scale" else above(x - self.value)
 
     class Late(Elementwise):
-        """Its state is what it was given in the steps before, the latest first."""
+        """Delay line; its state are the inputs of the previous steps, the latest first."""
 
         def forward(self, x: Any, state: Any = None) -> Any:
             longest = int(self.value.max())
@@ -292,9 +292,8 @@ def _elementwise(kind: str, entry: dict[str, Any]) -> Any:
 
 
 def _spike_of(at_equality: bool) -> Callable[[Any], Any]:
-    """1 where a height above the threshold is above 0, else 0; backward the derivative of an arc
-    tangent.
-    """
+    """Return a spike function: 1 where the membrane is above threshold, else 0; its gradient is the
+    derivative of an arc tangent."""
     import torch
 
     class Spike(torch.autograd.Function):
@@ -312,7 +311,8 @@ def _spike_of(at_equality: bool) -> Callable[[Any], Any]:
 
 
 def _fire_of(step: Step) -> Callable[[Any, Any], Any]:
-    """Spikes of v and the threshold, two tensors of one shape."""
+    """Return a function that computes the spikes from v and the threshold, two tensors of one
+    shape."""
     import torch
 
     spike = _spike_of(step.at_equality)
@@ -327,9 +327,8 @@ def _fire_of(step: Step) -> Callable[[Any, Any], Any]:
 
 
 def _neuron(step: Step) -> Any:
-    """A population that steps as `jaxsnn.nir.frameworks.source_step` defines; its state is (v before reset,
-    i, spikes).
-    """
+    """Build a population that steps as `jaxsnn.nir.frameworks.source_step` defines; its state is (v
+    before reset, i, spikes)."""
     import torch
 
     fire = _fire_of(step)
@@ -381,7 +380,7 @@ def _neuron(step: Step) -> Any:
             return spikes, (v, i, spikes)
 
         def _by_difference(self, x: Any, v: Any, i: Any) -> Any:
-            """A step of snnTorch's reset_delay=False, of which some neurons rest above threshold."""
+            """Compute a step of snnTorch's reset_delay=False if some neurons rest above threshold."""
             before = (v > self.v_threshold).to(v.dtype)
             if step.reset == "difference":
                 v = torch.where(before > 0, self.v_reset, v)

@@ -54,7 +54,7 @@ NEW_AXIS = ("unsqueeze", "repeat", "expand", "stack")
 
 
 def spoken_name(name: str, args: tuple[Any, ...]) -> str:
-    """The name of a function for messages; x[..., None] is torch.unsqueeze."""
+    """Return the name of a function for messages; x[..., None] is torch.unsqueeze."""
     if name == "__getitem__" and any(part is None for part in parts_of(args[1])):
         return "unsqueeze"
     return name.strip("_")
@@ -63,7 +63,7 @@ def spoken_name(name: str, args: tuple[Any, ...]) -> str:
 def spans_taken(
     name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], leading: int
 ) -> dict[int, range] | None:
-    """As `_spans_of`, of any function that takes a part."""
+    """Return the ranges along axes that a slicing function selects, see `_spans_of`."""
     if name == "__getitem__":
         return _spans_of(args[0], args[1], leading)
     if name != "narrow" or len(args) != 4 or kwargs:
@@ -74,7 +74,8 @@ def spans_taken(
 
 
 def _spans_of(tensor: Any, index: Any, leading: int) -> dict[int, range] | None:
-    """Axis -> the places along it that x[:, 2:5] takes; None where it is something else."""
+    """Return, by axis, the range of places that an index such as x[:, 2:5] selects; None for other
+    indices."""
     entries = list(index) if isinstance(index, tuple) else [index]
     if any(entry is Ellipsis for entry in entries):
         place = next(place for place, entry in enumerate(entries) if entry is Ellipsis)
@@ -92,13 +93,13 @@ def _spans_of(tensor: Any, index: Any, leading: int) -> dict[int, range] | None:
 
 
 def function_name(func: Any) -> str:
-    """The name of a function of torch, or of the attribute of a tensor that it reads."""
+    """Return the name of a torch function, or of the tensor attribute that it reads."""
     name = getattr(func, "__name__", "")
     return getattr(func.__self__, "__name__", name) if name == "__get__" else name
 
 
 def axis_of(rest: Sequence[Any], kwargs: Mapping[str, Any], tensor: Any) -> int:
-    """The axis that a function of torch goes along, by `dim`, the first of the rest of its arguments."""
+    """Return the axis argument of a torch function: `dim`, or the first of its remaining arguments."""
     axis = kwargs.get("dim", rest[0] if rest else 0)
     return int(axis) % tensor.ndim
 
@@ -108,7 +109,7 @@ def parts_of(value: Any) -> tuple[Any, ...]:
 
 
 def flatten_of(tensor: Any, result: Any, leading: int) -> Any:
-    """The torch.nn.Flatten that makes one shape of the other, or None."""
+    """Return the torch.nn.Flatten between the two shapes, or None."""
     import torch
 
     shape, target_shape = tuple(tensor.shape), tuple(result.shape)
@@ -123,9 +124,8 @@ def flatten_of(tensor: Any, result: Any, leading: int) -> Any:
 
 
 def factor_of(name: str, tensor: Any, number: Any, axes: int) -> Factor | None:
-    """What multiplies a tensor, which has so many axes of time and batch, or divides it: a number, or
-    fixed ones; None where it is something else.
-    """
+    """Return the factor by which a tensor with `axes` leading axes is multiplied or divided: a
+    scalar or fixed array; None for anything else."""
     value = _numbers(number, tensor, axes)
     if (
         value is None
@@ -137,7 +137,8 @@ def factor_of(name: str, tensor: Any, number: Any, axes: int) -> Factor | None:
 
 
 def shift_of(name: str, tensor: Any, number: Any, axes: int) -> Factor | None:
-    """As `factor_of`, of a sum, or a difference: one number for each channel."""
+    """Return the summand of a sum or difference as a Factor, one number for each channel; None for
+    anything else."""
     value = _numbers(number, tensor, axes)
     if value is None or tensor.ndim - axes not in (1, 2, 3):
         return None
@@ -152,9 +153,8 @@ def shift_of(name: str, tensor: Any, number: Any, axes: int) -> Factor | None:
 
 
 def _numbers(number: Any, tensor: Any, axes: int) -> Any:
-    """A number, or the numbers of a tensor in the shape of another one without its first axes; None
-    where they are others for each sample or step, or would make its shape another one.
-    """
+    """Return a scalar, or a tensor's numbers in the shape of another tensor without its leading
+    axes; None if they differ between samples or steps, or would change its shape."""
     if type(number) in (int, float):
         return float(number)
     if not hasattr(number, "_version") or number.ndim > tensor.ndim:
@@ -173,7 +173,7 @@ def is_parameter(value: Any) -> bool:
 
 
 def linear_of(weight: Any, bias: Any, parameters: Iterable[Any]) -> Any:
-    """The torch.nn.Linear of a weight (out, in) and a bias, or None; see `_with_weights`."""
+    """Return the torch.nn.Linear of a weight (out, in) and a bias, or None; see `_with_weights`."""
     import torch
 
     if weight.ndim != 2 or not (bias is None or bias.ndim == 1):
@@ -184,7 +184,8 @@ def linear_of(weight: Any, bias: Any, parameters: Iterable[Any]) -> Any:
 def convolution_of(
     args: tuple[Any, ...], kwargs: Mapping[str, Any], parameters: Iterable[Any]
 ) -> Any:
-    """The layer that torch.nn.functional.conv1d or conv2d is, or None; see `_with_weights`."""
+    """Return the layer equivalent to torch.nn.functional.conv1d or conv2d, or None; see
+    `_with_weights`."""
     import torch
 
     argument_names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
@@ -200,9 +201,8 @@ def convolution_of(
 
 
 def _with_weights(layer: Any, weight: Any, bias: Any, parameters: Iterable[Any]) -> Any:
-    """A layer with parameters of a module themselves, a view of the whole of one, such as a transpose,
-    or numbers that are no parameters.
-    """
+    """Set the weight and bias of a layer to parameters of a module, to full views of parameters,
+    such as a transpose, or to buffers if they are no parameters."""
     import torch
 
     parameter_memory = {(parameter.data_ptr(), parameter.numel()) for parameter in parameters}
@@ -222,7 +222,7 @@ def _with_weights(layer: Any, weight: Any, bias: Any, parameters: Iterable[Any])
 def weights_of(
     name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[Any, Any] | None:
-    """Weight (out, in) and bias of a function of `MATRIX`; None where it is something else."""
+    """Return the weight (out, in) and bias of a function of `MATRIX`; None if it is unsupported."""
     if name == "linear":
         arguments = dict(zip(("input", "weight", "bias"), args, strict=False)) | dict(kwargs)
         return arguments["weight"], arguments.get("bias")
@@ -256,14 +256,14 @@ POOLS = {
 
 
 def pool_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """The layer that a function of `POOLS` is."""
+    """Return the layer equivalent to a function of `POOLS`."""
     import torch
 
     return getattr(torch.nn, POOLS[name])(*args, **kwargs)
 
 
 def padding_of(axes: int, pad: Any, mode: str = "constant", value: float | None = None) -> Any:
-    """The layer that torch.nn.functional.pad is for numbers of so many axes, or None."""
+    """Return the layer equivalent to torch.nn.functional.pad for inputs of so many axes, or None."""
     import torch
 
     if mode != "constant":

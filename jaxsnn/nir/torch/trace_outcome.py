@@ -34,15 +34,15 @@ class Heard:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class ModuleTrace:
-    """What a forward pass showed.
+    """Result of tracing a forward pass.
 
     Attributes:
-        calls: Of the leaves, in order.
-        outputs: What is returned.
+        calls: Calls of the leaves, in order.
+        outputs: Outputs that forward returns.
         leading: Axes before those of the shape: 1 (batch), or 2 (time, batch).
         left_out: What is returned and is neither an output nor a state, in words.
         absent: Calls that act from the second step on.
-        counters: Numbers of the module that were others in the step before.
+        counters: Numbers of the module that differed in the previous step.
         inner: Leaf that `jaxsnn.to_torch` made, or "" for the module itself -> its neurons.
     """
 
@@ -55,13 +55,12 @@ class ModuleTrace:
     inner: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def goes_on(self, leaf: str) -> bool:
-        """Whether a layer takes what a leaf gives, in this step or in the next one."""
+        """Return whether a layer receives the output of a leaf, in this step or the next one."""
         return any(leaf in (*call.sources, _leaf_before(call)) for call in self.calls)
 
     def spikes_taken(self, neurons: Iterable[str]) -> Iterator[tuple[str, str, bool]]:
-        """Neuron, neuron or "" for an output that takes what it gives, and whether it takes what it
-        gave in the step before.
-        """
+        """Yield for each connection its presynaptic neuron, its target neuron ("" for an output),
+        and whether the target receives the spikes of the previous step."""
         neurons = frozenset(neurons)
         carried: dict[str, set[tuple[str, bool]]] = {"": set()}
         for call in self.calls:
@@ -78,7 +77,7 @@ class ModuleTrace:
 
     @property
     def uses(self) -> dict[str, int]:
-        """How often what a leaf gives is taken, by leaves or as an output."""
+        """Return how often the output of each leaf is used, by leaves or as an output."""
         counts: dict[str, int] = {}
         for consumer in (*self.calls, *self.outputs):
             for source in consumer.sources:
