@@ -12,7 +12,7 @@ Edge = tuple[str, str]
 
 
 def natural_key(name: str) -> tuple[Any, ...]:
-    """Sorts names as people do.
+    """Return a key that sorts names in natural order.
 
     >>> sorted(["layer10", "layer2", "1.lif", "10"], key=natural_key)
     ['1.lif', '10', 'layer2', 'layer10']
@@ -27,7 +27,7 @@ def natural_key(name: str) -> tuple[Any, ...]:
 
 
 def edge_key(edge: Edge) -> tuple[Any, ...]:
-    """Sorts edges by source, then by target, as people do."""
+    """Return a key that sorts edges by source, then by target, in natural order."""
     return natural_key(edge[0]), natural_key(edge[1])
 
 
@@ -50,16 +50,16 @@ class Change:
     why: str
 
     def as_dict(self) -> dict[str, str]:
-        """For JSON."""
+        """Return the change as a dict for JSON."""
         description, why = for_command_line(self.what), for_command_line(self.why)
         return {"node": self.node, "what": description, "why": why}
 
     @property
     def text(self) -> Text:
-        """What was done to which node, and why."""
+        """Description of the change: the node, the change and the reason."""
         node = Text("{node}: ", node=self.node or "graph")
         return node + self.what + " (" + self.why + ")"
 
     def as_text(self) -> str:
-        """For people at the command line."""
+        """Return the text of the change, in the wording of the command line."""
         return for_command_line(self.text)

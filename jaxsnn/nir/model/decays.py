@@ -34,7 +34,7 @@ class Decay:
 
 
 def _tau_mem(parameters: Parameters) -> Any:
-    """Membrane time constants: tau of LIF and LI."""
+    """Return the membrane time constants: tau for LIF and LI."""
     return parameters["tau_mem"] if "tau_mem" in parameters else parameters["tau"]
 
 

@@ -20,9 +20,9 @@ LISTED = 4
 
 
 def describe(graph: Graph) -> dict[str, Any]:
-    """What is in a graph, ready for JSON.
+    """Return a description of a graph, ready for JSON.
 
-    Shapes are without axes of batch or time; what cannot be known is None. `populations` counts
+    Shapes are without axes of batch or time; unknown values are None. `populations` counts
     nodes with a state, `synapses` the weights that are not zero, convolutions unrolled.
     """
     node_shapes = shapes(graph)
@@ -49,7 +49,7 @@ def describe(graph: Graph) -> dict[str, Any]:
 
 
 def _warning(problem: Problem) -> dict[str, str]:
-    """A warning for JSON, also under the keys of what the reader did: `what` and `why`."""
+    """Return a warning for JSON, also under the keys of repairs: `what` and `why`."""
     content = problem.as_dict()
     return content | {"what": content["message"], "why": content["fix"]}
 
@@ -71,8 +71,8 @@ def _node(node: Node, shape: tuple[Shape | None, Shape | None]) -> dict[str, Any
 
 
 def numbers(value: np.ndarray | str) -> dict[str, Any]:
-    """Shape, dtype and the numbers: one value if all are equal, all of a short array, else the
-    extremes.
+    """Return shape, dtype and values: one value if all are equal, all values of a short array, else
+    the extremes.
     """
     if isinstance(value, str):
         return {"value": value}
@@ -90,7 +90,9 @@ def numbers(value: np.ndarray | str) -> dict[str, Any]:
 
 
 def _number(value: Any) -> Any:
-    """A number that JSON can hold; float32 in its own shortest form, infinity as text."""
+    """Return a number that JSON can represent; float32 in its shortest decimal form, infinity as
+    text.
+    """
     if isinstance(value, np.bool_ | np.integer):
         return value.item()
     number = float(str(value))
@@ -110,13 +112,13 @@ def _plain(value: Any) -> Any:
 
 
 def as_json(graph: Graph) -> str:
-    """The description as JSON: the same bytes for the same graph."""
+    """Return the description as JSON, byte-identical for identical graphs."""
     return json.dumps(describe(graph), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def as_text(graph: Graph) -> str:
-    """The description for people: a table of the nodes from input to output, then what the file
-    does not say.
+    """Return the description as text: a table of the nodes from input to output, then the repairs
+    and warnings.
     """
     content = describe(graph)
     rows = [("node", "type", "in", "out", "parameters")]
@@ -202,7 +204,7 @@ def _dialect_lines(graph: Graph) -> list[str]:
 
 
 def _remark_lines(graph: Graph) -> list[str]:
-    """What the reader repaired and warns of."""
+    """Return lines with the reader's repairs and warnings."""
     lines = []
     for title, remarks in (
         ("repaired in reading, not in the file", graph.repairs),

@@ -39,7 +39,7 @@ _NIR_NEURONS = tuple(cls.__name__ for cls in NEURONS)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rule:
-    """How one framework simulates one type of neuron.
+    """Simulation rule of one framework for one type of neuron.
 
     Attributes:
         arrival: "fixed": a spike of weight w is a current w of area dt, so r and w_in count. "unit": the
@@ -63,7 +63,7 @@ class Rule:
             I = I + dt/tau_syn (v_leak - I + w_in X), from v_leak on, and r I drives V.
         resets_first: The kinds of reset that, acting one step late, act before V decays and X is
             added; else after.
-        ones: Parameters that it always writes as 1.
+        ones: Parameters that the framework always writes as 1.
         option: Name of an own option (true or false) on which the rule depends; "" if on none. The
             rule holds if it is true.
         without: The rule if that option is false.
@@ -82,23 +82,23 @@ class Rule:
 
     @property
     def leaks_to_zero(self) -> bool:
-        """Whether V decays to 0, whatever v_leak is."""
+        """Whether V decays to 0, independent of v_leak."""
         return self.membrane in ("leak", "average")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StepLength:
-    """How a framework ties its dt to the numbers that it writes.
+    """Relation between a framework's dt and the numbers that it writes.
 
     Attributes:
         text: The formula, for messages: "tau/r".
         of: (time constants, gains) -> dt, element by element: tau or tau_mem and r.
-        synapses: It holds for tau_syn and w_in too.
+        synapses: The relation holds for tau_syn and w_in too.
         gain: (time constants, dt, array module) -> gains, the inverse, by which the gains follow
             time constants that are trained; the array module is NumPy or jax.numpy. None: they
             cannot be trained.
         tau: (gains, dt) -> time constants, where gains have fewer digits than these.
-        above_dt: Time constants that are no longer than dt make no sense.
+        above_dt: Time constants must be longer than dt.
     """
 
     text: str
@@ -114,16 +114,16 @@ class StepLength:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """How to recognise files of a framework by their numbers.
+    """Criteria that recognise a framework's files by their numbers.
 
     Attributes:
-        dt_from: How dt follows from the numbers.
+        dt_from: Relation between dt and the numbers.
         r_of_one_is_silent: r = 1 says nothing about dt, because it also writes files in which the
             input decays.
         r_is_rate: r of IF is 1/dt.
         silent: Types of neurons whose numbers say nothing about dt.
         proves: One dt for all neurons, more than a coincidence, proves that it wrote the file.
-        confirms: What must hold of the neurons besides.
+        confirms: Further condition on the neurons.
         recognises: The nodes by name -> a sentence that says by what a file is recognised, or ""
             where it is not. For a framework that is known by other things than its dt.
         refutes: (nodes by name, what was found of dt) -> why it cannot have written the file, as
@@ -168,7 +168,7 @@ class FrameworkOption(Option):
 
     @property
     def advice(self) -> Text:
-        """What to do where it is needed."""
+        """Advice to set the option, for messages."""
         return Text(
             self.fix or "say {option}",
             option=self.keyword,
@@ -178,7 +178,7 @@ class FrameworkOption(Option):
 
     @property
     def remark(self) -> Text:
-        """What to say while nobody has said it; empty where nothing is."""
+        """Note for files whose user did not set the option; may be empty."""
         return Text(self.unsaid, option=self.keyword)
 
 
@@ -200,22 +200,22 @@ class Release:
 
     @property
     def released(self) -> bool:
-        """There is a release that has it."""
+        """Whether a release with this version exists."""
         return not self.after
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Conventions(Release):
-    """What one framework means by the files that it writes; None where its files leave it open.
+    """Conventions of the files of one framework; None for properties that its files leave open.
 
     Attributes:
         name: Name of the dialect: that of the framework.
         reads_only: It writes no files: this is how it runs those of others. No file is taken for
             its own unless that is said.
-        rules: How it simulates each type of neuron that it writes, by NIR type.
+        rules: Simulation rule of each type of neuron that it writes, by NIR type.
         others: How it simulates types of neurons that NIR does not have, and that are registered
             from outside; None: it never writes one.
-        evidence: How its files are recognised.
+        evidence: Criteria that recognise its files.
         time_unit: Unit of the time constants; "from dt": steps where dt is 1 in the file's unit, else
             seconds.
         build_options: Options with which this library itself builds graphs in this dialect.
@@ -277,16 +277,18 @@ class Conventions(Release):
 
     @property
     def unit_option(self) -> FrameworkOption | None:
-        """The option that tells the unit of the file's time, if one does."""
+        """Option that specifies the file's unit of time, if there is one."""
         return next((option for option in self.options if option.seconds is not None), None)
 
     def rule(self, kind: str) -> Rule | None:
-        """How it simulates a type of neuron; None if it never writes one."""
+        """Return the simulation rule for a type of neuron; None for types that the framework never
+        writes.
+        """
         return self.rules.get(kind, None if kind in _NIR_NEURONS else self.others)
 
 
 def rules(**by_type: Rule) -> Mapping[str, Rule]:
-    """Rules by NIR type, read-only."""
+    """Return rules by NIR type as a read-only mapping."""
     return MappingProxyType(by_type)
 
 
@@ -331,7 +333,7 @@ class NodeDialect:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dialect:
-    """What was decided about one graph. None is unknown; `why` says so.
+    """Decisions about the dialect of one graph. None is unknown; `why` states the reasons.
 
     Attributes:
         name: A key of `DIALECTS`, or None while undecided.
@@ -345,8 +347,8 @@ class Dialect:
         reset_delay: True: the reset acts one step later.
         norm_input: Sinabs only: the input is scaled by 1 - exp(-1/tau).
         initial: Membrane at the start.
-        decided_by: Where the name comes from.
-        why: What was decided and why, with the numbers.
+        decided_by: Origin of the name.
+        why: Decisions and their reasons, with the numbers.
         nodes: Fields that differ for a node, by name; "readout" marks a spiking node that is a
             leaky readout.
         choices: While undecided: the dialects that the numbers allow.
@@ -386,7 +388,7 @@ class Dialect:
 
     @property
     def fix(self) -> str:
-        """What to say while the name is undecided; "" once it is decided."""
+        """Advice while the name is undecided; "" once it is decided."""
         if self.name is not None:
             return ""
         choices = f", one of {', '.join(self.choices)}" if self.choices else ""
@@ -394,7 +396,7 @@ class Dialect:
 
     @property
     def unit_fix(self) -> str:
-        """What to say while the unit of time is unknown, and what was decided."""
+        """Advice while the unit of time is unknown, and the other decisions."""
         rest = Text.joined("", (self.why,))
         for sentence in (NO_UNIT + " ", " " + NO_UNIT, NO_UNIT):
             rest = rest.without(sentence)
@@ -403,7 +405,7 @@ class Dialect:
 
     @property
     def undecided(self) -> str:
-        """Words for messages: the dialect of the file, and in brackets why nobody knows it."""
+        """Phrase for messages: the dialect of the file, with the reason why it is unknown."""
         why = Text.joined("", (self.why,)).without_end(" .")
         return (
             Text("the dialect of the file ({why})", why=why) if why else "the dialect of the file"
@@ -411,8 +413,8 @@ class Dialect:
 
     @property
     def seconds(self) -> float | None:
-        """Seconds in one unit of the file's time constants (Norse: its dt_export included); None if
-        unknown.
+        """Number of seconds in one unit of the file's time constants (for Norse including
+        dt_export); None if unknown.
         """
         conventions = self.conventions
         unit_option = None if conventions is None else conventions.unit_option
@@ -422,7 +424,7 @@ class Dialect:
         return self.dt if self.time_unit == "step" else UNIT_SECONDS.get(self.time_unit or "")
 
     def at(self, node: str) -> NodeDialect:
-        """The fields for one node: what was said for it, else what holds for all.
+        """Return the fields of one node: its own value if it has one, else the common one.
 
         >>> dialect = Dialect(reset="zero", nodes={"3": {"readout": True, "reset": "none"}})
         >>> dialect.at("1").reset, dialect.at("3").reset
@@ -445,11 +447,11 @@ class Dialect:
         )
 
     def option(self, field: str, node: str | None = None) -> Any:
-        """What is known of a field or an own option; None if nothing is.
+        """Return the value of a field or framework option; None if it is unknown.
 
         Args:
-            field: Also one that cannot differ from node to node.
-            node: Ask for one node.
+            field: Name of the field; common fields are allowed for nodes, too.
+            node: Name of the node; None for the common value.
         """
         records = (self,) if node is None else (self.at(node), self)
         for record in records:
@@ -460,7 +462,7 @@ class Dialect:
         return None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, in the words of the command line."""
+        """Return the dialect as a dict for JSON, in the wording of the command line."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del fields["conventions"]
         return fields | {

@@ -50,15 +50,15 @@ NEURON_TYPES = tuple(cls.__name__ for cls in NEURONS)
 
 @dataclasses.dataclass(kw_only=True)
 class Draft:
-    """What is being rewritten. Relays of nested graphs are gone, and names have no "/".
+    """Graph that is being rewritten. Relays of nested graphs are removed, and names have no "/".
 
     Attributes:
         nodes: Entries by name: "type", NIR's parameters, and "metadata" where the file has some.
         shapes: Shape of the input and of the output of each node.
         edges: Pairs of names.
-        changes: What was changed so far.
-        losses: What an approximation loses.
-        notes: What it counts on, for people.
+        changes: Changes so far.
+        losses: Losses of approximations.
+        notes: Assumptions, as sentences for the user.
         memories: Sums that feed themselves through weights: loops without a neuron.
         delayed: Edges from weights to nodes by which loops of more than two nodes act a step later.
         channels_last: Its Flatten joins height, width and channel, in this order.
@@ -77,15 +77,15 @@ class Draft:
     renamed: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def sources(self, name: str) -> list[str]:
-        """Nodes with an edge to a node, in natural order."""
+        """Return the nodes with an edge to a node, in natural order."""
         return sorted((source for source, target in self.edges if target == name), key=natural_key)
 
     def targets(self, name: str) -> list[str]:
-        """Nodes with an edge from a node, in natural order."""
+        """Return the nodes with an edge from a node, in natural order."""
         return sorted((target for source, target in self.edges if source == name), key=natural_key)
 
     def of_type(self, *types: str) -> list[str]:
-        """Names of the nodes of some types, in natural order."""
+        """Return the names of the nodes of some types, in natural order."""
         return sorted(
             (name for name, entry in self.nodes.items() if entry["type"] in types), key=natural_key
         )
@@ -95,7 +95,7 @@ class Draft:
         self.changes.append(Change(node=node, what=description, why=why))
 
     def free(self, name: str) -> str:
-        """The name, made longer where a node has it, or one that importers spell alike."""
+        """Return the name, extended if another node has it or one that importers spell alike."""
         spelt_names = {spelt(node_name) for node_name in self.nodes}
         while spelt(name) in spelt_names:
             name += "_"
@@ -119,7 +119,7 @@ class Draft:
 def _unknown_size(
     name: str, wires: Iterable[Edge], node_shapes: Mapping[str, tuple[Any, Any]]
 ) -> ConversionError:
-    """What is wrong with a node that has no size: what arrives may have several."""
+    """Return the error for a node of unknown or ambiguous size."""
     arriving = {source: node_shapes[source][1] for source, target in wires if target == name}
     sizes = {str(size): source for source, size in arriving.items() if size is not None}
     if len(sizes) < 2:
@@ -144,10 +144,11 @@ def _unknown_size(
 
 
 def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
-    """A draft of a graph, and the new names by old name; nodes that reach no Output are left out.
+    """Return a draft of a graph and the new names by old name; nodes that reach no Output are
+    removed.
 
     Raises:
-        ConversionError: A node whose size nothing tells.
+        ConversionError: The size of a node is unknown.
     """
     node_shapes = shapes(graph)
     wires = bypass_relays(graph)
@@ -216,7 +217,7 @@ def settings_of_one_number(graph: Graph, name: str) -> Iterator[tuple[str, tuple
 
 
 def _reaching(edges: Iterable[Edge], outputs: Iterable[str]) -> set[str]:
-    """Nodes from which an Output is reached, Outputs included."""
+    """Return the nodes from which an Output can be reached, including Outputs."""
     import networkx
 
     backward = networkx.DiGraph((target, source) for source, target in edges)
@@ -227,10 +228,10 @@ def _reaching(edges: Iterable[Edge], outputs: Iterable[str]) -> set[str]:
 
 
 def _edges(wires: Iterable[Edge], new_names: Mapping[str, str]) -> list[Edge]:
-    """The edges between nodes that are kept, in their new names.
+    """Return the edges between the remaining nodes, with their new names.
 
     Raises:
-        ConversionError: An edge that is there twice, which no file can hold.
+        ConversionError: An edge occurs twice, which files cannot represent.
     """
     edges: dict[Edge, None] = {}
     for source, target in wires:
@@ -253,14 +254,14 @@ def _edges(wires: Iterable[Edge], new_names: Mapping[str, str]) -> list[Edge]:
 
 
 def spelt(name: str) -> str:
-    """A name as importers of PyTorch register it."""
+    """Return a name as PyTorch-based importers register it."""
     plain = readable(name).replace(".", "_")
     return f"nir_node_{plain}" if keyword.iskeyword(plain) else plain
 
 
 def readable(name: str) -> str:
-    """A name as it stands in the code that importers write: Python brings names into a normal form
-    (PEP 3131), and quotes and backslashes end them.
+    """Return a name as it appears in the code that importers generate: Python normalises
+    identifiers (PEP 3131), and quotes and backslashes would end the string.
     """
     return re.sub(r'["\\]', "_", unicodedata.normalize("NFKC", name))
 
@@ -276,8 +277,8 @@ def _why_renamed(name: str) -> str:
 
 
 def _flat_names(node_names: list[str]) -> dict[str, str]:
-    """Names without "/": the last part where it is unique, else all parts joined by dots; none of
-    `TORCH_NAMES`, none that Python reads as another, and no two that are spelt alike.
+    """Return names without "/": the last part if it is unique, else all parts joined by dots; none
+    of `TORCH_NAMES`, none that Python normalises to another, and no two that are spelt alike.
     """
     flat: dict[str, str] = {}
     times = collections.Counter(name.rpartition("/")[2] for name in node_names)
@@ -346,7 +347,7 @@ def _pad_evenly(draft: Draft, name: str, inward: Shape) -> None:
 
 
 def pool_as_convolution(draft: Draft, name: str) -> dict[str, Any]:
-    """A SumPool2d with padding in numbers as an entry of a convolution of each channel by itself."""
+    """Return a SumPool2d with numeric padding as the entry of a depthwise convolution."""
     entry, inward = draft.nodes[name], draft.shapes[name][0]
     frame = window(as_node(name, entry))
     settings = {key: value for key, value in entry.items() if key != "kernel_size"}
@@ -361,7 +362,7 @@ def pool_as_convolution(draft: Draft, name: str) -> dict[str, Any]:
 
 
 def loops_of(draft: Draft) -> list[list[str]]:
-    """The cycles as groups of nodes."""
+    """Return the cycles as groups of nodes."""
     import networkx
 
     graph = networkx.DiGraph(draft.edges)
@@ -391,7 +392,7 @@ def refuse_late_biases(draft: Draft, late: Iterable[Edge]) -> None:
 
 
 def feedback_of(draft: Draft, name: str) -> list[str]:
-    """What feeds a population a step later, from within its loop."""
+    """Return the nodes of a population's loop whose output reaches it one step later."""
     part = next((part for part in loops_of(draft) if name in part), [])
     if len(part) > 2:
         return [source for source, target in draft.delayed if target == name]
@@ -399,7 +400,7 @@ def feedback_of(draft: Draft, name: str) -> list[str]:
 
 
 def as_node(name: str, entry: dict[str, Any]) -> Node:
-    """An entry as a record."""
+    """Return an entry as a record."""
     cls = class_of(entry["type"])
     return cls(name=name, **{key: entry[key] for key in cls.names if key in entry})
 
@@ -433,8 +434,8 @@ def scale_inputs(
 
 
 def weighted_feeder(draft: Draft, source: str, neuron: str, needs_bias: bool) -> str:
-    """The node whose weights feed a neuron alone; made where there is none, or where it feeds
-    others too.
+    """Return the node with weights that feeds only this neuron; it is created if there is none, or
+    if that node feeds others too.
     """
     entry, edge = draft.nodes[source], (source, neuron)
     if entry["type"] in WEIGHTED and len(draft.targets(source)) == 1:
@@ -467,7 +468,7 @@ def weighted_feeder(draft: Draft, source: str, neuron: str, needs_bias: bool) ->
 
 
 def identity(shape: Shape) -> dict[str, Any]:
-    """An Affine or convolution that changes nothing."""
+    """Return an Affine or convolution that computes the identity."""
     if len(shape) == 1:
         return {"type": "Affine", "weight": np.eye(shape[0]), "bias": np.zeros(shape)}
     if len(shape) != 3:
@@ -490,7 +491,7 @@ def identity(shape: Shape) -> dict[str, Any]:
 def _scale_rows(
     draft: Draft, name: str, factor: np.ndarray, offset: np.ndarray, bias_ratio: np.ndarray
 ) -> None:
-    """W = factor W, b = factor bias_ratio b + offset."""
+    """Scale weights and biases: W = factor W, b = factor bias_ratio b + offset."""
     entry = draft.nodes[name]
     if entry["type"] in ("Conv1d", "Conv2d"):
         factor, offset, bias_ratio = (
@@ -513,7 +514,7 @@ def _scale_rows(
 
 
 def rounded(value: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """Numbers in the dtype of those that they replace; float16, which would lose digits, becomes
+    """Return numbers in the dtype of those they replace; float16, which would lose digits, becomes
     float32.
     """
     return (

@@ -127,12 +127,12 @@ class Graph:
     written_edges: tuple[Edge, ...] = ()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Graph:
-        """Itself: nothing in it changes."""
+        """Return the graph itself, which is immutable."""
         return self
 
     def __repr__(self) -> str:
-        """At most ten lines: how many nodes there are of each type, and the shapes of Inputs,
-        neurons and Outputs as the file gives them.
+        """Return at most ten lines: the number of nodes of each type, and the shapes of Inputs,
+        neurons and Outputs as in the file.
         """
         types = collections.Counter(node.type for node in self.nodes.values())
         values = [value for node in self.nodes.values() for value in node.parameters.values()]
@@ -150,7 +150,7 @@ class Graph:
         return "\n".join(lines) + ")"
 
     def _repr_html_(self) -> str | None:
-        """In a notebook: the graph drawn, and a row for each node."""
+        """Return HTML for notebooks: a drawing of the graph, and a table with a row for each node."""
         from jaxsnn.notebook import html_of
 
         rows = [("node", "type", "parameters")]
@@ -163,7 +163,9 @@ class Graph:
         return html_of(self, rows=rows)
 
     def _shown(self, name: str) -> str:
-        """A node's name, its type where it is no port, and the shape that its parameters fix."""
+        """Return a node's name, its type unless it is a port, and the shape that its parameters
+        fix.
+        """
         node = self.nodes[name]
         if node.traits.port:
             kind, shape = "", node.parameters.get("shape")
@@ -200,7 +202,7 @@ class Graph:
 
     @functools.cached_property
     def networkx(self) -> networkx.MultiDiGraph:
-        """The graph for networkx, frozen; a node's attribute `record` is its record.
+        """Return the graph for networkx, frozen; a node's attribute `record` is its record.
 
         Nodes and edges are sorted.
         """
@@ -212,11 +214,11 @@ class Graph:
         return networkx.freeze(graph)
 
     def predecessors(self, name: str) -> tuple[str, ...]:
-        """Sources of the edges that end at a node, in natural order."""
+        """Return the sources of the edges that end at a node, in natural order."""
         return tuple(sorted(set(self._neighbours[0][self._known(name)]), key=natural_key))
 
     def successors(self, name: str) -> tuple[str, ...]:
-        """Targets of the edges that start at a node, in natural order."""
+        """Return the targets of the edges that start at a node, in natural order."""
         return tuple(sorted(set(self._neighbours[1][self._known(name)]), key=natural_key))
 
     @functools.cached_property
@@ -245,23 +247,25 @@ class Graph:
         return tuple(parts[number] for number in sources_first(numbers, between, key=int))
 
     def order(self) -> tuple[str, ...]:
-        """All nodes, sources before targets, ties by name; the nodes of a cycle stand together, by
-        name.
+        """Return all nodes, sources before targets, ties by name; the nodes of a cycle stand
+        together, by name.
         """
         return tuple(name for part in self._components for name in part)
 
     def recurrent_components(self) -> tuple[tuple[str, ...], ...]:
-        """The cycles: groups of nodes that reach each other, and nodes with an edge to themselves."""
+        """Return the cycles: groups of nodes that reach each other, and nodes with an edge to
+        themselves.
+        """
         loops = {source for source, target in self.edges if source == target}
         return tuple(
             part for part in self._components if len(part) > 1 or not loops.isdisjoint(part)
         )
 
     def with_nodes(self, records: Iterable[Node] | Mapping[str, Node]) -> Graph:
-        """The same graph with some records replaced by records of the same names and types.
+        """Return the graph with some records replaced by records of the same names and types.
 
         Raises:
-            GraphError: A name that the graph does not have, or a record of another type.
+            GraphError: The graph has no node of that name, or its type differs.
         """
         changed = dict(self.nodes)
         for record in records.values() if isinstance(records, Mapping) else records:
@@ -290,7 +294,7 @@ class Graph:
         return None if dataset is None else np.shape(dataset.value)
 
     def with_dialect(self, dialect: Dialect) -> Graph:
-        """The same graph, read in another dialect.
+        """Return the graph read in another dialect.
 
         To resolve names and options use `jaxsnn.nir.dialects.inference.resolve`.
         """

@@ -92,12 +92,12 @@ def _refuse_value(
 def shape_behind(
     layer: Mapping[str, Any], shape: tuple[int, ...], location: str
 ) -> tuple[int, ...]:
-    """The shape of what leaves a layer that is fed with a shape, before there is room made for it.
+    """Return the output shape of a layer for an input shape, before any memory is allocated.
 
-    What cannot take that shape is refused where the network is built.
+    Incompatible layers are refused when the network is built.
 
     Raises:
-        UsageError: it has too many neurons.
+        UsageError: the layer has too many neurons.
     """
     planes, *sides = shape
     if "neurons" in layer:

@@ -22,11 +22,12 @@ Order = Literal["depth first", "in turn"]
 
 
 def stepped_loops(graph: Graph) -> tuple[tuple[str, ...], ...]:
-    """The cycles in which only the order of the nodes takes time, each in that order: those with a
-    loop without a neuron, and those through several neurons whose spikes join between them.
+    """Return the cycles in which the order of the nodes decides about delays, each in that order:
+    those with a loop without a neuron, and those through several neurons whose spikes join between
+    them.
 
-    Empty where nothing is known of an order: the dialect is undecided, or its framework runs no
-    loops of this kind, or the graph is nested.
+    Empty if the order is unknown: the dialect is undecided, its framework runs no loops of this
+    kind, or the graph is nested.
     """
     conventions = graph.dialect.conventions
     runs = None if conventions is None else conventions.runs_loops
@@ -46,12 +47,13 @@ def stepped_loops(graph: Graph) -> tuple[tuple[str, ...], ...]:
 
 
 def late_edges(graph: Graph) -> tuple[Edge, ...]:
-    """The edges of `stepped_loops` that pass on what left their source one step before."""
+    """Return the edges of `stepped_loops` that transmit their source's output of the previous step."""
     return tuple(edge for part in stepped_loops(graph) for edge in backward_edges(graph, part))
 
 
 def feedback_edges(graph: Graph) -> tuple[Edge, ...]:
-    """The edges by which loops through several neurons act one step later in the graph's dialect.
+    """Return the edges by which loops through several neurons act one step later in the graph's
+    dialect.
 
     A spike reaches the neurons behind it in the same step, all others one step later, along the
     edges from the first node that is fed from outside, as in the time-stepped engine. Loops are
@@ -68,15 +70,15 @@ def feedback_edges(graph: Graph) -> tuple[Edge, ...]:
 
 
 def loops_of_several(graph: Graph) -> tuple[tuple[str, ...], ...]:
-    """The cycles through several neurons, without a Delay and without a loop between them."""
+    """Return the cycles through several neurons, without a Delay and without a loop between them."""
     if any(is_relay(node) for node in graph.nodes.values()):
         return ()
     return tuple(part for part in graph.recurrent_components() if _is_of_several(graph, part))
 
 
 def importer_late_edges(graph: Graph, runs: Order) -> tuple[Edge, ...] | None:
-    """The edges of `loops_of_several` over which an importer that runs nodes in an order passes on
-    what left their source one step before; None where it never comes to a node of them.
+    """Return the edges of `loops_of_several` on which an importer with this run order transmits the
+    source's output of the previous step; None if it never runs one of their nodes.
     """
     place = _places(graph, runs)
     parts = loops_of_several(graph)
@@ -100,7 +102,7 @@ def backward_edges(graph: Graph, order: Sequence[str]) -> list[Edge]:
 
 
 def _is_of_several(graph: Graph, part: Sequence[str]) -> bool:
-    """Whether nodes of a cycle are one of `loops_of_several`."""
+    """Return whether the nodes of a cycle are one of `loops_of_several`."""
     nodes = [graph.nodes[name] for name in part]
     return (
         sum(bool(node.traits.state) for node in nodes) > 1
@@ -110,14 +112,16 @@ def _is_of_several(graph: Graph, part: Sequence[str]) -> bool:
 
 
 def _joins(graph: Graph, part: Sequence[str]) -> bool:
-    """Whether a node between the neurons of a cycle has several sources or targets in it."""
+    """Return whether a node between the neurons of a cycle has several sources or targets in it."""
     inner = graph.networkx.subgraph(part)
     between = [name for name in part if not graph.nodes[name].traits.state]
     return any(inner.in_degree(name) > 1 or inner.out_degree(name) > 1 for name in between)
 
 
 def _feedback(graph: Graph, part: Sequence[str]) -> list[Edge]:
-    """The edges of one of `loops_of_several`, whose spikes do not join, that act a step later."""
+    """Return the edges that act one step later in one of `loops_of_several` whose spikes do not
+    join.
+    """
     import networkx
 
     rank = {name: number for number, name in enumerate(part)}
@@ -152,12 +156,14 @@ def run_order(graph: Graph, runs: Order) -> list[str]:
 
 
 def _places(graph: Graph, runs: Order) -> dict[str, int]:
-    """When an importer runs each node; those that it never comes to are left out."""
+    """Return the position of each node in an importer's run order; nodes that never run are
+    omitted.
+    """
     return {name: number for number, name in enumerate(run_order(graph, runs))}
 
 
 def _is_instant(graph: Graph, part: Sequence[str]) -> bool:
-    """Whether nodes of a cycle make a loop without a neuron; False where one is a Delay."""
+    """Return whether nodes of a cycle contain a loop without a neuron; False if one is a Delay."""
     import networkx
 
     nodes: list[Node] = [graph.nodes[name] for name in part]
@@ -169,7 +175,9 @@ def _is_instant(graph: Graph, part: Sequence[str]) -> bool:
 
 
 def depth_first(graph: Graph) -> list[str]:
-    """The order of nirtorch.load: depth first from the Input, edges in the order of the file."""
+    """Return the order of nirtorch.load: depth first from the Input, edges in the order of the
+    file.
+    """
     targets: dict[str, list[str]] = {name: [] for name in graph.nodes}
     for source, target in graph.edges:
         targets[source].append(target)
@@ -184,11 +192,11 @@ def depth_first(graph: Graph) -> list[str]:
 
 
 def _in_turn(graph: Graph) -> list[str]:
-    """The order of nirtorch.nir_to_torch: round after round through the names, sorted as in a file,
-    from the Input on, each node as soon as what it waits for has run.
+    """Return the order of nirtorch.nir_to_torch: repeated rounds through the names, sorted as in a
+    file, from the Input on; each node runs as soon as the nodes that it waits for have run.
 
-    A node waits for what is in no loop with it; where one edge alone feeds it, for that. Those that
-    wait for ever are left out.
+    A node waits for its sources outside of its loop; for its source if it has only one. Nodes that
+    wait forever are omitted.
     """
     sources: dict[str, set[str]] = {name: set() for name in graph.nodes}
     for source, target in graph.edges:

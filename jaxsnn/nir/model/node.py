@@ -79,26 +79,26 @@ class Parameter:
 
     @property
     def is_time_constant(self) -> bool:
-        """A positive time, which may be infinite: then nothing decays."""
+        """Whether it is a positive time. It may be infinite: then nothing decays."""
         return self.time == 1 and self.positive
 
     @property
     def may_be_scalar(self) -> bool:
-        """One number means the same whatever the shape of its array: exporters write () and (1,)."""
+        """Whether a single number is valid in any array shape: exporters write () and (1,)."""
         return self.single or self.per_axis
 
     @property
     def may_be_infinite(self) -> bool:
-        """Infinity makes sense, if only together with another parameter."""
+        """Whether infinity is valid, possibly only together with another parameter."""
         return self.is_time_constant or bool(self.tied_to)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """What lowering knows of a node besides its record.
+    """Context of a node in lowering, besides its record.
 
     Attributes:
-        inward, outward: shapes of what reaches it and of what leaves it.
+        inward, outward: shapes of its input and output.
         dialect: the graph's `Dialect`, whose module imports this one.
         parameters: its lowered parameters by name, times in seconds.
     """
@@ -111,10 +111,10 @@ class Surroundings:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeTraits:
-    """One type of node.
+    """Properties of one type of node.
 
     Functions take the node's record (`node.value("stride")` is a parameter) and use NumPy alone,
-    but for `apply`. What a type does not have is None.
+    but for `apply`. Properties that a type lacks are None.
 
     Attributes:
         type: its name in files.
@@ -148,7 +148,7 @@ class NodeTraits:
             connections one by one. Channels of input and output are counted in C order, in NumPy
             int arrays (entries,) that depend on shapes alone; the values (entries,) are of the
             kind of the parameters, NumPy or JAX. None: engines find them by applying it.
-        look: how it is drawn; None: as a neuron if it has a state, else as a linear node.
+        look: its style in drawings; None: as a neuron if it has a state, else as a linear node.
     """
 
     type: str
@@ -181,14 +181,14 @@ class NodeTraits:
 
     @property
     def drawn_as(self) -> Look:
-        """How it is drawn."""
+        """Style of the node in drawings."""
         if self.look is not None:
             return self.look
         return "port" if self.port else "neuron" if self.state else "linear"
 
     @property
     def keeps_shape(self) -> bool:
-        """What leaves it has the shape of what reaches it, whatever that is."""
+        """Whether the output always has the shape of the input."""
         return self.port or self.elementwise
 
     @property
@@ -197,23 +197,23 @@ class NodeTraits:
         return tuple(parameter.name for parameter in self.parameters if parameter.is_time_constant)
 
     def parameter(self, name: str) -> Parameter | None:
-        """A parameter by its name."""
+        """Return a parameter by its name; None if the type has no such parameter."""
         return next((parameter for parameter in self.parameters if parameter.name == name), None)
 
     def time_power(self, name: str) -> int:
-        """Power of the unit of time in a parameter."""
+        """Return the power of the unit of time in a parameter."""
         parameter = self.parameter(name)
         return 0 if parameter is None else parameter.time
 
     def input_shape(self, node: Node) -> Shape | None:
-        """The shape that a node's parameters fix for its input; None where they do not."""
+        """Return the shape that a node's parameters fix for its input; None if they do not."""
         if self.own_shape is not None:
             return self.own_shape(node)
         shapes = self.element_shapes(node).values() if self.elementwise else ()
         return next(iter(shapes), None)
 
     def element_shapes(self, node: Node) -> dict[str, Shape]:
-        """Shapes of the parameters per element that are not single numbers."""
+        """Return the shapes of the parameters per element that are not single numbers."""
         values = {
             parameter.name: node.parameters[parameter.name]
             for parameter in self.parameters
@@ -222,11 +222,11 @@ class NodeTraits:
         return {name: np.shape(value) for name, value in values.items() if np.size(value) != 1}
 
     def output_shape(self, node: Node, shape: Shape) -> Shape | None:
-        """The shape of a node's output for an input of a given shape; None if the node cannot take
+        """Return the shape of a node's output for an input shape; None if the node does not accept
         it.
 
         Raises:
-            UnsupportedNodeError: the traits do not tell.
+            UnsupportedNodeError: the traits do not specify it.
         """
         if self.transfer is not None:
             return self.transfer(node, shape)
@@ -244,7 +244,7 @@ class NodeTraits:
 
 
 def ints(value: Any) -> Shape:
-    """Whole numbers of an array of any shape, in a row."""
+    """Return the whole numbers of an array of any shape as a flat tuple."""
     return tuple(int(entry) for entry in np.ravel(value))
 
 
@@ -257,7 +257,7 @@ EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 def nothing() -> Mapping[str, Any]:
-    """The empty, read-only mapping, for dataclass fields."""
+    """Return the empty, read-only mapping, for dataclass fields."""
     return EMPTY
 
 
@@ -292,7 +292,7 @@ class _NoTraits:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Node:
-    """What all nodes have.
+    """Base class of all nodes.
 
     Attributes:
         name: The node's name in the graph; "/" joins the names of nested graphs.
@@ -342,7 +342,7 @@ class Node:
         return {name: value for name in self.names if (value := getattr(self, name)) is not None}
 
     def value(self, parameter: str) -> Any:
-        """A parameter, or NIR's default where the file has none (w_in is 1, v_reset is 0).
+        """Return a parameter, or NIR's default if the file has none (w_in is 1, v_reset is 0).
 
         Raises:
             UsageError: The node has no such parameter.
@@ -366,8 +366,8 @@ class Node:
         return self.defaults.get(parameter) if value is None else value
 
     def numbers(self, parameter: str) -> np.ndarray:
-        """`value` to calculate with: float16 as float32 and whole numbers as float64, which can
-        hold the results.
+        """Return `value` for calculations: float16 as float32 and whole numbers as float64, which
+        can hold the results.
 
         >>> from jaxsnn.nir.model.nodes import Linear
         >>> Linear(name="a", weight=np.ones((1, 1), "float16")).numbers("weight").dtype
@@ -378,15 +378,15 @@ class Node:
         return value.astype(wide, copy=False)
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with other values; numbers become read-only arrays."""
+        """Return a copy with other values; numbers become read-only arrays."""
         frozen = {
             key: freeze(value) if key in self.names else value for key, value in changes.items()
         }
         return dataclasses.replace(self, **frozen)
 
     def read_as(self, **meant: Any) -> Self:
-        """A copy with other values that the file does not have: export writes what it has, as long
-        as they stay.
+        """Return a copy with values other than the file's; export writes the file's values, as long
+        as these are not changed.
         """
         changed = self.replace(**meant)
         written = {
@@ -395,8 +395,8 @@ class Node:
         return dataclasses.replace(changed, written=MappingProxyType({**self.written, **written}))
 
     def in_file(self) -> Self:
-        """A copy with the values of the file, where they were read otherwise and have not changed
-        since.
+        """Return a copy with the values of the file, where they were read otherwise and have not
+        changed since.
         """
         if not self.written:
             return self
@@ -408,7 +408,7 @@ class Node:
 
 
 def _restored(value: Any, read_as: ReadAs) -> Any:
-    """What the file has in place of a value, element by element; what has changed stays."""
+    """Return the file's value in place of a value, element by element; changed elements stay."""
     if isinstance(value, str) or isinstance(read_as.meant, str):
         return read_as.file if value is read_as.meant or value == read_as.meant else value
     if np.shape(value) != np.shape(read_as.meant):
@@ -418,8 +418,8 @@ def _restored(value: Any, read_as: ReadAs) -> Any:
 
 
 def freeze(value: Any) -> Any:
-    """A read-only array (text and None stay): the caller's own array is never made read-only nor
-    kept.
+    """Return a read-only copy as an array (text and None are returned as they are); the caller's
+    array is neither modified nor kept.
     """
     if value is None or isinstance(value, str):
         return value

@@ -24,24 +24,26 @@ if TYPE_CHECKING:
 
 
 def matrix_input(node: Node) -> Shape:
-    """(..., inputs) of a weight of shape (..., outputs, inputs)."""
+    """Return the input shape (..., inputs) of a weight of shape (..., outputs, inputs)."""
     weight = np.shape(node.value("weight"))
     return (*weight[:-2], weight[-1])
 
 
 def matrix_output(node: Node, shape: Shape = ()) -> Shape:
-    """(..., outputs) of a weight of shape (..., outputs, inputs), whatever reaches it."""
+    """Return the output shape (..., outputs) of a weight of shape (..., outputs, inputs), for any
+    input.
+    """
     weight = np.shape(node.value("weight"))
     return (*weight[:-2], weight[-2])
 
 
 def matrix_synapses(node: Node, shape: Shape | None = None) -> int:
-    """Number of weights other than zero."""
+    """Return the number of nonzero weights."""
     return int(np.count_nonzero(node.value("weight")))
 
 
 def matrix_problems(node: Node) -> Iterator[Fault]:
-    """A weight that is no matrix, or a bias that does not fit it."""
+    """Yield a fault for a weight that is no matrix, or a bias that does not fit it."""
     weight = np.shape(node.value("weight"))
     if len(weight) < 2:
         yield Fault(
@@ -54,10 +56,10 @@ def matrix_problems(node: Node) -> Iterator[Fault]:
 
 
 def matrix_detail(node: Node, around: Surroundings) -> None:
-    """Nothing; refuses a weight with more axes than two.
+    """Refuse a weight with more than two axes; matrices need no details.
 
     Raises:
-        LoweringError: no engine runs it.
+        LoweringError: no engine supports it.
     """
     weight = np.shape(node.value("weight"))
     if len(weight) != 2:
@@ -88,7 +90,7 @@ def _bias_problems(node: Node, outputs: Shape) -> Iterator[Fault]:
 
 
 def convolution_window(node: Node) -> Window:
-    """The window of a convolution; 0-d and one-element parameters hold for each axis."""
+    """Return the window of a convolution; 0-d and one-element parameters hold for each axis."""
     kernel = tuple(int(size) for size in np.shape(node.value("weight"))[2:])
     dilation = _per_axis(node, "dilation")
     groups = int(np.ravel(node.value("groups"))[0])
@@ -96,7 +98,7 @@ def convolution_window(node: Node) -> Window:
 
 
 def pool_window(node: Node) -> Window:
-    """The window of a pool; 0-d and one-element parameters hold for each axis."""
+    """Return the window of a pool; 0-d and one-element parameters hold for each axis."""
     return _window(node, _per_axis(node, "kernel_size"), (1,) * _spatial_axes(node), 1)
 
 
@@ -120,7 +122,7 @@ def _window(node: Node, kernel: Shape, dilation: Shape, groups: int) -> Window:
 
 
 def _spatial_axes(node: Node) -> int:
-    """Number of axes behind that of the channels."""
+    """Return the number of axes after the channel axis."""
     return (node.traits.axes or 1) - 1
 
 
@@ -141,23 +143,23 @@ def _named_padding(
 
 
 def _channels(node: Node) -> int:
-    """Number of channels that a convolution takes."""
+    """Return the number of input channels of a convolution."""
     return np.shape(node.value("weight"))[1] * convolution_window(node).groups
 
 
 def convolution_input(node: Node) -> Shape | None:
-    """(channels, *space) of a convolution whose file says it."""
+    """Return the input shape (channels, *space) of a convolution if the file declares it."""
     declared = node.value("input_shape")
     return None if declared is None else (_channels(node), *ints(declared))
 
 
 def convolution_output(node: Node, shape: Shape) -> Shape | None:
-    """(channels, *space) of what leaves a convolution."""
+    """Return the output shape (channels, *space) of a convolution."""
     return _after_window(convolution_window(node), np.shape(node.value("weight"))[0], shape)
 
 
 def pool_output(node: Node, shape: Shape) -> Shape | None:
-    """(channels, *space) of what leaves a pool."""
+    """Return the output shape (channels, *space) of a pool."""
     return _after_window(pool_window(node), shape[0] if shape else 0, shape)
 
 
@@ -169,7 +171,7 @@ def _after_window(frame: Window, channels: int, shape: Shape) -> Shape | None:
 
 
 def convolution_synapses(node: Node, shape: Shape | None) -> int | None:
-    """Pairs of an input and an output with a weight other than zero."""
+    """Return the number of pairs of an input and an output with a nonzero weight."""
     frame = convolution_window(node)
     if shape is not None:
         frame = frame.at(shape[1:])
@@ -186,7 +188,7 @@ def convolution_synapses(node: Node, shape: Shape | None) -> int | None:
 
 
 def convolution_problems(node: Node) -> Iterator[Fault]:
-    """A weight, a bias, groups or settings of the window whose shapes do not fit together."""
+    """Yield faults for a weight, bias, groups or window settings whose shapes do not fit together."""
     rank = _spatial_axes(node) + 2
     weight = np.shape(node.value("weight"))
     if len(weight) != rank:
@@ -208,7 +210,7 @@ def convolution_problems(node: Node) -> Iterator[Fault]:
 
 
 def window_problems(node: Node) -> Iterator[Fault]:
-    """Settings of a window that have neither one number nor one for each axis."""
+    """Yield faults for window settings with neither one number nor one for each axis."""
     axes = _spatial_axes(node)
     for name in ("kernel_size", "stride", "padding", "dilation", "input_shape"):
         value = getattr(node, name, None)
@@ -222,7 +224,7 @@ def window_problems(node: Node) -> Iterator[Fault]:
 
 
 def convolution_misfits(node: Node, shape: Shape) -> Iterator[Fault]:
-    """Channels that reach a convolution but are not those that it takes."""
+    """Yield a fault if the number of arriving channels is not the one that a convolution takes."""
     channels, arriving = _channels(node), shape[0] if shape else 0
     if arriving != channels:
         description = Text(
@@ -235,7 +237,7 @@ def convolution_misfits(node: Node, shape: Shape) -> Iterator[Fault]:
 
 
 def window_detail(node: Node, around: Surroundings) -> Window:
-    """The window.
+    """Return the window, with its padding in numbers.
 
     Raises:
         LoweringError: frameworks pad it differently.
@@ -244,7 +246,7 @@ def window_detail(node: Node, around: Surroundings) -> Window:
 
 
 def padded_window(node: Node, inward: Shape) -> Window:
-    """The window over an input of a shape, its padding in numbers.
+    """Return the window over an input of a shape, with its padding in numbers.
 
     Raises:
         LoweringError: frameworks pad it differently.
@@ -270,7 +272,7 @@ def padded_window(node: Node, inward: Shape) -> Window:
 
 
 def flattened(node: Node, shape: Shape) -> Shape | None:
-    """The shape with the axes from start_dim to end_dim joined."""
+    """Return the shape with the axes from start_dim to end_dim joined."""
     declared = node.value("input_type")
     start, end = (int(np.ravel(node.value(key))[0]) for key in ("start_dim", "end_dim"))
     # Axes of batch or time that the exporter counted.
@@ -282,7 +284,7 @@ def flattened(node: Node, shape: Shape) -> Shape | None:
 
 
 def flatten_detail(node: Node, around: Surroundings) -> tuple[int, ...] | None:
-    """The order in which the axes are joined; None: as they come.
+    """Return the order in which the axes are joined; None for the order of the input.
 
     Raises:
         LoweringError: the dialect keeps channels last, and not all axes are joined.
@@ -309,6 +311,6 @@ def flatten_detail(node: Node, around: Surroundings) -> tuple[int, ...] | None:
 
 
 def delay_detail(node: Node, around: Surroundings) -> tuple[float, ...]:
-    """Delays in seconds, one or one for each channel."""
+    """Return the delays in seconds, one for all channels or one for each."""
     delays = around.parameters["delay"]
     return tuple((delays[:1] if (delays == delays[0]).all() else delays).tolist())

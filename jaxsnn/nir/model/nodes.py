@@ -491,10 +491,10 @@ def _refuse_bad_traits(traits: NodeTraits) -> None:
 
 
 def class_of(kind: str) -> type[Node]:
-    """The class of the records of a type, by the type's name in files.
+    """Return the class of the records of a type, by the type's name in files.
 
     Raises:
-        UnsupportedNodeError: neither NIR has it, nor anybody registered it.
+        UnsupportedNodeError: the type is neither NIR's nor registered.
         UsageError: an installed package offers it, and it cannot be loaded.
     """
     if kind in TYPES:
@@ -510,7 +510,7 @@ def class_of(kind: str) -> type[Node]:
 
 
 def node_types() -> tuple[str, ...]:
-    """Names of all types: NIR's own, those that are registered and those of installed packages."""
+    """Return the names of all types: NIR's own, registered ones and those of installed packages."""
     return tuple(dict.fromkeys((*TYPES, *_REGISTERED, *_installed())))
 
 

@@ -14,8 +14,8 @@ Place = TypeVar("Place", bound=Hashable)
 def neighbours(
     places: Iterable[Place], edges: Iterable[tuple[Place, Place]]
 ) -> tuple[dict[Place, list[Place]], dict[Place, list[Place]]]:
-    """The sources and the targets of each place, in the order of the edges, each as often as there are
-    edges.
+    """Return the sources and the targets of each place, in the order of the edges, once for each
+    edge.
     """
     sources: dict[Place, list[Place]] = {place: [] for place in places}
     targets: dict[Place, list[Place]] = {place: [] for place in sources}
@@ -26,7 +26,7 @@ def neighbours(
 
 
 def components(targets: Mapping[Place, Sequence[Place]]) -> list[list[Place]]:
-    """Groups of places that reach each other, targets before sources.
+    """Return groups of places that reach each other, targets before sources.
 
     Args:
         targets: of each place.
@@ -72,7 +72,8 @@ def sources_first(
     edges: Iterable[tuple[Place, Place]],
     key: Callable[[Place], int],
 ) -> list[Place]:
-    """Places in an order in which sources come before targets, those with the least key first.
+    """Return places in an order in which sources precede targets, ready places with the least key
+    first.
 
     Args:
         edges: without a cycle.

@@ -25,10 +25,11 @@ Shapes = Mapping[str, tuple[Shape | None, Shape | None]]
 
 
 def window(node: Node) -> Window:
-    """The window of a convolution or pool; 0-d and one-element parameters hold for each axis.
+    """Return the window of a convolution or pool; 0-d and one-element parameters hold for each
+    axis.
 
     Raises:
-        GraphError: The node has none.
+        GraphError: The node has no window.
     """
     find = node.traits.window
     if find is None:
@@ -41,31 +42,31 @@ def window(node: Node) -> Window:
 
 
 def own_shape(node: Node) -> Shape | None:
-    """The shape that a node's parameters fix for its input; None where they do not."""
+    """Return the shape that a node's parameters fix for its input; None if they do not."""
     return node.traits.input_shape(node)
 
 
 def _rank(node: Node) -> int | None:
-    """How many axes a node takes; None for any number."""
+    """Return the number of axes that a node takes; None for any number."""
     fixed = own_shape(node)
     return node.traits.axes if fixed is None else len(fixed)
 
 
 def transfer(node: Node, shape: Shape) -> Shape | None:
-    """The shape of a node's output for an input of a given shape; None if the node cannot take it.
+    """Return the shape of a node's output for an input shape; None if the node does not accept it.
 
     Raises:
-        UnsupportedNodeError: Nothing is known of such nodes.
+        UnsupportedNodeError: The node's type does not specify it.
     """
     return node.traits.output_shape(node, shape)
 
 
 def shapes(graph: Graph) -> dict[str, tuple[Shape | None, Shape | None]]:
-    """The input and output shape of each node, without axes of batch or time.
+    """Return the input and output shape of each node, without axes of batch or time.
 
     Parameters come first (a weight matrix fixes both sides); nodes whose parameters are scalars
-    take the size of their neighbours. Where nothing tells the shape, or the sources of an Output
-    disagree, it is None.
+    take the size of their neighbours. A shape is None if it is unknown, or if the
+    sources of an Output disagree.
 
     >>> from jaxsnn.nir import build
     >>> shapes(build.sequential(build.input(2), build.linear(3), build.li(tau=0.01), seed=0))["1"]
@@ -92,7 +93,7 @@ def _infer(
     inward: dict[str, Shape | None],
     outward: dict[str, Shape | None],
 ) -> None:
-    """Improve all nodes in their order, again and again until nothing changes.
+    """Infer shapes node by node, and repeat until nothing changes.
 
     A node is looked at again only where a neighbour has changed, so that the work grows with the
     number of edges, also where a shape is known at the end alone.
@@ -121,7 +122,9 @@ def _infer(
 
 
 def _alone(node: Node) -> Shape | None:
-    """The shape of parameters of one number each, such as (1,), where nothing else tells it."""
+    """Return the shape of parameters of one number each, such as (1,), for nodes of otherwise
+    unknown shape.
+    """
     if not node.traits.elementwise:
         return None
     lone = [np.shape(value) for value in node.parameters.values() if not isinstance(value, str)]
@@ -135,7 +138,7 @@ def _neighbours(graph: Graph) -> tuple[dict[str, list[str]], dict[str, list[str]
 def _declared_input(
     graph: Graph, name: str, targets: list[str], inward: Mapping[str, Shape | None]
 ) -> Shape | None:
-    """The shape of an Input, without leading axes that none of its targets takes."""
+    """Return the shape of an Input, without leading axes that none of its targets takes."""
     shape = graph.nodes[name].value("shape")
     if shape is None:
         return None
@@ -160,7 +163,9 @@ def _improve(
     inward: dict[str, Shape | None],
     outward: dict[str, Shape | None],
 ) -> None:
-    """One step of inference at one node: from its sources, through it, and back from its targets."""
+    """Run one step of inference at one node: from its sources, through it, and back from its
+    targets.
+    """
     node = graph.nodes[name]
     arriving = [shape for source in sources if (shape := outward[source]) is not None]
     if inward[name] is None and arriving:
@@ -184,7 +189,7 @@ def _improve(
 
 
 def sizes(graph: Graph) -> dict[str, int | None]:
-    """Number of neurons of each population."""
+    """Return the number of neurons of each population."""
     node_shapes = shapes(graph)
     return {
         name: None if (shape := node_shapes[name][1]) is None else math.prod(shape)

@@ -119,7 +119,8 @@ def _sources(
 ) -> list[Made]:
     """Return the origins of a function's tensor arguments. The list is empty if a tensor comes from
     no layer, is a membrane, is reordered or was modified in place, and the function does not accept
-    such a tensor, or if a keyword argument is not fixed."""
+    such a tensor, or if a keyword argument is not fixed.
+    """
     if not all(map(record.is_fixed, tensors_of(list(kwargs.values())))):
         return []
     origins: list[Made] = []
@@ -384,7 +385,8 @@ def _cut(record: PassRecord, op: Operation, spans: Mapping[int, range]) -> None:
 
 def _leading_after(record: PassRecord, tensor: Any, result: Any, origin: Made) -> int:
     """Return the number of leading axes of a result that only merges the time and batch axes, or
-    separates them again; 0 for any other result."""
+    separates them again; 0 for any other result.
+    """
     if record.leading != 2:
         return 0
     lengths = {1: (record.axes[0] * record.axes[1],), 2: record.axes}

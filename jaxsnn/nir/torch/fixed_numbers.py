@@ -34,7 +34,8 @@ class FixedNumbers:
 
     def has(self, value: Any) -> bool:
         """Return whether a value is one of these numbers, unmodified. Parameters that are
-        initialised only now count as well."""
+        initialised only now count as well.
+        """
         if not hasattr(value, "is_inference"):
             return False
         now = _version(value)
@@ -43,7 +44,8 @@ class FixedNumbers:
     @contextmanager
     def through_a_step(self) -> Iterator[None]:
         """Run one step, and drop numbers that the step computes and keeps, and buffers that it
-        modifies or replaces: they may differ from step to step."""
+        modifies or replaces: they may differ from step to step.
+        """
         before, buffers = dict(self._changes), _own_buffers(self._module)
         copies = copies_of(buffers.items())
         yield
@@ -78,7 +80,8 @@ def copies_of(tensors: Iterable[tuple[str, Any]]) -> dict[str, tuple[int, Any]]:
 
 def _is_changed(tensor: Any, version: int, before: Any) -> bool:
     """Return whether the in-place version counter of a tensor or its values have changed (`.data`
-    changes only the values)."""
+    changes only the values).
+    """
     import torch
 
     if _version(tensor) != version or tensor.shape != before.shape:

@@ -69,7 +69,8 @@ def _wiring(graph: Graph) -> Any:
 
 def _kind(node: Node) -> str:
     """Return the node kind that must agree for two nodes to match. Linear and Affine are the same
-    kind, and so are all neurons."""
+    kind, and so are all neurons.
+    """
     if node.traits.state:
         return "neuron"
     return "Linear" if node.type == "Affine" else node.type

@@ -76,7 +76,8 @@ class LayerHooks:
     @contextmanager
     def in_step(self, module: Any) -> Iterator[None]:
         """Watch, during the step, the leaves, library modules that contain layers, and modules of
-        the user that contain none."""
+        the user that contain none.
+        """
         hooks = self._of_leaves()
         inside = [leaf for _, leaf in self._leaves]
         for name, outer in module.named_modules():
@@ -204,7 +205,8 @@ class LayerHooks:
 
     def _name_of(self, name: str, leaf: Any) -> str:
         """Return the name of a call: the leaf's name, or a new one for repeated calls of a leaf
-        that may be called several times."""
+        that may be called several times.
+        """
         if name not in self._record.calls:
             return name
         if not without_state(leaf) and not may_be_shared(leaf):

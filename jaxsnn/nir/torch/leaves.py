@@ -99,7 +99,8 @@ class Moved:
 
 def exporter_of(module: Any) -> Callable[[Call], Exported] | None:
     """Return the exporter of a module's type, or None. It is looked up by name, so that no
-    framework is imported needlessly."""
+    framework is imported needlessly.
+    """
     if is_of_graph(module):
         return _graph_of
     exporter = _exporters().get((_package(module), layer_class(module).__name__))
@@ -129,7 +130,8 @@ def unsupported(name: str, module: Any) -> ConversionError:
 
 def _package(module: Any) -> str:
     """Return the package of a module's class; the full module path for classes of torch outside of
-    torch.nn, since torch.ao has quantized layers of the same names."""
+    torch.nn, since torch.ao has quantized layers of the same names.
+    """
     path = layer_class(module).__module__
     package = path.partition(".")[0]
     return path if package == "torch" and not path.startswith("torch.nn.") else package
@@ -137,7 +139,8 @@ def _package(module: Any) -> str:
 
 def _kind(module: Any, layer_names: Iterable[str]) -> str:
     """Return the name of a module's class, with its module path if a supported layer has the same
-    name."""
+    name.
+    """
     kind = type(module)
     return f"{kind.__module__}.{kind.__name__}" if kind.__name__ in layer_names else kind.__name__
 
@@ -213,7 +216,8 @@ def in_time(module: Any) -> bool:
 
 def membranes_of(module: Any, state: Any) -> list[Any]:
     """Return the tensors among a neuron's attributes, or in the state it returns, that are its
-    membrane after a call."""
+    membrane after a call.
+    """
     package = _package(module)
     attributes = [
         n
@@ -233,7 +237,8 @@ def without_state(module: Any) -> bool:
 
 def may_be_shared(module: Any) -> bool:
     """Return whether a layer has weights and no state, so that a graph can hold a copy for each
-    call."""
+    call.
+    """
     return exporter_of(module) is not None and layer_class(module).__name__ in _SHARED
 
 
@@ -244,7 +249,8 @@ def takes_columns(module: Any) -> bool:
 
 def may_be_ordered(module: Any, places: np.ndarray) -> bool:
     """Return whether a layer accepts reordered elements of the previous layer; `places` has the
-    shape of the layer's input."""
+    shape of the layer's input.
+    """
     if takes_columns(module):
         return places.ndim == 1
     return exporter_of(module) is not None and layer_class(module).__name__ in _ORDERED
@@ -326,7 +332,8 @@ def _graph_of(call: Call) -> Exported:
 
 def _scaled(call: Call) -> dict[str, Any]:
     """Return a Scale node for a factor of all elements; weights of each channel if there is an
-    offset."""
+    offset.
+    """
     value, offset = (
         np.asarray(numbers, np.float32) for numbers in (call.module.value, call.module.offset)
     )

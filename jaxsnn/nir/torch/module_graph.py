@@ -62,7 +62,8 @@ class Fold:
 
     def undone(self, node: Node) -> list[LayerNumbers]:
         """Return parameters with which the normalisation only adds the bias of a node of a file, if
-        the bias is its part."""
+        the bias is its part.
+        """
         norm = self.module
         channels = np.ones(tuple(norm.running_mean.shape))
         bias = channels * (node.value("bias") if self.offset and "bias" in node.names else 0.0)
@@ -176,7 +177,8 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
 
 def _inner(draft: _ModuleDraft) -> dict[str, dict[str, str]]:
     """Map each leaf that `jaxsnn.to_torch` created to its spiking layers and the nodes they
-    implement."""
+    implement.
+    """
     layers_by_leaf = {}
     for call in draft.seen.calls:
         if is_of_graph(call.module):
@@ -243,7 +245,8 @@ def traced_back(module: Any, sample: Any) -> TracedModule:
 
 def _firing(graph: Graph) -> dict[str, str]:
     """Map layers of the module that `jaxsnn.to_torch` creates from a graph to the neurons whose
-    spikes they return."""
+    spikes they return.
+    """
     ready = drafted(graph)
     node_of_layer = {}
     for name, step in ready.steps.items():
@@ -314,7 +317,8 @@ class _ModuleDraft:
 
     def _add_dialect(self, name: str, dialect: Dialect, full: Mapping[str, str]) -> None:
         """Merge the dialect of a graph that is a part of the module, and record which of its
-        neurons are readouts."""
+        neurons are readouts.
+        """
         nodes = {full[node]: options for node, options in dialect.nodes.items() if node in full}
         common = dataclasses.replace(dialect, nodes={}, why="")
         for earlier_name, earlier in self.dialects.items():
@@ -352,7 +356,8 @@ class _ModuleDraft:
 
     def _add_before(self, call: Call) -> None:
         """Add a neuron's output of the previous step: an edge back from its nodes, which are added
-        later."""
+        later.
+        """
         leaf = call.module.leaf
         export = self.made.get(leaf)
         if export is None or export.framework is None:

@@ -95,7 +95,8 @@ def loaded(module: Any, graph: Graph) -> Iterator[tuple[Loaded, TracedModule]]:
 
 def first_input(module: Any, graph: Graph) -> Any:
     """Return zeros for the input of a graph: one sample, two steps if the module iterates over
-    time."""
+    time.
+    """
     import torch
 
     if len(graph.inputs) != 1:
@@ -419,7 +420,8 @@ def _same_node(module_node: Node, file_node: Node) -> None:
 
 def _parameter(node: Node, key: str) -> Any:
     """Return a parameter for comparison: 0 for a missing bias, None for parameters that a node may
-    omit."""
+    omit.
+    """
     if key == "bias":
         return node.value("bias") if "bias" in node.names else 0.0
     if key in ("input_shape", "input_type", "shape"):

@@ -16,7 +16,8 @@ from jaxsnn.wording import Text
 
 def fed_back(module: Any, result: Any) -> tuple[Any, ...]:
     """Return the states that `forward` is passed after its input in the next step, taken from its
-    previous result: one state for each further parameter; further results are ignored."""
+    previous result: one state for each further parameter; further results are ignored.
+    """
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(module.forward).parameters.values()
     state_count = sum(parameter.kind in kinds for parameter in parameters) - 1
@@ -86,7 +87,8 @@ def failed(module: Any, error: Exception, when: str) -> ConversionError:
 
 def raised_in(module: Any, error: BaseException) -> str:
     """Return ", in layer NAME" for the innermost layer in which an error arose; "" for the module
-    itself."""
+    itself.
+    """
     layer_of_id = {id(part): (name, part) for name, part in module.named_modules()}
     location, frame = Text(""), error.__traceback__
     while frame is not None:
@@ -138,7 +140,8 @@ def refuse_no_time(leaves: list[tuple[str, Any]], leading: int, sample: Any) -> 
 
 def leaves_of(module: Any, name: str = "") -> list[tuple[str, Any]]:
     """Return the modules that are exported as one node each: known types, and library modules
-    without children. The user's own modules are watched instead."""
+    without children. The user's own modules are watched instead.
+    """
     if exporter_of(module) is not None or (of_library(module) and not list(module.children())):
         return [(name or "module", module)]
     leaves = []
@@ -149,14 +152,16 @@ def leaves_of(module: Any, name: str = "") -> list[tuple[str, Any]]:
 
 def leading_axes(module: Any) -> int:
     """Return the number of axes before the shape: 2, (time, batch), if layers iterate over time
-    themselves, else 1."""
+    themselves, else 1.
+    """
     return 2 if any(in_time(leaf) for _, leaf in leaves_of(module)) else 1
 
 
 @contextmanager
 def unchanged(module: Any) -> Iterator[None]:
     """Restore the module on leaving the context, including states in buffers and attributes. Layers
-    without sizes, such as LazyLinear, keep the sizes they get."""
+    without sizes, such as LazyLinear, keep the sizes they get.
+    """
     import torch
 
     saved = []
@@ -228,7 +233,8 @@ def rewind(leaves: Iterable[Any]) -> None:
 
 def numbers_held(module: Any, excluded_ids: Container[int] = ()) -> dict[str, float]:
     """Return plain numbers in attributes of the user's own modules, by name, except for tensors of
-    known ids."""
+    known ids.
+    """
     return {
         name: float(value)
         for name, value in _attributes(module)
@@ -244,7 +250,8 @@ def numbers_held(module: Any, excluded_ids: Container[int] = ()) -> dict[str, fl
 
 def left_over(module: Any, sample: Any) -> list[str]:
     """Return attributes of the user's own modules that may hold spikes or other state of an earlier
-    run: a step changes them, or fails, and they are not 0."""
+    run: a step changes them, or fails, and they are not 0.
+    """
     import torch
 
     buffers = dict(module.named_buffers())

@@ -109,7 +109,8 @@ def _refuse_late_biases(first: ModuleTrace | ConversionError, later: ModuleTrace
 
 def _watched(module: Any, sample: Any, after_a_step: bool = False) -> ModuleTrace:
     """Trace one pass, see `trace`; with `after_a_step` in the second step, where the outputs of
-    neurons in the first one are known."""
+    neurons in the first one are known.
+    """
     import torch
 
     leaves = leaves_of(module)

@@ -170,7 +170,8 @@ def drafted(graph: Graph) -> TorchDraft:
 
 def _full(entry: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
     """Return the entry of a neuron with each parameter as an array: the nir package does not accept
-    a mix of scalars and arrays."""
+    a mix of scalars and arrays.
+    """
     numbers = class_of(entry["type"]).names
     return {
         key: np.resize(value, shape) if key in numbers else value for key, value in entry.items()
@@ -293,7 +294,8 @@ def _elementwise(kind: str, entry: dict[str, Any]) -> Any:
 
 def _spike_of(at_equality: bool) -> Callable[[Any], Any]:
     """Return a spike function: 1 where the membrane is above threshold, else 0; its gradient is the
-    derivative of an arc tangent."""
+    derivative of an arc tangent.
+    """
     import torch
 
     class Spike(torch.autograd.Function):
@@ -312,7 +314,8 @@ def _spike_of(at_equality: bool) -> Callable[[Any], Any]:
 
 def _fire_of(step: Step) -> Callable[[Any, Any], Any]:
     """Return a function that computes the spikes from v and the threshold, two tensors of one
-    shape."""
+    shape.
+    """
     import torch
 
     spike = _spike_of(step.at_equality)
@@ -328,7 +331,8 @@ def _fire_of(step: Step) -> Callable[[Any, Any], Any]:
 
 def _neuron(step: Step) -> Any:
     """Build a population that steps as `jaxsnn.nir.frameworks.source_step` defines; its state is (v
-    before reset, i, spikes)."""
+    before reset, i, spikes).
+    """
     import torch
 
     fire = _fire_of(step)

@@ -75,7 +75,8 @@ def spans_taken(
 
 def _spans_of(tensor: Any, index: Any, leading: int) -> dict[int, range] | None:
     """Return, by axis, the range of places that an index such as x[:, 2:5] selects; None for other
-    indices."""
+    indices.
+    """
     entries = list(index) if isinstance(index, tuple) else [index]
     if any(entry is Ellipsis for entry in entries):
         place = next(place for place, entry in enumerate(entries) if entry is Ellipsis)
@@ -125,7 +126,8 @@ def flatten_of(tensor: Any, result: Any, leading: int) -> Any:
 
 def factor_of(name: str, tensor: Any, number: Any, axes: int) -> Factor | None:
     """Return the factor by which a tensor with `axes` leading axes is multiplied or divided: a
-    scalar or fixed array; None for anything else."""
+    scalar or fixed array; None for anything else.
+    """
     value = _numbers(number, tensor, axes)
     if (
         value is None
@@ -138,7 +140,8 @@ def factor_of(name: str, tensor: Any, number: Any, axes: int) -> Factor | None:
 
 def shift_of(name: str, tensor: Any, number: Any, axes: int) -> Factor | None:
     """Return the summand of a sum or difference as a Factor, one number for each channel; None for
-    anything else."""
+    anything else.
+    """
     value = _numbers(number, tensor, axes)
     if value is None or tensor.ndim - axes not in (1, 2, 3):
         return None
@@ -154,7 +157,8 @@ def shift_of(name: str, tensor: Any, number: Any, axes: int) -> Factor | None:
 
 def _numbers(number: Any, tensor: Any, axes: int) -> Any:
     """Return a scalar, or a tensor's numbers in the shape of another tensor without its leading
-    axes; None if they differ between samples or steps, or would change its shape."""
+    axes; None if they differ between samples or steps, or would change its shape.
+    """
     if type(number) in (int, float):
         return float(number)
     if not hasattr(number, "_version") or number.ndim > tensor.ndim:
@@ -185,7 +189,8 @@ def convolution_of(
     args: tuple[Any, ...], kwargs: Mapping[str, Any], parameters: Iterable[Any]
 ) -> Any:
     """Return the layer equivalent to torch.nn.functional.conv1d or conv2d, or None; see
-    `_with_weights`."""
+    `_with_weights`.
+    """
     import torch
 
     argument_names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
@@ -201,8 +206,9 @@ def convolution_of(
 
 
 def _with_weights(layer: Any, weight: Any, bias: Any, parameters: Iterable[Any]) -> Any:
-    """Set the weight and bias of a layer to parameters of a module, to full views of parameters,
-    such as a transpose, or to buffers if they are no parameters."""
+    """Set the weight and bias of a layer to parameters of a module, to views of whole parameters,
+    such as a transpose, or to other tensors, which are no parameters.
+    """
     import torch
 
     parameter_memory = {(parameter.data_ptr(), parameter.numel()) for parameter in parameters}

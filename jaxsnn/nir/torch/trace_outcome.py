@@ -59,8 +59,9 @@ class ModuleTrace:
         return any(leaf in (*call.sources, _leaf_before(call)) for call in self.calls)
 
     def spikes_taken(self, neurons: Iterable[str]) -> Iterator[tuple[str, str, bool]]:
-        """Yield for each connection its presynaptic neuron, its target neuron ("" for an output),
-        and whether the target receives the spikes of the previous step."""
+        """Yield each connection of a neuron: the presynaptic neuron, the target neuron ("" for an
+        output), and whether the target receives the spikes of the previous step.
+        """
         neurons = frozenset(neurons)
         carried: dict[str, set[tuple[str, bool]]] = {"": set()}
         for call in self.calls:
