@@ -37,7 +37,7 @@ class DialectOptions:
 
     @property
     def label(self) -> str:
-        """The dialect with its version, as it is said."""
+        """Name of the dialect with its version, as in options."""
         return f"{self.dialect}=={self.version}" if self.version else self.dialect
 
 
@@ -95,7 +95,7 @@ def parse_options(nodes: Mapping[str, Node], dialect: str | None, **options: Any
 
 
 def _value(option: str, value: Any) -> Any:
-    """The value of an option that may differ by node."""
+    """Return the parsed value of an option that may differ by node."""
     framework_option = framework_options().get(option)
     if framework_option is not None and framework_option.kind == "number":
         return _number(option, value)
@@ -103,7 +103,7 @@ def _value(option: str, value: Any) -> Any:
 
 
 def _number(option: str, value: Any) -> float | str:
-    """A number, or "none"."""
+    """Return an option's value as a number, or "none"."""
     text = str(value).lower()
     if text == "none":
         return text
@@ -175,7 +175,7 @@ def _per_node(
 
 
 def _pairs(option: str, value: Any) -> Iterable[tuple[str | None, Any]]:
-    """(node, value) of an option; node is None for a value that holds for all."""
+    """Return pairs (node, value) of an option; node is None for a value that holds for all."""
     if isinstance(value, Mapping):
         return list(value.items())
     parts = value if isinstance(value, list | tuple) else [value]

@@ -51,7 +51,7 @@ _VALUES = {
 
 
 def _missing(dialect: Dialect, field: str) -> tuple[str, str]:
-    """What is missing, and how to say it."""
+    """Return a description of the missing field, and the advice to specify it."""
     if field == "name":
         return dialect.undecided, dialect.fix
     conventions = dialect.conventions
@@ -73,13 +73,13 @@ def _missing(dialect: Dialect, field: str) -> tuple[str, str]:
 
 
 def known(dialect: Dialect, field: str, purpose: str, node: str | None = None) -> Any:
-    """A field of the dialect, refused like `require` where it is unknown."""
+    """Return a field of the dialect; refuse an unknown one like `require`."""
     require(dialect, [field], purpose, node)
     return dialect.option(field)
 
 
 def spike_area(dialect: Dialect, node: Node) -> SpikeArea:
-    """How a spike enters a node under a dialect.
+    """Return the effect of a spike on a node under a dialect.
 
     Raises:
         DialectError: The dialect is undecided, or has no rule for this type of node, or dt is
@@ -102,8 +102,8 @@ def spike_area(dialect: Dialect, node: Node) -> SpikeArea:
 
 
 def rule_of(dialect: Dialect, node: Node) -> Rule:
-    """How the dialect simulates this type of neuron; where that depends on an option that nobody
-    said, as if it were true.
+    """Return the dialect's simulation rule for this type of neuron; if it depends on an unspecified
+    option, the rule for true.
 
     Raises:
         DialectError: The dialect is undecided, or its framework never writes this type.
@@ -130,7 +130,7 @@ def rule_of(dialect: Dialect, node: Node) -> Rule:
 
 
 def arrival(dialect: Dialect, node: Node) -> Arrival:
-    """How a spike enters: see `Rule.arrival`. Needs no dt."""
+    """Return the effect of an arriving spike, see `Rule.arrival`. Needs no dt."""
     rule = rule_of(dialect, node)
     if rule.option:
         require(dialect, [rule.option], "the strength of a spike", node.name)

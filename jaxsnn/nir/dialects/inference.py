@@ -47,11 +47,12 @@ CONTRADICTION = "contradiction"
 def resolve(graph: Graph, dialect: str | None = "auto", **options: Any) -> Dialect:
     """Decide how to read a graph.
 
-    This library's tag in the metadata counts also where its dialect is said; what is said goes
-    before it, and `why` names what differs. Another dialect than the tag's is taken as it is said.
+    This library's tag in the metadata is used even if its dialect is specified as well; specified
+    values take precedence, and `why` lists the differences. If another dialect is specified, the
+    tag is ignored.
 
     Args:
-        graph: What was read.
+        graph: The graph as read from the file.
         dialect: A key of `DIALECTS`, with a version if need be ("norse==main"), or "auto": the tag
             that this library writes, then the numbers.
         options: Other fields of `Dialect`: dt (seconds or text with a unit), time_unit, reset,
@@ -98,7 +99,7 @@ def resolve(graph: Graph, dialect: str | None = "auto", **options: Any) -> Diale
 
 
 def _split(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Fields of `Dialect`, and own options that are none."""
+    """Return the fields of `Dialect`, and the remaining framework options."""
     common = {field.name for field in dataclasses.fields(Dialect)}
     common_fields = {name: value for name, value in fields.items() if name in common}
     return common_fields, {name: value for name, value in fields.items() if name not in common}
@@ -159,7 +160,7 @@ def _decide_initial(
     explicit: DialectOptions,
     nodes: dict[str, dict[str, Any]],
 ) -> None:
-    """Where membranes start that have no v_leak, if that is where others start."""
+    """Set the initial membrane of neurons without v_leak, if the others start at v_leak."""
     if "initial" in explicit.fields or conventions.initial != "v_leak":
         return
     for name, node in graph.nodes.items():
@@ -174,7 +175,7 @@ def _decide_initial(
 def _decide_own(
     graph: Graph, conventions: Conventions, fields: dict[str, Any], reasons: list[str]
 ) -> None:
-    """Own options of the framework: their defaults, and what nobody said."""
+    """Set unspecified framework options to their defaults, and note the reasons."""
     for option in conventions.options:
         if option.name in fields:
             continue
@@ -196,7 +197,7 @@ def _fallback(graph: Graph, option: FrameworkOption) -> tuple[Any, str]:
 
 
 def _refuse_foreign(conventions: Conventions, explicit: DialectOptions) -> None:
-    """Options that would be ignored because another framework has them."""
+    """Refuse options of other frameworks, which would be ignored."""
     option_names = [option.name for option in conventions.options]
     for name, option in framework_options().items():
         by_node = any(name in node_options for node_options in explicit.nodes.values())
@@ -255,7 +256,9 @@ def _unit_hint(graph: Graph) -> str:
 def _decide_dt(
     graph: Graph, conventions: Conventions, fields: dict[str, Any], reasons: list[str]
 ) -> None:
-    """dt from the numbers where the dialect ties it to them; a dt that was said must agree with it."""
+    """Compute dt from the numbers if the dialect ties it to them; a specified dt must agree with
+    it.
+    """
     dt_estimate = estimate(graph.nodes, conventions.evidence)
     unit = UNIT_SECONDS.get(fields.get("time_unit") or "")
     if dt_estimate.dt is None:
@@ -345,7 +348,7 @@ def _decide_dt(
 def _decide_area(
     fields: dict[str, Any], nodes: dict[str, dict[str, Any]], reasons: list[str]
 ) -> None:
-    """A spike whose area was said is a current that lasts, unless it was said to be a delta."""
+    """Read a spike of specified area as a rectangular pulse, unless a delta is specified."""
     if "spike_area" not in fields:
         return
     area = fields["spike_area"]
@@ -371,7 +374,7 @@ def _decide_area(
 def _decide_kernel(
     graph: Graph, conventions: Conventions, fields: dict[str, Any], nodes: dict[str, dict[str, Any]]
 ) -> None:
-    """The continuous reading of a spike: one for all neurons, or one for each where their types
+    """Set the continuous reading of a spike: one for all neurons, or one for each if their types
     differ.
     """
     if "spike_kernel" in fields:
@@ -390,8 +393,8 @@ def _decide_kernel(
 
 
 def with_kernels(graph: Graph) -> Graph:
-    """A graph in a decided dialect that says how long a spike lasts in continuous time, where it did
-    not: as its types mean it.
+    """Return a graph whose decided dialect specifies the spike kernel; where it is missing, that of
+    the neuron's type is used.
     """
     dialect = graph.dialect
     if dialect.conventions is None or dialect.spike_kernel is not None:
@@ -404,7 +407,9 @@ def with_kernels(graph: Graph) -> Graph:
 
 
 def contradiction(graph: Graph, conventions: Conventions) -> Problem | None:
-    """Why a graph cannot have been written in a dialect, or None if its numbers allow it."""
+    """Return the reason why a graph cannot have been written in a dialect; None if its numbers
+    allow it.
+    """
     name = conventions.name
     for node in (node for node in graph.nodes.values() if node.traits.state):
         reason = _refuting_parameter(node, conventions)
@@ -434,7 +439,9 @@ def contradiction(graph: Graph, conventions: Conventions) -> Problem | None:
 
 
 def _refuting_parameter(node: Node, conventions: Conventions) -> str | None:
-    """The type or a parameter of a neuron that the framework would have written otherwise."""
+    """Return a sentence on a type or parameter of a neuron that the framework would have written
+    otherwise; None if there is none.
+    """
     rule = conventions.rule(node.type)
     if rule is None:
         never = "is not known to run" if conventions.reads_only else "never writes"
@@ -490,13 +497,13 @@ def refuse_contradiction(graph: Graph, conventions: Conventions) -> None:
 
 
 def possible(graph: Graph) -> tuple[str, ...]:
-    """The dialects that the numbers of a graph allow."""
+    """Return the dialects that the numbers of a graph allow."""
     return tuple(_allowed(graph))
 
 
 def _allowed(graph: Graph) -> dict[str, Conventions]:
-    """The conventions that the numbers of a graph allow, by what `dialect=` says: of each framework
-    the first version.
+    """Return the conventions that the numbers of a graph allow, by their value of `dialect=`: for
+    each framework the first version.
     """
     allowed = {}
     for name, framework in frameworks().items():
@@ -520,8 +527,8 @@ def _dt_is_theirs(graph: Graph, conventions: Conventions) -> bool:
 
 
 def infer(graph: Graph) -> tuple[str | None, str]:
-    """The dialect that the numbers prove, with a sentence that says why; None and why not
-    otherwise.
+    """Return the dialect that the numbers prove, and a sentence with the reason; otherwise None and
+    the reason why there is none.
     """
     if not graph.neurons:
         return None, "The graph has no neurons, so nothing tells its dialect."
@@ -542,7 +549,9 @@ def infer(graph: Graph) -> tuple[str | None, str]:
 
 
 def _few_digits(graph: Graph) -> str:
-    """What to do where neurons have numbers of 16 bits, in which no dt can be recognised; or ""."""
+    """Return advice for neurons with 16-bit numbers, which are too coarse to recognise dt; "" if
+    there are none.
+    """
     for name in graph.neurons:
         for value in map(np.asarray, map(graph.nodes[name].value, graph.nodes[name].names)):
             if value.dtype.kind == "f" and value.itemsize < 4:
@@ -556,7 +565,7 @@ def _few_digits(graph: Graph) -> str:
 
 
 def _proof(graph: Graph, conventions: Conventions) -> str:
-    """By what the files of a framework are recognised in a graph; "" where they are not."""
+    """Return a sentence on the evidence that a framework wrote the graph; "" if there is none."""
     evidence = conventions.evidence
     if evidence.recognises is not None and (seen := evidence.recognises(graph.nodes)):
         return f"Inferred from the numbers: {seen}."
@@ -583,8 +592,8 @@ def _gains(graph: Graph) -> str:
 
 
 def read_tag(graph: Graph) -> tuple[DialectOptions | None, str]:
-    """This library's tag in the metadata as options, or None; and a sentence where it is not
-    believed.
+    """Return this library's tag in the metadata as options, or None; and a sentence if the tag is
+    ignored.
     """
     text = graph.metadata.get(TAG)
     if text is None:
@@ -640,8 +649,8 @@ def read_tag(graph: Graph) -> tuple[DialectOptions | None, str]:
 
 
 def other_tag(graph: Graph) -> str:
-    """What the tag of a graph says, in words, where another dialect than the tag's was said for it;
-    "" otherwise.
+    """Return a description of the tag of a graph that is read in another dialect than the tag's; ""
+    otherwise.
     """
     dialect = graph.dialect
     if dialect.name is None:
@@ -653,7 +662,7 @@ def other_tag(graph: Graph) -> str:
 
 
 def contradicts_tag(graph: Graph) -> bool:
-    """Whether a graph was read otherwise than the tag in its metadata says."""
+    """Return whether a graph was read otherwise than the tag in its metadata specifies."""
     if graph.dialect.name is None or read_tag(graph)[0] is None:
         return False
     tag, current_tag = json.loads(str(graph.metadata[TAG])), json.loads(tag_text(graph.dialect))
@@ -670,15 +679,15 @@ def contradicts_tag(graph: Graph) -> bool:
 
 
 def said_by_tag(tag: DialectOptions) -> str:
-    """The dialect, unit and reset of a tag in words, without a full stop."""
+    """Return a description of a tag's dialect, unit and reset, without a full stop."""
     words = {"time_unit": "time unit", "reset": "reset"}
     more = [f"{word} {tag.fields[name]}" for name, word in words.items() if name in tag.fields]
     return f"Its metadata say {', '.join((f'dialect {tag.label}', *more))}"
 
 
 def _agrees(tag: DialectOptions, user_options: DialectOptions) -> bool:
-    """Whether the dialect that was said is the tag's; of no version means of whichever it has, where
-    that has the options that were said.
+    """Return whether the specified dialect is the tag's; without a version, if the tag's version
+    has the specified options.
     """
     theirs = conventions_of(tag.dialect, tag.version)
     if tag.dialect != user_options.dialect:
@@ -698,9 +707,10 @@ def _agrees(tag: DialectOptions, user_options: DialectOptions) -> bool:
 def _merged(
     graph: Graph, tag: DialectOptions, user_options: DialectOptions
 ) -> tuple[DialectOptions, list[str]]:
-    """What was said goes before the tag; and a sentence for each value that differs.
+    """Merge specified options with the tag, over which they take precedence, and return a sentence
+    for each difference.
 
-    What is said for all nodes goes before what the tag says of one, but a readout does not reset.
+    A value specified for all nodes overrides the tag's value for one node, but readouts do not reset.
     """
     fields = dict(tag.fields)
     differs = [
@@ -747,7 +757,7 @@ def _differs(field_label: str, tagged: Any, user_value: Any) -> str:
 
 
 def tag_text(dialect: Dialect) -> str:
-    """The tag for the metadata: JSON with the fields that are known."""
+    """Return the tag for the metadata: JSON with the known fields."""
     tag = {key: getattr(dialect, key) for key in _TAGGED if getattr(dialect, key) is not None}
     tag |= {key: value for key, value in dialect.own.items() if value is not None}
     if dialect.nodes:

@@ -25,8 +25,8 @@ class Learnt:
     """One learnt decay of a node, neuron by neuron, and the parameters that it is written into.
 
     Attributes:
-        symbol: What the framework calls it.
-        decay: As it was learnt.
+        symbol: The framework's name for it.
+        decay: Learnt value.
         tau: Name of the time constant, and `step` the length of a step by its numbers.
         gain: Name of the parameter that holds the decay too, "" for none; `gains` what it is where
             the decay is clamped to 0 and to 1.
@@ -43,11 +43,11 @@ class Learnt:
 def clamping(
     title: str, learnt: Callable[[Node, Graph], Iterator[Learnt]]
 ) -> Callable[[Graph], Iterator[tuple[Node, Change]]]:
-    """A meaning for `Conventions.meanings`.
+    """Return a function for `Conventions.meanings` that clamps learnt decays.
 
     Args:
-        title: Of the framework, for what is said.
-        learnt: Finds the decays of a node.
+        title: Title of the framework, for messages.
+        learnt: Yields the decays of a node.
     """
 
     def meaning(graph: Graph) -> Iterator[tuple[Node, Change]]:
@@ -65,7 +65,9 @@ def clamping(
 
 
 def _clamped(node: Node, learnt_decay: Learnt, clamp_notes: list[str]) -> dict[str, np.ndarray]:
-    """The parameters with the decay clamped; what was done is added to `clamp_notes`."""
+    """Return the parameters with the decay clamped, and add a sentence to `clamp_notes` for each
+    clamp.
+    """
     with np.errstate(invalid="ignore"):
         below, above = learnt_decay.decay < -_ROUNDING, learnt_decay.decay > 1 + _ROUNDING
     if not np.any(below | above):
@@ -90,5 +92,5 @@ def _clamped(node: Node, learnt_decay: Learnt, clamp_notes: list[str]) -> dict[s
 
 
 def _like(value: np.ndarray, written: np.ndarray) -> np.ndarray:
-    """Numbers in the dtype of the file, if that holds infinity."""
+    """Return numbers in the dtype of the file, if that can represent infinity."""
     return value.astype(written.dtype) if written.dtype.kind == "f" else value

@@ -16,7 +16,7 @@ from jaxsnn.wording import Text
 
 
 def written_equations(flow: Flow, setting: Setting, title: str) -> Written:
-    """CubaLIF, or CubaLI for what gives its membrane, in ms.
+    """Write a population as CubaLIF, or as CubaLI if it is a readout, in ms.
 
     Membranes are written as s (V - v_start), so that they start at 0, and with s so that all
     neurons of a layer have one threshold.

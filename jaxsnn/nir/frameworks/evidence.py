@@ -34,8 +34,8 @@ class Tie:
 
 
 def ties(nodes: Mapping[str, Node], evidence: Evidence | None = None) -> Iterator[Tie]:
-    """The pairs of all neurons that may tell the dt of a framework; without its evidence, all that
-    have a time constant.
+    """Yield the pairs of all neurons that may determine the dt of a framework; without its
+    evidence, the pairs of all neurons with a time constant.
     """
     for name, node in nodes.items():
         if not node.traits.state or (evidence is not None and node.type in evidence.silent):
@@ -116,7 +116,7 @@ def _pair(tie: Tie, tau: float, gain: float) -> str:
 
 
 def _is_short(value: float, digits: int, tolerance: float) -> bool:
-    """A number that a person would write: few digits, in float64 or float32."""
+    """Return whether a number has few digits, in float64 or float32, as if a person had written it."""
     if not np.isfinite(value):
         return True
     short = float(f"{value:.{digits - 1}e}")

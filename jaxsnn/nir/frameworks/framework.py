@@ -118,17 +118,19 @@ class Importer(Release):
 
     @property
     def continuous(self) -> bool:
-        """Whether it solves the equations."""
+        """Whether the importer solves the equations."""
         return self.dt is None
 
     @property
     def pool(self) -> str | None:
-        """The type of pool that it takes, where it takes only one."""
+        """Type of pool that the importer accepts, if it accepts only one; else None."""
         pools = [kind for kind in self.nodes or () if kind in POOLS]
         return pools[0] if len(pools) == 1 else None
 
     def reads_type(self, kind: str) -> bool:
-        """Whether it takes nodes of a type; one that NIR does not have only if `nodes` has it."""
+        """Return whether the importer accepts nodes of a type; types outside of NIR only if `nodes`
+        lists them.
+        """
         readable_types = TYPES if self.nodes is None else self.nodes
         return kind in readable_types
 
@@ -138,11 +140,11 @@ class Importer(Release):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Framework:
-    """All that is known of one framework.
+    """Description of one framework: its dialects, importers and layers.
 
     Attributes:
         name: As in `dialect=` and on the command line.
-        title: As people write it.
+        title: Name in prose.
         dialects: The conventions of the files that it writes, by version; the first is the one that
             is meant where no version is said.
         importers: Its importers by version, the newest release first; empty where nothing is known
@@ -152,15 +154,15 @@ class Framework:
         package: Its top-level module, for `leaves`.
         leaves: Its layers for `jaxsnn.from_torch`: name of a class -> what exports one call; of one that
             applies another layer in each time step, the attribute that holds that layer.
-        setters: What puts the numbers of a file into its layers, for `jaxsnn.load_into`: name of a
-            class -> function.
+        setters: Functions that set the parameters of its layers from a file, for
+            `jaxsnn.load_into`, by name of the class.
         in_time: layer -> whether it takes (time, batch, *shape) and runs through time itself; None:
             none does.
         rewind: Method of its layers that puts their states to the start; "" where they keep none.
         membranes: Attributes of its layers that are their membranes after a call.
         leaf_options: Options of `jaxsnn.nir.read` for graphs of these layers.
         surrogate: The derivative of a spike that its neurons have by default, in words.
-        note: What must be known beside the numbers, for the documentation: one sentence.
+        note: Further note for the documentation: one sentence.
     """
 
     name: str
@@ -183,7 +185,7 @@ class Framework:
 
     @property
     def options(self) -> tuple[FrameworkOption, ...]:
-        """The own options of all versions, each once."""
+        """Framework options of all versions, each once."""
         options_by_name = {
             option.name: option for version in self.dialects for option in version.options
         }
@@ -191,5 +193,5 @@ class Framework:
 
     @property
     def writable(self) -> bool:
-        """Whether a graph can be converted for it."""
+        """Whether a graph can be converted for the framework."""
         return any(importer.write is not None for importer in self.importers)

@@ -22,7 +22,7 @@ _CURRENT_BASED = Rule(arrival="jump", synapse_decay=EXACT_SYNAPSE, ones=("r", "w
 
 
 def _write(flow: Flow, setting: Setting) -> Written:
-    """CubaLIF and CubaLI whose membranes start at v_leak."""
+    """Write CubaLIF and CubaLI whose membranes start at v_leak."""
     off = np.abs(flow.v_start - flow.v_leak)
     if np.any(off > 1e-9):
         setting.give_up(

@@ -34,7 +34,7 @@ from jaxsnn.wording import Text
 
 
 def _write(flow: Flow, setting: Setting) -> Written:
-    """CubaLIF, with a membrane as slow as the current, or half as fast."""
+    """Write CubaLIF whose membrane time constant equals the synaptic one, or is twice as long."""
     title = "jaxsnn"
     if not flow.spikes:
         raise ConversionError(

@@ -35,7 +35,7 @@ _ROUNDING = 1e-2
 
 
 def _refutes(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tuple[str, str] | None:
-    """Decays and thresholds of Loihi are multiples."""
+    """Return a neuron whose decays or thresholds are not multiples of Loihi's resolution."""
     for node in nodes.values():
         if not node.traits.state:
             continue
@@ -99,7 +99,7 @@ _WRITES = Conventions(
 
 
 def _remarks(node: Node, dialect: Dialect) -> Iterator[Problem]:
-    """What its reader refuses or rounds, neuron by neuron."""
+    """Yield, for each neuron, numbers that the framework's reader refuses or rounds."""
     if not node.traits.state:
         return
     node_label = Text("node '{node}' ({type})", node=node.name, type=node.type)

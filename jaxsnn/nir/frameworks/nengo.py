@@ -55,7 +55,9 @@ def _refutes(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tuple[str, str
 
 
 def _refuse_loops(graph: Graph) -> Iterator[tuple[Node, Change]]:
-    """Connections without a synapse, as the converter makes them, cannot be a loop in Nengo."""
+    """Refuse loops: the converter's connections have no synapse, and Nengo allows no loop of such
+    connections.
+    """
     import networkx
 
     wires = networkx.DiGraph(graph.edges)
@@ -76,7 +78,7 @@ def _refuse_loops(graph: Graph) -> Iterator[tuple[Node, Change]]:
 
 
 def _refuse_bound(graph: Graph) -> Iterator[tuple[Node, Change]]:
-    """Weights and biases that may bring a membrane below 0, where Nengo keeps it at 0."""
+    """Refuse weights and biases that may bring a membrane below 0, where Nengo clips it."""
     for node in graph.nodes.values():
         for name in ("weight", "bias"):
             value = node.value(name) if name in node.names else None

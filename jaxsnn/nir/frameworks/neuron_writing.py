@@ -53,11 +53,11 @@ class Written:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What holds for all neurons of one conversion.
+    """Settings that hold for all neurons of one conversion.
 
     Attributes:
         dt: The step of the target in seconds.
-        own: What `Importer.setting` made of the steps of all neurons; None without one.
+        own: Result of `Importer.setting` for the steps of all neurons; None without one.
         give_up: Called with a node and a reason where only an approximation is possible; raises
             unless that is wanted.
         said: `Written.says` and `means` of each neuron that was written, by name.
@@ -71,7 +71,7 @@ class Setting:
     ties: set[str] = dataclasses.field(default_factory=set)
 
     def saying(self, **fields: Any) -> list[str]:
-        """Names of the neurons of which all these were said."""
+        """Return the names of the neurons that were written with all these fields."""
         required_items = fields.items()
         return [
             name
@@ -80,7 +80,7 @@ class Setting:
         ]
 
     def renamed(self, new_names: Mapping[str, str]) -> Setting:
-        """The same with what was said of nodes under other names."""
+        """Return a copy whose entries in `said` are under the new names of nodes."""
         fields_by_name = {new_names.get(name, name): fields for name, fields in self.said.items()}
         return dataclasses.replace(self, said=fields_by_name)
 
@@ -138,10 +138,11 @@ def needs_one_axis(step: Step, title: str) -> None:
 
 
 def told(setting: Setting, module: str, settings: Mapping[str, Sequence[tuple[str, str]]]) -> str:
-    """What a line of Python does to the modules of `net` after loading: "" if nothing.
+    """Return a line of Python that sets attributes of the modules of `net` after loading; "" for
+    none.
 
     Args:
-        setting: With what was said of each neuron.
+        setting: Settings, with the fields of each written neuron.
         module: A condition on a module `m` that has it.
         settings: By the names of the neurons, joined by commas: attribute and value, as code.
 
@@ -163,7 +164,7 @@ def told(setting: Setting, module: str, settings: Mapping[str, Sequence[tuple[st
 
 
 def refuse_drive(step: Step, drive: np.ndarray, setting: Setting) -> None:
-    """A constant drive of the membrane cannot be put into what arrives, which passes through the
+    """Give up a constant drive of the membrane: inputs could only supply it through the synaptic
     current.
     """
     if np.any(np.abs(drive) > 1e-9 * np.abs(step.v_threshold)):
@@ -182,7 +183,9 @@ def refuse_drive(step: Step, drive: np.ndarray, setting: Setting) -> None:
 
 
 def needs_start(step: Step, start: np.ndarray, setting: Setting) -> None:
-    """The importer starts its membranes at `start`, in the source's numbers."""
+    """Give up membranes that start elsewhere than the importer's, which start at `start` in the
+    source's numbers.
+    """
     off = np.abs(step.v_start - start) > 1e-9 * np.abs(step.v_threshold)
     if np.any(off):
         place = int(np.argmax(off))
@@ -199,7 +202,7 @@ def needs_start(step: Step, start: np.ndarray, setting: Setting) -> None:
 
 
 def one_for_all(step: Step, setting: Setting, quantity: str, values: np.ndarray) -> float:
-    """The one value that an importer takes for all neurons."""
+    """Return the single value that an importer uses for all neurons; give up values that differ."""
     if np.ptp(values) > 1e-9 * np.abs(values).max():
         setting.give_up(
             step.name,
@@ -250,8 +253,8 @@ def has_few_digits(values: np.ndarray) -> np.ndarray:
 
 
 def common_level(height: np.ndarray) -> float:
-    """One threshold for neurons of several: a common multiple, where there is a small one, so that
-    whole numbers scale sums that meet a threshold without rounding. Else that of the first neuron.
+    """Return one threshold for several neurons: a common multiple, if there is a small one, so that
+    whole numbers scale sums that meet a threshold without rounding; else that of the first neuron.
     """
     top, bottom = 1, 0
     for fraction in map(Fraction, np.unique(height).tolist()):
@@ -262,7 +265,9 @@ def common_level(height: np.ndarray) -> float:
 
 
 def one_level(height: np.ndarray) -> tuple[float, np.ndarray]:
-    """One threshold for neurons of several, and by what what arrives at each is multiplied."""
+    """Return one threshold for several neurons, and the factors that scale the input of each
+    neuron.
+    """
     level = common_level(height)
     return level, np.where(height == level, 1.0, level / height)
 

@@ -219,10 +219,10 @@ _RESETS: Mapping[str, Mapping[str, str]] = MappingProxyType(
 
 
 def _reset_method(steps: Sequence[Step]) -> str:
-    """The key of `_RESET_METHODS` for a graph: `Setting.own`.
+    """Return the key of `_RESET_METHODS` for a graph: `Setting.own`.
 
     Raises:
-        ConversionError: Nodes need different ones.
+        ConversionError: Nodes need different methods.
     """
     resets = [step.reset for step in steps]
     several = any(step.several for step in steps)
@@ -247,8 +247,8 @@ def _method(setting: Setting) -> str:
 
 
 def _write(step: Step, setting: Setting) -> Written:
-    """LIF and IF reset to 0 and ignore r; CubaLIF uses r, w_in and the reset method that `from_nir`
-    is given.
+    """Write one neuron. LIF and IF reset to 0 and ignore r; CubaLIF uses r, w_in and the reset
+    method passed to `from_nir`.
     """
     if step.several and step.reset == "value":
         raise ConversionError(
@@ -277,7 +277,7 @@ def _write(step: Step, setting: Setting) -> Written:
 
 
 def _written_box(step: Step, setting: Setting) -> Written:
-    """IF or LIF."""
+    """Write a neuron without a synaptic current as IF or LIF."""
     if np.all(step.decay == 1):
         needs_start(step, step.v_reset, setting)
         factor = _power_of_two(step.gain)
@@ -402,8 +402,8 @@ def _threshold(
 
 
 def _written_current(step: Step, setting: Setting) -> Written:
-    """CubaLIF: I += a (v_leak - I + w_in x), V += b (r I + v_leak - V), a = dt/tau_syn and b =
-    dt/tau_mem.
+    """Write CubaLIF: I += a (v_leak - I + w_in x), V += b (r I + v_leak - V), a = dt/tau_syn and b
+    = dt/tau_mem.
 
     Without a current in the source, a = 1. Norse starts I and V at v_leak; I is written as large i
     + shift, where `large` makes that start fit, or makes it vanish.
@@ -483,7 +483,9 @@ def _written_current(step: Step, setting: Setting) -> Written:
 
 
 def _level_and_scale(step: Step, setting: Setting) -> tuple[np.ndarray, np.ndarray]:
-    """The membrane is written as scale (v - level), so that the reset method fits it."""
+    """Return level and scale of the written membrane, scale (v - level), for which the reset method
+    is right.
+    """
     subtracts, method = step.reset != "value", setting.own
     level = np.zeros_like(step.v_reset) if subtracts else step.v_reset
     scale = np.ones_like(level)
@@ -514,7 +516,7 @@ def _level_and_scale(step: Step, setting: Setting) -> tuple[np.ndarray, np.ndarr
 
 
 def _large(step: Step, start: np.ndarray, rest: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """How many times larger the current is written."""
+    """Return the factors by which the written current is larger than the source's."""
     large = np.where((start != 0) & (share != 1), _LARGE_CURRENT, 1.0)
     if not np.any(step.i_start):
         return large
@@ -594,7 +596,7 @@ _IN_TIME = ("IAF", "LI", "LIF", "LIFRecurrent", "Lift")
 
 
 def _export_cell(call: Call) -> Exported:
-    """A cell without weights; time constants in true seconds."""
+    """Export a cell without weights; time constants in true seconds."""
     kind = _KINDS[type(call.module).__name__]
     entry, options = _neuron_of(call, kind)
     return Exported(
@@ -606,7 +608,7 @@ def _export_cell(call: Call) -> Exported:
 
 
 def _neuron_of(call: Call, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Parameters of a cell's neurons, and the options of its node."""
+    """Return the parameters of a cell's neurons, and the options of its node."""
     cell, shape = call.module, call.outward
     p = cell.p
     entry: dict[str, Any] = {"r": np.ones(shape, np.float32)}
@@ -627,8 +629,8 @@ def _neuron_of(call: Call, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _export_weighted(call: Call) -> Exported:
-    """LILinearCell, LIFRecurrentCell and LIFRecurrent: weights, the neurons, and what these feed
-    themselves through; Norse adds all of it to the current in one step.
+    """Export LILinearCell, LIFRecurrentCell and LIFRecurrent: input weights, neurons and recurrent
+    weights; Norse adds all input to the current in one step.
     """
     cell = call.module
     kind = _WEIGHTED[type(cell).__name__]
@@ -654,7 +656,7 @@ def _export_weighted(call: Call) -> Exported:
 def _set_cell(
     call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
 ) -> list[LayerNumbers]:
-    """The parameters `p` of a cell, and the weights of one that has its own."""
+    """Return the parameters `p` of a cell, and the weights if the cell has its own."""
     cell = call.module
     step, dt = steps[""], float(cell.dt)
     rest = 1 - step.decay

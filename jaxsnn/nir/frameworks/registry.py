@@ -53,7 +53,7 @@ Known = TypeVar("Known", Conventions, Importer)
 
 
 def frameworks() -> Mapping[str, Framework]:
-    """All frameworks by name: those of this package, then those from outside."""
+    """Return all frameworks by name: those of this package, then external ones."""
     _load_entry_points()
     return MappingProxyType(_known())
 
@@ -63,10 +63,10 @@ def _known() -> dict[str, Framework]:
 
 
 def framework_of(name: str) -> Framework:
-    """The framework of a name.
+    """Return the framework of a name.
 
     Raises:
-        UsageError: There is none.
+        UsageError: There is no such framework.
     """
     registered = frameworks()
     if name not in registered:
@@ -224,7 +224,7 @@ def _refuse_contradictions(framework: Framework) -> None:
 
 
 def framework_options() -> dict[str, FrameworkOption]:
-    """The options that single frameworks have, by name."""
+    """Return the options of single frameworks, by name."""
     return _options(frameworks())
 
 
@@ -246,7 +246,7 @@ def file_options() -> dict[str, Option]:
 
 
 def owners(option: str) -> list[str]:
-    """Names of the frameworks that have an own option."""
+    """Return the names of the frameworks that have an option of their own of this name."""
     return [
         name
         for name, framework in frameworks().items()
@@ -265,15 +265,15 @@ def split_version(text: str) -> tuple[str, str]:
 
 
 def conventions_of(name: str, version: str | None = None) -> Conventions:
-    """The conventions of a framework's files.
+    """Return the conventions of a framework's files.
 
     Args:
-        name: Of the framework.
+        name: Name of the framework.
         version: As in `Conventions.version`, or longer ("1.1.0" for "1.1"), or that of a release
-            after it; None or "": those that are meant where no version is said.
+            after it; None or "": the default version.
 
     Raises:
-        UsageError: No such framework, or nothing is known of that version.
+        UsageError: The framework or its version is unknown.
     """
     dialect_versions = framework_of(name).dialects
     if not version:
@@ -287,15 +287,15 @@ def conventions_of(name: str, version: str | None = None) -> Conventions:
 
 
 def dialect_of(name: str, version: str | None = None, **fields: Any) -> Dialect:
-    """The dialect of a framework, with the given fields; everything else is undecided.
+    """Return the dialect of a framework, with the given fields; everything else is undecided.
 
     Args:
-        name: Of the framework.
+        name: Name of the framework.
         version: As of `conventions_of`.
-        **fields: Of `Dialect`.
+        **fields: Fields of `Dialect`.
 
     Raises:
-        UsageError: No such framework, or nothing is known of that version.
+        UsageError: The framework or its version is unknown.
 
     >>> dialect_of("snntorch", reset="zero").conventions.threshold
     '>'
@@ -311,10 +311,10 @@ def build_options(dialect: str) -> Mapping[str, Any]:
 
 
 def importer_of(name: str, version: str) -> Importer:
-    """The importer of a framework of a version: a number, or "main".
+    """Return the importer of a framework's version: a number, or "main".
 
     Raises:
-        UsageError: Nothing is known of that version.
+        UsageError: The version is unknown.
     """
     importers = framework_of(name).importers
     for_version = _of_version(importers, version)
@@ -324,7 +324,7 @@ def importer_of(name: str, version: str) -> Importer:
 
 
 def chosen_importer(name: str) -> Importer:
-    """The importer of the version that is installed; else the newest that is released."""
+    """Return the importer of the installed version; else of the newest release."""
     importers = framework_of(name).importers
     installed = installed_importer(name)
     if installed is not None:
@@ -333,13 +333,15 @@ def chosen_importer(name: str) -> Importer:
 
 
 def installed_importer(name: str) -> Importer | None:
-    """The importer of the version that is installed, if that is known."""
+    """Return the importer of the installed version; None if that is unknown."""
     version = installed_version(name)
     return None if version is None else _of_version(framework_of(name).importers, version)
 
 
 def _of_version(releases: Sequence[Known], version: str) -> Known | None:
-    """What is known of a version; a release after those that are known is what was to come then."""
+    """Return the entry of a version; for a release after all known ones, the entry of the next
+    release.
+    """
     for release in releases:
         if covers(release.version, version):
             return release
@@ -350,7 +352,7 @@ def _of_version(releases: Sequence[Known], version: str) -> Known | None:
 
 
 def later_release(title: str, release: Known, version: str | None) -> str:
-    """What must be said where a later release is taken for a version that is known; else "".
+    """Return a note if a known version stands in for a later release; else "".
 
     >>> later_release("Norse", conventions_of("norse", "99"), "99")
     'nothing is known of Norse 99: it is taken for main, which comes after 1.1'
@@ -376,7 +378,8 @@ def _unknown_version(name: str, version: str, version_names: list[str]) -> Usage
 
 
 def covers(known_version: str, version: str) -> bool:
-    """Whether what is known of a version holds for another one: "1.0" for "1.0" and "1.0.3".
+    """Return whether the entry of a known version applies to another one: "1.0" to "1.0" and
+    "1.0.3".
 
     >>> covers("1.0", "1.0.3"), covers("1.0", "1.01"), covers("1.0", "main")
     (True, False, False)
@@ -387,13 +390,13 @@ def covers(known_version: str, version: str) -> bool:
 
 
 def _number(version: str) -> tuple[int, ...]:
-    """A version to compare: its leading numbers."""
+    """Return the leading numbers of a version, for comparisons."""
     match = re.match(r"\d+(\.\d+)*", version)
     return tuple(map(int, match.group().split("."))) if match else ()
 
 
 def installed_version(name: str) -> str | None:
-    """The version of a framework that is installed, or None. It is not imported."""
+    """Return the installed version of a framework, or None. The framework is not imported."""
     distribution = framework_of(name).distribution
     if not distribution:
         return None
@@ -406,7 +409,7 @@ def installed_version(name: str) -> str | None:
 def with_importers(
     accepts: Callable[[Framework], bool] = lambda framework: True,
 ) -> tuple[str, ...]:
-    """Names of the frameworks whose importers are known, in order."""
+    """Return the names of the frameworks whose importers are known, in order."""
     return tuple(
         name
         for name, framework in frameworks().items()
@@ -415,5 +418,5 @@ def with_importers(
 
 
 def writable() -> tuple[str, ...]:
-    """Names of the frameworks for which a graph can be converted."""
+    """Return the names of the frameworks for which a graph can be converted."""
     return with_importers(lambda framework: framework.writable)

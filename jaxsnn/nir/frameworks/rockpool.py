@@ -37,8 +37,8 @@ _BOX = Rule(arrival="jump", kernel="box", membrane="leak")
 
 
 def lambert_w(z: np.ndarray) -> np.ndarray:
-    """The principal branch of Lambert's W (w exp(w) = z) for z >= 0, by Newton's method in log
-    form.
+    """Compute the principal branch of Lambert's W (w exp(w) = z) for z >= 0, by Newton's method in
+    log form.
     """
     positive = np.where(z > 0, z, 1.0)
     w = np.log1p(positive)
@@ -48,7 +48,7 @@ def lambert_w(z: np.ndarray) -> np.ndarray:
 
 
 def _dt(tau: np.ndarray, r: np.ndarray) -> np.ndarray:
-    """It writes r = (tau/dt) exp(-dt/tau)."""
+    """Return dt from the exporter's r = (tau/dt) exp(-dt/tau)."""
     return tau * lambert_w(1 / r)
 
 
@@ -71,7 +71,7 @@ def _imported_gain(tau: Any, dt: Any, xp: Any) -> Any:
 
 
 def _imported_dt(tau: np.ndarray, r: np.ndarray) -> np.ndarray:
-    """Its importer takes another dt than its exporter writes."""
+    """Return the dt that the importer assumes, which differs from the exporter's."""
     return tau / (1 + r)
 
 
@@ -115,8 +115,8 @@ _NO_CURRENT = 2.0**-30
 
 
 def _write(step: Step, setting: Setting) -> Written:
-    """CubaLIF: i = a (i + x), v = k v + i, with a and k = exp(-dt/tau); without a current in the
-    source, a is next to 0.
+    """Write CubaLIF: i = a (i + x), v = k v + i, with a and k = exp(-dt/tau); without a current in
+    the source, a is close to 0.
     """
     needs_one_axis(step, "Rockpool")
     needs_subtraction(step, setting, "Rockpool")

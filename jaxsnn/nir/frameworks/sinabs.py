@@ -93,21 +93,21 @@ _NO_CURRENT = 2.0**-100
 
 
 def _tau(decay: np.ndarray) -> np.ndarray:
-    """Steps; its decay is exp(-1/tau)."""
+    """Return the time constant in steps whose decay is exp(-1/tau)."""
     with np.errstate(divide="ignore"):
         return -1 / np.log(np.maximum(decay, _NO_CURRENT))
 
 
 def _single(value: np.ndarray) -> np.ndarray:
-    """As float32: numbers of its neurons in float64 would make its layers give float64, which the
-    layers that follow refuse.
+    """Convert to float32: with parameters in float64 its layers would return float64, which the
+    following layers refuse.
     """
     return np.asarray(value, np.float32)
 
 
 def _write(step: Step, setting: Setting) -> Written:
-    """LIF, or LI for what gives its membrane; IF where there is no leak and the lower bound is its
-    own. A current is a LI of its own, see `_currents_apart`.
+    """Write LIF, or LI for readouts; IF if there is no leak and the lower bound is IF's. A current
+    becomes a separate LI, see `_currents_apart`.
     """
     if step.reset in ("subtract later", "skip", "subtract unless above"):
         setting.give_up(
@@ -148,7 +148,7 @@ def _write(step: Step, setting: Setting) -> Written:
 
 
 def _says(step: Step) -> dict[str, str]:
-    """What the line that loads the file sets."""
+    """Return the settings that the line which loads the file applies."""
     reset = "subtract" if step.reset == "subtract" else "zero"
     return {"reset": reset, "spike_fn": "multi" if step.several else "single"}
 
@@ -211,8 +211,8 @@ def _refuse_current(step: Step, setting: Setting, scale: np.ndarray) -> None:
 
 
 def _currents_apart(draft: Draft, recurrent: list[Edge], late: bool, dt: float) -> None:
-    """CubaLIF and CubaLI, which its importer does not map, as LI and LIF (LI): i = a i + x, then
-    v = k v + i.
+    """Replace CubaLIF and CubaLI, which its importer does not map, by LI and LIF (LI): i = a i + x,
+    then v = k v + i.
     """
     for name in draft.of_type("CubaLIF", "CubaLI"):
         entry = draft.nodes[name]

@@ -59,8 +59,8 @@ _RUNS = Conventions(
 
 
 def _write(step: Step, setting: Setting) -> Written:
-    """LIF, IF and CubaLIF that rest and reset at 0, with one set of parameters a layer; LI and
-    CubaLI for what gives its membrane.
+    """Write LIF, IF and CubaLIF that rest and reset at 0, with one set of parameters a layer; LI
+    and CubaLI for readouts.
     """
     needs_one_axis(step, "snn-mlir")
     spikes = step.reset != "none"
@@ -100,7 +100,7 @@ def _write(step: Step, setting: Setting) -> Written:
 
 
 def _named_terminals(draft: Draft, recurrent: list[Edge], late: bool, dt: float) -> None:
-    """Its walk goes from the node 'input' to the node 'output'."""
+    """Rename the terminals to 'input' and 'output', between which the importer walks."""
     ends = {draft.of_type(kind)[0]: kind.lower() for kind in ("Input", "Output")}
     new_names = {name: ends.get(name, name) for name in draft.nodes}
     for name in draft.nodes:

@@ -62,8 +62,9 @@ _DT = 1e-4
 
 
 def _is_single_precision(nodes: Mapping[str, Node]) -> bool:
-    """True if r = 1/(1-beta) came from betas in float32: snnTorch computes so, SpikingJelly in
-    float64, where a layer that learns its tau has one tau = 1/sigmoid(w) with w in float32.
+    """Return whether r = 1/(1-beta) was computed from betas in float32: snnTorch does so,
+    SpikingJelly uses float64, where a layer that learns its tau has one tau = 1/sigmoid(w) with w
+    in float32.
     """
     for name, node in nodes.items():
         if not isinstance(node, NEURONS) or isinstance(node, IF | I):
@@ -85,7 +86,7 @@ def _is_single_precision(nodes: Mapping[str, Node]) -> bool:
 
 
 def _learnt(node: Node, graph: Graph) -> Iterator[Learnt]:
-    """beta and alpha, as r = 1/(1-beta) and w_in = 1/(1-alpha) hold them."""
+    """Yield beta and alpha, computed from r = 1/(1-beta) and w_in = 1/(1-alpha)."""
     pairs = {
         "LIF": (("beta", "tau", "r"),),
         "CubaLIF": (("beta", "tau_mem", "r"), ("alpha", "tau_syn", "w_in")),
@@ -176,9 +177,9 @@ _MECHANISMS: Mapping[str, tuple[str, bool, str]] = MappingProxyType(
 
 
 def _write(step: Step, setting: Setting) -> Written:
-    """Leaky and Synaptic of 1.0, with one threshold for all, leak and start at 0.
+    """Write Leaky and Synaptic of 1.0, with one threshold for all, leak and start at 0.
 
-    Its importer gives them a reset to zero at once; the line that loads the file sets others.
+    Its importer sets an immediate reset to zero; the line that loads the file sets other resets.
     """
     step = _without_a_current(step)
     if step.reset not in _MECHANISMS or step.several:
@@ -219,8 +220,8 @@ def _write(step: Step, setting: Setting) -> Written:
 
 
 def _without_a_current(step: Step) -> Step:
-    """A LIF whose delayed reset to zero drops what arrives, as Synaptic with a current of one step:
-    Leaky would reset before.
+    """Rewrite a LIF whose delayed reset to zero drops its input as Synaptic with a current of one
+    step: Leaky would reset before the input arrives.
     """
     if step.reset != "skip" or step.current_based:
         return step
@@ -243,7 +244,9 @@ def _does(step: Step) -> Iterator[Doing]:
 
 
 def _write_main(step: Step, setting: Setting) -> Written:
-    """As 1.0, but for CubaLIF, whose threshold is divided by w_in, and for IF, which subtracts."""
+    """Write a neuron as for 1.0, except for CubaLIF, whose threshold is divided by w_in, and for
+    IF, which subtracts.
+    """
     if _is_if(step):
         return _write_if(step, setting)
     written = _write(step, setting)
@@ -258,7 +261,7 @@ def _write_main(step: Step, setting: Setting) -> Written:
 
 
 def _is_if(step: Step) -> bool:
-    """It keeps all of its membrane, has no current, starts and rests at 0, and subtracts as
+    """Return whether a neuron has no leak and no current, starts and rests at 0, and subtracts as
     snnTorch does.
     """
     still = not np.any(step.v_start) and not np.any(step.drive)
@@ -267,7 +270,7 @@ def _is_if(step: Step) -> bool:
 
 
 def _write_if(step: Step, setting: Setting) -> Written:
-    """Leaky(beta=1, reset_delay=False) with its default reset, which subtracts the threshold."""
+    """Write Leaky(beta=1, reset_delay=False) with its default reset, which subtracts the threshold."""
     level, scale = one_level(step.v_threshold)
     threshold = moved_threshold(step, filled(step, level), False)
     entry = {
@@ -299,7 +302,7 @@ def _load_main(path: str, setting: Setting) -> str:
 
 
 def _told(setting: Setting) -> str:
-    """Code that sets the resets which no file holds."""
+    """Return code that sets resets which files cannot represent."""
     settings = {}
     for mechanism, delay, function in _MECHANISMS.values():
         if (mechanism, delay) == ("zero", False):
@@ -369,8 +372,8 @@ _IMPORTER_MAIN = dataclasses.replace(
 
 
 def _export_neuron(call: Call) -> Exported:
-    """Leaky, Synaptic, RLeaky and RSynaptic, by the formulas of snnTorch's exporter; behind one whose
-    spikes are not 1 a Scale.
+    """Export Leaky, Synaptic, RLeaky and RSynaptic, by the formulas of snnTorch's exporter; a Scale
+    follows a neuron whose spikes are not 1.
     """
     neuron, shape = call.module, call.outward
     _refuse_unheld(call)
@@ -440,7 +443,7 @@ def _refuse_unheld(call: Call) -> None:
 
 
 def _recurrent_weights(call: Call, recurrent: Any) -> dict[str, Any]:
-    """What an RLeaky or RSynaptic feeds itself through."""
+    """Return the entry of the recurrent weights of an RLeaky or RSynaptic."""
     if not call.module.all_to_all:
         return {"type": "Linear", "weight": np.diag(numbers_of(recurrent.V, call.outward))}
     recurrent_call = dataclasses.replace(call, module=recurrent, inward=call.outward)
@@ -458,8 +461,8 @@ def _recurrent_weights(call: Call, recurrent: Any) -> dict[str, Any]:
 
 
 def _export_lapicque(call: Call) -> Exported:
-    """Lapicque: V = (1 - dt/(R C)) V + dt/C x. Its reset to zero drops what arrives, which of
-    snnTorch's other neurons Synaptic does; with a current of one step that is the same.
+    """Export Lapicque: V = (1 - dt/(R C)) V + dt/C x. Its reset to zero drops the input; of
+    snnTorch's other neurons only Synaptic does so, which is identical with a current of one step.
     """
     neuron, shape = call.module, call.outward
     _refuse_unheld(call)
@@ -501,7 +504,7 @@ def _export_lapicque(call: Call) -> Exported:
 def _set_lapicque(
     call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
 ) -> list[LayerNumbers]:
-    """R, C and the threshold, for the time_step that it has."""
+    """Return R, C and the threshold, for the layer's time_step."""
     neuron, step = call.module, steps[""]
     gain = np.asarray(nodes["scale"].value("scale"), float)
     values = {"C": numbers_of(neuron.time_step, gain.shape) / gain, "R": gain / (1 - step.decay)}
@@ -514,8 +517,8 @@ def _set_lapicque(
 
 
 def _export_alpha(call: Call) -> Exported:
-    """Alpha without a reset: its membrane, m (a^n - b^n) for a spike n steps ago with decays a and
-    b, is that of a Synaptic, (a^(n+1) - b^(n+1)) / (a - b), one step later, times m (a - b).
+    """Export Alpha without a reset: its membrane, m (a^n - b^n) for a spike n steps ago with decays
+    a and b, is that of a Synaptic, (a^(n+1) - b^(n+1)) / (a - b), one step later, times m (a - b).
     """
     neuron, shape = call.module, call.outward
     if neuron.reset_mechanism != "none":
@@ -568,8 +571,8 @@ def _export_alpha(call: Call) -> Exported:
 def _set_neuron(
     call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
 ) -> list[LayerNumbers]:
-    """beta, alpha, threshold and recurrent weights; a neuron that never resets has its threshold
-    for nothing.
+    """Return beta, alpha, threshold and recurrent weights; the threshold of a neuron that never
+    resets has no effect.
     """
     neuron = call.module
     step = steps["lif" if "lif" in steps else ""]

@@ -48,10 +48,10 @@ class Flow:
 
 
 def one_value(flow: Flow, values: np.ndarray, quantity: str, title: str) -> float:
-    """The one number of a layer.
+    """Return the single value of a layer.
 
     Raises:
-        ConversionError: Its neurons differ.
+        ConversionError: The values of its neurons differ.
     """
     low, high = float(values.min()), float(values.max())
     if high - low > 1e-9 * max(abs(low), abs(high)):

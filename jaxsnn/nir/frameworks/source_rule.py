@@ -18,7 +18,7 @@ from jaxsnn.wording import Text
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SpikeArea:
-    """How a spike of weight w enters a neuron.
+    """Effect of a spike of weight w on a neuron.
 
     Attributes:
         kind: "fixed": a current w of area `seconds`, the same for every neuron; r and w_in scale
@@ -36,7 +36,7 @@ class SpikeArea:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class NeuronRule:
-    """What the source does to the neurons of one node.
+    """Dynamics of the neurons of one node in the source framework.
 
     None is unknown, and then `problems` has an entry of the same name. Fields without a description have
     that of the same field of `jaxsnn.nir.model.dialect.Rule` or `Conventions`; fields with a default are
@@ -50,12 +50,12 @@ class NeuronRule:
         dt: Length of a step in seconds.
         unit_dt: The same in units of the file's time; 1 where the file counts steps.
         counts_steps: Time is counted in steps, and nothing says how long one is.
-        spike: How a spike enters the equations.
+        spike: Effect of a spike on the equations.
         spike_kernel: Its shape in the equations.
         constant_input: A bias is a constant "current", or added like a spike in every "step".
         readout: Its output is its membrane, not spikes.
         resetting: It is a readout that resets where a neuron of its type would fire.
-        initial: Where the membrane starts; currents start at 0.
+        initial: Initial membrane; currents start at 0.
         reset: What a spike does: "none" of a readout that never resets.
         reset_size: What a reset that subtracts takes off in time steps: "v_threshold", "1", or "floor",
             the integer below the membrane; "rounded-floor" counts a membrane within rounding below an
@@ -133,10 +133,10 @@ class NeuronRule:
 
     @property
     def known_spike(self) -> SpikeArea:
-        """How a spike enters the equations.
+        """Effect of a spike on the equations.
 
         Raises:
-            DialectError: The dialect does not say it.
+            DialectError: The dialect does not specify it.
         """
         if self.spike is None:
             self.require("spike_area")

@@ -96,8 +96,8 @@ _WRITES = Conventions(
 
 
 def _needs_its_reset(step: Step, setting: Setting) -> None:
-    """A reset to a value. One that subtracts later was to become one at once, see
-    `convert.subtraction`, and did not.
+    """Give up resets other than one to a value. Delayed subtraction that could not be rewritten as
+    immediate, see `convert.subtraction`, is refused as well.
     """
     if step.reset != "subtract later":
         needs_value_reset(step, setting, "SpikingJelly")
@@ -116,8 +116,9 @@ def _needs_its_reset(step: Step, setting: Setting) -> None:
 
 
 def _write(step: Step, setting: Setting) -> Written:
-    """IF, LIF and CubaLIF with one set of parameters for all neurons, v_leak = v_reset, and a reset
-    to that value, or one that subtracts (v_reset None, which the line that loads the file sets).
+    """Write IF, LIF and CubaLIF with one set of parameters for all neurons, v_leak = v_reset, and a
+    reset to that value, or one that subtracts (v_reset None, which the line that loads the file
+    sets).
     """
     if not step.current_based and np.all(np.abs(step.decay) < NO_LEAK):
         # LIFNode needs tau > dt, also after rounding; CUBALIFNode with a current of one step does not.
@@ -205,7 +206,7 @@ _DT = 1e-4
 
 
 def _export_node(call: Call) -> Exported:
-    """IFNode, LIFNode, ParametricLIFNode and CUBALIFNode, by the formulas of its exporter; a
+    """Export IFNode, LIFNode, ParametricLIFNode and CUBALIFNode, by the formulas of its exporter; a
     v_threshold of inf makes a leaky readout.
     """
     neuron, shape = call.module, call.outward
@@ -259,7 +260,7 @@ def _export_node(call: Call) -> Exported:
 def _set_node(
     call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
 ) -> list[LayerNumbers]:
-    """Thresholds, resets and decays, one number for all neurons each."""
+    """Return thresholds, resets and decays, each a single number for all neurons."""
     neuron, step = call.module, steps[""]
     values = {"v_threshold": step.v_threshold}
     if step.reset == "value":
@@ -294,17 +295,17 @@ def _set_node(
 
 
 def _export_layer(call: Call) -> Exported:
-    """torch's layer of that name, which takes (batch, *shape) in each step mode."""
+    """Export torch's layer of that name, which takes (batch, *shape) in each step mode."""
     return LAYERS[layer_class(call.module).__name__](dataclasses.replace(call, leading=1))
 
 
 def _export_norm(call: Call) -> Exported:
-    """A batch normalisation, which takes (batch, *shape) in each step mode."""
+    """Export a batch normalisation, which takes (batch, *shape) in each step mode."""
     return exported_normalisation(dataclasses.replace(call, leading=1))
 
 
 def _export_voting(call: Call) -> Exported:
-    """VotingLayer: means of as many neurons each, as weights."""
+    """Export VotingLayer, the means of equal groups of neurons, as weights."""
     outputs, votes = call.outward[-1], call.module.voting_size
     if len(call.inward) != 1 or outputs * votes != call.inward[0]:
         raise ConversionError(
@@ -324,8 +325,8 @@ def _export_voting(call: Call) -> Exported:
 
 
 def _export_recurrent(call: Call) -> Exported:
-    """LinearRecurrentContainer of one neuron: of its weights those of the input and, as a loop, those
-    of what the neuron sent in the step before.
+    """Export LinearRecurrentContainer of one neuron: the weights of the input and, as a loop, those
+    of the neuron's output of the previous step.
     """
     container = call.module
     neuron = container.sub_module
@@ -358,7 +359,7 @@ def _export_recurrent(call: Call) -> Exported:
 def _set_recurrent(
     call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
 ) -> list[LayerNumbers]:
-    """Both parts of the weights as one, the bias, and the numbers of the neuron."""
+    """Return both parts of the weights as one matrix, the bias, and the neuron's parameters."""
     linear = call.module.rc
     parts = [np.asarray(nodes[suffix].value("weight")) for suffix in ("in", "rec")]
     values = {"weight": np.concatenate(parts, axis=1)}

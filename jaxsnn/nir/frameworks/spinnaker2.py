@@ -20,7 +20,7 @@ from jaxsnn.wording import Text
 
 
 def _remarks(node: Node, dialect: Dialect) -> Iterator[Problem]:
-    """Weights that are no whole numbers of 8 bits."""
+    """Yield a remark for weights that are not 8-bit integers."""
     if "weight" not in node.names:
         return
     weight = np.asarray(node.value("weight"), float)

@@ -60,7 +60,7 @@ from jaxsnn.wording import Text
 
 
 def _dt(tau: np.ndarray, r: np.ndarray) -> np.ndarray:
-    """It writes r = 1 - dt/tau, its decay."""
+    """Return dt from the exporter's r = 1 - dt/tau, its decay."""
     return tau * (1 - r)
 
 
@@ -103,7 +103,7 @@ def _rewired(graph: Graph) -> Iterator[tuple[tuple[Edge, Edge], Change]]:
 
 
 def _learnt(node: Node, graph: Graph) -> Iterator[Learnt]:
-    """beta, which r holds, and alpha = 1 - dt/tau_syn."""
+    """Yield beta, which r holds, and alpha = 1 - dt/tau_syn."""
     if node.type not in ("LIF", "CubaLIF"):
         return
     tau = "tau" if node.type == "LIF" else "tau_mem"
@@ -135,7 +135,7 @@ def _padded_like_xla(graph: Graph) -> Iterator[tuple[Node, Change]]:
 
 
 def _without_threshold(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tuple[str, str] | None:
-    """It has no layer whose membrane leaves: a LI is always followed by a Threshold."""
+    """Return a LI without a Threshold: Spyx writes no layer whose output is its membrane."""
     membranes = [node.name for node in nodes.values() if node.type == "LI"]
     if len(membranes) <= sum(node.type == "Threshold" for node in nodes.values()):
         return None
@@ -206,8 +206,8 @@ _WRITES = Conventions(
 
 
 def _write(step: Step, setting: Setting) -> Written:
-    """LIF and IF subtract one step later, CuBaLIF at once; all start and rest at 0, spikes leave
-    one step late.
+    """Write one neuron. LIF and IF subtract one step later, CuBaLIF immediately; all start and rest
+    at 0, spikes leave one step late.
     """
     if step.reset == "value" and not step.current_based and np.all(step.decay == 0):
         # Nothing is left in the next step, whatever is taken off.
@@ -276,7 +276,7 @@ _DRIVE = {"LIF": 2.0, "CubaLIF": 2.0, "IF": 1.5}
 
 
 def _chain(draft: Draft, recurrent: list[Edge], late: bool, dt: float) -> None:
-    """Names and nesting for Spyx, which walks from a node named `input` along first edges to
+    """Rename and nest nodes for Spyx, which walks from a node named `input` along first edges to
     `output`.
 
     Args:
@@ -309,7 +309,7 @@ def _unlike_xla(draft: Draft) -> None:
 
 
 def _nest(draft: Draft, weights: str, neuron: str) -> None:
-    """The neuron and its weights as the nested graph that Spyx writes for a recurrent layer."""
+    """Nest the neuron and its weights in the graph that Spyx writes for a recurrent layer."""
     name = neuron.removesuffix(".lif")
     while name != neuron and name in draft.nodes:
         name += "_"
@@ -421,8 +421,8 @@ def _widened(
     output_amplitude: float | None,
     space: tuple[int, ...] | None,
 ) -> dict[str, Any]:
-    """Weights with a constant input of `amplitude` in place of the bias, and with a constant output
-    of `output_amplitude`.
+    """Return weights with a constant input of `amplitude` in place of the bias, and with a constant
+    output of `output_amplitude`.
 
     `space`: height and width of a Flatten before it, whose order is height, width, channel.
     """
@@ -477,7 +477,7 @@ def _widened(
 
 
 def _outgrows(name: str, entry: dict[str, Any]) -> bool:
-    """Whether the last output of a convolution lies beyond its last input."""
+    """Return whether the last output of a convolution lies beyond its last input."""
     frame = window(as_node(name, entry))
     assert frame.padding is not None
     sides = np.ravel(entry["input_shape"])

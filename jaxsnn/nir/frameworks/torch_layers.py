@@ -52,14 +52,14 @@ class Call:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Exported:
-    """What a leaf becomes.
+    """Nodes that a leaf is exported to, and their properties.
 
     Attributes:
         nodes: Entries by the suffix of their name; "" is the leaf itself. The first takes the input.
-        edges: Between suffixes.
+        edges: Edges between suffixes.
         last: Suffix of the node that gives the output; None: the first.
         neuron: Suffix of the neuron, which the options are of; None: what gives the output.
-        framework: Whose neuron it is; None for weights and shapes.
+        framework: Framework of the neuron; None for weights and shapes.
         options: Options of `jaxsnn.nir.read` for it.
         dt: Length of its step in seconds, if the module says it.
         folds: (factor, offset), (channels,): the layer before it is to have its output y as factor
@@ -88,7 +88,7 @@ class Exported:
 
     @property
     def ends(self) -> tuple[str, ...]:
-        """Suffixes of the nodes whose outputs it gives, as a sum."""
+        """Suffixes of the nodes whose outputs are summed to the leaf's output."""
         return self.givers or (self.sends,)
 
     @property

@@ -16,7 +16,7 @@ NIR_VERSION = "1.0.8"
 
 
 def document_of(source: Any) -> Group:
-    """A nir.NIRGraph as the document that nir.write would make of it; the graph is not changed."""
+    """Convert a nir.NIRGraph to the document that nir.write would store; the graph is not changed."""
     import nir
 
     if not isinstance(source, nir.NIRGraph):
@@ -28,7 +28,7 @@ def document_of(source: Any) -> Group:
 
 
 def group_of(tree: Mapping[str, Any], version: str) -> Group:
-    """The document that nir.write makes of the dict of a nir.NIRGraph."""
+    """Convert the dict of a nir.NIRGraph to the document that nir.write would store."""
     return Group({"version": text_dataset(version), "node": _group(tree, "the graph")})
 
 

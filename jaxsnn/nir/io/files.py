@@ -33,7 +33,7 @@ from jaxsnn.wording import Text
 
 
 def text_dataset(text: str | list[Any]) -> Dataset:
-    """Text as NIR writes it: UTF-8 of variable length."""
+    """Return text as NIR writes it: UTF-8 of variable length."""
     return Dataset(value=np.array(_encoded(text), dtype=object), dtype=h5py.string_dtype())
 
 
@@ -44,7 +44,7 @@ def _encoded(text: Any) -> Any:
 
 
 def text_of(dataset: Dataset) -> str | None:
-    """The text of a scalar dataset that holds text, else None."""
+    """Return the text of a scalar text dataset, else None."""
     value = dataset.value
     if (
         isinstance(value, h5py.Empty)
@@ -57,7 +57,7 @@ def text_of(dataset: Dataset) -> str | None:
 
 
 def said_of_dtype(dtype: np.dtype) -> Any:
-    """A type as JSON has it; `dtype_of` makes it again."""
+    """Return a JSON description of a dtype; `dtype_of` is the inverse."""
     text = h5py.check_string_dtype(dtype)
     if text is not None:
         return {"text": text.encoding, "length": text.length}
@@ -75,7 +75,7 @@ def said_of_dtype(dtype: np.dtype) -> Any:
 
 
 def dtype_of(dtype_json: Any) -> np.dtype:
-    """The type that `said_of_dtype` wrote down."""
+    """Return the dtype that `said_of_dtype` described."""
     if isinstance(dtype_json, str):
         return np.dtype(dtype_json)
     if "text" in dtype_json:
@@ -106,7 +106,7 @@ def load(path: str | os.PathLike[str]) -> Group:
 
 
 def nir_document(path: str | os.PathLike[str], document: Group) -> Group:
-    """A document, if it is one of NIR.
+    """Return a document; refuse one that is not NIR.
 
     Raises:
         FileError: It has no group "node".
@@ -167,7 +167,7 @@ def load_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
 
 
 def out_of_memory(path: str | os.PathLike[str]) -> FileError:
-    """What is said where there is no room for what a file holds."""
+    """Return the error for a file that does not fit into memory."""
     allowed = read_limits().max_bytes
     return FileError(
         Text(
@@ -199,10 +199,10 @@ def save(path: str | os.PathLike[str], document: Group, force: bool = False) -> 
 
 
 def image_of(path: str | os.PathLike[str], document: Group) -> bytes:
-    """The bytes of a file of a document, which were read back; `path` is for messages.
+    """Return the bytes of a document's file, checked by reading them back; `path` is for messages.
 
     Raises:
-        FileError: a name that a file cannot hold, or what HDF5 made of it reads otherwise.
+        FileError: a file cannot represent a name, or the bytes read back differ.
     """
     _refuse_names(path, document)
     try:
@@ -242,7 +242,7 @@ def _refuse_names(path: str | os.PathLike[str], group: Group) -> None:
 
 
 def _image(document: Group) -> bytes:
-    """The bytes of a file, made in memory."""
+    """Return the bytes of a file, created in memory."""
     with h5py.File("image", "w", driver="core", backing_store=False) as file:
         _save_group(file, document)
         file.flush()
@@ -255,7 +255,7 @@ def _load_image(image: bytes) -> Group:
 
 
 def _same(actual: Any, expected: Any) -> bool:
-    """Whether two documents, or parts of them, have the same entries and numbers."""
+    """Return whether two documents, or parts of them, have the same entries and numbers."""
     if isinstance(expected, Mapping):
         attributes = (getattr(part, "attributes", {}) for part in (actual, expected))
         return (

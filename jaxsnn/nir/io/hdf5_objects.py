@@ -72,16 +72,16 @@ class Group(dict[str, Any]):
 
 
 def load_root(file: h5py.File, path: str, budget: ByteBudget) -> Group:
-    """The root group of an open file, with all that is in it.
+    """Load the root group of an open file, with all objects in it.
 
     Args:
-        file: it.
+        file: the open file.
         path: its name, for messages.
         budget: of bytes that its arrays may have.
 
     Raises:
-        FileError: it has what a NIR file must not have, or too much of it.
-        Exception: h5py raises on a damaged file what it likes.
+        FileError: it has objects that a NIR file must not have, or exceeds a limit.
+        Exception: h5py may raise any error on a damaged file.
     """
     root = h5g.open(file.id, b"/")
     return _Reading(path=path, budget=budget).group(root, "", 0)
@@ -115,7 +115,7 @@ class _Reading:
         return information.num_attrs
 
     def group(self, group: Any, name: str, depth: int) -> Group:
-        """A group and all below; the name of the root is empty."""
+        """Read a group and everything below it; the name of the root is empty."""
         attributes = self.enter(group, name or "/")
         if depth > MAXIMUM_DEPTH:
             raise FileError(
@@ -147,7 +147,7 @@ class _Reading:
         return Group(entries, self.attributes(h5py.Group(group), name or "/") if attributes else {})
 
     def entry(self, entry: Any, name: str, depth: int) -> Group | Dataset:
-        """A group or a dataset."""
+        """Read a group or a dataset."""
         if isinstance(entry, h5d.DatasetID):
             return self.dataset(entry, name)
         if isinstance(entry, h5g.GroupID):
@@ -158,7 +158,7 @@ class _Reading:
         )
 
     def dataset(self, dataset: Any, name: str) -> Dataset:
-        """A dataset, its numbers and attributes."""
+        """Read a dataset, its numbers and attributes."""
         attributes = self.enter(dataset, name)
         chunked = self.refuse_storage(dataset.get_create_plist(), name) == h5d.CHUNKED
         dtype, space = self.type_of(name, dataset.get_type()), dataset.get_space()
@@ -176,10 +176,10 @@ class _Reading:
         )
 
     def type_of(self, name: str, stored: Any) -> np.dtype:
-        """The type of a dataset or attribute.
+        """Return the type of a dataset or attribute.
 
         Raises:
-            FileError: NumPy has none, or it points elsewhere.
+            FileError: NumPy has no such type, or it is a reference.
         """
         try:
             dtype = stored.dtype
@@ -234,7 +234,9 @@ class _Reading:
         )
 
     def attributes(self, entry: h5py.Group | h5py.Dataset, name: str) -> dict[str, Dataset]:
-        """All attributes of a group or dataset; few have any, so h5py may take its time."""
+        """Read all attributes of a group or dataset; few have any, so the slower h5py interface is
+        fine.
+        """
         attributes = {}
         for key in entry.attrs:
             stored, location = entry.attrs.get_id(key), f"{name}@{key}"
@@ -246,7 +248,7 @@ class _Reading:
 
 
 def _numbers(dataset: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """All numbers of a dataset that has some or none; they are read-only."""
+    """Return all numbers of a dataset, which may be empty, as a read-only array."""
     stored = h5t.py_create(dtype)
     if dtype.subdtype is not None:  # each number is an array: its axes come last
         dtype, inner = dtype.subdtype
@@ -270,7 +272,7 @@ def _frozen(value: Any) -> Any:
 
 
 def _storage(dataset: h5py.Dataset) -> dict[str, Any]:
-    """How the chunks of a dataset are stored; nothing else has more than one way."""
+    """Return the storage settings of a dataset's chunks; other layouts have no settings."""
     setting_names = (
         "chunks",
         "compression",

@@ -19,10 +19,10 @@ LIMIT_VARIABLE, DEFAULT_MAX_BYTES = "JAXSNN_MAX_BYTES", 2**31
 
 @dataclass(frozen=True, kw_only=True)
 class ReadLimits:
-    """What reading one file may take.
+    """Limits of reading one file.
 
     Attributes:
-        max_bytes: that its arrays may have, decoded.
+        max_bytes: limit of the size of its arrays, decoded.
         timeout: seconds until a process of its own, which reads HDF5, is ended; None: HDF5 is read
             in this process, and nothing ends it.
     """
@@ -35,10 +35,10 @@ _current: ContextVar[ReadLimits | None] = ContextVar("read_limits", default=None
 
 
 def read_limits() -> ReadLimits:
-    """The limits that hold here.
+    """Return the current limits.
 
     Raises:
-        UsageError: the environment says something else than a number.
+        UsageError: the environment variable is not a number.
     """
     return _current.get() or ReadLimits(max_bytes=_limit_of_environment())
 
@@ -57,10 +57,10 @@ def _limit_of_environment() -> int:
 def limit_reading(
     *, max_bytes: int | None = None, read_timeout: float | None = None
 ) -> Iterator[None]:
-    """Limits of all that is read in here; what is None stays as it was.
+    """Set limits for all files that are read in this context; None leaves a limit unchanged.
 
     Args:
-        max_bytes: that the arrays of one file may have, decoded.
+        max_bytes: limit of the size of one file's arrays, decoded.
         read_timeout: seconds; HDF5 is read by a process of its own, which is ended after them.
 
     Raises:
@@ -87,7 +87,7 @@ def limit_reading(
 
 
 def read_text(path: str | os.PathLike[str], kind: str) -> str:
-    """The text of a file, UTF-8; `kind` says what it should be, for messages: "a mapping".
+    """Read the text of a UTF-8 file; `kind` describes it for messages: "a mapping".
 
     Raises:
         FileError: no regular file, not text, larger than the limit, or it cannot be read.

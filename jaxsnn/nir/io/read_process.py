@@ -36,8 +36,8 @@ _UNTIL_OURS = 0.1
 
 
 class _OneFork:
-    """One thread forks at a time: libraries that watch forks (filelock, which torch has) refuse a
-    second.
+    """Lock by which only one thread forks at a time: libraries that watch forks (filelock, which
+    torch has) refuse a second.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class _OneFork:
 
     @contextmanager
     def until(self, deadline: float) -> Iterator[bool]:
-        """Whether the turn came before a time of `time.monotonic`."""
+        """Acquire the lock before a time of `time.monotonic`, and yield whether that succeeded."""
         lock = self._lock
         came = lock.acquire(timeout=max(deadline - time.monotonic(), 0.0))
         try:
@@ -65,7 +65,9 @@ _ONE_FORK = _OneFork()
 
 @contextmanager
 def _ctrl_c_afterwards() -> Iterator[None]:
-    """What Ctrl-C does waits for the end: functions that run at a fork lose what is raised in them."""
+    """Delay Ctrl-C until the end of the context: functions that run at a fork lose exceptions that
+    are raised in them.
+    """
     before = signal.getsignal(signal.SIGINT)
     if not callable(before) or threading.current_thread() is not threading.main_thread():
         yield
@@ -150,10 +152,10 @@ class ReadProcess:
         return self._status or 0
 
     def read(self, size: int) -> bytearray:
-        """So many bytes.
+        """Read the specified number of bytes.
 
         Raises:
-            FileError: the time is over, or the child ended before.
+            FileError: the time is over, or the child ended earlier.
         """
         buffer = bytearray(size)
         self.read_into(memoryview(buffer))
@@ -185,7 +187,7 @@ class ReadProcess:
         )
 
     def _ended(self) -> FileError:
-        """Why the child wrote no more.
+        """Return the error that explains why the child stopped writing.
 
         Raises:
             KeyboardInterrupt: Ctrl-C ended it.
@@ -209,7 +211,7 @@ class ReadProcess:
 
 
 def _be_the_child(end: int, work: Callable[[BufferedWriter], None], limits: ReadLimits) -> NoReturn:
-    """The child's whole life."""
+    """Run the child process until it exits."""
     try:
         # Nothing of the parent is taken apart here, and Ctrl-C ends what does not return to Python.
         gc.disable()
@@ -230,7 +232,7 @@ def _be_the_child(end: int, work: Callable[[BufferedWriter], None], limits: Read
 
 
 def _restrict(limits: ReadLimits) -> None:
-    """Limits of memory and processor time that the system holds."""
+    """Set limits of memory and processor time that the operating system enforces."""
     import resource
 
     assert limits.timeout is not None
@@ -246,7 +248,9 @@ def _restrict(limits: ReadLimits) -> None:
 
 
 def _address_space() -> int:
-    """Bytes that this process has by now; 0 where the system does not say."""
+    """Return the size of this process's address space in bytes; a large fallback if the system does
+    not report it.
+    """
     with suppress(OSError, ValueError), open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     return 2**40

@@ -37,7 +37,7 @@ _LARGEST_HEADER = 2**30
 
 
 def read_nir(path: str | os.PathLike[str]) -> Group:
-    """The document of a NIR file.
+    """Read the document of a NIR file.
 
     Raises:
         FileError: as `jaxsnn.nir.io.files.load`, or a limit is reached.
@@ -46,7 +46,7 @@ def read_nir(path: str | os.PathLike[str]) -> Group:
 
 
 def read_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
-    """The document of any HDF5 file; `kind` says what it should be, for messages: "a NIR file".
+    """Read the document of any HDF5 file; `kind` describes it for messages: "a NIR file".
 
     Raises:
         FileError: as `jaxsnn.nir.io.files.load_hdf5`, or a limit is reached.
@@ -109,7 +109,7 @@ def _tree(entry: Group | Dataset, arrays: list[np.ndarray]) -> dict[str, Any]:
 
 
 def _texts(value: np.ndarray) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """Texts of variable length: how many bytes they have in all, and their lengths and bytes."""
+    """Return texts of variable length: their total number of bytes, their lengths and their bytes."""
     decoded = any(isinstance(text, str) for text in value.flat)
     parts = [
         text.encode("utf-8", "surrogateescape") if isinstance(text, str) else bytes(text)
@@ -121,11 +121,12 @@ def _texts(value: np.ndarray) -> tuple[dict[str, Any], list[np.ndarray]]:
 
 
 def receive(child: Any, path: str | os.PathLike[str]) -> Group:
-    """The document that a child sent; `child` has the `read` and `read_into` of `ReadProcess`.
+    """Receive the document that a child sent; `child` has the `read` and `read_into` of
+    `ReadProcess`.
 
     Raises:
-        JaxsnnError: what the child met.
-        FileError: it sent no document.
+        JaxsnnError: the error that occurred in the child.
+        FileError: the child sent no document.
     """
     size = int.from_bytes(child.read(8), "little")
     if size > _LARGEST_HEADER:

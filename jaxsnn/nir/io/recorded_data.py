@@ -31,13 +31,13 @@ from jaxsnn.wording import Text
 
 
 def event_data(events: Any, size: int, t_max: float, values: Any = None) -> EventData:
-    """Events of one population as NIR's EventData; ValuedEventData, if there are values.
+    """Convert events of one population to NIR's EventData; to ValuedEventData if there are values.
 
     Args:
         events: `time` (batch, events), seconds, and `index`; unused slots at inf.
         size: number of neurons.
         t_max: end of the recording, seconds.
-        values: (batch, events), what each event carries.
+        values: (batch, events), the value of each event.
 
     Raises:
         UsageError: an event before 0 or after t_max, or of a neuron that does not exist; shapes
@@ -85,8 +85,8 @@ def event_data(events: Any, size: int, t_max: float, values: Any = None) -> Even
 
 
 def gridded_data(array: Any, dt: float, *, spikes: bool = False) -> TimeGriddedData:
-    """An array (time, batch, *shape) as NIR's TimeGriddedData; `shape` is joined into one axis of
-    neurons.
+    """Convert an array (time, batch, *shape) to NIR's TimeGriddedData; `shape` is joined into one
+    axis of neurons.
 
     Args:
         dt: length of a step, seconds.
@@ -124,7 +124,8 @@ def gridded_data(array: Any, dt: float, *, spikes: bool = False) -> TimeGriddedD
 
 
 def to_array(data: TimeGriddedData, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """Gridded data as an array (time, batch, *shape), dtype unchanged; default shape: (neurons,).
+    """Convert gridded data to an array (time, batch, *shape), dtype unchanged; default shape:
+    (neurons,).
 
     Raises:
         UsageError: the shape has another number of elements.
@@ -167,12 +168,12 @@ class Binned:
 
 
 def bin_events(data: EventData, dt: float, *, move: bool = False, name: str = "data") -> Binned:
-    """Events as counts in steps; step k holds the events from k dt to before (k + 1) dt.
+    """Count events in steps; step k holds the events from k dt to before (k + 1) dt.
 
     Args:
         dt: length of a step, seconds; t_max must be a multiple of it.
         move: allow events between the beginnings of steps. What that moves is counted.
-        name: what to call the data in messages.
+        name: description of the data for messages.
 
     Raises:
         UsageError: times that are not multiples of dt (without `move`), or that lie in no step.
@@ -247,11 +248,11 @@ def bin_events(data: EventData, dt: float, *, move: bool = False, name: str = "d
 def in_steps(
     data: Observable, shape: tuple[int, ...], dt: float | None, *, name: str = "data"
 ) -> tuple[np.ndarray, str | None]:
-    """A recording as an array (time, batch, *shape), and a remark where its own dt is another.
+    """Return a recording as an array (time, batch, *shape), and a remark if its own dt differs.
 
     Args:
         dt: length of a step, seconds; needed for events.
-        name: what to call the data in messages.
+        name: description of the data for messages.
 
     Raises:
         UsageError: events that lie between the steps, or a shape that does not fit.
@@ -289,7 +290,7 @@ def _is_whole(time: np.ndarray, step: np.ndarray, dt: float) -> np.ndarray:
 
 
 def graph_data(observations: Mapping[str, Mapping[str, Observable]]) -> nir.NIRGraphData:
-    """Recordings by node and observable as NIR's nested data; "/" in a node's name nests.
+    """Convert recordings by node and observable to NIR's nested data; "/" in a node's name nests.
 
     Raises:
         UsageError: a name that is empty, or both a node and a nested graph.
@@ -323,7 +324,9 @@ def graph_data(observations: Mapping[str, Mapping[str, Observable]]) -> nir.NIRG
 
 
 def observations(data: nir.NIRGraphData) -> dict[str, dict[str, Observable]]:
-    """The recordings of NIR's nested data by node and observable; nested names are joined by "/"."""
+    """Return the recordings of NIR's nested data by node and observable; nested names are joined by
+    "/".
+    """
     recordings: dict[str, dict[str, Observable]] = {}
 
     def visit(level: nir.NIRGraphData, prefix: str) -> None:

@@ -198,8 +198,8 @@ def sizes(graph: Graph) -> dict[str, int | None]:
 
 
 def synapses(graph: Graph) -> dict[str, int | None]:
-    """Number of connections of each node that has some: pairs of an input and an output with a
-    weight other than zero; None where the size of a convolution's input is unknown.
+    """Return the number of connections of each node that has some: pairs of an input and an output
+    with a nonzero weight; None if the size of a convolution's input is unknown.
     """
     node_shapes = shapes(graph)
     return {
@@ -210,8 +210,8 @@ def synapses(graph: Graph) -> dict[str, int | None]:
 
 
 def bypass_relays(graph: Graph) -> tuple[Edge, ...]:
-    """The edges of the graph without the Input and Output nodes of nested graphs, which only pass
-    on what arrives.
+    """Return the edges of the graph without the Input and Output nodes of nested graphs, which are
+    only relays.
 
     In natural order; a pair that several ways connect is listed once for each way.
     """
@@ -236,5 +236,5 @@ def bypass_relays(graph: Graph) -> tuple[Edge, ...]:
 
 
 def is_relay(node: Node) -> bool:
-    """True for the Input and Output nodes of nested graphs."""
+    """Return whether a node is an Input or Output of a nested graph."""
     return isinstance(node, Input | Output) and "/" in node.name

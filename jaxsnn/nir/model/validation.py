@@ -15,8 +15,8 @@ from jaxsnn.wording import Text
 
 
 def validate(graph: Graph) -> tuple[Problem, ...]:
-    """All problems of a graph, in the order of its nodes. None of them can be repaired without
-    guessing.
+    """Return all problems of a graph, in the order of its nodes. None of them can be repaired
+    without guessing.
 
     Missing parameters, parameters that are NaN, infinite or out of range, shapes that do not match,
     edges into an Input or out of an Output of the outermost graph, nested graphs that only pass on
@@ -109,7 +109,7 @@ def _problem(node: Node, code: str, description: str, fix: str) -> Problem:
 
 
 def _faults(node: Node, faults: Iterable[Fault]) -> Iterator[Problem]:
-    """What the traits of a node find, as problems of it."""
+    """Yield the faults that a node's traits report, as problems of the node."""
     for code, description, fix in faults:
         yield _problem(node, code, description, fix)
 
@@ -141,7 +141,7 @@ def _number_problems(node: Node, parameter: Parameter, value: np.ndarray) -> Ite
 
 
 def _infinite_problems(node: Node) -> Iterator[Problem]:
-    """Infinite factors of neurons whose time constant is finite."""
+    """Yield problems for infinite factors of neurons with finite time constants."""
     for parameter in node.traits.parameters:
         if not parameter.tied_to:
             continue
@@ -182,7 +182,7 @@ def _first(value: np.ndarray, bad: np.ndarray) -> Text:
 
 
 def _element_problems(node: Node) -> Iterator[Problem]:
-    """Parameters per element whose shapes differ, or that hold for no element at all."""
+    """Yield problems for parameters per element whose shapes differ or are empty."""
     named = list(node.traits.element_shapes(node).items())
     for name, shape in named[1:]:
         if shape != named[0][1]:
@@ -204,8 +204,8 @@ def _element_problems(node: Node) -> Iterator[Problem]:
 
 
 def _border_problems(graph: Graph) -> Iterator[Problem]:
-    """Data enter at an Input and leave at an Output; those of nested graphs are relays, which pass
-    on what arrives.
+    """Yield problems for edges into an Input or out of an Output of the outermost graph; those of
+    nested graphs are relays.
     """
     for name in graph.inputs:
         if sources := graph.predecessors(name):
@@ -230,7 +230,7 @@ def _border_problems(graph: Graph) -> Iterator[Problem]:
 
 
 def _relay_problems(graph: Graph) -> Iterator[Problem]:
-    """Nested graphs that feed themselves through nothing but their Inputs and Outputs."""
+    """Yield problems for nested graphs that feed themselves only through their Inputs and Outputs."""
     import networkx
 
     relays = {name for name, node in graph.nodes.items() if is_relay(node)}
@@ -289,7 +289,7 @@ def _edge_problems(graph: Graph) -> Iterator[Problem]:
 
 
 def _declaration_problems(node: Node, inward: Shape) -> Iterator[Problem]:
-    """Shapes that a node declares, against what reaches it."""
+    """Yield problems for declared shapes that differ from the shape of the input."""
     for parameter in node.traits.parameters:
         value = node.value(parameter.name)
         if not parameter.declares_shape or value is None:
