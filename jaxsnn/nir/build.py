@@ -58,7 +58,7 @@ class Layer:
     without_unit: tuple[str, ...] = ()
 
     def leaving(self, name: str, shape: Shape) -> Shape:
-        """The shape of what leaves it, if it says no size of its own and is fed with a shape.
+        """Return the output shape of a layer without a size, for an input shape.
 
         Raises:
             GraphError: It cannot take that.
@@ -83,7 +83,7 @@ class Layer:
 
 
 def _shape(size: Size | None) -> Shape | None:
-    """The axes of a size, whole numbers of Python.
+    """Return the axes of a size as integers.
 
     Raises:
         UsageError: a number that is not whole, or below 1.
@@ -103,18 +103,18 @@ def _shape(size: Size | None) -> Shape | None:
 
 
 def input(size: Size) -> Layer:
-    """Where data enters."""
+    """Return a node by which data enter the graph."""
     return Layer(type="Input", size=_shape(size))
 
 
 def output(size: Size | None = None) -> Layer:
-    """Where data leaves."""
+    """Return a node by which data leave the graph."""
     return Layer(type="Output", size=_shape(size))
 
 
 def linear(outputs: int | None = None, *, weight: Weights | None = None) -> Layer:
-    """A weight matrix: an array (outputs, inputs), or drawn by an initialiser (kaiming_uniform if
-    none is said).
+    """Return a weight matrix: an array (outputs, inputs), or drawn by an initialiser (default:
+    kaiming_uniform).
     """
     return _matrix("Linear", outputs, {"weight": kaiming_uniform() if weight is None else weight})
 
@@ -122,7 +122,7 @@ def linear(outputs: int | None = None, *, weight: Weights | None = None) -> Laye
 def affine(
     outputs: int | None = None, *, weight: Weights | None = None, bias: Weights | float = 0.0
 ) -> Layer:
-    """A weight matrix and a bias: arrays, or drawn by initialisers, the weights first."""
+    """Return a weight matrix and a bias: arrays, or drawn by initialisers, the weights first."""
     weights = {"weight": kaiming_uniform() if weight is None else weight}
     if callable(bias):
         return _matrix("Affine", outputs, {**weights, "bias": bias})
@@ -142,7 +142,7 @@ def _matrix(kind: str, outputs: int | None, weights: Mapping[str, Weights]) -> L
 
 
 def scale(value: Number) -> Layer:
-    """Multiplies each element by its own factor."""
+    """Return a node that multiplies each element by its own factor."""
     return Layer(type="Scale", parameters={"scale": value})
 
 
@@ -157,7 +157,7 @@ def cubalif(
     r: Number = 1.0,
     w_in: Number = 1.0,
 ) -> Layer:
-    """Current-based leaky integrate-and-fire neurons.
+    """Return current-based leaky integrate-and-fire neurons.
 
     Each parameter is one number or one for each neuron.
     """
@@ -181,7 +181,7 @@ def cubali(
     r: Number = 1.0,
     w_in: Number = 1.0,
 ) -> Layer:
-    """Current-based leaky integrators."""
+    """Return current-based leaky integrators."""
     return _neurons(
         "CubaLI",
         size,
@@ -199,25 +199,25 @@ def lif(
     v_reset: Number = 0.0,
     r: Number = 1.0,
 ) -> Layer:
-    """Leaky integrate-and-fire neurons."""
+    """Return leaky integrate-and-fire neurons."""
     others = {"v_threshold": v_threshold, "v_leak": v_leak, "v_reset": v_reset, "r": r}
     return _neurons("LIF", size, {"tau": tau}, others)
 
 
 def li(size: Size | None = None, *, tau: Time, v_leak: Number = 0.0, r: Number = 1.0) -> Layer:
-    """Leaky integrators."""
+    """Return leaky integrators."""
     return _neurons("LI", size, {"tau": tau}, {"v_leak": v_leak, "r": r})
 
 
 def integrate_and_fire(
     size: Size | None = None, *, v_threshold: Number = 1.0, v_reset: Number = 0.0, r: Number = 1.0
 ) -> Layer:
-    """Integrate-and-fire neurons (IF); r is per second."""
+    """Return integrate-and-fire neurons (IF); r is per second."""
     return _neurons("IF", size, {}, {"v_threshold": v_threshold, "v_reset": v_reset, "r": r})
 
 
 def integrator(size: Size | None = None, *, r: Number = 1.0) -> Layer:
-    """Integrators (I); r is per second."""
+    """Return integrators (I); r is per second."""
     return _neurons("I", size, {}, {"r": r})
 
 
@@ -234,7 +234,7 @@ def _neurons(
 
 
 def node(kind: str, size: Size | None = None, /, **parameters: Any) -> Layer:
-    """A node of any type: one of NIR's that has no function here, or one that is registered.
+    """Return a node of any type: of NIR, also without a function here, or registered.
 
     Args:
         kind: Its type.
@@ -278,7 +278,7 @@ def node(kind: str, size: Size | None = None, /, **parameters: Any) -> Layer:
 
 
 def _number(parameter: Parameter, value: Any) -> Any:
-    """A parameter as numbers, times in seconds; a text that it may be stays."""
+    """Return a parameter as numbers, times in seconds; permitted texts stay texts."""
     if not isinstance(value, str):
         return value if parameter.per == "element" else np.asarray(value)
     if value in parameter.texts:
@@ -289,7 +289,7 @@ def _number(parameter: Parameter, value: Any) -> Any:
 def sequential(
     *layers: Layer, seed: Seed | None = None, dialect: str = "jaxsnn", **options: Any
 ) -> Graph:
-    """Layers in a row.
+    """Build a graph of layers in a row.
 
     The first layer is an `input`; an Output is added. Nodes are named "input", "1", "2", ... and
     "output", the numbers being places among the arguments.
@@ -337,7 +337,7 @@ def network(
     dialect: str = "jaxsnn",
     **options: Any,
 ) -> Graph:
-    """Named nodes and the edges between them.
+    """Build a graph from named nodes and the edges between them.
 
     Args:
         nodes: Layers by name, those of `input` and `output` included.
@@ -394,7 +394,7 @@ def _network(
 
 
 def _notes(graph: Graph) -> Iterator[Note]:
-    """What the reader of a new graph only assumes."""
+    """Yield notes on the assumptions in reading a new graph."""
     for problem in graph.warnings:
         if problem.code == "time-constant":
             yield Note(str(problem), kind="assumed", code=problem.code)
@@ -431,7 +431,7 @@ def _implausible_time_constants(graph: Graph, layers: Mapping[str, Layer]) -> It
 
 
 def _fed_shapes(nodes: Mapping[str, Layer], edges: Sequence[tuple[str, str]]) -> dict[str, Shape]:
-    """The shape that reaches each node; its own size where nothing does."""
+    """Return the input shape of each node; its own size for nodes without a source."""
     output_shapes = {name: layer.size for name, layer in nodes.items()}
     fed: dict[str, Shape] = {}
     for _ in nodes:
@@ -455,7 +455,7 @@ def _fed_shapes(nodes: Mapping[str, Layer], edges: Sequence[tuple[str, str]]) ->
 
 
 def _entry(name: str, layer: Layer, fed: Shape, rng: np.random.Generator | None) -> dict[str, Any]:
-    """One node as NIR has it."""
+    """Return one node as an entry of NIR."""
     shape = layer.size or layer.leaving(name, fed)
     entry: dict[str, Any] = {"type": layer.type, **(layer.own or {})}
     if layer.type in ("Input", "Output"):

@@ -24,7 +24,7 @@ Initializer = Callable[[Any, tuple[int, ...]], np.ndarray]
 
 
 def seed_words(seed: Seed, option: Option | str = "seed") -> tuple[int, ...]:
-    """The whole numbers that a seed stands for: itself, or the data of a key.
+    """Return the integers that represent a seed: itself, or the data of a key.
 
     JAX is not needed for it: whoever has a key has loaded JAX.
 
@@ -54,7 +54,9 @@ def seed_words(seed: Seed, option: Option | str = "seed") -> tuple[int, ...]:
 
 
 def _key_data(seed: Any) -> tuple[int, ...] | None:
-    """The numbers of a key, old (an array of uint32) or new (whose dtype is `key<...>`)."""
+    """Return the integers of a key, old (an array of uint32) or new (whose dtype is `key<...>`);
+    None for other values.
+    """
     if str(getattr(seed, "dtype", "")).startswith("key<"):
         seed = sys.modules["jax"].random.key_data(seed)
     if getattr(seed, "dtype", None) != np.uint32 or np.ndim(seed) != 1:
@@ -63,8 +65,8 @@ def _key_data(seed: Any) -> tuple[int, ...] | None:
 
 
 def generator_of(source: np.random.Generator | Seed) -> np.random.Generator:
-    """The generator itself, or a new one of a seed: that of `np.random.default_rng` for a whole
-    number.
+    """Return the generator itself, or a new one for a seed: that of `np.random.default_rng` for an
+    integer.
 
     >>> generator_of(3).random() == np.random.default_rng(3).random()
     True
@@ -75,7 +77,7 @@ def generator_of(source: np.random.Generator | Seed) -> np.random.Generator:
 
 
 def constant(value: float) -> Initializer:
-    """The same value everywhere."""
+    """Return an initialiser with the same value everywhere."""
     return lambda source, shape: np.full(shape, float(value))
 
 
@@ -96,26 +98,30 @@ def uniform(low: float = 0.0, high: float = 1.0) -> Initializer:
 
 
 def kaiming_normal(gain: float = math.sqrt(2.0)) -> Initializer:
-    """Normal, variance gain^2 / inputs (He et al., 2015, arXiv:1502.01852)."""
+    """Return a normal initialiser of variance gain^2 / inputs (He et al., 2015, arXiv:1502.01852)."""
     return lambda source, shape: generator_of(source).normal(
         0.0, gain / math.sqrt(fans(shape)[0]), shape
     )
 
 
 def kaiming_uniform(gain: float = math.sqrt(2.0)) -> Initializer:
-    """Uniform, variance gain^2 / inputs (He et al., 2015, arXiv:1502.01852)."""
+    """Return a uniform initialiser of variance gain^2 / inputs (He et al., 2015, arXiv:1502.01852)."""
     return lambda source, shape: _symmetric(source, gain * math.sqrt(3.0 / fans(shape)[0]), shape)
 
 
 def xavier_normal(gain: float = 1.0) -> Initializer:
-    """Normal, variance 2 gain^2 / (inputs + outputs) (Glorot and Bengio, 2010)."""
+    """Return a normal initialiser of variance 2 gain^2 / (inputs + outputs) (Glorot and Bengio,
+    2010).
+    """
     return lambda source, shape: generator_of(source).normal(
         0.0, gain * math.sqrt(2.0 / sum(fans(shape))), shape
     )
 
 
 def xavier_uniform(gain: float = 1.0) -> Initializer:
-    """Uniform, variance 2 gain^2 / (inputs + outputs) (Glorot and Bengio, 2010)."""
+    """Return a uniform initialiser of variance 2 gain^2 / (inputs + outputs) (Glorot and Bengio,
+    2010).
+    """
     return lambda source, shape: _symmetric(source, gain * math.sqrt(6.0 / sum(fans(shape))), shape)
 
 

@@ -28,7 +28,7 @@ NETWORK = ("input", "layers", "tau_mem", "tau_syn")
 
 
 def graph_of_table(table: Mapping[str, Any], seed: Seed = 0) -> Graph:
-    """A network of CubaLIF neurons, layer by layer.
+    """Build a network of CubaLIF neurons, layer by layer.
 
     Nodes are named by their layer, from 1 on: the weights "w1", neurons "1", feedback "r1", a pool
     "p1".
@@ -84,7 +84,7 @@ def graph_of_table(table: Mapping[str, Any], seed: Seed = 0) -> Graph:
 
 @dataclass(frozen=True, kw_only=True)
 class _Place:
-    """Where a layer is.
+    """Location of a layer in the table and the network.
 
     Attributes:
         where: what messages call it.
@@ -100,7 +100,7 @@ class _Place:
 
 
 def _nodes(place: _Place, layer: Mapping[str, Any]) -> dict[str, Layer]:
-    """The nodes of a layer in the order of the signal."""
+    """Build the nodes of a layer in the order of the signal."""
     number, location = place.number, place.where
     if "pool" in layer:
         side = np.array([layer["pool"], layer["pool"]])
@@ -120,7 +120,7 @@ def _nodes(place: _Place, layer: Mapping[str, Any]) -> dict[str, Layer]:
 
 
 def _neurons(layer: Mapping[str, Any], location: str) -> Layer:
-    """The neurons of a layer, CubaLIF or CubaLI where no type is said."""
+    """Build the neurons of a layer, CubaLIF or CubaLI if no type is specified."""
     if "neuron" in layer:
         return layer["neuron"]
     times = {name: _needed(layer, name, location) for name in ("tau_mem", "tau_syn")}
@@ -226,7 +226,9 @@ def _drawn(layer: Mapping[str, Any], name: str, location: str) -> Initializer:
 
 
 def _in_columns(parts: list[list[Any]], entry_name: str) -> Initializer:
-    """Weights (outputs, inputs) of which each part of the inputs is drawn in its own way."""
+    """Return an initialiser of weights (outputs, inputs) that draws each group of inputs by its own
+    initialiser.
+    """
 
     def drawn(source: Any, shape: tuple[int, ...]) -> np.ndarray:
         if (inputs := sum(part[0] for part in parts)) != shape[1]:
@@ -248,7 +250,7 @@ def _in_columns(parts: list[list[Any]], entry_name: str) -> Initializer:
 
 
 def _known(table: Mapping[str, Any], known_names: tuple[str, ...], location: str) -> dict[str, Any]:
-    """A table with "_" in its names, all of which exist."""
+    """Return a table with "_" in its keys; refuse unknown keys."""
     if not isinstance(table, Mapping):
         raise UsageError(
             Text("{location} is not a table", location=location),

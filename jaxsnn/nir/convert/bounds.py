@@ -188,7 +188,7 @@ def _is_independent_of_height(step: Step, importer: Importer) -> bool:
 
 
 def _describe_excess(step: Step, importer: Importer) -> str:
-    """Say what may happen to a membrane that reaches twice its threshold."""
+    """Describe the behaviour of a membrane that reaches twice its threshold."""
     if importer.bursts and not step.several and step.reset == "subtract":
         return "it fires one spike in a step at most, and the importer's neurons fire several"
     if step.several:

@@ -71,7 +71,7 @@ def importer_problems(
 
 
 def capabilities_of(target: Target, *, repairs: bool) -> Capabilities[Graph]:
-    """Return what an importer does not support of the nodes of a file.
+    """Return the unsupported features of an importer.
 
     What it does not support of their connections and rules, a conversion finds out.
 
@@ -234,8 +234,8 @@ def undecided(graph: Graph) -> Problem:
 def _conversion_problems(
     graph: Graph, target: str, resolved_target: Target, converted: Converted | None
 ) -> Iterator[Problem]:
-    """Yield what stands in the way of a conversion; else what the conversion changes of what the
-    importer sees, since the importer would run the file as it is otherwise, or not at all.
+    """Yield the obstacles to a conversion; if there are none, the changes by a conversion, without
+    which the importer would run the file differently, or not at all.
     """
     title = resolved_target.title
     if graph.dialect.name is None:
@@ -301,7 +301,7 @@ def _loading_problems(
 
 
 def needed_changes(graph: Graph, converted: Converted, target: Target) -> dict[str, list[str]]:
-    """Describe all that a conversion changes of what the importer sees.
+    """Describe all changes by a conversion that affect the importer.
 
     The file and the converted graph are compared: nodes, numbers, edges, nesting and, where an
     importer's loops and sums depend on it, the order in which it runs the nodes. Where all of that
@@ -375,8 +375,8 @@ def _in_file(graph: Graph, target: Target) -> Graph:
 
 
 def _described(graph: Graph, converted: Converted) -> dict[str, list[str]]:
-    """Return what `convert` says of its changes, by node of the graph, or of the written one where
-    it was added.
+    """Return the descriptions of `convert`'s changes, by node of the graph, or of the written one
+    for added nodes.
     """
     descriptions: dict[str, list[str]] = {}
     for change in converted.changes:
@@ -421,8 +421,8 @@ def _difference(
     *,
     is_own: bool,
 ) -> str:
-    """Return what differs between a node of the file and the one that a conversion writes for it;
-    "" for nothing that the importer sees.
+    """Return a description of the difference between a node of the file and its conversion; "" if
+    the importer sees none.
 
     Args:
         is_own: the file is one of the importer's own framework.

@@ -157,7 +157,9 @@ def unify_pools(conversion: Conversion) -> None:
 
 
 def _scale_outputs(draft: Draft, name: str, factor: float) -> None:
-    """Make up for a node whose output became 1/factor of what it was, in the weights that follow."""
+    """Compensate, in the weights that follow, a node whose output became 1/factor of its former
+    value.
+    """
     for target in draft.targets(name):
         entry = draft.nodes[target]
         edge = (name, target)

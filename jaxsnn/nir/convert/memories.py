@@ -133,7 +133,7 @@ def _write_readout(draft: Draft, step: Step) -> None:
 def _feed_itself(
     draft: Draft, name: str, weight: np.ndarray, drive: np.ndarray | None = None
 ) -> None:
-    """Make a node that sums what arrives, `drive`, and `weight` times its last output."""
+    """Add a node that sums its input, `drive`, and `weight` times its last output."""
     size, leak = len(weight), draft.free(f"{name}_leak")
     draft.nodes[name] = {"type": "Linear", "weight": np.eye(size)}
     if drive is not None and np.any(drive):

@@ -30,7 +30,7 @@ CHECK_VARIABLE = "JAXSNN_CHECK_PASSES"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConversionRequest:
-    """What a user asks of a conversion; see `jaxsnn.nir.convert.pipeline.convert`.
+    """User's request of a conversion; see `jaxsnn.nir.convert.pipeline.convert`.
 
     Attributes:
         dense: Convolutions and pools are to be written as matrices, and all nodes with one axis.
@@ -45,7 +45,7 @@ class ConversionRequest:
 
     @property
     def importer(self) -> Importer:
-        """What is known of the target's importer."""
+        """Importer of the target."""
         return self.target.importer
 
     def maps(self, node_type: str) -> bool:
@@ -86,7 +86,7 @@ class Conversion:
 
     @cached_property
     def rules(self) -> dict[str, NeuronRule]:
-        """The resolved rule of each neuron of the source, by its name there.
+        """Resolved rules of the neurons of the source, by their names there.
 
         Raises:
             DialectError: The dialect of the source is not known.
@@ -95,26 +95,26 @@ class Conversion:
 
     @property
     def target(self) -> Target:
-        """The importer that the graph is written for."""
+        """Target that the graph is written for."""
         return self.request.target
 
     @property
     def importer(self) -> Importer:
-        """What is known of the target's importer."""
+        """Importer of the target."""
         return self.request.target.importer
 
     @property
     def title(self) -> str:
-        """The target's framework, as people write it."""
+        """Name of the target's framework in prose."""
         return self.request.target.title
 
     @property
     def source_title(self) -> str:
-        """The source's framework, as people write it."""
+        """Name of the source's framework in prose."""
         return framework_of(self.source.dialect.name or "").title
 
     def give_up(self, node: str, reason: str, nearest: str) -> None:
-        """Note what an approximation loses.
+        """Note the loss of an approximation; refuse it unless approximations are allowed.
 
         Args:
             node: In the draft.
@@ -139,7 +139,7 @@ class Conversion:
 
 @dataclasses.dataclass(frozen=True)
 class Condition:
-    """What holds of a conversion before or after a pass.
+    """Condition on a conversion before or after a pass.
 
     Attributes:
         statement: For people: "no node is a Scale".
@@ -157,7 +157,7 @@ def always(request: ConversionRequest) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class ConversionPass:
-    """One edit of a conversion.
+    """Pass that edits a conversion.
 
     Attributes:
         function: Edits the state; its name is that of the pass, and the first sentence of its
@@ -174,12 +174,12 @@ class ConversionPass:
 
     @property
     def name(self) -> str:
-        """A verb and an object: "set_initial_state"."""
+        """Name of the pass, a verb and an object: "set_initial_state"."""
         return self.function.__name__
 
     @property
     def description(self) -> str:
-        """The first sentence of the function's docstring."""
+        """First sentence of the function's docstring."""
         paragraph = (self.function.__doc__ or "").partition("\n\n")[0]
         return " ".join(paragraph.split())
 

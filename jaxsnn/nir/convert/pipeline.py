@@ -195,7 +195,7 @@ def _run_with_dense_fallback(graph: Graph, request: ConversionRequest) -> Conver
 
 
 def _refusal(problems: list[Problem]) -> ConversionError:
-    """Return the exception for problems of which the first says how many more there are."""
+    """Return the exception for several problems; its message is the first problem's."""
     error = ConversionError.of(problems[0])
     error.others = tuple(problems[1:])
     return error

@@ -139,7 +139,7 @@ def _lengthen(draft: Draft, name: str, copies: int) -> None:
 
 
 def _copy_columns(draft: Draft, name: str, copies: int) -> None:
-    """Give what follows a node the same weights for each copy of its output."""
+    """Repeat the weights of the following nodes for each copy of a node's output."""
     for target in draft.targets(name):
         entry = draft.nodes[target]
         alone = len(draft.sources(target)) == 1
@@ -269,7 +269,7 @@ def _write_skip(draft: Draft, step: Step, feedback: list[str]) -> dict[str, Step
 
 
 def _comparator(step: Step) -> Step:
-    """Return the step of neurons that keep nothing of their membrane and fire above v_threshold."""
+    """Return the step of neurons that have no memory and fire above v_threshold."""
     zeros, ones = np.zeros(step.shape), np.ones(step.shape)
     return dataclasses.replace(
         step,

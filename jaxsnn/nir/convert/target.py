@@ -25,7 +25,7 @@ from jaxsnn.wording import Text
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Target:
-    """One version of an importer.
+    """Importer of a specified version as the target of a conversion.
 
     Attributes:
         title: Of the framework, as people write it.
@@ -46,12 +46,12 @@ class Target:
 
     @property
     def late(self) -> bool:
-        """Whether each of its layers takes a step."""
+        """Whether each layer of the target delays spikes by one step."""
         return self.framework is not None and self.framework.dialects[0].spikes_from == "before"
 
     @property
     def channels_last(self) -> bool:
-        """Whether its Flatten joins height, width and channel, in this order."""
+        """Whether the target's Flatten joins height, width and channel, in this order."""
         return self.framework is not None and self.framework.dialects[0].channels_last
 
     @property
@@ -67,8 +67,8 @@ class Target:
         return conventions.runs_loops
 
     def notes(self) -> tuple[str, ...]:
-        """Return what the user must know of its version: another one is named or installed, or nobody
-        ran this one.
+        """Return notes on the version: another one is requested or installed, or this one was not
+        tested.
         """
         later = later_release(self.title, self.importer, self.requested_version)
         notes = [later] if later else []
@@ -131,7 +131,7 @@ def target_of(text: str) -> Target:
 
 
 def importer_target(text: str) -> Target:
-    """Return a target whose importer is known, also one that nothing is written for.
+    """Return a target with a known importer, including importers for which no files can be written.
 
     Raises:
         UsageError: Nothing is known of such an importer.

@@ -81,7 +81,7 @@ def merge_loop_weights(conversion: Conversion) -> None:
 
 
 def _is_identity(entry: Mapping[str, Any]) -> bool:
-    """Return whether weights change nothing."""
+    """Return whether weights are an identity."""
     weight = np.asarray(entry["weight"])
     square = weight.ndim == 2 and weight.shape[0] == weight.shape[1]
     return bool(
@@ -195,7 +195,7 @@ def keep_one(kind: str) -> str:
 
 
 def refuse_for(target: Target, problems: Sequence[Problem]) -> None:
-    """Raise a ConversionError for the first problem of a target with a graph, if there is one."""
+    """Raise a ConversionError for the problems of a target with a graph, if there are any."""
     if problems:
         message = _refusal(target) + problems[0].message
         first = dataclasses.replace(problems[0], message=message)

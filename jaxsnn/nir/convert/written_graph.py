@@ -171,7 +171,7 @@ def _describe_comparison(step: Step | Flow, target: Target) -> str:
 def _describe_difference(
     old: dict[str, Any], new: dict[str, Any], factor: np.ndarray, offset: np.ndarray
 ) -> str:
-    """Say what changed at a neuron."""
+    """Describe the changes of a neuron."""
     parts: list[str] = []
     if old["type"] != new["type"]:
         parts.append(Text("{before} is written as {after}", before=old["type"], after=new["type"]))
@@ -202,7 +202,7 @@ def _are_close(old: Any, new: Any) -> bool:
 
 
 def _describe_change(old: Any, new: Any) -> str:
-    """Say what a number becomes, with as many digits as tell the two apart."""
+    """Describe the change of a number, with enough digits to distinguish the two values."""
     texts = ((_format_range(old, digits), _format_range(new, digits)) for digits in (6, 9, 17))
     same_range = (_format_range(old), "other numbers in between")
     before, after = next((pair for pair in texts if pair[0] != pair[1]), same_range)
@@ -219,8 +219,8 @@ def _format_range(value: Any, digits: int = 6) -> str:
 
 
 def _dialect(draft: Draft, target: Target, setting: Setting) -> Dialect:
-    """Return how to read what was written; undecided where the importer reads a type otherwise than files
-    of its own framework mean it.
+    """Return the dialect of the written file; undecided if the importer reads a type otherwise than
+    files of its own framework mean it.
     """
     assert target.framework is not None
     why = f"Written for {target.title}'s importer."

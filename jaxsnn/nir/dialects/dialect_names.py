@@ -18,7 +18,7 @@ PER_NODE = tuple(option.name for option in FILE_OPTIONS if option.repeated)
 
 
 class _Dialects(Mapping[str, Conventions]):
-    """The conventions of each framework by name, in the version that is meant where none is said."""
+    """Default conventions of each framework by name."""
 
     def __getitem__(self, name: str) -> Conventions:
         return frameworks()[name].dialects[0]

@@ -25,7 +25,7 @@ from jaxsnn.wording import Text
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DialectOptions:
-    """Options after reading their text: what holds for all nodes, and by node.
+    """Parsed options, those for all nodes and those by node.
 
     Absent is not said.
     """

@@ -189,8 +189,8 @@ def _decide_own(
 
 
 def _fallback(graph: Graph, option: FrameworkOption) -> tuple[Any, str]:
-    """Return the value of a framework's option that nobody said, for a graph, and why; None where it
-    must be said.
+    """Return the default value of an unspecified framework option for a graph, and the reason; None
+    if it must be specified.
     """
     value, reason = option.fallback or (None, "")
     return (value(graph) if callable(value) else value), reason
@@ -478,7 +478,7 @@ def _refuting_parameter(node: Node, conventions: Conventions) -> str | None:
 
 
 def refuse_contradiction(graph: Graph, conventions: Conventions) -> None:
-    """Raise DialectError where the numbers of a graph contradict a dialect that was said."""
+    """Refuse a specified dialect that the numbers of a graph contradict."""
     problem = contradiction(graph, conventions)
     if problem is not None:
         others = [name for name in possible(graph) if name != conventions.name]
@@ -743,7 +743,9 @@ def _merged(
 def _drop_what_followed(
     graph: Graph, fields: dict[str, Any], tag: DialectOptions, user_options: DialectOptions
 ) -> None:
-    """Leave out of a tag what followed from another unit, or another area of a spike, than is said."""
+    """Remove from a tag the fields that follow from another time unit or spike area than the
+    specified one.
+    """
     unit, area = (user_options.fields.get(name) for name in ("time_unit", "spike_area"))
     evidence = conventions_of(tag.dialect, tag.version).evidence
     if unit not in (None, fields.get("time_unit")) and estimate(graph.nodes, evidence).dt:

@@ -30,7 +30,7 @@ _PURPOSE = "the neuron model"
 
 
 def resolve_neurons(graph: Graph) -> dict[str, NeuronRule]:
-    """Return what the source does to each neuron, by node.
+    """Return the rule of each neuron in the source framework, by node.
 
     What the dialect leaves open, and numbers that make no sense, are among the `problems` of a rule:
     whoever needs them refuses to go on.
@@ -48,7 +48,7 @@ def resolve_neurons(graph: Graph) -> dict[str, NeuronRule]:
 
 
 def _unit_dt(graph: Graph) -> float | None:
-    """Return the length of a step in the file's unit of time; None if nothing tells it."""
+    """Return the length of a step in the file's unit of time; None if it is unknown."""
     dialect = graph.dialect
     if dialect.time_unit == "step":
         return 1.0
@@ -61,7 +61,7 @@ def _unit_dt(graph: Graph) -> float | None:
 def resolve_neuron(
     node: Node, dialect: Dialect, unit_dt: float | None = None, *, is_recurrent: bool = False
 ) -> NeuronRule:
-    """Return what the source does to one neuron.
+    """Return the rule of one neuron in the source framework.
 
     Args:
         node: The neuron.
@@ -74,7 +74,9 @@ def resolve_neuron(
     problems: dict[str, Problem] = {}
 
     def tried(field: str, get: Callable[[], Any]) -> Any:
-        """Return what a function of the dialect gives, or None where the dialect does not say it."""
+        """Return the result of a function of the dialect, or None if it is unspecified, and note
+        the problem.
+        """
         try:
             return get()
         except DialectError as error:
@@ -82,7 +84,7 @@ def resolve_neuron(
             return None
 
     def option(field: str) -> Any:
-        """Return an option that is said of the file or of the node, or None."""
+        """Return an option of the file or the node, or None if it is unspecified."""
         tried(field, lambda: require(dialect, [field], _PURPOSE, node.name))
         return dialect.option(field, node.name)
 
@@ -211,8 +213,8 @@ def _infinite_time_constants(node: Node) -> dict[str, Problem]:
 
 
 def _levels_above_threshold(node: Node, view: NodeDialect) -> dict[str, Problem]:
-    """Return the problems of membranes that start or reset at v_threshold or above it: engines and
-    importers differ in what these do.
+    """Return problems of membranes that start or reset at v_threshold or above it: engines and
+    importers treat these differently.
     """
     if not {"v_threshold", "v_reset"} <= set(node.names):
         return {}
@@ -274,8 +276,8 @@ def _mixed_gains(node: Node, rule: Rule) -> dict[str, Problem]:
 
 
 def _foreign_outputs(node: Node, view: NodeDialect, *, resetting: bool) -> dict[str, Problem]:
-    """Return the problems of a neuron that gives its membrane and resets, and of one that spikes for as
-    long as it is above its threshold.
+    """Return problems of a neuron whose output is its membrane and that resets, and of one that
+    spikes in each step while it is above its threshold.
     """
     name = node.name
     if resetting:

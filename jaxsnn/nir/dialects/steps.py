@@ -36,7 +36,7 @@ def step_of(
     readouts: bool = False,
     resetting: bool = False,
 ) -> Step:
-    """Return what one step of the source does to a population.
+    """Return one time step of a population in the source framework.
 
     Args:
         rule: Of its neurons.
@@ -155,8 +155,8 @@ _PLAIN: dict[str, np.ndarray] = {
 
 
 def refuse_firing_at_rest(rule: NeuronRule) -> None:
-    """Refuse membranes that start or reset at v_threshold or above it: importers differ in what these
-    do.
+    """Refuse membranes that start or reset at v_threshold or above it: importers treat these
+    differently.
 
     Raises:
         ConversionError: Names the neuron and the two numbers.

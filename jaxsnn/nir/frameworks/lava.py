@@ -35,7 +35,9 @@ _ROUNDING = 1e-2
 
 
 def _refutes(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tuple[str, str] | None:
-    """Return a neuron whose decays or thresholds are not multiples of Loihi's resolution."""
+    """Return a node whose decays or thresholds are not multiples of Loihi's resolution, and the
+    reason; None if there is none.
+    """
     for node in nodes.values():
         if not node.traits.state:
             continue

@@ -24,7 +24,9 @@ from jaxsnn.wording import Text
 
 
 def _refutes(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tuple[str, str] | None:
-    """What its converter asserts, and takes of the first neuron of a node."""
+    """Return a node with parameters that Nengo's converter cannot have written, and the reason;
+    None if there is none.
+    """
     for node in nodes.values():
         if node.type != "LIF":
             continue

@@ -105,10 +105,11 @@ _WRITES_MAIN = dataclasses.replace(
 
 
 def _ignored(graph: Graph) -> Iterator[tuple[Node, Change]]:
-    """What its importer takes in place of the numbers of a file: a reset to 0, r = 1 of LIF.
+    """Yield nodes with the values that Norse's importer uses in place of the file's: a reset to 0,
+    r = 1 of LIF.
 
     Raises:
-        DialectError: LIF or IF are said to subtract, which its reset_method does not reach.
+        DialectError: LIF or IF are specified to subtract; its reset_method does not apply to them.
     """
     for node in graph.nodes.values():
         if node.type in ("LIF", "IF") and graph.dialect.at(node.name).reset == "subtract":
@@ -147,7 +148,9 @@ _RESET_SIZE = FrameworkOption(
 
 
 def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
-    """Return the rule with the size of its reset, and what of it only time steps can do."""
+    """Return the rule with the size of its reset, and with problems for features that only time
+    steps can express.
+    """
     node = rule.node
     size = dialect.option(_RESET_SIZE.name, node.name) or "v_threshold"
     reason = ""
@@ -361,7 +364,7 @@ def _time_constants(rate: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray
 def _threshold(
     step: Step, setting: Setting, scale: np.ndarray, factors: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, str]:
-    """Return v_threshold in Norse's numbers, and what it rounds otherwise than the source.
+    """Return v_threshold in Norse's numbers, and a description of sums that it rounds differently.
 
     An input that takes a membrane from rest exactly to the source's threshold takes Norse's exactly
     to that of the file, because both are computed alike: in float32, factor by factor.

@@ -78,7 +78,7 @@ def framework_of(name: str) -> Framework:
 
 
 def register_framework(framework: Framework) -> None:
-    """Make a framework from outside known everywhere; registering it again changes nothing.
+    """Register an external framework globally; registering it again changes nothing.
 
     Raises:
         UsageError: There is another of that name, or something in it contradicts itself.
@@ -93,7 +93,7 @@ def register_framework(framework: Framework) -> None:
 
 
 def unregister_framework(name: str) -> None:
-    """Forget a framework from outside, to register a changed one.
+    """Remove an external framework, so that a changed one can be registered.
 
     Raises:
         UsageError: There is none of that name from outside.
@@ -237,7 +237,9 @@ def _options(frameworks_by_name: Mapping[str, Framework]) -> dict[str, Framework
 
 
 def file_options() -> dict[str, Option]:
-    """Return what may be said of a file, by name: options of all frameworks, and those of single ones."""
+    """Return the options for reading a file, by name: those of all frameworks, and those of single
+    ones.
+    """
     options: dict[str, Option] = {}
     for option in FILE_OPTIONS:
         options[option.name] = option
@@ -255,7 +257,7 @@ def owners(option: str) -> list[str]:
 
 
 def split_version(text: str) -> tuple[str, str]:
-    """Name and version of "name==version"; the version is "" where none is said.
+    """Return name and version of "name==version"; the version is "" if there is none.
 
     >>> split_version("snntorch==1.0"), split_version("norse")
     (('snntorch', '1.0'), ('norse', ''))
@@ -339,8 +341,8 @@ def installed_importer(name: str) -> Importer | None:
 
 
 def _of_version(releases: Sequence[Known], version: str) -> Known | None:
-    """Return the entry of a version; for a release after all known ones, the entry of the next
-    release.
+    """Return the entry of a version; for releases after the known ones, the entry of the version
+    that follows them.
     """
     for release in releases:
         if covers(release.version, version):

@@ -195,7 +195,7 @@ def _written_leaky(step: Step, setting: Setting) -> Written:
 
 
 def _refuse_current(step: Step, setting: Setting, scale: np.ndarray) -> None:
-    """Give up what the LI in front of a neuron cannot do."""
+    """Give up currents that the LI in front of a neuron cannot express."""
     if np.any(step.i_start):
         setting.give_up(step.name, "its current does not start at 0", "it starts at 0")
     if np.any(negligible(step.drive, scale)):

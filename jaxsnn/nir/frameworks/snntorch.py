@@ -425,7 +425,7 @@ def _export_neuron(call: Call) -> Exported:
 
 
 def _refuse_unheld(call: Call) -> None:
-    """Refuse what a neuron may do and NIR cannot hold."""
+    """Refuse features of a neuron that NIR cannot represent."""
     neuron = call.module
     for feature, odd in (
         ("inhibition", neuron.inhibition),

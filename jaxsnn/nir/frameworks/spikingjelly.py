@@ -48,7 +48,9 @@ from jaxsnn.wording import Text
 
 
 def _refutes(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tuple[str, str] | None:
-    """Its LIFNode leaks to where it resets."""
+    """Return a LIF node whose v_leak and v_reset differ, and the reason: LIFNode leaks to its reset
+    level. None if there is none.
+    """
     for name, node in nodes.items():
         if node.type != "LIF":
             continue
@@ -96,8 +98,8 @@ _WRITES = Conventions(
 
 
 def _needs_its_reset(step: Step, setting: Setting) -> None:
-    """Give up resets other than one to a value. Delayed subtraction that could not be rewritten as
-    immediate, see `convert.subtraction`, is refused as well.
+    """Give up resets other than one to a value. A delayed subtraction is given up too: those that
+    can be are rewritten as immediate ones before, see `convert.subtraction`.
     """
     if step.reset != "subtract later":
         needs_value_reset(step, setting, "SpikingJelly")

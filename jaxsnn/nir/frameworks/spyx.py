@@ -119,8 +119,8 @@ def _learnt(node: Node, graph: Graph) -> Iterator[Learnt]:
 
 
 def _padded_like_xla(graph: Graph) -> Iterator[tuple[Node, Change]]:
-    """SumPool with any padding but zeros, and Conv2d with the padding 'same' and a stride: Spyx has
-    VALID and SAME of XLA alone.
+    """Yield SumPool2d nodes with nonzero padding, and strided Conv2d nodes with the padding 'same',
+    with XLA's SAME as padding: Spyx supports only XLA's VALID and SAME.
     """
     for node in graph.nodes.values():
         padding = node.value("padding") if "padding" in node.names else None
@@ -135,7 +135,9 @@ def _padded_like_xla(graph: Graph) -> Iterator[tuple[Node, Change]]:
 
 
 def _without_threshold(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tuple[str, str] | None:
-    """Return a LI without a Threshold: Spyx writes no layer whose output is its membrane."""
+    """Return a LI without a Threshold, and the reason: Spyx writes no layer whose output is its
+    membrane. None if there is none.
+    """
     membranes = [node.name for node in nodes.values() if node.type == "LI"]
     if len(membranes) <= sum(node.type == "Threshold" for node in nodes.values()):
         return None

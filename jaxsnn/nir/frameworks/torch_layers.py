@@ -120,19 +120,19 @@ Setter = Callable[[Call, Mapping[str, "Node"], Mapping[str, "Step"]], list[Layer
 
 
 def layer_class(module: Any) -> type:
-    """The class of a layer; of one whose weights torch.nn.utils.parametrize computes, the class that it
-    had before.
+    """Return the class of a layer; for a layer parametrized by torch.nn.utils.parametrize its
+    original class.
     """
     kind = type(module)
     return kind.__bases__[0] if hasattr(module, "parametrizations") else kind
 
 
 def numbers_of(value: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """A tensor or number as array; of a shape, one number holds for all, and axes of length 1 before
-    it, such as one of batch, are left out.
+    """Return a tensor or number as an array. With a shape, a single number is broadcast, and extra
+    leading axes of length 1, such as a batch axis, are dropped.
 
     Raises:
-        ConversionError: It has other axes.
+        ConversionError: Its axes do not fit the shape.
     """
     array = (
         value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value, np.float32)
@@ -186,7 +186,7 @@ def _nothing(call: Call) -> Exported:
 
 
 def exported_linear(call: Call) -> Exported:
-    """A torch.nn.Linear as Linear or Affine."""
+    """Export a torch.nn.Linear as Linear or Affine."""
     refuse_axes(call, 1)
     weight = numbers_of(call.module.weight)
     if call.columns is not None:
@@ -236,7 +236,7 @@ def depthwise_convolution(
     stride: Any = 1,
     padding: Any = 0,
 ) -> dict[str, Any]:
-    """A convolution of each channel by itself; `kernel` is (channels, *window)."""
+    """Return the entry of a depthwise convolution; `kernel` is (channels, *window)."""
     channels, *window = kernel.shape
     refuse_axes(call, kernel.ndim)
     return {
@@ -252,7 +252,7 @@ def depthwise_convolution(
 
 
 def _mean(call: Call, kernel_size: np.ndarray, stride: Any, padding: Any) -> Exported:
-    """Means of windows; NIR pools two axes, one is a convolution."""
+    """Export means of windows. Pools of NIR have two axes, so one axis becomes a convolution."""
     if len(kernel_size) == 1:
         channels, length = call.inward[0], int(kernel_size[0])
         kernel = np.full((channels, length), 1 / length, np.float32)
@@ -282,7 +282,7 @@ def _pool(call: Call) -> Exported:
 
 
 def _rounds_up(call: Call) -> bool:
-    """Whether a pool has windows that reach beyond the padded edge, as ceil_mode lets them."""
+    """Return whether a pool has windows beyond the padded edge, which ceil_mode allows."""
     pool = call.module
     if not pool.ceil_mode:
         return False
@@ -292,7 +292,7 @@ def _rounds_up(call: Call) -> bool:
 
 
 def _even_pool(call: Call) -> Exported:
-    """An adaptive pool whose windows are all of one size."""
+    """Export an adaptive pool whose windows have equal sizes."""
     axes = _axes(call.module)
     before, after = np.array(call.inward[-axes:]), np.array(call.outward[-axes:])
     if np.any(before % after):
@@ -313,7 +313,7 @@ def _even_pool(call: Call) -> Exported:
 
 
 def _zeros_around(call: Call) -> Exported:
-    """Zeros at the edges."""
+    """Export zero padding."""
     layer = call.module
     if getattr(layer, "value", 0) != 0:
         raise ConversionError(
@@ -332,8 +332,8 @@ def _zeros_around(call: Call) -> Exported:
 
 
 def padding_node(call: Call, sides: np.ndarray) -> dict[str, Any]:
-    """Zeros before and behind each axis, (axes, 2), as a convolution of each channel with a one among
-    zeros, which moves it; below 0 numbers are left out.
+    """Return a convolution that pads each axis with zeros before and behind it, (axes, 2); negative
+    padding crops. The kernel of each channel is a one among zeros, which shifts the input.
     """
     padding = np.maximum(sides.max(axis=1), 0)
     kernel = np.zeros((call.inward[0], *(1 + 2 * padding - sides.sum(axis=1))), np.float32)
@@ -342,7 +342,7 @@ def padding_node(call: Call, sides: np.ndarray) -> dict[str, Any]:
 
 
 def refuse_training(name: str, module: Any) -> None:
-    """Refuse a layer that does in training what it does not do afterwards.
+    """Refuse a layer whose training mode computes something else than its evaluation mode.
 
     Raises:
         ConversionError: It is in training mode.
@@ -385,14 +385,14 @@ def refuse_few_digits(name: str, module: Any) -> None:
 
 
 def _dropout(call: Call) -> Exported:
-    """Nothing in evaluation."""
+    """Export no nodes: dropout does nothing in evaluation mode."""
     refuse_training(call.name, call.module)
     return Exported(nodes={})
 
 
 def exported_normalisation(call: Call) -> Exported:
-    """A BatchNorm by its running statistics: y = weight (x - mean) / sqrt(var + eps) + bias, for
-    each channel; `weights_of_channels` where no weights before it can have these numbers.
+    """Export a BatchNorm by its running statistics: y = weight (x - mean) / sqrt(var + eps) + bias,
+    for each channel; as `weights_of_channels` if no weights before it can absorb these numbers.
     """
     norm = call.module
     if norm.running_mean is None:
@@ -431,7 +431,9 @@ def exported_normalisation(call: Call) -> Exported:
 
 
 def weights_of_channels(call: Call, normalisation: Exported) -> dict[str, Any]:
-    """The factor and offset of a BatchNorm for each channel as weights: a diagonal, or kernels of one."""
+    """Return the factor and offset of a BatchNorm for each channel as weights: a diagonal matrix,
+    or kernels of size one.
+    """
     assert normalisation.folds is not None
     kind = numbers_of(normalisation.norm.running_mean).dtype
     factor, offset = (array.astype(kind) for array in normalisation.folds)
@@ -439,7 +441,7 @@ def weights_of_channels(call: Call, normalisation: Exported) -> dict[str, Any]:
 
 
 def channel_scaling(call: Call, factor: np.ndarray, offset: np.ndarray) -> dict[str, Any]:
-    """Weights that multiply each channel by a factor, and add an offset."""
+    """Return weights that multiply each channel by a factor, and add an offset."""
     if len(call.inward) == 1:
         return {"type": "Affine", "weight": np.diag(factor), "bias": offset}
     kernel = factor.reshape(-1, *(1,) * (len(call.inward) - 1))
@@ -449,7 +451,7 @@ def channel_scaling(call: Call, factor: np.ndarray, offset: np.ndarray) -> dict[
 def normalisation_numbers(
     norm: Any, factor: np.ndarray, offset: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Numbers by which a BatchNorm gives factor x + offset, (channels,) each."""
+    """Return parameters with which a BatchNorm computes factor x + offset, (channels,) each."""
     if norm.weight is None:
         with np.errstate(divide="ignore", invalid="ignore"):
             return {"running_mean": -offset / factor, "running_var": factor**-2.0 - norm.eps}
@@ -460,7 +462,7 @@ def normalisation_numbers(
 def set_normalisation(
     call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
 ) -> list[LayerNumbers]:
-    """A BatchNorm that is a node of its own, see `weights_of_channels`."""
+    """Return the parameters of a BatchNorm that is a separate node, see `weights_of_channels`."""
     node = nodes[""]
     weight = np.asarray(node.value("weight"), float)
     factor = np.diag(weight) if weight.ndim == 2 else weight.reshape(len(weight), -1)[:, 0]
@@ -473,7 +475,9 @@ def set_normalisation(
 
 
 def _largest(call: Call) -> Exported:
-    """A MaxPool of spikes: 1 where any in the window is, their sum > 1/2."""
+    """Export a MaxPool of spikes: 1 if any input in the window is 1, that is, if their sum is above
+    1/2.
+    """
     pool = call.module
     if _rounds_up(call) or pool.return_indices or np.any(np.asarray(pool.dilation) != 1):
         raise ConversionError(
@@ -500,17 +504,17 @@ def _largest(call: Call) -> Exported:
 
 
 def _rectified(call: Call) -> Exported:
-    """A ReLU of spikes or their sums, which it gives as they are."""
+    """Export no nodes for a ReLU of spikes or their sums, which are not negative."""
     return Exported(nodes={}, takes_positive=True)
 
 
 def _axes(pool: Any) -> int:
-    """Over how many axes a pool goes: 1 of AvgPool1d."""
+    """Return the number of axes of a pool: 1 for AvgPool1d."""
     return int(type(pool).__name__[-2])
 
 
 def _windows(pool: Any) -> dict[str, np.ndarray]:
-    """kernel_size, stride and padding of a pool, a number for each axis."""
+    """Return kernel_size, stride and padding of a pool, a number for each axis."""
     return {
         key: np.broadcast_to(getattr(pool, key), (_axes(pool),)).copy()
         for key in ("kernel_size", "stride", "padding")
@@ -561,7 +565,7 @@ LAYERS: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
 def set_weights(
     call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step], *, suffix: str = ""
 ) -> list[LayerNumbers]:
-    """The weight and the bias of a linear layer or convolution; a file without bias means 0."""
+    """Return the weight and the bias of a linear layer or convolution; 0 for a missing bias."""
     layer, node = call.module, nodes[suffix]
     weight = np.asarray(node.value("weight"))
     if call.columns is not None:

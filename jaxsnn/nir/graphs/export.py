@@ -51,13 +51,13 @@ def write(path: str | os.PathLike[str], graph: Graph, force: bool = False) -> No
 
 
 def nir_bytes(path: str | os.PathLike[str], graph: Graph) -> bytes:
-    """The bytes of the file that `write` would write; `path` is for messages."""
+    """Return the bytes of the file that `write` would write; `path` is for messages."""
     return image_of(path, document_of_graph(graph))
 
 
 def document_of_graph(graph: Graph) -> Group:
-    """The document (see `jaxsnn.nir.io.files`) of a graph: the one that it was made of, with the
-    changes, and with its own dialect where it was read in another than its tag says.
+    """Return the document (see `jaxsnn.nir.io.files`) of a graph: its source document with all
+    changes, and with the dialect if it differs from the tag's.
     """
     refuse_problems(graph)
     document = Group(graph.source, graph.source.attributes)
@@ -66,7 +66,7 @@ def document_of_graph(graph: Graph) -> Group:
 
 
 def _with_tag(document: Group, dialect: Dialect) -> Group:
-    """The document with a dialect in its metadata."""
+    """Return the document with a dialect in its metadata."""
     node = Group(document["node"], document["node"].attributes)
     metadata = {**node.get("metadata", Group()), TAG: text_dataset(tag_text(dialect))}
     node["metadata"] = Group(metadata)
@@ -74,7 +74,7 @@ def _with_tag(document: Group, dialect: Dialect) -> Group:
 
 
 def _rebuilt(group: Group, path: str, graph: Graph) -> Group:
-    """One level of nesting with the parameters of the graph's records."""
+    """Return one level of nesting with the parameters of the graph's records."""
     members = Group({}, group["nodes"].attributes)
     for name, entry in group["nodes"].items():
         full = f"{path}/{name}" if path else name
@@ -87,8 +87,8 @@ def _rebuilt(group: Group, path: str, graph: Graph) -> Group:
 
 
 def _patched(entry: Group, record: Node) -> Group:
-    """A node's group with the parameters of its record; those that are the same keep their dataset
-    untouched.
+    """Return a node's group with the parameters of its record; unchanged parameters keep their
+    dataset.
     """
     patched = Group(entry, entry.attributes)
     record = record.in_file()
@@ -150,8 +150,8 @@ def _cast(value: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def tagged(graph: Graph) -> Graph:
-    """The graph with its dialect in the metadata, so that this library reads it again without
-    options.
+    """Return the graph with its dialect in the metadata, so that this library reads it again
+    without options.
 
     A courtesy: nothing needs it, other tools ignore it. Graphs that are built here have it already.
     """
@@ -161,7 +161,8 @@ def tagged(graph: Graph) -> Graph:
 
 
 def export(graph: Graph) -> nir.NIRGraph:
-    """The graph as a nir.NIRGraph, for other tools; nodes that this library assumed are left out.
+    """Convert the graph to a nir.NIRGraph, for other tools; nodes that this library added on
+    reading are omitted.
 
     Raises:
         GraphError: nir itself refuses the graph.
@@ -211,7 +212,7 @@ def types_refused(graph: Graph) -> str | None:
 
 
 def _of_nir(graph: Graph, **reader_options: bool) -> nir.NIRGraph:
-    """What nir.read makes of a graph's file; `reader_options`: what it is told."""
+    """Return the graph as nir.read would load it from a file with `reader_options`."""
     import nir
 
     # nir changes the dicts that it is given
@@ -220,8 +221,8 @@ def _of_nir(graph: Graph, **reader_options: bool) -> nir.NIRGraph:
 
 
 def _values(group: Group) -> dict[str, Any]:
-    """A document as the plain dicts that nir.read makes of a file; nir must not add nodes of its
-    own to them.
+    """Return a document as plain dicts, as nir.read loads them from a file; the dicts keep nir from
+    adding nodes.
     """
     tree = {
         name: _values(entry) if isinstance(entry, Group) else _value(entry)

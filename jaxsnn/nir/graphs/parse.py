@@ -155,7 +155,7 @@ def _with_dialects(graph: Graph, broken: tuple[Problem, ...]) -> tuple[Problem, 
 
 
 def _is_sound(graph: Graph, name: str) -> bool:
-    """Whether a dialect takes a graph, and it has no problems there."""
+    """Return whether a graph can be read in a dialect without problems."""
     try:
         return not validate(graph.with_dialect(dialect_of(name)))
     except DialectError:
@@ -163,8 +163,8 @@ def _is_sound(graph: Graph, name: str) -> bool:
 
 
 def assemble(source: Any) -> Graph:
-    """The graph of a nir.NIRGraph or a document, flattened; its numbers and shapes may be broken,
-    its dialect is open.
+    """Build the flattened graph of a nir.NIRGraph or a document; its numbers and shapes may be
+    broken, its dialect is undecided.
 
     Raises:
         GraphError: Nodes and edges make no graph.
@@ -194,7 +194,7 @@ def assemble(source: Any) -> Graph:
 
 @dataclasses.dataclass(kw_only=True)
 class _Flat:
-    """What flattening collects."""
+    """Nodes, edges and repairs collected in flattening."""
 
     nodes: dict[str, Node] = dataclasses.field(default_factory=dict)
     edges: list[Edge] = dataclasses.field(default_factory=list)
@@ -300,14 +300,14 @@ def _edges(dataset: Any, path: str, location: str) -> tuple[Edge, ...]:
 
 
 def _text(value: Any) -> str:
-    """The name of a node in an edge. One with line breaks or controls is none, see above, and is only
-    ever shown.
+    """Return the name of a node in an edge. Names with line breaks or control characters are
+    invalid, see above, and are only displayed.
     """
     return _in_one_line(value.decode(errors="replace") if isinstance(value, bytes) else str(value))
 
 
 def _in_one_line(name: str) -> str:
-    """A name with escapes in the place of what steers a terminal, or breaks a line."""
+    """Return a name in which control characters and line breaks are escaped."""
     plain = printable(name) == name and {"\n", "\t"}.isdisjoint(name)
     return name if plain else ascii(name)[1:-1]
 
@@ -315,8 +315,8 @@ def _in_one_line(name: str) -> str:
 def _repaired_edges(
     raw: tuple[Edge, ...], path: str, node_names: tuple[str, ...], flat: _Flat
 ) -> list[Edge]:
-    """The edges of a level without duplicates; inside a nested graph, broken ones are repaired or
-    left out.
+    """Return the edges of a level without duplicates; broken edges of a nested graph are repaired
+    or dropped.
     """
     edges: dict[Edge, None] = {}  # in order
     known_names = frozenset(node_names)
@@ -356,8 +356,8 @@ def _repaired_edges(
 
 
 def _nested_owner(name: str, flat: _Flat) -> str:
-    """What to do about an edge of the outermost graph that names a node of a nested one; "" where
-    no nested graph has it, or several do.
+    """Return advice on an edge of the outermost graph that names a node of a nested one; "" if no
+    nested graph has the node, or several do.
     """
     nested_names = [
         full
@@ -378,7 +378,9 @@ def _nested_owner(name: str, flat: _Flat) -> str:
 
 
 def _likely_port(path: str, side: type[Node], node_names: tuple[str, ...], flat: _Flat) -> str:
-    """Where an edge that ends nowhere most likely goes: the one Input or Output of its graph."""
+    """Return a hint at the likely end of a broken edge: the only Input or Output of its graph; ""
+    if there is no single one.
+    """
     ports = [name for name in node_names if isinstance(flat.nodes.get(_join(path, name)), side)]
     if len(ports) != 1:
         return ""
@@ -386,8 +388,8 @@ def _likely_port(path: str, side: type[Node], node_names: tuple[str, ...], flat:
 
 
 def _repaired_name(name: str, path: str, node_names: frozenset[str]) -> str | None:
-    """The node that an edge of a nested graph means: exporters mix names with and without the
-    graph's own as prefix.
+    """Return the node that an edge of a nested graph refers to: exporters mix names with and
+    without the graph's name as prefix.
     """
     if name in node_names or not path:
         return name if name in node_names else None
@@ -397,7 +399,7 @@ def _repaired_name(name: str, path: str, node_names: frozenset[str]) -> str | No
 
 
 def _port(members: Group, path: str, name: str, kind: type[Node], flat: _Flat) -> str:
-    """The node inside a nested graph that an edge to it (or from it) reaches."""
+    """Return the node inside a nested graph that an edge to it (or from it) reaches."""
     inside = _join(path, name)
     ports = [
         full
@@ -441,7 +443,7 @@ def _port(members: Group, path: str, name: str, kind: type[Node], flat: _Flat) -
 
 
 def record(name: str, kind: str, entry: Group) -> Node:
-    """One node of a document as a record."""
+    """Convert one node of a document to a record."""
     cls = class_of(kind)
     entries = {key: entry[key] for key in entry if key not in _RESERVED}
     parameters: dict[str, Any] = {

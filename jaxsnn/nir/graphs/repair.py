@@ -90,7 +90,7 @@ _KNOWN_VERSIONS = ("0", "1")
 
 
 def _version_warnings(graph: Graph) -> Iterator[Problem]:
-    """A version that is none, or later than those that are known."""
+    """Yield a warning for a version that is invalid, or later than the known ones."""
     document = graph.source if isinstance(graph.source, dict) else {}
     version = graph.version
     if version is None and "version" not in document:
@@ -111,7 +111,7 @@ def _version_warnings(graph: Graph) -> Iterator[Problem]:
 
 
 def _tag_warnings(graph: Graph) -> Iterator[Problem]:
-    """Another dialect was said than the one that the file names itself."""
+    """Yield a warning if the specified dialect is not the one that the file's tag names."""
     tagged = other_tag(graph)
     if tagged:
         yield Problem(
@@ -125,7 +125,7 @@ def _tag_warnings(graph: Graph) -> Iterator[Problem]:
 
 
 def _release_warnings(graph: Graph) -> Iterator[Problem]:
-    """A version of the framework was said of which nothing is known."""
+    """Yield a warning for a specified version of the framework that is unknown."""
     dialect = graph.dialect
     if dialect.name is None or (conventions := dialect.conventions) is None:
         return
@@ -200,7 +200,7 @@ def _warnings_of(
 def _edge_warnings(
     graph: Graph, node: Node, node_shapes: dict[str, tuple[Shape | None, Shape | None]]
 ) -> Iterator[Problem]:
-    """Edges that an exporter may have lost or merged."""
+    """Yield warnings for edges that an exporter may have lost or merged."""
     sources, targets = (
         tuple(end for end in ends(node.name) if end != node.name)
         for ends in (graph.predecessors, graph.successors)

@@ -16,7 +16,7 @@ from jaxsnn.wording import Text
 
 
 def with_delayed_synapses(graph: Graph, name: str, delay: np.ndarray) -> Graph:
-    """The graph with a delay for each synapse of a Linear or Affine.
+    """Return the graph with a delay for each synapse of a Linear or Affine.
 
     Channel source * outputs + target of the two nodes that are added, `NAME_copies` and
     `NAME_delays`, belongs to the synapse between the two. Where all synapses of a source have one

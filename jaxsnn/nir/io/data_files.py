@@ -149,8 +149,8 @@ class _UnknownEntry(ValueError):
 def _refuse_unknown(
     location: str, group: Group, datasets: tuple[str, ...], attributes: tuple[str, ...] = ()
 ) -> None:
-    """Refuse what a later version of the format may have added, and what may mean another reading
-    of the rest.
+    """Refuse entries that a later version of the format may have added, and that may change the
+    meaning of the others.
 
     Raises:
         _UnknownEntry: names it, and its value.

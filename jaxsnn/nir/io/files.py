@@ -125,8 +125,8 @@ def nir_document(path: str | os.PathLike[str], document: Group) -> Group:
 
 
 def load_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
-    """Read any HDF5 file into a document, in this process; `kind` says what it should be, for
-    messages: "a NIR file".
+    """Read any HDF5 file into a document, in this process; `kind` describes it for messages: "a NIR
+    file".
 
     Raises:
         FileError: The file is missing, no regular file, not HDF5, cut short, or larger than

@@ -162,7 +162,7 @@ class ReadProcess:
         return buffer
 
     def read_into(self, room: memoryview) -> None:
-        """Fill some room; raises what `read` does."""
+        """Fill a buffer; raises the errors of `read`."""
         while len(room):
             remaining = self._deadline - time.monotonic()
             if remaining <= 0 or not select.select([self._end], [], [], remaining)[0]:

@@ -148,7 +148,7 @@ def to_array(data: TimeGriddedData, shape: tuple[int, ...] | None = None) -> np.
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Binned:
-    """Events in steps, and what that lost.
+    """Events counted in steps, and the losses of the conversion.
 
     Attributes:
         array: (time, batch, neurons): int32 counts; of valued events the sums of their values,

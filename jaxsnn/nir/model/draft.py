@@ -371,8 +371,8 @@ def loops_of(draft: Draft) -> list[list[str]]:
 
 
 def refuse_late_biases(draft: Draft, late: Iterable[Edge]) -> None:
-    """Refuse a bias in weights that the source leaves out of the first step: what is written would
-    have it there.
+    """Refuse a bias in weights that the source omits in the first step: the written graph would
+    apply it.
 
     Raises:
         ConversionError: names the weights.

@@ -314,8 +314,8 @@ class Graph:
     def _meant_by(
         self, dialect: Dialect
     ) -> tuple[dict[str, Node], tuple[Edge, ...], tuple[Change, ...]]:
-        """Return the nodes whose numbers a dialect means otherwise than the file has them, as it means
-        them, all edges as it means them, and what was changed.
+        """Return the nodes and edges as a dialect reads them, if that differs from the file, and
+        the changes.
         """
         conventions = dialect.conventions
         if conventions is None:
@@ -348,7 +348,7 @@ _WAYS = {
 
 
 def refuse_no_graph(value: object) -> None:
-    """Refuse what is not a Graph.
+    """Refuse a value that is not a Graph.
 
     Raises:
         UsageError: says how to make one of it.

@@ -90,7 +90,7 @@ _neuron = partial(NodeTraits, state=True, elementwise=True)
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Input(Node):
-    """Where data enters. Inside a nested graph: a relay that passes on what arrives."""
+    """Entry point of data. Inside a nested graph: a relay."""
 
     shape: np.ndarray | None = None
     traits = NodeTraits(type="Input", port=True, parameters=(_DECLARED_SHAPE,))
@@ -98,7 +98,7 @@ class Input(Node):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Output(Node):
-    """Where data leaves. Inside a nested graph: a relay that passes on what arrives."""
+    """Exit point of data. Inside a nested graph: a relay."""
 
     shape: np.ndarray | None = None
     traits = NodeTraits(type="Output", port=True, parameters=(_DECLARED_SHAPE,))
@@ -519,7 +519,7 @@ def _installed() -> dict[str, EntryPoint]:
 
 
 def _load(point: EntryPoint) -> None:
-    """Register what an installed package offers."""
+    """Register the node types of an installed package."""
     try:
         traits = point.load()
     except (ImportError, AttributeError) as error:

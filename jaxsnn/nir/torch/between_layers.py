@@ -142,14 +142,14 @@ def _sources(
 
 
 def _note_fixed(record: PassRecord, name: str, args: Any, result: Any) -> None:
-    """Note what a function gives of fixed tensors alone."""
+    """Note the result of a function whose arguments are all fixed tensors."""
     tensors = tensors_of(args) if name in FIXED else []
     if tensors and all(map(record.is_fixed, tensors)):
         record.fixed.add(tensors_of([result]))
 
 
 def _note_function(record: PassRecord, name: str, args: tuple[Any, ...], result: Any) -> None:
-    """Note by which function what a layer gave became a tensor of no layer."""
+    """Note the first function that turned a layer's output into a tensor of no layer."""
     seen_arguments = [record.seen(part) for value in args for part in parts_of(value)]
     if name in SAME and any(seen.is_state for seen in seen_arguments):
         record.note_states([result])
@@ -165,7 +165,7 @@ def _note_function(record: PassRecord, name: str, args: tuple[Any, ...], result:
 
 
 def _take(record: PassRecord, op: Operation) -> None:
-    """Note what a function gives, where NIR can hold it."""
+    """Note the result of a function that NIR can represent."""
     take = _TAKEN_OF_FIXED.get(op.name)
     if take is None and not record.is_fixed(op.given):
         take = _TAKEN_OF_LAYERS.get(op.name)
@@ -174,7 +174,7 @@ def _take(record: PassRecord, op: Operation) -> None:
 
 
 def _layer(record: PassRecord, op: Operation, kind: str, layer: Any) -> None:
-    """Note a function as the layer that does the same; None: there is none."""
+    """Note a function as a call of its equivalent layer, if there is one."""
     if layer is not None:
         record.add(record.free(kind), layer, op.made, op.given, op.result)
 
@@ -182,7 +182,7 @@ def _layer(record: PassRecord, op: Operation, kind: str, layer: Any) -> None:
 def _placed(
     record: PassRecord, kind: str, layer: Any, origin: Made, input_shape: Any, shape: Any
 ) -> Made:
-    """Note a layer that gives a part of a result of a shape, for which there is no tensor."""
+    """Note a layer that computes a part of a result of a shape, for which no tensor exists."""
     return record.call(record.free(kind), layer, origin, input_shape, shape)
 
 
@@ -221,7 +221,9 @@ def _added(record: PassRecord, op: Operation) -> None:
 
 
 def _sum(record: PassRecord, result: Any, parts: Iterable[Made]) -> None:
-    """Note the sum of what layers give; what it has twice goes through a layer of its own."""
+    """Note the sum of layer outputs; an output that occurs twice passes through an additional
+    layer.
+    """
     sources: tuple[str, ...] = ()
     for origin in parts:
         once, shape = origin, result.shape
@@ -249,7 +251,9 @@ def _with_numbers(record: PassRecord, op: Operation) -> None:
 
 
 def _add_bias(record: PassRecord, origin: Made, bias: Any, result: Any) -> bool:
-    """Note the sum of what a function of `MATRIX` gives and a bias as one layer; whether it is."""
+    """Merge a bias into the layer of a function of `MATRIX` whose result it is added to, and return
+    whether that was possible.
+    """
     call = record.calls.get(origin.sources[0])
     if call is None or call.name in record.leaves or not takes_columns(call.module):
         return False
@@ -318,8 +322,8 @@ def _averaged(record: PassRecord, op: Operation) -> None:
 
 
 def _joined(record: PassRecord, op: Operation) -> None:
-    """Note what torch.cat joins along an axis of the shape: each tensor at its place, among
-    zeros, and their sum.
+    """Note the result of torch.cat along an axis of the shape: each tensor is placed among zeros,
+    and they are summed.
     """
     tensors, result, sources = op.given, op.result, op.sources
     kwargs = {"dim": 1} if op.name in JOIN_NEXT else op.kwargs
@@ -346,8 +350,8 @@ def _split(record: PassRecord, op: Operation) -> None:
 
 
 def _moved(record: PassRecord, op: Operation) -> None:
-    """Note what a function gives that changes axes, moves numbers or takes some of them: by nodes
-    of NIR where there are some, else by its order.
+    """Note the result of a function that changes axes, or moves or selects elements: as nodes of
+    NIR if possible, else by its order.
     """
     name, origin, tensor, result = op.name, op.made, op.given, op.result
     if name in RESHAPE and result.shape == tensor.shape:
@@ -373,7 +377,7 @@ def _is_known(record: PassRecord, result: Any) -> bool:
 
 
 def _cut(record: PassRecord, op: Operation, spans: Mapping[int, range]) -> None:
-    """Note what x[:, 2:5] takes: axis -> places along it."""
+    """Note the result of slicing such as x[:, 2:5]; spans are by axis."""
     origin, shape = op.made, list(op.given.shape)
     for axis, span in spans.items():
         before = tuple(shape)

@@ -129,8 +129,8 @@ class LayerHooks:
         return [outer.register_forward_pre_hook(before), outer.register_forward_hook(after)]
 
     def _called_before(self, name: str, leaf: Any, input_tensor: Any, result: Any) -> None:
-        """Note what a leaf gave in the step before: of a weight or a shape what it makes of spikes that
-        a neuron gave, else itself.
+        """Note the output of a leaf in the previous step: for weights and shapes their function of
+        a neuron's spikes, else the leaf itself.
         """
         self.begun.add(id(leaf))
         record = self._record
@@ -185,8 +185,8 @@ class LayerHooks:
                 record.keep(tensor, membrane)
 
     def _add_ordered(self, name: str, leaf: Any, source: Made, input_tensor: Any, out: Any) -> None:
-        """Note a call of a layer that takes numbers in another order: the columns of a Linear follow
-        it, and what computes nothing hands it on.
+        """Note a call of a layer with reordered input: the columns of a Linear are permuted, and
+        layers that compute nothing pass the order on.
         """
         assert source.order is not None
         record = self._record

@@ -275,7 +275,7 @@ def exported(call: Call) -> Exported:
 
 
 def refuse_several_outputs(name: str, module: Any) -> None:
-    """Refuse a part that `jaxsnn.to_torch` made, and that gives a dict.
+    """Refuse a module of `jaxsnn.to_torch` that returns a dict.
 
     Raises:
         ConversionError: Its graph has several Outputs.

@@ -191,7 +191,8 @@ def _inner(draft: _ModuleDraft) -> dict[str, dict[str, str]]:
 
 
 def _refuse_no_states(module: Any) -> None:
-    """Refuse graphs in a torch.nn.Sequential, which passes on what they give, and keeps no state.
+    """Refuse graphs in a torch.nn.Sequential, which passes on their (output, state) pairs and keeps
+    no state.
 
     Raises:
         ConversionError: Names the first one.
@@ -260,7 +261,7 @@ def _firing(graph: Graph) -> dict[str, str]:
 
 
 class _ModuleDraft:
-    """Nodes and edges, as they are made of the calls in order."""
+    """Nodes and edges built from the calls in order."""
 
     def __init__(self, seen: ModuleTrace, exports: Mapping[str, Exported]) -> None:
         self.seen, self.made = seen, exports
@@ -391,8 +392,8 @@ class _ModuleDraft:
         return ends
 
     def _fold(self, call: Call, export: Exported, before: tuple[str, ...]) -> bool:
-        """Put a factor and an offset into the weights before them, which feed nothing else; whether
-        there are such weights.
+        """Fold a factor and an offset into the weights before them, if these feed nothing else, and
+        return whether that was possible.
         """
         if len(before) != 1:
             return False
@@ -452,7 +453,7 @@ class _ModuleDraft:
         return leaves
 
     def _refuse_numbers(self, call: Call, before: tuple[str, ...], allowed_inputs: str) -> None:
-        """Refuse what is right for some numbers alone where others arrive."""
+        """Refuse a layer that is only right for certain inputs, if it may receive others."""
         feeding_nodes = listing(f"'{name}' ({self.nodes[name]['type']})" for name in before)
         raise ConversionError(
             Text(

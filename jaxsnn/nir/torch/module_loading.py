@@ -231,7 +231,7 @@ def _moves(assignment: LayerNumbers) -> bool:
 
 
 def _steps(graph: Graph) -> dict[str, Step]:
-    """Return what a step of each neuron does."""
+    """Return the time step of each neuron."""
     sizes = shapes(graph)
     return {
         name: step_of(rule, sizes[name][1] or (), readouts=True, resetting=True)
@@ -294,7 +294,7 @@ def _assigned(traced: TracedModule, assignment: LayerNumbers) -> Callable[[], An
 
 
 def _through_parametrization(assignment: LayerNumbers, old: Any) -> Callable[[], Any]:
-    """Set what torch.nn.utils.parametrize computes, by its `right_inverse`; as `_assigned`."""
+    """Set a parameter of torch.nn.utils.parametrize by its `right_inverse`; as `_assigned`."""
     import torch
 
     holder = assignment.owner.parametrizations[assignment.name]

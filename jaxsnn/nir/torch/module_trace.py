@@ -86,7 +86,7 @@ def trace(module: Any, sample: Any) -> ModuleTrace:
 
 
 def _refuse_late_biases(first: ModuleTrace | ConversionError, later: ModuleTrace) -> None:
-    """Refuse layers that forward leaves out in the first step, and that add something to nothing.
+    """Refuse layers with a bias that forward omits in the first step.
 
     Raises:
         ConversionError: There is such a layer.

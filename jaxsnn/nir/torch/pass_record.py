@@ -115,7 +115,7 @@ class PassRecord:
         self.note(tensor).made = dataclasses.replace(origin, version=tensor._version)
 
     def note_states(self, tensors: Iterable[Any]) -> None:
-        """Note what layers keep from step to step."""
+        """Note tensors that layers keep from step to step."""
         for tensor in tensors:
             self.note(tensor).is_state = True
 
@@ -137,8 +137,8 @@ class PassRecord:
         shape: tuple[int, ...],
         columns: np.ndarray | None = None,
     ) -> Made:
-        """Note a call of a layer, which makes a tensor of one shape of one of another; where what it
-        gives comes from.
+        """Note a call of a layer with an input and an output of these shapes, and return the origin
+        of its output.
         """
         self.calls[name] = Call(
             name=name,
@@ -152,7 +152,7 @@ class PassRecord:
         return Made(sources=(name,), leading=origin.leading)
 
     def add(self, name: str, leaf: Any, origin: Made, input_tensor: Any, result: Any) -> None:
-        """Note a call of a layer, and the tensor that it gives."""
+        """Note a call of a layer, and its output."""
         self.keep(result, self.call(name, leaf, origin, input_tensor.shape, result.shape))
 
     def free(self, name: str) -> str:
@@ -167,7 +167,7 @@ class PassRecord:
     def reorder(
         self, func: Any, name: str, origin: Made, args: Any, kwargs: Mapping[str, Any], result: Any
     ) -> None:
-        """Note what a function gives that moves the numbers of a tensor, and computes nothing."""
+        """Note the result of a function that only moves the elements of a tensor."""
         axes = tuple(args[0].shape[: origin.leading])
         shape = tuple(args[0].shape[origin.leading :])
         before = origin.order or Order(places=first_order(shape), shape=shape)

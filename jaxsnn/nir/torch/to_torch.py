@@ -189,8 +189,8 @@ def _delay_late(draft: Draft, steps: Mapping[str, Step]) -> None:
 
 
 def _one_output(draft: Draft, outputs: list[str]) -> None:
-    """Make nodes that change nothing of Outputs that are several or sum, and one Output behind the
-    first: nirtorch returns what one node gives.
+    """Replace several or summing Outputs by identities, and add one Output behind the first:
+    nirtorch returns the output of one node.
     """
     if len(outputs) == 1 and len(draft.sources(outputs[0])) == 1:
         return
@@ -203,7 +203,9 @@ def _one_output(draft: Draft, outputs: list[str]) -> None:
 
 
 def _give_all(module: Any, outputs: Mapping[str, str]) -> None:
-    """Let a module of nirtorch return what several of its layers give: layer -> its name there."""
+    """Make a module of nirtorch return the outputs of several layers, by name; `outputs` maps
+    layers to names.
+    """
     calls = {node.target: node for node in module.graph.nodes if node.op == "call_module"}
     last = next(node for node in module.graph.nodes if node.op == "output")
     _, state = last.args[0]

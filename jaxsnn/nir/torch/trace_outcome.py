@@ -91,8 +91,8 @@ def _leaf_before(call: Call) -> str | None:
 
 
 def outputs_of(record: PassRecord, result: Any) -> tuple[Heard, ...]:
-    """The outputs: the first tensor, others that no leaf takes up, and those of layers without a
-    state. What is returned beside them are states of neurons.
+    """Return the outputs: the first tensor, others that no leaf uses, and those of layers without a
+    state. Any other results are states of neurons.
 
     Args:
         record: Of the pass.
@@ -137,7 +137,7 @@ def outputs_of(record: PassRecord, result: Any) -> tuple[Heard, ...]:
 
 
 def _goes_on(record: PassRecord, origin: Made, consumed: Set[str]) -> bool:
-    """Whether what one neuron gives, or the input, is taken by a layer too."""
+    """Return whether the output of a single neuron, or the input, is also used by a layer."""
     source = origin.sources[0]
     if len(origin.sources) > 1 or source not in consumed:
         return False
@@ -145,7 +145,7 @@ def _goes_on(record: PassRecord, origin: Made, consumed: Set[str]) -> bool:
 
 
 def _is_silent(record: PassRecord, origin: Made) -> bool:
-    """Whether a neuron never resets."""
+    """Return whether a neuron never resets."""
     leaf = record.calls[origin.sources[0]].module
     threshold = getattr(leaf, "v_threshold", 0.0)
     unreached = isinstance(threshold, float) and threshold == float("inf")
@@ -153,8 +153,8 @@ def _is_silent(record: PassRecord, origin: Made) -> bool:
 
 
 def calls_taken(record: PassRecord, outputs: tuple[Heard, ...]) -> tuple[Call, ...]:
-    """The calls, without what is computed outside of leaves, or for the next step, and that nobody
-    takes.
+    """Return the calls, without unused ones that are computed outside of leaves or for the next
+    step.
     """
     calls = _needed(record, outputs, frozenset())
     elsewhere = {id(call.module) for call in calls if call.name in record.earlier}
@@ -162,7 +162,9 @@ def calls_taken(record: PassRecord, outputs: tuple[Heard, ...]) -> tuple[Call, .
 
 
 def _needed(record: PassRecord, outputs: tuple[Heard, ...], elsewhere: Set[int]) -> list[Call]:
-    """The calls that are taken, and those of leaves, but for modules that are needed elsewhere."""
+    """Return the calls whose results are used, and those of leaves, except for modules that are
+    needed elsewhere.
+    """
     needed: list[Call] = []
     for call in reversed(record.calls.values()):
         consumed = {source for consumer in (*needed, *outputs) for source in consumer.sources}
@@ -173,7 +175,7 @@ def _needed(record: PassRecord, outputs: tuple[Heard, ...], elsewhere: Set[int])
 
 
 def left_out(record: PassRecord, result: Any) -> Iterator[str]:
-    """What the module returns beside its output that is of no layer, and no state of one."""
+    """Return descriptions of results that are neither an output nor a state of a layer."""
     for place, tensor in enumerate(tensors_of(result)):
         seen = record.seen(tensor)
         origin = seen.unchanged

@@ -19,18 +19,18 @@ _IN_LOOPS = 2.0**26
 
 
 def is_of_graph(module: Any) -> bool:
-    """Whether `jaxsnn.to_torch` made a module."""
+    """Return whether `jaxsnn.to_torch` created a module."""
     return SOURCE in getattr(module, "meta", ())
 
 
 def source_of(module: Any) -> Graph:
-    """The graph of which `jaxsnn.to_torch` made a module."""
+    """Return the graph from which `jaxsnn.to_torch` created a module."""
     return module.meta[SOURCE]
 
 
 def trained_graph(module: Any) -> Graph:
-    """The graph of a module that `jaxsnn.to_torch` made, with the weights, biases, v_threshold and v_reset
-    that it has now; what did not change keeps its bits.
+    """Return the graph of a module that `jaxsnn.to_torch` created, with its present weights,
+    biases, v_threshold and v_reset; unchanged numbers keep their bits.
 
     Raises:
         ConversionError: `to_torch` makes no such module of any of these in the graph.
@@ -64,7 +64,7 @@ def weights_for(module: Any, nodes: Mapping[str, Node]) -> Iterator[tuple[str, s
 
 
 def _with_weights(graph: Graph, module: Any) -> Graph:
-    """The graph with the weights and biases of a module."""
+    """Return the graph with the weights and biases of a module."""
     ready = drafted(graph)
     draft = ready.draft
     parts = list(_numbers(graph))
@@ -115,7 +115,7 @@ def _with_weights(graph: Graph, module: Any) -> Graph:
 
 
 def _with_levels(graph: Graph, module: Any) -> Graph:
-    """The graph with v_threshold and v_reset of the neurons of a module."""
+    """Return the graph with v_threshold and v_reset of the neurons of a module."""
     ready, records = drafted(graph), []
     for name, step in ready.steps.items():
         node, changes = graph.nodes[ready.nodes[name]], {}
@@ -149,7 +149,7 @@ def _channels(node: Node) -> tuple[int, ...]:
 
 
 def _with_places(graph: Graph, parts: list[tuple[str, str, np.ndarray]]) -> Graph:
-    """The graph with the places of its numbers, counted from 1, instead of them."""
+    """Return the graph with each number replaced by its place, counted from 1."""
     looped = {name for part in graph.recurrent_components() for name in part}
     records: dict[str, Node] = {}
     first = 1
@@ -163,7 +163,7 @@ def _with_places(graph: Graph, parts: list[tuple[str, str, np.ndarray]]) -> Grap
 
 
 def _held(module: Any, name: str, key: str) -> np.ndarray:
-    """A number of a layer of a module, by the name of its node."""
+    """Return a parameter of a module's layer, by the name of its node."""
     held = getattr(getattr(module, spelt(name), None), key, None)
     if held is None:
         raise ConversionError(
