@@ -87,9 +87,9 @@ class _Place:
     """Location of a layer in the table and the network.
 
     Attributes:
-        where: what messages call it.
+        where: location for messages.
         number: from 1 on.
-        planes: of what comes in, a stack of images; None: it is flat.
+        planes: number of input planes; None for flat input.
         seed: of the network.
     """
 

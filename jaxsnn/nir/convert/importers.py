@@ -73,7 +73,7 @@ def importer_problems(
 def capabilities_of(target: Target, *, repairs: bool) -> Capabilities[Graph]:
     """Return the unsupported features of an importer.
 
-    What it does not support of their connections and rules, a conversion finds out.
+    Unsupported connections and rules are only detected by a conversion.
 
     Args:
         target: The importer.

@@ -68,7 +68,7 @@ class Target:
 
     def notes(self) -> tuple[str, ...]:
         """Return notes on the version: another one is requested or installed, or this one was not
-        tested.
+        run.
         """
         later = later_release(self.title, self.importer, self.requested_version)
         notes = [later] if later else []

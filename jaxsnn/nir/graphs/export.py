@@ -193,8 +193,8 @@ def export(graph: Graph) -> nir.NIRGraph:
 
 
 def types_refused(graph: Graph) -> str | None:
-    """What nir.read finds wrong with the types of a graph's file, which it looks at by default;
-    None: nothing, or it does not read the graph without that either.
+    """Return the error that nir.read raises in its default check of the types of a graph's file;
+    None if there is none, or if it cannot read the graph without the check either.
 
     nir 1.0.8 infers shapes behind kernels that are not square wrongly.
     """
@@ -221,8 +221,8 @@ def _of_nir(graph: Graph, **reader_options: bool) -> nir.NIRGraph:
 
 
 def _values(group: Group) -> dict[str, Any]:
-    """Return a document as plain dicts, as nir.read loads them from a file; the dicts keep nir from
-    adding nodes.
+    """Return a document as plain dicts, as nir.read loads them from a file, with settings that keep
+    nir from adding nodes.
     """
     tree = {
         name: _values(entry) if isinstance(entry, Group) else _value(entry)

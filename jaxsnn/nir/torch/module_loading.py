@@ -240,10 +240,10 @@ def _steps(graph: Graph) -> dict[str, Step]:
 
 
 def _assigned(traced: TracedModule, assignment: LayerNumbers) -> Callable[[], Any]:
-    """Set one number or array; what is returned takes it back.
+    """Set one number or array, and return a function that restores the old value.
 
     Raises:
-        ConversionError: It has no place for such numbers.
+        ConversionError: The layer cannot hold these numbers.
     """
     import torch
 

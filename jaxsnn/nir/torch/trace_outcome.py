@@ -175,7 +175,7 @@ def _needed(record: PassRecord, outputs: tuple[Heard, ...], elsewhere: Set[int])
 
 
 def left_out(record: PassRecord, result: Any) -> Iterator[str]:
-    """Return descriptions of results that are neither an output nor a state of a layer."""
+    """Yield descriptions of results that are neither an output nor a state of a layer."""
     for place, tensor in enumerate(tensors_of(result)):
         seen = record.seen(tensor)
         origin = seen.unchanged

@@ -42,11 +42,11 @@ def trained_graph(module: Any) -> Graph:
 
 
 def weights_for(module: Any, nodes: Mapping[str, Node]) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Layer, "weight" or "bias" and value that a module that `jaxsnn.to_torch` made is to have.
+    """Yield layer, "weight" or "bias", and value to set in a module that `jaxsnn.to_torch` created.
 
     Args:
         module: The module.
-        nodes: Whose weights it is to have, by the names in its graph; a node without bias means 0.
+        nodes: Nodes with the weights to set, by the names in its graph; a missing bias means 0.
     """
     graph = source_of(module)
     records = []
@@ -133,7 +133,9 @@ def _with_levels(graph: Graph, module: Any) -> Graph:
 
 
 def _numbers(graph: Graph) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Node, name and value of all biases, then of all weights, with a bias for each output channel."""
+    """Yield node, name and value of all biases, then of all weights, with a bias for each output
+    channel.
+    """
     for key in ("bias", "weight"):
         for name, node in graph.nodes.items():
             if node.type in WEIGHTED and key in node.names:
