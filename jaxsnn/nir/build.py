@@ -298,7 +298,7 @@ def sequential(
         layers: Made with the functions of this module.
         seed: Draws the weights: a whole number, or a `jax.random` key of either kind. Not needed
             where all weights are arrays.
-        dialect: How the numbers are meant; options are those of `jaxsnn.nir.read`.
+        dialect: Dialect of the numbers; options are those of `jaxsnn.nir.read`.
 
     Raises:
         GraphError: Shapes that do not match, or that nothing tells.
@@ -343,7 +343,7 @@ def network(
         nodes: Layers by name, those of `input` and `output` included.
         chains: Names in the order of the signal; ("a", "b", "c") are the edges a -> b and b -> c.
         seed: Draws the weights, in the order of the nodes: a whole number, or a `jax.random` key.
-        dialect: How the numbers are meant; options are those of `jaxsnn.nir.read`.
+        dialect: Dialect of the numbers; options are those of `jaxsnn.nir.read`.
 
     Raises:
         GraphError: Shapes that do not match, or an edge to a node that does not exist.

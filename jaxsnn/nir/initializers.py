@@ -98,14 +98,18 @@ def uniform(low: float = 0.0, high: float = 1.0) -> Initializer:
 
 
 def kaiming_normal(gain: float = math.sqrt(2.0)) -> Initializer:
-    """Return a normal initialiser of variance gain^2 / inputs (He et al., 2015, arXiv:1502.01852)."""
+    """Return a normal initialiser of variance gain^2 / inputs (He et al., 2015,
+    arXiv:1502.01852).
+    """
     return lambda source, shape: generator_of(source).normal(
         0.0, gain / math.sqrt(fans(shape)[0]), shape
     )
 
 
 def kaiming_uniform(gain: float = math.sqrt(2.0)) -> Initializer:
-    """Return a uniform initialiser of variance gain^2 / inputs (He et al., 2015, arXiv:1502.01852)."""
+    """Return a uniform initialiser of variance gain^2 / inputs (He et al., 2015,
+    arXiv:1502.01852).
+    """
     return lambda source, shape: _symmetric(source, gain * math.sqrt(3.0 / fans(shape)[0]), shape)
 
 

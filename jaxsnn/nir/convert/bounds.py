@@ -200,7 +200,9 @@ def _describe_excess(step: Step, importer: Importer) -> str:
 
 
 def _peak(step: Step, arriving: Bounds) -> np.ndarray:
-    """Return the highest membrane before the reset, for one that was at most at threshold before."""
+    """Return the highest membrane before the reset, for one that was at most at threshold
+    before.
+    """
     low, high = np.minimum(arriving[0], 0), np.maximum(arriving[1], 0)
     if np.any(step.decay < 0) or np.any(step.synapse_decay < 0):
         return np.full(step.shape, _ANY)

@@ -309,7 +309,7 @@ def needed_changes(graph: Graph, converted: Converted, target: Target) -> dict[s
 
     Args:
         graph: The source.
-        converted: What `convert` made of it.
+        converted: Result of `convert`.
         target: Whom it was written for.
 
     Returns:
@@ -554,7 +554,9 @@ def _sources_first(edges: Iterable[Edge]) -> bool:
 def _load_line_problems(
     graph: Graph, converted: Converted, target: str, resolved_target: Target
 ) -> Iterator[Problem]:
-    """Yield a problem for each reset that no file holds, and that the importer takes for another."""
+    """Yield a problem for each reset that no file holds, and that the importer takes for
+    another.
+    """
     defaults, dialect = resolved_target.importer.reads, converted.graph.dialect
     for original in graph.neurons:
         name = converted.names.get(original)
@@ -598,7 +600,9 @@ def _original(graph: Graph, name: str) -> str | None:
 
 
 def _dialect_problems(graph: Graph, target: Target) -> Iterator[Problem]:
-    """Yield a problem for files of other frameworks, whose numbers the importer takes for its own."""
+    """Yield a problem for files of other frameworks, whose numbers the importer takes for its
+    own.
+    """
     dialect = graph.dialect
     if target.framework is not None and dialect.name == target.framework.name:
         return

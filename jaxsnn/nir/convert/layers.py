@@ -129,7 +129,9 @@ def _is_dilated(entry: Mapping[str, Any]) -> bool:
 
 
 def unify_pools(conversion: Conversion) -> None:
-    """Write all pools as the kind that the importer takes, and make up for the factor in the weights that follow."""
+    """Write all pools as the kind that the importer takes, and make up for the factor in the
+    weights that follow.
+    """
     draft, pool_type = conversion.draft, conversion.importer.pool
     assert pool_type is not None
     _note_rounded_averages(draft, pool_type, conversion.title)
@@ -157,8 +159,8 @@ def unify_pools(conversion: Conversion) -> None:
 
 
 def _scale_outputs(draft: Draft, name: str, factor: float) -> None:
-    """Compensate, in the weights that follow, a node whose output became 1/factor of its former
-    value.
+    """Compensate for a node whose output became 1/factor of its former value, in the weights that
+    follow.
     """
     for target in draft.targets(name):
         entry = draft.nodes[target]
@@ -174,7 +176,9 @@ def _scale_outputs(draft: Draft, name: str, factor: float) -> None:
 
 
 def split_pool_padding(conversion: Conversion) -> None:
-    """Write the padding of a pool as that of a convolution before it, which changes nothing else."""
+    """Write the padding of a pool as that of a convolution before it, which changes nothing
+    else.
+    """
     draft = conversion.draft
     why = f"{conversion.title}'s importer does not take the padding of a pool"
     for name in draft.of_type(*POOLS):
@@ -212,7 +216,9 @@ def _padding_before(name: str, entry: dict[str, Any]) -> list[int]:
 
 
 def _note_rounded_averages(draft: Draft, pool_type: str, title: str) -> None:
-    """Note where an average is written as a sum, or the other way round, and float32 rounds their ratio."""
+    """Note where an average is written as a sum, or the other way round, and float32 rounds
+    their ratio.
+    """
     import networkx
 
     for name in draft.of_type(*POOLS):
@@ -261,7 +267,9 @@ def _join_flattens(draft: Draft, why: str) -> None:
 
 
 def _feeds_flattens_only(draft: Draft, name: str) -> bool:
-    """Return whether a node is the only source of all that it feeds: Flattens that end at one axis."""
+    """Return whether a node is the only source of all that it feeds: Flattens that end at one
+    axis.
+    """
     targets = draft.targets(name)
     return bool(targets) and all(
         draft.nodes[target]["type"] == "Flatten"

@@ -58,7 +58,7 @@ class Conversion:
     """State of a conversion. Passes edit it in place.
 
     Attributes:
-        request: What is asked for.
+        request: The user's request.
         source: The graph to convert, read with its dialect.
         draft: The graph while it is rewritten.
         draft_names: Name in the draft of each node of the source, by its name there.
@@ -68,7 +68,7 @@ class Conversion:
             more than the importer's neurons fire.
         dt: The step of the target in seconds; 0 for equations.
         shift: Steps by which the target's spikes leave later than the source's, by Output.
-        setting: What was written of all neurons; None until they are.
+        setting: Settings of all written neurons; None before they are written.
         graph: The result; None until it is built.
     """
 
@@ -118,8 +118,8 @@ class Conversion:
 
         Args:
             node: In the draft.
-            reason: What the target cannot do.
-            nearest: What is done instead.
+            reason: Feature that the target does not support.
+            nearest: Approximation that is used instead.
 
         Raises:
             ConversionError: No approximation is wanted.

@@ -58,13 +58,13 @@ class Converted:
         run_with: Lines of Python that run what was loaded, on inputs x whose axes they name; "" if
             nothing is known.
         written_for: The importer that it was written for: "snnTorch 1.0".
-        changes: What was changed: node, what, why.
-        losses: What an approximation loses; empty without `approximate`.
+        changes: Changes: node, what, why.
+        losses: Losses of approximations; empty without `approximate`.
         shift: Steps by which the target's spikes leave later than the source's, by output; negative
             is earlier.
         names: Name in `graph` of each node of the source that is still there; of a node that was
             added, by its name in `changes`.
-        notes: What else must be known: another version of the target is installed, or nobody has
+        notes: Further notes: another version of the target is installed, or nobody has
             run the importer that it was written for.
     """
 
@@ -204,7 +204,9 @@ def _refusal(problems: list[Problem]) -> ConversionError:
 def _merge_problems(
     problems: list[Problem], dense_problems: list[Problem], target: Target
 ) -> list[Problem]:
-    """Add to the problems of a graph with its axes those that it has with matrices, if they differ."""
+    """Add to the problems of a graph with its axes those that it has with matrices, if they
+    differ.
+    """
     first, dense_first = problems[0], dense_problems[0]
     message = topology.without_title(dense_first.message, target)
     if message in (topology.without_title(problem.message, target) for problem in problems):
@@ -234,7 +236,9 @@ def _reshaped_outputs(graph: Graph) -> Iterator[str]:
 
 
 def _name_source_nodes(problems: list[Problem], draft_names: Mapping[str, str]) -> list[Problem]:
-    """Return problems of nodes of a draft as problems of nodes of the source, whose names may differ."""
+    """Return problems of nodes of a draft as problems of nodes of the source, whose names may
+    differ.
+    """
     source_names = {draft: source for source, draft in draft_names.items() if source != draft}
     return [
         dataclasses.replace(

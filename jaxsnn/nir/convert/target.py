@@ -28,8 +28,8 @@ class Target:
     """Importer of a specified version as the target of a conversion.
 
     Attributes:
-        title: Of the framework, as people write it.
-        importer: What is known of it.
+        title: Name of the framework in prose.
+        importer: Properties of the importer.
         framework: Whose importer it is; None for one that belongs to no framework.
         requested_version: The version that the user names, "" for none.
     """
@@ -56,7 +56,9 @@ class Target:
 
     @property
     def runs_loops(self) -> Order | None:
-        """Order in which its importer runs nodes; None: it runs no loops but of a neuron and its weights."""
+        """Order in which its importer runs nodes; None: it runs no loops but of a neuron and its
+        weights.
+        """
         if self.framework is None:
             return None
         dialects = self.framework.dialects

@@ -24,7 +24,9 @@ from jaxsnn.wording import Text
 
 
 def sum_before_outputs(conversion: Conversion) -> None:
-    """Put an identity before an Output that sums, as importers add what arrives at any other node."""
+    """Put an identity before an Output that sums, as importers add what arrives at any other
+    node.
+    """
     draft = conversion.draft
     for name in draft.of_type("Output"):
         sources = draft.sources(name)

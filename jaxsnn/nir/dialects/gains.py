@@ -23,7 +23,7 @@ def require(dialect: Dialect, fields: Iterable[str], purpose: str, node: str | N
     """Refuse to go on where a field of the dialect is unknown.
 
     Args:
-        dialect: What was decided.
+        dialect: The decided dialect.
         fields: Names of fields of `Dialect`; "seconds" is the length of the file's unit of time.
         purpose: What needs them, for the message: "the event engine".
         node: Ask for one node, whose own fields may differ.

@@ -710,7 +710,8 @@ def _merged(
     """Merge specified options with the tag, over which they take precedence, and return a sentence
     for each difference.
 
-    A value specified for all nodes overrides the tag's value for one node, but readouts do not reset.
+    A value specified for all nodes overrides the tag's value for one node, except that readouts
+    do not reset.
     """
     fields = dict(tag.fields)
     differs = [

@@ -65,7 +65,7 @@ def resolve_neuron(
 
     Args:
         node: The neuron.
-        dialect: Of its graph, decided.
+        dialect: Decided dialect of its graph.
         unit_dt: Length of a step in the file's unit of time, None if nothing tells it.
         is_recurrent: The neuron feeds itself, directly or through other nodes.
     """

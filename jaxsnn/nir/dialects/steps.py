@@ -39,7 +39,7 @@ def step_of(
     """Return one time step of a population in the source framework.
 
     Args:
-        rule: Of its neurons.
+        rule: Rule of its neurons.
         shape: Its shape.
         readouts: Take neurons that do not spike too, as reset "none" with an infinite threshold.
         resetting: Take neurons that give their membrane although they reset too, as those that
@@ -86,7 +86,7 @@ def flow_of(rule: NeuronRule, shape: tuple[int, ...], give_up: GiveUp) -> Flow:
     """Return the equations of a population.
 
     Args:
-        rule: Of its neurons.
+        rule: Rule of its neurons.
         shape: Its shape.
         give_up: For a source in time steps, and resets of other kinds.
 
@@ -401,6 +401,8 @@ def _refuse_odd_decays(step: Step) -> None:
 
 
 def _within(decay: np.ndarray) -> np.ndarray:
-    """Return decays of a step, of which those that rounding put just outside of 0 to 1 are 0 or 1."""
+    """Return decays of a step, of which those that rounding put just outside of 0 to 1 are 0 or
+    1.
+    """
     near = (decay >= -_ROUNDING) & (decay <= 1 + _ROUNDING)
     return np.where(near, np.clip(decay, 0.0, 1.0), decay)

@@ -116,7 +116,9 @@ def _pair(tie: Tie, tau: float, gain: float) -> str:
 
 
 def _is_short(value: float, digits: int, tolerance: float) -> bool:
-    """Return whether a number has few digits, in float64 or float32, as if a person had written it."""
+    """Return whether a number has few digits, in float64 or float32, as if a person had written
+    it.
+    """
     if not np.isfinite(value):
         return True
     short = float(f"{value:.{digits - 1}e}")

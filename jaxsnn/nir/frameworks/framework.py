@@ -53,7 +53,7 @@ class Importer(Release):
         torch_names: It registers nodes as modules of PyTorch, so that some names are taken.
         counts_batch: True: the axes of a Flatten are counted from that of batch; False: from the
             one behind it; None: it joins all axes, whatever the Flatten says.
-        reads: What it makes of what a file does not say, as fields of `Dialect`.
+        reads: Values that it assumes for unspecified properties, as fields of `Dialect`.
         misread: Types that it reads otherwise than files of its framework mean them: a file with
             them is in no dialect.
         remarks: Warnings of what is read, but not as it was written: called with a node and the
@@ -143,7 +143,7 @@ class Framework:
     """Description of one framework: its dialects, importers and layers.
 
     Attributes:
-        name: As in `dialect=` and on the command line.
+        name: Name in `dialect=` and on the command line.
         title: Name in prose.
         dialects: The conventions of the files that it writes, by version; the first is the one that
             is meant where no version is said.

@@ -101,7 +101,7 @@ _WRITES = Conventions(
 
 
 def _remarks(node: Node, dialect: Dialect) -> Iterator[Problem]:
-    """Yield, for each neuron, numbers that the framework's reader refuses or rounds."""
+    """Yield remarks on the numbers of a neuron that the framework's reader refuses or rounds."""
     if not node.traits.state:
         return
     node_label = Text("node '{node}' ({type})", node=node.name, type=node.type)

@@ -33,10 +33,10 @@ class Written:
 
     Attributes:
         entry: Its type and parameters.
-        factor, offset: What arrives is multiplied by `factor`, then `offset` is added; arrays of
+        factor, offset: The input is multiplied by `factor`, then `offset` is added; arrays of
             the neuron's shape.
         why: Why its numbers changed.
-        says: What no file holds and the line that loads it must set, as fields of a `Dialect`.
+        says: Settings that files cannot hold and the loading line must set, as fields of a `Dialect`.
         means: What the importer makes of it by itself, and no file holds; likewise.
         rounding: What the importer computes in float32 otherwise than the source, so that a sum of
             weights that meets v_threshold may be rounded to the other side; "" if it is nothing.
@@ -226,7 +226,7 @@ def moved_threshold(
     the target as it does in the source.
 
     Args:
-        step: Of the source.
+        step: Step of the source.
         threshold: In the target's numbers.
         at_equality: A membrane at threshold spikes in the target.
         slack: Relative rounding error of the target's membranes that must not decide.

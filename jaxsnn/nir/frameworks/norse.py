@@ -370,8 +370,8 @@ def _threshold(
     to that of the file, because both are computed alike: in float32, factor by factor.
 
     Args:
-        step: Of the source.
-        setting: Of the conversion.
+        step: Step of the source.
+        setting: Settings of the conversion.
         scale: Norse's membrane as a multiple of the source's.
         factors: By what Norse multiplies what arrives in a step, in its order.
     """

@@ -270,7 +270,9 @@ def _is_if(step: Step) -> bool:
 
 
 def _write_if(step: Step, setting: Setting) -> Written:
-    """Write Leaky(beta=1, reset_delay=False) with its default reset, which subtracts the threshold."""
+    """Write Leaky(beta=1, reset_delay=False) with its default reset, which subtracts the
+    threshold.
+    """
     level, scale = one_level(step.v_threshold)
     threshold = moved_threshold(step, filled(step, level), False)
     entry = {

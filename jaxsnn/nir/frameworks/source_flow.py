@@ -25,7 +25,7 @@ class Flow:
     """The equations of a population; see the module. Arrays of its shape, in seconds.
 
     Attributes:
-        name, type, shape: Of the node.
+        name, type, shape: Name, type and shape of the node.
         tau_mem, tau_syn: Time constants.
         jump: Of the current, for a spike of weight 1.
         v_leak, v_threshold, v_reset, v_start: Levels of the membrane.

@@ -56,8 +56,8 @@ class NeuronRule:
         readout: Its output is its membrane, not spikes.
         resetting: It is a readout that resets where a neuron of its type would fire.
         initial: Initial membrane; currents start at 0.
-        reset: What a spike does: "none" of a readout that never resets.
-        reset_size: What a reset that subtracts takes off in time steps: "v_threshold", "1", or "floor",
+        reset: Effect of a spike: "none" of a readout that never resets.
+        reset_size: Amount that a subtracting reset subtracts in time steps: "v_threshold", "1", or "floor",
             the integer below the membrane; "rounded-floor" counts a membrane within rounding below an
             integer as at it.
         reset_delay: A spike acts on the membrane one step later.
@@ -148,7 +148,7 @@ class NeuronRule:
 
         Args:
             fields: Keys of `problems`.
-            error: What to raise.
+            error: Exception to raise.
 
         Raises:
             JaxsnnError: The problem of the first of these fields that has one.

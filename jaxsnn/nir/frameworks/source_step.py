@@ -39,14 +39,14 @@ class Step:
     """One step of a population; see the module.
 
     Attributes:
-        name, type: Of the node; `shape` is that of the population, and of all arrays.
+        name, type: Name and type of the node; `shape` is that of the population, and of all arrays.
         current_based: The input passes through a synaptic current.
-        decay, gain, drive: Of the membrane. `drive` is what a leak potential adds in each step.
-        synapse_decay, synapse_gain: Of the current.
-        bias_ratio: What a bias of 1 adds in a step, as a multiple of what a spike of weight 1 adds.
+        decay, gain, drive: Factors of the membrane. `drive` is added by a leak potential in each step.
+        synapse_decay, synapse_gain: Factors of the current.
+        bias_ratio: Effect of a bias of 1 in a step, relative to a spike of weight 1.
         v_threshold, v_reset, v_start: Levels of the membrane.
         i_start: The current at the start.
-        reset: What a spike does, see `Reset`.
+        reset: Effect of a spike, see `Reset`.
         at_equality: A membrane at threshold spikes.
         several: It may fire several spikes in one step, each of which takes v_threshold off.
         level: Where one neuron's spikes are shared among copies: v_threshold in units of the

@@ -32,8 +32,8 @@ class Call:
     """One call of a leaf module during the forward pass.
 
     Attributes:
-        name, module: Of the leaf.
-        sources: Where its input came from: names of leaves whose outputs it is the sum of; "" is
+        name, module: Name and module of the leaf.
+        sources: Origin of its input: names of the leaves whose outputs are summed; "" is
             the input of the module.
         inward, outward: Shapes without the axes of batch and time.
         leading: Number of those axes.

@@ -115,7 +115,7 @@ def _patched(entry: Group, record: Node) -> Group:
 
 
 def same_array(a: Any, b: Any) -> bool:
-    """Equal in dtype, shape and every bit."""
+    """Return whether two arrays are equal in dtype, shape and every bit."""
     if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
         return False
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()

@@ -64,7 +64,9 @@ def add_borders(graph: Graph) -> Graph:
 
 
 def findings(graph: Graph) -> Graph:
-    """List what is read otherwise than it is written, and what looks like a mistake of an exporter."""
+    """List what is read otherwise than it is written, and what looks like a mistake of an
+    exporter.
+    """
     node_shapes = shapes(graph)
     repairs = [
         change for name in graph.nodes for change in _repairs_of(graph, name, node_shapes[name])

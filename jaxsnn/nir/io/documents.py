@@ -16,7 +16,9 @@ NIR_VERSION = "1.0.8"
 
 
 def document_of(source: Any) -> Group:
-    """Convert a nir.NIRGraph to the document that nir.write would store; the graph is not changed."""
+    """Convert a nir.NIRGraph to the document that nir.write would store; the graph is not
+    changed.
+    """
     import nir
 
     if not isinstance(source, nir.NIRGraph):

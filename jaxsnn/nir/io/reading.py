@@ -109,7 +109,9 @@ def _tree(entry: Group | Dataset, arrays: list[np.ndarray]) -> dict[str, Any]:
 
 
 def _texts(value: np.ndarray) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """Return texts of variable length: their total number of bytes, their lengths and their bytes."""
+    """Return texts of variable length: their total number of bytes, their lengths and their
+    bytes.
+    """
     decoded = any(isinstance(text, str) for text in value.flat)
     parts = [
         text.encode("utf-8", "surrogateescape") if isinstance(text, str) else bytes(text)

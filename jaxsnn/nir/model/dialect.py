@@ -148,7 +148,7 @@ class FrameworkOption(Option):
     Attributes:
         kind: "time": seconds, or text with a unit. "bool": true or false. "number": a number, or
             "none". "choice": one of `choices`. All but times may differ by node.
-        missing: What a message names where it is needed: "the dt that Norse's exporter was given".
+        missing: Description for messages that ask for it: "the dt that Norse's exporter was given".
         fix: What to do then, a template in which {option} is the option, {true} and {false} set it; "" for
             "say {option}".
         unsaid: A sentence for `Dialect.why` while nobody has said it, a template as `fix`.
@@ -213,7 +213,7 @@ class Conventions(Release):
         reads_only: It writes no files: this is how it runs those of others. No file is taken for
             its own unless that is said.
         rules: Simulation rule of each type of neuron that it writes, by NIR type.
-        others: How it simulates types of neurons that NIR does not have, and that are registered
+        others: Simulation rule of types of neurons that NIR does not have, and that are registered
             from outside; None: it never writes one.
         evidence: Criteria that recognise its files.
         time_unit: Unit of the time constants; "from dt": steps where dt is 1 in the file's unit, else
@@ -229,14 +229,14 @@ class Conventions(Release):
         spikes_from: "before": the spike of a step is that of the membrane before the step's update,
             so that each layer takes a step.
         initial: Membrane at the start; "v_leak" of neurons without one is v_reset. Currents start at 0.
-        constant_input: What a bias does: "current" (a constant current) or "step" (added like a
+        constant_input: Effect of a bias: "current" (a constant current) or "step" (added like a
             spike in every step).
         recurrent_delay: Steps that a recurrent spike takes.
         importer: Version of its importer, where these are the rules by which that importer runs
             files, and nothing else says what they mean; "" where its own layers do.
         loops_by_importer: It writes no recurrent networks: what loops do is what its importer makes
             of them, which leaves what comes a step later out of the first step, biases included.
-        runs_loops: How its importer orders the nodes of a loop without a neuron, in which a step
+        runs_loops: Order in which its importer runs the nodes of a loop without a neuron, in which a step
             passes where a node runs before its source: "depth first" from the Input, or "in turn",
             see `jaxsnn.nir.model.loops`; None: it runs no such loops, or nobody knows.
         channels_last: Columns of the Affine after a Flatten are in height, width, channel order.
@@ -245,7 +245,7 @@ class Conventions(Release):
             they raise DialectError for one that the framework cannot run.
         refine: What only this framework does to a neuron: called with the rule that all else makes of it
             (`jaxsnn.nir.frameworks.source_rule.NeuronRule`) and the dialect; returns the rule that holds.
-        options: What its files leave open and only it has.
+        options: Options that only this framework has and its files leave open.
     """
 
     name: str
@@ -337,7 +337,7 @@ class Dialect:
 
     Attributes:
         name: A key of `DIALECTS`, or None while undecided.
-        version: Of the framework that wrote the file, where it was said: "main".
+        version: Version of the framework that wrote the file, if it was specified: "main".
         dt: Length of a step of the source, seconds.
         dt_export: Norse only: the dt that its exporter was given; time constants in the file are
             true ones times this.

@@ -107,10 +107,10 @@ class Graph:
         edges: Pairs (source, target) in the file's order, after flattening, as the dialect means
             them.
         written_edges: The same before the repairs of the dialect.
-        dialect: What the file does not say.
+        dialect: Dialect: the conventions that the file does not specify.
         subgraphs: The levels of nesting by path; "" is the outermost.
-        repairs: What was read otherwise than it is written, each with its reason.
-        warnings: What is read as it is written, but looks like a mistake of an exporter.
+        repairs: Entries that were read otherwise than written, each with its reason.
+        warnings: Entries that were read as written, but look like mistakes of an exporter.
         version: The version of NIR that the file names, or None.
         source: The document (see `jaxsnn.nir.io.files`) that the graph was made of; `write` starts
             from it.
@@ -150,7 +150,9 @@ class Graph:
         return "\n".join(lines) + ")"
 
     def _repr_html_(self) -> str | None:
-        """Return HTML for notebooks: a drawing of the graph, and a table with a row for each node."""
+        """Return HTML for notebooks: a drawing of the graph, and a table with a row for each
+        node.
+        """
         from jaxsnn.notebook import html_of
 
         rows = [("node", "type", "parameters")]
@@ -197,12 +199,14 @@ class Graph:
 
     @property
     def neurons(self) -> tuple[str, ...]:
-        """Names of the nodes with a state: LIF, CubaLIF, IF, LI, CubaLI, I and those from outside."""
+        """Names of the nodes with a state: LIF, CubaLIF, IF, LI, CubaLI, I and those from
+        outside.
+        """
         return tuple(name for name, node in self.nodes.items() if node.traits.state)
 
     @functools.cached_property
     def networkx(self) -> networkx.MultiDiGraph:
-        """Return the graph for networkx, frozen; a node's attribute `record` is its record.
+        """Graph for networkx, frozen; a node's attribute `record` is its record.
 
         Nodes and edges are sorted.
         """

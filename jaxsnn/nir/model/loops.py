@@ -47,7 +47,9 @@ def stepped_loops(graph: Graph) -> tuple[tuple[str, ...], ...]:
 
 
 def late_edges(graph: Graph) -> tuple[Edge, ...]:
-    """Return the edges of `stepped_loops` that transmit their source's output of the previous step."""
+    """Return the edges of `stepped_loops` that transmit their source's output of the previous
+    step.
+    """
     return tuple(edge for part in stepped_loops(graph) for edge in backward_edges(graph, part))
 
 
@@ -70,7 +72,9 @@ def feedback_edges(graph: Graph) -> tuple[Edge, ...]:
 
 
 def loops_of_several(graph: Graph) -> tuple[tuple[str, ...], ...]:
-    """Return the cycles through several neurons, without a Delay and without a loop between them."""
+    """Return the cycles through several neurons, without a Delay and without a loop between
+    them.
+    """
     if any(is_relay(node) for node in graph.nodes.values()):
         return ()
     return tuple(part for part in graph.recurrent_components() if _is_of_several(graph, part))

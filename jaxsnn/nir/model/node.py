@@ -266,8 +266,8 @@ class ReadAs:
     """A parameter that a dialect means otherwise than the file has it.
 
     Attributes:
-        file: What the file has.
-        meant: What the record has in its place.
+        file: Value in the file.
+        meant: Value in the record.
     """
 
     file: Value

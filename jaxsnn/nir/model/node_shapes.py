@@ -188,7 +188,9 @@ def convolution_synapses(node: Node, shape: Shape | None) -> int | None:
 
 
 def convolution_problems(node: Node) -> Iterator[Fault]:
-    """Yield faults for a weight, bias, groups or window settings whose shapes do not fit together."""
+    """Yield faults for a weight, bias, groups or window settings whose shapes do not fit
+    together.
+    """
     rank = _spatial_axes(node) + 2
     weight = np.shape(node.value("weight"))
     if len(weight) != rank:

@@ -230,7 +230,9 @@ def _border_problems(graph: Graph) -> Iterator[Problem]:
 
 
 def _relay_problems(graph: Graph) -> Iterator[Problem]:
-    """Yield problems for nested graphs that feed themselves only through their Inputs and Outputs."""
+    """Yield problems for nested graphs that feed themselves only through their Inputs and
+    Outputs.
+    """
     import networkx
 
     relays = {name for name, node in graph.nodes.items() if is_relay(node)}

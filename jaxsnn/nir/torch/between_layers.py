@@ -58,8 +58,8 @@ class Operation:
     Attributes:
         func, name: Itself, and its name.
         args, kwargs: Its arguments; those by name are fixed.
-        sources: Where those of them come from that layers give, one or more.
-        result: What it gives.
+        sources: Origins of the arguments that come from layers, one or more.
+        result: Its result.
     """
 
     func: Callable[..., Any]

@@ -75,8 +75,8 @@ class LayerHooks:
 
     @contextmanager
     def in_step(self, module: Any) -> Iterator[None]:
-        """Watch, during the step, the leaves, library modules that contain layers, and modules of
-        the user that contain none.
+        """Watch the leaves during the step, library modules that contain layers, and modules of the
+        user that contain none.
         """
         hooks = self._of_leaves()
         inside = [leaf for _, leaf in self._leaves]

@@ -157,7 +157,9 @@ def _exporters() -> dict[tuple[str, str], Callable[[Call], Exported] | str]:
 
 
 def setter_of(module: Any) -> Setter | None:
-    """Return the function that sets the parameters of a layer of this type; None if there is none."""
+    """Return the function that sets the parameters of a layer of this type; None if there is
+    none.
+    """
     if is_of_graph(module):
         return _set_graph
     if _wrapped_layer(module) is not None:
@@ -170,7 +172,9 @@ def setter_of(module: Any) -> Setter | None:
 
 
 def _wrapped_layer(module: Any) -> Any:
-    """Return the layer that a framework's wrapper applies in each time step; None for other layers."""
+    """Return the layer that a framework's wrapper applies in each time step; None for other
+    layers.
+    """
     attribute = _exporters().get((_package(module), layer_class(module).__name__))
     return getattr(module, attribute) if isinstance(attribute, str) else None
 
@@ -230,7 +234,9 @@ def membranes_of(module: Any, state: Any) -> list[Any]:
 
 
 def without_state(module: Any) -> bool:
-    """Return whether a layer has neither parameters nor state, so that it may be called repeatedly."""
+    """Return whether a layer has neither parameters nor state, so that it may be called
+    repeatedly.
+    """
     kind = type(module).__name__
     return kind in _PLAIN and not list(module.parameters()) and not list(module.buffers())
 

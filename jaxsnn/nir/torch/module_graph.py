@@ -79,8 +79,8 @@ class TracedModule:
     """A module as a graph, and how the two belong together.
 
     Attributes:
-        graph: Of the module.
-        trace: Of its forward pass.
+        graph: Graph of the module.
+        trace: Trace of its forward pass.
         places: Output node -> place among the tensors that the module returns.
         firing: Leaf whose output is spikes -> its node.
         graded: Leaf whose spikes are not 1 -> how large they are.
@@ -483,7 +483,9 @@ class _ModuleDraft:
         return True
 
     def _binary(self, nodes: Iterable[str]) -> bool:
-        """Return whether nodes emit only 0 and 1, with at most one 1 among them at each position."""
+        """Return whether nodes emit only 0 and 1, with at most one 1 among them at each
+        position.
+        """
         reached: Any = 0  # by how many inputs, (channels,) or ()
         for node in nodes:
             entry = self.nodes[node]

@@ -217,7 +217,9 @@ def _in_state_dict(assignment: LayerNumbers) -> bool:
 
 
 def _moves(assignment: LayerNumbers) -> bool:
-    """Return whether a layer's present value differs from the assigned one by more than rounding."""
+    """Return whether a layer's present value differs from the assigned one by more than
+    rounding.
+    """
     name, _, field = assignment.name.partition(".")
     held = getattr(assignment.owner, name)
     if field:

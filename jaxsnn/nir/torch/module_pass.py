@@ -273,7 +273,9 @@ def left_over(module: Any, sample: Any) -> list[str]:
 
 
 def _attributes(module: Any) -> Iterator[tuple[str, Any]]:
-    """Yield name and value of what the user's own modules hold, except for parameters and modules."""
+    """Yield name and value of what the user's own modules hold, except for parameters and
+    modules.
+    """
     for place, part in module.named_modules():
         if not of_library(part):
             for name, value in (*vars(part).items(), *part._buffers.items()):
@@ -282,7 +284,9 @@ def _attributes(module: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _marks(tensors: Iterable[Any]) -> list[tuple[int, int]]:
-    """Return the id and version counter of each tensor, which identify it and its in-place changes."""
+    """Return the id and version counter of each tensor, which identify it and its in-place
+    changes.
+    """
     return [(id(tensor), getattr(tensor, "_version", 0)) for tensor in tensors]
 
 

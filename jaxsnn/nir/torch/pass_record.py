@@ -74,16 +74,16 @@ class PassRecord:
         leading: Axes before those of the shape: 1 (batch), or 2 (time, batch).
         axes: Lengths of those axes.
         leaves: Names of the modules that are one node each.
-        calls: Of layers, by name, in order.
+        calls: Calls of layers, by name, in order.
         fixed: Numbers that are the same in each step.
-        inside: How many leaves and functions of torch run, one within the other.
+        inside: Nesting depth of running leaves and functions of torch.
         entered: Modules that compute by themselves and run: name, module, and whether what each takes
             is of a layer.
         unseen: What `.data` of a tensor gave, which changes it unseen, with torch's count of its
             changes.
         takes_a_part: A part of the input was taken, such as one step.
-        in_step_before: The step before runs: of what is computed in it, copies of spikes are known.
-        earlier: Calls that were made in the step before.
+        in_step_before: The previous step is running; of its results only copies of spikes are tracked.
+        earlier: Calls of the previous step.
     """
 
     def __init__(
@@ -103,7 +103,9 @@ class PassRecord:
         self._seen: dict[int, SeenTensor] = {}
 
     def seen(self, tensor: Any) -> SeenTensor:
-        """Return the knowledge about a tensor; an empty entry for unknown tensors and other values."""
+        """Return the knowledge about a tensor; an empty entry for unknown tensors and other
+        values.
+        """
         return self._seen.get(id(tensor)) or SeenTensor(tensor=tensor)
 
     def note(self, tensor: Any) -> SeenTensor:
@@ -121,7 +123,7 @@ class PassRecord:
 
     @property
     def made_ids(self) -> frozenset[int]:
-        """Return the ids of tensors that come from layers."""
+        """Ids of tensors that come from layers."""
         return frozenset(place for place, seen in self._seen.items() if seen.made is not None)
 
     def is_fixed(self, value: Any) -> bool:
@@ -189,7 +191,9 @@ class PassRecord:
             raise unsupported(*lost_module)
 
     def said_of(self, tensor: Any) -> str:
-        """Return a clause that names the torch function that computed a tensor of no layer, or ""."""
+        """Return a clause that names the torch function that computed a tensor of no layer, or
+        "".
+        """
         name = self.seen(tensor).function
         return (
             Text(", by torch's {function}, which is not supported there", function=name)

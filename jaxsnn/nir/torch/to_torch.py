@@ -110,7 +110,7 @@ class TorchDraft:
 
     Attributes:
         draft: Its nodes.
-        steps: What a step of each neuron does, by its name there.
+        steps: Time step of each neuron, by its name there.
         outputs: Name there -> Output of the graph.
         nodes: Name there -> node of the graph.
         fixed: Names there of weights that are no numbers of the graph, such as an order of columns.
@@ -386,7 +386,9 @@ def _neuron(step: Step) -> Any:
             return spikes, (v, i, spikes)
 
         def _by_difference(self, x: Any, v: Any, i: Any) -> Any:
-            """Compute a step of snnTorch's reset_delay=False if some neurons rest above threshold."""
+            """Compute a step of snnTorch's reset_delay=False if some neurons rest above
+            threshold.
+            """
             before = (v > self.v_threshold).to(v.dtype)
             if step.reset == "difference":
                 v = torch.where(before > 0, self.v_reset, v)

@@ -74,8 +74,8 @@ def spans_taken(
 
 
 def _spans_of(tensor: Any, index: Any, leading: int) -> dict[int, range] | None:
-    """Return, by axis, the range of places that an index such as x[:, 2:5] selects; None for other
-    indices.
+    """Return the range of places along each axis that an index such as x[:, 2:5] selects; None for
+    other indices.
     """
     entries = list(index) if isinstance(index, tuple) else [index]
     if any(entry is Ellipsis for entry in entries):
@@ -100,7 +100,9 @@ def function_name(func: Any) -> str:
 
 
 def axis_of(rest: Sequence[Any], kwargs: Mapping[str, Any], tensor: Any) -> int:
-    """Return the axis argument of a torch function: `dim`, or the first of its remaining arguments."""
+    """Return the axis argument of a torch function: `dim`, or the first of its remaining
+    arguments.
+    """
     axis = kwargs.get("dim", rest[0] if rest else 0)
     return int(axis) % tensor.ndim
 
@@ -269,7 +271,9 @@ def pool_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
 
 
 def padding_of(axes: int, pad: Any, mode: str = "constant", value: float | None = None) -> Any:
-    """Return the layer equivalent to torch.nn.functional.pad for inputs of so many axes, or None."""
+    """Return the layer equivalent to torch.nn.functional.pad for inputs of so many axes, or
+    None.
+    """
     import torch
 
     if mode != "constant":

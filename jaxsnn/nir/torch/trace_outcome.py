@@ -21,7 +21,7 @@ class Heard:
     """A tensor that the module returns, and that is an output of the graph.
 
     Attributes:
-        sources, member: As of `Made`.
+        sources, member: See `Made`.
         place: Its place among the tensors that the module returns, nested ones counted through.
         shape: Without the axes of batch and time.
     """
@@ -40,7 +40,7 @@ class ModuleTrace:
         calls: Calls of the leaves, in order.
         outputs: Outputs that forward returns.
         leading: Axes before those of the shape: 1 (batch), or 2 (time, batch).
-        left_out: What is returned and is neither an output nor a state, in words.
+        left_out: Descriptions of results that are neither an output nor a state.
         absent: Calls that act from the second step on.
         counters: Numbers of the module that differed in the previous step.
         inner: Leaf that `jaxsnn.to_torch` made, or "" for the module itself -> its neurons.
@@ -78,7 +78,7 @@ class ModuleTrace:
 
     @property
     def uses(self) -> dict[str, int]:
-        """Return how often the output of each leaf is used, by leaves or as an output."""
+        """Number of uses of each leaf's output, by leaves or as an output."""
         counts: dict[str, int] = {}
         for consumer in (*self.calls, *self.outputs):
             for source in consumer.sources:
@@ -95,8 +95,8 @@ def outputs_of(record: PassRecord, result: Any) -> tuple[Heard, ...]:
     state. Any other results are states of neurons.
 
     Args:
-        record: Of the pass.
-        result: What the module returned.
+        record: Record of the pass.
+        result: Result of the module.
 
     Raises:
         ConversionError: The first tensor is computed outside of layers, or `.data` was changed.
