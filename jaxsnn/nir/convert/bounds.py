@@ -288,8 +288,8 @@ def _arriving(
     max_spikes: Mapping[str, float],
     inputs: tuple[float, float],
 ) -> dict[str, Bounds]:
-    """Return the lowest and the highest sum of what arrives at each neuron, if those that fire give 0 to
-    `max_spikes`, and readouts their membranes.
+    """Return the lowest and the highest sum of the inputs of each neuron, if firing neurons emit 0
+    to `max_spikes`, and readouts their membranes.
     """
     leaving: dict[str, Bounds] = {}
     for name, entry in draft.nodes.items():

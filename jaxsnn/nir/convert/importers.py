@@ -157,9 +157,9 @@ def _remarks(
 
 
 def ignored_by_framework(graph: Graph) -> list[Problem]:
-    """List what the framework of a graph's dialect would not run as this library does: numbers that
-    its neurons do not have and its importer ignores, and what its importer runs otherwise where
-    that importer alone says what such files mean.
+    """List the deviations of the framework of a graph's dialect from this library: numbers that its
+    neurons lack and its importer ignores, and nodes that its importer runs otherwise, if that
+    importer alone defines the meaning of such files.
 
     Returns:
         Warnings, for notes of a run; none where the dialect is undecided.

@@ -36,7 +36,7 @@ class Written:
         factor, offset: The input is multiplied by `factor`, then `offset` is added; arrays of
             the neuron's shape.
         why: Why its numbers changed.
-        says: Settings that files cannot hold and the loading line must set, as fields of a `Dialect`.
+        says: Settings that no file holds and the loading line must apply, as fields of a `Dialect`.
         means: What the importer makes of it by itself, and no file holds; likewise.
         rounding: What the importer computes in float32 otherwise than the source, so that a sum of
             weights that meets v_threshold may be rounded to the other side; "" if it is nothing.

@@ -57,7 +57,7 @@ class NeuronRule:
         resetting: It is a readout that resets where a neuron of its type would fire.
         initial: Initial membrane; currents start at 0.
         reset: Effect of a spike: "none" of a readout that never resets.
-        reset_size: Amount that a subtracting reset subtracts in time steps: "v_threshold", "1", or "floor",
+        reset_size: Amount of a subtracting reset in time steps: "v_threshold", "1", or "floor",
             the integer below the membrane; "rounded-floor" counts a membrane within rounding below an
             integer as at it.
         reset_delay: A spike acts on the membrane one step later.

@@ -41,7 +41,7 @@ class Step:
     Attributes:
         name, type: Name and type of the node; `shape` is that of the population, and of all arrays.
         current_based: The input passes through a synaptic current.
-        decay, gain, drive: Factors of the membrane. `drive` is added by a leak potential in each step.
+        decay, gain, drive: Coefficients of the membrane. A leak potential adds `drive` in each step.
         synapse_decay, synapse_gain: Factors of the current.
         bias_ratio: Effect of a bias of 1 in a step, relative to a spike of weight 1.
         v_threshold, v_reset, v_start: Levels of the membrane.

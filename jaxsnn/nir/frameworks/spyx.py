@@ -150,7 +150,7 @@ def _without_threshold(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tupl
 
 
 def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
-    """Return the rule with what its gradients keep, and without r, which holds its decay."""
+    """Return the rule with resets in its gradients, and without r, which holds the decay."""
     has_leak = rule.node.type != "IF"
     return dataclasses.replace(
         rule, detaches_resets=False, resistance="tau/dt" if has_leak else "file"

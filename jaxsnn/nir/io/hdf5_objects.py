@@ -205,8 +205,8 @@ class _Reading:
         return dtype
 
     def refuse_storage(self, properties: Any, name: str) -> int:
-        """Refuse numbers that do not lie in this file as they are, or whose filter is none of
-        `_FILTERS`: nothing is read from elsewhere, and no code is loaded. The layout of all others.
+        """Refuse data that are stored outside of this file or with a filter other than `_FILTERS`,
+        so that nothing is read from elsewhere and no code is loaded; return the layout.
         """
         layout = properties.get_layout()
         filters = [properties.get_filter(n)[0] for n in range(properties.get_nfilters())]

@@ -33,8 +33,8 @@ def edge_key(edge: Edge) -> tuple[Any, ...]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Change:
-    """Something that was done to a graph: a repair by the reader, a change by a conversion, an
-    approximation by a quantisation. What is wrong is a `jaxsnn.errors.Problem`.
+    """Change of a graph: a repair by the reader, an edit by a conversion, an approximation by a
+    quantisation. Errors are reported as `jaxsnn.errors.Problem`.
 
     Attributes:
         node: NIR name of the node; "" for the whole graph.

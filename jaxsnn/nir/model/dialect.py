@@ -236,7 +236,7 @@ class Conventions(Release):
             files, and nothing else says what they mean; "" where its own layers do.
         loops_by_importer: It writes no recurrent networks: what loops do is what its importer makes
             of them, which leaves what comes a step later out of the first step, biases included.
-        runs_loops: Order in which its importer runs the nodes of a loop without a neuron, in which a step
+        runs_loops: Order in which its importer runs nodes of a loop without a neuron, in which a step
             passes where a node runs before its source: "depth first" from the Input, or "in turn",
             see `jaxsnn.nir.model.loops`; None: it runs no such loops, or nobody knows.
         channels_last: Columns of the Affine after a Flatten are in height, width, channel order.

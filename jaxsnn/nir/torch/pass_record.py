@@ -82,7 +82,7 @@ class PassRecord:
         unseen: What `.data` of a tensor gave, which changes it unseen, with torch's count of its
             changes.
         takes_a_part: A part of the input was taken, such as one step.
-        in_step_before: The previous step is running; of its results only copies of spikes are tracked.
+        in_step_before: The previous step is running; only copies of its spikes are tracked.
         earlier: Calls of the previous step.
     """
 
