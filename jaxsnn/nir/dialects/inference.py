@@ -407,8 +407,8 @@ def with_kernels(graph: Graph) -> Graph:
 
 
 def contradiction(graph: Graph, conventions: Conventions) -> Problem | None:
-    """Return the reason why a graph cannot have been written in a dialect; None if its numbers
-    allow it.
+    """Return the problem by which a graph cannot have been written in a dialect; None if its
+    numbers allow it.
     """
     name = conventions.name
     for node in (node for node in graph.nodes.values() if node.traits.state):

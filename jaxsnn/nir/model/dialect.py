@@ -142,8 +142,8 @@ class Evidence:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FrameworkOption(Option):
-    """Something that the files of one framework leave open, and no other framework has: a keyword of
-    `jaxsnn.nir.read` and an option of each command that reads a file.
+    """Option that the files of one framework leave open, and that no other framework has: a keyword
+    of `jaxsnn.nir.read` and an option of each command that reads a file.
 
     Attributes:
         kind: "time": seconds, or text with a unit. "bool": true or false. "number": a number, or
