@@ -1,4 +1,4 @@
-"""What can be wrong: the exceptions of this library, and `Problem`, the one record that they carry.
+"""Exceptions of this library, and `Problem`, the record that each of them carries.
 
 A problem says what is wrong and where (the NIR node's name, the two numbers), and separately what
 to do about it. Both refer to options as objects (`jaxsnn.wording.Text`), so that Python reads

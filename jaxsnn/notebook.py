@@ -1,4 +1,4 @@
-"""How the records of this library are displayed in a notebook.
+"""Display of this library's records in notebooks.
 
 The functions that draw are loaded by name, so that records need not import `jaxsnn.plot`.
 """

@@ -1,4 +1,4 @@
-"""What BrainScaleS-2 (HICANN-X) does not support, however a network is placed."""
+"""Limits of BrainScaleS-2 (HICANN-X) that hold for every placement."""
 
 from __future__ import annotations
 

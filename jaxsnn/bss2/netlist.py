@@ -1,6 +1,4 @@
-"""The netlist: what is placed on the chip, a network of neurons and synapses whose weights are
-whole numbers.
-"""
+"""The netlist that is placed on the chip: neurons, and synapses with integer weights."""
 
 from __future__ import annotations
 

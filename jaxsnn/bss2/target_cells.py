@@ -1,4 +1,4 @@
-"""What a population's neurons are calibrated to, for people and for JSON."""
+"""Calibration targets of a population, as text and as JSON."""
 
 from __future__ import annotations
 

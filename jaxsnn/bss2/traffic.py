@@ -1,5 +1,5 @@
-"""What a mapping carries and takes at the activity of given data: events at each bus and link against
-what they move, time on the chip and energy per sample.
+"""Load of a mapping for given data: events on each bus and link against its capacity, time on the
+chip and energy for each sample.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How much of the chip a mapping uses, and how many events its buses and links carry."""
+"""Resources that a mapping uses, and the number of events on its buses and links."""
 
 from __future__ import annotations
 

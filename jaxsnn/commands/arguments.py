@@ -1,4 +1,4 @@
-"""What all commands share: parsers made of options, reading FILE, and printing what was done."""
+"""Code that all commands share: parsers built from options, reading FILE, and printing the outcome."""
 
 from __future__ import annotations
 

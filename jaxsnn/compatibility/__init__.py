@@ -1,1 +1,3 @@
-"""What an engine, the chip or another simulator's importer supports of a graph: `check` and `matrix`."""
+"""Compatibility of a graph with engines, the chip and other simulators' importers: `check` and
+`matrix`.
+"""

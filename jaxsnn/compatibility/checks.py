@@ -1,4 +1,4 @@
-"""All problems of a NIR file for one purpose, before anything runs. Nothing here loads JAX."""
+"""`check`: all problems of a NIR file for one purpose, before anything runs. It does not load JAX."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A verdict for each node and each purpose: what can be done with a network where. It loads no JAX.
+"""`matrix`: a verdict for each node and each engine, chip and importer. It does not load JAX.
 
 "exact": it does what the source does; an importer may need the file converted. "approximate": the
 nearest thing, with what that loses. "unsupported": it cannot be done, with the way out. "unknown": a

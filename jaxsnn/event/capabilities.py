@@ -1,4 +1,4 @@
-"""What the event engine and its native kernels do not support. Nothing here loads JAX."""
+"""Limits of the event engine and its native kernels. Nothing here loads JAX."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a simulation with the event engine can be told."""
+"""Options of a simulation with the event engine."""
 
 from __future__ import annotations
 

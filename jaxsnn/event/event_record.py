@@ -1,4 +1,4 @@
-"""What a simulation with the event engine leaves."""
+"""Arrays that a simulation with the event engine returns."""
 
 from __future__ import annotations
 

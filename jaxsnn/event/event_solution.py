@@ -1,4 +1,4 @@
-"""What a run of the event engine leaves, and how it ended."""
+"""Solution of the event engine: spikes, voltages, and how the run ended."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What is to be said of a run of the event engine although it came to an end: what was left out,
-where gradients are not the exact ones of what was meant, how far its times reach.
+"""Notes on a completed run of the event engine: dropped events, gradients that are approximate, and
+the resolution of its times.
 
 All of it needs numbers: inside `jax.jit` there are none.
 """

@@ -1,4 +1,4 @@
-"""What the time-stepped engine does not support, and what it approximates. Nothing here loads JAX."""
+"""Limits and approximations of the time-stepped engine. Nothing here loads JAX."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One time step of a population, in float arithmetic of the order in which its framework does it.
+"""One time step of a population, with the source framework's order of floating-point operations.
 
 A step takes the state at its beginning and the input X of the step, and gives the state at its end
 and what leaves: spikes, or the membrane of a readout. `Population` says how.

@@ -1,5 +1,5 @@
-"""A network taken apart for time-stepped simulation: neurons that are ready to step, and what
-connects them.
+"""Parts of a network for time-stepped simulation: neurons that are ready to step, and their
+connections.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What goes into a time-stepped simulation: arrays in time, or events and currents that are sorted
+"""Inputs of a time-stepped simulation: arrays over time, or events and currents that are sorted
 into steps.
 """
 

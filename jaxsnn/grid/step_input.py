@@ -1,4 +1,4 @@
-"""What a population takes in a time step, and what a model of it must do in one."""
+"""Input of a population in a time step, and the interface of a model that computes the step."""
 
 from __future__ import annotations
 

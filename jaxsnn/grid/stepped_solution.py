@@ -1,4 +1,4 @@
-"""What a time-stepped run leaves, and what it only approximates."""
+"""Solution of a time-stepped run, and its approximations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a step is, and what the time-stepped engine needs to know for it."""
+"""Length of a time step, and what the time-stepped engine needs to determine it."""
 
 from __future__ import annotations
 

@@ -1,3 +1,3 @@
-"""What the engines run: the network, its populations, what connects them, and the events between
+"""The lowered network that the engines run: populations, their connections, and the events between
 them.
 """

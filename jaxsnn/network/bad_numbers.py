@@ -1,5 +1,5 @@
-"""Which number has spoilt a run: the first parameter that makes no sense, or the first input that
-is not a number, by name and place.
+"""Search for the number that made a run fail: the first invalid parameter, or the first input that
+is NaN, by name and index.
 """
 
 from __future__ import annotations

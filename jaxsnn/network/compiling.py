@@ -1,5 +1,5 @@
-"""How far XLA optimises what it compiles: where the native kernels do the work, compiling the little
-around them takes longer than it would save.
+"""Optimisation level of XLA: where native kernels do the work, optimising the code around them
+takes longer than it saves.
 """
 
 from __future__ import annotations

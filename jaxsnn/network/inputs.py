@@ -1,4 +1,4 @@
-"""What goes into a simulation: events and currents, checked."""
+"""Inputs of a simulation: events and currents, validated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What linear nodes do to arrays, bias and delay aside: NIR's own, and those from outside.
+"""Computation of linear nodes on arrays, without bias and delay: NIR's node types and registered
+ones.
 
 A function of a node takes (parameters, detail, x): NIR's names -> arrays, the node's `Wire.detail`,
 and x of shape (samples, *inward); it gives (samples, *outward), flat or not. Biases are added by

@@ -1,4 +1,4 @@
-"""The lowered network: what the engines run.
+"""`Network`, the lowered network that the engines run.
 
 A `Network` is a pytree. Its only leaves are the parameters, by NIR node and NIR name, in SI units
 and as arrays that a gradient can be taken by; everything else about it is static.

@@ -1,5 +1,4 @@
-"""What stands between two populations: linear nodes, one after the other, as one sparse map with
-shared weights.
+"""Linear nodes between two populations, composed into one sparse map with shared weights.
 
 A map sends an event of a source channel to some (position, row) pairs: at that position it weighs
 `weight[row]`, a vector over the lanes. A dense matrix has one position and a row for each source

@@ -1,4 +1,4 @@
-"""How a run ended, for all engines, and what may not be asked of its solution."""
+"""Status of a run, for all engines, and access to solutions that failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What arrives at each population: linear nodes composed into operators, and constants."""
+"""Signals that arrive at each population: linear nodes composed into operators, and constants."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""How many slots inputs have: powers of two, so that runs of different numbers of events share what
-is compiled.
+"""Number of slots of inputs: powers of two, so that runs with different numbers of events share
+compiled code.
 
 XLA compiles for each shape. What is behind the last event is unused (time inf) and changes nothing.
 """

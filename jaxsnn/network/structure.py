@@ -1,5 +1,4 @@
-"""What a lowered network is made of, static and without numbers: nodes as wires, neurons as
-populations.
+"""Static structure of a lowered network, without numbers: nodes as wires, neurons as populations.
 
 Nothing here loads JAX, so that a network can be checked before anything runs.
 """

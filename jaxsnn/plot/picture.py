@@ -1,4 +1,4 @@
-"""What every picture has in common: colours, axes of time, and how it is shown and written."""
+"""Common parts of all pictures: colours, time axes, display and files."""
 
 from __future__ import annotations
 

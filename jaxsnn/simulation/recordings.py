@@ -1,5 +1,5 @@
-"""What went into a network and what came out, from .npz files or files of NIR data; and NIR's data as
-`Events`, `GradedEvents` or arrays.
+"""Recorded inputs and outputs of a network, from .npz files or files of NIR data, as `Events`,
+`GradedEvents` or arrays.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One verb, `simulate`."""
+"""`simulate`, which runs a network on inputs with either engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `simulate` needs of an engine, and what every engine gives: one `Solution`."""
+"""Interface of an engine, and `Solution`, which every engine returns."""
 
 from __future__ import annotations
 

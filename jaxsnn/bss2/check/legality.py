@@ -1,5 +1,5 @@
-"""What a mapping says before any event is sent: of the chip's parts, that they exist, are alive and
-are used once; of its runs, that they are complete and in order.
+"""Checks of a mapping without events: its chip parts exist, work and are used once; its runs are
+complete and in order.
 """
 
 from __future__ import annotations

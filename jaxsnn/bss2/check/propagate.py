@@ -1,4 +1,6 @@
-"""Where the events of one run go: crossbar, buses, drivers, rows, labels, columns, neurons."""
+"""Propagation of one run's events through crossbar, buses, drivers, rows, labels and columns to
+neurons.
+"""
 
 from __future__ import annotations
 

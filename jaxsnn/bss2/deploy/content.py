@@ -1,5 +1,5 @@
-"""What the scripts read: network.json, a mapping and its network, run by run, numbered as in the
-chip's own software; and what the chip is to be calibrated to, circuit by circuit.
+"""Content of network.json, which the scripts read: the mapping and its network, run by run,
+numbered as in the chip's own software, and the calibration targets of each circuit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The program of an emulated chip: what a mapping connects, run by run, read off its synapses.
+"""The program of an emulated chip: its connections, run by run, read from the synapses of a
+mapping.
 
 Nothing here depends on the weights' values: a weight of the network times a gain is what the chip
 adds, so that weights may change in place, as they do in training.

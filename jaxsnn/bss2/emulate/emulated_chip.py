@@ -1,4 +1,5 @@
-"""One emulated chip: how its analog parts deviate from their calibration, drawn once from a seed.
+"""One emulated chip: the deviations of its analogue parts from their calibration, sampled once from
+a seed.
 
 Published numbers of BrainScaleS-2 are few. Those of `Spread` say where they come from; an
 assumption is called one.

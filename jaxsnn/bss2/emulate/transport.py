@@ -1,5 +1,5 @@
-"""How events travel: one at a time in a cycle of the event clock, through queues that overflow.
-Nothing has a gradient.
+"""Transport of events: one in each cycle of the event clock, through queues of limited depth.
+Nothing here has a gradient.
 
 Times are in the file's seconds, and so is `cycle`: that of the chip's clock, times the speedup.
 """

@@ -1,4 +1,4 @@
-"""From a graph to a mapping, in the order of the steps.
+"""The search for a mapping of a graph. Modules in the order of the steps: quantise, place, route.
 
 1. Quantise, `quantize`: the netlist. `unroll` makes sparse weights of linear nodes, `chip_dynamics`
    scales time, `rounding` makes whole numbers of weights and voltages.

@@ -1,5 +1,5 @@
-"""How strong a chip's synaptic inputs are, as measured: by how many CADC LSB per microsecond one LSB
-of a weight changes dV/dt, at settings of the chip.
+"""Measured strength of a chip's synaptic inputs: by how many CADC LSB per microsecond one LSB of a
+weight changes dV/dt, at settings of the chip.
 """
 
 from __future__ import annotations

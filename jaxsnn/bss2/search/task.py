@@ -1,4 +1,4 @@
-"""What has to be on the chip in one run: neurons, their sources, and the synapses between them."""
+"""The task of a placer for one run: neurons, their sources, and the synapses between them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The pass over a recurrent group's log from the last step to the first: costates, and what they
-leave on the way. The rules at spikes and arrivals are those of `layer_adjoint`.
+"""Backward pass over a recurrent group's log: costates from the last step to the first, and the
+gradients that they yield. The rules at spikes and arrivals are those of `layer_adjoint`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which gradients are asked for: what nobody asks for is neither computed nor compiled.
+"""Requested gradients: those that nobody requests are neither computed nor compiled.
 
 Rules of derivatives that are defined with `symbolic_zeros=True` see of each argument whether it is
 perturbed.

@@ -1,4 +1,4 @@
-"""Which dynamics a population has in the event engine."""
+"""Choice of the dynamics of a population in the event engine."""
 
 from __future__ import annotations
 

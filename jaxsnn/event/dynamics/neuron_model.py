@@ -1,4 +1,4 @@
-"""What a neuron model is to the event engine.
+"""Interface of a neuron model of the event engine.
 
 A model is a frozen, hashable record. It turns the parameters of a population into `lanes` (whatever
 arrays its equations need, one entry for each neuron) and supplies what happens to the state of a

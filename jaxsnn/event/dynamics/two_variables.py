@@ -1,6 +1,6 @@
-"""What NIR's six neurons have in common: a membrane v and what drives it, j.
+"""Base of NIR's six neuron models: a membrane potential v and the current j that drives it.
 
-    tau_mem v' = j - v,    j' = -j / tau_syn,
+tau_mem v' = j - v,    j' = -j / tau_syn,
 
 in v = V - V_inf and j = R (I - I_inf). Bias, v_leak and r have ended in the `Lanes`: the engine
 knows no drive of its own. Models in which j does not decay, or V does not leak, override the rates.

@@ -1,4 +1,4 @@
-"""What happens next in a recurrent group, for each sample of a batch."""
+"""The next event of a recurrent group, for each sample of a batch."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A recurrent group: what describes it, what can arrive at its populations, and the log of what
-happened.
+"""Records of a recurrent group: its description, the arrivals at its populations, and the log of
+its events.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One population's arrivals, block by block: see `layer`."""
+"""Scan over the arrivals of one population, block by block: see `layer`."""
 
 from __future__ import annotations
 

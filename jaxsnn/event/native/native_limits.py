@@ -1,4 +1,4 @@
-"""What the native backend does not cover, and why: XLA runs that."""
+"""Limits of the native backend, and the reasons: XLA runs such populations."""
 
 from __future__ import annotations
 

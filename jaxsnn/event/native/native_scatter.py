@@ -1,5 +1,5 @@
-"""A population behind a convolution or a pool in the native backend: each event goes to the positions
-that it reaches, and no lists of what arrives at each are made for it.
+"""A population behind a convolution or a pool in the native backend: each event is delivered to the
+positions that it reaches, without lists of arrivals for each position.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One sample whose events come in pieces, in the native backend: a handle on `Stream` in stream.h."""
+"""One sample whose events come in pieces, in the native backend: a handle to `Stream` in stream.h."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What arrives at a population, and what it hands on."""
+"""Arrivals at populations, and the spikes that they send."""

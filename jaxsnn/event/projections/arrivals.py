@@ -1,4 +1,4 @@
-"""What arrives at a population: the events of its sources, sorted by the positions of its neurons.
+"""Arrivals at a population: the events of its sources, sorted by the positions of its neurons.
 
 Where everything passes matrices, all neurons see the same arrivals. Else each position (of a
 convolution: an output pixel) has a list of its own, gathered from the events: the cost grows with

@@ -1,4 +1,4 @@
-"""What the parts of a network have in common, and what they hand on to each other."""
+"""Interface between the parts of a network: the events that one part sends to the next."""
 
 from __future__ import annotations
 

@@ -1,1 +1,3 @@
-"""From a NIR graph to a network, and from a trained network back into the graph."""
+"""Lowering of a NIR graph to a network, and transfer of a trained network's parameters back into
+the graph.
+"""

@@ -1,5 +1,4 @@
-"""A NIR graph node by node: what each node becomes in a network, as static records and NumPy
-arrays.
+"""Lowering of single nodes: static records and NumPy arrays for each node of a NIR graph.
 
 Nothing here loads JAX: `jaxsnn.lower` makes a network of it, `jaxsnn.check` asks what an engine
 would refuse.

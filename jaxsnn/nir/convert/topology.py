@@ -1,4 +1,4 @@
-"""What an importer can express of nodes and edges: types, loops, sums, and layers that take a step."""
+"""Nodes and edges that an importer supports: types, loops, sums, and layers that take a step."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The options that say what a NIR file does not: their text, their values, and which nodes they are
-for.
+"""Options for what a NIR file leaves open: their text, their values, and the nodes for which they
+are set.
 """
 
 from __future__ import annotations

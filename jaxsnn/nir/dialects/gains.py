@@ -1,4 +1,4 @@
-"""How strongly a spike drives a neuron: the gain that a dialect gives to the numbers of a file.
+"""Gain of a spike: how strongly it drives a neuron under the dialect of a file.
 
 All files share one equation, for example tau_syn I' = -I + w_in S. They differ in S: the area of a
 spike.

@@ -1,5 +1,5 @@
-"""What the source does to each of its neurons: `resolve_neurons` makes one `NeuronRule` of every neuron
-node, from its numbers and the dialect of the file.
+"""Update rules of neurons: `resolve_neurons` derives one `NeuronRule` for every neuron node from
+its parameters and the dialect of the file.
 
 This is the only place that decodes what a dialect means for a neuron. Both engines run the rule
 (`jaxsnn.network.lowering` makes populations of it); conversions and modules of PyTorch take it in

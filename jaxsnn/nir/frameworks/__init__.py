@@ -1,4 +1,4 @@
-"""What is known of each framework: one file each, and the register, which takes others too."""
+"""Descriptions of frameworks, one file each, and the registry, which also takes others."""
 
 from jaxsnn.nir.frameworks.framework import Framework, Importer
 from jaxsnn.nir.frameworks.registry import (

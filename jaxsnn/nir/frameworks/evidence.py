@@ -1,4 +1,4 @@
-"""What the numbers of a file say about the framework that wrote it.
+"""Evidence in the numbers of a file for the framework that wrote it.
 
 Each framework that can be recognised ties r to the time constant by its own formula, with one dt
 for all neurons. A tie that holds for one pair of hand-written numbers proves nothing, so it counts

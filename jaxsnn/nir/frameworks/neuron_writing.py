@@ -1,4 +1,4 @@
-"""What the writers of all targets share.
+"""Shared code of the writers of all targets.
 
 A writer takes one `Step` of the source. It may scale a membrane (v' = s (v - o)), choose another
 node type, and ask for a factor and an offset on what arrives, which `convert` puts into the

@@ -1,4 +1,4 @@
-"""What several frameworks share."""
+"""Shared parts of the descriptions of several frameworks."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
-"""What the source does to the neurons of one node: a `NeuronRule`, which `jaxsnn.nir.dialects.resolve`
-makes of the node's numbers and the dialect, and the file of a framework refines
-(`Conventions.refine`).
+"""`NeuronRule`, the update rule of one node's neurons. `jaxsnn.nir.dialects.resolve` derives it
+from parameters and dialect, and a framework may refine it (`Conventions.refine`).
 """
 
 from __future__ import annotations

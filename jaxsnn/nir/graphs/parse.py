@@ -1,5 +1,5 @@
-"""A file, document or nir.NIRGraph to a `Graph`: flattens nesting, repairs what is plain, refuses
-what is broken.
+"""Parser from a file, a document or a nir.NIRGraph to a `Graph`: it flattens nesting, repairs what
+has one meaning, and refuses broken graphs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the reader repairs in its interpretation of a file, and what it warns of.
+"""Repairs that the reader makes in its interpretation of a file, and its warnings.
 
 The content of the file stays.
 """

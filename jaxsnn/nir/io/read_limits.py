@@ -1,4 +1,4 @@
-"""What reading a file may take: bytes of memory, and time where a process of its own reads it."""
+"""Limits of reading a file: bytes of memory, and time where a separate process reads it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A process of its own for reading what may be broken on purpose: it has limits of time, processor
-and memory, and hands plain bytes over.
+"""A separate process that reads files of unknown origin: it has limits of time, processor and
+memory, and returns plain bytes.
 
 A fork costs a few milliseconds and loads nothing twice. The child touches nothing but the file, the
 pipe and what it decodes, and leaves by `os._exit`, so that threads of the parent, which it does not

@@ -1,4 +1,4 @@
-"""What is in a graph, for people and for scripts."""
+"""Description of a graph, as text and as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What NIR files leave open: the conventions of each framework, and the `Dialect` of one graph.
+"""Records of what NIR files leave open: the conventions of each framework, and the `Dialect` of one
+graph.
 
 A framework writes files with conventions of its own: how a spike enters a neuron, what a reset does, in
 which unit time constants are. `Conventions` describes them for one version of a framework, with one

@@ -1,5 +1,5 @@
-"""A graph while it is being rewritten for another simulator: plain entries, and edits that keep
-what it computes.
+"""`Draft`, a graph while it is rewritten for another simulator: plain entries, and edits that
+preserve its function.
 """
 
 from __future__ import annotations

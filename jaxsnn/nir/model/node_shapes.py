@@ -1,4 +1,5 @@
-"""The shapes of NIR's nodes: what their parameters fix, what leaves them, and what cannot fit.
+"""Shapes of NIR's nodes: those that parameters determine, those of outputs, and shapes that do not
+fit.
 
 Functions for `NodeTraits`. All take a record, whose parameters are as the file has them; none looks
 at its class.

@@ -1,6 +1,4 @@
-"""The order in which a graph is gone through: what `networkx` does too, which takes a quarter of a
-second to load.
-"""
+"""Traversal orders of a graph, as of `networkx`, which takes a quarter of a second to load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What makes a graph broken, found all at once. Nothing is repaired here."""
+"""Validation of a graph: all defects at once. Nothing is repaired here."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What a PyTorch module computes between its layers, by functions of torch such as `x * 0.5` and torch.cat:
-each that NIR has a node for becomes a layer too.
+"""Functions of torch between the layers of a PyTorch module, such as `x * 0.5` and torch.cat: each
+for which NIR has a node becomes a layer, too.
 
 `_TAKEN_OF_LAYERS` and `_TAKEN_OF_FIXED` say which functions are taken, each with what notes it.
 """

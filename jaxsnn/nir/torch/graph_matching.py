@@ -1,4 +1,4 @@
-"""Which node of one graph is which node of another: by their names, else by what leads to what."""
+"""Matching of the nodes of two graphs: by their names, else by their connections."""
 
 from __future__ import annotations
 

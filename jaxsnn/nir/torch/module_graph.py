@@ -1,4 +1,4 @@
-"""A `Graph` of a module of PyTorch, with what the frameworks' exporters lose.
+"""`from_torch`: the `Graph` of a PyTorch module, with what the frameworks' exporters lose.
 
 Reset, reset delay, leaky readouts, dt and v_reset go into the dialect and into the nodes.
 """

@@ -1,4 +1,4 @@
-"""Where functions of torch that compute nothing put the numbers of a tensor."""
+"""Order of a tensor's elements after functions of torch that only move them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A module of PyTorch as a pass takes it: its sample, its leaves, its states, and what it raises."""
+"""A PyTorch module prepared for a forward pass: its sample, its leaves, its states, and its errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a module of PyTorch itself does, step by step."""
+"""Execution of a PyTorch module, step by step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One forward pass of a PyTorch module, watched: which layer takes what another one gives.
+"""Trace of one forward pass of a PyTorch module: which layer takes the output of which.
 
 Layers are watched by hooks (`layer_hooks`); what is computed between them by torch's own functions (sums,
 flattens, pools) becomes a layer too where NIR has one, and is refused where it has none

@@ -1,5 +1,5 @@
-"""What is known of a forward pass of a PyTorch module while it runs: the calls of layers, and where each
-tensor comes from.
+"""Record of a forward pass of a PyTorch module while it runs: the calls of layers, and the origin
+of each tensor.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""From a `Graph` to a module of PyTorch; `module_graph` beside it goes the other way, and `trained_module`
-for the modules that are made here.
+"""`to_torch`: a PyTorch module of a `Graph`. `module_graph` beside it is the opposite direction,
+`trained_module` that for modules made here.
 
 torch and nirtorch are imported inside functions: nothing else needs them.
 """

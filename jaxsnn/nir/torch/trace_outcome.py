@@ -1,5 +1,5 @@
-"""What a watched forward pass of a PyTorch module showed: the layers that are called, and what it returns
-of them.
+"""Outcome of a traced forward pass of a PyTorch module: the layers that are called, and the outputs
+that it returns.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The training loop: what a run will do, its epochs, its checkpoints."""
+"""The training loop: its plan, its epochs, its checkpoints."""

@@ -1,4 +1,4 @@
-"""Which parameters are trained, and within which limits: declared, so that no step can leave them.
+"""Trainable parameters and their constraints, which no step of the optimiser can violate.
 
 The optimiser moves a raw number without limits; the parameter is a smooth function of it. A
 constraint is a frozen record. `low` may be the NIR name of another parameter of the same node: a

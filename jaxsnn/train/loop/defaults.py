@@ -1,6 +1,4 @@
-"""What a network is trained for where nobody says it: which population answers, by which loss, on
-what time scale, on which engine.
-"""
+"""Defaults of training that follow from the network: output population, loss, time scale, engine."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What a graph does with labelled data, without training: how well it answers, and the factors of its
-weights that let a fraction of the neurons fire.
+"""Evaluation of a graph on labelled data without training: its accuracy, and the weight factors
+with which a fraction of the neurons fires.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What a chip recorded, read back: as a `Solution`, with exact gradients at the recorded spikes, and
-as the device of another epoch.
+"""Recordings of a chip: as a `Solution` with exact gradients at the recorded spikes, and as the
+device of another epoch.
 """
 
 from __future__ import annotations

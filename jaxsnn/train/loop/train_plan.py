@@ -1,4 +1,4 @@
-"""What a training run will do, decided and checked before anything is computed."""
+"""Plan of a training run, decided and checked before anything is computed."""
 
 from __future__ import annotations
 

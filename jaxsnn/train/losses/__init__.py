@@ -1,3 +1,3 @@
-"""What training makes small: losses, what they read of a simulation, regularisers, remedies for
+"""Training objectives: losses, what they read of a simulation, regularisers, and remedies for
 silent neurons.
 """

@@ -1,4 +1,4 @@
-"""What training adds to the loss: regularisers, remedies for silent neurons, and noise of parameters.
+"""Additions to the loss: regularisers, remedies for silent neurons, and noise of parameters.
 
 Exact gradients neither create nor delete spikes: a neuron that does not fire has no gradient and
 would stay silent. A neuron that should fire has all its input weights raised instead (weight

@@ -1,4 +1,5 @@
-"""What the scripts beside this file share: the network, inputs and outputs. Needs NumPy only.
+"""Code that the scripts beside this file share: the network, inputs and outputs. It needs NumPy
+only.
 
 Inputs and outputs are .npz files with, for each population NAME, `NAME.time` (samples, events) in
 seconds of the network's own time, padded with inf, and `NAME.index` (samples, events), the neuron
