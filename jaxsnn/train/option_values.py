@@ -15,7 +15,7 @@ from jaxsnn.wording import Option, Text
 
 
 def text(value: Any) -> str:
-    """A name or a path.
+    """Return a name or a path as text.
 
     Raises:
         ValueError: anything else than text or a number.
@@ -26,7 +26,7 @@ def text(value: Any) -> str:
 
 
 def whole(value: Any) -> int:
-    """A whole number."""
+    """Return an integer."""
     if isinstance(value, bool | float) or not isinstance(value, str | int):
         raise ValueError("give a whole number")
     try:
@@ -36,7 +36,7 @@ def whole(value: Any) -> int:
 
 
 def number(value: Any) -> float:
-    """A number."""
+    """Return a float."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError("give a number")
     try:
@@ -46,21 +46,21 @@ def number(value: Any) -> float:
 
 
 def duration(value: Any) -> float:
-    """A time in seconds."""
+    """Return a time in seconds."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError("give a time, such as 40ms")
     return parse_time(value)
 
 
 def switch(value: Any) -> bool:
-    """True or false."""
+    """Return a boolean."""
     if not isinstance(value, bool):
         raise ValueError("give true or false")
     return value
 
 
 def names(value: Any) -> tuple[str, ...] | Mapping[str, Any]:
-    """Names with commas, a list of them, or a table by name, which stays as it is."""
+    """Return names as a tuple, from text with commas or a list; return a mapping unchanged."""
     if isinstance(value, Mapping):
         return value
     parts = value.split(",") if isinstance(value, str) else value
@@ -70,14 +70,14 @@ def names(value: Any) -> tuple[str, ...] | Mapping[str, Any]:
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
-    """A table of a configuration file; a flag cannot say one."""
+    """Return a table of a configuration file; a flag cannot hold one."""
     if not isinstance(value, Mapping):
         raise ValueError("write a table")
     return value
 
 
 def factors(value: Any) -> float | dict[str, float]:
-    """One number, or numbers by population: "2", "hidden:1.5,output:4", or a table."""
+    """Return one number, or numbers by population: from "2", "hidden:1.5,output:4", or a table."""
     if isinstance(value, str) and ":" in value:
         pairs = [part.rpartition(":") for part in value.split(",") if part.strip()]
         populations = [name.strip() for name, _, _ in pairs]
@@ -94,7 +94,7 @@ def factors(value: Any) -> float | dict[str, float]:
 
 
 def by_name(value: Any) -> dict[str, float]:
-    """Numbers by name: "weight:0.1,v_threshold:0.05", or a table."""
+    """Return numbers by name, from "weight:0.1,v_threshold:0.05" or a table."""
     fix = "give NAME:NUMBER, with commas, such as weight:0.1,v_threshold:0.05"
     if not isinstance(value, Mapping) and not (isinstance(value, str) and ":" in value):
         raise ValueError(fix)
@@ -114,7 +114,7 @@ def _is(option: Option | str, value: Any) -> Text:
 
 
 def at_least(least: int, most: float = math.inf) -> Callable[[Option | str, Any], None]:
-    """The check of a whole number that must not be smaller, nor larger."""
+    """Return the check of an integer against a lower and an upper bound."""
 
     def check(option: Option | str, value: Any) -> None:
         is_whole = hasattr(value, "__index__") and not isinstance(value, bool)
@@ -133,26 +133,26 @@ def at_least(least: int, most: float = math.inf) -> Callable[[Option | str, Any]
 
 
 def positive(option: Option | str, value: Any) -> None:
-    """Above 0, and finite."""
+    """Refuse a number that is not positive and finite."""
     number = as_number(value)
     if not (math.isfinite(number) and number > 0):
         raise UsageError(_is(option, shown(value)), fix="give a positive, finite number")
 
 
 def fraction(option: Option | str, value: Any) -> None:
-    """From 0 to 1, 1 excluded."""
+    """Refuse a number outside 0 to 1, 1 excluded."""
     if not 0 <= as_number(value) < 1:
         raise UsageError(_is(option, shown(value)), fix="give a number from 0 to 1, 1 excluded")
 
 
 def between(option: Option | str, value: Any) -> None:
-    """From 0 to 1, both excluded."""
+    """Refuse a number outside 0 to 1, both excluded."""
     if not 0 < as_number(value) < 1:
         raise UsageError(_is(option, shown(value)), fix="give a number between 0 and 1")
 
 
 def one_of(accepted: Iterable[str]) -> Callable[[Option | str, Any], None]:
-    """The check of a name; what is not text passes, for it is the thing itself."""
+    """Return the check of a name; a value that is not text passes."""
 
     def check(option: Option | str, value: Any) -> None:
         if isinstance(value, str) and value not in accepted:
@@ -164,13 +164,13 @@ def one_of(accepted: Iterable[str]) -> Callable[[Option | str, Any], None]:
 
 
 def table(option: Option | str, value: Any) -> None:
-    """A mapping from names."""
+    """Refuse a value that is not a mapping with text as keys."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise UsageError(_is(option, repr(value)), fix="give a mapping from names to values")
 
 
 def several(option: Option | str, value: Any) -> None:
-    """A tuple of things that are called, and no classes."""
+    """Refuse a value that is not a tuple or list of callables, or that holds classes."""
     for item in value if isinstance(value, tuple | list) else (None,):
         if isinstance(item, type) or not callable(item):
             raise UsageError(_is(option, repr(value)), fix="give a tuple of objects, (NAME(...),)")
@@ -179,7 +179,7 @@ def several(option: Option | str, value: Any) -> None:
 def called(
     *instead: type, needs: Iterable[str] = (), accepted: Iterable[str] | None = None
 ) -> Callable[[Option | str, Any], None]:
-    """The check of something that is called, such as a function, and is no class.
+    """Return the check of a callable, such as a function, that is not a class.
 
     Args:
         instead: types whose values pass, too.
@@ -204,7 +204,7 @@ def called(
 
 
 def seed_check(option: Option | str, value: Any) -> None:
-    """A number that JAX makes a key of, or a key."""
+    """Refuse a value that is neither a valid seed of a JAX key nor a key."""
     if isinstance(value, int):
         refuse_seed(value, option)
     else:

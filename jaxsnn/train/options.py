@@ -79,7 +79,7 @@ ON_FAILURE = ("back", "stop")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOption(Option):
-    """What is known of an option of training, beside its type.
+    """Description of an option of training, without its type.
 
     Attributes:
         more: further sentences, for the documentation alone.
@@ -108,7 +108,7 @@ class TrainOption(Option):
 
     @property
     def has_flag(self) -> bool:
-        """Whether the command line can say it."""
+        """Whether the option has a flag on the command line."""
         return self.convert is not None and self.convert is not mapping
 
 
@@ -149,7 +149,7 @@ _IN_TIME, _SHARED = ("event", "loop", "device"), ("event", "grid", "device")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """The choices of a training run, all with a default: `fit(graph, data, options=...)`.
+    """Options of a training run, all with a default: `fit(graph, data, options=...)`.
 
     >>> quick = TrainOptions(epochs=5, learning_rate=0.05)
     >>> quick.epochs, quick.batch_size, quick.loss
@@ -561,8 +561,8 @@ class TrainOptions:
     )
 
     def compiled_only(self) -> TrainOptions:
-        """The options that the compiled code of a step depends on, all others as by default:
-        equal where runs can share the code.
+        """Return the options that the compiled code of a step depends on, all others at their
+        default: equal where runs can share the code.
         """
         compiled = {
             name: getattr(self, name)
@@ -586,7 +586,7 @@ OPTIONS: Mapping[str, TrainOption] = MappingProxyType(
 
 
 def _documented(record: type[TrainOptions]) -> str:
-    """The docstring, with a line for each attribute."""
+    """Return the docstring, with a line for each attribute."""
     lines = []
     for attribute in fields(record):
         train_option = attribute.metadata["option"]
@@ -630,8 +630,8 @@ def options_with(
 
 
 def engine_kind(engine: Any) -> str:
-    """The name of an engine, or of what kind it is: "event", "grid", "loop", or "device" for an
-    `InTheLoop` with a device of its own.
+    """Return the name of an engine, or its kind: "event", "grid", "loop", or "device" for an
+    `InTheLoop` with a device of the user.
 
     Raises:
         UsageError: it is not an engine.
@@ -647,7 +647,7 @@ def engine_kind(engine: Any) -> str:
 
 
 def check_options(options: TrainOptions) -> None:
-    """Refuse what makes no sense, whatever the network and the data are.
+    """Refuse options that are invalid for any network and any data.
 
     Raises:
         UsageError: a number out of its range, a name that does not exist, an option for another
@@ -711,7 +711,7 @@ def _refuse_processes(options: TrainOptions) -> None:
 
 
 def flag_of(name: str) -> str:
-    """The name of an option in the command line, without "--".
+    """Return the name of an option on the command line, without "--".
 
     >>> flag_of("learning_rate"), flag_of("batch_size")
     ('lr', 'batch-size')
@@ -720,7 +720,7 @@ def flag_of(name: str) -> str:
 
 
 def names_in_files() -> dict[str, str]:
-    """Name in a configuration file, with "-" -> the option."""
+    """Map each name in a configuration file, with "-", to its option."""
     options_by_name = {}
     for name, train_option in OPTIONS.items():
         if train_option.convert is not None:
@@ -729,7 +729,7 @@ def names_in_files() -> dict[str, str]:
 
 
 def help_of(name: str) -> str:
-    """The help text, with the default where there is one to say."""
+    """Return the help text, with the default unless it is None, False or 0."""
     default = getattr(TrainOptions, name)
     silent = default is None or (isinstance(default, bool | float) and not default)
     shown = ",".join(default) if isinstance(default, tuple) else default
@@ -737,7 +737,7 @@ def help_of(name: str) -> str:
 
 
 def options_table() -> str:
-    """The options of `jaxsnn train` as a table of Markdown, as docs/cli.md has it; those in square
+    """Return the options of `jaxsnn train` as a table of Markdown, for docs/cli.md; names in square
     brackets are tables of the configuration file.
     """
     rows = ["| option | does |", "|---|---|"]

@@ -39,22 +39,22 @@ _SCRIPTS, _CONTENT, _README = Path(__file__).parent / "scripts", "network.json",
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
-    """What `deploy` wrote: the paths, and what there was to say."""
+    """Result of `deploy`: paths of the written files, and notes."""
 
     files: tuple[str, ...]
     notes: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the result as a dict for JSON."""
         return {"schema": 1, "files": list(self.files), "notes": list(self.notes)}
 
     def as_text(self) -> str:
-        """For people."""
+        """Return the paths as text, one line each."""
         return "\n".join(self.files)
 
 
 def deployed(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
-    """All files that `deploy` may write into a folder."""
+    """Return the paths of all files that `deploy` may write into a folder."""
     return tuple(
         Path(folder) / name
         for name in (_CONTENT, _README, *sorted(path.name for path in _SCRIPTS.glob("*.py")))
@@ -114,7 +114,7 @@ def deploy(
 
 
 def _notes(quantized: Quantized, calibrations: tuple[Calibration, ...]) -> Iterator[str]:
-    """What to know before anything is run."""
+    """Yield a sentence on each thing to know before a run on the chip."""
     if quantized.slope is not None and quantized.measured is None:
         yield (
             Text(
@@ -152,7 +152,7 @@ def _notes(quantized: Quantized, calibrations: tuple[Calibration, ...]) -> Itera
 
 
 def readme(content: dict[str, Any], quantized: Quantized) -> str:
-    """The text of README.md, from network.json."""
+    """Return the text of README.md for the content of network.json."""
     inputs = [
         population
         for population in content["populations"]

@@ -25,7 +25,7 @@ STEP = parse_time("1us")
 def content_of(
     mapping: Mapping, quantized: Quantized, calibrations: tuple[Calibration, ...]
 ) -> dict[str, Any]:
-    """What the scripts need; see `run_content` for a run."""
+    """Return the content of network.json, which the scripts read; see `run_content` for a run."""
     placed, inputs = [], quantized.measured or MeasuredSlope(slope=1.0)
     fires = [
         not population.external and quantized.populations[population.name].fires
@@ -74,7 +74,7 @@ def content_of(
 
 
 def _population(population: ChipPopulation) -> dict[str, Any]:
-    """Parameters under the names of hxtorch: one number where all neurons have the same."""
+    """Return parameters under their hxtorch names: one number where all neurons share the value."""
     values = {
         "leak": population.v_leak,
         "tau_mem": population.tau_mem,
@@ -88,7 +88,8 @@ def _population(population: ChipPopulation) -> dict[str, Any]:
 
 
 def run_content(mapping: Mapping, run: Run, fires: list[bool]) -> dict[str, Any]:
-    """One run; `fires`, by population, says which have events and so an address.
+    """Return the entry of one run; `fires`, by population, is true where neurons have events, and
+    so an address.
 
     `groups` are neurons of one population and one shape, a module of hxtorch each: `neurons` are
     their places in the run, `shape` their circuits as (row, column) from the anchor, the one that
@@ -119,7 +120,7 @@ def run_content(mapping: Mapping, run: Run, fires: list[bool]) -> dict[str, Any]
 
 
 def head_first(neuron: PlacedNeuron) -> tuple[Circuit, ...]:
-    """Circuits in the order of the vendor's software, whose first one fires."""
+    """Return circuits in the order of the vendor's software, whose first one fires."""
     head = neuron.circuits[neuron.head]
     return (head, *sorted(circuit for circuit in neuron.circuits if circuit != head))
 
@@ -127,7 +128,7 @@ def head_first(neuron: PlacedNeuron) -> tuple[Circuit, ...]:
 def _groups(
     chip: Chip, run: Run, circuits: list[tuple[Circuit, ...]], fires: list[bool]
 ) -> list[dict[str, Any]]:
-    """Neurons by population and shape, in the order of the run."""
+    """Return the neurons of a run grouped by population and shape, in the order of the run."""
     members: dict[tuple[int, tuple[Circuit, ...]], list[int]] = {}
     for number, (neuron, neuron_circuits) in enumerate(zip(run.neurons, circuits, strict=True)):
         top, leftmost = _corner(neuron_circuits)
@@ -152,21 +153,19 @@ def _groups(
 
 
 def _corner(circuits: tuple[Circuit, ...]) -> Circuit:
-    """Top row and leftmost column of a neuron."""
+    """Return the top row and the leftmost column of a neuron."""
     return min(row for row, _ in circuits), min(column for _, column in circuits)
 
 
 def circuit_number(chip: Chip, circuit: Circuit) -> int:
-    """A circuit as the vendor's software numbers it."""
+    """Return the number of a circuit in the vendor's software."""
     return chip.columns * circuit[0] + circuit[1]
 
 
 def _synapses(
     mapping: Mapping, run: Run, circuits: list[tuple[Circuit, ...]]
 ) -> dict[str, np.ndarray]:
-    """The synapses with the one source and the neuron that each belongs to; the mapping has been
-    checked.
-    """
+    """Return the synapses of a checked mapping, each with its only source and its neuron."""
     chip = mapping.chip
     count = len(run.sources)
     senders = np.arange(count + len(run.neurons))
@@ -208,7 +207,7 @@ def _synapses(
 def _links(
     run: Run, groups: list[dict[str, Any]], synapses: dict[str, np.ndarray]
 ) -> list[dict[str, Any]]:
-    """Signed weights between groups, by group: sources first."""
+    """Return the signed weights between groups, by pair of groups, those from the sources first."""
     count = len(run.sources)
     group = np.full(count + len(run.neurons), -1)
     place = np.arange(count + len(run.neurons))
@@ -254,7 +253,7 @@ _NAMES = {"leak": "v_leak", "reset": "v_reset", "threshold": "v_threshold"}
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Calibration:
-    """One calibration.
+    """Targets of one calibration, and the runs that use it.
 
     Attributes:
         runs: the runs that use it.
@@ -271,7 +270,7 @@ class Calibration:
     times: dict[tuple[str, Circuit], float]
 
     def file(self, number: int) -> str:
-        """Name of its file of targets."""
+        """Return the name of the file of targets."""
         return f"calix_target.{number}.json"
 
 
@@ -317,7 +316,7 @@ def calibrations_of(mapping: Mapping, quantized: Quantized) -> tuple[Calibration
 
 
 def values_of(population: ChipPopulation, index: int) -> dict[str, float]:
-    """What one neuron is calibrated to: CADC LSB, and seconds of the chip."""
+    """Return the calibration targets of one neuron: CADC LSB, and seconds of the chip."""
     values = {
         "leak": float(population.v_leak[index]),
         "tau_mem": float(population.tau_mem[index]),

@@ -23,7 +23,7 @@ from jaxsnn.wording import Text
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """One epoch; epoch 0 is before training.
+    """Statistics of one epoch; epoch 0 is before training.
 
     Attributes:
         epoch: its number.
@@ -82,7 +82,7 @@ class Fit:
     accuracy_in_steps: float | None = None
 
     def _repr_html_(self) -> str | None:
-        """In a notebook: the learning curve."""
+        """Return the learning curve as HTML, for a notebook."""
         from jaxsnn.notebook import html_of
 
         reached = f"test accuracy {self.test_accuracy:.2%}, best epoch {self.best_epoch}"
@@ -91,7 +91,9 @@ class Fit:
         return html_of(self, text="\n".join([reached, *self.notes]))
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; the same bytes in every run on one machine, so without seconds."""
+        """Return the result as a dict for JSON; without durations, so that runs on one machine give
+        equal bytes.
+        """
         return {
             "test_accuracy": self.test_accuracy,
             "accuracy_in_steps": self.accuracy_in_steps,
@@ -140,7 +142,7 @@ def _restored(problem: Problem, reached: Fit) -> TrainingStopped:
 def epoch_record(
     epoch: int, train: Summary, validation: Summary, *, max_spikes: int, factor: float
 ) -> EpochRecord:
-    """The record of an epoch from what its two passes saw."""
+    """Return the record of an epoch from the summaries of its two passes."""
     return EpochRecord(
         epoch=epoch,
         train_loss=mean(train.loss, train),
@@ -158,13 +160,13 @@ def epoch_record(
 
 
 def mean(total: Any, summary: Summary) -> float:
-    """A sum of a summary, for one sample."""
+    """Return a sum of a summary, divided by the number of samples."""
     return float(np.asarray(total)) / int(summary.samples)
 
 
 def merit(record: EpochRecord, excess: float = 0.0) -> tuple[float, float, float]:
-    """What the best epoch has most of: the least excess of spikes over a budget, where there is one;
-    then validation accuracy, of equals the lower loss.
+    """Return the ranking key of an epoch, which the best epoch maximises: the least excess of
+    spikes over a budget, if any; then validation accuracy; then the lower loss.
     """
     return -excess, record.validation_accuracy, -record.validation_loss
 
@@ -172,7 +174,7 @@ def merit(record: EpochRecord, excess: float = 0.0) -> tuple[float, float, float
 def ending_notes(
     history: Sequence[EpochRecord], best: EpochRecord, population: str, *, collapsed: float
 ) -> list[str]:
-    """What a run that came to its end did not reach, one sentence each.
+    """Return a sentence on each goal that a completed run did not reach.
 
     Args:
         history: one record for each epoch, and one for epoch 0.
@@ -211,7 +213,7 @@ def ending_notes(
 
 
 def _trailing(flags: Iterable[bool]) -> int:
-    """How many at the end are true, one after the other."""
+    """Return the number of consecutive true flags at the end."""
     number = 0
     for flag in flags:
         number = number + 1 if flag else 0
@@ -231,7 +233,7 @@ def progress_line(
     remaining: float | None = None,
     samples: int | None = None,
 ) -> str:
-    """One line of progress.
+    """Return the line of progress of an epoch.
 
     Args:
         remaining: seconds that the rest will take.
@@ -257,7 +259,7 @@ _MOST_ENTRIES = 64
 
 
 def as_recorded(record: Any) -> Any:
-    """An object of the user's own as JSON, numbers that JSON does not have as words."""
+    """Return an object of the user for JSON, with non-finite numbers as text."""
 
     def finite(value: Any) -> Any:
         if isinstance(value, float) and not math.isfinite(value):
@@ -270,7 +272,7 @@ def as_recorded(record: Any) -> Any:
 
 
 def for_json(value: Any) -> Any:
-    """A value as JSON has it: records and functions with their name."""
+    """Return a value in the types of JSON: records and functions with their name."""
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, complex | bytes | Enum | PurePath):
@@ -295,18 +297,18 @@ def _of_array(value: Any) -> Any:
 
 
 def of_record(record: Any) -> dict[str, Any]:
-    """The fields of a dataclass; of another object none."""
+    """Return the fields of a dataclass; of another object none."""
     if not is_dataclass(record) or isinstance(record, type):
         return {}
     return {field.name: for_json(getattr(record, field.name)) for field in fields(record)}
 
 
 def of_seed(seed: Any) -> Any:
-    """A number, or the numbers of a key."""
+    """Return a seed as a number, or the numbers of a key."""
     words = seed_words(seed)
     return words[0] if len(words) == 1 else list(words)
 
 
 def type_name(choice: Any) -> str:
-    """Of a function or class its own name, of another object that of its class."""
+    """Return the name of a function or class; of another object the name of its class."""
     return getattr(choice, "__name__", type(choice).__name__)

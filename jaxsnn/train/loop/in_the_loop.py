@@ -36,10 +36,10 @@ from jaxsnn.wording import Text
 
 
 class Device(Protocol):
-    """What fires in the loop; hashable, for the compiled code knows it."""
+    """Spiking device in the training loop; hashable, because compiled code depends on it."""
 
     def forward(self, network: Network, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
-        """Spike times of each population that fires, by its NIR name.
+        """Return the spike times of each spiking population, by its NIR name.
 
         Args:
             network: with the parameters of this step, NumPy arrays.
@@ -67,7 +67,7 @@ class TracedDevice(Protocol):
     def forward_traced(
         self, network: Network, inputs: dict[str, Events], t_end: Any, options: EventOptions
     ) -> dict[str, tuple[jax.Array, jax.Array]]:
-        """Spikes of each population that fires.
+        """Return the spikes of each spiking population.
 
         Args:
             network: with the parameters of this step.
@@ -84,7 +84,7 @@ class TracedDevice(Protocol):
         ...
 
     def as_dict(self) -> dict[str, Any]:
-        """Which device it is, for JSON."""
+        """Return a description of the device for JSON."""
         ...
 
 
@@ -100,7 +100,7 @@ class NumberedDevice(TracedDevice, Protocol):
     numbers: Any
 
     def with_numbers(self, numbers: Any) -> TracedDevice:
-        """The device with other numbers, which may be traced."""
+        """Return the device with other numbers, which may be traced."""
         ...
 
 
@@ -125,7 +125,7 @@ _KEPT = 64
 
 @contextmanager
 def device_errors() -> Iterator[None]:
-    """What a device raises inside compiled code is raised as it is."""
+    """Raise the exceptions that a device raises inside compiled code unchanged."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -161,8 +161,8 @@ class InTheLoop:
     def run(
         self, network: Network, inputs: Any, t_end: float | None, sample_times: Any = None
     ) -> EventSolution:
-        """What the device fires, as a solution that is differentiable as that of the event engine
-        is.
+        """Return the device's spikes as a solution that is differentiable like that of the event
+        engine.
 
         Args:
             inputs, t_end: as of `jaxsnn.simulate`.
@@ -193,11 +193,11 @@ class InTheLoop:
 
     @property
     def numbers(self) -> Any:
-        """Of the device, see `NumberedDevice`; () where it has none."""
+        """Numbers of the device, see `NumberedDevice`; () where it has none."""
         return self.device.numbers if isinstance(self.device, NumberedDevice) else ()
 
     def with_numbers(self, numbers: Any) -> InTheLoop:
-        """The same with a device that has other numbers."""
+        """Return the engine with a device that has other numbers."""
         if not isinstance(self.device, NumberedDevice):
             return self
         return replace(self, device=self.device.with_numbers(numbers))
@@ -208,7 +208,7 @@ class InTheLoop:
         return self.event.grows
 
     def is_auto(self, option: str, population: str) -> bool:
-        """Whether the budget of a population is "auto"."""
+        """Return whether the budget of a population is "auto"."""
         return self.event.is_auto(option, population)
 
     @property
@@ -221,7 +221,7 @@ class InTheLoop:
         ).hashable()
 
     def with_room(self, needed: Mapping[str, Mapping[str, int]]) -> InTheLoop:
-        """The same with a larger budget."""
+        """Return the engine with a larger budget."""
         return replace(self, max_spikes=self.event.with_room(needed).max_spikes)
 
     def hashable(self) -> InTheLoop:
@@ -233,12 +233,12 @@ class InTheLoop:
     prepared = hashable  # as compiled training takes it
 
     def slots(self, population: str) -> int:
-        """Spikes recorded of each neuron of a population."""
+        """Return the number of spikes recorded of each neuron of a population."""
         event = self.event
         return 1 if event.stops(population) else event.of("max_spikes", population)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the engine as a dict for JSON."""
         only, device = self.first_spike_only, self.device
         device_record = (
             device.as_dict() if isinstance(device, TracedDevice) else as_recorded(device)
@@ -306,7 +306,9 @@ _compiled = jax.jit(_simulate)
 def _kept(
     time: Float[Array, "batch neurons spikes"], count: Int[Array, "batch neurons"]
 ) -> Int[Array, "batch neurons"]:
-    """How many spikes were recorded; where there was no room for all that were fired, these."""
+    """Return the number of recorded spikes of each neuron; where the budget overflowed, the number
+    of fired spikes.
+    """
     return jnp.where(
         count > time.shape[2], count, jnp.sum(jnp.isfinite(time), axis=2, dtype=count.dtype)
     )
@@ -315,8 +317,8 @@ def _kept(
 def _before(
     t_end: jax.Array, time: Float[Array, "batch neurons spikes"], count: Int[Array, "batch neurons"]
 ) -> tuple[jax.Array, jax.Array]:
-    """Without the spikes at or after the end, which a device may still give: it has a latency.
-    Those without a slot come after those that have one.
+    """Remove the spikes at or after the end, which a device with a latency may return; spikes
+    without a slot are later than those that have one.
     """
     late = time >= t_end
     cut = jnp.sum(late & jnp.isfinite(time), axis=2, dtype=count.dtype)
@@ -327,7 +329,7 @@ def _before(
 def _recorded(
     engine: InTheLoop, network: Network, parameters: Any, trains: Any, t_end: Any
 ) -> dict[str, Any]:
-    """What the device gives; an error of it is kept."""
+    """Return the device's spikes, and store an exception that the device raises under a number."""
     try:
         return _asked(engine, network, parameters, trains, float(t_end))
     except Exception as error:
@@ -342,7 +344,9 @@ def _recorded(
 def _asked(
     engine: InTheLoop, network: Network, parameters: Any, trains: Any, t_end: float
 ) -> dict[str, Any]:
-    """Times before the end, cut or padded to the budget, and how many there are."""
+    """Run the device, and return its times before the end, cut or padded to the budget, with their
+    counts.
+    """
     as_numpy = partial(jax.tree.map, np.asarray)
     filled = Network(
         parameters=as_numpy(parameters), wires=network.wires, populations=network.populations
@@ -377,7 +381,7 @@ def _asked(
 
 
 def _checked_times(name: str, times: np.ndarray, lead: tuple[int, int]) -> np.ndarray:
-    """The times that a device gives of a population, (batch, neurons, spikes), looked at."""
+    """Validate and return the times of a population from a device, (batch, neurons, spikes)."""
     if times.ndim != 3 or times.shape[:2] != lead:
         raise UsageError(
             Text(

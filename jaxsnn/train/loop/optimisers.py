@@ -78,7 +78,7 @@ SCHEDULES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = MappingProxyType(
 def optimiser_of(
     choice: str | optax.GradientTransformation, weight_decay: float | None = None
 ) -> optax.GradientTransformation:
-    """The optimiser of a name, or the one that is given.
+    """Return the optimiser of a name, or the specified optimiser itself.
 
     Args:
         weight_decay: of weights, decoupled from the gradient: in a step each loses this fraction of
@@ -115,7 +115,7 @@ def optimiser_of(
 
 @cache
 def _named(name: str, weight_decay: float) -> optax.GradientTransformation:
-    """The same object each time, so that runs share compiled code."""
+    """Return the optimiser of a name; the same object each time, so that runs share compiled code."""
     if name not in OPTIMISERS:
         raise UsageError(
             Text("there is no optimiser '{optimiser}'", optimiser=name),
@@ -129,7 +129,9 @@ def _named(name: str, weight_decay: float) -> optax.GradientTransformation:
 
 
 def _only_weights(raw: Any) -> Any:
-    """Which parameters decay: not biases, delays or constants of neurons."""
+    """Return a mask of the parameters that decay: weights, not biases, delays or constants of
+    neurons.
+    """
     return {
         node: {name: name == "weight" for name in parameters} for node, parameters in raw.items()
     }
@@ -191,7 +193,8 @@ def refuse_unfit_optimiser(choice: Any, raw: Parameters) -> None:
 
 
 def optimiser_notes(choice: Any, raw: Parameters) -> list[str]:
-    """What an optimiser asks for that training does not do; what cannot be trained with is refused.
+    """Return notes on requirements of an optimiser that training does not meet; refuse an unusable
+    optimiser.
 
     Args:
         raw: what it will move.
@@ -218,8 +221,9 @@ def _is_schedule_free(memory: Any) -> bool:
 
 
 def optimiser_identity(choice: Any, raw: Parameters) -> tuple[np.ndarray, ...]:
-    """What tells optimisers of the user's apart: how far they go by some gradients, step by step, to
-    a few digits. Of one by name, whose settings are recorded, nothing; of one that fails, neither.
+    """Return a fingerprint of a user's optimiser: the norms of its steps for some probe gradients,
+    to a few digits. It is empty for an optimiser by name, whose settings are recorded, and for one
+    that raises.
 
     Args:
         raw: what it will move.
@@ -240,7 +244,7 @@ def optimiser_identity(choice: Any, raw: Parameters) -> tuple[np.ndarray, ...]:
 def learning_rates(
     schedule: str | Schedule, learning_rate: float, epochs: int, batches: int
 ) -> np.ndarray:
-    """Learning rate of each step, (epochs, batches).
+    """Return the learning rate of each step, (epochs, batches).
 
     Args:
         schedule: a name of `SCHEDULES`, or an optax schedule: a function of the number of the step,
@@ -277,7 +281,8 @@ EffectOf = Callable[[Neuron, dict[str, jax.Array], bool], np.ndarray]
 
 
 def step_scales(network: Network, trained: Trained, t_end: float) -> Parameters:
-    """What a step of 1 is in raw numbers, for each trained array; 0 where nothing follows.
+    """Return the size of a step of 1 in raw numbers, for each trained array; 0 where nothing
+    follows.
 
     Free weights and biases step in kicks and lifts: per row of a weight, shape (outputs, 1, ...),
     and per entry of a bias. Other free parameters step by their own size. What is bounded steps in
@@ -313,7 +318,7 @@ def step_scales(network: Network, trained: Trained, t_end: float) -> Parameters:
 
 
 def _scale(value: np.ndarray, effect: np.ndarray | None) -> np.ndarray:
-    """The inverse of what one unit does, in the shape that multiplies the parameter."""
+    """Return the inverse of the effect of one unit, in the shape that multiplies the parameter."""
     if effect is None:
         largest = float(np.max(np.abs(value), initial=0.0))
         return np.asarray(largest or 1.0)
@@ -323,8 +328,8 @@ def _scale(value: np.ndarray, effect: np.ndarray | None) -> np.ndarray:
 
 
 def _reach(network: Network, effect_of: EffectOf) -> dict[str, np.ndarray]:
-    """For each node, the largest effect of one unit that leaves it, by channel; backwards through
-    linear nodes.
+    """Return for each node the largest effect of one unit that leaves it, by channel, traced
+    backwards through linear nodes.
     """
     leaving = {wire.name: np.zeros(wire.size) for wire in network.wires}
     readouts = [name for name, population in network.populations.items() if not population.fires]
@@ -383,7 +388,7 @@ def _entering(
 
 
 def _absolute(network: Network, wire: Wire) -> np.ndarray:
-    """What a linear node from outside does, without signs: (inputs, outputs)."""
+    """Return the absolute matrix (inputs, outputs) of a linear node that is not built in."""
     sources = [source for source in network.wires if source.name in wire.sources]
     inward = sources[0].shape if sources else wire.shape
     parameters = network.parameters.get(wire.name, {})

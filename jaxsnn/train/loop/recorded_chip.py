@@ -28,7 +28,7 @@ from jaxsnn.wording import Text
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RecordedChip:
-    """A device that fires what was recorded, sample by sample, whichever order they come in.
+    """Device that replays recorded spikes, sample by sample, in any order of the samples.
 
     Attributes:
         times: population -> (samples, neurons, spikes) seconds of the network, rising, inf where
@@ -40,8 +40,9 @@ class RecordedChip:
     inputs: Mapping[str, tuple[np.ndarray, np.ndarray]]
 
     def forward(self, network: Network, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
-        """The spikes of samples whose inputs are among those that were sent. What was sent several
-        times is given in turn: the second such sample of a batch gets the second recording.
+        """Return the recorded spikes of samples whose inputs were sent. Recordings of inputs that
+        were sent several times are returned in turn: the second such sample of a batch gets the
+        second recording.
 
         Raises:
             UsageError: a sample that was not sent.
@@ -69,11 +70,12 @@ class RecordedChip:
 
     @property
     def samples(self) -> int:
-        """How many were recorded."""
+        """Number of recorded samples."""
         return len(next(iter(self.inputs.values()))[0])
 
     def solution(self, network: Network, t_end: float, **options: Any) -> EventSolution:
-        """The recording as what the network left: losses and gradients are taken at its spikes.
+        """Return the recording as a solution of the network: losses and gradients are computed at
+        its spikes.
 
         Args:
             network: whose equations give the gradients.
@@ -92,7 +94,8 @@ class RecordedChip:
         return replace(solution, approximations=(*solution.approximations, *notes))
 
     def late_notes(self, t_end: float) -> Iterator[str]:
-        """Which populations have recorded spikes that come too late, and how many; a sentence each.
+        """Yield a sentence for each population with recorded spikes that come too late, with their
+        number.
 
         Args:
             t_end: seconds of the network.
@@ -112,7 +115,7 @@ class RecordedChip:
 
 
 def _print(inputs: Mapping[str, tuple[Any, Any]], number: int, dtype: Any) -> bytes:
-    """A sample's events, in any order and padded anyhow, as a fingerprint."""
+    """Return a fingerprint of a sample's events, independent of their order and padding."""
     digest = hashlib.sha256()
     for name in sorted(inputs):
         time = np.asarray(inputs[name][0][number]).astype(dtype)
@@ -129,7 +132,7 @@ def read_recording(
     inputs: Mapping[str, tuple[Any, Any]],
     network: Network,
 ) -> RecordedChip:
-    """What a deployed network's script, or `jaxsnn emulate`, wrote.
+    """Read the recording that the script of a deployed network, or `jaxsnn emulate`, wrote.
 
     Args:
         recorded: .npz file with NAME.time, NAME.index of each population that fires.
@@ -237,7 +240,7 @@ def _refuse_events(
 
 
 def by_neuron(time: np.ndarray, index: np.ndarray, size: int) -> np.ndarray:
-    """Events (samples, events) as (samples, neurons, spikes), rising, padded with inf.
+    """Return events (samples, events) as (samples, neurons, spikes), rising, padded with inf.
 
     >>> by_neuron(np.array([[3.0, 1.0, np.inf]]), np.array([[1, 1, 2]]), 2).tolist()
     [[[inf, inf], [1.0, 3.0]]]

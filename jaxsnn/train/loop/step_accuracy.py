@@ -132,8 +132,8 @@ def accuracy_in_steps(
 def _answers_in_steps(
     engine: TimeStepped, loss: Loss, t_end: float, network: Network, inputs: Any
 ) -> tuple[Any, Any, Any]:
-    """What a loss reads of a batch, (batch,); of first-spike losses the spike counts, (batch, neurons);
-    and the result. Compiled as one program.
+    """Return the predictions of a batch, (batch,); for first-spike losses also the spike counts,
+    (batch, neurons), else None; and the result code. Compiled as one program.
     """
     solution = run_batch(engine.prepared(), network, inputs, t_end)
     counts = solution.count(loss.population) if loss.reads == "first spikes" else None

@@ -33,7 +33,7 @@ Reads = Literal["first spikes", "spikes", "voltages", "either"]
 
 
 class Loss(Protocol):
-    """What `fit` needs of a loss: a frozen dataclass with these fields and methods.
+    """Interface of a loss of `fit`: a frozen dataclass with these fields and methods.
 
     Its fields are numbers, names and tuples of them: the record of a run shows them, and it is a
     static argument of compiled code, so that it must be hashable and equal to another one with the
@@ -64,16 +64,16 @@ class Loss(Protocol):
 
     @property
     def tau(self) -> float:
-        """Seconds, what times are measured in."""
+        """Unit of time of the loss in seconds."""
         ...
 
     @property
     def t_max(self) -> float:
-        """Seconds, the end of a sample."""
+        """End of a sample in seconds."""
         ...
 
     def __call__(self, reading: Reading, labels: jax.Array) -> jax.Array:
-        """Loss of each sample; its mean over the batch is made small.
+        """Return the loss of each sample; training minimises its mean over the batch.
 
         Args:
             reading: what came out of a batch; its methods take the name of a population and give
@@ -86,7 +86,9 @@ class Loss(Protocol):
         ...
 
     def predict(self, reading: Reading) -> jax.Array:
-        """Class of each sample, (batch,) int32; -1 where none is read. It needs no gradient."""
+        """Return the class of each sample, (batch,) int32; -1 where there is none. It needs no
+        gradient.
+        """
         ...
 
 
@@ -102,14 +104,14 @@ _RANGES = {
 
 
 class CheckedLoss:
-    """Losses whose numbers are looked at when they are made.
+    """Base class of losses that validate their numbers on construction.
 
     Raises:
         UsageError: names the loss, the field and the number.
     """
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
+        """Refuse invalid numbers."""
         for name, (lowest, limit, text) in _RANGES.items():
             value = getattr(self, name, None)
             if value is not None and not lowest <= as_number(value) < limit:
@@ -123,13 +125,15 @@ class CheckedLoss:
 
 
 class FirstToFire(CheckedLoss):
-    """Losses of first spike times: who fires first is the answer."""
+    """Base class of losses of first spike times: the neuron that fires first is the predicted
+    class.
+    """
 
     reads: ClassVar[str] = "first spikes"
 
     def predict(self, reading: Reading) -> jax.Array:
-        """Class of each sample, (batch,): the neuron that fires first, of several the lowest; -1
-        where none fires.
+        """Return the class of each sample, (batch,): the neuron that fires first, the lowest of
+        several; -1 where none fires.
         """
         times = reading.first_spike(self.population)  # pyright: ignore[reportAttributeAccessIssue]
         kind, times = module_for(times), in_numpy(times)
@@ -175,7 +179,7 @@ class FirstSpike(FirstToFire):
     smoothing: float = 0.0
 
     def __call__(self, reading: Reading, labels: jax.Array) -> jax.Array:
-        """Loss of each sample, (batch,)."""
+        """Return the loss of each sample, (batch,)."""
         scaled = _scaled_times(self, reading)
         label = _of_label(scaled, labels)
         entropy = _cross_entropy(-scaled / self.sharpness, labels, self.smoothing)
@@ -203,7 +207,7 @@ class SpikeTimes(FirstToFire):
     separation: float = 0.5
 
     def __call__(self, reading: Reading, labels: jax.Array) -> jax.Array:
-        """Loss of each sample, (batch,)."""
+        """Return the loss of each sample, (batch,)."""
         scaled = _scaled_times(self, reading)
         is_label = labels[:, None] == jnp.arange(scaled.shape[1])
         return jnp.var(scaled - jnp.where(is_label, 0.0, self.separation), axis=1)
@@ -219,7 +223,7 @@ def _of_label(values: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def _cross_entropy(scores: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
-    """Cross-entropy of each sample, (batch,), of labels of which a part is shared among all classes.
+    """Return the cross-entropy of each sample, (batch,), with labels smoothed over all classes.
 
     Source: Szegedy et al., "Rethinking the inception architecture", CVPR 2016.
     """
@@ -238,15 +242,17 @@ class CrossEntropy(CheckedLoss):
     smoothing: float = 0.0
 
     def scores(self, reading: Reading) -> jax.Array:
-        """(batch, neurons)."""
+        """Return the score of each class, (batch, neurons)."""
         raise NotImplementedError
 
     def __call__(self, reading: Reading, labels: jax.Array) -> jax.Array:
-        """Loss of each sample, (batch,)."""
+        """Return the loss of each sample, (batch,)."""
         return _cross_entropy(self.scores(reading), labels, self.smoothing)
 
     def predict(self, reading: Reading) -> jax.Array:
-        """Class of each sample, (batch,): the largest score, of several the lowest class."""
+        """Return the class of each sample, (batch,): the largest score, the lowest class of
+        several.
+        """
         return jnp.argmax(self.scores(reading), axis=1)
 
 
@@ -273,7 +279,7 @@ class MaxOverTime(CrossEntropy):
     reads: ClassVar[str] = "voltages"
 
     def scores(self, reading: Reading) -> jax.Array:
-        """Largest voltages times the gain."""
+        """Return the largest voltages times the gain."""
         return self.gain * reading.maximum(self.population)
 
 
@@ -298,11 +304,13 @@ class SpikeCount(CrossEntropy):
     reads: ClassVar[str] = "spikes"
 
     def scores(self, reading: Reading) -> jax.Array:
-        """Counts times the gain."""
+        """Return the spike counts times the gain."""
         return self.gain * reading.count(self.population)
 
     def predict(self, reading: Reading) -> jax.Array:
-        """Class of each sample, (batch,): the neuron that fires most often; -1 where none fires."""
+        """Return the class of each sample, (batch,): the neuron that fires most often; -1 where
+        none fires.
+        """
         return _largest_above_0(reading.count(self.population))
 
 
@@ -322,7 +330,7 @@ class Integral(CrossEntropy):
     reads: ClassVar[str] = "voltages"
 
     def scores(self, reading: Reading) -> jax.Array:
-        """Integrals over tau, times the gain."""
+        """Return the integrals over tau, times the gain."""
         return self.gain / self.tau * reading.integral(self.population)
 
 
@@ -352,28 +360,30 @@ class ExponentialSum(CrossEntropy):
     reads: ClassVar[str] = "either"
 
     def scores(self, reading: Reading) -> jax.Array:
-        """Sums times the gain."""
+        """Return the sums times the gain."""
         scale = self.decay * self.tau
         if self.fires:
             return self.gain * reading.spike_sum(self.population, scale)
         return self.gain / scale * reading.integral(self.population, scale)
 
     def predict(self, reading: Reading) -> jax.Array:
-        """Class of each sample, (batch,): the largest sum; of neurons that fire -1 where none does."""
+        """Return the class of each sample, (batch,): the largest sum; -1 where no neuron of a
+        spiking population fires.
+        """
         if not self.fires:
             return super().predict(reading)
         return _largest_above_0(self.scores(reading))
 
 
 def _largest_above_0(values: jax.Array) -> jax.Array:
-    """The neuron of the largest value in each sample, (batch,), of several the lowest; -1 where all
-    are 0.
+    """Return the neuron of the largest value in each sample, (batch,), the lowest of several; -1
+    where all are 0.
     """
     return jnp.where(jnp.max(values, axis=1) > 0, jnp.argmax(values, axis=1), -1)
 
 
 def accuracy(predictions: jax.Array | np.ndarray, labels: jax.Array | np.ndarray) -> jax.Array:
-    """Fraction of samples whose prediction is the label, both (samples,).
+    """Return the fraction of samples whose prediction is the label, both (samples,).
 
     Raises:
         UsageError: they have different shapes.
@@ -415,8 +425,8 @@ LossClass = TypeVar("LossClass", bound=type)
 
 
 def register_loss(cls: LossClass, name: str | None = None) -> LossClass:
-    """Make a loss known by name: to `fit(..., loss="its-name")`, and to `jaxsnn train --loss`
-    where the module that calls this is imported.
+    """Register a loss by name: for `fit(..., loss="its-name")`, and for `jaxsnn train --loss` where
+    the module that calls this is imported.
 
     The command imports what the entry point group `jaxsnn.losses` names: in the pyproject.toml of
     a package `[project.entry-points."jaxsnn.losses"]` with `its-name = "package.module:Class"`,
@@ -488,7 +498,7 @@ def register_loss(cls: LossClass, name: str | None = None) -> LossClass:
 
 
 def loss_class(name: str) -> Any:
-    """Return the class of a name; that of an entry point is loaded.
+    """Return the class of a loss by name; load it if it is an entry point.
 
     Raises:
         UsageError: there is none, or it cannot be loaded.
@@ -514,10 +524,10 @@ def loss_class(name: str) -> Any:
 
 
 def loss_names() -> tuple[str, ...]:
-    """Return the names of all losses, those of installed packages too, which are not loaded for it."""
+    """Return the names of all losses, including those of installed packages, which are not loaded."""
     return tuple(dict.fromkeys([*_LOSSES, *(entry.name for entry in entry_points(group=GROUP))]))
 
 
 def name_of(loss: Loss) -> str:
-    """The name of a loss in `LOSSES`, or of its type."""
+    """Return the name of a loss in `LOSSES`, or of its type."""
     return next((name for name, kind in LOSSES.items() if type(loss) is kind), type(loss).__name__)

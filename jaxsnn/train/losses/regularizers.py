@@ -37,7 +37,7 @@ class Regulariser(Protocol):
     """
 
     def __call__(self, network: Network, solution: EventSolution) -> jax.Array:
-        """One number for each sample, (batch,), without a unit, differentiated by JAX.
+        """Return one number for each sample, (batch,), without a unit, differentiated by JAX.
 
         Args:
             network: with the parameters of this step.
@@ -47,14 +47,14 @@ class Regulariser(Protocol):
 
 
 class _Checked:
-    """Regularisers whose fields are looked at when they are made.
+    """Base class of regularisers that validate their fields on construction.
 
     Raises:
         UsageError: names the regulariser, the field and the value.
     """
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
+        """Refuse invalid fields."""
         name = type(self).__name__
         for field, least in (("strength", 0.0), ("target", 0.0), ("most", np.finfo(float).tiny)):
             value = getattr(self, field, least)
@@ -78,7 +78,8 @@ class _Checked:
 
 @dataclass(frozen=True, kw_only=True)
 class SpikeRate(_Checked):
-    """Neurons shall fire `target` times in a sample: strength / 2 mean (count - target)^2.
+    """Penalty on spike counts that differ from `target` per sample: strength / 2 mean (count -
+    target)^2.
 
     A count has no exact gradient: each of a neuron's own spikes passes on what a kick of its
     voltage would do (`jaxsnn.train.losses.losses`), as in the regulariser of Nowotny et al.,
@@ -96,7 +97,7 @@ class SpikeRate(_Checked):
     populations: tuple[str, ...] = ()
 
     def __call__(self, network: Network, solution: EventSolution) -> jax.Array:
-        """One number for each sample, (batch,)."""
+        """Return the penalty of each sample, (batch,)."""
         populations = self.populations or firing(network, solution)
         excess = [
             jnp.mean(jnp.square(solution.count(name) - self.target), axis=1) for name in populations
@@ -106,7 +107,8 @@ class SpikeRate(_Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class SpikeBudget(_Checked):
-    """All neurons together shall fire `most` times in a sample at most: strength / 2 (excess / most)^2.
+    """Penalty on more than `most` spikes of all neurons in a sample: strength / 2 (excess /
+    most)^2.
 
     The gradient of a count is as of `SpikeRate`. The best epoch of a run is, before all else, one
     that keeps to the budget on the validation samples.
@@ -120,11 +122,11 @@ class SpikeBudget(_Checked):
     strength: float = 1.0
 
     def excess(self, spikes: float) -> float:
-        """By which fraction a number of spikes is above the budget; a twentieth is none."""
+        """Return the fraction by which a spike count exceeds the budget; a twentieth is tolerated."""
         return max(spikes / self.most - _TOLERATED, 0.0)
 
     def __call__(self, network: Network, solution: EventSolution) -> jax.Array:
-        """One number for each sample, (batch,)."""
+        """Return the penalty of each sample, (batch,)."""
         counts = [jnp.sum(solution.count(name), axis=1) for name in firing(network, solution)]
         excess = jnp.maximum(sum(counts, jnp.zeros(())) / self.most - 1, 0.0)
         return 0.5 * self.strength * jnp.square(excess)
@@ -132,7 +134,7 @@ class SpikeBudget(_Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class PeakMargin(_Checked):
-    """The voltage of a silent neuron shall come near its threshold: strength mean (threshold -
+    """Penalty on silent neurons whose voltage stays far below threshold: strength mean (threshold -
     peak) / height.
 
     Over all neurons of a population, of which those that fire in the sample count 0; of several
@@ -148,7 +150,7 @@ class PeakMargin(_Checked):
     populations: tuple[str, ...] = ()
 
     def __call__(self, network: Network, solution: EventSolution) -> jax.Array:
-        """One number for each sample, (batch,).
+        """Return the penalty of each sample, (batch,).
 
         Raises:
             UsageError: a population that does not fire, or does not exist.
@@ -171,7 +173,7 @@ class PeakMargin(_Checked):
 
 
 def firing(network: Network, solution: EventSolution) -> tuple[str, ...]:
-    """Names of the populations that fire; a Threshold is none."""
+    """Return the names of the populations that fire; a Threshold is not one of them."""
     return tuple(name for name in solution.spikes if name in network.populations)
 
 
@@ -185,8 +187,8 @@ _CONVOLUTIONS = ("Conv1d", "Conv2d")
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class WeightBumping:
-    """How far the input weights of silent neurons are raised in a step, as fractions of the
-    learning rate: 1 is a full step of Adam, in kicks.
+    """Amounts by which the input weights of silent neurons are raised in a step, as fractions of
+    the learning rate: 1 is a full step of Adam, in kicks.
 
     Attributes:
         label: for the neuron of the label, times the fraction of its samples in which it is silent,
@@ -204,9 +206,9 @@ class WeightBumping:
     def cases(
         counts: Mapping[str, jax.Array], labels: jax.Array, read: str
     ) -> dict[str, jax.Array]:
-        """What `wanted` needs of each sample, population -> (batch, neurons) bool: of the
-        population that the loss reads, which neuron is silent though it is that of the label; of
-        others, which fire.
+        """Return the statistics that `wanted` needs of each sample, population -> (batch, neurons)
+        bool: of the population that the loss reads, the silent neuron of the label; of others, the
+        neurons that fire.
 
         Args:
             counts: population -> spikes of each neuron, (batch, neurons).
@@ -221,8 +223,8 @@ class WeightBumping:
         return by_population
 
     def wanted(self, fractions: Mapping[str, jax.Array], read: str) -> dict[str, jax.Array]:
-        """How far the weights of each neuron, or channel, are raised, population -> array >= 0 in
-        the shape of its fractions.
+        """Return the amount by which the weights of each neuron, or channel, are raised, population
+        -> array >= 0 in the shape of its fractions.
 
         Args:
             fractions: means of the `cases` over the samples of the whole batch, (neurons,) or
@@ -240,7 +242,8 @@ class WeightBumping:
 def weight_bumping_of(
     weight_bumping: WeightBumping | Mapping[str, Any] | None, default: WeightBumping
 ) -> WeightBumping:
-    """The remedy: a record, its fields by name, or the default.
+    """Return the weight bumping for an option: a record, a mapping of its fields, or None for the
+    default.
 
     Raises:
         UsageError: a field that does not exist, or a number below 0.
@@ -261,8 +264,8 @@ def weight_bumping_of(
 
 
 def feeding_weights(network: Network) -> Feeding:
-    """For each population the Linear, Affine, Conv1d and Conv2d nodes that feed it, with the signs
-    that their outputs arrive with.
+    """Return for each population the Linear, Affine, Conv1d and Conv2d nodes that feed it, with the
+    signs of the path from their outputs.
 
     A sign is -1 where a Scale on the way is negative. A population that inputs or other populations
     feed directly has no such nodes, nor one behind a Scale that turns a part of a channel.
@@ -298,7 +301,7 @@ def feeding_weights(network: Network) -> Feeding:
 
 
 def channels_of(network: Network) -> tuple[tuple[str, int], ...]:
-    """The populations that convolutions alone feed, and how many channels they have."""
+    """Return the populations that only convolutions feed, with their numbers of channels."""
     wires = {wire.name: wire for wire in network.wires}
     return tuple(
         (name, wires[nodes[0][0]].shape[0])
@@ -310,8 +313,8 @@ def channels_of(network: Network) -> tuple[tuple[str, int], ...]:
 def by_channel(
     fractions: Mapping[str, jax.Array], channels: Sequence[tuple[str, int]], read: str
 ) -> dict[str, jax.Array]:
-    """Fractions (neurons,) of each population, of those with channels the channels' means
-    (channels,); the population that the loss reads has one neuron for each class.
+    """Average the fractions (neurons,) of populations with channels over each channel, to
+    (channels,); the population that the loss reads keeps one entry for each class.
     """
     numbers = {name: number for name, number in channels if name != read}
     return {
@@ -326,8 +329,8 @@ def bumped(
     feeding: Feeding,
     rate: Any = 1.0,
 ) -> dict[str, dict[str, jax.Array]]:
-    """The optimiser's steps (which are descended), with `rate` times what `WeightBumping.wanted`
-    says for weights that feed.
+    """Add weight bumping to the optimiser's steps (which are subtracted): `rate` times the amounts
+    of `WeightBumping.wanted`, for weights that feed a population.
 
     A weight that is one number for all is not raised.
     """
@@ -352,7 +355,7 @@ Noise = tuple[tuple[str, float], ...]
 
 
 def noise_of(noise: Any) -> Noise:
-    """The option `noise` as sorted pairs, which compiled code can take for a static value.
+    """Return the option `noise` as sorted pairs, which compiled code can take for a static value.
 
     Raises:
         UsageError: no table, a parameter that takes no noise, or a deviation that is none.
@@ -377,8 +380,8 @@ def noise_of(noise: Any) -> Noise:
 
 
 def noisy(network: Network, noise: Noise, key: jax.Array) -> Network:
-    """The network with its parameters multiplied by 1 + a normal deviate: `weight` one for each
-    weight, `v_threshold` one for each neuron, of the threshold's distance from the leak.
+    """Return the network with its parameters multiplied by 1 + a normal deviate: `weight` one for
+    each weight, `v_threshold` one for each neuron, of the threshold's distance from the leak.
 
     Gains multiply matrices (targets, sources), one deviate for many weights, so that it does not
     average out: `input_gain` one for the positive and one for the negative weights of each target,
@@ -407,7 +410,7 @@ def noisy(network: Network, noise: Noise, key: jax.Array) -> Network:
 
 
 def noise_notes(network: Network, noise: Noise | None) -> list[str]:
-    """What training with noise has to say: where it is met, and weights that have no gain."""
+    """Return notes on training with noise: the noise of validation, and weights without a gain."""
     if not noise:
         return []
     notes = ["the validation samples meet the noise of training, the same in each epoch"]
@@ -434,7 +437,9 @@ def _factors(
 def _by_target(
     weight: Float[Array, "targets sources"], deviation: float, key: jax.Array
 ) -> Float[Array, "targets sources"]:
-    """Excitatory and inhibitory inputs of a neuron have a gain each."""
+    """Multiply weights by random gains: one for the excitatory and one for the inhibitory inputs of
+    each target.
+    """
     excite, inhibit = _factors(deviation, (2, len(weight), 1), weight, key)
     return weight * jnp.where(weight > 0, excite, inhibit)
 
@@ -442,7 +447,7 @@ def _by_target(
 def _by_source(
     weight: Float[Array, "targets sources"], deviation: float, key: jax.Array
 ) -> Float[Array, "targets sources"]:
-    """What a neuron or an input channel sends has one gain."""
+    """Multiply weights by random gains: one for each source."""
     return weight * _factors(deviation, weight.shape[1:], weight, key)
 
 

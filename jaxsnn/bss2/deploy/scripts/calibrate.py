@@ -26,7 +26,7 @@ TIMES = ("tau_mem", "tau_syn", "refractory_time")
 
 
 def stack() -> Any:
-    """calix."""
+    """Import and return calix."""
     try:
         import calix
         import calix.spiking
@@ -36,7 +36,7 @@ def stack() -> Any:
 
 
 def target_of(name: str) -> Any:
-    """A file of targets as calix takes it."""
+    """Return the calix target that a file of targets describes."""
     import quantities
     from calix.spiking import SpikingCalibTarget
     from calix.spiking.neuron import NeuronCalibTarget
@@ -54,7 +54,9 @@ def target_of(name: str) -> Any:
 
 
 def calibrated(net: dict[str, Any], again: bool = False) -> list[Path]:
-    """The results, one file for each entry; those that are there are not made again."""
+    """Calibrate each entry that has no result file yet, or all with `again`, and return the paths
+    of the results.
+    """
     calix = stack()
     from calix.spiking import SpikingCalibOptions
 
@@ -72,7 +74,9 @@ def calibrated(net: dict[str, Any], again: bool = False) -> list[Path]:
 
 
 def path_of(number: int, entries: list[dict[str, Any]]) -> Path:
-    """Where a result is kept: its name changes with its targets, and those of what it refines."""
+    """Return the path of a result: its name changes with its targets, and those of the calibration
+    it refines.
+    """
     entry = entries[number]
     every = [entry] if entry["refines"] is None else [entries[entry["refines"]], entry]
     content = b"".join((HERE / calibration["targets"]).read_bytes() for calibration in every)
@@ -80,7 +84,7 @@ def path_of(number: int, entries: list[dict[str, Any]]) -> Path:
 
 
 def refined(result: Any, target: Any) -> Any:
-    """A result whose potentials are calibrated again, for another target."""
+    """Calibrate the potentials of a result again, for another target, and return the result."""
     from calix.common import base
     from calix.spiking import neuron
     from dlens_vx_v3 import hxcomm
@@ -96,7 +100,7 @@ def refined(result: Any, target: Any) -> Any:
 
 
 def main() -> None:
-    """Calibrate."""
+    """Run the calibrations."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--again", action="store_true", help="also where there is a result")
     options = parser.parse_args()

@@ -18,11 +18,11 @@ import numpy as np
 
 @cache
 def exact_modules(hxsnn: Any, torch: Any) -> SimpleNamespace:
-    """Source, Neurons, Readouts, Synapse and Whole, by these names."""
+    """Return the modules Source, Neurons, Readouts, Synapse and Whole, by these names."""
 
     class ExactSource(hxsnn.InputNeuron):
-        """Sends at `cycles`: by sample and source, whole cycles of `cycle` milliseconds, in which
-        grenade takes times.
+        """Source of spikes at `cycles`: by sample and source, integer cycles of `cycle`
+        milliseconds, the unit of grenade's times.
         """
 
         cycles: list[list[list[int]]]
@@ -39,13 +39,13 @@ def exact_modules(hxsnn: Any, torch: Any) -> SimpleNamespace:
             return input
 
     class ExactNeurons(hxsnn.LIF):
-        """`recorded`: (cycle, sample, neuron) of each spike."""
+        """Spiking neurons; `recorded` holds (cycle, sample, neuron) of each spike."""
 
         def post_process(self, hw_data: Any, runtime: float) -> Any:
             self.recorded = hw_data.spikes.get_data()
 
     class ExactReadouts(hxsnn.LI):
-        """`recorded`: (steps, samples, neurons) CADC LSB."""
+        """Readout neurons; `recorded` holds (steps, samples, neurons) CADC LSB."""
 
         def post_process(self, hw_data: Any, runtime: float) -> Any:
             self.recorded = hw_data.cadc.to_dense(
@@ -53,11 +53,11 @@ def exact_modules(hxsnn: Any, torch: Any) -> SimpleNamespace:
             )
 
     class SignedSynapse(hxsnn.Synapse):
-        """A projection for each sign that there is, with the connections that are not 0."""
+        """Synapses with one projection for each sign that occurs, without connections of weight 0."""
 
         @property
         def pending(self) -> Any:
-            """What it will feed, before it is connected itself."""
+            """Output handle, which the synapse feeds, before the synapse itself is connected."""
             return self._output_handle
 
         def add_to_network_graph(self, pre: Any, post: Any, builder: Any) -> tuple[Any, ...]:
@@ -71,7 +71,7 @@ def exact_modules(hxsnn: Any, torch: Any) -> SimpleNamespace:
             return self.descriptor
 
     class WholeRun(hxsnn.HXModuleWrapper):
-        """All modules of a run in one: what they recorded stays with them."""
+        """Wrapper of all modules of a run, in which recordings stay with their modules."""
 
         def forward_func(self, *inputs: Any, hw_data: Any = None) -> tuple[Any, ...]:
             return tuple(module._output_handle for module in self.modules.values())
@@ -86,7 +86,7 @@ def exact_modules(hxsnn: Any, torch: Any) -> SimpleNamespace:
 
 
 def projections(weight: np.ndarray, pre: Any, post: Any, chip: Any) -> Iterator[Any]:
-    """The projections of signed weights (outputs, inputs)."""
+    """Yield the excitatory and the inhibitory projection of signed weights (outputs, inputs)."""
     import _hxtorch_core
     import pygrenade_vx.network as grenade
 

@@ -25,7 +25,7 @@ Times = list[list[float]]
 
 
 def arguments(text: str) -> argparse.ArgumentParser:
-    """The arguments of a script."""
+    """Return the argument parser of a script."""
     parser = argparse.ArgumentParser(description=text)
     parser.add_argument(
         "--input", metavar="X.npz", required=True, help="NAME.time and NAME.index of each input"
@@ -40,12 +40,12 @@ def arguments(text: str) -> argparse.ArgumentParser:
 
 
 def network() -> dict[str, Any]:
-    """What `jaxsnn deploy` wrote."""
+    """Return the content of network.json, which `jaxsnn deploy` wrote."""
     return json.loads((HERE / "network.json").read_text(encoding="utf-8"))
 
 
 def missing(package: str, error: ImportError) -> NoReturn:
-    """Say that the vendor's software is not here, and end."""
+    """Exit with a message that a package of the vendor's software cannot be imported."""
     raise SystemExit(
         f"{package} cannot be imported ({error}): run this script where the BrainScaleS-2 software"
         " stack is installed, in its container or on EBRAINS"
@@ -72,12 +72,12 @@ class Trains:
             self.traces[population, index] = values[:, :, place]
 
     def of(self, key: Neuron) -> Times:
-        """The trains of a neuron, empty where nothing was set."""
+        """Return the trains of a neuron, empty where none were set."""
         return self.times.get(key, [[] for _ in range(self.samples)])
 
 
 def read_inputs(path: str, net: dict[str, Any], duration: float) -> Trains:
-    """The trains of all input channels; the channel that stands in for biases fires by itself."""
+    """Return the trains of all input channels; the channel that replaces biases fires by itself."""
     arrays = np.load(path)
     external = [
         number for number, population in enumerate(net["populations"]) if population["external"]
@@ -119,8 +119,8 @@ def read_inputs(path: str, net: dict[str, Any], duration: float) -> Trains:
 def _events(
     path: str, name: str, arrays: Any, net: dict[str, Any], duration: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Times of an input, seconds of the chip, inf where unused, and its channels: (samples, events)
-    each. What comes at or after the end is left out, which is said.
+    """Return the event times of an input, seconds of the chip, inf where unused, and its channels:
+    (samples, events) each. Events at or after the end are left out, with a message.
     """
     time, index = arrays[f"{name}.time"], arrays[f"{name}.index"]
     size = next(
@@ -152,8 +152,8 @@ def _events(
 
 
 def write_outputs(path: str, net: dict[str, Any], trains: Trains) -> None:
-    """All recorded spikes, in the network's own time, and of readouts `NAME.membrane` (steps,
-    samples, neurons) and `NAME.sample_time` (steps,), also in the network's time.
+    """Write all recorded spikes, in seconds of the network, and of readouts `NAME.membrane` (steps,
+    samples, neurons) and `NAME.sample_time` (steps,), also in seconds of the network.
     """
     arrays = {}
     for number, population in enumerate(net["populations"]):

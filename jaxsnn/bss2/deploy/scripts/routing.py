@@ -22,7 +22,7 @@ Ends = tuple[int | None, int, int | None, int]
 
 
 def routing_function(net: Content, run: Content) -> Callable[[Any], Any]:
-    """The function that routes one run's network. `net` and `run` are of network.json."""
+    """Return the function that routes the network of one run; `net` and `run` are of network.json."""
 
     def route(network: Any) -> Any:
         import pygrenade_vx.network as grenade
@@ -43,7 +43,7 @@ def routing_function(net: Content, run: Content) -> Callable[[Any], Any]:
 
 
 def set_chip(routed: Any, run: Content) -> None:
-    """Crossbar, compare masks and row modes."""
+    """Set crossbar nodes, compare masks and row modes."""
     from dlens_vx_v3 import hal, halco
 
     modes = hal.SynapseDriverConfig.RowMode
@@ -69,7 +69,7 @@ def set_chip(routed: Any, run: Content) -> None:
 
 
 def populations(instance: Any, run: Content, grenade: Any) -> Owners:
-    """For each population of the network: the group of the run that it is, None for the sources."""
+    """Map each population of the network to its group in the run; None for the sources."""
     heads = {tuple(group["heads"]): number for number, group in enumerate(run["groups"])}
     owners = {}
     for key, population in dict(instance.populations).items():
@@ -95,7 +95,7 @@ def populations(instance: Any, run: Content, grenade: Any) -> Owners:
 
 
 def labels_of_sources(owners: Owners, run: Content) -> dict[Any, list[list[Any]]]:
-    """The events that the host sends for each source; one that is silent stands for none."""
+    """Return the events that the host sends for each source; a silent one stands in for no source."""
     from dlens_vx_v3 import halco
 
     labels = [[halco.SpikeLabel(event) for event in source["events"]] for source in run["sources"]]
@@ -104,7 +104,7 @@ def labels_of_sources(owners: Owners, run: Content) -> dict[Any, list[list[Any]]
 
 
 def labels_of_neurons(owners: Owners, run: Content) -> dict[Any, list[dict[Any, list[Any]]]]:
-    """The address of each neuron; only the first circuit of a neuron has one."""
+    """Return the address of each neuron; only the first circuit of a neuron has one."""
     from dlens_vx_v3 import halco
 
     labels = {}
@@ -122,7 +122,7 @@ def labels_of_neurons(owners: Owners, run: Content) -> dict[Any, list[dict[Any, 
 def connections(
     instance: Any, owners: Owners, net: Content, run: Content, grenade: Any
 ) -> tuple[dict[Any, list[Any]], dict[Any, list[Any]]]:
-    """The synapses of each connection, and the circuits that they end at."""
+    """Return the placed synapses of each connection, and the circuits that they end at."""
     synapses = by_connection(run)
     placed, routes = {}, {}
     for key, projection in dict(instance.projections).items():
@@ -147,7 +147,7 @@ def connections(
 
 
 def by_connection(run: Content) -> dict[Ends, list[Content]]:
-    """(group or None, place in it, group, place in it) -> its synapses."""
+    """Map each connection (group or None, place in it, group, place in it) to its synapses."""
     places = {number: (None, number) for number in range(len(run["sources"]))}
     for number, group in enumerate(run["groups"]):
         for place, neuron in enumerate(group["neurons"]):
@@ -166,7 +166,7 @@ def by_connection(run: Content) -> dict[Ends, list[Content]]:
 def synapses_for(
     synapses: Sequence[Content], weight: int, sign: int, net: Content, run: Content, ends: Ends
 ) -> Sequence[Content]:
-    """The synapses of a connection in a projection of one sign, with the weight that it has now."""
+    """Return the synapses of a connection in a projection of one sign, with the current weight."""
     if weight == 0:
         return []
     if not synapses:
@@ -194,7 +194,7 @@ def synapses_for(
 
 
 def placed_connection(synapse: Content, grenade: Any) -> Any:
-    """A synapse as grenade has it."""
+    """Return a synapse as a placed connection of grenade."""
     from dlens_vx_v3 import halco
 
     placed = grenade.RoutingResult.ExecutionInstance.PlacedConnection()

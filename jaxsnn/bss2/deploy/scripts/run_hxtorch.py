@@ -25,7 +25,7 @@ REST = 10
 
 
 def stack() -> tuple[Any, Any, Any]:
-    """hxtorch and what belongs to it."""
+    """Import and return hxtorch, hxtorch.spiking and torch."""
     try:
         import hxtorch
         import hxtorch.spiking as hxsnn
@@ -36,7 +36,7 @@ def stack() -> tuple[Any, Any, Any]:
 
 
 def refuse_other_releases() -> None:
-    """Go on only with a release that this script is written for."""
+    """Exit unless the installed release has the interfaces that this script is written for."""
     import pygrenade_vx.network as grenade
 
     _, hxsnn, _ = stack()
@@ -60,8 +60,8 @@ def refuse_other_releases() -> None:
 
 
 def structure(shape: Sequence[tuple[int, int]]) -> Any:
-    """A neuron of one compartment with circuits at (row, column) of a grid; the first one leaks and
-    fires.
+    """Return a neuron of one compartment with circuits at (row, column) of a grid; the first one
+    leaks and fires.
     """
     from dlens_vx_v3 import halco, lola
     from hxtorch.spiking.morphology import SingleCompartmentNeuron
@@ -84,8 +84,8 @@ def structure(shape: Sequence[tuple[int, int]]) -> Any:
 def build_modules(
     net: dict[str, Any], run: dict[str, Any], experiment: Any
 ) -> tuple[list[Any], dict[tuple[int | None, int], Any]]:
-    """The neurons of each group, and the synapses between groups (None: the sources) that have
-    any.
+    """Return the neurons of each group, and the synapses between connected groups (None: the
+    sources).
     """
     _, hxsnn, torch = stack()
     modules = exact_modules(hxsnn, torch)
@@ -129,17 +129,17 @@ def _neurons(
 
 
 def unchanged(weight: Any) -> Any:
-    """Weights are whole numbers already."""
+    """Return the weights unchanged, since they are integers already."""
     return weight
 
 
 def value_of(value: Any, indices: Sequence[int], torch: Any) -> Any:
-    """One number, or one for each neuron of a group."""
+    """Return one number for all neurons, or a tensor with one for each neuron of a group."""
     return torch.tensor([value[index] for index in indices]) if isinstance(value, list) else value
 
 
 def dense(link: dict[str, Any], inputs: int, outputs: int) -> np.ndarray:
-    """(outputs, inputs) float32 weights."""
+    """Return the dense float32 weights (outputs, inputs) of a link."""
     weight = np.zeros((outputs, inputs), np.float32)
     weight[link["target"], link["source"]] = link["weight"]
     return weight
@@ -181,7 +181,7 @@ def run_once(
     duration: float,
     calibration: str,
 ) -> None:
-    """One run of so many seconds of the chip: its spikes are added to the trains."""
+    """Execute one run of `duration` seconds of the chip, and add its spikes to the trains."""
     _, hxsnn, _ = stack()
     experiment = hxsnn.Experiment(
         mock=False, dt=net["step"], hw_routing_func=routing_function(net, run)
@@ -205,7 +205,7 @@ def run_once(
 
 
 def rest(net: dict[str, Any]) -> int:
-    """Cycles between two samples, in which currents and membranes come to rest."""
+    """Return the cycles between two samples, in which currents and membranes decay to rest."""
     longest = max(
         float(np.max(population[name]))
         for population in net["populations"]
@@ -216,7 +216,7 @@ def rest(net: dict[str, Any]) -> int:
 
 
 def cycles_of(net: dict[str, Any], run: dict[str, Any], trains: Trains) -> list[list[list[int]]]:
-    """By sample and source, the cycles of the event clock at which it spikes."""
+    """Return the cycles of the event clock at which each source spikes, by sample and source."""
     keys = [(source["population"], source["index"]) for source in run["sources"]]
     cycles = [
         [
@@ -231,7 +231,7 @@ def cycles_of(net: dict[str, Any], run: dict[str, Any], trains: Trains) -> list[
 
 
 def main() -> None:
-    """Run all runs."""
+    """Execute all runs."""
     net = network()
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument(
