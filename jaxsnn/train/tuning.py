@@ -28,7 +28,7 @@ _STRENGTH = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class TuningPoint:
-    """One point of the curve.
+    """One measured point of the tuning curve.
 
     Attributes:
         name: what it is.
@@ -58,7 +58,7 @@ class TuningPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Tuned:
-    """What tuning came to.
+    """Result of tuning.
 
     Attributes:
         steps: as the source simulates it, in time steps; in continuous time; then tuned, without a

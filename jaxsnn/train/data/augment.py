@@ -46,8 +46,8 @@ class Dropout:
             )
 
     def __call__(self, key: jax.Array, inputs: Any) -> Any:
-        """One sample: Events or GradedEvents (events,), an array (time, *shape), or Currents, of
-        which whole channels are left out.
+        """Apply dropout to one sample: Events or GradedEvents (events,), an array (time, *shape),
+        or Currents, which lose entire channels.
         """
         if isinstance(inputs, Currents):
             gone = jax.random.bernoulli(key, self.probability, inputs.value.shape[-1:])
@@ -79,7 +79,7 @@ class Jitter:
             )
 
     def __call__(self, key: jax.Array, inputs: Any) -> Any:
-        """One sample, Events or GradedEvents (events,)."""
+        """Shift each event of one sample in time, Events or GradedEvents (events,)."""
         refuse_values(inputs, "jitter")
         moved = inputs.time + self.deviation * jax.random.normal(
             key, inputs.time.shape, inputs.time.dtype
@@ -107,7 +107,9 @@ class Stretch:
             raise UsageError(Text("stretch is {extent:g}", extent=self.extent), fix=fix)
 
     def __call__(self, key: jax.Array, inputs: Any) -> Any:
-        """One sample, Events or GradedEvents (events,)."""
+        """Scale the event times of one sample, Events or GradedEvents (events,), by a random
+        factor.
+        """
         refuse_values(inputs, "stretch")
         drawn = jax.random.uniform(key, (), inputs.time.dtype, -1, 1)
         return replace(inputs, time=inputs.time * jnp.exp(self.extent * drawn))
@@ -145,7 +147,7 @@ class ChannelShift:
             )
 
     def __call__(self, key: jax.Array, inputs: Any) -> Any:
-        """One sample, Events or GradedEvents (events,)."""
+        """Shift the channels of one sample, Events or GradedEvents (events,)."""
         refuse_values(inputs, "channel_shift")
         groups = jax.random.randint(key, (), -self.most, self.most + 1)
         index = inputs.index + self.group * groups
@@ -225,7 +227,7 @@ class Warp:
             raise UsageError(Text("mirror is {mirror:g}", mirror=self.mirror), fix=fix)
 
     def __call__(self, key: jax.Array, inputs: Any) -> Any:
-        """One sample, Events or GradedEvents (events,)."""
+        """Warp the pixels of one sample, Events or GradedEvents (events,)."""
         refuse_values(inputs, "a warp of images")
         rows, columns = self.shape[-2:]
         pixels = rows * columns
@@ -242,7 +244,7 @@ class Warp:
         )
 
     def _moved(self, key: jax.Array, place: Float[Array, "events 2"]) -> Float[Array, "events 2"]:
-        """Where pixels come to lie."""
+        """Return the new positions of pixels."""
         turn_key, scale_key, shift_key, bend_key = jax.random.split(key, 4)
         size = jnp.asarray(self.shape[-2:], place.dtype)
         middle = (size - 1) / 2
@@ -270,7 +272,7 @@ class Warp:
 def _between(
     field: Float[Array, "rows columns 2"], place: Float[Array, "events 2"]
 ) -> Float[Array, "events 2"]:
-    """A field at places between its points, linear in both directions."""
+    """Interpolate a field linearly in both directions between its grid points."""
     corner: Int[Array, "events 2"] = jnp.clip(jnp.floor(place), 0, _POINTS - 2).astype(jnp.int32)
     row, column = corner[:, 0], corner[:, 1]
     down, right = jnp.split(place - corner, 2, axis=1)
@@ -281,7 +283,7 @@ def _between(
 
 @dataclass(frozen=True, kw_only=True)
 class Compose:
-    """Several changes, one after the other, each with random numbers of its own.
+    """Sequence of augmentations, each with separate random numbers.
 
     Attributes:
         steps: functions of (key, sample), as `fit(..., augment=...)` takes them.
@@ -290,7 +292,7 @@ class Compose:
     steps: tuple[Any, ...]
 
     def __call__(self, key: jax.Array, inputs: Any) -> Any:
-        """One sample."""
+        """Apply all augmentations to one sample."""
         for number_of_step, step in enumerate(self.steps):
             inputs = step(jax.random.fold_in(key, number_of_step), inputs)
         return inputs
@@ -348,9 +350,9 @@ CHANGES = (*_WARPS, "channel-shift", "stretch", "jitter", "dropout", "shape")
 
 
 def augmentation_of(table: Mapping[str, Any], shape: tuple[int, ...]) -> Compose:
-    """The changes of a table: `shift`, `turn`, `scale`, `bend` and `mirror` as of `Warp`,
-    `channel-shift`, the three numbers of `ChannelShift`, `stretch`, then `jitter`, a time, and
-    `dropout`, a probability.
+    """Return the augmentations of a table: `shift`, `turn`, `scale`, `bend` and `mirror` as of
+    `Warp`, `channel-shift`, the three numbers of `ChannelShift`, `stretch`, then `jitter`, a time,
+    and `dropout`, a probability.
 
     Args:
         shape: of a sample, (rows, columns) or (planes, rows, columns), where the table says none.

@@ -54,31 +54,31 @@ class Batch(NamedTuple):
     labels: jax.Array
 
     def take(self, index: jax.Array) -> Batch:
-        """The samples of an index array."""
+        """Return the samples of an index array."""
         return jax.tree.map(lambda array: array[index], self)
 
     def take_here(self, index: np.ndarray) -> Batch:
-        """The same in NumPy's arrays: nothing is compiled for the number of samples that they are
-        taken of.
+        """Return the samples of an index array as NumPy arrays, so that nothing is compiled for the
+        number of samples.
         """
         return jax.tree.map(lambda array: np.asarray(array)[index], self)
 
     @property
     def slots(self) -> int:
-        """How many slots its events or currents have; 0 where there are none."""
+        """Number of slots of the events or currents; 0 where there are none."""
         return self.inputs.time.shape[-1] if hasattr(self.inputs, "time") else 0
 
 
 def shuffled_batches(samples: int, batch_size: int, seed: Seed) -> np.ndarray:
-    """A shuffled order of samples, (batches, batch_size); an incomplete batch is dropped."""
+    """Return a shuffled order of samples, (batches, batch_size); an incomplete batch is dropped."""
     order = generator_of(seed).permutation(samples).astype(np.int32)
     batches = samples // batch_size
     return order[: batches * batch_size].reshape(batches, batch_size)
 
 
 def ordered_batches(samples: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """All samples in order, (batches, batch_size), the last batch filled up with sample 0; and
-    which are no filling.
+    """Return all samples in order, (batches, batch_size), the last batch padded with sample 0, and
+    the mask of the samples that are not padding.
     """
     batches = -(-samples // batch_size)
     order = np.arange(batches * batch_size, dtype=np.int32).reshape(batches, batch_size)
@@ -148,7 +148,7 @@ def encoded(
     engine: Engine,
     what: str,
 ) -> Batch:
-    """A split as arrays for the network, checked.
+    """Encode a split as arrays for the network, and check it.
 
     Raises:
         UsageError: labels, channels or times that do not fit the network; the message begins with
@@ -239,8 +239,8 @@ def encoded(
 
 
 def late_notes(splits: Mapping[str, Batch], t_end: float) -> list[str]:
-    """Of which parts events come too late to count, as where times are in milliseconds; a sentence
-    each.
+    """Return a sentence for each part of the data with events too late to count, as where times are
+    in milliseconds.
 
     Args:
         splits: by the name of the part.
@@ -268,7 +268,7 @@ def late_notes(splits: Mapping[str, Batch], t_end: float) -> list[str]:
 
 
 def _over_time(network: Network, name: str, x: Any, split_name: str) -> jax.Array:
-    """Arrays (samples, time, *shape) for the time-stepped engine."""
+    """Return arrays (samples, time, *shape) for the time-stepped engine."""
     shape = shape_of_input(network, name)
     if np.shape(x)[2:] != shape:
         expected = ", ".join(map(str, ("samples", "time", *shape)))
@@ -308,11 +308,11 @@ class Streamed:
 
     @property
     def labels(self) -> np.ndarray:
-        """(samples,) int32."""
+        """Labels, (samples,) int32."""
         return self.data.y
 
     def take(self, index: np.ndarray) -> Batch:
-        """The samples of an index array, encoded."""
+        """Encode and return the samples of an index array."""
         batch = self.encode(taken(self.data, np.asarray(index)))
         return batch._replace(inputs=self._padded(batch.inputs))
 
@@ -339,13 +339,13 @@ class Streamed:
             )
 
     def _padded(self, inputs: Any) -> Any:
-        """Events in a power of two slots: each number of slots is compiled for itself."""
+        """Pad events to a power of two slots, because each number of slots is compiled separately."""
         if isinstance(inputs, Currents) or not hasattr(inputs, "time"):
             return inputs
         return to_jax(with_slots(inputs, bucket(inputs.time.shape[1]), self.channels))
 
     def digest(self) -> str:
-        """A hash of all samples and labels, read piece by piece."""
+        """Return a hash of all samples and labels, read piece by piece."""
         sha256 = hashlib.sha256(np.ascontiguousarray(self.data.y).tobytes())
         for leaf in jax.tree.leaves(self.data.x):
             for first in range(0, len(self.data), self.at_once):

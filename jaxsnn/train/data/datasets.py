@@ -52,8 +52,8 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
-    """What a training run needs: learn from `train`, choose the epoch by `validation`, look at
-    `test` once.
+    """Data of a training run: `train` for learning, `validation` for the choice of the epoch,
+    `test` for one final evaluation.
 
     Attributes:
         name: what messages call it.
@@ -87,24 +87,24 @@ class Rows:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As of an array."""
+        """Shape of the selected rows, as of an array."""
         return (len(self.index), *self.array.shape[1:])
 
     @property
     def ndim(self) -> int:
-        """As of an array."""
+        """Number of axes, as of an array."""
         return self.array.ndim
 
     @property
     def dtype(self) -> np.dtype:
-        """As of an array."""
+        """Type of the entries, as of an array."""
         return self.array.dtype
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        """Rows, in memory."""
+        """Read rows into memory."""
         return np.asarray(self.array[self.index[index]])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -112,7 +112,9 @@ class Rows:
 
 
 def taken(data: Data, index: np.ndarray) -> Data:
-    """Some of the samples; of arrays on the disk, `Rows` that are read when they are encoded."""
+    """Return some of the samples; of arrays on the disk, `Rows` that are read when they are
+    encoded.
+    """
 
     def rows(array: Any) -> Any:
         if isinstance(array, np.memmap):
@@ -124,8 +126,8 @@ def taken(data: Data, index: np.ndarray) -> Data:
 
 
 def stratified(labels: np.ndarray, fraction: float, seed: Seed) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of samples in two parts: a fraction of each class, and the rest; each in rising
-    order. The seed is a whole number, several, or a `jax.random` key.
+    """Return the numbers of samples in two parts: a fraction of each class, and the rest; each in
+    rising order. The seed is an integer, several, or a `jax.random` key.
 
     Raises:
         UsageError: the fraction is none.
@@ -149,7 +151,8 @@ def stratified(labels: np.ndarray, fraction: float, seed: Seed) -> tuple[np.ndar
 
 
 def yinyang(n: int, seed: Seed) -> Data:
-    """Points of the Yin-Yang figure: x, y, 1 - x, 1 - y as values from 0 to 1, and their region.
+    """Draw points of the Yin-Yang figure: x, y, 1 - x, 1 - y as values from 0 to 1, and their
+    region.
 
     The figure is a disc of radius 0.5 around (0.5, 0.5) with two dots of radius 0.1 on its
     horizontal axis; each region (yin, yang, dots) gets a third of the points, uniform within the
@@ -184,7 +187,7 @@ def yinyang(n: int, seed: Seed) -> Data:
 
 
 def yinyang_region(points: np.ndarray) -> np.ndarray:
-    """Region of each point (..., 2): 0 yin, 1 yang, 2 a dot, -1 outside the disc.
+    """Return the region of each point (..., 2): 0 yin, 1 yang, 2 a dot, -1 outside the disc.
 
     Yin is the upper half, less a half disc on the right, plus a half disc on the left; each dot
     lies in the middle of a half disc. Yang is the rest.
@@ -200,7 +203,7 @@ def yinyang_region(points: np.ndarray) -> np.ndarray:
 
 
 def yinyang_splits(seed: Seed = 0, sizes: Sequence[int] = YINYANG_SIZES) -> Splits:
-    """The Yin-Yang task with the sizes of the paper; training, validation and test come from
+    """Return the Yin-Yang task with the sizes of the paper; training, validation and test come from
     different seeds.
     """
     if len(sizes) != 3:
@@ -296,7 +299,7 @@ def splits_of_arrays(
     classes: Sequence[str] | None = None,
     name: str = "data",
 ) -> Splits:
-    """Samples and labels, split at random into parts for training, validation and test.
+    """Split samples and labels at random into parts for training, validation and test.
 
     Each part has its fraction of each class. With the defaults it is 64 % of the samples for
     training, 16 % for validation and 20 % for the test.
@@ -343,7 +346,7 @@ def splits_of_arrays(
 
 
 def labelled(x: Any, y: Any, *, classes: Sequence[str] | None = None, name: str = "data") -> Data:
-    """Samples and labels as `Data`, checked; arguments as in `splits_of_arrays`."""
+    """Return samples and labels as `Data`, checked; arguments as in `splits_of_arrays`."""
     for array in (x, y, *(getattr(x, key, None) for key in ("time", "index", "value"))):
         refuse_masked(array, name)
     labels = np.asarray(y)
@@ -388,7 +391,7 @@ def labelled(x: Any, y: Any, *, classes: Sequence[str] | None = None, name: str 
 
 
 def as_data(data: Any) -> Data:
-    """What `evaluate` was given as data: `Data`, or (x, y).
+    """Return the data argument of `evaluate` as `Data`: `Data` itself, or (x, y).
 
     Raises:
         UsageError: something else; it says how to make data of it.
@@ -401,7 +404,7 @@ def as_data(data: Any) -> Data:
 
 
 def as_splits(data: Any, seed: Seed = 0) -> tuple[Splits, tuple[str, ...]]:
-    """What `fit` was given as data, in three parts, and notes on what was decided.
+    """Return the data argument of `fit` in three parts, and notes on default choices.
 
     Args:
         data: `Splits`; `Data` or (x, y), which are split as `splits_of_arrays` does by default.
@@ -450,7 +453,7 @@ def _described(data: Any) -> str:
 
 
 def _way(data: Any) -> str:
-    """How to make data of something else."""
+    """Return advice on how to make data of another object."""
     if hasattr(data, "time") or hasattr(data, "shape"):
         return "add the labels: (x, y)"
     if isinstance(data, dict):

@@ -20,8 +20,8 @@ from jaxsnn.wording import Text
 
 
 class Encoder(Protocol):
-    """What makes spikes of values: a function, or a frozen dataclass, whose fields the record of
-    a run then shows.
+    """Encoder of values as spikes: a function, or a frozen dataclass, whose fields are shown in the
+    record of a run.
 
     It is called once for each part of the data, before training, outside of compiled code, and
     need not be traceable. No gradient is taken through it: training differentiates by the
@@ -30,7 +30,7 @@ class Encoder(Protocol):
     """
 
     def __call__(self, values: Any, /) -> Input:
-        """Spikes of all samples.
+        """Return the spikes of all samples.
 
         Args:
             values: (samples, ...) numbers, as the data have them.
@@ -83,8 +83,9 @@ class Latency:
         return max([self.t_max, *self.clock])
 
     def __call__(self, values: Any) -> Events:
-        """Events (samples, channels) of values (samples, ...), their other axes flattened; NaN is
-        no spike. With `least` events are in order of time, as many slots as some sample uses.
+        """Return the events (samples, channels) of values (samples, ...), their other axes
+        flattened; NaN is no spike. With `least` events are in order of time, and have the number of
+        slots of the longest sample.
 
         Raises:
             UsageError: a value outside 0 to 1, nothing to encode, times that do not rise, or fields
@@ -118,16 +119,16 @@ class Latency:
         return _joined([self._of_part(part) for part in _split(flat, channels)], channels)
 
     def channels(self, values: Any) -> int:
-        """How many channels it makes of values (samples, ...)."""
+        """Return the number of channels for values (samples, ...)."""
         return math.prod(np.shape(values)[1:]) + len(self._always)
 
     @property
     def _always(self) -> tuple[float, ...]:
-        """When the channels spike that do so in every sample."""
+        """Spike times of the channels that spike in every sample."""
         return (*([self.t_min] if self.bias else []), *self.clock)
 
     def _of_part(self, values: np.ndarray) -> Events:
-        """Of some of the samples, for there are copies of each."""
+        """Encode some of the samples, to limit the memory for copies of each."""
         share = values if self.first == "small" else 1 - values
         time = self.t_min + share * (self.t_max - self.t_min)
         if self.least is not None:
@@ -162,8 +163,8 @@ class Current:
         return 0.0
 
     def __call__(self, values: Any) -> Currents:
-        """Currents (samples, 1 piece, channels) of values (samples, ...), any finite numbers, their
-        other axes flattened.
+        """Return the currents (samples, 1 piece, channels) of values (samples, ...), any finite
+        numbers, their other axes flattened.
 
         Raises:
             UsageError: a value or scale that is not finite, or nothing to encode.
@@ -205,8 +206,8 @@ class Rate:
         return self.duration
 
     def __call__(self, values: Any) -> Events:
-        """Events (samples, events) of values (samples, ...), their other axes flattened; NaN is
-        silence.
+        """Return the events (samples, events) of values (samples, ...), their other axes flattened;
+        NaN is silence.
 
         Raises:
             UsageError: a value outside 0 to 1, or a rate or duration below 0.
@@ -227,7 +228,7 @@ class Rate:
         return _joined([of_part(part) for part in _split(counts, channels * slots)], channels)
 
     def channels(self, values: Any) -> int:
-        """How many channels it makes of values (samples, ...)."""
+        """Return the number of channels for values (samples, ...)."""
         return math.prod(np.shape(values)[1:])
 
 
@@ -263,7 +264,8 @@ class Delta(_OfSignals):
     frame: float
 
     def __call__(self, values: Any) -> Events:
-        """Events (samples, events) of values (samples, time, channels); NaN ends a signal.
+        """Return the events (samples, events) of values (samples, time, channels); NaN ends a
+        signal.
 
         Raises:
             UsageError: values of another shape, infinite ones, or a step or frame that is not above
@@ -282,7 +284,7 @@ class Delta(_OfSignals):
         return _events(time, index, self.channels(values))
 
     def channels(self, values: Any) -> int:
-        """How many channels it makes of values (samples, time, channels)."""
+        """Return the number of channels for values (samples, time, channels)."""
         return 2 * np.shape(values)[-1]
 
     def _sample(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -331,8 +333,9 @@ class LevelCrossing(_OfSignals):
     frame: float
 
     def __call__(self, values: Any) -> Events:
-        """Events (samples, events) of values (samples, time, channels), or (samples, channels), which
-        are one frame: a spike at time 0 for each level that a value is above; NaN ends a signal.
+        """Return the events (samples, events) of values (samples, time, channels), or (samples,
+        channels), which are one frame: a spike at time 0 for each level that a value exceeds; NaN
+        ends a signal.
 
         Raises:
             UsageError: levels that do not rise, values of another shape, or a frame that is not
@@ -346,11 +349,13 @@ class LevelCrossing(_OfSignals):
         return _joined([self._of_part(part, levels) for part in parts], self.channels(values))
 
     def channels(self, values: Any) -> int:
-        """How many channels it makes of values (samples, time, channels), or (samples, channels)."""
+        """Return the number of channels for values (samples, time, channels), or (samples,
+        channels).
+        """
         return 2 * np.shape(values)[-1] * len(self.levels)
 
     def _of_part(self, values: np.ndarray, levels: np.ndarray) -> Events:
-        """Of some of the samples."""
+        """Encode some of the samples."""
         # (samples, frames, signals, levels); a first frame below all levels
         after = _until_nan(np.asarray(values, float))[..., None]
         before = np.concatenate([np.full_like(after[:, :1], -np.inf), after[:, :-1]], axis=1)
@@ -392,8 +397,8 @@ class PopulationCode(_OfSignals):
     nearest: int = 1
 
     def __call__(self, values: Any) -> Events:
-        """Events (samples, events) of values (samples, time, channels), or (samples, channels); NaN
-        is no spike.
+        """Return the events (samples, events) of values (samples, time, channels), or (samples,
+        channels); NaN is no spike.
 
         Raises:
             UsageError: centres that do not rise, values of another shape or infinite ones, or fields
@@ -418,11 +423,13 @@ class PopulationCode(_OfSignals):
         return _joined([self._of_part(part) for part in parts], self.channels(values))
 
     def channels(self, values: Any) -> int:
-        """How many channels it makes of values (samples, time, channels), or (samples, channels)."""
+        """Return the number of channels for values (samples, time, channels), or (samples,
+        channels).
+        """
         return np.shape(values)[-1] * len(self.centres)
 
     def _of_part(self, values: np.ndarray) -> Events:
-        """Of some of the samples."""
+        """Encode some of the samples."""
         centres = np.asarray(self.centres)
         spacing = float(np.diff(centres).min()) if len(centres) > 1 else 1.0
         away = np.abs(values[..., None] - centres)
@@ -443,7 +450,7 @@ _AT_ONCE = 2**21
 
 
 def _split(values: np.ndarray, numbers: int) -> list[np.ndarray]:
-    """The samples in parts.
+    """Split the samples into parts that fit into memory.
 
     Args:
         numbers: that each sample has on its way.
@@ -453,7 +460,7 @@ def _split(values: np.ndarray, numbers: int) -> list[np.ndarray]:
 
 
 def _joined(parts: list[Events], channels: int) -> Events:
-    """Events of all parts, with as many slots as the widest has."""
+    """Return the events of all parts, padded to the slots of the widest."""
     if len(parts) == 1:
         return parts[0]
     slots = max(part.time.shape[1] for part in parts)
@@ -498,7 +505,7 @@ def _refuse_values(values: np.ndarray, bad: np.ndarray, fix: str) -> None:
 
 
 def _rising(name: str, numbers: Any) -> np.ndarray:
-    """Levels or centres, checked to be finite and to rise."""
+    """Return levels or centres, checked to be finite and to rise."""
     values = np.array([*map(as_number, numbers if np.iterable(numbers) else ())])
     if values.size == 0 or not np.isfinite(values).all() or (np.diff(values) <= 0).any():
         raise UsageError(
@@ -517,12 +524,12 @@ def _signals(values: np.ndarray, purpose: str) -> np.ndarray:
 
 
 def _until_nan(values: np.ndarray) -> np.ndarray:
-    """Signals (samples, time, channels) that are NaN from their first NaN on."""
+    """Return signals (samples, time, channels) that are NaN from their first NaN on."""
     return np.where(np.logical_or.accumulate(np.isnan(values), axis=1), np.nan, values)
 
 
 def _in_numpy(values: Any, dtype: Any = None) -> np.ndarray:
-    """Values as an array of NumPy.
+    """Return values as a NumPy array.
 
     Raises:
         UsageError: they are traced.
@@ -532,7 +539,9 @@ def _in_numpy(values: Any, dtype: Any = None) -> np.ndarray:
 
 
 def _flat_values(values: Any, encoding: str) -> np.ndarray:
-    """Values (samples, channels), checked to lie between 0 and 1; NaN passes. float32 stays."""
+    """Return values (samples, channels), checked to lie between 0 and 1; NaN passes. float32 is
+    kept.
+    """
     values = _in_numpy(values)
     values = values if values.dtype == np.float32 else values.astype(float)
     if values.ndim < 2:
@@ -546,8 +555,8 @@ def _flat_values(values: Any, encoding: str) -> np.ndarray:
 
 
 def _packed(time: np.ndarray, index: np.ndarray, channels: int) -> Events:
-    """Events in order of time, without slots that no sample uses; a time that is not finite is
-    unused.
+    """Return events in order of time, without slots that no sample uses; a time that is not finite
+    is unused.
     """
     time = np.where(np.isfinite(time), time, np.inf)
     order = np.argsort(time, axis=1, kind="stable")

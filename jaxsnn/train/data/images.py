@@ -39,7 +39,7 @@ _GARMENTS = (
 def mnist_splits(
     seed: Seed = 0, *, folder: str | os.PathLike[str] | None = None, side: int | None = None
 ) -> Splits:
-    """MNIST (LeCun, Cortes and Burges, 1998) with its own test set; pixels from 0 to 1.
+    """Return MNIST (LeCun, Cortes and Burges, 1998) with its test set; pixels from 0 to 1.
 
     Args:
         seed: chooses the training images that are held out for validation, a twelfth of each class: a
@@ -61,8 +61,9 @@ def mnist_splits(
 def fashion_mnist_splits(
     seed: Seed = 0, *, folder: str | os.PathLike[str] | None = None, side: int | None = None
 ) -> Splits:
-    """Fashion-MNIST (Xiao, Rasul and Vollgraf, 2017) with its own test set; as `mnist_splits`, but
-    that the folder is by default that of Debian's package `dataset-fashion-mnist`.
+    """Return Fashion-MNIST (Xiao, Rasul and Vollgraf, 2017) with its test set; arguments as of
+    `mnist_splits`, except that the folder is by default that of Debian's package
+    `dataset-fashion-mnist`.
     """
     source = "Debian's dataset-fashion-mnist, or github.com/zalandoresearch/fashion-mnist"
     if folder is None and os.path.isdir(_FASHION):
@@ -109,7 +110,7 @@ def _splits(
 
 
 def _bright(images: np.ndarray, side: int | None) -> np.ndarray:
-    """Brightness from 0 to 1, (samples, rows, columns) float32."""
+    """Return the brightness from 0 to 1, (samples, rows, columns) float32."""
     bright = images.astype(np.float32) / np.float32(255)
     if side is None:
         return bright
@@ -130,8 +131,8 @@ def _bright(images: np.ndarray, side: int | None) -> np.ndarray:
 
 
 def _areas(size: int, side: int) -> np.ndarray:
-    """What each of `size` pixels gives to each of `side` larger ones, (side, size) float32; rows add
-    up to 1.
+    """Return the share of each of `size` pixels in each of `side` larger ones, (side, size)
+    float32; rows add up to 1.
 
     >>> _areas(3, 2).tolist()
     [[0.6666666865348816, 0.3333333432674408, 0.0], [0.0, 0.3333333432674408, 0.6666666865348816]]
@@ -153,7 +154,8 @@ Labelled = tuple[np.ndarray, np.ndarray]
 
 
 def read_images(folder: str | os.PathLike[str], part: str) -> Labelled | None:
-    """The images of a part, (samples, rows, columns) uint8, and their labels, (samples,) int32.
+    """Read the images of a part, (samples, rows, columns) uint8, and their labels, (samples,)
+    int32.
 
     Either two idx files, `train-images-idx3-ubyte` and `train-labels-idx1-ubyte` (of the test part
     `t10k-...`), which may end with .gz; or a folder for each label, `train/0/*.png` and so on (of the
@@ -192,7 +194,9 @@ def read_images(folder: str | os.PathLike[str], part: str) -> Labelled | None:
 
 
 def _idx_file(folder: Path, part: str, kind: str) -> Path | None:
-    """The file of images or labels, by the names that are in use."""
+    """Return the path of the file of images or labels, under any of the usual names; None where
+    there is none.
+    """
     axes = {"images": 3, "labels": 1}[kind]
     file_names = [
         f"{part}-{kind}{mark}idx{axes}-ubyte{end}" for mark in "-." for end in ("", ".gz")
@@ -201,7 +205,8 @@ def _idx_file(folder: Path, part: str, kind: str) -> Path | None:
 
 
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
-    """The array of an idx file: memory-mapped, or read whole where the name ends with .gz.
+    """Return the array of an idx file: memory-mapped, or read into memory where the name ends with
+    .gz.
 
     Raises:
         FileError: it cannot be read, is not idx, or is not as long as it says.
@@ -262,7 +267,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def _of_pngs(folder: Path) -> Labelled:
-    """The images of a folder with a folder for each label."""
+    """Read the images of a folder with a folder for each label."""
     labels = [path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._"]
     odd = next((path for path in labels if not (path.name.isascii() and path.name.isdigit())), None)
     if odd is not None:
@@ -340,7 +345,7 @@ _INPUT_SPAN = 1.5
 
 
 def digits_splits(seed: Seed = 0, *, copies: int = 1) -> Splits:
-    """The digits, stratified: a fifth for the test, a tenth of the rest for validation.
+    """Return the digits, stratified: a fifth for the test, a tenth of the rest for validation.
 
     Values are brightness, (images, 64), from 0 to 1. The task's own encoder is `DarkAndBright`,
     with a last channel that spikes at the start.
@@ -389,24 +394,24 @@ class DarkAndBright(Latency):
     """
 
     def __call__(self, values: Any) -> Events:
-        """Events of brightness (images, 64)."""
+        """Return the events of brightness (images, 64)."""
         return super().__call__(with_inverted(values))
 
     def channels(self, values: Any) -> int:
-        """How many channels it makes of images (images, 64)."""
+        """Return the number of channels for images (images, 64)."""
         return super().channels(with_inverted(values))
 
 
 def with_inverted(images: Any) -> np.ndarray:
-    """Values for a latency encoder, (images, 128), of brightness (images, 64): NaN where there is
-    no spike.
+    """Return values for a latency encoder, (images, 128), of brightness (images, 64): NaN where
+    there is no spike.
     """
     bright = np.asarray(images).reshape(len(images), -1)
     return np.concatenate([np.where(bright < 1 / 32, np.nan, 1 - bright), bright], axis=1)
 
 
 def distorted(images: np.ndarray, seed: Seed) -> np.ndarray:
-    """Images (images, 8, 8) shifted, turned and scaled at random, bilinear, dark outside."""
+    """Return images (images, 8, 8) shifted, turned and scaled at random, bilinear, dark outside."""
     generator = generator_of(seed)
     count = len(images)
     shift = generator.uniform(-0.5, 0.5, (count, 2, 1, 1))

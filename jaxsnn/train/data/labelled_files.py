@@ -77,7 +77,7 @@ def load_splits(
     side: int | None = None,
     outputs: int = MOST_CLASSES,
 ) -> tuple[Splits, tuple[str, ...]]:
-    """A task by name, or from an .npz file, and notes on what was decided.
+    """Load a task by name, or from an .npz file, and return it with notes on default choices.
 
     The file has x_train, y_train, x_test, y_test, and may have x_validation, y_validation: values
     from 0 to 1 (samples, ...) and labels (samples,). Instead of x_* there may be time_* and
@@ -126,7 +126,7 @@ def _no_effect(key: str, source: str) -> Text:
 
 
 def data_files(source: str, folder: str | None = None) -> list[Path]:
-    """The files that `load_splits` may read: of folders all that may hold data.
+    """Return the files that `load_splits` may read: of folders all that may hold data.
 
     Args:
         source, folder: as of `load_splits`.
@@ -143,7 +143,7 @@ def data_files(source: str, folder: str | None = None) -> list[Path]:
 
 
 def _of_file(name: str, seed: Seed, outputs: int) -> tuple[Splits, tuple[str, ...]]:
-    """The parts of an .npz file; without one for validation a fifth of the training samples."""
+    """Return the parts of an .npz file; without one for validation a fifth of the training samples."""
     arrays = _on_disk(name) if os.path.isdir(name) else load_arrays(name)
     classes = _classes(name, arrays, outputs)
     _refuse_two_kinds(name, arrays)
@@ -207,7 +207,7 @@ def _refuse_two_kinds(name: str, arrays: Mapping[str, Any]) -> None:
 
 
 def _on_disk(name: str) -> dict[str, np.ndarray]:
-    """The arrays of a folder of .npy files, which stay on the disk."""
+    """Return the arrays of a folder of .npy files, memory-mapped."""
     arrays = {}
     for file in sorted(Path(name).glob("*.npy")):
         refuse_unreadable(file, "a .npy file")
@@ -230,7 +230,7 @@ def _on_disk(name: str) -> dict[str, np.ndarray]:
 
 
 def _classes(name: str, arrays: dict[str, np.ndarray], outputs: int) -> tuple[str, ...]:
-    """As many classes as the labels of all parts name."""
+    """Return as many class names as the labels of all parts need."""
     labels = {key: array for key, array in arrays.items() if key.startswith("y_")}
     for key in ("y_train", "y_test"):
         if key not in arrays:
@@ -269,7 +269,7 @@ def _classes(name: str, arrays: dict[str, np.ndarray], outputs: int) -> tuple[st
 
 
 def _data(name: str, arrays: dict[str, np.ndarray], part: str, classes: tuple[str, ...]) -> Data:
-    """One part of a file, checked before it is divided or encoded."""
+    """Return one part of a file, checked before it is split or encoded."""
     time, index = f"time_{part}", f"index_{part}"
     if f"y_{part}" not in arrays:
         raise FileError(
@@ -317,7 +317,7 @@ def _data(name: str, arrays: dict[str, np.ndarray], part: str, classes: tuple[st
 
 
 def _numbers(name: str, arrays: dict[str, np.ndarray], key: str, instead: str) -> np.ndarray:
-    """An array of numbers, none of them NaN."""
+    """Return an array of numbers, checked to have no NaN."""
     array = arrays[key]
     if array.dtype.kind not in "biuf" or array.ndim == 0:
         raise UsageError(
@@ -349,7 +349,7 @@ def _numbers(name: str, arrays: dict[str, np.ndarray], key: str, instead: str) -
 
 
 def with_data(graph: Graph, options: TrainOptions) -> tuple[TrainOptions, tuple[str, ...]]:
-    """The options with their data loaded and split, and notes on what was decided.
+    """Return the options with their data loaded and split, and notes on default choices.
 
     Args:
         graph: its outputs say which labels there may be.

@@ -81,7 +81,7 @@ class Checkpoint:
 
 
 def fingerprint(*trees: Any) -> str:
-    """A hash of arrays and of what is JSON."""
+    """Return a hash of arrays and JSON values."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(trees):
         array = np.asarray(leaf)
@@ -91,14 +91,14 @@ def fingerprint(*trees: Any) -> str:
 
 
 def _is_key(leaf: Any) -> bool:
-    """Whether it is an array of new-style `jax.random` keys."""
+    """Return whether a leaf is an array of new-style `jax.random` keys."""
     kind = getattr(leaf, "dtype", None)
     return kind is not None and jax.numpy.issubdtype(kind, jax.dtypes.prng_key)
 
 
 def _plain(leaf: Any) -> np.ndarray:
-    """An array as a file has it: `jax.random` keys, and types that NumPy does not write (bfloat16),
-    as whole numbers.
+    """Return an array as files store it: `jax.random` keys, and types that NumPy does not write
+    (bfloat16), as integers.
     """
     if _is_key(leaf):
         leaf = jax.random.key_data(leaf)
@@ -154,7 +154,7 @@ class Folder:
             _remove_leftovers(self.path)
 
     def close(self) -> None:
-        """Let others in."""
+        """Release the lock on the folder."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -167,8 +167,9 @@ class Folder:
         overwrite: bool,
         extend: Callable[[Path, int, int], str] | None = None,
     ) -> Checkpoint | None:
-        """The checkpoint to go on from: the last, or, where that is damaged, the one before. None:
-        there is none, or it is replaced at the first `save`; the run begins.
+        """Return the checkpoint to resume from: the last, or, where that is damaged, the one
+        before. None: there is none, or the first `save` replaces it; the run starts from the
+        beginning.
 
         Args:
             extend: called with the path of a checkpoint of another number of epochs, that number,
@@ -202,12 +203,12 @@ class Folder:
         return checkpoint
 
     def _device_and_inode(self) -> tuple[int, int]:
-        """What tells this folder from another one of the same name."""
+        """Return the device and inode, which identify the folder independently of its name."""
         status = os.stat(self.path)
         return status.st_dev, status.st_ino
 
     def _existing(self) -> list[str]:
-        """The names of the files that are there.
+        """Return the names of the existing files.
 
         Raises:
             FileError: one of them is a symbolic link or another special file.
@@ -371,7 +372,7 @@ class Folder:
 
 
 def _difference(setting: str, before: Any, now: Any) -> tuple[str, Any, Any]:
-    """The first place at which two settings differ, and what is there."""
+    """Return the name of the first setting that differs, with both values."""
     if isinstance(before, dict) and isinstance(now, dict):
         for name in (*now, *before):
             if before.get(name) != now.get(name):
@@ -380,7 +381,7 @@ def _difference(setting: str, before: Any, now: Any) -> tuple[str, Any, Any]:
 
 
 def _locked(folder: Path) -> int | None:
-    """An open handle that keeps other runs out of a folder while it is open; None where the system
+    """Lock a folder and return the open handle, which keeps other runs out; None where the system
     has no locks.
 
     Raises:
@@ -422,7 +423,7 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _keep_before(folder: Path) -> None:
-    """Let the checkpoint have a second name, under which it stays when it is replaced."""
+    """Give the checkpoint a second name, under which it remains when it is replaced."""
     last, before = folder / LAST, folder / BEFORE
     if not last.exists():
         return
@@ -459,7 +460,7 @@ _BEGIN_AGAIN = "remove it, or choose another folder"
 
 
 def sealed(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The bytes of a checkpoint."""
+    """Return the bytes of a checkpoint."""
     written = io.BytesIO()
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
     np.savez(written, header=text, **arrays)  # pyright: ignore[reportArgumentType]
@@ -470,7 +471,7 @@ def sealed(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes
 
 
 def unsealed(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """The header and the arrays of a checkpoint, in their order.
+    """Return the header and the arrays of a checkpoint, in their order.
 
     Raises:
         FileError: it cannot be read, its bytes are not those that were sealed, or its header is
@@ -534,7 +535,9 @@ def _numbers_by_name(value: Any) -> bool:
 
 
 def _is_budget(value: Any) -> bool:
-    """A number, "auto" or none, or a list of pairs of a population and such a one."""
+    """Return whether a value is an integer, "auto" or None, or a list of pairs of a population and
+    such a value.
+    """
     single = value is None or value == "auto" or is_whole(value)
     return single or (
         isinstance(value, list)

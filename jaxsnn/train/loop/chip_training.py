@@ -47,8 +47,8 @@ def on_chip(
     max_runs: int | None = None,
     seed: Seed = 0,
 ) -> InTheLoop:
-    """An engine that runs a graph on an emulated chip, with the exact gradients of `InTheLoop`:
-    pass it to `fit`.
+    """Return an engine that runs a graph on an emulated chip, with the exact gradients of
+    `InTheLoop`: pass it to `fit`.
 
     The graph is placed, routed and checked with free signs, its weights are scaled to the chip's
     range (`jaxsnn.bss2.emulate.ChipInTheLoop`). Other options are those of the event engine that
@@ -96,7 +96,8 @@ def on_chip(
 
 
 def on_emulated_chip(graph: Graph, options: TrainOptions) -> TrainOptions:
-    """The options with the engine "loop" as an engine, and the loss as a loss.
+    """Return the options with the engine "loop" replaced by an engine object, and the loss by a
+    loss object.
 
     Args:
         graph: what will be trained, with its first weights.
@@ -129,7 +130,7 @@ def on_emulated_chip(graph: Graph, options: TrainOptions) -> TrainOptions:
 
 
 def one_number(seed: Seed) -> int:
-    """A whole number as a seed: itself, or one that is drawn from a key."""
+    """Return a seed as an integer: itself, or one drawn from a key."""
     if isinstance(seed, int):
         return seed
     words = seed_words(seed)
@@ -172,15 +173,15 @@ def _refuse_untrainable(graph: Graph, network: Network) -> None:
 
 
 def device_of(engine: Any) -> ChipInTheLoop:
-    """The emulated chip of an engine made by `on_chip`."""
+    """Return the emulated chip of an engine made by `on_chip`."""
     assert isinstance(engine, InTheLoop)
     assert isinstance(engine.device, ChipInTheLoop)
     return engine.device
 
 
 def mapped(engine: InTheLoop, trained: Graph) -> tuple[str, tuple[str, ...]]:
-    """The mapping in which a graph was trained, with its weights, as JSON, and approximations of
-    the chip.
+    """Return the mapping in which a graph was trained, with its weights, as JSON, and the
+    approximations of the chip.
     """
     device = device_of(engine)
     quantized, mapping = device.with_weights(trained)
@@ -192,7 +193,7 @@ def mapped(engine: InTheLoop, trained: Graph) -> tuple[str, tuple[str, ...]]:
 
 
 def saturated_notes(engine: Any, trained: Graph) -> Iterator[str]:
-    """Which weights that were trained on an emulated chip are larger than its synapses are."""
+    """Yield notes on weights, trained on an emulated chip, that exceed the range of its synapses."""
     if not (isinstance(engine, InTheLoop) and isinstance(engine.device, ChipInTheLoop)):
         return
     for name, report in engine.device.with_weights(trained)[0].nodes.items():
@@ -216,7 +217,8 @@ def saturated_notes(engine: Any, trained: Graph) -> Iterator[str]:
 def late_input_notes(
     engine: Any, network: Network, splits: Mapping[str, Batch], t_end: float
 ) -> Iterator[str]:
-    """Of which parts an emulated chip's host sends events too late to count; a sentence each.
+    """Yield a sentence for each part of the data whose events the host of an emulated chip sends
+    too late to count.
 
     Args:
         splits: by the name of the part.
@@ -249,7 +251,7 @@ def late_input_notes(
 
 @dataclass(frozen=True, kw_only=True)
 class OnChip:
-    """What training on an emulated chip came to, beside the record of the run.
+    """Results of training on an emulated chip that the record of the run does not have.
 
     Attributes:
         seed: of the chip.
@@ -263,7 +265,7 @@ class OnChip:
     off_chip_accuracy: float
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the results as a dict for JSON."""
         return {
             "chip_seed": self.seed,
             "off_chip_accuracy": self.off_chip_accuracy,
@@ -272,8 +274,8 @@ class OnChip:
 
 
 def off_chip_accuracy(graph: Graph, options: TrainOptions) -> float:
-    """Fraction of the test samples that a graph answers on the event engine, encoded as it was
-    trained.
+    """Return the accuracy of a graph on the test samples on the event engine, encoded as in
+    training.
 
     Args:
         options: of the run, with `Splits` as data and a loss.

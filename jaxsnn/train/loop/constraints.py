@@ -32,7 +32,7 @@ Numbers = Float[Array, "*shape"]
 
 
 class Constraint(Protocol):
-    """What a parameter may be: a frozen dataclass, hashable, for compiled code knows it.
+    """Constraint on a parameter: a frozen dataclass, hashable, because compiled code depends on it.
 
     Attributes:
         shared: whether one number stands for the whole array.
@@ -41,7 +41,7 @@ class Constraint(Protocol):
 
     @property
     def shared(self) -> bool:
-        """Whether one number stands for the whole array."""
+        """Whether one number is used for the entire array."""
         ...
 
     @property
@@ -50,13 +50,13 @@ class Constraint(Protocol):
         ...
 
     def to_raw(self, value: Numbers, own: Own, /) -> Numbers:
-        """The raw number of a value, elementwise; `own` has all parameters of the node, times in
-        seconds.
+        """Return the raw number of a value, elementwise; `own` has all parameters of the node,
+        times in seconds.
         """
         ...
 
     def to_value(self, raw: Numbers, own: Own, /) -> Numbers:
-        """The value of any raw number, elementwise: the inverse of `to_raw`, differentiable."""
+        """Return the value of any raw number, elementwise: the inverse of `to_raw`, differentiable."""
         ...
 
 
@@ -73,17 +73,18 @@ class Free:
     rate: float = 1.0
 
     def to_raw(self, value: Numbers, own: Own) -> Numbers:
-        """The raw number of a value."""
+        """Return the raw number of a value."""
         return value
 
     def to_value(self, raw: Numbers, own: Own) -> Numbers:
-        """The value of a raw number."""
+        """Return the value of a raw number."""
         return raw
 
 
 @dataclass(frozen=True, kw_only=True)
 class Positive:
-    """Above `low`: low + e^raw. A step of 0.01 changes the distance from `low` by 1 %.
+    """Constraint to values above `low`: low + e^raw. A step of 0.01 changes the distance from `low`
+    by 1 %.
 
     Attributes:
         low: a number, or the name of a parameter of the same node.
@@ -95,11 +96,11 @@ class Positive:
     rate: float = 1.0
 
     def to_raw(self, value: Numbers, own: Own) -> Numbers:
-        """The raw number of a value."""
+        """Return the raw number of a value."""
         return jnp.log(value - _number(self.low, own))
 
     def to_value(self, raw: Numbers, own: Own) -> Numbers:
-        """The value of a raw number."""
+        """Return the value of a raw number."""
         return _number(self.low, own) + jnp.exp(raw)
 
 
@@ -121,12 +122,12 @@ class Bounded:
     rate: float = 1.0
 
     def to_raw(self, value: Numbers, own: Own) -> Numbers:
-        """The raw number of a value."""
+        """Return the raw number of a value."""
         share = jnp.clip((value - self.low) / (self.high - self.low), _EDGE, 1 - _EDGE)
         return jnp.log(share / (1 - share))
 
     def to_value(self, raw: Numbers, own: Own) -> Numbers:
-        """The value of a raw number."""
+        """Return the value of a raw number."""
         return self.low + (self.high - self.low) * jax.nn.sigmoid(raw)
 
 
@@ -162,8 +163,8 @@ def _number(low: float | str, parameters: Own):
 def as_constraints(
     trainable: Iterable[str] | Mapping[str, Constraint | Mapping[str, Any]],
 ) -> tuple[str, ...] | dict[str, Constraint]:
-    """Names, or constraints by name; tables such as {"kind": "positive", "low": "1ms"} are made
-    into constraints.
+    """Return names, or constraints by name; tables such as {"kind": "positive", "low": "1ms"} are
+    converted to constraints.
 
     Raises:
         UsageError: a table that makes no sense.
@@ -287,7 +288,7 @@ def find_trainables(
 def _bounds_first(
     constraints: Iterable[tuple[str, Constraint]],
 ) -> tuple[tuple[str, Constraint], ...]:
-    """The parameters of a node, each behind that which is its lower bound."""
+    """Return the parameters of a node in an order in which each follows its lower bound."""
     waiting, ordered = dict(constraints), dict[str, Constraint]()
     while waiting:
         ready = [
@@ -301,7 +302,7 @@ def _bounds_first(
 
 
 def _is_unused(network: Network, key: str) -> bool:
-    """Whether a name is that of a v_leak alone that a framework does not know."""
+    """Return whether a name is that of a v_leak that the source framework does not have."""
     node, _, name = key.rpartition(".")
     nodes = [node] if node else network.populations
     return name == "v_leak" and any(_leaks_to_zero(network, population) for population in nodes)
@@ -316,8 +317,8 @@ def _ties(network: Network, node: str) -> tuple[TiedGain, ...]:
 
 
 def _from_outside(network: Network) -> dict[tuple[str, str], Constraint]:
-    """Limits of the parameters of linear nodes and neurons that NIR does not have, by node and name;
-    of those that are whole numbers there are none.
+    """Return the limits of the parameters of linear nodes and neurons that are not in NIR, by node
+    and name; integer parameters have none.
     """
     kinds = {wire.name: wire.kind for wire in network.wires if wire.linear}
     kinds = {name: kind for name, kind in kinds.items() if kind not in OPERATORS}
@@ -461,7 +462,7 @@ def _check_bounds(node: str, name: str, constraint: Constraint, parameters: Own)
 
 
 def to_raw(network: Network, trained: Trained) -> Parameters:
-    """The raw numbers that the optimiser begins with."""
+    """Return the initial raw numbers of the optimiser."""
     raw = {}
     for node, constraints in trained:
         parameters = network.parameters[node]
@@ -476,8 +477,8 @@ def to_raw(network: Network, trained: Trained) -> Parameters:
 
 
 def to_values(network: Network, trained: Trained, raw: Parameters) -> Parameters:
-    """The parameters of raw numbers, in the network's shapes, and the gains that their framework
-    ties to them.
+    """Return the parameters for raw numbers, in the network's shapes, with the gains that the
+    source framework ties to them.
     """
     values: Parameters = {}
     for node, constraints in trained:
@@ -493,8 +494,8 @@ def to_values(network: Network, trained: Trained, raw: Parameters) -> Parameters
 
 
 def _tied(tie: TiedGain, tau: Numbers, before: Numbers) -> dict[str, Numbers]:
-    """A time constant that is trained, and what a framework makes of it; where that has fewer
-    digits, the time constant has those that it tells.
+    """Return a trained time constant and the gain that the source framework derives from it; where
+    the framework rounds the time constant, the rounded one.
     """
     dt = jnp.asarray(tie.dt, tau.dtype)
     gain = jnp.where(jnp.isfinite(tau), tie.step.gain(tau, dt, jnp), before)
@@ -503,8 +504,8 @@ def _tied(tie: TiedGain, tau: Numbers, before: Numbers) -> dict[str, Numbers]:
 
 
 def raw_is_particular(network: Network, trained: Trained) -> bool:
-    """Whether what raw numbers stand for, or how far they go, depends on more than settings say:
-    bounds that are trained, steps of a framework, rates.
+    """Return whether the meaning or the step size of raw numbers depends on more than the settings:
+    trained bounds, gains tied to time constants, rates.
     """
     return any(
         constraint.rate != 1
@@ -516,7 +517,7 @@ def raw_is_particular(network: Network, trained: Trained) -> bool:
 
 
 def _means(parameters: Own, constraint: Constraint) -> Own:
-    """Where one number stands for all neurons, so does its bound."""
+    """Return the parameters with the bound of a shared constraint reduced to one number."""
     low = getattr(constraint, "low", None)
     if constraint.shared and isinstance(low, str) and low in parameters:
         return {low: jnp.max(parameters[low])}
@@ -524,7 +525,7 @@ def _means(parameters: Own, constraint: Constraint) -> Own:
 
 
 def with_trained(network: Network, trained: Trained, raw: Parameters) -> Network:
-    """The network with its trained parameters replaced."""
+    """Return the network with its trained parameters replaced."""
     values = to_values(network, trained, raw)
     return network.with_parameters(
         {

@@ -32,7 +32,7 @@ _FIRST_BUDGET = 4
 
 
 def read_population(network: Network) -> str:
-    """The population whose spikes are the network's answer: the only one that feeds the only
+    """Return the population whose spikes are the network's answer: the only one that feeds the only
     Output.
 
     Raises:
@@ -93,7 +93,9 @@ def default_end(
 
 
 def _last_event(x: Any, encoder: Any) -> float:
-    """When the last event of some data comes, or a current changes last, seconds; 0 of what has none."""
+    """Return the time of the last event of some data, or of the last change of a current, in
+    seconds; 0 where there are none.
+    """
     if not hasattr(x, "time"):
         if encoder is None:
             return 0.0
@@ -115,8 +117,8 @@ def make_loss(
     *,
     options: Mapping[str, Any] | None = None,
 ) -> Loss:
-    """A loss of a name for a network: times in units of tau_syn (of LI and LIF: tau) of the
-    population that is read.
+    """Return the loss of a name for a network: times in units of tau_syn (of LI and LIF: tau) of
+    the population that is read.
 
     Args:
         name: in `LOSSES`, or of an entry point (`jaxsnn.train.register_loss`).
@@ -212,8 +214,8 @@ def refuse_second_encoder(encoder: Encoder | str | None, data: Data) -> None:
 
 
 def reference_tau(network: Network, population: str) -> float:
-    """Median tau_syn of a population, of neurons without a synaptic current their median tau,
-    seconds.
+    """Return the median tau_syn of a population in seconds; for neurons without a synaptic current
+    their median tau.
 
     Raises:
         UsageError: there is no such population, or it has no time constant.
@@ -232,8 +234,8 @@ def reference_tau(network: Network, population: str) -> float:
 
 
 def make_engine(engine: Engine | str | None, network: Network, loss: Loss) -> Engine:
-    """The engine of a name, or the default: a population that only a first-spike loss reads stops
-    after it fires.
+    """Return the engine of a name, or the default: a population that only a first-spike loss reads
+    stops after it fires.
 
     Raises:
         UsageError: there is no such engine, or it needs more than a name.
@@ -264,5 +266,5 @@ def make_engine(engine: Engine | str | None, network: Network, loss: Loss) -> En
 
 
 def feeds_others(network: Network, population: str) -> bool:
-    """Whether a population feeds anything but an Output."""
+    """Return whether a population feeds any node other than an Output."""
     return any(population in wire.sources and wire.kind != "output" for wire in network.wires)

@@ -52,7 +52,7 @@ _PARAMETERS = 2**31
 
 
 class Summary(NamedTuple):
-    """What a pass over samples saw; sums, divided by `samples` outside.
+    """Statistics of a pass over samples, as sums; divided by `samples` outside.
 
     Attributes:
         loss, correct: sums over samples.
@@ -100,8 +100,8 @@ def run_batch(
 def summarise(
     setup: Setup, solution: Solution, values: jax.Array, labels: jax.Array, used: jax.Array
 ) -> Summary:
-    """Summary of one batch, or of one device's part of it; `used` (batch,) is False for samples
-    that only fill it up.
+    """Return the summary of one batch, or of one device's part of it; `used` (batch,) is False for
+    samples that only pad it.
     """
     predictions = refuse_no_classes(setup.loss, setup.loss.predict(solution), labels)
 
@@ -131,8 +131,8 @@ def summarise(
 
 
 def _per_sample(term: Any, values: jax.Array, labels: jax.Array, or_one: bool = False) -> jax.Array:
-    """What a loss or a regulariser gives, having made sure that it is a number for each sample;
-    `or_one`: or one for all.
+    """Return the values of a loss or a regulariser, after checking that there is one number for
+    each sample; with `or_one`, one number for all is accepted, too.
     """
     shape = jnp.shape(values)
     if shape != labels.shape and not (or_one and shape == ()):
@@ -149,7 +149,7 @@ def _per_sample(term: Any, values: jax.Array, labels: jax.Array, or_one: bool = 
 
 
 def refuse_no_classes(loss: Any, predictions: jax.Array, labels: Any) -> jax.Array:
-    """What a loss predicts, having made sure that it is a class for each sample.
+    """Return the predictions of a loss, after checking that each sample has a class.
 
     Raises:
         UsageError: says what it is.
@@ -171,7 +171,7 @@ def refuse_no_classes(loss: Any, predictions: jax.Array, labels: Any) -> jax.Arr
 
 
 def together(setup: Setup, sums: Tree, summary: Summary) -> tuple[Tree, Summary]:
-    """Sums over the devices, and the summary of all of them, in one exchange."""
+    """Return sums over the devices, and their common summary, in one exchange."""
     maxima = (summary.budgets, summary.result)
     added = summary._replace(budgets={}, result=jnp.int32(0))
     (sums, added), (budgets, result) = over_devices((sums, added), maxima, setup.mesh)
@@ -179,7 +179,9 @@ def together(setup: Setup, sums: Tree, summary: Summary) -> tuple[Tree, Summary]
 
 
 def joined(summaries: Summary) -> Summary:
-    """One summary of many, stacked along the first axis; inside `jax.jit`, else see `merged`."""
+    """Return the summary of many, stacked along the first axis; inside `jax.jit`, else see
+    `merged`.
+    """
     sums = jax.tree.map(lambda array: jnp.sum(array, axis=0), summaries)
     return sums._replace(
         gradient=jnp.max(summaries.gradient),  # NaN, if one is
@@ -190,7 +192,7 @@ def joined(summaries: Summary) -> Summary:
 
 
 def merged(summaries: Sequence[Summary]) -> Summary:
-    """One summary of several that are there, by NumPy; of one, itself."""
+    """Return the summary of several computed ones, with NumPy; a single one unchanged."""
     if len(summaries) == 1:
         return summaries[0]
     sums, greatest = (
@@ -204,8 +206,8 @@ def merged(summaries: Sequence[Summary]) -> Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What a pass over samples is compiled for: static but for the numbers of a device in the loop,
-    and equal where runs can share the compiled code.
+    """Static settings that a pass over samples is compiled for, except the numbers of a device in
+    the loop; equal where runs can share the compiled code.
 
     Attributes:
         loss: gives a number for each sample and a prediction.
@@ -236,7 +238,7 @@ class Setup:
     own: object | None = None
 
     def run(self, network: Network, inputs: Any) -> Solution:
-        """One batch."""
+        """Run one batch."""
         return run_batch(self.engine, network, inputs, self.t_end)
 
 
@@ -254,7 +256,7 @@ jax.tree_util.register_pytree_node(
 
 
 class TrainState(NamedTuple):
-    """What training changes.
+    """Mutable state of a training run: parameters, optimiser state, moving average.
 
     Attributes:
         raw: numbers that the optimiser moves (`jaxsnn.train.loop.constraints`).
@@ -274,7 +276,7 @@ class TrainState(NamedTuple):
 
 @jax.jit  # eager, each array of zeros would be compiled
 def begin(setup: Setup, raw: Parameters, scales: Parameters) -> TrainState:
-    """The state before the first step; scales as of `run_epoch`."""
+    """Return the state before the first step; scales as of `run_epoch`."""
     return TrainState(
         raw=raw,
         memory=setup.optimiser.init(_in_steps(raw, scales)),
@@ -288,7 +290,7 @@ def _in_steps(raw: Parameters, scales: Parameters) -> Parameters:
 
 
 class Pace(NamedTuple):
-    """How far steps go.
+    """Step sizes and random numbers of the batches of an epoch.
 
     Attributes:
         rates: (batches,) learning rates.
@@ -325,7 +327,7 @@ class TrainingProgram(Generic[Arguments, Returned]):
         return _compiled_with(tuple(options.items()), self.function)
 
     def has_kernels(self, *arguments: Arguments.args, **named: Arguments.kwargs) -> bool:
-        """Whether native kernels run the network, all of it."""
+        """Return whether native kernels run the entire network."""
         return loops_in(self.optimised.trace(*arguments, **named).jaxpr) <= self.own_loops
 
 
@@ -413,8 +415,8 @@ def _gradient(
     index: Int[Array, "batch"],
     positions: Int[Array, "batch"],
 ) -> tuple[Parameters, dict[str, Float[Array, "neurons"]], Summary]:
-    """Gradient of the mean loss of a batch, how far silent neurons want their weights raised, and a
-    summary; of all devices together.
+    """Return the gradient of the mean loss of a batch, the statistics of silent neurons for weight
+    bumping, and a summary; over all devices.
     """
     batch = data.take(index)
     devices = 1 if setup.mesh is None else setup.mesh.size
@@ -466,8 +468,8 @@ def run_evaluation(
     used: jax.Array | np.ndarray,
     key: jax.Array | None = None,
 ) -> Summary:
-    """One batch without training; `used` (batch,) is False for samples that only fill it up. With a
-    key, under the noise of training.
+    """Evaluate one batch without training; `used` (batch,) is False for samples that only pad it.
+    With a key, the noise of training is applied.
     """
     trained = with_trained(network, setup.trained, raw)
     if key is not None and setup.options.noise is not None:
@@ -482,7 +484,7 @@ def run_evaluation(
 
 
 def by_value(value: Any) -> bool:
-    """Whether an object that compares as equal is one that does the same.
+    """Return whether objects that compare equal to this one also behave equally.
 
     >>> by_value(("weight", 0.1)), by_value(object())
     (True, False)
@@ -499,7 +501,7 @@ def by_value(value: Any) -> bool:
 
 
 def of_one_run(*objects: Any) -> object | None:
-    """What only one run has, and others cannot share compiled code with; None: they can."""
+    """Return a unique object where compiled code cannot be shared between runs; None where it can."""
     return None if by_value(objects) else object()
 
 

@@ -51,7 +51,7 @@ _BATCH = 500
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """How a graph answers.
+    """Accuracy and spike counts of a graph on some samples.
 
     Attributes:
         accuracy: fraction of the samples that it answers with their label.
@@ -65,7 +65,7 @@ class Measured:
 
     @property
     def spikes_per_sample(self) -> float:
-        """Of all populations."""
+        """Mean number of spikes of all populations in a sample."""
         return sum(self.spikes.values())
 
 
@@ -80,8 +80,8 @@ def evaluate(
     t_end: float | None = None,
     engine: Engine | str | None = None,
 ) -> float:
-    """Fraction of samples that a graph answers with their label, every neuron with its full
-    dynamics.
+    """Return the fraction of samples that a graph classifies correctly, with the full dynamics of
+    every neuron.
 
     Args:
         data: samples and labels, or (x, y).
@@ -127,7 +127,7 @@ def measure(
     t_end: float | None = None,
     advice: str | None = None,
 ) -> Measured:
-    """How a graph answers samples, and how many spikes that takes; arguments and errors as of
+    """Return the accuracy of a graph on samples, and its spike counts; arguments and errors as of
     `evaluate`.
 
     Args:
@@ -193,8 +193,8 @@ def calibrated(
     engine: EventDriven | None = None,
     population: str | None = None,
 ) -> Graph:
-    """The graph with the weights into each population scaled so that a fraction of its neurons
-    fires.
+    """Return the graph with the weights into each population scaled so that a fraction of its
+    neurons fires.
 
     Population by population from the input on, by bisection of one factor for all weights that feed
     it, on the first 128 training samples. The fraction is that of pairs of a neuron and a sample
@@ -266,7 +266,9 @@ def calibrated(
 
 
 def _power_of_two(needed: int) -> int:
-    """At least twice what is needed: few numbers, each of which is a program, serve all steps."""
+    """Return a power of two of at least twice the needed budget: few distinct budgets, each with a
+    program of its own, serve all steps.
+    """
     return 1 << (2 * needed - 1).bit_length()
 
 
@@ -277,8 +279,8 @@ def _scaled_until(
     fraction: float,
     name: str,
 ) -> Network:
-    """Bisection of the logarithm of a factor: more weight lets more neurons fire, where weights are
-    mostly positive.
+    """Bisect the logarithm of a factor on weights until a fraction of the neurons fires: more
+    weight makes more neurons fire, where weights are mostly positive.
     """
     low, high = -7.0, 7.0
     best = None

@@ -99,7 +99,7 @@ def join_processes(coordinator: str, processes: int, process: int) -> None:
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether nobody else hears this address: then nobody else is listened to either."""
+    """Return whether an address is local to this machine: then only local connections are accepted."""
     if host == "localhost":
         return True
     try:
@@ -110,8 +110,8 @@ def _is_loopback(host: str) -> bool:
 
 @contextmanager
 def aborting_in_one_line(line: str) -> Iterator[None]:
-    """While in here, one line stands for the trace with which JAX aborts a process whose coordinator is
-    gone: the abort comes from a thread of XLA, and leaves no time to say anything.
+    """Replace the trace with which JAX aborts a process whose coordinator is gone by one line: the
+    abort comes from a thread of XLA, and leaves no time for a message.
 
     What goes to stderr passes through a child, which lets all else through.
     """
@@ -140,7 +140,7 @@ def aborting_in_one_line(line: str) -> Iterator[None]:
 
 
 def _relay(source: int, stderr: int, line: str) -> NoReturn:
-    """The child's whole life: all lines up to the one by which XLA says that it aborts."""
+    """Copy all lines in the child process up to the one by which XLA reports that it aborts."""
     try:
         gc.disable()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # its parent says what happened
@@ -174,7 +174,7 @@ def join(options: TrainOptions) -> None:
 
 
 def make_devices(options: TrainOptions) -> None:
-    """Let the CPU show as many devices as the options ask for, where JAX has not started yet.
+    """Make the CPU show as many devices as the options require, where JAX has not started yet.
 
     It must come before anything else touches JAX; afterwards nothing is done, nor where the user
     has said how many there are. Several processes have one each.
@@ -192,7 +192,8 @@ _COUNT_FLAG = "xla_force_host_platform_device_count"
 
 
 def make_mesh(devices: int | None) -> Mesh | None:
-    """The first so many devices, of all processes, as a mesh of one axis; None for a single one.
+    """Return the first `devices` devices, of all processes, as a mesh of one axis; None for a
+    single one.
 
     Args:
         devices: how many; None: all where there are several processes, else one.
@@ -229,13 +230,13 @@ def make_mesh(devices: int | None) -> Mesh | None:
 
 
 def is_first() -> bool:
-    """Whether this process writes files and reports."""
+    """Return whether this process writes files and reports."""
     return jax.process_index() == 0
 
 
 def shared_out(function: Callable[..., Any], mesh: Mesh | None, parts: int) -> Callable[..., Any]:
-    """A function whose last arguments, `parts` of them, are arrays over samples, run on each
-    device's part of them.
+    """Return a function whose last arguments, `parts` of them, are arrays over samples, distributed
+    over the devices.
 
     Its results must be the same on all devices: `over_devices` makes them so.
     """
@@ -257,7 +258,7 @@ def shared_out(function: Callable[..., Any], mesh: Mesh | None, parts: int) -> C
 
 
 def on_all(tree: Tree, mesh: Mesh | None) -> Tree:
-    """The arrays of a tree copied to all devices of the mesh, once, so that no call copies them.
+    """Copy the arrays of a tree to all devices of the mesh, once, so that no call copies them.
 
     With several processes nothing is done: each has its own, and they are the same.
     """
@@ -267,7 +268,8 @@ def on_all(tree: Tree, mesh: Mesh | None) -> Tree:
 
 
 def on_host(tree: Tree, mesh: Mesh | None) -> Tree:
-    """The arrays of a tree as NumPy arrays, once they are there; unchanged without a mesh.
+    """Return the arrays of a tree as NumPy arrays, once they are computed; unchanged without a
+    mesh.
 
     What several devices compute is waited for, and goes on from here on the host, so that never
     more than one program is launched on them.
@@ -278,8 +280,8 @@ def on_host(tree: Tree, mesh: Mesh | None) -> Tree:
 
 
 def on_first(tree: Tree, mesh: Mesh | None) -> tuple[Tree, Mesh | None]:
-    """The arrays of a tree, which all devices hold, as they lie on the first, and no mesh: for what
-    is too short to be shared out. Both unchanged with several processes.
+    """Return the arrays of a tree, which all devices hold, on the first device, and no mesh: for
+    work that is too short to be distributed. Both are unchanged with several processes.
     """
     if mesh is None or jax.process_count() > 1:
         return tree, mesh
@@ -291,7 +293,7 @@ def on_first(tree: Tree, mesh: Mesh | None) -> tuple[Tree, Mesh | None]:
 
 
 def over_devices(sums: Tree, maxima: Other, mesh: Mesh | None) -> tuple[Tree, Other]:
-    """Sums of one tree and maxima of another over the devices, exchanged in one operation.
+    """Return sums of one tree and maxima of another over the devices, exchanged in one operation.
 
     All leaves travel as bits in one vector, and every device adds up the vectors of all in the
     same order: the results are the same bits everywhere. One operation only, for at each of them
@@ -315,7 +317,7 @@ def over_devices(sums: Tree, maxima: Other, mesh: Mesh | None) -> tuple[Tree, Ot
 
 
 def _words(leaf: jax.Array) -> UInt32[Array, "words"]:
-    """The bits of an array."""
+    """Return the bits of an array as 32-bit words."""
     narrow = leaf.dtype.itemsize < _WORD
     carried = leaf.astype(_carrier(leaf.dtype)) if narrow else leaf
     return jax.lax.bitcast_convert_type(carried, jnp.uint32).reshape(-1)
@@ -324,7 +326,7 @@ def _words(leaf: jax.Array) -> UInt32[Array, "words"]:
 def _split(
     gathered: UInt32[Array, "devices words"], leaves: Sequence[jax.Array]
 ) -> Iterator[jax.Array]:
-    """The arrays that vectors of bits were made of, each with an axis over devices in front."""
+    """Yield the arrays that were packed into vectors of bits, each with a leading device axis."""
     devices, start = len(gathered), 0
     for leaf in leaves:
         dtype = _carrier(leaf.dtype)
@@ -338,7 +340,7 @@ def _split(
 
 
 def _carrier(dtype: np.dtype) -> np.dtype:
-    """The type in which numbers travel: their own, or one of 32 bits that holds them."""
+    """Return the type in which numbers are exchanged: their own, or a 32-bit one that holds them."""
     if dtype.itemsize >= _WORD:
         return dtype
     return np.dtype(np.float32 if jnp.issubdtype(dtype, jnp.floating) else np.int32)

@@ -43,7 +43,7 @@ from jaxsnn.wording import Text
 
 @dataclass(frozen=True, kw_only=True)
 class TrainPlan:
-    """The choices of a training run.
+    """Resolved options of a training run.
 
     Attributes:
         options: with what was left open filled in: a loss, an encoder where one is needed, an
@@ -57,22 +57,22 @@ class TrainPlan:
 
     @property
     def loss(self) -> Loss:
-        """What is made small."""
+        """Loss that training minimises."""
         return cast(Loss, self.options.loss)
 
     @property
     def encoder(self) -> Encoder | None:
-        """What makes events of values; None where the data need none."""
+        """Encoder of values as events; None where the data need none."""
         return cast("Encoder | None", self.options.encoder)
 
     @property
     def engine(self) -> Engine:
-        """What runs a batch."""
+        """Engine that runs a batch."""
         return cast(Engine, self.options.engine)
 
     @property
     def t_end(self) -> float:
-        """Seconds, end of each sample."""
+        """End of each sample in seconds."""
         return cast(float, self.options.t_end)
 
     @property
@@ -81,7 +81,7 @@ class TrainPlan:
         return cast(WeightBumping, self.options.weight_bumping)
 
     def as_dict(self) -> dict[str, Any]:
-        """What a run depends on, for JSON; times in seconds.
+        """Return the settings that a run depends on, for JSON; times in seconds.
 
         The keys are the options that are recorded.
         """
@@ -101,7 +101,7 @@ class TrainPlan:
 
 
 def _in_brackets(choice: Any) -> str:
-    """A name, or the name of what an object is."""
+    """Return a name, or the name of an object in angle brackets."""
     return choice if isinstance(choice, str) else f"<{type_name(choice)}>"
 
 
@@ -187,7 +187,7 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
 def _end(
     options: TrainOptions, loss: Loss, engine: Engine, network: Network, *, rasters: bool
 ) -> float:
-    """The end of a sample: of signals in steps that of their last step.
+    """Return the end of a sample: of time-stepped signals the end of their last step.
 
     Args:
         rasters: no encoder makes events of the data.
@@ -228,7 +228,7 @@ def _end(
 
 
 def loss_of(network: Network, options: TrainOptions) -> Loss:
-    """The loss of a name, or the one that is given, with its fields that are given apart."""
+    """Return the loss of a name, or the specified loss, with the fields of `loss_options`."""
     loss, fields_given = options.loss, options.loss_options
     if loss is not None and not isinstance(loss, str):
         return replace_fields(loss, fields_given, "loss_options") if fields_given else loss
@@ -267,7 +267,7 @@ def loss_notes(network: Network, options: TrainOptions) -> list[str]:
 
 
 def _answering(network: Network, options: TrainOptions) -> str:
-    """The population that a loss by name reads."""
+    """Return the population that a loss by name reads."""
     named = (options.loss_options or {}).get("population")
     return read_population(network) if named is None else str(named)
 
@@ -277,7 +277,7 @@ def _in_steps(options: TrainOptions) -> bool:
 
 
 def _default_end(network: Network, population: str, options: TrainOptions) -> float:
-    """The end of a sample for which no event of the data is left out."""
+    """Return the end of a sample for which no event of the data is left out."""
     data, tau = cast(Splits, options.data), reference_tau(network, population)
     encoder = options.encoder
     events = hasattr(data.train.x, "time")
@@ -291,12 +291,12 @@ def _default_end(network: Network, population: str, options: TrainOptions) -> fl
 
 
 def with_fields(engine: Engine, engine_options: Mapping[str, Any] | None) -> Engine:
-    """An engine with some of its fields replaced, hashable."""
+    """Return an engine with some of its fields replaced, hashable."""
     return replace_fields(engine, engine_options or {}, "engine_options").hashable()
 
 
 def _augment(options: TrainOptions) -> Any:
-    """What changes the training samples; `dropout` is short for `Dropout`."""
+    """Return the augmentation of the training samples; `dropout` is short for `Dropout`."""
     if isinstance(options.augment, Mapping):
         shape = np.shape(cast(Any, options.data).train.x)[1:]
         if options.dropout and "dropout" in options.augment:
@@ -325,7 +325,7 @@ def _augment(options: TrainOptions) -> Any:
 
 
 def _surrogate_note(engine: Engine, network: Network) -> str:
-    """Which surrogate gradients are those of, and whose choice that is."""
+    """Return a note on the surrogate of the gradients, and on where that choice comes from."""
     chosen = as_surrogate(getattr(engine, "surrogate", None))
     if chosen is not None:
         return Text("gradients are those of the surrogate {surrogate}", surrogate=chosen)
@@ -360,8 +360,8 @@ def _surrogate_note(engine: Engine, network: Network) -> str:
 
 
 def _engine_notes(engine: Engine, loss: Loss, network: Network) -> list[str]:
-    """What an engine's gradients are, where they are not exact; refuses losses that have none on
-    it.
+    """Return notes on an engine's gradients where they are not exact; refuse losses without a
+    gradient on it.
     """
     if not engine.exact:
         if loss.reads == "first spikes":
@@ -386,7 +386,9 @@ def _engine_notes(engine: Engine, loss: Loss, network: Network) -> list[str]:
 
 
 def _count_notes(regularisers: Iterable[Any], engine: Engine, network: Network) -> list[str]:
-    """Which populations stop before a budget for all spikes could count theirs."""
+    """Return a note on the populations that stop before a spike budget could count all their
+    spikes.
+    """
     if not isinstance(engine, EventOptions):
         return []
     populations = network.populations.items()
@@ -428,8 +430,8 @@ def _refuse_untaken(engine: Engine, network: Network, trainable: Iterable[str]) 
 
 
 def _refuse_not_finite(settings: Any, location: str = "") -> None:
-    """Whatever option it is: no number of a run is NaN or infinite, and JSON, in which it is
-    recorded, has neither.
+    """Refuse settings, of any option, that are NaN or infinite: a run cannot use them, nor can JSON
+    record them.
     """
     if isinstance(settings, float) and not np.isfinite(settings):
         raise UsageError(
@@ -442,7 +444,9 @@ def _refuse_not_finite(settings: Any, location: str = "") -> None:
 
 
 def plan_notes(network: Network, engine: Engine) -> list[str]:
-    """What trains badly on the event engine, and what the exported file will not say."""
+    """Return notes on networks that train badly on the event engine, and on settings that the
+    exported file does not contain.
+    """
     if not isinstance(engine, EventOptions):
         return []
     notes = []

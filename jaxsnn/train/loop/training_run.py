@@ -97,7 +97,7 @@ EXPLODES = 1e7
 
 
 class TrainingRun:
-    """One training run: its state, and the decisions between its epochs."""
+    """State of one training run, and the decisions between its epochs."""
 
     def __init__(
         self,
@@ -384,7 +384,7 @@ class TrainingRun:
         return bad_number(trained, finite=self.passes.setup.engine.exact)
 
     def _back_or_stop(self, failure: str, hint: str = "") -> None:
-        """Go back to the best epoch with smaller steps, or stop the run.
+        """Restore the best epoch and reduce the steps, or stop the run.
 
         Args:
             failure: what went wrong.
