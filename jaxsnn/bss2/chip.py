@@ -146,67 +146,69 @@ class Chip:
 
     # -- synapse drivers and rows
     def driver_bus(self, driver: int) -> int:
-        """The bus (of its hemisphere) that a driver listens to."""
+        """Return the bus (of its hemisphere) that a driver listens to."""
         return driver % self.buses
 
     def driver_index(self, driver: int) -> int:
-        """A driver's number on its bus: what it compares with an event's row select."""
+        """Return a driver's number on its bus, which it compares with an event's row select."""
         return driver // self.buses
 
     def driver_at(self, bus: int, index: int) -> int:
-        """The driver with a number on a bus."""
+        """Return the driver with a number on a bus."""
         return index * self.buses + bus
 
     # -- neurons
     def output_of(self, column: int) -> int:
-        """The event output of a circuit, which is also its crossbar input."""
+        """Return the event output of a circuit, which is also its crossbar input."""
         return column // self.output_columns
 
     def bus_of(self, column: int) -> int:
-        """The only bus, in either hemisphere, that a circuit's events can reach."""
+        """Return the only bus, in either hemisphere, that a circuit's events can reach."""
         return self.output_of(column) % self.buses
 
     def half_of(self, column: int) -> int:
-        """The half of a column."""
+        """Return the half of a column."""
         return column // self.half_columns
 
     def neuron_event(self, column: int, address: int) -> int:
-        """The address of an event that the circuit in a column sends with its own `address`."""
+        """Return the address of an event that the circuit in a column sends with its local
+        `address`.
+        """
         return self.output_of(column) << self.address_bits | address
 
     # -- events
     def label_of(self, event: int) -> int:
-        """What synapses compare of an event's address."""
+        """Return the part of an event's address that synapses compare."""
         return event & (self.labels - 1)
 
     def row_select_of(self, event: int) -> int:
-        """What drivers compare of an event's address."""
+        """Return the part of an event's address that drivers compare."""
         return event >> self.label_bits & ((1 << self.row_select_bits) - 1)
 
     def link_of(self, event: int) -> int:
-        """The link that an event from the host comes in by."""
+        """Return the link on which an event from the host arrives."""
         return event >> self.event_bits
 
     # -- crossbar
     def link_input(self, link: int) -> int:
-        """The crossbar input of a link from the host."""
+        """Return the crossbar input of a link from the host."""
         return self.outputs + link
 
     def background_input(self, generator: int) -> int:
-        """The crossbar input of a generator."""
+        """Return the crossbar input of a generator."""
         return self.outputs + self.buses + generator
 
     def bus_output(self, hemisphere: int, bus: int) -> int:
-        """The crossbar output that is a bus."""
+        """Return the crossbar output of a bus."""
         return hemisphere * self.buses + bus
 
     def link_output(self, link: int) -> int:
-        """The crossbar output that is a link to the host."""
+        """Return the crossbar output of a link to the host."""
         return HEMISPHERES * self.buses + link
 
 
 def driver_of(row: int) -> int:
-    """The driver of a synapse row.
+    """Return the driver of a synapse row.
 
     >>> driver_of(5), rows_of(2)
     (2, (4, 5))
@@ -215,14 +217,14 @@ def driver_of(row: int) -> int:
 
 
 def rows_of(driver: int) -> tuple[int, int]:
-    """The two synapse rows of a driver: its "bottom" row, then its "top" row."""
+    """Return the two synapse rows of a driver: its "bottom" row, then its "top" row."""
     return ROWS_PER_DRIVER * driver, ROWS_PER_DRIVER * driver + 1
 
 
 @functools.cache
 def crossbar_nodes(chip: Chip) -> tuple[Node, ...]:
-    """The nodes that exist, by input, then output: a node passes an event where address & mask ==
-    target.
+    """Return the existing crossbar nodes, by input, then output: a node passes an event where
+    address & mask == target.
 
     >>> len(crossbar_nodes(HICANN_X))
     76
@@ -257,7 +259,7 @@ class Dead:
     rows: tuple[tuple[int, int], ...] = ()
 
     def unusable_rows(self) -> frozenset[tuple[int, int]]:
-        """(hemisphere, row) of all rows that are dead or whose driver is."""
+        """Return (hemisphere, row) of all rows that are dead or whose driver is."""
         of_drivers = (
             (hemisphere, row) for hemisphere, driver in self.drivers for row in rows_of(driver)
         )
@@ -290,7 +292,7 @@ def check_dead(chip: Chip, dead: Dead) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """What the calibration reaches for one parameter of a neuron.
+    """Calibration range of one parameter of a neuron.
 
     Attributes:
         unit: "s", or LSB of a converter.
@@ -450,5 +452,5 @@ def self_check(chip: Chip) -> None:
 
 
 def _bits(count: int) -> int:
-    """Bits that number `count` things."""
+    """Return the number of bits of an index below `count`."""
     return (count - 1).bit_length()

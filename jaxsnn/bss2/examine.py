@@ -25,7 +25,7 @@ LEFT_TO_THE_MAPPER = ("too-large", "several-runs")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Examined:
-    """What was found, in the order of execution; after an error some of it is missing.
+    """Results of an examination, in the order of execution; incomplete after an error.
 
     Attributes:
         problems: errors and warnings.
@@ -41,7 +41,7 @@ class Examined:
 
 
 def examine(graph: Graph) -> Examined:
-    """Examine a graph whose dialect is decided."""
+    """Examine a graph whose dialect is resolved."""
     problems = unsupported(graph, CHIP)
     if any(
         problem.severity == "error" and problem.code not in LEFT_TO_THE_MAPPER
@@ -83,5 +83,5 @@ def examine(graph: Graph) -> Examined:
 
 
 def _problem(error: JaxsnnError, node: str, code: str) -> Problem:
-    """What an error says, as a problem of a node."""
+    """Return an error as a problem of a node."""
     return replace(error.problem, node=error.node or node, code=code)

@@ -58,7 +58,7 @@ class Frame:
 
     @property
     def width(self) -> int:
-        """Of the synapse arrays."""
+        """Width of the synapse arrays."""
         return self.chip.columns * self.column
 
     @property
@@ -68,24 +68,24 @@ class Frame:
 
     @property
     def circuits(self) -> int:
-        """Where the two rows of circuits begin."""
+        """Vertical position of the two rows of circuits."""
         return TITLE + self.array + GAP
 
     @property
     def bottom(self) -> int:
-        """Where the bottom synapse array begins."""
+        """Vertical position of the bottom synapse array."""
         return self.circuits + HEMISPHERES * STRIP + GAP
 
     @property
     def height(self) -> int:
-        """Of a run, with the room behind it."""
+        """Height of a run, including the space below it."""
         bars = (2 + HEMISPHERES * self.chip.buses) * BAR_STEP
         crossbar = DOT * (self.chip.crossbar_inputs + 4)
         return max(self.bottom + self.array, TITLE + bars + GAP + crossbar) + GAP
 
 
 def floorplan(mapping: Mapping) -> str:
-    """The picture as a standalone SVG document; point at a neuron for its name.
+    """Return the picture as a standalone SVG document; point at a neuron for its name.
 
     Raises:
         MappingError: the mapping names parts that the chip lacks.
@@ -118,8 +118,8 @@ def floorplan(mapping: Mapping) -> str:
 
 
 def colour(population: int) -> str:
-    """Colour of a population, hex: after the first twelve darker ones, then lighter ones, and so on,
-    so that no two of sixty are the same.
+    """Return the colour of a population, hex: after the first twelve darker ones, then lighter
+    ones, and so on, so that no two of sixty are the same.
     """
     turn, place = divmod(population, len(POPULATIONS))
     rgb = bytes.fromhex(POPULATIONS[place][1:])
@@ -152,7 +152,9 @@ def _box(
 
 
 def _legend(mapping: Mapping, width: int) -> Iterator[tuple[int, str]]:
-    """Line and element of each entry: populations, then what the colours of synapses mean."""
+    """Yield line and element of each entry: populations, then the meaning of the colours of
+    synapses.
+    """
     entries: list[tuple[tuple[str, ...], str]] = [
         (
             ("none" if population.external else colour(number),),
@@ -184,7 +186,7 @@ def _legend(mapping: Mapping, width: int) -> Iterator[tuple[int, str]]:
 
 
 def _shade(weight: np.ndarray, chip: Chip) -> np.ndarray:
-    """Which of four strengths a weight is drawn with."""
+    """Return the one of four shades in which a weight is drawn."""
     return np.clip(4 * (weight - 1) // chip.weight_max, 0, 3)
 
 
@@ -208,7 +210,9 @@ def _run(mapping: Mapping, frame: Frame, run: Run, number: int) -> Iterator[str]
 
 
 def synapse_image(mapping: Mapping, run: Run) -> np.ndarray:
-    """(hemispheres, rows, columns) uint8 places in `PALETTE`; rows in the order of their buses."""
+    """Return (hemispheres, rows, columns) uint8 places in `PALETTE`; rows in the order of their
+    buses.
+    """
     chip = mapping.chip
     image = np.zeros((HEMISPHERES, chip.rows, chip.columns), np.uint8)
     for hemisphere, row in sorted(mapping.dead.unusable_rows()):
@@ -220,13 +224,13 @@ def synapse_image(mapping: Mapping, run: Run) -> np.ndarray:
 
 
 def bus_order(chip: Chip) -> np.ndarray:
-    """(rows,) the synapse rows, bus by bus."""
+    """Return the synapse rows, (rows,), bus by bus."""
     bus = np.array([chip.driver_bus(row // ROWS_PER_DRIVER) for row in range(chip.rows)])
     return np.argsort(bus, kind="stable")
 
 
 def png(image: np.ndarray) -> bytes:
-    """A PNG file of (height, width) places in `PALETTE`."""
+    """Return a PNG file of (height, width) places in `PALETTE`."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
@@ -247,7 +251,7 @@ def png(image: np.ndarray) -> bytes:
 
 
 def _bands(frame: Frame, hemisphere: int, top: int) -> Iterator[str]:
-    """Names of the buses beside a synapse array, and lines between them."""
+    """Yield the names of the buses beside a synapse array, and lines between them."""
     chip = frame.chip
     band = chip.rows_per_bus * frame.row
     for bus in range(chip.buses):
@@ -262,7 +266,9 @@ def _bands(frame: Frame, hemisphere: int, top: int) -> Iterator[str]:
 
 
 def _numbers(frame: Frame, top: int) -> Iterator[str]:
-    """Numbers of columns above a synapse array, of the first and last row of each bus beside it."""
+    """Yield the numbers of columns above a synapse array, and of the first and last row of each bus
+    beside it.
+    """
     chip = frame.chip
     columns = [*range(0, chip.columns, COLUMN_STEP), chip.columns - 1]
     for column in columns:
@@ -279,7 +285,7 @@ def _numbers(frame: Frame, top: int) -> Iterator[str]:
 
 
 def _circuits(mapping: Mapping, frame: Frame, run: Run) -> Iterator[str]:
-    """The two rows of circuits, and the event outputs that they share."""
+    """Yield the two rows of circuits, and the event outputs that they share."""
     chip, top = frame.chip, frame.circuits
     for row in range(HEMISPHERES):
         yield _box(LEFT, top + row * STRIP, frame.width, STRIP, EMPTY, stroke=GREY)
@@ -313,7 +319,7 @@ def _circuits(mapping: Mapping, frame: Frame, run: Run) -> Iterator[str]:
 
 
 def _neuron(mapping: Mapping, frame: Frame, neuron: PlacedNeuron) -> str:
-    """One path over all circuits of a neuron, with a dot where it fires."""
+    """Return one path over all circuits of a neuron, with a dot on the circuit that fires."""
     size, top = frame.column, frame.circuits
     places = [(LEFT + column * size, top + row * STRIP) for row, column in neuron.circuits]
     path = "".join(f"M{x} {y}h{size}v{STRIP}h-{size}z" for x, y in places)
@@ -329,7 +335,7 @@ def _neuron(mapping: Mapping, frame: Frame, neuron: PlacedNeuron) -> str:
 
 
 def _bars(mapping: Mapping, run: Run) -> Iterator[str]:
-    """How full the chip is: circuits, synapses, and the rows of each bus."""
+    """Yield bars of the utilisation of the chip: circuits, synapses, and the rows of each bus."""
     for number, (name, used, available) in enumerate(utilisation(mapping, run)):
         y = number * BAR_STEP
         share = min(used / available, 1.0) if available else 0.0
@@ -340,7 +346,9 @@ def _bars(mapping: Mapping, run: Run) -> Iterator[str]:
 
 
 def utilisation(mapping: Mapping, run: Run) -> list[tuple[str, int, int]]:
-    """Name, used and available of each resource of a run; rows count where they have a synapse."""
+    """Return name, used and available of each resource of a run; rows count where they have a
+    synapse.
+    """
     chip = mapping.chip
     usable = np.ones((HEMISPHERES, chip.rows), bool)
     for place in sorted(mapping.dead.unusable_rows()):
@@ -362,8 +370,8 @@ def utilisation(mapping: Mapping, run: Run) -> list[tuple[str, int, int]]:
 
 
 def _crossbar(chip: Chip, run: Run) -> Iterator[str]:
-    """A dot for each node: full where all events pass, a ring where a filter decides, a point where
-    none passes.
+    """Yield a dot for each node: full where all events pass, a ring where a filter decides, a point
+    where none passes.
     """
     top = (2 + HEMISPHERES * chip.buses) * BAR_STEP + GAP
     yield _text(0, top, "crossbar: full all pass, ring filtered, point closed")

@@ -75,7 +75,7 @@ class Entry:
         return value
 
     def positive_numbers(self) -> dict[str, float]:
-        """All values, each a positive, finite number."""
+        """Return all values, checked to be positive, finite numbers."""
         for key, value in self.content.items():
             if type(value) not in (int, float) or not 0 < value <= sys.float_info.max:
                 raise MappingError(
@@ -112,7 +112,7 @@ _LARGEST = 2**31 - 1
 
 
 def integers(value: Any, shape: tuple[int, ...] | None, location: str, key: str) -> np.ndarray:
-    """Integers of a shape (None: a list of any length)."""
+    """Return integers of a shape (None: a list of any length)."""
     try:
         array = np.asarray(value) if value != [] else np.zeros((0, *(shape or (0,))[1:]), np.int64)
     except ValueError:

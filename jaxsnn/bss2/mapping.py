@@ -67,7 +67,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
-    """What is on the chip at one time.
+    """Placed and routed part of a network that is on the chip at one time.
 
     Attributes:
         method: the placer and the router that made it.
@@ -92,7 +92,7 @@ class Run:
 
     @property
     def summary(self) -> str:
-        """How much is on the chip, for people."""
+        """Number of neurons, circuits and sources on the chip, as text."""
         circuits = sum(len(neuron.circuits) for neuron in self.neurons)
         replayed = sum(source.from_run is not None for source in self.sources)
         return (
@@ -129,14 +129,14 @@ class Mapping:
     scales: Mapped[str, float] | None = None
 
     def _repr_html_(self) -> str | None:
-        """In a notebook: the floorplan."""
+        """Return the floorplan as HTML, for a notebook."""
         from jaxsnn.notebook import html_of
 
         return html_of(self)
 
 
 def to_json(mapping: Mapping) -> str:
-    """The mapping as JSON: the same bytes for the same mapping."""
+    """Return the mapping as JSON: the same bytes for the same mapping."""
     content = {
         "schema": SCHEMA,
         "chip": mapping.chip.name,
@@ -189,7 +189,7 @@ def _run_content(run: Run) -> dict[str, Any]:
 
 
 def _synapse_rows(synapses: np.ndarray) -> list[dict[str, Any]]:
-    """The synapses row by row, as lists of equal length."""
+    """Return the synapses row by row, as lists of equal length."""
     if not len(synapses):
         return []
     changes = np.flatnonzero(np.any(np.diff(synapses[:, :2], axis=0), axis=1)) + 1
@@ -206,7 +206,7 @@ def _synapse_rows(synapses: np.ndarray) -> list[dict[str, Any]]:
 
 
 def from_json(text: str, chips: Mapped[str, Chip] = CHIPS) -> Mapping:
-    """The mapping of a JSON text.
+    """Return the mapping of a JSON text.
 
     Only the form is checked here: types, keys, and lists as long as the chip has parts. Whether the
     mapping is right, `jaxsnn.bss2.check` says.

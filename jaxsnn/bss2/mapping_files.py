@@ -11,7 +11,7 @@ from jaxsnn.nir.io.read_limits import read_text
 
 
 def read_mapping(path: str | os.PathLike[str]) -> Mapping:
-    """The mapping in a file.
+    """Read the mapping in a file.
 
     Raises:
         FileError: it cannot be read, or is not text.
@@ -21,8 +21,8 @@ def read_mapping(path: str | os.PathLike[str]) -> Mapping:
 
 
 def scales_of(mapping: Mapping, graph: Graph) -> Mapped[str, float] | None:
-    """The scales that a mapping carries; None where it has none, or is of other populations, which
-    its check says.
+    """Return the scales that a mapping carries; None where it has none, or is of other populations,
+    which its check reports.
     """
     scales = mapping.scales
     return scales if scales is not None and sorted(scales) == sorted(graph.neurons) else None

@@ -56,8 +56,8 @@ class Netlist:
 
     @functools.cached_property
     def offsets(self) -> np.ndarray:
-        """(populations + 1,) int64: first global index of each population, and the number of all
-        neurons.
+        """First global index of each population, and the number of all neurons, (populations + 1,)
+        int64.
         """
         return np.concatenate(
             [[0], np.cumsum([part.size for part in self.populations], dtype=np.int64)]
@@ -70,7 +70,7 @@ class Netlist:
 
     @functools.cached_property
     def owner(self) -> np.ndarray:
-        """(size,) int32: number of the population of each global index."""
+        """Number of the population of each global index, (size,) int32."""
         return np.repeat(
             np.arange(len(self.populations), dtype=np.int32),
             [part.size for part in self.populations],
@@ -78,11 +78,11 @@ class Netlist:
 
     @functools.cached_property
     def external(self) -> np.ndarray:
-        """(size,) bool: the global index is an input channel."""
+        """Mask of the global indices that are input channels, (size,) bool."""
         return np.array([part.external for part in self.populations], bool)[self.owner]
 
     def neuron(self, index: SupportsInt) -> str:
-        """A global index for people.
+        """Return the name of a global index for messages.
 
         >>> net = netlist([NetPopulation(name="in", size=2, external=True)], [], [], [])
         >>> net.neuron(1)
@@ -92,7 +92,9 @@ class Netlist:
         return f"'{self.populations[number].name}'[{int(index) - int(self.offsets[number])}]"
 
     def fan_in(self) -> tuple[np.ndarray, np.ndarray]:
-        """(size,) int64 each: synapses of the chip that excite a neuron, and that inhibit it."""
+        """Return the numbers of synapses of the chip that excite a neuron, and that inhibit it,
+        (size,) int64 each.
+        """
         parts = synapses_of(self.weight)
         excites = self.weight > 0
         return tuple(
@@ -102,20 +104,20 @@ class Netlist:
 
     @functools.cached_property
     def outputs(self) -> np.ndarray:
-        """(size,) bool: the host needs the neuron's spikes, because its population is an output, or
-        feeds nothing.
+        """Mask of the neurons whose spikes the host needs, because their population is an output,
+        or feeds nothing, (size,) bool.
         """
         feeds = np.isin(np.arange(len(self.populations)), self.owner[self.pre])
         is_output = np.array([part.output for part in self.populations], bool) | ~feeds
         return is_output[self.owner] & ~self.external
 
     def fan_out(self) -> np.ndarray:
-        """(size,) int64: targets of each neuron or input channel."""
+        """Return the number of targets of each neuron or input channel, (size,) int64."""
         return np.bincount(self.pre, minlength=self.size).astype(np.int64)
 
     def recurrent_components(self) -> tuple[np.ndarray, ...]:
-        """Neurons that feed each other, directly or through others: sorted global indices, by their
-        first.
+        """Return the groups of neurons that feed each other, directly or through others: sorted
+        global indices, by their first.
 
         A neuron that feeds only itself is one too. A component has to be on the chip at once.
         """
@@ -135,7 +137,7 @@ class Netlist:
         return tuple(sorted(components, key=lambda part: int(part[0])))
 
     def _looped(self) -> list[int]:
-        """Numbers of the populations that feed themselves, directly or through others."""
+        """Return the numbers of the populations that feed themselves, directly or through others."""
         import networkx
 
         pairs = np.unique(
@@ -147,8 +149,8 @@ class Netlist:
         return sorted(number for part in parts if len(part) > 1 or part <= loops for number in part)
 
     def fingerprint(self, scales: Mapping[str, float] | None = None) -> str:
-        """SHA-256 of the populations and synapses, as hexadecimal digits: a mapping says which net
-        it is of.
+        """Return the SHA-256 of the populations and synapses, as hexadecimal digits, by which a
+        mapping identifies its net.
 
         Args:
             scales: those that the mapping carries, if it does: they count, too.
@@ -163,7 +165,7 @@ class Netlist:
 
 
 def synapses_of(weight: np.ndarray) -> np.ndarray:
-    """How many synapses of the chip each weight takes, one row each.
+    """Return the number of synapses of the chip that each weight takes, one row each.
 
     >>> synapses_of(np.array([63, -64, 130])).tolist()
     [1, 2, 3]
@@ -174,7 +176,7 @@ def synapses_of(weight: np.ndarray) -> np.ndarray:
 def netlist(
     populations: Iterable[NetPopulation], pre: object, post: object, weight: object
 ) -> Netlist:
-    """A netlist of synapses in any order; synapses of weight 0 are left out.
+    """Return a netlist of synapses in any order; synapses of weight 0 are left out.
 
     Raises:
         MappingError: A name or a pair of neurons comes twice, an index is out of range, an input

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def targets_of(population: ChipPopulation) -> dict[str, Any]:
-    """Lowest and highest value among its neurons: potentials in CADC LSB, times in microseconds of
-    the chip; a readout has no reset, threshold or refractory time.
+    """Return the lowest and the highest value among the neurons of a population: potentials in CADC
+    LSB, times in microseconds of the chip; a readout has no reset, threshold or refractory time.
     """
     values = {"leak": population.v_leak}
     if population.fires:
@@ -29,7 +29,9 @@ def targets_of(population: ChipPopulation) -> dict[str, Any]:
 
 
 def target_cells(population: ChipPopulation) -> list[str]:
-    """The same as cells of a table; a range where neurons differ, "-" where there is nothing."""
+    """Return the targets as cells of a table; a range where neurons differ, "-" where there is
+    none.
+    """
     values = [
         population.v_leak,
         population.v_reset,

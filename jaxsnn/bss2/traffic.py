@@ -25,7 +25,7 @@ REST = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Traffic:
-    """What one run carries.
+    """Event rates of one run on buses and links.
 
     Attributes:
         events: bus or link -> events per sample, on average.
@@ -45,7 +45,7 @@ class Traffic:
         return max(self.peak, key=lambda name: self.peak[name])
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the rates as a dict for JSON."""
         return {
             "events": dict(self.events),
             "peak": dict(self.peak),
@@ -55,8 +55,8 @@ class Traffic:
 
 
 def seconds_per_sample(runs: int, t_end: float, speedup: float, longest_tau: float) -> float:
-    """Seconds of the chip that a sample takes in so many runs, rest included; several chips in one
-    pass take those of one run.
+    """Return the seconds of the chip that a sample takes in a number of runs, rest included;
+    several chips in one pass take those of one run.
 
     Args:
         t_end: of a sample, seconds of the network.
@@ -66,8 +66,8 @@ def seconds_per_sample(runs: int, t_end: float, speedup: float, longest_tau: flo
 
 
 def between_chips(mapping: Mapping) -> dict[tuple[int, int], int]:
-    """If each run has a chip of its own: (from, to) -> neurons whose spikes one passes to the
-    other.
+    """Count the neurons whose spikes one chip passes to another, if each run has its own chip:
+    (from, to) -> neurons.
     """
     neurons_by_link: dict[tuple[int, int], int] = {}
     for number, run in enumerate(mapping.runs):
@@ -79,8 +79,8 @@ def between_chips(mapping: Mapping) -> dict[tuple[int, int], int]:
 
 
 def answered(times: np.ndarray, speedup: float) -> float:
-    """Latency: seconds of the chip from a sample's begin to its first output spike, the median of
-    the samples in which there is one; NaN where there is none.
+    """Return the latency: seconds of the chip from the start of a sample to its first output spike,
+    the median of the samples with one; NaN where there is none.
 
     Args:
         times: (samples, neurons, spikes) seconds of the network, inf where unused.
@@ -96,7 +96,7 @@ def traffic(
     t_end: float,
     speedup: float,
 ) -> tuple[Traffic, ...]:
-    """What each run carries.
+    """Return the traffic of each run.
 
     Args:
         times: input or population -> (samples, channels, spikes) seconds of the network, inf where
@@ -112,7 +112,9 @@ def _of_run(
     population_names = [source.name for source in mapping.populations]
 
     def sent(population: int, index: int) -> np.ndarray:
-        """(samples, spikes) of one sender, seconds of the chip, inf where there is none."""
+        """Return the spikes of one sender, (samples, spikes) seconds of the chip, inf where there
+        is none.
+        """
         spike_times = times.get(population_names[population])
         if spike_times is None:
             return np.zeros((samples, 0))
@@ -143,12 +145,12 @@ def _of_run(
 
 
 def _number(spikes: np.ndarray) -> int:
-    """How many spikes there are."""
+    """Return the number of spikes."""
     return int(np.isfinite(spikes).sum())
 
 
 def _peak(trains: list[np.ndarray]) -> int:
-    """Most spikes in a window, wherever it begins, in any sample.
+    """Return the largest number of spikes in any window of any sample.
 
     >>> _peak([np.array([[0.9e-6, 5e-6]]), np.array([[1.1e-6, np.inf]])])
     2
@@ -164,7 +166,9 @@ def _peak(trains: list[np.ndarray]) -> int:
 
 
 def bus_names(chip: Chip) -> list[str]:
-    """Buses and links in the order of the crossbar's outputs, then what the host sends."""
+    """Return buses and links in the order of the crossbar's outputs, then the links from the host
+    and their total.
+    """
     labels = [f"bus {bus} {side}" for side in ("top", "bottom") for bus in range(chip.buses)]
     labels += [f"link {link} to the host" for link in range(chip.buses)]
     labels += [f"link {link} from the host" for link in range(chip.buses)]
@@ -172,7 +176,7 @@ def bus_names(chip: Chip) -> list[str]:
 
 
 def nodes_behind(run: Run) -> dict[int, list[tuple[int, int, int]]]:
-    """Crossbar input -> (output, mask, target) of its nodes."""
+    """Map each crossbar input to (output, mask, target) of its nodes."""
     nodes = {}
     for entry, output, mask, target in run.crossbar.tolist():
         nodes.setdefault(entry, []).append((output, mask, target))
@@ -180,8 +184,8 @@ def nodes_behind(run: Run) -> dict[int, list[tuple[int, int, int]]]:
 
 
 def sent_events(chip: Chip, run: Run, sent: Any) -> Any:
-    """(crossbar input, address, link from the host or None, what `sent` says of the sender) of all
-    events of a run.
+    """Yield (crossbar input, address, link from the host or None, result of `sent` for the sender)
+    of all events of a run.
     """
     for neuron in run.neurons:
         column = neuron.circuits[neuron.head][1]

@@ -11,8 +11,8 @@ from jaxsnn.bss2.traffic import bus_names, nodes_behind, sent_events
 
 
 def used(mapping: Mapping) -> dict[str, dict[str, int]]:
-    """Used and available of each resource, in the run that uses most of it; dead parts are not
-    available.
+    """Return used and available of each resource, in the run that uses most of it; dead parts are
+    not available.
     """
     parts = usable_parts(mapping.chip, mapping.dead)
     available = {
@@ -40,7 +40,7 @@ def _used(run: Run) -> dict[str, int]:
 
 
 def _fullest_bus(mapping: Mapping, parts: ChipParts) -> dict[str, dict[str, int]]:
-    """Rows of the bus that has the fewest left, in any run."""
+    """Return the used and available rows of the bus with the fewest free rows, in any run."""
     chip = mapping.chip
     by_bus = (HEMISPHERES, chip.drivers_per_bus, chip.buses, ROWS_PER_DRIVER)
     available = parts.rows.reshape(by_bus).sum(axis=(1, 3))
@@ -60,8 +60,8 @@ def _fullest_bus(mapping: Mapping, parts: ChipParts) -> dict[str, dict[str, int]
 
 
 def events_per_spike(run: Run, chip: Chip) -> dict[str, int]:
-    """Events that each bus and link carries while every neuron and every source of a run spikes
-    once.
+    """Return the events that each bus and link carries while every neuron and every source of a run
+    spikes once.
 
     A bus or link moves one event in each clock period, so this many periods are the least time that
     takes.

@@ -92,7 +92,7 @@ def fit(
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """What a run trains, and how.
+    """Graph and options of a training run.
 
     Attributes:
         graph: with the weights that it begins with: calibrated ones, if that was asked for.
@@ -108,8 +108,8 @@ class Prepared:
 
 
 def prepare(graph: Graph, options: TrainOptions) -> Prepared:
-    """What comes before the network is built, in the one order that is right: the data, the weights
-    to begin with, the chip, whose scale is that of these weights. Errors as of `fit`.
+    """Prepare a run before the network is built, in the required order: the data, the initial
+    weights, the chip, whose scale is that of these weights. Errors as of `fit`.
     """
     check_options(options)
     for name, option in OPTIONS.items():
@@ -142,7 +142,7 @@ def prepare(graph: Graph, options: TrainOptions) -> Prepared:
 
 @usual_promotion
 def fit_prepared(prepared: Prepared) -> Fit:
-    """The run. Returns and errors as of `fit`."""
+    """Train a prepared graph. Returns and errors as of `fit`."""
     graph, chosen = prepared.graph, prepared.options
     if chosen.resume and chosen.checkpoint is None:
         raise UsageError(
@@ -173,13 +173,13 @@ def fit_prepared(prepared: Prepared) -> Fit:
 
 
 def _has_chip(options: TrainOptions) -> bool:
-    """Whether the engine is a chip that has the scales of the weights to begin with."""
+    """Return whether the engine is a chip with scales that depend on the initial weights."""
     engine = options.engine
     return isinstance(engine, InTheLoop) and isinstance(engine.device, ChipInTheLoop)
 
 
 def _calibrated(graph: Graph, options: TrainOptions) -> tuple[Graph, tuple[str, ...]]:
-    """The graph with weights that let a fraction of the neurons fire, and what is to be said of it."""
+    """Return the graph with weights for which a fraction of the neurons fires, and notes on it."""
     settings: Any = options
     if _has_chip(options):
         raise UsageError(
@@ -224,7 +224,7 @@ def _calibrated(graph: Graph, options: TrainOptions) -> tuple[Graph, tuple[str, 
 
 
 def _network(graph: Graph, options: TrainOptions) -> Network:
-    """What is trained, with the time constants and delays that training needs."""
+    """Return the network to train, with the time constants and delays that training needs."""
     trainable = as_constraints(options.trainable)
     frees = any(name.rpartition(".")[2].startswith("tau") for name in trainable)
     network = lower(graph, free_time_constants=frees)
@@ -239,7 +239,7 @@ def _network(graph: Graph, options: TrainOptions) -> Network:
 
 
 def _delays_in_seconds(node: str, delay: Any) -> np.ndarray:
-    """Delays as numbers.
+    """Return delays as numbers.
 
     Raises:
         UsageError: they are none, or negative.

@@ -45,7 +45,7 @@ class TuningPoint:
     budget: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the point as a dict for JSON."""
         return {
             "name": self.name,
             "budget": self.budget,
@@ -73,7 +73,7 @@ class Tuned:
     notes: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the result as a dict for JSON."""
         return {
             "schema": 1,
             "source": self.steps[0].as_dict(),
@@ -84,7 +84,7 @@ class Tuned:
         }
 
     def as_text(self) -> str:
-        """For people."""
+        """Return the result as a table."""
         rows = [
             f"{step.name:28} {step.test.accuracy:8.2%} {step.test.spikes_per_sample:10.1f}"
             for step in self.steps
@@ -177,7 +177,7 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
 
 
 def _trained(graph: Graph, options: TrainOptions, name: str) -> Fit:
-    """A run's result; of one that could not go on, what it had reached."""
+    """Return a run's result; of a run that failed, its best epoch."""
     try:
         # tuning begins with the weights as they are
         # and is for continuous time
@@ -195,7 +195,9 @@ def _trained(graph: Graph, options: TrainOptions, name: str) -> Fit:
 
 
 def _measured(graph: Graph, plan: TrainPlan, name: str, engine: Any = None) -> TuningPoint:
-    """A point of the curve: with all spikes of the graph, whatever stops in training."""
+    """Measure a point of the curve: with all spikes of the graph, even where neurons stop after the
+    first in training.
+    """
     data = cast(Any, plan.options.data)
     measure_options = {"loss": plan.loss, "encoder": plan.encoder, "t_end": plan.t_end}
     runner = engine or replace(cast(Any, plan.engine), first_spike_only=False)
@@ -207,7 +209,7 @@ def _measured(graph: Graph, plan: TrainPlan, name: str, engine: Any = None) -> T
 
 
 def _chosen(tuned: Sequence[TuningPoint], least_accuracy: float) -> TuningPoint:
-    """As `Tuned.chosen` says."""
+    """Return the point that `Tuned.chosen` describes."""
     fine = [step for step in tuned if step.validation.accuracy >= least_accuracy]
     if fine:
         return min(fine, key=lambda step: step.validation.spikes_per_sample)

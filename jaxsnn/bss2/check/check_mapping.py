@@ -36,7 +36,7 @@ _MAP_AGAIN = "map the network again"
 
 
 def check_mapping(mapping: Mapping, net: Netlist) -> tuple[Problem, ...]:
-    """All violations of a mapping; none if it is right.
+    """Return all violations of a mapping; none if it is correct.
 
     Each is a `Problem` whose `node` is the place: the run, and the neuron, circuit, synapse or
     crossbar node.
@@ -82,7 +82,7 @@ def check_mapping(mapping: Mapping, net: Netlist) -> tuple[Problem, ...]:
 
 
 def located(violation: Problem) -> str:
-    """A violation for people, the place first."""
+    """Return a violation as text, the location first."""
     return f"{violation.node}: {violation.as_text()}"
 
 
@@ -128,7 +128,7 @@ def refuse_undrawable(mapping: Mapping) -> None:
 
 
 def refuse_wrong(mapping: Mapping, net: Netlist) -> None:
-    """Go on only with a right mapping.
+    """Refuse a mapping with violations.
 
     Raises:
         MappingError: it has violations; says how many, and the first.
@@ -242,7 +242,7 @@ def _recording_violations(
     reached: tuple[np.ndarray, np.ndarray],
     location: str,
 ) -> Iterator[Problem]:
-    """Neurons whose spikes the host does not get, or cannot tell from others."""
+    """Yield neurons whose spikes the host does not receive, or cannot distinguish from others."""
     number, output = reached
     to_host = output >= chip.link_output(0)
     number, output = number[to_host], output[to_host]
@@ -283,7 +283,7 @@ def _response_violations(
     reached: tuple[np.ndarray, np.ndarray],
     location: str,
 ) -> Iterator[Problem]:
-    """What responds and should not, and what should and does not."""
+    """Yield synapses and weights whose responses differ from those of the net."""
     senders = np.unique(
         np.concatenate([inside.neurons[inside.neurons >= 0], inside.sources[inside.sources >= 0]])
     )
@@ -320,7 +320,7 @@ def _response_violations(
 
 
 def _connection_weights(net: Netlist, senders: np.ndarray, neurons: np.ndarray) -> np.ndarray:
-    """(senders, neurons): the net's weights."""
+    """Return the net's weights, (senders, neurons)."""
     weights = np.zeros((len(senders), len(neurons)), np.int64)
     column = np.full(net.size + 1, -1)
     column[neurons] = np.arange(len(neurons))

@@ -26,7 +26,7 @@ from jaxsnn.wording import Text
 
 
 def array_violations(chip: Chip, run: Run, location: str) -> Iterator[Problem]:
-    """Arrays of a wrong shape: nothing else can be said of such a run."""
+    """Yield arrays of a wrong shape; such a run cannot be checked further."""
     expected = {
         "compare_masks": (HEMISPHERES, chip.drivers),
         "row_modes": (HEMISPHERES, chip.rows),
@@ -93,12 +93,12 @@ def neuron_violations(
 
 
 def head_exists(chip: Chip, neuron: PlacedNeuron) -> bool:
-    """Whether a neuron has a circuit that can fire."""
+    """Return whether a neuron has a circuit that can fire."""
     return 0 <= neuron.head < len(neuron.circuits) and on_chip(chip, neuron.circuits[neuron.head])
 
 
 def on_chip(chip: Chip, circuit: Circuit) -> bool:
-    """Whether a circuit exists."""
+    """Return whether a circuit exists."""
     return 0 <= circuit[0] < HEMISPHERES and 0 <= circuit[1] < chip.columns
 
 
@@ -153,7 +153,9 @@ def _shape_violations(chip: Chip, neuron: PlacedNeuron, location: str) -> Iterat
 def event_violations(
     mapping: Mapping, run: Run, source_names: dict[int, str], location: str
 ) -> Iterator[Problem]:
-    """Addresses of the events that the host sends; `source_names` by position among the run's sources."""
+    """Yield problems of the addresses of events from the host; `source_names` by position among the
+    run's sources.
+    """
     chip = mapping.chip
     largest = (chip.buses << chip.event_bits) - 1
     sender_of_event: dict[int, str] = {}
@@ -178,7 +180,7 @@ def event_violations(
 
 
 def setting_violations(chip: Chip, run: Run, location: str) -> Iterator[Problem]:
-    """Masks and modes that do not exist, and crossbar nodes other than those of the chip."""
+    """Yield masks and modes that do not exist, and crossbar nodes other than those of the chip."""
     largest = (1 << chip.row_select_bits) - 1
     for hemisphere, driver in np.argwhere(
         (run.compare_masks < 0) | (run.compare_masks > largest)
@@ -221,7 +223,7 @@ def setting_violations(chip: Chip, run: Run, location: str) -> Iterator[Problem]
 
 
 def existing(chip: Chip, run: Run) -> np.ndarray:
-    """(synapses,) bool: synapses that the chip has."""
+    """Return the mask of the synapses that exist on the chip, (synapses,) bool."""
     limits = (HEMISPHERES, chip.rows, chip.columns, chip.labels)
     return np.all((run.synapses[:, :4] >= 0) & (run.synapses[:, :4] < limits), axis=1)
 
@@ -292,7 +294,9 @@ def synapse_violations(
 def _sign_violations(
     chip: Chip, row_modes: np.ndarray, table: np.ndarray, unusable: np.ndarray, location: str
 ) -> Iterator[Problem]:
-    """Synapses whose sign could not be flipped by moving their weight to the driver's other row."""
+    """Yield synapses whose sign could not be flipped by moving their weight to the driver's other
+    row.
+    """
     hemisphere, row, column = table[:, :3].T
     used = np.zeros((HEMISPHERES, chip.rows, chip.columns), bool)
     used[hemisphere, row, column] = True
@@ -324,7 +328,7 @@ def _sign_violations(
 
 
 def dead_violations(chip: Chip, dead: Dead) -> Iterator[Problem]:
-    """Dead parts that the chip does not have."""
+    """Yield dead parts that do not exist on the chip."""
     kinds = (("circuit", dead.circuits, chip.columns), ("driver", dead.drivers, chip.drivers))
     for kind, parts, size in (*kinds, ("row", dead.rows, chip.rows)):
         for part in parts:
@@ -347,8 +351,8 @@ def _synapse(location: str, hemisphere: int, row: int, column: int) -> str:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Members:
-    """Global indices of a run's neurons and of its sources, in their order; -1 for what the net
-    does not have.
+    """Global indices of a run's neurons and of its sources, in their order; -1 for those that are
+    not in the net.
     """
 
     neurons: np.ndarray
@@ -356,7 +360,7 @@ class Members:
 
 
 def members(net: Netlist, run: Run) -> Members:
-    """The members of a run."""
+    """Return the members of a run."""
 
     def index(member: PlacedNeuron | Source) -> int:
         if (
@@ -374,7 +378,9 @@ def members(net: Netlist, run: Run) -> Members:
 
 
 def order_violations(mapping: Mapping, net: Netlist, runs: Sequence[Members]) -> Iterator[Problem]:
-    """What is missing, comes twice, comes too late, or is torn apart."""
+    """Yield neurons that are missing, placed twice, recorded too late, or separated from their
+    recurrent component.
+    """
     where_placed = np.full(net.size, -1)
     for number, inside in enumerate(runs):
         yield from _unknown(mapping.runs[number], inside, f"run {number}")
@@ -435,7 +441,7 @@ def _unknown(run: Run, inside: Members, location: str) -> Iterator[Problem]:
 
 
 def _recorded(run: Run, inside: Members, size: int) -> np.ndarray:
-    """(size,) bool: the run records the neuron."""
+    """Return the mask of the neurons that the run records, (size,) bool."""
     is_recorded = np.zeros(size, bool)
     for neuron, index in zip(run.neurons, inside.neurons.tolist(), strict=True):
         if index >= 0 and neuron.recorded:
@@ -477,7 +483,7 @@ def _source_violations(
 
 
 def _needed(net: Netlist, inside: Members, location: str) -> Iterator[Problem]:
-    """Sources that a run's neurons have in the net, and the run does not have."""
+    """Yield sources that a run's neurons have in the net, and that the run lacks."""
     here, there = np.zeros(net.size, bool), np.zeros(net.size, bool)
     here[inside.neurons[inside.neurons >= 0]] = True
     there[inside.sources[inside.sources >= 0]] = True

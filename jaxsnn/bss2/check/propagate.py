@@ -47,7 +47,7 @@ class ChipEvents:
 
 
 def events_of(chip: Chip, run: Run, neurons: np.ndarray, sources: np.ndarray) -> ChipEvents:
-    """The events of a run that have an address, those of neurons first.
+    """Return the events of a run that have an address, those of neurons first.
 
     Args:
         chip: the chip.
@@ -80,7 +80,7 @@ def events_of(chip: Chip, run: Run, neurons: np.ndarray, sources: np.ndarray) ->
 
 
 def passed(events: ChipEvents, crossbar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs of an event and a crossbar output that it leaves by.
+    """Return the pairs of an event and a crossbar output through which it leaves.
 
     Args:
         events: the events.
@@ -100,7 +100,7 @@ def passed(events: ChipEvents, crossbar: np.ndarray) -> tuple[np.ndarray, np.nda
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Responses:
-    """What the synapses of a run add up to.
+    """Sums of the weights with which the synapses of a run respond.
 
     Attributes:
         sums: (2, senders, neurons): weight by which a sender's spike excites a neuron, and by which
@@ -121,7 +121,7 @@ def responses(
     neuron_place: np.ndarray,
     shape: tuple[int, int],
 ) -> Responses:
-    """Let all events of a run arrive at all synapses.
+    """Compute the responses of all synapses to all events of a run.
 
     Args:
         chip: the chip.
@@ -164,7 +164,7 @@ def listening(
     arrivals: tuple[np.ndarray, np.ndarray],
     run: Run,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The events that each synapse responds to.
+    """Return the events that each synapse responds to.
 
     Args:
         chip: the chip.
@@ -192,8 +192,9 @@ def _accepted(
     arrivals: tuple[np.ndarray, np.ndarray],
     compare_masks: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each driver and each event that it accepts: what synapses of its rows compare (driver and
-    label), and the number of the event."""
+    """Return for each pair of a driver and an event that it accepts the key that synapses of its
+    rows compare (driver and label), and the number of the event.
+    """
     number, output = arrivals
     # an output that the chip lacks is a violation of its own
     to_bus = (output >= 0) & (output < HEMISPHERES * chip.buses)
@@ -227,7 +228,9 @@ def _add(
     weight: Int[np.ndarray, "synapses"],
     mode: Int[np.ndarray, "synapses"],
 ) -> None:
-    """Add what some synapses do; each responds to `count` senders from `first` on."""
+    """Add the weights of some synapses to the sums; each responds to `count` senders from `first`
+    on.
+    """
     inside = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     place = senders[np.repeat(first, count) + inside] * sums.shape[2] + np.repeat(target, count)
     for sign, modes in ((0, (EXCITATORY, BOTH)), (1, (INHIBITORY, BOTH))):

@@ -64,7 +64,7 @@ class Neurons:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HostEvents:
-    """What the host sends in one run for the spikes of one population.
+    """Events that the host sends in one run for the spikes of one population.
 
     Attributes:
         source: name of the population.
@@ -102,7 +102,7 @@ class Projection:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunWiring:
-    """One run.
+    """Neurons and connections of one run.
 
     Attributes:
         neurons: in the order of the network's populations.
@@ -117,8 +117,8 @@ class RunWiring:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Program:
-    """All that is known before any spike. Compiled code takes its numbers as arguments
-    (`program_numbers`).
+    """Static description of an emulation, independent of spikes. Compiled code takes its numbers as
+    arguments (`program_numbers`).
 
     Attributes:
         layout: the chip's sizes.
@@ -180,7 +180,9 @@ def wired(
 
 
 def _wire_net(net: Netlist, populations: Mapping[str, ChipPopulation]) -> RunWiring:
-    """The net in one run, every gain 1: each input channel is a channel of its own."""
+    """Return the wiring of the net in one run, every gain 1, with a separate channel for each input
+    channel.
+    """
     neurons, host, projections = [], [], []
     for number, part in enumerate(net.populations):
         every = np.arange(part.size)
@@ -215,7 +217,9 @@ def _neurons(
     pattern: Pattern | None = None,
     head: tuple[np.ndarray, ...] = (),
 ) -> Neurons:
-    """Some neurons of a population, with the fixed pattern of their head circuits (rows, columns)."""
+    """Return some neurons of a population, with the fixed pattern of their head circuits (rows,
+    columns).
+    """
     tau_mem, tau_syn, v_leak, v_threshold, v_reset = (
         np.asarray(values[index], float)
         for values in (
@@ -315,7 +319,7 @@ def _wire_run(
     def projection(
         source: str, events: np.ndarray, sender: np.ndarray, target: int, from_host: bool
     ) -> Iterator[Projection]:
-        """Shares summed up; nothing where none of the neurons receives any of the events."""
+        """Yield a projection with the summed shares; none if no neuron receives any of the events."""
         event_row, neuron_column = np.full(begins[-1], -1), np.full(len(run.neurons), -1)
         event_row[events], neuron_column[places[target]] = (
             np.arange(len(events)),
@@ -401,7 +405,7 @@ class Structure:
 
 
 def _pieces(program: Program) -> Iterator[Any]:
-    """All that compiled code knows of a program beside its chip."""
+    """Yield all parts of a program that compiled code depends on, except its chip."""
 
     def shaped(*arrays: np.ndarray) -> Iterator[Any]:
         for array in arrays:
@@ -462,7 +466,9 @@ def stacked(programs: Sequence[Program]) -> Program:
 
 
 def _flatten(program: Program) -> tuple[Numbers, Structure]:
-    """Numbers and the rest: a tree of arrays, the same for all programs of one structure."""
+    """Return the numbers of a program as a tree of arrays, and its structure, which many programs
+    may share.
+    """
     structure = program.structure
     assert isinstance(structure, Structure)
     runs = tuple(
@@ -479,7 +485,7 @@ def _flatten(program: Program) -> tuple[Numbers, Structure]:
 
 
 def _unflatten(structure: Structure, numbers: Numbers) -> Program:
-    """The program with other numbers, which may be traced."""
+    """Return the program with other numbers, which may be traced."""
     filled, (runs, slope) = [], numbers
     for wiring, (neurons, projections) in zip(structure.program.runs, runs, strict=True):
         filled.append(

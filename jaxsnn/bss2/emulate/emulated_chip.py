@@ -25,7 +25,7 @@ FURTHEST = 3.0
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """How far a calibrated chip is from what it was calibrated to; standard deviations of normal
+    """Deviations of a calibrated chip from its targets, as standard deviations of normal
     distributions.
 
     By default as unkind as the chip of DelGrad's recordings (Göltz et al., Nature Communications
@@ -121,12 +121,12 @@ class EmulatedChip:
     between_chips: float = parse_time("1us")
 
     def of_run(self, number: int) -> EmulatedChip:
-        """The chip that executes a run."""
+        """Return the chip that executes a run."""
         return replace(self, seed=self.seed + number) if self.several else self
 
 
 def refuse_bad(chip: EmulatedChip) -> None:
-    """Refuse what no chip has.
+    """Refuse parameters that no chip has.
 
     Raises:
         UsageError: a negative spread, a fraction of a third or more, a seed that is none, or no
@@ -182,7 +182,7 @@ class Pattern:
 
 
 def pattern_of(layout: Chip, chip: EmulatedChip) -> Pattern:
-    """The fixed pattern of an emulated chip; of an ideal one factors of 1 and offsets of 0.
+    """Return the fixed pattern of an emulated chip; of an ideal one factors of 1 and offsets of 0.
 
     It belongs to the circuits and drivers, not to the network: another mapping on the same chip
     meets other parts.

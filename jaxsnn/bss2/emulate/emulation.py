@@ -45,7 +45,7 @@ _SPIKES = 8
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Emulation:
-    """What the host recorded. Times are the file's seconds, the chip's times `speedup`.
+    """Recordings of the host. Times are the file's seconds, the chip's times `speedup`.
 
     Attributes:
         spikes: population -> (batch, neurons, spikes) seconds, rising, inf where unused.
@@ -75,8 +75,8 @@ class Emulation:
     speedup: float
 
     def first_spike(self, name: str) -> np.ndarray:
-        """First recorded spike of each neuron of a population, (batch, neurons) seconds; inf where
-        there is none.
+        """Return the first recorded spike of each neuron of a population, (batch, neurons) seconds;
+        inf where there is none.
         """
         if name not in self.spikes:
             raise UsageError(
@@ -136,7 +136,7 @@ class Emulator:
         trial: int = 0,
         say: Callable[[str], None] | None = None,
     ) -> Emulation:
-        """All runs of the mapping, for a batch.
+        """Execute all runs of the mapping, for a batch.
 
         Args:
             inputs: `Events` (batch, events), seconds of the file, or a mapping from the Input
@@ -231,7 +231,7 @@ def emulate(
 def program_of(
     quantized: Quantized, net: Netlist, mapping: ChipMapping | None, chip: EmulatedChip
 ) -> Program:
-    """The program of a mapping.
+    """Return the program of a mapping.
 
     Args:
         net: what was mapped.
@@ -260,7 +260,9 @@ def program_of(
 
 
 def blocks(net: Netlist) -> dict[tuple[str, str], np.ndarray]:
-    """The weights by pairs of populations, (neurons of the source, neurons of the target) LSB."""
+    """Return the weights by pairs of populations, (neurons of the source, neurons of the target)
+    LSB.
+    """
     population_names, begins = [part.name for part in net.populations], net.offsets
     weight_blocks: dict[tuple[str, str], np.ndarray] = {}
     pairs = np.unique(np.stack([net.owner[net.pre], net.owner[net.post]], axis=1), axis=0)
@@ -275,8 +277,8 @@ def blocks(net: Netlist) -> dict[tuple[str, str], np.ndarray]:
 
 
 def bias_times(quantized: Quantized, t_end: float) -> np.ndarray:
-    """(spikes,) seconds of the file, at which the channel that replaces biases spikes in each
-    sample; none where there is no such channel.
+    """Return the times at which the channel that replaces biases spikes in each sample, (spikes,)
+    seconds of the file; none where there is no such channel.
     """
     if quantized.bias_source is None:
         return np.zeros(0)
@@ -284,7 +286,7 @@ def bias_times(quantized: Quantized, t_end: float) -> np.ndarray:
 
 
 def _checked(quantized: Quantized, inputs: Any, t_end: float) -> dict[str, Events]:
-    """Inputs by name, those of the bias channel too."""
+    """Return the checked inputs by name, including those of the bias channel."""
     refuse_no_time(t_end, T_END)
     longest = HICANN_X.clock_period * 2**HICANN_X.timer_bits
     if t_end > longest * quantized.speedup:
@@ -399,7 +401,7 @@ def _forget(spikes: dict[str, np.ndarray], wiring: Any, limit: int) -> int:
 
 
 def emulator_notes(quantized: Quantized, mapping: ChipMapping, chip: EmulatedChip) -> Iterator[str]:
-    """What is approximated where a mapping is emulated, a sentence each; nothing on an ideal chip,
+    """Yield a sentence for each approximation in the emulation of a mapping; none on an ideal chip,
     which deviates by rounding alone.
 
     Args:

@@ -133,8 +133,9 @@ class ChipInTheLoop:
         self.numbers: Any = (program, factors, jax.random.key(self.chip.seed))
 
     def __eq__(self, other: object) -> bool:
-        """The same connections on a chip of the same kind: runs with equal devices share compiled
-        code. What differs from chip to chip are `numbers`, which that code takes as arguments.
+        """Return whether a device has the same connections on a chip of the same kind: runs with
+        equal devices share compiled code. The `numbers`, which differ from chip to chip, are
+        arguments of that code.
         """
         return isinstance(other, ChipInTheLoop) and self._structure == other._structure
 
@@ -142,7 +143,7 @@ class ChipInTheLoop:
         return hash(self._structure)
 
     def with_numbers(self, numbers: Any) -> ChipInTheLoop:
-        """The device with the numbers of another chip that is equal to it; they may be traced."""
+        """Return the device with the numbers of another, equal chip; they may be traced."""
         other = copy.copy(self)
         other.numbers = numbers
         return other
@@ -197,7 +198,7 @@ class ChipInTheLoop:
     def forward_traced(
         self, network: Network, inputs: dict[str, Events], t_end: Any, options: EventOptions
     ) -> dict[str, tuple[jax.Array, jax.Array]]:
-        """Spikes of each population; see `jaxsnn.train.loop.in_the_loop.TracedDevice`."""
+        """Return the spikes of each population; see `jaxsnn.train.loop.in_the_loop.TracedDevice`."""
         program, factors, key = self.numbers
         weights = _whole(network, factors)
         key = jax.random.fold_in(key, _digest((weights, inputs)))
@@ -210,8 +211,8 @@ class ChipInTheLoop:
         return {name: (recorded.time[name], recorded.count[name]) for name in recorded.time}
 
     def late_inputs(self, inputs: Mapping[str, Events], t_end: float) -> int:
-        """How many events the host, which sends one in a cycle, sends at or after the end; more of
-        them in several runs, where it also replays spikes.
+        """Return the number of events that the host, which sends one per cycle, sends at or after
+        the end; it is larger in several runs, where the host also replays spikes.
 
         Args:
             inputs: Input node -> Events (batch, events), seconds of the file.
@@ -220,7 +221,7 @@ class ChipInTheLoop:
         return int(late_inputs(self.numbers[0], inputs, t_end))
 
     def with_weights(self, graph: Graph) -> tuple[Quantized, ChipMapping]:
-        """The trained graph in LSB, and the mapping in whose places it was trained, with its
+        """Return the trained graph in LSB, and the mapping in which it was trained, with its
         weights.
 
         Raises:
@@ -233,7 +234,7 @@ class ChipInTheLoop:
         return quantized, replace(mapping, scales=scales, fingerprint=fingerprint)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the device as a dict for JSON."""
         description = {
             "name": type(self).__name__,
             "chip": asdict(self.chip),
@@ -245,7 +246,7 @@ class ChipInTheLoop:
 
 
 def _whole(network: Network, factors: Mapping[str, Any]) -> dict[tuple[str, str], jax.Array]:
-    """The network's weights in LSB."""
+    """Return the network's weights in LSB, rounded to integers."""
     rounded_weights = {}
     for target, signal in signals(network).items():
         for source, matrix in signal.matrices(network.dtype).items():
@@ -256,7 +257,7 @@ def _whole(network: Network, factors: Mapping[str, Any]) -> dict[tuple[str, str]
 
 
 def _alike(chip: EmulatedChip | Sequence[EmulatedChip] | None) -> tuple[EmulatedChip, ...]:
-    """One chip or several, which differ by their seeds."""
+    """Return one or several chips as a tuple, checked to differ only by their seeds."""
     chips = (
         (chip or EmulatedChip(),) if chip is None or isinstance(chip, EmulatedChip) else tuple(chip)
     )
@@ -269,7 +270,7 @@ def _alike(chip: EmulatedChip | Sequence[EmulatedChip] | None) -> tuple[Emulated
 
 
 def _scales(quantized: Quantized, headroom: float | Mapping[str, float]) -> dict[str, float]:
-    """LSB of a weight of 1, by population, with room for weights to grow."""
+    """Return the LSB of a weight of 1, by population, with headroom for weights to grow."""
     factors = (
         headroom if isinstance(headroom, Mapping) else dict.fromkeys(quantized.nodes, headroom)
     )
@@ -296,7 +297,7 @@ def _scales(quantized: Quantized, headroom: float | Mapping[str, float]) -> dict
 
 
 def _without_zeros(graph: Graph) -> Graph:
-    """The graph with a weight wherever training may put one."""
+    """Return the graph with non-zero weights wherever training may set one."""
     nodes = []
     for node in graph.nodes.values():
         weight = np.asarray(node.parameters.get("weight", 1.0))
@@ -308,7 +309,9 @@ def _without_zeros(graph: Graph) -> Graph:
 
 
 def _routed(net: Netlist, examined: Examined) -> Netlist:
-    """The net with all connections of the graph, also those whose first weights are zero."""
+    """Return the net with all connections of the graph, including those whose first weights are
+    zero.
+    """
     begins = dict(zip((part.name for part in net.populations), net.offsets.tolist(), strict=False))
     pairs = [
         (begins[source] + links.source, begins[target] + links.target)
@@ -322,7 +325,7 @@ def _routed(net: Netlist, examined: Examined) -> Netlist:
 def _factors(
     examined: Examined, quantized: Quantized, scales: Mapping[str, float]
 ) -> dict[str, np.ndarray]:
-    """(neurons,) LSB of a weight of 1, by population."""
+    """Return the LSB of a weight of 1, (neurons,) by population."""
     factors = {}
     for name, examined_neurons in examined.neurons.items():
         factor = strength(examined_neurons, quantized.speedup)
@@ -331,7 +334,7 @@ def _factors(
 
 
 def _digest(tree: Any) -> jax.Array:
-    """A number that other arrays would hardly have, uint32."""
+    """Return a hash of the arrays of a tree, uint32."""
     total = jnp.zeros((), jnp.uint32)
     for array in jax.tree.leaves(tree):
         bits = lax.bitcast_convert_type(array.astype(jnp.float32), jnp.uint32).reshape(-1)

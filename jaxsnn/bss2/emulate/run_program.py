@@ -39,7 +39,7 @@ LOST = ("outputs", "links", "unrecorded", "late_inputs")
 
 
 class Recorded(NamedTuple):
-    """What the host recorded, by population.
+    """Recordings of the host, by population.
 
     Attributes:
         time: (batch, neurons, spikes) seconds of the file, rising, inf where unused.
@@ -68,7 +68,7 @@ def execute(
     key: jax.Array,
     options: EventOptions,
 ) -> Recorded:
-    """All runs of a program.
+    """Execute all runs of a program.
 
     Args:
         inputs: external population -> Events (batch, events), seconds of the file.
@@ -90,8 +90,8 @@ def execute(
 
 
 def late_inputs(program: Program, inputs: Mapping[str, Events], t_end: Any) -> jax.Array:
-    """Scalar, how many events of inputs the host, which is late with them, sends at or after the
-    end; spikes that it replays, which make it later, are left out.
+    """Return the number, a scalar, of input events that the host, which is late with them, sends at
+    or after the end; replayed spikes, which make it later, are left out.
 
     Args:
         inputs, t_end: as of `execute`.
@@ -108,12 +108,12 @@ def late_inputs(program: Program, inputs: Mapping[str, Events], t_end: Any) -> j
 
 
 def _dtype_of(weights: Any) -> Any:
-    """The type of the weights; of no synapses there are none."""
+    """Return the type of the weights, or the default if there are no synapses."""
     return jnp.result_type(*jax.tree.leaves(weights) or [float])
 
 
 class _Run:
-    """One run: what travels in it, and what is recorded so far."""
+    """State of one run: its events, and the recordings so far."""
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class _Run:
         return self.recorded
 
     def _order(self) -> list[tuple[str, ...]]:
-        """Populations that run together, sources before targets."""
+        """Return the groups of populations that run together, sources before targets."""
         inside = [part.name for part in self.wiring.neurons]
         feeds = [
             (part.source, part.target) for part in self.wiring.projections if not part.from_host
@@ -169,7 +169,7 @@ class _Run:
 
     # -- what arrives
     def _from_host(self, inputs: Mapping[str, Events]) -> dict[str, Events]:
-        """All that the host sends, in one stream."""
+        """Return all events from the host, in one stream."""
         sent = {_entry(part.source, True): self._sent(part, inputs) for part in self.wiring.host}
         if not self.program.chip.ideal and sent:
             requested = jnp.concatenate([events.time for events in sent.values()], axis=1)
@@ -189,7 +189,7 @@ class _Run:
         return sent
 
     def _sent(self, part: HostEvents, inputs: Mapping[str, Events]) -> Events:
-        """The events that stand for the spikes of one population."""
+        """Return the events that represent the spikes of one population."""
         size = self.program.sizes[part.source]
         if part.source in inputs:
             time, index = inputs[part.source].time, inputs[part.source].index
@@ -207,7 +207,7 @@ class _Run:
 
     # -- the network
     def _network(self, population_names: tuple[str, ...], key: jax.Array) -> Network:
-        """Some populations and all that arrives at them, in LSB and the file's seconds."""
+        """Return the network of some populations and their inputs, in LSB and the file's seconds."""
         wires, parameters = [], {}
         populations: dict[str, Population] = {}
         members = [
@@ -254,7 +254,7 @@ class _Run:
         wires: list[Wire],
         parameters: dict[str, Any],
     ) -> Iterator[str]:
-        """Adds what arrives at a population, and tells the names of the nodes that feed it."""
+        """Add the inputs of a population, and yield the names of the nodes that feed it."""
         for part in self.wiring.projections:
             if part.target != neuron_group.name:
                 continue
@@ -276,8 +276,8 @@ class _Run:
             yield name
 
     def _parameters(self, neuron_group: Neurons) -> dict[str, Any]:
-        """Of CubaLIF neurons whose current jumps by the weight: dV/dt changes by r / tau_mem for
-        each LSB.
+        """Return the parameters of CubaLIF neurons whose current jumps by the weight: dV/dt changes
+        by r / tau_mem for each LSB.
         """
         seconds = self.program.speedup
         values = {
@@ -292,7 +292,7 @@ class _Run:
         return {name: jnp.asarray(value, self.dtype) for name, value in values.items()}
 
     def _trial(self, neuron_group: Neurons, key: jax.Array) -> Float[Array, "neurons"]:
-        """Thresholds of this trial."""
+        """Return the thresholds of this trial."""
         noise = jax.random.truncated_normal(key, -3.0, 3.0, (len(neuron_group.index),), self.dtype)
         height = jnp.asarray(neuron_group.v_threshold - neuron_group.v_leak, self.dtype)
         return (
@@ -311,7 +311,7 @@ class _Run:
         spikes: LayerSpikes,
         key: jax.Array,
     ) -> None:
-        """Spikes on their way to other neurons of the run, and to the host."""
+        """Send spikes to other neurons of the run, and to the host."""
         time, count = spikes.time, spikes.count
         recorded, lost = time, self.recorded.lost
         if not self.program.chip.ideal:
@@ -362,7 +362,9 @@ class _Run:
         slope: Float[Array, "batch neurons spikes"],
         key: jax.Array,
     ) -> Float[Array, "batch neurons spikes"]:
-        """Spikes that are late by the chip's latency, and by the membrane's noise over its slope."""
+        """Return spikes delayed by the chip's latency, and shifted by the membrane's noise over its
+        slope.
+        """
         spread, seconds = self.program.chip.spread, self.program.speedup
         if not spread.membrane_noise and not spread.latency:
             return time
@@ -377,7 +379,7 @@ class _Run:
     def _sampled(
         self, neuron_group: Neurons, voltages: Float[Array, "batch samples neurons"]
     ) -> None:
-        """Voltages of a readout, beside those of its other neurons."""
+        """Record voltages of some neurons of a readout, beside those of its other neurons."""
         batch, samples, _ = voltages.shape
         every = self.recorded.voltages.get(neuron_group.name)
         if every is None:
@@ -394,7 +396,7 @@ _NOTHING = "nothing arrives"
 
 
 def _entry(source: str, from_host: bool) -> str:
-    """Name of the train of a population's events, as they come."""
+    """Return the name of the unprocessed train of a population's events."""
     return f"{'host' if from_host else 'chip'}: {source}"
 
 

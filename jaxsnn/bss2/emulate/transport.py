@@ -29,8 +29,8 @@ class Sent(NamedTuple):
 
 
 def serialised(time: jax.Array, cycle: float) -> jax.Array:
-    """Events of one stream, (batch, events) in any order: each in the first free cycle at or after
-    its time.
+    """Return the times of events of one stream, (batch, events) in any order: each in the first
+    free cycle at or after its time.
 
     Of events at one time the first in the array goes first.
     """
@@ -39,7 +39,8 @@ def serialised(time: jax.Array, cycle: float) -> jax.Array:
 
 
 def queued(time: jax.Array, lane: np.ndarray, cycle: float, queue: int) -> Sent:
-    """Spikes of neurons that share lanes, one spike of a lane in a cycle; each lane has a queue.
+    """Send spikes of neurons that share lanes, one spike of a lane in a cycle; each lane has a
+    queue.
 
     Args:
         time: (batch, neurons, spikes) in any order, inf where unused.
@@ -69,8 +70,8 @@ def queued(time: jax.Array, lane: np.ndarray, cycle: float, queue: int) -> Sent:
 
 
 def _in_order(time: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """As `sorted_times`, by a kernel where there is one: it does not sort unused slots, which most
-    are.
+    """Sort times like `sorted_times`, by a native kernel if one is available: it skips unused
+    slots, which are the majority.
     """
     flat = time.reshape(-1, time.shape[-1])
     if not calls_kernels(flat.dtype.name, flat.shape[0], EventOptions()):
@@ -80,7 +81,7 @@ def _in_order(time: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _in_cycles(time: jax.Array, cycle: float) -> jax.Array:
-    """The cycles in which events go, as times; events rise along the last axis.
+    """Return the cycles in which events are sent, as times; events rise along the last axis.
 
     The event that goes k-th, at the earliest in cycle c, goes in cycle k + max over all before and
     itself of (c - k).
@@ -95,7 +96,7 @@ def _earliest(time: jax.Array, cycle: float) -> jax.Array:
 
 
 def _cycles(is_queued: jax.Array, earliest: jax.Array) -> jax.Array:
-    """In which cycle each event goes that is kept; for others a number that means nothing."""
+    """Return the cycle in which each queued event is sent; for others an unspecified number."""
     rank = jnp.cumsum(is_queued, axis=-1) - is_queued
     return rank + lax.cummax(jnp.where(is_queued, earliest - rank, -1.0), axis=is_queued.ndim - 1)
 
@@ -105,8 +106,8 @@ _Kept = tuple[Bool[Array, "... events"], Float[Array, "... events"]]
 
 
 def _through_queue(time: jax.Array, cycle: float, queue: int) -> tuple[jax.Array, jax.Array]:
-    """As `_in_cycles`, but whoever would wait for more than `queue` cycles is lost; and how many
-    are.
+    """Return cycles like `_in_cycles`, but drop events that would wait for more than `queue`
+    cycles, with their number.
     """
     finite, earliest = jnp.isfinite(time), _earliest(time, cycle)
 
@@ -126,12 +127,12 @@ def _through_queue(time: jax.Array, cycle: float, queue: int) -> tuple[jax.Array
 
 
 def _put_back(values: jax.Array, place: jax.Array) -> jax.Array:
-    """Values in sorted order, in the order of before."""
+    """Return values in sorted order to their original order."""
     return jnp.put_along_axis(jnp.zeros_like(values), place, values, axis=-1, inplace=False)
 
 
 def jittered(time: jax.Array, deviation: Any, key: jax.Array) -> jax.Array:
-    """Spike times (batch, neurons, spikes) with normal noise, in any order; the deviation is
+    """Return spike times (batch, neurons, spikes) with normal noise, in any order; the deviation is
     (neurons,) seconds.
     """
     noise = (

@@ -37,13 +37,13 @@ class Bins:
     rows: tuple[tuple[np.ndarray, ...], ...]
 
     def sizes(self) -> np.ndarray:
-        """(hemispheres, bins) slots of a circuit."""
+        """Return the slots of a circuit, (hemispheres, bins)."""
         return np.array([[len(rows) for rows in side] for side in self.rows])
 
 
 def reachable(chip: Chip, output: int, groups: int) -> np.ndarray:
-    """The bins that neurons behind an event output can address: their row select begins with the
-    output's number.
+    """Return the bins that neurons behind an event output can address: their row select begins with
+    the output's number.
     """
     free_bits = chip.row_select_bits - chip.output_bits
     local_bins = np.unique((output << free_bits | np.arange(1 << free_bits)) & (groups - 1))
@@ -51,7 +51,7 @@ def reachable(chip: Chip, output: int, groups: int) -> np.ndarray:
 
 
 def bins_of(parts: ChipParts, signs: str, groups: int) -> Bins:
-    """The bins of a chip whose buses are split into so many groups."""
+    """Return the bins of a chip whose buses are split into `groups` groups."""
     chip = parts.chip
     rows = []
     for hemisphere in range(HEMISPHERES):
@@ -81,7 +81,7 @@ def bins_of(parts: ChipParts, signs: str, groups: int) -> Bins:
 
 
 class Loads:
-    """How full bins are while sources are put into them; a negative slack is an overflow.
+    """Free space of bins during the assignment of sources; a negative slack is an overflow.
 
     Attributes:
         split: (hemispheres, kinds, bins) slots of a circuit for each kind of synapse.
@@ -117,8 +117,8 @@ class Loads:
     def price(
         self, source: Demand, choices: np.ndarray, mode: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What a source in each of the bins would add: overflow, and pressure on neurons that are
-        nearly full.
+        """Return the cost of a source in each of the bins: overflow, and pressure on neurons that
+        are nearly full.
         """
         reach = [h for h in range(HEMISPHERES) if mode in (h, EVERYWHERE)]
         overflow = sum((self.labels[h, choices] <= 0).astype(float) for h in reach)
@@ -137,7 +137,7 @@ class Loads:
         return slack[choices] if len(targets) == slack.shape[-1] else slack[choices][:, :, targets]
 
     def overflow(self) -> int:
-        """By how much neurons and labels overflow, together."""
+        """Return the total overflow of neurons and labels."""
         arrays = (self.slack, self.slack_sum, self.labels)
         return -int(sum(np.minimum(array, 0).sum() for array in arrays))
 
@@ -148,7 +148,7 @@ def _added(slack: np.ndarray, amount: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Demand:
-    """What a source needs.
+    """Requirements of a source.
 
     Attributes:
         targets: the neurons that it has synapses on.
@@ -164,8 +164,8 @@ class Demand:
 
 
 def best_split(task: Task, bins: Bins, loads: Loads | None, placement: Placement) -> np.ndarray:
-    """(hemispheres, kinds, bins) slots for each kind of synapse; without loads in proportion to the
-    synapses of each.
+    """Return the slots for each kind of synapse, (hemispheres, kinds, bins); without loads in
+    proportion to the synapses of each.
 
     With loads, the split of each bin is the one with the least overflow.
     """
@@ -213,7 +213,7 @@ def is_hopeless(task: Task, overflow: int) -> bool:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Assignment:
-    """Where sources go.
+    """Bins and hemispheres that are assigned to sources.
 
     Attributes:
         bins: (sources,) the bin of each.

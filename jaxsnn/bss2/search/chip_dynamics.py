@@ -30,7 +30,7 @@ _CURRENT_BASED = ("CubaLIF", "CubaLI")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dynamics:
-    """What a population's neurons do, in the file's voltages and the file's time.
+    """Parameters of a population's neurons, in the file's voltages and the file's time.
 
     Attributes:
         population: the static record.
@@ -52,7 +52,7 @@ class Dynamics:
 
 
 def dynamics(part: Part, constant: np.ndarray | None) -> Dynamics:
-    """What a population does.
+    """Return the dynamics of a population.
 
     Args:
         part: a lowered neuron.
@@ -114,7 +114,7 @@ def _lift(part: Part, population: Population, r: np.ndarray, slope: np.ndarray) 
 def choose_speedup(
     populations: Sequence[Dynamics], speedup: float | None
 ) -> tuple[float, tuple[Change, ...]]:
-    """The factor between the file's time and the chip's, and what is to be said about it.
+    """Return the factor between the file's time and the chip's, and notes on it.
 
     Args:
         populations: all.
@@ -183,7 +183,7 @@ def choose_speedup(
 
 
 def _times(populations: Sequence[Dynamics]) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Name, parameter and values of the time constants that the file has."""
+    """Yield name, parameter and values of the time constants in the file."""
     for dynamics in populations:
         yield dynamics.population.name, "tau_mem", dynamics.tau_mem
         if not np.isnan(dynamics.tau_syn).any():
@@ -191,7 +191,7 @@ def _times(populations: Sequence[Dynamics]) -> Iterator[tuple[str, str, np.ndarr
 
 
 def _warned(populations: Sequence[Dynamics], speedup: float) -> Iterator[Change]:
-    """Time constants that the calibration reaches with a warning."""
+    """Yield a note for each time constant that the calibration reaches with a warning."""
     for name, key, taus in _times(populations):
         reach = PARAMETERS[key]
         for value, limit, side in (
@@ -211,8 +211,8 @@ def _warned(populations: Sequence[Dynamics], speedup: float) -> Iterator[Change]
 
 
 def _reaching_alone(dynamics: Dynamics, arriving: Iterable[LinearMap]) -> tuple[int, int]:
-    """How many weights bring a neuron without tau_syn from its leak to its threshold, and of how
-    many.
+    """Return the number of weights that bring a neuron without tau_syn from its leak to its
+    threshold, and the number of all weights.
     """
     height, strong, weights = dynamics.v_threshold - dynamics.v_leak, 0, 0
     for links in arriving:
@@ -224,7 +224,7 @@ def _reaching_alone(dynamics: Dynamics, arriving: Iterable[LinearMap]) -> tuple[
 def approximations(
     dynamics: Dynamics, arriving: Iterable[LinearMap], refractory_time: float, speedup: float
 ) -> Iterator[Change]:
-    """Where the chip differs from what the file says.
+    """Yield the differences between the chip and the file.
 
     Args:
         arriving: weights in the file's units, one `LinearMap` for each source.

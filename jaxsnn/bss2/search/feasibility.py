@@ -16,7 +16,7 @@ from jaxsnn.wording import Text, for_command_line
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """Why a net does not fit.
+    """Reason why a net does not fit.
 
     Attributes:
         resource: what is too scarce: "circuits", "synapse rows" or "labels".
@@ -42,7 +42,7 @@ class Certificate:
         )
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON, in the words of the command line."""
+        """Return the certificate as a dict for JSON, worded for the command line."""
         return {
             "resource": self.resource,
             "where": self.where,
@@ -54,7 +54,7 @@ class Certificate:
 
 
 def least_circuits(net: Netlist, parts: ChipParts, signs: str) -> np.ndarray:
-    """(size,) the fewest circuits that have room for the synapses of each neuron; 0 for input
+    """Return the fewest circuits with room for the synapses of each neuron, (size,); 0 for input
     channels.
     """
     slots = max(1, int(parts.slots(signs).max()))
@@ -63,20 +63,22 @@ def least_circuits(net: Netlist, parts: ChipParts, signs: str) -> np.ndarray:
 
 
 def _half_circuits(parts: ChipParts) -> np.ndarray:
-    """(halves,) circuits that work."""
+    """Return the number of working circuits of each half, (halves,)."""
     chip = parts.chip
     return parts.circuits.reshape(HEMISPHERES, chip.halves, chip.half_columns).sum(axis=(0, 2))
 
 
 def room_for(parts: ChipParts, count: int) -> int:
-    """At most so many neurons of `count` circuits are on the chip at once: none crosses the border
-    between halves.
+    """Return an upper bound on the neurons of `count` circuits that are on the chip at once: none
+    crosses the border between halves.
     """
     return int((_half_circuits(parts) // count).sum())
 
 
 def impossible(net: Netlist, parts: ChipParts, signs: str) -> Certificate | None:
-    """Why a net fits in no number of runs, or None where counting does not forbid it."""
+    """Return the reason why a net fits in no number of runs, or None where counting does not
+    exclude it.
+    """
     forbidden = _too_many_sources(net, parts)
     if forbidden is not None:
         return forbidden
@@ -116,7 +118,9 @@ def impossible(net: Netlist, parts: ChipParts, signs: str) -> Certificate | None
 
 
 def _too_many_sources(net: Netlist, parts: ChipParts) -> Certificate | None:
-    """A synapse of its own, for each source of a neuron, takes a label of a driver."""
+    """Return the reason why a neuron has too many sources, or None: each source takes a separate
+    synapse, and so a label of a driver.
+    """
     sources = np.bincount(net.post, minlength=net.size)
     rows = parts.rows.reshape(-1, ROWS_PER_DRIVER)
     drivers, labels = int(rows.any(axis=1).sum()), parts.chip.labels
@@ -144,7 +148,8 @@ def _too_many_sources(net: Netlist, parts: ChipParts) -> Certificate | None:
 
 
 def least_runs(net: Netlist, parts: ChipParts, signs: str) -> tuple[int, Certificate | None]:
-    """The fewest runs that counting allows, and why one fewer is not enough (None where it is one).
+    """Return the fewest runs that counting allows, and the reason why one fewer is not enough (None
+    where it is one).
 
     A net that is `impossible` has no such number: ask that first.
     """
@@ -155,7 +160,7 @@ def least_runs(net: Netlist, parts: ChipParts, signs: str) -> tuple[int, Certifi
 
 
 def too_few_runs(net: Netlist, parts: ChipParts, signs: str, runs: int) -> Certificate | None:
-    """Why so many runs are not enough, or None where counting does not forbid it."""
+    """Return the reason why `runs` runs are not enough, or None where counting does not exclude it."""
     neurons = np.flatnonzero(~net.external)
     return _too_many(net, parts, least_circuits(net, parts, signs)[neurons], neurons, runs)
 

@@ -24,7 +24,7 @@ VENDORS_EXAMPLE = 0.10
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredSlope:
-    """One line of a table.
+    """Measured slope, and the settings of the chip at which it was measured.
 
     Attributes:
         slope: CADC LSB per microsecond and LSB of a weight.
@@ -43,7 +43,7 @@ Slopes = float | Sequence[MeasuredSlope]
 
 
 def slopes_of(text: str) -> Slopes:
-    """A number, or a JSON file: a list of {"slope", "i_synin_gm", "synapse_dac_bias"}.
+    """Return a slope, or the list {"slope", "i_synin_gm", "synapse_dac_bias"} of a JSON file.
 
     Raises:
         FileError: there is no such file.

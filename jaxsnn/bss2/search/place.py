@@ -33,7 +33,7 @@ class Placement:
 
     @functools.cached_property
     def counts(self) -> np.ndarray:
-        """(hemispheres, targets) circuits of each neuron in each hemisphere."""
+        """Number of circuits of each neuron in each hemisphere, (hemispheres, targets)."""
         counts = np.zeros((HEMISPHERES, len(self.circuits)), int)
         for number, circuits in enumerate(self.circuits):
             for row, _ in circuits:
@@ -42,12 +42,12 @@ class Placement:
 
     @functools.cached_property
     def outputs(self) -> np.ndarray:
-        """(targets,) event output of each neuron."""
+        """Event output of each neuron, (targets,)."""
         return np.array([self.chip.output_of(circuits[0][1]) for circuits in self.circuits], int)
 
     @functools.cached_property
     def buses(self) -> np.ndarray:
-        """(targets,) the bus that each neuron's events can reach."""
+        """Bus that each neuron's events can reach, (targets,)."""
         return self.outputs % self.chip.buses
 
 
@@ -131,7 +131,7 @@ Order = Callable[[list[int], np.ndarray], np.ndarray]
 
 
 def _placed(task: Task, counts: np.ndarray, order: Order | None) -> Placement | None:
-    """Tiles the chip, larger neurons first, then gives the tiles of each size to the neurons in an
+    """Tile the chip, larger neurons first, then assign the tiles of each size to the neurons in an
     order.
 
     `order` is given the outputs of the tiles and the neurons, both of one size, and returns the
@@ -156,12 +156,14 @@ def _placed(task: Task, counts: np.ndarray, order: Order | None) -> Placement | 
 
 
 def first_fit(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Placement | None:
-    """Neurons in their order from the left."""
+    """Place neurons in their order from the left."""
     return _placed(task, counts, None)
 
 
 def spread(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Placement | None:
-    """Each population evenly over the event outputs, so that its targets see it on all buses."""
+    """Distribute each population evenly over the event outputs, so that its events reach its
+    targets on all buses.
+    """
 
     def order(outputs: list[int], neurons: np.ndarray) -> np.ndarray:
         rank = rank_within(np.array(outputs))
@@ -173,8 +175,8 @@ def spread(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Placemen
 
 
 def by_connectivity(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Placement | None:
-    """Neurons with the most targets first, each on the bus on which its targets receive the least
-    so far.
+    """Place neurons with the most targets first, each on the bus on which its targets receive the
+    least so far.
     """
     chip = task.parts.chip
     received = _received(task)
@@ -199,8 +201,8 @@ def by_connectivity(task: Task, counts: np.ndarray, rng: np.random.Generator) ->
 
 
 def _received(task: Task) -> np.ndarray:
-    """(targets, targets) synapses from each neuron on the chip to each other one, as parts of the
-    latter's fan-in.
+    """Return the synapses from each neuron on the chip to each other one, as fractions of the
+    latter's fan-in, (targets, targets).
     """
     received = np.zeros((len(task.targets), len(task.targets)))
     sources = np.flatnonzero(task.on_chip >= 0)
@@ -209,8 +211,8 @@ def _received(task: Task) -> np.ndarray:
 
 
 def annealed(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Placement | None:
-    """From `by_connectivity`, swaps neurons of equal size while that evens out what each neuron
-    receives on the buses.
+    """Start from `by_connectivity`, and swap neurons of equal size while that balances each
+    neuron's inputs over the buses.
     """
     placement = by_connectivity(task, counts, rng)
     if placement is None or len(task.targets) < 2 or not (task.on_chip >= 0).any():
@@ -272,8 +274,8 @@ def register_placer(name: str, function: Placer) -> None:
 
 
 def tile(parts: ChipParts, counts: Sequence[int]) -> list[tuple[Circuit, ...]] | None:
-    """Tiles of legal shape for neurons of so many circuits, in order, from the left; None where
-    they do not fit.
+    """Return tiles of legal shape for neurons of the specified numbers of circuits, in order, from
+    the left; None where they do not fit.
 
     A tile is contiguous, stays in one half, and is as even over both hemispheres as the tiles
     before it allow.
@@ -301,8 +303,8 @@ def tile(parts: ChipParts, counts: Sequence[int]) -> list[tuple[Circuit, ...]] |
 
 
 def tile_evenly(parts: ChipParts, counts: Sequence[int]) -> list[tuple[Circuit, ...]] | None:
-    """Tiles dealt to the event outputs in turn, each with all its columns on one output; None where
-    they do not fit.
+    """Return tiles distributed over the event outputs in turn, each with all its columns on one
+    output; None where they do not fit.
     """
     chip, free = parts.chip, parts.circuits.copy()
     width = chip.output_columns
@@ -326,8 +328,8 @@ def tile_evenly(parts: ChipParts, counts: Sequence[int]) -> list[tuple[Circuit, 
 def _take(
     free: np.ndarray, count: int, start: list[int], region: tuple[int, int]
 ) -> tuple[Circuit, ...] | None:
-    """A tile in a region, which is then no longer free; `start`, where tiles may begin in each row,
-    moves on.
+    """Reserve a tile in a region and return it; `start`, the first column for tiles in each row,
+    advances.
     """
     block = _single(free, region) if count == 1 else _block(free, count, start, region[1])
     for row, column in block or ():
@@ -338,7 +340,7 @@ def _take(
 
 
 def _single(free: np.ndarray, region: tuple[int, int]) -> tuple[Circuit, ...] | None:
-    """The leftmost free circuit of a region."""
+    """Return the leftmost free circuit of a region."""
     columns, rows = np.nonzero(free[:, slice(*region)].T)
     return ((int(rows[0]), region[0] + int(columns[0])),) if len(rows) else None
 
@@ -346,7 +348,7 @@ def _single(free: np.ndarray, region: tuple[int, int]) -> tuple[Circuit, ...] | 
 def _block(
     free: np.ndarray, count: int, start: Sequence[int], end: int
 ) -> tuple[Circuit, ...] | None:
-    """The tile of `count` circuits that ends leftmost, at or right of `start` in each row."""
+    """Return the tile of `count` circuits that ends leftmost, at or right of `start` in each row."""
     best: tuple[tuple[int, int, int], tuple[Circuit, ...]] | None = None
     for top in sorted(range(count + 1), key=lambda top: (abs(2 * top - count), -top)):
         bottom = count - top
@@ -368,8 +370,8 @@ def _block(
 def _overlapping(
     free: np.ndarray, lengths: Sequence[int], start: Sequence[int], end: int
 ) -> tuple[int, int] | None:
-    """First columns of two stretches of free circuits, one in each row, that share a column (if
-    both are there).
+    """Return the first columns of two stretches of free circuits, one in each row, that share a
+    column (if both exist).
     """
     at = [start[0], start[1]]
     while True:
@@ -390,7 +392,7 @@ def _overlapping(
 
 
 def _stretch(free: np.ndarray, length: int, start: int, end: int) -> int | None:
-    """The first column at or right of `start` from which `length` circuits are free."""
+    """Return the first column at or right of `start` from which `length` circuits are free."""
     column = start
     while column + length <= end:
         occupied = np.flatnonzero(~free[column : column + length])

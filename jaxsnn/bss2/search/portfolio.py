@@ -55,7 +55,7 @@ _RUN_SHARES = (1.0, 1.05, 1.15, None)
 
 @dataclass(frozen=True, kw_only=True)
 class Portfolio:
-    """Which placers and routers are tried, by name and in this order.
+    """Placers and routers of a search, by name and in this order.
 
     Attributes:
         placers: keys of `place.PLACERS`; None for those that have proven best.
@@ -68,7 +68,7 @@ class Portfolio:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outcome:
-    """What placing and routing a net came to.
+    """Result of placing and routing a net.
 
     Attributes:
         stop_reason: "fits", "impossible" (proven, see `certificate`) or "gave up".
@@ -92,7 +92,7 @@ class Outcome:
 
     @property
     def why(self) -> str:
-        """What stood in the way and what to do about it, in one line; "" where it fits."""
+        """Reason why the net does not fit, and a fix, in one line; "" where it fits."""
         return "" if self.problem is None else str(self.problem)
 
 
@@ -248,7 +248,9 @@ class _Search:
         )
 
     def _find_runs(self) -> list[Run] | None:
-        """First whatever is found quickly, then fewer runs."""
+        """Return the runs of the quick search, then try to reduce their number; otherwise search
+        thoroughly.
+        """
         runs = self._find_quickly()
         if runs is None:
             return self._find_thoroughly()
@@ -257,8 +259,8 @@ class _Search:
         return self._find_fewest(self.searches, len(runs) - 1, _THOROUGH[0]) or runs
 
     def _find_quickly(self) -> list[Run] | None:
-        """Signs as they are asked for, and if that takes long, free ones before going on with
-        them.
+        """Search with the requested signs, and if that takes long, with free ones before
+        continuing.
         """
         requested, free = self.searches[:1], self.searches[1:]
         if free:
@@ -277,7 +279,9 @@ class _Search:
         return self._find_fewest(requested, self.last, 0)
 
     def _find_thoroughly(self) -> list[Run] | None:
-        """Other draws and more of them, while there is time and hope."""
+        """Repeat the search with other random draws and more repairs, until time runs out or no
+        attempt is left.
+        """
         for repairs in _THOROUGH:
             before = self._tried()
             runs = self._find_fewest(self.searches, self.last, repairs)
@@ -288,7 +292,7 @@ class _Search:
     def _find_fewest(
         self, searches: Sequence[_RunSearch], last: int, repairs: int
     ) -> list[Run] | None:
-        """As few runs as are found, at most `last`."""
+        """Return the fewest runs that the searches reach, at most `last`."""
         for count in range(self.searches[0].fewest, last + 1):
             for search in searches:
                 if count < search.fewest:
@@ -313,7 +317,7 @@ class _Search:
 
 
 def _mapping(search: _RunSearch, runs: list[Run]) -> Mapping:
-    """The mapping of some runs, with the run that recorded each replayed neuron."""
+    """Return the mapping of some runs, with the run that recorded each replayed neuron."""
     run_of = {
         (neuron.population, neuron.index): number
         for number, run in enumerate(runs)
@@ -371,7 +375,7 @@ class _RunSearch:
         self._failed: set[tuple[bytes, int]] = set()
 
     def find_runs(self, count: int, repairs: int) -> list[Run] | None:
-        """So many runs, or None, which proves nothing."""
+        """Search for `count` runs; None proves nothing."""
         for partition in partitions(self.net, self.parts, self.least, count):
             runs: list[Run] = []
             for targets in partition:
@@ -386,7 +390,7 @@ class _RunSearch:
         return None
 
     def _find_run(self, targets: np.ndarray, repairs: int) -> Run | None:
-        """One run; what was found before for the same neurons is not searched again."""
+        """Search for one run; results for the same neurons are cached."""
         key = targets.tobytes()
         if key in self._runs or (key, repairs) in self._failed:
             return self._runs.get(key)
@@ -407,7 +411,7 @@ class _RunSearch:
     def _try(
         self, task: Task, counts: np.ndarray, placer: str, router: str, repairs: int
     ) -> Run | None:
-        """One placer and one router."""
+        """Try one placer and one router."""
         self.tried += 1
         rng = np.random.default_rng([self.seed, self.tried])
         placement = PLACERS[placer](task, counts, rng)
@@ -443,7 +447,7 @@ class _RunSearch:
 def _members(
     task: Task, least: np.ndarray, repairs: int, portfolio: Portfolio
 ) -> Iterator[tuple[np.ndarray, str, str]]:
-    """Attempts, cheap ones first: (circuits of each neuron, placer, router)."""
+    """Yield attempts, cheap ones first: (circuits of each neuron, placer, router)."""
     levels = list(_levels(task, least))
     placers, routers = portfolio.placers, portfolio.routers
     if not repairs and portfolio == Portfolio():
@@ -461,8 +465,9 @@ def _members(
 
 
 def _levels(task: Task, least: np.ndarray) -> Iterator[np.ndarray]:
-    """Circuits of each neuron: the fewest, then more while the chip has room; even numbers fill
-    both hemispheres. At last those with the largest fan-in get what is left.
+    """Yield numbers of circuits of each neuron: the fewest, then more while the chip has room; even
+    numbers fill both hemispheres. The last level assigns the remaining circuits to the neurons with
+    the largest fan-in.
     """
     room = int(task.parts.circuits.sum())
     levels: list[np.ndarray] = []
@@ -492,7 +497,8 @@ def _levels(task: Task, least: np.ndarray) -> Iterator[np.ndarray]:
 def partitions(
     net: Netlist, parts: ChipParts, counts: np.ndarray, runs: int
 ) -> Iterator[list[np.ndarray]]:
-    """Ways to put all neurons into at most so many runs, in topological order, even ones first.
+    """Yield partitions of all neurons into at most `runs` runs, in topological order, even ones
+    first.
 
     Args:
         counts: (size,) circuits of each neuron, the fewest that can do.
@@ -508,12 +514,14 @@ def partitions(
     total, capacity = np.concatenate([[0], np.cumsum(sizes)]), int(parts.circuits.sum())
 
     def fits(first: int, last: int) -> bool:
-        """Whether the units from `first` to `last` have room on the chip."""
+        """Return whether the units from `first` to `last` have room on the chip."""
         circuits = np.concatenate([counts[unit] for unit in net_units[first:last]])
         return tile(parts, np.sort(circuits)[::-1].tolist()) is not None
 
     def run_ends(limit: int) -> list[int] | None:
-        """Where each run ends if it takes at most `limit` circuits; None where `runs` are too few."""
+        """Return the end of each run if it takes at most `limit` circuits; None where `runs` are
+        too few.
+        """
         ends: list[int] = []
         first = 0
         while first < len(net_units):
@@ -549,8 +557,8 @@ def partitions(
 
 
 def units(net: Netlist) -> list[np.ndarray]:
-    """Neurons that have to be in one run, sources before targets: components of recurrent nets,
-    else single neurons.
+    """Return groups of neurons that have to be in one run, sources before targets: components of
+    recurrent nets, else single neurons.
 
     Returns:
         Sorted global indices, unit by unit.

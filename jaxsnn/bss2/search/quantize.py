@@ -65,7 +65,7 @@ _WHOLE = ("synapses_per_weight", "v_leak", "v_threshold")
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizeOptions:
-    """How a network is brought onto the chip.
+    """Options for the quantization of a network to the chip.
 
     Attributes:
         scale: how a population's scale is chosen, a key of `SCALES`: "max" lets no weight saturate;
@@ -158,7 +158,7 @@ class Quantized:
 
 
 def quantize(graph: Graph, options: QuantizeOptions | None = None) -> Quantized:
-    """The netlist of a graph.
+    """Return the netlist of a graph.
 
     Weights are rounded half away from zero, as the vendor's library does; those that become zero
     take nothing. With the scales that were found, those of `Quantized.nodes`, it gives the same

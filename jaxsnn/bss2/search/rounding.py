@@ -27,7 +27,7 @@ HAIR = 2**-22
 
 @dataclass(frozen=True, kw_only=True)
 class NodeReport:
-    """What became of the weights that arrive at a population.
+    """Statistics of the rounding of the weights that arrive at a population.
 
     Attributes:
         scale: LSB of a weight of 1 (in the neuron with the largest gain, where gains differ); None
@@ -52,7 +52,7 @@ class NodeReport:
     threshold_error: float | None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the report as a dict for JSON."""
         return dict(vars(self))
 
 
@@ -69,7 +69,7 @@ class Scaled:
     limit: int
 
     def report(self, threshold_error: float | None) -> NodeReport:
-        """What was lost."""
+        """Return the statistics of the rounding errors."""
         lost = (self.integers - self.exact) / (self.gain * (self.scale or 1.0))
         file = self.exact / (self.gain * (self.scale or 1.0))
         error, size = _rms(lost), _rms(file)
@@ -92,7 +92,7 @@ def whole_weights(
     synapses_per_weight: int,
     percentile: float,
 ) -> Scaled:
-    """The weights of all links of a population as whole numbers.
+    """Return the weights of all links of a population as integers.
 
     Args:
         links: source -> weights of the file.
@@ -117,13 +117,13 @@ def whole_weights(
 
 
 def _rms(values: np.ndarray) -> float:
-    """Root of the mean of squares, also of numbers whose squares are none."""
+    """Return the root mean square, also where the squares overflow or underflow."""
     largest = np.max(np.abs(values), initial=0.0)
     return float(largest * np.sqrt(np.mean(np.square(values / largest)))) if largest else 0.0
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
-    """Whole numbers: half away from zero."""
+    """Round to integers, half away from zero."""
     return np.sign(values) * np.floor(np.abs(values) * (1 + HAIR) + 0.5)
 
 
@@ -136,7 +136,9 @@ def _by_percentile(magnitude: np.ndarray, limit: int, percentile: float) -> floa
 
 
 def _by_least_error(magnitude: np.ndarray, limit: int, percentile: float) -> float:
-    """The best of scales from that of the largest weight up to eight times as much."""
+    """Return the scale with the least error, from that of the largest weight up to eight times as
+    much.
+    """
     candidates = limit / float(magnitude.max()) * 2 ** np.linspace(0, 3, 97)
     errors = [
         np.square(np.minimum(rounded(magnitude * candidate), limit) / candidate - magnitude).sum()
@@ -190,7 +192,7 @@ def levels(
     v_threshold: int,
     slope: float | None = None,
 ) -> CadcLevels:
-    """Voltages such that one LSB of a weight has the same strength in all populations.
+    """Return voltages for which one LSB of a weight has the same strength in all populations.
 
     The strength is the largest under which no threshold lies above `v_threshold` and no threshold
     or reset leaves what the calibration reaches. Each neuron's own leak is put to `v_leak`: only
@@ -252,8 +254,8 @@ def levels(
 def _largest_slope(
     driven: Mapping[str, Dynamics], slope_of: Mapping[str, float], v_leak: int, v_threshold: int
 ) -> float | None:
-    """The largest strength under which all voltages fit, a little less where the one threshold of
-    the population that limits it would be rounded; None without thresholds.
+    """Return the largest strength under which all voltages fit, reduced a little where the one
+    threshold of the population that limits it would be rounded; None without thresholds.
     """
     limits = {name: largest(dynamics, v_leak, v_threshold) for name, dynamics in driven.items()}
     name = min(limits, key=lambda name: limits[name] * slope_of[name], default=None)
@@ -268,7 +270,9 @@ def _largest_slope(
 
 
 def largest(dynamics: Dynamics, v_leak: int, v_threshold: int) -> float:
-    """CADC LSB per volt at which a population's thresholds and resets just fit."""
+    """Return the largest scale, CADC LSB per volt, at which a population's thresholds and resets
+    fit.
+    """
     threshold, reset = dynamics.v_threshold - dynamics.v_leak, dynamics.v_reset - dynamics.v_leak
     lowest = PARAMETERS["v_threshold"].low, PARAMETERS["v_reset"].low
     room = [

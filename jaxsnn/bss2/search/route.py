@@ -43,7 +43,7 @@ from jaxsnn.wording import Text
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """How long a router may try.
+    """Limits of a router.
 
     Attributes:
         repairs: moves of a source after all are placed.
@@ -206,8 +206,8 @@ def _route_in_groups(
 
 
 def _on_chip_modes(task: Task, placement: Placement, groups: int) -> list[np.ndarray]:
-    """Which hemispheres sources on the chip may reach: both, or those of a half only one if that is
-    enough.
+    """Return options for the hemispheres that sources on the chip may reach: both, or for those of
+    a half only one if that is enough.
     """
     chip = placement.chip
     sources = np.flatnonzero(task.on_chip >= 0)
@@ -232,8 +232,8 @@ def _on_chip_modes(task: Task, placement: Placement, groups: int) -> list[np.nda
 
 
 def _reserved(task: Task, placement: Placement, groups: int) -> np.ndarray:
-    """(bins,) labels for neurons that nothing listens to: what an event output passes, it passes of
-    all its neurons.
+    """Return the labels reserved for neurons without targets, (bins,): an event output passes the
+    events of all its neurons.
     """
     reserved = np.zeros(placement.chip.buses * groups, int)
     if spare_bits(task, groups):
@@ -249,13 +249,17 @@ def _reserved(task: Task, placement: Placement, groups: int) -> np.ndarray:
 
 
 def spare_bits(task: Task, groups: int) -> int:
-    """Bits of a neuron's own address that neither synapses nor drivers compare."""
+    """Return the number of bits of a neuron's local address that neither synapses nor drivers
+    compare.
+    """
     chip = task.parts.chip
     return max(0, chip.address_bits - chip.label_bits - (groups - 1).bit_length())
 
 
 def _labels(assignment: Assignment) -> np.ndarray:
-    """(sources,) a label for each, different from all others that reach the same drivers."""
+    """Return a label for each source, (sources,), different from all others that reach the same
+    drivers.
+    """
     labels = np.zeros(len(assignment.bins), int)
     for number in np.unique(assignment.bins):
         inside = assignment.bins == number
@@ -275,8 +279,8 @@ def _addresses(
     labels: np.ndarray,
     nodes: dict[Node, tuple[int, int]],
 ) -> np.ndarray | None:
-    """(targets,) the own address of each neuron, None where they are too few; enters into `nodes`
-    what its event output passes.
+    """Return the local address of each neuron, (targets,), or None where there are too few; store
+    the filters of its event output in `nodes`.
 
     With two spare bits they say "not top" and "not bottom", with one "not received". Without,
     neurons that nothing on the chip listens to take labels where they do not disturb.
@@ -331,7 +335,7 @@ def _silent_address(
     used: set[int],
     flags: int,
 ) -> int | None:
-    """An address that nothing on the chip receives, or that no other source on its bus has."""
+    """Return an address that nothing on the chip receives, or that no other source on its bus has."""
     unused = [address for address in range(1 << chip.address_bits) if address not in used]
     for address in unused:
         if not any(passes) or (flags and address & flags == flags):
@@ -354,7 +358,7 @@ def _silent_address(
 def fill(
     task: Task, placement: Placement, bins: Bins, assignment: Assignment, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the synapses of an assignment that does not overflow.
+    """Return rows and columns of the synapses of an assignment that does not overflow.
 
     Returns:
         (synapses, 5) as in `Run.synapses`, and (hemispheres, rows) row modes.
@@ -410,8 +414,8 @@ def fill(
 
 
 def units_of(task: Task) -> tuple[np.ndarray, np.ndarray]:
-    """(synapses of the chip,) each: the number of the net's synapse, and the part of its weight,
-    the largest first.
+    """Return for each synapse of the chip the number of the net's synapse, and its part of the
+    weight, the largest first; (synapses of the chip,) each.
     """
     largest = task.parts.chip.weight_max
     parts = synapses_of(task.weight)

@@ -57,7 +57,7 @@ class Registry(Mapping[str, Function], Generic[Function]):
             self._registered[name] = function
 
     def named(self, requested: Iterable[str]) -> tuple[str, ...]:
-        """The names (or the one name), having made sure that each is a function's.
+        """Return the names (or the one name), after checking that each is registered.
 
         Raises:
             UsageError: there is none of a name, or no name at all, or an installed package offers
@@ -95,7 +95,7 @@ class Registry(Mapping[str, Function], Generic[Function]):
         return self._own | self._registered
 
     def _installed(self) -> dict[str, EntryPoint]:
-        """What installed packages offer, by name.
+        """Return the entry points of installed packages, by name.
 
         Raises:
             UsageError: two functions have one name.

@@ -13,7 +13,7 @@ from jaxsnn.bss2.netlist import Netlist, synapses_of
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ChipParts:
-    """What of a chip can be used.
+    """Usable parts of a chip.
 
     Attributes:
         chip: the chip.
@@ -29,20 +29,20 @@ class ChipParts:
 
     @functools.cached_property
     def drivers(self) -> np.ndarray:
-        """(hemispheres, drivers) bool: both rows work."""
+        """Mask of the drivers with two working rows, (hemispheres, drivers) bool."""
         return np.asarray(
             self.rows.reshape(HEMISPHERES, self.chip.drivers, ROWS_PER_DRIVER).all(axis=2)
         )
 
     def slots(self, signs: str) -> np.ndarray:
-        """(hemispheres,) synapses that a circuit can have: rows, or drivers where each weight owns
-        both rows.
+        """Return the number of synapses that a circuit can have, (hemispheres,): rows, or drivers
+        where each weight owns both rows.
         """
         return (self.drivers if signs == "free" else self.rows).sum(axis=1)
 
 
 def usable_parts(chip: Chip, dead: Dead) -> ChipParts:
-    """The parts of a chip that are not dead.
+    """Return the parts of a chip that are not dead.
 
     Raises:
         ChipError: a dead part does not exist.
@@ -59,7 +59,7 @@ def usable_parts(chip: Chip, dead: Dead) -> ChipParts:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
-    """One run, before it is placed.
+    """Neurons, sources and synapses of one run, before it is placed.
 
     Attributes:
         net: the whole net.
@@ -83,7 +83,7 @@ class Task:
 
     @functools.cached_property
     def on_chip(self) -> np.ndarray:
-        """(sources,) position in `targets` of each source, -1 where the host sends its spikes."""
+        """Position in `targets` of each source, (sources,), -1 where the host sends its spikes."""
         if not len(self.targets):
             return np.full(len(self.sources), -1)
         place = np.searchsorted(self.targets, self.sources).clip(max=len(self.targets) - 1)
@@ -91,8 +91,8 @@ class Task:
 
     @functools.cached_property
     def demand(self) -> np.ndarray:
-        """(sources, kinds, targets) int32: synapses of the chip; kinds are exc and inh, or one
-        where signs are free.
+        """Number of synapses of the chip, (sources, kinds, targets) int32; kinds are exc and inh,
+        or one where signs are free.
         """
         kinds = 1 if self.signs == "free" else 2
         demand = np.zeros((len(self.sources), kinds, len(self.targets)), np.int32)
@@ -103,18 +103,18 @@ class Task:
 
     @functools.cached_property
     def fan_in(self) -> np.ndarray:
-        """(targets,) synapses of the chip that each neuron needs."""
+        """Number of synapses of the chip that each neuron needs, (targets,)."""
         units = synapses_of(self.weight)
         return np.bincount(self.post, weights=units, minlength=len(self.targets)).astype(int)
 
     @functools.cached_property
     def population(self) -> np.ndarray:
-        """(targets,) number of each neuron's population."""
+        """Number of each neuron's population, (targets,)."""
         return self.net.owner[self.targets]
 
 
 def task_of(net: Netlist, parts: ChipParts, signs: str, targets: np.ndarray) -> Task:
-    """The run that has some neurons of a net on the chip."""
+    """Return the run that has some neurons of a net on the chip."""
     position = np.full(net.size, -1)
     position[targets] = np.arange(len(targets))
     is_inside = position[net.post] >= 0
@@ -134,7 +134,7 @@ def task_of(net: Netlist, parts: ChipParts, signs: str, targets: np.ndarray) -> 
 
 
 def rank_within(keys: np.ndarray) -> np.ndarray:
-    """How many equal keys stand before each.
+    """Return the number of equal keys before each key.
 
     >>> rank_within(np.array([7, 3, 7, 7])).tolist()
     [0, 0, 1, 2]

@@ -23,8 +23,8 @@ MOST_CONNECTIONS = 1 << 25
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class IncomingLinks:
-    """What arrives at a node: weighted spikes of sources, by the name of the Input or population,
-    and a constant.
+    """Inputs of a node: weighted spikes of sources, by the name of the Input or population, and a
+    constant.
 
     Attributes:
         links: source -> its weights.

@@ -58,8 +58,8 @@ def make_encoder(
     name: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> tuple[Encoder, str]:
-    """The encoder of a name, or the task's own, and a note that says what it does; arguments as of
-    `named_encoder`.
+    """Return the encoder of a name, or that of the task, and a note that describes it; arguments as
+    of `named_encoder`.
     """
     if name is None and data.encoder is not None:
         encoder: Any = with_options(data.encoder(tau), options)
@@ -75,7 +75,7 @@ def named_encoder(
     bias: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> tuple[Encoder, str]:
-    """The encoder of a name, and a note that says what it does.
+    """Return the encoder of a name, and a note that describes it.
 
     Args:
         tau: seconds, what its times are measured in.
@@ -95,7 +95,7 @@ def named_encoder(
 
 
 def with_options(encoder: Any, options: Mapping[str, Any] | None) -> Any:
-    """An encoder with some of its fields replaced."""
+    """Return an encoder with some of its fields replaced."""
     if not options:
         return encoder
 

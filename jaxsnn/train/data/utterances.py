@@ -42,8 +42,8 @@ def japanese_vowels_splits(
     copies: int = 1,
     held_out: float = _VALIDATION,
 ) -> Splits:
-    """JapaneseVowels with its official test set; values standardised by the training set, NaN after
-    an utterance's end.
+    """Return JapaneseVowels with its official test set; values standardised by the training set,
+    NaN after an utterance's end.
 
     In each frame the nearest of six centres of each channel fires (`jaxsnn.train.PopulationCode`):
     72 channels.
@@ -104,7 +104,7 @@ def japanese_vowels_splits(
 
 
 def _stretched(utterance: np.ndarray, factor: float) -> np.ndarray:
-    """An utterance (29, channels) that lasts longer by a factor, as far as there are frames;
+    """Return an utterance (29, channels) stretched in time by a factor, as far as there are frames;
     interpolated linearly.
     """
     length = int(np.isfinite(utterance[:, 0]).sum())
@@ -116,8 +116,8 @@ def _stretched(utterance: np.ndarray, factor: float) -> np.ndarray:
 
 
 def read_ts(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Values (samples, 29, 12), NaN where an utterance is over, and labels (samples,) from 0, of a
-    .ts file.
+    """Read values (samples, 29, 12), NaN after the end of an utterance, and labels (samples,) from
+    0, of a .ts file.
 
     Raises:
         FileError: it cannot be read, or a line is no utterance.
@@ -179,8 +179,8 @@ _NAME = re.compile(r"(?P<word>[^_]+)_(?P<speaker>.+)_(?P<number>\d+)\.wav")
 def spoken_splits(
     seed: Seed = 0, *, folder: str | os.PathLike[str], held_out: float = _HELD_OUT_WORDS
 ) -> tuple[Splits, tuple[str, ...]]:
-    """Recordings `WORD_SPEAKER_NUMBER.wav`, as the Free Spoken Digit Dataset has them, with its own
-    split: numbers 0 to 4 are for the test.
+    """Return recordings `WORD_SPEAKER_NUMBER.wav`, named as in the Free Spoken Digit Dataset, with
+    its official split: numbers 0 to 4 are for the test.
 
     The loudness of each of 24 mel bands, in frames 10 ms apart, is a signal from 0 (a millionth of
     the loudest frame's power, or less) to 1; NaN after the end. It spikes by level crossing
@@ -260,7 +260,7 @@ def spoken_splits(
 
 
 def read_wav(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
-    """The sound of a file, (samples,) float, the mean of its channels; and samples per second."""
+    """Read the sound of a file, (samples,) float, the mean of its channels; and samples per second."""
     try:
         from scipy.io import wavfile
     except ImportError as error:
@@ -280,7 +280,8 @@ def read_wav(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
 
 
 def cochleagram(sound: np.ndarray, rate: int) -> np.ndarray:
-    """The loudness of mel bands, (120 frames, 24 bands) float32, from 0 to 1; NaN after the end.
+    """Return the loudness of mel bands, (120 frames, 24 bands) float32, from 0 to 1; NaN after the
+    end.
 
     The powers of a frame's spectrum (Hann window of 32 ms) are added up by triangles, evenly spaced
     on the mel scale; the loudness is their logarithm, 1 for the loudest frame and band.
@@ -303,8 +304,8 @@ def cochleagram(sound: np.ndarray, rate: int) -> np.ndarray:
 
 
 def mel_filters(bins: int, rate: int) -> np.ndarray:
-    """Triangles over the bins of a spectrum, (24, bins), each 1 in its middle and 0 at those of its
-    neighbours.
+    """Return triangles over the bins of a spectrum, (24, bins), each 1 in its middle and 0 at the
+    middles of its neighbours.
 
     Source: m = 2595 log10(1 + f / 700), O'Shaughnessy, "Speech communication", 1987.
     """
