@@ -25,7 +25,7 @@ NEURONS = ("CubaLIF", "CubaLI", "LIF", "LI")
 
 
 def _time_constants(graph: Graph) -> Iterator[tuple[str, str, str, np.ndarray]]:
-    """Yield node, parameter, the chip's name of it, and the values."""
+    """Yield node, parameter, the parameter's name on the chip, and the values."""
     for name, node in graph.nodes.items():
         for key in ("tau_mem", "tau_syn") if node.type in NEURONS else ():
             parameter = "tau" if key == "tau_mem" and not node.traits.current_based else key
@@ -34,8 +34,8 @@ def _time_constants(graph: Graph) -> Iterator[tuple[str, str, str, np.ndarray]]:
 
 
 def _reach(key: str) -> tuple[float, float]:
-    """Return the times of the chip between which its calibration works; the network's may be scaled by
-    any factor.
+    """Return the shortest and the longest time on the chip that its calibration supports; the
+    network's times may be scaled by any factor.
     """
     reach = PARAMETERS[key]
     return reach.least or reach.low, reach.most or reach.high

@@ -31,14 +31,14 @@ ROW_MODES = ("disabled", "excitatory", "inhibitory", "both")
 
 
 class ChipError(JaxsnnError):
-    """A chip whose sizes contradict each other, or dead parts that it does not have."""
+    """Error of a chip with contradictory sizes, or of dead parts that do not exist on it."""
 
     default_code = "bad-chip"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chip:
-    """The sizes of a chip; all other numbers follow from them.
+    """Sizes of a chip, from which all other numbers are derived.
 
     An event's address is, from its lowest bit: the label that synapses compare, the row select that
     drivers compare, and filter bits that only the crossbar looks at (0 for on-chip neurons); above
@@ -76,72 +76,80 @@ class Chip:
 
     @property
     def circuits(self) -> int:
-        """Neuron circuits."""
+        """Number of neuron circuits."""
         return HEMISPHERES * self.columns
 
     @property
     def drivers(self) -> int:
-        """Synapse drivers of a hemisphere."""
+        """Number of synapse drivers of a hemisphere."""
         return self.buses * self.drivers_per_bus
 
     @property
     def rows(self) -> int:
-        """Synapse rows of a hemisphere."""
+        """Number of synapse rows of a hemisphere."""
         return ROWS_PER_DRIVER * self.drivers
 
     @property
     def rows_per_bus(self) -> int:
-        """Synapse rows on one bus."""
+        """Number of synapse rows on one bus."""
         return ROWS_PER_DRIVER * self.drivers_per_bus
 
     @property
     def labels(self) -> int:
-        """Labels that synapses tell apart."""
+        """Number of labels that synapses distinguish."""
         return 1 << self.label_bits
 
     @property
     def outputs(self) -> int:
-        """Event outputs of the neurons."""
+        """Number of event outputs of the neurons."""
         return self.halves * self.buses
 
     @property
     def half_columns(self) -> int:
-        """Columns of one half."""
+        """Number of columns of one half."""
         return self.columns // self.halves
 
     @property
     def output_columns(self) -> int:
-        """Columns that share an event output."""
+        """Number of columns that share an event output."""
         return self.columns // self.outputs
 
     @property
     def output_bits(self) -> int:
-        """Bits of an on-chip event's row select that are the number of its event output."""
+        """Number of bits of an on-chip event's row select that are the number of its event output."""
         return _bits(self.outputs)
 
     @property
     def address_bits(self) -> int:
-        """Bits of an on-chip event's address that are free for each circuit (8 on HICANN-X)."""
+        """Number of bits of an on-chip event's address that are free for each circuit (8 on
+        HICANN-X).
+        """
         return self.label_bits + self.row_select_bits - self.output_bits
 
     @property
     def event_bits(self) -> int:
-        """Bits of an address inside the chip (14 on HICANN-X); the link's number is above them."""
+        """Number of bits of an address inside the chip (14 on HICANN-X); the link's number is above
+        them.
+        """
         return self.label_bits + self.row_select_bits + self.filter_bits
 
     @property
     def background_generators(self) -> int:
-        """Poisson generators, one for each bus."""
+        """Number of Poisson generators, one for each bus."""
         return HEMISPHERES * self.buses
 
     @property
     def crossbar_inputs(self) -> int:
-        """Event outputs of the neurons first, then the links from the host, then the generators."""
+        """Number of crossbar inputs: event outputs of the neurons first, then the links from the
+        host, then the generators.
+        """
         return self.outputs + self.buses + self.background_generators
 
     @property
     def crossbar_outputs(self) -> int:
-        """Buses of the top hemisphere first, then of the bottom one, then the links to the host."""
+        """Number of crossbar outputs: buses of the top hemisphere first, then of the bottom one,
+        then the links to the host.
+        """
         return (HEMISPHERES + 1) * self.buses
 
     # -- synapse drivers and rows
@@ -246,7 +254,7 @@ def crossbar_nodes(chip: Chip) -> tuple[Node, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Dead:
-    """The parts of one chip that must not be used.
+    """Parts of one chip that must not be used.
 
     Attributes:
         circuits: (row, column) of neuron circuits.
@@ -270,7 +278,7 @@ NOTHING_DEAD = Dead()
 
 
 def check_dead(chip: Chip, dead: Dead) -> None:
-    """Raises ChipError where a dead part does not exist on the chip."""
+    """Raise ChipError where a dead part does not exist on the chip."""
     for kind, parts, size in (
         ("circuit", dead.circuits, chip.columns),
         ("driver", dead.drivers, chip.drivers),
@@ -359,7 +367,7 @@ CHIPS: Mapping[str, Chip] = MappingProxyType({chip.name: chip for chip in (HICAN
 
 
 def self_check(chip: Chip) -> None:
-    """Raises ChipError where sizes of a chip contradict each other.
+    """Raise ChipError where sizes of a chip contradict each other.
 
     >>> self_check(HICANN_X)
     >>> HICANN_X.circuits, HICANN_X.rows, HICANN_X.outputs

@@ -48,8 +48,8 @@ EMPTY, GREY, BLACK = "#f0f0f0", "#8a8a8a", "#3c3c3c"
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """Sizes of one run's picture: pixels of a column and of a synapse row, and where its parts
-    begin.
+    """Sizes of one run's picture: pixels of a column and of a synapse row, and positions of its
+    parts.
     """
 
     chip: Chip

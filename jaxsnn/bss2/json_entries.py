@@ -17,7 +17,7 @@ MAP_AGAIN = "map the file again"
 
 
 class Entry:
-    """An object of the JSON, where it stands in it, and what to do where it is not as it must be."""
+    """Object of a JSON document, with its location and the fix for error messages."""
 
     def __init__(self, content: Any, location: str, fix: str = MAP_AGAIN) -> None:
         if not isinstance(content, dict):

@@ -21,7 +21,7 @@ SIGNS = ("fixed", "free")
 
 @dataclass(frozen=True, kw_only=True)
 class PlacedPopulation:
-    """A population of the net: its name, its neurons, and whether its spikes come from outside."""
+    """Population of the net: its name, its size, and whether it is external."""
 
     name: str
     size: int
@@ -30,7 +30,7 @@ class PlacedPopulation:
 
 @dataclass(frozen=True, kw_only=True)
 class PlacedNeuron:
-    """A neuron on the chip.
+    """Neuron on the chip.
 
     Attributes:
         population, index: which one: a position in `Mapping.populations`, and the neuron in it.
@@ -50,7 +50,7 @@ class PlacedNeuron:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A neuron whose spikes the host sends in.
+    """Neuron or input channel whose spikes the host sends to the chip.
 
     Attributes:
         population, index: which one.
@@ -103,7 +103,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Mapping:
-    """A net on a chip, run by run.
+    """Mapping of a net to a chip, run by run.
 
     Attributes:
         chip: the chip.

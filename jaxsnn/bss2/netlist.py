@@ -19,13 +19,13 @@ LARGEST = 63
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetPopulation:
-    """Neurons that belong together.
+    """Population of neurons or input channels of a net.
 
     Attributes:
         name: The NIR node's name.
         size: Number of neurons, or of input channels.
         external: Its spikes come from outside, it takes no circuits.
-        output: Its spikes are what the network is asked for.
+        output: Its spikes are the output of the network.
     """
 
     name: str
@@ -36,7 +36,7 @@ class NetPopulation:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Netlist:
-    """Populations and the synapses between their neurons. Make it with `netlist`, which sorts and
+    """Populations and the synapses between their neurons. Create it with `netlist`, which sorts and
     checks.
 
     A neuron has a global index: the offset of its population plus its own index.

@@ -95,7 +95,7 @@ class Prepared:
     """Graph and options of a training run.
 
     Attributes:
-        graph: with the weights that it begins with: calibrated ones, if that was asked for.
+        graph: with the initial weights: calibrated ones, if requested.
         options: with `Splits` as data, and an emulated chip as engine where it was "loop".
         notes: on what was decided.
         may_calibrate: whether the weights to begin with could still be calibrated.
@@ -242,7 +242,7 @@ def _delays_in_seconds(node: str, delay: Any) -> np.ndarray:
     """Return delays as numbers.
 
     Raises:
-        UsageError: they are none, or negative.
+        UsageError: they are not numbers, or negative.
     """
     wrong: Any = delay
     try:

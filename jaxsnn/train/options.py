@@ -108,7 +108,7 @@ class TrainOption(Option):
 
     @property
     def has_flag(self) -> bool:
-        """Whether the option has a flag on the command line."""
+        """Return whether the option has a flag on the command line."""
         return self.convert is not None and self.convert is not mapping
 
 
@@ -131,7 +131,7 @@ def to_stderr(line: str) -> None:
 
 
 def to_terminal(line: str) -> None:
-    """Print a line of progress, where somebody looks: to a terminal, or into a notebook's cell."""
+    """Print a line of progress to a terminal or into a notebook's cell, else do nothing."""
     if "ipykernel" in sys.modules:
         sys.stdout.write(printable(line) + "\n")
         sys.stdout.flush()
@@ -678,7 +678,7 @@ def check_options(options: TrainOptions) -> None:
 
 
 def _refuse_processes(options: TrainOptions) -> None:
-    """Refuse a number of no process, and several processes that cannot find each other."""
+    """Refuse an invalid process number, and several processes without a way to find each other."""
     processes, process = options.processes, options.process
     if not 0 <= process < processes:
         message = Text(

@@ -31,8 +31,8 @@ class TuningPoint:
     """One measured point of the tuning curve.
 
     Attributes:
-        name: what it is.
-        budget: spikes of a sample that were asked for; None: none.
+        name: name of the point.
+        budget: requested limit of the spikes of a sample; None: no limit.
         test: on the test samples.
         validation: on the validation samples.
         graph: the network.
@@ -109,7 +109,7 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
             unless `engine_options` let them stop while they are trained.
 
     Raises:
-        UsageError: a budget that makes no sense, a source without steps, or options that do not fit.
+        UsageError: a budget that is invalid, a source without steps, or options that do not fit.
     """
     for budget in budgets:
         if not 0 < budget < math.inf:

@@ -87,7 +87,7 @@ def located(violation: Problem) -> str:
 
 
 def refuse_undrawable(mapping: Mapping) -> None:
-    """Refuse a mapping that names parts which the chip lacks, whatever net it is of.
+    """Refuse a mapping that names parts that do not exist on the chip, for any net.
 
     Raises:
         MappingError: says where, and what.

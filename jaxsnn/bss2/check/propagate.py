@@ -31,7 +31,7 @@ _CHUNK = 1 << 22
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ChipEvents:
-    """The kinds of events of a run, one entry each.
+    """Kinds of events of a run, one entry each.
 
     Attributes:
         sender: global index of the neuron or input channel whose spike it is.

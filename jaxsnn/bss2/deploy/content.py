@@ -275,8 +275,8 @@ class Calibration:
 
 
 def calibrations_of(mapping: Mapping, quantized: Quantized) -> tuple[Calibration, ...]:
-    """Return the calibrations of all runs: each run goes to the first one that asks for nothing
-    else of any circuit.
+    """Return the calibrations of all runs: each run uses the first one that does not conflict with
+    its targets on any circuit.
 
     A circuit that is part of different neurons in different runs may need other potentials in
     each; then a calibration is refined, which takes its synaptic inputs and time constants over.

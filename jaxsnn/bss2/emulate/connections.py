@@ -34,7 +34,7 @@ from jaxsnn.network.structure import Population, with_unknown_taus
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Neurons:
-    """The neurons of one population in one run, as the chip has them.
+    """Neurons of one population in one run, with their parameters on the chip.
 
     Attributes:
         name: of the population.
@@ -148,8 +148,8 @@ def wired(
     chip: EmulatedChip,
     slope: float,
 ) -> Program:
-    """Return the program of a mapping, or of the net by itself on a chip that is large enough for
-    all of it.
+    """Return the program of a mapping, or of the net alone on a chip that is large enough for all
+    of it.
 
     Args:
         net: what was mapped; its populations are those of `quantized`.
@@ -386,7 +386,7 @@ Numbers = tuple[Any, Any]
 
 
 class Structure:
-    """A program without its numbers, equal where all is equal that compiled code knows."""
+    """Structure of a program without its numbers; equal structures share compiled code."""
 
     def __init__(self, program: Program):
         self.program = program
@@ -427,7 +427,7 @@ def _pieces(program: Program) -> Iterator[Any]:
 
 
 def prepared(program: Program, taus_known: bool = True) -> Program:
-    """Return the program as a tree of its numbers that JAX can trace.
+    """Return the program in a form that JAX can trace, a tree of its numbers.
 
     Args:
         taus_known: write down what its time constants are like while they can be looked at.
@@ -457,8 +457,8 @@ def prepared(program: Program, taus_known: bool = True) -> Program:
 
 
 def stacked(programs: Sequence[Program]) -> Program:
-    """Return programs of one mapping on several chips of a kind as one, each number an array
-    (programs, ...).
+    """Return programs of one mapping on several chips of a kind as one program, with arrays
+    (programs, ...) for its numbers.
     """
     if len({program.structure for program in programs}) > 1:  # by their time constants
         programs = [prepared(program, taus_known=False) for program in programs]

@@ -92,7 +92,7 @@ SPREADS = MappingProxyType({"recorded": Spread(), "calibrated": CALIBRATED})
 
 @dataclass(frozen=True, kw_only=True)
 class EmulatedChip:
-    """A chip to emulate.
+    """Chip to emulate.
 
     Attributes:
         seed: which one: it draws the fixed patterns of all circuits and drivers, and the noise of
@@ -129,7 +129,7 @@ def refuse_bad(chip: EmulatedChip) -> None:
     """Refuse parameters that no chip has.
 
     Raises:
-        UsageError: a negative spread, a fraction of a third or more, a seed that is none, or no
+        UsageError: a negative spread, a fraction of a third or more, an invalid seed, or no
             room at all.
     """
     if not isinstance(chip.spread, Spread):
@@ -161,7 +161,7 @@ def refuse_bad(chip: EmulatedChip) -> None:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pattern:
-    """The fixed pattern of a chip: factors, and offsets of voltages.
+    """Fixed pattern of a chip: factors, and offsets of voltages.
 
     Attributes:
         tau_mem, tau_syn, threshold: (hemispheres, columns), factors.

@@ -87,10 +87,10 @@ class Emulation:
 
 
 class Emulator:
-    """A mapped network on an emulated chip, to be run again and again: it is compiled once, also
-    for other chips that run the same mapping.
+    """Emulator of a mapped network for many runs: it is compiled once, also for other chips that
+    run the same mapping.
 
-    Dynamics are exact, event by event; weights are whole numbers, voltages LSB. Neurons deviate as
+    Dynamics are exact, event by event; weights are integers, voltages LSB. Neurons deviate as
     `chip.Spread` says. Events are sent one in a cycle of the clock; queues are finite. Where a
     mapping has several runs, spikes of one are recorded and replayed in the next. Approximated: a
     neuron of several circuits has the time constants of its head circuit; populations that share an
@@ -147,7 +147,7 @@ class Emulator:
                 compiled anew and takes a while.
 
         Raises:
-            UsageError: inputs that do not fit, a trial that is no seed, or a sample that is longer
+            UsageError: inputs that do not fit, a trial that is not a seed, or a sample that is longer
                 than the chip counts.
         """
         refuse_seed(trial, "trial")
@@ -183,7 +183,7 @@ _execute = jax.jit(execute, static_argnames="options")
 
 
 class _Attempt(NamedTuple):
-    """A run with some budgets, as `with_enough_room` looks at it."""
+    """Run with some budgets, in the form that `with_enough_room` expects."""
 
     recorded: Recorded
     result: Result
@@ -209,8 +209,8 @@ def emulate(
     trial: int = 0,
     say: Callable[[str], None] | None = None,
 ) -> Emulation:
-    """Run a mapped network on an emulated chip once; see `Emulator` for what is emulated, and the
-    arguments.
+    """Run a mapped network on an emulated chip once; see `Emulator` for the emulated effects and
+    the arguments.
 
     >>> from jaxsnn.bss2.search.portfolio import place_and_route
     >>> from jaxsnn.bss2.search.quantize import quantize
@@ -372,8 +372,8 @@ def _concluded(
 
 
 def _forget(spikes: dict[str, np.ndarray], wiring: Any, limit: int) -> int:
-    """Leave out what no longer fits into the memory that records one run, sample by sample, by
-    time; how many.
+    """Drop the spikes, sample by sample in order of time, that exceed the memory that records one
+    run, and return their number.
     """
     inside = [
         (neuron_group.name, neuron_group.index)

@@ -40,7 +40,7 @@ from jaxsnn.wording import Text
 
 
 class ChipInTheLoop:
-    """An emulated chip that fires while a network is trained: pass it as
+    """Emulated chip that fires while a network is trained: pass it as
     `jaxsnn.train.InTheLoop(device=...)`.
 
     The graph is mapped once, every connection of it, those of weight 0 too, with free signs. Scales
@@ -67,7 +67,7 @@ class ChipInTheLoop:
     Raises:
         MappingError: the chip cannot run the graph, or not with free signs.
         UsageError: biases, weights of several synapses, chips of different kinds, or options that
-            make no sense.
+            are invalid.
 
     Attributes:
         chip: the first.
@@ -149,8 +149,7 @@ class ChipInTheLoop:
         return other
 
     def refuse_other(self, network: Network) -> None:
-        """Refuse a network with other neurons than those that were mapped: only weights are taken
-        from it.
+        """Refuse a network with other neurons than the mapped ones: only its weights are used.
 
         Args:
             network: whose parameters are no tracers.

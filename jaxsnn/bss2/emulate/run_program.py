@@ -133,7 +133,7 @@ class _Run:
         self.trains = self._from_host(inputs)
 
     def all(self, sample_times: Any, options: EventOptions) -> Recorded:
-        """Run its populations in order."""
+        """Run the populations in order, and return all recordings."""
         for number, population_names in enumerate(self._order()):
             network = self._network(population_names, jax.random.fold_in(self.key, 2 * number))
             inputs = {name: self.trains[name] for name in network.inputs}

@@ -22,7 +22,9 @@ from jaxsnn.network.sorting import sorted_times
 
 
 class Sent(NamedTuple):
-    """Events behind a queue: `time` as before, inf where lost, and `lost`, how many, a scalar."""
+    """Events after a queue: `time` in the input's shape, inf where lost, and `lost`, their number,
+    a scalar.
+    """
 
     time: jax.Array
     lost: jax.Array

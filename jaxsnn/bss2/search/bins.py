@@ -25,7 +25,7 @@ TOP, BOTTOM, EVERYWHERE = 0, 1, 2
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Bins:
-    """The bins of a chip: bin number = bus * groups + group.
+    """Bins of a chip: bin number = bus * groups + group.
 
     Attributes:
         groups: groups of a bus, a power of two.
@@ -98,14 +98,14 @@ class Loads:
         self.labels = np.full((HEMISPHERES, split.shape[2]), task.parts.chip.labels)
 
     def resplit(self, split: np.ndarray) -> None:
-        """Divide the rows between the kinds of synapse in another way."""
+        """Change the division of the rows between the kinds of synapse."""
         change = np.einsum("hzk,hn->hkzn", split - self.split, self.counts)
         self.slack += change
         self.slack_sum += change.sum(axis=0)
         self.split = split
 
     def put(self, source: Demand, bin_number: int, mode: int, sign: int = 1) -> None:
-        """Put a source into a bin, or take it out (`sign` -1)."""
+        """Put a source into a bin, or remove it (`sign` -1)."""
         amount = sign * source.amount
         self.slack_sum[bin_number][:, source.targets] -= amount
         if mode != EVERYWHERE:
@@ -207,7 +207,7 @@ _LABELS_USED = 0.9
 
 
 def is_hopeless(task: Task, overflow: int) -> bool:
-    """Return whether so much overflows that moving sources will not help."""
+    """Return whether the overflow is too large for repairs to help."""
     return overflow > max(20, len(task.pre) // 500)
 
 
@@ -313,8 +313,8 @@ def _order(task: Task, demands: list[Demand], loads: Loads) -> list[int]:
 
 
 def _best(loads: Loads, demand: Demand, avoid: int | None = None) -> tuple[int, int]:
-    """Return the bin and mode that overflow least, of these those with the least pressure; a mode
-    at the front is preferred.
+    """Return the bin and mode with the least overflow, then with the least pressure; modes at the
+    front are preferred.
     """
     best = None
     for mode in demand.modes:
@@ -347,7 +347,7 @@ def _repair(
     deadline: float,
 ) -> None:
     """Move sources out of bins that overflow until none does (min-conflicts, with a few moves that
-    do not help); changes `loads`, `bin_of` and `mode_of`.
+    do not help); modify `loads`, `bin_of` and `mode_of`.
     """
     overflow = loads.overflow()
     for step in range(repairs):

@@ -99,8 +99,8 @@ def dynamics(part: Part, constant: np.ndarray | None) -> Dynamics:
 
 
 def _lift(part: Part, population: Population, r: np.ndarray, slope: np.ndarray) -> np.ndarray:
-    """Shift of the resting voltage under a constant input of 1: a current, or a spike in every
-    step.
+    """Return the shift of the resting voltage under a constant input of 1: a current, or a spike in
+    every step.
     """
     values = part.parameters
     w_in = values.get("w_in", np.ones_like(r))
@@ -118,11 +118,11 @@ def choose_speedup(
 
     Args:
         populations: all.
-        speedup: the factor that was asked for; None for 1000, or the nearest that the calibration
+        speedup: the requested factor; None for 1000, or the nearest that the calibration
             reaches.
 
     Raises:
-        MappingError: the calibration reaches none, or not the one asked for.
+        MappingError: the calibration reaches none, or not the requested one.
     """
     least, most, slow, fast = 0.0, math.inf, "", ""
     tau_of_node = "{parameter} {tau} of '{node}'"

@@ -35,7 +35,7 @@ class Certificate:
 
     @property
     def problem(self) -> Problem:
-        """The same as a problem of the net."""
+        """Certificate as a problem of the net."""
         facts = {"resource": self.resource, "needed": self.needed, "available": self.available}
         return Problem(
             node=self.where, code="impossible", message=self.message, fix=self.fix, facts=facts
@@ -174,7 +174,8 @@ def _too_many(
     *,
     is_recurrent: bool = False,
 ) -> Certificate | None:
-    """Return why neurons of at least so many circuits do not fit into so many runs; None if they may.
+    """Return the reason why neurons of at least some number of circuits do not fit into `runs`
+    runs; None if counting does not exclude it.
 
     Args:
         counts: (neurons,) the fewest circuits of each neuron.

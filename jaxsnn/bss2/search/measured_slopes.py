@@ -43,7 +43,8 @@ Slopes = float | Sequence[MeasuredSlope]
 
 
 def slopes_of(text: str) -> Slopes:
-    """Return a slope, or the list {"slope", "i_synin_gm", "synapse_dac_bias"} of a JSON file.
+    """Return a slope, or the measured slopes of a JSON file: a list of {"slope", "i_synin_gm",
+    "synapse_dac_bias"}.
 
     Raises:
         FileError: there is no such file.
@@ -63,7 +64,7 @@ def slopes_of(text: str) -> Slopes:
 
 
 def read_slopes(path: str | os.PathLike[str]) -> tuple[MeasuredSlope, ...]:
-    """The lines of a measured table; see `slopes_of`."""
+    """Read the measured slopes of a JSON file; see `slopes_of`."""
     try:
         content = json.loads(read_text(path, "a table of measured slopes"))
     except (ValueError, RecursionError) as error:
@@ -99,7 +100,7 @@ def read_slopes(path: str | os.PathLike[str]) -> tuple[MeasuredSlope, ...]:
 
 
 def chosen_slope(slopes: Slopes, minimum: float) -> MeasuredSlope:
-    """The weakest setting that is as strong as wanted, or the strongest.
+    """Return the weakest setting with at least the required slope, or else the strongest.
 
     Raises:
         UsageError: a slope that is not positive, what is neither a number nor a table, a setting

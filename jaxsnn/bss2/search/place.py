@@ -21,7 +21,7 @@ from jaxsnn.wording import Text
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Placement:
-    """The circuits of each neuron of a run; the first is the head.
+    """Circuits of each neuron of a run; the first is the head.
 
     Attributes:
         chip: the chip.

@@ -87,7 +87,7 @@ class Outcome:
 
     @property
     def fits(self) -> bool:
-        """There is a mapping."""
+        """Return whether there is a mapping."""
         return self.mapping is not None
 
     @property
@@ -107,7 +107,7 @@ def place_and_route(
     time_limit: float = 60.0,
     portfolio: Portfolio | None = None,
 ) -> Outcome:
-    """Place and route a net in as few runs as can be found.
+    """Place and route a net in as few runs as the search reaches.
 
     What is found is not verified here: `jaxsnn.check_mapping` does that, and `jaxsnn map` with it.
 
@@ -187,11 +187,11 @@ def place_and_route(
 
 
 class _Search:
-    """The search for a net's runs, with the signs that are asked for and, where those are fixed,
-    with free ones too.
+    """Search for a net's runs, with the requested signs and, where those are fixed, with free ones,
+    too.
 
     Args:
-        searches: the one for the signs that are asked for first.
+        searches: that for the requested signs first.
         max_runs: at most so many.
         time_limit: seconds.
     """
@@ -205,7 +205,7 @@ class _Search:
         self._set_deadline(self.start + time_limit)
 
     def outcome(self) -> Outcome:
-        """Search, and say what came of it."""
+        """Search, and return the outcome."""
         first, runs = self.searches[0], self._find_runs()
         if runs is not None:
             return Outcome(
@@ -350,7 +350,7 @@ def _mapping(search: _RunSearch, runs: list[Run]) -> Mapping:
 
 
 class _RunSearch:
-    """The search for runs under one kind of signs, and what it has learned.
+    """Search for runs under one kind of signs, with cached results.
 
     Attributes:
         least: (size,) the fewest circuits of each neuron.

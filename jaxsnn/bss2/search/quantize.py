@@ -103,14 +103,14 @@ class QuantizeOptions:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ChipPopulation:
-    """A population's parameters on the chip.
+    """Parameters of a population on the chip.
 
     Attributes:
         name: the NIR node's name.
         size: number of neurons.
         fires: whether it has a threshold.
         tau_mem, tau_syn: (neurons,) seconds of the chip.
-        v_leak, v_threshold, v_reset: (neurons,) CADC LSB, whole numbers; thresholds and resets are
+        v_leak, v_threshold, v_reset: (neurons,) CADC LSB, integers; thresholds and resets are
             0 in a readout.
         lsb_per_volt: CADC LSB for one volt of the file; None where nothing fixes it.
         refractory_time: seconds of the chip.
@@ -130,7 +130,7 @@ class ChipPopulation:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Quantized:
-    """A network for the chip.
+    """Network quantized for the chip.
 
     Attributes:
         netlist: what is placed and routed.
@@ -143,7 +143,7 @@ class Quantized:
         bias_source: name of the channel that replaces biases, None if there is none.
         bias_period: between its spikes, seconds of the chip.
         notes: what is approximated, rounded or chosen.
-        measured: the slope that the chip was said to have, and its settings; None if none was.
+        measured: the measured slope of the chip, and its settings; None without one.
     """
 
     netlist: Netlist
@@ -161,15 +161,15 @@ def quantize(graph: Graph, options: QuantizeOptions | None = None) -> Quantized:
     """Return the netlist of a graph.
 
     Weights are rounded half away from zero, as the vendor's library does; those that become zero
-    take nothing. With the scales that were found, those of `Quantized.nodes`, it gives the same
-    again, also of a graph that has the rounded weights; a choice by name may then find another
+    take nothing. With the chosen scales, those of `Quantized.nodes`, it returns the same
+    netlist again, also of a graph that has the rounded weights; a choice by name may then find another
     scale, as rounding changed the largest weight.
 
     Raises:
         MappingError: a node that the chip cannot run, with its name, or options that contradict the
             network.
         DialectError, LoweringError: the file does not say something that the chip needs.
-        UsageError: an option that makes no sense.
+        UsageError: an option that is invalid.
 
     >>> from jaxsnn.nir import build
     >>> weight = np.array([[1.0, -0.5, 0.001]])
@@ -368,7 +368,7 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
 def _silenced(
     scaled: Mapping[str, Scaled], arriving: Mapping[str, Mapping[str, LinearMap]]
 ) -> Iterator[Change]:
-    """What rounding leaves nothing, or little, of."""
+    """Yield a note for each population of which rounding sets all or many weights to 0."""
     for name, weights in scaled.items():
         lost = weights.integers == 0
         if not lost.any():
@@ -407,8 +407,8 @@ def _scale(
     options: QuantizeOptions,
     notes: list[Change],
 ) -> tuple[dict[str, Scaled], CadcLevels, MeasuredSlope | None]:
-    """Weights and voltages under the slope that the chip has, or under the one that is best, and
-    that slope; says in `notes` which weights had to be made smaller.
+    """Return weights and voltages under the chip's slope, or under the best one, and that slope;
+    add to `notes` the weights that had to be reduced.
 
     A threshold is its distance in volts times the slope, times the scale, over the strength of a
     weight of 1. Where that is beyond `v_threshold`, or would be rounded, the scale is made smaller.
@@ -418,7 +418,7 @@ def _scale(
     """
 
     def slopes(weights: Mapping[str, Scaled]) -> dict[str, float]:
-        """By how many volts per second one LSB of a weight changes dV/dt."""
+        """Return the change of dV/dt, volts per second, for one LSB of a weight."""
         return {
             name: strengths[name].max() / (weight.scale or np.nan)
             for name, weight in weights.items()
@@ -472,7 +472,7 @@ def _scale(
 
 
 def _refuse_beyond_numbers(neurons: Mapping[str, Dynamics], slope_of: Mapping[str, float]) -> None:
-    """Refuse weights so large or small that the strength of an LSB is no number."""
+    """Refuse weights so large or small that the strength of an LSB is outside the range of floats."""
     float_info = np.finfo(float)
     least, most = float_info.tiny / float_info.eps, float_info.max * float_info.eps
     for name, slope in slope_of.items():
@@ -498,9 +498,9 @@ def _whole_thresholds(
     slope: float,
     options: QuantizeOptions,
 ) -> dict[str, float]:
-    """The scales under which thresholds lie whole LSB from their leak, of those populations whose
-    scale is not given, and that have one threshold, at least `SPREAD` away: the next larger one
-    where no weight saturates and voltages fit, else the next smaller one.
+    """Return the scales under which thresholds lie an integer number of LSB from their leak, of
+    those populations whose scale is not specified, and that have one threshold, at least `SPREAD`
+    away: the next larger one where no weight saturates and voltages fit, else the next smaller one.
 
     Args:
         chosen: how a scale is chosen, or what it is.
@@ -538,8 +538,8 @@ def _refuse_weak(
     speedup: float,
     options: QuantizeOptions,
 ) -> None:
-    """Refuse thresholds too close to their leak under the slope that was measured (`slope`: per
-    second of the file).
+    """Refuse thresholds too close to their leak under the measured slope (`slope`: per second of
+    the file).
 
     The distance of a threshold grows with the slope and with the largest weight, and as the speedup
     falls, but where the chip's shortest current stands in for a delta.
@@ -585,7 +585,7 @@ def _refuse_weak(
 def _scales(
     chosen: str | Mapping[str, float], neurons: Mapping[str, Dynamics]
 ) -> dict[str, str | float]:
-    """How the scale of each population is chosen, or what it is."""
+    """Return for each population the method that chooses its scale, or the scale itself."""
     if isinstance(chosen, str):
         return dict.fromkeys(neurons, chosen)
     for name in (*chosen, *neurons):
@@ -608,7 +608,9 @@ def _scales(
 
 
 def strength(dynamics: Dynamics, speedup: float) -> np.ndarray:
-    """(neurons,) by how much a spike of weight 1 changes dV/dt, volts per second of the file."""
+    """Return the change of dV/dt under a spike of weight 1, (neurons,) volts per second of the
+    file.
+    """
     return np.where(
         np.isnan(dynamics.tau_syn), dynamics.slope / (SHORT_TAU_SYN * speedup), dynamics.slope
     )
@@ -620,8 +622,8 @@ def _bias_weights(
     speedup: float,
     options: QuantizeOptions,
 ) -> dict[str, LinearMap]:
-    """Weights, in the file's units, by which a channel that fires regularly shifts resting voltages
-    as biases do.
+    """Return weights, in the file's units, with which a regularly firing channel shifts resting
+    voltages like biases.
 
     Raises:
         MappingError: its spikes lie so far apart that they replace no constant current.

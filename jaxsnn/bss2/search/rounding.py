@@ -58,8 +58,8 @@ class NodeReport:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scaled:
-    """Whole weights of one population: `whole` (links,) int64 is what `exact` LSB became under a
-    scale.
+    """Integer weights of one population: `integers` (links,) int64 are the `exact` LSB rounded
+    under a scale.
     """
 
     scale: float | None
@@ -166,7 +166,7 @@ class CadcLevels:
     """Voltages of populations by NIR name.
 
     Attributes:
-        v_leak, v_threshold, v_reset: (neurons,) CADC LSB, whole numbers; thresholds and resets are
+        v_leak, v_threshold, v_reset: (neurons,) CADC LSB, integers; thresholds and resets are
             0 in a readout.
         lsb_per_volt: CADC LSB of one volt of the file; None where nothing fixes it.
         error: largest relative error of a threshold's distance from its leak, by rounding; None in

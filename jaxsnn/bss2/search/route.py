@@ -56,7 +56,7 @@ class Effort:
 
 @dataclass(frozen=True, kw_only=True)
 class Unrouted:
-    """A router found nothing.
+    """Failure of a router.
 
     Attributes:
         why: for people.
@@ -120,7 +120,7 @@ def register_router(name: str, function: Router) -> None:
 
 
 def group_counts(task: Task) -> tuple[int, ...]:
-    """Return into how many groups a bus may be split.
+    """Return the numbers of groups into which a bus may be split.
 
     Neurons reach every group while these are told apart by the bits of the row select that are
     theirs to choose. More groups make their room smaller, and are for sources that are too many for
@@ -436,7 +436,7 @@ def record(
     row_modes: np.ndarray,
     synapses: np.ndarray,
 ) -> Run:
-    """Make the run. The runs that recorded replayed neurons are -1 until the search knows them.
+    """Return the run. The runs that recorded replayed neurons are -1 until the search sets them.
 
     Args:
         task: what was routed, and `placement`, where its neurons are.

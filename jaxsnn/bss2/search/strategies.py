@@ -15,12 +15,12 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Registry(Mapping[str, Function], Generic[Function]):
-    """Functions of one kind by name; a mapping whose order is own, registered, installed.
+    """Functions of one kind by name; a mapping in the order built-in, registered, installed.
 
     Args:
         kind: what they are, for messages: "placer".
         group: of the entry points by which installed packages add theirs: "jaxsnn.placers".
-        own: those of this library.
+        built_in: those of this library.
     """
 
     def __init__(self, kind: str, group: str, built_in: Mapping[str, Function]) -> None:

@@ -62,7 +62,7 @@ class Task:
     """Neurons, sources and synapses of one run, before it is placed.
 
     Attributes:
-        net: the whole net.
+        net: the entire net.
         parts: of the chip.
         signs: "fixed" or "free".
         targets: (targets,) global indices of the neurons on the chip, ascending.

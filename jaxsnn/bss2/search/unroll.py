@@ -36,8 +36,7 @@ class IncomingLinks:
 
 
 def arrivals(plan: LoweringPlan, parts: Mapping[str, Part]) -> dict[str, IncomingLinks]:
-    """What arrives at each population and Output, by its NIR name; linear nodes are composed on the
-    way.
+    """Return the inputs of each population and Output, by its NIR name; linear nodes are composed.
 
     A value is the sum over all ways from a source to a target; values of zero are left out.
 
@@ -67,7 +66,7 @@ def arrivals(plan: LoweringPlan, parts: Mapping[str, Part]) -> dict[str, Incomin
 
 
 def _linear_first(plan: LoweringPlan, parts: Mapping[str, Part]) -> Iterable[str]:
-    """Return all nodes: those without a state after what feeds them, populations and Outputs last."""
+    """Return all nodes: those without a state after their sources, populations and Outputs last."""
     import networkx
 
     linear = [
@@ -109,8 +108,8 @@ def _sum(parts: list[IncomingLinks]) -> IncomingLinks:
 def _through(
     wire: Wire, inward: tuple[int, ...], parameters: Mapping[str, np.ndarray], signal: IncomingLinks
 ) -> IncomingLinks:
-    """A signal after one linear node that takes the shape `inward`; a bias enters once, never once
-    per spike.
+    """Return a signal after one linear node with input shape `inward`; a bias enters once, never
+    once per spike.
     """
     node_map = _map_of(wire, inward, parameters)
     links = {}

@@ -27,7 +27,7 @@ Augment = Callable[[jax.Array, Any], Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Dropout:
-    """Each input spike is left out with a probability.
+    """Random removal of input spikes with a probability.
 
     Attributes:
         probability: from 0 to 1, 1 excluded.
@@ -60,7 +60,7 @@ class Dropout:
 
 @dataclass(frozen=True, kw_only=True)
 class Jitter:
-    """Each input spike moves by a normal deviate; none before time 0.
+    """Random shift of each input spike by a normal deviate; none before time 0.
 
     Attributes:
         deviation: seconds.
@@ -89,7 +89,7 @@ class Jitter:
 
 @dataclass(frozen=True, kw_only=True)
 class Stretch:
-    """Each sample lasts longer or shorter: all its times are multiplied by one factor, drawn between
+    """Random stretching of each sample: all its times are multiplied by one factor, drawn between
     e^-extent and e^extent, evenly in its logarithm.
 
     Attributes:
@@ -117,9 +117,9 @@ class Stretch:
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelShift:
-    """Each sample moves up or down by whole groups of channels: by a band, where the channels of
-    each band of a sound stand together. Events that leave the channels are lost; channels behind
-    them, such as a bias, stay.
+    """Random shift of each sample by an integer number of groups of channels: by a band, where the
+    channels of each band of a sound are adjacent. Events that leave the channels are lost; channels
+    behind them, such as a bias, stay.
 
     Attributes:
         most: groups, up or down, each number as likely as the others.
@@ -127,7 +127,7 @@ class ChannelShift:
         channels: that move.
 
     Raises:
-        UsageError: a number that is negative, or channels that are no whole number of groups.
+        UsageError: a number that is negative, or channels that are not a multiple of the group.
     """
 
     most: int
@@ -161,7 +161,7 @@ class ChannelShift:
 
 
 def refuse_values(inputs: Any, change: str) -> None:
-    """Refuse inputs that are no events, for a change that needs these.
+    """Refuse inputs that are not events, for an augmentation that requires these.
 
     Raises:
         UsageError: they are arrays or currents.
@@ -181,7 +181,8 @@ _POINTS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Warp:
-    """Each image is mirrored, shifted, turned, scaled and bent: its events move to the nearest pixels.
+    """Random mirroring, shift, rotation, scaling and bending of each image: its events move to the
+    nearest pixels.
 
     Those that leave the image are lost. Channels behind those of the pixels, such as a bias, stay.
     All numbers are drawn uniformly between minus and plus what is given, but for `bend` and `mirror`.
@@ -299,8 +300,8 @@ class Compose:
 
 
 def refuse_other_channels(augment: Any, encoder: Any, channels: int) -> None:
-    """Refuse changes of other channels than the input has: they would move events to pixels and
-    bands that are none.
+    """Refuse augmentations for other channels than the input has: they would move events to pixels
+    and bands that do not exist.
 
     Args:
         augment: what `fit(..., augment=...)` takes; of a `Compose` each step is looked at.
@@ -358,7 +359,7 @@ def augmentation_of(table: Mapping[str, Any], shape: tuple[int, ...]) -> Compose
         shape: of a sample, (rows, columns) or (planes, rows, columns), where the table says none.
 
     Raises:
-        UsageError: a name that does not exist, or a value that makes no sense.
+        UsageError: a name that does not exist, or a value that is invalid.
     """
     table = {name.replace("_", "-"): value for name, value in table.items()}
     for name in table:

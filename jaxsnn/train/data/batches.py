@@ -42,7 +42,7 @@ _OWN = (Latency, Rate, Delta, LevelCrossing, PopulationCode)
 
 
 class Batch(NamedTuple):
-    """Samples in the form that is scanned.
+    """Samples in the form that the training loop scans.
 
     Attributes:
         inputs: Events or GradedEvents (samples, events), times in seconds, Currents (samples,
@@ -87,7 +87,7 @@ def ordered_batches(samples: int, batch_size: int) -> tuple[np.ndarray, np.ndarr
 
 
 def even_batch_size(batch_size: int, samples: int, devices: int) -> tuple[int, list[str]]:
-    """Return the batch size that samples and devices allow, and notes on what that changes.
+    """Return the batch size that fits samples and devices, and notes on changes of it.
 
     Args:
         batch_size: as the options have it.
@@ -292,7 +292,7 @@ _LOOKED_AT = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Streamed:
-    """A split whose samples are encoded when they are needed, in the form of a `Batch`.
+    """Split whose samples are encoded when they are needed, in the form of a `Batch`.
 
     Attributes:
         data: its samples, whose arrays may lie on the disk (`jaxsnn.train.data.datasets.Rows`).
@@ -317,8 +317,8 @@ class Streamed:
         return batch._replace(inputs=self._padded(batch.inputs))
 
     def refuse_dependent(self) -> None:
-        """Refuse an encoder that makes something else of a sample among others, such as one that
-        draws the spikes of all samples in a row: which these are changes from epoch to epoch.
+        """Refuse an encoder whose spikes of a sample depend on the other samples, such as one that
+        draws the spikes of all samples in a row: these change from epoch to epoch.
         """
         index = np.arange(min(_LOOKED_AT, len(self.data)))
         batch, turned = self.take(index), self.take(index[::-1])
@@ -355,8 +355,8 @@ class Streamed:
 
 
 def pieces(split: Batch | Streamed, order: np.ndarray) -> Iterator[tuple[Batch, np.ndarray, int]]:
-    """The batches of an epoch in pieces: samples, their order (batches, batch_size) in these, and
-    the number of the first batch. One piece, if the split is in memory.
+    """Yield the batches of an epoch in pieces: samples, their order (batches, batch_size) in these,
+    and the number of the first batch. A split in memory is one piece.
 
     Args:
         order: (batches, batch_size) numbers of samples.
@@ -377,11 +377,11 @@ def evaluation_parts(
     slots: int,
     channels: int,
 ) -> Iterator[tuple[Batch, np.ndarray]]:
-    """The samples of each batch, and which are no filling.
+    """Yield the samples of each batch, and the mask of those that are not padding.
 
     Args:
-        parts: numbers of samples (batch,), and which are no filling (batch,).
-        slots: events have so many at least, so that all splits share what is compiled.
+        parts: numbers of samples (batch,), and the mask of those that are not padding (batch,).
+        slots: minimum number of slots of events, so that all splits share compiled code.
         channels: of the input.
     """
     for order, used in parts:
@@ -394,8 +394,8 @@ def evaluation_parts(
 def split_of(
     data: Data, encode: Callable[[Data], Batch], at_once: int | None, channels: int
 ) -> Batch | Streamed:
-    """A split in memory, encoded; or, with a number of samples that are in memory at once and are
-    fewer than it has, one that is streamed.
+    """Return a split, encoded in memory; or a streamed one, if `at_once` is smaller than its number
+    of samples.
 
     Raises:
         UsageError: an encoder that cannot be streamed.
@@ -408,8 +408,8 @@ def split_of(
 
 
 def first_pieces(splits: Mapping[str, Batch | Streamed]) -> dict[str, Batch]:
-    """What is looked at of splits before a run: all of those in memory, of others what is in memory
-    at once first, and says so.
+    """Return the samples to inspect before a run: all of splits in memory, of streamed ones the
+    first samples, which the name states.
     """
     batches = {}
     for name, split in splits.items():
@@ -422,7 +422,7 @@ def first_pieces(splits: Mapping[str, Batch | Streamed]) -> dict[str, Batch]:
 
 
 def identities(splits: Mapping[str, Batch | Streamed]) -> dict[str, Any]:
-    """What the fingerprint of a run has of its splits."""
+    """Return the data by which the fingerprint of a run identifies its splits."""
     return {
         name: split
         if isinstance(split, Batch)

@@ -35,7 +35,7 @@ class Data:
             time-stepped engine, signals (samples, time, ...).
         y: (samples,) int32, number of the class.
         classes: names of the classes.
-        first: which values `Latency` lets spike first, where nobody gives an encoder.
+        first: which values `Latency` lets spike first, if no encoder is specified.
         channels: of events: of how many channels they are, where that is known; None: it is not,
             and any input takes them that has as many as they name.
     """
@@ -75,7 +75,7 @@ class Splits:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Some rows of an array that stays on the disk until they are asked for.
+    """Selected rows of an array that stays on the disk until they are read.
 
     Attributes:
         array: memory-mapped.
@@ -130,7 +130,7 @@ def stratified(labels: np.ndarray, fraction: float, seed: Seed) -> tuple[np.ndar
     rising order. The seed is an integer, several, or a `jax.random` key.
 
     Raises:
-        UsageError: the fraction is none.
+        UsageError: the fraction is not between 0 and 1.
 
     >>> part, rest = stratified(np.array([0, 0, 0, 0, 1, 1, 1, 1]), 0.25, seed=0)
     >>> len(part), len(rest)
@@ -160,7 +160,7 @@ def yinyang(n: int, seed: Seed) -> Data:
 
     Args:
         n: number of points.
-        seed: a whole number, several, or a `jax.random` key; other seeds give other points.
+        seed: an integer, several, or a `jax.random` key; other seeds give other points.
 
     Returns:
         `Data` with x of shape (n, 4).
@@ -218,10 +218,10 @@ def yinyang_splits(seed: Seed = 0, sizes: Sequence[int] = YINYANG_SIZES) -> Spli
 
 
 def refuse_labels(y: Any, name: str) -> None:
-    """Refuse labels that are no whole numbers (samples,); such may be saved as floats, or truths.
+    """Refuse labels that are not integers (samples,); integers may be stored as floats or booleans.
 
     Raises:
-        UsageError: says what they are.
+        UsageError: reports their type and shape.
     """
     labels = np.asarray(y)
     broken = labels[:0]
@@ -243,7 +243,7 @@ def refuse_labels(y: Any, name: str) -> None:
 
 def check_data(data: Data, name: str) -> None:
     """Refuse data without samples, of different lengths, events of one sample, or labels that are
-    no whole numbers, or out of range.
+    not integers, or out of range.
 
     Raises:
         UsageError: what is wrong, with the numbers.
@@ -308,10 +308,10 @@ def splits_of_arrays(
         x: (samples, ...) values from 0 to 1 for an encoder, on the time-stepped engine also
             (samples, time, ...) signals; or Events or GradedEvents (samples, events), times in
             seconds; or Currents (samples, pieces).
-        y: (samples,) whole numbers from 0, the classes.
+        y: (samples,) integers from 0, the classes.
         test: fraction of all samples.
         validation: fraction of the samples that are left.
-        seed: chooses the samples of each part: a whole number or a `jax.random` key.
+        seed: chooses the samples of each part: an integer or a `jax.random` key.
         classes: their names; None: the numbers.
         name: what messages call the data.
 

@@ -49,8 +49,8 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Each value from 0 to 1 is one spike of its channel, the larger it is the earlier: 1 at t_min,
-    0 at t_max.
+    """Encoder of each value from 0 to 1 as one spike of its channel, the larger the earlier: 1 at
+    t_min, 0 at t_max.
 
     That is the field's convention: what is bright comes first.
 
@@ -79,7 +79,7 @@ class Latency:
     clock: tuple[float, ...] = ()
 
     def last(self, _values: Any) -> float:
-        """Return when the last event comes at most, seconds."""
+        """Return the latest possible time of an event, seconds."""
         return max([self.t_max, *self.clock])
 
     def __call__(self, values: Any) -> Events:
@@ -144,7 +144,7 @@ class Latency:
 
 @dataclass(frozen=True, kw_only=True)
 class Current:
-    """Each value is a current of its channel that lasts all the time: images as they are.
+    """Encoder of each value as a constant current of its channel, for example of images.
 
     Attributes:
         scale: the current of the value 1.
@@ -159,7 +159,7 @@ class Current:
     bias: bool = False
 
     def last(self, _values: Any) -> float:
-        """Return when the last piece of the current begins, seconds."""
+        """Return the time at which the last piece of the current begins, seconds."""
         return 0.0
 
     def __call__(self, values: Any) -> Currents:
@@ -184,12 +184,13 @@ class Current:
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """Each value from 0 to 1 is a Poisson train of its channel with the rate value * highest.
+    """Encoder of each value from 0 to 1 as a Poisson train of its channel with the rate value *
+    highest.
 
     Attributes:
         highest: rate of the value 1, spikes per second.
         duration: seconds.
-        seed: draws the spikes, a whole number or a `jax.random` key: the same values give the same
+        seed: draws the spikes, an integer or a `jax.random` key: the same values give the same
             spikes.
 
     >>> events = Rate(highest=100.0, duration=1.0)(np.array([[0.0, 1.0]]))
@@ -202,7 +203,7 @@ class Rate:
     seed: Seed = 0
 
     def last(self, _values: Any) -> float:
-        """Return when the last event comes at most, seconds."""
+        """Return the latest possible time of an event, seconds."""
         return self.duration
 
     def __call__(self, values: Any) -> Events:
@@ -233,20 +234,20 @@ class Rate:
 
 
 class _OfSignals:
-    """Encoders of signals in frames."""
+    """Base class of encoders of signals in frames."""
 
     frame: float
 
     def last(self, values: Any) -> float:
-        """Return when the last event comes at most, seconds."""
+        """Return the latest possible time of an event, seconds."""
         shape = np.shape(values)
         return (shape[1] if len(shape) > 2 else 1) * self.frame
 
 
 @dataclass(frozen=True, kw_only=True)
 class Delta(_OfSignals):
-    """Level crossings: a spike whenever a signal has moved by `step` since the last one; two
-    channels for each signal.
+    """Encoder of signals by level crossings: a spike whenever a signal has moved by `step` since
+    the last one; two channels for each signal.
 
     Channel 2n fires where signal n rises, channel 2n + 1 where it falls. Between frames signals are
     straight lines, so that times are exact.
@@ -313,7 +314,8 @@ class Delta(_OfSignals):
 
 @dataclass(frozen=True, kw_only=True)
 class LevelCrossing(_OfSignals):
-    """Level crossings with a channel for each level: a spike whenever a signal comes to it.
+    """Encoder of signals by level crossings with a channel for each level: a spike whenever a
+    signal reaches it.
 
     Channel (2 n + 1) L + m fires where signal n falls to level m of L, channel 2 n L + m where it
     rises to it. Before its first value a signal is below all levels. Between frames signals are
@@ -374,8 +376,8 @@ class LevelCrossing(_OfSignals):
 
 @dataclass(frozen=True, kw_only=True)
 class PopulationCode(_OfSignals):
-    """Each value is a spike of the channel whose centre is nearest, the later the farther away it
-    is.
+    """Encoder of each value as a spike of the channel with the nearest centre, the later the
+    farther away it is.
 
     Channel n * (number of centres) + m belongs to centre m of signal n. With the distance d to the
     centre and s the smallest distance between centres, the spike comes min(d / s, 1) of a frame
@@ -402,7 +404,7 @@ class PopulationCode(_OfSignals):
 
         Raises:
             UsageError: centres that do not rise, values of another shape or infinite ones, or fields
-                that make no sense.
+                that are invalid.
         """
         _refuse_numbers(_ABOVE, frame=self.frame)
         _rising("centres", self.centres)
@@ -477,7 +479,7 @@ def _joined(parts: list[Events], channels: int) -> Events:
 
 
 def _refuse_numbers(least: float = -np.inf, /, **fields: Any) -> None:
-    """Refuse fields of an encoder that are no finite numbers, or below `least`."""
+    """Refuse fields of an encoder that are not finite numbers, or below `least`."""
     named = {_ABOVE: "a number above 0", 0.0: "a number of at least 0"}
     requirement = named.get(least, "a finite number")
     for name, value in fields.items():

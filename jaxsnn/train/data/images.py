@@ -42,8 +42,8 @@ def mnist_splits(
     """Return MNIST (LeCun, Cortes and Burges, 1998) with its test set; pixels from 0 to 1.
 
     Args:
-        seed: chooses the training images that are held out for validation, a twelfth of each class: a
-            whole number or a `jax.random` key.
+        seed: chooses the training images that are held out for validation, a twelfth of each class: an
+            integer or a `jax.random` key.
         folder: of its idx files, plain or gzipped, or of PNG files in folders `train/LABEL` and
             `test/LABEL`.
         side: make the images side x side pixels, by the mean of the area that each covers.
@@ -302,7 +302,7 @@ def _of_pngs(folder: Path) -> Labelled:
 
 
 def _png(path: Path) -> np.ndarray:
-    """Read a grey image, (rows, columns) uint8, as PNG whatever its content looks like.
+    """Read a grey image, (rows, columns) uint8, as PNG, whatever its content looks like.
 
     Other formats are not tried: Pillow's decoder of PostScript starts Ghostscript, which runs what is
     in the file.
@@ -351,7 +351,7 @@ def digits_splits(seed: Seed = 0, *, copies: int = 1) -> Splits:
     with a last channel that spikes at the start.
 
     Args:
-        seed: chooses the samples of each part, and draws the copies: a whole number or a
+        seed: chooses the samples of each part, and draws the copies: an integer or a
             `jax.random` key.
         copies: how many there are of each training image, all but the first shifted by up to half a
             pixel, turned by up to 10 degrees and scaled by up to 10 %.
@@ -387,7 +387,7 @@ def digits_splits(seed: Seed = 0, *, copies: int = 1) -> Splits:
 
 @dataclass(frozen=True, kw_only=True)
 class DarkAndBright(Latency):
-    """Latency of an image and of the inverted one, in 64 channels each.
+    """Latency encoder of an image and of the inverted image, in 64 channels each.
 
     A pixel of brightness p (0 to 1) is a spike at 1 - p of the time for inputs, a dark one (p <
     1/32) none; in the inverted image all spike, at p.

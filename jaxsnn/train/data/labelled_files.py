@@ -86,7 +86,7 @@ def load_splits(
 
     Args:
         source: name of a task, or path of the file or folder.
-        seed: a whole number from 0 to 4294967295, or a `jax.random` key.
+        seed: an integer from 0 to 4294967295, or a `jax.random` key.
         folder: of JapaneseVowels, if aeon is not installed; of MNIST and Fashion-MNIST.
         copies: of each training sample of digits and JapaneseVowels.
         side: of the images of MNIST and Fashion-MNIST, where they shall be smaller.
@@ -398,7 +398,8 @@ def events_of_arrays(
     time_unit: str = "1us",
     most: int | None = None,
 ) -> Events:
-    """Events (samples, events) of structured arrays with fields t and p and, of a camera, x and y.
+    """Return events (samples, events) of structured arrays with fields t and p and, of a camera, x
+    and y.
 
     That is how tonic gives recordings of event cameras (x, y, p, t) and of cochleas (x, t, p). The
     channel of an event is its place in an array (p, y, x).
@@ -410,7 +411,7 @@ def events_of_arrays(
         most: events of each sample; None: all. Events beyond are refused, not dropped.
 
     Raises:
-        UsageError: fields that lack, events outside the sensor, between its pixels, or at times that
+        UsageError: missing fields, events outside the sensor, between its pixels, or at times that
             are below 0 or not finite, or too many.
 
     >>> one = np.array([(1, 0, 1, 2000)], dtype=[("x", int), ("y", int), ("p", int), ("t", int)])
@@ -451,7 +452,7 @@ def events_of_arrays(
 
 
 def _times(recording: np.ndarray, sample: int) -> np.ndarray:
-    """(events,) in the unit of the recording, from its start."""
+    """Return the times of the events, (events,) in the unit of the recording, from its start."""
     if "t" not in (recording.dtype.names or ()):
         raise UsageError(
             Text(
@@ -507,18 +508,18 @@ def _places(recording: np.ndarray, name: str, size: int, sample: int) -> np.ndar
 def data_of_nir(
     observable: Observable, labels: Any, *, classes: Sequence[str] | None = None, name: str = "data"
 ) -> Data:
-    """Labelled samples of what NIR's data format holds of an Input node
+    """Return labelled samples of an Input node's data in NIR's data format
     (`jaxsnn.nir.io.data_files.read_data`).
 
     Args:
         observable: EventData; ValuedEventData, whose events are `GradedEvents` where they carry
-            other values than 1; or TimeGriddedData, which are spikes if they are whole numbers, else
+            other values than 1; or TimeGriddedData, which are spikes if they are integers, else
             currents that are held for each step.
-        labels: (samples,) whole numbers from 0.
+        labels: (samples,) integers from 0.
         classes: names; None: the numbers.
 
     Raises:
-        UsageError: the data are broken, labels are no whole numbers, or not one for each sample.
+        UsageError: the data are broken, labels are not integers, or not one for each sample.
     """
     from jaxsnn.simulation.recordings import to_events, to_input
 

@@ -81,7 +81,7 @@ def named_encoder(
         tau: seconds, what its times are measured in.
         name: one of `ENCODERS`; None: `latency`, in the order of the data.
         bias: latencies and currents add a channel.
-        options: fields of the encoder that are given; times in seconds, or as text with a unit.
+        options: fields of the encoder to replace; times in seconds, or as text with a unit.
 
     Raises:
         UsageError: there is no such encoder, or it has no such field.
@@ -113,7 +113,7 @@ def with_options(encoder: Any, options: Mapping[str, Any] | None) -> Any:
 
 
 def _describe(encoder: Any) -> str:
-    """Return a sentence that says what an encoder does."""
+    """Return a sentence that describes an encoder."""
     if isinstance(encoder, Current):
         last = Text(", and a last channel has the value 1" if encoder.bias else "")
         return Text("each value is a current that lasts all the time{last}", last=last)

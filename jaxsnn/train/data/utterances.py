@@ -50,7 +50,7 @@ def japanese_vowels_splits(
 
     Args:
         seed: chooses the training utterances that are held out for validation, and draws the noise
-            of the copies: a whole number or a `jax.random` key.
+            of the copies: an integer or a `jax.random` key.
         folder: of JapaneseVowels_TRAIN.ts and JapaneseVowels_TEST.ts; None: that of the installed
             `aeon`.
         copies: of each training utterance, all but the first with noise, and stretched in time.
@@ -187,7 +187,7 @@ def spoken_splits(
     (`jaxsnn.train.LevelCrossing`), a frame being a quarter of tau.
 
     Args:
-        seed: chooses the training recordings that are held out for validation: a whole number or a
+        seed: chooses the training recordings that are held out for validation: an integer or a
             `jax.random` key.
         folder: of the files.
         held_out: fraction of the training recordings of each word.

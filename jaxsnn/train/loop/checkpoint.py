@@ -54,7 +54,7 @@ _SAME = "resume with the same, or choose another folder"
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A run after some epoch.
+    """State of a run after some epoch.
 
     Attributes:
         state, best_state: what training changes, now and at the best epoch.
@@ -107,7 +107,7 @@ def _plain(leaf: Any) -> np.ndarray:
 
 
 class Folder:
-    """A folder of checkpoints.
+    """Folder of checkpoints.
 
     Args:
         path: is made where it does not exist.
@@ -222,7 +222,7 @@ class Folder:
         return existing
 
     def _refuse_replaced(self) -> None:
-        """Refuse a folder that is another one than at the beginning, and links in it."""
+        """Refuse a folder that was replaced since the start of the run, and links in it."""
         try:
             same = self._device_and_inode() == self._identity
         except OSError as error:
@@ -272,8 +272,8 @@ class Folder:
         return checkpoint
 
     def save(self, checkpoint: Checkpoint, best: Callable[[], dict[str, np.ndarray]]) -> None:
-        """Replace the checkpoint, and keep the one before; `best` gives the arrays of best.npz,
-        asked for only at the best epoch.
+        """Replace the checkpoint, and keep the one before; `best` returns the arrays of best.npz,
+        and is called only at the best epoch.
         """
         record = checkpoint.history[-1]
         self._refuse_replaced()
@@ -415,7 +415,7 @@ def _locked(folder: Path) -> int | None:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what runs that were killed had begun to write: nobody else writes here now."""
+    """Remove unfinished files of runs that were killed: nobody else writes here now."""
     for name in (LAST, BEFORE, BEST, HISTORY):
         for leftover in folder.glob(f".{name}.*"):
             with suppress(OSError):
@@ -447,7 +447,7 @@ def _keep_before(folder: Path) -> None:
 
 
 def _write_lines(path: Path, history: Sequence[EpochRecord]) -> None:
-    """Write the history as far as the checkpoint goes: no lines of epochs that will be done again."""
+    """Write the history up to the checkpoint, without epochs that will be repeated."""
     lines = [json.dumps(asdict(record)) + "\n" for record in history]
     write_whole(path, "".join(lines), force=True, follow_links=False)
 
@@ -514,7 +514,7 @@ def _damaged(path: str | os.PathLike[str], reason: str) -> FileError:
 
 
 def is_whole(value: Any) -> bool:
-    """Return whether a value of JSON is a whole number of at least 0."""
+    """Return whether a value of JSON is an integer of at least 0."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
@@ -587,7 +587,7 @@ _RECORD = {field.name: _OF_TYPE[str(field.type)] for field in fields(EpochRecord
 
 
 def _refuse_header(path: Path, header: Any) -> None:
-    """Refuse a header that is not as `sealed` was given it."""
+    """Refuse a header that differs from the form that `sealed` writes."""
     if not isinstance(header, dict):
         raise _damaged(path, "its header is no table")
     if header.get("version") not in (VERSION, UNSEALED):

@@ -63,12 +63,12 @@ def on_chip(
         headroom: by which factor weights may grow before they saturate; one for all, or by
             population.
         max_runs: of the chip for a batch; None: as many as it takes.
-        seed: of the mapping, a whole number or a `jax.random` key.
+        seed: of the mapping, an integer or a `jax.random` key.
 
     Raises:
         MappingError: the chip cannot run the graph, or not in so many runs; or a population is a
             readout.
-        UsageError: a loss or a headroom that makes no sense.
+        UsageError: a loss or a headroom that is invalid.
 
     >>> from jaxsnn.nir import build
     >>> from jaxsnn.nir.initializers import normal
@@ -107,7 +107,7 @@ def on_emulated_chip(graph: Graph, options: TrainOptions) -> TrainOptions:
 
     Raises:
         MappingError: the chip cannot run the graph.
-        UsageError: a loss or a headroom that makes no sense.
+        UsageError: a loss or a headroom that is invalid.
     """
     network = lower(graph)
     loss_options, name = dict(options.loss_options or {}), options.loss
@@ -138,7 +138,7 @@ def one_number(seed: Seed) -> int:
 
 
 def _refuse_untrainable(graph: Graph, network: Network) -> None:
-    """Refuse what the chip could run, but not while it is trained."""
+    """Refuse graphs that the chip can run, but not train."""
     for name, population in network.populations.items():
         if not population.fires:
             raise MappingError(

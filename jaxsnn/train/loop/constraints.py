@@ -35,18 +35,18 @@ class Constraint(Protocol):
     """Constraint on a parameter: a frozen dataclass, hashable, because compiled code depends on it.
 
     Attributes:
-        shared: whether one number stands for the whole array.
+        shared: whether one number stands for the entire array.
         rate: the optimiser's step, as a multiple of the learning rate.
     """
 
     @property
     def shared(self) -> bool:
-        """Whether one number is used for the entire array."""
+        """Return whether one number is used for the entire array."""
         ...
 
     @property
     def rate(self) -> float:
-        """The optimiser's step, as a multiple of the learning rate."""
+        """Step of the optimiser, as a multiple of the learning rate."""
         ...
 
     def to_raw(self, value: Numbers, own: Own, /) -> Numbers:
@@ -62,10 +62,10 @@ class Constraint(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Free:
-    """Any number; the optimiser moves the parameter itself.
+    """Constraint to any number; the optimiser moves the parameter itself.
 
     Attributes:
-        shared: one number for the whole array, which must be the same everywhere to begin with.
+        shared: one number for the entire array, which must be the same everywhere to begin with.
         rate: the optimiser's step, as a multiple of the learning rate.
     """
 
@@ -106,7 +106,7 @@ class Positive:
 
 @dataclass(frozen=True, kw_only=True)
 class Bounded:
-    """Between `low` and `high`: low + (high - low) sigmoid(raw).
+    """Constraint to values between `low` and `high`: low + (high - low) sigmoid(raw).
 
     A value at a bound, where the sigmoid has no slope, begins a hundredth of the range inside;
     `fit` says so.
@@ -167,7 +167,7 @@ def as_constraints(
     converted to constraints.
 
     Raises:
-        UsageError: a table that makes no sense.
+        UsageError: a table that is invalid.
     """
     if isinstance(trainable, str):
         return tuple(name.strip() for name in trainable.split(",") if name.strip())
@@ -355,7 +355,9 @@ def _check_name(name: str, key: str, known_names: Iterable[str]) -> None:
 def _check_start(
     node: str, name: str, value: Numbers, constraint: Constraint, parameters: Own
 ) -> list[str]:
-    """Refuse a start outside the limits; say where one at a bound is moved inside."""
+    """Refuse initial values outside the limits; return notes on those at a bound, which are moved
+    inside.
+    """
     numbers = np.asarray(value, float)
     if constraint.shared and (numbers != numbers.flat[0]).any():
         raise UsageError(
@@ -413,7 +415,7 @@ def _check_start(
 
 def _check_bounds(node: str, name: str, constraint: Constraint, parameters: Own) -> None:
     """Refuse a bound that is neither a finite number nor a parameter that a neuron may have, bounds
-    with nothing in between, and a rate below 0.
+    without values in between, and a rate below 0.
     """
     if not 0 <= as_number(constraint.rate) < np.inf:
         raise UsageError(

@@ -54,7 +54,7 @@ def read_population(network: Network) -> str:
 
 
 def default_loss(network: Network, population: str, *, in_steps: bool) -> str:
-    """Return the name of the loss where the user names none.
+    """Return the name of the default loss.
 
     Args:
         population: that is read.
@@ -74,7 +74,7 @@ def default_loss(network: Network, population: str, *, in_steps: bool) -> str:
 def default_end(
     parts: Iterable[Data], tau: float, encoder: Any = None, span: float | None = None
 ) -> float:
-    """Return the end of a sample where the user gives none: no event of the data is at or behind it.
+    """Return the default end of a sample: no event of the data is at or after it.
 
     Args:
         parts: of the data.
@@ -203,7 +203,7 @@ def _refuse_unknown(network: Network, population: str) -> None:
 
 
 def refuse_second_encoder(encoder: Encoder | str | None, data: Data) -> None:
-    """Refuse an encoder by name for data that are events or currents already."""
+    """Refuse an encoder by name for data that are already events or currents."""
     if isinstance(encoder, str) and hasattr(data.x, "time"):
         message = Text(
             "{option} is {encoder!r}, and the data are events or currents already",

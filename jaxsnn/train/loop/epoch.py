@@ -85,7 +85,7 @@ class Summary(NamedTuple):
 def run_batch(
     engine: Engine[SolutionType], network: Network, inputs: Any, t_end: float
 ) -> SolutionType:
-    """Run one batch; nothing is raised, the result is looked at later.
+    """Run one batch without raising errors; the caller checks the result later.
 
     Args:
         inputs: Events or GradedEvents (batch, events), Currents (batch, pieces), or for the
@@ -270,7 +270,7 @@ class TrainState(NamedTuple):
 
     @property
     def best(self) -> Parameters:
-        """The raw numbers that are evaluated and kept."""
+        """Raw numbers that are evaluated and kept: the moving average, if there is one."""
         return self.raw if self.average is None else self.average
 
 
@@ -285,7 +285,7 @@ def begin(setup: Setup, raw: Parameters, scales: Parameters) -> TrainState:
 
 
 def _in_steps(raw: Parameters, scales: Parameters) -> Parameters:
-    """Return what the optimiser sees: raw numbers in steps of 1."""
+    """Return raw numbers in units of the step scales, as the optimiser uses them."""
     return jax.tree.map(lambda raw, scale: raw / jnp.where(scale == 0, 1.0, scale), raw, scales)
 
 
@@ -306,7 +306,7 @@ class Pace(NamedTuple):
 
 
 class TrainingProgram(Generic[Arguments, Returned]):
-    """A function that is compiled, in one of two ways.
+    """Function that is compiled in one of two ways.
 
     Attributes:
         optimised: as XLA does it by default.
@@ -322,7 +322,7 @@ class TrainingProgram(Generic[Arguments, Returned]):
 
     @property
     def quick(self) -> Callable[Arguments, Returned]:
-        """It, compiled quickly."""
+        """Function compiled quickly."""
         options = known_options(left_open(A_LITTLE))
         return _compiled_with(tuple(options.items()), self.function)
 
@@ -506,7 +506,7 @@ def of_one_run(*objects: Any) -> object | None:
 
 
 def key_of(seed: Seed) -> jax.Array:
-    """Return the `jax.random` key of a whole number, or one that depends on all numbers of a key."""
+    """Return the `jax.random` key of an integer, or one that depends on all numbers of a key."""
     words = seed_words(seed)
     if max(words) < 2**32:
         # Eager, each of its operations would be compiled.
@@ -515,7 +515,7 @@ def key_of(seed: Seed) -> jax.Array:
 
 
 def _folded(words: Any) -> jax.Array:
-    """Return the key of some whole numbers, one after the other."""
+    """Return the key of several integers, folded in one after the other."""
     key = jax.random.key(words[0])
     for word in words[1:]:
         key = jax.random.fold_in(key, word)

@@ -170,7 +170,7 @@ def measure(
 
 
 def problem_of_run(engine: Engine, network: Network, solution: Solution) -> Problem:
-    """Return why a run has no result: the parameter that spoilt it, where there is one."""
+    """Return the reason why a run has no result: the invalid parameter, if there is one."""
     problem = solution.problem
     assert problem is not None
     if int(solution.result) != Result.NOT_FINITE:
@@ -210,7 +210,7 @@ def calibrated(
             which feeds the Output.
 
     Raises:
-        UsageError: a fraction or an engine that makes no sense, or data that do not fit.
+        UsageError: a fraction or an engine that is invalid, or data that do not fit.
         SimulationError: no factor lets so many neurons fire; it says how many one does.
     """
     if not 0 < fraction < 1:

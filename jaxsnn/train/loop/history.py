@@ -56,15 +56,15 @@ class EpochRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """A finished training run. Nothing in it but `seconds` depends on the clock.
+    """Result of a training run. Only `seconds` depends on the clock.
 
     Attributes:
-        graph: the graph that was given, with the weights of the best epoch.
+        graph: the graph with the weights of the best epoch.
         history: one `EpochRecord` for each epoch, and one for epoch 0.
         best_epoch: the epoch with the highest validation accuracy, of equals the one with the
             lowest loss.
         test_accuracy: fraction of the test samples, looked at once, with the best epoch's weights.
-        settings: all choices of the run, as `Plan.as_dict` gives them.
+        settings: all choices of the run, as `TrainPlan.as_dict` returns them.
         notes: what the user should know, one sentence each.
         seconds: wall time of each entry of the history.
         accuracy_in_steps: fraction of the test samples that the same weights answer in the time steps of
@@ -105,7 +105,7 @@ class Fit:
 
 
 class TrainingStopped(SimulationError):
-    """Training that could not go on.
+    """Error of a training run that could not continue.
 
     Attributes:
         fit: what was reached, with the best epoch so far.
@@ -178,9 +178,9 @@ def ending_notes(
 
     Args:
         history: one record for each epoch, and one for epoch 0.
-        best: the record of the epoch whose weights are given back.
+        best: the record of the epoch whose weights are returned.
         population: that is read.
-        collapsed: fraction of the best validation accuracy; an epoch below it is told.
+        collapsed: fraction of the best validation accuracy; an epoch below it is reported.
     """
     notes, trained = [], history[1:]
     if trained and best.epoch == 0:

@@ -55,7 +55,7 @@ class Device(Protocol):
 
 @runtime_checkable
 class TracedDevice(Protocol):
-    """A device that JAX can trace, such as an emulator: no callback leaves the compiled step.
+    """Device that JAX can trace, such as an emulator: no callback leaves the compiled step.
 
     Attributes:
         trainable: NIR names of the parameters that it takes from the network; others it was built
@@ -90,8 +90,8 @@ class TracedDevice(Protocol):
 
 @runtime_checkable
 class NumberedDevice(TracedDevice, Protocol):
-    """A device that can be traced with other numbers, such as another chip of the same kind: equal
-    devices differ in these alone, and share compiled code that takes them as arguments.
+    """Device that can be traced with other numbers, such as another chip of the same kind: equal
+    devices differ only in these, and share compiled code that takes them as arguments.
 
     Attributes:
         numbers: a tree of arrays.
@@ -106,12 +106,12 @@ class NumberedDevice(TracedDevice, Protocol):
 
 @runtime_checkable
 class BoundDevice(Protocol):
-    """A device that was made for one network, and takes only some of its parameters from the one it
-    is given.
-    """
+    """Device that was made for one network, and uses only some parameters of the network it runs."""
 
     def refuse_other(self, network: Network) -> None:
-        """Raise UsageError where a network, whose parameters are no tracers, is not that one."""
+        """Raise UsageError for a network, without traced parameters, that the device was not made
+        for.
+        """
         ...
 
 
@@ -138,7 +138,7 @@ def device_errors() -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class InTheLoop:
-    """Trains on the spikes of a device, with exact gradients at their times.
+    """Engine that trains on the spikes of a device, with exact gradients at their times.
 
     Attributes:
         device: fires them: a `Device`, or a `TracedDevice`.
@@ -183,8 +183,8 @@ class InTheLoop:
             return jax.block_until_ready(_simulate(self.hashable(), network, trains, end))
 
     def check(self, network: Network) -> None:
-        """Raise UsageError for options that make no sense for the network, or where the device was
-        made for another one; of traced parameters nothing is known.
+        """Raise UsageError for options that are invalid for the network, or for a device that was
+        made for another one; traced parameters are not checked.
         """
         check_options(network, self.event)
         leaves = jax.tree.leaves(network.parameters)
@@ -204,7 +204,7 @@ class InTheLoop:
 
     @property
     def grows(self) -> bool:
-        """Whether the budget is "auto"."""
+        """Return whether the budget is "auto"."""
         return self.event.grows
 
     def is_auto(self, option: str, population: str) -> bool:
@@ -213,7 +213,7 @@ class InTheLoop:
 
     @property
     def event(self) -> EventOptions:
-        """The same options for the event engine."""
+        """Options of the engine as options of the event engine."""
         return EventOptions(
             max_spikes=self.max_spikes,
             first_spike_only=self.first_spike_only,
@@ -225,7 +225,7 @@ class InTheLoop:
         return replace(self, max_spikes=self.event.with_room(needed).max_spikes)
 
     def hashable(self) -> InTheLoop:
-        """Return the same with options that can be hashed."""
+        """Return the engine with options that can be hashed."""
         event = self.event
         field_names = ("max_spikes", "first_spike_only", "min_slope")
         return replace(self, **{name: getattr(event, name) for name in field_names})

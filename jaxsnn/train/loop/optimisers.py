@@ -85,7 +85,7 @@ def optimiser_of(
             itself, times the learning rate. None: that of the name.
 
     Raises:
-        UsageError: there is no such optimiser, what is given is none, or shall decay weights, too.
+        UsageError: there is no such optimiser, the object is not an optimiser, or it cannot decay weights.
 
     Source: Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019.
     """
@@ -140,7 +140,7 @@ def _only_weights(raw: Any) -> Any:
 def refuse_decay(
     choice: Any, weight_decay: float | None, raw: Parameters, network: Network
 ) -> None:
-    """Refuse to decay weights of which the optimiser moves another number, as of those with limits.
+    """Refuse to decay weights whose raw number differs from the weight, such as those with limits.
 
     Args:
         raw: what the optimiser moves, to begin with.
@@ -167,8 +167,8 @@ def refuse_decay(
 
 
 def refuse_unfit_optimiser(choice: Any, raw: Parameters) -> None:
-    """Refuse an optimiser that asks for more than a gradient and parameters, as line searches do, or
-    for others than those of a network.
+    """Refuse an optimiser that requires more than a gradient and parameters, such as a line search,
+    or parameters of another structure than a network's.
 
     Args:
         raw: what it will move.
@@ -251,7 +251,7 @@ def learning_rates(
             whose values are taken as they are.
 
     Raises:
-        UsageError: there is no such schedule, or it gives what is no rate.
+        UsageError: there is no such schedule, or it returns a value that is not a rate.
     """
     steps = np.arange(epochs * batches)
     if callable(schedule):

@@ -45,7 +45,7 @@ SAMPLES = "samples"
 
 
 def join_processes(coordinator: str, processes: int, process: int) -> None:
-    """Make this process one of several that train together; on the CPU they talk through gloo.
+    """Join this process to several that train together; on the CPU they communicate through gloo.
 
     Args:
         coordinator: HOST:PORT of process 0, reachable from all.
@@ -53,7 +53,7 @@ def join_processes(coordinator: str, processes: int, process: int) -> None:
         process: number of this one, from 0.
 
     Raises:
-        UsageError: numbers that make no sense.
+        UsageError: numbers that are invalid.
         SimulationError: the others were not found.
     """
     if not 0 <= process < processes:

@@ -82,7 +82,7 @@ class Passes:
         self.quick: dict[Any, bool] = {}
 
     def is_short(self, epochs: int) -> bool:
-        """Return whether a run of so many epochs is too short to optimise its programs."""
+        """Return whether a run with a number of epochs is too short to optimise its programs."""
         sizes = [population.size for population in self.network.populations.values()]
         samples = len(self.splits["train"].labels)
         short = epochs * samples * (self.channels + sum(sizes)) < _SHORT
@@ -157,7 +157,9 @@ class Passes:
     def parts_on_first(
         self, split: Batch | Streamed, size: int
     ) -> Iterator[tuple[Batch, np.ndarray]]:
-        """Return batches of a size, on the first device, with which of their samples are no filling."""
+        """Return batches of a size, on the first device, with the mask of the samples that are not
+        padding.
+        """
         if isinstance(split, Batch):
             split = on_first(split, self.setup.mesh)[0]
         return self._parts(split, size)
@@ -182,7 +184,7 @@ class Passes:
     def _with_enough_room(
         self, attempt: Callable[[Setup], tuple[Returned, Summary]], phase: str
     ) -> tuple[Returned, Summary]:
-        """Return what an attempt returns, repeated with larger budgets.
+        """Repeat an attempt with larger budgets while it needs them, and return its result.
 
         Args:
             phase: what is repeated, for the progress lines.

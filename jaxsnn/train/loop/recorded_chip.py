@@ -201,7 +201,9 @@ def read_recording(
 def _refuse_events(
     recorded: str | os.PathLike[str], name: str, time: np.ndarray, index: np.ndarray, size: int
 ) -> None:
-    """Refuse spikes at no time, those of neurons that a population lacks, and those of another one."""
+    """Refuse spikes with invalid times, those of neurons that a population lacks, and those of
+    another population.
+    """
     used = np.isfinite(time)
     for wrong, numbers, field, requirement in (
         (~used & (time != np.inf) | (time < 0), time, "time", "at least 0 s, or inf"),

@@ -77,7 +77,7 @@ class TrainPlan:
 
     @property
     def weight_bumping(self) -> WeightBumping:
-        """Remedy for silent neurons."""
+        """Weight bumping, the remedy for silent neurons."""
         return cast(WeightBumping, self.options.weight_bumping)
 
     def as_dict(self) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def _in_brackets(choice: Any) -> str:
 
 
 def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
-    """Fill in what was not given, and check what depends on the network.
+    """Resolve default options, and check those that depend on the network.
 
     Args:
         network: what will be trained.
@@ -408,7 +408,7 @@ def _count_notes(regularisers: Iterable[Any], engine: Engine, network: Network) 
 
 
 def _refuse_untaken(engine: Engine, network: Network, trainable: Iterable[str]) -> None:
-    """Refuse to train what a device in the loop would not take."""
+    """Refuse to train parameters that a device in the loop does not support."""
     if not isinstance(engine, InTheLoop):
         return
     if not isinstance(engine.device, TracedDevice):

@@ -202,7 +202,7 @@ class TrainingRun:
             self.folder.close()
 
     def _fingerprint(self, rates: np.ndarray) -> str:
-        """Return a hash of what a run depends on and what its settings do not say.
+        """Return a hash of the data and parameters of a run that its settings do not contain.
 
         Args:
             rates: learning rate of each step, (epochs, batches).
@@ -224,7 +224,7 @@ class TrainingRun:
 
         Args:
             path: of the checkpoint of such a run.
-            epochs: how many that run was asked for.
+            epochs: number of epochs of that run.
             done: how many of them are done.
 
         Raises:
@@ -279,7 +279,7 @@ class TrainingRun:
         return self._fingerprint(rates)
 
     def _epochs(self) -> Fit:
-        """Train the epochs that are missing, and return the result."""
+        """Train the remaining epochs, and return the result."""
         if not self.history:
             try:
                 self._before_training()
@@ -325,7 +325,7 @@ class TrainingRun:
         self._save()
 
     def _train_epoch(self, epoch: int) -> None:
-        """Train one epoch; after a failure again from the best epoch on, with smaller steps."""
+        """Train one epoch; after a failure resume from the best epoch, with smaller steps."""
         start = time.perf_counter()
         while True:
             before, hint = self.state, ""
@@ -460,7 +460,7 @@ class TrainingRun:
         self.folder.save(checkpoint, self._best_arrays)
 
     def _merit(self, record: EpochRecord) -> tuple[float, float, float]:
-        """Return the key by which epochs are ranked: the best has the largest."""
+        """Return the ranking key of an epoch, which the best epoch maximises."""
         sizes = {name: population.size for name, population in self.network.populations.items()}
         spikes = sum(count * sizes.get(name, 0) for name, count in record.spikes.items())
         budgets = [term for term in self.options.regularisers if isinstance(term, SpikeBudget)]
@@ -618,5 +618,5 @@ class TrainingRun:
 
 
 def _in_brackets(problem: Problem | None) -> str:
-    """Return what is wrong with a number, as the end of a message."""
+    """Return the problem of a number in brackets, as the end of a message; "" without one."""
     return Text("") if problem is None else Text(" ({cause})", cause=problem.message)

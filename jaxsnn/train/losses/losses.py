@@ -41,7 +41,7 @@ class Loss(Protocol):
     t_max=...)`, where `reads` is "either" with `fires=...` (whether the population fires) too, so
     that all other fields need defaults; `fit(..., loss_options={...})` sets those.
 
-    Gradients are those of JAX through what it reads: `reading` gives arrays that can be
+    Gradients are those of JAX through what it reads: `reading` returns arrays that can be
     differentiated, exact ones on the event engine (those of counts are what a kick of V would do),
     those of the surrogate on the time-stepped engine, on which spike times have none. Where a
     neuron is silent its first spike time is `inf`: take a finite number in its place before any
@@ -144,8 +144,8 @@ class FirstToFire(CheckedLoss):
 
 @dataclass(frozen=True, kw_only=True)
 class FirstSpike(FirstToFire):
-    """Cross-entropy of the first spike times: the neuron of the label shall fire first ("time to
-    first spike", TTFS).
+    """Cross-entropy of the first spike times, minimal when the neuron of the label fires first
+    ("time to first spike", TTFS).
 
     With s = t / tau, and a silent neuron counted at t_max,
 
@@ -235,8 +235,8 @@ def _cross_entropy(scores: jax.Array, labels: jax.Array, smoothing: float) -> ja
 
 
 class CrossEntropy(CheckedLoss):
-    """Losses of one number for each class: L = -log softmax(scores)[label], where `smoothing` is a
-    part of the label that all classes share; the largest score is the answer.
+    """Base class of losses with one number for each class: L = -log softmax(scores)[label], where
+    `smoothing` is a part of the label that all classes share; the largest score is the answer.
     """
 
     smoothing: float = 0.0
@@ -336,7 +336,7 @@ class Integral(CrossEntropy):
 
 @dataclass(frozen=True, kw_only=True)
 class ExponentialSum(CrossEntropy):
-    """Cross-entropy of sums that favour what comes early.
+    """Cross-entropy of sums in which early spikes or voltages have larger weights.
 
     Of a readout the integral of V e^(-t / T) / T, of neurons that fire the sum of e^(-t / T) over
     their spikes, with T = decay tau.

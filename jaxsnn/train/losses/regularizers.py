@@ -32,8 +32,8 @@ _TOLERATED = 1.05
 
 
 class Regulariser(Protocol):
-    """A term of the loss that looks at a solution of the event engine; a frozen dataclass, hashable
-    as a `Loss` is.
+    """Term of the loss that reads a solution of the event engine; a frozen dataclass, hashable like
+    a `Loss`.
     """
 
     def __call__(self, network: Network, solution: EventSolution) -> jax.Array:
@@ -358,7 +358,7 @@ def noise_of(noise: Any) -> Noise:
     """Return the option `noise` as sorted pairs, which compiled code can take for a static value.
 
     Raises:
-        UsageError: no table, a parameter that takes no noise, or a deviation that is none.
+        UsageError: no table, a parameter that takes no noise, or an invalid deviation.
     """
     if isinstance(noise, float | int | str):
         fix = "name the parameters, such as weight:0.1,v_threshold:0.05"

@@ -95,7 +95,9 @@ def populations(instance: Any, run: Content, grenade: Any) -> Owners:
 
 
 def labels_of_sources(owners: Owners, run: Content) -> dict[Any, list[list[Any]]]:
-    """Return the events that the host sends for each source; a silent one stands in for no source."""
+    """Return the events that the host sends for each source; without sources, those of one silent
+    source.
+    """
     from dlens_vx_v3 import halco
 
     labels = [[halco.SpikeLabel(event) for event in source["events"]] for source in run["sources"]]

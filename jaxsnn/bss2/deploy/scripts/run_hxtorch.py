@@ -146,7 +146,7 @@ def dense(link: dict[str, Any], inputs: int, outputs: int) -> np.ndarray:
 
 
 def connect(net: dict[str, Any], run: dict[str, Any], trains: Trains, experiment: Any) -> list[Any]:
-    """Make the modules of a run known to the experiment; those of its groups' neurons.
+    """Connect the modules of a run in the experiment, and return those of its groups' neurons.
 
     All but the source go into one wrapper, so that hxtorch sees a chain of two whatever loops and
     branches the network has. Neurons are connected before the synapses that they feed: a synapse
