@@ -116,7 +116,7 @@ class Chip:
 
     @property
     def output_bits(self) -> int:
-        """Number of bits of an on-chip event's row select that are the number of its event output."""
+        """Number of bits of an on-chip event's row select that hold its event output."""
         return _bits(self.outputs)
 
     @property

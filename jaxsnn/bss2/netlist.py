@@ -137,7 +137,7 @@ class Netlist:
         return tuple(sorted(components, key=lambda part: int(part[0])))
 
     def _looped(self) -> list[int]:
-        """Return the numbers of the populations that feed themselves, directly or through others."""
+        """Return the populations, by number, that feed themselves, directly or indirectly."""
         import networkx
 
         pairs = np.unique(

@@ -319,7 +319,7 @@ def _wire_run(
     def projection(
         source: str, events: np.ndarray, sender: np.ndarray, target: int, from_host: bool
     ) -> Iterator[Projection]:
-        """Yield a projection with the summed shares; none if no neuron receives any of the events."""
+        """Yield a projection with the summed shares; none if no neuron receives an event."""
         event_row, neuron_column = np.full(begins[-1], -1), np.full(len(run.neurons), -1)
         event_row[events], neuron_column[places[target]] = (
             np.arange(len(events)),

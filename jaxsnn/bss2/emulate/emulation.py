@@ -147,8 +147,8 @@ class Emulator:
                 compiled anew and takes a while.
 
         Raises:
-            UsageError: inputs that do not fit, a trial that is not a seed, or a sample that is longer
-                than the chip counts.
+            UsageError: inputs that do not fit, a trial that is not a seed, or a sample that is
+                longer than the chip counts.
         """
         refuse_seed(trial, "trial")
         trains = _checked(self.quantized, inputs, t_end)

@@ -197,7 +197,7 @@ class ChipInTheLoop:
     def forward_traced(
         self, network: Network, inputs: dict[str, Events], t_end: Any, options: EventOptions
     ) -> dict[str, tuple[jax.Array, jax.Array]]:
-        """Return the spikes of each population; see `jaxsnn.train.loop.in_the_loop.TracedDevice`."""
+        """Return the spikes by population; see `jaxsnn.train.loop.in_the_loop.TracedDevice`."""
         program, factors, key = self.numbers
         weights = _whole(network, factors)
         key = jax.random.fold_in(key, _digest((weights, inputs)))

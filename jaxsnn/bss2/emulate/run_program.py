@@ -207,7 +207,7 @@ class _Run:
 
     # -- the network
     def _network(self, population_names: tuple[str, ...], key: jax.Array) -> Network:
-        """Return the network of some populations and their inputs, in LSB and the file's seconds."""
+        """Return the network of some populations with inputs, in LSB and the file's seconds."""
         wires, parameters = [], {}
         populations: dict[str, Population] = {}
         members = [

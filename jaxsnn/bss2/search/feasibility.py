@@ -160,7 +160,7 @@ def least_runs(net: Netlist, parts: ChipParts, signs: str) -> tuple[int, Certifi
 
 
 def too_few_runs(net: Netlist, parts: ChipParts, signs: str, runs: int) -> Certificate | None:
-    """Return the reason why `runs` runs are not enough, or None where counting does not exclude it."""
+    """Return the reason why `runs` runs are not enough, or None if counting does not exclude it."""
     neurons = np.flatnonzero(~net.external)
     return _too_many(net, parts, least_circuits(net, parts, signs)[neurons], neurons, runs)
 

@@ -162,8 +162,8 @@ def quantize(graph: Graph, options: QuantizeOptions | None = None) -> Quantized:
 
     Weights are rounded half away from zero, as the vendor's library does; those that become zero
     take nothing. With the chosen scales, those of `Quantized.nodes`, it returns the same
-    netlist again, also of a graph that has the rounded weights; a choice by name may then find another
-    scale, as rounding changed the largest weight.
+    netlist again, also of a graph that has the rounded weights; a choice by name may then select
+    another scale, as rounding changed the largest weight.
 
     Raises:
         MappingError: a node that the chip cannot run, with its name, or options that contradict the
@@ -472,7 +472,7 @@ def _scale(
 
 
 def _refuse_beyond_numbers(neurons: Mapping[str, Dynamics], slope_of: Mapping[str, float]) -> None:
-    """Refuse weights so large or small that the strength of an LSB is outside the range of floats."""
+    """Refuse weights for which the strength of an LSB is outside the range of floats."""
     float_info = np.finfo(float)
     least, most = float_info.tiny / float_info.eps, float_info.max * float_info.eps
     for name, slope in slope_of.items():

@@ -335,7 +335,7 @@ def _silent_address(
     used: set[int],
     flags: int,
 ) -> int | None:
-    """Return an address that nothing on the chip receives, or that no other source on its bus has."""
+    """Return an address that nothing on the chip receives, or that is unique on its bus."""
     unused = [address for address in range(1 << chip.address_bits) if address not in used]
     for address in unused:
         if not any(passes) or (flags and address & flags == flags):

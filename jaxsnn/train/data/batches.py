@@ -339,7 +339,7 @@ class Streamed:
             )
 
     def _padded(self, inputs: Any) -> Any:
-        """Pad events to a power of two slots, because each number of slots is compiled separately."""
+        """Pad events to a power of two slots: each number of slots is compiled separately."""
         if isinstance(inputs, Currents) or not hasattr(inputs, "time"):
             return inputs
         return to_jax(with_slots(inputs, bucket(inputs.time.shape[1]), self.channels))

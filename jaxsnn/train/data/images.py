@@ -42,8 +42,8 @@ def mnist_splits(
     """Return MNIST (LeCun, Cortes and Burges, 1998) with its test set; pixels from 0 to 1.
 
     Args:
-        seed: chooses the training images that are held out for validation, a twelfth of each class: an
-            integer or a `jax.random` key.
+        seed: chooses the training images that are held out for validation, a twelfth of each class:
+            an integer or a `jax.random` key.
         folder: of its idx files, plain or gzipped, or of PNG files in folders `train/LABEL` and
             `test/LABEL`.
         side: make the images side x side pixels, by the mean of the area that each covers.

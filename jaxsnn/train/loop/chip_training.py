@@ -193,7 +193,7 @@ def mapped(engine: InTheLoop, trained: Graph) -> tuple[str, tuple[str, ...]]:
 
 
 def saturated_notes(engine: Any, trained: Graph) -> Iterator[str]:
-    """Yield notes on weights, trained on an emulated chip, that exceed the range of its synapses."""
+    """Yield notes on weights, trained on an emulated chip, that exceed its synapses' range."""
     if not (isinstance(engine, InTheLoop) and isinstance(engine.device, ChipInTheLoop)):
         return
     for name, report in engine.device.with_weights(trained)[0].nodes.items():

@@ -501,7 +501,7 @@ def by_value(value: Any) -> bool:
 
 
 def of_one_run(*objects: Any) -> object | None:
-    """Return a unique object where compiled code cannot be shared between runs; None where it can."""
+    """Return a unique object where runs cannot share compiled code; None where they can."""
     return None if by_value(objects) else object()
 
 

@@ -106,7 +106,7 @@ class NumberedDevice(TracedDevice, Protocol):
 
 @runtime_checkable
 class BoundDevice(Protocol):
-    """Device that was made for one network, and uses only some parameters of the network it runs."""
+    """Device made for one network, which uses only some parameters of the network it runs."""
 
     def refuse_other(self, network: Network) -> None:
         """Raise UsageError for a network, without traced parameters, that the device was not made

@@ -85,7 +85,8 @@ def optimiser_of(
             itself, times the learning rate. None: that of the name.
 
     Raises:
-        UsageError: there is no such optimiser, the object is not an optimiser, or it cannot decay weights.
+        UsageError: there is no such optimiser, `choice` is not an optimiser, or it is an
+            object and `weight_decay` is set.
 
     Source: Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019.
     """
@@ -115,7 +116,7 @@ def optimiser_of(
 
 @cache
 def _named(name: str, weight_decay: float) -> optax.GradientTransformation:
-    """Return the optimiser of a name; the same object each time, so that runs share compiled code."""
+    """Return the optimiser of a name: always the same object, so that runs share compiled code."""
     if name not in OPTIMISERS:
         raise UsageError(
             Text("there is no optimiser '{optimiser}'", optimiser=name),

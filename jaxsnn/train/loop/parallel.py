@@ -99,7 +99,7 @@ def join_processes(coordinator: str, processes: int, process: int) -> None:
 
 
 def _is_loopback(host: str) -> bool:
-    """Return whether an address is local to this machine: then only local connections are accepted."""
+    """Return whether an address is local to this machine: then others cannot connect."""
     if host == "localhost":
         return True
     try:
@@ -340,7 +340,7 @@ def _split(
 
 
 def _carrier(dtype: np.dtype) -> np.dtype:
-    """Return the type in which numbers are exchanged: their own, or a 32-bit one that holds them."""
+    """Return the type in which numbers are exchanged: their own, or one of 32 bits that fits."""
     if dtype.itemsize >= _WORD:
         return dtype
     return np.dtype(np.float32 if jnp.issubdtype(dtype, jnp.floating) else np.int32)

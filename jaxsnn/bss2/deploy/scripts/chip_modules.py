@@ -53,7 +53,7 @@ def exact_modules(hxsnn: Any, torch: Any) -> SimpleNamespace:
             )
 
     class SignedSynapse(hxsnn.Synapse):
-        """Synapses with one projection for each sign that occurs, without connections of weight 0."""
+        """Synapses with one projection for each sign that occurs, without zero weights."""
 
         @property
         def pending(self) -> Any:

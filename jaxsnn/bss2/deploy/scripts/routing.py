@@ -22,7 +22,7 @@ Ends = tuple[int | None, int, int | None, int]
 
 
 def routing_function(net: Content, run: Content) -> Callable[[Any], Any]:
-    """Return the function that routes the network of one run; `net` and `run` are of network.json."""
+    """Return the function that routes the network of a run; `net`, `run` are of network.json."""
 
     def route(network: Any) -> Any:
         import pygrenade_vx.network as grenade
