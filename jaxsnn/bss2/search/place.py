@@ -348,7 +348,7 @@ def _single(free: np.ndarray, region: tuple[int, int]) -> tuple[Circuit, ...] | 
 def _block(
     free: np.ndarray, count: int, start: Sequence[int], end: int
 ) -> tuple[Circuit, ...] | None:
-    """Return the tile of `count` circuits that ends leftmost, from column `start` of each row on."""
+    """Return the tile of `count` circuits that ends leftmost, from `start` of each row on."""
     best: tuple[tuple[int, int, int], tuple[Circuit, ...]] | None = None
     for top in sorted(range(count + 1), key=lambda top: (abs(2 * top - count), -top)):
         bottom = count - top

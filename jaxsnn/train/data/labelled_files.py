@@ -143,7 +143,7 @@ def data_files(source: str, folder: str | None = None) -> list[Path]:
 
 
 def _of_file(name: str, seed: Seed, outputs: int) -> tuple[Splits, tuple[str, ...]]:
-    """Return the parts of an .npz file; validation is by default a fifth of the training samples."""
+    """Return the parts of an .npz file; validation defaults to a fifth of the training samples."""
     arrays = _on_disk(name) if os.path.isdir(name) else load_arrays(name)
     classes = _classes(name, arrays, outputs)
     _refuse_two_kinds(name, arrays)

@@ -260,7 +260,7 @@ def spoken_splits(
 
 
 def read_wav(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
-    """Read the sound of a file, (samples,) float, averaged over channels; and samples per second."""
+    """Read the sound of a file, (samples,) float, the mean of channels; and samples per second."""
     try:
         from scipy.io import wavfile
     except ImportError as error:

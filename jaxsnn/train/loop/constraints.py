@@ -56,7 +56,7 @@ class Constraint(Protocol):
         ...
 
     def to_value(self, raw: Numbers, own: Own, /) -> Numbers:
-        """Return the value of a raw number, elementwise: the inverse of `to_raw`, differentiable."""
+        """Return the value of a raw number, elementwise: differentiable inverse of `to_raw`."""
         ...
 
 

@@ -524,7 +524,7 @@ def loss_class(name: str) -> Any:
 
 
 def loss_names() -> tuple[str, ...]:
-    """Return the names of all losses, including those of installed packages, without loading them."""
+    """Return the names of all losses, also those of installed packages, without loading them."""
     return tuple(dict.fromkeys([*_LOSSES, *(entry.name for entry in entry_points(group=GROUP))]))
 
 

@@ -122,7 +122,7 @@ class SpikeBudget(_Checked):
     strength: float = 1.0
 
     def excess(self, spikes: float) -> float:
-        """Return the fraction by which a spike count exceeds the budget, less a tolerance of 1/20."""
+        """Return the fraction by which spikes exceed the budget, less a tolerance of 1/20."""
         return max(spikes / self.most - _TOLERATED, 0.0)
 
     def __call__(self, network: Network, solution: EventSolution) -> jax.Array:
