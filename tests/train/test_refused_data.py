@@ -376,7 +376,7 @@ REFUSED = {
     ),
     "two outputs": (
         lambda: read_population(two_outputs()),
-        "2 nodes (a, b) feed the outputs of the network, and training reads 1",
+        "2 nodes (a, b) feed the outputs of the network, and training reads one",
         'population = "b" in [loss-options]',
     ),
     "no engine": (
