@@ -50,8 +50,8 @@ def dense(matrix, neurons=CUBA):
 def linked(chains, **nodes):
     """A network whose matrices are Linear nodes and whose numbers are sizes of inputs."""
     kinds = {int: build.input, np.ndarray: lambda matrix: build.linear(weight=matrix)}
-    made = {name: kinds.get(type(node), lambda node: node)(node) for name, node in nodes.items()}
-    return build.network(made | {"end": build.output()}, [chain.split() for chain in chains])
+    layers = {name: kinds.get(type(node), lambda node: node)(node) for name, node in nodes.items()}
+    return build.network(layers | {"end": build.output()}, [chain.split() for chain in chains])
 
 
 def convolution():

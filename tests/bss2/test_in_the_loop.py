@@ -131,17 +131,20 @@ def test_a_training_step_takes_the_numbers_of_its_chip():
 @pytest.mark.slow
 def test_chips_share_compiled_code_and_fire_what_is_theirs(device):
     """Another chip, and that with other scales: one compilation, three answers."""
-    chip, network, given = EmulatedChip(seed=2, spread=QUIET), lower(NET), events(4, seed=1)
+    chip, network, inputs = EmulatedChip(seed=2, spread=QUIET), lower(NET), events(4, seed=1)
     other, scaled = (ChipInTheLoop(NET, chip=chip, headroom=room) for room in (2.0, 4.0))
     with compiled() as programs:
         times, *others = (
-            InTheLoop(device=chip_in_loop, max_spikes=8).run(network, given, T_END).spikes["2"].time
+            InTheLoop(device=chip_in_loop, max_spikes=8)
+            .run(network, inputs, T_END)
+            .spikes["2"]
+            .time
             for chip_in_loop in (other, device, scaled)
         )
     assert programs.count("jit(_simulate)") == 1
     assert all((np.asarray(times) != np.asarray(spikes)).any() for spikes in others)
     options = EventDriven(max_spikes=8).hashable()
-    alone = jax.jit(lambda: other.forward_traced(network, {"input": given}, T_END, options))()
+    alone = jax.jit(lambda: other.forward_traced(network, {"input": inputs}, T_END, options))()
     np.testing.assert_allclose(times, alone["2"][0], rtol=1e-5)
 
 

@@ -28,8 +28,8 @@ def mapped(folder, capsys, monkeypatch):
     monkeypatch.chdir(folder)
 
     def run(*arguments, code=0):
-        found, out, err = call(capsys, "map", *arguments)
-        assert found == code, err
+        exit_code, out, err = call(capsys, "map", *arguments)
+        assert exit_code == code, err
         return json.loads(out) if "--json" in arguments else out, err
 
     return run

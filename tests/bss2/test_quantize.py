@@ -192,8 +192,8 @@ LOWEST_RESET = PARAMETERS["v_reset"].low
 )
 def test_thresholds_are_as_far_from_the_leak_as_weights_say(graph, options, levels):
     done = quantize(graph, QuantizeOptions(**options))
-    found = {name: set(chip.v_threshold.tolist()) for name, chip in done.populations.items()}
-    assert found == {name: {level} for name, level in levels.items()}
+    thresholds = {name: set(chip.v_threshold.tolist()) for name, chip in done.populations.items()}
+    assert thresholds == {name: {level} for name, level in levels.items()}
     assert min(chip.v_reset.min() for chip in done.populations.values()) >= LOWEST_RESET
 
 

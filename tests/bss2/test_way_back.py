@@ -88,7 +88,7 @@ def test_a_recording_is_a_solution_with_gradients_at_its_spikes(simulated):
         first = run(network.with_parameters(parameters)).first_spike("4")
         return jnp.sum(jnp.where(jnp.isfinite(first), first, 0.0))
 
-    (value, gradient), (expected, wanted) = (
+    (value, gradient), (expected, expected_gradient) = (
         jax.value_and_grad(total)(network.parameters, run)
         for run in (
             lambda changed: recorded.solution(changed, T_END),
@@ -98,7 +98,7 @@ def test_a_recording_is_a_solution_with_gradients_at_its_spikes(simulated):
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     for name in ("1", "3"):
         np.testing.assert_allclose(
-            gradient[name]["weight"], wanted[name]["weight"], rtol=2e-3, atol=1e-8
+            gradient[name]["weight"], expected_gradient[name]["weight"], rtol=2e-3, atol=1e-8
         )
     assert np.any(gradient["1"]["weight"])
 

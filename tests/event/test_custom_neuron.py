@@ -339,7 +339,7 @@ def test_it_is_written_and_read(tmp_path):
     restored = read(tmp_path / "net.nir")
     assert restored.nodes["n"].type == "AdaptiveLIF"
     times, expected = (
-        simulate(own, events, T_END, throw=False).spikes["n"].time for own in (restored, graph)
+        simulate(net, events, T_END, throw=False).spikes["n"].time for net in (restored, graph)
     )
     np.testing.assert_array_equal(times, expected)
 

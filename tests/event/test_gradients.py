@@ -98,8 +98,8 @@ def with_numbers(net, **changes):
     """A network with other arrays of layer 0 and the node before it, by the name of the parameter."""
     parameters = {node: dict(arrays) for node, arrays in net.parameters.items()}
     for name, value in changes.items():
-        own = parameters["to 0" if name in ("weight", "bias") else "layer 0"]
-        own[name] = jnp.broadcast_to(jnp.asarray(value, float), own[name].shape)
+        layer_arrays = parameters["to 0" if name in ("weight", "bias") else "layer 0"]
+        layer_arrays[name] = jnp.broadcast_to(jnp.asarray(value, float), layer_arrays[name].shape)
     return Network(parameters=parameters, wires=net.wires, populations=net.populations)
 
 
@@ -190,8 +190,8 @@ def test_gradients_compose_with_vmap_over_networks_and_inputs():
     for number, (net, times, index, readout) in enumerate(drawings):
         expected, _ = gradient_of((net, times), index, readout, ENGINE)
         assert any(np.any(leaf) for leaf in jax.tree.leaves(expected))
-        own = jax.tree.map(lambda array, number=number: array[number], together)
-        assert_trees_close(own, expected, rtol=1e-11, absolute=1e-13)
+        gradient = jax.tree.map(lambda array, number=number: array[number], together)
+        assert_trees_close(gradient, expected, rtol=1e-11, absolute=1e-13)
 
 
 @pytest.mark.slow
@@ -283,8 +283,8 @@ def test_second_derivatives_that_kernels_do_not_have_are_refused(make, auto_is_n
     network, event = lower(graph), Events(time=jnp.zeros((1, 2)), index=jnp.arange(2)[None])
 
     def total(weight, backend):
-        own = {**network.parameters[linear], "weight": weight}
-        moved = network.with_parameters({**network.parameters, linear: own})
+        linear_parameters = {**network.parameters[linear], "weight": weight}
+        moved = network.with_parameters({**network.parameters, linear: linear_parameters})
         engine = EventDriven(max_spikes=4, backend=backend)
         solution = simulate(moved, event, 3.0, engine=engine, throw=False)
         return jnp.sum(finite_times(solution.spikes[place].time))

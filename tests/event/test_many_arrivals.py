@@ -162,7 +162,7 @@ def test_one_program_is_right_whether_a_guess_holds_or_not(name, limits):
 
 def count_equations(jaxpr):
     """Equations of a program, those of programs inside it included."""
-    inner = [own for equation in jaxpr.eqns for own in jaxprs_in_params(equation.params)]
+    inner = [program for equation in jaxpr.eqns for program in jaxprs_in_params(equation.params)]
     return len(jaxpr.eqns) + sum(map(count_equations, inner))
 
 

@@ -54,7 +54,7 @@ def sum_of_times(spec, rows, threads, apart, numbers):
     """
     outside, by_target, later, lanes = numbers
     first = by_target if apart else by_target.weight.T * by_target.scale
-    arrivals = tuple((*own, row) for own, row in zip(outside, rows, strict=True))
+    arrivals = tuple((*weights, row) for weights, row in zip(outside, rows, strict=True))
     feedback = ((first, None), *map(tuple, later))
     group, numbers = native_group_spikes(spec, threads, arrivals, feedback, tuple(lanes), T_END)
     ((time, neuron),) = group.trains

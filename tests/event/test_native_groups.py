@@ -35,7 +35,7 @@ def by_kernels(threads=1):
 
 def spikes_of(group, backend, numbers, rows):
     outside, feedback, lanes = numbers
-    arrivals = tuple((*own, row) for own, row in zip(outside, rows, strict=True))
+    arrivals = tuple((*weights, row) for weights, row in zip(outside, rows, strict=True))
     return backend(group.spec(), arrivals, tuple(map(tuple, feedback)), tuple(lanes), T_END)
 
 
@@ -68,7 +68,7 @@ def assert_same(result, expected, *, times, gradients):
     for spikes, reference in zip(group.spikes, expected_group.spikes, strict=True):
         np.testing.assert_array_equal(spikes.count, reference.count)
         np.testing.assert_allclose(spikes.time, reference.time, atol=times * TAU, rtol=0)
-    trains = ([in_order(*train) for train in own.trains] for own in (group, expected_group))
+    trains = ([in_order(*train) for train in outcome.trains] for outcome in (group, expected_group))
     assert_trees_close(*trains, absolute=times * TAU, rtol=0)
     assert_trees_close(gradient, expected_gradient, atol=gradients, rtol=0, absolute=1e-39)
 

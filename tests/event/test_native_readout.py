@@ -83,7 +83,7 @@ def test_both_backends_agree(model, mixed, x64):
 @pytest.mark.parametrize("model", [CubaLIFDelta, LIFDelta])
 def test_gradients_are_finite_differences(model, x64):
     drive, samples = drawn(model, mixed=True)
-    value = jax.jit(lambda *given: loss_of(by_kernels, drive, samples)(*given, samples)[0])
+    value = jax.jit(lambda *arguments: loss_of(by_kernels, drive, samples)(*arguments, samples)[0])
     numbers = variables(drive, samples)[:3]
     gradient, rng = jax.grad(value, (0, 1, 2))(*numbers), np.random.default_rng(2)
     for number, scale in enumerate((1.0, TAU, TAU)):
@@ -108,7 +108,7 @@ def test_derivatives_that_the_kernels_do_not_have_are_those_of_xla(x64):
     weight, *others = variables(drive, samples)
     results = []
     for read in (by_kernels, membrane):
-        value = lambda *given, read=read: loss_of(read, drive, samples)(*given)[0]  # noqa: E731
+        value = lambda *arguments, read=read: loss_of(read, drive, samples)(*arguments)[0]  # noqa: E731
         of_weight = jax.grad(lambda weight, value=value: value(weight, *others))
         curvature = jax.jvp(of_weight, (weight,), (jnp.sin(weight),))[1]
         results.append((jax.grad(value, 3)(weight, *others), curvature))

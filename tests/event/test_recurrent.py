@@ -205,8 +205,8 @@ def test_the_order_of_neurons_does_not_matter():
 
     def permuted(tree):
         parameters = [
-            {key: values[order] for key, values in own.items()}
-            for own, order in zip(tree["parameters"], orders, strict=True)
+            {key: values[order] for key, values in arrays.items()}
+            for arrays, order in zip(tree["parameters"], orders, strict=True)
         ]
         outside = [(w[:, order], t) for (w, t), order in zip(tree["outside"], orders, strict=True)]
         between = [

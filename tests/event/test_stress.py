@@ -54,7 +54,7 @@ def arrivals(dtype, ratios):
 def first_spikes(net, events):
     """Their sum over all neurons that fire, and the solution."""
     solution = simulate(net, events, T_END, engine=ENGINE, throw=False)
-    return sum(jnp.sum(finite_times(own.time)) for own in solution.spikes.values()), solution
+    return sum(jnp.sum(finite_times(spikes.time)) for spikes in solution.spikes.values()), solution
 
 
 gradient_of = jax.jit(jax.grad(first_spikes, has_aux=True))

@@ -174,9 +174,9 @@ def refuse_other(graph, again):
         assert other.type == node.type
         assert other.parameters.keys() == node.parameters.keys()
         for key, value in node.parameters.items():
-            found, expected = np.asarray(other.parameters[key]), np.asarray(value)
-            assert (found.dtype, found.shape) == (expected.dtype, expected.shape), (name, key)
-            assert found.tobytes() == expected.tobytes(), (name, key)
+            stored, expected = np.asarray(other.parameters[key]), np.asarray(value)
+            assert (stored.dtype, stored.shape) == (expected.dtype, expected.shape), (name, key)
+            assert stored.tobytes() == expected.tobytes(), (name, key)
 
 
 # ---- conversions

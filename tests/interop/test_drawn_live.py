@@ -48,10 +48,10 @@ def measured(framework, seed, path):
     for offset in (0,) if live.coarse else (0, 1000, 2000):  # even: the same kind of numbers
         x = inputs_of(live, seed + offset)
         y = live.play(x)
-        found = differs(y, run_in_steps(graph, x))
-        if not found:
+        difference = differs(y, run_in_steps(graph, x))
+        if not difference:
             break
-    return found, float(np.mean(y != 0))
+    return difference, float(np.mean(y != 0))
 
 
 def check(framework, seeds, path):

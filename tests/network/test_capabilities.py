@@ -81,8 +81,8 @@ def test_problems_are_in_the_order_of_nodes_and_of_the_table():
 @pytest.mark.parametrize(("kind", "codes"), [("LIF", []), ("Foreign", ["resetting-readout"])])
 def test_a_limit_has_exceptions(kind, codes):
     net = network(neurons("a", kind=kind, readout=True, resetting=True))
-    found = [problem.code for problem in unsupported(net, GRID)]
-    assert [code for code in found if code != "unsupported-node"] == codes
+    problem_codes = [problem.code for problem in unsupported(net, GRID)]
+    assert [code for code in problem_codes if code != "unsupported-node"] == codes
 
 
 def test_one_feature_is_limited_by_several_simulators():

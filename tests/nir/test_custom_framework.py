@@ -306,11 +306,15 @@ def test_the_commands_take_its_options(tmp_path, command):
     report = command("verify", path, "--recording", tmp_path / "r.npz", *options, "--json")
     assert json.loads(report)["identical_fraction"] == 1
     output = tmp_path / "converted.nir"
-    made = json.loads(command("convert", path, output, "--to", "tustin==2", *options, "--json"))
-    assert made["written_for"] == "Tustin 2"
-    (rounding,) = made["notes"]  # of biases that are multiples of 0.001
+    conversion_report = json.loads(
+        command("convert", path, output, "--to", "tustin==2", *options, "--json")
+    )
+    assert conversion_report["written_for"] == "Tustin 2"
+    (rounding,) = conversion_report["notes"]  # of biases that are multiples of 0.001
     assert rounding.startswith("node '2': float32 rounds its weights")
-    np.testing.assert_array_equal(run_lines(made["load_with"], made["run_with"], x), y)
+    np.testing.assert_array_equal(
+        run_lines(conversion_report["load_with"], conversion_report["run_with"], x), y
+    )
     check_output = ["check", output, "--for", "tustin", "--tick", "1s", "--scaled"]
     command(*check_output, "1", code=2)
     assert command(*check_output, "true", "--dt", "1ms").startswith("tustin: fine")

@@ -47,10 +47,10 @@ def changed(solution, name, time):
 
 def test_a_right_solution_passes(played):
     report = audit(*played, T_END)
-    for name, own in report.items():
-        assert own.spikes == int(jnp.sum(played[2].spikes[name].count)) > 0
-        assert own.at_spikes < 1e-4
-        assert own.elsewhere < 1e-4
+    for name, deviations in report.items():
+        assert deviations.spikes == int(jnp.sum(played[2].spikes[name].count)) > 0
+        assert deviations.at_spikes < 1e-4
+        assert deviations.elsewhere < 1e-4
 
 
 def test_a_late_spike_is_found(played):

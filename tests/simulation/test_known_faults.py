@@ -156,11 +156,11 @@ def test_recurrence_without_a_delay_does_not_lock(ran):
     into = continuous_time.Synapses(source="in", target="n", weight=np.full((2, 1), 9.0))
     back = continuous_time.Synapses(source="n", target="n", weight=BACK)
     events = {"in": [(time, 0) for time in BURST[0]]}
-    wanted = continuous_time.simulate({"n": neurons}, [into, back], events, T_END).spikes["n"]
+    coupled = continuous_time.simulate({"n": neurons}, [into, back], events, T_END).spikes["n"]
     assert [len(times) for times in alone] == [11, 11]
-    assert [len(times) for times in wanted] == [16, 3]
+    assert [len(times) for times in coupled] == [16, 3]
     for delay in ("no delay", "delay of zero"):
-        assert_same(ran[delay], wanted)
+        assert_same(ran[delay], coupled)
 
 
 # Budgets

@@ -111,8 +111,10 @@ def test_a_chip_takes_its_scale_from_the_weights_that_it_gets(monkeypatch):
         fitted(engine="loop")
     expected = calibrated(three_layers(), DATA, fraction=FRACTION, t_end=END)
     for node in ("1", "3", "5"):
-        got, wanted = (graph.nodes[node].weight for graph in (seen.value.args[0], expected))
-        np.testing.assert_array_equal(got, wanted)
+        weight, expected_weight = (
+            graph.nodes[node].weight for graph in (seen.value.args[0], expected)
+        )
+        np.testing.assert_array_equal(weight, expected_weight)
 
 
 def test_it_counts_until_the_end_of_a_sample_and_notes_that_delays_are_left_out(monkeypatch):

@@ -19,8 +19,8 @@ from tests.helpers.refusals import assert_refused
 from tests.helpers.small_task import DATA, QUICK, small_net
 
 
-def trainables(wanted, network=None):
-    return find_trainables(network or lower(small_net()), wanted, longest_delay=0.01)
+def trainables(requested, network=None):
+    return find_trainables(network or lower(small_net()), requested, longest_delay=0.01)
 
 
 @settings(max_examples=50)
@@ -95,11 +95,11 @@ def test_what_makes_no_sense_is_refused(wanted, message):
 
 def test_delays_at_a_bound_begin_inside_and_it_is_noted():
     network = with_synaptic_delays(lower(small_net()), "1", np.zeros((20, 5)))
-    found, notes = trainables(("weight", "delay"), network)
+    trained, notes = trainables(("weight", "delay"), network)
     assert notes == (
         "node '1': 100 of 100 values of delay are moved inside their limits, by a hundredth of the range",
     )
-    values = to_values(network, found, to_raw(network, found))
+    values = to_values(network, trained, to_raw(network, trained))
     np.testing.assert_allclose(values["1"]["delay"], 1e-4, rtol=1e-4)
 
 
@@ -133,13 +133,15 @@ def test_everything_trains_within_its_limits():
 
 def test_a_bound_that_is_trained_moves_along():
     network = lower(small_net())
-    wanted = {"tau_mem": Positive(low="tau_syn"), "tau_syn": Positive()}
-    found = trainables(wanted, network)[0]
-    raw = to_raw(network, found)
+    requested = {"tau_mem": Positive(low="tau_syn"), "tau_syn": Positive()}
+    trained = trainables(requested, network)[0]
+    raw = to_raw(network, trained)
     raw["2"]["tau_syn"] = raw["2"]["tau_syn"] + 3.0
-    own = to_values(network, found, raw)["2"]
-    np.testing.assert_allclose(own["tau_syn"], 10e-3 * np.exp(3.0), rtol=1e-5)
-    np.testing.assert_allclose(own["tau_mem"], own["tau_syn"] + 10e-3, rtol=1e-5)
+    time_constants = to_values(network, trained, raw)["2"]
+    np.testing.assert_allclose(time_constants["tau_syn"], 10e-3 * np.exp(3.0), rtol=1e-5)
+    np.testing.assert_allclose(
+        time_constants["tau_mem"], time_constants["tau_syn"] + 10e-3, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("low", [".0199s", "19.9ms", "19900us"])
@@ -225,7 +227,9 @@ def test_long_time_constants_of_spyx_can_be_written(ratio):
     raw = to_raw(network, constraints)
     raw["2"]["tau"] = raw["2"]["tau"] + steps
     values = to_values(network, constraints, raw)
-    changed = {node: {**own, **values.get(node, {})} for node, own in network.parameters.items()}
+    changed = {
+        node: {**arrays, **values.get(node, {})} for node, arrays in network.parameters.items()
+    }
     neurons = update_graph(graph, network.with_parameters(changed)).nodes["2"]
     np.testing.assert_allclose(neurons.value("tau") * (1 - neurons.value("r")), dt, rtol=1e-6)
     expected = dt + (ratio - 1) * dt * np.exp(steps)

@@ -142,10 +142,10 @@ def test_npz_takes_events(arrays, tmp_path):
 def test_whole_labels_of_other_types_are_taken(arrays, tmp_path, dtype):
     labels = {key: value % 2 for key, value in arrays.items() if key.startswith("y_")}
     converted = {key: value.astype(dtype) for key, value in labels.items()}
-    found, expected = (load(tmp_path, arrays | kind)[0].train for kind in (converted, labels))
-    assert found.classes == expected.classes
-    assert np.array_equal(found.y, expected.y)
-    assert found.y.dtype == np.int32
+    data, expected = (load(tmp_path, arrays | kind)[0].train for kind in (converted, labels))
+    assert data.classes == expected.classes
+    assert np.array_equal(data.y, expected.y)
+    assert data.y.dtype == np.int32
 
 
 def events_of(arrays, **changes):

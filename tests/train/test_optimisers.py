@@ -69,7 +69,7 @@ OPTIMISERS = [
     (
         {
             "optimiser": optax.GradientTransformation(
-                lambda raw: jax.tree.map(lambda own: np.abs(np.asarray(own)).max(), raw),
+                lambda raw: jax.tree.map(lambda leaf: np.abs(np.asarray(leaf)).max(), raw),
                 lambda step, memory, raw: (step, memory),
             )
         },

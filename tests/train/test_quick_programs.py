@@ -15,15 +15,15 @@ pytestmark = pytest.mark.usefixtures("native_kernels")
 @pytest.fixture
 def ways(monkeypatch):
     """Of each program that a run takes: whether it was compiled quickly."""
-    found, compiled = [], Passes._compiled
+    decisions, compiled = [], Passes._compiled
 
-    def watched(self, program, *given, **named):
-        taken = compiled(self, program, *given, **named)
-        found.append(taken is program.quick)
-        return taken
+    def watched(self, program, *arguments, **options):
+        chosen = compiled(self, program, *arguments, **options)
+        decisions.append(chosen is program.quick)
+        return chosen
 
     monkeypatch.setattr(Passes, "_compiled", watched)
-    return found
+    return decisions
 
 
 def trained(**options):
