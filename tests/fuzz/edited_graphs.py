@@ -105,8 +105,8 @@ class EditedGraph(RuleBasedStateMachine):
     def connect(self, data):
         if not self.nodes:
             return
-        names = st.sampled_from(sorted(self.nodes))
-        self.edges.append((data.draw(names), data.draw(names)))
+        node_names = st.sampled_from(sorted(self.nodes))
+        self.edges.append((data.draw(node_names), data.draw(node_names)))
 
     @rule(data=st.data())
     def disconnect(self, data):
@@ -170,11 +170,11 @@ def refuse_other(graph, again):
     assert sorted(again.edges) == sorted(graph.edges)
     assert list(again.nodes) == list(graph.nodes)
     for name, node in graph.nodes.items():
-        other = again.nodes[name]
-        assert other.type == node.type
-        assert other.parameters.keys() == node.parameters.keys()
+        read_node = again.nodes[name]
+        assert read_node.type == node.type
+        assert read_node.parameters.keys() == node.parameters.keys()
         for key, value in node.parameters.items():
-            stored, expected = np.asarray(other.parameters[key]), np.asarray(value)
+            stored, expected = np.asarray(read_node.parameters[key]), np.asarray(value)
             assert (stored.dtype, stored.shape) == (expected.dtype, expected.shape), (name, key)
             assert stored.tobytes() == expected.tobytes(), (name, key)
 

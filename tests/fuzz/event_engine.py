@@ -64,9 +64,9 @@ class Summary:
     words: collections.Counter = field(default_factory=collections.Counter)
     labels: collections.Counter = field(default_factory=collections.Counter)
 
-    def add(self, other):
+    def add(self, summary):
         """Take over what another has counted."""
-        for name, value in vars(other).items():
+        for name, value in vars(summary).items():
             total = getattr(self, name)
             larger = name.startswith("worst")
             setattr(self, name, max(total, value) if larger else total + value)

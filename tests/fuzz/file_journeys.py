@@ -78,13 +78,13 @@ def journey(path, rng):
 
 def _further(path, graph, rng):
     """The stages that refuse much: each is one way, so that all are taken."""
-    way = int(rng.integers(8))
-    if way == 0:
+    stage_number = int(rng.integers(8))
+    if stage_number == 0:
         from jaxsnn.network.lowering.lower import lower
 
         yield "lower"
         lower(graph)
-    elif way == 1:
+    elif stage_number == 1:
         yield "quantize"
         netlist = quantize(graph).netlist
         yield "map"
@@ -149,19 +149,19 @@ def outcome(number, files, path):
             warnings.simplefilter("ignore")
             for stage in files.journey(path, rng):  # noqa: B007
                 pass
-        found = "arrived", stage, ""
+        ending = "arrived", stage, ""
     except JaxsnnError as error:
         text = str(error)
         wrong = "\n" in text or "please report" in text or not text.strip()
-        found = ("unexpected" if wrong else "refused"), stage, text
+        ending = ("unexpected" if wrong else "refused"), stage, text
         if isinstance(error, FileError) and ("crashed" in text or "not read within" in text):
-            found = "contained", stage, text
+            ending = "contained", stage, text
     except Exception as error:
-        found = "unexpected", stage, f"{type(error).__name__}: {error} ({_place(error)})"
+        ending = "unexpected", stage, f"{type(error).__name__}: {error} ({_place(error)})"
     took = sum(os.times()[:4]) - start
     if took > _LONGEST:
-        found = "unexpected", stage, f"took {took:.1f} s"
-    return found
+        ending = "unexpected", stage, f"took {took:.1f} s"
+    return ending
 
 
 def _place(error):

@@ -32,7 +32,7 @@ class Entry:
 
 def entries_of(drawn: Drawn) -> list[Entry]:
     """All numbers that a gradient can be taken by."""
-    found = [
+    entries = [
         Entry(node=name, key=key, place=place)
         for name, node in drawn.nodes.items()
         for key, value in node.numbers.items()
@@ -41,8 +41,8 @@ def entries_of(drawn: Drawn) -> list[Entry]:
     ]
     for name, times in drawn.times.items():
         places = zip(*np.nonzero(np.isfinite(times)), strict=True)
-        found += [Entry(node=name, key="time", place=tuple(map(int, p))) for p in places]
-    return found
+        entries += [Entry(node=name, key="time", place=tuple(map(int, p))) for p in places]
+    return entries
 
 
 def moved(drawn: Drawn, entry: Entry, by: float) -> Drawn:
@@ -61,11 +61,11 @@ def moved(drawn: Drawn, entry: Entry, by: float) -> Drawn:
 class Functional:
     """A random linear functional of the first spike times of every neuron."""
 
-    def __init__(self, drawn: Drawn, found: list, rng: np.random.Generator):
-        self.counts = [_counts(outcome) for outcome in found]
-        sizes = {name: len(own) for name, own in found[0].spikes.items()}
+    def __init__(self, drawn: Drawn, outcomes: list, rng: np.random.Generator):
+        self.counts = [_counts(outcome) for outcome in outcomes]
+        sizes = {name: len(trains) for name, trains in outcomes[0].spikes.items()}
         self.weights = {
-            name: rng.normal(size=(len(found), size, FIRST)) for name, size in sizes.items()
+            name: rng.normal(size=(len(outcomes), size, FIRST)) for name, size in sizes.items()
         }
         self.drawn = drawn
 
@@ -81,8 +81,8 @@ class Functional:
             if _counts(outcome) != counts:
                 return None
             for name, weights in self.weights.items():
-                for own, weight in zip(outcome.spikes[name], weights[sample], strict=True):
-                    total += [a * b for a, b in zip(own, weight, strict=False)]
+                for spike_times, weight in zip(outcome.spikes[name], weights[sample], strict=True):
+                    total += [a * b for a, b in zip(spike_times, weight, strict=False)]
         return math.fsum(total)
 
     def slope(self, entry: Entry, share: float = 1.0) -> tuple[float, str]:
@@ -109,14 +109,17 @@ def derivative(function: Callable[[float], float | None], step: float) -> tuple[
         apart.append(abs(ahead - 2 * here + behind) / width)
     coarse = (4 * central[1] - central[0]) / 3
     fine = (4 * central[2] - central[1]) / 3
-    found = (16 * fine - coarse) / 15
-    scale = max(abs(found), SMALL)
+    slope = (16 * fine - coarse) / 15
+    scale = max(abs(slope), SMALL)
     if apart[2] > 0.75 * apart[0] and apart[2] > 1e-6 * scale:
-        return found, "a kink"
-    if abs(found - fine) > 3e-6 * scale:
-        return found, "differences that do not converge"
-    return found, ""
+        return slope, "a kink"
+    if abs(slope - fine) > 3e-6 * scale:
+        return slope, "differences that do not converge"
+    return slope, ""
 
 
 def _counts(outcome) -> dict[str, list[int]]:
-    return {name: [len(own) for own in neurons] for name, neurons in outcome.spikes.items()}
+    return {
+        name: [len(spike_times) for spike_times in neurons]
+        for name, neurons in outcome.spikes.items()
+    }

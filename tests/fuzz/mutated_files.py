@@ -111,12 +111,12 @@ def _built():
 
 def _places(group, path=()):
     """Paths of all entries of a document, below its root."""
-    found = []
+    paths = []
     for name, entry in group.items():
-        found.append((*path, name))
+        paths.append((*path, name))
         if isinstance(entry, Group):
-            found += _places(entry, (*path, name))
-    return found
+            paths += _places(entry, (*path, name))
+    return paths
 
 
 def _at(document, path):
@@ -127,7 +127,7 @@ def _at(document, path):
 
 def _copied(entry):
     if isinstance(entry, Group):
-        return Group({name: _copied(one) for name, one in entry.items()}, entry.attributes)
+        return Group({name: _copied(child) for name, child in entry.items()}, entry.attributes)
     return entry
 
 
@@ -203,8 +203,10 @@ def mutated_document(rng, document):
                 parent.pop(name)
             )
         elif kind == 2:
-            other = places[int(rng.integers(len(places)))]
-            parent[name] = _copied(_at(document, other)) if other[: len(path)] != path else entry
+            source_path = places[int(rng.integers(len(places)))]
+            parent[name] = (
+                _copied(_at(document, source_path)) if source_path[: len(path)] != path else entry
+            )
         elif kind == 3 and isinstance(entry, Group):
             parent[name] = _odd_value(rng)
         elif kind == 3:
@@ -228,15 +230,15 @@ def _other_edges(rng, entry):
     ):
         return _odd_value(rng)
     pairs = [[_said(end) for end in pair] for pair in entry.value]
-    names = sorted({name for pair in pairs for name in pair}) or ["a"]
+    node_names = sorted({name for pair in pairs for name in pair}) or ["a"]
     for _ in range(int(rng.integers(1, 4))):
         kind = int(rng.integers(4))
         if kind == 0 and pairs:
             pairs.pop(int(rng.integers(len(pairs))))
         elif kind == 1:
-            pairs.append([str(rng.choice(names)), str(rng.choice(names))])
+            pairs.append([str(rng.choice(node_names)), str(rng.choice(node_names))])
         elif kind == 2:
-            pairs.append([str(rng.choice(names)), "nowhere"])
+            pairs.append([str(rng.choice(node_names)), "nowhere"])
         elif pairs:
             pairs[int(rng.integers(len(pairs)))].reverse()
     return text_dataset(pairs) if pairs else Dataset(value=np.zeros(0), dtype=np.dtype(float))
@@ -267,17 +269,17 @@ def mutated_bytes(rng, image):
         elif kind == 1:
             data[place] = int(rng.integers(256))
         elif kind == 2:
-            known = (0, 8, 96, len(data), len(data) - 1, 2**32, 2**63, 2**64 - 1)
+            addresses = (0, 8, 96, len(data), len(data) - 1, 2**32, 2**63, 2**64 - 1)
             address = (
-                known[int(rng.integers(8))] if rng.integers(2) else int(rng.integers(len(data)))
+                addresses[int(rng.integers(8))] if rng.integers(2) else int(rng.integers(len(data)))
             )
             data[place : place + 8] = address.to_bytes(8, "little")
         elif kind == 3:
             size = int(rng.choice([2, 8, 64, 512]))
             data[place : place + size] = bytes(size)
         elif kind == 4:
-            other, size = int(rng.integers(len(data))), int(rng.choice([8, 16, 40, 256]))
-            data[place : place + size] = data[other : other + size]
+            source, size = int(rng.integers(len(data))), int(rng.choice([8, 16, 40, 256]))
+            data[place : place + size] = data[source : source + size]
         else:
             del data[int(rng.integers(1, len(data))) :]
     return bytes(data)

@@ -80,19 +80,19 @@ def read(
             per_channel = size // len(node.numbers["bias"])
             bias = np.repeat(node.numbers["bias"], per_channel)
             strands = [(0, n, float(bias[n]), 0.0) for n in range(size)]
-            for target, found in reached(name, strands, nodes, edges, shapes):
-                own = biases.setdefault(target, np.zeros(math.prod(shapes[target])))
-                for _, channel, weight, _ in found:
-                    own[channel] += weight
+            for target, paths in reached(name, strands, nodes, edges, shapes):
+                target_bias = biases.setdefault(target, np.zeros(math.prod(shapes[target])))
+                for _, channel, weight, _ in paths:
+                    target_bias[channel] += weight
         silent = node.kind in ("CubaLI", "LI", "I") or name in meaning.readouts
         if node.kind == "Input" or (node.kind in NEURONS and not silent):
             strands = [(n, n, 1.0, 0.0) for n in range(size)]
             collected: dict[str, list[Strand]] = {}
-            for target, found in reached(name, strands, nodes, edges, shapes):
-                collected.setdefault(target, []).extend(found)
-            for target, found in collected.items():
+            for target, paths in reached(name, strands, nodes, edges, shapes):
+                collected.setdefault(target, []).extend(paths)
+            for target, paths in collected.items():
                 late = meaning.late if (name, target) in meaning.back else 0.0
-                synapses += matrices(name, target, found, size, math.prod(shapes[target]), late)
+                synapses += matrices(name, target, paths, size, math.prod(shapes[target]), late)
     populations = {
         name: population(name, node, meaning, biases.get(name), math.prod(shapes[name]))
         for name, node in nodes.items()
@@ -152,13 +152,13 @@ def matrices(source, target, strands, sources, targets, late):
     """
     weights: dict[tuple[int, int], dict[float, float]] = {}
     for start, end, weight, delay in strands:
-        own = weights.setdefault((end, start), {})
-        own[delay] = own.get(delay, 0.0) + weight
+        weight_by_delay = weights.setdefault((end, start), {})
+        weight_by_delay[delay] = weight_by_delay.get(delay, 0.0) + weight
     for layer in range(max(map(len, weights.values()), default=0)):
         weight, delay = np.zeros((targets, sources)), np.zeros((targets, sources))
-        for pair, own in weights.items():
-            if layer < len(own):
-                delay[pair], weight[pair] = list(own.items())[layer]
+        for pair, weight_by_delay in weights.items():
+            if layer < len(weight_by_delay):
+                delay[pair], weight[pair] = list(weight_by_delay.items())[layer]
         yield Synapses(source=source, target=target, weight=weight, delay=delay + late)
 
 
@@ -234,17 +234,17 @@ def convolution(node, inward):
     window = _space(node, inward)
     kernel, space = window[0], window[-1]
     weight, groups = node.numbers["weight"], int(node.settings["groups"])
-    outputs, each = weight.shape[:2]
+    outputs, inputs_per_group = weight.shape[:2]
     shape = (outputs, *space)
     for out in range(outputs):
         group = out // (outputs // groups)
         for place in itertools.product(*map(range, space)):
             after = int(np.ravel_multi_index((out, *place), shape))
-            for channel in range(each):
+            for channel in range(inputs_per_group):
                 for tap in itertools.product(*map(range, kernel)):
                     pixel = _met(place, tap, window, inward)
                     if pixel is not None:
-                        whence = (group * each + channel, *pixel)
+                        whence = (group * inputs_per_group + channel, *pixel)
                         before = int(np.ravel_multi_index(whence, inward))
                         yield before, after, float(weight[(out, channel, *tap)])
 
@@ -266,19 +266,19 @@ def pool(node, inward):
 
 def shapes_of(nodes, edges) -> dict[str, tuple[int, ...]]:
     """Shape of what leaves each node."""
-    found = {
+    shapes = {
         name: tuple(node.settings["shape"])
         for name, node in nodes.items()
         if "shape" in node.settings
     }
-    while len(found) < len(nodes):
-        before = len(found)
+    while len(shapes) < len(nodes):
+        before = len(shapes)
         for source, target in edges:
-            if source in found and target not in found:
-                found[target] = shape_behind(nodes[target], found[source])
-        if len(found) == before:
-            raise ValueError(f"shapes of {sorted(set(nodes) - set(found))} are not known")
-    return found
+            if source in shapes and target not in shapes:
+                shapes[target] = shape_behind(nodes[target], shapes[source])
+        if len(shapes) == before:
+            raise ValueError(f"shapes of {sorted(set(nodes) - set(shapes))} are not known")
+    return shapes
 
 
 def shape_behind(node, inward):

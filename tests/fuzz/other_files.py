@@ -51,12 +51,12 @@ def _net():
 def _places(value, path=()):
     """Paths of all that is in lists and tables."""
     inside = value.items() if isinstance(value, dict) else enumerate(value)
-    found = []
-    for key, one in inside:
-        found.append((*path, key))
-        if isinstance(one, dict | list):
-            found += _places(one, (*path, key))
-    return found
+    paths = []
+    for key, entry in inside:
+        paths.append((*path, key))
+        if isinstance(entry, dict | list):
+            paths += _places(entry, (*path, key))
+    return paths
 
 
 def _mutated(rng, content):
@@ -78,9 +78,9 @@ def _mutated(rng, content):
         elif kind == 1:
             parent[f"{key}x"] = parent.pop(key)
         elif kind == 2:
-            other = places[int(rng.integers(len(places)))]
+            source_path = places[int(rng.integers(len(places)))]
             value = content
-            for step in other:
+            for step in source_path:
                 value = value[step]
             parent[key] = json.loads(json.dumps(value))
         elif kind == 3 and isinstance(parent[key], int | float):
@@ -98,8 +98,8 @@ class Mappings:
         graph = _net()
         self.graph, self.made = graph, []
         for chip in ({}, {"chip": SMALL}):
-            found = place_and_route(quantize(graph).netlist, time_limit=5.0, **chip)
-            self.made.append(to_json(found.mapping))
+            placement = place_and_route(quantize(graph).netlist, time_limit=5.0, **chip)
+            self.made.append(to_json(placement.mapping))
         self.quantized = quantize(graph)
 
     def image(self, rng):
@@ -115,7 +115,7 @@ class Mappings:
         scales_of(mapping, self.graph)
         yield "check"
         wrong = check_mapping(mapping, self.quantized.netlist)
-        assert all(one.message for one in wrong)
+        assert all(fault.message for fault in wrong)
         if not wrong:
             yield "draw"
             floorplan(mapping)
@@ -207,11 +207,11 @@ class Checkpoints:
         weights = {"1": np.ones((3, 2), np.float32), "3": np.zeros(3, np.float32)}
         self.state = TrainState(raw=weights, memory=(np.zeros(3, np.float32),), average=None)
         record = {"silent": {"1": 0.5}, "spikes": {"1": 1.0}, "max_spikes": 4}
-        names = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
-        numbers = dict.fromkeys((*names, "undecided", "clipped"), 0.5)
+        metric_names = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+        numbers = dict.fromkeys((*metric_names, "undecided", "clipped"), 0.5)
         history = tuple(EpochRecord(epoch=epoch, **numbers, **record) for epoch in range(3))
         self.settings = {"epochs": 3, "learning_rate": 0.01}
-        made = Folder(self.folder, self.settings, "print", alone=True)
+        folder_on_disk = Folder(self.folder, self.settings, "print", alone=True)
         checkpoint = Checkpoint(
             state=self.state,
             best_state=self.state,
@@ -223,8 +223,8 @@ class Checkpoints:
             failures=0,
             failing_epochs=0,
         )
-        made.save(checkpoint, dict)
-        made.close()
+        folder_on_disk.save(checkpoint, dict)
+        folder_on_disk.close()
         self.whole = (self.folder / "last.npz").read_bytes()
         self.header, self.arrays = unsealed(self.folder / "last.npz")
 
@@ -241,10 +241,10 @@ class Checkpoints:
         yield "read"
         (self.folder / "last.npz").write_bytes(path.read_bytes())
         folder = Folder(self.folder, self.settings, "print", alone=False)
-        found = folder.begin(resume=True, state=self.state, overwrite=False)
+        restored = folder.begin(resume=True, state=self.state, overwrite=False)
         yield "go on"
-        assert found.history[found.best_epoch].epoch == found.best_epoch
-        json.dumps([vars(record) for record in found.history])
+        assert restored.history[restored.best_epoch].epoch == restored.best_epoch
+        json.dumps([vars(record) for record in restored.history])
 
 
 def _odd_array(rng, array):

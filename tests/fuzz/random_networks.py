@@ -159,13 +159,15 @@ class _Builder:
         self.words.append(kind)
         return name
 
-    def link(self, *names: str) -> None:
-        self.edges += list(itertools.pairwise(names))
+    def link(self, *path: str) -> None:
+        self.edges += list(itertools.pairwise(path))
 
     def unit(self, target: str) -> float:
         """A weight that counts, by the target."""
-        known = {"LIF": 1 / self.dt, "CubaLIF": self.dt} if self.dialect == "spikingjelly" else {}
-        return known.get(self.kinds[target], 1.0)
+        unit_weights = (
+            {"LIF": 1 / self.dt, "CubaLIF": self.dt} if self.dialect == "spikingjelly" else {}
+        )
+        return unit_weights.get(self.kinds[target], 1.0)
 
     def current(self, target: str) -> float:
         """A bias that counts, by the target."""
@@ -200,16 +202,16 @@ class _Builder:
         kind, exact = self.pick(["shared", "each", "pairs", "zero", "some"]), self.exact
 
         def draw(rng):
-            each = rng.integers(0, 4, size) * 0.25 if exact else rng.uniform(0.05, 1.0, size)
+            delays = rng.integers(0, 4, size) * 0.25 if exact else rng.uniform(0.05, 1.0, size)
             if kind == "zero":
-                each = np.zeros(size)
+                delays = np.zeros(size)
             if kind == "shared":
-                each = np.full(size, each[0])
+                delays = np.full(size, delays[0])
             if kind == "pairs":
-                each = each[np.arange(size) // 2]
+                delays = delays[np.arange(size) // 2]
             if kind == "some":
-                each = np.where(rng.random(size) < 0.5, 0.0, each)
-            return {"delay": each}
+                delays = np.where(rng.random(size) < 0.5, 0.0, delays)
+            return {"delay": delays}
 
         return self.add("Delay", "d", draw)
 
@@ -234,29 +236,29 @@ class _Builder:
         if (source, target) in self.linked and target in self.cycle:
             return
         self.linked.add((source, target))
-        names = [source]
+        node_path = [source]
         if before == after and self.chance(0.12) and not back:
-            names.append(self.scale(before) if self.chance(0.6) else self.delay(before))
-            self.link(*names, target)
+            node_path.append(self.scale(before) if self.chance(0.6) else self.delay(before))
+            self.link(*node_path, target)
             return
         if self.chance(0.15) and not back:
-            names.append(self.scale(before))
+            node_path.append(self.scale(before))
         if self.chance(0.5 if back else 0.25):
-            names.append(self.delay(before))
+            node_path.append(self.delay(before))
         late = target not in self.cycle  # delays may differ between the targets of a source
         if self.chance(0.12) and late:
             middle = int(self.rng.integers(1, 4))
-            names.append(self.matrix(before, middle, target, bias=False, back=False))
+            node_path.append(self.matrix(before, middle, target, bias=False, back=False))
             if self.chance(0.5):
-                names.append(self.delay(middle))
+                node_path.append(self.delay(middle))
             before = middle
         behind = late and self.chance(0.15)
-        names.append(self.matrix(before, after, target, bias=not behind, back=back))
+        node_path.append(self.matrix(before, after, target, bias=not behind, back=back))
         if behind:
-            names.append(self.delay(after))
+            node_path.append(self.delay(after))
         elif self.chance(0.15):
-            names.append(self.scale(after))
-        self.link(*names, target)
+            node_path.append(self.scale(after))
+        self.link(*node_path, target)
 
     # ---- neurons
 
@@ -273,22 +275,24 @@ class _Builder:
 
     def population(self, name: str, kind: str, shape: tuple[int, ...]) -> None:
         """Neurons of a type, with a class of time constants."""
-        tau_class, each = self.pick(TAU_CLASSES), self.chance(0.5)
+        tau_class, heterogeneous = self.pick(TAU_CLASSES), self.chance(0.5)
         leaky, driven = self.chance(0.4), self.chance(0.15)
         levels = self.levels(name, kind)
         size, exact, dialect, dt = math.prod(shape), self.exact, self.dialect, self.dt
         fires = kind.endswith("F")
         if kind.startswith("Cuba"):
-            self.words.append(f"tau {tau_class}{' each' if each else ''}")
+            self.words.append(f"tau {tau_class}{' each' if heterogeneous else ''}")
 
         def draw(rng):
             def number(low, high):
                 return (
-                    rng.uniform(low, high, size) if each else np.full(size, rng.uniform(low, high))
+                    rng.uniform(low, high, size)
+                    if heterogeneous
+                    else np.full(size, rng.uniform(low, high))
                 )
 
             tau_syn = number(0.5, 1.5)
-            ratio = ratios(tau_class, rng, size if each else 1)
+            ratio = ratios(tau_class, rng, size if heterogeneous else 1)
             p = {"r": number(0.6, 1.5)}
             if exact:
                 p["r"], tau_syn = np.ones(size), np.ones(size)
@@ -359,10 +363,10 @@ def structure_of(group: int, *, smooth: bool = False) -> Structure:
         exact = equal = ends = False
     dt = float(rng.choice([0.25, 0.5])) if exact else round(float(rng.uniform(0.1, 0.6)), 3)
     builder = _Builder(rng, dialect, dt, exact)
-    names = [f"n{number + 1}" for number in range(int(rng.integers(1, 5)))]
-    builder.kinds = dict(zip(names, kinds_for(builder, len(names)), strict=True))
+    populations = [f"n{number + 1}" for number in range(int(rng.integers(1, 5)))]
+    builder.kinds = dict(zip(populations, kinds_for(builder, len(populations)), strict=True))
     source, target = loop_of(builder)
-    builder.cycle = frozenset(name for name in names if target <= name <= source)
+    builder.cycle = frozenset(name for name in populations if target <= name <= source)
     shapes = layout(builder)
     back = loops(builder, shapes, source, target)
     return finished(builder, shapes, back, exact, equal, ends)
@@ -370,19 +374,19 @@ def structure_of(group: int, *, smooth: bool = False) -> Structure:
 
 def kinds_for(builder: _Builder, count: int) -> list[str]:
     """Types of the populations; the last may be a readout."""
-    known = KINDS[builder.dialect]
-    firing = [kind for kind in known if kind.endswith("F")]
+    kinds = KINDS[builder.dialect]
+    firing = [kind for kind in kinds if kind.endswith("F")]
     weights = [kind for kind in firing if not (builder.exact and kind == "CubaLIF")]
-    found = [
+    chosen = [
         str(builder.pick(weights + (["CubaLIF"] if builder.chance(0.3) else [])))
         for _ in range(count)
     ]
     if builder.dialect == "sinabs":
-        found = [str(builder.pick(["LIF", "IF"])) for _ in range(count)]
-    silent = [kind for kind in known if not kind.endswith("F")]
+        chosen = [str(builder.pick(["LIF", "IF"])) for _ in range(count)]
+    silent = [kind for kind in kinds if not kind.endswith("F")]
     if silent and count > 1 and builder.chance(0.35):
-        found[-1] = str(builder.pick(silent))
-    return found
+        chosen[-1] = str(builder.pick(silent))
+    return chosen
 
 
 def layout(builder: _Builder) -> dict[str, tuple[int, ...]]:
@@ -408,10 +412,14 @@ def layout(builder: _Builder) -> dict[str, tuple[int, ...]]:
             if len(shapes.get(before, shape)) > 1:
                 source = flattened(builder, before)
             builder.path(source, sizes[before], name, math.prod(shapes[name]), back=False)
-            for other in sizes:
-                flat = len(shapes.get(other, (1,))) == 1 and not (image and other == "a")
-                if other != before and flat and builder.chance(0.3):
-                    builder.path(other, sizes[other], name, math.prod(shapes[name]), back=False)
+            for source_name in sizes:
+                flat = len(shapes.get(source_name, (1,))) == 1 and not (
+                    image and source_name == "a"
+                )
+                if source_name != before and flat and builder.chance(0.3):
+                    builder.path(
+                        source_name, sizes[source_name], name, math.prod(shapes[name]), back=False
+                    )
                     builder.words.append("skip")
         if builder.chance(0.12) and number and not image:
             builder.path(before, sizes[before], name, math.prod(shapes[name]), back=False)
@@ -432,7 +440,7 @@ def windowed(builder: _Builder, shape: tuple[int, ...], target: str) -> tuple[in
     shape.
     """
     conv, before = convolution(builder, shape, target)
-    names = [conv]
+    node_path = [conv]
     if len(before) == 3 and min(before[1:]) >= 2 and builder.chance(0.5):
         kind = str(builder.pick(["SumPool2d", "AvgPool2d"]))
         square = {
@@ -440,13 +448,13 @@ def windowed(builder: _Builder, shape: tuple[int, ...], target: str) -> tuple[in
             "stride": np.full(2, int(builder.rng.integers(1, 3))),
         }
         pool = builder.add(kind, "p", padding=np.zeros(2, int), **square)
-        names.append(pool)
+        node_path.append(pool)
         before = _without_numbers(builder, pool, before)
     if builder.chance(0.3):
         again, before = convolution(builder, before, "")
-        names.append(again)
+        node_path.append(again)
         builder.words.append("convolutions")
-    builder.link("a", *names, target)
+    builder.link("a", *node_path, target)
     return before
 
 
@@ -516,17 +524,17 @@ def loops(builder: _Builder, shapes: Mapping[str, Any], source: str, target: str
 
 def finished(builder, shapes, back, exact, equal, ends) -> Structure:
     """Outputs, options, and what the file does not say."""
-    dialect, dt, names = builder.dialect, builder.dt, list(shapes)
-    kinds = {name: builder.places[name].kind for name in names}
-    last = names[-1]
+    dialect, dt, populations = builder.dialect, builder.dt, list(shapes)
+    kinds = {name: builder.places[name].kind for name in populations}
+    last = populations[-1]
     builder.places["out"] = Place(kind="Output", settings={"shape": shapes[last]})
     builder.link(last, "out")
-    boxes = frozenset(name for name in names if builder.chance(0.2 if exact else 0.35))
+    boxes = frozenset(name for name in populations if builder.chance(0.2 if exact else 0.35))
     share = 0.6 if builder.chance(0.3) else 0.0
     subtract = frozenset(
-        name for name in names if kinds[name].endswith("F") and builder.chance(share)
+        name for name in populations if kinds[name].endswith("F") and builder.chance(share)
     ) - frozenset(builder.below)
-    firing = [name for name in names if kinds[name].endswith("F")]
+    firing = [name for name in populations if kinds[name].endswith("F")]
     refractory = {
         name: 0.5 if exact else round(float(builder.rng.uniform(0.05, 0.5)), 3)
         for name in firing
@@ -556,7 +564,7 @@ def finished(builder, shapes, back, exact, equal, ends) -> Structure:
     )
     options: dict[str, Any] = {
         "dt": dt,
-        "spike_kernel": {name: "box" if name in boxes else "delta" for name in names},
+        "spike_kernel": {name: "box" if name in boxes else "delta" for name in populations},
         "reset": {name: "subtract" if name in subtract else "zero" for name in firing},
     }
     if dialect == "sinabs":

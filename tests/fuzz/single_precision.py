@@ -47,7 +47,7 @@ def rounded(drawn: Drawn) -> Drawn:
             for name, node in drawn.nodes.items()
         }
     )
-    times = {name: single(own) for name, own in drawn.times.items()}
+    times = {name: single(input_times) for name, input_times in drawn.times.items()}
     return replace(drawn, nodes=nodes, times=times, t_end=float(single(drawn.t_end)))
 
 
@@ -69,8 +69,8 @@ def compared(double, single, tau: float):
     """(spikes, lost, extra, worst difference of others, first strange one of each sample)."""
     spikes = lost = extra = 0
     worst, first = 0.0, {}
-    for name, own in double.spikes.items():
-        there, here = np.asarray(own.time, float), np.asarray(single.spikes[name].time, float)
+    for name, trains in double.spikes.items():
+        there, here = np.asarray(trains.time, float), np.asarray(single.spikes[name].time, float)
         spikes += int(np.isfinite(there).sum())
         both = np.isfinite(there) & np.isfinite(here)
         gap = np.where(both, np.abs(np.where(both, there, 0) - np.where(both, here, 0)), 0) / tau
@@ -82,7 +82,7 @@ def compared(double, single, tau: float):
             lost, extra = lost + len(alone[0]), extra + len(alone[1])
             for times, is_lost in zip(alone, (True, False), strict=True):
                 for time in times[:1]:
-                    found = Strange(
+                    strange_spike = Strange(
                         sample=int(sample),
                         name=name,
                         neuron=int(neuron),
@@ -90,17 +90,17 @@ def compared(double, single, tau: float):
                         lost=is_lost,
                     )
                     if sample not in first or time < first[sample].time:
-                        first[int(sample)] = found
+                        first[int(sample)] = strange_spike
     return spikes, lost, extra, worst, list(first.values())
 
 
 def unmatched(there: np.ndarray, here: np.ndarray, same: float):
     """Times of each of two trains that the other lacks."""
-    left = [float(t) for t in there[np.isfinite(there)]]
+    times = [float(t) for t in there[np.isfinite(there)]]
     right = [float(t) for t in here[np.isfinite(here)]]
     only_left = []
-    for time in left:
-        near = min(right, key=lambda other: abs(other - time), default=np.inf)
+    for time in times:
+        near = min(right, key=lambda candidate: abs(candidate - time), default=np.inf)
         if abs(near - time) <= same:
             right.remove(near)
         else:
@@ -136,11 +136,11 @@ def _reference(drawn: Drawn, sample: int):
 
 
 def _disturbed(drawn: Drawn, rng: np.random.Generator) -> Drawn:
-    def other(value):
+    def disturb(value):
         return value * (1 + ROUNDING * rng.uniform(-1, 1, np.shape(value)))
 
     nodes = {
-        name: node.with_numbers(**{key: other(value) for key, value in node.numbers.items()})
+        name: node.with_numbers(**{key: disturb(value) for key, value in node.numbers.items()})
         for name, node in drawn.nodes.items()
     }
     return replace(drawn, nodes=nodes)
@@ -154,8 +154,8 @@ def differences(seed: int, pair: Pair, drawn: Drawn, tau: float, summary) -> Ite
     summary.lost, summary.extra = summary.lost + lost, summary.extra + extra
     summary.worst = max(summary.worst, worst)
     for strange in first:
-        what = "lost" if strange.lost else "extra"
-        where = (
-            f"sample {strange.sample}, {strange.name}[{strange.neuron}]: spike {what} in float32"
+        change = "lost" if strange.lost else "extra"
+        description = (
+            f"sample {strange.sample}, {strange.name}[{strange.neuron}]: spike {change} in float32"
         )
-        yield where, strange.time, explanation(large, strange, tau, tuple(single.notes))
+        yield description, strange.time, explanation(large, strange, tau, tuple(single.notes))

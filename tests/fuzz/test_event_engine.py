@@ -51,9 +51,9 @@ def test_an_engine_with_a_fault_is_found(monkeypatch):
 
 
 def test_derivatives_with_and_without_a_kink():
-    found, why = gradients.derivative(lambda x: np.exp(2 * x), 1e-3)
+    slope, why = gradients.derivative(lambda x: np.exp(2 * x), 1e-3)
     assert why == ""
-    assert abs(found - 2) < 1e-11
+    assert abs(slope - 2) < 1e-11
     assert gradients.derivative(lambda x: abs(x) + x, 1e-3)[1] == "a kink"
     assert gradients.derivative(lambda x: None if x > 0 else x, 1e-3)[1] == "other spikes"
 
@@ -77,8 +77,8 @@ def test_paths_are_summed_and_delays_kept_apart():
     }
     edges = [("in", "w"), ("w", "d"), ("d", "v"), ("v", "n"), ("in", "n")]
     populations, synapses = synapse(places, edges)
-    found = {(float(np.max(s.delay)), float(s.weight[0, 0])) for s in synapses}
-    assert found == {(0.5, 2.0), (0.0, 31.0)}
+    delays_and_weights = {(float(np.max(s.delay)), float(s.weight[0, 0])) for s in synapses}
+    assert delays_and_weights == {(0.5, 2.0), (0.0, 31.0)}
     assert np.all(populations["n"].bias == 1.0)
 
 
