@@ -13,7 +13,7 @@ import pytest
 from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.event.adjoint.wanted import Wanted
 from jaxsnn.nir import build
-from tests.helpers.transformed import CHANNELS, CUBA, T_END, given, matrix, whole
+from tests.helpers.transformed import CHANNELS, CUBA, T_END, input_arrays, matrix, recurrent_network
 
 SAMPLED = jnp.linspace(0.1, 0.9, 5) * T_END
 
@@ -42,7 +42,7 @@ def behind_a_convolution():
 
 def solved(network, backend, arguments):
     """A run with some arguments of its own: a parameter by node and name, times, sample times."""
-    time, index = given()
+    time, index = input_arrays()
     node, name = arguments.get("of", ("", ""))
     parameters = dict(network.parameters)
     if node:
@@ -67,7 +67,7 @@ def by_integrals(solution):
 
 def gradient(network, backend, functional, key, of):
     """By what is called `key`, a parameter of a node and name."""
-    time, _ = given()
+    time, _ = input_arrays()
     node, name = of
     begin = {"time": time, "sampled": SAMPLED, "parameter": network.parameters[node][name]}[key]
 
@@ -84,7 +84,7 @@ def last_voltages(solution):
 
 #: What is differentiated by, and of what at last.
 WAYS = {"times": by_integrals, "time constants": by_integrals, "sample times": last_voltages}
-MAKERS = {"layers": layers, "group": whole, "convolution": behind_a_convolution}
+MAKERS = {"layers": layers, "group": recurrent_network, "convolution": behind_a_convolution}
 QUICK = [("layers", "times", "native"), ("layers", "times", "xla"), ("group", "times", "native")]
 QUICK += [("convolution", name, "native") for name in WAYS]
 OTHERS = [

@@ -50,33 +50,33 @@ def changeable(tree):
     """The nodes that can be changed, none of them in annotations, decorators or texts, nor the guard
     `strict=` of zip; each with the names around it and the name of its function.
     """
-    found = []
+    places = []
 
-    def look(node, names, function):
+    def look(node, scope, function):
         if isinstance(node, ast.JoinedStr | ast.AnnAssign | ast.ImportFrom | ast.Import):
             if isinstance(node, ast.AnnAssign) and node.value is not None:
-                look(node.value, names, function)
+                look(node.value, scope, function)
             return
         if isinstance(node, ast.keyword) and node.arg == "strict":
             return
         if _has_other(node):
-            found.append((node, _dotted(names), function))
-        own = _own_names(node)
+            places.append((node, _dotted(scope), function))
+        own_scope = _own_names(node)
         for name, value in ast.iter_fields(node):
             if name in ("annotation", "returns", "decorator_list", "type_params"):
                 continue
             inside = name == "body"
             runs = isinstance(node, _FUNCTIONS) and inside
-            for one in value if isinstance(value, list) else [value]:
-                if isinstance(one, ast.AST):
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST):
                     look(
-                        one,
-                        [*names, *own] if inside else names,
-                        ".".join([*names, *own[:1]]) if runs else function,
+                        child,
+                        [*scope, *own_scope] if inside else scope,
+                        ".".join([*scope, *own_scope[:1]]) if runs else function,
                     )
 
     look(tree, [], "")
-    return found
+    return places
 
 
 def _own_names(node):
@@ -88,8 +88,8 @@ def _own_names(node):
     return []
 
 
-def _dotted(names):
-    return ".".join(name for name in names if name != "<locals>")
+def _dotted(scope):
+    return ".".join(name for name in scope if name != "<locals>")
 
 
 def mutant(text, number):

@@ -56,7 +56,7 @@ def typed(name, make, shape=(4,)):
     return edit
 
 
-def whole(bits):
+def integer_type(bits):
     def make():
         kind = (h5py.h5t.STD_I32LE if bits < 32 else h5py.h5t.STD_I64LE).copy()
         kind.set_size(bits // 8)
@@ -247,11 +247,11 @@ FILES = {
     "name that turns": (renamed("a\u202eb"), "is not valid text"),
     "name a surrogate": (renamed(b"a\xed\xa0\x80"), "is not valid text"),
     "weight of 24 bits": (
-        typed(f"{LINEAR}/weight", whole(24), (4, 3)),
+        typed(f"{LINEAR}/weight", integer_type(24), (4, 3)),
         "a type that NumPy does not support",
     ),
     "weight of 128 bits": (
-        typed(f"{LINEAR}/weight", whole(128), (4, 3)),
+        typed(f"{LINEAR}/weight", integer_type(128), (4, 3)),
         "a type that NumPy does not support",
     ),
     "weight of times": (
@@ -434,7 +434,7 @@ READ = {
 }
 
 
-def made(name, path):
+def write_corpus_file(name, path):
     """One file of the corpus."""
     sound(path)
     if name in BYTES:
@@ -449,7 +449,7 @@ def main(folder):
     """All files, with their names as they can be."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name in FILES | BYTES | READ:
-        made(name, Path(folder) / f"{name.replace(' ', '_').replace('^', '')}.nir")
+        write_corpus_file(name, Path(folder) / f"{name.replace(' ', '_').replace('^', '')}.nir")
 
 
 if __name__ == "__main__":

@@ -269,14 +269,14 @@ def _reset(subject, force):
 
 def _state(subject, folder=None):
     """The bytes of each file, None where there is none."""
-    found = []
+    contents = []
     for name in subject.files:
         path = Path(folder or ".") / name
         content = path.read_bytes() if path.exists() else None
         if content and name in subject.timed and content.rstrip().endswith((b"}", b"</html>")):
             content = b"whole"
-        found.append(content)
-    return found
+        contents.append(content)
+    return contents
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -287,26 +287,26 @@ class Count:
     faults: dict[str, int] = dataclasses.field(default_factory=dict)
     torn: list[str] = dataclasses.field(default_factory=list)
     lost: list[str] = dataclasses.field(default_factory=list)
-    left: list[str] = dataclasses.field(default_factory=list)
+    left_behind: list[str] = dataclasses.field(default_factory=list)
 
 
-def _judge(subject, found, force, new, count, where):
+def _judge(subject, contents, force, new, count, fault):
     """Count what is torn or lost among files that should be all old or all new."""
-    old = [_OLD if force else None] * len(found)
-    for name, content, before, after in zip(subject.files, found, old, new, strict=True):
+    old = [_OLD if force else None] * len(contents)
+    for name, content, before, after in zip(subject.files, contents, old, new, strict=True):
         if force and content is None:
-            count.lost.append(f"{where}: {name}")
+            count.lost.append(f"{fault}: {name}")
         elif content not in (before, after):
-            count.torn.append(f"{where}: {name}")
+            count.torn.append(f"{fault}: {name}")
     if not subject.together:
         return
-    if found not in (old, new) and not where.startswith("stop"):
-        count.torn.append(f"{where}: some are new")
-    if found[-1] == new[-1] and found != new:
-        count.torn.append(f"{where}: the one that counts came first")
+    if contents not in (old, new) and not fault.startswith("stop"):
+        count.torn.append(f"{fault}: some are new")
+    if contents[-1] == new[-1] and contents != new:
+        count.torn.append(f"{fault}: the one that counts came first")
 
 
-def _judge_checkpoint(subject, folder, count, where):
+def _judge_checkpoint(subject, folder, count, fault):
     """A folder of checkpoints is empty, or one of its generations is whole."""
     if not subject.checkpoint:
         return
@@ -319,7 +319,7 @@ def _judge_checkpoint(subject, folder, count, where):
         try:
             unsealed(path)
         except Exception as error:
-            count.torn.append(f"{where}: {error}")
+            count.torn.append(f"{fault}: {error}")
 
 
 def injected(name):
@@ -328,9 +328,9 @@ def injected(name):
     if subject.folder:
         _reset(subject, force=False)
         assert _quiet(subject.argv)[0] == 0
-        found = sorted(path.name for path in Path(subject.folder).iterdir())
-        ordered = sorted(found, key=lambda each: (each == "network.json", each))
-        files = tuple(f"{subject.folder}/{each}" for each in ordered)
+        file_names = sorted(path.name for path in Path(subject.folder).iterdir())
+        ordered = sorted(file_names, key=lambda file_name: (file_name == "network.json", file_name))
+        files = tuple(f"{subject.folder}/{file_name}" for file_name in ordered)
         subject = dataclasses.replace(subject, files=(*files, *subject.files))
     for force in (False, True):
         argv = [*subject.argv, *(["--force"] if force else [])]
@@ -351,9 +351,9 @@ def injected(name):
             assert _quiet(argv)[0] == 0
         count.points += points.count
         for number, folder in enumerate(looks, 1):
-            where = f"stop {number}"
-            _judge(subject, _state(subject, folder), force, new, count, where)
-            _judge_checkpoint(subject, folder, count, where)
+            fault = f"stop {number}"
+            _judge(subject, _state(subject, folder), force, new, count, fault)
+            _judge_checkpoint(subject, folder, count, fault)
             count.faults["stop"] = count.faults.get("stop", 0) + 1
             shutil.rmtree(folder)
         for kind, error in KINDS.items():
@@ -361,23 +361,23 @@ def injected(name):
                 _reset(subject, force)
                 with Points(number, error).active():
                     code, err = _quiet(argv)
-                where = f"{kind} {number} force={force}"
+                fault = f"{kind} {number} force={force}"
                 count.faults[kind] = count.faults.get(kind, 0) + 1
-                _judge(subject, _state(subject), force, new, count, where)
-                _judge_checkpoint(subject, Path.cwd(), count, where)
+                _judge(subject, _state(subject), force, new, count, fault)
+                _judge_checkpoint(subject, Path.cwd(), count, fault)
                 # an error of the folder's own flush is none: the file is there
                 done = _state(subject) == new
-                assert done if code == 0 else code == 2, (where, code, err)
-                assert "unexpected" not in err, (where, err)
+                assert done if code == 0 else code == 2, (fault, code, err)
+                assert "unexpected" not in err, (fault, err)
                 assert err.count("\n") <= 1, err
-                left = [str(path) for path in Path.cwd().rglob(".*")]
-                count.left += [f"{where}: {path}" for path in left]
+                hidden_files = [str(path) for path in Path.cwd().rglob(".*")]
+                count.left_behind += [f"{fault}: {path}" for path in hidden_files]
     return count
 
 
-def all_injected(names=tuple(SUBJECTS)):
+def all_injected(commands=tuple(SUBJECTS)):
     """Counts by command."""
-    found, before = {}, Path.cwd()
+    counts, before = {}, Path.cwd()
     demo = functools.partial(demo_command.demo, sizes=(200, 64, 64))
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -386,15 +386,15 @@ def all_injected(names=tuple(SUBJECTS)):
         os.chdir(folder)
         try:
             _prepare(Path(folder))
-            for name in names:
-                found[name] = injected(name)
-                sys.stderr.write(f"{name}: {sum(found[name].faults.values())} faults\n")
+            for name in commands:
+                counts[name] = injected(name)
+                sys.stderr.write(f"{name}: {sum(counts[name].faults.values())} faults\n")
         finally:
             os.chdir(before)
-    return found
+    return counts
 
 
-def table(found):
+def table(counts):
     """The counts as a table of Markdown."""
     kinds = [*KINDS, "stop"]
     lines = [
@@ -402,9 +402,14 @@ def table(found):
         "|---" * (len(kinds) + 6) + "|",
     ]
     total = [0] * 4
-    for name, count in found.items():
-        numbers = [sum(count.faults.values()), len(count.torn), len(count.lost), len(count.left)]
-        total = [one + other for one, other in zip(total, numbers, strict=True)]
+    for name, count in counts.items():
+        numbers = [
+            sum(count.faults.values()),
+            len(count.torn),
+            len(count.lost),
+            len(count.left_behind),
+        ]
+        total = [subtotal + number for subtotal, number in zip(total, numbers, strict=True)]
         cells = [count.points, *(count.faults[kind] for kind in kinds), *numbers]
         lines.append(f"| `{name}` | {' | '.join(map(str, cells))} |")
     lines.append(f"| all | {' | ' * len(kinds)} | {' | '.join(map(str, total))} |")
@@ -416,12 +421,12 @@ def main(argv=None):
     parser.add_argument("--write", type=Path)
     parser.add_argument("--only", nargs="*", default=list(SUBJECTS))
     arguments = parser.parse_args(argv)
-    found = all_injected(arguments.only)
-    text = table(found)
+    counts = all_injected(arguments.only)
+    text = table(counts)
     sys.stdout.write(text + "\n")
-    for name, count in found.items():
-        for what in (*count.torn, *count.lost, *count.left):
-            sys.stdout.write(f"{name}: {what}\n")
+    for name, count in counts.items():
+        for damage in (*count.torn, *count.lost, *count.left_behind):
+            sys.stdout.write(f"{name}: {damage}\n")
     if arguments.write is not None:
         page = arguments.write.read_text()
         start, end = page.index(BEGIN) + len(BEGIN), page.index(END)

@@ -46,8 +46,8 @@ class Room:
     first: tuple[str, ...] = ()
 
 
-def _tests(folder, *names):
-    return tuple(f"tests/{folder}/test_{name}.py" for name in names)
+def _tests(folder, *subjects):
+    return tuple(f"tests/{folder}/test_{name}.py" for name in subjects)
 
 
 _GRADIENTS = "tests/event/test_gradients.py::test_"
@@ -192,7 +192,7 @@ ROOMS = {
 }
 
 
-def sample(room, each, seed):
+def sample(room, size, seed):
     """Changes of a room, chosen by the seed among all there are: file, its text, number of the node."""
     places = [
         (str(path.relative_to(ROOT)), text, number)
@@ -201,7 +201,7 @@ def sample(room, each, seed):
         for text in [path.read_text()]
         for number in range(len(changeable(ast.parse(text))))
     ]
-    return random.Random(f"{room} {seed}").sample(places, min(each, len(places)))
+    return random.Random(f"{room} {seed}").sample(places, min(size, len(places)))
 
 
 def _copied(folder):
@@ -214,26 +214,29 @@ def _copied(folder):
             shutil.copy2(path, folder / path.name)
 
 
-def _ran(folder, room, kept):
+def _ran(folder, room, earlier_runs):
     """The tests of a room, each with its seconds and the functions that it enters: (file, name);
-    `kept` has those of test files that are the same as before.
+    `earlier_runs` has those of test files that are the same as before.
     """
-    files = [str(path.relative_to(folder)) for one in room.files for path in folder.glob(one)]
-    names, report, found = {str(folder / file): file for file in files}, folder / "ran.json", {}
+    files = [
+        str(path.relative_to(folder)) for pattern in room.files for path in folder.glob(pattern)
+    ]
+    package_files = {str(folder / file): file for file in files}
+    report, ran = folder / "ran.json", {}
     for test in (*room.tests, *room.exact):
         content = (folder / _module(test)).read_bytes()
         key = f"{test} {hashlib.sha256(content).hexdigest()} {room.files[0]}"
-        if key not in kept:
+        if key not in earlier_runs:
             if failed := run(
-                folder, [test], exact=test in room.exact, plugins=[Ran(names, report)]
+                folder, [test], exact=test in room.exact, plugins=[Ran(package_files, report)]
             ):
                 raise SystemExit(f"{test} without any change: {failed}")
-            kept[key] = json.loads(report.read_text())
-        found |= {
-            name: one | {"entered": {tuple(place) for place in one["entered"]}}
-            for name, one in kept[key].items()
+            earlier_runs[key] = json.loads(report.read_text())
+        ran |= {
+            name: record | {"entered": {tuple(place) for place in record["entered"]}}
+            for name, record in earlier_runs[key].items()
         }
-    return found
+    return ran
 
 
 def _answering(room, ran, file, function):
@@ -241,11 +244,15 @@ def _answering(room, ran, file, function):
     module, the quickest module and the quickest test of it first.
     """
     if function:
-        found = {name: ran[name] for name in ran if (file, function) in ran[name]["entered"]}
-        modules = {_module(name) for name in found}
+        entering = {name: ran[name] for name in ran if (file, function) in ran[name]["entered"]}
+        modules = {_module(name) for name in entering}
         first = [name for name in room.first if _module(name) in modules]
-        return first + [name for name in _ordered(found) if name not in first]
-    near = {name: one for name, one in ran.items() if any(file == at for at, _ in one["entered"])}
+        return first + [name for name in _ordered(entering) if name not in first]
+    near = {
+        name: record
+        for name, record in ran.items()
+        if any(file == at for at, _ in record["entered"])
+    }
     return _ordered(near) + _ordered({name: ran[name] for name in ran if name not in near})
 
 
@@ -258,7 +265,8 @@ def _ordered(tests):
     for name in sorted(tests, key=lambda name: tests[name]["seconds"]):
         modules.setdefault(_module(name), []).append(name)
     spent = {
-        module: sum(tests[name]["seconds"] for name in names) for module, names in modules.items()
+        module: sum(tests[name]["seconds"] for name in members)
+        for module, members in modules.items()
     }
     return [name for module in sorted(modules, key=spent.get) for name in modules[module]]
 
@@ -271,45 +279,45 @@ def _within(tests, ran, most):
 
 def _outcome(folder, room, ran, file, changed, most):
     """How the tests noticed a change, "" where they did not."""
-    answering, how = _within(_answering(room, ran, file, changed.function), ran, most), ""
+    answering, notice = _within(_answering(room, ran, file, changed.function), ran, most), ""
     original = (folder / file).read_text()
     (folder / file).write_text(changed.text)
     try:
         for exact in (False, True):
             tests = [name for name in answering if name.startswith(room.exact) is exact]
             seconds = 30.0 + 4 * sum(ran[name]["seconds"] for name in tests)
-            if tests and not how:
-                how = run(folder, tests, exact=exact, seconds=seconds, longest=20 * seconds)
-        return how
+            if tests and not notice:
+                notice = run(folder, tests, exact=exact, seconds=seconds, longest=20 * seconds)
+        return notice
     finally:
         (folder / file).write_text(original)
 
 
 def _counted(name, folder, arguments, until):
     """The counts of a room, and what was not noticed."""
-    room, kept = ROOMS[name], {}
+    room, earlier_runs = ROOMS[name], {}
     if arguments.ran is not None and arguments.ran.exists():
-        kept = json.loads(arguments.ran.read_text())
-    ran = _ran(folder, room, kept)
+        earlier_runs = json.loads(arguments.ran.read_text())
+    ran = _ran(folder, room, earlier_runs)
     if arguments.ran is not None:
-        arguments.ran.write_text(json.dumps(kept))
+        arguments.ran.write_text(json.dumps(earlier_runs))
     counts = {"changed": 0, "noticed": {}, "same": [], "survived": []}
     yield counts
     for file, original, number in sample(name, arguments.each, arguments.seed):
         if time.monotonic() > until:
             return
         changed = mutant(original, number)
-        what = f"{file}:{changed.line} {changed.within}: {changed.change}"
-        how = _outcome(folder, room, ran, file, changed, arguments.most)
+        description = f"{file}:{changed.line} {changed.within}: {changed.change}"
+        notice = _outcome(folder, room, ran, file, changed, arguments.most)
         counts["changed"] += 1
-        sys.stderr.write(f"{time.strftime('%H:%M:%S')} {how or 'not noticed'}: {what}\n")
-        if how:
-            counts["noticed"][how] = counts["noticed"].get(how, 0) + 1
+        sys.stderr.write(f"{time.strftime('%H:%M:%S')} {notice or 'not noticed'}: {description}\n")
+        if notice:
+            counts["noticed"][notice] = counts["noticed"].get(notice, 0) + 1
         elif (changed.source, changed.change) in SAME.get(file, {}):
-            counts["same"].append(what)
+            counts["same"].append(description)
         else:
-            counts["survived"].append(what)
-            sys.stdout.write(f"{name}: survived: {what}\n")
+            counts["survived"].append(description)
+            sys.stdout.write(f"{name}: survived: {description}\n")
             sys.stdout.flush()
         yield counts
 
@@ -330,16 +338,16 @@ def main(argv=None):
     os.environ.update(JAX_PLATFORMS="cpu")
     for name in ("pytest", "hypothesis", "numpy", "jax", "optax", "networkx", "h5py", "nir"):
         importlib.import_module(name)
-    found, until = {}, time.monotonic() + arguments.seconds
+    counts_by_room, until = {}, time.monotonic() + arguments.seconds
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         _copied(folder)
         for room in arguments.rooms:
             for counts in _counted(room, folder, arguments, until):
-                found[room] = counts
+                counts_by_room[room] = counts
                 if arguments.report is not None:
-                    arguments.report.write_text(json.dumps(found, indent=1))
-            counts = found[room]
+                    arguments.report.write_text(json.dumps(counts_by_room, indent=1))
+            counts = counts_by_room[room]
             noticed = sum(counts["noticed"].values())
             sys.stdout.write(
                 f"{room}: {noticed} of {counts['changed'] - len(counts['same'])} noticed"

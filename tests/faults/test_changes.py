@@ -19,8 +19,8 @@ def of(value: int = 3) -> int:
 
 
 def test_a_mutant_differs_in_one_place_and_says_where():
-    made = [mutant(TEXT, number) for number in range(len(changeable(ast.parse(TEXT))))]
-    assert {(one.change, one.function) for one in made} == {
+    mutants = [mutant(TEXT, number) for number in range(len(changeable(ast.parse(TEXT))))]
+    assert {(mutated.change, mutated.function) for mutated in mutants} == {
         ("2.5 -> 3.5", ""),
         ("3 -> 4", ""),
         ("not value < LIMIT -> not not value < LIMIT", "of"),
@@ -31,7 +31,7 @@ def test_a_mutant_differs_in_one_place_and_says_where():
         ("value // 2 -> value * 2", "of"),
         ("2 -> 3", "of"),
     }
-    assert len({one.text for one in made}) == len(made)
+    assert len({mutated.text for mutated in mutants}) == len(mutants)
 
 
 def test_a_seed_chooses_the_changes_of_a_room():
@@ -48,11 +48,11 @@ def test_the_files_and_tests_of_a_room_are_there(room):
 def test_what_is_said_to_change_nothing_is_there_to_be_changed():
     for file, changes in SAME.items():
         text = (ROOT / file).read_text()
-        lines, said = text.splitlines(), {line for line, _ in changes}
+        lines, equivalent_lines = text.splitlines(), {line for line, _ in changes}
         numbers = [
             number
             for number, (node, *_) in enumerate(changeable(ast.parse(text)))
-            if lines[node.lineno - 1].strip() in said
+            if lines[node.lineno - 1].strip() in equivalent_lines
         ]
-        made = [mutant(text, number) for number in numbers]
-        assert set(changes) <= {(one.source, one.change) for one in made}, file
+        mutants = [mutant(text, number) for number in numbers]
+        assert set(changes) <= {(mutated.source, mutated.change) for mutated in mutants}, file

@@ -112,15 +112,15 @@ print(failed)
 
 def test_a_disk_that_is_full_at_any_byte_leaves_what_was_there(tmp_path):
     """The system itself refuses to write more: a hundred places in files of each kind."""
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
-    assert found.returncode == 0, found.stderr
-    assert int(found.stdout) > 100
+    assert process.returncode == 0, process.stderr
+    assert int(process.stdout) > 100
 
 
 def test_numbers_that_hdf5_lost_are_found_before_the_file_has_its_name(tmp_path, monkeypatch):
@@ -194,8 +194,8 @@ def test_files_that_belong_together_appear_together_or_not(
     force, first, place, tmp_path, monkeypatch
 ):
     """All writes from the first that fails on fail."""
-    names = ["a.svg", "b.json", "c.nir"]
-    new = {tmp_path / name: "new" for name in names}
+    file_names = ["a.svg", "b.json", "c.nir"]
+    new = {tmp_path / name: "new" for name in file_names}
     if force:
         write_together(dict.fromkeys(new, "old"))
     calls, method = [], output._write_through if place == "write" else output._put
@@ -205,10 +205,10 @@ def test_files_that_belong_together_appear_together_or_not(
         (method if len(calls) <= first else failing(errno.EIO))(*arguments)
 
     monkeypatch.setattr(output, method.__name__, fail_from_first)
-    assert_refused(lambda: write_together(new, force), FileError, names[first])
+    assert_refused(lambda: write_together(new, force), FileError, file_names[first])
     monkeypatch.undo()
     texts = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    assert texts == (dict.fromkeys(names, "old") if force else {})
+    assert texts == (dict.fromkeys(file_names, "old") if force else {})
     write_together(new, force)
     assert {path: path.read_text() for path in tmp_path.iterdir()} == new
 
@@ -271,13 +271,13 @@ def test_what_a_killed_process_left_is_removed_and_what_others_write_is_not(tmp_
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     old, young = f".a.{gone.pid}.0000", f".a.{gone.pid}.1111"
-    mine, other = f".a.{os.getpid()}.2222", f".b.{gone.pid}.3333"
-    for name in (old, young, mine, other, ".a.notes"):
+    mine, other_target = f".a.{os.getpid()}.2222", f".b.{gone.pid}.3333"
+    for name in (old, young, mine, other_target, ".a.notes"):
         (tmp_path / name).write_text("half")
         if name != young:
             os.utime(tmp_path / name, (0, 0))
     write_whole(tmp_path / "a", "whole")
-    assert sorted(os.listdir(tmp_path)) == sorted(["a", young, mine, other, ".a.notes"])
+    assert sorted(os.listdir(tmp_path)) == sorted(["a", young, mine, other_target, ".a.notes"])
 
 
 def test_of_four_conversions_at_once_one_succeeds(tmp_path):

@@ -9,25 +9,25 @@ from tests.faults.injected import BEGIN, END, QUICK, SUBJECTS, all_injected
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 
 
-def refuse_damage(found):
-    for name, count in found.items():
-        assert (name, count.torn, count.lost, count.left) == (name, [], [], [])
+def refuse_damage(counts):
+    for name, count in counts.items():
+        assert (name, count.torn, count.lost, count.left_behind) == (name, [], [], [])
 
 
 @pytest.mark.slow
 def test_pictures_and_conversions_are_never_torn():
-    found = all_injected(QUICK[:2])
-    refuse_damage(found)
-    assert all(sum(count.faults.values()) >= 40 for count in found.values())
+    counts = all_injected(QUICK[:2])
+    refuse_damage(counts)
+    assert all(sum(count.faults.values()) >= 40 for count in counts.values())
 
 
 @pytest.mark.slow
 def test_no_command_tears_or_loses_a_file_and_the_page_counts_the_faults():
-    found = all_injected()
-    refuse_damage(found)
-    assert sum(sum(count.faults.values()) for count in found.values()) >= 300
+    counts = all_injected()
+    refuse_damage(counts)
+    assert sum(sum(count.faults.values()) for count in counts.values()) >= 300
     written = PAGE.read_text().partition(BEGIN)[2].partition(END)[0]
-    for name, count in found.items():
+    for name, count in counts.items():
         # how often training writes depends on which of its epochs is the best
         assert f"| `{name}` |" in written
         if name != "train":

@@ -27,20 +27,20 @@ class Counted(str):
     comparisons = 0
     __hash__ = str.__hash__
 
-    def __eq__(self, other):
+    def __eq__(self, text):
         Counted.comparisons += 1
-        return str.__eq__(self, other)
+        return str.__eq__(self, text)
 
 
 @pytest.mark.parametrize("path", ["", "inner"])
 def test_edges_are_looked_up_and_not_searched_for(path):
-    names = tuple(Counted(f"n{number}") for number in range(1000))
+    node_names = tuple(Counted(f"n{number}") for number in range(1000))
     prefix = "inner." if path else ""  # exporters put the graph's name before some
-    raw = tuple((Counted(a), Counted(f"{prefix}{b}")) for a, b in itertools.pairwise(names))
+    raw = tuple((Counted(a), Counted(f"{prefix}{b}")) for a, b in itertools.pairwise(node_names))
     flat = READING._Flat(nodes={}, repairs=[]) if path else None
     Counted.comparisons = 0
-    found = READING._repaired_edges(raw, path, names, flat)
-    assert found == list(itertools.pairwise(names))
+    edges = READING._repaired_edges(raw, path, node_names, flat)
+    assert edges == list(itertools.pairwise(node_names))
     assert Counted.comparisons < 20 * len(raw)
 
 
@@ -68,18 +68,18 @@ def chain(count, *, sized=True, loop=False, fan=False):
             "Output": Group({"type": text_dataset("Output")}),
         }
     scale = numbers(np.ones(2) if sized else 1.0)
-    names = [f"s{number}" for number in range(count)]
+    scale_names = [f"s{number}" for number in range(count)]
     last = (
         {}
         if sized
         else {"w": Group({"type": text_dataset("Linear"), "weight": numbers(np.ones((2, 2)))})}
     )
-    nodes = {name: Group({"type": text_dataset("Scale"), "scale": scale}) for name in names}
-    edges = [*itertools.pairwise(["Input", *names, *last, "Output"])]
+    nodes = {name: Group({"type": text_dataset("Scale"), "scale": scale}) for name in scale_names}
+    edges = [*itertools.pairwise(["Input", *scale_names, *last, "Output"])]
     if fan:
-        edges = [edge for name in names for edge in (("Input", name), (name, "Output"))]
+        edges = [edge for name in scale_names for edge in (("Input", name), (name, "Output"))]
     if loop:
-        edges.append((names[-1], names[0]))
+        edges.append((scale_names[-1], scale_names[0]))
     graph = {
         "type": text_dataset("NIRGraph"),
         "nodes": Group(ends | nodes | last),
@@ -129,12 +129,12 @@ def work(function, *arguments):
 def test_the_work_grows_with_the_number_of_nodes(kind):
     documents = [chain(count, **CHAINS[kind]) for count in (40, 80, 160)]
     parse(documents[0], dialect="nir")  # what is imported once does not count
-    for way in WAYS.values():
-        work(way, parse(documents[0], dialect="nir"))
-    spent = {"parse": [work(lambda d: parse(d, dialect="nir"), one) for one in documents]}
-    graphs = [parse(one, dialect="nir") for one in documents]
-    for name, way in WAYS.items():
-        spent[name] = [work(way, graph) for graph in graphs]
+    for action in WAYS.values():
+        work(action, parse(documents[0], dialect="nir"))
+    spent = {"parse": [work(lambda d: parse(d, dialect="nir"), document) for document in documents]}
+    graphs = [parse(document, dialect="nir") for document in documents]
+    for name, action in WAYS.items():
+        spent[name] = [work(action, graph) for graph in graphs]
     # what grows with the square of the number has four times the growth of before
     growth = {name: (b - a, c - b) for name, (a, b, c) in spent.items()}
     wrong = {

@@ -171,9 +171,9 @@ def test_text_that_many_share_does_not_grow_without_bound(tmp_path):
     path = small(tmp_path / "many.nir")
     with h5py.File(path, "a") as file:
         file["node/text"] = np.array([b"x" * 2**20] + [b""] * 99_999, dtype=object)
-        where = file["node/text"].id.get_offset()
+        offset = file["node/text"].id.get_offset()
     data = bytearray(path.read_bytes())
-    data[where : where + 16 * 100_000] = bytes(data[where : where + 16]) * 100_000
+    data[offset : offset + 16 * 100_000] = bytes(data[offset : offset + 16]) * 100_000
     path.write_bytes(data)
     assert_refused(
         lambda: read(path, read_timeout=60.0, max_bytes=2**21),

@@ -45,11 +45,11 @@ def test_a_full_disk_for_the_output_is_said(flags, tmp_path):
     )
 
 
-@pytest.mark.parametrize("asked", [("--help",), ("--version",), ("run", "--help")])
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("run", "--help")])
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_full_disk_for_help_is_said(asked, unbuffered):
+def test_a_full_disk_for_help_is_said(arguments, unbuffered):
     with open("/dev/full", "w") as full:
-        done = called(*asked, stdout=full, env={"PYTHONUNBUFFERED": unbuffered})
+        done = called(*arguments, stdout=full, env={"PYTHONUNBUFFERED": unbuffered})
     assert done.returncode == 2
     assert b"the output cannot be written (No space left on device)" in done.stderr
     assert done.stderr.count(b"\n") == 1
@@ -151,10 +151,10 @@ def test_a_coordinator_needs_a_host_and_a_port(address):
 def test_who_is_named_by_the_loopback_listens_there_alone(address, bound, monkeypatch):
     import jax
 
-    given = {}
+    named_arguments = {}
     monkeypatch.setattr(jax.config, "update", lambda *_: None)
     monkeypatch.setattr(
-        jax.distributed, "initialize", lambda *positional, **named: given.update(named)
+        jax.distributed, "initialize", lambda *positional, **named: named_arguments.update(named)
     )
     parallel.join_processes(address, 2, 0)
-    assert given.get("coordinator_bind_address") == bound
+    assert named_arguments.get("coordinator_bind_address") == bound

@@ -30,8 +30,8 @@ def test_every_control_character_and_mark_of_direction_is_a_number():
     every = "".join(map(chr, range(0x3000)))
     shown = printable(every + "\ud800")
     assert steering(shown) == []
-    kept = [char for char in every if char in shown]
-    assert len(kept) > 0x3000 - 100
+    unchanged = [char for char in every if char in shown]
+    assert len(unchanged) > 0x3000 - 100
     assert printable("naïve μs ✓ 神経\n\t") == "naïve μs ✓ 神経\n\t"
 
 
@@ -49,30 +49,30 @@ def test_a_name_that_steers_is_refused(name, tmp_path):
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("where", ["type", "version", "unknown"])
+@pytest.mark.parametrize("place", ["type", "version", "unknown"])
 @pytest.mark.parametrize("flags", [(), ("--json",)])
-def test_what_a_file_says_is_printed_as_text(where, flags, tmp_path):
+def test_what_a_file_says_is_printed_as_text(place, flags, tmp_path):
     path = tmp_path / "mail.nir"
     with h5py.File(path, "w") as file:
-        file["version"] = _HOSTILE if where == "version" else "1.0"
+        file["version"] = _HOSTILE if place == "version" else "1.0"
         node = file.create_group("node")
         node["type"] = "NIRGraph"
         linear = node.create_group("nodes/linear")
-        linear["type"] = _HOSTILE if where == "type" else "Linear"
+        linear["type"] = _HOSTILE if place == "type" else "Linear"
         linear["weight"] = np.ones((2, 2))
-        if where == "unknown":
+        if place == "unknown":
             linear["metadata"] = _HOSTILE
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "jaxsnn.commands.cli", "info", str(path), "-v", *flags],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert steering(found.stdout + found.stderr) == []
-    assert found.stdout + found.stderr
-    if flags and found.stdout:
-        json.loads(found.stdout)
+    assert steering(process.stdout + process.stderr) == []
+    assert process.stdout + process.stderr
+    if flags and process.stdout:
+        json.loads(process.stdout)
 
 
 def test_a_graph_in_python_has_no_such_names_either():

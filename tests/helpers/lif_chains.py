@@ -10,7 +10,7 @@ def two_layers(framework, reset, *, inputs, sizes, seed):
     `sizes`: of both layers.
     """
     dt, decay = 1e-4, 0.9
-    said = {
+    options = {
         "snntorch": {"reset": reset, "reset_delay": reset == "subtract"},
         "norse": {"dt": dt, "dt_export": 1.0},
         "spikingjelly": {"dt": dt, "reset": reset},
@@ -22,4 +22,4 @@ def two_layers(framework, reset, *, inputs, sizes, seed):
     for size in sizes:
         layers += [build.linear(size, weight=normal(0.3 * gain, 0.5 * gain))]
         layers += [build.lif(tau=dt / (1 - decay), r=r)]
-    return build.sequential(build.input(inputs), *layers, seed=seed, dialect=framework, **said)
+    return build.sequential(build.input(inputs), *layers, seed=seed, dialect=framework, **options)

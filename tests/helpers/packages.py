@@ -13,8 +13,12 @@ def installed(site, name, *, version="1.0", files=None, **points):
     header = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
     (metadata / "METADATA").write_text(header)
     lines = []
-    for group, own in points.items():
-        lines += [f"[jaxsnn.{group}]", *(f"{key} = {target}" for key, target in own.items()), ""]
+    for group, entry_points in points.items():
+        lines += [
+            f"[jaxsnn.{group}]",
+            *(f"{key} = {target}" for key, target in entry_points.items()),
+            "",
+        ]
     (metadata / "entry_points.txt").write_text("\n".join(lines))
     for file, text in (files or {}).items():
         (site / file).write_text(text)

@@ -33,13 +33,13 @@ def pages() -> dict[str, Path]:
 def blocks_of(page: str) -> list[Block]:
     """The blocks of a page in their order."""
     text = pages()[page].read_text()
-    found = []
+    blocks = []
     for match in FENCE.finditer(text):
         above = re.sub(r"^```.*?^```$", "", text[: match.start()], flags=re.S | re.M)
         section = re.findall(r"^#+ (.*)$", above, re.M)[-1]
         why, language, code = match.groups()
-        found.append(Block(page=page, section=section, language=language, code=code, not_run=why))
-    return found
+        blocks.append(Block(page=page, section=section, language=language, code=code, not_run=why))
+    return blocks
 
 
 def commands_of(block: Block) -> list[str]:
@@ -52,13 +52,13 @@ def commands_of(block: Block) -> list[str]:
     return re.findall(r"^\w*\$ (.*)$", block.code, re.M)
 
 
-def run_python(block: Block, names: dict) -> None:
+def run_python(block: Block, namespace: dict) -> None:
     """Run a block in a namespace; of a dialogue what it prints must be what the page says."""
     if not block.code.startswith(">>>"):
-        exec(compile(block.code, block.where, "exec"), names)
+        exec(compile(block.code, block.where, "exec"), namespace)
         return
-    test = doctest.DocTestParser().get_doctest(block.code, names, block.where, block.page, 0)
-    said: list[str] = []
-    failed = doctest.DocTestRunner().run(test, out=said.append, clear_globs=False).failed
-    names.update(test.globs)
-    assert failed == 0, "".join(said)
+    test = doctest.DocTestParser().get_doctest(block.code, namespace, block.where, block.page, 0)
+    report: list[str] = []
+    failed = doctest.DocTestRunner().run(test, out=report.append, clear_globs=False).failed
+    namespace.update(test.globs)
+    assert failed == 0, "".join(report)

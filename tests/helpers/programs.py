@@ -11,14 +11,14 @@ _EVENT = "/jax/core/compile/backend_compile_duration"
 @contextmanager
 def compiled() -> Iterator[list[str]]:
     """The names of the programs that are compiled in here, "jit(name)", as they come."""
-    names: list[str] = []
+    programs: list[str] = []
 
     def heard(event: str, _: float, **about: object) -> None:
         if event == _EVENT:
-            names.append(str(about.get("fun_name")))
+            programs.append(str(about.get("fun_name")))
 
     jax.monitoring.register_event_duration_secs_listener(heard)
     try:
-        yield names
+        yield programs
     finally:
         jax.monitoring.unregister_event_duration_listener(heard)

@@ -49,6 +49,6 @@ def raised(tree):
     """The calls that make an exception of this library, where they are raised."""
     calls = (node.exc for node in ast.walk(tree) if isinstance(node, ast.Raise))
     for call in calls:
-        made = call.func if isinstance(call, ast.Call) else None
-        if isinstance(made, ast.Name) and made.id in KINDS:
+        exception_class = call.func if isinstance(call, ast.Call) else None
+        if isinstance(exception_class, ast.Name) and exception_class.id in KINDS:
             yield call

@@ -28,7 +28,7 @@ def matrix(seed, outputs, inputs, mean, deviation):
     return build.linear(weight=drawn / np.sqrt(inputs))
 
 
-def given(samples=SAMPLES):
+def input_arrays(samples=SAMPLES):
     """Times (samples, events) and channels of the input events."""
     rng = np.random.default_rng(7)
     time = rng.uniform(0, 0.6 * T_END, (samples, EVENTS)).astype("float32")
@@ -55,7 +55,7 @@ def boxes():
 
 
 @cache
-def whole():
+def recurrent_network():
     """A population with the batch first, a recurrent one and a readout."""
     neurons = build.cubalif(**CUBA)
     nodes = {
@@ -90,12 +90,16 @@ def of_boxes(network, time, index):
 
 def weights_of(network):
     """The weights of a network, by node: its time constants stay numbers that are known."""
-    return {name: own["weight"] for name, own in network.parameters.items() if "weight" in own}
+    return {
+        name: parameters["weight"]
+        for name, parameters in network.parameters.items()
+        if "weight" in parameters
+    }
 
 
 def with_weights(network, weights):
-    own = {name: {"weight": weight} for name, weight in weights.items()}
-    return network.with_parameters(network.parameters | own)
+    parameters = {name: {"weight": weight} for name, weight in weights.items()}
+    return network.with_parameters(network.parameters | parameters)
 
 
 def of_line(weights, time, index):
@@ -109,27 +113,27 @@ def of_line_by_xla(weights, time, index):
 
 def readings(weights, time, index):
     """A number from the spikes of a recurrent population and each functional of a readout."""
-    network = with_weights(whole(), weights)
+    network = with_weights(recurrent_network(), weights)
     events, engine = Events(time=time, index=index), EventDriven(max_spikes=4)
     times = jnp.linspace(0, T_END, 5)
-    found = simulate(network, events, T_END, engine=engine, sample_times=times, throw=False)
-    voltage = jnp.mean(found.maximum("readout") + found.integral("readout") / T_END)
-    spikes = jnp.mean(jnp.minimum(found.first_spike("loop"), T_END)) / T_END
-    return voltage + jnp.mean(found.voltages["readout"] ** 2) + spikes
+    solution = simulate(network, events, T_END, engine=engine, sample_times=times, throw=False)
+    voltage = jnp.mean(solution.maximum("readout") + solution.integral("readout") / T_END)
+    spikes = jnp.mean(jnp.minimum(solution.first_spike("loop"), T_END)) / T_END
+    return voltage + jnp.mean(solution.voltages["readout"] ** 2) + spikes
 
 
 def stepped(network, time, index):
     """A number from a time-stepped run of the same network."""
     engine = TimeStepped(dt=1e-3, record=("loop",))
-    found = simulate(network, Events(time=time, index=index), T_END, engine=engine, throw=False)
-    return jnp.mean(found.output() ** 2) + jnp.mean(found.count("loop")) + found.result
+    solution = simulate(network, Events(time=time, index=index), T_END, engine=engine, throw=False)
+    return jnp.mean(solution.output() ** 2) + jnp.mean(solution.count("loop")) + solution.result
 
 
 #: Name -> parameters and what is computed with them, of parameters, times and channels.
 CASES = {
     "boxes": (boxes, of_boxes),
-    "whole": (lambda: weights_of(whole()), readings),
-    "stepped": (whole, stepped),
+    "whole": (lambda: weights_of(recurrent_network()), readings),
+    "stepped": (recurrent_network, stepped),
 }
 
 
@@ -178,21 +182,23 @@ def by_pmap(function, network, time, index):
 
 def run_page(sections):
     """Run the code of some sections of docs/guide_devices.md, behind that of the first."""
-    names = {"__name__": "page_on_devices"}
+    namespace = {"__name__": "page_on_devices"}
     for section in ("A network", *sections):
-        exec(compile(code_of(section, page=PAGE), f"{PAGE.name}: {section}", "exec"), names)
+        exec(compile(code_of(section, page=PAGE), f"{PAGE.name}: {section}", "exec"), namespace)
 
 
 def main():
-    found = {}
+    outcomes = {}
     for name, (make, function) in CASES.items():
         network = make()
-        found[f"shard_map {name}"] = shared_out(function, network, *given())
-        found[f"explicit {name}"] = laid_out(function, network, *given(), AxisType.Explicit)
+        outcomes[f"shard_map {name}"] = shared_out(function, network, *input_arrays())
+        outcomes[f"explicit {name}"] = laid_out(
+            function, network, *input_arrays(), AxisType.Explicit
+        )
     run_page(SECTIONS_OF_DEVICES)
-    found["auto line"] = laid_out(of_line, weights_of(line()), *given(), AxisType.Auto)
-    found["pmap line"] = by_pmap(of_line, weights_of(line()), *given())
-    sys.stdout.write(json.dumps({name: numbers(tree) for name, tree in found.items()}))
+    outcomes["auto line"] = laid_out(of_line, weights_of(line()), *input_arrays(), AxisType.Auto)
+    outcomes["pmap line"] = by_pmap(of_line, weights_of(line()), *input_arrays())
+    sys.stdout.write(json.dumps({name: numbers(tree) for name, tree in outcomes.items()}))
 
 
 if __name__ == "__main__":

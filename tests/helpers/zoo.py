@@ -18,13 +18,13 @@ OPTIONS = ("dt", "dt_export", "time_unit", "reset", "reset_delay", "readout")
 def options_of(name):
     """The options that tell a reader what the file does not say."""
     facts = FACTS[name]
-    given = {key: facts[key] for key in OPTIONS if key in facts}
+    options = {key: facts[key] for key in OPTIONS if key in facts}
     if "norm_input" in facts:
         readout = facts.get("norm_input_readout")
-        given["norm_input"] = (
+        options["norm_input"] = (
             facts["norm_input"] if readout is None else [facts["norm_input"], f"3:{readout}"]
         )
-    return given
+    return options
 
 
 def unpacked(folder):
@@ -38,13 +38,13 @@ def recordings():
     """Recordings by name: what went in (time, batch, *shape) and what came out."""
     with np.load(DATA / "recordings.npz") as file:
         packed = {key: file[key] for key in file.files}
-    found = {}
+    recorded = {}
     for name in RECORDED:
         key = f"x{packed[f'{name}.x']}"
         shape = tuple(packed[f"{key}.shape"])
         x = np.unpackbits(packed[key], count=int(np.prod(shape))).reshape(shape).astype(bool)
-        found[name] = (x, packed[f"{name}.y"].astype(np.float32))
-    return found
+        recorded[name] = (x, packed[f"{name}.y"].astype(np.float32))
+    return recorded
 
 
 #: Files of networks that were read wrong, or refused, once; each with its recording.

@@ -287,19 +287,23 @@ def test_a_rate_is_counted_on_to_the_end():
     outcome = SimpleNamespace(
         spikes={"n": SimpleNamespace(time=times[None, None], count=np.array([[12]]))}, t_end=0.1
     )
-    found = busiest(outcome, "n")
-    assert (found.count, found.recorded, found.by_the_end) == (12, 9, 9 + 90)
-    message = str(frequent_problem(found, 16))
+    busiest_neuron = busiest(outcome, "n")
+    assert (busiest_neuron.count, busiest_neuron.recorded, busiest_neuron.by_the_end) == (
+        12,
+        9,
+        9 + 90,
+    )
+    message = str(frequent_problem(busiest_neuron, 16))
     assert "neuron 0 of 'n' fires at least 12 times in sample 0, at about 1000 spikes/s" in message
     assert "up to 10 ms: about 99 spikes by t_end = 100 ms, the limit is 16" in message
     assert "pass max_spikes=111 if it is meant" in message
-    alone = dataclasses.replace(found, rate=0.0, t_end=None)
+    alone = dataclasses.replace(busiest_neuron, rate=0.0, t_end=None)
     assert alone.by_the_end == 12
     message = str(frequent_problem(alone, 16))
     assert "fires at least 12 times in sample 0, the limit is 16" in message
     assert "max_spikes=13" in message
     # more than the engine takes is no way out
-    message = str(frequent_problem(dataclasses.replace(found, rate=1e12), 16))
+    message = str(frequent_problem(dataclasses.replace(busiest_neuron, rate=1e12), 16))
     assert "or end earlier with t_end" in message
     assert "max_spikes" not in message
     assert busiest(SimpleNamespace(spikes={}), "n") is None

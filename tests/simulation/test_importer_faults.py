@@ -186,13 +186,13 @@ def test_neither_names_nor_the_order_of_edges_matter():
     layers = [nir.Affine(weights(4, 3), np.full(4, 0.1)), lif(4), nir.Linear(weights(2, 4)), lif(2)]
     y = play(graph_of(layers, (3,), (2,)), trains())
     assert 0 < y.mean() < 1
-    names = ["x", "10", "2", "1", "b.c", "out"]  # a file lists them 1, 10, 2, b.c, out, x
+    node_names = ["x", "10", "2", "1", "b.c", "out"]  # a file lists them 1, 10, 2, b.c, out, x
     nodes = dict(
-        zip(names, [nir.Input(np.array([3])), *layers, nir.Output(np.array([2]))], strict=True)
+        zip(node_names, [nir.Input(np.array([3])), *layers, nir.Output(np.array([2]))], strict=True)
     )
-    edges = list(pairwise(names))
-    other = parse(nir.NIRGraph(nodes, edges[::-1], type_check=False), **SNNTORCH)
-    np.testing.assert_array_equal(play(other, trains()), y)
+    edges = list(pairwise(node_names))
+    renamed = parse(nir.NIRGraph(nodes, edges[::-1], type_check=False), **SNNTORCH)
+    np.testing.assert_array_equal(play(renamed, trains()), y)
 
 
 def test_a_recurrent_layer_is_the_same_flat_and_nested():

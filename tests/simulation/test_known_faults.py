@@ -140,10 +140,10 @@ def ran(request, run_python):
 
 def test_weights_are_paired_with_their_sources_whatever_the_hash_seed(ran):
     weights, times = zip(*SOURCES.values(), strict=True)
-    wanted = expected([weights], times, range(len(times)))
-    assert_same(ran["sources"], wanted)
+    expected_times = expected([weights], times, range(len(times)))
+    assert_same(ran["sources"], expected_times)
     # each source makes spikes, and its weight says how many
-    (counts,) = (np.histogram(fired, [*times, T_END])[0] for fired in wanted)
+    (counts,) = (np.histogram(fired, [*times, T_END])[0] for fired in expected_times)
     assert counts.tolist() == [1, 3, 9, 2, 6]
 
 
@@ -167,14 +167,18 @@ def test_recurrence_without_a_delay_does_not_lock(ran):
 
 
 def test_an_exhausted_budget_is_no_silence():
-    graph, wanted = one_layer([[60.0]]), expected([[60.0]], *BURST)
-    assert len(wanted[0]) == 87
+    graph, expected_times = one_layer([[60.0]]), expected([[60.0]], *BURST)
+    assert len(expected_times[0]) == 87
     message = r"2 spikes of each neuron are recorded: pass max_spikes=\d+ or more"
     with pytest.raises(SimulationError, match=message) as caught:
         spikes_of(graph, *BURST, "2", engine=jaxsnn.EventDriven(max_spikes=2))
     room = int(re.search(r"max_spikes=(\d+)", str(caught.value))[1])
-    assert_same(spikes_of(graph, *BURST, "2", engine=jaxsnn.EventDriven(max_spikes=room)), wanted)
-    assert_same(spikes_of(graph, *BURST, "2", engine=jaxsnn.EventDriven(max_spikes="auto")), wanted)
+    assert_same(
+        spikes_of(graph, *BURST, "2", engine=jaxsnn.EventDriven(max_spikes=room)), expected_times
+    )
+    assert_same(
+        spikes_of(graph, *BURST, "2", engine=jaxsnn.EventDriven(max_spikes="auto")), expected_times
+    )
 
 
 # Parameters
@@ -223,28 +227,30 @@ def literal(tmp_path, **changes):
 def test_r_and_w_in_scale_the_input(tmp_path):
     """Without them no neuron fires."""
     r, w_in = np.array([1.0, 1.0, 2.0, 4.0, 1.0]), np.array([1.0, 2.0, 1.0, 1.0, 3.0])
-    got, wanted = literal(tmp_path, r=r, w_in=w_in)
-    assert_same(got, wanted)
-    assert [len(times) for times in wanted] == [0, 1, 1, 3, 2]
+    got, expected_times = literal(tmp_path, r=r, w_in=w_in)
+    assert_same(got, expected_times)
+    assert [len(times) for times in expected_times] == [0, 1, 1, 3, 2]
     np.testing.assert_allclose(got[1], got[2], rtol=1e-5)
     assert got[4][0] < got[1][0] - 1e-4
 
 
 @pytest.mark.parametrize("tau_mem", [TAU, 2 * TAU, 0.7 * TAU])
 def test_v_leak_counts_at_every_ratio_of_the_time_constants(tmp_path, tau_mem):
-    got, wanted = literal(tmp_path, v_leak=np.array([0.0, 0.5]), r=2.0, w_in=1.5, tau_mem=tau_mem)
-    assert_same(got, wanted)
-    assert min(len(times) for times in wanted) > 0
-    assert_differ(*wanted)
+    got, expected_times = literal(
+        tmp_path, v_leak=np.array([0.0, 0.5]), r=2.0, w_in=1.5, tau_mem=tau_mem
+    )
+    assert_same(got, expected_times)
+    assert min(len(times) for times in expected_times) > 0
+    assert_differ(*expected_times)
 
 
 def test_any_ratio_of_the_time_constants_is_exact():
     """Elsewhere a ratio other than 1 and 2 is refused, or off by a good part of tau."""
     for ratio in (0.3, 0.5, 1.0, 1.01, 2.0, 5.0):
-        wanted = expected([[9.0]], *BURST, tau_mem=ratio * TAU)
-        assert len(wanted[0]) > 3
+        expected_times = expected([[9.0]], *BURST, tau_mem=ratio * TAU)
+        assert len(expected_times[0]) > 3
         graph, engine = one_layer([[9.0]], tau_mem=ratio * TAU), jaxsnn.EventDriven(max_spikes=96)
-        assert_same(spikes_of(graph, *BURST, "2", engine=engine), wanted)
+        assert_same(spikes_of(graph, *BURST, "2", engine=engine), expected_times)
 
 
 # Gradients
@@ -254,9 +260,14 @@ def two_populations():
     """Time constants of which one is twice the other, and equal ones; both leak to other voltages
     than 0 and reset to others. In seconds.
     """
-    own = {"tau_syn": 1.0, "v_leak": [0.3, -0.2], "v_reset": [0.1, -0.1], "v_threshold": [1.0, 0.8]}
-    nodes = {"input": build.input(1), "double": build.cubalif(2, tau_mem=2.0, **own)}
-    nodes |= {"equal": build.cubalif(2, tau_mem=1.0, **own)}
+    parameters = {
+        "tau_syn": 1.0,
+        "v_leak": [0.3, -0.2],
+        "v_reset": [0.1, -0.1],
+        "v_threshold": [1.0, 0.8],
+    }
+    nodes = {"input": build.input(1), "double": build.cubalif(2, tau_mem=2.0, **parameters)}
+    nodes |= {"equal": build.cubalif(2, tau_mem=1.0, **parameters)}
     nodes |= {f"to {name}": build.linear(weight=np.array([[6.0], [8.0]])) for name in TWICE}
     nodes |= {f"from {name}": build.output(2) for name in TWICE}
     chains = [["input", f"to {name}", name, f"from {name}"] for name in TWICE]
@@ -279,8 +290,8 @@ def test_gradients_are_right_where_v_leak_is_not_zero():
         spikes = jaxsnn.simulate(net, inputs, 20.0, engine=engine, throw=False).spikes
         times = [spikes[name].time[0] for name in TWICE]
         total = sum(
-            jnp.sum(jnp.where(jnp.isfinite(own), own * weight, 0.0))
-            for own, weight in zip(times, weights, strict=True)
+            jnp.sum(jnp.where(jnp.isfinite(spike_times), spike_times * weight, 0.0))
+            for spike_times, weight in zip(times, weights, strict=True)
         )
         return total, [spikes[name].count[0] for name in TWICE]
 
@@ -313,9 +324,9 @@ def test_two_outputs_keep_their_edges(tmp_path):
     solution = jaxsnn.simulate(network, inputs, T_END, engine=engine)
     assert dict(solution.outputs) == dict(network.outputs)
     for name, weight, count in (("a", 9.0, 11), ("b", 20.0, 28)):
-        wanted = expected([[weight]], *BURST)
-        assert len(wanted[0]) == count
-        assert_same(used(solution.spikes[name].time[0]), wanted)
+        expected_times = expected([[weight]], *BURST)
+        assert len(expected_times[0]) == count
+        assert_same(used(solution.spikes[name].time[0]), expected_times)
 
 
 def test_missing_ports_are_assumed_aloud_and_not_written(tmp_path):

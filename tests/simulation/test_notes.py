@@ -152,12 +152,12 @@ def test_float64_reaches_further(x64):
     assert notes_of(graph_of(), (0.001, 99.0), 100.0) == ()
 
 
-def overshooting(dialect, weight=9.1, threshold=4.0, **said):
+def overshooting(dialect, weight=9.1, threshold=4.0, **overrides):
     """An IF that loses its threshold at a spike, and its spikes: an input in every other step."""
     gain = 1 / DT if dialect == "spikingjelly" else 1.0
     neurons = build.integrate_and_fire(v_threshold=threshold, r=gain)
     layers = build.linear(weight=[[weight]]), neurons
-    options = {"reset": "subtract", "dt": DT} | said
+    options = {"reset": "subtract", "dt": DT} | overrides
     graph = build.sequential(build.input(1), *layers, dialect=dialect, **options)
     x = np.zeros((40, 1, 1), np.float32)
     x[::2] = 1.0
@@ -165,30 +165,30 @@ def overshooting(dialect, weight=9.1, threshold=4.0, **said):
 
 
 @pytest.mark.parametrize(
-    ("dialect", "said"),
+    ("dialect", "options"),
     [
         ("norse", {"dt_export": 1.0}),
         ("spikingjelly", {}),
         ("sinabs", {"spike_fn": "single", "min_v_mem": "none"}),
     ],
 )
-def test_spikes_of_which_a_step_of_the_framework_has_one(dialect, said):
+def test_spikes_of_which_a_step_of_the_framework_has_one(dialect, options):
     """9.1 comes in every other step and 4 goes at each spike: two or three spikes at each input."""
-    graph, given = overshooting(dialect, **said)
+    graph, events = overshooting(dialect, **options)
     v, fired = 0.0, []
     for _ in range(20):
         v, now = v + 9.1, 0
         while v > 4.0:
             v, now = v - 4.0, now + 1
         fired.append(now)
-    solution = simulate(graph, given, 40 * DT)
+    solution = simulate(graph, events, 40 * DT)
     assert solution.count("2")[0, 0] == sum(fired)
     (note,) = (note for note in solution.notes if "time step" in note)
     assert f"node '2': {sum(fired) - 20} of {sum(fired)} " in note
 
 
 @pytest.mark.parametrize(
-    ("dialect", "said"),
+    ("dialect", "options"),
     [
         ("sinabs", {"spike_fn": "multi", "min_v_mem": "none"}),  # several spikes in a step
         ("jaxsnn", {}),  # no steps, though one may be said
@@ -197,12 +197,14 @@ def test_spikes_of_which_a_step_of_the_framework_has_one(dialect, said):
         ("spikingjelly", {"weight": 8.0, "threshold": 4.0, "reset": "zero"}),
     ],
 )
-def test_spikes_that_steps_have_too_are_no_matter(dialect, said):
-    graph, given = overshooting(dialect, **said)
-    if said.get("reset") == "zero":  # an input of V from 0 to the threshold in a step, every step
-        graph, _ = overshooting(dialect, **said | {"weight": 4.0})
-        given = Events.of_steps(np.ones((400, 1, 1), np.float32), dt=DT)
-    solution = simulate(graph, given, 1.0)
+def test_spikes_that_steps_have_too_are_no_matter(dialect, options):
+    graph, events = overshooting(dialect, **options)
+    if (
+        options.get("reset") == "zero"
+    ):  # an input of V from 0 to the threshold in a step, every step
+        graph, _ = overshooting(dialect, **options | {"weight": 4.0})
+        events = Events.of_steps(np.ones((400, 1, 1), np.float32), dt=DT)
+    solution = simulate(graph, events, 1.0)
     assert solution.count("2")[0, 0] >= 15
     assert not any("time step" in note for note in solution.notes)
 
@@ -225,8 +227,8 @@ def test_several_runs_at_once_are_added_up():
     def run(time):
         return simulate(lower(graph_of()), Events(time=time, index=jnp.zeros(2, int)), 0.05)
 
-    found = jax.vmap(run)(jnp.array([[0.001, 0.06], [0.07, 0.08]]))
-    only(found.notes, "input 'in': 3 events")
+    solutions = jax.vmap(run)(jnp.array([[0.001, 0.06], [0.07, 0.08]]))
+    only(solutions.notes, "input 'in': 3 events")
 
 
 def run_command(graph, folder, capsys, *options, **arrays):

@@ -42,7 +42,7 @@ MASKED = np.ma.array([0.0, 0.01], mask=[False, True])
 LATE = np.array([0.01, 0.0])
 
 
-def one(**dialect):
+def one_input(**dialect):
     layers = build.input(2), build.linear(weight=np.ones((2, 2))), build.cubalif(**NEURONS)
     return lower(build.sequential(*layers, **dialect))
 
@@ -57,12 +57,14 @@ def two_inputs():
     return lower(build.network(nodes, [("a", "n", "out"), ("b", "n")]))
 
 
-def values(**given):
-    return checked_inputs(one(), GradedEvents(**{"time": SPIKE.time, "index": SPIKE.index} | given))
+def values(**fields):
+    return checked_inputs(
+        one_input(), GradedEvents(**{"time": SPIKE.time, "index": SPIKE.index} | fields)
+    )
 
 
-def stepped(given, t_end=None, network=None, **options):
-    return simulate(network or one(), given, t_end, engine=TimeStepped(**options))
+def stepped(inputs, t_end=None, network=None, **options):
+    return simulate(network or one_input(), inputs, t_end, engine=TimeStepped(**options))
 
 
 def solved():
@@ -131,12 +133,12 @@ REFUSED = {
         "give it the shape (3,); of several networks at once by jax.vmap",
     ),
     "values in place of events": (
-        lambda: checked_inputs(one(), np.zeros((3, 2))),
+        lambda: checked_inputs(one_input(), np.zeros((3, 2))),
         "input 'input' is a ndarray",
         "pass jaxsnn.Events(time=..., index=...)",
     ),
     "events without samples": (
-        lambda: checked_inputs(one(), Events(time=np.zeros((0, 1)), index=np.zeros((0, 1)))),
+        lambda: checked_inputs(one_input(), Events(time=np.zeros((0, 1)), index=np.zeros((0, 1)))),
         "input 'input' has no samples (time has shape (0, 1))",
         "pass at least one",
     ),
@@ -146,7 +148,7 @@ REFUSED = {
         "give finite numbers",
     ),
     "masked times": (
-        lambda: checked_inputs(one(), Events(time=MASKED, index=TWO.index[:, 0])),
+        lambda: checked_inputs(one_input(), Events(time=MASKED, index=TWO.index[:, 0])),
         "input 'input': time has masked numbers",
         "leave these out, or fill them",
     ),
@@ -161,7 +163,7 @@ REFUSED = {
         "leave these out, or fill them",
     ),
     "currents that go back": (
-        lambda: checked_inputs(one(), Currents(time=LATE, value=np.zeros((2, 2)))),
+        lambda: checked_inputs(one_input(), Currents(time=LATE, value=np.zeros((2, 2)))),
         "input 'input': a piece begins before the previous one",
         "in the order of their times",
     ),
@@ -181,7 +183,7 @@ REFUSED = {
         "pass what jaxsnn.read or jaxsnn.lower gives",
     ),
     "samples in steps": (
-        lambda: TimeStepped(dt=DT).run(one(), SPIKE, 0.1, sample_times=[0.05]),
+        lambda: TimeStepped(dt=DT).run(one_input(), SPIKE, 0.1, sample_times=[0.05]),
         "sample_times are for the event engine",
         "leave sample_times out",
     ),
@@ -289,7 +291,7 @@ def test_recordings_are_refused_by_name(case, tmp_path):
     write_data(tmp_path / "data.nir", graph_data(data))
     step = 2 * DT if case == "slow steps" else DT
     with pytest.raises(UsageError) as caught:
-        inputs_of_nir_data(tmp_path / "data.nir", one(), step)
+        inputs_of_nir_data(tmp_path / "data.nir", one_input(), step)
     assert message in caught.value.problem.message
     assert caught.value.problem.fix
 
@@ -301,7 +303,7 @@ def test_events_of_another_input_are_refused(size, value, tmp_path):
     write_data(tmp_path / "data.nir", graph_data({"input": {"spikes": data}}))
     message = f"the recording of 'input' has {size} neurons, the input has 2"
     assert_refused(
-        lambda: inputs_of_nir_data(tmp_path / "data.nir", one(), None), UsageError, message
+        lambda: inputs_of_nir_data(tmp_path / "data.nir", one_input(), None), UsageError, message
     )
 
 
@@ -384,10 +386,10 @@ QUANTIZED = quantize(CHAIN)
 LABELLED = np.full((8, 2), 0.5), np.zeros(8, int)
 #: Everything that takes the end of a simulation, called with that end.
 TAKES_AN_END = {
-    "event engine": lambda end: simulate(one(), SPIKE, end),
+    "event engine": lambda end: simulate(one_input(), SPIKE, end),
     "time steps": lambda end: stepped(SPIKE, end, dt=DT),
     "time steps of an array": lambda end: stepped(np.zeros((1000, 1, 2)), end, dt=DT),
-    "stream": lambda end: stream(one()).push(Events(time=[0.0], index=[0]), until=end),
+    "stream": lambda end: stream(one_input()).push(Events(time=[0.0], index=[0]), until=end),
     "emulated chip": lambda end: emulate(
         QUANTIZED, None, SPIKE, end, chip=EmulatedChip(ideal=True)
     ),
@@ -396,7 +398,7 @@ TAKES_AN_END = {
     "fit": lambda end: fit(CHAIN, LABELLED, t_end=end, epochs=1),
     "evaluate": lambda end: evaluate(CHAIN, LABELLED, t_end=end),
     "calibrated": lambda end: calibrated(CHAIN, LABELLED, t_end=end),
-    "loss by name": lambda end: make_loss("ttfs", one(), end),
+    "loss by name": lambda end: make_loss("ttfs", one_input(), end),
     "loss": lambda end: FirstSpike(population="n", tau=1e-2, t_max=end),
 }
 TRAIN = {"n": plot.SpikeTrain(time=np.array([0.01]), index=np.array([0]), size=1)}
@@ -411,8 +413,8 @@ TRAIN = {"n": plot.SpikeTrain(time=np.array([0.01]), index=np.array([0]), size=1
 def test_what_is_no_time_is_no_end(taker, end):
     with pytest.raises(UsageError) as caught:
         TAKES_AN_END[taker](end)
-    names = ("t_end is", "until is", "t_max is")
-    assert any(name in caught.value.problem.message for name in names)
+    openings = ("t_end is", "until is", "t_max is")
+    assert any(name in caught.value.problem.message for name in openings)
     assert caught.value.problem.fix
 
 
@@ -447,7 +449,7 @@ def test_a_traced_end_that_is_none_gives_no_numbers(backend):
 
 def test_a_traced_truth_value_is_no_end():
     assert_refused(
-        lambda: jax.jit(lambda end: simulate(one(), SPIKE, end).result)(True),
+        lambda: jax.jit(lambda end: simulate(one_input(), SPIKE, end).result)(True),
         UsageError,
         "t_end is a truth value",
     )
@@ -465,16 +467,16 @@ def test_time_steps_need_an_end_that_is_not_traced():
     ("call", "facts"),
     [
         (
-            lambda: checked_inputs(one(), Events(time=[[0.01]], index=[[4]])),
+            lambda: checked_inputs(one_input(), Events(time=[[0.01]], index=[[4]])),
             {"input": "input", "size": 2, "maximum": 1, "channel": 4},
         ),
         (lambda: Events.of_steps(np.ones(3), dt=DT), {"shape": (3,)}),
         (
-            lambda: with_synaptic_delays(one(), "2", 0.001),
+            lambda: with_synaptic_delays(one_input(), "2", 0.001),
             {"node": "2", "type": "neuron"},
         ),
         (
-            lambda: simulate(one(), SPIKE, 0.1, sample_times=[0.05, 0.25]),
+            lambda: simulate(one_input(), SPIKE, 0.1, sample_times=[0.05, 0.25]),
             {"count": 1, "size": 2, "time": 0.25},
         ),
     ],
@@ -503,5 +505,5 @@ def test_a_refused_array_has_its_place_and_value_as_facts():
     x = np.zeros((3, 1, 2))
     x[2, 0, 1] = np.inf
     with pytest.raises(UsageError) as caught:
-        inputs_of({"x": x}, one())
+        inputs_of({"x": x}, one_input())
     assert caught.value.problem.facts == {"node": "input", "value": np.inf, "index": (2, 0, 1)}

@@ -123,8 +123,10 @@ def test_a_solution_is_a_pytree_that_passes_through_jit(network):
         assert (jitted.outputs, jitted.message) == (plain.outputs, "success")
         assert jitted.drives.keys() == plain.drives.keys()
         # What is traced has no slots more than it is given, and so fewer arrivals.
-        left, right = (jax.tree.leaves(replace(own, drives={})) for own in (jitted, plain))
-        for a, b in zip(left, right, strict=True):
+        jitted_leaves, plain_leaves = (
+            jax.tree.leaves(replace(solution, drives={})) for solution in (jitted, plain)
+        )
+        for a, b in zip(jitted_leaves, plain_leaves, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-6)
     doubled = jax.tree.map(lambda leaf: leaf * 2, plain)
     np.testing.assert_array_equal(doubled.spikes["n"].count, plain.spikes["n"].count * 2)
@@ -397,9 +399,9 @@ def test_without_an_engine_there_is_room_for_all_spikes():
     enough = EventDriven(max_spikes=400)
     solution = simulate(network, events, 50e-3, engine=enough)
     for throw in (True, False):
-        found = simulate(network, events, 50e-3, throw=throw)
-        assert found.result == Result.SUCCESS
-        assert found.counts["2"] == solution.counts["2"] > 16
+        automatic = simulate(network, events, 50e-3, throw=throw)
+        assert automatic.result == Result.SUCCESS
+        assert automatic.counts["2"] == solution.counts["2"] > 16
     assert jax.jit(lambda: simulate(network, events, 50e-3))().result == Result.BUDGET_EXHAUSTED
     for engine in (None, EventDriven(max_spikes="auto")):
         slopes = jax.grad(partial(last_spike, engine=engine))(network.parameters)
@@ -438,7 +440,7 @@ def test_numbers_that_are_none_are_reported(network, node, name, value):
 @pytest.mark.parametrize("kernel", ["delta", "box"])
 @pytest.mark.parametrize("only", [False, True])
 def test_finite_parameters_whose_product_is_infinite_are_reported(neuron, more, kernel, only):
-    given = Events(time=jnp.array([0.01]), index=jnp.array([0]))
+    events = Events(time=jnp.array([0.01]), index=jnp.array([0]))
     for weight, bias in ((3e38, 0.0), (1.0, 3e38), (1.0, -3e38)):
         linear = build.affine(weight=np.array([[weight]]), bias=np.array([bias]))
         layers = build.input(1), linear, neuron(1, r=100.0, **more)
@@ -446,14 +448,14 @@ def test_finite_parameters_whose_product_is_infinite_are_reported(neuron, more, 
             build.sequential(*layers, dialect="nir", time_unit="s", spike_kernel=kernel, dt=1e-3)
         )
         solution = simulate(
-            large, given, T_END, engine=EventDriven(first_spike_only=only), throw=False
+            large, events, T_END, engine=EventDriven(first_spike_only=only), throw=False
         )
         assert solution.result == Result.NOT_FINITE
 
 
 @jax.jit
-def result_inside(network, given, t_end):
-    return simulate(network, given, t_end).result
+def result_inside(network, events, t_end):
+    return simulate(network, events, t_end).result
 
 
 @pytest.mark.parametrize(
@@ -468,8 +470,8 @@ def result_inside(network, given, t_end):
     ],
 )
 def test_inside_jit_inputs_are_checked_too(network, time, index, t_end, result):
-    given = {**inputs(), "a": Events(time=jnp.full((2, 3), time), index=jnp.full((2, 3), index))}
-    assert result_inside(network, given, t_end) == result
+    events = {**inputs(), "a": Events(time=jnp.full((2, 3), time), index=jnp.full((2, 3), index))}
+    assert result_inside(network, events, t_end) == result
 
 
 @pytest.mark.parametrize(
@@ -533,8 +535,8 @@ def test_optax_moves_the_parameters_of_a_network_also_where_time_constants_part(
 
 
 def test_parameters_that_are_the_very_arrays_of_before_keep_what_is_known(network):
-    other = network.with_parameters(changed(network, "wa", weight=np.ones((2, 2))))
-    assert other.populations == network.populations
+    other_weights = network.with_parameters(changed(network, "wa", weight=np.ones((2, 2))))
+    assert other_weights.populations == network.populations
     looked_up = network.with_parameters(changed(network, "n", tau_mem=[0.01, 0.01]))
     assert (looked_up.populations["n"].tau_shape, looked_up.populations["n"].uniform) == (
         TauShape.EQUAL,

@@ -34,10 +34,10 @@ def test_in_time_steps_it_is_what_snntorch_did(net, digits):
 @pytest.mark.slow
 def test_in_continuous_time_it_knows_the_digits_too(net, digits):
     images, labels, _ = digits
-    found = jaxsnn.fidelity(net, {"x": np.tile(images[:12], (STEPS, 1, 1))}, values="current")
-    assert "spikes in continuous time" in found.as_text()
-    assert all(population.count_cosine > 0.93 for population in found.populations.values())
+    report = jaxsnn.fidelity(net, {"x": np.tile(images[:12], (STEPS, 1, 1))}, values="current")
+    assert "spikes in continuous time" in report.as_text()
+    assert all(population.count_cosine > 0.93 for population in report.populations.values())
     data = Data(x=images, y=labels, classes=tuple("0123456789"))
     engine = jaxsnn.EventDriven(max_spikes=64)
-    how = {"loss": "count", "encoder": "current", "t_end": STEPS * 1e-4}
-    assert evaluate(net, data, engine=engine, **how) > 0.9
+    options = {"loss": "count", "encoder": "current", "t_end": STEPS * 1e-4}
+    assert evaluate(net, data, engine=engine, **options) > 0.9

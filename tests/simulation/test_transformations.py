@@ -28,7 +28,7 @@ from tests.helpers.transformed import (
     SECTIONS_OF_DEVICES,
     T_END,
     boxes,
-    given,
+    input_arrays,
     line,
     line_graph,
     numbers,
@@ -74,7 +74,7 @@ def alone(child):
     def of(name):
         if name not in outcomes:
             make, function = (CASES | {"line": (lambda: weights_of(line()), of_line)})[name]
-            outcomes[name] = numbers(jax.jit(with_gradient(function))(make(), *given()))
+            outcomes[name] = numbers(jax.jit(with_gradient(function))(make(), *input_arrays()))
             assert any(np.any(row) for row in outcomes[name][1:])
         return outcomes[name]
 
@@ -95,13 +95,13 @@ def assert_alike(rows, expected):
 def test_vmap_over_parameters(alone):
     weights = weights_of(line())
     several = jax.tree.map(lambda array: jnp.stack([array, 1.1 * array]), weights)
-    both = jax.jit(jax.vmap(with_gradient(of_line), (0, None, None)))(several, *given())
+    both = jax.jit(jax.vmap(with_gradient(of_line), (0, None, None)))(several, *input_arrays())
     assert_alike(numbers(jax.tree.map(lambda array: array[0], both)), alone("line"))
     assert both[0][1] < both[0][0]  # stronger weights, earlier spikes
 
 
 def test_counts_of_several_runs_have_the_gradients_of_each():
-    time, index = given()
+    time, index = input_arrays()
 
     def counted(weights, outside):
         def run(factor):
@@ -122,7 +122,7 @@ def test_counts_of_several_runs_have_the_gradients_of_each():
 
 
 def test_grad_agrees_with_a_difference(alone):
-    weights, (time, index) = weights_of(line()), given()
+    weights, (time, index) = weights_of(line()), input_arrays()
     value = jax.jit(of_line)
     gradient = np.reshape(alone("line")[-1], time.shape)
     sample, event = np.unravel_index(np.abs(gradient).argmax(), time.shape)
@@ -133,7 +133,7 @@ def test_grad_agrees_with_a_difference(alone):
 
 def test_scan_and_checkpoint(alone):
     """Batches one after the other, the run in the gradient again."""
-    weights, (time, index) = weights_of(line()), given()
+    weights, (time, index) = weights_of(line()), input_arrays()
     parts = time.reshape(2, -1, EVENTS), index.reshape(2, -1, EVENTS)
     again = jax.checkpoint(of_line)
 
@@ -150,7 +150,7 @@ def test_scan_and_checkpoint(alone):
 
 def test_debug_nans(alone):
     with jax.debug_nans(True):
-        outcome = jax.jit(with_gradient(of_line))(weights_of(line()), *given())
+        outcome = jax.jit(with_gradient(of_line))(weights_of(line()), *input_arrays())
     assert_alike(numbers(outcome), alone("line"))
 
 
@@ -161,7 +161,7 @@ def test_rules_of_promotion_are_the_program_s_own(name, types, alone):
     """What the engines and their rules of derivatives compute is not bound by them."""
     make, function = (CASES | {"line": (lambda: weights_of(line()), of_line_by_xla)})[name]
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion(types):
-        outcome = with_gradient(jax.jit(function))(make(), *given())
+        outcome = with_gradient(jax.jit(function))(make(), *input_arrays())
     assert_alike(numbers(outcome), alone(name))
 
 
@@ -177,7 +177,7 @@ def shipped(exported, vjp_order=0):
 
 
 def test_export_with_a_gradient(alone):
-    arguments = weights_of(line()), *given()
+    arguments = weights_of(line()), *input_arrays()
     exported = shipped(export.export(jax.jit(of_line_by_xla))(*shapes_of(arguments)), vjp_order=1)
     value, pull = jax.vjp(exported.call, *arguments)
     by_weights, by_time, _ = pull(jnp.ones(()))
@@ -203,9 +203,9 @@ def test_export_with_a_symbolic_batch(alone, name):
         return jax.tree.leaves(outcome)
 
     exported = shipped(export.export(jax.jit(flat))(shapes_of(leaves), time, index))
-    assert_alike(numbers(exported.call(leaves, *given())), alone(name))
+    assert_alike(numbers(exported.call(leaves, *input_arrays())), alone(name))
     if name == "boxes":
-        many = [jnp.concatenate([array] * 9) for array in given()]
+        many = [jnp.concatenate([array] * 9) for array in input_arrays()]
         assert_alike(numbers(exported.call(leaves, *many))[:-1], alone(name)[:-1])
 
 
@@ -282,12 +282,12 @@ def test_numpy_arrays_of_64_bits_are_taken_over(recwarn):
 # ---- what is traced has no numbers, and still no meaning of its own
 
 
-def simulated(network=None, **given_):
+def simulated(network=None, **overrides):
     """A run of `line` with something else in the place of an argument."""
-    time, index = given()
-    events = Events(time=given_.pop("time", time), index=given_.pop("index", index))
+    time, index = input_arrays()
+    events = Events(time=overrides.pop("time", time), index=overrides.pop("index", index))
     network = line() if network is None else network
-    return simulate(network, events, given_.pop("t_end", T_END), throw=False, **given_)
+    return simulate(network, events, overrides.pop("t_end", T_END), throw=False, **overrides)
 
 
 @pytest.mark.parametrize("channel", [1.5, np.nan, np.inf, -1e-3, 2.0**33])
@@ -297,7 +297,10 @@ def test_channels_that_are_none_are_seen_in_traced_code(channel):
     assert run(index) == Result.SUCCESS
     assert run(index.at[1, 2].set(channel)) == Result.INVALID_INPUT
     unused = jax.jit(lambda time, index: simulated(time=time, index=index).result)
-    assert unused(given()[0].at[1, 2].set(jnp.inf), index.at[1, 2].set(channel)) == Result.SUCCESS
+    assert (
+        unused(input_arrays()[0].at[1, 2].set(jnp.inf), index.at[1, 2].set(channel))
+        == Result.SUCCESS
+    )
 
 
 @pytest.mark.parametrize(
@@ -385,7 +388,7 @@ def of_slopes(weights, time, index, forward_mode=False, scale=1.0):
 
 
 def test_a_gradient_by_slopes_is_not_zero_but_nan():
-    weights, arrays = weights_of(line()), given()
+    weights, arrays = weights_of(line()), input_arrays()
     assert np.isnan(jax.grad(of_slopes)(weights, *arrays)["1"]).any()
     assert not np.any(jax.grad(of_slopes)(weights, *arrays, scale=0.0)["1"])
     _, tangent = jax.jvp(lambda w: of_slopes(w, *arrays, forward_mode=True), *[(weights,)] * 2)
@@ -394,7 +397,7 @@ def test_a_gradient_by_slopes_is_not_zero_but_nan():
 
 def test_slopes_that_a_loop_hands_on_change_no_gradient(alone):
     """`scan` gives zeros for the gradient of all that it hands on."""
-    weights, (time, index) = weights_of(line()), given()
+    weights, (time, index) = weights_of(line()), input_arrays()
 
     def mean(weights, time, index):
         def step(_, part):

@@ -108,18 +108,18 @@ def test_notes_on_gradients_inform():
         time_unit="s",
         spike_kernel="delta",
     )
-    found = []
-    assert issued(lambda: found.append(simulate(graph, events(0.001), 0.05))) == []
-    assert found[0].notes
-    assert codes(found[0].notes) == set()
+    solutions = []
+    assert issued(lambda: solutions.append(simulate(graph, events(0.001), 0.05))) == []
+    assert solutions[0].notes
+    assert codes(solutions[0].notes) == set()
 
 
 def test_traced_runs_issue_what_is_known_without_numbers():
     network = jaxsnn.lower(stepped())
 
     @jax.jit
-    def count(given):
-        return simulate(network, given, 0.05).spikes_recorded
+    def count(inputs):
+        return simulate(network, inputs, 0.05).spikes_recorded
 
     (warning,) = issued(lambda: count(events(0.001, 0.5)))
     assert len(str(warning.message).splitlines()) == 1
@@ -132,10 +132,10 @@ def test_traced_runs_issue_what_is_known_without_numbers():
 
 
 def test_the_command_prints_notes_once_and_issues_nothing(tmp_path, capfd):
-    file, given = tmp_path / "a.nir", tmp_path / "x.npz"
+    file, input_file = tmp_path / "a.nir", tmp_path / "x.npz"
     write(file, stepped())
-    np.savez(given, time=np.array([[0.001, 0.5]]), index=np.zeros((1, 2), int))
-    words = ["run", str(file), "--input", str(given), "-o", str(tmp_path / "y.npz")]
+    np.savez(input_file, time=np.array([[0.001, 0.5]]), index=np.zeros((1, 2), int))
+    words = ["run", str(file), "--input", str(input_file), "-o", str(tmp_path / "y.npz")]
     assert issued(lambda: main([*words, "--t-end", "50ms"])) == []
     err = capfd.readouterr().err
     assert err.count("left out") == err.count("continuous time") == 1
@@ -181,16 +181,16 @@ def test_a_network_of_a_framework_with_steps(inputs, engine, expected):
 
 
 def test_steps_of_a_graph_without_steps_are_its_users_choice():
-    given = Events.of_steps(raster(), dt=DT)
-    assert codes(simulate(continuous(), given, 0.05).notes) == set()
+    inputs = Events.of_steps(raster(), dt=DT)
+    assert codes(simulate(continuous(), inputs, 0.05).notes) == set()
 
 
 def test_milliseconds_that_are_given_as_seconds_are_noted_where_they_are_given():
     graphs = []
     (warning,) = issued(lambda: graphs.append(continuous(tau_mem=20, tau_syn=10)))
     assert warning.filename == __file__
-    found = [(one.node, one.code) for one in graphs[0].warnings]
-    assert found == [("2", "time-constant")] * 2
+    nodes_and_codes = [(problem.node, problem.code) for problem in graphs[0].warnings]
+    assert nodes_and_codes == [("2", "time-constant")] * 2
     assert "tau_mem is 20," in graphs[0].warnings[0].message
 
 

@@ -25,9 +25,9 @@ def test_locked_versions_are_allowed():
 def test_the_bill_is_that_of_the_lock():
     content = json.loads(BILL.read_text())
     licences = {
-        one["name"]: one["licenses"][0]["license"]["name"]
-        for one in content["components"]
-        if "licenses" in one
+        component["name"]: component["licenses"][0]["license"]["name"]
+        for component in content["components"]
+        if "licenses" in component
     }
     assert content == bill(locked(), licences)
     assert content["bomFormat"] == "CycloneDX"

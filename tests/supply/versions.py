@@ -40,24 +40,26 @@ def lowest():
 
 def closure():
     """Name -> distribution of all that the library needs here, what that needs included."""
-    found, waiting = {}, [_required(text)[0] for text in project()["dependencies"]]
+    distributions, waiting = {}, [_required(text)[0] for text in project()["dependencies"]]
     while waiting:
         name = waiting.pop()
-        if name in found:
+        if name in distributions:
             continue
         try:
-            found[name] = distribution(name)
+            distributions[name] = distribution(name)
         except PackageNotFoundError:
             continue  # for another system, or another Python
-        for text in found[name].requires or ():
+        for text in distributions[name].requires or ():
             needed, marker = _required(text)
             if "extra" not in marker:
                 waiting.append(needed)
-    return dict(sorted(found.items()))
+    return dict(sorted(distributions.items()))
 
 
-def lock_text(found):
-    return "".join(f"{name}=={one.version}\n" for name, one in found.items())
+def lock_text(distributions):
+    return "".join(
+        f"{name}=={distribution.version}\n" for name, distribution in distributions.items()
+    )
 
 
 def locked():
@@ -93,23 +95,31 @@ def bill(versions, licences):
         "version": 1,
         "metadata": {"component": root | {"licenses": [{"expression": project()["license"]}]}},
         "components": components,
-        "dependencies": [{"ref": _NAME, "dependsOn": [each["bom-ref"] for each in components]}],
+        "dependencies": [
+            {"ref": _NAME, "dependsOn": [component["bom-ref"] for component in components]}
+        ],
     }
 
 
-def _licence(one):
-    said = one.metadata.get("License-Expression") or one.metadata.get("License") or ""
-    return said.splitlines()[0][:60] if said.strip() else ""
+def _licence(distribution):
+    licence = (
+        distribution.metadata.get("License-Expression")
+        or distribution.metadata.get("License")
+        or ""
+    )
+    return licence.splitlines()[0][:60] if licence.strip() else ""
 
 
-def main(what):
-    if what == "lowest":
+def main(action):
+    if action == "lowest":
         sys.stdout.write("\n".join(lowest()) + "\n")
         return
-    found = closure()
-    LOCK.write_text(lock_text(found))
-    versions = {name: one.version for name, one in found.items()}
-    content = bill(versions, {name: _licence(one) for name, one in found.items()})
+    distributions = closure()
+    LOCK.write_text(lock_text(distributions))
+    versions = {name: distribution.version for name, distribution in distributions.items()}
+    content = bill(
+        versions, {name: _licence(distribution) for name, distribution in distributions.items()}
+    )
     BILL.write_text(json.dumps(content, indent=1) + "\n")
 
 
