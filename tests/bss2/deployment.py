@@ -35,8 +35,8 @@ class Deployment:
 
     def script(self, name):
         """A script of the folder, alone with its neighbours."""
-        for one in SCRIPTS:
-            self.monkeypatch.delitem(sys.modules, one, raising=False)
+        for script_name in SCRIPTS:
+            self.monkeypatch.delitem(sys.modules, script_name, raising=False)
         importlib.invalidate_caches()
         return importlib.import_module(name)
 
@@ -54,8 +54,8 @@ class Deployment:
             arrays |= {f"{name}.time": time, f"{name}.index": index}
         np.savez(self.folder / "x.npz", **arrays)
         paths = ["--input", str(self.folder / "x.npz"), "--output", str(self.folder / "y.npz")]
-        told = ["run", *paths, "--duration", str(duration), *arguments]
-        self.monkeypatch.setattr(sys, "argv", told)
+        argv = ["run", *paths, "--duration", str(duration), *arguments]
+        self.monkeypatch.setattr(sys, "argv", argv)
         self.script("run_hxtorch").main()
         return np.load(self.folder / "y.npz")
 

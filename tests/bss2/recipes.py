@@ -22,16 +22,19 @@ def signed(random: np.random.Generator, size: int, largest: int = 63) -> np.ndar
     return random.integers(1, largest + 1, size) * random.choice([-1, 1], size)
 
 
-def dense_net(*sizes: int, seed: int = 0, names: tuple[str, ...] = ()) -> Netlist:
+def dense_net(*sizes: int, seed: int = 0, population_names: tuple[str, ...] = ()) -> Netlist:
     """A feed-forward net whose weights are all between 1 and 63, or their negatives."""
-    names = names or ("in", *(f"layer{number}" for number in range(1, len(sizes))))
+    population_names = population_names or (
+        "in",
+        *(f"layer{number}" for number in range(1, len(sizes))),
+    )
     starts = np.cumsum([0, *sizes])
     layers = [np.arange(*ends) for ends in itertools.pairwise(starts)]
     pre, post = np.concatenate(
         [np.reshape(np.meshgrid(*ends), (2, -1)) for ends in itertools.pairwise(layers)], axis=1
     )
     weight = signed(np.random.default_rng(seed), pre.size)
-    return netlist(population_list(*zip(names, sizes, strict=True)), pre, post, weight)
+    return netlist(population_list(*zip(population_names, sizes, strict=True)), pre, post, weight)
 
 
 def populations_of(net: Netlist) -> tuple[PlacedPopulation, ...]:

@@ -119,7 +119,7 @@ def test_a_wrong_mapping_is_refused_by_the_first_of_its_violations():
 
 
 def test_messages_name_the_neurons_and_both_numbers():
-    net = dense_net(5, 4, 3, names=("in", "hidden", "out"))
+    net = dense_net(5, 4, 3, population_names=("in", "hidden", "out"))
     run = one_run_mapping(net).runs[0]
     place = int(np.flatnonzero(run.synapses[:, 2] == 0)[0])
     run.synapses[place, 4] -= 1
@@ -221,10 +221,15 @@ def test_random_damage_is_judged_as_a_few_loops_judge_it(data):
     violated = {
         violation.node: violation for violation in check(damaged, net) if violation.code in EFFECTS
     }
-    expected, got = mapping_walker.wanted(damaged, net, run), mapping_walker.effects(damaged, run)
-    names = [part.name for part in net.populations]
+    expected, got = (
+        mapping_walker.expected_effects(damaged, net, run),
+        mapping_walker.effects(damaged, run),
+    )
+    labels = [part.name for part in net.populations]
     wrong = {
-        f"run 0: '{names[pre[0]]}'[{pre[1]}] to '{names[post[0]]}'[{post[1]}]": got.get((pre, post))
+        f"run 0: '{labels[pre[0]]}'[{pre[1]}] to '{labels[post[0]]}'[{post[1]}]": got.get(
+            (pre, post)
+        )
         for pre, post in {*expected, *got}
         if expected.get((pre, post)) != got.get((pre, post))
     }

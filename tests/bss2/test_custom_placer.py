@@ -58,13 +58,15 @@ def generic(module):
 
 def cases(test):
     """The arguments of a test over all placers, without the placer; nothing for other tests."""
-    found = [{}]
+    argument_sets = [{}]
     marks = [mark for mark in getattr(test, "pytestmark", []) if mark.name == "parametrize"]
     if not any(mark.args[1] is PLACERS for mark in marks):
         return
-    for names, values in (mark.args for mark in marks if mark.args[1] is not PLACERS):
-        found = [before | {names: value} for before in found for value in values]
-    yield from found
+    for argument_names, values in (mark.args for mark in marks if mark.args[1] is not PLACERS):
+        argument_sets = [
+            before | {argument_names: value} for before in argument_sets for value in values
+        ]
+    yield from argument_sets
 
 
 @pytest.mark.parametrize(("name", "arguments"), generic(test_place))
@@ -73,9 +75,9 @@ def test_it_passes_what_every_placer_passes(name, arguments):
 
 
 def test_there_are_generic_tests():
-    names = {name for name, _ in generic(test_place)}
-    assert "test_any_sizes_and_dead_circuits" in names
-    assert len(names) >= 4
+    test_names = {name for name, _ in generic(test_place)}
+    assert "test_any_sizes_and_dead_circuits" in test_names
+    assert len(test_names) >= 4
 
 
 @pytest.mark.parametrize("signs", ["fixed", "free"])
@@ -102,20 +104,20 @@ def test_the_router_keeps_off_dead_parts(signs):
 @pytest.mark.parametrize("net", [dense_net(20, 30, 5), recurrent_net(8, 20), dense_net(600, 90, 5)])
 def test_place_and_route_uses_what_it_is_told(net):
     portfolio = Portfolio(placers=["from-the-right"], routers=["first-that-fits"])
-    found = place_and_route(net, portfolio=portfolio)
-    assert found.fits, found.why
-    assert check(found.mapping, net) == ()
-    for run in found.mapping.runs:
+    outcome = place_and_route(net, portfolio=portfolio)
+    assert outcome.fits, outcome.why
+    assert check(outcome.mapping, net) == ()
+    for run in outcome.mapping.runs:
         assert run.method.startswith("from-the-right, ")
         assert any((0, 255) in neuron.circuits for neuron in run.neurons)
 
 
 def test_what_is_registered_changes_nothing_where_it_is_not_chosen(monkeypatch):
     net = dense_net(20, 30, 5)
-    found = to_json(place_and_route(net).mapping)
+    mapping = to_json(place_and_route(net).mapping)
     monkeypatch.setattr(PLACERS, "_registered", {})
     monkeypatch.setattr(ROUTERS, "_registered", {})
-    assert to_json(place_and_route(net).mapping) == found
+    assert to_json(place_and_route(net).mapping) == mapping
 
 
 def placed(change):
@@ -187,8 +189,8 @@ def graph_file(tmp_path):
 
 def test_the_command_uses_it(graph_file, capsys):
     mapping = graph_file.with_name("m.json")
-    names = ["--placer", "from-the-right", "--router", "first-that-fits"]
-    assert main(["map", str(graph_file), "-o", str(mapping), *names, "--json", "-q"]) == 0
+    flags = ["--placer", "from-the-right", "--router", "first-that-fits"]
+    assert main(["map", str(graph_file), "-o", str(mapping), *flags, "--json", "-q"]) == 0
     done = json.loads(capsys.readouterr().out)
     assert (done["fits"], done["methods"]) == (True, ["from-the-right, label-only, 1 groups"])
     assert main(["map", str(graph_file), "--verify", str(mapping), "-q"]) == 0
@@ -225,8 +227,8 @@ def test_an_installed_package_adds_its_own(graph_file, tmp_path):
         placers={"theirs": "my_package:my_placer"},
         routers={"ours": "my_package:my_router"},
     )
-    output, names = tmp_path / "m.json", ["--placer", "theirs", "--router", "ours"]
-    done = finished("map", graph_file, "-o", output, *names, "--json", site=site)
+    output, flags = tmp_path / "m.json", ["--placer", "theirs", "--router", "ours"]
+    done = finished("map", graph_file, "-o", output, *flags, "--json", site=site)
     assert json.loads(done.stdout)["methods"] == ["theirs, label-only, 1 groups"]
 
 
@@ -241,6 +243,6 @@ def test_a_broken_package_is_named_where_its_placer_is_wanted(
     name, target, message, graph_file, tmp_path
 ):
     site = installed(tmp_path, placers={name: f"my_package:{target}"})
-    asked = ["map", graph_file, "-o", tmp_path / "m.json"]
-    assert message in finished(*asked, "--placer", name, code=2, site=site).stderr
-    finished(*asked, site=site)
+    command = ["map", graph_file, "-o", tmp_path / "m.json"]
+    assert message in finished(*command, "--placer", name, code=2, site=site).stderr
+    finished(*command, site=site)

@@ -112,9 +112,9 @@ def test_an_ideal_chip_fires_what_the_event_engine_fires_with_whole_weights():
     changed = []
     for node, name in (("1", "2"), ("3", "4")):
         scale, chip = quantized.nodes[name].scale, quantized.populations[name]
-        whole = np.rint(graph.nodes[node].weight * scale) / scale
+        rounded_weights = np.rint(graph.nodes[node].weight * scale) / scale
         height = (chip.v_threshold - chip.v_leak) / chip.lsb_per_volt
-        changed += [graph.nodes[node].replace(weight=whole)]
+        changed += [graph.nodes[node].replace(weight=rounded_weights)]
         changed += [graph.nodes[name].replace(v_threshold=height)]
     refractory = quantized.populations["2"].refractory_time * quantized.speedup
     engine = EventDriven(max_spikes=16, refractory=refractory)
@@ -551,11 +551,11 @@ def test_nothing_is_recorded_after_the_end(two_layers):
 
 def test_inputs_that_the_host_sends_after_the_end_are_counted(two_layers):
     """100 events at time 0 go out one in a cycle, and 61 of them before the end."""
-    given = Events(time=jnp.zeros((2, 100)), index=jnp.broadcast_to(jnp.arange(100) % 4, (2, 100)))
-    done = emulate(*two_layers, given, 60.5 * CLOCK)
+    inputs = Events(time=jnp.zeros((2, 100)), index=jnp.broadcast_to(jnp.arange(100) % 4, (2, 100)))
+    done = emulate(*two_layers, inputs, 60.5 * CLOCK)
     assert done.lost["late_inputs"] == 2 * 39
     assert done.late == pytest.approx(99 * CLOCK)
-    assert emulate(*two_layers, given, 100.5 * CLOCK).lost["late_inputs"] == 0
+    assert emulate(*two_layers, inputs, 100.5 * CLOCK).lost["late_inputs"] == 0
 
 
 def test_readouts_beyond_the_cadc_are_counted():

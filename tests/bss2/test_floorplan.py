@@ -30,7 +30,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def mapped():
-    net = dense_net(40, 20, 6, names=("in", "hid<den>", "out"))
+    net = dense_net(40, 20, 6, population_names=("in", "hid<den>", "out"))
     return layer_by_layer_mapping(net, groups=2)
 
 

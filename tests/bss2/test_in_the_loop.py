@@ -80,8 +80,8 @@ def test_halves_of_an_lsb_are_rounded_as_in_the_mapping(device):
     halves = (np.arange(24).reshape(6, 4) + 0.5) / float(np.ravel(factors["2"])[0])
     graph = graph.with_nodes([graph.nodes["1"].replace(weight=halves.astype(np.float32))])
     (entry,) = lower(graph).inputs
-    whole = _whole(lower(graph), factors)[entry, "2"]
-    np.testing.assert_array_equal(np.sort(np.ravel(whole)), np.arange(24) + 1)
+    integer_weights = _whole(lower(graph), factors)[entry, "2"]
+    np.testing.assert_array_equal(np.sort(np.ravel(integer_weights)), np.arange(24) + 1)
     mapped = device.with_weights(graph)[0].netlist.weight
     assert set(np.arange(24) + 1) <= set(np.abs(mapped))
 
@@ -132,19 +132,21 @@ def test_a_training_step_takes_the_numbers_of_its_chip():
 def test_chips_share_compiled_code_and_fire_what_is_theirs(device):
     """Another chip, and that with other scales: one compilation, three answers."""
     chip, network, inputs = EmulatedChip(seed=2, spread=QUIET), lower(NET), events(4, seed=1)
-    other, scaled = (ChipInTheLoop(NET, chip=chip, headroom=room) for room in (2.0, 4.0))
+    second_device, scaled = (ChipInTheLoop(NET, chip=chip, headroom=room) for room in (2.0, 4.0))
     with compiled() as programs:
         times, *others = (
             InTheLoop(device=chip_in_loop, max_spikes=8)
             .run(network, inputs, T_END)
             .spikes["2"]
             .time
-            for chip_in_loop in (other, device, scaled)
+            for chip_in_loop in (second_device, device, scaled)
         )
     assert programs.count("jit(_simulate)") == 1
     assert all((np.asarray(times) != np.asarray(spikes)).any() for spikes in others)
     options = EventDriven(max_spikes=8).hashable()
-    alone = jax.jit(lambda: other.forward_traced(network, {"input": inputs}, T_END, options))()
+    alone = jax.jit(
+        lambda: second_device.forward_traced(network, {"input": inputs}, T_END, options)
+    )()
     np.testing.assert_allclose(times, alone["2"][0], rtol=1e-5)
 
 

@@ -15,8 +15,8 @@ from tests.helpers.refusals import assert_refused
 
 @pytest.fixture(scope="module")
 def text():
-    found = place_and_route(dense_net(5, 7, 3), dead=Dead(circuits=((0, 1),), rows=((1, 3),)))
-    return to_json(found.mapping)
+    outcome = place_and_route(dense_net(5, 7, 3), dead=Dead(circuits=((0, 1),), rows=((1, 3),)))
+    return to_json(outcome.mapping)
 
 
 def test_there_and_back_gives_the_same_bytes(text):

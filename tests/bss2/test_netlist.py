@@ -54,7 +54,7 @@ def test_a_fingerprint_is_of_the_net_and_not_of_its_order():
         netlist([IN, HIDDEN, OUT], pre, post, weight),
         netlist([NetPopulation(name="x", size=3, external=True), HIDDEN], pre, post, weight),
     ]
-    assert len({one.fingerprint() for one in (net, *others)}) == 6
+    assert len({variant.fingerprint() for variant in (net, *others)}) == 6
 
 
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(3, 8)), unique=True, max_size=30))
@@ -65,7 +65,7 @@ def test_recurrent_components_are_those_of_networkx(pairs):
     expected = sorted(
         sorted(part)
         for part in networkx.strongly_connected_components(graph)
-        if len(part) > 1 or any(graph.has_edge(one, one) for one in part)
+        if len(part) > 1 or any(graph.has_edge(member, member) for member in part)
     )
     assert [part.tolist() for part in net.recurrent_components()] == expected
 

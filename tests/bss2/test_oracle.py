@@ -19,15 +19,15 @@ def small_net(seed):
     density = random.uniform(0.3, 0.9)
     kind = random.choice(["one layer", "one layer", "two layers", "recurrent"])
     size = inputs + neurons
-    wanted = np.zeros((size, size), bool)
-    wanted[:inputs, inputs:] = random.random((inputs, neurons)) < density
+    connected = np.zeros((size, size), bool)
+    connected[:inputs, inputs:] = random.random((inputs, neurons)) < density
     if kind == "recurrent":
-        wanted[inputs:, inputs:] = random.random((neurons, neurons)) < 0.3
+        connected[inputs:, inputs:] = random.random((neurons, neurons)) < 0.3
     if kind == "two layers":
         last = inputs + neurons - 1
-        wanted[:inputs, last] = False
-        wanted[inputs:last, last] = random.random(neurons - 1) < 0.8
-    pre, post = np.nonzero(wanted)
+        connected[:inputs, last] = False
+        connected[inputs:last, last] = random.random(neurons - 1) < 0.8
+    pre, post = np.nonzero(connected)
     weight = random.permutation(np.arange(1, 64))[: len(pre)] * random.choice([-1, 1], len(pre))
     parts = [("in", inputs, True), ("neurons", neurons, False)]
     populations = [
@@ -73,6 +73,6 @@ def judge(seeds, signs, dead=()):
     ],
 )
 def test_tiny_nets_against_trying_everything(seeds, signs, dead, possible, least):
-    found = judge(seeds, signs, dead)
-    assert found[0] == possible
-    assert least <= found[1] <= possible
+    counts = judge(seeds, signs, dead)
+    assert counts[0] == possible
+    assert least <= counts[1] <= possible

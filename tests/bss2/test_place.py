@@ -29,10 +29,10 @@ def place(name, counts, dead=NOTHING_DEAD, chip=HICANN_X, seed=0):
 def contiguous(circuits):
     reached, rest = {circuits[0]}, set(circuits[1:])
     while near := {
-        one
-        for one in rest
+        circuit
+        for circuit in rest
         for row, column in reached
-        if abs(one[0] - row) + abs(one[1] - column) == 1
+        if abs(circuit[0] - row) + abs(circuit[1] - column) == 1
     }:
         reached, rest = reached | near, rest - near
     return not rest

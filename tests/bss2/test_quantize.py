@@ -77,17 +77,17 @@ def test_the_report_is_what_the_weights_lost(values, scale, parts):
     weight, limit = np.array([values]), 63 * parts
     options = QuantizeOptions(scale=scale, synapses_per_weight=parts, percentile=60)
     done = quantize(one_layer(weight), options)
-    report, whole = done.nodes["2"], weights_of(done, weight.shape)
-    assert np.abs(whole).max() <= limit
+    report, chip_weights = done.nodes["2"], weights_of(done, weight.shape)
+    assert np.abs(chip_weights).max() <= limit
     assert report.rms_error == pytest.approx(
-        np.sqrt(np.mean((whole / report.scale - weight) ** 2)), rel=1e-6, abs=1e-9
+        np.sqrt(np.mean((chip_weights / report.scale - weight) ** 2)), rel=1e-6, abs=1e-9
     )
     assert report.saturated == np.sum(np.abs(weight * report.scale) >= limit + 0.5 - 1e-6)
-    assert report.zeroed == np.sum(whole == 0)
-    assert report.synapses == np.sum(-(-np.abs(whole) // 63))
+    assert report.zeroed == np.sum(chip_weights == 0)
+    assert report.synapses == np.sum(-(-np.abs(chip_weights) // 63))
     largest = quantize(one_layer(weight), QuantizeOptions(synapses_per_weight=parts)).nodes["2"]
     if scale == "max":
-        assert (report.saturated, np.abs(whole).max()) == (0, limit)
+        assert (report.saturated, np.abs(chip_weights).max()) == (0, limit)
     if scale == "least-error":
         assert report.rms_error <= largest.rms_error
 
@@ -141,8 +141,8 @@ def test_the_chips_numbers_fire_when_the_files_do(x64):
     chip = done.populations["2"]
     assert set(chip.v_threshold.tolist()) == {125}
     assert set(chip.v_reset.tolist()) == {80} == set(chip.v_leak.tolist())
-    names = ("tau_mem", "tau_syn", "v_leak", "v_reset", "v_threshold")
-    on_chip = {name: getattr(chip, name) for name in names}
+    parameter_names = ("tau_mem", "tau_syn", "v_leak", "v_reset", "v_threshold")
+    on_chip = {name: getattr(chip, name) for name in parameter_names}
     on_chip["r"] = done.slope * 1e6 * chip.tau_mem
     again = one_layer(weights_of(done, weight.shape), {"initial": "v_leak"}, **on_chip)
     times = np.sort(random.uniform(0, 20e-3, channels))
@@ -402,11 +402,11 @@ def test_the_scales_that_were_found_give_the_same_again(v_reset, scale):
     first = quantize(graph, QuantizeOptions(scale=scale))
     scales = {name: report.scale for name, report in first.nodes.items()}
     assert_alike(quantize(graph, QuantizeOptions(scale=scales)), first)
-    whole = [
+    quantized_nodes = [
         graph.nodes[node].replace(weight=weights_between(first, place) / scales[name])
         for place, (node, name) in enumerate((("1", "2"), ("3", "4")))
     ]
-    assert_alike(quantize(graph.with_nodes(whole), QuantizeOptions(scale=scales)), first)
+    assert_alike(quantize(graph.with_nodes(quantized_nodes), QuantizeOptions(scale=scales)), first)
 
 
 def weights_between(done, place):
@@ -436,19 +436,19 @@ def test_scales_follow_thresholds_and_no_weight_saturates(graph, weights):
 
 
 def graph_of(nodes, edges=None):
-    names = list(nodes)
+    node_names = list(nodes)
     return parse(
-        nir.NIRGraph(nodes, edges or list(itertools.pairwise(names)), type_check=False),
+        nir.NIRGraph(nodes, edges or list(itertools.pairwise(node_names)), type_check=False),
         dialect="jaxsnn",
         time_unit="s",
     )
 
 
 def cuba(size, kind=nir.CubaLIF, **changes):
-    one = np.ones(size)
-    values = {"tau_mem": 0.01 * one, "tau_syn": 0.005 * one, "r": one, "v_leak": 0 * one}
+    ones = np.ones(size)
+    values = {"tau_mem": 0.01 * ones, "tau_syn": 0.005 * ones, "r": ones, "v_leak": 0 * ones}
     if kind is nir.CubaLIF:
-        values["v_threshold"] = one
+        values["v_threshold"] = ones
     return kind(**{**values, **changes})
 
 

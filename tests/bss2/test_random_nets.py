@@ -24,14 +24,14 @@ def draw_weights(draw, random, size):
     return random.integers(1, largest + 1, size) * np.where(random.random(size) < share, -1, 1)
 
 
-def net_of(draw, random, sizes, wanted):
-    """A net of populations, the first one of inputs; `wanted` is (sources, targets) of bool."""
+def net_of(draw, random, sizes, connected):
+    """A net of populations, the first one of inputs; `connected` is (sources, targets) of bool."""
     populations = [
         NetPopulation(name=f"p{number}", size=size, external=number == 0)
         for number, size in enumerate(sizes)
     ]
-    wanted[:, : sizes[0]] = False
-    pre, post = np.nonzero(wanted)
+    connected[:, : sizes[0]] = False
+    pre, post = np.nonzero(connected)
     return netlist(populations, pre, post, draw_weights(draw, random, pre.size))
 
 
@@ -42,14 +42,14 @@ def layered(draw, most=110):
     density = draw(st.sampled_from([0.05, 0.3, 0.7, 1.0]))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     offsets = np.cumsum([0, *sizes])
-    wanted = np.zeros((offsets[-1], offsets[-1]), bool)
+    connected = np.zeros((offsets[-1], offsets[-1]), bool)
     for layer in range(1, len(sizes)):
         first = offsets[max(0, layer - 2)] if draw(st.booleans()) else offsets[layer - 1]
         shape = (offsets[layer] - first, sizes[layer])
-        wanted[first : offsets[layer], offsets[layer] : offsets[layer + 1]] = (
+        connected[first : offsets[layer], offsets[layer] : offsets[layer + 1]] = (
             random.random(shape) < density
         )
-    return net_of(draw, random, sizes, wanted)
+    return net_of(draw, random, sizes, connected)
 
 
 @st.composite
@@ -58,10 +58,10 @@ def recurrent(draw, most=100):
     sizes = [draw(st.integers(1, most)), draw(st.integers(1, most)), draw(st.integers(1, 8))]
     density = draw(st.sampled_from([0.05, 0.3, 1.0]))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    wanted = random.random((sum(sizes), sum(sizes))) < density
-    wanted[: sizes[0], sum(sizes[:2]) :] = False
-    wanted[sum(sizes[:2]) :] = False
-    return net_of(draw, random, sizes, wanted)
+    connected = random.random((sum(sizes), sum(sizes))) < density
+    connected[: sizes[0], sum(sizes[:2]) :] = False
+    connected[sum(sizes[:2]) :] = False
+    return net_of(draw, random, sizes, connected)
 
 
 @st.composite
@@ -75,13 +75,13 @@ def convolutional(draw):
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     inner = side - kernel + 1
     sizes = [side * side, channels * inner * inner, draw(st.integers(1, 10))]
-    wanted = np.zeros((sum(sizes), sum(sizes)), bool)
+    connected = np.zeros((sum(sizes), sum(sizes)), bool)
     for channel, row, column in np.ndindex(channels, inner, inner):
         target = sizes[0] + (channel * inner + row) * inner + column
         for i, j in np.ndindex(kernel, kernel):
-            wanted[(row + i) * side + column + j, target] = True
-    wanted[sizes[0] : sizes[0] + sizes[1], sizes[0] + sizes[1] :] = True
-    return net_of(draw, random, sizes, wanted)
+            connected[(row + i) * side + column + j, target] = True
+    connected[sizes[0] : sizes[0] + sizes[1], sizes[0] + sizes[1] :] = True
+    return net_of(draw, random, sizes, connected)
 
 
 @st.composite

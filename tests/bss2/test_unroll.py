@@ -16,9 +16,9 @@ from tests.oracles.linear_nodes import convolution
 
 
 def neurons(shape):
-    one = np.ones(shape)
+    ones = np.ones(shape)
     return nir.CubaLIF(
-        tau_mem=0.01 * one, tau_syn=0.005 * one, r=one, v_leak=0 * one, v_threshold=one
+        tau_mem=0.01 * ones, tau_syn=0.005 * ones, r=ones, v_leak=0 * ones, v_threshold=ones
     )
 
 
@@ -123,8 +123,8 @@ def test_a_chain_is_the_product_of_its_matrices_and_biases_go_through_it():
 
 
 def test_ways_that_meet_add_up_and_what_cancels_is_no_connection():
-    one, two = np.array([[1.0, 2.0]]), np.array([[3.0, -2.0]])
-    nodes = {"a": nir.Linear(one), "b": nir.Linear(two)}
+    first, second = np.array([[1.0, 2.0]]), np.array([[3.0, -2.0]])
+    nodes = {"a": nir.Linear(first), "b": nir.Linear(second)}
     edges = [("in", "a"), ("in", "b"), ("a", "n"), ("b", "n")]
     links = arriving(nodes, (2,), (1,), edges).links["in"]
     assert (links.source.tolist(), links.value.tolist()) == ([0], [4.0])

@@ -69,15 +69,15 @@ def test_it_fails_on_the_full_chip():
 def test_masks_isolate_exactly_where_some_mask_does(vendor_mapper, selects):
     allowed = vendor_mapper.usable(tuple(selects), HICANN_X)
     for place, select in enumerate(selects):
-        others = [other for other in selects if other != select]
+        others = [other_select for other_select in selects if other_select != select]
         for index in range(32):
             masks = [
                 mask
                 for mask in range(32)
                 if select & mask == index & mask
-                and all(other & mask != select & mask for other in others)
+                and all(other_select & mask != select & mask for other_select in others)
             ]
             assert allowed[place, index] == bool(masks)
             if masks:
-                found = vendor_mapper.mask_of(tuple(selects), place, index, HICANN_X)
-                assert found == np.min(masks)
+                chosen_mask = vendor_mapper.mask_of(tuple(selects), place, index, HICANN_X)
+                assert chosen_mask == np.min(masks)

@@ -215,18 +215,18 @@ def explanation(drawn, outcome, time, population):
     tau = shortest_tau(drawn)
     for close in outcome.close:
         if abs(close.time - time) < 1e-4 * tau:
-            return f"explained: {close.what} {close.where} {close.margin:.2g}"
+            return f"explained: {close.kind} {close.place} {close.margin:.2g}"
     # A neuron that a spike leaves exactly at its threshold fires again at that time. Whether this spike
     # reaches a neuron behind it before or after that one's reset is a tie, too, which shows later.
     wires = networkx.DiGraph(drawn.structure.edges)
     ends = [spike for train in outcome.spikes.get(population, ()) for spike in train]
     for close in outcome.close:
-        source = close.where.split("[")[0]
-        if close.what != "edge" or close.time > time or source not in wires:
+        source = close.place.split("[")[0]
+        if close.kind != "edge" or close.time > time or source not in wires:
             continue
         is_behind = population in networkx.descendants(wires, source)
         if is_behind and any(abs(spike - close.time) < 1e-4 * tau for spike in ends):
-            return f"explained: {close.what} {close.where} {close.margin:.2g}, and its order"
+            return f"explained: {close.kind} {close.place} {close.margin:.2g}, and its order"
     return "UNEXPLAINED"
 
 

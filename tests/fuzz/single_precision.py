@@ -116,7 +116,7 @@ def explanation(drawn: Drawn, strange: Strange, tau: float, notes: tuple[str, ..
     outcome = _reference(drawn, strange.sample)
     for close in outcome.close:
         if abs(close.time - strange.time) < 2e-2 * tau and abs(close.margin) < MARGIN:
-            return f"explained: {close.what} {close.where} {close.margin:.2g}"
+            return f"explained: {close.kind} {close.place} {close.margin:.2g}"
     rng = np.random.default_rng(1)
     for _ in range(TRIES):
         again = _reference(_disturbed(drawn, rng), strange.sample)

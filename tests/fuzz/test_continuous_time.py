@@ -47,7 +47,7 @@ def test_a_tangent_is_decided_to_the_last_digits_and_written_down():
     for excess, spikes in ((1e-12, 1), (-1e-12, 0), (1e-3, 1), (-1e-3, 0)):
         outcome = fed(population("CubaLIF"), [(0.5, 0)], weight=[[math.e * (1 + excess)]])
         assert len(times(outcome)) == spikes
-        assert [close.what for close in outcome.close] == ["tangent"] * (abs(excess) < 1e-9)
+        assert [close.kind for close in outcome.close] == ["tangent"] * (abs(excess) < 1e-9)
         if outcome.close:
             assert abs(outcome.close[0].time - 1.5) < 1e-12
 
@@ -123,7 +123,7 @@ def test_in_a_refractory_time_arrivals_are_lost_and_currents_go_on():
 
 def test_events_at_nearly_one_time_are_written_down():
     outcome = fed(population("IF"), [(1.0, 0), (1.0 + 1e-13, 0)])
-    assert [close.what for close in outcome.close] == ["together"]
+    assert [close.kind for close in outcome.close] == ["together"]
     assert continuous_time.TOGETHER > 1e-13
 
 
@@ -139,7 +139,7 @@ def test_v_above_its_threshold_at_0_fires_there_unless_what_arrives_takes_it_dow
 @pytest.mark.parametrize("event", [1.0 - 1e-15, 2.0])
 def test_what_happens_at_nearly_the_end_is_written_down(event):
     neurons = population("IF", bias=np.array([1.0 + 1e-15]) if event > 1 else 0.0)
-    assert [close_call.what for close_call in fed(neurons, [(event, 0)], 1.0).close].count(
+    assert [close_call.kind for close_call in fed(neurons, [(event, 0)], 1.0).close].count(
         "end"
     ) == 1
     assert not fed(neurons, [(event, 0)], 0.9).close

@@ -53,7 +53,8 @@ def spikes(parameters, weights, arrivals, current, t_end, recurrent=None):
                 crossings.append((high, neuron))
         step = min(crossings)[0] if crossings else end - now
         v, i, a = (
-            np.array(each) for each in zip(*(after(step, n)[1:] for n in range(size)), strict=True)
+            np.array(component)
+            for component in zip(*(after(step, n)[1:] for n in range(size)), strict=True)
         )
         now += step
         if crossings:

@@ -110,17 +110,17 @@ class Close:
 
     Attributes:
         time: seconds.
-        what: "tangent": V has its maximum at the threshold; "edge": V is at the threshold where an
+        kind: "tangent": V has its maximum at the threshold; "edge": V is at the threshold where an
             interval ends; "jump": an arrival leaves V at the threshold, not exactly; "together": two
             events at nearly one time; "meets": a neuron comes to its threshold by its own flow at
             exactly the time of another event; "end": something happens at nearly the end.
-        where: the neuron, or the two times.
+        place: the neuron, or the two times.
         margin: V - v_threshold in heights, or a time.
     """
 
     time: float
-    what: str
-    where: str
+    kind: str
+    place: str
     margin: float
 
 
@@ -468,7 +468,7 @@ class _Simulation:
             self.note(time, "together", f"{self.now!r} and {time!r}", time - self.now)
 
     def note(self, time, kind, place, margin):
-        self.close.append(Close(time=time, what=kind, where=place, margin=margin))
+        self.close.append(Close(time=time, kind=kind, place=place, margin=margin))
 
     def take_sample(self):
         for name, neurons in self.neurons.items():

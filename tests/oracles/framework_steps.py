@@ -63,11 +63,11 @@ def layers(parts, x, rule, starts, dt):
         starts: V of each layer before the first step.
     """
     states: list = [(0.0, start) for start in starts]
-    found = []
+    spikes = []
     for frame in x:
         signal = frame
         for number, (weight, bias, p) in enumerate(parts):
             *state, signal = rule(p, *states[number], signal @ weight.T + bias, dt)
             states[number] = tuple(state)
-        found.append(signal)
-    return np.stack(found)
+        spikes.append(signal)
+    return np.stack(spikes)

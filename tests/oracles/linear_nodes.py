@@ -28,8 +28,8 @@ def convolution(x, weight, bias, stride, padding, dilation, groups):
         first = channel // outputs_of_group * inputs_of_group
         for source, *tap in itertools.product(*map(range, weight.shape[1:])):
             at = [
-                one * jump + part * step
-                for one, jump, part, step in zip(place, stride, tap, dilation, strict=True)
+                position * jump + part * step
+                for position, jump, part, step in zip(place, stride, tap, dilation, strict=True)
             ]
             product = padded[(..., first + source, *at)] * weight[(channel, source, *tap)]
             y[(..., channel, *place)] += product
@@ -48,7 +48,7 @@ def synapses_of_convolution(size, weight, stride, padding, dilation, space):
                 place[axis] * stride[axis] - padding[axis] + tap[axis] * dilation[axis]
                 for axis in range(len(size))
             ]
-            if all(0 <= one < length for one, length in zip(at, size, strict=True)):
+            if all(0 <= position < length for position, length in zip(at, size, strict=True)):
                 count += int(np.count_nonzero(weight[(..., *tap)]))
     return count
 

@@ -22,9 +22,9 @@ def snntorch_import(graph: Any, dt: float = 1e-4) -> Any:
     layer = partial(_nir_to_snntorch_module, init_hidden=True)
     layers = (nir.Affine, nir.Linear, nir.Conv2d, nir.Flatten, nir.AvgPool2d)
     neurons = {nir.IF: _snntorch_if, nir.LIF: _snntorch_lif, nir.CubaLIF: _snntorch_cubalif}
-    known: dict[Any, Callable[[Any], Any]] = dict.fromkeys(layers, layer)
-    known |= {kind: partial(read, dt=dt) for kind, read in neurons.items()}
-    return nirtorch.nir_to_torch(graph, known)
+    readers: dict[Any, Callable[[Any], Any]] = dict.fromkeys(layers, layer)
+    readers |= {kind: partial(read, dt=dt) for kind, read in neurons.items()}
+    return nirtorch.nir_to_torch(graph, readers)
 
 
 def _one(values: Any) -> float:

@@ -69,7 +69,7 @@ def sent(mapping, run):
             )
 
 
-def wanted(mapping, net, run):
+def expected_effects(mapping, net, run):
     """The same of the net, for the synapses onto the run's neurons."""
     here = {(neuron.population, neuron.index) for neuron in run.neurons}
 
@@ -88,4 +88,4 @@ def wanted(mapping, net, run):
 
 def is_right(mapping, net):
     """Whether every run does what the net says."""
-    return all(effects(mapping, run) == wanted(mapping, net, run) for run in mapping.runs)
+    return all(effects(mapping, run) == expected_effects(mapping, net, run) for run in mapping.runs)

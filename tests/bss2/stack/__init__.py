@@ -15,9 +15,9 @@ from tests.bss2.stack.coordinates import halco
 
 
 def module(name, members):
-    made = types.ModuleType(name)
-    vars(made).update(members)
-    return made
+    new_module = types.ModuleType(name)
+    vars(new_module).update(members)
+    return new_module
 
 
 class Stack:
@@ -66,12 +66,12 @@ class Stack:
                 "torch",
                 {
                     "tensor": spiking.tensor,
-                    "clone": lambda one: one.copy(),
+                    "clone": lambda array: array.copy(),
                     "zeros": lambda shape: spiking.tensor(np.zeros(shape)),
                 },
             ),
         }
-        self.modules |= {name: module(name, vars(one)) for name, one in calix.items()}
+        self.modules |= {name: module(name, vars(namespace)) for name, namespace in calix.items()}
 
     def _initialise(self, now):
         assert self.initialised != now
@@ -79,8 +79,8 @@ class Stack:
         self.calls.append("init" if now else "release")
 
     def _spiking(self):
-        names = ("InputNeuron", "AELIF", "LIF", "LI", "Synapse", "HXModuleWrapper", "run")
-        members = {name: getattr(spiking, name) for name in names}
+        class_names = ("InputNeuron", "AELIF", "LIF", "LI", "Synapse", "HXModuleWrapper", "run")
+        members = {name: getattr(spiking, name) for name in class_names}
         experiment = type("Experiment", (spiking.Experiment,), {"stack": self})
         return module(
             "hxtorch.spiking",

@@ -37,10 +37,10 @@ class NeuronCalibTarget:
     DenseDefault = None
 
     def __init__(self):
-        self.leak, self.reset, self.threshold = (np.full(512, one) for one in (80, 70, 125))
+        self.leak, self.reset, self.threshold = (np.full(512, level) for level in (80, 70, 125))
         microsecond = Unit(1e-6)
         self.tau_mem, self.refractory_time, self.holdoff_time = (
-            np.full(512, one) * microsecond for one in (10.0, 2.0, 0.0)
+            np.full(512, duration) * microsecond for duration in (10.0, 2.0, 0.0)
         )
         self.tau_syn = np.full((2, 512), 10.0) * microsecond
         self.i_synin_gm, self.synapse_dac_bias = np.full(2, 500), 600
