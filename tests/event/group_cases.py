@@ -30,7 +30,7 @@ class Group:
     refractory: tuple[float, ...] = (0.0, 0.0)
     once: bool = False
     subtract: bool = False
-    own: bool = False  # time constants of each neuron
+    heterogeneous: bool = False  # time constants of each neuron
     above: bool = False  # some start above their thresholds
     share: float = 1.0  # of the connections that are there
     max_spikes: tuple[int, ...] = (12, 10)
@@ -38,7 +38,7 @@ class Group:
 
     def spec(self):
         kind = "subtract" if self.subtract else "zero"
-        neuron = CubaLIFDelta(uniform=not self.own, reset_kind=kind)
+        neuron = CubaLIFDelta(uniform=not self.heterogeneous, reset_kind=kind)
         layers = tuple(
             LayerSpec(
                 neuron=neuron,
@@ -71,11 +71,11 @@ class Group:
             shape = {"none": None, "one": (), "each": sizes[:1]}[delay]
             late = None if shape is None else rng.uniform(0.1, 0.9, shape) * TAU
             feedback.append((weight, late))
-        given = jax.tree.map(partial(jnp.asarray, dtype=dtype), (outside, feedback, lanes))
-        return given, rows
+        tree = jax.tree.map(partial(jnp.asarray, dtype=dtype), (outside, feedback, lanes))
+        return tree, rows
 
     def _lanes(self, rng, size, dtype):
-        spread = rng.uniform(0.7, 1.4, (2, size)) if self.own else np.ones((2, size))
+        spread = rng.uniform(0.7, 1.4, (2, size)) if self.heterogeneous else np.ones((2, size))
         start = rng.uniform(-0.2, 0.3, size) + self.above * (rng.random(size) < 0.3)
         values = {
             "threshold": rng.uniform(0.5, 1.0, size),
@@ -90,7 +90,7 @@ class Group:
 
 CASES = {
     "two": Group(),
-    "two, own": Group(own=True),
+    "two, own": Group(heterogeneous=True),
     "three": Group(
         sizes=(6, 2, 3),
         edges=((0, 1, "none"), (1, 2, "none"), (2, 0, "none"), (2, 2, "none")),
@@ -101,14 +101,16 @@ CASES = {
     "two, once": Group(once=True),
     "delayed": Group(edges=((0, 1, "one"), (1, 0, "each"), (0, 0, "one"), (0, 0, "each"))),
     "some delayed": Group(
-        edges=((0, 1, "none"), (1, 0, "each"), (0, 0, "one"), (1, 1, "none")), own=True, share=0.4
+        edges=((0, 1, "none"), (1, 0, "each"), (0, 0, "one"), (1, 1, "none")),
+        heterogeneous=True,
+        share=0.4,
     ),
     "alone, delayed": Group(sizes=(7,), edges=((0, 0, "each"),), subtract=True, above=True),
     "held": Group(edges=((0, 0, "none"),), sizes=(8,), refractory=(0.4,), above=True),
     "some held": Group(
         edges=((0, 1, "none"), (1, 0, "one"), (0, 0, "each")),
         refractory=(0.35, 0.0),
-        own=True,
+        heterogeneous=True,
         above=True,
     ),
     "held, subtract": Group(refractory=(0.2, 0.5), subtract=True, share=0.5),

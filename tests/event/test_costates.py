@@ -205,15 +205,15 @@ class Loops:
         if layer.neuron.jumps and layer.jump_width and np.isinf(slope) and log.jump[step]:
             slope = log.jump[step] / layer.jump_width
         slope = max(slope, 0.3 * (lanes.threshold[k] - lanes.v_reset[k]) / lanes.tau_mem[k])
-        left, rate = self.leaves(n, k), self.rate(n, k)
+        reset_change, rate = self.leaves(n, k), self.rate(n, k)
         if layer.assigns:
             rises = np.nan_to_num(log.slope_after[step])
-            total = total - p[k, 0] * rises - np.array([0, p[k, 1]]) @ rate @ [0, left[1]]
+            total = total - p[k, 0] * rises - np.array([0, p[k, 1]]) @ rate @ [0, reset_change[1]]
         else:
-            total = total - p[k] @ rate @ left
+            total = total - p[k] @ rate @ reset_change
         if layer.assigns or layer.neuron.keeps_overshoot or not at_start:
             self.left[n][k] += p[k]
-            self.fields[n][k] += left @ p[k]
+            self.fields[n][k] += reset_change @ p[k]
         lam = 0.0 if at_start else -total / slope
         lam = self.lams[step] = lam if self.held is None else self.held[step]
         p[k] = [0.0 if layer.assigns else p[k, 0], p[k, 1]]

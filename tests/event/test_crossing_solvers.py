@@ -187,8 +187,8 @@ def test_samples_agree_with_mpmath(shape):
 
 
 def lanes_of(case, **others):
-    one = jnp.ones_like(case.v)
-    values = {"v_reset": one, "v_start": one, "j_start": one, **others}
+    ones = jnp.ones_like(case.v)
+    values = {"v_reset": ones, "v_start": ones, "j_start": ones, **others}
     return Lanes(threshold=jnp.asarray(case.threshold), tau_mem=jnp.asarray(case.tau_mem),
                  tau_syn=jnp.asarray(case.tau_syn), **values)  # fmt: skip
 

@@ -282,9 +282,9 @@ def test_a_lasting_current_does_what_a_piece_of_a_current_does(kind, kernel, bac
         return jnp.sum(finite_times(times) ** 2 * weights), (times, solution.maximum("n"))
 
     results = []
-    for currents, way in ((lasting, backend), (replace(lasting, lasting=False), "xla")):
+    for currents, used_backend in ((lasting, backend), (replace(lasting, lasting=False), "xla")):
         tree = network.parameters, jax.tree.map(jnp.asarray, currents)
-        results.append(jax.grad(loss, has_aux=True)(tree, replace(ENGINE, backend=way)))
+        results.append(jax.grad(loss, has_aux=True)(tree, replace(ENGINE, backend=used_backend)))
     assert_trees_close(*map(jax.tree.leaves, results), rtol=1e-8, atol=0.0, absolute=1e-9)
     (_, by_currents), (times, _) = results[0]
     assert np.isfinite(times).sum() > 5

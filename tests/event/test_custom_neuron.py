@@ -288,8 +288,8 @@ def test_a_model_that_gives_nan_shows_in_jit_and_in_gradients(recurrent):
     solution = compiled(network.parameters)
     assert solution.result == Result.NOT_FINITE
     assert solution.problem.code == "not-finite"
-    for way in (compiled, partial(run, throw=False)):
-        assert np.isnan(gradient(way, network.parameters)["broken"]["v_threshold"]).all()
+    for runner in (compiled, partial(run, throw=False)):
+        assert np.isnan(gradient(runner, network.parameters)["broken"]["v_threshold"]).all()
     refused = partial(gradient, run, network.parameters)
     assert_refused(refused, SimulationError, code="not-finite", node="broken")
     sound = chain_of("NoLimit", recurrent, broken=False)[0].parameters
@@ -385,19 +385,19 @@ def test_fit_trains_it():
     assert trained.test_accuracy > 0.8
 
 
-def constraints_of(network, names):
+def constraints_of(network, trainable):
     """Constraints of parameters by node and name."""
-    constraints, _ = find_trainables(network, names, longest_delay=1.0)
+    constraints, _ = find_trainables(network, trainable, longest_delay=1.0)
     return {node: dict(parameters) for node, parameters in constraints}
 
 
 def test_fit_trains_its_numbers():
     rng = np.random.default_rng(0)
     data = rng.uniform(0.1, 0.9, (30, 3)), rng.integers(0, 3, 30)
-    graph, names = drawn(3)[0], ("weight", "step", "tau_adaptation")
+    graph, trainable = drawn(3)[0], ("weight", "step", "tau_adaptation")
     expected = {"step": Free(), "tau_adaptation": Positive()}
-    assert constraints_of(lower(graph), names)["n"] == expected
-    trained = fit(graph, data, trainable=names, epochs=1, **QUICK)
+    assert constraints_of(lower(graph), trainable)["n"] == expected
+    trained = fit(graph, data, trainable=trainable, epochs=1, **QUICK)
     assert np.isfinite(trained.history[1].train_loss)
     refused = partial(fit, graph, data, trainable=("stepp",), epochs=1, **QUICK)
     assert_refused(refused, UsageError, "'stepp'", fix="did you mean 'step'")

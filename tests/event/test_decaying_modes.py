@@ -95,12 +95,12 @@ def test_first_crossings_are_found():
 
 def test_a_maximum_just_above_the_threshold_counts():
     """3 x - 2 x^3 with x = e^(-t) has its maximum sqrt(2) at x = 1 / sqrt(2)."""
-    model, one = Modes(rates=(1.0, 3.0)), jnp.ones(3)
+    model, ones = Modes(rates=(1.0, 3.0)), jnp.ones(3)
     top = np.sqrt(2.0)
     lanes = Lanes(jnp.asarray([top - 1e-12, top + 1e-12, 1.2]))
-    state = 3 * one, -2 * one
+    state = 3 * ones, -2 * ones
     x_end = 0.6
-    duration = -jnp.log(x_end) * one
+    duration = -jnp.log(x_end) * ones
     crosses, time = crossing(model, lanes, state, duration)
     assert crosses.tolist() == [True, False, True]
     np.testing.assert_allclose(time[0], 0.5 * np.log(2.0), atol=2e-6)

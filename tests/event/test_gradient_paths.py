@@ -105,7 +105,7 @@ def loss_of(spec, row, shape):
     return loss
 
 
-def assert_slopes_agree(function, tree, each=2):
+def assert_slopes_agree(function, tree, directions=2):
     """Differences along directions within one array at a time; `function` maps a tree to (value,
     counts). An array that nothing depends on has the gradient 0.
     """
@@ -114,7 +114,7 @@ def assert_slopes_agree(function, tree, each=2):
     leaves, structure = jax.tree.flatten(tree)
     rng, compared = np.random.default_rng(1), 0
     for number, (leaf, slope) in enumerate(zip(leaves, jax.tree.leaves(gradient), strict=True)):
-        for _ in range(each):
+        for _ in range(directions):
             direction = np.where(np.isfinite(leaf), rng.normal(size=leaf.shape), 0.0)
 
             def at(h, number=number, leaf=leaf, direction=direction):
@@ -128,14 +128,14 @@ def assert_slopes_agree(function, tree, each=2):
             # smaller ones where spikes are nearly tangents, or come and go
             for h in (1e-4, 1e-5, 1e-6):
                 before, low, high, behind = (at(factor * h) for factor in (-2, -1, 1, 2))
-                wanted = (8 * (high - low) - (behind - before)) / (12 * h)
-                errors.append(abs(parts.sum() - wanted) / (abs(parts).sum() + 1e-3))
+                difference = (8 * (high - low) - (behind - before)) / (12 * h)
+                errors.append(abs(parts.sum() - difference) / (abs(parts).sum() + 1e-3))
                 if errors[-1] < 2e-6:
                     break
             if np.isfinite(errors).any():
                 assert np.nanmin(errors) < 2e-6, (number, errors)
                 compared += 1
-    assert compared > 0.8 * each * len(leaves)
+    assert compared > 0.8 * directions * len(leaves)
     return gradient, counts
 
 
@@ -216,7 +216,7 @@ def test_gradients_of_groups(name):
         )
         return value, [train.count for train in spikes]
 
-    _, counts = assert_slopes_agree(loss, numbers, each=1)
+    _, counts = assert_slopes_agree(loss, numbers, directions=1)
     assert sum(int(count.sum()) for count in counts) > 10
 
 
@@ -274,8 +274,8 @@ def test_gradients_of_groups_do_not_depend_on_what_comes_later():
 def test_forward_mode_gives_the_same_spikes():
     spec, *arguments = drawn("current, few slots")
     expected, spikes = (
-        quickly(partial(way, spec), static_argnums=4)(*arguments, T_END)
-        for way in (layer_spikes, layer_spikes_forward)
+        quickly(partial(layer_function, spec), static_argnums=4)(*arguments, T_END)
+        for layer_function in (layer_spikes, layer_spikes_forward)
     )
     assert_trees_equal(spikes, expected)
     assert np.isfinite(spikes.time).any()

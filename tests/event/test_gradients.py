@@ -88,8 +88,8 @@ def drawn(name, seed):
     times, index = random_events(rng, (SAMPLES, ARRIVALS), INPUTS, 5.0, unused=unused)
     index = jnp.asarray(index, jnp.int32)
     readout = {
-        name: jnp.asarray(rng.normal(size=(SAMPLES, each.size, ENGINE.max_spikes)))
-        for name, each in net.populations.items()
+        name: jnp.asarray(rng.normal(size=(SAMPLES, population.size, ENGINE.max_spikes)))
+        for name, population in net.populations.items()
     }
     return net, jnp.asarray(times), index, readout
 
@@ -235,8 +235,8 @@ def test_reverse_mode_twice_is_refused_by_jax_as_the_docs_say():
     net = lower(build.sequential(build.input(1), build.linear(weight=[[9.0]]), neurons))
 
     def spike(time):
-        given = Events(time=time, index=jnp.zeros((1, 1), int))
-        solution = simulate(net, given, 30e-3, engine=EventDriven(max_spikes=4), throw=False)
+        events = Events(time=time, index=jnp.zeros((1, 1), int))
+        solution = simulate(net, events, 30e-3, engine=EventDriven(max_spikes=4), throw=False)
         return solution.events("2").time[0, 0]
 
     with pytest.raises(ValueError, match=r"does not work for lax\.while_loop"):
@@ -250,8 +250,8 @@ def test_second_derivatives_by_equal_time_constants_are_those_of_the_closed_form
     event = Events(time=jnp.zeros((1, 1)), index=jnp.zeros((1, 1), int))
 
     def first(taus):
-        own = {**network.parameters["2"], "tau_mem": taus[:1], "tau_syn": taus[1:]}
-        moved = network.with_parameters({**network.parameters, "2": own})
+        parameters = {**network.parameters["2"], "tau_mem": taus[:1], "tau_syn": taus[1:]}
+        moved = network.with_parameters({**network.parameters, "2": parameters})
         return simulate(moved, event, 3.0, throw=False).first_spike("2")[0, 0]
 
     expected = 0.06266543297927504 * np.array([[1.0, -1.0], [-1.0, 1.0]])

@@ -128,7 +128,7 @@ def test_lanes_count_voltages_from_rest(name, reset, initial):
     below, *others = model.rest(p, current)
     close(below, rest)
     assert len(others) == len(model.begin(lanes)) - 1
-    assert not any(np.any(other) for other in others)
+    assert not any(np.any(component) for component in others)
     unit = jnp.arange(1.0, NEURONS + 1)
     scaled = model.in_units(lanes, unit)
     for field in ("threshold", "v_reset", "v_start", "j_start"):

@@ -80,7 +80,9 @@ def test_leak_slope_and_drop_are_those_of_the_state(name):
     close(neuron.slope(lanes, at), Neuron.slope(neuron, lanes, at))
     close(neuron.slope_scale(lanes), (lanes.threshold - lanes.v_reset) * neuron.leak(lanes))
     after = neuron.reset(lanes, at)
-    close(neuron.drop(lanes), tuple(one - other for one, other in zip(at, after, strict=True)))
+    close(
+        neuron.drop(lanes), tuple(before - behind for before, behind in zip(at, after, strict=True))
+    )
     below = (lanes.threshold - 1e-9, *state[1:])
     close(Neuron.lifted(neuron, lanes, below), neuron.lifted(lanes, below))
     assert (neuron.excess(lanes, Neuron.lifted(neuron, lanes, state)) >= 0).all()
@@ -126,7 +128,9 @@ def test_no_crossing_comes_before_its_bound(name):
     neuron, lanes, still, _ = drawn(name)
     rng = np.random.default_rng(1)
     v, *others = rng.uniform(0, 0.4, (len(still), 20, NEURONS))
-    state = tuple(map(jnp.asarray, (v, *(one + 3 * rng.random((20, 1)) for one in others))))
+    state = tuple(
+        map(jnp.asarray, (v, *(component + 3 * rng.random((20, 1)) for component in others)))
+    )
     long = jnp.full((20, NEURONS), 5.0)
     end = neuron.flow(neuron.decay(lanes, long), state)
     crosses = neuron.crosses(lanes, state, end, long)

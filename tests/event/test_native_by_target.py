@@ -27,7 +27,9 @@ GROUPS = {
     "mixed": Group(sizes=(81,), edges=((0, 0, "none"),), share=0.06, max_events=900),
     "hub": Group(sizes=(65,), edges=((0, 0, "none"),), share=0.06, max_events=900),
     "dense": Group(sizes=(70,), edges=((0, 0, "none"),), max_events=900),
-    "own": Group(sizes=(75,), edges=((0, 0, "none"),), share=0.05, own=True, max_events=900),
+    "own": Group(
+        sizes=(75,), edges=((0, 0, "none"),), share=0.05, heterogeneous=True, max_events=900
+    ),
 }
 
 
@@ -95,11 +97,18 @@ def test_a_product_that_is_not_finite_is_noticed(name):
 
 def test_shapes_that_do_not_fit_are_errors():
     def call(by_target, scale, immediate=True, nothing=()):
-        real, whole = (partial(jax.ShapeDtypeStruct, dtype=kind) for kind in ("float32", "int32"))
+        real, integer = (partial(jax.ShapeDtypeStruct, dtype=kind) for kind in ("float32", "int32"))
         slots, train, steps, listed = (1, 4, 2), (1, 3), (1, 6), (1, 5)
-        results = [real(slots), real(slots), whole((1, 4)), real(train), whole(train), whole((1,))]
-        results += [real(steps), whole(steps), real(steps), whole((1,)), whole((1, 0))]
-        results += [real(listed), whole(listed), whole(listed), whole((1,)), real(nothing)]
+        results = [
+            real(slots),
+            real(slots),
+            integer((1, 4)),
+            real(train),
+            integer(train),
+            integer((1,)),
+        ]
+        results += [real(steps), integer(steps), real(steps), integer((1,)), integer((1, 0))]
+        results += [real(listed), integer(listed), integer(listed), integer((1,)), real(nothing)]
         lanes = jnp.ones((6, 1, 4)).at[2:4].set(0)
         return jax.ffi.ffi_call(target_name("jaxsnn_group_forward", "float32"), results)(
             *(jnp.ones((2, 4)), by_target, scale, lanes, jnp.zeros((1, 5))),
@@ -212,13 +221,16 @@ def test_a_weight_that_overflows_ends_the_run():
     events = Events(time=jnp.asarray([[1e-3]]), index=jnp.asarray([[0]]))
     engine = EventDriven(backend="native")
 
-    own_weight, own_r = net.parameters["recurrent"]["weight"], net.parameters["hidden"]["r"]
-    large_weight, large_r = own_weight.at[5, 2].set(3e38), own_r.at[5].set(1e9)
+    initial_weight, initial_r = net.parameters["recurrent"]["weight"], net.parameters["hidden"]["r"]
+    large_weight, large_r = initial_weight.at[5, 2].set(3e38), initial_r.at[5].set(1e9)
     for weight, r, result in (
-        (own_weight, own_r, Result.SUCCESS),
+        (initial_weight, initial_r, Result.SUCCESS),
         (large_weight, large_r, Result.NOT_FINITE),
-        (own_weight, large_r, Result.SUCCESS),
+        (initial_weight, large_r, Result.SUCCESS),
     ):
-        own = {"recurrent": {"weight": weight}, "hidden": {**net.parameters["hidden"], "r": r}}
-        changed = net.with_parameters({**net.parameters, **own})
+        overrides = {
+            "recurrent": {"weight": weight},
+            "hidden": {**net.parameters["hidden"], "r": r},
+        }
+        changed = net.with_parameters({**net.parameters, **overrides})
         assert simulate(changed, events, 0.02, engine=engine, throw=False).result == result

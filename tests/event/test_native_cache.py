@@ -110,14 +110,14 @@ def test_a_folder_that_cannot_be_written_is_named(compiler, tmp_path, monkeypatc
     assert_refused(lambda: stream(net), LoweringError, "cannot be kept", code="no-native", fix=fix)
 
 
-@pytest.mark.parametrize(("given", "wanted"), [(".", "."), ("lib", "lib"), ("~/lib", "home/lib")])
-def test_folders_are_whole_paths(given, wanted, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("setting", "folder"), [(".", "."), ("lib", "lib"), ("~/lib", "home/lib")])
+def test_folders_are_whole_paths(setting, folder, tmp_path, monkeypatch):
     """The system looks for a library without a slash in its name elsewhere."""
     monkeypatch.chdir(tmp_path)
     for home in ("HOME", "USERPROFILE"):  # of Windows
         monkeypatch.setenv(home, str(tmp_path / "home"))
-    monkeypatch.setenv("JAXSNN_CACHE_DIR", given)
-    assert cache_folder() == (tmp_path / wanted).resolve()
+    monkeypatch.setenv("JAXSNN_CACHE_DIR", setting)
+    assert cache_folder() == (tmp_path / folder).resolve()
 
 
 def test_leftovers_of_killed_builds_are_removed(compiler, tmp_path):

@@ -275,7 +275,7 @@ def test_numbers_that_are_none_do_not_hang(value):
 def test_groups_without_arrivals_or_samples(batch, count):
     group = CASES["two"]
     (outside, feedback, lanes), rows = group.numbers(dtype=jnp.float32)
-    still = [replace(own, v_start=0 * own.v_start, j_start=0 * own.v_start) for own in lanes]
+    still = [replace(lane, v_start=0 * lane.v_start, j_start=0 * lane.v_start) for lane in lanes]
     few = [(weight, time[:batch, :count]) for weight, time in outside]
     few_rows = [row[:batch, :count] for row in rows]
     result, gradient = gradient_of(group, by_kernels(2), (few, feedback, still), few_rows)

@@ -50,8 +50,8 @@ def test_the_kernels_compile_for_other_machines(machine, numbers):
 @pytest.mark.parametrize("machine", MACHINES)
 def test_other_machines_fire_the_same_spikes(machine, tmp_path):
     flags, needed = flags_of(machine), NEEDS[machine]
-    known = Path("/proc/cpuinfo")
-    if known.exists() and needed not in known.read_text().split():
+    cpu_info = Path("/proc/cpuinfo")
+    if cpu_info.exists() and needed not in cpu_info.read_text().split():
         pytest.skip(f"this processor does not know {needed}")
     files = (
         "native",

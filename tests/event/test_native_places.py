@@ -37,11 +37,11 @@ TIMES = {
 def check(time, room, dtype):
     with jax.enable_x64(dtype == "float64"):
         time = np.asarray(time, dtype)
-        found = native_places(jnp.asarray(time), room, 2)
+        places = native_places(jnp.asarray(time), room, 2)
         # XLA's threads take numbers that are not normal for 0
         normal = np.where(np.abs(time) < np.finfo(dtype).tiny, 0, time)
         expected = np.argsort(normal, axis=1, kind="stable")[:, :room]
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(places, expected)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

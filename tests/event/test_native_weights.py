@@ -40,8 +40,10 @@ def test_derivatives_of_any_order_are_those_of_turning():
 
     by_kernel, by_xla = partial(native_weights._turned, 1), jnp.transpose
     for derivative in (jax.grad, jax.hessian):
-        found, expected = (derivative(partial(value, by))(matrix) for by in (by_kernel, by_xla))
-        np.testing.assert_allclose(found, expected, rtol=1e-14)
+        derivatives, expected = (
+            derivative(partial(value, by))(matrix) for by in (by_kernel, by_xla)
+        )
+        np.testing.assert_allclose(derivatives, expected, rtol=1e-14)
     many = jnp.stack([matrix, 2 * matrix])
     np.testing.assert_array_equal(jax.vmap(by_kernel)(many), many.swapaxes(1, 2))
 

@@ -78,18 +78,18 @@ def test_arrivals_in_a_refractory_time_meet_its_end():
     tile = _Tile(spec, Wanted())
     times = jnp.asarray([[1.0] * NEURONS, [4.0] * NEURONS])
     free = Costate(p=(times + 10, times + 20), by={"tau": (times + 30, times + 40)})
-    given = sample(2, free=free)._replace(
+    state = sample(2, free=free)._replace(
         times=times, arrival=jnp.asarray([0.5, 1.0, 1.5, 1.75, 4.5, 6.0])
     )
 
     @jax.jit
-    def released(given):
-        number = tile.next_spike(given)
+    def released(state):
+        number = tile.next_spike(state)
         here = jnp.full(number.shape, 7.0)
         ahead = Costate(p=(here, here), by={"tau": (here, here)})
-        return tile._or_release(given, given.arrival[:, None], number, here, ahead)
+        return tile._or_release(state, state.arrival[:, None], number, here, ahead)
 
-    target, costate = released(given)
+    target, costate = released(state)
     np.testing.assert_array_equal(target[:, 0], [7, 1.75, 1.75, 7, 4.75, 7])
     np.testing.assert_array_equal(costate.p[0][:, 0], [7, 0, 0, 7, 0, 7])
     np.testing.assert_array_equal(costate.p[1][:, 0], [7, 21, 21, 7, 24, 7])

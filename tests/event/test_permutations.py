@@ -46,14 +46,14 @@ def weights(rng):
     return drawn | {name: -abs(drawn[name]) for name in ("own", "back")}
 
 
-def run_of(kind, neuron, names, reset):
+def run_of(kind, neuron, renaming, reset):
     """Compiled: spikes of the populations a and b for weights and inputs."""
     used = {name for chain in CHAINS[kind] for name in chain}
     nodes = {"in": build.input(INPUTS), "out": build.output(), "a": neuron, "b": neuron}
     for name in SHAPES.keys() & used:
         nodes[name] = build.linear(SHAPES[name][0], weight=np.ones(SHAPES[name]))
-    chains = [tuple(names.get(name, name) for name in chain) for chain in CHAINS[kind]]
-    renamed = {names.get(name, name): nodes[name] for name in nodes}
+    chains = [tuple(renaming.get(name, name) for name in chain) for chain in CHAINS[kind]]
+    renamed = {renaming.get(name, name): nodes[name] for name in nodes}
     network = lower(build.network(dict(sorted(renamed.items())), chains), dtype=float)
     populations = {
         name: replace(population, reset=reset) for name, population in network.populations.items()
@@ -62,10 +62,10 @@ def run_of(kind, neuron, names, reset):
 
     @jax.jit
     def run(weight, events):
-        changed = {names.get(key, key): {"weight": weight[key]} for key in SHAPES.keys() & used}
+        changed = {renaming.get(key, key): {"weight": weight[key]} for key in SHAPES.keys() & used}
         changed_network = network.with_parameters({**network.parameters, **changed})
         solution = simulate(changed_network, events, 1.0, engine=ENGINE, throw=False)
-        return solution.result, {key: solution.spikes[names.get(key, key)] for key in ("a", "b")}
+        return solution.result, {key: solution.spikes[renaming.get(key, key)] for key in ("a", "b")}
 
     return run
 

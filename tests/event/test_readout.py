@@ -330,8 +330,8 @@ def test_functionals_of_neurons_that_have_lists_of_arrivals_of_their_own(kind):
     assert np.nanmax(relative_errors(gradient, reading, network.parameters)) < ENOUGH
     # the same where all neurons share what is computed of their time constants
     shared = partial(reading, network=network.with_lasting_time_constants())
-    other = jax.grad(shared, has_aux=True)(network.parameters)[0]
-    assert_trees_close(gradient, other, rtol=1e-9, absolute=1e-9)
+    shared_gradient = jax.grad(shared, has_aux=True)(network.parameters)[0]
+    assert_trees_close(gradient, shared_gradient, rtol=1e-9, absolute=1e-9)
 
 
 def test_memory_of_an_integral_grows_with_the_batch_and_not_with_its_square():

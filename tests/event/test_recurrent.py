@@ -187,8 +187,8 @@ def test_without_feedback_a_group_is_a_layer(options):
         return jnp.sum(finite_times(spikes.time) * readout), spikes
 
     (gradient, spikes), (expected_gradient, alone) = (
-        compiled(jax.grad(partial(loss, way), (0, 1, 2), has_aux=True))(weight, lanes, times)
-        for way in (in_group, in_layer)
+        compiled(jax.grad(partial(loss, runner), (0, 1, 2), has_aux=True))(weight, lanes, times)
+        for runner in (in_group, in_layer)
     )
     assert alone.count.sum() > 20
     assert_same_spikes(spikes, alone.time, 1e-12)
@@ -236,8 +236,8 @@ def test_the_order_of_populations_does_not_matter():
     numbers |= {key: numbers[key][::-1] for key in ("parameters", "outside")}
     case = replace(case, edges=edges)
     others = compiled(run, static_argnums=(0, 1))(swapped, case, numbers, rows[::-1]).spikes
-    for other, expected in zip(others[::-1], spikes, strict=True):
-        np.testing.assert_allclose(other.time, expected.time, rtol=1e-13)
+    for swapped_spikes, expected in zip(others[::-1], spikes, strict=True):
+        np.testing.assert_allclose(swapped_spikes.time, expected.time, rtol=1e-13)
 
 
 def test_a_change_of_the_unit_of_time_changes_nothing_else():
@@ -369,5 +369,5 @@ def test_gradients_compose_with_vmap():
     mapped = jax.vmap(jax.grad(partial(loss, name=name), has_aux=True), (0, 0, None))
     together = compiled(mapped)(*stacked, readout)
     for number, drawing in enumerate(drawings):
-        one = jax.tree.map(lambda array, number=number: array[number], together)
-        assert_trees_close(one, gradient_of(name)(*drawing, readout), rtol=1e-9, absolute=1e-12)
+        single = jax.tree.map(lambda array, number=number: array[number], together)
+        assert_trees_close(single, gradient_of(name)(*drawing, readout), rtol=1e-9, absolute=1e-12)

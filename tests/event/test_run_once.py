@@ -38,7 +38,7 @@ def stopped(monkeypatch):
     class Stopped:
         trace = staticmethod(run_once.compiled_run.trace)
 
-        def __call__(self, *given):
+        def __call__(self, *arguments):
             raise Optimised
 
     monkeypatch.setattr(run_once, "compiled_run", Stopped())

@@ -80,7 +80,7 @@ def behind_weights(*edges, late=DELAYS, first=FIRST):
 def test_inputs_of_a_cycle_may_have_a_delay_for_each_neuron(backend):
     engine = EventDriven(max_spikes=32, backend=backend)
     network = jaxsnn.lower(behind_weights(*OUTSIDE))
-    found = jaxsnn.simulate(network, EVENTS, 4.0, engine=engine)
+    delayed = jaxsnn.simulate(network, EVENTS, 4.0, engine=engine)
     # the same with an input channel for each pair, and the delays in the times of the events
     pairs = np.zeros((3, 6))
     pairs[np.arange(6) % 3, np.arange(6)] = FIRST.T.reshape(-1)
@@ -89,8 +89,8 @@ def test_inputs_of_a_cycle_may_have_a_delay_for_each_neuron(backend):
     index = (3 * EVENTS.index[..., None] + np.arange(3)).reshape(1, -1)
     expected = jaxsnn.simulate(wide, Events(time=time, index=index), 4.0, engine=engine)
     assert int(expected.count("n").sum()) > 5
-    np.testing.assert_array_equal(found.count("n"), expected.count("n"))
-    np.testing.assert_allclose(found.spikes["n"].time, expected.spikes["n"].time, rtol=1e-12)
+    np.testing.assert_array_equal(delayed.count("n"), expected.count("n"))
+    np.testing.assert_allclose(delayed.spikes["n"].time, expected.spikes["n"].time, rtol=1e-12)
 
     def loss(delay):
         parameters = {**network.parameters, "late": {"delay": delay}}

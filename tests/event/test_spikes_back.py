@@ -69,7 +69,7 @@ def looped(name, b, k, moved=None, lams=None):
     above = lane["v_start"] > lane["threshold"]
     kick = KICK * lane["threshold"] if isinstance(spec.neuron, Kicked) else 0.0
     height = lane["threshold"] - lane["v_reset"]
-    left = np.array([lane["v_reset"], kick] if spec.assigns else [-height, 0.0])
+    reset_change = np.array([lane["v_reset"], kick] if spec.assigns else [-height, 0.0])
     resets = above and not spec.assigns and not spec.neuron.keeps_overshoot
     start = np.array([lane["v_reset"] if resets else lane["v_start"], lane["j_start"]])
     start *= [1.0, not isinstance(spec.neuron, Alone)]  # which has no j
@@ -95,7 +95,7 @@ def looped(name, b, k, moved=None, lams=None):
         lam = 0.0 if above and s == 0 and times[0, b, k] == 0 else -total / slope
         lam = lams[s] if lams else lam
         if not (s == 0 and resets):
-            carried += left @ left_by
+            carried += reset_change @ left_by
             by_lanes["v_reset"] += left_by[0]
             by_lanes["threshold"] += left_by[1] * KICK if kick else 0.0
             by_lanes["threshold"] -= 0.0 if spec.assigns else left_by[0]

@@ -306,9 +306,9 @@ def test_spikes_at_time_0_reach_neurons_that_begin_above_their_threshold(last, o
         assert list(spikes.time).count(0.0) == 1
 
 
-@pytest.mark.parametrize("names", [("n1", "n2"), ("n2", "n1")])
-def test_spikes_within_a_loop_arrive_in_the_next_round_whatever_the_names(names):
-    first, second = names
+@pytest.mark.parametrize("node_names", [("n1", "n2"), ("n2", "n1")])
+def test_spikes_within_a_loop_arrive_in_the_next_round_whatever_the_names(node_names):
+    first, second = node_names
     nodes = {
         "a": build.input(1),
         "wa": build.linear(weight=[[2.0]]),
@@ -322,7 +322,7 @@ def test_spikes_within_a_loop_arrive_in_the_next_round_whatever_the_names(names)
     edges = [("a", "wa", first, "on", second, "output"), ("a", "wb", second, "back", first)]
     net = lower(build.network(nodes, edges))
     event = Events(time=np.array([0.5]), index=np.array([0]))
-    session = stream(net, record=names)
+    session = stream(net, record=node_names)
     spikes = session.push(event, until=2.0)
     solution = simulate(net, event, 2.0, engine=EventDriven(max_spikes=4))
     # +2 lifts both above 1 at once; what each sends comes when the other has fired

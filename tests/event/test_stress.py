@@ -110,7 +110,7 @@ def test_no_number_that_is_none_reaches_a_gradient_without_a_result():
     ratios = RATIOS[[0, 6, 11]]
     net, events = network(np.float64, ratios), arrivals(np.float64, ratios)
     failed = 0
-    for node, name in [(node, name) for node, own in net.parameters.items() for name in own]:
+    for node, name in [(node, name) for node, values in net.parameters.items() for name in values]:
         for odd in ODD:
             parameters = {key: dict(arrays) for key, arrays in net.parameters.items()}
             array = np.array(parameters[node][name])
@@ -152,11 +152,11 @@ def test_the_order_of_arrivals_at_one_time_changes_nothing():
     rng = np.random.default_rng(0)
     later = events.time.shape[1] - size
     order = np.concatenate([rng.permutation(size), size + rng.permutation(later)])
-    other = Events(time=events.time[:, order], index=events.index[:, order])
-    for (one, a), (two, b) in itertools.pairwise(
-        gradient_of(net, each) for each in (events, other)
+    permuted = Events(time=events.time[:, order], index=events.index[:, order])
+    for (first, a), (second, b) in itertools.pairwise(
+        gradient_of(net, ordering) for ordering in (events, permuted)
     ):
         for name in a.spikes:
             np.testing.assert_array_equal(a.spikes[name].time, b.spikes[name].time)
-        for key, leaf in leaves(one).items():
-            np.testing.assert_allclose(leaf, leaves(two)[key], rtol=1e-12, err_msg=key)
+        for key, leaf in leaves(first).items():
+            np.testing.assert_allclose(leaf, leaves(second)[key], rtol=1e-12, err_msg=key)

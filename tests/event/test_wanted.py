@@ -94,14 +94,14 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize(("make", "way", "backend"), [*QUICK, *OTHERS])
-def test_a_gradient_does_not_depend_on_those_before_it(make, way, backend, request):
+@pytest.mark.parametrize(("make", "measure", "backend"), [*QUICK, *OTHERS])
+def test_a_gradient_does_not_depend_on_those_before_it(make, measure, backend, request):
     if backend == "native":
         request.getfixturevalue("native_kernels")
-    network, functional = MAKERS[make](), WAYS[way]
-    named = {"times": "time", "sample times": "sampled"}.get(way, "parameter")
+    network, functional = MAKERS[make](), WAYS[measure]
+    named = {"times": "time", "sample times": "sampled"}.get(measure, "parameter")
     last = next(reversed(network.outputs["output"]))
-    first = next(name for name, own in network.parameters.items() if "weight" in own)
+    first = next(name for name, parameters in network.parameters.items() if "weight" in parameters)
     of = partial(gradient, network, backend)
     jax.clear_caches()
     expected = of(functional, named, (last, "tau_mem"))
@@ -118,5 +118,5 @@ def test_a_gradient_does_not_depend_on_those_before_it(make, way, backend, reque
 def test_requested_gradients_reach_the_backward_pass():
     for request in (Wanted(), Wanted(lanes=False, taus=False), Wanted(time=False, samples=True)):
         assert Wanted.by(request.asked) == request
-    trees = {jax.tree.structure(one.asked) for one in (Wanted(), Wanted(time=False))}
+    trees = {jax.tree.structure(requested.asked) for requested in (Wanted(), Wanted(time=False))}
     assert len(trees) == 1

@@ -74,7 +74,7 @@ def test_membranes_follow_the_equations(kind, parameters, x64):
 
 
 def test_unit_of_time_does_not_matter(x64):
-    one = np.ones(1)
+    ones = np.ones(1)
 
     def play(unit, seconds):
         nodes = {
@@ -82,7 +82,7 @@ def test_unit_of_time_does_not_matter(x64):
             "w": nir.Linear(np.array([[0.9]])),
             "a": nir.IF(r=np.array([0.5]), v_threshold=np.array([1.0])),
             "v": nir.Linear(np.array([[0.02 / seconds]])),
-            "b": nir.LIF(tau=0.004 / seconds * one, r=one, v_leak=0 * one, v_threshold=2 * one),
+            "b": nir.LIF(tau=0.004 / seconds * ones, r=ones, v_leak=0 * ones, v_threshold=2 * ones),
             "output": nir.Output(np.array([1])),
         }
         graph = nir.NIRGraph(nodes, list(itertools.pairwise(nodes)))

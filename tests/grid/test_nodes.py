@@ -29,8 +29,10 @@ def play(nodes, shape, x, *, edges=None):
 
 
 def neuron(size, **changes):
-    one = np.ones(size)
-    return nir.LIF(**{"tau": 10 * one, "r": one, "v_leak": 0 * one, "v_threshold": one, **changes})
+    ones = np.ones(size)
+    return nir.LIF(
+        **{"tau": 10 * ones, "r": ones, "v_leak": 0 * ones, "v_threshold": ones, **changes}
+    )
 
 
 def frames(*shape, seed=0):

@@ -101,9 +101,9 @@ def test_sinabs_several_spikes_a_step(reset, zoo, x64):
 )
 def test_a_membrane_at_its_threshold(dialect, options, r, dt, expected):
     """V is 0.5, 1, 1.5, ..."""
-    one = np.ones(1)
-    nodes = {"input": nir.Input(one.astype(int)), "w": nir.Linear(np.array([[0.5]]))}
-    nodes |= {"n": nir.IF(r=r * one, v_threshold=one), "output": nir.Output(one.astype(int))}
+    ones = np.ones(1)
+    nodes = {"input": nir.Input(ones.astype(int)), "w": nir.Linear(np.array([[0.5]]))}
+    nodes |= {"n": nir.IF(r=r * ones, v_threshold=ones), "output": nir.Output(ones.astype(int))}
     graph = nir.NIRGraph(nodes, list(itertools.pairwise(nodes)))
     network = lower(parse(graph, dialect=dialect, **options))
     y = simulate(network, np.ones((4, 1, 1)), engine=TimeStepped(dt=dt)).output()

@@ -65,9 +65,9 @@ def leaky_network(reset, dtype=float, reset_delay=True):
     nodes = {"input": nir.Input(np.array([3]))}
     for name, (outputs, inputs) in (("0", (6, 3)), ("2", (2, 6))):
         nodes[name] = nir.Affine(rng.normal(size=(outputs, inputs)), 0.2 * rng.normal(size=outputs))
-        one, r = np.ones(outputs), np.full(outputs, 1 / (1 - BETA))
+        ones, r = np.ones(outputs), np.full(outputs, 1 / (1 - BETA))
         nodes[str(int(name) + 1)] = nir.LIF(
-            tau=1e-4 * r, r=r, v_leak=0 * one, v_threshold=0.7 * one
+            tau=1e-4 * r, r=r, v_leak=0 * ones, v_threshold=0.7 * ones
         )
     nodes["output"] = nir.Output(np.array([2]))
     graph = nir.NIRGraph(nodes, list(itertools.pairwise(nodes)))

@@ -24,9 +24,9 @@ def wire(name, kind, *sources, size=2):
 
 def network(*populations):
     """Populations in a row, and the input before them."""
-    names = ["input", *(population.name for population in populations)]
+    node_names = ["input", *(population.name for population in populations)]
     wires = [wire("input", "input")]
-    wires += [wire(name, "neuron", before) for before, name in pairwise(names)]
+    wires += [wire(name, "neuron", before) for before, name in pairwise(node_names)]
     return StaticNetwork(
         wires=wires, populations={population.name: population for population in populations}
     )
@@ -66,9 +66,9 @@ def test_a_limit_from_outside_is_applied():
 
 
 def test_problems_are_in_the_order_of_nodes_and_of_the_table():
-    whole = Feature(description="Any network", occurrences=lambda net: [Occurrence(count=2)])
-    of_whole = Limit(feature=whole, code="usage", reason="{count} populations", severity="note")
-    table = Capabilities(title="small neurons", limits=(of_whole, LIMIT, *EVENT.limits))
+    any_network = Feature(description="Any network", occurrences=lambda net: [Occurrence(count=2)])
+    of_any = Limit(feature=any_network, code="usage", reason="{count} populations", severity="note")
+    table = Capabilities(title="small neurons", limits=(of_any, LIMIT, *EVENT.limits))
     net = network(neurons("z", reset="none"), neurons("a", reset="none", size=300))
     assert [(problem.node, problem.code) for problem in unsupported(net, table)] == [
         ("z", "no-reset"),

@@ -72,8 +72,8 @@ def test_a_cycle_in_which_nothing_takes_time_is_refused():
 
 
 def lif(size=SIZE, threshold=1.0):
-    one = np.ones(size)
-    return nir.LIF(tau=4 * one, r=one, v_leak=0 * one, v_threshold=threshold * one)
+    ones = np.ones(size)
+    return nir.LIF(tau=4 * ones, r=ones, v_leak=0 * ones, v_threshold=threshold * ones)
 
 
 def matrix(seed, gain=1.0):
@@ -176,8 +176,12 @@ def test_a_node_of_the_cycle_may_feed_others():
 
 
 def test_a_readout_in_a_cycle_feeds_its_membrane_back():
-    one, x = np.ones(SIZE), inputs()
-    nodes = {"n": lif(), "m": nir.LI(tau=4 * one, r=one, v_leak=0.5 * one), "s": nir.Scale(2 * one)}
+    ones, x = np.ones(SIZE), inputs()
+    nodes = {
+        "n": lif(),
+        "m": nir.LI(tau=4 * ones, r=ones, v_leak=0.5 * ones),
+        "s": nir.Scale(2 * ones),
+    }
     edges = [("input", "n"), ("n", "m"), ("m", "s"), ("s", "n"), ("m", "output")]
     v, m = np.zeros((BATCH, SIZE)), np.full((BATCH, SIZE), 0.5)
     for x_now, y in zip(x, played(network(nodes, edges), x), strict=True):
