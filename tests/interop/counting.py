@@ -74,31 +74,31 @@ class Row:
 
 def zoo_sources(folder: Path) -> Iterator[Source]:
     """The files of the zoo with all that they may mean."""
-    files, known = unpacked(folder), recordings()
+    files, zoo_recordings = unpacked(folder), recordings()
     for name, path in files.items():
         facts = FACTS[name]
-        said = options_of(name) | {"dialect": facts["framework"]}
-        if name in known and facts.get("reproducible", True):
-            yield Source(name=name, load=_reader(path, said), recorded=known[name])
+        options = options_of(name) | {"dialect": facts["framework"]}
+        if name in zoo_recordings and facts.get("reproducible", True):
+            yield Source(name=name, load=_reader(path, options), recorded=zoo_recordings[name])
             continue
-        if "time_unit" not in said and facts["framework"] == "spyx" and "dt" not in said:
-            said["time_unit"] = "step"
+        if "time_unit" not in options and facts["framework"] == "spyx" and "dt" not in options:
+            options["time_unit"] = "step"
         for more in _RESETS.get(facts["framework"], ({},)):
-            own = {key: value for key, value in more.items() if key not in said}
-            label = " ".join(f"{key}={value}" for key, value in own.items())
-            yield Source(name=f"{name} {label}".strip(), load=_reader(path, said | own))
+            assumptions = {key: value for key, value in more.items() if key not in options}
+            label = " ".join(f"{key}={value}" for key, value in assumptions.items())
+            yield Source(name=f"{name} {label}".strip(), load=_reader(path, options | assumptions))
 
 
 def more_sources(folder: Path) -> Iterator[Source]:
     """Files that were read wrongly once, with their recordings."""
-    paths, known = unpacked_more(folder)
+    paths, more_recordings = unpacked_more(folder)
     for name, facts in MORE.items():
         load = _reader(paths[name], facts["options"])
-        yield Source(name=f"more/{name}", load=load, recorded=known[name])
+        yield Source(name=f"more/{name}", load=load, recorded=more_recordings[name])
 
 
-def _reader(path: Path, said: dict[str, Any]) -> Callable[[], Graph]:
-    return lambda: read(path, **said)
+def _reader(path: Path, options: dict[str, Any]) -> Callable[[], Graph]:
+    return lambda: read(path, **options)
 
 
 def spikes_for(graph: Graph, seed: int) -> np.ndarray:
@@ -178,14 +178,14 @@ def main() -> None:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found = [*zoo_sources(folder)]
+        sources = [*zoo_sources(folder)]
         (folder / "more").mkdir()
-        found += [*more_sources(folder / "more")]
-        found += [
+        sources += [*more_sources(folder / "more")]
+        sources += [
             Source(name=name, load=lambda graph=graph: graph)
             for name, graph in drawn_nets(arguments.drawn)
         ]
-        for source in found:
+        for source in sources:
             if arguments.only not in source.name:
                 continue
             for target in arguments.to or TARGETS:
@@ -260,8 +260,8 @@ _REASONS = (
 
 def reason(row: Row) -> str:
     """Why a conversion is refused, without names and numbers."""
-    known = (text for part, text in _REASONS if part in row.why)
-    return next(known, None) or _general(row.why)
+    explanations = (text for part, text in _REASONS if part in row.why)
+    return next(explanations, None) or _general(row.why)
 
 
 def summary(rows: list[Row]) -> str:

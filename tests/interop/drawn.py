@@ -24,10 +24,10 @@ def spikes_into(graph: Graph, seed: int) -> np.ndarray:
     return random_raster(seed, (40, 4, *shape), 0.35).astype(np.float32)
 
 
-def drawn_nets(each: int) -> Iterator[tuple[str, Graph]]:
-    """`each` networks of every framework, with names that say what they are."""
+def drawn_nets(count: int) -> Iterator[tuple[str, Graph]]:
+    """`count` networks of every framework, with names that say what they are."""
     for framework in KINDS:
-        for seed in range(each):
+        for seed in range(count):
             yield f"drawn/{framework}/{seed}", drawn(framework, seed)
 
 
@@ -84,21 +84,25 @@ def _document(net: _Net) -> Any:
 
 
 def _options(framework: str, rng: np.random.Generator) -> dict[str, Any]:
-    said: dict[str, Any] = {"dialect": framework}
+    options: dict[str, Any] = {"dialect": framework}
     if framework == "snntorch":
-        said |= {
+        options |= {
             "reset": ("subtract", "zero")[rng.integers(2)],
             "reset_delay": bool(rng.integers(2)),
         }
     if framework == "norse":
-        said |= {"dt": DT, "dt_export": 1.0, "reset": ("zero", "subtract")[int(rng.random() < 0.2)]}
+        options |= {
+            "dt": DT,
+            "dt_export": 1.0,
+            "reset": ("zero", "subtract")[int(rng.random() < 0.2)],
+        }
     if framework == "sinabs":
-        said |= {"norm_input": bool(rng.integers(2)), "dt": 1e-3}
+        options |= {"norm_input": bool(rng.integers(2)), "dt": 1e-3}
     if framework == "spyx":
-        said |= {"time_unit": "s", "dt": DT}
+        options |= {"time_unit": "s", "dt": DT}
     if framework == "spikingjelly":
-        said |= {"dt": DT}
-    return said
+        options |= {"dt": DT}
+    return options
 
 
 def _matrix(net: _Net, size: int, rng: np.random.Generator) -> None:
@@ -146,36 +150,38 @@ def _pool(net: _Net, framework: str, rng: np.random.Generator) -> None:
 
 
 def _spread(
-    rng: np.random.Generator, low: float, high: float, shape: tuple[int, ...], how: str
+    rng: np.random.Generator, low: float, high: float, shape: tuple[int, ...], granularity: str
 ) -> np.ndarray:
     """One number for all ("alike"), for each channel, or for each neuron ("pixel")."""
     size = {
         "alike": (1,) * len(shape),
         "channel": (shape[0],) + (1,) * (len(shape) - 1),
         "pixel": shape,
-    }[how]
+    }[granularity]
     return np.broadcast_to(rng.uniform(low, high, size), shape).astype(np.float32)
 
 
 def _neuron(net: _Net, framework: str, rng: np.random.Generator, alike: bool) -> str:
     shape = net.shape
-    how = "alike" if alike or framework == "spikingjelly" else ("channel", "pixel")[rng.integers(2)]
-    names = [name for name in framework_of(framework).dialects[0].rules if name.endswith("F")]
+    granularity = (
+        "alike" if alike or framework == "spikingjelly" else ("channel", "pixel")[rng.integers(2)]
+    )
+    kinds = [name for name in framework_of(framework).dialects[0].rules if name.endswith("F")]
     if framework == "snntorch":
-        names = ["LIF", "CubaLIF"]
+        kinds = ["LIF", "CubaLIF"]
     if len(shape) > 1:
-        names = [name for name in names if name != "CubaLIF" or framework == "snntorch"]
-    kind = names[rng.integers(len(names))]
-    decay = _spread(rng, 0.6, 0.95, shape, how).astype(float)
-    current = _spread(rng, 0.3, 0.8, shape, how).astype(float)
-    threshold = _spread(rng, 0.8, 1.4, shape, how)
+        kinds = [name for name in kinds if name != "CubaLIF" or framework == "snntorch"]
+    kind = kinds[rng.integers(len(kinds))]
+    decay = _spread(rng, 0.6, 0.95, shape, granularity).astype(float)
+    current = _spread(rng, 0.3, 0.8, shape, granularity).astype(float)
+    threshold = _spread(rng, 0.8, 1.4, shape, granularity)
     entry = _numbers(framework, kind, decay, current, shape)
     entry |= {"type": kind, "v_threshold": threshold, "v_reset": np.zeros(shape, np.float32)}
-    names = class_of(kind).names
-    if "v_leak" in names:
+    parameter_names = class_of(kind).names
+    if "v_leak" in parameter_names:
         leak = np.zeros(shape, np.float32)
         if framework == "norse" and rng.random() < 0.2:
-            leak = _spread(rng, -0.1, 0.1, shape, how)
+            leak = _spread(rng, -0.1, 0.1, shape, granularity)
         entry["v_leak"] = leak
     return net.add(entry, shape)
 
@@ -184,9 +190,9 @@ def _numbers(
     framework: str, kind: str, k: np.ndarray, a: np.ndarray, shape: tuple[int, ...]
 ) -> dict[str, Any]:
     """Time constants and gains as a framework writes decays k of the membrane, a of the current."""
-    one = np.ones(shape)
+    ones = np.ones(shape)
     if kind in ("IF", "I"):
-        return {"r": one / DT if framework == "spikingjelly" else one}
+        return {"r": ones / DT if framework == "spikingjelly" else ones}
     tau, syn = DT / (1 - k), DT / (1 - a)
     gain, w_in = 1 / (1 - k), 1 / (1 - a)
     if framework == "sinabs":
@@ -197,9 +203,9 @@ def _numbers(
     if framework == "spyx":
         gain = k
     if framework in ("norse", "sinabs"):
-        gain = one
+        gain = ones
     if framework in ("norse", "rockpool", "spyx"):
-        w_in = one
+        w_in = ones
     if kind.startswith("Cuba"):
         return {"tau_mem": tau, "tau_syn": syn, "r": gain, "w_in": w_in}
     return {"tau": tau, "r": gain}
@@ -227,17 +233,17 @@ def _readout(net: _Net, framework: str, rng: np.random.Generator) -> None:
 def drawn_with_loops(framework: str, seed: int) -> Graph:
     """A network whose populations feed each other: some back to those before, some to themselves."""
     rng = np.random.default_rng([seed, len(framework), ord(framework[2]), 1])
-    net, names = _Net((5,)), []
+    net, populations = _Net((5,)), []
     alike = rng.random() < 0.5
     for size in rng.integers(3, 8, rng.integers(2, 4)):
         _matrix(net, int(size), rng)
-        names.append(_neuron(net, framework, rng, alike))
-    sizes = {name: net.nodes[name]["v_threshold"].size for name in names}
-    for number, source in enumerate(names):
-        for target in names[: number + 1]:
+        populations.append(_neuron(net, framework, rng, alike))
+    sizes = {name: net.nodes[name]["v_threshold"].size for name in populations}
+    for number, source in enumerate(populations):
+        for target in populations[: number + 1]:
             if rng.random() < (0.3 if source == target else 0.6) or (source, target) == (
-                names[-1],
-                names[0],
+                populations[-1],
+                populations[0],
             ):
                 weight = rng.normal(0, 0.4, (sizes[target], sizes[source])).astype(np.float32)
                 entry: dict[str, Any] = {"type": "Linear", "weight": weight}

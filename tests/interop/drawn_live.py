@@ -75,8 +75,8 @@ class Draws:
 
     def vector(self, low: float, high: float, shape: tuple[int, ...]) -> np.ndarray:
         """A number for each neuron."""
-        found = self.rng.uniform(low, high, shape)
-        return (np.round(found * 16) / 16 if self.coarse else found).astype(np.float32)
+        numbers = self.rng.uniform(low, high, shape)
+        return (np.round(numbers * 16) / 16 if self.coarse else numbers).astype(np.float32)
 
     def some(self, low: float, high: float) -> Any:
         """One number, or a vector for a dense layer."""
@@ -87,8 +87,8 @@ class Draws:
     def weights(self, shape: tuple[int, ...], gain: float) -> np.ndarray:
         """(outputs, inputs, ...), wide enough that neurons fire."""
         fan = float(np.prod(shape[1:]))
-        found = self.rng.normal(0.15, 1, shape) * gain * (4 / fan) ** 0.5
-        return (np.round(found * 16) / 16 if self.coarse else found).astype(np.float32)
+        numbers = self.rng.normal(0.15, 1, shape) * gain * (4 / fan) ** 0.5
+        return (np.round(numbers * 16) / 16 if self.coarse else numbers).astype(np.float32)
 
     def window(self, dilates: bool) -> dict[str, Any]:
         """kernel, stride, padding and dilation of a convolution that fits the shape.
@@ -210,14 +210,14 @@ def snntorch_live(seed: int) -> Live:
                 "all_to_all": False,
                 "V": torch.tensor(draws.vector(-0.4, 0.4, draws.shape)),
             }
-        how = draws.one_of("subtract", "zero", "none"), draws.chance(0.5)
+        reset_rule = draws.one_of("subtract", "zero", "none"), draws.chance(0.5)
         if resets and draws.chance(0.5):
-            how = resets[-1]
+            reset_rule = resets[-1]
         if kind == "RSynaptic":  # fails with reset_delay=False, and so do its files
-            how = how[0], True
-        resets.append(how)
+            reset_rule = reset_rule[0], True
+        resets.append(reset_rule)
         return getattr(snntorch, kind)(
-            init_hidden=True, reset_mechanism=how[0], reset_delay=how[1], **values
+            init_hidden=True, reset_mechanism=reset_rule[0], reset_delay=reset_rule[1], **values
         )
 
     def pool() -> Any:
@@ -227,11 +227,13 @@ def snntorch_live(seed: int) -> Live:
     parts = _torch_net(draws, neuron, 0.8, biased=lambda: draws.chance(0.7), pool=pool)
     net = torch.nn.Sequential(*parts)
     written = export_to_nir(net, torch.zeros(1, *draws.first), ignore_dims=[0])
-    names = _state_names(written)
+    neuron_names = _state_names(written)
     options = {
         "dialect": "snntorch",
-        "reset": {name: how for name, (how, _) in zip(names, resets, strict=True)},
-        "reset_delay": {name: delay for name, (_, delay) in zip(names, resets, strict=True)},
+        "reset": {
+            name: mechanism for name, (mechanism, _) in zip(neuron_names, resets, strict=True)
+        },
+        "reset_delay": {name: delay for name, (_, delay) in zip(neuron_names, resets, strict=True)},
     }
     return Live(
         written=written, options=options, shape=draws.first, coarse=draws.coarse,
@@ -244,8 +246,8 @@ def _state_names(written: Any) -> list[str]:
     import nir
 
     neurons = (nir.LIF, nir.CubaLIF)
-    names = [name for name, node in written.nodes.items() if isinstance(node, neurons)]
-    return sorted(names, key=lambda name: int(name.partition(".")[0]))
+    neuron_names = [name for name, node in written.nodes.items() if isinstance(node, neurons)]
+    return sorted(neuron_names, key=lambda name: int(name.partition(".")[0]))
 
 
 def norse_live(seed: int) -> Live:

@@ -90,14 +90,14 @@ def verified(net, shape, seed=5, *, play=nets.snntorch_play, sample=None, batch=
     return graph, x, y
 
 
-def assert_loads(other, graph, x, y, play=nets.snntorch_play):
+def assert_loads(module, graph, x, y, play=nets.snntorch_play):
     """Assert that a module gives, with the numbers of a graph, what the graph's module gives.
 
     Returns:
         what `load_into` reports.
     """
-    report = load_into(other, graph)
-    np.testing.assert_array_equal(play(other, x), y)
+    report = load_into(module, graph)
+    np.testing.assert_array_equal(play(module, x), y)
     return report
 
 

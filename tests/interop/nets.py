@@ -84,8 +84,10 @@ def snntorch_net(kind: str, seed: int, alike: bool = False, **options: Any) -> A
             values["alpha"] = _vector(rng, 0.5, 0.8, shape, alike)
         if kind.startswith("r"):
             values |= {"linear_features": shape[0], "all_to_all": True}
-        names = {"rleaky": "RLeaky", "rsynaptic": "RSynaptic", "synaptic": "Synaptic"}
-        return getattr(snntorch, names.get(kind, "Leaky"))(init_hidden=True, **values, **options)
+        layer_classes = {"rleaky": "RLeaky", "rsynaptic": "RSynaptic", "synaptic": "Synaptic"}
+        return getattr(snntorch, layer_classes.get(kind, "Leaky"))(
+            init_hidden=True, **values, **options
+        )
 
     if kind == "conv":
         torch_layers = _convolutions(rng, neuron, torch.nn.AvgPool2d(2), torch.nn.Flatten())

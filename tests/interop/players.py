@@ -36,20 +36,20 @@ def play(line: str, framework: str, x: np.ndarray) -> np.ndarray:
         x: Channels first.
     """
     logging.getLogger().setLevel(logging.ERROR)
-    names: dict[str, Any] = {}
+    namespace: dict[str, Any] = {}
     with contextlib.redirect_stdout(io.StringIO()):
         if framework == "spyx":
             import jax.numpy as jnp
 
-            names["x"] = jnp.asarray(_channels_last(x), jnp.float32)
-            exec(line, names)
-            y = np.asarray(names["y"])
+            namespace["x"] = jnp.asarray(_channels_last(x), jnp.float32)
+            exec(line, namespace)
+            y = np.asarray(namespace["y"])
             return np.moveaxis(y, -1, 2) if y.ndim == 5 else y
         import torch
 
         with torch.no_grad():
-            exec(line, names)
-            return stepped(names["net"], x)
+            exec(line, namespace)
+            return stepped(namespace["net"], x)
 
 
 def import_and_play(

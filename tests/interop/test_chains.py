@@ -44,8 +44,8 @@ def test_there_and_back_it_fires_the_same(source, target, tmp_path):
     if "spyx" in (source, target):
         needs_spyx()
     seeds = (*SEEDS, *MORE.get((source, target), ()))
-    found = [there_and_back(source, target, seed, tmp_path) for seed in seeds]
-    numbers = [each for each in found if not isinstance(each, str)]
+    outcomes = [there_and_back(source, target, seed, tmp_path) for seed in seeds]
+    numbers = [outcome for outcome in outcomes if not isinstance(outcome, str)]
     assert all(identical == trains for identical, trains, _ in numbers)
-    assert numbers or (source, target) in NONE, found
+    assert numbers or (source, target) in NONE, outcomes
     assert not numbers or sum(active for *_, active in numbers) > 0

@@ -125,8 +125,8 @@ def test_what_is_fine_runs_alike_and_the_rest_does_not(net, framework, tmp_path)
 def test_who_fires_at_equality_alone_needs_a_conversion(source, target, tmp_path):
     """Sums of halves meet the threshold."""
     graph = network(CHAINS["two"], source)
-    errors = [each for each in check(graph, target).problems if each.severity == "error"]
-    assert {(each.node, each.code) for each in errors} == {
+    errors = [problem for problem in check(graph, target).problems if problem.severity == "error"]
+    assert {(problem.node, problem.code) for problem in errors} == {
         (name, "needs-conversion") for name in "nm"
     }
     assert not agrees(graph, target, tmp_path / "a.nir")
@@ -155,5 +155,7 @@ def test_a_recorded_file_is_fine_where_its_framework_reads_it_back(name, recorde
 @pytest.mark.parametrize("net", CHAINS)
 def test_the_matrix_names_the_nodes_that_check_does(net, target):
     graph = network(CHAINS[net], "snntorch")
-    refused = {each.node for each in check(graph, target).problems if each.severity == "error"}
-    assert {each.node for each in matrix(graph, [target]).verdicts} == refused
+    refused = {
+        problem.node for problem in check(graph, target).problems if problem.severity == "error"
+    }
+    assert {problem.node for problem in matrix(graph, [target]).verdicts} == refused

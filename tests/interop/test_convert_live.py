@@ -49,9 +49,9 @@ def test_the_lines_that_are_given_load_and_run_it(target, tmp_path):
     graph, x, y = nets.snntorch_case("leaky", alike=True, **AT_ONCE)
     conversion = convert(graph, to=target, path=str(tmp_path / "made.nir"))
     write(tmp_path / "made.nir", conversion.graph)
-    names = {"x": torch.as_tensor(x)}
-    exec(f"{conversion.load_with}\n{conversion.run_with}", names)
-    np.testing.assert_array_equal(torch.stack(names["spikes"]).detach().numpy(), y)
+    namespace = {"x": torch.as_tensor(x)}
+    exec(f"{conversion.load_with}\n{conversion.run_with}", namespace)
+    np.testing.assert_array_equal(torch.stack(namespace["spikes"]).detach().numpy(), y)
 
 
 @pytest.mark.parametrize("kind", ["leaky", "synaptic", "rleaky", "rsynaptic", "conv"])

@@ -93,8 +93,8 @@ def test_a_recurrent_layer_behind_a_convolution(beta, framework, tmp_path):
             "output": build.output(),
         }
         ways = [("input", "conv", "first", "flat", "w", "last", "output"), ("last", "loop", "last")]
-        said = DIALECTS[framework] | (RESET if framework == "snntorch" else {})
-        graph = build.network(nodes, ways, **said)
+        options = DIALECTS[framework] | (RESET if framework == "snntorch" else {})
+        graph = build.network(nodes, ways, **options)
         x = nets.spikes(seed, (1, 6, 6), batch=4)
         identical, trains, _ = norse_trains(graph, x, run_in_steps(graph, x), tmp_path / "a.nir")
         assert identical == trains
@@ -116,8 +116,8 @@ def test_layers_of_several_thresholds(beta, kinds, framework, tmp_path):
             "output": build.output(),
         }
         ways = [("input", "w", "a", "v", "b", "output"), ("b", "loop", "b")]
-        said = {"reset": reset, "reset_delay": delay} if framework == "snntorch" else {}
-        graph = build.network(nodes, ways, **DIALECTS[framework], **said)
+        options = {"reset": reset, "reset_delay": delay} if framework == "snntorch" else {}
+        graph = build.network(nodes, ways, **DIALECTS[framework], **options)
         x = nets.spikes(seed, batch=4)
         identical, trains, notes = norse_trains(
             graph, x, run_in_steps(graph, x), tmp_path / "a.nir"
@@ -137,8 +137,8 @@ def test_several_spikes_in_a_step(v_threshold, tmp_path):
         build.linear(weight=drawn_weights(rng, "whole", 4, 6) * v_threshold / 2),
         build.lif(tau=6.0, r=1.0, v_threshold=v_threshold),
     )
-    meant = {"dialect": "sinabs", "dt": "1ms", "reset": "subtract", "norm_input": False}
-    graph = build.sequential(build.input(4), *layers, **meant)
+    options = {"dialect": "sinabs", "dt": "1ms", "reset": "subtract", "norm_input": False}
+    graph = build.sequential(build.input(4), *layers, **options)
     x = nets.spikes(1, (4,), batch=6)
     y = run_in_steps(graph, x)
     assert y.max() > 1, "no neuron fires twice in a step"
@@ -153,8 +153,8 @@ def test_it_is_noted_where_biases_of_a_tenth_add_up_to_a_threshold(tmp_path):
         build.affine(weight=drawn_weights(rng, "whole", 12, 5), bias=np.full(12, 0.1)),
         build.integrate_and_fire(v_threshold=1.0),
     )
-    meant = {"dialect": "sinabs", "dt": "1ms", "reset": "subtract", "norm_input": False}
-    graph = build.sequential(build.input(5), *layers, **meant)
+    options = {"dialect": "sinabs", "dt": "1ms", "reset": "subtract", "norm_input": False}
+    graph = build.sequential(build.input(5), *layers, **options)
     x = nets.spikes(1, (5,), batch=4)
     identical, trains, notes = norse_trains(graph, x, run_in_steps(graph, x), tmp_path / "a.nir")
     assert identical < trains

@@ -28,10 +28,10 @@ def differs(y, got):
     if y.shape != got.shape:
         return f"shape {got.shape} for {y.shape}"
     if np.array_equal(y, np.round(y)):
-        other = y != got
+        different = y != got
     else:
-        other = ~np.isclose(y, got, rtol=1e-4, atol=1e-5)
-    return f"{other.any(axis=0).sum()} of {other[0].size} trains" if other.any() else ""
+        different = ~np.isclose(y, got, rtol=1e-4, atol=1e-5)
+    return f"{different.any(axis=0).sum()} of {different[0].size} trains" if different.any() else ""
 
 
 def measured(framework, seed, path):
@@ -59,10 +59,10 @@ def check(framework, seeds, path):
         needs_spyx()
     wrong, active = {}, 0
     for seed in seeds:
-        found, share = measured(framework, seed, path)
+        difference, share = measured(framework, seed, path)
         active += share > 0.01
-        if found:
-            wrong[seed] = found
+        if difference:
+            wrong[seed] = difference
     assert not wrong
     assert active >= 0.7 * len(seeds)  # silent networks prove little
 

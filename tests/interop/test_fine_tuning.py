@@ -98,10 +98,10 @@ def test_the_grid_fires_its_spikes_and_fine_tuning_recovers_what_event_mode_lose
         for name, part in (("train", train), ("test", test))
     }
     before = evaluate(graph, parts["test"], loss=loss)
-    held, kept = stratified(labels[train], 0.1, seed=1)
+    held, training_rows = stratified(labels[train], 0.1, seed=1)
     splits = Splits(
         name="digits",
-        train=taken(parts["train"], kept),
+        train=taken(parts["train"], training_rows),
         validation=taken(parts["train"], held),
         test=parts["test"],
     )

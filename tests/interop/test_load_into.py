@@ -56,16 +56,16 @@ def trained(graph):
 @pytest.mark.parametrize(("framework", "kind"), CASES)
 def test_a_trained_graph_goes_back_into_a_module(framework, kind, tmp_path):
     shape = (1, 8, 8) if kind == "conv" else (5,)
-    net, other = (MAKERS[framework](kind, seed) for seed in (1, 2))
+    net, second_module = (MAKERS[framework](kind, seed) for seed in (1, 2))
     graph = trained(from_torch(net, torch.zeros(1, *shape)))
     path = tmp_path / "trained.nir"
     write(path, graph)
-    first = next(other.parameters())
-    report = load_into(other, path)
-    assert next(other.parameters()) is first
+    first = next(second_module.parameters())
+    report = load_into(second_module, path)
+    assert next(second_module.parameters()) is first
     assert set(report.nodes) == set(graph.nodes)
     x = nets.spikes(3, shape, steps=60, batch=4)
-    y = PLAYERS[framework](other, x)
+    y = PLAYERS[framework](second_module, x)
     assert 0 < y.mean() < 1
     assert verify(graph, x, y).ok
     assert not verify(graph, x, PLAYERS[framework](net, x)).ok
@@ -217,16 +217,16 @@ def test_batch_normalisation_does_nothing_afterwards():
 def test_numbers_that_no_state_dict_holds_are_named(framework):
     """Norse and SpikingJelly keep time constants and thresholds beside torch's parameters."""
     kind = {"norse": "cuba", "spikingjelly": "lif", "snntorch": "leaky"}[framework]
-    net, other = (MAKERS[framework](kind, 1) for _ in range(2))
+    net, second_module = (MAKERS[framework](kind, 1) for _ in range(2))
     graph = from_torch(net, torch.zeros(1, 5))
-    assert load_into(other, graph).notes == ()
+    assert load_into(second_module, graph).notes == ()
     weights = [node.replace(weight=2 * node.value("weight")) for node in graph.nodes.values()
                if "weight" in node.names]  # fmt: skip
-    assert load_into(other, graph.with_nodes(weights)).notes == ()
+    assert load_into(second_module, graph.with_nodes(weights)).notes == ()
     node = graph.nodes[graph.neurons[0]]
     lowered = graph.with_nodes([node.replace(v_threshold=0.6 * node.value("v_threshold"))])
-    notes = load_into(other, lowered).notes
-    net.load_state_dict(other.state_dict())
+    notes = load_into(second_module, lowered).notes
+    net.load_state_dict(second_module.state_dict())
     x = nets.spikes(3, steps=60, batch=4)
     assert verify(lowered, x, PLAYERS[framework](net, x)).ok == (notes == ())
     if framework == "snntorch":

@@ -104,12 +104,12 @@ def chained(way_out="u", way_back="v"):
     return build.network(nodes, chains, dialect="snntorch", reset="zero", reset_delay=False)
 
 
-@pytest.mark.parametrize("names", [("u", "v"), ("v", "u")])
+@pytest.mark.parametrize("node_names", [("u", "v"), ("v", "u")])
 @pytest.mark.parametrize("target", FRAMEWORKS)
-def test_ways_out_and_biases_of_chains(target, names, tmp_path):
+def test_ways_out_and_biases_of_chains(target, node_names, tmp_path):
     """An importer that runs nodes depth first returns what ran last, and none has the bias of a
     chain in a loop in its first step."""
-    assert fires_the_same(chained(*names), target, tmp_path, 1)
+    assert fires_the_same(chained(*node_names), target, tmp_path, 1)
 
 
 def feeding_beside(bias):

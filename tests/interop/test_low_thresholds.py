@@ -33,8 +33,8 @@ class OfSnnTorch(torch.nn.Module):
         if isinstance(self.lif, snn.Leaky):
             spikes, state = self.lif(self.fc(x), self.lif.init_leaky() if state is None else state)
             return spikes, state
-        given = self.lif.init_synaptic() if state is None else state
-        spikes, *state = self.lif(self.fc(x), *given)
+        initial_state = self.lif.init_synaptic() if state is None else state
+        spikes, *state = self.lif(self.fc(x), *initial_state)
         return spikes, tuple(state)
 
 
@@ -92,7 +92,7 @@ CASES |= {
 }
 
 
-def made(case, seed):
+def make_module(case, seed):
     build, arguments = CASES[case]
     torch.manual_seed(seed)
     return build(*arguments)
@@ -100,22 +100,24 @@ def made(case, seed):
 
 @pytest.mark.parametrize("case", CASES)
 def test_low_thresholds_fire_what_the_framework_fires(case):
-    module = made(case, seed=0)
+    module = make_module(case, seed=0)
     graph = from_torch(module, torch.zeros(1, CHANNELS))
     x = np.random.default_rng(0).normal(0.0, 6.0, (STEPS, BATCH, CHANNELS)).astype(np.float32)
     theirs = stepped(module, x)
     assert theirs.any()
     np.testing.assert_array_equal(run_in_steps(graph, x), theirs)
     np.testing.assert_array_equal(stepped(to_torch(graph), x), theirs)
-    other = made(case, seed=1)
-    load_into(other, graph)
-    np.testing.assert_array_equal(stepped(other, x), theirs)
+    second_module = make_module(case, seed=1)
+    load_into(second_module, graph)
+    np.testing.assert_array_equal(stepped(second_module, x), theirs)
 
 
 @pytest.mark.parametrize("target", ["norse", "snntorch", "spikingjelly", "spyx", "sinabs"])
 def test_convert_refuses_low_thresholds(target):
     """Importers differ in what these neurons do."""
-    graph = from_torch(made("SpikingJelly LIFNode 0.5 1.0", seed=0), torch.zeros(1, CHANNELS))
+    graph = from_torch(
+        make_module("SpikingJelly LIFNode 0.5 1.0", seed=0), torch.zeros(1, CHANNELS)
+    )
     assert_refused(
         lambda: convert(graph, to=target, approximate=True),
         ConversionError,

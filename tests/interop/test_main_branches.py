@@ -64,8 +64,8 @@ def test_cubalif_has_a_w_in_of_1_for_main_and_of_tau_over_dt_for_1_0():
     for version, w_in in (("main", 1.0), ("1.0", None)):
         conversion = convert(graph, to=f"snntorch=={version}")
         for node in (conversion.graph.nodes[name] for name in conversion.graph.neurons):
-            tau, found = np.asarray(node.value("tau_syn")), np.asarray(node.value("w_in"))
-            np.testing.assert_allclose(found, tau / 1e-4 if w_in is None else w_in)
+            tau, actual_w_in = np.asarray(node.value("tau_syn")), np.asarray(node.value("w_in"))
+            np.testing.assert_allclose(actual_w_in, tau / 1e-4 if w_in is None else w_in)
             np.testing.assert_allclose(node.value("r"), np.asarray(node.value("tau_mem")) / 1e-4)
         # Main's exporter writes w_in = tau_syn/dt, as 1.0 does: such a file is in no dialect.
         assert conversion.graph.dialect.name == (None if version == "main" else "snntorch")

@@ -138,16 +138,18 @@ def test_a_cell(name, target, recorded, table, tmp_path):
 def document(cells, page):
     """A page with the measured tables in their places."""
     reasons: list[str] = []
-    names = list(dict.fromkeys(cell.source for cell in cells))
-    found = {(cell.source, cell.target): cell for cell in cells}
+    sources = list(dict.fromkeys(cell.source for cell in cells))
+    cell_by_pair = {(cell.source, cell.target): cell for cell in cells}
     lines = [
         row(["source", "active trains", *TITLES.values()]),
         row(["---", "---:", *["---"] * len(TITLES)]),
     ]
-    for name in names:
-        some = found[name, next(iter(TITLES))]
-        assert all((name, target) in found for target in TITLES), f"{name} was not measured whole"
-        entries = (text(found[name, target], reasons) for target in TITLES)
+    for name in sources:
+        some = cell_by_pair[name, next(iter(TITLES))]
+        assert all((name, target) in cell_by_pair for target in TITLES), (
+            f"{name} was not measured whole"
+        )
+        entries = (text(cell_by_pair[name, target], reasons) for target in TITLES)
         lines.append(row([name, f"{some.active} of {some.trains}", *entries]))
     why = [f"{number}. {reason}" for number, reason in enumerate(reasons, start=1)]
     page = with_part(page, "pairs", summary(cells))
@@ -165,14 +167,16 @@ def summary(cells):
     for source, title in SOURCES.items():
         entries: list[str] = []
         for target in TITLES:
-            own = [
+            pair_cells = [
                 cell for cell in cells if cell.source.startswith(source) and cell.target == target
             ]
-            shares = [cell.share for cell in own if cell.share is not None]
+            shares = [cell.share for cell in pair_cells if cell.share is not None]
             converted = f"{len(shares)} converted" if shares else ""
             if shares and min(shares) < 1:
                 converted += f", at least {floor_percent(min(shares))} identical"
-            refused = f"{len(own) - len(shares)} refused" if len(own) > len(shares) else ""
+            refused = (
+                f"{len(pair_cells) - len(shares)} refused" if len(pair_cells) > len(shares) else ""
+            )
             entries.append("; ".join(part for part in (converted, refused) if part))
         rows.append(row([title, *entries]))
     packages = ("snntorch", "norse", "spikingjelly", "spyx", "nir", "nirtorch", "torch", "jax")

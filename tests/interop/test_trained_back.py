@@ -58,14 +58,14 @@ def does_alike(graph, module, x):
     return outputs
 
 
-def is_same(graph, other):
+def is_same(graph, second_graph):
     """Assert that two graphs are the same, bit for bit."""
     for name in ("edges", "dialect", "subgraphs"):
-        assert getattr(graph, name) == getattr(other, name)
-    assert list(graph.nodes) == list(other.nodes)
+        assert getattr(graph, name) == getattr(second_graph, name)
+    assert list(graph.nodes) == list(second_graph.nodes)
     for name, node in graph.nodes.items():
         for key, value in node.parameters.items():
-            arrays = np.asarray(value), np.asarray(other.nodes[name].parameters[key])
+            arrays = np.asarray(value), np.asarray(second_graph.nodes[name].parameters[key])
             first, second = ((array.dtype, array.shape, array.tobytes()) for array in arrays)
             assert first == second
 
@@ -187,9 +187,9 @@ def compiled(module):
 
 
 def loaded(module):
-    other = to_torch(PLAIN_GRAPH)
-    other.load_state_dict(module.state_dict())
-    return other
+    second_module = to_torch(PLAIN_GRAPH)
+    second_module.load_state_dict(module.state_dict())
+    return second_module
 
 
 def in_float64(module):
@@ -197,9 +197,9 @@ def in_float64(module):
 
 
 def with_weight_norm(module):
-    other = copy.deepcopy(module)
-    torch.nn.utils.parametrizations.weight_norm(other.get_submodule("1"))
-    return other
+    normed = copy.deepcopy(module)
+    torch.nn.utils.parametrizations.weight_norm(normed.get_submodule("1"))
+    return normed
 
 
 @pytest.mark.parametrize("change", [copied, compiled, loaded, in_float64, with_weight_norm])
@@ -207,12 +207,12 @@ def test_what_torch_makes_of_a_module_comes_back(change):
     module, x = to_torch(PLAIN_GRAPH), nets.spikes(1, steps=40, batch=3)
     trained_step(module, x)
     expected = from_torch(module, torch.zeros(1, 5))
-    other = change(module)
+    changed = change(module)
     if change is in_float64:
         sample = torch.zeros(1, 5)
         message = r"with sample.to\(torch.float64\)"
-        assert_refused(lambda: from_torch(other, sample), ConversionError, message)
-    back = from_torch(other, torch.zeros(1, 5, dtype=next(other.parameters()).dtype))
+        assert_refused(lambda: from_torch(changed, sample), ConversionError, message)
+    back = from_torch(changed, torch.zeros(1, 5, dtype=next(changed.parameters()).dtype))
     if change is not with_weight_norm:
         is_same(expected, back)
     does_alike(back, module, x)
@@ -237,14 +237,14 @@ def test_thresholds_that_torch_trains_come_back(v_threshold):
 
 
 def test_numbers_of_a_file_go_into_what_to_torch_made():
-    module, other = to_torch(plain_graph()), plain_graph(seed=1)
+    module, second_graph = to_torch(plain_graph()), plain_graph(seed=1)
     weight = module.get_submodule("1").weight
-    assert load_into(module, other).numbers == ("module.1.weight", "module.1.bias")
+    assert load_into(module, second_graph).numbers == ("module.1.weight", "module.1.bias")
     assert module.get_submodule("1").weight is weight
     back = from_torch(module, torch.zeros(1, 5))
-    for key, value in other.nodes["1"].parameters.items():
+    for key, value in second_graph.nodes["1"].parameters.items():
         np.testing.assert_array_equal(back.nodes["1"].value(key), np.asarray(value, np.float32))
-    does_alike(other, module, nets.spikes(1, steps=40, batch=3))
+    does_alike(second_graph, module, nets.spikes(1, steps=40, batch=3))
     before = copy.deepcopy(module.state_dict())
     slow = plain_graph(neurons=build.lif(tau=2e-3, r=20.0))
     message = r"decay of a step is 0.9 in the module and 0.95 in the"

@@ -37,7 +37,7 @@ def test_norse_fires_what_the_grid_fires_on_the_whole_test_set(tmp_path, record_
     }.items():
         record_property(name, value)
     assert norse > trained.test_accuracy - 0.1
-    assert all(found.count_cosine > 0.95 for found in lost.populations.values())
+    assert all(population.count_cosine > 0.95 for population in lost.populations.values())
 
 
 def rasters(graph, values):
