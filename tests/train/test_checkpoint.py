@@ -413,11 +413,11 @@ def test_every_byte_counts(copy):
     unsealed(last)
 
 
-@pytest.mark.parametrize("names", [["last.npz"], ["last.npz", "before.npz"]], ids=len)
-def test_where_all_are_damaged_the_run_is_refused(names, tmp_path):
-    for name in names:
+@pytest.mark.parametrize("file_names", [["last.npz"], ["last.npz", "before.npz"]], ids=len)
+def test_where_all_are_damaged_the_run_is_refused(file_names, tmp_path):
+    for name in file_names:
         (tmp_path / name).write_bytes(b"PK no zip file")
-    assert_refused(lambda: resumed(tmp_path), FileError, rf"{names[-1]} is not")
+    assert_refused(lambda: resumed(tmp_path), FileError, rf"{file_names[-1]} is not")
 
 
 EDITS = {
@@ -723,8 +723,8 @@ def test_only_force_removes_what_is_there(tmp_path):
     def folder():
         return checkpoints.Folder(saved.folder, saved.settings, "print", alone=False)
 
-    def assert_holds(*names):
-        assert sorted(path.name for path in saved.folder.iterdir()) == sorted(names)
+    def assert_holds(*file_names):
+        assert sorted(path.name for path in saved.folder.iterdir()) == sorted(file_names)
         assert lines_of(saved.folder) == [vars(record) for record in checkpoint.history]
 
     checkpoint = begun(folder(), saved)
@@ -812,5 +812,5 @@ def test_what_raw_numbers_stand_for_is_part_of_what_a_checkpoint_is_of():
 
 def tied_net():
     neurons = build.lif(tau=2e-3, r=20.0)
-    told = {"dialect": "snntorch", "reset": "zero"}
-    return build.sequential(build.input(1), build.linear(1), neurons, seed=0, **told)
+    options = {"dialect": "snntorch", "reset": "zero"}
+    return build.sequential(build.input(1), build.linear(1), neurons, seed=0, **options)

@@ -36,13 +36,13 @@ def test_no_raw_number_leaves_the_limits(raw, constraint):
 
 def test_raw_numbers_give_the_values_that_they_stand_for():
     network = lower(small_net())
-    wanted = {
+    rules = {
         "weight": Free(),
         "2.tau_mem": Positive(shared=True),
         "tau_syn": Bounded(low=0.001, high=0.05),
         "v_threshold": Positive(low="v_reset"),
     }
-    constraints, _ = trainables(wanted, network)
+    constraints, _ = trainables(rules, network)
     raw = to_raw(network, constraints)
     assert raw["2"]["tau_mem"].shape == ()
     assert "tau_mem" not in raw["4"]
@@ -54,7 +54,7 @@ def test_raw_numbers_give_the_values_that_they_stand_for():
 
 
 @pytest.mark.parametrize(
-    ("wanted", "message"),
+    ("rules", "message"),
     [
         (
             {"tau_mem": Positive(low=0.03)},
@@ -89,8 +89,8 @@ def test_raw_numbers_give_the_values_that_they_stand_for():
         ),
     ],
 )
-def test_what_makes_no_sense_is_refused(wanted, message):
-    assert_refused(lambda: trainables(wanted), UsageError, message)
+def test_what_makes_no_sense_is_refused(rules, message):
+    assert_refused(lambda: trainables(rules), UsageError, message)
 
 
 def test_delays_at_a_bound_begin_inside_and_it_is_noted():
@@ -118,9 +118,9 @@ def test_everything_trains_within_its_limits():
             "v_threshold": Positive(low="v_reset"),
         },
     )
-    names = ("tau_mem", "tau_syn", "v_threshold")
+    parameter_names = ("tau_mem", "tau_syn", "v_threshold")
     tau_mem, tau_syn, threshold = (
-        np.asarray(trained.graph.nodes["2"].parameters[name]) for name in names
+        np.asarray(trained.graph.nodes["2"].parameters[name]) for name in parameter_names
     )
     assert len(np.unique(tau_mem)) == 1
     assert abs(float(tau_mem.flat[0]) - 0.02) > 1e-5
@@ -250,15 +250,15 @@ class Beside:
     shared: bool = False
     rate: float = 1.0
 
-    def to_raw(self, value, own):
+    def to_raw(self, value, bounds):
         """The value itself."""
         return value
 
-    def to_value(self, raw, own):
+    def to_value(self, raw, bounds):
         """The value itself."""
         return raw
 
 
 def test_constraints_of_ones_own_may_name_each_other():
-    wanted = {"v_leak": Beside("v_reset"), "tau_syn": Beside("tau_syn")}
-    assert [name for name, _ in dict(trainables(wanted)[0])["2"]] == ["v_leak", "tau_syn"]
+    rules = {"v_leak": Beside("v_reset"), "tau_syn": Beside("tau_syn")}
+    assert [name for name, _ in dict(trainables(rules)[0])["2"]] == ["v_leak", "tau_syn"]

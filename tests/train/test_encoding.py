@@ -129,12 +129,12 @@ LEVELS = LevelCrossing(levels=(0.25, 0.5), frame=0.01)
 )
 def test_many_samples_are_encoded_as_one_by_one(monkeypatch, encode):
     values = np.random.default_rng(0).random((7, 5)) * np.arange(7)[:, None] / 6
-    whole = encode(values)
+    together = encode(values)
     for numbers in (1, 35):  # sample by sample, and some together
         monkeypatch.setattr("jaxsnn.train.data.encoders._AT_ONCE", numbers)
         parts = encode(values)
-        assert np.array_equal(whole.time, parts.time)
-        assert np.array_equal(whole.index, parts.index)
+        assert np.array_equal(together.time, parts.time)
+        assert np.array_equal(together.index, parts.index)
 
 
 @pytest.mark.parametrize("encode", [LEVELS, PopulationCode(centres=(0.0, 0.5, 1.0), frame=0.01)])
@@ -171,11 +171,11 @@ def test_signals_without_time_have_no_spikes(encode):
 @pytest.mark.parametrize("encode", [LEVELS, Delta(step=0.5, frame=0.01)])
 def test_a_signal_ends_at_its_first_nan(encode):
     signals = np.array([[0.0, 0.6, np.nan, 0.0, 3.0, 0.0], [np.nan, 0.0, 3.0, 0.0, 3.0, 0.0]])
-    whole = encode(signals[:, :, None])
+    encoded = encode(signals[:, :, None])
     until = encode(signals[:1, :2, None])
     assert np.isfinite(until.time).any()
-    np.testing.assert_array_equal(whole.time[0][np.isfinite(whole.time[0])], until.time[0])
-    assert np.isinf(whole.time[1]).all()
+    np.testing.assert_array_equal(encoded.time[0][np.isfinite(encoded.time[0])], until.time[0])
+    assert np.isinf(encoded.time[1]).all()
 
 
 def test_levels_of_two_signals_have_channels_of_their_own_and_not_a_number_ends_them():

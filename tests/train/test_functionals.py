@@ -139,21 +139,21 @@ def test_neurons_with_the_same_time_constants_get_gradients_of_their_own(case):
     itself.
     """
     net, times, index = drawn(*case)
-    own = {
+    shared_taus = {
         key: values[:1].repeat(NEURONS)
         for key, values in net.parameters["readout"].items()
         if "tau" in key
     }
-    net = net.with_parameters(net.parameters | {"readout": net.parameters["readout"] | own})
+    net = net.with_parameters(net.parameters | {"readout": net.parameters["readout"] | shared_taus})
     free = net.with_free_time_constants()
     together = {"readout": replace(free.populations["readout"], uniform=True)}
     weights = np.random.default_rng(7).normal(size=(3, SAMPLES, NEURONS))
     gradient = jax.jit(jax.grad(numbers, has_aux=True))
     uniform = Network(parameters=free.parameters, wires=free.wires, populations=together)
     once = gradient((uniform, times), index, weights)[0]
-    each = gradient((free, times), index, weights)[0]
-    for found, expected in zip(jax.tree.leaves(once), jax.tree.leaves(each), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-13)
+    separate = gradient((free, times), index, weights)[0]
+    for slope, expected in zip(jax.tree.leaves(once), jax.tree.leaves(separate), strict=True):
+        np.testing.assert_allclose(slope, expected, rtol=1e-11, atol=1e-13)
 
 
 def test_half_of_a_maximum_s_gradient_comes_from_the_arrival_it_sits_at():
@@ -192,22 +192,22 @@ def test_a_maximum_at_the_end_moves_with_the_end():
 
     by_end = jax.jit(jax.jacrev(highest))
     ends = np.array([1.1, 1.3, 4.5])
-    found = np.array([by_end(end) for end in ends])
-    wanted = np.array([(highest(end + 1e-6) - highest(end - 1e-6)) / 2e-6 for end in ends])
-    np.testing.assert_allclose(found, wanted, atol=1e-7)
-    assert (found[0] > 0.01).any()
-    assert (found == 0).any()
+    slopes = np.array([by_end(end) for end in ends])
+    differences = np.array([(highest(end + 1e-6) - highest(end - 1e-6)) / 2e-6 for end in ends])
+    np.testing.assert_allclose(slopes, differences, atol=1e-7)
+    assert (slopes[0] > 0.01).any()
+    assert (slopes == 0).any()
 
 
 def test_a_silent_population_s_maximum_is_that_of_its_membrane():
     """Without spikes the drive of a population that fires gives its own voltage."""
     net, times, index = drawn("CubaLI", "delta", TauShape.DOUBLE)
-    own = net.parameters["readout"] | {
+    firing_parameters = net.parameters["readout"] | {
         "v_threshold": jnp.full(NEURONS, 50.0),
         "v_reset": jnp.zeros(NEURONS),
     }
     firing = Network(
-        parameters=net.parameters | {"readout": own},
+        parameters=net.parameters | {"readout": firing_parameters},
         wires=net.wires,
         populations={
             "readout": Population(name="readout", kind="CubaLIF", size=NEURONS, spike_area=0.7)

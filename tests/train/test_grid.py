@@ -62,12 +62,12 @@ def test_losses_of_spike_times_are_refused(graph, data):
 
 def test_signals_end_with_their_last_step(graph, data):
     """As of `simulate`: another end would contradict the data."""
-    given = {"loss": "count", "engine": TimeStepped(), "epochs": 1}
+    options = {"loss": "count", "engine": TimeStepped(), "epochs": 1}
     end = STEPS * 1e-4
-    assert fit(graph, data, **given).settings["t_end"] == pytest.approx(end)
-    assert fit(graph, data, **given, t_end=end).settings["t_end"] == pytest.approx(end)
+    assert fit(graph, data, **options).settings["t_end"] == pytest.approx(end)
+    assert fit(graph, data, **options, t_end=end).settings["t_end"] == pytest.approx(end)
     assert_refused(
-        lambda: fit(graph, data, **given, t_end=1e-3),
+        lambda: fit(graph, data, **options, t_end=1e-3),
         UsageError,
         r"t_end is 0\.001 s, and the signals have 30 steps",
     )
@@ -76,17 +76,17 @@ def test_signals_end_with_their_last_step(graph, data):
 def test_signals_in_steps_are_evaluated_as_they_are_trained(graph, data):
     engine = TimeStepped()
     done = fit(graph, data, loss="count", engine=engine, epochs=1)
-    found = evaluate(done.graph, data.test, loss="count", engine=engine)
-    assert found == pytest.approx(done.test_accuracy)
-    assert found == evaluate(done.graph, (data.test.x, data.test.y), loss="count", engine="grid")
+    accuracy = evaluate(done.graph, data.test, loss="count", engine=engine)
+    assert accuracy == pytest.approx(done.test_accuracy)
+    assert accuracy == evaluate(done.graph, (data.test.x, data.test.y), loss="count", engine="grid")
 
 
 def test_surrogates_have_names_and_positive_numbers(graph, data):
-    given = {"loss": "count", "epochs": 1}
-    named = fit(graph, data, engine=TimeStepped(surrogate="atan:3"), **given)
+    options = {"loss": "count", "epochs": 1}
+    named = fit(graph, data, engine=TimeStepped(surrogate="atan:3"), **options)
     assert (
         named.history
-        == fit(graph, data, engine=TimeStepped(surrogate=ArcTan(alpha=3.0)), **given).history
+        == fit(graph, data, engine=TimeStepped(surrogate=ArcTan(alpha=3.0)), **options).history
     )
     assert_refused(
         lambda: FastSigmoid(slope=-1.0),

@@ -101,7 +101,9 @@ def test_bending_moves_neighbours_alike_and_others_otherwise():
     shape = (28, 28)
     bent = warped(0, still(784), shape, bend=2.0)
     stays = np.isfinite(bent.time).reshape(shape)
-    before, after = (np.unravel_index(np.asarray(one.index), shape) for one in (still(784), bent))
+    before, after = (
+        np.unravel_index(np.asarray(events.index), shape) for events in (still(784), bent)
+    )
     step = (np.stack(after) - np.stack(before)).reshape(2, *shape)
     neighbours = np.abs(np.diff(step, axis=2))[:, stays[:, 1:] & stays[:, :-1]]
     assert neighbours.max() <= 2
@@ -211,7 +213,7 @@ IMAGES = np.full((8, 4, 4), 0.5), np.arange(8) % 2
 
 
 @pytest.mark.parametrize(
-    ("inputs", "said", "message"),
+    ("inputs", "options", "message"),
     [
         (80, {"encoder": "population"}, "PopulationCode has several channels for each value"),
         (32, {"encoder": "delta"}, "Delta has several channels"),
@@ -220,11 +222,11 @@ IMAGES = np.full((8, 4, 4), 0.5), np.arange(8) % 2
         (16, {"augment": {"channel-shift": [1, 4, 20]}}, r"20 channels \(channels 20\), .* 16"),
     ],
 )
-def test_training_refuses_to_move_what_are_no_pixels_of_the_samples(inputs, said, message):
+def test_training_refuses_to_move_what_are_no_pixels_of_the_samples(inputs, options, message):
     neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms")
     graph = build.sequential(build.input(inputs), build.linear(2), neurons, seed=0)
     assert_refused(
-        lambda: fit(graph, IMAGES, **{"augment": {"shift": 1}} | said, progress=None),
+        lambda: fit(graph, IMAGES, **{"augment": {"shift": 1}} | options, progress=None),
         UsageError,
         message,
     )

@@ -209,7 +209,7 @@ def png(header=b"", *chunks):
         )
 
     content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
-    return content + b"".join(chunk(*each) for each in chunks) + chunk(b"IEND", b"")
+    return content + b"".join(chunk(*part) for part in chunks) + chunk(b"IEND", b"")
 
 
 HEADER = struct.pack(">2I5B", 4, 6, 8, 0, 0, 0, 0)

@@ -99,8 +99,8 @@ def assert_same_run(trained, folder):
     assert list(trained.notes) == history["notes"]
 
 
-def contents(folder, names=WRITTEN):
-    return {name: (folder / name).read_bytes() for name in names}
+def contents(folder, file_names=WRITTEN):
+    return {name: (folder / name).read_bytes() for name in file_names}
 
 
 def test_it_writes_the_network_and_how_good_it_is_on_and_off_the_chip(folder, done):

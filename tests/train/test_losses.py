@@ -339,7 +339,7 @@ def test_regularisers_count_and_reach_silent_neurons(x64):
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "wanted"),
+    ("field", "value", "limits"),
     [
         ("sharpness", -0.1, "above 0"),
         ("sharpness", 0.0, "above 0"),
@@ -348,11 +348,11 @@ def test_regularisers_count_and_reach_silent_neurons(x64):
         ("smoothing", 1.0, "from 0 to below 1"),
     ],
 )
-def test_numbers_that_make_no_sense_are_refused(field, value, wanted):
+def test_numbers_that_make_no_sense_are_refused(field, value, limits):
     assert_refused(
         lambda: replace(loss(), **{field: value}),
         UsageError,
-        f"loss FirstSpike: {field} is .*give a number {wanted}",
+        f"loss FirstSpike: {field} is .*give a number {limits}",
     )
 
 

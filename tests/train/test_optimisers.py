@@ -24,13 +24,13 @@ def step(optimiser):
 
 
 @pytest.mark.parametrize(
-    ("name", "decay", "wanted"),
+    ("name", "decay", "expected"),
     [("adamw", None, 0.01), ("adamw", 0.1, 0.1), ("sgd", 0.1, 0.1), ("adam", None, 0.0)],
 )
-def test_weights_decay_and_biases_do_not(name, decay, wanted):
-    found = step(optimiser_of(name, decay))
-    assert np.allclose(found["weight"], wanted * RAW["1"]["weight"])
-    assert np.array_equal(found["bias"], [0.0])
+def test_weights_decay_and_biases_do_not(name, decay, expected):
+    update = step(optimiser_of(name, decay))
+    assert np.allclose(update["weight"], expected * RAW["1"]["weight"])
+    assert np.array_equal(update["bias"], [0.0])
 
 
 def test_runs_share_an_optimiser():

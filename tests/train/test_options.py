@@ -52,10 +52,10 @@ def test_the_page_has_the_table_of_the_record():
 
 def test_every_field_is_described_once():
     assert list(OPTIONS) == FIELDS
-    for name, known in OPTIONS.items():
-        assert known.help_text, name
+    for name, option in OPTIONS.items():
+        assert option.help_text, name
         assert f"\n        {name}: " in TrainOptions.__doc__
-        assert len(known.help_text) <= 120, name
+        assert len(option.help_text) <= 120, name
     assert list(inspect.signature(fit).parameters) == ["graph", "data", "options", "fields"]
 
 
@@ -202,7 +202,7 @@ def test_fit_takes_a_record_or_fields_and_fields_win():
 
 
 def test_the_record_of_a_run_has_the_options_that_decide_it():
-    recorded = [name for name, known in OPTIONS.items() if known.recorded]
+    recorded = [name for name, option in OPTIONS.items() if option.recorded]
     trained = fit(small_net(), DATA, epochs=1, progress=None, dropout=0.1)
     assert list(trained.settings) == recorded
     assert trained.settings["augment"] == {"name": "Dropout", "probability": 0.1}
@@ -218,7 +218,7 @@ def test_only_what_is_compiled_in_makes_other_code():
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("options", "message"),
     [
         ({"chip_seed": 1}, 'chip_seed=1 is for engine="loop", the engine is event'),
         ({"runs": 2, "engine": "grid"}, 'runs=2 is for engine="loop", the engine is grid'),
@@ -237,12 +237,12 @@ def test_only_what_is_compiled_in_makes_other_code():
         ({"seed": 1.5}, r"seed is 1\.5: give a whole number from 0 on, or one key of jax.random"),
     ],
 )
-def test_what_makes_no_sense_is_refused_before_anything_is_loaded(given, message):
-    assert_refused(lambda: check_options(TrainOptions(**given)), UsageError, message)
+def test_what_makes_no_sense_is_refused_before_anything_is_loaded(options, message):
+    assert_refused(lambda: check_options(TrainOptions(**options)), UsageError, message)
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("options", "message"),
     [
         ({"loss_options": {"t_max": "60ms"}}, "loss_options: t_max is '60ms': give a number"),
         ({"encoder_options": {"least": "0.2"}}, "encoder_options: least is '0.2'"),
@@ -256,8 +256,8 @@ def test_what_makes_no_sense_is_refused_before_anything_is_loaded(given, message
         ({"data_folder": "x"}, "data_folder is for data by name"),
     ],
 )
-def test_options_that_cannot_act_are_refused(given, message):
-    assert_refused(lambda: fit(small_net(), DATA, **given, progress=None), UsageError, message)
+def test_options_that_cannot_act_are_refused(options, message):
+    assert_refused(lambda: fit(small_net(), DATA, **options, progress=None), UsageError, message)
 
 
 def test_every_public_name_is_one_of_the_lazy_ones():
@@ -286,12 +286,12 @@ print([name for name in ("numpy", "h5py", "jax", "optax", "nir") if name in sys.
 def test_no_message_of_training_speaks_of_flags():
     """Advice is in the words of Python; the command line translates it."""
     folder = Path(jaxsnn.train.__file__).parent
-    found = []
+    mentions = []
     for path in sorted(folder.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "").endswith(
                 ("Error", "Stopped")
             ):
                 texts = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
-                found += [text for text in texts if isinstance(text, str) and "--" in text]
-    assert [text for text in found if "XLA_FLAGS" not in text] == []
+                mentions += [text for text in texts if isinstance(text, str) and "--" in text]
+    assert [text for text in mentions if "XLA_FLAGS" not in text] == []

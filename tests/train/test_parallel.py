@@ -307,14 +307,15 @@ def test_a_lost_process_ends_the_run_with_one_line_and_a_usable_checkpoint(
     history = checkpoint / "history.jsonl"
     while not history.exists() or len(history.read_text().splitlines()) < 3:
         assert both[0].poll() is None, both[0].stderr.read()
-    other = 1 - killed
+    survivor = 1 - killed
     both[killed].kill()
-    _, err = both[other].communicate(timeout=120)
+    _, err = both[survivor].communicate(timeout=120)
     both[killed].communicate()
-    assert both[other].returncode != 0
+    assert both[survivor].returncode != 0
     (line,) = err.splitlines()
     assert re.search(
-        f"jaxsnn: error: process {other} lost another one|process {other} lost the coord", line
+        f"jaxsnn: error: process {survivor} lost another one|process {survivor} lost the coord",
+        line,
     )
     assert "out.checkpoint holds" in line
     assert (checkpoint / "last.npz").exists()

@@ -20,30 +20,35 @@ def test_noise_is_as_wide_as_it_says_and_drawn_for_each_number():
             build.input(50), build.linear(weight=np.full((400, 50), 2.0)), neurons, seed=0
         )
     )
-    found = [
+    networks = [
         noisy(network, noise_of({"v_threshold": 0.05, "weight": 0.1}), jax.random.key(seed))
         for seed in (0, 1)
     ]
-    weight, threshold = found[0].parameters["1"]["weight"], found[0].parameters["2"]["v_threshold"]
+    weight, threshold = (
+        networks[0].parameters["1"]["weight"],
+        networks[0].parameters["2"]["v_threshold"],
+    )
     assert np.mean(weight) == pytest.approx(2.0, abs=0.01)
     assert np.std(weight) == pytest.approx(0.2, rel=0.05)
     assert threshold.shape == (400,)
     assert np.mean(threshold) == pytest.approx(1.5, abs=0.01)
     assert np.std(threshold) == pytest.approx(0.05, rel=0.15)  # of 1, the distance from the leak
-    assert np.all(found[1].parameters["1"]["weight"] != weight)
+    assert np.all(networks[1].parameters["1"]["weight"] != weight)
     np.testing.assert_array_equal(
-        found[0].parameters["2"]["v_leak"], network.parameters["2"]["v_leak"]
+        networks[0].parameters["2"]["v_leak"], network.parameters["2"]["v_leak"]
     )
 
 
 def test_gains_are_of_all_weights_of_a_sign_and_of_all_that_a_source_sends():
-    given = np.where(np.arange(600) % 3 == 0, -2.0, 1.0) * np.ones((400, 1))
+    weights = np.where(np.arange(600) % 3 == 0, -2.0, 1.0) * np.ones((400, 1))
     neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms")
-    network = lower(build.sequential(build.input(600), build.linear(weight=given), neurons, seed=0))
+    network = lower(
+        build.sequential(build.input(600), build.linear(weight=weights), neurons, seed=0)
+    )
 
     def factors(name: str) -> np.ndarray:
-        found = noisy(network, noise_of({name: 0.1}), jax.random.key(0))
-        return np.asarray(found.parameters["1"]["weight"]) / given
+        disturbed = noisy(network, noise_of({name: 0.1}), jax.random.key(0))
+        return np.asarray(disturbed.parameters["1"]["weight"]) / weights
 
     by_target, by_source = factors("input_gain"), factors("driver_gain")
     inhibit, excite = by_target[:, 0], by_target[:, 1]
@@ -80,8 +85,8 @@ def test_validation_meets_noise_the_same_in_each_epoch_and_the_test_none():
     assert abs(first.validation_loss - quiet.history[0].validation_loss) > 1e-3
     assert second.validation_loss == pytest.approx(first.validation_loss, rel=1e-5)
     assert loud.test_accuracy == quiet.test_accuracy
-    said = "the validation samples meet the noise of training"
-    assert [any(said in note for note in run.notes) for run in (quiet, loud)] == [False, True]
+    remark = "the validation samples meet the noise of training"
+    assert [any(remark in note for note in run.notes) for run in (quiet, loud)] == [False, True]
 
 
 def test_weights_that_have_no_gain_are_named():

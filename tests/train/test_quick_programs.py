@@ -59,9 +59,9 @@ def test_what_the_variable_says_of_an_option_holds(monkeypatch):
     level, emitters = known_options(A_LITTLE).items()  # XLA has read the variable by now
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=2 --xla_dump_to=text")
     assert left_open(A_LITTLE) == dict([emitters])
-    said = run_epoch.quick
+    quick_before = run_epoch.quick
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_use_fusion_emitters")
     assert left_open(A_LITTLE) == dict([level])
-    assert run_epoch.quick is not said
+    assert run_epoch.quick is not quick_before
     monkeypatch.delenv("XLA_FLAGS")
     assert left_open(A_LITTLE) == A_LITTLE

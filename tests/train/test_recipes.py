@@ -257,8 +257,11 @@ def test_recipes_can_be_read(path, monkeypatch):
     runpy.run_path(str(RECIPES[0].parents[2] / "benchmarks" / "adaptive_lif.py"))
     options = read_config(str(path))
     check_options(TrainOptions(**options))
-    for table_name, known in (("loss_options", LOSS_OPTIONS), ("engine_options", ENGINE_OPTIONS)):
-        assert {name.replace("-", "_") for name in options[table_name]} <= known
+    for table_name, option_names in (
+        ("loss_options", LOSS_OPTIONS),
+        ("engine_options", ENGINE_OPTIONS),
+    ):
+        assert {name.replace("-", "_") for name in options[table_name]} <= option_names
     content = tomllib.loads(path.read_text())
     # in the loop a recipe goes on with the network of another
     assert ("network" in content) == (content.get("engine") != "loop")

@@ -185,9 +185,9 @@ def test_channels_of_a_convolution_are_bumped_as_one():
     feeding = feeding_weights(network)
     assert feeding == (("3", (("1", (1.0, -1.0)),)), ("6", (("5", None),)))
     assert channels_of(network) == (("3", 2),)
-    wanted = {"3": jnp.array([0.0, 0.5]), "6": jnp.array([2.0])}
+    bumps = {"3": jnp.array([0.0, 0.5]), "6": jnp.array([2.0])}
     ways = {"1": {"weight": jnp.zeros((2, 1, 2, 2))}, "5": {"weight": jnp.zeros((1, 8))}}
-    raised = bumped(ways, wanted, feeding)
+    raised = bumped(ways, bumps, feeding)
     assert raised["1"]["weight"].reshape(2, -1).tolist() == [[0.0] * 4, [0.5] * 4]
 
 
@@ -216,5 +216,5 @@ def test_only_the_silent_neuron_of_the_label_is_bumped_for_its_part_of_the_batch
     event = Events(time=jnp.zeros((4, 1)), index=jnp.zeros((4, 1), jnp.int32))
     solution = simulate(lower(graph), event, T_END)
     assert (np.asarray(solution.spikes["2"].count) > 0).tolist() == [[True, False]] * 4
-    wanted = wanted_bumps(WeightBumping(label=1.0), solution, jnp.array(labels), "2")
-    assert wanted["2"].tolist() == [0.0, bump]
+    bumps = wanted_bumps(WeightBumping(label=1.0), solution, jnp.array(labels), "2")
+    assert bumps["2"].tolist() == [0.0, bump]

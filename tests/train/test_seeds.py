@@ -55,8 +55,8 @@ def built(seed):
 def test_both_kinds_of_keys_are_the_same_seed_and_another_one_than_a_number(name):
     draw = DRAWN[name]
     first, *others = (np.asarray(draw(make())) for make in KEYS.values())
-    for other in others:
-        np.testing.assert_array_equal(other, first)
+    for by_key in others:
+        np.testing.assert_array_equal(by_key, first)
     assert not np.array_equal(draw(jax.random.key(8)), first)
     by_number = np.asarray(draw(7))
     np.testing.assert_array_equal(draw(np.int64(7)), by_number)
@@ -104,8 +104,8 @@ def test_a_mapping_is_searched_for_by_a_key():
         seed=jax.random.key(0),
     )
     chip = EmulatedChip(seed=1)
-    one = on_chip(graph, chip=chip, seed=jax.random.key(3))
-    assert one.device == on_chip(graph, chip=chip, seed=jax.random.PRNGKey(3)).device
+    mapped = on_chip(graph, chip=chip, seed=jax.random.key(3))
+    assert mapped.device == on_chip(graph, chip=chip, seed=jax.random.PRNGKey(3)).device
 
 
 @pytest.mark.parametrize(

@@ -41,11 +41,11 @@ def test_level_crossings_rebuild_the_signal_within_a_step():
     for sample, channel in np.ndindex(2, 3):
         up, down = (
             np.searchsorted(
-                np.sort(events.time[sample][events.index[sample] == 2 * channel + way]),
+                np.sort(events.time[sample][events.index[sample] == 2 * channel + direction]),
                 frames,
                 side="right",
             )
-            for way in (0, 1)
+            for direction in (0, 1)
         )
         rebuilt = signal[sample, 0, channel] + 0.25 * (up - down)
         assert np.abs(rebuilt - signal[sample, :, channel]).max() < 0.25 + 1e-6
@@ -55,8 +55,10 @@ def test_the_nearest_centres_fire_the_later_the_farther():
     events = PopulationCode(centres=(-1.0, 0.0, 1.0), frame=0.1, nearest=2)(
         np.array([[[0.2, np.nan], [-5.0, 0.0]]])
     )
-    found = sorted(zip(np.round(events.time[0], 6).tolist(), events.index[0].tolist(), strict=True))
-    assert found == [(0.02, 1), (0.08, 2), (0.1, 4), (0.2, 0), (0.2, 1), (0.2, 3)]
+    spikes = sorted(
+        zip(np.round(events.time[0], 6).tolist(), events.index[0].tolist(), strict=True)
+    )
+    assert spikes == [(0.02, 1), (0.08, 2), (0.1, 4), (0.2, 0), (0.2, 1), (0.2, 3)]
 
 
 def camera(rows):
@@ -143,10 +145,12 @@ def test_a_stretched_utterance_begins_and_ends_as_before():
     utterance = np.full((29, 2), np.nan)
     utterance[:12] = np.stack([np.arange(12.0), np.sin(np.arange(12))], axis=1)
     for factor, frames in ((1.0, 12), (1.25, 15), (0.8, 10), (9.0, 29), (0.01, 5)):
-        found = _stretched(utterance, factor)
-        assert np.isfinite(found).all(axis=1).tolist() == [True] * frames + [False] * (29 - frames)
-        np.testing.assert_allclose(found[[0, frames - 1]], utterance[[0, 11]])
-        np.testing.assert_allclose(np.diff(found[:frames, 0]), 11 / (frames - 1))
+        stretched = _stretched(utterance, factor)
+        assert np.isfinite(stretched).all(axis=1).tolist() == [True] * frames + [False] * (
+            29 - frames
+        )
+        np.testing.assert_allclose(stretched[[0, frames - 1]], utterance[[0, 11]])
+        np.testing.assert_allclose(np.diff(stretched[:frames, 0]), 11 / (frames - 1))
 
 
 def write_ts(path, lines):

@@ -37,8 +37,8 @@ def net():
 @pytest.mark.slow
 @pytest.mark.parametrize(("engine", "loss"), [("event", "ttfs"), ("grid", "count")])
 def test_currents_are_learnt_from(engine, loss):
-    how = {"epochs": 1, "batch_size": 8, "learning_rate": 0.002, "progress": None}
-    trained = fit(net(), (X, Y), engine=engine, loss=loss, encoder="current", t_end=0.03, **how)
+    options = {"epochs": 1, "batch_size": 8, "learning_rate": 0.002, "progress": None}
+    trained = fit(net(), (X, Y), engine=engine, loss=loss, encoder="current", t_end=0.03, **options)
     assert any("each value is a current that lasts all the time" in note for note in trained.notes)
     learnt = trained.history[1]
     assert np.isfinite(learnt.train_loss)
@@ -72,9 +72,9 @@ def test_dropout_of_currents_leaves_out_channels_and_jitter_is_for_spikes():
     import jax
 
     sample = Currents(time=np.zeros(2), value=np.ones((2, 200)))
-    kept = np.asarray(Dropout(probability=0.3)(jax.random.key(0), sample).value)
-    assert (kept[0] == kept[1]).all()
-    assert 100 < kept[0].sum() < 180
+    amplitudes = np.asarray(Dropout(probability=0.3)(jax.random.key(0), sample).value)
+    assert (amplitudes[0] == amplitudes[1]).all()
+    assert 100 < amplitudes[0].sum() < 180
     assert_refused(
         lambda: Jitter(deviation=1e-3)(jax.random.key(0), sample),
         UsageError,
@@ -89,9 +89,9 @@ def test_dropout_of_currents_leaves_out_channels_and_jitter_is_for_spikes():
 def test_nir_data_with_values_are_graded_events_or_currents():
     time, index = np.array([[1e-3, 2e-3]]), np.array([[0, 1]])
     events = event_data(Events(time=time, index=index), 2, 5e-3, values=np.array([[2.0, 0.5]]))
-    found = data_of_nir(events, [0]).x
-    assert isinstance(found, GradedEvents)
-    assert found.value.tolist() == [[2.0, 0.5]]
+    graded = data_of_nir(events, [0]).x
+    assert isinstance(graded, GradedEvents)
+    assert graded.value.tolist() == [[2.0, 0.5]]
     steps = nir.TimeGriddedData(np.full((1, 5, 2), 0.5), 1e-3)
     held = data_of_nir(steps, [0]).x
     assert isinstance(held, Currents)
