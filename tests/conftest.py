@@ -77,8 +77,8 @@ def native_kernels() -> None:
     if native_build._compiler() is None:
         pytest.skip("no C++ compiler on this machine")
     for dtype in ("float32", "float64"):
-        found = native_build.native_library(dtype)
-        assert found.there, found.reason
+        library = native_build.native_library(dtype)
+        assert library.there, library.reason
 
 
 @pytest.fixture

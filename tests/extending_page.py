@@ -29,6 +29,6 @@ def code_of(*sections: str, page: Path | None = None) -> str:
 def defined_by(*sections: str) -> dict:
     """Return what the code of sections defines, by name."""
     module = f"page_{sections[0].replace(' ', '_').lower()}"
-    names: dict = {"__name__": module}
-    exec(compile(code_of(*sections), sections[0], "exec"), names)
-    return names
+    namespace: dict = {"__name__": module}
+    exec(compile(code_of(*sections), sections[0], "exec"), namespace)
+    return namespace

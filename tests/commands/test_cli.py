@@ -281,14 +281,14 @@ print([name for name in sys.modules if name.endswith("_command") or name == "jax
     assert run_python(code).stdout.splitlines()[-1] == "['jaxsnn.commands.run_command']"
 
 
-@pytest.mark.parametrize(("given", "alone"), [("", True), ("sys.argv[1:]", False)])
-def test_only_a_process_of_its_own_puts_off_collecting_garbage(run_python, given, alone):
+@pytest.mark.parametrize(("arguments", "alone"), [("", True), ("sys.argv[1:]", False)])
+def test_only_a_process_of_its_own_puts_off_collecting_garbage(run_python, arguments, alone):
     code = f"""
         import gc, sys
         from jaxsnn.commands.cli import main
         sys.argv[1:] = ["info", {str(DEMO_NET)!r}]
         before = gc.get_threshold(), gc.get_freeze_count()
-        assert main({given}) == 0
+        assert main({arguments}) == 0
         print((gc.get_threshold(), gc.get_freeze_count()) != before)
     """
     assert run_python(inspect.cleandoc(code)).stdout.splitlines()[-1] == str(alone)
@@ -337,11 +337,14 @@ def test_run_on_steps_is_run_on_events_at_their_times(net, tmp_path, capsys):
     for name, end in (("x", ["--dt", "2ms"]), ("events", ["--t-end", "24ms"])):
         rest = ["--input", tmp_path / f"{name}.npz", "-o", tmp_path / f"out_{name}.npz"]
         run_cli(capsys, "run", net, *rest, *end)
-    with np.load(tmp_path / "out_x.npz") as one, np.load(tmp_path / "out_events.npz") as other:
-        assert sorted(one) == sorted(other)
-        assert np.isfinite(one["output.time"]).any()
-        for name in one:
-            assert np.array_equal(one[name], other[name])
+    with (
+        np.load(tmp_path / "out_x.npz") as stepped_run,
+        np.load(tmp_path / "out_events.npz") as event_run,
+    ):
+        assert sorted(stepped_run) == sorted(event_run)
+        assert np.isfinite(stepped_run["output.time"]).any()
+        for name in stepped_run:
+            assert np.array_equal(stepped_run[name], event_run[name])
 
 
 def test_run_refuses_inputs_that_do_not_fit(net, tmp_path, capsys):
@@ -537,8 +540,8 @@ def test_not_even_force_writes_over_what_is_read_or_written(
         ),
         Path("map.json"): ("dep/network.json",),
     }
-    for source, names in copies.items():
-        for name in names:
+    for source, copy_names in copies.items():
+        for name in copy_names:
             Path(name).write_bytes(source.read_bytes())
     Path("link.nir").symlink_to("net.nir")
 
@@ -629,8 +632,8 @@ def test_a_device_that_is_not_there_is_no_bug(error, capsys, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     monkeypatch.setattr(jax, "devices", fail)
     code, out, _ = call(capsys, "doctor", "--json")
-    (said,) = json.loads(out)["devices"]
-    assert (code, said.startswith("none: JAX_PLATFORMS is 'cuda'")) == (0, True)
+    (device,) = json.loads(out)["devices"]
+    assert (code, device.startswith("none: JAX_PLATFORMS is 'cuda'")) == (0, True)
     monkeypatch.setattr("jaxsnn.nir.read", fail)
     line = assert_cli_refused(
         capsys,
@@ -794,8 +797,8 @@ def test_every_command_and_option_is_documented():
         assert name in by_command, f"docs/cli.md has no section on the command {name}"
         for action in parser._actions:
             for option in action.option_strings:
-                known = f"`{option}`" in by_command[name] or f"`{option}`" in shared
-                assert known, f"docs/cli.md does not say what {option} of {name} does"
+                documented = f"`{option}`" in by_command[name] or f"`{option}`" in shared
+                assert documented, f"docs/cli.md does not say what {option} of {name} does"
     assert set(by_command) == set(commands()), "docs/cli.md describes a command that does not exist"
 
 

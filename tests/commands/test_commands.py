@@ -77,12 +77,12 @@ def test_check_says_all_and_exits_1(zoo, capsys):
     )
     assert (content["schema"], content["ok"]) == (1, False)
     # all that is missing at a node at once, with what there is to say
-    said = (
+    fix = (
         "say --reset (zero, subtract or none), and say --reset-delay (true: a step late, or false)"
     )
     assert {(problem["node"], problem["fix"]) for problem in content["problems"]} >= {
-        ("1", said),
-        ("3", said),
+        ("1", fix),
+        ("3", fix),
     }
     options = ["--reset", "zero", "--reset-delay", "true"]
     code, out, _ = call(capsys, "check", zoo["snntorch_v_leaky_zero"], "--for", "grid", *options)
@@ -394,8 +394,8 @@ def two_outputs(tmp_path):
     ],
 )  # fmt: skip
 def test_verify_passes_over_no_array(add, leave_out, message, two_outputs, tmp_path, capsys):
-    names = {"x", "output.y", "output2.y", *add} - {*leave_out}
-    np.savez(tmp_path / "r.npz", **dict.fromkeys(names, np.zeros((3, 1, 2))))
+    array_names = {"x", "output.y", "output2.y", *add} - {*leave_out}
+    np.savez(tmp_path / "r.npz", **dict.fromkeys(array_names, np.zeros((3, 1, 2))))
     argv = ["verify", two_outputs, "--recording", tmp_path / "r.npz", "--dt", "1ms"]
     assert_cli_refused(capsys, *argv, code=2, says=message)
 
@@ -452,8 +452,9 @@ def test_run_on_the_grid_says_which_events_it_moved(case, tmp_path, capsys):
 def test_options_of_one_engine_are_no_options_of_the_other(
     options, message, case, tmp_path, capsys
 ):
-    file, told, recording = case("snntorch_v_leaky_zero")
-    argv = ["run", file, "--input", recording, "-o", tmp_path / "out.npz", *told, *options.split()]
+    file, dialect_options, recording = case("snntorch_v_leaky_zero")
+    paths = ["--input", recording, "-o", tmp_path / "out.npz"]
+    argv = ["run", file, *paths, *dialect_options, *options.split()]
     assert_cli_refused(capsys, *argv, code=2, says=message)
     assert not (tmp_path / "out.npz").exists()
 
@@ -481,10 +482,13 @@ def test_fidelity_is_what_both_engines_say(case, recordings, tmp_path, capsys):
         ]
         out, _ = run_cli(capsys, "run", file, *rest, "--json")
         counts[engine] = json.loads(out)["spikes"]
-    for node, found in populations.items():
-        assert (found["grid"], found["event"]) == (counts["grid"][node], counts["event"][node])
-        assert found["rate_ratio"] == found["event"] / found["grid"]
-        assert 0 < found["count_cosine"] <= 1 + 1e-12
+    for node, population in populations.items():
+        assert (population["grid"], population["event"]) == (
+            counts["grid"][node],
+            counts["event"][node],
+        )
+        assert population["rate_ratio"] == population["event"] / population["grid"]
+        assert 0 < population["count_cosine"] <= 1 + 1e-12
     with np.load(tmp_path / "grid.npz") as steps, np.load(tmp_path / "event.npz") as events:
         time, index = events["output.time"], events["output.index"]
         raster = np.zeros((40, 2, 3))

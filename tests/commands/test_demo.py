@@ -29,9 +29,9 @@ def programs():
 def ran(tmp_path_factory, programs):
     folder = tmp_path_factory.mktemp("demo") / "new" / "folder"
     lines = []
-    with compiled() as names:
+    with compiled() as program_names:
         report = demo(folder, **SHORT, progress=lines.append)
-    programs += names
+    programs += program_names
     return folder, report, lines
 
 
@@ -62,9 +62,9 @@ def test_the_report_has_the_documented_keys_and_what_was_found(ran):
     assert steps["export"]["added"] == steps["export"]["lost"] == []
     assert steps["read back"]["equal"]
     assert steps["read back"]["spikes"]["lif1"] > 1000
-    for own in steps["check"]["populations"].values():
-        assert own["at_spikes"] < 1e-3
-        assert own["elsewhere"] < 1e-3
+    for differences in steps["check"]["populations"].values():
+        assert differences["at_spikes"] < 1e-3
+        assert differences["elsewhere"] < 1e-3
 
 
 def test_it_learns(ran):
@@ -122,7 +122,7 @@ def test_the_mapping_is_of_the_trained_file_and_a_wrong_one_is_an_error(ran, tmp
     wrong.write_text(
         re.sub(
             r'"weights":\[(\d+)',
-            lambda found: f'"weights":[{int(found[1]) % 63 + 1}',
+            lambda match: f'"weights":[{int(match[1]) % 63 + 1}',
             text,
             count=1,
         )

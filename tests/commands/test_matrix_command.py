@@ -109,8 +109,8 @@ def test_time_that_goes_on_otherwise_is_approximate(network):
     ]
     assert table.grade("1", "event") == "exact"
     assert any("snntorch steps through time" in verdict.why for verdict in table.verdicts)
-    said = resolve(stepped, "nir", time_unit="s", dt=1e-4)
-    literal = matrix(stepped.with_dialect(said), ["event", "grid"])
+    dialect = resolve(stepped, "nir", time_unit="s", dt=1e-4)
+    literal = matrix(stepped.with_dialect(dialect), ["event", "grid"])
     assert [literal.grade("2", purpose) for purpose in literal.purposes] == ["exact", "approximate"]
 
 

@@ -30,8 +30,8 @@ def folder(tmp_path_factory):
 
 
 def test_a_run_is_drawn_with_its_inputs(folder):
-    said = re.findall("<!-- (.*?) -->", (folder / "run.svg").read_text())
-    assert {"input", "5 channels", "lif1", "120 neurons", "lif2", "time, ms"} <= set(said)
+    comments = re.findall("<!-- (.*?) -->", (folder / "run.svg").read_text())
+    assert {"input", "5 channels", "lif1", "120 neurons", "lif2", "time, ms"} <= set(comments)
 
 
 CASES = {

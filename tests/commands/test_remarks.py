@@ -39,16 +39,16 @@ def test_a_conversion_into_hundreds_of_nodes_is_told_in_a_few_lines(tmp_path, ca
     nodes = sum(SIZES)
     assert any(line.startswith(f"{nodes} nodes '2_0' ... '4_4': ") for line in lines)
     content, _ = run_cli_json(capsys, *argv, "--force")
-    told = content["changes"]
+    changes = content["changes"]
     conversion = convert(graph, to="spikingjelly")
-    assert len(told) == len(conversion.changes) > 4 * nodes
-    assert {change["node"] for change in told} == {change.node for change in conversion.changes}
+    assert len(changes) == len(conversion.changes) > 4 * nodes
+    assert {change["node"] for change in changes} == {change.node for change in conversion.changes}
     # the number of changes that lines stand for is that of all
     shown = [int(line.split()[0]) for line in lines if line.split()[1:2] == ["nodes"]]
     first = next(place for place, line in enumerate(lines) if "load it with" in line)
     alone = first - 1 - len(shown)
-    assert sum(shown) + alone == len(told)
-    assert f"({len(told)} changes" in lines[first - 1]
+    assert sum(shown) + alone == len(changes)
+    assert f"({len(changes)} changes" in lines[first - 1]
 
 
 def changes(*texts, node="n{}", why="of its importer's limits"):

@@ -32,8 +32,8 @@ def test_the_page_on_the_command_line_lists_frameworks(command, option):
 
 
 def test_the_page_on_the_command_line_has_all_options_of_dialects():
-    page, known = (DOCS / "cli.md").read_text(), helps("info")
-    own = (
+    page, help_texts = (DOCS / "cli.md").read_text(), helps("info")
+    general_options = (
         "--json",
         "-q",
         "--quiet",
@@ -45,6 +45,10 @@ def test_the_page_on_the_command_line_has_all_options_of_dialects():
         "--read-timeout",
         "--max-bytes",
     )
-    rows = [f"| `{option}` | {text} |" for option, text in known.items() if option not in own]
+    rows = [
+        f"| `{option}` | {text} |"
+        for option, text in help_texts.items()
+        if option not in general_options
+    ]
     table = "\n".join(["| option | does |", "|---|---|", *rows])
     assert table in page, f"docs/cli.md needs the table\n{table}"

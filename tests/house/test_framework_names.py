@@ -91,7 +91,11 @@ def test_the_scanners_find_what_they_look_for():
         'names = ["norse"]; table = {"spyx": 1}; text = "norse, spyx or sinabs"\n'
         'def f(dialect="jaxsnn"):\n    """norse and spyx"""\n'
     )
-    assert {found for _, found in compared(tree)} == {
+    assert {framework for _, framework in compared(tree)} == {
         *("norse", "spyx", "sinabs", "snntorch", "rockpool", "spikingjelly")
     }
-    assert {found for _, found in listed(tree)} == {"norse", "spyx", "norse, spyx or sinabs"}
+    assert {framework for _, framework in listed(tree)} == {
+        "norse",
+        "spyx",
+        "norse, spyx or sinabs",
+    }

@@ -80,8 +80,8 @@ def test_links_of_the_reference_lead_somewhere():
 
 def test_broken_ones_are_found():
     page = ROOT / "docs" / "index.md"
-    said = "[a](nowhere.md) [](cli.md#no-such) [](#neither) [](generated/gallery/none.md)"
-    assert len(list(broken(page, said))) == 4
+    text = "[a](nowhere.md) [](cli.md#no-such) [](#neither) [](generated/gallery/none.md)"
+    assert len(list(broken(page, text))) == 4
     fine = "[](cli.md#no-codes) `[x](none.md)` [](generated/nodes.md) [x](https://x.org/none)"
     reference = "generated/reference/training.md"
     assert list(broken(page, f"[]({reference}#jaxsnn.fit) []({reference}#jaxsnn.read)")) == [

@@ -154,8 +154,8 @@ def test_files_of_hxtorch_start_at_the_leak():
     """From v_leak, one spike at 1 ms reaches 0.6 at 2.196 ms, by V' = (v_leak - V + I) / tau_mem."""
     cell = build.cubalif(tau_mem=10.0, tau_syn=5.0, v_leak=0.5, v_threshold=0.6)
     graph = fed(build.linear(1, weight=[[1.0]]), cell, size=1, dialect="hxtorch", time_unit="ms")
-    one = Events(time=jnp.array([[1e-3]]), index=jnp.array([[0]]))
-    first = simulate(graph, one, 20e-3).first_spike("2")
+    event = Events(time=jnp.array([[1e-3]]), index=jnp.array([[0]]))
+    first = simulate(graph, event, 20e-3).first_spike("2")
     np.testing.assert_allclose(first, [[2.1957e-3]], rtol=1e-4)
     assert convert(graph, to="hxtorch").losses == ()
 

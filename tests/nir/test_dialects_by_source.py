@@ -56,7 +56,7 @@ def test_lava_fires_what_its_whole_numbers_do():
 
 
 @pytest.mark.parametrize(
-    ("make", "what", "why"),
+    ("make", "claim", "why"),
     [
         (
             lambda: lava(),
@@ -67,11 +67,11 @@ def test_lava_fires_what_its_whole_numbers_do():
     ],
     ids=["lava", "nengo"],
 )
-def test_what_is_known_from_a_source_alone_is_remarked(make, what, why):
+def test_what_is_known_from_a_source_alone_is_remarked(make, claim, why):
     """How far Lava's rounding may be off, and when Nengo fires; nobody ran either."""
     graph = make()
     (remark,) = graph.repairs
-    assert what in remark.what
+    assert claim in remark.what
     assert why in remark.why
     assert "known from its source, and was not run" in graph.dialect.why
 

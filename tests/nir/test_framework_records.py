@@ -200,7 +200,9 @@ def test_what_importers_make_of_what_only_they_know():
     """norse main writes true seconds; sinabs's importer counts steps, bounds nothing by itself."""
     main, sinabs = framework_of("norse").importers[1].reads, framework_of("sinabs").importers[0]
     assert (main["dt_export"], main["version"]) == (1.0, "main")
-    released, unreleased, imported = (one.unit_option for one in framework_of("norse").dialects)
+    released, unreleased, imported = (
+        dialect.unit_option for dialect in framework_of("norse").dialects
+    )
     assert released is not None
     assert unreleased is not None
     assert imported is None

@@ -86,7 +86,7 @@ def test_which_paddings_are_those_of_xla(kind, padding, stride, written):
     window = node("n", kind, padding=padding, stride=stride)
     nodes: Any = SimpleNamespace(nodes={"w": node("w", "Linear", weight=1), "n": window})
     padded = list(spyx._padded_like_xla(nodes))
-    assert [(meant, change.node) for meant, change in padded] == (
+    assert [(settings, change.node) for settings, change in padded] == (
         [] if written is None else [({"padding": LIKE_XLA}, "n")]
     )
     assert all(f"padding {written}" in change.what for _, change in padded)

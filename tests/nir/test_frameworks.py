@@ -159,8 +159,8 @@ def test_iaf_of_norse_main_starts_at_v_reset():
     solution = simulate(network, np.ones((6, 1, 2)), engine=TimeStepped(record=True))
     # -1 + 1 = 0, 1, 2: it fires in the third step, and resets to -1.
     np.testing.assert_array_equal(solution.output().ravel(), [0, 0, 1, 0, 0, 1])
-    said = parse(untagged(*layers), dialect="norse==main", dt="1ms", initial="2:zero")
-    assert said.dialect.at("2").initial == "zero"
+    started_at_zero = parse(untagged(*layers), dialect="norse==main", dt="1ms", initial="2:zero")
+    assert started_at_zero.dialect.at("2").initial == "zero"
 
 
 # What a version reads

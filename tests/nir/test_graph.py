@@ -17,26 +17,26 @@ from jaxsnn.nir.model.passes import bypass_relays
 from tests.helpers.refusals import assert_refused
 
 
-def chain(names, extra=()):
+def chain(node_names, extra=()):
     """A graph of scalings with the given node names in a row."""
-    nodes = {name: nir.Scale(np.ones(2)) for name in names}
+    nodes = {name: nir.Scale(np.ones(2)) for name in node_names}
     ends = {"input": nir.Input(np.array([2])), "output": nir.Output(np.array([2]))}
-    edges = list(zip(["input", *names], [*names, "output"], strict=True))
+    edges = list(zip(["input", *node_names], [*node_names, "output"], strict=True))
     return nir.NIRGraph({**nodes, **ends}, [*edges, *extra], type_check=False)
 
 
 @given(st.permutations([str(number) for number in range(13)]))
-def test_nodes_are_sorted_as_people_do(names):
-    graph = parse(chain(names))
+def test_nodes_are_sorted_as_people_do(node_names):
+    graph = parse(chain(node_names))
     assert list(graph.nodes) == [*map(str, range(13)), "input", "output"]
-    assert graph.order() == ("input", *names, "output")
+    assert graph.order() == ("input", *node_names, "output")
 
 
 @given(st.permutations(list(range(5))), st.permutations(list(range(9))))
 def test_order_ignores_the_order_in_the_file(nodes, edges):
     reference = chain("abcde", extra=[("a", "d"), ("a", "e"), ("a", "c")])
-    names = [*("abcde"[place] for place in nodes), "output", "input"]
-    shuffled = {name: reference.nodes[name] for name in names}
+    node_names = [*("abcde"[place] for place in nodes), "output", "input"]
+    shuffled = {name: reference.nodes[name] for name in node_names}
     pairs = [reference.edges[place] for place in edges]
     a, b = parse(reference), parse(nir.NIRGraph(shuffled, pairs, type_check=False))
     assert list(a.nodes) == list(b.nodes)

@@ -52,9 +52,9 @@ def cubalif(alpha, beta):
     alpha, beta = np.asarray(alpha, np.float32), np.asarray(beta, np.float32)
     with np.errstate(divide="ignore"):
         r, w_in = 1 / (1 - beta), 1 / (1 - alpha)
-    none, one = np.zeros(3, np.float32), np.ones(3, np.float32)
+    none, ones = np.zeros(3, np.float32), np.ones(3, np.float32)
     times = {"tau_mem": np.float32(DT) * r, "tau_syn": np.float32(DT) * w_in}
-    levels = {"v_leak": none, "v_reset": none, "v_threshold": one}
+    levels = {"v_leak": none, "v_reset": none, "v_threshold": ones}
     return {"lif": {"type": "CubaLIF", "r": r, "w_in": w_in, **times, **levels}}
 
 

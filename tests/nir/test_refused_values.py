@@ -24,17 +24,17 @@ def table(*layers, **changes):
     return graph_of_table({"input": 3, "layers": list(layers)} | TIMES | changes)
 
 
-def one(*layers):
+def graph_of(*layers):
     return build.sequential(build.input(2), *layers, build.output(2))
 
 
 def child_of(content):
     """What a reading process sends, from which the other one reads."""
-    left = bytearray(content)
+    remaining = bytearray(content)
 
     def read(count):
-        taken, left[:count] = bytes(left[:count]), b""
-        return taken
+        chunk, remaining[:count] = bytes(remaining[:count]), b""
+        return chunk
 
     return SimpleNamespace(read=read)
 
@@ -70,8 +70,8 @@ def matrix_of_three_axes():
     )
 
 
-def said(**options):
-    return parse(export(one(build.lif(2, tau="1ms"))), **{"dialect": "norse"} | options)
+def parse_layer(**options):
+    return parse(export(graph_of(build.lif(2, tau="1ms"))), **{"dialect": "norse"} | options)
 
 
 HIDDEN = {"neurons": 4, "weight": [0.5, 0.1]}
@@ -119,25 +119,25 @@ REFUSED = {
         "write a number and a unit",
     ),
     "a dialect that is no name": (
-        lambda *_: said(dialect=5),
+        lambda *_: parse_layer(dialect=5),
         UsageError,
         "dialect=5 is no name",
         "say one of auto, ",
     ),
     "a readout that is no name": (
-        lambda *_: said(readout=True),
+        lambda *_: parse_layer(readout=True),
         UsageError,
         "readout names 'True', which is not a neuron of the graph",
         "There are 1",
     ),
     "a node that is no name": (
-        lambda *_: said(reset={1: "zero"}),
+        lambda *_: parse_layer(reset={1: "zero"}),
         UsageError,
         "reset names '1', which is not a neuron of the graph",
         "There are 1",
     ),
     "a readout that is neither": (
-        lambda *_: said(readout={"1": "maybe"}),
+        lambda *_: parse_layer(readout={"1": "maybe"}),
         UsageError,
         'readout="maybe" is unknown',
         "say one of true, false",
@@ -155,13 +155,13 @@ REFUSED = {
         "give a number of bytes",
     ),
     "a window of neurons": (
-        lambda *_: window(one(build.cubalif(2, **TIMES)).nodes["1"]),
+        lambda *_: window(graph_of(build.cubalif(2, **TIMES)).nodes["1"]),
         GraphError,
         "node '1' (CubaLIF) has no window",
         "ask a convolution or a pool",
     ),
     "delays of no synapses": (
-        lambda *_: with_delayed_synapses(one(build.cubalif(2, **TIMES)), "1", np.ones((2, 2))),
+        lambda *_: with_delayed_synapses(graph_of(build.cubalif(2, **TIMES)), "1", np.ones((2, 2))),
         GraphError,
         "node '1' is not a Linear or Affine",
         "delays of synapses need its weights",
@@ -213,5 +213,5 @@ def test_it_is_refused_with_a_way_out(case, tmp_path, monkeypatch):
 
 def test_a_readout_that_is_none_stays_a_neuron_that_fires():
     nodes = {"1": False}
-    assert said(readout=nodes).dialect.nodes == {}
-    assert said(readout={"1": True}).dialect.nodes["1"]["readout"] is True
+    assert parse_layer(readout=nodes).dialect.nodes == {}
+    assert parse_layer(readout={"1": True}).dialect.nodes["1"]["readout"] is True

@@ -143,8 +143,8 @@ def test_an_importer_that_cannot_read_the_file_is_named(graphs):
     """nir.read fails on most of them, where there are two axes."""
     plain, array, node, setting = graphs
     before = {problem.message for problem in importer_problems(plain, "snntorch")}
-    added = [each for each in importer_problems(array, "snntorch") if each.message not in before]
-    assert [each.node for each in added] == (
+    added = [fault for fault in importer_problems(array, "snntorch") if fault.message not in before]
+    assert [fault.node for fault in added] == (
         [] if node == "conv1d" and setting != "groups" else [node]
     )
-    assert all(each.code == "needs-conversion" for each in added)
+    assert all(fault.code == "needs-conversion" for fault in added)

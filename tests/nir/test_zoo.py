@@ -70,8 +70,8 @@ def test_a_dialect_that_is_inferred_is_right(unsaid, name):
     [("snntorch", []), ("rockpool", []), ("spyx", ["spyx_a_if", "spyx_v_if"])],
 )
 def test_most_that_can_be_inferred_are(zoo, unsaid, framework, undecided):
-    names = [name for name in zoo if FACTS[name]["framework"] == framework]
-    assert [name for name in names if unsaid(name).dialect.name is None] == undecided
+    file_names = [name for name in zoo if FACTS[name]["framework"] == framework]
+    assert [name for name in file_names if unsaid(name).dialect.name is None] == undecided
 
 
 @pytest.mark.parametrize("name", FACTS)

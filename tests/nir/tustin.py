@@ -34,11 +34,11 @@ IMPLICIT = Decay(text="1/(1+dt/tau)", factor=implicit)
 
 def recognises(nodes):
     neurons = [node for node in nodes.values() if isinstance(node, LIF)]
-    known = neurons and all(np.all(node.value("r") == 2) for node in neurons)
-    return "r = 2 at all neurons, as only Tustin writes" if known else ""
+    has_tustin_gain = neurons and all(np.all(node.value("r") == 2) for node in neurons)
+    return "r = 2 at all neurons, as only Tustin writes" if has_tustin_gain else ""
 
 
-def refutes(nodes, found):
+def refutes(nodes, dt_estimate):
     for name, node in nodes.items():
         if isinstance(node, LIF) and np.any(node.value("r") != 2):
             return name, f"tustin writes r = 2, but node '{name}' has {node.value('r').flat[0]:g}"

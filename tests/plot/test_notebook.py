@@ -40,9 +40,9 @@ def test_a_solution_is_its_raster(graph, solution):
     def look(weight):
         network = jaxsnn.lower(graph)
         network = network.with_parameters({**network.parameters, "1": {"weight": weight}})
-        found = jaxsnn.simulate(network, solution.events("2"), t_end=5e-3)
-        traced.append(found._repr_html_())
-        return found.first_spike("2")
+        traced_solution = jaxsnn.simulate(network, solution.events("2"), t_end=5e-3)
+        traced.append(traced_solution._repr_html_())
+        return traced_solution.first_spike("2")
 
     jax.eval_shape(look, np.eye(2, dtype=np.float32))
     assert traced[-1] is None

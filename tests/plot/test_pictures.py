@@ -218,9 +218,9 @@ def test_weights_of_another_graph_stand_behind_none(graph):
     """`--before` of another file had no effect, and nobody said so."""
     weight, neurons = build.linear(weight=np.ones((2, 3))), build.li(tau="10ms")
     nodes = {"in": build.input(3), "other": weight, "n": neurons, "out": build.output(2)}
-    other = build.network(nodes, [("in", "other", "n", "out")])
+    second_graph = build.network(nodes, [("in", "other", "n", "out")])
     assert_refused(
-        lambda: plot.weights(graph, other),
+        lambda: plot.weights(graph, second_graph),
         UsageError,
         "the graph before has weights in other, the graph in 1",
     )
@@ -268,8 +268,8 @@ def test_colours_are_hex_and_far_apart_for_the_colour_blind():
     for matrix in (np.eye(3), protan, deutan):
         shades = [matrix @ linear(colour) for colour in CYCLE if colour != BLACK]
         for number, shade in enumerate(shades):
-            for other in shades[:number]:
-                assert np.abs(shade - other).max() > 0.03
+            for earlier in shades[:number]:
+                assert np.abs(shade - earlier).max() > 0.03
 
 
 def linear(colour):
