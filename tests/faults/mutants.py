@@ -51,7 +51,7 @@ def _tests(folder, *subjects):
 
 
 _GRADIENTS = "tests/event/test_gradients.py::test_"
-_ASSIGNED = "tests/event/test_assigned.py::test_"
+_ASSIGNING = "tests/event/test_assigning_resets.py::test_"
 ROOMS = {
     "frameworks": Room(
         files=("jaxsnn/nir/frameworks/*.py",),
@@ -72,7 +72,9 @@ ROOMS = {
         files=("jaxsnn/event/dynamics/*.py",),
         tests=(
             *_tests("event", "model_rules", "model_numbers", "bracketed_root", "decaying_modes"),
-            *_tests("event", "crossing", "box", "stress", "recurrent", "custom_neuron"),
+            *_tests(
+                "event", "crossing", "rectangular_pulses", "stress", "recurrent", "custom_neuron"
+            ),
         ),
         exact=_tests("event", "crossing_solvers"),
     ),
@@ -81,10 +83,10 @@ ROOMS = {
         tests=(
             *_tests("event", "next_spikes", "clipped_slopes", "adjoint_sums"),
             *_tests("event", "costates", "spikes_back"),
-            *_tests("event", "gradient_paths", "box", "recurrent"),
-            f"{_ASSIGNED}jumps_are_counted_and_have_no_gradient_but_their_arrivals",
-            f"{_ASSIGNED}a_jump_width_is_the_gradient_of_a_ramp",
-            f"{_ASSIGNED}forward_mode_agrees_with_reverse_mode",
+            *_tests("event", "gradient_paths", "rectangular_pulses", "recurrent"),
+            f"{_ASSIGNING}jumps_are_counted_and_have_no_gradient_but_their_arrivals",
+            f"{_ASSIGNING}a_jump_width_is_the_gradient_of_a_ramp",
+            f"{_ASSIGNING}forward_mode_agrees_with_reverse_mode",
         ),
         first=(
             "tests/event/test_recurrent.py::test_gradients_agree_with_central_differences"
@@ -110,7 +112,7 @@ ROOMS = {
     ),
     "emulate": Room(
         files=("jaxsnn/bss2/emulate/*.py",),
-        tests=_tests("bss2", "emulate", "in_the_loop", "traffic", "way_back"),
+        tests=_tests("bss2", "emulate", "in_the_loop", "traffic", "chip_recordings"),
     ),
     "modules": Room(
         files=("jaxsnn/nir/torch/*.py", "jaxsnn/nir/frameworks/torch_layers.py"),
@@ -166,7 +168,7 @@ ROOMS = {
     "forward": Room(
         files=("jaxsnn/event/forward/*.py", "jaxsnn/event/projections/*.py"),
         tests=(
-            *_tests("event", "box", "recurrent", "projections", "shared_delays"),
+            *_tests("event", "rectangular_pulses", "recurrent", "projections", "shared_delays"),
             *_tests("event", "ties", "many_arrivals", "reductions", "events", "networks"),
             *_tests("train", "functionals"),
         ),
