@@ -87,7 +87,7 @@ def right():
     return [(mapping, net, to_json(mapping)) for mapping, net in right_mappings]
 
 
-def test_there_are_enough():
+def test_sixty_corruptions_are_tried():
     assert len(CORRUPTIONS) >= 60
     assert set(SAID) <= set(CORRUPTIONS)
 

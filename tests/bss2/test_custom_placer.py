@@ -42,7 +42,7 @@ def _registered(monkeypatch):
 
 
 @pytest.mark.parametrize("count", test_place.MOST)
-def test_it_fills_the_chip(count):
+def test_a_custom_placer_fills_the_chip(count):
     test_place.test_the_chip_is_filled_to_the_last_neuron("from-the-right", count)
 
 
@@ -70,7 +70,7 @@ def cases(test):
 
 
 @pytest.mark.parametrize(("name", "arguments"), generic(test_place))
-def test_it_passes_what_every_placer_passes(name, arguments):
+def test_a_custom_placer_passes_the_generic_tests(name, arguments):
     getattr(test_place, name)(name="from-the-right", **arguments)
 
 

@@ -63,7 +63,7 @@ def test_the_mapping_of_another_network_is_refused(mapped):
     assert content["why"] == f"{len(content['violations'])} violations"
 
 
-def test_it_answers_without_jax(folder, run_python):
+def test_map_does_not_import_jax(folder, run_python):
     code = f"import os, sys; os.chdir({str(folder)!r}); from jaxsnn.commands.cli import main\n"
     code += "main(['map', 'net.nir', '-o', 'quick.json', '--force', '-q'])\n"
     code += "print([name for name in ('jax', 'optax', 'matplotlib') if name in sys.modules])"
@@ -108,7 +108,7 @@ def test_too_few_runs_are_refused_with_the_resource(folder, mapped):
         (["net.nir", "--verify", "net.nir"], "is not text"),
     ],
 )
-def test_usage(folder, capsys, monkeypatch, arguments, message):
+def test_wrong_arguments_are_refused(folder, capsys, monkeypatch, arguments, message):
     monkeypatch.chdir(folder)
     assert message in refused(capsys, "map", *arguments)[1]
 

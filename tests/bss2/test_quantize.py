@@ -324,7 +324,7 @@ def test_biases_that_round_to_zero_take_no_synapse(period, lost):
 
 
 @pytest.mark.parametrize(("graph", "options", "text"), NOTED)
-def test_it_is_noted_of_a_network_and_of_no_other(graph, options, text):
+def test_a_note_comes_for_its_network_alone(graph, options, text):
     notes = quantize(graph, QuantizeOptions(**options)).notes
     assert sum(text in note.what for note in notes) == 1
     assert not any(text in note.what for note in quantize(two_layers()).notes)

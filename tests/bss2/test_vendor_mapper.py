@@ -37,12 +37,12 @@ def vendor_mapper():
 @pytest.mark.parametrize(
     ("router", "placer"), [("greedy", "spread"), ("greedy", "vendor"), ("mixed", "vendor")]
 )
-def test_it_is_right(router, placer, net, signs):
+def test_the_vendor_mapping_is_right(router, placer, net, signs):
     test_route.test_every_router_is_right_after_every_placer(router, placer, net, signs)
 
 
 @pytest.mark.parametrize("signs", ["fixed", "free"])
-def test_it_keeps_off_dead_parts(signs):
+def test_the_vendor_mapper_keeps_off_dead_parts(signs):
     test_route.test_every_router_keeps_off_dead_parts("greedy", signs)
     counts = [3, 1, 12] * 12
     dead = test_place.some_dead(0, 20)
@@ -58,7 +58,7 @@ def test_single_circuits_up_to_128_sources(inputs, hidden, fits):
     assert isinstance(run, Run) is fits
 
 
-def test_it_fails_on_the_full_chip():
+def test_the_vendor_mapper_fails_on_the_full_chip():
     result = test_route.route(dense_net(256, 246, 10), "greedy", "vendor")
     assert isinstance(result, Unrouted)
     assert "123 sources" in result.why

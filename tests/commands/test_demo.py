@@ -35,14 +35,14 @@ def ran(tmp_path_factory, programs):
     return folder, report, lines
 
 
-def test_it_compiles_few_programs(ran, programs):
+def test_the_demo_compiles_few_programs(ran, programs):
     assert {"jit(run_and_conclude)", "jit(run_epoch)", "jit(run_evaluation)"} <= set(programs)
     # Splits of three sizes share one evaluation.
     assert programs.count("jit(run_evaluation)") == 1
     assert len(programs) < 10, programs
 
 
-def test_it_writes_all_files_and_nothing_else(ran):
+def test_the_demo_writes_all_files_and_nothing_else(ran):
     folder, report, _ = ran
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
     assert list(report.files) == list(FILES)
@@ -67,7 +67,7 @@ def test_the_report_has_the_documented_keys_and_what_was_found(ran):
         assert differences["elsewhere"] < 1e-3
 
 
-def test_it_learns(ran):
+def test_the_demo_learns(ran):
     _, report, lines = ran
     steps = {step.name: step.facts for step in report.steps}
     assert report.test_accuracy > 0.6 > steps["simulate"]["accuracy"]

@@ -131,7 +131,7 @@ def near(ratio, recurrent):
         ),
     ],
 )
-def test_it_fires_as_its_equations_say(x64, size, seed, recurrent, ratio):
+def test_a_custom_neuron_fires_as_its_equations_say(x64, size, seed, recurrent, ratio):
     graph, events, parts = drawn(size, seed, recurrent, ratio)
     solution = simulate(lower(graph, dtype=float), events, T_END, engine=ENGINE)
     expected = expected_times(events, parts)
@@ -333,7 +333,7 @@ def test_its_gradients_are_exact(x64, recurrent):
 # ---- files, checks and training
 
 
-def test_it_is_written_and_read(tmp_path):
+def test_a_custom_neuron_is_written_and_read(tmp_path):
     graph, events, _ = drawn(4)
     write(tmp_path / "net.nir", graph)
     restored = read(tmp_path / "net.nir")
@@ -348,7 +348,7 @@ def test_it_is_written_and_read(tmp_path):
     ("purpose", "supported"),
     [("event", True), ("grid", True), ("bss2", False), ("snntorch", False), ("norse", False)],
 )
-def test_it_is_checked(purpose, supported):
+def test_check_names_a_custom_neuron(purpose, supported):
     report = jaxsnn.check(drawn(4)[0], purpose)
     assert report.ok is supported
     assert all("AdaptiveLIF" in problem.message for problem in report.problems[: not supported])

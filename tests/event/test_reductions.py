@@ -79,7 +79,7 @@ def test_no_arrays_have_no_numbers():
     assert numbers_of([jnp.zeros((4, 0))]).shape == (4,)
 
 
-def test_sums():
+def test_reductions_sum_over_the_first_and_last_axis():
     array = np.random.default_rng(0).normal(size=(3, 4, 5)).astype("float32")
     np.testing.assert_allclose(over_first(jnp.asarray(array)), array.sum(0), rtol=1e-5)
     np.testing.assert_allclose(over_last(jnp.asarray(array), 2.0), 2 * array.sum(-1), rtol=1e-5)

@@ -54,7 +54,7 @@ def test_a_command_compiles_its_network_once(graph, tmp_path, native_kernels):
     assert [name for name in programs if name != "jit(<lambda>)"] == ["jit(run_and_conclude)"]
 
 
-def test_it_gives_the_spikes_of_the_engine(graph, stopped, auto_is_native):
+def test_a_single_run_gives_the_spikes_of_the_engine(graph, stopped, auto_is_native):
     network = lower(graph)
     engine = RunOnce(max_spikes="auto").with_first_room(network, 3, T_END)
     solution = simulate(network, INPUTS, T_END, engine=engine)

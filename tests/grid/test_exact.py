@@ -97,7 +97,7 @@ def test_unit_of_time_does_not_matter(x64):
     np.testing.assert_allclose(voltages, same_voltages, rtol=1e-9)
 
 
-def test_it_converges_to_the_event_engine(x64):
+def test_time_steps_converge_to_the_event_engine(x64):
     layers = [build.linear(20), build.cubalif(tau_mem="10ms", tau_syn="5ms", v_threshold=0.6)]
     layers += [build.linear(3), build.cubali(tau_mem="10ms", tau_syn="7ms")]
     network = lower(build.sequential(build.input(5), *layers, seed=3), dtype=float)

@@ -80,7 +80,7 @@ def test_options_hold_for_one_node(recorded):
 @pytest.mark.parametrize(
     "name", ["snntorch_v_rsyn_sub", "norse_v_lifcell", "spyx_v_conv_hwc", "sinabs_v_iaf"]
 )
-def test_it_fires_the_same_under_jit_vmap_and_one_by_one(name, recorded):
+def test_recordings_fire_the_same_under_jit_vmap_and_one_by_one(name, recorded):
     graph, x, y = recorded(name)
     network, samples = lower(graph), jnp.asarray(x[:, :4], jnp.float32)
 

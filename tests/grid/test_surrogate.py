@@ -149,7 +149,7 @@ def test_gradients_of_silent_and_of_leakless_neurons_are_finite():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
 
 
-def test_it_learns():
+def test_surrogate_gradients_learn():
     """A few steps of gradient descent on a count of spikes."""
     network = leaky_network("zero", dtype=np.float32)
     x = np.random.default_rng(3).normal(size=(STEPS, 32, 3)).astype(np.float32)

@@ -83,7 +83,7 @@ def test_snntorch_with_a_tau_for_each_neuron_to_spikingjelly(kind, converts):
     ("kind", "target"),
     thinned(3, ["lif", "cuba", "lif_v_leak", "cuba_v_leak", "if", "conv"], TARGETS),
 )
-def test_norse(kind, target, converts):
+def test_converted_norse_networks_fire_the_same(kind, target, converts):
     graph, x, y = nets.norse_case(kind)
     converts(graph, target, x, y)
 
@@ -92,7 +92,7 @@ def test_norse(kind, target, converts):
     ("kind", "target"),
     thinned(3, ["lif", "lif_adds", "lif_v_reset", "if", "cuba", "conv"], TARGETS),
 )
-def test_spikingjelly(kind, target, converts):
+def test_converted_spikingjelly_networks_fire_the_same(kind, target, converts):
     graph, x, y = nets.spikingjelly_case(kind)
     converts(graph, target, x, y)
 

@@ -53,6 +53,6 @@ TO.remove(("snntorch_v_rsyn_sub", "spikingjelly"))
 
 
 @pytest.mark.parametrize(("name", "target"), TO)
-def test_it_fires_the_recorded_spikes(name, target, recorded, converts):
+def test_converted_files_fire_the_recorded_spikes(name, target, recorded, converts):
     graph, x, y = recorded(name)
     converts(graph, target, x.astype("float32"), y)

@@ -36,7 +36,7 @@ def fires_the_same(graph, target, folder, seed):
     ("source", "target", "seed"),
     [("spikingjelly", "snntorch", 2), ("snntorch", "norse", 10), ("norse", "spikingjelly", 5)],
 )
-def test_it_fires_the_same(source, target, seed, tmp_path):
+def test_converted_loops_fire_the_same(source, target, seed, tmp_path):
     assert fires_the_same(drawn_with_loops(source, seed), target, tmp_path, seed)
 
 
@@ -68,7 +68,7 @@ def test_biases_leave_loops_whatever_nodes_are_called(target, weights_in, tmp_pa
 @pytest.mark.slow
 @pytest.mark.parametrize("target", FRAMEWORKS)
 @pytest.mark.parametrize("source", FRAMEWORKS)
-def test_all_fire_the_same(source, target, tmp_path):
+def test_twenty_loops_of_each_framework_fire_the_same(source, target, tmp_path):
     active, refused = [], []
     for seed in range(20):
         try:

@@ -45,7 +45,7 @@ def test_snntorch_subtraction_to_norse(kind, converts):
     ("kind", "target"),
     thinned(2, ["lif", "cuba", "lif_v_leak", "cuba_v_leak", "if", "conv"], MAIN),
 )
-def test_norse(kind, target, converts):
+def test_norse_networks_load_in_main_branches(kind, target, converts):
     graph, x, y = nets.norse_case(kind)
     converts(graph, target, x, y)
 

@@ -106,7 +106,7 @@ def measure(graph, target, x, y, path, approximate=False):
 
 @pytest.mark.parametrize("target", TITLES)
 @pytest.mark.parametrize("name", [*FILES, *LIVE])
-def test_a_cell(name, target, recorded, table, tmp_path):
+def test_a_source_and_a_target_give_a_cell(name, target, recorded, table, tmp_path):
     needs_spyx()
     if name in LIVE:
         graph, x, y = live(name)

@@ -24,7 +24,7 @@ def shift_of(conversion):
 
 
 @pytest.mark.parametrize(("source", "reset", "target"), PAIRS)
-def test_there_and_back(source, reset, target):
+def test_conversions_there_and_back_keep_spikes(source, reset, target):
     graph = network(source, reset)
     x = random_raster(0, (40, 4, 5), 0.4)
     y = played(graph, x)

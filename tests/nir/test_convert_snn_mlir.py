@@ -103,7 +103,7 @@ SOURCES = {
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_it_fires_the_spikes_of_the_source(name, tmp_path):
+def test_converted_files_fire_the_spikes_of_the_source(name, tmp_path):
     make, raster, low, high = SOURCES[name]
     graph, x = make(), random_raster(*raster)
     y = played(graph, x)

@@ -146,7 +146,7 @@ def test_what_is_not_said_stands_in_the_way_by_name(options, says, fix, tmp_path
     assert_refused(lambda: played(graph, spikes()), LoweringError, says, node="2", fix=fix)
 
 
-def test_it_is_trained_and_goes_back_into_its_file(tmp_path):
+def test_files_of_a_custom_framework_are_trained_and_written_back(tmp_path):
     graph = read(file_of(tmp_path), **OPTIONS)
     network = lower(graph)
 
@@ -170,7 +170,7 @@ def test_it_is_trained_and_goes_back_into_its_file(tmp_path):
 
 
 @pytest.mark.parametrize("target", ["norse", "snntorch", "spikingjelly"])
-def test_it_converts_to_others(target, tmp_path):
+def test_files_of_a_custom_framework_convert(target, tmp_path):
     path, x = file_of(tmp_path, v_reset=0.0), spikes(1)
     graph = convert(read(path, **OPTIONS), to=target).graph
     np.testing.assert_array_equal(played(graph, x), simulated_by_tustin(path, x))

@@ -231,7 +231,7 @@ def test_settings_of_one_number_hold_for_both_axes():
 # -- what is known of a graph
 
 
-def test_it_is_checked_described_and_drawn(tmp_path):
+def test_a_custom_node_is_checked_described_and_drawn(tmp_path):
     graph = two_layers()
     assert jaxsnn.check(graph, "event").problems == ()
     assert jaxsnn.check(two_layers(**STEPPED), "grid").problems == ()
@@ -345,7 +345,7 @@ CHAINS = {
 
 @pytest.mark.parametrize("chain", CHAINS)
 @pytest.mark.usefixtures("x64")
-def test_it_joins_other_linear_nodes(chain):
+def test_a_custom_node_joins_linear_nodes(chain):
     """The composed operator of the event engine, against the nodes applied one after the other."""
     network = jaxsnn.lower(image_net(*CHAINS[chain]()), dtype=np.float64)
     x, constant = jnp.eye(12).reshape(12, 2, 6), jnp.zeros((1, 2, 6))
@@ -548,7 +548,7 @@ def test_without_a_neuron_model_it_is_not_simulated(purpose, run):
 
 
 @pytest.mark.parametrize(("fires", "reset"), [(True, "zero"), (False, "none")])
-def test_it_fires_if_its_traits_say_so(fires, reset, register):
+def test_a_custom_neuron_fires_if_its_traits_say_so(fires, reset, register):
     register(ADAPTIVE, fires=fires)
     graph = adaptive_net()
     population = plan(graph).part("1").population

@@ -16,7 +16,7 @@ KEYS = (
 DIALECT_KEYS = ["name", "dt", "time_unit", "spike_kernel", "reset", "initial", "decided_by", "why"]
 
 
-def test_the_contract(zoo):
+def test_a_description_has_the_documented_keys(zoo):
     content = describe(read(zoo["snntorch_v_rsyn_sub"]))
     assert content["schema"] == 1
     assert set(KEYS) <= set(content)

@@ -203,7 +203,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_it_is_refused_with_a_way_out(case, tmp_path, monkeypatch):
+def test_refusals_of_values_name_a_way_out(case, tmp_path, monkeypatch):
     call, error, message, fix = REFUSED[case]
     with pytest.raises(error) as caught:
         call(tmp_path, monkeypatch)

@@ -33,7 +33,7 @@ MODULES = [
         (".5ms", 5e-4),
     ],
 )
-def test_times(text, seconds):
+def test_times_are_parsed(text, seconds):
     assert parse_time(text) == seconds
 
 

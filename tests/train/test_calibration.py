@@ -117,7 +117,7 @@ def test_a_chip_takes_its_scale_from_the_weights_that_it_gets(monkeypatch):
         np.testing.assert_array_equal(weight, expected_weight)
 
 
-def test_it_counts_until_the_end_of_a_sample_and_notes_that_delays_are_left_out(monkeypatch):
+def test_calibration_counts_to_the_end_of_a_sample_and_notes_omitted_delays(monkeypatch):
     ends = []
 
     def record(graph, data, **options):

@@ -17,7 +17,7 @@ def earliest(samples, seed):
     return Data(x=x, y=y, classes=tuple(map(str, range(CLASSES))))
 
 
-def test_it_is_raised_before_what_it_should_answer_silences_the_others():
+def test_a_silent_output_is_raised_before_its_label_silences_the_others():
     weights = np.random.default_rng(0).normal(0.3, 0.1, (CLASSES, CLASSES)) + 3 * np.eye(CLASSES)
     weights[3] = -0.3
     graph = build.sequential(

@@ -103,7 +103,7 @@ def test_a_difference_of_more_than_a_point_is_warned_of():
     assert f"{counted:.1%} of the test samples, read by spike counts" in note
 
 
-def test_it_is_left_out_where_there_is_nothing_to_compare():
+def test_the_stepped_accuracy_is_left_out_where_nothing_compares():
     assert train(small_net()).accuracy_in_steps is None
     in_steps = train(snntorch_net(), engine=TimeStepped())
     assert in_steps.accuracy_in_steps == in_steps.test_accuracy

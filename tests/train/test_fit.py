@@ -51,7 +51,7 @@ def trained():
     return fit(small_net(), DATA, **QUICK)
 
 
-def test_it_learns(trained):
+def test_training_learns(trained):
     before, best = trained.history[0], trained.history[trained.best_epoch]
     assert before.validation_accuracy < 0.5
     assert best.validation_accuracy > 0.7

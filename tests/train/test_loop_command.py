@@ -103,7 +103,7 @@ def contents(folder, file_names=WRITTEN):
     return {name: (folder / name).read_bytes() for name in file_names}
 
 
-def test_it_writes_the_network_and_how_good_it_is_on_and_off_the_chip(folder, done):
+def test_the_command_writes_the_network_and_its_accuracy_on_and_off_the_chip(folder, done):
     into, printed = done
     assert {"test_accuracy", "best_epoch", "history", "seconds", "notes"} <= set(printed)
     assert (printed["schema"], printed["chip_seed"]) == (1, 0)
