@@ -203,13 +203,15 @@ class PopulationPart:
         if self.neuron.level is None:
             raise LoweringError(
                 Text(
-                    "node '{node}' ({kind}) receives the current of an input, which its neuron "
-                    "model {type} does not support",
+                    "node '{node}' ({kind}) receives an input current, which its neuron model "
+                    "{type} does not support",
                     node=self.name,
                     kind=self.population.kind,
                     type=type(self.neuron).__name__,
                 ),
-                fix=Text("give spikes, or simulate with {engine}", engine=ENGINE.set_to("grid")),
+                fix=Text(
+                    "pass spikes as input, or simulate with {engine}", engine=ENGINE.set_to("grid")
+                ),
                 node=self.name,
             )
         factor = self.neuron.current_factor(self.parameters)
@@ -551,14 +553,14 @@ class RecurrentPart:
         if numbers > LARGEST:
             raise LoweringError(
                 Text(
-                    "node '{node}' is part of a cycle, and the delays of its input from outside, "
-                    "which differ between its neurons, need {count} weights, more than the limit "
-                    "of {limit}",
+                    "node '{node}' is part of a cycle, and its input from outside the cycle has "
+                    "delays that differ between target neurons: this needs {count} weights, the "
+                    "limit is {limit}",
                     node=part.name,
                     count=numbers,
                     limit=LARGEST,
                 ),
-                fix="give one delay for each source neuron, (inputs,) numbers",
+                fix="specify one delay for each source neuron, an array of shape (inputs,)",
                 node=part.name,
             )
 
@@ -574,15 +576,16 @@ class RecurrentPart:
             if operator.row_delay is not None:
                 raise LoweringError(
                     Text(
-                        "node '{node}' is part of a cycle, and its input from '{source}' has delays "
-                        "that differ between the neurons of the target",
+                        "node '{node}' is part of a cycle, and its input from '{source}' has "
+                        "delays that differ between target neurons",
                         node=part.name,
                         source=source,
                     ),
                     fix=Text(
-                        "put a Delay node before the weights, or give one delay for each source neuron, "
-                        "(inputs,) numbers (with_synaptic_delays, or a list in [synaptic-delays]), or "
-                        "write them as Delay nodes by update_graph, and simulate with {engine}",
+                        "put a Delay node before the weights; or specify one delay for each "
+                        "source neuron, an array of shape (inputs,) in with_synaptic_delays or a "
+                        "list in [synaptic-delays]; or convert the delays to Delay nodes with "
+                        "update_graph, and simulate with {engine}",
                         engine=ENGINE.set_to("grid"),
                     ),
                     node=part.name,

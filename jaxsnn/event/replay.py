@@ -35,7 +35,7 @@ from jaxsnn.wording import Text
 
 #: Population -> times (batch, neurons, spikes), inf where unused, and counts (batch, neurons).
 Recorded = dict[str, tuple[OfSpikes, Int[Array, "batch neurons"]]]
-_OTHER_ENGINE = Text("take {engine}", engine=ENGINE.set_to("event"))
+_OTHER_ENGINE = Text("simulate with {engine}", engine=ENGINE.set_to("event"))
 
 
 def replay(
@@ -67,7 +67,8 @@ def replay(
         if isinstance(part, Cycle):
             raise LoweringError(
                 Text(
-                    "nodes {nodes} form a cycle, and only feed-forward networks run in the loop",
+                    "nodes {nodes} form a cycle; runs in the loop support only feed-forward "
+                    "networks",
                     nodes=listing(part.order),
                 ),
                 fix=_OTHER_ENGINE,
@@ -88,12 +89,12 @@ class _RecordedLayer(FeedForwardPart):
         if self.population.fires and self.neuron.jumps:
             raise LoweringError(
                 Text(
-                    "node '{node}' ({kind}): arrivals change V itself, so that recorded spike "
-                    "times have no slope",
+                    "node '{node}' ({kind}): input spikes act directly on the membrane potential, "
+                    "so that gradients of recorded spike times are not defined",
                     node=name,
                     kind=self.population.kind,
                 ),
-                fix="take CubaLIF neurons, which train in the loop, or " + _OTHER_ENGINE,
+                fix="use CubaLIF neurons, which are supported in the loop, or " + _OTHER_ENGINE,
                 node=name,
             )
 
@@ -112,7 +113,8 @@ class _RecordedLayer(FeedForwardPart):
             raise LoweringError(
                 Text(
                     "node '{node}' receives its input through a convolution, a pool or synapses "
-                    "with individual delays, and only dense layers without them run in the loop",
+                    "with individual delays; runs in the loop support only dense layers without "
+                    "such delays",
                     node=self.name,
                 ),
                 fix=_OTHER_ENGINE,

@@ -33,7 +33,7 @@ from jaxsnn.network.valued_inputs import Currents, GradedEvents
 from jaxsnn.output import refuse_unwritable, write_whole
 from jaxsnn.wording import Text
 
-_WHOLE = "simulate the whole recording by jaxsnn.simulate"
+_WHOLE = "use jaxsnn.simulate on the complete recording"
 #: What drives the voltages of a model: of `native_stream.DRIVES`. Subclasses may have equations of
 #: their own.
 _DRIVES = {
@@ -89,8 +89,8 @@ class EventStream:
         """
         if self._lock._is_owned():  # pyright: ignore[reportAttributeAccessIssue]
             raise UsageError(
-                "the stream is in the middle of a push, which a signal handler has interrupted",
-                fix="let the handler set a flag, and look at it after the push",
+                "the stream was called from a signal handler that interrupted a push",
+                fix="set a flag in the signal handler, and check it after the push",
             )
         return self._lock
 
@@ -221,7 +221,8 @@ class EventStream:
         """
         raise UsageError(
             "a stream cannot be copied or pickled",
-            fix="make another by jaxsnn.stream, and hand the state over by save and restore",
+            fix="create another stream with jaxsnn.stream, and transfer the state with save and "
+            "restore",
         )
 
     def _few(self, events: Any, until: float | None) -> Spikes | None:
@@ -251,11 +252,12 @@ class EventStream:
         if not now <= as_number(until) < np.inf:
             raise UsageError(
                 Text(
-                    "until is {until} s, and the stream is at {time:g} s",
+                    "until is {until} s, which is not a finite time at or after the current time "
+                    "of the stream, {time:g} s",
                     until=shown(until),
                     time=now,
                 ),
-                fix="give a finite time that is not before that",
+                fix="pass a finite time that is not before the current time of the stream",
             )
         return float(until)
 
@@ -287,7 +289,7 @@ class EventStream:
         if isinstance(events, Currents) or not hasattr(events, "time"):
             raise UsageError(
                 Text(
-                    "input '{input}' is a {type}, and a stream supports only events",
+                    "input '{input}' ({type}) is not supported: a stream supports only events",
                     input=name,
                     type=type(events).__name__,
                 ),
@@ -305,7 +307,7 @@ class EventStream:
                     input=name,
                     shapes=shapes,
                 ),
-                fix="give all of them the shape (events,): a stream is one sample",
+                fix="pass arrays of shape (events,): a stream is a single sample",
                 node=name,
             )
         if _is_plain(time, channel, size, now) and value is None:
@@ -314,15 +316,15 @@ class EventStream:
         if (late := time < now).any():
             raise UsageError(
                 Text(
-                    "input '{input}': {count} of {size} events come before {limit:g} s, the time "
-                    "of the stream, such as {time:g} s",
+                    "input '{input}': events before the current time of the stream ({limit:g} s): "
+                    "{count} of {size}, the first at {time:g} s",
                     input=name,
                     count=late.sum(),
                     size=time.size,
                     limit=now,
                     time=time[late][0],
                 ),
-                fix="push events in the order of time, or push with an earlier until",
+                fix="push events in order of time, or pass an earlier until",
                 node=name,
             )
         used = np.isfinite(time)
@@ -331,7 +333,7 @@ class EventStream:
         if value is not None and not np.isfinite(value).all():
             raise UsageError(
                 Text("input '{input}' has a value that is not finite", input=name),
-                fix="give finite numbers",
+                fix="pass finite values",
                 node=name,
             )
         return (number, time, channel, value) if time.size else None
@@ -386,16 +388,16 @@ def stream(
     if not isinstance(options, EventDriven):
         raise UsageError(
             Text(
-                "options are a {type}, and streams run in continuous time",
+                "options of type {type} are not supported: streams run in continuous time",
                 type=type(options).__name__,
             ),
-            fix=f"pass an EventDriven or none, or {_WHOLE}",
+            fix=f"pass EventDriven options or omit them, or {_WHOLE}",
         )
     check_precision(network)
     check_options(network, options)
     if options.backend == "xla":
         raise UsageError(
-            'backend is "xla", and streams run in the native backend alone',
+            'backend is "xla", and streams run only in the native backend',
             fix=f'pass backend="auto", or {_WHOLE}',
         )
     refuse(unsupported(StaticNetwork.of(network), EVENT))
@@ -427,8 +429,7 @@ def obstacles(parts: Iterable[PopulationPart], dtype: str) -> Iterator[Problem]:
                 node=part.name,
                 code="cannot-stream",
                 message=Text(
-                    "the neurons of population '{population}' are {type}, which streams do not "
-                    "support",
+                    "streams do not support the neuron model of population '{population}', {type}",
                     population=part.name,
                     type=type(part.neuron).__name__,
                 ),
@@ -467,11 +468,11 @@ def _lanes(part: PopulationPart, group: int, *, recorded: bool) -> StreamLanes:
     if not (np.isfinite(fields).all() and (lanes[4:] > 0).all()):
         raise LoweringError(
             Text(
-                "population '{population}' has a parameter that is not finite, or a time "
-                "constant that is not positive",
+                "population '{population}' has a parameter that is not finite, or a time constant "
+                "that is not positive",
                 population=part.name,
             ),
-            fix="look for it by jaxsnn.check",
+            fix="use jaxsnn.check to locate it",
             node=part.name,
         )
     once, neuron = part.engine.stops(part.name), part.neuron

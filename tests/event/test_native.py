@@ -234,7 +234,11 @@ def test_native_refuses_what_it_does_not_cover():
         return simulate(net, some_events(), 30e-3, engine=EventDriven(**options))
 
     refused = partial(run, backend="native", jump_width=1e-3)
-    assert_refused(refused, UsageError, "'2' is not covered by the native backend: jump_width")
+    assert_refused(
+        refused,
+        UsageError,
+        "the native backend does not support population '2': the kernels do not support jump_width",
+    )
     assert run(backend="auto", jump_width=1e-3).result == 0
     assert run(backend="native").result == 0
 

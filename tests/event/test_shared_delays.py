@@ -163,7 +163,7 @@ def test_the_time_stepped_engine_does_not_pass_over_delays_of_synapses():
     graph = recurrent()
     network = jaxsnn.with_synaptic_delays(jaxsnn.lower(graph), "back", 0.4)
     grid = jaxsnn.TimeStepped(dt=0.1, record=True)
-    with pytest.raises(LoweringError, match=r"'back' has synapses with delays.*update_graph"):
+    with pytest.raises(LoweringError, match=r"'back' has individual synaptic delays.*update_graph"):
         jaxsnn.simulate(network, EVENTS, 4.0, engine=grid)
     # what the message recommends
     written = jaxsnn.lower(jaxsnn.update_graph(graph, network))

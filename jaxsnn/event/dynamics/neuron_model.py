@@ -261,7 +261,7 @@ class Neuron:
     def _lacks(self, quantity: str) -> LoweringError:
         return LoweringError(
             Text(
-                "the neuron model {type} does not define {quantity}",
+                "neuron model {type} does not define {quantity}",
                 type=type(self).__name__,
                 quantity=quantity,
             ),

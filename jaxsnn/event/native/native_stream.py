@@ -342,8 +342,8 @@ class NativeStream:
         if self._problem:
             raise SimulationError(
                 Text("the stream has ended: {reason}", reason=self._problem),
-                fix="look for v_reset that is not below v_threshold and for loops without a delay,"
-                " and begin a new stream",
+                fix="check that v_reset is below v_threshold and that cycles have a delay, and "
+                "start a new stream",
             )
 
 

@@ -64,17 +64,18 @@ def read_state(path: str | os.PathLike[str], network: bytes) -> StreamState:
             if not content.startswith(_MAGIC):
                 raise FileError(
                     Text("{path} is not a saved stream", path=path),
-                    fix="name a file that EventStream.save wrote",
+                    fix="pass a file that EventStream.save wrote",
                 )
             if len(content) < head:
                 raise damaged(path)
             if content[len(_MAGIC) : -_SIZES] != network:
                 raise UsageError(
                     Text(
-                        "{path} was saved by a stream of another network, or of other options",
+                        "{path} was saved by a stream with a different network or different "
+                        "options",
                         path=path,
                     ),
-                    fix="make the stream of the same network and options",
+                    fix="create the stream with the network and options that were used for saving",
                 )
             sizes = np.frombuffer(content[-_SIZES:], "<i8").astype(np.int64)
             numbers, neurons, queue, _ = sizes.tolist()

@@ -48,13 +48,13 @@ def by_source(
         if operator.delay is not None or operator.row_delay is not None:
             raise LoweringError(
                 Text(
-                    "node '{node}' receives the current of input '{input}' through delays, and the "
+                    "node '{node}' receives the current of input '{input}' through a delay; the "
                     "event engine delays only spikes",
                     node=target,
                     input=source,
                 ),
                 fix=Text(
-                    "shift the times of the pieces of the current, or simulate with {engine}",
+                    "shift the times of the input current instead, or simulate with {engine}",
                     engine=ENGINE.set_to("grid"),
                 ),
                 node=target,
