@@ -105,10 +105,10 @@ def test_outputs_by_name(spiking):
         ),
         (
             lambda y: np.where(y > 0, np.nan, y),
-            r"has nan at \(\d+, \d+, \d+\): record finite numbers",
+            r"has nan at \(\d+, \d+, \d+\): record finite values",
         ),
         (lambda y: {"out": y}, r"no output 'out'.*did you mean 'output'"),
-        (lambda y: {}, "no output is given to compare with"),
+        (lambda y: {}, "the recording contains no outputs"),
     ],
 )
 def test_recordings_that_do_not_fit(spiking, change, message):
