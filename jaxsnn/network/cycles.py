@@ -110,11 +110,11 @@ def _refuse_instant_cycles(wires: tuple[Wire, ...]) -> None:
         if not ready:
             raise LoweringError(
                 Text(
-                    "nodes {nodes} form a cycle without a neuron or a Delay, so that nothing in it "
-                    "takes time",
+                    "nodes {nodes} form a cycle without a neuron or a Delay, so that their "
+                    "signals depend on themselves at the same time",
                     nodes=listing(wire.name for wire in rest),
                 ),
-                fix="break it, or put one of the two into it",
+                fix="break the cycle, or insert a neuron or a Delay",
                 node=rest[0].name,
                 code="instant-cycle",
             )

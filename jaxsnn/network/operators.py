@@ -228,9 +228,7 @@ def through(
     if join is not None:
         return _with_a_row(join(wire, inward, parameters, operator, dtype))
     raise LoweringError(
-        Text(
-            "node '{node}' is a {type}, which is not a linear node", node=wire.name, type=wire.kind
-        ),
+        Text("node '{node}' ({type}) is not a linear node", node=wire.name, type=wire.kind),
         fix=Text("simulate with {engine}", engine=ENGINE.set_to("grid")),
         node=wire.name,
     )
@@ -427,12 +425,12 @@ def _synapses_with_delays(
     if not operator.is_identity:
         raise LoweringError(
             Text(
-                "node '{node}' ({type}) has a delay for each synapse, and receives its input "
+                "node '{node}' ({type}) has individual synaptic delays, but receives its input "
                 "through another linear node",
                 node=wire.name,
                 type=wire.kind,
             ),
-            fix="put it right behind the neurons or the input",
+            fix="connect it directly to neurons or to an input",
             node=wire.name,
         )
     outputs, inputs = weight.shape

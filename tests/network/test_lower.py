@@ -487,7 +487,7 @@ def of_spyx():
         (
             lambda: simulate(with_a_sum(), ONE_SPIKE, 1.0),
             LoweringError,
-            r"node '1' is a Sum, which the event engine does not simulate: replace it by .*, Conv2d, ",
+            r"the event engine does not support node '1' (Sum): replace it by .*, Conv2d, ",
         ),
         # what cannot be written back
         (
@@ -532,7 +532,7 @@ def of_spyx():
         (
             lambda: delayed("2", 0.1),
             LoweringError,
-            "node '2' is a neuron, and only a Linear or Affine has synapses: There are 1",
+            "node '2' is a neuron, but only Linear and Affine nodes have synapses: There are 1",
         ),
     ],
 )
