@@ -90,8 +90,8 @@ def from_torch(module: Any, sample: Any) -> Graph:
         refuse_difference(module, traced, sample)
     if traced.assumed_dt is not None:
         text = Text(
-            "no layer of the module specifies the length of a step: dt = {dt} is assumed, as in "
-            "files of {dialect}. Make time-stepped inputs with jaxsnn.Events.of_steps(x, "
+            "no layer of the module specifies the length of a time step: dt = {dt} is assumed, as "
+            "in files of {dialect}. Create time-stepped inputs with jaxsnn.Events.of_steps(x, "
             "dt=graph.dialect.dt)",
             dt=format_time(traced.assumed_dt),
             dialect=traced.graph.dialect.name,
@@ -127,9 +127,11 @@ def load_into(module: Any, source: Graph | str | os.PathLike[str], **options: An
     if isinstance(source, Graph) and options:
         raise UsageError(
             Text(
-                "a graph has its dialect, so {options} would be ignored", options=listing(options)
+                "the source is a graph, whose dialect is already decided: {options} would be "
+                "ignored",
+                options=listing(options),
             ),
-            fix="pass a file, or give jaxsnn.read the options",
+            fix="pass a file, or pass the options to jaxsnn.read",
         )
     graph = source if isinstance(source, Graph) else read(source, **options)
     module = plain(module)
@@ -165,8 +167,8 @@ def _left_over_told(module: Any, sample: Any) -> Iterator[None]:
             raise
         buffer_names = listing(f"'{name}'" for name in held)
         fix = (
-            f"the module holds numbers in {buffer_names} that may be of an earlier run: first set them"
-            " to their initial values; else " + refusal.fix
+            f"the module holds numbers in {buffer_names} that may be of an earlier run: first set "
+            "them to their initial values; if the message remains, " + refusal.fix
         )
         raise ConversionError.of(dataclasses.replace(refusal.problem, fix=fix)) from refusal
 
@@ -175,7 +177,7 @@ def _refuse_no_module(module: Any) -> None:
     # told by what it can do, so that torch need not be there for the message
     if isinstance(module, type):
         raise UsageError(
-            Text("{type} is a class, not a torch.nn.Module", type=module.__name__),
+            Text("{type} is a class, not an instance of torch.nn.Module", type=module.__name__),
             fix=f"pass a module, such as {module.__name__}(...)",
         )
     if type(module).__module__.startswith("torch.jit"):
@@ -184,12 +186,12 @@ def _refuse_no_module(module: Any) -> None:
                 "a {type} of torch.jit has no layers of Python that could be traced",
                 type=type(module).__name__,
             ),
-            fix="pass the module that it was made of",
+            fix="pass the module that it was compiled from",
         )
     if not callable(getattr(module, "named_children", None)):
         raise UsageError(
-            Text("a {type} is not a torch.nn.Module", type=type(module).__name__),
-            fix="pass the module; jaxsnn.to_torch makes one of a graph",
+            Text("an object of type {type} is not a torch.nn.Module", type=type(module).__name__),
+            fix="pass the module; jaxsnn.to_torch converts a graph to a module",
         )
 
 
@@ -237,19 +239,20 @@ def _refuse_other_steps(traced: TracedModule, network: Network) -> None:
         late = first and second and first[0] == second[0] and second <= first
         if before != bool(late):
             taker = f"'{target}'" if target else "the output"
-            steps = ("the step before", "the same step")
+            steps = ("the previous time step", "the same time step")
             here, there = steps if before else steps[::-1]
             raise ConversionError(
                 Text(
-                    "{target} reads the output of '{source}' from {module_step} in the module, and "
-                    "from {graph_step} in the graph",
+                    "{target} reads the output of '{source}' of {module_step} in the module, but "
+                    "of {graph_step} in the graph",
                     target=taker,
                     source=source,
                     module_step=here,
                     graph_step=there,
                 ),
-                fix="feed back spikes to where they come from, in cycles that are fed at one neuron:"
-                " there alone do they take a step",
+                fix="feed spikes of the previous time step back only to the population that emits "
+                "them, or to earlier ones, in cycles that receive their input at a single "
+                "population",
                 node=target or source,
             )
 
@@ -296,7 +299,8 @@ def _refuse_in_a_run(
             expected=first.theirs,
             actual=first.ours,
         ),
-        fix="let forward do one step of time with layers alone, whose states go on from call to call",
+        fix="let forward compute one time step with layers alone, whose states go on from call to "
+        "call",
         node=first.layer,
     )
 
@@ -361,7 +365,7 @@ def _first_difference(
                     expected=module_values.shape,
                     actual=graph_values.shape,
                 ),
-                fix="let the module take and give (batch, *shape) in each step",
+                fix="let the module receive and return (batch, *shape) in each time step",
                 node=layer,
             )
         apart = ~(np.abs(graph_values - module_values) <= tolerance)

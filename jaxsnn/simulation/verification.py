@@ -181,7 +181,8 @@ def _by_output(solution: SteppedSolution, y: Any) -> dict[str, Any]:
                 )
         if not y:
             raise UsageError(
-                "no output is given to compare with", fix=f"pass some of {', '.join(solution.y)}"
+                "the recording contains no outputs",
+                fix=f"pass at least one of {', '.join(solution.y)}",
             )
         return dict(y)
     if len(solution.y) != 1:
@@ -191,7 +192,7 @@ def _by_output(solution: SteppedSolution, y: Any) -> dict[str, Any]:
                 count=len(solution.y),
                 outputs=", ".join(solution.y),
             ),
-            fix="pass a mapping from their names",
+            fix="pass a mapping from output names to recordings",
         )
     return {next(iter(solution.y)): y}
 
@@ -201,12 +202,14 @@ def _fitted(name: str, array: Any, shape: tuple[int, ...]) -> np.ndarray:
     if recorded.shape != shape:
         raise UsageError(
             Text(
-                "output '{node}': the recording has shape {actual}, the simulation {expected}",
+                "output '{node}': the recording has shape {actual}, but the simulation has shape "
+                "{expected}",
                 node=name,
                 actual=recorded.shape,
                 expected=shape,
             ),
-            fix="record as many steps and samples of the output as of the input, (time, batch, ...)",
+            fix="record the same number of time steps and samples of the output as of the input, "
+            "(time, batch, ...)",
             node=name,
         )
     if not (finite := np.isfinite(recorded)).all():
@@ -218,7 +221,7 @@ def _fitted(name: str, array: Any, shape: tuple[int, ...]) -> np.ndarray:
                 value=float(recorded[place]),
                 index=place,
             ),
-            fix="record finite numbers",
+            fix="record finite values",
             node=name,
         )
     return recorded
@@ -430,8 +433,8 @@ class SpikeResiduals:
     def as_text(self) -> str:
         """Return human-readable text."""
         text = (
-            f"{self.expected} spikes expected, {self.recorded} recorded, {self.missing} missing, "
-            f"{self.extra} too many"
+            f"spikes: {self.expected} expected, {self.recorded} recorded, {self.missing} missing, "
+            f"{self.extra} additional"
         )
         if self.mean is None:
             return text
@@ -480,17 +483,18 @@ def first_spike_accuracy(times: np.ndarray, labels: np.ndarray) -> float:
     if labels.shape != (samples,) or labels.dtype.kind not in "iu":
         raise UsageError(
             Text(
-                "label is {dtype} of shape {shape}, and there are {samples} samples",
+                "label has dtype {dtype} and shape {shape}, and the recording has {samples} "
+                "samples",
                 dtype=labels.dtype,
                 shape=labels.shape,
                 samples=samples,
             ),
-            fix="give a whole number for each sample, (samples,)",
+            fix="save one integer label for each sample, shape (samples,)",
         )
     if labels.size and not (labels.min() >= 0 and labels.max() < neurons):
         raise UsageError(
             Text(
-                "labels are {minimum} to {maximum}, and there are {neurons} output neurons",
+                "labels range from {minimum} to {maximum}, but there are {neurons} output neurons",
                 minimum=int(labels.min()),
                 maximum=int(labels.max()),
                 neurons=neurons,

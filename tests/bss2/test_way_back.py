@@ -143,7 +143,10 @@ def test_the_first_spike_answers_and_silence_does_not():
         ),
         ([-1, 0, 0], "labels are -1 to 0"),
         ([[1], [0], [0]], r"label is int64 of shape \(3, 1\), and there are 3 samples"),
-        ([1, 0], r"of shape \(2,\), and there are 3 samples: give a whole number for each"),
+        (
+            [1, 0],
+            r"of shape \(2,\), and the recording has 3 samples: save one integer label for each",
+        ),
         ([0.5, 0.0, 1.0], "label is float64"),
     ],
 )

@@ -346,9 +346,9 @@ def test_run_on_steps_is_run_on_events_at_their_times(net, tmp_path, capsys):
 
 def test_run_refuses_inputs_that_do_not_fit(net, tmp_path, capsys):
     cases = {
-        "x has 4 channels, the network has 5": {"x": np.zeros((3, 2, 4))},
+        "x has 4 channels, but the network has 5": {"x": np.zeros((3, 2, 4))},
         "(time, batch, channels)": {"x": np.zeros((3, 5))},
-        "whole numbers >= 0": {"x": np.full((3, 2, 5), 0.5)},
+        "only integers of at least 0": {"x": np.full((3, 2, 5), 0.5)},
         "There are auto, spikes, current, graded": {"x": np.zeros((3, 2, 5))},
         "no array 'x'": {"y": np.zeros(3)},
         "set --dt": {"x": np.zeros((3, 2, 5))},

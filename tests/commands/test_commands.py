@@ -339,8 +339,8 @@ LEAKY = "snntorch_v_leaky_zero"
         (lambda x, y: {"x": x}, "no output to compare with"),
         (lambda x, y: {"y": y}, "no array 'x'"),
         (lambda x, y: {"x": x, "y": y[:-1]}, "the recording has shape"),
-        (lambda x, y: {"x": x[..., :4], "y": y}, "give it the shape (time, batch, 5)"),
-        (lambda x, y: {"x": x, "y": np.where(y > 0, np.nan, y)}, "record finite numbers"),
+        (lambda x, y: {"x": x[..., :4], "y": y}, "pass an array of shape (time, batch, 5)"),
+        (lambda x, y: {"x": x, "y": np.where(y > 0, np.nan, y)}, "record finite values"),
         (lambda x, y: {"time": np.zeros((1, 1)), "index": np.zeros((1, 1), int), "y": y},
          "has events for input 'input': record an array"),
     ],
@@ -437,8 +437,8 @@ def test_run_on_the_grid_says_which_events_it_moved(case, tmp_path, capsys):
     code, _, err = call(capsys, "run", file, *rest)
     assert (code, err.count("--t-end")) == (2, 1)
     out, err = run_cli(capsys, "run", file, *rest, "--t-end", "5ms", "--json")
-    assert "1 events lay between steps" in err
-    assert "1 events lie behind the last step" in err
+    assert "events between time steps that are moved to the nearest step: 1" in err
+    assert "events after the last time step that are ignored: 1" in err
     assert len(json.loads(out)["notes"]) == 2
 
 
@@ -524,7 +524,7 @@ def test_fidelity_needs_inputs_by_steps(case, tmp_path, capsys):
     file, options, _ = case("snntorch_v_leaky_zero")
     np.savez(tmp_path / "x.npz", time=np.zeros((1, 1)), index=np.zeros((1, 1), int))
     code, _, err = call(capsys, "fidelity", file, "--input", tmp_path / "x.npz", *options)
-    assert (code, err.count("on time-stepped inputs, and these are events")) == (2, 1)
+    assert (code, err.count("the inputs are events, but the two engines")) == (2, 1)
 
 
 def test_run_says_by_how_much_a_recurrent_spike_is_late(recordings, case, tmp_path, capsys):
@@ -542,7 +542,7 @@ def test_run_says_by_how_much_a_recurrent_spike_is_late(recordings, case, tmp_pa
         *options,
     )
     assert any(
-        "its output to itself" in note and "0.0001 s later" in note
+        "its recurrent spikes, to itself" in note and "0.0001 s later" in note
         for note in json.loads(out)["notes"]
     )
 

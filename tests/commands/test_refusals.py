@@ -98,8 +98,8 @@ def test_inputs_that_cannot_be_played(cuba, x, message):
     ("name", "message"),
     [
         ("text.npz", "is not an .npz file of arrays: save it with numpy.savez"),
-        ("one.npz", "holds one array: save it with numpy.savez, under a name"),
-        ("objects.npz", "array 'x' holds Python objects: save numbers"),
+        ("one.npz", "contains a single array without a name: save named arrays with numpy.savez"),
+        ("objects.npz", "array 'x' contains Python objects: save numbers"),
     ],
 )
 def test_files_that_are_no_arrays(name, message, tmp_path):
@@ -129,7 +129,7 @@ def test_one_of_two_tied_numbers_is_not_written_alone(leaky, name):
     else.
     """
     changed = with_numbers(jaxsnn.lower(leaky), 1.5, name)
-    message = r"node '2' has tau = .* and r = .*: change both so that tau/r stays"
+    message = r"node '2' has tau = .* and r = .*: change both parameters so that tau/r stays"
     assert_refused(lambda: jaxsnn.update_graph(leaky, changed), LoweringError, message)
 
 
@@ -264,7 +264,7 @@ def test_a_weight_beyond_single_precision_is_said_with_its_number(cuba):
     weight = np.array(node.weight)
     weight[0, 0] = 1e60
     changed = cuba.with_nodes([node.replace(weight=weight)])
-    message = r"'1': 1 of 6 weight overflow float32 \(at most 3\.4e\+38\), such as 1e\+60"
+    message = r"'1': values of weight that overflow float32 \(maximum 3\.4e\+38\): 1 of 6, the first is 1e\+60"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert_refused(lambda: jaxsnn.lower(changed), LoweringError, message)
@@ -328,7 +328,7 @@ def test_a_membrane_that_leaves_does_not_go_into_the_loop_of_its_spikes():
     edges = [("input", "w", "n", "output"), ("n", "back", "n")]
     options = {"dialect": "snntorch", "readout": ("n",), "reset_delay": {"n": True}}
     graph, x = build.network(nodes, edges, **options), np.ones((4, 1, 2))
-    message = r"'n' \(LIF\) is a readout and part of a cycle"
+    message = r"'n' \(LIF\) is declared as a readout, but its spikes drive"
     run = partial(jaxsnn.simulate, graph, x, engine=jaxsnn.TimeStepped())
     assert_refused(run, LoweringError, message)
 

@@ -169,7 +169,7 @@ def test_recurrence_without_a_delay_does_not_lock(ran):
 def test_an_exhausted_budget_is_no_silence():
     graph, wanted = one_layer([[60.0]]), expected([[60.0]], *BURST)
     assert len(wanted[0]) == 87
-    message = r"2 spikes of each neuron are recorded: pass max_spikes=\d+ or more"
+    message = r"the budget is 2 for each neuron: pass max_spikes=\d+ or more"
     with pytest.raises(SimulationError, match=message) as caught:
         spikes_of(graph, *BURST, "2", engine=jaxsnn.EventDriven(max_spikes=2))
     room = int(re.search(r"max_spikes=(\d+)", str(caught.value))[1])

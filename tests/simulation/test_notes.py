@@ -71,7 +71,7 @@ def boxes():
     return graph_of(build.integrate_and_fire(2), spike_kernel="box", dt=DT)
 
 
-AT_ARRIVALS = ("node 'n': 4 of 4 recorded spikes coincide with an arrival", "jump_width")
+AT_ARRIVALS = ("node 'n': spikes that coincide with an input spike: 4 of 4", "jump_width")
 COARSE = ("float32", "to 1.2e-05 s", "t_end = 100 s", "10 ms", "x64")
 #: A graph, the times of events, how it is run, and words of the single note; None: there is none.
 NOTES = {
@@ -84,7 +84,7 @@ NOTES = {
     "no samples": (graph_of, [0.001], {"sample_times": ()}, None),
     "a short budget": (
         lambda: graph_of(weight=0.3), [0.001], {"max_spikes": 1, "throw": False},
-        ("max_spikes", "a neuron of 'n' fires", "1 spikes of each neuron are recorded"),
+        ("max_spikes", "a neuron of 'n' fires", "the budget is 1 for each neuron"),
     ),
     # V is steeper than that at all spikes.
     "no clipped slopes": (graph_of, [0.001], {"min_slope": 1e-9}, None),
@@ -101,7 +101,7 @@ NOTES = {
     "boxes at 8 s": (boxes, [0.001, 0.99 * 8.0], {"t_end": 8.0}, None),
     "boxes at 8.4 s": (
         boxes, [0.001, 0.99 * 8.4], {"t_end": 8.4},
-        ("float32", "to 1e-06 s", "the shortest box spike lasts 1 ms", "x64"),
+        ("float32", "to 1e-06 s", "the shortest rectangular pulse lasts 1 ms", "x64"),
     ),
 }  # fmt: skip
 
@@ -125,7 +125,10 @@ def test_clipped_slopes():
 def test_events_behind_the_last_step():
     network = lower(graph_of(dt=DT))
     notes = simulate(network, events(0.001, 0.06), 0.05, engine=TimeStepped(dt=DT)).notes
-    assert sum("'in': 1 events lie behind the last" in note for note in notes) == 1
+    assert (
+        sum("'in': events after the last time step that are ignored: 1" in note for note in notes)
+        == 1
+    )
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def of_a(train):
         (of_a(np.zeros((2, 3))), "input 'a' is a ndarray: pass jaxsnn.Events"),
         (of_a(events([[0.1, 0.2]], [0])), r"input 'a': time has shape \(1, 2\) and index has \(1,\)"),
         (of_a(events(np.zeros((1, 1, 1)), np.zeros((1, 1, 1), int))),
-         r"give both the shape \(events,\) or \(batch, ev"),
+         r"pass both with the same shape, \(events,\) or \(batch, ev"),
         (of_a(events(np.zeros((0, 2)), np.zeros((0, 2), int))), "input 'a' has no samples"),
         (of_a(events([[-0.1], [0.1]], [[0], [0]])), "input 'a' has an event at time -0.1 s"),
         (of_a(events([[np.nan], [0.1]], [[0], [0]])), "input 'a' has an event at time nan s"),
@@ -200,17 +200,17 @@ def test_unused_slots_may_name_any_channel(network):
         ),
         (
             lambda network: simulate(network, inputs(), T_END, engine=EventDriven),
-            r"engine is the class EventDriven: pass an object of it, EventDriven\(\)",
+            r"engine is the class EventDriven, not an instance: pass an instance, EventDriven\(\)",
         ),
         (
             lambda network: simulate(network, of_a(Events(time=["1ms"], index=[0])), T_END),
-            "time has values of type <U3: give numbers, times in seconds",
+            "time has values of type <U3: pass numbers; times are in seconds",
         ),
         (
             lambda network: simulate(
                 network, of_a(Events(time=[[0.0], []], index=[[0], []])), T_END
             ),
-            "time has rows of different lengths: fill shorter ones up",
+            "time has rows of different lengths: pad shorter rows",
         ),
         (lambda network: jaxsnn.stream("net.nir"), r"a str is not a Network: pass jaxsnn.lower"),
         (
@@ -231,7 +231,7 @@ def test_unused_slots_may_name_any_channel(network):
         ),
         (
             lambda network: jaxsnn.from_torch(graph(), np.ones((1, 2))),
-            "a Graph is not a torch.nn.Module: pass the module; jaxsnn.to_torch makes one",
+            "an object of type Graph is not a torch.nn.Module: pass the module; jaxsnn.to_torch converts",
         ),
         (
             lambda network: jaxsnn.load_into(graph(), graph()),
@@ -255,7 +255,7 @@ def test_unused_slots_may_name_any_channel(network):
                 {"a": np.ones((2, 1, 2)), "b": [[[1]], [[]]]},
                 engine=jaxsnn.TimeStepped(dt=1e-3),
             ),
-            "input 'b' has rows of different lengths: fill shorter ones up",
+            "input 'b' has rows of different lengths: pad shorter rows",
         ),
         (
             lambda network: jaxsnn.Currents.held([[["a"]]], 1e-3),
@@ -268,13 +268,16 @@ def test_unused_slots_may_name_any_channel(network):
         (lambda network: jaxsnn.update_graph(network, graph()), "a Network is not a Graph"),
         (lambda network: jaxsnn.place_and_route(graph()), r"pass jaxsnn.quantize\(graph\).netlist"),
         (lambda network: jaxsnn.fidelity(graph(), np.ones((5, 1, 2))), 'pass {"x": array}'),
-        (lambda network: jaxsnn.lower(graph(), dtype="float16"), "networks are float32 or float64"),
+        (
+            lambda network: jaxsnn.lower(graph(), dtype="float16"),
+            "networks support only float32 and float64",
+        ),
         (lambda network: jaxsnn.lower(graph(), dtype="single precision"), "float32 or float64"),
         (lambda network: jaxsnn.Currents.held(np.ones((5, 1, 2)), 0), "dt is 0: give a positive"),
         (lambda network: jaxsnn.Currents.held(np.ones((5, 1, 2)), "1ms"), "dt is '1ms': give"),
         (
             lambda network: jaxsnn.with_synaptic_delays(network, "wa", np.ones((3, 3))),
-            r"delay has shape \(3, 3\), and its weight has \(2, 2\): give one delay",
+            r"delay has shape \(3, 3\), but its weight has shape \(2, 2\): pass one delay",
         ),
         (
             lambda network: jaxsnn.with_synaptic_delays(network, "wa", "1ms"),
@@ -314,9 +317,9 @@ def test_a_graph_that_is_written_to_a_graph_is_told_the_order():
          "first_spike_only has 'm', which is not a spiking population: .*There are n"),
         ({"first_spike_only": ("r",)},
          "first_spike_only has 'r', which is not a spiking population"),
-        *(({"first_spike_only": only}, re.escape(f"first_spike_only is {only!r}: give True, False or"))
+        *(({"first_spike_only": only}, re.escape(f"first_spike_only is {only!r}: pass True, False, or"))
           for only in ("n", 1, None, [2])),
-        ({"first_spike_only": {"n": True}}, r"first_spike_only is \(\('n', True\),\): give True, False"),
+        ({"first_spike_only": {"n": True}}, r"first_spike_only is \(\('n', True\),\): pass True, False"),
         *(({option: several}, re.escape(f"{option} is {several!r}"))
           for option in ("max_spikes", "max_events", "refractory")
           for several in ([4], (4,), np.array([4, 5]), ("n",))),
@@ -620,7 +623,7 @@ def test_spikes_in_steps_become_events():
     ("x", "dt", "message"),
     [
         (np.zeros((5, 2)), 1e-3, r"shape \(5, 2\)"),
-        (np.full((5, 1, 1), 0.5), 1e-3, "whole numbers >= 0"),
+        (np.full((5, 1, 1), 0.5), 1e-3, "only integers of at least 0"),
         (np.ones((5, 1, 1)), 0.0, "dt is 0"),
         (np.ones((5, 1, 1)), "1ms", "dt is '1ms'"),
     ],

@@ -303,13 +303,13 @@ def test_channels_that_are_none_are_seen_in_traced_code(channel):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("t_end", np.full(2, T_END), r"t_end has shape \(2,\): pass one number, or jax.vmap"),
+        ("t_end", np.full(2, T_END), r"t_end has shape \(2,\): pass one time, or use jax.vmap"),
         (
             "sample_times",
             np.zeros((2, 1)),
-            r"sample_times have 2 axes, shape \(2, 1\), and must have 1",
+            r"sample_times has 2 axes, shape \(2, 1\), and must be one-dimensional",
         ),
-        ("sample_times", 0.0, r"sample_times have 0 axes, shape \(\), and must have 1"),
+        ("sample_times", 0.0, r"sample_times has 0 axes, shape \(\), and must be one-dimensional"),
         (
             "time",
             np.zeros((4, 6), complex),
@@ -324,11 +324,11 @@ def test_what_is_traced_is_refused_by_its_shape_and_type(name, value, message):
 
 
 OTHER_NUMBERS = {
-    "half": (lambda x: x.astype("float16"), "node '2': r is float16, and parameters of neurons"),
-    "whole": (lambda x: x.astype(int), "node '2': r is int32, and parameters of neurons"),
-    "short": (lambda x: x.astype("bfloat16"), "node '2': r is bfloat16, and parameters of neurons"),
-    "lists": (lambda x: x.tolist(), "node '1': weight is a list: give an array"),
-    "nothing": (lambda x: None, "node '1': weight is a NoneType: give an array"),
+    "half": (lambda x: x.astype("float16"), "node '2': r is float16, but neuron parameters"),
+    "whole": (lambda x: x.astype(int), "node '2': r is int32, but neuron parameters"),
+    "short": (lambda x: x.astype("bfloat16"), "node '2': r is bfloat16, but neuron parameters"),
+    "lists": (lambda x: x.tolist(), "node '1': weight has type list, which is not an array"),
+    "nothing": (lambda x: None, "node '1': weight has type NoneType, which is not an array"),
     "stacked": (lambda x: jnp.stack([x] * 2), r"node '1': weight has shape \(2, 3, 4\): give it"),
     "cut": (lambda x: x[:2], r"node '1': weight has shape \(2, 4\): give it the shape \(3, 4\)"),
 }
@@ -369,7 +369,7 @@ def test_a_network_of_two_types_is_simulated_in_the_wider_one(backend, x64):
     np.testing.assert_array_equal(times, spike_times(wide, backend))
     integers = {key: np.ones(3, int) for key in network.parameters["2"]}
     parameters = {**network.parameters, "2": integers}
-    message = r"node '2': \w+ is int64, and parameters of neurons are float32 or float64"
+    message = r"node '2': \w+ is int64, but neuron parameters must be float32 or float64"
     assert_refused(lambda: network.with_parameters(parameters), UsageError, message)
 
 
