@@ -320,7 +320,7 @@ class EventSolution:
             node=shown[0] if len(shown) == 1 else "",
             code="not-finite",
             message=Text(
-                "a number of the run is invalid{location}. Possible causes: a parameter or a "
+                "the run contains an invalid value{location}. Possible causes: a parameter or a "
                 "product of parameters, a spike time or a voltage is NaN or infinite; a time "
                 "constant is not positive; a delay is negative; r w_in of neurons behind a "
                 "convolution or pool is not positive; a Linear that copies channels no longer has "

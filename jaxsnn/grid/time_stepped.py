@@ -90,8 +90,8 @@ class TimeStepped:
         """Simulate a batch. A failed run raises no error: check `result`.
 
         Args:
-            inputs, t_end: as of `jaxsnn.simulate`.
-            sample_times: none; a readout has a value in each step.
+            inputs, t_end: see `jaxsnn.simulate`.
+            sample_times: not supported; a readout has one value in each time step.
 
         Raises:
             UsageError: inputs or options that do not fit the network.

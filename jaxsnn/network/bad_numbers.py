@@ -22,8 +22,9 @@ def bad_number(network: Network, inputs: Any = None, *, finite: bool = True) -> 
     or they are traced.
 
     Args:
-        inputs: as of `jaxsnn.simulate`; None: not checked.
-        finite: all parameters must be finite; else time constants and thresholds may be infinite.
+        inputs: inputs as in `jaxsnn.simulate`; None: not checked.
+        finite: whether all parameters must be finite; if not, time constants and thresholds may be
+            infinite.
     """
     problems = [*_bad_parameters(network, finite=finite), *_bad_inputs(network, inputs)]
     return next(iter(problems), None)

@@ -20,7 +20,7 @@ class Cycle:
             node that is fed from outside. A spike reaches the neurons behind in the same step, all
             others one step later. Where several nodes are fed, the first is the first by name: only
             there names matter.
-        in_turn: all its nodes run in the order of `wires`, and `Wire.late` specifies the edges that
+        in_turn: whether all nodes run in the order of `wires`; `Wire.late` specifies the edges that
             take a step.
     """
 

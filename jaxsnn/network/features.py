@@ -27,8 +27,8 @@ class StaticNetwork:
     """Static part of a network, with derived properties.
 
     Attributes:
-        wires: in execution order, the nodes of a cycle one after the other.
-        populations: by name; neurons whose dialect is undecided are missing.
+        wires: nodes in execution order, those of a cycle one after the other.
+        populations: populations by name; neurons whose dialect is undecided are missing.
         currents: inputs that are currents, not spikes.
         dt: length of a time step that the engine sets, seconds; None: the network's own.
     """
@@ -99,7 +99,9 @@ class StaticNetwork:
 
     @cached_property
     def with_spikes(self) -> set[str]:
-        """Names of the spiking populations and inputs, and of the linear nodes that pass spikes on."""
+        """Names of the spiking populations and inputs, and of the linear nodes that pass spikes
+        on.
+        """
         firing = [name for name, population in self.populations.items() if population.fires]
         inputs = [
             wire.name
@@ -485,7 +487,8 @@ MIXED_OUTPUT = NetworkFeature(
 def _kernel_gaps(network: StaticNetwork) -> dict[str, list[str]]:
     """Return the spiking populations that the native kernels do not simulate, by reason.
 
-    A cycle is simulated as a whole: the first reason that one of its populations has counts for all.
+    A cycle is simulated as a whole: the first reason that one of its populations has counts for
+        all.
     """
     gaps: dict[str, list[str]] = {}
     cycle_of = {name: cycle.order for cycle in network.cycles for name in cycle.order}

@@ -108,7 +108,7 @@ def by_input(network: Network, inputs: Any) -> dict[str, Any]:
     """Return inputs by the name of the Input node, whether specified as a mapping or alone.
 
     Raises:
-        UsageError: an input too many, or one that lacks.
+        UsageError: an unknown or a missing input.
     """
     input_names = list(network.inputs)
     if not isinstance(inputs, Mapping):
@@ -154,8 +154,8 @@ def refuse_other_axes(name: str, axes: tuple[int, ...], shape: tuple[int, ...]) 
     may be joined already.
 
     Args:
-        axes: of the values of one sample.
-        shape: of the input.
+        axes: shape of the values of one sample.
+        shape: shape of the input.
 
     Raises:
         UsageError: names both shapes.
@@ -192,7 +192,7 @@ def checked_input(name: str, input_signal: Any, shape: tuple[int, ...], dtype: A
     """Check one input; return it with a batch axis, in the specified dtype.
 
     Args:
-        shape: of the input.
+        shape: shape of the input.
 
     Raises:
         UsageError: neither events nor currents, or values that do not fit the input.
@@ -351,7 +351,7 @@ def refuse_no_numbers(name: str, events: Any) -> None:
     """Refuse rows of different lengths, text, and anything else that is not real numbers.
 
     Args:
-        events: with time, index, and maybe value.
+        events: object with arrays `time`, `index`, and optionally `value`.
 
     Raises:
         UsageError: names the array.

@@ -397,14 +397,14 @@ def with_synaptic_delays(network: Network, name: str, delay: ArrayLike) -> Netwo
     """Return the network with a delay for each synapse of one of its Linear or Affine nodes, for
     the event engine.
 
-    It is the parameter "delay" of that node, which a gradient can be taken by. `jaxsnn.update_graph`
-    writes it as NIR can say it: a Linear that copies channels, and a Delay.
+    The delays are the parameter "delay" of the node and differentiable. `jaxsnn.update_graph`
+    converts them to NIR: a Linear that copies channels, and a Delay.
 
     Args:
-        name: the node; it must stand right behind neurons or an input.
-        delay: seconds, at least 0. (outputs, inputs) or (outputs, 1): one for each synapse. Of
-            fewer numbers the parameter has as few, shared by synapses: (inputs,) or (1, inputs), one
-            for each source, and a single one for all. In a cycle delays must be shared so.
+        name: name of the node, whose input must come directly from neurons or from an Input.
+        delay: delays in seconds, at least 0: one for each synapse, (outputs, inputs) or (outputs,
+            1); one for each source, (inputs,) or (1, inputs); or a single one. In a cycle only the
+            last two are supported.
 
     Raises:
         LoweringError: no such node, or one without synapses.
@@ -486,7 +486,7 @@ def with_tau_facts(population: Population, parameters: NodeParameters) -> Popula
     """Return the population with the facts that its time constants have (none, if they are traced).
 
     Args:
-        parameters: of its node, by NIR name.
+        parameters: parameters of its node, by NIR name.
     """
     taus = _time_constants(parameters)
     if _are_traced(taus):

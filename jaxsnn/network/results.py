@@ -35,7 +35,7 @@ def refuse_several(result: Int[Array, "..."]) -> None:
     """Refuse a solution that holds several runs.
 
     Args:
-        result: of a solution.
+        result: result of a solution.
 
     Raises:
         UsageError: it has axes.

@@ -91,13 +91,13 @@ def fidelity(
         graph: read with its dialect; its dt must be known.
         arrays: an array (time, batch, *shape) for each Input, named "NODE.x", or "x" where there is
             one; or the path of a file of these or of NIR data.
-        values: what inputs by steps hold: "spikes", "current" (held for each step), "graded" (a
-            spike of that size in each), or "auto": spikes where all are whole numbers, else a
-            current.
-        max_spikes: of the event engine, as of `EventDriven`.
+        values: meaning of time-stepped values: "spikes" (counts), "current" (constant during each
+            step), "graded" (one spike of that size in each step), or "auto": spikes if all values
+            are integers, else a current.
+        max_spikes: spike budget of the event engine, see `EventDriven`.
 
     Raises:
-        JaxsnnError: inputs that do not fit, or something that one of the engines refuses.
+        JaxsnnError: inputs that do not fit, or a network that one of the engines does not support.
     """
     network = lower(graph, dtype=np.float32)
     dt = graph.dialect.dt

@@ -111,7 +111,7 @@ def load_inputs(
     are `GradedEvents`.
 
     Args:
-        dt, values: as of `network_inputs`; NIR's data in steps have their own dt.
+        dt, values: see `network_inputs`; time-stepped NIR data specify their dt.
 
     Raises:
         FileError, UsageError: it cannot be read, or does not fit.
@@ -348,7 +348,11 @@ def output_arrays(network: Network, solution: EventSolution) -> dict[str, np.nda
             arrays[f"{name}.sample_time"] = np.asarray(solution.sample_times)
         else:
             raise UsageError(
-                Text("output '{node}' is fed by {sources}", node=name, sources=listing(sources)),
+                Text(
+                    "output '{node}' is fed by {sources}, which cannot be saved as one array",
+                    node=name,
+                    sources=listing(sources),
+                ),
                 fix="connect only spiking populations, or one readout, to it",
                 node=name,
             )

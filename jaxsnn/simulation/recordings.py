@@ -455,7 +455,7 @@ def _chosen(node: str, observables: Mapping[str, Any], preferred: tuple[str, ...
             node=node,
             recordings=listing(observables),
         ),
-        fix=f"rename the one to be used to '{preferred[0]}'",
+        fix=f"rename one of them to '{preferred[0]}'",
         node=node,
     )
 

@@ -244,7 +244,7 @@ class Busiest:
         last: time of the last recorded spike, seconds.
         together: number of its recorded spikes at that time.
         of_all: number of spikes of the whole population at that time, in this sample.
-        rate: of the last recorded spikes, spikes per second; inf if they come at one time.
+        rate: firing rate over the last recorded spikes, per second; inf if they are simultaneous.
         height: v_threshold - v_reset, volts; None if unknown.
         t_end: end of the simulation, seconds; None if unknown.
     """
@@ -289,7 +289,8 @@ def busiest(outcome: Any, name: str) -> Busiest | None:
     """Return the neuron of a population with the most spikes; None if no spikes of it are recorded.
 
     Args:
-        outcome: of a run, outside jit; its `spikes`, `heights` and `t_end` are used, if present.
+        outcome: outcome of a run, outside jit; its `spikes`, `heights` and `t_end` are used, if
+            present.
     """
     spikes = getattr(outcome, "spikes", {}).get(name)
     if spikes is None or not hasattr(spikes, "time"):

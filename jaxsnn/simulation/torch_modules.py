@@ -30,8 +30,8 @@ from jaxsnn.simulation.simulate import simulate
 from jaxsnn.units import format_time
 from jaxsnn.wording import Text
 
-#: Steps that both sides run, more of a small batch, and how large random inputs are from step to step:
-#: small ones show sums, large ones make deep layers spike.
+#: Steps that both sides run, more of a small batch, and how large random inputs are from step to
+#: step: small ones show sums, large ones make deep layers spike.
 STEPS = 24
 #: Samples of a large batch that are run.
 BATCH = 4
@@ -60,12 +60,12 @@ def from_torch(module: Any, sample: Any) -> Graph:
     Args:
         module: A torch.nn.Module of torch's layers and the framework's neurons, in the mode in
             which it is to be exported (`module.eval()`). One forward pass finds the wiring: each
-            layer must take what other layers give, or a sum, difference, join, part, flatten or pool
-            of it, or its product or sum with a number or a parameter; a Linear also what permute, flip
-            or an index moves, by the columns of its weights. Spikes of a neuron, and what weights make
-            of them, may be kept for the next step. It may keep its states itself,
-            or take those that it returns. Or a module that `jaxsnn.to_torch` made, trained or not: its
-            graph comes back with the module's weights, biases, v_threshold and v_reset, and all
+            layer must take what other layers give, or a sum, difference, join, part, flatten or
+            pool of it, or its product or sum with a number or a parameter; a Linear also what
+            permute, flip or an index moves, by the columns of its weights. Spikes of a neuron, and
+            what weights make of them, may be kept for the next step. It may keep its states itself,
+            or take those that it returns. Or a module that `jaxsnn.to_torch` made, trained or not:
+            its graph comes back with the module's weights, biases, v_threshold and v_reset, and all
             else as it was. Such modules may be parts of one whose `forward` hands their states on.
         sample: Input of one step, (batch, *shape); (time, batch, *shape) where the layers run
             through time themselves, as Norse's lifted ones do. A tensor of the type of the module's
@@ -80,7 +80,7 @@ def from_torch(module: Any, sample: Any) -> Graph:
         ConversionError: A layer that NIR or the dialect cannot hold, an input that is computed
             outside of layers, or a graph that does something else than the module.
         GraphError: Weights that are not finite.
-        UsageError: It is no module.
+        UsageError: The argument is not a module.
     """
     _refuse_no_module(module)
     module = plain(module)
@@ -112,7 +112,8 @@ def load_into(module: Any, source: Graph | str | os.PathLike[str], **options: An
         module: A torch.nn.Module that `from_torch` takes; its parameters stay the same objects. One
             that `jaxsnn.to_torch` made has the neurons of its graph, and takes weights and biases.
         source: A NIR file, or a graph with its dialect: trained, from `from_torch` or `read`.
-        options: Of `jaxsnn.read`, for what a file leaves open: `reset="subtract"`, ...
+        options: Options of `jaxsnn.read` for properties that the file does not specify, such as
+            `reset="subtract"`.
 
     Returns:
         The parameters that were set, and notes.
@@ -121,7 +122,8 @@ def load_into(module: Any, source: Graph | str | os.PathLike[str], **options: An
         ConversionError: Another structure, shape, reset, or number that the module cannot hold; the
             message names the node and the two numbers.
         DialectError: The dialect of the file leaves open a convention that a step needs.
-        UsageError: It is no module, or options beside a graph, which has its dialect.
+        UsageError: The argument is not a module, or options are passed with a graph, whose dialect
+            is decided.
     """
     _refuse_no_module(module)
     if isinstance(source, Graph) and options:
@@ -239,12 +241,12 @@ def _refuse_other_steps(traced: TracedModule, network: Network) -> None:
         late = first and second and first[0] == second[0] and second <= first
         if before != bool(late):
             taker = f"'{target}'" if target else "the output"
-            steps = ("the previous time step", "the same time step")
+            steps = ("the step before", "the same step")
             here, there = steps if before else steps[::-1]
             raise ConversionError(
                 Text(
-                    "{target} reads the output of '{source}' of {module_step} in the module, but "
-                    "of {graph_step} in the graph",
+                    "{target} reads the output of '{source}' from {module_step} in the module, "
+                    "and from {graph_step} in the graph",
                     target=taker,
                     source=source,
                     module_step=here,

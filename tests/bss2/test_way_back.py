@@ -139,13 +139,16 @@ def test_the_first_spike_answers_and_silence_does_not():
     [
         (
             [1, 0, 3],
-            "labels are 0 to 3, and there are 2 output neurons: number the classes from 0 to 1",
+            "labels range from 0 to 3, but there are 2 output neurons: number the classes from 0 to 1",
         ),
-        ([-1, 0, 0], "labels are -1 to 0"),
-        ([[1], [0], [0]], r"label is int64 of shape \(3, 1\), and there are 3 samples"),
+        ([-1, 0, 0], "labels range from -1 to 0"),
+        (
+            [[1], [0], [0]],
+            r"label has dtype int64 and shape \(3, 1\), and the recording has 3 samples",
+        ),
         (
             [1, 0],
-            r"of shape \(2,\), and the recording has 3 samples: save one integer label for each",
+            r"shape \(2,\), and the recording has 3 samples: save one integer label for each",
         ),
         ([0.5, 0.0, 1.0], "label is float64"),
     ],

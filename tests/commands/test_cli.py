@@ -318,7 +318,8 @@ def test_run_on_events(net, tmp_path, capsys):
     # a budget that is given is kept
     line = assert_cli_refused(capsys, "run", net, *rest[:6], "--force", "--max-spikes", "1", code=1)
     assert re.search(
-        r"fires \d+ times, and 1 spikes .* are recorded: pass --max-spikes \d+ or more", line
+        r"fires \d+ spikes, and the budget is 1 for each neuron: pass --max-spikes \d+ or more",
+        line,
     )
 
 

@@ -290,7 +290,7 @@ def test_verify_says_that_silence_verifies_whatever_is_silent(zoo, verify, tmp_p
 def test_verify_refuses_outputs_that_are_no_real_numbers(kind, verify):
     """Imaginary parts were dropped, text was read as numbers."""
     change = {"change": lambda arrays: arrays | {"y": arrays["y"].astype(kind)}}
-    assert "output 'output': y holds" in verify(SUBTRACTING, **change, code=2)[1]
+    assert "output 'output': y has dtype" in verify(SUBTRACTING, **change, code=2)[1]
 
 
 def nir_data(x, y, dt, *, events):
@@ -320,7 +320,7 @@ def test_verify_reads_nir_data(events, recordings, tmp_path, verify):
     write_data(path, nir_data(x, y, 1e-4, events=events))
     out, err = verify(name, "--json", recording=path)
     assert json.loads(out)["spikes_expected"] == y.sum()
-    assert "recordings of 1 are not used" in err
+    assert "recordings of 1 are ignored" in err
     changed = y.copy()
     changed[7, 3, 1] = 1 - changed[7, 3, 1]
     write_data(path, nir_data(x, changed, 1e-4, events=events), force=True)
@@ -500,7 +500,7 @@ def test_fidelity_is_what_both_engines_say(case, recordings, tmp_path, capsys):
     cosine = pair[0] @ pair[1] / np.linalg.norm(pair[0]) / np.linalg.norm(pair[1])
     assert populations["3"]["count_cosine"] == pytest.approx(cosine)
     out, _ = run_cli(capsys, "fidelity", file, "--input", tmp_path / "x.npz", *options)
-    assert "cosine similarity of the counts" in out
+    assert "cosine similarity of spike counts" in out
 
 
 def test_three_spikes_in_a_step_are_one_crowded_step():

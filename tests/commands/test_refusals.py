@@ -50,11 +50,11 @@ def leaky():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda p: {name: p[name] for name in p if name != "1"}, "the parameters have no node '1'"),
+        (lambda p: {name: p[name] for name in p if name != "1"}, "the parameters lack node '1'"),
         (lambda p: {**p, "hidden": {}}, "the network has no node 'hidden'"),
         (
             lambda p: {**p, "2": {"tau_mem": p["2"]["tau_mem"]}},
-            "node '2': the parameters have no 'tau_syn'",
+            "node '2': the parameters lack 'tau_syn'",
         ),
         (
             lambda p: {**p, "2": {**p["2"], "tau_sin": jnp.ones(3)}},
@@ -62,7 +62,7 @@ def leaky():
         ),
         (
             lambda p: {**p, "1": {"weight": jnp.ones((2, 3))}},
-            r"weight has shape \(2, 3\): give it the shape \(3, 2\)",
+            r"weight has shape \(2, 3\): use shape \(3, 2\)",
         ),
     ],
 )
@@ -300,7 +300,7 @@ def test_a_recording_is_compared_until_the_end_alone(task, capsys):
     options = "--input", "x.npz", "--t-end", "20ms"
     out, err = run_cli(capsys, "compare", "net.nir", "recorded.npz", *options)
     assert "1 recorded" in out
-    assert "1 events at or after --t-end 20 ms were left out" in err
+    assert "events at or after --t-end 20 ms that are ignored: 1" in err
 
 
 def test_check_takes_the_numbers_that_lower_takes(cuba, x64):

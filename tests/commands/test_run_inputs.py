@@ -34,7 +34,7 @@ def run(tmp_path, capsys):
 
 def test_events_after_the_end_are_counted(run):
     err = run("--t-end", "5ms", time=TIME, index=INDEX)
-    assert "1 events at or after --t-end 5 ms were left out" in err
+    assert "events at or after --t-end 5 ms that are ignored: 1" in err
 
 
 def many_spikes():
@@ -52,7 +52,7 @@ REFUSED = {
     ),
     "no room for so many spikes": (
         [], {"x": many_spikes()},
-        ("add up to 1.09951e+12 spikes in one sample", "--values current or --values graded"),
+        ("amount to 1.09951e+12 spikes in one sample", "--values current or --values graded"),
     ),
     **{
         f"an input given twice, {engine}": (
@@ -158,7 +158,7 @@ def test_membranes_are_sampled_up_to_an_end_behind_the_steps(tmp_path):
 def test_arrays_that_nobody_reads_are_noted(run, engine):
     arrays = {"x": np.zeros((3, 1, 5)), "labels": np.zeros(1), "label": np.zeros(1)}
     err = run("--engine", engine, "--reset-delay", "true", **arrays)
-    assert "note: arrays that are not read: labels\n" in err
+    assert "note: arrays with unknown names are ignored: labels\n" in err
 
 
 def test_json_has_the_notes_that_stderr_has_in_the_same_words(tmp_path, monkeypatch, capsys):

@@ -112,5 +112,5 @@ def test_loops_of_two_rules_are_named():
     two_rules = loop_of("CubaLIF", "CubaLIF", reset=resets, spike_kernel="delta")
     (note,) = named(two_rules)
     assert note.facts["nodes"] == "a, b"
-    assert "different rules" in note.message
+    assert "different reset rules" in note.message
     assert is_refused(two_rules)

@@ -101,7 +101,7 @@ def test_outputs_by_name(spiking):
     [
         (
             lambda y: y[:100],
-            r"output 'output': the recording has shape \(100, 20, 3\), the simulation \(200, 20, 3\)",
+            r"output 'output': the recording has shape \(100, 20, 3\), but the simulation has shape \(200, 20, 3\)",
         ),
         (
             lambda y: np.where(y > 0, np.nan, y),

@@ -410,8 +410,8 @@ ALMOST = [0.0, 1 - 1e-9]
         (
             lambda: layer(v_reset=ALMOST),
             "2",
-            r"\(CubaLIF\): as float32 v_reset of neuron 1 is 1, not below its v_threshold 1: "
-            "lower v_reset or raise v_threshold, or simulate in float64",
+            r"\(CubaLIF\): rounded to float32, v_reset of neuron 1 is 1, which is not below v_threshold, 1: "
+            "decrease v_reset, increase v_threshold, or simulate in float64",
         ),
         (lambda: layer(dialect="snntorch", r=200.0, w_in=100.0), "2", "needs reset, .* reset="),
         (lambda: layer(spike_kernel="box"), "2", "needs dt, .* say dt="),
@@ -477,7 +477,7 @@ def of_spyx():
         (
             lambda: lower(build.sequential(build.input(2), build.linear(2), seed=0)),
             LoweringError,
-            "the graph has no neurons: add some",
+            "the graph has no neurons: add at least one",
         ),
         (
             lambda: lower(layer().with_dialect(jaxsnn.nir.Dialect())),
@@ -487,7 +487,7 @@ def of_spyx():
         (
             lambda: simulate(with_a_sum(), ONE_SPIKE, 1.0),
             LoweringError,
-            r"the event engine does not support node '1' (Sum): replace it by .*, Conv2d, ",
+            r"the event engine does not support node '1' \(Sum\): replace it by .*, Conv2d, ",
         ),
         # what cannot be written back
         (

@@ -652,7 +652,7 @@ def test_traits_that_make_no_sense_are_refused(traits, changes, message):
         ),
         (
             lambda parameters, detail, x: x[:, :4] + 1,
-            "its operator returns 1 for zeros: make that its bias",
+            "its operator returns 1 for zeros: declare the constant as its bias",
         ),
         (lambda parameters, detail, x: x[:, :4] ** 2, "its operator is not linear"),
         (

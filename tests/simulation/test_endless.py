@@ -176,7 +176,7 @@ def test_one_busy_neuron_among_many_takes_no_memory_unasked(monkeypatch):
     neurons = build.integrate_and_fire(2, v_threshold=np.array([1.0, 1e9]))
     graph = graph_of(neurons, size=2, weight=40.5, spike_kernel="box", dt=1e-3)
     network = lower(graph)
-    with pytest.raises(TooManySpikes, match=r"'n' fires 40 times.* 45 of each of 6 ") as raised:
+    with pytest.raises(TooManySpikes, match=r"'n' fires 40 spikes.* 45 for each of 6 ") as raised:
         simulate(network, one_event(3), 1.0)
     assert "max_spikes=45" in raised.value.fix
     assert simulate(network, one_event(2), 1.0).counts["n"].max() == 40
@@ -290,8 +290,8 @@ def test_a_rate_is_counted_on_to_the_end():
     assert (found.count, found.recorded, found.by_the_end) == (12, 9, 9 + 90)
     message = str(frequent_problem(found, 16))
     assert "neuron 0 of 'n' fires at least 12 spikes in sample 0, at about 1000 spikes/s" in message
-    assert "up to 10 ms: about 99 spikes by t_end = 100 ms, the limit is 16" in message
-    assert "pass max_spikes=111 if it is meant" in message
+    assert "until 10 ms, about 99 spikes until t_end = 100 ms; the limit is 16" in message
+    assert "pass max_spikes=111 if this" in message
     alone = dataclasses.replace(found, rate=0.0, t_end=None)
     assert alone.by_the_end == 12
     message = str(frequent_problem(alone, 16))

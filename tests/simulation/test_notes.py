@@ -246,7 +246,10 @@ def test_the_command_says_the_same_once(tmp_path, capsys):
     options = ["--t-end", "50ms", "--max-spikes", "auto"]
     notes, err = run_command(leaky(), tmp_path, capsys, *options, **trains)
     assert len(notes) == 2
-    for word in ("1 events at or after --t-end 50 ms were left out", "coincide with an arrival"):
+    for word in (
+        "events at or after --t-end 50 ms that are ignored: 1",
+        "coincide with an input spike",
+    ):
         assert sum(word in note for note in notes) == err.count(word) == 1
 
 

@@ -103,12 +103,12 @@ REFUSED = {
     "no weight": (
         lambda: with_other("weight", None),
         "node '1' has no weight",
-        "give it one of the shape (3, 2)",
+        "add it, with shape (3, 2)",
     ),
     "no time constant": (
         lambda: with_other("tau_mem", None, node="2"),
         "node '2' has no tau_mem",
-        "give it one of the shape (3,)",
+        "add it, with shape (3,)",
     ),
     "a complex weight": (
         lambda: with_other("weight", np.ones((3, 2), complex)),
@@ -163,11 +163,11 @@ REFUSED = {
     "currents that go back": (
         lambda: checked_inputs(one(), Currents(time=LATE, value=np.zeros((2, 2)))),
         "input 'input': a piece of the current starts before the previous one",
-        "in the order of their times",
+        "sort the pieces by time",
     ),
     "currents where spikes are wanted": (
         lambda: plain_events({"a": Currents(time=LATE, value=np.zeros((2, 2)))}, "the chip"),
-        "input 'a' is Currents, and the chip supports only spikes",
+        "input 'a' (Currents) is not supported: the chip supports only spikes",
         "encode the values as jaxsnn.Events",
     ),
     "batches": (
@@ -182,18 +182,18 @@ REFUSED = {
     ),
     "samples in steps": (
         lambda: TimeStepped(dt=DT).run(one(), SPIKE, 0.1, sample_times=[0.05]),
-        "sample_times are for the event engine",
+        "does not support sample_times",
         "leave sample_times out",
     ),
     "no step": (
         lambda: stepped(SPIKE, dt=0.0),
         "the engine has dt = 0 s",
-        "give a positive dt, in seconds",
+        "pass a positive dt in seconds",
     ),
     "half a step": (
         lambda: stepped(SPIKE, 0.4 * DT, dt=DT),
         "t_end is 0.0004 s, less than half a time step of 0.001 s",
-        "raise t_end",
+        "pass a larger t_end",
     ),
     "times without an end": (
         lambda: stepped(SPIKE, dt=DT),
@@ -214,7 +214,7 @@ REFUSED = {
     ),
     "steps of no length": (
         without_dt,
-        "the length of a step is unknown",
+        "the length of a time step is not specified",
         "pass TimeStepped(dt=1e-3)",
     ),
     "lengths of arrays": (
@@ -230,7 +230,7 @@ REFUSED = {
             two_inputs(),
             DT,
         ),
-        "inputs a are time-stepped, inputs b are events",
+        "inputs a are time-stepped, but inputs b are events",
         "jaxsnn.Events.of_steps(x, dt)",
     ),
     "events and steps": (
@@ -339,7 +339,10 @@ def test_a_neuron_that_nobody_registered_is_refused():
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("input.values", "array 'input.values' of input 'input' is not read: did you mean 'value'"),
+        (
+            "input.values",
+            "array 'input.values' of input 'input' has an unknown name: did you mean 'value'",
+        ),
         ("inputs.time", "array 'inputs.time': the network has no input 'inputs'"),
         ("inputs.value", "array 'inputs.value': the network has no input"),
     ],
@@ -359,7 +362,7 @@ def test_the_integral_between_resets_is_refused():
     events = Events(time=np.zeros((1, 1)), index=np.zeros((1, 1), int))
     done = simulate(graph, events, 20e-3)
     assert_refused(
-        lambda: done.integral("2"), UsageError, "'2' fires, and the integral of its voltage"
+        lambda: done.integral("2"), UsageError, "the voltage integral of '2' is not available"
     )
     assert np.isfinite(done.maximum("2")).all()
 

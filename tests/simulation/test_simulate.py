@@ -152,19 +152,19 @@ def of_a(train):
 @pytest.mark.parametrize(
     ("trains", "message"),
     [
-        (events([0.1], [0]), r"the network has 2 inputs \(a, b\): pass a mapping from their names"),
+        (events([0.1], [0]), r"the network has 2 inputs \(a, b\): pass a mapping from input names"),
         ({"a": events([0.1], [0])}, "input 'b' has no data"),
         ({**inputs(), "c": events([0.1], [0])}, "the network has no input 'c': .*There are a, b"),
         (of_a(np.zeros((2, 3))), "input 'a' is a ndarray: pass jaxsnn.Events"),
-        (of_a(events([[0.1, 0.2]], [0])), r"input 'a': time has shape \(1, 2\) and index has \(1,\)"),
+        (of_a(events([[0.1, 0.2]], [0])), r"input 'a': time has shape \(1, 2\), and index has shape \(1,\)"),
         (of_a(events(np.zeros((1, 1, 1)), np.zeros((1, 1, 1), int))),
          r"pass both with the same shape, \(events,\) or \(batch, ev"),
         (of_a(events(np.zeros((0, 2)), np.zeros((0, 2), int))), "input 'a' has no samples"),
         (of_a(events([[-0.1], [0.1]], [[0], [0]])), "input 'a' has an event at time -0.1 s"),
         (of_a(events([[np.nan], [0.1]], [[0], [0]])), "input 'a' has an event at time nan s"),
         (of_a(events([[0.1], [0.1]], [[0], [2]])),
-         r"2 channels \(0 to 1\), and an event has the channel 2"),
-        (of_a(events([[0.1], [0.1]], [[0], [-1]])), "an event has the channel -1"),
+         r"2 channels \(0 to 1\), but an event has channel 2"),
+        (of_a(events([[0.1], [0.1]], [[0], [-1]])), "an event has channel -1"),
         (of_a(inputs(3)["a"]), r"different batch sizes {'a': 3, 'b': 2}"),
     ],
     ids=range(12),
@@ -196,7 +196,7 @@ def test_unused_slots_may_name_any_channel(network):
         ),
         (
             lambda network: simulate(network, inputs(), T_END, engine=TimeStepped(dt="1ms")),
-            "dt = '1ms' s: give a positive dt, in seconds",
+            "dt = '1ms' s: pass a positive dt in seconds",
         ),
         (
             lambda network: simulate(network, inputs(), T_END, engine=EventDriven),
@@ -377,9 +377,7 @@ def test_events_behind_the_end_are_counted(network):
 def test_an_exhausted_budget_says_how_many_spikes_it_takes(network):
     needed = int(simulate(network, inputs(), T_END).spikes_needed["n"])
     assert needed > 1
-    message = (
-        rf"a neuron of 'n' fires {needed} times, and 1 spikes .*: pass max_spikes={needed} or more"
-    )
+    message = rf"a neuron of 'n' fires {needed} spikes, and the budget is 1 .*: pass max_spikes={needed} or more"
     short = partial(simulate, network, t_end=T_END, engine=EventDriven(max_spikes=1))
     assert_refused(lambda: short(inputs()), SimulationError, message)
     for solution in (short(inputs(), throw=False), jax.jit(short)(inputs())):

@@ -245,7 +245,7 @@ def test_a_network_of_64_bits_is_refused_where_jax_computes_with_32(engine):
     with jax.enable_x64(True):
         network = boxes()
     message = (
-        "node '1': weight is float64, and JAX computes in float32: call "
+        "node '1': weight is float64, but JAX computes in float32: call "
         r'jax.config.update\("jax_enable_x64", True\) at the start, or lower the network with '
         'dtype="float32"'
     )
@@ -265,7 +265,7 @@ def test_a_solution_of_64_bits_is_refused_where_jax_computes_with_32(look):
 
 def test_float64_is_refused_by_lower_where_jax_computes_with_32():
     graph = build.sequential(build.input(CHANNELS), build.li(tau="10ms"))
-    message = "dtype is float64, and JAX computes in float32: call"
+    message = "dtype is float64, but JAX computes in float32: call"
     assert_refused(lambda: lower(graph, dtype="float64"), UsageError, message)
     with jax.enable_x64(True):
         assert lower(graph, dtype="float64").dtype == np.float64
@@ -330,7 +330,7 @@ OTHER_NUMBERS = {
     "lists": (lambda x: x.tolist(), "node '1': weight has type list, which is not an array"),
     "nothing": (lambda x: None, "node '1': weight has type NoneType, which is not an array"),
     "stacked": (lambda x: jnp.stack([x] * 2), r"node '1': weight has shape \(2, 3, 4\): give it"),
-    "cut": (lambda x: x[:2], r"node '1': weight has shape \(2, 4\): give it the shape \(3, 4\)"),
+    "cut": (lambda x: x[:2], r"node '1': weight has shape \(2, 4\): use shape \(3, 4\)"),
 }
 
 
@@ -426,7 +426,7 @@ def test_a_solution_of_several_runs_is_looked_at_one_by_one(engine, shown, looks
         "events": lambda: solution.events("2"),
         "maximum": lambda: solution.maximum("2"),
     }
-    message = r"of several runs, \(2,\), combined by jax.vmap: look at it inside"
+    message = r"contains several runs, combined by jax.vmap \(shape \(2,\)\): evaluate it inside"
     for look in looks:
         assert_refused(readers[look], UsageError, message)
     first, alone = jax.tree.map(lambda x: x[0], solution), simulated(engine=engine)

@@ -212,7 +212,7 @@ def test_images_whose_colours_come_last_are_refused_in_training(encoder):
             graph, (images, np.arange(10) % 2), epochs=1, encoder=encoder, progress=None
         ),
         UsageError,
-        r"has the axes \(3, 4, 4\), and the values have \(4, 4, 3\)",
+        r"has shape \(3, 4, 4\) per sample, but its values have shape \(4, 4, 3\)",
     )
 
 
@@ -223,7 +223,7 @@ def test_images_whose_colours_come_last_are_refused_where_they_run():
     assert_refused(
         lambda: network_inputs({"x": x}, network, 1e-3),
         UsageError,
-        r"input 'input' has the axes .*: move the axes",
+        r"input 'input' has shape .* per sample, but .*: reorder the axes",
     )
     for axes in (np.moveaxis(x, -1, 2), np.moveaxis(x, -1, 2).reshape(1, 10, -1)):
         assert network_inputs({"x": axes}, network, 1e-3).events

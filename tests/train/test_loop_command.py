@@ -269,7 +269,7 @@ NETS = {
             "recurrent",
             [],
             1,
-            "nodes lif form a cycle; runs in the loop support only feed-forward networks",
+            "nodes lif form a cycle; in-the-loop simulation supports only feed-forward networks",
         ),
     ],
 )

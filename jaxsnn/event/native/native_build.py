@@ -61,11 +61,11 @@ class NativeLibrary:
     """Availability of the native backend on this machine.
 
     Attributes:
-        there: whether JAX can call it.
+        there: whether JAX can call the library.
         reason: reason for its absence, in one line; if available, its compiler and path.
-        path: of the library.
-        handle: of the library, as it was loaded.
-        fix: what the user can do if it is not available.
+        path: path of the library.
+        handle: handle of the loaded library.
+        fix: advice if the library is not available.
     """
 
     there: bool

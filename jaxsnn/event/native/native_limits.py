@@ -31,9 +31,9 @@ def native_obstacles(
 
     Args:
         layer: the population's scan.
-        options: of the engine.
-        dtype: of the numbers.
-        samples: size of the batch, which may be unknown (`jax.export`).
+        options: options of the engine.
+        dtype: floating-point type.
+        samples: batch size, which may be unknown (`jax.export`).
     """
     # What is cheap to know comes first: nothing is built for what is not covered.
     if type(layer.neuron) not in _COVERED:
@@ -138,8 +138,8 @@ def runs_native(name: str, options: EventOptions, obstacles: Iterator[str]) -> b
     """Return whether the native backend runs a population.
 
     Args:
-        name: of the population.
-        options: of the engine.
+        name: name of the population.
+        options: options of the engine.
         obstacles: reasons against it, evaluated only if native kernels are enabled.
 
     Raises:
