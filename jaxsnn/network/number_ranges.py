@@ -30,8 +30,8 @@ def beyond_type(
     return Problem(
         node=name,
         code="beyond-type",
-        message=f"node '{name}': values of {key} that overflow {int(beyond.sum())} (maximum "
-        f"{largest:.2g}): {np.dtype(dtype)} of {numbers.size}, the first is {numbers[beyond][0]:g}",
+        message=f"node '{name}': values of {key} that overflow {np.dtype(dtype)} (maximum "
+        f"{largest:.2g}): {int(beyond.sum())} of {numbers.size}, the first is {numbers[beyond][0]:g}",
         facts={"parameter": key, "value": float(numbers[beyond][0]), "largest": float(largest)},
         fix="use smaller values, or simulate in float64",
     )

@@ -150,7 +150,7 @@ def test_the_first_spike_answers_and_silence_does_not():
             [1, 0],
             r"shape \(2,\), and the recording has 3 samples: save one integer label for each",
         ),
-        ([0.5, 0.0, 1.0], "label is float64"),
+        ([0.5, 0.0, 1.0], "label has dtype float64"),
     ],
 )
 def test_labels_of_something_else_are_refused(labels, message):
@@ -234,7 +234,7 @@ LATE = {"input.time": [[1e-3, 20e-3, 21e-3]], "input.index": [[0, 1, 2]]}
 @pytest.mark.parametrize(
     ("arrays", "flags", "text", "is_noted"),
     [
-        (LATE, (), "input 'input': 2 events at or after --t-end 20 ms", True),
+        (LATE, (), "input 'input': events at or after --t-end 20 ms that are ignored: 2", True),
         (ONE_EVENT, ("--chips", "several"), "--chips several has no effect", True),
         (ONE_EVENT, ("--chips", "one"), "has no effect", False),
     ],

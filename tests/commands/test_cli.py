@@ -351,8 +351,8 @@ def test_run_refuses_inputs_that_do_not_fit(net, tmp_path, capsys):
         "(time, batch, channels)": {"x": np.zeros((3, 5))},
         "only integers of at least 0": {"x": np.full((3, 2, 5), 0.5)},
         "There are auto, spikes, current, graded": {"x": np.zeros((3, 2, 5))},
-        "no array 'x'": {"y": np.zeros(3)},
-        "set --dt": {"x": np.zeros((3, 2, 5))},
+        "neither array 'x' nor": {"y": np.zeros(3)},
+        "pass --dt": {"x": np.zeros((3, 2, 5))},
     }
     for message, arrays in cases.items():
         np.savez(tmp_path / "x.npz", **arrays)

@@ -337,7 +337,7 @@ LEAKY = "snntorch_v_leaky_zero"
     ("change", "message"),
     [
         (lambda x, y: {"x": x}, "no output to compare with"),
-        (lambda x, y: {"y": y}, "no array 'x'"),
+        (lambda x, y: {"y": y}, "neither array 'x' nor"),
         (lambda x, y: {"x": x, "y": y[:-1]}, "the recording has shape"),
         (lambda x, y: {"x": x[..., :4], "y": y}, "pass an array of shape (time, batch, 5)"),
         (lambda x, y: {"x": x, "y": np.where(y > 0, np.nan, y)}, "record finite values"),

@@ -97,7 +97,7 @@ def test_inputs_that_cannot_be_played(cuba, x, message):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("text.npz", "is not an .npz file of arrays: save it with numpy.savez"),
+        ("text.npz", "is not an .npz file of arrays: save named arrays with numpy.savez"),
         ("one.npz", "contains a single array without a name: save named arrays with numpy.savez"),
         ("objects.npz", "array 'x' contains Python objects: save numbers"),
     ],
@@ -175,7 +175,7 @@ TRAIN = "train net.nir --data task.npz -o out.nir --epochs 1"
     [
         (
             f"{RUN} --t-end 1s --max-spikes 99999999999999999999",
-            r"--max-spikes is 1e\+20 .* give at most 67108864",
+            r"--max-spikes is 1e\+20 .* pass at most 67108864",
         ),
         (f"{RUN} --t-end 1e300", r"--t-end is 1e\+300 s, inf as float32"),
         (f"{RUN} --t-end 1e-300", "--t-end is 1e-300 s, 0 as float32"),

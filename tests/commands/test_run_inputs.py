@@ -48,7 +48,7 @@ EVENTS = {"time": TIME, "index": INDEX}
 REFUSED = {
     "text is no time": (
         ["--t-end", "5ms"], {"time": TIME.astype(str), "index": INDEX},
-        ("time holds <U", "save numbers"),
+        ("time has dtype <U", "save numbers"),
     ),
     "no room for so many spikes": (
         [], {"x": many_spikes()},
@@ -64,7 +64,7 @@ REFUSED = {
     **{
         f"events as {values} values, {engine}": (
             ["--t-end", "5ms", "--engine", engine, "--reset-delay", "true", "--values", values], EVENTS,
-            (f"--values {values} has no effect: input 'input' has events, and is not time-stepped",),
+            (f"--values {values} has no effect: input 'input' consists of events and is not time-stepped",),
         )
         for engine in ("event", "grid")
         for values in ("current", "graded")

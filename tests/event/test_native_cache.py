@@ -109,7 +109,7 @@ def test_a_folder_that_cannot_be_written_is_named(compiler, tmp_path, monkeypatc
     )
     monkeypatch.setattr("jaxsnn.event.streaming.native_library", lambda dtype: library)
     net = network(current_based())
-    fix = "set JAXSNN_CACHE_DIR to a folder"
+    fix = "set JAXSNN_CACHE_DIR to a writable folder"
     assert_refused(
         lambda: stream(net), LoweringError, "cannot be stored", code="no-native", fix=fix
     )

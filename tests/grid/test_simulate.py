@@ -92,7 +92,7 @@ def stepped(**options):
             r"input 'input' has shape \(5, 2, 3\): pass an array of shape \(time, batch, 4\)",
         ),
         (np.zeros((5, 4)), {}, r"input 'input' has shape \(5, 4\)"),
-        (np.zeros((0, 2, 4)), {}, "0 steps and 2 samples"),
+        (np.zeros((0, 2, 4)), {}, "0 time steps, 2 samples"),
         ({"x": ZEROS}, {}, "no input 'x'"),
         ({}, {}, "input 'input'"),
         (ZEROS, {"t_end": 7 * DT}, "'t_end': 7"),
@@ -277,7 +277,7 @@ def test_a_solution_describes_itself():
 @pytest.mark.parametrize(
     ("result", "finite", "message"),
     [
-        (Result.NOT_FINITE, {"n": jnp.asarray(False)}, "the membrane of 'n' is NaN"),
+        (Result.NOT_FINITE, {"n": jnp.asarray(False)}, "the membrane potential of 'n' is NaN"),
         (Result.NOT_FINITE, {}, "an input or a parameter is NaN"),
         (Result.INVALID_INPUT, {}, "an event has a negative time"),
     ],

@@ -415,7 +415,11 @@ ALMOST = [0.0, 1 - 1e-9]
         ),
         (lambda: layer(dialect="snntorch", r=200.0, w_in=100.0), "2", "needs reset, .* reset="),
         (lambda: layer(spike_kernel="box"), "2", "needs dt, .* say dt="),
-        (lambda: layer(reset="none"), "2", """has reset 'none', .*: pass readout="2" if it is"""),
+        (
+            lambda: layer(reset="none"),
+            "2",
+            """has reset 'none', .*: pass readout="2" if the node is""",
+        ),
         (lambda: layer(dialect="hxtorch"), "2", "needs the unit of time: say time_unit="),
         (lambda: layer(dialect="norse", bias=0.1), "2", "needs the dt .*: say dt_export="),
     ],
@@ -532,7 +536,7 @@ def of_spyx():
         (
             lambda: delayed("2", 0.1),
             LoweringError,
-            "node '2' is a neuron, but only Linear and Affine nodes have synapses: There are 1",
+            "node '2' has type neuron, but only Linear and Affine nodes have synapses: There are 1",
         ),
     ],
 )

@@ -155,14 +155,14 @@ REFUSED = {
         ),
         ("rockpool",), "node '3' is a Threshold", "",
     ),
-    "half a step": (lambda: delayed(5e-4), ("norse",), r"'2' .* 0\.0005 s, which is 0\.5 time steps", ""),
+    "half a step": (lambda: delayed(5e-4), ("norse",), r"'2' .* 0\.0005 s, which is 0\.5 steps", ""),
     "too many steps": (
         lambda: delayed(1e300), ("norse",), r"4 channels .* 1e\+303 steps, .* at most 8388608", ""
     ),
     "a delay": (lambda: delayed(1e-3), ("spyx",), "'2' is a Delay", ""),
     "half steps of pixels": (
         lambda: pixels(5e-5), ("norse",),
-        r"node '2' is a Delay.* with matrices instead, node '2' .* 0\.5 time steps", "choose a dt",
+        r"node '2' is a Delay.* with matrices instead, node '2' .* 0\.5 steps", "choose a dt",
     ),
     "delays of pixels": (lambda: pixels(5e-5), ("spyx",), "^(?!.*matrices).*node '2' is a Delay", ""),
     # Sinabs, Rockpool, snn-mlir: whole layers, one after the other

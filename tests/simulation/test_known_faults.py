@@ -353,7 +353,7 @@ REFUSED = {
     "a node": (lambda: build.network({"n": build.li(1, tau=1.0)}, [["n", "m"]]), "'m'"),
     "an option": (
         lambda: spikes_of(one_layer([[1.0]]), *ONE, "2", engine=jaxsnn.EventDriven(max_spikes=0)),
-        r"max_spikes is 0 for '2': give at least 1",
+        r"max_spikes is 0 for '2': pass an integer of at least 1",
     ),
     "a file": (lambda: jaxsnn.read("nothing.nir"), r"nothing\.nir: no such file"),
 }

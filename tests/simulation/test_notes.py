@@ -78,7 +78,7 @@ NOTES = {
     "nothing": (graph_of, [0.001], {}, None),
     "a sampled readout": (lambda: graph_of(readout=True), [0.001], {"sample_times": [0.01]}, None),
     "events behind the end": (
-        graph_of, [0.001, 0.05, 0.06], {}, ("input 'in': 2 events", "t_end = 50 ms"),
+        graph_of, [0.001, 0.05, 0.06], {}, ("input 'in': events at", "t_end = 50 ms that are ignored: 2"),
     ),
     "samples of nothing": (graph_of, [0.001], {"sample_times": [0.01, 0.02]}, ("sample_times",)),
     "no samples": (graph_of, [0.001], {"sample_times": ()}, None),
@@ -142,7 +142,7 @@ def test_a_step_that_is_longer_than_a_time_constant(dt, words):
     if words is None:
         assert notes == ()
     else:
-        only(notes, "a step of", words)
+        only(notes, "the time step, ", words)
 
 
 def test_decays_that_a_file_has_in_steps_are_no_matter_of_the_step():
@@ -319,7 +319,7 @@ def with_one(array, place, value):
         (Events(time=np.full((3, 4), 0.01), index=with_one(np.zeros((3, 4), int), (2, 0), 7)),
          None, UsageError, r"channel 7 \(sample 2, slot 0\)"),
         (with_one(np.zeros((5, 3, 1)), (4, 2, 0), np.nan),
-         STEPPED, SimulationError, "input 'in': step 4, sample 2, channel 0 is nan"),
+         STEPPED, SimulationError, "input 'in': the value in step 4, sample 2, channel 0 is nan"),
     ],
 )  # fmt: skip
 def test_a_number_of_an_input_that_is_none_is_named(inputs, engine, error, words):

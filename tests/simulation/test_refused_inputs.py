@@ -132,7 +132,7 @@ REFUSED = {
     ),
     "values in place of events": (
         lambda: checked_inputs(one(), np.zeros((3, 2))),
-        "input 'input' is a ndarray",
+        "input 'input' has type ndarray",
         "pass jaxsnn.Events(time=..., index=...)",
     ),
     "events without samples": (
@@ -143,7 +143,7 @@ REFUSED = {
     "values that are infinite": (
         lambda: values(value=np.array([[np.inf]])),
         "input 'input' has the value inf (sample 0",
-        "give finite numbers",
+        "pass finite values",
     ),
     "masked times": (
         lambda: checked_inputs(one(), Events(time=MASKED, index=TWO.index[:, 0])),
@@ -177,13 +177,13 @@ REFUSED = {
     ),
     "no network": (
         lambda: simulate([1], SPIKE, 0.1),
-        "a list is not a network",
+        "an object of type list is not a network",
         "pass the result of jaxsnn.read or jaxsnn.lower",
     ),
     "samples in steps": (
         lambda: TimeStepped(dt=DT).run(one(), SPIKE, 0.1, sample_times=[0.05]),
         "does not support sample_times",
-        "leave sample_times out",
+        "omit sample_times",
     ),
     "no step": (
         lambda: stepped(SPIKE, dt=0.0),

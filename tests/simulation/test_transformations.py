@@ -313,7 +313,7 @@ def test_channels_that_are_none_are_seen_in_traced_code(channel):
         (
             "time",
             np.zeros((4, 6), complex),
-            "input 'input': time has values of type complex64: give numbers",
+            "input 'input': time has values of type complex64: pass numbers",
         ),
     ],
 )
@@ -329,7 +329,7 @@ OTHER_NUMBERS = {
     "short": (lambda x: x.astype("bfloat16"), "node '2': r is bfloat16, but neuron parameters"),
     "lists": (lambda x: x.tolist(), "node '1': weight has type list, which is not an array"),
     "nothing": (lambda x: None, "node '1': weight has type NoneType, which is not an array"),
-    "stacked": (lambda x: jnp.stack([x] * 2), r"node '1': weight has shape \(2, 3, 4\): give it"),
+    "stacked": (lambda x: jnp.stack([x] * 2), r"node '1': weight has shape \(2, 3, 4\): use shape"),
     "cut": (lambda x: x[:2], r"node '1': weight has shape \(2, 4\): use shape \(3, 4\)"),
 }
 

@@ -368,8 +368,14 @@ def test_one_line_of_progress_for_each_epoch_on_a_terminal(capsys, monkeypatch):
             {"loss": "count", "engine": EventDriven(first_spike_only=("4",))},
             "loss count reads all spikes of '4', and first_spike_only stops its neurons after their first: leave '4'",
         ),
-        ({"engine_options": {"max_spikes": [4]}}, r"max_spikes is \[4\] for '2': give at least 1"),
-        ({"engine_options": {"min_slope": [1.0]}}, r"min_slope is \[1\.0\]: give at least 0"),
+        (
+            {"engine_options": {"max_spikes": [4]}},
+            r"max_spikes is \[4\] for '2': pass an integer of at least 1",
+        ),
+        (
+            {"engine_options": {"min_slope": [1.0]}},
+            r"min_slope is \[1\.0\]: pass a value of at least 0",
+        ),
         ({"engine": EventDriven(first_spike_only=1)}, "first_spike_only is 1: pass True, False"),
         (
             {"engine": EventDriven(first_spike_only=np.True_), "loss": "count"},
