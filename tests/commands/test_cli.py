@@ -356,9 +356,9 @@ def test_run_refuses_inputs_that_do_not_fit(net, tmp_path, capsys):
     }
     for message, arrays in cases.items():
         np.savez(tmp_path / "x.npz", **arrays)
-        dt = [] if message == "set --dt" else ["--dt", "1ms"]
+        dt = [] if message == "pass --dt" else ["--dt", "1ms"]
         rest = ["--input", tmp_path / "x.npz", "-o", tmp_path / "y.npz", *dt]
-        rest += ["--values", "spikes" if "whole" in message else "auto"]
+        rest += ["--values", "spikes" if "integers" in message else "auto"]
         rest[-1] = "all" if "There are" in message else rest[-1]
         assert_cli_refused(capsys, "run", net, *rest, says=message)
         assert not (tmp_path / "y.npz").exists()

@@ -418,7 +418,7 @@ ALMOST = [0.0, 1 - 1e-9]
         (
             lambda: layer(reset="none"),
             "2",
-            """has reset 'none', .*: pass readout="2" if the node is""",
+            """has reset 'none': .*: pass readout="2" if the node is""",
         ),
         (lambda: layer(dialect="hxtorch"), "2", "needs the unit of time: say time_unit="),
         (lambda: layer(dialect="norse", bias=0.1), "2", "needs the dt .*: say dt_export="),

@@ -275,7 +275,7 @@ def test_unused_slots_may_name_any_channel(network):
             lambda network: jaxsnn.lower(graph(), dtype="float16"),
             "networks support only float32 and float64",
         ),
-        (lambda network: jaxsnn.lower(graph(), dtype="single precision"), "float32 or float64"),
+        (lambda network: jaxsnn.lower(graph(), dtype="single precision"), "float32 and float64"),
         (lambda network: jaxsnn.Currents.held(np.ones((5, 1, 2)), 0), "dt is 0: pass a positive"),
         (lambda network: jaxsnn.Currents.held(np.ones((5, 1, 2)), "1ms"), "dt is '1ms': pass"),
         (
