@@ -177,8 +177,8 @@ TRAIN = "train net.nir --data task.npz -o out.nir --epochs 1"
             f"{RUN} --t-end 1s --max-spikes 99999999999999999999",
             r"--max-spikes is 1e\+20 .* pass at most 67108864",
         ),
-        (f"{RUN} --t-end 1e300", r"--t-end is 1e\+300 s, inf as float32"),
-        (f"{RUN} --t-end 1e-300", "--t-end is 1e-300 s, 0 as float32"),
+        (f"{RUN} --t-end 1e300", r"--t-end is 1e\+300 s, which is inf s in float32"),
+        (f"{RUN} --t-end 1e-300", "--t-end is 1e-300 s, which is 0 s in float32"),
         (
             f"{RUN} --reset 2:zero --reset 2:subtract",
             "error: --reset of '2' is said twice, 'zero' and",
