@@ -25,7 +25,7 @@ from jaxsnn.nir import Parameter, build
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
-class TiringLanes:
+class TiringConstants:
     """What the equations need of each neuron."""
 
     threshold: Any
@@ -45,9 +45,9 @@ class Tiring(DecayingModes):
     flow_fields = ("tau_mem", "tau_syn")
     voltages = ("threshold", "v_reset", "v_start", "j_start", "step")
 
-    def lanes(self, parameters, current):
+    def constants(self, parameters, current):
         zero = jnp.zeros_like(parameters["v_threshold"])
-        return TiringLanes(
+        return TiringConstants(
             threshold=parameters["v_threshold"],
             v_reset=zero,
             v_start=zero,
@@ -66,34 +66,34 @@ class Tiring(DecayingModes):
     def arrival_factor(self, parameters):
         return jnp.ones_like(parameters["tau_syn"])
 
-    def begin(self, lanes):
-        return lanes.v_start, lanes.j_start
+    def begin(self, constants):
+        return constants.v_start, constants.j_start
 
-    def decay_rates(self, lanes):
-        return 1 / lanes.tau_mem, 1 / lanes.tau_syn
+    def decay_rates(self, constants):
+        return 1 / constants.tau_mem, 1 / constants.tau_syn
 
-    def decay(self, lanes, t):
+    def decay(self, constants, t):
         # V at t after v = 0, j = 1 is tau_syn / (tau_mem - tau_syn) (e^(-t / tau_mem) - e^(-t /
         # tau_syn)). That has no value at equal time constants, and few digits near them: this has.
-        return crossing.decay(TauShape.ANY, lanes.tau_mem, lanes.tau_syn, t)
+        return crossing.decay(TauShape.ANY, constants.tau_mem, constants.tau_syn, t)
 
     def flow(self, decay, state):
         mem, syn, between = decay
         v, j = state
         return v * mem + j * between, j * syn
 
-    def rate(self, lanes, state):
+    def rate(self, constants, state):
         v, j = state
-        return (j - v) / lanes.tau_mem, -j / lanes.tau_syn
+        return (j - v) / constants.tau_mem, -j / constants.tau_syn
 
     def arrive(self, state, weight):
         return state[0], state[1] + weight
 
-    def excess(self, lanes, state):
-        return state[0] - lanes.threshold
+    def excess(self, constants, state):
+        return state[0] - constants.threshold
 
-    def reset(self, lanes, state):
-        return jnp.zeros_like(state[0]) + lanes.v_reset, state[1] - lanes.step
+    def reset(self, constants, state):
+        return jnp.zeros_like(state[0]) + constants.v_reset, state[1] - constants.step
 
 
 # %% [markdown]

@@ -33,45 +33,46 @@ EVENT = Capabilities[StaticNetwork](
         Limit(
             feature=features.REMEMBERING_LOOP,
             code="instant-cycle",
-            reason="nodes {nodes} form a loop without a neuron that carries signals from one time step"
-            " to the next, and continuous time has no steps",
+            reason="nodes {nodes} form a cycle without a neuron, in which signals advance once "
+            "per time step; the event engine has no time steps",
             fix="simulate with {grid}",
             options=_GRID,
         ),
         Limit(
             feature=features.JOINED_LOOP,
             code="instant-cycle",
-            reason="nodes {nodes} add up the signals of several neurons of their cycle in the importer's"
-            " order of a time step, and continuous time has no steps",
+            reason="nodes {nodes} add up signals of several neurons of their cycle, and the sum "
+            "depends on the order in which the importer evaluates a time step; the event engine "
+            "has no time steps",
             fix="connect each pair of neurons by separate weights, or simulate with {grid}",
             options=_GRID,
         ),
         Limit(
             feature=features.MAX_POOL,
             code="unsupported-node",
-            reason="node '{node}' is a Threshold, which the event engine does not simulate",
-            fix="replace the maximum of a window by an AvgPool2d, or simulate with {grid}",
+            reason="the event engine does not support node '{node}' (Threshold)",
+            fix="replace max pooling by AvgPool2d, or simulate with {grid}",
             options=_GRID,
         ),
         Limit(
             feature=features.THRESHOLD,
             unless=(features.MAX_POOL,),
             code="unsupported-node",
-            reason="node '{node}' is a Threshold, which the event engine does not simulate",
+            reason="the event engine does not support node '{node}' (Threshold)",
             fix="simulate with {grid}",
             options=_GRID,
         ),
         Limit(
             feature=features.OTHER_NODE,
             code="unsupported-node",
-            reason="node '{node}' is a {kind}, which the event engine does not simulate",
+            reason="the event engine does not support node '{node}' ({kind})",
             fix=f"replace it by neurons, or by linear nodes such as {listing(OPERATORS)}",
         ),
         Limit(
             feature=features.LATE_BIAS,
             code="late-bias",
-            reason="node '{node}' (Delay) delays the bias of {sources}, so that it would begin only after"
-            " the delay",
+            reason="node '{node}' (Delay) also delays the bias of {sources}, so that the bias "
+            "would start only after the delay",
             fix="move the bias behind the Delay, or simulate with {grid}",
             options=_GRID,
         ),
@@ -89,48 +90,49 @@ EVENT = Capabilities[StaticNetwork](
         Limit(
             feature=features.RESETTING_READOUT,
             code="resetting-readout",
-            reason="node '{node}' ({kind}) is a readout that resets ({reset}), and readouts of the event"
-            " engine do not reset",
+            reason="node '{node}' ({kind}) is a readout that resets ({reset}); the event engine "
+            "supports only readouts without a reset",
             fix="simulate with {grid}, or pass {no_reset}",
             options=_GRID | {"no_reset": at_node(RESET, "none")},
         ),
         Limit(
             feature=features.FLOOR,
             code="floor",
-            reason="node '{node}' ({kind}) has a lower bound of the membrane, {floor:g}, which is applied"
-            " in each time step, and continuous time has no steps",
+            reason="node '{node}' ({kind}) has a lower bound of the membrane potential, "
+            "{floor:g}, which is applied in each time step; the event engine has no time steps",
             fix="simulate with {grid}, or pass {no_bound}",
             options=_GRID | {"no_bound": at_node(MIN_V_MEM, "none")},
         ),
         Limit(
             feature=features.NO_RESET,
             code="no-reset",
-            reason="node '{node}' ({kind}) fires and has reset 'none', so that it would fire without end",
-            fix="pass {readout} if it is a leaky readout, or another reset",
+            reason="node '{node}' ({kind}) fires and has reset 'none': above the threshold it "
+            "would fire infinitely often",
+            fix="pass {readout} if the node is a leaky readout, or another reset",
             options={"readout": READOUT.set_to},
         ),
         Limit(
             feature=features.VOLTAGE_TO_OUTPUT,
             code="analog-signal",
-            reason="the membrane potential of node '{node}' ({kind}) reaches Output '{target}' through"
-            " other nodes, and the event engine records the potentials of neurons only",
+            reason="the membrane potential of node '{node}' ({kind}) reaches Output '{target}' "
+            "through other nodes; the event engine records only membrane potentials of neurons",
             fix="simulate with {grid}",
             options=_GRID,
         ),
         Limit(
             feature=features.VOLTAGE_TO_NODE,
             code="analog-signal",
-            reason="the membrane potential of node '{node}' ({kind}) drives node '{target}'"
-            " ({target_kind}), and the event engine transmits only spikes",
+            reason="the membrane potential of node '{node}' ({kind}) drives node '{target}' "
+            "({target_kind}); the event engine transmits only spikes",
             fix="put spiking neurons in between, or simulate with {grid}",
             options=_GRID,
         ),
         Limit(
             feature=features.CURRENT_AND_DELTAS,
             code="current-and-deltas",
-            reason="node '{node}' ({kind}) receives the current of an input from '{current}' and delta"
-            " spikes from '{spikes}'",
-            fix="pass {box}, or simulate with {grid}",
+            reason="node '{node}' ({kind}) receives an input current from '{current}' and delta "
+            "spikes from '{spikes}', which the event engine does not combine",
+            fix="pass {box} for rectangular pulses, or simulate with {grid}",
             options=_GRID | {"box": at_node(SPIKE_KERNEL, "box")},
         ),
     ),
@@ -139,17 +141,17 @@ EVENT = Capabilities[StaticNetwork](
 _OUTPUT_SOURCE = Limit(
     feature=features.MIXED_SOURCES,
     code="output-source",
-    reason="output '{node}' is fed by {sources}; only spikes, or the potential of one readout, can be"
-    " written",
-    fix="feed it by spiking populations, or by one readout; jaxsnn.simulate returns the results of each"
-    " source",
+    reason="output '{node}' is fed by {sources}; an output records either spikes or the membrane "
+    "potential of one readout",
+    fix="connect only spiking populations, or one readout, to it; jaxsnn.simulate returns the "
+    "results of every population",
 )
 _DELAY_PER_TARGET = Limit(
     feature=features.DELAY_PER_TARGET,
     code="late-by-target",
-    reason="node '{node}' (Delay) is part of a cycle and has {delays} delays behind weights, one for each"
-    " target",
-    fix="move it directly behind the neurons that send, or simulate with {grid}",
+    reason="node '{node}' (Delay) is part of a cycle, comes after weights, and has {delays} "
+    "delays, one for each target neuron",
+    fix="move it directly behind the presynaptic neurons, or simulate with {grid}",
     options=_GRID,
 )
 
@@ -163,8 +165,7 @@ def _slow(feature: features.NetworkFeature, why: str) -> Limit[StaticNetwork]:
     return Limit(
         feature=feature,
         code="by-xla",
-        reason="{nodes}: simulated by XLA instead of the native kernels, which takes longer: "
-        + why,
+        reason="{nodes}: simulated by XLA, which is slower than the native kernels, because " + why,
         severity="note",
     )
 
@@ -173,15 +174,15 @@ def _slow(feature: features.NetworkFeature, why: str) -> Limit[StaticNetwork]:
 KERNELS = Capabilities[StaticNetwork](
     title="native kernels",
     limits=(
-        _slow(features.FOREIGN_MODEL, "the neuron model is not one of NIR's"),
+        _slow(features.FOREIGN_MODEL, "the neuron model is not a NIR type"),
+        _slow(features.BOXES_INTO_CURRENTS, "rectangular pulses drive a decaying synaptic current"),
         _slow(
-            features.BOXES_INTO_CURRENTS, "box-shaped spikes drive a synaptic current that decays"
+            features.JUMPS_IN_CYCLE, "spikes within a cycle act directly on the membrane potential"
         ),
-        _slow(features.JUMPS_IN_CYCLE, "spikes in a cycle change V itself"),
         _slow(
             features.MIXED_KERNELS_IN_CYCLE,
-            "spikes in a cycle are boxes for some neurons and not for others",
+            "some neurons of a cycle use rectangular pulses and others delta spikes",
         ),
-        _slow(features.MIXED_RESETS_IN_CYCLE, "the neurons of a cycle reset by different rules"),
+        _slow(features.MIXED_RESETS_IN_CYCLE, "the neurons of a cycle have different reset rules"),
     ),
 )

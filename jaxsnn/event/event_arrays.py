@@ -2,7 +2,7 @@
 
 Axes have the same names everywhere. `batch`: the samples; where neurons stand at several positions
 (`forward.layer`), the positions of each sample one after the other. `neurons`: of one population,
-or its lanes at one position. `spikes`: slots of a neuron. `arrivals`, `events`: slots of a list in
+or those at one position. `spikes`: slots of a neuron. `arrivals`, `events`: slots of a list in
 which unused ones have the time inf. `rows`: of a table of weights. `steps`: of a recurrent group's
 loop. "..." stands for shapes that broadcast against each other.
 """
@@ -16,9 +16,9 @@ from jaxsnn.network.array_types import Array, Bool, Float, Int
 
 # ---- neuron models
 
-#: What a neuron model's equations need of each neuron: a pytree record of arrays (neurons,) or
-#: (positions, neurons), whose class is the model's own (`Neuron.lanes`).
-NeuronLanes = Any
+#: Constants of a neuron model's equations: a pytree record of arrays (neurons,) or (positions,
+#: neurons), of a class that the model defines (`Neuron.constants`).
+NeuronConstants = Any
 #: NIR's (or the model's own) parameter names -> arrays (neurons,).
 Parameters = Mapping[str, Float[Array, "neurons"]]
 #: Elementwise quantities of some neurons.
@@ -41,10 +41,11 @@ Rows = Int[Array, "*batch arrivals"]
 
 # ---- a batch
 
-#: A quantity of each neuron in each sample, and some of them chosen.
+#: A quantity, a condition and an integer (such as a spike count) of each neuron in each sample.
 OfNeurons = Float[Array, "batch neurons"]
 WhichNeurons = Bool[Array, "batch neurons"]
-#: A quantity of each sample, and some of them chosen.
+IntOfNeurons = Int[Array, "batch neurons"]
+#: A quantity and a condition of each sample.
 OfSamples = Float[Array, "batch"]
 WhichSamples = Bool[Array, "batch"]
 #: The number of a neuron, a step or a row in each sample.

@@ -133,8 +133,8 @@ class EventDriven(EventOptions):
             solution = nan_without_end(solution)
         unused: list[str] = [
             Note(
-                problem.message + ": the Output is not computed, the solution has the spikes and "
-                "voltages of all populations",
+                problem.message + ": this Output is not computed; the solution contains the "
+                "spikes and voltages of all populations",
                 kind="dropped",
                 code="output-not-computed",
             )
@@ -286,17 +286,18 @@ def _train(events: Input) -> Train:
 def _checked_end(t_end: Any, dtype: Any) -> Float[Array, ""]:
     if t_end is None:
         raise UsageError(
-            Text("{t_end} is missing", t_end=T_END), fix="pass when the simulation ends, in seconds"
+            Text("{t_end} is missing", t_end=T_END),
+            fix="pass the end time of the simulation in seconds",
         )
     if isinstance(t_end, Tracer):
         if t_end.shape:
-            fix = "pass one number, or jax.vmap over several"
+            fix = "pass one time, or use jax.vmap for several"
             raise UsageError(
                 Text("{t_end} has shape {shape}", t_end=T_END, shape=t_end.shape), fix=fix
             )
         if t_end.dtype == bool:
             raise UsageError(
-                Text("{t_end} is a truth value", t_end=T_END), fix="pass a time in seconds"
+                Text("{t_end} is a boolean", t_end=T_END), fix="pass a time in seconds"
             )
     else:
         seconds = as_number(t_end)
@@ -305,11 +306,15 @@ def _checked_end(t_end: Any, dtype: Any) -> Float[Array, ""]:
         if not is_end(end):
             rounded = 0 < seconds < np.inf
             as_what = (
-                Text(", {rounded_end:g} as {dtype}", rounded_end=float(end), dtype=np.dtype(dtype))
+                Text(
+                    ", which is {rounded_end:g} s in {dtype}",
+                    rounded_end=float(end),
+                    dtype=np.dtype(dtype),
+                )
                 if rounded
                 else Text("")
             )
-            fix = "pass a finite time after 0, in seconds"
+            fix = "pass a finite, positive time in seconds"
             raise UsageError(
                 Text(
                     "{option} is {t_end} s{as_what}",
@@ -334,11 +339,11 @@ def _checked_samples(times: Any, t_end: Any, end: Float[Array, ""]) -> Float[Arr
         shape = np.shape(times)
         raise UsageError(
             Text(
-                "sample_times have {axes} axes, shape {shape}, and must have 1",
+                "sample_times has {axes} axes, shape {shape}, and must be one-dimensional",
                 axes=len(shape),
                 shape=shape,
             ),
-            fix="pass one row of times, (samples,)",
+            fix="pass an array of shape (samples,)",
         )
     if not any(isinstance(value, Tracer) for value in (times, t_end)):
         _refuse_samples(np.asarray(times, end.dtype), np.asarray(t_end, end.dtype))
@@ -351,13 +356,12 @@ def _refuse_samples(times: np.ndarray, t_end: np.ndarray) -> None:
     if outside.size:
         raise UsageError(
             Text(
-                "sample_times has {count} of {size} times outside the simulation, such as "
-                "{time:g} s",
+                "sample_times outside the simulation: {count} of {size}, the first at {time:g} s",
                 count=outside.size,
                 size=times.size,
                 time=outside[0],
             ),
-            fix=Text("pass times from 0 to {option}, {t_end:g} s", option=T_END, t_end=t_end),
+            fix=Text("pass times from 0 to {option} ({t_end:g} s)", option=T_END, t_end=t_end),
         )
 
 
@@ -377,7 +381,7 @@ def check_options(network: Network, options: EventOptions) -> None:
         fix = _whole(options.threads)
         raise UsageError(Text("threads is {threads}", threads=shown(options.threads)), fix=fix)
     if not isinstance(options.forward_mode, bool):
-        fix = "give True or False"
+        fix = "pass True or False"
         raise UsageError(
             Text("forward_mode is {forward_mode}", forward_mode=shown(options.forward_mode)),
             fix=fix,
@@ -387,7 +391,7 @@ def check_options(network: Network, options: EventOptions) -> None:
         if (value := getattr(options, option)) is not None and not as_number(value) >= 0:
             raise UsageError(
                 Text("{parameter} is {value}", parameter=option, value=shown(value)),
-                fix="give at least 0",
+                fix="pass a value of at least 0",
             )
     for option in (*BUDGETS, "refractory"):
         named = by_population(option, getattr(options, option))
@@ -396,7 +400,7 @@ def check_options(network: Network, options: EventOptions) -> None:
         for name in network.populations:
             value = options.of(option, name)
             if value is not None and not _is_sound(option, value):
-                fix = "give at least 0" if option == "refractory" else _whole(value)
+                fix = "pass a value of at least 0" if option == "refractory" else _whole(value)
                 message = Text(
                     "{option} is {value} for '{name}'",
                     option=MAX_SPIKES if option == MAX_SPIKES.name else option,
@@ -409,7 +413,7 @@ def check_options(network: Network, options: EventOptions) -> None:
     firing = [name for name, population in network.populations.items() if population.fires]
     are_names = isinstance(only, tuple) and all(isinstance(name, str) for name in only)
     if not isinstance(only, bool) and not are_names:
-        fix = "give True, False or names of populations, in a tuple"
+        fix = "pass True, False, or a tuple of population names"
         raise UsageError(Text("first_spike_only is {only}", only=shown(only)), fix=fix)
     named = only if isinstance(only, tuple) else ()
     refuse_strangers("first_spike_only", named, firing, "a spiking population")
@@ -428,7 +432,7 @@ def _is_sound(option: str, value: Any) -> bool:
 def _whole(number: Any) -> str:
     """Return the fix for an invalid integer."""
     too_many = MOST_ROOM < as_number(number) < np.inf
-    return f"give at most {MOST_ROOM}" if too_many else "give at least 1, a whole number"
+    return f"pass at most {MOST_ROOM}" if too_many else "pass an integer of at least 1"
 
 
 def refuse_strangers(
@@ -446,7 +450,7 @@ def refuse_strangers(
         if name not in allowed:
             raise UsageError(
                 Text(
-                    "{parameter} has {name!r}, which is not {description}",
+                    "{parameter} contains {name!r}, which is not {description}",
                     parameter=option,
                     name=name,
                     description=description,

@@ -112,7 +112,7 @@ def by_population(option: str, value: Any) -> dict[str, Any]:
     if not isinstance(pairs, tuple):
         return {}
     if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
-        fix = "give one for all, or a mapping from names of populations"
+        fix = "pass one value for all populations, or a mapping from population names to values"
         raise UsageError(Text("{parameter} is {value!r}", parameter=option, value=value), fix=fix)
     return dict(pairs)
 

@@ -49,23 +49,22 @@ def shortage_text(budgets: Budgets, option: str, name: str) -> str:
     needed, room = int(budget.needed), int(budget.room)
     if option == "max_arrivals":
         return Text(
-            "{count} spikes arrive at one position of '{population}', and there is room "
-            "for {limit}",
+            "{count} spikes arrive at one position of '{population}', and the budget is {limit}",
             count=needed,
             population=name,
             limit=room,
         )
     if option == "max_events":
         return Text(
-            "'{population}' fires {count} times in one sample, and other populations "
-            "receive {limit} of its spikes",
+            "'{population}' fires {count} spikes in one sample, and the budget for postsynaptic "
+            "populations is {limit}",
             population=name,
             count=needed,
             limit=room,
         )
     return Text(
-        "a neuron of '{population}' fires {count} times, and {limit} spikes of each "
-        "neuron are recorded",
+        "a neuron of '{population}' fires {count} spikes, and the budget is {limit} for each "
+        "neuron",
         population=name,
         count=needed,
         limit=room,

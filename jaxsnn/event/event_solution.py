@@ -186,11 +186,11 @@ class EventSolution:
         if name in self.heights:
             raise UsageError(
                 Text(
-                    "'{population}' fires, and the integral of its voltage between resets is not "
-                    "available",
+                    "the voltage integral of '{population}' is not available, because the "
+                    "population fires and resets",
                     population=name,
                 ),
-                fix="name a readout, or look at spike_sum",
+                fix="pass the name of a readout, or use spike_sum",
                 node=name,
             )
         drive = self._drive(name)
@@ -203,7 +203,7 @@ class EventSolution:
         if jnp.result_type(self.t_end) == np.float64 != wide:
             raise UsageError(
                 Text("this solution is float64, and JAX computes in {dtype}", dtype=wide),
-                fix=ENABLE_X64.format("look at it inside of jax.enable_x64(True)"),
+                fix=ENABLE_X64.format("evaluate it inside of jax.enable_x64(True)"),
             )
 
     def _drive(self, name: str) -> Drive:
@@ -212,12 +212,13 @@ class EventSolution:
         if name in self.heights and name not in self.drives:
             raise UsageError(
                 Text(
-                    "the voltages of '{population}', which fires, are not available: it is "
+                    "the voltages of spiking population '{population}' are not available: it is "
                     "recurrent, or receives its input through a convolution, a pool or synapses "
                     "with individual delays",
                     population=name,
                 ),
-                fix="name a readout, or a population behind a Linear or Affine alone",
+                fix="pass the name of a readout, or of a population whose only input is a Linear "
+                "or Affine",
                 node=name,
             )
         if name not in self.drives:
@@ -292,16 +293,16 @@ class EventSolution:
             return Problem(
                 code="invalid-input",
                 message=Text("{t_end} is {end:g} s", t_end=T_END, end=end),
-                fix="pass a finite time after 0, in seconds",
+                fix="pass a finite, positive time in seconds",
             )
         return Problem(
             code="invalid-input",
             message=Text(
-                "an event of {inputs} lies before time 0, or has a channel that the input does "
-                "not have",
+                "an event of {inputs} has a negative time, or a channel that the input does not "
+                "have",
                 inputs=listing(self.late),
             ),
-            fix="look at the times and channels of the inputs",
+            fix="check the times and channels of the inputs",
         )
 
     def _not_finite(self) -> Problem:
@@ -311,19 +312,22 @@ class EventSolution:
         shown = [name for name, spikes in self.spikes.items() if jnp.isnan(spikes.time).any()]
         shown += [name for name, v in self.voltages.items() if not jnp.isfinite(v).all()]
         location = (
-            Text(" (it shows at {populations})", populations=listing(shown)) if shown else Text("")
+            Text(" (first visible at {populations})", populations=listing(shown))
+            if shown
+            else Text("")
         )
         return Problem(
             node=shown[0] if len(shown) == 1 else "",
             code="not-finite",
             message=Text(
-                "a parameter, a product of some, a spike time or a voltage is NaN or infinite, "
-                "a time constant is not positive, a delay is negative, r w_in of neurons "
-                "behind a convolution or pool is not positive, a Linear that copies channels "
-                "has other weights, or a registered neuron model gives NaN{location}",
+                "the run contains an invalid value{location}. Possible causes: a parameter or a "
+                "product of parameters, a spike time or a voltage is NaN or infinite; a time "
+                "constant is not positive; a delay is negative; r w_in of neurons behind a "
+                "convolution or pool is not positive; a Linear that copies channels no longer has "
+                "weights 0 and 1; or a registered neuron model returns NaN",
                 location=location,
             ),
-            fix="look at parameters and inputs, and at the formulas of such a model",
+            fix="check the parameters, the inputs, and the formulas of registered neuron models",
         )
 
     def _exhausted(self) -> Problem:
@@ -543,8 +547,8 @@ def event_approximations(network: Network) -> tuple[str, ...]:
             # frameworks compute one step from the spikes of the step before
             notes.append(
                 Text(
-                    "node '{node}': its output to itself, or to a population before it, arrives "
-                    "{delay:g} s later, as in the framework that wrote the file",
+                    "node '{node}': its recurrent spikes, to itself or to earlier populations, "
+                    "arrive {delay:g} s later, as in the source framework",
                     node=name,
                     delay=late,
                 )

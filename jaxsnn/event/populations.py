@@ -19,7 +19,7 @@ from jaxsnn.event.adjoint.tangents import layer_spikes_forward
 from jaxsnn.event.dynamics.kinds import neuron_of
 from jaxsnn.event.event_arrays import (
     Feedback,
-    NeuronLanes,
+    NeuronConstants,
     Numbers,
     Rows,
     Seconds,
@@ -140,13 +140,13 @@ class PopulationPart:
             in_order=in_order and not self.neuron.width,
         )
 
-    def lanes(self) -> NeuronLanes:
-        """Return the neurons' lanes; if currents drive them, those of each sample."""
-        lanes = self.neuron.lanes(self.parameters, self.signal.constant)
-        return self._driven_lanes(lanes) if self.driven else lanes
+    def constants(self) -> NeuronConstants:
+        """Return the neurons' constants; if currents drive them, those of each sample."""
+        constants = self.neuron.constants(self.parameters, self.signal.constant)
+        return self._driven_constants(constants) if self.driven else constants
 
-    def _driven_lanes(self, still: NeuronLanes) -> NeuronLanes:
-        """Return the lanes under constant currents, in the shape (samples, neurons).
+    def _driven_constants(self, still: NeuronConstants) -> NeuronConstants:
+        """Return the constants under constant currents, in the shape (samples, neurons).
 
         Args:
             still: without the currents, (neurons,).
@@ -155,16 +155,16 @@ class PopulationPart:
         operands = self.signal.paths, sources.currents, self.name, sources.network.dtype
         current, missed = lasting_current(*operands)
         constant = jnp.zeros_like(current) if self.signal.constant is None else self.signal.constant
-        lanes, late = (
-            self.neuron.lanes(self.parameters, constant + more) for more in (current, missed)
+        constants, late = (
+            self.neuron.constants(self.parameters, constant + more) for more in (current, missed)
         )
         # Had they begun a little later, the state would lack what they do to it in the meantime.
         rates = [
-            self.neuron.rate(neuron_lanes, self.neuron.begin(neuron_lanes))
-            for neuron_lanes in (late, still)
+            self.neuron.rate(neuron_constants, self.neuron.begin(neuron_constants))
+            for neuron_constants in (late, still)
         ]
         v, j = (with_them - without for with_them, without in zip(*rates, strict=True))
-        every = replace(lanes, v_start=lanes.v_start - v, j_start=lanes.j_start - j)
+        every = replace(constants, v_start=constants.v_start - v, j_start=constants.j_start - j)
         return jax.tree.map(lambda field: jnp.broadcast_to(field, current.shape), every)
 
     def arrivals(self, paths: Sequence[Path]) -> Arrivals:
@@ -203,19 +203,21 @@ class PopulationPart:
         if self.neuron.level is None:
             raise LoweringError(
                 Text(
-                    "node '{node}' ({kind}) receives the current of an input, which its neuron "
-                    "model {type} does not support",
+                    "node '{node}' ({kind}) receives an input current, which its neuron model "
+                    "{type} does not support",
                     node=self.name,
                     kind=self.population.kind,
                     type=type(self.neuron).__name__,
                 ),
-                fix=Text("give spikes, or simulate with {engine}", engine=ENGINE.set_to("grid")),
+                fix=Text(
+                    "pass spikes as input, or simulate with {engine}", engine=ENGINE.set_to("grid")
+                ),
                 node=self.name,
             )
         factor = self.neuron.current_factor(self.parameters)
         if arrival_lists.positions == 1:
             return factor
-        # a factor that is not positive has no units: `FeedForwardPart._lanes`
+        # a factor that is not positive has no units: `FeedForwardPart._constants`
         return factor / jnp.where(self.scale > 0, self.scale, jnp.nan)
 
     def boxes(self, weight: Weights, time: Times, row: Rows) -> Given:
@@ -246,8 +248,9 @@ class PopulationPart:
         row = np.concatenate([events.row, events.row + rows])
         return Scattered(train.time, train.channel, place, row)
 
-    def with_nan_gradients(self, spikes: LayerSpikes, lanes: NeuronLanes) -> LayerSpikes:
-        """Make the gradient by the lanes NaN where the times are NaN, instead of 0 as for no spike.
+    def with_nan_gradients(self, spikes: LayerSpikes, constants: NeuronConstants) -> LayerSpikes:
+        """Make the gradient by the constants NaN where the times are NaN, instead of 0 as for no
+        spike.
 
         NIR's models do not need this, as their numbers are checked.
         """
@@ -256,7 +259,7 @@ class PopulationPart:
         broken = jnp.isnan(spikes.time)
         # Both factors are 0 where nothing is broken, so that the gradient there is, too.
         factor = jnp.where(broken, jnp.nan, 0.0)
-        total = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(lanes))
+        total = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(constants))
         return replace(spikes, time=spikes.time + jnp.where(broken, factor * total, 0.0))
 
     def write_down(self, record: EventRecord, spikes: LayerSpikes) -> None:
@@ -294,39 +297,44 @@ class FeedForwardPart(PopulationPart):
         ):
             # the kernels take the events themselves: there are no lists that could be too short
             arrival_lists = replace(arrival_lists, needed=0, budget=0)
-        lanes, (weight, time, row) = self._lanes(arrival_lists), self.arriving(arrival_lists, paths)
-        record.numbers[self.name] = weight, sum(jax.tree.leaves(lanes))
+        constants, (weight, time, row) = (
+            self._constants(arrival_lists),
+            self.arriving(arrival_lists, paths),
+        )
+        record.numbers[self.name] = weight, sum(jax.tree.leaves(constants))
         if arrival_lists.budget:
             budget = Budget(
                 needed=jnp.asarray(arrival_lists.needed), room=jnp.int32(arrival_lists.budget)
             )
             record.budgets["max_arrivals"][self.name] = budget
-        drive = self._drive(lanes, Given(weight, time, row))
+        drive = self._drive(constants, Given(weight, time, row))
         if arrival_lists.positions == 1:
             record.drives[self.name] = drive
         elif not self.population.fires:  # of one that does the lists may be too short
             record.drives[self.name] = self._by_place(drive, arrival_lists)
         if self.population.fires:
             spikes, first = self._spikes(
-                record, arrival_lists, lanes, Given(weight, time, row), t_end
+                record, arrival_lists, constants, Given(weight, time, row), t_end
             )
             self._hand_on(record, spikes, first)
         else:
             self._read_out(record, arrival_lists, drive, sample_times)
 
-    def _drive(self, lanes: NeuronLanes, arriving: Given) -> Drive:
+    def _drive(self, constants: NeuronConstants, arriving: Given) -> Drive:
         """Return the inputs of V, in the form that the functionals take.
 
         Args:
-            lanes, arriving: as the scans take them.
+            constants, arriving: as the scans take them.
         """
         if self.driven:
             paths, boxed = self.signal.paths, FeedForwardPart(self.sources, self.name, driven=False)
             arrival_lists = boxed.arrivals(paths)
-            return boxed._drive(boxed._lanes(arrival_lists), boxed.arriving(arrival_lists, paths))
+            return boxed._drive(
+                boxed._constants(arrival_lists), boxed.arriving(arrival_lists, paths)
+            )
         return Drive(
             neuron=self.neuron if self.neuron.certain else self.neuron.unassuming(),
-            lanes=lanes,
+            constants=constants,
             v_inf=self.neuron.v_inf(self.parameters, self.signal.constant),
             **arriving._asdict(),
         )
@@ -334,8 +342,10 @@ class FeedForwardPart(PopulationPart):
     def _by_place(self, drive: Drive, arrival_lists: Arrivals) -> Drive:
         """Return the drive of neurons that have separate lists of arrivals."""
         counted = jnp.arange(self.population.size).reshape(arrival_lists.positions, -1)
-        places = Places(lane=arrival_lists.neurons(counted)[0], unit=self.scale)
-        return replace(drive, v_inf=arrival_lists.lanes(drive.v_inf / self.scale), places=places)
+        places = Places(index=arrival_lists.neurons(counted)[0], unit=self.scale)
+        return replace(
+            drive, v_inf=arrival_lists.by_position(drive.v_inf / self.scale), places=places
+        )
 
     def _hand_on(self, record: EventRecord, spikes: LayerSpikes, first: FirstSpikes | None) -> None:
         """Record the spikes, and pass them, or the first of them, to the postsynaptic
@@ -369,7 +379,7 @@ class FeedForwardPart(PopulationPart):
         if arrival_lists.positions == 1:
             record.voltages[self.name] = self._membrane(drive, sample_times)
             return
-        # V of the lanes in units of the arrival factor, as V of the neurons in volts
+        # V by position, in units of the arrival factor, to V of the neurons in volts
         v = membrane(replace(drive, v_inf=0.0), sample_times)
         v = jnp.moveaxis(arrival_lists.neurons(jnp.moveaxis(v, 1, 2)), 1, 2)
         record.voltages[self.name] = v * self.scale + drive.v_inf
@@ -385,18 +395,18 @@ class FeedForwardPart(PopulationPart):
             return native_membrane(drive, engine.threads, sample_times)
         return membrane(drive, sample_times)
 
-    def _lanes(self, arrival_lists: Arrivals) -> NeuronLanes:
-        """Return the lanes in the form that the scans take.
+    def _constants(self, arrival_lists: Arrivals) -> NeuronConstants:
+        """Return the constants in the form that the scans take.
 
         Where neurons share weights between positions their voltages are measured in units of the
         arrival factor.
         """
-        lanes = self.lanes()
+        constants = self.constants()
         if arrival_lists.positions == 1:
-            return lanes
+            return constants
         # a factor that is not positive has no units; NaN ends the run as NOT_FINITE
         scale = jnp.where(self.scale > 0, self.scale, jnp.nan)
-        return jax.tree.map(arrival_lists.lanes, self.neuron.in_units(lanes, scale))
+        return jax.tree.map(arrival_lists.by_position, self.neuron.in_units(constants, scale))
 
     def _is_native(self, arrival_lists: Arrivals) -> bool:
         """Return whether the native backend runs the population."""
@@ -408,7 +418,7 @@ class FeedForwardPart(PopulationPart):
         self,
         record: EventRecord,
         arrival_lists: Arrivals,
-        lanes: NeuronLanes,
+        constants: NeuronConstants,
         arriving: Given,
         t_end: Seconds,
     ) -> tuple[LayerSpikes, FirstSpikes | None]:
@@ -417,13 +427,13 @@ class FeedForwardPart(PopulationPart):
 
         Args:
             arrival_lists: arrivals of the sources, which define the positions.
-            lanes, arriving: as the scans take them.
+            constants, arriving: as the scans take them.
         """
         spec = self.spec(arrival_lists.in_order)
-        given_all = varying_like((arriving.weight, lanes, arriving.time, arriving.row, t_end))
+        given_all = varying_like((arriving.weight, constants, arriving.time, arriving.row, t_end))
         spikes, first, clipped = self._spikes_and_clipped(spec, arrival_lists, given_all)
         record.clipped[self.name] = clipped
-        spikes = self.with_nan_gradients(spikes, lanes)
+        spikes = self.with_nan_gradients(spikes, constants)
         if arrival_lists.positions == 1:
             return spikes, first
         # back from units of the arrival factor to volts per second
@@ -434,9 +444,9 @@ class FeedForwardPart(PopulationPart):
         self, spec: LayerSpec, arrival_lists: Arrivals, given_all: Any
     ) -> tuple[LayerSpikes, FirstSpikes | None, Int[Array, ""]]:
         """Return the spikes by neuron, the first of them if they are available, and the number of
-        slopes below the floor: of weight, lanes, time, row and t_end.
+        slopes below the floor: of weight, constants, time, row and t_end.
         """
-        weight, lanes, time, row, t_end = given_all
+        weight, constants, time, row, t_end = given_all
         threads, native = self.engine.threads, self._is_native(arrival_lists)
         if native and arrival_lists.scattered is not None:
             slots = self.population.size * spec.max_spikes
@@ -446,13 +456,13 @@ class FeedForwardPart(PopulationPart):
             )
             events = self._edges_of(arrival_lists.scattered, arrival_lists.weight.shape[0])
             spikes, first = native_scattered_spikes(
-                spec, threads, room, weight, lanes, events, t_end
+                spec, threads, room, weight, constants, events, t_end
             )
-            lanes = jax.tree.map(lambda values: values.T.reshape(-1), lanes)
+            constants = jax.tree.map(lambda values: values.T.reshape(-1), constants)
             return (
                 jax.tree.map(arrival_lists.ordered, spikes),
                 first,
-                clipped_slopes(spec, lanes, spikes),
+                clipped_slopes(spec, constants, spikes),
             )
         simulate: Any = layer_spikes_forward if self.engine.forward_mode else layer_spikes
         simulate = partial(simulate, spec)
@@ -460,11 +470,11 @@ class FeedForwardPart(PopulationPart):
             simulate = partial(native_layer_spikes, spec, threads)
         elif arrival_lists.positions > 1:
             simulate = in_parts(simulate, arrival_lists.positions)
-        spikes = simulate(weight, lanes, time, row, t_end)
+        spikes = simulate(weight, constants, time, row, t_end)
         return (
             jax.tree.map(arrival_lists.neurons, spikes),
             None,
-            clipped_slopes(spec, lanes, spikes),
+            clipped_slopes(spec, constants, spikes),
         )
 
 
@@ -492,7 +502,7 @@ class RecurrentPart:
         """Simulate the group, and write the results into the record and the trains."""
         spec, feedback = self._feedback()
         from_outside = []
-        lanes = [part.lanes() for part in self.parts]
+        constants = [part.constants() for part in self.parts]
         for part in self.parts:
             paths = self._external(part)
             arriving = part.arriving(part.arrivals(paths), paths)
@@ -505,7 +515,7 @@ class RecurrentPart:
         weights: Any = [weight for weight, _, _ in from_outside], feedback
         if native:
             feedback = self._by_target(feedback)
-        given_all = varying_like((tuple(from_outside), tuple(feedback), tuple(lanes), t_end))
+        given_all = varying_like((tuple(from_outside), tuple(feedback), tuple(constants), t_end))
         if native:
             # in one table, which is there already: of the parts XLA would make copies
             simulated, of_weights = native_group_spikes(spec, engine.threads, *given_all)
@@ -516,12 +526,12 @@ class RecurrentPart:
         budget = Budget(needed=greatest(simulated.events_needed), room=jnp.int32(spec.max_events))
         record.budgets["max_events"][self.names[0]] = budget
         outcome = zip(
-            self.parts, spec.layers, lanes, simulated.spikes, simulated.trains, strict=True
+            self.parts, spec.layers, constants, simulated.spikes, simulated.trains, strict=True
         )
-        for part, layer, layer_lanes, spikes, (time, neuron) in outcome:
-            record.numbers[part.name] = sum(jax.tree.leaves(layer_lanes)), weights
-            record.clipped[part.name] = clipped_slopes(layer, layer_lanes, spikes)
-            part.write_down(record, part.with_nan_gradients(spikes, layer_lanes))
+        for part, layer, layer_constants, spikes, (time, neuron) in outcome:
+            record.numbers[part.name] = sum(jax.tree.leaves(layer_constants)), weights
+            record.clipped[part.name] = clipped_slopes(layer, layer_constants, spikes)
+            part.write_down(record, part.with_nan_gradients(spikes, layer_constants))
             # the group's steps in which it fires are fewer than all: the others are cut off
             room = min(spec.max_events, layer.max_spikes * part.population.size)
             # The native backend's are in order, without gaps where no others are between them.
@@ -551,14 +561,14 @@ class RecurrentPart:
         if numbers > LARGEST:
             raise LoweringError(
                 Text(
-                    "node '{node}' is part of a cycle, and the delays of its input from outside, "
-                    "which differ between its neurons, need {count} weights, more than the limit "
-                    "of {limit}",
+                    "node '{node}' is part of a cycle, and its input from outside the cycle has "
+                    "delays that differ between target neurons: this needs {count} weights, the "
+                    "limit is {limit}",
                     node=part.name,
                     count=numbers,
                     limit=LARGEST,
                 ),
-                fix="give one delay for each source neuron, (inputs,) numbers",
+                fix="specify one delay for each source neuron, an array of shape (inputs,)",
                 node=part.name,
             )
 
@@ -574,15 +584,16 @@ class RecurrentPart:
             if operator.row_delay is not None:
                 raise LoweringError(
                     Text(
-                        "node '{node}' is part of a cycle, and its input from '{source}' has delays "
-                        "that differ between the neurons of the target",
+                        "node '{node}' is part of a cycle, and its input from '{source}' has "
+                        "delays that differ between target neurons",
                         node=part.name,
                         source=source,
                     ),
                     fix=Text(
-                        "put a Delay node before the weights, or give one delay for each source neuron, "
-                        "(inputs,) numbers (with_synaptic_delays, or a list in [synaptic-delays]), or "
-                        "write them as Delay nodes by update_graph, and simulate with {engine}",
+                        "put a Delay node before the weights; or specify one delay for each "
+                        "source neuron, an array of shape (inputs,) in with_synaptic_delays or a "
+                        "list in [synaptic-delays]; or convert the delays to Delay nodes with "
+                        "update_graph, and simulate with {engine}",
                         engine=ENGINE.set_to("grid"),
                     ),
                     node=part.name,

@@ -15,7 +15,7 @@ from jaxsnn.errors import LoweringError, listing, refuse
 from jaxsnn.event.adjoint.layer_adjoint import clipped_slopes
 from jaxsnn.event.adjoint.recorded_spikes import recorded_spikes
 from jaxsnn.event.capabilities import EVENT
-from jaxsnn.event.event_arrays import NeuronLanes, OfSpikes, Seconds
+from jaxsnn.event.event_arrays import NeuronConstants, OfSpikes, Seconds
 from jaxsnn.event.event_driven import sources_of
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.event_record import EventRecord, empty_record
@@ -35,7 +35,7 @@ from jaxsnn.wording import Text
 
 #: Population -> times (batch, neurons, spikes), inf where unused, and counts (batch, neurons).
 Recorded = dict[str, tuple[OfSpikes, Int[Array, "batch neurons"]]]
-_OTHER_ENGINE = Text("take {engine}", engine=ENGINE.set_to("event"))
+_OTHER_ENGINE = Text("simulate with {engine}", engine=ENGINE.set_to("event"))
 
 
 def replay(
@@ -49,7 +49,7 @@ def replay(
     """Simulate a batch with recorded spikes.
 
     Args:
-        inputs, t_end, sample_times: as in `jaxsnn.event.event_driven.simulate_events`.
+        inputs, t_end, sample_times: see `jaxsnn.event.event_driven.simulate_events`.
         recorded: population -> times (batch, neurons, spikes), inf where unused, and counts (batch,
             neurons).
 
@@ -67,7 +67,8 @@ def replay(
         if isinstance(part, Cycle):
             raise LoweringError(
                 Text(
-                    "nodes {nodes} form a cycle, and only feed-forward networks run in the loop",
+                    "nodes {nodes} form a cycle; in-the-loop simulation supports only "
+                    "feed-forward networks",
                     nodes=listing(part.order),
                 ),
                 fix=_OTHER_ENGINE,
@@ -88,12 +89,13 @@ class _RecordedLayer(FeedForwardPart):
         if self.population.fires and self.neuron.jumps:
             raise LoweringError(
                 Text(
-                    "node '{node}' ({kind}): arrivals change V itself, so that recorded spike "
-                    "times have no slope",
+                    "node '{node}' ({kind}): input spikes act directly on the membrane potential, "
+                    "so that gradients of recorded spike times are not defined",
                     node=name,
                     kind=self.population.kind,
                 ),
-                fix="take CubaLIF neurons, which train in the loop, or " + _OTHER_ENGINE,
+                fix="use CubaLIF neurons, which in-the-loop simulation supports, or "
+                + _OTHER_ENGINE,
                 node=name,
             )
 
@@ -101,7 +103,7 @@ class _RecordedLayer(FeedForwardPart):
         self,
         record: EventRecord,
         arrivals: Arrivals,
-        lanes: NeuronLanes,
+        constants: NeuronConstants,
         arriving: Given,
         t_end: Seconds,
     ) -> tuple[LayerSpikes, None]:
@@ -112,7 +114,8 @@ class _RecordedLayer(FeedForwardPart):
             raise LoweringError(
                 Text(
                     "node '{node}' receives its input through a convolution, a pool or synapses "
-                    "with individual delays, and only dense layers without them run in the loop",
+                    "with individual delays; in-the-loop simulation supports only dense layers "
+                    "without such delays",
                     node=self.name,
                 ),
                 fix=_OTHER_ENGINE,
@@ -124,6 +127,6 @@ class _RecordedLayer(FeedForwardPart):
         simulate: Any = partial(recorded_spikes, spec)
         if runs_native(self.name, self.engine, obstacles):
             simulate = partial(native_recorded_spikes, spec, self.engine.threads)
-        spikes = simulate(arriving.weight, lanes, time, arriving.row, times, count)
-        record.clipped[self.name] = clipped_slopes(spec, lanes, spikes)
+        spikes = simulate(arriving.weight, constants, time, arriving.row, times, count)
+        record.clipped[self.name] = clipped_slopes(spec, constants, spikes)
         return spikes, None

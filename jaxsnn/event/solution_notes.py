@@ -51,9 +51,9 @@ def continuous_time_notes(network: Network) -> Iterator[str]:
         listed = listing(f"'{name}'" for name in stepped)
         yield Note(
             Text(
-                "{listed}: the framework that wrote them steps through time, and here their "
-                "equations are solved in continuous time, which may give other spikes: {engine} "
-                "gives those of the framework, `jaxsnn fidelity` measures the difference",
+                "{listed}: the source framework is time-stepped, but the equations are solved "
+                "here in continuous time, so that spikes may differ. Pass {engine} to reproduce "
+                "the framework's spikes; `jaxsnn fidelity` measures the difference",
                 listed=listed,
                 engine=ENGINE.set_to("grid"),
             ),
@@ -89,8 +89,8 @@ def time_constant_notes(network: Network, t_end: Any) -> Iterator[str]:
                 longest = float(suspicious.max())
                 yield Note(
                     Text(
-                        "node '{node}': {parameter} is {time}, {ratio:.0f} times as long as the run, "
-                        'which ends at {t_end}: time constants are in seconds, write "{seconds:g}ms" '
+                        "node '{node}': {parameter} is {time}, {ratio:.0f} times the duration of "
+                        'the run ({t_end}). Time constants are in seconds: write "{seconds:g}ms" '
                         "if milliseconds are meant",
                         node=name,
                         parameter=key,
@@ -126,8 +126,8 @@ def late_notes(late: Mapping[str, int], t_end: float) -> Iterator[str]:
         if count:
             yield Note(
                 Text(
-                    "input '{name}': {count} events at or after {t_end} were left out (times are in "
-                    "seconds)",
+                    "input '{name}': events at or after {t_end} that are ignored: {count} (times "
+                    "are in seconds)",
                     name=name,
                     count=count,
                     t_end=T_END.equal_to(end),
@@ -142,8 +142,8 @@ def _lost(solution: Any) -> Iterator[str]:
         if count := total(lost):
             yield Note(
                 Text(
-                    "population '{population}': {count} spikes were not recorded, as where the "
-                    "queues of a chip overflow",
+                    "population '{population}': spikes that were not recorded: {count}, for "
+                    "example because queues of the chip overflowed",
                     population=name,
                     count=count,
                 ),
@@ -167,7 +167,7 @@ def _long(solution: Any) -> Iterator[str]:
     if 0 < last < QUIET * end:
         yield Note(
             Text(
-                "the last spike comes at {last}, and {t_end} is {end:.0f} times the shortest "
+                "the last spike occurs at {last}, and {t_end} is {end:.0f} times the shortest "
                 "time constant (times are in seconds)",
                 last=format_time(last),
                 t_end=T_END.equal_to(format_time(end)),
@@ -190,8 +190,8 @@ def _short(solution: Any) -> Iterator[str]:
             text = shortage_text(solution.budgets, option, name)
             yield Note(
                 Text(
-                    "{option} was too small: {shortage}; counts of later populations are lower "
-                    "bounds",
+                    "{option} is too small: {shortage}; spike counts of later populations are "
+                    "lower bounds",
                     option=option,
                     shortage=text,
                 ),
@@ -213,9 +213,10 @@ def _within_steps(solution: Any) -> Iterator[str]:
         if count := int(close.sum()):
             yield Note(
                 Text(
-                    "node '{name}': {count} of {spikes} recorded spikes come less than one time step "
-                    "({dt}) after the spike before of the same neuron, and its framework fires at "
-                    "most one spike in a step: for the spikes of the framework simulate with {engine}",
+                    "node '{name}': inter-spike intervals shorter than the time step of the "
+                    "source framework ({dt}), which fires at most one spike per step: {count} of "
+                    "{spikes} recorded spikes. To reproduce the framework's spikes, simulate with "
+                    "{engine}",
                     name=name,
                     count=count,
                     spikes=int(np.isfinite(time).sum()),
@@ -233,8 +234,8 @@ def _clipped(solution: Any) -> Iterator[str]:
     for name, share in _counted(solution, solution.clipped_slopes):
         yield (
             Text(
-                "node '{node}': {share} recorded spikes come so near tangency that their "
-                "gradient is clipped at min_slope={min_slope:g}",
+                "node '{node}': spikes whose gradient is clipped at min_slope={min_slope:g}, "
+                "because V hardly rises at the threshold: {share}",
                 node=name,
                 share=share,
                 min_slope=solution.min_slope,
@@ -244,17 +245,21 @@ def _clipped(solution: Any) -> Iterator[str]:
 
 def _degenerate(solution: Any) -> Iterator[str]:
     if solution.jump_width is None:
-        follows = "no weight moves them, and their exact gradient is zero (jump_width)"
+        follows = (
+            "their times do not depend on weights, so that their exact gradient is zero; "
+            "pass jump_width for a surrogate gradient"
+        )
     else:
         width = format_time(solution.jump_width)
         follows = Text(
-            "no weight moves them, gradients take a ramp of jump_width={width} for each jump",
+            "their times do not depend on weights; gradients use a surrogate, a ramp of "
+            "jump_width={width} for each jump of V",
             width=width,
         )
     for name, share in _counted(solution, solution.degenerate_spikes):
         yield (
             Text(
-                "node '{node}': {share} recorded spikes coincide with an arrival: {follows}",
+                "node '{node}': spikes that coincide with an input spike: {share}; {follows}",
                 node=name,
                 share=share,
                 follows=follows,
@@ -280,13 +285,13 @@ def _coarse(solution: Any) -> Iterator[str]:
     end, shortest = _largest(solution.t_end), float(np.min(np.asarray(solution.shortest_tau)))
     relation = "the shortest time constant is"
     if solution.shortest_box < shortest:
-        relation, shortest = "the shortest box spike lasts", solution.shortest_box
+        relation, shortest = "the shortest rectangular pulse lasts", solution.shortest_box
     rounding = float(np.finfo(kind).eps) * end
     if rounding > COARSE * shortest:
         yield Note(
             Text(
                 "{kind} resolves spike times near {t_end} to {rounding:.2g} s, {relation} "
-                "{shortest}: for finer times enable x64 (JAX_ENABLE_X64=1, or "
+                "{shortest}: for a finer resolution enable x64 (JAX_ENABLE_X64=1, or "
                 'jax.config.update("jax_enable_x64", True))',
                 kind=kind,
                 t_end=T_END.equal_to(format_time(end)),

@@ -19,7 +19,7 @@ from jaxsnn.event.dynamics.two_variables import TwoVariables
 from jaxsnn.event.event_driven import EventDriven, check_options, refuse_strangers, sources_of
 from jaxsnn.event.native.native_build import native_library
 from jaxsnn.event.native.native_layer import stacked
-from jaxsnn.event.native.native_stream import NativeStream, Spikes, StreamLanes, StreamWiring
+from jaxsnn.event.native.native_stream import NativeStream, Spikes, StreamPopulation, StreamWiring
 from jaxsnn.event.native.stream_state import damaged, fingerprint, read_state, state_bytes
 from jaxsnn.event.populations import PopulationPart, steps_late
 from jaxsnn.network.array_types import Float
@@ -33,7 +33,7 @@ from jaxsnn.network.valued_inputs import Currents, GradedEvents
 from jaxsnn.output import refuse_unwritable, write_whole
 from jaxsnn.wording import Text
 
-_WHOLE = "simulate the whole recording by jaxsnn.simulate"
+_WHOLE = "use jaxsnn.simulate on the complete recording"
 #: What drives the voltages of a model: of `native_stream.DRIVES`. Subclasses may have equations of
 #: their own.
 _DRIVES = {
@@ -51,11 +51,12 @@ _Piece = tuple[int, np.ndarray, np.ndarray, np.ndarray | None]
 
 
 class EventStream:
-    """Session in which a network takes events as they come, exact, one sample in bounded memory.
+    """Session in which a network receives events while it runs: exact, one sample, bounded memory.
 
-    Its state is carried on: spikes are the same, bit by bit, for any partition of the events.
-    Numbers are float64, whatever those of the network are. Made by `jaxsnn.stream`. Threads may
-    share it, and take turns; it cannot be copied or pickled, but its state can be saved.
+    The state is kept between calls: spikes are the same, bit by bit, for any partition of the
+        events.
+    Computations are in float64, whatever the dtype of the network. Created by `jaxsnn.stream`.
+    Threads may share it and take turns; it cannot be copied or pickled, but its state can be saved.
     """
 
     def __init__(self, network: Network, options: EventDriven, record: Iterable[str]) -> None:
@@ -89,8 +90,8 @@ class EventStream:
         """
         if self._lock._is_owned():  # pyright: ignore[reportAttributeAccessIssue]
             raise UsageError(
-                "the stream is in the middle of a push, which a signal handler has interrupted",
-                fix="let the handler set a flag, and look at it after the push",
+                "the stream was called from a signal handler that interrupted a push",
+                fix="set a flag in the signal handler, and check it after the push",
             )
         return self._lock
 
@@ -102,13 +103,14 @@ class EventStream:
 
     def _described(
         self, parts: Mapping[str, PopulationPart]
-    ) -> tuple[list[StreamLanes], Iterator[StreamWiring]]:
+    ) -> tuple[list[StreamPopulation], Iterator[StreamWiring]]:
         """Return the network in the form that the native backend takes."""
         order = _order(self._network)
-        lanes = [
-            _lanes(part, order[n][0], recorded=n in self._recorded) for n, part in parts.items()
+        populations = [
+            _stream_population(part, order[n][0], recorded=n in self._recorded)
+            for n, part in parts.items()
         ]
-        return lanes, _wirings(parts, order, self._network)
+        return populations, _wirings(parts, order, self._network)
 
     @property
     def time(self) -> float:
@@ -128,12 +130,12 @@ class EventStream:
             events: `Events` or `GradedEvents` with arrays (events,), in any order, none before
                 `time`; for several inputs a mapping from the names of Input nodes, which need not
                 be complete; None: no events.
-            until: seconds: nothing more will come before that. Default: the time of the last event.
-                Later events wait.
+            until: end of this push, seconds; no later push may contain earlier events. Default: the
+                time of the last event. Later events wait.
 
         Returns:
-            Recorded population -> Events (spikes,), NumPy: its spikes in [`time` as it was, `until`),
-            in the order of time.
+            Recorded population -> Events (spikes,), NumPy: its spikes in [`time` as it was,
+            `until`), in the order of time.
 
         Raises:
             UsageError: events that do not fit the network or come too late.
@@ -209,8 +211,8 @@ class EventStream:
 
     def _fingerprint(self) -> bytes:
         """Return a hash that distinguishes streams of other parameters, options or inputs."""
-        lanes, wirings = self._described(self._parts())
-        return fingerprint(dict(self._network.inputs), lanes, wirings)
+        populations, wirings = self._described(self._parts())
+        return fingerprint(dict(self._network.inputs), populations, wirings)
 
     def __reduce__(self) -> NoReturn:
         """Refuse copies and pickles: the state lies in the native library, and two objects would
@@ -221,7 +223,8 @@ class EventStream:
         """
         raise UsageError(
             "a stream cannot be copied or pickled",
-            fix="make another by jaxsnn.stream, and hand the state over by save and restore",
+            fix="create another stream with jaxsnn.stream, and transfer the state with save and "
+            "restore",
         )
 
     def _few(self, events: Any, until: float | None) -> Spikes | None:
@@ -251,11 +254,12 @@ class EventStream:
         if not now <= as_number(until) < np.inf:
             raise UsageError(
                 Text(
-                    "until is {until} s, and the stream is at {time:g} s",
+                    "until is {until} s, which is not a finite time at or after the current time "
+                    "of the stream, {time:g} s",
                     until=shown(until),
                     time=now,
                 ),
-                fix="give a finite time that is not before that",
+                fix="pass a finite time that is not before the current time of the stream",
             )
         return float(until)
 
@@ -287,7 +291,7 @@ class EventStream:
         if isinstance(events, Currents) or not hasattr(events, "time"):
             raise UsageError(
                 Text(
-                    "input '{input}' is a {type}, and a stream supports only events",
+                    "input '{input}' ({type}) is not supported: a stream supports only events",
                     input=name,
                     type=type(events).__name__,
                 ),
@@ -305,7 +309,7 @@ class EventStream:
                     input=name,
                     shapes=shapes,
                 ),
-                fix="give all of them the shape (events,): a stream is one sample",
+                fix="pass arrays of shape (events,): a stream is a single sample",
                 node=name,
             )
         if _is_plain(time, channel, size, now) and value is None:
@@ -314,15 +318,15 @@ class EventStream:
         if (late := time < now).any():
             raise UsageError(
                 Text(
-                    "input '{input}': {count} of {size} events come before {limit:g} s, the time "
-                    "of the stream, such as {time:g} s",
+                    "input '{input}': events before the current time of the stream ({limit:g} s): "
+                    "{count} of {size}, the first at {time:g} s",
                     input=name,
                     count=late.sum(),
                     size=time.size,
                     limit=now,
                     time=time[late][0],
                 ),
-                fix="push events in the order of time, or push with an earlier until",
+                fix="push events in order of time, or pass an earlier until",
                 node=name,
             )
         used = np.isfinite(time)
@@ -331,7 +335,7 @@ class EventStream:
         if value is not None and not np.isfinite(value).all():
             raise UsageError(
                 Text("input '{input}' has a value that is not finite", input=name),
-                fix="give finite numbers",
+                fix="pass finite values",
                 node=name,
             )
         return (number, time, channel, value) if time.size else None
@@ -365,8 +369,8 @@ def stream(
 
     Args:
         network: made by `jaxsnn.lower`.
-        options: of which `first_spike_only` and `refractory` count.
-        record: populations whose spikes are handed over; default: those that feed an Output.
+        options: options of the event engine; only `first_spike_only` and `refractory` are used.
+        record: populations whose spikes are returned; default: those that feed an Output.
 
     Raises:
         UsageError: the population does not exist, or an option is invalid.
@@ -386,16 +390,16 @@ def stream(
     if not isinstance(options, EventDriven):
         raise UsageError(
             Text(
-                "options are a {type}, and streams run in continuous time",
+                "options of type {type} are not supported: streams run in continuous time",
                 type=type(options).__name__,
             ),
-            fix=f"pass an EventDriven or none, or {_WHOLE}",
+            fix=f"pass EventDriven options or omit them, or {_WHOLE}",
         )
     check_precision(network)
     check_options(network, options)
     if options.backend == "xla":
         raise UsageError(
-            'backend is "xla", and streams run in the native backend alone',
+            'backend is "xla", and streams run only in the native backend',
             fix=f'pass backend="auto", or {_WHOLE}',
         )
     refuse(unsupported(StaticNetwork.of(network), EVENT))
@@ -412,7 +416,7 @@ def obstacles(parts: Iterable[PopulationPart], dtype: str) -> Iterator[Problem]:
     """Yield the problems that prevent populations from being streamed.
 
     Args:
-        dtype: of the network.
+        dtype: floating-point type of the network.
     """
     library = native_library(dtype)
     if not library.there:
@@ -427,8 +431,7 @@ def obstacles(parts: Iterable[PopulationPart], dtype: str) -> Iterator[Problem]:
                 node=part.name,
                 code="cannot-stream",
                 message=Text(
-                    "the neurons of population '{population}' are {type}, which streams do not "
-                    "support",
+                    "streams do not support the neuron model of population '{population}', {type}",
                     population=part.name,
                     type=type(part.neuron).__name__,
                 ),
@@ -457,27 +460,27 @@ def _order(network: Network) -> dict[str, tuple[int, int]]:
     return order
 
 
-def _lanes(part: PopulationPart, group: int, *, recorded: bool) -> StreamLanes:
+def _stream_population(part: PopulationPart, group: int, *, recorded: bool) -> StreamPopulation:
     """Return the parameters of a population in a stream."""
-    lanes = np.array(stacked(part.lanes()), float)[:, 0]
+    constants = np.array(stacked(part.constants()), float)[:, 0]
     drive = _DRIVES[type(part.neuron)]
     if drive == "leak":
-        lanes[5] = lanes[4]  # j stays 0, whatever its time constant
-    fields = lanes if part.population.fires else lanes[2:]  # a readout has no threshold
-    if not (np.isfinite(fields).all() and (lanes[4:] > 0).all()):
+        constants[5] = constants[4]  # j stays 0, whatever its time constant
+    fields = constants if part.population.fires else constants[2:]  # a readout has no threshold
+    if not (np.isfinite(fields).all() and (constants[4:] > 0).all()):
         raise LoweringError(
             Text(
-                "population '{population}' has a parameter that is not finite, or a time "
-                "constant that is not positive",
+                "population '{population}' has a parameter that is not finite, or a time constant "
+                "that is not positive",
                 population=part.name,
             ),
-            fix="look for it by jaxsnn.check",
+            fix="use jaxsnn.check to locate it",
             node=part.name,
         )
     once, neuron = part.engine.stops(part.name), part.neuron
     assert isinstance(neuron, TwoVariables)  # all of `_DRIVES` are
-    return StreamLanes(
-        lanes=lanes,
+    return StreamPopulation(
+        constants=constants,
         drive=drive,
         fires=part.population.fires,
         once=once,
@@ -518,15 +521,15 @@ def _wiring(
 
     Args:
         ends: numbers of source and target.
-        scale: (neurons,) jump of j by a weight of 1.
-        late: seconds by which everything comes later.
+        scale: (neurons,) jump of j for a weight of 1.
+        late: additional delay of all synapses, seconds.
     """
     source, position, row = operator.entries()
     by_source = np.lexsort((position, source))  # pairs of a channel together
     source, position, row = source[by_source], position[by_source], row[by_source]
-    weight = np.asarray(operator.rows(dtype), float)[row]  # (pairs, lanes)
-    lanes, count = operator.lanes, len(source)
-    target = np.arange(lanes) * operator.positions + position[:, None]
+    weight = np.asarray(operator.rows(dtype), float)[row]  # (pairs, columns)
+    columns, count = operator.columns, len(source)
+    target = np.arange(columns) * operator.positions + position[:, None]
     if operator.order is not None:
         target = np.argsort(operator.order)[target]
     delay = np.full(count, late)
@@ -534,7 +537,7 @@ def _wiring(
         delay += np.asarray(operator.delay, float)[source]
     if operator.row_delay is not None:
         delay += np.asarray(operator.row_delay, float)[row]
-        first_pair = np.arange(count)  # each pair comes at a time of its own
+        first_pair = np.arange(count)  # each pair has a delay of its own
     else:
         first_pair = np.flatnonzero(np.diff(source, prepend=-1))
     return StreamWiring(
@@ -542,7 +545,7 @@ def _wiring(
         target=ends[1],
         of_channel=np.searchsorted(source[first_pair], np.arange(operator.inward + 1)),
         delay=delay[first_pair],
-        first=np.append(first_pair, count) * lanes,
+        first=np.append(first_pair, count) * columns,
         weight=(weight * scale[target]).reshape(-1),
         neuron=target.reshape(-1),
         neurons=operator.size,

@@ -49,14 +49,14 @@ GRID = Capabilities[StaticNetwork](
         Limit(
             feature=features.OTHER_NODE,
             code="unsupported-node",
-            reason="node '{node}' is a {kind}, which the time-stepped engine does not simulate",
+            reason="the time-stepped engine does not support node '{node}' ({kind})",
             fix=f"replace it by neurons, or by nodes such as {listing((*OPERATORS, 'Threshold'))}",
         ),
         Limit(
             feature=features.UNFED_NODE,
             code="not-fed",
-            reason="nothing feeds node '{node}' ({kind})",
-            fix="connect it, or remove it",
+            reason="node '{node}' ({kind}) has no input",
+            fix="connect an input to it, or remove it",
         ),
         features.UNKNOWN_NEURON_MODEL,
         decided(
@@ -79,16 +79,16 @@ GRID = Capabilities[StaticNetwork](
             feature=features.RESETTING_READOUT,
             unless=(features.NIR_NEURON,),
             code="resetting-readout",
-            reason="node '{node}' ({kind}) is a readout that resets ({reset}), and its neuron model comes"
-            " from outside NIR",
+            reason="node '{node}' ({kind}) is a readout that resets ({reset}), which registered "
+            "neuron models do not support",
             fix="pass {no_reset}",
             options={"no_reset": at_node(RESET, "none")},
         ),
         Limit(
             feature=features.LATE_RESET,
             code="reset-delay",
-            reason="node '{node}' ({kind}) resets one time step late, and its equations are solved in"
-            " continuous time",
+            reason="node '{node}' ({kind}) resets one time step after its spike, which is not "
+            "supported for equations in continuous time",
             fix="pass {at_once}",
             options={"at_once": at_node(RESET_DELAY, False)},
         ),
@@ -96,12 +96,13 @@ GRID = Capabilities[StaticNetwork](
         Limit(
             feature=features.READOUT_IN_CYCLE,
             code="readout-in-cycle",
-            reason="node '{node}' ({kind}) is a readout and part of a cycle, which transmits its spikes",
-            fix="leave out {readout}, and record its spikes",
+            reason="node '{node}' ({kind}) is declared as a readout, but its spikes drive other "
+            "neurons of a cycle",
+            fix="do not pass {readout}, and record its spikes",
             options={"readout": READOUT.set_to},
         ),
         Requirement(
-            description="A Delay that is not a whole number of time steps",
+            description="A Delay that is not an integer number of time steps",
             problems=lambda network: (
                 steps for _, steps in _delays(network) if isinstance(steps, Problem)
             ),
@@ -109,22 +110,24 @@ GRID = Capabilities[StaticNetwork](
         Limit(
             feature=ZERO_DELAY_IN_CYCLE,
             code="delay",
-            reason="node '{node}' (Delay) is part of a cycle and delays by 0 steps; the minimum is 1",
+            reason="node '{node}' (Delay) is part of a cycle and delays by 0 time steps; the "
+            "minimum is 1",
             fix="increase its delay, or choose a smaller dt",
         ),
         Limit(
             feature=features.SPIKES_AT_THRESHOLD,
             code="spikes-at-threshold",
-            reason="node '{node}' (Threshold) receives spikes, which have no height in continuous time",
-            fix="put a LI or CubaLI before it, or pass another {dialect}",
+            reason="node '{node}' (Threshold) receives spikes, which have no amplitude in "
+            "continuous time",
+            fix="insert a leaky integrator (LI or CubaLI) before it, or pass another {dialect}",
             options={"dialect": DIALECT.keyword},
         ),
         Limit(
             feature=features.MIXED_OUTPUT,
             code="mixed-output",
-            reason="node '{node}' (Output) receives spikes and a current, which cannot be added in"
-            " continuous time",
-            fix="connect each to a separate Output",
+            reason="node '{node}' (Output) receives spikes and a current, which cannot be added "
+            "in continuous time",
+            fix="connect the spikes and the current to separate Outputs",
         ),
     ),
 )
@@ -137,15 +140,15 @@ APPROXIMATIONS = Capabilities[StaticNetwork](
             feature=features.IMMEDIATE_FEEDBACK,
             unless=(features.HELD_VOLTAGE,),
             code="approximated",
-            reason="node '{node}': its spikes reach itself one time step later, and the network has no"
-            " delay there",
+            reason="node '{node}': its recurrent spikes arrive one time step later, although the "
+            "network specifies no delay",
             severity="warning",
         ),
         Limit(
             feature=features.HELD_VOLTAGE,
             code="approximated",
-            reason="node '{node}': its membrane potential acts on other nodes as a constant current over"
-            " each time step",
+            reason="node '{node}': its membrane potential drives other nodes as a current that is "
+            "constant during each time step",
             severity="warning",
         ),
     ),

@@ -59,7 +59,7 @@ class FlowStepper:
 
     def start(self, batch: int) -> FlowState:
         """Return the state before the first step: no current flows."""
-        begin = self.neuron.begin(self.neuron.lanes(self.parameters, None))
+        begin = self.neuron.begin(self.neuron.constants(self.parameters, None))
         rest = self.neuron.rest(self.parameters, None)
         return FlowState(
             tuple(
@@ -89,7 +89,7 @@ class FlowStepper:
         """
         del tested_before
         neuron = self.neuron
-        lanes = neuron.lanes(self.parameters, drive.level)
+        constants = neuron.constants(self.parameters, drive.level)
         # A neuron model counts its state from where it rests under a constant current.
         rest = neuron.rest(self.parameters, drive.level)
         x = tuple(part - origin for part, origin in zip(state.x, rest, strict=True))
@@ -97,13 +97,13 @@ class FlowStepper:
             x = neuron.arrive(x, neuron.arrival_factor(self.parameters) * drive.spikes)
         tested = x[0] + rest[0]
         if self.population.fires:
-            tested = neuron.excess(lanes, x)
+            tested = neuron.excess(constants, x)
             fired = self.fire(tested)
             if self.detach_reset:
                 fired = lax.stop_gradient(fired)
-            after = neuron.reset(lanes, x)
+            after = neuron.reset(constants, x)
             x = tuple((1 - fired) * old + fired * new for old, new in zip(x, after, strict=True))
         membrane = x[0] + rest[0]
-        x = neuron.flow(neuron.decay(lanes, jnp.asarray(self.dt, x[0].dtype)), x)
+        x = neuron.flow(neuron.decay(constants, jnp.asarray(self.dt, x[0].dtype)), x)
         ends = tuple(part + origin for part, origin in zip(x, rest, strict=True))
         return FlowState(ends), tested, membrane

@@ -128,11 +128,11 @@ def _refuse_synaptic_delays(network: Network) -> None:
     _, delays = without_synaptic_delays(network)
     for name in delays:
         raise LoweringError(
-            f"node '{name}' has synapses with delays of their own (with_synaptic_delays), which the"
-            " time-stepped engine does not take",
+            f"node '{name}' has individual synaptic delays (with_synaptic_delays), which the "
+            "time-stepped engine does not support",
             fix=Text(
-                "simulate with {engine}, or write them as Delay nodes, which are whole steps: "
-                "lower(update_graph(graph, network))",
+                "simulate with {engine}, or convert them to Delay nodes, whose delays are "
+                "multiples of the time step: lower(update_graph(graph, network))",
                 engine=ENGINE.set_to("event"),
             ),
             node=name,

@@ -77,9 +77,9 @@ def rasters(network: Network, inputs: Any, *, t_end: float | None, dt: float | N
         if hasattr(named_inputs[name], "time"):
             if steps is None or dt is None:
                 raise UsageError(
-                    f"input '{name}' is given by times, which are sorted into steps",
+                    f"input '{name}' consists of events, which must be sorted into time steps",
                     fix=Text(
-                        "pass {t_end}, and {dt} where the file does not say it",
+                        "pass {t_end}, and {dt} if the file does not specify it",
                         t_end=T_END.keyword,
                         dt=DT.keyword,
                     ),
@@ -98,7 +98,10 @@ def rasters(network: Network, inputs: Any, *, t_end: float | None, dt: float | N
         lengths["t_end"] = steps
     batches = {name: array.shape[1] for name, array in x.items()}
     if len(set(lengths.values())) > 1:
-        raise UsageError(f"inputs of different lengths, in steps {lengths}", fix="make them equal")
+        raise UsageError(
+            f"the inputs have different numbers of time steps, {lengths}",
+            fix="pass inputs with the same number of time steps",
+        )
     refuse_different_batches(batches)
     currents = tuple(name for name in x if isinstance(named_inputs[name], Currents))
     return Rasters(x=x, rounded=rounded, late=late, invalid=invalid, currents=currents)
@@ -114,9 +117,9 @@ def _steps(t_end: float, dt: float | None) -> int:
     """Return the number of steps of a sample that ends at t_end, seconds."""
     if dt is None:
         raise UsageError(
-            "the length of a step is unknown",
+            "the length of a time step is not specified",
             fix=Text(
-                "pass {dt}, for example, or leave {t_end} out",
+                "pass {dt}, for example, or omit {t_end}",
                 dt=DT.set_to(SECONDS["ms"]),
                 t_end=T_END,
             ),
@@ -126,19 +129,19 @@ def _steps(t_end: float, dt: float | None) -> int:
             Text(
                 "{t_end} is traced by JAX, and the number of time steps depends on it", t_end=T_END
             ),
-            fix="pass a plain number, for example through functools.partial or static_argnums",
+            fix="pass a Python number, for example with functools.partial or static_argnums",
         )
     refuse_no_time(t_end, T_END)
     steps = round(float(t_end) / dt)
     if steps < 1:
         raise UsageError(
             Text(
-                "{option} is {t_end:g} s, shorter than half a step of {dt:g} s",
+                "{option} is {t_end:g} s, less than half a time step of {dt:g} s",
                 option=T_END,
                 t_end=float(t_end),
                 dt=dt,
             ),
-            fix=Text("raise {t_end}", t_end=T_END),
+            fix=Text("pass a larger {t_end}", t_end=T_END),
         )
     return steps
 
@@ -155,7 +158,8 @@ def rounded_end(t_end: float | None, dt: float | None) -> Iterator[str]:
     if abs(exact - steps) > OFF_GRID:
         yield Note(
             Text(
-                "{option} lies between steps of {dt}: {steps} steps are simulated, {end}",
+                "{option} is not a multiple of the time step, {dt}: the simulation ends at {end}, "
+                "after {steps} steps",
                 option=T_END.equal_to(format_time(float(t_end))),
                 dt=format_time(dt),
                 steps=steps,
@@ -175,12 +179,14 @@ def _raster(
     if len(x_shape) < 2 or x_shape[2:] != shape:
         expected = ", ".join(str(size) for size in ("time", "batch", *shape))
         raise UsageError(
-            f"input '{name}' has shape {x_shape}", fix=f"give it the shape ({expected})", node=name
+            f"input '{name}' has shape {x_shape}",
+            fix=f"pass an array of shape ({expected})",
+            node=name,
         )
     if 0 in x_shape[:2]:
         raise UsageError(
-            f"input '{name}' has {x_shape[0]} steps and {x_shape[1]} samples",
-            fix="pass at least one of each",
+            f"input '{name}' is empty: {x_shape[0]} time steps, {x_shape[1]} samples",
+            fix="pass at least one time step and one sample",
             node=name,
         )
     return jnp.asarray(x, dtype)

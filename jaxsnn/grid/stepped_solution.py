@@ -75,7 +75,9 @@ class SteppedSolution:
             return next(iter(self.y.values()))
         if name not in self.y:
             message = (
-                "the network has several outputs" if name is None else f"'{name}' is no Output"
+                "the network has several outputs"
+                if name is None
+                else f"'{name}' is not an Output node"
             )
             raise UsageError(message, fix=suggestion(name or "", self.y), node=name or "")
         return self.y[name]
@@ -87,7 +89,8 @@ class SteppedSolution:
         refuse_several(self.result)
         if self.dt is None:
             raise UsageError(
-                "the length of a step is unknown", fix="pass TimeStepped(dt=1e-3), for example"
+                "the length of a time step is not specified",
+                fix="pass TimeStepped(dt=1e-3), for example",
             )
         return dense_to_events(np.asarray(self._spikes_of(name)), self.dt)
 
@@ -163,8 +166,8 @@ class SteppedSolution:
             return sent[0].reshape(*sent[0].shape[:leading], -1)
         if spikes and (alone or name in self.voltages):
             raise UsageError(
-                f"'{name}' sends its membrane, it has no spikes",
-                fix="look at voltages, maximum or integral",
+                f"'{name}' transmits its membrane potential and has no spikes",
+                fix="use voltages, maximum or integral",
                 node=name,
             )
         recordable = [*self.voltages, *(sources[0] for _, sources in self.feeding)]
@@ -172,7 +175,7 @@ class SteppedSolution:
         raise UsageError(
             f"the voltages of '{name}' are not recorded"
             if fires
-            else f"nothing is recorded of '{name}'",
+            else f"neither spikes nor voltages of '{name}' are recorded",
             fix=f'pass TimeStepped(record=("{name}",))'
             + ("" if fires else f", or {suggestion(name, recordable)}"),
             node=name,
@@ -192,7 +195,8 @@ class SteppedSolution:
             return self.approximations
         moved = [
             Note(
-                f"input '{name}': {number} events lay between steps and were moved to the nearest",
+                f"input '{name}': events between time steps that are moved to the nearest step: "
+                f"{number}",
                 kind="approximated",
                 code="moved-events",
             )
@@ -201,8 +205,8 @@ class SteppedSolution:
         ]
         late = [
             Note(
-                f"input '{name}': {number} events lie behind the last step and were left out (times"
-                " are in seconds)",
+                f"input '{name}': events after the last time step that are ignored: {number} "
+                "(times are in seconds)",
                 kind="dropped",
                 code="late-events",
             )
@@ -220,8 +224,8 @@ class SteppedSolution:
         shortest = float(np.min(np.asarray(self.shortest_tau)))
         if shortest < self.dt:
             yield Note(
-                f"a step of {format_time(self.dt)} is longer than the shortest time constant,"
-                f" {format_time(shortest)} (times are in seconds)",
+                f"the time step, {format_time(self.dt)}, is longer than the shortest time "
+                f"constant, {format_time(shortest)} (times are in seconds)",
                 kind="assumed",
                 code="times-in-seconds",
             )
@@ -245,18 +249,20 @@ class SteppedSolution:
         if int(self.result) == Result.INVALID_INPUT:
             return Problem(
                 code="invalid-input",
-                message="an event lies before time 0 or names a channel that the input lacks",
-                fix="look at the times and channels of the inputs",
+                message="an event has a negative time, or a channel that the input does not have",
+                fix="check the times and channels of the inputs",
             )
         if self.culprit is not None:
             return self.culprit
         name = next((name for name, finite in self.finite.items() if not finite), None)
-        quantity = "an input or a parameter" if name is None else f"the membrane of '{name}'"
+        quantity = (
+            "an input or a parameter" if name is None else f"the membrane potential of '{name}'"
+        )
         return Problem(
             node=name or "",
             code="not-finite",
             message=f"{quantity} is NaN or infinite",
-            fix="look for NaN in parameters and inputs",
+            fix="check parameters and inputs for NaN",
         )
 
     @property
@@ -325,9 +331,10 @@ def untied(network: Network) -> Iterator[str]:
             if apart.size:
                 place = int(apart[0])
                 yield Note(
-                    f"node '{name}': {tie.tau} and {tie.gain} of neuron {place} are {tau[place]:g} s"
-                    f" and {gain[place]:g}, which tell of no step of {format_time(tie.dt)}: steps"
-                    " follow one of the two, so change both",
+                    f"node '{name}': {tie.tau} and {tie.gain} of neuron {place} are "
+                    f"{tau[place]:g} s and {gain[place]:g}, which do not match a time step of "
+                    f"{format_time(tie.dt)}. The source framework uses only one of the two: "
+                    "change both together",
                     kind="approximated",
                     code="untied-gain",
                 )

@@ -50,7 +50,7 @@ class _PositiveNumbers:
             value = getattr(self, name, 1.0)
             if not (0 < as_number(value) < math.inf or isinstance(value, Tracer)):
                 message = f"{type(self).__name__}: {name} is {shown(value)}"
-                raise UsageError(message, fix="give a positive number")
+                raise UsageError(message, fix="pass a positive number")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +156,8 @@ def named_surrogate(name: str) -> Surrogate:
     if not field_names or not (math.isfinite(value) and value > 0):
         raise UsageError(
             Text("{surrogate} is '{name}'", surrogate=SURROGATE, name=name),
-            fix=f"say {kind}" + (f", or {kind}:2 with a positive number" if field_names else ""),
+            fix=f"pass {kind}"
+            + (f", or with a positive number, such as {kind}:2" if field_names else ""),
         )
     return SURROGATES[kind](**{field_names[0]: value})
 
@@ -178,8 +179,8 @@ def as_surrogate(surrogate: Surrogate | str | None) -> Surrogate | None:
         hash(surrogate)
     except TypeError as error:
         raise UsageError(
-            f"the surrogate {surrogate!r} has no hash, by which compiled code is kept",
-            fix="make it a frozen dataclass of plain numbers",
+            f"surrogate {surrogate!r} is not hashable, which caching of compiled code requires",
+            fix="make it a frozen dataclass of Python numbers",
         ) from error
     return surrogate
 

@@ -90,8 +90,8 @@ class TimeStepped:
         """Simulate a batch. A failed run raises no error: check `result`.
 
         Args:
-            inputs, t_end: as of `jaxsnn.simulate`.
-            sample_times: none; a readout has a value in each step.
+            inputs, t_end: see `jaxsnn.simulate`.
+            sample_times: not supported; a readout has one value in each time step.
 
         Raises:
             UsageError: inputs or options that do not fit the network.
@@ -99,9 +99,9 @@ class TimeStepped:
         """
         if sample_times is not None and np.size(sample_times):
             raise UsageError(
-                "sample_times are for the event engine, in time steps a readout has a value in "
-                "each step",
-                fix="leave sample_times out",
+                "the time-stepped engine does not support sample_times: a readout has one value "
+                "in each time step",
+                fix="omit sample_times",
             )
         self.check(network)
         check_precision(network)
@@ -124,17 +124,19 @@ class TimeStepped:
         """
         if not isinstance(self.record, bool | tuple | list | set | frozenset):
             name = self.record if isinstance(self.record, str) else "NODE"
-            raise UsageError(f"record is {self.record!r}", fix=f'give names, ("{name}",)')
+            raise UsageError(
+                f"record is {self.record!r}", fix=f'pass a tuple of names, ("{name}",)'
+            )
         for name in () if isinstance(self.record, bool) else self.record:
             if name not in network.populations:
                 raise UsageError(
-                    f"record names '{name}', which is not a population",
+                    f"record contains '{name}', which is not a population",
                     fix=suggestion(name, network.populations),
                     node=name,
                 )
         if not isinstance(self.detach_reset, bool | np.bool_ | None):
             raise UsageError(
-                f"detach_reset is {shown(self.detach_reset)}", fix="give True, False or None"
+                f"detach_reset is {shown(self.detach_reset)}", fix="pass True, False or None"
             )
 
     def hashable(self) -> TimeStepped:

@@ -32,7 +32,7 @@ def step_length(network: Network, dt: float | None) -> float | None:
         LoweringError: it is needed and unknown.
     """
     if dt is not None and not (math.isfinite(as_number(dt)) and as_number(dt) > 0):
-        raise UsageError(f"the engine has dt = {shown(dt)} s", fix="give a positive dt, in seconds")
+        raise UsageError(f"the engine has dt = {shown(dt)} s", fix="pass a positive dt in seconds")
     for population in network.populations.values():
         population_dt = population.dt
         if (
@@ -41,9 +41,9 @@ def step_length(network: Network, dt: float | None) -> float | None:
             and abs(dt - population_dt) > _TOLERANCE * population_dt
         ):
             raise UsageError(
-                f"the engine has dt = {dt:g} s, but the steps of node '{population.name}' last"
-                f" {population_dt:g} s",
-                fix="leave dt out of the engine, or read the file with the other dt",
+                f"the engine has dt = {dt:g} s, but node '{population.name}' has a time step of "
+                f"{population_dt:g} s",
+                fix="omit dt of the engine, or read the file with this dt",
                 node=population.name,
             )
         if needs_dt(population) and not population.counts_steps:
@@ -80,7 +80,7 @@ def delay_steps(wire: Wire, dt: float | None) -> tuple[int, ...]:
     """
     if dt is None:
         raise LoweringError(
-            f"node '{wire.name}' (Delay) needs dt, which the file does not say",
+            f"node '{wire.name}' (Delay) needs dt, which the file does not specify",
             fix=Text("pass {dt}, for example", dt=DT.set_to(SECONDS["ms"])),
             node=wire.name,
             code="delay",
@@ -90,9 +90,10 @@ def delay_steps(wire: Wire, dt: float | None) -> tuple[int, ...]:
     if (bad := np.abs(steps - exact) > _TOLERANCE * np.maximum(steps, 1)).any():
         channel = int(bad.argmax())
         raise LoweringError(
-            f"node '{wire.name}' (Delay): channel {channel} is late by {wire.detail[channel]:g} s,"
-            f" which is {exact[channel]:g} steps of {dt:g} s",
-            fix="choose a dt that divides it",
+            f"node '{wire.name}' (Delay): the delay of channel {channel} is "
+            f"{wire.detail[channel]:g} s, which is {exact[channel]:g} time steps of {dt:g} s and "
+            "must be an integer number",
+            fix="choose a dt of which the delay is a multiple",
             node=wire.name,
             code="delay",
         )

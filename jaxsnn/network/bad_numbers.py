@@ -22,8 +22,9 @@ def bad_number(network: Network, inputs: Any = None, *, finite: bool = True) -> 
     or they are traced.
 
     Args:
-        inputs: as of `jaxsnn.simulate`; None: not checked.
-        finite: all parameters must be finite; else time constants and thresholds may be infinite.
+        inputs: inputs as in `jaxsnn.simulate`; None: not checked.
+        finite: whether all parameters must be finite; if not, time constants and thresholds may be
+            infinite.
     """
     problems = [*_bad_parameters(network, finite=finite), *_bad_inputs(network, inputs)]
     return next(iter(problems), None)
@@ -77,7 +78,7 @@ def _wrong(key: str, numbers: np.ndarray, *, finite: bool) -> Iterator[tuple[np.
         yield (
             numbers < least,
             Text(
-                "be above {minimum:.1g}, in seconds: the square of its rate is no number",
+                "be above {minimum:.1g} s: the square of its inverse overflows",
                 minimum=least,
             ),
         )
@@ -92,7 +93,7 @@ def _describe(
     position = Text("[{index}]", index=", ".join(map(str, place))) if place else Text("")
     count = int(wrong.sum())
     others = (
-        Text(" (and {more} more of {size} numbers)", more=count - 1, size=numbers.size)
+        Text(" (invalid entries: {more} more of {size})", more=count - 1, size=numbers.size)
         if count > 1
         else Text("")
     )
@@ -108,7 +109,7 @@ def _describe(
             requirement=requirement,
             others=others,
         ),
-        fix=f"give another {key} to node '{node}'",
+        fix=f"change {key} of node '{node}'",
     )
 
 
@@ -128,9 +129,9 @@ def _bad_inputs(network: Network, inputs: Any) -> Iterator[Problem]:
                 node=name,
                 code="not-finite",
                 message=Text("input '{input}': {problem}", input=name, problem=text),
-                fix="give numbers"
+                fix="pass finite values"
                 if times is None
-                else "give times of at least 0 s (inf: no event)",
+                else "pass times of at least 0 s (inf in unused slots)",
             )
 
 
@@ -148,10 +149,12 @@ def first_wrong(numbers: np.ndarray, *, is_events: bool) -> str | None:
     place = np.argwhere(wrong)[0]
     value = numbers[tuple(place)]
     if is_events:
-        return Text("the time in {location} is {value:g}", location=place_of(place), value=value)
+        return Text(
+            "the event time in {location} is {value:g}", location=place_of(place), value=value
+        )
     channel = ", ".join(map(str, place[2:]))
     return Text(
-        "step {step}, sample {sample}, channel {channel} is {value:g}",
+        "the value in step {step}, sample {sample}, channel {channel} is {value:g}",
         step=place[0],
         sample=place[1],
         channel=channel,

@@ -20,7 +20,7 @@ class Cycle:
             node that is fed from outside. A spike reaches the neurons behind in the same step, all
             others one step later. Where several nodes are fed, the first is the first by name: only
             there names matter.
-        in_turn: all its nodes run in the order of `wires`, and `Wire.late` specifies the edges that
+        in_turn: whether all nodes run in the order of `wires`; `Wire.late` specifies the edges that
             take a step.
     """
 
@@ -110,11 +110,11 @@ def _refuse_instant_cycles(wires: tuple[Wire, ...]) -> None:
         if not ready:
             raise LoweringError(
                 Text(
-                    "nodes {nodes} form a cycle without a neuron or a Delay, so that nothing in it "
-                    "takes time",
+                    "nodes {nodes} form a cycle without a neuron or a Delay, so that their "
+                    "signals depend on themselves at the same time",
                     nodes=listing(wire.name for wire in rest),
                 ),
-                fix="break it, or put one of the two into it",
+                fix="break the cycle, or insert a neuron or a Delay",
                 node=rest[0].name,
                 code="instant-cycle",
             )

@@ -27,8 +27,8 @@ class StaticNetwork:
     """Static part of a network, with derived properties.
 
     Attributes:
-        wires: in execution order, the nodes of a cycle one after the other.
-        populations: by name; neurons whose dialect is undecided are missing.
+        wires: nodes in execution order, those of a cycle one after the other.
+        populations: populations by name; neurons whose dialect is undecided are missing.
         currents: inputs that are currents, not spikes.
         dt: length of a time step that the engine sets, seconds; None: the network's own.
     """
@@ -99,7 +99,9 @@ class StaticNetwork:
 
     @cached_property
     def with_spikes(self) -> set[str]:
-        """Names of the spiking populations and inputs, and of the linear nodes that pass spikes on."""
+        """Names of the spiking populations and inputs, and of the linear nodes that pass spikes
+        on.
+        """
         firing = [name for name, population in self.populations.items() if population.fires]
         inputs = [
             wire.name
@@ -179,7 +181,7 @@ MAX_POOL = NetworkFeature(
     ),
 )
 OTHER_NODE = NetworkFeature(
-    description="A node from outside NIR that has no state and is not linear",
+    description="A node of a registered type that has no state and is not linear",
     occurrences=lambda network: (
         Occurrence(wire.name, kind=wire.kind)
         for wire in network.wires
@@ -187,7 +189,7 @@ OTHER_NODE = NetworkFeature(
     ),
 )
 UNFED_NODE = NetworkFeature(
-    description="A node without state that nothing feeds",
+    description="A node without state and without input",
     occurrences=lambda network: (
         Occurrence(wire.name, kind=wire.kind)
         for wire in network.wires
@@ -200,18 +202,16 @@ UNKNOWN_NEURON_MODEL = Limit(
         lambda population: population.kind not in neuron_kinds(),
     ),
     code="unsupported-node",
-    reason="node '{node}' is a {kind}, and there is no neuron model for that type",
-    fix="register a model for it (jaxsnn.register_neuron), or replace the node",
+    reason="node '{node}' ({kind}) has a type without a neuron model",
+    fix="register a neuron model (jaxsnn.register_neuron), or replace the node",
 )
-NIR_NEURON = _populations(
-    "a neuron of NIR's types", lambda population: population.kind in NIR_KINDS
-)
+NIR_NEURON = _populations("A neuron of a NIR type", lambda population: population.kind in NIR_KINDS)
 
 # -- what neurons do
 
 RESETTING_READOUT = _populations("A readout that resets", lambda population: population.resetting)
 FLOOR = _populations(
-    "A lower bound of the membrane", lambda population: population.floor is not None
+    "A lower bound of the membrane potential", lambda population: population.floor is not None
 )
 NO_RESET = _populations(
     "A spiking neuron without a reset",
@@ -250,7 +250,7 @@ REMEMBERING_LOOP = NetworkFeature(
     ),
 )
 JOINED_LOOP = NetworkFeature(
-    description="A cycle whose neurons share a node, run in the order of the importer",
+    description="A cycle whose neurons share a linear node, evaluated in the order of the importer",
     occurrences=lambda network: (
         _at_cycle(cycle) for cycle in network.cycles if cycle.in_turn and not _remembers(cycle)
     ),
@@ -262,7 +262,7 @@ INSTANT_CYCLE = Requirement[StaticNetwork](
 
 
 READOUT_IN_CYCLE = NetworkFeature(
-    description="A spiking neuron in a cycle that is read as a readout",
+    description="A spiking neuron of a cycle that is declared as a readout",
     occurrences=lambda network: (
         _of(population)
         for population in network.neurons
@@ -297,7 +297,7 @@ def _reached_at_once(cycle: Cycle, name: str) -> set[str]:
 
 
 IMMEDIATE_FEEDBACK = Feature(
-    description="A cycle in which a neuron feeds itself without a delay",
+    description="A cycle in which spikes of a neuron reach the neuron itself without a delay",
     occurrences=_immediate_feedback,
 )
 
@@ -345,7 +345,7 @@ def _spreads(wire: Wire) -> bool:
 
 #: A constant that passes a Delay begins at its end, so that it is no constant any more.
 LATE_BIAS = NetworkFeature(
-    description="A bias in front of a Delay",
+    description="A bias before a Delay",
     occurrences=lambda network: (
         Occurrence(
             wire.name, sources=listing(name for name in wire.sources if name in network.biased)
@@ -355,7 +355,7 @@ LATE_BIAS = NetworkFeature(
     ),
 )
 DELAY_PER_TARGET = Feature(
-    description="A Delay in a cycle behind weights, with a delay for each target",
+    description="A Delay of a cycle after weights, with a delay for each target neuron",
     occurrences=_delays_per_target,
 )
 
@@ -402,7 +402,7 @@ HELD_VOLTAGE = NetworkFeature(
     ),
 )
 READOUT_AS_SOURCE = NetworkFeature(
-    description="A readout that feeds a node other than an Output",
+    description="A readout that drives a node other than an Output",
     occurrences=lambda network: (
         _of(network.populations[source], target=wire.name)
         for wire in network.wires
@@ -412,7 +412,7 @@ READOUT_AS_SOURCE = NetworkFeature(
     ),
 )
 OUTPUT_OF_OTHER_NODE = NetworkFeature(
-    description="An Output that a node other than a neuron feeds",
+    description="An Output whose source is not a neuron",
     occurrences=lambda network: (
         Occurrence(wire.name, source=source, kind=_node_type(network.nodes[source]))
         for wire in network.wires
@@ -455,11 +455,11 @@ def _mixed_sources(network: StaticNetwork) -> Iterator[Occurrence]:
 
 
 CURRENT_AND_DELTAS = NetworkFeature(
-    description="A neuron that receives the current of an input and delta spikes",
+    description="A neuron that receives an input current and delta spikes",
     occurrences=_currents_and_deltas,
 )
 MIXED_SOURCES = NetworkFeature(
-    description="An Output fed by weights, an Input, or several sources that do not all spike",
+    description="An Output whose source is a weight or an Input, or whose sources do not all spike",
     occurrences=_mixed_sources,
 )
 SPIKES_AT_THRESHOLD = NetworkFeature(
@@ -487,7 +487,8 @@ MIXED_OUTPUT = NetworkFeature(
 def _kernel_gaps(network: StaticNetwork) -> dict[str, list[str]]:
     """Return the spiking populations that the native kernels do not simulate, by reason.
 
-    A cycle is simulated as a whole: the first reason that one of its populations has counts for all.
+    A cycle is simulated as a whole: the first reason that one of its populations has counts for
+        all.
     """
     gaps: dict[str, list[str]] = {}
     cycle_of = {name: cycle.order for cycle in network.cycles for name in cycle.order}
@@ -540,14 +541,14 @@ def _beyond_kernels(description: str, gap: str) -> NetworkFeature:
     return Feature(description=description, occurrences=occurrences)
 
 
-FOREIGN_MODEL = _beyond_kernels("A neuron model from outside NIR", "model")
-BOXES_INTO_CURRENTS = _beyond_kernels("Box-shaped spikes into a CubaLIF", "boxes")
-JUMPS_IN_CYCLE = _beyond_kernels("A cycle in which delta spikes reach a LIF or IF", "jumps")
+FOREIGN_MODEL = _beyond_kernels("A registered neuron model", "model")
+BOXES_INTO_CURRENTS = _beyond_kernels("Rectangular pulses into a CubaLIF", "boxes")
+JUMPS_IN_CYCLE = _beyond_kernels("A cycle in which delta spikes reach LIF or IF neurons", "jumps")
 MIXED_KERNELS_IN_CYCLE = _beyond_kernels(
-    "A cycle with box-shaped spikes for some neurons and delta spikes for others", "mixed boxes"
+    "A cycle with rectangular pulses for some neurons and delta spikes for others", "mixed boxes"
 )
 MIXED_RESETS_IN_CYCLE = _beyond_kernels(
-    "A cycle whose neurons reset by different rules", "mixed resets"
+    "A cycle whose neurons have different reset rules", "mixed resets"
 )
 
 # -- what the dialect must decide
@@ -585,7 +586,7 @@ def decided(*needs: Need, available: str = "") -> Requirement[StaticNetwork]:
                 yield replace(problem, fix=fix.without(available)) if available else problem
 
     return Requirement(
-        description="A property of a neuron that the dialect leaves open, or an impossible value",
+        description="A neuron property that the dialect does not specify, or that is invalid",
         problems=problems,
     )
 

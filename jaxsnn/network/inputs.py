@@ -67,9 +67,8 @@ def other_step_notes(network: Network, inputs: Any) -> Iterator[str]:
         if step is not None and not math.isclose(step, dt, rel_tol=2.0**-18):
             yield Note(
                 Text(
-                    "input '{name}' was binned in steps of {step}, and the steps of the network last "
-                    "{dt}: its times are {ratio:.4g} times as far apart as in the source, make it "
-                    "with {option}",
+                    "input '{name}' has time steps of {step}, the network of {dt}: input times "
+                    "are scaled by {ratio:.4g}. Create the input with {option}",
                     name=name,
                     step=format_time(step),
                     dt=format_time(dt),
@@ -94,7 +93,7 @@ def plain_events(inputs: Mapping[str, Any], who: str) -> dict[str, Events]:
         if isinstance(input_signal, Currents | GradedEvents):
             raise UsageError(
                 Text(
-                    "input '{input}' is {type}, and {who} supports only spikes",
+                    "input '{input}' ({type}) is not supported: {who} supports only spikes",
                     input=name,
                     type=type(input_signal).__name__,
                     who=who,
@@ -109,7 +108,7 @@ def by_input(network: Network, inputs: Any) -> dict[str, Any]:
     """Return inputs by the name of the Input node, whether specified as a mapping or alone.
 
     Raises:
-        UsageError: an input too many, or one that lacks.
+        UsageError: an unknown or a missing input.
     """
     input_names = list(network.inputs)
     if not isinstance(inputs, Mapping):
@@ -120,7 +119,7 @@ def by_input(network: Network, inputs: Any) -> dict[str, Any]:
                     count=len(input_names),
                     inputs=", ".join(input_names),
                 ),
-                fix="pass a mapping from their names",
+                fix="pass a mapping from input names to data",
             )
         return {input_names[0]: inputs}
     for name in inputs:
@@ -134,7 +133,7 @@ def by_input(network: Network, inputs: Any) -> dict[str, Any]:
         if name not in inputs:
             raise UsageError(
                 Text("input '{input}' has no data", input=name),
-                fix=f"pass something for each of {', '.join(input_names)}",
+                fix=f"pass data for each of {', '.join(input_names)}",
                 node=name,
             )
     return dict(inputs)
@@ -145,7 +144,7 @@ def refuse_different_batches(batches: dict[str, int]) -> None:
     if len(set(batches.values())) > 1:
         raise UsageError(
             Text("the inputs have different batch sizes {batches}", batches=batches),
-            fix="use one size for all",
+            fix="pass the same batch size for all inputs",
         )
 
 
@@ -155,8 +154,8 @@ def refuse_other_axes(name: str, axes: tuple[int, ...], shape: tuple[int, ...]) 
     may be joined already.
 
     Args:
-        axes: of the values of one sample.
-        shape: of the input.
+        axes: shape of the values of one sample.
+        shape: shape of the input.
 
     Raises:
         UsageError: names both shapes.
@@ -173,12 +172,13 @@ def refuse_other_axes(name: str, axes: tuple[int, ...], shape: tuple[int, ...]) 
     ):
         raise UsageError(
             Text(
-                "input '{input}' has the axes {expected}, and the values have {actual}",
+                "input '{input}' has shape {expected} per sample, but its values have shape "
+                "{actual}",
                 input=name,
                 expected=tuple(shape),
                 actual=tuple(axes),
             ),
-            fix="move the axes (numpy.moveaxis), or join them in the order of the input",
+            fix="reorder the axes (numpy.moveaxis), or flatten them in the order of the input",
             node=name,
         )
 
@@ -192,7 +192,7 @@ def checked_input(name: str, input_signal: Any, shape: tuple[int, ...], dtype: A
     """Check one input; return it with a batch axis, in the specified dtype.
 
     Args:
-        shape: of the input.
+        shape: shape of the input.
 
     Raises:
         UsageError: neither events nor currents, or values that do not fit the input.
@@ -205,12 +205,12 @@ def checked_input(name: str, input_signal: Any, shape: tuple[int, ...], dtype: A
     if jnp.shape(input_signal.value) != jnp.shape(input_signal.time):
         raise UsageError(
             Text(
-                "input '{input}': value has shape {value_shape} and time has {time_shape}",
+                "input '{input}': value has shape {value_shape}, but time has shape {time_shape}",
                 input=name,
                 value_shape=jnp.shape(input_signal.value),
                 time_shape=jnp.shape(input_signal.time),
             ),
-            fix="give each event a value",
+            fix="pass one value for each event",
             node=name,
         )
     value = _as_rows(input_signal.value, dtype)
@@ -229,12 +229,13 @@ def _checked_currents(
     if len(times) not in (1, 2) or values[: len(times)] != times or 0 in times:
         raise UsageError(
             Text(
-                "input '{input}': time has shape {time_shape} and value has {value_shape}",
+                "input '{input}': time has shape {time_shape}, and value has shape {value_shape}",
                 input=name,
                 time_shape=times,
                 value_shape=values,
             ),
-            fix="give (batch, pieces) and (batch, pieces, channels), at least one of each",
+            fix="pass time of shape (batch, pieces) and value of shape (batch, pieces, channels), "
+            "with at least one sample and one piece",
             node=name,
         )
     refuse_other_axes(name, values[len(times) :], shape)
@@ -242,12 +243,12 @@ def _checked_currents(
     if channels != size:
         raise UsageError(
             Text(
-                "input '{input}' has {expected} channels, and the currents have {actual}",
+                "input '{input}' has {expected} channels, but the currents have {actual}",
                 input=name,
                 expected=size,
                 actual=channels,
             ),
-            fix=f"give {size} values for each piece",
+            fix=f"pass {size} values for each piece",
             node=name,
         )
     if not isinstance(currents.time, Tracer):
@@ -256,11 +257,12 @@ def _checked_currents(
         if (back := time[..., 1:] < time[..., :-1]).any():
             raise UsageError(
                 Text(
-                    "input '{input}': a piece begins before the previous one ({location})",
+                    "input '{input}': a piece of the current starts before the previous one "
+                    "({location})",
                     input=name,
                     location=_first(back),
                 ),
-                fix="give the pieces in the order of their times, unused ones (inf) last",
+                fix="sort the pieces by time, unused ones (inf) last",
                 node=name,
             )
     time = _as_rows(currents.time, dtype)
@@ -289,7 +291,7 @@ def _refuse_values(name: str, value: Any) -> None:
                 value=numbers[tuple(place)],
                 location=place_of(place[:2]),
             ),
-            fix="give finite numbers",
+            fix="pass finite values",
             node=name,
         )
 
@@ -305,11 +307,11 @@ def checked_events(name: str, events: Any, size: int, dtype: Any) -> Events:
     """
     if not (hasattr(events, "time") and hasattr(events, "index")):
         raise UsageError(
-            Text("input '{input}' is a {type}", input=name, type=type(events).__name__),
+            Text("input '{input}' has type {type}", input=name, type=type(events).__name__),
             fix=Text(
-                "pass jaxsnn.Events(time=..., index=...), or of values in each step "
-                "jaxsnn.Events.of_steps(x, dt) (spikes) or jaxsnn.Currents.held(x, dt), or simulate "
-                "in steps by {engine}",
+                "pass jaxsnn.Events(time=..., index=...); for time-stepped data "
+                "jaxsnn.Events.of_steps(x, dt) (spikes) or jaxsnn.Currents.held(x, dt) "
+                "(currents); or simulate with {engine}",
                 engine=ENGINE.set_to("grid"),
             ),
             node=name,
@@ -319,12 +321,12 @@ def checked_events(name: str, events: Any, size: int, dtype: Any) -> Events:
     if shapes[0] != shapes[1] or len(shapes[0]) not in (1, 2):
         raise UsageError(
             Text(
-                "input '{input}': time has shape {time_shape} and index has {index_shape}",
+                "input '{input}': time has shape {time_shape}, and index has shape {index_shape}",
                 input=name,
                 time_shape=shapes[0],
                 index_shape=shapes[1],
             ),
-            fix="give both the shape (events,) or (batch, events)",
+            fix="pass both with the same shape, (events,) or (batch, events)",
             node=name,
         )
     if 0 in shapes[0][:-1]:
@@ -334,7 +336,7 @@ def checked_events(name: str, events: Any, size: int, dtype: Any) -> Events:
                 input=name,
                 shape=shapes[0],
             ),
-            fix="pass at least one",
+            fix="pass at least one sample",
             node=name,
         )
     if not isinstance(events.time, Tracer):
@@ -349,14 +351,14 @@ def refuse_no_numbers(name: str, events: Any) -> None:
     """Refuse rows of different lengths, text, and anything else that is not real numbers.
 
     Args:
-        events: with time, index, and maybe value.
+        events: object with arrays `time`, `index`, and optionally `value`.
 
     Raises:
         UsageError: names the array.
     """
     ways = {
-        "shorter": "fill shorter ones up: time inf, index the number of channels",
-        "numbers": "give numbers, times in seconds",
+        "shorter": "pad shorter rows: time with inf, index with the number of channels",
+        "numbers": "pass numbers; times are in seconds",
     }
     for key in ("time", "index", "value"):
         refuse_no_array(getattr(events, key, 0), f"input '{name}': {key}", node=name, **ways)
@@ -408,7 +410,7 @@ def _refuse_times(name: str, time: np.ndarray) -> None:
                 time=time[bad].flat[0],
                 location=_first(bad),
             ),
-            fix="give times of at least 0 s (inf: no event)",
+            fix="pass times of at least 0 s (inf in unused slots)",
             node=name,
         )
 
@@ -425,12 +427,12 @@ def _refuse_channels(name: str, index: np.ndarray, used: np.ndarray, size: int) 
         worst = index[broken].flat[0]
         raise UsageError(
             Text(
-                "input '{input}': an event has the channel {channel:g} ({location})",
+                "input '{input}': an event has channel {channel:g} ({location})",
                 input=name,
                 channel=worst,
                 location=_first(broken),
             ),
-            fix="number channels by whole numbers",
+            fix="pass integers as channels",
             node=name,
         )
     named = index[used]
@@ -439,15 +441,15 @@ def _refuse_channels(name: str, index: np.ndarray, used: np.ndarray, size: int) 
         location = _first(used & (index == worst))
         raise UsageError(
             Text(
-                "input '{input}' has {size} channels (0 to {maximum}), and an event has the "
-                "channel {channel} ({location})",
+                "input '{input}' has {size} channels (0 to {maximum}), but an event has channel "
+                "{channel} ({location})",
                 input=name,
                 size=size,
                 maximum=size - 1,
                 channel=worst,
                 location=location,
             ),
-            fix=f"name channels from 0 to {size - 1}",
+            fix=f"pass channels from 0 to {size - 1}",
             node=name,
         )
 

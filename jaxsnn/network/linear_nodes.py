@@ -131,7 +131,8 @@ def check_operator(wire: Wire, inward: tuple[int, ...], parameters: Arrays) -> N
         y = wire.apply(numbers, x)
     except Exception as error:  # whatever a function from outside may raise
         raise _wrong(
-            wire, Text("fails on the shape {shape}: {reason}", shape=x.shape, reason=str(error))
+            wire,
+            Text("fails for an input of shape {shape}: {reason}", shape=x.shape, reason=str(error)),
         ) from error
     expected = (2, *wire.shape)
     if jnp.size(y) != math.prod(expected):
@@ -139,7 +140,8 @@ def check_operator(wire: Wire, inward: tuple[int, ...], parameters: Arrays) -> N
         raise _wrong(
             wire,
             Text(
-                "returns the shape {actual} for {shape}, and its traits specify {expected}",
+                "returns shape {actual} for an input of shape {shape}, but its traits specify "
+                "{expected}",
                 actual=got,
                 shape=x.shape,
                 expected=expected,
@@ -150,15 +152,15 @@ def check_operator(wire: Wire, inward: tuple[int, ...], parameters: Arrays) -> N
     if none.any():
         raise _wrong(
             wire,
-            Text("returns {value:g} for zeros", value=none[none != 0][0]),
-            "make that its bias",
+            Text("returns {value:g} for an input of zeros", value=none[none != 0][0]),
+            "declare the constant as its bias",
         )
     scale = np.abs(y).max(initial=0.0) + np.finfo(y.dtype).tiny
     both = np.asarray(wire.apply(numbers, x.sum(axis=0, keepdims=True) * 2)).reshape(-1)
     if not np.allclose(both, 2 * y.sum(axis=0), atol=_TOLERANCE * scale, rtol=0):
         raise _wrong(
             wire,
-            "is not linear: the result for a sum differs from the sum of results",
+            "is not linear: the output for a sum of inputs differs from the sum of the outputs",
             "set linear=False",
         )
     if wire.linear is not None and wire.linear.entries is not None:
@@ -166,14 +168,16 @@ def check_operator(wire: Wire, inward: tuple[int, ...], parameters: Arrays) -> N
         sent = x.reshape(2, -1)[:, source] * jnp.asarray(value)
         again = jnp.zeros_like(y).at[:, target].add(sent)
         if not np.allclose(again, y, atol=_TOLERANCE * scale, rtol=0):
-            raise _wrong(wire, "has entries= that make another sum than apply=")
+            raise _wrong(wire, "has entries= whose weighted sum differs from the result of apply=")
 
 
 #: Relative difference between two ways to a sum, in float32.
 _TOLERANCE = 1e-4
 
 
-def _wrong(wire: Wire, defect: str, fix: str = "repair its traits") -> LoweringError:
+def _wrong(
+    wire: Wire, defect: str, fix: str = "correct the traits of the node type"
+) -> LoweringError:
     message = Text(
         "node '{node}' ({type}): its operator {defect}",
         node=wire.name,
@@ -234,8 +238,8 @@ def refuse_large(wire: Wire, numbers: int) -> None:
     if numbers > LARGEST:
         raise LoweringError(
             Text(
-                "node '{node}' ({type}): together with the linear nodes before it, it needs "
-                "{count} weights, more than the limit of {limit}",
+                "node '{node}' ({type}): combined with the linear nodes before it, it needs "
+                "{count} weights, the limit is {limit}",
                 node=wire.name,
                 type=wire.kind,
                 count=numbers,

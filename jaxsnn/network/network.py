@@ -192,14 +192,14 @@ def check_precision(network: Network) -> None:
     wide = jnp.result_type(float)
     if not isinstance(network, Network):
         raise UsageError(
-            Text("a {type} is not a Network", type=type(network).__name__),
+            Text("an object of type {type} is not a Network", type=type(network).__name__),
             fix="pass jaxsnn.lower(graph)",
         )
     shapes = {wire.name: dict(wire.shapes) for wire in network.wires}
     for name, node_shapes in shapes.items():
         for key, shape in node_shapes.items():
             if key not in network.parameters.get(name, {}):
-                fix = f"give it one of the shape {shape}"
+                fix = f"add it, with shape {shape}"
                 raise UsageError(
                     Text("node '{node}' has no {parameter}", node=name, parameter=key),
                     fix=fix,
@@ -208,11 +208,11 @@ def check_precision(network: Network) -> None:
     for name, node_parameters in network.parameters.items():
         for key, value in node_parameters.items():
             if not hasattr(value, "dtype"):
-                fix = "give an array, as jax.numpy.asarray makes it"
+                fix = "convert it with jax.numpy.asarray"
                 kind = type(value).__name__
                 raise UsageError(
                     Text(
-                        "node '{node}': {parameter} is a {type}",
+                        "node '{node}': {parameter} has type {type}, which is not an array",
                         node=name,
                         parameter=key,
                         type=kind,
@@ -227,7 +227,7 @@ def check_precision(network: Network) -> None:
             if isinstance(value, jax.Array) and value.dtype == np.float64 != wide:
                 raise UsageError(
                     Text(
-                        "node '{node}': {parameter} is {dtype}, and JAX computes in {expected}",
+                        "node '{node}': {parameter} is {dtype}, but JAX computes in {expected}",
                         node=name,
                         parameter=key,
                         dtype=value.dtype,
@@ -246,7 +246,7 @@ def _refuse_other_shape(
     parameters may have an unknown shape.
     """
     if jnp.issubdtype(value.dtype, jnp.complexfloating):
-        fix = "give real numbers, its real"
+        fix = "use real numbers, for example its real part"
         raise UsageError(
             Text(
                 "node '{node}': {parameter} is {dtype}", node=name, parameter=key, dtype=value.dtype
@@ -267,8 +267,8 @@ def _refuse_other_shape(
                 parameter=key,
                 shape=shape,
             ),
-            fix=f"give it the shape {' or '.join(map(str, allowed_shapes))}; of several networks at once by"
-            " jax.vmap",
+            fix=f"use shape {' or '.join(map(str, allowed_shapes))}; use jax.vmap for several "
+            "networks",
             node=name,
         )
 
@@ -280,13 +280,13 @@ def _refuse_no_neurons(population: Population, key: str, value: Any) -> None:
     if shape != (size,):
         raise UsageError(
             Text(
-                "node '{node}': {parameter} has shape {shape}, and there are {size} neurons",
+                "node '{node}': {parameter} has shape {shape}, but the node has {size} neurons",
                 node=name,
                 parameter=key,
                 shape=shape,
                 size=size,
             ),
-            fix=f"give it the shape ({size},); of several networks at once by jax.vmap",
+            fix=f"use shape ({size},); use jax.vmap for several networks",
             node=name,
         )
 
@@ -296,13 +296,13 @@ def _refuse_other_kind(name: str, key: str, value: Any) -> None:
     if value.dtype not in (np.float32, np.float64):
         raise UsageError(
             Text(
-                "node '{node}': {parameter} is {dtype}, and parameters of neurons are float32 "
-                "or float64",
+                "node '{node}': {parameter} is {dtype}, but neuron parameters must be float32 or "
+                "float64",
                 node=name,
                 parameter=key,
                 dtype=value.dtype,
             ),
-            fix='cast it: its astype("float32")',
+            fix='cast it with .astype("float32")',
             node=name,
         )
 
@@ -329,13 +329,13 @@ def check_dtype(dtype: Any) -> np.dtype:
         requested_dtype = None
     if requested_dtype not in (np.float32, np.float64):
         raise UsageError(
-            Text("dtype is {dtype!r}, and networks are float32 or float64", dtype=dtype),
-            fix='pass dtype="float32" or leave it out',
+            Text("dtype is {dtype!r}, but networks support only float32 and float64", dtype=dtype),
+            fix='pass dtype="float32", or omit dtype',
         )
     if requested_dtype == np.float64 != default_dtype:
         raise UsageError(
             Text(
-                "dtype is {dtype}, and JAX computes in {expected}",
+                "dtype is {dtype}, but JAX computes in {expected}",
                 dtype=requested_dtype,
                 expected=default_dtype,
             ),
@@ -355,11 +355,11 @@ def check_parameters(old: Parameters, new: Parameters) -> None:
         UsageError: names the first difference.
     """
     for name in (*old, *new):
-        has, lacks = Text("the network has no node"), Text("the parameters have no node")
+        has, lacks = Text("the network has no node"), Text("the parameters lack node")
         _refuse_lacking(name, old, has, new, lacks)
         old_parameters, new_parameters = old[name], new[name]
         has = Text("node '{node}' has no parameter", node=name)
-        lacks = Text("node '{node}': the parameters have no", node=name)
+        lacks = Text("node '{node}': the parameters lack", node=name)
         for key in (*old_parameters, *new_parameters):
             _refuse_lacking(key, old_parameters, has, new_parameters, lacks, node=name)
             shape, old_shape = jnp.shape(new_parameters[key]), jnp.shape(old_parameters[key])
@@ -371,7 +371,7 @@ def check_parameters(old: Parameters, new: Parameters) -> None:
                         parameter=key,
                         shape=shape,
                     ),
-                    fix=f"give it the shape {old_shape}",
+                    fix=f"use shape {old_shape}",
                     node=name,
                 )
             if key.startswith("tau") and hasattr(new_parameters[key], "dtype"):
@@ -397,14 +397,14 @@ def with_synaptic_delays(network: Network, name: str, delay: ArrayLike) -> Netwo
     """Return the network with a delay for each synapse of one of its Linear or Affine nodes, for
     the event engine.
 
-    It is the parameter "delay" of that node, which a gradient can be taken by. `jaxsnn.update_graph`
-    writes it as NIR can say it: a Linear that copies channels, and a Delay.
+    The delays are the parameter "delay" of the node and differentiable. `jaxsnn.update_graph`
+    converts them to NIR: a Linear that copies channels, and a Delay.
 
     Args:
-        name: the node; it must stand right behind neurons or an input.
-        delay: seconds, at least 0. (outputs, inputs) or (outputs, 1): one for each synapse. Of
-            fewer numbers the parameter has as few, shared by synapses: (inputs,) or (1, inputs), one
-            for each source, and a single one for all. In a cycle delays must be shared so.
+        name: name of the node, whose input must come directly from neurons or from an Input.
+        delay: delays in seconds, at least 0: one for each synapse, (outputs, inputs) or (outputs,
+            1); one for each source, (inputs,) or (1, inputs); or a single one. In a cycle only the
+            last two are supported.
 
     Raises:
         LoweringError: no such node, or one without synapses.
@@ -412,11 +412,13 @@ def with_synaptic_delays(network: Network, name: str, delay: ArrayLike) -> Netwo
     """
     kinds = {wire.name: wire.kind for wire in network.wires}
     if kinds.get(name) not in ("Linear", "Affine"):
-        defect = Text("is a {type}", type=kinds[name]) if name in kinds else "is not in the network"
+        defect = (
+            Text("has type {type}", type=kinds[name]) if name in kinds else "is not in the network"
+        )
         choices = [node for node, kind in kinds.items() if kind in ("Linear", "Affine")]
         raise LoweringError(
             Text(
-                "node '{node}' {description}, and only a Linear or Affine has synapses",
+                "node '{node}' {description}, but only Linear and Affine nodes have synapses",
                 node=name,
                 description=defect,
             ),
@@ -426,13 +428,15 @@ def with_synaptic_delays(network: Network, name: str, delay: ArrayLike) -> Netwo
     weight = network.parameters[name]["weight"]
     kind = np.asarray(delay).dtype.kind if isinstance(delay, str | bytes | list) else "f"
     if kind not in "biuf":
-        raise UsageError(Text("delay is {value!r}", value=delay), fix="give seconds", node=name)
+        raise UsageError(
+            Text("delay is {value!r}", value=delay), fix="pass a delay in seconds", node=name
+        )
     if not isinstance(delay, Tracer):
         seconds = np.asarray(delay, float)
         if (wrong := ~(seconds >= 0) | (seconds == np.inf)).any():
             raise UsageError(
                 Text("node '{node}': a delay is {value:g} s", node=name, value=seconds[wrong][0]),
-                fix="give finite delays of at least 0 s",
+                fix="pass finite delays of at least 0 s",
                 node=name,
             )
     delay = jnp.asarray(delay, weight.dtype)
@@ -442,12 +446,13 @@ def with_synaptic_delays(network: Network, name: str, delay: ArrayLike) -> Netwo
     ):
         raise UsageError(
             Text(
-                "node '{node}': delay has shape {shape}, and its weight has {weight_shape}",
+                "node '{node}': delay has shape {shape}, but its weight has shape {weight_shape}",
                 node=name,
                 shape=delay.shape,
                 weight_shape=weight.shape,
             ),
-            fix="give one delay, one for each source, or one for each synapse, (outputs, inputs)",
+            fix="pass one delay, one for each source (inputs,), or one for each synapse (outputs, "
+            "inputs)",
             node=name,
         )
     if delay.ndim == 2 and delay.shape[0] == 1 < weight.shape[0]:
@@ -481,7 +486,7 @@ def with_tau_facts(population: Population, parameters: NodeParameters) -> Popula
     """Return the population with the facts that its time constants have (none, if they are traced).
 
     Args:
-        parameters: of its node, by NIR name.
+        parameters: parameters of its node, by NIR name.
     """
     taus = _time_constants(parameters)
     if _are_traced(taus):

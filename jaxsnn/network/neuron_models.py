@@ -52,12 +52,13 @@ def register_neuron(model: NeuronModel) -> None:
     """
     if model.kind in _NIR or _REGISTERED.get(model.kind, model) != model:
         raise UsageError(
-            Text("there already is a neuron model '{kind}'", kind=model.kind), fix="rename yours"
+            Text("neuron model '{kind}' is already registered", kind=model.kind),
+            fix="register the model under another name",
         )
     if model.dynamics is None:
         raise UsageError(
-            Text("the neuron model '{kind}' has no dynamics", kind=model.kind),
-            fix="give it a function of the population that makes a Neuron",
+            Text("neuron model '{kind}' has no dynamics", kind=model.kind),
+            fix="pass dynamics=, a function that returns a Neuron for a population",
         )
     _REGISTERED[model.kind] = model
 
@@ -92,7 +93,7 @@ def model_of(kind: str) -> NeuronModel:
     if kind not in _REGISTERED:
         raise LoweringError(
             Text(
-                "there is no neuron model '{kind}', only {kinds}",
+                "neuron model '{kind}' is not registered; available are {kinds}",
                 kind=kind,
                 kinds=listing(neuron_kinds()),
             ),

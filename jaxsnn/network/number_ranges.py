@@ -30,10 +30,10 @@ def beyond_type(
     return Problem(
         node=name,
         code="beyond-type",
-        message=f"node '{name}': {int(beyond.sum())} of {numbers.size} {key} overflow {np.dtype(dtype)}"
-        f" (at most {largest:.2g}), such as {numbers[beyond][0]:g}",
+        message=f"node '{name}': values of {key} that overflow {np.dtype(dtype)} (maximum "
+        f"{largest:.2g}): {int(beyond.sum())} of {numbers.size}, the first is {numbers[beyond][0]:g}",
         facts={"parameter": key, "value": float(numbers[beyond][0]), "largest": float(largest)},
-        fix="use smaller numbers, or simulate in float64",
+        fix="use smaller values, or simulate in float64",
     )
 
 
@@ -58,9 +58,9 @@ def with_rounded_resets(
     problem = Problem(
         node=population.name,
         code="bad-parameter",
-        message=f"node '{population.name}' ({population.kind}): as {np.dtype(dtype)} v_reset of neuron"
-        f" {neuron} is {v_reset.flat[neuron]:.9g}, not below its v_threshold"
-        f" {v_threshold.flat[neuron]:.9g}",
-        fix="lower v_reset or raise v_threshold, or simulate in float64",
+        message=f"node '{population.name}' ({population.kind}): rounded to {np.dtype(dtype)}, "
+        f"v_reset of neuron {neuron} is {v_reset.flat[neuron]:.9g}, which is not below "
+        f"v_threshold, {v_threshold.flat[neuron]:.9g}",
+        fix="decrease v_reset, increase v_threshold, or simulate in float64",
     )
     return replace(population, obstacles=(*population.obstacles, ("v_reset", problem)))

@@ -1,11 +1,11 @@
 """Linear nodes between two populations, composed into one sparse map with shared weights.
 
 A map sends an event of a source channel to some (position, row) pairs: at that position it weighs
-`weight[row]`, a vector over the lanes. A dense matrix has one position and a row for each source
+`weight[row]`, a vector over the columns. A dense matrix has one position and a row for each source
 channel; a convolution has a position for each output pixel, a row for each input channel and kernel
-tap, and a lane for each output channel; a pool has a position for each output channel and one lane.
-Which pairs there are is static (NumPy), weights and delays are JAX arrays that a gradient can be
-taken by.
+tap, and a column for each output channel; a pool has a position for each output channel and one
+column. Which pairs there are is static (NumPy), weights and delays are JAX arrays that a gradient
+can be taken by.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class Operator:
 
     Attributes:
         inward: channels of the source.
-        positions, lanes: their product is the number of channels; channel n * positions + p is lane
-            n at position p.
+        positions, columns: their product is the number of channels; channel n * positions + p is
+            column n at position p.
         source, position, row: (pairs,) int arrays; None: source channel i goes to row i at the only
             position.
-        weight: (rows, lanes); None: the identity, with one lane for each channel.
+        weight: (rows, columns); None: the identity, with one column for each channel.
         delay: (inward,) seconds by which events of each source channel come later, or None.
         row_delay: (rows,) seconds, in addition, or None.
         order: (channels,) int array: channel k of the node is channel order[k] as counted above;
@@ -50,7 +50,7 @@ class Operator:
 
     inward: int
     positions: int
-    lanes: int
+    columns: int
     source: Int[np.ndarray, "pairs"] | None = None
     position: Int[np.ndarray, "pairs"] | None = None
     row: Int[np.ndarray, "pairs"] | None = None
@@ -62,7 +62,7 @@ class Operator:
     @property
     def size(self) -> int:
         """Number of channels of the node."""
-        return self.positions * self.lanes
+        return self.positions * self.columns
 
     @property
     def is_identity(self) -> bool:
@@ -78,7 +78,7 @@ class Operator:
     def is_pool(self) -> bool:
         """True if the map adds up channels, all with the same weight."""
         one_weight = self.weight is not None and self.weight.shape[0] == 1
-        return one_weight and self.lanes == 1 and self.row_delay is None
+        return one_weight and self.columns == 1 and self.row_delay is None
 
     def entries(self) -> Pairs:
         """Return (source, position, row), also for an operator that does not store them."""
@@ -87,12 +87,12 @@ class Operator:
             return every, np.zeros_like(every), every
         return self.source, self.position, self.row
 
-    def rows(self, dtype: DTypeLike) -> Float[Array, "rows lanes"]:
+    def rows(self, dtype: DTypeLike) -> Float[Array, "rows columns"]:
         """Return `weight`, also for the identity."""
         return jnp.eye(self.inward, dtype=dtype) if self.weight is None else self.weight
 
     def in_place(self, values: Float[Array, "*lead channels"]) -> Float[Array, "*lead channels"]:
-        """Return values of the node's channels in the order of lanes and positions."""
+        """Return values of the node's channels in the order of columns and positions."""
         return values if self.order is None else values[..., np.argsort(self.order)]
 
     def dense(self, dtype: DTypeLike) -> Float[Array, "inward channels"]:
@@ -100,9 +100,9 @@ class Operator:
         if self.source is None and self.order is None:
             return self.rows(dtype)
         source, position, row = self.entries()
-        tiles = jnp.zeros((self.inward, self.positions, self.lanes), dtype)
+        tiles = jnp.zeros((self.inward, self.positions, self.columns), dtype)
         tiles = tiles.at[source, position].add(self.rows(dtype)[row])
-        # Channels are counted lane by lane.
+        # Channels are counted column by column.
         matrix = jnp.swapaxes(tiles, 1, 2).reshape(self.inward, self.size)
         return matrix if self.order is None else matrix[:, self.order]
 
@@ -111,9 +111,9 @@ class Operator:
         if self.is_identity:
             return values
         source, position, row = self.entries()
-        tiles = jnp.zeros((self.positions, self.lanes), dtype)
+        tiles = jnp.zeros((self.positions, self.columns), dtype)
         tiles = tiles.at[position].add(values[source][:, None] * self.rows(dtype)[row])
-        # Channels are counted lane by lane.
+        # Channels are counted column by column.
         flat = tiles.T.reshape(-1)
         return flat if self.order is None else flat[self.order]
 
@@ -149,13 +149,13 @@ def by_taps(operator: Operator, dtype: DTypeLike) -> list[Operator]:
     for number in range(int(tap.max(initial=-1)) + 1):
         which = tap == number
         pair, weight = np.arange(which.sum()), operator.rows(dtype)[row[which]]
-        tiles = jnp.zeros((len(pair), operator.lanes, operator.positions), dtype)
+        tiles = jnp.zeros((len(pair), operator.columns, operator.positions), dtype)
         rows = tiles.at[pair, :, position[which]].set(weight).reshape(len(pair), operator.size)
         tap_operators.append(
             Operator(
                 inward=operator.inward,
                 positions=1,
-                lanes=operator.size,
+                columns=operator.size,
                 source=source[which],
                 position=np.zeros_like(pair),
                 row=pair,
@@ -172,7 +172,7 @@ def as_matrix(operator: Operator, dtype: DTypeLike) -> Operator:
     return Operator(
         inward=operator.inward,
         positions=1,
-        lanes=operator.size,
+        columns=operator.size,
         weight=operator.dense(dtype),
         delay=operator.delay,
     )
@@ -204,7 +204,7 @@ def added(paths: Iterable[Path], dtype: DTypeLike) -> tuple[Path, ...]:
 
 def identity(size: int) -> Operator:
     """Return the identity map."""
-    return Operator(inward=size, positions=1, lanes=size)
+    return Operator(inward=size, positions=1, columns=size)
 
 
 def through(
@@ -228,9 +228,7 @@ def through(
     if join is not None:
         return _with_a_row(join(wire, inward, parameters, operator, dtype))
     raise LoweringError(
-        Text(
-            "node '{node}' is a {type}, which is not a linear node", node=wire.name, type=wire.kind
-        ),
+        Text("node '{node}' ({type}) is not a linear node", node=wire.name, type=wire.kind),
         fix=Text("simulate with {engine}", engine=ENGINE.set_to("grid")),
         node=wire.name,
     )
@@ -266,7 +264,7 @@ def _one_by_one(
         refuse_large(wire, inputs * wire.size)
         matrix = jnp.zeros((wire.size, inputs), dtype).at[target, source].add(value)
         return _linear(wire, operator, matrix)
-    layout = {"positions": wire.size, "lanes": 1, "order": None}
+    layout = {"positions": wire.size, "columns": 1, "order": None}
     if operator.is_identity:
         return replace(
             operator,
@@ -276,7 +274,7 @@ def _one_by_one(
             row=np.arange(source.size),
             weight=value[:, None],
         )
-    single = one_lane(wire, operator, dtype)
+    single = one_column(wire, operator, dtype)
     met = _meetings(single, source)
     refuse_large(wire, met.count)
     row_delay = None if single.row_delay is None else single.row_delay[met.row]
@@ -308,11 +306,11 @@ class _Met(NamedTuple):
 
 
 def _meetings(operator: Operator, enters: Int[np.ndarray, "connections"]) -> _Met:
-    """Return the matches between the pairs of an operator (of one lane or of one position for each
-    pixel) and the connections that start where a pair ends.
+    """Return the matches between the pairs of an operator (of one column or of one position for
+    each pixel) and the connections that start where a pair ends.
 
     Args:
-        enters: the channel (with many lanes: the position) where each connection starts.
+        enters: the channel (with many columns: the position) where each connection starts.
     """
     source, position, row = operator.entries()
     if operator.order is not None:
@@ -349,15 +347,15 @@ def _linear(wire: Wire, operator: Operator, weight: Float[Array, "outputs channe
     if operator.is_identity and wire.kind == "Linear" and wire.detail is not None:
         return _copied(operator, wire.detail, weight)
     if operator.is_identity:
-        return replace(operator, lanes=outputs, weight=weight.T)
+        return replace(operator, columns=outputs, weight=weight.T)
     if operator.positions == 1:
-        return replace(operator, lanes=outputs, weight=operator.weight @ weight.T, order=None)
+        return replace(operator, columns=outputs, weight=operator.weight @ weight.T, order=None)
     # What was at many positions comes together at one.
     _, position, row = operator.entries()
-    together = {"positions": 1, "lanes": outputs, "position": 0 * position, "order": None}
+    together = {"positions": 1, "columns": outputs, "position": 0 * position, "order": None}
     if operator.is_pool:
         return replace(operator, **together, row=position, weight=operator.weight[0, 0] * weight.T)
-    if operator.lanes == 1:  # each pair with a row of its own
+    if operator.columns == 1:  # each pair with a row of its own
         refuse_large(wire, len(row) * outputs)
         row_delay = None if operator.row_delay is None else operator.row_delay[row]
         rows = operator.weight[row] * weight.T[position]
@@ -365,9 +363,9 @@ def _linear(wire: Wire, operator: Operator, weight: Float[Array, "outputs channe
             operator, **together, row=np.arange(len(row)), weight=rows, row_delay=row_delay
         )
     refuse_large(wire, operator.weight.shape[0] * operator.positions * outputs)
-    # A row at each position: the sum over the lanes n of (row, n) times (output, n, position).
-    by_lane = weight.reshape(outputs, operator.lanes, operator.positions)
-    rows = jnp.einsum("rn,onp->pro", operator.weight, by_lane).reshape(-1, outputs)
+    # A row at each position: the sum over the columns n of (row, n) times (output, n, position).
+    by_column = weight.reshape(outputs, operator.columns, operator.positions)
+    rows = jnp.einsum("rn,onp->pro", operator.weight, by_column).reshape(-1, outputs)
     return replace(_rows_by_position(operator, rows), **together)
 
 
@@ -385,7 +383,7 @@ def _copied(
     return replace(
         operator,
         positions=len(channels),
-        lanes=1,
+        columns=1,
         source=np.asarray(channels),
         position=every,
         row=0 * every,
@@ -393,7 +391,7 @@ def _copied(
     )
 
 
-def _rows_by_position(operator: Operator, rows: Float[Array, "rows lanes"]) -> Operator:
+def _rows_by_position(operator: Operator, rows: Float[Array, "rows columns"]) -> Operator:
     """Return the operator with separate rows for each position, counted position by position."""
     _, position, row = operator.entries()
     count = operator.weight.shape[0]
@@ -427,24 +425,24 @@ def _synapses_with_delays(
     if not operator.is_identity:
         raise LoweringError(
             Text(
-                "node '{node}' ({type}) has a delay for each synapse, and receives its input "
+                "node '{node}' ({type}) has individual synaptic delays, but receives its input "
                 "through another linear node",
                 node=wire.name,
                 type=wire.kind,
             ),
-            fix="put it right behind the neurons or the input",
+            fix="connect it directly to neurons or to an input",
             node=wire.name,
         )
     outputs, inputs = weight.shape
     if delay.ndim < 2:
         late = jnp.broadcast_to(delay, (inputs,))
         late = late if operator.delay is None else operator.delay + late
-        return replace(operator, lanes=outputs, weight=weight.T, delay=late)
+        return replace(operator, columns=outputs, weight=weight.T, delay=late)
     source, position = (axis.reshape(-1) for axis in np.mgrid[:inputs, :outputs])
     return replace(
         operator,
         positions=outputs,
-        lanes=1,
+        columns=1,
         source=source,
         position=position,
         row=np.arange(source.size),
@@ -471,17 +469,17 @@ def _scaled(
             operator,
             **every,
             positions=operator.size,
-            lanes=1,
+            columns=1,
             row=every["position"],
             weight=(factor * scale)[:, None].astype(dtype),
         )
     if operator.positions == 1:
         return replace(operator, weight=operator.weight * scale)
     refuse_large(wire, operator.weight.shape[0] * operator.size)
-    # (positions, 1, lanes) times (rows, lanes): rows of its own at each position
-    by_position = scale.reshape(operator.lanes, operator.positions).T
+    # (positions, 1, columns) times (rows, columns): rows of its own at each position
+    by_position = scale.reshape(operator.columns, operator.positions).T
     rows = operator.weight[None] * by_position[:, None]
-    return _rows_by_position(operator, rows.reshape(-1, operator.lanes))
+    return _rows_by_position(operator, rows.reshape(-1, operator.columns))
 
 
 def _pool_entries(operator: Operator) -> dict[str, Int[np.ndarray, "pairs"]]:
@@ -502,7 +500,7 @@ def _as_pool(operator: Operator, dtype: DTypeLike) -> Operator:
         operator,
         **every,
         positions=operator.size,
-        lanes=1,
+        columns=1,
         row=0 * every["source"],
         weight=unit_weight,
     )
@@ -534,7 +532,7 @@ def _delayed(
     if operator.is_identity:
         return replace(operator, delay=delay if operator.delay is None else operator.delay + delay)
     delay = operator.in_place(delay)
-    single = one_lane(wire, operator, dtype)
+    single = one_column(wire, operator, dtype)
     _, position, row = single.entries()
     row_delay = 0.0 if single.row_delay is None else single.row_delay[row]
     # Each pair with a row of its own, as late as its row and its channel.
@@ -546,26 +544,26 @@ def _delayed(
     )
 
 
-def one_lane(wire: Wire, operator: Operator, dtype: DTypeLike) -> Operator:
+def one_column(wire: Wire, operator: Operator, dtype: DTypeLike) -> Operator:
     """Return the same map with a position for each channel."""
     if operator.is_identity:
         return _as_pool(operator, dtype)
-    if operator.lanes == 1:
+    if operator.columns == 1:
         return operator
     source, position, row = operator.entries()
-    lanes, lane = operator.lanes, np.arange(operator.lanes)
-    refuse_large(wire, source.size * lanes)
+    columns, column = operator.columns, np.arange(operator.columns)
+    refuse_large(wire, source.size * columns)
     row_delay = operator.row_delay
     if row_delay is not None:
-        row_delay = jnp.repeat(row_delay, lanes)
-    # A pair becomes one for each lane n: position n * positions + p, row r * lanes + n.
+        row_delay = jnp.repeat(row_delay, columns)
+    # A pair becomes one for each column n: position n * positions + p, row r * columns + n.
     return replace(
         operator,
         positions=operator.size,
-        lanes=1,
-        source=np.repeat(source, lanes),
-        position=(lane * operator.positions + position[:, None]).reshape(-1),
-        row=(row[:, None] * lanes + lane).reshape(-1),
+        columns=1,
+        source=np.repeat(source, columns),
+        position=(column * operator.positions + position[:, None]).reshape(-1),
+        row=(row[:, None] * columns + column).reshape(-1),
         weight=operator.weight.reshape(-1, 1),
         row_delay=row_delay,
     )
@@ -576,12 +574,12 @@ def one_lane(wire: Wire, operator: Operator, dtype: DTypeLike) -> Operator:
 
 def _is_image(operator: Operator, inward: tuple[int, ...]) -> bool:
     """Return whether the operator has a position for each channel and pixel."""
-    return operator.lanes == 1 and operator.positions == math.prod(inward)
+    return operator.columns == 1 and operator.positions == math.prod(inward)
 
 
-def _has_lanes_for_channels(operator: Operator, inward: tuple[int, ...]) -> bool:
-    """Return whether the operator has a position for each pixel, and a lane for each channel."""
-    layout = operator.positions, operator.lanes
+def _has_columns_for_channels(operator: Operator, inward: tuple[int, ...]) -> bool:
+    """Return whether the operator has a position for each pixel, and a column for each channel."""
+    layout = operator.positions, operator.columns
     return operator.order is None and layout == (math.prod(inward[1:]), inward[0])
 
 
@@ -598,8 +596,8 @@ def _pooled(
     pixel, _, out = window_table(window, inward[1:], wire.shape[1:])
     operator = _as_pool(operator, dtype)
     positions = outputs
-    if _is_image(operator, inward) or not _has_lanes_for_channels(operator, inward):
-        operator = one_lane(wire, operator, dtype)
+    if _is_image(operator, inward) or not _has_columns_for_channels(operator, inward):
+        operator = one_column(wire, operator, dtype)
         channel = np.arange(channels)[:, None]  # the same meetings in each channel
         pixel = (channel * cells + pixel).reshape(-1)
         out = (channel * outputs + out).reshape(-1)
@@ -624,10 +622,10 @@ def _convolved(
     dtype: DTypeLike,
 ) -> Operator:
     operator = _as_pool(operator, dtype)
-    has_lanes = _has_lanes_for_channels(operator, inward) and wire.detail.groups == 1
-    if has_lanes and not _is_image(operator, inward):
-        return _convolved_lanes(wire, inward, parameters["weight"], operator)
-    operator = one_lane(wire, operator, dtype)
+    has_columns = _has_columns_for_channels(operator, inward) and wire.detail.groups == 1
+    if has_columns and not _is_image(operator, inward):
+        return _convolved_columns(wire, inward, parameters["weight"], operator)
+    operator = one_column(wire, operator, dtype)
     return _convolved_image(wire, inward, parameters["weight"], operator)
 
 
@@ -644,7 +642,7 @@ def _convolved_image(
     """
     window, channels, groups = wire.detail, inward[0], wire.detail.groups
     cells, outputs = math.prod(inward[1:]), math.prod(wire.shape[1:])
-    lanes, taps = kernel.shape[0] // groups, math.prod(window.kernel)
+    columns, taps = kernel.shape[0] // groups, math.prod(window.kernel)
     pixel, tap, out = window_table(window, inward[1:], wire.shape[1:])
     # The same meetings in each channel: it has its own rows, and the positions of its group.
     channel = np.arange(channels)[:, None]
@@ -652,9 +650,9 @@ def _convolved_image(
     met = _meetings(operator, (channel * cells + pixel).reshape(-1))
     row = (channel * taps + tap).reshape(-1)[met.meeting]
     position = (group * outputs + out).reshape(-1)[met.meeting]
-    # (groups, lanes, inputs of a group, taps) to a row for each input channel and tap
-    by_group = kernel.reshape(groups, lanes, -1, taps).transpose(0, 2, 3, 1)
-    weight = by_group.reshape(channels * taps, lanes)
+    # (groups, columns, inputs of a group, taps) to a row for each input channel and tap
+    by_group = kernel.reshape(groups, columns, -1, taps).transpose(0, 2, 3, 1)
+    weight = by_group.reshape(channels * taps, columns)
     row_delay = operator.row_delay
     if operator.is_pool:
         weight = weight * operator.weight[0, 0]
@@ -662,56 +660,56 @@ def _convolved_image(
         pair = met.row * len(weight) + row
         _, first, number = np.unique(pair, return_index=True, return_inverse=True)
         before = met.row[first]
-        refuse_large(wire, first.size * lanes)
+        refuse_large(wire, first.size * columns)
         weight = operator.weight[before] * weight[row[first]]
         row_delay = None if row_delay is None else row_delay[before]
         row = number
     return replace(
         operator,
         positions=groups * outputs,
-        lanes=lanes,
+        columns=columns,
         source=met.source,
         position=position,
         row=row,
         weight=weight,
         row_delay=row_delay,
-        order=_order_of_groups(groups, lanes, outputs),
+        order=_order_of_groups(groups, columns, outputs),
     )
 
 
-def _order_of_groups(groups: int, lanes: int, outputs: int) -> Int[np.ndarray, "channels"] | None:
-    """Return the channel order of a convolution in groups: lane n of group g at pixel p is counted
-    as (n, g, p), and is channel (g, n, p).
+def _order_of_groups(groups: int, columns: int, outputs: int) -> Int[np.ndarray, "channels"] | None:
+    """Return the channel order of a convolution in groups: column n of group g at pixel p is
+    counted as (n, g, p), and is channel (g, n, p).
     """
-    if groups == 1 or lanes == 1:
+    if groups == 1 or columns == 1:
         return None
-    counted = np.arange(lanes * groups * outputs).reshape(lanes, groups, outputs)
+    counted = np.arange(columns * groups * outputs).reshape(columns, groups, outputs)
     return counted.transpose(1, 0, 2).reshape(-1)
 
 
-def _convolved_lanes(
+def _convolved_columns(
     wire: Wire,
     inward: tuple[int, ...],
     kernel: Float[Array, "outputs inputs *taps"],
     operator: Operator,
 ) -> Operator:
     """Return a convolution, in one group, of an operator that has a position for each pixel and a
-    lane for each channel.
+    column for each channel.
     """
-    window, channels, lanes = wire.detail, inward[0], kernel.shape[0]
+    window, channels, columns = wire.detail, inward[0], kernel.shape[0]
     outputs, taps = math.prod(wire.shape[1:]), math.prod(window.kernel)
     pixel, tap, out = window_table(window, inward[1:], wire.shape[1:])
     met = _meetings(operator, pixel)
     # A row becomes one for each tap: the sum over the channels c of (row, c) times (n, c, tap).
-    by_tap = kernel.reshape(lanes, channels, taps)
-    weight = jnp.einsum("rc,nct->rtn", operator.weight, by_tap).reshape(-1, lanes)
+    by_tap = kernel.reshape(columns, channels, taps)
+    weight = jnp.einsum("rc,nct->rtn", operator.weight, by_tap).reshape(-1, columns)
     row_delay = operator.row_delay
     if row_delay is not None:
         row_delay = jnp.repeat(row_delay, taps)
     return replace(
         operator,
         positions=outputs,
-        lanes=lanes,
+        columns=columns,
         source=met.source,
         position=out[met.meeting],
         row=met.row * taps + tap[met.meeting],

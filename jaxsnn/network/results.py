@@ -35,16 +35,19 @@ def refuse_several(result: Int[Array, "..."]) -> None:
     """Refuse a solution that holds several runs.
 
     Args:
-        result: of a solution.
+        result: result of a solution.
 
     Raises:
         UsageError: it has axes.
     """
     if shape := jnp.shape(result):
         raise UsageError(
-            Text("this solution is of several runs, {shape}, combined by jax.vmap", shape=shape),
-            fix="look at it inside of the function that jax.vmap maps, or at one run:"
-            " jax.tree.map(lambda x: x[0], solution)",
+            Text(
+                "this solution contains several runs, combined by jax.vmap (shape {shape})",
+                shape=shape,
+            ),
+            fix="evaluate it inside of the function that jax.vmap maps, or select one run: "
+            "jax.tree.map(lambda x: x[0], solution)",
         )
 
 
@@ -58,6 +61,4 @@ def refuse_no_tau(tau: Any) -> None:
         UsageError: names the value.
     """
     if tau is not None and not isinstance(tau, Tracer) and not as_number(tau) > 0:
-        raise UsageError(
-            Text("tau is {tau}", tau=shown(tau)), fix="give a positive tau, in seconds"
-        )
+        raise UsageError(Text("tau is {tau}", tau=shown(tau)), fix="pass a positive tau in seconds")

@@ -70,7 +70,7 @@ def signals(network: Network) -> dict[str, Signal]:
         if wire.name in entered:
             raise LoweringError(
                 Text("node '{node}' is part of a cycle without a neuron", node=wire.name),
-                fix="put a neuron into it",
+                fix="insert a neuron into the cycle",
                 node=wire.name,
             )
         entered.append(wire.name)
@@ -85,7 +85,7 @@ def _refuse_nonlinear(wire: Wire) -> None:
     if not wire.linear:
         raise LoweringError(
             Text(
-                "node '{node}' is a {type}, which is not a linear node",
+                "node '{node}' ({type}) is not a linear node",
                 node=wire.name,
                 type=wire.kind,
             ),

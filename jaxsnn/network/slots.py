@@ -25,7 +25,7 @@ def in_buckets(trains: Mapping[str, Input], channels: Mapping[str, int]) -> dict
     """Return inputs with a power of two slots each, if they are on the processor; others unchanged.
 
     Args:
-        channels: of each input.
+        channels: number of channels of each input.
     """
     return {
         name: with_slots(train, bucket(train.time.shape[-1]), channels[name])
@@ -41,7 +41,7 @@ def with_slots(train: Input, slots: int, channels: int) -> Input:
 
     Args:
         train: (..., events) or (..., pieces), on the processor.
-        channels: of the input, the index in unused slots.
+        channels: number of channels of the input, the index in unused slots.
     """
     more = slots - train.time.shape[-1]
     if more <= 0:

@@ -66,23 +66,23 @@ class Events:
 
         For a time-stepped network, pass its step: `dt=graph.dialect.dt`.
         """
-        refuse_traced((x, dt), "spikes in steps")
+        refuse_traced((x, dt), "time-stepped spikes")
         if not 0 < as_number(dt) < np.inf:
             raise UsageError(
                 Text("{option} is {dt}", option=DT, dt=shown(dt)),
-                fix="give a positive length of a step, in seconds",
+                fix="pass a positive time step in seconds",
             )
         shape = np.shape(x)
         refuse_masked(x, "x")
         if len(shape) < 3:
-            fix = "give it the shape (time, batch, channels)"
-            raise UsageError(Text("spikes in steps have shape {shape}", shape=shape), fix=fix)
+            fix = "pass an array of shape (time, batch, channels)"
+            raise UsageError(Text("time-stepped spikes have shape {shape}", shape=shape), fix=fix)
         try:
             return replace(dense_to_events(x, dt), dt=float(dt))
         except (TypeError, ValueError) as error:
-            fix = "give numbers of spikes, or jaxsnn.Currents.held(x, dt) of other values"
+            fix = "pass spike counts, or use jaxsnn.Currents.held(x, dt) for other values"
             raise UsageError(
-                Text("spikes in steps: {reason}", reason=str(error)), fix=fix
+                Text("time-stepped spikes: {reason}", reason=str(error)), fix=fix
             ) from error
 
 
@@ -98,11 +98,11 @@ def refuse_traced(values: Any, description: str) -> None:
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values)):
         raise UsageError(
             Text(
-                "{description} are traced by jax.jit, vmap or grad, and spikes can be listed "
-                "only from concrete numbers",
+                "{description} are traced by jax.jit, vmap or grad, but spikes can be extracted "
+                "only from concrete arrays",
                 description=description,
             ),
-            fix="encode before, and pass the events",
+            fix="extract the spikes outside of the transformation, and pass the events",
         )
 
 
@@ -114,9 +114,9 @@ def refuse_masked(values: Any, description: str, node: str = "") -> None:
         node: the input, if known.
     """
     if np.ma.is_masked(values):
-        fix = "leave these out, or fill them with numbers: its filled()"
+        fix = "remove masked entries, or replace them with .filled()"
         raise UsageError(
-            Text("{description} has masked numbers", description=description), fix=fix, node=node
+            Text("{description} has masked entries", description=description), fix=fix, node=node
         )
 
 
@@ -172,7 +172,7 @@ def dense_to_events(steps: Any, dt: float) -> Events:
     raster = np.asarray(steps)
     counts = np.rint(raster.astype(float)).astype(int)
     if not np.array_equal(counts, raster) or (counts < 0).any():
-        raise ValueError("a spike raster holds whole numbers >= 0; found other values")
+        raise ValueError("a spike raster must contain only integers of at least 0")
     # (time, batch, *shape) to (batch, time, channels)
     counts = counts.reshape(counts.shape[0], counts.shape[1], -1).transpose(1, 0, 2)
     batch, _, size = counts.shape

@@ -172,7 +172,7 @@ class Wire:
         if self.linear is None or self.linear.apply is None:
             raise LoweringError(
                 Text(
-                    "node '{node}' is a {type}, which has no linear operator",
+                    "node '{node}' ({type}) has no linear operator",
                     node=self.name,
                     type=self.kind,
                 ),

@@ -93,7 +93,7 @@ class Currents:
         if not isinstance(dt, Tracer) and not 0 < as_number(dt) < math.inf:
             raise UsageError(
                 Text("{option} is {dt}", option=DT, dt=shown(dt)),
-                fix="give a positive length of a step, in seconds",
+                fix="pass a positive time step in seconds",
             )
         refuse_no_array(x, "x")
         traced = isinstance(x, Tracer)
@@ -102,7 +102,7 @@ class Currents:
         if step_values.ndim < 2:
             raise UsageError(
                 Text("x has shape {shape}", shape=step_values.shape),
-                fix="give it the shape (time, batch, channels)",
+                fix="pass an array of shape (time, batch, channels)",
             )
         steps, batch = step_values.shape[:2]
         new = np.ones(steps, bool)
@@ -126,8 +126,8 @@ def refuse_no_array(
     values: Any,
     description: str,
     *,
-    shorter: str = "fill shorter ones up with zeros",
-    numbers: str = "give numbers",
+    shorter: str = "pad shorter rows with zeros",
+    numbers: str = "pass numbers",
     node: str = "",
 ) -> None:
     """Refuse an array, list or number that does not hold real numbers, or is masked.

@@ -72,7 +72,7 @@ def audit(
     numbers = _numbers(network)
     in_float64 = jax.tree.map(lambda array: np.asarray(array, float), numbers)
     audits = {}
-    for name, (lanes, factor, matrices) in in_float64.items():
+    for name, (constants, factor, matrices) in in_float64.items():
         spike_times = np.asarray(solution.spikes[name].time, float)[:samples]
         at_spikes, elsewhere = 0.0, 0.0
         for sample, spikes in enumerate(spike_times):
@@ -82,9 +82,9 @@ def audit(
                 used = np.isfinite(time)
                 weight = np.eye(len(factor)) if matrix is None else matrix
                 arrivals.append((time[used].astype(float), weight[index[used]] * factor))
-            at_spikes = max(at_spikes, _distance_at_spikes(lanes, arrivals, spikes))
+            at_spikes = max(at_spikes, _distance_at_spikes(constants, arrivals, spikes))
             for when in grid:
-                excess = _excess_at(lanes, arrivals, spikes, np.full(len(spikes), when))
+                excess = _excess_at(constants, arrivals, spikes, np.full(len(spikes), when))
                 elsewhere = max(elsewhere, float(np.max(excess)))
         audits[name] = Audit(
             spikes=int(np.isfinite(spike_times).sum()),
@@ -97,21 +97,23 @@ def audit(
 
 @jax.jit  # eager, each operation of each population would be compiled
 def _numbers(network: Network) -> dict[str, tuple[Any, Any, Any]]:
-    """Return for each audited population its lanes, its arrival factor, and source -> matrix."""
-    lanes_and_weights = {}
+    """Return for each audited population its constants, its arrival factor, and source ->
+    matrix.
+    """
+    constants_and_weights = {}
     for name, signal in signals(network).items():
         population = network.populations[name]
         if population.kind != "CubaLIF" or not population.fires:
             continue
         neuron, parameters = neuron_of(population), network.parameters[name]
-        lanes = neuron.lanes(parameters, signal.constant)
+        constants = neuron.constants(parameters, signal.constant)
         matrices = signal.matrices(network.dtype)
-        lanes_and_weights[name] = lanes, neuron.arrival_factor(parameters), matrices
-    return lanes_and_weights
+        constants_and_weights[name] = constants, neuron.arrival_factor(parameters), matrices
+    return constants_and_weights
 
 
 def _distance_at_spikes(
-    lanes: Any, arrivals: Sequence[Arrivals], spikes: Float[np.ndarray, "neurons spikes"]
+    constants: Any, arrivals: Sequence[Arrivals], spikes: Float[np.ndarray, "neurons spikes"]
 ) -> float:
     """Return the largest distance of V from the threshold just before a spike, in units of the
     height.
@@ -120,37 +122,37 @@ def _distance_at_spikes(
     for slot in range(spikes.shape[1]):
         fired = np.isfinite(spikes[:, slot])
         when = np.where(fired, spikes[:, slot], 0.0)
-        excess = _excess_at(lanes, arrivals, spikes[:, :slot], when)
+        excess = _excess_at(constants, arrivals, spikes[:, :slot], when)
         worst = max(worst, float(np.max(np.abs(excess[fired]), initial=0.0)))
     return worst
 
 
 def _excess_at(
-    lanes: Any,
+    constants: Any,
     arrivals: Sequence[Arrivals],
     spikes: Float[np.ndarray, "neurons spikes"],
     when: Float[np.ndarray, "neurons"],
 ) -> Float[np.ndarray, "neurons"]:
     """Return (V - v_threshold) / (v_threshold - v_reset) of each neuron at its own time `when`."""
-    height = lanes.threshold - lanes.v_reset
+    height = constants.threshold - constants.v_reset
     v = (
-        lanes.v_start * np.exp(-when / lanes.tau_mem)
-        + lanes.j_start * _response(lanes, when[None])[0]
+        constants.v_start * np.exp(-when / constants.tau_mem)
+        + constants.j_start * _response(constants, when[None])[0]
     )
     for time, weight in arrivals:
-        v = v + np.sum(weight * _response(lanes, when[None] - time[:, None]), axis=0)
+        v = v + np.sum(weight * _response(constants, when[None] - time[:, None]), axis=0)
     since = when[:, None] - spikes
     past = since > 0
-    decay = np.where(past, np.exp(-np.where(past, since, 0.0) / lanes.tau_mem[:, None]), 0.0)
-    return (v - height * np.sum(decay, axis=1) - lanes.threshold) / height
+    decay = np.where(past, np.exp(-np.where(past, since, 0.0) / constants.tau_mem[:, None]), 0.0)
+    return (v - height * np.sum(decay, axis=1) - constants.threshold) / height
 
 
 def _response(
-    lanes: Any, since: Float[np.ndarray, "arrivals neurons"]
+    constants: Any, since: Float[np.ndarray, "arrivals neurons"]
 ) -> Float[np.ndarray, "arrivals neurons"]:
     """Return V after a jump of the synaptic drive by 1, `since` seconds ago; 0 before."""
     since = np.maximum(since, 0.0)
-    tau_mem, tau_syn = lanes.tau_mem, lanes.tau_syn
+    tau_mem, tau_syn = constants.tau_mem, constants.tau_syn
     equal = tau_mem == tau_syn
     gap = np.where(equal, 1.0, tau_mem - tau_syn)
     apart = tau_syn / gap * (np.exp(-since / tau_mem) - np.exp(-since / tau_syn))

@@ -71,9 +71,9 @@ class Fidelity:
                 for value in (comparison.rate_ratio, comparison.count_cosine)
             )
             lines.append(
-                f"{name}: {comparison.event} spikes in continuous time, {comparison.grid} in steps (ratio "
-                f"{ratio}), cosine similarity of the counts {cosine}, {comparison.multi_spike_steps} "
-                "steps with more than one spike"
+                f"{name}: spikes in continuous time: {comparison.event}, time-stepped: "
+                f"{comparison.grid} (ratio {ratio}); cosine similarity of spike counts: {cosine}; "
+                f"time steps with more than one spike: {comparison.multi_spike_steps}"
             )
         return "\n".join(lines)
 
@@ -91,13 +91,13 @@ def fidelity(
         graph: read with its dialect; its dt must be known.
         arrays: an array (time, batch, *shape) for each Input, named "NODE.x", or "x" where there is
             one; or the path of a file of these or of NIR data.
-        values: what inputs by steps hold: "spikes", "current" (held for each step), "graded" (a
-            spike of that size in each), or "auto": spikes where all are whole numbers, else a
-            current.
-        max_spikes: of the event engine, as of `EventDriven`.
+        values: meaning of time-stepped values: "spikes" (counts), "current" (constant during each
+            step), "graded" (one spike of that size in each step), or "auto": spikes if all values
+            are integers, else a current.
+        max_spikes: spike budget of the event engine, see `EventDriven`.
 
     Raises:
-        JaxsnnError: inputs that do not fit, or something that one of the engines refuses.
+        JaxsnnError: inputs that do not fit, or a network that one of the engines does not support.
     """
     network = lower(graph, dtype=np.float32)
     dt = graph.dialect.dt
@@ -106,8 +106,8 @@ def fidelity(
     inputs = load(arrays, network, dt, values)
     if inputs.t_end is None or inputs.sample_times is None or dt is None:
         raise UsageError(
-            "the two engines are compared on time-stepped inputs, and these are events",
-            fix="use 'x' (time, batch, ...) instead",
+            "the inputs are events, but the two engines are compared on time-stepped inputs",
+            fix="pass arrays 'x' (time, batch, ...) instead",
         )
     every = EventDriven(max_spikes=max_spikes, max_events="auto", max_arrivals="auto")
     events = simulate(network, inputs.events, inputs.t_end, engine=every)

@@ -69,13 +69,14 @@ class Inputs:
         if steps * times.itemsize > read_limits().max_bytes:
             raise UsageError(
                 Text(
-                    "{option} is {value:g} s, {steps:.3g} steps of {dt:g} s at which membranes are recorded",
+                    "{option} is {value:g} s: membrane potentials at {steps:.3g} time steps of "
+                    "{dt:g} s exceed the memory limit",
                     option=T_END,
                     value=t_end,
                     steps=steps,
                     dt=dt,
                 ),
-                fix=f"use an earlier one, or set {LIMIT_VARIABLE}",
+                fix=f"use an earlier end, or set {LIMIT_VARIABLE}",
             )
         # the steps go on to an end behind the input's
         later = np.arange(len(times), math.ceil(steps)) * dt
@@ -110,7 +111,7 @@ def load_inputs(
     are `GradedEvents`.
 
     Args:
-        dt, values: as of `network_inputs`; NIR's data in steps have their own dt.
+        dt, values: see `network_inputs`; time-stepped NIR data specify their dt.
 
     Raises:
         FileError, UsageError: it cannot be read, or does not fit.
@@ -186,7 +187,7 @@ def inputs_by_node(
         if dt is None:
             raise UsageError(
                 Text("input '{node}' is time-stepped, and the file does not specify dt", node=name),
-                fix=Text("set {dt}", dt=DT.keyword),
+                fix=Text("pass {dt}", dt=DT.keyword),
                 node=name,
             )
         refuse_other_axes(name, np.shape(input_array)[2:], shape_of_input(network, name))
@@ -194,8 +195,9 @@ def inputs_by_node(
         steps[name] = len(input_array)
         if values == "auto" and isinstance(events[name], Currents):
             text = Text(
-                "input '{node}' has values that are not spike counts: it is a current that "
-                "is constant during each step; with {values} it is a graded spike in each step",
+                "input '{node}' contains values that are not spike counts. They are used as a "
+                "current that is constant during each time step; pass {values} to use them as "
+                "graded spikes",
                 node=name,
                 values=VALUES.set_to("graded"),
             )
@@ -205,17 +207,17 @@ def inputs_by_node(
     if others := [name for name in events if name not in steps]:
         raise UsageError(
             Text(
-                "inputs {stepped} are time-stepped, inputs {events} are events",
+                "inputs {stepped} are time-stepped, but inputs {events} are events",
                 stepped=listing(steps),
                 events=listing(others),
             ),
-            fix="give all of them by steps, or all by events, which jaxsnn.Events.of_steps(x, dt)"
-            " makes of steps",
+            fix="pass all inputs as time-stepped arrays, or all as events; "
+            "jaxsnn.Events.of_steps(x, dt) converts arrays to events",
         )
     if len(set(steps.values())) > 1:
         raise UsageError(
-            Text("inputs have different numbers of steps, {steps}", steps=steps),
-            fix="make them equal",
+            Text("the inputs have different numbers of time steps, {steps}", steps=steps),
+            fix="pass inputs with the same number of time steps",
         )
     count = next(iter(steps.values()))
     times = np.arange(count) * (dt or 0.0)
@@ -234,7 +236,7 @@ def _refuse_values(input_arrays: Mapping[str, Any], values: str) -> None:
         kind = "graded events" if hasattr(input_array, "value") else "events"
         raise UsageError(
             Text(
-                "{option} has no effect: input '{node}' has {kind}, and is not time-stepped",
+                "{option} has no effect: input '{node}' consists of {kind} and is not time-stepped",
                 option=VALUES.set_to(values),
                 node=name,
                 kind=kind,
@@ -250,19 +252,19 @@ def _from_raster(
     if raster.ndim < 3:
         raise UsageError(
             Text("input '{node}': x has shape {shape}", node=name, shape=raster.shape),
-            fix="give it the shape (time, batch, channels)",
+            fix="save an array of shape (time, batch, channels)",
             node=name,
         )
     channels = math.prod(raster.shape[2:])
     if channels != size:
         raise UsageError(
             Text(
-                "input '{node}': x has {actual} channels, the network has {expected}",
+                "input '{node}': x has {actual} channels, but the network has {expected}",
                 node=name,
                 actual=channels,
                 expected=size,
             ),
-            fix=f"give it {size} channels",
+            fix=f"save an array with {size} channels",
             node=name,
         )
     counted = np.issubdtype(raster.dtype, np.bool_) or bool(
@@ -278,14 +280,14 @@ def _from_raster(
     if count * raster.shape[1] * _BYTES_OF_A_SPIKE > limit:
         raise UsageError(
             Text(
-                "input '{node}': its values add up to {count:g} spikes in one sample, the "
-                "events of all samples exceed {limit} bytes",
+                "input '{node}': its values, used as spike counts, amount to {count:g} spikes in "
+                "one sample; the events of all samples exceed the limit of {limit} bytes",
                 node=name,
                 count=count,
                 limit=limit,
             ),
             fix=Text(
-                "set {current} or {graded} if they are not spike counts, or set {variable}",
+                "pass {current} or {graded} if the values are not spike counts, or set {variable}",
                 current=VALUES.set_to("current"),
                 graded=VALUES.set_to("graded"),
                 variable=LIMIT_VARIABLE,
@@ -298,7 +300,7 @@ def _from_raster(
         raise UsageError(
             Text("input '{node}': {error}", node=name, error=error),
             fix=Text(
-                "use spike counts, or set {current} or {graded}",
+                "use spike counts, or pass {current} or {graded}",
                 current=VALUES.set_to("current"),
                 graded=VALUES.set_to("graded"),
             ),
@@ -346,8 +348,12 @@ def output_arrays(network: Network, solution: EventSolution) -> dict[str, np.nda
             arrays[f"{name}.sample_time"] = np.asarray(solution.sample_times)
         else:
             raise UsageError(
-                Text("output '{node}' is fed by {sources}", node=name, sources=listing(sources)),
-                fix="feed it by spiking populations alone, or by one readout",
+                Text(
+                    "output '{node}' is fed by {sources}, which cannot be saved as one array",
+                    node=name,
+                    sources=listing(sources),
+                ),
+                fix="connect only spiking populations, or one readout, to it",
                 node=name,
             )
     return arrays

@@ -59,10 +59,12 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     if not zipfile.is_zipfile(path):
         with open(path, "rb") as file:
             alone = file.read(6) == b"\x93NUMPY"
-        defect = "holds one array" if alone else "is not an .npz file of arrays"
+        defect = (
+            "contains a single array without a name" if alone else ("is not an .npz file of arrays")
+        )
         raise FileError(
             Text("{path} {defect}", path=path, defect=defect),
-            fix="save it with numpy.savez, under a name",
+            fix="save named arrays with numpy.savez",
         )
     try:
         _refuse_large(path)
@@ -105,7 +107,7 @@ def _plain(path: str | os.PathLike[str], name: str, file: Mapping[str, np.ndarra
     except ValueError as error:
         if "pickle" in str(error):
             raise FileError(
-                Text("{path}: array '{array}' holds Python objects", path=path, array=name),
+                Text("{path}: array '{array}' contains Python objects", path=path, array=name),
                 fix="save numbers",
             ) from error
         raise
@@ -149,7 +151,10 @@ def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, A
     """
     if not isinstance(arrays, Mapping):
         raise UsageError(
-            Text("inputs are a {actual}, and not arrays by name", actual=type(arrays).__name__),
+            Text(
+                "inputs have type {actual}, but must be a mapping from names to arrays",
+                actual=type(arrays).__name__,
+            ),
             fix='pass {"x": array}, or {"NODE.x": array} for several inputs',
         )
     for ending in ("x", "time", "index", "value"):
@@ -173,7 +178,7 @@ def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, A
                     first=ways[0],
                     second=ways[1],
                 ),
-                fix="keep one",
+                fix="remove one of them",
                 node=name,
             )
         prefix = "" if alone and not (ways and ways[0].startswith(f"{name}.")) else f"{name}."
@@ -191,12 +196,12 @@ def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, A
         else:
             raise UsageError(
                 Text(
-                    "no array '{prefix}x', nor '{prefix}time' and '{prefix}index', for input "
-                    "'{node}'",
+                    "input '{node}' has no data: neither array '{prefix}x' nor arrays "
+                    "'{prefix}time' and '{prefix}index' exist",
                     prefix=prefix,
                     node=name,
                 ),
-                fix=f"add one to the arrays {listing(arrays)}",
+                fix=f"add them; the file contains {listing(arrays)}",
                 node=name,
             )
     return inputs_by_node
@@ -205,14 +210,16 @@ def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, A
 def unread_notes(arrays: Iterable[str]) -> tuple[str, ...]:
     """Return a note on arrays with unknown names, which may be misspelt."""
     others = [name for name in arrays if name.rpartition(".")[2] not in _READ]
-    text = Text("arrays that are not read: {arrays}", arrays=listing(others))
+    text = Text("arrays with unknown names are ignored: {arrays}", arrays=listing(others))
     return (Note(text, kind="dropped", code="not-read"),) if others else ()
 
 
 def _refuse_text(name: str, key: str, array: np.ndarray) -> None:
     if array.dtype.kind not in "biuf":
         raise UsageError(
-            Text("input '{node}': {array} holds {dtype}", node=name, array=key, dtype=array.dtype),
+            Text(
+                "input '{node}': {array} has dtype {dtype}", node=name, array=key, dtype=array.dtype
+            ),
             fix="save numbers",
             node=name,
         )
@@ -224,11 +231,11 @@ def _by_steps(name: str, x: np.ndarray) -> np.ndarray:
     if x.ndim >= 2 and 0 in x.shape:
         raise UsageError(
             Text(
-                "input '{node}': x has shape {shape}, there is nothing to simulate",
+                "input '{node}': x is empty, its shape is {shape}",
                 node=name,
                 shape=x.shape,
             ),
-            fix="give at least one step and one sample",
+            fix="save at least one time step and one sample",
             node=name,
         )
     if not (finite := np.isfinite(x)).all():
@@ -240,7 +247,7 @@ def _by_steps(name: str, x: np.ndarray) -> np.ndarray:
                 value=float(x[place]),
                 index=place,
             ),
-            fix="give finite numbers",
+            fix="save finite values",
             node=name,
         )
     return x
@@ -253,13 +260,13 @@ def _outputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str,
         name = next(iter(output_arrays))
         raise UsageError(
             Text("output '{node}' is specified twice, as '{node}.y' and as 'y'", node=name),
-            fix="keep one",
+            fix="remove one of them",
             node=name,
         )
     output_arrays = {next(iter(network.outputs)): arrays["y"]} if "y" in arrays else output_arrays
     for name, y in output_arrays.items():
         if y.dtype.kind not in "biuf":
-            message = Text("output '{node}': y holds {dtype}", node=name, dtype=y.dtype)
+            message = Text("output '{node}': y has dtype {dtype}", node=name, dtype=y.dtype)
             raise UsageError(message, fix="save real numbers", node=name)
     return output_arrays
 
@@ -271,7 +278,7 @@ def _refuse_misspelt(arrays: Mapping[str, np.ndarray], inputs: Iterable[str]) ->
         name, dot, last = key.rpartition(".")
         if dot and name in input_names and last not in array_kinds:
             raise UsageError(
-                Text("array '{array}' of input '{node}' is not read", array=key, node=name),
+                Text("array '{array}' of input '{node}' has an unknown name", array=key, node=name),
                 fix=suggestion(last, array_kinds[:-1]),
                 node=name,
             )
@@ -300,7 +307,7 @@ def _refuse_strangers(
         if key == ending and len(node_names) > 1:
             raise UsageError(
                 Text(
-                    "array '{array}': the network has {count} {kind}s",
+                    "array '{array}' is ambiguous: the network has {count} {kind}s",
                     array=key,
                     count=len(node_names),
                     kind=kind,
@@ -335,12 +342,12 @@ def inputs_of_nir_data(
         if math.prod(shapes[name]) != data.n_neurons:
             raise UsageError(
                 Text(
-                    "the {recording} has {actual} neurons, the input has {expected}",
+                    "the {recording} has {actual} neurons, but the input has {expected}",
                     recording=description,
                     actual=data.n_neurons,
                     expected=math.prod(shapes[name]),
                 ),
-                fix="give a recording of that input",
+                fix="pass a recording of this input",
                 node=name,
             )
         if not isinstance(inputs[name], np.ndarray):
@@ -351,12 +358,13 @@ def inputs_of_nir_data(
         if step is not None and abs(data.dt - step) > SAME_STEP * step:
             raise UsageError(
                 Text(
-                    "the {recording} has steps of {actual:g} s, the network of {expected:g} s",
+                    "the {recording} has time steps of {actual:g} s, but the network has "
+                    "{expected:g} s",
                     recording=description,
                     actual=data.dt,
                     expected=step,
                 ),
-                fix="give data of that step",
+                fix="pass data with the time step of the network",
                 node=name,
             )
         step = data.dt if step is None else step
@@ -366,7 +374,7 @@ def inputs_of_nir_data(
         text = listing(f"'{name}' at {end:g} s" for name, end in ends.items())
         notes.append(
             Text(
-                "the recordings end at different times, {ends}: an input is silent after its end",
+                "the recordings end at different times, {ends}; inputs are silent after their end",
                 ends=text,
             )
         )
@@ -375,7 +383,7 @@ def inputs_of_nir_data(
 
 def _not_used(nodes: Iterable[str]) -> Note:
     return Note(
-        Text("recordings of {nodes} are not used", nodes=listing(nodes)),
+        Text("recordings of {nodes} are ignored", nodes=listing(nodes)),
         kind="dropped",
         code="not-read",
     )
@@ -385,7 +393,7 @@ def _refuse_missing(path: str | os.PathLike[str], name: str, recordings: Mapping
     if name not in recordings:
         raise UsageError(
             Text("{path} has no recording of input '{node}'", path=path, node=name),
-            fix=f"add it, there are {listing(recordings)}",
+            fix=f"add it; the file contains recordings of {listing(recordings)}",
             node=name,
         )
 
@@ -443,11 +451,11 @@ def _chosen(node: str, observables: Mapping[str, Any], preferred: tuple[str, ...
             return observables[name]
     raise UsageError(
         Text(
-            "node '{node}' has the recordings {recordings}",
+            "node '{node}' has several recordings, {recordings}",
             node=node,
             recordings=listing(observables),
         ),
-        fix=f"name the one that is meant '{preferred[0]}'",
+        fix=f"rename one of them to '{preferred[0]}'",
         node=node,
     )
 
@@ -469,17 +477,15 @@ def to_events(data: Observable, *, name: str = "data") -> Events:
             return dense_to_events(to_array(data), data.dt)
         except ValueError as error:
             raise UsageError(
-                Text(
-                    "{recording} is not a recording of spikes: {error}", recording=name, error=error
-                ),
-                fix="use to_array, and Currents.held of it",
+                Text("{recording} does not contain spikes: {error}", recording=name, error=error),
+                fix="convert it with to_array and Currents.held",
             ) from error
     used = data.idx >= 0
     if isinstance(data, ValuedEventData) and (is_graded := used & (data.value != 1)).any():
         raise UsageError(
             Text(
-                "{recording}: {count} of {events} events have values other than 1, the first "
-                "{value:g}, which spikes do not have",
+                "{recording}: events with values other than 1, which spikes do not have: {count} "
+                "of {events}, the first is {value:g}",
                 recording=name,
                 count=int(is_graded.sum()),
                 events=int(used.sum()),

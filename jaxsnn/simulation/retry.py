@@ -38,7 +38,7 @@ _UNKNOWN, _LACKING = 8, 2
 _LONG, _EXPENSIVE, _FAR = 2**12, 2**15, 4
 
 #: What to do about a neuron that fires too often where nobody can say how much room there shall be.
-FIRE_LESS = Text("lower its input weights, or end samples earlier with {t_end}", t_end=T_END)
+FIRE_LESS = Text("decrease its input weights, or pass an earlier {t_end}", t_end=T_END)
 
 EngineType = TypeVar("EngineType")
 Outcome = TypeVar("Outcome")
@@ -93,8 +93,8 @@ def with_enough_room(
         outcome: Any = attempt(current)
         if isinstance(outcome.result, Tracer):
             raise UsageError(
-                'a budget that is "auto" needs to see the result, which jax.jit hides',
-                fix="pass numbers inside jax.jit",
+                'a budget of "auto" requires concrete results and is not supported inside jax.jit',
+                fix="pass integers inside jax.jit",
             )
         if int(outcome.result) != Result.BUDGET_EXHAUSTED:
             return current, outcome
@@ -109,7 +109,7 @@ def with_enough_room(
             name, most = next(iter(room_by_population.items()))
             say(
                 Text(
-                    "{shortage}: repeated with room for {room}",
+                    "{shortage}: repeating with a budget of {room}",
                     shortage=shortage_text(outcome.budgets, option, name),
                     room=most,
                 )
@@ -160,12 +160,12 @@ def _refuse_vast(outcome: Any, room: Mapping[str, Mapping[str, int]], slots: flo
             ways = Text(
                 "simulate fewer samples at once, or pass {option}", option=MAX_SPIKES.set_to(most)
             )
-            ways += " or more, if there is memory for it"
+            ways += " or more, if memory suffices"
             text = shortage_text(outcome.budgets, "max_spikes", name)
             raise TooManySpikes(
                 Text(
-                    "spike budget exhausted: {shortage}, and room for {room} of each of {lists} "
-                    "(samples times neurons) is more than {limit:.0f}",
+                    "spike budget exhausted: {shortage}; a budget of {room} for each of {lists} "
+                    "neurons (over all samples) exceeds the limit of {limit:.0f} spikes",
                     shortage=text,
                     room=most,
                     lists=lists,
@@ -193,13 +193,15 @@ def _refuse_endless(
     if most in firing and (spikes[most] > limit or firing[most].by_the_end > most_allowed):
         raise TooManySpikes.of(_advised(frequent_problem(firing[most], limit), advice))
     if spikes.get(most, 0) > limit:
-        raise _too_many(outcome, "max_spikes", most, limit, advice or "look at weights")
+        raise _too_many(outcome, "max_spikes", most, limit, advice or "check the weights")
     for option in ("max_events", "max_arrivals"):
         for name, needed in short.get(option, {}).items():
             if needed > MOST_EVENTS:
                 # in the words of Python alone: no command has a flag for it
                 room = f"EventDriven({option}={2 * needed})"
-                ways = (advice or "look at weights") + f", or in Python pass {room} if it is meant"
+                ways = (advice or "check the weights") + (
+                    f", or in Python pass {room} if this is intended"
+                )
                 raise _too_many(outcome, option, name, MOST_EVENTS, ways)
 
 
@@ -207,7 +209,7 @@ def _too_many(outcome: Any, option: str, name: str, limit: int, fix: str) -> Too
     text = shortage_text(outcome.budgets, option, name)
     return TooManySpikes(
         Text(
-            "spike budget exhausted: {shortage}, the limit is {limit}", shortage=text, limit=limit
+            "spike budget exhausted: {shortage}; the limit is {limit}", shortage=text, limit=limit
         ),
         fix=fix,
         node=name,
@@ -242,7 +244,7 @@ class Busiest:
         last: time of the last recorded spike, seconds.
         together: number of its recorded spikes at that time.
         of_all: number of spikes of the whole population at that time, in this sample.
-        rate: of the last recorded spikes, spikes per second; inf if they come at one time.
+        rate: firing rate over the last recorded spikes, per second; inf if they are simultaneous.
         height: v_threshold - v_reset, volts; None if unknown.
         t_end: end of the simulation, seconds; None if unknown.
     """
@@ -287,7 +289,8 @@ def busiest(outcome: Any, name: str) -> Busiest | None:
     """Return the neuron of a population with the most spikes; None if no spikes of it are recorded.
 
     Args:
-        outcome: of a run, outside jit; its `spikes`, `heights` and `t_end` are used, if present.
+        outcome: outcome of a run, outside jit; its `spikes`, `heights` and `t_end` are used, if
+            present.
     """
     spikes = getattr(outcome, "spikes", {}).get(name)
     if spikes is None or not hasattr(spikes, "time"):
@@ -332,31 +335,31 @@ def infinite_problem(busiest_neuron: Busiest) -> Problem:
     """Return the problem of a neuron that fires infinitely often at one time."""
     when = format_time(busiest_neuron.last)
     location = Text(
-        "neuron {neuron} of '{node}' fires without end in sample {sample}",
+        "neuron {neuron} of '{node}' fires infinitely often in sample {sample}",
         neuron=busiest_neuron.neuron,
         node=busiest_neuron.name,
         sample=busiest_neuron.sample,
     )
     if busiest_neuron.is_above:
         cause = Text(
-            "v_threshold - v_reset is {height:g} and must be above 0, a reset leaves V at "
-            "the threshold or above",
+            "v_threshold - v_reset is {height:g} and must be above 0, because a reset leaves V at "
+            "or above the threshold",
             height=busiest_neuron.height,
         )
-        fix = f"lower v_reset of '{busiest_neuron.name}', or raise its v_threshold"
+        fix = f"decrease v_reset of '{busiest_neuron.name}', or increase its v_threshold"
     else:
         cause = (
-            "its spikes excite it again without a delay, or an arrival moves V over many thresholds,"
-            " and the overshoot stays"
+            "either its spikes excite it again without a delay, or an input spike raises V by "
+            "many thresholds and each reset subtracts only one"
         )
         fix = Text(
-            "add a delay to its recurrent connection, lower weights or raise v_threshold, or pass "
-            "{max_spikes} or more if it ends somewhere",
+            "add a delay to its recurrent connection, decrease weights or increase v_threshold, "
+            "or pass {max_spikes} or more if the number of spikes is finite",
             max_spikes=MAX_SPIKES.set_to(2 * busiest_neuron.count),
         )
     message = Text(
-        "spike budget exhausted: {location}: its rate is infinite at {time}, "
-        "{simultaneous} of its {recorded} recorded spikes occur at that time; {cause}",
+        "spike budget exhausted: {location}, at {time}. Recorded spikes at that time: "
+        "{simultaneous} of {recorded}. Cause: {cause}",
         location=location,
         time=when,
         simultaneous=busiest_neuron.together,
@@ -375,8 +378,8 @@ def infinite_problem(busiest_neuron: Busiest) -> Problem:
 def frequent_problem(busiest_neuron: Busiest, limit: int) -> Problem:
     """Return the problem of a neuron that fires more often than a limit."""
     message = Text(
-        "spike budget exhausted: neuron {neuron} of '{node}' fires at least {spikes} "
-        "times in sample {sample}",
+        "spike budget exhausted: neuron {neuron} of '{node}' fires at least {spikes} spikes in "
+        "sample {sample}",
         neuron=busiest_neuron.neuron,
         node=busiest_neuron.name,
         spikes=busiest_neuron.count,
@@ -384,26 +387,26 @@ def frequent_problem(busiest_neuron: Busiest, limit: int) -> Problem:
     )
     if 0 < busiest_neuron.rate < float("inf"):
         message += Text(
-            ", at about {rate:.6g} spikes/s up to {last}",
+            ", at about {rate:.6g} spikes/s until {last}",
             rate=busiest_neuron.rate,
             last=format_time(busiest_neuron.last),
         )
     if busiest_neuron.t_end is not None:
         message += Text(
-            ": about {by_the_end} spikes by {option}",
+            ", about {by_the_end} spikes until {option}",
             by_the_end=busiest_neuron.by_the_end,
             option=T_END.equal_to(format_time(busiest_neuron.t_end)),
         )
     spikes_with_margin = busiest_neuron.by_the_end + busiest_neuron.by_the_end // 8
     fix = Text(
-        "lower what drives it (weights, bias, v_leak), lengthen its time constants, or "
-        "end earlier with {t_end}",
+        "decrease its drive (weights, bias, v_leak), increase its time constants, or pass an "
+        "earlier {t_end}",
         t_end=T_END,
     )
     if spikes_with_margin <= MOST_ROOM:
         fix += Text(
-            ", or pass {max_spikes} if it is meant to fire so often",
+            ", or pass {max_spikes} if this spike count is intended",
             max_spikes=MAX_SPIKES.set_to(spikes_with_margin),
         )
-    message += Text(", the limit is {limit}", limit=limit)
+    message += Text("; the limit is {limit}", limit=limit)
     return Problem(node=busiest_neuron.name, code="budget", message=message, fix=fix)

@@ -100,12 +100,16 @@ def simulate(
     """
     if isinstance(engine, type):
         raise UsageError(
-            Text("{option} is the class {name}", option=ENGINE.title, name=engine.__name__),
-            fix=f"pass an object of it, {engine.__name__}()",
+            Text(
+                "{option} is the class {name}, not an instance",
+                option=ENGINE.title,
+                name=engine.__name__,
+            ),
+            fix=f"pass an instance, {engine.__name__}()",
         )
     if engine is not None and not hasattr(engine, "run"):
         raise UsageError(
-            Text("{option} is {engine!r}, which simulates nothing", option=ENGINE, engine=engine),
+            Text("{option} is {engine!r}, which is not an engine", option=ENGINE, engine=engine),
             fix="pass jaxsnn.EventDriven() or jaxsnn.TimeStepped()",
         )
     is_default = engine is None
@@ -174,13 +178,13 @@ def _model_with_nan(solution: EventSolution, network: Network) -> Problem | None
             node=wire.name,
             code="not-finite",
             message=Text(
-                "node '{node}' ({type}): its neuron model gives NaN, though all parameters and "
-                "inputs are finite",
+                "node '{node}' ({type}): its neuron model returns NaN, although all parameters "
+                "and inputs are finite",
                 node=wire.name,
                 type=population.kind,
             ),
-            fix="look at its formulas with the parameters of this node: a quotient such as"
-            " 1 / (tau_mem - tau_syn) has no value where both are equal",
+            fix="check its formulas for the parameters of this node: for example 1 / (tau_mem - "
+            "tau_syn) is undefined if both are equal",
         )
     return None
 
@@ -191,12 +195,12 @@ def _lowered(network: Any) -> Network:
         return network
     if not isinstance(network, Graph):
         raise UsageError(
-            Text("a {actual} is not a network", actual=type(network).__name__),
-            fix="pass what jaxsnn.read or jaxsnn.lower gives",
+            Text("an object of type {actual} is not a network", actual=type(network).__name__),
+            fix="pass the result of jaxsnn.read or jaxsnn.lower",
         )
     try:
         return lower(network)
     except LoweringError as error:
         problem = error.problem
-        fix = problem.fix + "; simulate lowers a Graph by jaxsnn.lower, which takes options"
+        fix = problem.fix + "; to specify options, lower the graph with jaxsnn.lower first"
         raise type(error).of(replace(problem, fix=fix)) from error

@@ -30,8 +30,8 @@ from jaxsnn.simulation.simulate import simulate
 from jaxsnn.units import format_time
 from jaxsnn.wording import Text
 
-#: Steps that both sides run, more of a small batch, and how large random inputs are from step to step:
-#: small ones show sums, large ones make deep layers spike.
+#: Steps that both sides run, more of a small batch, and how large random inputs are from step to
+#: step: small ones show sums, large ones make deep layers spike.
 STEPS = 24
 #: Samples of a large batch that are run.
 BATCH = 4
@@ -60,12 +60,12 @@ def from_torch(module: Any, sample: Any) -> Graph:
     Args:
         module: A torch.nn.Module of torch's layers and the framework's neurons, in the mode in
             which it is to be exported (`module.eval()`). One forward pass finds the wiring: each
-            layer must take what other layers give, or a sum, difference, join, part, flatten or pool
-            of it, or its product or sum with a number or a parameter; a Linear also what permute, flip
-            or an index moves, by the columns of its weights. Spikes of a neuron, and what weights make
-            of them, may be kept for the next step. It may keep its states itself,
-            or take those that it returns. Or a module that `jaxsnn.to_torch` made, trained or not: its
-            graph comes back with the module's weights, biases, v_threshold and v_reset, and all
+            layer must take what other layers give, or a sum, difference, join, part, flatten or
+            pool of it, or its product or sum with a number or a parameter; a Linear also what
+            permute, flip or an index moves, by the columns of its weights. Spikes of a neuron, and
+            what weights make of them, may be kept for the next step. It may keep its states itself,
+            or take those that it returns. Or a module that `jaxsnn.to_torch` made, trained or not:
+            its graph comes back with the module's weights, biases, v_threshold and v_reset, and all
             else as it was. Such modules may be parts of one whose `forward` hands their states on.
         sample: Input of one step, (batch, *shape); (time, batch, *shape) where the layers run
             through time themselves, as Norse's lifted ones do. A tensor of the type of the module's
@@ -80,7 +80,7 @@ def from_torch(module: Any, sample: Any) -> Graph:
         ConversionError: A layer that NIR or the dialect cannot hold, an input that is computed
             outside of layers, or a graph that does something else than the module.
         GraphError: Weights that are not finite.
-        UsageError: It is no module.
+        UsageError: The argument is not a module.
     """
     _refuse_no_module(module)
     module = plain(module)
@@ -90,8 +90,8 @@ def from_torch(module: Any, sample: Any) -> Graph:
         refuse_difference(module, traced, sample)
     if traced.assumed_dt is not None:
         text = Text(
-            "no layer of the module specifies the length of a step: dt = {dt} is assumed, as in "
-            "files of {dialect}. Make time-stepped inputs with jaxsnn.Events.of_steps(x, "
+            "no layer of the module specifies the length of a time step: dt = {dt} is assumed, as "
+            "in files of {dialect}. Create time-stepped inputs with jaxsnn.Events.of_steps(x, "
             "dt=graph.dialect.dt)",
             dt=format_time(traced.assumed_dt),
             dialect=traced.graph.dialect.name,
@@ -112,7 +112,8 @@ def load_into(module: Any, source: Graph | str | os.PathLike[str], **options: An
         module: A torch.nn.Module that `from_torch` takes; its parameters stay the same objects. One
             that `jaxsnn.to_torch` made has the neurons of its graph, and takes weights and biases.
         source: A NIR file, or a graph with its dialect: trained, from `from_torch` or `read`.
-        options: Of `jaxsnn.read`, for what a file leaves open: `reset="subtract"`, ...
+        options: Options of `jaxsnn.read` for properties that the file does not specify, such as
+            `reset="subtract"`.
 
     Returns:
         The parameters that were set, and notes.
@@ -121,15 +122,18 @@ def load_into(module: Any, source: Graph | str | os.PathLike[str], **options: An
         ConversionError: Another structure, shape, reset, or number that the module cannot hold; the
             message names the node and the two numbers.
         DialectError: The dialect of the file leaves open a convention that a step needs.
-        UsageError: It is no module, or options beside a graph, which has its dialect.
+        UsageError: The argument is not a module, or options are passed with a graph, whose dialect
+            is decided.
     """
     _refuse_no_module(module)
     if isinstance(source, Graph) and options:
         raise UsageError(
             Text(
-                "a graph has its dialect, so {options} would be ignored", options=listing(options)
+                "the source is a graph, whose dialect is already decided: {options} would be "
+                "ignored",
+                options=listing(options),
             ),
-            fix="pass a file, or give jaxsnn.read the options",
+            fix="pass a file, or pass the options to jaxsnn.read",
         )
     graph = source if isinstance(source, Graph) else read(source, **options)
     module = plain(module)
@@ -165,8 +169,8 @@ def _left_over_told(module: Any, sample: Any) -> Iterator[None]:
             raise
         buffer_names = listing(f"'{name}'" for name in held)
         fix = (
-            f"the module holds numbers in {buffer_names} that may be of an earlier run: first set them"
-            " to their initial values; else " + refusal.fix
+            f"the module holds numbers in {buffer_names} that may be of an earlier run: first set "
+            "them to their initial values; if the message remains, " + refusal.fix
         )
         raise ConversionError.of(dataclasses.replace(refusal.problem, fix=fix)) from refusal
 
@@ -175,7 +179,7 @@ def _refuse_no_module(module: Any) -> None:
     # told by what it can do, so that torch need not be there for the message
     if isinstance(module, type):
         raise UsageError(
-            Text("{type} is a class, not a torch.nn.Module", type=module.__name__),
+            Text("{type} is a class, not an instance of torch.nn.Module", type=module.__name__),
             fix=f"pass a module, such as {module.__name__}(...)",
         )
     if type(module).__module__.startswith("torch.jit"):
@@ -184,12 +188,12 @@ def _refuse_no_module(module: Any) -> None:
                 "a {type} of torch.jit has no layers of Python that could be traced",
                 type=type(module).__name__,
             ),
-            fix="pass the module that it was made of",
+            fix="pass the module that it was compiled from",
         )
     if not callable(getattr(module, "named_children", None)):
         raise UsageError(
-            Text("a {type} is not a torch.nn.Module", type=type(module).__name__),
-            fix="pass the module; jaxsnn.to_torch makes one of a graph",
+            Text("an object of type {type} is not a torch.nn.Module", type=type(module).__name__),
+            fix="pass the module; jaxsnn.to_torch converts a graph to a module",
         )
 
 
@@ -241,15 +245,16 @@ def _refuse_other_steps(traced: TracedModule, network: Network) -> None:
             here, there = steps if before else steps[::-1]
             raise ConversionError(
                 Text(
-                    "{target} reads the output of '{source}' from {module_step} in the module, and "
-                    "from {graph_step} in the graph",
+                    "{target} reads the output of '{source}' from {module_step} in the module, "
+                    "and from {graph_step} in the graph",
                     target=taker,
                     source=source,
                     module_step=here,
                     graph_step=there,
                 ),
-                fix="feed back spikes to where they come from, in cycles that are fed at one neuron:"
-                " there alone do they take a step",
+                fix="feed spikes of the previous time step back only to the population that emits "
+                "them, or to earlier ones, in cycles that receive their input at a single "
+                "population",
                 node=target or source,
             )
 
@@ -296,7 +301,8 @@ def _refuse_in_a_run(
             expected=first.theirs,
             actual=first.ours,
         ),
-        fix="let forward do one step of time with layers alone, whose states go on from call to call",
+        fix="let forward compute one time step with layers alone, whose states go on from call to "
+        "call",
         node=first.layer,
     )
 
@@ -361,7 +367,7 @@ def _first_difference(
                     expected=module_values.shape,
                     actual=graph_values.shape,
                 ),
-                fix="let the module take and give (batch, *shape) in each step",
+                fix="let the module receive and return (batch, *shape) in each time step",
                 node=layer,
             )
         apart = ~(np.abs(graph_values - module_values) <= tolerance)

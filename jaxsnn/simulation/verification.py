@@ -1,5 +1,5 @@
-"""Simulations against recordings: whether the source's input gives its output, with which options of
-a dialect it does, and how far recorded spikes are from expected ones.
+"""Simulations against recordings: whether the source's input gives its output, with which options
+of a dialect it does, and how far recorded spikes are from expected ones.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from jaxsnn.wording import Text
 #: Membranes agree where the root mean square of the difference is this fraction of that of the
 #: recording, or less.
 MEMBRANE_TOLERANCE = 1e-4
-#: A neuron whose membrane is smaller than this part of the largest of its population is compared with
-#: that part.
+#: A neuron whose membrane is smaller than this part of the largest of its population is compared
+#: with that part.
 _LEAST_SHARE = 2.0**-10
 
 
@@ -37,10 +37,11 @@ class Difference:
     step.
 
     Attributes:
-        node: the Output.
-        neuron: place in the flattened shape of the output.
-        batch, step: sample and step.
-        expected, got: the recording's number and ours.
+        node: name of the Output.
+        neuron: index in the flattened shape of the output.
+        batch, step: indices of the sample and of the time step.
+        expected: value of the recording.
+        got: value of the simulation.
     """
 
     node: str
@@ -61,8 +62,8 @@ class Verification:
         active: trains with a spike in the recording.
         identical: trains that are equal in every step.
         identical_active: trains that are both.
-        relative_rmse: of membranes, each neuron's by its own size, the largest of all; None where no
-            output is a membrane.
+        relative_rmse: largest relative root mean square error of a neuron's membrane potential;
+            None if no output is a membrane.
         spikes_expected, spikes_got: numbers of spikes.
         first_difference: the first difference in time, or None. Membranes count if the whole
             recording of them is not within the tolerance.
@@ -181,7 +182,8 @@ def _by_output(solution: SteppedSolution, y: Any) -> dict[str, Any]:
                 )
         if not y:
             raise UsageError(
-                "no output is given to compare with", fix=f"pass some of {', '.join(solution.y)}"
+                "the recording contains no outputs",
+                fix=f"pass at least one of {', '.join(solution.y)}",
             )
         return dict(y)
     if len(solution.y) != 1:
@@ -191,7 +193,7 @@ def _by_output(solution: SteppedSolution, y: Any) -> dict[str, Any]:
                 count=len(solution.y),
                 outputs=", ".join(solution.y),
             ),
-            fix="pass a mapping from their names",
+            fix="pass a mapping from output names to recordings",
         )
     return {next(iter(solution.y)): y}
 
@@ -201,12 +203,14 @@ def _fitted(name: str, array: Any, shape: tuple[int, ...]) -> np.ndarray:
     if recorded.shape != shape:
         raise UsageError(
             Text(
-                "output '{node}': the recording has shape {actual}, the simulation {expected}",
+                "output '{node}': the recording has shape {actual}, but the simulation has shape "
+                "{expected}",
                 node=name,
                 actual=recorded.shape,
                 expected=shape,
             ),
-            fix="record as many steps and samples of the output as of the input, (time, batch, ...)",
+            fix="record the same number of time steps and samples of the output as of the input, "
+            "(time, batch, ...)",
             node=name,
         )
     if not (finite := np.isfinite(recorded)).all():
@@ -218,7 +222,7 @@ def _fitted(name: str, array: Any, shape: tuple[int, ...]) -> np.ndarray:
                 value=float(recorded[place]),
                 index=place,
             ),
-            fix="record finite numbers",
+            fix="record finite values",
             node=name,
         )
     return recorded
@@ -266,7 +270,7 @@ class FittingOptions:
     """Options of `jaxsnn.read` with which a file reproduces a recording.
 
     Attributes:
-        options: By name; for single nodes "NODE:VALUE".
+        options: Values by option name; "NODE:VALUE" for single nodes.
     """
 
     options: Mapping[str, Any]
@@ -298,7 +302,7 @@ def fitting_options(
 
     Args:
         graph: Read with its dialect, with any options for resets.
-        x, y: As of `jaxsnn.verify`.
+        x, y: See `jaxsnn.verify`.
         most: Maximum number of runs.
 
     Returns:
@@ -406,12 +410,13 @@ class SpikeResiduals:
     k-th expected one.
 
     Attributes:
-        expected, recorded: spikes.
-        missing, extra: spikes that a neuron fired less, and more, than expected.
-        mean, deviation, sigma: of recorded minus expected times, in `tau`: mean, standard
-            deviation, and median absolute deviation as that of a normal distribution; None without
-            pairs.
-        tau: seconds, the unit.
+        expected, recorded: numbers of spikes.
+        missing, extra: numbers of missing and of additional spikes, summed over neurons.
+        mean: mean of recorded minus expected times, in units of `tau`; None without pairs.
+        deviation: their standard deviation.
+        sigma: their median absolute deviation, scaled to the standard deviation of a normal
+            distribution.
+        tau: unit of the three, seconds.
     """
 
     expected: int
@@ -430,14 +435,14 @@ class SpikeResiduals:
     def as_text(self) -> str:
         """Return human-readable text."""
         text = (
-            f"{self.expected} spikes expected, {self.recorded} recorded, {self.missing} missing, "
-            f"{self.extra} too many"
+            f"spikes: {self.expected} expected, {self.recorded} recorded, {self.missing} missing, "
+            f"{self.extra} additional"
         )
         if self.mean is None:
             return text
         return (
-            f"{text}; recorded - expected: mean {self.mean:+.3f}, std {self.deviation:.3f}, "
-            f"MAD sigma {self.sigma:.3f} tau"
+            f"{text}; recorded - expected times, in units of tau: mean {self.mean:+.3f}, std "
+            f"{self.deviation:.3f}, MAD sigma {self.sigma:.3f}"
         )
 
 
@@ -471,7 +476,7 @@ def first_spike_accuracy(times: np.ndarray, labels: np.ndarray) -> float:
     population (samples, neurons, spikes); a sample without a spike counts as wrong.
 
     Args:
-        labels: (samples,) whole numbers, the neurons.
+        labels: (samples,) integers, indices of neurons.
 
     Raises:
         UsageError: a label that is no neuron, or not one for each sample.
@@ -480,17 +485,18 @@ def first_spike_accuracy(times: np.ndarray, labels: np.ndarray) -> float:
     if labels.shape != (samples,) or labels.dtype.kind not in "iu":
         raise UsageError(
             Text(
-                "label is {dtype} of shape {shape}, and there are {samples} samples",
+                "label has dtype {dtype} and shape {shape}, and the recording has {samples} "
+                "samples",
                 dtype=labels.dtype,
                 shape=labels.shape,
                 samples=samples,
             ),
-            fix="give a whole number for each sample, (samples,)",
+            fix="save one integer label for each sample, shape (samples,)",
         )
     if labels.size and not (labels.min() >= 0 and labels.max() < neurons):
         raise UsageError(
             Text(
-                "labels are {minimum} to {maximum}, and there are {neurons} output neurons",
+                "labels range from {minimum} to {maximum}, but there are {neurons} output neurons",
                 minimum=int(labels.min()),
                 maximum=int(labels.max()),
                 neurons=neurons,

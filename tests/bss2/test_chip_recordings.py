@@ -139,12 +139,18 @@ def test_the_first_spike_answers_and_silence_does_not():
     [
         (
             [1, 0, 3],
-            "labels are 0 to 3, and there are 2 output neurons: number the classes from 0 to 1",
+            "labels range from 0 to 3, but there are 2 output neurons: number the classes from 0 to 1",
         ),
-        ([-1, 0, 0], "labels are -1 to 0"),
-        ([[1], [0], [0]], r"label is int64 of shape \(3, 1\), and there are 3 samples"),
-        ([1, 0], r"of shape \(2,\), and there are 3 samples: give a whole number for each"),
-        ([0.5, 0.0, 1.0], "label is float64"),
+        ([-1, 0, 0], "labels range from -1 to 0"),
+        (
+            [[1], [0], [0]],
+            r"label has dtype int64 and shape \(3, 1\), and the recording has 3 samples",
+        ),
+        (
+            [1, 0],
+            r"shape \(2,\), and the recording has 3 samples: save one integer label for each",
+        ),
+        ([0.5, 0.0, 1.0], "label has dtype float64"),
     ],
 )
 def test_labels_of_something_else_are_refused(labels, message):
@@ -228,7 +234,7 @@ LATE = {"input.time": [[1e-3, 20e-3, 21e-3]], "input.index": [[0, 1, 2]]}
 @pytest.mark.parametrize(
     ("arrays", "flags", "text", "is_noted"),
     [
-        (LATE, (), "input 'input': 2 events at or after --t-end 20 ms", True),
+        (LATE, (), "input 'input': events at or after --t-end 20 ms that are ignored: 2", True),
         (ONE_EVENT, ("--chips", "several"), "--chips several has no effect", True),
         (ONE_EVENT, ("--chips", "one"), "has no effect", False),
     ],

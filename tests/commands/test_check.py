@@ -318,7 +318,7 @@ def test_what_steps_approximate_in_the_equations_is_a_warning():
     report = check(graph, "grid")
     assert report.ok
     assert codes(report) == [("1", "approximated")]
-    assert "constant current over each time step" in report.problems[0].message
+    assert "current that is constant during each time step" in report.problems[0].message
     assert codes(check(graph, "event")) == [("1", "analog-signal")]
 
 

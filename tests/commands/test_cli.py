@@ -318,7 +318,8 @@ def test_run_on_events(net, tmp_path, capsys):
     # a budget that is given is kept
     line = assert_cli_refused(capsys, "run", net, *rest[:6], "--force", "--max-spikes", "1", code=1)
     assert re.search(
-        r"fires \d+ times, and 1 spikes .* are recorded: pass --max-spikes \d+ or more", line
+        r"fires \d+ spikes, and the budget is 1 for each neuron: pass --max-spikes \d+ or more",
+        line,
     )
 
 
@@ -349,18 +350,18 @@ def test_run_on_steps_is_run_on_events_at_their_times(net, tmp_path, capsys):
 
 def test_run_refuses_inputs_that_do_not_fit(net, tmp_path, capsys):
     cases = {
-        "x has 4 channels, the network has 5": {"x": np.zeros((3, 2, 4))},
+        "x has 4 channels, but the network has 5": {"x": np.zeros((3, 2, 4))},
         "(time, batch, channels)": {"x": np.zeros((3, 5))},
-        "whole numbers >= 0": {"x": np.full((3, 2, 5), 0.5)},
+        "only integers of at least 0": {"x": np.full((3, 2, 5), 0.5)},
         "There are auto, spikes, current, graded": {"x": np.zeros((3, 2, 5))},
-        "no array 'x'": {"y": np.zeros(3)},
-        "set --dt": {"x": np.zeros((3, 2, 5))},
+        "neither array 'x' nor": {"y": np.zeros(3)},
+        "pass --dt": {"x": np.zeros((3, 2, 5))},
     }
     for message, arrays in cases.items():
         np.savez(tmp_path / "x.npz", **arrays)
-        dt = [] if message == "set --dt" else ["--dt", "1ms"]
+        dt = [] if message == "pass --dt" else ["--dt", "1ms"]
         rest = ["--input", tmp_path / "x.npz", "-o", tmp_path / "y.npz", *dt]
-        rest += ["--values", "spikes" if "whole" in message else "auto"]
+        rest += ["--values", "spikes" if "integers" in message else "auto"]
         rest[-1] = "all" if "There are" in message else rest[-1]
         assert_cli_refused(capsys, "run", net, *rest, says=message)
         assert not (tmp_path / "y.npz").exists()

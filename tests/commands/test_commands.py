@@ -290,7 +290,7 @@ def test_verify_says_that_silence_verifies_whatever_is_silent(zoo, verify, tmp_p
 def test_verify_refuses_outputs_that_are_no_real_numbers(kind, verify):
     """Imaginary parts were dropped, text was read as numbers."""
     change = {"change": lambda arrays: arrays | {"y": arrays["y"].astype(kind)}}
-    assert "output 'output': y holds" in verify(SUBTRACTING, **change, code=2)[1]
+    assert "output 'output': y has dtype" in verify(SUBTRACTING, **change, code=2)[1]
 
 
 def nir_data(x, y, dt, *, events):
@@ -320,7 +320,7 @@ def test_verify_reads_nir_data(events, recordings, tmp_path, verify):
     write_data(path, nir_data(x, y, 1e-4, events=events))
     out, err = verify(name, "--json", recording=path)
     assert json.loads(out)["spikes_expected"] == y.sum()
-    assert "recordings of 1 are not used" in err
+    assert "recordings of 1 are ignored" in err
     changed = y.copy()
     changed[7, 3, 1] = 1 - changed[7, 3, 1]
     write_data(path, nir_data(x, changed, 1e-4, events=events), force=True)
@@ -337,10 +337,10 @@ LEAKY = "snntorch_v_leaky_zero"
     ("change", "message"),
     [
         (lambda x, y: {"x": x}, "no output to compare with"),
-        (lambda x, y: {"y": y}, "no array 'x'"),
+        (lambda x, y: {"y": y}, "neither array 'x' nor"),
         (lambda x, y: {"x": x, "y": y[:-1]}, "the recording has shape"),
-        (lambda x, y: {"x": x[..., :4], "y": y}, "give it the shape (time, batch, 5)"),
-        (lambda x, y: {"x": x, "y": np.where(y > 0, np.nan, y)}, "record finite numbers"),
+        (lambda x, y: {"x": x[..., :4], "y": y}, "pass an array of shape (time, batch, 5)"),
+        (lambda x, y: {"x": x, "y": np.where(y > 0, np.nan, y)}, "record finite values"),
         (lambda x, y: {"time": np.zeros((1, 1)), "index": np.zeros((1, 1), int), "y": y},
          "has events for input 'input': record an array"),
     ],
@@ -437,8 +437,8 @@ def test_run_on_the_grid_says_which_events_it_moved(case, tmp_path, capsys):
     code, _, err = call(capsys, "run", file, *rest)
     assert (code, err.count("--t-end")) == (2, 1)
     out, err = run_cli(capsys, "run", file, *rest, "--t-end", "5ms", "--json")
-    assert "1 events lay between steps" in err
-    assert "1 events lie behind the last step" in err
+    assert "events between time steps that are moved to the nearest step: 1" in err
+    assert "events after the last time step that are ignored: 1" in err
     assert len(json.loads(out)["notes"]) == 2
 
 
@@ -504,7 +504,7 @@ def test_fidelity_is_what_both_engines_say(case, recordings, tmp_path, capsys):
     cosine = pair[0] @ pair[1] / np.linalg.norm(pair[0]) / np.linalg.norm(pair[1])
     assert populations["3"]["count_cosine"] == pytest.approx(cosine)
     out, _ = run_cli(capsys, "fidelity", file, "--input", tmp_path / "x.npz", *options)
-    assert "cosine similarity of the counts" in out
+    assert "cosine similarity of spike counts" in out
 
 
 def test_three_spikes_in_a_step_are_one_crowded_step():
@@ -528,7 +528,7 @@ def test_fidelity_needs_inputs_by_steps(case, tmp_path, capsys):
     file, options, _ = case("snntorch_v_leaky_zero")
     np.savez(tmp_path / "x.npz", time=np.zeros((1, 1)), index=np.zeros((1, 1), int))
     code, _, err = call(capsys, "fidelity", file, "--input", tmp_path / "x.npz", *options)
-    assert (code, err.count("on time-stepped inputs, and these are events")) == (2, 1)
+    assert (code, err.count("the inputs are events, but the two engines")) == (2, 1)
 
 
 def test_run_says_by_how_much_a_recurrent_spike_is_late(recordings, case, tmp_path, capsys):
@@ -546,7 +546,7 @@ def test_run_says_by_how_much_a_recurrent_spike_is_late(recordings, case, tmp_pa
         *options,
     )
     assert any(
-        "its output to itself" in note and "0.0001 s later" in note
+        "its recurrent spikes, to itself" in note and "0.0001 s later" in note
         for note in json.loads(out)["notes"]
     )
 

@@ -34,7 +34,7 @@ def run(tmp_path, capsys):
 
 def test_events_after_the_end_are_counted(run):
     err = run("--t-end", "5ms", time=TIME, index=INDEX)
-    assert "1 events at or after --t-end 5 ms were left out" in err
+    assert "events at or after --t-end 5 ms that are ignored: 1" in err
 
 
 def many_spikes():
@@ -48,11 +48,11 @@ EVENTS = {"time": TIME, "index": INDEX}
 REFUSED = {
     "text is no time": (
         ["--t-end", "5ms"], {"time": TIME.astype(str), "index": INDEX},
-        ("time holds <U", "save numbers"),
+        ("time has dtype <U", "save numbers"),
     ),
     "no room for so many spikes": (
         [], {"x": many_spikes()},
-        ("add up to 1.09951e+12 spikes in one sample", "--values current or --values graded"),
+        ("amount to 1.09951e+12 spikes in one sample", "--values current or --values graded"),
     ),
     **{
         f"an input given twice, {engine}": (
@@ -64,7 +64,7 @@ REFUSED = {
     **{
         f"events as {values} values, {engine}": (
             ["--t-end", "5ms", "--engine", engine, "--reset-delay", "true", "--values", values], EVENTS,
-            (f"--values {values} has no effect: input 'input' has events, and is not time-stepped",),
+            (f"--values {values} has no effect: input 'input' consists of events and is not time-stepped",),
         )
         for engine in ("event", "grid")
         for values in ("current", "graded")
@@ -158,7 +158,7 @@ def test_membranes_are_sampled_up_to_an_end_behind_the_steps(tmp_path):
 def test_arrays_that_nobody_reads_are_noted(run, engine):
     arrays = {"x": np.zeros((3, 1, 5)), "labels": np.zeros(1), "label": np.zeros(1)}
     err = run("--engine", engine, "--reset-delay", "true", **arrays)
-    assert "note: arrays that are not read: labels\n" in err
+    assert "note: arrays with unknown names are ignored: labels\n" in err
 
 
 def test_json_has_the_notes_that_stderr_has_in_the_same_words(tmp_path, monkeypatch, capsys):

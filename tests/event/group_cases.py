@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
-from jaxsnn.event.dynamics.two_variables import Lanes
+from jaxsnn.event.dynamics.two_variables import Constants
 from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec
 
@@ -85,7 +85,7 @@ class Group:
             "tau_mem": 1.7 * TAU * spread[0],
             "tau_syn": TAU * spread[1],
         }
-        return Lanes(**{name: jnp.asarray(value, dtype) for name, value in values.items()})
+        return Constants(**{name: jnp.asarray(value, dtype) for name, value in values.items()})
 
 
 CASES = {

@@ -13,7 +13,7 @@ from jaxsnn.event.adjoint.layer_adjoint import layer_spikes
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
 from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
-from jaxsnn.event.dynamics.two_variables import Lanes
+from jaxsnn.event.dynamics.two_variables import Constants
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.event.native.native_layer import native_layer_spikes
 from jaxsnn.network.structure import TauShape
@@ -26,7 +26,7 @@ WIDTH = 7e-3
 
 
 def lanes_of(rng, shape, ratio, *, mixed, above=False, dtype):
-    """Lanes of a shape (..., neurons).
+    """Constants of a shape (..., neurons).
 
     Args:
         mixed: each neuron has its own time constants.
@@ -43,7 +43,7 @@ def lanes_of(rng, shape, ratio, *, mixed, above=False, dtype):
         "tau_mem": ratio * TAU * spread[0],
         "tau_syn": TAU * spread[1],
     }
-    return Lanes(
+    return Constants(
         **{name: jnp.asarray(np.broadcast_to(v, shape), dtype) for name, v in values.items()}
     )
 

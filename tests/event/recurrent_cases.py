@@ -213,7 +213,7 @@ def run(spec, case, numbers, rows, t_end=T_END, group: Any = group_spikes):
         spec.layers, numbers["parameters"], numbers["outside"], rows, strict=True
     ):
         neuron = layer.neuron
-        lanes.append(neuron.lanes(p, p["current"]))
+        lanes.append(neuron.constants(p, p["current"]))
         lanes[-1] = replace(lanes[-1], v_start=lanes[-1].v_start + p["start"])
         factors.append(neuron.arrival_factor(p))
         weight = weight * factors[-1]

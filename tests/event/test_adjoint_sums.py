@@ -14,7 +14,7 @@ from jaxsnn.event.adjoint.layer_adjoint import Residuals, _with_slope_after, slo
 from jaxsnn.event.adjoint.recorded_spikes import recorded_spikes
 from jaxsnn.event.adjoint.recurrent_adjoint import group_spikes, group_spikes_forward
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
-from jaxsnn.event.dynamics.two_variables import Lanes
+from jaxsnn.event.dynamics.two_variables import Constants
 from jaxsnn.event.forward.layer import Causes, LayerSpec
 from tests.event import recurrent_cases
 from tests.event.test_costates import KICK, Kicked
@@ -29,7 +29,9 @@ def drawn(positions=1, shared=False):
     shape = (positions, NEURONS) if positions > 1 else NEURONS
     ranges = {"threshold": (0.8, 1.2), "v_reset": (-0.4, 0.2), "v_start": (-0.2, 0.2)}
     ranges |= {"j_start": (-0.5, 0.5), "tau_mem": (1.5, 2.5), "tau_syn": (0.7, 1.1)}
-    lanes = Lanes(**{name: jnp.asarray(rng.uniform(*ends, shape)) for name, ends in ranges.items()})
+    lanes = Constants(
+        **{name: jnp.asarray(rng.uniform(*ends, shape)) for name, ends in ranges.items()}
+    )
     time = rng.integers(0, 20, (SAMPLES, ARRIVALS)) / 4
     times = np.sort(rng.integers(1, 20, (SAMPLES, NEURONS, SLOTS)) / 4)
     time[1, 2] = time[0, 0] = times[2, 1, 3:] = times[0, 0, 1:] = np.inf

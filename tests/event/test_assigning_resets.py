@@ -17,7 +17,7 @@ from jaxsnn.event.adjoint.tangents import layer_spikes_forward
 from jaxsnn.event.dynamics.cubalif import CubaLIFBox, CubaLIFDelta
 from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
 from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
-from jaxsnn.event.dynamics.two_variables import Lanes
+from jaxsnn.event.dynamics.two_variables import Constants
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.network.structure import TauShape
 from tests.event.agreement import assert_trees_close, finite_times, sorted_finite
@@ -70,7 +70,7 @@ def drawn(name, neurons=NEURONS):
     }
     if neuron.tau_shape is not TauShape.DOUBLE:
         values["tau_mem"] = rng.uniform(1.5, 2.5, neurons)
-    lanes = Lanes(**{name: jnp.asarray(value) for name, value in values.items()})
+    lanes = Constants(**{name: jnp.asarray(value) for name, value in values.items()})
     weight = jnp.asarray(rng.normal(0.4, 0.6, (ROWS, neurons)) * scale)
     time = jnp.asarray(rng.uniform(0, 5, (SAMPLES, ARRIVALS)))
     row = jnp.asarray(rng.integers(0, ROWS, (SAMPLES, ARRIVALS)), jnp.int32)
@@ -252,7 +252,7 @@ def test_a_neuron_in_its_refractory_time_keeps_its_current():
 def one_neuron():
     """V at rest 1 below its threshold."""
     zeros = dict.fromkeys(("v_reset", "v_start", "j_start"), jnp.zeros(1))
-    return Lanes(threshold=jnp.ones(1), tau_mem=2 * jnp.ones(1), tau_syn=jnp.ones(1), **zeros)
+    return Constants(threshold=jnp.ones(1), tau_mem=2 * jnp.ones(1), tau_syn=jnp.ones(1), **zeros)
 
 
 @pytest.mark.parametrize("neuron", [LIFDelta(), IFDelta()])

@@ -34,7 +34,7 @@ def test_slopes_below_the_floor_of_their_neuron_are_counted(positions, x64):
         excused = slot == 0 and v_threshold < 0
         expected += bool(below and np.isfinite(time[row, n, slot]) and not excused)
     assert 2 < expected < slope.size / 2
-    assert int(clipped_slopes(spec, neuron.lanes(parameters, None), spikes)) == expected
+    assert int(clipped_slopes(spec, neuron.constants(parameters, None), spikes)) == expected
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (3, 1)], ids=str)

@@ -15,7 +15,7 @@ from scipy.linalg import expm
 from jaxsnn.event.adjoint.costates import Pass
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.dynamics.lif import LIFDelta
-from jaxsnn.event.dynamics.two_variables import Lanes
+from jaxsnn.event.dynamics.two_variables import Constants
 from jaxsnn.event.forward.group import Channel, Layout, Log
 from jaxsnn.event.forward.layer import LayerSpec
 
@@ -73,7 +73,7 @@ def lanes_of(spec, size, rng):
     values["v_start"][-1] = 1.5
     if spec.neuron.uniform:
         values |= {"tau_mem": np.full(size, 1.9), "tau_syn": np.full(size, 0.8)}
-    return Lanes(**values)
+    return Constants(**values)
 
 
 def drawn(name):

@@ -117,7 +117,7 @@ def test_integrals_of_the_flow_are_those_by_quadrature(x64, t, rate):
     tau_mem, tau_syn = np.array([0.5, 1.0, 3.0]), np.array([1.0, 1.0, 0.4])
     parameters = {name: np.ones(3) for name in ("r", "w_in", "v_leak", "v_threshold", "v_reset")}
     neuron = CubaLIFDelta(tau_shape=TauShape.ANY)
-    lanes = neuron.lanes(parameters | {"tau_mem": tau_mem, "tau_syn": tau_syn}, None)
+    lanes = neuron.constants(parameters | {"tau_mem": tau_mem, "tau_syn": tau_syn}, None)
     nodes, weights = np.polynomial.legendre.leggauss(120)
     at = t * (nodes[:, None] + 1) / 2
     weights = t / 2 * weights[:, None] * np.exp(-rate * at)
@@ -171,7 +171,7 @@ def test_a_guess_of_the_time_constants_is_checked(x64, tau_mem, tau_syn, holds):
     certain = CubaLIFDelta(tau_shape=TauShape.DOUBLE, uniform=True)
     guess = certain.guessed()
     assert (certain.certain, guess.certain) == (True, False)
-    lanes = certain.lanes(parameters, None)
+    lanes = certain.constants(parameters, None)
 
     def assumptions(neurons):
         (neuron,) = neurons
@@ -197,7 +197,7 @@ def test_a_guess_of_the_time_constants_is_checked(x64, tau_mem, tau_syn, holds):
 def test_membranes_at_the_threshold_exactly(v, v_inf, v_end, by_equality, fires, x64):
     neuron, ones = LIFDelta(fires_at_equality=by_equality), jnp.ones(1)
     p = dict.fromkeys(("tau", "r", "v_threshold"), ones)
-    lanes = neuron.lanes(p | {"v_leak": v_inf * ones}, None)
+    lanes = neuron.constants(p | {"v_leak": v_inf * ones}, None)
     state, end = ((jnp.full(1, at - v_inf), 0 * ones) for at in (v, v_end))
     assert bool(neuron.crosses(lanes, state, end, ones)[0]) is fires
 

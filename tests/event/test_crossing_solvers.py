@@ -13,7 +13,7 @@ import pytest
 from jaxsnn.event.dynamics import crossing
 from jaxsnn.event.dynamics.integrate_and_fire import IFBox
 from jaxsnn.event.dynamics.lif import LIFBox
-from jaxsnn.event.dynamics.two_variables import Lanes
+from jaxsnn.event.dynamics.two_variables import Constants
 from jaxsnn.network.structure import TauShape
 
 RATIO = {TauShape.DOUBLE: 2.0, TauShape.HALF: 0.5, TauShape.EQUAL: 1.0}
@@ -189,7 +189,7 @@ def test_samples_agree_with_mpmath(shape):
 def lanes_of(case, **others):
     ones = jnp.ones_like(case.v)
     values = {"v_reset": ones, "v_start": ones, "j_start": ones, **others}
-    return Lanes(threshold=jnp.asarray(case.threshold), tau_mem=jnp.asarray(case.tau_mem),
+    return Constants(threshold=jnp.asarray(case.threshold), tau_mem=jnp.asarray(case.tau_mem),
                  tau_syn=jnp.asarray(case.tau_syn), **values)  # fmt: skip
 
 

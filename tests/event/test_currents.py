@@ -460,7 +460,7 @@ def test_gradients_by_the_sizes_of_events_agree_with_differences():
 ONES = np.ones((1, 2, 3))
 TWO_TIMES = np.array([[0.0, 0.5]])
 BAD_INPUTS = [
-    (Currents.constant(np.ones((1, 4))), "has 3 channels, and the currents have 4"),
+    (Currents.constant(np.ones((1, 4))), "has 3 channels, but the currents have 4"),
     (Currents(time=np.zeros((1, 3)), value=ONES), r"time has shape \(1, 3\)"),
     (
         Currents(time=TWO_TIMES[:, ::-1], value=ONES),

@@ -18,7 +18,7 @@ from jaxsnn.event.adjoint.tangents import layer_spikes_forward
 from jaxsnn.event.dynamics.cubalif import CubaLIFBox, CubaLIFDelta
 from jaxsnn.event.dynamics.integrate_and_fire import IFDelta
 from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
-from jaxsnn.event.dynamics.two_variables import Lanes
+from jaxsnn.event.dynamics.two_variables import Constants
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.network.structure import TauShape
 from tests.event import recurrent_cases
@@ -73,7 +73,7 @@ def drawn(name, positions=1, shared=False):
     time = rng.uniform(0, 5, (SAMPLES * positions, ARRIVALS))
     time[0, 3] = np.inf
     row = rng.integers(0, ROWS, ARRIVALS if shared else time.shape)
-    lanes = Lanes(**{key: jnp.asarray(value) for key, value in values.items()})
+    lanes = Constants(**{key: jnp.asarray(value) for key, value in values.items()})
     spec = LayerSpec(**({"neuron": neuron, "max_spikes": 8} | options))
     return spec, jnp.asarray(weight), lanes, jnp.asarray(time), jnp.asarray(row, jnp.int32)
 
@@ -187,7 +187,7 @@ def test_assumptions_about_time_constants_change_no_gradient(name, by_arrivals, 
     values = {"threshold": rng.uniform(0.9, 1.1, neurons), "v_start": np.zeros(neurons)}
     values |= {"v_reset": rng.uniform(-0.3, 0, neurons), "j_start": np.zeros(neurons)}
     values |= {"tau_syn": syn, "tau_mem": ratio * syn}
-    lanes = Lanes(**{key: jnp.asarray(value) for key, value in values.items()})
+    lanes = Constants(**{key: jnp.asarray(value) for key, value in values.items()})
     weight = jnp.asarray(rng.normal(3.0, 1.0, (ROWS, neurons)))
     time = jnp.asarray([[0.5, 2.0, 2.5, np.inf], [0.1, 3.0, 0.4, 1.0], [1.0, 0.2, 4.0, 5.0]])
     row = jnp.asarray(rng.integers(0, ROWS, time.shape), jnp.int32)

@@ -290,7 +290,7 @@ def test_second_derivatives_that_kernels_do_not_have_are_refused(make, auto_is_n
         return jnp.sum(finite_times(solution.spikes[place].time))
 
     weight = network.parameters[linear]["weight"]
-    message = "second derivative through a loop or a convolution"
+    message = "second derivatives through a cycle or a convolution"
     assert_refused(lambda: jax.hessian(total)(weight, "auto"), UsageError, message)
     hessian = jax.hessian(total)(weight, "xla").reshape(weight.size, weight.size)
     step = 1e-6 * jnp.eye(weight.size).reshape(-1, *weight.shape)[-2]

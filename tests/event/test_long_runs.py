@@ -13,7 +13,7 @@ from jaxsnn.event.adjoint.recurrent_adjoint import group_spikes
 from jaxsnn.event.dynamics.cubalif import CubaLIFBox, CubaLIFDelta
 from jaxsnn.event.dynamics.integrate_and_fire import IFBox
 from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
-from jaxsnn.event.dynamics.two_variables import Lanes
+from jaxsnn.event.dynamics.two_variables import Constants
 from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.event.forward.readout import Drive, membrane
@@ -36,7 +36,7 @@ def tonic(dtype, count=1, tau_syn=1.0, **others):
         "tau_mem": 1.0,
         "tau_syn": tau_syn,
     }
-    return Lanes(
+    return Constants(
         **{name: jnp.full(count, value, dtype) for name, value in (values | others).items()}
     )
 
@@ -175,7 +175,7 @@ def test_closed_boxes_leave_nothing_behind_in_a_voltage():
     lanes = tonic(np.float32, 50, v_start=0.0)
     drive = Drive(
         neuron=BOXES["IF"],
-        lanes=lanes,
+        constants=lanes,
         v_inf=jnp.zeros(50, np.float32),
         weight=weight,
         time=time,

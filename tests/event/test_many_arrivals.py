@@ -39,7 +39,7 @@ CASES = {
 
 
 def drawn(neuron, neurons, seed):
-    """Lanes, weights, times and rows of a population, with several arrivals at one time."""
+    """Constants, weights, times and rows of a population, with several arrivals at one time."""
     rng = np.random.default_rng(seed)
     shape = getattr(neuron, "tau_shape", TauShape.ANY)
     p = population(shape, rng, neurons, uniform=neuron.uniform)
@@ -52,7 +52,7 @@ def drawn(neuron, neurons, seed):
         times = np.concatenate([times, times + neuron.width], axis=1)
         rows = np.concatenate([rows, rows + ROWS], axis=1)
         weight = np.concatenate([weight, -weight])
-    lanes = neuron.lanes(p, np.asarray(rng.normal(0.2, 0.4, neurons)))
+    lanes = neuron.constants(p, np.asarray(rng.normal(0.2, 0.4, neurons)))
     return jnp.asarray(weight), lanes, jnp.asarray(times), jnp.asarray(rows)
 
 
@@ -81,9 +81,9 @@ def limits(monkeypatch):
     before.
     """
 
-    def change(arrivals, lanes=simulate_layer._MANY_LANES, block=simulate_layer._LONG_BLOCK):
+    def change(arrivals, lanes=simulate_layer._MANY_NEURONS, block=simulate_layer._LONG_BLOCK):
         monkeypatch.setattr(simulate_layer, "_MANY_ARRIVALS", arrivals)
-        monkeypatch.setattr(simulate_layer, "_MANY_LANES", lanes)
+        monkeypatch.setattr(simulate_layer, "_MANY_NEURONS", lanes)
         monkeypatch.setattr(simulate_layer, "_LONG_BLOCK", block)
         monkeypatch.setattr(layer_adjoint, "_MANY_ARRIVALS", arrivals)
         jax.clear_caches()

@@ -14,7 +14,8 @@ from jaxsnn.event.dynamics.cubalif import CubaLIFBox, CubaLIFDelta
 from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
 from jaxsnn.event.dynamics.kinds import neuron_of
 from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
-from jaxsnn.event.dynamics.two_variables import Lanes, time_under
+from jaxsnn.event.dynamics.neuron_model import Neuron
+from jaxsnn.event.dynamics.two_variables import Constants, time_under
 from jaxsnn.network.structure import Population, TauShape
 
 WIDTH, STEP, AREA = 0.3, 0.05, 0.7
@@ -52,7 +53,9 @@ def lanes_and_state(name, rows, shape=TauShape.ANY, seed=0):
     ratio = {TauShape.DOUBLE: 2.0, TauShape.HALF: 0.5, TauShape.EQUAL: 1.0}
     ratio = ratio.get(shape, np.array([0.3, 0.7, 1.4, 4.0]))
     model = replace(MODELS[name], tau_shape=shape)
-    lanes = model.lanes(p | {"tau_mem": ratio * p["tau_syn"], "tau": ratio * p["tau_syn"]}, None)
+    lanes = model.constants(
+        p | {"tau_mem": ratio * p["tau_syn"], "tau": ratio * p["tau_syn"]}, None
+    )
     still = model.begin(lanes)
     return model, lanes, tuple(jnp.asarray(rng.normal(size=(rows, NEURONS))) for _ in still)
 
@@ -117,7 +120,7 @@ def test_a_constant_current_moves_the_rest_or_drives(name, step):
 def test_lanes_count_voltages_from_rest(name, reset, initial):
     p, current = parameters()
     model = replace(MODELS[name], reset_kind=reset, initial=initial)
-    lanes, rest = model.lanes(p, current), model.v_inf(p, current)
+    lanes, rest = model.constants(p, current), model.v_inf(p, current)
     v_reset = 0.0 if reset == "subtract" else p["v_reset"]
     close(lanes.threshold, p["v_threshold"] - rest)
     close(lanes.v_reset, v_reset - rest)
@@ -138,7 +141,7 @@ def test_lanes_count_voltages_from_rest(name, reset, initial):
     # a readout has neither threshold nor reset, and integrators no tau_syn
     few = {key: p[key] for key in p if key not in ("v_threshold", "v_reset", "tau_syn")}
     if not name.startswith("CubaLIF"):
-        bare = model.lanes(few, None)
+        bare = model.constants(few, None)
         close(bare.tau_syn, 1.0)
         close(bare.threshold, -model.v_inf(p, None))
         close(bare.v_reset, -model.v_inf(p, None))
@@ -188,7 +191,7 @@ def test_models_can_drop_their_assumptions(shape, uniform):
     assert assuming.general().uniform is uniform
     general_shapes = (TauShape.APART, TauShape.ANY)
     assert assuming.general().tau_shape is (shape if shape in general_shapes else TauShape.ANY)
-    lanes = assuming.lanes(parameters()[0], None)
+    lanes = assuming.constants(parameters()[0], None)
     fits = {TauShape.DOUBLE: 2.0, TauShape.HALF: 0.5, TauShape.EQUAL: 1.0}.get(shape, 3.0)
     ones = jnp.ones((2, NEURONS))
     wide = replace(lanes, tau_mem=fits * ones, tau_syn=ones)
@@ -220,7 +223,7 @@ def test_slopes_of_integrals_are_those_by_differences(gap):
     """Where the time constants are equal, too, and on either side of where one way takes over."""
     t = jnp.asarray([0.05, 0.4, 0.95, 1.05, 1.5, 1.95, 2.05, 3.0, 9.0])
     model, ones = CubaLIFDelta(), jnp.ones(len(t))
-    lanes = Lanes(
+    lanes = Constants(
         threshold=ones,
         v_reset=ones,
         v_start=ones,
@@ -284,7 +287,7 @@ def test_an_order_of_crossings_is_that_of_their_times():
     rng = np.random.default_rng(3)
     model = CubaLIFDelta(tau_shape=TauShape.DOUBLE, uniform=True)
     ones = jnp.ones((4000, NEURONS))
-    lanes = Lanes(
+    lanes = Constants(
         threshold=jnp.asarray(rng.normal(size=ones.shape)), v_reset=-ones, v_start=0 * ones,
         j_start=0 * ones, tau_mem=1.4 * ones, tau_syn=0.7 * ones,
     )  # fmt: skip
@@ -309,7 +312,7 @@ def test_bounds_are_as_late_as_they_may_be():
     v, drive = jnp.asarray([0.0, 0.4, 0.5, 1.0, 2.0]), jnp.asarray([2.0, 3.0, 1.0, 5.0, 0.0])
     times = time_under(v, drive, jnp.ones(5), jnp.full(5, 3.0))
     np.testing.assert_allclose(times, [3 * 1.0 / 2.0, 3 * 0.6 / 2.6, np.inf, 0.0, 0.0])
-    lanes = replace(MODELS["IF"].lanes(parameters()[0], None), threshold=jnp.ones(5))
+    lanes = replace(MODELS["IF"].constants(parameters()[0], None), threshold=jnp.ones(5))
     slow = MODELS["IF, boxes"].bound(lanes, (v, jnp.asarray([2.0, -3.0, 0.0, 5.0, 0.0])))
     np.testing.assert_allclose(slow, [0.5, np.inf, np.inf, 0.0, 0.0])
     # as if the current stayed, or came up to what the boxes drive it to
@@ -331,3 +334,13 @@ def test_membranes_at_their_threshold_exactly(name):
     assert np.asarray(model.crosses(lanes, below, end, jnp.full(v.shape, 1.5))).all()
     if name == "IF, boxes":  # at rest
         assert not model.solve(lanes, (0.3 * ones, 0 * ones), ones, ones > 0).any()
+
+
+def test_a_model_may_still_name_its_constants_lanes():
+    class Former(Neuron):
+        def lanes(self, parameters, current):
+            return {"threshold": parameters["v_threshold"] - current}
+
+    with pytest.warns(DeprecationWarning, match=r"define Neuron\.constants"):
+        constants = Former().constants({"v_threshold": jnp.ones(2)}, 0.25)
+    np.testing.assert_array_equal(constants["threshold"], [0.75, 0.75])

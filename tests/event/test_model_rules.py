@@ -14,7 +14,7 @@ from jaxsnn.event.dynamics.cubalif import CubaLIFBox, CubaLIFDelta
 from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
 from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
 from jaxsnn.event.dynamics.neuron_model import Neuron
-from jaxsnn.event.dynamics.two_variables import Lanes
+from jaxsnn.event.dynamics.two_variables import Constants
 
 MODELS = {
     "CubaLIF": CubaLIFDelta(),
@@ -44,7 +44,9 @@ def drawn(name, seed=0):
     rng = np.random.default_rng(seed)
     limits = {"threshold": (0.5, 1.5), "v_reset": (-0.5, 0.2), "v_start": (-0.3, 0.3)}
     limits |= {"j_start": (0.0, 1.0), "tau_mem": (0.6, 2.0), "tau_syn": (0.3, 1.5)}
-    lanes = Lanes(**{key: jnp.asarray(rng.uniform(*ends, NEURONS)) for key, ends in limits.items()})
+    lanes = Constants(
+        **{key: jnp.asarray(rng.uniform(*ends, NEURONS)) for key, ends in limits.items()}
+    )
     still = MODELS[name].begin(lanes)
     state = tuple(jnp.asarray(rng.normal(size=NEURONS)) for _ in still)
     return MODELS[name], lanes, state, jnp.asarray(rng.uniform(0.1, 2.0, NEURONS))
@@ -153,6 +155,6 @@ def test_a_model_without_extrema_and_integrals_is_refused_as_a_readout():
         (lambda: Silent().integrals(lanes, t, 0.0), "integrals of V"),
     ):
         with pytest.raises(
-            LoweringError, match=f"the neuron model Silent does not define {description}"
+            LoweringError, match=f"neuron model Silent does not define {description}"
         ):
             call()

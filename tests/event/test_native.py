@@ -14,7 +14,7 @@ from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.errors import UsageError
 from jaxsnn.event.adjoint.wanted import Wanted
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
-from jaxsnn.event.dynamics.two_variables import Lanes
+from jaxsnn.event.dynamics.two_variables import Constants
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.event.native import native_layer
 from jaxsnn.event.native.native_build import target_name
@@ -195,7 +195,7 @@ def test_a_neuron_that_just_reaches_the_threshold_in_an_interval_fires(
     highest = start * syn / (mem - syn) * (np.exp(-top / mem) - np.exp(-top / syn))
     margin = (1e-4 if dtype == jnp.float32 else 1e-10) * np.where(np.arange(neurons) % 3, -1, 1)
     zero = jnp.zeros(neurons, dtype)
-    lanes = Lanes(
+    lanes = Constants(
         threshold=jnp.asarray(highest * (1 + margin), dtype),
         v_reset=zero,
         v_start=zero,
@@ -234,7 +234,11 @@ def test_native_refuses_what_it_does_not_cover():
         return simulate(net, some_events(), 30e-3, engine=EventDriven(**options))
 
     refused = partial(run, backend="native", jump_width=1e-3)
-    assert_refused(refused, UsageError, "'2' is not covered by the native backend: jump_width")
+    assert_refused(
+        refused,
+        UsageError,
+        "the native backend does not support population '2': the kernels do not support jump_width",
+    )
     assert run(backend="auto", jump_width=1e-3).result == 0
     assert run(backend="native").result == 0
 

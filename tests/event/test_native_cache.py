@@ -77,13 +77,13 @@ def test_a_library_that_cannot_be_loaded_is_built_again_once(compiler):
         library = native_library.__wrapped__("float32")
         assert not library.there
         assert ".so cannot be loaded: " in library.reason
-        assert "folder whose programs may be run" in library.fix
+        assert "folder from which programs may be executed" in library.fix
         assert calls(compiler) == 2
 
 
 def test_a_compiler_that_fails_is_reported(compiler, tmp_path):
     compiler.write_text("#!/bin/sh\necho 'x.cc: error: no such luck' >&2\nexit 1\n")
-    assert "did not build it" in native_library.__wrapped__("float32").reason
+    assert "could not build the native kernels" in native_library.__wrapped__("float32").reason
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
 
 
@@ -103,11 +103,16 @@ def test_a_folder_that_cannot_be_written_is_named(compiler, tmp_path, monkeypatc
     (tmp_path / "file").touch()
     monkeypatch.setenv("JAXSNN_CACHE_DIR", str(tmp_path / "file"))
     library = native_library.__wrapped__("float32")
-    assert f"it cannot be kept in {tmp_path / 'file'} (JAXSNN_CACHE_DIR): " in library.reason
+    assert (
+        f"the native kernels cannot be stored in {tmp_path / 'file'} (JAXSNN_CACHE_DIR): "
+        in library.reason
+    )
     monkeypatch.setattr("jaxsnn.event.streaming.native_library", lambda dtype: library)
     net = network(current_based())
-    fix = "set JAXSNN_CACHE_DIR to a folder"
-    assert_refused(lambda: stream(net), LoweringError, "cannot be kept", code="no-native", fix=fix)
+    fix = "set JAXSNN_CACHE_DIR to a writable folder"
+    assert_refused(
+        lambda: stream(net), LoweringError, "cannot be stored", code="no-native", fix=fix
+    )
 
 
 @pytest.mark.parametrize(("setting", "folder"), [(".", "."), ("lib", "lib"), ("~/lib", "home/lib")])

@@ -318,4 +318,6 @@ def test_loops_of_several_populations_are_native():
 def test_loops_of_which_some_populations_fire_once_are_refused():
     """Other loops that are not native are in test_without_kernels.py."""
     run = partial(run_loop, backend="native", first_spike_only=("a",))
-    assert_refused(run, UsageError, "fire once, and others not")
+    assert_refused(
+        run, UsageError, "only some populations of its cycle stop after their first spike"
+    )

@@ -32,7 +32,7 @@ def drawn(model, mixed=False, neurons=5, dtype=jnp.float64):
     lanes = lanes_of(rng, (neurons,), 1.7, mixed=mixed, dtype=dtype)
     drive = Drive(
         neuron=model(),
-        lanes=lanes,
+        constants=lanes,
         v_inf=jnp.asarray(rng.normal(size=neurons), dtype),
         weight=jnp.asarray(rng.normal(size=(ROWS, neurons)), dtype),
         time=jnp.asarray(time, dtype),
@@ -47,14 +47,14 @@ def loss_of(read, drive, samples):
     cotangent = jnp.asarray(np.random.default_rng(1).normal(size=shape), drive.weight.dtype)
 
     def loss(weight, lanes, time, samples):
-        v = read(replace(drive, weight=weight, lanes=lanes, time=time), samples)
+        v = read(replace(drive, weight=weight, constants=lanes, time=time), samples)
         return jnp.sum(v**2 * cotangent), v
 
     return loss
 
 
 def variables(drive, samples):
-    return drive.weight, drive.lanes, drive.time, samples
+    return drive.weight, drive.constants, drive.time, samples
 
 
 def by_kernels(drive, samples, threads=2):
@@ -69,7 +69,9 @@ CASES += [(IFDelta, False), (LIFBox, True), (IFBox, False)]
 def test_both_backends_agree(model, mixed, x64):
     drive, samples = drawn(model, mixed, neurons=5 if mixed else 21)
     if model is not CubaLIFDelta:  # what arrives moves V, and j is the bias
-        drive = replace(drive, lanes=replace(drive.lanes, tau_syn=jnp.ones_like(drive.v_inf)))
+        drive = replace(
+            drive, constants=replace(drive.constants, tau_syn=jnp.ones_like(drive.v_inf))
+        )
     results = []
     for read in (by_kernels, membrane):
         both = jax.value_and_grad(loss_of(read, drive, samples), (0, 1, 2), has_aux=True)
@@ -131,8 +133,8 @@ def test_readouts_without_arrivals_or_neurons():
     drive, samples = drawn(CubaLIFDelta, dtype=jnp.float32)
     silent = replace(drive, time=drive.time[:, :0], row=drive.row[:, :0])
     np.testing.assert_allclose(by_kernels(silent, samples), membrane(silent, samples), rtol=1e-5)
-    lanes, v_inf = jax.tree.map(lambda x: x[:0], (drive.lanes, drive.v_inf))
-    no_neurons = replace(drive, weight=drive.weight[:, :0], lanes=lanes, v_inf=v_inf)
+    lanes, v_inf = jax.tree.map(lambda x: x[:0], (drive.constants, drive.v_inf))
+    no_neurons = replace(drive, weight=drive.weight[:, :0], constants=lanes, v_inf=v_inf)
     assert by_kernels(no_neurons, samples).shape == (BATCH, 4, 0)
 
 

@@ -25,7 +25,7 @@ from jaxsnn.event.adjoint.layer_adjoint import _goes_by_arrivals, _passed_on
 from jaxsnn.event.adjoint.wanted import Wanted
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.dynamics.lif import LIFDelta
-from jaxsnn.event.dynamics.two_variables import Lanes
+from jaxsnn.event.dynamics.two_variables import Constants
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.network.sorting import places_in_columns
 
@@ -184,7 +184,7 @@ def test_start_states_and_changes_of_state_by_a_spike(name):
     spec, assigns = MODELS[name]
     numbers = {"threshold": [1.0, 1.5], "v_reset": [-0.25, -0.5], "v_start": [0.5, 1.75]}
     numbers |= {"j_start": [0.125, 0.25], "tau_mem": [2.0, 4.0], "tau_syn": [1.0, 1.0]}
-    lanes = Lanes(**{key: jnp.asarray(value) for key, value in numbers.items()})
+    lanes = Constants(**{key: jnp.asarray(value) for key, value in numbers.items()})
     assert spec.assigns is assigns
     np.testing.assert_array_equal(starts_above(spec.neuron, lanes), [False, True])
     begins_reset = name == "current"

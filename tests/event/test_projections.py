@@ -221,7 +221,7 @@ def test_too_small_a_budget_is_reported_and_grows():
     events = inputs(network)
     tight = EventDriven(max_spikes=16, max_arrivals={"first": 3}, backend="xla")
     message = simulate(network, events, T_END, engine=tight, throw=False).message
-    assert "'first', and there is room for 3: pass max_arrivals=11" in message
+    assert "'first', and the budget is 3: pass max_arrivals=11" in message
     _, solution = with_enough_room(tight, lambda engine: engine.run(network, events, T_END))
     expected = spikes_of(network, events)
     for name, spikes in solution.spikes.items():

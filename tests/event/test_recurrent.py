@@ -16,7 +16,7 @@ from jaxsnn.event.adjoint.recurrent_adjoint import group_spikes, group_spikes_fo
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.dynamics.integrate_and_fire import IFDelta
 from jaxsnn.event.dynamics.lif import LIFDelta
-from jaxsnn.event.dynamics.two_variables import Lanes
+from jaxsnn.event.dynamics.two_variables import Constants
 from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.network.structure import TauShape
@@ -137,10 +137,10 @@ def cuba_net(neurons=9, shape=TauShape.DOUBLE):
 
 
 def unit_lanes(neurons, **values):
-    """Lanes with threshold and time constants 1 and reset and start 0, unless `values` say else."""
+    """Constants with threshold and time constants 1 and reset and start 0, unless `values` say else."""
     ones = dict.fromkeys(("threshold", "tau_mem", "tau_syn"), 1.0)
     zeros = dict.fromkeys(("v_reset", "v_start", "j_start"), 0.0)
-    return Lanes(**{name: jnp.full(neurons, x) for name, x in (ones | zeros | values).items()})
+    return Constants(**{name: jnp.full(neurons, x) for name, x in (ones | zeros | values).items()})
 
 
 def one_group(

@@ -116,7 +116,11 @@ def test_a_gradient_does_not_depend_on_those_before_it(make, measure, backend, r
 
 
 def test_requested_gradients_reach_the_backward_pass():
-    for request in (Wanted(), Wanted(lanes=False, taus=False), Wanted(time=False, samples=True)):
+    for request in (
+        Wanted(),
+        Wanted(constants=False, taus=False),
+        Wanted(time=False, samples=True),
+    ):
         assert Wanted.by(request.asked) == request
     trees = {jax.tree.structure(requested.asked) for requested in (Wanted(), Wanted(time=False))}
     assert len(trees) == 1

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxsnn.event.forward.few_lanes import _FEW_RUNS, _numbers_of_first
+from jaxsnn.event.forward.few_neurons import _FEW_RUNS, _numbers_of_first
 from jaxsnn.network import sorting
 from jaxsnn.network.lookups import of_columns, turned
 from jaxsnn.network.sorting import (

@@ -63,7 +63,7 @@ def drawn(shape, neurons=9, *, uniform=False, seed=0):
 def simulated(spec, case, *, t_end=T_END, **options):
     """The engine's spikes; the options are those of `CubaLIFDelta` that enter before the scan."""
     neuron = CubaLIFDelta(**{"spike_area": 0.7} | options)
-    lanes = neuron.lanes(case["p"], case["current"])
+    lanes = neuron.constants(case["p"], case["current"])
     weight = case["weight"] * neuron.arrival_factor(case["p"])
     return run(spec, weight, lanes, case["times"], case["rows"], float(t_end))
 

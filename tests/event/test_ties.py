@@ -10,7 +10,7 @@ from jaxsnn.event.adjoint.layer_adjoint import layer_spikes
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.dynamics.integrate_and_fire import IFDelta
 from jaxsnn.event.dynamics.lif import LIFDelta
-from jaxsnn.event.dynamics.two_variables import Lanes
+from jaxsnn.event.dynamics.two_variables import Constants
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.event.native.native_layer import native_layer_spikes
 from jaxsnn.network.structure import TauShape
@@ -56,7 +56,7 @@ def test_weights_move_a_voltage_also_where_open_boxes_add_up_to_nothing(kind, we
 def test_a_spike_moves_with_the_arrival_that_makes_it(reset, second):
     """1.5 and 0.2 at one time over a threshold of 1: only the first can make the neuron fire."""
     ones, zero = jnp.ones(1), jnp.zeros(1)
-    lanes = Lanes(
+    lanes = Constants(
         threshold=ones, v_reset=zero, v_start=zero, j_start=zero, tau_mem=ones, tau_syn=ones
     )
     spec = LayerSpec(neuron=IFDelta(reset_kind=reset), max_spikes=2)
@@ -70,7 +70,7 @@ def test_a_spike_moves_with_the_arrival_that_makes_it(reset, second):
 
 def test_an_endless_refractory_time_leaves_one_spike():
     ones, zero = jnp.ones(1), jnp.zeros(1)
-    lanes = Lanes(
+    lanes = Constants(
         threshold=ones, v_reset=zero, v_start=zero, j_start=zero, tau_mem=ones, tau_syn=ones
     )
     spec = LayerSpec(neuron=LIFDelta(), max_spikes=4, refractory=float("inf"))
@@ -117,7 +117,7 @@ def spikes_around_an_arrival(backend, dtype, once):
     weight = jnp.asarray(np.stack([first, np.full(len(first), 300.0)]), dtype)
     ones = jnp.ones(len(first), dtype)
     taus = {"tau_mem": 2 * ones, "tau_syn": ones}
-    lanes = Lanes(threshold=ones, v_reset=0 * ones, v_start=0 * ones, j_start=0 * ones, **taus)
+    lanes = Constants(threshold=ones, v_reset=0 * ones, v_start=0 * ones, j_start=0 * ones, **taus)
     spec = LayerSpec(
         neuron=CubaLIFDelta(tau_shape=TauShape.DOUBLE, uniform=True),
         max_spikes=1 if once else 4,

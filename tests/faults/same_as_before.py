@@ -4,7 +4,7 @@ _ABSENT = "any negative number says that there is none, and nobody asks for entr
 _PARTS = "synapses are added up in parts, for memory, and the sum is the same"
 _BOTH = "both ways give the same gradient, and this says which one is faster"
 _BEHIND = "costates are 0 behind the last spike"
-_FIRING = "a lane that fires stands in the block, or in the interval before it"
+_FIRING = "a neuron that fires stands in the block, or in the interval before it"
 _LONGER = "it only goes over the whole log, or so that JAX can transpose it"
 _PARTS_LOOKED_AT = "numbers are looked at in parts, for memory, and there are as many NaN"
 _MASKED = "it stands where what comes of it is masked"
@@ -129,7 +129,7 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
         ): _NOBODY,
         ("ramp = jnp.isinf(slope) & (log.jump > 0)", "log.jump > 0 -> log.jump >= 0"): _RISES,
         (
-            "slope = jnp.maximum(jnp.where(mine, slope, 1.0), slope_floor(layer, lanes)[at])",
+            "slope = jnp.maximum(jnp.where(mine, slope, 1.0), slope_floor(layer, constants)[at])",
             "1.0 -> 2.0",
         ): _MASKED,
         (
@@ -220,16 +220,16 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
         ): "both forms hold where they meet",
     },
     "jaxsnn/event/dynamics/cubalif.py": {
-        ("return -lanes.tau_mem[0] * jnp.log(order)", "0 -> 1"): "all neurons have the same",
+        ("return -constants.tau_mem[0] * jnp.log(order)", "0 -> 1"): "all neurons have the same",
     },
     "jaxsnn/event/dynamics/integrate_and_fire.py": {
         ("rise = jnp.where(crossing_now & (j > 0), j, 1.0)", "1.0 -> 2.0"): _UNUSED,
-        ("wait = (lanes.threshold - v) / jnp.where(j > 0, j, 1.0)", "1.0 -> 2.0"): _UNUSED,
+        ("wait = (constants.threshold - v) / jnp.where(j > 0, j, 1.0)", "1.0 -> 2.0"): _UNUSED,
     },
     "jaxsnn/event/dynamics/lif.py": {
         ("drive = jnp.where(crossing_now, j - v, 1.0)", "1.0 -> 2.0"): _UNUSED,
         (
-            "remainder = jnp.where(crossing_now, j - lanes.threshold, 1.0) / drive  # 1 - share",
+            "remainder = jnp.where(crossing_now, j - constants.threshold, 1.0) / drive  # 1 - share",
             "1.0 -> 2.0",
         ): _UNUSED,
     },
@@ -276,7 +276,7 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
     },
     "jaxsnn/event/forward/functionals.py": {
         (
-            'return empty.at[samples, row].add(response(lanes)[..., 0], mode="drop")',
+            'return empty.at[samples, row].add(response(constants)[..., 0], mode="drop")',
             "0 -> 1",
         ): "JAX takes the last entry for any beyond it, and there is one",
     },

@@ -141,7 +141,7 @@ def test_delays_are_whole_steps(delays, steps):
 
 def test_a_delay_between_steps_is_refused():
     delay = nir.Delay(np.array([0.0, 1.5e-3]))
-    says = r"'d' \(Delay\): channel 1 is late by 0.0015 s, which is 1.5 steps"
+    says = r"'d' \(Delay\): the delay of channel 1 is 0.0015 s, which is 1.5 time steps"
     assert_refused(lambda: play({"d": delay}, [2], frames(2)), LoweringError, says)
 
 

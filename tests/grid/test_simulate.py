@@ -89,33 +89,33 @@ def stepped(**options):
         (
             np.zeros((5, 2, 3)),
             {},
-            r"input 'input' has shape \(5, 2, 3\): give it the shape \(time, batch, 4\)",
+            r"input 'input' has shape \(5, 2, 3\): pass an array of shape \(time, batch, 4\)",
         ),
         (np.zeros((5, 4)), {}, r"input 'input' has shape \(5, 4\)"),
-        (np.zeros((0, 2, 4)), {}, "0 steps and 2 samples"),
+        (np.zeros((0, 2, 4)), {}, "0 time steps, 2 samples"),
         ({"x": ZEROS}, {}, "no input 'x'"),
         ({}, {}, "input 'input'"),
         (ZEROS, {"t_end": 7 * DT}, "'t_end': 7"),
-        (ZEROS, {"t_end": 0.1 * DT}, "shorter than half a step"),
+        (ZEROS, {"t_end": 0.1 * DT}, "less than half a time step"),
         (SPIKE, {}, "pass t_end"),
         (SPIKE, {"engine": EventDriven()}, "t_end is missing"),
         (
             Events(time=SPIKE.time, index=SPIKE.index + 4),
             {"t_end": DT},
-            r"4 channels \(0 to 3\), and an event has the channel 4",
+            r"4 channels \(0 to 3\), but an event has channel 4",
         ),
         (Events(time=SPIKE.time - 1, index=SPIKE.index), {"t_end": DT}, "at time -1 s"),
-        (ZEROS, {"sample_times": [0.0]}, "sample_times are for the event engine"),
-        (ZEROS, stepped(record=("3",)), "record names '3', which is not a population"),
-        (ZEROS, stepped(dt=-1.0), "dt = -1 s: give a positive dt"),
-        (ZEROS, stepped(record=1), r"record is 1: give names"),
-        (ZEROS, stepped(record="2"), r"record is '2': give names, \(\"2\",\)"),
+        (ZEROS, {"sample_times": [0.0]}, "does not support sample_times"),
+        (ZEROS, stepped(record=("3",)), "record contains '3', which is not a population"),
+        (ZEROS, stepped(dt=-1.0), "dt = -1 s: pass a positive dt"),
+        (ZEROS, stepped(record=1), r"record is 1: pass a tuple of names"),
+        (ZEROS, stepped(record="2"), r"record is '2': pass a tuple of names, \(\"2\",\)"),
         (ZEROS, stepped(surrogate=5), r"surrogate is 5: There are fast-sigmoid"),
         (ZEROS, stepped(surrogate=["atan"]), r"surrogate is \['atan'\]: did you mean 'atan'"),
         (
             ZEROS,
             stepped(surrogate=Unhashable()),
-            "has no hash, by which compiled code is kept: make it a",
+            "is not hashable, which caching of compiled code requires: make it a",
         ),
     ],
 )
@@ -152,7 +152,7 @@ def test_output_is_looked_up_by_name(network, x):
     solution = simulate(network, x, engine=TimeStepped(dt=DT))
     assert solution.output("output") is solution.output()
     assert solution.message == "success"
-    assert_refused(lambda: solution.output("6"), UsageError, "'6' is no Output")
+    assert_refused(lambda: solution.output("6"), UsageError, "'6' is not an Output")
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_a_length_of_a_step_may_be_said_once(zoo):
         network = lower(read(zoo["norse_v_lifbox"], dialect="norse", dt_export=DT, **options))
         assert simulate(network, x, engine=TimeStepped(dt=DT)).dt == DT
     call = partial(simulate, network, x, engine=TimeStepped(dt=2e-3))
-    assert_refused(call, UsageError, r"dt = 0.002 s, but the steps of node '1' last 0.001 s")
+    assert_refused(call, UsageError, r"dt = 0.002 s, but node '1' has a time step of 0.001 s")
 
 
 def test_membranes_of_spiking_populations_are_those_after_the_reset(zoo):
@@ -254,14 +254,16 @@ def test_what_losses_read_is_of_all_steps():
     ):
         np.testing.assert_allclose(value, expected, rtol=1e-6)
     assert solution.outputs == {"out": ("r",)}
-    assert_refused(lambda: solution.count("x"), UsageError, "nothing is recorded of 'x'")
+    assert_refused(
+        lambda: solution.count("x"), UsageError, "neither spikes nor voltages of 'x' are recorded"
+    )
 
 
 def test_a_solution_describes_itself():
     spikes, v = jnp.zeros((6, 2, 3)), jnp.zeros((6, 2, 1))
     fine = solution_of(spikes, v, late={"in": jnp.asarray(2)}, approximations=("rough",))
     assert (fine.message, fine.problem) == ("success", None)
-    late = "input 'in': 2 events lie behind the last step and were left out (times are in seconds)"
+    late = "input 'in': events after the last time step that are ignored: 2 (times are in seconds)"
     assert fine.notes == ("rough", late)
     lines = ["SteppedSolution(SUCCESS, 6 steps of 1 ms, 2 samples", "  out: (6, 2, 1)"]
     assert repr(fine).splitlines() == [*lines, "  notes: 2)"]
@@ -275,9 +277,9 @@ def test_a_solution_describes_itself():
 @pytest.mark.parametrize(
     ("result", "finite", "message"),
     [
-        (Result.NOT_FINITE, {"n": jnp.asarray(False)}, "the membrane of 'n' is NaN"),
+        (Result.NOT_FINITE, {"n": jnp.asarray(False)}, "the membrane potential of 'n' is NaN"),
         (Result.NOT_FINITE, {}, "an input or a parameter is NaN"),
-        (Result.INVALID_INPUT, {}, "an event lies before time 0"),
+        (Result.INVALID_INPUT, {}, "an event has a negative time"),
     ],
 )
 def test_a_solution_says_what_failed(result, finite, message):
@@ -290,7 +292,7 @@ def test_spikes_are_of_neurons_that_fire_and_voltages_of_what_has_them():
     spikes, v = jnp.ones((6, 2, 3)), jnp.full((6, 2, 1), 0.5)
     solution = solution_of(spikes, v, finite={"n": jnp.array(True), "r": jnp.array(True)})
     for read_spikes in (solution.count, solution.first_spike, solution.events):
-        says = "'r' sends its membrane, it has no spikes"
+        says = "'r' transmits its membrane potential and has no spikes"
         assert_refused(partial(read_spikes, "r"), UsageError, says)
     for read_voltage in (solution.maximum, solution.integral):
         says = "the voltages of 'n' are not recorded"
@@ -305,7 +307,7 @@ def test_spikes_are_of_neurons_that_fire_and_voltages_of_what_has_them():
 def test_an_end_between_steps_is_noted(network, t_end, steps, noted):
     solution = simulate(network, SPIKE, t_end * DT, engine=TimeStepped(dt=DT))
     assert len(solution.output()) == steps
-    notes = [note for note in solution.notes if "lies between steps of 1 ms: 20 steps" in note]
+    notes = [note for note in solution.notes if "is not a multiple of the time step, 1 ms" in note]
     assert len(notes) == noted
 
 
@@ -331,5 +333,5 @@ def test_time_constants_that_are_changed_without_what_is_tied_to_them_are_noted(
     alone, both, neither = run(tau=2.0), run(tau=2.0, r=2.0), run()
     np.testing.assert_array_equal(alone.output(), neither.output())
     (note,) = [note for note in alone.notes if "node '2': tau and r of neuron 0" in note]
-    assert "are 0.002 s and 10, which tell of no step of 100 us" in note
+    assert "are 0.002 s and 10, which do not match a time step of 100 us" in note
     assert both.notes == neither.notes == ()

@@ -101,14 +101,14 @@ def test_outputs_by_name(spiking):
     [
         (
             lambda y: y[:100],
-            r"output 'output': the recording has shape \(100, 20, 3\), the simulation \(200, 20, 3\)",
+            r"output 'output': the recording has shape \(100, 20, 3\), but the simulation has shape \(200, 20, 3\)",
         ),
         (
             lambda y: np.where(y > 0, np.nan, y),
-            r"has nan at \(\d+, \d+, \d+\): record finite numbers",
+            r"has nan at \(\d+, \d+, \d+\): record finite values",
         ),
         (lambda y: {"out": y}, r"no output 'out'.*did you mean 'output'"),
-        (lambda y: {}, "no output is given to compare with"),
+        (lambda y: {}, "the recording contains no outputs"),
     ],
 )
 def test_recordings_that_do_not_fit(spiking, change, message):

@@ -20,3 +20,12 @@ def refuse(node):
         "node '{node.name}' has {count} spikes",
         "in each of its steps",
     ]
+
+
+def test_a_text_in_the_first_statement_of_a_block_is_collected():
+    module = """
+def obstacles(unknown):
+    if unknown:
+        yield "the batch size is unknown"
+"""
+    assert list(sentences(ast.parse(module))) == ["the batch size is unknown"]

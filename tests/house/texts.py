@@ -39,7 +39,8 @@ def sentences(node: ast.AST, docstrings: frozenset[ast.AST] = frozenset()) -> It
     """Yield the strings of some words below a node of a syntax tree, except docstrings."""
     body = getattr(node, "body", None)
     if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-        docstrings = frozenset({body[0].value})
+        # A statement such as `yield Text(...)` may come first, too.
+        docstrings = frozenset({body[0].value} if template(body[0].value) is not None else ())
     text = template(node)
     if text is None:
         for child in ast.iter_child_nodes(node):

@@ -80,7 +80,7 @@ def test_options_say_what_a_file_leaves_open(tmp_path):
     assert_refused(lambda: load_into(net, path, dialect="snntorch"), DialectError, message)
     report = load_into(net, path, dialect="snntorch", reset="subtract", reset_delay=True)
     assert report.nodes["first"] == "0"
-    message = "a graph has its dialect, so reset would be ignored"
+    message = "whose dialect is already decided: reset would be ignored"
     assert_refused(lambda: load_into(net, graph, reset="subtract"), UsageError, message)
 
 

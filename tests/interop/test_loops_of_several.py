@@ -84,7 +84,7 @@ def test_the_event_engine_refuses_an_importers_order():
     graph = convert(drawn_with_loops("norse", 5), to="spikingjelly", path="made.nir").graph
     silence = Events(time=np.full((1, 1), np.inf), index=np.full((1, 1), 5))
     run = functools.partial(simulate, lower(graph), silence, t_end=1e-2, engine=EventDriven())
-    message = "add up the signals of several neurons of their cycle in the importer.s order"
+    message = "add up signals of several neurons of their cycle"
     assert_refused(run, LoweringError, message, fix="separate weights")
 
 

@@ -67,7 +67,7 @@ def test_a_cycle_in_which_nothing_takes_time_is_refused():
         "nodes a, b form a cycle without a neuron",
         node="a",
         code="instant-cycle",
-        fix="break it, or put one of the two into it",
+        fix="break the cycle, or insert a neuron or a Delay",
     )
 
 
@@ -158,7 +158,7 @@ def test_a_delay_in_a_cycle_is_all_the_delay_there_is(delays):
 def test_a_delay_of_nothing_in_a_cycle_is_refused():
     nodes = {"n": lif(), "d": nir.Delay(np.array([1.0, 2.0, 0.0, 1.0]))}
     edges = [("input", "n"), ("n", "d"), ("d", "n"), ("n", "output")]
-    says = r"'d' \(Delay\) is part of a cycle and delays by 0 steps; the minimum is 1"
+    says = r"'d' \(Delay\) is part of a cycle and delays by 0 time steps; the minimum is 1"
     run = lambda: played(network(nodes, edges), inputs())  # noqa: E731
     assert_refused(run, LoweringError, says, node="d", fix="increase its delay")
 

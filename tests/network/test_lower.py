@@ -410,12 +410,16 @@ ALMOST = [0.0, 1 - 1e-9]
         (
             lambda: layer(v_reset=ALMOST),
             "2",
-            r"\(CubaLIF\): as float32 v_reset of neuron 1 is 1, not below its v_threshold 1: "
-            "lower v_reset or raise v_threshold, or simulate in float64",
+            r"\(CubaLIF\): rounded to float32, v_reset of neuron 1 is 1, which is not below v_threshold, 1: "
+            "decrease v_reset, increase v_threshold, or simulate in float64",
         ),
         (lambda: layer(dialect="snntorch", r=200.0, w_in=100.0), "2", "needs reset, .* reset="),
         (lambda: layer(spike_kernel="box"), "2", "needs dt, .* say dt="),
-        (lambda: layer(reset="none"), "2", """has reset 'none', .*: pass readout="2" if it is"""),
+        (
+            lambda: layer(reset="none"),
+            "2",
+            """has reset 'none': .*: pass readout="2" if the node is""",
+        ),
         (lambda: layer(dialect="hxtorch"), "2", "needs the unit of time: say time_unit="),
         (lambda: layer(dialect="norse", bias=0.1), "2", "needs the dt .*: say dt_export="),
     ],
@@ -477,7 +481,7 @@ def of_spyx():
         (
             lambda: lower(build.sequential(build.input(2), build.linear(2), seed=0)),
             LoweringError,
-            "the graph has no neurons: add some",
+            "the graph has no neurons: add at least one",
         ),
         (
             lambda: lower(layer().with_dialect(jaxsnn.nir.Dialect())),
@@ -487,7 +491,7 @@ def of_spyx():
         (
             lambda: simulate(with_a_sum(), ONE_SPIKE, 1.0),
             LoweringError,
-            r"node '1' is a Sum, which the event engine does not simulate: replace it by .*, Conv2d, ",
+            r"the event engine does not support node '1' \(Sum\): replace it by .*, Conv2d, ",
         ),
         # what cannot be written back
         (
@@ -532,7 +536,7 @@ def of_spyx():
         (
             lambda: delayed("2", 0.1),
             LoweringError,
-            "node '2' is a neuron, and only a Linear or Affine has synapses: There are 1",
+            "node '2' has type neuron, but only Linear and Affine nodes have synapses: There are 1",
         ),
     ],
 )

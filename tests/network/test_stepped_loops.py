@@ -54,7 +54,7 @@ def test_the_event_engine_refuses_them():
     assert "TimeStepped()" in problem.fix
     silence = Events(time=np.full((1, 1), np.inf), index=np.full((1, 1), SIZE))
     run = lambda: simulate(lower(graph), silence, t_end=1e-2, engine=EventDriven())  # noqa: E731
-    assert_refused(run, LoweringError, "form a loop without a neuron")
+    assert_refused(run, LoweringError, "form a cycle without a neuron")
 
 
 def crossed(dialect, edges):

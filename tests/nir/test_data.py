@@ -118,7 +118,7 @@ def test_values_are_added_up_or_refused():
     value = np.array([[0.5, 2.0, 1.0]], np.float32)
     data = nir.ValuedEventData(idx=idx, time=time, value=value, n_neurons=2, t_max=0.3)
     assert bin_events(data, 0.1).array[:, 0].tolist() == [[0, 0], [2.5, 0], [0, 1]]
-    says = r"2 of 3 events have values other than 1, the first 0.5"
+    says = r"which spikes do not have: 2 of 3, the first is 0.5"
     assert_refused(lambda: to_events(data), UsageError, says)
     events = SimpleNamespace(time=time, index=idx)
     ones = event_data(events, 2, 0.3, values=np.ones((1, 3)))
@@ -178,7 +178,7 @@ REFUSED = {
         lambda: bin_events(events_at(0.2, t_max=0.35), 0.1), "0.35 s, which is 3.5 steps"
     ),
     "membranes": (
-        lambda: to_events(gridded_data(np.full((2, 1, 1), 0.5), DT)), "not a recording of spikes"
+        lambda: to_events(gridded_data(np.full((2, 1, 1), 0.5), DT)), "does not contain spikes"
     ),
     "a node in a node": (lambda: recording_of("a", "a/b"), "'a' in 'a/b' is a node"),
     "a node around a node": (lambda: recording_of("a/b", "a"), "must differ"),

@@ -49,8 +49,8 @@ def graph_of(*chains):
     return build.network(nodes, [tuple(chain) for chain in chains], seed=0, **options)
 
 
-THRESHOLD = f"node 'th' is a Threshold, which the event engine does not simulate: {STEPPED}"
-SENT = f"and the event engine transmits only spikes: put spiking neurons in between, or {STEPPED}"
+THRESHOLD = f"the event engine does not support node 'th' (Threshold): {STEPPED}"
+SENT = f"the event engine transmits only spikes: put spiking neurons in between, or {STEPPED}"
 #: Chains of nodes, and the errors that `check` gives, of which a simulation raises the first.
 REFUSED = {
     "a level drives neurons": ([LEVELS], [THRESHOLD]),
@@ -60,33 +60,33 @@ REFUSED = {
     "a loop": ([["in", "w", "li", "th", "li"], ["th", "out"]], [THRESHOLD]),
     "LI to LIF": (
         [VOLTAGES],
-        [f"the membrane potential of node 'li' (LI) drives node 'next' (LIF), {SENT}"],
+        [f"the membrane potential of node 'li' (LI) drives node 'next' (LIF); {SENT}"],
     ),
     "I to LI": (
         [["in", "w", "i", "on", "more", "out"]],
-        [f"the membrane potential of node 'i' (I) drives node 'more' (LI), {SENT}"],
+        [f"the membrane potential of node 'i' (I) drives node 'more' (LI); {SENT}"],
     ),
     "CubaLI to CubaLIF, delayed": (
         [["in", "w", "cubali", "delay", "cuba", "out"]],
-        [f"the membrane potential of node 'cubali' (CubaLI) drives node 'cuba' (CubaLIF), {SENT}"],
+        [f"the membrane potential of node 'cubali' (CubaLI) drives node 'cuba' (CubaLIF); {SENT}"],
     ),
     "voltages and spikes": (
         [VOLTAGES, ["w", "i", "next"], ["w", "next"]],
         [
-            f"the membrane potential of node 'i' (I) drives node 'next' (LIF), {SENT}",
-            f"the membrane potential of node 'li' (LI) drives node 'next' (LIF), {SENT}",
+            f"the membrane potential of node 'i' (I) drives node 'next' (LIF); {SENT}",
+            f"the membrane potential of node 'li' (LI) drives node 'next' (LIF); {SENT}",
         ],
     ),
     "a voltage behind other nodes": (
         [["in", "w", "li", "scale", "seen"], ["li", "out"]],
         [
-            "the membrane potential of node 'li' (LI) reaches Output 'seen' through other nodes, and the"
-            f" event engine records the potentials of neurons only: {STEPPED}"
+            "the membrane potential of node 'li' (LI) reaches Output 'seen' through other nodes; the"
+            f" event engine records only membrane potentials of neurons: {STEPPED}"
         ],
     ),
     "both": (
         [LEVELS, ["li", "more", "seen"]],
-        [f"the membrane potential of node 'li' (LI) drives node 'more' (LI), {SENT}", THRESHOLD],
+        [f"the membrane potential of node 'li' (LI) drives node 'more' (LI); {SENT}", THRESHOLD],
     ),
 }
 
@@ -121,7 +121,7 @@ def test_the_command_line_names_the_engine_that_runs_them(tmp_path, capsys):
     run = ["run", file, "--input", x, "-o", out, *options]
     assert main(run) == 1
     advice = "simulate with jaxsnn run --engine grid"
-    assert "does not simulate: simulate with --engine grid" in capsys.readouterr().err
+    assert "(Threshold): simulate with --engine grid" in capsys.readouterr().err
     assert main(["check", file, "--for", "event", *options, "--json"]) == 1
     (problem,) = json.loads(capsys.readouterr().out)["problems"]
     assert (problem["node"], problem["fix"]) == ("th", advice)

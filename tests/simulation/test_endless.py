@@ -106,8 +106,7 @@ def above(network, v_reset):
 def test_a_reset_above_the_threshold_is_told_at_once(runs, neuron, v_reset):
     network = above(lower(graph_of(neuron, weight=9.0, size=2)), v_reset)
     words = (
-        "neuron 0 of 'n' fires without end in sample",
-        "its rate is infinite at",
+        "neuron 0 of 'n' fires infinitely often in sample",
         f"v_threshold - v_reset is {1 - v_reset:g}",
     )
     refused(network, one_event(2, 1), 0.05, *words, fix="v_reset")
@@ -125,7 +124,7 @@ def test_a_reset_above_the_threshold_is_told_at_once(runs, neuron, v_reset):
 def test_a_loop_without_a_delay_that_excites_itself_for_ever(runs, neuron):
     network = lower(graph_of(neuron, weight=2.0, back=2.0, size=3))
     words = (
-        "of 'n' fires without end in sample 1: its rate is infinite at 10 ms",
+        "of 'n' fires infinitely often in sample 1, at 10 ms",
         "its spikes excite it again without a delay",
     )
     refused(network, one_event(2, 1), 1.0, *words)
@@ -177,7 +176,7 @@ def test_one_busy_neuron_among_many_takes_no_memory_unasked(monkeypatch):
     neurons = build.integrate_and_fire(2, v_threshold=np.array([1.0, 1e9]))
     graph = graph_of(neurons, size=2, weight=40.5, spike_kernel="box", dt=1e-3)
     network = lower(graph)
-    with pytest.raises(TooManySpikes, match=r"'n' fires 40 times.* 45 of each of 6 ") as raised:
+    with pytest.raises(TooManySpikes, match=r"'n' fires 40 spikes.* 45 for each of 6 ") as raised:
         simulate(network, one_event(3), 1.0)
     assert "max_spikes=45" in raised.value.fix
     assert simulate(network, one_event(2), 1.0).counts["n"].max() == 40
@@ -192,7 +191,7 @@ def test_a_reset_by_subtraction_of_a_tiny_threshold(runs):
     """An overshoot of a million thresholds is a million spikes at one time."""
     neuron = build.integrate_and_fire(1, v_threshold=1e-6)
     network = lower(graph_of(neuron, reset="subtract"))
-    refused(network, one_event(), 1.0, "its rate is infinite at 10 ms", "overshoot")
+    refused(network, one_event(), 1.0, "infinitely often in sample 0, at 10 ms", "overshoot")
     assert len(runs) <= 4
 
 
@@ -266,7 +265,7 @@ def test_no_budget_grows_for_ever(option):
 def test_the_command_names_the_neuron_too(tmp_path):
     graph = graph_of(build.integrate_and_fire(1, v_threshold=1.0), weight=2.0, back=2.0)
     np.savez(tmp_path / "x.npz", time=np.array([[0.01]]), index=np.array([[0]]))
-    with pytest.raises(TooManySpikes, match="neuron 0 of 'n' fires without end in sample 0"):
+    with pytest.raises(TooManySpikes, match="neuron 0 of 'n' fires infinitely often in sample 0"):
         run_file(graph, tmp_path / "x.npz", tmp_path / "y.npz", t_end=1.0)
     assert not (tmp_path / "y.npz").exists()
 
@@ -294,17 +293,17 @@ def test_a_rate_is_counted_on_to_the_end():
         9 + 90,
     )
     message = str(frequent_problem(busiest_neuron, 16))
-    assert "neuron 0 of 'n' fires at least 12 times in sample 0, at about 1000 spikes/s" in message
-    assert "up to 10 ms: about 99 spikes by t_end = 100 ms, the limit is 16" in message
-    assert "pass max_spikes=111 if it is meant" in message
+    assert "neuron 0 of 'n' fires at least 12 spikes in sample 0, at about 1000 spikes/s" in message
+    assert "until 10 ms, about 99 spikes until t_end = 100 ms; the limit is 16" in message
+    assert "pass max_spikes=111 if this" in message
     alone = dataclasses.replace(busiest_neuron, rate=0.0, t_end=None)
     assert alone.by_the_end == 12
     message = str(frequent_problem(alone, 16))
-    assert "fires at least 12 times in sample 0, the limit is 16" in message
+    assert "fires at least 12 spikes in sample 0; the limit is 16" in message
     assert "max_spikes=13" in message
     # more than the engine takes is no way out
     message = str(frequent_problem(dataclasses.replace(busiest_neuron, rate=1e12), 16))
-    assert "or end earlier with t_end" in message
+    assert "or pass an earlier t_end" in message
     assert "max_spikes" not in message
     assert busiest(SimpleNamespace(spikes={}), "n") is None
     outcome.spikes["n"].time[:] = np.inf

@@ -169,7 +169,7 @@ def test_recurrence_without_a_delay_does_not_lock(ran):
 def test_an_exhausted_budget_is_no_silence():
     graph, expected_times = one_layer([[60.0]]), expected([[60.0]], *BURST)
     assert len(expected_times[0]) == 87
-    message = r"2 spikes of each neuron are recorded: pass max_spikes=\d+ or more"
+    message = r"the budget is 2 for each neuron: pass max_spikes=\d+ or more"
     with pytest.raises(SimulationError, match=message) as caught:
         spikes_of(graph, *BURST, "2", engine=jaxsnn.EventDriven(max_spikes=2))
     room = int(re.search(r"max_spikes=(\d+)", str(caught.value))[1])
@@ -364,7 +364,7 @@ REFUSED = {
     "a node": (lambda: build.network({"n": build.li(1, tau=1.0)}, [["n", "m"]]), "'m'"),
     "an option": (
         lambda: spikes_of(one_layer([[1.0]]), *ONE, "2", engine=jaxsnn.EventDriven(max_spikes=0)),
-        r"max_spikes is 0 for '2': give at least 1",
+        r"max_spikes is 0 for '2': pass an integer of at least 1",
     ),
     "a file": (lambda: jaxsnn.read("nothing.nir"), r"nothing\.nir: no such file"),
 }

@@ -71,20 +71,20 @@ def boxes():
     return graph_of(build.integrate_and_fire(2), spike_kernel="box", dt=DT)
 
 
-AT_ARRIVALS = ("node 'n': 4 of 4 recorded spikes coincide with an arrival", "jump_width")
+AT_ARRIVALS = ("node 'n': spikes that coincide with an input spike: 4 of 4", "jump_width")
 COARSE = ("float32", "to 1.2e-05 s", "t_end = 100 s", "10 ms", "x64")
 #: A graph, the times of events, how it is run, and words of the single note; None: there is none.
 NOTES = {
     "nothing": (graph_of, [0.001], {}, None),
     "a sampled readout": (lambda: graph_of(readout=True), [0.001], {"sample_times": [0.01]}, None),
     "events behind the end": (
-        graph_of, [0.001, 0.05, 0.06], {}, ("input 'in': 2 events", "t_end = 50 ms"),
+        graph_of, [0.001, 0.05, 0.06], {}, ("input 'in': events at", "t_end = 50 ms that are ignored: 2"),
     ),
     "samples of nothing": (graph_of, [0.001], {"sample_times": [0.01, 0.02]}, ("sample_times",)),
     "no samples": (graph_of, [0.001], {"sample_times": ()}, None),
     "a short budget": (
         lambda: graph_of(weight=0.3), [0.001], {"max_spikes": 1, "throw": False},
-        ("max_spikes", "a neuron of 'n' fires", "1 spikes of each neuron are recorded"),
+        ("max_spikes", "a neuron of 'n' fires", "the budget is 1 for each neuron"),
     ),
     # V is steeper than that at all spikes.
     "no clipped slopes": (graph_of, [0.001], {"min_slope": 1e-9}, None),
@@ -101,7 +101,7 @@ NOTES = {
     "boxes at 8 s": (boxes, [0.001, 0.99 * 8.0], {"t_end": 8.0}, None),
     "boxes at 8.4 s": (
         boxes, [0.001, 0.99 * 8.4], {"t_end": 8.4},
-        ("float32", "to 1e-06 s", "the shortest box spike lasts 1 ms", "x64"),
+        ("float32", "to 1e-06 s", "the shortest rectangular pulse lasts 1 ms", "x64"),
     ),
 }  # fmt: skip
 
@@ -125,7 +125,10 @@ def test_clipped_slopes():
 def test_events_behind_the_last_step():
     network = lower(graph_of(dt=DT))
     notes = simulate(network, events(0.001, 0.06), 0.05, engine=TimeStepped(dt=DT)).notes
-    assert sum("'in': 1 events lie behind the last" in note for note in notes) == 1
+    assert (
+        sum("'in': events after the last time step that are ignored: 1" in note for note in notes)
+        == 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -139,7 +142,7 @@ def test_a_step_that_is_longer_than_a_time_constant(dt, words):
     if words is None:
         assert notes == ()
     else:
-        only(notes, "a step of", words)
+        only(notes, "the time step, ", words)
 
 
 def test_decays_that_a_file_has_in_steps_are_no_matter_of_the_step():
@@ -245,7 +248,10 @@ def test_the_command_says_the_same_once(tmp_path, capsys):
     options = ["--t-end", "50ms", "--max-spikes", "auto"]
     notes, err = run_command(leaky(), tmp_path, capsys, *options, **trains)
     assert len(notes) == 2
-    for word in ("1 events at or after --t-end 50 ms were left out", "coincide with an arrival"):
+    for word in (
+        "events at or after --t-end 50 ms that are ignored: 1",
+        "coincide with an input spike",
+    ):
         assert sum(word in note for note in notes) == err.count(word) == 1
 
 
@@ -315,7 +321,7 @@ def with_one(array, place, value):
         (Events(time=np.full((3, 4), 0.01), index=with_one(np.zeros((3, 4), int), (2, 0), 7)),
          None, UsageError, r"channel 7 \(sample 2, slot 0\)"),
         (with_one(np.zeros((5, 3, 1)), (4, 2, 0), np.nan),
-         STEPPED, SimulationError, "input 'in': step 4, sample 2, channel 0 is nan"),
+         STEPPED, SimulationError, "input 'in': the value in step 4, sample 2, channel 0 is nan"),
     ],
 )  # fmt: skip
 def test_a_number_of_an_input_that_is_none_is_named(inputs, engine, error, words):

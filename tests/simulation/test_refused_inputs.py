@@ -95,46 +95,46 @@ REFUSED = {
     "a transposed weight": (
         lambda: with_other("weight", np.ones((2, 3))),
         "node '1': weight has shape (2, 3)",
-        "give it the shape (3, 2); of several networks at once by jax.vmap",
+        "use shape (3, 2); use jax.vmap for several networks",
     ),
     "a weight without a column": (
         lambda: with_other("weight", np.ones((3, 1))),
         "node '1': weight has shape (3, 1)",
-        "give it the shape (3, 2); of several networks at once by jax.vmap",
+        "use shape (3, 2); use jax.vmap for several networks",
     ),
     "no weight": (
         lambda: with_other("weight", None),
         "node '1' has no weight",
-        "give it one of the shape (3, 2)",
+        "add it, with shape (3, 2)",
     ),
     "no time constant": (
         lambda: with_other("tau_mem", None, node="2"),
         "node '2' has no tau_mem",
-        "give it one of the shape (3,)",
+        "add it, with shape (3,)",
     ),
     "a complex weight": (
         lambda: with_other("weight", np.ones((3, 2), complex)),
         "node '1': weight is complex128",
-        "give real numbers, its real",
+        "use real numbers, for example its real part",
     ),
     "a bias of one number": (
         lambda: with_other("bias", np.ones(1)),
         "node '1': bias has shape (1,)",
-        "give it the shape (3,); of several networks at once by jax.vmap",
+        "use shape (3,); use jax.vmap for several networks",
     ),
     "delays of synapses with another shape": (
         lambda: with_other("delay", np.ones((3, 1))),
         "node '1': delay has shape (3, 1)",
-        "give it the shape (3, 2) or (2,) or (); of several networks at once by jax.vmap",
+        "use shape (3, 2) or (2,) or (); use jax.vmap for several networks",
     ),
     "in steps a bias of one number": (
         lambda: with_other("bias", np.ones(()), TimeStepped(dt=DT)),
         "node '1': bias has shape ()",
-        "give it the shape (3,); of several networks at once by jax.vmap",
+        "use shape (3,); use jax.vmap for several networks",
     ),
     "values in place of events": (
         lambda: checked_inputs(one_input(), np.zeros((3, 2))),
-        "input 'input' is a ndarray",
+        "input 'input' has type ndarray",
         "pass jaxsnn.Events(time=..., index=...)",
     ),
     "events without samples": (
@@ -145,86 +145,86 @@ REFUSED = {
     "values that are infinite": (
         lambda: values(value=np.array([[np.inf]])),
         "input 'input' has the value inf (sample 0",
-        "give finite numbers",
+        "pass finite values",
     ),
     "masked times": (
         lambda: checked_inputs(one_input(), Events(time=MASKED, index=TWO.index[:, 0])),
-        "input 'input': time has masked numbers",
-        "leave these out, or fill them",
+        "input 'input': time has masked entries",
+        "remove masked entries, or replace them",
     ),
     "masked steps": (
         lambda: Events.of_steps(np.ma.array(np.ones((2, 1, 2)), mask=True), dt=DT),
-        "x has masked numbers",
-        "leave these out, or fill them",
+        "x has masked entries",
+        "remove masked entries, or replace them",
     ),
     "masked values": (
         lambda: Currents.constant(np.ma.array([[1.0, 2.0]], mask=[[False, True]])),
-        "value has masked numbers",
-        "leave these out, or fill them",
+        "value has masked entries",
+        "remove masked entries, or replace them",
     ),
     "currents that go back": (
         lambda: checked_inputs(one_input(), Currents(time=LATE, value=np.zeros((2, 2)))),
-        "input 'input': a piece begins before the previous one",
-        "in the order of their times",
+        "input 'input': a piece of the current starts before the previous one",
+        "sort the pieces by time",
     ),
     "currents where spikes are wanted": (
         lambda: plain_events({"a": Currents(time=LATE, value=np.zeros((2, 2)))}, "the chip"),
-        "input 'a' is Currents, and the chip supports only spikes",
+        "input 'a' (Currents) is not supported: the chip supports only spikes",
         "encode the values as jaxsnn.Events",
     ),
     "batches": (
         lambda: checked_inputs(two_inputs(), {"a": SPIKE, "b": TWO}),
         "the inputs have different batch sizes {'a': 1, 'b': 2}",
-        "use one size for all",
+        "pass the same batch size for all inputs",
     ),
     "no network": (
         lambda: simulate([1], SPIKE, 0.1),
-        "a list is not a network",
-        "pass what jaxsnn.read or jaxsnn.lower gives",
+        "an object of type list is not a network",
+        "pass the result of jaxsnn.read or jaxsnn.lower",
     ),
     "samples in steps": (
         lambda: TimeStepped(dt=DT).run(one_input(), SPIKE, 0.1, sample_times=[0.05]),
-        "sample_times are for the event engine",
-        "leave sample_times out",
+        "does not support sample_times",
+        "omit sample_times",
     ),
     "no step": (
         lambda: stepped(SPIKE, dt=0.0),
         "the engine has dt = 0 s",
-        "give a positive dt, in seconds",
+        "pass a positive dt in seconds",
     ),
     "half a step": (
         lambda: stepped(SPIKE, 0.4 * DT, dt=DT),
-        "t_end is 0.0004 s, shorter than half a step of 0.001 s",
-        "raise t_end",
+        "t_end is 0.0004 s, less than half a time step of 0.001 s",
+        "pass a larger t_end",
     ),
     "times without an end": (
         lambda: stepped(SPIKE, dt=DT),
-        "input 'input' is given by times, which are sorted into steps",
+        "input 'input' consists of events, which must be sorted into time steps",
         "pass t_end",
     ),
     "lengths": (
         lambda: stepped(
             {"a": np.zeros((3, 1, 2)), "b": np.zeros((4, 1, 2))}, network=two_inputs(), dt=DT
         ),
-        "inputs of different lengths, in steps {'a': 3, 'b': 4}",
-        "make them equal",
+        "the inputs have different numbers of time steps, {'a': 3, 'b': 4}",
+        "pass inputs with the same number of time steps",
     ),
     "what is not recorded": (
         lambda: solved().events("x"),
-        "nothing is recorded of 'x'",
+        "neither spikes nor voltages of 'x' are recorded",
         'pass TimeStepped(record=("x",))',
     ),
     "steps of no length": (
         without_dt,
-        "the length of a step is unknown",
+        "the length of a time step is not specified",
         "pass TimeStepped(dt=1e-3)",
     ),
     "lengths of arrays": (
         lambda: network_inputs(
             {"a.x": np.zeros((3, 1, 2)), "b.x": np.zeros((4, 1, 2))}, two_inputs(), DT
         ),
-        "inputs have different numbers of steps, {'a': 3, 'b': 4}",
-        "make them equal",
+        "the inputs have different numbers of time steps, {'a': 3, 'b': 4}",
+        "pass inputs with the same number of time steps",
     ),
     "two ways": (
         lambda: network_inputs(
@@ -232,7 +232,7 @@ REFUSED = {
             two_inputs(),
             DT,
         ),
-        "inputs a are time-stepped, inputs b are events",
+        "inputs a are time-stepped, but inputs b are events",
         "jaxsnn.Events.of_steps(x, dt)",
     ),
     "events and steps": (
@@ -271,15 +271,15 @@ RECORDED = {
     "another node": ({"other": np.zeros((3, 1, 2))}, "has no recording of input 'input'"),
     "three neurons": (
         {"input": np.zeros((3, 1, 3))},
-        "the recording of 'input' has 3 neurons, the input has 2",
+        "the recording of 'input' has 3 neurons, but the input has 2",
     ),
     "no sample": (
         {"input": np.zeros((3, 0, 2))},
-        "x has shape (3, 0, 2), there is nothing to simulate",
+        "x is empty, its shape is (3, 0, 2)",
     ),
     "slow steps": (
         {"input": np.zeros((3, 1, 2))},
-        "the recording of 'input' has steps of 0.001 s, the network of 0.002 s",
+        "the recording of 'input' has time steps of 0.001 s, but the network has 0.002 s",
     ),
 }
 
@@ -301,7 +301,7 @@ def test_recordings_are_refused_by_name(case, tmp_path):
 def test_events_of_another_input_are_refused(size, value, tmp_path):
     data = event_data(SPIKE, size, 1.0, values=value)
     write_data(tmp_path / "data.nir", graph_data({"input": {"spikes": data}}))
-    message = f"the recording of 'input' has {size} neurons, the input has 2"
+    message = f"the recording of 'input' has {size} neurons, but the input has 2"
     assert_refused(
         lambda: inputs_of_nir_data(tmp_path / "data.nir", one_input(), None), UsageError, message
     )
@@ -315,7 +315,7 @@ def test_recordings_that_end_at_different_times_are_noted(tmp_path):
         assert last == end
         assert list(notes) == (
             [
-                "the recordings end at different times, 'a' at 1 s, 'b' at 2 s: an input is silent after its end"
+                "the recordings end at different times, 'a' at 1 s, 'b' at 2 s; inputs are silent after their end"
             ]
             * (end > 1)
         )
@@ -334,14 +334,17 @@ def test_a_neuron_that_nobody_registered_is_refused():
     assert_refused(
         lambda: model_of("Izhikevich"),
         LoweringError,
-        r"there is no neuron model 'Izhikevich', only .*LIF",
+        r"neuron model 'Izhikevich' is not registered; available are .*LIF",
     )
 
 
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("input.values", "array 'input.values' of input 'input' is not read: did you mean 'value'"),
+        (
+            "input.values",
+            "array 'input.values' of input 'input' has an unknown name: did you mean 'value'",
+        ),
         ("inputs.time", "array 'inputs.time': the network has no input 'inputs'"),
         ("inputs.value", "array 'inputs.value': the network has no input"),
     ],
@@ -361,7 +364,7 @@ def test_the_integral_between_resets_is_refused():
     events = Events(time=np.zeros((1, 1)), index=np.zeros((1, 1), int))
     done = simulate(graph, events, 20e-3)
     assert_refused(
-        lambda: done.integral("2"), UsageError, "'2' fires, and the integral of its voltage"
+        lambda: done.integral("2"), UsageError, "the voltage integral of '2' is not available"
     )
     assert np.isfinite(done.maximum("2")).all()
 
@@ -451,7 +454,7 @@ def test_a_traced_truth_value_is_no_end():
     assert_refused(
         lambda: jax.jit(lambda end: simulate(one_input(), SPIKE, end).result)(True),
         UsageError,
-        "t_end is a truth value",
+        "t_end is a boolean",
     )
 
 

@@ -154,19 +154,19 @@ def of_a(train):
 @pytest.mark.parametrize(
     ("trains", "message"),
     [
-        (events([0.1], [0]), r"the network has 2 inputs \(a, b\): pass a mapping from their names"),
+        (events([0.1], [0]), r"the network has 2 inputs \(a, b\): pass a mapping from input names"),
         ({"a": events([0.1], [0])}, "input 'b' has no data"),
         ({**inputs(), "c": events([0.1], [0])}, "the network has no input 'c': .*There are a, b"),
-        (of_a(np.zeros((2, 3))), "input 'a' is a ndarray: pass jaxsnn.Events"),
-        (of_a(events([[0.1, 0.2]], [0])), r"input 'a': time has shape \(1, 2\) and index has \(1,\)"),
+        (of_a(np.zeros((2, 3))), "input 'a' has type ndarray: pass jaxsnn.Events"),
+        (of_a(events([[0.1, 0.2]], [0])), r"input 'a': time has shape \(1, 2\), and index has shape \(1,\)"),
         (of_a(events(np.zeros((1, 1, 1)), np.zeros((1, 1, 1), int))),
-         r"give both the shape \(events,\) or \(batch, ev"),
+         r"pass both with the same shape, \(events,\) or \(batch, ev"),
         (of_a(events(np.zeros((0, 2)), np.zeros((0, 2), int))), "input 'a' has no samples"),
         (of_a(events([[-0.1], [0.1]], [[0], [0]])), "input 'a' has an event at time -0.1 s"),
         (of_a(events([[np.nan], [0.1]], [[0], [0]])), "input 'a' has an event at time nan s"),
         (of_a(events([[0.1], [0.1]], [[0], [2]])),
-         r"2 channels \(0 to 1\), and an event has the channel 2"),
-        (of_a(events([[0.1], [0.1]], [[0], [-1]])), "an event has the channel -1"),
+         r"2 channels \(0 to 1\), but an event has channel 2"),
+        (of_a(events([[0.1], [0.1]], [[0], [-1]])), "an event has channel -1"),
         (of_a(inputs(3)["a"]), r"different batch sizes {'a': 3, 'b': 2}"),
     ],
     ids=range(12),
@@ -198,23 +198,26 @@ def test_unused_slots_may_name_any_channel(network):
         ),
         (
             lambda network: simulate(network, inputs(), T_END, engine=TimeStepped(dt="1ms")),
-            "dt = '1ms' s: give a positive dt, in seconds",
+            "dt = '1ms' s: pass a positive dt in seconds",
         ),
         (
             lambda network: simulate(network, inputs(), T_END, engine=EventDriven),
-            r"engine is the class EventDriven: pass an object of it, EventDriven\(\)",
+            r"engine is the class EventDriven, not an instance: pass an instance, EventDriven\(\)",
         ),
         (
             lambda network: simulate(network, of_a(Events(time=["1ms"], index=[0])), T_END),
-            "time has values of type <U3: give numbers, times in seconds",
+            "time has values of type <U3: pass numbers; times are in seconds",
         ),
         (
             lambda network: simulate(
                 network, of_a(Events(time=[[0.0], []], index=[[0], []])), T_END
             ),
-            "time has rows of different lengths: fill shorter ones up",
+            "time has rows of different lengths: pad shorter rows",
         ),
-        (lambda network: jaxsnn.stream("net.nir"), r"a str is not a Network: pass jaxsnn.lower"),
+        (
+            lambda network: jaxsnn.stream("net.nir"),
+            r"an object of type str is not a Network: pass jaxsnn.lower",
+        ),
         (
             lambda network: jaxsnn.write("n.nir", network),
             "a Network is not a Graph: pass the graph",
@@ -233,11 +236,11 @@ def test_unused_slots_may_name_any_channel(network):
         ),
         (
             lambda network: jaxsnn.from_torch(graph(), np.ones((1, 2))),
-            "a Graph is not a torch.nn.Module: pass the module; jaxsnn.to_torch makes one",
+            "an object of type Graph is not a torch.nn.Module: pass the module; jaxsnn.to_torch converts",
         ),
         (
             lambda network: jaxsnn.load_into(graph(), graph()),
-            "a Graph is not a torch.nn.Module: pass the module",
+            "an object of type Graph is not a torch.nn.Module: pass the module",
         ),
         (
             lambda network: jaxsnn.check_mapping(graph(), graph()),
@@ -249,7 +252,7 @@ def test_unused_slots_may_name_any_channel(network):
                 {"a": np.full((5, 1, 2), "1"), "b": np.ones((5, 1, 1))},
                 engine=jaxsnn.TimeStepped(dt=1e-3),
             ),
-            "input 'a' has values of type <U1: give numbers",
+            "input 'a' has values of type <U1: pass numbers",
         ),
         (
             lambda network: jaxsnn.simulate(
@@ -257,11 +260,11 @@ def test_unused_slots_may_name_any_channel(network):
                 {"a": np.ones((2, 1, 2)), "b": [[[1]], [[]]]},
                 engine=jaxsnn.TimeStepped(dt=1e-3),
             ),
-            "input 'b' has rows of different lengths: fill shorter ones up",
+            "input 'b' has rows of different lengths: pad shorter rows",
         ),
         (
             lambda network: jaxsnn.Currents.held([[["a"]]], 1e-3),
-            "x has values of type <U1: give numbers",
+            "x has values of type <U1: pass numbers",
         ),
         (lambda network: jaxsnn.check("n.nir", "event"), "a str is not a Graph: read it first"),
         (lambda network: jaxsnn.quantize(network), "a Network is not a Graph"),
@@ -270,17 +273,20 @@ def test_unused_slots_may_name_any_channel(network):
         (lambda network: jaxsnn.update_graph(network, graph()), "a Network is not a Graph"),
         (lambda network: jaxsnn.place_and_route(graph()), r"pass jaxsnn.quantize\(graph\).netlist"),
         (lambda network: jaxsnn.fidelity(graph(), np.ones((5, 1, 2))), 'pass {"x": array}'),
-        (lambda network: jaxsnn.lower(graph(), dtype="float16"), "networks are float32 or float64"),
-        (lambda network: jaxsnn.lower(graph(), dtype="single precision"), "float32 or float64"),
-        (lambda network: jaxsnn.Currents.held(np.ones((5, 1, 2)), 0), "dt is 0: give a positive"),
-        (lambda network: jaxsnn.Currents.held(np.ones((5, 1, 2)), "1ms"), "dt is '1ms': give"),
+        (
+            lambda network: jaxsnn.lower(graph(), dtype="float16"),
+            "networks support only float32 and float64",
+        ),
+        (lambda network: jaxsnn.lower(graph(), dtype="single precision"), "float32 and float64"),
+        (lambda network: jaxsnn.Currents.held(np.ones((5, 1, 2)), 0), "dt is 0: pass a positive"),
+        (lambda network: jaxsnn.Currents.held(np.ones((5, 1, 2)), "1ms"), "dt is '1ms': pass"),
         (
             lambda network: jaxsnn.with_synaptic_delays(network, "wa", np.ones((3, 3))),
-            r"delay has shape \(3, 3\), and its weight has \(2, 2\): give one delay",
+            r"delay has shape \(3, 3\), but its weight has shape \(2, 2\): pass one delay",
         ),
         (
             lambda network: jaxsnn.with_synaptic_delays(network, "wa", "1ms"),
-            "delay is '1ms': give seconds",
+            "delay is '1ms': pass a delay in seconds",
         ),
         (lambda network: build.input(2.5), "a size is 2.5: give whole numbers of at least 1"),
         (lambda network: build.input((2, 0)), r"a size is \(2, 0\): give whole numbers"),
@@ -303,26 +309,26 @@ def test_a_graph_that_is_written_to_a_graph_is_told_the_order():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_spikes": 1.5}, "max_spikes is 1.5 for 'n': give at least 1, a whole number"),
-        ({"max_spikes": np.inf}, "max_spikes is inf for 'n': give at least 1, a whole number"),
-        ({"max_spikes": 0}, "max_spikes is 0 for 'n': give at least 1"),
-        ({"threads": 1.5}, "threads is 1.5: give at least 1, a whole number"),
-        ({"max_spikes": "many"}, "max_spikes is 'many' for 'n': give at least 1"),
-        ({"refractory": "2ms"}, "refractory is '2ms' for 'n': give at least 0"),
-        ({"min_slope": "small"}, "min_slope is 'small': give at least 0"),
-        ({"forward_mode": "no"}, "forward_mode is 'no': give True or False"),
-        ({"threads": "all"}, "threads is 'all': give at least 1"),
+        ({"max_spikes": 1.5}, "max_spikes is 1.5 for 'n': pass an integer of at least 1"),
+        ({"max_spikes": np.inf}, "max_spikes is inf for 'n': pass an integer of at least 1"),
+        ({"max_spikes": 0}, "max_spikes is 0 for 'n': pass an integer of at least 1"),
+        ({"threads": 1.5}, "threads is 1.5: pass an integer of at least 1"),
+        ({"max_spikes": "many"}, "max_spikes is 'many' for 'n': pass an integer of at least 1"),
+        ({"refractory": "2ms"}, "refractory is '2ms' for 'n': pass a value of at least 0"),
+        ({"min_slope": "small"}, "min_slope is 'small': pass a value of at least 0"),
+        ({"forward_mode": "no"}, "forward_mode is 'no': pass True or False"),
+        ({"threads": "all"}, "threads is 'all': pass an integer of at least 1"),
         ({"first_spike_only": ("m",)},
-         "first_spike_only has 'm', which is not a spiking population: .*There are n"),
+         "first_spike_only contains 'm', which is not a spiking population: .*There are n"),
         ({"first_spike_only": ("r",)},
-         "first_spike_only has 'r', which is not a spiking population"),
-        *(({"first_spike_only": only}, re.escape(f"first_spike_only is {only!r}: give True, False or"))
+         "first_spike_only contains 'r', which is not a spiking population"),
+        *(({"first_spike_only": only}, re.escape(f"first_spike_only is {only!r}: pass True, False, or"))
           for only in ("n", 1, None, [2])),
-        ({"first_spike_only": {"n": True}}, r"first_spike_only is \(\('n', True\),\): give True, False"),
+        ({"first_spike_only": {"n": True}}, r"first_spike_only is \(\('n', True\),\): pass True, False"),
         *(({option: several}, re.escape(f"{option} is {several!r}"))
           for option in ("max_spikes", "max_events", "refractory")
           for several in ([4], (4,), np.array([4, 5]), ("n",))),
-        *(({option: {3: 4, "n": 4}}, f"{option} has 3, which is not a population")
+        *(({option: {3: 4, "n": 4}}, f"{option} contains 3, which is not a population")
           for option in ("max_spikes", "max_events", "refractory")),
     ],
 )  # fmt: skip
@@ -376,9 +382,7 @@ def test_events_behind_the_end_are_counted(network):
 def test_an_exhausted_budget_says_how_many_spikes_it_takes(network):
     needed = int(simulate(network, inputs(), T_END).spikes_needed["n"])
     assert needed > 1
-    message = (
-        rf"a neuron of 'n' fires {needed} times, and 1 spikes .*: pass max_spikes={needed} or more"
-    )
+    message = rf"a neuron of 'n' fires {needed} spikes, and the budget is 1 .*: pass max_spikes={needed} or more"
     short = partial(simulate, network, t_end=T_END, engine=EventDriven(max_spikes=1))
     assert_refused(lambda: short(inputs()), SimulationError, message)
     for solution in (short(inputs(), throw=False), jax.jit(short)(inputs())):
@@ -622,7 +626,7 @@ def test_spikes_in_steps_become_events():
     ("x", "dt", "message"),
     [
         (np.zeros((5, 2)), 1e-3, r"shape \(5, 2\)"),
-        (np.full((5, 1, 1), 0.5), 1e-3, "whole numbers >= 0"),
+        (np.full((5, 1, 1), 0.5), 1e-3, "only integers of at least 0"),
         (np.ones((5, 1, 1)), 0.0, "dt is 0"),
         (np.ones((5, 1, 1)), "1ms", "dt is '1ms'"),
     ],

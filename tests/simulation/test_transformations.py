@@ -245,7 +245,7 @@ def test_a_network_of_64_bits_is_refused_where_jax_computes_with_32(engine):
     with jax.enable_x64(True):
         network = boxes()
     message = (
-        "node '1': weight is float64, and JAX computes in float32: call "
+        "node '1': weight is float64, but JAX computes in float32: call "
         r'jax.config.update\("jax_enable_x64", True\) at the start, or lower the network with '
         'dtype="float32"'
     )
@@ -265,7 +265,7 @@ def test_a_solution_of_64_bits_is_refused_where_jax_computes_with_32(look):
 
 def test_float64_is_refused_by_lower_where_jax_computes_with_32():
     graph = build.sequential(build.input(CHANNELS), build.li(tau="10ms"))
-    message = "dtype is float64, and JAX computes in float32: call"
+    message = "dtype is float64, but JAX computes in float32: call"
     assert_refused(lambda: lower(graph, dtype="float64"), UsageError, message)
     with jax.enable_x64(True):
         assert lower(graph, dtype="float64").dtype == np.float64
@@ -306,17 +306,17 @@ def test_channels_that_are_none_are_seen_in_traced_code(channel):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("t_end", np.full(2, T_END), r"t_end has shape \(2,\): pass one number, or jax.vmap"),
+        ("t_end", np.full(2, T_END), r"t_end has shape \(2,\): pass one time, or use jax.vmap"),
         (
             "sample_times",
             np.zeros((2, 1)),
-            r"sample_times have 2 axes, shape \(2, 1\), and must have 1",
+            r"sample_times has 2 axes, shape \(2, 1\), and must be one-dimensional",
         ),
-        ("sample_times", 0.0, r"sample_times have 0 axes, shape \(\), and must have 1"),
+        ("sample_times", 0.0, r"sample_times has 0 axes, shape \(\), and must be one-dimensional"),
         (
             "time",
             np.zeros((4, 6), complex),
-            "input 'input': time has values of type complex64: give numbers",
+            "input 'input': time has values of type complex64: pass numbers",
         ),
     ],
 )
@@ -327,13 +327,13 @@ def test_what_is_traced_is_refused_by_its_shape_and_type(name, value, message):
 
 
 OTHER_NUMBERS = {
-    "half": (lambda x: x.astype("float16"), "node '2': r is float16, and parameters of neurons"),
-    "whole": (lambda x: x.astype(int), "node '2': r is int32, and parameters of neurons"),
-    "short": (lambda x: x.astype("bfloat16"), "node '2': r is bfloat16, and parameters of neurons"),
-    "lists": (lambda x: x.tolist(), "node '1': weight is a list: give an array"),
-    "nothing": (lambda x: None, "node '1': weight is a NoneType: give an array"),
-    "stacked": (lambda x: jnp.stack([x] * 2), r"node '1': weight has shape \(2, 3, 4\): give it"),
-    "cut": (lambda x: x[:2], r"node '1': weight has shape \(2, 4\): give it the shape \(3, 4\)"),
+    "half": (lambda x: x.astype("float16"), "node '2': r is float16, but neuron parameters"),
+    "whole": (lambda x: x.astype(int), "node '2': r is int32, but neuron parameters"),
+    "short": (lambda x: x.astype("bfloat16"), "node '2': r is bfloat16, but neuron parameters"),
+    "lists": (lambda x: x.tolist(), "node '1': weight has type list, which is not an array"),
+    "nothing": (lambda x: None, "node '1': weight has type NoneType, which is not an array"),
+    "stacked": (lambda x: jnp.stack([x] * 2), r"node '1': weight has shape \(2, 3, 4\): use shape"),
+    "cut": (lambda x: x[:2], r"node '1': weight has shape \(2, 4\): use shape \(3, 4\)"),
 }
 
 
@@ -372,7 +372,7 @@ def test_a_network_of_two_types_is_simulated_in_the_wider_one(backend, x64):
     np.testing.assert_array_equal(times, spike_times(wide, backend))
     integers = {key: np.ones(3, int) for key in network.parameters["2"]}
     parameters = {**network.parameters, "2": integers}
-    message = r"node '2': \w+ is int64, and parameters of neurons are float32 or float64"
+    message = r"node '2': \w+ is int64, but neuron parameters must be float32 or float64"
     assert_refused(lambda: network.with_parameters(parameters), UsageError, message)
 
 
@@ -429,7 +429,7 @@ def test_a_solution_of_several_runs_is_looked_at_one_by_one(engine, shown, looks
         "events": lambda: solution.events("2"),
         "maximum": lambda: solution.maximum("2"),
     }
-    message = r"of several runs, \(2,\), combined by jax.vmap: look at it inside"
+    message = r"contains several runs, combined by jax.vmap \(shape \(2,\)\): evaluate it inside"
     for look in looks:
         assert_refused(readers[look], UsageError, message)
     first, alone = jax.tree.map(lambda x: x[0], solution), simulated(engine=engine)

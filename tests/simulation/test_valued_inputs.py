@@ -61,7 +61,7 @@ IMAGES = np.tile(IMAGE, (STEPS, 1, 1))
 def test_static_images_are_currents(run):
     """As snnTorch's tutorials feed them: the same image in each step."""
     written, err = run(x=IMAGES)
-    assert "it is a current that is constant during each step; with --values graded" in err
+    assert "used as a current that is constant during each time step; pass --values graded" in err
     engine, currents = jaxsnn.EventDriven(max_spikes=64), Currents.constant(IMAGE)
     solution = jaxsnn.simulate(network_of_snntorch(**RESET), currents, STEPS * DT, engine=engine)
     expected, times = np.asarray(solution.events("4").time), written["output.time"]
@@ -125,7 +125,7 @@ def test_nir_data_of_another_step_are_refused(run, tmp_path):
     data = nir.TimeGriddedData(np.ones((1, 4, 3)), 2e-3)
     write_data(tmp_path / "in.nir", graph_data({"input": {"x": data}}))
     _, err = run(code=2, file=tmp_path / "in.nir")
-    assert "steps of 0.002 s, the network of 0.0001 s" in err
+    assert "time steps of 0.002 s, but the network has 0.0001 s" in err
 
 
 def test_rasters_are_spikes_and_fractions_are_not():
@@ -212,7 +212,7 @@ def test_images_whose_colours_come_last_are_refused_in_training(encoder):
             graph, (images, np.arange(10) % 2), epochs=1, encoder=encoder, progress=None
         ),
         UsageError,
-        r"has the axes \(3, 4, 4\), and the values have \(4, 4, 3\)",
+        r"has shape \(3, 4, 4\) per sample, but its values have shape \(4, 4, 3\)",
     )
 
 
@@ -223,7 +223,7 @@ def test_images_whose_colours_come_last_are_refused_where_they_run():
     assert_refused(
         lambda: network_inputs({"x": x}, network, 1e-3),
         UsageError,
-        r"input 'input' has the axes .*: move the axes",
+        r"input 'input' has shape .* per sample, but .*: reorder the axes",
     )
     for axes in (np.moveaxis(x, -1, 2), np.moveaxis(x, -1, 2).reshape(1, 10, -1)):
         assert network_inputs({"x": axes}, network, 1e-3).events
@@ -236,7 +236,7 @@ def test_images_whose_colours_come_last_are_refused_where_they_run():
             assert_refused(
                 partial(jaxsnn.simulate, network, currents, 0.01, engine=engine),
                 UsageError,
-                r"move the axes \(numpy.moveaxis\), or join them",
+                r"reorder the axes \(numpy.moveaxis\), or flatten them",
             )
 
 

@@ -81,7 +81,10 @@ def test_fit_calibrates_for_its_own_engine():
 @pytest.mark.parametrize(
     ("engine", "message"),
     [
-        (jaxsnn.EventDriven(max_spikes=[4]), r"max_spikes is \[4\] for '\d': give at least 1"),
+        (
+            jaxsnn.EventDriven(max_spikes=[4]),
+            r"max_spikes is \[4\] for '\d': pass an integer of at least 1",
+        ),
         (jaxsnn.TimeStepped(dt=1e-3), r"the engine is TimeStepped\(.*on the event engine: pass"),
         ("event", "the engine is 'event', and weights are calibrated on the event engine"),
     ],

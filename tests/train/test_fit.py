@@ -140,7 +140,7 @@ def test_an_epoch_that_exhausts_the_budget_is_repeated_and_loses_nothing(monkeyp
     settings = QUICK | {"epochs": 3, "weight_bumping": bumping}
     engine = EventDriven(max_spikes=1, first_spike_only=("4",), min_slope=0.04)
     narrow = fit(net, DATA, **settings | {"progress": lines.append}, engine=engine)
-    assert any(re.search("epoch 1: .* repeated with room for 2", line) for line in lines)
+    assert any(re.search("epoch 1: .* repeating with a budget of 2", line) for line in lines)
     assert [record.max_spikes for record in narrow.history] == [1, 2, 2, 2]
     narrow, wide = (
         [dataclasses.replace(record, max_spikes=0) for record in run.history]
@@ -368,16 +368,22 @@ def test_one_line_of_progress_for_each_epoch_on_a_terminal(capsys, monkeypatch):
             {"loss": "count", "engine": EventDriven(first_spike_only=("4",))},
             "loss count reads all spikes of '4', and first_spike_only stops its neurons after their first: leave '4'",
         ),
-        ({"engine_options": {"max_spikes": [4]}}, r"max_spikes is \[4\] for '2': give at least 1"),
-        ({"engine_options": {"min_slope": [1.0]}}, r"min_slope is \[1\.0\]: give at least 0"),
-        ({"engine": EventDriven(first_spike_only=1)}, "first_spike_only is 1: give True, False"),
+        (
+            {"engine_options": {"max_spikes": [4]}},
+            r"max_spikes is \[4\] for '2': pass an integer of at least 1",
+        ),
+        (
+            {"engine_options": {"min_slope": [1.0]}},
+            r"min_slope is \[1\.0\]: pass a value of at least 0",
+        ),
+        ({"engine": EventDriven(first_spike_only=1)}, "first_spike_only is 1: pass True, False"),
         (
             {"engine": EventDriven(first_spike_only=np.True_), "loss": "count"},
             "loss count reads all spikes of '4', and first_spike_only stops its neurons",
         ),
         (
             {"engine": TimeStepped(detach_reset="no"), "loss": "count"},
-            "detach_reset is 'no': give True, False or None",
+            "detach_reset is 'no': pass True, False or None",
         ),
         ({"progress": "yes"}, "progress is 'yes': give what can be called"),
         ({"augment": 3}, "augment is 3: give what can be called"),

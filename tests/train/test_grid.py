@@ -91,7 +91,7 @@ def test_surrogates_have_names_and_positive_numbers(graph, data):
     assert_refused(
         lambda: FastSigmoid(slope=-1.0),
         UsageError,
-        "FastSigmoid: slope is -1: give a positive number",
+        "FastSigmoid: slope is -1: pass a positive number",
     )
     assert_refused(
         lambda: simulate(

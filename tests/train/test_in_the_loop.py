@@ -215,8 +215,8 @@ def with_delta_spikes():
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (with_delays, "synapses with individual delays, and .* run in the loop"),
-        (with_delta_spikes, "CubaLIF neurons, which train in the loop"),
+        (with_delays, "synapses with individual delays; in-the-loop simulation"),
+        (with_delta_spikes, "CubaLIF neurons, which in-the-loop simulation supports"),
     ],
     ids=["delays", "neurons that an arrival moves"],
 )

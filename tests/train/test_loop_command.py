@@ -264,12 +264,12 @@ NETS = {
         ),
         ("large", [], 1, "(90 too many): allow --runs 2 or more"),
         ("wide", ["--runs", "9"], 1, "neuron '2'[0] has 40000 sources"),
-        ("lif", [], 1, "node '2' (LIF): arrivals change V itself"),
+        ("lif", [], 1, "node '2' (LIF): input spikes act directly on the membrane potential"),
         (
             "recurrent",
             [],
             1,
-            "nodes lif form a cycle, and only feed-forward networks run in the loop",
+            "nodes lif form a cycle; in-the-loop simulation supports only feed-forward networks",
         ),
     ],
 )

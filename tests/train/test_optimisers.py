@@ -80,11 +80,14 @@ OPTIMISERS = [
     *(
         ({"engine_options": options}, message)
         for options, message in (
-            ({"max_spikes": 48.5}, "max_spikes is 48.5 for '2': give at least 1, a whole number"),
-            ({"max_spikes": {"2": 48.7}}, "max_spikes is 48.7 for '2': give at least 1, a whole"),
-            ({"max_spikes": np.inf}, "max_spikes is inf for '2': give at least 1, a whole number"),
-            ({"max_spikes": True}, "max_spikes is True for '2': give at least 1, a whole number"),
-            ({"threads": 1.5}, "threads is 1.5: give at least 1, a whole number"),
+            ({"max_spikes": 48.5}, "max_spikes is 48.5 for '2': pass an integer of at least 1"),
+            (
+                {"max_spikes": {"2": 48.7}},
+                "max_spikes is 48.7 for '2': pass an integer of at least 1",
+            ),
+            ({"max_spikes": np.inf}, "max_spikes is inf for '2': pass an integer of at least 1"),
+            ({"max_spikes": True}, "max_spikes is True for '2': pass an integer of at least 1"),
+            ({"threads": 1.5}, "threads is 1.5: pass an integer of at least 1"),
         )
     ),
 ]

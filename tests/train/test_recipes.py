@@ -290,7 +290,7 @@ def test_a_run_begins_with_delays_of_synapses_and_trains_them(configured, begin,
     ("begin", "word"),
     [
         ('"2 apples"', "'apples'"),
-        ("[0.002, 0.003]", "node 'w1': delay has shape (2,), and its weight has (6, 18)"),
+        ("[0.002, 0.003]", "node 'w1': delay has shape (2,), but its weight has shape (6, 18)"),
         ('["2ms"]', "node 'w1': delay is ['2ms']: give seconds"),
         ("true", "node 'w1': delay is True: give seconds"),
         (

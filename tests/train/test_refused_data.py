@@ -122,8 +122,8 @@ REFUSED = {
     ),
     "masked samples": (
         lambda: splits_of_arrays(np.ma.array(X, mask=np.ones_like(X)), Y),
-        "data has masked numbers",
-        "leave these out",
+        "data has masked entries",
+        "remove masked entries",
     ),
     "large label": (
         lambda: splits_of_arrays(X, Y + 10**9),

@@ -180,7 +180,7 @@ def test_tuning_does_not_advise_budgets_that_it_lacks(tmp_path, capsys):
     argv = "tune", path, "--data", data, "--dt", "100us", "-o", tmp_path / "o.nir"
     line = refused(capsys, *argv)[1]
     assert "fires at least" in line
-    assert "end samples earlier" in line
+    assert "pass an earlier" in line
     assert "max-spikes" not in line
 
 

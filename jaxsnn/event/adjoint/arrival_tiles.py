@@ -1,5 +1,5 @@
-"""Gradients by what arrives at a population, from the arrivals of each sample against all neurons: a
-tile, in which each arrival finds the next spike of each neuron by itself.
+"""Gradients by what arrives at a population, from the arrivals of each sample against all neurons:
+a tile, in which each arrival finds the next spike of each neuron by itself.
 
 It covers every neuron. The pass over arrivals (`arrivals_back`) is faster where there are many.
 """
@@ -24,7 +24,7 @@ from jaxsnn.event.adjoint.costate_rules import (
 )
 from jaxsnn.event.adjoint.wanted import Wanted
 from jaxsnn.event.event_arrays import (
-    NeuronLanes,
+    NeuronConstants,
     Rows,
     Times,
     Weights,
@@ -48,7 +48,7 @@ class _Sample(NamedTuple):
     cause: Int[Array, "*batch spikes neurons"] | None  # None where arrivals cause no spikes
     before: Costate  # just before each spike, (spikes, neurons)
     free: Costate | None  # when V is let go; None without a refractory time
-    lanes: NeuronLanes
+    constants: NeuronConstants
 
 
 class _ByArrival(NamedTuple):
@@ -101,7 +101,7 @@ class _Tile:
 
     def back(self, sample: _Sample, weights: OfTile) -> _ByArrival:
         """Compute the contributions of a sample's arrivals to the gradients."""
-        lanes = jax.tree.map(lambda field: field[None], sample.lanes)
+        constants = jax.tree.map(lambda field: field[None], sample.constants)
         arrival = sample.arrival[:, None]
         number = self.next_spike(sample)
         # Behind the last spike nothing counts: there `taken` finds the slot that `_padded` adds.
@@ -112,7 +112,7 @@ class _Tile:
             target, costate = self._or_release(sample, arrival, number, target, costate)
         used &= jnp.isfinite(target)
         gap = jnp.where(used, target, 0.0) - jnp.where(used, arrival, 0.0)
-        backward = Backward(self.spec, lanes, self.wanted.lanes)
+        backward = Backward(self.spec, constants, self.wanted.constants)
         at_arrival = backward.flow_back(costate, jnp.maximum(gap, 0.0))
         # An arrival of weight W adds W e to the state, a later one W A e dt less.
         unit, moved = backward.arrived()
@@ -155,7 +155,7 @@ def _padded(array: Float[Array, "spikes neurons"]) -> Float[Array, "slots neuron
 def tiles_back(
     spec: LayerSpec,
     weight: Weights,
-    lanes: NeuronLanes,
+    constants: NeuronConstants,
     arrivals: tuple[Times, Rows],
     times: Slots,
     causes: Causes | None,
@@ -167,10 +167,10 @@ def tiles_back(
 
     Args:
         weight: (rows, neurons).
-        lanes: spread to (batch, neurons).
+        constants: spread to (batch, neurons).
         arrivals: times and rows, see `layer_adjoint.layer_spikes`.
-        times: of the spikes, seconds; inf in unused slots.
-        causes, passed: of each spike.
+        times: spike times, seconds; inf in unused slots.
+        causes, passed: records of the spikes, arrays (spikes, batch, neurons).
         needs_grad: gradients that are required besides the gradient by the weights.
     """
     row = arrivals[1]
@@ -189,7 +189,7 @@ def tiles_back(
             d_weight = d_weight.at[sample.row].add(by_arrival.weight, mode="drop")
         return d_weight, _summed(by_arrival)
 
-    inputs = _samples(spec, lanes, arrivals, len(weight), times, causes, passed)
+    inputs = _samples(spec, constants, arrivals, len(weight), times, causes, passed)
     start = jnp.zeros_like(weight if all_weights is None else all_weights)
     start = varying_like(start, inputs, weight)
     # One sample after the other: an array (batch, arrivals, neurons) would not stay in the cache.
@@ -201,7 +201,7 @@ def tiles_back(
 
 def _samples(
     spec: LayerSpec,
-    lanes: NeuronLanes,
+    constants: NeuronConstants,
     arrivals: tuple[Times, Rows],
     rows: int,
     times: Slots,
@@ -219,7 +219,9 @@ def _samples(
         cause=by_sample(causes.cause) if spec.neuron.jumps and causes is not None else None,
         before=by_sample(passed.before),
         free=by_sample(passed.free) if spec.refractory else None,
-        lanes=jax.tree.map(lambda x: jnp.broadcast_to(x, (time.shape[0], x.shape[1])), lanes),
+        constants=jax.tree.map(
+            lambda x: jnp.broadcast_to(x, (time.shape[0], x.shape[1])), constants
+        ),
     )
 
 

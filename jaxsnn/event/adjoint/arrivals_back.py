@@ -6,7 +6,8 @@ back like everything else; where a neuron fires between them, it is that of befo
 there, flowed back to the arrival, and what came later does not count. So the pass carries the
 costates of all neurons, and takes up those of the few that fire as it comes to them. Its cost grows
 with arrivals times neurons, whatever the number of spikes. `arrival_tiles`, which covers all
-neurons, takes eight times as long for 784-350-10 with 784 events, and is faster where arrivals are few.
+neurons, takes eight times as long for 784-350-10 with 784 events, and is faster where arrivals are
+few.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from jaxsnn.event.adjoint.costate_rules import Backward, Costate, Slots, dot
 from jaxsnn.event.adjoint.wanted import Wanted
 from jaxsnn.event.dynamics.neuron_model import Neuron, by_facts
 from jaxsnn.event.event_arrays import (
-    NeuronLanes,
+    NeuronConstants,
     OfNeurons,
     OfSamples,
     Rows,
@@ -63,7 +64,7 @@ class _Arrivals(NamedTuple):
 class _TakenUp(NamedTuple):
     """Neurons that fire, in the order of the arrivals after which they fire."""
 
-    lane: NumberOfList  # sample * neurons + neuron
+    element: NumberOfList  # sample * neurons + neuron
     costate: Any  # just behind that arrival: a Costate of arrays (list,)
     begin: Int[Array, "arrivals_and_one"]  # of each arrival's part of the list
 
@@ -80,7 +81,7 @@ class _Carry(NamedTuple):
 def arrivals_back(
     spec: LayerSpec,
     weight: Weights,
-    lanes: NeuronLanes,
+    constants: NeuronConstants,
     arrivals: tuple[Times, Rows],
     times: Slots,
     before: Costate,
@@ -91,22 +92,24 @@ def arrivals_back(
 
     Args:
         weight: (rows, neurons).
-        lanes: (neurons,) or (positions, neurons).
+        constants: (neurons,) or (positions, neurons).
         arrivals: times and rows, see `layer_adjoint.layer_spikes`.
-        times: of the spikes, seconds; inf in unused slots.
+        times: spike times, seconds; inf in unused slots.
         before: costates just before each spike, (spikes, batch, neurons).
         needs_grad: gradients that are required besides the gradient by the weights.
     """
     time, row = arrivals
     batch, neurons = times.shape[1:]
-    ordered, wide = _in_order(spec, time, row, len(weight)), spread(lanes, batch)
+    ordered, wide = _in_order(spec, time, row, len(weight)), spread(constants, batch)
     taken_up = _taken_up(spec, wide, ordered, times, before)
 
     def walked(models: list[Neuron]) -> ByArrivals:
         specialised = replace(spec, neuron=models[0])
-        return _Walk(specialised, weight, lanes, ordered, taken_up, needs_grad).run(batch, neurons)
+        return _Walk(specialised, weight, constants, ordered, taken_up, needs_grad).run(
+            batch, neurons
+        )
 
-    end = by_facts([spec.neuron], [lanes], walked)
+    end = by_facts([spec.neuron], [constants], walked)
     by_time = None if end.time is None else end.time.T
     if ordered.position is not None and by_time is not None:
         samples = jnp.arange(time.shape[0])[:, None]
@@ -127,23 +130,23 @@ def _in_order(spec: LayerSpec, time: Times, row: Rows, rows: int) -> _Arrivals:
 
 
 def _taken_up(
-    spec: LayerSpec, lanes: NeuronLanes, arrivals: _Arrivals, times: Slots, before: Costate
+    spec: LayerSpec, constants: NeuronConstants, arrivals: _Arrivals, times: Slots, before: Costate
 ) -> _TakenUp:
     """Return the arrivals after which neurons join the pass, and their costates."""
     if not spec.neuron.certain:
         spec = replace(spec, neuron=spec.neuron.unassuming())
-    count, lanes_of_all = len(arrivals.time), math.prod(times.shape[1:])
+    count, neurons_of_all = len(arrivals.time), math.prod(times.shape[1:])
     number = places_in_columns(arrivals.time, times) - 1  # -1 where none came before
     # Of several spikes behind one arrival the first counts.
     first = jnp.concatenate([jnp.ones_like(number[:1], bool), number[1:] != number[:-1]])
     counts = jnp.isfinite(times) & (number >= 0) & first
     at = of_columns(arrivals.time, jnp.maximum(number, 0))
     gap = jnp.where(counts, times - at, 0.0)
-    costate = Backward(spec, lanes, by_fields=bool(before.by)).flow_back(before, gap)
+    costate = Backward(spec, constants, by_fields=bool(before.by)).flow_back(before, gap)
     key, order = _sorted(jnp.where(counts, number, count).reshape(-1), count)
     begin = places_in(key, jnp.arange(count + 1, dtype=key.dtype))
     return _TakenUp(
-        lane=lax.rem(order, jnp.full_like(order, lanes_of_all)),
+        element=lax.rem(order, jnp.full_like(order, neurons_of_all)),
         costate=jax.tree.map(lambda array: at_places(array.reshape(-1), order, 0), costate),
         begin=begin,
     )
@@ -167,19 +170,19 @@ class _Walk:
         self,
         spec: LayerSpec,
         weight: Weights,
-        lanes: NeuronLanes,
+        constants: NeuronConstants,
         arrivals: _Arrivals,
         taken_up: _TakenUp,
         needs_grad: Wanted,
     ) -> None:
         self.arrivals, self.taken_up, self.wanted = arrivals, taken_up, needs_grad
         self.weight = jnp.pad(weight, ((0, 1), (0, 0)))  # a last row of zeros for unused slots
-        lanes = spread(lanes, arrivals.time.shape[1])
-        self.rules = Backward(spec, lanes, needs_grad.lanes)
+        constants = spread(constants, arrivals.time.shape[1])
+        self.rules = Backward(spec, constants, needs_grad.constants)
         self.flow = self.rules
         if spec.neuron.uniform:  # the flow of one neuron does for all
-            first_neuron = jax.tree.map(lambda array: array[:1, :1], lanes)
-            self.flow = Backward(spec, first_neuron, needs_grad.lanes)
+            first_neuron = jax.tree.map(lambda array: array[:1, :1], constants)
+            self.flow = Backward(spec, first_neuron, needs_grad.constants)
 
     def run(self, batch: int, neurons: int) -> ByArrivals:
         """Compute the gradients, those of arrivals in the order of time: (arrivals, batch)."""
@@ -190,7 +193,7 @@ class _Walk:
             fields=dict.fromkeys(costate.by, costate.p[0]),
             time=jnp.zeros_like(self.arrivals.time) if self.wanted.time else None,
         )
-        start = varying_like(start, self.weight, self.arrivals, self.taken_up, self.rules.lanes)
+        start = varying_like(start, self.weight, self.arrivals, self.taken_up, self.rules.constants)
         # Behind the last arrival of the fullest list there is nothing.
         count = fullest(self.arrivals.time)
         end = lax.fori_loop(0, count, lambda n, carry: self._step(count - 1 - n, carry), start)
@@ -230,7 +233,7 @@ class _Walk:
         """Return the costates after an arrival, with those of the neurons that fire after it."""
         begin, end = self.taken_up.begin[number], self.taken_up.begin[number + 1]
         shape = costate.p[0].shape
-        room = self.taken_up.lane.size
+        room = self.taken_up.element.size
         few = min(_AT_ONCE, room)
 
         def unfinished(carry: tuple[Int[Array, ""], Costate]) -> Bool[Array, ""]:
@@ -245,10 +248,10 @@ class _Walk:
 
             numbers = first + jnp.arange(few)
             here = (numbers >= at) & (numbers < end)
-            lane = jnp.where(here, cut(self.taken_up.lane), shape[0] * shape[1])
+            element = jnp.where(here, cut(self.taken_up.element), shape[0] * shape[1])
 
             def put(old: OfNeurons, new: OfList) -> OfNeurons:
-                return old.reshape(-1).at[lane].set(cut(new), mode="drop").reshape(shape)
+                return old.reshape(-1).at[element].set(cut(new), mode="drop").reshape(shape)
 
             return at + few, jax.tree.map(put, costate, self.taken_up.costate)
 

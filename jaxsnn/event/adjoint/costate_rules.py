@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.event_arrays import (
     Decay,
-    NeuronLanes,
+    NeuronConstants,
     Numbers,
     OfNeurons,
     State,
@@ -23,46 +23,46 @@ from jaxsnn.network.array_types import Array, Bool, Float
 
 #: Arrays of spikes, slots first.
 Slots = Float[Array, "spikes batch neurons"]
-#: Lane field that the flow depends on -> derivative of a state or costate by it.
+#: Constant that the flow depends on -> derivative of a state or costate by it.
 ByField = dict[str, State]
 
 
-def slope_floor(spec: LayerSpec, lanes: NeuronLanes) -> Numbers:
-    """Return the smallest slope that a gradient is divided by, in the shape of the lanes."""
-    return spec.min_slope * spec.neuron.slope_scale(lanes)
+def slope_floor(spec: LayerSpec, constants: NeuronConstants) -> Numbers:
+    """Return the smallest slope that a gradient is divided by, in the shape of the constants."""
+    return spec.min_slope * spec.neuron.slope_scale(constants)
 
 
-def starts_above(neuron: Neuron, lanes: NeuronLanes) -> Bool[Array, "..."]:
+def starts_above(neuron: Neuron, constants: NeuronConstants) -> Bool[Array, "..."]:
     """Return whether a neuron starts above its threshold: it then fires at time 0, whatever its
     exact parameters.
     """
-    return neuron.above(lanes, neuron.begin(lanes))
+    return neuron.above(constants, neuron.begin(constants))
 
 
-def start_of(spec: LayerSpec, lanes: NeuronLanes) -> State:
+def start_of(spec: LayerSpec, constants: NeuronConstants) -> State:
     """Return the initial state before the first spike; the reset state for neurons that start above
     the threshold and whose spikes subtract a constant.
     """
     neuron = spec.neuron
-    begin = neuron.begin(lanes)
+    begin = neuron.begin(constants)
     if spec.assigns or neuron.keeps_overshoot:
         return begin
     # One that starts above its threshold is not lowered from there: it begins as if reset.
-    above = neuron.above(lanes, begin)
-    pairs = zip(neuron.reset(lanes, begin), begin, strict=True)
+    above = neuron.above(constants, begin)
+    pairs = zip(neuron.reset(constants, begin), begin, strict=True)
     return tuple(jnp.where(above, reset, started) for reset, started in pairs)
 
 
-def left_by_spike(spec: LayerSpec, lanes: NeuronLanes) -> State:
+def left_by_spike(spec: LayerSpec, constants: NeuronConstants) -> State:
     """Return the state that a spike adds to zero: v_reset and its increments elsewhere, if it
     assigns V; else the negative of the part that it subtracts.
     """
     if not spec.assigns:
-        return tuple(-part for part in spec.neuron.drop(lanes))
-    still = jax.tree.map(jnp.zeros_like, spec.neuron.begin(lanes))
+        return tuple(-part for part in spec.neuron.drop(constants))
+    still = jax.tree.map(jnp.zeros_like, spec.neuron.begin(constants))
     if spec.neuron.keeps_overshoot:  # only with a refractory time, in which V is held
-        return spec.neuron.clamp(lanes, still)
-    return spec.neuron.reset(lanes, still)
+        return spec.neuron.clamp(constants, still)
+    return spec.neuron.reset(constants, still)
 
 
 class SpikeSlot(NamedTuple):
@@ -105,39 +105,39 @@ class AtSpike(NamedTuple):
 
 
 class Backward:
-    """Backward scan over the spikes of a population; lanes broadcast to (batch, neurons).
+    """Backward scan over the spikes of a population; constants broadcast to (batch, neurons).
 
     Args:
-        by_fields: how the costate depends on the fields of the flow is carried along.
+        by_fields: whether the costate's derivatives by the constants of the flow are computed, too.
     """
 
-    def __init__(self, spec: LayerSpec, lanes: NeuronLanes, by_fields: bool = True) -> None:
+    def __init__(self, spec: LayerSpec, constants: NeuronConstants, by_fields: bool = True) -> None:
         self.spec = spec
         self.neuron = spec.neuron
         self.by_fields = by_fields
-        self.lanes = lanes
-        begin = self.neuron.begin(lanes)
+        self.constants = constants
+        begin = self.neuron.begin(constants)
         self.still = jax.tree.map(jnp.zeros_like, begin)
 
         def total(state: State) -> Float[Array, ""]:
-            return jnp.sum(self.neuron.excess(lanes, state))
+            return jnp.sum(self.neuron.excess(constants, state))
 
         #: dg/dx, constant as g is affine
         self.along = jax.grad(total)(self.still)
         #: what a spike leaves of a state that is zero, in the formula that holds for this spec
-        self.left = left_by_spike(spec, lanes)
+        self.left = left_by_spike(spec, constants)
 
     def arrived(self) -> tuple[State, State]:
         """Return the increments of the state and of its rate by an arrival of weight 1."""
         unit = self.neuron.arrive(self.still, jnp.ones_like(self.still[0]))
-        return unit, self.neuron.rate(self.lanes, unit)
+        return unit, self.neuron.rate(self.constants, unit)
 
     def flow_back(self, costate: Costate, time: Numbers) -> Costate:
         """Return the costate a time earlier."""
         if not self.by_fields:
-            decay = self.neuron.decay(self.lanes, time)
+            decay = self.neuron.decay(self.constants, time)
             return Costate(p=self.neuron.flow_back(decay, costate.p), by={})
-        decay, decay_by = self.neuron.decay_by(self.lanes, time)
+        decay, decay_by = self.neuron.decay_by(self.constants, time)
         # P = F^T P' gives dP/dtau = F^T dP'/dtau + (dF/dtau)^T P'.
         by = {}
         for name, change in decay_by.items():
@@ -170,7 +170,7 @@ class Backward:
     def _lowered(self, q: Costate, spike: SpikeSlot) -> Passed:
         """Go back through a spike that subtracts a constant from the state."""
         # A later spike leaves the state higher by A h dt, as what it takes decays for less long.
-        fall = self.neuron.rate(self.lanes, self.neuron.drop(self.lanes))
+        fall = self.neuron.rate(self.constants, self.neuron.drop(self.constants))
         drive = jnp.where(spike.fired, spike.cotangent, 0.0) + dot(q.p, fall)
         lam = jnp.where(spike.fired, -drive / spike.slope, 0.0)
         before = q._replace(p=plus(q.p, times_each(self.along, lam)))
@@ -183,7 +183,7 @@ class Backward:
         if self.spec.refractory:
             held = self.flow_back(after, jnp.asarray(self.spec.refractory, q.p[0].dtype))
             after = without_v_of_costate(held)
-        added = self.neuron.rate(self.lanes, without_v(self.left))
+        added = self.neuron.rate(self.constants, without_v(self.left))
         later = q.p[0] * spike.slope_after + dot(after.p, added)
         drive = jnp.where(spike.fired, spike.cotangent - later, 0.0)
         lam = jnp.where(spike.fired, -drive / spike.slope, 0.0)

@@ -1,5 +1,9 @@
 """Backward pass over a recurrent group's log: costates from the last step to the first, and the
-gradients that they yield. The rules at spikes and arrivals are those of `layer_adjoint`.
+gradients that they yield.
+
+`recurrent_adjoint` explains the pass and its arrays; the rules at spikes and arrivals are those of
+`layer_adjoint`. Each step undoes, in this order, the time until the next step, what arrived in the
+step, and the spike of the step; forwards a spike acts before it arrives.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from jaxsnn.event.adjoint.costate_rules import (
 )
 from jaxsnn.event.compensated import Pair, between
 from jaxsnn.event.event_arrays import (
-    NeuronLanes,
+    NeuronConstants,
     NumberOfSamples,
     OfNeurons,
     OfSamples,
@@ -42,7 +46,7 @@ from jaxsnn.network.reductions import over_last
 
 
 class Own(NamedTuple):
-    """Gradient accumulators of a population's lanes."""
+    """Gradient accumulators of a population's constants."""
 
     lam: OfNeurons  # of the excess at spikes
     left: State  # of what a spike leaves of a state that is zero (`Backward.left`)
@@ -53,7 +57,7 @@ class PopulationCostate(NamedTuple):
     """Carry of the pass for one population."""
 
     costate: Costate  # of the neurons' state
-    own: Own  # dL of the lanes, the initial state aside
+    own: Own  # dL of the constants, the initial state aside
     table: Weights  # dL of what can arrive, like the population's table
     #: (steps + 1, batch) dL/dt passed on to arrivals that moved V across the threshold
     passed: OfSteps | None
@@ -77,18 +81,18 @@ class Pass:
         spec: GroupSpec,
         plan: Layout,
         table: tuple[Weights, ...],
-        lanes: Sequence[NeuronLanes],
+        constants: Sequence[NeuronConstants],
         log: Log,
     ) -> None:
-        self.layers, self.lanes = spec.layers, lanes
+        self.layers, self.constants = spec.layers, constants
         self.plan, self.table, self.log = plan, table, log
         # The log's last row means nothing: its number stands for "no step".
         self.none, self.batch = log.time.shape[0] - 1, log.time.shape[1]
         self.samples = jnp.arange(self.batch)
         self.numbers = range(len(spec.layers))
         self.rules = [
-            Backward(layer, layer_lanes)
-            for layer, layer_lanes in zip(spec.layers, lanes, strict=True)
+            Backward(layer, layer_constants)
+            for layer, layer_constants in zip(spec.layers, constants, strict=True)
         ]
 
     def run(
@@ -121,7 +125,7 @@ class Pass:
             passed=zero if self.plan.channels else None,
             by_time=tuple(zero[:-1] for _ in self.numbers),
         )
-        carry = varying_like(carry, self.lanes, self.table, self.log, drive)
+        carry = varying_like(carry, self.constants, self.table, self.log, drive)
         if fixed_length:
             carry = lax.fori_loop(0, self.none, step_if_taken, carry)
         else:
@@ -191,7 +195,7 @@ class Pass:
         # Where all neurons have the same time constants the flow of one of them does for all.
         if rules.neuron.uniform:
             rules = Backward(
-                self.layers[number], jax.tree.map(lambda array: array[:1], self.lanes[number])
+                self.layers[number], jax.tree.map(lambda array: array[:1], self.constants[number])
             )
         return population._replace(costate=rules.flow_back(population.costate, time[:, None]))
 
@@ -238,11 +242,13 @@ class Pass:
             )
             costate = _with_first(costate, *v_costates)
         else:
-            fall = rules.neuron.rate(self.lanes[number], rules.neuron.drop(self.lanes[number]))
+            fall = rules.neuron.rate(
+                self.constants[number], rules.neuron.drop(self.constants[number])
+            )
             total = drive + pick(dot(costate.p, fall), at)
             lam = jnp.where(mine, -total / slope, 0.0)
             # One that started above its threshold begins at v_reset: see `layer_adjoint`.
-            above = starts_above(rules.neuron, self.lanes[number]) & (log.time == 0)[:, None]
+            above = starts_above(rules.neuron, self.constants[number]) & (log.time == 0)[:, None]
             if rules.neuron.keeps_overshoot:
                 above = jnp.zeros_like(above)
             population = self._leave(number, population, this & ~above, costate)
@@ -260,15 +266,15 @@ class Pass:
 
     def _slope(self, number: int, log: Log, mine: WhichSamples, at: NumberOfSamples) -> OfSamples:
         """Return the slope that the gradient is divided by at the spike of a step."""
-        layer, lanes = self.layers[number], self.lanes[number]
+        layer, constants = self.layers[number], self.constants[number]
         slope = log.slope
         if layer.neuron.jumps and layer.jump_width is not None:
             # the surrogate: V's jump as a ramp of length jump_width
             ramp = jnp.isinf(slope) & (log.jump > 0)
             slope = jnp.where(ramp, log.jump / layer.jump_width, slope)
-        slope = jnp.maximum(jnp.where(mine, slope, 1.0), slope_floor(layer, lanes)[at])
+        slope = jnp.maximum(jnp.where(mine, slope, 1.0), slope_floor(layer, constants)[at])
         # inf: the spike of one that starts above its threshold comes at 0, whatever its numbers are
-        at_start = (log.time == 0) & starts_above(layer.neuron, lanes)[at]
+        at_start = (log.time == 0) & starts_above(layer.neuron, constants)[at]
         return jnp.where(at_start, jnp.inf, slope)
 
     def _later(
@@ -282,7 +288,7 @@ class Pass:
         """
         rules = self.rules[number]
         slope_after = jnp.where(mine & jnp.isfinite(log.slope_after), log.slope_after, 0.0)
-        added = rules.neuron.rate(self.lanes[number], without_v(rules.left))
+        added = rules.neuron.rate(self.constants[number], without_v(rules.left))
         elsewhere = pick(dot(without_v(costate.p), added) + jnp.zeros_like(costate.p[0]), at)
         return pick(costate.p[0], at) * slope_after + elsewhere
 

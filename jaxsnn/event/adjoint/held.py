@@ -60,7 +60,6 @@ def _held_once(array: Float[Array, "..."]) -> Float[Array, "..."]:
 def _(primals: tuple[Float[Array, "..."]], tangents: tuple[Any]) -> Any:
     del primals, tangents
     raise UsageError(
-        "a second derivative of a maximum or an integral is not supported, "
-        "first derivatives alone are exact",
-        fix="take differences of first derivatives",
+        "second derivatives of a maximum or an integral are not supported, only first derivatives",
+        fix="use finite differences of first derivatives",
     )

@@ -1,30 +1,47 @@
 """Exact gradients of a feed-forward population's spike times.
 
-A spike comes at the time t_s at which the neuron's excess g (V - threshold) rises to zero. For a
-change dp of anything that it depends on, the implicit function theorem gives
+The backward pass receives dL/dt of each recorded spike and returns the gradients by the weights, by
+the constants of the neurons and by the arrival times. It has two parts. `_spikes_back` goes from
+the last spike of each neuron to its first and carries the costate P, the derivative of the loss by
+the neuron's state. Then each arrival needs only P at its own time, which is that of the neuron's
+next spike flowed back to the arrival (`arrivals_back`, `arrival_tiles`):
+
+    neuron         a-----a--s-----a--a----s--->  time       a: arrival, s: spike
+    spikes back             P <---------- P                 one scan over the spike slots
+    arrivals       P <-- P <-         P <-P                 dL/dw of an arrival is e . P
+
+The arrays and their axes:
+
+    spike times, slopes, dL/dt    (batch, neurons, spikes)  in the scan (spikes, batch, neurons)
+    costate P                     (batch, neurons)          one array for each entry of the state
+    weight                        (rows, neurons)
+    arrival times, rows           (batch, arrivals)
+
+Derivation. A spike occurs at the time t_s at which the excess g (V - threshold) of the neuron rises
+to zero. For a change dp of any quantity that it depends on, the implicit function theorem gives
 
     dt_s = -dg(t_s)/dp dp / g'(t_s),
 
 so that dL = sum_s lam_s dg(t_s) with a number lam_s for each spike. The costate P(t) is the
-derivative of sum_s lam_s g(t_s), times held, by the state at t. Backwards in time it flows by the
-transposed flow, P(t) = F(t' - t)^T P(t'), and at a spike, with q the costate just after it and E_s =
-dL/dt_s,
+derivative of sum_s lam_s g(t_s), at fixed times, by the state at t. Backwards in time it flows by
+the transposed flow, P(t) = F(t' - t)^T P(t'). At a spike, with q the costate just after it and
+E_s = dL/dt_s,
 
     assigned V:   lam_s = -(E_s - q_v V'_after + ...) / g'(t_s),   P = (0, q_rest) + lam_s dg/dx,
     V lowered:    lam_s = -(E_s + q . A h) / g'(t_s),              P = q + lam_s dg/dx,
 
-where h is what each spike takes from the state (x' = A x between events) and "..." what constants
-added to other entries do. That is EventProp (Wunderlich & Pehle, Scientific Reports 11, 12829,
-2021) with the adjoint's flow in closed form; no trajectory is stored or integrated backwards. From
-one spike to the one before only P is carried; an arrival then needs P at the neuron's next spike
-alone, whatever the number of spikes.
+where h is the part of the state that each spike subtracts (x' = A x between events) and "..." the
+effect of constants that a spike adds to other entries. This is EventProp (Wunderlich & Pehle,
+Scientific Reports 11, 12829, 2021) with the flow of the adjoint in closed form: no trajectory is
+stored or integrated backwards.
 
-In a refractory time V stays at v_reset: its costate is 0 there, and V' when V is let go counts.
-Where an arrival moves V itself across the threshold, the spike comes when that arrival comes,
-whatever the weights: lam_s = 0, and what the numerator holds goes to the arrival's time. A
-`jump_width` takes the jump for a ramp of that length, whose slope is jump / width.
+During a refractory period V stays at v_reset: its costate is 0 there, and V' at the end of the
+period is used. Where an arrival moves V itself across the threshold, the spike occurs at the time
+of that arrival, whatever the weights: lam_s = 0, and the numerator is added to the gradient by the
+arrival's time. With a `jump_width` the jump is treated as a ramp of that length, whose slope is
+jump / width.
 
-How P depends on the lanes that the flow depends on (time constants) is carried along with P.
+The derivatives of P by the constants of the flow (time constants) are carried along with P.
 """
 
 from __future__ import annotations
@@ -58,7 +75,7 @@ from jaxsnn.event.adjoint.costate_rules import (
 from jaxsnn.event.adjoint.wanted import Asked, Wanted, is_perturbed, values_of
 from jaxsnn.event.dynamics.neuron_model import Neuron, by_facts
 from jaxsnn.event.event_arrays import (
-    NeuronLanes,
+    NeuronConstants,
     Numbers,
     OfSpikes,
     Rows,
@@ -91,7 +108,7 @@ class Residuals(NamedTuple):
     """
 
     weight: Weights
-    lanes: NeuronLanes
+    constants: NeuronConstants
     time: Times
     row: Rows
     times: OfSpikes  # of the spikes
@@ -105,20 +122,25 @@ class Residuals(NamedTuple):
         return Wanted() if self.asked is None else Wanted.by(self.asked)
 
 
-#: By weight, lanes, time, row and t_end; None where nobody asks.
+#: By weight, constants, time, row and t_end; None where nobody asks.
 Gradients = tuple[Weights, Any, Any, None, None]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def layer_spikes(
-    spec: LayerSpec, weight: Weights, lanes: NeuronLanes, time: Times, row: Rows, t_end: Seconds
+    spec: LayerSpec,
+    weight: Weights,
+    constants: NeuronConstants,
+    time: Times,
+    row: Rows,
+    t_end: Seconds,
 ) -> LayerSpikes:
-    """Return the spikes of one population, differentiable in weight, every field of `lanes` and the
-    arrival times.
+    """Return the spikes of one population, differentiable in weight, every field of `constants` and
+    the arrival times.
 
     Args:
         weight: (rows, neurons), weights of an arrival of each row.
-        lanes: the population's neurons, (neurons,) or (positions, neurons).
+        constants: constants of the neurons, (neurons,) or (positions, neurons).
         time: (batch, arrivals) in any order, seconds; inf where unused. With positions, batch
             counts the positions of each sample, which come one after the other.
         row: (arrivals,) or (batch, arrivals) int32 in [0, rows); anything where unused.
@@ -127,24 +149,24 @@ def layer_spikes(
     Only `LayerSpikes.time` carries a gradient. Slopes below `spec.min_slope` are divided by as if
     they were that large (`clipped_slopes` counts them).
     """
-    return simulate_layer(spec, weight, lanes, time, row, t_end)[0]
+    return simulate_layer(spec, weight, constants, time, row, t_end)[0]
 
 
 def _forward(spec: LayerSpec, *arguments: Any) -> tuple[LayerSpikes, Residuals]:
     """Return the spikes and the residuals of the backward pass. Each argument carries whether it is
     perturbed.
     """
-    weight, lanes, time, row, t_end = values_of(arguments)
-    spikes, causes = simulate_layer(spec, weight, lanes, time, row, t_end)
+    weight, constants, time, row, t_end = values_of(arguments)
+    spikes, causes = simulate_layer(spec, weight, constants, time, row, t_end)
     return spikes, Residuals(
         weight,
-        lanes,
+        constants,
         time,
         row,
         spikes.time,
         spikes.slope,
         causes,
-        asked=Wanted(lanes=is_perturbed(arguments[1]), time=is_perturbed(arguments[2])).asked,
+        asked=Wanted(constants=is_perturbed(arguments[1]), time=is_perturbed(arguments[2])).asked,
     )
 
 
@@ -155,12 +177,14 @@ def _backward(spec: LayerSpec, residuals: Residuals, cotangent: LayerSpikes) -> 
     return layer_backward(spec, residuals, replace(cotangent, time=drive))
 
 
-def clipped_slopes(spec: LayerSpec, lanes: NeuronLanes, spikes: LayerSpikes) -> Int[Array, ""]:
+def clipped_slopes(
+    spec: LayerSpec, constants: NeuronConstants, spikes: LayerSpikes
+) -> Int[Array, ""]:
     """Return the number of recorded spikes whose slope lies below the floor."""
-    lanes = spread(lanes, spikes.time.shape[0])
-    low = (spikes.slope < slope_floor(spec, lanes)[..., None]) & jnp.isfinite(spikes.time)
+    constants = spread(constants, spikes.time.shape[0])
+    low = (spikes.slope < slope_floor(spec, constants)[..., None]) & jnp.isfinite(spikes.time)
     # the spike of a neuron that starts above its threshold has no gradient to clip
-    first = low[..., 0] & ~starts_above(spec.neuron, lanes)
+    first = low[..., 0] & ~starts_above(spec.neuron, constants)
     return jnp.sum(low.at[..., 0].set(first))
 
 
@@ -169,7 +193,7 @@ def clipped_slopes(spec: LayerSpec, lanes: NeuronLanes, spikes: LayerSpikes) -> 
 
 def _spikes_back(
     spec: LayerSpec,
-    lanes: NeuronLanes,
+    constants: NeuronConstants,
     times: Slots,
     slopes: Slots,
     cotangent: Slots,
@@ -180,13 +204,14 @@ def _spikes_back(
     costate at time 0.
     """
     fired = jnp.isfinite(times)
-    # The slope of a spike that an arrival caused is inf: lam = 0. With a width it is that of a ramp.
+    # The slope of a spike that an arrival caused is inf: lam = 0. With a width it is that of a
+    # ramp.
     if causes is not None and spec.jump_width is not None:
         jumped = jnp.isinf(slopes) & (causes.jump > 0)
         slopes = jnp.where(jumped, causes.jump / spec.jump_width, slopes)
-    slopes = jnp.maximum(slopes, slope_floor(spec, lanes))
+    slopes = jnp.maximum(slopes, slope_floor(spec, constants))
     # One that starts above its threshold fires at time 0, whatever its state is exactly.
-    at_start = starts_above(spec.neuron, lanes) & (times[0] == 0)
+    at_start = starts_above(spec.neuron, constants) & (times[0] == 0)
     first = jnp.where(at_start, jnp.inf, slopes[0])
     spikes = SpikeSlot(
         time=jnp.where(fired, times, 0.0),
@@ -195,8 +220,8 @@ def _spikes_back(
         cotangent=cotangent,
         fired=fired,
     )
-    backward = Backward(spec, lanes, by_fields)
-    start = varying_like(backward.start(times.shape[1:], times.dtype), spikes, lanes)
+    backward = Backward(spec, constants, by_fields)
+    start = varying_like(backward.start(times.shape[1:], times.dtype), spikes, constants)
     if len(times) == 1:  # a scan of one step would be compiled as a loop
         carry, passed = backward.step(start, jax.tree.map(lambda array: array[0], spikes))
         passed = jax.tree.map(lambda array: array[None], passed)
@@ -206,9 +231,9 @@ def _spikes_back(
 
 
 def _own_gradient(
-    spec: LayerSpec, lanes: NeuronLanes, passed: Passed, begin: Costate
-) -> NeuronLanes:
-    """Return the part of the gradient by the lanes that needs no arrivals, (batch, neurons)."""
+    spec: LayerSpec, constants: NeuronConstants, passed: Passed, begin: Costate
+) -> NeuronConstants:
+    """Return the part of the gradient by the constants that needs no arrivals, (batch, neurons)."""
     neuron = spec.neuron
     total = partial(jax.tree.map, partial(jnp.sum, axis=0))
     # What a spike leaves behind counts by the costate after it: v_reset by V's when V is let go.
@@ -217,20 +242,20 @@ def _own_gradient(
     elif neuron.keeps_overshoot:
         after = passed.after
     else:  # where a neuron started above its threshold its first spike took nothing
-        above = starts_above(neuron, lanes)
+        above = starts_above(neuron, constants)
         counts = jnp.ones_like(passed.lam).at[0].set(jnp.where(above, 0.0, 1.0))
         after = jax.tree.map(lambda array: array * counts, passed.after)
     after = total(after)
-    still = jax.tree.map(jnp.zeros_like, neuron.begin(lanes))
-    wide = jax.tree.map(lambda array: jnp.broadcast_to(array, passed.lam.shape[1:]), lanes)
-    # The lanes enter through the excess at spikes, ...
-    gradient = pulled(lambda lanes: neuron.excess(lanes, still), wide, total(passed.lam))
+    still = jax.tree.map(jnp.zeros_like, neuron.begin(constants))
+    wide = jax.tree.map(lambda array: jnp.broadcast_to(array, passed.lam.shape[1:]), constants)
+    # The constants enter through the excess at spikes, ...
+    gradient = pulled(lambda constants: neuron.excess(constants, still), wide, total(passed.lam))
     # ... through the states that the flow begins with, at time 0 and behind spikes, and, in the
     # fields of the flow, through the flow of these.
     beginnings = ((partial(start_of, spec), begin), (partial(left_by_spike, spec), after))
     for function, costate in beginnings:
         gradient = jax.tree.map(jnp.add, gradient, pulled(function, wide, costate.p))
-        state = function(lanes)
+        state = function(constants)
         for name in neuron.flow_fields:
             moved = getattr(gradient, name) + dot(state, costate.by[name])
             gradient = replace(gradient, **{name: moved})
@@ -244,17 +269,17 @@ def _with_v(costate: Costate, v_costate: Costate) -> Costate:
 
 
 def pulled(
-    function: Callable[[NeuronLanes], State | Numbers],
-    lanes: NeuronLanes,
+    function: Callable[[NeuronConstants], State | Numbers],
+    constants: NeuronConstants,
     cotangent: State | Numbers,
-) -> NeuronLanes:
-    """Return the gradient by the lanes of a function of them, in their shape.
+) -> NeuronConstants:
+    """Return the gradient by the constants of a function of them, in their shape.
 
     Args:
         cotangent: cotangent of the result, or a tree that broadcasts to it.
     """
-    shape = jax.tree.leaves(lanes)[0].shape
-    primal_out, pull = jax.vjp(function, lanes)
+    shape = jax.tree.leaves(constants)[0].shape
+    primal_out, pull = jax.vjp(function, constants)
 
     def fitted(value: Numbers, cotangent_leaf: Numbers) -> Numbers:
         return jnp.broadcast_to(cotangent_leaf, shape).astype(value.dtype)
@@ -275,8 +300,8 @@ def layer_backward(
     """
 
     gradients = _gradients(spec, residuals, cotangent, transposable)
-    d_weight, d_lanes, d_time = varying_like(gradients)
-    return d_weight, d_lanes, d_time, None, None
+    d_weight, d_constants, d_time = varying_like(gradients)
+    return d_weight, d_constants, d_time, None, None
 
 
 def _goes_by_arrivals(spec: LayerSpec, residuals: Residuals) -> bool:
@@ -290,13 +315,14 @@ def _goes_by_arrivals(spec: LayerSpec, residuals: Residuals) -> bool:
 
 def _gradients(
     assumed: LayerSpec, residuals: Residuals, cotangent: LayerSpikes, transposable: bool
-) -> tuple[Weights, NeuronLanes | None, Times | None]:
-    """Compute the gradients by weight, lanes and arrival times; None where they are not required.
+) -> tuple[Weights, NeuronConstants | None, Times | None]:
+    """Compute the gradients by weight, constants and arrival times; None where they are not
+    required.
 
     Args:
         assumed: description of the population, whose model's assumptions may not hold.
     """
-    lanes, needs_grad = residuals.lanes, residuals.wanted
+    constants, needs_grad = residuals.constants, residuals.wanted
     spec = assumed  # what is right for all numbers: only the pass over arrivals is compiled twice
     if not assumed.neuron.certain:
         spec = replace(assumed, neuron=assumed.neuron.unassuming())
@@ -304,16 +330,16 @@ def _gradients(
     times, slopes, causes = jax.tree.map(
         _spikes_first, (residuals.times, residuals.slopes, residuals.causes)
     )
-    wide = spread(lanes, residuals.time.shape[0])
+    wide = spread(constants, residuals.time.shape[0])
     if spec.assigns:
         causes = _with_slope_after(spec, residuals, wide, times, causes)
     # JAX transposes a moved axis to another, look-ups to a scatter
     drive = jnp.moveaxis(cotangent.time, -1, 0) if transposable else _spikes_first(cotangent.time)
-    passed, begin = _spikes_back(spec, wide, times, slopes, drive, causes, needs_grad.lanes)
+    passed, begin = _spikes_back(spec, wide, times, slopes, drive, causes, needs_grad.constants)
     arrivals = residuals.time, residuals.row
     if _goes_by_arrivals(spec, residuals) and not transposable:
         d_weight, d_fields, d_time = arrivals_back(
-            assumed, residuals.weight, lanes, arrivals, times, passed.before, needs_grad
+            assumed, residuals.weight, constants, arrivals, times, passed.before, needs_grad
         )
     else:
 
@@ -323,16 +349,16 @@ def _gradients(
                 specialised, residuals.weight, wide, arrivals, times, causes, passed, needs_grad
             )
 
-        d_weight, d_fields, d_time = by_facts([assumed.neuron], [lanes], through)
+        d_weight, d_fields, d_time = by_facts([assumed.neuron], [constants], through)
     if spec.neuron.jumps and causes is not None and d_time is not None:
         d_time = _passed_on(d_time, times, causes, passed)
-    if not needs_grad.lanes:
+    if not needs_grad.constants:
         return d_weight, None, d_time
-    d_lanes = _own_gradient(spec, wide, passed, begin)
-    d_lanes = replace(
-        d_lanes, **{name: getattr(d_lanes, name) + by for name, by in d_fields.items()}
+    d_constants = _own_gradient(spec, wide, passed, begin)
+    d_constants = replace(
+        d_constants, **{name: getattr(d_constants, name) + by for name, by in d_fields.items()}
     )
-    return d_weight, gathered(d_lanes, lanes), d_time
+    return d_weight, gathered(d_constants, constants), d_time
 
 
 def _spikes_first(array: Num[Array, "batch neurons spikes"]) -> Num[Array, "spikes batch neurons"]:
@@ -352,13 +378,17 @@ def _passed_on(d_time: Times, times: Slots, causes: Causes, passed: Passed) -> T
 
 def slopes_after(spec: LayerSpec, residuals: Residuals) -> OfSpikes:
     """Return V' at the end of the refractory period after each spike."""
-    wide = spread(residuals.lanes, residuals.time.shape[0])
+    wide = spread(residuals.constants, residuals.time.shape[0])
     times = jnp.moveaxis(residuals.times, -1, 0)
     return jnp.moveaxis(_with_slope_after(spec, residuals, wide, times, None).slope_after, 0, -1)
 
 
 def _with_slope_after(
-    spec: LayerSpec, residuals: Residuals, wide: NeuronLanes, times: Slots, causes: Causes | None
+    spec: LayerSpec,
+    residuals: Residuals,
+    wide: NeuronConstants,
+    times: Slots,
+    causes: Causes | None,
 ) -> Causes:
     """Return the causes with V' at the release of V after each spike, where the simulation did not
     record it: after a refractory period, and for spikes that were recorded elsewhere.
@@ -370,8 +400,8 @@ def _with_slope_after(
     rows = jnp.broadcast_to(residuals.row, residuals.time.shape)
     rows = jnp.where(jnp.isfinite(residuals.time), rows, len(residuals.weight))
     batch = residuals.time.shape[0]
-    lanes = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, x.shape[1])), wide)
-    samples = _Seen(residuals.time, rows, jnp.moveaxis(times, 1, 0), lanes)
+    constants = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, x.shape[1])), wide)
+    samples = _Seen(residuals.time, rows, jnp.moveaxis(times, 1, 0), constants)
     slopes = lax.map(partial(_slopes_after, neuron, weight, spec.refractory), samples)
     slopes = jnp.moveaxis(slopes, 0, 1)
     if causes is None:
@@ -386,7 +416,7 @@ class _Seen(NamedTuple):
     arrival: Float[Array, "*batch arrivals"]
     row: Int[Array, "*batch arrivals"]
     times: Float[Array, "*batch spikes neurons"]
-    lanes: NeuronLanes
+    constants: NeuronConstants
 
 
 def _slopes_after(
@@ -397,18 +427,18 @@ def _slopes_after(
     The state there is the sum of what the start, the arrivals and the spikes have left: all but V,
     which is v_reset, follows a linear flow.
     """
-    arrival, lanes = seen.arrival, seen.lanes
+    arrival, constants = seen.arrival, seen.constants
     fired = jnp.isfinite(seen.times)
     spikes = jnp.where(fired, seen.times, 0.0)
-    still = jax.tree.map(jnp.zeros_like, neuron.begin(lanes))
-    added = without_v(neuron.reset(lanes, still))
+    still = jax.tree.map(jnp.zeros_like, neuron.begin(constants))
+    added = without_v(neuron.reset(constants, still))
 
     def after(gap: Numbers, state: State) -> State:
-        return neuron.flow(neuron.decay(lanes, gap), state)
+        return neuron.flow(neuron.decay(constants, gap), state)
 
     def slope_at(free: Float[Array, "neurons"]) -> Float[Array, "neurons"]:
         """Return V' of each neuron that is released at a time."""
-        state = after(free, neuron.begin(lanes))
+        state = after(free, neuron.begin(constants))
         came = jnp.isfinite(arrival)[:, None] & (free >= arrival[:, None])
         gap = jnp.where(came, free - arrival[:, None], 0.0)
         moved = after(gap, neuron.arrive(still, weight[seen.row]))
@@ -418,7 +448,7 @@ def _slopes_after(
         for counts, parts in ((came, moved), (spiked, kicked)):
             sums = (jnp.sum(jnp.where(counts, part, 0.0), axis=0) for part in parts)
             state = plus(state, tuple(sums))
-        return neuron.rate(lanes, neuron.clamp(lanes, state))[0]
+        return neuron.rate(constants, neuron.clamp(constants, state))[0]
 
     return lax.map(slope_at, spikes + refractory)
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxsnn.event.adjoint.layer_adjoint import Residuals, layer_backward
-from jaxsnn.event.event_arrays import NeuronLanes, OfSpikes, Rows, State, Times, Weights
+from jaxsnn.event.event_arrays import NeuronConstants, OfSpikes, Rows, State, Times, Weights
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.lookups import at_places
@@ -23,15 +23,15 @@ from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.sorting import fullest, sorted_columns
 
-#: By weight, lanes, time, row, times and count; the last three have none.
-Gradients = tuple[Weights, NeuronLanes, Times, None, None, None]
+#: By weight, constants, time, row, times and count; the last three have none.
+Gradients = tuple[Weights, NeuronConstants, Times, None, None, None]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def recorded_spikes(
     spec: LayerSpec,
     weight: Weights,
-    lanes: NeuronLanes,
+    constants: NeuronConstants,
     time: Times,
     row: Rows,
     times: OfSpikes,
@@ -41,11 +41,11 @@ def recorded_spikes(
     `jaxsnn.event.adjoint.layer_adjoint.layer_spikes` is.
 
     Args:
-        weight, lanes, time, row: as there.
+        weight, constants, time, row: see `layer_adjoint.layer_spikes`.
         times: (batch, neurons, spikes) recorded, seconds; inf where unused.
         count: (batch, neurons) number of spikes.
     """
-    slopes = _slopes(spec, weight, lanes, time, row, times)
+    slopes = _slopes(spec, weight, constants, time, row, times)
     return LayerSpikes(time=times, slope=slopes, count=count)
 
 
@@ -66,13 +66,18 @@ class _Behind(NamedTuple):
 
 
 def _slopes(
-    spec: LayerSpec, weight: Weights, lanes: NeuronLanes, time: Times, row: Rows, times: OfSpikes
+    spec: LayerSpec,
+    weight: Weights,
+    constants: NeuronConstants,
+    time: Times,
+    row: Rows,
+    times: OfSpikes,
 ) -> OfSpikes:
     """Return dV/dt at recorded spikes, 1 in unused slots: all neurons flow from one arrival to the
     next, and a spike continues from the last arrival before it.
     """
     neuron = spec.neuron
-    wide = jax.tree.map(lambda array: array[None, :, None], lanes)
+    wide = jax.tree.map(lambda array: array[None, :, None], constants)
     columns, position = sorted_columns(time)
     rows = at_places(jnp.broadcast_to(row, time.shape).T, position, 0)
     rows = jnp.where(jnp.isfinite(columns), rows, weight.shape[0])
@@ -112,21 +117,21 @@ def _slopes(
 def _forward(
     spec: LayerSpec,
     weight: Weights,
-    lanes: NeuronLanes,
+    constants: NeuronConstants,
     time: Times,
     row: Rows,
     times: OfSpikes,
     count: Int[Array, "batch neurons"],
 ) -> tuple[LayerSpikes, Residuals]:
-    spikes: Any = recorded_spikes(spec, weight, lanes, time, row, times, count)
+    spikes: Any = recorded_spikes(spec, weight, constants, time, row, times, count)
     # no causes: neurons whose V jumps are refused (`replay`)
-    return spikes, Residuals(weight, lanes, time, row, spikes.time, spikes.slope, None)
+    return spikes, Residuals(weight, constants, time, row, spikes.time, spikes.slope, None)
 
 
 def _backward(spec: LayerSpec, residuals: Residuals, cotangent: LayerSpikes) -> Gradients:
-    d_weight, d_lanes, d_time, _, _ = layer_backward(spec, residuals, cotangent)
+    d_weight, d_constants, d_time, _, _ = layer_backward(spec, residuals, cotangent)
     # the recorded times are data; their gradient went to what the spikes depend on
-    return d_weight, d_lanes, d_time, None, None, None
+    return d_weight, d_constants, d_time, None, None, None
 
 
 recorded_spikes.defvjp(usual_promotion(_forward), usual_promotion(_backward))

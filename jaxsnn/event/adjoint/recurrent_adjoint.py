@@ -1,12 +1,27 @@
 """Exact gradients of a recurrent group's spike times, by one pass over its log from the last step
 to the first.
 
-The costate of a neuron's state flows as the transposed flow, and spikes and arrivals do to it what
-they do in a feed-forward population (`layer_adjoint`); what arrives with weight W at time t and moves
-the state by W e adds p e to dL/dW and -p A e W to dL/dt, A being the generator of the flow, and that
-goes to the spike that sent it. That is EventProp (Wunderlich & Pehle, Scientific Reports 11, 12829,
-2021), with the flow in closed form, for feedback with and without delays. No state is stored or
-replayed: what depends on the lanes of the flow is carried along as the costate's derivatives by them.
+The forward pass (`recurrent`) writes each event of each sample to a log. The backward pass (`Pass`
+in `costates`) walks through it in reverse with the costates of all neurons, the derivatives of the
+loss by their states. Per step the costates flow back over the time to the next step, arrivals add
+to the gradients of their weights and of their times, and a spike changes the costate of its neuron
+by the rules of `layer_adjoint`:
+
+    forward    --a-----s--a------s---->      a: arrival, s: spike
+    log         0     1  2      3            steps
+    backward   <-a-----s--a------s-----      P of all neurons flows from step to step
+
+An arrival of weight W that moves the state by W e adds P . e to dL/dW and -P . A e W to dL/dt,
+where A is the generator of the flow. For feedback, dL/dt is passed on to the spike that was
+transmitted: in the same step without a delay, in an earlier step with one.
+
+    Log, dL/dt of spikes        (steps, batch)
+    costates                    (batch, neurons)    one array for each entry of the state
+    gradients of weights        (rows, neurons)     like the tables of `recurrent`
+
+This is EventProp (Wunderlich & Pehle, Scientific Reports 11, 12829, 2021) with the flow in closed
+form, for feedback with and without delays. No state is stored or recomputed: derivatives by the
+constants of the flow are carried along as derivatives of the costates.
 """
 
 from __future__ import annotations
@@ -26,7 +41,7 @@ from jaxsnn.event.adjoint.tangents import moved_by, transposed
 from jaxsnn.event.dynamics.neuron_model import Neuron, by_facts
 from jaxsnn.event.event_arrays import (
     Feedback,
-    NeuronLanes,
+    NeuronConstants,
     OfSteps,
     OutsideArrivals,
     Rows,
@@ -52,11 +67,12 @@ from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.reductions import over_first
 
-#: By what arrives from outside (the rows have none), by feedback, and by the lanes of each population.
+#: By what arrives from outside (the rows have none), by feedback, and by the constants of each
+#: population.
 Gradients = tuple[
     tuple[tuple[Weights, Times], ...],
     tuple[tuple[Any, Any], ...],
-    tuple[NeuronLanes, ...],
+    tuple[NeuronConstants, ...],
 ]
 
 
@@ -64,38 +80,38 @@ def group_spikes(
     spec: GroupSpec,
     arrivals: OutsideArrivals,
     feedback: Feedback,
-    lanes: Sequence[NeuronLanes],
+    constants: Sequence[NeuronConstants],
     t_end: Seconds,
 ) -> GroupSpikes:
     """Return the spikes of a recurrent group, differentiable in weights, delays, arrival times and
-    every field of `lanes`.
+    every field of `constants`.
 
     Args:
         arrivals: (weight, time, row) of each population, for arrivals from outside: weight
             (rows, neurons); time (batch, arrivals) in any order, seconds, inf where unused; row
             (arrivals,) or (batch, arrivals) int32.
-        feedback: of each edge (weight, delay): weight (source's neurons, target's neurons), None
+        feedback: (weight, delay) of each edge: weight (source's neurons, target's neurons), None
             for the identity; delay in seconds, at least 0, for all neurons of the source (a scalar)
             or each, or None for 0.
-        lanes: of each population, (neurons,).
+        constants: constants of each population's neurons, (neurons,).
         t_end: end of the simulation, seconds; spikes do not depend on it, so its gradient is zero.
 
     Weights are multiplied by the target's arrival factor. A rectangular pulse is two arrivals, and
     two edges: the weight, and its negative later by the width. Only the times carry a gradient. The
     refractory periods are static.
     """
-    return by_population(spec, _events(spec, arrivals, feedback, lanes, t_end))
+    return by_population(spec, _events(spec, arrivals, feedback, constants, t_end))
 
 
 def group_spikes_forward(
     spec: GroupSpec,
     arrivals: OutsideArrivals,
     feedback: Feedback,
-    lanes: Sequence[NeuronLanes],
+    constants: Sequence[NeuronConstants],
     t_end: Seconds,
 ) -> GroupSpikes:
     """Return the same spikes as `group_spikes`, differentiable in forward mode."""
-    return by_population(spec, _events_forward(spec, arrivals, feedback, lanes, t_end))
+    return by_population(spec, _events_forward(spec, arrivals, feedback, constants, t_end))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -103,10 +119,10 @@ def _events(
     spec: GroupSpec,
     arrivals: OutsideArrivals,
     feedback: Feedback,
-    lanes: Sequence[NeuronLanes],
+    constants: Sequence[NeuronConstants],
     t_end: Seconds,
 ) -> GroupEvents:
-    return simulate_group(spec, arrivals, feedback, lanes, t_end)[0]
+    return simulate_group(spec, arrivals, feedback, constants, t_end)[0]
 
 
 class _Residuals(NamedTuple):
@@ -114,7 +130,7 @@ class _Residuals(NamedTuple):
 
     arrivals: OutsideArrivals
     feedback: Feedback
-    lanes: Sequence[NeuronLanes]
+    constants: Sequence[NeuronConstants]
     log: Log
     steps: Int[Array, ""]  # of the log that were taken
 
@@ -123,19 +139,19 @@ def _forward(
     spec: GroupSpec,
     arrivals: OutsideArrivals,
     feedback: Feedback,
-    lanes: Sequence[NeuronLanes],
+    constants: Sequence[NeuronConstants],
     t_end: Seconds,
 ) -> tuple[GroupEvents, _Residuals]:
-    events, log, steps = simulate_group(spec, arrivals, feedback, lanes, t_end)
-    return events, _Residuals(arrivals, feedback, lanes, log, steps)
+    events, log, steps = simulate_group(spec, arrivals, feedback, constants, t_end)
+    return events, _Residuals(arrivals, feedback, constants, log, steps)
 
 
 def _backward(
     spec: GroupSpec, residuals: _Residuals, cotangent: GroupEvents
 ) -> tuple[Any, Any, Any, None]:
-    d_arrivals, d_feedback, d_lanes = varying_like(_gradients(spec, residuals, cotangent.time))
+    d_arrivals, d_feedback, d_constants = varying_like(_gradients(spec, residuals, cotangent.time))
     # rows of arrivals have no gradient, nor has the end
-    return tuple((*d_arrival, None) for d_arrival in d_arrivals), d_feedback, d_lanes, None
+    return tuple((*d_arrival, None) for d_arrival in d_arrivals), d_feedback, d_constants, None
 
 
 def _gradients(
@@ -152,26 +168,26 @@ def _gradients(
         return _gradients_known(spec.with_neurons(neurons), residuals, drive, fixed_length)
 
     neurons = [layer.neuron for layer in spec.layers]
-    return by_facts(neurons, residuals.lanes, backward)
+    return by_facts(neurons, residuals.constants, backward)
 
 
 def _gradients_known(
     spec: GroupSpec, residuals: _Residuals, drive: OfSteps, fixed_length: bool
 ) -> Gradients:
     """Compute the gradients with the assumptions of the models."""
-    arrivals, feedback, lanes, log, steps = residuals
+    arrivals, feedback, constants, log, steps = residuals
     plan = layout(spec, arrivals, feedback)
     external = [weight for weight, _, _ in arrivals]
     between = [weight for weight, _ in feedback]
     # The pass gives dL of each row of the tables. These are linear in the weights, so that JAX
     # transposes how they were put together.
     table, pull = jax.vjp(partial(tables, spec, plan), external, between)
-    total = Pass(spec, plan, table, lanes, log).run(steps, drive, fixed_length)
+    total = Pass(spec, plan, table, constants, log).run(steps, drive, fixed_length)
     d_external, d_between = pull(tuple(population.table for population in total.populations))
-    d_lanes = tuple(
-        _lanes_gradient(layer, layer_lanes, population)
-        for layer, layer_lanes, population in zip(
-            spec.layers, lanes, total.populations, strict=True
+    d_constants = tuple(
+        _constants_gradient(layer, layer_constants, population)
+        for layer, layer_constants, population in zip(
+            spec.layers, constants, total.populations, strict=True
         )
     )
     d_times = [
@@ -186,7 +202,7 @@ def _gradients_known(
     ]
     d_arrivals = tuple(zip(d_external, d_times, strict=True))
     d_feedback = tuple(zip(d_between, d_delays, strict=True))
-    return d_arrivals, d_feedback, d_lanes
+    return d_arrivals, d_feedback, d_constants
 
 
 _events.defvjp(usual_promotion(_forward), usual_promotion(_backward))
@@ -197,10 +213,10 @@ def _events_forward(
     spec: GroupSpec,
     arrivals: OutsideArrivals,
     feedback: Feedback,
-    lanes: Sequence[NeuronLanes],
+    constants: Sequence[NeuronConstants],
     t_end: Seconds,
 ) -> GroupEvents:
-    return simulate_group(spec, arrivals, feedback, lanes, t_end)[0]
+    return simulate_group(spec, arrivals, feedback, constants, t_end)[0]
 
 
 @_events_forward.defjvp
@@ -212,14 +228,18 @@ def _tangents(
     arguments.
     """
     events, residuals = _forward(spec, *primals)
-    arrivals, feedback, lanes, _ = tangents
+    arrivals, feedback, constants, _ = tangents
 
-    def gradients(drive: OfSteps) -> tuple[list[Any], list[Any], list[NeuronLanes]]:
-        d_arrivals, d_feedback, d_lanes = _gradients(spec, residuals, drive, fixed_length=True)
-        return list(d_arrivals), list(d_feedback), list(d_lanes)
+    def gradients(drive: OfSteps) -> tuple[list[Any], list[Any], list[NeuronConstants]]:
+        d_arrivals, d_feedback, d_constants = _gradients(spec, residuals, drive, fixed_length=True)
+        return list(d_arrivals), list(d_feedback), list(d_constants)
 
     # Rows have no tangent. What remains must be the very tree that `gradients` returns.
-    input_tangents = [(weight, time) for weight, time, _ in arrivals], list(feedback), list(lanes)
+    input_tangents = (
+        [(weight, time) for weight, time, _ in arrivals],
+        list(feedback),
+        list(constants),
+    )
     return events, moved_by(events, transposed(gradients, events.time, input_tangents))
 
 
@@ -268,22 +288,22 @@ def _delay_gradient(
     return (by_neuron.sum() if shared else by_neuron).reshape(delay.shape)
 
 
-def _lanes_gradient(
-    layer: LayerSpec, lanes: NeuronLanes, population: PopulationCostate
-) -> NeuronLanes:
-    """Return the gradient by the lanes, from the pass's carry of a population at time 0."""
+def _constants_gradient(
+    layer: LayerSpec, constants: NeuronConstants, population: PopulationCostate
+) -> NeuronConstants:
+    """Return the gradient by the constants, from the pass's carry of a population at time 0."""
     neuron = layer.neuron
     accumulators, costate = jax.tree.map(over_first, (population.own, population.costate))
-    still = jax.tree.map(jnp.zeros_like, neuron.begin(lanes))
+    still = jax.tree.map(jnp.zeros_like, neuron.begin(constants))
     # At a spike the excess at rest, at time 0 the state at the start and after each spike what it
-    # leaves depend on the lanes; each is pulled back by the costate that it meets.
+    # leaves depend on the constants; each is pulled back by the costate that it meets.
     parts = (
-        pulled(lambda lanes: neuron.excess(lanes, still), lanes, accumulators.lam),
-        pulled(partial(start_of, layer), lanes, costate.p),
-        pulled(partial(left_by_spike, layer), lanes, accumulators.left),
+        pulled(lambda constants: neuron.excess(constants, still), constants, accumulators.lam),
+        pulled(partial(start_of, layer), constants, costate.p),
+        pulled(partial(left_by_spike, layer), constants, accumulators.left),
     )
     gradient = jax.tree.map(lambda *of_each: sum(of_each), *parts)
-    start = start_of(layer, lanes)
+    start = start_of(layer, constants)
     # The flow depends on time constants: dP/d(field) was carried along with P, and meets x(0).
     for name in neuron.flow_fields:
         by_flow = accumulators.fields[name] + dot(start, costate.by[name])

@@ -17,7 +17,7 @@ import numpy as np
 from jax.dtypes import float0
 
 from jaxsnn.event.adjoint.layer_adjoint import Residuals, layer_backward
-from jaxsnn.event.event_arrays import NeuronLanes, OfSpikes, Rows, Seconds, Times, Weights
+from jaxsnn.event.event_arrays import NeuronConstants, OfSpikes, Rows, Seconds, Times, Weights
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.event.forward.simulate_layer import simulate_layer
 from jaxsnn.network.array_types import Array, Float
@@ -26,10 +26,15 @@ from jaxsnn.network.promotion import usual_promotion
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def layer_spikes_forward(
-    spec: LayerSpec, weight: Weights, lanes: NeuronLanes, time: Times, row: Rows, t_end: Seconds
+    spec: LayerSpec,
+    weight: Weights,
+    constants: NeuronConstants,
+    time: Times,
+    row: Rows,
+    t_end: Seconds,
 ) -> LayerSpikes:
     """Return the same spikes as `layer_adjoint.layer_spikes`, differentiable in forward mode."""
-    return simulate_layer(spec, weight, lanes, time, row, t_end)[0]
+    return simulate_layer(spec, weight, constants, time, row, t_end)[0]
 
 
 @layer_spikes_forward.defjvp
@@ -41,10 +46,10 @@ def _tangents(
     arguments.
     """
     spikes, causes = simulate_layer(spec, *primals)
-    weight, lanes, time, row, _ = primals
-    residuals = Residuals(weight, lanes, time, row, spikes.time, spikes.slope, causes)
+    weight, constants, time, row, _ = primals
+    residuals = Residuals(weight, constants, time, row, spikes.time, spikes.slope, causes)
 
-    def gradients(cotangent: OfSpikes) -> tuple[Weights, NeuronLanes, Times]:
+    def gradients(cotangent: OfSpikes) -> tuple[Weights, NeuronConstants, Times]:
         return layer_backward(spec, residuals, replace(spikes, time=cotangent), True)[:3]
 
     # rows and the end have no gradient
@@ -60,7 +65,7 @@ def transposed(
 
     Args:
         gradients: linear, spike times' cotangents -> a tree of gradients.
-        times: of the spikes.
+        times: spike times.
         tangents: a tree like that of the gradients.
     """
     # The gradients are J^T c for cotangents c, so that the derivative of <J^T c, tangents> by c is

@@ -4,8 +4,9 @@ Rules of derivatives that are defined with `symbolic_zeros=True` see of each arg
 perturbed.
 
 JAX keeps what it has traced: a forward pass for each set of perturbed arguments, but of all of them
-only one tree of what they keep, that of the last one traced. So what is asked for must not be part of
-that tree, or a backward pass leaves out what another one was not asked for. It is the shape of an array.
+only one tree of what they keep, that of the last one traced. So what is asked for must not be part
+of that tree, or a backward pass leaves out what another one was not asked for. It is the shape of
+an array.
 """
 
 from __future__ import annotations
@@ -19,28 +20,28 @@ import jax.numpy as jnp
 from jaxsnn.network.array_types import Array, Bool
 
 #: `Wanted` from a forward pass to its backward pass: by its shape, each axis of length 0 or 1.
-Asked = Bool[Array, "lanes taus time samples"]
+Asked = Bool[Array, "constants taus time samples"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Gradients that are required besides the gradient by the weights: those by the lanes, by their
-    time constants, by arrival times and by sample times.
+    """Gradients that are required besides the gradient by the weights: those by the constants, by
+    their time constants, by arrival times and by sample times.
     """
 
-    lanes: bool = True
+    constants: bool = True
     taus: bool = True
     time: bool = True
     samples: bool = False
 
     @staticmethod
-    def of(lanes: Any, time: Any, samples: Any = ()) -> Wanted:
+    def of(constants: Any, time: Any, samples: Any = ()) -> Wanted:
         """Return the required gradients, from arguments that carry whether they are perturbed; the
-        lanes have `tau_mem`, `tau_syn`.
+        constants have `tau_mem`, `tau_syn`.
         """
-        taus = is_perturbed((lanes.tau_mem, lanes.tau_syn))
+        taus = is_perturbed((constants.tau_mem, constants.tau_syn))
         return Wanted(
-            lanes=is_perturbed(lanes),
+            constants=is_perturbed(constants),
             taus=taus,
             time=is_perturbed(time),
             samples=is_perturbed(samples),
@@ -49,14 +50,14 @@ class Wanted:
     @property
     def asked(self) -> Asked:
         """Flags encoded in the shape of an array, as a residual of the forward pass."""
-        flags = self.lanes, self.taus, self.time, self.samples
+        flags = self.constants, self.taus, self.time, self.samples
         return jnp.zeros(tuple(map(int, flags)), bool)
 
     @staticmethod
     def by(flags: Asked) -> Wanted:
         """Return the required gradients, decoded from `asked`."""
-        lanes, taus, time, samples = map(bool, flags.shape)
-        return Wanted(lanes=lanes, taus=taus, time=time, samples=samples)
+        constants, taus, time, samples = map(bool, flags.shape)
+        return Wanted(constants=constants, taus=taus, time=time, samples=samples)
 
 
 def _is_primal(leaf: Any) -> bool:

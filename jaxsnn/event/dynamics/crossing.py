@@ -1,17 +1,34 @@
-"""The next threshold crossing of a current-based neuron, in substituted coordinates.
+"""Threshold crossings of a current-based neuron (CubaLIF) between two arrivals.
 
-Between two arrivals a CubaLIF neuron follows, with v = V - V_inf and j = R (I - I_inf),
+Between two arrivals nothing enters the neuron: its synaptic current decays, and its membrane
+potential follows the current up or down and then decays, too. So V has at most one maximum, and
+at most one upward crossing of the threshold:
+
+    V             _.-"-._
+    threshold ---x-------o--------       x: the crossing
+               .'         '-._
+             .'               '-._
+             |------- duration -------|  time until the next arrival
+
+`crosses` returns whether there is a crossing: V ends above the threshold, or a maximum inside of
+the interval reaches it. `solve` returns the time of the crossing. With v = V - V_inf and
+j = R (I - I_inf),
 
     v' = (j - v) / tau_mem,    j' = -j / tau_syn,
     v(t) = v em + j k,         j(t) = j es,
     em = exp(-t / tau_mem),  es = exp(-t / tau_syn),  k = (t / tau_mem) em phi1(-t d),
 
-where d = 1 / tau_syn - 1 / tau_mem and phi1(z) = expm1(z) / z. Every function here is elementwise;
-times are in seconds and `threshold` stands for v_threshold - V_inf.
+where d = 1 / tau_syn - 1 / tau_mem and phi1(z) = expm1(z) / z.
 
-The shape of the neuron's time constants (`TauShape`) is known when a network is lowered and picks
-the formulas: closed forms at tau_mem / tau_syn = 2 and 1/2 (a quadratic, Goeltz et al., Nature Machine
-Intelligence 3, 2021), Newton's method inside a bracket elsewhere.
+The relation of the two time constants (`TauShape`) is known before compilation and selects the
+formulas: a quadratic equation in em or es at tau_mem / tau_syn = 2 and 1/2 (Goeltz et al., Nature
+Machine Intelligence 3, 2021), Newton's method inside of a bracket elsewhere.
+
+All functions are elementwise. Arguments are in seconds and volts (`threshold` is
+v_threshold - V_inf) and broadcast against each other, for example
+
+    v, j, duration, crossing       (batch, neurons)
+    threshold, tau_mem, tau_syn    (neurons,)
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from jaxsnn.event.dynamics import crossing
-from jaxsnn.event.dynamics.two_variables import Integrals, Lanes, TwoVariables, time_under
+from jaxsnn.event.dynamics.two_variables import Constants, Integrals, TwoVariables, time_under
 from jaxsnn.event.event_arrays import Decay, Numbers, Parameters, State
 from jaxsnn.network.array_types import Array, Bool, Float
 from jaxsnn.network.structure import TauShape
@@ -66,73 +66,77 @@ class CubaLIFDelta(TwoVariables):
 
     # ---- flow and crossings
 
-    def decay(self, lanes: Lanes, t: Numbers) -> Decay:
+    def decay(self, constants: Constants, t: Numbers) -> Decay:
         """Return the coefficients (em, es, k) of the flow (v, j) -> (v em + j k, j es) over t."""
-        return crossing.decay(self.tau_shape, lanes.tau_mem, lanes.tau_syn, t)
+        return crossing.decay(self.tau_shape, constants.tau_mem, constants.tau_syn, t)
 
-    def decay_derivatives(self, lanes: Lanes, t: Numbers) -> tuple[Numbers, ...]:
+    def decay_derivatives(self, constants: Constants, t: Numbers) -> tuple[Numbers, ...]:
         """Return (em, es, k, dk/dtau_mem, dk/dtau_syn) over t."""
-        return crossing.decay_derivatives(self.tau_shape, lanes.tau_mem, lanes.tau_syn, t)
+        return crossing.decay_derivatives(self.tau_shape, constants.tau_mem, constants.tau_syn, t)
 
-    def _from_target(self, lanes: Lanes, state: State) -> tuple[Numbers, Numbers, Numbers]:
+    def _from_target(self, constants: Constants, state: State) -> tuple[Numbers, Numbers, Numbers]:
         """Return v, j and the threshold relative to the value to which v and j decay."""
         v, j = state
-        return v, j, lanes.threshold
+        return v, j, constants.threshold
 
     def crosses(
-        self, lanes: Lanes, state: State, end: State, duration: Numbers
+        self, constants: Constants, state: State, end: State, duration: Numbers
     ) -> Bool[Array, "..."]:
         """Return whether v reaches the threshold in the interval from one state to another."""
-        v, j, threshold = self._from_target(lanes, state)
-        v_end, j_end, _ = self._from_target(lanes, end)
-        taus = lanes.tau_mem, lanes.tau_syn
+        v, j, threshold = self._from_target(constants, state)
+        v_end, j_end, _ = self._from_target(constants, end)
+        taus = constants.tau_mem, constants.tau_syn
         return crossing.crosses(self.tau_shape, v, j, v_end, j_end, threshold, *taus)
 
     def solve(
-        self, lanes: Lanes, state: State, duration: Numbers, crossing_now: Bool[Array, "..."]
+        self,
+        constants: Constants,
+        state: State,
+        duration: Numbers,
+        crossing_now: Bool[Array, "..."],
     ) -> Numbers:
         """Return the time to the crossing."""
-        v, j, threshold = self._from_target(lanes, state)
-        taus = lanes.tau_mem, lanes.tau_syn
+        v, j, threshold = self._from_target(constants, state)
+        taus = constants.tau_mem, constants.tau_syn
         return crossing.solve(self.tau_shape, v, j, threshold, *taus, duration, crossing_now)
 
-    def crossing_order(self, lanes: Lanes, state: State) -> Numbers | None:
+    def crossing_order(self, constants: Constants, state: State) -> Numbers | None:
         """Return exp(-t / tau_mem) at the crossing, if tau_mem = 2 tau_syn for all neurons: the
         root of a quadratic, which needs no exponential or logarithm per neuron.
         """
         if not (self.uniform and self.tau_shape is TauShape.DOUBLE):
             return None
-        return crossing.decayed(*self._from_target(lanes, state))
+        return crossing.decayed(*self._from_target(constants, state))
 
-    def wait_of(self, lanes: Lanes, order: Numbers) -> Numbers:
+    def wait_of(self, constants: Constants, order: Numbers) -> Numbers:
         """Return the time at which exp(-t / tau_mem) has decayed to a number."""
-        return -lanes.tau_mem[0] * jnp.log(order)
+        return -constants.tau_mem[0] * jnp.log(order)
 
     # ---- readouts
 
-    def turns(self, lanes: Lanes, state: State, after: State) -> Bool[Array, "..."]:
+    def turns(self, constants: Constants, state: State, after: State) -> Bool[Array, "..."]:
         """Return whether V has a maximum or a minimum inside an interval from one state to
         another.
         """
-        v, j, _ = self._from_target(lanes, state)
-        v_end, j_end, _ = self._from_target(lanes, after)
+        v, j, _ = self._from_target(constants, state)
+        v_end, j_end, _ = self._from_target(constants, after)
         shape = self.tau_shape
-        taus = lanes.tau_mem, lanes.tau_syn
+        taus = constants.tau_mem, constants.tau_syn
         highest = crossing.peaks(shape, v, j, v_end, j_end, *taus)
         # a minimum is a maximum of the mirrored state, whose flow is the same
         lowest = crossing.peaks(shape, -v, -j, -v_end, -j_end, *taus)
         return highest | lowest
 
-    def extremum(self, lanes: Lanes, state: State) -> tuple[Numbers, Numbers]:
+    def extremum(self, constants: Constants, state: State) -> tuple[Numbers, Numbers]:
         """Return the time and value of the extremum of v after a state; time 0 if there is none."""
-        v, j, _ = self._from_target(lanes, state)
-        wait, peak = crossing.extremum(v, j, lanes.tau_mem, lanes.tau_syn)
+        v, j, _ = self._from_target(constants, state)
+        wait, peak = crossing.extremum(v, j, constants.tau_mem, constants.tau_syn)
         target = state[0] - v  # what v was counted from: 0, or u
         return wait, peak + target
 
-    def integrals(self, lanes: Lanes, t: Numbers, rate: Numbers | float) -> Integrals:
+    def integrals(self, constants: Constants, t: Numbers, rate: Numbers | float) -> Integrals:
         """Return the integrals of em, es and k times e^(-rate t) over [0, t]."""
-        return self._leaky_integrals(lanes, t, rate)
+        return self._leaky_integrals(constants, t, rate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,9 +160,9 @@ class CubaLIFBox(CubaLIFDelta):
         """Return the scale of the effect of an arriving spike of weight 1 on V."""
         return super().arrival_factor(parameters)
 
-    def begin(self, lanes: Lanes) -> State:
+    def begin(self, constants: Constants) -> State:
         """Return the state at time 0, without an open pulse."""
-        return lanes.v_start, lanes.j_start, jnp.zeros_like(lanes.v_start)
+        return constants.v_start, constants.j_start, jnp.zeros_like(constants.v_start)
 
     def arrive(self, state: State, weight: Numbers | float) -> State:
         """Return the state after a pulse opened or closed."""
@@ -185,21 +189,21 @@ class CubaLIFBox(CubaLIFDelta):
         before_u = by_u + by_v * (1 - em - k) + by_j * (1 - es)
         return before_v, before_j, before_u
 
-    def rate(self, lanes: Lanes, state: State) -> State:
+    def rate(self, constants: Constants, state: State) -> State:
         """Return the time derivative of (v, j, u)."""
         v, j, u = state
-        v_rate = (j - v) / lanes.tau_mem
-        j_rate = (u - j) / lanes.tau_syn
+        v_rate = (j - v) / constants.tau_mem
+        j_rate = (u - j) / constants.tau_syn
         return v_rate, j_rate, jnp.zeros_like(u)
 
-    def _from_target(self, lanes: Lanes, state: State) -> tuple[Numbers, Numbers, Numbers]:
+    def _from_target(self, constants: Constants, state: State) -> tuple[Numbers, Numbers, Numbers]:
         """Return v, j and the threshold relative to u."""
         v, j, u = state
-        return v - u, j - u, lanes.threshold - u
+        return v - u, j - u, constants.threshold - u
 
-    def bound(self, lanes: Lanes, state: State) -> Numbers | None:
+    def bound(self, constants: Constants, state: State) -> Numbers | None:
         """Return a lower bound on the crossing time, assuming a j that does not decay (but is at
         least u).
         """
         v, j, u = state
-        return time_under(v, jnp.maximum(j, u), lanes.threshold, lanes.tau_mem)
+        return time_under(v, jnp.maximum(j, u), constants.threshold, constants.tau_mem)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from jaxsnn.event.dynamics.bracketed_root import Value, bracketed_root
 from jaxsnn.event.dynamics.neuron_model import Neuron
-from jaxsnn.event.event_arrays import NeuronLanes, Numbers, State
+from jaxsnn.event.event_arrays import NeuronConstants, Numbers, State
 from jaxsnn.network.array_types import Array, Bool
 
 #: A function of the state of some neurons.
@@ -34,80 +34,86 @@ class DecayingModes(Neuron):
     A subclass implements `decay_rates` and the methods of `Neuron` except `crosses` and `solve`.
     """
 
-    def decay_rates(self, lanes: NeuronLanes) -> tuple[Numbers, ...]:
+    def decay_rates(self, constants: NeuronConstants) -> tuple[Numbers, ...]:
         """Return the decay rates of the modes of the flow, one for each variable, per second, at
         least 0; some may be equal.
         """
         raise NotImplementedError
 
     def crosses(
-        self, lanes: NeuronLanes, state: State, end: State, duration: Numbers
+        self, constants: NeuronConstants, state: State, end: State, duration: Numbers
     ) -> Bool[Array, "..."]:
         """Return whether the excess is at least 0 at the end of an interval, or at an extremum
         within.
         """
-        is_above = self.excess(lanes, end) >= 0
-        between = self._turns(lanes, state, duration)[1:-1]
+        is_above = self.excess(constants, end) >= 0
+        between = self._turns(constants, state, duration)[1:-1]
         for turn in between:
-            extreme = self.excess(lanes, self._after(lanes, state, turn))
+            extreme = self.excess(constants, self._after(constants, state, turn))
             is_above |= extreme >= 0
         return is_above
 
     def solve(
-        self, lanes: NeuronLanes, state: State, duration: Numbers, crossing: Bool[Array, "..."]
+        self,
+        constants: NeuronConstants,
+        state: State,
+        duration: Numbers,
+        crossing: Bool[Array, "..."],
     ) -> Numbers:
         """Return the time to the first crossing: between the first two extrema of which the latter
         is at or above the threshold.
         """
-        turns = self._turns(lanes, state, duration)
+        turns = self._turns(constants, state, duration)
         low = high = turns[0]
         bracketed = jnp.zeros_like(crossing)
         for before, after in pairwise(turns):
-            reached = self.excess(lanes, self._after(lanes, state, after)) >= 0
+            reached = self.excess(constants, self._after(constants, state, after)) >= 0
             here = ~bracketed & reached
             low = jnp.where(here, before, low)
             high = jnp.where(here, after, high)
             bracketed |= here
-        excess = partial(self.excess, lanes)
-        root = bracketed_root(partial(self._along, excess, lanes, state), low, high)
+        excess = partial(self.excess, constants)
+        root = bracketed_root(partial(self._along, excess, constants, state), low, high)
         return jnp.where(crossing, root, 0.0)
 
-    def _turns(self, lanes: NeuronLanes, state: State, duration: Numbers) -> list[Numbers]:
+    def _turns(self, constants: NeuronConstants, state: State, duration: Numbers) -> list[Numbers]:
         """Return 0, the times at which the excess may have an extremum, and the end of the
         interval, in rising order.
         """
-        # f_1, ..., f_n of the module's text. A lane without an extremum has the end of the interval
-        # in its place, so that the shapes do not depend on the numbers.
-        functions = [_derivative(self, lanes, partial(self.excess, lanes), 0.0)]
-        for rate in self.decay_rates(lanes)[:-1]:
-            functions.append(_derivative(self, lanes, functions[-1], rate))
+        # f_1, ..., f_n of the module's text. A neuron without an extremum has the end of the
+        # interval in its place, so that the shapes do not depend on the numbers.
+        functions = [_derivative(self, constants, partial(self.excess, constants), 0.0)]
+        for rate in self.decay_rates(constants)[:-1]:
+            functions.append(_derivative(self, constants, functions[-1], rate))
         shape = jnp.broadcast_shapes(jnp.shape(duration), *map(jnp.shape, state))
         end = jnp.broadcast_to(duration, shape)
         points = [jnp.zeros_like(end), end]
         # from the last but one, as the last has no root
         for function in reversed(functions[:-1]):
-            value_at = partial(self._along, function, lanes, state)
+            value_at = partial(self._along, function, constants, state)
             roots = [_root_or_end(value_at, low, high) for low, high in pairwise(points)]
             points = [points[0], *roots, end]
         return points
 
-    def _along(self, function: Functional, lanes: NeuronLanes, state: State, t: Numbers) -> Value:
+    def _along(
+        self, function: Functional, constants: NeuronConstants, state: State, t: Numbers
+    ) -> Value:
         """Return a function of the state, and its time derivative, at times after a state."""
-        after = self._after(lanes, state, t)
-        return Value(*jax.jvp(function, (after,), (self.rate(lanes, after),)))
+        after = self._after(constants, state, t)
+        return Value(*jax.jvp(function, (after,), (self.rate(constants, after),)))
 
-    def _after(self, lanes: NeuronLanes, state: State, t: Numbers) -> State:
+    def _after(self, constants: NeuronConstants, state: State, t: Numbers) -> State:
         """Return the state after a time."""
-        return self.flow(self.decay(lanes, t), state)
+        return self.flow(self.decay(constants, t), state)
 
 
 def _derivative(
-    neuron: Neuron, lanes: NeuronLanes, function: Functional, rate: Numbers | float
+    neuron: Neuron, constants: NeuronConstants, function: Functional, rate: Numbers | float
 ) -> Functional:
     """Return the function f' + rate f of the state, for a function f."""
 
     def derivative(state: State) -> Numbers:
-        value, slope = jax.jvp(function, (state,), (neuron.rate(lanes, state),))
+        value, slope = jax.jvp(function, (state,), (neuron.rate(constants, state),))
         # The constant in the excess, a mode of rate 0, goes with the first derivative.
         return slope if isinstance(rate, float) else slope + rate * value
 

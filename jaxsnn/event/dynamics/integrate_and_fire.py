@@ -2,8 +2,8 @@
 
     V' = r (u + sum W S),   V > v_threshold: V = v_reset
 
-Here v = V. Under box spikes j = V' is piecewise constant; under delta spikes arrivals move v itself,
-and j is the constant drive.
+Here v = V. Under box spikes j = V' is piecewise constant; under delta spikes arrivals move v
+itself, and j is the constant drive.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from jaxsnn.event.dynamics import crossing
-from jaxsnn.event.dynamics.two_variables import Integrals, Lanes, MovedMembrane, TwoVariables
+from jaxsnn.event.dynamics.two_variables import Constants, Integrals, MovedMembrane, TwoVariables
 from jaxsnn.event.event_arrays import Decay, Numbers, Parameters, State
 from jaxsnn.network.array_types import Array, Bool, Float
 
@@ -73,59 +73,63 @@ class IFBox(TwoVariables):
 
     # ---- flow and crossings
 
-    def leak(self, lanes: Lanes) -> Numbers:
+    def leak(self, constants: Constants) -> Numbers:
         """Return 0: V does not decay."""
-        return jnp.zeros_like(lanes.tau_mem)
+        return jnp.zeros_like(constants.tau_mem)
 
-    def synaptic_leak(self, lanes: Lanes) -> Numbers:
+    def synaptic_leak(self, constants: Constants) -> Numbers:
         """Return 0: j does not decay."""
-        return jnp.zeros_like(lanes.tau_syn)
+        return jnp.zeros_like(constants.tau_syn)
 
-    def rate(self, lanes: Lanes, state: State) -> State:
+    def rate(self, constants: Constants, state: State) -> State:
         """Return the time derivative of (v, j)."""
         return state[1], jnp.zeros_like(state[1])
 
-    def decay(self, lanes: Lanes, t: Numbers) -> Decay:
+    def decay(self, constants: Constants, t: Numbers) -> Decay:
         """Return the coefficients (em, es, k) of the flow (v, j) -> (v em + j k, j es) over t."""
         # neither v nor j decays, and v grows by j t; a 1 for each neuron and time
-        ones = jnp.ones_like(t * lanes.tau_mem)
+        ones = jnp.ones_like(t * constants.tau_mem)
         return ones, ones, t * ones
 
-    def decay_by(self, lanes: Lanes, t: Numbers) -> tuple[Decay, dict[str, Decay]]:
+    def decay_by(self, constants: Constants, t: Numbers) -> tuple[Decay, dict[str, Decay]]:
         """Return the coefficients over t; they depend on no parameter."""
-        return self.decay(lanes, t), {}
+        return self.decay(constants, t), {}
 
     def crosses(
-        self, lanes: Lanes, state: State, end: State, duration: Numbers
+        self, constants: Constants, state: State, end: State, duration: Numbers
     ) -> Bool[Array, "..."]:
         """Return whether v, monotone between events, reaches the threshold in the interval."""
         del state, duration  # the end tells all
-        return end[0] >= lanes.threshold
+        return end[0] >= constants.threshold
 
     def solve(
-        self, lanes: Lanes, state: State, duration: Numbers, crossing_now: Bool[Array, "..."]
+        self,
+        constants: Constants,
+        state: State,
+        duration: Numbers,
+        crossing_now: Bool[Array, "..."],
     ) -> Numbers:
         """Return the time to the crossing: (threshold - v) / j."""
         # 1 where nothing rises: such neurons are not asked for, but must not divide by 0
         v, j = state
         rise = jnp.where(crossing_now & (j > 0), j, 1.0)
-        return jnp.clip((lanes.threshold - v) / rise, 0.0, duration)
+        return jnp.clip((constants.threshold - v) / rise, 0.0, duration)
 
-    def bound(self, lanes: Lanes, state: State) -> Numbers | None:
+    def bound(self, constants: Constants, state: State) -> Numbers | None:
         """Return the time of the crossing."""
         v, j = state
-        wait = (lanes.threshold - v) / jnp.where(j > 0, j, 1.0)
+        wait = (constants.threshold - v) / jnp.where(j > 0, j, 1.0)
         from_below = jnp.where(j > 0, wait, jnp.inf)
-        return jnp.where(v >= lanes.threshold, 0.0, from_below)
+        return jnp.where(v >= constants.threshold, 0.0, from_below)
 
-    def slope(self, lanes: Lanes, state: State) -> Numbers:
+    def slope(self, constants: Constants, state: State) -> Numbers:
         """Return dV/dt just before a spike."""
-        del lanes
+        del constants
         return state[1]
 
-    def integrals(self, lanes: Lanes, t: Numbers, rate: Numbers | float) -> Integrals:
+    def integrals(self, constants: Constants, t: Numbers, rate: Numbers | float) -> Integrals:
         """Return the integrals of 1, 1 and t times e^(-rate t) over [0, t]."""
-        zero = self.leak(lanes)  # in the shape of the lanes, which the results take on
+        zero = self.leak(constants)  # in the shape of the constants, which the results take on
         unit_integral = crossing.integrated_exponential(zero + rate, t)
         ramp = crossing.integrated_ramp(rate, t) + zero
         return Integrals(em=unit_integral, es=unit_integral, k=ramp)

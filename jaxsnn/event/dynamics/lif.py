@@ -14,7 +14,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from jaxsnn.event.dynamics import crossing
-from jaxsnn.event.dynamics.two_variables import Integrals, Lanes, MovedMembrane, TwoVariables
+from jaxsnn.event.dynamics.two_variables import Constants, Integrals, MovedMembrane, TwoVariables
 from jaxsnn.event.event_arrays import Decay, Numbers, Parameters, State
 from jaxsnn.network.array_types import Array, Bool, Float
 
@@ -77,50 +77,54 @@ class LIFBox(TwoVariables):
 
     # ---- flow and crossings
 
-    def synaptic_leak(self, lanes: Lanes) -> Numbers:
+    def synaptic_leak(self, constants: Constants) -> Numbers:
         """Return 0: j does not decay."""
-        return jnp.zeros_like(lanes.tau_syn)
+        return jnp.zeros_like(constants.tau_syn)
 
-    def decay(self, lanes: Lanes, t: Numbers) -> Decay:
+    def decay(self, constants: Constants, t: Numbers) -> Decay:
         """Return the coefficients (em, es, k) of the flow (v, j) -> (v em + j k, j es) over t."""
         # j stays as it is (es = 1), so that k = 1 - em; by expm1, exact for short times
-        em = jnp.exp(-t / lanes.tau_mem)
-        k = -jnp.expm1(-t / lanes.tau_mem)
+        em = jnp.exp(-t / constants.tau_mem)
+        k = -jnp.expm1(-t / constants.tau_mem)
         return em, jnp.ones_like(em), k
 
-    def decay_derivatives(self, lanes: Lanes, t: Numbers) -> tuple[Numbers, ...]:
+    def decay_derivatives(self, constants: Constants, t: Numbers) -> tuple[Numbers, ...]:
         """Return (em, es, k, dk/dtau_mem, dk/dtau_syn) over t."""
-        em, es, k = self.decay(lanes, t)
+        em, es, k = self.decay(constants, t)
         # d(1 - e^(-t / tau)) / dtau = -t e^(-t / tau) / tau^2, whose limit for t = inf is 0
         finite = jnp.where(jnp.isinf(t), 0.0, t)
-        by_tau_mem = -finite * em / lanes.tau_mem**2
+        by_tau_mem = -finite * em / constants.tau_mem**2
         return em, es, k, by_tau_mem, jnp.zeros_like(k)
 
     def crosses(
-        self, lanes: Lanes, state: State, end: State, duration: Numbers
+        self, constants: Constants, state: State, end: State, duration: Numbers
     ) -> Bool[Array, "..."]:
         """Return whether v, monotone between events, reaches the threshold in the interval."""
         del state, duration  # the end tells all
-        return end[0] >= lanes.threshold
+        return end[0] >= constants.threshold
 
     def solve(
-        self, lanes: Lanes, state: State, duration: Numbers, crossing_now: Bool[Array, "..."]
+        self,
+        constants: Constants,
+        state: State,
+        duration: Numbers,
+        crossing_now: Bool[Array, "..."],
     ) -> Numbers:
         """Return the time to the crossing: tau ln((j - v) / (j - threshold))."""
         v, j = state
         # = -tau log(1 - share) with the share of the way to j that the threshold stands at
         drive = jnp.where(crossing_now, j - v, 1.0)
-        share = jnp.where(crossing_now, lanes.threshold - v, 0.0) / drive
-        remainder = jnp.where(crossing_now, j - lanes.threshold, 1.0) / drive  # 1 - share
+        share = jnp.where(crossing_now, constants.threshold - v, 0.0) / drive
+        remainder = jnp.where(crossing_now, j - constants.threshold, 1.0) / drive  # 1 - share
         tiny = jnp.finfo(v.dtype).tiny
-        wait = lanes.tau_mem * crossing.minus_log(
+        wait = constants.tau_mem * crossing.minus_log(
             jnp.clip(remainder, tiny, 1.0), jnp.maximum(share, 0.0)
         )
         return jnp.clip(wait, 0.0, duration)
 
-    def integrals(self, lanes: Lanes, t: Numbers, rate: Numbers | float) -> Integrals:
+    def integrals(self, constants: Constants, t: Numbers, rate: Numbers | float) -> Integrals:
         """Return the integrals of em, es and k times e^(-rate t) over [0, t]."""
-        return self._leaky_integrals(lanes, t, rate)
+        return self._leaky_integrals(constants, t, rate)
 
 
 @dataclass(frozen=True, kw_only=True)

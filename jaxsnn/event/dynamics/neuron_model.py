@@ -1,25 +1,25 @@
 """Interface of a neuron model of the event engine.
 
-A model is a frozen, hashable record. It turns the parameters of a population into `lanes` (whatever
-arrays its equations need, one entry for each neuron) and supplies what happens to the state of a
-neuron: how it flows between events, what an arrival and a spike do to it, and when it crosses the
-threshold. Everything else, forward and backward, feed-forward and recurrent, is written once, for
-models of this kind:
+A model is a frozen, hashable record. It turns the parameters of a population into `constants`, the
+arrays that its equations need, with one entry for each neuron. It defines how the state of a neuron
+flows between events, how an arrival and a spike change it, and when it crosses the threshold.
+Everything else, forward and backward, feed-forward and recurrent, is written once for all models:
 
-- The state is a tuple of arrays; its first entry is the membrane voltage V, shifted by a constant if
-  that makes the flow linear.
+- The state is a tuple of arrays; its first entry is the membrane voltage V, shifted by a constant
+  if that makes the flow linear.
 - Between events the state x follows x' = A x, so that the flow over a time is a linear map.
 - An arrival of weight w adds w e to the state, with e constant.
-- A spike comes where `excess`, an affine function of the state, rises to zero.
+- A spike occurs where `excess`, an affine function of the state, rises to zero.
 - A spike assigns V, and may add a constant to each other entry (`reset`).
 
 The gradients are those of EventProp (Wunderlich & Pehle, Scientific Reports 11, 12829, 2021) for
-this class of models. They ask the model for its flow's derivatives by the lanes named in
-`flow_fields`, which JAX finds where the model does not give them in closed form (`decay_by`).
+this class of models. They need the derivatives of the flow by the constants named in
+`flow_fields`; JAX computes them unless the model defines them in closed form (`decay_by`).
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,7 +30,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxsnn.errors import LoweringError
-from jaxsnn.event.event_arrays import Decay, NeuronLanes, Numbers, Parameters, State
+from jaxsnn.event.event_arrays import Decay, NeuronConstants, Numbers, Parameters, State
 from jaxsnn.network.array_types import Array, Bool, Float
 from jaxsnn.options import ENGINE
 from jaxsnn.wording import Text
@@ -38,12 +38,13 @@ from jaxsnn.wording import Text
 
 @dataclass(frozen=True, kw_only=True)
 class Neuron:
-    """Neuron model. A subclass implements lanes, begin, decay, flow, arrive, excess, rate, reset,
-    crosses and solve.
+    """Neuron model. A subclass implements constants, begin, decay, flow, arrive, excess, rate,
+    reset, crosses and solve.
 
     Attributes:
-        uniform: all neurons of the population have the same `flow_fields`, so that one decay serves
-            them all. One sample of 700-256-20 with 8,000 events takes 1.7 times as long without.
+        uniform: whether all neurons of the population have the same `flow_fields`, so that one
+            decay is valid for all. One sample of 700-256-20 with 8,000 events takes 1.7 times as
+            long without.
         certain: the assumptions of the model (`uniform`, closed forms) hold for the numbers of the
             run. If not, they are guesses, which are checked at run time: see `by_facts`. Without
             guesses the forward pass of 5-120-3 takes three times as long.
@@ -57,9 +58,9 @@ class Neuron:
     drops: ClassVar[bool] = True
     #: Number of the state's entry that a box raises by its weight while it is open; None: no boxes.
     level: ClassVar[int | None] = None
-    #: Fields of the lanes that the flow depends on.
+    #: Fields of the constants that the flow depends on.
     flow_fields: ClassVar[tuple[str, ...]] = ()
-    #: Fields of the lanes in the unit of V.
+    #: Fields of the constants in the unit of V.
     voltages: ClassVar[tuple[str, ...]] = ()
 
     uniform: bool = False
@@ -75,14 +76,22 @@ class Neuron:
 
     # ---- parameters
 
-    def lanes(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> NeuronLanes:
-        """Return the neuron parameters of the equations: a pytree record of arrays (neurons,).
+    def constants(
+        self, parameters: Parameters, current: Float[Array, "neurons"] | None
+    ) -> NeuronConstants:
+        """Return the constants of the equations, such as rates and the threshold: a pytree record
+        of arrays (neurons,).
 
         Args:
-            parameters: of the population.
-            current: the constant input (a bias), or None.
+            parameters: parameters of the population, by name.
+            current: constant input current (a bias), or None.
         """
-        raise NotImplementedError
+        # Models for earlier versions define this method under its former name.
+        if (lanes := getattr(self, "lanes", None)) is None:
+            raise NotImplementedError
+        message = "Neuron.lanes is deprecated: define Neuron.constants instead"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return lanes(parameters, current)
 
     def v_inf(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Numbers:
         """Return the voltage that V is measured from, (neurons,)."""
@@ -93,7 +102,7 @@ class Neuron:
         only V differs from 0.
         """
         v_inf = self.v_inf(parameters, current)
-        others = self.begin(self.lanes(parameters, current))[1:]
+        others = self.begin(self.constants(parameters, current))[1:]
         return v_inf, *map(jnp.zeros_like, others)
 
     def arrival_factor(self, parameters: Parameters) -> Numbers:
@@ -123,17 +132,21 @@ class Neuron:
         """Return v_threshold - v_reset, (neurons,)."""
         return parameters["v_threshold"] - parameters["v_reset"]
 
-    def in_units(self, lanes: NeuronLanes, unit: Float[Array, "neurons"]) -> NeuronLanes:
-        """Return the lanes with voltages in units of (neurons,) volts."""
-        return replace(lanes, **{name: getattr(lanes, name) / unit for name in self.voltages})
+    def in_units(
+        self, constants: NeuronConstants, unit: Float[Array, "neurons"]
+    ) -> NeuronConstants:
+        """Return the constants with voltages in units of (neurons,) volts."""
+        return replace(
+            constants, **{name: getattr(constants, name) / unit for name in self.voltages}
+        )
 
     # ---- the state and its flow
 
-    def begin(self, lanes: NeuronLanes) -> State:
+    def begin(self, constants: NeuronConstants) -> State:
         """Return the state at time 0."""
         raise NotImplementedError
 
-    def decay(self, lanes: NeuronLanes, t: Numbers) -> Decay:
+    def decay(self, constants: NeuronConstants, t: Numbers) -> Decay:
         """Return the coefficients of the flow over t >= 0 seconds (inf allowed)."""
         raise NotImplementedError
 
@@ -143,7 +156,7 @@ class Neuron:
         """
         raise NotImplementedError
 
-    def rate(self, lanes: NeuronLanes, state: State) -> State:
+    def rate(self, constants: NeuronConstants, state: State) -> State:
         """Return the time derivative of the state between events, linear in the state."""
         raise NotImplementedError
 
@@ -151,117 +164,121 @@ class Neuron:
         """Return the state after an arrival."""
         raise NotImplementedError
 
-    def excess(self, lanes: NeuronLanes, state: State) -> Numbers:
+    def excess(self, constants: NeuronConstants, state: State) -> Numbers:
         """Return V - threshold, or an equivalent: the neuron fires where it rises to 0."""
         raise NotImplementedError
 
-    def above(self, lanes: NeuronLanes, state: State) -> Bool[Array, "..."]:
+    def above(self, constants: NeuronConstants, state: State) -> Bool[Array, "..."]:
         """Return whether the neuron fires at once, whatever V does next: an arrival, or the start,
         has put V there.
         """
-        return self.excess(lanes, state) >= 0
+        return self.excess(constants, state) >= 0
 
-    def reset(self, lanes: NeuronLanes, state: State) -> State:
+    def reset(self, constants: NeuronConstants, state: State) -> State:
         """Return the state after a spike."""
-        return self.clamp(lanes, state)
+        return self.clamp(constants, state)
 
-    def clamp(self, lanes: NeuronLanes, state: State) -> State:
+    def clamp(self, constants: NeuronConstants, state: State) -> State:
         """Return the state with V at v_reset, as in a refractory period."""
-        return lanes.v_reset + jnp.zeros_like(state[0]), *state[1:]
+        return constants.v_reset + jnp.zeros_like(state[0]), *state[1:]
 
-    def lifted(self, lanes: NeuronLanes, state: State) -> State:
+    def lifted(self, constants: NeuronConstants, state: State) -> State:
         """Return the state with V raised to where the neuron fires, if rounding left it below."""
-        missing = jnp.maximum(-self.excess(lanes, state), 0.0)
+        missing = jnp.maximum(-self.excess(constants, state), 0.0)
         v = state[0] + missing
         # Rounding of the sum may leave V a last digit below again: four times as much is enough.
-        still = jnp.maximum(-self.excess(lanes, (v, *state[1:])), 0.0)
+        still = jnp.maximum(-self.excess(constants, (v, *state[1:])), 0.0)
         return v + 4 * still, *state[1:]
 
-    def drop(self, lanes: NeuronLanes) -> State:
+    def drop(self, constants: NeuronConstants) -> State:
         """Return the part of the state that a spike subtracts, if `drops`: V falls from the
         threshold to v_reset.
         """
-        height = lanes.threshold - lanes.v_reset
-        return height, *(jnp.zeros_like(height) for _ in self.begin(lanes)[1:])
+        height = constants.threshold - constants.v_reset
+        return height, *(jnp.zeros_like(height) for _ in self.begin(constants)[1:])
 
     # ---- crossings
 
     def crosses(
-        self, lanes: NeuronLanes, state: State, end: State, duration: Numbers
+        self, constants: NeuronConstants, state: State, end: State, duration: Numbers
     ) -> Bool[Array, "..."]:
         """Return whether the excess, below 0 now, rises to 0 in an interval from one state to
         another.
 
         Args:
-            duration: of the interval, seconds.
+            duration: length of the interval, seconds.
         """
         raise NotImplementedError
 
     def solve(
-        self, lanes: NeuronLanes, state: State, duration: Numbers, crossing: Bool[Array, "..."]
+        self,
+        constants: NeuronConstants,
+        state: State,
+        duration: Numbers,
+        crossing: Bool[Array, "..."],
     ) -> Numbers:
         """Return the time to the first crossing, for the elements in which `crossing` says that
         there is one within `duration`.
         """
         raise NotImplementedError
 
-    def bound(self, lanes: NeuronLanes, state: State) -> Numbers | None:
+    def bound(self, constants: NeuronConstants, state: State) -> Numbers | None:
         """Return a lower bound on the crossing time that is cheap to compute; None if there is
         none.
         """
-        del lanes, state
+        del constants, state
         return None
 
-    def crossing_order(self, lanes: NeuronLanes, state: State) -> Numbers | None:
+    def crossing_order(self, constants: NeuronConstants, state: State) -> Numbers | None:
         """Return numbers from 0 (never) to 1 (now) that rank the crossings of all neurons, if the
         model can compute them without solving for each (see `wait_of`); else None.
         """
-        del lanes, state
+        del constants, state
         return None
 
-    def wait_of(self, lanes: NeuronLanes, order: Numbers) -> Numbers:
+    def wait_of(self, constants: NeuronConstants, order: Numbers) -> Numbers:
         """Return the time to the crossing with a number of `crossing_order`, for any neuron."""
         raise NotImplementedError
 
-    def slope(self, lanes: NeuronLanes, state: State) -> Numbers:
+    def slope(self, constants: NeuronConstants, state: State) -> Numbers:
         """Return the time derivative of the excess."""
-        excess = partial(self.excess, lanes)
-        return jax.jvp(excess, (state,), (self.rate(lanes, state),))[1]
+        excess = partial(self.excess, constants)
+        return jax.jvp(excess, (state,), (self.rate(constants, state),))[1]
 
-    def slope_scale(self, lanes: NeuronLanes) -> Numbers:
+    def slope_scale(self, constants: NeuronConstants) -> Numbers:
         """Return a typical slope, neither flat nor steep: `min_slope` is a fraction of it."""
-        return (lanes.threshold - lanes.v_reset) * self.leak(lanes)
+        return (constants.threshold - constants.v_reset) * self.leak(constants)
 
-    def leak(self, lanes: NeuronLanes) -> Numbers:
+    def leak(self, constants: NeuronConstants) -> Numbers:
         """Return the rate at which V decays, per second; 0 if it does not."""
         # x' = A x: the entry of A that takes V to V'
-        return -self.rate(lanes, self._only_v(lanes))[0]
+        return -self.rate(constants, self._only_v(constants))[0]
 
-    def _only_v(self, lanes: NeuronLanes) -> State:
+    def _only_v(self, constants: NeuronConstants) -> State:
         """Return the state with V = 1 and all else 0."""
-        begin = self.begin(lanes)
+        begin = self.begin(constants)
         return jnp.ones_like(begin[0]), *(jnp.zeros_like(part) for part in begin[1:])
 
     # ---- readouts: what a model that reads out supplies too
 
-    def turns(self, lanes: NeuronLanes, state: State, after: State) -> Bool[Array, "..."]:
+    def turns(self, constants: NeuronConstants, state: State, after: State) -> Bool[Array, "..."]:
         """Return whether V has an extremum inside an interval from one state to another (one at
         most).
         """
         raise self._lacks("the extrema of V")
 
-    def extremum(self, lanes: NeuronLanes, state: State) -> tuple[Numbers, Numbers]:
+    def extremum(self, constants: NeuronConstants, state: State) -> tuple[Numbers, Numbers]:
         """Return the time and value of the extremum of V after a state; time 0 if there is none."""
         raise self._lacks("the extrema of V")
 
-    def integrals(self, lanes: NeuronLanes, t: Numbers, rate: Numbers | float) -> Decay:
+    def integrals(self, constants: NeuronConstants, t: Numbers, rate: Numbers | float) -> Decay:
         """Return the integrals of the flow's coefficients times e^(-rate t) over [0, t]."""
         raise self._lacks("integrals of V")
 
     def _lacks(self, quantity: str) -> LoweringError:
         return LoweringError(
             Text(
-                "the neuron model {type} does not define {quantity}",
+                "neuron model {type} does not define {quantity}",
                 type=type(self).__name__,
                 quantity=quantity,
             ),
@@ -270,16 +287,16 @@ class Neuron:
 
     # ---- derivatives
 
-    def decay_by(self, lanes: NeuronLanes, t: Numbers) -> tuple[Decay, dict[str, Decay]]:
+    def decay_by(self, constants: NeuronConstants, t: Numbers) -> tuple[Decay, dict[str, Decay]]:
         """Return the coefficients over t, and their derivatives by each of `flow_fields`."""
         general = self.general()
-        coefficients = general.decay(lanes, t)
+        coefficients = general.decay(constants, t)
         by_field = {}
         for name in self.flow_fields:
-            value = getattr(lanes, name)
+            value = getattr(constants, name)
 
             def moved(value: Numbers, name: str = name) -> Decay:
-                return general.decay(replace(lanes, **{name: value}), t)
+                return general.decay(replace(constants, **{name: value}), t)
 
             # Neurons do not see each other: a tangent of ones gives each neuron's own derivative.
             by_field[name] = jax.jvp(moved, (value,), (jnp.ones_like(value),))[1]
@@ -296,7 +313,7 @@ class Neuron:
     # ---- facts about numbers
 
     def general(self) -> Self:
-        """Return the model without closed forms that tie some of the lanes together."""
+        """Return the model without closed forms that tie some of the constants together."""
         return self
 
     def guessed(self) -> Self:
@@ -309,9 +326,9 @@ class Neuron:
         """Return the model without any assumption on numbers, which is correct for all."""
         return replace(self, uniform=False, certain=True)
 
-    def holds(self, lanes: NeuronLanes) -> Bool[Array, ""]:
-        """Return whether the model's assumptions hold for these lanes."""
-        del lanes
+    def holds(self, constants: NeuronConstants) -> Bool[Array, ""]:
+        """Return whether the model's assumptions hold for these constants."""
+        del constants
         return jnp.asarray(True)
 
 
@@ -320,10 +337,10 @@ Result = TypeVar("Result")
 
 def by_facts(
     neurons: Sequence[Neuron],
-    lanes: Sequence[NeuronLanes],
+    constants: Sequence[NeuronConstants],
     function: Callable[[list[Neuron]], Result],
 ) -> Result:
-    """Apply a function to some models: unchanged if their assumptions hold for the lanes, else
+    """Apply a function to some models: unchanged if their assumptions hold for the constants, else
     without assumptions. The choice is made at run time if the numbers are traced.
     """
     unsure = [n for n, neuron in enumerate(neurons) if not neuron.certain]
@@ -333,6 +350,6 @@ def by_facts(
     plain = [neuron if neuron.certain else neuron.unassuming() for neuron in neurons]
     holds = jnp.asarray(True)
     for number in unsure:
-        holds &= neurons[number].holds(lanes[number])
+        holds &= neurons[number].holds(constants[number])
     # Both branches are compiled: the price of training time constants at the speed of known ones.
     return lax.cond(holds, lambda: function(sure), lambda: function(plain))

@@ -2,7 +2,7 @@
 
 tau_mem v' = j - v,    j' = -j / tau_syn,
 
-in v = V - V_inf and j = R (I - I_inf). Bias, v_leak and r have ended in the `Lanes`: the engine
+in v = V - V_inf and j = R (I - I_inf). Bias, v_leak and r have ended in the `Constants`: the engine
 knows no drive of its own. Models in which j does not decay, or V does not leak, override the rates.
 """
 
@@ -25,7 +25,7 @@ from jaxsnn.network.structure import TauShape, tau_shape_holds
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
-class Lanes:
+class Constants:
     """Neuron parameters of the scan: arrays of shape (neurons,).
 
     Where the neurons of a population stand at several positions that see different arrivals, the
@@ -82,8 +82,10 @@ class TwoVariables(Neuron):
 
     # ---- parameters
 
-    def lanes(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Lanes:
-        """Return `Lanes` of a population; a readout may lack v_threshold and v_reset."""
+    def constants(
+        self, parameters: Parameters, current: Float[Array, "neurons"] | None
+    ) -> Constants:
+        """Return `Constants` of a population; a readout may lack v_threshold and v_reset."""
         p = parameters
         zero = module_for(p["r"]).zeros_like(p["r"])
         v_reset = p.get("v_reset", zero)
@@ -91,7 +93,7 @@ class TwoVariables(Neuron):
         start = {"zero": zero, "v_leak": p.get("v_leak", zero), "v_reset": v_reset}[self.initial]
         # V crosses the threshold as it rises: V - v_threshold, where it goes then, is 0
         reset = zero if self.reset_kind == "subtract" else v_reset
-        return Lanes(
+        return Constants(
             threshold=p.get("v_threshold", zero) - rest,
             v_reset=reset - rest,
             v_start=start - rest,
@@ -102,8 +104,8 @@ class TwoVariables(Neuron):
 
     def height(self, parameters: Parameters) -> Numbers:
         """Return v_threshold - v_reset, (neurons,)."""
-        lanes = self.lanes(parameters, None)
-        return lanes.threshold - lanes.v_reset
+        constants = self.constants(parameters, None)
+        return constants.threshold - constants.v_reset
 
     def tau_mem(self, parameters: Parameters) -> Numbers:
         """Return the membrane time constants (neurons,), seconds."""
@@ -124,9 +126,9 @@ class TwoVariables(Neuron):
 
     # ---- the state (v, j) and its flow
 
-    def begin(self, lanes: Lanes) -> State:
+    def begin(self, constants: Constants) -> State:
         """Return the state at time 0."""
-        return lanes.v_start, lanes.j_start
+        return constants.v_start, constants.j_start
 
     def flow(self, decay: Decay, state: State) -> State:
         """Return the state after the flow: (v, j) -> (v em + j k, j es)."""
@@ -135,68 +137,68 @@ class TwoVariables(Neuron):
         v_after = v * em + j * k
         return v_after, j * es
 
-    def rate(self, lanes: Lanes, state: State) -> State:
+    def rate(self, constants: Constants, state: State) -> State:
         """Return the time derivative of (v, j)."""
         v, j = state
-        v_rate = (j - v) / lanes.tau_mem
-        return v_rate, -j * self.synaptic_leak(lanes)
+        v_rate = (j - v) / constants.tau_mem
+        return v_rate, -j * self.synaptic_leak(constants)
 
-    def leak(self, lanes: Lanes) -> Numbers:
+    def leak(self, constants: Constants) -> Numbers:
         """Return the rate at which V decays, per second."""
-        return 1 / lanes.tau_mem
+        return 1 / constants.tau_mem
 
-    def synaptic_leak(self, lanes: Lanes) -> Numbers:
+    def synaptic_leak(self, constants: Constants) -> Numbers:
         """Return the rate at which j decays, per second."""
-        return 1 / lanes.tau_syn
+        return 1 / constants.tau_syn
 
     def arrive(self, state: State, weight: Numbers | float) -> State:
         """Return the state after an arrival; here it moves j."""
         return state[0], state[1] + weight
 
-    def excess(self, lanes: Lanes, state: State) -> Numbers:
+    def excess(self, constants: Constants, state: State) -> Numbers:
         """Return v - threshold."""
-        return state[0] - lanes.threshold
+        return state[0] - constants.threshold
 
-    def reset(self, lanes: Lanes, state: State) -> State:
+    def reset(self, constants: Constants, state: State) -> State:
         """Return the state after a spike: V at v_reset, or as far above it as it was above the
         threshold.
         """
-        after = super().reset(lanes, state)
+        after = super().reset(constants, state)
         if not self.keeps_overshoot:
             return after
-        return after[0] + jnp.maximum(self.excess(lanes, state), 0.0), *after[1:]
+        return after[0] + jnp.maximum(self.excess(constants, state), 0.0), *after[1:]
 
-    def lifted(self, lanes: Lanes, state: State) -> State:
+    def lifted(self, constants: Constants, state: State) -> State:
         """Return the state with v at the threshold at least."""
-        return jnp.maximum(state[0], lanes.threshold), *state[1:]
+        return jnp.maximum(state[0], constants.threshold), *state[1:]
 
-    def bound(self, lanes: Lanes, state: State) -> Numbers | None:
+    def bound(self, constants: Constants, state: State) -> Numbers | None:
         """Return a lower bound on the crossing time, assuming a j that does not decay (but is at
         least 0).
         """
         v, j = state
-        return time_under(v, jnp.maximum(j, 0.0), lanes.threshold, lanes.tau_mem)
+        return time_under(v, jnp.maximum(j, 0.0), constants.threshold, constants.tau_mem)
 
-    def slope(self, lanes: Lanes, state: State) -> Numbers:
+    def slope(self, constants: Constants, state: State) -> Numbers:
         """Return dV/dt just before a spike, where V is at the threshold."""
         # v is the threshold there; as it was computed it carries the crossing's rounding
-        return (state[1] - lanes.threshold) / lanes.tau_mem
+        return (state[1] - constants.threshold) / constants.tau_mem
 
     # ---- derivatives
 
-    def decay_derivatives(self, lanes: Lanes, t: Numbers) -> tuple[Numbers, ...]:
+    def decay_derivatives(self, constants: Constants, t: Numbers) -> tuple[Numbers, ...]:
         """Return (em, es, k, dk/dtau_mem, dk/dtau_syn) over t."""
         raise NotImplementedError
 
-    def decay_by(self, lanes: Lanes, t: Numbers) -> tuple[Decay, dict[str, Decay]]:
+    def decay_by(self, constants: Constants, t: Numbers) -> tuple[Decay, dict[str, Decay]]:
         """Return the coefficients over t, and their derivatives by the time constants, in closed
         form.
         """
-        em, es, k, k_by_tau_mem, k_by_tau_syn = self.decay_derivatives(lanes, t)
+        em, es, k, k_by_tau_mem, k_by_tau_syn = self.decay_derivatives(constants, t)
         finite = jnp.where(jnp.isinf(t), 0.0, t)
         # d e^(-t / tau) / dtau = t e^(-t / tau) / tau^2
-        em_by_tau_mem = finite * em * self.leak(lanes) ** 2
-        es_by_tau_syn = finite * es * self.synaptic_leak(lanes) ** 2
+        em_by_tau_mem = finite * em * self.leak(constants) ** 2
+        es_by_tau_syn = finite * es * self.synaptic_leak(constants) ** 2
         zero = jnp.zeros_like(k)
         by_field = {
             "tau_mem": (em_by_tau_mem, zero, k_by_tau_mem),
@@ -206,23 +208,25 @@ class TwoVariables(Neuron):
 
     # ---- readouts
 
-    def turns(self, lanes: Lanes, state: State, after: State) -> Bool[Array, "..."]:
+    def turns(self, constants: Constants, state: State, after: State) -> Bool[Array, "..."]:
         """Return whether V has an extremum inside an interval from one state to another (one at
         most).
 
         Here V rises or falls all the way.
         """
-        del lanes, after
+        del constants, after
         return jnp.zeros_like(state[0], bool)
 
-    def extremum(self, lanes: Lanes, state: State) -> tuple[Numbers, Numbers]:
+    def extremum(self, constants: Constants, state: State) -> tuple[Numbers, Numbers]:
         """Return the time and value of the extremum of v after a state: time 0 and the state's v,
         as there is none.
         """
-        del lanes
+        del constants
         return jnp.zeros_like(state[0]), state[0]
 
-    def _leaky_integrals(self, lanes: Lanes, t: Numbers, rate: Numbers | float) -> Integrals:
+    def _leaky_integrals(
+        self, constants: Constants, t: Numbers, rate: Numbers | float
+    ) -> Integrals:
         """Return `integrals` where V leaks.
 
         The integral of k is computed without a difference of numbers that are nearly equal. k' =
@@ -230,14 +234,14 @@ class TwoVariables(Neuron):
         Before that it is a divided difference, leak t^2 phi1[-(leak + rate) t, -(synaptic + rate)
         t]: evaluated directly, or by its power series.
         """
-        leak, synaptic = self.leak(lanes), self.synaptic_leak(lanes)
+        leak, synaptic = self.leak(constants), self.synaptic_leak(constants)
         em = crossing.integrated_exponential(leak + rate, t)
         es = crossing.integrated_exponential(synaptic + rate, t)
         x = -(leak + rate) * t
         y = -(synaptic + rate) * t
         # V has decayed: by parts
-        k_end = self.decay(lanes, t)[2] * jnp.exp(-rate * t)
-        by_parts = (es - lanes.tau_mem * k_end) / (1 + lanes.tau_mem * rate)
+        k_end = self.decay(constants, t)[2] * jnp.exp(-rate * t)
+        by_parts = (es - constants.tau_mem * k_end) / (1 + constants.tau_mem * rate)
         # short against both time constants: by the series
         small = (x > -1) & (y > -2)
         near_x = jnp.where(small, x, 0.0)
@@ -273,11 +277,11 @@ class TwoVariables(Neuron):
         """Return the model without any assumption on its time constants."""
         return replace(super().unassuming(), tau_shape=TauShape.ANY)
 
-    def holds(self, lanes: Lanes) -> Bool[Array, ""]:
+    def holds(self, constants: Constants) -> Bool[Array, ""]:
         """Return whether the time constants have the assumed shape, and are equal if assumed."""
-        # lanes may be (positions, neurons)
-        tau_mem = lanes.tau_mem.reshape(-1)
-        tau_syn = lanes.tau_syn.reshape(-1)
+        # constants may be (positions, neurons)
+        tau_mem = constants.tau_mem.reshape(-1)
+        tau_syn = constants.tau_syn.reshape(-1)
         broken = [~tau_shape_holds(self.tau_shape, tau_mem, tau_syn)]
         if self.uniform:
             broken += [tau_mem != tau_mem[0], tau_syn != tau_syn[0]]
@@ -300,23 +304,23 @@ class MovedMembrane(TwoVariables):
         """Return the state after an arrival, which moves v."""
         return state[0] + weight, state[1]
 
-    def above(self, lanes: Lanes, state: State) -> Bool[Array, "..."]:
+    def above(self, constants: Constants, state: State) -> Bool[Array, "..."]:
         """Return whether v is above the threshold, or at it if that is enough."""
-        excess = self.excess(lanes, state)
+        excess = self.excess(constants, state)
         return excess >= 0 if self.fires_at_equality else excess > 0
 
     def crosses(
-        self, lanes: Lanes, state: State, end: State, duration: Numbers
+        self, constants: Constants, state: State, end: State, duration: Numbers
     ) -> Bool[Array, "..."]:
         """Return whether v is above the threshold after the arrival, or reaches it in the
         interval.
         """
         del duration
         # It may fall below the threshold until the interval ends.
-        jumped = self.above(lanes, state)
+        jumped = self.above(constants, state)
         # at the very end of the interval, by its own flow
-        comes = (self.excess(lanes, state) < 0) & (self.excess(lanes, end) >= 0)
-        return jumped | self.above(lanes, end) | (comes & (self.slope(lanes, end) > 0))
+        comes = (self.excess(constants, state) < 0) & (self.excess(constants, end) >= 0)
+        return jumped | self.above(constants, end) | (comes & (self.slope(constants, end) > 0))
 
 
 def time_under(v: Numbers, drive: Numbers, threshold: Numbers, tau_mem: Numbers) -> Numbers:

@@ -11,7 +11,7 @@ from jax import lax
 
 from jaxsnn.event.compensated import Pair, between, either, plus
 from jaxsnn.event.event_arrays import (
-    NeuronLanes,
+    NeuronConstants,
     NumberOfSamples,
     OfNeurons,
     OfSamples,
@@ -40,8 +40,8 @@ class PopulationState(NamedTuple):
     #: neurons that fire now, one after the other, before anything else happens; None in a group in
     #: which no arrival moves V
     due: WhichNeurons | None
-    #: as in `Log`, of the neurons that something moved above their threshold; None where arrivals do
-    #: not move V
+    #: as in `Log`, of the neurons that something moved above their threshold; None where arrivals
+    #: do not move V
     cause: Int[Array, "batch neurons"] | None
     #: by how much V was moved at the time of the last arrival; None where no gradient asks for it
     jump: OfNeurons | None
@@ -114,14 +114,14 @@ def in_order(time: Times, row: Rows) -> SortedArrivals:
     return SortedArrivals(time=time, row=row, position=position)
 
 
-def first_of(lanes: WhichNeurons) -> NumberOfSamples:
-    """Return the lowest index of each sample's lanes that are set; the number of lanes if none
+def first_of(mask: WhichNeurons) -> NumberOfSamples:
+    """Return the lowest index of each sample's neurons that are set; the number of neurons if none
     is.
     """
-    size = lanes.shape[1]
-    # first = size - max over the set lanes of (size - number)
-    number = lax.broadcasted_iota(jnp.float32, lanes.shape, 1)
-    most = jnp.max(jnp.where(lanes, size - number, 0.0), axis=1)
+    size = mask.shape[1]
+    # first = size - max over the set neurons of (size - number)
+    number = lax.broadcasted_iota(jnp.float32, mask.shape, 1)
+    most = jnp.max(jnp.where(mask, size - number, 0.0), axis=1)
     return jnp.int32(size) - most.astype(jnp.int32)
 
 
@@ -134,10 +134,11 @@ class Agenda:
     """Computation of the next event of each sample.
 
     Args:
-        layers, lanes: of each population.
+        layers: static description of each population.
+        constants: constants of each population's neurons.
         plan: the layout.
         trains: arrivals from outside at each population.
-        delays: of each channel.
+        delays: delays of each channel, seconds.
         t_end: seconds.
         none: sentinel for no step.
     """
@@ -145,7 +146,7 @@ class Agenda:
     def __init__(
         self,
         layers: Sequence[LayerSpec],
-        lanes: Sequence[NeuronLanes],
+        constants: Sequence[NeuronConstants],
         plan: Layout,
         trains: Sequence[SortedArrivals],
         delays: Sequence[Delays],
@@ -153,7 +154,7 @@ class Agenda:
         none: int,
     ) -> None:
         self.layers = layers
-        self.lanes = lanes
+        self.constants = constants
         self.plan = plan
         self.trains = trains
         self.delays = delays
@@ -240,7 +241,7 @@ class Agenda:
             wait = jnp.minimum(wait, crossing.wait)
         # A crossing within the window comes before the arrival, or at the same time and acts first.
         fires = ~state.finished & jnp.isfinite(wait)
-        crossing = tuple(c.lanes & (fires & (c.wait == wait))[:, None] for c in crossings)
+        crossing = tuple(c.neurons & (fires & (c.wait == wait))[:, None] for c in crossings)
         due = [population.due for population in state.populations if population.due is not None]
         if due:
             waits = self._any_of(due) & ~state.finished
@@ -264,24 +265,24 @@ class Agenda:
             released=self._released(deliveries, acting.taken, log),
         )
 
-    def _any_of(self, lanes: Sequence[WhichNeurons]) -> WhichSamples:
+    def _any_of(self, masks: Sequence[WhichNeurons]) -> WhichSamples:
         """Return the samples in which some neuron of some population is set."""
         any_set = jnp.zeros(self.batch, bool)
-        for of_population in lanes:
-            any_set |= jnp.any(of_population, axis=1)
+        for mask in masks:
+            any_set |= jnp.any(mask, axis=1)
         return any_set
 
     def _crossings(self, state: GroupState, window: OfSamples) -> list[Crossing]:
         """Return the earliest threshold crossing of each population within a window."""
         crossings = []
-        parts = zip(self.layers, self.lanes, state.populations, strict=True)
-        for layer, lanes, population in parts:
+        parts = zip(self.layers, self.constants, state.populations, strict=True)
+        for layer, constants, population in parts:
             # V of neurons in their refractory time is held, and those that fire once have done so.
             able = None if population.held is None else ~population.held
             if layer.once:
                 unfired = population.count == 0
                 able = unfired if able is None else able & unfired
-            crossings.append(earliest_crossing(layer.neuron, lanes, population.x, able, window))
+            crossings.append(earliest_crossing(layer.neuron, constants, population.x, able, window))
         return crossings
 
     def _first(self, crossing: Sequence[WhichNeurons]) -> tuple[NumberOfSamples, ...]:
@@ -290,8 +291,8 @@ class Agenda:
         """
         neurons = []
         before = jnp.zeros(self.batch, bool)  # a neuron of an earlier population fires
-        for lanes, size in zip(crossing, self.plan.sizes, strict=True):
-            neuron = first_of(lanes)
+        for mask, size in zip(crossing, self.plan.sizes, strict=True):
+            neuron = first_of(mask)
             neurons.append(jnp.where(before, size, neuron))
             before |= neuron < size
         return tuple(neurons)

@@ -13,7 +13,7 @@ from jax import lax
 
 from jaxsnn.event.compensated import Pair, plus
 from jaxsnn.event.dynamics.neuron_model import Neuron
-from jaxsnn.event.event_arrays import NeuronLanes, Numbers, State, Weights
+from jaxsnn.event.event_arrays import NeuronConstants, Numbers, State, Weights
 from jaxsnn.network.array_types import Array, Float
 
 #: Of the rounding of the largest weight: what no open box is as small as.
@@ -35,7 +35,7 @@ def least_level(weight: Weights) -> Float[Array, "neurons"]:
 
 
 def arrived(
-    neuron: Neuron, lanes: NeuronLanes, before: Level, weight: Numbers, least: Numbers
+    neuron: Neuron, constants: NeuronConstants, before: Level, weight: Numbers, least: Numbers
 ) -> Level:
     """Return state and rounding error after a rectangular pulse opened, or with a negative weight
     closed.
@@ -44,7 +44,7 @@ def arrived(
     assert entry is not None
     x = neuron.arrive(before.x, weight)
     level = plus(Pair(before.x[entry], before.low), weight)
-    rest = neuron.begin(lanes)[entry]
+    rest = neuron.begin(constants)[entry]
     closed = abs((level.high - rest) + level.low) <= least
     # What is taken off is rounding: the level moves with the weights as it did.
     off = lax.stop_gradient(jnp.where(closed, rest - level.high, 0.0))

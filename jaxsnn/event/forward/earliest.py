@@ -2,8 +2,8 @@
 
 Where a model can rank the crossings of all neurons without solving for each
 (`Neuron.crossing_order`), that is enough. Elsewhere cheap lower bounds of the crossing times
-(`Neuron.bound`) tell which neurons to solve for: in the order of the bounds, until the next one lies
-behind the earliest crossing found. A model that has neither is solved for all neurons at once.
+(`Neuron.bound`) tell which neurons to solve for: in the order of the bounds, until the next one
+lies behind the earliest crossing found. A model that has neither is solved for all neurons at once.
 
 Ranks pay where time constants have a known ratio: without them one sample of 700-256-20, recurrent,
 takes 1.8 times as long. Bounds pay where nothing is known of the time constants: there the forward
@@ -20,7 +20,7 @@ from jax import lax
 
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.event_arrays import (
-    NeuronLanes,
+    NeuronConstants,
     NumberOfSamples,
     Numbers,
     OfNeurons,
@@ -39,12 +39,12 @@ class Crossing(NamedTuple):
     """Earliest threshold crossing of each sample."""
 
     wait: OfSamples  # time to it, inf where none comes within the window
-    lanes: WhichNeurons  # the neurons that cross at that very time
+    neurons: WhichNeurons  # the neurons that cross at that very time
 
 
 def earliest_crossing(
     neuron: Neuron,
-    lanes: NeuronLanes,
+    constants: NeuronConstants,
     state: State,
     able: WhichNeurons | None,
     window: OfSamples,
@@ -53,28 +53,28 @@ def earliest_crossing(
 
     Args:
         neuron: the population's model.
-        lanes: of (neurons,).
+        constants: constants of the neurons, (neurons,).
         state: the model's own state, arrays (batch, neurons).
         able: the neurons that can fire; None: all.
         window: seconds.
     """
-    order = neuron.crossing_order(lanes, state)
+    order = neuron.crossing_order(constants, state)
     if order is not None:
-        return _first_of(neuron, lanes, order, able, window)
-    bound = neuron.bound(lanes, state)
+        return _first_of(neuron, constants, order, able, window)
+    bound = neuron.bound(constants, state)
     if bound is not None:
-        return _in_order_of_bounds(neuron, lanes, state, able, window, bound)
+        return _in_order_of_bounds(neuron, constants, state, able, window, bound)
     # Nothing is known of the model: one solve for all neurons, of which the minimum is kept.
-    wait = _crossing_of(neuron, lanes, state, window[:, None])
+    wait = _crossing_of(neuron, constants, state, window[:, None])
     if able is not None:
         wait = jnp.where(able, wait, jnp.inf)
     first = jnp.min(wait, axis=1)
-    return Crossing(wait=first, lanes=(wait == first[:, None]) & jnp.isfinite(wait))
+    return Crossing(wait=first, neurons=(wait == first[:, None]) & jnp.isfinite(wait))
 
 
 def _first_of(
     neuron: Neuron,
-    lanes: NeuronLanes,
+    constants: NeuronConstants,
     order: OfNeurons,
     able: WhichNeurons | None,
     window: OfSamples,
@@ -84,10 +84,10 @@ def _first_of(
         order = jnp.where(able, order, 0.0)  # 0 stands for never, 1 for now
     first = jnp.max(order, axis=1)
     # One logarithm (or whatever the model takes) for each sample, not one for each neuron.
-    wait = neuron.wait_of(lanes, first)
+    wait = neuron.wait_of(constants, first)
     within = (first > 0) & (wait <= window)
     chosen = (order == first[:, None]) & within[:, None]
-    return Crossing(wait=jnp.where(within, wait, jnp.inf), lanes=chosen)
+    return Crossing(wait=jnp.where(within, wait, jnp.inf), neurons=chosen)
 
 
 class _Search(NamedTuple):
@@ -100,7 +100,7 @@ class _Search(NamedTuple):
 
 def _in_order_of_bounds(
     neuron: Neuron,
-    lanes: NeuronLanes,
+    constants: NeuronConstants,
     state: State,
     able: WhichNeurons | None,
     window: OfSamples,
@@ -122,8 +122,8 @@ def _in_order_of_bounds(
         last = bound.shape[1] - 1
         number = jnp.min(jnp.where(search.bound == nearest, numbers, last), axis=1)
         here = _open(search, window)
-        nearest_lanes, its_state = _one_of_each(lanes, state, number)
-        time = _crossing_of(neuron, nearest_lanes, its_state, window)
+        nearest_constants, its_state = _one_of_each(constants, state, number)
+        time = _crossing_of(neuron, nearest_constants, its_state, window)
         # Samples that have finished wait for the others, and must not change.
         time = jnp.where(here, time, jnp.inf)
         this = here[:, None] & (numbers == number[:, None])
@@ -135,11 +135,11 @@ def _in_order_of_bounds(
 
     never = jnp.full_like(bound, jnp.inf)
     start = _Search(bound=bound, times=never, best=never[:, 0])
-    start = varying_like(start, lanes, state, window)
+    start = varying_like(start, constants, state, window)
     search = lax.while_loop(unfinished, look, start)
     crosses = jnp.isfinite(search.best)
     chosen = (search.times == search.best[:, None]) & crosses[:, None]
-    return Crossing(wait=search.best, lanes=chosen)
+    return Crossing(wait=search.best, neurons=chosen)
 
 
 def _open(search: _Search, window: OfSamples) -> WhichSamples:
@@ -152,26 +152,30 @@ def _open(search: _Search, window: OfSamples) -> WhichSamples:
 
 
 def _one_of_each(
-    lanes: NeuronLanes, state: State, number: NumberOfSamples
-) -> tuple[NeuronLanes, State]:
-    """Return lanes and state of one neuron of each sample, (batch,)."""
-    neuron_lanes = jax.tree.map(lambda array: array.at[number].get(mode="promise_in_bounds"), lanes)
+    constants: NeuronConstants, state: State, number: NumberOfSamples
+) -> tuple[NeuronConstants, State]:
+    """Return constants and state of one neuron of each sample, (batch,)."""
+    neuron_constants = jax.tree.map(
+        lambda array: array.at[number].get(mode="promise_in_bounds"), constants
+    )
 
     def pick_neuron(array: OfNeurons) -> OfSamples:
         return at_places(array, number[:, None], 1)[:, 0]
 
-    return neuron_lanes, tuple(pick_neuron(array) for array in state)
+    return neuron_constants, tuple(pick_neuron(array) for array in state)
 
 
-def _crossing_of(neuron: Neuron, lanes: NeuronLanes, state: State, window: Numbers) -> Numbers:
+def _crossing_of(
+    neuron: Neuron, constants: NeuronConstants, state: State, window: Numbers
+) -> Numbers:
     """Return the time to the crossing of each neuron within a window; inf for no crossing."""
     # A neuron at its threshold fires now, whatever its flow.
-    above = neuron.above(lanes, state)
-    end = neuron.flow(neuron.decay(lanes, window), state)
-    crosses = neuron.crosses(lanes, state, end, window)
+    above = neuron.above(constants, state)
+    end = neuron.flow(neuron.decay(constants, window), state)
+    crosses = neuron.crosses(constants, state, end, window)
     if neuron.jumps:
         # V has all that arrives at one time only where the next thing comes later.
         above &= window > 0
         crosses &= window > 0
-    wait = neuron.solve(lanes, state, window, crosses & ~above)
+    wait = neuron.solve(constants, state, window, crosses & ~above)
     return jnp.where(above, 0.0, jnp.where(crosses, wait, jnp.inf))

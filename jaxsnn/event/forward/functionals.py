@@ -27,7 +27,8 @@ from jax import lax
 from jaxsnn.event.adjoint.held import held
 from jaxsnn.event.dynamics import crossing
 from jaxsnn.event.event_arrays import (
-    NeuronLanes,
+    IntOfNeurons,
+    NeuronConstants,
     Numbers,
     OfNeurons,
     Seconds,
@@ -43,10 +44,8 @@ from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.reductions import count_over_last, greatest
 from jaxsnn.network.sorting import sorted_times
 
-#: What each arrival leaves of its weight, given the lanes: (batch, arrivals, neurons).
-Left = Callable[[NeuronLanes], Float[Array, "batch arrivals neurons"]]
-#: The number of an interval of each lane.
-NumberOfNeurons = Int[Array, "batch neurons"]
+#: What each arrival leaves of its weight, given the constants: (batch, arrivals, neurons).
+Left = Callable[[NeuronConstants], Float[Array, "batch arrivals neurons"]]
 
 
 #: Rows of weights for each arrival of a sample, of which most then are of no use.
@@ -66,25 +65,27 @@ def by_neuron(
     """Return a functional of each neuron, also where neurons have separate lists of arrivals.
 
     Args:
-        functional: of a drive without `places`, and the arguments, linear in volts.
+        functional: function of a drive without `places` and of the arguments, linear in volts.
     """
     if drive.places is None:
         return functional(drive, *arguments)
 
     def of_row(
-        lanes: NeuronLanes,
-        v_inf: Float[Array, "lanes"],
+        constants: NeuronConstants,
+        v_inf: Float[Array, "neurons"],
         time: Float[Array, "arrivals"],
         row: Int[Array, "arrivals"],
-    ) -> Float[Array, "lanes"]:
+    ) -> Float[Array, "neurons"]:
         """Compute the functional at one position of one sample."""
-        row_drive = replace(drive, lanes=lanes, v_inf=v_inf, time=time[None], row=row, places=None)
+        row_drive = replace(
+            drive, constants=constants, v_inf=v_inf, time=time[None], row=row, places=None
+        )
         return functional(row_drive, *arguments)[0]
 
-    lanes, v_inf = spread((drive.lanes, drive.v_inf), drive.time.shape[0])
+    constants, v_inf = spread((drive.constants, drive.v_inf), drive.time.shape[0])
     row = jnp.broadcast_to(drive.row, drive.time.shape)
-    by_row = jax.vmap(of_row)(lanes, v_inf, drive.time, row)
-    return by_row.reshape(-1, drive.places.lane.size)[:, drive.places.lane] * drive.places.unit
+    by_row = jax.vmap(of_row)(constants, v_inf, drive.time, row)
+    return by_row.reshape(-1, drive.places.index.size)[:, drive.places.index] * drive.places.unit
 
 
 # ---- integrals
@@ -105,15 +106,15 @@ def integral(drive: Drive, t_end: Seconds, tau: Seconds | None = None) -> OfNeur
     begins = jnp.where(counts, drive.time[..., None], 0.0)
     gap = jnp.where(counts, t_end - begins, 0.0)
 
-    def impulse_integral(lanes: NeuronLanes) -> Float[Array, "batch arrivals neurons"]:
+    def impulse_integral(constants: NeuronConstants) -> Float[Array, "batch arrivals neurons"]:
         """Return the integral of the response to each arrival with weight 1."""
-        unit_drive = replace(drive, lanes=lanes)
+        unit_drive = replace(drive, constants=constants)
         # integral of e^(-rate t) R(t - t_e) from t_e on
         #     = e^(-rate t_e) times the integral of e^(-rate s) R(s) over [0, t_end - t_e]
         return jnp.exp(-rate * begins) * _integrated(unit_drive, _impulse(unit_drive), gap, rate)
 
     end = jnp.asarray(t_end, drive.v_inf.dtype)
-    free = _integrated(drive, drive.neuron.begin(drive.lanes), end, rate)
+    free = _integrated(drive, drive.neuron.begin(drive.constants), end, rate)
     return (
         drive.v_inf * crossing.integrated_exponential(rate, end)
         + free
@@ -122,7 +123,8 @@ def integral(drive: Drive, t_end: Seconds, tau: Seconds | None = None) -> OfNeur
 
 
 def _arrived(drive: Drive, response: Left) -> OfNeurons:
-    """Return the sum over all arrivals of their weights times `response`, a function of the lanes.
+    """Return the sum over all arrivals of their weights times `response`, a function of the
+    constants.
 
     Where all neurons have the same time constants the arrivals of each row are added up once for
     all of them, unless most rows are of arrivals of other samples (`GradedEvents`: one for each).
@@ -131,17 +133,17 @@ def _arrived(drive: Drive, response: Left) -> OfNeurons:
     many = drive.weight.shape[0] > _MANY_ROWS * drive.time.shape[1]
     if many or not drive.neuron.uniform:
         weight = drive.weight.at[row].get(mode="fill", fill_value=0.0)
-        return jnp.sum(weight * response(drive.lanes), axis=1)
-    first = held(jax.tree.map(lambda array: array[:1], drive.lanes))
+        return jnp.sum(weight * response(drive.constants), axis=1)
+    first = held(jax.tree.map(lambda array: array[:1], drive.constants))
     samples = jnp.arange(row.shape[0])[:, None]
     times_weights = partial(jnp.matmul, b=drive.weight, precision=lax.Precision.HIGHEST)
 
-    def by_row(lanes: NeuronLanes) -> Float[Array, "batch rows"]:
+    def by_row(constants: NeuronConstants) -> Float[Array, "batch rows"]:
         """Return the summed responses to the arrivals of each row, for the single neuron that
         represents all.
         """
         empty = jnp.zeros((row.shape[0], drive.weight.shape[0]), drive.time.dtype)
-        return empty.at[samples, row].add(response(lanes)[..., 0], mode="drop")
+        return empty.at[samples, row].add(response(constants)[..., 0], mode="drop")
 
     # (batch, rows) @ (rows, neurons)
     arrived = times_weights(by_row(first))
@@ -151,7 +153,9 @@ def _arrived(drive: Drive, response: Left) -> OfNeurons:
         still = jax.tree.map(jnp.zeros_like, first)
         along = replace(still, **{name: jnp.ones_like(getattr(first, name))})
         by_tau = jax.jvp(by_row, (first,), (along,))[1]
-        arrived += _zero_that_moves_with(getattr(drive.lanes, name), held(times_weights(by_tau)))
+        arrived += _zero_that_moves_with(
+            getattr(drive.constants, name), held(times_weights(by_tau))
+        )
     return arrived
 
 
@@ -186,27 +190,25 @@ def maximum(drive: Drive, t_end: Seconds) -> OfNeurons:
     return voltage(drive, arrivals, time, place.interval)
 
 
-def voltage(
-    drive: Drive, arrivals: _Sorted, time: OfNeurons, interval: NumberOfNeurons
-) -> OfNeurons:
-    """Return V of each lane at its time, from the arrivals before its `interval`."""
-    # arrays (batch, arrivals, neurons): every arrival as each lane sees it
+def voltage(drive: Drive, arrivals: _Sorted, time: OfNeurons, interval: IntOfNeurons) -> OfNeurons:
+    """Return V of each neuron at its time, from the arrivals before its `interval`."""
+    # arrays (batch, arrivals, neurons): every arrival as each neuron sees it
     number = jnp.arange(arrivals.time.shape[1])[None, :, None]
     counts = (number < interval[:, None, :]) & jnp.isfinite(arrivals.time)[..., None]
     gap = time[:, None, :] - jnp.where(jnp.isfinite(arrivals.time), arrivals.time, 0.0)[..., None]
     gap = jnp.where(counts, gap, 0.0)
-    response = drive.neuron.flow(drive.neuron.decay(drive.lanes, gap), _impulse(drive))[0]
-    since_start = drive.neuron.decay(drive.lanes, time)
-    free = drive.neuron.flow(since_start, drive.neuron.begin(drive.lanes))[0]
+    response = drive.neuron.flow(drive.neuron.decay(drive.constants, gap), _impulse(drive))[0]
+    since_start = drive.neuron.decay(drive.constants, time)
+    free = drive.neuron.flow(since_start, drive.neuron.begin(drive.constants))[0]
     # V(t) = V_inf + free(t) + sum_e W_e R(t - t_e)
     return drive.v_inf + free + jnp.sum(jnp.where(counts, arrivals.weight * response, 0.0), axis=1)
 
 
 class _Place(NamedTuple):
-    """Location of each lane's maximum."""
+    """Location of each neuron's maximum."""
 
     value: OfNeurons  # V there
-    interval: NumberOfNeurons  # behind so many arrivals
+    interval: IntOfNeurons  # behind so many arrivals
     time: OfNeurons  # seconds
     at_arrival: WhichNeurons  # the time is that of an arrival, at the interval's start or end
     at_start: WhichNeurons  # it is the interval's start
@@ -254,18 +256,18 @@ def _intervals(arrivals: _Sorted, t_end: Seconds) -> _Interval:
 
 
 def _peaks(drive: Drive, arrivals: _Sorted, t_end: Seconds) -> _Place:
-    """Locate the maximum of each lane by a scan over the arrivals: V is largest at an arrival, at a
-    local extremum, or at the end.
+    """Locate the maximum of each neuron by a scan over the arrivals: V is largest at an arrival, at
+    a local extremum, or at the end.
     """
     neuron = drive.neuron
-    lanes = jax.tree.map(lambda array: array[None], drive.lanes)
+    constants = jax.tree.map(lambda array: array[None], drive.constants)
     shape = (arrivals.time.shape[0], drive.weight.shape[1])
-    start = jax.tree.map(lambda array: jnp.broadcast_to(array, shape), neuron.begin(lanes))
+    start = jax.tree.map(lambda array: jnp.broadcast_to(array, shape), neuron.begin(constants))
     intervals = _intervals(arrivals, t_end)
     # The loop takes one interval after the other, so that they are the first axis.
     by_interval = [jnp.moveaxis(array, 1, 0) for array in intervals]
-    # Where all lanes have the same time constants, one of them gives the decay for all.
-    flowing = jax.tree.map(lambda array: array[:, :1], lanes) if neuron.uniform else lanes
+    # Where all neurons have the same time constants, one of them gives the decay for all.
+    flowing = jax.tree.map(lambda array: array[:, :1], constants) if neuron.uniform else constants
 
     def step(number: Int[Array, ""], carry: _Carry) -> _Carry:
         interval = _Interval(*(array[number] for array in by_interval))
@@ -275,9 +277,9 @@ def _peaks(drive: Drive, arrivals: _Sorted, t_end: Seconds) -> _Place:
         state = neuron.arrive(carry.state, jnp.where(used, interval.weight, 0.0))
         after = neuron.flow(neuron.decay(flowing, duration), state)
         # A maximum: V turns inside the interval, and rises before that.
-        rises = neuron.rate(lanes, state)[0] > 0
-        inside = neuron.turns(lanes, state, after) & rises
-        wait, peak = neuron.extremum(lanes, state)
+        rises = neuron.rate(constants, state)[0] > 0
+        inside = neuron.turns(constants, state, after) & rises
+        wait, peak = neuron.extremum(constants, state)
         # of arrivals at one time only the last one shows where V is
         lasts = used & (duration > 0)
         best = carry.best
@@ -300,7 +302,7 @@ def _peaks(drive: Drive, arrivals: _Sorted, t_end: Seconds) -> _Place:
     )
     # Behind the last arrival that any sample uses there is nothing to look at.
     count = greatest(count_over_last(intervals.used.astype(jnp.int32)))
-    carry = varying_like(_Carry(state=start, best=best), lanes, by_interval)
+    carry = varying_like(_Carry(state=start, best=best), constants, by_interval)
     return lax.fori_loop(0, count, step, carry).best
 
 
@@ -325,7 +327,7 @@ def _sorted(drive: Drive) -> _Sorted:
 
 def _impulse(drive: Drive) -> State:
     """Return the state just after an arrival of weight 1 at rest."""
-    rest = jax.tree.map(jnp.zeros_like, drive.neuron.begin(drive.lanes))
+    rest = jax.tree.map(jnp.zeros_like, drive.neuron.begin(drive.constants))
     return drive.neuron.arrive(rest, 1.0)
 
 
@@ -338,6 +340,6 @@ def _integrated(drive: Drive, state: State, duration: Numbers, rate: Numbers | f
     total = crossing.integrated_exponential(rate, duration)
     # c_mean = integral of c(t) e^(-rate t) / integral of e^(-rate t); 0 / 1 where nothing lasts
     share = jnp.where(duration > 0, total, 1.0)
-    integrals = drive.neuron.integrals(drive.lanes, duration, rate)
+    integrals = drive.neuron.integrals(drive.constants, duration, rate)
     means = [part / share for part in integrals]
     return jnp.where(duration > 0, drive.neuron.flow(tuple(means), state)[0] * total, 0.0)

@@ -41,7 +41,7 @@ class GroupSpec:
     """Static description of a recurrent group.
 
     Attributes:
-        layers: of each population.
+        layers: static description of each population.
         edges: (source, target), numbers of populations, for each feedback edge; several may join
             the same two.
         max_events: spikes of the whole group that are recorded in each sample.
@@ -67,9 +67,8 @@ class GroupEvents:
     Attributes:
         time: seconds, inf in steps without a spike.
         spike, slot, slope: as in `Log`.
-        counts: of each population, spikes of each neuron, (batch, neurons).
-        broken: of each population, whether the state of each neuron has become NaN, (batch,
-            neurons).
+        counts: spike counts of each population, (batch, neurons).
+        broken: whether the state of a neuron has become NaN, for each population (batch, neurons).
         events_needed: as in `GroupSpikes`.
     """
 
@@ -88,11 +87,11 @@ class GroupSpikes:
     """Spikes of a recurrent group.
 
     Attributes:
-        spikes: of each population.
-        trains: the same spikes of each population in the order in which they act: (time, neuron),
-            (batch, steps), the time inf where there is none.
-        events_needed: (batch,) `max_events` that it takes; a lower bound where it is more than 16
-            times too small, or where there are delays. The spikes of samples in which it exceeds
+        spikes: spikes of each population, by neuron.
+        trains: spikes of each population in the order in which they act: pairs (time, neuron) of
+            arrays (batch, steps), time inf in unused slots.
+        events_needed: (batch,) required `max_events`; a lower bound if `max_events` is more than 16
+            times too small, or if there are delays. The spikes of samples in which it exceeds
             `max_events` are incomplete.
     """
 

@@ -1,18 +1,20 @@
 """A feed-forward population, event by event.
 
-Neurons of one population do not see each other, so each one scans the population's sorted arrivals
-on its own, batch and neurons in parallel. Arrivals come in blocks. Within a block every lane (one
-neuron of one sample) flows from one arrival to the next and freezes where its voltage crosses the
-threshold; then one solve for all frozen lanes gives the spikes, the lanes are reset and go on. The
-state is local (the values just after the last event), so nothing grows with time.
+This module has the records that the forward and backward passes share. `layer_scan` describes the
+simulation, `layer_adjoint` the gradients.
 
-Where the neurons of a population see different arrivals (a convolution), they are sorted into
-positions: all neurons at one position see the same arrivals, and each position of each sample is
-one row of the arrays below.
+Axes. `batch` is the number of samples, `neurons` that of the population. Where neurons of a
+population receive different arrivals (a convolution), they are grouped by position: all neurons at
+one position receive the same arrivals, and each position of each sample is one row of the arrays.
+Then `batch` is samples times positions, and `neurons` the number of neurons at one position:
 
-What arrives at exactly one time acts together: the threshold is looked at where V has all of it,
-whatever the order. Times are pairs of numbers (`compensated`), and so is what open boxes add up to:
-where none is open that is exactly nothing.
+    dense          (samples, neurons)
+    positions      (samples * positions, neurons at one position)
+
+The state of a neuron is that just after its last event, relative to its rest, so that no number
+grows with time. Simultaneous arrivals act together: V is compared with the threshold after the last
+of them, in any order. Times are sums of two numbers (`compensated`), and so are sums of open
+rectangular pulses: if none is open, the sum is exactly 0.
 """
 
 from __future__ import annotations
@@ -25,14 +27,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxsnn.event.dynamics.neuron_model import Neuron
-from jaxsnn.event.event_arrays import NeuronLanes, OfNeurons, OfSpikes, State
+from jaxsnn.event.event_arrays import NeuronConstants, OfNeurons, OfSpikes, State, WhichNeurons
 from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.reductions import over_first
 
-#: Arrays in the shape of the lanes: quantities, conditions, numbers of intervals or spikes.
-OfLanes = Float[Array, "batch neurons"]
-WhichLanes = Bool[Array, "batch neurons"]
-NumberOfLanes = Int[Array, "batch neurons"]
 #: Number of an interval, one for all.
 Position = Int[Array, ""]
 
@@ -117,23 +115,25 @@ class Causes(NamedTuple):
     slope_after: Float[Array, "a b c"]
 
 
-def spread(lanes: NeuronLanes, batch: int) -> NeuronLanes:
-    """Broadcast lanes (neurons,) or (positions, neurons) against (batch * positions, neurons)."""
+def spread(constants: NeuronConstants, batch: int) -> NeuronConstants:
+    """Broadcast constants (neurons,) or (positions, neurons) against (batch * positions,
+    neurons).
+    """
 
     def of_samples(array: Float[Array, "..."]) -> Float[Array, "#batch neurons"]:
         if array.ndim == 1:
             return array[None]
-        # row sample * positions + position of the batch has the lanes of its position
+        # row sample * positions + position of the batch has the constants of its position
         return jnp.tile(array, (batch // array.shape[0], 1))
 
-    return jax.tree.map(of_samples, lanes)
+    return jax.tree.map(of_samples, constants)
 
 
-def gathered(gradient: NeuronLanes, lanes: NeuronLanes) -> NeuronLanes:
-    """Sum the gradients of each sample's lanes (batch, neurons) to the shape of the lanes: the
-    transpose of `spread`.
+def gathered(gradient: NeuronConstants, constants: NeuronConstants) -> NeuronConstants:
+    """Sum the gradients of each sample's constants (batch, neurons) to the shape of the constants:
+    the transpose of `spread`.
     """
-    positions = jax.tree.leaves(lanes)[0].shape[:-1]
+    positions = jax.tree.leaves(constants)[0].shape[:-1]
 
     def add_samples(array: OfNeurons) -> Float[Array, "..."]:
         return over_first(array.reshape(-1, *positions, array.shape[-1]))
@@ -141,22 +141,22 @@ def gathered(gradient: NeuronLanes, lanes: NeuronLanes) -> NeuronLanes:
     return jax.tree.map(add_samples, gradient)
 
 
-def has_nan(neuron: Neuron, lanes: NeuronLanes, state: State) -> Bool[Array, "..."]:
+def has_nan(neuron: Neuron, constants: NeuronConstants, state: State) -> Bool[Array, "..."]:
     """Return, neuron by neuron, whether any entry of the state, or what its model makes of it to
     compare with the threshold, is NaN.
     """
-    return reduce(jnp.logical_or, map(jnp.isnan, (*state, neuron.excess(lanes, state))))
+    return reduce(jnp.logical_or, map(jnp.isnan, (*state, neuron.excess(constants, state))))
 
 
 class ComesUp(NamedTuple):
     """Effect of an arrival on neurons whose V it moves."""
 
-    newly: WhichLanes  # it moves V to the threshold, or above it
-    stays: WhichLanes  # V is there behind it
+    newly: WhichNeurons  # it moves V to the threshold, or above it
+    stays: WhichNeurons  # V is there behind it
 
 
-def comes_up(neuron: Neuron, lanes: NeuronLanes, before: State, after: State) -> ComesUp:
+def comes_up(neuron: Neuron, constants: NeuronConstants, before: State, after: State) -> ComesUp:
     """Return whether an arrival moves V from one state to another in which the neuron may fire."""
-    at_before, at_after = (neuron.excess(lanes, x) >= 0 for x in (before, after))
-    crosses = neuron.above(lanes, after) & ~neuron.above(lanes, before)
+    at_before, at_after = (neuron.excess(constants, x) >= 0 for x in (before, after))
+    crosses = neuron.above(constants, after) & ~neuron.above(constants, before)
     return ComesUp(newly=crosses | (at_after & ~at_before), stays=at_after)

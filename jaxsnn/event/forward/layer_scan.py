@@ -1,4 +1,35 @@
-"""Scan over the arrivals of one population, block by block: see `layer`."""
+"""Simulation of a feed-forward population: a scan over its sorted arrivals.
+
+Neurons of such a population do not influence each other. So all neurons of all samples walk along
+the arrivals in parallel, as elements of arrays (batch, neurons). A solve for crossing times is
+expensive, and few intervals between arrivals contain a crossing. Therefore arrivals are processed
+in blocks:
+
+1. Sweep (`_sweep`). Neurons flow from arrival to arrival through the block. A neuron whose V would
+   cross the threshold in an interval freezes at the beginning of the interval (`ScanState.at`).
+2. Fire (`_fire`). One solve for all frozen neurons returns their crossing times. Their spikes are
+   recorded and the neurons reset; then they flow to the end of the interval, or freeze again if
+   they cross the threshold once more.
+3. Repeat both for the same block until no neuron is frozen. In a repeated sweep neurons skip the
+   intervals that they have finished (`ScanState.done`).
+
+    arrivals         |    |      |   |        |     one block
+    neuron a         ------------------------->     first sweep
+    neuron b         -------*                       first sweep: freezes at the third arrival
+    neuron b                *->|                    fires, flows to the end of the interval
+    neuron b                   --------------->     second sweep
+
+The arrays and their axes:
+
+    Intervals.edge      (intervals + 1, batch)    times of arrivals; interval 0 is before the first
+    Intervals.row       (intervals, batch)        row of `weight` that arrives at its beginning
+    LayerScan.weight    (rows + 1, neurons)       the last row is zero, for unused slots
+    ScanState           (batch, neurons)          state of each neuron
+    SpikeLog            (spikes, batch, neurons)  recorded spikes, slot by slot
+
+Where neurons stand at several positions (convolutions), `batch` counts the positions of each sample
+one after the other: see `layer`.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +45,21 @@ from jax import lax
 
 from jaxsnn.event.compensated import Pair, either, plus, two_sum, until
 from jaxsnn.event.dynamics.neuron_model import Neuron
-from jaxsnn.event.event_arrays import Decay, NeuronLanes, Seconds, State, Weights
+from jaxsnn.event.event_arrays import (
+    Decay,
+    IntOfNeurons,
+    NeuronConstants,
+    OfNeurons,
+    Seconds,
+    State,
+    Weights,
+    WhichNeurons,
+)
 from jaxsnn.event.forward.box_levels import Level, arrived, least_level
 from jaxsnn.event.forward.layer import (
     Causes,
     LayerSpec,
-    NumberOfLanes,
-    OfLanes,
     Position,
-    WhichLanes,
     comes_up,
     has_nan,
     spread,
@@ -38,32 +75,36 @@ Carry = TypeVar("Carry")
 Result = TypeVar("Result")
 
 
-class LaneState(NamedTuple):
-    """State of the lanes during the scan over the arrivals; arrays have the shape of the lanes."""
+class ScanState(NamedTuple):
+    """State of the neurons during the scan over the arrivals; arrays have the shape of the
+    neurons.
+    """
 
     x: State  # the neurons' own state
-    #: its time in a lane that is about to fire, inf in the others
-    at: OfLanes
-    at_low: OfLanes | None  # what rounding took from that; None where lanes stop after one spike
-    #: last interval that the lane finished or stands in; None where lanes stop after their first
-    #: spike
-    done: NumberOfLanes | None
+    #: its time in a neuron that is about to fire, inf in the others
+    at: OfNeurons
+    at_low: (
+        OfNeurons | None
+    )  # what rounding took from that; None where neurons stop after one spike
+    #: last interval that the neuron finished or stands in; None where neurons stop after their
+    #: first spike
+    done: IntOfNeurons | None
     free: Pair | None  # time until which V stays at v_reset; None where it never does
     #: what rounding took from the level of open boxes; None where there are no boxes
-    level_low: OfLanes | None
+    level_low: OfNeurons | None
     #: by how much V was moved at the time of the last arrival; None where nobody asks
-    rise: OfLanes | None
+    rise: OfNeurons | None
     #: number of the arrival that moved V to where the neuron fires, 0 if none did; None where
     #: arrivals do not move V
-    cause: NumberOfLanes | None
+    cause: IntOfNeurons | None
 
 
-class LaneLog(NamedTuple):
-    """Spikes so far, slots first: (spikes, *lanes); the count has the shape of the lanes."""
+class SpikeLog(NamedTuple):
+    """Spikes so far, slots first: (spikes, *neurons); the count has the shape of the neurons."""
 
     time: Float[Array, "spikes batch neurons"]
     slope: Float[Array, "spikes batch neurons"]
-    count: NumberOfLanes
+    count: IntOfNeurons
     causes: Causes | None
 
 
@@ -71,31 +112,31 @@ class _UntilFirst(NamedTuple):
     """Carry of `LayerScan.first_spikes`: the next block begins at interval `position`."""
 
     position: Position
-    state: LaneState
+    state: ScanState
 
 
 class _Blocks(NamedTuple):
     """Carry of `LayerScan.all_spikes`: the next block begins at interval `position`."""
 
     position: Position
-    state: LaneState
-    log: LaneLog
+    state: ScanState
+    log: SpikeLog
 
 
 class InBlock(NamedTuple):
     """Carry of the loop over the spikes of one block."""
 
-    state: LaneState
-    log: LaneLog
+    state: ScanState
+    log: SpikeLog
 
 
 class _Turn(NamedTuple):
     """Carry of `LayerScan._block`."""
 
-    state: LaneState
-    log: LaneLog
-    due: Bool[Array, ""]  # a lane is about to fire
-    swept: Bool[Array, ""]  # lanes have gone through the block
+    state: ScanState
+    log: SpikeLog
+    due: Bool[Array, ""]  # a neuron is about to fire
+    swept: Bool[Array, ""]  # neurons have gone through the block
 
 
 class Intervals(NamedTuple):
@@ -107,7 +148,7 @@ class Intervals(NamedTuple):
 
 
 class _FromTo(NamedTuple):
-    """Flow of V in an interval, arrays that broadcast to the lanes."""
+    """Flow of V in an interval, arrays that broadcast to the neurons."""
 
     start: Pair  # when it begins, behind a refractory time
     x: State  # the state there
@@ -116,22 +157,22 @@ class _FromTo(NamedTuple):
 
 
 class _Crossing(NamedTuple):
-    """Threshold crossings of the lanes."""
+    """Threshold crossings of the neurons."""
 
     time: Pair
-    wait: OfLanes  # how long after `LaneState.at` it is
+    wait: OfNeurons  # how long after `ScanState.at` it is
     x: State  # the state there
 
 
 class _Fired(NamedTuple):
-    """Spikes of some lanes, and the lanes' state after them."""
+    """Spikes of some neurons, and the neurons' state after them."""
 
     found: _Crossing
-    slope: OfLanes
+    slope: OfNeurons
     x: State  # the state when V flows again
     go: Pair  # when that is
     end: State  # the state at the interval's end, if nothing comes before
-    again: WhichLanes  # something does
+    again: WhichNeurons  # something does
 
 
 class LayerScan:
@@ -145,7 +186,7 @@ class LayerScan:
         self,
         spec: LayerSpec,
         weight: Weights,
-        lanes: NeuronLanes,
+        constants: NeuronConstants,
         intervals: Intervals,
         t_end: Seconds,
         block_size: int,
@@ -153,10 +194,10 @@ class LayerScan:
         self.spec = spec
         self.neuron = spec.neuron
         #: whether what the model assumes holds; None: that is known
-        self.holds = None if spec.neuron.certain else spec.neuron.holds(lanes)
+        self.holds = None if spec.neuron.certain else spec.neuron.holds(constants)
         self.block_size = block_size
         self.t_end = t_end
-        self.lanes = spread(lanes, intervals.row.shape[1])
+        self.constants = spread(constants, intervals.row.shape[1])
         self.intervals = intervals
         self.offset: Position | int = 0  # number of the first of `intervals`
         self.last = intervals.row.shape[0] - 1  # number of the last
@@ -164,7 +205,7 @@ class LayerScan:
         self.weight = jnp.pad(weight, ((0, 1), (0, 0)))
         if self.neuron.uniform:
             # the decay over each interval is the same for all neurons: computed once, here
-            self.one = jax.tree.map(lambda array: array.reshape(-1)[0], lanes)
+            self.one = jax.tree.map(lambda array: array.reshape(-1)[0], constants)
             self.decays = self.neuron.decay(self.one, intervals.duration)
         if self.neuron.level is not None:
             self.least = least_level(self.weight)[None]
@@ -191,8 +232,8 @@ class LayerScan:
 
     # ---- the whole scan
 
-    def first_spikes(self, shape: tuple[int, int], first: Position) -> LaneLog:
-        """Return the log of a scan in which every lane stops at its first threshold crossing.
+    def first_spikes(self, shape: tuple[int, int], first: Position) -> SpikeLog:
+        """Return the log of a scan in which every neuron stops at its first threshold crossing.
 
         `all_spikes`, stopped after one spike, takes 1.6 times as long for the forward pass of
         5-120-3.
@@ -217,19 +258,19 @@ class LayerScan:
         fires = jnp.isfinite(state.at)
         end = self._end_of(state.at)
         first_crossing = self.by_facts(lambda scan: scan.crossing(state, end, fires))
-        slope = jnp.where(fires, self.neuron.slope(self.lanes, first_crossing.x), 1.0)
+        slope = jnp.where(fires, self.neuron.slope(self.constants, first_crossing.x), 1.0)
         return self._with_nan(
             self._write(self._empty(shape), state, fires, first_crossing, slope), state.x
         )
 
-    def _end_of(self, begin: OfLanes) -> OfLanes:
+    def _end_of(self, begin: OfNeurons) -> OfNeurons:
         """Return the ends of the intervals that begin at some times."""
         edges = self.intervals.edge.T
         method = "compare_all" if edges.shape[1] <= _FEW_EDGES else "scan_unrolled"
         search = jax.vmap(partial(jnp.searchsorted, side="right", method=method))
         return jnp.take_along_axis(edges, search(edges, begin), axis=1, mode="clip")
 
-    def all_spikes(self, shape: tuple[int, int], first: Position) -> LaneLog:
+    def all_spikes(self, shape: tuple[int, int], first: Position) -> SpikeLog:
         """Return the log of a scan block by block."""
 
         def body(carry: _Blocks) -> _Blocks:
@@ -247,30 +288,30 @@ class LayerScan:
 
     def _varying(self, carry: Carry) -> Carry:
         """Return the initial carry with the device axes that the loop's inputs have."""
-        return varying_like(carry, self.weight, self.lanes, self.intervals, self.t_end)
+        return varying_like(carry, self.weight, self.constants, self.intervals, self.t_end)
 
-    def _empty(self, shape: tuple[int, int]) -> LaneLog:
+    def _empty(self, shape: tuple[int, int]) -> SpikeLog:
         slots = (self.spec.max_spikes, *shape)
         causes = None
         if self.spec.has_causes:
             zero = jnp.zeros(slots, self.weight.dtype)
             causes = Causes(cause=jnp.zeros(slots, jnp.int32), jump=zero, slope_after=zero)
-        return LaneLog(
+        return SpikeLog(
             time=self._fill(slots, jnp.inf),
             slope=self._fill(slots, 1.0),
             count=jnp.zeros(shape, jnp.int32),
             causes=causes,
         )
 
-    def _begin(self, shape: tuple[int, int]) -> LaneState:
+    def _begin(self, shape: tuple[int, int]) -> ScanState:
         """Return the state at time 0; a neuron that starts above its threshold fires there."""
-        begin = self.neuron.begin(self.lanes)
-        above = self.neuron.above(self.lanes, begin)
+        begin = self.neuron.begin(self.constants)
+        above = self.neuron.above(self.constants, begin)
         if self.neuron.jumps:  # what arrives at time 0 counts
             above &= self.intervals.duration[0][:, None] > 0
         done = jnp.where(above, jnp.int32(0), jnp.int32(-1))  # it stands in interval 0
         zero = self._fill(shape, 0.0)
-        return LaneState(
+        return ScanState(
             x=tuple(self._fill(shape, array) for array in begin),
             at=self._fill(shape, jnp.where(above, 0.0, jnp.inf)),
             at_low=zero,
@@ -283,15 +324,15 @@ class LayerScan:
 
     # ---- from arrival to arrival
 
-    def _weights(self, number: Position) -> OfLanes:
-        """Return the weights of arrival `number` of each sample, in the shape of the lanes."""
+    def _weights(self, number: Position) -> OfNeurons:
+        """Return the weights of arrival `number` of each sample, in the shape of the neurons."""
         return self.weight.at[self.intervals.row[number]].get(mode="promise_in_bounds")
 
     def _decay(self, number: Position) -> Decay:
         """Return the flow's coefficients over an interval."""
         if self.neuron.uniform:
             return tuple(self._of_all(array, number)[:, None] for array in self.decays)
-        return self.neuron.decay(self.lanes, self._duration(number))
+        return self.neuron.decay(self.constants, self._duration(number))
 
     def _of_all(self, array: Array, number: Position) -> Array:
         """Return the entries of (intervals, batch) at one interval number."""
@@ -301,12 +342,12 @@ class LayerScan:
         """Return the duration of an interval."""
         return self._of_all(self.intervals.duration, number)[:, None]
 
-    def _hold(self, x: State, time: OfLanes) -> State:
+    def _hold(self, x: State, time: OfNeurons) -> State:
         """Return the state after V was held at v_reset for a time."""
-        decay = self.neuron.decay(self.lanes, time)
-        return self.neuron.clamp(self.lanes, self.neuron.flow(decay, x))
+        decay = self.neuron.decay(self.constants, time)
+        return self.neuron.clamp(self.constants, self.neuron.flow(decay, x))
 
-    def _interval(self, state: LaneState, number: Position, x: State) -> _FromTo:
+    def _interval(self, state: ScanState, number: Position, x: State) -> _FromTo:
         """Return the flow of V in the interval after arrival `number`, starting from state `x`."""
         start = self._of_all(self.intervals.edge, number)[:, None]
         duration = self._duration(number)
@@ -317,7 +358,7 @@ class LayerScan:
             )
         return self._let_go(x, start, duration, state.free)
 
-    def _let_go(self, x: State, start: OfLanes, duration: OfLanes, free: Pair) -> _FromTo:
+    def _let_go(self, x: State, start: OfNeurons, duration: OfNeurons, free: Pair) -> _FromTo:
         """Return the flow of V in an interval in which refractory periods may end."""
         # How long V is held yet; 0 or less where it is not. What arrives at the very end of a
         # refractory time, as far as the rounded time of an arrival tells, comes after it.
@@ -325,11 +366,11 @@ class LayerScan:
         held = jnp.clip(holds, 0.0, duration)
         x = select(holds > 0, self._hold(x, held), x)
         remaining = duration - held
-        end = self.neuron.flow(self.neuron.decay(self.lanes, remaining), x)
+        end = self.neuron.flow(self.neuron.decay(self.constants, remaining), x)
         return _FromTo(start=two_sum(start, held), x=x, end=end, duration=remaining)
 
-    def _arrived(self, state: LaneState, number: Position) -> LaneState:
-        """Return the state of all lanes after an arrival, including the recorded causes and
+    def _arrived(self, state: ScanState, number: Position) -> ScanState:
+        """Return the state of all neurons after an arrival, including the recorded causes and
         jumps.
         """
         weights = self._weights(number)
@@ -337,39 +378,39 @@ class LayerScan:
         level_low, rise = state.level_low, state.rise
         if level_low is not None:
             before = Level(state.x, level_low)
-            x, level_low = arrived(self.neuron, self.lanes, before, weights, self.least)
+            x, level_low = arrived(self.neuron, self.constants, before, weights, self.least)
         if rise is not None:
             # What came before at the same time adds to it: no time lies between.
             apart = self._duration(jnp.maximum(number - 1, 0)) > 0
             rise = jnp.where(apart, 0.0, rise) + weights
         cause = state.cause
         if cause is not None:
-            newly, stays = comes_up(self.neuron, self.lanes, state.x, x)
+            newly, stays = comes_up(self.neuron, self.constants, state.x, x)
             cause = jnp.where(newly, number, jnp.where(stays, cause, 0))
         return state._replace(x=x, level_low=level_low, rise=rise, cause=cause)
 
-    def _sweep(self, first: Position, state: LaneState) -> LaneState:
-        """Apply all arrivals of a block to the lanes that have reached them."""
+    def _sweep(self, first: Position, state: ScanState) -> ScanState:
+        """Apply all arrivals of a block to the neurons that have reached them."""
 
-        def through(scan: Self) -> LaneState:
-            def step_lanes(number: Position, state: LaneState) -> LaneState:
+        def through(scan: Self) -> ScanState:
+            def step_through(number: Position, state: ScanState) -> ScanState:
                 return scan.step(first + number, state)
 
-            return lax.fori_loop(0, self.block_size, step_lanes, state)
+            return lax.fori_loop(0, self.block_size, step_through, state)
 
         return self.by_facts(through)
 
-    def step(self, number: Position, state: LaneState) -> LaneState:
-        """Apply arrival `number` and the interval after it to the lanes that have reached it."""
+    def step(self, number: Position, state: ScanState) -> ScanState:
+        """Apply arrival `number` and the interval after it to the neurons that have reached it."""
         arrived = self._arrived(state, number)
         interval = self._interval(state, number, arrived.x)
         x, end = interval.x, interval.end
-        crossing = self.neuron.crosses(self.lanes, x, end, interval.duration)
+        crossing = self.neuron.crosses(self.constants, x, end, interval.duration)
         if self.neuron.jumps:
             # V has all that arrives at one time only where the next thing comes later.
             crossing &= interval.duration > 0
-        # Lanes that are about to fire are frozen. Where the block is swept again, lanes pass over
-        # the intervals that they have behind them.
+        # Neurons that are about to fire are frozen. Where the block is swept again, neurons pass
+        # over the intervals that they have behind them.
         active = jnp.isinf(state.at)
         if state.done is not None:
             active &= state.done < number
@@ -383,7 +424,7 @@ class LayerScan:
             flows = jnp.isinf(at)
         if self.neuron.jumps or self.spec.refractory > 0:
             stands = select(active, x, state.x)
-        else:  # a lane that fires has the v of before: the arrival did not move it
+        else:  # a neuron that fires has the v of before: the arrival did not move it
             stands = (state.x[0], *select(active, x[1:], state.x[1:]))
         return state._replace(
             x=select(flows, end, stands),
@@ -395,11 +436,11 @@ class LayerScan:
             cause=of_active(active, arrived.cause, state.cause),
         )
 
-    def _block(self, first: Position, state: LaneState, log: LaneLog) -> InBlock:
-        """Simulate all lanes through one block of arrivals, with all their spikes."""
+    def _block(self, first: Position, state: ScanState, log: SpikeLog) -> InBlock:
+        """Simulate all neurons through one block of arrivals, with all their spikes."""
 
         def fire(turn: _Turn) -> _Turn:
-            # One solve for all lanes that fire.
+            # One solve for all neurons that fire.
             state, log = self._fire(turn.state, turn.log)
             return turn._replace(state=state, log=log, due=jnp.zeros_like(turn.due))
 
@@ -416,8 +457,8 @@ class LayerScan:
         return InBlock(state=end.state, log=end.log)
 
     def fires_until_none_does(self, first: Position, swept: InBlock) -> InBlock:
-        """Simulate the spikes of lanes that have been swept through a block, and sweep them again,
-        until none fires.
+        """Simulate the spikes of neurons that have been swept through a block, and sweep them
+        again, until none fires.
         """
 
         def fire_and_go_on(carry: InBlock) -> InBlock:
@@ -428,29 +469,31 @@ class LayerScan:
 
     # ---- spikes
 
-    def crossing(self, state: LaneState, end: OfLanes | Seconds, fires: WhichLanes) -> _Crossing:
-        """Return the threshold crossings of the lanes that cross before `end`."""
+    def crossing(
+        self, state: ScanState, end: OfNeurons | Seconds, fires: WhichNeurons
+    ) -> _Crossing:
+        """Return the threshold crossings of the neurons that cross before `end`."""
         high = jnp.where(fires, state.at, 0.0)
         at = Pair(high, jnp.zeros_like(high) if state.at_low is None else state.at_low)
         room = jnp.maximum(until(end, at), 0.0)
-        wait = self.neuron.solve(self.lanes, state.x, room, fires)
-        # What rounding adds beyond the end, where something else arrives, is taken off, here and below:
-        # as a number, for a spike does not move with what comes after it.
+        wait = self.neuron.solve(self.constants, state.x, room, fires)
+        # What rounding adds beyond the end, where something else arrives, is taken off, here and
+        # below: as a number, for a spike does not move with what comes after it.
         wait -= lax.stop_gradient(jnp.where(wait > room, wait - room, 0.0))
         # an arrival, or the start, has put it above: there is nothing to solve
         wait = jnp.where(self._is_above(state.x), 0.0, wait)
-        x = self.neuron.flow(self.neuron.decay(self.lanes, wait), state.x)
+        x = self.neuron.flow(self.neuron.decay(self.constants, wait), state.x)
         high, low = plus(at, wait)
         beyond = high > end
         high -= lax.stop_gradient(jnp.where(beyond, high - end, 0.0))
         return _Crossing(time=Pair(high, jnp.where(beyond, 0.0, low)), wait=wait, x=x)
 
-    def _is_above(self, x: State) -> WhichLanes:
+    def _is_above(self, x: State) -> WhichNeurons:
         """Return whether V is at or above the threshold."""
-        return self.neuron.excess(self.lanes, x) >= 0
+        return self.neuron.excess(self.constants, x) >= 0
 
-    def _fire(self, state: LaneState, log: LaneLog) -> InBlock:
-        """Record one spike of every lane that is about to fire; the lane then continues to its
+    def _fire(self, state: ScanState, log: SpikeLog) -> InBlock:
+        """Record one spike of every neuron that is about to fire; the neuron then continues to its
         interval's end if it can.
         """
         fires = jnp.isfinite(state.at)
@@ -471,40 +514,42 @@ class LayerScan:
         )
         return InBlock(state=state, log=log)
 
-    def fired(self, state: LaneState, end: OfLanes, fires: WhichLanes) -> _Fired:
-        """Return one spike of every lane that fires before `end`, and the lane's state after it."""
+    def fired(self, state: ScanState, end: OfNeurons, fires: WhichNeurons) -> _Fired:
+        """Return one spike of every neuron that fires before `end`, and the neuron's state after
+        it.
+        """
         at_crossing = self.crossing(state, end, fires)
-        x = self.neuron.reset(self.lanes, at_crossing.x)
+        x = self.neuron.reset(self.constants, at_crossing.x)
         go = at_crossing.time  # when V flows again
         if self.spec.refractory:
             held = jnp.clip(until(end, at_crossing.time), 0.0, self.spec.refractory)
             go = plus(at_crossing.time, held)
             x = self._hold(x, held)
         remaining = jnp.maximum(until(end, go), 0.0)
-        x_end = self.neuron.flow(self.neuron.decay(self.lanes, remaining), x)
-        again = self.neuron.crosses(self.lanes, x, x_end, remaining)
+        x_end = self.neuron.flow(self.neuron.decay(self.constants, remaining), x)
+        again = self.neuron.crosses(self.constants, x, x_end, remaining)
         if self.neuron.jumps:
             again &= remaining > 0
         elif self.neuron.keeps_overshoot and not self.spec.refractory:
             # One that starts far above its threshold may still be above.
-            again |= self.neuron.above(self.lanes, x)
-        slope = self.neuron.slope(self.lanes, at_crossing.x)
+            again |= self.neuron.above(self.constants, x)
+        slope = self.neuron.slope(self.constants, at_crossing.x)
         return _Fired(found=at_crossing, slope=slope, x=x, go=go, end=x_end, again=again)
 
-    def _free_again(self, state: LaneState, fires: WhichLanes, time: Pair) -> Pair | None:
-        """Return the end of each lane's refractory period."""
+    def _free_again(self, state: ScanState, fires: WhichNeurons, time: Pair) -> Pair | None:
+        """Return the end of each neuron's refractory period."""
         if state.free is None:
             return None
         free = plus(time, jnp.full_like(time.high, self.spec.refractory))
         return either(fires, free, state.free)
 
-    def _standing(self, state: LaneState) -> NumberOfLanes:
-        """Return the index of each lane's current interval."""
+    def _standing(self, state: ScanState) -> IntOfNeurons:
+        """Return the index of each neuron's current interval."""
         assert state.done is not None
         return jnp.maximum(state.done, 0)
 
-    def _of_number(self, array: Array, number: NumberOfLanes) -> Array:
-        """Return the entries of (intervals, batch) at one interval number for each lane."""
+    def _of_number(self, array: Array, number: IntOfNeurons) -> Array:
+        """Return the entries of (intervals, batch) at one interval number for each neuron."""
         number = jnp.clip(number - self.offset, 0, array.shape[0] - 1)
         return at_places(array.T, number, axis=1)
 
@@ -512,48 +557,48 @@ class LayerScan:
 
     def _write(
         self,
-        log: LaneLog,
-        state: LaneState,
-        fires: WhichLanes,
+        log: SpikeLog,
+        state: ScanState,
+        fires: WhichNeurons,
         at_crossing: _Crossing,
-        slope: OfLanes,
-    ) -> LaneLog:
-        """Return the log with one more spike of some lanes."""
+        slope: OfNeurons,
+    ) -> SpikeLog:
+        """Return the log with one more spike of some neurons."""
         causes = None
         if log.causes is not None:
             slope, new = self._cause(state, log, at_crossing, slope)
             pairs = zip(log.causes, new, strict=True)
             causes = Causes(*(self._put(log.count, fires, *pair) for pair in pairs))
-        # What arrives at the very time of a spike is taken to come after it: one that comes after an
-        # arrival must not be rounded to when that comes.
+        # What arrives at the very time of a spike is taken to come after it: one that comes after
+        # an arrival must not be rounded to when that comes.
         time, at = at_crossing.time.high, lax.stop_gradient(state.at)
         rounded = (at_crossing.wait > 0) & (time <= at)
         time += jnp.where(rounded, jnp.nextafter(at, jnp.inf) - at, 0.0)
-        return LaneLog(
+        return SpikeLog(
             time=self._put(log.count, fires, log.time, time),
             slope=self._put(log.count, fires, log.slope, slope),
             count=log.count + fires,
             causes=causes,
         )
 
-    def _put(self, slot: NumberOfLanes, fires: WhichLanes, logged: Array, new: OfLanes) -> Array:
-        """Write a slot of some lanes into an array of the log."""
+    def _put(self, slot: IntOfNeurons, fires: WhichNeurons, logged: Array, new: OfNeurons) -> Array:
+        """Write a slot of some neurons into an array of the log."""
         # A spike behind the last slot is counted, and lost.
         slots = lax.broadcasted_iota(jnp.int32, logged.shape, 0)
         return jnp.where(fires & (slots == slot), new, logged)
 
-    def _with_nan(self, log: LaneLog, x: State) -> LaneLog:
-        """Set the times of lanes whose numbers have become NaN to NaN.
+    def _with_nan(self, log: SpikeLog, x: State) -> SpikeLog:
+        """Set the times of neurons whose numbers have become NaN to NaN.
 
-        A comparison with NaN is false, so that such a lane crosses no threshold and would pass for
-        one that is silent.
+        A comparison with NaN is false, so that such a neuron crosses no threshold and would pass
+        for one that is silent.
         """
-        broken = has_nan(self.neuron, self.lanes, x)
+        broken = has_nan(self.neuron, self.constants, x)
         return log._replace(time=jnp.where(broken, jnp.nan, log.time))
 
     def _cause(
-        self, state: LaneState, log: LaneLog, at_crossing: _Crossing, slope: OfLanes
-    ) -> tuple[OfLanes, Causes]:
+        self, state: ScanState, log: SpikeLog, at_crossing: _Crossing, slope: OfNeurons
+    ) -> tuple[OfNeurons, Causes]:
         """Return the slope of spikes, inf where an arrival moved V, and the causes."""
         number = jnp.zeros_like(log.count)
         jump = jnp.zeros_like(at_crossing.wait)
@@ -566,12 +611,12 @@ class LayerScan:
         after = jnp.zeros_like(at_crossing.wait)
         # Behind a refractory time V' is that of when V is let go, which `layer_adjoint` works out.
         if not self.spec.refractory:
-            reset = self.neuron.reset(self.lanes, at_crossing.x)
-            after = self.neuron.rate(self.lanes, reset)[0]
+            reset = self.neuron.reset(self.constants, at_crossing.x)
+            after = self.neuron.rate(self.constants, reset)[0]
         return slope, Causes(cause=number, jump=jump, slope_after=after)
 
 
-def any_fires(state: LaneState) -> Bool[Array, ""]:
+def any_fires(state: ScanState) -> Bool[Array, ""]:
     return any_in(jnp.isfinite(state.at))
 
 
@@ -579,11 +624,11 @@ def goes_on(carry: InBlock) -> Bool[Array, ""]:
     return any_fires(carry.state)
 
 
-def of_active(active: WhichLanes, new: Array | None, old: Array | None) -> Array | None:
-    """Return the new values of the active lanes and the old values of the others."""
+def of_active(active: WhichNeurons, new: Array | None, old: Array | None) -> Array | None:
+    """Return the new values of the active neurons and the old values of the others."""
     return None if new is None or old is None else jnp.where(active, new, old)
 
 
-def select(condition: WhichLanes, yes: State, no: State) -> State:
+def select(condition: WhichNeurons, yes: State, no: State) -> State:
     """Select element by element between two states."""
     return tuple(jnp.where(condition, a, b) for a, b in zip(yes, no, strict=True))

@@ -11,7 +11,7 @@ from jax import lax
 
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.event_arrays import (
-    NeuronLanes,
+    NeuronConstants,
     NumberOfSamples,
     OfNeurons,
     OfSamples,
@@ -34,17 +34,17 @@ class Drive:
 
     Attributes:
         neuron: the neuron type.
-        lanes: the population's neurons.
+        constants: constants of the population's neurons.
         v_inf: voltage at rest under the constant current.
         weight: weights of an arrival of each row.
         time: seconds; inf where unused.
         row: (arrivals,) or (batch, arrivals) int32; anything where unused.
-        places: lane and position of each neuron, if positions have separate lists: then `lanes` and
-            `v_inf` are (positions, lanes), and each sample has one row for each position.
+        places: element of each neuron, if positions have separate lists: then `constants` and
+            `v_inf` are (positions, columns), and each sample has one row for each position.
     """
 
     neuron: Neuron = field(metadata={"static": True})
-    lanes: NeuronLanes
+    constants: NeuronConstants
     v_inf: Float[Array, "neurons"]
     weight: Weights
     time: Times
@@ -55,14 +55,14 @@ class Drive:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """Lane and position of each neuron.
+    """Location of each neuron in arrays (positions, columns).
 
     Attributes:
-        lane: its number among those of all positions, position by position.
-        unit: unit of V in its lane, volts.
+        index: index in the flattened array, position by position.
+        unit: unit of V in that array, volts.
     """
 
-    lane: Int[Array, "neurons"]
+    index: Int[Array, "neurons"]
     unit: Float[Array, "neurons"]
 
 
@@ -105,7 +105,7 @@ def membrane(
     merged = _merged(drive, sample_times)
     # A sample of V is an arrival of the row of zeros behind the last.
     padded = jnp.pad(weight, ((0, 1), (0, 0)))
-    across = spread(drive.lanes, batch)
+    across = spread(drive.constants, batch)
 
     least = least_level(weight)
 

@@ -1,18 +1,41 @@
-"""Populations that feed back into each other, event by event: one strongly connected component of a
-network.
+"""Simulation of recurrently connected populations, event by event: one strongly connected component
+of a network.
 
-All neurons of a sample share one loop. Each step takes a sample to its next event, which is the
-earliest of a threshold crossing, an arrival from outside, the delivery of a spike on its way, and
-the end of a refractory time. All neurons flow there; then the event acts. The samples of a batch
-advance together, each at its own time, until all have come to the end.
+A spike may change every neuron of the group, so that neurons cannot be simulated one by one as in
+`layer_scan`. Instead one loop takes each sample to its next event, which is the earliest of
 
-What happens at exactly one time happens in rounds, and their outcome does not depend on how neurons
-and inputs are numbered. Refractory times end. All that arrives is added up, from outside and by
-feedback. Then all neurons that are where they fire do so, each with its reset, and where that keeps
-an overshoot as often as it takes. What they send without a delay arrives in the next round. A step
-of the loop does one thing: it takes one arrival for each population, or fires one neuron of those
-that are due. Where no arrival moves V, what is sent without a delay acts in the step of the spike
-itself, which comes to the same.
+- an arrival from outside of the group,
+- the delivery of a delayed spike,
+- the end of a refractory period, and
+- a threshold crossing.
+
+All neurons flow to this time; then the event acts. The samples of a batch take their steps
+together, each at its own time, until all have reached the end:
+
+    sample 0    --x-----s-x------s-----|         x: arrival, s: spike
+    sample 1    x-----x-----s----------|
+                                     t_end       step 0 of sample 0 is its first x, and so on
+
+The arrays and their axes:
+
+    GroupState.now            (batch,)           time of each sample
+    PopulationState.x         (batch, neurons)   state of the neurons
+    Log                       (steps, batch)     the event of each step
+    tables, one for each      (rows, neurons)    weights of all that can arrive: rows of arrivals
+    population                                   from outside, one row for each presynaptic neuron
+                                                 of the group, and at last a row of zeros
+
+Simultaneous events are processed in rounds, so that results do not depend on the order of neurons
+and inputs:
+
+1. Refractory periods end.
+2. All arrivals at this time are added up, from outside and from the group.
+3. All neurons at or above the threshold fire and reset, several times if the reset keeps an
+   overshoot.
+4. Their spikes that have no delay arrive in the next round.
+
+A step of the loop processes one arrival for each population, or one spike. Where arrivals do not
+act on V itself, spikes without a delay arrive in the step of the spike, with the same result.
 """
 
 from __future__ import annotations
@@ -27,7 +50,7 @@ from jax import lax
 from jaxsnn.event.compensated import Pair
 from jaxsnn.event.dynamics.neuron_model import Neuron, by_facts
 from jaxsnn.event.event_arrays import (
-    NeuronLanes,
+    NeuronConstants,
     NumberOfSamples,
     OfSamples,
     Seconds,
@@ -69,7 +92,8 @@ from jaxsnn.event.forward.layer import comes_up, has_nan
 from jaxsnn.network.array_types import Array, Bool, Int, Num
 from jaxsnn.network.meshes import varying_like
 
-#: Times the steps that the log holds: so long a run goes on to count the spikes it would have taken.
+#: Times the steps that the log holds: so long a run goes on to count the spikes it would have
+#: taken.
 _BEYOND = 16
 
 
@@ -110,7 +134,7 @@ def simulate_group(
     spec: GroupSpec,
     arrivals: Sequence[Outside],
     feedback: Sequence[Feedback],
-    lanes: Sequence[NeuronLanes],
+    constants: Sequence[NeuronConstants],
     t_end: Seconds,
 ) -> GroupRun:
     """Return the spikes of a recurrent group, its log, and the number of steps in the log. No
@@ -120,20 +144,20 @@ def simulate_group(
     """
 
     def simulated(neurons: list[Neuron]) -> GroupRun:
-        return _simulated(spec.with_neurons(neurons), arrivals, feedback, lanes, t_end)
+        return _simulated(spec.with_neurons(neurons), arrivals, feedback, constants, t_end)
 
-    return by_facts([layer.neuron for layer in spec.layers], lanes, simulated)
+    return by_facts([layer.neuron for layer in spec.layers], constants, simulated)
 
 
 def _simulated(
     spec: GroupSpec,
     arrivals: Sequence[Outside],
     feedback: Sequence[Feedback],
-    lanes: Sequence[NeuronLanes],
+    constants: Sequence[NeuronConstants],
     t_end: Seconds,
 ) -> GroupRun:
     """Simulate the group with the assumptions of its models."""
-    loop = _Loop(spec, arrivals, feedback, lanes, t_end)
+    loop = _Loop(spec, arrivals, feedback, constants, t_end)
     steps, state, log = loop.run()
     counts = tuple(population.count for population in state.populations)
     fired = sum(count.sum(axis=1) for count in counts)
@@ -146,9 +170,9 @@ def _simulated(
         slope=log.slope[:-1],
         counts=counts,
         broken=tuple(
-            has_nan(layer.neuron, layer_lanes, population.x)
-            for layer, layer_lanes, population in zip(
-                spec.layers, lanes, state.populations, strict=True
+            has_nan(layer.neuron, layer_constants, population.x)
+            for layer, layer_constants, population in zip(
+                spec.layers, constants, state.populations, strict=True
             )
         ),
         events_needed=jnp.where(state.finished, fired, jnp.maximum(fired, spec.max_events + 1)),
@@ -164,11 +188,11 @@ class _Loop:
         spec: GroupSpec,
         arrivals: Sequence[Outside],
         feedback: Sequence[Feedback],
-        lanes: Sequence[NeuronLanes],
+        constants: Sequence[NeuronConstants],
         t_end: Seconds,
     ) -> None:
         self.layers = spec.layers
-        self.lanes = lanes
+        self.constants = constants
         self.numbers = range(len(spec.layers))
         self.plan = layout(spec, arrivals, feedback)
         external = [weight for weight, _, _ in arrivals]
@@ -184,7 +208,7 @@ class _Loop:
         self.steps = slots + spec.max_events * (1 + len(self.plan.channels))
         trains = [in_order(time, row) for _, time, row in arrivals]
         self.agenda = Agenda(
-            self.layers, lanes, self.plan, trains, self.delays, self.t_end, self.steps
+            self.layers, constants, self.plan, trains, self.delays, self.t_end, self.steps
         )
 
     def run(self) -> _Carry:
@@ -196,8 +220,8 @@ class _Loop:
             return anywhere(~carry.state.finished) & (carry.step < limit)
 
         start = _Carry(step=jnp.int32(0), state=self._begin(), log=self._empty_log())
-        constants = self.tables, self.lanes, self.delays, self.t_end, self.agenda.trains
-        return lax.while_loop(unfinished, self._step, varying_like(start, constants))
+        inputs = self.tables, self.constants, self.delays, self.t_end, self.agenda.trains
+        return lax.while_loop(unfinished, self._step, varying_like(start, inputs))
 
     # ---- the beginning
 
@@ -218,7 +242,7 @@ class _Loop:
         """Return a population's state at time 0."""
         layer = self.layers[number]
         shape = (self.batch, self.plan.sizes[number])
-        begin = layer.neuron.begin(self.lanes[number])
+        begin = layer.neuron.begin(self.constants[number])
         x = tuple(jnp.broadcast_to(array, shape).astype(self.dtype) for array in begin)
         jumps = layer.neuron.jumps
         return PopulationState(
@@ -286,15 +310,15 @@ class _Loop:
         self, number: int, step: StepNumber, population: PopulationState, event: StepEvent
     ) -> _Moved:
         """Advance a population to the event, fire if it does, and apply what arrives."""
-        neuron, lanes = self.layers[number].neuron, self.lanes[number]
+        neuron, constants = self.layers[number].neuron, self.constants[number]
         x = self._flow(number, population, event)
         note = self._note(number, population, x, event)
         # the spike
         numbers = lax.broadcasted_iota(jnp.int32, x[0].shape, 1)
         fires = numbers == event.neuron[number][:, None]
-        reset = neuron.reset(lanes, x)
+        reset = neuron.reset(constants, x)
         if self.layers[number].refractory:  # in which V is held, whatever a reset would leave
-            reset = neuron.clamp(lanes, reset)
+            reset = neuron.clamp(constants, reset)
         x = _chosen(fires, reset, x)
         # the arrival, of the row of zeros where there is none
         weights = self.tables[number].at[event.row[number]].get(mode="promise_in_bounds")
@@ -302,7 +326,7 @@ class _Loop:
         level_low = population.level_low
         if level_low is not None:
             before = Level(x, level_low)
-            moved, level_low = arrived(neuron, lanes, before, weights, self.least[number])
+            moved, level_low = arrived(neuron, constants, before, weights, self.least[number])
         held, cause, jump = population.held, population.cause, population.jump
         if held is not None:
             held = (held | fires) & (numbers != event.released[number][:, None])
@@ -310,7 +334,7 @@ class _Loop:
             moved = (jnp.where(held, x[0], moved[0]), *moved[1:])
         if cause is not None:
             # Who was above before and has not fired yet keeps the cause it had.
-            newly, stays = comes_up(neuron, lanes, x, moved)
+            newly, stays = comes_up(neuron, constants, x, moved)
             cause = jnp.where(newly, step, jnp.where(stays, cause, self.steps))
         if jump is not None:
             # What came before at the same time adds to it.
@@ -319,7 +343,7 @@ class _Loop:
         if due is not None:
             due = event.crossing[number] & ~fires
             if neuron.keeps_overshoot and not self.layers[number].once:
-                due |= fires & neuron.above(lanes, x)
+                due |= fires & neuron.above(constants, x)
         count = population.count + fires
         at = jnp.minimum(event.neuron[number], self.plan.sizes[number] - 1)
         population = PopulationState(
@@ -336,14 +360,14 @@ class _Loop:
 
     def _flow(self, number: int, population: PopulationState, event: StepEvent) -> State:
         """Return the neurons' state just before the event."""
-        neuron, lanes = self.layers[number].neuron, self.lanes[number]
+        neuron, constants = self.layers[number].neuron, self.constants[number]
         # Where all neurons have the same time constants, one of them gives the decay for all.
-        flowing = jax.tree.map(lambda array: array[:1], lanes) if neuron.uniform else lanes
+        flowing = jax.tree.map(lambda array: array[:1], constants) if neuron.uniform else constants
         v = population.x[0]
         x = neuron.flow(neuron.decay(flowing, event.wait[:, None]), population.x)
         if population.held is not None:
             x = (jnp.where(population.held, v, x[0]), *x[1:])
-        at_threshold = neuron.lifted(lanes, x)  # rounding must not lose the crossing
+        at_threshold = neuron.lifted(constants, x)  # rounding must not lose the crossing
         return _chosen(event.crossing[number], at_threshold, x)
 
     def _queue(
@@ -373,8 +397,8 @@ class _Loop:
         size = self.plan.sizes[number]
         # Where none fires the note of the last neuron is taken, and nothing looks at it.
         at = jnp.minimum(event.neuron[number], size - 1)
-        lanes = self._lanes_at(number, at)
-        slope = neuron.slope(lanes, tuple(pick(array, at) for array in x))
+        constants = self._constants_at(number, at)
+        slope = neuron.slope(constants, tuple(pick(array, at) for array in x))
         cause = jump = slope_after = None
         if population.jump is not None:
             jump = pick(population.jump, at)
@@ -388,11 +412,11 @@ class _Loop:
                 fires = event.neuron[number] < size
                 at = jnp.where(fires, at, event.released[number])
                 at = jnp.minimum(at, size - 1)
-                lanes = self._lanes_at(number, at)
+                constants = self._constants_at(number, at)
             state = tuple(pick(array, at) for array in x)
             # at the end of a refractory time V is held already, and nothing is added again
             reset = neuron.clamp if self.layers[number].refractory else neuron.reset
-            slope_after = neuron.rate(lanes, reset(lanes, state))[0]
+            slope_after = neuron.rate(constants, reset(constants, state))[0]
         return _Note(
             slot=pick(population.count, at),
             slope=slope,
@@ -401,9 +425,9 @@ class _Loop:
             slope_after=slope_after,
         )
 
-    def _lanes_at(self, number: int, neuron: NumberOfSamples) -> NeuronLanes:
-        """Return the lanes (batch,) of one neuron of a population in each sample."""
-        return jax.tree.map(lambda array: array[neuron], self.lanes[number])
+    def _constants_at(self, number: int, neuron: NumberOfSamples) -> NeuronConstants:
+        """Return the constants (batch,) of one neuron of a population in each sample."""
+        return jax.tree.map(lambda array: array[neuron], self.constants[number])
 
     def _write(
         self,

@@ -14,14 +14,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxsnn.event.event_arrays import NeuronLanes, Rows, Seconds, Times, Weights
+from jaxsnn.event.event_arrays import NeuronConstants, Rows, Seconds, Times, Weights
 from jaxsnn.event.forward.layer import LayerSpikes
 
 #: So many neurons of all samples together are simulated at a time, or those of one sample.
 _TOGETHER = 4096
 
-#: Spikes of weight, lanes, time, row and t_end, as `layer_adjoint.layer_spikes` gives them.
-OfArrivals = Callable[[Weights, NeuronLanes, Times, Rows, Seconds], LayerSpikes]
+#: Spikes of weight, constants, time, row and t_end, as `layer_adjoint.layer_spikes` gives them.
+OfArrivals = Callable[[Weights, NeuronConstants, Times, Rows, Seconds], LayerSpikes]
 
 
 def in_parts(simulate: OfArrivals, positions: int) -> OfArrivals:
@@ -32,22 +32,22 @@ def in_parts(simulate: OfArrivals, positions: int) -> OfArrivals:
     """
 
     def by_parts(
-        weight: Weights, lanes: NeuronLanes, time: Times, row: Rows, t_end: Seconds
+        weight: Weights, constants: NeuronConstants, time: Times, row: Rows, t_end: Seconds
     ) -> LayerSpikes:
         rows = time.shape[0]
         # how many there are may not be known yet (`jax.export`)
         if not isinstance(rows, int) or row.ndim == 1:
-            return simulate(weight, lanes, time, row, t_end)
+            return simulate(weight, constants, time, row, t_end)
         samples, most = rows // positions, max(_TOGETHER // (positions * weight.shape[1]), 1)
         parts = -(-samples // most)
         if parts <= 1:
-            return simulate(weight, lanes, time, row, t_end)
+            return simulate(weight, constants, time, row, t_end)
         together = positions * -(-samples // parts)
         more = ((0, parts * together - rows), (0, 0))  # samples without arrivals
         times = jnp.pad(time, more, constant_values=jnp.inf)
 
         def of_part(part: tuple[Times, Rows]) -> LayerSpikes:
-            return simulate(weight, lanes, *part, t_end)
+            return simulate(weight, constants, *part, t_end)
 
         chunks = (array.reshape(parts, together, -1) for array in (times, jnp.pad(row, more)))
         spikes = lax.map(of_part, tuple(chunks))

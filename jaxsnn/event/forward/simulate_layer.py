@@ -6,24 +6,24 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxsnn.event.dynamics.neuron_model import Neuron
-from jaxsnn.event.event_arrays import NeuronLanes, Rows, Seconds, Times, Weights
-from jaxsnn.event.forward.few_lanes import PickingScan
+from jaxsnn.event.event_arrays import NeuronConstants, Rows, Seconds, Times, Weights
+from jaxsnn.event.forward.few_neurons import PickingScan
 from jaxsnn.event.forward.layer import Causes, LayerSpec, LayerSpikes
-from jaxsnn.event.forward.layer_scan import Intervals, LaneLog, LayerScan
+from jaxsnn.event.forward.layer_scan import Intervals, LayerScan, SpikeLog
 from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.lookups import at_places
 from jaxsnn.network.reductions import any_in
 from jaxsnn.network.sorting import sorted_columns
 
 _BLOCK = 8  # arrivals between two solves
-#: Of many arrivals few make a neuron fire: the lanes that do are picked out, and only these solved
-#: for. So many arrivals between two looks at which they are,
+#: If there are many arrivals, few of them make a neuron fire. Then only the neurons that fire are
+#: selected and solved for. Arrivals of a block in this case,
 _LONG_BLOCK = 16
-#: where there are so many arrivals,
+#: which needs at least so many arrivals
 _MANY_ARRIVALS = 8 * _BLOCK
-#: and lanes.
-_MANY_LANES = 512
-_ONCE_BLOCK = 16  # arrivals between two looks at whether any lane has yet to fire
+#: and so many neurons (batch times neurons).
+_MANY_NEURONS = 512
+_ONCE_BLOCK = 16  # arrivals between two looks at whether any neuron has yet to fire
 
 
 def _intervals(
@@ -48,22 +48,27 @@ def _intervals(
     return Intervals(edge=edges, duration=edges[1:] - edges[:-1], row=row)
 
 
-def _moves(neuron: Neuron, lanes: NeuronLanes) -> Bool[Array, ""]:
+def _moves(neuron: Neuron, constants: NeuronConstants) -> Bool[Array, ""]:
     """Return whether anything can happen before the first arrival: some neuron is not at rest."""
-    begin = neuron.begin(lanes)
-    below = neuron.excess(lanes, begin) < 0
+    begin = neuron.begin(constants)
+    below = neuron.excess(constants, begin) < 0
     # "not below" and not "above", so that a NaN counts as a movement
     return any_in(*(part != 0 for part in begin), ~below)
 
 
 def simulate_layer(
-    spec: LayerSpec, weight: Weights, lanes: NeuronLanes, time: Times, row: Rows, t_end: Seconds
+    spec: LayerSpec,
+    weight: Weights,
+    constants: NeuronConstants,
+    time: Times,
+    row: Rows,
+    t_end: Seconds,
 ) -> tuple[LayerSpikes, Causes | None]:
     """Simulate one population and return its spikes. No gradient passes through:
     `layer_adjoint.layer_spikes` is the differentiable version.
 
     Args:
-        weight, lanes, time, row, t_end: see `layer_adjoint.layer_spikes`.
+        weight, constants, time, row, t_end: see `layer_adjoint.layer_spikes`.
 
     Simultaneous arrivals act together. If several of them cause a spike, its recorded cause is the
     one with which V crosses the threshold, in the order of the slots.
@@ -80,9 +85,9 @@ def simulate_layer(
     shape = (batch, neurons)
     kind, block = _scan_of(spec, batch, neurons, time.shape[1])
     intervals = _intervals(columns, row, t_end, weight.shape[0], block)
-    scan = kind(spec, weight, lanes, intervals, t_end, block)
+    scan = kind(spec, weight, constants, intervals, t_end, block)
     # At rest nothing can happen before the first arrival: interval 0 is left out.
-    first = _moves(spec.neuron, lanes).astype(jnp.int32) ^ 1
+    first = _moves(spec.neuron, constants).astype(jnp.int32) ^ 1
     if spec.once:
         log = scan.first_spikes(shape, first)
     else:
@@ -97,14 +102,14 @@ def _scan_of(
     if spec.once:
         return LayerScan, min(arrivals + 1, _ONCE_BLOCK)
     # of a batch whose size is not known yet (`jax.export`) there may be few
-    many = isinstance(batch, int) and batch * neurons >= _MANY_LANES
+    many = isinstance(batch, int) and batch * neurons >= _MANY_NEURONS
     if many and arrivals >= _MANY_ARRIVALS:
         return PickingScan, _LONG_BLOCK
     return LayerScan, min(arrivals + 1, _BLOCK)
 
 
 def _spikes_of(
-    log: LaneLog, position: Int[Array, "arrivals batch"] | None
+    log: SpikeLog, position: Int[Array, "arrivals batch"] | None
 ) -> tuple[LayerSpikes, Causes | None]:
     """Return the spikes of a log (spikes, batch, neurons), spike slots last, causes by original
     slot.

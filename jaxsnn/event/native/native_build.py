@@ -53,7 +53,7 @@ _FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fPIC", "-shared", "-pthread"
 #: What the machine has is used where the compiler knows how to: the first set that it takes.
 _MACHINE_FLAGS = (("-march=native",), ("-mcpu=native",), ())
 _PATIENCE = 600  # seconds that a compiler is waited for
-_OTHER_FOLDER = "set JAXSNN_CACHE_DIR to a folder that can be written"
+_OTHER_FOLDER = "set JAXSNN_CACHE_DIR to a writable folder"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +61,11 @@ class NativeLibrary:
     """Availability of the native backend on this machine.
 
     Attributes:
-        there: whether JAX can call it.
+        there: whether JAX can call the library.
         reason: reason for its absence, in one line; if available, its compiler and path.
-        path: of the library.
-        handle: of the library, as it was loaded.
-        fix: what the user can do if it is not available.
+        path: path of the library.
+        handle: handle of the loaded library.
+        fix: advice if the library is not available.
     """
 
     there: bool
@@ -104,11 +104,13 @@ def _compiler_for(dtype: str) -> str:
         NoLibraryError: there is no compiler, or the number type is not supported.
     """
     if dtype not in _NUMBERS:
-        reason = f"numbers are {dtype}, and neither float32 nor float64"
-        raise NoLibraryError(reason, "take one of these")
+        reason = f"the dtype is {dtype}; the native kernels support float32 and float64"
+        raise NoLibraryError(reason, "use float32 or float64")
     compiler = _compiler()
     if compiler is None:
-        reason = "no C++ compiler: none of c++, g++ and clang++ is on the PATH, nor is CXX"
+        reason = (
+            "no C++ compiler: PATH contains none of c++, g++ and clang++, and CXX specifies none"
+        )
         raise NoLibraryError(reason, "install a C++ compiler")
     return compiler
 
@@ -139,7 +141,7 @@ def _loaded(compiler: str, dtype: str) -> tuple[Path, ctypes.CDLL]:
     with suppress(OSError, AttributeError):
         return path, _register(path, dtype)
     _built(compiler, dtype, again=True)
-    fix = "set JAXSNN_CACHE_DIR to a folder whose programs may be run"
+    fix = "set JAXSNN_CACHE_DIR to a folder from which programs may be executed"
     with _otherwise(f"{path} cannot be loaded", fix):
         return path, _register(path, dtype)
 
@@ -153,15 +155,17 @@ def _built(compiler: str, dtype: str, *, again: bool = False) -> Path:
     Raises:
         NoLibraryError: it cannot be built or stored.
     """
-    does_not_build = f"{compiler} did not build it", "name another compiler by CXX"
+    does_not_build = f"{compiler} could not build the native kernels", "set CXX to another compiler"
     with _otherwise(*does_not_build):
         name = f"native-{dtype}-{_key(compiler)}.so"
-    with _otherwise("there is no folder for it", _OTHER_FOLDER):
+    with _otherwise("there is no cache folder for the native kernels", _OTHER_FOLDER):
         path = cache_folder() / name
     is_there = was_built_again if again else is_whole
     if is_there(path):
         return path
-    with _otherwise(f"it cannot be kept in {path.parent} (JAXSNN_CACHE_DIR)", _OTHER_FOLDER):
+    with _otherwise(
+        f"the native kernels cannot be stored in {path.parent} (JAXSNN_CACHE_DIR)", _OTHER_FOLDER
+    ):
         path.parent.mkdir(parents=True, exist_ok=True)
         # One builds it, the others wait; where nothing locks, each does, and one of them stays.
         with alone(path) as locked:
@@ -264,8 +268,8 @@ def kernel(
 def _refuse_derivative(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> Any:
     del primals, tangents
     raise UsageError(
-        "a second derivative through a loop or a convolution is not there natively",
-        fix="simulate with EventDriven(backend='xla'), by jax.jacfwd(jax.grad(...))",
+        "the native kernels do not support second derivatives through a cycle or a convolution",
+        fix="pass EventDriven(backend='xla'), and use jax.jacfwd(jax.grad(...))",
     )
 
 

@@ -48,7 +48,7 @@ def keep(built: Path, path: Path, *, again: bool) -> None:
     """Move a library to its final path, flush it to disk, and record its length and hash beside it.
 
     Args:
-        built: where it is, on the same disk.
+        built: path of the new library, on the same disk.
         again: the library is a rebuild, see `was_built_again`.
 
     Raises:

@@ -19,7 +19,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.typing import DTypeLike
 
 from jaxsnn.event.adjoint.wanted import Asked, Wanted, values_of
-from jaxsnn.event.dynamics.two_variables import Lanes
+from jaxsnn.event.dynamics.two_variables import Constants
 from jaxsnn.event.event_arrays import Feedback, OutsideArrivals, Rows, Seconds, Times, Weights
 from jaxsnn.event.forward.deliveries import Delays
 from jaxsnn.event.forward.group import GroupSpec, GroupSpikes
@@ -115,7 +115,7 @@ class _Kept(NamedTuple):
 
     table: Weights
     apart: ByTarget
-    lanes: Lanes
+    constants: Constants
     t_end: Seconds
     outcome: _Outcome
     log: _Log
@@ -133,7 +133,7 @@ def native_group_spikes(
     threads: int | None,
     arrivals: OutsideArrivals,
     feedback: Feedback,
-    lanes: tuple[Lanes, ...],
+    constants: tuple[Constants, ...],
     t_end: Seconds,
 ) -> tuple[GroupSpikes, Any]:
     """Return the spikes of a group, differentiable, with the arguments of `group_spikes`; and
@@ -171,11 +171,11 @@ def native_group_spikes(
         parts.append(places.between(at_once, dtype))
     delays = [jnp.broadcast_to(delay, places.of(source)[1:]) for source, _, _, delay in later]
     delay = jnp.concatenate([jnp.zeros(0, dtype), *delays]).astype(dtype)
-    prepared_lanes = (
-        with_infinite_taus(layer.neuron, layer_lanes)
-        for layer, layer_lanes in zip(spec.layers, lanes, strict=True)
+    prepared_constants = (
+        with_infinite_taus(layer.neuron, layer_constants)
+        for layer, layer_constants in zip(spec.layers, constants, strict=True)
     )
-    every = jax.tree.map(lambda *parts: jnp.concatenate(parts), *prepared_lanes)
+    every = jax.tree.map(lambda *parts: jnp.concatenate(parts), *prepared_constants)
     time = jnp.concatenate([time for _, time, _ in arrivals], axis=1)
     table = jnp.concatenate(parts)
     # one type, as if all were in the table
@@ -266,20 +266,20 @@ def _group(
     population: _OnePopulation,
     table: Weights,
     apart: ByTarget,
-    lanes: Lanes,
+    constants: Constants,
     delay: Delays,
     time: Times,
     row: Rows,
     t_end: Seconds,
 ) -> _Outcome:
-    return _simulated(population, table, apart, lanes, delay, time, row, t_end)[0]
+    return _simulated(population, table, apart, constants, delay, time, row, t_end)[0]
 
 
 def _simulated(
     population: _OnePopulation,
     table: Weights,
     apart: ByTarget,
-    lanes: Lanes,
+    constants: Constants,
     delay: Delays,
     time: Times,
     row: Rows,
@@ -306,7 +306,14 @@ def _simulated(
         *(real(listed), integers(listed), integers(listed), integers((batch,)), real(())),
     )
     outputs = kernel("jaxsnn_group_forward", results)(
-        *(table, *apart, stacked(lanes), time, row.astype(jnp.int32), jnp.asarray(t_end, dtype)),
+        *(
+            table,
+            *apart,
+            stacked(constants),
+            time,
+            row.astype(jnp.int32),
+            jnp.asarray(t_end, dtype),
+        ),
         *(delay, population.senders, jnp.asarray(population.refractory, dtype)),
         max_spikes=np.int64(population.max_spikes),
         once=bool(population.once),
@@ -326,11 +333,11 @@ def _forward(population: _OnePopulation, *arguments: Any) -> tuple[_Outcome, _Ke
     """
     values = values_of(arguments)
     outcome, log, arrivals = _simulated(population, *values)
-    table, apart, lanes, _, _, _, t_end = values
+    table, apart, constants, _, _, _, t_end = values
     residuals = _Kept(
         table=table,
         apart=apart,
-        lanes=lanes,
+        constants=constants,
         t_end=t_end,
         outcome=outcome,
         log=log,
@@ -342,14 +349,14 @@ def _forward(population: _OnePopulation, *arguments: Any) -> tuple[_Outcome, _Ke
 
 def _backward(
     population: _OnePopulation, residuals: _Kept, cotangent: _Outcome
-) -> tuple[Weights, ByTarget, Lanes, Delays, Times, None, None]:
+) -> tuple[Weights, ByTarget, Constants, Delays, Times, None, None]:
     dtype = residuals.table.dtype
-    lanes, arrivals = stacked(residuals.lanes), residuals.arrivals
-    of_lanes = gradient_shape(residuals.lanes, residuals.wanted)
+    constants, arrivals = stacked(residuals.constants), residuals.arrivals
+    of_constants = gradient_shape(residuals.constants, residuals.wanted)
     of_time = arrivals.time.shape if residuals.wanted.time else (0,)
     rows, neurons = residuals.table.shape
     of_rows = rows + len(residuals.apart.weight), neurons
-    shapes = of_rows, of_lanes, of_time, population.senders.shape
+    shapes = of_rows, of_constants, of_time, population.senders.shape
     spikes, outcome = residuals.outcome.spikes, residuals.outcome
     drives = [
         jnp.zeros(drive.shape, dtype) if isinstance(drive, SymbolicZero) else drive
@@ -357,7 +364,7 @@ def _backward(
     ]
     results = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes)
     gradients = kernel("jaxsnn_group_backward", results)(
-        *(residuals.table, *residuals.apart, lanes, jnp.asarray(residuals.t_end, dtype)),
+        *(residuals.table, *residuals.apart, constants, jnp.asarray(residuals.t_end, dtype)),
         *(spikes.time, spikes.slope, spikes.count, outcome.time, outcome.neuron, outcome.needed),
         *(*residuals.log, *arrivals, *drives),
         subtract=bool(population.subtract),
@@ -369,7 +376,7 @@ def _backward(
         tuple(gradients), residuals.table, arrivals.time, drives
     )
     d_time = d_time if residuals.wanted.time else jnp.zeros_like(arrivals.time)
-    d_lanes = unstacked(d_stacked, residuals.lanes)
+    d_constants = unstacked(d_stacked, residuals.constants)
     d_apart = residuals.apart  # of none
     if len(residuals.apart.weight):
         scaled = turned_by_kernel(population.threads, d_rows[rows:])
@@ -377,7 +384,7 @@ def _backward(
             weight=scaled * residuals.apart.scale[:, None],
             scale=jnp.einsum("ts,ts->t", scaled, residuals.apart.weight),
         )
-    return d_rows[:rows], d_apart, d_lanes, d_delay, d_time, None, None
+    return d_rows[:rows], d_apart, d_constants, d_delay, d_time, None, None
 
 
 _group.defvjp(usual_promotion(_forward), usual_promotion(_backward), symbolic_zeros=True)

@@ -19,7 +19,7 @@ from jax.dtypes import float0
 from jaxsnn.event.adjoint.layer_adjoint import Residuals, layer_backward, slopes_after
 from jaxsnn.event.adjoint.wanted import Asked, Wanted, values_of
 from jaxsnn.event.dynamics.neuron_model import Neuron
-from jaxsnn.event.dynamics.two_variables import Lanes
+from jaxsnn.event.dynamics.two_variables import Constants
 from jaxsnn.event.event_arrays import OfSpikes, Rows, Seconds, Times, Weights
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.event.forward.simulate_layer import simulate_layer
@@ -32,7 +32,7 @@ from jaxsnn.network.promotion import usual_promotion
 #: The fields in the order of `Field` in tiles.h.
 _LEVELS, _TAUS = ("threshold", "v_reset", "v_start", "j_start"), ("tau_mem", "tau_syn")
 _FIELDS = (*_LEVELS, *_TAUS)
-assert {field.name for field in fields(Lanes)} == set(_FIELDS)
+assert {field.name for field in fields(Constants)} == set(_FIELDS)
 
 
 class Ordered(NamedTuple):
@@ -64,7 +64,7 @@ class Kept(NamedTuple):
     """Residuals of the backward pass."""
 
     weight: Weights
-    lanes: Lanes
+    constants: Constants
     t_end: Seconds
     simulated: Simulated
     asked: Asked
@@ -80,7 +80,7 @@ def native_layer_spikes(
     spec: LayerSpec,
     threads: int | None,
     weight: Weights,
-    lanes: Lanes,
+    constants: Constants,
     time: Times,
     row: Rows,
     t_end: Seconds,
@@ -90,56 +90,58 @@ def native_layer_spikes(
     Args:
         threads: number of threads; None: the number of processors. Results do not depend on it.
     """
-    return _simulated(spec, threads, weight, lanes, time, row, t_end).spikes
+    return _simulated(spec, threads, weight, constants, time, row, t_end).spikes
 
 
 # ---- forwards
 
 
-def stacked(lanes: Lanes) -> Float[Array, "fields positions neurons"]:
-    """Stack the fields of the lanes into one array."""
-    array = jnp.stack([getattr(lanes, name) for name in _FIELDS])
+def stacked(constants: Constants) -> Float[Array, "fields positions neurons"]:
+    """Stack the fields of the constants into one array."""
+    array = jnp.stack([getattr(constants, name) for name in _FIELDS])
     return array if array.ndim == 3 else array[:, None]
 
 
-def unstacked(array: Float[Array, "fields positions neurons"], like: Lanes) -> Lanes:
-    """Invert `stacked`, in the shape of some lanes; fields that the array lacks (all, or the last
-    ones) are 0.
+def unstacked(array: Float[Array, "fields positions neurons"], like: Constants) -> Constants:
+    """Invert `stacked`, in the shape of some constants; fields that the array lacks (all, or the
+    last ones) are 0.
     """
     there = dict(zip(_FIELDS, array, strict=False))
     missing = jnp.zeros_like(like.tau_mem)
     parts = ((name, there.get(name, missing)) for name in _FIELDS)
-    return Lanes(**{name: part.reshape(like.tau_mem.shape) for name, part in parts})
+    return Constants(**{name: part.reshape(like.tau_mem.shape) for name, part in parts})
 
 
-def gradient_shape(lanes: Lanes, needs_grad: Wanted) -> tuple[int, ...]:
-    """Return the shape of a kernel's gradient by the lanes: by all fields, by all but the time
+def gradient_shape(constants: Constants, needs_grad: Wanted) -> tuple[int, ...]:
+    """Return the shape of a kernel's gradient by the constants: by all fields, by all but the time
     constants, or empty.
     """
-    fields, neurons = _FIELDS if needs_grad.taus else _LEVELS, lanes.tau_mem.shape
+    fields, neurons = _FIELDS if needs_grad.taus else _LEVELS, constants.tau_mem.shape
     positions = neurons if len(neurons) == 2 else (1, *neurons)
-    return (len(fields), *positions) if needs_grad.lanes else (0,)
+    return (len(fields), *positions) if needs_grad.constants else (0,)
 
 
-def only_wanted(gradient: Lanes, needs_grad: Wanted) -> Lanes:
-    """Return the gradient by the lanes, set to 0 where it is not required."""
+def only_wanted(gradient: Constants, needs_grad: Wanted) -> Constants:
+    """Return the gradient by the constants, set to 0 where it is not required."""
     missing = () if needs_grad.taus else _TAUS
-    missing = missing if needs_grad.lanes else _FIELDS
+    missing = missing if needs_grad.constants else _FIELDS
     return replace(gradient, **{name: jnp.zeros_like(gradient.tau_mem) for name in missing})
 
 
-def with_infinite_taus(neuron: Neuron, lanes: Lanes) -> Lanes:
-    """Return the lanes with a time constant of inf for each quantity that does not decay, as the
-    kernels expect.
+def with_infinite_taus(neuron: Neuron, constants: Constants) -> Constants:
+    """Return the constants with a time constant of inf for each quantity that does not decay, as
+    the kernels expect.
     """
-    never = jnp.full_like(lanes.tau_mem, jnp.inf)
+    never = jnp.full_like(constants.tau_mem, jnp.inf)
     undecaying = {"tau_mem", "tau_syn"} - set(neuron.flow_fields)
-    return replace(lanes, **dict.fromkeys(undecaying, never))
+    return replace(constants, **dict.fromkeys(undecaying, never))
 
 
-def kernel_lanes(neuron: Neuron, lanes: Lanes) -> Float[Array, "fields positions neurons"]:
+def kernel_constants(
+    neuron: Neuron, constants: Constants
+) -> Float[Array, "fields positions neurons"]:
     """Return all neuron parameters that the kernels read, in one array."""
-    return stacked(with_infinite_taus(neuron, lanes))
+    return stacked(with_infinite_taus(neuron, constants))
 
 
 def kernel_options(spec: LayerSpec) -> dict[str, Any]:
@@ -178,7 +180,7 @@ def _simulated(
     spec: LayerSpec,
     threads: int | None,
     weight: Weights,
-    lanes: Lanes,
+    constants: Constants,
     time: Times,
     row: Rows,
     t_end: Seconds,
@@ -189,7 +191,7 @@ def _simulated(
     call = kernel("jaxsnn_layer_forward", results)
     outputs = call(
         weight,
-        kernel_lanes(spec.neuron, lanes),
+        kernel_constants(spec.neuron, constants),
         time,
         row.astype(jnp.int32),
         jnp.asarray(t_end, dtype),
@@ -218,12 +220,12 @@ def _(
     )
 
     def by_xla(
-        weight: Weights, lanes: Lanes, time: Times
+        weight: Weights, constants: Constants, time: Times
     ) -> tuple[OfSpikes, OfSpikes, OfSpikes, Times]:
-        spikes, causes = simulate_layer(spec, weight, lanes, time, row, t_end)
+        spikes, causes = simulate_layer(spec, weight, constants, time, row, t_end)
         after = jnp.zeros_like(simulated.slope_after)
         if spec.refractory:
-            residuals = Residuals(weight, lanes, time, row, spikes.time, spikes.slope, causes)
+            residuals = Residuals(weight, constants, time, row, spikes.time, spikes.slope, causes)
             after = slopes_after(spec, residuals)
         elif spec.assigns and causes is not None:
             after = causes.slope_after
@@ -250,10 +252,10 @@ def _forward(spec: LayerSpec, threads: int | None, *arguments: Any) -> tuple[Lay
     """
     values = values_of(arguments)
     simulated = _simulated(spec, threads, *values)
-    weight, lanes, _, _, t_end = values
+    weight, constants, _, _, t_end = values
     residuals = Kept(
         weight=weight,
-        lanes=lanes,
+        constants=constants,
         t_end=t_end,
         simulated=simulated,
         asked=Wanted.of(arguments[1], arguments[2]).asked,
@@ -266,15 +268,15 @@ def _forward(spec: LayerSpec, threads: int | None, *arguments: Any) -> tuple[Lay
 
 def native_backward(
     spec: LayerSpec, threads: int | None, residuals: Kept, cotangent: LayerSpikes
-) -> tuple[Weights, Lanes, Times, None, None]:
+) -> tuple[Weights, Constants, Times, None, None]:
     """Return the gradients by the arguments of `native_layer_spikes`."""
     drive: Any = cotangent.time
     if isinstance(drive, SymbolicZero):
         drive = jnp.zeros(drive.shape, residuals.weight.dtype)
-    inputs = residuals.weight, residuals.lanes, residuals.t_end, residuals.simulated, drive
+    inputs = residuals.weight, residuals.constants, residuals.t_end, residuals.simulated, drive
     gradients = _gradients(spec, threads, residuals.wanted, *inputs)
-    d_weight, d_lanes, d_time = varying_like(gradients, inputs)
-    return d_weight, d_lanes, d_time, None, None
+    d_weight, d_constants, d_time = varying_like(gradients, inputs)
+    return d_weight, d_constants, d_time, None, None
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
@@ -283,32 +285,42 @@ def _gradients(
     threads: int | None,
     needs_grad: Wanted,
     weight: Weights,
-    lanes: Lanes,
+    constants: Constants,
     t_end: Seconds,
     simulated: Simulated,
     drive: OfSpikes,
-) -> tuple[Weights, Lanes, Times]:
-    """Compute the gradients by weight, lanes and arrival times with the kernel; 0 where they are
-    not required.
+) -> tuple[Weights, Constants, Times]:
+    """Compute the gradients by weight, constants and arrival times with the kernel; 0 where they
+    are not required.
 
     Args:
         drive: dL/dt of each spike.
     """
-    dtype, all_lanes = weight.dtype, kernel_lanes(spec.neuron, lanes)
+    dtype, all_constants = weight.dtype, kernel_constants(spec.neuron, constants)
     spikes, slope_after, cause, arrivals = simulated
     of_time = arrivals.time.shape if needs_grad.time else (0,)
-    shapes = weight.shape, gradient_shape(lanes, needs_grad), of_time
+    shapes = weight.shape, gradient_shape(constants, needs_grad), of_time
     results = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes)
     call = kernel("jaxsnn_layer_backward", results)
     end = jnp.asarray(t_end, dtype)
     d_weight, d_stacked, d_time = call(
-        *(weight, all_lanes, *arrivals, end, spikes.time, spikes.slope, slope_after, cause, drive),
+        *(
+            weight,
+            all_constants,
+            *arrivals,
+            end,
+            spikes.time,
+            spikes.slope,
+            slope_after,
+            cause,
+            drive,
+        ),
         **kernel_options(spec),
         min_slope=np.float64(spec.min_slope),
         threads=np.int64(thread_count(threads)),
     )
     d_time = d_time if needs_grad.time else jnp.zeros_like(arrivals.time)
-    return d_weight, unstacked(d_stacked, lanes), d_time
+    return d_weight, unstacked(d_stacked, constants), d_time
 
 
 @_gradients.defjvp
@@ -319,7 +331,7 @@ def _(
     needs_grad: Wanted,
     primals: tuple[Any, ...],
     tangents: tuple[Any, ...],
-) -> tuple[tuple[Weights, Lanes, Times], tuple[Weights, Lanes, Times]]:
+) -> tuple[tuple[Weights, Constants, Times], tuple[Weights, Constants, Times]]:
     """Compute the gradients with the kernel, and their tangents with XLA."""
     arrivals = primals[3].arrivals
     count = primals[3].spikes.count
@@ -327,31 +339,31 @@ def _(
 
     def by_xla(
         weight: Weights,
-        lanes: Lanes,
+        constants: Constants,
         time: Times,
         spike_time: OfSpikes,
         slope: OfSpikes,
         drive: OfSpikes,
-    ) -> tuple[Weights, Lanes, Times]:
+    ) -> tuple[Weights, Constants, Times]:
         row, causes = arrivals.numbers(arrivals.row, weight.shape[0]), None
         if spec.neuron.jumps:
-            causes = simulate_layer(spec, weight, lanes, time, row, primals[2])[1]
-        residuals = Residuals(weight, lanes, time, row, spike_time, slope, causes)
+            causes = simulate_layer(spec, weight, constants, time, row, primals[2])[1]
+        residuals = Residuals(weight, constants, time, row, spike_time, slope, causes)
         cotangent = LayerSpikes(time=drive, slope=drive, count=count)
-        d_weight, d_lanes, d_time, _, _ = layer_backward(spec, residuals, cotangent)
+        d_weight, d_constants, d_time, _, _ = layer_backward(spec, residuals, cotangent)
         # back to the slots that the arrivals had
         slot = arrivals.numbers(arrivals.slot, time.shape[1])
         by_slot = jnp.zeros_like(d_time).at[samples, slot].set(d_time, mode="drop")
-        return d_weight, d_lanes, by_slot
+        return d_weight, d_constants, by_slot
 
-    def moving(weight: Any, lanes: Any, _: Any, simulated: Simulated, drive: Any) -> tuple:
+    def moving(weight: Any, constants: Any, _: Any, simulated: Simulated, drive: Any) -> tuple:
         spikes = simulated.spikes
-        return weight, lanes, simulated.arrivals.time, spikes.time, spikes.slope, drive
+        return weight, constants, simulated.arrivals.time, spikes.time, spikes.slope, drive
 
     gradients = _gradients(spec, threads, needs_grad, *primals)
-    d_weight, d_lanes, d_time = jax.jvp(by_xla, moving(*primals), moving(*tangents))[1]
+    d_weight, d_constants, d_time = jax.jvp(by_xla, moving(*primals), moving(*tangents))[1]
     d_time = d_time if needs_grad.time else jnp.zeros_like(d_time)
-    return gradients, (d_weight, only_wanted(d_lanes, needs_grad), d_time)
+    return gradients, (d_weight, only_wanted(d_constants, needs_grad), d_time)
 
 
 native_layer_spikes.defvjp(

@@ -31,20 +31,20 @@ def native_obstacles(
 
     Args:
         layer: the population's scan.
-        options: of the engine.
-        dtype: of the numbers.
-        samples: size of the batch, which may be unknown (`jax.export`).
+        options: options of the engine.
+        dtype: floating-point type.
+        samples: batch size, which may be unknown (`jax.export`).
     """
     # What is cheap to know comes first: nothing is built for what is not covered.
     if type(layer.neuron) not in _COVERED:
         yield Text(
-            "its neurons are {type}, which the kernels do not support",
+            "the kernels do not support its neuron model, {type}",
             type=type(layer.neuron).__name__,
         )
     if layer.asks_for_rise:
-        yield "jump_width takes the jumps of V for ramps"
+        yield "the kernels do not support jump_width"
     if options.forward_mode:
-        yield "forward_mode differentiates forwards, which the kernels do not"
+        yield "the kernels do not support forward_mode"
     yield from _obstacles_of_all(dtype, samples)
 
 
@@ -59,17 +59,22 @@ def recorded_obstacles(
     """
     yield from native_obstacles(layer, options, dtype, samples)
     if layer.assigns:
-        yield "its spikes assign V"
+        yield "its spikes set V to v_reset instead of subtracting a constant"
     if layer.neuron.level is not None:
-        yield "its spikes are boxes"
+        yield "its spikes are rectangular pulses"
 
 
 def _obstacles_of_all(dtype: str, samples: Any) -> Iterator[str]:
     """Yield the reasons why no kernel can be called."""
     if not isinstance(samples, int):
-        yield "the size of the batch is not known: what is exported has to run without the kernels"
+        yield (
+            "the batch size is unknown, as in jax.export, and exported programs run without the "
+            "kernels"
+        )
     if (device := jax.default_backend()) != "cpu":
-        yield Text("the default device is a {device}, and the kernels run on a CPU", device=device)
+        yield Text(
+            "the default device is {device}, and the kernels run on CPUs only", device=device
+        )
     library = native_library(dtype)
     if not library.there:
         yield library.reason
@@ -116,15 +121,15 @@ def group_obstacles(
     """
     layers: tuple[LayerSpec, ...] = spec.layers
     if len({layer.once for layer in layers}) > 1:
-        yield "some of the populations that feed back into each other fire once, and others not"
+        yield "only some populations of its cycle stop after their first spike"
     if len({layer.neuron.keeps_overshoot for layer in layers}) > 1:
-        yield "populations that feed back into each other are reset by different rules"
+        yield "populations of its cycle have different reset rules"
     if len({layer.min_slope for layer in layers}) > 1:
-        yield "populations that feed back into each other differ in min_slope"
+        yield "populations of its cycle have different min_slope"
     if any(layer.neuron.jumps for layer in layers):
-        yield "what feeds back moves V itself"
+        yield "recurrent spikes act directly on the membrane potential"
     if len({layer.neuron.level is not None for layer in layers}) > 1:
-        yield "populations that feed back into each other differ in whether spikes are boxes"
+        yield "some populations of its cycle use rectangular pulses and others delta spikes"
     for layer in layers:
         yield from native_obstacles(layer, options, dtype, samples)
 
@@ -133,8 +138,8 @@ def runs_native(name: str, options: EventOptions, obstacles: Iterator[str]) -> b
     """Return whether the native backend runs a population.
 
     Args:
-        name: of the population.
-        options: of the engine.
+        name: name of the population.
+        options: options of the engine.
         obstacles: reasons against it, evaluated only if native kernels are enabled.
 
     Raises:
@@ -146,10 +151,10 @@ def runs_native(name: str, options: EventOptions, obstacles: Iterator[str]) -> b
     if obstacle is not None and options.backend == "native":
         raise UsageError(
             Text(
-                "population '{population}' is not covered by the native backend: {obstacle}",
+                "the native backend does not support population '{population}': {obstacle}",
                 population=name,
                 obstacle=obstacle,
             ),
-            fix='simulate with EventDriven(backend="auto")',
+            fix='pass EventDriven(backend="auto")',
         )
     return obstacle is None

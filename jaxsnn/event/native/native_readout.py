@@ -16,13 +16,13 @@ from jax.custom_derivatives import SymbolicZero
 
 from jaxsnn.event.adjoint.wanted import Asked, Wanted, values_of
 from jaxsnn.event.dynamics.neuron_model import Neuron
-from jaxsnn.event.dynamics.two_variables import Lanes
+from jaxsnn.event.dynamics.two_variables import Constants
 from jaxsnn.event.event_arrays import Rows, Times, Weights
 from jaxsnn.event.forward.readout import Drive, membrane
 from jaxsnn.event.native.native_build import kernel, thread_count
 from jaxsnn.event.native.native_layer import (
     gradient_shape,
-    kernel_lanes,
+    kernel_constants,
     only_wanted,
     unstacked,
 )
@@ -38,7 +38,7 @@ class _Given(NamedTuple):
     """Inputs of the kernels."""
 
     weight: Weights
-    lanes: Lanes
+    constants: Constants
     time: Times
     row: Rows
     samples: Samples
@@ -47,13 +47,19 @@ class _Given(NamedTuple):
         """Return the arguments of a kernel: sample times become arrivals without a row, after the
         arrivals of the same time.
         """
-        weight, lanes, time, row, samples = self
+        weight, constants, time, row, samples = self
         batch, dtype = time.shape[0], weight.dtype
         all_times = [time, jnp.broadcast_to(samples, (batch, *samples.shape)).astype(dtype)]
         none = jnp.full((*row.shape[:-1], *samples.shape), -1, jnp.int32)
         rows = jnp.concatenate([row.astype(jnp.int32), none], axis=-1)
         end = jnp.asarray(jnp.inf, dtype)
-        return weight, kernel_lanes(neuron, lanes), jnp.concatenate(all_times, axis=1), rows, end
+        return (
+            weight,
+            kernel_constants(neuron, constants),
+            jnp.concatenate(all_times, axis=1),
+            rows,
+            end,
+        )
 
 
 class _Kept(NamedTuple):
@@ -67,29 +73,31 @@ def native_membrane(drive: Drive, threads: int | None, sample_times: Samples) ->
     """Return V of a population without spikes at some sample times, differentiable as `membrane`.
 
     Args:
-        drive: with neurons whose lanes are `Lanes` (neurons,).
+        drive: inputs of the population, whose neurons have `Constants` (neurons,).
         threads: number of threads; None: the number of processors. Results do not depend on it.
         sample_times: seconds.
     """
-    inputs = drive.weight, drive.lanes, drive.time, drive.row, sample_times
+    inputs = drive.weight, drive.constants, drive.time, drive.row, sample_times
     v: Any = _membrane(drive.neuron, threads, *varying_like(inputs))
     return v + drive.v_inf
 
 
 def _by_xla(neuron: Neuron, *arguments: Any) -> Voltages:
-    weight, lanes, time, row, samples = arguments
-    still = jnp.zeros_like(lanes.v_start)
-    drive = Drive(neuron=neuron, lanes=lanes, v_inf=still, weight=weight, time=time, row=row)
+    weight, constants, time, row, samples = arguments
+    still = jnp.zeros_like(constants.v_start)
+    drive = Drive(
+        neuron=neuron, constants=constants, v_inf=still, weight=weight, time=time, row=row
+    )
     return membrane(drive, samples)
 
 
 def _backwards_by_xla(neuron: Neuron, inputs: _Given, drive: Voltages) -> tuple[Any, ...]:
-    """Compute the gradients by weight, lanes, arrival times and sample times with XLA."""
+    """Compute the gradients by weight, constants, arrival times and sample times with XLA."""
 
-    def of(weight: Weights, lanes: Lanes, time: Times, samples: Samples) -> Voltages:
-        return _by_xla(neuron, weight, lanes, time, inputs.row, samples)
+    def of(weight: Weights, constants: Constants, time: Times, samples: Samples) -> Voltages:
+        return _by_xla(neuron, weight, constants, time, inputs.row, samples)
 
-    return jax.vjp(of, inputs.weight, inputs.lanes, inputs.time, inputs.samples)[1](drive)
+    return jax.vjp(of, inputs.weight, inputs.constants, inputs.time, inputs.samples)[1](drive)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -130,27 +138,27 @@ def _forward(neuron: Neuron, threads: int | None, *arguments: Any) -> tuple[Volt
 
 def _backward(
     neuron: Neuron, threads: int | None, residuals: _Kept, drive: Any
-) -> tuple[Weights, Lanes, Times, None, Samples]:
+) -> tuple[Weights, Constants, Times, None, Samples]:
     inputs, needs_grad = residuals.given, Wanted.by(residuals.asked)
     if isinstance(drive, SymbolicZero):
         drive = jnp.zeros(drive.shape, inputs.weight.dtype)
     if needs_grad.samples:
-        d_weight, d_lanes, d_time, d_samples = _backwards_by_xla(neuron, inputs, drive)
-        return d_weight, d_lanes, d_time, None, d_samples
+        d_weight, d_constants, d_time, d_samples = _backwards_by_xla(neuron, inputs, drive)
+        return d_weight, d_constants, d_time, None, d_samples
     gradients = _gradients(neuron, threads, needs_grad, inputs, drive)
-    d_weight, d_lanes, d_time = varying_like(gradients, inputs, drive)
-    return d_weight, d_lanes, d_time, None, jnp.zeros_like(inputs.samples)
+    d_weight, d_constants, d_time = varying_like(gradients, inputs, drive)
+    return d_weight, d_constants, d_time, None, jnp.zeros_like(inputs.samples)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 def _gradients(
     neuron: Neuron, threads: int | None, needs_grad: Wanted, inputs: _Given, drive: Voltages
-) -> tuple[Weights, Lanes, Times]:
-    """Compute the gradients by weight, lanes and arrival times with the kernel; 0 where they are
-    not required.
+) -> tuple[Weights, Constants, Times]:
+    """Compute the gradients by weight, constants and arrival times with the kernel; 0 where they
+    are not required.
     """
     of_time = inputs.time.shape if needs_grad.time else (0,)
-    shapes = inputs.weight.shape, gradient_shape(inputs.lanes, needs_grad), of_time
+    shapes = inputs.weight.shape, gradient_shape(inputs.constants, needs_grad), of_time
     results = tuple(jax.ShapeDtypeStruct(shape, inputs.weight.dtype) for shape in shapes)
     d_weight, d_stacked, d_time = kernel("jaxsnn_readout_backward", results)(
         *inputs.arrays(neuron),
@@ -159,7 +167,7 @@ def _gradients(
         threads=np.int64(thread_count(threads)),
     )
     d_time = d_time if needs_grad.time else jnp.zeros_like(inputs.time)
-    return d_weight, unstacked(d_stacked, inputs.lanes), d_time
+    return d_weight, unstacked(d_stacked, inputs.constants), d_time
 
 
 @_gradients.defjvp
@@ -170,13 +178,13 @@ def _(
     needs_grad: Wanted,
     primals: tuple[Any, ...],
     tangents: tuple[Any, ...],
-) -> tuple[tuple[Weights, Lanes, Times], tuple[Weights, Lanes, Times]]:
+) -> tuple[tuple[Weights, Constants, Times], tuple[Weights, Constants, Times]]:
     """Compute the gradients with the kernel, and their tangents with XLA."""
 
-    def by_xla(inputs: _Given, drive: Voltages) -> tuple[Weights, Lanes, Times]:
-        d_weight, d_lanes, d_time, _ = _backwards_by_xla(neuron, inputs, drive)
+    def by_xla(inputs: _Given, drive: Voltages) -> tuple[Weights, Constants, Times]:
+        d_weight, d_constants, d_time, _ = _backwards_by_xla(neuron, inputs, drive)
         d_time = d_time if needs_grad.time else jnp.zeros_like(d_time)
-        return d_weight, only_wanted(d_lanes, needs_grad), d_time
+        return d_weight, only_wanted(d_constants, needs_grad), d_time
 
     return _gradients(neuron, threads, needs_grad, *primals), jax.jvp(by_xla, primals, tangents)[1]
 

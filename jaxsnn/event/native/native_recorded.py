@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxsnn.event.adjoint.recorded_spikes import Gradients
 from jaxsnn.event.adjoint.wanted import Wanted, values_of
-from jaxsnn.event.dynamics.two_variables import Lanes
+from jaxsnn.event.dynamics.two_variables import Constants
 from jaxsnn.event.event_arrays import OfSpikes, Rows, Seconds, Times, Weights
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.event.native.native_build import kernel, thread_count
@@ -22,7 +22,7 @@ from jaxsnn.event.native.native_layer import (
     Kept,
     Ordered,
     Simulated,
-    kernel_lanes,
+    kernel_constants,
     native_backward,
     ordered_shapes,
 )
@@ -36,7 +36,7 @@ def native_recorded_spikes(
     spec: LayerSpec,
     threads: int | None,
     weight: Weights,
-    lanes: Lanes,
+    constants: Constants,
     time: Times,
     row: Rows,
     times: OfSpikes,
@@ -48,20 +48,20 @@ def native_recorded_spikes(
     Args:
         threads: number of threads; None: the number of processors. Results do not depend on it.
     """
-    slope, _, _ = _slopes(spec, threads, weight, lanes, time, row, times)
+    slope, _, _ = _slopes(spec, threads, weight, constants, time, row, times)
     return LayerSpikes(time=times, slope=slope, count=count)
 
 
 def _forward(spec: LayerSpec, threads: int | None, *arguments: Any) -> tuple[LayerSpikes, Kept]:
     """Return the spikes and the residuals of the backward pass."""
-    weight, lanes, time, row, times, count = values_of(arguments)
-    slope, arrivals, t_end = _slopes(spec, threads, weight, lanes, time, row, times)
+    weight, constants, time, row, times, count = values_of(arguments)
+    slope, arrivals, t_end = _slopes(spec, threads, weight, constants, time, row, times)
     spikes = LayerSpikes(time=times, slope=slope, count=count)
     none = jnp.zeros((*count.shape, 0), times.dtype)
     simulated = Simulated(spikes, none, none.astype(jnp.int32), arrivals)
     needs_grad = Wanted.of(arguments[1], arguments[2]).asked
     return spikes, Kept(
-        weight=weight, lanes=lanes, t_end=t_end, simulated=simulated, asked=needs_grad
+        weight=weight, constants=constants, t_end=t_end, simulated=simulated, asked=needs_grad
     )
 
 
@@ -69,7 +69,7 @@ def _slopes(
     spec: LayerSpec,
     threads: int | None,
     weight: Weights,
-    lanes: Lanes,
+    constants: Constants,
     time: Times,
     row: Rows,
     times: OfSpikes,
@@ -81,8 +81,8 @@ def _slopes(
     end = jnp.nextafter(last, jnp.inf)
     slope = jax.ShapeDtypeStruct(times.shape, times.dtype)
     call = kernel("jaxsnn_layer_recorded", (slope, *ordered_shapes(time)))
-    lanes_of_kernel = kernel_lanes(spec.neuron, lanes)
-    operands = (weight, lanes_of_kernel, time, row.astype(jnp.int32), end, times)
+    constants_of_kernel = kernel_constants(spec.neuron, constants)
+    operands = (weight, constants_of_kernel, time, row.astype(jnp.int32), end, times)
     outputs = varying_like(
         tuple(call(*operands, threads=np.int64(thread_count(threads)))), operands
     )
@@ -92,9 +92,9 @@ def _slopes(
 def _backward(
     spec: LayerSpec, threads: int | None, residuals: Kept, cotangent: LayerSpikes
 ) -> Gradients:
-    d_weight, d_lanes, d_time, _, _ = native_backward(spec, threads, residuals, cotangent)
+    d_weight, d_constants, d_time, _, _ = native_backward(spec, threads, residuals, cotangent)
     # the recorded times are data, as in `recorded_spikes`
-    return d_weight, d_lanes, d_time, None, None, None
+    return d_weight, d_constants, d_time, None, None, None
 
 
 native_recorded_spikes.defvjp(

@@ -14,13 +14,13 @@ from jax.custom_derivatives import SymbolicZero
 
 from jaxsnn.event.adjoint.wanted import Asked, Wanted, values_of
 from jaxsnn.event.dynamics.neuron_model import Neuron
-from jaxsnn.event.dynamics.two_variables import Lanes
+from jaxsnn.event.dynamics.two_variables import Constants
 from jaxsnn.event.event_arrays import OfSpikes, Seconds, Times, Weights
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.event.native.native_build import kernel, thread_count
 from jaxsnn.event.native.native_layer import (
     gradient_shape,
-    kernel_lanes,
+    kernel_constants,
     kernel_options,
     slots_of,
     unstacked,
@@ -39,7 +39,7 @@ class _Given(NamedTuple):
     """Inputs of the kernels."""
 
     weight: Weights
-    lanes: Lanes
+    constants: Constants
     time: Times  # of events, in order
     channel: Int[Array, "batch events"]
     place: Table
@@ -50,7 +50,7 @@ class _Given(NamedTuple):
         """Return the arguments of a kernel."""
         end = jnp.asarray(self.t_end, self.weight.dtype)
         integers = (array.astype(jnp.int32) for array in (self.channel, self.place, self.row))
-        return self.weight, kernel_lanes(neuron, self.lanes), self.time, *integers, end
+        return self.weight, kernel_constants(neuron, self.constants), self.time, *integers, end
 
 
 class _Kept(NamedTuple):
@@ -83,7 +83,7 @@ def native_scattered_spikes(
     threads: int | None,
     room: int | None,
     weight: Weights,
-    lanes: Lanes,
+    constants: Constants,
     events: Scattered,
     t_end: Seconds,
 ) -> tuple[LayerSpikes, FirstSpikes | None]:
@@ -93,15 +93,15 @@ def native_scattered_spikes(
     Args:
         threads: see `native_layer_spikes`.
         room: number of first spikes to return as well, at most the number of slots.
-        lanes: (positions, neurons at each).
-        events: of each sample, in order.
+        constants: (positions, neurons at each).
+        events: events of each sample, sorted by time.
 
     Returns:
         Arrays (batch, neurons * positions, ...), and the first spikes. The gradient by their times
         needs no array of all slots.
     """
     place, row = jnp.asarray(events.place), jnp.asarray(events.row)
-    arguments = weight, lanes, events.time, events.channel, place, row, t_end
+    arguments = weight, constants, events.time, events.channel, place, row, t_end
     spikes_and_first: Any = _scattered(spec, threads, room, *arguments)
     return spikes_and_first
 
@@ -126,7 +126,7 @@ def _simulated(spec: LayerSpec, threads: int | None, inputs: _Given) -> tuple[La
     """Return the spikes, V' after them and their causes (without slots where the gradient does not
     need them).
     """
-    batch, neurons = inputs.time.shape[0], inputs.lanes.tau_mem.size
+    batch, neurons = inputs.time.shape[0], inputs.constants.tau_mem.size
     results = slots_of(spec, batch, neurons, inputs.weight.dtype)
     outputs = kernel("jaxsnn_scatter_forward", results)(
         *inputs.arrays(spec.neuron),
@@ -170,13 +170,13 @@ def _backward(
     batch, dtype = inputs.time.shape[0], inputs.weight.dtype
     drive: Any = cotangent[0].time
     if isinstance(drive, SymbolicZero):
-        drive = jnp.zeros((batch, inputs.lanes.tau_mem.size, 0), dtype)
+        drive = jnp.zeros((batch, inputs.constants.tau_mem.size, 0), dtype)
     of_first: Any = None if cotangent[1] is None else cotangent[1].time
     place = residuals.place
     if place is None or isinstance(of_first, SymbolicZero):
         of_first, place = jnp.zeros((batch, 0), dtype), jnp.zeros((batch, 0), jnp.int32)
     of_time = inputs.time.shape if residuals.wanted.time else (0,)
-    shapes = inputs.weight.shape, gradient_shape(inputs.lanes, residuals.wanted), of_time
+    shapes = inputs.weight.shape, gradient_shape(inputs.constants, residuals.wanted), of_time
     results = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes)
     gradients = kernel("jaxsnn_scatter_backward", results)(
         *(
@@ -196,7 +196,7 @@ def _backward(
         tuple(gradients), inputs.weight, inputs.time, drive, of_first
     )
     d_time = d_time if residuals.wanted.time else jnp.zeros_like(inputs.time)
-    return d_weight, unstacked(d_stacked, inputs.lanes), d_time, None, None, None, None
+    return d_weight, unstacked(d_stacked, inputs.constants), d_time, None, None, None, None
 
 
 _scattered.defvjp(usual_promotion(_forward), usual_promotion(_backward), symbolic_zeros=True)

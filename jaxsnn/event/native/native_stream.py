@@ -1,4 +1,6 @@
-"""One sample whose events come in pieces, in the native backend: a handle to `Stream` in stream.h."""
+"""One sample whose events come in pieces, in the native backend: a handle to `Stream` in
+stream.h.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ from jaxsnn.wording import Text
 _LONG, _REAL, _POINTER = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
 #: So many events or spikes are handed over in arrays that a stream keeps.
 FEW = 64
-#: What calls return that refuse what they are given and have done nothing, and those that have more to
-#: do after a slice of time, as `kMore` in stream_calls.h.
+#: What calls return that refuse what they are given and have done nothing, and those that have more
+#: to do after a slice of time, as `kMore` in stream_calls.h.
 _REFUSED, _MORE = -2, -3
 #: Of each population: times and neurons of its spikes, in the order of time.
 Spikes = list[tuple[Float[np.ndarray, "spikes"], Int[np.ndarray, "spikes"]]]
@@ -45,22 +47,23 @@ _CALLS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamLanes:
+class StreamPopulation:
     """Parameters of a population in a stream.
 
     Attributes:
-        lanes: (fields, neurons), the fields in the order of `Field` in tiles.h.
-        drive: of `DRIVES`.
-        fires: it is no readout. once: its neurons stop after their first spike. subtract: a reset
-            keeps the overshoot. recorded: its spikes are handed over. at_equality: an arrival that
-            moves V onto the threshold is enough.
+        constants: (fields, neurons), the fields in the order of `Field` in tiles.h.
+        drive: kind of the drive of V, one of `DRIVES`.
+        fires: whether the population fires; False for a readout.
+        once: whether its neurons stop after their first spike.
+        subtract: whether a reset keeps the overshoot.
+        recorded: whether its spikes are returned.
+        at_equality: whether an arrival that moves V exactly onto the threshold makes it fire.
         width: duration of a rectangular pulse, seconds; 0: spikes are deltas.
-        refractory: seconds.
-        group: number of the group of populations that feed back into each other, in execution
-            order.
+        refractory: refractory period, seconds.
+        group: index of the group of recurrently connected populations, in execution order.
     """
 
-    lanes: Float[np.ndarray, "fields neurons"]
+    constants: Float[np.ndarray, "fields neurons"]
     drive: str
     fires: bool
     once: bool
@@ -74,24 +77,28 @@ class StreamLanes:
 
 @dataclass(frozen=True, kw_only=True)
 class StreamWiring:
-    """Projection from a source to a population: bundles of weights that arrive together.
+    """Projection from a source to a population: groups of synapses with one delay, whose weights
+    arrive together.
 
     Attributes:
-        source: number of a population, or -1 - n for input n. target: number of a population.
-        of_channel: (channels + 1,) channel c has the bundles from of_channel[c] on.
-        delay: (bundles,) seconds.
-        first: (bundles + 1,) bundle b has the weights from first[b] on.
-        weight, neuron: (weights,) jumps of j, and the neurons that take them.
-        neurons: of the target.
+        source: index of a population, or -1 - n for input n.
+        target: index of a population.
+        of_channel: (channels + 1,) synapse groups of_channel[c] to of_channel[c + 1] - 1 belong to
+            source channel c.
+        delay: (groups,) seconds.
+        first: (groups + 1,) synapses first[g] to first[g + 1] - 1 belong to group g.
+        weight: (synapses,) jumps of j.
+        neuron: (synapses,) neurons of the target.
+        neurons: number of neurons of the target.
     """
 
     source: int
     target: int
     of_channel: Int[np.ndarray, "channels+1"]
-    delay: Float[np.ndarray, "bundles"]
-    first: Int[np.ndarray, "bundles+1"]
-    weight: Float[np.ndarray, "weights"]
-    neuron: Int[np.ndarray, "weights"]
+    delay: Float[np.ndarray, "groups"]
+    first: Int[np.ndarray, "groups+1"]
+    weight: Float[np.ndarray, "synapses"]
+    neuron: Int[np.ndarray, "synapses"]
     neurons: int
 
 
@@ -100,7 +107,7 @@ class StreamState:
     """Mutable state of a stream as arrays; `StreamState` in stream.h documents their contents.
 
     Attributes:
-        sizes: (4,), of numbers, neurons and entries of the queue, and the round.
+        sizes: (4,) number of values, of neurons and of queue entries, and the current round.
         numbers: (numbers,), flags: (2 neurons,).
         due_numbers: (queue, 2), due_indices: (queue, 7).
     """
@@ -130,7 +137,7 @@ class NativeStream:
     """
 
     def __init__(
-        self, dtype: str, populations: Iterable[StreamLanes], wirings: Iterable[StreamWiring]
+        self, dtype: str, populations: Iterable[StreamPopulation], wirings: Iterable[StreamWiring]
     ) -> None:
         """
         Args:
@@ -160,9 +167,9 @@ class NativeStream:
             self._calls["step"], self._handle, FEW, *arrays, ctypes.byref(self._end)
         )
 
-    def _add(self, population: StreamLanes) -> int:
+    def _add(self, population: StreamPopulation) -> int:
         """Add a population and return the number of populations."""
-        lanes = np.ascontiguousarray(population.lanes, np.float64)
+        constants = np.ascontiguousarray(population.constants, np.float64)
         switches = (
             population.fires,
             population.once,
@@ -178,7 +185,7 @@ class NativeStream:
             population.refractory,
             population.group,
         )
-        return self._call("add", lanes.shape[1], _pointer(lanes), *numbers)
+        return self._call("add", constants.shape[1], _pointer(constants), *numbers)
 
     def _connect(self, wiring: StreamWiring) -> None:
         """Add the projection from a source to a population."""
@@ -238,7 +245,8 @@ class NativeStream:
             end: nan: the time of the last event.
 
         Returns:
-            As `run`; None, and nothing has happened, where the events or the end are not that plain.
+            As `run`; None, and nothing has happened, where the events or the end are not that
+            plain.
         """
         time, channel = np.asarray(events.time), np.asarray(events.index)
         count = len(time) if time.ndim == 1 else 0
@@ -342,8 +350,8 @@ class NativeStream:
         if self._problem:
             raise SimulationError(
                 Text("the stream has ended: {reason}", reason=self._problem),
-                fix="look for v_reset that is not below v_threshold and for loops without a delay,"
-                " and begin a new stream",
+                fix="check that v_reset is below v_threshold and that cycles have a delay, and "
+                "start a new stream",
             )
 
 

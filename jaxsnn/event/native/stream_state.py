@@ -1,8 +1,8 @@
 """The state of a stream as the bytes of a file.
 
-A line that says what it is and the fingerprint of the network, then the arrays of `StreamState`, little
-endian, 8 bytes a number, then a SHA-256 hash of all that. Nothing is compressed, so that the size of a
-file says beforehand how much memory it takes.
+A line that says what it is and the fingerprint of the network, then the arrays of `StreamState`,
+little endian, 8 bytes a number, then a SHA-256 hash of all that. Nothing is compressed, so that the
+size of a file says beforehand how much memory it takes.
 """
 
 from __future__ import annotations
@@ -15,24 +15,33 @@ from dataclasses import fields
 import numpy as np
 
 from jaxsnn.errors import FileError, UsageError
-from jaxsnn.event.native.native_stream import StreamLanes, StreamState, StreamWiring, empty_state
+from jaxsnn.event.native.native_stream import (
+    StreamPopulation,
+    StreamState,
+    StreamWiring,
+    empty_state,
+)
 from jaxsnn.output import refuse_unreadable
 from jaxsnn.wording import Text
 
 _MAGIC = b"jaxsnn stream 1\n"
 _HASH = 32
 _SIZES = 4 * 8
+#: Names of the records in fingerprints, which must not change: saved files depend on them.
+_LABELS = {StreamPopulation: "StreamLanes", StreamWiring: "StreamWiring"}
 
 
 def fingerprint(
-    inputs: Mapping[str, int], lanes: Iterable[StreamLanes], wirings: Iterable[StreamWiring]
+    inputs: Mapping[str, int],
+    populations: Iterable[StreamPopulation],
+    wirings: Iterable[StreamWiring],
 ) -> bytes:
     """Return a hash of everything that determines how a stream continues; which populations are
     recorded does not.
     """
     digest = hashlib.sha256(repr(list(inputs.items())).encode())
-    for part in (*lanes, *wirings):
-        digest.update(type(part).__name__.encode())
+    for part in (*populations, *wirings):
+        digest.update(_LABELS[type(part)].encode())
         for field in fields(part):
             value = getattr(part, field.name)
             if isinstance(value, np.ndarray):
@@ -64,17 +73,18 @@ def read_state(path: str | os.PathLike[str], network: bytes) -> StreamState:
             if not content.startswith(_MAGIC):
                 raise FileError(
                     Text("{path} is not a saved stream", path=path),
-                    fix="name a file that EventStream.save wrote",
+                    fix="pass a file that EventStream.save wrote",
                 )
             if len(content) < head:
                 raise damaged(path)
             if content[len(_MAGIC) : -_SIZES] != network:
                 raise UsageError(
                     Text(
-                        "{path} was saved by a stream of another network, or of other options",
+                        "{path} was saved by a stream with a different network or different "
+                        "options",
                         path=path,
                     ),
-                    fix="make the stream of the same network and options",
+                    fix="create the stream with the network and options that were used for saving",
                 )
             sizes = np.frombuffer(content[-_SIZES:], "<i8").astype(np.int64)
             numbers, neurons, queue, _ = sizes.tolist()

@@ -1,8 +1,23 @@
-"""Arrivals at a population: the events of its sources, sorted by the positions of its neurons.
+"""Arrivals at a population: the events of all its sources, as lists from which the scans read.
 
-Where everything passes matrices, all neurons see the same arrivals. Else each position (of a
-convolution: an output pixel) has a list of its own, gathered from the events: the cost grows with
-events times taps, not with the layer.
+An event is a spike of a source (time, channel). An arrival is the effect of an event on the neurons
+of the population: a time, and a row of a table of weights. Two cases differ:
+
+- Dense connections. Each event reaches all neurons through one row of weights, so that all neurons
+  share one list of arrivals.
+- Convolutions, pools and synapses with individual delays. Neurons are grouped by position (an
+  output pixel of a convolution); the neurons at one position, one for each column of the table,
+  share a list. An event reaches some positions, each through another row. The cost grows with the
+  number of events times the number of positions that an event reaches, not with the layer's size.
+
+    source events        e0    e1     e2        time, channel (batch, events)
+    dense                x     x      x         time, row (batch, arrivals)
+    position 0           x            x         time, row (batch * positions, arrivals),
+    position 1           x     x                  each list sorted by time, padded with inf
+    position 2                 x      x
+                                                weight (rows, columns); dense (rows, neurons)
+
+Neuron n * positions + p is column n at position p, unless `Arrivals.order` permutes them.
 """
 
 from __future__ import annotations
@@ -20,7 +35,7 @@ from jax.typing import DTypeLike
 from jaxsnn.event.event_arrays import Rows, Times
 from jaxsnn.network.array_types import Array, Bool, Float, Int, Shaped
 from jaxsnn.network.lookups import at_places
-from jaxsnn.network.operators import Operator, added, alike, as_matrix, one_lane
+from jaxsnn.network.operators import Operator, added, alike, as_matrix, one_column
 from jaxsnn.network.reductions import greatest
 from jaxsnn.network.sorting import places_in, sorted_rows, sorted_times
 from jaxsnn.network.structure import Wire
@@ -49,7 +64,7 @@ class Scattered(NamedTuple):
 
 #: A source and what its events pass on the way.
 Path = tuple[str, Operator]
-#: How channels are ordered: channel k is channel order[k] as positions and lanes count them.
+#: How channels are ordered: channel k is channel order[k] as positions and columns count them.
 Order = np.ndarray | None
 
 
@@ -58,17 +73,17 @@ class Arrivals:
     """Arrivals at a population, in the form that `adjoint.layer_spikes` takes.
 
     Attributes:
-        weight: (rows, lanes), as the file has them: without the neurons' arrival factor.
+        weight: (rows, columns), as the file has them: without the neurons' arrival factor.
         time: (batch * positions, arrivals) seconds; inf where unused.
         row: (arrivals,) or (batch * positions, arrivals).
-        positions: number of positions; channel n * positions + p is lane n at position p.
+        positions: number of positions; channel n * positions + p is column n at position p.
         order: channel k is channel order[k] as counted above; None: as counted.
         in_order: the times rise.
         needed: largest number of arrivals at a position, scalar int; budget: number of slots.
-        scattered: the same event by event, if positions have separate lists without delays.
+        scattered: the same arrivals as events, if positions have separate lists without delays.
     """
 
-    weight: Float[Array, "rows lanes"]
+    weight: Float[Array, "rows columns"]
     time: Times
     row: Rows
     positions: int = 1
@@ -78,26 +93,29 @@ class Arrivals:
     budget: int = 0
     scattered: Scattered | None = None
 
-    def lanes(self, values: Float[Array, "neurons"]) -> Float[Array, "..."]:
-        """Return values of the neurons as (positions, lanes); at one position (neurons,)."""
+    def by_position(self, values: Float[Array, "neurons"]) -> Float[Array, "..."]:
+        """Return values of the neurons as (positions, columns); at one position (neurons,)."""
         if self.positions == 1:
             return values
         if self.order is not None:
             values = values[np.argsort(self.order)]
-        # the lanes of a channel number are the slow axis: n * positions + p
+        # the columns of a channel number are the slow axis: n * positions + p
         return values.reshape(-1, self.positions).T
 
     def neurons(
-        self, values: Shaped[Array, "rows lanes ..."]
+        self, values: Shaped[Array, "rows columns ..."]
     ) -> Shaped[Array, "batch neurons ..."]:
-        """Return values of the lanes (batch * positions, lanes, ...) as (batch, neurons, ...)."""
+        """Return values of the columns (batch * positions, columns, ...) as (batch, neurons,
+        ...).
+        """
         if self.positions == 1:
             return values
-        # (batch * positions, lanes) -> (batch, lanes, positions) -> (batch, lanes * positions)
-        rows, lanes, *rest = values.shape  # all said: of no times there are no numbers
+        # (batch * positions, columns) -> (batch, columns, positions) -> (batch, columns *
+        # positions)
+        rows, columns, *rest = values.shape  # all said: of no times there are no numbers
         batch = rows // self.positions
-        values = values.reshape(batch, self.positions, lanes, *rest).swapaxes(1, 2)
-        return self.ordered(values.reshape(batch, lanes * self.positions, *rest))
+        values = values.reshape(batch, self.positions, columns, *rest).swapaxes(1, 2)
+        return self.ordered(values.reshape(batch, columns * self.positions, *rest))
 
     def ordered(
         self, values: Shaped[Array, "batch neurons ..."]
@@ -192,9 +210,9 @@ def _listed(paths: Sequence[Path], trains: Mapping[str, Train], dtype: DTypeLike
 
 def _sized(
     value: Float[Array, "batch events"],
-    weight: Float[Array, "rows lanes"],
+    weight: Float[Array, "rows columns"],
     row: Int[Array, "*batch events"],
-) -> tuple[Float[Array, "events lanes"], Int[Array, "batch events"]]:
+) -> tuple[Float[Array, "events columns"], Int[Array, "batch events"]]:
     """Multiply weights by the sizes of events: each event gets a separate row, numbered in
     order.
     """
@@ -205,8 +223,8 @@ def _sized(
 
 
 def _row_of_channel(
-    operator: Operator, weight: Float[Array, "rows lanes"]
-) -> tuple[Int[Array, "channels"], Float[Array, "rows lanes"]]:
+    operator: Operator, weight: Float[Array, "rows columns"]
+) -> tuple[Int[Array, "channels"], Float[Array, "rows columns"]]:
     """Return the row of each source channel of a list, and the weights, with an additional row of
     zeros if some channels have no target.
     """
@@ -272,7 +290,7 @@ def _gathered(
         lists = _found_by_position(taps, positions, budget)
     # Delays of rows put the arrivals of a position out of the order of the events; events that have
     # values have rows of their own, which no channel says; and at one position there is one list,
-    # whose lanes have no axis of positions.
+    # whose columns have no axis of positions.
     scattered = None
     if row_delay is None and value is None and positions > 1:
         scattered = Scattered(time, channel, table.position, table.row)
@@ -327,10 +345,12 @@ def _found_by_position(taps: _Taps, positions: int, budget: int | None) -> _List
 
 
 class _Layout(NamedTuple):
-    """Layout of the channels: channel n * positions + p is lane n at position p, before `order`."""
+    """Layout of the channels: channel n * positions + p is column n at position p, before
+    `order`.
+    """
 
     positions: int
-    lanes: int
+    columns: int
     order: Order
 
 
@@ -344,13 +364,13 @@ def _layout(operators: Sequence[Operator], size: int) -> _Layout:
     ]
     if convolutions:
         first = convolutions[0]
-        shape = first.positions, first.lanes
+        shape = first.positions, first.columns
         if all(
-            (convolution.positions, convolution.lanes) == shape
+            (convolution.positions, convolution.columns) == shape
             and _same(convolution.order, first.order)
             for convolution in convolutions
         ):
-            return _Layout(first.positions, first.lanes, first.order)
+            return _Layout(first.positions, first.columns, first.order)
     # Convolutions of different shapes: each channel is a position of its own.
     return _Layout(size, 1, None)
 
@@ -364,13 +384,13 @@ def _same(order: Order, reference: Order) -> bool:
 
 def _laid_out(operator: Operator, layout: _Layout, dtype: DTypeLike) -> Operator:
     """Return an operator in another layout."""
-    positions, lanes, order = layout
-    shape = operator.positions, operator.lanes
-    as_found = shape == (positions, lanes) and not operator.is_identity
+    positions, columns, order = layout
+    shape = operator.positions, operator.columns
+    as_found = shape == (positions, columns) and not operator.is_identity
     if as_found and operator.source is not None and _same(operator.order, order):
         return operator
-    channel_place = np.arange(positions * lanes) if order is None else order
-    if lanes == 1 or operator.is_identity or operator.is_pool:
+    channel_place = np.arange(positions * columns) if order is None else order
+    if columns == 1 or operator.is_identity or operator.is_pool:
         return _laid_out_single(operator, layout, channel_place, dtype)
     return _laid_out_list(operator, layout, channel_place, dtype)
 
@@ -378,25 +398,25 @@ def _laid_out(operator: Operator, layout: _Layout, dtype: DTypeLike) -> Operator
 def _laid_out_single(
     operator: Operator, layout: _Layout, channel_place: np.ndarray, dtype: DTypeLike
 ) -> Operator:
-    """Return an operator that needs only one lane, in another layout.
+    """Return an operator that needs only one column, in another layout.
 
     Args:
-        channel_place: of each channel, lane * positions + position.
+        channel_place: of each channel, column * positions + position.
     """
-    positions, lanes, order = layout
-    wire = Wire(name="fan-in", kind="Linear", sources=(), shape=(positions * lanes,))
-    single = one_lane(wire, operator, dtype)
+    positions, columns, order = layout
+    wire = Wire(name="fan-in", kind="Linear", sources=(), shape=(positions * columns,))
+    single = one_column(wire, operator, dtype)
     channel = single.position if single.order is None else np.argsort(single.order)[single.position]
-    if lanes == 1:
+    if columns == 1:
         return replace(single, position=channel_place[channel], order=order)
-    # The identity and pools have one weight for all: row n of w I moves lane n alone.
-    lane, position = np.divmod(channel_place[channel], positions)
+    # The identity and pools have one weight for all: row n of w I moves column n alone.
+    column, position = np.divmod(channel_place[channel], positions)
     return replace(
         single,
         **layout._asdict(),
         position=position,
-        row=lane,
-        weight=single.weight[0, 0] * jnp.eye(lanes, dtype=dtype),
+        row=column,
+        weight=single.weight[0, 0] * jnp.eye(columns, dtype=dtype),
     )
 
 
@@ -407,15 +427,15 @@ def _laid_out_list(
     position.
 
     Args:
-        channel_place: of each channel, lane * positions + position.
+        channel_place: of each channel, column * positions + position.
     """
-    positions, lanes, _ = layout
+    positions, columns, _ = layout
     source, _, row = operator.entries()
     weight = operator.rows(dtype)
     weight = weight if operator.order is None else weight[:, operator.order]
-    # (rows, channels) -> (rows, lanes, positions) -> (rows * positions, lanes)
-    weight = weight[:, np.argsort(channel_place)].reshape(-1, lanes, positions)
-    weight = weight.swapaxes(1, 2).reshape(-1, lanes)
+    # (rows, channels) -> (rows, columns, positions) -> (rows * positions, columns)
+    weight = weight[:, np.argsort(channel_place)].reshape(-1, columns, positions)
+    weight = weight.swapaxes(1, 2).reshape(-1, columns)
     every = np.arange(positions)
     return replace(
         operator,

@@ -5,8 +5,8 @@ change. What a matrix or a convolution makes of the values is computed before, s
 that change at one time are one arrival, whose weights are its own. Gradients by the values and by
 the weights go through that product; those by the arrivals' weights are the engine's.
 
-A current that is the same for the whole run needs no arrival: it is a bias that each sample has of its
-own.
+A current that is the same for the whole run needs no arrival: it is a bias that each sample has of
+its own.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ def by_source(
         if operator.delay is not None or operator.row_delay is not None:
             raise LoweringError(
                 Text(
-                    "node '{node}' receives the current of input '{input}' through delays, and the "
+                    "node '{node}' receives the current of input '{input}' through a delay; the "
                     "event engine delays only spikes",
                     node=target,
                     input=source,
                 ),
                 fix=Text(
-                    "shift the times of the pieces of the current, or simulate with {engine}",
+                    "shift the times of the input current instead, or simulate with {engine}",
                     engine=ENGINE.set_to("grid"),
                 ),
                 node=target,
@@ -74,7 +74,7 @@ def current_arrivals(
     scans take them.
 
     Args:
-        operators: all that the currents pass on the way there.
+        operators: all operators between the input and the population.
         factor: effect of a current of 1 at the population, (neurons,) or one number.
         arrivals: the other arrivals, which define the positions.
     """
@@ -82,13 +82,13 @@ def current_arrivals(
     batch, pieces, neurons = value.shape
     if arrivals.order is not None:
         value = value[..., jnp.argsort(jnp.asarray(arrivals.order))]
-    # (batch, pieces, lanes * positions) -> (batch * positions, pieces, lanes)
-    lanes, positions = neurons // arrivals.positions, arrivals.positions
-    value = jnp.moveaxis(value.reshape(batch, pieces, lanes, positions), 3, 1)
-    weight = changes(value.reshape(batch * positions, pieces, lanes))
+    # (batch, pieces, columns * positions) -> (batch * positions, pieces, columns)
+    columns, positions = neurons // arrivals.positions, arrivals.positions
+    value = jnp.moveaxis(value.reshape(batch, pieces, columns, positions), 3, 1)
+    weight = changes(value.reshape(batch * positions, pieces, columns))
     row = jnp.arange(batch * positions * pieces, dtype=jnp.int32)
     return (
-        weight.reshape(-1, lanes),
+        weight.reshape(-1, columns),
         jnp.repeat(currents.time, positions, axis=0),
         row.reshape(batch * positions, pieces),
     )
@@ -126,7 +126,7 @@ def applied(
         currents = jnp.matmul(values, operator.weight, precision=lax.Precision.HIGHEST)
         return currents if operator.order is None else currents[..., operator.order]
     # A convolution multiplies pair by pair: some samples at a time.
-    at_once = max(_MOST_PRODUCTS // max(len(operator.source) * operator.lanes, 1), 1)
+    at_once = max(_MOST_PRODUCTS // max(len(operator.source) * operator.columns, 1), 1)
     batch, pieces, channels = values.shape
     flat = values.reshape(batch * pieces, channels)
     currents = lax.map(lambda piece: operator.apply(piece, dtype), flat, batch_size=at_once)

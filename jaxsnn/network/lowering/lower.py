@@ -171,18 +171,18 @@ def _refuse_untied(before: Graph, after: Graph) -> None:
         step_estimates,
         key=lambda node_estimate: 0.0 if step is None else abs(node_estimate.farthest - step),
     )
-    steps = "specifies none" if step is None else Text("has steps of {dt:.6g}", dt=step)
+    steps = "specifies none" if step is None else Text("has a time step of {dt:.6g}", dt=step)
     raise LoweringError(
         Text(
-            "node '{node}' has {parameters}, which in the dialect {dialect} makes a step "
-            "of {actual:.6g}, and the file {steps}",
+            "node '{node}' has {parameters}: in dialect {dialect} this implies a time step of "
+            "{actual:.6g}, but the file {steps}",
             node=worst.node,
             parameters=worst.pair,
             dialect=before.dialect.name,
             actual=worst.farthest,
             steps=steps,
         ),
-        fix=f"change both so that {evidence.dt_from} stays the same, or neither",
+        fix=f"change both parameters so that {evidence.dt_from} stays the same, or change neither",
         node=worst.node,
     )
 
@@ -252,7 +252,7 @@ def _refuse_unused(rule: NeuronRule, changes: Changes) -> None:
                 parameter=parameter,
                 dialect=rule.dialect,
             ),
-            fix=f"leave {parameter} out of what is trained",
+            fix=f"exclude {parameter} from training",
             node=node.name,
         )
 
@@ -272,7 +272,7 @@ def _written(
                 parameter=name,
                 value=value[~np.isfinite(value)][0],
             ),
-            fix="train with a lower learning rate, or clip the gradients",
+            fix="use a lower learning rate, or clip the gradients",
             node=node.name,
         )
     original = np.asarray(node.value(name))

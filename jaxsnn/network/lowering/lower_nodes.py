@@ -35,7 +35,7 @@ PURPOSE = "simulation"
 NO_NEURONS = Problem(
     code="no-neurons",
     message="the graph has no neurons",
-    fix="add some, nothing else is simulated",
+    fix="add at least one neuron node",
 )
 
 
@@ -88,11 +88,11 @@ class LoweringPlan:
                 padded_window(node, inward)
             raise LoweringError(
                 Text(
-                    "node '{node}' ({type}): the file does not specify its size",
+                    "node '{node}' ({type}): the file does not specify its number of neurons",
                     node=name,
                     type=node.type,
                 ),
-                fix="give its parameters a shape, or the Input before it",
+                fix="specify the shape of its parameters, or of the Input before it",
                 node=name,
             )
         lowered = lower_node(node, self.graph.dialect, inward, shape)
@@ -225,7 +225,7 @@ def per_channel(node: Node, name: str, size: int) -> np.ndarray:
                 actual=value.size,
                 expected=size,
             ),
-            fix=f"give one entry, or {size}",
+            fix=f"use 1 entry, or {size} entries",
             node=node.name,
         )
     return np.broadcast_to(value.reshape(-1), size)

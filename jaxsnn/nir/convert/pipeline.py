@@ -1,5 +1,23 @@
-"""Conversion of a graph for another simulator: a list of passes over a draft, which end with a graph
-of which that simulator's own importer fires the source's spikes, or with a refusal that says why.
+"""Conversion of a graph for the importer of another simulator.
+
+`convert` either returns a graph from which the target's importer builds a network that fires the
+same spikes as the source, or refuses with the reasons. It works like a compiler: the graph becomes
+a mutable draft, a list of passes (`PASSES`) rewrites the draft, and the last passes write a graph
+in the target's conventions.
+
+    graph -> draft_of -> draft -> pass -> pass -> ... -> written_graph -> Converted
+                                    |
+                                    ConversionError: node, reason, and a fix
+
+Passes for time-stepped targets come first. In their order they resolve the time step of each
+neuron, replace node types and resets that the importer lacks, choose dt, check the wiring, and
+unify what the importer can express only once. Passes for targets in continuous time follow, and the
+last ones write neurons, order nodes and edges, and build the graph. Each pass declares when it
+runs, what it requires and what it ensures (`ConversionPass`); with JAXSNN_CHECK_PASSES=1 this is
+checked.
+
+If a graph is refused because of its axes (convolutions, pools), the conversion runs a second time
+with these nodes as matrices. Where both fail, the message contains both reasons.
 """
 
 from __future__ import annotations
@@ -52,8 +70,8 @@ class Converted:
     """A graph for another simulator.
 
     Attributes:
-        graph: To be written with `jaxsnn.nir.write`; its dialect is the target's, and in its metadata,
-            so that this library reads the file again as the target runs it.
+        graph: To be written with `jaxsnn.nir.write`; its dialect is the target's, and in its
+            metadata, so that this library reads the file again as the target runs it.
         load_with: A line of Python that loads the file there.
         run_with: Lines of Python that run what was loaded, on inputs x whose axes they name; "" if
             nothing is known.

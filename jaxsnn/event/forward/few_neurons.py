@@ -1,6 +1,7 @@
-"""Lanes that fire in a block, picked out of many: see `layer`.
+"""Scan that solves only for the neurons that fire in a block, selected out of many: see
+`layer_scan`.
 
-Forward and backward of 784-350-10 with 784 events (batch 128) take twice as long if all lanes are
+Forward and backward of 784-350-10 with 784 events (batch 128) take twice as long if all neurons are
 solved for instead.
 """
 
@@ -12,28 +13,29 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxsnn.event.forward.layer import NumberOfLanes, OfLanes, Position, WhichLanes
+from jaxsnn.event.event_arrays import IntOfNeurons, OfNeurons, WhichNeurons
+from jaxsnn.event.forward.layer import Position
 from jaxsnn.event.forward.layer_scan import (
     InBlock,
     Intervals,
-    LaneLog,
-    LaneState,
     LayerScan,
+    ScanState,
+    SpikeLog,
     goes_on,
 )
 from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.lookups import entries_at
 from jaxsnn.network.sorting import places_in
 
-#: The part of all lanes that are solved for together.
+#: The part of all neurons that are solved for together.
 _AT_ONCE = 1 / 16
-#: So few runs of lanes are counted by a product with a triangle.
+#: So few runs of neurons are counted by a product with a triangle.
 _FEW_RUNS = 512
 
 
 class PickingScan(LayerScan):
-    """Scan for blocks in which few lanes fire: only these are solved for and swept again, some at a
-    time.
+    """Scan for blocks in which few neurons fire: only these are solved for and swept again, some at
+    a time.
     """
 
     def __init__(self, *args: Any) -> None:
@@ -43,35 +45,35 @@ class PickingScan(LayerScan):
         #: (edges, batch, quantities): when each interval begins, how long it is, and its decays
         self.flows = jnp.stack([self.intervals.edge, *padded], axis=-1)
 
-    def _block(self, first: Position, state: LaneState, log: LaneLog) -> InBlock:
-        """Simulate all lanes through one block of arrivals, with all their spikes."""
+    def _block(self, first: Position, state: ScanState, log: SpikeLog) -> InBlock:
+        """Simulate all neurons through one block of arrivals, with all their spikes."""
 
         def some_fire(carry: InBlock) -> InBlock:
-            few = _FewLanes(self, jnp.isfinite(carry.state.at), first)
+            few = _FewNeurons(self, jnp.isfinite(carry.state.at), first)
             return few.through(carry.state, carry.log)
 
         swept = InBlock(state=self._sweep(first, state), log=log)
         return lax.while_loop(goes_on, some_fire, swept)
 
 
-class _FewLanes(LayerScan):
-    """Scan of some lanes that are about to fire, through one block of arrivals: arrays (few, 1), as
-    if each lane were a sample with one neuron.
+class _FewNeurons(LayerScan):
+    """Scan of some neurons that are about to fire, through one block of arrivals: arrays (few, 1),
+    as if each neuron were a sample with one neuron.
     """
 
-    def __init__(self, scan: PickingScan, fires: WhichLanes, first: Position) -> None:
+    def __init__(self, scan: PickingScan, fires: WhichNeurons, first: Position) -> None:
         self.spec, self.neuron, self.t_end = scan.spec, scan.neuron, scan.t_end
         self.holds = scan.holds
         self.block_size, self.last = scan.block_size, scan.last
         self.first = first
         few = max(int(fires.size * _AT_ONCE), 32)
-        # Without the barrier the search would be computed again wherever a lane is looked up.
-        #: the number of each lane, how many lanes there are for an unused entry
+        # Without the barrier the search would be computed again wherever a neuron is looked up.
+        #: flat index of each neuron, sample * neurons + neuron; the total number in unused entries
         self.number = lax.optimization_barrier(_numbers_of_first(fires.reshape(-1), few))
         self.of_all, self.used = fires.size, (self.number < fires.size)[:, None]
-        self.lane = jnp.minimum(self.number, fires.size - 1)
-        columns = jnp.full_like(self.lane, fires.shape[1])
-        self.row, self.column = lax.div(self.lane, columns), lax.rem(self.lane, columns)
+        self.element = jnp.minimum(self.number, fires.size - 1)
+        columns = jnp.full_like(self.element, fires.shape[1])
+        self.row, self.column = lax.div(self.element, columns), lax.rem(self.element, columns)
         # one interval more than the block, that before it; and one edge more than intervals
         self.offset = jnp.maximum(first - 1, 0)
         numbers = self.offset + jnp.arange(self.block_size + 2, dtype=jnp.int32)
@@ -82,49 +84,49 @@ class _FewLanes(LayerScan):
         self.weight = scan.weight
         #: (intervals, few): the weights that arrive at the beginning of each interval
         self.gathered = entries_at(scan.weight, self.intervals.row, self.column)
-        self.lanes = jax.tree.map(self._taken, scan.lanes)
+        self.constants = jax.tree.map(self._taken, scan.constants)
         if self.neuron.uniform:
             self.decays = tuple(decays)
         if self.neuron.level is not None:
             self.least = self._taken(scan.least)
 
     def _taken(self, array: Float[Array, "#batch #neurons"]) -> Float[Array, "few 1"]:
-        """Select the entries of these lanes from an array that broadcasts to all lanes."""
+        """Select the entries of these neurons from an array that broadcasts to all neurons."""
         rows, columns = array.shape
         if array.size == self.of_all:
-            return entries_at(array.reshape(-1), self.lane)[:, None]
+            return entries_at(array.reshape(-1), self.element)[:, None]
         row, column = jnp.minimum(self.row, rows - 1), jnp.minimum(self.column, columns - 1)
         return entries_at(array, row, column)[:, None]
 
-    def _weights(self, number: Position) -> OfLanes:
+    def _weights(self, number: Position) -> OfNeurons:
         """Return the weights of an arrival, see `LayerScan`."""
         return self.gathered[number - self.offset][:, None]
 
-    def through(self, state: LaneState, log: LaneLog) -> InBlock:
-        """Return all lanes of the whole scan, after these lanes have gone through the block."""
+    def through(self, state: ScanState, log: SpikeLog) -> InBlock:
+        """Return all neurons of the whole scan, after these neurons have gone through the block."""
         few_state = jax.tree.map(self._taken, state)
         few_state = few_state._replace(at=jnp.where(self.used, few_state.at, jnp.inf))
         own_log = log._replace(count=self._taken(log.count))
         moved, written = self.fires_until_none_does(self.first, InBlock(few_state, own_log))
 
         def put(old: Array, new: Float[Array, "few 1"]) -> Array:
-            by_lanes = old.reshape(-1).at[self.number]
-            return by_lanes.set(new[:, 0], mode="drop").reshape(old.shape)
+            flat = old.reshape(-1).at[self.number]
+            return flat.set(new[:, 0], mode="drop").reshape(old.shape)
 
         written = written._replace(count=put(log.count, written.count))
         return InBlock(state=jax.tree.map(put, state, moved), log=written)
 
-    def _put(self, slot: NumberOfLanes, fires: WhichLanes, logged: Array, new: OfLanes) -> Array:
-        """Write a slot of each of these lanes into an array of the whole scan's log."""
+    def _put(self, slot: IntOfNeurons, fires: WhichNeurons, logged: Array, new: OfNeurons) -> Array:
+        """Write a slot of each of these neurons into an array of the whole scan's log."""
         # A spike behind the last slot is counted, and lost.
         beyond = jnp.where(fires, slot, logged.shape[0])[:, 0]
-        by_lanes = logged.reshape(-1, self.of_all).at[beyond, self.number]
-        return by_lanes.set(new[:, 0], mode="drop").reshape(logged.shape)
+        flat = logged.reshape(-1, self.of_all).at[beyond, self.number]
+        return flat.set(new[:, 0], mode="drop").reshape(logged.shape)
 
 
-def _numbers_of_first(which: Bool[Array, "lanes"], few: int) -> Int[Array, "few"]:
-    """Return the indices of the first `few` lanes that are set; unused entries are the number of
-    lanes.
+def _numbers_of_first(which: Bool[Array, "neurons"], few: int) -> Int[Array, "few"]:
+    """Return the indices of the first `few` neurons that are set; unused entries are the number of
+    neurons.
     """
     size, run = which.size, 128
     # A running count by a product with a triangle, exact in float32: `jnp.cumsum` takes longer.
