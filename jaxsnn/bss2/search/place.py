@@ -73,12 +73,14 @@ def refuse_misplaced(name: str, task: Task, counts: np.ndarray, placement: Place
     """
     who, fix = (
         Text("placer '{placer}'", placer=name),
-        f"repair the placer, or use another one than '{name}'",
+        f"correct the placer, or select a placer other than '{name}'",
     )
     if not isinstance(placement, Placement):
         kind = type(placement).__name__
         raise MappingError(
-            Text("{placer} returned a {actual}, not a Placement or None", placer=who, actual=kind),
+            Text(
+                "{placer} returned {actual} instead of Placement or None", placer=who, actual=kind
+            ),
             fix=fix,
         )
     if len(placement.circuits) != len(counts):
@@ -98,7 +100,7 @@ def refuse_misplaced(name: str, task: Task, counts: np.ndarray, placement: Place
         if len(circuits) != count:
             raise MappingError(
                 Text(
-                    "{placer} assigned {actual} circuits to {neuron}, which needs {expected}",
+                    "{placer} assigned {actual} circuits to {neuron}, which needs {expected} circuits",
                     placer=who,
                     actual=len(circuits),
                     neuron=neuron,
@@ -111,8 +113,8 @@ def refuse_misplaced(name: str, task: Task, counts: np.ndarray, placement: Place
             if not (inside and free[row, column]):
                 raise MappingError(
                     Text(
-                        "{placer} assigned circuit ({row}, {column}) to {neuron}, which is dead, "
-                        "occupied or not among the {rows} x {columns} of the chip",
+                        "{placer} assigned to {neuron} a circuit that is dead, occupied or not among the "
+                        "{rows} x {columns} of the chip: ({row}, {column})",
                         placer=who,
                         row=row,
                         column=column,

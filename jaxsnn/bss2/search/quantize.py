@@ -204,12 +204,12 @@ def _refuse_options(options: QuantizeOptions) -> None:
     if options.bias not in ("refuse", "source"):
         raise UsageError(
             Text("{option} is '{bias}'", option=BIAS, bias=options.bias),
-            fix="use 'refuse' or 'source'",
+            fix="pass 'refuse' or 'source'",
         )
     if not 0 < as_number(options.percentile) <= 100:
         raise UsageError(
             Text("{option} is {value}", option=PERCENTILE, value=shown(options.percentile)),
-            fix="choose one above 0, up to 100",
+            fix="pass a number above 0 and up to 100",
         )
     if (as_whole(options.synapses_per_weight) or 0) < 1:
         raise UsageError(
@@ -218,17 +218,17 @@ def _refuse_options(options: QuantizeOptions) -> None:
                 option=SYNAPSES_PER_WEIGHT,
                 value=shown(options.synapses_per_weight),
             ),
-            fix="allow at least 1, a whole number",
+            fix="pass an integer of at least 1",
         )
     if options.synapses_per_weight > MOST_SYNAPSES:
         raise UsageError(
             Text(
-                "{option} is {value}, the largest number is {maximum}",
+                "{option} is {value}; the maximum is {maximum}",
                 option=SYNAPSES_PER_WEIGHT,
                 value=options.synapses_per_weight,
                 maximum=MOST_SYNAPSES,
             ),
-            fix=f"allow at most {MOST_SYNAPSES}",
+            fix=f"pass at most {MOST_SYNAPSES}",
         )
     for name in ("v_leak", "v_threshold", "refractory_time"):
         reach, option_value = PARAMETERS[name], getattr(options, name)
@@ -236,29 +236,29 @@ def _refuse_options(options: QuantizeOptions) -> None:
         if not reach.low <= value <= reach.high or (is_voltage and not value.is_integer()):
             raise UsageError(
                 Text(
-                    "{parameter} is {value}, the calibration reaches {minimum:g} to {maximum:g}",
+                    "{parameter} is {value}; the calibration supports {minimum:g} to {maximum:g}",
                     parameter=name,
                     value=shown(option_value),
                     minimum=reach.low,
                     maximum=reach.high,
                 ),
-                fix=f"choose a {'whole number' if is_voltage else 'value'} in this range",
+                fix=f"pass {'an integer' if is_voltage else 'a value'} in this range",
             )
     if options.speedup is not None and not 0 < as_number(options.speedup) < np.inf:
         raise UsageError(
             Text("{option} is {value}", option=SPEEDUP, value=shown(options.speedup)),
-            fix="give a positive, finite number",
+            fix="pass a positive, finite number",
         )
     least = HICANN_X.clock_period
     if not least <= as_number(options.bias_period) < np.inf:
         raise UsageError(
             Text(
-                "{option} is {value} s, the host sends one event in {minimum}",
+                "{option} is {value} s; the host sends at most one event every {minimum}",
                 option=BIAS_PERIOD,
                 value=shown(options.bias_period),
                 minimum=format_time(least),
             ),
-            fix="give at least that, in seconds of the chip",
+            fix="pass at least that time, in seconds of the chip",
         )
     if options.v_threshold <= options.v_leak:
         raise UsageError(
@@ -267,7 +267,7 @@ def _refuse_options(options: QuantizeOptions) -> None:
                 v_threshold=options.v_threshold,
                 v_leak=options.v_leak,
             ),
-            fix="choose a higher threshold",
+            fix="pass a higher v_threshold",
         )
 
 
@@ -310,9 +310,9 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
         lost = int(np.sum(scaled[name].integers[-links.value.size :] == 0))
         if lost:
             message = Text(
-                "{count} of its {biases} biases round to 0", count=lost, biases=links.value.size
+                "biases that round to 0: {count} of {biases}", count=lost, biases=links.value.size
             )
-            why = "a longer bias_period, or a smaller range of weights, makes them larger"
+            why = "they increase with a longer bias_period, or with a smaller range of weights"
             notes.append(Change(node=name, what=message, why=why))
     for name, neuron in neurons.items():
         links = examined.arriving[name].links.values()
@@ -376,17 +376,17 @@ def _silenced(
         post = np.concatenate([links.target for links in arriving[name].values()])
         deaf = np.setdiff1d(post, post[~lost])
         zeroed = Text(
-            "{zeroed} of its {weights} weights round to 0",
+            "weights that round to 0: {zeroed} of {weights}",
             zeroed=int(lost.sum()),
             weights=lost.size,
         )
         if lost.all():
             message = Text(
-                "all its {weights} weights round to 0: no spike reaches it", weights=lost.size
+                "all {weights} weights round to 0, so that no spike reaches it", weights=lost.size
             )
         elif deaf.size:
             message = Text(
-                "{zeroed}: no spike reaches {count} of its neurons ({neurons})",
+                "{zeroed}; neurons that no spike reaches: {count} ({neurons})",
                 zeroed=zeroed,
                 count=deaf.size,
                 neurons=listing(deaf.tolist(), limit=4),
@@ -395,7 +395,7 @@ def _silenced(
             message = zeroed
         else:
             continue
-        yield Change(node=name, what=message, why="they are too small for the scale")
+        yield Change(node=name, what=message, why="the weights are too small for the scale")
 
 
 def _scale(
@@ -454,9 +454,11 @@ def _scale(
             limit = float(room * strengths[name].max() / slope)
             if scale > limit:
                 limited[name] = limit
-                message = Text("weights fill {fraction:.0%} of their range", fraction=limit / scale)
+                message = Text(
+                    "weights use {fraction:.0%} of the integer range", fraction=limit / scale
+                )
                 why = Text(
-                    "at {slope:.3g} CADC LSB per microsecond larger ones need a threshold above "
+                    "at {slope:.3g} CADC LSB per microsecond, larger weights need a threshold above "
                     "{v_threshold} LSB",
                     slope=measured.slope,
                     v_threshold=options.v_threshold,
@@ -485,7 +487,7 @@ def _refuse_beyond_numbers(neurons: Mapping[str, Dynamics], slope_of: Mapping[st
                     type=neurons[name].population.kind,
                     slope=slope,
                 ),
-                fix="give its weights, r and w_in usual sizes, or choose another scale",
+                fix="rescale its weights, r or w_in, or pass another scale",
                 node=name,
             )
 
@@ -566,9 +568,10 @@ def _refuse_weak(
             ways.append(Text("{option}", option=SPEEDUP.set_to(float(slower))))
     raise MappingError(
         Text(
-            "node '{node}' ({type}): its threshold is {distance:.2g} LSB from its leak at "
-            "{slope:.3g} CADC LSB per microsecond and LSB of a weight; calibrated "
-            "thresholds spread by up to {limit} LSB, so it needs a slope of {minimum:.3g}",
+            "node '{node}' ({type}): at the measured slope of {slope:.3g} CADC LSB per "
+            "microsecond and LSB of a weight, its threshold is {distance:.2g} LSB from its leak; "
+            "calibrated thresholds deviate by up to {limit} LSB, so that a slope of "
+            "{minimum:.3g} is needed",
             node=name,
             type=neurons[name].population.kind,
             distance=weak[name],
@@ -577,7 +580,7 @@ def _refuse_weak(
             minimum=measured.slope * factor,
         ),
         fix="raise i_synin_gm or synapse_dac_bias and measure again"
-        + (", or allow " + Text.joined(" or ", ways) if ways else ""),
+        + (", or pass " + Text.joined(" or ", ways) if ways else ""),
         node=name,
     )
 
@@ -601,7 +604,7 @@ def _scales(
             value_text = shown(chosen[name]) if name in chosen else "not specified"
             raise UsageError(
                 Text("the scale of population '{node}' is {value}", node=name, value=value_text),
-                fix="give a positive number",
+                fix="pass a positive number",
                 node=name,
             )
     return {name: float(value) for name, value in chosen.items()}
@@ -638,15 +641,15 @@ def _bias_weights(
         if options.bias_period > faded:
             raise MappingError(
                 Text(
-                    "{option} is {value} of the chip, and an event has decayed at node '{node}' "
-                    "({type}) after {maximum}",
+                    "{option} is {value} of chip time, but the effect of a spike on node '{node}' "
+                    "({type}) decays within {maximum}",
                     option=BIAS_PERIOD,
                     value=format_time(options.bias_period),
                     node=name,
                     type=dynamics.population.kind,
                     maximum=format_time(faded),
                 ),
-                fix="use a shorter one, or add its unit: without one it is in seconds",
+                fix="pass a shorter period; a number without unit is in seconds",
                 node=name,
             )
         lift = strengths[name] * dynamics.tau_mem * tau_syn / (options.bias_period * speedup)
@@ -666,7 +669,7 @@ def _bias_notes(
             Change(
                 node="graph",
                 what=Text("{bias} has no effect", bias=BIAS.set_to("source")),
-                why="nothing has a bias",
+                why="no node has a bias",
             ),
         )
     if source is None:
@@ -680,15 +683,13 @@ def _bias_notes(
     ]
     share = options.bias_period / np.concatenate(taus).min()
     description = Text(
-        "biases are events of the input channel '{source}' every {period} of the chip, "
-        "{fraction:.0%} of the shortest tau_syn of a neuron that has one",
+        "events of input channel '{source}' replace the biases, one every {period} of chip "
+        "time, {fraction:.0%} of the shortest tau_syn of a biased neuron",
         source=source,
         period=period,
         fraction=share,
     )
     if share > _SMOOTH:
-        description += ": single kicks rather than a constant current"
-    why = (
-        "the chip has no constant current; emulate and run_hxtorch.py send that channel themselves"
-    )
+        description += "; neurons respond to single spikes rather than to a constant current"
+    why = "the chip has no constant input current; emulate and run_hxtorch.py generate these events"
     return (Change(node=source, what=description, why=why),)

@@ -236,10 +236,16 @@ def levels(
             notes += _close(dynamics, exact, thresholds[name], resets[name])
             if errors[name] > _WORTH_SAYING:
                 description = Text(
-                    "its threshold's distance from the leak is rounded by {error:.1%}",
+                    "rounding changes the distance of its threshold from the leak by {error:.1%}",
                     error=errors[name],
                 )
-                notes.append(Change(node=name, what=description, why="the chip takes whole LSB"))
+                notes.append(
+                    Change(
+                        node=name,
+                        what=description,
+                        why="potentials on the chip are integers in LSB",
+                    )
+                )
     return CadcLevels(
         v_leak=leaks,
         v_threshold=thresholds,
@@ -297,8 +303,8 @@ def _close(
         far = np.abs(reset).max() > np.abs(threshold).max()
         raise MappingError(
             Text(
-                "node '{node}' ({type}): the threshold of neuron {neuron} is {distance:.2g} "
-                "LSB above its leak and rounds to {v_threshold}, its reset to {v_reset}; ",
+                "node '{node}' ({type}): the threshold of neuron {neuron} is {distance:.2g} LSB "
+                "above its leak; it rounds to {v_threshold}, and the reset to {v_reset}; ",
                 node=name,
                 type=dynamics.population.kind,
                 neuron=neuron,
@@ -308,17 +314,17 @@ def _close(
             )
             + (
                 Text(
-                    "the resets lie up to {reset_distance:.3g} V from the leak, the thresholds "
+                    "the resets are up to {reset_distance:.3g} V from the leak, the thresholds up to "
                     "{threshold_distance:.3g} V",
                     reset_distance=float(np.abs(reset).max()),
                     threshold_distance=float(np.abs(threshold).max()),
                 )
                 if far
-                else "the populations' weights are too different in size"
+                else "the weights of the populations differ too much in magnitude"
             ),
             fix="bring v_reset closer to v_leak"
             if far
-            else "raise v_threshold, or choose another scale",
+            else "raise v_threshold, or pass another scale",
             node=name,
         )
     nearest = float(np.abs(exact).min())
@@ -327,5 +333,5 @@ def _close(
         yield Change(
             node=name,
             what=description,
-            why=Text("calibrated thresholds spread by up to {limit} LSB", limit=SPREAD),
+            why=Text("calibrated thresholds deviate by up to {limit} LSB", limit=SPREAD),
         )

@@ -97,7 +97,7 @@ def mixed(
             best = result
         if time.monotonic() > effort.deadline:
             break
-    return best or Unrouted(why="buses cannot be split")
+    return best or Unrouted(why="the event buses cannot be split into groups of drivers")
 
 
 #: Routers by name; `register_router` adds others, and so do entry points of "jaxsnn.routers".
@@ -193,12 +193,12 @@ def _route_in_groups(
     if not overflow:
         return Unrouted(
             why=Text(
-                "addresses of neurons are too few for {groups} groups of drivers a bus",
+                "too few neuron addresses for {groups} groups of drivers per bus",
                 groups=groups,
             )
         )
     why = Text(
-        "{overflow} synapses or labels are too many for {groups} groups of drivers a bus",
+        "synapses or labels without room: {overflow}, with {groups} groups of drivers per bus",
         overflow=overflow,
         groups=groups,
     )
