@@ -25,11 +25,17 @@ ROWS = {
 }
 #: What is shown of the demo: the line of each step, and lines that begin so.
 SHOWN = (
-    *("it does not say", "so it was told", "accuracy, untrained", "lif1: at each", "test accuracy"),
-    "the ",
+    *(
+        "not specified",
+        "user options",
+        "accuracy before training",
+        "lif1: at each",
+        "test accuracy",
+    ),
+    "exactly the ",
 )
 #: Words of a line that is shown wherever it begins with a number.
-COMPARED = "all at the times from before the export"
+COMPARED = "at the same times as before the export"
 
 
 def medians(page: str, size: int) -> dict[str, dict[str, float]]:

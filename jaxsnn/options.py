@@ -1,4 +1,4 @@
-"""The options that several commands take, or that advice names, each declared once.
+"""Declarations of the options that several commands take or that advice refers to.
 
 The command line, its configuration file, shell completion, the reference page of options and the
 wording of advice come from these declarations. Options of a single command are declared in its file,
@@ -9,32 +9,32 @@ from __future__ import annotations
 
 from jaxsnn.wording import Option
 
-#: How an option that may differ from node to node is set, for its help.
+#: Part of the help of options that may differ from node to node.
 PER_NODE = "may be repeated as NODE:VALUE"
 
 
-# What a NIR file does not say: keyword arguments of `jaxsnn.read`
+# Conventions that a NIR file does not specify: keyword arguments of `jaxsnn.read`
 
 _READ = ("jaxsnn.read",)
 
 DIALECT = Option(
     name="dialect",
-    help="who wrote the file: auto (default: from the numbers, or refused) or a framework, "
-    "NAME==VERSION where versions differ",
+    help="framework that wrote the file, NAME or NAME==VERSION; auto (default) infers it from "
+    "the parameters",
     metavar="NAME",
     functions=_READ,
 )
 DT = Option(name="dt", help="length of a time step, such as 100us", metavar="TIME", functions=_READ)
 TIME_UNIT = Option(
     name="time_unit",
-    help="unit of the file's time constants: s, ms or step",
+    help="unit of the time constants in the file: s, ms or step",
     metavar="UNIT",
     values=("s", "ms", "step"),
     functions=_READ,
 )
 RESET = Option(
     name="reset",
-    help=f"zero (V becomes v_reset), subtract (V loses v_threshold) or none; {PER_NODE}",
+    help=f"effect of a spike: zero (V is set to v_reset), subtract (V decreases by v_threshold) or none; {PER_NODE}",
     metavar="KIND",
     repeated=True,
     values=("zero", "subtract", "none"),
@@ -42,7 +42,7 @@ RESET = Option(
 )
 RESET_DELAY = Option(
     name="reset_delay",
-    help=f"true: a spike resets one step later; {PER_NODE}",
+    help=f"true if the reset takes effect one time step after the spike, else false; {PER_NODE}",
     metavar="BOOL",
     repeated=True,
     values=("true", "false"),
@@ -50,7 +50,7 @@ RESET_DELAY = Option(
 )
 SPIKE_KERNEL = Option(
     name="spike_kernel",
-    help=f"a spike is a delta, or a box that lasts one step; {PER_NODE}",
+    help=f"shape of a spike: delta, or box (a rectangular pulse of one time step); {PER_NODE}",
     metavar="KIND",
     repeated=True,
     values=("delta", "box"),
@@ -58,7 +58,7 @@ SPIKE_KERNEL = Option(
 )
 INITIAL = Option(
     name="initial",
-    help=f"where V starts: zero, v_leak or v_reset; {PER_NODE}",
+    help=f"initial membrane potential: zero, v_leak or v_reset; {PER_NODE}",
     metavar="KIND",
     repeated=True,
     values=("zero", "v_leak", "v_reset"),
@@ -66,13 +66,13 @@ INITIAL = Option(
 )
 MIN_V_MEM = Option(
     name="min_v_mem",
-    help="Sinabs: V is raised to this at the end of each step, or none",
+    help="Sinabs: lower bound of the membrane potential at the end of each time step, or none",
     functions=_READ,
 )
 READOUT = Option(
     name="readout",
-    help="a neuron that spikes in the file but was trained as a leaky readout, or whose membrane was"
-    " recorded: then say its reset, too; may be repeated",
+    help="neuron that spikes in the file, but whose membrane potential was trained or "
+    "recorded as the output; pass its reset, too, if it resets; may be repeated",
     metavar="NODE",
     repeated=True,
     functions=_READ,
@@ -90,24 +90,30 @@ FILE_OPTIONS = (
     READOUT,
 )
 
-# What every command takes
+# Options of every command
 
 JSON = Option(name="json", help="print one JSON object", is_switch=True)
-QUIET = Option(name="quiet", help="no progress, no notes", other_flags=("-q",), is_switch=True)
+QUIET = Option(
+    name="quiet", help="print no progress and no notes", other_flags=("-q",), is_switch=True
+)
 VERBOSE = Option(
-    name="verbose", help="say more about what was decided", other_flags=("-v",), is_switch=True
+    name="verbose",
+    help="print more details, such as why a dialect was chosen",
+    other_flags=("-v",),
+    is_switch=True,
 )
 DEBUG = Option(name="debug", help="show the traceback of an error", is_switch=True)
 READ_TIMEOUT = Option(
     name="read_timeout",
-    help="give up reading a file after this time (default 60s)",
+    help="time limit for reading a file (default 60s)",
     metavar="TIME",
     default="60s",
     functions=("jaxsnn.nir.limit_reading",),
 )
 MAX_BYTES = Option(
     name="max_bytes",
-    help="most bytes of the arrays of a file, decoded (default 2147483648, or JAXSNN_MAX_BYTES)",
+    help="maximum size of the decoded arrays of a file, in bytes (default 2147483648, or "
+    "JAXSNN_MAX_BYTES)",
     metavar="N",
     convert=int,
     functions=("jaxsnn.nir.limit_reading",),
@@ -118,13 +124,13 @@ MAX_BYTES = Option(
 OUTPUT = Option(name="output", other_flags=("-o",), file="file")
 FORCE = Option(
     name="force",
-    help="overwrite files that exist",
+    help="overwrite existing files",
     is_switch=True,
     functions=("jaxsnn.nir.write",),
 )
 REPORT = Option(
     name="report",
-    help="write what was done as one HTML page, pictures inside",
+    help="write a report as one HTML file, including the pictures",
     metavar="R.html",
     file="file",
 )
@@ -137,12 +143,13 @@ def _number_or_auto(text: str) -> int | str:
     try:
         return text if text == "auto" else int(text)
     except ValueError:
-        raise ValueError(f"'{text}' is not a whole number, nor auto") from None
+        raise ValueError(f"'{text}' is neither an integer nor auto") from None
 
 
 ENGINE = Option(
     name="engine",
-    help="event: exact, in continuous time (default); grid: in steps, as the framework that wrote the file",
+    help="event (default): event-driven, exact in continuous time; grid: time-stepped, like "
+    "the framework that wrote the file",
     default="event",
     python_values={"event": "EventDriven()", "grid": "TimeStepped()"},
     command="run",
@@ -150,14 +157,15 @@ ENGINE = Option(
 )
 T_END = Option(
     name="t_end",
-    help="end of a sample, such as 40ms",
+    help="duration of a sample, such as 40ms",
     metavar="TIME",
     command="run",
     functions=("jaxsnn.simulate",),
 )
 MAX_SPIKES = Option(
     name="max_spikes",
-    help='fail where a neuron fires more often (default "auto": all are recorded, up to 16384)',
+    help="maximum number of spikes per neuron and sample; the run fails if a neuron fires "
+    'more often (default "auto": as many as needed, up to 16384)',
     metavar="N",
     default="auto",
     convert=_number_or_auto,
@@ -169,8 +177,9 @@ SURROGATE = Option(
 )
 VALUES = Option(
     name="values",
-    help="what x holds: spikes, a current that is held for each step, graded (a spike of that "
-    "size in each step), or auto (default): spikes where all are whole numbers from 0, else a current",
+    help="meaning of the values in x: spikes, current (constant within a time step), graded "
+    "(spikes of that size), or auto (default): spikes if all values are non-negative "
+    "integers, else current",
     metavar="KIND",
     default="auto",
     command="run",
@@ -178,7 +187,7 @@ VALUES = Option(
 INPUT = Option(name="input", metavar="X.npz", file="file")
 RECORDING = Option(name="recording", metavar="R.npz", file="file")
 
-# Data and training, as far as several commands or the layers below `train` name them
+# Options of data and training that several commands, or layers below `train`, refer to
 
 DATA = Option(name="data", metavar="D", file="file", functions=("jaxsnn.train.fit",))
 DATA_FOLDER = Option(
@@ -202,11 +211,15 @@ TRAINABLE = Option(
     functions=("jaxsnn.train.fit",),
 )
 CHIP_SEED = Option(
-    name="chip_seed", help="which chip (default 0)", metavar="N", default=0, convert=int
+    name="chip_seed",
+    help="random seed of the emulated chip (default 0)",
+    metavar="N",
+    default=0,
+    convert=int,
 )
 MAX_RUNS = Option(
     name="max_runs",
-    help="at most so many runs (default: as few as can be found)",
+    help="maximum number of runs on the chip (default: as few as the search reaches)",
     flag="runs",
     metavar="N",
     convert=int,
@@ -218,7 +231,7 @@ MAX_RUNS = Option(
 TO = Option(name="to", metavar="NAME", required=True, command="convert")
 INPUT_RANGE = Option(
     name="input_range",
-    help="what an input channel carries in a step; default: 0:1, spikes",
+    help="range of the values of an input channel in a time step (default 0:1, spikes)",
     metavar="LOW:HIGH",
     default="0:1",
     command="convert",
@@ -226,7 +239,7 @@ INPUT_RANGE = Option(
 )
 APPROXIMATE = Option(
     name="approximate",
-    help="do the nearest thing, and say what that loses",
+    help="approximate what cannot be converted exactly, and report the losses",
     is_switch=True,
     command="convert",
     functions=("jaxsnn.convert",),
@@ -236,14 +249,15 @@ APPROXIMATE = Option(
 
 SIGNS = Option(
     name="signs",
-    help="fixed: as they are (default); free: training may flip them",
+    help="signs of the weights: fixed (default), or free, so that training on the chip can "
+    "change them",
     default="fixed",
     command="map",
     functions=("jaxsnn.bss2.search.portfolio.place_and_route",),
 )
 TIME_LIMIT = Option(
     name="time_limit",
-    help="start no attempt later (default 60s)",
+    help="time after which no new attempt is started (default 60s)",
     metavar="TIME",
     default="60s",
     command="map",
@@ -251,26 +265,28 @@ TIME_LIMIT = Option(
 )
 CHIPS = Option(
     name="chips",
-    help="several: one for each run, all in one pass, spikes passed on by hosts",
+    help="one (default), or several: one chip per run, all in one pass; hosts pass spikes on "
+    "between chips",
     default="one",
     choices=("one", "several"),
     command="emulate",
 )
 SCALE = Option(
     name="scale",
-    help="max (default), percentile or least-error: of whole weights; not needed where M.json has its scales",
+    help="choice of the scale of integer weights: max (default), percentile or least-error; "
+    "not needed if M.json contains the scales",
     command="map",
 )
 PERCENTILE = Option(
     name="percentile",
-    help="which percentile, for the scale percentile (default 99)",
+    help="percentile of the magnitudes of weights, for the scale percentile (default 99)",
     metavar="P",
     convert=float,
     command="map",
 )
 SYNAPSES_PER_WEIGHT = Option(
     name="synapses_per_weight",
-    help="at most so many synapses add up to one weight (default 1)",
+    help="maximum number of synapses whose sum represents one weight (default 1)",
     metavar="N",
     default=1,
     convert=int,
@@ -278,32 +294,34 @@ SYNAPSES_PER_WEIGHT = Option(
 )
 SPEEDUP = Option(
     name="speedup",
-    help="speed-up of the chip over the file's time (default 1000, or the nearest)",
+    help="speedup of the chip relative to the time in the file (default 1000, or the nearest "
+    "possible value)",
     metavar="F",
     convert=float,
     command="map",
 )
 SLOPE = Option(
     name="slope",
-    help="CADC LSB per us by which one LSB of a weight changes dV/dt on the chip, or a table",
+    help="measured change of dV/dt on the chip per LSB of a weight, in CADC LSB per us; or a "
+    "table of such measurements",
     metavar="S|T.json",
     file="file",
     command="map",
 )
 BIAS = Option(
     name="bias",
-    help="refuse (default); source: regular spikes stand in for biases",
+    help="treatment of biases: refuse (default), or source, which replaces them by regular spikes",
     default="refuse",
     command="map",
 )
 BIAS_PERIOD = Option(
     name="bias_period",
-    help="chip time between the spikes that stand in for biases (default 1us)",
+    help="interval, in chip time, of the spikes that replace biases (default 1us)",
     metavar="TIME",
     command="map",
 )
-#: Fields of `jaxsnn.bss2.QuantizeOptions`; the mapping is checked and deployed with the values that
-#: it was made with.
+#: Fields of `jaxsnn.bss2.QuantizeOptions`. A mapping must be checked and deployed with the values
+#: with which it was created.
 QUANTIZE_OPTIONS = (
     SCALE,
     PERCENTILE,

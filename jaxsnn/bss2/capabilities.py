@@ -34,8 +34,8 @@ def _time_constants(graph: Graph) -> Iterator[tuple[str, str, str, np.ndarray]]:
 
 
 def _reach(key: str) -> tuple[float, float]:
-    """Return the shortest and the longest time on the chip that its calibration supports; the
-    network's times may be scaled by any factor.
+    """Return the shortest and the longest time constant that the calibration supports, in seconds
+    of the chip.
     """
     reach = PARAMETERS[key]
     return reach.least or reach.low, reach.most or reach.high
@@ -82,11 +82,11 @@ INFINITE_TIME_CONSTANT = Feature[Graph](
     ),
 )
 DISTANT_TIME_CONSTANTS = Feature(
-    description="Time constants that no factor brings into the range of the calibration",
+    description="Time constants that no speedup brings into the range of the calibration",
     occurrences=_distant_time_constants,
 )
 LARGE_LOOP = Feature(
-    description=f"More than {HICANN_X.circuits} neurons that feed each other",
+    description=f"More than {HICANN_X.circuits} recurrently connected neurons",
     occurrences=_large_loops,
 )
 SEVERAL_RUNS = Feature[Graph](
@@ -113,7 +113,7 @@ CHIP = Capabilities[Graph](
     limits=(
         _no_circuit(
             graph_features.NEURON_WITHOUT_LEAK,
-            "its membrane does not leak, and every circuit of the chip does",
+            "its membrane does not leak; every circuit of the chip leaks",
         ),
         _no_circuit(graph_features.other_neurons(NEURONS), "the chip has no neurons of that type"),
         _no_circuit(graph_features.DELAY, "the chip does not delay spikes"),
@@ -122,21 +122,21 @@ CHIP = Capabilities[Graph](
             feature=graph_features.NEURON_WITHOUT_CURRENT,
             unless=(graph_features.NEURON_WITHOUT_LEAK, graph_features.other_neurons(NEURONS)),
             code="approximated",
-            reason="node '{node}' ({kind}) has no tau_syn; the chip's synaptic current always decays, and"
-            " gets a short one",
-            fix="use CubaLIF or CubaLI to train what runs there",
+            reason="node '{node}' ({kind}) has no tau_syn; the chip's synaptic current always decays, "
+            "so that the node is mapped with a short tau_syn",
+            fix="train with CubaLIF or CubaLI, which have the synaptic current of the chip",
             severity="warning",
         ),
         Limit(
             feature=graph_features.UNKNOWN_SIZE,
             code="unknown-size",
             reason="the file does not specify the number of neurons of node '{node}'",
-            fix="give its parameters a shape",
+            fix="write its parameters as arrays of the layer's shape",
         ),
         Limit(
             feature=INFINITE_TIME_CONSTANT,
             code="no-leak",
-            reason="node '{node}' ({kind}) has an infinite {parameter}, and every circuit leaks",
+            reason="node '{node}' ({kind}) has an infinite {parameter}; every circuit of the chip leaks",
             fix="use a finite time constant",
         ),
         Limit(
@@ -149,16 +149,16 @@ CHIP = Capabilities[Graph](
         Limit(
             feature=LARGE_LOOP,
             code="too-large",
-            reason="the neurons that feed each other ({nodes}) need {needed} circuits, the chip has"
+            reason="the recurrently connected neurons ({nodes}) need {needed} circuits; the chip has"
             f" {HICANN_X.circuits} ({{excess}} too many)",
-            fix="reduce their number; a recurrent part cannot be split over runs",
+            fix="reduce their number; recurrently connected neurons must be in the same run",
         ),
         Limit(
             feature=SEVERAL_RUNS,
             code="several-runs",
-            reason="the network needs at least {needed} circuits, and the chip has"
+            reason="the network needs at least {needed} circuits; the chip has"
             f" {HICANN_X.circuits}",
-            fix="it takes {runs} runs or more",
+            fix="the mapper splits it into {runs} or more runs",
             severity="warning",
         ),
     ),
@@ -172,7 +172,7 @@ class PlacedNetwork(StaticNetwork):
     """Populations with the dynamics that circuits must have.
 
     Attributes:
-        dynamics: by population.
+        dynamics: Required dynamics of each population.
     """
 
     dynamics: Mapping[str, Dynamics]
@@ -215,13 +215,13 @@ SYNAPSES = Capabilities[StaticNetwork](
         Limit(
             feature=features.OUTPUT_OF_OTHER_NODE,
             code="no-population",
-            reason="Output '{node}' records node '{source}' ({kind}), and the chip records only neurons",
-            fix="put neurons before it",
+            reason="Output '{node}' records node '{source}' ({kind}); the chip records only neurons",
+            fix="connect the Output to neurons",
         ),
         Limit(
             feature=NO_NEURONS,
             code="no-neurons",
-            reason="the graph has no neurons, so that there is nothing to place on the chip",
+            reason="the graph has no neurons; only neurons are placed on the chip",
             fix="add neurons",
         ),
     ),
@@ -233,24 +233,23 @@ CIRCUITS = Capabilities[PlacedNetwork](
         Limit(
             feature=features.RESET_BY_SUBTRACTION,
             code="reset",
-            reason="node '{node}' ({kind}) subtracts its threshold at a reset, and a circuit of the chip"
-            " always resets to v_reset",
-            fix="pass {zero} to map it so, or {readout} if it is a leaky readout",
+            reason="node '{node}' ({kind}) subtracts its threshold at a reset; circuits of the chip "
+            "reset to v_reset",
+            fix="pass {zero} to map it with a reset to v_reset, or {readout} if it is a leaky readout",
             options=_RESET_SETTINGS,
         ),
         Limit(
             feature=features.NO_RESET,
             code="reset",
-            reason="node '{node}' ({kind}) fires and never resets, and a circuit of the chip always"
-            " resets to v_reset",
-            fix="pass {zero} to map it so, or {readout} if it is a leaky readout",
+            reason="node '{node}' ({kind}) fires and never resets; circuits of the chip reset to v_reset",
+            fix="pass {zero} to map it with a reset to v_reset, or {readout} if it is a leaky readout",
             options=_RESET_SETTINGS,
         ),
         Limit(
             feature=features.RESETTING_READOUT,
             code="reset",
-            reason="node '{node}' ({kind}) is a readout that resets ({reset}), which no circuit of the"
-            " chip does",
+            reason="node '{node}' ({kind}) is a readout that resets ({reset}); readouts on the chip do "
+            "not reset",
             fix="pass {no_reset} if it is a leaky readout",
             options={"no_reset": at_node(RESET, "none")},
         ),
@@ -258,24 +257,24 @@ CIRCUITS = Capabilities[PlacedNetwork](
             feature=features.FLOOR,
             unless=(features.RESETTING_READOUT,),
             code="floor",
-            reason="node '{node}' ({kind}) has a lower bound of the membrane, {floor:g}, which no circuit"
-            " of the chip has",
+            reason="node '{node}' ({kind}) has a lower bound of the membrane potential, {floor:g}; "
+            "circuits of the chip have none",
             fix="pass {no_bound} to map it without a bound",
             options={"no_bound": at_node(MIN_V_MEM, "none")},
         ),
         Limit(
             feature=BAD_GAIN,
             code="bad-gain",
-            reason="node '{node}' ({kind}): r and w_in turn a spike of weight 1 into a slope of"
-            " {slope:g} at neuron {neuron}, and only positive gains can be folded into weights",
-            fix="put the sign into the weights",
+            reason="node '{node}' ({kind}): with its r and w_in, a spike of weight 1 changes dV/dt of "
+            "neuron {neuron} by {slope:g}; only positive gains can be folded into weights",
+            fix="use positive r and w_in, and put the sign into the weights",
         ),
         Limit(
             feature=BIASED_NEURONS,
             code="bias",
-            reason="node '{node}' ({kind}) has biases at {biased} of its {neurons} neurons, and the chip"
-            " has no constant current",
-            fix="train without biases, or replace them by a source of regular spikes, {bias}",
+            reason="node '{node}' ({kind}) has biases ({biased} of {neurons} neurons); the chip "
+            "has no constant input current",
+            fix="train without biases, or pass {bias} to replace them by regular spikes",
             options={"bias": BIAS.set_to("source")},
         ),
     ),

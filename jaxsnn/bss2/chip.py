@@ -45,20 +45,20 @@ class Chip:
     them the number of the link from the host.
 
     Attributes:
-        name: its name in a mapping.
-        columns: columns of a hemisphere; each has one circuit, and one synapse in each of the
-            hemisphere's rows.
-        halves: blocks of columns side by side; a neuron's circuits stay in one.
-        buses: event buses of a hemisphere; also event outputs of a half, and links from and to the
-            host.
-        drivers_per_bus: synapse drivers on one bus, two synapse rows each.
-        label_bits: bits of the label that a synapse compares.
-        row_select_bits: bits of an address that a driver compares under its mask.
-        filter_bits: bits above, for the crossbar.
-        weight_max: largest weight of a synapse.
-        clock_period: seconds of one cycle of the event clock: a link moves one event in it.
-        timer_bits: bits of the counter of such cycles.
-        recorded_events: events that one run can record (32 MiB, 8 byte each).
+        name: Name of the chip in a mapping.
+        columns: Number of columns of a hemisphere; each has one circuit, and one synapse in each
+            row of the hemisphere.
+        halves: Number of blocks of adjacent columns; all circuits of a neuron are in one block.
+        buses: Number of event buses of a hemisphere, of event outputs of a half, and of links from
+            and to the host.
+        drivers_per_bus: Number of synapse drivers per bus, with two synapse rows each.
+        label_bits: Bits of an address that synapses compare.
+        row_select_bits: Bits of an address that drivers compare, under their mask.
+        filter_bits: Bits of an address above these, for the crossbar.
+        weight_max: Largest weight of a synapse.
+        clock_period: Period of the event clock, seconds; a link moves one event per period.
+        timer_bits: Bits of the counter of clock periods.
+        recorded_events: Maximum number of events that one run records (32 MiB, 8 bytes each).
     """
 
     name: str
@@ -294,7 +294,7 @@ def check_dead(chip: Chip, dead: Dead) -> None:
                         number=number,
                         chip=chip.name,
                     ),
-                    fix=f"name hemisphere 0 or 1 and one of its {kind}s 0 to {size - 1}",
+                    fix=f"pass hemisphere 0 or 1, and a {kind} from 0 to {size - 1}",
                 )
 
 
@@ -304,10 +304,10 @@ class Range:
 
     Attributes:
         unit: "s", or LSB of a converter.
-        low, high: outside, the calibration warns.
-        default: its own target.
-        least, most: outside, the calibration fails; None where it only warns.
-        common: one value for the whole chip.
+        low, high: Limits outside which the calibration warns.
+        default: Default target of the calibration.
+        least, most: Limits outside which the calibration fails; None if it only warns.
+        common: Whether there is one value for the entire chip.
     """
 
     unit: str
@@ -392,7 +392,7 @@ def self_check(chip: Chip) -> None:
                     parameter=name,
                     value=getattr(chip, name),
                 ),
-                fix="give it at least 1",
+                fix="use at least 1",
             )
     for name in ("halves", "buses", "drivers_per_bus"):
         if getattr(chip, name) != 1 << _bits(getattr(chip, name)):
@@ -403,7 +403,7 @@ def self_check(chip: Chip) -> None:
                     parameter=name,
                     value=getattr(chip, name),
                 ),
-                fix="make it a power of two",
+                fix="use a power of two",
             )
     if chip.columns % chip.outputs:
         raise ChipError(
@@ -413,7 +413,7 @@ def self_check(chip: Chip) -> None:
                 columns=chip.columns,
                 outputs=chip.outputs,
             ),
-            fix="make the columns a multiple of the outputs",
+            fix="use a multiple of the number of outputs",
         )
     if chip.row_select_bits < max(_bits(chip.drivers_per_bus), chip.output_bits):
         raise ChipError(
@@ -425,19 +425,19 @@ def self_check(chip: Chip) -> None:
                 drivers_per_bus=chip.drivers_per_bus,
                 outputs=chip.outputs,
             ),
-            fix="give it more row select bits",
+            fix="use more row select bits",
         )
     circuits = HEMISPHERES * chip.output_columns
     if circuits > 1 << chip.address_bits:
         raise ChipError(
             Text(
-                "chip '{chip}' has {circuits} circuits on an event output, and {addresses} "
+                "chip '{chip}' has {circuits} circuits on each event output, but {addresses} "
                 "addresses",
                 chip=chip.name,
                 circuits=circuits,
                 addresses=1 << chip.address_bits,
             ),
-            fix="give it more label bits",
+            fix="use more label bits",
         )
     wires = (
         chip.outputs * 3

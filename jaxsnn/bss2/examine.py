@@ -1,8 +1,8 @@
-"""Examines a graph for the chip: what its populations do and what arrives at them, and its problems.
+"""Examines a graph for the chip: dynamics and inputs of its populations, and its problems.
 
-`jaxsnn.bss2.capabilities` lists what BrainScaleS-2 (HICANN-X) does not support, however a network is
-placed, and what takes more than one run. Its counts are lower bounds: a network without a problem may
-still not fit.
+`jaxsnn.bss2.capabilities` lists what BrainScaleS-2 (HICANN-X) does not support, independent of the
+placement, and what takes more than one run. Its counts are lower bounds: a network without problems
+may still not fit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jaxsnn.network.features import StaticNetwork
 from jaxsnn.network.lowering.lower_nodes import Part, plan
 from jaxsnn.nir.model.graph import Graph
 
-#: Of `Problem.code`: left to the mapper, which says which resource is short.
+#: Values of `Problem.code` that `examine` does not refuse: the mapper reports the scarce resource.
 LEFT_TO_THE_MAPPER = ("too-large", "several-runs")
 
 
@@ -28,10 +28,10 @@ class Examined:
     """Results of an examination, in the order of execution; incomplete after an error.
 
     Attributes:
-        problems: errors and warnings.
-        parts: the lowered nodes by name.
-        arriving: what arrives at populations and Outputs.
-        neurons: what populations do.
+        problems: Errors and warnings.
+        parts: Lowered nodes by name.
+        arriving: Inputs of populations and Outputs, by name.
+        neurons: Dynamics of populations, by name.
     """
 
     problems: tuple[Problem, ...]

@@ -170,7 +170,7 @@ def _legend(mapping: Mapping, width: int) -> Iterator[tuple[int, str]]:
         fills = tuple(_hex(rgb) for rgb in shades)
         entries.append((fills, f"{text}: weights {ranges}"))
     entries.append(((_hex(PALETTE[1]),), "dead"))
-    entries.append(((FULL,), f"bar above {ALMOST_FULL:.0%}"))
+    entries.append(((FULL,), f"utilisation above {ALMOST_FULL:.0%}"))
     x, y = MARGIN, 0
     for fills, text in entries:
         needed = 20 + 12 * len(fills) + round(6.4 * len(text))
@@ -374,7 +374,7 @@ def _crossbar(chip: Chip, run: Run) -> Iterator[str]:
     where none passes.
     """
     top = (2 + HEMISPHERES * chip.buses) * BAR_STEP + GAP
-    yield _text(0, top, "crossbar: full all pass, ring filtered, point closed")
+    yield _text(0, top, "crossbar nodes: disc = passes all events, ring = filters, dot = blocks")
     margin = 92
     groups = ("top", "bottom", "host")
     for group in range(HEMISPHERES + 1):

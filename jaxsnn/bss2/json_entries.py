@@ -64,7 +64,7 @@ class Entry:
         if not -_LARGEST <= value <= _LARGEST:
             raise MappingError(
                 Text(
-                    "{location}: '{key}' is {value}, beyond {limit}",
+                    "{location}: '{key}' is {value}; the largest magnitude is {limit}",
                     location=self.location,
                     key=key,
                     value=value,
@@ -120,7 +120,7 @@ def integers(value: Any, shape: tuple[int, ...] | None, location: str, key: str)
     if array.dtype.kind != "i" or array.ndim != (1 if shape is None else len(shape)):
         raise MappingError(
             Text(
-                "{location}: '{key}' is not a list of integers of equal lengths",
+                "{location}: '{key}' is not a rectangular list of integers",
                 location=location,
                 key=key,
             ),
@@ -144,7 +144,7 @@ def integers(value: Any, shape: tuple[int, ...] | None, location: str, key: str)
     if array.size and (array.min() < -_LARGEST or array.max() > _LARGEST):
         raise MappingError(
             Text(
-                "{location}: '{key}' has a number beyond {limit}",
+                "{location}: '{key}' has a number of a magnitude above {limit}",
                 location=location,
                 key=key,
                 limit=_LARGEST,

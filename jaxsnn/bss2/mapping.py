@@ -33,11 +33,12 @@ class PlacedNeuron:
     """Neuron on the chip.
 
     Attributes:
-        population, index: which one: a position in `Mapping.populations`, and the neuron in it.
+        population: Position in `Mapping.populations`.
+        index: Index of the neuron in the population.
         circuits: (row, column) of its circuits, in order.
-        head: the position in `circuits` of the one that leaks, fires and sends the events.
-        address: the head's own part of the address of its events.
-        recorded: its spikes go to the host.
+        head: Position in `circuits` of the circuit that leaks, fires and sends the events.
+        address: Local part of the address of its events, which belongs to the head circuit.
+        recorded: Whether its spikes are sent to the host.
     """
 
     population: int
@@ -53,10 +54,11 @@ class Source:
     """Neuron or input channel whose spikes the host sends to the chip.
 
     Attributes:
-        population, index: which one.
-        from_run: the earlier run that recorded its spikes, None for an external population.
-        events: the address of each event that the host sends for one spike, the link's number
-            included.
+        population: Position in `Mapping.populations`.
+        index: Index of the neuron or input channel in the population.
+        from_run: Earlier run that recorded its spikes; None for an external population.
+        events: Addresses of the events that the host sends for one spike, including the number of
+            the link.
     """
 
     population: int
@@ -70,11 +72,11 @@ class Run:
     """Placed and routed part of a network that is on the chip at one time.
 
     Attributes:
-        method: the placer and the router that made it.
-        neurons: by population and index.
-        sources: by population and index.
-        compare_masks: (hemispheres, drivers), int32: the bits of the row select that a driver
-            compares with its index.
+        method: Placer and router that created the run.
+        neurons: Neurons on the chip, by population and index.
+        sources: Neurons and input channels whose spikes the host sends, by population and index.
+        compare_masks: (hemispheres, drivers), int32: bits of the row select that a driver compares
+            with its index.
         row_modes: (hemispheres, rows), int8: DISABLED, EXCITATORY, INHIBITORY or BOTH.
         synapses: (synapses, 5), int32: hemisphere, row, column, label, weight (>= 1), in ascending
             order. All other synapses have weight 0.
@@ -106,17 +108,17 @@ class Mapping:
     """Mapping of a net to a chip, run by run.
 
     Attributes:
-        chip: the chip.
-        dead: its parts that are not used.
-        signs: "fixed": each weight has one synapse, in a row of its sign; "free": the synapse in
-            the same column of its driver's other row, of opposite sign, is left to it too, so that
-            training may flip signs in place.
-        seed: of the search.
-        fingerprint: of the net, and of the scales.
-        populations: of the net, in its order.
-        runs: in the order in which they are executed.
-        scales: population -> LSB of a weight of 1, as `QuantizeOptions.scale` takes them, where
-            the net was quantised with numbers and not by a choice that has a name; else None.
+        chip: The chip.
+        dead: Parts of the chip that are not used.
+        signs: "fixed": each weight has one synapse, in a row of its sign. "free": the synapse in
+            the same column of the driver's other row, which has the opposite sign, is reserved for
+            it, too, so that training can change the sign.
+        seed: Random seed of the search.
+        fingerprint: Hash of the netlist, and of the scales.
+        populations: Populations of the netlist, in its order.
+        runs: Runs in the order of execution.
+        scales: LSB of a weight of 1 by population, as in `QuantizeOptions.scale`, if the netlist
+            was quantised with specified scales; None if a method chose them.
     """
 
     chip: Chip
@@ -208,25 +210,25 @@ def _synapse_rows(synapses: np.ndarray) -> list[dict[str, Any]]:
 def from_json(text: str, chips: Mapped[str, Chip] = CHIPS) -> Mapping:
     """Return the mapping of a JSON text.
 
-    Only the form is checked here: types, keys, and lists as long as the chip has parts. Whether the
-    mapping is right, `jaxsnn.bss2.check` says.
+    Only the form is checked here: types, keys, and lengths of lists. `jaxsnn.bss2.check` verifies
+    the content.
 
     Raises:
-        MappingError: not JSON, another schema, an unknown chip, or an entry that is missing or of
-            the wrong form.
+        MappingError: The text is not JSON, has another schema or an unknown chip, or an entry is
+            missing or malformed.
     """
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise MappingError(
             Text("the mapping is not JSON ({error})", error=first_line(error)),
-            fix="make a mapping with jaxsnn map",
+            fix="write a mapping with jaxsnn map",
         ) from None
     document = Entry(content, "mapping")
     if (schema := document.integer("schema")) != SCHEMA:
         raise MappingError(
             Text(
-                "the mapping has schema {actual}, this version reads {expected}",
+                "the mapping has schema {actual}; this version of jaxsnn reads schema {expected}",
                 actual=schema,
                 expected=SCHEMA,
             ),

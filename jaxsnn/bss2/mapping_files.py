@@ -1,4 +1,4 @@
-"""The mapping in a file, and the scales that it was made with."""
+"""Reads a mapping from a file, and the scales with which it was created."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ def read_mapping(path: str | os.PathLike[str]) -> Mapping:
     """Read the mapping in a file.
 
     Raises:
-        FileError: it cannot be read, or is not text.
-        MappingError: it is not a mapping.
+        FileError: The file cannot be read, or is not text.
+        MappingError: The file is not a mapping.
     """
     return from_json(read_text(path, "a mapping of jaxsnn map"))
 
 
 def scales_of(mapping: Mapping, graph: Graph) -> Mapped[str, float] | None:
-    """Return the scales that a mapping carries; None where it has none, or is of other populations,
-    which its check reports.
+    """Return the scales of a mapping; None if it has none, or if it has other populations than the
+    graph, which the check of the mapping reports.
     """
     scales = mapping.scales
     return scales if scales is not None and sorted(scales) == sorted(graph.neurons) else None

@@ -13,7 +13,7 @@ import numpy as np
 from jaxsnn.errors import MappingError
 from jaxsnn.wording import Text
 
-#: The largest weight of one synapse of the chip; larger ones take several.
+#: The largest weight of one synapse of the chip; larger weights take several synapses.
 LARGEST = 63
 
 
@@ -24,8 +24,8 @@ class NetPopulation:
     Attributes:
         name: The NIR node's name.
         size: Number of neurons, or of input channels.
-        external: Its spikes come from outside, it takes no circuits.
-        output: Its spikes are the output of the network.
+        external: Whether its spikes come from the host, so that it takes no circuits.
+        output: Whether its spikes are an output of the network.
     """
 
     name: str
@@ -42,11 +42,11 @@ class Netlist:
     A neuron has a global index: the offset of its population plus its own index.
 
     Attributes:
-        populations: Sources before targets, where they do not feed each other.
-        pre, post: (synapses,) int32, global indices of source and target; sorted by (post, pre), no
-            pair twice.
-        weight: (synapses,) int16, signed, never zero; beyond `LARGEST` it takes several synapses of
-            the chip.
+        populations: Populations, sources before targets unless they are recurrently connected.
+        pre, post: (synapses,) int32, global indices of source and target; sorted by (post, pre),
+            without duplicates.
+        weight: (synapses,) int16, signed, never zero; magnitudes above `LARGEST` take several
+            synapses of the chip.
     """
 
     populations: tuple[NetPopulation, ...]
@@ -116,10 +116,11 @@ class Netlist:
         return np.bincount(self.pre, minlength=self.size).astype(np.int64)
 
     def recurrent_components(self) -> tuple[np.ndarray, ...]:
-        """Return the groups of neurons that feed each other, directly or through others: sorted
-        global indices, by their first.
+        """Return the recurrently connected components, as sorted global indices, ordered by their
+        first index.
 
-        A neuron that feeds only itself is one too. A component has to be on the chip at once.
+        A neuron with a connection to itself is a component, too. All neurons of a component must be
+        on the chip in the same run.
         """
         import networkx
 
@@ -153,7 +154,7 @@ class Netlist:
         mapping identifies its net.
 
         Args:
-            scales: those that the mapping carries, if it does: they count, too.
+            scales: Scales of the mapping, if it has any; they become part of the hash.
         """
         head = repr([(part.name, part.size, bool(part.external)) for part in self.populations])
         digest = hashlib.sha256(head.encode())
@@ -192,7 +193,7 @@ def netlist(
                     count=population_names.count(name),
                     population=name,
                 ),
-                fix="give each its own name",
+                fix="use different names",
                 node=name,
             )
     sources, targets, weights = (
@@ -201,12 +202,12 @@ def netlist(
     if not sources.size == targets.size == weights.size:
         raise MappingError(
             Text(
-                "there are {sources} sources, {targets} targets and {weights} weights",
+                "pre has {sources} entries, post has {targets} and weight has {weights}",
                 sources=sources.size,
                 targets=targets.size,
                 weights=weights.size,
             ),
-            fix="give one of each for a synapse",
+            fix="pass arrays of equal lengths, with one entry per synapse",
         )
     order = np.lexsort((sources, targets))
     order = order[weights[order] != 0]
@@ -228,12 +229,12 @@ def _refuse_bad(
             worst = int(values.max() if values.max() >= size else values.min())
             raise MappingError(
                 Text(
-                    "a synapse has the {end} {index}, the net has {size} neurons",
+                    "a synapse has the {end} {index}; the netlist has {size} neurons",
                     end=end_name,
                     index=worst,
                     size=size,
                 ),
-                fix="count from 0",
+                fix="count neurons from 0",
             )
     external = np.array([part.external for part in parts], bool)
     wrong = external[np.searchsorted(ends, post, side="right")] if post.size else np.zeros(0, bool)
@@ -241,11 +242,11 @@ def _refuse_bad(
         name = parts[int(np.searchsorted(ends, post[wrong.argmax()], side="right"))].name
         raise MappingError(
             Text(
-                "population '{population}' is an input and the target of {synapses} synapses",
+                "population '{population}' is an input, but the target of {synapses} synapses",
                 population=name,
                 synapses=int(wrong.sum()),
             ),
-            fix="leave out synapses onto inputs",
+            fix="remove the synapses onto inputs",
             node=name,
         )
     same = (np.diff(pre) == 0) & (np.diff(post) == 0)
@@ -253,20 +254,20 @@ def _refuse_bad(
         place = int(same.argmax())
         raise MappingError(
             Text(
-                "{count} synapses are listed twice, the first from {source} to {target}",
+                "synapses that are listed twice: {count}, the first from {source} to {target}",
                 count=int(same.sum()),
                 source=int(pre[place]),
                 target=int(post[place]),
             ),
-            fix="add them up",
+            fix="list each pair of neurons once, with the sum of the weights",
         )
     largest = np.iinfo(np.int16).max
     if weight.size and np.abs(weight).max() > largest:
         raise MappingError(
             Text(
-                "a weight is {value}, the largest is {limit}",
+                "a weight is {value}; the largest magnitude is {limit}",
                 value=np.abs(weight).max(),
                 limit=largest,
             ),
-            fix="choose a smaller scale",
+            fix="pass a smaller scale",
         )

@@ -18,8 +18,7 @@ from jaxsnn.units import parse_time
 WINDOW = parse_time("1us")
 #: Watts of the chip: "less than 200 mW" (Cramer et al., PNAS 119, 2022).
 POWER = 0.2
-#: How many of the longest time constants a chip rests between two samples, as the deployed scripts
-#: make it.
+#: Pause between two samples, in multiples of the longest time constant, as in the deployed scripts.
 REST = 10
 
 
@@ -28,10 +27,10 @@ class Traffic:
     """Event rates of one run on buses and links.
 
     Attributes:
-        events: bus or link -> events per sample, on average.
-        peak: bus or link -> most events in a window of a microsecond, in any sample.
-        limit: events that a bus or link moves in such a window.
-        replayed: spikes of earlier runs that the host sends again, per sample.
+        events: Mean number of events per sample, by bus or link.
+        peak: Maximum number of events in a window of a microsecond, in any sample, by bus or link.
+        limit: Number of events that a bus or link can move in such a window.
+        replayed: Mean number of spikes of earlier runs that the host replays, per sample.
     """
 
     events: Mapped[str, float]
@@ -59,8 +58,8 @@ def seconds_per_sample(runs: int, t_end: float, speedup: float, longest_tau: flo
     several chips in one pass take those of one run.
 
     Args:
-        t_end: of a sample, seconds of the network.
-        longest_tau: seconds of the chip.
+        t_end: Duration of a sample, seconds of the network.
+        longest_tau: Longest time constant, seconds of the chip.
     """
     return runs * (t_end / speedup + REST * longest_tau)
 

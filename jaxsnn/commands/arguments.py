@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from jaxsnn.nir import Graph
     from jaxsnn.nir.model.changes import Change
 
-#: What the options of frameworks take, by kind.
+#: Metavariables of the options of frameworks, by kind.
 _METAVARS = {"time": "TIME", "bool": "BOOL", "number": "V", "choice": "KIND"}
-#: The attribute of a parser's action that has its `Option`.
+#: Name of the attribute of a parser's action that holds its `Option`.
 OPTION = "option"
-#: Commands that read no file of the user's.
+#: Commands that do not read a user's file.
 _WITHOUT_FILES = ("demo", "doctor")
 
 
@@ -169,9 +169,10 @@ def add_command(commands: Any, name: str, run: Any, text: str, *options: Option)
     """Return the parser of a command, with the options that all commands have.
 
     Args:
-        run: does the work, from the parsed arguments to the exit code.
-        text: short description of the command.
-        options: those of the command.
+        run: Function that runs the command; it takes the parsed arguments and returns the exit
+            code.
+        text: Short description of the command.
+        options: Options of the command.
     """
     parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     parser.set_defaults(run=run)
@@ -236,8 +237,10 @@ def add_file(parser: Parser, *, dialect: Option = DIALECT, optional: bool = Fals
     Args:
         dialect: the option DIALECT, perhaps with further flags.
     """
-    parser.add_argument("file", metavar="FILE", help="a NIR file", nargs="?" if optional else None)
-    group = parser.add_argument_group("what a NIR file does not say")
+    parser.add_argument(
+        "file", metavar="FILE", help="NIR file to read", nargs="?" if optional else None
+    )
+    group = parser.add_argument_group("conventions that a NIR file does not specify")
 
     def complete() -> None:
         for option in _file_options(dialect):
@@ -260,7 +263,7 @@ def _file_options(dialect: Option = DIALECT) -> list[Option]:
             help_text = f"{option.help_text}; {PER_NODE}" if per_node else option.help_text
             option = option.but(metavar=_METAVARS[kind], repeated=per_node, help=help_text)
         if option is DIALECT:
-            option = dialect.but(help=f"{option.help_text}: {', '.join(frameworks())}")
+            option = dialect.but(help=f"{option.help_text}; frameworks: {', '.join(frameworks())}")
         options.append(option)
     return options
 
@@ -278,8 +281,8 @@ def refuse_report(arguments: argparse.Namespace) -> None:
         return
     if not arguments.report.lower().endswith((".html", ".htm")):
         raise UsageError(
-            Text("'{path}' is not an .html file", path=arguments.report),
-            fix="name one that ends in .html",
+            Text("a report is an .html file, not '{path}'", path=arguments.report),
+            fix="pass a file name that ends in .html",
         )
     refuse_unwritable(arguments.report, arguments.force)
 
@@ -318,13 +321,21 @@ def quantization_of(arguments: argparse.Namespace, scales: Any = None) -> Any:
     set_options["bias_period"] = time_of(arguments.bias_period)
     if arguments.bias_period is not None and arguments.bias != "source":
         raise UsageError(
-            Text("{option} has no effect here", option=BIAS_PERIOD.set_to(arguments.bias_period)),
-            fix=Text("remove the option, or add {bias}", bias=BIAS.set_to("source")),
+            Text(
+                "{option} has no effect without {bias}",
+                option=BIAS_PERIOD.set_to(arguments.bias_period),
+                bias=BIAS.set_to("source"),
+            ),
+            fix=Text("remove the option, or pass {bias}", bias=BIAS.set_to("source")),
         )
     if arguments.percentile is not None and arguments.scale != "percentile":
         raise UsageError(
-            Text("{option} has no effect here", option=PERCENTILE.set_to(arguments.percentile)),
-            fix=Text("remove the option, or add {scale}", scale=SCALE.set_to("percentile")),
+            Text(
+                "{option} has no effect without {scale}",
+                option=PERCENTILE.set_to(arguments.percentile),
+                scale=SCALE.set_to("percentile"),
+            ),
+            fix=Text("remove the option, or pass {scale}", scale=SCALE.set_to("percentile")),
         )
     return QuantizeOptions(
         scale=arguments.scale or scales or "max",
@@ -350,7 +361,7 @@ def refuse_options_of_file(arguments: argparse.Namespace) -> None:
     for option in _file_options():
         if getattr(arguments, option.name) not in (None, []):
             message = Text("{option} has no effect without FILE", option=option)
-            raise UsageError(message, fix="name a NIR file, or leave it out")
+            raise UsageError(message, fix="pass a NIR file, or remove the option")
 
 
 def read_graph(arguments: argparse.Namespace, *, notes: bool = True) -> Graph:
@@ -369,7 +380,7 @@ def refuse_no_population(network: Network, name: str) -> None:
     """Refuse a name that no population of a network has.
 
     Raises:
-        UsageError: there is none.
+        UsageError: The population does not exist.
     """
     if name not in network.populations:
         raise UsageError(
@@ -430,7 +441,7 @@ def print_arriving(text: str = "", **options: Any) -> None:
     """Print like `print`, and raise an error if the output cannot be written.
 
     Raises:
-        FileError: it cannot be written, for a full disk, mostly.
+        FileError: The output cannot be written, for instance because the disk is full.
     """
     try:
         print(text, **options)
@@ -441,4 +452,6 @@ def print_arriving(text: str = "", **options: Any) -> None:
         # what is left in the buffer would fail again at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         message = Text("the output cannot be written ({error})", error=reason)
-        raise FileError(message, fix="make room, or lead it elsewhere") from error
+        raise FileError(
+            message, fix="free some space, or redirect the output to another place"
+        ) from error

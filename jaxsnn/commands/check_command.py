@@ -21,7 +21,7 @@ from jaxsnn.wording import Option
 def _purposes() -> str:
     from jaxsnn.compatibility.checks import purposes
 
-    return f"{', '.join(purposes())}; NAME==VERSION for one version of an importer"
+    return f"what the file is for: {', '.join(purposes())}; NAME==VERSION for one version of an importer"
 
 
 _PURPOSE = Option(name="purpose", flag="for", metavar="PURPOSE", help=_purposes, required=True)
@@ -29,7 +29,7 @@ _PURPOSE = Option(name="purpose", flag="for", metavar="PURPOSE", help=_purposes,
 
 def add(commands: Any) -> None:
     """Add the parser."""
-    text = "list all problems of a NIR file for one purpose; nothing runs"
+    text = "list all problems of a NIR file for one purpose, without running it"
     parser = add_command(commands, "check", run, text, _PURPOSE)
     add_file(parser)
 

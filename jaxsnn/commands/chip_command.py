@@ -1,4 +1,4 @@
-"""`jaxsnn chip inputs`: a data set as the scripts of a deployed network want it."""
+"""`jaxsnn chip inputs`: writes a data set as input of the scripts of a deployed network."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class ChipOutcome:
     """Outcome of `jaxsnn chip inputs`.
 
     Attributes:
-        samples: number of samples.
-        input: name of the Input node.
-        events: in all samples together.
-        duration: the last event, seconds of the network.
-        output: path of the file.
+        samples: Number of samples.
+        input: Name of the Input node.
+        events: Number of events in all samples.
+        duration: Time of the last event, seconds of the network.
+        output: Path of the file.
     """
 
     samples: int
@@ -56,14 +56,18 @@ class ChipOutcome:
         )
 
 
-_PART = Option(name="part", help="test (default), validation or train", default="test")
+_PART = Option(
+    name="part", help="part of the data set: test (default), validation or train", default="test"
+)
 _POPULATION = Option(
     name="population",
-    help="in whose time constant values are encoded, one neuron for each class (default: "
-    "the one that feeds the Output)",
+    help="output population, with one neuron per class; its time constant sets the time scale "
+    "of the encoding (default: the population that feeds the Output)",
     metavar="NODE",
 )
-_SAMPLES = Option(name="samples", help="the first N (default: all)", metavar="N", convert=int)
+_SAMPLES = Option(
+    name="samples", help="write only the first N samples (default: all)", metavar="N", convert=int
+)
 
 
 def add(commands: Any) -> None:
@@ -72,16 +76,20 @@ def add(commands: Any) -> None:
         commands,
         "chip",
         run,
-        "write a data set as a chip's scripts want it",
-        DATA.but(required=True, help="yinyang, digits, japanese-vowels or an .npz file"),
+        "write a data set as input of the deployed scripts",
+        DATA.but(required=True, help="data set: yinyang, digits, japanese-vowels or an .npz file"),
         _PART,
         _POPULATION,
         _SAMPLES,
-        SEED.but(help="of the data (default 0)"),
-        DATA_FOLDER.but(help="of JapaneseVowels, if aeon is not installed"),
-        *output_options("X.npz", "NAME.time, NAME.index and label", required=True),
+        SEED.but(help="random seed of the data set (default 0)"),
+        DATA_FOLDER.but(help="folder with JapaneseVowels, if aeon is not installed"),
+        *output_options(
+            "X.npz", "file to write, with the arrays NAME.time, NAME.index and label", required=True
+        ),
     )
-    parser.add_argument("action", metavar="inputs", choices=("inputs",), help="what to write")
+    parser.add_argument(
+        "action", metavar="inputs", choices=("inputs",), help="input events of a deployed network"
+    )
     add_file(parser)
 
 
@@ -103,7 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
     output = refuse_unwritable(arguments.output, arguments.force)
     if arguments.samples is not None and arguments.samples < 1:
         message = Text("{option} is {value}", option=_SAMPLES, value=arguments.samples)
-        raise UsageError(message, fix="give at least 1, a whole number")
+        raise UsageError(message, fix="pass an integer of at least 1")
     if arguments.part not in PARTS:
         raise UsageError(
             Text("there is no part '{part}'", part=arguments.part),
@@ -147,10 +155,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _answering(network: Network, population: str | None) -> str:
-    """Return the name of the population that gives the answer.
+    """Return the name of the output population.
 
     Raises:
-        UsageError: there is none of that name, or several feed the outputs and none is named.
+        UsageError: There is no such population, or several populations feed the outputs and none is
+            specified.
     """
     from jaxsnn.train.loop.defaults import read_population
 
@@ -158,7 +167,7 @@ def _answering(network: Network, population: str | None) -> str:
         try:
             return read_population(network)
         except UsageError as error:
-            fix = "name the one that answers, --population NODE"
+            fix = "pass the output population, --population NODE"
             raise UsageError.of(replace(error.problem, fix=fix)) from error
     refuse_no_population(network, population)
     return population

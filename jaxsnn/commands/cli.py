@@ -85,7 +85,8 @@ def command_module(name: str) -> ModuleType:
 def build_parser(only: str | None = None) -> Parser:
     """Return the parser of all commands, or of a single one: the files of others are not read then."""
     parser = Parser(
-        prog="jaxsnn", description="Spiking neural networks from NIR files, event by event."
+        prog="jaxsnn",
+        description="Simulate, train, convert and deploy spiking neural networks from NIR files.",
     )
     parser.add_argument("--version", action="version", version=f"jaxsnn-nir {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
@@ -178,8 +179,16 @@ def _outcome(argv: Sequence[str], stack: ExitStack) -> int:
     except KeyboardInterrupt:
         return _failed(argv, Problem(code="interrupted", message="interrupted"), 2)
     except MemoryError:
-        message = "there is not enough memory for this"
-        return _failed(argv, Problem(code="memory", message=message, fix="give less at once"), 2)
+        message = "not enough memory"
+        return _failed(
+            argv,
+            Problem(
+                code="memory",
+                message=message,
+                fix="reduce the batch, the number of samples or the network",
+            ),
+            2,
+        )
     except Exception as error:
         return _failed(argv, _unexpected(error), 2)
 
@@ -189,8 +198,8 @@ def _unexpected(error: Exception) -> Problem:
     try:
         os.getcwd()
     except OSError:
-        message = "the current folder is gone"
-        return Problem(code="file", message=message, fix="change to another")
+        message = "the current folder no longer exists"
+        return Problem(code="file", message=message, fix="change to an existing folder")
     if "jax" in sys.modules:
         from jaxsnn.commands.doctor_command import missing_device
 
@@ -200,7 +209,7 @@ def _unexpected(error: Exception) -> Problem:
     return Problem(
         code="unexpected",
         message=Text("unexpected {type}: {error}", type=type(error).__name__, error=first),
-        fix="please report it, with what --debug shows",
+        fix="please report it, with the output of --debug",
     )
 
 
@@ -217,8 +226,10 @@ def _refuse_own_input(arguments: argparse.Namespace) -> None:
     }
     for flag, path in written.items():
         if path == "-":
-            message = Text("{option} is '-', files are not written to standard output", option=flag)
-            raise UsageError(message, fix="name a file, or ./- for one of that name")
+            message = Text(
+                "{option} is '-', but files cannot be written to standard output", option=flag
+            )
+            raise UsageError(message, fix="pass a file name (./- for a file that is named '-')")
     refuse_shared(sources, written)
 
 

@@ -1,4 +1,4 @@
-"""`jaxsnn compare`: what a chip recorded against the network's own simulation."""
+"""`jaxsnn compare`: compares the recording of a chip with a simulation of the network."""
 
 from __future__ import annotations
 
@@ -57,20 +57,23 @@ class CompareOutcome:
         ]
         if self.accuracy is not None:
             lines.append(
-                f"first spikes are right in {self.accuracy:.2%} of the samples, simulated in "
-                f"{self.expected_accuracy:.2%}"
+                f"accuracy of first spikes: {self.accuracy:.2%} recorded, "
+                f"{self.expected_accuracy:.2%} simulated"
             )
         return "\n".join(lines)
 
 
 def add(commands: Any) -> None:
     """Add the parser."""
-    text = "compare what a chip recorded with the simulation"
-    sent = INPUT.but(required=True, help="what it was sent; label: (samples,)")
+    text = "compare the spikes that a chip recorded with a simulation"
+    sent = INPUT.but(
+        required=True,
+        help="input events that were sent to the chip, with label (samples,) if known",
+    )
     parser = add_command(commands, "compare", run, text, sent, T_END, MAX_SPIKES)
     add_file(parser)
     parser.add_argument(
-        "recording", metavar="OUT.npz", help="what a chip or an emulated one recorded"
+        "recording", metavar="OUT.npz", help="spikes that a chip, or an emulated chip, recorded"
     )
 
 
@@ -89,7 +92,9 @@ def run(arguments: argparse.Namespace) -> int:
     sent_inputs, labels = sent_to_chip(arguments.input, network, graph.dialect.dt)
     t_end = time_of(arguments.t_end) or sent_inputs.t_end
     if t_end is None:
-        raise UsageError("the end of a sample is unknown", fix=Text("pass {t_end}", t_end=T_END))
+        raise UsageError(
+            "the duration of a sample is unknown", fix=Text("pass {t_end}", t_end=T_END)
+        )
     sent = {name: (events.time, events.index) for name, events in sent_inputs.events.items()}
     recorded = read_recording(arguments.recording, sent, network)
     late = {
@@ -132,8 +137,10 @@ def compared(
         for name, spike_arrays in recorded.inputs.items()
     }
     if not recorded.times:
-        message = "no neuron of the network fires, and spikes are what is compared"
-        raise UsageError(message, fix="compare the membranes of OUT.npz by your own program")
+        message = "the network has no spiking neurons; only spikes are compared"
+        raise UsageError(
+            message, fix="compare the membrane potentials in OUT.npz with a program of your own"
+        )
     engine = EventDriven(max_spikes=max_spikes, max_events="auto", max_arrivals="auto")
     solution = simulate(network, inputs, t_end, engine=engine)
     # what comes later is not simulated
@@ -150,7 +157,7 @@ def compared(
         key = next((key for key in ("tau_syn", "tau", "tau_mem") if key in parameters), None)
         if key is None:
             message = Text(
-                "population '{node}' has no time constant, the unit of residuals", node=name
+                "population '{node}' has no time constant; residuals are in units of it", node=name
             )
             raise UsageError(message, fix="compare a network that the chip can run", node=name)
         tau = float(np.mean(np.asarray(parameters[key])))
@@ -182,13 +189,13 @@ def _left_out(network: Any, answer: set[str], labels: Any) -> Iterator[str]:
     readouts = [name for name, population in network.populations.items() if not population.fires]
     if readouts:
         yield Text(
-            "only spikes are compared, the membranes of {populations} are not",
+            "only spikes are compared, not the membrane potentials of {populations}",
             populations=listing(readouts),
         )
     if labels is not None and len(answer) != 1:
         feeding = (
             Text(
-                "{count} spiking populations feed the outputs ({populations})",
+                "spiking populations that feed the outputs: {count} ({populations})",
                 count=len(answer),
                 populations=listing(sorted(answer)),
             )
@@ -196,6 +203,7 @@ def _left_out(network: Any, answer: set[str], labels: Any) -> Iterator[str]:
             else "no spiking population feeds the outputs"
         )
         yield Text(
-            "the labels are not used: {feeding}, the accuracy of first spikes needs one",
+            "the labels are not used, as the accuracy of first spikes requires exactly one "
+            "spiking output population; {feeding}",
             feeding=feeding,
         )

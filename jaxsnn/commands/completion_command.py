@@ -32,7 +32,7 @@ class CompletionOutcome:
 
 def add(commands: Any) -> None:
     """Add the parser."""
-    parser = add_command(commands, "completion", run, "print what a shell needs to complete words")
+    parser = add_command(commands, "completion", run, "print the completion script for a shell")
     parser.add_argument("shell", metavar="SHELL", help=", ".join(SHELLS))
 
 

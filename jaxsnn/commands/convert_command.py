@@ -105,7 +105,7 @@ class PassesOutcome:
 
     def as_text(self) -> str:
         """Return human-readable text."""
-        lines = [f"passes of a conversion for {self.written_for}:"]
+        lines = [f"conversion passes for {self.written_for}:"]
         for number, conversion_pass in enumerate(self.passes, 1):
             lines += [
                 "",
@@ -118,31 +118,32 @@ class PassesOutcome:
             lines += [f"   ensures: {condition.statement}" for condition in conversion_pass.ensures]
         lines += [
             "",
-            "Before them, write_as_matrices runs where convolutions must become matrices.",
+            "If convolutions must be converted to matrices, write_as_matrices runs first.",
         ]
         return "\n".join(lines)
 
 
 _TO_DT = Option(
     name="to_dt",
-    help="step of the target; default: the source's, else its own",
+    help="time step of the target (default: that of the source framework, or else the "
+    "target's default)",
     metavar="TIME",
 )
 _SHOW_PASSES = Option(
     name="show_passes",
-    help="print the passes of a conversion for --to, without files",
+    help="print the conversion passes for --to; no files are read or written",
     is_switch=True,
 )
 
 
 def add(commands: Any) -> None:
     """Add the parser."""
-    text = "rewrite a NIR file for another simulator's own importer"
+    text = "convert a NIR file for the importer of another simulator"
     to = TO.but(help=_targets)
     options = (FORCE, to, _TO_DT, INPUT_RANGE, APPROXIMATE, _SHOW_PASSES)
     parser = add_command(commands, "convert", run, text, *options)
     add_file(parser, dialect=DIALECT.but(other_flags=("--from",)))
-    parser.add_argument("output", metavar="OUT", help="the file to write")
+    parser.add_argument("output", metavar="OUT", help="file to write")
     parser.need_no_files_with(_SHOW_PASSES)
 
 
@@ -150,7 +151,9 @@ def _targets() -> str:
     """Return the help text of --to."""
     from jaxsnn.nir.frameworks.registry import writable
 
-    return f"{', '.join(writable())}; NAME==VERSION, default: the version that is installed"
+    return (
+        f"{', '.join(writable())}; NAME==VERSION for one version (default: the installed version)"
+    )
 
 
 def _range(text: str) -> tuple[float, float]:
@@ -160,7 +163,7 @@ def _range(text: str) -> tuple[float, float]:
         return float(low), float(high)
     except ValueError as error:
         raise UsageError(
-            Text("{option} is '{value}', not LOW:HIGH", option=INPUT_RANGE, value=text),
+            Text("{option} is '{value}', not of the form LOW:HIGH", option=INPUT_RANGE, value=text),
             fix="pass two numbers, such as 0:1 for spikes",
         ) from error
 
@@ -172,7 +175,7 @@ def _show_passes(arguments: argparse.Namespace) -> int:
     from jaxsnn.nir.convert.target import target_of
 
     if arguments.file is not None:
-        message = Text("{option} takes no FILE", option=_SHOW_PASSES)
+        message = Text("{option} cannot be combined with FILE", option=_SHOW_PASSES)
         raise UsageError(message, fix="remove FILE, or remove the option")
     refuse_options_of_file(arguments)
     for option in (_TO_DT, INPUT_RANGE, FORCE):

@@ -103,7 +103,7 @@ class DemoParts:
 
 def add(commands: Any) -> None:
     """Add the parser."""
-    text = "do the main job: read, simulate, train, export, compare"
+    text = "demonstrate all steps on an included file: read, simulate, train, export, compare, map"
     folder_help = "folder for the results (default jaxsnn-demo)"
     output = output_options("DIR", folder_help, default="jaxsnn-demo", file="folder")
     epochs, seed = EPOCHS.but(help="default 50"), SEED.but(help="default 0")
@@ -205,12 +205,13 @@ def demo(
 def _prepared(folder: Path, force: bool) -> Path:
     """Return the folder, created if it is missing, after checking that all files can be written."""
     if folder.exists() and not folder.is_dir():
-        raise FileError(Text("{path} is a file", path=folder), fix="name a folder")
+        raise FileError(Text("{path} is a file", path=folder), fix="pass the path of a folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(
-            Text("{path} cannot be made ({error})", path=folder, error=error.strerror)
+            Text("{path} cannot be created ({error})", path=folder, error=error.strerror),
+            fix="pass the path of another folder",
         ) from error
     for name in FILES:
         refuse_unwritable(folder / name, force)

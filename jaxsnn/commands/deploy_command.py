@@ -22,11 +22,11 @@ from jaxsnn.options import QUANTIZE_OPTIONS
 
 def add(commands: Any) -> None:
     """Add the parser."""
-    text = "write a mapping as scripts for the software of BrainScaleS-2"
+    text = "write scripts that run a mapping with the BrainScaleS-2 software"
     output = output_options("DIR", "folder for the scripts", required=True, file="folder")
     parser = add_command(commands, "deploy", run, text, *output, *QUANTIZE_OPTIONS)
     add_file(parser)
-    parser.add_argument("mapping", metavar="M.json", help="a mapping of FILE, made by map")
+    parser.add_argument("mapping", metavar="M.json", help="mapping of FILE, written by jaxsnn map")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     from jaxsnn.bss2.search.quantize import quantize
     from jaxsnn.output import refuse_shared
 
-    written = {f"{path.name} in -o": path for path in deployed(arguments.output)}
+    written = {f"{path.name} in the folder of -o": path for path in deployed(arguments.output)}
     read = arguments.file, arguments.mapping, arguments.slope
     refuse_shared(filter(None, read), written)
     graph = read_graph(arguments)

@@ -25,9 +25,9 @@ _EXTRAS = {
 #: What can be done with each that cannot be done without.
 ENABLES = {
     "plot": "pictures: jaxsnn plot, draw as PNG and PDF, run --plot, pictures in reports",
-    "torch": "from_torch, to_torch and load_into; each needs its framework, too",
+    "torch": "from_torch, to_torch and load_into (the PyTorch framework must be installed, too)",
     "data": "train --data digits, wav:FOLDER, and images from PNG files",
-    "interop": "modules of snnTorch, Norse and SpikingJelly in from_torch, to_torch and load_into",
+    "interop": "from_torch, to_torch and load_into for modules of snnTorch, Norse and SpikingJelly",
 }
 
 
@@ -71,13 +71,13 @@ class DoctorOutcome:
         for name, support in self.frameworks.items():
             installed = support["installed"] or "not installed"
             versions = ", ".join(support["importers"]) or "none"
-            lines.append(f"{name:12s} {installed}; importers known: {versions}")
+            lines.append(f"{name:12s} {installed}; supported importers: {versions}")
         return "\n".join(lines)
 
 
 def add(commands: Any) -> None:
     """Add the parser."""
-    text = "show versions, devices, extras, and the frameworks that are known"
+    text = "show versions, devices, optional packages and supported frameworks"
     add_command(commands, "doctor", run, text)
 
 
@@ -93,7 +93,7 @@ def diagnose() -> DoctorOutcome:
     from jaxsnn.nir.frameworks.registry import chosen_importer, frameworks, installed_version
 
     native = native_library()
-    without = f"missing, XLA is used: {native.reason}: {native.fix}"
+    without = f"not available, XLA is used instead: {native.reason}: {native.fix}"
     extras = dict(_EXTRAS)
     for framework in frameworks().values():
         if framework.extra:
@@ -110,7 +110,9 @@ def diagnose() -> DoctorOutcome:
         devices=_devices(),
         extras={extra: not absent for extra, absent in missing.items()},
         missing=missing,
-        enables={extra: ENABLES.get(extra, "frameworks from outside") for extra in extras},
+        enables={
+            extra: ENABLES.get(extra, "frameworks added by other packages") for extra in extras
+        },
         backends={
             "native": native.reason if native.there else without,
             "xla": "always there",
@@ -154,11 +156,11 @@ def missing_device() -> Problem | None:
         return Problem(
             code="usage",
             message=Text(
-                "JAX_PLATFORMS is '{platforms}', and JAX cannot use that here{error}",
+                "JAX_PLATFORMS is '{platforms}', which JAX cannot use on this machine{error}",
                 platforms=platforms,
                 error=why,
             ),
-            fix="unset it, or install the JAX that is for this device",
+            fix="unset it, or install JAX for this device",
         )
     return None
 

@@ -19,7 +19,7 @@ from jaxsnn.commands.arguments import (
 
 def add(commands: Any) -> None:
     """Add the parser."""
-    picture = "a .svg, .png, .pdf, .dot or .mmd (Mermaid) file"
+    picture = "file to write: .svg, .png, .pdf, .dot or .mmd (Mermaid)"
     output = output_options("PICTURE", picture, required=True)
     add_file(add_command(commands, "draw", run, "draw the graph of a NIR file", *output))
 

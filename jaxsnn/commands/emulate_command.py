@@ -1,4 +1,6 @@
-"""`jaxsnn emulate`: a mapping on the emulated chip, with what the deployed scripts write."""
+"""`jaxsnn emulate`: runs a mapping on an emulated chip; it reads and writes the same files as the
+deployed scripts.
+"""
 
 from __future__ import annotations
 
@@ -36,20 +38,20 @@ class EmulateOutcome:
     """Outcome of `jaxsnn emulate`.
 
     Attributes:
-        spikes: population -> spikes that were recorded, all samples together.
-        lost: place -> number of lost spikes.
-        saturated: readout -> fraction of its voltages outside of the CADC's range.
-        late: largest delay of the host, seconds of the network.
-        runs: of the mapping.
-        samples: size of the batch.
-        output: path of the file that was written.
-        traffic: by run, the load of each bus and link.
-        seconds_per_sample: on the chip, in all runs, rest between samples included.
-        joules_per_sample: of the chips alone.
-        chips: number of chips: one, or with `--chips several` one for each run.
-        latency: output population -> seconds of the chip from a sample's begin to the first spike,
-            the median over samples; None where none fires. Where one chip does several runs, from
-            the begin in its own run.
+        spikes: Number of recorded spikes in all samples, by population.
+        lost: Number of lost spikes, by location.
+        saturated: Fraction of the membrane potentials outside the range of the CADC, by readout.
+        late: Largest delay of the host, seconds of the network.
+        runs: Number of runs of the mapping.
+        samples: Size of the batch.
+        output: Path of the written file.
+        traffic: Load of each bus and link, by run.
+        seconds_per_sample: Chip time of a sample in all runs, including the pauses between samples.
+        joules_per_sample: Energy of the chips alone.
+        chips: Number of chips: one, or with `--chips several` one per run.
+        latency: Time from the start of a sample to the first spike, by output population, seconds
+            of the chip, median over the samples; None if no neuron fires. If one chip executes
+            several runs, the time counts from the start of the population's own run.
     """
 
     spikes: dict[str, int]
@@ -82,56 +84,68 @@ class EmulateOutcome:
             f"{count} {cause.replace('_', ' ')}" for cause, count in self.lost.items() if count
         )
         lines.append(
-            f"lost: {lost or 'none'}; the host was late by {format_time(self.late)} at most"
+            f"lost events: {lost or 'none'}; largest delay of the host: {format_time(self.late)}"
         )
         lines += [
-            f"{name}: {share:.0%} of its voltages are beyond the CADC's range, and cut off there"
+            f"{name}: {share:.0%} of the membrane potentials are clipped to the range of the CADC"
             for name, share in self.saturated.items()
             if share
         ]
         for number, run_traffic in enumerate(self.traffic):
             name = run_traffic.busiest
             lines.append(
-                f"run {number}: busiest is {name} with {run_traffic.peak[name]} of {run_traffic.limit} events in a "
-                f"microsecond; {run_traffic.replayed:.1f} spikes a sample are replayed"
+                f"run {number}: the busiest part is {name}, with up to {run_traffic.peak[name]} of "
+                f"{run_traffic.limit} possible events per microsecond; {run_traffic.replayed:.1f} "
+                "spikes per sample are replayed"
             )
         lines.append(
-            f"{format_time(self.seconds_per_sample)} of the chip and {self.joules_per_sample:.2g} J a"
+            f"{format_time(self.seconds_per_sample)} of chip time and {self.joules_per_sample:.2g} J per"
             " sample"
         )
         # a run of the same chip begins when those before it have ended
-        late = " in its run, which others come before" if self.runs > self.chips else ""
+        late = ", counted from the start of its own run" if self.runs > self.chips else ""
         for name, seconds in self.latency.items():
             if seconds is not None:
-                lines.append(f"{name} answers {format_time(seconds)} after a sample's begin{late}")
+                lines.append(
+                    f"{name}: first spike {format_time(seconds)} after the start of a sample{late}"
+                )
         return "\n".join([*lines, self.output])
 
 
 _TRIAL = Option(
     name="trial",
-    help="which draw of its noise (default 0)",
+    help="random seed of the trial's noise (default 0)",
     metavar="N",
     default=0,
     convert=int,
 )
 _SPREAD = Option(
     name="spread",
-    help="recorded (default): as unkind as the chip of published recordings; calibrated: milder",
+    help="deviations of the chip: recorded (default), as large as in published recordings, or "
+    "calibrated, which are smaller",
     metavar="KIND",
 )
-_IDEAL = Option(name="ideal", help="a chip that deviates by rounding alone", is_switch=True)
+_IDEAL = Option(
+    name="ideal",
+    help="emulate an ideal chip, which differs from the network only by rounding",
+    is_switch=True,
+)
 
 
 def add(commands: Any) -> None:
     """Add the parser."""
-    sent = INPUT.but(required=True, help="NAME.time, NAME.index of each input")
+    sent = INPUT.but(required=True, help="input events: NAME.time and NAME.index for each input")
     parser = add_command(
         commands,
         "emulate",
         run,
         "run a mapping on an emulated chip",
         sent,
-        *output_options("OUT.npz", "what the chip records", required=True),
+        *output_options(
+            "OUT.npz",
+            "file for the spikes and membrane potentials that the chip records",
+            required=True,
+        ),
         T_END,
         CHIP_SEED,
         _TRIAL,
@@ -141,7 +155,7 @@ def add(commands: Any) -> None:
         *QUANTIZE_OPTIONS,
     )
     add_file(parser)
-    parser.add_argument("mapping", metavar="M.json", help="a mapping of FILE, made by map")
+    parser.add_argument("mapping", metavar="M.json", help="mapping of FILE, written by jaxsnn map")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -170,7 +184,9 @@ def run(arguments: argparse.Namespace) -> int:
     sent_inputs, _ = sent_to_chip(arguments.input, lower(graph), graph.dialect.dt)
     t_end = time_of(arguments.t_end) or sent_inputs.t_end
     if t_end is None:
-        raise UsageError("the end of a sample is unknown", fix=Text("pass {t_end}", t_end=T_END))
+        raise UsageError(
+            "the duration of a sample is unknown", fix=Text("pass {t_end}", t_end=T_END)
+        )
     done = emulate(
         quantized,
         mapping,
@@ -208,7 +224,7 @@ def _chip(arguments: argparse.Namespace) -> EmulatedChip:
 
     for option in (_SPREAD, CHIP_SEED, _TRIAL):
         if arguments.ideal and getattr(arguments, option.name):
-            fix = Text("remove one of {ideal} and {option}", ideal=_IDEAL, option=option)
+            fix = Text("remove {ideal} or {option}", ideal=_IDEAL, option=option)
             message = "an ideal chip has no " + ("spread" if option is _SPREAD else "noise")
             raise UsageError(message, fix=fix)
     spread = arguments.spread or "recorded"

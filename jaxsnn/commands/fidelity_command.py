@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Add the parser."""
-    text = "compare continuous time with time steps on your own data"
-    sent = INPUT.but(required=True, help="x (time, batch, channels); or a file of NIR data")
+    text = "compare event-driven and time-stepped simulation on your data"
+    sent = INPUT.but(required=True, help="inputs: x (time, batch, channels), or a file of NIR data")
     options = (sent, VALUES, MAX_SPIKES, REPORT, FORCE)
     add_file(add_command(commands, "fidelity", run, text, *options))
 

@@ -37,7 +37,7 @@ class InfoOutcome:
 
 def add(commands: Any) -> None:
     """Add the parser."""
-    text = "show what is in a NIR file, and what it does not say"
+    text = "show the content of a NIR file, and which conventions it does not specify"
     add_file(add_command(commands, "info", run, text))
 
 

@@ -125,17 +125,17 @@ class MapOutcome:
         if runs > 1 and not self.violations:
             most = max((link["neurons"] for link in _links(mapping)), default=0)
             lines.append(
-                f"{'or in one pass':24}{runs} chips, {len(_links(mapping))} links between them, "
-                f"spikes of {most} neurons on one at most"
+                f"{'or in one pass':24}{runs} chips with {len(_links(mapping))} links, "
+                f"at most {most} neurons per link"
             )
         lines += [] if self.violations else _usage_lines(mapping)
         for name, node in self.quantized.nodes.items():
             scale = "none" if node.scale is None else f"{node.scale:.4g} LSB"
             height = node.threshold_error
-            rounded = "" if height is None else f", threshold off by {height:.1%}"
+            rounded = "" if height is None else f", threshold rounded by {height:.1%}"
             lines.append(
                 f"weights of {name:13}scale {scale}, {node.saturated} saturated, "
-                f"{node.zeroed} of {node.connections} became 0, "
+                f"{node.zeroed} of {node.connections} rounded to 0, "
                 f"rms error {node.rms_error:.3g}{rounded}"
             )
         lines += _calibration_lines(self.quantized)
@@ -164,7 +164,7 @@ def _calibration_lines(quantized: Quantized) -> list[str]:
         if (measured := quantized.measured) is not None:
             line += f", at i_synin_gm {measured.i_synin_gm} and synapse_dac_bias {measured.synapse_dac_bias}"
         else:
-            line += f", the vendor's example has {VENDORS_EXAMPLE:.2f} (--slope says yours)"
+            line += f"; {VENDORS_EXAMPLE:.2f} in the vendor's example (pass --slope with the measured value)"
         lines.append(line)
     return lines
 
@@ -178,7 +178,10 @@ def _usage_lines(mapping: Mapping) -> list[str]:
     ]
     most = max((max(run.values()) for run in _events(mapping)), default=0)
     busy = format_time(most * mapping.chip.clock_period)
-    return [*lines, f"{'busiest bus or link':24}{most} events if all spike once, {busy}"]
+    return [
+        *lines,
+        f"{'busiest bus or link':24}{most} events, {busy}, if all neurons and inputs spike once",
+    ]
 
 
 def _links(mapping: Mapping) -> list[dict[str, int]]:
@@ -199,22 +202,22 @@ def _events(mapping: Mapping) -> list[dict[str, int]]:
 
 _VERIFY = Option(
     name="verify",
-    help="check this mapping instead of making one",
+    help="check this mapping instead of searching for one",
     metavar="M.json",
     file="file",
 )
-_SVG = Option(name="svg", help="draw the mapping", metavar="F.svg", file="file")
+_SVG = Option(name="svg", help="draw the floorplan of the mapping", metavar="F.svg", file="file")
 _PLACERS = Option(
     name="placers",
     flag="placer",
-    help="try this placer (default: those that have proven best); may be repeated",
+    help="placer to try (default: a selection); may be repeated",
     metavar="NAME",
     repeated=True,
 )
 _ROUTERS = Option(
     name="routers",
     flag="router",
-    help="try this router (default: those that have proven best); may be repeated",
+    help="router to try (default: a selection); may be repeated",
     metavar="NAME",
     repeated=True,
 )
@@ -226,12 +229,12 @@ def add(commands: Any) -> None:
         commands,
         "map",
         run,
-        "place and route on BrainScaleS-2, or check a mapping",
-        *output_options("M.json", "the mapping to write"),
+        "place and route a network on BrainScaleS-2, or check a mapping",
+        *output_options("M.json", "file for the mapping"),
         _VERIFY,
         SIGNS,
         _SVG,
-        SEED.but(help="of the search (default 0)"),
+        SEED.but(help="random seed of the search (default 0)"),
         MAX_RUNS,
         TIME_LIMIT,
         _PLACERS,
@@ -246,14 +249,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command; exit code 1 if there is no mapping, or if it has violations."""
     if (arguments.verify is None) == (arguments.output is None):
         raise UsageError(
-            "map writes a mapping with -o M.json, or checks one with --verify M.json",
-            fix="give one of them",
+            "map needs either -o M.json, to write a mapping, or --verify M.json, to check one",
+            fix="pass one of the two",
         )
     refuse_report(arguments)
     if arguments.svg is not None and not arguments.svg.lower().endswith(".svg"):
         raise UsageError(
-            Text("'{path}' is not an .svg file", path=arguments.svg),
-            fix="name one that ends in .svg",
+            Text("a floorplan is an .svg file, not '{path}'", path=arguments.svg),
+            fix="pass a file name that ends in .svg",
         )
     time_limit = time_of(arguments.time_limit)
     graph = read_graph(arguments)
@@ -265,7 +268,8 @@ def run(arguments: argparse.Namespace) -> int:
         for option in (SIGNS, SEED, MAX_RUNS, TIME_LIMIT, _PLACERS, _ROUTERS):
             if getattr(arguments, option.name) != option.default:
                 message = Text(
-                    "{option} has no effect: {verify} checks a mapping and does not search for one",
+                    "{option} has no effect with {verify}, which checks a mapping and does not search "
+                    "for one",
                     option=option,
                     verify=_VERIFY,
                 )

@@ -18,7 +18,7 @@ from jaxsnn.wording import Option
 def _purposes() -> str:
     from jaxsnn.compatibility.checks import purposes
 
-    return f"one of {', '.join(purposes())}; may be repeated, default: all"
+    return f"one of {', '.join(purposes())}; may be repeated (default: all)"
 
 
 _PURPOSES = Option(name="purposes", flag="for", metavar="PURPOSE", help=_purposes, repeated=True)
@@ -26,7 +26,10 @@ _PURPOSES = Option(name="purposes", flag="for", metavar="PURPOSE", help=_purpose
 
 def add(commands: Any) -> None:
     """Add the parser."""
-    text = "say for each node where it works: exact, approximate (with the loss), or not"
+    text = (
+        "show which engines, chips and importers support each node: exactly, approximately "
+        "(with the loss), or not"
+    )
     add_file(add_command(commands, "matrix", run, text, _PURPOSES), optional=True)
 
 

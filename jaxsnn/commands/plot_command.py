@@ -49,13 +49,25 @@ class PlotOutcome:
 _KIND = Option(
     name="kind",
     help=lambda: (
-        f"{', '.join(KINDS)}; by default what suits FILE: a NIR file, OUT.npz of run, a history "
-        "or a mapping"
+        f"{', '.join(KINDS)} (default: depends on FILE, which is a NIR file, OUT.npz of run, a history "
+        "or a mapping)"
     ),
 )
-_BEFORE = Option(name="before", help="weights: of which file before", metavar="B.nir", file="file")
-_NODE = Option(name="node", help="voltage: which population", metavar="NODE")
-_SAMPLE = Option(name="sample", help="raster, voltage: which (default 0)", metavar="N", convert=int)
+_BEFORE = Option(
+    name="before",
+    help="for weights: file before training, drawn in grey",
+    metavar="B.nir",
+    file="file",
+)
+_NODE = Option(
+    name="node", help="for voltage: population to draw (default: the last one)", metavar="NODE"
+)
+_SAMPLE = Option(
+    name="sample",
+    help="for raster and voltage: index of the sample (default 0)",
+    metavar="N",
+    convert=int,
+)
 
 
 def add(commands: Any) -> None:
@@ -64,11 +76,11 @@ def add(commands: Any) -> None:
         commands,
         "plot",
         run,
-        "draw a file, or what its network does",
-        *output_options("PICTURE", "a .png, .svg or .pdf file", required=True),
+        "draw the content of a file, or a simulation of its network",
+        *output_options("PICTURE", "file to write: .png, .svg or .pdf", required=True),
         _KIND,
-        INPUT.but(help="raster, histogram, voltage, fidelity: as for run"),
-        RECORDING.but(help="difference: as for verify"),
+        INPUT.but(help="for raster, histogram, voltage and fidelity: input file, as for run"),
+        RECORDING.but(help="for difference: recording, as for verify"),
         _BEFORE,
         T_END,
         _NODE,
@@ -87,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
     kind = arguments.kind or _kind_of(arguments)
     if kind not in KINDS:
         raise UsageError(
-            Text("there is no picture '{kind}'", kind=kind), fix=suggestion(kind, KINDS)
+            Text("there is no kind of picture '{kind}'", kind=kind), fix=suggestion(kind, KINDS)
         )
     _refuse_unused(arguments, kind)
     if kind in _SIMULATED:
@@ -122,9 +134,9 @@ def _refuse_unused(arguments: argparse.Namespace, kind: str) -> None:
     for option in (*_OPTIONS, *file_options().values()):
         is_set = getattr(arguments, option.name) not in (None, [], "auto")
         if is_set and option.name not in used | of_files:
-            source = "saved spikes" if saved else Text("the kind '{kind}'", kind=kind)
+            source = "saved spikes" if saved else Text("kind '{kind}'", kind=kind)
             message = Text(
-                "{option} has no effect on a picture of {source}", option=option, source=source
+                "{option} has no effect on pictures of {source}", option=option, source=source
             )
             raise UsageError(message, fix="remove the option")
 
@@ -142,7 +154,7 @@ def _document(path: Path) -> dict[str, Any]:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise FileError(
-            Text("{path} is not JSON ({error})", path=path, error=error), fix="name another"
+            Text("{path} is not JSON ({error})", path=path, error=error), fix="pass another file"
         ) from error
     return document if isinstance(document, dict) else {}
 
@@ -151,8 +163,8 @@ def _needed(arguments: argparse.Namespace, option: Option, subject: str) -> str:
     value = getattr(arguments, option.name)
     if value is None:
         raise UsageError(
-            Text("a picture of {subject} needs {option}", subject=subject, option=option),
-            fix=Text("set {option}", option=option.keyword),
+            Text("a picture of {subject} requires {option}", subject=subject, option=option),
+            fix=Text("pass {option}", option=option.keyword),
         )
     return value
 
@@ -181,7 +193,7 @@ def _curve(arguments: argparse.Namespace) -> Picture:
     if "epochs" not in content:
         raise FileError(
             Text("{path} is not a training history", path=arguments.file),
-            fix="name OUT.history.json",
+            fix="pass the OUT.history.json of a training run",
         )
     return plot.learning_curve(content)
 
@@ -213,12 +225,12 @@ def _sample_of(arguments: argparse.Namespace, samples: int) -> int:
     if not 0 <= sample < samples:
         raise UsageError(
             Text(
-                "{option} is {value}, and there are {samples} samples",
+                "{option} is {value}, but the number of samples is {samples}",
                 option=_SAMPLE,
                 value=sample,
                 samples=samples,
             ),
-            fix=f"give one from 0 to {samples - 1}",
+            fix=f"pass an index from 0 to {samples - 1}",
         )
     return sample
 
@@ -257,8 +269,8 @@ def _simulated(arguments: argparse.Namespace, subject: str) -> tuple[Any, Any, A
     t_end = time_of(arguments.t_end) or inputs.t_end
     if t_end is None:
         raise UsageError(
-            Text("{path} does not specify the end of a sample", path=source),
-            fix=Text("set {t_end}", t_end=T_END.keyword),
+            Text("{path} does not specify the duration of a sample", path=source),
+            fix=Text("pass {t_end}", t_end=T_END.keyword),
         )
     engine = EventDriven(max_spikes=arguments.max_spikes, max_events="auto", max_arrivals="auto")
     sampled = inputs.sampled(network, t_end)
@@ -295,8 +307,8 @@ def saved_trains(path: str) -> list[dict[str, SpikeTrain]]:
             trains_by_sample[sample][name] = one_train(events, sample, max(size, 1))
     if not trains_by_sample:
         raise FileError(
-            Text("{path} has no spikes with times ('NODE.time', 'NODE.index')", path=path),
-            fix=Text("write it with {engine}", engine=ENGINE.set_to("event")),
+            Text("{path} has no spike times ('NODE.time' and 'NODE.index')", path=path),
+            fix=Text("pass {engine} when you write the file", engine=ENGINE.set_to("event")),
         )
     return trains_by_sample
 

@@ -79,7 +79,7 @@ class RunOutcome:
         lengths += [format_time(self.t_end)] if self.t_end is not None else []
         lines = [f"{self.samples} samples of {', '.join(lengths)}"]
         lines += [
-            f"{name}: {count} spikes, at most {self.spikes_needed[name]} of one neuron in one sample"
+            f"{name}: {count} spikes, at most {self.spikes_needed[name]} per neuron and sample"
             for name, count in self.spikes.items()
         ]
         arrays = ", ".join(f"{name} {shape}" for name, shape in self.arrays.items())
@@ -95,12 +95,12 @@ def add(commands: Any) -> None:
         "simulate the network of a NIR file",
         INPUT.but(
             required=True,
-            help="x (time, batch, channels), or time and index (batch, events), with value for "
-            "events of a size; or a file of NIR data",
+            help="inputs: x (time, batch, channels), or time and index (batch, events), with value "
+            "for graded events; or a file of NIR data",
         ),
         VALUES,
-        *output_options("OUT.npz", "what leaves the network", required=True),
-        PLOT.but(help="draw the spikes of the first sample: .png, .svg, .pdf"),
+        *output_options("OUT.npz", "file for the outputs of the network", required=True),
+        PLOT.but(help="picture of the spikes of the first sample: .png, .svg or .pdf"),
         ENGINE,
         T_END,
         MAX_SPIKES,
@@ -149,10 +149,11 @@ def _refuse_options(arguments: argparse.Namespace) -> None:
     if arguments.engine == "grid" and arguments.max_spikes != "auto":
         raise UsageError(
             Text(
-                "{option} is for the event engine, the time-stepped engine keeps all spikes",
+                "{option} applies only to the event engine; the time-stepped engine records all "
+                "spikes",
                 option=MAX_SPIKES,
             ),
-            fix="leave it out",
+            fix="remove the option",
         )
 
 
@@ -194,7 +195,8 @@ def run_file(
 
     if max_spikes != "auto" and max_spikes < 1:
         raise UsageError(
-            Text("{option} is {value}", option=MAX_SPIKES, value=max_spikes), fix="give at least 1"
+            Text("{option} is {value}", option=MAX_SPIKES, value=max_spikes),
+            fix="pass an integer of at least 1",
         )
     engine = RunOnce(max_spikes=max_spikes, max_events="auto", max_arrivals="auto")
     network = lower(graph)
@@ -284,8 +286,8 @@ def run_in_steps(
 
 def _endless(source: str | os.PathLike[str]) -> UsageError:
     return UsageError(
-        Text("{path} has events, and does not specify the end of a sample", path=source),
-        fix=Text("set {t_end}", t_end=T_END.keyword),
+        Text("{path} has events, but does not specify the duration of a sample", path=source),
+        fix=Text("pass {t_end}", t_end=T_END.keyword),
     )
 
 
@@ -303,8 +305,8 @@ def _unused_options(graph: Graph, network: Network) -> tuple[str, ...]:
         return ()
     return (
         Text(
-            "{reset_delay} of {delayed} has no effect: in continuous time a spike resets at "
-            "its own time",
+            "{reset_delay} has no effect for {delayed}: in continuous time, a neuron resets at "
+            "the time of its spike",
             reset_delay=RESET_DELAY,
             delayed=listing(delayed),
         ),

@@ -63,7 +63,7 @@ _NETWORK = "network"
 def add(commands: Any) -> None:
     """Add the parser."""
     text = "train the network of a NIR file"
-    trained = "the trained file; its history goes to OUT.history.json"
+    trained = "trained file; the history is written to OUT.history.json"
     output = output_options("OUT.nir", trained, required=True)
     parser = add_command(commands, "train", run, text, *output, REPORT)
     add_file(parser, optional=True)
@@ -74,7 +74,8 @@ def add(commands: Any) -> None:
 CONFIG = Option(
     name="config",
     metavar="RUN.toml",
-    help="a file with any of these options, which flags override, and a [network] instead of FILE",
+    help="configuration file with any of these options, which flags override; a [network] in "
+    "it replaces FILE",
     file="file",
 )
 
@@ -110,7 +111,7 @@ def options_of(arguments: argparse.Namespace) -> TrainOptions:
             written[name] = converted(name, value, flag)
     options = TrainOptions(**written)
     if options.data is None:
-        fix = Text("pass {data}, or write data into {config}", data=OPTIONS["data"], config=CONFIG)
+        fix = Text("pass {data}, or specify data in {config}", data=OPTIONS["data"], config=CONFIG)
         raise UsageError("the training data are missing", fix=fix)
     check_options(options)
     return options
@@ -143,7 +144,7 @@ def read_config(path: str) -> dict[str, Any]:
                     first=key_of[name],
                     key=key,
                 ),
-                fix="set it once",
+                fix="set the option once",
             )
         key_of[name] = key
         options[name] = converted(name, value, f"{path}: {key_in_file}")
@@ -158,7 +159,7 @@ def _content(path: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        fix = "write one option a line, such as epochs = 50"
+        fix = "write one option per line, such as epochs = 50"
         raise FileError(
             Text("{path} is not TOML ({error})", path=path, error=error), fix=fix
         ) from error
@@ -179,12 +180,12 @@ def graph_of(arguments: argparse.Namespace, options: TrainOptions) -> Graph:
         add_notes(arguments, graph.warnings)
         return graph
     if arguments.file is None:
-        fix = "name a NIR file, or write a [network] into the configuration file"
-        raise UsageError("there is no network to train", fix=fix)
+        fix = "pass a NIR file, or write a [network] table into the configuration file"
+        raise UsageError("the network to train is not specified", fix=fix)
     if table:
         raise UsageError(
             Text(
-                "{config} has a network, and so has {file}",
+                "the network is specified twice, in {config} and in {file}",
                 config=arguments.config,
                 file=arguments.file,
             ),
@@ -323,7 +324,7 @@ def train_file(graph: Graph, files: TrainFiles, options: TrainOptions) -> TrainO
         file_notes = _write(files, error.fit, chosen)
         reached = error.fit.history[error.fit.best_epoch]
         written_epoch = Text(
-            "epoch {epoch} (validation {validation_accuracy:.2%}) is written to {path}",
+            "epoch {epoch} (validation accuracy {validation_accuracy:.2%}) was written to {path}",
             epoch=reached.epoch,
             validation_accuracy=reached.validation_accuracy,
             path=files.trained,
@@ -337,7 +338,7 @@ def train_file(graph: Graph, files: TrainFiles, options: TrainOptions) -> TrainO
     if options.plot is not None:
         from jaxsnn.plot import learning_curve
 
-        title = f"{data.name}: loss and error by epoch"
+        title = f"{data.name}: error and loss by epoch"
         learning_curve(trained, title=title).save(options.plot, files.force)
     on_chip = None
     if options.engine == "loop":
@@ -369,7 +370,7 @@ def _aborts(options: TrainOptions, files: TrainFiles) -> AbstractContextManager[
 
     return aborting_in_one_line(
         f"jaxsnn: error: process {options.process} lost the coordinator {options.coordinator}, or did"
-        f" not find all {options.processes} processes: if {files.checkpoint} holds an epoch, start all"
+        f" not reach all {options.processes} processes: if {files.checkpoint} contains an epoch, start all"
         " processes again with --resume"
     )
 
@@ -392,8 +393,8 @@ def _partners(checkpoint: Path | None) -> Iterator[None]:
             raise
         reason = first_line(error)
         to_stderr(
-            f"jaxsnn: error: process {jax.process_index()} lost another one ({reason}):"
-            f" {checkpoint} holds the last whole epoch: start all processes again with --resume"
+            f"jaxsnn: error: process {jax.process_index()} lost another process ({reason}):"
+            f" {checkpoint} contains the last complete epoch: start all processes again with --resume"
         )
         os._exit(1)
 
@@ -471,10 +472,8 @@ class TrainOutcome:
             f"history        {self.history}",
         ]
         if self.fit.accuracy_in_steps is not None:
-            in_steps = (
-                f"{self.fit.accuracy_in_steps:.2%}: the same weights in the source's time steps"
-            )
-            lines.insert(1, f"in time steps  {in_steps}")
+            in_steps = f"{self.fit.accuracy_in_steps:.2%}: the same weights, time-stepped as in the source framework"
+            lines.insert(1, f"time-stepped   {in_steps}")
         if chip is not None:
             off_chip = f"{chip.off_chip_accuracy:.2%}: the same weights on the event engine"
             lines.insert(1, f"off the chip   {off_chip}")

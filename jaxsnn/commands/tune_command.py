@@ -31,15 +31,16 @@ _REFUSED = ("engine", "plot", "resume", "skip_step_accuracy")
 
 _SPIKES_PER_SAMPLE = Option(
     name="spikes_per_sample",
-    help="spikes of all neurons that a sample may take; several with commas give a curve",
+    help="budget of spikes per sample, of all neurons together; several budgets, separated by "
+    "commas, give a curve",
     metavar="N,...",
 )
 
 
 def add(commands: Any) -> None:
     """Add the parser."""
-    text = "tune the network of a NIR file in continuous time, for fewer spikes"
-    output = output_options("OUT.nir", "the tuned file", required=True)
+    text = "tune a network in continuous time for fewer spikes"
+    output = output_options("OUT.nir", "file for the tuned network", required=True)
     parser = add_command(commands, "tune", run, text, *output, _SPIKES_PER_SAMPLE)
     add_file(parser)
     others = [
@@ -57,7 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
         value = getattr(options, name)
         if value not in (None, getattr(TrainOptions, name)):
             fix = (
-                "leave it out: tuning is in continuous time, from the beginning, without a picture"
+                "remove the option: tuning runs in continuous time, from the beginning, and draws no "
+                "picture"
             )
             message = Text("{option} is {value!r}", option=OPTIONS[name], value=value)
             raise UsageError(message, fix=fix)
@@ -85,5 +87,5 @@ def _numbers(text: str | None) -> tuple[float, ...]:
         numbers = ()
     if not numbers:
         message = Text("{option} is {value!r}", option=_SPIKES_PER_SAMPLE, value=text)
-        raise UsageError(message, fix="give numbers, with commas")
+        raise UsageError(message, fix="pass numbers separated by commas")
     return numbers

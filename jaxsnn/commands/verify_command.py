@@ -32,7 +32,7 @@ from jaxsnn.errors import DialectError, JaxsnnError, UsageError, listing
 from jaxsnn.options import FORCE, RECORDING, REPORT
 from jaxsnn.wording import Text, for_command_line
 
-#: So many options are listed that tell a recording as well.
+#: Maximum number of alternative options in advice.
 _SHOWN = 3
 
 if TYPE_CHECKING:
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
     from jaxsnn.simulation.verification import Verification
 
 
-#: What is said where the output of a recording is 0 throughout.
+#: Note on a recording whose output is 0 throughout.
 _SILENT = (
-    "nothing came out in the recording: whatever is silent on this input verifies, so that it tells"
-    " nothing of resets; record an input on which neurons fire"
+    "the recorded output is 0 throughout, so that every reset verifies; record an input "
+    "for which neurons fire"
 )
 
 
@@ -83,32 +83,36 @@ class VerifyOutcome:
         lines = []
         if comparison.trains:
             lines.append(
-                f"{comparison.identical} of {comparison.trains} spike trains are identical, "
-                f"{comparison.identical_active} of {comparison.active} that have a spike; "
-                f"{comparison.spikes_got} spikes for {comparison.spikes_expected}"
+                f"identical spike trains: {comparison.identical} of {comparison.trains}, "
+                f"of those with spikes {comparison.identical_active} of {comparison.active}; "
+                f"spikes: {comparison.spikes_got} simulated, {comparison.spikes_expected} recorded"
             )
         if comparison.relative_rmse is not None:
-            lines.append(f"membranes have a relative RMSE of {comparison.relative_rmse:.2g}")
+            lines.append(f"membrane potentials: relative RMSE {comparison.relative_rmse:.2g}")
         first = comparison.first_difference
         if first is not None:
             lines.append(
                 f"first difference: node '{first.node}', neuron {first.neuron}, sample {first.batch}, "
-                f"step {first.step}: {first.expected:g} was recorded, {first.got:g} simulated"
+                f"step {first.step}: recorded {first.expected:g}, simulated {first.got:g}"
             )
         lines.append("verified" if comparison.ok else "not verified")
         if self.fits:
             first, *others = map(for_command_line, self.fits)
             more = f" (or {listing(others, limit=2)})" if others else ""
-            lines.append(f"it verifies with {first}{more}")
+            lines.append(f"the recording verifies with {first}{more}")
         elif not comparison.ok:
-            lines.append("nor with another reset or delay that was tried, of all nodes or of one")
+            lines.append(
+                "no other reset or reset delay, of all nodes or of a single node, verifies either"
+            )
         return "\n".join(lines)
 
 
 def add(commands: Any) -> None:
     """Add the parser."""
-    text = "simulate a recorded input and compare with the recorded output"
-    recording = RECORDING.but(required=True, help="x and y (time, batch, ...), or NIR data")
+    text = "simulate a recorded input and compare the result with the recorded output"
+    recording = RECORDING.but(
+        required=True, help="recording with x and y (time, batch, ...), or a file of NIR data"
+    )
     add_file(add_command(commands, "verify", run, text, recording, REPORT, FORCE))
 
 
@@ -189,12 +193,12 @@ def _with_fits(graph: Graph, recording: Recording, error: JaxsnnError) -> Jaxsnn
     if not fitting:
         return error
     first, *others = (reading.text for reading in fitting)
-    fix = Text("set {options}, with which the recording verifies", options=first)
+    fix = Text("pass {options}, with which the recording verifies", options=first)
     if others:
         more = Text(" and {count} more", count=len(others) - _SHOWN) if len(others) > _SHOWN else ""
         fix += Text(
-            " as it does with {options}{more}: ask the author of the file, or record neurons that "
-            "fire more often, which distinguishes them",
+            "; it also verifies with {options}{more}: ask the author of the file, or record an "
+            "input for which neurons fire more often",
             options=Text.joined(", ", others[:_SHOWN]),
             more=more,
         )
@@ -214,8 +218,12 @@ def _refuse_incomplete(
     for name, recorded in recording.x.items():
         if hasattr(recorded, "time"):
             raise UsageError(
-                Text("{path} has events for input '{node}'", path=source, node=name),
-                fix="record an array with a value for each step",
+                Text(
+                    "{path} has events for input '{node}'; verification requires time steps",
+                    path=source,
+                    node=name,
+                ),
+                fix="record an array with one value per time step",
                 node=name,
             )
     if not recording.y:

@@ -40,8 +40,8 @@ from jaxsnn.nir.io.reading import read_nir
 from jaxsnn.nir.model.graph import Graph, refuse_no_graph
 from jaxsnn.nir.model.validation import is_open, validate
 
-#: How to learn what it does that time goes on otherwise than in the source.
-MEASURE = "`jaxsnn fidelity` measures what that moves"
+#: Advice on networks whose simulation treats time differently from the source framework.
+MEASURE = "measure the effect with `jaxsnn fidelity`"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class CheckReport:
         errors = sum(problem.severity == "error" for problem in self.problems)
         lines = [f"{problem.severity}: {problem.as_text()}" for problem in self.problems]
         warnings = sum(problem.severity == "warning" for problem in self.problems)
-        counts = f"{errors} errors, {warnings} warnings"
+        counts = f"errors: {errors}, warnings: {warnings}"
         verdict = "fine" if self.ok else "not supported"
         return "\n".join([*lines, f"{self.purpose}: {verdict} ({counts})"])
 
@@ -136,7 +136,7 @@ def refuse_unknown(purpose: str) -> None:
         name, _ = split_version(purpose)
         if name not in with_importers():
             raise UsageError(
-                f"nothing can be checked for '{purpose}'", fix=suggestion(purpose, purposes())
+                f"unknown purpose of a check: '{purpose}'", fix=suggestion(purpose, purposes())
             )
         importer_target(purpose)  # refuses an unknown version
 
@@ -184,8 +184,8 @@ def _solved(graph: Graph) -> Iterator[Problem]:
     if stepped := stepped_neurons(graph):
         yield Problem(
             code="equations",
-            message=f"{graph.dialect.name} steps through time, and here the equations of"
-            f" {listing(stepped)} are solved",
+            message=f"{graph.dialect.name} is time-stepped; here the equations of"
+            f" {listing(stepped)} are solved in continuous time",
             fix=MEASURE,
             severity="note",
         )
@@ -226,10 +226,10 @@ def _for_engine(
     """Yield the problems of a graph for an engine.
 
     Args:
-        capabilities: of the engine.
+        capabilities: Limits of the engine.
         finer: features that the engine approximates, or runs slowly, although it supports the
             network.
-        may_be_infinite: as of `beyond_type`.
+        may_be_infinite: See `beyond_type`.
     """
 
     def limits(wires: list[Wire], populations: Mapping[str, Population]) -> list[Problem]:
@@ -306,7 +306,7 @@ def _unsaid(graph: Graph, reported: list[str]) -> Iterator[Problem]:
         )
 
 
-#: What a file can be checked for beside importers, and how.
+#: Purposes of a check, besides importers, and the functions that list the problems.
 _ENGINES: Mapping[str, Callable[[Graph], Iterable[Problem]]] = MappingProxyType(
     {"event": _for_event, "grid": _for_grid, "bss2": _for_chip}
 )

@@ -47,12 +47,12 @@ class Verdict:
     """Verdict on one node for one purpose.
 
     Attributes:
-        node: its name; "" for the whole.
-        purpose: one of `jaxsnn.compatibility.checks.purposes`.
-        grade: see the module.
-        why: the loss, or the reason why it is unsupported; for an exact verdict, the reason why the
-            file must be converted, or "" if it runs as it is.
-        fix: the way out; "" if none is needed.
+        node: Name of the node; "" for the entire graph.
+        purpose: Purpose, one of `jaxsnn.compatibility.checks.purposes`.
+        grade: Grade of the verdict, see the module.
+        why: Loss, or the reason why the node is unsupported; for an exact verdict, the reason why
+            the file must be converted, or "" if no conversion is needed.
+        fix: Advice; "" if none is needed.
     """
 
     node: str
@@ -73,9 +73,9 @@ class Matrix:
     """Table of verdicts for all nodes of a graph, or for all types of nodes.
 
     Attributes:
-        purposes: the columns.
-        rows: name of a node -> its type; without a file, types only.
-        verdicts: all verdicts; a verdict on the whole graph has the node "".
+        purposes: Columns of the table.
+        rows: Type of each node, by name; without a file, the names are types.
+        verdicts: All verdicts; a verdict on the entire graph has the node "".
     """
 
     purposes: tuple[str, ...]
@@ -103,8 +103,8 @@ class Matrix:
         if any(self.rows.values()) or not solved:
             return ()
         return (
-            f"{', '.join(solved)}: these are verdicts on NIR's equations; of a file whose framework"
-            " steps through time neurons are approximate there",
+            f"{', '.join(solved)}: these verdicts are for NIR's equations; neurons of files from a"
+            " time-stepped framework are approximate",
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -208,11 +208,11 @@ def _on_the_chip(graph: Graph, purpose: str) -> Iterator[Verdict]:
     """Yield verdicts on weights and neurons, which no circuit reproduces exactly."""
     for name, node in graph.nodes.items() if purpose == "bss2" else ():
         if node.traits.state:
-            why = "a circuit deviates from its calibration, and is refractory after a spike"
-            fix = "`jaxsnn emulate` shows what that moves"
+            why = "circuits deviate from their calibration, and are refractory after a spike"
+            fix = "see the effect with `jaxsnn emulate`"
         elif "weight" in node.names:
-            why = f"weights become whole numbers from {-LARGEST} to {LARGEST}"
-            fix = "`jaxsnn map` says the error"
+            why = f"weights are rounded to integers from {-LARGEST} to {LARGEST}"
+            fix = "see the rounding error with `jaxsnn map`"
         else:
             continue
         yield Verdict(
@@ -227,15 +227,18 @@ def _other_time(graph: Graph, purpose: str) -> Iterator[Verdict]:
     if purpose not in _TIMES:
         return
     if graph.dialect.conventions is None:
-        why = "the dialect says how time goes on in its source, and is undecided"
+        why = (
+            "the dialect is undecided, so that it is not known whether the source framework is "
+            "time-stepped"
+        )
         for name in graph.neurons:
             yield Verdict(node=name, purpose=purpose, grade="unknown", why=why)
         return
     steps = _TIMES[purpose] == "steps"
     if steps:
-        why = "continuous time is cut into steps"
+        why = "the file describes continuous time; this simulation is time-stepped"
     else:
-        why = f"{graph.dialect.name} steps through time, and here the equations are solved"
+        why = f"{graph.dialect.name} is time-stepped; here the equations are solved in continuous time"
     for name in stepped_neurons(graph, stepped=not steps):
         yield Verdict(
             node=name,
@@ -259,7 +262,7 @@ def _converted(graph: Graph, purpose: str) -> list[Verdict]:
         refused = [_of_problem(graph, problem, purpose, "unsupported") for problem in problems]
         # of the others those are known that the importer reads as they are
         open_ = {problem.node for problem in check(graph, purpose).problems} & set(graph.nodes)
-        why = "the conversion stopped before it"
+        why = "the conversion stopped before this node"
         return refused + [
             Verdict(node=name, purpose=purpose, grade="unknown", why=why)
             for name in sorted(open_ - {verdict.node for verdict in refused})

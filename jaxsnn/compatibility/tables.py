@@ -61,7 +61,7 @@ def features_table() -> str:
                 if feature.description not in limited
             ]
             if exceptions:
-                cell += f", unless it is {' or '.join(exceptions)}"
+                cell += f", except: {' or '.join(exceptions)}"
             cells.setdefault(row.description, {})[simulator] = cell
     lines = [f"| feature | {' | '.join(TABLES)} |", "|---" * (len(TABLES) + 1) + "|"]
     for description, by_simulator in cells.items():
@@ -101,8 +101,7 @@ def importers_table() -> str:
     plain data.
     """
     lines = [
-        "| importer | node types that it does not map | parameters that it does not read"
-        " | not supported |",
+        "| importer | node types without support | parameters that are ignored | not supported |",
         "|---|---|---|---|",
     ]
     for name in with_importers():
@@ -110,19 +109,19 @@ def importers_table() -> str:
         importer = framework.importers[0]
         types = [f"`{kind}`" for kind in TYPES if not importer.reads_type(kind)]
         ignored = [
-            f"`{parameter}` of `{kind}` (it takes {value:g})"
+            f"`{parameter}` of `{kind}` ({value:g} is used)"
             for kind, (parameter, value) in importer.ignores.items()
         ]
         missing = {
-            "parameters that are one number for all neurons": "scalars" in importer.lacks,
+            "scalar parameters for all neurons": "scalars" in importer.lacks,
             "several time constants in one node": importer.uniform,
-            "branches (it runs one chain of nodes)": "forks" not in importer.wiring,
+            "branches (only chains of nodes are supported)": "forks" not in importer.wiring,
             "sums of several inputs": "sums" not in importer.wiring,
             "loops": "loops" not in importer.wiring,
             "dilated convolutions": "dilation" in importer.lacks,
             "padded pools": "pool padding" in importer.lacks,
-            "a step of another length": "dt" in importer.reads,
-            "several spikes in a step": not importer.bursts and not importer.continuous,
+            "time steps of another length": "dt" in importer.reads,
+            "several spikes per time step": not importer.bursts and not importer.continuous,
         }
         unsupported_features = [feature for feature, applies in missing.items() if applies]
         cells = (", ".join(entries) for entries in (types, ignored, unsupported_features))

@@ -75,11 +75,11 @@ def draw(graph: Graph, path: str | os.PathLike[str], *, force: bool = False) -> 
     if ending not in FORMATS:
         raise UsageError(
             Text(
-                "'{path}' ends in '{ending}', which is not a format of pictures of graphs",
+                "'{path}': the ending '{ending}' is not a supported format of a graph picture",
                 path=path,
                 ending=ending,
             ),
-            fix=f"name a file that ends in one of {listing(FORMATS)}",
+            fix=f"pass a file name that ends in one of {listing(FORMATS)}",
         )
     refuse_unwritable(path, force)
     drawn = FORMATS[ending](graph)
@@ -433,8 +433,8 @@ def floorplan(mapping: Any) -> Picture:
     def render(kind: str) -> bytes:
         if kind != "svg":
             raise UsageError(
-                Text("a floorplan cannot be drawn as {format}", format=kind),
-                fix="name a file that ends in .svg",
+                Text("a floorplan cannot be drawn as {format}, only as SVG", format=kind),
+                fix="pass a file name that ends in .svg",
             )
         return drawn(mapping).encode("utf-8")
 

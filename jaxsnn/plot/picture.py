@@ -15,16 +15,16 @@ from jaxsnn.output import write_whole
 from jaxsnn.units import SECONDS
 from jaxsnn.wording import Text
 
-#: Colours that stay apart for colour-blind readers (Okabe and Ito, 2008).
+#: Colours that are distinguishable for colour-blind readers (Okabe and Ito, 2008).
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, PURPLE, YELLOW, BLACK = "#56B4E9", "#CC79A7", "#F0E442", "#000000"
 GREY, LIGHT = "#777777", "#dddddd"
-#: In the order in which lines and populations take them.
+#: Colours of lines and populations, in this order.
 CYCLE = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK)
 
-#: What a picture can be written as.
+#: File formats of pictures.
 FORMATS = ("png", "svg", "pdf")
-#: How far a page may shrink a vector picture.
+#: Smallest factor by which a page may scale a vector picture.
 _LEAST_SCALE = 0.7
 #: Pixels per inch of PNG.
 _RESOLUTION = 150
@@ -35,9 +35,10 @@ class Picture:
     """Drawn picture. A notebook shows it as the last line of a cell.
 
     Attributes:
-        alt: description of the picture, in one sentence, for those who cannot see it.
-        render: returns the bytes of a format, one of `FORMATS`.
-        vector: whether it is shown as SVG; else as PNG, which is smaller for many marks.
+        alt: Description of the picture in one sentence, for readers who cannot see it.
+        render: Function that returns the bytes of a format, one of `FORMATS`.
+        vector: Whether the picture is displayed as SVG; otherwise as PNG, which is smaller if there
+            are many elements.
     """
 
     alt: str
@@ -48,8 +49,8 @@ class Picture:
         """Write the picture in the format of the file's ending: .png, .svg or .pdf.
 
         Raises:
-            UsageError: another ending, or a picture of this kind cannot be written so.
-            FileError: the file exists and `force` is false, or cannot be written.
+            UsageError: The ending is not supported for this picture.
+            FileError: The file exists and `force` is false, or it cannot be written.
         """
         write_whole(path, self.render(format_of(path)), force)
 
@@ -85,18 +86,18 @@ def format_of(path: str | Path) -> str:
     """Return the picture format of a file's ending.
 
     Raises:
-        UsageError: it names none.
+        UsageError: The ending is not a supported format.
     """
     ending = Path(path).suffix
     if ending.removeprefix(".").lower() not in FORMATS:
         endings = listing(f".{name}" for name in FORMATS)
         raise UsageError(
             Text(
-                "'{path}' ends in '{ending}', which is not a format of pictures",
+                "'{path}': the ending '{ending}' is not a supported picture format",
                 path=path,
                 ending=ending,
             ),
-            fix=f"name a file that ends in one of {endings}",
+            fix=f"pass a file name that ends in one of {endings}",
         )
     return ending.removeprefix(".").lower()
 

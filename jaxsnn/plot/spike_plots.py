@@ -42,7 +42,7 @@ class SpikeTrain:
     rows: str = "neurons"
 
 
-#: More marks than this are an image within an SVG or PDF.
+#: Number of spikes above which they become an image within an SVG or PDF.
 _MANY = 4000
 
 #: Population -> its spikes in one sample.
@@ -63,19 +63,19 @@ def raster(
     """Draw the spikes of samples side by side, a row for each population, on one time axis.
 
     Args:
-        run: a `jaxsnn.Solution`; or for each sample a mapping from the population's name to its
+        run: A `jaxsnn.Solution`; or for each sample a mapping from populations to their
             `SpikeTrain`, in order from the input on.
-        inputs: inputs of the run, shown in the first rows: Events or an array (time, batch,
-            *shape); or a mapping from the Input node's name to these.
-        samples: which samples of a `Solution`.
-        captions: above each sample.
-        labels: population -> name of each of its neurons.
-        circled: the population whose first spike is circled.
-        t_end: seconds, the end of the time axis; default: a little after the last spike.
-        title: above all.
+        inputs: Inputs of the run, shown in the first rows: Events or an array (time, batch,
+            *shape); or a mapping from Input nodes to these.
+        samples: Indices of the samples of a `Solution`.
+        captions: Caption of each sample.
+        labels: Names of the neurons, by population.
+        circled: Population whose first spike is circled.
+        t_end: End of the time axis, seconds; default: shortly after the last spike.
+        title: Title of the picture.
 
     Raises:
-        UsageError: matplotlib is missing, nothing was recorded, or `t_end` is no time after 0.
+        UsageError: matplotlib is missing, no spikes were recorded, or `t_end` is not positive.
     """
     if t_end is not None:
         refuse_no_time(t_end, T_END)
@@ -143,13 +143,13 @@ def histogram(run: Any, *, bins: int = 50, t_end: float | None = None, title: st
     """Draw the mean firing rate of each population over time, over all samples.
 
     Args:
-        run: a `jaxsnn.Solution`; or for each sample a mapping from the population's name to its
+        run: A `jaxsnn.Solution`; or for each sample a mapping from populations to their
             `SpikeTrain`.
-        bins: number of intervals.
-        t_end: seconds, the end of the last one; default: the last spike.
+        bins: Number of intervals.
+        t_end: End of the last interval, seconds; default: the time of the last spike.
 
     Raises:
-        UsageError: matplotlib is missing, nothing was recorded, or `t_end` is no time after 0.
+        UsageError: matplotlib is missing, no spikes were recorded, or `t_end` is not positive.
     """
     if t_end is not None:
         refuse_no_time(t_end, T_END)
@@ -213,11 +213,11 @@ def trains_of(solution: Any, sample: int, inputs: Any = None) -> dict[str, Spike
         if not -len(counts) <= sample < len(counts):
             raise UsageError(
                 Text(
-                    "there is no sample {sample}, the run has {samples}",
+                    "sample {sample} does not exist; the number of samples is {samples}",
                     sample=sample,
                     samples=len(counts),
                 ),
-                fix=f"take one from 0 to {len(counts) - 1}",
+                fix=f"pass an index from 0 to {len(counts) - 1}",
             )
         trains[name] = one_train(solution.events(name), sample, counts.shape[-1])
     return trains
@@ -296,7 +296,7 @@ def encodings(
         UsageError: matplotlib is missing, nothing is to be encoded, or the encoder refuses it.
     """
     if not encoded:
-        raise UsageError("there is no encoder to draw", fix="give {name: (values, encoder)}")
+        raise UsageError("no encoders are specified", fix="pass {name: (values, encoder)}")
     encoded_inputs = {
         name: encoder(np.asarray(values)[None]) for name, (values, encoder) in encoded.items()
     }
@@ -312,11 +312,11 @@ def encodings(
         counts[name] = _draw_inputs(after, inputs, train, size, end)
         after.set(xlim=(-0.03 * end / size, 1.06 * end / size))
     every[0][0].set_title("values of one sample", fontsize=9)
-    every[0][1].set_title("what goes in", fontsize=9)
+    every[0][1].set_title("encoded input", fontsize=9)
     every[-1][1].set_xlabel(f"time, {unit}")
     figure.suptitle(title, fontsize=11)
     counts_text = ", ".join(f"{name} {count}" for name, count in counts.items())
-    return picture_of(figure, f"what encoders make of one sample: {counts_text}")
+    return picture_of(figure, f"one sample, encoded: {counts_text}")
 
 
 def _last(inputs: Any) -> float:
@@ -360,7 +360,7 @@ def _draw_inputs(axes: Any, inputs: Any, train: SpikeTrain | None, unit: float, 
 
 
 def fidelity(comparison: Any, *, title: str = "") -> Picture:
-    """Draw the spike counts of each population in continuous time and in steps, and their
+    """Draw the spike counts of each population, event-driven and time-stepped, and their
     similarity.
 
     Args:
@@ -370,12 +370,17 @@ def fidelity(comparison: Any, *, title: str = "") -> Picture:
         UsageError: matplotlib is missing, or no population fires.
     """
     if not comparison.populations:
-        raise UsageError("no population fires", fix="compare a network with spiking populations")
+        raise UsageError(
+            "the compared network has no spiking populations", fix="compare a network that has some"
+        )
     populations = list(comparison.populations)
     figure = new_figure(6.8, 1.5 + 0.75 * len(populations))
     axes = figure.subplots()
     places = np.arange(len(populations))
-    kinds = (("event", "continuous time", BLUE), ("grid", "steps of the source", ORANGE))
+    kinds = (
+        ("event", "continuous time", BLUE),
+        ("grid", "time-stepped, as in the source framework", ORANGE),
+    )
     for number, (field, label, colour) in enumerate(kinds):
         counts = [getattr(comparison.populations[name], field) for name in populations]
         bars = axes.barh(places + 0.38 * (number - 0.5), counts, 0.34, color=colour, label=label)
@@ -389,12 +394,15 @@ def fidelity(comparison: Any, *, title: str = "") -> Picture:
     axes.set_yticks(places, labels=rows, fontsize=9)
     axes.invert_yaxis()
     axes.margins(x=0.14)
-    axes.set_xlabel("spikes, all samples and neurons together")
+    axes.set_xlabel("number of spikes, summed over samples and neurons")
     figure.legend(fontsize=8, loc="outside lower center", ncols=2)
     quiet(axes, "x")
-    figure.suptitle(title or "cosine: similarity of the spike counts of all neurons", fontsize=10)
+    figure.suptitle(
+        title or "spike counts (cosine: their similarity over all neurons)", fontsize=10
+    )
     return picture_of(
-        figure, f"spikes in continuous time and in steps of {', '.join(map(repr, populations))}"
+        figure,
+        f"number of spikes, event-driven and time-stepped, of {', '.join(map(repr, populations))}",
     )
 
 
@@ -404,18 +412,20 @@ def first_difference(
     """Draw the neuron that first differs from a recording, with some steps before and after.
 
     Args:
-        verification: a result of `jaxsnn.verify`; its `first_difference` is drawn.
-        solution: the time-stepped run.
-        recording: output of the source, (time, batch, *shape); or a mapping from the Output node's
-            name.
-        around: number of steps before and after.
+        verification: Result of `jaxsnn.verify`; its `first_difference` is drawn.
+        solution: Result of the time-stepped run.
+        recording: Recorded output of the source framework, (time, batch, *shape); or a mapping from
+            Output nodes to such arrays.
+        around: Number of time steps before and after.
 
     Raises:
-        UsageError: matplotlib is missing, or nothing differs.
+        UsageError: matplotlib is missing, or there is no difference.
     """
     first = verification.first_difference
     if first is None:
-        raise UsageError("nothing differs from the recording", fix="draw a raster instead")
+        raise UsageError(
+            "the simulation does not differ from the recording", fix="draw a raster instead"
+        )
     expected = recording[first.node] if isinstance(recording, Mapping) else recording
     expected, got = (
         np.asarray(array)[:, first.batch].reshape(len(array), -1)[:, first.neuron]
@@ -430,11 +440,11 @@ def first_difference(
     drawn = _draw_trains if spikes else _draw_membranes
     drawn(axes, steps, expected[begin:end], got[begin:end])
     axes.set(xlim=(begin - 0.7, end - 0.3))
-    axes.set_xlabel(f"step, {begin} to {end - 1} of {len(expected)}")
+    axes.set_xlabel(f"time step ({begin} to {end - 1} of {len(expected)})")
     axes.xaxis.get_major_locator().set_params(integer=True)
     quiet(axes, "x" if spikes else "both")
     location = f"node {first.node}, neuron {first.neuron}, sample {first.batch}, step {first.step}"
-    difference_text = f"{location}: {first.expected:g} was recorded, {first.got:g} simulated"
+    difference_text = f"{location}: recorded {first.expected:g}, simulated {first.got:g}"
     figure.suptitle(title or difference_text, fontsize=10)
     return picture_of(figure, f"first difference, {difference_text}")
 
@@ -453,12 +463,12 @@ def _draw_trains(axes: Any, steps: np.ndarray, expected: np.ndarray, got: np.nda
             axes.vlines(when, row - 0.32, row + 0.32, color=shade, linewidth=3)
     axes.set_yticks([1, 0], labels=["recorded", "simulated"])
     axes.set_ylim(-0.6, 2.1)  # room for the legend
-    axes.plot([], [], color=VERMILION, linewidth=3, label="in one of the two only")
+    axes.plot([], [], color=VERMILION, linewidth=3, label="in only one of the two")
     axes.legend(fontsize=8, loc="upper left")
 
 
 def _draw_membranes(axes: Any, steps: np.ndarray, expected: np.ndarray, got: np.ndarray) -> None:
     axes.plot(steps, expected, color=BLACK, linewidth=1.4, label="recorded")
     axes.plot(steps, got, color=BLUE, linewidth=1.4, linestyle="--", label="simulated")
-    axes.set_ylabel("V, as in the file")
+    axes.set_ylabel("V (unit of the file)")
     axes.legend(fontsize=8)

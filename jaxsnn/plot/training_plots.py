@@ -19,7 +19,7 @@ from jaxsnn.plot.picture import (
 )
 from jaxsnn.wording import Text
 
-#: Names of losses, in words.
+#: Descriptions of losses.
 LOSSES = {
     "ttfs": "first-spike cross-entropy",
     "mse": "squared error of first-spike times, in tau_syn²",
@@ -34,8 +34,8 @@ def learning_curve(fit: Any, *, title: str = "") -> Picture:
     """Draw error rate and loss of a training run by epoch; the axis names the loss.
 
     Args:
-        fit: a `jaxsnn.train.Fit`, or the result of its `as_dict`, such as a history file.
-        title: above both.
+        fit: A `jaxsnn.train.Fit`, or the result of its `as_dict`, such as a history file.
+        title: Title of the picture.
 
     Raises:
         UsageError: matplotlib is missing, or there are no epochs.
@@ -43,7 +43,7 @@ def learning_curve(fit: Any, *, title: str = "") -> Picture:
     run = fit if isinstance(fit, dict) else fit.as_dict()
     history, best = run["epochs"], run["best_epoch"]
     if not history:
-        raise UsageError("the run has no epochs", fix="train for at least one")
+        raise UsageError("the training run has no epochs", fix="train for at least one epoch")
     figure = new_figure(8.0, 4.0)
     errors, losses = figure.subplots(1, 2)
     epochs = [record["epoch"] for record in history]
@@ -63,7 +63,7 @@ def learning_curve(fit: Any, *, title: str = "") -> Picture:
     if test_error > 0:
         label = f"test, evaluated once: {test_error:.2f} %"
         errors.axhline(test_error, color=VERMILION, linewidth=1, linestyle=":", label=label)
-    errors.set(ylabel="error rate, %")
+    errors.set(ylabel="error rate (%)")
     _plain_numbers(errors.yaxis)
     _plain_numbers(losses.yaxis)
     losses.set(ylabel=f"loss: {loss_in_words(run['settings'])}")
@@ -77,7 +77,7 @@ def learning_curve(fit: Any, *, title: str = "") -> Picture:
 def loss_in_words(settings: dict[str, Any]) -> str:
     """Return the description of the minimised loss, from the settings of a run."""
     loss = settings.get("loss", {})
-    name = loss.get("name", "of your own") if isinstance(loss, dict) else str(loss)
+    name = loss.get("name", "user-defined loss") if isinstance(loss, dict) else str(loss)
     return LOSSES.get(name, name)
 
 
@@ -101,25 +101,26 @@ def weights(graph: Any, before: Any = None, *, bins: int = 40, title: str = "") 
     training.
 
     Args:
-        graph: a `jaxsnn.Graph`.
-        before: the same graph before, drawn behind it in grey.
-        bins: number of intervals.
+        graph: A `jaxsnn.Graph`, after training.
+        before: The same graph before training, drawn behind it in grey.
+        bins: Number of intervals.
 
     Raises:
-        UsageError: matplotlib is missing, no node has a weight, or none of them has one in the graph
-            before.
+        UsageError: matplotlib is missing, no node has weights, or no node has weights in both
+            graphs.
     """
     node_weights, earlier = _weights_of(graph), {} if before is None else _weights_of(before)
     if not node_weights:
-        raise UsageError("no node of the graph has weights", fix="draw another graph")
+        raise UsageError("no node of the graph has weights", fix="pass a graph with weights")
     if before is not None and not node_weights.keys() & earlier.keys():
         raise UsageError(
             Text(
-                "the graph before has weights in {expected}, the graph in {actual}",
+                "the two graphs have no node with weights in common: {expected} before training, "
+                "{actual} after",
                 expected=listing(earlier),
                 actual=listing(node_weights),
             ),
-            fix="give the same graph before",
+            fix="pass the same graph before training",
         )
     figure = new_figure(min(3.2 * len(node_weights) + 0.8, 13.0), 3.2)
     for axes, (name, after) in zip(
@@ -135,7 +136,7 @@ def weights(graph: Any, before: Any = None, *, bins: int = 40, title: str = "") 
         label = "after" if old is not None else None
         axes.stairs(counts, edges, color=BLUE, linewidth=1.6, label=label)
         axes.set_title(f"{name}: {after.size} weights", fontsize=9)
-        axes.set_xlabel("weight, as in the file")
+        axes.set_xlabel("weight (unit of the file)")
         axes.locator_params(axis="x", nbins=4)
         quiet(axes)
         if old is not None:
@@ -148,7 +149,7 @@ def weights(graph: Any, before: Any = None, *, bins: int = 40, title: str = "") 
     )
     text = f"weights: {'; '.join(ranges)}"
     if before is not None and (new := node_weights.keys() - earlier.keys()):
-        text += f"; before there were none of {', '.join(repr(name) for name in node_weights if name in new)}"
+        text += f"; without weights before training: {', '.join(repr(name) for name in node_weights if name in new)}"
     return picture_of(figure, text)
 
 

@@ -1,4 +1,4 @@
-"""Membranes over time, with the threshold and the spikes."""
+"""Membrane potentials over time, with the threshold and the spikes."""
 
 from __future__ import annotations
 
@@ -48,33 +48,34 @@ def voltage(
 ) -> Picture:
     """Draw V(t) of some neurons of a population, a row for each, with its spikes and its threshold.
 
-    A time-stepped run has the voltages that `TimeStepped(record=True)` recorded. In continuous time
-    readouts have those at the sample times; of neurons that fire they are computed anew from the
-    inputs, exactly, at `points` times and on both sides of each spike.
+    A time-stepped run must have recorded the voltages, with `TimeStepped(record=True)`. In
+    continuous time, the voltages of readouts are those at the sample times, and the voltages of
+    spiking neurons are computed again from the inputs, exactly, at `points` times and on both sides
+    of each spike.
 
     Args:
-        solution: result of `jaxsnn.simulate`.
-        population: its name.
-        network: the simulated network; with it the threshold is drawn.
-        inputs: inputs of the run, needed if neurons fire in continuous time.
-        neurons: which ones; those that there are not are left out.
-        sample: which sample.
-        points: number of times.
+        solution: Result of `jaxsnn.simulate`.
+        population: Name of the population.
+        network: The simulated network; if specified, the threshold is drawn.
+        inputs: Inputs of the run; required for spiking neurons in continuous time.
+        neurons: Indices of the neurons; indices that do not exist are ignored.
+        sample: Index of the sample.
+        points: Number of times.
 
     Raises:
-        UsageError: matplotlib is missing, or the voltages are not there.
+        UsageError: matplotlib is missing, or the voltages are not available.
     """
     traces = traces_of(solution, population, network, inputs, sample=sample, points=points)
     shown = [number for number in neurons if number < len(traces)]
     if not shown:
         raise UsageError(
             Text(
-                "population '{node}' has {count} neurons, none of them is among {neurons}",
+                "population '{node}' has {count} neurons, which include none of {neurons}",
                 node=population,
                 count=len(traces),
                 neurons=tuple(neurons),
             ),
-            fix="name others",
+            fix="pass other indices",
             node=population,
         )
     end = max(float(trace.time[-1]) for trace in traces)
@@ -88,7 +89,7 @@ def voltage(
     handles, labels = every[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, fontsize=8, ncols=2, loc="outside upper right")
-    heading = title or f"population {population}, sample {sample}: V in the unit of the file"
+    heading = title or f"membrane potential V of {population}, sample {sample} (unit of the file)"
     figure.suptitle(heading, fontsize=10, x=0.02, ha="left")
     return picture_of(
         figure,
@@ -137,7 +138,7 @@ def traces_of(
         time, v = streamed(solution, population, network, inputs, sample=sample, points=points)
     else:
         raise UsageError(
-            Text("no voltage of population '{node}' was recorded", node=population),
+            Text("the membrane potential of population '{node}' was not recorded", node=population),
             fix=f"simulate with TimeStepped(record=True); {suggestion(population, solution.voltages)}",
             node=population,
         )
@@ -183,14 +184,15 @@ def streamed(
     another simulation of one sample that is evaluated between events.
 
     Raises:
-        UsageError: network or inputs are not given, or are more than spikes.
+        UsageError: The network or the inputs are missing, or the inputs are not only spikes.
     """
     from jaxsnn.event.streaming import stream
 
     if network is None or inputs is None:
         raise UsageError(
             Text(
-                "the voltage of '{node}' in continuous time is computed from the inputs",
+                "the network and its inputs are needed to compute the membrane potential of '{node}' "
+                "in continuous time",
                 node=population,
             ),
             fix="pass network= and inputs=",

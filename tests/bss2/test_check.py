@@ -317,7 +317,7 @@ def test_the_last_dead_part_of_each_hemisphere_is_the_last_that_exists(kind, siz
     assert list(dead_violations(HICANN_X, Dead(**{kind: [(0, 0), (1, size - 1)]}))) == []
     for part in ((1, size), (2, 0), (0, -1), (-1, 0)):
         (violation,) = dead_violations(HICANN_X, Dead(**{kind: [part]}))
-        message = f"dead {kind[:-1]} {part} does not exist, the chip has {size} in each hemisphere"
+        message = f"dead {kind[:-1]} {part} does not exist; the chip has {size} in each hemisphere"
         assert (violation.code, violation.message) == ("no-such-part", message)
 
 

@@ -72,5 +72,5 @@ def test_dead_parts():
     check_dead(HICANN_X, dead)
     assert dead.unusable_rows() == {(1, 254), (1, 255), (0, 3)}
     beyond = Dead(circuits=((0, 2),))
-    says, fix = r"dead circuit \(0, 2\) .* 'small'", "circuits 0 to 1"
+    says, fix = r"dead circuit \(0, 2\) .* 'small'", "a circuit from 0 to 1"
     assert_refused(lambda: check_dead(SMALL, beyond), ChipError, says, code="bad-chip", fix=fix)

@@ -381,7 +381,7 @@ def test_what_was_simulated_compares_as_equal(tmp_path, capsys, simulated):
     assert [line.partition(":")[0] for line in populations] == ["2", "4"]
     assert all("0 missing" in line for line in populations)
     rate = f"{np.isfinite(recorded.times['4']).any(axis=(1, 2)).mean():.2%}"
-    assert last == f"first spikes are right in {rate} of the samples, simulated in {rate}"
+    assert last == f"accuracy of first spikes: {rate} recorded, {rate} simulated"
     assert "pass --t-end" in refused(capsys, *words[:-2])[1]
 
 
@@ -411,13 +411,13 @@ def test_what_is_not_compared_is_noted():
     sent = {"input": ONE_INPUT}
     silent = RecordedChip(times={"2": np.full((1, 3, 1), np.inf)}, inputs=sent)
     assert compared(network, silent, T_END, np.array([1])).notes == (
-        "only spikes are compared, the membranes of 4 are not",
-        "the labels are not used: no spiking population feeds the outputs, the accuracy of first "
-        "spikes needs one",
+        "only spikes are compared, not the membrane potentials of 4",
+        "the labels are not used, as the accuracy of first spikes requires exactly one spiking "
+        "output population; no spiking population feeds the outputs",
     )
     alone = lower(build.sequential(build.input(2), first, readout))
     nothing = RecordedChip(times={}, inputs=sent)
-    assert_refused(lambda: compared(alone, nothing, T_END), UsageError, "no neuron .* fires")
+    assert_refused(lambda: compared(alone, nothing, T_END), UsageError, "no spiking neurons")
 
 
 def test_an_emulation_says_what_was_lost_and_what_it_takes():
@@ -441,11 +441,12 @@ def test_an_emulation_says_what_was_lost_and_what_it_takes():
     assert outcome.as_text().splitlines() == [
         "5 samples in 2 runs",
         "2: 12 spikes",
-        "lost: 3 recording; the host was late by 1 ms at most",
-        "6: 25% of its voltages are beyond the CADC's range, and cut off there",
-        "run 0: busiest is bus 1 with 7 of 9 events in a microsecond; 2.0 spikes a sample are replayed",
-        "100 us of the chip and 5e-05 J a sample",
-        "2 answers 20 us after a sample's begin in its run, which others come before",
+        "lost events: 3 recording; largest delay of the host: 1 ms",
+        "6: 25% of the membrane potentials are clipped to the range of the CADC",
+        "run 0: the busiest part is bus 1, with up to 7 of 9 possible events per "
+        "microsecond; 2.0 spikes per sample are replayed",
+        "100 us of chip time and 5e-05 J per sample",
+        "2: first spike 20 us after the start of a sample, counted from the start of its own run",
         "out.npz",
     ]
     assert outcome.as_dict()["traffic"][0]["limit"] == 9

@@ -133,7 +133,7 @@ def placed(change):
 @pytest.mark.parametrize(
     ("placer", "says"),
     [
-        (lambda task, counts, rng: [(0, 0)], "a list, not a Placement"),
+        (lambda task, counts, rng: [(0, 0)], "list instead of Placement"),
         (placed(lambda circuits: circuits[1:]), "7 of 8 neurons"),
         (
             placed(lambda circuits: [*circuits[:-1], ()]),
@@ -141,11 +141,11 @@ def placed(change):
         ),
         (
             placed(lambda circuits: [*circuits[:-1], ((0, 256),)]),
-            r"\(0, 256\) to 'layer2'\[2\], .*dead",
+            r"to 'layer2'\[2\] a circuit .*dead.*: \(0, 256\)",
         ),
         (
             placed(lambda circuits: [*circuits[:-1], circuits[0]]),
-            r"circuit \(0, 0\) to 'layer2'\[2\]",
+            r"to 'layer2'\[2\] a circuit .*: \(0, 0\)",
         ),
     ],
 )
@@ -154,23 +154,30 @@ def test_a_wrong_placer_is_named(placer, says):
     call = lambda: place_and_route(  # noqa: E731
         dense_net(4, 5, 3), portfolio=Portfolio(placers=["wrong"])
     )
-    assert_refused(call, MappingError, f"placer 'wrong' .*{says}", fix="another one than 'wrong'")
+    assert_refused(
+        call, MappingError, f"placer 'wrong' .*{says}", fix="a placer other than 'wrong'"
+    )
 
 
 def test_a_router_that_returns_nothing_is_named():
     register_router("wrong", lambda task, placement, rng, effort: None)
     portfolio = Portfolio(routers=["wrong"])
     call = lambda: place_and_route(dense_net(4, 5), portfolio=portfolio)  # noqa: E731
-    assert_refused(call, MappingError, "router 'wrong' .* NoneType, not a Run")
+    assert_refused(call, MappingError, "router 'wrong' .* NoneType instead of Run")
 
 
 @pytest.mark.parametrize(
     ("register", "name", "entry", "says"),
     [
-        (register_placer, "spread", from_the_right, "another placer 'spread'"),
-        (register_router, "first-that-fits", ROUTERS["mixed"], "another router 'first-that-fits'"),
-        (register_placer, "mine", "spread", "placer 'mine' is a str"),
-        (register_placer, "", from_the_right, "a placer has no name"),
+        (register_placer, "spread", from_the_right, "'spread' is already used by another placer"),
+        (
+            register_router,
+            "first-that-fits",
+            ROUTERS["mixed"],
+            "'first-that-fits' is already used by another router",
+        ),
+        (register_placer, "mine", "spread", "placer 'mine' is not callable .type: str"),
+        (register_placer, "", from_the_right, "the name of the placer is empty"),
     ],
 )
 def test_names_are_given_once(register, name, entry, says):
@@ -236,7 +243,11 @@ def test_an_installed_package_adds_its_own(graph_file, tmp_path):
     ("name", "target", "message"),
     [
         ("broken", "absent", "placer 'broken' cannot be loaded from my_package:absent"),
-        ("spread", "my_placer", "more than one placer 'spread', one is my_package:my_pl"),
+        (
+            "spread",
+            "my_placer",
+            "'spread' is used by more than one placer, among them my_package:my_pl",
+        ),
     ],
 )
 def test_a_broken_package_is_named_where_its_placer_is_wanted(

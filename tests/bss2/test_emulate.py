@@ -261,10 +261,10 @@ def test_what_the_emulated_chip_approximates_in_a_mapping_is_noted():
     loop = mapped(build.network(nodes, chains))
     joined, *notes = emulator_notes(*loop, EmulatedChip())
     assert [note.split(" on the emulated")[0] for note in notes] == [
-        "spikes among neurons that feed each other (hidden) have no queue and no jitter",
-        "voltages of readout are sampled without noise",
+        "spikes between recurrently connected neurons (hidden) have no queue and no jitter",
+        "membrane potentials of readout are sampled without noise",
     ]
-    assert joined.startswith("4 of the neurons have several circuits")
+    assert joined.startswith("neurons with several circuits: 4")
     (shared,) = emulator_notes(*mapped(layered(4, 60, 40)), EmulatedChip())
     assert shared.startswith("populations 2, 4 share event outputs")
     assert list(emulator_notes(*loop, IDEAL)) == []
@@ -340,8 +340,11 @@ def in_one_run(graph, inputs):
 
 #: What is called with a quantised network and its mapping, and what the refusal says.
 REFUSED = {
-    "no mapping": (lambda q, m: emulate(q, None, events(4), T_END), "without a mapping"),
-    "no quantised network": (lambda q, m: emulate(m, q, events(4), T_END), "a Mapping"),
+    "no mapping": (lambda q, m: emulate(q, None, events(4), T_END), "no mapping is specified"),
+    "no quantised network": (
+        lambda q, m: emulate(m, q, events(4), T_END),
+        "of types Mapping and Quantized",
+    ),
     "other channels": (lambda q, m: emulate(q, m, events(5), T_END), r"4 channels .* channel 4"),
     "half a channel": (
         lambda q, m: emulate(
@@ -352,7 +355,7 @@ REFUSED = {
     "times alone": (lambda q, m: emulate(q, m, events(4).time, T_END), "input 'input' is a"),
     "another input": (
         lambda q, m: in_one_run(two_inputs(), {"a": events(2)}),
-        "inputs for a, the network has a, b",
+        "for a; the network has the inputs a, b",
     ),
     "two sizes of batches": (
         lambda q, m: in_one_run(two_inputs(), {"a": events(2), "b": events(2, samples=2)}),
@@ -364,7 +367,7 @@ REFUSED = {
             (0.0, "t_end is 0"),
             ("20ms", "t_end is '20ms'"),
             (math.inf, "t_end is inf"),
-            (34400.0, r"34\.4 s on the chip, .* 34\.3597 s"),  # a counter of 32 bits, of 8 ns each
+            (34400.0, r"34\.4 s on the chip; .* 34\.3597 s"),  # a counter of 32 bits, of 8 ns each
         )
     },
     **{

@@ -116,10 +116,14 @@ def test_sixty_populations_have_colours_of_their_own():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"head": 7}, "damaged in run 0: entry 0: its head is circuit number 7 of 2"),
+        (
+            {"head": 7},
+            "damaged in run 0: entry 0: its head is circuit 7, counted from 0, but it has 2 "
+            "circuits",
+        ),
         ({"circuits": ()}, "it has no circuit"),
         ({"circuits": ((0, 999),)}, r"circuit \(0, 999\) does not exist"),
-        ({"population": 9}, "population 9 of 3"),
+        ({"population": 9}, "population 9 does not exist"),
     ],
 )
 def test_a_damaged_mapping_is_refused(changes, message):

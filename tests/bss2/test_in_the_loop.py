@@ -256,11 +256,11 @@ REFUSED = {
     ),
     "biases": (
         lambda _: ChipInTheLoop(BIASED, options=QuantizeOptions(bias="source")),
-        "biases have none",
+        "one synapse per weight and no biases",
     ),
     "chips of two kinds": (
         lambda _: ChipInTheLoop(NET, chip=[EmulatedChip(), EmulatedChip(ideal=True)]),
-        "2 chips .* more than their seeds",
+        "2 chips .* differ only in their seeds",
     ),
     "no headroom": (
         lambda _: ChipInTheLoop(NET, headroom={"2": 1.0, "4": 0.0}),
@@ -272,7 +272,7 @@ REFUSED = {
     ),
     "other neurons": (
         lambda device: run(device, slower(NET)),
-        r"node '2': tau_mem of neuron 0 is 0\.04, .* 0\.02",
+        r"node '2': tau_mem of neuron 0 is 0\.04; .* 0\.02",
     ),
     "other neurons in training": (
         lambda device: fitted(device, slower(NET), epochs=1),
@@ -280,7 +280,7 @@ REFUSED = {
     ),
     "more neurons": (
         lambda device: run(device, layered(4, 6, 3)),
-        r"'2': 6, '4': 3\} neurons, .* \{'2': 6, '4': 2\}",
+        r"'2': 6, '4': 3\} neurons; .* \{'2': 6, '4': 2\}",
     ),
     "calibrated weights": (
         lambda _: fitted(ChipInTheLoop(small_net()), small_net(), calibrate=0.8, epochs=1),
@@ -314,8 +314,8 @@ def test_a_mapping_that_cannot_take_the_weights_is_refused(device):
     less = dataclasses.replace(routed, pre=routed.pre[1:], post=routed.post[1:])
     for arguments, message in (
         ((fixed, net, net), "signs are 'fixed'"),
-        ((device.mapping, routed, larger), "one synapse carries 63"),
-        ((device.mapping, less, routed), "1 connections were not routed, .* from 'input'"),
+        ((device.mapping, routed, larger), "the largest weight of one synapse is 63"),
+        ((device.mapping, less, routed), "connections that were not routed: 1, .* from 'input'"),
     ):
         assert_refused(partial(with_weights, *arguments), MappingError, message)
 

@@ -51,14 +51,14 @@ def test_a_mapping_is_made_checked_and_drawn(folder, mapped):
 
 def test_the_mapping_of_another_network_is_refused(mapped):
     out, _ = mapped("net.nir", "-o", "m2.json")
-    assert "CADC LSB per us and LSB of a weight, the vendor's example has 0.10" in out
+    assert "CADC LSB per us and LSB of a weight; 0.10 in the vendor's example" in out
     verify = ("other.nir", "--verify", "m2.json")
-    assert "violation: mapping: it is of the net" in mapped(*verify, code=1)[0]
+    assert "violation: mapping: it was made for the netlist" in mapped(*verify, code=1)[0]
     content, _ = mapped(*verify, "--json", code=1)
     first = content["violations"][0]
     assert first["where"] == first["node"] == "mapping"
     assert (first["code"], first["severity"]) == ("other-net", "error")
-    again = "map the network again, or give the options of quantization that it was made with"
+    again = "map the network again, or pass the quantisation options with which it was made"
     assert first["fix"] == again
     assert content["why"] == f"{len(content['violations'])} violations"
 
@@ -81,7 +81,7 @@ def test_the_same_bytes_whatever_the_hash_seed(folder, run_python):
 def test_too_few_runs_are_refused_with_the_resource(folder, mapped):
     out, _ = mapped("huge.nir", "-o", "no.json", "--runs", "1", code=1)
     assert out.startswith("impossible: '2', '4': 603 neurons need 1 or more circuits")
-    assert out.endswith("(91 too many): allow --runs 2 or more\n")
+    assert out.endswith("(91 too many): pass --runs 2 or more\n")
     assert not (folder / "no.json").exists()
     done, _ = mapped("huge.nir", "-o", "two.json", "--json")
     assert (done["fits"], done["runs"], done["certificate"]["resource"]) == (True, 2, "circuits")
@@ -90,19 +90,19 @@ def test_too_few_runs_are_refused_with_the_resource(folder, mapped):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["net.nir"], "give one of them"),
-        (["net.nir", "-o", "a.json", "--verify", "b.json"], "give one of them"),
-        (["net.nir", "-o", "a.json", "--signs", "any"], "no signs 'any'"),
+        (["net.nir"], "pass one of the two"),
+        (["net.nir", "-o", "a.json", "--verify", "b.json"], "pass one of the two"),
+        (["net.nir", "-o", "a.json", "--signs", "any"], "signs 'any' are not supported"),
         (["net.nir", "-o", "a.json", "--time-limit", "soon"], "'soon' is not a time"),
         (["net.nir", "-o", "a.json", "--placer", "spraed"], "did you mean 'spread'?"),
-        (["net.nir", "-o", "a.json", "--bias-period", "2us"], "add --bias source"),
+        (["net.nir", "-o", "a.json", "--bias-period", "2us"], "pass --bias source"),
         (
             ["net.nir", "-o", "a.json", "--bias", "source", "--bias-period", "2ns"],
             "--bias-period is 2e-09 s",
         ),
         (
             ["biased.nir", "-o", "b.json", "--bias", "source", "--bias-period", "3"],
-            "--bias-period is 3 s of the chip",
+            "--bias-period is 3 s of chip time",
         ),
         (["net.nir", "--verify", "absent.json"], "absent.json: no such file"),
         (["net.nir", "--verify", "net.nir"], "is not text"),
@@ -124,7 +124,9 @@ def test_a_slope_is_shown_with_the_settings_at_which_it_was_measured(folder, map
 
 def test_how_often_the_bias_channel_fires_is_said_again_to_verify(mapped):
     bias = ("--bias", "source", "--bias-period", "3us")
-    assert "every 3 us of the chip" in mapped("biased.nir", "-o", "biased.json", *bias)[1]
+    assert "one every 3 us of chip time" in mapped("biased.nir", "-o", "biased.json", *bias)[1]
     verify = ("biased.nir", "--verify", "biased.json")
     mapped(*verify, *bias)
-    assert "violation: mapping: it is of the net" in mapped(*verify, *bias[:2], code=1)[0]
+    assert (
+        "violation: mapping: it was made for the netlist" in mapped(*verify, *bias[:2], code=1)[0]
+    )

@@ -74,12 +74,15 @@ def test_recurrent_components_are_those_of_networkx(pairs):
     ("arguments", "message"),
     [
         (([IN, IN], [], [], []), "there are 2 populations named 'in'"),
-        (([IN, HIDDEN], [0, 1], [3], [1]), "2 sources, 1 targets and 1 weights"),
-        (([IN, HIDDEN], [0], [7], [1]), "target 7, the net has 7 neurons"),
+        (([IN, HIDDEN], [0, 1], [3], [1]), "pre has 2 entries, post has 1 and weight has 1"),
+        (([IN, HIDDEN], [0], [7], [1]), "target 7; the netlist has 7 neurons"),
         (([IN, HIDDEN], [-1], [3], [1]), "source -1"),
-        (([HIDDEN, IN], [0], [5], [1]), "population 'in' is an input and the target of 1 synapses"),
-        (([IN, HIDDEN], [0, 0], [3, 3], [1, 2]), "listed twice, the first from 0 to 3"),
-        (([IN, HIDDEN], [0], [3], [40000]), "a weight is 40000, the largest is 32767"),
+        (
+            ([HIDDEN, IN], [0], [5], [1]),
+            "population 'in' is an input, but the target of 1 synapses",
+        ),
+        (([IN, HIDDEN], [0, 0], [3, 3], [1, 2]), "listed twice: 1, the first from 0 to 3"),
+        (([IN, HIDDEN], [0], [3], [40000]), "a weight is 40000; the largest magnitude is 32767"),
     ],
 )
 def test_what_is_no_netlist_is_refused(arguments, message):

@@ -234,9 +234,9 @@ def test_how_often_the_source_of_biases_fires_is_said(period, kicks):
     done = quantize(biased(), QuantizeOptions(bias="source", bias_period=period))
     (note,) = (note for note in done.notes if note.node == "bias")
     share = period * done.speedup / NEURONS["tau_syn"]
-    assert f"every {1e6 * period:.0f} us of the chip, {share:.0%} of the shortest" in note.what
-    assert ("single kicks" in note.what) is (share > 1) is kicks
-    assert "send that channel themselves" in note.why
+    assert f"every {1e6 * period:.0f} us of chip time, {share:.0%} of the shortest" in note.what
+    assert ("single spikes" in note.what) is (share > 1) is kicks
+    assert "generate these events" in note.why
 
 
 @pytest.mark.parametrize("bias", ["refuse", "source"])
@@ -260,8 +260,12 @@ NOTED = [
     (one_layer(np.ones((1, 1)), tau_mem=5.0), {}, "2500 times"),
     (one_layer(np.ones((1, 1)), tau_mem=0.1), {}, "tau_mem is 100 us on the chip, above 60 us"),
     (two_layers(thresholds=(1.0, 10.0)), {}, "4.5 LSB from its leak"),
-    (lif([[1.0]]), {}, "LIF becomes a current that decays with tau_syn 300 us"),
-    (LOSES, {"bias": "source"}, "loses it at the reset; 1 of its 3 weights reach"),
+    (lif([[1.0]]), {}, "input of LIF; its tau_syn is 300 us"),
+    (
+        LOSES,
+        {"bias": "source"},
+        "can cause a second spike; weights that reach the threshold alone: 1 of 3",
+    ),
 ]
 
 
@@ -278,7 +282,7 @@ def small_biases():
     return build.sequential(build.input(2), layer, build.cubalif(**NEURONS))
 
 
-AT_RESET, AT_LEAK = "it starts at v_reset", "it starts at v_leak"
+AT_RESET, AT_LEAK = "its membrane starts at v_reset", "its membrane starts at v_leak"
 #: A network, options, words of notes, and all notes that have them.
 NOTES = [
     (starting("zero", v_leak=0.3, v_reset=0.3), {}, "starts", [AT_RESET]),
@@ -293,21 +297,21 @@ NOTES = [
         one_layer([[1e6, 1.0], [1.0, 1.0]]),
         {},
         "round to 0",
-        ["3 of its 4 weights round to 0: no spike reaches 1 of its neurons (1)"],
+        ["weights that round to 0: 3 of 4; neurons that no spike reaches: 1 (1)"],
     ),
-    (one_layer([[1e6, 1.0], [1.0, 1e5]]), {}, "round to 0", ["2 of its 4 weights round to 0"]),
+    (one_layer([[1e6, 1.0], [1.0, 1e5]]), {}, "round to 0", ["weights that round to 0: 2 of 4"]),
     (one_layer([[1e6, 0.0], [1e5, 1e5]]), {}, "round to 0", []),
     *(
-        (small_biases(), {"bias": "source", "bias_period": period}, "biases round to 0", notes)
+        (small_biases(), {"bias": "source", "bias_period": period}, "biases that round to 0", notes)
         for period, notes in (
-            (100e-9, ["3 of its 3 biases round to 0"]),
-            (1e-6, ["1 of its 3 biases round to 0"]),
+            (100e-9, ["biases that round to 0: 3 of 3"]),
+            (1e-6, ["biases that round to 0: 1 of 3"]),
             (5e-6, []),
         )
     ),
     (biased((0.0, 0.0)), {"bias": "refuse"}, "bias", []),
     (biased((0.0, 0.0)), {"bias": "source"}, "bias", ['bias="source" has no effect']),
-    (two_layers(), {}, "rounded by", []),
+    (two_layers(), {}, "rounding changes", []),
 ]
 
 
@@ -335,11 +339,11 @@ SLOW = one_layer(np.ones((1, 1)), tau_mem=5.0)
 #: A network, the options, the node, what is said.
 REFUSED = [
     (two_layers(thresholds=(1.0, 150.0)), {}, "2", r"neuron 0 is 0\.3 LSB"),
-    (SLOW, {"speedup": 1000.0}, None, "speedup is 1000, tau_mem 5 s of '2' .* 2500"),
+    (SLOW, {"speedup": 1000.0}, None, "speedup is 1000; tau_mem 5 s of '2' .* 2500"),
     (one_layer(np.ones((1, 1)), tau_mem=5.0, tau_syn=1e-7), {}, None, "too far apart"),
-    (biased(), {}, "2", "1 of its 2 neurons"),
+    (biased(), {}, "2", "biases .1 of 2 neurons"),
     # Nothing of an event is left when the next one comes, 10 (tau_mem + tau_syn) later.
-    (biased(), {"bias": "source", "bias_period": 2.0}, "2", "2 s .* after 150 us"),
+    (biased(), {"bias": "source", "bias_period": 2.0}, "2", "2 s .* within 150 us"),
     *(
         (one_layer(np.array([[w, -w]])), {}, "2", "outside the range of floating-point numbers")
         for w in (1e-308, 1e308)
@@ -352,14 +356,14 @@ WRONG = [
     ({"bias": "drop"}, "bias is 'drop'"),
     ({"percentile": 0.0}, "percentile is 0"),
     ({"synapses_per_weight": 0}, "synapses_per_weight is 0"),
-    ({"v_threshold": 221}, "v_threshold is 221, .* 50 to 220"),
+    ({"v_threshold": 221}, "v_threshold is 221; .* 50 to 220"),
     ({"v_threshold": 80}, "v_threshold 80 is not above v_leak 80"),
     ({"refractory_time": 1.0}, "refractory_time is 1"),
     ({"speedup": 0.0}, "speedup is 0"),
     ({"speedup": "1000"}, "speedup is '1000'"),
     ({"scale": 5.0}, "no scale '5'"),
     ({"scale": {"2": "3"}}, "scale of population '2' is '3'"),
-    ({"bias_period": -1e-6}, "bias_period is -1e-06 s, .* 8 ns"),
+    ({"bias_period": -1e-6}, "bias_period is -1e-06 s; .* 8 ns"),
     ({"bias_period": float("nan")}, "bias_period is nan"),
     ({"synapses_per_weight": 1.5}, "synapses_per_weight is 1.5"),
     ({"v_leak": 80.5}, "v_leak is 80.5"),
@@ -483,9 +487,12 @@ def test_what_the_chip_cannot_run_is_refused_by_name(nodes, node, code, reason):
 def test_resets_by_subtraction_are_refused():
     weight, neurons = build.linear(weight=np.ones((1, 1))), build.cubalif(**NEURONS)
     graph = build.sequential(build.input(1), weight, neurons, reset="subtract")
-    fix = 'pass reset={"2": "zero"} to map it so, or readout="2"'
+    fix = 'pass reset={"2": "zero"} to map it with a reset to v_reset, or readout="2"'
     problem = assert_refused(lambda: quantize(graph), MappingError, node="2", code="reset", fix=fix)
-    assert problem.as_text().count("--reset 2:zero to map it so, or --readout 2") == 1
+    assert (
+        problem.as_text().count("--reset 2:zero to map it with a reset to v_reset, or --readout 2")
+        == 1
+    )
     readout = build.sequential(build.input(1), weight, neurons, readout=["2"])
     assert not quantize(readout).populations["2"].fires
 
@@ -558,7 +565,7 @@ def test_thresholds_follow_from_the_slope_that_was_measured():
     assert weak.slope == pytest.approx(needed / 3)
     assert [done.populations["2"].v_threshold[0] for done in (weak, strong)] == [80 + 15, 125]
     assert [done.netlist.weight.tolist() for done in (weak, strong)] == [[63], [21]]
-    assert any("fill 33% of their range" in str(note) for note in strong.notes)
+    assert any("use 33% of the integer range" in str(note) for note in strong.notes)
 
 
 def test_a_slope_that_is_too_weak_is_refused_with_the_number():
@@ -610,7 +617,7 @@ def test_a_table_of_slopes_gives_the_setting(tmp_path):
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ("[]", MappingError, "no list"),
+        ("[]", MappingError, "has no list"),
         ('[{"slope": "much"}]', MappingError, "'slope' is not a number"),
         ('[{"slope": true}]', MappingError, "'slope' is not a number"),
         ('[{"i_synin_gm": 5}]', MappingError, "has no 'slope'"),
@@ -618,7 +625,7 @@ def test_a_table_of_slopes_gives_the_setting(tmp_path):
         ("{", MappingError, "is not JSON"),
         ("steep", UsageError, "'steep'"),
         ("-1", UsageError, "-1"),
-        ('[{"slope": 0.1, "i_synin_gm": 900}]', UsageError, "i_synin_gm is 900, .* 30 to 800"),
+        ('[{"slope": 0.1, "i_synin_gm": 900}]', UsageError, "i_synin_gm is 900; .* 30 to 800"),
         (f'[{{"slope": 1{400 * "0"}}}]', UsageError, "inf"),
         (
             '[{"slope": 0.1}, {"slope": 0.2, "i_synin_gm": 500}]',
@@ -646,7 +653,7 @@ def test_a_threshold_that_rounding_moves_by_much_is_noted():
     done = quantize(two_layers(thresholds=(1.0, 0.0757)))
     error = done.nodes["4"].threshold_error
     assert error > 0.01
-    assert any(f"rounded by {error:.1%}" in note.what for note in done.notes)
+    assert any(f"from the leak by {error:.1%}" in note.what for note in done.notes)
 
 
 def test_weights_whose_squares_are_no_numbers_are_reported():

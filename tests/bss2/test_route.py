@@ -76,7 +76,7 @@ def test_labels_alone_are_too_few_where_masks_make_groups():
     net = dense_net(600, 20, 10)
     alone, mixed = (route(net, router, "spread", counts=8) for router in ("label-only", "mixed"))
     assert isinstance(alone, Unrouted)
-    assert "108 synapses or labels are too many" in alone.why  # 620 sources, 8 buses of 64 labels
+    assert "synapses or labels without room: 108" in alone.why  # 620 sources, 8 buses of 64 labels
     assert_routed(mixed, net)
     assert mixed.method == "mixed, 2 groups"
 

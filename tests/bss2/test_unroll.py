@@ -95,8 +95,8 @@ def test_what_cannot_be_unrolled_is_named(monkeypatch):
     monkeypatch.setattr(unroll, "MOST_CONNECTIONS", 3)
     eye, loop = nir.Linear(np.eye(2)), [("in", "a"), ("a", "b"), ("b", "a"), ("b", "n")]
     for nodes, edges, says in (
-        ({"a": eye, "b": eye}, loop, "node 'a' feeds itself without a neuron"),
-        ({"d": nir.Delay(np.ones(2))}, None, "node 'd' is a Delay"),
+        ({"a": eye, "b": eye}, loop, "node 'a' is in a cycle without a neuron"),
+        ({"d": nir.Delay(np.ones(2))}, None, r"node 'd' \(Delay\)"),
         ({"a": nir.Linear(np.ones((2, 2)))}, None, r"'a' \(Linear\) has 4 .* at most 3"),
     ):
         call = lambda these=(nodes, (2,), (2,), edges): arriving(*these)  # noqa: E731

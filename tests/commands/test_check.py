@@ -151,8 +151,8 @@ def test_that_equations_of_a_stepped_source_are_solved_is_said(zoo_graphs):
     report = check(stepped, "event")
     (note,) = (problem for problem in report.problems if problem.code == "equations")
     assert note.severity == "note"
-    assert note.message.startswith("snntorch steps through time, and here the equations of ")
-    assert "event: fine (0 errors, 0 warnings)" in report.as_text()
+    assert note.message.startswith("snntorch is time-stepped; here the equations of ")
+    assert "event: fine (errors: 0, warnings: 0)" in report.as_text()
     for purpose in ("grid", "norse"):
         assert "equations" not in [code for _, code in codes(check(stepped, purpose))]
     continuous = network(build.linear(3), build.cubalif(**TAUS))
@@ -456,4 +456,4 @@ def test_size_takes_several_runs_and_a_recurrent_part_cannot_be_split():
     )
     report = check(loop, "bss2")
     assert codes(report) == [("back", "too-large"), ("", "several-runs")]
-    assert "need 600 circuits, the chip has 512 (88 too many)" in report.problems[0].message
+    assert "need 600 circuits; the chip has 512 (88 too many)" in report.problems[0].message

@@ -154,7 +154,10 @@ def test_output_that_exists_is_never_overwritten(
         (["info", DEMO_NET, "--dialect", "snntorhc"], "did you mean 'snntorch'?"),
         (["info", DEMO_NET, "--dialect", "snntorch", "--dt", "1 parsec"], "unit 'parsec'"),
         (["train", DEMO_NET, *TOLD, "--data", "digit", "-o", "x.nir"], "no task 'digit'"),
-        (["train", DEMO_NET, *TOLD, "-o", "x.nir"], "the training data are missing: pass --data"),
+        (
+            ["train", DEMO_NET, *TOLD, "-o", "x.nir"],
+            "the training data are missing: pass --data",
+        ),
         (
             ["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "x.nir", "--loss", "mze"],
             "did you mean 'mse'",
@@ -472,7 +475,10 @@ READ, TWICE = "is read by the command", "choose another name for one of them"
         ),
         ("map net.nir -o new.json --svg dep/../new.json", TWICE),
         ("map link.nir -o new.json --svg net.nir", READ),
-        ("deploy net.nir dep/network.json -o dep", f"dep/network.json {READ}, network.json in -o"),
+        (
+            "deploy net.nir dep/network.json -o dep",
+            f"dep/network.json {READ}, network.json in the folder of -o",
+        ),
         ("deploy dep/common.py map.json -o dep", f"dep/common.py {READ}"),
         ("convert net.nir ./net.nir --to norse", READ),
         ("draw link.nir -o net.nir", READ),
@@ -517,7 +523,7 @@ READ, TWICE = "is read by the command", "choose another name for one of them"
         ),
         (
             "deploy net.nir map.json --slope dep/network.json -o dep",
-            f"dep/network.json {READ}, network.json in -o",
+            f"dep/network.json {READ}, network.json in the folder of -o",
         ),
     ],
 )
@@ -641,9 +647,9 @@ def test_a_device_that_is_not_there_is_no_bug(error, capsys, monkeypatch):
         "info",
         DEMO_NET,
         code=2,
-        says="JAX_PLATFORMS is 'cuda', and JAX cannot use that here",
+        says="JAX_PLATFORMS is 'cuda', which JAX cannot use on this machine",
     )
-    assert "unset it, or install the JAX that is for this device" in line
+    assert "unset it, or install JAX for this device" in line
 
 
 def test_with_json_an_error_is_an_object_too(capsys, tmp_path):

@@ -86,7 +86,7 @@ def test_check_says_all_and_exits_1(zoo, capsys):
     }
     options = ["--reset", "zero", "--reset-delay", "true"]
     code, out, _ = call(capsys, "check", zoo["snntorch_v_leaky_zero"], "--for", "grid", *options)
-    assert (code, out) == (0, "grid: fine (0 errors, 0 warnings)\n")
+    assert (code, out) == (0, "grid: fine (errors: 0, warnings: 0)\n")
     code, out, err = call(capsys, "check", zoo["snntorch_v_leaky_zero"], "--for", "nothing")
     assert (code, out, err.count("\n")) == (2, "", 1)
 
@@ -146,7 +146,7 @@ def test_the_passes_of_a_target_are_shown(capsys):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("a.nir --show-passes --to norse", "--show-passes takes no FILE"),
+        ("a.nir --show-passes --to norse", "--show-passes cannot be combined with FILE"),
         ("a.nir --to norse", "the following arguments are required: OUT"),
         ("--to norse", "the following arguments are required: FILE, OUT"),
         ("--show-passes --to norse --to-dt 1ms", "--to-dt has no effect with --show-passes"),
@@ -230,16 +230,19 @@ def test_verify_with_another_reset_fails_and_says_where(verify):
     assert content["fits"] == ["--reset subtract and --reset-delay true"]
     out, _ = verify(SUBTRACTING, **wrong)
     assert "first difference: node 'output'" in out
-    assert out.splitlines()[-1] == "it verifies with --reset subtract and --reset-delay true"
+    assert (
+        out.splitlines()[-1]
+        == "the recording verifies with --reset subtract and --reset-delay true"
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "options", "last_line"),
     [
         (SUBTRACTING, {"options": f"{SNNTORCH} --reset subtract --reset 3:zero --reset-delay true"},
-         "it verifies with --reset subtract and --reset-delay true"),
+         "the recording verifies with --reset subtract and --reset-delay true"),
         ("spikingjelly_v_lif_vreset", {"change": lambda arrays: arrays | {"y": 1 - arrays["y"]}},
-         "nor with another reset or delay that was tried, of all nodes or of one"),
+         "no other reset or reset delay, of all nodes or of a single node, verifies either"),
         ("sinabs_v_lif_nonorm",
          {"options": "--dialect sinabs --dt 1 --time-unit step --norm-input true"},
          "--norm-input false"),
@@ -251,7 +254,7 @@ def test_verify_tries_other_resets_and_scales(name, options, last_line, verify):
 
 def test_verify_names_the_resets_with_which_a_recording_verifies(verify):
     _, err = verify(SUBTRACTING, options=SNNTORCH, code=1)
-    assert "set --reset subtract and --reset-delay true, with which the recording verifies" in err
+    assert "pass --reset subtract and --reset-delay true, with which the recording verifies" in err
 
 
 def test_verify_says_that_a_recording_does_not_tell_resets_apart(verify):
@@ -264,7 +267,7 @@ def test_verify_says_that_a_recording_does_not_tell_resets_apart(verify):
     _, err = verify(SUBTRACTING, options=SNNTORCH, change=until_the_first_spike, code=1)
     for reset in ("zero", "subtract"):
         assert f"--reset {reset} and --reset-delay true" in err
-    assert "record neurons that fire more often, which distinguishes them" in err
+    assert "record an input for which neurons fire more often" in err
 
 
 def test_verify_says_that_silence_verifies_whatever_is_silent(zoo, verify, tmp_path):
@@ -283,7 +286,7 @@ def test_verify_says_that_silence_verifies_whatever_is_silent(zoo, verify, tmp_p
     out, err = verify(SUBTRACTING, "--json", **silent)
     assert json.loads(out)["active"] == 0
     for text in (err, " ".join(json.loads(out)["notes"])):
-        assert "nothing came out in the recording" in text
+        assert "the recorded output is 0 throughout" in text
 
 
 @pytest.mark.parametrize("kind", [complex, str])
@@ -342,7 +345,7 @@ LEAKY = "snntorch_v_leaky_zero"
         (lambda x, y: {"x": x[..., :4], "y": y}, "pass an array of shape (time, batch, 5)"),
         (lambda x, y: {"x": x, "y": np.where(y > 0, np.nan, y)}, "record finite values"),
         (lambda x, y: {"time": np.zeros((1, 1)), "index": np.zeros((1, 1), int), "y": y},
-         "has events for input 'input': record an array"),
+         "has events for input 'input'; verification requires time steps: record an array"),
     ],
 )  # fmt: skip
 def test_verify_says_what_it_cannot_use(change, message, verify):

@@ -130,7 +130,7 @@ def test_the_mapping_is_of_the_trained_file_and_a_wrong_one_is_an_error(ran, tmp
     assert_refused(
         lambda: on_chip.prove_step(quantized, wrong),
         MappingError,
-        r"mapping\.json has 1 violations, the first: .*the weight is",
+        "violations in mapping\\.json: 1, the first: .*the netlist has weight",
     )
 
 

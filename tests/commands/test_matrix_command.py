@@ -96,7 +96,7 @@ def test_without_a_file_the_types_are_judged():
     assert table.grade("Delay", "spyx") == "unsupported"
     assert {kind for kind in table.rows if table.grade(kind, "grid") != "exact"} == {"I"}
     (cut,) = (verdict.why for verdict in table.verdicts if verdict.purpose == "grid")
-    assert "cut into steps" in cut  # nobody but NIR itself writes I
+    assert "this simulation is time-stepped" in cut  # nobody but NIR itself writes I
 
 
 def test_time_that_goes_on_otherwise_is_approximate(network):
@@ -108,7 +108,7 @@ def test_time_that_goes_on_otherwise_is_approximate(network):
         "approximate",
     ]
     assert table.grade("1", "event") == "exact"
-    assert any("snntorch steps through time" in verdict.why for verdict in table.verdicts)
+    assert any("snntorch is time-stepped" in verdict.why for verdict in table.verdicts)
     dialect = resolve(stepped, "nir", time_unit="s", dt=1e-4)
     literal = matrix(stepped.with_dialect(dialect), ["event", "grid"])
     assert [literal.grade("2", purpose) for purpose in literal.purposes] == ["exact", "approximate"]
@@ -119,7 +119,7 @@ def test_nothing_is_exact_on_a_chip_but_what_moves_or_scales_spikes():
     exact = {kind for kind in table.rows if table.grade(kind, "bss2") == "exact"}
     assert exact == {"Scale", "SumPool2d", "AvgPool2d", "Flatten"}
     reasons = {verdict.node: verdict.why for verdict in table.verdicts}
-    assert reasons["Linear"].endswith("weights become whole numbers from -63 to 63")
+    assert reasons["Linear"].endswith("weights are rounded to integers from -63 to 63")
     assert reasons["CubaLI"].startswith("node '")
 
 
@@ -132,7 +132,7 @@ def test_of_an_undecided_dialect_time_is_unknown(zoo):
 
 def test_types_of_equations_are_judged_in_equations():
     table = matrix_of_types(["event"])
-    assert "event: these are verdicts on NIR's equations" in table.as_text()
+    assert "event: these verdicts are for NIR's equations" in table.as_text()
     assert "notes" in table.as_dict()
     assert not matrix_of_types(["grid"]).notes
     assert {kind for kind in table.rows if table.grade(kind, "event") != "exact"} == {"Threshold"}

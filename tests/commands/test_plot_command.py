@@ -68,14 +68,14 @@ def test_all_kinds_have_a_case():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([DEMO_NET, "--sample", "0"], "--sample has no effect on a picture of the kind 'graph'"),
-        ([DEMO_NET, "--t-end", "9ms"], "--t-end has no effect on a picture of the kind 'graph'"),
+        ([DEMO_NET, "--sample", "0"], "--sample has no effect on pictures of kind 'graph'"),
+        ([DEMO_NET, "--t-end", "9ms"], "--t-end has no effect on pictures of kind 'graph'"),
         ([DEMO_NET, "--kind", "weights", "--node", "lif1"], "--node has no effect"),
-        (["out.npz", "--node", "lif1"], "--node has no effect on a picture of saved spikes"),
-        (["out.npz", "--before", DEMO_NET], "--before has no effect on a picture of saved"),
-        (["out.npz", *TOLD], "--dialect has no effect on a picture of saved spikes"),
+        (["out.npz", "--node", "lif1"], "--node has no effect on pictures of saved spikes"),
+        (["out.npz", "--before", DEMO_NET], "--before has no effect on pictures of saved"),
+        (["out.npz", *TOLD], "--dialect has no effect on pictures of saved spikes"),
         (["out.npz", "--kind", "histogram", "--sample", "0"], "--sample has no effect"),
-        (["net.history.json", "--dialect", "nir"], "--dialect has no effect on a picture of the"),
+        (["net.history.json", "--dialect", "nir"], "--dialect has no effect on pictures of kind"),
     ],
 )
 def test_options_that_a_picture_does_not_look_at_are_refused(
@@ -111,23 +111,23 @@ def test_without_matplotlib_nothing_runs_first(folder, tmp_path, capsys, monkeyp
 def test_what_is_missing_is_said(folder, tmp_path, capsys):
     to = ["-o", tmp_path / "p.png"]
     cases = {
-        "there is no picture 'rster': did you mean 'raster'?": ["--kind", "rster"],
-        "a picture of voltages needs --input: set --input": ["--kind", "voltage"],
-        "a picture of a difference needs --recording": ["--kind", "difference"],
+        "there is no kind of picture 'rster': did you mean 'raster'?": ["--kind", "rster"],
+        "a picture of voltages requires --input: pass --input": ["--kind", "voltage"],
+        "a picture of a difference requires --recording": ["--kind", "difference"],
     }
     for message, words in cases.items():
         assert_cli_refused(capsys, "plot", DEMO_NET, *TOLD, *words, *to, says=message)
     bad = refused(capsys, "plot", DEMO_NET, "-o", tmp_path / "p.gif")
-    assert "which is not a format of pictures: name a file that ends in" in bad[1]
+    assert "is not a supported picture format: pass a file name that ends in" in bad[1]
     (tmp_path / "a.json").write_text("[")
     assert_cli_refused(capsys, "plot", tmp_path / "a.json", *to, says="is not JSON")
     wrong = ["plot", folder / "x.npz", "--kind", "raster", *to]
-    assert_cli_refused(capsys, *wrong, says="has no spikes with times")
+    assert_cli_refused(capsys, *wrong, says="has no spike times")
     for number in ("2", "-1"):
         far = ["plot", folder / "out.npz", "--sample", number, *to]
         assert_cli_refused(
             capsys,
             *far,
-            says=f"--sample is {number}, and there are 2 samples: give one from 0 to 1",
+            says=f"--sample is {number}, but the number of samples is 2: pass an index from 0 to 1",
         )
     assert not (tmp_path / "p.png").exists()

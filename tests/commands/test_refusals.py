@@ -160,7 +160,7 @@ def test_an_option_without_effect_is_noted(delay, tmp_path):
     notes = run_file(graph, tmp_path / "x.npz", tmp_path / "y.npz").notes
     codes = ("continuous-time", "several-spikes-per-step")
     rest = [note for note in notes if getattr(note, "code", "") not in codes]
-    assert ["reset_delay of 2 has no effect" in note for note in rest] == [True] * delay
+    assert ["reset_delay has no effect for 2" in note for note in rest] == [True] * delay
 
 
 # What numbers and names cannot be, and options that do nothing
@@ -189,22 +189,25 @@ TRAIN = "train net.nir --data task.npz -o out.nir --epochs 1"
         (f"info {'a' * 300}", "cannot be read .File name too long"),
         (f"{TRAIN} --devices 99999999999999999999", "devices is 9+: give at most 65536"),
         (f"{TRAIN} --processes 99999999999999999999", "processes is 9+: give at most 65536"),
-        (f"{TRAIN} --plot p.gif", "'p.gif' ends in '.gif', which is not a format of pictures"),
+        (f"{TRAIN} --plot p.gif", "'p.gif': the ending '.gif' is not a supported picture format"),
         (f"{TRAIN} --noise weight", "--noise is 'weight': give NAME:NUMBER, with commas"),
         (f"{TRAIN} --noise 0.1", "--noise is '0.1': give NAME:NUMBER, with commas"),
-        ("map net.nir -o m.json --svg m.png", "'m.png' is not an .svg file"),
-        ("map net.nir -o m.json --percentile 50", "--percentile 50 has no effect here"),
+        ("map net.nir -o m.json --svg m.png", "a floorplan is an .svg file, not 'm.png'"),
+        ("map net.nir -o m.json --percentile 50", "--percentile 50 has no effect without --scale"),
         ("map net.nir -o m.json --synapses-per-weight 99999999999999999999", "at most 520"),
-        ("map net.nir -o m.json --slope table.json", "'slop' is unknown: did you mean 'slope'"),
+        ("map net.nir -o m.json --slope table.json", "unknown field 'slop': did you mean 'slope'"),
         (
             "emulate net.nir m.json --input x.npz -o out.npz --ideal --spread calibrated",
             "an ideal chip has no spread",
         ),
         (
             "chip inputs net.nir --data task.npz -o out.npz --samples 0",
-            "--samples is 0: give at least",
+            "--samples is 0: pass an integer of at least",
         ),
-        ("chip inputs net.nir --data task.npz -o out.npz --samples=-3", "--samples is -3: give at"),
+        (
+            "chip inputs net.nir --data task.npz -o out.npz --samples=-3",
+            "--samples is -3: pass an integer of at",
+        ),
         (f"{TRAIN} --calibrate 2", "--calibrate is 2: give a number between 0 and 1"),
         (f"{TRAIN} --copies 3", "--copies has no effect on task.npz: leave it out"),
         (f"{TRAIN} --trainable w", "train has no option '--trainable': did you mean '--train'?"),
@@ -287,7 +290,7 @@ def test_the_slope_of_a_mapping_is_a_number_of_json(tmp_path, capsys):
 
 def test_a_chip_without_synapses_is_silent(task, capsys):
     _, err = run_cli(capsys, "map", "net.nir", "-o", "m.json", "--slope", "1000")
-    assert "all its 60 weights round to 0: no spike reaches it" in err
+    assert "all 60 weights round to 0, so that no spike reaches it" in err
     options = "--input", "x.npz", "--slope", "1000", "-o", "out.npz", "--t-end", "20ms", "--json"
     out, _ = run_cli(capsys, "emulate", "net.nir", "m.json", *options)
     assert set(json.loads(out)["spikes"].values()) == {0}
@@ -348,7 +351,8 @@ def test_a_mapping_is_checked_without_a_search(flag, value, tmp_path, capsys):
         f"--{flag}",
         value,
         code=2,
-        says=f"--{flag} has no effect: --verify checks a mapping and does not search for one: remove --{flag}",
+        says=f"--{flag} has no effect with --verify, which checks a mapping and does not search for one: "
+        f"remove --{flag}",
     )
 
 
@@ -364,7 +368,7 @@ def test_an_ideal_chip_draws_nothing(flag, tmp_path, capsys):
         flag,
         "3",
         code=2,
-        says=f"an ideal chip has no noise: remove one of --ideal and {flag}",
+        says=f"an ideal chip has no noise: remove --ideal or {flag}",
     )
 
 
@@ -398,7 +402,7 @@ def test_what_advice_names_is_an_option_of_the_command(command, tmp_path, monkey
 def test_standard_output_is_no_file_to_write(task, capsys):
     argv = "run", "net.nir", "--input", "x.npz", "--t-end", "5ms", "-o"
     assert_cli_refused(
-        capsys, *argv, "-", says="-o is '-', files are not written to standard output"
+        capsys, *argv, "-", says="-o is '-', but files cannot be written to standard output"
     )
     assert not (task.parent / "-").exists()
     run_cli(capsys, *argv, "./-")

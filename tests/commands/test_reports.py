@@ -146,7 +146,7 @@ def test_a_comparison_with_steps_is_reported_by_population(tmp_path, cosine):
 def test_a_report_is_refused_before_the_work(tmp_path, capsys, recording):
     words = ["verify", DEMO_NET, *STEPPED, "--recording", recording]
     bad = refused(capsys, *words, "--report", tmp_path / "v.txt")
-    assert "is not an .html file: name one that ends in .html" in bad[1]
+    assert "a report is an .html file, not" in bad[1]
     assert_cli_refused(
         capsys, *words, "--report", tmp_path / "no" / "v.html", says="does not exist"
     )

@@ -71,7 +71,9 @@ def test_a_folder_that_is_gone_is_said(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
     line = assert_cli_refused(capsys, "draw", path, "-o", "g.svg")
-    assert line == "jaxsnn: error: the current folder is gone: change to another\n"
+    assert (
+        line == "jaxsnn: error: the current folder no longer exists: change to an existing folder\n"
+    )
     assert_cli_refused(capsys, "info", "a.nir", says="a.nir: no such file")
 
 
@@ -83,7 +85,10 @@ def test_too_little_memory_is_said(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(info_command, "read_graph", fail)
     line = assert_cli_refused(capsys, "info", small(tmp_path / "a.nir"))
-    assert line == "jaxsnn: error: there is not enough memory for this: give less at once\n"
+    assert (
+        line
+        == "jaxsnn: error: not enough memory: reduce the batch, the number of samples or the network\n"
+    )
 
 
 def test_sigterm_ends_a_command_as_ctrl_c_does(tmp_path, capsys, monkeypatch):

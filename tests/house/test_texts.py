@@ -14,9 +14,12 @@ def test_sentences_are_collected_with_their_expressions():
 """A docstring of several words."""
 def refuse(node):
     """Another docstring of several words."""
+    if node.silent:
+        yield "a note in a branch"
     raise ValueError(f"node '{node.name}' has {count:d} spikes " + "in each of its steps", "a key")
 '''
     assert list(sentences(ast.parse(module))) == [
+        "a note in a branch",
         "node '{node.name}' has {count} spikes",
         "in each of its steps",
     ]

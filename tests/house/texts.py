@@ -37,10 +37,14 @@ def _field(part: ast.AST) -> str:
 
 def sentences(node: ast.AST, docstrings: frozenset[ast.AST] = frozenset()) -> Iterator[str]:
     """Yield the strings of some words below a node of a syntax tree, except docstrings."""
-    body = getattr(node, "body", None)
-    if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+    has_docstring = isinstance(
+        node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    )
+    if has_docstring and node.body and isinstance(node.body[0], ast.Expr):
         # A statement such as `yield Text(...)` may come first, too.
-        docstrings = frozenset({body[0].value} if template(body[0].value) is not None else ())
+        docstrings = frozenset(
+            {node.body[0].value} if template(node.body[0].value) is not None else ()
+        )
     text = template(node)
     if text is None:
         for child in ast.iter_child_nodes(node):

@@ -56,7 +56,7 @@ def test_a_picture_is_written_in_each_format_and_never_over_another(tmp_path, ra
         assert path.read_bytes() == picture.render(kind)
         assert_refused(lambda path=path: picture.save(path), FileError, "exists")
     assert_refused(
-        lambda: picture.save(tmp_path / "p.bmp"), UsageError, r"ends in '.bmp'.*\.png, \.svg, \.pdf"
+        lambda: picture.save(tmp_path / "p.bmp"), UsageError, r"ending '.bmp'.*\.png, \.svg, \.pdf"
     )
     assert "<img alt=" in picture._repr_html_()
     assert repr(picture) == f"Picture({picture.alt})"
@@ -76,7 +76,7 @@ def test_a_raster_has_the_spikes_that_there_are(ran, events):
     assert_refused(
         lambda: plot.raster(solution, samples=(7,)),
         UsageError,
-        "no sample 7, the run has 2: take one from 0 to 1",
+        "sample 7 does not exist; the number of samples is 2: pass an index from 0 to 1",
     )
 
 
@@ -133,7 +133,9 @@ def test_voltages_of_a_time_stepped_run_are_those_that_were_recorded(zoo_net, zo
     recorded = np.asarray(solution.voltages[name])
     np.testing.assert_array_equal(trace.v, recorded.reshape(*recorded.shape[:2], -1)[:, 1, 0])
     assert_refused(
-        lambda: plot.voltage(solution, "nobody"), UsageError, "no voltage of population 'nobody'"
+        lambda: plot.voltage(solution, "nobody"),
+        UsageError,
+        "the membrane potential of population 'nobody'",
     )
     assert_refused(
         lambda: plot.voltage(solution, name, neurons=(99,)),
@@ -163,7 +165,7 @@ def test_the_first_difference_is_drawn_where_it_is(zoo_net, zoo_x):
     assert any("neuron 2, sample 1, step 20" in text for text in texts)
     same = jaxsnn.verify(zoo_net, zoo_x, solution.output())
     draw = partial(plot.first_difference, same, solution, wrong)
-    assert_refused(draw, UsageError, "nothing differs")
+    assert_refused(draw, UsageError, "does not differ")
 
 
 def test_fidelity_shows_both_counts_and_the_cosine():
@@ -172,9 +174,13 @@ def test_fidelity_shows_both_counts_and_the_cosine():
     counts = {"grid": 7, "event": 9, "count_cosine": 0.98765, "rate_ratio": 9 / 7}
     population = PopulationFidelity(**counts, multi_spike_steps=0)
     picture = plot.fidelity(Fidelity(populations={"lif": population}))
-    assert {"cosine 0.9877", "continuous time", "steps of the source"} <= texts_of(picture)
+    assert {
+        "cosine 0.9877",
+        "continuous time",
+        "time-stepped, as in the source framework",
+    } <= texts_of(picture)
     silent = Fidelity(populations={})
-    assert_refused(lambda: plot.fidelity(silent), UsageError, "no population fires")
+    assert_refused(lambda: plot.fidelity(silent), UsageError, "no spiking populations")
 
 
 def history(loss):
@@ -185,7 +191,7 @@ def history(loss):
 
 
 def test_a_learning_curve_names_its_loss():
-    assert {"loss: first-spike cross-entropy", "error rate, %", "epoch"} <= texts_of(
+    assert {"loss: first-spike cross-entropy", "error rate (%)", "epoch"} <= texts_of(
         plot.learning_curve(history("ttfs"))
     )
     assert "loss: mine" in texts_of(plot.learning_curve(history("mine")))
@@ -208,7 +214,7 @@ def test_every_loss_has_its_words():
 
 
 def test_weights_are_drawn_for_every_node_that_has_some(graph):
-    assert {"1: 6 weights", "before", "after", "weight, as in the file"} <= texts_of(
+    assert {"1: 6 weights", "before", "after", "weight (unit of the file)"} <= texts_of(
         plot.weights(graph, graph)
     )
     assert "before" not in texts_of(plot.weights(graph))
@@ -222,7 +228,7 @@ def test_weights_of_another_graph_stand_behind_none(graph):
     assert_refused(
         lambda: plot.weights(graph, second_graph),
         UsageError,
-        "the graph before has weights in other, the graph in 1",
+        "in common: other before training, 1 after",
     )
 
 
@@ -257,7 +263,7 @@ def test_a_graph_and_a_floorplan_are_pictures(graph):
     assert_refused(
         lambda: plot.floorplan(mapping).render("png"),
         UsageError,
-        "a floorplan cannot be drawn as png",
+        "a floorplan cannot be drawn as png, only as SVG",
     )
 
 
@@ -305,7 +311,7 @@ def test_encodings_show_what_goes_in():
     assert "latency 2 spikes" in picture.alt
     assert "current 1 currents of 3 channels" in picture.alt
     assert "delta 4 spikes" in picture.alt
-    assert_refused(lambda: plot.encodings({}), UsageError, "no encoder to draw")
+    assert_refused(lambda: plot.encodings({}), UsageError, "no encoders are specified")
     assert_refused(
         lambda: plot.encodings({"latency": (values + 0.5, latency)}), UsageError, r"value 1\.5|1\.5"
     )

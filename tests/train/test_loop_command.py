@@ -260,9 +260,10 @@ NETS = {
             "large",
             [],
             1,
-            "602 neurons need 1 or more circuits for their fan-in, the chip has room for 512 of them in 1",
+            "602 neurons need 1 or more circuits each for their fan-in; the chip has room for "
+            "512 of them in 1",
         ),
-        ("large", [], 1, "(90 too many): allow --runs 2 or more"),
+        ("large", [], 1, "(90 too many): pass --runs 2 or more"),
         ("wide", ["--runs", "9"], 1, "neuron '2'[0] has 40000 sources"),
         ("lif", [], 1, "node '2' (LIF): input spikes act directly on the membrane potential"),
         (
@@ -308,8 +309,8 @@ def test_networks_that_the_chip_cannot_train(
             "the chip's seed is 4294967296: give a whole number from 0 to 4294967295",
         ),
         (["--chip-seed", "1.5"], "--chip-seed is '1.5': give a whole number"),
-        (["--runs", "0"], "--runs is 0: allow at least 1"),
-        (["--headroom", "0"], "the headroom of population '2' is 0: give a positive number"),
+        (["--runs", "0"], "--runs is 0: pass an integer of at least 1"),
+        (["--headroom", "0"], "the headroom of population '2' is 0: pass a positive number"),
         (
             ["--headroom", "hidden:2"],
             "a headroom is specified for 'hidden', which is not a population: There are 2",
@@ -382,7 +383,10 @@ def test_a_scale_that_was_edited_is_no_longer_that_of_the_training(done, tmp_pat
     code, out, _ = call(capsys, "map", graph, "--verify", edited, "-q")
     assert code == 1
     (line,) = (line for line in out.splitlines() if line.startswith("violation"))
-    assert "or its scales were changed: map the network again, or give the options of" in line
+    assert (
+        "or its scales were changed: map the network again, or pass the quantisation options"
+        in line
+    )
     line = refused(capsys, "deploy", graph, edited, "-o", tmp_path / "scripts")[1]
     assert "its scales were changed" in line
 

@@ -341,7 +341,7 @@ def test_what_fails_in_jax_is_a_lost_process_only_where_there_are_others(
         code, err = stopped.code, capsys.readouterr().err
     assert code != 0
     assert "out of memory" in err
-    assert ("process 0 lost another one" in err) is bool(others)
+    assert ("process 0 lost another process" in err) is bool(others)
 
 
 def test_a_process_that_does_not_report_prints_nothing_and_is_no_failure(

@@ -247,7 +247,7 @@ def test_a_run_is_a_file(configured, tmp_path, capsys):
 
 def test_without_a_network_there_is_nothing_to_train(tmp_path, capsys):
     _, message = refused(capsys, "train", "--data", "yinyang", "-o", tmp_path / "b.nir")
-    assert "there is no network to train" in message
+    assert "the network to train is not specified" in message
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -89,15 +89,21 @@ def test_without_a_budget_it_is_tuned_once(digits):
     ("argv", "message"),
     [
         (("--spikes-per-sample", "0"), "a budget is 0 spikes"),
-        (("--spikes-per-sample", "many"), "--spikes-per-sample is 'many'.*numbers, with commas"),
-        (("--spikes-per-sample", ","), "--spikes-per-sample is ','.*numbers, with commas"),
+        (
+            ("--spikes-per-sample", "many"),
+            "--spikes-per-sample is 'many'.*numbers separated by commas",
+        ),
+        (("--spikes-per-sample", ","), "--spikes-per-sample is ','.*numbers separated by commas"),
         (("--engine", "grid"), "--engine is 'grid'.*continuous time"),
         (("--resume",), "--resume is True.*from the beginning"),
         (
             ("--calibrate", "0.5"),
             "calibrate.* is 0.5: leave it out: tuning begins with the network",
         ),
-        (("--config", "net.toml"), r"net\.toml has a network, and so has .*\.nir: remove one"),
+        (
+            ("--config", "net.toml"),
+            r"network is specified twice, in net\.toml and in .*\.nir: remove one",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(argv, message, task, tmp_path, capsys, monkeypatch):

@@ -1,8 +1,8 @@
-"""Verifies a mapping: sends every source's events through the chip and compares what responds with
-the net.
+"""Verifies a mapping: sends the events of every source through the chip and compares the responding
+synapses with the netlist.
 
-Knows the chip, the mapping and the netlist, and nothing of how a mapping is found: it neither
-trusts nor repairs.
+The check uses only the chip, the mapping and the netlist. It is independent of the search, so that
+it finds errors of placers and routers.
 """
 
 from __future__ import annotations
@@ -38,13 +38,17 @@ _MAP_AGAIN = "map the network again"
 def check_mapping(mapping: Mapping, net: Netlist) -> tuple[Problem, ...]:
     """Return all violations of a mapping; none if it is correct.
 
-    Each is a `Problem` whose `node` is the place: the run, and the neuron, circuit, synapse or
+    The `node` of each `Problem` is the location: the run, and the neuron, circuit, synapse or
     crossbar node.
 
-    It is right where every neuron of the net is placed once, on legal and living circuits; what a
-    run needs was recorded by an earlier one; a recurrent component is in one run; and each spike of
-    each source makes exactly those synapses respond that the net has, with its signs and weights.
-    Where signs are free, each synapse's partner in the driver's other row is left to it.
+    A mapping is correct if
+
+    - every neuron of the netlist is placed once, on circuits that exist and work;
+    - spikes that a run replays were recorded by an earlier run;
+    - recurrently connected neurons are in the same run;
+    - a spike of each source makes exactly the synapses of the netlist respond, with their signs and
+      weights;
+    - with free signs, the synapse in the driver's other row is unused.
 
     >>> import numpy as np
     >>> from jaxsnn.bss2.chip import NOTHING_DEAD, SMALL
@@ -57,18 +61,18 @@ def check_mapping(mapping: Mapping, net: Netlist) -> tuple[Problem, ...]:
     'other-net'
 
     Raises:
-        UsageError: one of the two is something else.
+        UsageError: An argument has another type.
     """
     for argument, kind in ((mapping, Mapping), (net, Netlist)):
         if not isinstance(argument, kind):
             raise UsageError(
                 Text(
-                    "a {actual} is not a {expected}",
+                    "expected an object of type {expected}, not {actual}",
                     actual=type(argument).__name__,
                     expected=kind.__name__,
                 ),
-                fix="pass jaxsnn.place_and_route(net).mapping, and its net,"
-                " jaxsnn.quantize(graph).netlist",
+                fix="pass jaxsnn.place_and_route(net).mapping, and its netlist, "
+                "jaxsnn.quantize(graph).netlist",
             )
     violations = list(_net_violations(mapping, net))
     violations += dead_violations(mapping.chip, mapping.dead)
@@ -87,10 +91,10 @@ def located(violation: Problem) -> str:
 
 
 def refuse_undrawable(mapping: Mapping) -> None:
-    """Refuse a mapping that names parts that do not exist on the chip, for any net.
+    """Refuse a mapping with parts that do not exist on the chip, for any netlist.
 
     Raises:
-        MappingError: says where, and what.
+        MappingError: The mapping is damaged; the message has the location and the reason.
     """
     violations = list(dead_violations(mapping.chip, mapping.dead))
     for number, run in enumerate(mapping.runs):
@@ -109,7 +113,7 @@ def refuse_undrawable(mapping: Mapping) -> None:
         for member in (*run.neurons, *run.sources):
             if not 0 <= member.population < len(mapping.populations):
                 message = Text(
-                    "population {population} of {populations}",
+                    "population {population} does not exist; the mapping has {populations} populations",
                     population=member.population,
                     populations=len(mapping.populations),
                 )
@@ -131,7 +135,7 @@ def refuse_wrong(mapping: Mapping, net: Netlist) -> None:
     """Refuse a mapping with violations.
 
     Raises:
-        MappingError: it has violations; says how many, and the first.
+        MappingError: The mapping has violations; the message has their number and the first one.
     """
     violations = check_mapping(mapping, net)
     if not violations:
@@ -161,7 +165,7 @@ def _net_violations(mapping: Mapping, net: Netlist) -> Iterator[Problem]:
     )
     if ours != theirs:
         message = Text(
-            "its populations are {actual}, the net's are {expected}", actual=ours, expected=theirs
+            "its populations are {actual}; the netlist has {expected}", actual=ours, expected=theirs
         )
         yield Problem(code="other-populations", node="mapping", message=message, fix=_MAP_AGAIN)
     scales, population_names = (
@@ -172,7 +176,7 @@ def _net_violations(mapping: Mapping, net: Netlist) -> Iterator[Problem]:
         for name in population_names:
             if name not in scales:
                 message = Text(
-                    "it has scales for {count} populations, none for '{population}'",
+                    "it has scales for {count} populations, but none for '{population}'",
                     count=len(scales),
                     population=name,
                 )
@@ -180,19 +184,19 @@ def _net_violations(mapping: Mapping, net: Netlist) -> Iterator[Problem]:
         for name in scales:
             if name not in population_names:
                 message = Text(
-                    "it has a scale for '{population}', which is not a population of the net",
+                    "it has a scale for '{population}', which is not a population of the netlist",
                     population=name,
                 )
                 yield Problem(code="bad-scales", node="mapping", message=message, fix=_MAP_AGAIN)
     if mapping.fingerprint != (fingerprint := net.fingerprint(scales)):
         message = Text(
-            "it is of the net {actual}, not of {expected}",
+            "it was made for the netlist {actual}, not for {expected}",
             actual=mapping.fingerprint[:12],
             expected=fingerprint[:12],
         )
         if scales is not None:
             message += ", or its scales were changed"
-        fix = f"{_MAP_AGAIN}, or give the options of quantization that it was made with"
+        fix = f"{_MAP_AGAIN}, or pass the quantisation options with which it was made"
         yield Problem(code="other-net", node="mapping", message=message, fix=fix)
 
 
@@ -250,7 +254,8 @@ def _recording_violations(
     for event in missing.tolist():
         address = events.address[event]
         message = Text(
-            "it is to be recorded, no crossbar node passes its events of address {address}",
+            "its spikes are to be recorded, but no crossbar node passes events with address "
+            "{address} to the host",
             address=address,
         )
         yield Problem(
@@ -263,7 +268,8 @@ def _recording_violations(
         alike = number[(label == label[number == event][0]) & (number != event)]
         for twin in alike[:1].tolist():
             message = Text(
-                "the host cannot tell its spikes from those of {neuron}",
+                "the host cannot distinguish its spikes from those of {neuron}: they have the same "
+                "address on the same link",
                 neuron=net.neuron(events.sender[twin]),
             )
             yield Problem(
@@ -299,8 +305,8 @@ def _response_violations(
     )
     for hemisphere, row, column, label in synapses[actual.idle, :4].tolist():
         message = Text(
-            "no event makes it respond, its row is off or nothing that its driver accepts "
-            "has its label {label}",
+            "no event reaches it: its row is disabled, or no event that its driver accepts has "
+            "the label {label}",
             label=label,
         )
         here = f"{location}: synapse ({hemisphere}, {row}, {column})"
@@ -333,7 +339,7 @@ def _connection_weights(net: Netlist, senders: np.ndarray, neurons: np.ndarray) 
 
 def _difference(weight: int, excited: int, inhibited: int, location: str) -> Problem:
     got = Text(
-        "the chip adds {excitation} and subtracts {inhibition}",
+        "on the chip, it excites with weight {excitation} and inhibits with weight {inhibition}",
         excitation=excited,
         inhibition=inhibited,
     )
@@ -341,13 +347,15 @@ def _difference(weight: int, excited: int, inhibited: int, location: str) -> Pro
         return Problem(
             code="unwanted",
             node=location,
-            message=Text("the netlist has no connection, and {actual}", actual=got),
+            message=Text("the netlist has no such connection; {actual}", actual=got),
         )
     if excited == inhibited == 0:
         return Problem(
             code="missing",
             node=location,
-            message=Text("the weight is {weight}, nothing responds", weight=weight),
+            message=Text(
+                "the netlist has weight {weight}; on the chip, no synapse responds", weight=weight
+            ),
         )
     with_its_sign, against_its_sign = (excited, inhibited) if weight > 0 else (inhibited, excited)
     code = (
@@ -356,5 +364,5 @@ def _difference(weight: int, excited: int, inhibited: int, location: str) -> Pro
     return Problem(
         code=code,
         node=location,
-        message=Text("the weight is {weight}, and {actual}", weight=weight, actual=got),
+        message=Text("the netlist has weight {weight}; {actual}", weight=weight, actual=got),
     )

@@ -37,7 +37,8 @@ def array_violations(chip: Chip, run: Run, location: str) -> Iterator[Problem]:
         array = getattr(run, name)
         if array.shape != shape or array.dtype.kind != "i":
             message = Text(
-                "{array} is {dtype} of shape {shape}, not integers of shape {expected}",
+                "{array} has dtype {dtype} and shape {shape}; expected are integers of shape "
+                "{expected}",
                 array=name,
                 dtype=array.dtype,
                 shape=array.shape,
@@ -66,7 +67,7 @@ def neuron_violations(
                 )
             if circuit in owner:
                 message = Text(
-                    "circuit {circuit} is also one of {owner}",
+                    "circuit {circuit} also belongs to {owner}",
                     circuit=circuit,
                     owner=owner[circuit],
                 )
@@ -75,7 +76,7 @@ def neuron_violations(
         largest = (1 << chip.address_bits) - 1
         if not 0 <= neuron.address <= largest:
             message = Text(
-                "its address is {address}, addresses are 0 to {maximum}",
+                "its address is {address}; addresses are 0 to {maximum}",
                 address=neuron.address,
                 maximum=largest,
             )
@@ -84,7 +85,7 @@ def neuron_violations(
             event = chip.neuron_event(neuron.circuits[neuron.head][1], neuron.address)
             if event in addresses:
                 message = Text(
-                    "its events have the address {address} of those of {neuron}",
+                    "its events and those of {neuron} have the same address, {address}",
                     address=event,
                     neuron=addresses[event],
                 )
@@ -106,20 +107,20 @@ def _shape_violations(chip: Chip, neuron: PlacedNeuron, location: str) -> Iterat
     circuits = neuron.circuits
     if not circuits:
         yield Problem(
-            code="no-circuit", node=location, message="it has no circuit, it needs at least 1"
+            code="no-circuit", node=location, message="it has no circuit; a neuron needs at least 1"
         )
         return
     absent = [circuit for circuit in circuits if not on_chip(chip, circuit)]
     for circuit in absent:
         message = Text(
-            "circuit {circuit} does not exist, the chip has 2 rows of {columns}",
+            "circuit {circuit} does not exist; the chip has 2 rows of {columns} circuits",
             circuit=circuit,
             columns=chip.columns,
         )
         yield Problem(code="no-such-circuit", node=location, message=message)
     if not 0 <= neuron.head < len(circuits):
         message = Text(
-            "its head is circuit number {head} of {circuits}",
+            "its head is circuit {head}, counted from 0, but it has {circuits} circuits",
             head=neuron.head,
             circuits=len(circuits),
         )
@@ -129,8 +130,8 @@ def _shape_violations(chip: Chip, neuron: PlacedNeuron, location: str) -> Iterat
     halves = sorted({chip.half_of(column) for _, column in circuits})
     if len(halves) > 1:
         message = Text(
-            "its circuits are in {halves} halves of the chip, and circuits of different "
-            "halves cannot be connected",
+            "its circuits are in {halves} halves of the chip; circuits of different halves "
+            "cannot be connected",
             halves=len(halves),
         )
         yield Problem(code="over-border", node=location, message=message)
@@ -143,7 +144,7 @@ def _shape_violations(chip: Chip, neuron: PlacedNeuron, location: str) -> Iterat
                 waiting.append(near)
     if len(reached) < len(set(circuits)):
         message = Text(
-            "only {connected} of its {circuits} circuits are side by side",
+            "its {circuits} circuits are not all adjacent: only {connected} are connected",
             connected=len(reached),
             circuits=len(set(circuits)),
         )
@@ -164,14 +165,14 @@ def event_violations(
         for event in source.events:
             if not 0 <= event <= largest:
                 message = Text(
-                    "the host sends the event {address}, addresses are 0 to {maximum}",
+                    "the host sends events with address {address}; addresses are 0 to {maximum}",
                     address=event,
                     maximum=largest,
                 )
                 yield Problem(code="bad-event", node=here, message=message)
             if event in sender_of_event:
                 message = Text(
-                    "the event {address} is also sent for {neuron}",
+                    "the host sends its events and those of {neuron} with the same address, {address}",
                     address=event,
                     neuron=sender_of_event[event],
                 )
@@ -186,7 +187,7 @@ def setting_violations(chip: Chip, run: Run, location: str) -> Iterator[Problem]
         (run.compare_masks < 0) | (run.compare_masks > largest)
     ).tolist():
         message = Text(
-            "its compare mask is {value}, masks are 0 to {maximum}",
+            "its compare mask is {value}; masks are 0 to {maximum}",
             value=run.compare_masks[hemisphere, driver],
             maximum=largest,
         )
@@ -197,7 +198,7 @@ def setting_violations(chip: Chip, run: Run, location: str) -> Iterator[Problem]
         (run.row_modes < 0) | (run.row_modes >= len(ROW_MODES))
     ).tolist():
         message = Text(
-            "its mode is {value}, modes are 0 to {maximum}",
+            "its mode is {value}; modes are 0 to {maximum}",
             value=run.row_modes[hemisphere, row],
             maximum=len(ROW_MODES) - 1,
         )
@@ -210,11 +211,11 @@ def setting_violations(chip: Chip, run: Run, location: str) -> Iterator[Problem]
     ):
         here = f"{location}: crossbar node {tuple(node)}"
         if tuple(node) != exists:
-            message = Text("it stands where the chip has the node {expected}", expected=exists)
+            message = Text("it is listed in the place of crossbar node {expected}", expected=exists)
             yield Problem(code="bad-node", node=here, message=message)
         if not (0 <= mask <= largest and 0 <= target <= largest):
             message = Text(
-                "its filter is ({mask}, {target}), both are 0 to {maximum}",
+                "its filter has mask {mask} and target {target}; both must be 0 to {maximum}",
                 mask=mask,
                 target=target,
                 maximum=largest,
@@ -244,8 +245,8 @@ def synapse_violations(
     exists = existing(chip, run)
     for hemisphere, row, column, label, _ in table[~exists].tolist():
         message = Text(
-            "it has label {label}, the chip has {rows} x {columns} synapses in each "
-            "hemisphere, and {labels} labels",
+            "it, or its label {label}, does not exist: each hemisphere has {rows} x {columns} "
+            "synapses and {labels} labels",
             label=label,
             rows=chip.rows,
             columns=chip.columns,
@@ -260,7 +261,7 @@ def synapse_violations(
         (table[:, 4] < 1) | (table[:, 4] > chip.weight_max)
     ].tolist():
         message = Text(
-            "its weight is {weight}, weights are 1 to {maximum}",
+            "its weight is {weight}; weights are 1 to {maximum}",
             weight=weight,
             maximum=chip.weight_max,
         )
@@ -281,7 +282,11 @@ def synapse_violations(
         unusable[hemisphere, row] = True
     for code, bad, message in (
         ("dead-row", unusable[table[:, 0], table[:, 1]], "its row or its driver is dead"),
-        ("no-neuron", ~placed[table[:, 0], table[:, 2]], "no neuron has the circuit of its column"),
+        (
+            "no-neuron",
+            ~placed[table[:, 0], table[:, 2]],
+            "the circuit of its column belongs to no neuron",
+        ),
     ):
         for hemisphere, row, column in table[bad, :3].tolist():
             yield Problem(
@@ -308,17 +313,17 @@ def _sign_violations(
         (
             "sign-not-free",
             ~opposite,
-            "signs are free, and the driver's other row does not have the opposite sign",
+            "signs are free, but the driver's other row does not have the opposite sign",
         ),
         (
             "sign-not-free",
             used[hemisphere, row ^ 1, column],
-            "signs are free, and its partner is a synapse too",
+            "signs are free, but the synapse in the driver's other row is in use",
         ),
         (
             "sign-not-free",
             unusable[hemisphere, row ^ 1],
-            "signs are free, and the driver's other row is dead",
+            "signs are free, but the driver's other row is dead",
         ),
     ):
         for place in np.flatnonzero(bad).tolist():
@@ -334,7 +339,7 @@ def dead_violations(chip: Chip, dead: Dead) -> Iterator[Problem]:
         for part in parts:
             if not (0 <= part[0] < HEMISPHERES and 0 <= part[1] < size):
                 message = Text(
-                    "dead {part} {place} does not exist, the chip has {size} in each hemisphere",
+                    "dead {part} {place} does not exist; the chip has {size} in each hemisphere",
                     part=kind,
                     place=part,
                     size=size,
@@ -392,17 +397,17 @@ def order_violations(mapping: Mapping, net: Netlist, runs: Sequence[Members]) ->
                 )
             where_placed[index] = number
     for index in np.flatnonzero((where_placed < 0) & ~net.external).tolist():
-        message = Text("none of the {runs} runs has it", runs=len(runs))
+        message = Text("it is in none of the {runs} runs", runs=len(runs))
         yield Problem(code="not-placed", node=net.neuron(index), message=message)
     for number, run in enumerate(mapping.runs):
         if not run.neurons:
-            message = "it has no neuron, it does nothing"
+            message = "it has no neurons"
             yield Problem(code="empty-run", node=f"run {number}", message=message)
     for part in net.recurrent_components():
         numbers = np.unique(where_placed[part])
         if len(numbers) > 1:
             message = Text(
-                "{neurons} neurons that feed each other are in {runs} runs, and must be in the "
+                "{neurons} recurrently connected neurons are in {runs} runs; they must be in the "
                 "same run",
                 neurons=len(part),
                 runs=len(numbers),
@@ -414,7 +419,7 @@ def order_violations(mapping: Mapping, net: Netlist, runs: Sequence[Members]) ->
     seen = np.any([np.zeros(net.size, bool), *recorded], axis=0)
     unrecorded_outputs = net.outputs & (where_placed >= 0) & ~seen
     for index in np.flatnonzero(unrecorded_outputs).tolist():
-        message = "it is an output of the network, and the host does not record its spikes"
+        message = "it is an output of the network, but the host does not record its spikes"
         location = f"run {where_placed[index]}: {net.neuron(index)}"
         yield Problem(code="not-recorded", node=location, message=message)
     for number, (run, inside) in enumerate(zip(mapping.runs, runs, strict=True)):
@@ -430,7 +435,7 @@ def _unknown(run: Run, inside: Members, location: str) -> Iterator[Problem]:
         for number in np.flatnonzero(indices < 0).tolist():
             member = listed[number]
             message = Text(
-                "the net has no {kind} {index} of population {population}",
+                "the netlist has no {kind} {index} in population {population}",
                 kind=kind,
                 index=member.index,
                 population=member.population,
@@ -459,12 +464,12 @@ def _source_violations(
             continue
         here = f"{location}: {net.neuron(index)}"
         if seen[index]:
-            message = "its spikes come twice: it is listed again, or is itself on the chip"
+            message = "the run receives its spikes twice: it is listed as a source again, or is on the chip"
             yield Problem(code="source-twice", node=here, message=message)
         seen[index] = True
         if net.external[index] and source.from_run is not None:
             message = Text(
-                "it is an input, and the mapping takes its spikes from run {run}",
+                "it is an input, but the mapping replays its spikes from run {run}",
                 run=source.from_run,
             )
             yield Problem(code="bad-origin", node=here, message=message)
@@ -472,7 +477,7 @@ def _source_violations(
             origin = source.from_run
             if origin is None or not 0 <= origin < len(recorded):
                 message = Text(
-                    "its spikes come from run {run}, and there are {runs} earlier runs",
+                    "its spikes are replayed from run {run}, which is not one of the {runs} earlier runs",
                     run=origin,
                     runs=len(recorded),
                 )
@@ -491,8 +496,8 @@ def _needed(net: Netlist, inside: Members, location: str) -> Iterator[Problem]:
     sources, counts = np.unique(net.pre[lacking], return_counts=True)
     for index, count in zip(sources.tolist(), counts.tolist(), strict=True):
         message = Text(
-            "it feeds {count} neurons of the run, and the run neither has it nor receives "
-            "its spikes",
+            "it feeds {count} neurons of the run, but is neither on the chip nor a source of the "
+            "run",
             count=count,
         )
         yield Problem(code="no-source", node=f"{location}: {net.neuron(index)}", message=message)

@@ -73,7 +73,7 @@ def deploy(
     if mapping.chip != HICANN_X:
         raise MappingError(
             Text(
-                "the mapping is for the chip '{actual}', scripts are for '{expected}'",
+                "the mapping is for the chip '{actual}'; the scripts are for '{expected}'",
                 actual=mapping.chip.name,
                 expected=HICANN_X.name,
             ),
@@ -84,12 +84,12 @@ def deploy(
         for hemisphere, row in np.argwhere(run.row_modes == BOTH)[:1].tolist():
             raise MappingError(
                 Text(
-                    "synapse row ({hemisphere}, {row}) excites and inhibits, the chip's software "
-                    "supports rows of one sign",
+                    "synapse row ({hemisphere}, {row}) excites and inhibits; the chip's software "
+                    "supports only rows of one sign",
                     hemisphere=hemisphere,
                     row=row,
                 ),
-                fix="map again with a router that makes such rows",
+                fix="map again with a router whose rows have one sign",
                 node=f"run {number}",
             )
     calibrations = calibrations_of(mapping, quantized)
@@ -118,9 +118,10 @@ def _notes(quantized: Quantized, calibrations: tuple[Calibration, ...]) -> Itera
     if quantized.slope is not None and quantized.measured is None:
         yield (
             Text(
-                "one LSB of a weight must change dV/dt by {slope:.3g} CADC LSB per microsecond; "
-                "the vendor's example at i_synin_gm 500 has {vendors_example:.2f}: measure it "
-                "and map with {option}, or calibrate synaptic inputs to that",
+                "one LSB of a weight must change dV/dt by {slope:.3g} CADC LSB per microsecond; in "
+                "the vendor's example, at i_synin_gm 500, it changes by {vendors_example:.2f}: "
+                "measure the slope of your chip and pass {option} when mapping, or calibrate the "
+                "synaptic inputs to {slope:.3g}",
                 slope=quantized.slope,
                 vendors_example=VENDORS_EXAMPLE,
                 option=SLOPE.set_to("S"),
@@ -131,8 +132,8 @@ def _notes(quantized: Quantized, calibrations: tuple[Calibration, ...]) -> Itera
         if calibration.refines is not None:
             yield (
                 Text(
-                    "runs {runs}: circuits are neurons with other potentials than in earlier runs, "
-                    "calibration {calibration} is refined for them",
+                    "runs {runs}: circuits need other potentials than in earlier runs; calibration "
+                    "{calibration} is refined for them",
                     runs=runs,
                     calibration=calibration.refines,
                 )
@@ -140,14 +141,14 @@ def _notes(quantized: Quantized, calibrations: tuple[Calibration, ...]) -> Itera
         elif number:
             yield (
                 Text(
-                    "runs {runs}: circuits are neurons with other time constants than in earlier "
-                    "runs, the chip is calibrated again for them",
+                    "runs {runs}: circuits need other time constants than in earlier runs; the chip is "
+                    "calibrated again for them",
                     runs=runs,
                 )
             )
     yield (
-        "the scripts are tested against the rules of the vendor's software, as published; they "
-        "were never run on a chip"
+        "the scripts were tested against the published rules of the vendor's software, and "
+        "never run on a chip"
     )
 
 
@@ -161,9 +162,9 @@ def readme(content: dict[str, Any], quantized: Quantized) -> str:
     count = len(content["runs"])
     longest = max(float(population.tau_mem.max()) for population in quantized.populations.values())
     targets = [
-        f"| {calibration['targets']} | targets for calix, circuit by circuit |"
+        f"| {calibration['targets']} | calibration targets of each circuit, for calix |"
         if calibration["refines"] is None
-        else f"| {calibration['targets']} | other potentials, calibration {calibration['refines']}"
+        else f"| {calibration['targets']} | other potentials; calibration {calibration['refines']}"
         " is refined for them |"
         for calibration in content["calibrations"]
     ]
@@ -174,7 +175,7 @@ def readme(content: dict[str, Any], quantized: Quantized) -> str:
             fingerprint=content["fingerprint"][:12],
             duration=f"{10 * longest * content['speedup']:.3g}",
             targets="\n".join(targets),
-            runs="the one run" if count == 1 else f"{count} runs, one after the other",
+            runs="the only run" if count == 1 else f"{count} runs, one after the other",
             speedup=content["speedup"],
             inputs="\n".join(
                 f"- `{entry['name']}.time`, `{entry['name']}.index`: channels 0 to {entry['size'] - 1}"
@@ -195,10 +196,10 @@ def _strength(quantized: Quantized) -> str:
     slope, measured = f"{quantized.slope:.4g} CADC LSB per microsecond", quantized.measured
     if measured is None:
         return (
-            f"One LSB of a weight is to change dV/dt by {slope}: choose i_synin_gm and "
-            "synapse_dac_bias in the targets such that it does, and measure it."
+            f"One LSB of a weight must change dV/dt by {slope}. Set i_synin_gm and "
+            "synapse_dac_bias in the targets accordingly, and measure the slope."
         )
     return (
         f"One LSB of a weight changes dV/dt by {slope} at i_synin_gm {measured.i_synin_gm} and "
-        f"synapse_dac_bias {measured.synapse_dac_bias}, as it was measured."
+        f"synapse_dac_bias {measured.synapse_dac_bias} (measured)."
     )

@@ -176,8 +176,8 @@ def _synapses(
         row, column = run.synapses[several][0, 1:3]
         raise MappingError(
             Text(
-                "{count} synapses receive several events of one source, the first in row {row} "
-                "and column {column}: the deployed scripts have one for each weight",
+                "synapses that receive several events of one source: {count}, the first in row {row} "
+                "and column {column}; the deployed scripts support one event per weight",
                 count=int(several.sum()),
                 row=row,
                 column=column,

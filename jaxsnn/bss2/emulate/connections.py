@@ -37,15 +37,15 @@ class Neurons:
     """Neurons of one population in one run, with their parameters on the chip.
 
     Attributes:
-        name: of the population.
-        index: (neurons,) which ones, rising.
-        fires: whether they have a threshold.
-        output: (neurons,) the event output of each.
-        tau_mem, tau_syn: (neurons,) seconds of the chip.
-        v_leak, v_threshold, v_reset: (neurons,) CADC LSB.
-        recorded: (neurons,) whether the host records the spikes of each.
-        capacitance: (neurons,) of the membrane, over that of one circuit.
-        population: of the event engine; None before `prepared`.
+        name: Name of the population.
+        index: (neurons,) indices of the neurons in the population, ascending.
+        fires: Whether the neurons have a threshold.
+        output: (neurons,) event output of each neuron.
+        tau_mem, tau_syn: (neurons,) time constants, seconds of the chip.
+        v_leak, v_threshold, v_reset: (neurons,) potentials, CADC LSB.
+        recorded: (neurons,) whether the host records the spikes.
+        capacitance: (neurons,) membrane capacitance, relative to that of one circuit.
+        population: Population of the event engine; None before `prepared`.
     """
 
     name: str
@@ -67,10 +67,10 @@ class HostEvents:
     """Events that the host sends in one run for the spikes of one population.
 
     Attributes:
-        source: name of the population.
-        channels: (neurons of the population, events of a spike at most): the channel of each event,
-            -1 for none.
-        sender: (channels,) the neuron whose spikes a channel carries.
+        source: Name of the population.
+        channels: (neurons of the population, maximum number of events per spike) channel of each
+            event, -1 in unused slots.
+        sender: (channels,) neuron whose spikes a channel carries.
     """
 
     source: str
@@ -83,13 +83,13 @@ class Projection:
     """Connections into one population of a run.
 
     Attributes:
-        source: name of the population whose spikes arrive.
-        from_host: the host sends them; else they come from neurons of the same run.
-        target: name of the population.
-        sender: (channels,) the neuron of `source` behind each channel, or behind each of the run's
-            own neurons.
-        excite, inhibit: (channels, neurons), by what a positive and a negative weight is
-            multiplied; 0 where there is no synapse.
+        source: Name of the presynaptic population.
+        from_host: Whether the host sends the spikes; otherwise neurons of the same run emit them.
+        target: Name of the postsynaptic population.
+        sender: (channels,) neuron of `source` whose spikes a channel carries; a channel is an event
+            of the host, or a neuron of the run.
+        excite, inhibit: (channels, neurons) factors of positive and of negative weights; 0 where
+            there is no synapse.
     """
 
     source: str
@@ -105,9 +105,9 @@ class RunWiring:
     """Neurons and connections of one run.
 
     Attributes:
-        neurons: in the order of the network's populations.
-        host: what the host sends.
-        projections: all connections.
+        neurons: Neurons of each population, in the order of the network.
+        host: Events that the host sends, by population.
+        projections: All connections.
     """
 
     neurons: tuple[Neurons, ...]
@@ -121,14 +121,15 @@ class Program:
     arguments (`program_numbers`).
 
     Attributes:
-        layout: the chip's sizes.
-        chip: which one is emulated.
-        runs: in order.
-        sizes: neurons of each population, inputs too.
-        speedup: of the chip over the file.
-        slope: CADC LSB per second of the chip by which one LSB of a weight changes dV/dt.
-        refractory_time: seconds of the chip.
-        structure: what compiled code knows of it; None before `prepared`.
+        layout: Sizes of the chip.
+        chip: Emulated chip.
+        runs: Runs in the order of execution.
+        sizes: Number of neurons of each population, and of channels of each input.
+        speedup: Speed of the chip relative to the file.
+        slope: Change of dV/dt for one LSB of a weight, CADC LSB per second of the chip.
+        refractory_time: Refractory period, seconds of the chip.
+        structure: Static part of the program, which compiled code depends on; None before
+            `prepared`.
     """
 
     layout: Chip
@@ -152,9 +153,9 @@ def wired(
     of it.
 
     Args:
-        net: what was mapped; its populations are those of `quantized`.
-        mapping: without violations.
-        slope: CADC LSB per second of the chip.
+        net: Mapped netlist, with the populations of `quantized`.
+        mapping: Mapping without violations.
+        slope: Change of dV/dt for one LSB of a weight, CADC LSB per second of the chip.
     """
     layout = HICANN_X if mapping is None else mapping.chip
     if mapping is None:

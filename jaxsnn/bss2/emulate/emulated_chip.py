@@ -1,8 +1,8 @@
-"""One emulated chip: the deviations of its analogue parts from their calibration, sampled once from
+"""An emulated chip: the deviations of its analogue parts from their calibration, sampled once from
 a seed.
 
-Published numbers of BrainScaleS-2 are few. Those of `Spread` say where they come from; an
-assumption is called one.
+Few measurements of BrainScaleS-2 are published. `Spread` states the source of each number, or that
+it is an assumption.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from jaxsnn.errors import UsageError, as_number, as_whole, refuse_seed, shown
 from jaxsnn.units import parse_time
 from jaxsnn.wording import Text
 
-#: Draws further out than so many standard deviations are put there: a calibration would have thrown
-#: such a part out.
+#: Samples are clipped to this number of standard deviations: a calibration would exclude parts that
+#: deviate more.
 FURTHEST = 3.0
 
 
@@ -28,36 +28,36 @@ class Spread:
     """Deviations of a calibrated chip from its targets, as standard deviations of normal
     distributions.
 
-    By default as unkind as the chip of DelGrad's recordings (Göltz et al., Nature Communications
-    16, 2025; 20-30-3 without delays): with these the times of its output spikes, and how many are
-    missing, lie near the median of emulated chips (benchmarks/bss2_recordings.py). `CALIBRATED` is
-    milder.
+    The defaults reproduce the deviations in the recordings of DelGrad (Göltz et al., Nature
+    Communications 16, 2025; 20-30-3 without delays): the times of output spikes, and the number of
+    missing spikes, are near the median of chips emulated with them (benchmarks/bss2_recordings.py).
+    `CALIBRATED` has smaller deviations.
 
     Attributes:
-        threshold: fixed pattern of each circuit, as a fraction of the threshold's distance from the
-            leak.
-        threshold_trial: the same, drawn anew for each neuron and batch.
-        threshold_offset: of all circuits, no deviation but a mean, as the same fraction: what
-            calibration leaves. DelGrad's configuration has 5 % (0.13 of 2.6), its recordings are
-            met with 3 %.
-        membrane_noise: of each spike's threshold, as the same fraction: it moves the spike by that
-            over the slope of the membrane, by half of tau_syn at most.
-        jitter: of each spike's time, as a fraction of the neuron's tau_syn.
-        latency: of each spike, seconds of the chip. The vendor's own simulation of the chip (jaxsnn
-            before 0.3) takes 100 ns.
-        tau_mem, tau_syn: fixed pattern of each circuit, as fractions. 5 %: an assumption; calix's
-            own tests bound only what calibration leaves of the uncalibrated spread, to 0.45 and
-            0.20 of it.
-        input_gain: fixed pattern of each circuit's excitatory and of its inhibitory synaptic input,
-            as a fraction. 5 %: an assumption; calix brings all circuits' amplitudes to their
-            median, to an accuracy that is not published.
-        driver_gain: fixed pattern of each synapse driver, as a fraction. 5 %: an assumption.
-        joined_capacitance: what a neuron's every circuit beyond the first adds to its membrane, as
-            a fraction of one circuit's capacitance: tau_mem is longer by it, weights are weaker.
-            2 %, the same for all: an assumption; the circuits' own capacitors are switched off, the
-            wires that join them are not.
-        v_leak, v_reset: fixed pattern of each circuit, CADC LSB. 1 LSB: an assumption; calix's
-            tests ask for at most 5 % of all neurons further than 8 LSB from the median threshold.
+        threshold: Fixed pattern of each circuit, as a fraction of the distance between threshold
+            and leak.
+        threshold_trial: The same fraction, sampled anew for each neuron and batch.
+        threshold_offset: Mean deviation of all circuits that remains after calibration, as the same
+            fraction. DelGrad's configuration has 5 % (0.13 of 2.6); 3 % reproduces its recordings.
+        membrane_noise: Noise of the threshold at each spike, as the same fraction. It shifts the
+            spike by noise / (slope of the membrane potential), by at most half of tau_syn.
+        jitter: Jitter of each spike time, as a fraction of the neuron's tau_syn.
+        latency: Latency of each spike, seconds of the chip. The vendor's simulation of the chip
+            (jaxsnn before 0.3) uses 100 ns.
+        tau_mem, tau_syn: Fixed pattern of each circuit, as fractions. 5 % is an assumption; the
+            tests of calix only require that calibration reduces the spread to 0.45 and 0.20 of the
+            uncalibrated one.
+        input_gain: Fixed pattern of the excitatory and of the inhibitory synaptic input of each
+            circuit, as a fraction. 5 % is an assumption; calix calibrates the amplitudes of all
+            circuits to their median, with an accuracy that is not published.
+        driver_gain: Fixed pattern of each synapse driver, as a fraction. 5 % is an assumption.
+        joined_capacitance: Capacitance that each circuit of a neuron beyond the first adds, as a
+            fraction of the capacitance of one circuit; it lengthens tau_mem and weakens weights.
+            2 %, equal for all neurons, is an assumption: the capacitors of these circuits are
+            switched off, but the wires that connect them are not.
+        v_leak, v_reset: Fixed pattern of each circuit, CADC LSB. 1 LSB is an assumption; the tests
+            of calix require that at most 5 % of all neurons are more than 8 LSB from the median
+            threshold.
     """
 
     threshold: float = 0.05
@@ -75,9 +75,9 @@ class Spread:
     v_reset: float = 1.0
 
 
-#: As DelGrad's hardware model has it (its repository's configuration `yin_yang_hwAware`): 0.08, 0.04
-#: of a threshold of 2.6, jitter 0.01 tau; no offset, no noise of the membrane. Its recordings are
-#: less kind.
+#: Deviations of DelGrad's hardware model (configuration `yin_yang_hwAware` of its repository): 0.08
+#: and 0.04 of a threshold of 2.6, jitter of 0.01 tau, no offset and no membrane noise. The
+#: recordings deviate more.
 CALIBRATED = Spread(
     threshold=0.03,
     threshold_trial=0.015,
@@ -95,21 +95,22 @@ class EmulatedChip:
     """Chip to emulate.
 
     Attributes:
-        seed: which one: it draws the fixed patterns of all circuits and drivers, and the noise of
+        seed: Random seed of the fixed patterns of all circuits and drivers, and of the noise of
             each trial.
-        ideal: nothing deviates, no time is rounded, nothing waits or is lost: the quantised network
-            itself, with its refractory time.
-        spread: of its analog parts.
-        queue: events that wait at one event output of the neurons, or one link to the host, before
-            others are lost. An assumption: the drop counters of the hardware are public, the depth
-            of its buffers is not. Each output and link moves one event in a cycle of the event
-            clock (8 ns), the stream from the host too, and that one loses nothing.
-        recorded_events: that one run can record. None: as many as the chip's trace memory holds (32
-            MiB, 8 byte each).
-        several: each run has a chip of its own, all in one pass: their seeds are `seed`, `seed` + 1
-            and so on, and hosts pass on what a chip fires to those behind it.
-        between_chips: seconds from a spike on one chip to its arrival at the next. An assumption: a
-            microsecond.
+        ideal: Emulate the quantised network without deviations, rounding of times, queues and
+            losses; its neurons still have a refractory period.
+        spread: Deviations of the analogue parts.
+        queue: Maximum number of events that wait at an event output of the neurons, or at a link to
+            the host; further events are lost. The number is an assumption: the drop counters of the
+            hardware are public, the depth of its buffers is not. Each output and link moves one
+            event per cycle of the event clock (8 ns). The stream from the host does so, too, but
+            loses no events.
+        recorded_events: Maximum number of events that one run can record; None for the capacity of
+            the chip's trace memory (32 MiB, 8 bytes per event).
+        several: Whether each run has its own chip, all in one pass. The seeds of the chips are
+            `seed`, `seed` + 1 and so on; hosts pass the spikes of a chip on to the next ones.
+        between_chips: Delay between a spike on one chip and its arrival at the next, seconds. One
+            microsecond is an assumption.
     """
 
     seed: int = 0
@@ -126,15 +127,16 @@ class EmulatedChip:
 
 
 def refuse_bad(chip: EmulatedChip) -> None:
-    """Refuse parameters that no chip has.
+    """Refuse invalid parameters of an emulated chip.
 
     Raises:
-        UsageError: a negative spread, a fraction of a third or more, an invalid seed, or no
-            room at all.
+        UsageError: A spread is negative, a fraction is 1/3 or more, the seed is invalid, or a queue
+            or memory has no room.
     """
     if not isinstance(chip.spread, Spread):
         raise UsageError(
-            Text("the chip's spread is {value!r}", value=chip.spread), fix="give a Spread"
+            Text("the chip's spread is {value!r}, not a Spread", value=chip.spread),
+            fix="pass a Spread",
         )
     for name, value in vars(chip.spread).items():
         limit = math.inf if name.startswith("v_") or name == "latency" else 1 / FURTHEST
@@ -142,20 +144,20 @@ def refuse_bad(chip: EmulatedChip) -> None:
             most = "" if limit == math.inf else f", and less than {limit:.2g}"
             raise UsageError(
                 Text("the spread of {parameter} is {value}", parameter=name, value=shown(value)),
-                fix=f"give at least 0{most}",
+                fix=f"pass a value of at least 0{most}",
             )
     refuse_seed(chip.seed, "the chip's seed")
     if not 0 <= as_number(chip.between_chips) < math.inf:
         raise UsageError(
             Text("the time between chips is {value} s", value=shown(chip.between_chips)),
-            fix="give at least 0",
+            fix="pass a value of at least 0",
         )
     for name in ("queue", "recorded_events"):
         value = getattr(chip, name)
         if value is not None and (as_whole(value) or 0) < 1:
             raise UsageError(
                 Text("the chip's {parameter} is {value}", parameter=name, value=shown(value)),
-                fix="give at least 1, a whole number",
+                fix="pass an integer of at least 1",
             )
 
 
@@ -164,11 +166,12 @@ class Pattern:
     """Fixed pattern of a chip: factors, and offsets of voltages.
 
     Attributes:
-        tau_mem, tau_syn, threshold: (hemispheres, columns), factors.
-        v_leak, v_reset: (hemispheres, columns), CADC LSB.
-        input_gain: (2, hemispheres, columns): factors of excitatory, then of inhibitory weights.
-        driver_gain: (hemispheres, drivers), factors.
-        joined_capacitance: of each circuit beyond a neuron's first, over that of one circuit.
+        tau_mem, tau_syn, threshold: Factors, (hemispheres, columns).
+        v_leak, v_reset: Offsets, (hemispheres, columns) CADC LSB.
+        input_gain: Factors of excitatory, then of inhibitory weights, (2, hemispheres, columns).
+        driver_gain: Factors, (hemispheres, drivers).
+        joined_capacitance: Capacitance of each circuit of a neuron beyond the first, relative to
+            that of one circuit.
     """
 
     tau_mem: np.ndarray
@@ -182,10 +185,10 @@ class Pattern:
 
 
 def pattern_of(layout: Chip, chip: EmulatedChip) -> Pattern:
-    """Return the fixed pattern of an emulated chip; of an ideal one factors of 1 and offsets of 0.
+    """Return the fixed pattern of an emulated chip; factors are 1 and offsets 0 for an ideal chip.
 
-    It belongs to the circuits and drivers, not to the network: another mapping on the same chip
-    meets other parts.
+    The pattern belongs to the circuits and drivers of the chip, not to the network: another mapping
+    of the same network uses other circuits.
 
     >>> from jaxsnn.bss2.chip import HICANN_X
     >>> first, same, other = (pattern_of(HICANN_X, EmulatedChip(seed=seed)) for seed in (1, 1, 2))

@@ -37,9 +37,9 @@ from jaxsnn.wording import Text
 
 #: Between two samples of a readout's voltage by the CADC, seconds of the chip.
 CADC_PERIOD = parse_time("2us")
-#: The CADC gives whole numbers up to this.
+#: Largest value of the CADC, whose values are integers.
 CADC_MOST = 255
-#: Spikes of each neuron that there is room for to begin with.
+#: Initial capacity for the spikes of each neuron.
 _SPIKES = 8
 
 
@@ -48,20 +48,20 @@ class Emulation:
     """Recordings of the host. Times are the file's seconds, the chip's times `speedup`.
 
     Attributes:
-        spikes: population -> (batch, neurons, spikes) seconds, rising, inf where unused.
-        fired: population -> (batch, neurons), how many there were before any was lost.
-        voltages: readout -> (batch, samples, neurons) CADC LSB.
-        saturated: readout -> fraction of its voltages that the CADC cannot tell, below 0 or above
-            its largest number.
-        sample_times: (samples,) seconds, of the voltages.
-        lost: where -> number of spikes that were lost: "outputs" of the neurons, "links" to the
-            host, "recording"; "unrecorded" are those of neurons that the mapping does not record,
-            "after_end" those that reach the host at or after the end of the sample, and
-            "late_inputs" events that the host is so late with that it sends them then.
-        late: by how much the host was late with an event at most, because it sends one in a cycle;
+        spikes: Recorded spikes by population, (batch, neurons, spikes) seconds, ascending, inf in
+            unused slots.
+        fired: Number of spikes before losses, by population, (batch, neurons).
+        voltages: Membrane potentials by readout, (batch, samples, neurons) CADC LSB.
+        saturated: Fraction of the membrane potentials outside the range of the CADC, by readout.
+        sample_times: Sample times of the membrane potentials, (samples,) seconds.
+        lost: Number of lost spikes by location: at the "outputs" of the neurons, at the "links" to
+            the host, in "recording"; "unrecorded" for neurons that the mapping does not record,
+            "after_end" if they reach the host at or after the end of the sample. "late_inputs"
+            counts input events that the host sends only at or after the end.
+        late: Largest delay of an event from the host, which sends one event per clock cycle;
             seconds.
-        runs: number of runs.
-        speedup: of the chip over the file.
+        runs: Number of runs.
+        speedup: Speed of the chip relative to the file.
     """
 
     spikes: Mapping[str, np.ndarray]
@@ -87,24 +87,27 @@ class Emulation:
 
 
 class Emulator:
-    """Emulator of a mapped network for many runs: it is compiled once, also for other chips that
-    run the same mapping.
+    """Emulator of a mapped network, for many runs. It is compiled once, also for other chips with
+    the same mapping.
 
-    Dynamics are exact, event by event; weights are integers, voltages LSB. Neurons deviate as
-    `chip.Spread` says. Events are sent one in a cycle of the clock; queues are finite. Where a
-    mapping has several runs, spikes of one are recorded and replayed in the next. Approximated: a
-    neuron of several circuits has the time constants of its head circuit; populations that share an
-    event output wait for their own spikes only, and neurons that feed each other not at all before
-    they meet; readouts are sampled without noise.
+    The dynamics are simulated exactly, event by event, with integer weights and potentials in LSB.
+    Neurons deviate according to `EmulatedChip.spread`. Links send one event per clock cycle, and
+    queues are finite. If a mapping has several runs, spikes of a run are recorded and replayed in
+    later ones. Approximations: a neuron of several circuits has the time constants of its head
+    circuit; populations that share an event output queue only behind their own spikes; spikes
+    between recurrently connected neurons are not queued; readouts are sampled without noise.
 
     Args:
-        quantized: the network.
-        mapping: of that network. None: all neurons at once on an ideal chip as large as it takes.
-        chip: default `EmulatedChip()`.
+        quantized: The quantised network.
+        mapping: Mapping of that network; None for an ideal chip of unlimited size that holds all
+            neurons at once.
+        chip: The chip; default `EmulatedChip()`.
 
     Raises:
-        MappingError: the mapping is wrong, or nothing in the network fires.
-        UsageError: no mapping and a chip that is not ideal, or numbers that no chip has.
+        MappingError: The mapping is invalid, or the network has no spiking neurons or only weights
+            of 0.
+        UsageError: The chip is not ideal and there is no mapping, or a parameter of the chip is
+            invalid.
     """
 
     def __init__(
@@ -112,13 +115,16 @@ class Emulator:
     ):
         if not (isinstance(quantized, Quantized) and isinstance(mapping, ChipMapping | None)):
             kinds = Text(
-                "a {network} and a {mapping}",
+                "{network} and {mapping}",
                 network=type(quantized).__name__,
                 mapping=type(mapping).__name__,
             )
             raise UsageError(
-                Text("{actual} are not a quantised network and its mapping", actual=kinds),
-                fix="pass what jaxsnn.quantize and jaxsnn.place_and_route give",
+                Text(
+                    "the arguments are of types {actual}, not a quantised network and its mapping",
+                    actual=kinds,
+                ),
+                fix="pass the results of jaxsnn.quantize and jaxsnn.place_and_route",
             )
         self.quantized = quantized
         self.program = program_of(quantized, quantized.netlist, mapping, chip or EmulatedChip())
@@ -139,16 +145,16 @@ class Emulator:
         """Execute all runs of the mapping, for a batch.
 
         Args:
-            inputs: `Events` (batch, events), seconds of the file, or a mapping from the Input
-                node's name. The channel that replaces biases is added.
-            t_end: seconds of the file.
-            trial: draws the noise; the same chip and trial give the same spikes.
-            say: takes a line each time the runs are repeated with room for more spikes, which is
-                compiled anew and takes a while.
+            inputs: `Events` (batch, events), seconds of the file, or a mapping from Input nodes to
+                such events. The channel that replaces biases is added.
+            t_end: Duration of a sample, seconds of the file.
+            trial: Random seed of the noise; the same chip and trial give the same spikes.
+            say: Called with a line of text each time the runs are repeated with room for more
+                spikes, which requires a new compilation.
 
         Raises:
-            UsageError: inputs that do not fit, a trial that is not a seed, or a sample that is
-                longer than the chip counts.
+            UsageError: The inputs do not fit, the trial is not a valid seed, or the sample exceeds
+                the range of the chip's time counter.
         """
         refuse_seed(trial, "trial")
         trains = _checked(self.quantized, inputs, t_end)
@@ -234,16 +240,18 @@ def program_of(
     """Return the program of a mapping.
 
     Args:
-        net: what was mapped.
+        net: Netlist of the mapping.
 
     Raises:
-        MappingError: the mapping is wrong, or nothing fires.
-        UsageError: no mapping and yet a chip whose parts deviate, or numbers that no chip has.
+        MappingError: The mapping is invalid, or no neuron can spike.
+        UsageError: The chip is not ideal and there is no mapping, or a parameter of the chip is
+            invalid.
     """
     refuse_bad(chip)
     if mapping is None and not chip.ideal:
         raise UsageError(
-            "without a mapping no neuron has a circuit",
+            "no mapping is specified, so that neurons have no circuits whose deviations could be "
+            "emulated",
             fix="pass a mapping, or EmulatedChip(ideal=True)",
         )
     if quantized.slope is None:
@@ -292,13 +300,14 @@ def _checked(quantized: Quantized, inputs: Any, t_end: float) -> dict[str, Event
     if t_end > longest * quantized.speedup:
         raise UsageError(
             Text(
-                "{option} is {value}, {chip_time} on the chip, whose time counter ends at {maximum}",
+                "{option} is {value}, which is {chip_time} on the chip; its time counter ends at "
+                "{maximum}",
                 option=T_END,
                 value=format_time(t_end),
                 chip_time=format_time(t_end / quantized.speedup),
                 maximum=format_time(longest),
             ),
-            fix="give a shorter one",
+            fix="pass a shorter time",
         )
     sizes = {
         part.name: part.size
@@ -311,11 +320,11 @@ def _checked(quantized: Quantized, inputs: Any, t_end: float) -> dict[str, Event
     if sorted(inputs_by_name) != sorted(sizes):
         raise UsageError(
             Text(
-                "there are inputs for {actual}, the network has {expected}",
+                "inputs are specified for {actual}; the network has the inputs {expected}",
                 actual=", ".join(inputs_by_name),
                 expected=", ".join(sizes),
             ),
-            fix="give events for each of them",
+            fix="pass events for each input",
         )
     trains = {}
     inputs_by_name = plain_events(inputs_by_name, "the chip")
@@ -401,11 +410,10 @@ def _forget(spikes: dict[str, np.ndarray], wiring: Any, limit: int) -> int:
 
 
 def emulator_notes(quantized: Quantized, mapping: ChipMapping, chip: EmulatedChip) -> Iterator[str]:
-    """Yield a sentence for each approximation in the emulation of a mapping; none on an ideal chip,
-    which deviates by rounding alone.
+    """Yield a note on each approximation in the emulation of a mapping; none for an ideal chip.
 
     Args:
-        mapping: of the network, without violations.
+        mapping: Mapping of the network, without violations.
     """
     if chip.ideal:
         return
@@ -414,8 +422,8 @@ def emulator_notes(quantized: Quantized, mapping: ChipMapping, chip: EmulatedChi
     if joined:
         yield (
             Text(
-                "{count} of the neurons have several circuits, and the emulated chip gives "
-                "them the time constants and voltages of the one that fires",
+                "neurons with several circuits: {count}; the emulated chip uses the time constants "
+                "and potentials of the circuit that fires",
                 count=joined,
             )
         )
@@ -433,8 +441,8 @@ def emulator_notes(quantized: Quantized, mapping: ChipMapping, chip: EmulatedChi
     if shared:
         yield (
             Text(
-                "populations {populations} share event outputs, and on the emulated chip their "
-                "spikes queue behind those of their own population only",
+                "populations {populations} share event outputs; on the emulated chip, their spikes "
+                "queue only behind spikes of the same population",
                 populations=listing(sorted(shared)),
             )
         )
@@ -443,14 +451,14 @@ def emulator_notes(quantized: Quantized, mapping: ChipMapping, chip: EmulatedChi
     if looped := [net.populations[number].name for number in loops.astype(int)]:
         yield (
             Text(
-                "spikes among neurons that feed each other ({populations}) have no queue and "
-                "no jitter on the emulated chip",
+                "spikes between recurrently connected neurons ({populations}) have no queue and no "
+                "jitter on the emulated chip",
                 populations=listing(looped),
             )
         )
     readouts = [name for name, population in quantized.populations.items() if not population.fires]
     if readouts:
         yield Text(
-            "voltages of {populations} are sampled without noise on the emulated chip",
+            "membrane potentials of {populations} are sampled without noise on the emulated chip",
             populations=listing(readouts),
         )

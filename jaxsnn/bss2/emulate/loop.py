@@ -35,48 +35,47 @@ from jaxsnn.network.network import Network
 from jaxsnn.network.signals import signals
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir.model.graph import Graph
-from jaxsnn.options import SIGNS, SYNAPSES_PER_WEIGHT
+from jaxsnn.options import MAX_RUNS, SIGNS, SYNAPSES_PER_WEIGHT
 from jaxsnn.wording import Text
 
 
 class ChipInTheLoop:
-    """Emulated chip that fires while a network is trained: pass it as
+    """Emulated chip as the device of training in the loop: pass it as
     `jaxsnn.train.InTheLoop(device=...)`.
 
-    The graph is mapped once, every connection of it, those of weight 0 too, with free signs. Scales
-    and voltages are fixed then, as those of a calibrated chip are. In each step the network's
-    weights, times their scale, are clipped to 63 LSB, rounded half away from zero and put into
-    their synapses. Noise is drawn anew for other weights or inputs; the same ones meet the same, so
-    that a run can be repeated and resumed.
+    The graph is mapped once, with free signs and with all connections, including those of weight 0.
+    Scales and potentials are fixed from then on, as on a calibrated chip. In each training step,
+    the weights are multiplied by their scale, rounded half away from zero, clipped to 63 LSB and
+    written into their synapses. The seed of the noise is derived from weights and inputs, so that a
+    training run can be repeated and resumed.
 
-    With several chips each batch is run by one of them, drawn like the noise: what is trained so
-    meets other chips of their kind as it met these.
+    With several chips, each batch runs on one of them, sampled like the noise. The trained network
+    then also works on other chips with the same spread.
 
     Args:
-        graph: what will be trained, with its first weights.
-        chip: default `EmulatedChip()`; or several, which differ by their seeds.
-        options: of quantisation. Its scale says what the first weights become.
-        headroom: by which factor weights may grow in training before they saturate: scales are
-            smaller by it. One for all, or by name of the population. The population with the
-            largest scale has the highest threshold, in LSB; others have less, and feel deviations
-            of voltages more.
-        dead: parts of the chip that are not used.
-        seed: of the mapping.
-        max_runs: of the chip for a batch, one after the other; None: as many as it takes.
+        graph: Graph to train, with its initial weights.
+        chip: The chip, default `EmulatedChip()`, or several chips that differ only in their seeds.
+        options: Options of quantisation; `scale` applies to the initial weights.
+        headroom: Factor by which weights may grow in training before they saturate; scales are
+            divided by it. One number, or a mapping from populations. The population with the
+            largest scale has the highest threshold, in LSB; the potentials of populations with
+            smaller scales are more sensitive to deviations.
+        dead: Parts of the chip that must not be used.
+        seed: Random seed of the mapping.
+        max_runs: Maximum number of successive runs for a batch; None for no limit.
 
     Raises:
-        MappingError: the chip cannot run the graph, or not with free signs.
-        UsageError: biases, weights of several synapses, chips of different kinds, or options that
-            are invalid.
+        MappingError: The chip cannot run the graph, or not with free signs.
+        UsageError: The graph has biases, a weight may take several synapses, the chips differ in
+            more than their seeds, or an option is invalid.
 
     Attributes:
-        chip: the first.
-        chips: one, or those of which one runs a batch.
-        quantized: the graph with its first weights.
-        mapping: of `routed`.
-        routed: the net with all its connections.
-        numbers: what compiled code takes as arguments: calibration, fixed pattern and the key of
-            the noise.
+        chip: The first chip.
+        chips: All chips.
+        quantized: The graph, quantised with its initial weights.
+        mapping: Mapping of `routed`.
+        routed: Netlist with all connections.
+        numbers: Arguments of compiled code: calibration, fixed pattern, and the key of the noise.
     """
 
     trainable: tuple[str, ...] = ("weight",)
@@ -97,9 +96,9 @@ class ChipInTheLoop:
         first = quantize(graph, options)
         if first.bias_source is not None or options.synapses_per_weight != 1:
             raise UsageError(
-                "in the loop a weight has one synapse, and biases have none",
+                "training in the loop supports one synapse per weight and no biases",
                 fix=Text(
-                    "train without biases and with {synapses_per_weight}",
+                    "train without biases, and pass {synapses_per_weight}",
                     synapses_per_weight=SYNAPSES_PER_WEIGHT.set_to(1),
                 ),
             )
@@ -115,8 +114,10 @@ class ChipInTheLoop:
             problem = outcome.problem or Problem(message="no mapping was found")
             gave_up = outcome.stop_reason == "gave up"
             raise MappingError(
-                "with free signs, which training needs, " + problem.message,
-                fix="make the layers smaller, or allow more runs" if gave_up else problem.fix,
+                "with free signs, which training requires: " + problem.message,
+                fix=Text("make the layers smaller, or pass a larger {option}", option=MAX_RUNS)
+                if gave_up
+                else problem.fix,
                 node=problem.node,
                 code=problem.code,
                 facts=problem.facts,
@@ -149,22 +150,21 @@ class ChipInTheLoop:
         return other
 
     def refuse_other(self, network: Network) -> None:
-        """Refuse a network with other neurons than the mapped ones: only its weights are used.
+        """Refuse a network whose neurons differ from the mapped ones; only its weights are used.
 
         Args:
-            network: whose parameters are no tracers.
+            network: Network with concrete parameters, no tracers.
 
         Raises:
-            UsageError: names the population, its parameter and both numbers.
+            UsageError: A parameter differs; the message names population, parameter and values.
         """
-        fix = "make the device, or on_chip(...), of this network"
+        fix = "create the device, or on_chip(...), from this network"
         sizes = {part.name: part.size for part in self.routed.populations if not part.external}
         network_sizes = {name: population.size for name, population in network.populations.items()}
         if network_sizes != sizes:
             raise UsageError(
                 Text(
-                    "the network has populations of {actual} neurons, the chip's mapping has "
-                    "{expected}",
+                    "the network has populations of {actual} neurons; the chip's mapping has {expected}",
                     actual=network_sizes,
                     expected=sizes,
                 ),
@@ -182,8 +182,8 @@ class ChipInTheLoop:
                     place = int(differ.argmax())
                     raise UsageError(
                         Text(
-                            "node '{node}': {parameter} of neuron {neuron} is {actual:g}, the chip's "
-                            "mapping is for {expected:g}",
+                            "node '{node}': {parameter} of neuron {neuron} is {actual:g}; the chip was mapped "
+                            "for {expected:g}",
                             node=name,
                             parameter=key,
                             neuron=place,
@@ -262,8 +262,8 @@ def _alike(chip: EmulatedChip | Sequence[EmulatedChip] | None) -> tuple[Emulated
     )
     if len({replace(emulated_chip, seed=0) for emulated_chip in chips}) != 1:
         raise UsageError(
-            Text("the {count} chips of the loop differ in more than their seeds", count=len(chips)),
-            fix="give one chip, or some that differ by their seeds",
+            Text("the {count} chips of the loop may differ only in their seeds", count=len(chips)),
+            fix="pass one chip, or chips that differ only in their seeds",
         )
     return chips
 
@@ -286,7 +286,7 @@ def _scales(quantized: Quantized, headroom: float | Mapping[str, float]) -> dict
             value_text = shown(factors[name]) if name in factors else "not specified"
             raise UsageError(
                 Text("the headroom of population '{node}' is {value}", node=name, value=value_text),
-                fix="give a positive number",
+                fix="pass a positive number",
                 node=name,
             )
     return {
@@ -343,32 +343,34 @@ def _digest(tree: Any) -> jax.Array:
 
 
 def with_weights(mapping: ChipMapping, routed: Netlist, net: Netlist) -> ChipMapping:
-    """Return a mapping with free signs, its synapses refilled with a net's weights.
+    """Return a mapping with free signs whose synapses have the weights of another netlist.
 
     Args:
-        mapping: of `routed`, without violations.
-        routed: a net with all connections that `net` may have, one synapse each.
-        net: the weights; those that are zero take no synapse.
+        mapping: Mapping of `routed`, without violations.
+        routed: Netlist with all connections that `net` may have, one synapse each.
+        net: Netlist with the weights; weights of zero take no synapse.
 
     Raises:
-        MappingError: signs are fixed, a weight takes several synapses, or a connection was not
+        MappingError: The signs are fixed, a weight takes several synapses, or a connection was not
             routed.
     """
     if mapping.signs != "free":
         raise MappingError(
             Text(
-                "the mapping's signs are '{signs}', weights change in place under free signs",
+                "the mapping's signs are '{signs}'; weights can be replaced only with free signs",
                 signs=mapping.signs,
             ),
-            fix=Text("map with {signs}", signs=SIGNS.set_to("free")),
+            fix=Text("pass {signs} when mapping", signs=SIGNS.set_to("free")),
         )
     largest = int(np.abs(net.weight).max(initial=0))
     if largest > LARGEST:
         raise MappingError(
             Text(
-                "a weight is {value}, one synapse carries {maximum}", value=largest, maximum=LARGEST
+                "a weight is {value}; the largest weight of one synapse is {maximum}",
+                value=largest,
+                maximum=LARGEST,
             ),
-            fix="choose a smaller scale",
+            fix="pass a smaller scale",
         )
     routed_pairs = routed.pre.astype(np.int64) * net.size + routed.post
     weighted_pairs = net.pre.astype(np.int64) * net.size + net.post
@@ -377,7 +379,7 @@ def with_weights(mapping: ChipMapping, routed: Netlist, net: Netlist) -> ChipMap
         pair = f"{net.neuron(net.pre[missing[0]])} to {net.neuron(net.post[missing[0]])}"
         raise MappingError(
             Text(
-                "{count} connections were not routed, the first from {source} to {target}",
+                "connections that were not routed: {count}, the first from {source} to {target}",
                 count=missing.size,
                 source=net.neuron(net.pre[missing[0]]),
                 target=net.neuron(net.post[missing[0]]),

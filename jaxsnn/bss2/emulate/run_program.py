@@ -32,9 +32,9 @@ from jaxsnn.network.structure import Population, Wire
 Weights = Mapping[tuple[str, str], Any]
 
 
-#: Of tau_syn: noise of the membrane moves no spike further.
+#: Maximum shift of a spike by membrane noise, as a fraction of tau_syn.
 FURTHEST_SHIFT = 0.5
-#: Where spikes are lost while a program runs.
+#: Locations at which spikes are lost while a program runs.
 LOST = ("outputs", "links", "unrecorded", "late_inputs")
 
 
@@ -42,14 +42,14 @@ class Recorded(NamedTuple):
     """Recordings of the host, by population.
 
     Attributes:
-        time: (batch, neurons, spikes) seconds of the file, rising, inf where unused.
-        count: (batch, neurons) spikes that were fired; some may have been lost, or find no slot.
-        voltages: readout -> (batch, samples, neurons) CADC LSB.
-        lost: scalars, spikes lost at the neurons' event outputs, at the links to the host, and
-            because the mapping does not record their neurons; events that the host, which is late
-            with them, sends at or after the end.
-        late: scalar, how much later than asked for the host sent an event, seconds of the file at
-            most.
+        time: (batch, neurons, spikes) seconds of the file, ascending, inf in unused slots.
+        count: (batch, neurons) number of emitted spikes, including those that were lost or found no
+            slot.
+        voltages: (batch, samples, neurons) CADC LSB, by readout.
+        lost: Scalars by location: spikes lost at the event outputs of the neurons, at the links to
+            the host, and because the mapping does not record their neurons; input events that the
+            host sends only at or after the end.
+        late: Scalar, largest delay of an event from the host, seconds of the file.
     """
 
     time: dict[str, jax.Array]
@@ -71,12 +71,12 @@ def execute(
     """Execute all runs of a program.
 
     Args:
-        inputs: external population -> Events (batch, events), seconds of the file.
-        t_end: seconds of the file.
-        sample_times: (samples,) seconds of the file, of readouts.
-        key: of the trial's noise.
-        options: say how many spikes of each neuron are recorded, and which neurons stop after their
-            first.
+        inputs: Events (batch, events) by external population, seconds of the file.
+        t_end: Duration of a sample, seconds of the file.
+        sample_times: (samples,) sample times of readouts, seconds of the file.
+        key: Random key of the noise of the trial.
+        options: Capacity for the spikes of each neuron, and the neurons that stop after their first
+            spike.
     """
     dtype = _dtype_of(weights)
     options = replace(options, refractory=program.refractory_time * program.speedup).hashable()
@@ -90,11 +90,12 @@ def execute(
 
 
 def late_inputs(program: Program, inputs: Mapping[str, Events], t_end: Any) -> jax.Array:
-    """Return the number, a scalar, of input events that the host, which is late with them, sends at
-    or after the end; replayed spikes, which make it later, are left out.
+    """Return the number of input events, a scalar, that the host sends only at or after the end,
+    because it sends one event per cycle; replayed spikes, which increase the delay, are not
+    counted.
 
     Args:
-        inputs, t_end: as of `execute`.
+        inputs, t_end: See `execute`.
     """
     zero = jnp.zeros((), jnp.int32)
     seen = Recorded(time={}, count={}, voltages={}, lost=dict.fromkeys(LOST, zero), late=zero)

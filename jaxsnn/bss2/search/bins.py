@@ -1,11 +1,29 @@
-"""Bins, groups of synapse drivers that all their sources reach: inside one, whether synapses fit is
-a matter of counting.
+"""Assign sources to bins, in which counting alone decides whether all synapses find a row.
 
-Compare masks that look at the lowest bits of the row select only split every bus into 1, 2, 4, ...
-groups of drivers. A bin is one group of one bus, in both hemispheres. Each source is put into one
-bin, and reaches the top hemisphere, the bottom one, or both. A neuron with synapses of `a` sources
-that reach only the top, `b` only the bottom and `c` both has room for them iff a <= top slots, b <=
-bottom slots and a + b + c <= all slots (Hall's condition).
+Compare masks that look only at the lowest bits of the row select split the synapse drivers of each
+bus into 1, 2, 4, ... groups. A bin is one group of one bus, in both hemispheres, such as bin 5 of
+4 buses with 2 groups each:
+
+    bin number = bus * groups + group                  5 = 2 * 2 + 1
+
+    bus                          0             1             2             3
+    hemisphere 0 (top)       | 0 | 1 |     | 2 | 3 |     | 4 | 5 |     | 6 | 7 |
+    hemisphere 1 (bottom)    | 0 | 1 |     | 2 | 3 |     | 4 | 5 |     | 6 | 7 |
+
+Each source is put into one bin, with a mode: its events reach the top hemisphere, the bottom one,
+or both. Each of its synapses then takes a slot: a row of the bin in the column of a circuit of the
+target neuron. A neuron on which a synapses come from sources that reach only the top, b only the
+bottom and c both has room for them if and only if a <= top slots, b <= bottom slots and
+a + b + c <= all slots (Hall's condition). The assignment is greedy, the most constrained sources
+first; then sources are moved out of bins that overflow.
+
+    split      (hemispheres, kinds, bins)            rows for each kind of synapse; kinds are
+                                                     excitatory and inhibitory, or one if signs are
+                                                     free
+    slack      (hemispheres, bins, kinds, targets)   free slots for sources that reach only one
+                                                     hemisphere
+    slack_sum  (bins, kinds, targets)                free slots for all sources
+    labels     (hemispheres, bins)                   free labels
 """
 
 from __future__ import annotations
@@ -28,9 +46,9 @@ class Bins:
     """Bins of a chip: bin number = bus * groups + group.
 
     Attributes:
-        groups: groups of a bus, a power of two.
-        rows: per hemisphere and bin the rows that work; where signs are free, the lower rows of the
-            drivers that work.
+        groups: Number of groups of drivers per bus, a power of two.
+        rows: For each hemisphere and bin, the working rows; if signs are free, the lower rows of
+            the working drivers.
     """
 
     groups: int
@@ -85,10 +103,10 @@ class Loads:
 
     Attributes:
         split: (hemispheres, kinds, bins) slots of a circuit for each kind of synapse.
-        slack: (hemispheres, bins, kinds, targets) what is left for sources that reach one
-            hemisphere only.
-        slack_sum: (bins, kinds, targets) what is left for all.
-        labels: (hemispheres, bins) labels that are left.
+        slack: (hemispheres, bins, kinds, targets) free slots for sources that reach one hemisphere
+            only.
+        slack_sum: (bins, kinds, targets) free slots for all sources.
+        labels: (hemispheres, bins) free labels.
     """
 
     def __init__(self, task: Task, placement: Placement, bins: Bins, split: np.ndarray) -> None:
@@ -151,10 +169,10 @@ class Demand:
     """Requirements of a source.
 
     Attributes:
-        targets: the neurons that it has synapses on.
-        amount: (kinds, its targets) synapses.
-        bins: where it may go.
-        modes: which hemispheres it may reach: TOP, BOTTOM or EVERYWHERE.
+        targets: Neurons on which the source has synapses.
+        amount: (kinds, targets) number of synapses on each of them.
+        bins: Bins to which the source may be assigned.
+        modes: Hemispheres that the source may reach: TOP, BOTTOM or EVERYWHERE.
     """
 
     targets: np.ndarray
@@ -201,8 +219,8 @@ def best_split(task: Task, bins: Bins, loads: Loads | None, placement: Placement
 
 # -- each source into a bin: the one with the most room, then moved while something overflows
 
-#: The part of all labels that sources which reach both hemispheres may take; the rest keeps bins
-#: from being uneven.
+#: Fraction of all labels that sources of both hemispheres may use; the rest is kept free, so that
+#: bins can be filled evenly.
 _LABELS_USED = 0.9
 
 
@@ -216,10 +234,10 @@ class Assignment:
     """Bins and hemispheres that are assigned to sources.
 
     Attributes:
-        bins: (sources,) the bin of each.
+        bins: (sources,) bin of each source.
         modes: (sources,) TOP, BOTTOM or EVERYWHERE.
         split: (hemispheres, kinds, bins) slots of a circuit for each kind of synapse.
-        overflow: by how much neurons and labels overflow: 0 where everything fits.
+        overflow: Number of synapses and labels without room; 0 if everything fits.
     """
 
     bins: np.ndarray
@@ -242,11 +260,11 @@ def assign(
     """Put each source of a run into a bin.
 
     Args:
-        on_chip_modes: (sources,) which hemispheres sources on the chip reach; others may go
-            wherever all their targets are.
-        reserved: (bins,) labels that sources must leave in each hemisphere.
-        repairs: how many sources may be moved once all are in.
-        deadline: `time.monotonic()` at which moving stops.
+        on_chip_modes: (sources,) hemispheres that sources on the chip reach; other sources may use
+            every mode that reaches all their targets.
+        reserved: (bins,) labels in each hemisphere that sources must not use.
+        repairs: Maximum number of moves of a source once all sources are assigned.
+        deadline: Value of `time.monotonic()` at which moving stops.
     """
     loads = Loads(task, placement, bins, best_split(task, bins, None, placement))
     loads.labels -= reserved
@@ -280,11 +298,12 @@ def assign(
 
 
 def _order(task: Task, demands: list[Demand], loads: Loads) -> list[int]:
-    """Order the sources: those with the least freedom first, then those with the most synapses.
+    """Return the order of assignment: sources with the least freedom first, then those with the
+    most synapses.
 
-    While labels last, sources reach both hemispheres: that takes two labels, and leaves the choice
-    to each target. How many may be is counted first; these come last, for they fit best where
-    little room is left. Their demands are changed in place.
+    As long as there are enough labels, sources reach both hemispheres. This takes two labels, but
+    lets each synapse be in either hemisphere, so that these sources fit best into bins that are
+    nearly full, and come last. Their entries of `demands` are replaced.
     """
     size = [int(demand.amount.sum()) for demand in demands]
     rank = {}

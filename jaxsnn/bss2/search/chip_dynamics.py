@@ -1,6 +1,4 @@
-"""Dynamics of populations in the chip's own time: what the calibration reaches, what is
-approximated, what no circuit does.
-"""
+"""Dynamics of populations, the speedup of the chip, and the approximations of a mapped network."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ from jaxsnn.options import SPEEDUP
 from jaxsnn.units import format_time, parse_time
 from jaxsnn.wording import Text
 
-#: How much faster the chip is than the file, unless its time constants ask for another factor.
+#: Default speed of the chip relative to the file, unless the time constants require another factor.
 DEFAULT_SPEEDUP: float = 1000
 #: The chip's synaptic time constant that replaces the missing one of LIF and LI: the shortest
 #: without a warning.
@@ -33,12 +31,13 @@ class Dynamics:
     """Parameters of a population's neurons, in the file's voltages and the file's time.
 
     Attributes:
-        population: the static record.
-        tau_mem, tau_syn: (neurons,) seconds; tau_syn is NaN where the file has none.
-        slope: (neurons,) by how much a spike of weight 1 changes dV/dt, volts per second; of a
-            population without tau_syn, by how much it changes V.
-        v_leak, v_threshold, v_reset: (neurons,); NaN in a readout.
-        drive: (neurons,) shift of the resting voltage by a bias.
+        population: Static description of the population.
+        tau_mem, tau_syn: Time constants, (neurons,) seconds; tau_syn is NaN if the file has none.
+        slope: Change of dV/dt by a spike of weight 1, (neurons,) volts per second; for a population
+            without tau_syn the change of V, volts.
+        v_leak, v_threshold, v_reset: Potentials, (neurons,) volts; thresholds and resets are NaN in
+            a readout.
+        drive: Shift of the resting potential by a bias, (neurons,) volts.
     """
 
     population: Population
@@ -55,16 +54,16 @@ def dynamics(part: Part, constant: np.ndarray | None) -> Dynamics:
     """Return the dynamics of a population.
 
     Args:
-        part: a lowered neuron.
-        constant: (neurons,) what biases add up to at its input, or None.
+        part: Lowered neuron.
+        constant: Sum of the biases at its input, (neurons,), or None.
 
     Raises:
-        LoweringError: the file does not say something that the chip needs.
+        LoweringError: The file does not specify something that the chip needs.
     """
     population, values = part.population, part.parameters
     if population is None:
         raise LoweringError(
-            f"node '{part.wire.name}' is a {part.wire.kind}, only neurons are placed on circuits",
+            f"node '{part.wire.name}' ({part.wire.kind}) is not a neuron; only neurons are placed on circuits",
             node=part.wire.name,
         )
     needed = [
@@ -117,12 +116,13 @@ def choose_speedup(
     """Return the factor between the file's time and the chip's, and notes on it.
 
     Args:
-        populations: all.
-        speedup: the requested factor; None for 1000, or the nearest that the calibration
-            reaches.
+        populations: All populations of the network.
+        speedup: Requested factor; None for 1000, or the nearest value for which all time constants
+            can be calibrated.
 
     Raises:
-        MappingError: the calibration reaches none, or not the requested one.
+        MappingError: The time constants cannot be calibrated with any factor, or not with the
+            requested one.
     """
     least, most, slow, fast = 0.0, math.inf, "", ""
     tau_of_node = "{parameter} {tau} of '{node}'"
@@ -145,7 +145,7 @@ def choose_speedup(
                 slow=slow,
                 fast=fast,
             ),
-            fix="bring them closer together",
+            fix="use time constants that are closer together",
             facts={"minimum": least, "maximum": most},
         )
     if speedup is None:
@@ -158,17 +158,17 @@ def choose_speedup(
         )
         raise MappingError(
             Text(
-                "{option} is {speedup:g}, {limit}",
+                "{option} is {speedup:g}; {limit}",
                 option=SPEEDUP,
                 speedup=speedup,
                 limit=limit,
             ),
-            fix=f"choose one from {least:g} to {most:g}",
+            fix=f"pass a value from {least:g} to {most:g}",
         )
     else:
         chosen = speedup
     why = Text(
-        "between {minimum:g} and {maximum:g} its time constants can be calibrated",
+        "with factors from {minimum:g} to {maximum:g}, the time constants can be calibrated",
         minimum=least,
         maximum=most,
     )
@@ -207,7 +207,9 @@ def _warned(populations: Sequence[Dynamics], speedup: float) -> Iterator[Change]
                     side=side,
                     limit=format_time(limit),
                 )
-                yield Change(node=name, what=description, why="the calibration warns there")
+                yield Change(
+                    node=name, what=description, why="the calibration warns outside its range"
+                )
 
 
 def _reaching_alone(dynamics: Dynamics, arriving: Iterable[LinearMap]) -> tuple[int, int]:
@@ -240,8 +242,8 @@ def approximations(
         share = short / float(dynamics.tau_mem.min())
         yield change(
             Text(
-                "{type} becomes a current that decays with tau_syn {tau_syn} (in the file's "
-                "time), {fraction:.1%} of the shortest tau, and carries the same charge",
+                "a synaptic current of the same charge replaces the instantaneous input of {type}; "
+                "its tau_syn is {tau_syn} in the file's time, {fraction:.1%} of the shortest tau",
                 type=population.kind,
                 tau_syn=format_time(short),
                 fraction=share,
@@ -252,41 +254,41 @@ def approximations(
             strong, weights = _reaching_alone(dynamics, arriving)
             yield change(
                 Text(
-                    "input beyond its threshold can make it fire again, where the file's {type} "
-                    "loses it at the reset; {count} of its {weights} weights reach the "
-                    "threshold alone",
+                    "unlike {type} in the file, the chip does not discard input that exceeds the "
+                    "threshold, so that it can cause a second spike; weights that reach the threshold "
+                    "alone: {count} of {weights}",
                     type=population.kind,
                     count=strong,
                     weights=weights,
                 ),
-                "the current outlasts the spike",
+                "the synaptic current continues after the spike",
             )
     if population.spike_kernel == "box":
         yield change(
-            "spikes are not boxes of one step", "the chip's synaptic current jumps and decays"
+            "spikes are not rectangular pulses of one time step",
+            "the chip's synaptic current jumps and decays",
         )
     if population.fires:
         longest = format_time(refractory_time * speedup)
         yield change(
             Text(
-                "after a spike it is refractory for {refractory_time}, {longest} in the file's "
-                "time",
+                "after a spike it is refractory for {refractory_time} ({longest} in the file's time)",
                 refractory_time=format_time(refractory_time),
                 longest=longest,
             ),
-            "the chip has no shorter time",
+            "the chip has no shorter refractory period",
         )
     starts = {"zero": 0.0, "v_leak": dynamics.v_leak, "v_reset": np.nan_to_num(dynamics.v_reset)}
     start = "v_reset" if population.fires else "v_leak"
     if np.any(starts[start] != starts[population.initial]):
         does = "is reset before each sample" if population.fires else "rests there"
         yield change(
-            Text("it starts at {initial}", initial=start),
+            Text("its membrane starts at {initial}", initial=start),
             Text(
-                "the file specifies {expected}, the chip {behaviour}",
+                "the file specifies {expected}; on the chip, the membrane {behaviour}",
                 expected=population.initial,
                 behaviour=does,
             ),
         )
     for remark in (*population.remarks, *population.assumed):
-        yield change(remark, "said by the dialect")
+        yield change(remark, "specified by the dialect")

@@ -19,11 +19,11 @@ class Certificate:
     """Reason why a net does not fit.
 
     Attributes:
-        resource: what is too scarce: "circuits", "synapse rows" or "labels".
-        where: the population or neuron.
-        needed, available: the two numbers.
-        message: what is too scarce, in one line.
-        fix: what to do about it.
+        resource: Scarce resource: "circuits", "synapse rows" or "labels".
+        where: Population or neuron that needs it.
+        needed, available: Needed and available amount of the resource.
+        message: Description in one line.
+        fix: Advice in one line.
     """
 
     resource: str
@@ -85,7 +85,7 @@ def impossible(net: Netlist, parts: ChipParts, signs: str) -> Certificate | None
     least = least_circuits(net, parts, signs)
     largest = int(_half_circuits(parts).max())
     slots = int(parts.slots(signs).max())
-    kind = "drivers (two rows of them for each weight)" if signs == "free" else "rows"
+    kind = "synapse drivers (both rows for each weight)" if signs == "free" else "synapse rows"
     excites, inhibits = net.fan_in()
     fan_in = excites + inhibits
     if fan_in.size and (slots == 0 or least.max() > largest):
@@ -98,7 +98,7 @@ def impossible(net: Netlist, parts: ChipParts, signs: str) -> Certificate | None
                 needed=needed,
                 available=available,
                 message=Text(
-                    "neuron {neuron} has {synapses} synapses, {circuits} circuits of one half with "
+                    "neuron {neuron} has {synapses} synapses; {circuits} circuits of one half with "
                     "{slots} {resource} each have room for {available} ({excess} too many)",
                     neuron=net.neuron(worst),
                     synapses=needed,
@@ -134,8 +134,8 @@ def _too_many_sources(net: Netlist, parts: ChipParts) -> Certificate | None:
         needed=needed,
         available=available,
         message=Text(
-            "neuron {neuron} has {sources} sources, {drivers} synapse drivers with "
-            "{labels} labels each distinguish {available} ({excess} too many)",
+            "neuron {neuron} has {sources} sources; {drivers} synapse drivers with {labels} "
+            "labels each distinguish {available} ({excess} too many)",
             neuron=net.neuron(worst),
             sources=needed,
             drivers=drivers,
@@ -186,8 +186,8 @@ def _too_many(
         needed, available = int((counts >= count).sum()), runs * room_for(parts, count)
         if needed > available:
             reason = Text(
-                "{neurons} neurons need {circuits} or more circuits for their fan-in, the chip has "
-                "room for {available} of them",
+                "{neurons} neurons need {circuits} or more circuits each for their fan-in; the chip "
+                "has room for {available} of them",
                 neurons=needed,
                 circuits=count,
                 available=available,
@@ -198,16 +198,16 @@ def _too_many(
         if needed <= available:
             return None
         reason = Text(
-            "the neurons need {circuits} circuits for their fan-in, the chip has {available}",
+            "the neurons need {circuits} circuits for their fan-in; the chip has {available}",
             circuits=needed,
             available=available,
         )
     if is_recurrent:
-        template = "the neurons that feed each other, {populations}: {reason} at once"
-        fix = "make them fewer, a recurrent part cannot be split over runs"
+        template = "recurrently connected neurons, {populations}: {reason} in one run"
+        fix = "reduce their number; recurrently connected neurons must be in the same run"
     else:
         template = "{populations}: {reason} in {runs} " + ("run" if runs == 1 else "runs")
-        fix = Text("allow {max_runs} or more", max_runs=MAX_RUNS.set_to(runs + 1))
+        fix = Text("pass {max_runs} or more", max_runs=MAX_RUNS.set_to(runs + 1))
     population_names = dict.fromkeys(net.populations[number].name for number in net.owner[neurons])
     location = ", ".join(f"'{name}'" for name in population_names)
     return Certificate(

@@ -1,5 +1,5 @@
-"""Measured strength of a chip's synaptic inputs: by how many CADC LSB per microsecond one LSB of a
-weight changes dV/dt, at settings of the chip.
+"""Measured strength of a chip's synaptic inputs: the change of dV/dt for one LSB of a weight, in CADC
+LSB per microsecond, at settings of the chip.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class MeasuredSlope:
     synapse_dac_bias: int = int(PARAMETERS["synapse_dac_bias"].default)
 
 
-#: What a line of a table says.
+#: Fields of an entry of a table.
 _FIELDS = ("slope", "i_synin_gm", "synapse_dac_bias")
 #: One slope, or those of several settings.
 Slopes = float | Sequence[MeasuredSlope]
@@ -47,9 +47,9 @@ def slopes_of(text: str) -> Slopes:
     "synapse_dac_bias"}.
 
     Raises:
-        FileError: there is no such file.
-        MappingError: it is no such list.
-        UsageError: neither a number nor the name of a JSON file.
+        FileError: The file does not exist.
+        MappingError: The file does not contain such a list.
+        UsageError: The text is neither a number nor the name of a JSON file.
     """
     try:
         return float(text)
@@ -58,7 +58,7 @@ def slopes_of(text: str) -> Slopes:
     if not text.endswith(".json"):
         raise UsageError(
             Text("the slope is '{value}'", value=text),
-            fix="give a number, or a .json file of measured slopes",
+            fix="pass a number, or a .json file of measured slopes",
         )
     return read_slopes(text)
 
@@ -69,19 +69,20 @@ def read_slopes(path: str | os.PathLike[str]) -> tuple[MeasuredSlope, ...]:
         content = json.loads(read_text(path, "a table of measured slopes"))
     except (ValueError, RecursionError) as error:
         raise MappingError(
-            Text("{path} is not JSON ({error})", path=path, error=error), fix="repair it"
+            Text("{path} is not JSON ({error})", path=path, error=error), fix="correct the file"
         ) from error
     if not isinstance(content, list) or not content:
         raise MappingError(
-            Text("{path} is no list of measured slopes", path=path), fix="give at least one"
+            Text("{path} has no list of measured slopes", path=path),
+            fix="write a list of at least one slope",
         )
     measured = []
     for number, item in enumerate(content):
-        entry = Entry(item, f"{path}[{number}]", fix="repair it")
+        entry = Entry(item, f"{path}[{number}]", fix="correct the file")
         if unknown := sorted(set(item) - set(_FIELDS)):
             raise MappingError(
                 Text(
-                    "{path}[{index}]: '{field}' is unknown",
+                    "{path}[{index}]: unknown field '{field}'",
                     path=path,
                     index=number,
                     field=unknown[0],
@@ -92,7 +93,7 @@ def read_slopes(path: str | os.PathLike[str]) -> tuple[MeasuredSlope, ...]:
         if type(slope) not in (int, float):
             raise MappingError(
                 Text("{path}[{index}]: 'slope' is not a number", path=path, index=number),
-                fix="repair it",
+                fix="correct the file",
             )
         settings = {name: entry.integer(name) for name in _FIELDS[1:] if name in item}
         measured.append(MeasuredSlope(slope=as_number(slope), **settings))
@@ -103,8 +104,8 @@ def chosen_slope(slopes: Slopes, minimum: float) -> MeasuredSlope:
     """Return the weakest setting with at least the required slope, or else the strongest.
 
     Raises:
-        UsageError: a slope that is not positive, what is neither a number nor a table, a setting
-            that the calibration does not reach, or several slopes of one setting.
+        UsageError: A slope is not positive, the argument is neither a number nor a table, the
+            calibration does not support a setting, or a setting has several slopes.
 
     >>> table = [MeasuredSlope(slope=0.1, i_synin_gm=500), MeasuredSlope(slope=0.2, i_synin_gm=800)]
     >>> [chosen_slope(table, wanted).i_synin_gm for wanted in (0.05, 0.15, 0.3)]
@@ -115,14 +116,14 @@ def chosen_slope(slopes: Slopes, minimum: float) -> MeasuredSlope:
         if not (math.isfinite(as_number(measured.slope)) and measured.slope > 0):
             raise UsageError(
                 Text("the slope is {value}", value=shown(measured.slope)),
-                fix="give a positive, finite number",
+                fix="use a positive, finite number",
             )
         for name in ("i_synin_gm", "synapse_dac_bias"):
             reach, value = PARAMETERS[name], getattr(measured, name)
             if not reach.low <= value <= reach.high:
                 raise UsageError(
                     Text(
-                        "{parameter} is {value}, the calibration reaches {minimum:g} to {maximum:g}",
+                        "{parameter} is {value}; the calibration supports {minimum:g} to {maximum:g}",
                         parameter=name,
                         value=value,
                         minimum=reach.low,
@@ -141,7 +142,7 @@ def chosen_slope(slopes: Slopes, minimum: float) -> MeasuredSlope:
                     i_synin_gm=gain,
                     synapse_dac_bias=bias,
                 ),
-                fix="give one, such as their mean",
+                fix="keep one of them, or their mean",
             )
     strong = [measured for measured in table if measured.slope >= minimum]
     return (
@@ -158,6 +159,6 @@ def _table(slopes: Slopes) -> Sequence[MeasuredSlope]:
     if not table or not all(isinstance(measured, MeasuredSlope) for measured in table):
         raise UsageError(
             Text("the slope is {value}", value=shown(slopes)),
-            fix="give a number, or some MeasuredSlope",
+            fix="pass a number, or a list of MeasuredSlope",
         )
     return table

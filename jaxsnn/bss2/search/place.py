@@ -1,7 +1,13 @@
-"""Placers: which neuron is where on the chip. All have one signature, `Placer`.
+"""Placers assign neurons to circuits of the chip. All have one signature, `Placer`.
 
-Those here first tile the chip with as many circuits as each neuron takes, then give neurons of
-equal size to tiles. The tile's column decides the only bus on which the neuron can reach others.
+The placers of this module first divide the chip into tiles, each with the number of circuits that a
+neuron needs, and then assign neurons to tiles of their size. The column of a tile determines its
+event output, and so the only bus on which the neuron can reach other neurons:
+
+    columns           0 ...                        ... 255
+    hemisphere 0    | tile | tile |    ...   |            |      a tile is contiguous, stays in one
+    hemisphere 1    | tile |      |    ...   |            |      half, and may span both hemispheres
+    event output    |  0   |  1   |    ...   |  7         |      bus = output % buses
 """
 
 from __future__ import annotations
@@ -24,8 +30,8 @@ class Placement:
     """Circuits of each neuron of a run; the first is the head.
 
     Attributes:
-        chip: the chip.
-        circuits: for each target of the task its (row, column), the head first.
+        chip: The chip.
+        circuits: (row, column) of the circuits of each target of the task, the head first.
     """
 
     chip: Chip
@@ -51,10 +57,10 @@ class Placement:
         return self.outputs % self.chip.buses
 
 
-#: A placer: `placer(task, counts, rng)` gives each of the task's targets, in their order, as many
-#: circuits as `counts` (targets,) says, or returns None where it finds no room. The circuits of a
-#: neuron are side by side in one half of the chip, alive, and no other neuron's. What it draws, it
-#: draws from `rng`, so that the same seed gives the same mapping.
+#: Signature of a placer. `placer(task, counts, rng)` assigns `counts[k]` circuits to target k of the
+#: task, or returns None if there is no room. The circuits of a neuron are adjacent, in one half of
+#: the chip, and work; none belongs to two neurons. All random numbers come from `rng`, so that the
+#: same seed gives the same mapping.
 Placer = Callable[[Task, np.ndarray, np.random.Generator], Placement | None]
 
 
@@ -62,23 +68,25 @@ def refuse_misplaced(name: str, task: Task, counts: np.ndarray, placement: Place
     """Refuse a placement that no router can work with.
 
     Args:
-        name: of the placer.
-        task: what was placed.
-        counts: (targets,) circuits that each neuron was to have.
-        placement: what the placer returned.
+        name: Name of the placer.
+        task: Placed task.
+        counts: (targets,) required number of circuits of each neuron.
+        placement: Result of the placer.
 
     Raises:
-        MappingError: it is no placement of all neurons, or a neuron has too few or too many
-            circuits, or one that is dead, is not on the chip or is another neuron's.
+        MappingError: The result is not a placement of all neurons, or a neuron has a wrong number
+            of circuits, or a circuit that is dead, not on the chip, or assigned twice.
     """
     who, fix = (
         Text("placer '{placer}'", placer=name),
-        f"repair the placer, or use another one than '{name}'",
+        f"correct the placer, or select a placer other than '{name}'",
     )
     if not isinstance(placement, Placement):
         kind = type(placement).__name__
         raise MappingError(
-            Text("{placer} returned a {actual}, not a Placement or None", placer=who, actual=kind),
+            Text(
+                "{placer} returned {actual} instead of Placement or None", placer=who, actual=kind
+            ),
             fix=fix,
         )
     if len(placement.circuits) != len(counts):
@@ -98,7 +106,7 @@ def refuse_misplaced(name: str, task: Task, counts: np.ndarray, placement: Place
         if len(circuits) != count:
             raise MappingError(
                 Text(
-                    "{placer} assigned {actual} circuits to {neuron}, which needs {expected}",
+                    "{placer} assigned {actual} circuits to {neuron}, which needs {expected} circuits",
                     placer=who,
                     actual=len(circuits),
                     neuron=neuron,
@@ -111,8 +119,8 @@ def refuse_misplaced(name: str, task: Task, counts: np.ndarray, placement: Place
             if not (inside and free[row, column]):
                 raise MappingError(
                     Text(
-                        "{placer} assigned circuit ({row}, {column}) to {neuron}, which is dead, "
-                        "occupied or not among the {rows} x {columns} of the chip",
+                        "{placer} assigned to {neuron} a circuit that is dead, occupied or not among the "
+                        "{rows} x {columns} of the chip: ({row}, {column})",
                         placer=who,
                         row=row,
                         column=column,
@@ -131,11 +139,10 @@ Order = Callable[[list[int], np.ndarray], np.ndarray]
 
 
 def _placed(task: Task, counts: np.ndarray, order: Order | None) -> Placement | None:
-    """Tile the chip, larger neurons first, then assign the tiles of each size to the neurons in an
-    order.
+    """Divide the chip into tiles, the largest first, then assign the tiles of each size to neurons.
 
-    `order` is given the outputs of the tiles and the neurons, both of one size, and returns the
-    neurons tile by tile; without it, neurons come from the left as they are.
+    `order(outputs, neurons)` receives the event outputs of the tiles and the neurons of one size,
+    and returns the neurons in the order of the tiles. Without it, neurons keep their order.
     """
     chip = task.parts.chip
     by_size = np.argsort(-counts, kind="stable")

@@ -38,18 +38,18 @@ from jaxsnn.errors import (
 from jaxsnn.options import MAX_RUNS, SEED, TIME_LIMIT
 from jaxsnn.wording import Text
 
-#: More runs than counting asks for that are tried before giving up.
+#: Number of runs above the lower bound that are tried before giving up.
 _MORE_RUNS = 8
-#: How many sources the thorough attempts may move, one round after the other, each with draws of
-#: its own; only the first where a mapping is known.
+#: Maximum number of moved sources in the rounds of thorough attempts, each with other random
+#: numbers; only the first round is used if a mapping has already been found.
 _THOROUGH = (200, 1000, 1500, 2000, 3000)
-#: Of the time limit, after which free signs are tried in the place of fixed ones.
+#: Fraction of the time limit after which free signs are tried instead of fixed ones.
 _SHARE = 0.25
 #: Placers of the quick and of the thorough attempts, where none were chosen.
 _QUICK_PLACERS = ("first-fit", "by-connectivity")
 _THOROUGH_PLACERS = ("spread", "annealed", "first-fit")
 _LARGEST_SEED = (1 << 31) - 1
-#: How much of an even share of all circuits a run may take more, from even runs to full ones.
+#: Limits of the circuits of a run, relative to an even share of all circuits; None for a full chip.
 _RUN_SHARES = (1.0, 1.05, 1.15, None)
 
 
@@ -72,11 +72,12 @@ class Outcome:
 
     Attributes:
         stop_reason: "fits", "impossible" (proven, see `certificate`) or "gave up".
-        mapping: where it fits.
-        certificate: where it is impossible; else why fewer runs are, or None.
-        tried: attempts at a run.
-        problem: what stood in the way, where it does not fit; its code is "impossible" or
-            "gave-up".
+        mapping: The mapping; None if the netlist does not fit.
+        certificate: Proof that the netlist does not fit; if it fits, proof that fewer runs are not
+            enough, or None.
+        tried: Number of attempts at a run.
+        problem: Reason why the netlist does not fit, with the code "impossible" or "gave-up"; None
+            if it fits.
     """
 
     stop_reason: str
@@ -109,56 +110,56 @@ def place_and_route(
 ) -> Outcome:
     """Place and route a net in as few runs as the search reaches.
 
-    What is found is not verified here: `jaxsnn.check_mapping` does that, and `jaxsnn map` with it.
+    The mapping is not verified here; `jaxsnn.check_mapping` does that, and so does `jaxsnn map`.
 
     Args:
-        net: the netlist of a quantised graph, `quantize(graph).netlist`.
-        chip: its sizes.
-        dead: its parts that are not used.
-        signs: "fixed": one synapse row for each weight as it is; "free": rows of both signs for
-            each.
-        seed: of the placers and routers that search at random; the same seed gives the same
-            mapping.
-        max_runs: at most so many runs; None for as many as it takes.
-        time_limit: seconds after which no new attempt is started.
-        portfolio: which placers and routers are tried.
+        net: Netlist of a quantised graph, `quantize(graph).netlist`.
+        chip: Chip to map onto.
+        dead: Parts of the chip that must not be used.
+        signs: "fixed": each weight has a synapse in a row of its sign; "free": each weight has
+            synapses in rows of both signs.
+        seed: Random seed of placers and routers; the same seed gives the same mapping.
+        max_runs: Maximum number of runs; None for no limit.
+        time_limit: Seconds after which no new attempt is started.
+        portfolio: Placers and routers to try.
 
     Raises:
-        ChipError: a dead part does not exist.
-        MappingError: a registered placer or router returned what none may return.
-        UsageError: unknown signs, placers or routers, a seed that is negative or beyond 31 bits, or
-            a limit that is not positive.
+        ChipError: A dead part does not exist.
+        MappingError: A registered placer or router returned an invalid result.
+        UsageError: Signs, placers or routers are unknown, the seed is negative or exceeds 31 bits,
+            or a limit is not positive.
     """
     if not isinstance(net, Netlist):
         raise UsageError(
-            Text("a {actual} is not a Netlist", actual=type(net).__name__),
+            Text("expected an object of type Netlist, not {actual}", actual=type(net).__name__),
             fix="pass jaxsnn.quantize(graph).netlist",
         )
     for value, kind in ((chip, Chip), (dead, Dead)):
         if not isinstance(value, kind):
             text = Text(
-                "a {actual} is not a {expected}",
+                "expected an object of type {expected}, not {actual}",
                 actual=type(value).__name__,
                 expected=kind.__name__,
             )
-            raise UsageError(text, fix="see jaxsnn.bss2.chip")
+            raise UsageError(text, fix="pass an object of a class in jaxsnn.bss2.chip")
     if signs not in SIGNS:
         raise UsageError(
-            Text("there are no signs '{signs}'", signs=signs), fix=suggestion(str(signs), SIGNS)
+            Text("signs '{signs}' are not supported", signs=signs),
+            fix=suggestion(str(signs), SIGNS),
         )
     number = as_whole(seed)
     if number is None or not 0 <= number <= _LARGEST_SEED:
-        fix = f"give a whole number from 0 to {_LARGEST_SEED}"
+        fix = f"pass an integer from 0 to {_LARGEST_SEED}"
         raise UsageError(Text("{option} is {value}", option=SEED, value=shown(seed)), fix=fix)
     if max_runs is not None and (as_whole(max_runs) or 0) < 1:
         raise UsageError(
             Text("{option} is {value}", option=MAX_RUNS, value=shown(max_runs)),
-            fix="allow at least 1",
+            fix="pass an integer of at least 1",
         )
     if not 0 < as_number(time_limit) < math.inf:
         raise UsageError(
             Text("{option} is {value} s", option=TIME_LIMIT, value=shown(time_limit)),
-            fix="give a positive number of seconds",
+            fix="pass a positive number of seconds",
         )
     chosen = portfolio or Portfolio()
     chosen = Portfolio(
@@ -191,9 +192,9 @@ class _Search:
     too.
 
     Args:
-        searches: that for the requested signs first.
-        max_runs: at most so many.
-        time_limit: seconds.
+        searches: Searches with the requested signs, then with free signs.
+        max_runs: Maximum number of runs.
+        time_limit: Time limit, seconds.
     """
 
     def __init__(
@@ -219,18 +220,19 @@ class _Search:
         limit, fix = (
             (
                 Text("within {time_limit:g} s", time_limit=self.time_limit),
-                Text("allow {option}", option=TIME_LIMIT.set_to(2 * self.time_limit)),
+                Text("pass {option}", option=TIME_LIMIT.set_to(2 * self.time_limit)),
             )
             if is_late
             else (
                 Text("in {runs} run" if last == 1 else "in {runs} runs", runs=last),
-                Text("try another {option}", option=SEED.set_to(first.seed + 1)),
+                Text("pass {option} for another search", option=SEED.set_to(first.seed + 1)),
             )
         )
         problem = Problem(
             code="gave-up",
             message=Text(
-                "no mapping was found {limit} ({attempts} attempts; {reason})",
+                "no mapping was found {limit} (attempts: {attempts}; reason of the last failure: "
+                "{reason})",
                 limit=limit,
                 attempts=self._tried(),
                 reason=first.why,
@@ -367,7 +369,7 @@ class _RunSearch:
         self.seed, self.portfolio, self.deadline = seed, portfolio, math.inf
         self.least = least_circuits(net, parts, signs)
         self.fewest, self.fewer = least_runs(net, parts, signs)
-        self.tried, self.why = 0, "nothing was tried"
+        self.tried, self.why = 0, "no attempt was made"
         # by the neurons of a run: the fewest synapses or labels that were too many; the run; and,
         # with the repairs, whether nothing was found
         self._overflow: dict[bytes, int] = {}
@@ -417,7 +419,7 @@ class _RunSearch:
         placement = PLACERS[placer](task, counts, rng)
         if placement is None:
             self.why = Text(
-                "{circuits} circuits have no room with '{placer}'",
+                "placer '{placer}' has no room for {circuits} circuits",
                 circuits=int(counts.sum()),
                 placer=placer,
             )
@@ -431,11 +433,11 @@ class _RunSearch:
         if not isinstance(result, Unrouted):
             raise MappingError(
                 Text(
-                    "router '{router}' returned a {actual}, not a Run or Unrouted",
+                    "router '{router}' returned {actual} instead of Run or Unrouted",
                     router=router,
                     actual=type(result).__name__,
                 ),
-                fix=f"repair the router, or use another one than '{router}'",
+                fix=f"correct the router, or select a router other than '{router}'",
             )
         self.why = result.why
         if result.overflow is not None:

@@ -1,10 +1,35 @@
-"""Graph -> netlist: weights as whole numbers of the chip, with a scale for each population, and
-what that loses.
+"""Quantise a graph for the chip: integer weights, potentials in LSB of the CADC, times of the chip.
 
-A weight of the file times r and w_in changes dV/dt by so many volts per second; on the chip, one
-LSB of a weight changes it by the same amount in every circuit, because the calibration makes
-synaptic inputs equally strong. A population's scale says how many LSB a weight of 1 becomes;
-thresholds then follow, so that all populations share one strength of an LSB.
+In the file, a spike of weight w changes dV/dt of a neuron by w times its `strength`, in volts per
+second; r, w_in and tau_mem determine it. On the chip, a spike of integer weight k changes dV/dt by
+k times the slope of one LSB. The calibration makes this slope equal in all circuits, so that there
+is one slope for the network. The scale, LSB of a weight of 1, is chosen for each population, and
+the potentials of the population follow from both:
+
+    gain         = strength / max(strength)                                       (neurons,)
+    integers     = round(scale * gain[target] * weight), within +-63 * synapses_per_weight
+    slope_of     = max(strength) / scale           volts per second of the file, of one LSB
+    lsb_per_volt = slope / slope_of                CADC LSB for one volt of the file
+    v_threshold  = v_leak + round(lsb_per_volt * (v_threshold - v_leak of the file))
+
+A large scale uses the range of the weights, but moves the threshold away from the leak, and its
+potential is limited. `quantize` therefore works in this order:
+
+1. `examine` lowers the graph and lists what the chip does not support.
+2. `choose_speedup` brings all time constants into the range of the calibration.
+3. `integer_weights` chooses a scale for each population and rounds its weights.
+4. `levels` computes the largest slope for which all potentials fit. If the slope of the chip was
+   measured, it is used instead, and scales whose thresholds would be too high are reduced.
+5. `_integer_threshold_scales` changes the scales that are not specified slightly, so that
+   thresholds lie an integer number of LSB from the leak.
+6. The result is a `Netlist`, with notes on everything that was rounded or approximated.
+
+Arrays, where connections of all sources of a population follow each other, in the order of
+`arriving[population]`:
+
+    strength, tau_mem, v_threshold ...      (neurons,)      for each population
+    arriving[population][source]            a `LinearMap`: source, target and value, (links,) each
+    Scaled.exact, Scaled.integers           (connections,)  LSB, before and after rounding
 """
 
 from __future__ import annotations
@@ -28,9 +53,9 @@ from jaxsnn.bss2.search.rounding import (
     CadcLevels,
     NodeReport,
     Scaled,
+    integer_weights,
     largest,
     levels,
-    whole_weights,
 )
 from jaxsnn.errors import (
     MappingError,
@@ -49,17 +74,19 @@ from jaxsnn.options import BIAS, BIAS_PERIOD, PERCENTILE, SPEEDUP, SYNAPSES_PER_
 from jaxsnn.units import format_time, parse_time
 from jaxsnn.wording import Text
 
-#: Synapses of one weight, whose sum the arrays of a net hold (int16).
+#: Maximum number of synapses of one weight: netlists store their sum as int16.
 MOST_SYNAPSES = np.iinfo(np.int16).max // LARGEST
-#: Of tau_syn: events that lie further apart are single kicks of a neuron.
+#: Fraction of tau_syn. If the events that replace a bias are further apart, their PSPs hardly
+#: overlap.
 _SMOOTH = 0.3
-#: Of tau_mem + tau_syn: so long after an event less than 1/20,000 of what it did is left.
+#: Multiple of tau_mem + tau_syn after which less than 1/20,000 of the effect of an event remains.
 _FADED = 10.0
-#: Of the weights of a population: where more of them round to zero, it is said.
+#: Fraction of the weights of a population; if more of them round to zero, a note reports it.
 _MUCH_LOST = 0.1
-#: A number in advice is larger by so much, so that it is enough when rounded to three digits, too.
+#: Factor by which recommended values are increased, so that they suffice when rounded to three
+#: digits.
 _ROUNDED_UP = 1.01
-#: Options that are whole numbers.
+#: Options that are integers.
 _WHOLE = ("synapses_per_weight", "v_leak", "v_threshold")
 
 
@@ -68,25 +95,27 @@ class QuantizeOptions:
     """Options for the quantization of a network to the chip.
 
     Attributes:
-        scale: how a population's scale is chosen, a key of `SCALES`: "max" lets no weight saturate;
-            "percentile" lets the largest saturate; "least-error" makes the sum of squared errors
-            least; where a population has one threshold it is then changed, until that lies whole
-            LSB from the leak: made smaller, or larger where no weight saturates. Or the scales
-            themselves, by name of the population: LSB of a weight of 1, as in `NodeReport.scale`;
-            weights beyond the largest saturate.
-        percentile: of the magnitudes of weights, for that choice.
-        synapses_per_weight: how many synapses may add up to one weight; with 2, weights reach 126.
-        speedup: of the chip over the file; None for 1000, or the nearest that the calibration
-            reaches.
+        scale: Method that chooses the scale of each population, a key of `SCALES`: with "max" no
+            weight saturates, with "percentile" the largest weights saturate, and "least-error"
+            minimises the sum of squared errors. If the neurons of a population have equal
+            thresholds, the scale is then adjusted so that the threshold is an integer number of LSB
+            from the leak: upwards if no weight saturates, else downwards. Or a mapping from each
+            population to its scale, in LSB of a weight of 1, as in `NodeReport.scale`; weights
+            above the largest saturate.
+        percentile: Percentile of the magnitudes of weights, for the scale "percentile".
+        synapses_per_weight: Maximum number of synapses whose sum represents one weight; with 2,
+            weights reach 126.
+        speedup: Speed of the chip relative to the file; None for 1000, or the nearest value for
+            which all time constants can be calibrated.
         bias: "refuse", or "source": an input channel that fires regularly replaces all biases.
-        bias_period: between the spikes of that channel, seconds of the chip.
-        v_leak: of all neurons, CADC LSB.
-        v_threshold: of the neuron whose threshold is highest above its leak, CADC LSB.
-        refractory_time: of all neurons, seconds of the chip.
-        slope: by how many CADC LSB per microsecond one LSB of a weight changes dV/dt on the chip,
-            as measured, or a table of it: thresholds follow from it, and scales where weights that
-            fill their bits would need a threshold above `v_threshold`. None: whatever slope puts
-            the highest threshold there, to which the chip is then to be calibrated.
+        bias_period: Interval between the spikes of that channel, seconds of the chip.
+        v_leak: Leak potential of all neurons, CADC LSB.
+        v_threshold: Potential of the threshold that is highest above its leak, CADC LSB.
+        refractory_time: Refractory period of all neurons, seconds of the chip.
+        slope: Measured change of dV/dt on the chip for one LSB of a weight, in CADC LSB per
+            microsecond, or a table of such measurements. Thresholds follow from it; scales are
+            reduced if a threshold would exceed `v_threshold`. None: the slope for which the highest
+            threshold is at `v_threshold`; the chip must be calibrated to it.
     """
 
     scale: str | Mapping[str, float] = "max"
@@ -106,14 +135,14 @@ class ChipPopulation:
     """Parameters of a population on the chip.
 
     Attributes:
-        name: the NIR node's name.
-        size: number of neurons.
-        fires: whether it has a threshold.
-        tau_mem, tau_syn: (neurons,) seconds of the chip.
-        v_leak, v_threshold, v_reset: (neurons,) CADC LSB, integers; thresholds and resets are
-            0 in a readout.
-        lsb_per_volt: CADC LSB for one volt of the file; None where nothing fixes it.
-        refractory_time: seconds of the chip.
+        name: Name of the NIR node.
+        size: Number of neurons.
+        fires: Whether the neurons have a threshold.
+        tau_mem, tau_syn: Time constants, (neurons,) seconds of the chip.
+        v_leak, v_threshold, v_reset: Potentials, (neurons,) CADC LSB, integers; thresholds and
+            resets are 0 in a readout.
+        lsb_per_volt: CADC LSB for one volt of the file; None if it is undetermined.
+        refractory_time: Refractory period, seconds of the chip.
     """
 
     name: str
@@ -133,17 +162,16 @@ class Quantized:
     """Network quantized for the chip.
 
     Attributes:
-        netlist: what is placed and routed.
-        populations: parameters of its neurons by NIR name.
-        nodes: what became of the weights, by NIR name of the population behind them.
-        speedup: of the chip over the file.
-        slope: by how many CADC LSB per microsecond one LSB of a weight must change dV/dt, so that
-            thresholds mean what the file says: calibrate synaptic inputs to that. None without
-            thresholds.
-        bias_source: name of the channel that replaces biases, None if there is none.
-        bias_period: between its spikes, seconds of the chip.
-        notes: what is approximated, rounded or chosen.
-        measured: the measured slope of the chip, and its settings; None without one.
+        netlist: Populations and integer weights, to be placed and routed.
+        populations: Parameters of the neurons, by population.
+        nodes: Statistics of the rounding of the incoming weights, by population.
+        speedup: Speed of the chip relative to the file.
+        slope: Required change of dV/dt for one LSB of a weight, CADC LSB per microsecond, to which
+            the synaptic inputs must be calibrated; None without thresholds.
+        bias_source: Name of the channel that replaces biases; None if there is none.
+        bias_period: Interval between the spikes of that channel, seconds of the chip.
+        notes: Approximations, rounding errors and choices.
+        measured: Measured slope of the chip, with its settings; None if it was not specified.
     """
 
     netlist: Netlist
@@ -160,16 +188,15 @@ class Quantized:
 def quantize(graph: Graph, options: QuantizeOptions | None = None) -> Quantized:
     """Return the netlist of a graph.
 
-    Weights are rounded half away from zero, as the vendor's library does; those that become zero
-    take nothing. With the chosen scales, those of `Quantized.nodes`, it returns the same
-    netlist again, also of a graph that has the rounded weights; a choice by name may then select
-    another scale, as rounding changed the largest weight.
+    Weights are rounded half away from zero, as in the vendor's library; weights that become zero
+    get no synapse. Quantising a graph with rounded weights again gives the same netlist if the
+    scales of `Quantized.nodes` are passed; a method such as "max" may choose another scale, because
+    rounding changed the largest weight.
 
     Raises:
-        MappingError: a node that the chip cannot run, with its name, or options that contradict the
-            network.
-        DialectError, LoweringError: the file does not say something that the chip needs.
-        UsageError: an option that is invalid.
+        MappingError: The chip cannot run a node, or the options contradict the network.
+        DialectError, LoweringError: The file does not specify something that the chip needs.
+        UsageError: An option is invalid.
 
     >>> from jaxsnn.nir import build
     >>> weight = np.array([[1.0, -0.5, 0.001]])
@@ -204,12 +231,12 @@ def _refuse_options(options: QuantizeOptions) -> None:
     if options.bias not in ("refuse", "source"):
         raise UsageError(
             Text("{option} is '{bias}'", option=BIAS, bias=options.bias),
-            fix="use 'refuse' or 'source'",
+            fix="pass 'refuse' or 'source'",
         )
     if not 0 < as_number(options.percentile) <= 100:
         raise UsageError(
             Text("{option} is {value}", option=PERCENTILE, value=shown(options.percentile)),
-            fix="choose one above 0, up to 100",
+            fix="pass a number above 0 and up to 100",
         )
     if (as_whole(options.synapses_per_weight) or 0) < 1:
         raise UsageError(
@@ -218,17 +245,17 @@ def _refuse_options(options: QuantizeOptions) -> None:
                 option=SYNAPSES_PER_WEIGHT,
                 value=shown(options.synapses_per_weight),
             ),
-            fix="allow at least 1, a whole number",
+            fix="pass an integer of at least 1",
         )
     if options.synapses_per_weight > MOST_SYNAPSES:
         raise UsageError(
             Text(
-                "{option} is {value}, the largest number is {maximum}",
+                "{option} is {value}; the maximum is {maximum}",
                 option=SYNAPSES_PER_WEIGHT,
                 value=options.synapses_per_weight,
                 maximum=MOST_SYNAPSES,
             ),
-            fix=f"allow at most {MOST_SYNAPSES}",
+            fix=f"pass at most {MOST_SYNAPSES}",
         )
     for name in ("v_leak", "v_threshold", "refractory_time"):
         reach, option_value = PARAMETERS[name], getattr(options, name)
@@ -236,29 +263,29 @@ def _refuse_options(options: QuantizeOptions) -> None:
         if not reach.low <= value <= reach.high or (is_voltage and not value.is_integer()):
             raise UsageError(
                 Text(
-                    "{parameter} is {value}, the calibration reaches {minimum:g} to {maximum:g}",
+                    "{parameter} is {value}; the calibration supports {minimum:g} to {maximum:g}",
                     parameter=name,
                     value=shown(option_value),
                     minimum=reach.low,
                     maximum=reach.high,
                 ),
-                fix=f"choose a {'whole number' if is_voltage else 'value'} in this range",
+                fix=f"pass {'an integer' if is_voltage else 'a value'} in this range",
             )
     if options.speedup is not None and not 0 < as_number(options.speedup) < np.inf:
         raise UsageError(
             Text("{option} is {value}", option=SPEEDUP, value=shown(options.speedup)),
-            fix="give a positive, finite number",
+            fix="pass a positive, finite number",
         )
     least = HICANN_X.clock_period
     if not least <= as_number(options.bias_period) < np.inf:
         raise UsageError(
             Text(
-                "{option} is {value} s, the host sends one event in {minimum}",
+                "{option} is {value} s; the host sends at most one event every {minimum}",
                 option=BIAS_PERIOD,
                 value=shown(options.bias_period),
                 minimum=format_time(least),
             ),
-            fix="give at least that, in seconds of the chip",
+            fix="pass at least that time, in seconds of the chip",
         )
     if options.v_threshold <= options.v_leak:
         raise UsageError(
@@ -267,7 +294,7 @@ def _refuse_options(options: QuantizeOptions) -> None:
                 v_threshold=options.v_threshold,
                 v_leak=options.v_leak,
             ),
-            fix="choose a higher threshold",
+            fix="pass a higher v_threshold",
         )
 
 
@@ -310,9 +337,9 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
         lost = int(np.sum(scaled[name].integers[-links.value.size :] == 0))
         if lost:
             message = Text(
-                "{count} of its {biases} biases round to 0", count=lost, biases=links.value.size
+                "biases that round to 0: {count} of {biases}", count=lost, biases=links.value.size
             )
-            why = "a longer bias_period, or a smaller range of weights, makes them larger"
+            why = "they increase with a longer bias_period, or with a smaller range of weights"
             notes.append(Change(node=name, what=message, why=why))
     for name, neuron in neurons.items():
         links = examined.arriving[name].links.values()
@@ -376,17 +403,17 @@ def _silenced(
         post = np.concatenate([links.target for links in arriving[name].values()])
         deaf = np.setdiff1d(post, post[~lost])
         zeroed = Text(
-            "{zeroed} of its {weights} weights round to 0",
+            "weights that round to 0: {zeroed} of {weights}",
             zeroed=int(lost.sum()),
             weights=lost.size,
         )
         if lost.all():
             message = Text(
-                "all its {weights} weights round to 0: no spike reaches it", weights=lost.size
+                "all {weights} weights round to 0, so that no spike reaches it", weights=lost.size
             )
         elif deaf.size:
             message = Text(
-                "{zeroed}: no spike reaches {count} of its neurons ({neurons})",
+                "{zeroed}; neurons that no spike reaches: {count} ({neurons})",
                 zeroed=zeroed,
                 count=deaf.size,
                 neurons=listing(deaf.tolist(), limit=4),
@@ -395,7 +422,7 @@ def _silenced(
             message = zeroed
         else:
             continue
-        yield Change(node=name, what=message, why="they are too small for the scale")
+        yield Change(node=name, what=message, why="the weights are too small for the scale")
 
 
 def _scale(
@@ -426,7 +453,7 @@ def _scale(
 
     def scaled_by(chosen: Mapping[str, str | float]) -> dict[str, Scaled]:
         return {
-            name: whole_weights(
+            name: integer_weights(
                 links,
                 strengths[name] / strengths[name].max(),
                 chosen[name],
@@ -454,16 +481,18 @@ def _scale(
             limit = float(room * strengths[name].max() / slope)
             if scale > limit:
                 limited[name] = limit
-                message = Text("weights fill {fraction:.0%} of their range", fraction=limit / scale)
+                message = Text(
+                    "weights use {fraction:.0%} of the integer range", fraction=limit / scale
+                )
                 why = Text(
-                    "at {slope:.3g} CADC LSB per microsecond larger ones need a threshold above "
+                    "at {slope:.3g} CADC LSB per microsecond, larger weights need a threshold above "
                     "{v_threshold} LSB",
                     slope=measured.slope,
                     v_threshold=options.v_threshold,
                 )
                 notes.append(Change(node=name, what=message, why=why))
         scaled = scaled_by(limited)
-    thresholds = _whole_thresholds(neurons, scaled, scales, slopes(scaled), slope, options)
+    thresholds = _integer_threshold_scales(neurons, scaled, scales, slopes(scaled), slope, options)
     scaled = scaled_by(limited | thresholds)
     if measured is not None:
         _refuse_weak(neurons, slopes(scaled), measured, slope, speedup, options)
@@ -485,12 +514,12 @@ def _refuse_beyond_numbers(neurons: Mapping[str, Dynamics], slope_of: Mapping[st
                     type=neurons[name].population.kind,
                     slope=slope,
                 ),
-                fix="give its weights, r and w_in usual sizes, or choose another scale",
+                fix="rescale its weights, r or w_in, or pass another scale",
                 node=name,
             )
 
 
-def _whole_thresholds(
+def _integer_threshold_scales(
     neurons: Mapping[str, Dynamics],
     scaled: Mapping[str, Scaled],
     chosen: Mapping[str, str | float],
@@ -503,8 +532,8 @@ def _whole_thresholds(
     away: the next larger one where no weight saturates and voltages fit, else the next smaller one.
 
     Args:
-        chosen: how a scale is chosen, or what it is.
-        slope_of, slope: as of `levels`.
+        chosen: Method that chooses the scale of each population, or the scale itself.
+        slope_of, slope: See `levels`.
     """
     scales = {}
     for name, dynamics in neurons.items():
@@ -566,9 +595,10 @@ def _refuse_weak(
             ways.append(Text("{option}", option=SPEEDUP.set_to(float(slower))))
     raise MappingError(
         Text(
-            "node '{node}' ({type}): its threshold is {distance:.2g} LSB from its leak at "
-            "{slope:.3g} CADC LSB per microsecond and LSB of a weight; calibrated "
-            "thresholds spread by up to {limit} LSB, so it needs a slope of {minimum:.3g}",
+            "node '{node}' ({type}): at the measured slope of {slope:.3g} CADC LSB per "
+            "microsecond and LSB of a weight, its threshold is {distance:.2g} LSB from its leak; "
+            "calibrated thresholds deviate by up to {limit} LSB, so that a slope of "
+            "{minimum:.3g} is needed",
             node=name,
             type=neurons[name].population.kind,
             distance=weak[name],
@@ -577,7 +607,7 @@ def _refuse_weak(
             minimum=measured.slope * factor,
         ),
         fix="raise i_synin_gm or synapse_dac_bias and measure again"
-        + (", or allow " + Text.joined(" or ", ways) if ways else ""),
+        + (", or pass " + Text.joined(" or ", ways) if ways else ""),
         node=name,
     )
 
@@ -601,7 +631,7 @@ def _scales(
             value_text = shown(chosen[name]) if name in chosen else "not specified"
             raise UsageError(
                 Text("the scale of population '{node}' is {value}", node=name, value=value_text),
-                fix="give a positive number",
+                fix="pass a positive number",
                 node=name,
             )
     return {name: float(value) for name, value in chosen.items()}
@@ -626,7 +656,7 @@ def _bias_weights(
     voltages like biases.
 
     Raises:
-        MappingError: its spikes lie so far apart that they replace no constant current.
+        MappingError: The spikes of the channel are too far apart to replace a constant current.
     """
     links = {}
     for name, dynamics in neurons.items():
@@ -638,15 +668,15 @@ def _bias_weights(
         if options.bias_period > faded:
             raise MappingError(
                 Text(
-                    "{option} is {value} of the chip, and an event has decayed at node '{node}' "
-                    "({type}) after {maximum}",
+                    "{option} is {value} of chip time, but the effect of a spike on node '{node}' "
+                    "({type}) decays within {maximum}",
                     option=BIAS_PERIOD,
                     value=format_time(options.bias_period),
                     node=name,
                     type=dynamics.population.kind,
                     maximum=format_time(faded),
                 ),
-                fix="use a shorter one, or add its unit: without one it is in seconds",
+                fix="pass a shorter period; a number without unit is in seconds",
                 node=name,
             )
         lift = strengths[name] * dynamics.tau_mem * tau_syn / (options.bias_period * speedup)
@@ -666,7 +696,7 @@ def _bias_notes(
             Change(
                 node="graph",
                 what=Text("{bias} has no effect", bias=BIAS.set_to("source")),
-                why="nothing has a bias",
+                why="no node has a bias",
             ),
         )
     if source is None:
@@ -680,15 +710,13 @@ def _bias_notes(
     ]
     share = options.bias_period / np.concatenate(taus).min()
     description = Text(
-        "biases are events of the input channel '{source}' every {period} of the chip, "
-        "{fraction:.0%} of the shortest tau_syn of a neuron that has one",
+        "events of input channel '{source}' replace the biases, one every {period} of chip "
+        "time, {fraction:.0%} of the shortest tau_syn of a biased neuron",
         source=source,
         period=period,
         fraction=share,
     )
     if share > _SMOOTH:
-        description += ": single kicks rather than a constant current"
-    why = (
-        "the chip has no constant current; emulate and run_hxtorch.py send that channel themselves"
-    )
+        description += "; neurons respond to single spikes rather than to a constant current"
+    why = "the chip has no constant input current; emulate and run_hxtorch.py generate these events"
     return (Change(node=source, what=description, why=why),)

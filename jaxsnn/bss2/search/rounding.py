@@ -1,5 +1,13 @@
-"""Weights and voltages as whole numbers: the choice of a scale, rounding, and what they lose. One
-LSB of a weight has the same strength everywhere, from which the voltages in LSB of the CADC follow.
+"""Scales of weights, and the rounding of weights and potentials to integers.
+
+The weights of all connections into a population share one scale. A scale of 63 LSB lets a weight
+of 1 become 63, the largest weight of a synapse; `SCALES` lists the methods that choose one. One LSB
+has the same strength in all populations, so that the potentials follow from the scales: see
+`jaxsnn.bss2.search.quantize` for the formulas.
+
+    exact     (connections,) float64    scale * gain * weight, LSB
+    integers  (connections,) int64      rounded half away from zero, clipped to +-limit
+    gain      (connections,) float64    strength of the target neuron / largest of its population
 """
 
 from __future__ import annotations
@@ -20,8 +28,8 @@ from jaxsnn.linear_map import LinearMap
 from jaxsnn.nir.model.changes import Change
 from jaxsnn.wording import Text
 
-#: By this part more, 31.5 stays 31.5 where a weight in float32, or its product with a scale, was
-#: rounded.
+#: Relative tolerance of rounding: a value that float32 arithmetic left just below 31.5 counts as
+#: 31.5.
 HAIR = 2**-22
 
 
@@ -30,16 +38,16 @@ class NodeReport:
     """Statistics of the rounding of the weights that arrive at a population.
 
     Attributes:
-        scale: LSB of a weight of 1 (in the neuron with the largest gain, where gains differ); None
+        scale: LSB of a weight of 1 (in the neuron with the largest gain, if gains differ); None
             without weights.
-        connections: pairs of neurons with a weight other than zero in the file.
-        synapses: of the chip that they take.
-        saturated: weights beyond the largest.
-        zeroed: weights that were rounded to zero.
-        rms_error: root mean square of the difference, in the file's weights.
-        relative_error: the same over the root mean square of the weights.
-        threshold_error: largest relative error of a threshold's distance from its leak, by rounding
-            to LSB; None in a readout.
+        connections: Number of pairs of neurons with a nonzero weight in the file.
+        synapses: Number of synapses of the chip that represent them.
+        saturated: Number of weights above the largest magnitude.
+        zeroed: Number of weights that were rounded to zero.
+        rms_error: Root mean square of the rounding errors, in the unit of the file's weights.
+        relative_error: `rms_error` divided by the root mean square of the weights.
+        threshold_error: Largest relative rounding error of the distance of a threshold from its
+            leak; None in a readout.
     """
 
     scale: float | None
@@ -85,7 +93,7 @@ class Scaled:
         )
 
 
-def whole_weights(
+def integer_weights(
     links: Mapping[str, LinearMap],
     gain: np.ndarray,
     scale: str | float,
@@ -96,11 +104,11 @@ def whole_weights(
 
     Args:
         links: source -> weights of the file.
-        gain: (neurons,) what r, w_in and time constants do to a weight, relative to the neuron
-            where they do most.
-        scale: a key of `SCALES`, or LSB of a weight of 1.
-        synapses_per_weight: how many synapses may add up to one weight.
-        percentile: of the magnitudes, for the scale of that name.
+        gain: (neurons,) effect of r, w_in and time constants on a weight, relative to the neuron
+            with the largest effect.
+        scale: Key of `SCALES`, or LSB of a weight of 1.
+        synapses_per_weight: Maximum number of synapses whose sum represents one weight.
+        percentile: Percentile of the magnitudes, for the scale "percentile".
     """
     limit = LARGEST * synapses_per_weight
     value = np.concatenate(
@@ -154,10 +162,10 @@ SCALES: Mapping[str, Callable[[np.ndarray, int, float], float]] = MappingProxyTy
 
 # -- voltages
 
-#: CADC LSB: up to 5 % of the neurons of a calibrated chip deviate by more from the threshold asked
-#: for (calix, test_neuron_threshold_calibration.py).
+#: CADC LSB. Up to 5 % of the neurons of a calibrated chip deviate by more from their target
+#: threshold (calix, test_neuron_threshold_calibration.py).
 SPREAD = 8
-#: Relative error of a threshold by rounding that is noted.
+#: Relative rounding error of a threshold above which a note reports it.
 _WORTH_SAYING = 0.01
 
 
@@ -168,7 +176,7 @@ class CadcLevels:
     Attributes:
         v_leak, v_threshold, v_reset: (neurons,) CADC LSB, integers; thresholds and resets are
             0 in a readout.
-        lsb_per_volt: CADC LSB of one volt of the file; None where nothing fixes it.
+        lsb_per_volt: CADC LSB of one volt of the file; None if it is undetermined.
         error: largest relative error of a threshold's distance from its leak, by rounding; None in
             a readout.
         slope: CADC LSB per second of the file by which one LSB of a weight must change dV/dt; None
@@ -200,14 +208,14 @@ def levels(
 
     Args:
         neurons: populations by NIR name.
-        slope_of: by how many volts per second (of the file) one LSB of a weight changes dV/dt; NaN
-            without weights.
+        slope_of: Change of dV/dt for one LSB of a weight, volts per second of the file, by
+            population; NaN without weights.
         v_leak, v_threshold: CADC LSB.
-        slope: the strength that the chip has, CADC LSB per second of the file; None for the
-            largest one.
+        slope: Change of dV/dt for one LSB of a weight on the chip, CADC LSB per second of the file;
+            None for the largest possible value.
 
     Raises:
-        MappingError: a threshold so close to its leak that the rounding puts it there.
+        MappingError: Rounding moves a threshold onto its leak, or below its reset.
     """
     driven = {
         name: dynamics
@@ -236,10 +244,16 @@ def levels(
             notes += _close(dynamics, exact, thresholds[name], resets[name])
             if errors[name] > _WORTH_SAYING:
                 description = Text(
-                    "its threshold's distance from the leak is rounded by {error:.1%}",
+                    "rounding changes the distance of its threshold from the leak by {error:.1%}",
                     error=errors[name],
                 )
-                notes.append(Change(node=name, what=description, why="the chip takes whole LSB"))
+                notes.append(
+                    Change(
+                        node=name,
+                        what=description,
+                        why="potentials on the chip are integers in LSB",
+                    )
+                )
     return CadcLevels(
         v_leak=leaks,
         v_threshold=thresholds,
@@ -297,8 +311,8 @@ def _close(
         far = np.abs(reset).max() > np.abs(threshold).max()
         raise MappingError(
             Text(
-                "node '{node}' ({type}): the threshold of neuron {neuron} is {distance:.2g} "
-                "LSB above its leak and rounds to {v_threshold}, its reset to {v_reset}; ",
+                "node '{node}' ({type}): the threshold of neuron {neuron} is {distance:.2g} LSB "
+                "above its leak; it rounds to {v_threshold}, and the reset to {v_reset}; ",
                 node=name,
                 type=dynamics.population.kind,
                 neuron=neuron,
@@ -308,17 +322,17 @@ def _close(
             )
             + (
                 Text(
-                    "the resets lie up to {reset_distance:.3g} V from the leak, the thresholds "
+                    "the resets are up to {reset_distance:.3g} V from the leak, the thresholds up to "
                     "{threshold_distance:.3g} V",
                     reset_distance=float(np.abs(reset).max()),
                     threshold_distance=float(np.abs(threshold).max()),
                 )
                 if far
-                else "the populations' weights are too different in size"
+                else "the weights of the populations differ too much in magnitude"
             ),
             fix="bring v_reset closer to v_leak"
             if far
-            else "raise v_threshold, or choose another scale",
+            else "raise v_threshold, or pass another scale",
             node=name,
         )
     nearest = float(np.abs(exact).min())
@@ -327,5 +341,5 @@ def _close(
         yield Change(
             node=name,
             what=description,
-            why=Text("calibrated thresholds spread by up to {limit} LSB", limit=SPREAD),
+            why=Text("calibrated thresholds deviate by up to {limit} LSB", limit=SPREAD),
         )

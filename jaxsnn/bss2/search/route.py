@@ -1,8 +1,41 @@
-"""Routers: which events reach which synapses. All have one signature, `Router`: they make a run of a
-placed task, or say why not.
+"""Routers choose addresses and synapse rows, so that each event reaches exactly its synapses.
 
-`label_only` (compare mask 0: every driver of a bus sees all its events, synapses tell them apart)
-and `mixed` (masks that split buses into groups of drivers) both put sources into bins.
+An event is an address. On the way from its source to a neuron it is filtered four times:
+
+    source -> crossbar node -> event bus -> synapse driver -> synapse row -> synapse -> neuron
+              mask, target                  compare mask      mode (sign)    label
+
+    address, highest bit first:   | link | filter bits | row select | label |
+
+A crossbar node passes an event if address & mask == target. A driver accepts an event of its bus if
+the row select equals the number of the driver on the bus, in the bits of the compare mask. A
+synapse in an enabled row responds if its label equals that of the event. Two sources with equal
+addresses on one bus are therefore indistinguishable, and a router has to find addresses for all
+sources and rows for all synapses such that each synapse responds to its own source and no other.
+
+The routers of this module use compare masks that look only at the lowest bits of the row select.
+They split the drivers of every bus into 1, 2, 4, ... groups: `label_only` makes one group, so that
+only labels distinguish the sources of a bus, and `mixed` tries several numbers of groups. A group
+of a bus is a bin (see `jaxsnn.bss2.search.bins`). `_route_in_groups` then proceeds in six steps:
+
+1. `_on_chip_modes`: the hemispheres that the events of neurons on the chip reach.
+2. `assign`: a bin and hemispheres (the "mode") for each source.
+3. `_labels`: a label for each source that is unique among those that reach the same drivers.
+4. `_addresses`: the addresses of neurons, and the filters of the crossbar nodes.
+5. `fill`: the hemisphere, row and column of each synapse.
+6. `record`: the `Run`.
+
+All routers have one signature, `Router`. Arrays:
+
+    task.demand          (sources, kinds, targets)    synapses of the chip; kinds are excitatory and
+                                                      inhibitory, or one kind if signs are free
+    placement.counts     (hemispheres, targets)       circuits of each neuron
+    assignment.bins      (sources,)                   bus * groups + group
+    assignment.modes     (sources,)                   TOP, BOTTOM or EVERYWHERE
+    assignment.split     (hemispheres, kinds, bins)   rows for each kind of synapse
+    synapses             (synapses, 5)                hemisphere, row, column, label, weight
+    row_modes            (hemispheres, rows)          disabled, excitatory or inhibitory
+    crossbar             (nodes, 4)                   input, output, mask, target
 """
 
 from __future__ import annotations
@@ -46,8 +79,8 @@ class Effort:
     """Limits of a router.
 
     Attributes:
-        repairs: moves of a source after all are placed.
-        deadline: `time.monotonic()` at which it stops.
+        repairs: Maximum number of moves of a source after all sources are assigned.
+        deadline: Value of `time.monotonic()` at which the router stops.
     """
 
     repairs: int = 0
@@ -59,17 +92,18 @@ class Unrouted:
     """Failure of a router.
 
     Attributes:
-        why: for people.
-        overflow: how many synapses or labels are too many; None where that is not known.
+        why: Reason, for messages.
+        overflow: Number of synapses or labels without room; None if it is unknown.
     """
 
     why: str
     overflow: int | None = None
 
 
-#: A router: `router(task, placement, rng, effort)` gives all events of a placed task addresses, and
-#: all its synapses rows, so that each responds to its own source and to no other; or it says why it
-#: found nothing. `record` makes the run. What it draws, it draws from `rng`.
+#: Signature of a router. `router(task, placement, rng, effort)` chooses addresses for all events of
+#: a placed task and rows for all its synapses, so that each synapse responds to its own source and
+#: to no other, and returns a run, built by `record`; or it returns the reason why it failed. All
+#: random numbers come from `rng`.
 Router = Callable[[Task, Placement, np.random.Generator, Effort], Run | Unrouted]
 
 
@@ -97,7 +131,7 @@ def mixed(
             best = result
         if time.monotonic() > effort.deadline:
             break
-    return best or Unrouted(why="buses cannot be split")
+    return best or Unrouted(why="the event buses cannot be split into groups of drivers")
 
 
 #: Routers by name; `register_router` adds others, and so do entry points of "jaxsnn.routers".
@@ -193,12 +227,12 @@ def _route_in_groups(
     if not overflow:
         return Unrouted(
             why=Text(
-                "addresses of neurons are too few for {groups} groups of drivers a bus",
+                "too few neuron addresses for {groups} groups of drivers per bus",
                 groups=groups,
             )
         )
     why = Text(
-        "{overflow} synapses or labels are too many for {groups} groups of drivers a bus",
+        "synapses or labels without room: {overflow}, with {groups} groups of drivers per bus",
         overflow=overflow,
         groups=groups,
     )
@@ -439,14 +473,14 @@ def record(
     """Return the run. The runs that recorded replayed neurons are -1 until the search sets them.
 
     Args:
-        task: what was routed, and `placement`, where its neurons are.
-        events: for each source the addresses of the events that the host sends for a spike, if it
-            does.
-        addresses: (targets,) the own address of each neuron.
-        nodes: mask and target of the crossbar nodes that pass something to a bus; all others there
-            drop, and neurons pass to the host.
-        method: the router's name, and what it chose.
-        compare_masks, row_modes, synapses: as in `Run`, synapses in any order.
+        task: Routed task.
+        placement: Placement of its neurons.
+        events: For each source, the addresses of the events that the host sends for a spike.
+        addresses: (targets,) local address of each neuron.
+        nodes: Mask and target of the crossbar nodes that pass events to a bus. The other nodes of
+            buses drop all events; the nodes from neurons to the host pass all events.
+        method: Name of the router and its choices, for the mapping file.
+        compare_masks, row_modes, synapses: As in `Run`; synapses in any order.
     """
     net, chip = task.net, placement.chip
     population = net.owner.tolist()

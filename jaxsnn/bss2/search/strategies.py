@@ -18,9 +18,9 @@ class Registry(Mapping[str, Function], Generic[Function]):
     """Functions of one kind by name; a mapping in the order built-in, registered, installed.
 
     Args:
-        kind: what they are, for messages: "placer".
-        group: of the entry points by which installed packages add theirs: "jaxsnn.placers".
-        built_in: those of this library.
+        kind: Kind of the functions, for messages, such as "placer".
+        group: Group of the entry points of installed packages, such as "jaxsnn.placers".
+        built_in: Functions of this library, by name.
     """
 
     def __init__(self, kind: str, group: str, built_in: Mapping[str, Function]) -> None:
@@ -35,13 +35,14 @@ class Registry(Mapping[str, Function], Generic[Function]):
         """
         if not name:
             raise UsageError(
-                Text("a {kind} has no name", kind=self.kind), fix="register it under a name"
+                Text("the name of the {kind} is empty", kind=self.kind),
+                fix="register it under a name",
             )
         if not callable(function):
             kind = type(function).__name__
             raise UsageError(
                 Text(
-                    "{kind} '{name}' is a {type}, which cannot be called",
+                    "{kind} '{name}' is not callable (type: {type})",
                     kind=self.kind,
                     name=name,
                     type=kind,
@@ -50,7 +51,9 @@ class Registry(Mapping[str, Function], Generic[Function]):
             )
         if self._known().get(name, function) is not function:
             raise UsageError(
-                Text("there is another {kind} '{name}'", kind=self.kind, name=name),
+                Text(
+                    "the name '{name}' is already used by another {kind}", kind=self.kind, name=name
+                ),
                 fix="register it under another name",
             )
         if name not in self._own:
@@ -60,13 +63,14 @@ class Registry(Mapping[str, Function], Generic[Function]):
         """Return the names (or the one name), after checking that each is registered.
 
         Raises:
-            UsageError: there is none of a name, or no name at all, or an installed package offers
-                one under a name that is taken.
+            UsageError: A name is unknown, no name is specified, or an installed package uses a
+                name that is already in use.
         """
         chosen = (requested,) if isinstance(requested, str) else tuple(requested)
         if not chosen:
             raise UsageError(
-                Text("no {kind} is named", kind=self.kind), fix=f"name one. {suggestion('', self)}"
+                Text("no {kind} is specified", kind=self.kind),
+                fix=f"pass a name. {suggestion('', self)}",
             )
         every = list(self)
         for name in chosen:
@@ -105,7 +109,7 @@ class Registry(Mapping[str, Function], Generic[Function]):
             if point.name in self._known() or entry_points_by_name.get(point.name, point) != point:
                 raise UsageError(
                     Text(
-                        "there is more than one {kind} '{name}', one is {value}",
+                        "the name '{name}' is used by more than one {kind}, among them {value}",
                         kind=self.kind,
                         name=point.name,
                         value=point.value,
@@ -127,5 +131,5 @@ class Registry(Mapping[str, Function], Generic[Function]):
                     value=point.value,
                     error=error,
                 ),
-                fix="install the package again, or choose another one",
+                fix="install the package again, or pass another name",
             ) from error

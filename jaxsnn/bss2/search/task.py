@@ -16,8 +16,8 @@ class ChipParts:
     """Usable parts of a chip.
 
     Attributes:
-        chip: the chip.
-        dead: its dead parts.
+        chip: The chip.
+        dead: Dead parts of the chip.
         circuits: (hemispheres, columns) bool: the circuit works.
         rows: (hemispheres, rows) bool: the synapse row and its driver work.
     """
@@ -62,8 +62,8 @@ class Task:
     """Neurons, sources and synapses of one run, before it is placed.
 
     Attributes:
-        net: the entire net.
-        parts: of the chip.
+        net: The entire netlist.
+        parts: Usable parts of the chip.
         signs: "fixed" or "free".
         targets: (targets,) global indices of the neurons on the chip, ascending.
         sources: (sources,) global indices of the neurons and input channels that have synapses on

@@ -1,5 +1,5 @@
-"""Linear nodes, convolutions and pools unrolled: what arrives at each population, as sparse sums of
-spike trains.
+"""Unrolls linear nodes, convolutions and pooling: the input of each population as sparse weighted
+sums of spike trains.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class IncomingLinks:
     constant.
 
     Attributes:
-        links: source -> its weights.
-        constant: (channels,) what biases add up to; None for nothing.
+        links: Weights by source.
+        constant: Sum of the biases, (channels,); None if there are none.
     """
 
     links: Mapping[str, LinearMap]
@@ -38,11 +38,11 @@ class IncomingLinks:
 def arrivals(plan: LoweringPlan, parts: Mapping[str, Part]) -> dict[str, IncomingLinks]:
     """Return the inputs of each population and Output, by its NIR name; linear nodes are composed.
 
-    A value is the sum over all ways from a source to a target; values of zero are left out.
+    A weight is the sum over all paths from a source to a target; weights of zero are omitted.
 
     Raises:
-        MappingError: a node that is neither linear nor a neuron, a cycle without a neuron, or too
-            many connections.
+        MappingError: A node is neither linear nor a neuron, a cycle contains no neuron, or there
+            are too many connections.
     """
     leaving: dict[str, IncomingLinks] = {}
     for name, part in parts.items():
@@ -86,7 +86,7 @@ def _linear_first(plan: LoweringPlan, parts: Mapping[str, Part]) -> Iterable[str
     except networkx.NetworkXUnfeasible:
         first = next(name for name in linear if name not in order)
         raise MappingError(
-            Text("node '{node}' feeds itself without a neuron", node=first),
+            Text("node '{node}' is in a cycle without a neuron", node=first),
             fix="put a neuron into the cycle",
             node=first,
         ) from None
@@ -131,7 +131,7 @@ def _refuse_many(wire: Wire, count: int, alternative: str = "") -> None:
     if count > MOST_CONNECTIONS:
         raise MappingError(
             Text(
-                "node '{node}' ({type}) has {count} connections, at most {maximum} are unrolled",
+                "node '{node}' ({type}) has {count} connections; at most {maximum} are supported",
                 node=wire.name,
                 type=wire.kind,
                 count=count,
@@ -148,7 +148,7 @@ def _map_of(wire: Wire, inward: tuple[int, ...], parameters: Mapping[str, np.nda
     if operator is None or operator.apply is None:
         raise MappingError(
             Text(
-                "node '{node}' is a {type}, which the chip does not have",
+                "node '{node}' ({type}) has no counterpart on the chip",
                 node=wire.name,
                 type=wire.kind,
             ),
@@ -160,7 +160,7 @@ def _map_of(wire: Wire, inward: tuple[int, ...], parameters: Mapping[str, np.nda
         return LinearMap.sum([operator.entries(numbers, wire.detail, inward)])
     # Without a list of its connections: what the node makes of each input alone.
     inputs = math.prod(inward)
-    _refuse_many(wire, inputs * wire.size, " or give its type `entries`")
+    _refuse_many(wire, inputs * wire.size, ", or define `entries` for its node type")
     each_alone = np.eye(inputs).reshape(inputs, *inward)
     matrix = np.asarray(wire.apply(numbers, each_alone)).reshape(inputs, wire.size)
     source, target = np.nonzero(matrix)

@@ -33,8 +33,8 @@ def map_step(
     search_result = place_and_route(quantized.netlist)
     if search_result.mapping is None:
         raise MappingError(
-            Text("the trained network has no mapping ({reason})", reason=search_result.why),
-            fix=Text("train it with another {seed}", seed=SEED.keyword),
+            Text("no mapping for the trained network ({reason})", reason=search_result.why),
+            fix=Text("pass another {seed}", seed=SEED.keyword),
         )
     text, resources = to_json(search_result.mapping), used(search_result.mapping)
     write_whole(written, text, force)
@@ -47,7 +47,7 @@ def map_step(
     lines = [
         f"{exported.name} placed and routed on BrainScaleS-2, in {runs} run{'s' * (runs > 1)}: "
         f"{', '.join(usage_texts)}",
-        f"weights have 6 bit and a sign: rms error {', '.join(errors)} of their rms",
+        f"weights have 6 bits and a sign; rms error, relative to the rms of the weights: {', '.join(errors)}",
         *(f"note: {note}" for note in notes),
     ]
     facts = {"file": str(written), "runs": runs, "used": resources, "notes": notes}
@@ -61,7 +61,7 @@ def prove_step(quantized: Quantized, written: Path) -> tuple[Mapping, list[str],
     if violations:
         raise MappingError(
             Text(
-                "{path} has {count} violations, the first: {reason}",
+                "violations in {path}: {count}, the first: {reason}",
                 path=written.name,
                 count=len(violations),
                 reason=located(violations[0]),
@@ -71,7 +71,7 @@ def prove_step(quantized: Quantized, written: Path) -> tuple[Mapping, list[str],
         )
     synapses = len(quantized.netlist.weight)
     lines = [
-        f"{written.name} read again; every event sent through crossbar, buses, drivers, rows and labels:",
-        f"the {synapses} synapses of the network respond, with its signs and weights, and no other: 0 violations",
+        f"read {written.name} back and sent every event through crossbar, buses, drivers, rows and labels:",
+        f"exactly the {synapses} synapses of the network respond, with the correct signs and weights: 0 violations",
     ]
     return mapping, lines, {"violations": 0, "synapses": synapses}

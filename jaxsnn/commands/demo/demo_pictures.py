@@ -27,7 +27,7 @@ def draw_step(
     text = floorplan(mapping)
     write_whole(folder / file_names[0], text, force)
     lines = [
-        f"{file_names[0]}: neurons, synapse arrays and crossbar of the chip, and how full they are"
+        f"{file_names[0]}: neurons, synapse arrays and crossbar of the chip, and their utilisation"
     ]
     trained, after = fit_and_run
     try:
@@ -37,9 +37,9 @@ def draw_step(
     except UsageError as error:
         why = line_of(error.problem)
         facts = {"pictures": list(file_names[:1]), "left_out": why}
-        return file_names[:1], [*lines, f"left out: {why}"], facts
+        return file_names[:1], [*lines, f"pictures that were not drawn: {why}"], facts
     lines.append(
-        f"{file_names[1]}: errors and loss by epoch; {file_names[2]}: what goes in, what fires, who is first"
+        f"{file_names[1]}: error and loss by epoch; {file_names[2]}: input, hidden and first output spikes"
     )
     return file_names, lines, {"pictures": list(file_names)}
 
@@ -58,7 +58,8 @@ def raster_of(ran: DemoRun, data: Data) -> plot.Picture:
         inputs=ran.inputs,
         samples=shown,
         captions=captions,
-        title="The trained network on three test points: the first spike of the last row (circled) is its answer",
+        title="The trained network on three test points: the first output spike (circled) "
+        "determines the class",
         labels={entry: ("x", "y", "1-x", "1-y", "bias"), last: data.classes},
         circled=last,
     )

@@ -87,11 +87,11 @@ def read_step(source: Path) -> tuple[Graph, list[str], dict[str, Any]]:
     ]
     lines = [
         f"{source.name}, written by snnTorch's own exporter",
-        f"it says          {path}",
+        f"specified        {path}",
         f"                 {', '.join(says)}",
-        "it does not say  how long a time step is, how strong a spike is, how a neuron is reset",
-        f"so it was told   {', '.join(f'{option} {value}' for option, value in TOLD.items())}",
-        f"and found        dt {format_time(graph.dialect.dt or 0.0)}: tau/r, the same for all neurons",
+        "not specified    time step, effect of a spike, reset",
+        f"user options     {', '.join(f'{option} {value}' for option, value in TOLD.items())}",
+        f"inferred         dt {format_time(graph.dialect.dt or 0.0)}: tau/r is the same for all neurons",
     ]
     return graph, lines, {"file": source.name, "told": TOLD, "dialect": graph.dialect.as_dict()}
 
@@ -99,9 +99,9 @@ def read_step(source: Path) -> tuple[Graph, list[str], dict[str, Any]]:
 def simulate_step(graph: Graph, data: Data) -> tuple[DemoRun, list[str], dict[str, Any]]:
     ran = run_points(graph, data)
     lines = [
-        f"{len(data)} Yin-Yang points, five input spikes each, event by event: exact times, no time step",
-        f"spikes of a neuron for one point: {listed(ran.per_neuron)}",
-        f"accuracy, untrained: {ran.accuracy:.2%}",
+        f"{len(data)} Yin-Yang points, five input spikes each, simulated event by event, with exact spike times",
+        f"spikes per neuron and point: {listed(ran.per_neuron)}",
+        f"accuracy before training: {ran.accuracy:.2%}",
     ]
     return ran, lines, facts_of(ran)
 
@@ -109,18 +109,19 @@ def simulate_step(graph: Graph, data: Data) -> tuple[DemoRun, list[str], dict[st
 def check_step(ran: DemoRun) -> tuple[None, list[str], dict[str, Any]]:
     audits = audit(ran.network, ran.inputs, ran.solution, ran.t_end)
     lines = [
-        "voltages recomputed in float64 from the spikes alone, by another formula (unit: v_threshold - v_reset):"
+        "check of the membrane potential V, recomputed in float64 from the spikes by an "
+        "independent formula (unit: v_threshold - v_reset):"
     ]
     for name, population_audit in audits.items():
         above = (
-            f"exceeds it by {population_audit.elsewhere:.0e} at most"
+            f"exceeds the threshold by at most {population_audit.elsewhere:.0e}"
             if population_audit.elsewhere > 0
-            else "never exceeds it"
+            else "never exceeds the threshold"
         )
         lines.append(
-            f"{name}: at each of {population_audit.spikes} spikes V is within "
+            f"{name}: at each of {population_audit.spikes} spikes, V is within "
             f"{population_audit.at_spikes:.0e} of the threshold; "
-            f"at {population_audit.times} other times per point it {above}"
+            f"at {population_audit.times} other times per point, V {above}"
         )
     return (
         None,
@@ -144,10 +145,10 @@ def train_step(
     trained = fit(graph, data, loss="ttfs", epochs=epochs, seed=seed, progress=progress)
     after = run_points(trained.graph, data.test)
     lines = [
-        f"{len(data.train)} other points, {epochs} epochs, exact gradients of spike times (EventProp), Adam",
+        f"{len(data.train)} training points, {epochs} epochs, exact gradients of spike times (EventProp), Adam",
         f"test accuracy: {before.accuracy:.2%} -> {trained.test_accuracy:.2%} "
-        f"(epoch {trained.best_epoch}, chosen on {len(data.validation)} further points)",
-        f"spikes of a neuron for one point: {listed(before.per_neuron)} -> {listed(after.per_neuron)}",
+        f"(epoch {trained.best_epoch}, selected on {len(data.validation)} validation points)",
+        f"spikes per neuron and point: {listed(before.per_neuron)} -> {listed(after.per_neuron)}",
         *(f"note: {note}" for note in trained.notes),
     ]
     facts = {
@@ -169,8 +170,8 @@ def export_step(
         [name for name in old if name not in new],
     )
     lines = [
-        f"{exported.name}: {len(changed)} of {len(old)} datasets have new numbers ({listing(changed)})",
-        f"{len(old) - len(changed) - len(lost)} are the same bit for bit, {len(added)} were added, {len(lost)} lost",
+        f"{exported.name}: changed datasets: {len(changed)} of {len(old)} ({listing(changed)})",
+        f"identical bit for bit: {len(old) - len(changed) - len(lost)}; added: {len(added)}; lost: {len(lost)}",
     ]
     return None, lines, {"file": str(exported), "changed": changed, "added": added, "lost": lost}
 
@@ -211,14 +212,15 @@ def read_back_step(
                     node=name,
                     path=exported,
                 ),
-                fix="report it, the exporter wrote something else",
+                fix="please report it: the exporter wrote a different network",
                 node=name,
             )
         compared[name] = int(np.isfinite(first).sum())
     lines = [
-        f"{exported.name} read again, and simulated on the {len(data)} test points:",
-        f"{sum(compared.values())} spikes ({listed(compared)}), all at the times from before the export, bit for bit",
-        "not compared: snnTorch itself, which steps by dt and resets a step late",
+        f"read {exported.name} back and simulated it on the {len(data)} test points:",
+        f"{sum(compared.values())} spikes ({listed(compared)}), at the same times as before the export, bit for bit",
+        "not compared with snnTorch itself, which is time-stepped and resets one time step "
+        "after a spike",
     ]
     return None, lines, {"equal": True, "spikes": compared}
 

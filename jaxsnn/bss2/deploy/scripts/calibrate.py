@@ -102,7 +102,9 @@ def refined(result: Any, target: Any) -> Any:
 def main() -> None:
     """Run the calibrations."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--again", action="store_true", help="also where there is a result")
+    parser.add_argument(
+        "--again", action="store_true", help="calibrate again, even if a result exists"
+    )
     options = parser.parse_args()
     for path in calibrated(network(), options.again):
         print(path)  # noqa: T201

@@ -28,13 +28,23 @@ def arguments(text: str) -> argparse.ArgumentParser:
     """Return the argument parser of a script."""
     parser = argparse.ArgumentParser(description=text)
     parser.add_argument(
-        "--input", metavar="X.npz", required=True, help="NAME.time and NAME.index of each input"
+        "--input",
+        metavar="X.npz",
+        required=True,
+        help="input events: NAME.time and NAME.index for each input",
     )
     parser.add_argument(
-        "--output", metavar="OUT.npz", required=True, help="spikes of all recorded populations"
+        "--output",
+        metavar="OUT.npz",
+        required=True,
+        help="file for the spikes of all recorded populations",
     )
     parser.add_argument(
-        "--duration", metavar="S", type=float, required=True, help="of a sample, network's seconds"
+        "--duration",
+        metavar="S",
+        type=float,
+        required=True,
+        help="duration of a sample, in seconds of the network",
     )
     return parser
 
@@ -89,13 +99,13 @@ def read_inputs(path: str, net: dict[str, Any], duration: float) -> Trains:
     ]
     if lacking:
         raise SystemExit(
-            f"{path} has no '{lacking[0]}.time' and '{lacking[0]}.index', it has"
+            f"{path} lacks '{lacking[0]}.time' or '{lacking[0]}.index'; it has"
             f" {', '.join(arrays.files)}"
         )
     events = {name: _events(path, name, arrays, net, duration) for name in data_names}
     if len({len(time) for time, _ in events.values()}) > 1:
         counts = ", ".join(f"{len(time)} of {name}" for name, (time, _) in events.items())
-        raise SystemExit(f"{path} has different numbers of samples: {counts}")
+        raise SystemExit(f"{path}: the inputs have different numbers of samples: {counts}")
     samples = len(events[data_names[0]][0]) if data_names else 1
     trains = Trains(samples)
     for number, name in zip(external, input_names, strict=True):
@@ -128,11 +138,11 @@ def _events(
     )
     if time.ndim != 2 or time.shape != index.shape:
         raise SystemExit(
-            f"{path}: '{name}.time' has the shape {time.shape} and '{name}.index' {index.shape},"
-            " both are (samples, events)"
+            f"{path}: '{name}.time' has shape {time.shape} and '{name}.index' has shape {index.shape};"
+            " both must be (samples, events)"
         )
     if index.dtype.kind not in "iu":
-        raise SystemExit(f"{path}: '{name}.index' holds {index.dtype}, not whole numbers")
+        raise SystemExit(f"{path}: '{name}.index' has dtype {index.dtype}; integers are required")
     used = time != np.inf
     for wrong, numbers, array_name, must in (
         (~(time >= 0), time, "time", "at least 0 s, or inf"),
@@ -141,12 +151,12 @@ def _events(
         if wrong.any():
             place = np.argwhere(wrong)[0].tolist()
             raise SystemExit(
-                f"{path}: '{name}.{array_name}' has {numbers[tuple(place)]:g} at {place}, and must be {must}"
+                f"{path}: '{name}.{array_name}' is {numbers[tuple(place)]:g} at {place}; it must be {must}"
             )
     late = used & (time >= duration)
     if late.any():
         sys.stderr.write(
-            f"{path}: {late.sum()} events of '{name}' at or after {duration:g} s are left out\n"
+            f"{path}: ignored events of '{name}' at or after {duration:g} s: {late.sum()}\n"
         )
     return np.where(late, np.inf, time) / net["speedup"], index
 

@@ -76,8 +76,8 @@ def populations(instance: Any, run: Content, grenade: Any) -> Owners:
         if isinstance(population, grenade.ExternalSourcePopulation):
             if len(population.neurons) != max(len(run["sources"]), 1):
                 raise RuntimeError(
-                    f"the network has {len(population.neurons)} sources, the mapping"
-                    f" {len(run['sources'])}: use the modules that run_hxtorch.py makes"
+                    f"the network has {len(population.neurons)} sources; the mapping has"
+                    f" {len(run['sources'])}: use the modules that run_hxtorch.py builds"
                 )
             owners[key] = None
             continue
@@ -87,7 +87,7 @@ def populations(instance: Any, run: Content, grenade: Any) -> Owners:
         )
         if circuits not in heads:
             raise RuntimeError(
-                f"a population of {len(circuits)} neurons is not placed as the mapping says: pass"
+                f"a population of {len(circuits)} neurons is not placed as in the mapping: pass"
                 " placement_constraint"
             )
         owners[key] = heads[circuits]
@@ -173,13 +173,13 @@ def synapses_for(
         return []
     if not synapses:
         raise RuntimeError(
-            f"connection {ends} has weight {weight} and no synapse: its weight was 0 when it was"
-            " mapped"
+            f"connection {ends} has weight {weight}, but no synapse, as its weight was 0 when it was"
+            " mapped: map again"
         )
     if sum(synapse["weight"] for synapse in synapses) != weight:
         if len(synapses) > 1 or weight > net["largest_weight"]:
             raise RuntimeError(
-                f"connection {ends} has weight {weight} and {len(synapses)} synapses for another: map"
+                f"connection {ends} has weight {weight}, but {len(synapses)} synapses for another weight: map"
                 " again"
             )
         synapses = [{**synapses[0], "weight": weight}]
@@ -187,7 +187,7 @@ def synapses_for(
         return synapses
     if net["signs"] != "free":
         raise RuntimeError(
-            f"connection {ends} has another sign than when it was mapped: map again, or with free"
+            f"connection {ends} has another sign than when it was mapped: map again, if needed with free"
             " signs"
         )
     return [

@@ -54,7 +54,7 @@ def refuse_other_releases() -> None:
     ]
     if lacking:
         raise SystemExit(
-            f"this release of the software has no {lacking[0]}: use BrainScaleS OS 12, hxtorch"
+            f"the installed software has no {lacking[0]}: use BrainScaleS OS 12, hxtorch"
             " cd3bfdf to 3bfc7aa with a grenade older than 93eaf6d5"
         )
 
@@ -238,8 +238,8 @@ def main() -> None:
         "--calibration",
         metavar="FILE",
         nargs="+",
-        help="results of calibrate.py or of calix, in the order of network.json; without them the"
-        " chip is calibrated",
+        help="results of calibrate.py or calix, in the order of network.json (default: calibrate "
+        "the chip)",
     )
     options = parser.parse_args()
     hxtorch, _, _ = stack()
@@ -250,8 +250,8 @@ def main() -> None:
     calibrations = options.calibration or calibrated(net)
     if len(calibrations) != len(net["calibrations"]):
         raise SystemExit(
-            f"{len(calibrations)} calibrations are given, the network needs"
-            f" {len(net['calibrations'])}: name one for each, or none"
+            f"{len(calibrations)} calibrations are specified; the network needs"
+            f" {len(net['calibrations'])}: pass that many, or none"
         )
     hxtorch.init_hardware()
     try:
