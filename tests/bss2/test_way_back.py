@@ -350,7 +350,7 @@ def test_of_several_outputs_one_is_named_for_the_chip(encoding, capsys):
     chains = [("in", "w", "a", "out a"), ("w", "b", "out b")]
     words, sent = encoding(build.network(nodes, chains))
     assert "--population NODE" in refused(capsys, *words)[1]
-    assert "'c': There are a, b" in refused(capsys, *words, "--population", "c")[1]
+    assert "'c': Available: a, b" in refused(capsys, *words, "--population", "c")[1]
     assert call(capsys, *words, "--population", "b")[0] == 0
     assert np.load(sent)["in.time"].shape == (3, 5)
 

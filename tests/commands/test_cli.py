@@ -349,7 +349,7 @@ def test_run_refuses_inputs_that_do_not_fit(net, tmp_path, capsys):
         "x has 4 channels, the network has 5": {"x": np.zeros((3, 2, 4))},
         "(time, batch, channels)": {"x": np.zeros((3, 5))},
         "whole numbers >= 0": {"x": np.full((3, 2, 5), 0.5)},
-        "There are auto, spikes, current, graded": {"x": np.zeros((3, 2, 5))},
+        "Available: auto, spikes, current, graded": {"x": np.zeros((3, 2, 5))},
         "no array 'x'": {"y": np.zeros(3)},
         "set --dt": {"x": np.zeros((3, 2, 5))},
     }
@@ -358,7 +358,7 @@ def test_run_refuses_inputs_that_do_not_fit(net, tmp_path, capsys):
         dt = [] if message == "set --dt" else ["--dt", "1ms"]
         rest = ["--input", tmp_path / "x.npz", "-o", tmp_path / "y.npz", *dt]
         rest += ["--values", "spikes" if "whole" in message else "auto"]
-        rest[-1] = "all" if "There are" in message else rest[-1]
+        rest[-1] = "all" if "Available:" in message else rest[-1]
         assert_cli_refused(capsys, "run", net, *rest, says=message)
         assert not (tmp_path / "y.npz").exists()
 
@@ -454,35 +454,41 @@ def test_configurations_that_make_no_sense_are_refused(text, message, net, tmp_p
     )
 
 
-READ, TWICE = "is read by the command", "choose another name for one of them"
+READ, TWICE = "is read by the command", "choose different names"
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("map net.nir -o new.json --svg net.nir", f"net.nir {READ}, --svg would overwrite it"),
-        ("map net.nir --verify map.json --svg map.json", f"map.json {READ}, --svg"),
+        ("map net.nir -o new.json --svg net.nir", f"net.nir {READ}, and --svg would overwrite it"),
+        ("map net.nir --verify map.json --svg map.json", f"map.json {READ}, and --svg"),
         (
             "map net.nir -o new.json --svg new.json",
             f"new.json is written by -o and by --svg: {TWICE}",
         ),
         ("map net.nir -o new.json --svg dep/../new.json", TWICE),
         ("map link.nir -o new.json --svg net.nir", READ),
-        ("deploy net.nir dep/network.json -o dep", f"dep/network.json {READ}, network.json in -o"),
+        (
+            "deploy net.nir dep/network.json -o dep",
+            f"dep/network.json {READ}, and network.json in -o",
+        ),
         ("deploy dep/common.py map.json -o dep", f"dep/common.py {READ}"),
         ("convert net.nir ./net.nir --to norse", READ),
         ("draw link.nir -o net.nir", READ),
         ("run net.nir --input task.npz -o task.npz", READ),
-        ("train net.nir --config run.toml -o run.toml", f"run.toml {READ}, -o"),
-        ("train net.nir --config run.toml -o task.npz", f"task.npz {READ}, -o"),
-        ("train net.nir --config run.toml -o out.nir --plot task.npz", f"task.npz {READ}, --plot"),
+        ("train net.nir --config run.toml -o run.toml", f"run.toml {READ}, and -o"),
+        ("train net.nir --config run.toml -o task.npz", f"task.npz {READ}, and -o"),
+        (
+            "train net.nir --config run.toml -o out.nir --plot task.npz",
+            f"task.npz {READ}, and --plot",
+        ),
         (
             "train q.history.json --data task.npz -o q.nir",
-            f"q.history.json {READ}, the history of -o",
+            f"q.history.json {READ}, and the history of -o",
         ),
         (
             "train q.mapping.json --data task.npz -o q.nir --engine loop",
-            f"q.mapping.json {READ}, the mapping of -o",
+            f"q.mapping.json {READ}, and the mapping of -o",
         ),
         ("train net.nir --data q.checkpoint/best.npz -o q.nir", f"q.checkpoint/best.npz {READ}"),
         (
@@ -498,22 +504,22 @@ READ, TWICE = "is read by the command", "choose another name for one of them"
             "by the history of -o and by --plot",
         ),
         ("train net.nir --data task.npz -o new.checkpoint", "by -o and by the checkpoint of -o"),
-        ("train net.nir --data arrays -o arrays/x_train.npy", f"arrays/x_train.npy {READ}, -o"),
+        ("train net.nir --data arrays -o arrays/x_train.npy", f"arrays/x_train.npy {READ}, and -o"),
         (
             "train net.nir --data mnist --data-folder dep -o dep/train-images-idx3-ubyte",
-            f"dep/train-images-idx3-ubyte {READ}, -o",
+            f"dep/train-images-idx3-ubyte {READ}, and -o",
         ),
-        ("tune net.nir --config run.toml -o task.npz", f"task.npz {READ}, -o"),
-        ("chip inputs net.nir --data task.npz -o task.npz", f"task.npz {READ}, -o"),
+        ("tune net.nir --config run.toml -o task.npz", f"task.npz {READ}, and -o"),
+        ("chip inputs net.nir --data task.npz -o task.npz", f"task.npz {READ}, and -o"),
         ("chip inputs net.nir --data arrays -o arrays/x_test.npy", f"arrays/x_test.npy {READ}"),
-        ("map net.nir -o slopes.json --slope slopes.json", f"slopes.json {READ}, -o"),
+        ("map net.nir -o slopes.json --slope slopes.json", f"slopes.json {READ}, and -o"),
         (
             "emulate net.nir map.json --input task.npz -o slopes.json --slope slopes.json",
-            f"slopes.json {READ}, -o",
+            f"slopes.json {READ}, and -o",
         ),
         (
             "deploy net.nir map.json --slope dep/network.json -o dep",
-            f"dep/network.json {READ}, network.json in -o",
+            f"dep/network.json {READ}, and network.json in -o",
         ),
     ],
 )

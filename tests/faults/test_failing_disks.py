@@ -256,7 +256,7 @@ def test_bytes_are_on_the_disk_before_they_have_a_name(tmp_path, monkeypatch):
 def test_a_new_folder_appears_with_all_of_its_files(tmp_path, monkeypatch):
     folder, new = tmp_path / "folder", {"a": "1", "b": "2"}
     monkeypatch.setattr(os, "rename", failing(errno.EIO))
-    assert_refused(lambda: write_folder(folder, new), FileError, "cannot be made")
+    assert_refused(lambda: write_folder(folder, new), FileError, "cannot be created")
     assert os.listdir(tmp_path) == []
     monkeypatch.undo()
     write_folder(folder, new)

@@ -532,7 +532,7 @@ def of_spyx():
         (
             lambda: delayed("2", 0.1),
             LoweringError,
-            "node '2' is a neuron, and only a Linear or Affine has synapses: There are 1",
+            "node '2' is a neuron, and only a Linear or Affine has synapses: Available: 1",
         ),
     ],
 )

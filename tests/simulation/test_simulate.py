@@ -99,7 +99,7 @@ def test_events_are_the_spikes_in_order(network):
         assert (events.index[sample, used:] == 2).all()
         assert events.count[sample] == used
     assert_refused(
-        lambda: solution.events("m"), UsageError, "'m' is not a spiking population: There are n"
+        lambda: solution.events("m"), UsageError, "'m' is not a spiking population: Available: n"
     )
 
 
@@ -154,7 +154,7 @@ def of_a(train):
     [
         (events([0.1], [0]), r"the network has 2 inputs \(a, b\): pass a mapping from their names"),
         ({"a": events([0.1], [0])}, "input 'b' has no data"),
-        ({**inputs(), "c": events([0.1], [0])}, "the network has no input 'c': .*There are a, b"),
+        ({**inputs(), "c": events([0.1], [0])}, "the network has no input 'c': .*Available: a, b"),
         (of_a(np.zeros((2, 3))), "input 'a' is a ndarray: pass jaxsnn.Events"),
         (of_a(events([[0.1, 0.2]], [0])), r"input 'a': time has shape \(1, 2\) and index has \(1,\)"),
         (of_a(events(np.zeros((1, 1, 1)), np.zeros((1, 1, 1), int))),
@@ -311,7 +311,7 @@ def test_a_graph_that_is_written_to_a_graph_is_told_the_order():
         ({"forward_mode": "no"}, "forward_mode is 'no': give True or False"),
         ({"threads": "all"}, "threads is 'all': give at least 1"),
         ({"first_spike_only": ("m",)},
-         "first_spike_only has 'm', which is not a spiking population: .*There are n"),
+         "first_spike_only has 'm', which is not a spiking population: .*Available: n"),
         ({"first_spike_only": ("r",)},
          "first_spike_only has 'r', which is not a spiking population"),
         *(({"first_spike_only": only}, re.escape(f"first_spike_only is {only!r}: give True, False or"))

@@ -328,7 +328,7 @@ def test_one_line_of_progress_for_each_epoch_on_a_terminal(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"trainable": ("r",)}, "'r' cannot be trained: There are weight"),
+        ({"trainable": ("r",)}, "'r' cannot be trained: Available: weight"),
         ({"trainable": ("4.weight",)}, "no 4.weight to train"),
         ({"trainable": ("bias",)}, "no bias to train"),
         ({"epochs": 0}, "epochs is 0: give at least 1"),

@@ -312,7 +312,7 @@ def test_networks_that_the_chip_cannot_train(
         (["--headroom", "0"], "the headroom of population '2' is 0: give a positive number"),
         (
             ["--headroom", "hidden:2"],
-            "a headroom is specified for 'hidden', which is not a population: There are 2",
+            "a headroom is specified for 'hidden', which is not a population: Available: 2",
         ),
         (["--headroom", "much"], "headroom is 'much': give one factor, or NODE:FACTOR"),
         (["--headroom", "2:much"], "give one factor, or NODE:FACTOR"),
