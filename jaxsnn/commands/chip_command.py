@@ -125,7 +125,7 @@ def run(arguments: argparse.Namespace) -> int:
         population=last,
         encoder=encoder,
         engine=EventDriven(),
-        what=f"{arguments.data} ({arguments.part})",
+        data_name=f"{arguments.data} ({arguments.part})",
     )
     (name,) = network.inputs
     time, index = np.asarray(batch.inputs.time, float), np.asarray(batch.inputs.index)

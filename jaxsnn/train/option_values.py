@@ -25,7 +25,7 @@ def text(value: Any) -> str:
     return str(value)
 
 
-def whole(value: Any) -> int:
+def integer(value: Any) -> int:
     """Return an integer."""
     if isinstance(value, bool | float) or not isinstance(value, str | int):
         raise ValueError("give a whole number")
@@ -59,7 +59,7 @@ def switch(value: Any) -> bool:
     return value
 
 
-def names(value: Any) -> tuple[str, ...] | Mapping[str, Any]:
+def name_list(value: Any) -> tuple[str, ...] | Mapping[str, Any]:
     """Return names as a tuple, from text with commas or a list; return a mapping unchanged."""
     if isinstance(value, Mapping):
         return value

@@ -41,8 +41,9 @@ from jaxsnn.train.option_values import (
     duration,
     factors,
     fraction,
+    integer,
     mapping,
-    names,
+    name_list,
     number,
     one_of,
     positive,
@@ -51,7 +52,6 @@ from jaxsnn.train.option_values import (
     switch,
     table,
     text,
-    whole,
 )
 from jaxsnn.wording import Option, Text
 
@@ -187,7 +187,7 @@ class TrainOptions:
     copies: int = option(
         1,
         "`digits`, `japanese-vowels`: of each training sample, all but one distorted",
-        convert=whole,
+        convert=integer,
         metavar="N",
         check=at_least(1),
         recorded=False,
@@ -196,7 +196,7 @@ class TrainOptions:
         None,
         "`mnist`, `fashion-mnist`: make the images N x N pixels",
         more="Each is the mean of the area that it covers",
-        convert=whole,
+        convert=integer,
         metavar="N",
         check=at_least(1),
         recorded=False,
@@ -205,7 +205,7 @@ class TrainOptions:
         None,
         "encode so many samples at once, for data that do not fit in memory; by default all",
         more="The result is the same. Arrays stay on the disk where data are a folder of .npy files",
-        convert=whole,
+        convert=integer,
         metavar="N",
         check=at_least(1),
         recorded=False,
@@ -259,7 +259,7 @@ class TrainOptions:
     t_end: float | None = option(
         None,
         "end of a sample, such as 40ms; by default no event of the data is left out",
-        more="That is 6.5 tau_syn of the population that answers; where events come later, whole tau_syn,"
+        more="That is 6.5 tau_syn of the population that answers; where events come later, integer tau_syn,"
         " at least 4.5 of them after the last event. What an explicit end leaves out is counted",
         python="in seconds",
         convert=duration,
@@ -269,11 +269,13 @@ class TrainOptions:
     epochs: int = option(
         50,
         "passes over the training samples",
-        convert=whole,
+        convert=integer,
         check=at_least(1, most=MOST_EPOCHS),
         shared=EPOCHS,
     )
-    batch_size: int = option(64, "samples of a step", convert=whole, metavar="N", check=at_least(1))
+    batch_size: int = option(
+        64, "samples of a step", convert=integer, metavar="N", check=at_least(1)
+    )
     learning_rate: float = option(
         0.01,
         "step of a weight in units of its kick",
@@ -315,7 +317,7 @@ class TrainOptions:
         more="Also `tau_syn`, `tau`, `v_threshold`, `v_leak`, `delay`; `NODE.NAME` is that of one"
         ' node. The table has a constraint for each: parameter = {kind = "free", "positive" or'
         ' "bounded", low, high, shared, rate}. Delays without one stay between 0 and 1 tau_syn',
-        convert=names,
+        convert=name_list,
         table=True,
         shared=TRAINABLE,
     )
@@ -334,7 +336,7 @@ class TrainOptions:
         0,
         "draws the data or their parts, the order of samples, and dropout: from 0 to 4294967295",
         python="also a `jax.random` key",
-        convert=whole,
+        convert=integer,
         check=seed_check,
         shared=SEED,
     )
@@ -385,7 +387,7 @@ class TrainOptions:
         None,
         "`loop`: which emulated chip; 0 by default",
         more="The seed draws what its parts do otherwise, and its noise",
-        convert=whole,
+        convert=integer,
         engines=("loop",),
         recorded=False,
         shared=CHIP_SEED,
@@ -404,7 +406,7 @@ class TrainOptions:
         None,
         "`loop`: at most so many runs of the chip for a batch; 1 by default",
         more="Spikes between them are recorded and replayed",
-        convert=whole,
+        convert=integer,
         metavar="N",
         engines=("loop",),
         recorded=False,
@@ -485,7 +487,7 @@ class TrainOptions:
     patience: int | None = option(
         None,
         "stop after N epochs without a better validation",
-        convert=whole,
+        convert=integer,
         metavar="N",
         check=at_least(1),
     )
@@ -519,7 +521,7 @@ class TrainOptions:
         None,
         "share the samples of each batch out over N devices",
         more="By default one, or all of several processes",
-        convert=whole,
+        convert=integer,
         metavar="N",
         engines=_SHARED,
         check=at_least(1, _MOST_SHARES),
@@ -536,14 +538,14 @@ class TrainOptions:
     processes: int = option(
         1,
         "how many processes train together",
-        convert=whole,
+        convert=integer,
         metavar="N",
         engines=_SHARED,
         check=at_least(1, _MOST_SHARES),
         recorded=False,
     )
     process: int = option(
-        0, "number of this process, from 0", convert=whole, metavar="I", recorded=False
+        0, "number of this process, from 0", convert=integer, metavar="I", recorded=False
     )
     progress: Callable[[str], None] | None = option(
         to_terminal,

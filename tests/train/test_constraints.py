@@ -250,11 +250,11 @@ class Beside:
     shared: bool = False
     rate: float = 1.0
 
-    def to_raw(self, value, own):
+    def to_raw(self, value, node_parameters):
         """The value itself."""
         return value
 
-    def to_value(self, raw, own):
+    def to_value(self, raw, node_parameters):
         """The value itself."""
         return raw
 

@@ -10,7 +10,7 @@ from jaxsnn import Events
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.train import Latency, Rate, fit
 from jaxsnn.train.data.batches import Batch, Streamed
-from jaxsnn.train.data.datasets import Data, Rows, taken
+from jaxsnn.train.data.datasets import Data, Rows, select_samples
 from jaxsnn.train.data.labelled_files import load_splits
 from tests.helpers.refusals import assert_refused
 from tests.helpers.small_task import DATA, small_net
@@ -157,6 +157,6 @@ def test_slots_of_events_are_a_power_of_two():
 def test_some_of_some_rows():
     x = np.arange(12.0).reshape(6, 2).view(np.memmap)
     data = Data(x=x, y=np.arange(6, dtype=np.int32), classes=tuple("abcdef"))
-    some = taken(taken(data, np.array([5, 3, 1])), np.array([2, 0]))
+    some = select_samples(select_samples(data, np.array([5, 3, 1])), np.array([2, 0]))
     assert np.array_equal(np.asarray(some.x), x[[1, 5]])
     assert some.y.tolist() == [1, 5]

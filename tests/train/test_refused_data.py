@@ -38,13 +38,13 @@ from jaxsnn.train.option_values import (
     at_least,
     duration,
     factors,
+    integer,
     mapping,
-    names,
+    name_list,
     number,
     positive,
     seed_check,
     switch,
-    whole,
 )
 from tests.helpers.refusals import assert_refused
 
@@ -66,7 +66,9 @@ def two_outputs():
 def batch_of(x, encoder=None, in_steps=False):
     data = Data(x=x, y=np.array([0, 1]), classes=("0", "1"))
     engine = SimpleNamespace(takes_rasters=in_steps)
-    return encoded(data, network(), population="2", encoder=encoder, engine=engine, what="training")
+    return encoded(
+        data, network(), population="2", encoder=encoder, engine=engine, data_name="training"
+    )
 
 
 def file_of(folder, **arrays):
@@ -438,13 +440,13 @@ UNREADABLE = {
     ),
 }
 NO_VALUES = {
-    "a text for a whole number": (lambda: whole("a"), "give a whole number"),
-    "a float for a whole number": (lambda: whole(1.0), "give a whole number"),
+    "a text for a whole number": (lambda: integer("a"), "give a whole number"),
+    "a float for a whole number": (lambda: integer(1.0), "give a whole number"),
     "a text for a number": (lambda: number("a"), "give a number"),
     "a truth for a number": (lambda: number(True), "give a number"),
     "a truth for a time": (lambda: duration(True), "give a time, such as 40ms"),
     "a number for a truth": (lambda: switch(1), "give true or false"),
-    "a number for names": (lambda: names(3), "give names, with commas"),
+    "a number for names": (lambda: name_list(3), "give names, with commas"),
     "a number for a table": (lambda: mapping(3), "write a table"),
     "a population twice": (lambda: factors("a:1,b:2,a:3"), "name each population once"),
     "a population without a factor": (lambda: factors("a:x"), "give one factor, or NODE:FACTOR"),
@@ -485,7 +487,7 @@ def test_values_of_options_say_what_they_take(case):
                 population="2",
                 encoder=None,
                 engine=EventDriven(),
-                what="mine",
+                data_name="mine",
             ),
             {"data": "mine", "classes": 2, "population": "2", "neurons": 1},
         ),

@@ -23,7 +23,7 @@ from jaxsnn.network.valued_inputs import Currents, GradedEvents
 from jaxsnn.nir.initializers import Seed, generator_of
 from jaxsnn.options import T_END
 from jaxsnn.simulation.solution import Engine
-from jaxsnn.train.data.datasets import Data, check_data, taken
+from jaxsnn.train.data.datasets import Data, check_data, select_samples
 from jaxsnn.train.data.encoders import (
     Current,
     Delta,
@@ -146,15 +146,15 @@ def encoded(
     population: str,
     encoder: Encoder | None,
     engine: Engine,
-    what: str,
+    data_name: str,
 ) -> Batch:
     """Encode a split as arrays for the network, and check it.
 
     Raises:
         UsageError: labels, channels or times that do not fit the network; the message begins with
-            `what`.
+            `data_name`.
     """
-    check_data(data, what)
+    check_data(data, data_name)
     if len(network.inputs) != 1:
         raise UsageError(
             Text(
@@ -171,7 +171,7 @@ def encoded(
         raise UsageError(
             Text(
                 "{data} has {classes} classes, population '{population}' has {neurons} neurons",
-                data=what,
+                data=data_name,
                 classes=len(data.classes),
                 population=population,
                 neurons=neurons,
@@ -184,7 +184,7 @@ def encoded(
             return Batch(inputs=_over_time(network, name, events, what), labels=labels)
         if encoder is None:
             raise UsageError(
-                Text("{data} holds values, not events", data=what),
+                Text("{data} holds values, not events", data=data_name),
                 fix=Text(
                     "give an encoder, {encoder}",
                     encoder=OPTIONS["encoder"].set_to("latency", "current"),
@@ -197,7 +197,7 @@ def encoded(
                     Text(
                         "{data} has {steps} time steps of the shape {shape}, and {encoder} encodes one "
                         "value per channel",
-                        data=what,
+                        data=data_name,
                         steps=axes[0],
                         shape=shape,
                         encoder=type(encoder).__name__,
@@ -213,7 +213,7 @@ def encoded(
             raise UsageError(
                 Text(
                     "{data} has {actual} channels{bias}, input '{input}' has {expected}",
-                    data=what,
+                    data=data_name,
                     actual=channels_made,
                     bias=bias,
                     input=name,
@@ -226,7 +226,7 @@ def encoded(
         raise UsageError(
             Text(
                 "{data} has events of {actual} channels, input '{input}' has {expected}",
-                data=what,
+                data=data_name,
                 actual=data.channels,
                 input=name,
                 expected=channels,
@@ -313,7 +313,7 @@ class Streamed:
 
     def take(self, index: np.ndarray) -> Batch:
         """Encode and return the samples of an index array."""
-        batch = self.encode(taken(self.data, np.asarray(index)))
+        batch = self.encode(select_samples(self.data, np.asarray(index)))
         return batch._replace(inputs=self._padded(batch.inputs))
 
     def refuse_dependent(self) -> None:

@@ -111,7 +111,7 @@ class Rows:
         return np.asarray(self[:], dtype)
 
 
-def taken(data: Data, index: np.ndarray) -> Data:
+def select_samples(data: Data, index: np.ndarray) -> Data:
     """Return some of the samples; of arrays on the disk, `Rows` that are read when they are
     encoded.
     """
@@ -341,7 +341,9 @@ def splits_of_arrays(
                 ),
                 fix="give more samples, or Splits with parts of your own",
             )
-    train, held, tested = (taken(data, parts[part]) for part in ("train", "validation", "test"))
+    train, held, tested = (
+        select_samples(data, parts[part]) for part in ("train", "validation", "test")
+    )
     return Splits(name=name, train=train, validation=held, test=tested)
 
 

@@ -21,7 +21,7 @@ from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.nir.io.read_limits import ByteBudget
 from jaxsnn.options import DATA_FOLDER
 from jaxsnn.output import refuse_unreadable
-from jaxsnn.train.data.datasets import Data, Splits, stratified, taken
+from jaxsnn.train.data.datasets import Data, Splits, select_samples, stratified
 from jaxsnn.train.data.encoders import Latency
 from jaxsnn.train.options import OPTIONS
 from jaxsnn.wording import Text
@@ -103,8 +103,8 @@ def _splits(
     train = parts["train"]
     return Splits(
         name=name,
-        train=taken(train, train_index),
-        validation=taken(train, validation_index),
+        train=select_samples(train, train_index),
+        validation=select_samples(train, validation_index),
         test=parts["test"],
     )
 
@@ -365,7 +365,7 @@ def digits_splits(seed: Seed = 0, *, copies: int = 1) -> Splits:
     validation, train = stratified(labels[rest], _VALIDATION, [*words, 1])
     everything = Data(x=images.reshape(len(images), -1), y=labels, classes=tuple("0123456789"))
     train_index = rest[train]
-    training = taken(everything, train_index)
+    training = select_samples(everything, train_index)
     if copies > 1:
         moved = distorted(np.repeat(images[train_index], copies - 1, axis=0), [*words, 2])
         x = np.concatenate([training.x, moved.reshape(len(moved), -1)])
@@ -377,8 +377,8 @@ def digits_splits(seed: Seed = 0, *, copies: int = 1) -> Splits:
     return Splits(
         name="digits",
         train=training,
-        validation=taken(everything, rest[validation]),
-        test=taken(everything, test),
+        validation=select_samples(everything, rest[validation]),
+        test=select_samples(everything, test),
         encoder=lambda tau: DarkAndBright(
             t_min=0.0, t_max=_INPUT_SPAN * tau, bias=True, first="small"
         ),

@@ -33,7 +33,7 @@ from jaxsnn.train.data.datasets import (
     check_data,
     labelled,
     refuse_labels,
-    taken,
+    select_samples,
     yinyang_splits,
 )
 from jaxsnn.train.data.images import digits_splits, fashion_mnist_splits, mnist_splits
@@ -168,7 +168,7 @@ def _of_file(name: str, seed: Seed, outputs: int) -> tuple[Splits, tuple[str, ..
             fix="give more, or x_validation and y_validation",
         )
     order = generator_of([*seed_words(seed), len(train)]).permutation(len(train))
-    validation, training = taken(train, order[:held]), taken(train, order[held:])
+    validation, training = select_samples(train, order[:held]), select_samples(train, order[held:])
     note = Text(
         "{count} of {samples} training samples, chosen by the seed, are held out for validation",
         count=held,

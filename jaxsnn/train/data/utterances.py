@@ -19,7 +19,7 @@ from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.nir.io.read_limits import read_text
 from jaxsnn.options import DATA_FOLDER
 from jaxsnn.output import refuse_unreadable
-from jaxsnn.train.data.datasets import Data, Splits, stratified, taken
+from jaxsnn.train.data.datasets import Data, Splits, select_samples, stratified
 from jaxsnn.train.data.encoders import LevelCrossing, PopulationCode
 from jaxsnn.wording import Text
 
@@ -79,7 +79,7 @@ def japanese_vowels_splits(
     classes = tuple(str(speaker) for speaker in range(1, 10))
     everything = Data(x=(values - mean) / deviation, y=labels, classes=classes)
     validation, train = stratified(labels, held_out, [*seed_words(seed), 0])
-    training = taken(everything, train)
+    training = select_samples(everything, train)
     if copies > 1:
         generator = generator_of([*seed_words(seed), 1])
         x = np.repeat(training.x, copies - 1, axis=0)
@@ -96,7 +96,7 @@ def japanese_vowels_splits(
     return Splits(
         name="japanese-vowels",
         train=training,
-        validation=taken(everything, validation),
+        validation=select_samples(everything, validation),
         test=Data(x=(test_values - mean) / deviation, y=test_labels, classes=classes),
         encoder=lambda tau: PopulationCode(centres=_CENTRES, frame=_FRAME * tau),
         span=_FRAME * FRAMES + 2.0,
@@ -246,13 +246,13 @@ def spoken_splits(
         if n
     ]
     everything = Data(x=x, y=labels, classes=tuple(words))
-    rest = taken(everything, np.flatnonzero(np.logical_not(tested)))
+    rest = select_samples(everything, np.flatnonzero(np.logical_not(tested)))
     validation_index, train_index = stratified(rest.y, held_out, [*seed_words(seed), 0])
     splits = Splits(
         name="wav",
-        train=taken(rest, train_index),
-        validation=taken(rest, validation_index),
-        test=taken(everything, np.flatnonzero(tested)),
+        train=select_samples(rest, train_index),
+        validation=select_samples(rest, validation_index),
+        test=select_samples(everything, np.flatnonzero(tested)),
         encoder=lambda tau: LevelCrossing(levels=_LEVELS, frame=_FRAME * tau),
         span=_FRAME * _MOST_FRAMES + 2.0,
     )

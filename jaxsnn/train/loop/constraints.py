@@ -26,7 +26,7 @@ from jaxsnn.units import parse_time
 from jaxsnn.wording import Text
 
 Parameters = dict[str, dict[str, jax.Array]]
-Own = Mapping[str, jax.Array]
+NodeParameters = Mapping[str, jax.Array]
 #: A parameter as an array, or its raw numbers, of the same shape.
 Numbers = Float[Array, "*shape"]
 
@@ -49,13 +49,13 @@ class Constraint(Protocol):
         """Step of the optimiser, as a multiple of the learning rate."""
         ...
 
-    def to_raw(self, value: Numbers, own: Own, /) -> Numbers:
-        """Return the raw number of a value, elementwise; `own` has all parameters of the node,
+    def to_raw(self, value: Numbers, node_parameters: NodeParameters, /) -> Numbers:
+        """Return the raw number of a value, elementwise; `node_parameters` has all parameters of the node,
         times in seconds.
         """
         ...
 
-    def to_value(self, raw: Numbers, own: Own, /) -> Numbers:
+    def to_value(self, raw: Numbers, node_parameters: NodeParameters, /) -> Numbers:
         """Return the value of a raw number, elementwise: differentiable inverse of `to_raw`."""
         ...
 
@@ -72,11 +72,11 @@ class Free:
     shared: bool = False
     rate: float = 1.0
 
-    def to_raw(self, value: Numbers, own: Own) -> Numbers:
+    def to_raw(self, value: Numbers, node_parameters: NodeParameters) -> Numbers:
         """Return the raw number of a value."""
         return value
 
-    def to_value(self, raw: Numbers, own: Own) -> Numbers:
+    def to_value(self, raw: Numbers, node_parameters: NodeParameters) -> Numbers:
         """Return the value of a raw number."""
         return raw
 
@@ -95,13 +95,13 @@ class Positive:
     shared: bool = False
     rate: float = 1.0
 
-    def to_raw(self, value: Numbers, own: Own) -> Numbers:
+    def to_raw(self, value: Numbers, node_parameters: NodeParameters) -> Numbers:
         """Return the raw number of a value."""
-        return jnp.log(value - _number(self.low, own))
+        return jnp.log(value - _number(self.low, node_parameters))
 
-    def to_value(self, raw: Numbers, own: Own) -> Numbers:
+    def to_value(self, raw: Numbers, node_parameters: NodeParameters) -> Numbers:
         """Return the value of a raw number."""
-        return _number(self.low, own) + jnp.exp(raw)
+        return _number(self.low, node_parameters) + jnp.exp(raw)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,12 +121,12 @@ class Bounded:
     shared: bool = False
     rate: float = 1.0
 
-    def to_raw(self, value: Numbers, own: Own) -> Numbers:
+    def to_raw(self, value: Numbers, node_parameters: NodeParameters) -> Numbers:
         """Return the raw number of a value."""
         share = jnp.clip((value - self.low) / (self.high - self.low), _EDGE, 1 - _EDGE)
         return jnp.log(share / (1 - share))
 
-    def to_value(self, raw: Numbers, own: Own) -> Numbers:
+    def to_value(self, raw: Numbers, node_parameters: NodeParameters) -> Numbers:
         """Return the value of a raw number."""
         return self.low + (self.high - self.low) * jax.nn.sigmoid(raw)
 
@@ -156,7 +156,7 @@ TRAINABLE: Mapping[str, Constraint | None] = MappingProxyType(
 Trained = tuple[tuple[str, tuple[tuple[str, Constraint], ...]], ...]
 
 
-def _number(low: float | str, parameters: Own):
+def _number(low: float | str, parameters: NodeParameters):
     return parameters.get(low, 0.0) if isinstance(low, str) else low
 
 
@@ -353,7 +353,7 @@ def _check_name(name: str, key: str, known_names: Iterable[str]) -> None:
 
 
 def _check_start(
-    node: str, name: str, value: Numbers, constraint: Constraint, parameters: Own
+    node: str, name: str, value: Numbers, constraint: Constraint, parameters: NodeParameters
 ) -> list[str]:
     """Refuse initial values outside the limits; return notes on those at a bound, which are moved
     inside.
@@ -413,7 +413,7 @@ def _check_start(
     ]
 
 
-def _check_bounds(node: str, name: str, constraint: Constraint, parameters: Own) -> None:
+def _check_bounds(node: str, name: str, constraint: Constraint, parameters: NodeParameters) -> None:
     """Refuse a bound that is neither a finite number nor a parameter that a neuron may have, bounds
     without values in between, and a rate below 0.
     """
@@ -518,7 +518,7 @@ def raw_is_particular(network: Network, trained: Trained) -> bool:
     )
 
 
-def _means(parameters: Own, constraint: Constraint) -> Own:
+def _means(parameters: NodeParameters, constraint: Constraint) -> NodeParameters:
     """Return the parameters with the bound of a shared constraint reduced to one number."""
     low = getattr(constraint, "low", None)
     if constraint.shared and isinstance(low, str) and low in parameters:

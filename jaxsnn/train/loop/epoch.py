@@ -222,7 +222,8 @@ class Setup:
         options: those that the compiled code depends on (`TrainOptions.compiled_only`).
         complete: the optimiser is an optax object of the user's, with a learning rate of its own.
         mesh: the devices that share the samples out; None: one.
-        own: of this run alone, where an object of the user's may change.
+        run_identity: unique object of this run, if an object of the user may change; None: runs with
+            equal settings share compiled code.
     """
 
     loss: Loss
@@ -235,7 +236,7 @@ class Setup:
     options: TrainOptions
     complete: bool = False
     mesh: Mesh | None = None
-    own: object | None = None
+    run_identity: object | None = None
 
     def run(self, network: Network, inputs: Any) -> Solution:
         """Run one batch."""

@@ -26,7 +26,7 @@ from jaxsnn.options import T_END
 from jaxsnn.simulation.retry import FIRE_LESS, with_enough_room
 from jaxsnn.simulation.solution import Engine, Solution
 from jaxsnn.train.data.batches import encoded, late_notes
-from jaxsnn.train.data.datasets import Data, Splits, as_data, as_splits, taken
+from jaxsnn.train.data.datasets import Data, Splits, as_data, as_splits, select_samples
 from jaxsnn.train.data.encoders import Encoder
 from jaxsnn.train.data.named_encoders import make_encoder, named_encoder
 from jaxsnn.train.loop.defaults import (
@@ -138,7 +138,7 @@ def measure(
     engine.check(network)
     runner = engine.prepared()
     batch = encoded(
-        data, network, population=loss.population, encoder=encoder, engine=runner, what="data"
+        data, network, population=loss.population, encoder=encoder, engine=runner, data_name="data"
     )
     times = getattr(batch.inputs, "time", np.zeros(1))
     if np.isfinite(times).any() and not (np.asarray(times) < end).any():  # milliseconds, say
@@ -239,14 +239,14 @@ def calibrated(
     end = t_end
     if end is None:
         end = default_end((data.train, data.validation, data.test), tau, encoder, data.span)
-    first = taken(data.train, np.arange(min(_SAMPLES, len(data.train))))
+    first = select_samples(data.train, np.arange(min(_SAMPLES, len(data.train))))
     batch = encoded(
         first,
         network,
         population=population,
         encoder=encoder,
         engine=EventDriven(),
-        what=f"{data.name}, train",
+        data_name=f"{data.name}, train",
     )
 
     def firing(changed: Network, name: str) -> float:

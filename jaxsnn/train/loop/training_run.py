@@ -122,7 +122,7 @@ class TrainingRun:
         self.splits: dict[str, Batch | Streamed] = {}
         channels = sum(network.inputs.values())
         for name in split_names:
-            encode = partial(encoded, network=network, what=f"{data.name}, {name}", **encoding)
+            encode = partial(encoded, network=network, data_name=f"{data.name}, {name}", **encoding)
             self.splits[name] = split_of(getattr(data, name), encode, options.stream, channels)
         trainable = cast(Any, options.trainable)
         trained, trained_notes = find_trainables(network, trainable, longest_delay=plan.loss.tau)
@@ -155,7 +155,9 @@ class TrainingRun:
             complete=not isinstance(options.optimiser, str),
             options=options.compiled_only(),
             mesh=mesh,
-            own=of_one_run(plan.loss, options.regularisers, options.augment, options.noise),
+            run_identity=of_one_run(
+                plan.loss, options.regularisers, options.augment, options.noise
+            ),
         )
         self.passes = Passes(
             setup,
