@@ -111,7 +111,7 @@ def test_samples_come_back_in_any_order_and_unknown_ones_are_refused(simulated):
     recalled = recorded.forward(network, shuffled)
     np.testing.assert_array_equal(recalled["2"], recorded.times["2"][order])
     unknown = {"input": Events(time=np.stack([time[0], time[1] + 1e-3]), index=index[:2])}
-    message = "sample 1 is not among the 3"
+    message = "the inputs of sample 1 are not among those of the 3"
     assert_refused(lambda: recorded.forward(network, unknown), UsageError, message)
 
 

@@ -188,15 +188,15 @@ def test_output_that_exists_is_never_overwritten(
                 message,
             )
             for options, message in {
-                "--dropout nan": "dropout has the probability nan: give a number from 0 to 1, 1 excluded",
-                "--dropout 2": "dropout has the probability 2",
-                "--dropout -1": "dropout has the probability -1",
-                "--processes 0": "processes is 0: give at least 1",
-                "--process 3": "process is 3 of 1: number them from 0 to 0, or set --processes",
-                "--processes 2 --process -1": "process is -1 of 2: number them from 0 to 1",
+                "--dropout nan": "the probability of dropout is nan: pass a number of at least 0 and below 1",
+                "--dropout 2": "the probability of dropout is 2",
+                "--dropout -1": "the probability of dropout is -1",
+                "--processes 0": "processes is 0: pass at least 1",
+                "--process 3": "number the processes from 0 to 0, or pass --processes",
+                "--processes 2 --process -1": "process is -1, and the number of processes is 2: ",
             }.items()
         ),
-        (["demo", "--seed", "-1"], "seed is -1: give a whole number from 0 to 4294967295"),
+        (["demo", "--seed", "-1"], "seed is -1: pass an integer from 0 to 4294967295"),
         (
             ["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "no/folder/x.nir"],
             "folder no/folder does not exist",
@@ -392,7 +392,7 @@ def test_train(net, task, tmp_path, capsys):
     first = out.read_bytes()
     out.unlink()
     (tmp_path / "out.history.json").unlink()
-    assert_cli_refused(capsys, *argv, "-q", says="last.npz exists: go on from it")
+    assert_cli_refused(capsys, *argv, "-q", says="last.npz exists: pass --resume to continue")
     run_cli(capsys, *argv, "-q", "--resume")
     assert out.read_bytes() == first
     # quiet, again, forced, the options in a file: the same bytes
@@ -417,15 +417,15 @@ def test_values_outside_0_to_1_are_refused(net, task, tmp_path, capsys):
     [
         ("epochs = ", "is not TOML"),
         ("epoch = 3", "there is no option 'epoch': did you mean 'epochs'"),
-        ("epochs = 2.5", "epochs is 2.5: give a whole number"),
+        ("epochs = 2.5", "epochs is 2.5: pass an integer"),
         ("weight-bumping = 3", "weight-bumping is 3: write a table, [weight-bumping]"),
         (
             'data = "yinyang"\n[weight-bumping]\nlable = 1.0',
-            "weight_bumping: there is no 'lable': did you mean 'label'",
+            "weight_bumping has no field 'lable': did you mean 'label'",
         ),
         (
             'data = "yinyang"\n[trainable]\nweight = {kind = "fre"}',
-            "there is no kind 'fre': did you mean 'free'",
+            "unknown kind 'fre': did you mean 'free'",
         ),
         (
             'data = "yinyang"\n[trainable]\nweight = {low = 0.0}',
@@ -434,7 +434,7 @@ def test_values_outside_0_to_1_are_refused(net, task, tmp_path, capsys):
         ('data = "yinyang"\n[weight-bumping]\nhidden = nan', "weight_bumping.hidden is nan"),
         (
             'data = "yinyang"\n[loss-options]\nsharpness = nan',
-            "sharpness is nan: give a number above 0",
+            "sharpness is nan: pass a number above 0",
         ),
         ('data = "yinyang"\ncopies = 3', "--copies has no effect on yinyang"),
     ],
@@ -560,8 +560,8 @@ def test_not_even_force_writes_over_what_is_read_or_written(
     ("options", "message"),
     [
         ("-o yinyang --epochs 0", "epochs is 0"),  # a task is no file that is read
-        ("-o o.nir --lr 0", "error: --lr is 0: give a positive"),
-        ("-o o.nir --noise weight:a", "--noise is 'weight:a': give NAME:NUMBER, with"),
+        ("-o o.nir --lr 0", "error: --lr is 0: pass a positive"),
+        ("-o o.nir --noise weight:a", "--noise is 'weight:a': pass NAME:NUMBER pairs"),
     ],
 )
 def test_options_of_a_training_are_refused_at_once(
@@ -584,7 +584,7 @@ def test_a_label_that_no_output_has_is_refused_at_once(net, task, tmp_path, caps
         "-o",
         tmp_path / "out.nir",
         code=2,
-        says="y_train has the label 10000000, for 3 outputs labels run from 0 to 2",
+        says="y_train has the label 10000000, and with 3 outputs labels range from 0 to 2",
     )
 
 
