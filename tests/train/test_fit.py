@@ -384,7 +384,10 @@ def test_one_line_of_progress_for_each_epoch_on_a_terminal(capsys, monkeypatch):
         ),
         ({"progress": "yes"}, "progress is 'yes': pass a callable object"),
         ({"augment": 3}, "augment is 3: pass a callable object"),
-        ({"augment": lambda key, sample: None}, "augment turns Events into NoneType: give a"),
+        (
+            {"augment": lambda key, sample: None},
+            "augment returns NoneType, and the sample is Events: return a",
+        ),
         ({"encoder": 3}, "encoder is 3: pass a callable object"),
         ({"regularisers": SpikeRate()}, r"regularisers is SpikeRate\(.*: pass a tuple of objects"),
         ({"regularisers": (SpikeRate,)}, r"regularisers is \(<class .*: pass a tuple of objects"),

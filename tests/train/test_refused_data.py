@@ -439,7 +439,7 @@ UNREADABLE = {
     "no spikes": (
         lambda folder: recorded(folder, other=X),
         UsageError,
-        "run.npz has no '2.time' and '2.index', but other",
+        "run.npz lacks '2.time' or '2.index', and contains other",
     ),
     "no numbers of neurons": (
         lambda folder: recorded(folder, **{"2.time": X[:1], "2.index": X[:1]}),

@@ -455,7 +455,7 @@ def _write_lines(path: Path, history: Sequence[EpochRecord]) -> None:
 VERSION, UNSEALED = 2, 1
 #: The comment of the zip file, which stands at its end: this, then the hash in hexadecimal digits.
 _SEAL, _DIGITS = b"sha256 ", 64
-_BEGIN_AGAIN = "remove it, or choose another folder"
+_BEGIN_AGAIN = "remove the file, or choose another folder"
 
 
 def sealed(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:

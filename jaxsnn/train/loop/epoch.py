@@ -354,9 +354,9 @@ def run_epoch(
     """Take one step of the optimiser for each minibatch.
 
     Args:
-        scales: what a step of 1 is in raw numbers (see `jaxsnn.train.loop.optimisers`).
+        scales: raw change for a step of 1 (see `jaxsnn.train.loop.optimisers`).
         bumping: remedy for silent neurons.
-        order: (batches, batch) numbers of samples.
+        order: indices of samples, (batches, batch).
     """
 
     options = setup.options
@@ -429,11 +429,11 @@ def _gradient(
         if jax.tree.structure(changed) != jax.tree.structure(batch.inputs):
             raise UsageError(
                 Text(
-                    "augment turns {expected} into {actual}",
+                    "augment returns {actual}, and the sample is {expected}",
                     expected=type(batch.inputs).__name__,
                     actual=type(changed).__name__,
                 ),
-                fix="give a changed sample of the same kind",
+                fix="return a sample of the same type",
             )
         batch = batch._replace(inputs=changed)
 

@@ -213,8 +213,8 @@ def optimiser_notes(choice: Any, raw: Parameters) -> list[str]:
     if not any(map(_is_schedule_free, parts)):
         return []
     return [
-        "the optimiser is schedule-free, and training evaluates and returns its training parameters,"
-        " not those of schedule_free_eval_params: use a moving average of the parameters instead"
+        "the optimiser is schedule-free, and training does not use schedule_free_eval_params: use a"
+        " moving average of the parameters instead"
     ]
 
 

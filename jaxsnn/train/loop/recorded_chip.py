@@ -155,7 +155,7 @@ def read_recording(
         if f"{name}.time" not in arrays or f"{name}.index" not in arrays:
             raise UsageError(
                 Text(
-                    "{path} has no '{population}.time' and '{population}.index', but {arrays}",
+                    "{path} lacks '{population}.time' or '{population}.index', and contains {arrays}",
                     path=recorded,
                     population=name,
                     arrays=listing(arrays),

@@ -379,8 +379,8 @@ def _engine_notes(engine: Engine, loss: Loss, network: Network) -> list[str]:
         return [_surrogate_note(engine, network)]
     if loss.reads == "spikes":
         return [
-            "spike counts have no exact gradient: the gradient of each spike is that of a small jump of the"
-            " membrane potential at the spike"
+            "spike counts have no exact gradient: it is approximated by that of a small jump of the"
+            " membrane potential at each spike"
         ]
     return []
 
