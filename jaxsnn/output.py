@@ -221,7 +221,7 @@ def write_together(
     the mapping, because it is the missing one if the machine stops between two names.
 
     Args:
-        follow_links: as of `write_whole`.
+        follow_links: as in `write_whole`.
 
     Raises:
         FileError: as `write_whole`; the previous files are restored.
@@ -401,7 +401,7 @@ def _put(temporary: Path, target: Path, force: bool) -> None:
     """Rename a file to its final name, which may have been taken in the meantime.
 
     Raises:
-        FileExistsError: it has, and `force` is not set.
+        FileExistsError: the name has been taken, and `force` is not set.
     """
     if force:
         os.replace(temporary, target)
@@ -452,7 +452,7 @@ def write_arrays(
     """Write arrays as an .npz file, whole or not at all, under exactly this name.
 
     Args:
-        follow_links: as of `write_whole`.
+        follow_links: as in `write_whole`.
 
     Raises:
         FileError: the file exists and `force` is false, or the file cannot be written.

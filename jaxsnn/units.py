@@ -55,10 +55,10 @@ def refuse_no_time(seconds: object, option: Option | str) -> None:
     """Refuse a time that is not positive and finite, or not a number.
 
     Args:
-        option: the time in the message.
+        option: option or name of the time, for the message.
 
     Raises:
-        UsageError: names the value.
+        UsageError: the time is not positive and finite.
     """
     if not 0 < as_number(seconds) < math.inf:
         fix = "pass a positive, finite time in seconds"

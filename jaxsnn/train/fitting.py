@@ -108,7 +108,7 @@ class Prepared:
 
 def prepare(graph: Graph, options: TrainOptions) -> Prepared:
     """Prepare a run before the network is built, in the required order: the data, the initial
-    weights, the chip, whose scale is that of these weights. Errors as of `fit`.
+    weights, the chip, whose scale is that of these weights. Errors as in `fit`.
     """
     check_options(options)
     for name, option in OPTIONS.items():
@@ -142,7 +142,7 @@ def prepare(graph: Graph, options: TrainOptions) -> Prepared:
 
 @usual_promotion
 def fit_prepared(prepared: Prepared) -> Fit:
-    """Train a prepared graph. Returns and errors as of `fit`."""
+    """Train a prepared graph. Returns and errors as in `fit`."""
     graph, chosen = prepared.graph, prepared.options
     if chosen.resume and chosen.checkpoint is None:
         raise UsageError(

@@ -129,7 +129,7 @@ def data_files(source: str, folder: str | None = None) -> list[Path]:
     """Return the files that `load_splits` may read: of folders all that may hold data.
 
     Args:
-        source, folder: as of `load_splits`.
+        source, folder: as in `load_splits`.
     """
     places = [Path(source.removeprefix(_SOUND)), *([] if folder is None else [Path(folder)])]
     files = [

@@ -277,7 +277,7 @@ class TrainState(NamedTuple):
 
 @jax.jit  # eager, each array of zeros would be compiled
 def begin(setup: Setup, raw: Parameters, scales: Parameters) -> TrainState:
-    """Return the state before the first step; scales as of `run_epoch`."""
+    """Return the state before the first step; scales as in `run_epoch`."""
     return TrainState(
         raw=raw,
         memory=setup.optimiser.init(_in_steps(raw, scales)),

@@ -164,7 +164,7 @@ class InTheLoop:
         engine.
 
         Args:
-            inputs, t_end: as of `jaxsnn.simulate`.
+            inputs, t_end: as in `jaxsnn.simulate`.
             sample_times: must be None or empty, because voltages are not recorded.
 
         Raises:

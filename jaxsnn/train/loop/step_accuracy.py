@@ -44,7 +44,7 @@ def compare_in_steps(
 
     Args:
         trained: graph with the weights of the best epoch.
-        parts, samples, t_end: as of `accuracy_in_steps`.
+        parts, samples, t_end: as in `accuracy_in_steps`.
         test_accuracy: accuracy of the engine that trained.
 
     Returns:
