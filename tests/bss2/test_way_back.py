@@ -294,7 +294,7 @@ ZEROS = np.zeros((3, 1))
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"samples": 2}, r"shape \(2, 1\), .* 3 samples"),
+        ({"samples": 2}, r"shape \(2, 1\), .* samples sent is 3"),
         *((padded(size), f"padded with {size}") for size in (7, 11)),
         ({"time": ZEROS + np.nan}, r"'2\.time' .* nan at sample 0, slot 0"),
         ({"time": ZEROS - 1e-3}, r"'2\.time' .* -0\.001"),

@@ -89,7 +89,7 @@ def test_a_run_by_a_key_is_repeated_recorded_and_resumed(tmp_path):
     assert_refused(
         lambda: train(5, checkpoint=tmp_path, resume=True),
         UsageError,
-        r"seed = \[0, 5\], and this run has 5: resume with the same",
+        r"seed = \[0, 5\], and this run has 5: resume with the settings of",
     )
     number = train(5)
     assert number.settings["seed"] == 5

@@ -105,7 +105,7 @@ class RecordedChip:
             if count := int(np.sum((times >= t_end) & np.isfinite(times))):
                 yield (
                     Text(
-                        "population '{name}': recorded spikes at or after {t_end} that were left out: {count} "
+                        "population '{name}': {count} recorded spikes at or after {t_end} were left out "
                         "(times are in seconds)",
                         name=name,
                         count=count,
