@@ -202,9 +202,9 @@ TRAIN = "train net.nir --data task.npz -o out.nir --epochs 1"
         ),
         (
             "chip inputs net.nir --data task.npz -o out.npz --samples 0",
-            "--samples is 0: pass at least",
+            "--samples is 0: .* at least",
         ),
-        ("chip inputs net.nir --data task.npz -o out.npz --samples=-3", "--samples is -3: pass at"),
+        ("chip inputs net.nir --data task.npz -o out.npz --samples=-3", "--samples is -3: .* at"),
         (f"{TRAIN} --calibrate 2", "--calibrate is 2: pass a number between 0 and 1"),
         (f"{TRAIN} --copies 3", "--copies has no effect on task.npz: leave it out"),
         (f"{TRAIN} --trainable w", "train has no option '--trainable': did you mean '--train'?"),

@@ -264,7 +264,9 @@ def test_a_new_folder_appears_with_all_of_its_files(tmp_path, monkeypatch):
     assert {path.name: path.read_text() for path in folder.iterdir()} == new
     write_folder(folder, {"a": "3"}, force=True)
     assert (folder / "a").read_text() == "3"
-    assert_refused(lambda: write_folder(folder / "a", {"b": "1"}), FileError, "exists and is not a folder")
+    assert_refused(
+        lambda: write_folder(folder / "a", {"b": "1"}), FileError, "exists and is not a folder"
+    )
 
 
 def test_what_a_killed_process_left_is_removed_and_what_others_write_is_not(tmp_path):
