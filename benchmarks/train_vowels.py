@@ -18,7 +18,7 @@ from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.nir import Graph, build
 from jaxsnn.nir.initializers import normal
 from jaxsnn.train import Dropout, ExponentialSum, fit, japanese_vowels_splits
-from jaxsnn.train.data.datasets import taken
+from jaxsnn.train.data.datasets import select_samples
 from jaxsnn.units import parse_time
 
 TAU = parse_time("10ms")
@@ -50,7 +50,9 @@ def run(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     if not arguments.held_out:  # the utterances as they are, without the copies, choose the epoch
         splits = replace(
             splits,
-            validation=taken(splits.train, np.arange(len(splits.train.y) // arguments.copies)),
+            validation=select_samples(
+                splits.train, np.arange(len(splits.train.y) // arguments.copies)
+            ),
         )
     end = splits.span * TAU  # pyright: ignore[reportOptionalOperand]
     trained = fit(

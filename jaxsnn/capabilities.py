@@ -82,12 +82,12 @@ class Limit(Generic[N_contra]):
 
     Attributes:
         feature: the feature.
-        code: of the problem, a key of `jaxsnn.problem_codes.CODES`.
-        reason: what is wrong and why: a template of the occurrence's facts and of its `node`.
-        fix: the way out: a template of the same, and of `options`.
+        code: code of the problem, a key of `jaxsnn.problem_codes.CODES`.
+        reason: message of the problem: a template with the occurrence's facts and its `node`.
+        fix: advice: a template with the same fields, and `options`.
         options: the options that `fix` names.
-        severity: of the problem: "warning" for a feature that is approximated, "note" for a slow
-            one.
+        severity: severity of the problem: "warning" for a feature that is approximated, "note" for
+            a slow one.
         unless: features of a node for which the limit does not hold, or which another row reports.
     """
 
@@ -145,11 +145,11 @@ class Requirement(Generic[N_contra]):
 
 @dataclass(frozen=True, kw_only=True)
 class Capabilities(Generic[N_contra]):
-    """Capabilities of a simulator: everything except its limits.
+    """Capabilities of a simulator, stated by its limits.
 
     Attributes:
-        title: the simulator, for the documentation.
-        limits: in the order in which the problems of a node are listed.
+        title: name of the simulator, for the documentation.
+        limits: limits of the simulator, in the order in which the problems of a node are listed.
     """
 
     title: str

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Literal, Self
 from jaxsnn.wording import Option, Shown, Text, facts_of, for_command_line, parts_of
 
 Severity = Literal["error", "warning", "note"]
-#: What a note is about: the kinds other than "information" are also issued as a warning.
+#: Kinds of notes: those other than "information" are also issued as a warning.
 NoteKind = Literal["dropped", "truncated", "approximated", "assumed", "information"]
 
 
@@ -31,20 +31,21 @@ class Problem:
     """Problem of a graph, a network, a mapping or a conversion.
 
     Attributes:
-        node: NIR name of the node, or the place on a chip; "" for the whole.
+        node: NIR name of the node, or the place on a chip; "" if it concerns no single node.
         code: kind of problem, for scripts, a key of `jaxsnn.problem_codes.CODES`.
         message: the problem in one line without a full stop.
         fix: advice in one line; "" if there is none.
-        severity: an "error" stands in the way; a "warning" may matter or not; a "note" informs.
-        facts: the numbers and names that it is about, beside those that `message` has.
+        severity: an "error" prevents the operation; a "warning" may affect results; a "note"
+            informs.
+        facts: numbers and names of the problem, in addition to those in `message`.
 
     >>> from jaxsnn.options import DT
     >>> fix = Text("pass {dt}", dt=DT.set_to(1e-4))
-    >>> problem = Problem(code="not-said", message="the length of a step is unknown", fix=fix)
+    >>> problem = Problem(code="not-said", message="the time step is unknown", fix=fix)
     >>> print(problem)
-    the length of a step is unknown: pass dt=0.0001
+    the time step is unknown: pass dt=0.0001
     >>> print(for_command_line(problem.text))
-    the length of a step is unknown: pass --dt 0.0001
+    the time step is unknown: pass --dt 0.0001
     """
 
     node: str = ""
@@ -107,17 +108,17 @@ class JaxsnnError(Exception):
     """Base class of all errors that this library raises on purpose.
 
     Args:
-        message: the problem, its place, and the two numbers, in one line.
+        message: the problem, its place, and the conflicting numbers, in one line.
         fix: advice; a `jaxsnn.wording.Text` if it names an option.
-        node: NIR name of the node that it is about.
-        code: kind of problem, for scripts; by default the one of the class.
-        facts: the numbers and names that it is about, beside those that `message` has.
+        node: NIR name of the node with the problem.
+        code: kind of problem, for scripts; by default `default_code`.
+        facts: numbers and names of the problem, in addition to those in `message`.
 
     Attributes:
-        problem: the same as a record.
-        others: problems beside it that are counted only.
-        exit_code: of the command line: 1 if the input has problems, 2 if the usage or a tool
-            failed.
+        problem: the arguments as a record.
+        others: further problems, of which the message states only the number.
+        exit_code: exit code of the command line: 1 for problems of the input, 2 for invalid usage
+            or a file or tool that failed.
     """
 
     exit_code: ClassVar[int] = 1
@@ -244,7 +245,7 @@ class Note(Text):
     """Sentence for the user with its kind; a plain `str` among notes is information.
 
     Args:
-        text: the sentence; a `Text` where it names an option.
+        text: the sentence; a `Text` if it names an option.
 
     Attributes:
         kind: kind of the note.
@@ -305,7 +306,7 @@ def refuse(problems: Iterable[Problem], error: type[JaxsnnError] = LoweringError
 
 
 def listing(entries: Iterable[object], limit: int = 12) -> str:
-    """Return names for a message, joined by commas; of a long list the number left out is given.
+    """Return names for a message, joined by commas; a long list ends with the number of other names.
 
     >>> listing(["a", "b", "c"], limit=2)
     'a, b and 1 more'
@@ -320,11 +321,11 @@ def suggestion(name: str, candidates: Iterable[str]) -> str:
     """Return a list of the existing names, with the nearest one first if one is near.
 
     >>> suggestion("hiden", ["hidden", "output"])
-    "did you mean 'hidden'? There are hidden, output"
+    "did you mean 'hidden'? Available: hidden, output"
     """
     existing = list(candidates)
     near = difflib.get_close_matches(str(name), existing, n=1)
-    return (f"did you mean '{near[0]}'? " if near else "") + f"There are {listing(existing)}"
+    return (f"did you mean '{near[0]}'? " if near else "") + f"Available: {listing(existing)}"
 
 
 def first_line(error: BaseException) -> str:
@@ -369,7 +370,7 @@ def as_number(value: object) -> float:
         return float(value)  # pyright: ignore[reportArgumentType]
     except (TypeError, ValueError):
         return math.nan
-    except OverflowError:  # a whole number with more digits than a float has room for
+    except OverflowError:  # an integer with more digits than a float has room for
         return math.inf
 
 
@@ -381,7 +382,7 @@ def as_whole(value: object) -> int | None:
     """
     try:
         return operator.index(value)  # pyright: ignore[reportArgumentType]
-    except TypeError:  # or an array that has `__index__` and is no whole number, such as a key
+    except TypeError:  # or an array that has `__index__` and is not an integer, such as a key
         return None
 
 
@@ -404,10 +405,10 @@ def refuse_seed(seed: int, option: Option | str = "seed") -> None:
     """Refuse a value that is not a valid random seed.
 
     Raises:
-        UsageError: a seed that is no whole number, negative, or larger than 32 bits.
+        UsageError: a seed that is not an integer, is negative, or is larger than 32 bits.
     """
     number = as_whole(seed)
     if number is None or not 0 <= number <= LARGEST_SEED:
-        fix = f"give a whole number from 0 to {LARGEST_SEED}"
+        fix = f"pass an integer from 0 to {LARGEST_SEED}"
         message = Text("{option} is {value!r}", option=option, value=seed)
         raise UsageError(message, fix=fix)

@@ -168,8 +168,8 @@ def _taps(
     """Return the input, the output and the index into the flattened weight of each connection.
 
     Args:
-        out_channels: of all groups.
-        channels_of_group: input channels of one group.
+        out_channels: number of output channels of all groups.
+        channels_of_group: number of input channels of one group.
     """
     outward = window.output(inward[1:]) or ()
     pixel, tap, out = window_table(window, inward[1:], outward)

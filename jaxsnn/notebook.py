@@ -26,13 +26,13 @@ def html_of(record: Any, *, text: str = "", rows: Iterable[Sequence[Any]] = ()) 
     """Return a record as HTML: its picture, then a text and a table.
 
     Args:
-        record: of a kind that has a picture.
-        text: lines below it; by default none.
-        rows: of a table below that; the first row holds the headings.
+        record: record of a kind that can be drawn.
+        text: lines below the picture.
+        rows: rows of a table below the text; the first row contains the headings.
 
     Returns:
-        None where nothing can be drawn (matplotlib is missing, nothing was recorded): the notebook
-        then shows the `repr`.
+        HTML, or None if nothing can be drawn (matplotlib is missing, or nothing was recorded), so that the
+        notebook shows the `repr`.
     """
     module, name = _DRAWN_BY[type(record).__name__]
     try:

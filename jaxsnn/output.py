@@ -1,5 +1,5 @@
-"""Files: what is read is a regular file; outputs are refused before the work where they would
-overwrite something, then written whole or not at all.
+"""Input files, which must be regular files, and output files: refused before the work if they would
+overwrite a file, then written completely or not at all.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ def refuse_unreadable(path: Name, kind: str) -> Path:
         kind: expected kind of file, for messages: "a NIR file".
 
     Raises:
-        FileError: there is none, or it is something else.
+        FileError: the file does not exist, or is not a regular file.
     """
     path = Path(path)
     try:
         mode = path.stat().st_mode
     except ValueError as error:  # a zero byte
         raise FileError(
-            Text("not a valid file name: {path!r}", path=os.fspath(path)), fix=f"name {kind}"
+            Text("not a valid file name: {path!r}", path=os.fspath(path)),
+            fix=f"pass the path of {kind}",
         ) from error
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
@@ -48,9 +49,11 @@ def refuse_unreadable(path: Name, kind: str) -> Path:
             Text("{path} cannot be read ({error})", path=path, error=error.strerror or error)
         ) from error
     if stat.S_ISDIR(mode):
-        raise FileError(Text("{path} is a directory", path=path), fix=f"name {kind}")
+        raise FileError(Text("{path} is a directory", path=path), fix=f"pass the path of {kind}")
     if not stat.S_ISREG(mode):
-        raise FileError(Text("{path} is not a regular file", path=path), fix=f"name {kind}")
+        raise FileError(
+            Text("{path} is not a regular file", path=path), fix=f"pass the path of {kind}"
+        )
     return path
 
 
@@ -58,8 +61,8 @@ def refuse_unwritable(path: str | os.PathLike[str], force: bool = False) -> Path
     """Return the path if a file can be written there.
 
     Raises:
-        FileError: it exists and `force` is not set, or is a folder, or its folder does not exist or
-            is read-only.
+        FileError: the path exists and `force` is not set, or is a folder, or its folder does not
+            exist or is read-only.
     """
     path = Path(path)
     if not path.is_absolute():
@@ -68,28 +71,32 @@ def refuse_unwritable(path: str | os.PathLike[str], force: bool = False) -> Path
         path.lstat()
     except ValueError as error:  # a zero byte
         raise FileError(
-            Text("not a valid file name: {path!r}", path=os.fspath(path)), fix="name another"
+            Text("not a valid file name: {path!r}", path=os.fspath(path)), fix="choose another name"
         ) from error
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            fix = "name another file"
+            fix = "choose another file name"
             raise FileError(
                 Text("{path} cannot be written ({error})", path=path, error=error.strerror), fix=fix
             ) from error
     if path.is_dir():
-        raise FileError(Text("{path} is a directory", path=path), fix="name a file in it")
+        raise FileError(
+            Text("{path} is a directory", path=path), fix="pass the path of a file in it"
+        )
     if os.path.lexists(path) and not force:  # a link that leads nowhere, too
         raise _exists(path)
     if path.exists() and not path.is_file():
-        raise FileError(Text("{path} is not a regular file", path=path), fix="name another file")
+        raise FileError(
+            Text("{path} is not a regular file", path=path), fix="choose another file name"
+        )
     if not path.parent.is_dir():
         raise FileError(
             Text(
-                "{path} cannot be written, the folder {folder} does not exist",
+                "{path} cannot be written, because the folder {folder} does not exist",
                 path=path,
                 folder=path.parent,
             ),
-            fix="create it first",
+            fix="create the folder first",
         )
     # With force a link is written through: what counts is the folder that it leads to.
     refuse_read_only(path, Path(os.path.realpath(path)).parent if force else path.parent)
@@ -102,16 +109,16 @@ def refuse_read_only(path: Name, folder: Name) -> None:
     Files are written under another name first, so that a file that is writable itself does not count.
 
     Raises:
-        FileError: it does not.
+        FileError: the folder is not writable.
     """
     if not os.access(folder, os.W_OK | os.X_OK):
         raise FileError(
             Text(
-                "{path} cannot be written, the folder {folder} is read-only",
+                "{path} cannot be written, because the folder {folder} is read-only",
                 path=path,
                 folder=folder,
             ),
-            fix="name a place where files can be written",
+            fix="choose a writable folder",
         )
 
 
@@ -119,12 +126,12 @@ def refuse_link(path: Name) -> None:
     """Refuse a symbolic link.
 
     Raises:
-        FileError: the path is one, whatever it leads to.
+        FileError: the path is a symbolic link, whatever its target.
     """
     if os.path.islink(path):
         raise FileError(
             Text("{path} is a symbolic link, and files are not written through links", path=path),
-            fix="remove the link, or put a copy of the file in its place",
+            fix="remove the link, or replace it by a copy of the file",
         )
 
 
@@ -150,7 +157,7 @@ def refuse_shared(sources: Iterable[Name], outputs: Mapping[str, Name]) -> None:
         if _file(path) in read:
             raise UsageError(
                 Text(
-                    "{path} is read by the command, {option} would overwrite it",
+                    "{path} is read by the command, and {option} would overwrite it",
                     path=path,
                     option=asks,
                 ),
@@ -165,7 +172,7 @@ def refuse_shared(sources: Iterable[Name], outputs: Mapping[str, Name]) -> None:
                         first=earlier_option,
                         second=asks,
                     ),
-                    fix="choose another name for one of them",
+                    fix="choose different names",
                 )
 
 
@@ -191,7 +198,7 @@ def _same(first: Name, second: Name) -> bool:
 def write_whole(
     path: Name, content: bytes | str, force: bool = False, *, follow_links: bool = True
 ) -> None:
-    """Write a file: whole, on the disk, or not at all. Text is UTF-8.
+    """Write a file completely, down to the disk, or not at all. Text is UTF-8.
 
     An existing file is only replaced with `force`, also if it was created in the meantime, and
     keeps its permissions; if it is a symbolic link, the target of the link is replaced.
@@ -200,7 +207,7 @@ def write_whole(
         follow_links: if false, a link in the place of the file is refused.
 
     Raises:
-        FileError: as `refuse_unwritable`, or it cannot be written.
+        FileError: as `refuse_unwritable`, or the file cannot be written.
     """
     write_together({path: content}, force, follow_links=follow_links)
 
@@ -214,7 +221,7 @@ def write_together(
     the mapping, because it is the missing one if the machine stops between two names.
 
     Args:
-        follow_links: as of `write_whole`.
+        follow_links: as in `write_whole`.
 
     Raises:
         FileError: as `write_whole`; the previous files are restored.
@@ -237,14 +244,14 @@ def write_folder(folder: Name, contents: Mapping[str, str], force: bool = False)
     """Write the files of a folder, by name, together: a new folder appears with all of them.
 
     Raises:
-        FileError: as `write_together`, or the folder cannot be made.
+        FileError: as `write_together`, or the folder cannot be created.
     """
     folder = Path(folder)
     if os.path.lexists(folder):
         if not folder.is_dir():
             raise FileError(
-                Text("{path} cannot be made (it is not a folder)", path=folder),
-                fix="name another one",
+                Text("{path} exists and is not a folder", path=folder),
+                fix="choose another name",
             )
         write_together({folder / name: text for name, text in contents.items()}, force)
         return
@@ -257,8 +264,8 @@ def write_folder(folder: Name, contents: Mapping[str, str], force: bool = False)
         _onto_the_disk(folder.parent)
     except OSError as error:
         raise FileError(
-            Text("{path} cannot be made ({error})", path=folder, error=error.strerror or error),
-            fix="name another folder",
+            Text("{path} cannot be created ({error})", path=folder, error=error.strerror or error),
+            fix="choose another folder",
         ) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
@@ -274,11 +281,11 @@ def _said_of(path: Path) -> Iterator[None]:
     except OSError as error:
         raise FileError(
             Text(
-                "{path} cannot be written ({error}), and is unchanged",
+                "{path} cannot be written ({error}) and is unchanged",
                 path=path,
                 error=error.strerror or error,
             ),
-            fix="make room, or name another file",
+            fix="free disk space, or choose another file name",
         ) from error
 
 
@@ -337,7 +344,7 @@ class _Staged:
         """Remove temporary names."""
         for path in (self.temporary, self.before):
             if path is not None:
-                with suppress(OSError):  # a read-only file system: what went wrong is told already
+                with suppress(OSError):  # a read-only file system, which was reported already
                     path.unlink(missing_ok=True)
 
 
@@ -394,7 +401,7 @@ def _put(temporary: Path, target: Path, force: bool) -> None:
     """Rename a file to its final name, which may have been taken in the meantime.
 
     Raises:
-        FileExistsError: it has, and `force` is not set.
+        FileExistsError: the name has been taken, and `force` is not set.
     """
     if force:
         os.replace(temporary, target)
@@ -445,10 +452,10 @@ def write_arrays(
     """Write arrays as an .npz file, whole or not at all, under exactly this name.
 
     Args:
-        follow_links: as of `write_whole`.
+        follow_links: as in `write_whole`.
 
     Raises:
-        FileError: it exists and `force` is false, or it cannot be written.
+        FileError: the file exists and `force` is false, or the file cannot be written.
     """
     import numpy as np
 

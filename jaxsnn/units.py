@@ -33,7 +33,7 @@ def parse_time(text: str | float) -> float:
     if match is None:
         raise UsageError(
             f"'{text}' is not a time" if isinstance(text, str) else f"{shown(text)} is not a time",
-            fix="write a number and a unit, such as 10ms, 100us or 1e-4 (seconds)",
+            fix="pass a number with a unit, such as 10ms, or a number of seconds, such as 1e-4",
         )
     number, unit = match.groups()
     unit = _ALIASES.get(unit, unit)
@@ -45,7 +45,9 @@ def parse_time(text: str | float) -> float:
     # then exactly 6e-6.
     seconds = float(number) / round(1 / SECONDS[unit])
     if not (math.isfinite(seconds) and seconds > 0):
-        raise UsageError(f"'{text}' is not a positive, finite time", fix="write for example 10ms")
+        raise UsageError(
+            f"'{text}' is not a positive, finite time", fix="pass a positive time, such as 10ms"
+        )
     return seconds
 
 
@@ -53,13 +55,13 @@ def refuse_no_time(seconds: object, option: Option | str) -> None:
     """Refuse a time that is not positive and finite, or not a number.
 
     Args:
-        option: the time in the message.
+        option: option or name of the time, for the message.
 
     Raises:
-        UsageError: names the value.
+        UsageError: the time is not positive and finite.
     """
     if not 0 < as_number(seconds) < math.inf:
-        fix = "pass a finite time after 0, in seconds"
+        fix = "pass a positive, finite time in seconds"
         message = Text("{option} is {seconds} s", option=option, seconds=shown(seconds))
         raise UsageError(message, fix=fix)
 

@@ -21,27 +21,28 @@ class Option:
 
     Attributes:
         name: Keyword argument in Python.
-        help: What it does, in one sentence without a full stop; a function where that depends on
-            frameworks that are loaded when somebody asks.
-        flag: Name on the command line without "--", where it is not `name` with "-" for "_".
+        help: Description in one sentence without a full stop; a function if the description depends
+            on frameworks that are loaded on demand.
+        flag: Name on the command line without "--"; "": `name` with "-" for "_".
         other_flags: Further spellings, such as "-o" or "--from".
-        metavar: Name of its value in the help; "" for the name in capitals.
-        default: Value on the command line if it is not set.
-        convert: Makes the value of text; `ValueError` and `UsageError` refuse.
-        values: The allowed values, if there are few; the function with the option refuses others.
-        choices: The only values of the command line, which refuses others itself.
+        metavar: Name of the value in the help; "": the name in capitals.
+        default: Default value on the command line.
+        convert: Conversion from text to the value; raises `ValueError` or `UsageError` for invalid
+            text.
+        values: Allowed values, if there are few; the function that takes the option refuses others.
+        choices: Allowed values on the command line, whose parser refuses others.
         python_values: Value on the command line -> value in Python, if they differ.
-        is_switch: Takes no value on the command line, where it means True.
-        repeated: May be set several times.
-        required: The command line cannot do without.
-        file: Kind of shell completion for its value: names of files or of folders.
-        command: The command that advice names if the running one does not take the option.
-        functions: Public functions that take it.
+        is_switch: Whether the flag takes no value and means True.
+        repeated: Whether the option may be passed several times.
+        required: Whether the option is required on the command line.
+        file: Shell completion of the value: names of files or of folders.
+        command: Command that advice names if the running command does not take the option.
+        functions: Public functions that take the option.
 
     >>> reset = Option(name="reset", help="what a spike does to the membrane")
-    >>> advice = Text("set {reset}", reset=reset.set_to("zero"))
+    >>> advice = Text("pass {reset}", reset=reset.set_to("zero"))
     >>> print(advice, "|", for_command_line(advice))
-    set reset="zero" | set --reset zero
+    pass reset="zero" | pass --reset zero
     """
 
     name: str = ""
@@ -85,8 +86,8 @@ class Option:
         >>> bias = Option(name="bias")
         >>> print(bias.set_to("source"), bias.set_to("none", node="lif"))
         bias="source" bias={"lif": "none"}
-        >>> for_command_line(Text("set {bias}", bias=bias.set_to("a", "b", "c")))
-        'set --bias a, b or c'
+        >>> for_command_line(Text("pass {bias}", bias=bias.set_to("a", "b", "c")))
+        'pass --bias a, b or c'
         """
         values = (value, *alternatives)
         python = _alternatives([self._in_python(item) for item in values])
@@ -104,7 +105,7 @@ class Option:
 
     @property
     def keyword(self) -> Reference:
-        """Request to set the option, for a text: `dt=`, or `--dt`."""
+        """Request to pass the option, for a text: `dt=`, or `--dt`."""
         return self._reference(f"{self.name}=", self.long_flag)
 
     @property
@@ -145,10 +146,10 @@ class Reference:
     """Mention of an option in a text, in the words of each surface.
 
     Attributes:
-        python: As Python writes it.
-        command_line: As a command that takes the option writes it.
-        flag: The option's flag.
-        command: The command to name if the running one does not take the option.
+        python: Spelling in Python.
+        command_line: Spelling on the command line.
+        flag: Flag of the option.
+        command: Command to name if the running command does not take the option.
     """
 
     python: str
@@ -173,8 +174,8 @@ class Shown(str):
     """Value as messages show it, such as "10 ms" for 0.01; a text's facts hold the value itself.
 
     Attributes:
-        value: The value itself.
-        name: Of the fact, in a text; "" elsewhere.
+        value: Value that the text shows.
+        name: Name of the fact in a text; "" elsewhere.
     """
 
     value: Any
@@ -197,7 +198,7 @@ class Text(str):
     """Sentence that may refer to options; as a `str` it is in the words of Python.
 
     Args:
-        template: As of `str.format`, with fields by name.
+        template: Template as for `str.format`, with fields by name.
         values: Values of the fields: options, references, other texts, numbers.
 
     Attributes:

@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     from jaxsnn.network.lowering.lower import lower
     from jaxsnn.output import refuse_shared, refuse_unwritable, write_arrays
     from jaxsnn.train.data.batches import encoded
-    from jaxsnn.train.data.datasets import taken
+    from jaxsnn.train.data.datasets import select_samples
     from jaxsnn.train.data.labelled_files import data_files, load_splits
     from jaxsnn.train.data.named_encoders import make_encoder
     from jaxsnn.train.loop.defaults import reference_tau
@@ -121,7 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
     splits, notes = load_splits(arguments.data, arguments.seed, folder=arguments.data_folder)
     data = getattr(splits, arguments.part)
     if arguments.samples is not None:
-        data = taken(data, np.arange(min(arguments.samples, len(data))))
+        data = select_samples(data, np.arange(min(arguments.samples, len(data))))
     last = _answering(network, arguments.population)
     encoder = None
     if not hasattr(data.x, "time"):
@@ -133,7 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
         population=last,
         encoder=encoder,
         engine=EventDriven(),
-        what=f"{arguments.data} ({arguments.part})",
+        data_name=f"{arguments.data} ({arguments.part})",
     )
     (name,) = network.inputs
     time, index = np.asarray(batch.inputs.time, float), np.asarray(batch.inputs.index)

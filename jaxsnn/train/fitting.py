@@ -47,27 +47,26 @@ def fit(
     reads, and that feeds nothing else, stops after its first spike to save time. The same arguments
     give the same result, bit for bit, also where a run was killed and resumed.
 
-    Without `t_end` a sample lasts until all events of the data have come. The weights of a framework
-    that steps through time are evaluated in its own steps as well (`Fit.accuracy_in_steps`). What was
-    dropped, truncated, approximated or assumed is in the `notes`, and is issued as an
+    Without `t_end` a sample lasts until all events of the data have come. The weights of a
+    time-stepped framework are also evaluated in its time steps (`Fit.accuracy_in_steps`). Notes on
+    everything that was dropped, truncated, approximated or assumed are in `notes`, and are issued as an
     `ApproximationWarning`.
 
     Args:
         graph: read with a dialect, or built.
-        data: `jaxsnn.train.yinyang_splits()`, or your own `Splits`; or (x, y), values from 0 to 1
+        data: `Splits`, such as `jaxsnn.train.yinyang_splits()`; or (x, y), values from 0 to 1
             (samples, ...) or Events (samples, events), and labels (samples,), of which a fifth is
-            kept for the test and a fifth of the rest for validation, chosen by the seed
-            (`jaxsnn.train.splits_of_arrays` with other fractions); or what `jaxsnn train --data`
-            takes.
-        options: a record of options.
-        fields: single options by name, `epochs=20, learning_rate=0.05`; they go before those of
+            held out for the test and a fifth of the rest for validation, at random
+            (`jaxsnn.train.splits_of_arrays` with other fractions); or an argument of
+            `jaxsnn train --data`.
+        options: record of options.
+        fields: single options by name, `epochs=20, learning_rate=0.05`; they override those of
             `options`. `TrainOptions` has the list.
 
     Raises:
-        UsageError: options or data that do not fit the network, or a checkpoint of other ones.
-        TrainingStopped: a run that failed; its `fit` holds the best epoch so far.
-        SimulationError: neurons that fire more often than any budget, or another process that is
-            gone.
+        UsageError: options or data that do not match the network, or a checkpoint of another run.
+        TrainingStopped: the run failed; its `fit` contains the best epoch so far.
+        SimulationError: neurons that exceed any spike budget, or another process that ended.
 
     >>> from jaxsnn.nir import build
     >>> from jaxsnn.nir.initializers import normal
@@ -95,10 +94,10 @@ class Prepared:
     """Graph and options of a training run.
 
     Attributes:
-        graph: with the initial weights: calibrated ones, if requested.
-        options: with `Splits` as data, and an emulated chip as engine where it was "loop".
-        notes: on what was decided.
-        may_calibrate: whether the weights to begin with could still be calibrated.
+        graph: graph with the initial weights, which are calibrated if requested.
+        options: options with `Splits` as data, and an emulated chip as engine for "loop".
+        notes: notes on default choices.
+        may_calibrate: whether advice may suggest to calibrate the initial weights.
     """
 
     graph: Graph
@@ -109,14 +108,14 @@ class Prepared:
 
 def prepare(graph: Graph, options: TrainOptions) -> Prepared:
     """Prepare a run before the network is built, in the required order: the data, the initial
-    weights, the chip, whose scale is that of these weights. Errors as of `fit`.
+    weights, the chip, whose scale is that of these weights. Errors as in `fit`.
     """
     check_options(options)
     for name, option in OPTIONS.items():
         if option.command_only and getattr(options, name) is not None:
             raise UsageError(
-                Text("{option} is for the command line only", option=name),
-                fix="draw with jaxsnn.plot.learning_curve",
+                Text("{option} is supported on the command line only", option=name),
+                fix="plot with jaxsnn.plot.learning_curve",
             )
     join(options)
     make_devices(options)
@@ -125,7 +124,8 @@ def prepare(graph: Graph, options: TrainOptions) -> Prepared:
         notes = (
             *notes,
             Text(
-                "{coordinator} has no effect: this process trains alone ({processes}: with others)",
+                "{coordinator} has no effect, because the number of processes is 1: pass {processes} to train "
+                "with other processes",
                 coordinator=OPTIONS["coordinator"],
                 processes=OPTIONS["processes"].set_to("N"),
             ),
@@ -142,12 +142,12 @@ def prepare(graph: Graph, options: TrainOptions) -> Prepared:
 
 @usual_promotion
 def fit_prepared(prepared: Prepared) -> Fit:
-    """Train a prepared graph. Returns and errors as of `fit`."""
+    """Train a prepared graph. Returns and errors as in `fit`."""
     graph, chosen = prepared.graph, prepared.options
     if chosen.resume and chosen.checkpoint is None:
         raise UsageError(
-            "there is no checkpoint to resume",
-            fix=Text("set {checkpoint}", checkpoint=OPTIONS["checkpoint"].keyword),
+            "the checkpoint to resume from is not specified",
+            fix=Text("pass {checkpoint}", checkpoint=OPTIONS["checkpoint"].keyword),
         )
     network = _network(graph, chosen)
     plan = make_plan(network, chosen)
@@ -184,13 +184,13 @@ def _calibrated(graph: Graph, options: TrainOptions) -> tuple[Graph, tuple[str, 
     if _has_chip(options):
         raise UsageError(
             Text(
-                "{option} is {calibrate:g} and enlarges weights, and the chip of the engine has "
-                "the scales of the weights before it",
+                "{option} is {calibrate:g}, which changes the weights, and the chip of the engine was made "
+                "for the former weights",
                 option=OPTIONS["calibrate"],
                 calibrate=settings.calibrate,
             ),
             fix=Text(
-                "pass {engine}, or on_chip(...) of what jaxsnn.train.calibrated gives",
+                "pass {engine}, or on_chip(...) of the graph that jaxsnn.train.calibrated returns",
                 engine=ENGINE.set_to("loop"),
             ),
         )
@@ -213,12 +213,12 @@ def _calibrated(graph: Graph, options: TrainOptions) -> tuple[Graph, tuple[str, 
     notes = []
     if engine is None:
         notes.append(
-            "calibrate counted the neurons that fire in continuous time; another engine trains them"
+            "calibration counted the neurons that fire in continuous time, and another engine trains them"
         )
     if options.synaptic_delays:
         notes.append(
-            "calibrate counted the neurons that fire without synaptic_delays, with which they are"
-            " trained"
+            "calibration counted the neurons that fire without synaptic_delays, and they are trained with"
+            " delays"
         )
     return changed, tuple(notes)
 
@@ -230,7 +230,7 @@ def _network(graph: Graph, options: TrainOptions) -> Network:
     network = lower(graph, free_time_constants=frees)
     for node, delay in (options.synaptic_delays or {}).items():
         delays = _delays_in_seconds(node, delay)
-        if delays.ndim == 0:  # a number for each synapse, which training moves apart
+        if delays.ndim == 0:  # one number for each synapse, so that they are trained separately
             weight = network.parameters.get(node, {}).get("weight", 0.0)
             delays = np.full(np.shape(weight), delays)
         network = with_synaptic_delays(network, node, delays)
@@ -242,7 +242,7 @@ def _delays_in_seconds(node: str, delay: Any) -> np.ndarray:
     """Return delays as numbers.
 
     Raises:
-        UsageError: they are not numbers, or negative.
+        UsageError: the delays are not numbers, or negative.
     """
     wrong: Any = delay
     try:
@@ -256,6 +256,6 @@ def _delays_in_seconds(node: str, delay: Any) -> np.ndarray:
         pass
     raise UsageError(
         Text("node '{node}': delay is {value}", node=node, value=shown(wrong)),
-        fix="give seconds, or a time such as 2ms, that are not negative",
+        fix="pass seconds, or a time such as 2ms, of at least 0",
         node=node,
     )

@@ -1,4 +1,4 @@
-"""Values of options: what makes them of text, or of what TOML has, and their ranges."""
+"""Values of options: their conversion from text, or from TOML values, and checks of their ranges."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxsnn.errors import UsageError, as_number, refuse_seed, shown, suggestion
 from jaxsnn.units import parse_time
 from jaxsnn.wording import Option, Text
 
-# From text, and from what TOML has; a `ValueError` says what to give instead
+# From text and TOML values; the message of a `ValueError` is advice
 
 
 def text(value: Any) -> str:
@@ -21,51 +21,51 @@ def text(value: Any) -> str:
         ValueError: anything else than text or a number.
     """
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError("give a number or a name")
+        raise ValueError("pass a number or a name")
     return str(value)
 
 
-def whole(value: Any) -> int:
+def integer(value: Any) -> int:
     """Return an integer."""
     if isinstance(value, bool | float) or not isinstance(value, str | int):
-        raise ValueError("give a whole number")
+        raise ValueError("pass an integer")
     try:
         return int(value)
     except ValueError:
-        raise ValueError("give a whole number") from None
+        raise ValueError("pass an integer") from None
 
 
 def number(value: Any) -> float:
     """Return a float."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError("give a number")
+        raise ValueError("pass a number")
     try:
         return float(value)
     except (ValueError, OverflowError):
-        raise ValueError("give a number") from None
+        raise ValueError("pass a number") from None
 
 
 def duration(value: Any) -> float:
     """Return a time in seconds."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError("give a time, such as 40ms")
+        raise ValueError("pass a time, such as 40ms")
     return parse_time(value)
 
 
 def switch(value: Any) -> bool:
     """Return a boolean."""
     if not isinstance(value, bool):
-        raise ValueError("give true or false")
+        raise ValueError("pass true or false")
     return value
 
 
-def names(value: Any) -> tuple[str, ...] | Mapping[str, Any]:
+def name_list(value: Any) -> tuple[str, ...] | Mapping[str, Any]:
     """Return names as a tuple, from text with commas or a list; return a mapping unchanged."""
     if isinstance(value, Mapping):
         return value
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-        raise ValueError("give names, with commas")
+        raise ValueError("pass names separated by commas")
     return tuple(part.strip() for part in parts if part.strip())
 
 
@@ -82,20 +82,20 @@ def factors(value: Any) -> float | dict[str, float]:
         pairs = [part.rpartition(":") for part in value.split(",") if part.strip()]
         populations = [name.strip() for name, _, _ in pairs]
         if len(set(populations)) < len(populations):
-            raise ValueError("name each population once")
+            raise ValueError("specify each population once")
         value = dict(zip(populations, (factor for _, _, factor in pairs), strict=True))
     pairs = value if isinstance(value, Mapping) else {"": value}
     try:
         numbers = {name: number(factor) for name, factor in pairs.items()}
     except ValueError:
-        fix = "give one factor, or NODE:FACTOR for each population, with commas"
+        fix = "pass one factor, or NODE:FACTOR for each population, separated by commas"
         raise ValueError(fix) from None
     return numbers if isinstance(value, Mapping) else numbers[""]
 
 
 def by_name(value: Any) -> dict[str, float]:
     """Return numbers by name, from "weight:0.1,v_threshold:0.05" or a table."""
-    fix = "give NAME:NUMBER, with commas, such as weight:0.1,v_threshold:0.05"
+    fix = "pass NAME:NUMBER pairs separated by commas, such as weight:0.1,v_threshold:0.05"
     if not isinstance(value, Mapping) and not (isinstance(value, str) and ":" in value):
         raise ValueError(fix)
     try:
@@ -119,15 +119,15 @@ def at_least(least: int, most: float = math.inf) -> Callable[[Option | str, Any]
     def check(option: Option | str, value: Any) -> None:
         is_whole = hasattr(value, "__index__") and not isinstance(value, bool)
         if not is_whole:
-            fix = f"give a whole number of at least {least}"
+            fix = f"pass an integer of at least {least}"
             kind = type(value).__name__  # 2.0 is shown as 2
             raise UsageError(
                 _is(option, Text("{value}, of type {kind}", value=shown(value), kind=kind)), fix=fix
             )
         if not value >= least:
-            raise UsageError(_is(option, value), fix=f"give at least {least}")
+            raise UsageError(_is(option, value), fix=f"pass at least {least}")
         if value > most:
-            raise UsageError(_is(option, value), fix=f"give at most {most}")
+            raise UsageError(_is(option, value), fix=f"pass at most {most}")
 
     return check
 
@@ -136,19 +136,19 @@ def positive(option: Option | str, value: Any) -> None:
     """Refuse a number that is not positive and finite."""
     number = as_number(value)
     if not (math.isfinite(number) and number > 0):
-        raise UsageError(_is(option, shown(value)), fix="give a positive, finite number")
+        raise UsageError(_is(option, shown(value)), fix="pass a positive, finite number")
 
 
 def fraction(option: Option | str, value: Any) -> None:
     """Refuse a number outside 0 to 1, 1 excluded."""
     if not 0 <= as_number(value) < 1:
-        raise UsageError(_is(option, shown(value)), fix="give a number from 0 to 1, 1 excluded")
+        raise UsageError(_is(option, shown(value)), fix="pass a number of at least 0 and below 1")
 
 
 def between(option: Option | str, value: Any) -> None:
     """Refuse a number outside 0 to 1, both excluded."""
     if not 0 < as_number(value) < 1:
-        raise UsageError(_is(option, shown(value)), fix="give a number between 0 and 1")
+        raise UsageError(_is(option, shown(value)), fix="pass a number between 0 and 1")
 
 
 def one_of(accepted: Iterable[str]) -> Callable[[Option | str, Any], None]:
@@ -166,14 +166,14 @@ def one_of(accepted: Iterable[str]) -> Callable[[Option | str, Any], None]:
 def table(option: Option | str, value: Any) -> None:
     """Refuse a value that is not a mapping with text as keys."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise UsageError(_is(option, repr(value)), fix="give a mapping from names to values")
+        raise UsageError(_is(option, repr(value)), fix="pass a mapping from names to values")
 
 
 def several(option: Option | str, value: Any) -> None:
     """Refuse a value that is not a tuple or list of callables, or that holds classes."""
     for item in value if isinstance(value, tuple | list) else (None,):
         if isinstance(item, type) or not callable(item):
-            raise UsageError(_is(option, repr(value)), fix="give a tuple of objects, (NAME(...),)")
+            raise UsageError(_is(option, repr(value)), fix="pass a tuple of objects, (NAME(...),)")
 
 
 def called(
@@ -182,9 +182,9 @@ def called(
     """Return the check of a callable, such as a function, that is not a class.
 
     Args:
-        instead: types whose values pass, too.
-        needs: attributes that it has.
-        accepted: those that text may name; None: text is looked at elsewhere, or by `instead`.
+        instead: types whose values are also accepted.
+        needs: required attributes of the callable.
+        accepted: allowed names; None: names are checked elsewhere, or by `instead`.
     """
 
     def check(option: Option | str, value: Any) -> None:
@@ -194,11 +194,11 @@ def called(
             return
         lacks = not callable(value) or not all(hasattr(value, attribute) for attribute in needs)
         if isinstance(value, type):
-            fix = f"give an object of it, {value.__name__}(...)"
+            fix = f"pass an instance, {value.__name__}(...)"
             raise UsageError(_is(option, Text("the class {type}", type=value.__name__)), fix=fix)
         if lacks:
-            has = f" with {', '.join(needs)}" if needs else ""
-            raise UsageError(_is(option, shown(value)), fix=f"give what can be called{has}")
+            has = f" with the attributes {', '.join(needs)}" if needs else ""
+            raise UsageError(_is(option, shown(value)), fix=f"pass a callable object{has}")
 
     return check
 
@@ -215,7 +215,7 @@ def seed_check(option: Option | str, value: Any) -> None:
             refuse_seed(words[0], option)
 
 
-#: What fields that are numbers are annotated with.
+#: Annotations of numeric fields.
 _NUMBERS = ("float", "int", "float | None", "int | None")
 
 
@@ -223,21 +223,21 @@ def replace_fields(record: Any, table: Mapping[str, Any], table_name: str) -> An
     """Return a record with some fields replaced, by name, with "-" or "_".
 
     Args:
-        where: what the message calls the table.
+        table_name: name of the table in messages.
 
     Raises:
-        UsageError: a field that the record does not have, or text for one that is a number.
+        UsageError: a field that the record does not have, or text for a numeric field.
     """
     types = {field.name: str(field.type) for field in fields(record)}
     values = {name.replace("-", "_"): value for name, value in table.items()}
     for name, value in values.items():
         if name not in types:
             raise UsageError(
-                Text("{table}: there is no '{name}'", table=table_name, name=name),
+                Text("{table} has no field '{name}'", table=table_name, name=name),
                 fix=suggestion(name, types),
             )
         if types[name] in _NUMBERS and isinstance(value, str):
-            fix = "give a number, not text; times in seconds"
+            fix = "pass a number, not text; times are in seconds"
             raise UsageError(
                 Text(
                     "{table}: {parameter} is {value!r}",

@@ -1,9 +1,9 @@
 """`TrainOptions`: the choices of a training run, one record for `fit`, `jaxsnn train`, its
 configuration file and the table in docs/cli.md.
 
-An option is one field. Its metadata, a `TrainOption`, says all else that is known of it: the flag, what
-makes a value of text, the help text, the engines that it is for, the range of its values. JAX is
-not needed to read the record, nor is NumPy.
+An option is one field. Its metadata, a `TrainOption`, declares the flag, the conversion from text, the
+help text, the supported engines and the range of values. The record can be read without loading JAX
+or NumPy.
 """
 # ruff: noqa: RUF009 - `option` makes a field, as `dataclasses.field` does
 
@@ -41,8 +41,9 @@ from jaxsnn.train.option_values import (
     duration,
     factors,
     fraction,
+    integer,
     mapping,
-    names,
+    name_list,
     number,
     one_of,
     positive,
@@ -51,7 +52,6 @@ from jaxsnn.train.option_values import (
     switch,
     table,
     text,
-    whole,
 )
 from jaxsnn.wording import Option, Text
 
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
 ENGINES = ("event", "grid", "loop")
 #: Encoders by name.
 ENCODERS = ("latency", "latency-reversed", "current", "rate", "delta", "population", "levels")
-#: What to do where a run fails: go back to the best epoch and go on with smaller steps, or stop.
+#: Reactions to a failed run: go back to the best epoch and continue with smaller steps, or stop.
 ON_FAILURE = ("back", "stop")
 
 
@@ -82,18 +82,18 @@ class TrainOption(Option):
     """Description of an option of training, without its type.
 
     Attributes:
-        more: further sentences, for the documentation alone.
-        python: what else there is to say in Python.
-        convert: makes a value of text, or of what TOML has; None: the command line has no flag for
-            it.
-        metavar: what the help text calls its value; "" for a switch, which takes none.
-        table: whether a configuration file may say it as a table.
-        engines: kinds of engines that it is for (`engine_kind`); empty: all.
-        check: takes the option and a value that is not None, and raises `UsageError`.
-        recorded: whether it decides what a run does, so that the record of the run and its
-            checkpoints have it. Others say where data come from, who computes and what is printed.
-        compiled: whether the compiled code of a training step depends on it.
-        command_only: for the command, refused by `fit`.
+        more: further sentences, for the documentation only.
+        python: values that only Python accepts, for the documentation.
+        convert: conversion from text, or from a TOML value; None: the option has no flag.
+        metavar: name of the value in the help text; "" for a switch, which has no value.
+        table: whether a configuration file may specify the option as a table.
+        engines: kinds of engines that support the option (`engine_kind`); empty: all.
+        check: function of the option and a value that is not None; raises `UsageError` if the value
+            is invalid.
+        recorded: whether the result of a run depends on the option, so that the record of the run and
+            its checkpoints contain it.
+        compiled: whether the compiled code of a training step depends on the option.
+        command_only: whether only the command supports the option, and `fit` refuses it.
     """
 
     more: str = ""
@@ -116,7 +116,7 @@ def option(default: Any, help_text: str, shared: Option | None = None, **details
     """Return a field of `TrainOptions`; the name of the field becomes that of the option.
 
     Args:
-        shared: the declaration that this one adds to, where other commands take the option, too.
+        shared: declaration to extend, if other commands also take the option.
     """
     if shared is not None:
         details = {"flag": shared.flag, "metavar": shared.metavar, "file": shared.file} | details
@@ -139,9 +139,9 @@ def to_terminal(line: str) -> None:
         to_stderr(line)
 
 
-#: Epochs of a run at most.
+#: Largest number of epochs of a run.
 MOST_EPOCHS = 10**6
-#: Processes or devices at most.
+#: Largest number of processes or devices.
 _MOST_SHARES = 2**16
 # Kinds of engines that leave a solution in continuous time, and that take several devices.
 _IN_TIME, _SHARED = ("event", "loop", "device"), ("event", "grid", "device")
@@ -158,17 +158,18 @@ class TrainOptions:
 
     data: Splits | Data | tuple[Any, Any] | str | None = option(
         None,
-        "`yinyang`, `digits`, `japanese-vowels`, `mnist`, `fashion-mnist`, `wav:FOLDER`, or an .npz",
-        more="The .npz, or a folder of .npy, has x_train, y_train, x_test, y_test. `wav:FOLDER` has"
-        " WORD_SPEAKER_NUMBER.wav, 0 to 4 for the test. `digits` (8x8) needs scikit-learn,"
+        "`yinyang`, `digits`, `japanese-vowels`, `mnist`, `fashion-mnist`, `wav:FOLDER`, or an .npz file",
+        more="The .npz file, or a folder of .npy files, contains x_train, y_train, x_test and y_test."
+        " `wav:FOLDER` contains files WORD_SPEAKER_NUMBER.wav; numbers 0 to 4 are for the test."
+        " `digits` (8x8) needs scikit-learn,"
         " `japanese-vowels` the data of aeon, `mnist` and `fashion-mnist` a folder of idx or PNG"
         " files. The arrays are"
         " values from 0 to 1, (samples, channels), and labels; on the time-stepped engine also"
-        " (samples, time, ...). Instead of `x_...` there may be `time_...` and `index_...`,"
-        " (samples, events), in seconds, `inf` where there is no event. Without `x_validation` and"
-        " `y_validation`, a fifth of the training samples is held out. Refused: samples without"
-        " labels or labels without samples, half a validation part, NaN, labels that no output"
-        " has",
+        " (samples, time, ...). Instead of `x_...` the file may contain `time_...` and `index_...`,"
+        " (samples, events), in seconds, `inf` for unused events. Without `x_validation` and"
+        " `y_validation`, a fifth of the training samples is held out. Errors: samples without"
+        " labels, labels without samples, an incomplete validation part, NaN, and labels without an"
+        " output",
         python="also `Splits`, `Data`, or (x, y)",
         convert=text,
         recorded=False,
@@ -176,58 +177,58 @@ class TrainOptions:
     )
     data_folder: str | None = option(
         None,
-        "where the files of `mnist`, `fashion-mnist` or `japanese-vowels` are",
-        more="Of `mnist` and `fashion-mnist` idx files, plain or gzipped, or PNG files, 8 bits a pixel,"
-        " in folders train/LABEL and test/LABEL. By default Debian's Fashion-MNIST, and the vowels of"
-        " an installed aeon",
+        "folder with the files of `mnist`, `fashion-mnist` or `japanese-vowels`",
+        more="`mnist` and `fashion-mnist`: idx files, plain or gzipped, or PNG files with 8 bits per pixel"
+        " in folders train/LABEL and test/LABEL. Default: Debian's Fashion-MNIST, and the"
+        " JapaneseVowels of an installed aeon",
         convert=text,
         recorded=False,
         shared=DATA_FOLDER,
     )
     copies: int = option(
         1,
-        "`digits`, `japanese-vowels`: of each training sample, all but one distorted",
-        convert=whole,
+        "`digits`, `japanese-vowels`: number of copies of each training sample, all but one distorted",
+        convert=integer,
         metavar="N",
         check=at_least(1),
         recorded=False,
     )
     side: int | None = option(
         None,
-        "`mnist`, `fashion-mnist`: make the images N x N pixels",
-        more="Each is the mean of the area that it covers",
-        convert=whole,
+        "`mnist`, `fashion-mnist`: resize the images to N x N pixels",
+        more="Each pixel is the mean of the area that it covers",
+        convert=integer,
         metavar="N",
         check=at_least(1),
         recorded=False,
     )
     stream: int | None = option(
         None,
-        "encode so many samples at once, for data that do not fit in memory; by default all",
-        more="The result is the same. Arrays stay on the disk where data are a folder of .npy files",
-        convert=whole,
+        "number of samples to encode at once, for data that do not fit in memory; by default all",
+        more="The result does not change. Arrays stay on disk if the data are a folder of .npy files",
+        convert=integer,
         metavar="N",
         check=at_least(1),
         recorded=False,
     )
     loss: Loss | str | None = option(
         None,
-        "`ttfs`, `mse`, `max`, `count`, `integral`, `exp-sum`, or one that is registered; by default"
-        " what the output is read by",
-        more="`ttfs`: cross-entropy of first spike times; `mse`: their shift-invariant squared"
-        " error; `count`: cross-entropy of spike counts; of a leaky readout `max`: of largest"
-        " voltages, `integral`: of integrals; `exp-sum`: of exponentially weighted sums, of"
-        " either. A name stands for times in units of the tau_syn of the population that feeds the"
-        " Output. By default `max` of a readout; of neurons that fire `count` where their framework or"
-        " the engine steps through time, else `ttfs`",
-        python="also a loss",
+        "`ttfs`, `mse`, `max`, `count`, `integral`, `exp-sum`, or a registered loss; by default"
+        " chosen for the output population",
+        more="`ttfs`: cross-entropy of first spike times; `mse`: their shift-invariant squared error;"
+        " `count`: cross-entropy of spike counts. For a leaky readout `max`: cross-entropy of largest"
+        " voltages, `integral`: of integrals. For both `exp-sum`: cross-entropy of exponentially"
+        " weighted sums. A loss by name measures times in units of tau_syn of the output population."
+        " Default: `max` for a readout; for spiking neurons `count` if their framework or the engine is"
+        " time-stepped, else `ttfs`",
+        python="also a loss object",
         convert=text,
         metavar="NAME",
         check=called(str, needs=("population", "tau", "t_max", "predict")),
     )
     loss_options: Mapping[str, Any] | None = option(
         None,
-        "fields of the loss by name; `population` is the one that answers, where several feed outputs",
+        "fields of the loss by name; `population` is the output population, if several feed outputs",
         convert=mapping,
         table=True,
         recorded=False,
@@ -235,15 +236,15 @@ class TrainOptions:
     )
     encoder: Encoder | str | None = option(
         None,
-        "what values become: `latency`, `current`, `rate`, ...; by default the task's own, or `latency`",
-        more="`latency`: one spike each within 2 tau_syn, the largest first, as the field has it;"
-        " `latency-reversed`: the smallest first; `current`: a current of that size, all the time;"
-        " `rate`: a Poisson train; `population`: the channel whose centre is nearest spikes; of"
-        " signals (samples, time, channels) `delta`: a spike for each step up or down, `levels`: a"
-        " channel for each level that is crossed. The table has fields of the encoder."
-        " Not needed where the data are events or currents, or arrays (samples, time, *shape) for"
+        "encoder of values: `latency`, `current`, `rate`, ...; by default that of the task, or `latency`",
+        more="`latency`: one spike per value within 2 tau_syn, the largest values first;"
+        " `latency-reversed`: the smallest values first; `current`: a constant current; `rate`: a"
+        " Poisson spike train; `population`: a spike of the channel with the nearest centre. For"
+        " signals (samples, time, channels) `delta`: a spike for each step up or down; `levels`: one"
+        " channel per level, which spikes when the signal crosses it. The table has fields of the"
+        " encoder. Not needed if the data are events or currents, or arrays (samples, time, *shape) for"
         " the time-stepped engine",
-        python="also an encoder, such as `Latency(...)`",
+        python="also an encoder object, such as `Latency(...)`",
         convert=text,
         check=called(str, accepted=ENCODERS),
         shared=ENCODER,
@@ -258,9 +259,10 @@ class TrainOptions:
     )
     t_end: float | None = option(
         None,
-        "end of a sample, such as 40ms; by default no event of the data is left out",
-        more="That is 6.5 tau_syn of the population that answers; where events come later, whole tau_syn,"
-        " at least 4.5 of them after the last event. What an explicit end leaves out is counted",
+        "end of a sample, such as 40ms; by default after all events of the data",
+        more="Default: 6.5 tau_syn of the output population; with later events a multiple of tau_syn, at"
+        " least 4.5 tau_syn after the last event. The number of events that an explicit end leaves out"
+        " is reported",
         python="in seconds",
         convert=duration,
         check=positive,
@@ -269,17 +271,19 @@ class TrainOptions:
     epochs: int = option(
         50,
         "passes over the training samples",
-        convert=whole,
+        convert=integer,
         check=at_least(1, most=MOST_EPOCHS),
         shared=EPOCHS,
     )
-    batch_size: int = option(64, "samples of a step", convert=whole, metavar="N", check=at_least(1))
+    batch_size: int = option(
+        64, "samples per training step", convert=integer, metavar="N", check=at_least(1)
+    )
     learning_rate: float = option(
         0.01,
-        "step of a weight in units of its kick",
-        more="The kick is what a spike through the weight does, over v_threshold - v_reset: 0.01"
-        " means the same in every dialect",
-        python="with an optimiser of one's own it is that of weight bumping alone",
+        "step size of a weight in units of its PSP amplitude",
+        more="The PSP amplitude is the effect of a spike through the weight, relative to v_threshold -"
+        " v_reset, so that 0.01 means the same in every dialect",
+        python="with an optax optimiser it applies to weight bumping only",
         convert=number,
         metavar="R",
         flag="lr",
@@ -287,44 +291,45 @@ class TrainOptions:
     )
     schedule: str | Schedule = option(
         "cosine",
-        "of the learning rate: `cosine`, `constant`, `linear`, `exponential` or `warm-up`",
-        more="`warm-up` rises in the first twentieth of the run, then falls like `cosine`",
-        python="also an optax schedule, whose rates are taken as they are",
+        "schedule of the learning rate: `cosine`, `constant`, `linear`, `exponential` or `warm-up`",
+        more="`warm-up` rises during the first twentieth of the run, then falls like `cosine`",
+        python="also an optax schedule, whose rates are used unchanged",
         convert=text,
         metavar="NAME",
     )
     optimiser: str | optax.GradientTransformation = option(
         "adam",
         "`adam`, `adamw`, `adamax`, `nadam`, `lion`, `rmsprop`, `momentum` or `sgd`",
-        python="also an optax optimiser with a learning rate of its own, whose updates are added,"
-        " in units of kicks",
+        python="also an optax optimiser with its learning rate, whose updates are added, in units of"
+        " PSP amplitudes",
         convert=text,
         shared=OPTIMISER,
     )
     weight_decay: float | None = option(
         None,
-        "take this fraction of each weight off in a step, times the learning rate; `adamw` takes"
-        " 0.01, others 0",
+        "fraction of each weight to subtract per step, times the learning rate; by default 0.01 with"
+        " `adamw`, else 0",
         convert=number,
         shared=WEIGHT_DECAY,
         check=fraction,
     )
     trainable: tuple[str, ...] | Mapping[str, Constraint | Mapping[str, Any]] = option(
         ("weight", "bias"),
-        "parameters, with commas: weight, bias, tau_mem, NODE.delay, ...",
-        more="Also `tau_syn`, `tau`, `v_threshold`, `v_leak`, `delay`; `NODE.NAME` is that of one"
-        ' node. The table has a constraint for each: parameter = {kind = "free", "positive" or'
-        ' "bounded", low, high, shared, rate}. Delays without one stay between 0 and 1 tau_syn',
-        convert=names,
+        "parameters to train, separated by commas: weight, bias, tau_mem, NODE.delay, ...",
+        more="Also `tau_syn`, `tau`, `v_threshold`, `v_leak`, `delay`; `NODE.NAME` is a parameter of"
+        ' one node. The table has a constraint per parameter: parameter = {kind = "free", "positive"'
+        ' or "bounded", low, high, shared, rate}. Delays without a constraint stay between 0 and 1'
+        " tau_syn",
+        convert=name_list,
         table=True,
         shared=TRAINABLE,
     )
     synaptic_delays: Mapping[str, Any] | None = option(
         None,
-        "Linear or Affine node -> delays of its synapses to begin with, seconds",
-        more="One for all of them, which training moves apart, one for each, (outputs, inputs), or"
-        " one for each source, (inputs,). They are trained where `trainable` names `delay`; in the"
-        " trained graph they are nodes of their own",
+        "initial synaptic delays in seconds, by Linear or Affine node",
+        more="One delay for all synapses of a node, which are then trained separately; one for each"
+        " synapse, (outputs, inputs); or one for each input, (inputs,). Delays are trained if"
+        " `trainable` contains `delay`; the trained graph has them as separate nodes",
         convert=mapping,
         table=True,
         recorded=False,
@@ -332,20 +337,19 @@ class TrainOptions:
     )
     seed: Seed = option(
         0,
-        "draws the data or their parts, the order of samples, and dropout: from 0 to 4294967295",
-        python="also a `jax.random` key",
-        convert=whole,
+        "random seed of the data split, the order of samples, and dropout: from 0 to 4294967295",
+        python="also a key of `jax.random`",
+        convert=integer,
         check=seed_check,
         shared=SEED,
     )
     engine: Engine | str | None = option(
         "event",
-        "`event`: exact gradients, in continuous time; `grid`: in steps, with a surrogate; `loop`:"
-        " on an emulated chip",
-        more="With `loop` an emulated BrainScaleS-2 chip"
-        " runs each batch, gradients are exact at the spikes that it recorded"
-        " (docs/guide_chip.md); weights alone are trained",
-        python="also an engine",
+        "`event`: exact gradients in continuous time; `grid`: time-stepped, with surrogate gradients;"
+        " `loop`: on an emulated chip",
+        more="With `loop` an emulated BrainScaleS-2 chip runs each batch. Gradients are exact at the"
+        " recorded spikes (docs/guide_chip.md), and only weights are trained",
+        python="also an engine object",
         convert=text,
         metavar="NAME",
         check=one_of(ENGINES),
@@ -354,7 +358,7 @@ class TrainOptions:
     engine_options: Mapping[str, Any] | None = option(
         None,
         "`event`, `loop`: fields of the engine by name",
-        more="`max_spikes`, `min_slope`, `first_spike_only`, ... of `EventDriven`; in the loop these three",
+        more="`max_spikes`, `min_slope`, `first_spike_only`, ... of `EventDriven`; with `loop` only these three",
         convert=mapping,
         table=True,
         engines=("event", "loop"),
@@ -363,19 +367,19 @@ class TrainOptions:
     )
     calibrate: float | None = option(
         None,
-        "begin with weights that let this fraction of the neurons of each layer fire",
-        more="Layer by layer, by a factor for all weights that feed it; a readout stays",
+        "scale the initial weights so that this fraction of the neurons of each layer fires",
+        more="Layer by layer, with one factor for all weights that feed it; readouts are unchanged",
         convert=number,
         metavar="F",
         check=between,
     )
     surrogate: Surrogate | str | None = option(
         None,
-        "`grid`: derivative of a spike: `fast-sigmoid`, `atan`, `sigmoid`, `straight-through`",
-        more="`NAME:NUMBER` has another slope. By default the framework's own: snnTorch"
+        "`grid`: surrogate derivative: `fast-sigmoid`, `atan`, `sigmoid`, `straight-through`",
+        more="`NAME:NUMBER` specifies the slope. Default: that of the framework, snnTorch"
         " `atan:2`, Norse `fast-sigmoid:1`, Spyx `fast-sigmoid:25`, SpikingJelly"
-        " `sigmoid:4`; of other files `fast-sigmoid:25`",
-        python="also a surrogate, such as `ArcTan(alpha=3.0)`",
+        " `sigmoid:4`; for other files `fast-sigmoid:25`",
+        python="also a surrogate object, such as `ArcTan(alpha=3.0)`",
         convert=text,
         engines=("grid",),
         recorded=False,
@@ -383,17 +387,17 @@ class TrainOptions:
     )
     chip_seed: int | None = option(
         None,
-        "`loop`: which emulated chip; 0 by default",
-        more="The seed draws what its parts do otherwise, and its noise",
-        convert=whole,
+        "`loop`: seed of the emulated chip; 0 by default",
+        more="The seed determines the deviations of its circuits, and its noise",
+        convert=integer,
         engines=("loop",),
         recorded=False,
         shared=CHIP_SEED,
     )
     headroom: float | Mapping[str, float] | None = option(
         None,
-        "`loop`: weights may grow by this factor; NODE:H,... by population; 2 by default",
-        more="Beyond it 63 LSB is not enough. The table has population = factor",
+        "`loop`: factor by which weights may grow; NODE:H,... by population; 2 by default",
+        more="Weights that grow more exceed 63 LSB. The table has population = factor",
         convert=factors,
         metavar="H",
         table=True,
@@ -402,9 +406,9 @@ class TrainOptions:
     )
     runs: int | None = option(
         None,
-        "`loop`: at most so many runs of the chip for a batch; 1 by default",
-        more="Spikes between them are recorded and replayed",
-        convert=whole,
+        "`loop`: largest number of runs of the chip per batch; 1 by default",
+        more="Spikes between runs are recorded and replayed",
+        convert=integer,
         metavar="N",
         engines=("loop",),
         recorded=False,
@@ -412,13 +416,13 @@ class TrainOptions:
     weight_bumping: WeightBumping | Mapping[str, Any] | None = option(
         None,
         "remedy for silent neurons: `label`, `hidden`, `hidden_fraction` of `WeightBumping`",
-        more="On the time-stepped engine there is none by default",
+        more="Off by default on the time-stepped engine",
         convert=mapping,
         table=True,
     )
     clip: float | None = option(
         None,
-        "shorten gradients with a larger norm to this one",
+        "largest norm of a gradient; larger gradients are scaled down to it",
         convert=number,
         metavar="NORM",
         check=positive,
@@ -426,27 +430,28 @@ class TrainOptions:
     )
     regularisers: tuple[Regulariser, ...] = option(
         (),
-        "terms of the loss, such as `SpikeRate` and `PeakMargin`",
+        "additional terms of the loss, such as `SpikeRate` and `PeakMargin`",
         engines=_IN_TIME,
         compiled=True,
         check=several,
     )
     skip_step_accuracy: bool = option(
         False,
-        "do not evaluate the test samples in the time steps of the source as well",
-        more="Otherwise that is done once at the end, where the network comes from a framework that steps"
-        " through time and is trained on another engine",
+        "do not evaluate the test samples in the time steps of the source framework",
+        more="By default that is done once at the end, if the network comes from a time-stepped framework"
+        " and is trained on another engine",
         convert=switch,
         recorded=False,
     )
     augment: Augment | Mapping[str, Any] | None = option(
         None,
-        "changes each training sample: `shift`, `turn`, `scale`, `mirror`, `dropout` and others",
-        more="Images are shifted by up to so many pixels, turned by degrees, scaled by a fraction,"
-        " bent by pixels and mirrored with a probability, spikes moved by a time (`jitter`) and left out"
-        " with a probability; all times of a sample are multiplied by a factor between e^-`stretch` and"
-        " e^`stretch`, its channels move by `channel-shift` = [most groups, channels of a group, all"
-        " channels]; drawn anew in each epoch. `shape`: of the images, where the data do not specify it",
+        "random changes of each training sample: `shift`, `turn`, `scale`, `mirror`, `dropout` and others",
+        more="Changes are sampled anew in each epoch. Images: `shift` in pixels, `turn` (rotation) in"
+        " degrees, `scale` as a fraction, `bend` (distortion) in pixels, `mirror` as a probability."
+        " Spikes: `jitter` as a time, `dropout` as a probability. `stretch` multiplies all times of a"
+        " sample by a factor between e^-`stretch` and e^`stretch`. `channel-shift` = [most groups,"
+        " channels of a group, all channels] shifts the channels. `shape`: shape of the images, if the"
+        " data do not specify it",
         python="also `Warp`, `Stretch`, `Jitter`, `Dropout`, a `Compose` of them, or a function of (key, sample)",
         convert=mapping,
         table=True,
@@ -455,18 +460,18 @@ class TrainOptions:
     )
     dropout: float = option(
         0.0,
-        "leave out each input spike with this probability while training",
-        more="From 0 to 1, 1 excluded",
+        "probability with which each input spike is left out during training",
+        more="At least 0 and below 1",
         convert=number,
         metavar="P",
         recorded=False,
     )
     noise: Mapping[str, float] | tuple[tuple[str, float], ...] | None = option(
         None,
-        "noise of parameters while training, drawn for each batch: weight:S,v_threshold:S",
-        more="S is the standard deviation as a fraction, of a threshold's distance from the leak;"
-        " input_gain:S one factor for each neuron and sign, driver_gain:S one for each sender;"
-        " what is trained then stands deviations of a chip that it never saw",
+        "noise of parameters during training, sampled for each batch: weight:S,v_threshold:S",
+        more="S is the standard deviation as a fraction; for a threshold, of its distance from the leak."
+        " input_gain:S is one factor for each neuron and sign, driver_gain:S one for each presynaptic"
+        " neuron. The trained network then tolerates deviations of chips that it was not trained on",
         convert=by_name,
         shared=NOISE,
         table=True,
@@ -476,7 +481,7 @@ class TrainOptions:
     ema_decay: float = option(
         0.0,
         "decay per step of an exponential moving average of the parameters, such as 0.995",
-        more="The average is evaluated and kept; 0: none",
+        more="The averaged parameters are evaluated and returned; 0: no average",
         convert=number,
         metavar="A",
         check=fraction,
@@ -484,42 +489,42 @@ class TrainOptions:
     )
     patience: int | None = option(
         None,
-        "stop after N epochs without a better validation",
-        convert=whole,
+        "stop after N epochs without a better validation result",
+        convert=integer,
         metavar="N",
         check=at_least(1),
     )
     on_failure: str = option(
         "back",
-        "`back`: to the best epoch, with smaller steps; `stop`",
-        more="A run fails where a number is not finite, a gradient explodes or no output fires any"
-        " more; it goes back up to three times, each time with steps of a third",
+        "reaction to a failure: go `back` to the best epoch, with smaller steps, or `stop`",
+        more="A run fails if a number is not finite, a gradient explodes or no output neuron fires any"
+        " more. It goes back at most three times, each time with a third of the step size",
         convert=text,
         metavar="WHAT",
         check=one_of(ON_FAILURE),
     )
     checkpoint: Any = option(
-        None, "folder for checkpoints, written after each epoch", recorded=False
+        None, "folder for checkpoints, which are written after each epoch", recorded=False
     )
     resume: bool = option(
         False,
-        "go on from the checkpoint, if there is one",
-        more="The result is that of a run that was never ended, bit for bit. With more `epochs` the"
-        " run is extended, if its schedule is `constant` or an optax schedule: the learning rates of"
-        " others depend on the number of epochs, and they are refused",
+        "continue from the checkpoint, if there is one",
+        more="The result is, bit for bit, that of an uninterrupted run. With more `epochs` the run is"
+        " extended, if its schedule is `constant` or an optax schedule. Learning rates of other"
+        " schedules depend on the number of epochs, so that such runs are not extended",
         convert=switch,
         recorded=False,
     )
     overwrite: bool = option(
         False,
-        "replace a checkpoint that is not resumed, after the first evaluation; else it is an error",
+        "replace an existing checkpoint, after the first evaluation; otherwise that is an error",
         recorded=False,
     )
     devices: int | None = option(
         None,
-        "share the samples of each batch out over N devices",
-        more="By default one, or all of several processes",
-        convert=whole,
+        "number of devices that share the samples of each batch",
+        more="Default: one device; with several processes all of their devices",
+        convert=integer,
         metavar="N",
         engines=_SHARED,
         check=at_least(1, _MOST_SHARES),
@@ -527,33 +532,34 @@ class TrainOptions:
     )
     coordinator: str | None = option(
         None,
-        "address of process 0, where several processes train together",
-        more="On each host the same options, and the number of its own process",
+        "address of process 0, if several processes train together",
+        more="Pass the same options on each host, except for the number of the process",
         convert=text,
         metavar="HOST:PORT",
         recorded=False,
     )
     processes: int = option(
         1,
-        "how many processes train together",
-        convert=whole,
+        "number of processes that train together",
+        convert=integer,
         metavar="N",
         engines=_SHARED,
         check=at_least(1, _MOST_SHARES),
         recorded=False,
     )
     process: int = option(
-        0, "number of this process, from 0", convert=whole, metavar="I", recorded=False
+        0, "number of this process, from 0", convert=integer, metavar="I", recorded=False
     )
     progress: Callable[[str], None] | None = option(
         to_terminal,
-        "takes one line for each epoch; by default shown in a terminal and a notebook; None is quiet",
+        "function of one line per epoch; by default lines are shown in terminals and notebooks; None:"
+        " no lines",
         recorded=False,
         check=called(),
     )
     plot: str | None = option(
         None,
-        "draw the learning curve: .png, .svg or .pdf",
+        "file for a plot of the learning curve: .png, .svg or .pdf",
         convert=text,
         recorded=False,
         command_only=True,
@@ -572,7 +578,7 @@ class TrainOptions:
         return replace(TrainOptions(), **compiled)
 
 
-#: Name of the field -> what is known of the option, in the order of the record.
+#: Name of the field -> declaration of the option, in the order of the record.
 OPTIONS: Mapping[str, TrainOption] = MappingProxyType(
     {
         attribute.name: replace(
@@ -616,8 +622,8 @@ def options_with(
     """
     if options is not None and not isinstance(options, TrainOptions):
         raise UsageError(
-            Text("options are {options}", options=repr(options)),
-            fix="give TrainOptions(...), or single options",
+            Text("options is {options}, not a TrainOptions", options=repr(options)),
+            fix="pass TrainOptions(...), or single options by name",
         )
     fields_given: dict[str, Any] = {}
     for name, value in (changes or {}).items():
@@ -634,7 +640,7 @@ def engine_kind(engine: Any) -> str:
     `InTheLoop` with a device of the user.
 
     Raises:
-        UsageError: it is not an engine.
+        UsageError: the object is not an engine.
     """
     if engine is None or isinstance(engine, str):
         return engine or "event"
@@ -651,7 +657,7 @@ def check_options(options: TrainOptions) -> None:
 
     Raises:
         UsageError: a number out of its range, a name that does not exist, an option for another
-            engine, or a process that is none of them.
+            engine, or an invalid process number.
     """
     kind = engine_kind(options.engine)
     for name, train_option in OPTIONS.items():
@@ -668,7 +674,7 @@ def check_options(options: TrainOptions) -> None:
             engines = [engine for engine in train_option.engines if engine in ENGINES]
             is_short = isinstance(value, int | float | str)
             message = Text(
-                "{setting} is for {engines}, the engine is {kind}",
+                "{setting} requires {engines}, and the engine is {kind}",
                 setting=train_option.set_to(value) if is_short else train_option,
                 engines=OPTIONS["engine"].set_to(*engines),
                 kind=kind,
@@ -682,13 +688,13 @@ def _refuse_processes(options: TrainOptions) -> None:
     processes, process = options.processes, options.process
     if not 0 <= process < processes:
         message = Text(
-            "{option} is {process} of {processes}",
+            "{option} is {process}, and the number of processes is {processes}",
             option=OPTIONS["process"],
             process=process,
             processes=processes,
         )
         fix = Text(
-            "number them from 0 to {processes}, or set {option}",
+            "number the processes from 0 to {processes}, or pass {option}",
             processes=processes - 1,
             option=OPTIONS["processes"].set_to("N"),
         )
@@ -700,7 +706,7 @@ def _refuse_processes(options: TrainOptions) -> None:
         )
         raise UsageError(
             Text(
-                "{processes} processes need an address at which they find each other",
+                "{processes} processes need an address to connect to each other",
                 processes=processes,
             ),
             fix=fix,

@@ -1,4 +1,4 @@
-"""A network of another framework, tuned in continuous time: accuracy against spikes."""
+"""Tuning of a network of another framework in continuous time: accuracy against spikes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jaxsnn.train.losses.regularizers import SpikeBudget
 from jaxsnn.train.options import OPTIONS, TrainOptions, check_options, engine_kind
 from jaxsnn.wording import Text
 
-#: How much a sample that takes twice the budget costs, beside its cross-entropy.
+#: Strength of the penalty on a sample with twice the spikes of its budget.
 _STRENGTH = 2.0
 
 
@@ -32,9 +32,9 @@ class TuningPoint:
 
     Attributes:
         name: name of the point.
-        budget: requested limit of the spikes of a sample; None: no limit.
-        test: on the test samples.
-        validation: on the validation samples.
+        budget: largest number of spikes per sample; None: no limit.
+        test: results on the test samples.
+        validation: results on the validation samples.
         graph: the network.
     """
 
@@ -61,11 +61,11 @@ class Tuned:
     """Result of tuning.
 
     Attributes:
-        steps: as the source simulates it, in time steps; in continuous time; then tuned, without a
-            budget if none is given, else for each budget.
-        chosen: of the tuned ones that with the fewest spikes among those that validate no worse than
-            the source; if there is none, that which validates best.
-        notes: what the user should know.
+        steps: the network in the time steps of the source framework; in continuous time; then tuned,
+            for each budget, or without a budget if none is specified.
+        chosen: tuned point with the fewest spikes among those with at least the validation accuracy
+            of the source; if there are none, that with the highest validation accuracy.
+        notes: notes for the user.
     """
 
     steps: tuple[TuningPoint, ...]
@@ -90,52 +90,59 @@ class Tuned:
             for step in self.steps
         ]
         return "\n".join(
-            [f"{'':28} accuracy  spikes a sample", *rows, f"chosen: {self.chosen.name}"]
+            [f"{'':28} accuracy  spikes per sample", *rows, f"chosen: {self.chosen.name}"]
         )
 
 
 def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> Tuned:
-    """Measure a network as its source simulates it and in continuous time, train it there, and
-    measure it again.
+    """Measure a network in the time steps of its source framework and in continuous time, train it in
+    continuous time, and measure it again.
 
-    Each budget begins with the network of the one before; the larger ones come first. Of a run that
-    could not go on its best epoch counts, and a note says so.
+    Training for a budget starts from the network of the next larger budget. If a run fails, its best
+    epoch is used, and a note says so.
 
     Args:
-        graph: read with a dialect that has time steps.
-        options: as of `fit`, with data; the engine is that for continuous time.
-        budgets: spikes that a sample may take, of all neurons together: training is made to stay
-            below by `SpikeBudget`. As in the tuned file, outputs of a first-spike loss go on firing,
-            unless `engine_options` let them stop while they are trained.
+        graph: graph whose dialect has time steps.
+        options: as in `fit`, with data; the engine must be the event engine.
+        budgets: largest numbers of spikes per sample of all neurons; training penalises more spikes
+            by `SpikeBudget`. As in the tuned file, outputs of a first-spike loss continue to fire,
+            unless `engine_options` let them stop during training.
 
     Raises:
-        UsageError: a budget that is invalid, a source without steps, or options that do not fit.
+        UsageError: an invalid budget, a source framework without time steps, or options that do not
+            match the network.
     """
     for budget in budgets:
         if not 0 < budget < math.inf:
             raise UsageError(
-                Text("a budget is {value:g} spikes", value=budget),
-                fix="give a finite number above 0",
+                Text("a budget is {value:g} spikes per sample", value=budget),
+                fix="pass a finite number above 0",
             )
         if [f"{number:g}" for number in budgets].count(f"{budget:g}") > 1:
             raise UsageError(
                 Text("the budget of {value:g} spikes is listed twice", value=budget),
-                fix="give each budget once",
+                fix="pass each budget once",
             )
     check_options(options)
     if graph.dialect.dt is None:
         raise UsageError(
-            "the source has no time steps to simulate it in", fix=Text("set {dt}", dt=DT.keyword)
+            "the time step of the source framework is not specified",
+            fix=Text("pass {dt}", dt=DT.keyword),
         )
     if (kind := engine_kind(options.engine)) != "event":
-        fix = "leave engine out, or give EventDriven(...): tuning is in continuous time"
-        raise UsageError(Text("the engine is {engine}", engine=kind), fix=fix)
+        fix = "leave the engine out, or pass EventDriven(...)"
+        message = Text("the engine is {engine}, and tuning requires the event engine", engine=kind)
+        raise UsageError(message, fix=fix)
     # other weights to begin with, or one folder of checkpoints for several runs
     for name in ("calibrate", "synaptic_delays", "checkpoint", "resume"):
         if getattr(options, name):
             raise UsageError(
-                Text("{option} is {value}", option=OPTIONS[name], value=getattr(options, name)),
-                fix="leave it out: tuning begins with the network as it is, without checkpoints",
+                Text(
+                    "{option} is {value}, and tuning does not support it",
+                    option=OPTIONS[name],
+                    value=getattr(options, name),
+                ),
+                fix="leave it out: tuning starts from the weights of the file, without checkpoints",
             )
     options, notes = with_data(graph, options)
     if options.engine in (None, "event"):  # all spikes are there, unless the options say otherwise
@@ -143,20 +150,20 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
         fields = {name.replace("-", "_"): value for name, value in fields.items()}
         options = replace(options, engine_options={"first_spike_only": ()} | fields)
     plan = make_plan(lower(graph), options)
-    source = _measured(graph, plan, "as the source simulates it", engine=TimeStepped())
+    source = _measured(graph, plan, "in time steps of the source", engine=TimeStepped())
     steps = [source, _measured(graph, plan, "in continuous time")]
     current, all_notes = graph, [*notes, *plan.notes]
     for budget in sorted(budgets, reverse=True) or (None,):
         terms = () if budget is None else (SpikeBudget(most=budget, strength=_STRENGTH),)
         run_options = replace(options, regularisers=(*options.regularisers, *terms))
-        name = "tuned" if budget is None else f"tuned, {budget:g} spikes a sample"
+        name = "tuned" if budget is None else f"tuned, {budget:g} spikes per sample"
         done = _trained(current, run_options, name)
         current, all_notes = done.graph, [*all_notes, *done.notes]
         step = replace(_measured(current, plan, name), budget=budget)
         if budget is not None and step.test.spikes_per_sample > budget:
             all_notes.append(
                 Text(
-                    "{step}: it takes {actual:.4g} spikes per sample, more than its budget",
+                    "{step}: the network fires {actual:.4g} spikes per sample, more than the budget",
                     step=name,
                     actual=step.test.spikes_per_sample,
                 )
@@ -166,8 +173,8 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
     if chosen.validation.accuracy < source.validation.accuracy:
         all_notes.append(
             Text(
-                "no tuned network validates as well as the source, {expected:.2%}: the best, "
-                "{step}, has {actual:.2%}",
+                "no tuned network reaches the validation accuracy of the source, {expected:.2%}: the best, "
+                "'{step}', has {actual:.2%}",
                 expected=source.validation.accuracy,
                 step=chosen.name,
                 actual=chosen.validation.accuracy,
@@ -186,7 +193,7 @@ def _trained(graph: Graph, options: TrainOptions, name: str) -> Fit:
     except TrainingStopped as stopped:
         reached = stopped.fit
         note = Text(
-            "'{step}' is epoch {epoch}, the best before the run failed: ",
+            "'{step}' is epoch {epoch}, the best epoch of a run that failed: ",
             step=name,
             epoch=reached.best_epoch,
         )

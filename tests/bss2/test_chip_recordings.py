@@ -111,7 +111,7 @@ def test_samples_come_back_in_any_order_and_unknown_ones_are_refused(simulated):
     recalled = recorded.forward(network, shuffled)
     np.testing.assert_array_equal(recalled["2"], recorded.times["2"][order])
     unknown = {"input": Events(time=np.stack([time[0], time[1] + 1e-3]), index=index[:2])}
-    message = "sample 1 is not among the 3"
+    message = "the inputs of sample 1 are not among those of the 3"
     assert_refused(lambda: recorded.forward(network, unknown), UsageError, message)
 
 
@@ -300,7 +300,7 @@ ZEROS = np.zeros((3, 1))
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"samples": 2}, r"shape \(2, 1\), .* 3 samples"),
+        ({"samples": 2}, r"shape \(2, 1\), .* samples sent is 3"),
         *((padded(size), f"padded with {size}") for size in (7, 11)),
         ({"time": ZEROS + np.nan}, r"'2\.time' .* nan at sample 0, slot 0"),
         ({"time": ZEROS - 1e-3}, r"'2\.time' .* -0\.001"),
@@ -356,7 +356,7 @@ def test_of_several_outputs_one_is_named_for_the_chip(encoding, capsys):
     chains = [("in", "w", "a", "out a"), ("w", "b", "out b")]
     words, sent = encoding(build.network(nodes, chains))
     assert "--population NODE" in refused(capsys, *words)[1]
-    assert "'c': There are a, b" in refused(capsys, *words, "--population", "c")[1]
+    assert "'c': Available: a, b" in refused(capsys, *words, "--population", "c")[1]
     assert call(capsys, *words, "--population", "b")[0] == 0
     assert np.load(sent)["in.time"].shape == (3, 5)
 

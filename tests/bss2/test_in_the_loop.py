@@ -396,4 +396,4 @@ def test_of_several_runs_the_events_that_the_host_sends_too_late_are_at_least_so
     batch = Batch(inputs=x, labels=jnp.zeros(1, int))
     (note,) = late_input_notes(engine, lower(graph), {"test": batch}, T_END)
     assert note.startswith(f"test: at least {3 * sent} events{LATE} at or after")
-    assert note.endswith("and those of spikes that it replays are not counted")
+    assert note.endswith("(replayed spikes are not counted)")

@@ -98,7 +98,7 @@ def test_what_is_no_mapping_is_one_line(broken):
 
 def test_the_chip_must_be_the_one_that_was_mapped(text):
     assert_refused(
-        lambda: from_json(text, {"small": SMALL}), MappingError, "chip 'HICANN-X': There are small"
+        lambda: from_json(text, {"small": SMALL}), MappingError, "chip 'HICANN-X': Available: small"
     )
 
 

@@ -191,15 +191,15 @@ def test_output_that_exists_is_never_overwritten(
                 message,
             )
             for options, message in {
-                "--dropout nan": "dropout has the probability nan: give a number from 0 to 1, 1 excluded",
-                "--dropout 2": "dropout has the probability 2",
-                "--dropout -1": "dropout has the probability -1",
-                "--processes 0": "processes is 0: give at least 1",
-                "--process 3": "process is 3 of 1: number them from 0 to 0, or set --processes",
-                "--processes 2 --process -1": "process is -1 of 2: number them from 0 to 1",
+                "--dropout nan": "the probability of dropout is nan: pass a number of at least 0 and below 1",
+                "--dropout 2": "the probability of dropout is 2",
+                "--dropout -1": "the probability of dropout is -1",
+                "--processes 0": "processes is 0: pass at least 1",
+                "--process 3": "number the processes from 0 to 0, or pass --processes",
+                "--processes 2 --process -1": "process is -1, and the number of processes is 2: ",
             }.items()
         ),
-        (["demo", "--seed", "-1"], "seed is -1: give a whole number from 0 to 4294967295"),
+        (["demo", "--seed", "-1"], "seed is -1: pass an integer from 0 to 4294967295"),
         (
             ["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "no/folder/x.nir"],
             "folder no/folder does not exist",
@@ -356,7 +356,7 @@ def test_run_refuses_inputs_that_do_not_fit(net, tmp_path, capsys):
         "x has 4 channels, but the network has 5": {"x": np.zeros((3, 2, 4))},
         "(time, batch, channels)": {"x": np.zeros((3, 5))},
         "only integers of at least 0": {"x": np.full((3, 2, 5), 0.5)},
-        "There are auto, spikes, current, graded": {"x": np.zeros((3, 2, 5))},
+        "Available: auto, spikes, current, graded": {"x": np.zeros((3, 2, 5))},
         "neither array 'x' nor": {"y": np.zeros(3)},
         "pass --dt": {"x": np.zeros((3, 2, 5))},
     }
@@ -365,7 +365,7 @@ def test_run_refuses_inputs_that_do_not_fit(net, tmp_path, capsys):
         dt = [] if message == "pass --dt" else ["--dt", "1ms"]
         rest = ["--input", tmp_path / "x.npz", "-o", tmp_path / "y.npz", *dt]
         rest += ["--values", "spikes" if "integers" in message else "auto"]
-        rest[-1] = "all" if "There are" in message else rest[-1]
+        rest[-1] = "all" if "Available:" in message else rest[-1]
         assert_cli_refused(capsys, "run", net, *rest, says=message)
         assert not (tmp_path / "y.npz").exists()
 
@@ -399,7 +399,7 @@ def test_train(net, task, tmp_path, capsys):
     first = out.read_bytes()
     out.unlink()
     (tmp_path / "out.history.json").unlink()
-    assert_cli_refused(capsys, *argv, "-q", says="last.npz exists: go on from it")
+    assert_cli_refused(capsys, *argv, "-q", says="last.npz exists: pass --resume to continue")
     run_cli(capsys, *argv, "-q", "--resume")
     assert out.read_bytes() == first
     # quiet, again, forced, the options in a file: the same bytes
@@ -424,15 +424,15 @@ def test_values_outside_0_to_1_are_refused(net, task, tmp_path, capsys):
     [
         ("epochs = ", "is not TOML"),
         ("epoch = 3", "there is no option 'epoch': did you mean 'epochs'"),
-        ("epochs = 2.5", "epochs is 2.5: give a whole number"),
+        ("epochs = 2.5", "epochs is 2.5: pass an integer"),
         ("weight-bumping = 3", "weight-bumping is 3: write a table, [weight-bumping]"),
         (
             'data = "yinyang"\n[weight-bumping]\nlable = 1.0',
-            "weight_bumping: there is no 'lable': did you mean 'label'",
+            "weight_bumping has no field 'lable': did you mean 'label'",
         ),
         (
             'data = "yinyang"\n[trainable]\nweight = {kind = "fre"}',
-            "there is no kind 'fre': did you mean 'free'",
+            "unknown kind 'fre': did you mean 'free'",
         ),
         (
             'data = "yinyang"\n[trainable]\nweight = {low = 0.0}',
@@ -441,7 +441,7 @@ def test_values_outside_0_to_1_are_refused(net, task, tmp_path, capsys):
         ('data = "yinyang"\n[weight-bumping]\nhidden = nan', "weight_bumping.hidden is nan"),
         (
             'data = "yinyang"\n[loss-options]\nsharpness = nan',
-            "sharpness is nan: give a number above 0",
+            "sharpness is nan: pass a number above 0",
         ),
         ('data = "yinyang"\ncopies = 3', "--copies has no effect on yinyang"),
     ],
@@ -461,14 +461,14 @@ def test_configurations_that_make_no_sense_are_refused(text, message, net, tmp_p
     )
 
 
-READ, TWICE = "is read by the command", "choose another name for one of them"
+READ, TWICE = "is read by the command", "choose different names"
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("map net.nir -o new.json --svg net.nir", f"net.nir {READ}, --svg would overwrite it"),
-        ("map net.nir --verify map.json --svg map.json", f"map.json {READ}, --svg"),
+        ("map net.nir -o new.json --svg net.nir", f"net.nir {READ}, and --svg would overwrite it"),
+        ("map net.nir --verify map.json --svg map.json", f"map.json {READ}, and --svg"),
         (
             "map net.nir -o new.json --svg new.json",
             f"new.json is written by -o and by --svg: {TWICE}",
@@ -477,22 +477,25 @@ READ, TWICE = "is read by the command", "choose another name for one of them"
         ("map link.nir -o new.json --svg net.nir", READ),
         (
             "deploy net.nir dep/network.json -o dep",
-            f"dep/network.json {READ}, network.json in the folder of -o",
+            f"dep/network.json {READ}, and network.json in the folder of -o",
         ),
         ("deploy dep/common.py map.json -o dep", f"dep/common.py {READ}"),
         ("convert net.nir ./net.nir --to norse", READ),
         ("draw link.nir -o net.nir", READ),
         ("run net.nir --input task.npz -o task.npz", READ),
-        ("train net.nir --config run.toml -o run.toml", f"run.toml {READ}, -o"),
-        ("train net.nir --config run.toml -o task.npz", f"task.npz {READ}, -o"),
-        ("train net.nir --config run.toml -o out.nir --plot task.npz", f"task.npz {READ}, --plot"),
+        ("train net.nir --config run.toml -o run.toml", f"run.toml {READ}, and -o"),
+        ("train net.nir --config run.toml -o task.npz", f"task.npz {READ}, and -o"),
+        (
+            "train net.nir --config run.toml -o out.nir --plot task.npz",
+            f"task.npz {READ}, and --plot",
+        ),
         (
             "train q.history.json --data task.npz -o q.nir",
-            f"q.history.json {READ}, the history of -o",
+            f"q.history.json {READ}, and the history of -o",
         ),
         (
             "train q.mapping.json --data task.npz -o q.nir --engine loop",
-            f"q.mapping.json {READ}, the mapping of -o",
+            f"q.mapping.json {READ}, and the mapping of -o",
         ),
         ("train net.nir --data q.checkpoint/best.npz -o q.nir", f"q.checkpoint/best.npz {READ}"),
         (
@@ -508,22 +511,22 @@ READ, TWICE = "is read by the command", "choose another name for one of them"
             "by the history of -o and by --plot",
         ),
         ("train net.nir --data task.npz -o new.checkpoint", "by -o and by the checkpoint of -o"),
-        ("train net.nir --data arrays -o arrays/x_train.npy", f"arrays/x_train.npy {READ}, -o"),
+        ("train net.nir --data arrays -o arrays/x_train.npy", f"arrays/x_train.npy {READ}, and -o"),
         (
             "train net.nir --data mnist --data-folder dep -o dep/train-images-idx3-ubyte",
-            f"dep/train-images-idx3-ubyte {READ}, -o",
+            f"dep/train-images-idx3-ubyte {READ}, and -o",
         ),
-        ("tune net.nir --config run.toml -o task.npz", f"task.npz {READ}, -o"),
-        ("chip inputs net.nir --data task.npz -o task.npz", f"task.npz {READ}, -o"),
+        ("tune net.nir --config run.toml -o task.npz", f"task.npz {READ}, and -o"),
+        ("chip inputs net.nir --data task.npz -o task.npz", f"task.npz {READ}, and -o"),
         ("chip inputs net.nir --data arrays -o arrays/x_test.npy", f"arrays/x_test.npy {READ}"),
-        ("map net.nir -o slopes.json --slope slopes.json", f"slopes.json {READ}, -o"),
+        ("map net.nir -o slopes.json --slope slopes.json", f"slopes.json {READ}, and -o"),
         (
             "emulate net.nir map.json --input task.npz -o slopes.json --slope slopes.json",
-            f"slopes.json {READ}, -o",
+            f"slopes.json {READ}, and -o",
         ),
         (
             "deploy net.nir map.json --slope dep/network.json -o dep",
-            f"dep/network.json {READ}, network.json in the folder of -o",
+            f"dep/network.json {READ}, and network.json in the folder of -o",
         ),
     ],
 )
@@ -564,8 +567,8 @@ def test_not_even_force_writes_over_what_is_read_or_written(
     ("options", "message"),
     [
         ("-o yinyang --epochs 0", "epochs is 0"),  # a task is no file that is read
-        ("-o o.nir --lr 0", "error: --lr is 0: give a positive"),
-        ("-o o.nir --noise weight:a", "--noise is 'weight:a': give NAME:NUMBER, with"),
+        ("-o o.nir --lr 0", "error: --lr is 0: pass a positive"),
+        ("-o o.nir --noise weight:a", "--noise is 'weight:a': pass NAME:NUMBER pairs"),
     ],
 )
 def test_options_of_a_training_are_refused_at_once(
@@ -588,7 +591,7 @@ def test_a_label_that_no_output_has_is_refused_at_once(net, task, tmp_path, caps
         "-o",
         tmp_path / "out.nir",
         code=2,
-        says="y_train has the label 10000000, for 3 outputs labels run from 0 to 2",
+        says="y_train has the label 10000000, and with 3 outputs labels range from 0 to 2",
     )
 
 

@@ -53,4 +53,4 @@ def test_bash_takes_the_completion(capsys, tmp_path):
         ["bash", "-c", f"source {script}; {ask}"], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["--force"]
-    assert refused(capsys, "completion", "tcsh")[1].endswith("There are bash, zsh, fish\n")
+    assert refused(capsys, "completion", "tcsh")[1].endswith("Available: bash, zsh, fish\n")

@@ -187,11 +187,11 @@ TRAIN = "train net.nir --data task.npz -o out.nir --epochs 1"
         (f"{RUN} --t-end 5ms --reset 9:zero", "error: --reset names '9'"),
         (f"run net.nir --input x.npz -o {'a' * 300}", "cannot be written .File name too long"),
         (f"info {'a' * 300}", "cannot be read .File name too long"),
-        (f"{TRAIN} --devices 99999999999999999999", "devices is 9+: give at most 65536"),
-        (f"{TRAIN} --processes 99999999999999999999", "processes is 9+: give at most 65536"),
+        (f"{TRAIN} --devices 99999999999999999999", "devices is 9+: pass at most 65536"),
+        (f"{TRAIN} --processes 99999999999999999999", "processes is 9+: pass at most 65536"),
         (f"{TRAIN} --plot p.gif", "'p.gif': the ending '.gif' is not a supported picture format"),
-        (f"{TRAIN} --noise weight", "--noise is 'weight': give NAME:NUMBER, with commas"),
-        (f"{TRAIN} --noise 0.1", "--noise is '0.1': give NAME:NUMBER, with commas"),
+        (f"{TRAIN} --noise weight", "--noise is 'weight': pass NAME:NUMBER pairs"),
+        (f"{TRAIN} --noise 0.1", "--noise is '0.1': pass NAME:NUMBER pairs"),
         ("map net.nir -o m.json --svg m.png", "a floorplan is an .svg file, not 'm.png'"),
         ("map net.nir -o m.json --percentile 50", "--percentile 50 has no effect without --scale"),
         ("map net.nir -o m.json --synapses-per-weight 99999999999999999999", "at most 520"),
@@ -208,12 +208,15 @@ TRAIN = "train net.nir --data task.npz -o out.nir --epochs 1"
             "chip inputs net.nir --data task.npz -o out.npz --samples=-3",
             "--samples is -3: pass an integer of at",
         ),
-        (f"{TRAIN} --calibrate 2", "--calibrate is 2: give a number between 0 and 1"),
+        (f"{TRAIN} --calibrate 2", "--calibrate is 2: pass a number between 0 and 1"),
         (f"{TRAIN} --copies 3", "--copies has no effect on task.npz: leave it out"),
         (f"{TRAIN} --trainable w", "train has no option '--trainable': did you mean '--train'?"),
         ("train net.nir --data yinyang --data-folder d -o o.nir", "--data-folder has no effect on"),
-        (f"{TRAIN} --loss max", "take --loss ttfs, mse, count or exp-sum, or set --readout 4"),
-        ("tune net.nir --data task.npz -o out.nir", "no time steps .*: set --dt"),
+        (f"{TRAIN} --loss max", "pass --loss ttfs, mse, count or exp-sum, or --readout 4"),
+        (
+            "tune net.nir --data task.npz -o out.nir",
+            "the time step of the source framework is not specified: pass --dt",
+        ),
     ],
 )
 def test_what_a_number_a_name_or_an_option_cannot_be(line, message, task, capsys):
@@ -247,7 +250,7 @@ def test_a_limit_of_reading_beyond_what_the_system_counts_is_none(task, capsys):
 
 def test_arrays_that_nobody_reads_are_named(task):
     _, notes = load_splits(str(task))
-    assert f"{task}: x_valid are not read" in notes
+    assert f"{task} contains arrays that are not used: x_valid" in notes
 
 
 def test_a_file_of_a_folder_that_is_no_array_is_named(task):
@@ -438,7 +441,7 @@ def test_of_several_outputs_the_configuration_names_the_one_that_answers(task, c
         (task.parent / f"{name}.toml").write_text(f"[loss-options]\npopulation = {population}\n")
     options = "--data", "task.npz", "--epochs", "1", "--calibrate", "0.5"
     two = "train", "two.nir", "-o", "out.nir", *options
-    assert_cli_refused(capsys, *two, says='name it, population = "4" in [loss-options]')
+    assert_cli_refused(capsys, *two, says='specify it: population = "4" in [loss-options]')
     assert_cli_refused(capsys, *two, "--config", "wrong.toml", says="is not a population")
     run_cli(capsys, *two, "--config", "right.toml")
     run_cli(capsys, "train", "net.nir", "-o", "alone.nir", *options)

@@ -77,7 +77,7 @@ def test_a_failing_write_leaves_what_was_there(kind, error, place, tmp_path, mon
         monkeypatch.setattr(output, "open", lambda *args: Failing(opened(*args)), raising=False)
     else:
         monkeypatch.setattr(os, place, fail)
-    message = r"kept cannot be written \(.*\), and is unchanged"
+    message = r"kept cannot be written \(.*\) and is unchanged"
     assert_refused(lambda: WRITERS[kind](path, 2.0), FileError, message)
     monkeypatch.undo()
     assert path.read_bytes() == before
@@ -256,7 +256,7 @@ def test_bytes_are_on_the_disk_before_they_have_a_name(tmp_path, monkeypatch):
 def test_a_new_folder_appears_with_all_of_its_files(tmp_path, monkeypatch):
     folder, new = tmp_path / "folder", {"a": "1", "b": "2"}
     monkeypatch.setattr(os, "rename", failing(errno.EIO))
-    assert_refused(lambda: write_folder(folder, new), FileError, "cannot be made")
+    assert_refused(lambda: write_folder(folder, new), FileError, "cannot be created")
     assert os.listdir(tmp_path) == []
     monkeypatch.undo()
     write_folder(folder, new)
@@ -264,7 +264,9 @@ def test_a_new_folder_appears_with_all_of_its_files(tmp_path, monkeypatch):
     assert {path.name: path.read_text() for path in folder.iterdir()} == new
     write_folder(folder, {"a": "3"}, force=True)
     assert (folder / "a").read_text() == "3"
-    assert_refused(lambda: write_folder(folder / "a", {"b": "1"}), FileError, "it is not a folder")
+    assert_refused(
+        lambda: write_folder(folder / "a", {"b": "1"}), FileError, "exists and is not a folder"
+    )
 
 
 def test_what_a_killed_process_left_is_removed_and_what_others_write_is_not(tmp_path):

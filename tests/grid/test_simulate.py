@@ -110,7 +110,7 @@ def stepped(**options):
         (ZEROS, stepped(dt=-1.0), "dt = -1 s: pass a positive dt"),
         (ZEROS, stepped(record=1), r"record is 1: pass a tuple of names"),
         (ZEROS, stepped(record="2"), r"record is '2': pass a tuple of names, \(\"2\",\)"),
-        (ZEROS, stepped(surrogate=5), r"surrogate is 5: There are fast-sigmoid"),
+        (ZEROS, stepped(surrogate=5), r"surrogate is 5: Available: fast-sigmoid"),
         (ZEROS, stepped(surrogate=["atan"]), r"surrogate is \['atan'\]: did you mean 'atan'"),
         (
             ZEROS,

@@ -12,7 +12,7 @@ from jaxsnn import from_torch
 from jaxsnn.network.spikes import dense_to_events
 from jaxsnn.simulation.verification import verify
 from jaxsnn.train import Data, SpikeCount, Splits, evaluate, fit
-from jaxsnn.train.data.datasets import stratified, taken
+from jaxsnn.train.data.datasets import select_samples, stratified
 
 STEPS, HIDDEN, EPOCHS = 24, 60, 15
 TAU_MEM, TAU_SYN = 20, 10  # steps
@@ -101,8 +101,8 @@ def test_the_grid_fires_its_spikes_and_fine_tuning_recovers_what_event_mode_lose
     held, training_rows = stratified(labels[train], 0.1, seed=1)
     splits = Splits(
         name="digits",
-        train=taken(parts["train"], training_rows),
-        validation=taken(parts["train"], held),
+        train=select_samples(parts["train"], training_rows),
+        validation=select_samples(parts["train"], held),
         test=parts["test"],
     )
     tuned = fit(graph, splits, loss=loss, epochs=3, learning_rate=0.003, progress=None)

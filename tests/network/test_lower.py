@@ -536,7 +536,7 @@ def of_spyx():
         (
             lambda: delayed("2", 0.1),
             LoweringError,
-            "node '2' has type neuron, but only Linear and Affine nodes have synapses: There are 1",
+            "node '2' has type neuron, but only Linear and Affine nodes have synapses: Available: 1",
         ),
     ],
 )

@@ -76,7 +76,7 @@ def test_parameters_are_numbers_or_one_for_each():
         (
             lambda: build.network({"a": build.input(2)}, [("a", "b")]),
             GraphError,
-            "an edge refers to 'b', which is not a node: There are a",
+            "an edge refers to 'b', which is not a node: Available: a",
         ),
         (
             lambda: build.network({"a": build.lif(tau=0.1)}, []),

@@ -125,7 +125,7 @@ def test_another_step_is_believed_when_it_is_said():
         ({"dialect": "nors==main"}, "'nors': did you mean 'norse'"),
         ({"dialect": "norse==0.9"}, r"norse 0\.9: known are 1\.1, main"),
         ({"reset": "soft"}, "reset=.soft. .* zero, subtract, none"),
-        ({"reset": "9:zero"}, "reset names '9', .*: There are 1, 3"),
+        ({"reset": "9:zero"}, "reset names '9', .*: Available: 1, 3"),
         ({"reset": ["zero", "subtract"]}, "reset is said twice .* 'zero' and 'subtract'"),
         ({"readout": "0"}, "readout names '0'"),
         ({"time_unit": "h"}, "time_unit=.h. .* s, ms, step"),

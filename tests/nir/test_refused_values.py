@@ -110,13 +110,13 @@ REFUSED = {
         lambda *_: parse_time([1]),
         UsageError,
         "[1] is not a time",
-        "write a number and a unit",
+        "pass a number with a unit",
     ),
     "a time beyond all numbers": (
         lambda *_: parse_time(10**400),
         UsageError,
         "inf is not a time",
-        "write a number and a unit",
+        "pass a number with a unit",
     ),
     "a dialect that is no name": (
         lambda *_: parse_layer(dialect=5),
@@ -128,13 +128,13 @@ REFUSED = {
         lambda *_: parse_layer(readout=True),
         UsageError,
         "readout names 'True', which is not a neuron of the graph",
-        "There are 1",
+        "Available: 1",
     ),
     "a node that is no name": (
         lambda *_: parse_layer(reset={1: "zero"}),
         UsageError,
         "reset names '1', which is not a neuron of the graph",
-        "There are 1",
+        "Available: 1",
     ),
     "a readout that is neither": (
         lambda *_: parse_layer(readout={"1": "maybe"}),

@@ -99,7 +99,7 @@ def test_events_are_the_spikes_in_order(network):
         assert (events.index[sample, used:] == 2).all()
         assert events.count[sample] == used
     assert_refused(
-        lambda: solution.events("m"), UsageError, "'m' is not a spiking population: There are n"
+        lambda: solution.events("m"), UsageError, "'m' is not a spiking population: Available: n"
     )
 
 
@@ -156,7 +156,7 @@ def of_a(train):
     [
         (events([0.1], [0]), r"the network has 2 inputs \(a, b\): pass a mapping from input names"),
         ({"a": events([0.1], [0])}, "input 'b' has no data"),
-        ({**inputs(), "c": events([0.1], [0])}, "the network has no input 'c': .*There are a, b"),
+        ({**inputs(), "c": events([0.1], [0])}, "the network has no input 'c': .*Available: a, b"),
         (of_a(np.zeros((2, 3))), "input 'a' has type ndarray: pass jaxsnn.Events"),
         (of_a(events([[0.1, 0.2]], [0])), r"input 'a': time has shape \(1, 2\), and index has shape \(1,\)"),
         (of_a(events(np.zeros((1, 1, 1)), np.zeros((1, 1, 1), int))),
@@ -319,7 +319,7 @@ def test_a_graph_that_is_written_to_a_graph_is_told_the_order():
         ({"forward_mode": "no"}, "forward_mode is 'no': pass True or False"),
         ({"threads": "all"}, "threads is 'all': pass an integer of at least 1"),
         ({"first_spike_only": ("m",)},
-         "first_spike_only contains 'm', which is not a spiking population: .*There are n"),
+         "first_spike_only contains 'm', which is not a spiking population: .*Available: n"),
         ({"first_spike_only": ("r",)},
          "first_spike_only contains 'r', which is not a spiking population"),
         *(({"first_spike_only": only}, re.escape(f"first_spike_only is {only!r}: pass True, False, or"))

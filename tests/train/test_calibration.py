@@ -85,8 +85,11 @@ def test_fit_calibrates_for_its_own_engine():
             jaxsnn.EventDriven(max_spikes=[4]),
             r"max_spikes is \[4\] for '\d': pass an integer of at least 1",
         ),
-        (jaxsnn.TimeStepped(dt=1e-3), r"the engine is TimeStepped\(.*on the event engine: pass"),
-        ("event", "the engine is 'event', and weights are calibrated on the event engine"),
+        (
+            jaxsnn.TimeStepped(dt=1e-3),
+            r"the engine is TimeStepped\(.*requires the event engine: pass",
+        ),
+        ("event", "the engine is 'event', and calibration requires the event engine"),
     ],
 )
 def test_an_engine_that_makes_no_sense_is_refused(engine, message):

@@ -129,7 +129,7 @@ def test_a_run_cut_short_around_a_collapse_goes_back_all_the_same(tmp_path, monk
     assert [record.factor for record in direct.history[:4]] == [1.0, 1.0, 1.0, third]
     interrupt(f"epoch {epochs + 1}/", **SETTINGS, checkpoint=tmp_path)
     again = resumed(tmp_path)
-    assert [note for note in again.notes if "at epoch 2: back to" in note]
+    assert [note for note in again.notes if "at epoch 2 " in note and "goes back to" in note]
     assert summary(again) == summary(direct)
 
 
@@ -154,7 +154,7 @@ def test_a_finished_run_is_not_trained_again_with_force_neither(uninterrupted, c
     folder.close()
     lines = []
     again = resumed(copy, progress=lines.append, overwrite=overwrite)
-    assert lines == ["going on after epoch 6"]
+    assert lines == ["training continues after epoch 6"]
     assert summary(again) == summary(uninterrupted[1])
 
 
@@ -217,7 +217,7 @@ def test_there_must_be_a_checkpoint_to_go_on_from():
     assert_refused(
         lambda: fit(small_net(), DATA, **SETTINGS, resume=True),
         UsageError,
-        "no checkpoint to resume",
+        "the checkpoint to resume from is not specified",
         fix="checkpoint=",
     )
 
@@ -226,8 +226,8 @@ def test_there_must_be_a_checkpoint_to_go_on_from():
     ("net", "changes", "message"),
     [
         ({}, {"learning_rate": 0.04}, r"learning_rate = 0\.05, and this run has 0\.04"),
-        ({}, {"epochs": 7}, r"epochs = 6, this run has 7.*schedule 'cosine'"),
-        ({}, {"epochs": 5}, r"epochs = 6, this run has 5"),
+        ({}, {"epochs": 7}, r"epochs = 6, this run has epochs = 7.*schedule 'cosine'"),
+        ({}, {"epochs": 5}, r"epochs = 6, of which 6 are completed, and this run has epochs = 5"),
         ({"seed": 1}, {}, r"other data, or another network"),
     ],
 )
@@ -300,7 +300,7 @@ def test_a_run_of_which_no_epoch_is_done_takes_any_number(tmp_path):
         ({}, {"seed": 1}, "seed = 0, and this run has 1"),
         ({}, {"batch_size": 32}, "batch_size = 64, and this run has 32"),
         ({"schedule": halving}, {"schedule": lambda step: 0.01}, "another"),
-        ({}, {"epochs": 2}, "3 epochs"),
+        ({}, {"epochs": 2}, "of which 3 are completed"),
     ],
 )
 def test_more_epochs_of_another_run_are_refused(before, changes, words, tmp_path):
@@ -326,7 +326,7 @@ def test_epochs_that_were_compiled_otherwise_are_noted(tmp_path, monkeypatch):
 @pytest.mark.parametrize("epochs", [0, 10**18, -1, True, 3.0, "3", None])
 def test_a_number_of_epochs_that_is_none_is_not_extended(epochs, copy):
     rewritten(copy / "last.npz", lambda header: header["settings"].update(epochs=epochs))
-    message = rf"is of a run with epochs = {epochs}, and this run has 6"
+    message = rf"belongs to a run with epochs = {epochs}, and this run has 6"
     problem = assert_refused(lambda: resumed(copy), UsageError, message)
     assert (problem.facts["expected"], problem.facts["actual"]) == (epochs, 6)
 
@@ -505,7 +505,7 @@ def test_a_checkpoint_of_before_seals_is_resumed(uninterrupted, copy):
 
 def test_a_seal_that_was_taken_off_is_missed(copy):
     rewritten(copy / "last.npz", dict, seal=False)
-    assert_refused(lambda: unsealed(copy / "last.npz"), FileError, "it has no seal")
+    assert_refused(lambda: unsealed(copy / "last.npz"), FileError, "its checksum is missing")
 
 
 # ---- two runs, and force
@@ -517,7 +517,7 @@ def test_a_second_run_in_one_folder_is_refused_by_name(uninterrupted, copy):
     def second(line):
         if line.startswith("epoch 1/") and not refused:
             assert_refused(
-                lambda: resumed(copy), FileError, r"another run writes its checkpoints to .*copy"
+                lambda: resumed(copy), FileError, r"another run writes checkpoints to .*copy"
             )
             refused.append(line)
 

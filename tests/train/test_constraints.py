@@ -58,34 +58,37 @@ def test_raw_numbers_give_the_values_that_they_stand_for():
     [
         (
             {"tau_mem": Positive(low=0.03)},
-            r"node '2': tau_mem begins at 0\.02, its limits are 0\.03 and inf",
+            r"node '2': the initial value of tau_mem is 0\.02, outside its limits 0\.03 and inf",
         ),
         (
             {"tau_syn": Bounded(low=0.0, high=0.005)},
-            r"tau_syn begins at 0\.01, its limits are 0 and 0\.005",
+            r"the initial value of tau_syn is 0\.01, outside its limits 0 and 0\.005",
         ),
-        ({"weight": Free(shared=True)}, r"node '1': weight is shared, but its values range from"),
-        ({"7.weight": Free()}, r"no 7\.weight to train"),
+        (
+            {"weight": Free(shared=True)},
+            r"node '1': weight is shared, and its initial values range from",
+        ),
+        ({"7.weight": Free()}, r"the network has no parameter 7\.weight"),
         ({"tau_men": Free()}, r"'tau_men' cannot be trained: did you mean 'tau_mem'"),
-        ({}, "trainable names nothing"),
+        ({}, "trainable is empty"),
         (
             {"tau_mem": Positive(low="tau_sin")},
             "low of tau_mem is 'tau_sin': did you mean 'tau_syn'",
         ),
         (
             {"tau_mem": Bounded(low="v_reset", high=1.0)},
-            "low of tau_mem is 'v_reset': give a finite number",
+            "low of tau_mem is 'v_reset': pass a finite number",
         ),
         ({"weight": Bounded(low=0.0, high=np.inf)}, "node '1': high of weight is inf"),
         ({"weight": Positive(low=-np.inf)}, "node '1': low of weight is -inf"),
         (
             {"tau_mem": Bounded(low=0.02, high=0.02)},
-            r"the limits of tau_mem are 0\.02 and 0\.02: give a high above the low",
+            r"the limits of tau_mem are 0\.02 and 0\.02: pass low < high",
         ),
         ({"tau_mem": Positive(rate=-1.0)}, "the rate of tau_mem is -1"),
         (
             {"tau_mem": Positive(low="tau_syn"), "tau_syn": Positive(low="tau_mem")},
-            "tau_syn begins at 0.01, its limits are 0.02 and inf",
+            "the initial value of tau_syn is 0.01, outside its limits 0.02 and inf",
         ),
     ],
 )
@@ -97,7 +100,7 @@ def test_delays_at_a_bound_begin_inside_and_it_is_noted():
     network = with_synaptic_delays(lower(small_net()), "1", np.zeros((20, 5)))
     trained, notes = trainables(("weight", "delay"), network)
     assert notes == (
-        "node '1': 100 of 100 values of delay are moved inside their limits, by a hundredth of the range",
+        "node '1': initial values of delay that are moved away from a limit, to a hundredth of the range: 100 of 100",
     )
     values = to_values(network, trained, to_raw(network, trained))
     np.testing.assert_allclose(values["1"]["delay"], 1e-4, rtol=1e-4)
@@ -171,7 +174,7 @@ def test_a_rate_is_that_of_the_step(optimiser):
 @pytest.mark.parametrize("options", [{"optimiser": "adamw"}, {"weight_decay": 0.1}])
 def test_weights_with_limits_do_not_decay(options):
     settings = QUICK | {"trainable": {"1.weight": Positive(low=-100.0)}} | options
-    message = "node '1': its weight has limits, and weight_decay"
+    message = "node '1': its weight has limits, and weight decay"
     assert_refused(lambda: fit(small_net(), DATA, **settings), UsageError, message)
 
 
@@ -207,11 +210,11 @@ def test_what_a_framework_ties_to_a_time_constant_follows_it(neurons, gains, tmp
     assert_refused(
         lambda: fit(graph, DATA, **settings, trainable=("v_leak",)),
         UsageError,
-        "the network has no v_leak to train",
+        "the network has no parameter v_leak",
     )
     _, notes = trainables(("weight", "v_leak", "tau"), lower(graph))
     assert any(
-        "v_leak is not trained: the framework of the file does not use it" in n for n in notes
+        "v_leak is not trained, because the source framework does not use it" in n for n in notes
     )
 
 
@@ -238,7 +241,7 @@ def test_long_time_constants_of_spyx_can_be_written(ratio):
 
 def test_names_that_nothing_has_are_noted():
     notes = trainables(("weight", "tau"))[1]
-    assert notes == ("tau is not trained: no node has it",)
+    assert notes == ("tau is not trained, because no node has it",)
     assert trainables(("weight", "bias"))[1] == ()
 
 
@@ -250,11 +253,11 @@ class Beside:
     shared: bool = False
     rate: float = 1.0
 
-    def to_raw(self, value, bounds):
+    def to_raw(self, value, node_parameters):
         """The value itself."""
         return value
 
-    def to_value(self, raw, bounds):
+    def to_value(self, raw, node_parameters):
         """The value itself."""
         return raw
 

@@ -53,7 +53,7 @@ def test_its_fields_are_options_of_the_loss(hinge):
     assert_refused(
         lambda: fit(small_net(), DATA, **options, loss_options={"marign": 2.0}),
         UsageError,
-        "loss_options: there is no 'marign': did you mean 'marg",
+        "loss_options has no field 'marign': did you mean 'marg",
     )
 
 
@@ -119,14 +119,17 @@ class Other(Hinge):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([Nameless], 'loss Nameless has no name: set name = "its-name"'),
+        ([Nameless], 'loss Nameless has no name: add a field name = "its-name"'),
         (
             [Blind],
-            r"loss 'blind' \(Blind\) reads 'minds': set reads to one of 'first spikes', 'spikes'",
+            r"loss 'blind' \(Blind\) has reads = 'minds': use one of 'first spikes', 'spikes'",
         ),
         ([Dumb], r"loss 'dumb' \(Dumb\) has no method predict"),
-        ([Other], r"the loss 'hinge' is already registered, as .*\.Hinge: choose another name"),
-        ([Hinge, "ttfs"], r"the loss 'ttfs' is already registered, as .*\.FirstSpike:"),
+        (
+            [Other],
+            r"the name of loss 'hinge' is already registered for .*\.Hinge: choose another name",
+        ),
+        ([Hinge, "ttfs"], r"the name of loss 'ttfs' is already registered for .*\.FirstSpike:"),
     ],
 )
 def test_what_is_not_a_loss_is_refused(arguments, message, hinge):

@@ -78,9 +78,9 @@ def test_the_region_of_each_class_is_filled_evenly():
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
-        (np.zeros((3, 2)), [0, 1], "3 samples and 2 labels"),
+        (np.zeros((3, 2)), [0, 1], "the number of samples is 3, that of labels 2"),
         (np.zeros((0, 2)), [], "no samples"),
-        (np.zeros((2, 2)), [0, 2], "the label of sample 1 is 2, labels run from 0 to 1"),
+        (np.zeros((2, 2)), [0, 2], "the label of sample 1 is 2, and labels range from 0 to 1"),
         (np.zeros((2, 2)), [0.9, 0.2], "labels are float64"),
         (np.zeros((2, 2)), [np.nan, 0.0], "labels are float64"),
         (np.zeros((2, 2)), [[0], [1]], r"of shape \(2, 1\)"),
@@ -177,14 +177,14 @@ REFUSED_ARRAYS = {
     ),
     "events of one part have sizes": (
         lambda arrays: events_of(arrays, value_train=np.full((10, 3), 2.0)),
-        (UsageError, "value_train, but no value_test"),
+        (UsageError, "value_train and no value_test"),
     ),
     **{
         f"channels {index.dtype} {index.shape}": (
             lambda arrays, index=index: events_of(arrays, index_train=index),
             (
                 UsageError,
-                r"time_train has shape \(10, 3\), index_train is .*: give numbers for both",
+                r"time_train has shape \(10, 3\), and index_train is .*: save numbers of shape",
             ),
         )
         for index in (np.zeros((9, 3), int), np.zeros((10, 2), int), np.full((10, 3), "0"))
@@ -194,7 +194,10 @@ REFUSED_ARRAYS = {
         lambda arrays: events_of(
             arrays, time_train=np.full(10, 0.001), index_train=np.zeros(10, int)
         ),
-        (UsageError, r"train: events have times of shape \(10,\): give \(samples, events\)"),
+        (
+            UsageError,
+            r"train: the times of the events have shape \(10,\): pass times of shape \(samples, events\)",
+        ),
     ),
     "no labels for validation": (
         lambda arrays: {**arrays, "x_validation": arrays["x_test"]},
@@ -202,11 +205,11 @@ REFUSED_ARRAYS = {
     ),
     "no samples for validation": (
         lambda arrays: {**arrays, "y_validation": arrays["y_test"]},
-        (FileError, "no array 'x_validation'"),
+        (FileError, "neither 'x_validation'"),
     ),
     "text": (
         lambda arrays: {**arrays, "x_train": arrays["x_train"].astype(str)},
-        (UsageError, r"x_train is <U\d+ of shape \(10, 4\): give numbers"),
+        (UsageError, r"x_train is <U\d+ of shape \(10, 4\): save numbers"),
     ),
 }
 
@@ -225,7 +228,7 @@ def test_files_of_other_arrays_are_refused(case, arrays, tmp_path):
         (
             "digit",
             UsageError,
-            r"no task 'digit', and no \.npz file of that name: did you mean 'digits'",
+            r"'digit' is neither a task nor an \.npz file: did you mean 'digits'",
             "",
         ),
     ],
@@ -242,7 +245,10 @@ def test_files_and_names_that_do_not_exist_are_refused(
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
 def test_each_sample_of_each_part_needs_a_label(samples, labels, part, arrays, tmp_path):
     """Also of events: times and channels may be indexed beyond their end, JAX takes the last."""
-    y, message = np.arange(labels) % 3, f"data.npz, {part}: {samples} samples and {labels} labels"
+    y, message = (
+        np.arange(labels) % 3,
+        f"data.npz, {part}: the number of samples is {samples}, that of labels {labels}",
+    )
     values = arrays | {f"x_{part}": np.full((samples, 4), 0.5), f"y_{part}": y}
     assert_refused(lambda: load(tmp_path, values), UsageError, message)
     changes = {f"time_{part}": np.zeros((samples, 3)), f"y_{part}": y}
@@ -255,16 +261,14 @@ def test_nan_is_refused_and_inf_is_no_event(part, arrays, tmp_path):
     arrays |= {f"{key}_validation": arrays[f"{key}_test"] for key in "xy"}
     holes = arrays[f"x_{part}"].copy()
     holes[1:3, 2] = np.nan
-    message = f"x_{part} has 2 NaN among its {holes.size} values"
+    message = f"x_{part} contains 2 NaN among {holes.size} values"
     assert_refused(lambda: load(tmp_path, arrays | {f"x_{part}": holes}), UsageError, message)
     times = np.full((len(holes), 3), np.inf)
     changes = {f"time_{part}": times, f"y_{part}": arrays[f"y_{part}"]}
     events = events_of(arrays, **changes, **{f"index_{part}": np.zeros(times.shape, int)})
     load(tmp_path, events)
     times[0, 0] = np.nan
-    message = (
-        f"time_{part} has 1 NaN among its {times.size} values: inf means that there is no event"
-    )
+    message = f"time_{part} contains 1 NaN among {times.size} values: use inf for unused events"
     assert_refused(lambda: load(tmp_path, events), UsageError, message)
 
 
@@ -278,7 +282,7 @@ def test_labels_that_no_output_has_are_refused_before_classes_are_named(
     message = f"y_test has the label {label},"
     assert_refused(lambda: load(tmp_path, arrays, outputs=3), UsageError, message)
     if label > 3:
-        message = "labels run from 0 to 65535"
+        message = "labels range from 0 to 65535"
         assert_refused(lambda: load(tmp_path, arrays), UsageError, message)
 
 
@@ -321,8 +325,7 @@ def test_fit_takes_arrays_and_notes_how_it_split_them():
     trained = fit(small_readout(), (x, y), **settings)
     assert trained.test_accuracy > 0.9
     assert trained.notes[0] == (
-        "of 120 samples, chosen by the seed, 78 are for training, 18 for validation and 24 for"
-        " the test"
+        "the 120 samples are split at random: 78 for training, 18 for validation and 24 for the test"
     )
     # lists, Data, and arrays of JAX are split alike; a split that was made before is the same run
     data = Data(x=x, y=y.astype(np.int32), classes=("0", "1", "2"))
@@ -360,18 +363,21 @@ WITH_NAN[3, 1] = np.nan
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ([(np.zeros(5), 0)] * 7, r"data are a list of 7 elements: pass \(x, y\) of arrays"),
-        (3, r"data are of the type int: pass \(x, y\): samples"),
+        ([(np.zeros(5), 0)] * 7, r"not a list of 7 elements: pass arrays \(x, y\)"),
+        (3, r"not an object of type int: pass \(x, y\): arrays"),
         (None, r"the training data are missing: pass data="),
-        ((np.zeros((4, 5)), np.zeros(3, int)), "data: 4 samples and 3 labels"),
+        (
+            (np.zeros((4, 5)), np.zeros(3, int)),
+            "data: the number of samples is 4, that of labels 3",
+        ),
         ((np.zeros((4, 5)), np.eye(4)), r"labels are float64 of shape \(4, 4\): .*argmax"),
-        ((np.zeros(4), np.zeros(4, int)), r"samples are float64 of shape \(4,\): give numbers"),
+        ((np.zeros(4), np.zeros(4, int)), r"samples are float64 of shape \(4,\): pass numbers"),
         (
             (np.zeros((4, 5)), np.array([0, 1, 2, -1])),
-            "the label of sample 3 is -1, labels run from 0 to 2",
+            "the label of sample 3 is -1, and labels range from 0 to 2",
         ),
-        ((WITH_NAN, np.arange(20) % 2), "samples have 1 NaN among their 40 values"),
-        ("nothing", r"there is no task 'nothing', and no \.npz file of that name"),
+        ((WITH_NAN, np.arange(20) % 2), "data contains 1 NaN among 40 values"),
+        ("nothing", r"'nothing' is neither a task nor an \.npz file"),
     ],
 )
 def test_of_other_data_it_says_how_to_make_them(data, message):
@@ -386,7 +392,7 @@ def test_events_that_come_too_late_are_counted():
     unused = Events(time=np.full((40, 2), np.inf), index=np.zeros((40, 2), int))
     parts = {"train": Batch(MILLISECONDS, labels), "test": Batch(unused, labels)}
     assert late_notes(parts, 0.04) == [
-        "train: 40 of 80 events come at or after t_end = 40 ms and are left out (times are in seconds)"
+        "train: 40 of 80 events are at or after t_end = 40 ms and are left out (times are in seconds)"
     ]
     assert late_notes(parts, 5.1) == []
 
@@ -400,7 +406,7 @@ def test_a_run_that_is_silent_for_late_events_names_them():
     assert_refused(
         lambda: fit(graph, data, epochs=1, t_end=0.04, progress=None),
         TrainingStopped,
-        r"give times before t_end \(train: .* or enlarge",
+        r"use events before t_end \(train: .* or use larger",
     )
 
 

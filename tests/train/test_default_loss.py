@@ -53,7 +53,9 @@ def train(graph, samples=None, **options):
 def test_the_loss_follows_the_readout(make, options, loss, noted):
     trained = train(make(), skip_step_accuracy=True, **options)
     assert trained.settings["loss"]["name"] == loss
-    assert any(note.startswith(f"the loss is {loss}: '4'") for note in trained.notes) is noted
+    assert (
+        any(note.startswith(f"the loss is {loss}, because '4'") for note in trained.notes) is noted
+    )
 
 
 def by_hand(trained, test, read):
@@ -100,7 +102,7 @@ def test_a_difference_of_more_than_a_point_is_warned_of():
     for accuracy in (trained.accuracy_in_steps, counted):
         assert abs(accuracy - trained.test_accuracy) > 0.01
     _, note = notes_of(trained)
-    assert f"{counted:.1%} of the test samples, read by spike counts" in note
+    assert f"is {counted:.1%}, classified by spike counts" in note
 
 
 def test_the_stepped_accuracy_is_left_out_where_nothing_compares():
@@ -122,7 +124,7 @@ def test_a_network_that_steps_cannot_run_is_trained_all_the_same():
     trained = train(snntorch_net(), synaptic_delays={"3": 1.3e-3})
     assert trained.accuracy_in_steps is None
     (note,) = notes_of(trained)
-    assert "is unknown" in note
+    assert "could not be computed" in note
     assert note.kind == "approximated"
 
 

@@ -199,7 +199,7 @@ def test_a_named_encoder_has_options():
     encoder, description = named_encoder(data, 0.01, "latency", options=options)
     assert encoder == Latency(t_min=0.0, t_max=0.015, least=0.2)
     assert "15 ms" in description
-    assert "up to 0.2 as none" in description
+    assert "up to 0.2 without a spike" in description
     levels, _ = named_encoder(data, 0.01, "levels", options={"levels": [0.1, 0.2]})
     assert levels == LevelCrossing(levels=(0.1, 0.2), frame=0.0025)
 

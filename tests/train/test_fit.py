@@ -61,7 +61,7 @@ def test_training_learns(trained):
     assert trained.settings["loss"]["name"] == "ttfs"
     assert trained.settings["t_end"] == pytest.approx(0.065)
     assert "from 0 s to 20 ms" in trained.notes[0]
-    assert "36 of 292 training samples, others in each epoch, are dropped" in trained.notes[1]
+    assert "because they do not fill a batch: 36 of 292" in trained.notes[1]
 
 
 def test_the_graph_is_that_of_the_best_epoch(trained):
@@ -178,11 +178,13 @@ def test_weights_of_silent_outputs_are_bumped_until_they_fire():
 
 def test_outputs_that_stay_silent_stop_the_run():
     off = WeightBumping(label=0.0, hidden=0.0)
-    with pytest.raises(TrainingStopped, match=r"no neuron of '4' fires .* 12 epochs") as stopped:
+    with pytest.raises(
+        TrainingStopped, match=r"no neuron of '4' fires .*such epochs: 12\)"
+    ) as stopped:
         fit(small_net(second=(0.02, 0.01)), DATA, **QUICK, weight_bumping=off)
     assert (
         stopped.value.fix
-        == "enlarge its input weights (calibrate=0.5 does it first), or lower the learning rate from 0.05"
+        == "use larger input weights, for example with calibrate=0.5, or lower the learning rate from 0.05"
     )
     assert len(stopped.value.fit.history) == 13
     assert stopped.value.fit.best_epoch == 0
@@ -210,7 +212,8 @@ def test_a_run_that_collapses_goes_back_to_its_best_epoch():
     trained = fallible(7, 0.02, 0.02, 20.0)
     (note,) = (note for note in trained.notes if "collapsed" in note)
     assert re.search(
-        r"for 3 epochs, at epoch 5: back to epoch 2, steps are multiplied by 0\.33", note
+        r"at epoch 5 \(number of such epochs: 3\): training goes back to epoch 2, with steps multiplied by 0\.33",
+        note,
     )
     assert [record.factor for record in trained.history] == [1.0] * 6 + [pytest.approx(1 / 3)] * 2
 
@@ -219,8 +222,8 @@ def test_a_run_that_learned_nothing_notes_it():
     """Too few steps for a failure: six in three epochs."""
     nothing = fit(small_net(), DATA, **QUICK | {"epochs": 3, "schedule": lambda step: 20.0})
     assert nothing.best_epoch == 0
-    (note,) = (note for note in nothing.notes if "validated better" in note)
-    assert note.endswith("they are what is given back")
+    (note,) = (note for note in nothing.notes if "better validation result than" in note)
+    assert note.endswith("than the initial weights, which are returned")
 
 
 @pytest.mark.parametrize(
@@ -228,7 +231,7 @@ def test_a_run_that_learned_nothing_notes_it():
     [
         ((0.3, 0.2, 0.1), (0.0, 0.5, 1.0), ["in the last epoch no neuron of '4' fired in any"]),
         ((0.3, 0.9, 0.1, 0.1), (0.0, 0.0, 1.0, 1.0), ["in the last 2 epochs no neuron of '4'"]),
-        ((0.3, 0.9, 0.5, 0.5), (0.0,) * 4, ["below 60% of the best, which is 90.0%; the last is"]),
+        ((0.3, 0.9, 0.5, 0.5), (0.0,) * 4, ["below 60% of the best: the best is 90.0%, the last"]),
         ((0.3, 0.9, 0.1, 0.8), (0.0,) * 4, []),
         ((0.3,), (1.0,), []),
     ],
@@ -244,7 +247,7 @@ def test_how_a_run_ended_is_noted(accuracies, undecided, words):
     ]
     best = max(history, key=lambda record: record.validation_accuracy)
     notes = ending_notes(history, best, "4", collapsed=0.6)
-    notes = [note for note in notes if "validated better" not in note]
+    notes = [note for note in notes if "better validation result than" not in note]
     assert len(notes) == len(words)
     assert all(text in note for text, note in zip(words, notes, strict=True))
 
@@ -253,7 +256,7 @@ def test_with_an_average_it_goes_back_to_the_average_that_validated_best():
     """With steps of zero from there on, what is trained is what was restored."""
     trained = fallible(6, 0.02, 0.02, 20.0, 20.0, 20.0, 0.0, ema_decay=0.99)
     (note,) = (note for note in trained.notes if "collapsed" in note)
-    assert ": back to epoch 2" in note
+    assert "goes back to epoch 2" in note
     best, last = trained.history[2], trained.history[6]
     accuracy = evaluate(trained.graph, DATA.train, bias=True)
     assert last.train_accuracy == pytest.approx(accuracy, abs=1e-6)
@@ -301,7 +304,7 @@ def test_the_learning_rate_means_the_same_in_every_dialect():
 
 def test_the_notes_say_when_batches_are_smaller_than_asked_for():
     notes = fit(small_net(), DATA, epochs=1, batch_size=1000, progress=None).notes
-    assert "the batch size is 292, not 1000: there are no more samples" in notes
+    assert "the batch size is 292, not 1000, because there are no more samples" in notes
 
 
 def test_the_notes_say_whose_spikes_a_budget_does_not_see():
@@ -328,45 +331,45 @@ def test_one_line_of_progress_for_each_epoch_on_a_terminal(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"trainable": ("r",)}, "'r' cannot be trained: There are weight"),
-        ({"trainable": ("4.weight",)}, "no 4.weight to train"),
-        ({"trainable": ("bias",)}, "no bias to train"),
-        ({"epochs": 0}, "epochs is 0: give at least 1"),
-        ({"epochs": 1.5}, "epochs is 1.5, of type float: give a whole number of at least 1"),
+        ({"trainable": ("r",)}, "'r' cannot be trained: Available: weight"),
+        ({"trainable": ("4.weight",)}, "no parameter 4.weight"),
+        ({"trainable": ("bias",)}, "no parameter bias"),
+        ({"epochs": 0}, "epochs is 0: pass at least 1"),
+        ({"epochs": 1.5}, "epochs is 1.5, of type float: pass an integer of at least 1"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"learning_rate": "0.1"}, "learning_rate is '0.1': give a positive, finite number"),
-        ({"t_end": "40ms"}, "t_end is '40ms': give a positive"),
-        ({"ema_decay": "most"}, "ema_decay is 'most': give a number from 0 to 1"),
-        ({"seed": -1}, "seed is -1: give a whole number from 0 to 4294967295"),
-        ({"seed": 2**32}, "seed is 4294967296: give a whole number"),
+        ({"learning_rate": "0.1"}, "learning_rate is '0.1': pass a positive, finite number"),
+        ({"t_end": "40ms"}, "t_end is '40ms': pass a positive"),
+        ({"ema_decay": "most"}, "ema_decay is 'most': pass a number of at least 0 and below 1"),
+        ({"seed": -1}, "seed is -1: pass an integer from 0 to 4294967295"),
+        ({"seed": 2**32}, "seed is 4294967296: pass an integer"),
         ({"learning_rate": -1.0}, "learning_rate is -1"),
         ({"t_end": float("nan")}, "t_end is nan"),
         ({"loss": "mze"}, "there is no loss 'mze': did you mean 'mse'"),
-        ({"loss": "max"}, "population '4' fires, and loss max reads the voltage of a readout"),
+        ({"loss": "max"}, "population '4' is spiking, and loss max reads the voltage of a readout"),
         ({"optimiser": "adm"}, "there is no optimiser 'adm': did you mean 'adam'"),
         ({"schedule": "cosin"}, "there is no schedule 'cosin'"),
-        ({"ema_decay": 1.0}, "ema_decay is 1: give a number from 0 to 1, 1 excluded"),
+        ({"ema_decay": 1.0}, "ema_decay is 1: pass a number of at least 0 and below 1"),
         ({"ema_decay": float("nan")}, "ema_decay is nan"),
-        ({"clip": float("inf")}, "clip is inf: give a positive, finite number"),
-        ({"weight_bumping": WeightBumping(label=-1.0)}, "bumping.label is -1: give at least 0"),
-        ({"weight_bumping": {"label": None}}, "bumping.label is None: give at least 0"),
+        ({"clip": float("inf")}, "clip is inf: pass a positive, finite number"),
+        ({"weight_bumping": WeightBumping(label=-1.0)}, "bumping.label is -1: pass at least 0"),
+        ({"weight_bumping": {"label": None}}, "bumping.label is None: pass at least 0"),
         ({"weight_bumping": WeightBumping(hidden=float("nan"))}, "weight_bumping.hidden is nan"),
         (
             {"weight_bumping": WeightBumping(hidden=float("inf"))},
-            "weight_bumping.hidden is inf: give a finite number",
+            "weight_bumping.hidden is inf: pass a finite number",
         ),
         (
             {"trainable": {"weight": Bounded(low=-10.0, high=float("inf"))}},
-            "trainable.weight.high is inf: give a finite number",
+            "trainable.weight.high is inf: pass a finite number",
         ),
         ({"on_failure": "hope"}, "on_failure is 'hope'"),
         (
             {"engine": "grid", "loss": "ttfs"},
-            "loss ttfs reads spike times, which have no gradient in time steps",
+            "loss ttfs reads spike times, which have no gradient on the time-stepped engine",
         ),
         (
             {"loss": "count", "engine": EventDriven(first_spike_only=("4",))},
-            "loss count reads all spikes of '4', and first_spike_only stops its neurons after their first: leave '4'",
+            "loss count reads all spikes of '4', and first_spike_only stops its neurons after their first spike",
         ),
         (
             {"engine_options": {"max_spikes": [4]}},
@@ -385,23 +388,32 @@ def test_one_line_of_progress_for_each_epoch_on_a_terminal(capsys, monkeypatch):
             {"engine": TimeStepped(detach_reset="no"), "loss": "count"},
             "detach_reset is 'no': pass True, False or None",
         ),
-        ({"progress": "yes"}, "progress is 'yes': give what can be called"),
-        ({"augment": 3}, "augment is 3: give what can be called"),
-        ({"augment": lambda key, sample: None}, "augment turns Events into NoneType: give a"),
-        ({"encoder": 3}, "encoder is 3: give what can be called"),
-        ({"regularisers": SpikeRate()}, r"regularisers is SpikeRate\(.*: give a tuple of objects"),
-        ({"regularisers": (SpikeRate,)}, r"regularisers is \(<class .*: give a tuple of objects"),
-        ({"loss": 3}, "loss is 3: give what can be called with population, tau, t_max, predict"),
-        ({"loss": FirstSpike}, r"loss is the class FirstSpike: give an object of it, FirstSpike\("),
-        ({"trainable": {"weight": Bounded}}, "trainable.weight is <class .*: give a constraint"),
-        ({"trainable": {"weight": "free"}}, "trainable.weight is 'free': give a constraint"),
-        ({"trainable": ()}, "trainable names nothing: its nodes are 1, 2, 3, 4"),
-        ({"weight_bumping": 0.5}, r"weight_bumping is 0\.5: give WeightBumping"),
-        ({"loss_options": [1]}, r"loss_options is \(1,\): give a mapping from names to values"),
-        ({"engine_options": {1: 1}}, "engine_options is {1: 1}: give a mapping from names"),
-        ({"options": {"epochs": 1}}, "options are {'epochs': 1}: give TrainOptions"),
-        ({"devices": 99}, "devices is 99: JAX sees"),
-        ({"encoder": Latency(t_min=0.0, t_max=0.02)}, "has 4 channels, input 'input' has 5"),
+        ({"progress": "yes"}, "progress is 'yes': pass a callable object"),
+        ({"augment": 3}, "augment is 3: pass a callable object"),
+        (
+            {"augment": lambda key, sample: None},
+            "augment returns NoneType, and the sample is Events: return a",
+        ),
+        ({"encoder": 3}, "encoder is 3: pass a callable object"),
+        ({"regularisers": SpikeRate()}, r"regularisers is SpikeRate\(.*: pass a tuple of objects"),
+        ({"regularisers": (SpikeRate,)}, r"regularisers is \(<class .*: pass a tuple of objects"),
+        (
+            {"loss": 3},
+            "loss is 3: pass a callable object with the attributes population, tau, t_max, predict",
+        ),
+        ({"loss": FirstSpike}, r"loss is the class FirstSpike: pass an instance, FirstSpike\("),
+        ({"trainable": {"weight": Bounded}}, "trainable.weight is <class .*: pass a constraint"),
+        ({"trainable": {"weight": "free"}}, "trainable.weight is 'free': pass a constraint"),
+        ({"trainable": ()}, "trainable is empty: nodes with parameters: 1, 2, 3, 4"),
+        ({"weight_bumping": 0.5}, r"weight_bumping is 0\.5: pass WeightBumping"),
+        ({"loss_options": [1]}, r"loss_options is \(1,\): pass a mapping from names to values"),
+        ({"engine_options": {1: 1}}, "engine_options is {1: 1}: pass a mapping from names"),
+        (
+            {"options": {"epochs": 1}},
+            "options is {'epochs': 1}, not a TrainOptions: pass TrainOptions",
+        ),
+        ({"devices": 99}, "devices is 99, and the number of devices that JAX sees"),
+        ({"encoder": Latency(t_min=0.0, t_max=0.02)}, "has 4 channels, and input 'input' has 5"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes, message):
@@ -415,7 +427,7 @@ NAN, INF = float("nan"), float("inf")
     ("make", "message"),
     [
         *(
-            (make, rf"dropout has the probability {number:g}: .* 1 excluded")
+            (make, rf"the probability of dropout is {number:g}: .* below 1")
             for number in (-0.1, 1.0, 2.0, NAN, INF)
             for make in (
                 partial(Dropout, probability=number),
@@ -423,7 +435,7 @@ NAN, INF = float("nan"), float("inf")
             )
         ),
         *(
-            (partial(Jitter, deviation=number), f"jitter has the standard deviation {number:g} s")
+            (partial(Jitter, deviation=number), f"the standard deviation of jitter is {number:g} s")
             for number in (-0.1, NAN, INF)
         ),
     ],
@@ -438,12 +450,18 @@ EVALUATION = [
     ({"engine": EventDriven}, "is not an engine"),
     ({"engine": 3}, "3 is not an engine: pass EventDriven"),
     ({"engine": EventDriven(max_spikes=[4])}, r"max_spikes is \[4\] for '2'"),
-    ({"t_end": "40ms"}, "t_end is '40ms': give a positive"),
-    ({"encoder": 3}, "encoder is 3: give what can be called"),
-    ({"engine": "loop"}, "an engine in the loop needs a device"),
-    ({"data": None}, r"data are of the type NoneType: pass \(x, y\)"),
-    ({"data": (DATA.test.x, DATA.test.y, DATA.test.y)}, "data are a tuple of 3 elements"),
-    ({"data": DATA.test.x}, r"of shape .*: add the labels: \(x, y\)"),
+    ({"t_end": "40ms"}, "t_end is '40ms': pass a positive"),
+    ({"encoder": 3}, "encoder is 3: pass a callable object"),
+    ({"engine": "loop"}, "the device of the engine in the loop is not specified"),
+    (
+        {"data": None},
+        r"data must be Data or \(x, y\), not an object of type NoneType: pass \(x, y\)",
+    ),
+    (
+        {"data": (DATA.test.x, DATA.test.y, DATA.test.y)},
+        r"data must be Data or \(x, y\), not a tuple of 3 elements",
+    ),
+    ({"data": DATA.test.x}, r"of shape .*: pass the labels, too: \(x, y\)"),
 ]
 
 
@@ -474,22 +492,22 @@ CUBA = {"tau_mem": 0.02, "tau_syn": 0.01}
         (
             one_layer(2, build.cubalif(**CUBA)),
             {},
-            "3 classes, population '2' has 2 neurons",
+            "3 classes, and population '2' has 2 neurons",
             "",
             None,
         ),
         (
             without_neurons_at_the_end(),
             {},
-            "'w' is a Linear, and losses read populations of neurons",
-            "there are n",
+            r"'w' \(Linear\) is not a population of neurons",
+            "available: n",
             None,
         ),
         (
             one_layer(3, build.cubali(**CUBA)),
             {"loss": "ttfs"},
             "'2' is not a spiking population",
-            'take loss="max", "integral" or "exp-sum"',
+            'pass loss="max", "integral" or "exp-sum"',
             "2",
         ),
     ],
@@ -509,7 +527,7 @@ def test_a_threshold_is_not_read():
     assert_refused(
         lambda: refuse_unfit(network, "threshold", "spikes", "count"),
         UsageError,
-        "'threshold' is a Threshold, and losses read populations of neurons",
+        r"'threshold' \(Threshold\) is not a population of neurons",
     )
 
 

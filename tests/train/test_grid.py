@@ -56,7 +56,7 @@ def test_losses_of_spike_times_are_refused(graph, data):
     assert_refused(
         lambda: fit(graph, data, loss="ttfs", engine=TimeStepped(), epochs=1),
         UsageError,
-        "loss ttfs reads spike times, which have no gradient in time steps",
+        "loss ttfs reads spike times, which have no gradient on the time-stepped engine",
     )
 
 
@@ -69,7 +69,7 @@ def test_signals_end_with_their_last_step(graph, data):
     assert_refused(
         lambda: fit(graph, data, **options, t_end=1e-3),
         UsageError,
-        r"t_end is 0\.001 s, and the signals have 30 steps",
+        r"t_end is 0\.001 s, and the 30 time steps of the signals end",
     )
 
 

@@ -154,14 +154,18 @@ def test_a_table_says_how_images_and_sounds_are_changed(table, shape, steps):
     ("table", "shape", "message"),
     [
         ({"shfit": 1}, (28, 28), "augment has no change 'shfit': did you mean 'shift'"),
-        ({"shift": "far"}, (28, 28), "give a number"),
+        ({"shift": "far"}, (28, 28), "pass a number"),
         ({"shift": -1}, (28, 28), "shift is -1"),
-        ({"mirror": 1.5}, (28, 28), "mirror is 1.5.*give a probability from 0 to 1"),
-        ({"turn": 5}, (784,), r"images have the shape \(784,\)"),
+        ({"mirror": 1.5}, (28, 28), "mirror is 1.5.*pass a probability from 0 to 1"),
+        ({"turn": 5}, (784,), r"the shape of the images is \(784,\)"),
         ({"stretch": -1}, (28, 28), "stretch is -1"),
         ({"channel-shift": [1, 14]}, (28, 28), "channel_shift is .1, 14."),
-        ({"channel-shift": [1, 14, 335]}, (28, 28), "335 channels by up to 1 groups of 14"),
-        ({"channel-shift": 1}, (28, 28), "a list of whole numbers"),
+        (
+            {"channel-shift": [1, 14, 335]},
+            (28, 28),
+            "335 channels by up to 1 groups of 14 channels",
+        ),
+        ({"channel-shift": 1}, (28, 28), "pass a list of integers"),
     ],
 )
 def test_tables_that_make_no_sense_are_refused(table, shape, message):
@@ -171,14 +175,14 @@ def test_tables_that_make_no_sense_are_refused(table, shape, message):
 @pytest.mark.parametrize(
     ("change", "name"),
     [
-        (Warp(shape=(1, 2), shift=1.0), "a warp of images"),
+        (Warp(shape=(1, 2), shift=1.0), "Warp"),
         (Stretch(extent=0.1), "stretch"),
         (ChannelShift(most=1, group=1, channels=2), "channel_shift"),
     ],
 )
 def test_currents_are_no_events(change, name):
     currents = Currents.constant(jnp.ones((1, 2)))
-    message = f"^{name} needs input events, and the input is values"
+    message = f"^{name} requires events, and the inputs are arrays or currents"
     assert_refused(lambda: change(KEY, currents), UsageError, message)
 
 
@@ -215,11 +219,15 @@ IMAGES = np.full((8, 4, 4), 0.5), np.arange(8) % 2
 @pytest.mark.parametrize(
     ("inputs", "options", "message"),
     [
-        (80, {"encoder": "population"}, "PopulationCode has several channels for each value"),
+        (
+            80,
+            {"encoder": "population"},
+            "the encoder PopulationCode has several channels per value",
+        ),
         (32, {"encoder": "delta"}, "Delta has several channels"),
         (32, {"encoder": "levels", "augment": Warp(shape=(4, 4), shift=1.0)}, "LevelCrossing has"),
-        (16, {"augment": {"turn": 3, "shape": [28, 28]}}, r"784 channels \(shape .* has 16"),
-        (16, {"augment": {"channel-shift": [1, 4, 20]}}, r"20 channels \(channels 20\), .* 16"),
+        (16, {"augment": {"turn": 3, "shape": [28, 28]}}, r"784 channels \(shape is .* has 16"),
+        (16, {"augment": {"channel-shift": [1, 4, 20]}}, r"20 channels \(channels is 20\), .* 16"),
     ],
 )
 def test_training_refuses_to_move_what_are_no_pixels_of_the_samples(inputs, options, message):

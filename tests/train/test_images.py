@@ -80,8 +80,8 @@ TRAIN = idx(IMAGES["train"])
 BROKEN_IDX = {
     "zip": ("", b"PK\x03\x04", "is not an idx file"),
     "empty": ("", b"", "is not an idx file"),
-    "short": ("", TRAIN[:-1], "has 1151 bytes of numbers, and its header specifies 1152"),
-    "header": ("", TRAIN[:9], "ends in its header, after 9 of 16 bytes"),
+    "short": ("", TRAIN[:-1], "has 1151 bytes of data, and its header specifies 1152"),
+    "header": ("", TRAIN[:9], "is incomplete: it has 9 of 16 bytes"),
 }
 BROKEN_IDX |= {
     f"{name} in gz": (".gz", gzip.compress(content), message)
@@ -111,7 +111,7 @@ def test_a_gz_file_is_not_expanded_beyond_what_its_header_says(tmp_path):
     assert_refused(
         lambda: read_idx(path),
         FileError,
-        r"images\.gz has more than the 4 bytes of numbers that its header specifies",
+        r"images\.gz has more data than the 4 bytes that its header specifies",
     )
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -121,7 +121,7 @@ def test_a_gz_file_is_not_expanded_beyond_what_its_header_says(tmp_path):
 def test_images_and_labels_must_fit(tmp_path):
     write_idx(tmp_path)
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(LABELS["train"][1:]))
-    message = r"\(48, 6, 4\), its labels have shape \(47,\)"
+    message = r"\(48, 6, 4\), and the labels have shape \(47,\)"
     assert_refused(lambda: read_images(tmp_path, "train"), FileError, message)
 
 
@@ -242,7 +242,7 @@ BROKEN_PNGS = {
     "another size": (
         "99",
         lambda path: Image.fromarray(IMAGES["train"][0, :5]).save(path),
-        r" has the shape \(5, 4\), and .*/0\.png has \(6, 4\)",
+        r" is \(5, 4\), and that of .*/0\.png is \(6, 4\)",
     ),
 }
 
@@ -280,7 +280,7 @@ def test_smaller_images_are_means_of_areas(tmp_path):
     means = IMAGES["test"].reshape(20, 2, 3, 2, 2).mean(axis=(2, 4)) / 255
     assert np.allclose(halves, means, atol=1e-6)
     assert np.allclose(thirds.mean(axis=(1, 2)), IMAGES["test"].mean(axis=(1, 2)) / 255, atol=1e-6)
-    message = "side is 5, and the images are 6 x 4"
+    message = "side is 5, and the images have 6 x 4 pixels"
     assert_refused(lambda: mnist_splits(folder=tmp_path, side=5), UsageError, message)
 
 
@@ -291,9 +291,9 @@ def test_a_white_image_of_any_size_is_not_brighter_than_white(side):
 
 
 def test_who_has_no_data_is_told_where_to_get_them(tmp_path):
-    message = r"mnist needs a folder .*rasbt/mnist-pngs"
+    message = r"the folder of mnist is not specified.*rasbt/mnist-pngs"
     assert_refused(lambda: load_splits("mnist"), UsageError, message)
-    message = r"has no train images of fashion-mnist.*zalandoresearch"
+    message = r"contains no train images of fashion-mnist.*zalandoresearch"
     assert_refused(lambda: fashion_mnist_splits(folder=tmp_path), FileError, message)
     write_idx(tmp_path)
     splits, _ = load_splits("mnist", folder=str(tmp_path), side=4)

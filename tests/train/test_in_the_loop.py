@@ -125,7 +125,7 @@ def lose(times):
     ("device", "message"),
     [
         (Simulated(forget="2"), "no spikes of population '2'"),
-        (Altered(change=lambda times: times[..., ::-1]), "behind a later time"),
+        (Altered(change=lambda times: times[..., ::-1]), "which is below the previous time"),
         (Altered(change=first_is(-1e-3)), "time -0.001 at sample 0, neuron 0, spike 0"),
         (Altered(change=first_is(np.nan)), "time nan at sample 0, neuron 0, spike 0"),
         (Altered(change=lambda times: times > 0), "times of type bool"),

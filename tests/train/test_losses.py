@@ -345,14 +345,14 @@ def test_regularisers_count_and_reach_silent_neurons(x64):
         ("sharpness", 0.0, "above 0"),
         ("t_max", np.nan, "above 0"),
         ("late_weight", -1.0, "of at least 0"),
-        ("smoothing", 1.0, "from 0 to below 1"),
+        ("smoothing", 1.0, "of at least 0 and below 1"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(field, value, limits):
     assert_refused(
         lambda: replace(loss(), **{field: value}),
         UsageError,
-        f"loss FirstSpike: {field} is .*give a number {limits}",
+        f"loss FirstSpike: {field} is .*pass a number {limits}",
     )
 
 
@@ -377,9 +377,9 @@ class Shaped(FirstSpike):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("loss", r"Shaped returns the shape \(\d+, 1\) for \d+ samples"),
-        ("column", r"Shaped.predict returns int32 of the shape \(\d+, 1\) for"),
-        ("fraction", r"Shaped.predict returns float32 of the shape \(\d+,\)"),
+        ("loss", r"Shaped returns an array of shape \(\d+, 1\), and the number of samples is \d+"),
+        ("column", r"Shaped.predict returns int32 of shape \(\d+, 1\), and"),
+        ("fraction", r"Shaped.predict returns float32 of shape \(\d+,\)"),
     ],
 )
 def test_a_loss_gives_a_number_and_a_class_for_each_sample(wrong, message):
@@ -397,18 +397,18 @@ def test_a_regulariser_gives_a_number_for_each_sample_or_one():
     assert_refused(
         lambda: fit(small_net(), DATA, **QUICK, regularisers=(Column(),), batch_size=64),
         UsageError,
-        r"Column returns the shape \(64, 1\) for 64 samples",
+        r"Column returns an array of shape \(64, 1\), and the number of samples is 64",
     )
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SpikeBudget(most=-5.0), "SpikeBudget: most is -5: give a number above 0"),
+        (lambda: SpikeBudget(most=-5.0), "SpikeBudget: most is -5: pass a number above 0"),
         (lambda: SpikeBudget(most=0.0), "most is 0"),
         (
             lambda: SpikeRate(strength=-1.0),
-            "SpikeRate: strength is -1: give a number of at least 0",
+            "SpikeRate: strength is -1: pass a number of at least 0",
         ),
         (lambda: SpikeRate(populations="24"), "populations is '24'"),
         (lambda: PeakMargin(strength=float("nan")), "strength is nan"),
@@ -423,7 +423,7 @@ def test_a_silent_neuron_is_no_better_than_a_late_one():
     assert_refused(
         lambda: fit(small_net(), DATA, **QUICK, loss_options={"t_max": 0.01}, t_end=0.2),
         UsageError,
-        r"as if it fired at t_max = 0.01 s, and samples end at 0.2",
+        r"as firing at t_max = 0.01 s, and samples end at 0.2",
     )
 
 
@@ -431,7 +431,7 @@ def test_a_loss_is_told_the_kind_of_its_population():
     loss = ExponentialSum(population="4", tau=10e-3, t_max=50e-3, fires=True)
     fit(small_net(), DATA, **QUICK | {"epochs": 1}, loss=loss)
     unaware = replace(loss, fires=False)
-    message = "fires=False, and '4' fires"
+    message = "fires=False, and '4' is spiking"
     assert_refused(
         lambda: fit(small_net(), DATA, **QUICK, loss=unaware), UsageError, message, fix="fires=True"
     )

@@ -47,23 +47,26 @@ def test_decay_makes_weights_of_a_run_smaller():
 
 OPTIMISERS = [
     *(
-        ({"optimiser": optimiser}, r"which has no init and update: pass a name, or what")
+        (
+            {"optimiser": optimiser},
+            r"which has no methods init and update: pass a name, or an optax",
+        )
         for optimiser in (optax.adam, 0.1, optax.GradientTransformation)
     ),
     (
         {"optimiser": optax.adam(0.1), "weight_decay": 0.1},
-        r"weight_decay is 0\.1, and an optimiser",
+        r"weight_decay is 0\.1, and the optimiser is an object",
     ),
     *(
         (
             {"optimiser": optimiser},
-            r"optimiser takes more than a gradient and parameters: .* 'value'.*: pass one that",
+            r"the optimiser needs more than a gradient and parameters: .* 'value'.*: pass an optimiser",
         )
         for optimiser in (optax.lbfgs(), optax.polyak_sgd())
     ),
     (
         {"optimiser": optax.lookahead(optax.sgd(0.1), 5, 0.5)},
-        "optimiser fails by AttributeError with a gradient .* 'fast'.*: pass one that takes",
+        "the optimiser fails with AttributeError on a gradient .* 'fast'.*: pass an optimiser",
     ),
     # it takes no more than gradients, though JAX's error is a TypeError, too
     (
@@ -73,9 +76,9 @@ OPTIMISERS = [
                 lambda step, memory, raw: (step, memory),
             )
         },
-        r"fails by TracerArray.* with a gradient .*: compute with",
+        r"fails with TracerArray.* on a gradient .*: compute with",
     ),
-    ({"epochs": 2.0}, "epochs is 2, of type float: give a whole number"),
+    ({"epochs": 2.0}, "epochs is 2, of type float: pass an integer"),
     # not rounded before anybody looks at them
     *(
         ({"engine_options": options}, message)
@@ -103,10 +106,10 @@ def test_what_is_no_optimiser_and_no_number_of_things_is_refused(options, messag
     [
         (
             lambda step: 0.01 - step / 100,
-            "schedule returns -0.01 at step 2: give a finite learning",
+            "schedule returns -0.01 at step 2: return a finite learning",
         ),
-        (lambda step: float("nan"), "schedule returns nan at step 0: give"),
-        (lambda step: "fast", "schedule returns 'fast' at step 0: give"),
+        (lambda step: float("nan"), "schedule returns nan at step 0: return"),
+        (lambda step: "fast", "schedule returns 'fast' at step 0: return"),
     ],
 )
 def test_a_schedule_without_rates_is_refused(schedule, message):

@@ -170,7 +170,7 @@ def test_an_option_stands_once_in_a_file(text, keys, tmp_path):
 @pytest.mark.parametrize("value", ["[1]", "{a = 1}"])
 @pytest.mark.parametrize("name", [name for name in IN_FILES if not OPTIONS[name].table])
 def test_values_of_another_type_are_refused_with_where_they_stand(name, value, tmp_path):
-    text, message = f"{flag_of(name)} = {value}\n", rf"run\.toml: {flag_of(name)} is .*: give "
+    text, message = f"{flag_of(name)} = {value}\n", rf"run\.toml: {flag_of(name)} is .*: pass "
     assert_refused(lambda: configured(tmp_path, text), UsageError, message)
 
 
@@ -220,20 +220,23 @@ def test_only_what_is_compiled_in_makes_other_code():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"chip_seed": 1}, 'chip_seed=1 is for engine="loop", the engine is event'),
-        ({"runs": 2, "engine": "grid"}, 'runs=2 is for engine="loop", the engine is grid'),
+        ({"chip_seed": 1}, 'chip_seed=1 requires engine="loop", and the engine is event'),
+        ({"runs": 2, "engine": "grid"}, 'runs=2 requires engine="loop", and the engine is grid'),
         (
             {"regularisers": (SpikeRate(),), "engine": jaxsnn.TimeStepped()},
-            'regularisers is for engine="event" or "loop", the engine is grid',
+            'regularisers requires engine="event" or "loop", and the engine is grid',
         ),
-        ({"devices": 2, "engine": "loop"}, 'devices=2 is for engine="event" or "grid"'),
+        ({"devices": 2, "engine": "loop"}, 'devices=2 requires engine="event" or "grid"'),
         ({"engine": 3}, "3 is not an engine"),
-        ({"copies": 0}, "copies is 0: give at least 1"),
+        ({"copies": 0}, "copies is 0: pass at least 1"),
         (
             {"processes": 2},
-            "2 processes need an address at which they find each other: pass coordinator=",
+            "2 processes need an address to connect to each other: pass coordinator=",
         ),
-        ({"process": 1}, "process is 1 of 1: number them from 0 to 0"),
+        (
+            {"process": 1},
+            "process is 1, and the number of processes is 1: number the processes from 0 to 0",
+        ),
         ({"seed": 1.5}, r"seed is 1\.5: give a whole number from 0 on, or one key of jax.random"),
     ],
 )
@@ -244,16 +247,19 @@ def test_what_makes_no_sense_is_refused_before_anything_is_loaded(options, messa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"loss_options": {"t_max": "60ms"}}, "loss_options: t_max is '60ms': give a number"),
+        ({"loss_options": {"t_max": "60ms"}}, "loss_options: t_max is '60ms': pass a number"),
         ({"encoder_options": {"least": "0.2"}}, "encoder_options: least is '0.2'"),
         ({"weight_bumping": {"hidden": "much"}}, "weight_bumping: hidden is 'much'"),
         ({"engine_options": {"min-slope": "0.1"}}, "engine_options: min_slope is '0.1'"),
-        ({"dropout": 0.3, "augment": {"dropout": 0.1}}, "dropout is 0.3, and augment has 0.1"),
-        ({"dropout": 0.1, "augment": abs}, "dropout is 0.1, and augment is given too"),
-        ({"loss_options": {"gain": 1.0}}, "loss_options: there is no 'gain'"),
-        ({"plot": "x.png"}, "plot is for the command"),
-        ({"copies": 2}, "copies is for data by name"),
-        ({"data_folder": "x"}, "data_folder is for data by name"),
+        (
+            {"dropout": 0.3, "augment": {"dropout": 0.1}},
+            "dropout is 0.3, and that of augment is 0.1",
+        ),
+        ({"dropout": 0.1, "augment": abs}, "dropout is 0.1, and augment is also specified"),
+        ({"loss_options": {"gain": 1.0}}, "loss_options has no field 'gain'"),
+        ({"plot": "x.png"}, "plot is supported on the command line only"),
+        ({"copies": 2}, "copies is for tasks by name"),
+        ({"data_folder": "x"}, "data_folder is for tasks by name"),
     ],
 )
 def test_options_that_cannot_act_are_refused(options, message):

@@ -228,9 +228,9 @@ except UsageError as error:
 
 def test_where_jax_has_started_the_error_says_what_to_set(run_python):
     message = run_python(LATE, JAX_PLATFORMS="cpu").stdout
-    assert "devices is 2: JAX sees 1" in message
+    assert "devices is 2, and the number of devices that JAX sees is 1" in message
     flag = "XLA_FLAGS=--xla_force_host_platform_device_count=2"
-    assert f"{flag} is set before jax is imported" in message
+    assert f"set {flag} before jax is imported" in message
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,9 @@ def test_two_processes_give_the_result_of_one(environment, alone):
 
 def test_more_devices_than_there_are_are_refused():
     assert_refused(
-        lambda: make_mesh(64), UsageError, r"devices is 64: JAX sees \d+.*device_count=64"
+        lambda: make_mesh(64),
+        UsageError,
+        r"devices is 64, and the number of devices that JAX sees is \d+.*device_count=64",
     )
 
 

@@ -85,7 +85,7 @@ def test_validation_meets_noise_the_same_in_each_epoch_and_the_test_none():
     assert abs(first.validation_loss - quiet.history[0].validation_loss) > 1e-3
     assert second.validation_loss == pytest.approx(first.validation_loss, rel=1e-5)
     assert loud.test_accuracy == quiet.test_accuracy
-    remark = "the validation samples meet the noise of training"
+    remark = "validation also has parameter noise"
     assert [any(remark in note for note in run.notes) for run in (quiet, loud)] == [False, True]
 
 
@@ -106,10 +106,10 @@ def test_weights_that_have_no_gain_are_named():
     [
         ({"tau_mem": 0.1}, {}, "noise of 'tau_mem' is not supported"),
         ({"weight": -0.1}, {}, "the noise of weight is -0.1"),
-        ({"weight": "a"}, {}, "the noise of weight is 'a': give a finite number"),
-        ("weight", {}, "noise is 'weight': name the parameters, such as weight:0.1"),
-        (0.1, {}, "noise is 0.1: name the parameters"),
-        ({"weight": 0.1}, {"engine": "loop"}, r"noise is for engine="),
+        ({"weight": "a"}, {}, "the noise of weight is 'a': pass a finite number"),
+        ("weight", {}, "noise is 'weight': pass parameters and numbers, such as weight:0.1"),
+        (0.1, {}, "noise is 0.1: pass parameters and numbers"),
+        ({"weight": 0.1}, {"engine": "loop"}, r"noise requires engine="),
     ],
 )
 def test_noise_of_what_takes_none_is_refused(noise, options, message):

@@ -38,13 +38,13 @@ from jaxsnn.train.option_values import (
     at_least,
     duration,
     factors,
+    integer,
     mapping,
-    names,
+    name_list,
     number,
     positive,
     seed_check,
     switch,
-    whole,
 )
 from tests.helpers.refusals import assert_refused
 
@@ -66,7 +66,9 @@ def two_outputs():
 def batch_of(x, encoder=None, in_steps=False):
     data = Data(x=x, y=np.array([0, 1]), classes=("0", "1"))
     engine = SimpleNamespace(takes_rasters=in_steps)
-    return encoded(data, network(), population="2", encoder=encoder, engine=engine, what="training")
+    return encoded(
+        data, network(), population="2", encoder=encoder, engine=engine, data_name="training"
+    )
 
 
 def file_of(folder, **arrays):
@@ -102,23 +104,23 @@ COCHLEA = np.array([(0.0, np.nan), (0.5, 1.0)], dtype=[("x", float), ("t", float
 REFUSED = {
     "few samples": (
         lambda: splits_of_arrays(X[:2], Y[:2]),
-        "data has 2 samples of 2 classes, which leaves none for the part",
-        "give more samples, or Splits with parts of your own",
+        "data has 2 samples of 2 classes, too few for the part",
+        "pass more samples, or Splits with explicit parts",
     ),
     "one-hot labels": (
         lambda: splits_of_arrays(X, np.eye(10)),
-        "data: labels are float64 of shape (10, 10)",
+        "data: the labels are float64 of shape (10, 10)",
         "y.argmax(axis=1)",
     ),
     "labels that are fractions": (
         lambda: splits_of_arrays(X, Y + 0.7),
-        "data: labels are float64 of shape (10,), such as 0.7",
-        "give whole numbers",
+        "data: the labels are float64 of shape (10,), such as 0.7",
+        "pass integers",
     ),
     "text samples": (
         lambda: splits_of_arrays(np.array([["a"]] * 10), Y),
-        "data: samples are <U1 of shape (10, 1)",
-        "give numbers",
+        "data: the samples are <U1 of shape (10, 1)",
+        "pass numbers",
     ),
     "masked samples": (
         lambda: splits_of_arrays(np.ma.array(X, mask=np.ones_like(X)), Y),
@@ -127,41 +129,45 @@ REFUSED = {
     ),
     "large label": (
         lambda: splits_of_arrays(X, Y + 10**9),
-        "data: the largest label is 1000000001, labels run from 0 to",
+        "data: the largest label is 1000000001, and labels range from 0 to",
         "number the classes from 0",
     ),
     "no samples": (
         lambda: splits_of_arrays(X[:0], Y[:0]),
-        "data: no samples",
-        "give at least one",
+        "data has no samples",
+        "pass at least one sample",
     ),
     "three parts": (
         lambda: as_splits((X, Y, X)),
-        "data are a tuple of 3 elements",
-        "pass (x, y) of arrays",
+        "data must be Splits, Data or (x, y), not a tuple of 3 elements",
+        "pass arrays (x, y)",
     ),
-    "four parts": (lambda: as_splits([X, Y, X, Y]), "a list of 4 elements", "make Splits(name="),
-    "no labels": (lambda: as_splits(X), "ndarray of shape (10, 2)", "add the labels: (x, y)"),
-    "table": (lambda: as_splits({"x": X}), "of the type dict", "pass (data['x'], data['y'])"),
+    "four parts": (lambda: as_splits([X, Y, X, Y]), "a list of 4 elements", "pass Splits(name="),
+    "no labels": (lambda: as_splits(X), "ndarray of shape (10, 2)", "pass the labels, too: (x, y)"),
+    "table": (
+        lambda: as_splits({"x": X}),
+        "not an object of type dict",
+        "pass a tuple, such as (data['x'], data['y'])",
+    ),
     "anything": (
         lambda: as_splits(Countless()),
-        "of the type Countless",
-        "pass (x, y): samples (samples, ...) or Events",
+        "not an object of type Countless",
+        "pass (x, y): arrays (samples, ...) or Events",
     ),
     "flat currents": (
         lambda: Current()(np.zeros(3)),
-        "values of shape (3,)",
-        "give (samples, channels)",
+        "the values have shape (3,)",
+        "pass values of shape (samples, channels)",
     ),
     "flat signals": (
         lambda: Delta(step=1.0, frame=0.1)(X),
-        "values of shape (10, 2)",
-        "for delta encoding",
+        "the values have shape (10, 2)",
+        "which delta encoding requires",
     ),
     "flat codes": (
         lambda: PopulationCode(centres=(0.0,), frame=0.1)(np.zeros(3)),
-        "values of shape (3,)",
-        "for a population code",
+        "the values have shape (3,)",
+        "which population encoding requires",
     ),
     "no step": (lambda: Delta(step=0.0, frame=0.1)(SIGNAL), "step is 0", "a number above 0"),
     "frame": (lambda: Delta(step=1.0, frame=-0.1)(SIGNAL), "frame is -0.1", "a number above 0"),
@@ -173,7 +179,7 @@ REFUSED = {
     "levels": (
         lambda: LevelCrossing(levels=(0.0, np.nan), frame=0.1)(SIGNAL),
         "levels are (0.0, nan)",
-        "give levels that rise",
+        "pass increasing levels",
     ),
     "frame of levels": (
         lambda: LevelCrossing(levels=(0.0,), frame=np.nan)(SIGNAL),
@@ -183,12 +189,12 @@ REFUSED = {
     "centres": (
         lambda: PopulationCode(centres=(1.0, 0.0), frame=0.1)(X),
         "centres are (1.0, 0.0)",
-        "give centres that rise",
+        "pass increasing centres",
     ),
     "one centre": (
         lambda: PopulationCode(centres=0.5, frame=0.1)(X),
         "centres are 0.5",
-        "give centres that rise",
+        "pass increasing centres",
     ),
     "frame of codes": (
         lambda: PopulationCode(centres=(0.0,), frame="1ms")(X),
@@ -197,8 +203,8 @@ REFUSED = {
     ),
     "some of the nearest": (
         lambda: PopulationCode(centres=(0.0, 1.0), frame=0.1, nearest=1.5)(X),
-        "nearest is 1.5, and there are 2 centres",
-        "let 1 or more of them fire",
+        "nearest is 1.5, and the number of centres is 2",
+        "from 1 to the number of centres",
     ),
     "infinite code": (
         lambda: PopulationCode(centres=(0.0, 1.0), frame=0.1)(SIGNAL * np.inf),
@@ -219,12 +225,12 @@ REFUSED = {
     "early events": (
         lambda: events_of_arrays([CAMERA], (1, 1, 1)),
         "sample 0 has an event before time 0",
-        "count times from its first event",
+        "measure times from the first event",
     ),
     "events at no time": (
         lambda: events_of_arrays([COCHLEA], (2, 1, 1)),
         "sample 0 has an event at time nan",
-        "count times from its first event",
+        "measure times from the first event",
     ),
     "events between pixels": (
         lambda: events_of_arrays([COCHLEA[1:]], (2, 1, 1)),
@@ -239,12 +245,12 @@ REFUSED = {
     "a flat sensor": (
         lambda: events_of_arrays([CAMERA], (1, 1)),
         "sensor_size is (1, 1)",
-        "give (x, y, p)",
+        "pass (x, y, p)",
     ),
     "a sensor of one number": (
         lambda: events_of_arrays([CAMERA], 2),
         "sensor_size is 2",
-        "give (x, y, p)",
+        "pass (x, y, p)",
     ),
     "a list of events": (
         lambda: events_of_arrays([[(0, 0, 1, 2000)]], (2, 1, 2)),
@@ -254,62 +260,62 @@ REFUSED = {
     "one moment of a clock": (
         lambda: Latency(t_min=0.0, t_max=0.1, clock=0.05)(np.ones((1, 1))),
         "clock is 0.05",
-        "give times, such as (0.0, 0.01)",
+        "pass times in seconds, such as (0.0, 0.01)",
     ),
     "a part below 0": (
         lambda: splits_of_arrays(X, Y, validation=-0.1),
         "the fraction of samples for a part is -0.1",
-        "give one from 0 to 1",
+        "pass a fraction from 0 to 1",
     ),
     "a part above 1": (
         lambda: splits_of_arrays(X, Y, test=1.5),
         "the fraction of samples for a part is 1.5",
-        "give one from 0 to 1",
+        "pass a fraction from 0 to 1",
     ),
     "all for the test": (
         lambda: splits_of_arrays(X, Y, test=1.0),
-        "data has 10 samples of 2 classes, which leaves none for the part 'validation'",
-        "give more samples",
+        "data has 10 samples of 2 classes, too few for the part 'validation'",
+        "pass more samples",
     ),
     "no encoder": (
         lambda: batch_of(X[:2]),
-        "training holds values, not events",
+        "training contains values, not events",
         'encoder="latency" or "current"',
     ),
     "other channels": (
         lambda: batch_of(np.zeros((2, 3)), Latency(t_min=0.0, t_max=0.01, bias=True)),
-        "training has 4 channels (the bias channel included), input 'input' has 2",
+        "training has 4 channels (the bias channel included), and input 'input' has 2",
         "the field bias of Latency adds one",
     ),
     "steps": (
         lambda: batch_of(np.zeros((2, 20, 2)), Latency(t_min=0.0, t_max=0.01)),
-        "training has 20 time steps of the shape (2,), and Latency encodes one value per channel",
+        "training has 20 time steps of shape (2,), and Latency encodes one value per channel",
         "Events.of_steps(x, dt)",
     ),
     "other channels of a rate": (
         lambda: batch_of(np.zeros((2, 1)), Rate(highest=1.0, duration=1.0)),
-        "training has 1 channels, input 'input' has 2",
-        "make them the same",
+        "training has 1 channels, and input 'input' has 2",
+        "use the same number of channels",
     ),
     "other channels of steps": (
         lambda: batch_of(np.ones((2, 3, 2)), Delta(step=1.0, frame=0.1)),
-        "training has 4 channels, input 'input' has 2",
-        "make them the same",
+        "training has 4 channels, and input 'input' has 2",
+        "use the same number of channels",
     ),
     "other channels of levels": (
         lambda: batch_of(np.ones((2, 3, 2)), LevelCrossing(levels=(0.5, 2.0), frame=0.1)),
-        "training has 8 channels, input 'input' has 2",
-        "make them the same",
+        "training has 8 channels, and input 'input' has 2",
+        "use the same number of channels",
     ),
     "fewer channels of codes": (
         lambda: batch_of(np.ones((2, 1)), PopulationCode(centres=(0.0,), frame=0.1)),
-        "training has 1 channels, input 'input' has 2",
-        "make them the same",
+        "training has 1 channels, and input 'input' has 2",
+        "use the same number of channels",
     ),
     "signals of another shape": (
         lambda: batch_of(np.zeros((2, 5, 3)), in_steps=True),
-        "training has shape (2, 5, 3), and in time steps input 'input' takes (samples, time, 2)",
-        "move the axes, or give Events",
+        "training has shape (2, 5, 3), and for input 'input' the time-stepped engine requires (samples",
+        "move the axes, or pass Events",
     ),
     "an order of latencies": (
         lambda: Latency(t_min=0.0, t_max=1.0, first="bright")([[0.5]]),
@@ -333,22 +339,22 @@ REFUSED = {
     ),
     "flat values": (
         lambda: Latency(t_min=0.0, t_max=1.0)([0.5]),
-        "values of shape (1,)",
+        "the values have shape (1,)",
         "(samples, channels)",
     ),
     "equal levels": (
         lambda: LevelCrossing(levels=(0.5, 0.5), frame=0.01)(SIGNAL),
         "levels are (0.5, 0.5)",
-        "give levels that rise",
+        "pass increasing levels",
     ),
     "flat signals for levels": (
         lambda: LevelCrossing(levels=(0.5,), frame=0.01)([0.5]),
-        "values of shape (1,)",
+        "the values have shape (1,)",
         "(samples, time, channels)",
     ),
     "an option that an encoder lacks": (
         lambda: named_encoder(yinyang(6, seed=0), 0.01, "latency", options={"tmax": 1}),
-        "there is no 'tmax'",
+        "encoder_options has no field 'tmax'",
         "",
     ),
     "a text for a time of an encoder": (
@@ -360,7 +366,7 @@ REFUSED = {
         f"latencies from {t_min} to {t_max}": (
             lambda t_min=t_min, t_max=t_max: Latency(t_min=t_min, t_max=t_max)(X),
             f"{t_max}",
-            "give 0 <= t_min <= t_max, in seconds",
+            "pass 0 <= t_min <= t_max, in seconds",
         )
         for t_min, t_max in ((0.02, 0.01), (-1e-3, 0.01), ("0ms", "10ms"), (0.0, np.inf))
     },
@@ -371,39 +377,43 @@ REFUSED = {
     ),
     "many classes": (
         lambda: splits_of_arrays(X, np.full(10, 65536)),
-        "data: the largest label is 65536, labels run from 0 to 65535",
+        "data: the largest label is 65536, and labels range from 0 to 65535",
         "number the classes from 0",
     ),
     "two outputs": (
         lambda: read_population(two_outputs()),
-        "2 nodes (a, b) feed the outputs of the network, and training reads one",
+        "2 nodes (a, b) feed outputs of the network, and training uses one output population",
         'population = "b" in [loss-options]',
     ),
     "no engine": (
         lambda: make_engine("evnt", network(), None),
-        "there is no engine 'evnt' by name",
+        "there is no engine 'evnt'",
         "event",
     ),
-    "process": (lambda: join_processes("here:1", 2, 2), "process is 2 of 2", "from 0 to 1"),
+    "process": (
+        lambda: join_processes("here:1", 2, 2),
+        "process is 2, and the number of processes is 2",
+        "from 0 to 1",
+    ),
     "address": (
         lambda: join_processes("here:0", 2, 0),
         "coordinator is 'here:0'",
-        'give coordinator="HOST:PORT"',
+        'pass coordinator="HOST:PORT"',
     ),
-    "many": (lambda: at_least(1, 3)("epochs", 4), "epochs is 4", "give at most 3"),
-    "none": (lambda: positive("lr", 0.0), "lr is 0", "give a positive, finite number"),
+    "many": (lambda: at_least(1, 3)("epochs", 4), "epochs is 4", "pass at most 3"),
+    "none": (lambda: positive("lr", 0.0), "lr is 0", "pass a positive, finite number"),
     "long seed": (lambda: seed_check("seed", 2**40), "seed is 1099511627776", ""),
 }
 UNREADABLE = {
     "one training sample": (
         lambda folder: file_of(folder, x_train=X[:1], y_train=Y[:1], x_test=X, y_test=Y),
         UsageError,
-        "data.npz has 1 training samples, too few to hold one out for validation",
+        "data.npz has too few training samples to hold one out for validation: 1",
     ),
     "no samples": (
         lambda folder: file_of(folder, x_train=X, y_train=Y, y_test=Y),
         FileError,
-        "data.npz has no array 'x_test', nor 'time_test' and 'index_test'",
+        "data.npz has neither 'x_test' nor 'time_test' and 'index_test'",
     ),
     "no signals": (
         lambda folder: text_of(folder, "@data\n1,2:x\n"),
@@ -413,14 +423,14 @@ UNREADABLE = {
     "two channels": (
         lambda folder: text_of(folder, "@data\n1,2:3,4:1\n"),
         FileError,
-        "data.ts, line 2: (2, 2) values",
+        "data.ts, line 2: the values have shape (2, 2)",
     ),
     "few channels in line 3": (
         lambda folder: text_of(folder, "@problemName JapaneseVowels\n@data\n1,2:3\n"),
         FileError,
         "data.ts, line 3: ",
     ),
-    "no data": (lambda folder: text_of(folder, "@data\n"), FileError, "data.ts holds no data"),
+    "no data": (lambda folder: text_of(folder, "@data\n"), FileError, "data.ts contains no data"),
     "no image": (
         lambda folder: broken_png(folder),
         FileError,
@@ -429,7 +439,7 @@ UNREADABLE = {
     "no spikes": (
         lambda folder: recorded(folder, other=X),
         UsageError,
-        "run.npz has no '2.time' and '2.index', it has other",
+        "run.npz lacks '2.time' or '2.index', and contains other",
     ),
     "no numbers of neurons": (
         lambda folder: recorded(folder, **{"2.time": X[:1], "2.index": X[:1]}),
@@ -438,16 +448,16 @@ UNREADABLE = {
     ),
 }
 NO_VALUES = {
-    "a text for a whole number": (lambda: whole("a"), "give a whole number"),
-    "a float for a whole number": (lambda: whole(1.0), "give a whole number"),
-    "a text for a number": (lambda: number("a"), "give a number"),
-    "a truth for a number": (lambda: number(True), "give a number"),
-    "a truth for a time": (lambda: duration(True), "give a time, such as 40ms"),
-    "a number for a truth": (lambda: switch(1), "give true or false"),
-    "a number for names": (lambda: names(3), "give names, with commas"),
+    "a text for an integer": (lambda: integer("a"), "pass an integer"),
+    "a float for an integer": (lambda: integer(1.0), "pass an integer"),
+    "a text for a number": (lambda: number("a"), "pass a number"),
+    "a truth for a number": (lambda: number(True), "pass a number"),
+    "a truth for a time": (lambda: duration(True), "pass a time, such as 40ms"),
+    "a number for a truth": (lambda: switch(1), "pass true or false"),
+    "a number for names": (lambda: name_list(3), "pass names separated by commas"),
     "a number for a table": (lambda: mapping(3), "write a table"),
-    "a population twice": (lambda: factors("a:1,b:2,a:3"), "name each population once"),
-    "a population without a factor": (lambda: factors("a:x"), "give one factor, or NODE:FACTOR"),
+    "a population twice": (lambda: factors("a:1,b:2,a:3"), "specify each population once"),
+    "a population without a factor": (lambda: factors("a:x"), "pass one factor, or NODE:FACTOR"),
 }
 
 
@@ -485,7 +495,7 @@ def test_values_of_options_say_what_they_take(case):
                 population="2",
                 encoder=None,
                 engine=EventDriven(),
-                what="mine",
+                data_name="mine",
             ),
             {"data": "mine", "classes": 2, "population": "2", "neurons": 1},
         ),

@@ -79,9 +79,14 @@ def test_arrays_of_a_camera_become_events():
 @pytest.mark.parametrize(
     ("samples", "sizes", "options", "message"),
     [
-        ([FIRST], (2, 2, 2), {}, "sample 0 has an event with x = 3: the sensor goes from 0 to 1"),
-        ([FIRST, SECOND], (4, 2, 2), {"most": 1}, "2 events, more than the limit of 1"),
-        ([COCHLEA], (8, 2, 2), {}, "no 'y', whose sensor size is 2"),
+        (
+            [FIRST],
+            (2, 2, 2),
+            {},
+            "sample 0 has an event with x = 3: pass a larger sensor_size: x ranges from 0 to 1",
+        ),
+        ([FIRST, SECOND], (4, 2, 2), {"most": 1}, "2 events, and most is 1"),
+        ([COCHLEA], (8, 2, 2), {}, "no field 'y', and sensor_size is 2"),
     ],
 )
 def test_arrays_of_another_sensor_are_refused(samples, sizes, options, message):
@@ -113,7 +118,7 @@ def test_nir_s_events_of_another_number_of_neurons_are_not_trained_on(run, size)
     graph = build.sequential(build.input(3), build.linear(weight=np.ones((2, 3))), neurons)
     events = events_of_arrays([camera([(1, 0, 0, 300)])] * 40, (2, 1, 1))
     data = data_of_nir(event_data(events, size=size, t_max=1.0), np.arange(40) % 2)
-    message = f"events of {size} channels, input 'input' has 3"
+    message = f"events of {size} channels, and input 'input' has 3"
     assert_refused(lambda: run(graph, data), UsageError, message)
 
 

@@ -43,8 +43,10 @@ def test_what_is_left_out_is_noted(folder):
     record(folder, "two_anna_b_9.wav", tone(300.0, seconds=2.0))
     record(folder, "noise.wav", tone(300.0))
     named, long = load_splits(f"wav:{folder}", seed=0)[1]
-    assert named.startswith("1 of 14 recordings are named otherwise")
-    assert long == "1 of 14 recordings are longer than 1.22 s, and their rest is left out"
+    assert (
+        named == "recordings that are not named WORD_SPEAKER_NUMBER.wav and are left out: 1 of 14"
+    )
+    assert long == "recordings that are longer than 1.22 s and are cut: 1 of 14"
 
 
 def test_a_tone_is_loudest_in_the_band_around_it():
@@ -98,7 +100,7 @@ def replaced_by_a_pipe(path):
 
 #: What becomes of a folder of recordings, and how reading it is refused.
 REFUSED = {
-    "no files": (shutil.rmtree, FileError, "is no folder: get github"),
+    "no files": (shutil.rmtree, FileError, "is not a folder: download github"),
     "other names": (
         lambda folder: [path.rename(folder / path.stem) for path in folder.iterdir()],
         FileError,
@@ -107,7 +109,7 @@ REFUSED = {
     "none for the test": (
         lambda folder: [path.unlink() for path in folder.iterdir() if "7" not in path.name],
         UsageError,
-        "0 of 2 recordings have a number under 5",
+        "recordings with a number below 5, which are for the test: 0 of 2",
     ),
     "a damaged file": (
         lambda folder: (folder / "one_anna_b_0.wav").write_bytes(b"RIFF"),

@@ -39,7 +39,7 @@ def net():
 def test_currents_are_learnt_from(engine, loss):
     options = {"epochs": 1, "batch_size": 8, "learning_rate": 0.002, "progress": None}
     trained = fit(net(), (X, Y), engine=engine, loss=loss, encoder="current", t_end=0.03, **options)
-    assert any("each value is a current that lasts all the time" in note for note in trained.notes)
+    assert any("each value is encoded as a constant current" in note for note in trained.notes)
     learnt = trained.history[1]
     assert np.isfinite(learnt.train_loss)
     assert learnt.gradient > 0
@@ -54,7 +54,7 @@ def test_encoders_by_name_are_refused_where_they_do_not_exist_or_nothing_is_to_b
     assert_refused(
         lambda: fit(net(), (Currents.constant(X), Y), encoder="current"),
         UsageError,
-        "the data are events or currents already",
+        "the data are already events or currents",
     )
     assert_refused(
         lambda: fit(net(), (X, Y), engine="grid", loss="count", surrogate="atam"),
@@ -64,7 +64,7 @@ def test_encoders_by_name_are_refused_where_they_do_not_exist_or_nothing_is_to_b
     assert_refused(
         lambda: fit(net(), (X, Y), surrogate="atan"),
         UsageError,
-        r'surrogate="atan" is for engine="grid"',
+        r'surrogate="atan" requires engine="grid"',
     )
 
 
@@ -78,7 +78,7 @@ def test_dropout_of_currents_leaves_out_channels_and_jitter_is_for_spikes():
     assert_refused(
         lambda: Jitter(deviation=1e-3)(jax.random.key(0), sample),
         UsageError,
-        "jitter needs input events",
+        "jitter requires events",
     )
     graded = GradedEvents(time=np.zeros(200), index=np.zeros(200, int), value=np.arange(200.0))
     lost = Dropout(probability=0.3)(jax.random.key(0), graded)

@@ -77,7 +77,7 @@ def test_without_a_budget_it_is_tuned_once(digits):
     options = options_of(digits, loss="count", epochs=1, progress=None)
     tuned = tune(source(), options)
     assert [step.name for step in tuned.steps] == [
-        "as the source simulates it",
+        "in time steps of the source",
         "in continuous time",
         "tuned",
     ]
@@ -98,7 +98,7 @@ def test_without_a_budget_it_is_tuned_once(digits):
         (("--resume",), "--resume is True.*from the beginning"),
         (
             ("--calibrate", "0.5"),
-            "calibrate.* is 0.5: leave it out: tuning begins with the network",
+            "calibrate.* is 0.5, and tuning does not support it: leave it out",
         ),
         (
             ("--config", "net.toml"),
@@ -120,7 +120,7 @@ def test_what_makes_no_sense_is_refused(argv, message, task, tmp_path, capsys, m
         (source, {"engine": jaxsnn.TimeStepped()}, "the engine is grid"),
         (source, {"checkpoint": "folder"}, "checkpoint is folder"),
         (source, {"synaptic_delays": {"0": 1e-3}}, "synaptic_delays"),
-        (small_net, {"data": DATA}, "no time steps"),
+        (small_net, {"data": DATA}, "the time step of the source framework is not specified"),
     ],
 )
 def test_what_is_not_tuning_is_refused_before_anything_is_run(graph, options, message, digits):
@@ -159,9 +159,9 @@ class _Seen(Exception):
 
 def test_of_a_run_that_fails_the_best_epoch_counts():
     options = TrainOptions(data=DATA, epochs=3, learning_rate=1e38, progress=None)
-    point = _trained(small_net(), options, "tuned, 200 spikes a sample")
+    point = _trained(small_net(), options, "tuned, 200 spikes per sample")
     assert point.best_epoch == 0
-    start = "'tuned, 200 spikes a sample' is epoch 0, the best before the run failed: "
+    start = "'tuned, 200 spikes per sample' is epoch 0, the best epoch of a run that failed: "
     assert point.notes[-1].startswith(start)
     assert "lower the learning rate from 1e+38" in point.notes[-1]
 
@@ -172,7 +172,7 @@ def test_tuning_does_not_advise_what_it_refuses():
     silent = [net.nodes[name].replace(v_threshold=1e6) for name in ("2", "4")]
     options = TrainOptions(data=DATA, epochs=2, progress=None)
     note = _trained(net.with_nodes(silent), options, "tuned").notes[-1]
-    assert "enlarge its input weights, or lower the learning rate" in note
+    assert "use larger input weights, or lower the learning rate" in note
 
 
 def test_tuning_does_not_advise_budgets_that_it_lacks(tmp_path, capsys):

@@ -1,5 +1,5 @@
-"""Changes of the training inputs, drawn anew in each epoch: from the run's seed, the epoch, the
-step and the sample. Images are events with one channel for each pixel, row by row.
+"""Random changes of the training inputs, sampled anew in each epoch: from the run's seed, the epoch,
+the step and the sample. Images are events with one channel for each pixel, row by row.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Dropout:
     """Random removal of input spikes with a probability.
 
     Attributes:
-        probability: from 0 to 1, 1 excluded.
+        probability: at least 0 and below 1.
 
     Raises:
         UsageError: another probability.
@@ -41,8 +41,8 @@ class Dropout:
     def __post_init__(self) -> None:
         if not 0 <= self.probability < 1:
             raise UsageError(
-                Text("dropout has the probability {probability:g}", probability=self.probability),
-                fix="give a number from 0 to 1, 1 excluded",
+                Text("the probability of dropout is {probability:g}", probability=self.probability),
+                fix="pass a number of at least 0 and below 1",
             )
 
     def __call__(self, key: jax.Array, inputs: Any) -> Any:
@@ -63,7 +63,7 @@ class Jitter:
     """Random shift of each input spike by a normal deviate; none before time 0.
 
     Attributes:
-        deviation: seconds.
+        deviation: standard deviation in seconds.
 
     Raises:
         UsageError: a deviation that is negative or not finite.
@@ -74,8 +74,10 @@ class Jitter:
     def __post_init__(self) -> None:
         if not 0 <= self.deviation < math.inf:
             raise UsageError(
-                Text("jitter has the standard deviation {deviation:g} s", deviation=self.deviation),
-                fix="give a finite number of at least 0",
+                Text(
+                    "the standard deviation of jitter is {deviation:g} s", deviation=self.deviation
+                ),
+                fix="pass a finite number of at least 0",
             )
 
     def __call__(self, key: jax.Array, inputs: Any) -> Any:
@@ -89,11 +91,11 @@ class Jitter:
 
 @dataclass(frozen=True, kw_only=True)
 class Stretch:
-    """Random stretching of each sample: all its times are multiplied by one factor, drawn between
-    e^-extent and e^extent, evenly in its logarithm.
+    """Random stretching of each sample: all its times are multiplied by one factor between
+    e^-extent and e^extent, whose logarithm is sampled uniformly.
 
     Attributes:
-        extent: 0.2: from 0.82 to 1.22 times as long.
+        extent: largest absolute logarithm of the factor; 0.2 means factors from 0.82 to 1.22.
 
     Raises:
         UsageError: an extent that is negative or not finite.
@@ -103,7 +105,7 @@ class Stretch:
 
     def __post_init__(self) -> None:
         if not 0 <= self.extent < math.inf:
-            fix = "give a finite number of at least 0"
+            fix = "pass a finite number of at least 0"
             raise UsageError(Text("stretch is {extent:g}", extent=self.extent), fix=fix)
 
     def __call__(self, key: jax.Array, inputs: Any) -> Any:
@@ -122,12 +124,12 @@ class ChannelShift:
     behind them, such as a bias, stay.
 
     Attributes:
-        most: groups, up or down, each number as likely as the others.
-        group: channels.
-        channels: that move.
+        most: largest shift in groups, up or down; all shifts are equally likely.
+        group: number of channels of a group.
+        channels: number of channels that are shifted.
 
     Raises:
-        UsageError: a number that is negative, or channels that are not a multiple of the group.
+        UsageError: a negative number, or a number of channels that is not a multiple of `group`.
     """
 
     most: int
@@ -138,12 +140,12 @@ class ChannelShift:
         if self.most < 0 or self.group < 1 or self.channels < 1 or self.channels % self.group:
             raise UsageError(
                 Text(
-                    "channel_shift moves {channels} channels by up to {most} groups of {group}",
+                    "channel_shift shifts {channels} channels by up to {most} groups of {group} channels",
                     channels=self.channels,
                     most=self.most,
                     group=self.group,
                 ),
-                fix="give whole numbers, and a group size that divides the channels",
+                fix="pass integers, and a number of channels that is a multiple of the group size",
             )
 
     def __call__(self, key: jax.Array, inputs: Any) -> Any:
@@ -164,40 +166,40 @@ def refuse_values(inputs: Any, change: str) -> None:
     """Refuse inputs that are not events, for an augmentation that requires these.
 
     Raises:
-        UsageError: they are arrays or currents.
+        UsageError: the inputs are arrays or currents.
     """
     if isinstance(inputs, Currents) or not hasattr(inputs, "time"):
         raise UsageError(
-            Text("{change} needs input events, and the input is values", change=change),
+            Text("{change} requires events, and the inputs are arrays or currents", change=change),
             fix="leave it out",
         )
 
 
 #: Changes of `Warp`.
 _WARPS = ("shift", "turn", "scale", "bend", "mirror")
-#: Displacements of `Warp` are drawn on so many points along each axis.
+#: Number of points along each axis at which displacements of `Warp` are sampled.
 _POINTS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Warp:
-    """Random mirroring, shift, rotation, scaling and bending of each image: its events move to the
+    """Random mirroring, shift, rotation, scaling and distortion of each image: its events move to the
     nearest pixels.
 
     Those that leave the image are lost. Channels behind those of the pixels, such as a bias, stay.
-    All numbers are drawn uniformly between minus and plus what is given, but for `bend` and `mirror`.
+    All changes except `bend` and `mirror` are sampled uniformly between minus and plus the attribute.
 
     Attributes:
-        shape: of the images, (rows, columns) or (planes, rows, columns).
-        shift: pixels, along both axes.
-        turn: degrees.
-        scale: fraction, along each axis by its own.
-        bend: pixels, standard deviation of a smooth field of displacements: normal deviates at 4 x 4
-            points, linear in between.
-        mirror: probability that left and right change places, from 0 to 1.
+        shape: shape of the images, (rows, columns) or (planes, rows, columns).
+        shift: largest shift along each axis, in pixels.
+        turn: largest rotation in degrees.
+        scale: largest change of size as a fraction, sampled for each axis.
+        bend: standard deviation, in pixels, of a smooth field of displacements: normal deviates at
+            4 x 4 points, interpolated linearly.
+        mirror: probability from 0 to 1 that left and right are exchanged.
 
     Raises:
-        UsageError: a shape that is none of an image, a number that is negative or not finite, or a
+        UsageError: a shape that is not that of an image, a number that is negative or not finite, or a
             probability above 1.
 
     Source: the elastic distortions of Simard, Steinkraus and Platt, ICDAR 2003, are such a field.
@@ -213,23 +215,23 @@ class Warp:
     def __post_init__(self) -> None:
         if len(self.shape) not in (2, 3) or min(self.shape, default=0) < 1:
             raise UsageError(
-                Text("images have the shape {shape}", shape=self.shape),
-                fix="give (rows, columns) or (planes, rows, columns)",
+                Text("the shape of the images is {shape}", shape=self.shape),
+                fix="pass (rows, columns) or (planes, rows, columns)",
             )
         for name in _WARPS:
             value = getattr(self, name)
             if not 0 <= value < math.inf:
-                fix = "give a finite number of at least 0"
+                fix = "pass a finite number of at least 0"
                 raise UsageError(
                     Text("{parameter} is {value:g}", parameter=name, value=value), fix=fix
                 )
         if self.mirror > 1:
-            fix = "give a probability from 0 to 1"
+            fix = "pass a probability from 0 to 1"
             raise UsageError(Text("mirror is {mirror:g}", mirror=self.mirror), fix=fix)
 
     def __call__(self, key: jax.Array, inputs: Any) -> Any:
         """Warp the pixels of one sample, Events or GradedEvents (events,)."""
-        refuse_values(inputs, "a warp of images")
+        refuse_values(inputs, "Warp")
         rows, columns = self.shape[-2:]
         pixels = rows * columns
         plane, pixel = inputs.index // pixels, inputs.index % pixels
@@ -304,12 +306,12 @@ def refuse_other_channels(augment: Any, encoder: Any, channels: int) -> None:
     and bands that do not exist.
 
     Args:
-        augment: what `fit(..., augment=...)` takes; of a `Compose` each step is looked at.
-        encoder: None where the data are events.
-        channels: of the input.
+        augment: argument of `fit(..., augment=...)`; of a `Compose` each step is checked.
+        encoder: encoder of the data; None: the data are events.
+        channels: number of channels of the input.
 
     Raises:
-        UsageError: images or bands with more channels than there are, or several channels for each
+        UsageError: images or bands with more channels than the input, or several channels for each
             pixel.
     """
     for step in augment.steps if isinstance(augment, Compose) else (augment,):
@@ -317,12 +319,12 @@ def refuse_other_channels(augment: Any, encoder: Any, channels: int) -> None:
             kind = type(encoder).__name__
             raise UsageError(
                 Text(
-                    "augment moves the events of pixels, and {kind} has several channels for each "
-                    "value",
+                    "augment changes images with one channel per pixel, and the encoder {kind} has several "
+                    "channels per value",
                     kind=kind,
                 ),
                 fix=Text(
-                    "leave the changes of images out, or take {encoder}",
+                    "leave the changes of images out, or pass {encoder}",
                     encoder=ENCODER.set_to("latency"),
                 ),
             )
@@ -333,20 +335,20 @@ def refuse_other_channels(augment: Any, encoder: Any, channels: int) -> None:
         if (size := math.prod(value) if field == "shape" else value) > channels:
             raise UsageError(
                 Text(
-                    "augment changes {expected} channels ({parameter} {value}), and the input has "
+                    "augment changes {expected} channels ({parameter} is {value}), and the input has "
                     "{actual}",
                     expected=size,
                     parameter=field,
                     value=value,
                     actual=channels,
                 ),
-                fix=f"give the {field} that the samples have",
+                fix=f"pass the {field} of the samples",
             )
 
 
 #: The numbers of a `ChannelShift` in the order of a table.
 _MOVES = ("most", "group", "channels")
-#: What a table of changes may say.
+#: Keys of a table of changes.
 CHANGES = (*_WARPS, "channel-shift", "stretch", "jitter", "dropout", "shape")
 
 
@@ -356,7 +358,8 @@ def augmentation_of(table: Mapping[str, Any], shape: tuple[int, ...]) -> Compose
     and `dropout`, a probability.
 
     Args:
-        shape: of a sample, (rows, columns) or (planes, rows, columns), where the table says none.
+        shape: shape of a sample, (rows, columns) or (planes, rows, columns), unless the table has a
+            shape.
 
     Raises:
         UsageError: a name that does not exist, or a value that is invalid.
@@ -372,14 +375,14 @@ def augmentation_of(table: Mapping[str, Any], shape: tuple[int, ...]) -> Compose
         warps = {name: number(table[name]) for name in _WARPS if name in table}
         moves = table.get("channel-shift", [])
         if not isinstance(moves, list | tuple) or not all(type(move) is int for move in moves):
-            raise ValueError("give a list of whole numbers")
+            raise ValueError("pass a list of integers")
         stretch = number(table.get("stretch", 0.0))
         jitter = duration(table["jitter"]) if "jitter" in table else 0.0
         dropout = number(table["dropout"]) if "dropout" in table else 0.0
     except (TypeError, ValueError) as error:
         raise UsageError(Text("augment is {table}", table=table), fix=str(error)) from error
     if len(moves) not in (0, 3):
-        fix = "give the most groups, the channels of a group, and all channels"
+        fix = "pass the largest shift in groups, the channels of a group, and all channels"
         raise UsageError(Text("channel_shift is {moves}", moves=list(moves)), fix=fix)
     steps = [
         *([Warp(shape=shape, **warps)] if warps else []),

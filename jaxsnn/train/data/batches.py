@@ -1,5 +1,5 @@
-"""Samples as arrays for a network and the order in which they are seen; data that do not fit in memory
-are encoded a piece at a time.
+"""Samples as arrays for a network, and their order in an epoch; data that do not fit in memory are
+encoded a piece at a time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jaxsnn.network.valued_inputs import Currents, GradedEvents
 from jaxsnn.nir.initializers import Seed, generator_of
 from jaxsnn.options import T_END
 from jaxsnn.simulation.solution import Engine
-from jaxsnn.train.data.datasets import Data, check_data, taken
+from jaxsnn.train.data.datasets import Data, check_data, select_samples
 from jaxsnn.train.data.encoders import (
     Current,
     Delta,
@@ -37,7 +37,7 @@ from jaxsnn.train.options import OPTIONS
 from jaxsnn.units import format_time
 from jaxsnn.wording import Text
 
-#: Encoders of which it is known how many channels their spikes have.
+#: Encoders with a known number of channels.
 _OWN = (Latency, Rate, Delta, LevelCrossing, PopulationCode)
 
 
@@ -90,7 +90,7 @@ def even_batch_size(batch_size: int, samples: int, devices: int) -> tuple[int, l
     """Return the batch size that fits samples and devices, and notes on changes of it.
 
     Args:
-        batch_size: as the options have it.
+        batch_size: batch size of the options.
         samples: number of training samples.
 
     Raises:
@@ -101,7 +101,7 @@ def even_batch_size(batch_size: int, samples: int, devices: int) -> tuple[int, l
     if size != batch_size:
         notes.append(
             Text(
-                "the batch size is {actual}, not {expected}: there are no more samples",
+                "the batch size is {actual}, not {expected}, because there are no more samples",
                 actual=size,
                 expected=batch_size,
             )
@@ -109,12 +109,12 @@ def even_batch_size(batch_size: int, samples: int, devices: int) -> tuple[int, l
     if devices > samples:
         raise UsageError(
             Text(
-                "{option} is {devices}, and there are {samples} samples to train on",
+                "{option} is {devices}, and the number of training samples is {samples}",
                 option=OPTIONS["devices"],
                 devices=devices,
                 samples=samples,
             ),
-            fix=f"take at most {samples}",
+            fix=f"pass at most {samples}",
         )
     shared = max(size // devices, 1) * devices
     if shared != size:
@@ -130,8 +130,8 @@ def even_batch_size(batch_size: int, samples: int, devices: int) -> tuple[int, l
     if samples % shared:
         notes.append(
             Text(
-                "{count} of {samples} training samples, others in each epoch, are dropped: "
-                "they do not fill a batch",
+                "training samples that are dropped in each epoch, because they do not fill a batch: "
+                "{count} of {samples}, chosen at random",
                 count=samples % shared,
                 samples=samples,
             )
@@ -146,15 +146,15 @@ def encoded(
     population: str,
     encoder: Encoder | None,
     engine: Engine,
-    what: str,
+    data_name: str,
 ) -> Batch:
     """Encode a split as arrays for the network, and check it.
 
     Raises:
-        UsageError: labels, channels or times that do not fit the network; the message begins with
-            `what`.
+        UsageError: labels, channels or times that do not match the network; the message begins with
+            `data_name`.
     """
-    check_data(data, what)
+    check_data(data, data_name)
     if len(network.inputs) != 1:
         raise UsageError(
             Text(
@@ -162,7 +162,7 @@ def encoded(
                 count=len(network.inputs),
                 inputs=listing(network.inputs),
             ),
-            fix="let one Input feed the others through Linear nodes",
+            fix="use one Input that feeds the former inputs through Linear nodes",
         )
     (name, channels), events = next(iter(network.inputs.items())), data.x
     labels = to_jax(np.asarray(data.y, np.int32))
@@ -170,23 +170,23 @@ def encoded(
     if len(data.classes) > neurons:
         raise UsageError(
             Text(
-                "{data} has {classes} classes, population '{population}' has {neurons} neurons",
-                data=what,
+                "{data} has {classes} classes, and population '{population}' has {neurons} neurons",
+                data=data_name,
                 classes=len(data.classes),
                 population=population,
                 neurons=neurons,
             ),
-            fix="give it a neuron for each class, which the loss needs",
+            fix="use an output population with a neuron for each class",
             node=population,
         )
     if not hasattr(events, "time"):
         if encoder is None and engine.takes_rasters:
-            return Batch(inputs=_over_time(network, name, events, what), labels=labels)
+            return Batch(inputs=_over_time(network, name, events, data_name), labels=labels)
         if encoder is None:
             raise UsageError(
-                Text("{data} holds values, not events", data=what),
+                Text("{data} contains values, not events", data=data_name),
                 fix=Text(
-                    "give an encoder, {encoder}",
+                    "pass an encoder: {encoder}",
                     encoder=OPTIONS["encoder"].set_to("latency", "current"),
                 ),
             )
@@ -195,14 +195,14 @@ def encoded(
             if axes[1:] == shape and axes[0] > 1:  # the encoder takes each channel once
                 raise UsageError(
                     Text(
-                        "{data} has {steps} time steps of the shape {shape}, and {encoder} encodes one "
+                        "{data} has {steps} time steps of shape {shape}, and {encoder} encodes one "
                         "value per channel",
-                        data=what,
+                        data=data_name,
                         steps=axes[0],
                         shape=shape,
                         encoder=type(encoder).__name__,
                     ),
-                    fix="give events, time and index, as Events.of_steps(x, dt) makes them of spikes",
+                    fix="pass events instead, such as Events.of_steps(x, dt) for spikes in time steps",
                 )
             refuse_other_axes(name, axes, shape)
         events = encoder(events)
@@ -212,26 +212,27 @@ def encoded(
             bias = Text(" (the bias channel included)" if has_bias else "")
             raise UsageError(
                 Text(
-                    "{data} has {actual} channels{bias}, input '{input}' has {expected}",
-                    data=what,
+                    "{data} has {actual} channels{bias}, and input '{input}' has {expected}",
+                    data=data_name,
                     actual=channels_made,
                     bias=bias,
                     input=name,
                     expected=channels,
                 ),
-                fix=f"make them the same{'; the field bias of Latency adds one' * is_latency}",
+                fix="use the same number of channels"
+                f"{'; the field bias of Latency adds one channel' * is_latency}",
                 node=name,
             )
     elif data.channels not in (None, channels):
         raise UsageError(
             Text(
-                "{data} has events of {actual} channels, input '{input}' has {expected}",
-                data=what,
+                "{data} has events of {actual} channels, and input '{input}' has {expected}",
+                data=data_name,
                 actual=data.channels,
                 input=name,
                 expected=channels,
             ),
-            fix="give recordings of that input, or an input of their size",
+            fix="use recordings of that input, or an input with as many channels",
             node=name,
         )
     train = checked_inputs(network, events)[name]
@@ -243,8 +244,8 @@ def late_notes(splits: Mapping[str, Batch], t_end: float) -> list[str]:
     in milliseconds.
 
     Args:
-        splits: by the name of the part.
-        t_end: seconds.
+        splits: samples by the name of the part.
+        t_end: end of a sample in seconds.
     """
     notes = []
     for part, batch in splits.items():
@@ -256,7 +257,7 @@ def late_notes(splits: Mapping[str, Batch], t_end: float) -> list[str]:
             used &= np.asarray(batch.inputs.value).any(axis=-1)
         if late := int((used & (time >= t_end)).sum()):
             text = Text(
-                "{part}: {late} of {events} events come at or after {option} and are left out "
+                "{part}: {late} of {events} events are at or after {option} and are left out "
                 "(times are in seconds)",
                 part=part,
                 late=late,
@@ -274,20 +275,21 @@ def _over_time(network: Network, name: str, x: Any, split_name: str) -> jax.Arra
         expected = ", ".join(map(str, ("samples", "time", *shape)))
         raise UsageError(
             Text(
-                "{data} has shape {shape}, and in time steps input '{input}' takes ({expected})",
+                "{data} has shape {shape}, and for input '{input}' the time-stepped engine requires "
+                "({expected})",
                 data=split_name,
                 shape=np.shape(x),
                 input=name,
                 expected=expected,
             ),
-            fix="move the axes, or give Events",
+            fix="move the axes, or pass Events",
             node=name,
         )
     return jnp.asarray(x, network.dtype)
 
 
 #: Samples whose spikes are compared in two orders.
-_LOOKED_AT = 8
+_COMPARED = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,10 +297,10 @@ class Streamed:
     """Split whose samples are encoded when they are needed, in the form of a `Batch`.
 
     Attributes:
-        data: its samples, whose arrays may lie on the disk (`jaxsnn.train.data.datasets.Rows`).
-        encode: makes the form that is scanned of some of them.
-        at_once: as many samples are in memory together, or one batch.
-        channels: of the input, what unused slots of events have as an index.
+        data: samples, whose arrays may lie on the disk (`jaxsnn.train.data.datasets.Rows`).
+        encode: function that encodes some of the samples as a `Batch`.
+        at_once: number of samples in memory at once, at least one batch.
+        channels: number of channels of the input, which is the index of unused slots.
     """
 
     data: Data
@@ -313,14 +315,14 @@ class Streamed:
 
     def take(self, index: np.ndarray) -> Batch:
         """Encode and return the samples of an index array."""
-        batch = self.encode(taken(self.data, np.asarray(index)))
+        batch = self.encode(select_samples(self.data, np.asarray(index)))
         return batch._replace(inputs=self._padded(batch.inputs))
 
     def refuse_dependent(self) -> None:
         """Refuse an encoder whose spikes of a sample depend on the other samples, such as one that
-        draws the spikes of all samples in a row: these change from epoch to epoch.
+        samples the spikes of all samples in a row: other samples differ from epoch to epoch.
         """
-        index = np.arange(min(_LOOKED_AT, len(self.data)))
+        index = np.arange(min(_COMPARED, len(self.data)))
         batch, turned = self.take(index), self.take(index[::-1])
         pairs = zip(jax.tree.leaves(batch), jax.tree.leaves(turned), strict=True)
         if any(
@@ -328,12 +330,12 @@ class Streamed:
         ):
             raise UsageError(
                 Text(
-                    "the encoder makes other spikes of a sample where others stand beside it, and "
-                    "{stream} encodes samples in changing company",
+                    "the spikes that the encoder returns for a sample depend on the other samples of the "
+                    "call, which change with {stream}",
                     stream=OPTIONS["stream"].set_to(self.at_once),
                 ),
                 fix=Text(
-                    "leave {stream} out, or take an encoder that takes each sample by itself",
+                    "leave {stream} out, or use an encoder that encodes each sample independently",
                     stream=OPTIONS["stream"],
                 ),
             )
@@ -359,7 +361,7 @@ def pieces(split: Batch | Streamed, order: np.ndarray) -> Iterator[tuple[Batch, 
     and the number of the first batch. A split in memory is one piece.
 
     Args:
-        order: (batches, batch_size) numbers of samples.
+        order: indices of samples, (batches, batch_size).
     """
     if isinstance(split, Batch):
         yield split, order, 0
@@ -380,9 +382,9 @@ def evaluation_parts(
     """Yield the samples of each batch, and the mask of those that are not padding.
 
     Args:
-        parts: numbers of samples (batch,), and the mask of those that are not padding (batch,).
+        parts: indices of samples (batch,), and the mask of those that are not padding (batch,).
         slots: minimum number of slots of events, so that all splits share compiled code.
-        channels: of the input.
+        channels: number of channels of the input.
     """
     for order, used in parts:
         batch = split.take_here(order) if isinstance(split, Batch) else split.take(order)

@@ -16,7 +16,7 @@ from jaxsnn.network.spikes import refuse_masked
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.wording import Text
 
-#: Classes that labels may name, where nobody knows how many outputs the network has.
+#: Largest number of classes, if the number of outputs of the network is unknown.
 MOST_CLASSES = 65536
 
 #: Samples for training, validation and test.
@@ -33,11 +33,10 @@ class Data:
         x: (samples, ...) values from 0 to 1 for an encoder; or `jaxsnn.Events` or `GradedEvents`
             with arrays (samples, events), times in seconds, or `jaxsnn.Currents`; or, for the
             time-stepped engine, signals (samples, time, ...).
-        y: (samples,) int32, number of the class.
+        y: (samples,) int32, index of the class.
         classes: names of the classes.
-        first: which values `Latency` lets spike first, if no encoder is specified.
-        channels: of events: of how many channels they are, where that is known; None: it is not,
-            and any input takes them that has as many as they name.
+        first: values that `Latency` encodes as the earliest spikes, if no encoder is specified.
+        channels: number of channels of events; None: unknown.
     """
 
     x: Any
@@ -56,10 +55,10 @@ class Splits:
     `test` for one final evaluation.
 
     Attributes:
-        name: what messages call it.
-        bias: an encoder adds a last input channel that spikes at the start of every sample.
-        encoder: makes the encoder for a time constant (seconds), where nobody says another.
-        span: length of a sample in that time constant, where nobody says another.
+        name: name in messages.
+        bias: whether an encoder adds a last input channel that spikes at the start of every sample.
+        encoder: function that returns the default encoder for a time constant in seconds.
+        span: default length of a sample in units of that time constant.
 
     `jaxsnn.train.splits_of_arrays(x, y)` makes them of arrays.
     """
@@ -78,8 +77,8 @@ class Rows:
     """Selected rows of an array that stays on the disk until they are read.
 
     Attributes:
-        array: memory-mapped.
-        index: numbers of the rows.
+        array: memory-mapped array.
+        index: indices of the rows.
     """
 
     array: np.memmap
@@ -111,7 +110,7 @@ class Rows:
         return np.asarray(self[:], dtype)
 
 
-def taken(data: Data, index: np.ndarray) -> Data:
+def select_samples(data: Data, index: np.ndarray) -> Data:
     """Return some of the samples; of arrays on the disk, `Rows` that are read when they are
     encoded.
     """
@@ -139,7 +138,7 @@ def stratified(labels: np.ndarray, fraction: float, seed: Seed) -> tuple[np.ndar
     if not 0 <= as_number(fraction) <= 1:
         raise UsageError(
             Text("the fraction of samples for a part is {fraction}", fraction=shown(fraction)),
-            fix="give one from 0 to 1",
+            fix="pass a fraction from 0 to 1",
         )
     generator = generator_of(seed)
     chosen = [np.zeros(0, int)]
@@ -151,7 +150,7 @@ def stratified(labels: np.ndarray, fraction: float, seed: Seed) -> tuple[np.ndar
 
 
 def yinyang(n: int, seed: Seed) -> Data:
-    """Draw points of the Yin-Yang figure: x, y, 1 - x, 1 - y as values from 0 to 1, and their
+    """Sample points of the Yin-Yang figure: x, y, 1 - x, 1 - y as values from 0 to 1, and their
     region.
 
     The figure is a disc of radius 0.5 around (0.5, 0.5) with two dots of radius 0.1 on its
@@ -160,7 +159,7 @@ def yinyang(n: int, seed: Seed) -> Data:
 
     Args:
         n: number of points.
-        seed: an integer, several, or a `jax.random` key; other seeds give other points.
+        seed: random seed: an integer, several, or a `jax.random` key.
 
     Returns:
         `Data` with x of shape (n, 4).
@@ -208,8 +207,8 @@ def yinyang_splits(seed: Seed = 0, sizes: Sequence[int] = YINYANG_SIZES) -> Spli
     """
     if len(sizes) != 3:
         raise UsageError(
-            Text("sizes has {count} entries, and needs 3", count=len(sizes)),
-            fix="give three: samples for training, validation and test",
+            Text("sizes must have 3 entries, and has {count}", count=len(sizes)),
+            fix="pass the numbers of samples for training, validation and test",
         )
     train, validation, test = (
         yinyang(n, [*seed_words(seed), part]) for part, n in enumerate(sizes)
@@ -221,7 +220,7 @@ def refuse_labels(y: Any, name: str) -> None:
     """Refuse labels that are not integers (samples,); integers may be stored as floats or booleans.
 
     Raises:
-        UsageError: reports their type and shape.
+        UsageError: labels of another type or shape.
     """
     labels = np.asarray(y)
     broken = labels[:0]
@@ -231,13 +230,13 @@ def refuse_labels(y: Any, name: str) -> None:
         such = Text(", such as {value:g}", value=broken[0]) if broken.size else Text("")
         raise UsageError(
             Text(
-                "{data}: labels are {dtype} of shape {shape}{such}",
+                "{data}: the labels are {dtype} of shape {shape}{such}",
                 data=name,
                 dtype=labels.dtype,
                 shape=labels.shape,
                 such=such,
             ),
-            fix="give whole numbers from 0, (samples,); of one-hot rows y.argmax(axis=1)",
+            fix="pass integers from 0, (samples,); for one-hot rows y.argmax(axis=1)",
         )
 
 
@@ -246,46 +245,48 @@ def check_data(data: Data, name: str) -> None:
     not integers, or out of range.
 
     Raises:
-        UsageError: what is wrong, with the numbers.
+        UsageError: data that are refused.
     """
     if hasattr(data.x, "time") and np.ndim(data.x.time) != 2:
         raise UsageError(
             Text(
-                "{data}: events have times of shape {shape}", data=name, shape=np.shape(data.x.time)
+                "{data}: the times of the events have shape {shape}",
+                data=name,
+                shape=np.shape(data.x.time),
             ),
-            fix="give (samples, events)",
+            fix="pass times of shape (samples, events)",
         )
     refuse_labels(data.y, name)
     samples = len(data.x.time) if hasattr(data.x, "time") else len(data.x)
     if samples != len(data.y):
         raise UsageError(
             Text(
-                "{data}: {samples} samples and {count} labels",
+                "{data}: the number of samples is {samples}, that of labels {count}",
                 data=name,
                 samples=samples,
                 count=len(data.y),
             ),
-            fix="give each sample a label",
+            fix="pass one label per sample",
         )
     if samples == 0:
-        raise UsageError(Text("{data}: no samples", data=name), fix="give at least one")
+        raise UsageError(Text("{data} has no samples", data=name), fix="pass at least one sample")
     labels = np.asarray(data.y)
     bad = (labels < 0) | (labels >= len(data.classes))
     if bad.any():
         n = int(bad.argmax())
         raise UsageError(
             Text(
-                "{data}: the label of sample {sample} is {label}, labels run from 0 to {maximum}",
+                "{data}: the label of sample {sample} is {label}, and labels range from 0 to {maximum}",
                 data=name,
                 sample=n,
                 label=labels[n],
                 maximum=len(data.classes) - 1,
             ),
-            fix="number the classes from 0, or name all of them",
+            fix="number the classes from 0, or pass the names of all classes",
         )
 
 
-#: Fraction of all samples for the test, and of the rest for validation, where nobody says another.
+#: Default fraction of all samples for the test, and of the rest for validation.
 TEST, VALIDATION = 0.2, 0.2
 
 
@@ -310,13 +311,13 @@ def splits_of_arrays(
             seconds; or Currents (samples, pieces).
         y: (samples,) integers from 0, the classes.
         test: fraction of all samples.
-        validation: fraction of the samples that are left.
-        seed: chooses the samples of each part: an integer or a `jax.random` key.
-        classes: their names; None: the numbers.
-        name: what messages call the data.
+        validation: fraction of the other samples.
+        seed: random seed of the split: an integer or a `jax.random` key.
+        classes: names of the classes; None: their indices.
+        name: name of the data in messages.
 
     Raises:
-        UsageError: labels that are no classes, arrays of different lengths, NaN, or too few
+        UsageError: labels that are not classes, arrays of different lengths, NaN, or too few
             samples.
 
     >>> splits = splits_of_arrays(np.zeros((100, 4)), np.arange(100) % 2)
@@ -332,16 +333,17 @@ def splits_of_arrays(
         if len(index) == 0:
             raise UsageError(
                 Text(
-                    "{data} has {samples} samples of {classes} classes, which leaves none for the "
-                    "part '{part}'",
+                    "{data} has {samples} samples of {classes} classes, too few for the part '{part}'",
                     data=name,
                     samples=len(data),
                     classes=len(data.classes),
                     part=part,
                 ),
-                fix="give more samples, or Splits with parts of your own",
+                fix="pass more samples, or Splits with explicit parts",
             )
-    train, held, tested = (taken(data, parts[part]) for part in ("train", "validation", "test"))
+    train, held, tested = (
+        select_samples(data, parts[part]) for part in ("train", "validation", "test")
+    )
     return Splits(name=name, train=train, validation=held, test=tested)
 
 
@@ -356,28 +358,28 @@ def labelled(x: Any, y: Any, *, classes: Sequence[str] | None = None, name: str 
         if x.dtype.kind not in "biuf" or x.ndim < 2:
             raise UsageError(
                 Text(
-                    "{data}: samples are {dtype} of shape {shape}",
+                    "{data}: the samples are {dtype} of shape {shape}",
                     data=name,
                     dtype=x.dtype,
                     shape=x.shape,
                 ),
-                fix="give numbers, (samples, ...), Events (samples, events), or Currents",
+                fix="pass numbers (samples, ...), Events (samples, events), or Currents",
             )
         if missing := int(np.isnan(x).sum()):
             raise UsageError(
                 Text(
-                    "{data}: samples have {count} NaN among their {size} values",
+                    "{data} contains {count} NaN among {size} values",
                     data=name,
                     count=missing,
                     size=x.size,
                 ),
-                fix="fill them in; signals that an encoder shall end at NaN are given as Splits",
+                fix="replace NaN by numbers; if NaN marks the end of a signal, pass Splits",
             )
     highest = int(labels.max(initial=0))
     if highest >= MOST_CLASSES:
         raise UsageError(
             Text(
-                "{data}: the largest label is {value}, labels run from 0 to {maximum}",
+                "{data}: the largest label is {value}, and labels range from 0 to {maximum}",
                 data=name,
                 value=highest,
                 maximum=MOST_CLASSES - 1,
@@ -394,24 +396,27 @@ def as_data(data: Any) -> Data:
     """Return the data argument of `evaluate` as `Data`: `Data` itself, or (x, y).
 
     Raises:
-        UsageError: something else; it says how to make data of it.
+        UsageError: any other object.
     """
     if isinstance(data, Data):
         return data
     if isinstance(data, tuple | list) and len(data) == 2:
         return labelled(*data)
-    raise UsageError(Text("data are {description}", description=_described(data)), fix=_way(data))
+    raise UsageError(
+        Text("data must be Data or (x, y), not {description}", description=_described(data)),
+        fix=_advice(data),
+    )
 
 
 def as_splits(data: Any, seed: Seed = 0) -> tuple[Splits, tuple[str, ...]]:
     """Return the data argument of `fit` in three parts, and notes on default choices.
 
     Args:
-        data: `Splits`; `Data` or (x, y), which are split as `splits_of_arrays` does by default.
-        seed: chooses the samples of each part.
+        data: `Splits`; or `Data` or (x, y), which are split like the default of `splits_of_arrays`.
+        seed: random seed of the split.
 
     Raises:
-        UsageError: something else; it says how to make data of it.
+        UsageError: any other object.
     """
     if isinstance(data, Splits):
         return data, ()
@@ -426,12 +431,16 @@ def as_splits(data: Any, seed: Seed = 0) -> tuple[Splits, tuple[str, ...]]:
         splits = splits_of_arrays(*data, seed=seed)
     else:
         raise UsageError(
-            Text("data are {description}", description=_described(data)), fix=_way(data)
+            Text(
+                "data must be Splits, Data or (x, y), not {description}",
+                description=_described(data),
+            ),
+            fix=_advice(data),
         )
     counts = [len(part) for part in (splits.train, splits.validation, splits.test)]
     note = Text(
-        "of {count} samples, chosen by the seed, {train} are for training, "
-        "{validation} for validation and {test} for the test",
+        "the {count} samples are split at random: {train} for training, {validation} for validation and "
+        "{test} for the test",
         count=sum(counts),
         train=counts[0],
         validation=counts[1],
@@ -448,22 +457,20 @@ def _described(data: Any) -> str:
     return (
         Text("{kind} of shape {shape}", kind=kind, shape=tuple(shape))
         if shape is not None
-        else Text("of the type {kind}", kind=kind)
+        else Text("an object of type {kind}", kind=kind)
     )
 
 
-def _way(data: Any) -> str:
+def _advice(data: Any) -> str:
     """Return advice on how to make data of another object."""
     if hasattr(data, "time") or hasattr(data, "shape"):
-        return "add the labels: (x, y)"
+        return "pass the labels, too: (x, y)"
     if isinstance(data, dict):
-        return "pass (data['x'], data['y']), or whatever its keys are"
+        return "pass a tuple, such as (data['x'], data['y'])"
     if isinstance(data, tuple | list) and len(data) in (4, 6):
         return (
-            "make Splits(name=..., train=Data(x=..., y=..., classes=...), validation=..., test=...)"
+            "pass Splits(name=..., train=Data(x=..., y=..., classes=...), validation=..., test=...)"
         )
     if hasattr(data, "__iter__") or hasattr(data, "__getitem__"):
-        return (
-            "pass (x, y) of arrays: x = numpy.stack([x for x, y in data]), y = [y for x, y in data]"
-        )
-    return "pass (x, y): samples (samples, ...) or Events, and labels (samples,)"
+        return "pass arrays (x, y), such as x = numpy.stack([x for x, y in data]), y = [y for x, y in data]"
+    return "pass (x, y): arrays (samples, ...) or Events, and labels (samples,)"

@@ -1,7 +1,7 @@
 """Values to spikes: latency, rate, level crossings (delta), population codes; or to currents.
 
-All give NumPy arrays. An encoder of one's own is any function or record that does what `Encoder`
-says; it is passed to `fit(..., encoder=...)`, or is the `encoder` of `Splits`.
+All return NumPy arrays. A user's encoder is any function or record that implements `Encoder`; it is
+passed to `fit(..., encoder=...)`, or is the `encoder` of `Splits`.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ class Encoder(Protocol):
 
     It is called once for each part of the data, before training, outside of compiled code, and
     need not be traceable. No gradient is taken through it: training differentiates by the
-    parameters of the network, not by its inputs. It must give the same spikes each time, for a run
-    that is resumed to be the run that was ended.
+    parameters of the network, not by its inputs. It must return the same spikes each time, so
+    that a run that is resumed equals an uninterrupted run.
     """
 
     def __call__(self, values: Any, /) -> Input:
         """Return the spikes of all samples.
 
         Args:
-            values: (samples, ...) numbers, as the data have them.
+            values: numbers of the data, (samples, ...).
 
         Returns:
             Events with NumPy or JAX arrays (samples, events): `time` in seconds from the start of
@@ -42,26 +42,26 @@ class Encoder(Protocol):
             `Currents` will do, too.
 
         Raises:
-            UsageError: values that it cannot encode.
+            UsageError: values that the encoder does not support.
         """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Encoder of each value from 0 to 1 as one spike of its channel, the larger the earlier: 1 at
-    t_min, 0 at t_max.
+    """Encoder of each value from 0 to 1 as one spike of its channel: 1 at t_min, 0 at t_max.
 
-    That is the field's convention: what is bright comes first.
+    By convention large values, such as bright pixels, spike first.
 
     Attributes:
-        t_min, t_max: seconds.
-        bias: a channel is added after the others; it spikes at t_min in every sample.
-        first: which values come first, the "large" or the "small" ones, at t_min + value (t_max -
-            t_min).
-        least: values up to this are no spikes, such as the dark pixels of an image; None: all are.
-        clock: seconds; for each a channel is added after all others, which spikes then in every
-            sample. Late ones let neurons fire that little else reaches.
+        t_min, t_max: first and last spike time of values, in seconds.
+        bias: whether to add a channel after the others that spikes at t_min in every sample.
+        first: values that spike first, "large" or "small"; small values spike at t_min + value
+            (t_max - t_min).
+        least: largest value that is encoded without a spike, such as that of dark pixels; None:
+            each value has a spike.
+        clock: times in seconds; each adds a channel, after all others, that spikes at this time in
+            every sample. Late times help neurons fire that receive little other input.
 
     >>> encode = Latency(t_min=0.0, t_max=0.01, bias=True)
     >>> events = encode(np.array([[0.5, 1.0]]))
@@ -88,29 +88,29 @@ class Latency:
         slots of the longest sample.
 
         Raises:
-            UsageError: a value outside 0 to 1, nothing to encode, times that do not rise, or fields
-                that are no finite numbers.
+            UsageError: a value outside 0 to 1, no values, times that do not increase, or fields that
+                are not finite numbers.
         """
         if self.first not in ("large", "small"):
             raise UsageError(
                 Text("first is {first!r}", first=self.first),
-                fix='say first="large" or first="small"',
+                fix='pass first="large" or first="small"',
             )
         if not 0 <= as_number(self.t_min) <= as_number(self.t_max) < np.inf:
             raise UsageError(
                 Text(
-                    "values are encoded from t_min = {t_min} to t_max = {t_max} s",
+                    "t_min is {t_min} s, and t_max is {t_max} s",
                     t_min=shown(self.t_min),
                     t_max=shown(self.t_max),
                 ),
-                fix="give 0 <= t_min <= t_max, in seconds",
+                fix="pass 0 <= t_min <= t_max, in seconds",
             )
         if self.least is not None:
             _refuse_numbers(least=self.least)
         if not np.iterable(self.clock):
             raise UsageError(
                 Text("clock is {clock}", clock=shown(self.clock)),
-                fix="give times, such as (0.0, 0.01)",
+                fix="pass times in seconds, such as (0.0, 0.01)",
             )
         for moment in self.clock:
             _refuse_numbers(0.0, clock=moment)
@@ -147,8 +147,8 @@ class Current:
     """Encoder of each value as a constant current of its channel, for example of images.
 
     Attributes:
-        scale: the current of the value 1.
-        bias: a channel is added after the others; it has the value 1 in every sample.
+        scale: current of the value 1.
+        bias: whether to add a channel after the others that has the value 1 in every sample.
 
     >>> currents = Current(bias=True)(np.array([[0.5, -2.0]]))
     >>> currents.time.tolist(), currents.value.tolist()
@@ -167,16 +167,17 @@ class Current:
         numbers, their other axes flattened.
 
         Raises:
-            UsageError: a value or scale that is not finite, or nothing to encode.
+            UsageError: a value or scale that is not finite, or no values.
         """
         _refuse_numbers(scale=self.scale)
         values = _in_numpy(values, float)
         if values.ndim < 2:
             raise UsageError(
-                Text("values of shape {shape}", shape=values.shape), fix="give (samples, channels)"
+                Text("the values have shape {shape}", shape=values.shape),
+                fix="pass values of shape (samples, channels)",
             )
         flat = values.reshape(len(values), -1)
-        _refuse_values(flat, ~np.isfinite(flat), "give finite numbers, which a current has")
+        _refuse_values(flat, ~np.isfinite(flat), "pass finite numbers")
         if self.bias:
             flat = np.concatenate([flat, np.ones((len(flat), 1))], axis=1)
         return Currents.constant(self.scale * flat)
@@ -188,10 +189,10 @@ class Rate:
     highest.
 
     Attributes:
-        highest: rate of the value 1, spikes per second.
-        duration: seconds.
-        seed: draws the spikes, an integer or a `jax.random` key: the same values give the same
-            spikes.
+        highest: rate of the value 1, in spikes per second.
+        duration: duration of the trains in seconds.
+        seed: random seed of the spikes, an integer or a `jax.random` key: equal values are encoded
+            as equal spikes.
 
     >>> events = Rate(highest=100.0, duration=1.0)(np.array([[0.0, 1.0]]))
     >>> 70 < events.count[0] < 130, set(events.index[0].tolist()) <= {1, 2}
@@ -253,7 +254,7 @@ class Delta(_OfSignals):
     straight lines, so that times are exact.
 
     Attributes:
-        step: of the values.
+        step: change of the signal per spike.
         frame: seconds from one value to the next.
 
     >>> events = Delta(step=1.0, frame=0.01)(np.array([[[0.0], [2.0], [1.0]]]))
@@ -274,7 +275,9 @@ class Delta(_OfSignals):
         """
         _refuse_numbers(_ABOVE, step=self.step, frame=self.frame)
         values = _signals(_in_numpy(values, float), "delta encoding")
-        _refuse_values(values, np.isinf(values), "give finite numbers, or NaN where a signal ends")
+        _refuse_values(
+            values, np.isinf(values), "pass finite numbers, or NaN after the end of a signal"
+        )
         values = _until_nan(values)
         trains = [self._sample(sample) for sample in values]
         slots = max([len(times) for times, _ in trains] + [1])
@@ -322,7 +325,7 @@ class LevelCrossing(_OfSignals):
     straight lines, so that times are exact.
 
     Attributes:
-        levels: rising.
+        levels: increasing levels.
         frame: seconds from one value to the next.
 
     >>> encode = LevelCrossing(levels=(0.5, 1.0), frame=0.01)
@@ -340,13 +343,15 @@ class LevelCrossing(_OfSignals):
         ends a signal.
 
         Raises:
-            UsageError: levels that do not rise, values of another shape, or a frame that is not
+            UsageError: levels that do not increase, values of another shape, or a frame that is not
                 above 0.
         """
         _refuse_numbers(_ABOVE, frame=self.frame)
         levels = _rising("levels", self.levels)
         values = _in_numpy(values)
-        values = _signals(values[:, None] if values.ndim == 2 else values, "level crossings")
+        values = _signals(
+            values[:, None] if values.ndim == 2 else values, "level-crossing encoding"
+        )
         parts = _split(values, math.prod(values.shape[1:]) * len(levels))
         return _joined([self._of_part(part, levels) for part in parts], self.channels(values))
 
@@ -384,9 +389,9 @@ class PopulationCode(_OfSignals):
     after the frame begins.
 
     Attributes:
-        centres: rising.
+        centres: increasing centres.
         frame: seconds from one value to the next.
-        nearest: how many of the nearest centres fire.
+        nearest: number of the nearest centres that fire.
 
     >>> encode = PopulationCode(centres=(0.0, 1.0), frame=0.01)
     >>> events = encode(np.array([[[0.25], [1.0]]]))
@@ -403,23 +408,23 @@ class PopulationCode(_OfSignals):
         channels); NaN is no spike.
 
         Raises:
-            UsageError: centres that do not rise, values of another shape or infinite ones, or fields
+            UsageError: centres that do not increase, values of another shape or infinite ones, or fields
                 that are invalid.
         """
         _refuse_numbers(_ABOVE, frame=self.frame)
         _rising("centres", self.centres)
         values = _in_numpy(values, float)
-        values = _signals(values[:, None] if values.ndim == 2 else values, "a population code")
+        values = _signals(values[:, None] if values.ndim == 2 else values, "population encoding")
         if not 1 <= (as_whole(self.nearest) or 0) <= len(self.centres):
             raise UsageError(
                 Text(
-                    "nearest is {nearest}, and there are {centres} centres",
+                    "nearest is {nearest}, and the number of centres is {centres}",
                     nearest=self.nearest,
                     centres=len(self.centres),
                 ),
-                fix="give a whole number: let 1 or more of them fire, at most all",
+                fix="pass an integer from 1 to the number of centres",
             )
-        _refuse_values(values, np.isinf(values), "give finite numbers, or NaN for no spike")
+        _refuse_values(values, np.isinf(values), "pass finite numbers, or NaN for no spike")
         _, frames, signals = values.shape
         parts = _split(values, frames * signals * len(self.centres))
         return _joined([self._of_part(part) for part in parts], self.channels(values))
@@ -447,7 +452,8 @@ class PopulationCode(_OfSignals):
 _ROUNDING = 1e-9
 #: The least number above 0.
 _ABOVE = float(np.finfo(float).tiny)
-#: So many numbers are worked on together: arrays of all samples would be many times their events.
+#: Intermediate numbers in memory at once: those of all samples would need far more memory than the
+#: events.
 _AT_ONCE = 2**21
 
 
@@ -455,7 +461,7 @@ def _split(values: np.ndarray, numbers: int) -> list[np.ndarray]:
     """Split the samples into parts that fit into memory.
 
     Args:
-        numbers: that each sample has on its way.
+        numbers: intermediate numbers of each sample.
     """
     parts = len(values) * numbers // _AT_ONCE + 1
     return np.array_split(values, min(parts, max(len(values), 1)))
@@ -487,7 +493,7 @@ def _refuse_numbers(least: float = -np.inf, /, **fields: Any) -> None:
         if not (np.isfinite(number) and number >= least):
             raise UsageError(
                 Text("{parameter} is {value}", parameter=name, value=shown(value)),
-                fix=f"give {requirement}",
+                fix=f"pass {requirement}",
             )
 
 
@@ -512,7 +518,7 @@ def _rising(name: str, numbers: Any) -> np.ndarray:
     if values.size == 0 or not np.isfinite(values).all() or (np.diff(values) <= 0).any():
         raise UsageError(
             Text("{parameter} are {value}", parameter=name, value=numbers),
-            fix=f"give {name} that rise",
+            fix=f"pass increasing {name}",
         )
     return values
 
@@ -520,8 +526,8 @@ def _rising(name: str, numbers: Any) -> np.ndarray:
 def _signals(values: np.ndarray, purpose: str) -> np.ndarray:
     """Return values, checked to be signals (samples, time, channels)."""
     if values.ndim != 3:
-        fix = f"give (samples, time, channels) for {purpose}"
-        raise UsageError(Text("values of shape {shape}", shape=values.shape), fix=fix)
+        fix = f"pass values of shape (samples, time, channels), which {purpose} requires"
+        raise UsageError(Text("the values have shape {shape}", shape=values.shape), fix=fix)
     return values
 
 
@@ -534,7 +540,7 @@ def _in_numpy(values: Any, dtype: Any = None) -> np.ndarray:
     """Return values as a NumPy array.
 
     Raises:
-        UsageError: they are traced.
+        UsageError: the values are traced.
     """
     refuse_traced(values, "values")
     return np.asarray(values, dtype)
@@ -548,10 +554,11 @@ def _flat_values(values: Any, encoding: str) -> np.ndarray:
     values = values if values.dtype == np.float32 else values.astype(float)
     if values.ndim < 2:
         raise UsageError(
-            Text("values of shape {shape}", shape=values.shape), fix="give (samples, channels)"
+            Text("the values have shape {shape}", shape=values.shape),
+            fix="pass values of shape (samples, channels)",
         )
     values = values.reshape(len(values), -1)
-    fix = f"scale the data, {encoding} encoding takes values from 0 to 1"
+    fix = f"scale the data: {encoding} encoding requires values from 0 to 1"
     _refuse_values(values, (values < 0) | (values > 1), fix)
     return values
 

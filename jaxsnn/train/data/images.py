@@ -21,7 +21,7 @@ from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.nir.io.read_limits import ByteBudget
 from jaxsnn.options import DATA_FOLDER
 from jaxsnn.output import refuse_unreadable
-from jaxsnn.train.data.datasets import Data, Splits, stratified, taken
+from jaxsnn.train.data.datasets import Data, Splits, select_samples, stratified
 from jaxsnn.train.data.encoders import Latency
 from jaxsnn.train.options import OPTIONS
 from jaxsnn.wording import Text
@@ -42,15 +42,16 @@ def mnist_splits(
     """Return MNIST (LeCun, Cortes and Burges, 1998) with its test set; pixels from 0 to 1.
 
     Args:
-        seed: chooses the training images that are held out for validation, a twelfth of each class:
-            an integer or a `jax.random` key.
-        folder: of its idx files, plain or gzipped, or of PNG files in folders `train/LABEL` and
-            `test/LABEL`.
-        side: make the images side x side pixels, by the mean of the area that each covers.
+        seed: random seed of the training images that are held out for validation, a twelfth of each
+            class: an integer or a `jax.random` key.
+        folder: folder of the idx files, plain or gzipped, or of PNG files in folders `train/LABEL`
+            and `test/LABEL`.
+        side: side of the resized images in pixels, each the mean of the area that it covers; None:
+            images are not resized.
 
     Raises:
-        FileError: there is no MNIST in the folder.
-        UsageError: no folder.
+        FileError: the folder does not contain MNIST.
+        UsageError: no folder is specified.
     """
     source = "the idx files, or the PNG folders of github.com/rasbt/mnist-pngs"
     return _splits(
@@ -76,9 +77,9 @@ def fashion_mnist_splits(
 def _named(folder: str | os.PathLike[str] | None, name: str, source: str) -> str:
     if folder is None:
         raise UsageError(
-            Text("{data} needs a folder with its files", data=name),
+            Text("the folder of {data} is not specified", data=name),
             fix=Text(
-                "get {files}, and name the folder, {data_folder}",
+                "download {files}, and pass {data_folder}",
                 files=source,
                 data_folder=DATA_FOLDER.set_to("DIR"),
             ),
@@ -94,8 +95,10 @@ def _splits(
         labelled = read_images(folder, part)
         if labelled is None:
             raise FileError(
-                Text("{path} has no {part} images of {data}", path=folder, part=part, data=name),
-                fix=f"get {source}",
+                Text(
+                    "{path} contains no {part} images of {data}", path=folder, part=part, data=name
+                ),
+                fix=f"download {source}",
             )
         images, labels = labelled
         parts[part] = Data(x=_bright(images, side), y=labels, classes=tuple(classes))
@@ -103,8 +106,8 @@ def _splits(
     train = parts["train"]
     return Splits(
         name=name,
-        train=taken(train, train_index),
-        validation=taken(train, validation_index),
+        train=select_samples(train, train_index),
+        validation=select_samples(train, validation_index),
         test=parts["test"],
     )
 
@@ -117,13 +120,13 @@ def _bright(images: np.ndarray, side: int | None) -> np.ndarray:
     if not 1 <= side <= min(bright.shape[1:]):
         raise UsageError(
             Text(
-                "{option} is {side}, and the images are {rows} x {columns}",
+                "{option} is {side}, and the images have {rows} x {columns} pixels",
                 option=OPTIONS["side"],
                 side=side,
                 rows=bright.shape[1],
                 columns=bright.shape[2],
             ),
-            fix="give a smaller side",
+            fix="pass at most the smaller side of the images",
         )
     rows, columns = (_areas(size, side) for size in bright.shape[1:])
     means = np.einsum("ir,nrc,jc->nij", rows, bright, columns, optimize=True)
@@ -147,7 +150,7 @@ def _areas(size: int, side: int) -> np.ndarray:
 
 #: Third byte of an idx file -> type of its numbers, which are big-endian.
 _IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
-#: What files and folders of a part are called.
+#: Names of the files and folders of a part.
 _PARTS = {"train": ("train", "training"), "test": ("t10k", "test", "testing")}
 
 Labelled = tuple[np.ndarray, np.ndarray]
@@ -165,11 +168,11 @@ def read_images(folder: str | os.PathLike[str], part: str) -> Labelled | None:
         part: "train" or "test".
 
     Returns:
-        None where there are neither.
+        None if the folder has neither.
 
     Raises:
-        FileError: files that are broken, or that do not fit each other.
-        UsageError: PNG files, and pillow is not installed.
+        FileError: files that are broken or inconsistent.
+        UsageError: PNG files, if pillow is not installed.
     """
     for name in _PARTS[part]:
         files = [_idx_file(Path(folder), name, kind) for kind in ("images", "labels")]
@@ -179,13 +182,13 @@ def read_images(folder: str | os.PathLike[str], part: str) -> Labelled | None:
             if not fits or labels.shape != images.shape[:1]:
                 raise FileError(
                     Text(
-                        "{path} has {dtype} of shape {shape}, its labels have shape {labels_shape}",
+                        "{path} contains {dtype} of shape {shape}, and the labels have shape {labels_shape}",
                         path=files[0],
                         dtype=images.dtype,
                         shape=images.shape,
                         labels_shape=labels.shape,
                     ),
-                    fix="give images (samples, rows, columns) of bytes, and a label for each",
+                    fix="use bytes (samples, rows, columns), and one label per image",
                 )
             return images, labels.astype(np.int32)
         if (Path(folder) / name).is_dir():
@@ -209,7 +212,8 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     .gz.
 
     Raises:
-        FileError: it cannot be read, is not idx, or is not as long as it says.
+        FileError: the file cannot be read, is not an idx file, or has another length than its header
+            specifies.
     """
     name, zipped = os.fspath(path), os.fspath(path).endswith(".gz")
     try:
@@ -219,11 +223,11 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
             if kind is None:
                 raise FileError(
                     Text(
-                        "{path} begins with {start!r}: it is not an idx file",
+                        "{path} is not an idx file: it begins with {start!r}",
                         path=name,
                         start=start,
                     ),
-                    fix="name the folder of idx files or of PNG files",
+                    fix="pass a folder of idx files or of PNG files",
                 )
             header = file.read(4 * start[3])
             shape = tuple(int.from_bytes(header[n : n + 4]) for n in range(0, len(header), 4))
@@ -241,26 +245,26 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     problem = None
     if len(header) < begins - 4:
         problem = Text(
-            "{path} ends in its header, after {actual} of {expected} bytes",
+            "the header of {path} is incomplete: it has {actual} of {expected} bytes",
             path=name,
             actual=4 + len(header),
             expected=begins,
         )
     elif zipped and there > expected_size:
         problem = Text(
-            "{path} has more than the {expected} bytes of numbers that its header specifies",
+            "{path} has more data than the {expected} bytes that its header specifies",
             path=name,
             expected=expected_size,
         )
     elif there != expected_size:
         problem = Text(
-            "{path} has {actual} bytes of numbers, and its header specifies {expected}",
+            "{path} has {actual} bytes of data, and its header specifies {expected}",
             path=name,
             actual=there,
             expected=expected_size,
         )
     if problem is not None:
-        raise FileError(problem, fix="get the file again")
+        raise FileError(problem, fix="download the file again")
     if zipped:
         return np.frombuffer(content, kind).reshape(shape)
     return np.memmap(name, kind, "r", begins, shape)
@@ -273,7 +277,7 @@ def _of_pngs(folder: Path) -> Labelled:
     if odd is not None:
         raise FileError(
             Text(
-                "{path} is a folder of images, and its name '{label}' is not a label",
+                "the folder {path} contains images, and its name '{label}' is not a label",
                 path=odd,
                 label=odd.name,
             ),
@@ -282,7 +286,8 @@ def _of_pngs(folder: Path) -> Labelled:
     files = [(image, int(label.name)) for label in labels for image in label.glob("*.png")]
     if not files:
         raise FileError(
-            Text("{path} has no files LABEL/*.png", path=folder), fix="name the folder above it"
+            Text("{path} contains no files LABEL/*.png", path=folder),
+            fix="pass the folder that contains train/LABEL/*.png and test/LABEL/*.png",
         )
     files.sort(key=lambda entry: (len(entry[0].name), entry[0].name))
     images = [_png(path) for path, _ in files]
@@ -290,13 +295,13 @@ def _of_pngs(folder: Path) -> Labelled:
     if odd is not None:
         raise FileError(
             Text(
-                "{path} has the shape {actual}, and {reference} has {expected}",
+                "the shape of {path} is {actual}, and that of {reference} is {expected}",
                 path=files[odd][0],
                 actual=images[odd].shape,
                 reference=files[0][0],
                 expected=images[0].shape,
             ),
-            fix="bring all images to one size",
+            fix="resize all images to the same shape",
         )
     return np.stack(images), np.asarray([label for _, label in files], np.int32)
 
@@ -308,13 +313,14 @@ def _png(path: Path) -> np.ndarray:
     in the file.
 
     Raises:
-        FileError: the file is not a PNG image of at most 8 bits a pixel.
+        FileError: the file is not a PNG image of at most 8 bits per pixel.
     """
     try:
         from PIL import Image
     except ImportError as error:
         raise UsageError(
-            Text("pillow is needed to read {path}", path=path), fix="pip install pillow"
+            Text("reading {path} requires pillow, which is not installed", path=path),
+            fix="pip install pillow",
         ) from error
     refuse_unreadable(path, "a PNG file")
     try:
@@ -322,17 +328,17 @@ def _png(path: Path) -> np.ndarray:
             if image.mode.startswith("I"):
                 raise FileError(
                     Text(
-                        "{path} has 16 bits a pixel, and only images of 8 bits are supported",
+                        "{path} has 16 bits per pixel, and only 8 bits are supported",
                         path=path,
                     ),
-                    fix="convert it to 8 bits a pixel",
+                    fix="convert the image to 8 bits per pixel",
                 )
             return np.asarray(image.convert("L"))
     # Pillow's errors of broken and of oversized files have no common class.
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise FileError(
             Text("{path} cannot be read as a PNG image ({reason})", path=path, reason=str(error)),
-            fix="get it again, or convert it to PNG",
+            fix="download the image again, or convert it to PNG",
         ) from error
 
 
@@ -347,14 +353,13 @@ _INPUT_SPAN = 1.5
 def digits_splits(seed: Seed = 0, *, copies: int = 1) -> Splits:
     """Return the digits, stratified: a fifth for the test, a tenth of the rest for validation.
 
-    Values are brightness, (images, 64), from 0 to 1. The task's own encoder is `DarkAndBright`,
+    Values are brightness, (images, 64), from 0 to 1. The encoder of the task is `DarkAndBright`,
     with a last channel that spikes at the start.
 
     Args:
-        seed: chooses the samples of each part, and draws the copies: an integer or a
-            `jax.random` key.
-        copies: how many there are of each training image, all but the first shifted by up to half a
-            pixel, turned by up to 10 degrees and scaled by up to 10 %.
+        seed: random seed of the split and of the copies: an integer or a `jax.random` key.
+        copies: number of copies of each training image, all but the first shifted by up to half a
+            pixel, rotated by up to 10 degrees and scaled by up to 10 %.
 
     Raises:
         UsageError: scikit-learn is not installed.
@@ -365,7 +370,7 @@ def digits_splits(seed: Seed = 0, *, copies: int = 1) -> Splits:
     validation, train = stratified(labels[rest], _VALIDATION, [*words, 1])
     everything = Data(x=images.reshape(len(images), -1), y=labels, classes=tuple("0123456789"))
     train_index = rest[train]
-    training = taken(everything, train_index)
+    training = select_samples(everything, train_index)
     if copies > 1:
         moved = distorted(np.repeat(images[train_index], copies - 1, axis=0), [*words, 2])
         x = np.concatenate([training.x, moved.reshape(len(moved), -1)])
@@ -377,8 +382,8 @@ def digits_splits(seed: Seed = 0, *, copies: int = 1) -> Splits:
     return Splits(
         name="digits",
         train=training,
-        validation=taken(everything, rest[validation]),
-        test=taken(everything, test),
+        validation=select_samples(everything, rest[validation]),
+        test=select_samples(everything, test),
         encoder=lambda tau: DarkAndBright(
             t_min=0.0, t_max=_INPUT_SPAN * tau, bias=True, first="small"
         ),
@@ -389,8 +394,8 @@ def digits_splits(seed: Seed = 0, *, copies: int = 1) -> Splits:
 class DarkAndBright(Latency):
     """Latency encoder of an image and of the inverted image, in 64 channels each.
 
-    A pixel of brightness p (0 to 1) is a spike at 1 - p of the time for inputs, a dark one (p <
-    1/32) none; in the inverted image all spike, at p.
+    A pixel of brightness p (0 to 1) spikes at the fraction 1 - p of the time for inputs, and a dark
+    pixel (p < 1/32) not at all; in the inverted image all pixels spike, at the fraction p.
     """
 
     def __call__(self, values: Any) -> Events:
@@ -411,7 +416,7 @@ def with_inverted(images: Any) -> np.ndarray:
 
 
 def distorted(images: np.ndarray, seed: Seed) -> np.ndarray:
-    """Return images (images, 8, 8) shifted, turned and scaled at random, bilinear, dark outside."""
+    """Return images (images, 8, 8) shifted, rotated and scaled at random, bilinear, dark outside."""
     generator = generator_of(seed)
     count = len(images)
     shift = generator.uniform(-0.5, 0.5, (count, 2, 1, 1))
@@ -437,6 +442,9 @@ def _load() -> tuple[np.ndarray, np.ndarray]:
     try:
         from sklearn.datasets import load_digits  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise UsageError("the digits need scikit-learn", fix="pip install scikit-learn") from error
+        raise UsageError(
+            "the digits require scikit-learn, which is not installed",
+            fix="pip install scikit-learn",
+        ) from error
     images, labels = load_digits(return_X_y=True)
     return images.reshape(-1, _SIDE, _SIDE) / _BRIGHTEST, labels.astype(np.int32)

@@ -1,5 +1,5 @@
-"""Labelled data by name, from files, and events of other libraries: arrays as tonic gives them, and
-NIR's own data.
+"""Labelled data by name, from files, and events of other libraries: arrays in the format of tonic, and
+NIR's data format.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from jaxsnn.train.data.datasets import (
     check_data,
     labelled,
     refuse_labels,
-    taken,
+    select_samples,
     yinyang_splits,
 )
 from jaxsnn.train.data.images import digits_splits, fashion_mnist_splits, mnist_splits
@@ -86,15 +86,15 @@ def load_splits(
 
     Args:
         source: name of a task, or path of the file or folder.
-        seed: an integer from 0 to 4294967295, or a `jax.random` key.
-        folder: of JapaneseVowels, if aeon is not installed; of MNIST and Fashion-MNIST.
-        copies: of each training sample of digits and JapaneseVowels.
-        side: of the images of MNIST and Fashion-MNIST, where they shall be smaller.
-        outputs: of the network: no label in a file is as large.
+        seed: random seed: an integer from 0 to 4294967295, or a `jax.random` key.
+        folder: folder of MNIST, Fashion-MNIST, or JapaneseVowels if aeon is not installed.
+        copies: number of copies of each training sample of digits and JapaneseVowels.
+        side: side of resized images of MNIST and Fashion-MNIST, in pixels.
+        outputs: number of outputs of the network, which exceeds all labels in a file.
 
     Raises:
-        FileError, UsageError: no such task or file, no seed, or arrays that are missing, do not
-            fit, or hold NaN.
+        FileError, UsageError: no such task or file, an invalid seed, or arrays that are missing,
+            inconsistent, or contain NaN.
     """
     seed_check("seed", seed)
     name = os.fspath(source)
@@ -110,11 +110,11 @@ def load_splits(
     if options:
         raise UsageError(
             _no_effect(next(iter(options)), name),
-            fix="leave it out, it is for data by name",
+            fix="leave it out: only tasks by name support it",
         )
     if not name.endswith(".npz") and not os.path.isdir(name):
         raise UsageError(
-            Text("there is no task '{data}', and no .npz file of that name", data=name),
+            Text("'{data}' is neither a task nor an .npz file", data=name),
             fix=suggestion(name, DATASETS),
         )
     return _of_file(name, seed, outputs)
@@ -129,7 +129,7 @@ def data_files(source: str, folder: str | None = None) -> list[Path]:
     """Return the files that `load_splits` may read: of folders all that may hold data.
 
     Args:
-        source, folder: as of `load_splits`.
+        source, folder: as in `load_splits`.
     """
     places = [Path(source.removeprefix(_SOUND)), *([] if folder is None else [Path(folder)])]
     files = [
@@ -151,7 +151,9 @@ def _of_file(name: str, seed: Seed, outputs: int) -> tuple[Splits, tuple[str, ..
     unread = sorted(set(arrays) - {f"{kind}_{part}" for part in _PARTS for kind in kinds})
     notes: tuple[str, ...] = ()
     if unread:  # nothing is known of them, and they may be misspelt
-        text = Text("{data}: {unread} are not read", data=name, unread=listing(unread))
+        text = Text(
+            "{data} contains arrays that are not used: {unread}", data=name, unread=listing(unread)
+        )
         notes = (Note(text, kind="dropped", code="not-read"),)
     train, test = (_data(name, arrays, part, classes) for part in ("train", "test"))
     if any(f"{kind}_validation" in arrays for kind in ("x", "y", "time", "index")):
@@ -161,16 +163,16 @@ def _of_file(name: str, seed: Seed, outputs: int) -> tuple[Splits, tuple[str, ..
     if held >= len(train):
         raise UsageError(
             Text(
-                "{data} has {count} training samples, too few to hold one out for validation",
+                "{data} has too few training samples to hold one out for validation: {count}",
                 data=name,
                 count=len(train),
             ),
-            fix="give more, or x_validation and y_validation",
+            fix="add training samples, or x_validation and y_validation",
         )
     order = generator_of([*seed_words(seed), len(train)]).permutation(len(train))
-    validation, training = taken(train, order[:held]), taken(train, order[held:])
+    validation, training = select_samples(train, order[:held]), select_samples(train, order[held:])
     note = Text(
-        "{count} of {samples} training samples, chosen by the seed, are held out for validation",
+        "training samples held out for validation: {count} of {samples}, chosen at random",
         count=held,
         samples=len(train),
     )
@@ -190,19 +192,19 @@ def _refuse_two_kinds(name: str, arrays: Mapping[str, Any]) -> None:
                     part=part,
                     array=events[0],
                 ),
-                fix="keep one of them",
+                fix="remove one of the two",
             )
     sized = [part for part in there if f"value_{part}" in arrays]
     if sized and sized != there:
         unsized = next(part for part in there if part not in sized)
         raise UsageError(
             Text(
-                "{data} has value_{part}, but no value_{missing_part}",
+                "{data} has value_{part} and no value_{missing_part}",
                 data=name,
                 part=sized[0],
                 missing_part=unsized,
             ),
-            fix="give the events of all parts a size, or of none",
+            fix="save values of the events for all parts, or for none",
         )
 
 
@@ -222,7 +224,7 @@ def _on_disk(name: str) -> dict[str, np.ndarray]:
                 )
             ) from error
         except (ValueError, EOFError) as error:
-            fix = "save it with numpy.save"
+            fix = "save the array with numpy.save"
             raise FileError(
                 Text("{path} is not an array of numbers", path=file), fix=fix
             ) from error
@@ -236,7 +238,7 @@ def _classes(name: str, arrays: dict[str, np.ndarray], outputs: int) -> tuple[st
         if key not in arrays:
             raise FileError(
                 Text("{data} has no array '{array}'", data=name, array=key),
-                fix=f"there are {listing(arrays)}",
+                fix=f"add the array; the file has {listing(arrays)}",
             )
     largest = 0
     for key, array in labels.items():
@@ -245,7 +247,7 @@ def _classes(name: str, arrays: dict[str, np.ndarray], outputs: int) -> tuple[st
         if largest >= outputs:
             raise UsageError(
                 Text(
-                    "{data}: {array} has the label {value}, for {outputs} outputs labels run from "
+                    "{data}: {array} has the label {value}, and with {outputs} outputs labels range from "
                     "0 to {maximum}",
                     data=name,
                     array=key,
@@ -253,12 +255,12 @@ def _classes(name: str, arrays: dict[str, np.ndarray], outputs: int) -> tuple[st
                     outputs=outputs,
                     maximum=outputs - 1,
                 ),
-                fix="number the classes from 0, or give the network an output for each",
+                fix="number the classes from 0, or use a network with one output per class",
             )
         if (least := int(array.min(initial=0))) < 0:
             raise UsageError(
                 Text(
-                    "{data}: {array} has the label {value}, labels begin with 0",
+                    "{data}: {array} has the label {value}, and labels begin with 0",
                     data=name,
                     array=key,
                     value=least,
@@ -273,19 +275,21 @@ def _data(name: str, arrays: dict[str, np.ndarray], part: str, classes: tuple[st
     time, index = f"time_{part}", f"index_{part}"
     if f"y_{part}" not in arrays:
         raise FileError(
-            Text("{data} has samples for {part}, and no array 'y_{part}'", data=name, part=part),
-            fix=f"add it: there are {listing(arrays)}",
+            Text("{data} has samples for {part} and no array 'y_{part}'", data=name, part=part),
+            fix=f"add the array; the file has {listing(arrays)}",
         )
     x: Any
     if f"x_{part}" in arrays:
-        x = _numbers(name, arrays, f"x_{part}", f"fill them in, or give {time} and {index}")
+        x = _numbers(
+            name, arrays, f"x_{part}", f"replace NaN by numbers, or save {time} and {index} instead"
+        )
     elif time in arrays and index in arrays:
-        times = _numbers(name, arrays, time, "inf means that there is no event")
+        times = _numbers(name, arrays, time, "use inf for unused events")
         indices = arrays[index]
         if times.shape != indices.shape or indices.dtype.kind not in "biuf":
             raise UsageError(
                 Text(
-                    "{data}: {time} has shape {time_shape}, {index} is {dtype} of shape "
+                    "{data}: {time} has shape {time_shape}, and {index} is {dtype} of shape "
                     "{index_shape}",
                     data=name,
                     time=time,
@@ -294,22 +298,22 @@ def _data(name: str, arrays: dict[str, np.ndarray], part: str, classes: tuple[st
                     dtype=indices.dtype,
                     index_shape=indices.shape,
                 ),
-                fix="give numbers for both, (samples, events)",
+                fix="save numbers of shape (samples, events) for both",
             )
         if not isinstance(times, np.memmap):
             times, indices = jnp.asarray(times), jnp.asarray(indices)
         x = Events(time=times, index=indices)
         if (value := f"value_{part}") in arrays:
-            size = _numbers(name, arrays, value, "give each event a value")
+            size = _numbers(name, arrays, value, "save a value for each event")
             x = GradedEvents(time=x.time, index=x.index, value=size)
     else:
         raise FileError(
             Text(
-                "{data} has no array 'x_{part}', nor 'time_{part}' and 'index_{part}'",
+                "{data} has neither 'x_{part}' nor 'time_{part}' and 'index_{part}'",
                 data=name,
                 part=part,
             ),
-            fix=f"add them: there are {listing(arrays)}",
+            fix=f"add the arrays; the file has {listing(arrays)}",
         )
     data = Data(x=x, y=arrays[f"y_{part}"].astype(np.int32), classes=classes)
     check_data(data, f"{name}, {part}")
@@ -328,7 +332,7 @@ def _numbers(name: str, arrays: dict[str, np.ndarray], key: str, instead: str) -
                 dtype=array.dtype,
                 shape=array.shape,
             ),
-            fix="give numbers, (samples, ...)",
+            fix="save numbers of shape (samples, ...)",
         )
     # a piece at a time, for it may lie on the disk
     missing = sum(
@@ -337,7 +341,7 @@ def _numbers(name: str, arrays: dict[str, np.ndarray], key: str, instead: str) -
     if missing:
         raise UsageError(
             Text(
-                "{data}: {array} has {count} NaN among its {size} values",
+                "{data}: {array} contains {count} NaN among {size} values",
                 data=name,
                 array=key,
                 count=missing,
@@ -352,18 +356,18 @@ def with_data(graph: Graph, options: TrainOptions) -> tuple[TrainOptions, tuple[
     """Return the options with their data loaded and split, and notes on default choices.
 
     Args:
-        graph: its outputs say which labels there may be.
+        graph: graph whose outputs determine the valid labels.
         options: `data` is the name of a task or of a file, `Splits`, `Data`, or (x, y).
 
     Returns:
-        The options with `Splits`, and with nothing left to do of `data_folder`, `copies` and `side`.
+        The options with `Splits` as data, and with `data_folder`, `copies` and `side` at their defaults.
 
     Raises:
-        FileError, UsageError: there are no data, or they cannot be loaded or split.
+        FileError, UsageError: no data are specified, or they cannot be loaded or split.
     """
     data = options.data
     if data is None:
-        fix = Text("pass {data}, arrays (x, y), or Splits", data=DATA.set_to("yinyang"))
+        fix = Text("pass {data}, or arrays (x, y), or Splits", data=DATA.set_to("yinyang"))
         raise UsageError("the training data are missing", fix=fix)
     if isinstance(data, str | os.PathLike):
         leaving = [shapes(graph)[name][0] for name in graph.outputs]
@@ -384,7 +388,7 @@ def with_data(graph: Graph, options: TrainOptions) -> tuple[TrainOptions, tuple[
         ):
             if not is_default:
                 message = Text(
-                    "{option} is for data by name, and arrays are given", option=OPTIONS[name]
+                    "{option} is for tasks by name, and the data are arrays", option=OPTIONS[name]
                 )
                 raise UsageError(message, fix="leave it out")
         splits, notes = as_splits(data, options.seed)
@@ -401,14 +405,14 @@ def events_of_arrays(
     """Return events (samples, events) of structured arrays with fields t and p and, of a camera, x
     and y.
 
-    That is how tonic gives recordings of event cameras (x, y, p, t) and of cochleas (x, t, p). The
-    channel of an event is its place in an array (p, y, x).
+    This is the format of tonic for recordings of event cameras (x, y, p, t) and of cochleas (x, t, p).
+    The channel of an event is its index in an array (p, y, x).
 
     Args:
         recordings: one structured array for each sample; times from the start of the recording.
-        sensor_size: (x, y, p), as tonic has it.
-        time_unit: of t.
-        most: events of each sample; None: all. Events beyond are refused, not dropped.
+        sensor_size: (x, y, p), as in tonic.
+        time_unit: unit of t.
+        most: largest number of events of a sample; None: no limit. Longer samples are refused.
 
     Raises:
         UsageError: missing fields, events outside the sensor, between its pixels, or at times that
@@ -422,7 +426,7 @@ def events_of_arrays(
     if np.size(sensor_size) != 3:
         raise UsageError(
             Text("sensor_size is {sensor_size}", sensor_size=sensor_size),
-            fix="give (x, y, p), 1 for what lacks",
+            fix="pass (x, y, p), with 1 for a missing dimension",
         )
     unit, (width, height, polarities) = parse_time(time_unit), sensor_size
     recordings = [np.asarray(recording) for recording in recordings]
@@ -430,11 +434,11 @@ def events_of_arrays(
     if most is not None and slots > most:
         raise UsageError(
             Text(
-                "a recording has {count} events, more than the limit of {limit}",
+                "a recording has {count} events, and most is {limit}",
                 count=slots,
                 limit=most,
             ),
-            fix="cut it, or allow more with most=...",
+            fix="shorten the recording, or pass a larger most",
         )
     time = np.full((len(recordings), slots), np.inf)
     index = np.full(time.shape, width * height * polarities, np.int32)
@@ -456,12 +460,12 @@ def _times(recording: np.ndarray, sample: int) -> np.ndarray:
     if "t" not in (recording.dtype.names or ()):
         raise UsageError(
             Text(
-                "sample {sample} has no field 't': it is {dtype} of shape {shape}",
+                "sample {sample} has no field 't', and is {dtype} of shape {shape}",
                 sample=sample,
                 dtype=recording.dtype,
                 shape=recording.shape,
             ),
-            fix="give a structured array with the fields t and p, of a camera x and y too",
+            fix="pass a structured array with the fields t and p; for a camera also x and y",
         )
     t = np.asarray(recording["t"], float)
     bad = t[~(np.isfinite(t) & (t >= 0))]
@@ -469,7 +473,7 @@ def _times(recording: np.ndarray, sample: int) -> np.ndarray:
         moment = "before time 0" if bad[0] < 0 else Text("at time {time:g}", time=bad[0])
         raise UsageError(
             Text("sample {sample} has an event {moment}", sample=sample, moment=moment),
-            fix="count times from its first event",
+            fix="measure times from the first event",
         )
     return t
 
@@ -480,14 +484,14 @@ def _places(recording: np.ndarray, name: str, size: int, sample: int) -> np.ndar
         if size != 1:
             raise UsageError(
                 Text(
-                    "sample {sample} has the fields {fields}, and no '{field}', whose sensor size "
-                    "is {size}",
+                    "sample {sample} has the fields {fields} and no field '{field}', and sensor_size is "
+                    "{size} for it",
                     sample=sample,
                     fields=", ".join(fields),
                     field=name,
                     size=size,
                 ),
-                fix=f"give it, or a sensor_size of 1 for {name}",
+                fix=f"add the field, or pass a sensor_size of 1 for {name}",
             )
         return np.zeros(len(recording), int)
     place = np.asarray(recording[name])
@@ -500,7 +504,7 @@ def _places(recording: np.ndarray, name: str, size: int, sample: int) -> np.ndar
                 field=name,
                 value=place[outside][0],
             ),
-            fix=f"the sensor goes from 0 to {size - 1}, give another sensor_size",
+            fix=f"pass a larger sensor_size: {name} ranges from 0 to {size - 1}",
         )
     return place.astype(int)
 
@@ -516,10 +520,11 @@ def data_of_nir(
             other values than 1; or TimeGriddedData, which are spikes if they are integers, else
             currents that are held for each step.
         labels: (samples,) integers from 0.
-        classes: names; None: the numbers.
+        classes: names of the classes; None: their indices.
 
     Raises:
-        UsageError: the data are broken, labels are not integers, or not one for each sample.
+        UsageError: the data are broken, the labels are not integers, or their number is not that of
+            the samples.
     """
     from jaxsnn.simulation.recordings import to_events, to_input
 

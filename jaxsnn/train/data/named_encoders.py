@@ -1,4 +1,4 @@
-"""Encoders by name, their times in units of the time constant that answers."""
+"""Encoders by name; their times are in units of the time constant of the output population."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _STEP, _CENTRES, _LEVELS = 0.1, (0.0, 0.25, 0.5, 0.75, 1.0), (0.2, 0.4, 0.6, 0.8
 #: Fields that are times, and may be written as such.
 _TIMES = ("t_min", "t_max", "duration", "frame", "clock")
 
-#: Name -> what makes the encoder of a time constant (seconds), whether a bias channel is added, and
-#: which values of the data come first.
+#: Name -> function that makes the encoder from a time constant (seconds), whether a bias channel is
+#: added, and the values that spike first.
 MAKERS: Mapping[str, Callable[[float, bool, Any], Encoder]] = MappingProxyType(
     {
         "latency": lambda tau, bias, _: _latency(tau, bias, "large"),
@@ -63,7 +63,9 @@ def make_encoder(
     """
     if name is None and data.encoder is not None:
         encoder: Any = with_options(data.encoder(tau), options)
-        return encoder, Text("the encoder of the task is used: {encoder}", encoder=encoder)
+        return encoder, Text(
+            "values are encoded by the encoder of the task, {encoder}", encoder=encoder
+        )
     return named_encoder(data.train, tau, name, bias=data.bias, options=options)
 
 
@@ -78,13 +80,13 @@ def named_encoder(
     """Return the encoder of a name, and a note that describes it.
 
     Args:
-        tau: seconds, what its times are measured in.
+        tau: unit of the times of the encoder, in seconds.
         name: one of `ENCODERS`; None: `latency`, in the order of the data.
-        bias: latencies and currents add a channel.
+        bias: whether latency and current encoders add a bias channel.
         options: fields of the encoder to replace; times in seconds, or as text with a unit.
 
     Raises:
-        UsageError: there is no such encoder, or it has no such field.
+        UsageError: an unknown encoder, or an unknown field of it.
     """
     one_of(ENCODERS)("encoder", name)
     preset = (
@@ -115,11 +117,11 @@ def with_options(encoder: Any, options: Mapping[str, Any] | None) -> Any:
 def _describe(encoder: Any) -> str:
     """Return a sentence that describes an encoder."""
     if isinstance(encoder, Current):
-        last = Text(", and a last channel has the value 1" if encoder.bias else "")
-        return Text("each value is a current that lasts all the time{last}", last=last)
+        last = Text("; a last channel has the value 1" if encoder.bias else "")
+        return Text("each value is encoded as a constant current{last}", last=last)
     if isinstance(encoder, Latency):
         last = (
-            Text(", and a last channel spikes at {time}", time=format_time(encoder.t_min))
+            Text("; a last channel spikes at {time}", time=format_time(encoder.t_min))
             if encoder.bias
             else Text("")
         )
@@ -130,13 +132,13 @@ def _describe(encoder: Any) -> str:
         )
         if encoder.clock:
             last += Text(
-                ", and {channels} further channels spike at fixed times",
+                "; further channels that spike at fixed times: {channels}",
                 channels=len(encoder.clock),
             )
         dark = (
             Text("")
             if encoder.least is None
-            else Text(", those up to {minimum:g} as none", minimum=encoder.least)
+            else Text(", values up to {minimum:g} without a spike", minimum=encoder.least)
         )
         return Text(
             "values from 0 to 1 are encoded as one spike each, {span}, {first} values "

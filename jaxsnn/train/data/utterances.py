@@ -19,7 +19,7 @@ from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.nir.io.read_limits import read_text
 from jaxsnn.options import DATA_FOLDER
 from jaxsnn.output import refuse_unreadable
-from jaxsnn.train.data.datasets import Data, Splits, stratified, taken
+from jaxsnn.train.data.datasets import Data, Splits, select_samples, stratified
 from jaxsnn.train.data.encoders import LevelCrossing, PopulationCode
 from jaxsnn.wording import Text
 
@@ -49,24 +49,25 @@ def japanese_vowels_splits(
     72 channels.
 
     Args:
-        seed: chooses the training utterances that are held out for validation, and draws the noise
-            of the copies: an integer or a `jax.random` key.
-        folder: of JapaneseVowels_TRAIN.ts and JapaneseVowels_TEST.ts; None: that of the installed
-            `aeon`.
-        copies: of each training utterance, all but the first with noise, and stretched in time.
-        held_out: fraction of the training utterances of each speaker.
+        seed: random seed of the training utterances that are held out for validation, and of the
+            noise of the copies: an integer or a `jax.random` key.
+        folder: folder of JapaneseVowels_TRAIN.ts and JapaneseVowels_TEST.ts; None: that of the
+            installed `aeon`.
+        copies: number of copies of each training utterance, all but the first with noise and
+            stretched in time.
+        held_out: fraction of the training utterances of each speaker that is held out.
 
     Raises:
-        UsageError: no folder is given, and aeon is not installed.
-        FileError: the files are not there, or are of another format.
+        UsageError: no folder is specified, and aeon is not installed.
+        FileError: the files do not exist, or have another format.
     """
     if folder is None:
         aeon = find_spec("aeon")  # which is not imported
         if aeon is None or not aeon.submodule_search_locations:
             raise UsageError(
-                "JapaneseVowels needs the data of aeon",
+                "JapaneseVowels requires the data of aeon, which is not installed",
                 fix=Text(
-                    "pip install aeon, or name their folder, {data_folder}",
+                    "pip install aeon, or pass {data_folder}",
                     data_folder=DATA_FOLDER.set_to("DIR"),
                 ),
             )
@@ -79,7 +80,7 @@ def japanese_vowels_splits(
     classes = tuple(str(speaker) for speaker in range(1, 10))
     everything = Data(x=(values - mean) / deviation, y=labels, classes=classes)
     validation, train = stratified(labels, held_out, [*seed_words(seed), 0])
-    training = taken(everything, train)
+    training = select_samples(everything, train)
     if copies > 1:
         generator = generator_of([*seed_words(seed), 1])
         x = np.repeat(training.x, copies - 1, axis=0)
@@ -96,7 +97,7 @@ def japanese_vowels_splits(
     return Splits(
         name="japanese-vowels",
         train=training,
-        validation=taken(everything, validation),
+        validation=select_samples(everything, validation),
         test=Data(x=(test_values - mean) / deviation, y=test_labels, classes=classes),
         encoder=lambda tau: PopulationCode(centres=_CENTRES, frame=_FRAME * tau),
         span=_FRAME * FRAMES + 2.0,
@@ -120,7 +121,7 @@ def read_ts(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     0, of a .ts file.
 
     Raises:
-        FileError: it cannot be read, or a line is no utterance.
+        FileError: the file cannot be read, or a line is not an utterance.
     """
     lines = read_text(path, "a .ts file").splitlines()
     values, labels = [], []
@@ -137,12 +138,12 @@ def read_ts(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
         except ValueError as error:
             raise FileError(
                 Text("{path}, line {line}: {reason}", path=path, line=number, reason=str(error)),
-                fix="write channels of numbers, then a label",
+                fix="write channels of numbers, followed by a label",
             ) from error
         if signals.shape[0] != 12 or signals.shape[1] > FRAMES:
             raise FileError(
                 Text(
-                    "{path}, line {line}: {shape} values",
+                    "{path}, line {line}: the values have shape {shape}",
                     path=path,
                     line=number,
                     shape=signals.shape,
@@ -154,7 +155,7 @@ def read_ts(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
         )
     if not values:
         raise FileError(
-            Text("{path} holds no data", path=path), fix="name a .ts file with a line @data"
+            Text("{path} contains no data", path=path), fix="pass a .ts file with a line @data"
         )
     return np.stack(values), np.asarray(labels, np.int32)
 
@@ -187,25 +188,30 @@ def spoken_splits(
     (`jaxsnn.train.LevelCrossing`), a frame being a quarter of tau.
 
     Args:
-        seed: chooses the training recordings that are held out for validation: an integer or a
-            `jax.random` key.
-        folder: of the files.
-        held_out: fraction of the training recordings of each word.
+        seed: random seed of the training recordings that are held out for validation: an integer
+            or a `jax.random` key.
+        folder: folder of the files.
+        held_out: fraction of the training recordings of each word that is held out.
 
     Returns:
         The recordings, and notes on what was left out.
 
     Raises:
-        FileError: no such files, or one that cannot be read.
-        UsageError: scipy is not installed, or nothing is left for training or the test.
+        FileError: no such files, or a file that cannot be read.
+        UsageError: scipy is not installed, or there are no recordings for training or the test.
     """
     file_names = sorted(path.name for path in Path(folder).glob("*.wav"))
     recordings = [entry for name in file_names if (entry := _NAME.fullmatch(name))]
     if not recordings:
-        reason = "has no files WORD_SPEAKER_NUMBER.wav" if Path(folder).is_dir() else "is no folder"
+        reason = (
+            "contains no files WORD_SPEAKER_NUMBER.wav"
+            if Path(folder).is_dir()
+            else "is not a folder"
+        )
         raise FileError(
             Text("{path} {reason}", path=folder, reason=reason),
-            fix="get github.com/Jakobovski/free-spoken-digit-dataset, and name its recordings",
+            fix="download github.com/Jakobovski/free-spoken-digit-dataset, and pass its folder of "
+            "recordings",
         )
     words = sorted({entry["word"] for entry in recordings})
     labels = np.asarray([words.index(entry["word"]) for entry in recordings], np.int32)
@@ -213,28 +219,28 @@ def spoken_splits(
     if tested.all() or not tested.any():
         raise UsageError(
             Text(
-                "{path}: {count} of {recordings} recordings have a number under {limit}",
+                "{path}: recordings with a number below {limit}, which are for the test: {count} of "
+                "{recordings}",
                 path=folder,
                 count=tested.sum(),
                 recordings=len(recordings),
                 limit=_TESTED,
             ),
-            fix="number those for the test 0 to 4, the others from 5 on",
+            fix="number recordings for the test from 0 to 4, and for training from 5",
         )
     sounds = [read_wav(Path(folder) / entry.string) for entry in recordings]
     x = np.stack([cochleagram(*sound) for sound in sounds])
     longest = _WINDOW + (_MOST_FRAMES - 1) * _HOP
     left_out = {
-        "are named otherwise than WORD_SPEAKER_NUMBER.wav, and are left out": len(file_names)
-        - len(recordings),
-        Text("are longer than {duration:.2f} s, and their rest is left out", duration=longest): sum(
+        "are not named WORD_SPEAKER_NUMBER.wav and are left out": len(file_names) - len(recordings),
+        Text("are longer than {duration:.2f} s and are cut", duration=longest): sum(
             len(sound) > longest * rate for sound, rate in sounds
         ),
     }
     notes = [
         Note(
             Text(
-                "{count} of {recordings} recordings {reason}",
+                "recordings that {reason}: {count} of {recordings}",
                 count=n,
                 recordings=len(file_names),
                 reason=reason,
@@ -246,13 +252,13 @@ def spoken_splits(
         if n
     ]
     everything = Data(x=x, y=labels, classes=tuple(words))
-    rest = taken(everything, np.flatnonzero(np.logical_not(tested)))
+    rest = select_samples(everything, np.flatnonzero(np.logical_not(tested)))
     validation_index, train_index = stratified(rest.y, held_out, [*seed_words(seed), 0])
     splits = Splits(
         name="wav",
-        train=taken(rest, train_index),
-        validation=taken(rest, validation_index),
-        test=taken(everything, np.flatnonzero(tested)),
+        train=select_samples(rest, train_index),
+        validation=select_samples(rest, validation_index),
+        test=select_samples(everything, np.flatnonzero(tested)),
         encoder=lambda tau: LevelCrossing(levels=_LEVELS, frame=_FRAME * tau),
         span=_FRAME * _MOST_FRAMES + 2.0,
     )
@@ -265,7 +271,8 @@ def read_wav(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
         from scipy.io import wavfile
     except ImportError as error:
         raise UsageError(
-            Text("scipy is needed to read {path}", path=path), fix="pip install scipy"
+            Text("reading {path} requires scipy, which is not installed", path=path),
+            fix="pip install scipy",
         ) from error
     refuse_unreadable(path, "a .wav file")
     try:
@@ -273,7 +280,7 @@ def read_wav(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
     except Exception as error:  # what a broken file raises is not documented
         raise FileError(
             Text("{path} cannot be read as sound ({reason})", path=path, reason=str(error)),
-            fix="get it again",
+            fix="download the file again",
         ) from error
     rest = 128 if sound.dtype == np.uint8 else 0  # samples of 8 bits have no sign
     return np.asarray(sound, float).reshape(len(sound), -1).mean(axis=1) - rest, int(rate)

@@ -1,11 +1,11 @@
-"""Checkpoints: all that a run needs to go on, bit for bit, in one file that is replaced whole after
-each epoch.
+"""Checkpoints: everything that a run needs to continue, bit for bit, in one file that is replaced
+after each epoch.
 
-A folder holds `last.npz` (the run), `before.npz` (the same, an epoch earlier, which is gone on from
-where the last is damaged), `best.npz` (the parameters of the best epoch so far by
+A folder contains `last.npz` (the run), `before.npz` (the run one epoch earlier, from which it resumes if
+the last checkpoint is damaged), `best.npz` (the parameters of the best epoch so far by
 NODE.NAME, times in seconds) and `history.jsonl` (one line of JSON for each epoch). A run that is
-killed at any time, kill -9 included, goes on from its last whole epoch; the epoch that was cut
-short is done again, with the same random numbers. A checkpoint of other settings, another network
+killed at any time, kill -9 included, continues after its last complete epoch; the interrupted epoch
+is repeated with the same random numbers. A checkpoint of other settings, another network
 or other data is refused.
 
 Each file is replaced whole under its name, so that neither hard links nor symbolic links are written
@@ -49,7 +49,7 @@ from jaxsnn.wording import Text
 LAST, BEFORE, BEST, HISTORY = "last.npz", "before.npz", "best.npz", "history.jsonl"
 #: Names of options in checkpoints of earlier versions.
 _EARLIER_NAMES = {"ema_decay": "averaging", "weight_bumping": "push"}
-_SAME = "resume with the same, or choose another folder"
+_SAME = "resume with the settings of the checkpoint, or choose another folder"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,15 +57,15 @@ class Checkpoint:
     """State of a run after some epoch.
 
     Attributes:
-        state, best_state: what training changes, now and at the best epoch.
-        best_epoch: its number.
+        state, best_state: mutable state of the run, after this epoch and after the best epoch.
+        best_epoch: number of the best epoch.
         history, seconds: as in `jaxsnn.train.Fit`.
-        budgets: of the engine, by option.
-        factor: what steps are multiplied by.
-        failures: how often the run went back to its best epoch.
-        failing_epochs: for how many epochs no output has fired, or answers were hardly better than
-            none.
-        notes: what it noted of going back, a sentence each.
+        budgets: budgets of the engine, by option.
+        factor: factor of all step sizes.
+        failures: number of times that the run went back to its best epoch.
+        failing_epochs: number of consecutive epochs in which no output fired, or the accuracy
+            had collapsed.
+        notes: notes on going back, one sentence each.
     """
 
     state: TrainState
@@ -110,17 +110,17 @@ class Folder:
     """Folder of checkpoints.
 
     Args:
-        path: is made where it does not exist.
-        settings: of the run, as JSON has them.
-        print_: of the data and the network to begin with, see `fingerprint`.
-        alone: keep others out until `close`; of several processes that train together the first
-            does.
+        path: folder, which is created if it does not exist.
+        settings: settings of the run, as JSON values.
+        print_: fingerprint of the data and the initial network, see `fingerprint`.
+        alone: whether to lock the folder until `close`; of several processes that train together
+            only the first locks it.
 
     Attributes:
-        notes: what there is to say of going on, a sentence each.
+        notes: notes on resuming, one sentence each.
 
     Raises:
-        FileError: it cannot be a folder, or another run writes there.
+        FileError: the path cannot be a folder, or another run writes to it.
     """
 
     def __init__(
@@ -142,11 +142,11 @@ class Folder:
         except OSError as error:
             raise FileError(
                 Text(
-                    "{path} cannot be a folder of checkpoints: {reason}",
+                    "{path} cannot be a folder of checkpoints ({reason})",
                     path=path,
                     reason=error.strerror or str(error),
                 ),
-                fix="name another folder",
+                fix="choose another folder",
             ) from error
         if alone:
             refuse_read_only(self.path, self.path)
@@ -172,16 +172,15 @@ class Folder:
         beginning.
 
         Args:
-            extend: called with the path of a checkpoint of another number of epochs, that number,
-                and how many epochs are done. It returns the fingerprint of this run with that
-                number, or raises `UsageError` where the epochs that are done would have been
-                others. None: such checkpoints are refused.
+            extend: function of the path of a checkpoint with another number of epochs, that number,
+                and the number of completed epochs. Returns the fingerprint of this run with that
+                number, or raises `UsageError` if the completed epochs would differ. None: such
+                checkpoints are refused.
 
         Raises:
-            FileError: there is one, or a file of its names, and neither `resume` nor `overwrite` is
-                set; a symbolic link or another special file is there; or all that there are are
-                damaged.
-            UsageError: it is of other settings, data or parameters.
+            FileError: files of a checkpoint exist, and neither `resume` nor `overwrite` is set; one
+                of them is a symbolic link or another special file; or all are damaged.
+            UsageError: the checkpoint has other settings, data or parameters.
         """
         existing = self._existing()
         there = [self.path / name for name in (LAST, BEFORE) if name in existing]
@@ -190,7 +189,7 @@ class Folder:
             raise FileError(
                 Text("{path} exists", path=self.path / existing[0]),
                 fix=Text(
-                    "go on from it with {resume}, or choose another folder",
+                    "pass {resume} to continue from it, or choose another folder",
                     resume=OPTIONS["resume"].set_to(True),
                 ),
             )
@@ -228,20 +227,20 @@ class Folder:
         except OSError as error:
             raise FileError(
                 Text(
-                    "{path} cannot be accessed any more ({reason})",
+                    "{path} is no longer accessible ({reason})",
                     path=self.path,
                     reason=error.strerror or str(error),
                 ),
                 fix=Text(
-                    "put the folder back, and go on with {resume}",
+                    "restore the folder, and pass {resume} to continue",
                     resume=OPTIONS["resume"].set_to(True),
                 ),
             ) from error
         if not same:
             raise FileError(
-                Text("{path} is not the folder in which the run began", path=self.path),
+                Text("{path} was replaced by another folder since the run began", path=self.path),
                 fix=Text(
-                    "put the first one back, and go on with {resume}",
+                    "restore the first folder, and pass {resume} to continue",
                     resume=OPTIONS["resume"].set_to(True),
                 ),
             )
@@ -259,7 +258,7 @@ class Folder:
         else:
             if first.name == LAST:
                 return checkpoint
-            reason = Text("there is no {path}", path=self.path / LAST)
+            reason = Text("{path} does not exist", path=self.path / LAST)
         epoch = checkpoint.history[-1].epoch
         self.notes.append(
             reason
@@ -314,7 +313,7 @@ class Folder:
         shapes = [(plain.shape, plain.dtype) for plain in map(_plain, leaves)]
         if [(array.shape, array.dtype) for array in arrays] != shapes:
             raise UsageError(
-                Text("{path} holds arrays of another network or optimiser", path=path), fix=_SAME
+                Text("{path} contains arrays of another network or optimiser", path=path), fix=_SAME
             )
         restored = [
             jax.random.wrap_key_data(jax.numpy.asarray(array), impl=jax.random.key_impl(leaf))
@@ -351,7 +350,7 @@ class Folder:
                 setting, then, now = _difference(name, saved_value, value)
                 raise UsageError(
                     Text(
-                        "{path} is of a run with {setting} = {expected}, and this run has {actual}",
+                        "{path} belongs to a run with {setting} = {expected}, and this run has {actual}",
                         path=path,
                         setting=setting,
                         expected=then,
@@ -364,7 +363,7 @@ class Folder:
         if header["fingerprint"] != expected:
             raise UsageError(
                 Text(
-                    "{path} is of a run with other data, or another network, optimiser or schedule",
+                    "{path} belongs to a run with other data, or another network, optimiser or schedule",
                     path=path,
                 ),
                 fix=_SAME,
@@ -385,7 +384,7 @@ def _locked(folder: Path) -> int | None:
     has no locks.
 
     Raises:
-        FileError: another run has it.
+        FileError: another run has locked the folder.
     """
     try:
         import fcntl
@@ -405,8 +404,8 @@ def _locked(folder: Path) -> int | None:
     except BlockingIOError as error:
         os.close(handle)
         raise FileError(
-            Text("another run writes its checkpoints to {path}", path=folder),
-            fix="wait until it is over, or choose another folder",
+            Text("another run writes checkpoints to {path}", path=folder),
+            fix="wait until that run ends, or choose another folder",
         ) from error
     except OSError:  # a file system without locks
         os.close(handle)
@@ -456,7 +455,7 @@ def _write_lines(path: Path, history: Sequence[EpochRecord]) -> None:
 VERSION, UNSEALED = 2, 1
 #: The comment of the zip file, which stands at its end: this, then the hash in hexadecimal digits.
 _SEAL, _DIGITS = b"sha256 ", 64
-_BEGIN_AGAIN = "remove it, or choose another folder"
+_BEGIN_AGAIN = "remove the file, or choose another folder"
 
 
 def sealed(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -474,8 +473,8 @@ def unsealed(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Return the header and the arrays of a checkpoint, in their order.
 
     Raises:
-        FileError: it cannot be read, its bytes are not those that were sealed, or its header is
-            none.
+        FileError: the file cannot be read, its contents do not match its checksum, or its header
+            is invalid.
     """
     refuse_unreadable(path, "a checkpoint")
     ByteBudget(path).take("its bytes", path.stat().st_size)
@@ -488,24 +487,24 @@ def unsealed(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
     end = content[-_DIGITS - len(_SEAL) :]
     has_seal = end.startswith(_SEAL)
     if has_seal and hashlib.sha256(content[:-_DIGITS]).hexdigest().encode() != end[len(_SEAL) :]:
-        raise _damaged(path, "its bytes are not those that were written")
+        raise _damaged(path, "its contents do not match its checksum")
     entries = load_arrays(path)
     try:
         header = json.loads(entries.pop("header").tobytes().decode())
         arrays = [entries.pop(f"array{number}") for number in range(len(entries))]
     except (KeyError, ValueError, RecursionError) as error:
         raise _damaged(
-            path, Text("the header or some arrays are missing, {reason}", reason=str(error))
+            path, Text("the header or some arrays are missing ({reason})", reason=str(error))
         ) from error
     _refuse_header(path, header)
     if not has_seal and header["version"] != UNSEALED:
-        raise _damaged(path, "it has no seal")
+        raise _damaged(path, "its checksum is missing")
     return header, arrays
 
 
 def _damaged(path: str | os.PathLike[str], reason: str) -> FileError:
     return FileError(
-        Text("{path} is not a checkpoint, or damaged: {reason}", path=path, reason=reason),
+        Text("{path} is not a checkpoint, or is damaged: {reason}", path=path, reason=reason),
         fix=_BEGIN_AGAIN,
     )
 
@@ -564,21 +563,21 @@ def _are_texts(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_text, value))
 
 
-#: What the entries of a header are, and what is said of those that are not.
+#: Check of each entry of a header, and the expected kind of value in words.
 _ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "settings": (lambda value: isinstance(value, dict), "a table"),
     "fingerprint": (_is_text, "text"),
     "history": (lambda value: isinstance(value, list) and bool(value), "a list of epochs"),
     "seconds": (_are_seconds, "a list of numbers"),
-    "best_epoch": (is_whole, "a whole number"),
+    "best_epoch": (is_whole, "an integer"),
     "budgets": (_are_budgets, f"a table of {', '.join(BUDGETS)}"),
     "factor": (_is_positive, "a positive number"),
-    "failures": (is_whole, "a whole number"),
-    "failing_epochs": (is_whole, "a whole number"),
+    "failures": (is_whole, "an integer"),
+    "failing_epochs": (is_whole, "an integer"),
     "notes": (_are_texts, "a list of sentences"),  # earlier versions wrote none
 }
 _OF_TYPE: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "int": (is_whole, "a whole number"),
+    "int": (is_whole, "an integer"),
     "float": (_is_number, "a number"),
     "dict[str, float]": (_numbers_by_name, "a table of numbers"),
 }
@@ -589,40 +588,47 @@ _RECORD = {field.name: _OF_TYPE[str(field.type)] for field in fields(EpochRecord
 def _refuse_header(path: Path, header: Any) -> None:
     """Refuse a header that differs from the form that `sealed` writes."""
     if not isinstance(header, dict):
-        raise _damaged(path, "its header is no table")
+        raise _damaged(path, "its header is not a table")
     if header.get("version") not in (VERSION, UNSEALED):
         raise FileError(
             Text(
-                "{path} is a checkpoint of version {actual}, and only version {expected} can "
-                "be read",
+                "{path} has checkpoint version {actual}, and only version {expected} is supported",
                 path=path,
                 actual=header.get("version"),
                 expected=VERSION,
             ),
-            fix="begin again in another folder",
+            fix="start the run again in another folder",
         )
     _refuse_entries(path, {"notes": []} | header, _ENTRIES, "its header")
     history = header["history"]
     for number, record in enumerate(history):
         location = f"epoch {number} of its history"
         if not isinstance(record, dict):
-            raise _damaged(path, Text("{location} is no table", location=location))
+            raise _damaged(path, Text("{location} is not a table", location=location))
         _refuse_entries(path, record, _RECORD, location)
         if unknown := [name for name in record if name not in _RECORD]:
             raise _damaged(
                 path,
-                Text("{location} has an unknown '{entry}'", location=location, entry=unknown[0]),
+                Text(
+                    "{location} has the unknown entry '{entry}'",
+                    location=location,
+                    entry=unknown[0],
+                ),
             )
         if record["epoch"] != number:
             raise _damaged(
                 path,
-                Text("{location} is of epoch {epoch}", location=location, epoch=record["epoch"]),
+                Text(
+                    "{location} has the epoch number {epoch}",
+                    location=location,
+                    epoch=record["epoch"],
+                ),
             )
     if len(header["seconds"]) != len(history):
         raise _damaged(
             path,
             Text(
-                "{seconds} seconds of {epochs} epochs",
+                "the number of durations is {seconds}, and that of epochs {epochs}",
                 seconds=len(header["seconds"]),
                 epochs=len(history),
             ),
@@ -631,7 +637,7 @@ def _refuse_header(path: Path, header: Any) -> None:
         raise _damaged(
             path,
             Text(
-                "the best epoch is {epoch} of {epochs}",
+                "the best epoch is {epoch}, and the number of epochs is {epochs}",
                 epoch=header["best_epoch"],
                 epochs=len(history),
             ),
@@ -646,7 +652,9 @@ def _refuse_entries(
 ) -> None:
     for name, (fits, kind) in expected.items():
         if name not in content:
-            raise _damaged(path, Text("{location} has no '{entry}'", location=location, entry=name))
+            raise _damaged(
+                path, Text("{location} has no entry '{entry}'", location=location, entry=name)
+            )
         if not fits(content[name]):
             shown = str(content[name])[:40]
             raise _damaged(

@@ -31,10 +31,10 @@ from jaxsnn.train.options import TrainOptions
 from jaxsnn.units import format_time
 from jaxsnn.wording import Text
 
-#: By which factor weights may grow in training before they saturate, where nobody says another.
+#: Default factor by which weights may grow during training before they saturate.
 HEADROOM = 2.0
-#: Of a first-spike loss, where nobody says another: the margin between outputs that outlasts the
-#: noise of a chip's spike times, about 0.1 tau_syn.
+#: Default sharpness of a first-spike loss on a chip: it leads to a margin between outputs that exceeds
+#: the noise of a chip's spike times, about 0.1 tau_syn.
 SHARPNESS = 0.15
 
 
@@ -55,20 +55,20 @@ def on_chip(
     `fit` takes by default.
 
     Args:
-        graph: what will be trained, with its first weights.
+        graph: graph to train, with its initial weights.
         loss: as in `fit`, with the same default; a population that only a first-spike loss reads
             stops after its first spike.
-        chip: default `EmulatedChip()`; or several, which differ by their seeds, and of which one
-            runs a batch: for weights that other chips of their kind run as well.
-        headroom: by which factor weights may grow before they saturate; one for all, or by
-            population.
-        max_runs: of the chip for a batch; None: as many as it takes.
-        seed: of the mapping, an integer or a `jax.random` key.
+        chip: emulated chip, by default `EmulatedChip()`; or several chips that differ by their
+            seeds, one of which runs each batch, so that the weights suit other chips as well.
+        headroom: factor by which weights may grow before they saturate; one for all populations,
+            or by population.
+        max_runs: largest number of runs of the chip per batch; None: no limit.
+        seed: random seed of the mapping, an integer or a `jax.random` key.
 
     Raises:
-        MappingError: the chip cannot run the graph, or not in so many runs; or a population is a
+        MappingError: the chip cannot run the graph, or not in `max_runs` runs; or a population is a
             readout.
-        UsageError: a loss or a headroom that is invalid.
+        UsageError: an invalid loss or headroom.
 
     >>> from jaxsnn.nir import build
     >>> from jaxsnn.nir.initializers import normal
@@ -100,10 +100,10 @@ def on_emulated_chip(graph: Graph, options: TrainOptions) -> TrainOptions:
     loss object.
 
     Args:
-        graph: what will be trained, with its first weights.
-        options: with `Splits` as data. `chip_seed`, `headroom`, `runs`, `loss_options` and
-            `engine_options` are used up. A first-spike loss by name has the sharpness `SHARPNESS`
-            unless `loss_options` say another.
+        graph: graph to train, with its initial weights.
+        options: options with `Splits` as data. The result has no `chip_seed`, `headroom`, `runs`,
+            `loss_options` and `engine_options`. A first-spike loss by name has the sharpness
+            `SHARPNESS` unless `loss_options` specify another.
 
     Raises:
         MappingError: the chip cannot run the graph.
@@ -144,12 +144,13 @@ def _refuse_untrainable(graph: Graph, network: Network) -> None:
             raise MappingError(
                 Text(
                     "population '{population}' ({kind}) is a readout, and a chip in the loop "
-                    "returns spikes, not voltages",
+                    "returns only spikes, not voltages",
                     population=name,
                     kind=population.kind,
                 ),
                 fix=Text(
-                    "let neurons that fire answer, or take {engine}", engine=ENGINE.set_to("event")
+                    "use a spiking output population, or pass {engine}",
+                    engine=ENGINE.set_to("event"),
                 ),
                 node=name,
             )
@@ -157,15 +158,14 @@ def _refuse_untrainable(graph: Graph, network: Network) -> None:
         if biased := int(np.count_nonzero(node.parameters.get("bias", 0.0))):
             raise MappingError(
                 Text(
-                    "node '{node}' ({type}) has {count} biases other than 0, and a chip in the "
-                    "loop has none",
+                    "node '{node}' ({type}) has nonzero biases, which a chip in the loop does not support "
+                    "(number of biases: {count})",
                     node=name,
                     type=node.type,
                     count=biased,
                 ),
                 fix=Text(
-                    "let an input channel that spikes in every sample stand in for them, or take "
-                    "{engine}",
+                    "replace them by an input channel that spikes in every sample, or pass {engine}",
                     engine=ENGINE.set_to("event"),
                 ),
                 node=name,
@@ -200,9 +200,9 @@ def saturated_notes(engine: Any, trained: Graph) -> Iterator[str]:
         if report.saturated and report.scale is not None:
             yield Note(
                 Text(
-                    "{count} of {size} trained weights of '{node}' exceed the largest weight of a "
-                    "synapse and act as {maximum} LSB, {limit:.3g} in the file's unit: a larger "
-                    "headroom leaves more room",
+                    "trained weights of '{node}' that exceed the largest weight of a synapse: {count} of "
+                    "{size}. They act as {maximum} LSB, which is {limit:.3g} in the unit of the file: "
+                    "train with a larger headroom",
                     count=report.saturated,
                     size=report.connections,
                     node=name,
@@ -221,8 +221,8 @@ def late_input_notes(
     too late to count.
 
     Args:
-        splits: by the name of the part.
-        t_end: seconds.
+        splits: samples by the name of the part.
+        t_end: end of a sample in seconds.
     """
     if not (isinstance(engine, InTheLoop) and isinstance(engine.device, ChipInTheLoop)):
         return
@@ -231,13 +231,13 @@ def late_input_notes(
     # how late the host is with spikes that it replays depends on what the chip fires
     replays = any(source.from_run is not None for source in sources)
     least = "at least " if replays else ""
-    more = ", and those of spikes that it replays are not counted" if replays else ""
+    more = " (replayed spikes are not counted)" if replays else ""
     for part, batch in splits.items():
         if late := engine.device.late_inputs({name: batch.inputs}, t_end):
             yield Note(
                 Text(
-                    "{part}: {least}{late} events reach the chip at or after {option} and are left "
-                    "out: its host sends one in a cycle of the clock{more}",
+                    "{part}: {least}{late} events reach the chip at or after {option} and are left out, "
+                    "because the host sends one event per clock cycle{more}",
                     part=part,
                     least=least,
                     late=late,
@@ -254,10 +254,9 @@ class OnChip:
     """Results of training on an emulated chip that the record of the run does not have.
 
     Attributes:
-        seed: of the chip.
-        mapping: path of the mapping that was written.
-        off_chip_accuracy: fraction of the test samples that the trained weights answer on the event
-            engine.
+        seed: seed of the chip.
+        mapping: path of the mapping file.
+        off_chip_accuracy: accuracy of the trained weights on the test samples on the event engine.
     """
 
     seed: int
@@ -278,7 +277,7 @@ def off_chip_accuracy(graph: Graph, options: TrainOptions) -> float:
     training.
 
     Args:
-        options: of the run, with `Splits` as data and a loss.
+        options: options of the run, with `Splits` as data and a loss.
     """
     settings: Any = options
     data, loss, encoder = settings.data, settings.loss, settings.encoder

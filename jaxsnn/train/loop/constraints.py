@@ -2,7 +2,7 @@
 
 The optimiser moves a raw number without limits; the parameter is a smooth function of it. A
 constraint is a frozen record. `low` may be the NIR name of another parameter of the same node: a
-threshold above `v_reset`. `Constraint` says what a constraint of one's own must have.
+threshold above `v_reset`. `Constraint` is the interface of a user's constraint.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from jaxsnn.units import parse_time
 from jaxsnn.wording import Text
 
 Parameters = dict[str, dict[str, jax.Array]]
-Own = Mapping[str, jax.Array]
+NodeParameters = Mapping[str, jax.Array]
 #: A parameter as an array, or its raw numbers, of the same shape.
 Numbers = Float[Array, "*shape"]
 
@@ -35,8 +35,8 @@ class Constraint(Protocol):
     """Constraint on a parameter: a frozen dataclass, hashable, because compiled code depends on it.
 
     Attributes:
-        shared: whether one number stands for the entire array.
-        rate: the optimiser's step, as a multiple of the learning rate.
+        shared: whether one number is used for the entire array.
+        rate: step size of the optimiser, as a multiple of the learning rate.
     """
 
     @property
@@ -49,13 +49,13 @@ class Constraint(Protocol):
         """Step of the optimiser, as a multiple of the learning rate."""
         ...
 
-    def to_raw(self, value: Numbers, own: Own, /) -> Numbers:
-        """Return the raw number of a value, elementwise; `own` has all parameters of the node,
+    def to_raw(self, value: Numbers, node_parameters: NodeParameters, /) -> Numbers:
+        """Return the raw number of a value, elementwise; `node_parameters` has all parameters of the node,
         times in seconds.
         """
         ...
 
-    def to_value(self, raw: Numbers, own: Own, /) -> Numbers:
+    def to_value(self, raw: Numbers, node_parameters: NodeParameters, /) -> Numbers:
         """Return the value of a raw number, elementwise: differentiable inverse of `to_raw`."""
         ...
 
@@ -65,18 +65,18 @@ class Free:
     """Constraint to any number; the optimiser moves the parameter itself.
 
     Attributes:
-        shared: one number for the entire array, which must be the same everywhere to begin with.
-        rate: the optimiser's step, as a multiple of the learning rate.
+        shared: whether one number is used for the entire array, whose initial values must be equal.
+        rate: step size of the optimiser, as a multiple of the learning rate.
     """
 
     shared: bool = False
     rate: float = 1.0
 
-    def to_raw(self, value: Numbers, own: Own) -> Numbers:
+    def to_raw(self, value: Numbers, node_parameters: NodeParameters) -> Numbers:
         """Return the raw number of a value."""
         return value
 
-    def to_value(self, raw: Numbers, own: Own) -> Numbers:
+    def to_value(self, raw: Numbers, node_parameters: NodeParameters) -> Numbers:
         """Return the value of a raw number."""
         return raw
 
@@ -95,21 +95,21 @@ class Positive:
     shared: bool = False
     rate: float = 1.0
 
-    def to_raw(self, value: Numbers, own: Own) -> Numbers:
+    def to_raw(self, value: Numbers, node_parameters: NodeParameters) -> Numbers:
         """Return the raw number of a value."""
-        return jnp.log(value - _number(self.low, own))
+        return jnp.log(value - _number(self.low, node_parameters))
 
-    def to_value(self, raw: Numbers, own: Own) -> Numbers:
+    def to_value(self, raw: Numbers, node_parameters: NodeParameters) -> Numbers:
         """Return the value of a raw number."""
-        return _number(self.low, own) + jnp.exp(raw)
+        return _number(self.low, node_parameters) + jnp.exp(raw)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bounded:
     """Constraint to values between `low` and `high`: low + (high - low) sigmoid(raw).
 
-    A value at a bound, where the sigmoid has no slope, begins a hundredth of the range inside;
-    `fit` says so.
+    An initial value at a bound, where the sigmoid has no slope, is moved inside by a hundredth of the
+    range, with a note.
 
     Attributes:
         low, high: numbers, for times in seconds.
@@ -121,24 +121,24 @@ class Bounded:
     shared: bool = False
     rate: float = 1.0
 
-    def to_raw(self, value: Numbers, own: Own) -> Numbers:
+    def to_raw(self, value: Numbers, node_parameters: NodeParameters) -> Numbers:
         """Return the raw number of a value."""
         share = jnp.clip((value - self.low) / (self.high - self.low), _EDGE, 1 - _EDGE)
         return jnp.log(share / (1 - share))
 
-    def to_value(self, raw: Numbers, own: Own) -> Numbers:
+    def to_value(self, raw: Numbers, node_parameters: NodeParameters) -> Numbers:
         """Return the value of a raw number."""
         return self.low + (self.high - self.low) * jax.nn.sigmoid(raw)
 
 
 _EDGE = 0.01
 
-#: Constraints by the name that a configuration file knows them by.
+#: Constraints by their names in configuration files.
 KINDS: Mapping[str, Any] = MappingProxyType(
     {"free": Free, "positive": Positive, "bounded": Bounded}
 )
 
-#: NIR parameters that can be trained, and their limits where none are given; None: to be said.
+#: NIR parameters that can be trained, and their default limits; None: depends on the network.
 TRAINABLE: Mapping[str, Constraint | None] = MappingProxyType(
     {
         "weight": Free(),
@@ -156,7 +156,7 @@ TRAINABLE: Mapping[str, Constraint | None] = MappingProxyType(
 Trained = tuple[tuple[str, tuple[tuple[str, Constraint], ...]], ...]
 
 
-def _number(low: float | str, parameters: Own):
+def _number(low: float | str, parameters: NodeParameters):
     return parameters.get(low, 0.0) if isinstance(low, str) else low
 
 
@@ -167,7 +167,7 @@ def as_constraints(
     converted to constraints.
 
     Raises:
-        UsageError: a table that is invalid.
+        UsageError: an invalid table.
     """
     if isinstance(trainable, str):
         return tuple(name.strip() for name in trainable.split(",") if name.strip())
@@ -181,7 +181,7 @@ def as_constraints(
         if isinstance(constraint, type) or not hasattr(constraint, "to_raw"):
             raise UsageError(
                 Text("trainable.{parameter} is {value}", parameter=name, value=shown(constraint)),
-                fix="give a constraint: Free(), Positive(), Bounded(low=..., high=...)",
+                fix="pass a constraint: Free(), Positive() or Bounded(low=..., high=...)",
             )
     return constraints
 
@@ -191,7 +191,7 @@ def _of_table(name: str, table: Mapping[str, Any]) -> Constraint:
     kind = arguments.pop("kind", "free")
     if kind not in KINDS:
         raise UsageError(
-            Text("trainable.{parameter}: there is no kind '{kind}'", parameter=name, kind=kind),
+            Text("trainable.{parameter}: unknown kind '{kind}'", parameter=name, kind=kind),
             fix=suggestion(kind, KINDS),
         )
     for bound in ("low", "high"):  # of times, with a unit; another parameter's name stays text
@@ -213,13 +213,13 @@ def find_trainables(
     that are moved.
 
     Args:
-        requested: NIR names, of which some may lack, or names with constraints, all of which must be
-            there. "NODE.NAME" is that of one node, and wins.
-        longest_delay: seconds; without another constraint delays are bounded by 0 and this.
+        requested: NIR names, some of which the network need not have, or names with constraints, all of
+            which it must have. "NODE.NAME" is the parameter of one node, and overrides "NAME".
+        longest_delay: default upper limit of delays in seconds; the lower limit is 0.
 
     Raises:
-        UsageError: a name that cannot be trained or that no node has, or a start outside the
-            limits.
+        UsageError: a parameter that cannot be trained or that no node has, or an initial value
+            outside the limits.
     """
     outside = _from_outside(network)
     known_names = {name: limits for (_, name), limits in outside.items()} | dict(TRAINABLE)
@@ -259,28 +259,28 @@ def find_trainables(
         if not is_used and _is_unused(network, key):
             notes.append(
                 Text(
-                    "{parameter} is not trained: the framework of the file does not use it",
+                    "{parameter} is not trained, because the source framework does not use it",
                     parameter=key,
                 )
             )
         elif not is_used and not isinstance(requested, Mapping) and key not in ("weight", "bias"):
-            notes.append(Text("{parameter} is not trained: no node has it", parameter=key))
+            notes.append(Text("{parameter} is not trained, because no node has it", parameter=key))
         if not is_used and (isinstance(requested, Mapping) or "." in key):
             is_unknown = _is_unused(network, key)
             raise UsageError(
-                Text("the framework of the file does not use {parameter}", parameter=key)
+                Text("the source framework does not use {parameter}", parameter=key)
                 if is_unknown
-                else Text("the network has no {parameter} to train", parameter=key),
+                else Text("the network has no parameter {parameter}", parameter=key),
                 fix="leave it out"
                 if is_unknown
-                else f"its nodes are {listing(network.parameters)}",
+                else f"nodes with parameters: {listing(network.parameters)}",
             )
     if not trained:
         raise UsageError(
-            Text("the network has no {parameter} to train", parameter=listing(by_key))
+            Text("the network has no parameter {parameter}", parameter=listing(by_key))
             if by_key
-            else "trainable names nothing",
-            fix=f"its nodes are {listing(network.parameters)}",
+            else "trainable is empty",
+            fix=f"nodes with parameters: {listing(network.parameters)}",
         )
     return tuple(trained), tuple(notes)
 
@@ -296,7 +296,7 @@ def _bounds_first(
             for name, constraint in waiting.items()
             if getattr(constraint, "low", None) not in waiting
         ]
-        # `Positive` begins above its bound; constraints of one's own may bound each other
+        # `Positive` begins above its bound; constraints of the user may bound each other
         ordered |= {name: waiting.pop(name) for name in ready or tuple(waiting)}
     return tuple(ordered.items())
 
@@ -353,7 +353,7 @@ def _check_name(name: str, key: str, known_names: Iterable[str]) -> None:
 
 
 def _check_start(
-    node: str, name: str, value: Numbers, constraint: Constraint, parameters: Own
+    node: str, name: str, value: Numbers, constraint: Constraint, parameters: NodeParameters
 ) -> list[str]:
     """Refuse initial values outside the limits; return notes on those at a bound, which are moved
     inside.
@@ -362,14 +362,14 @@ def _check_start(
     if constraint.shared and (numbers != numbers.flat[0]).any():
         raise UsageError(
             Text(
-                "node '{node}': {parameter} is shared, but its values range from {minimum:g} "
+                "node '{node}': {parameter} is shared, and its initial values range from {minimum:g} "
                 "to {maximum:g}",
                 node=node,
                 parameter=name,
                 minimum=numbers.min(),
                 maximum=numbers.max(),
             ),
-            fix="begin with one number",
+            fix="use equal initial values",
             node=node,
         )
     _check_bounds(node, name, constraint, parameters)
@@ -384,15 +384,15 @@ def _check_start(
         place = int(outside.reshape(-1).argmax())
         raise UsageError(
             Text(
-                "node '{node}': {parameter} begins at {value:g}, its limits are {minimum:g} "
-                "and {maximum:g}",
+                "node '{node}': the initial value of {parameter} is {value:g}, outside its limits "
+                "{minimum:g} and {maximum:g}",
                 node=node,
                 parameter=name,
                 value=numbers.flat[place],
                 minimum=least.flat[place],
                 maximum=most.flat[place],
             ),
-            fix="begin inside, or declare others",
+            fix="use an initial value inside the limits, or pass other limits",
             node=node,
         )
     if open_below:
@@ -403,8 +403,8 @@ def _check_start(
         return []
     return [
         Text(
-            "node '{node}': {count} of {size} values of {parameter} are moved inside their "
-            "limits, by a hundredth of the range",
+            "node '{node}': initial values of {parameter} that are moved away from a limit, to a hundredth "
+            "of the range: {count} of {size}",
             node=node,
             count=moved,
             size=numbers.size,
@@ -413,7 +413,7 @@ def _check_start(
     ]
 
 
-def _check_bounds(node: str, name: str, constraint: Constraint, parameters: Own) -> None:
+def _check_bounds(node: str, name: str, constraint: Constraint, parameters: NodeParameters) -> None:
     """Refuse a bound that is neither a finite number nor a parameter that a neuron may have, bounds
     without values in between, and a rate below 0.
     """
@@ -425,7 +425,7 @@ def _check_bounds(node: str, name: str, constraint: Constraint, parameters: Own)
                 parameter=name,
                 rate=shown(constraint.rate),
             ),
-            fix="give a number of at least 0",
+            fix="pass a number of at least 0",
             node=node,
         )
     for bound in ("low", "high") if isinstance(constraint, Positive | Bounded) else ():
@@ -436,7 +436,7 @@ def _check_bounds(node: str, name: str, constraint: Constraint, parameters: Own)
             wrong, fix = value not in parameter_names, suggestion(value, sorted(parameter_names))
         else:
             wrong = not np.isfinite(as_number(value))
-            fix = "give a finite number, of a time in seconds"
+            fix = "pass a finite number; times are in seconds"
         if wrong:
             raise UsageError(
                 Text(
@@ -458,7 +458,7 @@ def _check_bounds(node: str, name: str, constraint: Constraint, parameters: Own)
                 minimum=constraint.low,
                 maximum=constraint.high,
             ),
-            fix="give a high above the low",
+            fix="pass low < high",
             node=node,
         )
 
@@ -518,7 +518,7 @@ def raw_is_particular(network: Network, trained: Trained) -> bool:
     )
 
 
-def _means(parameters: Own, constraint: Constraint) -> Own:
+def _means(parameters: NodeParameters, constraint: Constraint) -> NodeParameters:
     """Return the parameters with the bound of a shared constraint reduced to one number."""
     low = getattr(constraint, "low", None)
     if constraint.shared and isinstance(low, str) and low in parameters:

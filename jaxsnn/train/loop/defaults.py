@@ -20,7 +20,7 @@ from jaxsnn.train.option_values import replace_fields
 from jaxsnn.train.options import OPTIONS, engine_kind
 from jaxsnn.wording import Text
 
-#: Without other instructions a sample lasts 6.5 tau_syn, or so long after its last event.
+#: Default length of a sample, and default time after the last event, in tau_syn.
 SAMPLE_SPAN, _AFTER_LAST = 6.5, 4.5
 #: Samples on the disk that are in memory at once.
 _AT_ONCE = 4096
@@ -32,23 +32,23 @@ _FIRST_BUDGET = 4
 
 
 def read_population(network: Network) -> str:
-    """Return the population whose spikes are the network's answer: the only one that feeds the only
-    Output.
+    """Return the output population of a network: the only one that feeds the only Output.
 
     Raises:
-        UsageError: there are several, or it does not fire.
+        UsageError: several nodes feed outputs.
     """
     sources = [source for feeding in network.outputs.values() for source in feeding]
     if len(sources) != 1:
         populations = [source for source in sources if source in network.populations]
         raise UsageError(
             Text(
-                "{count} nodes ({nodes}) feed the outputs of the network, and training reads one",
+                "{count} nodes ({nodes}) feed outputs of the network, and training uses one output "
+                "population",
                 count=len(sources),
                 nodes=listing(sources),
             ),
-            fix=f'name it, population = "{next(iter(populations), "...")}" in [loss-options] of a'
-            " configuration; in Python loss_options, or a loss itself",
+            fix=f'specify it: population = "{next(iter(populations), "...")}" in [loss-options] of a'
+            " configuration file; in Python by loss_options, or by a loss object",
         )
     return sources[0]
 
@@ -57,12 +57,12 @@ def default_loss(network: Network, population: str, *, in_steps: bool) -> str:
     """Return the name of the default loss.
 
     Args:
-        population: that is read.
-        in_steps: the network is trained in time steps, where spike times have no gradient.
+        population: output population.
+        in_steps: whether the network is trained in time steps, where spike times have no gradient.
 
     Returns:
-        "max" of a readout. Of neurons that fire "count" where training or their framework steps through
-        time, as the readouts of these frameworks count spikes; else "ttfs".
+        "max" for a readout. For spiking neurons "count" if training or their framework is time-stepped,
+        because readouts of these frameworks count spikes; else "ttfs".
     """
     _refuse_unknown(network, population)
     neurons = network.populations[population]
@@ -77,11 +77,11 @@ def default_end(
     """Return the default end of a sample: no event of the data is at or after it.
 
     Args:
-        parts: of the data.
-        tau: seconds, of the population that answers.
-        encoder: makes events of values; None: the data are events, or arrays in steps, which end by
-            themselves.
-        span: the least length of a sample in units of tau; default `SAMPLE_SPAN`.
+        parts: parts of the data.
+        tau: time constant of the output population in seconds.
+        encoder: encoder of values as events; None: the data are events, or arrays in time steps,
+            whose length is that of the sample.
+        span: minimum length of a sample in units of tau; default `SAMPLE_SPAN`.
 
     Returns:
         Seconds: the span, or where events come later, the last one and 4.5 tau, rounded up to whole
@@ -121,14 +121,14 @@ def make_loss(
     the population that is read.
 
     Args:
-        name: in `LOSSES`, or of an entry point (`jaxsnn.train.register_loss`).
-        t_end: seconds, end of a sample, when silent neurons count as firing; default 6.5 times the
-            time constant.
-        options: further fields of the loss; `population` names the one that answers where several
-            feed the outputs.
+        name: name in `LOSSES`, or of an entry point (`jaxsnn.train.register_loss`).
+        t_end: end of a sample in seconds, which counts as the spike time of silent neurons; default
+            6.5 times the time constant.
+        options: further fields of the loss; `population` is the output population, if several
+            populations feed outputs.
 
     Raises:
-        UsageError: there is no such loss, or it does not fit what the population does.
+        UsageError: an unknown loss, or one that does not suit the population.
     """
     kind = loss_class(name)
     named = (options or {}).get("population")
@@ -145,7 +145,7 @@ def refuse_unfit(network: Network, population: str, reads: str, name: str) -> No
     """Refuse a loss of spikes for a readout, or one of voltages for neurons that fire.
 
     Raises:
-        UsageError: says which losses fit.
+        UsageError: the loss does not suit the population; the advice lists losses that do.
     """
     _refuse_unknown(network, population)
     fires = network.populations[population].fires
@@ -158,7 +158,7 @@ def refuse_unfit(network: Network, population: str, reads: str, name: str) -> No
                 loss=name,
             ),
             fix=Text(
-                "take {loss}, or read another population ({firing})",
+                "pass {loss}, or use a spiking output population ({firing})",
                 loss=OPTIONS["loss"].set_to("max", "integral", "exp-sum"),
                 firing=listing(firing),
             ),
@@ -167,12 +167,12 @@ def refuse_unfit(network: Network, population: str, reads: str, name: str) -> No
     if reads == "voltages" and fires:
         raise UsageError(
             Text(
-                "population '{population}' fires, and loss {loss} reads the voltage of a readout",
+                "population '{population}' is spiking, and loss {loss} reads the voltage of a readout",
                 population=population,
                 loss=name,
             ),
             fix=Text(
-                "take {loss}, or set {readout}",
+                "pass {loss}, or {readout}",
                 loss=OPTIONS["loss"].set_to("ttfs", "mse", "count", "exp-sum"),
                 readout=READOUT.set_to(population),
             ),
@@ -187,11 +187,11 @@ def _refuse_unknown(network: Network, population: str) -> None:
     if kinds.get(population, "output") not in ("input", "output"):
         raise UsageError(
             Text(
-                "'{node}' is a {type}, and losses read populations of neurons",
+                "'{node}' ({type}) is not a population of neurons, which a loss requires",
                 node=population,
                 type=kinds[population],
             ),
-            fix="let one feed the Output, or name it in the loss: there are "
+            fix="connect a population to the Output, or specify one in the loss; available: "
             f"{listing(network.populations)}",
             node=population,
         )
@@ -206,7 +206,7 @@ def refuse_second_encoder(encoder: Encoder | str | None, data: Data) -> None:
     """Refuse an encoder by name for data that are already events or currents."""
     if isinstance(encoder, str) and hasattr(data.x, "time"):
         message = Text(
-            "{option} is {encoder!r}, and the data are events or currents already",
+            "{option} is {encoder!r}, and the data are already events or currents",
             option=OPTIONS["encoder"],
             encoder=encoder,
         )
@@ -218,7 +218,7 @@ def reference_tau(network: Network, population: str) -> float:
     their median tau.
 
     Raises:
-        UsageError: there is no such population, or it has no time constant.
+        UsageError: the population does not exist, or has no time constant.
     """
     _refuse_unknown(network, population)
     parameters = network.parameters[population]
@@ -226,7 +226,7 @@ def reference_tau(network: Network, population: str) -> float:
     if name is None:
         raise UsageError(
             Text("population '{population}' has no time constant", population=population),
-            fix=Text("give a loss with its tau, and {t_end}", t_end=T_END),
+            fix=Text("pass a loss object with a tau, and {t_end}", t_end=T_END),
             node=population,
         )
     # through text, so that float32 does not leave 6.399999838322401 ms of 6.4 ms
@@ -238,7 +238,7 @@ def make_engine(engine: Engine | str | None, network: Network, loss: Loss) -> En
     stops after it fires.
 
     Raises:
-        UsageError: there is no such engine, or it needs more than a name.
+        UsageError: an unknown engine, or one that needs a device.
     """
     if engine is None or engine == "event":
         alone = loss.reads == "first spikes" and not feeds_others(network, loss.population)
@@ -255,12 +255,12 @@ def make_engine(engine: Engine | str | None, network: Network, loss: Loss) -> En
         return TimeStepped()
     if engine == "loop":
         raise UsageError(
-            "an engine in the loop needs a device",
-            fix="pass an engine, InTheLoop(device=...) or on_chip(graph)",
+            "the device of the engine in the loop is not specified",
+            fix="pass InTheLoop(device=...) or on_chip(graph) as the engine",
         )
     if isinstance(engine, str):
         fix = suggestion(engine, ("event", "grid"))
-        raise UsageError(Text("there is no engine '{engine}' by name", engine=engine), fix=fix)
+        raise UsageError(Text("there is no engine '{engine}'", engine=engine), fix=fix)
     engine_kind(engine)  # refuses what is not an engine
     return engine
 

@@ -56,15 +56,15 @@ class Summary(NamedTuple):
 
     Attributes:
         loss, correct: sums over samples.
-        undecided: samples in which no neuron of the population that is read fired.
+        undecided: number of samples in which no neuron of the output population fired.
         silent: population -> sum over samples of the fraction of its neurons that did not fire.
         spikes: population -> sum over samples of spikes per neuron.
-        budgets: option of `EventDriven` -> population -> the most that a batch took, and the room.
-        clipped: recorded spikes so close to tangency that their gradient was clipped.
-        recorded: spikes of all neurons, as far as they were recorded.
-        lost: spikes that a device in the loop fired and did not record.
+        budgets: option of `EventDriven` -> population -> largest need of a batch, and the budget.
+        clipped: number of recorded spikes so close to tangency that their gradient was clipped.
+        recorded: number of recorded spikes of all neurons.
+        lost: number of spikes that a device in the loop fired and did not record.
         result: the worst `jaxsnn.simulation.simulate.Result`.
-        samples: how many.
+        samples: number of samples.
         gradient: largest norm of a batch's gradient, in loss per step of 1.
     """
 
@@ -138,12 +138,12 @@ def _per_sample(term: Any, values: jax.Array, labels: jax.Array, or_one: bool = 
     if shape != labels.shape and not (or_one and shape == ()):
         raise UsageError(
             Text(
-                "{term} returns the shape {shape} for {count} samples",
+                "{term} returns an array of shape {shape}, and the number of samples is {count}",
                 term=type(term).__name__,
                 shape=shape,
                 count=len(labels),
             ),
-            fix="give a number for each sample, (batch,)",
+            fix="return one number per sample, (batch,)",
         )
     return values
 
@@ -152,20 +152,20 @@ def refuse_no_classes(loss: Any, predictions: jax.Array, labels: Any) -> jax.Arr
     """Return the predictions of a loss, after checking that each sample has a class.
 
     Raises:
-        UsageError: says what it is.
+        UsageError: the predictions have another shape or type.
     """
     shape_and_type = jnp.shape(predictions), jnp.result_type(predictions)
     is_integer = any(jnp.issubdtype(shape_and_type[1], kind) for kind in (jnp.integer, jnp.bool_))
     if shape_and_type[0] != labels.shape or not is_integer:
         raise UsageError(
             Text(
-                "{loss}.predict returns {dtype} of the shape {shape} for {count} samples",
+                "{loss}.predict returns {dtype} of shape {shape}, and the number of samples is {count}",
                 loss=type(loss).__name__,
                 dtype=shape_and_type[1],
                 shape=shape_and_type[0],
                 count=len(labels),
             ),
-            fix="give the number of a class for each sample, (batch,)",
+            fix="return one integer class per sample, (batch,)",
         )
     return predictions
 
@@ -210,19 +210,20 @@ class Setup:
     the loop; equal where runs can share the compiled code.
 
     Attributes:
-        loss: gives a number for each sample and a prediction.
-        engine: the engine, with its options.
-        t_end: seconds, end of each sample.
-        trained: the trained parameters and their constraints.
+        loss: loss and prediction of each sample.
+        engine: engine with its options.
+        t_end: end of each sample in seconds.
+        trained: trained parameters and their constraints.
         feeding: population -> nodes whose weights feed it, with signs (see
             `jaxsnn.train.losses.regularizers`).
-        channels: population -> how many there are, where the neurons of a channel share weights.
-        optimiser: makes directions of gradients, which are descended; with `complete`, whole
-            updates, which are added.
-        options: those that the compiled code depends on (`TrainOptions.compiled_only`).
-        complete: the optimiser is an optax object of the user's, with a learning rate of its own.
-        mesh: the devices that share the samples out; None: one.
-        own: of this run alone, where an object of the user's may change.
+        channels: population -> number of channels whose neurons share weights.
+        optimiser: optimiser that turns gradients into directions of descent; with `complete`, into
+            complete updates, which are added.
+        options: options that the compiled code depends on (`TrainOptions.compiled_only`).
+        complete: whether the optimiser is an optax object of the user, with its learning rate.
+        mesh: devices that share the samples; None: one device.
+        run_identity: unique object of this run, if an object of the user may change; None: runs with
+            equal settings share compiled code.
     """
 
     loss: Loss
@@ -235,7 +236,7 @@ class Setup:
     options: TrainOptions
     complete: bool = False
     mesh: Mesh | None = None
-    own: object | None = None
+    run_identity: object | None = None
 
     def run(self, network: Network, inputs: Any) -> Solution:
         """Run one batch."""
@@ -259,9 +260,9 @@ class TrainState(NamedTuple):
     """Mutable state of a training run: parameters, optimiser state, moving average.
 
     Attributes:
-        raw: numbers that the optimiser moves (`jaxsnn.train.loop.constraints`).
-        memory: the optimiser's own.
-        average: exponential moving average of `raw`; None where there is none.
+        raw: unconstrained parameters that the optimiser updates (`jaxsnn.train.loop.constraints`).
+        memory: state of the optimiser.
+        average: exponential moving average of `raw`; None: no average is computed.
     """
 
     raw: Parameters
@@ -276,7 +277,7 @@ class TrainState(NamedTuple):
 
 @jax.jit  # eager, each array of zeros would be compiled
 def begin(setup: Setup, raw: Parameters, scales: Parameters) -> TrainState:
-    """Return the state before the first step; scales as of `run_epoch`."""
+    """Return the state before the first step; scales as in `run_epoch`."""
     return TrainState(
         raw=raw,
         memory=setup.optimiser.init(_in_steps(raw, scales)),
@@ -293,10 +294,10 @@ class Pace(NamedTuple):
     """Step sizes and random numbers of the batches of an epoch.
 
     Attributes:
-        rates: (batches,) learning rates.
-        factor: scalar that all steps are multiplied by, below 1 after a failure.
-        key: of the epoch's random numbers.
-        first: number of the first batch in its epoch.
+        rates: learning rates, (batches,).
+        factor: factor of all step sizes, below 1 after a failure.
+        key: random key of the epoch.
+        first: index of the first batch in its epoch.
     """
 
     rates: jax.Array | np.ndarray
@@ -309,10 +310,11 @@ class TrainingProgram(Generic[Arguments, Returned]):
     """Function that is compiled in one of two ways.
 
     Attributes:
-        optimised: as XLA does it by default.
-        quick: for a short run, whose results differ in their last digits (`A_LITTLE`).
-        function: what is compiled.
-        own_loops: those of XLA that it has where native kernels run the network.
+        optimised: function compiled with the default options of XLA.
+        quick: function compiled quickly, for a short run; results differ in their last digits
+            (`A_LITTLE`).
+        function: function to compile.
+        own_loops: number of XLA loops of the function if native kernels run the network.
     """
 
     def __init__(self, function: Callable[Arguments, Returned], own_loops: int = 0) -> None:
@@ -352,9 +354,9 @@ def run_epoch(
     """Take one step of the optimiser for each minibatch.
 
     Args:
-        scales: what a step of 1 is in raw numbers (see `jaxsnn.train.loop.optimisers`).
+        scales: raw change for a step of 1 (see `jaxsnn.train.loop.optimisers`).
         bumping: remedy for silent neurons.
-        order: (batches, batch) numbers of samples.
+        order: indices of samples, (batches, batch).
     """
 
     options = setup.options
@@ -427,11 +429,11 @@ def _gradient(
         if jax.tree.structure(changed) != jax.tree.structure(batch.inputs):
             raise UsageError(
                 Text(
-                    "augment turns {expected} into {actual}",
+                    "augment returns {actual}, and the sample is {expected}",
                     expected=type(batch.inputs).__name__,
                     actual=type(changed).__name__,
                 ),
-                fix="give a changed sample of the same kind",
+                fix="return a sample of the same type",
             )
         batch = batch._replace(inputs=changed)
 

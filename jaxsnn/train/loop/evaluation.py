@@ -26,7 +26,7 @@ from jaxsnn.options import T_END
 from jaxsnn.simulation.retry import FIRE_LESS, with_enough_room
 from jaxsnn.simulation.solution import Engine, Solution
 from jaxsnn.train.data.batches import encoded, late_notes
-from jaxsnn.train.data.datasets import Data, Splits, as_data, as_splits, taken
+from jaxsnn.train.data.datasets import Data, Splits, as_data, as_splits, select_samples
 from jaxsnn.train.data.encoders import Encoder
 from jaxsnn.train.data.named_encoders import make_encoder, named_encoder
 from jaxsnn.train.loop.defaults import (
@@ -54,9 +54,9 @@ class Measured:
     """Accuracy and spike counts of a graph on some samples.
 
     Attributes:
-        accuracy: fraction of the samples that it answers with their label.
-        spikes: population -> spikes of all its neurons in a sample, the mean.
-        notes: what was left out of the data, a sentence each.
+        accuracy: fraction of the samples that are classified correctly.
+        spikes: population -> mean number of spikes of all its neurons per sample.
+        notes: notes on events that were left out, one sentence each.
     """
 
     accuracy: float
@@ -85,14 +85,15 @@ def evaluate(
 
     Args:
         data: samples and labels, or (x, y).
-        loss: says how an answer is read; by default as in `fit`.
-        encoder: as in `jaxsnn.train.fitting`; the default has a bias channel with `bias`.
-        t_end, engine: as in `jaxsnn.train.fitting`; the budget of the event engine grows as needed.
-            Events that an explicit end leaves out are counted in an `ApproximationWarning`.
+        loss: loss whose prediction is used; by default as in `fit`.
+        encoder: as in `fit`.
+        bias: whether the default encoder adds a bias channel.
+        t_end, engine: as in `fit`; the budget of the event engine grows as needed. The number of
+            events that an explicit end leaves out is issued as an `ApproximationWarning`.
 
     Raises:
-        UsageError: data that do not fit the network.
-        SimulationError: the data cannot be simulated.
+        UsageError: data that do not match the network.
+        SimulationError: the simulation of the data failed.
     """
     for name, value in (("loss", loss), ("encoder", encoder), ("t_end", t_end)):
         if value is not None and (check := OPTIONS[name].check) is not None:
@@ -131,24 +132,24 @@ def measure(
     `evaluate`.
 
     Args:
-        advice: as of `with_enough_room`.
+        advice: as in `with_enough_room`.
     """
     network = lower(graph)
     end: float = loss.t_max if t_end is None else t_end
     engine.check(network)
     runner = engine.prepared()
     batch = encoded(
-        data, network, population=loss.population, encoder=encoder, engine=runner, what="data"
+        data, network, population=loss.population, encoder=encoder, engine=runner, data_name="data"
     )
     times = getattr(batch.inputs, "time", np.zeros(1))
     if np.isfinite(times).any() and not (np.asarray(times) < end).any():  # milliseconds, say
         raise UsageError(
             Text(
-                "all events come at or after {option} s, the first at {time:g} s",
+                "all events are at or after {option} s, the first at {time:g} s",
                 option=T_END.equal_to(f"{end:g}"),
                 time=np.min(times),
             ),
-            fix=Text("give times in seconds, or a later {t_end}", t_end=T_END),
+            fix=Text("pass times in seconds, or a later {t_end}", t_end=T_END),
         )
     correct, spikes = 0, dict[str, float]()
     for begin in range(0, len(data), _BATCH):
@@ -196,26 +197,26 @@ def calibrated(
     """Return the graph with the weights into each population scaled so that a fraction of its
     neurons fires.
 
-    Population by population from the input on, by bisection of one factor for all weights that feed
-    it, on the first 128 training samples. The fraction is that of pairs of a neuron and a sample
+    The populations are calibrated in order from the input, by bisection of one factor for all weights
+    that feed each, on the first 128 training samples. The fraction is that of pairs of a neuron and a sample
     with at least one spike.
 
     Args:
-        data: as in `jaxsnn.train.fitting`.
-        fraction: between 0 and 1.
-        encoder, encoder_options, t_end: as in `jaxsnn.train.fitting`.
-        engine: whose neurons they will be: those that stop after their first spike do so here, too.
-            Its `max_spikes` grows as needed.
-        population: the one that answers, in whose time constants values are encoded; default: that
-            which feeds the Output.
+        data: as in `fit`.
+        fraction: fraction of the neurons that fire, between 0 and 1.
+        encoder, encoder_options, t_end: as in `fit`.
+        engine: event engine, whose neurons that stop after their first spike do so here, too; its
+            `max_spikes` grows as needed.
+        population: output population, whose time constant is the unit of encoded times; default:
+            the one that feeds the Output.
 
     Raises:
-        UsageError: a fraction or an engine that is invalid, or data that do not fit.
-        SimulationError: no factor lets so many neurons fire; it says how many one does.
+        UsageError: an invalid fraction or engine, or data that do not match the network.
+        SimulationError: no factor lets this fraction of the neurons fire.
     """
     if not 0 < fraction < 1:
         raise UsageError(
-            Text("fraction is {fraction:g}", fraction=fraction), fix="give a number between 0 and 1"
+            Text("fraction is {fraction:g}", fraction=fraction), fix="pass a number between 0 and 1"
         )
     if t_end is not None:
         refuse_no_time(t_end, T_END)
@@ -225,10 +226,10 @@ def calibrated(
     if not isinstance(engine, EventDriven):
         raise UsageError(
             Text(
-                "the engine is {engine}, and weights are calibrated on the event engine",
+                "the engine is {engine}, and calibration requires the event engine",
                 engine=repr(engine),
             ),
-            fix="pass EventDriven(...), or leave it out",
+            fix="pass EventDriven(...), or leave the engine out",
         )
     engine.check(network)
     narrow = replace(engine, max_spikes=1)  # room for one spike of each neuron, to begin with
@@ -239,14 +240,14 @@ def calibrated(
     end = t_end
     if end is None:
         end = default_end((data.train, data.validation, data.test), tau, encoder, data.span)
-    first = taken(data.train, np.arange(min(_SAMPLES, len(data.train))))
+    first = select_samples(data.train, np.arange(min(_SAMPLES, len(data.train))))
     batch = encoded(
         first,
         network,
         population=population,
         encoder=encoder,
         engine=EventDriven(),
-        what=f"{data.name}, train",
+        data_name=f"{data.name}, train",
     )
 
     def firing(changed: Network, name: str) -> float:
@@ -297,13 +298,13 @@ def _scaled_until(
     if abs(best[0] - fraction) > 0.1:
         raise SimulationError(
             Text(
-                "population '{population}': no factor of its input weights makes "
-                "{expected:.0%} of its neurons fire, the nearest fraction is {actual:.0%}",
+                "population '{population}': no factor of its input weights lets "
+                "{expected:.0%} of its neurons fire; the nearest fraction is {actual:.0%}",
                 population=name,
                 expected=fraction,
                 actual=best[0],
             ),
-            fix="draw other weights, most of them positive",
+            fix="use other initial weights, most of them positive",
             node=name,
         )
     return best[1]

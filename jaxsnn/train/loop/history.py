@@ -26,18 +26,17 @@ class EpochRecord:
     """Statistics of one epoch; epoch 0 is before training.
 
     Attributes:
-        epoch: its number.
-        train_loss, train_accuracy: means over the training samples, each seen before its own step.
+        epoch: number of the epoch.
+        train_loss, train_accuracy: means over the training samples, each before its training step.
         validation_loss, validation_accuracy: means over the validation samples after the epoch.
-        undecided: fraction of validation samples in which no neuron of the population that is read
-            fires.
+        undecided: fraction of validation samples in which no neuron of the output population fires.
         silent: population -> mean fraction of its neurons that stay silent in a validation sample.
         spikes: population -> mean number of spikes of a neuron in a validation sample.
         clipped: fraction of the epoch's spikes whose gradient was clipped, because they were too
             close to tangency.
-        max_spikes: spikes that could be recorded of each neuron; 0 where there is no budget.
+        max_spikes: spike budget of each neuron; 0 if there is no budget.
         gradient: largest norm of a batch's gradient in the epoch, in loss per step of 1.
-        factor: what all steps of the epoch were multiplied by: below 1 after a failure.
+        factor: factor of all step sizes of the epoch, below 1 after a failure.
     """
 
     epoch: int
@@ -61,15 +60,16 @@ class Fit:
     Attributes:
         graph: the graph with the weights of the best epoch.
         history: one `EpochRecord` for each epoch, and one for epoch 0.
-        best_epoch: the epoch with the highest validation accuracy, of equals the one with the
-            lowest loss.
-        test_accuracy: fraction of the test samples, looked at once, with the best epoch's weights.
-        settings: all choices of the run, as `TrainPlan.as_dict` returns them.
-        notes: what the user should know, one sentence each.
+        best_epoch: epoch with the highest validation accuracy; of several, the one with the lowest
+            loss.
+        test_accuracy: accuracy on the test samples, evaluated once, with the weights of the best
+            epoch.
+        settings: all settings of the run, as `TrainPlan.as_dict` returns them.
+        notes: notes for the user, one sentence each.
         seconds: wall time of each entry of the history.
-        accuracy_in_steps: fraction of the test samples that the same weights answer in the time steps of
-            the framework that wrote the graph; None where it does not step through time, that is not
-            wanted (`skip_step_accuracy`), or the time-stepped engine cannot run it.
+        accuracy_in_steps: accuracy of the same weights on the test samples in the time steps of the
+            source framework; None if the framework is not time-stepped, with `skip_step_accuracy`, or
+            if the time-stepped engine cannot run the graph.
     """
 
     graph: Graph
@@ -87,7 +87,7 @@ class Fit:
 
         reached = f"test accuracy {self.test_accuracy:.2%}, best epoch {self.best_epoch}"
         if self.accuracy_in_steps is not None:
-            reached += f", in the time steps of the source {self.accuracy_in_steps:.2%}"
+            reached += f", in the time steps of the source framework {self.accuracy_in_steps:.2%}"
         return html_of(self, text="\n".join([reached, *self.notes]))
 
     def as_dict(self) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class TrainingStopped(SimulationError):
     """Error of a training run that could not continue.
 
     Attributes:
-        fit: what was reached, with the best epoch so far.
+        fit: result of the run so far, with the weights of the best epoch.
     """
 
     def __init__(
@@ -178,14 +178,14 @@ def ending_notes(
 
     Args:
         history: one record for each epoch, and one for epoch 0.
-        best: the record of the epoch whose weights are returned.
-        population: that is read.
+        best: record of the epoch whose weights are returned.
+        population: output population.
         collapsed: fraction of the best validation accuracy; an epoch below it is reported.
     """
     notes, trained = [], history[1:]
     if trained and best.epoch == 0:
         notes.append(
-            "no epoch validated better than the weights it began with; they are what is given back"
+            "no epoch has a better validation result than the initial weights, which are returned"
         )
     silent = _trailing(record.undecided == 1.0 for record in trained)
     least = collapsed * best.validation_accuracy
@@ -201,8 +201,8 @@ def ending_notes(
     elif low:
         notes.append(
             Text(
-                "{epochs_text} the validation accuracy was below {fraction:.0%} of the best, "
-                "which is {best:.1%}; the last is {actual:.1%}",
+                "{epochs_text} the validation accuracy was below {fraction:.0%} of the best: the best is "
+                "{best:.1%}, the last {actual:.1%}",
                 epochs_text=_last(low),
                 fraction=collapsed,
                 best=best.validation_accuracy,
@@ -236,8 +236,8 @@ def progress_line(
     """Return the line of progress of an epoch.
 
     Args:
-        remaining: seconds that the rest will take.
-        samples: that the epoch trained on.
+        remaining: estimated remaining time in seconds.
+        samples: number of training samples of the epoch.
     """
     fire = ", ".join(f"{name} {1 - fraction:.1%}" for name, fraction in record.silent.items())
     line = (
@@ -254,7 +254,7 @@ def progress_line(
     return f"{line}{speed}  {clock} left"
 
 
-#: Arrays with more entries are recorded by what is in them, and not number by number.
+#: Arrays with more entries are recorded by a hash of their contents.
 _MOST_ENTRIES = 64
 
 

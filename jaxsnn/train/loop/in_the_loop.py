@@ -42,7 +42,7 @@ class Device(Protocol):
         """Return the spike times of each spiking population, by its NIR name.
 
         Args:
-            network: with the parameters of this step, NumPy arrays.
+            network: network with the parameters of this step, NumPy arrays.
             inputs: Input node -> Events (batch, events), NumPy arrays.
 
         Returns:
@@ -58,8 +58,8 @@ class TracedDevice(Protocol):
     """Device that JAX can trace, such as an emulator: no callback leaves the compiled step.
 
     Attributes:
-        trainable: NIR names of the parameters that it takes from the network; others it was built
-            with.
+        trainable: NIR names of the parameters that the device reads from the network; others are
+            fixed in the device.
     """
 
     trainable: tuple[str, ...]
@@ -70,11 +70,10 @@ class TracedDevice(Protocol):
         """Return the spikes of each spiking population.
 
         Args:
-            network: with the parameters of this step.
+            network: network with the parameters of this step.
             inputs: Input node -> Events (batch, events).
-            t_end: seconds, end of the sample.
-            options: say how many spikes of a neuron are recorded, and which neurons need not fire
-                a second time.
+            t_end: end of the sample in seconds.
+            options: spike budgets, and the populations that stop after their first spike.
 
         Returns:
             Population -> times (batch, neurons, spikes) seconds, rising, inf where unused, with as
@@ -94,7 +93,7 @@ class NumberedDevice(TracedDevice, Protocol):
     devices differ only in these, and share compiled code that takes them as arguments.
 
     Attributes:
-        numbers: a tree of arrays.
+        numbers: tree of arrays.
     """
 
     numbers: Any
@@ -141,9 +140,9 @@ class InTheLoop:
     """Engine that trains on the spikes of a device, with exact gradients at their times.
 
     Attributes:
-        device: fires them: a `Device`, or a `TracedDevice`.
-        max_spikes, first_spike_only, min_slope: as in `jaxsnn.EventDriven`. Of a `Device`, which fires on
-            as it will, later spikes are left out.
+        device: `Device` or `TracedDevice` that fires the spikes.
+        max_spikes, first_spike_only, min_slope: as in `jaxsnn.EventDriven`. Later spikes of a `Device`
+            whose neurons do not stop are left out.
     """
 
     device: Device | TracedDevice
@@ -151,7 +150,7 @@ class InTheLoop:
     first_spike_only: bool | tuple[str, ...] = False
     min_slope: float = 2**-20
 
-    #: What configuration files and the command line call it.
+    #: Name of the engine in configuration files and on the command line.
     kind: ClassVar[str] = "device"
     #: Gradients are exact, not those of a surrogate.
     exact: ClassVar[bool] = True
@@ -165,15 +164,15 @@ class InTheLoop:
         engine.
 
         Args:
-            inputs, t_end: as of `jaxsnn.simulate`.
-            sample_times: none; readouts are not sampled.
+            inputs, t_end: as in `jaxsnn.simulate`.
+            sample_times: must be None or empty, because voltages are not recorded.
 
         Raises:
-            UsageError: the device left out a population, its arrays do not fit, or it was made for
+            UsageError: the device returns no spikes of a population, or invalid arrays, or was made for
                 another network.
         """
         if sample_times is not None and np.size(sample_times):
-            raise UsageError("in the loop no voltage is sampled", fix="leave sample_times out")
+            raise UsageError("voltages cannot be sampled in the loop", fix="leave sample_times out")
         trains = plain_events(checked_inputs(network, inputs), "a device in the loop")
         end = jnp.asarray(t_end, network.dtype)
         self.check(network)
@@ -365,7 +364,7 @@ def _asked(
         if name not in times:
             raise UsageError(
                 Text("the device returns no spikes of population '{population}'", population=name),
-                fix="give its spike times",
+                fix="return its spike times",
                 node=name,
             )
         population_times = _checked_times(name, np.asarray(times[name]), (batch, population.size))
@@ -389,7 +388,7 @@ def _checked_times(name: str, times: np.ndarray, lead: tuple[int, int]) -> np.nd
                 population=name,
                 shape=times.shape,
             ),
-            fix=f"give ({lead[0]}, {lead[1]}, spikes)",
+            fix=f"return times of shape ({lead[0]}, {lead[1]}, spikes)",
             node=name,
         )
     if times.dtype.kind not in "fiu":
@@ -399,14 +398,14 @@ def _checked_times(name: str, times: np.ndarray, lead: tuple[int, int]) -> np.nd
                 population=name,
                 dtype=times.dtype,
             ),
-            fix="give seconds as numbers, inf where unused",
+            fix="return seconds as numbers, with inf in unused slots",
             node=name,
         )
     falls = np.zeros(times.shape, bool)
     falls[..., 1:] = times[..., 1:] < times[..., :-1]
     for wrong, reason in (
-        (~(times >= 0), "and must be at least 0 s, or inf"),
-        (falls, "behind a later time, and they must rise"),
+        (~(times >= 0), "which must be at least 0 s, or inf"),
+        (falls, "which is below the previous time, and times must not decrease"),
     ):
         if wrong.any():
             place = np.argwhere(wrong)[0]
@@ -421,7 +420,7 @@ def _checked_times(name: str, times: np.ndarray, lead: tuple[int, int]) -> np.nd
                     spike=place[2],
                     reason=reason,
                 ),
-                fix="give times that rise along the last axis, inf where unused",
+                fix="return sorted times along the last axis, with inf in unused slots",
                 node=name,
             )
     return times

@@ -36,7 +36,8 @@ from jaxsnn.wording import Text
 Schedule = Callable[[Any], Any]
 
 
-#: Name -> what makes the direction of a step from gradients; its length is the schedule's.
+#: Name -> function that returns the optimiser, which turns gradients into the direction of a step; the
+#: schedule determines its length.
 OPTIMISERS: Mapping[str, Callable[[], optax.GradientTransformation]] = MappingProxyType(
     {
         "adam": optax.scale_by_adam,
@@ -50,7 +51,7 @@ OPTIMISERS: Mapping[str, Callable[[], optax.GradientTransformation]] = MappingPr
     }
 )
 
-#: What Adam with weight decay takes off in a step, of a weight, where nobody says another.
+#: Default weight decay of AdamW, as a fraction of each weight per step.
 ADAMW_DECAY = 0.01
 _WARM_UP, _HALVINGS = 0.05, 6
 #: Sizes of gradients by which optimisers are told apart: more than some gather into one step.
@@ -81,12 +82,12 @@ def optimiser_of(
     """Return the optimiser of a name, or the specified optimiser itself.
 
     Args:
-        weight_decay: of weights, decoupled from the gradient: in a step each loses this fraction of
-            itself, times the learning rate. None: that of the name.
+        weight_decay: decay of weights, decoupled from the gradient: the fraction, times the learning
+            rate, that is subtracted from each weight per step. None: that of the name.
 
     Raises:
-        UsageError: there is no such optimiser, `choice` is not an optimiser, or it is an
-            object and `weight_decay` is set.
+        UsageError: an unknown optimiser, an object that is not an optimiser, or an optimiser object
+            with `weight_decay`.
 
     Source: Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019.
     """
@@ -96,20 +97,20 @@ def optimiser_of(
     if weight_decay:
         raise UsageError(
             Text(
-                "{option} is {weight_decay:g}, and an optimiser is given",
+                "{option} is {weight_decay:g}, and the optimiser is an object",
                 option=WEIGHT_DECAY,
                 weight_decay=weight_decay,
             ),
-            fix="let it decay the weights itself, optax.add_decayed_weights, or name one",
+            fix="add optax.add_decayed_weights to the optimiser, or pass the name of an optimiser",
         )
     if isinstance(choice, type) or not all(hasattr(choice, name) for name in ("init", "update")):
         raise UsageError(
             Text(
-                "{optimiser} is {choice}, which has no init and update",
+                "{optimiser} is {choice}, which has no methods init and update",
                 optimiser=OPTIMISER,
                 choice=shown(choice),
             ),
-            fix="pass a name, or what optax makes, such as optax.adam(1e-3)",
+            fix="pass a name, or an optax optimiser, such as optax.adam(1e-3)",
         )
     return choice
 
@@ -144,10 +145,10 @@ def refuse_decay(
     """Refuse to decay weights whose raw number differs from the weight, such as those with limits.
 
     Args:
-        raw: what the optimiser moves, to begin with.
+        raw: initial raw parameters.
 
     Raises:
-        UsageError: names the first of them.
+        UsageError: a weight with limits would decay.
     """
     decays = weight_decay if weight_decay is not None else choice == "adamw"
     for node, parameters in raw.items() if decays else ():
@@ -155,12 +156,12 @@ def refuse_decay(
         if weight is not None and not np.allclose(weight, network.parameters[node]["weight"]):
             raise UsageError(
                 Text(
-                    "node '{node}': its weight has limits, and weight_decay supports only weights "
+                    "node '{node}': its weight has limits, and weight decay supports only weights "
                     "without limits",
                     node=node,
                 ),
                 fix=Text(
-                    'say {weight_decay}, of "adamw" take "adam"',
+                    'pass {weight_decay}, or replace "adamw" by "adam"',
                     weight_decay=WEIGHT_DECAY.set_to(0),
                 ),
                 node=node,
@@ -172,10 +173,10 @@ def refuse_unfit_optimiser(choice: Any, raw: Parameters) -> None:
     or parameters of another structure than a network's.
 
     Args:
-        raw: what it will move.
+        raw: raw parameters.
 
     Raises:
-        UsageError: says what it asks for, or how it fails.
+        UsageError: the optimiser requires other arguments, or fails.
     """
     if isinstance(choice, str):
         return
@@ -184,12 +185,12 @@ def refuse_unfit_optimiser(choice: Any, raw: Parameters) -> None:
     except Exception as error:
         looks = isinstance(error, jax.errors.JAXTypeError)  # one kind of TypeError
         more = isinstance(error, TypeError) and not looks
-        problem = "takes more than" if more else f"fails by {type(error).__name__} with"
+        problem = "needs more than" if more else f"fails with {type(error).__name__} on"
         raise UsageError(
-            f"optimiser {problem} a gradient and parameters: {first_line(error)}",
-            fix="compute with jax.numpy, for what it is given is traced"
+            f"the optimiser {problem} a gradient and parameters: {first_line(error)}",
+            fix="compute with jax.numpy, because the arguments are traced"
             if looks
-            else "pass one that takes these alone, such as optax.adam(1e-3)",
+            else "pass an optimiser of gradients and parameters, such as optax.adam(1e-3)",
         ) from error
 
 
@@ -198,7 +199,7 @@ def optimiser_notes(choice: Any, raw: Parameters) -> list[str]:
     optimiser.
 
     Args:
-        raw: what it will move.
+        raw: raw parameters.
 
     Raises:
         UsageError: as `refuse_unfit_optimiser`.
@@ -212,8 +213,8 @@ def optimiser_notes(choice: Any, raw: Parameters) -> list[str]:
     if not any(map(_is_schedule_free, parts)):
         return []
     return [
-        "optimiser is schedule-free: evaluated and kept are the parameters that it trains at, not"
-        " those of schedule_free_eval_params: let training keep a moving average in their place"
+        "the optimiser is schedule-free, and training does not use schedule_free_eval_params: use a"
+        " moving average of the parameters instead"
     ]
 
 
@@ -227,7 +228,7 @@ def optimiser_identity(choice: Any, raw: Parameters) -> tuple[np.ndarray, ...]:
     that raises.
 
     Args:
-        raw: what it will move.
+        raw: raw parameters.
     """
     if isinstance(choice, str):
         return ()
@@ -248,11 +249,11 @@ def learning_rates(
     """Return the learning rate of each step, (epochs, batches).
 
     Args:
-        schedule: a name of `SCHEDULES`, or an optax schedule: a function of the number of the step,
-            whose values are taken as they are.
+        schedule: name in `SCHEDULES`, or an optax schedule: a function of the number of the step,
+            whose values are used unchanged.
 
     Raises:
-        UsageError: there is no such schedule, or it returns a value that is not a rate.
+        UsageError: an unknown schedule, or one that returns a value that is not a rate.
     """
     steps = np.arange(epochs * batches)
     if callable(schedule):
@@ -261,11 +262,11 @@ def learning_rates(
         if (bad := np.flatnonzero(~((rates >= 0) & (rates < np.inf)))).size:
             raise UsageError(
                 Text(
-                    "schedule returns {value} at step {step}",
+                    "the schedule returns {value} at step {step}",
                     value=shown(scheduled[bad[0]]),
                     step=bad[0],
                 ),
-                fix="give a finite learning rate of at least 0 at each step",
+                fix="return a finite learning rate of at least 0 at each step",
             )
         return rates.reshape(epochs, batches)
     if schedule not in SCHEDULES:

@@ -48,34 +48,34 @@ def join_processes(coordinator: str, processes: int, process: int) -> None:
     """Join this process to several that train together; on the CPU they communicate through gloo.
 
     Args:
-        coordinator: HOST:PORT of process 0, reachable from all.
-        processes: how many there are.
-        process: number of this one, from 0.
+        coordinator: HOST:PORT of process 0, reachable from all processes.
+        processes: number of processes.
+        process: number of this process, from 0.
 
     Raises:
-        UsageError: numbers that are invalid.
-        SimulationError: the others were not found.
+        UsageError: invalid numbers or an invalid address.
+        SimulationError: the other processes could not be reached.
     """
     if not 0 <= process < processes:
         raise UsageError(
             Text(
-                "{option} is {process} of {processes}",
+                "{option} is {process}, and the number of processes is {processes}",
                 option=OPTIONS["process"],
                 process=process,
                 processes=processes,
             ),
-            fix=f"number them from 0 to {processes - 1}",
+            fix=f"number the processes from 0 to {processes - 1}",
         )
     host, _, port = coordinator.rpartition(":")
     if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
         raise UsageError(
             Text(
-                "{option} is '{coordinator}'",
+                "{option} is '{coordinator}', which is not HOST:PORT",
                 option=OPTIONS["coordinator"],
                 coordinator=coordinator,
             ),
             fix=Text(
-                "give {coordinator}, a name or address and a number up to 65535",
+                "pass {coordinator}, with a host name or address and a port up to 65535",
                 coordinator=OPTIONS["coordinator"].set_to("HOST:PORT"),
             ),
         )
@@ -88,13 +88,14 @@ def join_processes(coordinator: str, processes: int, process: int) -> None:
     except RuntimeError as error:
         raise SimulationError(
             Text(
-                "process {process} of {processes} reached no others at {coordinator} ({reason})",
+                "process {process} of {processes} could not connect to the other processes at "
+                "{coordinator} ({reason})",
                 process=process,
                 processes=processes,
                 coordinator=coordinator,
                 reason=first_line(error),
             ),
-            fix="start all of them with the same address",
+            fix="start all processes with the same address",
         ) from error
 
 
@@ -196,10 +197,10 @@ def make_mesh(devices: int | None) -> Mesh | None:
     single one.
 
     Args:
-        devices: how many; None: all where there are several processes, else one.
+        devices: number of devices; None: all with several processes, else one.
 
     Raises:
-        UsageError: there are not as many.
+        UsageError: there are fewer devices.
     """
     everywhere = jax.devices()
     several = jax.process_count() > 1
@@ -207,24 +208,24 @@ def make_mesh(devices: int | None) -> Mesh | None:
     if count < 1 or count > len(everywhere):
         raise UsageError(
             Text(
-                "{option} is {count}: JAX sees {available}",
+                "{option} is {count}, and the number of devices that JAX sees is {available}",
                 option=OPTIONS["devices"],
                 count=count,
                 available=len(everywhere),
             ),
-            fix="take as many at most; a CPU shows more where fit is the first that uses JAX, or"
-            f" where XLA_FLAGS=--{_COUNT_FLAG}={max(count, 1)} is set before jax is imported",
+            fix="pass at most that number; for more devices on a CPU call fit before anything else uses JAX,"
+            f" or set XLA_FLAGS=--{_COUNT_FLAG}={max(count, 1)} before jax is imported",
         )
     if several and count != len(everywhere):
         raise UsageError(
             Text(
-                "{option} is {count}, and the {processes} processes have {available}",
+                "{option} is {count}, and the {processes} processes have {available} devices",
                 option=OPTIONS["devices"],
                 count=count,
                 processes=jax.process_count(),
                 available=len(everywhere),
             ),
-            fix="use all, or leave out the number",
+            fix="use all devices, or leave the number out",
         )
     return None if count == 1 else Mesh(np.array(everywhere[:count]), (SAMPLES,))
 

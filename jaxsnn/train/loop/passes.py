@@ -40,8 +40,8 @@ Returned = TypeVar("Returned")
 
 _EVALUATION_BATCH = 256
 _LARGEST_BUDGET = 1024
-#: Of the numbers that all samples have on their way, in all epochs: in shorter runs compiling quickly
-#: saves more than it costs.
+#: Number of input channels and neurons, times samples and epochs, below which a run is short: quick
+#: compilation then saves more time than it costs.
 _SHORT = 2**27
 
 
@@ -56,10 +56,10 @@ class Passes:
         scales: step size of each trained number.
         batch_size: samples of a training step.
         epochs: number of epochs of the run.
-        say: takes a line of progress.
+        say: function of a line of progress.
 
     Attributes:
-        setup: what the programs are compiled for, with the budget that was needed so far.
+        setup: static settings of the programs, with the largest budget needed so far.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Passes:
 
         Args:
             rates: learning rate of each step, (batches,).
-            factor: what all steps are multiplied by.
+            factor: factor of all step sizes.
             seed: the seed of the run and the number of the epoch.
         """
         train = self.splits["train"]
@@ -130,8 +130,8 @@ class Passes:
         """Evaluate a split with some raw parameters, without training.
 
         Args:
-            loud: under the noise of training, where there is some: as many samples as a step has
-                meet the same, and in each epoch they meet it again.
+            loud: whether to apply the parameter noise of training, if there is any: one sample of the
+                noise for as many samples as a training step has, the same in each epoch.
         """
         in_memory = data if isinstance(data, Batch) else None
         placed = self.network, best, in_memory
@@ -187,7 +187,7 @@ class Passes:
         """Repeat an attempt with larger budgets while it needs them, and return its result.
 
         Args:
-            phase: what is repeated, for the progress lines.
+            phase: name of the pass, for progress lines.
         """
         outcome: list[Any] = []
 

@@ -31,9 +31,9 @@ class RecordedChip:
     """Device that replays recorded spikes, sample by sample, in any order of the samples.
 
     Attributes:
-        times: population -> (samples, neurons, spikes) seconds of the network, rising, inf where
-            unused.
-        inputs: Input node -> (time, index), (samples, events) each: what was sent.
+        times: population -> sorted spike times in seconds of the network, (samples, neurons, spikes),
+            with inf in unused slots.
+        inputs: Input node -> (time, index) of the events that were sent, (samples, events) each.
     """
 
     times: Mapping[str, np.ndarray]
@@ -58,7 +58,7 @@ class RecordedChip:
             if sample not in recorded:
                 raise UsageError(
                     Text(
-                        "sample {sample} is not among the {samples} recorded samples",
+                        "the inputs of sample {sample} are not among those of the {samples} recorded samples",
                         sample=number,
                         samples=self.samples,
                     ),
@@ -78,9 +78,9 @@ class RecordedChip:
         its spikes.
 
         Args:
-            network: whose equations give the gradients.
-            t_end: seconds of the network.
-            options: of `InTheLoop`; by default with room for all spikes.
+            network: network whose equations determine the gradients.
+            t_end: end of a sample in seconds of the network.
+            options: options of `InTheLoop`; by default all spikes are recorded.
         """
         most = max((times.shape[2] for times in self.times.values()), default=1)
         chosen: dict[str, Any] = {"max_spikes": max(most, 1)} | options
@@ -98,7 +98,7 @@ class RecordedChip:
         number.
 
         Args:
-            t_end: seconds of the network.
+            t_end: end of a sample in seconds of the network.
         """
         end = format_time(t_end)
         for name, times in self.times.items():
@@ -136,11 +136,11 @@ def read_recording(
 
     Args:
         recorded: .npz file with NAME.time, NAME.index of each population that fires.
-        inputs: Input node -> (time, index): what was sent.
-        network: that was deployed.
+        inputs: Input node -> (time, index) of the events that were sent.
+        network: deployed network.
 
     Raises:
-        FileError, UsageError: no such file, or a population that it lacks or that does not fit.
+        FileError, UsageError: no such file, or a population that is missing or does not match.
     """
     arrays = load_arrays(recorded)
     sent = {
@@ -155,18 +155,18 @@ def read_recording(
         if f"{name}.time" not in arrays or f"{name}.index" not in arrays:
             raise UsageError(
                 Text(
-                    "{path} has no '{population}.time' and '{population}.index', it has {arrays}",
+                    "{path} lacks '{population}.time' or '{population}.index', and contains {arrays}",
                     path=recorded,
                     population=name,
                     arrays=listing(arrays),
                 ),
-                fix="give what a deployed network's script wrote",
+                fix="pass the file that the script of the deployed network wrote",
                 node=name,
             )
         time, index = arrays[f"{name}.time"], arrays[f"{name}.index"]
         for field, numbers, kinds, requirement in (
             ("time", time, "iuf", "real numbers"),
-            ("index", index, "iu", "whole numbers"),
+            ("index", index, "iu", "integers"),
         ):
             if numbers.dtype.kind not in kinds:
                 raise UsageError(
@@ -179,18 +179,18 @@ def read_recording(
                         dtype=numbers.dtype,
                         requirement=requirement,
                     ),
-                    fix="give what a deployed network's script wrote",
+                    fix="pass the file that the script of the deployed network wrote",
                     node=name,
                 )
         if time.shape != index.shape or time.ndim != 2 or len(time) != samples:
             raise UsageError(
                 Text(
-                    "'{population}.time' has the shape {shape}, and {samples} samples were sent",
+                    "'{population}.time' has shape {shape}, and the number of samples sent is {samples}",
                     population=name,
                     shape=time.shape,
                     samples=samples,
                 ),
-                fix="give the inputs that it was recorded with",
+                fix="pass the inputs of the recording",
                 node=name,
             )
         _refuse_events(recorded, name, time, index, population.size)
@@ -221,7 +221,7 @@ def _refuse_events(
                     place=place_of(np.argwhere(wrong)[0]),
                     requirement=requirement,
                 ),
-                fix="give what a deployed network's script wrote",
+                fix="pass the file that the script of the deployed network wrote",
                 node=name,
             )
     padding = np.unique(index[~used])
@@ -229,14 +229,14 @@ def _refuse_events(
     if padding.size == 1 and padding[0] > index[used].max(initial=0) and padding[0] != size:
         raise UsageError(
             Text(
-                "'{population}.index' of {path} is padded with {padding}, as of a population "
+                "'{population}.index' of {path} is padded with {padding}, as for a population "
                 "of {padding} neurons, and '{population}' has {size}",
                 population=name,
                 path=recorded,
                 padding=padding[0],
                 size=size,
             ),
-            fix=f"give a recording of this network, or pad with {size}",
+            fix=f"pass a recording of this network, or pad with {size}",
             node=name,
         )
 

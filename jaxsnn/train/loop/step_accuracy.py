@@ -43,8 +43,8 @@ def compare_in_steps(
     """Evaluate test samples in the time steps of the framework that wrote a graph, and compare.
 
     Args:
-        trained: the graph with the weights of the best epoch.
-        parts, samples, t_end: as of `accuracy_in_steps`.
+        trained: graph with the weights of the best epoch.
+        parts, samples, t_end: as in `accuracy_in_steps`.
         test_accuracy: accuracy of the engine that trained.
 
     Returns:
@@ -58,19 +58,19 @@ def compare_in_steps(
         )
     except (JaxsnnError, jax.errors.JaxRuntimeError, MemoryError) as error:
         text = Text(
-            "the accuracy in the time steps of {framework} is unknown: {reason}",
+            "the accuracy in the time steps of {framework} could not be computed: {reason}",
             framework=framework,
             reason=first_line(error),
         )
         return None, [Note(text, kind="approximated", code="accuracy-in-steps")]
     notes: list[str] = []
-    readings = {"": accuracy_of_loss, ", read by spike counts": accuracy_of_counts}
+    readings = {"": accuracy_of_loss, ", classified by spike counts": accuracy_of_counts}
     for reading, accuracy in readings.items():
         if accuracy is not None and abs(accuracy - test_accuracy) > _ONE_POINT:
             text = Text(
-                "in the time steps of {framework} the trained weights answer {accuracy:.1%} of "
-                "the test samples{reading}, here {test_accuracy:.1%}: train with {engine} for "
-                "use there, or with a loss that reads the same quantity",
+                "the test accuracy in the time steps of {framework} is {accuracy:.1%}{reading}, and "
+                "{test_accuracy:.1%} in training: to use the network in {framework}, train with "
+                "{engine}, or with a loss that reads the same quantity",
                 framework=framework,
                 accuracy=accuracy,
                 reading=Text(reading),
@@ -92,13 +92,13 @@ def accuracy_in_steps(
     """Evaluate samples in the time steps of the framework that wrote a graph.
 
     Returns:
-        The fraction of the samples that are answered with their label, read by the loss; and of a
-        first-spike loss the same with the neuron that fires most often as the answer, else None.
+        The accuracy by the prediction of the loss; and for a first-spike loss also the accuracy with the
+        neuron that fires most often as the prediction, else None.
 
     Args:
-        parts: makes batches of a size, with which of their samples are no filling.
-        samples: how many there are.
-        t_end: seconds, end of a sample.
+        parts: function that returns batches of a size, with the masks of samples that are not padding.
+        samples: number of samples.
+        t_end: end of a sample in seconds.
 
     Raises:
         JaxsnnError: the time-stepped engine cannot run the graph, or the run has no result.
@@ -107,7 +107,7 @@ def accuracy_in_steps(
     engine = TimeStepped()
     step = step_length(network, None)
     if step is None:
-        raise UsageError("the length of a step is unknown", fix=Text("set {dt}", dt=DT.keyword))
+        raise UsageError("the time step is not specified", fix=Text("pass {dt}", dt=DT.keyword))
     engine.check(network)
     numbers = max(round(t_end / step), 1) * sum(wire.size for wire in network.wires)
     size = max(min(_NUMBERS // numbers, _STEP_BATCH, samples), 1)

@@ -46,10 +46,9 @@ class TrainPlan:
     """Resolved options of a training run.
 
     Attributes:
-        options: with what was left open filled in: a loss, an encoder where one is needed, an
-            engine, whose budget may grow while training, `t_end`, `weight_bumping`, `augment`,
-            constraints.
-        notes: what a user should know about these choices.
+        options: options with defaults resolved: loss, encoder if needed, engine, whose budget may grow
+            during training, `t_end`, `weight_bumping`, `augment`, and constraints.
+        notes: notes on these choices for the user.
     """
 
     options: TrainOptions
@@ -109,11 +108,11 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
     """Resolve default options, and check those that depend on the network.
 
     Args:
-        network: what will be trained.
-        options: checked by `jaxsnn.train.options.check_options`, with `Splits` as data.
+        network: network to train.
+        options: options checked by `jaxsnn.train.options.check_options`, with `Splits` as data.
 
     Raises:
-        UsageError: options that do not fit the network.
+        UsageError: options that do not match the network.
     """
     data = cast(Splits, options.data)
     loss = loss_of(network, options)
@@ -126,9 +125,9 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
                 loss=name_of(loss),
                 declared=declared,
                 population=loss.population,
-                behaviour="fires" if fires else "does not fire",
+                behaviour="is spiking" if fires else "is not spiking",
             ),
-            fix=f"set fires={fires}",
+            fix=f"pass fires={fires}",
             node=loss.population,
         )
     engine = make_engine(options.engine, network, loss)
@@ -144,11 +143,11 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
         raise UsageError(
             Text(
                 "loss {loss} reads all spikes of '{population}', and first_spike_only stops "
-                "its neurons after their first",
+                "its neurons after their first spike",
                 loss=name_of(loss),
                 population=loss.population,
             ),
-            fix=f"leave '{loss.population}' out of first_spike_only (pass the loss to on_chip, too)",
+            fix=f"remove '{loss.population}' from first_spike_only (with on_chip, also pass the loss)",
             node=loss.population,
         )
     notes = [*loss_notes(network, options), *_engine_notes(engine, loss, network)]
@@ -190,11 +189,11 @@ def _end(
     """Return the end of a sample: of time-stepped signals the end of their last step.
 
     Args:
-        rasters: no encoder makes events of the data.
+        rasters: whether the data are time-stepped signals, which no encoder converts to events.
 
     Raises:
-        UsageError: another end is given, or a loss that counts a silent neuron as one that fires
-            before it.
+        UsageError: the option specifies another end, or the loss counts silent neurons as firing
+            before the end.
     """
     x: Any = cast(Splits, options.data).train.x
     end = loss.t_max if options.t_end is None else options.t_end
@@ -204,25 +203,25 @@ def _end(
         if options.t_end is not None and not np.isclose(last, end, rtol=2.0**-20, atol=0):
             raise UsageError(
                 Text(
-                    "{t_end} is {end:g} s, and the signals have {x} steps, which end at {last:g} s",
+                    "{t_end} is {end:g} s, and the {x} time steps of the signals end at {last:g} s",
                     t_end=T_END,
                     end=end,
                     x=np.shape(x)[1],
                     last=last,
                 ),
-                fix="leave it out, or give as many steps",
+                fix="leave it out, or use signals of that length",
             )
         return float(last)
     if loss.reads == "first spikes" and loss.t_max < end * (1 - 2.0**-20):
         raise UsageError(
             Text(
-                "loss {loss} counts a silent neuron as if it fired at t_max = {t_max:g} s, and "
-                "samples end at {t_end:g} s: a neuron that fires later would count as worse",
+                "loss {loss} counts a silent neuron as firing at t_max = {t_max:g} s, and samples end at "
+                "{t_end:g} s, so that a spike after t_max would be worse than no spike",
                 loss=name_of(loss),
                 t_max=loss.t_max,
                 t_end=end,
             ),
-            fix=Text("give t_max and {t_end} alike", t_end=T_END),
+            fix=Text("use the same value for t_max and {t_end}", t_end=T_END),
         )
     return end
 
@@ -252,12 +251,12 @@ def loss_notes(network: Network, options: TrainOptions) -> list[str]:
     if name == "max":
         why = "is a readout"
     elif neurons.steps_through_time:
-        why = "fires, and its framework counts spikes in time steps"
+        why = "is spiking, and its framework counts spikes in time steps"
     else:
-        why = "fires, and spike times have no gradient in time steps"
+        why = "is spiking, and spike times have no gradient in time steps"
     return [
         Text(
-            "the loss is {name}: '{population}' {why} ({loss} takes another)",
+            "the loss is {name}, because '{population}' {why} (pass {loss} for another loss)",
             name=name,
             population=population,
             why=why,
@@ -302,12 +301,12 @@ def _augment(options: TrainOptions) -> Any:
         if options.dropout and "dropout" in options.augment:
             raise UsageError(
                 Text(
-                    "{option} is {dropout:g}, and augment has {in_augment!r} for it",
+                    "{option} is {dropout:g}, and that of augment is {in_augment!r}",
                     option=OPTIONS["dropout"],
                     dropout=options.dropout,
                     in_augment=options.augment["dropout"],
                 ),
-                fix="set it once",
+                fix="specify dropout once",
             )
         return augmentation_of({"dropout": options.dropout} | dict(options.augment), shape)
     if not options.dropout:
@@ -315,11 +314,11 @@ def _augment(options: TrainOptions) -> Any:
     if options.augment is not None:
         raise UsageError(
             Text(
-                "{option} is {dropout:g}, and augment is given too",
+                "{option} is {dropout:g}, and augment is also specified",
                 option=OPTIONS["dropout"],
                 dropout=options.dropout,
             ),
-            fix="let one function do both, or leave out one of them",
+            fix="include Dropout in augment, or leave one of them out",
         )
     return Dropout(probability=options.dropout)
 
@@ -328,7 +327,7 @@ def _surrogate_note(engine: Engine, network: Network) -> str:
     """Return a note on the surrogate of the gradients, and on where that choice comes from."""
     chosen = as_surrogate(getattr(engine, "surrogate", None))
     if chosen is not None:
-        return Text("gradients are those of the surrogate {surrogate}", surrogate=chosen)
+        return Text("surrogate gradients: {surrogate}", surrogate=chosen)
     default_calls = {
         surrogate_of(population): population.surrogate
         for population in network.populations.values()
@@ -340,19 +339,20 @@ def _surrogate_note(engine: Engine, network: Network) -> str:
         for surrogate, call in default_calls.items()
     ):
         return Text(
-            "gradients are those of the surrogate {surrogates}, the framework's default ({surrogate})",
+            "surrogate gradients: {surrogates}, the default of the source framework (pass {surrogate} for "
+            "another surrogate)",
             surrogates=surrogate_names,
             surrogate=SURROGATE.keyword,
         )
     call = next(iter(default_calls.values()))
     if not call:
         return Text(
-            "gradients are those of the surrogate {surrogates} ({surrogate} takes another)",
+            "surrogate gradients: {surrogates} (pass {surrogate} for another surrogate)",
             surrogates=surrogate_names,
             surrogate=SURROGATE.keyword,
         )
     return Text(
-        "gradients are those of the surrogate {surrogate}: the framework's default "
+        "surrogate gradients: {surrogate}, because the default of the source framework "
         "({default}) is not available",
         surrogate=surrogate_names,
         default=call,
@@ -367,11 +367,11 @@ def _engine_notes(engine: Engine, loss: Loss, network: Network) -> list[str]:
         if loss.reads == "first spikes":
             raise UsageError(
                 Text(
-                    "loss {loss} reads spike times, which have no gradient in time steps",
+                    "loss {loss} reads spike times, which have no gradient on the time-stepped engine",
                     loss=name_of(loss),
                 ),
                 fix=Text(
-                    "take {loss}, or {engine}",
+                    "pass {loss}, or {engine}",
                     loss=OPTIONS["loss"].set_to("count", "max", "integral", "exp-sum"),
                     engine=ENGINE.set_to("event"),
                 ),
@@ -379,8 +379,8 @@ def _engine_notes(engine: Engine, loss: Loss, network: Network) -> list[str]:
         return [_surrogate_note(engine, network)]
     if loss.reads == "spikes":
         return [
-            "a number of spikes has no exact gradient: each spike passes on what a kick of its"
-            " voltage would do"
+            "spike counts have no exact gradient: it is approximated by that of a small jump of the"
+            " membrane potential at each spike"
         ]
     return []
 
@@ -399,9 +399,9 @@ def _count_notes(regularisers: Iterable[Any], engine: Engine, network: Network) 
         return []
     return [
         Text(
-            "SpikeBudget counts one spike of each neuron of {populations}: they stop after "
-            "their first spike during training (EventDriven(first_spike_only=()) lets them "
-            "go on)",
+            "SpikeBudget counts at most one spike of each neuron of {populations}, because these neurons "
+            "stop after their first spike during training (pass EventDriven(first_spike_only=()) to "
+            "let them continue)",
             populations=listing(stops),
         )
     ]
@@ -420,12 +420,12 @@ def _refuse_untaken(engine: Engine, network: Network, trainable: Iterable[str]) 
         if kind not in takes and kind in there:
             raise UsageError(
                 Text(
-                    "'{parameter}' cannot be trained: the device in the loop supports only "
+                    "'{parameter}' cannot be trained, because the device in the loop supports only "
                     "{supported}",
                     parameter=name,
                     supported=", ".join(takes),
                 ),
-                fix=Text("leave it out: {trainable}", trainable=TRAINABLE.set_to(",".join(takes))),
+                fix=Text("pass {trainable}", trainable=TRAINABLE.set_to(",".join(takes))),
             )
 
 
@@ -436,7 +436,7 @@ def _refuse_not_finite(settings: Any, location: str = "") -> None:
     if isinstance(settings, float) and not np.isfinite(settings):
         raise UsageError(
             Text("{option} is {value:g}", option=location, value=settings),
-            fix="give a finite number",
+            fix="pass a finite number",
         )
     if isinstance(settings, Mapping):
         for name, value in settings.items():
@@ -455,9 +455,9 @@ def plan_notes(network: Network, engine: Engine) -> list[str]:
         if membrane_only and population.spike_kernel == "delta" and engine.jump_width is None:
             notes.append(
                 Text(
-                    "population '{population}' ({kind}) fires when an arriving spike moves V "
-                    "across the threshold, whatever the exact weights, so that their gradient is zero: "
-                    "use EventDriven(jump_width=...) or CubaLIF neurons",
+                    "population '{population}' ({kind}) fires at the arrival of a spike, whatever the exact "
+                    "weights, so that their gradient is zero: use EventDriven(jump_width=...) or "
+                    "CubaLIF neurons",
                     population=name,
                     kind=population.kind,
                 )
@@ -465,8 +465,8 @@ def plan_notes(network: Network, engine: Engine) -> list[str]:
         elif membrane_only:
             notes.append(
                 Text(
-                    "population '{population}' ({kind}) mostly fires while an input spike lasts, "
-                    "so its spike times hardly depend on the weights, and exact gradients carry "
+                    "population '{population}' ({kind}) mostly fires during the pulse of an input spike, so "
+                    "that its spike times hardly depend on the weights, and exact gradients contain "
                     "little information: CubaLIF neurons train better",
                     population=name,
                     kind=population.kind,
@@ -475,9 +475,8 @@ def plan_notes(network: Network, engine: Engine) -> list[str]:
         if population.fires and engine.stops(name) and feeds_others(network, name):
             notes.append(
                 Text(
-                    "LOST: population '{population}' stops after its first spike during training; "
-                    "a NIR file cannot express that, so that other simulators will let it fire "
-                    "again",
+                    "LOST: population '{population}' stops after its first spike during training. "
+                    "A NIR file cannot express that, so that it fires again in other simulators",
                     population=name,
                 )
             )

@@ -85,8 +85,8 @@ from jaxsnn.wording import Text
 # So long every output may stay silent, or the error rate high, before that is a failure: weight
 # bumping takes a while.
 _FAILING_STEPS = 200
-#: What may help a network that does not fire, where a run has not begun with it.
-_CALIBRATION = Text(" ({calibrate} does it first)", calibrate=OPTIONS["calibrate"].set_to(0.5))
+#: Advice for a network that does not fire, if its weights were not calibrated.
+_CALIBRATION = Text(", for example with {calibrate}", calibrate=OPTIONS["calibrate"].set_to(0.5))
 # Of the best validation accuracy: below that a run has collapsed.
 _COLLAPSED = 0.6
 # After a failure steps are this fraction of what they were, so often at most.
@@ -122,7 +122,7 @@ class TrainingRun:
         self.splits: dict[str, Batch | Streamed] = {}
         channels = sum(network.inputs.values())
         for name in split_names:
-            encode = partial(encoded, network=network, what=f"{data.name}, {name}", **encoding)
+            encode = partial(encoded, network=network, data_name=f"{data.name}, {name}", **encoding)
             self.splits[name] = split_of(getattr(data, name), encode, options.stream, channels)
         trainable = cast(Any, options.trainable)
         trained, trained_notes = find_trainables(network, trainable, longest_delay=plan.loss.tau)
@@ -155,7 +155,9 @@ class TrainingRun:
             complete=not isinstance(options.optimiser, str),
             options=options.compiled_only(),
             mesh=mesh,
-            own=of_one_run(plan.loss, options.regularisers, options.augment, options.noise),
+            run_identity=of_one_run(
+                plan.loss, options.regularisers, options.augment, options.noise
+            ),
         )
         self.passes = Passes(
             setup,
@@ -223,19 +225,19 @@ class TrainingRun:
         """Return the fingerprint that this run would have with another number of epochs.
 
         Args:
-            path: of the checkpoint of such a run.
+            path: path of the checkpoint of such a run.
             epochs: number of epochs of that run.
-            done: how many of them are done.
+            done: number of its completed epochs.
 
         Raises:
-            UsageError: this run has fewer epochs than are done, or other learning rates in these.
+            UsageError: this run has fewer epochs than are completed, or other learning rates in these.
         """
         schedule, now = self.options.schedule, self.options.epochs
         if now < done:
             raise UsageError(
                 Text(
-                    "{path} is of a run with epochs = {expected}, this run has {actual}, and "
-                    "{done} epochs are done",
+                    "{path} belongs to a run with epochs = {expected}, of which {done} are completed, and this "
+                    "run has epochs = {actual}",
                     path=path,
                     expected=epochs,
                     actual=now,
@@ -250,7 +252,7 @@ class TrainingRun:
         if isinstance(schedule, str) and not np.array_equal(rates[:done], self.rates[:done]):
             raise UsageError(
                 Text(
-                    "{path} is of a run with epochs = {expected}, this run has {actual}, and the "
+                    "{path} belongs to a run with epochs = {expected}, this run has epochs = {actual}, and the "
                     "learning rates of schedule '{schedule}' depend on that number",
                     path=path,
                     expected=epochs,
@@ -258,8 +260,8 @@ class TrainingRun:
                     schedule=schedule,
                 ),
                 fix=Text(
-                    "resume with {option}, or begin a run of {now} epochs in another folder (runs "
-                    "with {schedule} can be extended)",
+                    "pass {option}, or start a run of {now} epochs in another folder (runs with {schedule} can "
+                    "be extended)",
                     option=OPTIONS["epochs"].set_to(epochs),
                     now=now,
                     schedule=OPTIONS["schedule"].set_to("constant"),
@@ -268,9 +270,9 @@ class TrainingRun:
         if self.passes.is_short(epochs) != self.passes.short:
             self.notes.append(
                 Text(
-                    "the first {done} epochs are those of a run of {expected} epochs: its programs "
-                    "were compiled with other optimisations, so that the last digits of results "
-                    "may differ from those of a run of {actual} epochs from the start",
+                    "the first {done} epochs are those of a run of {expected} epochs, whose programs were "
+                    "compiled with other optimisations: the last digits of results may differ from "
+                    "those of an uninterrupted run of {actual} epochs",
                     done=done,
                     expected=epochs,
                     actual=now,
@@ -293,7 +295,8 @@ class TrainingRun:
             if patience is not None and waited >= patience:
                 self.notes.append(
                     Text(
-                        "stopped after epoch {epoch}: {count} epochs without a better validation",
+                        "training stopped after epoch {epoch}: the number of epochs without a better validation "
+                        "result is {count}",
                         epoch=epoch - 1,
                         count=waited,
                     )
@@ -310,10 +313,12 @@ class TrainingRun:
             problem = self._bad_number(self.state)
             raise SimulationError(
                 Text(
-                    "a loss or a spike time is not a number before training{cause}",
+                    "a loss or a spike time is NaN before training{cause}",
                     cause=_in_brackets(problem),
                 ),
-                fix="look at the inputs and weights" if problem is None else problem.fix,
+                fix="check the inputs and weights for invalid values"
+                if problem is None
+                else problem.fix,
                 node="" if problem is None else problem.node,
             )
         self._record(
@@ -341,7 +346,7 @@ class TrainingRun:
                 if int(train.result) == Result.NOT_FINITE:
                     cause = _in_brackets(self._bad_number(self.state))
                     failure = Text(
-                        "a loss or a spike time is not a number in epoch {epoch}{cause}",
+                        "a loss or a spike time is NaN in epoch {epoch}{cause}",
                         epoch=epoch,
                         cause=cause,
                     )
@@ -359,13 +364,13 @@ class TrainingRun:
                         break
                     cause = _in_brackets(self._bad_number(self.state))
                     failure = Text(
-                        "after epoch {epoch} a loss or a spike time is not a number{cause}",
+                        "a loss or a spike time is NaN after epoch {epoch}{cause}",
                         epoch=epoch,
                         cause=cause,
                     )
             except TooManySpikes as error:
                 failure, hint = (
-                    Text("in epoch {epoch} ", epoch=epoch) + error.problem.message,
+                    Text("in epoch {epoch}: ", epoch=epoch) + error.problem.message,
                     error.fix,
                 )
             self.state = before
@@ -387,8 +392,8 @@ class TrainingRun:
         """Restore the best epoch and reduce the steps, or stop the run.
 
         Args:
-            failure: what went wrong.
-            hint: what to do about it, beside lowering the learning rate.
+            failure: description of the failure.
+            hint: advice, in addition to lowering the learning rate.
         """
         assert self.best is not None
         record, state = self.best
@@ -397,7 +402,7 @@ class TrainingRun:
             so_far = (
                 ""
                 if self.failures == 0
-                else Text(" (steps are {factor:.2g} of it by now)", factor=self.factor)
+                else Text(" (steps are already multiplied by {factor:.2g})", factor=self.factor)
             )
             raise TrainingStopped(failure, self.result(), fix=self._advice(hint) + so_far)
         self.failures += 1
@@ -411,7 +416,7 @@ class TrainingRun:
             )
         self.state = state
         note = failure + Text(
-            ": back to epoch {epoch}, steps are multiplied by {factor:.2g}",
+            ": training goes back to epoch {epoch}, with steps multiplied by {factor:.2g}",
             epoch=record.epoch,
             factor=self.factor,
         )
@@ -481,26 +486,26 @@ class TrainingRun:
             return
         hint = ""
         if silent:
-            hint = "enlarge its input weights"
+            hint = "use larger input weights"
             hint += _CALIBRATION if self.may_calibrate else ""
             if self.late:
                 hint = Text(
-                    "give times before {t_end} ({late}), or {hint}",
+                    "use events before {t_end} ({late}), or {hint}",
                     t_end=T_END,
                     late=self.late[0],
                     hint=hint,
                 )
             failure = Text(
-                "no neuron of '{population}' fires in any sample for {count} epochs, at epoch "
-                "{epoch}",
+                "no neuron of '{population}' fires in any sample at epoch {epoch} (number of such epochs: "
+                "{count})",
                 population=self.plan.loss.population,
                 count=self.failing_epochs,
                 epoch=epoch,
             )
         else:
             failure = Text(
-                "the run has collapsed: the validation accuracy fell from {best:.1%} to "
-                "{actual:.1%} and has been that low for {count} epochs, at epoch {epoch}",
+                "the validation accuracy has collapsed from {best:.1%} to {actual:.1%} at epoch {epoch} "
+                "(number of such epochs: {count})",
                 best=best,
                 actual=now,
                 count=self.failing_epochs,
@@ -549,7 +554,7 @@ class TrainingRun:
         for note in () if self.folder is None else self.folder.notes:
             self.notes.append(note)
             self.say(note)
-        self.say(f"going on after epoch {checkpoint.history[-1].epoch}")
+        self.say(f"training continues after epoch {checkpoint.history[-1].epoch}")
 
     def result(self) -> Fit:
         """Return the run so far, with the best epoch evaluated on the test split."""
@@ -561,15 +566,16 @@ class TrainingRun:
         if clipped:
             notes.append(
                 Text(
-                    "up to {fraction:.2g} of an epoch's spikes were so close to tangency that "
-                    "their gradient was clipped",
+                    "the gradient of spikes was clipped, because the membrane potential crossed the threshold "
+                    "with almost zero slope: at most a fraction of {fraction:.2g} of the spikes of an "
+                    "epoch",
                     fraction=clipped,
                 )
             )
         if lost := int(test.lost):
             text = Text(
-                "{count} spikes of the {samples} test samples were not recorded: the queues of "
-                "a chip overflow where many neurons fire at once",
+                "spikes of the {samples} test samples that were not recorded: {count}. The event queues of a "
+                "chip overflow if many neurons fire at once",
                 count=lost,
                 samples=int(test.samples),
             )

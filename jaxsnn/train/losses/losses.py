@@ -1,13 +1,13 @@
-"""Losses: functions of what a simulation left (`Reading`) and labels.
+"""Losses: functions of the results of a simulation (`Reading`) and labels.
 
-A loss is a frozen record that names the population it looks at. Called, it gives one number for
-each sample; `predict` gives the class that it reads. Times are made dimensionless by a time
-constant that is given. `Loss` says what a loss of one's own must have, and
-`jaxsnn.train.register_loss` gives it a name. Installed packages add others by entry points.
+A loss is a frozen record with the name of its population. Called, it returns one number for each
+sample; `predict` returns the class of each sample. Times are divided by the time constant `tau`. `Loss`
+is the interface of a user's loss, and `jaxsnn.train.register_loss` registers it by name. Installed
+packages add losses by entry points.
 
-Gradients on the event engine are exact, but for counts: a number of spikes has none. There each
-spike passes on what a kick of V would do (the costate kicks of Nowotny et al., arXiv:2212.01232):
-dcount/dV = 1 / (v_threshold - v_reset) at the time of the spike. On the time-stepped engine all
+Gradients on the event engine are exact, except those of spike counts, which have none. There the
+gradient of each spike is that of a small jump of V at the spike (as for the costates of Nowotny et al.,
+arXiv:2212.01232): dcount/dV = 1 / (v_threshold - v_reset) at the time of the spike. On the time-stepped engine all
 gradients are those of the surrogate, and spike times have none.
 """
 
@@ -28,7 +28,7 @@ from jaxsnn.network.on_processor import in_numpy, module_for, on_processor, to_j
 from jaxsnn.simulation.solution import Reading as Reading
 from jaxsnn.wording import Text
 
-#: What a loss can read.
+#: Quantities that a loss can read.
 Reads = Literal["first spikes", "spikes", "voltages", "either"]
 
 
@@ -42,24 +42,25 @@ class Loss(Protocol):
     that all other fields need defaults; `fit(..., loss_options={...})` sets those.
 
     Gradients are those of JAX through what it reads: `reading` returns arrays that can be
-    differentiated, exact ones on the event engine (those of counts are what a kick of V would do),
+    differentiated, exact on the event engine (except those of counts, which are those of a small jump of V),
     those of the surrogate on the time-stepped engine, on which spike times have none. Where a
     neuron is silent its first spike time is `inf`: take a finite number in its place before any
     arithmetic, `jnp.where(jnp.isfinite(t), t, self.t_max)`, or gradients become NaN.
 
     Attributes:
-        population: name of the population that is read, one neuron for each class.
-        tau: seconds, what times are measured in.
-        t_max: seconds, the end of a sample.
-        reads: what it reads: "first spikes" (times; the population may stop after them while it is
-            trained), "spikes" (counts and sums), "voltages" of a readout, or "either".
+        population: name of the output population, with one neuron for each class.
+        tau: unit of time in seconds.
+        t_max: end of a sample in seconds.
+        reads: quantity that the loss reads: "first spikes" (their times; the population may stop
+            after them during training), "spikes" (counts and sums), "voltages" of a readout, or
+            "either".
     """
 
     reads: ClassVar[Any]
 
     @property
     def population(self) -> str:
-        """Name of the population that is read."""
+        """Name of the output population."""
         ...
 
     @property
@@ -76,9 +77,9 @@ class Loss(Protocol):
         """Return the loss of each sample; training minimises its mean over the batch.
 
         Args:
-            reading: what came out of a batch; its methods take the name of a population and give
-                arrays (batch, neurons): seconds, numbers of spikes, or volts.
-            labels: (batch,) int32, the class of each sample.
+            reading: results of a batch; its methods take the name of a population and return arrays
+                (batch, neurons): seconds, spike counts, or volts.
+            labels: class of each sample, (batch,) int32.
 
         Returns:
             (batch,), without a unit.
@@ -92,14 +93,14 @@ class Loss(Protocol):
         ...
 
 
-#: Field -> its lowest value, what it stays below, and these limits in words.
+#: Field -> its lowest value, its exclusive upper limit, and these limits in words.
 _RANGES = {
     **dict.fromkeys(
         ("tau", "t_max", "sharpness", "late_tau", "decay", "gain"),
         (float(np.nextafter(0.0, 1.0)), np.inf, "above 0"),
     ),
     **dict.fromkeys(("late_weight", "separation"), (0.0, np.inf, "of at least 0")),
-    "smoothing": (0.0, 1.0, "from 0 to below 1"),
+    "smoothing": (0.0, 1.0, "of at least 0 and below 1"),
 }
 
 
@@ -107,7 +108,7 @@ class CheckedLoss:
     """Base class of losses that validate their numbers on construction.
 
     Raises:
-        UsageError: names the loss, the field and the number.
+        UsageError: a number out of its range.
     """
 
     def __post_init__(self) -> None:
@@ -121,7 +122,7 @@ class CheckedLoss:
                     parameter=name,
                     value=shown(value),
                 )
-                raise UsageError(message, fix=f"give a number {text}")
+                raise UsageError(message, fix=f"pass a number {text}")
 
 
 class FirstToFire(CheckedLoss):
@@ -154,17 +155,17 @@ class FirstSpike(FirstToFire):
     where with `smoothing` the first term is (1 - smoothing) of it and smoothing of its mean over all
     neurons.
 
-    A small `sharpness` decides: wide ones move wrong outputs later until they stop firing. It also
-    sets the margin between the first and the second output that training asks for.
+    A small `sharpness` trains better: a wide softmax delays wrong outputs until they stop firing. It also
+    determines the margin between the first and the second output after training.
 
     Attributes:
-        population: name of the population that is read, one neuron for each class.
-        tau: seconds, what times are measured in.
-        t_max: seconds, when a silent neuron counts as firing.
+        population: name of the output population, with one neuron for each class.
+        tau: unit of time in seconds.
+        t_max: time in seconds that counts as the spike time of a silent neuron.
         sharpness: width of the softmax, in units of tau.
         late_weight, late_tau: weight of the term that keeps the label's spike early, and its growth
             in units of tau.
-        smoothing: of the labels.
+        smoothing: fraction of the label that is shared by all classes.
 
     Source: Göltz et al., Nature Machine Intelligence 3, 2021 (softmax of spike times); Wunderlich
     and Pehle, Scientific Reports 11, 12829, 2021 (with the term on the label's time).
@@ -190,15 +191,15 @@ class FirstSpike(FirstToFire):
 class SpikeTimes(FirstToFire):
     """Shift-invariant mean squared error of the first spike times.
 
-    The neuron of the label shall fire `separation` before the others, when is all the same: with s
-    = t / tau, a silent neuron counted at t_max, target s* = 0 for the label and `separation` for
+    The neuron of the label shall fire `separation` before the others, at any time: with s = t / tau, a
+    silent neuron counted at t_max, target s* = 0 for the label and `separation` for
     others, and r = s - s*,
 
         L = mean (r - mean r)^2, the mean squared error at the best common shift.
 
     Attributes:
         population, tau, t_max: as in `FirstSpike`.
-        separation: in units of tau.
+        separation: target interval between the label and the others, in units of tau.
     """
 
     population: str
@@ -261,10 +262,11 @@ class MaxOverTime(CrossEntropy):
     """Cross-entropy of the largest membrane voltage of each neuron of a readout.
 
     Attributes:
-        population, t_max: the readout, and the end of a sample (seconds).
-        tau: seconds, what encoders measure times in.
-        gain: of the voltages before the softmax, per volt.
-        smoothing: part of the label that all classes share.
+        population: name of the readout, with one neuron for each class.
+        t_max: end of a sample in seconds.
+        tau: unit of time of encoders, in seconds.
+        gain: factor of the voltages before the softmax, per volt.
+        smoothing: fraction of the label that is shared by all classes.
 
     Source: Wunderlich and Pehle, Scientific Reports 11, 12829, 2021. Where the maximum is at an
     arrival, the gradient is that of V at the arrival's own time (see
@@ -287,13 +289,12 @@ class MaxOverTime(CrossEntropy):
 class SpikeCount(CrossEntropy):
     """Cross-entropy of the number of spikes of each neuron.
 
-    A number of spikes has no exact gradient. On the event engine each spike passes on what a kick
-    of V would do there, on the time-stepped engine it is the
-    surrogate.
+    A spike count has no exact gradient. On the event engine the gradient of each spike is that of a
+    small jump of V at the spike, on the time-stepped engine that of the surrogate.
 
     Attributes:
         population, tau, t_max, smoothing: as in `FirstSpike`.
-        gain: of the counts before the softmax.
+        gain: factor of the counts before the softmax.
     """
 
     population: str
@@ -386,7 +387,7 @@ def accuracy(predictions: jax.Array | np.ndarray, labels: jax.Array | np.ndarray
     """Return the fraction of samples whose prediction is the label, both (samples,).
 
     Raises:
-        UsageError: they have different shapes.
+        UsageError: the shapes differ.
 
     >>> float(accuracy(jnp.array([0, 1, -1, 2]), jnp.array([0, 1, 2, 0])))
     0.5
@@ -394,11 +395,11 @@ def accuracy(predictions: jax.Array | np.ndarray, labels: jax.Array | np.ndarray
     if np.shape(predictions) != np.shape(labels):
         raise UsageError(
             Text(
-                "predictions have the shape {shape}, labels {labels_shape}",
+                "the predictions have shape {shape}, and the labels {labels_shape}",
                 shape=np.shape(predictions),
                 labels_shape=np.shape(labels),
             ),
-            fix="give both (samples,)",
+            fix="pass arrays of shape (samples,) for both",
         )
     if on_processor(predictions, labels):
         right = np.asarray(predictions) == np.asarray(labels)
@@ -418,7 +419,7 @@ _LOSSES: dict[str, Any] = {
     "exp-sum": ExponentialSum,
 }
 
-#: Losses by the name that `fit` and the command line know them by, as far as they are loaded.
+#: Losses by name, for `fit` and the command line, as far as they are loaded.
 LOSSES: Mapping[str, Any] = MappingProxyType(_LOSSES)
 
 LossClass = TypeVar("LossClass", bound=type)
@@ -441,7 +442,7 @@ def register_loss(cls: LossClass, name: str | None = None) -> LossClass:
         The class, so that this is a decorator.
 
     Raises:
-        UsageError: a class that lacks something, or a name that another loss has.
+        UsageError: an incomplete class, or a name that another loss has.
 
     >>> @register_loss
     ... class Earliest(FirstSpike):
@@ -454,19 +455,19 @@ def register_loss(cls: LossClass, name: str | None = None) -> LossClass:
     if not isinstance(chosen, str) or not chosen:
         raise UsageError(
             Text("loss {loss} has no name", loss=cls.__name__),
-            fix='set name = "its-name" in the class',
+            fix='add a field name = "its-name" to the class',
         )
     kinds = get_args(Reads)
     reads = getattr(cls, "reads", None)
     if reads not in kinds:
         raise UsageError(
             Text(
-                "loss '{loss}' ({type}) reads {reads!r}",
+                "loss '{loss}' ({type}) has reads = {reads!r}",
                 loss=chosen,
                 type=cls.__name__,
                 reads=reads,
             ),
-            fix=f"set reads to one of {', '.join(map(repr, kinds))}",
+            fix=f"use one of {', '.join(map(repr, kinds))}",
         )
     for method in ("__call__", "predict"):
         if not any(method in vars(base) for base in cls.__mro__):
@@ -477,7 +478,7 @@ def register_loss(cls: LossClass, name: str | None = None) -> LossClass:
                     type=cls.__name__,
                     method=method,
                 ),
-                fix="write it, as jaxsnn.train.Loss describes it",
+                fix="add the method; jaxsnn.train.Loss describes it",
             )
     registered = _LOSSES.get(chosen, cls)
     if registered is not cls and (registered.__module__, registered.__qualname__) != (
@@ -486,7 +487,7 @@ def register_loss(cls: LossClass, name: str | None = None) -> LossClass:
     ):
         raise UsageError(
             Text(
-                "the loss '{loss}' is already registered, as {module}.{type}",
+                "the name of loss '{loss}' is already registered for {module}.{type}",
                 loss=chosen,
                 module=registered.__module__,
                 type=registered.__qualname__,
@@ -501,7 +502,7 @@ def loss_class(name: str) -> Any:
     """Return the class of a loss by name; load it if it is an entry point.
 
     Raises:
-        UsageError: there is none, or it cannot be loaded.
+        UsageError: an unknown loss, or one that cannot be loaded.
     """
     if name in _LOSSES:
         return _LOSSES[name]
@@ -519,7 +520,7 @@ def loss_class(name: str) -> Any:
             path=entry.value,
             reason=str(error),
         )
-        raise UsageError(message, fix="install its package again, or take another loss") from error
+        raise UsageError(message, fix="install its package again, or use another loss") from error
     return register_loss(loaded, name)
 
 

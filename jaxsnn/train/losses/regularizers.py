@@ -2,8 +2,8 @@
 
 Exact gradients neither create nor delete spikes: a neuron that does not fire has no gradient and
 would stay silent. A neuron that should fire has all its input weights raised instead (weight
-bumping), on top of the step that the optimiser takes. Noise of parameters lets a network also answer
-on chips whose parts deviate.
+bumping), on top of the step that the optimiser takes. Noise of parameters makes a network
+tolerate chips whose circuits deviate.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from jaxsnn.options import NOISE
 from jaxsnn.train.option_values import replace_fields
 from jaxsnn.wording import Text
 
-#: A budget is kept to, if no more than this times its spikes are fired.
+#: A budget counts as met up to this multiple of its spikes.
 _TOLERATED = 1.05
 
 
@@ -40,8 +40,8 @@ class Regulariser(Protocol):
         """Return one number for each sample, (batch,), without a unit, differentiated by JAX.
 
         Args:
-            network: with the parameters of this step.
-            solution: what came out of the batch.
+            network: network with the parameters of this step.
+            solution: solution of the batch.
         """
         ...
 
@@ -50,7 +50,7 @@ class _Checked:
     """Base class of regularisers that validate their fields on construction.
 
     Raises:
-        UsageError: names the regulariser, the field and the value.
+        UsageError: an invalid field.
     """
 
     def __post_init__(self) -> None:
@@ -67,12 +67,12 @@ class _Checked:
                         parameter=field,
                         value=shown(value),
                     ),
-                    fix=f"give a number {requirement}",
+                    fix=f"pass a number {requirement}",
                 )
         if isinstance(populations := getattr(self, "populations", ()), str):
             raise UsageError(
                 Text("{term}: populations is {populations!r}", term=name, populations=populations),
-                fix=f'give several names, ("{populations}",)',
+                fix=f'pass a tuple of names, ("{populations}",)',
             )
 
 
@@ -81,15 +81,15 @@ class SpikeRate(_Checked):
     """Penalty on spike counts that differ from `target` per sample: strength / 2 mean (count -
     target)^2.
 
-    A count has no exact gradient: each of a neuron's own spikes passes on what a kick of its
-    voltage would do (`jaxsnn.train.losses.losses`), as in the regulariser of Nowotny et al.,
-    arXiv:2212.01232. A silent neuron has no spike to pass anything on: see `PeakMargin` and
+    A count has no exact gradient: the gradient of each spike is that of a small jump of the membrane
+    potential (`jaxsnn.train.losses.losses`), as in the regulariser of Nowotny et al., arXiv:2212.01232.
+    A silent neuron has no spike, and thus no gradient: see `PeakMargin` and
     `jaxsnn.train.WeightBumping`.
 
     Attributes:
-        target: spikes of a neuron in a sample.
-        strength: of the term.
-        populations: names; empty: all that fire.
+        target: target number of spikes per neuron and sample.
+        strength: strength of the term.
+        populations: names of populations; empty: all spiking populations.
     """
 
     target: float = 14.0
@@ -110,12 +110,12 @@ class SpikeBudget(_Checked):
     """Penalty on more than `most` spikes of all neurons in a sample: strength / 2 (excess /
     most)^2.
 
-    The gradient of a count is as of `SpikeRate`. The best epoch of a run is, before all else, one
-    that keeps to the budget on the validation samples.
+    The gradient of a count is that of `SpikeRate`. The best epoch of a run is preferably one that meets
+    the budget on the validation samples.
 
     Attributes:
-        most: spikes of a sample, of all populations.
-        strength: of the term.
+        most: largest number of spikes per sample, of all populations.
+        strength: strength of the term.
     """
 
     most: float
@@ -142,8 +142,8 @@ class PeakMargin(_Checked):
     largest voltage, where its missing spikes have none.
 
     Attributes:
-        strength: of the term.
-        populations: names; empty: all that fire.
+        strength: strength of the term.
+        populations: names of populations; empty: all spiking populations.
     """
 
     strength: float = 0.01
@@ -188,14 +188,14 @@ _CONVOLUTIONS = ("Conv1d", "Conv2d")
 @dataclass(frozen=True, kw_only=True)
 class WeightBumping:
     """Amounts by which the input weights of silent neurons are raised in a step, as fractions of
-    the learning rate: 1 is a full step of Adam, in kicks.
+    the learning rate: 1 is a full step of Adam, in PSP amplitudes.
 
     Attributes:
-        label: for the neuron of the label, times the fraction of its samples in which it is silent,
-            where each label has as many: an output that never fires is raised by `label`.
-        hidden: for a neuron that fires in too few samples; behind a convolution for a channel whose
-            neurons do so, on average.
-        hidden_fraction: fraction of a batch below which these are too few.
+        label: amount for the neuron of the label, times the fraction of its samples in which it is
+            silent, if all labels are equally frequent: `label` for an output that never fires.
+        hidden: amount for a neuron that fires in too few samples; behind a convolution for a channel
+            whose neurons do so on average.
+        hidden_fraction: fraction of the samples of a batch below which a neuron fires in too few.
     """
 
     label: float = 1.0
@@ -213,7 +213,7 @@ class WeightBumping:
         Args:
             counts: population -> spikes of each neuron, (batch, neurons).
             labels: (batch,).
-            read: the population that the loss reads.
+            read: output population, which the loss reads.
         """
         by_population = {}
         for name, count in counts.items():
@@ -229,7 +229,7 @@ class WeightBumping:
         Args:
             fractions: means of the `cases` over the samples of the whole batch, (neurons,) or
                 (channels,).
-            read: the population that the loss reads.
+            read: output population, which the loss reads.
         """
         return {
             name: self.label * jnp.minimum(fraction * len(fraction), 1.0)
@@ -252,13 +252,13 @@ def weight_bumping_of(
     if isinstance(bumping, Mapping):
         bumping = replace_fields(WeightBumping(), bumping, "weight_bumping")
     if not isinstance(bumping, WeightBumping):
-        fix = "give WeightBumping(...), its fields by name, or None"
+        fix = "pass WeightBumping(...), its fields by name, or None"
         raise UsageError(Text("weight_bumping is {bumping}", bumping=shown(bumping)), fix=fix)
     for name, value in vars(bumping).items():
         if not as_number(value) >= 0:
             raise UsageError(
                 Text("weight_bumping.{parameter} is {value}", parameter=name, value=shown(value)),
-                fix="give at least 0",
+                fix="pass at least 0",
             )
     return bumping
 
@@ -346,8 +346,8 @@ def bumped(
     return directions
 
 
-#: What can be given noise, and gains of weights as an analog chip has them. Time constants cannot:
-#: the compiled step knows their ratios.
+#: Parameters that support noise, and gains of weights as on an analog chip. Time constants do not
+#: support it, because the compiled step depends on their ratios.
 NOISY = ("weight", "v_threshold", "input_gain", "driver_gain")
 
 #: Name of a parameter, and the standard deviation of its noise, as a fraction.
@@ -358,10 +358,10 @@ def noise_of(noise: Any) -> Noise:
     """Return the option `noise` as sorted pairs, which compiled code can take for a static value.
 
     Raises:
-        UsageError: no table, a parameter that takes no noise, or an invalid deviation.
+        UsageError: not a table, a parameter that does not support noise, or an invalid deviation.
     """
     if isinstance(noise, float | int | str):
-        fix = "name the parameters, such as weight:0.1,v_threshold:0.05"
+        fix = "pass parameters and numbers, such as weight:0.1,v_threshold:0.05"
         message = Text("{option} is {value}", option=NOISE, value=shown(noise))
         raise UsageError(message, fix=fix)
     pairs = dict(noise or ())
@@ -374,7 +374,7 @@ def noise_of(noise: Any) -> Noise:
         if not 0 <= as_number(deviation) < math.inf:
             raise UsageError(
                 Text("the noise of {target} is {value}", target=name, value=shown(deviation)),
-                fix="give a finite number of at least 0",
+                fix="pass a finite number of at least 0",
             )
     return tuple(sorted(pairs.items()))
 
@@ -413,14 +413,13 @@ def noise_notes(network: Network, noise: Noise | None) -> list[str]:
     """Return notes on training with noise: the noise of validation, and weights without a gain."""
     if not noise:
         return []
-    notes = ["the validation samples meet the noise of training, the same in each epoch"]
+    notes = ["validation also has parameter noise, which is the same in each epoch"]
     gains = [name for name, _ in noise if name in _GAINS]
     for node, parameters in sorted(network.parameters.items()) if gains else ():
         if "weight" in parameters and jnp.ndim(parameters["weight"]) != 2:
             notes.append(
                 Text(
-                    "the weights of '{node}' are not a matrix, so that they get no noise of "
-                    "{target}",
+                    "the weights of '{node}' are not a matrix, so that they have no noise of {target}",
                     node=node,
                     target=gains[0],
                 )
