@@ -181,9 +181,9 @@ TRAIN = "train net.nir --data task.npz -o out.nir --epochs 1"
         (f"{RUN} --t-end 1e-300", "--t-end is 1e-300 s, 0 as float32"),
         (
             f"{RUN} --reset 2:zero --reset 2:subtract",
-            "error: --reset of '2' is said twice, 'zero' and",
+            "error: --reset of node '2' is specified twice, as 'zero' and",
         ),
-        (f"{RUN} --t-end 5ms --reset=zero --reset=none", "--reset is said twice"),
+        (f"{RUN} --t-end 5ms --reset=zero --reset=none", "--reset is specified twice"),
         (f"{RUN} --t-end 5ms --reset 9:zero", "error: --reset names '9'"),
         (f"run net.nir --input x.npz -o {'a' * 300}", "cannot be written .File name too long"),
         (f"info {'a' * 300}", "cannot be read .File name too long"),

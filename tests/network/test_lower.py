@@ -414,10 +414,10 @@ ALMOST = [0.0, 1 - 1e-9]
             "lower v_reset or raise v_threshold, or simulate in float64",
         ),
         (lambda: layer(dialect="snntorch", r=200.0, w_in=100.0), "2", "needs reset, .* reset="),
-        (lambda: layer(spike_kernel="box"), "2", "needs dt, .* say dt="),
+        (lambda: layer(spike_kernel="box"), "2", "needs dt, .* pass dt="),
         (lambda: layer(reset="none"), "2", """has reset 'none', .*: pass readout="2" if it is"""),
-        (lambda: layer(dialect="hxtorch"), "2", "needs the unit of time: say time_unit="),
-        (lambda: layer(dialect="norse", bias=0.1), "2", "needs the dt .*: say dt_export="),
+        (lambda: layer(dialect="hxtorch"), "2", "needs the unit of time: pass time_unit="),
+        (lambda: layer(dialect="norse", bias=0.1), "2", "needs the dt .*: pass dt_export="),
     ],
     ids=["analog", "tau", "v_reset", "subtract", "float32", "reset", "box", "none", "unit", "dt"],
 )
