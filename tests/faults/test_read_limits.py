@@ -138,10 +138,13 @@ def test_the_child_is_gone_when_its_parent_stops_early(tmp_path):
 @pytest.mark.parametrize(
     ("work", "message"),
     [
-        (lambda out: os.kill(os.getpid(), signal.SIGSEGV), r"HDF5 crashed on it \(SIGSEGV\)"),
-        (lambda out: os.kill(os.getpid(), signal.SIGKILL), "ended from outside"),
+        (
+            lambda out: os.kill(os.getpid(), signal.SIGSEGV),
+            r"HDF5 crashed while reading it \(SIGSEGV\)",
+        ),
+        (lambda out: os.kill(os.getpid(), signal.SIGKILL), "reading process was killed"),
         (lambda out: signal.raise_signal(signal.SIGXCPU), "was not read within 60 s"),
-        (lambda out: None, "ended from outside"),
+        (lambda out: None, "reading process was killed"),
     ],
 )
 def test_how_a_child_ended_is_said(work, message, tmp_path):
@@ -253,8 +256,11 @@ def test_real_files_are_handed_over_as_they_are(zoo, tmp_path):
 @pytest.mark.parametrize(
     ("limit", "message"),
     [
-        ("100", "of 96 bytes its arrays exceed 100 bytes: pass --max-bytes 160 or more"),
-        ("-3", "--max-bytes -3 limits nothing: give a positive number"),
+        (
+            "100",
+            "(96 bytes) its arrays exceed the limit of 100 bytes: if you trust the file, pass --max-bytes 160 or more",
+        ),
+        ("-3", "--max-bytes -3 is not a valid limit: pass a positive number"),
     ],
 )
 def test_every_command_takes_the_limits(command, limit, message, small_file, capsys, monkeypatch):
@@ -280,7 +286,7 @@ def test_the_environment_limits_the_bytes(tmp_path, monkeypatch):
     with h5py.File(tmp_path / "a.nir", "w") as file:
         file["node/weight"] = np.arange(8.0)
     monkeypatch.setenv("JAXSNN_MAX_BYTES", "60")
-    says = "weight of 64 bytes its arrays exceed 60 bytes"
+    says = r"weight \(64 bytes\) its arrays exceed the limit of 60 bytes"
     assert_refused(lambda: load(tmp_path / "a.nir"), FileError, says, fix="max_bytes=64")
     monkeypatch.setenv("JAXSNN_MAX_BYTES", "many")
     assert_refused(lambda: load(tmp_path / "a.nir"), UsageError, "JAXSNN_MAX_BYTES is 'many'")
@@ -316,7 +322,7 @@ def enormous(path, shape=(10**9, 300)):
 
 def test_arrays_that_their_header_makes_enormous_are_refused_before_they_have_room(tmp_path):
     path = enormous(tmp_path / "x.npz")
-    message = f"'x' of 2400000000000 bytes its arrays exceed {read_limits().max_bytes} bytes"
+    message = f"'x' (2400000000000 bytes) its arrays exceed {read_limits().max_bytes} bytes"
     fix = "max_bytes=2400000000000 or more"
     assert_refused(lambda: load_arrays(path), FileError, message, fix=fix)
 
@@ -388,7 +394,7 @@ def test_a_budget_counts_all_together():
     assert_refused(
         lambda: budget.take("y", 5),
         FileError,
-        "with y of 5 bytes its arrays exceed 10 bytes",
+        r"with y \(5 bytes\) its arrays exceed the limit of 10 bytes",
     )
 
 
@@ -422,7 +428,7 @@ def test_without_a_process_the_file_is_refused_and_nothing_stays_open(small_file
 
     before = len(os.listdir("/dev/fd"))
     monkeypatch.setattr(os, "fork", no_fork)
-    message = r"no process for it can be started \(Resource temporarily"
+    message = r"the reading process cannot be started \(Resource temporarily"
     assert_refused(lambda: read(small_file, read_timeout=5.0), FileError, message)
     assert len(os.listdir("/dev/fd")) == before
 
@@ -497,4 +503,4 @@ def test_who_waits_for_the_turn_to_fork_waits_no_longer_than_the_limit(small_fil
     ],
 )
 def test_limits_that_limit_nothing_are_refused(limits, shown):
-    assert_refused(limit_reading(**limits).__enter__, UsageError, f"{shown} limits nothing")
+    assert_refused(limit_reading(**limits).__enter__, UsageError, f"{shown} is not a valid limit")
