@@ -211,7 +211,7 @@ def chain_with(**changes):
         (
             lambda: build.sequential(build.input(2), adaptive(tau_adaptation=[0.1, 0.0])),
             GraphError,
-            "tau_adaptation that is not positive, 0 at index 1",
+            "tau_adaptation that are not positive: 1 of",
         ),
     ],
 )  # fmt: skip
@@ -557,7 +557,7 @@ def test_it_fires_if_its_traits_say_so(fires, reset, register):
         assert_refused(
             lambda: jaxsnn.parse(graph.source, dialect="jaxsnn", time_unit="s", readout="1"),
             UsageError,
-            "a Adaptive, which does not spike anyway",
+            "(Adaptive), which never spikes",
         )
 
 
@@ -620,21 +620,21 @@ def test_traits_without_a_transfer_do_not_pass_for_those_that_keep_the_shape():
 @pytest.mark.parametrize(
     ("traits", "changes", "message"),
     [
-        (GATHER, {"apply": None}, "is linear without an operator"),
-        (GATHER, {"transfer": None}, "does not tell the shape of its output"),
-        (GATHER, {"state": True}, "has a state and is linear"),
+        (GATHER, {"apply": None}, "is linear, but has no operator"),
+        (GATHER, {"transfer": None}, "does not specify the shape of its output"),
+        (GATHER, {"state": True}, "has both state and linear"),
         (GATHER, {"port": True}, "is a port"),
-        (GATHER, {"bias": "offset"}, "has no parameter 'offset' for its bias"),
-        (SMOOTH, {"fires": True}, "fires without a state"),
+        (GATHER, {"bias": "offset"}, "has no parameter 'offset', which is specified as its bias"),
+        (SMOOTH, {"fires": True}, "has fires without state"),
         (
             GATHER,
             {"parameters": (Parameter(name="name"),)},
             "has a parameter with the reserved name name",
         ),
-        (GATHER, {"parameters": 2 * GATHER.parameters}, "has a parameter twice"),
-        (GATHER, {"type": "Linear"}, "is NIR's own"),
-        (GATHER, {"type": "a b"}, "is no name of a type"),
-        (SMOOTH, {"type": "Gather"}, "is registered already, with other"),
+        (GATHER, {"parameters": 2 * GATHER.parameters}, "has two parameters with the same name"),
+        (GATHER, {"type": "Linear"}, "is a type of NIR"),
+        (GATHER, {"type": "a b"}, "is not a valid type name"),
+        (SMOOTH, {"type": "Gather"}, "is already registered with different"),
     ],
 )
 def test_traits_that_make_no_sense_are_refused(traits, changes, message):

@@ -164,7 +164,7 @@ def test_a_flatten_that_counts_a_batch_axis_is_understood_from_what_follows():
         ),
         (
             nir.Flatten(np.array([2, 4, 4]), 0, -1),
-            r"declares the shape \(2, 4, 4\), but its neighbours have \(2, 8, 8\)",
+            r"declares the shape \(2, 4, 4\), but its input has the shape \(2, 8, 8\)",
         ),
     ],
 )
