@@ -294,7 +294,7 @@ FILES = {
     "tau of three": (put(f"{LIF}/tau", np.ones(3)), "has tau of shape (3,) and"),
     "tau zero and of three": (put(f"{LIF}/tau", np.zeros(3)), "tau that are not positive"),
     "tau of texts": (put(f"{LIF}/tau", "10ms"), "has tau = '10ms'"),
-    "r nan": (put(f"{LIF}/r", np.full(4, np.nan)), "r that are nan"),
+    "r nan": (put(f"{LIF}/r", np.full(4, np.nan)), "values of r that are not finite"),
     "threshold gone": (drop(f"{LIF}/v_threshold"), "has no v_threshold"),
     "shape half": (put(f"{INPUT}/shape", [5.5]), "has shape = 5.5"),
     "shape negative": (put(f"{INPUT}/shape", [-3]), "has shape = -3"),
@@ -302,7 +302,7 @@ FILES = {
     "shape a text": (put(f"{INPUT}/shape", "three"), "has shape = 'three'"),
     "shape wrong": (
         put(f"{INPUT}/shape", [7]),
-        "has the shape (7,), but node '1' (Linear) takes (3,)",
+        "has the shape (7,), but node '1' (Linear) expects (3,)",
     ),
     "shape enormous": (put(f"{INPUT}/shape", [2**62]), "has the shape"),
     "flatten from two axes": (

@@ -210,7 +210,7 @@ def test_neurons_that_never_decay_are_refused_by_events_and_run_in_steps():
     graph = from_torch(net, torch.zeros(1, 5))
     problem = check(graph, "event").problems[0]
     assert problem.node == "1"
-    assert "tau of neuron 0 is infinite: " in problem.message
+    assert "tau of neuron 0 is infinite, " in problem.message
     assert "alpha or beta is 1" in problem.message
     assert "use an IF" in problem.fix
     assert "simulate with engine=TimeStepped()" in problem.fix

@@ -398,7 +398,7 @@ ALMOST = [0.0, 1 - 1e-9]
         (
             lambda: layer(tau_mem=[np.inf, 0.02]),
             "2",
-            r"\(CubaLIF\): tau_mem of neuron 0 is infinite: .* engine=TimeStepped\(\)",
+            r"\(CubaLIF\): tau_mem of neuron 0 is infinite, .* engine=TimeStepped\(\)",
         ),
         (
             lambda: layer(v_reset=[0.0, 1.5]),

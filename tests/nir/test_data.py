@@ -207,7 +207,7 @@ def set_attribute(name, value):
     ("change", "says"),
     [
         (lambda spikes: spikes.attrs.__delitem__("dt"), "dt"),
-        (lambda spikes: spikes.create_dataset("delay", data=np.ones(3)), "holds 'delay'"),
+        (lambda spikes: spikes.create_dataset("delay", data=np.ones(3)), "contains 'delay'"),
         (set_attribute("dynamic_before_transition", True), "dynamic_before_transition = True"),
         (set_attribute("dimension_order", ["time", "batch", "neuron"]), "dimension_order = "),
         (set_attribute("time_shift", 0.5), "time_shift = 0.5"),

@@ -62,7 +62,7 @@ def test_an_unknown_type_is_refused_by_name_with_the_supported_ones(document):
     assert_refused(
         lambda: parse(document),
         UnsupportedNodeError,
-        r"node 'n' has the type ALIF, .*: supported are Input, .*, NIRGraph",
+        r"node 'n' has the type ALIF, .*: supported types: Input, .*, NIRGraph",
         node="n",
         code="unknown-type",
     )

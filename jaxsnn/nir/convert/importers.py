@@ -612,8 +612,8 @@ def _dialect_problems(graph: Graph, target: Target) -> Iterator[Problem]:
         yield undecided(graph)
         return
     message = (
-        f"the file has the dialect {dialect.name}, and {target.title} interprets its "
-        "parameters as its own"
+        f"the file has the dialect {dialect.name}, but {target.title} interprets all files in "
+        "its own dialect"
     )
     yield Problem(
         node="",

@@ -267,8 +267,8 @@ def _mixed_gains(node: Node, rule: Rule) -> dict[str, Problem]:
     if decayed.all() or not decayed.any():
         return {}
     text = Text(
-        "neurons with r = 1, whose input decays: {count} of {size}; for others r = {r:g}, "
-        "and their input does not decay",
+        "the input of neurons with r = 1 decays ({count} of {size}), the input of others (r "
+        "= {r:g}) does not",
         count=int(decayed.sum()),
         size=r.size,
         r=r[~decayed][0],

@@ -276,7 +276,7 @@ def _why_renamed(name: str) -> str:
         return "PyTorch modules have an attribute with that name"
     if readable(name) != name:
         return f"importers generate Python code, which spells it '{readable(name)}'"
-    return f"importers register it and another node as '{spelt(name)}'"
+    return f"importers register two nodes as '{spelt(name)}'"
 
 
 def _flat_names(node_names: list[str]) -> dict[str, str]:

@@ -201,7 +201,7 @@ def _is_neuron(value: Any) -> bool:
     return all(isinstance(parameter, str) or _is_number(parameter) for parameter in value.values())
 
 
-_POSITIVE = (lambda value: _is_whole(value, 1), f"give a whole number from 1 to {MAX_NEURONS}")
+_POSITIVE = (lambda value: _is_whole(value, 1), f"specify an integer from 1 to {MAX_NEURONS}")
 _WEIGHTS = (
     _are_weights,
     "specify [mean, standard deviation], or one entry per group of inputs, [[inputs, "
