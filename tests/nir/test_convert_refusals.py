@@ -128,7 +128,7 @@ EXACT, LOSSY = ("jaxsnn", "hxtorch"), "approximate=True"
 #: A graph; importers; what is said; the way out.
 REFUSED = {
     "heads of different sizes": (
-        two_heads, ("norse",), r"'la' of \(4,\) and 'lb' of \(2,\)", "use a separate Output"
+        two_heads, ("norse",), r"'la' of shape \(4,\) and 'lb' of shape \(2,\)", "use a separate Output"
     ),
     "a reset to a value": (snntorch, ("spyx",), "node '2'.*resets to a value", LOSSY),
     "a readout": (
