@@ -222,5 +222,7 @@ def test_neurons_that_never_decay_are_refused_by_events_and_run_in_steps():
 
 def test_a_reset_above_the_threshold_is_to_be_lowered():
     graph = from_torch(sequence(jelly("LIFNode", v_threshold=1.0, v_reset=2.0)), torch.zeros(1, 5))
-    message = r"resets to 2, not below its v_threshold 1, .*: lower v_reset or raise v_threshold"
+    message = (
+        r"resets to 2, which is not below its v_threshold 1, .*: lower v_reset or raise v_threshold"
+    )
     assert_refused(lambda: convert(graph, to="spikingjelly"), ConversionError, message)

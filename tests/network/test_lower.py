@@ -403,9 +403,9 @@ ALMOST = [0.0, 1 - 1e-9]
         (
             lambda: layer(v_reset=[0.0, 1.5]),
             "2",
-            r"\(CubaLIF\): neuron 1 resets to 1.5, not below its v_threshold 1, .*: lower v_reset",
+            r"\(CubaLIF\): neuron 1 resets to 1.5, which is not below its v_threshold 1, .*: lower v_reset",
         ),
-        (lambda: layer(**SUBTRACTS), "2", "neuron 1 resets to 0, not below .* -1"),
+        (lambda: layer(**SUBTRACTS), "2", "neuron 1 resets to 0, which is not below .* -1"),
         # float32 rounds it onto the threshold: it would fire whenever it may, whatever arrives
         (
             lambda: layer(v_reset=ALMOST),
