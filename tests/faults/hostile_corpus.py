@@ -281,8 +281,8 @@ FILES = {
     "weight one number": (put(f"{LINEAR}/weight", 1.0), "node '1' (Linear)"),
     "weight flat": (put(f"{LINEAR}/weight", np.ones(12)), "node '1' (Linear)"),
     "weight of nothing": (put(f"{LINEAR}/weight", np.ones((0, 3))), "(0,)"),
-    "weight turned": (put(f"{LINEAR}/weight", np.ones((3, 4))), "takes (4,)"),
-    "weight deep": (put(f"{LINEAR}/weight", np.ones((2, 2, 4, 3))), "takes"),
+    "weight turned": (put(f"{LINEAR}/weight", np.ones((3, 4))), "expects (4,)"),
+    "weight deep": (put(f"{LINEAR}/weight", np.ones((2, 2, 4, 3))), "expects"),
     **{
         f"weight {name}": (put(f"{LINEAR}/weight", np.full((4, 3), value)), "weight that are")
         for name, value in NUMBERS.items()
