@@ -104,7 +104,7 @@ MISTAKES = (
     Mistake(
         title="Wrong dialect",
         code='jaxsnn.read(FILE, dialect="norse", dt=1e-3)',
-        expected=("norse", "say"),
+        expected=("norse", "pass"),
     ),
     Mistake(
         title="Missing time step",
@@ -113,7 +113,7 @@ layers = build.input(2), build.linear(weight=np.ones((1, 2))), build.lif(tau=10e
 plain = build.sequential(*layers, dialect="nir", time_unit="s")
 x = np.zeros((20, 1, 2), np.float32)
 jaxsnn.simulate(plain, x, engine=jaxsnn.TimeStepped())""",
-        expected=("'2'", "dt, which the file does not say", "dt="),
+        expected=("'2'", "dt, which the file does not contain", "dt="),
     ),
     Mistake(
         title="Spike times in milliseconds",

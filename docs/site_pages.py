@@ -168,7 +168,7 @@ def passes_page() -> str:
         "`jaxsnn convert` runs these passes in this order, each where the target's importer needs it; "
         "`jaxsnn convert --show-passes --to NAME` prints those of one target. "
         "With `JAXSNN_CHECK_PASSES=1` in the environment, as in the tests, a conversion checks what "
-        "each pass requires before it, what it ensures after it, and that every edge joins two nodes.\n",
+        "each pass requires before it, what it ensures after it, and that every edge connects two nodes.\n",
     ]
     for number, conversion_pass in enumerate(PASSES, 1):
         targets = [name for name, request in requests.items() if conversion_pass.when(request)]

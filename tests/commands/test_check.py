@@ -225,7 +225,7 @@ def test_a_bias_in_steps_needs_their_length(undeclared_graphs):
     biased = [
         name for name in cuba.neurons if cuba.nodes[cuba.predecessors(name)[0]].type == "Affine"
     ]
-    assert {problem.node for problem in report.problems if problem.fix == "say dt="} >= set(biased)
+    assert {problem.node for problem in report.problems if problem.fix == "pass dt="} >= set(biased)
 
 
 @pytest.mark.parametrize(
@@ -404,7 +404,7 @@ def test_files_of_others_are_no_files_of_sinabs(zoo_graphs):
 
 def test_what_a_conversion_needs_is_said_for_every_node(undeclared_graphs):
     report = check(undeclared_graphs["snntorch_v_leaky_zero"], "norse")
-    nodes = [problem.node for problem in report.problems if problem.fix.startswith("say reset= ")]
+    nodes = [problem.node for problem in report.problems if problem.fix.startswith("pass reset= ")]
     assert nodes == ["1", "3"]
 
 

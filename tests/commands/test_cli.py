@@ -96,7 +96,7 @@ BAD = {
     missing: (2, "no such file"),
     no_hdf5: (2, "not an HDF5 file"),
     no_nir: (2, "not NIR"),
-    truncated: (2, "damaged or cut short"),
+    truncated: (2, "damaged or truncated"),
     unknown_type: (1, "'2' has the type Hodgkin"),
     dangling_edge: (1, "'nowhere'"),
     weight_not_a_number: (1, "'1' (Linear)"),

@@ -78,7 +78,8 @@ def test_check_says_all_and_exits_1(zoo, capsys):
     assert (content["schema"], content["ok"]) == (1, False)
     # all that is missing at a node at once, with what there is to say
     fix = (
-        "say --reset (zero, subtract or none), and say --reset-delay (true: a step late, or false)"
+        "pass --reset (zero, subtract or none), "
+        "and pass --reset-delay (true: one time step after the spike, or false)"
     )
     assert {(problem["node"], problem["fix"]) for problem in content["problems"]} >= {
         ("1", fix),
@@ -134,13 +135,15 @@ def test_the_passes_of_a_target_are_shown(capsys):
     shown = json.loads(text)
     assert (code, shown["written_for"].partition(" ")[0]) == (0, "Norse")
     (readouts,) = [entry for entry in shown["passes"] if entry["name"] == "replace_readouts"]
-    assert readouts["description"].startswith("Write populations that give their membranes as")
-    assert readouts["requires"] == ["every population has a resolved step"]
-    assert "no population gives its membrane" in readouts["ensures"]
+    assert readouts["description"].startswith(
+        "Write populations that output their membrane potentials"
+    )
+    assert readouts["requires"] == ["the time step of every population is resolved"]
+    assert "no population outputs its membrane potential" in readouts["ensures"]
     text, _ = run_cli(capsys, "convert", "--show-passes", "--to", "norse")
     for entry in shown["passes"]:
         assert f" {entry['name']}\n   {entry['description']}\n" in text
-    assert "   ensures: no population gives its membrane\n" in text
+    assert "   ensures: no population outputs its membrane potential\n" in text
 
 
 @pytest.mark.parametrize(
@@ -179,7 +182,7 @@ def test_what_cannot_be_converted_is_refused_and_nothing_written(zoo, tmp_path, 
 
 @pytest.mark.parametrize(
     ("target", "code", "message"),
-    [("nose", 2, "did you mean 'norse'"), ("norse", 1, "say --reset ")],
+    [("nose", 2, "did you mean 'norse'"), ("norse", 1, "pass --reset ")],
 )
 def test_a_conversion_names_what_is_missing(target, code, message, zoo, tmp_path, capsys):
     argv = ["convert", zoo["snntorch_v_leaky_zero"], tmp_path / "no.nir", "--from", "snntorch"]
@@ -281,7 +284,7 @@ def test_verify_says_that_silence_verifies_whatever_is_silent(zoo, verify, tmp_p
         "change": lambda arrays: arrays | {"y": 0 * arrays["y"]},
     }
     _, err = verify(SUBTRACTING, options=SNNTORCH, **silent, code=1)
-    assert "say --reset" in err
+    assert "pass --reset" in err
     assert "verifies" not in err
     out, err = verify(SUBTRACTING, "--json", **silent)
     assert json.loads(out)["active"] == 0

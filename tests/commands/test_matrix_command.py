@@ -49,7 +49,7 @@ def test_each_node_has_a_verdict_for_each_purpose(network, capsys):
     assert by_node["5"]["norse"] == "exact"
     ours = ("5", "sinabs")
     (reason,) = (row for row in content["reasons"] if (row["node"], row["purpose"]) == ours)
-    assert "is a Delay" in reason["why"]
+    assert "(Delay)" in reason["why"]
     assert reason["fix"]
 
 
@@ -90,7 +90,7 @@ def test_without_a_file_the_types_are_judged():
         for verdict in table.verdicts
         if (verdict.node, verdict.purpose) == ("I", "snntorch")
     )
-    assert cut == "continuous time is cut into steps of 1 ms"
+    assert cut == "continuous time is divided into steps of 1 ms"
     assert table.grade("Scale", "snntorch") == "exact"
     assert table.grade("Delay", "snntorch") == "exact"
     assert table.grade("Delay", "spyx") == "unsupported"

@@ -181,10 +181,10 @@ TRAIN = "train net.nir --data task.npz -o out.nir --epochs 1"
         (f"{RUN} --t-end 1e-300", "--t-end is 1e-300 s, which is 0 s in float32"),
         (
             f"{RUN} --reset 2:zero --reset 2:subtract",
-            "error: --reset of '2' is said twice, 'zero' and",
+            "error: --reset of node '2' is specified twice, as 'zero' and",
         ),
-        (f"{RUN} --t-end 5ms --reset=zero --reset=none", "--reset is said twice"),
-        (f"{RUN} --t-end 5ms --reset 9:zero", "error: --reset names '9'"),
+        (f"{RUN} --t-end 5ms --reset=zero --reset=none", "--reset is specified twice"),
+        (f"{RUN} --t-end 5ms --reset 9:zero", "error: --reset refers to node '9'"),
         (f"run net.nir --input x.npz -o {'a' * 300}", "cannot be written .File name too long"),
         (f"info {'a' * 300}", "cannot be read .File name too long"),
         (f"{TRAIN} --devices 99999999999999999999", "devices is 9+: pass at most 65536"),
@@ -282,7 +282,7 @@ def test_a_way_out_does_not_lead_to_where_one_is():
     x = np.zeros((4, 1, 2))
     with pytest.raises(LoweringError) as caught:
         jaxsnn.simulate(network, x, engine=jaxsnn.TimeStepped(dt=1e-3))
-    assert str(caught.value).endswith(": give a finite time constant")
+    assert str(caught.value).endswith(": use a finite time constant")
 
 
 def test_the_slope_of_a_mapping_is_a_number_of_json(tmp_path, capsys):

@@ -104,7 +104,7 @@ def test_json_of_an_error_has_code_node_and_facts(capsys, tmp_path):
     error = json.loads(out)["error"]
     assert (error["code"], error["node"]) == ("not-said", "lif1")
     assert error["facts"] == {"node": "lif1", "field": "reset", "dialect": "snntorch"}
-    assert error["fix"].startswith("say --reset (zero, subtract or none)")
+    assert error["fix"].startswith("pass --reset (zero, subtract or none)")
 
 
 def test_the_process_that_reads_says_which_option_helps(capsys):

@@ -85,14 +85,14 @@ def test_a_floor_is_refused_where_nothing_has_one(more):
         LoweringError, match=r"node '1' \(LIF\) has a lower bound of the membrane, -0.1"
     ):
         simulate(graph, dense_to_events(x, 1e-3), t_end=0.2)
-    with pytest.raises(ConversionError, match=r"never falls below -0\.1"):
+    with pytest.raises(ConversionError, match=r"has the lower bound -0\.1"):
         convert(graph, to="norse")
     unsaid, x, _ = more("sin_minvmem", min_v_mem=None)
     assert unsaid.dialect.option("min_v_mem") is None
     assert "min_v_mem" in unsaid.dialect.why
     notes = simulate(unsaid, jnp.asarray(x[:3], jnp.float32), engine=TimeStepped()).notes
     assert notes == (
-        "min_v_mem is not in the file, V is taken to have no lower bound: say min_v_mem=",
+        "min_v_mem is not in the file, so no lower bound of the membrane potential is assumed: pass min_v_mem=",
     )
     none, *_ = more("sin_minvmem", min_v_mem="none")
     assert not simulate(none, jnp.asarray(x[:3], jnp.float32), engine=TimeStepped()).notes
@@ -108,7 +108,7 @@ def test_a_readout_that_resets_is_refused_where_nothing_has_one(more):
     graph, x, _ = more("snn_mem_spiking_sub")
     with pytest.raises(LoweringError, match=r"node '3' \(LIF\) is a readout that resets"):
         simulate(graph, dense_to_events(x, 1e-4), t_end=0.02)
-    with pytest.raises(ConversionError, match="gives its membrane and resets"):
+    with pytest.raises(ConversionError, match="outputs its membrane potential and resets"):
         convert(graph, to="spyx")
 
 
@@ -123,10 +123,10 @@ def test_a_reset_delay_said_of_a_recurrent_node_counts(recorded):
     assert not verify(at_once, x, y).ok
     inputs = jnp.asarray(x[:3], jnp.float32)
     (note,) = simulate(at_once, inputs, engine=TimeStepped()).notes
-    assert "as was said of this node" in note
+    assert "as specified for this node" in note
     (note,) = (
         text
         for text in simulate(for_all, inputs, engine=TimeStepped()).notes
         if f"'{neuron}'" in text
     )
-    assert f'say reset_delay={{"{neuron}": False}}' in note
+    assert f'pass reset_delay={{"{neuron}": False}}' in note

@@ -158,18 +158,18 @@ def test_output_is_looked_up_by_name(network, x):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("snntorch_v_leaky_sub", {}, "node '1': the neuron model needs reset, .* say reset="),
-        ("snntorch_v_leaky_sub", {"reset": "zero"}, "needs reset_delay, .* say reset_delay="),
+        ("snntorch_v_leaky_sub", {}, "node '1': the neuron model needs reset, .* pass reset="),
+        ("snntorch_v_leaky_sub", {"reset": "zero"}, "needs reset_delay, .* pass reset_delay="),
         (
             "snntorch_v_leaky_sub",
             {"reset": ["1:zero"], "reset_delay": True},
             "node '3': .* reset=",
         ),
-        ("norse_v_lifbox", {}, "say dt_export="),
-        ("norse_v_lifbox", {"dt_export": DT}, "needs dt, .* say dt="),
-        ("sinabs_v_lif", {"dialect": "sinabs"}, "needs norm_input, .* say norm_input="),
-        ("spikingjelly_v_lif", {"dialect": "spikingjelly"}, "needs dt, .* say dt="),
-        ("jaxsnn_b_cubalif", {"dialect": "hxtorch"}, "unit of time: say time_unit="),
+        ("norse_v_lifbox", {}, "pass dt_export="),
+        ("norse_v_lifbox", {"dt_export": DT}, "needs dt, .* pass dt="),
+        ("sinabs_v_lif", {"dialect": "sinabs"}, "needs norm_input, .* pass norm_input="),
+        ("spikingjelly_v_lif", {"dialect": "spikingjelly"}, "needs dt, .* pass dt="),
+        ("jaxsnn_b_cubalif", {"dialect": "hxtorch"}, "unit of time: pass time_unit="),
         ("jaxsnn_b_cubalif", {"dialect": "hxtorch", "time_unit": "ms"}, "needs dt"),
     ],
 )

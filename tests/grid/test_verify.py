@@ -118,7 +118,7 @@ def test_recordings_that_do_not_fit(spiking, change, message):
 
 @pytest.mark.parametrize(
     ("options", "error", "fix"),
-    [({}, DialectError, "say dialect="), ({"dialect": "norse"}, JaxsnnError, "say dt_export=")],
+    [({}, DialectError, "pass dialect="), ({"dialect": "norse"}, JaxsnnError, "pass dt_export=")],
 )
 def test_an_undecided_file_is_refused(options, error, fix, zoo, recordings):
     graph, recording = read(zoo["norse_v_lifbox"], **options), recordings["norse_v_lifbox"]

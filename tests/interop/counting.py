@@ -106,7 +106,7 @@ def spikes_for(graph: Graph, seed: int) -> np.ndarray:
     (name,) = graph.inputs
     shape = shapes(graph)[name][1]
     if shape is None:
-        raise ConversionError(f"node '{name}' has an unknown size", node=name)
+        raise ConversionError(f"the size of node '{name}' is unknown", node=name)
     rng = np.random.default_rng(seed)
     return (rng.random((STEPS, BATCH, *shape)) < 0.3).astype(np.float32)
 
@@ -238,23 +238,27 @@ _READOUT = "a readout, which the importer does not have"
 _REASONS = (
     ("resets to a value, and", "resets to a value, and the importer subtracts"),
     ("may fire several spikes", _SEVERAL),
-    ("could share among", _SEVERAL),
+    ("can be written as", _SEVERAL),
     (
         "may stay above v_threshold",
         "subtracts at once, and a membrane may stay above its threshold",
     ),
     ("leaky readout", _READOUT),
-    ("is a LI", _READOUT),
-    ("gives its membrane", "the membrane potential of neurons that reset is an output"),
+    ("(LI)", _READOUT),
+    (
+        "outputs its membrane potential and resets",
+        "the membrane potential of neurons that reset is an output",
+    ),
+    ("whatever the input", "a loop of current-based neurons that reset to zero a step later"),
+    ("does not rest at v_reset", "another initial state than in the importer"),
     ("starts", "another initial state than in the importer"),
-    ("whatever arrives", "a loop of current-based neurons that reset to zero a step later"),
     ("subtracts v_threshold", "current and reset act in another order"),
     ("continuous time", "continuous time, which time steps approximate"),
     ("different factors", "weights shared by neurons with different thresholds"),
     ("have no sum", "one Output has inputs of different sizes"),
-    ("never falls below", "a lower bound of the membrane"),
-    ("nothing can be subtracted", "subtracts one step later, with a decay of 0 per step"),
-    ("does not map", "a node that the importer does not map"),
+    ("has the lower bound", "a lower bound of the membrane"),
+    ("cannot subtract v_threshold", "subtracts one step later, with a decay of 0 per step"),
+    ("importer does not support", "a node that the importer does not support"),
 )
 
 

@@ -76,7 +76,7 @@ def test_options_say_what_a_file_leaves_open(tmp_path):
     theirs = export(graph)
     theirs.metadata = {}  # as snnTorch's exporter writes it
     nir.write(path, theirs)
-    message = "which the file does not say: say reset="
+    message = "which the file does not contain: pass reset="
     assert_refused(lambda: load_into(net, path, dialect="snntorch"), DialectError, message)
     report = load_into(net, path, dialect="snntorch", reset="subtract", reset_delay=True)
     assert report.nodes["first"] == "0"

@@ -142,7 +142,7 @@ def test_what_a_loop_leaves_out_of_the_first_step_is_no_bias_of_another():
     nodes |= {"q": build.linear(weight=0.2 * eye), "out": build.output()}
     chains = [("in", "w", "a", "r", "a"), ("r", "b", "q", "a"), ("a", "out")]
     graph = build.network(nodes, chains, dialect="snntorch", reset="zero", reset_delay=False)
-    message = "'r' has a bias, which reaches 'a' only from the second step on"
+    message = "'r' has a bias, which reaches 'a' only from the second time step on"
     for target in FRAMEWORKS:
         assert_refused(functools.partial(convert, graph, to=target), ConversionError, message)
 
@@ -155,5 +155,5 @@ def test_a_straight_edge_beside_weights_is_refused():
     assert_refused(
         lambda: convert(graph, to="norse"),
         ConversionError,
-        "'a' feeds itself straight, and through a, r",
+        "'a' feeds itself both directly and through a, r",
     )

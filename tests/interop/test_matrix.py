@@ -199,10 +199,10 @@ def text(cell, reasons):
 
 def general(reason, title):
     """A reason without the node and the numbers of one file."""
-    reason = reason.removeprefix(f"{title} cannot take this graph: ").partition(" (and ")[0]
+    reason = reason.removeprefix(f"{title} cannot load this graph: ").partition(" (and ")[0]
     _, _, rest = reason.partition("': ") if "': " in reason else ("", "", reason)
-    rest = rest.partition(": its membrane can reach")[0]
-    for word in ("neuron 0 starts at",):
+    rest = rest.partition(": its membrane potential can reach")[0]
+    for word in ("the membrane potential of neuron 0 starts at",):
         if rest.startswith(word):
             rest = "it starts at v_leak and resets elsewhere, the importer starts where it resets"
     return f"{title}: {rest.partition(' (0.')[0]}"

@@ -346,16 +346,16 @@ def of_one_linear(forward):
          "put it after the neurons, or use AvgPool2d"),
         (body(nn.MaxPool2d(2), nn.Conv2d(1, 2, 3), leaky()), (1, 8, 8),
          "put it after the neurons, or use AvgPool2d"),
-        (rounding_up(nn.AvgPool2d, 4), (1, 8, 8), "'2' rounds up"),
-        (rounding_up(nn.MaxPool2d, 4), (1, 8, 8), "'2' rounds up"),
+        (rounding_up(nn.AvgPool2d, 4), (1, 8, 8), "'2' uses ceil_mode"),
+        (rounding_up(nn.MaxPool2d, 4), (1, 8, 8), "'2' uses ceil_mode"),
         (body(nn.Conv2d(1, 3, 3), leaky(), nn.AdaptiveAvgPool2d(4), leaky()), (1, 8, 8),
-         r"'2' .* makes \(4, 4\) of \(6, 6\) by windows of"),
+         r"'2' .* reduces \(6, 6\) to \(4, 4\) with windows of"),
         (body(nn.AdaptiveAvgPool1d(5), nn.Conv1d(2, 3, 2), leaky()), (2, 12),
-         r"makes \(5,\) of \(12,\) by windows of several sizes"),
+         r"reduces \(12,\) to \(5,\) with windows of different sizes"),
         (body(nn.AvgPool1d(3, padding=1, count_include_pad=False), nn.Conv1d(2, 3, 2), leaky()),
-         (2, 12), "'0' rounds up, or divides by an"),
+         (2, 12), "'0' uses ceil_mode, divisor_override"),
         (body(nn.ConstantPad1d(1, 0.5), nn.Conv1d(2, 3, 2), leaky()), (2, 4),
-         r"'0' \(ConstantPad1d\) pads with 0.5, and NIR with"),
+         r"'0' \(ConstantPad1d\) pads with 0.5, and NIR pads with"),
     ],
 )  # fmt: skip
 def test_what_no_graph_can_hold_is_refused(module, shape, message):
@@ -378,7 +378,7 @@ def test_alpha_neurons_without_a_reset_are_a_readout():
     assert outcome.ok
     assert outcome.relative_rmse is not None
     spiking = body(nn.Linear(5, 3), snntorch.Alpha(0.9, 0.8, init_hidden=True))
-    assert_no_graph(spiking, (5,), "puts its currents to 0 with each spike")
+    assert_no_graph(spiking, (5,), "resets its synaptic currents at each spike")
 
 
 def weighted(layer):
@@ -543,7 +543,9 @@ def test_containers_of_spikingjelly_that_are_refused():
     assert_refused(lambda: from_torch(one_step, torch.zeros(3, 2, 5)), ConversionError, message)
     layers = nn.Sequential(nn.Linear(5, 4), neuron.LIFNode())
     net = nn.Sequential(layer.LinearRecurrentContainer(layers, 5, 4), nn.Linear(4, 2))
-    assert_no_graph(net, (5,), "'0' .* holds a Sequential: let it hold one of IFNode")
+    assert_no_graph(
+        net, (5,), "'0' .* contains a layer of type Sequential: use exactly one of IFNode"
+    )
 
 
 def recurrent_container(seed, multi=False, **options):

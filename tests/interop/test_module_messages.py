@@ -38,7 +38,7 @@ def test_layers_that_run_through_time_need_an_axis_of_time(shape):
 def test_half_precision_spikes_at_other_steps_and_is_refused(dtype):
     net = sequence(jelly("LIFNode"), torch.nn.Linear(3, 2)).to(dtype)
     sample = torch.zeros(1, 5, dtype=dtype)
-    message = rf"'0' \(Linear\) computes in {dtype}, .* in float32, .*: give a copy in float32"
+    message = rf"'0' \(Linear\) computes in {dtype}, .* in float32, .*: export a float32 copy"
     assert_refused(lambda: from_torch(net, sample), ConversionError, message)
     for wide in (torch.float32, torch.float64):
         assert from_torch(net.to(wide), torch.zeros(1, 5, dtype=wide)).nodes["1"].type == "LIF"
@@ -150,8 +150,8 @@ def test_a_sample_without_batch_or_with_time_is_refused_as_that(
 ):
     net = torch.nn.Sequential(first, leaky())
     message = (
-        rf"'0' \(\w+\) takes numbers of shape {inner} behind batch, and in NIR numbers of {axes}: "
-        rf"give a sample \(batch, {expected}\) of one st"
+        rf"'0' \(\w+\) receives inputs of shape {inner} after batch, and NIR supports {axes}: "
+        rf"pass a sample \(batch, {expected}\) of one time st"
     )
     assert_refused(lambda: from_torch(net, torch.zeros(shape)), ConversionError, message)
 
@@ -210,9 +210,9 @@ def test_neurons_that_never_decay_are_refused_by_events_and_run_in_steps():
     graph = from_torch(net, torch.zeros(1, 5))
     problem = check(graph, "event").problems[0]
     assert problem.node == "1"
-    assert "tau of neuron 0 is infinite: " in problem.message
+    assert "tau of neuron 0 is infinite, " in problem.message
     assert "alpha or beta is 1" in problem.message
-    assert "write an IF" in problem.fix
+    assert "use an IF" in problem.fix
     assert "simulate with engine=TimeStepped()" in problem.fix
     events = Events(time=np.array([0.0]), index=np.array([0]))
     assert_refused(lambda: simulate(graph, events, t_end=1.0), LoweringError, "beta is 1")
@@ -222,5 +222,7 @@ def test_neurons_that_never_decay_are_refused_by_events_and_run_in_steps():
 
 def test_a_reset_above_the_threshold_is_to_be_lowered():
     graph = from_torch(sequence(jelly("LIFNode", v_threshold=1.0, v_reset=2.0)), torch.zeros(1, 5))
-    message = r"resets to 2, not below its v_threshold 1, .*: lower v_reset or raise v_threshold"
+    message = (
+        r"resets to 2, which is not below its v_threshold 1, .*: lower v_reset or raise v_threshold"
+    )
     assert_refused(lambda: convert(graph, to="spikingjelly"), ConversionError, message)

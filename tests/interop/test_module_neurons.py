@@ -169,7 +169,7 @@ RECURRENT = {"linear_features": 6, "init_hidden": True, "output": True}
     ("make", "message"),
     [
         (lambda: sequence(snntorch.Lapicque(beta=0.3, **HIDDEN)),
-         r"'1' \(Lapicque\) keeps -0.203973 of its membrane"),
+         r"'1' \(Lapicque\) multiplies its membrane potential by 1 - time_step/\(R C\) = -0.203973"),
         (lambda: sequence(Wrong(beta=0.8, graded_spikes_factor=2.0, **HIDDEN)),
          "differs from the module: '1', step"),
         (lambda: MembraneOfAnAttribute(jelly("LIFNode"), jelly("IFNode", v_threshold=INF, v_reset=None), "v"),
@@ -272,7 +272,9 @@ def test_a_norm_that_takes_the_batch_for_channels_is_refused():
     import norse.torch as norse
 
     net = norse.SequentialState(linear(5, 6), torch.nn.BatchNorm1d(1), norse.LIF()).eval()
-    assert_no_graph(net, (5,), r"'1' \(BatchNorm1d\) takes time and batch as two", time=(2,))
+    assert_no_graph(
+        net, (5,), r"'1' \(BatchNorm1d\) receives separate time and batch axes", time=(2,)
+    )
 
 
 def test_a_parametric_neuron_has_a_time_constant_for_each(tmp_path):

@@ -115,4 +115,4 @@ def test_the_event_engine_refuses_a_current_that_rests_elsewhere():
     assert not check(graph, "event").ok
     silence = Events(time=np.full((1, 1), np.inf), index=np.full((1, 1), 3))
     run = functools.partial(simulate, lower(graph), silence, t_end=1e-2, engine=EventDriven())
-    assert_refused(run, LoweringError, r"'n' .CubaLIF.: its current starts and rests at")
+    assert_refused(run, LoweringError, r"'n' .CubaLIF.: its synaptic current starts and rests at")

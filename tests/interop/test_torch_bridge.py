@@ -54,7 +54,9 @@ def test_a_module_has_a_floor_and_clamped_decays(name, more):
 
 def test_a_readout_that_resets_is_no_module(more):
     graph, _, _ = more("snn_mem_spiking_sub")
-    assert_refused(lambda: to_torch(graph), ConversionError, "gives its membrane and resets")
+    assert_refused(
+        lambda: to_torch(graph), ConversionError, "outputs its membrane potential and resets"
+    )
 
 
 @pytest.mark.parametrize(
@@ -197,7 +199,9 @@ def test_a_delay_of_whole_steps_goes_into_a_module(steps):
 
 def test_a_delay_that_is_no_whole_step_is_refused():
     graph = delayed(np.full(3, 1.5e-4))
-    message = r"'1' \(Delay\) delays by 0.00015 s, which is 1.5 steps"
+    message = (
+        r"'1' \(Delay\) has a delay of 0.00015 s, which is not an integer number of time steps: 1.5"
+    )
     assert_refused(lambda: to_torch(graph), ConversionError, message)
 
 
@@ -332,7 +336,7 @@ def test_parameters_may_have_an_axis_of_batch(shape, axes):
     graph, _, _ = verified(net, shape, 3, batch=4)
     assert load_into(net, graph).nodes["1"] == "1"
     net[1].threshold = torch.ones(3, *axes[1:])
-    message = r"numbers of shape \(3, 4.*\) are given for neurons of sh"
+    message = r"a parameter has the shape \(3, 4.*\), and its neurons have the sh"
     assert_refused(lambda: from_torch(net, torch.zeros(3, *shape)), ConversionError, message)
 
 

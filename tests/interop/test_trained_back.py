@@ -276,7 +276,7 @@ def with_nan(module):
     [
         (lambda module: module.get_submodule("2").decay.mul_(0.5), ConversionError,
          r"node '2': decay is 0.45 in the module and 0.9 in its graph"),
-        (with_nan, GraphError, r"node '1' \(Affine\) has 1 of 40 weight that is nan"),
+        (with_nan, GraphError, r"node '1' \(Affine\) has values of weight that are not finite: 1 of 40"),
         (lambda module: module.add_module("1", torch.nn.Linear(5, 8, bias=False)), ConversionError,
          "the module has no bias of '1'"),
         (lambda module: module.bfloat16(), ConversionError,

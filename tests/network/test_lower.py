@@ -398,14 +398,14 @@ ALMOST = [0.0, 1 - 1e-9]
         (
             lambda: layer(tau_mem=[np.inf, 0.02]),
             "2",
-            r"\(CubaLIF\): tau_mem of neuron 0 is infinite: .* engine=TimeStepped\(\)",
+            r"\(CubaLIF\): tau_mem of neuron 0 is infinite, .* engine=TimeStepped\(\)",
         ),
         (
             lambda: layer(v_reset=[0.0, 1.5]),
             "2",
-            r"\(CubaLIF\): neuron 1 resets to 1.5, not below its v_threshold 1, .*: lower v_reset",
+            r"\(CubaLIF\): neuron 1 resets to 1.5, which is not below its v_threshold 1, .*: lower v_reset",
         ),
-        (lambda: layer(**SUBTRACTS), "2", "neuron 1 resets to 0, not below .* -1"),
+        (lambda: layer(**SUBTRACTS), "2", "neuron 1 resets to 0, which is not below .* -1"),
         # float32 rounds it onto the threshold: it would fire whenever it may, whatever arrives
         (
             lambda: layer(v_reset=ALMOST),
@@ -414,14 +414,14 @@ ALMOST = [0.0, 1 - 1e-9]
             "decrease v_reset, increase v_threshold, or simulate in float64",
         ),
         (lambda: layer(dialect="snntorch", r=200.0, w_in=100.0), "2", "needs reset, .* reset="),
-        (lambda: layer(spike_kernel="box"), "2", "needs dt, .* say dt="),
+        (lambda: layer(spike_kernel="box"), "2", "needs dt, .* pass dt="),
         (
             lambda: layer(reset="none"),
             "2",
             """has reset 'none': .*: pass readout="2" if the node is""",
         ),
-        (lambda: layer(dialect="hxtorch"), "2", "needs the unit of time: say time_unit="),
-        (lambda: layer(dialect="norse", bias=0.1), "2", "needs the dt .*: say dt_export="),
+        (lambda: layer(dialect="hxtorch"), "2", "needs the unit of time: pass time_unit="),
+        (lambda: layer(dialect="norse", bias=0.1), "2", "needs the dt .*: pass dt_export="),
     ],
     ids=["analog", "tau", "v_reset", "subtract", "float32", "reset", "box", "none", "unit", "dt"],
 )

@@ -70,73 +70,91 @@ def test_what_nir_does_not_define_is_not_passed_over():
 BROKEN = [
     (
         {"w__weight": np.array([[1, np.nan], [1, 1], [1, 1]])},
-        "'w' .Affine. has 1 of 6 weight that is nan at index .0, 1.",
+        "'w' .Affine. has values of weight that are not finite: 1 of 6, the first is nan at index .0, 1.",
     ),
-    ({"v__weight": np.full((4, 3), np.inf)}, "'v' .Linear. has 12 of 12 weight that are inf"),
+    (
+        {"v__weight": np.full((4, 3), np.inf)},
+        "'v' .Linear. has values of weight that are not finite: 12 of 12",
+    ),
     (
         {"w__bias": np.array([0, -np.inf, 0])},
-        "'w' .Affine. has 1 of 3 bias that is -inf at index 1",
+        "'w' .Affine. has values of bias that are not finite: 1 of 3, the first is -inf at index 1",
     ),
     (
         {"n__tau": np.array([0.1, 0.0, 0.1])},
-        "'n' .LIF. has 1 of 3 tau that is not positive, 0 at index 1",
+        "'n' .LIF. has values of tau that are not positive: 1 of 3, the first is 0 at index 1",
     ),
     (
         {"n__tau": np.array(-0.25)},
-        "'n' .LIF. has a tau that is not positive, -0.25: a time constant must be greater than 0",
+        "'n' .LIF. has tau = -0.25, which is not positive: a time constant must be greater than 0",
     ),
-    ({"c__tau_syn": np.full(4, np.nan)}, "'c' .CubaLIF. has 4 of 4 tau_syn that are nan"),
-    ({"c__tau_mem": np.full(4, -np.inf)}, "'c' .CubaLIF. has 4 of 4 tau_mem that are -inf"),
+    (
+        {"c__tau_syn": np.full(4, np.nan)},
+        "'c' .CubaLIF. has values of tau_syn that are not finite: 4 of 4",
+    ),
+    (
+        {"c__tau_mem": np.full(4, -np.inf)},
+        "'c' .CubaLIF. has values of tau_mem that are not finite: 4 of 4",
+    ),
     (
         {"n__v_threshold": np.array([1, 1, np.inf])},
-        "'n' .LIF. has 1 of 3 v_threshold that is inf at index 2",
+        "'n' .LIF. has values of v_threshold that are not finite: 1 of 3, the first is inf at index 2",
     ),
-    ({"c__w_in": np.full(4, np.nan)}, "'c' .CubaLIF. has 4 of 4 w_in that are nan"),
-    ({"n__r": np.full(3, np.nan)}, "'n' .LIF. has 3 of 3 r that are nan"),
+    (
+        {"c__w_in": np.full(4, np.nan)},
+        "'c' .CubaLIF. has values of w_in that are not finite: 4 of 4",
+    ),
+    ({"n__r": np.full(3, np.nan)}, "'n' .LIF. has values of r that are not finite: 3 of 3"),
     (
         {"n__r": np.array([1, np.inf, 1])},
-        "'n' .LIF. has 1 of 3 r that is inf at index 1: it may be infinite only",
+        "'n' .LIF. has values of r that are infinite: 1 of 3, the first is inf at index 1: it may be infinite only",
     ),
     (
         {"n__r": np.array(np.inf), "n__tau": np.array([1, np.inf, 1])},
-        "'n' .LIF. has 2 of 3 r that are inf at index 0",
+        "'n' .LIF. has values of r that are infinite: 2 of 3, the first is inf at index 0",
     ),
-    ({"c__r": np.full(4, np.inf)}, "'c' .CubaLIF. has 4 of 4 r that are inf at index 0"),
-    ({"c__w_in": np.array(np.inf)}, "'c' .CubaLIF. has 4 of 4 w_in that are inf at index 0"),
-    ({"n__tau": None}, "'n' .LIF. has no tau: NIR requires it"),
+    (
+        {"c__r": np.full(4, np.inf)},
+        "'c' .CubaLIF. has values of r that are infinite: 4 of 4, the first",
+    ),
+    (
+        {"c__w_in": np.array(np.inf)},
+        "'c' .CubaLIF. has values of w_in that are infinite: 4 of 4, the",
+    ),
+    ({"n__tau": None}, "'n' .LIF. has no tau: NIR requires this parameter"),
     ({"n__r": np.ones(2)}, r"'n' .LIF. has tau of shape \(3,\) and r of shape \(2,\)"),
     (
         {"w__bias": np.zeros(4)},
-        r"'w' .Affine. has a bias of shape \(4,\), but its weight of shape \(3, 2\) has \(3,\) outputs",
+        r"'w' .Affine. has a bias of shape \(4,\), but its weight of shape \(3, 2\) has outputs of shape \(3,\)",
     ),
     (
         {"w__bias": np.ones((1, 1))},
-        r"'w' .Affine. has a bias of shape \(1, 1\), but its weight of shape \(3, 2\) has \(3,\) outputs",
+        r"'w' .Affine. has a bias of shape \(1, 1\), but its weight of shape \(3, 2\) has outputs of shape \(3,\)",
     ),
     (
         {"v__weight": np.ones(3)},
-        r"'v' .Linear. has a weight of shape \(3,\): it must be \(outputs, inputs\)",
+        r"'v' .Linear. has a weight of shape \(3,\): its shape must be \(outputs, inputs\)",
     ),
     (
         {"v__weight": np.ones((4, 5))},
-        r"output of node 'n' has the shape \(3,\), but node 'v' \(Linear\) takes \(5,\)",
+        r"output of node 'n' has the shape \(3,\), but node 'v' \(Linear\) expects \(5,\)",
     ),
     (
         {"v__weight": np.ones((5, 3))},
-        r"output of node 'v' has the shape \(5,\), but node 'c' \(CubaLIF\) takes \(4,\)",
+        r"output of node 'v' has the shape \(5,\), but node 'c' \(CubaLIF\) expects \(4,\)",
     ),
     (
         {"input__shape": np.array([3])},
-        r"output of node 'input' has the shape \(3,\), but node 'w' \(Affine\) takes \(2,\)",
+        r"output of node 'input' has the shape \(3,\), but node 'w' \(Affine\) expects \(2,\)",
     ),
     (
         {"output__shape": np.array([5])},
-        r"'output' .Output. declares the shape \(5,\), but its neighbours have \(4,\)",
+        r"'output' .Output. declares the shape \(5,\), but its input has the shape \(4,\)",
     ),
     ({"v__weight": "same"}, "'v' .Linear. has weight = 'same'"),
     (
         {"n__tau": np.array(0.0), "n__r": np.ones(2)},
-        "'n' .LIF. has a tau that is not positive, 0: a time .* than 0$",
+        "'n' .LIF. has tau = 0, which is not positive: a time .* than 0$",
     ),
 ]
 
@@ -170,11 +188,11 @@ def test_odd_but_sound_networks_are_read(changes):
     [
         (
             ("n", "input"),
-            r"'input' \(Input\) receives the output of n, but it is an Input: lead the edge to the nodes",
+            r"'input' \(Input\) receives the output of n, but it is an Input: connect the edge to the targets",
         ),
         (
             ("output", "v"),
-            r"'output' \(Output\) feeds v, but it is an Output: lead the edge from the nodes",
+            r"'output' \(Output\) feeds v, but it is an Output: start the edge at the inputs",
         ),
         (
             ("output", "input"),
@@ -210,7 +228,7 @@ def test_a_missing_flatten_is_advised():
     assert_refused(
         lambda: parse(nir.NIRGraph(nodes, edges, type_check=False)),
         GraphError,
-        r"has the shape \(2, 2, 2\).*takes \(8,\): insert a Flatten between them",
+        r"has the shape \(2, 2, 2\).*expects \(8,\): insert a Flatten between them",
     )
 
 
@@ -225,7 +243,7 @@ def test_a_window_larger_than_its_input_is_refused():
             nir.NIRGraph(nodes, [("input", "pool"), ("pool", "output")], type_check=False)
         ),
         GraphError,
-        r"'pool' \(SumPool2d\) cannot take the shape \(1, 4, 4\)",
+        r"'pool' \(SumPool2d\) does not support an input of shape \(1, 4, 4\)",
     )
 
 
@@ -233,7 +251,9 @@ def test_what_became_broken_is_not_written(tmp_path):
     graph = build.sequential(build.input(2), build.linear(3), build.li(tau=0.01), seed=0)
     node = graph.nodes["1"]
     broken = graph.with_nodes([node.replace(weight=node.value("weight") * np.nan)])
-    assert_refused(lambda: write(tmp_path / "a.nir", broken), GraphError, "weight that are nan")
+    assert_refused(
+        lambda: write(tmp_path / "a.nir", broken), GraphError, "weight that are not finite"
+    )
     assert list(tmp_path.iterdir()) == []
 
 

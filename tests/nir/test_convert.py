@@ -117,7 +117,7 @@ def test_another_step_keeps_the_decay_of_a_step():
     graph = build.sequential(build.input(3), *layers, seed=0, dialect="norse", **step)
     conversion = convert(graph, to="snntorch")
     np.testing.assert_allclose(1 - 1e-4 / numbers(conversion, "2", "tau"), 1 - 1e-3 / 5e-3)
-    assert any("0.1 times as long" in change.what for change in conversion.changes)
+    assert any("multiplied by 0.1" in change.what for change in conversion.changes)
     doubled = convert(graph, to="spikingjelly", dt="2ms")
     np.testing.assert_allclose(numbers(doubled, "2", "tau"), 10e-3)
 
@@ -197,7 +197,7 @@ def test_spyx_s_late_biases_have_no_part_in_loops():
 def test_several_spikes_a_step_are_shared_among_copies_or_proven_not_to_occur():
     weak = convert(sinabs(0.2), to="norse")
     assert numbers(weak, "2", "v_threshold").shape == (4,)
-    assert any("fires at most one spike a step" in change.why for change in weak.changes)
+    assert any("fires at most one spike per time step" in change.why for change in weak.changes)
     # The membrane reaches 1 + 3 * 0.8 = 3.4.
     strong = convert(sinabs(0.8), to="norse")
     thresholds = np.repeat([1, 2, 3], 4)
@@ -209,7 +209,7 @@ def test_continuous_time_is_an_approximation_that_converges():
     neurons = build.cubalif(tau_mem="10ms", tau_syn="5ms", v_threshold=0.6)
     graph = build.sequential(build.input(3), build.linear(4), neurons, seed=0)
     conversion = convert(graph, to="norse", dt="100us", approximate=True)
-    assert conversion.losses == ("continuous time is cut into steps of 100 us",)
+    assert conversion.losses == ("continuous time is divided into steps of 100 us",)
     # A step of the current that one spike leaves, seen by the membrane: to first order in dt.
     keys = ("w_in", "tau_syn", "r", "tau_mem", "v_threshold")
     w_in, tau_syn, r, tau_mem, v_threshold = (numbers(conversion, "2", key) for key in keys)
@@ -267,7 +267,7 @@ def chains(edges, **nodes):
 def test_what_reaches_no_output_is_left_out_by_name(target):
     def left_out(graph):
         changes = convert(graph, to=target).changes
-        return {change.node for change in changes if change.what == "is left out"}
+        return {change.node for change in changes if change.what == "is removed"}
 
     branch = {"v": build.linear(weight=np.eye(2)), "dead": build.lif(tau=1e-3, r=10.0)}
     graph = chains([("input", "w", "lif", "output"), ("lif", "v", "dead", "v")], **branch)
@@ -294,7 +294,7 @@ def test_names_that_modules_of_torch_have_are_changed():
     ]
     assert conversion.graph.order()[1:3] == ("forward__", "forward_")
     changes = {(change.node, change.what) for change in conversion.changes}
-    assert ("forward__", "'forward' is renamed") in changes
+    assert ("forward__", "renamed from 'forward'") in changes
 
 
 def test_a_graph_without_neurons_has_an_answer():
@@ -329,7 +329,9 @@ def test_a_reset_that_no_neuron_has_is_composed_of_several():
     options = {"dialect": "snntorch", "reset": "subtract", "reset_delay": False, "dt": 1e-4}
     conversion = convert(build.sequential(build.input(3), *layers, **options), to="spikingjelly")
     assert conversion.losses == ()
-    assert conversion.changes[0].what == "is written as several nodes, which together do the same"
+    assert (
+        conversion.changes[0].what == "is written as several nodes, which together are equivalent"
+    )
     nodes, edges = conversion.graph.nodes, dict(conversion.graph.edges)
     short = {name: name.partition("_")[2] for name in nodes}
     connections = {}
@@ -357,13 +359,13 @@ def test_a_reset_that_no_neuron_has_is_composed_of_several():
     [
         (
             np.zeros((2, 2)),
-            r"for neurons of one axis, and this one has the shape \(2, 2\)",
-            "flatten",
+            r"for neurons of one axis, but this node has the shape \(2, 2\)",
+            "add a Flatten",
         ),
         (
             np.array([0.5, 0.5]),
-            "for membranes that start at 0, and this one has V = 0.5 at first",
-            "start at 0",
+            "for neurons whose membrane potential starts at 0, but this node has the initial membrane potential 0.5",
+            "start its membrane potential at 0",
         ),
     ],
 )
@@ -375,7 +377,7 @@ def test_what_cannot_be_composed_is_refused(v_start, reason, fix):
         importer=SimpleNamespace(does=lambda step: ("several nodes",)),
         title="SpikingJelly",
     )
-    says = f"node 'n': it is zero at .*{reason}"
+    says = f"node 'n': its membrane potential is 0 at .*{reason}"
     assert_refused(lambda: compose_resets(conversion), ConversionError, says, fix=fix)
 
 
@@ -398,5 +400,5 @@ def test_a_membrane_without_bounds_fires_more_often_than_any_number():
     linear = build.affine(weight=np.full((4, 3), 8.0), bias=np.full(4, 0.1))
     options = {"dialect": "snntorch", "reset": "subtract", "reset_delay": False}
     conversion = convert(build.sequential(build.input(3), linear, neuron, **options), to="norse")
-    notes = ("holds for inputs of 0 to 1: for other values say input_range=",)
+    notes = ("the conversion is valid for inputs of 0 to 1; for other values pass input_range=",)
     assert conversion.notes == notes

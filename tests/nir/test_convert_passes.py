@@ -78,10 +78,10 @@ def test_what_a_pass_requires_is_checked_before_it_and_what_it_ensures_after_it(
 
     run(True, True)
     assert events == ["before", "function", "after"]
-    with pytest.raises(AssertionError, match="replace_everything requires: before, and that does"):
+    with pytest.raises(AssertionError, match="replace_everything requires: before, which does"):
         run(False, True)
     assert events == ["before"]
-    with pytest.raises(AssertionError, match="replace_everything ensures: after, and that does"):
+    with pytest.raises(AssertionError, match="replace_everything ensures: after, which does"):
         run(True, False)
     run(False, False, check=False)
     assert events == ["function"]

@@ -99,13 +99,13 @@ def test_counts_become_simultaneous_events_and_are_counted_back():
     binned = bin_events(event_data(events, size=1, t_max=3 * DT), DT)
     assert binned.array[:, 0, 0].tolist() == [0, 2, 1]
     assert binned.merged == 1
-    says = r"1 entries are neither 0 nor 1, the first 2 in step 1 of sample 0"
+    says = r"entries with other values: 1, the first is 2 in time step 1 of sample 0"
     assert_refused(lambda: gridded_data(binned.array, DT, spikes=True), UsageError, says)
 
 
 def test_times_between_steps_are_refused_or_counted():
     data = events_at(0.1, 0.25, 0.29)
-    says = r"2 of 3 events are not at a multiple of 0.1 s, the first at 0.25 s"
+    says = r"events that are not at a multiple of 0.1 s: 2 of 3, the first at 0.25 s"
     assert_refused(lambda: bin_events(data, 0.1), UsageError, says)
     binned = bin_events(data, 0.1, move=True)
     assert binned.array[:, 0, 0].tolist() == [0, 1, 2]
@@ -129,14 +129,14 @@ def test_values_are_added_up_or_refused():
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"time": [[0.4, INF]]}, "from 0 s to t_max = 0.3 s, the first at 0.4 s"),
-        ({"time": [[-0.1, INF]]}, "outside the recording"),
+        ({"time": [[0.4, INF]]}, "from 0 s to t_max = 0.3 s: 1, the first at 0.4 s"),
+        ({"time": [[-0.1, INF]]}, "events outside the recording"),
         ({"time": [[np.nan, INF]]}, "slot .* has idx 0 and time nan"),
         ({"idx": [[0, 0]]}, r"slot \(0, 1\) has idx 0 and time inf"),
         ({"idx": [[-1, -1]]}, r"slot \(0, 0\) has idx -1 and time 0.1"),
-        ({"idx": [[2, -1]]}, "has the neuron index 2, and the indices run from 0 to 1"),
+        ({"idx": [[2, -1]]}, "has the neuron index 2, outside 0 to 1"),
         ({"idx": [[-2, -1]]}, "has the neuron index -2"),
-        ({"idx": [[0.0, -1.0]]}, "must be whole numbers"),
+        ({"idx": [[0.0, -1.0]]}, "must be integers"),
         ({"t_max": np.nan}, "t_max is nan s"),
         ({"t_max": INF}, "t_max is inf s"),
         ({"t_max": -1.0}, "t_max is -1 s"),
@@ -168,21 +168,21 @@ def recording_of(*nodes):
 
 
 REFUSED = {
-    "an event at the very end": (lambda: bin_events(events_at(0.3), 0.1), "0.3 s, where 3 steps"),
+    "an event at the very end": (lambda: bin_events(events_at(0.3), 0.1), "after the last of 3 time steps"),
     **{
-        f"steps of {dt}": (lambda dt=dt: bin_events(events_at(0.1), dt), "must be positive")
+        f"steps of {dt}": (lambda dt=dt: bin_events(events_at(0.1), dt), "pass a positive value")
         for dt in (0.0, -1.0, INF, np.nan)
     },
     "no steps": (lambda: gridded_data(np.zeros((1, 1, 1)), 0.0), "must be positive"),
     "half a step": (
-        lambda: bin_events(events_at(0.2, t_max=0.35), 0.1), "0.35 s, which is 3.5 steps"
+        lambda: bin_events(events_at(0.2, t_max=0.35), 0.1), "0.35 s, which is not an integer number of time steps: 3.5"
     ),
     "membranes": (
         lambda: to_events(gridded_data(np.full((2, 1, 1), 0.5), DT)), "does not contain spikes"
     ),
-    "a node in a node": (lambda: recording_of("a", "a/b"), "'a' in 'a/b' is a node"),
-    "a node around a node": (lambda: recording_of("a/b", "a"), "must differ"),
-    "a node without a name": (lambda: recording_of("a//b"), "must not be empty"),
+    "a node in a node": (lambda: recording_of("a", "a/b"), "because 'a' is a node"),
+    "a node around a node": (lambda: recording_of("a/b", "a"), "use names that differ"),
+    "a node without a name": (lambda: recording_of("a//b"), "are not empty"),
 }  # fmt: skip
 
 
@@ -195,7 +195,7 @@ def test_a_name_that_no_file_can_hold_is_not_written(tmp_path):
     data = nir.NIRNodeData(observables=nested()["input"])
     document = nir.NIRGraphData(nodes={"a/b": data})
     assert_refused(
-        lambda: write_data(tmp_path / "a.nir", document), GraphError, "cannot be a name in a file"
+        lambda: write_data(tmp_path / "a.nir", document), GraphError, "is not allowed in a file"
     )
 
 
@@ -207,7 +207,7 @@ def set_attribute(name, value):
     ("change", "says"),
     [
         (lambda spikes: spikes.attrs.__delitem__("dt"), "dt"),
-        (lambda spikes: spikes.create_dataset("delay", data=np.ones(3)), "holds 'delay'"),
+        (lambda spikes: spikes.create_dataset("delay", data=np.ones(3)), "contains 'delay'"),
         (set_attribute("dynamic_before_transition", True), "dynamic_before_transition = True"),
         (set_attribute("dimension_order", ["time", "batch", "neuron"]), "dimension_order = "),
         (set_attribute("time_shift", 0.5), "time_shift = 0.5"),
@@ -235,7 +235,7 @@ def test_shapes_are_restored():
     data = gridded_data(array, DT)
     assert data.data.shape == (3, 2, 20)
     np.testing.assert_array_equal(to_array(data, (4, 5)), array)
-    says = r"20 neurons, and the shape \(3, 5\) has 15"
+    says = r"20 neurons, but the shape \(3, 5\) has 15"
     assert_refused(lambda: to_array(data, (3, 5)), UsageError, says)
 
 

@@ -87,9 +87,9 @@ ODD_TEXT = Dataset(value=np.array(["a\udca0"], dtype=object), dtype=h5py.string_
 @pytest.mark.parametrize(
     ("inside", "says"),
     [
-        ({"fc/1": Group()}, "cannot be a name in a file"),
-        ({"": Group()}, "cannot be a name in a file"),
-        ({".": Group()}, "cannot be a name in a file"),
+        ({"fc/1": Group()}, "is not allowed in a file"),
+        ({"": Group()}, "is not allowed in a file"),
+        ({".": Group()}, "is not allowed in a file"),
         ({"note": ODD_TEXT}, r"a\.nir was not written: .* not UTF-8"),
     ],
 )

@@ -175,7 +175,7 @@ def test_a_leaky_node_of_spikingjelly_has_a_decay_between_0_and_1(decay):
     assert_refused(
         lambda: spikingjelly._set_node(call(jelly("LIFNode")), {}, rules),
         ConversionError,
-        r"'layer' \(LIFNode\) has a decay between 0 and 1",
+        r"'layer' \(LIFNode\) needs a decay between 0 and 1",
     )
     assert spikingjelly._set_node(call(jelly("IFNode")), {}, rules)
     assert spikingjelly._in_time(jelly("IFNode", step_mode="m"))

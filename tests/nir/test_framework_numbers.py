@@ -27,7 +27,7 @@ def test_norse_is_refused_a_current_that_starts_elsewhere():
     graph = build.sequential(build.input(3), *layers, seed=0, **options)
     assert convert(graph, to="norse").losses == ()
     zero = dataclasses.replace(graph, dialect=dataclasses.replace(graph.dialect, initial="zero"))
-    says = r"'2'.*Norse starts its current at v_leak"
+    says = r"'2'.*Norse starts its synaptic current at v_leak"
     assert_refused(lambda: convert(zero, to="norse"), ConversionError, says)
 
 
@@ -103,33 +103,33 @@ def step(**changes):
     [
         (
             [step(several=True), step(reset="subtract later")],
-            "Norse takes one reset_method for all nodes",
-            "give all of them the same reset",
+            "Norse supports one reset_method for all nodes",
+            "use the same reset for all of them",
         ),
         (
             [step(reset="value", several=True)],
-            "node 'n' resets to a value after several spikes in a step",
+            "node 'n' resets to a value after several spikes in one time step",
             'use reset="subtract"',
         ),
         (
             [step(reset="value"), step()],
             "node 'n' resets to a value and other nodes subtract v_threshold",
-            "give all of them the same reset",
+            "use the same reset for all of them",
         ),
         (
             [step(reset="subtract later", decay=0.0)],
-            "node 'n' has a decay of 0 in a step",
-            "use another reset",
+            "node 'n' decays to 0 in one time step",
+            "use a different reset",
         ),
         (
             [step(synapse_decay=1.0)],
             "node 'n' has a synaptic current that never decays",
-            "give it a finite tau_syn",
+            "use a finite tau_syn",
         ),
         (
             [step(i_start=1.0)],
-            "node 'n' starts with a current that Norse's v_leak cannot give it",
-            "leave out the biases",
+            "node 'n' starts with a synaptic current that Norse's v_leak cannot produce",
+            "remove the biases",
         ),
     ],
     ids=lambda value: "" if isinstance(value, list) else None,
@@ -176,7 +176,7 @@ def test_norse_writes_a_current_so_large_that_v_leak_starts_it():
     assert_refused(
         lambda: norse._large(step, 0 * start, rest, share),
         ConversionError,
-        "'n' starts with a current that Norse's v_leak",
+        "'n' starts with a synaptic current that Norse's v_leak",
     )
 
 

@@ -37,7 +37,7 @@ def load_entry_point(monkeypatch):
 
 
 def test_an_entry_point_brings_a_framework_and_nothing_else(load_entry_point):
-    says = r"'a' .* jaxsnn.frameworks \(b:c\) is a int"
+    says = r"'a' .* jaxsnn.frameworks \(b:c\) has the type int"
     assert_refused(lambda: load_entry_point(5), UsageError, says)
     load_entry_point(MINE)
     try:
@@ -45,7 +45,7 @@ def test_an_entry_point_brings_a_framework_and_nothing_else(load_entry_point):
         assert list(registry.frameworks())[-1] == "mine"
         registry.register_framework(MINE)  # once more
         namesake = Framework(name="mine", title="Other", dialects=(PLAIN,))
-        says = "a framework 'mine' already"
+        says = "the framework 'mine' is already"
         assert_refused(lambda: registry.register_framework(namesake), UsageError, says)
     finally:
         registry.unregister_framework("mine")
@@ -68,30 +68,36 @@ ABLE = Importer(version="1", write=works, load=works, nodes=("LIF",))
     ("changes", "message"),
     [
         ({}, ""),
-        ({"name": "Mine"}, "has a name that is no option"),
-        ({"name": "auto", "dialects": (Conventions(name="auto", rules={}),)}, "no option"),
-        ({"name": "norse", "dialects": (Conventions(name="norse", rules={}),)}, "'norse' already"),
-        ({"name": "my-own"}, "has a name that is no option"),
+        ({"name": "Mine"}, "has a name that cannot be an option"),
+        (
+            {"name": "auto", "dialects": (Conventions(name="auto", rules={}),)},
+            "cannot be an option",
+        ),
+        (
+            {"name": "norse", "dialects": (Conventions(name="norse", rules={}),)},
+            "'norse' is already",
+        ),
+        ({"name": "my-own"}, "has a name that cannot be an option"),
         ({"dialects": ()}, "has no conventions"),
         ({"dialects": (Conventions(name="other", rules={}),)}, "has conventions named 'other'"),
         ({"dialects": (writing(DEPENDS, option("mode", "bool")),)}, ""),
         ({"dialects": (writing(HALF, option("mode", "bool")),)}, "depends on the option 'mode'"),
         ({"dialects": (writing(DEPENDS),)}, "a rule for LIF that depends on the option 'mode'"),
         ({"dialects": (writing(DEPENDS, option("mode", "number")),)}, "a rule for LIF"),
-        ({"dialects": (PLAIN, PLAIN)}, "has a version twice"),
+        ({"dialects": (PLAIN, PLAIN)}, "has the same version twice"),
         ({"importers": (ABLE, Importer(version="2"))}, ""),
-        ({"importers": (ABLE, ABLE)}, "has a version twice (1, 1)"),
+        ({"importers": (ABLE, ABLE)}, "has the same version twice (1, 1)"),
         (
             {"importers": (Importer(version="1", write=works, nodes=()),)},
             "one of `write` and `load`",
         ),
         ({"importers": (Importer(version="1", load=works),)}, "one of `write` and `load`"),
-        ({"importers": (Importer(version="1", load=works, write=works),)}, "and no `nodes`"),
+        ({"importers": (Importer(version="1", load=works, write=works),)}, "without `nodes`"),
         ({"dialects": (writing(Rule(), option("dt", "time")),)}, "'dt', which all dialects have"),
         ({"dialects": (writing(Rule(), option("norm_input", "bool")),)}, ""),
         (
             {"dialects": (writing(Rule(), option("norm_input", "number")),)},
-            "an option 'norm_input' (number), which is a bool elsewhere",
+            "an option 'norm_input' of kind number; another framework has it with kind bool",
         ),
     ],
 )

@@ -71,7 +71,7 @@ def test_a_membrane_that_is_given_is_written_for_hxtorch_alone():
     assert_refused(
         lambda: jaxsnn._write(readout, SETTING),
         ConversionError,
-        "gives its membrane, and jaxsnn's importer takes",
+        "outputs its membrane potential, and jaxsnn's importer",
     )
     written = hxtorch._write(readout, SETTING)
     assert written.entry["type"] == "CubaLI"
@@ -82,7 +82,7 @@ def test_a_membrane_that_is_given_is_written_for_hxtorch_alone():
     assert_refused(
         lambda: hxtorch._write(moved, SETTING),
         ConversionError,
-        r"its membrane starts at 0\.3, the importer's at 0",
+        r"its membrane potential starts at 0\.3, in the importer at 0",
     )
 
 
@@ -91,7 +91,7 @@ def test_hxtorch_starts_at_v_leak():
     assert_refused(
         lambda: hxtorch._write(elsewhere, SETTING),
         ConversionError,
-        r"it starts at 0\.4, and hxtorch .* v_leak, 0\.7",
+        r"starts at 0\.4, in hxtorch at v_leak = 0\.7",
     )
     near = settled(v_leak=[0.5 + 2**-33, 0.5 + 2**-33], v_start=0.5, v_threshold=1.7, v_reset=0.2)
     assert hxtorch._write(near, SETTING).entry["type"] == "CubaLIF"
@@ -146,8 +146,8 @@ def test_how_far_lavas_rounding_takes_a_membrane():
     ones = node(r=[4.0, 10.0], w_in=[8.0, 2.0]), node("LIF"), node(r=np.inf, w_in=2.0)
     (first, bounded), (_, unbounded) = lava._whole_states(graph(*ones))
     assert first is ones[0]
-    assert f"off by up to {9 * 10 / 4096:.2g}" in bounded.what
-    assert "off more with each step" in unbounded.what
+    assert f"between spikes: up to {9 * 10 / 4096:.2g}" in bounded.what
+    assert "between spikes: increasing with every time step" in unbounded.what
 
 
 # ---- Norse, and decays that are clamped
@@ -191,9 +191,11 @@ def test_learnt_decays_are_clamped_to_what_they_mean(dtype):
     written_dtype = dtype if dtype != np.int64 else np.float64
     assert {value.dtype for value in clamped.values()} == {np.dtype(written_dtype)}
     below, above = messages
-    assert below.startswith("beta of 2 of 8 neurons is below 0 and is read as 0 (-0.5 at neuron 0")
-    assert above.startswith("beta of 2 of 8 neurons is above 1 and is read as 1 (1.5 at neuron 4")
-    assert "where tau = 5" in above
+    assert below.startswith(
+        "neurons whose beta is below 0 and is read as 0: 2 of 8 (neuron 0: -0.5"
+    )
+    assert above.startswith("neurons whose beta is above 1 and is read as 1: 2 of 8 (neuron 4: 1.5")
+    assert "tau = 5" in above
     within = clamps.Learnt(symbol="b", decay=decay[1:4], tau="tau", step=np.ones(3))
     assert clamps._clamped(node(tau=tau), within, messages) == {}
     assert len(messages) == 2

@@ -108,7 +108,7 @@ def test_spyx_writes_no_membrane_without_a_threshold(kinds, without):
     assert (refusal is not None) is without
     if refusal is not None:
         assert refusal[0] == "n0"
-        assert "and 'n0' has none" in refusal[1]
+        assert "and node 'n0' has none" in refusal[1]
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ FAR = {"stride": (1, 1), "padding": (1, 0)}
     ("changes", "says"),
     [
         ({"padding": (2, 0)}, "'n' pads by more than its kernel"),
-        (FAR, "'n' pads so far that a constant input does not"),
+        (FAR, "'n' has so much padding that a constant input"),
     ],
 )
 def test_the_kernel_must_hold_the_bias(changes, says):

@@ -225,11 +225,11 @@ def test_how_a_neuron_does_a_step(framework, doing, expected):
 FLAT = {"shape": (2, 3)}
 STARTS = {"v_start": 0.1}
 FED = {"i_start": 0.1}
-BEFORE = "starts at 0.1, the importer starts it at 0"
+BEFORE = "starts at 0.1, in the importer at 0"
 PUSHED = CURRENT | {"drive": [0.1, 0.2, 0.3], "v_threshold": 2.0}
 PUSHED_APART = PUSHED | ONE_CURRENT | {"v_threshold": [2.0, 3.0, 4.0]}
-PUSH = "is driven by 0.3 a step, so that it does not rest where"
-CURRENT_STARTS = "its current does not start at 0"
+PUSH = "has a constant input of 0.3 per time step from v_leak, so it does not rest at v_reset"
+CURRENT_STARTS = "its synaptic current does not start at 0"
 #: Framework, the step, Norse's method, what is said of it.
 REFUSED = [
     ("snntorch", step(**STARTS), None, BEFORE),
@@ -238,13 +238,33 @@ REFUSED = [
     ("snntorch", step(**PUSHED), None, PUSH),
     ("snntorch main", step(**PUSHED), None, PUSH),
     ("snntorch", step(**PUSHED_APART), None, PUSH),
-    ("norse", step(reset="skip"), "value", "its reset is zero at the end of the step after"),
-    ("norse", step(**ABOVE), "subtract", "a membrane still above v_threshold after its reset"),
+    (
+        "norse",
+        step(reset="skip"),
+        "value",
+        "its reset sets the membrane potential to 0 at the end of the time step after",
+    ),
+    (
+        "norse",
+        step(**ABOVE),
+        "subtract",
+        "a membrane potential that stays above v_threshold after a reset",
+    ),
     ("norse", step(**NEVER, **STARTS), "value", BEFORE),
-    ("norse", step(**PUSHED), "value", "Norse starts its current at v_leak, not at rest"),
-    ("norse", step(**(STARTED | DRIVEN)), "subtract", "Norse starts its current at v_leak"),
-    ("rockpool", step(**PLAIN, **FLAT), None, "has the shape (2, 3), and Rockpool's layers one"),
-    ("rockpool", step(), None, "its reset puts the membrane to a value"),
+    ("norse", step(**PUSHED), "value", "Norse starts its synaptic current at v_leak, not at rest"),
+    (
+        "norse",
+        step(**(STARTED | DRIVEN)),
+        "subtract",
+        "Norse starts its synaptic current at v_leak",
+    ),
+    (
+        "rockpool",
+        step(**PLAIN, **FLAT),
+        None,
+        "Rockpool's layers have one axis, and node 'n' has the shape (2, 3)",
+    ),
+    ("rockpool", step(), None, "its reset sets the membrane potential to a value"),
     ("rockpool", step(**PLAIN, **STARTS), None, BEFORE),
     ("rockpool", step(**PLAIN, **PUSHED), None, PUSH),
     ("rockpool", step(**PLAIN, **CURRENT, **FED), None, CURRENT_STARTS),
@@ -252,31 +272,46 @@ REFUSED = [
     ("spyx", step(reset="skip"), None, "it resets to a value, and Spyx's importer subtracts"),
     ("spyx", step(**ABOVE), None, "it resets with reset_delay false, and Spyx's importer"),
     ("spyx", step(**LATER, **STARTS), None, BEFORE),
-    ("spyx", step(**LATER, **CURRENT), None, "it subtracts v_threshold after decaying"),
-    ("spyx", step(**PLAIN, **CURRENT, **FLAT), None, "needs Spyx's CuBaLIF, which takes one axis"),
-    ("spyx", step(**PLAIN, **FLAT), None, "'n' of shape (2, 3) needs Spyx's CuBaLIF"),
+    ("spyx", step(**LATER, **CURRENT), None, "it subtracts v_threshold after the decay"),
+    (
+        "spyx",
+        step(**PLAIN, **CURRENT, **FLAT),
+        None,
+        "Spyx's CuBaLIF, which it needs, supports only one axis",
+    ),
+    ("spyx", step(**PLAIN, **FLAT), None, "'n' has the shape (2, 3), and Spyx's CuBaLIF"),
     ("spyx", step(**PLAIN, **PUSHED), None, PUSH),
-    ("spikingjelly", step(**LATER, **ONE_CURRENT), None, "and it has a synaptic current"),
-    ("spikingjelly", step(**LATER, **FLAT), None, "its shape is (2, 3)"),
-    ("spikingjelly", step(**ABOVE), None, "its reset subtracts v_threshold unless it stays"),
+    ("spikingjelly", step(**LATER, **ONE_CURRENT), None, "but this node has a synaptic current"),
+    ("spikingjelly", step(**LATER, **FLAT), None, "this node has the shape (2, 3)"),
+    ("spikingjelly", step(**ABOVE), None, "its reset subtracts v_threshold and may leave"),
     ("spikingjelly", step(**FLOORED), None, "its reset subtracts v_threshold, and SpikingJelly's"),
     ("spikingjelly", step(**STARTS), None, BEFORE),
-    ("spikingjelly", step(**LEAKS), None, "the time constant of the membrane (0.7 to 0.9)"),
-    ("spikingjelly", step(**CURRENT), None, "the time constant of the synapse (0.3 to 0.6)"),
+    ("spikingjelly", step(**LEAKS), None, "the membrane time constant (0.7 to 0.9)"),
+    ("spikingjelly", step(**CURRENT), None, "the synaptic time constant (0.3 to 0.6)"),
     ("spikingjelly", step(**(PUSHED | ONE_CURRENT)), None, PUSH),
     ("spikingjelly", step(**PUSHED_APART), None, PUSH),
-    ("sinabs", step(**LATER), None, "its reset (subtract later) is not one of Sinabs's"),
-    ("sinabs", step(reset="skip"), None, "its reset (skip) is not one of Sinabs's"),
-    ("sinabs", step(**ABOVE), None, "its reset (subtract unless above) is not one of Sinabs's"),
+    ("sinabs", step(**LATER), None, "Sinabs does not support its reset (subtract later)"),
+    ("sinabs", step(reset="skip"), None, "Sinabs does not support its reset (skip)"),
+    ("sinabs", step(**ABOVE), None, "Sinabs does not support its reset (subtract unless above)"),
     ("sinabs", step(**PLAIN, **STARTS), None, BEFORE),
     ("sinabs", step(**PLAIN, **FLAT), None, "'n' (LIF) has the shape (2, 3), and Sinabs's"),
-    ("sinabs", step(**PLAIN, **PUSHED), None, "its membrane is driven by 0.3 a step (v_leak)"),
+    (
+        "sinabs",
+        step(**PLAIN, **PUSHED),
+        None,
+        "it has a constant input of 0.3 per time step from v_leak",
+    ),
     ("sinabs", step(**PLAIN, **CURRENT, **FED), None, CURRENT_STARTS),
-    ("snn_mlir", step(**FLAT), None, "has the shape (2, 3), and snn-mlir's layers one axis"),
+    (
+        "snn_mlir",
+        step(**FLAT),
+        None,
+        "snn-mlir's layers have one axis, and node 'n' has the shape (2, 3)",
+    ),
     ("snn_mlir", step(**PLAIN), None, "its reset subtracts v_threshold, and snn-mlir's"),
     ("snn_mlir", step(**STARTS), None, BEFORE),
-    ("snn_mlir", step(**LEAKS), None, "the time constant of the membrane (0.7 to 0.9)"),
-    ("snn_mlir", step(**CURRENT), None, "the time constant of the synapse (0.3 to 0.6)"),
+    ("snn_mlir", step(**LEAKS), None, "the membrane time constant (0.7 to 0.9)"),
+    ("snn_mlir", step(**CURRENT), None, "the synaptic time constant (0.3 to 0.6)"),
     ("snn_mlir", step(**(PUSHED | ONE_CURRENT)), None, PUSH),
     ("snn_mlir", step(**PUSHED_APART), None, PUSH),
     ("snn_mlir", step(**ONE_CURRENT, **FED), None, CURRENT_STARTS),
@@ -311,9 +346,14 @@ def test_what_an_importer_takes_in_spite_of_its_shape_or_reset(name, source, kin
 @pytest.mark.parametrize(
     ("name", "reset", "method", "why"),
     [
-        ("norse", PLAIN, "subtract", "tau_syn = dt makes it a LIF"),
-        ("rockpool", PLAIN, None, "a current of one step makes it a LIF"),
-        ("spyx", PLAIN, None, "only Spyx's CuBaLIF subtracts at once; tau_syn = dt makes it a LIF"),
+        ("norse", PLAIN, "subtract", "with tau_syn = dt it is equivalent to a LIF"),
+        ("rockpool", PLAIN, None, "within one time step, it is equivalent to a LIF"),
+        (
+            "spyx",
+            PLAIN,
+            None,
+            "only Spyx's CuBaLIF subtracts immediately; with tau_syn = dt it is equivalent to a LIF",
+        ),
     ],
 )
 def test_why_a_neuron_without_a_current_is_given_one(name, reset, method, why):
@@ -340,7 +380,7 @@ def test_norse_starts_a_current_off_by_less_than_float32_tells():
     """Relative to the threshold of 2: it starts at v_leak, and drives the membrane by its rest."""
     near, far = (step(**CURRENT, v_threshold=2.0, drive=0.4 * drive) for drive in (5e-8, 1.5e-7))
     assert norse._write(near, setting("value")).entry["type"] == "CubaLIF"
-    says = "Norse starts its current at v_leak, not at rest"
+    says = "Norse starts its synaptic current at v_leak, not at rest"
     assert_refused(lambda: norse._write(far, setting("value")), ConversionError, says)
 
 

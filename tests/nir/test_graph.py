@@ -81,7 +81,7 @@ def test_nothing_can_be_changed_in_place(graph):
 
 
 @pytest.mark.parametrize(
-    ("name", "says"), [("x", "no node 'x'"), ("2", "node '2' is a LI, not a Linear")]
+    ("name", "says"), [("x", "no node 'x'"), ("2", "node '2' has the type LI, not Linear")]
 )
 def test_records_are_replaced_by_records_of_the_same_name_and_type(name, says, graph):
     record = Linear(name=name, weight=np.ones((3, 2)))

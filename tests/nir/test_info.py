@@ -72,7 +72,7 @@ def test_the_text_says_what_the_file_does_not(zoo):
         "output",
     ]
     assert "dialect: undecided (undecided)" in text
-    assert "they allow nir, norse, sinabs, spikingjelly, jaxsnn. Say --dialect." in text
+    assert "they allow nir, norse, sinabs, spikingjelly, jaxsnn. Pass --dialect." in text
     assert "time unit: unknown" in text
     assert "1: tau, r, v_leak, v_threshold, v_reset hold for all 30 elements" in text
     assert not any(line != line.rstrip() for line in lines)

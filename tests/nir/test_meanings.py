@@ -73,9 +73,9 @@ def test_learnt_decays_are_clamped_and_named():
     np.testing.assert_allclose(node.value("w_in"), [2, 1, np.inf])
     (change,) = graph.repairs
     assert change.node == "lif"
-    assert "beta of 1 of 3 neurons is below 0 and is read as 0 (-0.5 at neuron 2" in change.what
-    assert "beta of 1 of 3 neurons is above 1 and is read as 1 (1.25 at neuron 0" in change.what
-    assert "alpha of 1 of 3 neurons is above 1 and is read as 1 (1.5 at neuron 2" in change.what
+    assert "neurons whose beta is below 0 and is read as 0: 1 of 3 (neuron 2: -0.5" in change.what
+    assert "neurons whose beta is above 1 and is read as 1: 1 of 3 (neuron 0: 1.25" in change.what
+    assert "neurons whose alpha is above 1 and is read as 1: 1 of 3 (neuron 2: 1.5" in change.what
     assert "tau_syn = -0.0002" in change.what
     assert "inf" in as_text(graph)
 
@@ -83,7 +83,7 @@ def test_learnt_decays_are_clamped_and_named():
 def test_the_description_has_infinite_numbers(files):
     text = as_text(read(files["snn_trained_learnable"]))
     assert " to inf" in text
-    assert "beta of 2 of 32 neurons is above 1" in text
+    assert "neurons whose beta is above 1 and is read as 1: 2 of 32" in text
 
 
 def test_what_lies_within_stays_and_is_not_mentioned():
@@ -101,7 +101,7 @@ def test_only_a_dialect_that_clamps_takes_a_negative_time_constant(files):
         assert_refused(
             partial(read, path, dialect=dialect),
             GraphError,
-            "2 of 32 tau that are not positive",
+            "values of tau that are not positive: 2 of 32",
             fix="say dialect= (snntorch means it otherwise)",
         )
     report, graph = check_file(path, "grid", reset="subtract", reset_delay=True)
@@ -178,7 +178,7 @@ def test_a_membrane_of_spyx_has_a_threshold_behind_it(files):
     options = {"dialect": "spyx", "time_unit": "s", "dt": DT}
     assert read(files["spyx_psu"], **options).dialect.at("layer_1").spike_kernel == "box"
     leaky = {"type": "LI", "tau": np.full(3, DT), "r": np.ones(3), "v_leak": np.zeros(3)}
-    says = "a Threshold behind it only, and 'li' has none"
+    says = "with a Threshold after them, and node 'li' has none"
     assert_refused(lambda: graph_of({"li": leaky}, **options), DialectError, says)
 
 

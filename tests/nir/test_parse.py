@@ -54,7 +54,11 @@ def test_parse_takes_what_nir_read_gives(tmp_path):
     from_file, from_nir = read(tmp_path / "a.nir"), parse(nir.read(tmp_path / "a.nir"))
     assert from_file.order() == from_nir.order()
     assert sorted(from_file.edges) == sorted(from_nir.edges)
-    assert_refused(lambda: parse([]), GraphError, r"a list is not a NIR graph: pass a nir.NIRGraph")
+    assert_refused(
+        lambda: parse([]),
+        GraphError,
+        r"an object of type list is not a NIR graph: pass a nir.NIRGraph",
+    )
 
 
 def test_an_unknown_type_is_refused_by_name_with_the_supported_ones(document):
@@ -62,7 +66,7 @@ def test_an_unknown_type_is_refused_by_name_with_the_supported_ones(document):
     assert_refused(
         lambda: parse(document),
         UnsupportedNodeError,
-        r"node 'n' has the type ALIF, .*: supported are Input, .*, NIRGraph",
+        r"node 'n' has the type ALIF, .*: supported types: Input, .*, NIRGraph",
         node="n",
         code="unknown-type",
     )

@@ -160,11 +160,11 @@ def test_a_flatten_that_counts_a_batch_axis_is_understood_from_what_follows():
     [
         (
             nir.Conv2d(None, np.ones((4, 3, 3, 3)), 1, 0, 1, 1, np.zeros(4)),
-            r"takes 3 channels, but its input of shape \(2, 8, 8\)",
+            r"expects 3 channels, but its input of shape \(2, 8, 8\)",
         ),
         (
             nir.Flatten(np.array([2, 4, 4]), 0, -1),
-            r"declares the shape \(2, 4, 4\), but its neighbours have \(2, 8, 8\)",
+            r"declares the shape \(2, 4, 4\), but its input has the shape \(2, 8, 8\)",
         ),
     ],
 )

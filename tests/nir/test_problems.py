@@ -31,17 +31,20 @@ def test_an_undecided_dialect_has_one_advice():
         node="2",
         fix=graph.dialect.fix,
     )
-    assert problem.fix.startswith("say dialect=, one of nir, ")
-    assert "(The numbers do not decide the dialect (r = 1 at all neurons): they" in problem.message
+    assert problem.fix.startswith("pass dialect=, one of nir, ")
+    assert (
+        "(The parameters do not determine the dialect (r = 1 for all neurons): they"
+        in problem.message
+    )
     assert "--dialect, one of nir, " in problem.as_text()
     assert not graph.with_dialect(undecided_graph("nir").dialect).dialect.fix
 
 
 def test_what_is_said_of_a_dialect_is_translated_for_the_command_line(zoo):
     dialect = read(zoo["snntorch_v_syn_sub"], dialect="snntorch").dialect
-    assert "say reset= and reset_delay=." in dialect.why
-    assert "say --reset and --reset-delay." in dialect.as_dict()["why"]
-    assert undecided_graph().dialect.as_dict()["fix"].startswith("say --dialect, one of nir, ")
+    assert "pass reset= and reset_delay=." in dialect.why
+    assert "pass --reset and --reset-delay." in dialect.as_dict()["why"]
+    assert undecided_graph().dialect.as_dict()["fix"].startswith("pass --dialect, one of nir, ")
 
 
 def test_warnings_keep_their_keys():
@@ -75,8 +78,8 @@ def test_a_refused_conversion_names_the_first_node_and_counts_the_others():
     problem = caught.value.problem
     assert importer_problems(graph, "spyx")[0] == problem
     assert (problem.node, problem.code) == ("2", "cannot-convert")
-    assert problem.message.startswith("Spyx cannot take this graph: node '2' is a leaky")
-    assert problem.fix.startswith("replace it by a neuron that spikes")
+    assert problem.message.startswith("Spyx cannot load this graph: node '2' (leaky readout")
+    assert problem.fix.startswith("replace it by a spiking neuron")
 
 
 def test_a_nested_node_is_refused_under_its_name_in_the_file(zoo):
@@ -90,8 +93,8 @@ def test_a_nested_node_is_refused_under_its_name_in_the_file(zoo):
 def test_what_an_importer_needs_to_know_is_asked_for_by_node():
     (problem,) = importer_problems(leaky(), "norse")
     assert (problem.node, problem.code) == ("2", "not-said")
-    assert problem.fix.startswith("say reset= (zero, subtract or none), and say reset_delay= ")
-    assert problem.as_dict()["fix"].startswith("say --reset (zero, subtract or none), and say ")
+    assert problem.fix.startswith("pass reset= (zero, subtract or none), and pass reset_delay= ")
+    assert problem.as_dict()["fix"].startswith("pass --reset (zero, subtract or none), and pass ")
 
 
 def test_no_problem_is_no_refusal():

@@ -87,8 +87,8 @@ def test_a_reset_that_is_not_below_the_threshold_is_one_problem():
     options = {"dialect": "nir", "time_unit": "s", "spike_area": "1ms", "dt": "1ms"}
     rule, graph = rules_of(build.lif(tau=5e-3, v_threshold=[1.0, 2.0, 3.0], v_reset=2.5), **options)
     expected = (
-        "node '2' (LIF): neuron 0 resets to 2.5, not below its v_threshold 1, so it fires without "
-        "input, and without a refractory time it never stops: lower v_reset or raise v_threshold"
+        "node '2' (LIF): neuron 0 resets to 2.5, which is not below its v_threshold 1, so it fires without "
+        "input, and without a refractory period it never stops: lower v_reset or raise v_threshold"
     )
     assert str(rule.problems["v_reset"]) == expected
     assert expected in map(str, jaxsnn.check(graph, "event").problems)
@@ -97,14 +97,16 @@ def test_a_reset_that_is_not_below_the_threshold_is_one_problem():
     subtracts, _ = rules_of(build.lif(tau=5e-3, v_reset=2.5), reset="subtract", **options)
     assert "v_reset" not in subtracts.problems
     started, _ = rules_of(build.lif(tau=5e-3, v_leak=1.5), initial="v_leak", **options)
-    says = "node '2' (LIF): neuron 0 starts at 1.5, not below its v_threshold 1, so it fires"
+    says = (
+        "node '2' (LIF): neuron 0 starts at 1.5, which is not below its v_threshold 1, so it fires"
+    )
     assert str(started.problems["v_start"]).startswith(says)
 
 
 def test_a_neuron_that_a_framework_does_not_have_is_a_problem():
     node = LIF(name="x", tau=np.ones(2), r=np.ones(2), v_leak=np.zeros(2), v_threshold=np.ones(2))
     rule = resolve_neuron(node, jaxsnn.nir.dialect_of("hxtorch", time_unit="ms"))
-    says = "node 'x' is a LIF, which hxtorch never writes"
+    says = "node 'x' is of type LIF, which hxtorch never writes"
     assert_refused(lambda: rule.is_continuous, DialectError, says)
     assert_refused(lambda: step_of(rule, (2,)), DialectError, says)
 
@@ -117,11 +119,13 @@ def test_what_snntorch_does_in_recurrent_neurons_alone():
     assert recurrent(LEAKY, **at_once).reset_delay is False
     late = recurrent(SYNAPTIC, **at_once)
     assert late.reset_delay is True
-    assert "reset_delay is True, not False, as snntorch has no other way" in late.remarks[0]
+    assert (
+        "reset_delay is True, not False, because snntorch supports nothing else" in late.remarks[0]
+    )
     assert "reset_delay" not in recurrent(SYNAPTIC, reset="zero").problems
     declared = recurrent(SYNAPTIC, reset="zero", reset_delay={"lif": False})
     assert declared.reset_delay is False
-    assert "itself acts as with True" in declared.remarks[0]
+    assert "always act as if it were True" in declared.remarks[0]
     assert not recurrent(SYNAPTIC, reset="zero", reset_delay=True).remarks
 
 
@@ -131,7 +135,10 @@ def test_what_single_frameworks_do():
     options = {"dialect": "sinabs", "norm_input": False}
     sinabs = rules_of(build.lif(tau=5.0), **options)[0]
     assert (sinabs.spikes_per_step, sinabs.floor) == ("several", None)
-    assert "V is taken to have no lower bound: say min_v_mem=" in sinabs.assumed[0]
+    assert (
+        "so no lower bound of the membrane potential is assumed: pass min_v_mem="
+        in sinabs.assumed[0]
+    )
     bounded = rules_of(build.lif(tau=5.0), spike_fn="single", min_v_mem=-1, **options)[0]
     assert (bounded.spikes_per_step, bounded.floor, bounded.assumed) == ("one", -1.0, ())
 

@@ -54,7 +54,7 @@ def test_a_dialect_that_is_inferred_is_right(unsaid, name):
         assert dialect.decided_by == "undecided"
         # The truth is among the choices (the event-based framework is read in two ways).
         assert facts["framework"] in dialect.choices
-        assert dialect.fix == f"say dialect=, one of {', '.join(dialect.choices)}"
+        assert dialect.fix == f"pass dialect=, one of {', '.join(dialect.choices)}"
         return
     assert dialect.decided_by == "inference"
     assert dialect.name == facts["framework"]

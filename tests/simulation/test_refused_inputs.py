@@ -237,23 +237,23 @@ REFUSED = {
     ),
     "events and steps": (
         lambda: in_steps(event_data(SPIKE, 2, 1.0), (2,), None, name="input"),
-        "the input consists of events, and the length of a step is not specified",
-        "say dt=",
+        "the input consists of events, and the length of a time step is not specified",
+        "pass dt=",
     ),
     "events at no time": (
         lambda: event_data(Events(time=np.array([[np.nan]]), index=np.array([[0]])), 2, 1.0),
         "events have a time that is NaN",
-        "put unused slots at inf",
+        "set unused slots to inf",
     ),
     "values for other slots": (
         lambda: event_data(SPIKE, 2, 1.0, values=np.zeros((1, 2))),
-        "values have the shape (1, 2), events (1, 1)",
-        "give one for each slot",
+        "values have the shape (1, 2), but events have the shape (1, 1)",
+        "pass one value per slot",
     ),
     "a flat recording": (
         lambda: gridded_data(np.zeros((3, 2)), DT),
-        "an array of shape (3, 2) cannot be a recording",
-        "it must be (time, batch, ...)",
+        "an array of shape (3, 2) is not a recording",
+        "its shape must be (time, batch, ...)",
     ),
 }
 

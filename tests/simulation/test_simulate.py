@@ -220,7 +220,7 @@ def test_unused_slots_may_name_any_channel(network):
         ),
         (
             lambda network: jaxsnn.write("n.nir", network),
-            "a Network is not a Graph: pass the graph",
+            "an object of type Network is not a Graph: pass the graph",
         ),
         (
             lambda network: jaxsnn.write(None, graph()),
@@ -266,11 +266,20 @@ def test_unused_slots_may_name_any_channel(network):
             lambda network: jaxsnn.Currents.held([[["a"]]], 1e-3),
             "x has values of type <U1: pass numbers",
         ),
-        (lambda network: jaxsnn.check("n.nir", "event"), "a str is not a Graph: read it first"),
-        (lambda network: jaxsnn.quantize(network), "a Network is not a Graph"),
-        (lambda network: jaxsnn.convert(network, to="norse"), "a Network is not a Graph"),
-        (lambda network: jaxsnn.lower(network), "a Network is not a Graph"),
-        (lambda network: jaxsnn.update_graph(network, graph()), "a Network is not a Graph"),
+        (
+            lambda network: jaxsnn.check("n.nir", "event"),
+            "an object of type str is not a Graph: read it first",
+        ),
+        (lambda network: jaxsnn.quantize(network), "an object of type Network is not a Graph"),
+        (
+            lambda network: jaxsnn.convert(network, to="norse"),
+            "an object of type Network is not a Graph",
+        ),
+        (lambda network: jaxsnn.lower(network), "an object of type Network is not a Graph"),
+        (
+            lambda network: jaxsnn.update_graph(network, graph()),
+            "an object of type Network is not a Graph",
+        ),
         (lambda network: jaxsnn.place_and_route(graph()), r"pass jaxsnn.quantize\(graph\).netlist"),
         (lambda network: jaxsnn.fidelity(graph(), np.ones((5, 1, 2))), 'pass {"x": array}'),
         (

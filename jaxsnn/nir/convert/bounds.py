@@ -98,13 +98,13 @@ def _on_grid(rows: np.ndarray, grid: float) -> np.ndarray:
 
 
 def bound_membranes(conversion: Conversion) -> None:
-    """Leave out several spikes in a step, and membranes above threshold after a reset, where they cannot occur.
+    """Exclude several spikes per time step, and resets that end above threshold, where they cannot occur.
 
-    The importer may take several spikes in a step as spikes of several neurons (`Importer.subtracts`),
-    or do what a step does, however high its membrane reaches (`Importer.does`).
+    An importer may support several spikes per time step as spikes of several neurons
+    (`Importer.subtracts`), or any height of the membrane potential (`Importer.does`).
 
     Raises:
-        ConversionError: What can occur, and the target cannot do.
+        ConversionError: Behaviour that can occur and that the target does not support.
     """
     draft, steps, importer = conversion.draft, conversion.steps, conversion.importer
     inputs = conversion.request.input_range
@@ -129,14 +129,17 @@ def bound_membranes(conversion: Conversion) -> None:
         # of a membrane that can reach anything more than any number of spikes
         spikes = int(np.max(np.minimum(peak / step.v_threshold, _ANY)))
         high = peak.flat[place]
-        height = Text("{value:.4g}", value=high) if high < _ANY / 2**20 else "any height"
+        height = Text("{value:.4g}", value=high) if high < _ANY / 2**20 else "any value"
         reach = Text(
-            "its membrane can reach {height}, twice its v_threshold is {limit:.4g}",
+            "its membrane potential can reach {height}, and twice its v_threshold is {limit:.4g}",
             height=height,
             limit=limit,
         )
         if np.all(peak < 2 * step.v_threshold):
-            why = f"so it fires at most one spike a step, as long as inputs are {inputs[0]:g} to {inputs[1]:g}"
+            why = (
+                f"so it fires at most one spike per time step, as long as inputs are {inputs[0]:g} to "
+                f"{inputs[1]:g}"
+            )
             draft.changed(name, reach, why)
         elif (
             step.several
@@ -153,18 +156,19 @@ def bound_membranes(conversion: Conversion) -> None:
             # one spike a step in the importer, too, however high the membrane reaches
             continue
         else:
-            count = "as many spikes as fit in" if importer.bursts else "one spike a step"
+            count = "all spikes of a time step" if importer.bursts else "one spike per time step"
             conversion.give_up(
                 name,
                 _describe_excess(step, importer) + ": " + reach,
-                f"{count} and a plain subtraction are written",
+                f"the written neuron fires {count} and subtracts v_threshold",
             )
         reset = step.reset if step.reset == "value" else _immediate_subtraction(importer)
         steps[name] = dataclasses.replace(step, several=importer.bursts, reset=reset)
     if is_bounded:
         draft.notes.append(
             Text(
-                "holds for inputs of {minimum:g} to {maximum:g}: for other values say {input_range}",
+                "the conversion is valid for inputs of {minimum:g} to {maximum:g}; for other values "
+                "pass {input_range}",
                 minimum=inputs[0],
                 maximum=inputs[1],
                 input_range=INPUT_RANGE.keyword,
@@ -190,12 +194,12 @@ def _is_independent_of_height(step: Step, importer: Importer) -> bool:
 def _describe_excess(step: Step, importer: Importer) -> str:
     """Describe the behaviour of a membrane that reaches twice its threshold."""
     if importer.bursts and not step.several and step.reset == "subtract":
-        return "it fires one spike in a step at most, and the importer's neurons fire several"
+        return "it fires at most one spike per time step, and the importer's neurons fire several"
     if step.several:
-        return "it may fire several spikes in a step"
+        return "it may fire several spikes per time step"
     return (
-        "it may stay above v_threshold after a reset, "
-        "which reset_delay false compares in its own way"
+        "its membrane potential may stay above v_threshold after a reset, and with "
+        "reset_delay false the next time step then compares it with twice v_threshold"
     )
 
 
@@ -215,25 +219,26 @@ def _peak(step: Step, arriving: Bounds) -> np.ndarray:
 
 
 def _scale_bounds(gain: np.ndarray, ends: Bounds, plus: np.ndarray | float = 0.0) -> Bounds:
-    """Return bounds of `gain * x + plus`, for gains of either sign and x between two ends."""
+    """Return bounds of `gain * x + plus`, for gains of either sign and x between two bounds."""
     scaled = gain * ends[0] + plus, gain * ends[1] + plus
     return np.minimum(*scaled), np.maximum(*scaled)
 
 
 def _accumulate_bounds(ends: Bounds, decay: np.ndarray, start: np.ndarray) -> Bounds:
-    """Return bounds of a state that decays, if an amount between two ends is added in each step."""
+    """Return bounds of a decaying state to which each time step adds a value between two bounds."""
     loss = np.maximum(1 - decay, 1 / _ANY)
     return np.minimum(start, ends[0] / loss), np.maximum(start, ends[1] / loss)
 
 
 def apply_early_biases(conversion: Conversion) -> None:
-    """Let neurons start where the biases of a late source have brought them when their input first arrives.
+    """Start neurons in the state that their biases produce before the first input arrives.
 
-    There layer n sees its biases from the first step on, but its input n - 1 steps later.
+    In a source framework whose layers delay spikes, layer n receives its biases from the first time
+    step on, but its input n - 1 time steps later.
 
     Raises:
-        ConversionError: Biases that make a neuron fire before, or that reach it through several
-            weights.
+        ConversionError: Biases that make a neuron fire before its first input, or that reach it
+            through several weights.
     """
     if not any(steps_later < 0 for steps_later in conversion.shift.values()):
         return
@@ -251,19 +256,23 @@ def apply_early_biases(conversion: Conversion) -> None:
             highest = np.maximum(highest, v)
         if np.any(low != high) or np.any(highest >= step.v_threshold):
             reason = (
-                "its biases make it fire, or act through several weights, "
-                "before its first input arrives"
+                "before its first input arrives, its biases make it fire or act through several "
+                "weights"
             )
-            conversion.give_up(name, reason, "it starts at rest and the first spikes may differ")
+            conversion.give_up(name, reason, "it starts at rest, and its first spikes may differ")
             continue
         steps[name] = dataclasses.replace(
             step, v_start=v, i_start=i if step.current_based else step.i_start
         )
         draft.changed(
             name,
-            Text("starts at {minimum:.4g} to {maximum:.4g}", minimum=v.min(), maximum=v.max()),
             Text(
-                "its biases act for {steps} steps before its first input arrives",
+                "its membrane potential starts at {minimum:.4g} to {maximum:.4g}",
+                minimum=v.min(),
+                maximum=v.max(),
+            ),
+            Text(
+                "its biases act for {steps} dt before its first input arrives",
                 steps=depth[name] - 1,
             ),
         )
@@ -377,7 +386,8 @@ def _through_convolution(
 
 
 SEVERAL_SPIKES_BOUNDED = Condition(
-    "neurons that fire several spikes in a step can do so in the importer, or as copies",
+    "neurons that fire several spikes per time step can do so in the importer, or are "
+    "written as copies",
     lambda conversion: all(
         not step.several
         or step.reset == "none"

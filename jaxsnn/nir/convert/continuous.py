@@ -20,8 +20,8 @@ def resolve_flows(conversion: Conversion) -> None:
     """Compute the equations of each population of the source.
 
     Raises:
-        ConversionError: Populations without such equations, all of them at once.
-        DialectError: The dialect leaves open what the equations depend on.
+        ConversionError: Populations without such equations, all in one exception.
+        DialectError: The dialect does not specify everything that the equations depend on.
     """
     problems = []
     for name, rule in conversion.rules.items():
@@ -39,13 +39,13 @@ def resolve_flows(conversion: Conversion) -> None:
 
 
 def refuse_unmapped_types(conversion: Conversion) -> None:
-    """Refuse node types that the importer does not map."""
+    """Reject node types that the importer does not support."""
     mapped_types = conversion.importer.nodes or ()
     problems = [
         as_problem(
             name,
             Text(
-                "node '{node}' is a {type}, which its importer does not map",
+                "its importer does not support node '{node}' ({type})",
                 node=name,
                 type=entry["type"],
             ),
@@ -61,7 +61,7 @@ def remove_zero_biases(conversion: Conversion) -> None:
     """Write Affine without a bias as Linear.
 
     Raises:
-        ConversionError: A bias, which no node of the importer has.
+        ConversionError: A bias that is not 0, which no node of the importer has.
     """
     draft, title = conversion.draft, conversion.title
     for name in draft.of_type("Affine"):
@@ -70,24 +70,28 @@ def remove_zero_biases(conversion: Conversion) -> None:
         if largest > 0:
             raise ConversionError(
                 Text(
-                    "node '{node}' has a bias, up to {limit:g}, and {framework}'s importer takes "
-                    "Linear only",
+                    "node '{node}' has biases up to {limit:g}, and {framework}'s importer supports only "
+                    "Linear, which has no bias",
                     node=name,
                     limit=largest,
                     framework=title,
                 ),
-                fix="train without a bias, or feed a constant source, one more input channel that "
-                "spikes regularly, through the weights",
+                fix="train without a bias, or add an input channel that spikes regularly and connect it "
+                "through the weights",
                 node=name,
             )
         draft.nodes[name] = entry | {"type": "Linear"}
-        draft.changed(name, "Affine with a bias of 0 is written as Linear", "it takes Linear only")
+        draft.changed(
+            name,
+            "Affine with a bias of 0 is written as Linear",
+            "the importer supports only Linear",
+        )
 
 
 def use_one_matrix(conversion: Conversion) -> None:
-    """Put one matrix between two populations, the Input included, and one for each source.
+    """Insert one weight matrix for each connection of two populations, including the Input.
 
-    Matrices that follow each other are multiplied; one that sums is copied for each of its sources.
+    Consecutive matrices are multiplied; a matrix with several inputs is copied for each of them.
     """
     draft = conversion.draft
     merge_weights(draft, list(draft.nodes))
@@ -102,18 +106,22 @@ def use_one_matrix(conversion: Conversion) -> None:
             draft.edges += [(source, copy), *((copy, target) for target in draft.targets(name))]
             draft.changed(
                 copy,
-                Text("copies '{node}' for '{source}'", node=name, source=source),
-                Text("'{node}' sums its sources", node=name),
+                Text(
+                    "is a copy of '{node}' with the single input '{source}'",
+                    node=name,
+                    source=source,
+                ),
+                Text("the importer does not support several inputs of '{node}'", node=name),
             )
 
 
 def check_chain(conversion: Conversion) -> None:
-    """Refuse wiring that an importer of equations cannot express."""
+    """Reject connections that an importer of equations does not support."""
     refuse_for(conversion.target, _chain_problems(conversion.draft, conversion.importer))
 
 
 def remove_dots(conversion: Conversion) -> None:
-    """Rename nodes whose names a ModuleDict of PyTorch does not take as keys: those with dots."""
+    """Rename nodes whose names contain dots, which PyTorch's ModuleDict does not allow."""
     draft = conversion.draft
     new_names: dict[str, str] = {}
     for name in draft.nodes:
@@ -122,13 +130,16 @@ def remove_dots(conversion: Conversion) -> None:
             new_name += "_"
         new_names[name] = new_name
         if new_name != name:
-            why = f"{conversion.title}'s importer registers nodes in a ModuleDict, which takes no such key"
-            draft.changed(new_name, Text("'{node}' is renamed", node=name), why)
+            why = (
+                f"{conversion.title}'s importer registers nodes in a ModuleDict, whose keys must not "
+                "contain dots"
+            )
+            draft.changed(new_name, Text("renamed from '{node}'", node=name), why)
     rename_nodes(draft, new_names)
 
 
 def order_edges(conversion: Conversion) -> None:
-    """Order edges sources first, as far as there are no loops."""
+    """Sort edges so that the inputs of a node come before it, except in loops."""
     import networkx
 
     draft = conversion.draft
@@ -148,7 +159,7 @@ def _chain_problems(draft: Draft, importer: Importer) -> list[Problem]:
         as_problem(
             "",
             Text(
-                "it has {count} {type} nodes ({nodes}), and its importer takes one",
+                "its importer supports one {type} node, and the graph has {count} ({nodes})",
                 count=len(ends),
                 type=kind,
                 nodes=listing(ends),
@@ -162,7 +173,7 @@ def _chain_problems(draft: Draft, importer: Importer) -> list[Problem]:
         as_problem(
             name,
             Text(
-                "node '{node}' has the shape {shape}, and its importer takes one axis",
+                "its importer supports shapes of one axis, and node '{node}' has the shape {shape}",
                 node=name,
                 shape=draft.shapes[name][1],
             ),
@@ -175,46 +186,47 @@ def _chain_problems(draft: Draft, importer: Importer) -> list[Problem]:
         sources = draft.sources(name)
         if len(sources) != 1 or draft.nodes[sources[0]]["type"] not in NEURON_TYPES:
             message = Text(
-                "'{node}' is fed by {sources}, not by one population",
+                "node '{node}' receives {sources}, and it must receive one population",
                 node=name,
                 sources=listing(sources),
             )
-            problems.append(as_problem(name, message, fix="let one population end the network"))
+            problems.append(as_problem(name, message, fix="connect it to one population only"))
     for part in () if "loops" in importer.wiring else loops_of(draft):
         message = Text(
-            "the loop through {nodes} calls a layer before it has run", nodes=listing(part)
+            "the loop through {nodes} needs the output of a layer before that layer has run",
+            nodes=listing(part),
         )
-        problems.append(as_problem(part[0], message, fix="leave the loop out"))
+        problems.append(as_problem(part[0], message, fix="remove the loop"))
     for name in () if "sums" in importer.wiring else draft.of_type(*NEURON_TYPES):
         if len(draft.sources(name)) > 1:
             message = Text(
-                "node '{node}' sums {sources}, which it runs one by one",
+                "node '{node}' sums {sources}, and its importer does not add them",
                 node=name,
                 sources=listing(draft.sources(name)),
             )
-            problems.append(as_problem(name, message, fix="feed it from one node"))
+            problems.append(as_problem(name, message, fix="connect one node to it"))
     for name in () if "sums" in importer.wiring else draft.of_type("Input"):
         if len(draft.targets(name)) > 1:
             message = Text(
-                "'{node}' feeds {targets}, and it runs once for each",
+                "node '{node}' feeds {targets}, and its importer runs it again for each of them",
                 node=name,
                 targets=listing(draft.targets(name)),
             )
-            problems.append(as_problem(name, message, fix="let it feed one matrix"))
+            problems.append(as_problem(name, message, fix="connect it to one weight matrix"))
     return problems
 
 
 CHAIN_EXPRESSIBLE = Condition(
-    "the importer takes the types and the wiring of all nodes",
+    "the importer supports the types and the connections of all nodes",
     lambda conversion: not _chain_problems(conversion.draft, conversion.importer),
 )
 ONE_SOURCE_PER_MATRIX = Condition(
-    "no matrix sums",
+    "every weight matrix has one input",
     lambda conversion: all(
         len(conversion.draft.sources(name)) == 1 for name in conversion.draft.of_type("Linear")
     ),
 )
 NO_DOTS = Condition(
-    "no name has a dot",
+    "no node name contains a dot",
     lambda conversion: not any("." in name for name in conversion.draft.nodes),
 )

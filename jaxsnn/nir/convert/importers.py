@@ -50,13 +50,13 @@ def importer_problems(
     """List all problems that a target's importer has with a graph as it is.
 
     Args:
-        graph: Read with its dialect.
-        target: A framework whose importer is known, with a version if need be: "norse", "sinabs",
-            "snntorch==main". Without one, the version that is installed; else the newest release.
-        converted: What `convert` made of the graph for the target, if that is known.
+        graph: Graph with its dialect.
+        target: Framework, optionally with a version: "norse", "sinabs", "snntorch==main". Default:
+            the installed version, or the newest release if none is installed.
+        converted: Result of `convert` for the graph and the target, if available.
 
     Raises:
-        UsageError: An unknown target.
+        UsageError: The target is unknown.
     """
     resolved_target = importer_target(target)
     if resolved_target.importer.write is None:
@@ -77,14 +77,14 @@ def capabilities_of(target: Target, *, repairs: bool) -> Capabilities[Graph]:
 
     Args:
         target: The importer.
-        repairs: A conversion makes a file of the graph that the importer reads.
+        repairs: Whether a conversion can write the graph for the importer.
     """
     importer, title = target.importer, target.title
     rename = "rename it" if importer.write is None else "rename it, or convert the file"
     types = Limit(
         feature=features.other_types(importer.reads_type),
         code="unmapped-node",
-        reason=f"node '{{node}}' is a {{kind}}, which {title}'s importer does not map",
+        reason=f"{title}'s importer does not support node '{{node}}' ({{kind}})",
         fix="convert the file" if repairs else "replace the node",
     )
     name_limits: list[Limit[Graph]] = []
@@ -93,22 +93,22 @@ def capabilities_of(target: Target, *, repairs: bool) -> Capabilities[Graph]:
             Limit(
                 feature=features.UNREADABLE_NAME,
                 code="taken-name",
-                reason=f"{title}'s importer writes Python, which reads the name of node '{{node}}' as"
-                " '{spelling}'",
+                reason=f"{title}'s importer generates Python code, which spells the name of node '{{node}}' "
+                "as '{spelling}'",
                 fix=rename,
             ),
             Limit(
                 feature=features.EQUAL_SPELLING,
                 code="taken-name",
-                reason=f"{title}'s importer registers node '{{node}}' under the same name as node"
-                " '{other_name}'",
+                reason=f"{title}'s importer registers nodes '{{node}}' and '{{other_name}}' under the same "
+                "name",
                 fix=rename,
             ),
             Limit(
                 feature=features.ATTRIBUTE_NAME,
                 code="taken-name",
-                reason="node '{node}' has the name of an attribute of PyTorch's modules, on which"
-                f" {title}'s importer fails",
+                reason=f"node '{{node}}' has the name of an attribute of PyTorch modules, and {title}'s "
+                "importer fails on it",
                 fix=rename,
             ),
         ]
@@ -120,9 +120,9 @@ def capabilities_of(target: Target, *, repairs: bool) -> Capabilities[Graph]:
             Limit(
                 feature=features.SCALAR_PARAMETERS,
                 code="scalar",
-                reason="node '{node}' ({kind}): {parameters} are one number for all neurons, on which"
-                f" {title}'s importer fails",
-                fix="give one number for each neuron",
+                reason=f"node '{{node}}' ({{kind}}) has scalar parameters ({{parameters}}), and {title}'s "
+                "importer needs arrays",
+                fix="specify them as arrays with one entry per neuron",
             )
         )
     if importer.remarks is not None:
@@ -134,11 +134,11 @@ def _ignored_values(importer: Importer, title: str) -> Limit[Graph]:
     return Limit(
         feature=features.ignored_values(importer.ignores),
         code="ignored",
-        reason=f"node '{{node}}' ({{kind}}) has {{parameter}} = {{value:g}}, which {title}'s importer"
-        " does not read; it takes {assumed:g}",
-        fix="fold it into the weights before it"
+        reason=f"node '{{node}}' ({{kind}}) has {{parameter}} = {{value:g}}, which {title}'s "
+        "importer ignores; it uses {assumed:g}",
+        fix="multiply it into the weights before the node"
         if importer.write is None
-        else "convert the file, or set it to what the importer takes",
+        else "convert the file, or set the parameter to the value that the importer uses",
     )
 
 
@@ -151,7 +151,7 @@ def _remarks(
                 yield from remarks(node, graph.dialect)
 
     return Requirement(
-        description="Numbers that the importer rounds, or reads otherwise than they are written",
+        description="Parameters that the importer rounds or interprets differently",
         problems=problems,
     )
 
@@ -162,7 +162,7 @@ def ignored_by_framework(graph: Graph) -> list[Problem]:
     importer alone defines the meaning of such files.
 
     Returns:
-        Warnings, for notes of a run; none where the dialect is undecided.
+        Warnings, for the notes of a simulation; none if the dialect is undecided.
     """
     conventions = graph.dialect.conventions
     if conventions is None:
@@ -213,8 +213,8 @@ def _late_biases(graph: Graph, runs: Order, title: str) -> Iterator[Problem]:
                 yield Problem(
                     node=node.name,
                     code="ignored",
-                    message=f"node '{node.name}' has a bias in a loop, which {title}'s importer "
-                    f"leaves out of the first step, and which reaches '{end}' in each step here",
+                    message=f"node '{node.name}' has a bias in a loop, which {title}'s importer omits in the "
+                    f"first time step; here it reaches '{end}' in every time step",
                     fix="convert the file, or move the bias to weights outside of the loop",
                 )
             before = [name for name in graph.predecessors(node.name) if name not in seen]
@@ -269,9 +269,9 @@ def _conversion_problems(
                 node=name,
                 code="shifted",
                 severity="warning",
-                message=f"node '{name}': spikes leave {abs(steps)} steps {when} than in the source, "
-                "because each layer takes a step in one of the two frameworks",
-                fix="compare spike trains that many steps apart",
+                message=f"node '{name}': spikes are {abs(steps)} dt {when} than in the source framework, "
+                "because layers of only one of the two frameworks delay spikes by one time step",
+                fix="shift spike trains by this number of time steps before you compare them",
             )
 
 
@@ -284,15 +284,16 @@ def _loading_problems(
         yield Problem(
             code="needs-load-line",
             severity="warning",
-            message=f"{title}'s importer steps by {format_time(resolved_target.importer.dt or 0)} by default, "
-            f"and the file needs {format_time(dt)}",
-            fix=f"pass {dt!r} to it, as its argument for the step",
+            message=f"{title}'s importer uses dt = {format_time(resolved_target.importer.dt or 0)} by "
+            f"default, and the file needs dt = {format_time(dt)}",
+            fix=f"pass {dt!r} to the importer as its time step",
         )
     if (refused := types_refused(graph)) is not None:
         yield Problem(
             code="needs-load-line",
             severity="warning",
-            message=f"nir.read infers other shapes than the file has ({refused.splitlines()[0]})",
+            message="nir.read infers shapes that differ from those of the file "
+            f"({refused.splitlines()[0]})",
             fix="read it with nir.read(path, type_check=False)",
         )
 
@@ -310,7 +311,7 @@ def needed_changes(graph: Graph, converted: Converted, target: Target) -> dict[s
     Args:
         graph: The source.
         converted: Result of `convert`.
-        target: Whom it was written for.
+        target: The importer that it was written for.
 
     Returns:
         Descriptions by node of the source; "" for the whole graph.
@@ -334,7 +335,7 @@ def needed_changes(graph: Graph, converted: Converted, target: Target) -> dict[s
         if name not in written_names and not is_relay(node)
     ]
     for name in gone:
-        note(name, described.get(name, []), "it is left out")
+        note(name, described.get(name, []), "it is removed")
     for name, written in written_names.items():
         arrays = [setting for setting, _ in settings_of_one_number(graph, name)]
         differs = f"its {arrays[0]} becomes a scalar" if arrays else ""
@@ -350,7 +351,7 @@ def needed_changes(graph: Graph, converted: Converted, target: Target) -> dict[s
             name != written and "/" not in name and target.importer.order != "names"
         ):
             texts = described.get(name) or described.get(written, [])
-            note(name, texts, f"it is renamed '{written}'")
+            note(name, texts, f"it is renamed to '{written}'")
     added = after.nodes.keys() - written_names.values()
     for written in sorted(added, key=natural_key):
         if not is_relay(after.nodes[written]):
@@ -397,9 +398,9 @@ def _neighbour(graph: Graph, name: str, source_names: Mapping[str, str]) -> str:
     """Return the nearest node of the source behind a node, else before it; "" for none.
 
     Args:
-        graph: the converted graph.
-        name: a node of it.
-        source_names: names in the source of the nodes of the converted graph that are there.
+        graph: The converted graph.
+        name: A node of the converted graph.
+        source_names: Names in the source graph, by names in the converted graph.
     """
     for step in (graph.successors, graph.predecessors):
         waiting, seen = [name], {name}
@@ -425,14 +426,14 @@ def _difference(
     the importer sees none.
 
     Args:
-        is_own: the file is one of the importer's own framework.
+        is_own: Whether the framework of the importer wrote the file.
     """
     if node.type == "Flatten":
         same = _joined(node, sizes[0], target.importer.counts_batch) == sizes[1]
-        return "" if same else "its axes are counted otherwise"
+        return "" if same else "its axes are counted differently"
     types = {node.type, written.type}
     if len(types) > 1 and not types <= {"Linear", "Affine"}:
-        return f"it becomes a {written.type}"
+        return f"its type becomes {written.type}"
     parameters = dict.fromkeys((*node.names, *written.names))
     # A framework reads its own files as it wrote them: a conversion that rounds anew changes nothing.
     scale = (
@@ -465,7 +466,7 @@ def _joined(node: Node, shape: Shape | None, counts_batch: bool | None) -> Shape
 
 def _readable(name: str, value: Any) -> bool:
     """Return whether importers take the type of a parameter: PyTorch takes no numbers in another
-    byte order, and no whole numbers as weights.
+    byte order, and no integers as weights.
     """
     dtype = np.asarray(value).dtype
     return dtype.isnative and (dtype.kind == "f" or name not in ("weight", "bias"))
@@ -486,7 +487,7 @@ def _alike(
     rounding.
 
     Args:
-        rounded: absolute rounding that does not count, beside a relative one; None: none.
+        rounded: Absolute rounding that is ignored in addition to a relative one; None for none.
     """
     if isinstance(before, str) or isinstance(after, str):
         return str(before) == str(after)
@@ -515,7 +516,7 @@ def _wiring_differences(
         yield source_names[end], f"the edge from '{source_names[source]}' to it changes"
         return
     if target.importer.order == "edges" and not _sources_first(before.edges):
-        yield "", "its edges are listed sources first"
+        yield "", "its edges are sorted so that nodes run after their inputs"
     runs = target.runs_loops
     if runs is None or any(is_relay(node) for node in before.nodes.values()):
         return
@@ -528,15 +529,16 @@ def _wiring_differences(
     for source, end in sorted(late):
         yield (
             source_names[end],
-            f"nodes or edges are reordered (the importer runs '{source_names[end]}' and '{source_names[source]}' in "
-            "another order, so that what passes between them takes another number of steps)",
+            f"nodes or edges are reordered (the importer runs '{source_names[end]}' and "
+            f"'{source_names[source]}' in a different order, which changes the delay between them)",
         )
         return
     last = [order[-1] for order in orders]
     if target.importer.order == "depth first" and written_names[last[0]] != last[1]:
         yield (
             last[0],
-            f"edges are reordered (the importer returns what runs last, and that is '{last[0]}')",
+            "edges are reordered (the importer returns the output of the node that runs last, "
+            f"which is '{last[0]}')",
         )
 
 
@@ -573,11 +575,11 @@ def _load_line_problems(
             continue
         key, value = differing[0], expected[differing[0]]
         message = (
-            f"node '{original}' needs {key}={value}, which is in no file, "
-            f"and {resolved_target.title}'s importer takes {defaults[key]}"
+            f"node '{original}' needs {key}={value}, which NIR files cannot contain, and "
+            f"{resolved_target.title}'s importer uses {defaults[key]}"
         )
         fix = Text(
-            "convert the file with {to}, and load it with the line that this gives",
+            "convert the file with {to}, and load it with the line that the conversion prints",
             to=TO.set_to(target),
         )
         yield Problem(node=original, code="needs-load-line", message=message, fix=fix)
@@ -609,10 +611,13 @@ def _dialect_problems(graph: Graph, target: Target) -> Iterator[Problem]:
     if dialect.name is None:
         yield undecided(graph)
         return
-    message = f"the file is in the dialect {dialect.name}, and {target.title} reads it as its own"
+    message = (
+        f"the file has the dialect {dialect.name}, but {target.title} interprets all files in "
+        "its own dialect"
+    )
     yield Problem(
         node="",
         code="other-dialect",
         message=message,
-        fix=f"there is no conversion to {target.title} so far",
+        fix=f"adapt the parameters by hand: there is no conversion to {target.title} yet",
     )

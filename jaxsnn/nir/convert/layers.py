@@ -47,17 +47,18 @@ def replace_scales(conversion: Conversion) -> None:
         if np.any(rows != rows[:, :1]):
             raise ConversionError(
                 Text(
-                    "node '{node}' scales neurons of one channel by {minimum:g} to {maximum:g}",
+                    "node '{node}' scales neurons of the same channel by different factors, {minimum:g} "
+                    "to {maximum:g}",
                     node=name,
                     minimum=rows.min(),
                     maximum=rows.max(),
                 ),
-                fix="give all neurons of a channel the same factor",
+                fix="use the same factor for all neurons of a channel",
                 node=name,
             )
         column = rows[:, 0].reshape((-1,) + (1,) * (np.ndim(entry["weight"]) - 1))
         draft.nodes[name] = entry | {"weight": entry["weight"] * column}
-        why = f"{conversion.title}'s importer does not map it"
+        why = f"{conversion.title}'s importer does not support Scale"
         draft.changed(name, "Scale is written as weights", why)
 
 
@@ -72,12 +73,12 @@ def replace_linear(conversion: Conversion) -> None:
         draft.changed(
             name,
             "Linear is written as Affine with a bias of 0",
-            Text("{target}'s importer does not map Linear", target=conversion.title),
+            Text("{target}'s importer does not support Linear", target=conversion.title),
         )
 
 
 def set_channel_order(conversion: Conversion) -> None:
-    """Reorder what is flattened where only one of source and target is channels last.
+    """Reorder flattened channels where only one of the two frameworks has channels last.
 
     Raises:
         ConversionError: A Flatten joins some axes of several, and no other one the rest.
@@ -85,18 +86,18 @@ def set_channel_order(conversion: Conversion) -> None:
     draft, target = conversion.draft, conversion.target
     if draft.channels_last != target.channels_last:
         title = conversion.source_title if draft.channels_last else target.title
-        why = f"{title} is channels last, others channels first"
+        why = f"{title} has channels last, other frameworks channels first"
         reorder_flattened(draft, target.channels_last, why)
         draft.channels_last = target.channels_last
 
 
 def join_groups(conversion: Conversion) -> None:
     """Write grouped convolutions with one group and zeros between the groups."""
-    dense_groups(conversion.draft, f"{conversion.title}'s importer takes one group")
+    dense_groups(conversion.draft, f"{conversion.title}'s importer supports only one group")
 
 
 def fill_dilations(conversion: Conversion) -> None:
-    """Write dilated convolutions with their holes as zeros of a larger kernel."""
+    """Write dilated convolutions as larger kernels with zeros in the gaps."""
     draft = conversion.draft
     for name in draft.of_type("Conv1d", "Conv2d"):
         entry = draft.nodes[name]
@@ -116,7 +117,7 @@ def fill_dilations(conversion: Conversion) -> None:
         draft.changed(
             name,
             Text(
-                "its kernel {kernel} is written as {dilated}, with zeros as holes",
+                "its dilated kernel {kernel} is written as a kernel {dilated} with zeros in the gaps",
                 kernel=weight.shape[2:],
                 dilated=wide.shape[2:],
             ),
@@ -129,8 +130,8 @@ def _is_dilated(entry: Mapping[str, Any]) -> bool:
 
 
 def unify_pools(conversion: Conversion) -> None:
-    """Write all pools as the kind that the importer takes, and make up for the factor in the
-    weights that follow.
+    """Write all pools as the type that the importer supports, and compensate for the factor in
+    the weights that follow.
     """
     draft, pool_type = conversion.draft, conversion.importer.pool
     assert pool_type is not None
@@ -150,11 +151,14 @@ def unify_pools(conversion: Conversion) -> None:
         draft.changed(
             name,
             Text(
-                "is written as {type}, the weights that follow make up for its factor {area:g}",
+                "is written as {type}; the weights that follow are scaled to compensate for the "
+                "factor {area:g}",
                 type=pool_type,
                 area=area,
             ),
-            Text("{target}'s importer takes {type} only", target=conversion.title, type=pool_type),
+            Text(
+                "{target}'s importer supports only {type}", target=conversion.title, type=pool_type
+            ),
         )
 
 
@@ -176,11 +180,9 @@ def _scale_outputs(draft: Draft, name: str, factor: float) -> None:
 
 
 def split_pool_padding(conversion: Conversion) -> None:
-    """Write the padding of a pool as that of a convolution before it, which changes nothing
-    else.
-    """
+    """Move the padding of a pool into a convolution before it that changes nothing else."""
     draft = conversion.draft
-    why = f"{conversion.title}'s importer does not take the padding of a pool"
+    why = f"{conversion.title}'s importer does not support padding of pools"
     for name in draft.of_type(*POOLS):
         entry = draft.nodes[name]
         padding = _padding_before(name, entry)
@@ -201,7 +203,7 @@ def split_pool_padding(conversion: Conversion) -> None:
             draft.changed(
                 pads,
                 Text(
-                    "a convolution that only pads, by {padding}, before '{node}'",
+                    "a convolution before '{node}' that only pads, by {padding}",
                     padding=padding,
                     node=name,
                 ),
@@ -233,9 +235,9 @@ def _note_rounded_averages(draft: Draft, pool_type: str, title: str) -> None:
             if neuron in behind and sums_may_meet(draft, neuron, v_threshold):
                 draft.notes.append(
                     Text(
-                        "node '{node}': float32 rounds the average of {cells:g} cells of '{pool}', which "
-                        "is written as {type}; where a sum of its weights meets v_threshold, {framework} "
-                        "may fire and the source not, or the other way round",
+                        "node '{node}': float32 rounds the average of {cells:g} cells of '{pool}', which is "
+                        "written as {type}; where a sum of weights equals v_threshold, only one of "
+                        "{framework} and the source framework may fire",
                         node=neuron,
                         cells=area,
                         pool=name,
@@ -260,16 +262,16 @@ def _join_flattens(draft: Draft, why: str) -> None:
         for target in targets:
             draft.nodes[target] = draft.nodes[target] | ends
             draft.shapes[target] = (inward, draft.shapes[target][1])
-            draft.changed(target, Text("takes '{node}' in, and flattens all axes", node=name), why)
+            draft.changed(
+                target, Text("is merged with '{node}' and flattens all axes", node=name), why
+            )
         draft.edges = [edge for edge in draft.edges if name not in edge]
         draft.edges += [(source, target) for source in sources for target in targets]
         del draft.nodes[name], draft.shapes[name]
 
 
 def _feeds_flattens_only(draft: Draft, name: str) -> bool:
-    """Return whether a node is the only source of all that it feeds: Flattens that end at one
-    axis.
-    """
+    """Return whether a node feeds only Flattens to one axis, and is their only input."""
     targets = draft.targets(name)
     return bool(targets) and all(
         draft.nodes[target]["type"] == "Flatten"
@@ -282,7 +284,7 @@ def _feeds_flattens_only(draft: Draft, name: str) -> bool:
 def reorder_flattened(draft: Draft, to_channels_last: bool, why: str) -> None:
     """Follow the order of each Flatten, which changes between (C, H, W) and (H, W, C).
 
-    The columns of weights that follow are permuted; before what else follows, a permutation is put.
+    The columns of the weights that follow are permuted; before other nodes, a permutation is inserted.
 
     Raises:
         ConversionError: A Flatten joins some axes of several, and no other one the rest.
@@ -294,7 +296,7 @@ def reorder_flattened(draft: Draft, to_channels_last: bool, why: str) -> None:
             continue
         if len(outward) > 1:
             raise ConversionError(
-                f"node '{name}' (Flatten) makes {outward} of {inward}, and {why}",
+                f"node '{name}' (Flatten) changes shape {inward} to {outward}, but {why}",
                 fix="flatten all axes at once",
                 node=name,
             )
@@ -307,7 +309,7 @@ def reorder_flattened(draft: Draft, to_channels_last: bool, why: str) -> None:
             if entry["type"] in ("Linear", "Affine") and len(draft.sources(target)) == 1:
                 entry["weight"] = np.asarray(entry["weight"])[..., columns]
                 draft.changed(
-                    target, Text("its columns are reordered to follow '{node}'", node=name), why
+                    target, Text("its columns are reordered to match '{node}'", node=name), why
                 )
                 continue
             weight = np.eye(columns.size, dtype=np.float32)[:, columns]
@@ -341,17 +343,17 @@ def fits_as_matrices(draft: Draft) -> bool:
 def write_as_matrices(conversion: Conversion) -> None:
     """Write all nodes with one axis, and convolutions and pools as matrices.
 
-    An importer that shares weights between positions cannot take neurons that differ from position
-    to position, nor Conv1d if it has none; with matrices it can. It costs memory, so it is tried
-    second.
+    An importer that shares weights between positions does not support neurons that differ between
+    positions, and some support no Conv1d; matrices avoid both. They need more memory, so this is
+    the second attempt.
 
     Raises:
-        ConversionError: A node of several axes that has no such form.
+        ConversionError: A node of several axes that cannot be written in this form.
     """
     draft = conversion.draft
-    why = "the importer cannot take the network with its axes"
+    why = "the importer does not support the layers in their shapes"
     if draft.channels_last:
-        reorder_flattened(draft, False, "others than its framework are channels first")
+        reorder_flattened(draft, False, "other frameworks have channels first")
         draft.channels_last = False
     dense_groups(draft, why)
     for name in list(draft.nodes):
@@ -416,19 +418,19 @@ def _with_one_axis(
         return dict(entry)
     raise ConversionError(
         Text(
-            "node '{node}' ({type}) of shape {shape} cannot be written with one axis",
+            "node '{node}' ({type}) has the shape {shape} and cannot be written with one axis",
             node=name,
             type=kind,
             shape=inward,
         ),
-        fix="flatten what feeds it",
+        fix="add a Flatten before it",
         node=name,
     )
 
 
 def remove_node(draft: Draft, name: str) -> None:
-    """Remove a node whose output is its input; beside an edge between the same two, which would
-    be counted once, it becomes weights.
+    """Remove a node that computes the identity. If its neighbours are connected directly, too, it
+    becomes weights, because parallel edges count once.
     """
     bypass = list(itertools.product(draft.sources(name), draft.targets(name)))
     if any(edge in draft.edges for edge in bypass):
@@ -452,7 +454,7 @@ def add_flatten(draft: Draft, source: str, name: str) -> None:
 
 
 CHANNELS_IN_ORDER = Condition(
-    "channels have the target's order where axes are flattened",
+    "channels have the order of the target framework where axes are flattened",
     lambda conversion: conversion.draft.channels_last == conversion.target.channels_last,
 )
 AXES_FROM_END = Condition(
@@ -464,7 +466,7 @@ AXES_FROM_END = Condition(
     ),
 )
 ONE_GROUP = Condition(
-    "no convolution has groups",
+    "every convolution has one group",
     lambda conversion: all(
         np.all(np.asarray(conversion.draft.nodes[name]["groups"]) == 1)
         for name in conversion.draft.of_type("Conv1d", "Conv2d")
@@ -480,14 +482,14 @@ NO_DILATIONS = Condition(
     ),
 )
 POOLS_OF_ONE_TYPE = Condition(
-    "all pools are of the type that the importer takes",
+    "all pools are of the type that the importer supports",
     lambda conversion: all(
         conversion.draft.nodes[name]["type"] == conversion.importer.pool
         for name in conversion.draft.of_type(*POOLS)
     ),
 )
 POOLS_WITHOUT_PADDING = Condition(
-    "no pool pads",
+    "no pool has padding",
     lambda conversion: (
         not any(
             any(_padding_before(name, conversion.draft.nodes[name]))
@@ -496,7 +498,7 @@ POOLS_WITHOUT_PADDING = Condition(
     ),
 )
 ONE_AXIS = Condition(
-    "every node has one axis, Inputs and what flattens them aside",
+    "every node has one axis, except Inputs and the Flattens after them",
     lambda conversion: all(
         len(shape) == 1
         for name, entry in conversion.draft.nodes.items()

@@ -26,7 +26,7 @@ from jaxsnn.wording import Text
 
 
 def replace_readouts(conversion: Conversion) -> None:
-    """Write populations that give their membranes as weights that feed themselves.
+    """Write populations that output their membrane potentials as recurrent weights.
 
     Raises:
         ConversionError: A readout of several axes, or one whose current does not start at 0.
@@ -37,12 +37,12 @@ def replace_readouts(conversion: Conversion) -> None:
         if len(step.shape) != 1:
             raise ConversionError(
                 Text(
-                    "node '{node}' gives membranes of shape {shape}, which weights that feed "
-                    "themselves can do for one axis",
+                    "node '{node}' outputs membrane potentials of shape {shape}, and the recurrent "
+                    "weights that replace it need one axis",
                     node=name,
                     shape=step.shape,
                 ),
-                fix="flatten what feeds it",
+                fix="add a Flatten before it",
                 node=name,
             )
         if np.any(step.i_start):
@@ -52,10 +52,10 @@ def replace_readouts(conversion: Conversion) -> None:
 
 
 def split_synaptic_currents(conversion: Conversion) -> None:
-    """Write synaptic currents that the importer's neurons do not have as weights that feed themselves.
+    """Write synaptic currents that the importer does not support as recurrent weights.
 
-    The populations become LIF. Populations of several axes, those that feed themselves and those
-    whose current does not start at 0 stay as they are.
+    The populations become LIF. Populations of several axes, recurrent populations and those whose
+    current does not start at 0 are not changed.
     """
     draft = conversion.draft
     for step in _separable(conversion):
@@ -78,12 +78,13 @@ def split_synaptic_currents(conversion: Conversion) -> None:
             synapse_gain=ones,
             bias_ratio=ones,
         )
-        why = f"{conversion.title}'s importer has no such neuron with a current"
-        draft.changed(name, "its current is written as weights that feed themselves", why)
+        why = f"{conversion.title}'s importer does not support the synaptic current of this neuron"
+        draft.changed(name, "its synaptic current is written as recurrent weights", why)
 
 
 def _separable(conversion: Conversion) -> list[Step]:
-    """Return the steps whose current the importer does not take, and weights can stand for."""
+    """Return the populations whose synaptic current the importer does not support and recurrent
+    weights can replace."""
     recurrent = recurrent_nodes(conversion.draft)
     return [
         step
@@ -97,7 +98,7 @@ def _separable(conversion: Conversion) -> list[Step]:
 
 
 def _write_readout(draft: Draft, step: Step) -> None:
-    """Write the membrane without its start, v - v_start, and add the start again behind it."""
+    """Write recurrent weights for v - v_start, and add v_start to their output."""
     name = step.name
     drive = step.drive - (1 - step.decay) * step.v_start
     drive = np.where(np.abs(drive) < 1e-12 * np.abs(step.v_start), 0.0, drive)
@@ -125,8 +126,8 @@ def _write_readout(draft: Draft, step: Step) -> None:
     _feed_itself(draft, name, np.diag(step.decay), drive)
     draft.changed(
         name,
-        Text("{type} is written as weights that feed themselves", type=step.type),
-        "the importer has no neuron that gives its membrane; y = x + k y is the same",
+        Text("{type} is written as recurrent weights", type=step.type),
+        "the importer has no neuron that outputs its membrane potential; y = x + k y is equivalent",
     )
 
 
@@ -149,14 +150,14 @@ _TOLERANCE = 2**-18
 
 
 def delay_in_steps(graph: Graph, name: str) -> np.ndarray:
-    """Return the delays of a Delay in steps.
+    """Return the delays of a Delay in time steps.
 
     Raises:
-        ConversionError: One is no whole number of steps.
-        DialectError: How long a step is, or the unit of time, is unknown.
+        ConversionError: A delay is not an integer number of time steps.
+        DialectError: The length of a time step or the unit of time is unknown.
     """
     seconds, dt = (
-        known(graph.dialect, field, "a delay in steps", name) for field in ("seconds", "dt")
+        known(graph.dialect, field, "a delay in time steps", name) for field in ("seconds", "dt")
     )
     delay = np.asarray(graph.nodes[name].value("delay"), float) * seconds
     steps = np.rint(delay / dt)
@@ -165,27 +166,28 @@ def delay_in_steps(graph: Graph, name: str) -> np.ndarray:
         late = float(delay[wrong].flat[0])
         raise ConversionError(
             Text(
-                "node '{node}' (Delay) delays by {delay:g} s, which is {steps:g} steps of {dt:g} s",
+                "node '{node}' (Delay) has a delay of {delay:g} s, which is not an integer number of "
+                "time steps: {steps:g} of {dt:g} s",
                 node=name,
                 delay=late,
                 steps=late / dt,
                 dt=dt,
             ),
-            fix="choose a dt that divides it",
+            fix="choose a dt that divides the delay",
             node=name,
         )
     return steps
 
 
 def replace_delays(conversion: Conversion) -> None:
-    """Leave out Delays of no steps, and write others as weights that feed themselves.
+    """Remove Delays of 0, and write others as recurrent weights.
 
-    Delays within a loop stay, and those of several axes; without loops in the importer all Delays
-    that are not 0.
+    Delays in loops and those of several axes remain; if the importer supports no loops, all Delays
+    that are not 0 remain.
 
     Raises:
-        ConversionError: A delay is no whole number of steps, or takes too many weights.
-        DialectError: How long a step is, or the unit of time, is unknown.
+        ConversionError: A delay is not an integer number of time steps, or needs too many weights.
+        DialectError: The length of a time step or the unit of time is unknown.
     """
     draft, importer = conversion.draft, conversion.importer
     feeds_back = {"loops", "forks"} <= {*importer.wiring}
@@ -195,28 +197,32 @@ def replace_delays(conversion: Conversion) -> None:
             continue
         if not np.any(draft.nodes[name]["delay"]):
             remove_node(draft, name)
-            change = "is written as weights of 1" if name in draft.nodes else "is left out"
-            draft.changed(name, change, "it delays by 0 steps")
+            change = (
+                "is written as a weight matrix, the identity"
+                if name in draft.nodes
+                else "is removed"
+            )
+            draft.changed(name, change, "its delay is 0")
         elif feeds_back and len(draft.shapes[name][1]) == 1:
             _write_delay(draft, name, delay_in_steps(conversion.source, source_name))
 
 
 def _write_delay(draft: Draft, name: str, delay: np.ndarray) -> None:
-    """Put weights that spread, hold and read in place of a Delay, in steps."""
+    """Replace a Delay, in time steps, by weights that spread, hold and read its input."""
     (size,), longest = draft.shapes[name][1], delay.max()
     held = size * (longest + 1)
     if held > MAX_WEIGHTS**0.5:
         raise ConversionError(
             Text(
-                "node '{node}' (Delay) delays {channels} channels by up to {steps:.15g} steps, "
-                "which takes {size:.6g} x {size:.6g} weights, and at most {limit} are written",
+                "node '{node}' (Delay) delays {channels} channels by up to {steps:.15g} time steps, "
+                "which needs {size:.6g} x {size:.6g} weights; the limit is {limit}",
                 node=name,
                 channels=size,
                 steps=longest,
                 size=held,
                 limit=MAX_WEIGHTS,
             ),
-            fix="delay by fewer steps",
+            fix="use a shorter delay",
             node=name,
         )
     late, held = np.resize(delay, size).astype(int), int(held)
@@ -236,25 +242,26 @@ def _write_delay(draft: Draft, name: str, delay: np.ndarray) -> None:
     draft.changed(
         name,
         Text(
-            "a Delay of up to {steps} steps is written as weights that pass on what they hold",
+            "a Delay of up to {steps} time steps is written as a chain of weights",
             steps=late.max(),
         ),
-        "importers have no Delay",
+        "importers do not support Delay",
     )
 
 
 NO_IDLE_DELAYS = Condition(
-    "no Delay delays by 0 steps, those of loops aside",
+    "no Delay outside of loops has a delay of 0",
     lambda conversion: all(
         np.any(conversion.draft.nodes[name]["delay"])
         for name in {*conversion.draft.of_type("Delay")} - recurrent_nodes(conversion.draft)
     ),
 )
 NO_READOUTS = Condition(
-    "no population gives its membrane",
+    "no population outputs its membrane potential",
     lambda conversion: all(step.reset != "none" for step in conversion.steps.values()),
 )
 NO_SEPARABLE_CURRENTS = Condition(
-    "synaptic currents that the importer does not take are left only where weights cannot stand for them",
+    "a synaptic current that the importer does not support remains only where weights "
+    "cannot replace it",
     lambda conversion: not _separable(conversion),
 )

@@ -33,7 +33,7 @@ class ConversionRequest:
     """User's request of a conversion; see `jaxsnn.nir.convert.pipeline.convert`.
 
     Attributes:
-        dense: Convolutions and pools are to be written as matrices, and all nodes with one axis.
+        dense: Whether convolutions and pools are written as matrices, and all nodes with one axis.
     """
 
     target: Target
@@ -49,7 +49,7 @@ class ConversionRequest:
         return self.target.importer
 
     def maps(self, node_type: str) -> bool:
-        """Return whether the importer takes nodes of a type."""
+        """Return whether the importer supports nodes of a type."""
         return node_type in (self.importer.nodes or ())
 
 
@@ -61,13 +61,14 @@ class Conversion:
         request: The user's request.
         source: The graph to convert, read with its dialect.
         draft: The graph while it is rewritten.
-        draft_names: Name in the draft of each node of the source, by its name there.
+        draft_names: Name of the node in the draft, by its name in the source graph.
         steps: One time step of each population, by its name in the draft; for importers that step.
-        flows: The equations of each population; for importers that solve them.
-        max_spikes: The most spikes that a neuron of a population fires in a step, where that is
-            more than the importer's neurons fire.
+        flows: The equations of each population, for importers that solve equations.
+        max_spikes: Largest number of spikes of a neuron per time step, by population, where it
+            exceeds the limit of the importer.
         dt: The step of the target in seconds; 0 for equations.
-        shift: Steps by which the target's spikes leave later than the source's, by Output.
+        shift: Number of time steps by which the target emits spikes later than the source
+            framework, by Output.
         setting: Settings of all written neurons; None before they are written.
         graph: The result; None until it is built.
     """
@@ -86,7 +87,7 @@ class Conversion:
 
     @cached_property
     def rules(self) -> dict[str, NeuronRule]:
-        """Resolved rules of the neurons of the source, by their names there.
+        """Resolved rules of the neurons of the source graph, by name.
 
         Raises:
             DialectError: The dialect of the source is not known.
@@ -117,18 +118,18 @@ class Conversion:
         """Note the loss of an approximation; refuse it unless approximations are allowed.
 
         Args:
-            node: In the draft.
+            node: Name of the node in the draft.
             reason: Feature that the target does not support.
             nearest: Approximation that is used instead.
 
         Raises:
-            ConversionError: No approximation is wanted.
+            ConversionError: Approximations are not allowed.
         """
         if not self.request.approximate:
             raise ConversionError(
                 Text("node '{node}': ", node=node) + reason,
                 fix=Text(
-                    "change the network, or convert with {approximate} ({nearest})",
+                    "change the network, or pass {approximate} to approximate ({nearest})",
                     approximate=APPROXIMATE.set_to(True),
                     nearest=nearest,
                 ),
@@ -142,8 +143,8 @@ class Condition:
     """Condition on a conversion before or after a pass.
 
     Attributes:
-        statement: For people: "no node is a Scale".
-        holds: Returns whether it does.
+        statement: The condition as a sentence: "no node has the type Scale".
+        holds: Function that returns whether the condition holds.
     """
 
     statement: str
@@ -160,11 +161,11 @@ class ConversionPass:
     """Pass that edits a conversion.
 
     Attributes:
-        function: Edits the state; its name is that of the pass, and the first sentence of its
-            docstring describes it.
-        requires: Conditions that must hold before it.
-        ensures: Conditions that hold after it.
-        when: Returns whether a conversion needs it.
+        function: Function that edits the state; its name is that of the pass, and the first
+            sentence of its docstring is the description.
+        requires: Conditions that must hold before the pass.
+        ensures: Conditions that hold after the pass.
+        when: Function that returns whether a conversion needs the pass.
     """
 
     function: Callable[[Conversion], None]
@@ -219,28 +220,27 @@ def run_passes(passes: Iterable[ConversionPass], conversion: Conversion, *, chec
 def _check(conditions: Sequence[Condition], conversion: Conversion, subject: str) -> None:
     for condition in conditions:
         if not condition.holds(conversion):
-            raise AssertionError(f"{subject}: {condition.statement}, and that does not hold")
+            raise AssertionError(f"{subject}: {condition.statement}, which does not hold")
 
 
 def without(node_type: str) -> Condition:
     """Return the condition that no node has a type."""
-    article = "an" if node_type[0] in "AI" else "a"
     return Condition(
-        f"no node is {article} {node_type}",
+        f"no node has the type {node_type}",
         lambda conversion: not conversion.draft.of_type(node_type),
     )
 
 
 STEPS_RESOLVED = Condition(
-    "every population has a resolved step",
+    "the time step of every population is resolved",
     lambda conversion: set(conversion.steps) == set(conversion.draft.of_type(*NEURON_TYPES)),
 )
 FLOWS_RESOLVED = Condition(
-    "every population has resolved equations",
+    "the equations of every population are resolved",
     lambda conversion: set(conversion.flows) == set(conversion.draft.of_type(*NEURON_TYPES)),
 )
 EDGES_JOIN_NODES = Condition(
-    "every edge joins two nodes, and is there once",
+    "every edge connects two nodes, and no edge occurs twice",
     lambda conversion: (
         {name for edge in conversion.draft.edges for name in edge} <= {*conversion.draft.nodes}
         and len(set(conversion.draft.edges)) == len(conversion.draft.edges)

@@ -70,20 +70,20 @@ class Converted:
     """A graph for another simulator.
 
     Attributes:
-        graph: To be written with `jaxsnn.nir.write`; its dialect is the target's, and in its
-            metadata, so that this library reads the file again as the target runs it.
-        load_with: A line of Python that loads the file there.
-        run_with: Lines of Python that run what was loaded, on inputs x whose axes they name; "" if
-            nothing is known.
-        written_for: The importer that it was written for: "snnTorch 1.0".
-        changes: Changes: node, what, why.
-        losses: Losses of approximations; empty without `approximate`.
-        shift: Steps by which the target's spikes leave later than the source's, by output; negative
-            is earlier.
-        names: Name in `graph` of each node of the source that is still there; of a node that was
-            added, by its name in `changes`.
-        notes: Further notes: another version of the target is installed, or nobody has
-            run the importer that it was written for.
+        graph: Graph for `jaxsnn.nir.write`. It has the dialect of the target, also in its
+            metadata, so that this library reads the file as the target runs it.
+        load_with: Line of Python that loads the file in the target framework.
+        run_with: Lines of Python that run the loaded module on inputs x; they document the axes of
+            x. "" if they are not known.
+        written_for: Framework and version of the importer, such as "snnTorch 1.0".
+        changes: Changes of the graph, with node, change and reason.
+        losses: Losses by approximations; empty without `approximate`.
+        shift: Number of time steps by which the target emits spikes later than the source
+            framework, by output; negative if earlier.
+        names: Name of the node in `graph`, by its name in the source graph; for an added node, by
+            its name in `changes`. Removed nodes are missing.
+        notes: Further notes, for example that a different version of the target is installed, or
+            that the importer was not tested.
     """
 
     graph: Graph
@@ -108,30 +108,32 @@ def convert(
 ) -> Converted:
     """Rewrite a graph for another simulator.
 
-    Both simulate the same number of steps. Where the target's step lasts another time, time
-    constants are written so that a step decays alike.
+    Both simulate the same number of time steps. If their time steps have different lengths, time
+    constants are scaled so that the decay per time step is equal.
 
     Args:
-        graph: Read with its dialect; reset, dt and what else its steps depend on must be known.
-        to: A framework whose importer can be written for, such as norse, snntorch, spikingjelly or
-            spyx (`jaxsnn.nir.frameworks.registry.writable` lists them), with a version if need be:
-            "snntorch==1.0", "snntorch==main". Without one, for the version that is installed; else
-            for the newest that is released.
-        approximate: Where the target cannot do what the source does, do the nearest thing and list
-            it in `losses`.
-        dt: Step of the target, seconds or text with a unit. Without it: the source's, else the
-            target's own default. Continuous time (dialects nir, jaxsnn, hxtorch) is cut into such
-            steps.
-        path: Name of the file in `load_with`.
-        input_range: Lowest and highest value that an input channel carries in a step: 0 and 1 for
-            spikes. How many spikes a neuron can fire in a step depends on it.
+        graph: Graph with its dialect, which must specify dt, reset and all other options that its
+            time steps depend on.
+        to: Target framework, such as norse, snntorch, spikingjelly or spyx
+            (`jaxsnn.nir.frameworks.registry.writable` lists them), optionally with a version:
+            "snntorch==1.0", "snntorch==main". Default: the installed version, or the newest release
+            if none is installed.
+        approximate: Whether to approximate features that the target does not support. `losses`
+            lists the approximations.
+        dt: Time step of the target, in seconds or as text with a unit. Default: dt of the graph, or
+            the default of the target. Continuous time (dialects nir, jaxsnn, hxtorch) is divided
+            into such time steps.
+        path: File name in `load_with`.
+        input_range: Lowest and highest value of an input channel in a time step: 0 and 1 for
+            spikes. The largest number of spikes of a neuron per time step depends on it.
 
     Raises:
-        ConversionError: Something that the importer cannot express; the message names the node and
+        ConversionError: The importer does not support the graph; the message names the node and
             the reason.
-        DialectError: Something that the conversion needs is unknown; the fix names the option.
-        UsageError: An unknown target, a version of it of which nothing is known, or an
-            `input_range` whose first value is above its second.
+        DialectError: The dialect lacks information that the conversion needs; the fix names the
+            option.
+        UsageError: The target or its version is unknown, or the first value of `input_range` is
+            larger than the second.
     """
     refuse_no_graph(graph)
     target = target_of(to)
@@ -141,7 +143,10 @@ def convert(
     if not low <= high:  # also where one of them is NaN
         raise UsageError(
             Text(
-                "{input_range} is {low:g} to {high:g}", input_range=INPUT_RANGE, low=low, high=high
+                "{input_range} is {low:g} to {high:g}, and its first value is the larger",
+                input_range=INPUT_RANGE,
+                low=low,
+                high=high,
             ),
             fix="pass the lowest value, then the highest",
         )
@@ -166,7 +171,7 @@ def convert(
                     framework=target.title,
                 ),
                 fix=Text(
-                    "convert with {approximate} to cut time into steps of {length}",
+                    "pass {approximate} to divide time into steps of {length}",
                     approximate=APPROXIMATE.set_to(True),
                     length=length,
                 ),
@@ -183,7 +188,7 @@ def _run(graph: Graph, request: ConversionRequest) -> Converted:
     """Run the passes on a draft of a graph.
 
     Raises:
-        ConversionError: Its problems name nodes of the graph.
+        ConversionError: Its problems refer to nodes of the graph.
     """
     draft, draft_names = draft_of(graph)
     conversion = Conversion(request=request, source=graph, draft=draft, draft_names=draft_names)
@@ -196,7 +201,7 @@ def _run(graph: Graph, request: ConversionRequest) -> Converted:
 
 
 def _run_with_dense_fallback(graph: Graph, request: ConversionRequest) -> Converted:
-    """Convert a graph with its axes; where that is refused, with convolutions as matrices."""
+    """Convert a graph in its shapes; if that fails, with convolutions as matrices."""
     try:
         return _run(graph, request)
     except ConversionError as error:
@@ -231,7 +236,7 @@ def _merge_problems(
         return problems
     first = dataclasses.replace(
         first,
-        message=first.message + "; with matrices instead, " + message,
+        message=first.message + "; with matrices instead of convolutions: " + message,
         fix=first.fix + "; or " + dense_first.fix,
     )
     return [first, *problems[1:], *dense_problems]
@@ -244,8 +249,7 @@ def _reshaped_outputs(graph: Graph) -> Iterator[str]:
         if len(shape) > 1:
             yield (
                 Text(
-                    "output '{node}' has the shape {expected} instead of {actual}: reshape what it "
-                    "gives",
+                    "output '{node}' has the shape {expected} instead of {actual}: reshape its values",
                     node=name,
                     expected=(prod(shape),),
                     actual=shape,
@@ -264,7 +268,7 @@ def _name_source_nodes(problems: list[Problem], draft_names: Mapping[str, str]) 
             node=source_names[problem.node],
             message=problem.message
             + Text(
-                " ('{node}' is '{source}' in the file)",
+                " (node '{node}' is '{source}' in the file)",
                 node=problem.node,
                 source=source_names[problem.node],
             ),
@@ -289,7 +293,7 @@ def _converted(conversion: Conversion) -> Converted:
         load = load.replace(f"nir.read({path!r})", f"nir.read({path!r}, type_check=False)")
         notes.append(
             Text(
-                "nir.read needs type_check=False, for it infers other shapes: {reason}",
+                "nir.read needs type_check=False, because it infers different shapes: {reason}",
                 reason=refused,
             )
         )

@@ -30,13 +30,15 @@ def resolve_steps(conversion: Conversion) -> None:
     """Compute one time step of each population of the source.
 
     Raises:
-        ConversionError: Populations whose step is none of the known forms, all of them at once.
-        DialectError: The dialect leaves open what a step depends on.
+        ConversionError: Populations whose time step has no supported form, all in one exception.
+        DialectError: The dialect does not specify everything that a time step depends on.
     """
     source, importer = conversion.source, conversion.importer
     if any(rule.is_continuous for rule in conversion.rules.values()):
         length = format_time(source.dialect.dt or 0)
-        conversion.draft.losses.append(Text("continuous time is cut into steps of {dt}", dt=length))
+        conversion.draft.losses.append(
+            Text("continuous time is divided into steps of {dt}", dt=length)
+        )
     readouts = conversion.request.maps("LI") or {"loops", "forks"} <= {*importer.wiring}
     problems = []
     for name, rule in conversion.rules.items():
@@ -49,10 +51,11 @@ def resolve_steps(conversion: Conversion) -> None:
             refuse_firing_at_rest(rule)
             if step.floor is not None and "floor" not in importer.does(step):
                 reason = Text(
-                    "its membrane never falls below {value:g}, and this importer has no such bound",
+                    "its membrane potential has the lower bound {value:g}, and the importer supports no "
+                    "lower bound",
                     value=step.floor,
                 )
-                conversion.give_up(draft_name, reason, "the membrane has no lower bound")
+                conversion.give_up(draft_name, reason, "the membrane potential has no lower bound")
                 step = dataclasses.replace(step, floor=None)
             conversion.steps[draft_name] = dataclasses.replace(step, name=draft_name)
         except ConversionError as error:
@@ -61,15 +64,14 @@ def resolve_steps(conversion: Conversion) -> None:
 
 
 def replace_thresholds(conversion: Conversion) -> None:
-    """Write Thresholds as neurons that fire where what arrives in a step is above their threshold.
+    """Write Thresholds as neurons that fire if the input of a time step exceeds their threshold.
 
-    They keep nothing of their membrane from step to step. Sums of spikes, as the largest of a window
-    takes them, are whole numbers: a threshold between two of them is as good as the lower one, and no
-    rounding of an importer meets it. Where layers of the source take a step, such a neuron would take
-    one more, and Thresholds stay.
+    These neurons have no memory between time steps. Sums of spikes are integers, so that a threshold
+    between two integers is equivalent to the lower one and robust to rounding. If layers of the source
+    framework delay spikes, such a neuron would add a delay, so Thresholds remain.
 
     Raises:
-        ConversionError: A threshold that is not above 0 needs a bias where weights are shared.
+        ConversionError: A threshold of at most 0 needs a bias, but its weights are shared.
     """
     if any(step.late for step in conversion.steps.values()):
         return
@@ -110,14 +112,14 @@ def replace_thresholds(conversion: Conversion) -> None:
         draft.nodes[name] = {"type": "LIF", **numbers}
         draft.changed(
             name,
-            "a Threshold is written as neurons that keep nothing from step to step",
-            "importers have no Threshold",
+            "a Threshold is written as neurons without memory between time steps",
+            "importers do not support Threshold",
         )
     conversion.steps |= neurons
 
 
 def _counts_spikes(draft: Draft, name: str, steps: Mapping[str, Step]) -> bool:
-    """Return whether sums of spikes alone arrive at a node: whole numbers from 0 on."""
+    """Return whether all inputs of a node are sums of spikes: integers of at least 0."""
     sources = draft.sources(name)
     for source in sources:
         entry = draft.nodes[source]
@@ -145,12 +147,11 @@ _NEGLIGIBLE = 1e-9
 
 
 def set_initial_state(conversion: Conversion) -> None:
-    """Let neurons start and rest where they reset, and move them from there by input of added neurons.
+    """Let neurons start and rest at v_reset, and set their initial state by input of added neurons.
 
     Some importers start membranes where they reset, and currents at 0. A pair of neurons that fire in
     the first step and in the second one, and never again, moves them to where the source starts.
-    Populations of several axes and those that reset to no value stay as they are, and the writers
-    refuse them.
+    Populations of several axes and those without a v_reset are not changed; the writers reject them.
     """
     steps: dict[str, Step] = {}
     for name, step in conversion.steps.items():
@@ -198,8 +199,8 @@ def _insert_starter(draft: Draft, name: str, kicks: np.ndarray, constant: np.nda
     """Add the pair of neurons and what it sends, and return its step.
 
     Args:
-        kicks: (neurons, 2), what arrives in the first step and in the second.
-        constant: (neurons,), what arrives in every step.
+        kicks: Inputs in the first and in the second time step, shape (neurons, 2).
+        constant: Input in every time step, shape (neurons,).
     """
     (source,) = draft.of_type("Input")
     inward = draft.shapes[source][1]
@@ -237,13 +238,14 @@ def _insert_starter(draft: Draft, name: str, kicks: np.ndarray, constant: np.nda
         (kick, name),
     ]
     why = (
-        "the importer starts its membranes where they reset, "
-        "and the source starts or rests elsewhere"
+        "in the importer, membrane potentials start and rest at v_reset; in the source "
+        "framework they start or rest elsewhere"
     )
     draft.changed(
         pair,
         Text(
-            "two neurons that fire once each, in the first two steps, move '{node}' there",
+            "two neurons that fire once each, in the first two time steps, set the initial state "
+            "of '{node}'",
             node=name,
         ),
         why,
@@ -261,11 +263,11 @@ _DIGITS = 12
 
 
 def unify_time_constants(conversion: Conversion) -> None:
-    """Split populations so that the neurons of each decay alike, and join their spikes again.
+    """Split populations by time constant, and join their spikes again.
 
-    Channels whose neurons differ among themselves stay as they are, and so do populations of a loop
-    where the importer does not run loops in the order of their names: their edges would take steps in
-    another order. The writers refuse these.
+    Not changed are channels whose neurons have different time constants, and populations in a loop if
+    the importer does not run nodes in the order of their names, because a different edge would be
+    delayed. The writers reject these.
     """
     draft = conversion.draft
     steps: dict[str, Step] = {}
@@ -277,11 +279,11 @@ def unify_time_constants(conversion: Conversion) -> None:
             continue
         feedback = feedback_of(draft, name) if name in recurrent else []
         steps |= _split(draft, step, groups, feedback)
-        why = f"{conversion.title}'s importer takes one time constant for all neurons of a node"
+        why = f"{conversion.title}'s importer supports one time constant per node"
         draft.changed(
             name,
             Text(
-                "is written as {count} nodes, whose spikes '{node}' joins",
+                "is written as {count} nodes, whose spikes are joined in '{node}'",
                 count=len(groups),
                 node=name,
             ),
@@ -365,18 +367,19 @@ def _select(value: Any, group: np.ndarray, shape: tuple[int, ...]) -> Any:
 
 
 NO_THRESHOLDS = Condition(
-    "no node is a Threshold, unless layers of the source take a step",
+    "no node is a Threshold, unless layers of the source framework delay spikes by one time step",
     lambda conversion: (
         any(step.late for step in conversion.steps.values())
         or not conversion.draft.of_type("Threshold")
     ),
 )
 STARTS_AT_RESET = Condition(
-    "neurons start and rest where they reset, those of several axes or without such a value aside",
+    "neurons start and rest at v_reset, except those of several axes and those without a v_reset",
     lambda conversion: not any(_needs_start(step) for step in conversion.steps.values()),
 )
 ONE_TIME_CONSTANT = Condition(
-    "neurons of a node decay alike, but for those of a loop that the importer runs in another order",
+    "neurons of a node have equal time constants, except in loops that the importer runs "
+    "in a different order",
     lambda conversion: all(
         len(_groups(step)) < 2
         or (name in recurrent_nodes(conversion.draft) and conversion.importer.order != "names")

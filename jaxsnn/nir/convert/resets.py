@@ -26,7 +26,7 @@ from jaxsnn.wording import Text
 
 
 def copy_bursting_neurons(conversion: Conversion) -> None:
-    """Write each neuron that fires several spikes in a step as copies that fire one spike each.
+    """Write neurons that fire several spikes per time step as copies that fire one spike each.
 
     Copy j of a neuron shares its membrane and fires where the membrane is at j times v_threshold. The
     copies' spikes add up to the neuron's, so whatever follows takes each copy with the neuron's
@@ -34,11 +34,11 @@ def copy_bursting_neurons(conversion: Conversion) -> None:
     the rest.
 
     Raises:
-        ConversionError: Neurons of which copies cannot share their resets.
+        ConversionError: Neurons whose copies cannot share a reset.
     """
     draft, steps = conversion.draft, conversion.steps
     if any(copies > 1 for copies in conversion.max_spikes.values()):
-        dense_groups(draft, "copies of a neuron are further channels, which belong to no group")
+        dense_groups(draft, "copies of a neuron are additional channels, which belong to no group")
     for name, copies in conversion.max_spikes.items():
         if copies == 1:
             continue
@@ -60,12 +60,13 @@ def copy_bursting_neurons(conversion: Conversion) -> None:
         draft.changed(
             name,
             Text(
-                "each neuron is written as {copies}, with v_threshold times 1 to {copies}",
+                "each neuron is written as {copies} neurons, with thresholds of 1 to {copies} times "
+                "v_threshold",
                 copies=copies,
             ),
             Text(
-                "one neuron of the target fires one spike a step, and the source's up to "
-                "{copies} here",
+                "a neuron of the target framework fires one spike per time step, and one of the "
+                "source framework up to {copies} here",
                 copies=copies,
             ),
         )
@@ -86,21 +87,18 @@ def _copy_step(step: Step, copies: int, shape: tuple[int, ...]) -> Step:
 
 
 def _share_resets(conversion: Conversion, step: Step, copied: Step, copies: int) -> Step:
-    """Let copies reset by what all of them fire, through weights: each spike takes v_threshold off
-    all membranes.
-    """
+    """Add weights through which each spike of a copy subtracts v_threshold from all copies."""
     if step.current_based or len(step.shape) != 1 or step.reset != "subtract":
         raise ConversionError(
             Text(
-                "node '{node}' may fire {count} spikes in a step, which the importer's recurrent "
-                "LIF could share among {count} neurons, but not those of a {type} of shape "
-                "{shape}",
+                "node '{node}' ({type}, shape {shape}) may fire {count} spikes per time step; the "
+                "importer fires one, and only a LIF of one axis can be written as {count} neurons",
                 node=step.name,
                 count=copies,
                 type=step.type,
                 shape=step.shape,
             ),
-            fix="use a LIF of one axis, or smaller weights",
+            fix="use a LIF with one axis, or smaller weights",
             node=step.name,
         )
     draft, size = conversion.draft, step.shape[0]
@@ -162,44 +160,47 @@ _FORCED = 2.0**30
 
 #: What a reset does that one node cannot.
 _RESET_TEXTS = {
-    "subtract unless above": "its membrane may stay above v_threshold after its reset",
-    "skip": "it is zero at the end of the step after a spike, whatever arrives",
+    "subtract unless above": "its membrane potential may stay above v_threshold after a reset",
+    "skip": "its membrane potential is 0 at the end of the time step after a spike, whatever the "
+    "input",
 }
 
 
 def _refuse(step: Step, title: str) -> None:
-    """Refuse a population that several nodes cannot stand for."""
+    """Reject a population that several nodes cannot replace."""
     has_axes = len(step.shape) != 1
-    supported = "neurons of one axis" if has_axes else "membranes that start at 0"
+    supported = (
+        "neurons of one axis" if has_axes else "neurons whose membrane potential starts at 0"
+    )
     actual = (
         Text("the shape {shape}", shape=step.shape)
         if has_axes
-        else Text("V = {v_start:g} at first", v_start=step.v_start.flat[0])
+        else Text("the initial membrane potential {v_start:g}", v_start=step.v_start.flat[0])
     )
     raise ConversionError(
         Text(
             "node '{node}': "
             + _RESET_TEXTS[step.reset]
-            + ", for which {framework} has no neuron; several nodes do the same for "
-            + supported
-            + ", and this one has {actual}",
+            + "; {framework} has no neuron with this reset, and several nodes can replace it only "
+            "for " + supported + ", but this node has {actual}",
             node=step.name,
             framework=title,
             actual=actual,
         ),
-        fix="flatten what feeds it" if has_axes else "let its membrane start at 0",
+        fix="add a Flatten before it" if has_axes else "start its membrane potential at 0",
         node=step.name,
     )
 
 
 def compose_resets(conversion: Conversion) -> None:
-    """Write populations whose reset no single neuron of the importer has as several nodes.
+    """Write populations with a reset that the importer lacks as several nodes.
 
     Every node that is added computes within a step, but for those that feed back, which act one step
-    later. Populations with a synaptic current stay as they are, and the writers refuse them.
+    later. Populations with a synaptic current are not changed; the writers reject them.
 
     Raises:
-        ConversionError: A population of several axes, or whose membrane does not start at 0.
+        ConversionError: A population has several axes, or its membrane potential does not start at
+            0.
     """
     draft, title = conversion.draft, conversion.title
     steps: dict[str, Step] = {}
@@ -213,7 +214,7 @@ def compose_resets(conversion: Conversion) -> None:
         write = _write_unless_above if step.reset == "subtract unless above" else _write_skip
         steps |= write(draft, step, feedback)
         why = f"{title}'s importer has no neuron with that reset"
-        draft.changed(name, "is written as several nodes, which together do the same", why)
+        draft.changed(name, "is written as several nodes, which together are equivalent", why)
     conversion.steps = steps
 
 
@@ -306,14 +307,14 @@ _SUBTRACTIONS: dict[str, Reset] = {
 
 
 def move_subtractions(conversion: Conversion) -> None:
-    """Let neurons subtract v_threshold in the step in which the importer's do, with weights from each to itself.
+    """Subtract v_threshold in the time step of the importer; weights of each neuron to itself compensate.
 
     At once and one step later differ by what the subtracted part would have decayed in between:
 
         v' = k (v - th) + x = k v + x - th + (1 - k) th
 
-    so one is the other plus weights from each neuron to itself, which act one step later. Populations
-    with a current or of several axes stay as they are, and the writers refuse them.
+    so one is the other plus weights from each neuron to itself, which act one time step later.
+    Populations with a synaptic current or with several axes are not changed; the writers reject them.
     """
     for name, step in list(conversion.steps.items()):
         reset = _moved_subtraction(conversion, step)
@@ -327,8 +328,8 @@ def move_subtractions(conversion: Conversion) -> None:
 
 
 def _moved_subtraction(conversion: Conversion, step: Step) -> Reset | None:
-    """Return the reset by which the importer's neurons can stand for another one; None: it has no
-    need to, or cannot.
+    """Return the reset of the importer that can replace that of a population; None if that is not
+    needed or not possible.
     """
     if step.reset not in ("subtract", "subtract later"):
         return None
@@ -356,26 +357,26 @@ def _feed_back(draft: Draft, name: str, diagonal: np.ndarray) -> None:
     draft.changed(
         weights,
         Text(
-            "gives '{node}' back what the importer's subtraction of v_threshold takes at "
-            "another time",
+            "compensates in '{node}' for the later or earlier subtraction of v_threshold",
             node=name,
         ),
-        "the importer subtracts in another step than the source",
+        "the importer subtracts v_threshold in a different time step than the source framework",
     )
 
 
 ONE_SPIKE_PER_STEP = Condition(
-    "no neuron fires more spikes in a step than the importer's neurons",
+    "no neuron fires more spikes per time step than the importer's neurons",
     lambda conversion: all(count == 1 for count in conversion.max_spikes.values()),
 )
 NO_COMPOSABLE_RESETS = Condition(
-    "resets that several nodes do together are left only with a synaptic current",
+    "resets that can be written as several nodes remain only in neurons with a synaptic current",
     lambda conversion: (
         not any(_is_composable(conversion, step) for step in conversion.steps.values())
     ),
 )
 NO_MOVABLE_SUBTRACTIONS = Condition(
-    "no subtraction comes in another step than the importer's, where weights can make up for it",
+    "v_threshold is subtracted in the same time step as in the importer, wherever "
+    "weights can compensate",
     lambda conversion: all(
         _moved_subtraction(conversion, step) is None for step in conversion.steps.values()
     ),

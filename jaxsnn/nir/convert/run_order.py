@@ -33,11 +33,11 @@ from jaxsnn.wording import Text
 
 
 def order_nodes(conversion: Conversion) -> None:
-    """Order and name edges and nodes so that the importer runs sources first, and loops as the source does.
+    """Order and name edges and nodes so that the importer runs inputs first and loops as the source does.
 
     Raises:
-        ConversionError: A bias that no weights outside of loops can take, or shapes between which
-            NIR has no connection of weight zero.
+        ConversionError: A bias that cannot be moved to weights outside of loops, or shapes between
+            which NIR has no connection of weight 0.
     """
     draft, target, importer = conversion.draft, conversion.target, conversion.importer
     goes_deep = importer.order == "depth first"
@@ -72,10 +72,10 @@ def _reaching_output(draft: Draft, recurrent: Sequence[Edge]) -> set[str]:
 
 
 def check_order(conversion: Conversion) -> None:
-    """Refuse a graph of whose loops other edges would act a step later in the importer.
+    """Reject loops in which the importer would delay a different edge.
 
     Raises:
-        ConversionError: Names the loop.
+        ConversionError: Such a loop; the message names its nodes.
     """
     refuse_for(conversion.target, _order_problems(conversion))
 
@@ -104,17 +104,20 @@ def _order_problems(conversion: Conversion) -> list[Problem]:
         and (last := depth_first(converted)[-1]) not in converted.outputs
     ):
         message = Text(
-            "the loaded module returns the output of node '{node}', which runs last", node=last
+            "the loaded module returns the output of node '{node}', which runs last and is not "
+            "an Output",
+            node=last,
         )
-        return [as_problem(last, message, fix="leave the loop out")]
+        return [as_problem(last, message, fix="remove the loop")]
     if wrong:
         source, end = wrong[0]
         message = Text(
-            "the loop through '{source}' and '{target}' would act in another step there",
+            "the importer would delay a different edge of the loop through '{source}' and "
+            "'{target}'",
             source=source,
             target=end,
         )
-        return [as_problem(end, message, fix="leave the loop out")]
+        return [as_problem(end, message, fix="remove the loop")]
     return []
 
 
@@ -136,13 +139,13 @@ def move_biases_out_of_loops(draft: Draft, *, alone: bool = False) -> list[Edge]
 
     Args:
         draft: Edited in place.
-        alone: Weights of a loop must feed nothing beside.
+        alone: Whether weights of a loop must feed only the loop.
 
     Returns:
         The edges from the weights of each loop to its neuron.
 
     Raises:
-        ConversionError: No weights outside of loops can take a bias.
+        ConversionError: A bias cannot be moved to weights outside of loops.
     """
     recurrent = recurrent_edges(draft)
     for place, (source, neuron) in enumerate(recurrent):
@@ -170,12 +173,12 @@ def _move_bias(draft: Draft, weights: str, neuron: str, recurrent: list[Edge]) -
     if feeder is None or len(draft.targets(feeder)) > 1:
         raise ConversionError(
             Text(
-                "node '{node}' has a bias in a loop, which importers leave out of the first "
-                "step, and '{target}' has no weights outside of loops that could take it",
+                "node '{node}' has a bias in a loop, which importers omit in the first time step; it "
+                "cannot be moved, because '{target}' has no weights outside of loops",
                 node=weights,
                 target=neuron,
             ),
-            fix=f"put an Affine before '{neuron}'",
+            fix=f"insert an Affine before '{neuron}'",
             node=weights,
         )
     entry = draft.nodes[feeder]
@@ -187,7 +190,7 @@ def _move_bias(draft: Draft, weights: str, neuron: str, recurrent: list[Edge]) -
     draft.changed(
         weights,
         Text("its bias is moved to '{feeder}'", feeder=feeder),
-        "the importer leaves a loop out of the first step",
+        "the importer does not run loops in the first time step",
     )
 
 
@@ -197,8 +200,8 @@ def _name_in_order(draft: Draft, title: str) -> None:
     width = len(str(len(order)))
     new_names = {name: f"n{place:0{width}d}_{name}" for place, name in enumerate(order)}
     for name, new_name in new_names.items():
-        why = f"{title}'s importer runs nodes by their names"
-        draft.changed(new_name, Text("'{node}' is renamed", node=name), why)
+        why = f"{title}'s importer runs nodes in the order of their names"
+        draft.changed(new_name, Text("renamed from '{node}'", node=name), why)
     rename_nodes(draft, new_names)
 
 
@@ -220,7 +223,7 @@ def _chain_depth_first(draft: Draft, recurrent: Sequence[Edge], title: str) -> l
     Args:
         draft: Edited in place.
         recurrent: Edges from the weights of a loop to its neuron.
-        title: The framework, for messages.
+        title: Name of the framework, for messages.
 
     Returns:
         The edges that must come first, in this order.
@@ -274,16 +277,16 @@ def _connect_with_zero(draft: Draft, before: str, after: str, title: str) -> lis
     else:
         raise ConversionError(
             Text(
-                "node '{node}' must run after '{source}', so that their sum is that of one step, "
-                "and NIR has no connection of weight zero from shape {outward} to {inward}, "
-                "which {framework}'s importer needs for this",
+                "node '{node}' must run after '{source}', so that both are added in the same time "
+                "step; {framework}'s importer needs a connection of weight 0 for this, and NIR has "
+                "none from shape {outward} to {inward}",
                 node=after,
                 source=before,
                 outward=outward,
                 inward=inward,
                 framework=title,
             ),
-            fix="flatten one of them",
+            fix="add a Flatten to one of them",
             node=after,
         )
     draft.nodes[name] = entry
@@ -292,14 +295,14 @@ def _connect_with_zero(draft: Draft, before: str, after: str, title: str) -> lis
     draft.edges += [edge for edge in edges if edge not in draft.edges]
     draft.changed(
         name,
-        Text("a connection of weight zero from '{before}'", before=before),
+        Text("a connection of weight 0 from '{before}'", before=before),
         Text("{target}'s importer runs nodes depth first", target=title),
     )
     return edges
 
 
 LATE_WEIGHTS_WITHOUT_BIAS = Condition(
-    "no weights that act a step later in a loop have a bias",
+    "weights of a loop that act one time step later have no bias",
     lambda conversion: (
         not any(
             np.any(conversion.draft.nodes[source].get("bias", 0))
@@ -309,6 +312,6 @@ LATE_WEIGHTS_WITHOUT_BIAS = Condition(
     ),
 )
 RUNS_AS_SOURCE = Condition(
-    "the importer runs each loop as the source does, and the Output last",
+    "the importer runs each loop like the source framework, and the Output last",
     lambda conversion: not _order_problems(conversion),
 )

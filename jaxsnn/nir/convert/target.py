@@ -30,8 +30,8 @@ class Target:
     Attributes:
         title: Name of the framework in prose.
         importer: Properties of the importer.
-        framework: Whose importer it is; None for one that belongs to no framework.
-        requested_version: The version that the user names, "" for none.
+        framework: The framework of the importer; None if it belongs to no framework.
+        requested_version: The version that the user requests, "" for none.
     """
 
     title: str
@@ -56,8 +56,8 @@ class Target:
 
     @property
     def runs_loops(self) -> Order | None:
-        """Order in which its importer runs nodes; None: it runs no loops but of a neuron and its
-        weights.
+        """Order in which the importer runs nodes; None if it supports only loops of a population and
+        its weights.
         """
         if self.framework is None:
             return None
@@ -80,7 +80,7 @@ class Target:
         if not self.importer.ran:
             notes.append(
                 Text(
-                    "what {importer} reads is known from its source, and was not run",
+                    "support for {importer} is based on its source code; it was not tested by running it",
                     importer=self.label,
                 )
             )
@@ -89,33 +89,32 @@ class Target:
     def _other_version(self, installed: str) -> str:
         assert self.framework is not None
         text = Text(
-            "written for {importer}, installed is {installed}",
+            "written for {importer}, but the installed version is {installed}",
             importer=self.label,
             installed=installed,
         )
         importer = installed_importer(self.framework.name)
         if importer is None:
-            return Text("{text}, of which nothing is known here", text=text)
+            return Text("{text}, which this library does not know", text=text)
         if importer == self.importer:
             return Text(
-                "{text}, a release after {after}, which is taken for it",
+                "{text}, a release after {after} that is treated like {after}",
                 text=text,
                 after=importer.after,
             )
         setting = TO.set_to(f"{self.framework.name}=={importer.version}")
-        return Text("{text}: say {setting} for that one", text=text, setting=setting)
+        return Text("{text}; for that version pass {setting}", text=text, setting=setting)
 
 
 def target_of(text: str) -> Target:
     """Return the target of a conversion.
 
     Args:
-        text: A framework, with a version if need be: "snntorch", "snntorch==1.0",
-            "snntorch==main". Without one, the version that is installed is meant; else the newest
-            that is released.
+        text: Framework, optionally with a version: "snntorch", "snntorch==1.0", "snntorch==main".
+            Default: the installed version, or the newest release if none is installed.
 
     Raises:
-        UsageError: Nothing is written for such a framework, or nothing is known of that version.
+        UsageError: There is no conversion to this framework or to this version.
     """
     name, version = split_version(text)
     if name not in writable():
@@ -127,7 +126,7 @@ def target_of(text: str) -> Target:
     if target.importer.write is None:
         raise UsageError(
             Text("there is no conversion to {importer}", importer=target.label),
-            fix="leave the version out",
+            fix="remove the version",
         )
     return target
 
@@ -136,13 +135,13 @@ def importer_target(text: str) -> Target:
     """Return a target with a known importer, including importers for which no files can be written.
 
     Raises:
-        UsageError: Nothing is known of such an importer.
+        UsageError: There is no such importer.
     """
     name, version = split_version(text)
     frameworks = with_importers()
     if name not in frameworks:
         raise UsageError(
-            Text("nothing is known of an importer '{importer}'", importer=name),
+            Text("there is no importer '{importer}'", importer=name),
             fix=suggestion(name, frameworks),
         )
     return _target(name, version)

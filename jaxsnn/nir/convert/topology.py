@@ -24,8 +24,8 @@ from jaxsnn.wording import Text
 
 
 def sum_before_outputs(conversion: Conversion) -> None:
-    """Put an identity before an Output that sums, as importers add what arrives at any other
-    node.
+    """Insert an identity before each Output with several inputs, because importers add the inputs
+    of other nodes only.
     """
     draft = conversion.draft
     for name in draft.of_type("Output"):
@@ -39,8 +39,8 @@ def sum_before_outputs(conversion: Conversion) -> None:
         ]
         draft.changed(
             join,
-            Text("an identity that sums what goes to '{node}'", node=name),
-            "importers take one source of an Output",
+            Text("an identity that sums the inputs of '{node}'", node=name),
+            "importers support one input per Output",
         )
 
 
@@ -56,10 +56,10 @@ def _summed(draft: Draft, output: str, target: Target) -> list[str]:
 
 
 def merge_loop_weights(conversion: Conversion) -> None:
-    """Multiply weights that follow each other in a loop, and refuse loops that the importer would run otherwise.
+    """Multiply consecutive weights of a loop, and reject loops that the importer would run differently.
 
     Raises:
-        ConversionError: A loop is not one neuron and one weight matrix then.
+        ConversionError: A loop that then does not consist of one population and one weight matrix.
     """
     draft, target = conversion.draft, conversion.target
     for part in loops_of(draft):
@@ -71,11 +71,11 @@ def merge_loop_weights(conversion: Conversion) -> None:
             as_problem(
                 part[0],
                 Text(
-                    "the loop through {nodes} would act a step later, and what its importer makes "
-                    "runs each layer through all steps before the next",
+                    "the loop through {nodes} cannot be run: the loaded module runs each layer through "
+                    "all time steps before the next layer",
                     nodes=listing(part),
                 ),
-                fix="leave the loop out, or convert for a framework that runs loops",
+                fix="remove the loop, or convert for a framework that supports loops",
             )
             for part in loops_of(draft)
         ]
@@ -124,7 +124,9 @@ def merge_weights(draft: Draft, part: Sequence[str], *, biased: bool = False) ->
             ]
             del draft.nodes[name]
             draft.changed(
-                first, Text("takes '{node}' in", node=name), "weights that follow each other"
+                first,
+                Text("is multiplied by '{node}'", node=name),
+                "consecutive weights are merged",
             )
             waiting.insert(0, first)
             continue
@@ -143,17 +145,17 @@ def merge_weights(draft: Draft, part: Sequence[str], *, biased: bool = False) ->
         del draft.nodes[first]
         draft.shapes[name] = (draft.shapes[first][0], draft.shapes[name][1])
         draft.changed(
-            name, Text("takes '{first}' in", first=first), "weights that follow each other"
+            name, Text("is multiplied by '{first}'", first=first), "consecutive weights are merged"
         )
 
 
 def check_wiring(conversion: Conversion) -> None:
-    """Refuse node types and wiring that the importer cannot express."""
+    """Reject node types and connections that the importer does not support."""
     refuse_wiring(conversion.draft, conversion.target)
 
 
 def refuse_wiring(draft: Draft, target: Target) -> None:
-    """Refuse node types and wiring that an importer cannot express, all of them at once.
+    """Reject node types and connections that an importer does not support, all in one exception.
 
     Raises:
         ConversionError: Names the first node and the number of other problems.
@@ -167,7 +169,7 @@ def _wiring_problems(draft: Draft, target: Target) -> list[Problem]:
         as_problem(
             name,
             Text(
-                "node '{node}' is a {type}, which its importer does not map",
+                "its importer does not support node '{node}' ({type})",
                 node=name,
                 type=draft.nodes[name]["type"],
             ),
@@ -181,7 +183,7 @@ def _wiring_problems(draft: Draft, target: Target) -> list[Problem]:
         ends = draft.of_type(kind)
         if len(ends) != 1:
             message = Text(
-                "it has {count} {type} nodes ({nodes}), and its importer takes one",
+                "its importer supports one {type} node, and the graph has {count} ({nodes})",
                 count=len(ends),
                 type=kind,
                 nodes=listing(ends),
@@ -192,8 +194,10 @@ def _wiring_problems(draft: Draft, target: Target) -> list[Problem]:
 
 def keep_one(kind: str) -> str:
     """Return the advice for graphs of several Inputs or Outputs."""
-    fix = f"make a graph for each {kind}, without the others and their edges"
-    return fix if kind == "Input" else f"{fix}; nodes that then reach no Output are left out"
+    fix = f"make one graph per {kind}, without the other nodes of this type and their edges"
+    return (
+        fix if kind == "Input" else f"{fix}; nodes that then have no path to an Output are removed"
+    )
 
 
 def refuse_for(target: Target, problems: Sequence[Problem]) -> None:
@@ -205,7 +209,7 @@ def refuse_for(target: Target, problems: Sequence[Problem]) -> None:
 
 
 def _refusal(target: Target) -> Text:
-    return Text("{framework} cannot take this graph: ", framework=target.title)
+    return Text("{framework} cannot load this graph: ", framework=target.title)
 
 
 def without_title(message: str, target: Target) -> str:
@@ -229,11 +233,11 @@ def _loop_problems(draft: Draft, target: Target) -> Iterator[Problem]:
         straight = [name for name in part if (name, name) in draft.edges]
         if straight and len(part) > 1:
             message = Text(
-                "node '{node}' feeds itself straight, and through {nodes}",
+                "node '{node}' feeds itself both directly and through {nodes}",
                 node=straight[0],
                 nodes=listing(part),
             )
-            fix = "add an identity to the weights of its loop, and leave the straight edge out"
+            fix = "add an identity to the weights of its loop, and remove the direct edge"
             yield as_problem(straight[0], message, fix=fix)
             continue
         # The source runs them as an importer does, and so will the target.
@@ -245,11 +249,11 @@ def _loop_problems(draft: Draft, target: Target) -> Iterator[Problem]:
         matrices = [name for name in part if draft.nodes[name]["type"] in ("Linear", "Affine")]
         if kinds != ["neuron", "other"] or len(matrices) != 1:
             message = Text(
-                "the loop through {nodes} is not one neuron and one weight matrix, and "
-                "frameworks differ in which of its edges takes a step",
+                "the loop through {nodes} does not consist of one population and one weight matrix, "
+                "and frameworks delay different edges of such loops",
                 nodes=listing(part),
             )
-            fix = "feed the neuron back through one weight matrix"
+            fix = "use one weight matrix for the feedback of each population"
             yield as_problem(part[0], message, fix=fix)
 
 
@@ -263,19 +267,20 @@ def _sum_problems(draft: Draft, target: Target) -> Iterator[Problem]:
         summed = _summed(draft, name, target) if is_output else sources
         if len(summed) > 1 and ("sums" not in target.importer.wiring or is_output):
             message = Text(
-                "node '{node}' sums {sources}, and its importer does not add them in one step",
+                "node '{node}' sums {sources}, and its importer does not add them in the same time "
+                "step",
                 node=name,
                 sources=listing(sources),
             )
-            yield as_problem(name, message, fix="feed it from one node")
+            yield as_problem(name, message, fix="connect one node to it")
         outward = [end for end in draft.targets(name) if not (name in inner and end in inner)]
         if "forks" not in target.importer.wiring and len(outward) > 1:
             message = Text(
-                "node '{node}' feeds {targets}, and its importer follows one edge",
+                "node '{node}' feeds {targets}, and its importer follows only one of these edges",
                 node=name,
                 targets=listing(outward),
             )
-            yield as_problem(name, message, fix="let it feed one node")
+            yield as_problem(name, message, fix="connect it to one node")
 
 
 def recurrent_nodes(draft: Draft) -> set[str]:
@@ -302,11 +307,11 @@ def layer_depths(draft: Draft, title: str) -> dict[str, int]:
 
     Args:
         draft: The graph.
-        title: The framework whose layers take a step, for messages.
+        title: Name of the framework whose layers delay spikes, for messages.
 
     Raises:
-        ConversionError: Paths of different depth meet, which a framework whose layers take a step
-            cannot do alike.
+        ConversionError: Paths of different depth meet; a framework whose layers delay spikes cannot
+            reproduce that.
     """
     depth: dict[str, int] = {}
     for name in forward_order(draft):
@@ -314,13 +319,13 @@ def layer_depths(draft: Draft, title: str) -> dict[str, int]:
         if len(before) > 1:
             raise ConversionError(
                 Text(
-                    "node '{node}' sums paths of {layers} layers, which would not meet, because each "
-                    "layer of {framework} takes a step",
+                    "node '{node}' sums paths of {layers} layers, whose spikes would arrive in different "
+                    "time steps, because each layer of {framework} delays spikes by one time step",
                     node=name,
                     layers=listing(sorted(before)),
                     framework=title,
                 ),
-                fix="sum paths of equally many layers",
+                fix="sum paths with equal numbers of layers",
                 node=name,
             )
         depth[name] = (before.pop() if before else 0) + (draft.nodes[name]["type"] in NEURON_TYPES)
@@ -328,7 +333,7 @@ def layer_depths(draft: Draft, title: str) -> dict[str, int]:
 
 
 def measure_shift(conversion: Conversion) -> None:
-    """Count the steps by which spikes leave later than in the source, where layers of one of the two take a step.
+    """Count the time steps by which spikes are emitted later or earlier than in the source framework.
 
     Raises:
         ConversionError: Paths of different depth meet.
@@ -346,11 +351,15 @@ def measure_shift(conversion: Conversion) -> None:
         draft.changed(
             name,
             Text(
-                "spikes leave {steps_later} steps {direction}",
+                "its spikes are {steps_later} dt {direction}",
                 steps_later=abs(steps_later),
                 direction=direction,
             ),
-            Text("each layer of {target} takes a step, others none", target=title),
+            Text(
+                "each layer of {target} delays spikes by one time step, layers of other frameworks "
+                "do not",
+                target=title,
+            ),
         )
 
 
@@ -358,7 +367,7 @@ def forward_order(draft: Draft) -> list[str]:
     """Return the nodes with sources before targets, loops aside.
 
     Raises:
-        ConversionError: Nodes that form a loop without an edge that acts a step later.
+        ConversionError: Nodes that form a loop without a delayed edge.
     """
     import networkx
 
@@ -371,24 +380,24 @@ def forward_order(draft: Draft) -> list[str]:
         inside = sorted(edge[0] for edge in networkx.find_cycle(graph))
         raise ConversionError(
             Text(
-                "nodes {nodes} form a loop through which importers run in no order",
+                "nodes {nodes} form a loop, for which importers have no order",
                 nodes=listing(inside),
             ),
-            fix="break it, or let a neuron that fires stand for the readout in it",
+            fix="remove an edge of the loop, or replace the readout in it by a spiking neuron",
             node=inside[0],
         ) from None
 
 
 LOOPS_RUN_ALIKE = Condition(
-    "every loop acts in the same step in the source and in the importer",
+    "the importer delays the same edge of every loop as the source framework",
     lambda conversion: not [*_loop_problems(conversion.draft, conversion.target)],
 )
 WIRING_EXPRESSIBLE = Condition(
-    "the importer takes the types and the wiring of all nodes, neurons aside",
+    "the importer supports the types (except neurons) and the connections of all nodes",
     lambda conversion: not _wiring_problems(conversion.draft, conversion.target),
 )
 OUTPUTS_HAVE_ONE_SOURCE = Condition(
-    "no Output sums",
+    "every Output has one input",
     lambda conversion: all(
         len(_summed(conversion.draft, name, conversion.target)) < 2
         for name in conversion.draft.of_type("Output")

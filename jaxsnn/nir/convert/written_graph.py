@@ -29,10 +29,10 @@ from jaxsnn.wording import Shown, Text
 
 
 def choose_dt(conversion: Conversion) -> None:
-    """Choose the step of the target, and note where it is not that of the source.
+    """Choose the time step of the target, and report if it is not that of the source framework.
 
     Raises:
-        UsageError: The importer cannot take the step that is asked for.
+        UsageError: The importer does not support the requested time step.
     """
     draft, importer = conversion.draft, conversion.importer
     source_dt, requested_dt = conversion.source.dialect.dt, conversion.request.dt
@@ -41,42 +41,43 @@ def choose_dt(conversion: Conversion) -> None:
     if is_fixed and requested_dt not in (None, importer.dt):
         raise UsageError(
             Text(
-                "{framework}'s importer steps by {expected} only, not by {actual}",
+                "{framework}'s importer supports only dt = {expected}, not {actual}",
                 framework=conversion.title,
                 expected=format_time(importer.dt),
                 actual=format_time(requested_dt or 0),
             ),
             facts={"expected": importer.dt, "actual": requested_dt},
-            fix="leave the step of the target out",
+            fix="do not specify the time step of the target",
         )
     dt = importer.dt if is_fixed else requested_dt or source_dt or importer.dt
     conversion.dt = dt
     if source_dt is None:
         draft.changed(
             "",
-            Text("a step is written as {dt}", dt=format_time(dt)),
-            "the source says no length of its steps",
+            Text("a time step is written as {dt}", dt=format_time(dt)),
+            "the source framework does not specify the length of its time steps",
         )
     elif abs(dt - source_dt) > 1e-9 * source_dt:
         draft.changed(
             "",
             Text(
-                "time constants are written {factor:g} times as long, for steps of {dt}",
+                "time constants are multiplied by {factor:g}, for time steps of {dt}",
                 factor=dt / source_dt,
                 dt=format_time(dt),
             ),
             Text(
-                "the source steps by {source_dt}; the same number of steps gives the same spikes",
+                "the time step of the source framework is {source_dt}; the same number of time steps "
+                "produces the same spikes",
                 source_dt=format_time(source_dt),
             ),
         )
 
 
 def write_neurons(conversion: Conversion) -> None:
-    """Write the type and the parameters of each neuron for the importer, and scale what arrives.
+    """Write type and parameters of each neuron for the importer, and scale its inputs.
 
     Raises:
-        ConversionError: Neurons that the importer does not have, all of them at once.
+        ConversionError: Neurons that the importer does not support, all in one exception.
     """
     draft, target, importer = conversion.draft, conversion.target, conversion.importer
     steps = conversion.steps
@@ -111,16 +112,16 @@ def write_neurons(conversion: Conversion) -> None:
             )
         elif difference and not rounding and summands.get(name):
             rounding = Text(
-                "float32 rounds its weights or biases, such as {value:g}, and {framework} does "
-                "not add and multiply in the order of the source",
+                "float32 rounds its weights or biases, such as {value:g}, and {framework} adds and "
+                "multiplies in a different order than the source framework",
                 value=summands[name],
                 framework=target.title,
             )
         if name in setting.ties and rounding:
             draft.notes.append(
                 Text(
-                    "node '{node}': {rounding}; where a sum of its weights meets v_threshold, "
-                    "{framework} may fire and the source not, or the other way round",
+                    "node '{node}': {rounding}; where a sum of its weights equals v_threshold, only one "
+                    "of {framework} and the source framework may fire",
                     node=name,
                     rounding=rounding,
                     framework=target.title,
@@ -137,8 +138,15 @@ def write_neurons(conversion: Conversion) -> None:
         if settings:
             draft.changed(
                 name,
-                Text("the line that loads the file sets {settings}", settings=", ".join(settings)),
-                Text("no file holds it, {target}'s importer takes another", target=target.title),
+                Text(
+                    "the line of Python that loads the file sets {settings}",
+                    settings=", ".join(settings),
+                ),
+                Text(
+                    "NIR files cannot contain this setting, and {target}'s importer has a different "
+                    "default",
+                    target=target.title,
+                ),
             )
     refuse_for(target, problems)
 
@@ -158,14 +166,17 @@ def build_graph(conversion: Conversion) -> None:
 
 
 def _describe_comparison(step: Step | Flow, target: Target) -> str:
-    """Return why the threshold is moved by its last bit, where it is: who fires at it."""
+    """Return the reason for moving a threshold by its last bit: which framework fires at V = v_threshold."""
     if isinstance(step, Flow) or target.framework is None:
         return ""
     fires = target.framework.dialects[0].threshold
     if step.at_equality == (fires == ">="):
         return ""
     source = ">=" if step.at_equality else ">"
-    return f"; {target.title} fires at v {fires} v_threshold, the source at v {source} v_threshold"
+    return (
+        f"; {target.title} fires at v {fires} v_threshold, the source framework at v {source} "
+        "v_threshold"
+    )
 
 
 def _describe_difference(
@@ -204,7 +215,7 @@ def _are_close(old: Any, new: Any) -> bool:
 def _describe_change(old: Any, new: Any) -> str:
     """Describe the change of a number, with enough digits to distinguish the two values."""
     texts = ((_format_range(old, digits), _format_range(new, digits)) for digits in (6, 9, 17))
-    same_range = (_format_range(old), "other numbers in between")
+    same_range = (_format_range(old), "other values in the same range")
     before, after = next((pair for pair in texts if pair[0] != pair[1]), same_range)
     return Text("{before} becomes {after}", before=before, after=after)
 
@@ -227,8 +238,10 @@ def _dialect(draft: Draft, target: Target, setting: Setting) -> Dialect:
     misread = [kind for kind in target.importer.misread if draft.of_type(kind)]
     if misread:
         types = " and ".join(misread)
-        them = "it" if len(misread) == 1 else "them"
-        why = f"{why} It reads {types} otherwise than files of {target.title} mean {them}."
+        why = (
+            f"{why} The importer interprets {types} differently from files that {target.title} "
+            "writes."
+        )
         return Dialect(why=why, dt=setting.dt)
     # Equations have no step.
     fields: dict[str, Any] = {**target.importer.reads, "dt": setting.dt or None}
@@ -273,7 +286,7 @@ def _split_shared(
 
 
 POPULATIONS_RESOLVED = Condition(
-    "every population has a resolved step, or resolved equations",
+    "the time step or the equations of every population are resolved",
     lambda conversion: (
         {*conversion.steps, *conversion.flows} == {*conversion.draft.of_type(*NEURON_TYPES)}
     ),
@@ -286,14 +299,17 @@ NEURONS_WRITTEN = Condition(
     ),
 )
 NODES_MAPPED = Condition(
-    "every node has a type that the importer takes",
+    "every node has a type that the importer supports",
     lambda conversion: all(
         # A framework may nest a layer's nodes.
         entry["type"] == "NIRGraph" or conversion.request.maps(entry["type"])
         for entry in conversion.draft.nodes.values()
     ),
 )
-STEP_CHOSEN = Condition("the step of the target is chosen", lambda conversion: conversion.dt > 0)
+STEP_CHOSEN = Condition(
+    "the time step of the target is chosen", lambda conversion: conversion.dt > 0
+)
 GRAPH_BUILT = Condition(
-    "the graph is built, in the target's dialect", lambda conversion: conversion.graph is not None
+    "the graph is built in the dialect of the target",
+    lambda conversion: conversion.graph is not None,
 )

@@ -27,7 +27,7 @@ from jaxsnn.wording import Text
 class DialectOptions:
     """Parsed options, those for all nodes and those by node.
 
-    Absent is not said.
+    A missing entry means not specified.
     """
 
     dialect: str = "auto"
@@ -46,18 +46,18 @@ def parse_options(nodes: Mapping[str, Node], dialect: str | None, **options: Any
 
     Args:
         nodes: The graph's records by name.
-        dialect: A key of `DIALECTS`, with a version if need be ("norse==main"), or "auto".
-        options: Fields of `Dialect` and own options of frameworks; None is not said. Those of
-            `PER_NODE`, and own options that are true or false, may be a value, "NODE:VALUE", a
-            mapping from node to value, or a list of these.
+        dialect: A key of `DIALECTS`, optionally with a version ("norse==main"), or "auto".
+        options: Fields of `Dialect` and options of frameworks; None means not specified. Those of
+            `PER_NODE`, and boolean options of frameworks, may be a value, "NODE:VALUE", a mapping
+            from node to value, or a list of these.
 
     Raises:
-        UsageError: An unknown dialect, version, value or node, or a value said twice.
+        UsageError: An unknown dialect, version, value or node, or a value that is specified twice.
     """
     if dialect is not None and not isinstance(dialect, str):
         raise UsageError(
-            Text("{option} is no name", option=DIALECT.set_to(dialect)),
-            fix=f"say one of {listing(['auto', *DIALECTS])}",
+            Text("{option} is not the name of a dialect", option=DIALECT.set_to(dialect)),
+            fix=f"pass one of {listing(['auto', *DIALECTS])}",
         )
     name, version = split_version(dialect or "auto")
     if name != "auto" and name not in DIALECTS:
@@ -112,8 +112,8 @@ def _number(option: str, value: Any) -> float | str:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        message = Text("{option} is no number", option=file_options()[option].set_to(str(value)))
-        raise UsageError(message, fix="say a number, or none")
+        message = Text("{option} is not a number", option=file_options()[option].set_to(str(value)))
+        raise UsageError(message, fix="pass a number, or none")
     return number
 
 
@@ -121,8 +121,10 @@ def _choice(option: str, value: Any, framework_choices: tuple[str, ...] = ()) ->
     text = str(value).lower()
     choices = CHOICES.get(option, framework_choices or ("true", "false"))
     if text not in choices:
-        message = Text("{option} is unknown", option=file_options()[option].set_to(str(value)))
-        raise UsageError(message, fix=f"say one of {', '.join(choices)}")
+        message = Text(
+            "{option} is not a valid value", option=file_options()[option].set_to(str(value))
+        )
+        raise UsageError(message, fix=f"pass one of {', '.join(choices)}")
     return {"true": True, "false": False}.get(text, text)
 
 
@@ -138,13 +140,13 @@ def _per_node(
             if fields.get(option, text) != text:
                 raise UsageError(
                     Text(
-                        "{option} is said twice for all nodes, '{first}' and '{second}'",
+                        "{option} is specified twice for all nodes, as '{first}' and '{second}'",
                         option=file_options()[option],
                         first=fields[option],
                         second=text,
                     ),
                     fix=Text(
-                        "say which node has the other, {option}",
+                        "pass the value of a single node as {option}",
                         option=file_options()[option].set_to(text, node="NODE"),
                     ),
                 )
@@ -162,20 +164,20 @@ def _per_node(
             if node_fields.get(option, value) != value:
                 raise UsageError(
                     Text(
-                        "{option} of '{node}' is said twice, '{first}' and '{second}'",
+                        "{option} of node '{node}' is specified twice, as '{first}' and '{second}'",
                         option=file_options()[option],
                         node=node,
                         first=node_fields[option],
                         second=value,
                     ),
-                    fix="say it once",
+                    fix="specify it once",
                     node=node,
                 )
             node_fields[option] = value
 
 
 def _pairs(option: str, value: Any) -> Iterable[tuple[str | None, Any]]:
-    """Return pairs (node, value) of an option; node is None for a value that holds for all."""
+    """Return pairs (node, value) of an option; node is None for a value for all nodes."""
     if isinstance(value, Mapping):
         return list(value.items())
     parts = value if isinstance(value, list | tuple) else [value]
@@ -193,7 +195,7 @@ def _check_node(option: str, name: str, nodes: Mapping[str, Node]) -> None:
     if name not in neurons:
         raise UsageError(
             Text(
-                "{option} names '{node}', which is not a neuron of the graph",
+                "{option} refers to node '{node}', which is not a neuron of the graph",
                 option=file_options()[option],
                 node=name,
             ),
@@ -202,11 +204,11 @@ def _check_node(option: str, name: str, nodes: Mapping[str, Node]) -> None:
     if option == "readout" and not nodes[name].traits.fires:
         raise UsageError(
             Text(
-                "{option} names '{node}', a {type}, which does not spike anyway",
+                "{option} refers to node '{node}' ({type}), which never spikes",
                 option=file_options()[option],
                 node=name,
                 type=nodes[name].type,
             ),
-            fix="leave it out",
+            fix="remove the option for this node",
             node=name,
         )

@@ -20,17 +20,17 @@ from jaxsnn.wording import Text
 
 
 def require(dialect: Dialect, fields: Iterable[str], purpose: str, node: str | None = None) -> None:
-    """Refuse to go on where a field of the dialect is unknown.
+    """Raise an error if a field of the dialect is unknown.
 
     Args:
         dialect: The decided dialect.
-        fields: Names of fields of `Dialect`; "seconds" is the length of the file's unit of time.
-        purpose: What needs them, for the message: "the event engine".
-        node: Ask for one node, whose own fields may differ.
+        fields: Names of fields of `Dialect`; "seconds" is the length of the file's unit of time in s.
+        purpose: Subject of the message, such as "the event engine".
+        node: Node whose options are checked; None for those of the file.
 
     Raises:
-        DialectError: Names the first field that is unknown, the node, and what is known; its fix is
-            the option that tells it.
+        DialectError: A field is unknown; the message contains the field and the node, and the fix
+            the option that specifies it.
     """
     prefix = "" if node is None else Text("node '{node}': ", node=node)
     for field in fields:
@@ -43,10 +43,10 @@ def require(dialect: Dialect, fields: Iterable[str], purpose: str, node: str | N
             raise DialectError(message, fix=fix, node=node or "", facts=facts)
 
 
-#: What there is to choose from.
+#: Possible values, for messages.
 _VALUES = {
     "reset": " (zero, subtract or none)",
-    "reset_delay": " (true: a step late, or false)",
+    "reset_delay": " (true: one time step after the spike, or false)",
 }
 
 
@@ -62,18 +62,18 @@ def _missing(dialect: Dialect, field: str) -> tuple[str, str]:
     if framework_option is not None and framework_option.missing:
         return framework_option.missing, framework_option.advice
     if field == "seconds" and dialect.time_unit == "step":
-        return "the length of a step, in which the file counts time", Text(
-            "say {dt}", dt=DT.keyword
+        return "the length of a time step, the file's unit of time", Text(
+            "pass {dt}", dt=DT.keyword
         )
     if field in ("seconds", "time_unit"):
         return "the unit of time", dialect.unit_fix
     values = _VALUES.get(field, "")
-    advice = Text("say {option}{values}", option=file_options()[field].keyword, values=values)
-    return f"{field}, which the file does not say", advice
+    advice = Text("pass {option}{values}", option=file_options()[field].keyword, values=values)
+    return f"{field}, which the file does not contain", advice
 
 
 def known(dialect: Dialect, field: str, purpose: str, node: str | None = None) -> Any:
-    """Return a field of the dialect; refuse an unknown one like `require`."""
+    """Return a field of the dialect; raise an error like `require` if it is unknown."""
     require(dialect, [field], purpose, node)
     return dialect.option(field)
 
@@ -108,20 +108,20 @@ def rule_of(dialect: Dialect, node: Node) -> Rule:
     Raises:
         DialectError: The dialect is undecided, or its framework never writes this type.
     """
-    require(dialect, ["name"], "what the neuron does", node.name)
+    require(dialect, ["name"], "the neuron model", node.name)
     conventions = dialect.conventions
     assert conventions is not None
     rule = conventions.rule(node.type)
     if rule is None:
         raise DialectError(
             Text(
-                "node '{node}' is a {type}, which {dialect} never writes (it writes {types})",
+                "node '{node}' is of type {type}, which {dialect} never writes (it writes {types})",
                 node=node.name,
                 type=node.type,
                 dialect=dialect.name,
                 types=listing(conventions.rules),
             ),
-            fix=Text("say another {dialect}", dialect=DIALECT.keyword),
+            fix=Text("pass a different {dialect}", dialect=DIALECT.keyword),
             node=node.name,
         )
     if rule.option and dialect.option(rule.option, node.name) is False and rule.without is not None:

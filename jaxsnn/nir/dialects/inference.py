@@ -53,35 +53,43 @@ def resolve(graph: Graph, dialect: str | None = "auto", **options: Any) -> Diale
 
     Args:
         graph: The graph as read from the file.
-        dialect: A key of `DIALECTS`, with a version if need be ("norse==main"), or "auto": the tag
-            that this library writes, then the numbers.
+        dialect: A key of `DIALECTS`, optionally with a version ("norse==main"), or "auto": the tag
+            that this library writes, or inference from the parameters if there is no tag.
         options: Other fields of `Dialect`: dt (seconds or text with a unit), time_unit, reset,
-            reset_delay, spike_kernel, initial, readout, and the own options of frameworks:
-            dt_export, norm_input, ... All but dt, dt_export and time_unit may differ by node:
+            reset_delay, spike_kernel, initial, readout, and options of frameworks: dt_export,
+            norm_input, ... All except dt, dt_export and time_unit may differ by node:
             "NODE:VALUE".
 
     Raises:
-        UsageError: An option has an unknown value or names an unknown node.
-        DialectError: An option contradicts the numbers of the file, or the dialect does.
+        UsageError: An option has an unknown value or refers to an unknown node.
+        DialectError: An option or the dialect contradicts the parameters of the file.
     """
     user_options = parse_options(graph.nodes, dialect, **options)
     tag, ignored = read_tag(graph)
     if tag is not None and (user_options.dialect == "auto" or _agrees(tag, user_options)):
         conventions = conventions_of(tag.dialect, tag.version)
         merged, differs = _merged(graph, tag, user_options)
-        by, source_sentence = "argument", f"{user_options.label} was said, as its metadata do."
+        by, source_sentence = (
+            "argument",
+            f"{user_options.label} was specified; the metadata of the file agree.",
+        )
         if user_options.dialect == "auto":
-            by, source_sentence = "metadata", f"Its metadata name the dialect {tag.label}."
+            by, source_sentence = (
+                "metadata",
+                f"The metadata of the file specify the dialect {tag.label}.",
+            )
         elif user_options.label != tag.label:
-            source_sentence = f"{user_options.label} was said, and its metadata name {tag.label}."
+            source_sentence = (
+                f"{user_options.label} was specified; the metadata of the file specify {tag.label}."
+            )
         return _decided(graph, conventions, merged, by, " ".join((source_sentence, *differs)))
     if user_options.dialect != "auto":
         conventions = conventions_of(user_options.dialect, user_options.version)
         refuse_contradiction(graph, conventions)
         reason = (
-            f"{said_by_tag(tag)}; {user_options.label} was said."
+            f"{said_by_tag(tag)}; {user_options.label} was specified."
             if tag is not None
-            else (f"{user_options.label} was said. {ignored}".rstrip())
+            else (f"{user_options.label} was specified. {ignored}".rstrip())
         )
         return _decided(graph, conventions, user_options, "argument", reason)
     label, why = infer(graph)
@@ -108,14 +116,17 @@ def _split(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def _decided(
     graph: Graph, conventions: Conventions, explicit: DialectOptions, decided_by: Any, why: str
 ) -> Dialect:
-    """Fill the fields of a decided dialect and say where each comes from."""
+    """Fill the fields of a decided dialect, and record the reason for each."""
     fields = dict(explicit.fields)
     reasons = [why]
     title = framework_of(conventions.name).title
     if later := later_release(title, conventions, explicit.version):
         reasons.append(f"{later[0].upper()}{later[1:]}.")
     if not conventions.ran:
-        reasons.append(f"How {conventions.name} runs is known from its source, and was not run.")
+        reasons.append(
+            f"The rules of {conventions.name} are based on its source code; they were not tested "
+            "by running it."
+        )
     _refuse_foreign(conventions, explicit)
     _decide_time_unit(graph, conventions, fields, reasons)
     _decide_dt(graph, conventions, fields, reasons)
@@ -126,8 +137,7 @@ def _decided(
             fields[field] = default
             if field == "reset":
                 reasons.append(
-                    f"Reset {default} is what {conventions.name} does by default; "
-                    "a file never says it."
+                    f"Reset {default} is the default of {conventions.name}; files never contain it."
                 )
     _decide_area(fields, nodes, reasons)
     _decide_kernel(graph, conventions, fields, nodes)
@@ -136,7 +146,7 @@ def _decided(
     if conventions.reset is None and "reset" not in fields:
         reasons.append(
             Text(
-                "The reset is not in the file: say {reset} and {reset_delay}.",
+                "The reset is not in the file: pass {reset} and {reset_delay}.",
                 reset=RESET.keyword,
                 reset_delay=RESET_DELAY.keyword,
             )
@@ -204,12 +214,12 @@ def _refuse_foreign(conventions: Conventions, explicit: DialectOptions) -> None:
         if name not in option_names and (name in explicit.fields or by_node):
             raise UsageError(
                 Text(
-                    "{option} is for the dialect {owners}, not for {dialect}",
+                    "{option} is an option of the dialect {owners}, not of {dialect}",
                     option=option,
                     owners=" and ".join(owners(name)),
                     dialect=conventions.name,
                 ),
-                fix="leave it out",
+                fix="remove the option",
             )
 
 
@@ -221,12 +231,14 @@ def _decide_time_unit(
         if explicit_unit not in (None, conventions.time_unit):
             raise DialectError(
                 Text(
-                    "{option} contradicts the dialect {name}, which writes time in '{time_unit}'",
+                    "{option} contradicts the dialect {name}, which writes times in '{time_unit}'",
                     option=TIME_UNIT.set_to(explicit_unit),
                     name=name,
                     time_unit=conventions.time_unit,
                 ),
-                fix=Text("leave it out, or say another {dialect}", dialect=DIALECT.keyword),
+                fix=Text(
+                    "remove the option, or pass a different {dialect}", dialect=DIALECT.keyword
+                ),
                 code=CONTRADICTION,
             )
         fields["time_unit"] = conventions.time_unit
@@ -249,16 +261,14 @@ def _unit_hint(graph: Graph) -> str:
     taus = taus[np.isfinite(taus)]
     if taus.size == 0:
         return ""
-    guess = "ms (or time steps)" if np.median(taus) >= 0.5 else "s"
-    return f" Its time constants, {taus.min():g} to {taus.max():g}, look like {guess}."
+    guess = "ms or time steps" if np.median(taus) >= 0.5 else "s"
+    return f" Its time constants, {taus.min():g} to {taus.max():g}, are probably in {guess}."
 
 
 def _decide_dt(
     graph: Graph, conventions: Conventions, fields: dict[str, Any], reasons: list[str]
 ) -> None:
-    """Compute dt from the numbers if the dialect ties it to them; a specified dt must agree with
-    it.
-    """
+    """Compute dt from the parameters if the dialect determines it; a specified dt must agree."""
     dt_estimate = estimate(graph.nodes, conventions.evidence)
     unit = UNIT_SECONDS.get(fields.get("time_unit") or "")
     if dt_estimate.dt is None:
@@ -268,15 +278,15 @@ def _decide_dt(
         if abs(dt_estimate.dt - 1) > TOLERANCE:
             raise DialectError(
                 Text(
-                    "{time_unit} contradicts the file, where node '{node}' has dt = {formula} = "
-                    "{dt:g}, which is 1 where time is counted in steps",
+                    "{time_unit} contradicts the file: node '{node}' has dt = {formula} = {dt:g}, and dt "
+                    "is 1 in files that count time in steps",
                     time_unit=TIME_UNIT.set_to("step"),
                     node=dt_estimate.node,
                     formula=formula,
                     dt=dt_estimate.dt,
                 ),
                 fix=Text(
-                    "say {seconds} or {milliseconds}",
+                    "pass {seconds} or {milliseconds}",
                     seconds=TIME_UNIT.set_to("s"),
                     milliseconds=TIME_UNIT.set_to("ms"),
                 ),
@@ -291,8 +301,8 @@ def _decide_dt(
     if explicit_dt is not None and abs(explicit_dt - seconds) > 10 * TOLERANCE * seconds:
         raise DialectError(
             Text(
-                "{dt} ({explicit}) contradicts the file, where node '{node}' has {pair}, so dt = "
-                "{formula} = {seconds}",
+                "{dt} ({explicit}) contradicts the file: node '{node}' has {pair}, so dt = {formula} "
+                "= {seconds}",
                 dt=DT.set_to(explicit_dt),
                 explicit=format_time(explicit_dt),
                 node=dt_estimate.node,
@@ -301,7 +311,7 @@ def _decide_dt(
                 seconds=format_time(seconds),
             ),
             fix=Text(
-                "leave {dt} out, or say another {dialect}", dt=DT.keyword, dialect=DIALECT.keyword
+                "remove {dt}, or pass a different {dialect}", dt=DT.keyword, dialect=DIALECT.keyword
             ),
             node=dt_estimate.node,
             code=CONTRADICTION,
@@ -313,8 +323,8 @@ def _decide_dt(
     ):
         raise DialectError(
             Text(
-                "the dialect {dialect} always writes with dt = {expected}, but node '{node}' has "
-                "{pair}, so dt = {formula} = {actual}",
+                "the dialect {dialect} always writes dt = {expected}, but node '{node}' has {pair}, "
+                "so dt = {formula} = {actual}",
                 dialect=conventions.name,
                 expected=format_time(conventions.dt),
                 node=dt_estimate.node,
@@ -324,7 +334,7 @@ def _decide_dt(
             ),
             facts={"expected": conventions.dt, "actual": seconds},
             fix=Text(
-                "say {dt} if that is meant, or another {dialect}",
+                "pass {dt} if this is correct, or pass a different {dialect}",
                 dt=DT.set_to(seconds),
                 dialect=DIALECT.keyword,
             ),
@@ -337,7 +347,7 @@ def _decide_dt(
         fields["dt"] = short if abs(short - seconds) <= TOLERANCE * seconds else seconds
         reasons.append(
             Text(
-                "{dt} is {fields}, from {formula} of all neurons.",
+                "{dt} is {fields}, computed as {formula} from all neurons.",
                 dt=DT,
                 fields=format_time(fields["dt"]),
                 formula=formula,
@@ -361,8 +371,8 @@ def _decide_area(
     lasts = fields.setdefault("dt", area)
     reasons.append(
         Text(
-            "A spike of weight 1 has the area {area:g} s: it is taken for a current of "
-            "{current:g} that lasts {lasts:g} s; say {spike_kernel} for a delta of that area.",
+            "A spike of weight 1 has the area {area:g} s. It is simulated as a current of "
+            "{current:g} for {lasts:g} s; pass {spike_kernel} for a delta of the same area.",
             area=area,
             current=area / lasts,
             lasts=lasts,
@@ -407,8 +417,8 @@ def with_kernels(graph: Graph) -> Graph:
 
 
 def contradiction(graph: Graph, conventions: Conventions) -> Problem | None:
-    """Return the problem by which a graph cannot have been written in a dialect; None if its
-    numbers allow it.
+    """Return the reason why a graph cannot have been written in a dialect, as a problem; None if
+    its parameters allow the dialect.
     """
     name = conventions.name
     for node in (node for node in graph.nodes.values() if node.traits.state):
@@ -417,7 +427,7 @@ def contradiction(graph: Graph, conventions: Conventions) -> Problem | None:
             return Problem(node=node.name, code=CONTRADICTION, message=reason)
     dt_estimate = estimate(graph.nodes, conventions.evidence)
     if dt_estimate.node and not dt_estimate.agrees:
-        does = "takes" if conventions.reads_only else "writes"
+        does = "requires" if conventions.reads_only else "writes"
         reason = Text(
             "{dialect} "
             + does
@@ -429,7 +439,7 @@ def contradiction(graph: Graph, conventions: Conventions) -> Problem | None:
             dt=dt_estimate.farthest,
         )
         if dt_estimate.dt is not None:
-            reason += Text(", where others give {expected:g}", expected=dt_estimate.dt)
+            reason += Text(", and other neurons give {expected:g}", expected=dt_estimate.dt)
         return Problem(node=dt_estimate.node, code=CONTRADICTION, message=reason)
     refutes = conventions.evidence.refutes
     refutation = None if refutes is None else refutes(graph.nodes, dt_estimate)
@@ -439,19 +449,19 @@ def contradiction(graph: Graph, conventions: Conventions) -> Problem | None:
 
 
 def _refuting_parameter(node: Node, conventions: Conventions) -> str | None:
-    """Return a sentence on a type or parameter of a neuron that the framework would have written
-    otherwise; None if there is none.
+    """Return a sentence on a type or parameter of a neuron that the framework does not write;
+    None if there is none.
     """
     rule = conventions.rule(node.type)
     if rule is None:
-        never = "is not known to run" if conventions.reads_only else "never writes"
+        never = "does not support" if conventions.reads_only else "never writes"
         return Text(
-            "node '{node}' is a {type}, which {dialect} " + never,
+            "node '{node}' is of type {type}, which {dialect} " + never,
             node=node.name,
             type=node.type,
             dialect=conventions.name,
         )
-    does = "takes" if conventions.reads_only else "writes"
+    does = "requires" if conventions.reads_only else "writes"
     for parameter in rule.ones:
         value = np.asarray(node.value(parameter), float)
         if np.any(value != 1):
@@ -487,7 +497,7 @@ def refuse_contradiction(graph: Graph, conventions: Conventions) -> None:
             + problem.message,
             fix=_few_digits(graph)
             or Text(
-                "say another {dialect} (the numbers allow {others})",
+                "pass a different {dialect} (the parameters allow {others})",
                 dialect=DIALECT.keyword,
                 others=listing(others),
             ),
@@ -502,8 +512,8 @@ def possible(graph: Graph) -> tuple[str, ...]:
 
 
 def _allowed(graph: Graph) -> dict[str, Conventions]:
-    """Return the conventions that the numbers of a graph allow, by their value of `dialect=`: for
-    each framework the first version.
+    """Return the conventions that the parameters of a graph allow, by their value of `dialect=`:
+    the first version of each framework.
     """
     allowed = {}
     for name, framework in frameworks().items():
@@ -527,11 +537,11 @@ def _dt_is_theirs(graph: Graph, conventions: Conventions) -> bool:
 
 
 def infer(graph: Graph) -> tuple[str | None, str]:
-    """Return the dialect that the numbers prove, and a sentence with the reason; otherwise None and
-    the reason why there is none.
+    """Return the dialect that follows from the parameters, and a sentence with the reason; None
+    and the reason if there is none.
     """
     if not graph.neurons:
-        return None, "The graph has no neurons, so nothing tells its dialect."
+        return None, "The graph has no neurons, so the dialect cannot be inferred."
     allowed = _allowed(graph)
     proven = {
         label: why for label, conventions in allowed.items() if (why := _proof(graph, conventions))
@@ -543,8 +553,8 @@ def infer(graph: Graph) -> tuple[str | None, str]:
             return label, why
     few = _few_digits(graph)
     return None, (
-        f"The numbers do not decide the dialect ({_gains(graph)}): they allow {listing(allowed)}"
-        f"{few and f'; {few}'}."
+        f"The parameters do not determine the dialect ({_gains(graph)}): they allow "
+        f"{listing(allowed)}{few and f'; {few}'}."
     )
 
 
@@ -556,8 +566,8 @@ def _few_digits(graph: Graph) -> str:
         for value in map(np.asarray, map(graph.nodes[name].value, graph.nodes[name].names)):
             if value.dtype.kind == "f" and value.itemsize < 4:
                 return Text(
-                    "export the network in float32 (net.float()), as the numbers of node '{node}' "
-                    "are {dtype}, of 3 digits, in which dt is lost",
+                    "export the network in float32 (net.float()): the parameters of node '{node}' are "
+                    "{dtype}, which has 3 digits, too few to infer dt",
                     node=name,
                     dtype=value.dtype,
                 )
@@ -568,15 +578,15 @@ def _proof(graph: Graph, conventions: Conventions) -> str:
     """Return a sentence on the evidence that a framework wrote the graph; "" if there is none."""
     evidence = conventions.evidence
     if evidence.recognises is not None and (seen := evidence.recognises(graph.nodes)):
-        return f"Inferred from the numbers: {seen}."
+        return f"Inferred from the parameters: {seen}."
     if not evidence.proves:
         return ""
     dt_estimate = estimate(graph.nodes, evidence)
     if not dt_estimate.proven:
         return ""
     return (
-        f"Inferred from the numbers: dt = {evidence.dt_from} is {dt_estimate.dt:g} "
-        f"at all neurons, as only {conventions.name} writes."
+        f"Inferred from the parameters: dt = {evidence.dt_from} is {dt_estimate.dt:g} for all "
+        f"neurons, which only {conventions.name} writes."
     )
 
 
@@ -584,10 +594,10 @@ def _gains(graph: Graph) -> str:
     neurons = [node for node in graph.nodes.values() if node.traits.state and "r" in node.names]
     values = np.concatenate([np.ravel(node.value("r")) for node in neurons] or [np.zeros(0)])
     if values.size == 0:
-        return "no neuron has an r"
+        return "no neuron has a parameter r"
     values = values.astype(float)
     if values.min() == values.max():
-        return f"r = {values[0]:g} at all neurons"
+        return f"r = {values[0]:g} for all neurons"
     return f"r from {values.min():g} to {values.max():g}"
 
 
@@ -644,13 +654,13 @@ def read_tag(graph: Graph) -> tuple[DialectOptions | None, str]:
         RecursionError,
     ) as error:
         reason = error.problem.message if isinstance(error, JaxsnnError) else str(error)
-        return None, f"The entry '{TAG}' of its metadata is not believed: " + reason + ". "
+        return None, f"The entry '{TAG}' of its metadata is ignored: " + reason + ". "
     return tag_options, ""
 
 
 def other_tag(graph: Graph) -> str:
-    """Return a description of the tag of a graph that is read in another dialect than the tag's; ""
-    otherwise.
+    """Return a description of the tag of a graph that is read in a different dialect; "" if the
+    dialects agree or there is no tag.
     """
     dialect = graph.dialect
     if dialect.name is None:
@@ -662,7 +672,7 @@ def other_tag(graph: Graph) -> str:
 
 
 def contradicts_tag(graph: Graph) -> bool:
-    """Return whether a graph was read otherwise than the tag in its metadata specifies."""
+    """Return whether a graph was read differently from the tag in its metadata."""
     if graph.dialect.name is None or read_tag(graph)[0] is None:
         return False
     tag, current_tag = json.loads(str(graph.metadata[TAG])), json.loads(tag_text(graph.dialect))
@@ -682,7 +692,7 @@ def said_by_tag(tag: DialectOptions) -> str:
     """Return a description of a tag's dialect, unit and reset, without a full stop."""
     words = {"time_unit": "time unit", "reset": "reset"}
     more = [f"{word} {tag.fields[name]}" for name, word in words.items() if name in tag.fields]
-    return f"Its metadata say {', '.join((f'dialect {tag.label}', *more))}"
+    return f"Its metadata specify {', '.join((f'dialect {tag.label}', *more))}"
 
 
 def _agrees(tag: DialectOptions, user_options: DialectOptions) -> bool:
@@ -744,8 +754,8 @@ def _merged(
 def _drop_what_followed(
     graph: Graph, fields: dict[str, Any], tag: DialectOptions, user_options: DialectOptions
 ) -> None:
-    """Remove from a tag the fields that follow from another time unit or spike area than the
-    specified one.
+    """Remove from a tag the fields that depend on the time unit or spike area, if a different one
+    is specified.
     """
     unit, area = (user_options.fields.get(name) for name in ("time_unit", "spike_area"))
     evidence = conventions_of(tag.dialect, tag.version).evidence
@@ -756,7 +766,10 @@ def _drop_what_followed(
 
 
 def _differs(field_label: str, tagged: Any, user_value: Any) -> str:
-    return f"Its metadata say {field_label.replace('_', ' ')} {tagged}; {user_value} was said."
+    return (
+        f"Its metadata specify {field_label.replace('_', ' ')} {tagged}; {user_value} was "
+        "specified."
+    )
 
 
 def tag_text(dialect: Dialect) -> str:

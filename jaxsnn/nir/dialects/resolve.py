@@ -32,8 +32,8 @@ _PURPOSE = "the neuron model"
 def resolve_neurons(graph: Graph) -> dict[str, NeuronRule]:
     """Return the rule of each neuron in the source framework, by node.
 
-    What the dialect leaves open, and numbers that make no sense, are among the `problems` of a rule:
-    whoever needs them refuses to go on.
+    Unspecified options and invalid parameters are listed in `problems` of a rule; functions that need
+    them raise an error.
 
     Raises:
         DialectError: The dialect is undecided.
@@ -48,7 +48,7 @@ def resolve_neurons(graph: Graph) -> dict[str, NeuronRule]:
 
 
 def _unit_dt(graph: Graph) -> float | None:
-    """Return the length of a step in the file's unit of time; None if it is unknown."""
+    """Return the length of a time step in the file's unit of time; None if it is unknown."""
     dialect = graph.dialect
     if dialect.time_unit == "step":
         return 1.0
@@ -66,8 +66,8 @@ def resolve_neuron(
     Args:
         node: The neuron.
         dialect: Decided dialect of its graph.
-        unit_dt: Length of a step in the file's unit of time, None if nothing tells it.
-        is_recurrent: The neuron feeds itself, directly or through other nodes.
+        unit_dt: Length of a time step in the file's unit of time; None if it is unknown.
+        is_recurrent: Whether the neuron feeds itself, directly or through other nodes.
     """
     conventions, view = dialect.conventions, dialect.at(node.name)
     assert conventions is not None
@@ -146,9 +146,9 @@ def resolve_neuron(
 
 
 def resistance(dialect: Dialect, node: Node) -> np.ndarray:
-    """Return the r that the equations need, in SI: of IF and I per second, else as the file has it.
+    """Return r in SI units: for IF and I per second, for other types as in the file.
 
-    Spyx writes its decay where NIR has r: what it simulates is r = tau_mem/dt.
+    Spyx writes its decay into r of NIR and simulates r = tau_mem/dt.
     """
     require(dialect, ["name"], "the resistance", node.name)
     rule = resolve_neuron(node, dialect)
@@ -186,7 +186,7 @@ def _tied_gains(
 
 
 def _infinite_time_constants(node: Node) -> dict[str, Problem]:
-    """Return the problems of time constants of which continuous time makes no sense."""
+    """Return the problems of time constants that continuous time does not support."""
     problems = {}
     for name in sorted(node.traits.time_constants):
         finite = np.isfinite(node.numbers(name)).ravel()
@@ -194,17 +194,18 @@ def _infinite_time_constants(node: Node) -> dict[str, Problem]:
             continue
         # Engines ask for those of NIR by name, and for "tau" in any case.
         field = name if name in ("tau_mem", "tau_syn") else "tau"
-        instead = ", or write an IF, which has none" if node.type == "LIF" else ""
+        instead = ", or use an IF, which has none" if node.type == "LIF" else ""
         problems[field] = bad_parameter(
             node,
             Text(
-                "{parameter} of neuron {neuron} is infinite: nothing decays (in a framework of "
-                "steps alpha or beta is 1), which this neuron cannot do in continuous time",
+                "{parameter} of neuron {neuron} is infinite, so that nothing decays (alpha or beta "
+                "is 1 in a time-stepped framework); this neuron type does not support that in "
+                "continuous time",
                 parameter=name,
                 neuron=int((~finite).argmax()),
             ),
             Text(
-                "give a finite time constant{instead}, or simulate with {engine}",
+                "use a finite time constant{instead}, or simulate with {engine}",
                 instead=instead,
                 engine=ENGINE.set_to("grid"),
             ),
@@ -213,8 +214,8 @@ def _infinite_time_constants(node: Node) -> dict[str, Problem]:
 
 
 def _levels_above_threshold(node: Node, view: NodeDialect) -> dict[str, Problem]:
-    """Return problems of membranes that start or reset at v_threshold or above it: engines and
-    importers treat these differently.
+    """Return problems of membrane potentials that start or reset at v_threshold or above it:
+    engines and importers treat these differently.
     """
     if not {"v_threshold", "v_reset"} <= set(node.names):
         return {}
@@ -223,7 +224,7 @@ def _levels_above_threshold(node: Node, view: NodeDialect) -> dict[str, Problem]
         "v_reset": (
             np.zeros(1) if view.reset == "subtract" else node.numbers("v_reset").ravel(),
             "resets to",
-            ", and without a refractory time it never stops",
+            ", and without a refractory period it never stops",
             "lower v_reset or raise v_threshold",
         )
     }
@@ -246,7 +247,7 @@ def _levels_above_threshold(node: Node, view: NodeDialect) -> dict[str, Problem]
                 Text(
                     "neuron {neuron} "
                     + verb
-                    + " {value:g}, not below its v_threshold {limit:g}, so it fires without input"
+                    + " {value:g}, which is not below its v_threshold {limit:g}, so it fires without input"
                     + consequence,
                     neuron=neuron,
                     value=height,
@@ -258,7 +259,7 @@ def _levels_above_threshold(node: Node, view: NodeDialect) -> dict[str, Problem]
 
 
 def _mixed_gains(node: Node, rule: Rule) -> dict[str, Problem]:
-    """Return the problem of a node of which r decides the rule, neuron by neuron."""
+    """Return the problem of a node in which r determines the rule of each neuron."""
     if rule.membrane != "relax":
         return {}
     r = node.numbers("r").ravel()
@@ -266,18 +267,18 @@ def _mixed_gains(node: Node, rule: Rule) -> dict[str, Problem]:
     if decayed.all() or not decayed.any():
         return {}
     text = Text(
-        "r is 1 at {count} of {size} neurons, whose input decays, and {r:g} at others, "
-        "whose input does not",
+        "the input of neurons with r = 1 decays ({count} of {size}), the input of others (r "
+        "= {r:g}) does not",
         count=int(decayed.sum()),
         size=r.size,
         r=r[~decayed][0],
     )
-    return {"r": bad_parameter(node, text, "split it into two nodes")}
+    return {"r": bad_parameter(node, text, "split the node into two")}
 
 
 def _foreign_outputs(node: Node, view: NodeDialect, *, resetting: bool) -> dict[str, Problem]:
-    """Return problems of a neuron whose output is its membrane and that resets, and of one that
-    spikes in each step while it is above its threshold.
+    """Return problems of a neuron that outputs its membrane potential and resets, and of a neuron
+    that spikes in every time step while it is above its threshold.
     """
     name = node.name
     if resetting:
@@ -286,12 +287,13 @@ def _foreign_outputs(node: Node, view: NodeDialect, *, resetting: bool) -> dict[
                 node=name,
                 code=ConversionError.default_code,
                 message=Text(
-                    "node '{node}' gives its membrane and resets ({reset}), which is not supported",
+                    "node '{node}' outputs its membrane potential and resets ({reset}), which is not "
+                    "supported",
                     node=name,
                     reset=view.reset,
                 ),
                 fix=Text(
-                    "say {reset} if it is a leaky readout", reset=RESET.set_to("none", node=name)
+                    "pass {reset} if it is a leaky readout", reset=RESET.set_to("none", node=name)
                 ),
             )
         }
@@ -301,12 +303,11 @@ def _foreign_outputs(node: Node, view: NodeDialect, *, resetting: bool) -> dict[
                 node=name,
                 code=ConversionError.default_code,
                 message=Text(
-                    "node '{node}' never resets, and its spikes are taken, which NIR's neurons do "
-                    "not give",
+                    "node '{node}' never resets and outputs spikes, which no NIR neuron does",
                     node=name,
                 ),
                 fix=Text(
-                    "say {readout} if its membrane is taken, or another reset",
+                    "pass {readout} if its output is its membrane potential, or pass a different reset",
                     readout=READOUT.set_to(name),
                 ),
             )

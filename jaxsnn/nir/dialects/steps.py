@@ -40,14 +40,15 @@ def step_of(
 
     Args:
         rule: Rule of its neurons.
-        shape: Its shape.
-        readouts: Take neurons that do not spike too, as reset "none" with an infinite threshold.
-        resetting: Take neurons that give their membrane although they reset too, as those that
-            spike.
+        shape: Shape of the population.
+        readouts: Whether to accept neurons that do not spike, as reset "none" with an infinite
+            threshold.
+        resetting: Whether to accept neurons that output their membrane potential although they
+            reset, as spiking neurons.
 
     Raises:
-        ConversionError: It does not spike, so that no target can take it.
-        DialectError: The dialect leaves open what is needed; the fix names the option.
+        ConversionError: The population does not spike, so that no target supports it.
+        DialectError: The dialect lacks information; the fix names the option.
     """
     rule.require("type")
     node = rule.node
@@ -87,18 +88,19 @@ def flow_of(rule: NeuronRule, shape: tuple[int, ...], give_up: GiveUp) -> Flow:
 
     Args:
         rule: Rule of its neurons.
-        shape: Its shape.
-        give_up: For a source in time steps, and resets of other kinds.
+        shape: Shape of the population.
+        give_up: Called for time-stepped source frameworks and for other kinds of resets.
 
     Raises:
-        ConversionError: It has no synaptic current.
-        DialectError: The dialect leaves open what is needed.
+        ConversionError: The population has no synaptic current.
+        DialectError: The dialect lacks information.
     """
     node, name = rule.node, rule.node.name
     if not isinstance(node, CURRENT_BASED):
         raise ConversionError(
             Text(
-                "node '{node}' is a {type}, and the importer takes neurons with a synaptic current",
+                "node '{node}' ({type}) has no synaptic current, which all neurons of the importer "
+                "have",
                 node=name,
                 type=node.type,
             ),
@@ -111,19 +113,25 @@ def flow_of(rule: NeuronRule, shape: tuple[int, ...], give_up: GiveUp) -> Flow:
         give_up(
             name,
             Text(
-                "the dialect {dialect} steps through time, and the importer solves the equations",
+                "the dialect {dialect} is time-stepped, and the importer solves the equations",
                 dialect=rule.dialect,
             ),
-            "the equations of the node are written, as the event engine solves them",
+            "the node is written as the equations that the event engine solves",
         )
     if not rule.readout:
         rule.require("reset")
         if rule.reset_delay:
-            give_up(name, "its reset comes one step later", "a reset at once is written")
+            give_up(
+                name,
+                "it resets one time step after the spike",
+                "it is written with an immediate reset",
+            )
     spike = rule.known_spike
     if rule.spike_kernel == "box":
-        reason = "a spike is a current there that lasts, and a delta in the importer"
-        give_up(name, reason, "deltas of its area are written")
+        reason = (
+            "a spike is a rectangular pulse in the source framework and a delta in the importer"
+        )
+        give_up(name, reason, "spikes are written as deltas of the same area")
     assert rule.seconds is not None
     jump = _number(node, "r")
     if spike.kind == "scaled jump":
@@ -155,37 +163,39 @@ _PLAIN: dict[str, np.ndarray] = {
 
 
 def refuse_firing_at_rest(rule: NeuronRule) -> None:
-    """Refuse membranes that start or reset at v_threshold or above it: importers treat these
-    differently.
+    """Reject membrane potentials that start or reset at v_threshold or above it: importers treat
+    these differently.
 
     Raises:
-        ConversionError: Names the neuron and the two numbers.
+        ConversionError: Such a neuron; the message contains it and the two values.
     """
     if rule.resets:
         rule.require("v_reset", "v_start", error=ConversionError)
 
 
 def _refuse_foreign(node: Node, *, silent: bool) -> None:
-    """Refuse a neuron that no importer has; `silent`: one that would have to give its membrane."""
+    """Reject a neuron that no importer has; `silent`: a neuron that would output its membrane
+    potential."""
     if not isinstance(node, NEURONS):
         raise ConversionError(
             Text(
-                "node '{node}' is a {type}, a neuron that NIR does not have, and no importer",
+                "node '{node}' ({type}) is not a neuron type of NIR, and no importer supports it",
                 node=node.name,
                 type=node.type,
             ),
-            fix="replace it by a neuron of NIR",
+            fix="replace it by a neuron type of NIR",
             node=node.name,
         )
     if silent:
-        kind = f"a {node.type}" if not isinstance(node, SPIKING) else "a leaky readout (reset none)"
+        kind = node.type if not isinstance(node, SPIKING) else "leaky readout, reset none"
         raise ConversionError(
             Text(
-                "node '{node}' is {type}, and the importer has no neuron that gives its membrane",
+                "node '{node}' ({type}) outputs its membrane potential, and the importer has no such "
+                "neuron",
                 node=node.name,
                 type=kind,
             ),
-            fix="replace it by a neuron that spikes",
+            fix="replace it by a spiking neuron",
             node=node.name,
         )
 
@@ -205,7 +215,7 @@ def _dt(rule: NeuronRule) -> float:
     """Return the length of a step in the file's unit of time.
 
     Raises:
-        DialectError: Nothing tells it.
+        DialectError: It is unknown.
     """
     if rule.unit_dt is None:
         rule.require("dt", "seconds")
@@ -214,7 +224,7 @@ def _dt(rule: NeuronRule) -> float:
 
 
 def _factor(decay: Decay, rule: NeuronRule) -> np.ndarray:
-    """Return the factor of one step; dt is asked for only where it is needed."""
+    """Return the factor of one time step; dt is required only if the decay depends on it."""
     node = rule.node
     parameters = {name: _number(node, name) for name in node.names if node.value(name) is not None}
     return np.asarray(decay.factor(parameters, _dt(rule) if decay.needs_dt else None, np))
@@ -321,7 +331,7 @@ def _synapse(rule: NeuronRule) -> dict[str, Any]:
 
 
 def _reset(rule: NeuronRule) -> Reset:
-    """Return the kind of reset, with the order of events put into it."""
+    """Return the kind of reset, which includes the order of events."""
     if not rule.resets:
         return "none"
     if rule.reset == "zero":
@@ -333,8 +343,8 @@ def _reset(rule: NeuronRule) -> Reset:
 
 
 def _reset_from_above(step: Step, rule: NeuronRule) -> Step:
-    """Return the step of a population of which some membranes start or reset above v_threshold, where
-    these are reset when a step begins.
+    """Return the step of a population in which some membrane potentials start or reset above
+    v_threshold and are reset at the beginning of a time step.
     """
     if step.reset == "none" or not (rule.resets_at_start or rule.reset_delay):
         return step
@@ -352,10 +362,10 @@ def _reset_from_above(step: Step, rule: NeuronRule) -> Step:
 
 
 def _by_reset_size(step: Step, size: str) -> Step:
-    """Return the step with a reset that takes 1 off, whatever v_threshold is, as one that takes v_threshold.
+    """Return the step with a reset that subtracts 1 as one that subtracts v_threshold.
 
     Raises:
-        ConversionError: It is neither that of this step nor of the next.
+        ConversionError: The two resets differ.
     """
     if step.reset != "subtract" or size == "v_threshold":
         return step
@@ -366,12 +376,12 @@ def _by_reset_size(step: Step, size: str) -> Step:
         return dataclasses.replace(step, reset="subtract later")
     raise ConversionError(
         Text(
-            "node '{node}' subtracts {reset} after a spike, and its v_threshold is {v_threshold:g}",
+            "node '{node}' subtracts {reset} after a spike, but its v_threshold is {v_threshold:g}",
             node=step.name,
             reset=size,
             v_threshold=step.v_threshold.flat[0],
         ),
-        fix="convert the file that it was made of",
+        fix="convert the original file, not the converted one",
         node=step.name,
         code=ALREADY_CONVERTED,
     )
@@ -381,7 +391,7 @@ def _refuse_odd_decays(step: Step) -> None:
     """Refuse decays outside of 0 to 1."""
     for decay, verb in (
         (step.decay, "decays"),
-        (step.synapse_decay, "has a current that decays"),
+        (step.synapse_decay, "has a synaptic current that decays"),
     ):
         outside = (decay < 0) | (decay > 1)
         if outside.any():
@@ -390,7 +400,8 @@ def _refuse_odd_decays(step: Step) -> None:
                 Text(
                     "node '{node}': neuron {neuron} "
                     + verb
-                    + " by {value:g} in a step, outside 0 to 1, because its time constant is shorter than dt",
+                    + " by the factor {value:g} per time step, outside 0 to 1, because its time constant "
+                    "is shorter than dt",
                     node=step.name,
                     neuron=place,
                     value=decay.flat[place],
@@ -401,7 +412,7 @@ def _refuse_odd_decays(step: Step) -> None:
 
 
 def _within(decay: np.ndarray) -> np.ndarray:
-    """Return decays of a step, of which those that rounding put just outside of 0 to 1 are 0 or
+    """Return the decays of a time step; those that are outside of 0 to 1 by rounding become 0 or
     1.
     """
     near = (decay >= -_ROUNDING) & (decay <= 1 + _ROUNDING)

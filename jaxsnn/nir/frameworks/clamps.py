@@ -25,11 +25,11 @@ class Learnt:
     """One learnt decay of a node, neuron by neuron, and the parameters that it is written into.
 
     Attributes:
-        symbol: The framework's name for it.
-        decay: Learnt value.
-        tau: Name of the time constant, and `step` the length of a step by its numbers.
-        gain: Name of the parameter that holds the decay too, "" for none; `gains` what it is where
-            the decay is clamped to 0 and to 1.
+        symbol: Name of the decay in the framework.
+        decay: Learnt value, one per neuron.
+        tau: Name of the time constant; `step` is the length of a time step according to its values.
+        gain: Name of the parameter that also contains the decay, "" for none; `gains` are its
+            values for decays that are clamped to 0 and to 1.
     """
 
     symbol: str
@@ -57,7 +57,7 @@ def clamping(
             for learnt_decay in learnt(node, graph):
                 changes |= _clamped(node, learnt_decay, clamp_notes)
             if clamp_notes:
-                why = f"{title} clamps learnt decays to 0 to 1 when it runs, not when it exports"
+                why = f"{title} clamps learnt decays to the range 0 to 1 in simulation, but not in export"
                 change = Change(node=node.name, what=listing(clamp_notes), why=why)
                 yield node.read_as(**changes), change
 
@@ -78,9 +78,9 @@ def _clamped(node: Node, learnt_decay: Learnt, clamp_notes: list[str]) -> dict[s
         if np.any(bad):
             place = int(np.flatnonzero(bad)[0])
             clamp_notes.append(
-                f"{learnt_decay.symbol} of {int(bad.sum())} of {bad.size} neurons is {side} {end} "
-                f"and is read as {end} ({learnt_decay.decay.flat[place]:g} at neuron {place}, "
-                f"where {learnt_decay.tau} = {tau.flat[place]:g})"
+                f"neurons whose {learnt_decay.symbol} is {side} {end} and is read as {end}: "
+                f"{int(bad.sum())} of {bad.size} (neuron {place}: {learnt_decay.decay.flat[place]:g}, "
+                f"{learnt_decay.tau} = {tau.flat[place]:g})"
             )
     meant = np.where(below, learnt_decay.step, np.where(above, np.inf, tau))
     changes = {learnt_decay.tau: _like(meant, written)}

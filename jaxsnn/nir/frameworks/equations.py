@@ -39,9 +39,10 @@ def written_equations(flow: Flow, setting: Setting, title: str) -> Written:
         setting.give_up(
             flow.name,
             Text(
-                "its membrane starts at {value:g}, the importer's at 0", value=flow.v_start.flat[0]
+                "its membrane potential starts at {value:g}, in the importer at 0",
+                value=flow.v_start.flat[0],
             ),
-            "membranes are given from 0 on",
+            "membrane potentials are relative to their initial value",
         )
     entry = {key: np.full(flow.shape, value) for key, value in layer_values.items()}
     entry |= {"r": np.ones(flow.shape), "w_in": np.ones(flow.shape)}
@@ -49,5 +50,6 @@ def written_equations(flow: Flow, setting: Setting, title: str) -> Written:
         entry={"type": "CubaLIF" if flow.spikes else "CubaLI", **entry},
         factor=scale * flow.jump,
         offset=np.zeros(flow.shape),
-        why=f"{title}'s importer takes time in ms, and lets the current jump by the weight alone",
+        why=f"{title}'s importer expects times in ms, and a spike changes the current by its "
+        "weight alone",
     )

@@ -60,10 +60,10 @@ def ties(nodes: Mapping[str, Node], evidence: Evidence | None = None) -> Iterato
 
 
 def estimate(nodes: Mapping[str, Node], evidence: Evidence) -> Estimate:
-    """Find dt as a framework ties it to the numbers.
+    """Estimate dt by the relation of a framework between dt and the parameters.
 
-    Neurons without a leak say nothing: those whose tau or r is infinite, and those whose decay
-    1 - dt/tau rounds to 1 in float32, for which `dt_from` may give a dt of 0.
+    Neurons without a leak contain no information: those with infinite tau or r, and those whose
+    decay 1 - dt/tau rounds to 1 in float32, for which `dt_from` may be 0.
     """
     rule = evidence.dt_from
     dt_ties = [] if rule is None else list(ties(nodes, evidence))

@@ -46,47 +46,51 @@ class Importer(Release):
     alone, and a file can only be checked.
 
     Attributes:
-        nodes: Types that it takes, Input and Output included; None: all of NIR.
-        ignores: Parameters that it does not read, by type, with the value that it takes for them.
-        lacks: What it ignores, or fails on: "dilation" of convolutions, "pool padding", "scalars"
-            (parameters that are one number for all neurons).
-        torch_names: It registers nodes as modules of PyTorch, so that some names are taken.
-        counts_batch: True: the axes of a Flatten are counted from that of batch; False: from the
-            one behind it; None: it joins all axes, whatever the Flatten says.
-        reads: Values that it assumes for unspecified properties, as fields of `Dialect`.
-        misread: Types that it reads otherwise than files of its framework mean them: a file with
-            them is in no dialect.
-        remarks: Warnings of what is read, but not as it was written: called with a node and the
-            dialect.
-        write: Writes one neuron.
-        load: The line of Python that loads a file: called with its path and the `Setting`. It
-            defines `net`.
-        run: The lines that run all steps of what was loaded, on x; a comment says its axes.
-        setting: What holds for all neurons of a file, from their steps; for `write` and `load` in
-            `Setting.own`.
-        wire: Gives a draft the nodes, edges and names that it needs: called with the draft, the
-            edges from weights to neuron of its loops, whether layers take a step here and took none
-            in the source, and dt.
-        dt: The step that it assumes where the line that loads a file sets none, seconds; with `dt` in
-            `reads`, the only one. None: it solves the equations, and `write` takes a
+        nodes: Supported node types, including Input and Output; None: all types of NIR.
+        ignores: Ignored parameter and the value that the importer assumes for it, by node type.
+        lacks: Features that the importer ignores or fails on: "dilation" of convolutions, "pool
+            padding", "scalars" (scalar parameters for all neurons).
+        torch_names: Whether nodes are registered as modules of PyTorch, so that some names are not
+            available.
+        counts_batch: Axis from which the axes of a Flatten are counted: True: the batch axis;
+            False: the axis after it; None: all axes are joined, whatever the Flatten specifies.
+        reads: Values that the importer assumes for unspecified properties, as fields of `Dialect`.
+        misread: Types that the importer interprets differently from files of its framework: a file
+            with them has no dialect.
+        remarks: Function of a node and the dialect that yields warnings on parameters that are
+            interpreted differently.
+        write: Function that writes one neuron.
+        load: Function of the path and the `Setting` that returns the line of Python that loads a
+            file into `net`.
+        run: Lines of Python that run all time steps of the loaded module on x; a comment specifies
+            the axes.
+        setting: Function that computes a value for all neurons of a file from their steps; `write`
+            and `load` find it in `Setting.own`.
+        wire: Function that gives a draft the nodes, edges and names that the importer needs.
+            Arguments: the draft, the edges from weights to neuron of its loops, whether layers
+            delay spikes by one time step here and not in the source framework, and dt.
+        dt: Default time step of the importer in seconds; with `dt` in `reads`, the only one. None:
+            the importer solves the equations, and `write` receives a
             `jaxsnn.nir.frameworks.source_flow.Flow`.
-        wiring: What it runs beside a chain of nodes: "forks" (several targets of a node), "sums"
-            (several sources, recurrent ones aside), "loops".
-        order: In which it runs nodes, where the file must follow it: "depth first" from the Input,
-            by their "names", or by the "edges" as listed.
-        starts_at_reset: Its membranes start where they reset, its currents at 0. Where the source
-            starts elsewhere, IF neurons that feed themselves are added, so it must have them.
-        uniform: It takes one time constant for all neurons of a node.
-        subtracts: How its neurons can subtract their threshold: "at once", "later" (in the next step,
-            after decaying), "unless above" (at once, but a membrane that was above threshold before
-            counts as reset already); "several": as often in a step as it fits into the membrane.
-            Without "several", copies of a neuron share its spikes, and another subtraction is written
-            as one of these and weights from the neurons to themselves.
-        bursts: Its neurons fire as many spikes in a step as thresholds fit into their membranes.
-        does: How its neurons do a step of the source, as some of these: "any height" (as it is,
-            however high membranes reach), "floor" (with its lower bound of the membrane), "no current"
-            (only without its synaptic current), "several nodes" (its reset only by several nodes
-            together, which a loop joins).
+        wiring: Supported connections besides a chain of nodes: "forks" (several targets of a node),
+            "sums" (several inputs of a node, except recurrent ones), "loops".
+        order: Run order of nodes, if the file must match it: "depth first" from the Input, by their
+            "names", or by the "edges" as listed.
+        starts_at_reset: Whether membrane potentials start at v_reset and currents at 0. For other
+            initial states, IF neurons with feedback are added, which the importer must support.
+        uniform: Whether a node has one time constant for all neurons.
+        subtracts: Supported subtractions of v_threshold: "at once", "later" (in the next time step,
+            after the decay), "unless above" (at once; a membrane potential that was above threshold
+            before counts as already reset), "several" (as often per time step as the membrane
+            potential reaches multiples of v_threshold). Without "several", spikes of a neuron are
+            shared by copies; other subtractions are written as one of these with weights of each
+            neuron to itself.
+        bursts: Whether neurons fire several spikes per time step if their membrane potential
+            reaches multiples of v_threshold.
+        does: Function that returns how neurons support a time step of the source framework: "any
+            height" (unchanged, for any membrane potential), "floor" (with its lower bound of the
+            membrane potential), "no current" (only without its synaptic current), "several nodes"
+            (its reset only by several nodes in a loop).
     """
 
     # What it reads.
@@ -145,24 +149,23 @@ class Framework:
     Attributes:
         name: Name in `dialect=` and on the command line.
         title: Name in prose.
-        dialects: The conventions of the files that it writes, by version; the first is the one that
-            is meant where no version is said.
-        importers: Its importers by version, the newest release first; empty where nothing is known
-            of one.
-        distribution: Name under which it is installed, "" if it is not a Python package.
-        extra: The extra of this library that installs it.
-        package: Its top-level module, for `leaves`.
-        leaves: Its layers for `jaxsnn.from_torch`: name of a class -> what exports one call; of one that
-            applies another layer in each time step, the attribute that holds that layer.
-        setters: Functions that set the parameters of its layers from a file, for
-            `jaxsnn.load_into`, by name of the class.
-        in_time: layer -> whether it takes (time, batch, *shape) and runs through time itself; None:
-            none does.
-        rewind: Method of its layers that puts their states to the start; "" where they keep none.
-        membranes: Attributes of its layers that are their membranes after a call.
+        dialects: Conventions of the files that the framework writes, by version; the first is the
+            default.
+        importers: Importers by version, the newest release first; empty if there is none.
+        distribution: Name of the Python package, "" if there is none.
+        extra: Extra of this library that installs the framework.
+        package: Top-level module of the framework, for `leaves`.
+        leaves: Layers for `jaxsnn.from_torch`: class name -> function that exports one call; for a
+            layer that applies another layer in each time step, the attribute with the inner layer.
+        setters: Functions that set the parameters of layers from a file, for `jaxsnn.load_into`, by
+            class name.
+        in_time: Function that returns whether a layer receives (time, batch, *shape) and runs
+            through time itself; None: no layer does.
+        rewind: Method of layers that resets their states; "" for layers without states.
+        membranes: Attributes of layers that contain the membrane potentials after a call.
         leaf_options: Options of `jaxsnn.nir.read` for graphs of these layers.
-        surrogate: The derivative of a spike that its neurons have by default, in words.
-        note: Further note for the documentation: one sentence.
+        surrogate: Default surrogate gradient of the neurons, in words.
+        note: Note for the documentation: one or a few sentences.
     """
 
     name: str

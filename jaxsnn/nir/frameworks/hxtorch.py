@@ -28,11 +28,11 @@ def _write(flow: Flow, setting: Setting) -> Written:
         setting.give_up(
             flow.name,
             Text(
-                "it starts at {value:g}, and hxtorch starts it at v_leak, {expected:g}",
+                "its membrane potential starts at {value:g}, in hxtorch at v_leak = {expected:g}",
                 value=flow.v_start.flat[int(np.argmax(off))],
                 expected=flow.v_leak.flat[int(np.argmax(off))],
             ),
-            "the first spikes may differ",
+            "its first spikes may differ",
         )
     return written_equations(flow, setting, "hxtorch")
 
@@ -51,7 +51,7 @@ _IMPORTER = Importer(
     run="""\
 # spikes: float tensor (time, batch, channels) in steps of ConversionConfig.dt, 1 us by default
 (source,) = [name for name, node in graph.nodes.items() if isinstance(node, nir.Input)]
-found = net({source: spikes})  # the spikes of each population, by name""",
+outputs = net({source: spikes})  # spikes of each population, by name""",
     dt=None,
     wiring=("forks",),
     order="edges",
@@ -70,8 +70,9 @@ FRAMEWORK = Framework(
     name="hxtorch",
     title="hxtorch",
     note=(
-        "A spike of weight w makes the current jump by w. Its importer supports Linear, CubaLI "
-        "and CubaLIF with one set of parameters per layer, uses time in ms, and ignores w_in."
+        "A spike of weight w increases the current by w. The importer supports Linear, "
+        "CubaLI and CubaLIF with one set of parameters per layer, uses time in ms, and "
+        "ignores w_in."
     ),
     dialects=(
         Conventions(

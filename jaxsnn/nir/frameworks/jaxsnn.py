@@ -39,11 +39,12 @@ def _write(flow: Flow, setting: Setting) -> Written:
     if not flow.spikes:
         raise ConversionError(
             Text(
-                "node '{node}' gives its membrane, and {framework}'s importer takes CubaLIF alone",
+                "node '{node}' outputs its membrane potential, and {framework}'s importer supports "
+                "only CubaLIF",
                 node=flow.name,
                 framework=title,
             ),
-            fix="replace it by a neuron that spikes, or convert for hxtorch",
+            fix="replace it by a spiking neuron, or convert for hxtorch",
             node=flow.name,
         )
     written = written_equations(flow, setting, title)
@@ -54,12 +55,12 @@ def _write(flow: Flow, setting: Setting) -> Written:
             flow.name,
             Text(
                 "tau_mem is {tau_mem:g} ms and tau_syn {tau_syn:g} ms, and {framework}'s solver "
-                "takes tau_mem = tau_syn or 2 tau_syn",
+                "requires tau_mem = tau_syn or tau_mem = 2 tau_syn",
                 tau_mem=tau_mem,
                 tau_syn=tau_syn,
                 framework=title,
             ),
-            f"tau_mem {ratio * tau_syn:g} ms is written",
+            f"tau_mem is written as {ratio * tau_syn:g} ms",
         )
     entry = written.entry | {"tau_mem": np.full(flow.shape, ratio * tau_syn)}
     return dataclasses.replace(written, entry=entry)
@@ -78,8 +79,8 @@ _IMPORTER = Importer(
     write=_write,
     load=_load,
     run="""\
-# in an environment of its own: that library is imported as jaxsnn, too
-# n_steps: more than the events, inputs included, of any population; t_max: seconds
+# in a separate environment: that library is also imported as jaxsnn
+# n_steps: more than the number of events (including inputs) of any population; t_max in seconds
 init, apply = net.done()""",
     dt=None,
     reads=MappingProxyType(
@@ -109,11 +110,12 @@ def _need_not_say(graph: Graph) -> bool | None:
 _SCALE_SPIKES = FrameworkOption(
     name="scale_spikes",
     kind="bool",
-    help="jaxsnn: w_in (LIF, LI, IF and I: r) scales spikes, as in NIR's equations; false as in "
-    "earlier releases of this library, and in that of the Electronic Vision(s) group",
+    help="jaxsnn: true: w_in (LIF, LI, IF and I: r) scales spikes, as in the equations of "
+    "NIR; false: it does not, as in earlier releases of this library and in the library "
+    "of the Electronic Vision(s) group",
     missing="scale_spikes, because w_in (LIF, LI, IF and I: r) is not 1 and earlier releases of "
     "this library did not apply it to spikes",
-    fix="say {true} (NIR's equations) or {false} (as earlier releases)",
+    fix="pass {true} (equations of NIR) or {false} (earlier releases)",
     tries=(True, False),
     fallback=(_need_not_say, ""),
 )
@@ -166,9 +168,10 @@ FRAMEWORK = Framework(
     name="jaxsnn",
     title="jaxsnn",
     note=(
-        "A spike of weight w makes the current jump by w_in w (LIF and IF: the membrane by r w). "
-        "Files of the library of the Electronic Vision(s) group have time in ms, those of this library in seconds. "
-        "Conversions are for the former, whose solver requires tau_mem = tau_syn or 2 tau_syn."
+        "A spike of weight w increases the current by w_in w (LIF and IF: the membrane "
+        "potential by r w). Files of the library of the Electronic Vision(s) group have "
+        "times in ms, files of this library in seconds. Conversions are for the former, "
+        "whose solver requires tau_mem = tau_syn or 2 tau_syn."
     ),
     dialects=(
         Conventions(

@@ -61,7 +61,7 @@ def _refutes(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tuple[str, str
 
 
 def _whole_states(graph: Graph) -> Iterator[tuple[Node, Change]]:
-    """Say of each neuron that its states are not rounded here, and how far that may take them."""
+    """Yield a remark for each neuron: its states are not rounded here, with the largest deviation."""
     for name in graph.neurons:
         node = graph.nodes[name]
         if node.type != "CubaLIF":
@@ -69,14 +69,15 @@ def _whole_states(graph: Graph) -> Iterator[tuple[Node, Change]]:
         r, w_in = (np.max(np.asarray(node.value(key), float), initial=0) for key in ("r", "w_in"))
         # A decay rounds by less than one quantum, which then decays itself.
         bound = _QUANTUM * (1 + w_in) * r
-        far = f"by up to {bound:.2g}" if np.isfinite(bound) else "more with each step"
+        far = f"up to {bound:.2g}" if np.isfinite(bound) else "increasing with every time step"
         yield (
             node,
             Change(
                 node=name,
-                what=f"its states are not rounded: between spikes its membrane is off {far}",
-                why="Lava keeps whole numbers of 2^-12, and rounds them toward 0 in each decay; a "
-                "membrane that comes so close to its threshold may fire in one and not in the other",
+                what=f"its states are not rounded; error of the membrane potential between spikes: {far}",
+                why="Lava stores states as integers in units of 2^-12, and rounds them toward 0 in each "
+                "decay; if a membrane potential is closer to its threshold than this error, spikes "
+                "may differ",
             ),
         )
 
@@ -109,11 +110,11 @@ def _remarks(node: Node, dialect: Dialect) -> Iterator[Problem]:
         node=node.name,
         code="rounded",
         message=Text(
-            "{neuron}: Lava rounds decays to multiples of 1/4096, the threshold to one of "
-            "1/64, and states in each step",
+            "{neuron}: Lava rounds decays to multiples of 1/4096, the threshold to a multiple of "
+            "1/64, and states in every time step",
             neuron=node_label,
         ),
-        fix="expect other spikes where a membrane comes close to its threshold",
+        fix="expect different spikes where a membrane potential is close to its threshold",
         severity="warning",
     )
     if node.type != "CubaLIF":
@@ -125,14 +126,14 @@ def _remarks(node: Node, dialect: Dialect) -> Iterator[Problem]:
                 node=node.name,
                 code="differs",
                 message=Text(
-                    "{neuron}: its reader takes one {parameter} for all neurons, not {minimum:g} to "
+                    "{neuron}: its reader supports one {parameter} for all neurons, not {minimum:g} to "
                     "{maximum:g}",
                     neuron=node_label,
                     parameter=name,
                     minimum=values[0],
                     maximum=values[-1],
                 ),
-                fix="split the node",
+                fix="split the node into several",
             )
     leak = np.ravel(np.asarray(node.value("v_leak"), float))
     if np.any(leak):
@@ -140,11 +141,11 @@ def _remarks(node: Node, dialect: Dialect) -> Iterator[Problem]:
             node=node.name,
             code="unread",
             message=Text(
-                "{neuron}: its reader takes v_leak = 0, not {value:g}",
+                "{neuron}: its reader requires v_leak = 0, not {value:g}",
                 neuron=node_label,
                 value=leak[np.flatnonzero(leak)[0]],
             ),
-            fix="shift the membrane",
+            fix="shift v_leak, v_reset and v_threshold so that v_leak is 0",
         )
 
 
@@ -167,9 +168,10 @@ FRAMEWORK = Framework(
         ),
     ),
     note=(
-        "Known from the scripts of the NIR repository and lava-dl, not run. Its states are "
-        "integers in units of 2^-12, rounded toward 0 in each decay. The dialect uses real numbers, and "
-        "a remark for each neuron gives the largest deviation. Spikes reach the next layer in the same "
-        "step, as the scripts set it (`delay_shift` false)."
+        "Based on the scripts of the NIR repository and lava-dl; not tested by running them. "
+        "States are integers in units of 2^-12, rounded toward 0 in each decay. The dialect "
+        "uses real numbers, and a remark for each neuron contains the largest deviation. "
+        "Spikes reach the next layer in the same time step, as in the scripts (`delay_shift` "
+        "false)."
     ),
 )

@@ -34,13 +34,13 @@ def _refutes(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tuple[str, str
         if np.any(leak):
             worst = leak[int(np.argmax(np.abs(leak)))]
             return node.name, Text(
-                "nengo takes v_leak = 0, but node '{node}' has {value:g}",
+                "nengo requires v_leak = 0, but node '{node}' has {value:g}",
                 node=node.name,
                 value=worst,
             )
         if np.ptp(tau) > 0:
             return node.name, Text(
-                "nengo takes one tau for a node, but node '{node}' has {minimum:g} to {maximum:g}",
+                "nengo requires one tau per node, but node '{node}' has {minimum:g} to {maximum:g}",
                 node=node.name,
                 minimum=tau.min(),
                 maximum=tau.max(),
@@ -49,7 +49,7 @@ def _refutes(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tuple[str, str
         if np.any(reset):
             worst = reset[int(np.argmax(np.abs(reset)))]
             return node.name, Text(
-                "nengo takes v_reset = 0, but node '{node}' has {value:g}",
+                "nengo requires v_reset = 0, but node '{node}' has {value:g}",
                 node=node.name,
                 value=worst,
             )
@@ -67,12 +67,12 @@ def _refuse_loops(graph: Graph) -> Iterator[tuple[Node, Change]]:
         source, target = next(iter(networkx.find_cycle(wires)))[:2]
         raise DialectError(
             Text(
-                "the edge from '{source}' to '{target}' closes a loop, and Nengo runs no loop of "
-                "connections without a synapse",
+                "the edge from '{source}' to '{target}' closes a loop, and Nengo does not support "
+                "loops of connections without a synapse",
                 source=source,
                 target=target,
             ),
-            fix=Text("leave the loop out, or say another {dialect}", dialect=DIALECT.keyword),
+            fix=Text("remove the loop, or pass a different {dialect}", dialect=DIALECT.keyword),
             node=source,
             code="contradiction",
         )
@@ -87,14 +87,14 @@ def _refuse_bound(graph: Graph) -> Iterator[tuple[Node, Change]]:
             if value is not None and np.any(np.asarray(value) < 0):
                 raise DialectError(
                     Text(
-                        "node '{node}' has a {parameter} of {value:g}, and Nengo keeps membranes at 0 or "
-                        "above, which this library does not simulate",
+                        "node '{node}' has {parameter} = {value:g}, and Nengo clips membrane potentials "
+                        "below 0, which this library does not simulate",
                         node=node.name,
                         parameter=name,
                         value=np.min(value),
                     ),
                     fix=Text(
-                        "say {dialect}, {time_unit} for membranes without a bound",
+                        "pass {dialect} and {time_unit} for membrane potentials without a lower bound",
                         dialect=DIALECT.set_to("nir"),
                         time_unit=TIME_UNIT.set_to("s"),
                     ),
@@ -105,10 +105,12 @@ def _refuse_bound(graph: Graph) -> Iterator[tuple[Node, Change]]:
 
 
 def _at_the_end_of_steps(graph: Graph) -> Iterator[tuple[Node, Change]]:
-    """Say of each neuron when it fires."""
+    """Yield a remark on the spike times of each neuron."""
     for name in graph.neurons:
-        description = "fires at the end of a step, as Nengo does, in the time-stepped engine alone"
-        why = "its equations are solved between spikes, and the event engine fires within a step"
+        description = (
+            "fires at the end of a time step, like in Nengo, only with the time-stepped engine"
+        )
+        why = "the event engine solves the equations exactly, and its spikes are within time steps"
         yield graph.nodes[name], Change(node=name, what=description, why=why)
 
 
@@ -142,9 +144,10 @@ FRAMEWORK = Framework(
     ),
     distribution="nengo",
     note=(
-        "It writes no NIR. The dialect describes how its LIF runs files of other frameworks, from the "
-        "converter of the NIR repository and from its source; it was not run. A spike, also an input, is a "
-        "current of 1/dt that lasts one step. Its membranes never go below 0: files with weights or "
-        "biases below 0 are refused, and so are loops, IF, LI and CubaLIF."
+        "It does not write NIR files. The dialect describes how its LIF runs files of other "
+        "frameworks. It is based on the converter of the NIR repository and the source code, "
+        "and was not tested by running it. Each spike, including input spikes, is a current "
+        "of 1/dt for one time step. Membrane potentials never fall below 0: negative weights "
+        "and biases are rejected, and so are loops, IF, LI and CubaLIF."
     ),
 )

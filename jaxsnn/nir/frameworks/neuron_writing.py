@@ -32,14 +32,17 @@ class Written:
     """A neuron for the target.
 
     Attributes:
-        entry: Its type and parameters.
-        factor, offset: The input is multiplied by `factor`, then `offset` is added; arrays of
-            the neuron's shape.
-        why: Why its numbers changed.
-        says: Settings that no file holds and the loading line must apply, as fields of a `Dialect`.
-        means: What the importer makes of it by itself, and no file holds; likewise.
-        rounding: What the importer computes in float32 otherwise than the source, so that a sum of
-            weights that meets v_threshold may be rounded to the other side; "" if it is nothing.
+        entry: Type and parameters of the neuron.
+        factor, offset: The input is multiplied by `factor`, then `offset` is added; arrays of the
+            neuron's shape.
+        why: Reason for the changed parameters.
+        says: Settings that files cannot contain and the loading line must set, as fields of a
+            `Dialect`.
+        means: Settings that the importer assumes and files cannot contain, as fields of a
+            `Dialect`.
+        rounding: Difference between the float32 arithmetic of the importer and the source
+            framework, by which a sum of weights that equals v_threshold may be rounded differently;
+            "" for none.
     """
 
     entry: dict[str, Any]
@@ -56,12 +59,12 @@ class Setting:
     """Settings that hold for all neurons of one conversion.
 
     Attributes:
-        dt: The step of the target in seconds.
+        dt: Time step of the target in seconds.
         own: Result of `Importer.setting` for the steps of all neurons; None without one.
-        give_up: Called with a node and a reason where only an approximation is possible; raises
-            unless that is wanted.
-        said: `Written.says` and `means` of each neuron that was written, by name.
-        ties: Names of neurons of which sums of weights may meet v_threshold exactly.
+        give_up: Function of a node and a reason, called if only an approximation is possible;
+            raises an error unless approximations are allowed.
+        said: `Written.says` and `means` of each written neuron, by name.
+        ties: Names of neurons for which sums of weights may be equal to v_threshold.
     """
 
     dt: float
@@ -92,11 +95,12 @@ def filled(step: Step, value: Any) -> np.ndarray:
 #: What the resets of a source do.
 _RESET_TEXTS: Mapping[Reset, str] = MappingProxyType(
     {
-        "value": "puts the membrane to a value",
+        "value": "sets the membrane potential to a value",
         "subtract": "subtracts v_threshold",
-        "subtract later": "subtracts v_threshold one step later",
-        "subtract unless above": "subtracts v_threshold unless it stays above",
-        "skip": "is zero at the end of the step after a spike, whatever arrives",
+        "subtract later": "subtracts v_threshold one time step later",
+        "subtract unless above": "subtracts v_threshold and may leave the membrane potential above it",
+        "skip": "sets the membrane potential to 0 at the end of the time step after a spike, "
+        "whatever the input",
     }
 )
 
@@ -104,35 +108,38 @@ _RESET_TEXTS: Mapping[Reset, str] = MappingProxyType(
 def needs_value_reset(step: Step, setting: Setting, title: str) -> None:
     """Give up resets other than one to a value, at once."""
     if step.reset != "value":
-        reason = ", and {framework}'s importer resets to a value in the step of the spike"
+        reason = ", and {framework}'s importer resets to a value in the time step of the spike"
         reason = Text("its reset " + _RESET_TEXTS[step.reset] + reason, framework=title)
-        setting.give_up(step.name, reason, "that reset is written")
+        setting.give_up(step.name, reason, "it is written with that reset")
 
 
 def needs_subtraction(step: Step, setting: Setting, title: str) -> None:
     """Give up resets other than one that subtracts v_threshold, at once."""
     if step.reset != "subtract":
-        reason = ", and {framework}'s importer subtracts v_threshold in the step of the spike"
+        reason = ", and {framework}'s importer subtracts v_threshold in the time step of the spike"
         reason = Text("its reset " + _RESET_TEXTS[step.reset] + reason, framework=title)
-        nearest = "that reset is written; or train it with reset subtract and no delay"
+        nearest = (
+            "it is written with that reset; alternatively, train the network with reset subtract "
+            "and no delay"
+        )
         setting.give_up(step.name, reason, nearest)
 
 
 def needs_one_axis(step: Step, title: str) -> None:
-    """Refuse populations of several axes.
+    """Reject populations of several axes.
 
     Raises:
-        ConversionError: It has several.
+        ConversionError: The population has several axes.
     """
     if len(step.shape) != 1:
         raise ConversionError(
             Text(
-                "node '{node}' has the shape {shape}, and {framework}'s layers one axis",
+                "{framework}'s layers have one axis, and node '{node}' has the shape {shape}",
                 node=step.name,
                 shape=step.shape,
                 framework=title,
             ),
-            fix="flatten what feeds it",
+            fix="add a Flatten before it",
             node=step.name,
         )
 
@@ -143,12 +150,12 @@ def told(setting: Setting, module: str, settings: Mapping[str, Sequence[tuple[st
 
     Args:
         setting: Settings, with the fields of each written neuron.
-        module: A condition on a module `m` that has it.
-        settings: By the names of the neurons, joined by commas: attribute and value, as code.
+        module: Condition, as code, for modules `m` that have the attributes.
+        settings: Pairs of attribute and value, as code, by names of neurons joined with commas.
 
     Returns:
-        Code that sets the attributes of the modules of these names; without names where all neurons
-        have the same.
+        Code that sets the attributes of the modules with these names, or of all modules if the
+        settings are equal for all neurons.
     """
     parts = []
     for neuron_names, attributes in settings.items():
@@ -164,27 +171,27 @@ def told(setting: Setting, module: str, settings: Mapping[str, Sequence[tuple[st
 
 
 def refuse_drive(step: Step, drive: np.ndarray, setting: Setting) -> None:
-    """Give up a constant drive of the membrane: inputs could only supply it through the synaptic
-    current.
+    """Give up a constant input of the membrane potential, which a bias could replace only through
+    the synaptic current.
     """
     if np.any(np.abs(drive) > 1e-9 * np.abs(step.v_threshold)):
         place = int(np.argmax(np.abs(drive)))
         setting.give_up(
             step.name,
             Text(
-                "neuron {neuron} is driven by {value:g} a step, so that it does not rest where "
-                "it starts and resets, and a constant input would pass through the synaptic "
-                "current first",
+                "neuron {neuron} has a constant input of {value:g} per time step from v_leak, so it "
+                "does not rest at v_reset; a bias cannot replace it, because it would pass through "
+                "the synaptic current",
                 neuron=place,
                 value=drive.flat[place],
             ),
-            "it rests where it resets",
+            "it rests at v_reset",
         )
 
 
 def needs_start(step: Step, start: np.ndarray, setting: Setting) -> None:
-    """Give up membranes that start elsewhere than the importer's, which start at `start` in the
-    source's numbers.
+    """Give up membrane potentials that do not start at `start`, the initial value of the importer
+    in units of the source framework.
     """
     off = np.abs(step.v_start - start) > 1e-9 * np.abs(step.v_threshold)
     if np.any(off):
@@ -192,12 +199,13 @@ def needs_start(step: Step, start: np.ndarray, setting: Setting) -> None:
         setting.give_up(
             step.name,
             Text(
-                "neuron {neuron} starts at {value:g}, the importer starts it at {expected:g}",
+                "the membrane potential of neuron {neuron} starts at {value:g}, in the importer at "
+                "{expected:g}",
                 neuron=place,
                 value=step.v_start.flat[place],
                 expected=start.flat[place],
             ),
-            "the first spikes may differ",
+            "its first spikes may differ",
         )
 
 
@@ -207,13 +215,13 @@ def one_for_all(step: Step, setting: Setting, quantity: str, values: np.ndarray)
         setting.give_up(
             step.name,
             Text(
-                "its neurons differ in {parameter} ({minimum:g} to {maximum:g}), and the "
-                "importer takes one for all",
+                "its neurons differ in {parameter} ({minimum:g} to {maximum:g}), and the importer "
+                "supports one value for all",
                 parameter=quantity,
                 minimum=values.min(),
                 maximum=values.max(),
             ),
-            "their mean is written",
+            "all are written with the mean",
         )
         return float(values.mean())
     return float(values.flat[0])
@@ -222,14 +230,14 @@ def one_for_all(step: Step, setting: Setting, quantity: str, values: np.ndarray)
 def moved_threshold(
     step: Step, threshold: np.ndarray, at_equality: bool, slack: np.ndarray | float = 0.0
 ) -> np.ndarray:
-    """Return the threshold that a membrane at the source's threshold passes, or does not pass, in
-    the target as it does in the source.
+    """Return a threshold so that a membrane potential equal to v_threshold spikes in the target if and
+    only if it spikes in the source framework.
 
     Args:
-        step: Step of the source.
-        threshold: In the target's numbers.
-        at_equality: A membrane at threshold spikes in the target.
-        slack: Relative rounding error of the target's membranes that must not decide.
+        step: Time step of the source framework.
+        threshold: v_threshold in units of the target.
+        at_equality: Whether a membrane potential equal to v_threshold spikes in the target.
+        slack: Relative rounding error of membrane potentials in the target, which must not decide.
     """
     height = threshold.astype(np.float32)
     direction = np.float32(-np.inf if step.at_equality else np.inf)
@@ -247,14 +255,14 @@ _MOST_SCALED = 2**20
 
 
 def has_few_digits(values: np.ndarray) -> np.ndarray:
-    """Return where float32 does not round small whole numbers times a value."""
+    """Return where float32 does not round products of small integers and a value."""
     digits = np.frexp(values)[0] * _MOST_SCALED
     return digits == np.round(digits)
 
 
 def common_level(height: np.ndarray) -> float:
     """Return one threshold for several neurons: a common multiple, if there is a small one, so that
-    whole numbers scale sums that meet a threshold without rounding; else that of the first neuron.
+    integers scale sums that equal a threshold without rounding; else that of the first neuron.
     """
     top, bottom = 1, 0
     for fraction in map(Fraction, np.unique(height).tolist()):

@@ -9,16 +9,17 @@ from jaxsnn.nir.model.dialect import Conventions, FrameworkOption, Rule, rules
 _SPIKE_AREA = FrameworkOption(
     name="spike_area",
     kind="time",
-    help="NIR itself: the integral of the current that a spike of weight 1 is. It lasts one step, or"
-    " so long, at 1, without dt (default: one unit of the file's time, as a delta)",
+    help="NIR itself: time integral of the current of a spike of weight 1; the current lasts "
+    "dt, or the spike area (at an amplitude of 1) without dt (default: one unit of the "
+    "file's time, as a delta)",
 )
 _LITERAL = Rule(arrival="unit")
 _LITERAL_WITHOUT_LEAK = Rule(arrival="unit", membrane_decay=NO_DECAY)
 FRAMEWORK = Framework(
     name="nir",
     title="NIR",
-    note="The literal equations of NIR: a spike is a current of area 1 in the file's unit of time, or"
-    " of another `spike_area`.",
+    note="The literal equations of NIR: a spike is a current of area 1 in the file's unit of "
+    "time, or of the specified `spike_area`.",
     dialects=(
         Conventions(
             name="nir",

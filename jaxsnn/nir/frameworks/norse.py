@@ -50,10 +50,10 @@ def _seconds(dt_export: float) -> float:
 _DT_EXPORT = FrameworkOption(
     name="dt_export",
     kind="time",
-    help="Norse: the dt that its exporter was given",
-    missing="the dt that Norse's exporter was given",
-    fix="say {option} (Norse's default is 1ms)",
-    unsaid="The dt that its exporter was given (1 ms by default) is not in the file: say {option}.",
+    help="Norse: the dt that was passed to its exporter",
+    missing="the dt that was passed to Norse's exporter",
+    fix="pass {option} (default of Norse: 1ms)",
+    unsaid="The dt of its exporter (1 ms by default) is not in the file: pass {option}.",
     seconds=_seconds,
 )
 _BOX = Rule(kernel="box", membrane_decay=EULER_MEMBRANE, membrane="euler", ones=("r",))
@@ -94,8 +94,8 @@ _WRITES_MAIN = dataclasses.replace(
             fallback=(
                 1.0,
                 Text(
-                    "Norse's main branch writes time constants in true seconds, unless its exporter "
-                    "was given a time_scaling_factor: then say {option}.",
+                    "Norse's main branch writes time constants in seconds. If its exporter was called "
+                    "with a time_scaling_factor, pass {option}.",
                     option=_DT_EXPORT.keyword,
                 ),
             ),
@@ -109,18 +109,19 @@ def _ignored(graph: Graph) -> Iterator[tuple[Node, Change]]:
     r = 1 of LIF.
 
     Raises:
-        DialectError: LIF or IF are specified to subtract; its reset_method does not apply to them.
+        DialectError: The reset of LIF or IF is specified as subtract, but reset_method does not apply
+            to them.
     """
     for node in graph.nodes.values():
         if node.type in ("LIF", "IF") and graph.dialect.at(node.name).reset == "subtract":
             raise DialectError(
                 Text(
-                    "node '{node}' ({type}) resets to zero in Norse's importer, whatever its "
-                    "reset_method is, and reset is 'subtract'",
+                    "node '{node}' ({type}) resets to zero in Norse's importer for every reset_method, "
+                    "but its reset is specified as 'subtract'",
                     node=node.name,
                     type=node.type,
                 ),
-                fix=Text("say {reset} of it", reset=RESET.set_to("zero", node=node.name)),
+                fix=Text("pass {reset} for it", reset=RESET.set_to("zero", node=node.name)),
                 node=node.name,
             )
         importer_values = {
@@ -142,7 +143,7 @@ def _ignored(graph: Graph) -> Iterator[tuple[Node, Change]]:
 _RESET_SIZE = FrameworkOption(
     name="reset_size",
     kind="choice",
-    help="Norse's importer: what a reset that subtracts takes off, by its reset_method",
+    help="Norse's importer: amount that a subtracting reset subtracts, by its reset_method",
     choices=("v_threshold", "1", "floor", "rounded-floor"),
 )
 
@@ -156,15 +157,14 @@ def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
     reason = ""
     if rule.synapse == "filter" and (leak := node.numbers("v_leak").ravel()).any():
         reason = Text(
-            "its current starts and rests at v_leak = {v_leak:g}", v_leak=leak[leak != 0][0]
+            "its synaptic current starts and rests at v_leak = {v_leak:g}",
+            v_leak=leak[leak != 0][0],
         )
     if size != "v_threshold" and rule.reset == "subtract":
-        reason = Text(
-            "its reset takes off {reset_size}, whatever its v_threshold is", reset_size=size
-        )
+        reason = Text("its reset subtracts {reset_size} instead of v_threshold", reset_size=size)
     problems = dict(rule.problems)
     if reason and "spike_area" not in problems:
-        text = reason + ", which has no meaning in the equations"
+        text = reason + ", which the equations cannot express"
         fix = Text("simulate with {engine}", engine=ENGINE.set_to("grid"))
         problems["spike_area"] = bad_parameter(node, text, fix)
     return dataclasses.replace(rule, reset_size=size, problems=problems)
@@ -233,9 +233,9 @@ def _reset_method(steps: Sequence[Step]) -> str:
     later = any(step.reset == "subtract later" and np.any(step.decay != 1) for step in steps)
     if several and later:
         raise ConversionError(
-            "Norse takes one reset_method for all nodes, "
-            "and some fire several spikes in a step where others reset one step later",
-            fix="give all of them the same reset",
+            "Norse supports one reset_method for all nodes, but some nodes fire several spikes "
+            "per time step and others reset one time step later",
+            fix="use the same reset for all of them",
         )
     if several:
         return "floor"
@@ -256,8 +256,8 @@ def _write(step: Step, setting: Setting) -> Written:
     if step.several and step.reset == "value":
         raise ConversionError(
             Text(
-                "node '{node}' resets to a value after several spikes in a step, and Norse fires "
-                "one",
+                "node '{node}' resets to a value after several spikes in one time step, and Norse "
+                "fires one spike per time step",
                 node=step.name,
             ),
             fix=Text("use {reset}", reset=RESET.set_to("subtract")),
@@ -269,9 +269,9 @@ def _write(step: Step, setting: Setting) -> Written:
     if step.reset == "subtract unless above":
         setting.give_up(
             step.name,
-            "a membrane still above v_threshold after its reset is not compared alike "
-            "(reset_delay false)",
-            "a plain subtraction is written",
+            "a membrane potential that stays above v_threshold after a reset is compared "
+            "differently (reset_delay false)",
+            "it is written with a plain subtraction",
         )
         step = dataclasses.replace(step, reset="subtract")
     if step.reset != "value" or step.current_based:
@@ -318,7 +318,7 @@ def _written_box(step: Step, setting: Setting) -> Written:
     offset = negligible(drive / rest - start, threshold)
     why = (
         "Norse's importer ignores r of LIF, so that a spike of weight w adds w dt/tau; "
-        "it starts at v_leak"
+        "membrane potentials start at v_leak"
     )
     return Written(
         entry=entry,
@@ -370,10 +370,10 @@ def _threshold(
     to that of the file, because both are computed alike: in float32, factor by factor.
 
     Args:
-        step: Step of the source.
+        step: Time step of the source framework.
         setting: Settings of the conversion.
-        scale: Norse's membrane as a multiple of the source's.
-        factors: By what Norse multiplies what arrives in a step, in its order.
+        scale: Ratio of the membrane potentials in Norse and in the source framework.
+        factors: Factors by which Norse multiplies the input of a time step, in order.
     """
     gain = step.gain * step.synapse_gain
     height = scale * (step.v_threshold - (step.v_reset if step.reset == "value" else 0.0))
@@ -393,9 +393,9 @@ def _threshold(
         return moved_threshold(step, height, False, slack if floors else 0.0), ""
     place = int(np.argmin(exact))
     rounding = Text(
-        "Norse's float32 arithmetic with a decay of {decay:g} in a step rounds otherwise "
-        "than the source's, so that a membrane within {slack:.2g} of v_threshold "
-        "{v_threshold:g}, relative to it, counts as at it",
+        "with a decay of {decay:g} per time step, Norse's float32 arithmetic rounds "
+        "differently from the source framework; a membrane potential within a relative "
+        "distance of {slack:.2g} from v_threshold = {v_threshold:g} counts as equal to it",
         decay=step.decay.flat[place],
         slack=slack,
         v_threshold=step.v_threshold.flat[place],
@@ -417,10 +417,10 @@ def _written_current(step: Step, setting: Setting) -> Written:
     if np.any(share <= 0):
         raise ConversionError(
             Text(
-                "node '{node}' has a synaptic current that never decays, which Norse cannot do",
+                "node '{node}' has a synaptic current that never decays, which Norse does not support",
                 node=step.name,
             ),
-            fix="give it a finite tau_syn",
+            fix="use a finite tau_syn",
             node=step.name,
         )
     tau_syn, share = _time_constants(share, setting.dt)
@@ -443,11 +443,11 @@ def _written_current(step: Step, setting: Setting) -> Written:
     if np.any((r == 0) & (moves != 0)):
         raise ConversionError(
             Text(
-                "node '{node}' has a gain of 0 (an infinite tau_mem, or an r of 0) and a "
-                "membrane that moves by itself, which Norse cannot do",
+                "node '{node}' has a gain of 0 (infinite tau_mem, or r = 0), and its membrane "
+                "potential changes without input, which Norse does not support",
                 node=step.name,
             ),
-            fix="give it a finite tau_mem and an r that is not 0",
+            fix="use a finite tau_mem and an r that is not 0",
             node=step.name,
         )
     shift = np.divide(moves, r, out=np.zeros_like(moves * r), where=r != 0)
@@ -456,8 +456,8 @@ def _written_current(step: Step, setting: Setting) -> Written:
     ):
         setting.give_up(
             step.name,
-            "Norse starts its current at v_leak, not at rest",
-            "the first spikes may differ",
+            "Norse starts its synaptic current at v_leak, not at rest",
+            "its first spikes may differ",
         )
     entry = {
         "type": "CubaLIF",
@@ -471,13 +471,13 @@ def _written_current(step: Step, setting: Setting) -> Written:
     }
     offset = negligible((shift - start) / w_in, threshold)
     why = (
-        "Norse's importer takes w_in = tau_syn/dt and r = tau_mem/dt for jumps of the current "
-        "and of the membrane"
+        "Norse's importer needs w_in = tau_syn/dt and r = tau_mem/dt so that spikes change "
+        "the current and the membrane potential in one time step"
     )
     if not step.current_based:
         why = (
-            "only CubaLIF of Norse's importer has a reset other than to 0; "
-            "tau_syn = dt makes it a LIF"
+            "in Norse's importer only CubaLIF supports resets other than to 0; with tau_syn = dt "
+            "it is equivalent to a LIF"
         )
     means = _RESETS[_method(setting)]
     return Written(
@@ -500,19 +500,20 @@ def _level_and_scale(step: Step, setting: Setting) -> tuple[np.ndarray, np.ndarr
         raise ConversionError(
             Text(
                 "node '{node}' resets to a value and other nodes subtract v_threshold, and Norse "
-                "takes one reset_method for all CubaLIF",
+                "supports one reset_method for all CubaLIF",
                 node=step.name,
             ),
-            fix="give all of them the same reset",
+            fix="use the same reset for all of them",
             node=step.name,
         )
     if np.any(scale <= 0):
         raise ConversionError(
             Text(
-                "node '{node}' has a decay of 0 in a step, after which nothing can be subtracted",
+                "node '{node}' decays to 0 in one time step, so that a later reset cannot subtract "
+                "v_threshold",
                 node=step.name,
             ),
-            fix="use another reset",
+            fix="use a different reset",
             node=step.name,
         )
     return level, scale
@@ -528,10 +529,10 @@ def _large(step: Step, start: np.ndarray, rest: np.ndarray, share: np.ndarray) -
     if not np.all(np.isfinite(large) & (large != 0)):
         raise ConversionError(
             Text(
-                "node '{node}' starts with a current that Norse's v_leak cannot give it",
+                "node '{node}' starts with a synaptic current that Norse's v_leak cannot produce",
                 node=step.name,
             ),
-            fix="leave out the biases that act before its first input arrives",
+            fix="remove the biases that act before its first input arrives",
             node=step.name,
         )
     return large
@@ -697,7 +698,11 @@ def _reset_of(name: str, method: Any) -> str:
     called = getattr(method, "__name__", repr(method))
     if called not in resets:
         raise ConversionError(
-            Text("'{node}' resets by {reset}, which is not supported", node=name, reset=called),
+            Text(
+                "layer '{node}' uses the reset {reset}, which is not supported",
+                node=name,
+                reset=called,
+            ),
             fix=f"use {listing(resets)}",
             node=name,
         )
@@ -725,6 +730,7 @@ FRAMEWORK = Framework(
     in_time=_in_time,
     membranes=("v",),
     leaf_options=MappingProxyType({"dt_export": 1.0}),
-    surrogate="FastSigmoid(slope=1), whatever its alpha",
-    note="Its membranes start at v_leak; its importer reads CubaLIF differently from what its exporter writes.",
+    surrogate="FastSigmoid(slope=1) for every alpha",
+    note="Membrane potentials start at v_leak; the importer interprets CubaLIF differently "
+    "from the exporter.",
 )

@@ -81,12 +81,12 @@ def register_framework(framework: Framework) -> None:
     """Register an external framework globally; registering it again changes nothing.
 
     Raises:
-        UsageError: There is another of that name, or something in it contradicts itself.
+        UsageError: A different framework has this name, or the framework is inconsistent.
     """
     if _known().get(framework.name, framework) != framework:
         raise UsageError(
-            Text("there is a framework '{framework}' already", framework=framework.name),
-            fix="give yours another name, or call unregister_framework first",
+            Text("the framework '{framework}' is already registered", framework=framework.name),
+            fix="use a different name, or call unregister_framework first",
         )
     _refuse_contradictions(framework)
     _registered[framework.name] = framework
@@ -96,11 +96,11 @@ def unregister_framework(name: str) -> None:
     """Remove an external framework, so that a changed one can be registered.
 
     Raises:
-        UsageError: There is none of that name from outside.
+        UsageError: There is no external framework of this name.
     """
     if name not in _registered:
         raise UsageError(
-            Text("no framework '{framework}' was registered", framework=name),
+            Text("no framework '{framework}' has been registered", framework=name),
             fix=suggestion(name, _registered),
         )
     del _registered[name]
@@ -130,25 +130,25 @@ def _load_entry_points() -> None:
                     error=type(error).__name__,
                     reason=error,
                 ),
-                fix="update or uninstall the distribution that has it",
+                fix="update or uninstall the package that declares it",
             ) from error
         if not isinstance(plug_in, Framework):
             raise UsageError(
                 Text(
-                    "the entry point '{entry}' of the group {group} ({value}) is a {actual}, not a "
+                    "the entry point '{entry}' of the group {group} ({value}) has the type {actual}, not "
                     "Framework",
                     entry=entry.name,
                     group=ENTRY_POINTS,
                     value=entry.value,
                     actual=type(plug_in).__name__,
                 ),
-                fix="let it name a jaxsnn.nir.frameworks.Framework",
+                fix="let it refer to a jaxsnn.nir.frameworks.Framework",
             )
         register_framework(plug_in)
 
 
 def _refuse_contradictions(framework: Framework) -> None:
-    """Raise UsageError where the parts of a framework do not fit together."""
+    """Raise UsageError if the parts of a framework are inconsistent."""
 
     def refuse(description: str, fix: str) -> None:
         raise UsageError(
@@ -157,14 +157,14 @@ def _refuse_contradictions(framework: Framework) -> None:
         )
 
     if not re.fullmatch(r"[a-z][a-z0-9_]*", framework.name) or framework.name == "auto":
-        refuse("has a name that is no option", "use small letters, digits and _")
+        refuse("has a name that cannot be an option", "use lower-case letters, digits and _")
     if not framework.dialects:
-        refuse("has no conventions", "give it one Conventions in `dialects`")
+        refuse("has no conventions", "add a Conventions to `dialects`")
     for conventions in framework.dialects:
         if conventions.name != framework.name:
             refuse(
                 Text("has conventions named '{actual}'", actual=conventions.name),
-                "give both the name of the framework",
+                "use the name of the framework for both",
             )
         for kind, rule in conventions.rules.items():
             bool_options = [option.name for option in conventions.options if option.kind == "bool"]
@@ -175,31 +175,31 @@ def _refuse_contradictions(framework: Framework) -> None:
                         type=kind,
                         option=rule.option,
                     ),
-                    "list that option in `options` as a bool, and give the rule a `without`",
+                    "add the option to `options` as a bool, and add `without` to the rule",
                 )
     for parts in (framework.dialects, framework.importers):
         versions = [part.version for part in parts]
         if len(set(versions)) < len(versions):
             refuse(
-                Text("has a version twice ({versions})", versions=listing(versions)),
-                "name each version once",
+                Text("has the same version twice ({versions})", versions=listing(versions)),
+                "list each version once",
             )
     for importer in framework.importers:
         if (importer.write is None) != (importer.load is None):
             refuse(
                 Text(
-                    "has an importer {version} with one of `write` and `load`",
+                    "has an importer {version} with only one of `write` and `load`",
                     version=importer.version,
                 ),
-                "give it both, so that graphs can be converted for it, or neither",
+                "add both, so that graphs can be converted for it, or remove both",
             )
         if importer.write is not None and importer.nodes is None:
             refuse(
                 Text(
-                    "has an importer {version} that is written for, and no `nodes`",
+                    "has an importer {version} with `write`, but without `nodes`",
                     version=importer.version,
                 ),
-                "list the NIR types that it takes",
+                "list the NIR types that it supports in `nodes`",
             )
     for option in framework.options:
         if option.name in COMMON_OPTIONS:
@@ -211,7 +211,8 @@ def _refuse_contradictions(framework: Framework) -> None:
         if namesake is not None and namesake.kind != option.kind:
             refuse(
                 Text(
-                    "has an option '{option}' ({actual}), which is a {expected} elsewhere",
+                    "has an option '{option}' of kind {actual}; another framework has it with kind "
+                    "{expected}",
                     option=option.name,
                     actual=option.kind,
                     expected=namesake.kind,
@@ -248,7 +249,7 @@ def file_options() -> dict[str, Option]:
 
 
 def owners(option: str) -> list[str]:
-    """Return the names of the frameworks that have an option of their own of this name."""
+    """Return the names of the frameworks that have a framework option of this name."""
     return [
         name
         for name, framework in frameworks().items()
@@ -271,8 +272,8 @@ def conventions_of(name: str, version: str | None = None) -> Conventions:
 
     Args:
         name: Name of the framework.
-        version: As in `Conventions.version`, or longer ("1.1.0" for "1.1"), or that of a release
-            after it; None or "": the default version.
+        version: Version as in `Conventions.version`, or a more detailed one ("1.1.0" for "1.1"), or a
+            later release; None or "": the default version.
 
     Raises:
         UsageError: The framework or its version is unknown.
@@ -293,7 +294,7 @@ def dialect_of(name: str, version: str | None = None, **fields: Any) -> Dialect:
 
     Args:
         name: Name of the framework.
-        version: As of `conventions_of`.
+        version: Version as in `conventions_of`.
         **fields: Fields of `Dialect`.
 
     Raises:
@@ -357,13 +358,12 @@ def later_release(title: str, release: Known, version: str | None) -> str:
     """Return a note if a known version stands in for a later release; else "".
 
     >>> later_release("Norse", conventions_of("norse", "99"), "99")
-    'nothing is known of Norse 99: it is taken for main, which comes after 1.1'
+    'Norse 99 is unknown and treated like main, which comes after 1.1'
     """
     if not version or not release.after or covers(release.version, version):
         return ""
     return Text(
-        "nothing is known of {framework} {version}: it is taken for {known}, which comes "
-        "after {after}",
+        "{framework} {version} is unknown and treated like {known}, which comes after {after}",
         framework=title,
         version=version,
         known=release.version,
@@ -373,9 +373,9 @@ def later_release(title: str, release: Known, version: str | None) -> str:
 
 def _unknown_version(name: str, version: str, version_names: list[str]) -> UsageError:
     versions = [text for text in version_names if text]
-    fix = f"known are {listing(versions)}" if versions else "leave the version out"
+    fix = f"known versions: {listing(versions)}" if versions else "remove the version"
     return UsageError(
-        Text("nothing is known of {framework} {version}", framework=name, version=version), fix=fix
+        Text("{framework} {version} is unknown", framework=name, version=version), fix=fix
     )
 
 

@@ -128,7 +128,7 @@ def _write(step: Step, setting: Setting) -> Written:
     if step.current_based:
         refuse_drive(step, step.drive, setting)
         if np.any(step.i_start):
-            setting.give_up(step.name, "its current does not start at 0", "it starts at 0")
+            setting.give_up(step.name, "its synaptic current does not start at 0", "it starts at 0")
         synapse, offset = np.maximum(step.synapse_decay, _NO_CURRENT), none
     # A decay of 1 has the long time constant of NO_LEAK.
     rates = [-np.log(np.minimum(decay, 1 - NO_LEAK)) for decay in (step.decay, synapse)]
@@ -144,11 +144,13 @@ def _write(step: Step, setting: Setting) -> Written:
         "w_in": filled(step, 1),
     }
     why = (
-        f"Rockpool's importer takes dt = tau_mem/(1+r), here {setting.dt:g} s, ignores w_in, "
-        "and lets a current decay with what arrives"
+        f"Rockpool's importer uses dt = tau_mem/(1+r), here {setting.dt:g} s, ignores w_in, "
+        "and adds input to a synaptic current before it decays"
     )
     if not step.current_based:
-        why = f"{why}; a current of one step makes it a LIF"
+        why = (
+            f"{why}; if the synaptic current decays within one time step, it is equivalent to a LIF"
+        )
     factor = step.gain * step.synapse_gain / synapse
     return Written(entry=entry, factor=factor, offset=offset / synapse, why=why)
 
@@ -190,7 +192,8 @@ FRAMEWORK = Framework(
     distribution="rockpool",
     surrogate="step with a piecewise linear gradient",
     note=(
-        "Its exporter drops recurrent weights. Its importer supports current-based neurons only, with "
-        "dt = tau_mem/(1+r). Neurons fire as many spikes in a step as thresholds fit into V."
+        "The exporter drops recurrent weights. The importer supports only current-based "
+        "neurons, with dt = tau_mem/(1+r). A neuron whose membrane potential reaches several "
+        "times v_threshold fires several spikes per time step."
     ),
 )

@@ -36,8 +36,8 @@ from jaxsnn.wording import Text
 _NORM_INPUT = FrameworkOption(
     name="norm_input",
     kind="bool",
-    help="Sinabs: true or false",
-    unsaid="norm_input is not in the file: say {option}.",
+    help="Sinabs: norm_input of its layers, true or false",
+    unsaid="norm_input is not in the file: pass {option}.",
     tries=(True, False),
 )
 _MIN_V_MEM = FrameworkOption(
@@ -45,18 +45,20 @@ _MIN_V_MEM = FrameworkOption(
     help=MIN_V_MEM.help,
     kind="number",
     unsaid=(
-        "min_v_mem, a lower bound of V, is not in the file, and none is assumed: say {option} "
-        "(from_model sets -1 by default, its NIR importer -v_threshold for IF)."
+        "min_v_mem, the lower bound of the membrane potential, is not in the file, and no "
+        "bound is assumed: pass {option} (default of from_model: -1; of the NIR importer: "
+        "-v_threshold for IF)."
     ),
     tries=("none", -1.0),
 )
 _SPIKE_FN = FrameworkOption(
     name="spike_fn",
     kind="choice",
-    help="Sinabs: multi (default: as many spikes in a step as thresholds fit into V) or single",
+    help="Sinabs: multi (default: several spikes per time step if the membrane potential "
+    "reaches several times v_threshold) or single",
     choices=("multi", "single"),
     tries=("multi", "single"),
-    fallback=("multi", "spike_fn is not in the file, MultiSpike is its default."),
+    fallback=("multi", "spike_fn is not in the file; its default is MultiSpike."),
 )
 #: norm_input scales what arrives by 1 - exp(-1/tau). It is true by default for LIF, false for
 #: ExpLeak (LI).
@@ -74,7 +76,8 @@ def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
     name = rule.node.name
     spike_fn, bound = (dialect.option(option.name, name) for option in (_SPIKE_FN, _MIN_V_MEM))
     assumed = Text(
-        "{name} is not in the file, V is taken to have no lower bound: say {option}",
+        "{name} is not in the file, so no lower bound of the membrane potential is assumed: "
+        "pass {option}",
         name=_MIN_V_MEM.name,
         option=_MIN_V_MEM.keyword,
     )
@@ -113,11 +116,11 @@ def _write(step: Step, setting: Setting) -> Written:
         setting.give_up(
             step.name,
             Text(
-                "its reset ({reset}) is not one of Sinabs's, which subtracts v_threshold in the "
-                "step of the spike, or puts the membrane to 0",
+                "Sinabs does not support its reset ({reset}); in the time step of a spike it "
+                "subtracts v_threshold or sets the membrane potential to 0",
                 reset=step.reset,
             ),
-            "a plain subtraction is written",
+            "it is written with a plain subtraction",
         )
         step = dataclasses.replace(step, reset="subtract")
     needs_start(step, step.v_reset, setting)
@@ -158,13 +161,13 @@ def _written_leaky(step: Step, setting: Setting) -> Written:
     if len(step.shape) != 1:
         raise ConversionError(
             Text(
-                "node '{node}' ({type}) has the shape {shape}, and Sinabs's importer takes leaky "
-                "neurons, and neurons without a lower bound, of one axis",
+                "node '{node}' ({type}) has the shape {shape}, and Sinabs's importer supports leaky "
+                "neurons and neurons without a lower bound only with one axis",
                 node=step.name,
                 type=step.type,
                 shape=step.shape,
             ),
-            fix="flatten what feeds it",
+            fix="add a Flatten before it",
             node=step.name,
         )
     threshold = moved_threshold(step, step.v_threshold, True)
@@ -180,8 +183,8 @@ def _written_leaky(step: Step, setting: Setting) -> Written:
     if spikes:
         entry |= {"v_threshold": _single(threshold), "v_reset": _single(filled(step, 0))}
     why = (
-        "Sinabs's importer counts time in steps, ignores r and takes norm_input false, "
-        "so that a spike of weight w adds w"
+        "Sinabs's importer counts time in steps, ignores r and uses norm_input false, so "
+        "that a spike of weight w adds w"
     )
     says = _says(step) if spikes else {}
     if not step.current_based:
@@ -197,16 +200,16 @@ def _written_leaky(step: Step, setting: Setting) -> Written:
 def _refuse_current(step: Step, setting: Setting, scale: np.ndarray) -> None:
     """Give up currents that the LI in front of a neuron cannot express."""
     if np.any(step.i_start):
-        setting.give_up(step.name, "its current does not start at 0", "it starts at 0")
+        setting.give_up(step.name, "its synaptic current does not start at 0", "it starts at 0")
     if np.any(negligible(step.drive, scale)):
         setting.give_up(
             step.name,
             Text(
-                "its membrane is driven by {value:g} a step (v_leak), and a bias would pass "
-                "through the synaptic current first",
+                "it has a constant input of {value:g} per time step from v_leak; a bias cannot "
+                "replace it, because it would pass through the synaptic current",
                 value=np.abs(step.drive).max(),
             ),
-            "v_leak 0 is written",
+            "v_leak is written as 0",
         )
 
 
@@ -227,8 +230,8 @@ def _currents_apart(draft: Draft, recurrent: list[Edge], late: bool, dt: float) 
         current_name = draft.insert((source, name), f"{name}_current", current)
         draft.changed(
             current_name,
-            Text("the current of '{node}' as a LI", node=name),
-            "Sinabs's importer maps no neuron with one",
+            Text("the synaptic current of '{node}', written as a LI", node=name),
+            "Sinabs's importer supports no neurons with a synaptic current",
         )
 
 
@@ -308,8 +311,8 @@ FRAMEWORK = Framework(
     distribution="sinabs",
     surrogate="single exponential",
     note=(
-        "Its files do not contain min_v_mem, spike_fn and reset_fn: specify them, reset_fn as reset. Its "
-        "importer uses norm_input false and bounds IF by -v_threshold; the line that loads a converted "
-        "file sets the other two."
+        "Its files do not contain min_v_mem, spike_fn and reset_fn: specify them (reset_fn "
+        "as reset). The importer uses norm_input false and bounds IF by -v_threshold; the "
+        "line that loads a converted file sets the other two."
     ),
 )

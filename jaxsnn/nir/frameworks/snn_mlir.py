@@ -73,10 +73,10 @@ def _write(step: Step, setting: Setting) -> Written:
     level = step.v_reset if spikes else np.zeros(step.shape)
     needs_start(step, level, setting)
     drive = scale * (step.drive - (1 - step.decay) * level)
-    decay = one_for_all(step, setting, "the time constant of the membrane", step.decay)
+    decay = one_for_all(step, setting, "the membrane time constant", step.decay)
     why = (
-        f"snn-mlir's reader takes r = tau/dt, w_in = tau_syn/dt and IF r = 1, "
-        f"with dt = {setting.dt:g} s"
+        "snn-mlir's reader requires r = tau/dt, w_in = tau_syn/dt and r = 1 of IF, with dt = "
+        f"{setting.dt:g} s"
     )
     factor = scale * step.gain
     rest = max(1 - decay, NO_LEAK)
@@ -84,8 +84,8 @@ def _write(step: Step, setting: Setting) -> Written:
     if step.current_based:
         refuse_drive(step, drive / scale, setting)
         if np.any(step.i_start):
-            setting.give_up(step.name, "its current does not start at 0", "it starts at 0")
-        synapse = one_for_all(step, setting, "the time constant of the synapse", step.synapse_decay)
+            setting.give_up(step.name, "its synaptic current does not start at 0", "it starts at 0")
+        synapse = one_for_all(step, setting, "the synaptic time constant", step.synapse_decay)
         share = max(1 - synapse, NO_LEAK)
         entry |= times | {"type": "CubaLIF" if spikes else "CubaLI"}
         entry |= {"tau_mem": filled(step, setting.dt / rest), "w_in": filled(step, 1 / share)}
@@ -110,8 +110,8 @@ def _named_terminals(draft: Draft, recurrent: list[Edge], late: bool, dt: float)
         if new != name:
             draft.changed(
                 new,
-                Text("'{node}' is renamed", node=name),
-                "snn-mlir's reader finds its ends by name",
+                Text("renamed from '{node}'", node=name),
+                "snn-mlir's reader finds input and output by name",
             )
     draft.shapes = {
         new_names[name]: shape for name, shape in draft.shapes.items() if name in new_names
@@ -137,8 +137,8 @@ _IMPORTER = Importer(
     write=_write,
     load=_load,
     run="""\
-# a folder with this file alone and input.csv (one row a step, one column an input) is run by
-# snn_mlir.run_folder(folder), which compiles C and prints a row of whole numbers a step""",
+# for a folder with only this file and input.csv (one row per time step, one column per input):
+# snn_mlir.run_folder(folder) compiles C and prints one row of integers per time step""",
     wire=_named_terminals,
     dt=1e-3,
     wiring=(),
@@ -153,8 +153,9 @@ FRAMEWORK = Framework(
     importers=(_IMPORTER,),
     distribution="snn-mlir",
     note=(
-        "A compiler to C, which writes no NIR. The dialect describes how its float mode runs files of "
-        "other frameworks, from its source. Its quantized mode rounds weights to 8 bits and states to "
-        "2^-12; the dialect does not. It emits loops, but its C program does not run them."
+        "A compiler to C that does not write NIR files. The dialect describes how its float "
+        "mode runs files of other frameworks, based on its source code. The quantized mode "
+        "rounds weights to 8 bits and states to 2^-12; the dialect does not. Generated C "
+        "programs do not run loops."
     ),
 )

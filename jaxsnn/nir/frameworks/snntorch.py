@@ -113,16 +113,16 @@ def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
     subject = Text("node '{node}' ({type})", node=name, type=rule.node.type)
     if "reset_delay" in dialect.nodes.get(name, {}):
         remark = Text(
-            "{neuron}: reset_delay is {value}, as was said of this node; {dialect} itself "
-            "acts as with True in recurrent neurons of this type",
+            "{neuron}: reset_delay is {value}, as specified for this node; in {dialect}, "
+            "recurrent neurons of this type always act as if it were True",
             neuron=subject,
             value=declared_delay,
             dialect=rule.dialect,
         )
     else:
         remark = Text(
-            "{subject}: {title} is {value}, not {declared_delay}, as {dialect} has no other way for"
-            " recurrent neurons of this type; for the other rule say {setting}",
+            "{subject}: {title} is {value}, not {declared_delay}, because {dialect} supports "
+            "nothing else for recurrent neurons of this type; to override this, pass {setting}",
             subject=subject,
             title=RESET_DELAY.name,
             value=True,
@@ -198,8 +198,8 @@ def _write(step: Step, setting: Setting) -> Written:
         "r": 1 / rest,
     }
     why = (
-        f"snnTorch's importer takes r = tau/dt with dt = {setting.dt:g} s, "
-        "and one threshold for all neurons"
+        f"snnTorch's importer requires r = tau/dt with dt = {setting.dt:g} s, and one "
+        "threshold for all neurons"
     )
     mechanism, delay, _ = _MECHANISMS[step.reset]
     says = {"reset": mechanism, "reset_delay": delay}
@@ -254,7 +254,7 @@ def _write_main(step: Step, setting: Setting) -> Written:
         return written
     entry = written.entry | {"w_in": filled(step, 1)}
     why = (
-        f"snnTorch's importer takes r = tau_mem/dt with dt = {setting.dt:g} s, w_in = 1, "
+        f"snnTorch's importer requires r = tau_mem/dt with dt = {setting.dt:g} s, w_in = 1, "
         "and one threshold for all neurons"
     )
     return dataclasses.replace(written, entry=entry, why=why)
@@ -281,7 +281,7 @@ def _write_if(step: Step, setting: Setting) -> Written:
         "v_threshold": threshold,
         "v_reset": filled(step, 0),
     }
-    why = "snnTorch's importer takes r = 1 of IF, and one threshold for all neurons"
+    why = "snnTorch's importer requires r = 1 of IF, and one threshold for all neurons"
     says = {"reset": "subtract", "reset_delay": False}
     return Written(
         entry=entry,
@@ -332,8 +332,8 @@ def _lengthen_loops(draft: Draft, recurrent: list[Edge], late: bool, dt: float) 
         name = draft.insert((weights, neuron), f"{weights}.identity", entry)
         if weights in old_names:
             draft.renamed[f"{old_names[weights]}.identity"] = name
-        why = "snnTorch's importer fails on loops of two nodes, and runs longer ones"
-        draft.changed(name, "an identity in the loop", why)
+        why = "snnTorch's importer fails on loops of two nodes, but supports longer loops"
+        draft.changed(name, "an identity inside the loop", why)
         draft.delayed = [
             (name, neuron) if delayed == edge else delayed for delayed in draft.delayed
         ]
@@ -437,9 +437,11 @@ def _refuse_unheld(call: Call) -> None:
         if odd:
             raise ConversionError(
                 Text(
-                    "'{node}' has {feature}, which NIR cannot hold", node=call.name, feature=feature
+                    "layer '{node}' has {feature}, which NIR cannot represent",
+                    node=call.name,
+                    feature=feature,
                 ),
-                fix="leave it out",
+                fix="remove it",
                 node=call.name,
             )
 
@@ -455,7 +457,9 @@ def _recurrent_weights(call: Call, recurrent: Any) -> dict[str, Any]:
         return exported_convolution(recurrent_call).nodes[""]
     raise ConversionError(
         Text(
-            "'{node}' feeds itself through a {type}", node=call.name, type=type(recurrent).__name__
+            "layer '{node}' feeds itself through a layer of type {type}",
+            node=call.name,
+            type=type(recurrent).__name__,
         ),
         fix="use a Linear",
         node=call.name,
@@ -477,12 +481,12 @@ def _export_lapicque(call: Call) -> Exported:
     if not (np.all(rest > 0) and np.all(rest <= 1) and np.all(np.isfinite(gain))):
         raise ConversionError(
             Text(
-                "'{node}' (Lapicque) keeps {value:g} of its membrane in a step, 1 - time_step/(R "
-                "C), and NIR's neurons a part between 0 and 1",
+                "layer '{node}' (Lapicque) multiplies its membrane potential by 1 - time_step/(R C) "
+                "= {value:g} per time step, and NIR supports only factors between 0 and 1",
                 node=call.name,
                 value=1 - rest.flat[0],
             ),
-            fix="give it a finite R C of at least time_step, or a beta between 0.37 and 1",
+            fix="use a finite R C of at least time_step, or a beta between 0.37 and 1",
             node=call.name,
         )
     zero = np.zeros(shape)
@@ -526,8 +530,8 @@ def _export_alpha(call: Call) -> Exported:
     if neuron.reset_mechanism != "none":
         raise ConversionError(
             Text(
-                "'{node}' (Alpha) puts its currents to 0 with each spike, and NIR's neurons "
-                "reset their membranes alone",
+                "layer '{node}' (Alpha) resets its synaptic currents at each spike, and NIR neurons "
+                "reset only their membrane potentials",
                 node=call.name,
             ),
             fix='use Synaptic, or reset_mechanism="none" for a readout',
@@ -546,12 +550,13 @@ def _export_alpha(call: Call) -> Exported:
     if not np.all(np.isfinite(factor)):
         raise ConversionError(
             Text(
-                "'{node}' (Alpha) has alpha {alpha:g} and beta {beta:g}",
+                "layer '{node}' (Alpha) has alpha {alpha:g} and beta {beta:g}, which NIR cannot "
+                "represent",
                 node=call.name,
                 alpha=alpha.flat[0],
                 beta=beta.flat[0],
             ),
-            fix="give it two different decays between 0 and 1",
+            fix="use two different decays between 0 and 1",
             node=call.name,
         )
     zero = np.zeros(shape)
@@ -634,6 +639,6 @@ FRAMEWORK = Framework(
     rewind="reset_mem",
     membranes=("mem",),
     surrogate="ArcTan(alpha=2)",
-    note="Its files do not contain the reset. Its importer resets to 0 at once; the line that loads a "
-    "file sets another reset.",
+    note="Its files do not contain the reset. The importer resets to 0 immediately; the line "
+    "that loads a converted file sets other resets.",
 )

@@ -27,10 +27,11 @@ class Flow:
     Attributes:
         name, type, shape: Name, type and shape of the node.
         tau_mem, tau_syn: Time constants.
-        jump: Of the current, for a spike of weight 1.
-        v_leak, v_threshold, v_reset, v_start: Levels of the membrane.
-        spikes: False: it gives its membrane, and never resets.
-        bias_ratio: As of `Step`: ones.
+        jump: Increase of the synaptic current by a spike of weight 1.
+        v_leak, v_threshold, v_reset, v_start: Levels of the membrane potential.
+        spikes: Whether the population spikes; False: it outputs its membrane potential and never
+            resets.
+        bias_ratio: Array of ones, as of `Step`.
     """
 
     name: str
@@ -51,21 +52,21 @@ def one_value(flow: Flow, values: np.ndarray, quantity: str, title: str) -> floa
     """Return the single value of a layer.
 
     Raises:
-        ConversionError: The values of its neurons differ.
+        ConversionError: The values of the neurons differ.
     """
     low, high = float(values.min()), float(values.max())
     if high - low > 1e-9 * max(abs(low), abs(high)):
         raise ConversionError(
             Text(
-                "node '{node}': its neurons differ in {parameter} ({minimum:g} to {maximum:g}), "
-                "and {framework}'s importer takes one for a layer",
+                "node '{node}': its neurons differ in {parameter} ({minimum:g} to {maximum:g}), and "
+                "{framework}'s importer supports one value per layer",
                 node=flow.name,
                 parameter=quantity,
                 minimum=low,
                 maximum=high,
                 framework=title,
             ),
-            fix="give them the same, or split the layer in two",
+            fix="use the same value for all, or split the layer",
             node=flow.name,
         )
     return float(values.flat[0])

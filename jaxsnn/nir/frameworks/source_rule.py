@@ -37,45 +37,51 @@ class SpikeArea:
 class NeuronRule:
     """Dynamics of the neurons of one node in the source framework.
 
-    None is unknown, and then `problems` has an entry of the same name. Fields without a description have
-    that of the same field of `jaxsnn.nir.model.dialect.Rule` or `Conventions`; fields with a default are
-    those that only some frameworks set.
+    None means unknown, and `problems` then has an entry of the same name. For fields without a
+    description see the fields of the same name of `jaxsnn.nir.model.dialect.Rule` and `Conventions`;
+    fields with a default are set by some frameworks only.
 
     Attributes:
-        node: The neuron, with its numbers in the units of the file.
+        node: The neuron, with parameters in the units of the file.
         dialect: Name of the dialect, for messages.
-        is_recurrent: The neuron feeds itself, directly or through other nodes.
+        is_recurrent: Whether the neuron feeds itself, directly or through other nodes.
         seconds: Seconds in one unit of the file's time.
-        dt: Length of a step in seconds.
-        unit_dt: The same in units of the file's time; 1 where the file counts steps.
-        counts_steps: Time is counted in steps, and nothing says how long one is.
+        dt: Length of a time step in seconds.
+        unit_dt: Length of a time step in units of the file's time; 1 if the file counts steps.
+        counts_steps: Whether time is counted in steps of unknown length.
         spike: Effect of a spike on the equations.
-        spike_kernel: Its shape in the equations.
-        constant_input: A bias is a constant "current", or added like a spike in every "step".
-        readout: Its output is its membrane, not spikes.
-        resetting: It is a readout that resets where a neuron of its type would fire.
-        initial: Initial membrane; currents start at 0.
-        reset: Effect of a spike: "none" of a readout that never resets.
-        reset_size: Amount of a subtracting reset in time steps: "v_threshold", "1", or "floor",
-            the integer below the membrane; "rounded-floor" counts a membrane within rounding below an
-            integer as at it.
-        reset_delay: A spike acts on the membrane one step later.
-        resets_first: A reset that acts when a step begins acts before the membrane decays.
-        resistance: "file": r as the file has it. "tau/dt": what the framework does in spite of it.
-        detaches_resets: The framework's gradients leave out the resets that act when a step begins.
-        floor: The membrane is raised to this at the end of a step; None: never, or unknown.
-        surrogate: The derivative of a spike that its framework takes by default, in words.
-        step_length: How the framework ties gains to time constants by its step; None: it does not.
-        tied_gains: Names (time constant, gain) of the gains that so follow time constants which are
-            trained -> the step, in seconds (in units of the file where these are unknown).
-        assumed: Assumptions where neither the file nor the user declares a value, a sentence each.
-        remarks: Declared values that are not followed, a sentence each.
-        problems: What stands in the way of whoever needs a field of the rule, by its name, in the order in
-            which engines name them. Beside fields: "type" (the framework has no such neuron, so that
-            nothing else is known), "own_option" (an option of this framework alone), "spike_area" (as
-            `spike`, and what only time steps can do), "tau", "tau_mem", "tau_syn" (infinite ones), "r" (1 at
-            some neurons only), "v_reset" and "v_start" (levels not below v_threshold), "resetting" and
-            "no_reset" (outputs that no neuron of NIR gives).
+        spike_kernel: Shape of a spike in the equations.
+        constant_input: Effect of a bias: a constant "current", or added like a spike in every
+            "step".
+        readout: Whether the output is the membrane potential instead of spikes.
+        resetting: Whether it is a readout that resets when a neuron of its type would fire.
+        initial: Initial membrane potential; currents start at 0.
+        reset: Effect of a spike; "none" for a readout that never resets.
+        reset_size: Amount of a subtracting reset in time steps: "v_threshold", "1", or "floor", the
+            integer below the membrane potential; for "rounded-floor" a membrane potential within
+            rounding below an integer counts as this integer.
+        reset_delay: Whether a spike acts on the membrane potential one time step later.
+        resets_first: Whether a reset at the beginning of a time step acts before the membrane
+            potential decays.
+        resistance: "file": r as in the file. "tau/dt": the value that the framework uses instead.
+        detaches_resets: Whether gradients of the framework ignore resets at the beginning of a time
+            step.
+        floor: Lower bound of the membrane potential at the end of a time step; None: no bound, or
+            unknown.
+        surrogate: Default surrogate gradient of the framework, in words.
+        step_length: Relation between gains and time constants by the time step of the framework;
+            None: no relation.
+        tied_gains: Time step by (time constant, gain), the names of parameters whose gain follows a
+            trained time constant; in seconds, or in units of the file if these are unknown.
+        assumed: Assumptions for values that neither the file nor the user specifies, one sentence
+            each.
+        remarks: Specified values that are not applied, one sentence each.
+        problems: Problems by field, in the order in which engines report them; they are raised when
+            the field is needed. Further keys: "type" (the framework has no such neuron, so nothing
+            else is known), "own_option" (an option of this framework), "spike_area" (as `spike`,
+            and features that only time steps support), "tau", "tau_mem", "tau_syn" (infinite
+            values), "r" (1 for some neurons only), "v_reset" and "v_start" (levels not below
+            v_threshold), "resetting" and "no_reset" (outputs that no neuron of NIR has).
     """
 
     node: Node
@@ -143,7 +149,7 @@ class NeuronRule:
         return self.spike
 
     def require(self, *fields: str, error: type[JaxsnnError] = DialectError) -> None:
-        """Refuse to go on where something stands in the way of some fields.
+        """Raise the problem of the first of some fields that has one.
 
         Args:
             fields: Keys of `problems`.
@@ -158,7 +164,7 @@ class NeuronRule:
 
 
 def bad_parameter(node: Node, text: str, fix: str) -> Problem:
-    """Return the problem of a number that an engine or an importer cannot use."""
+    """Return the problem of a parameter that an engine or an importer does not support."""
     return Problem(
         node=node.name,
         code="bad-parameter",

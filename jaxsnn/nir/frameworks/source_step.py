@@ -40,21 +40,23 @@ class Step:
 
     Attributes:
         name, type: Name and type of the node; `shape` is that of the population, and of all arrays.
-        current_based: The input passes through a synaptic current.
-        decay, gain, drive: Coefficients of the membrane. A leak potential adds `drive` in each step.
-        synapse_decay, synapse_gain: Factors of the current.
-        bias_ratio: Effect of a bias of 1 in a step, relative to a spike of weight 1.
-        v_threshold, v_reset, v_start: Levels of the membrane.
-        i_start: The current at the start.
+        current_based: Whether the input passes through a synaptic current.
+        decay, gain, drive: Coefficients of the membrane potential; `drive` is the constant input by
+            the leak potential per time step.
+        synapse_decay, synapse_gain: Factors of the synaptic current.
+        bias_ratio: Effect of a bias of 1 in a time step, relative to a spike of weight 1.
+        v_threshold, v_reset, v_start: Levels of the membrane potential.
+        i_start: Initial synaptic current.
         reset: Effect of a spike, see `Reset`.
-        at_equality: A membrane at threshold spikes.
-        several: It may fire several spikes in one step, each of which takes v_threshold off.
-        level: Where one neuron's spikes are shared among copies: v_threshold in units of the
-            neuron's own.
-        floor: V is raised to this at the end of a step, if it is below; None: never.
-        late: Its spikes leave one step after the membrane passed the threshold.
-        starts_with_reset: Some membranes start above v_threshold, and the first step resets them as
-            if they had fired before it.
+        at_equality: Whether a membrane potential equal to v_threshold spikes.
+        several: Whether a neuron may fire several spikes per time step, each of which subtracts
+            v_threshold.
+        level: For spikes that are shared among copies of a neuron: v_threshold in units of that of
+            the neuron.
+        floor: Lower bound of V at the end of a time step; None for no bound.
+        late: Whether spikes are emitted one time step after the threshold crossing.
+        starts_with_reset: Whether some membrane potentials start above v_threshold and are reset in
+            the first time step.
     """
 
     name: str

@@ -105,15 +105,17 @@ def _needs_its_reset(step: Step, setting: Setting) -> None:
         needs_value_reset(step, setting, "SpikingJelly")
         return
     obstacle = (
-        "it has a synaptic current"
+        "this node has a synaptic current"
         if step.current_based
-        else Text("its shape is {shape}", shape=step.shape)
+        else Text("this node has the shape {shape}", shape=step.shape)
     )
     setting.give_up(
         step.name,
-        "its reset subtracts v_threshold one step later, and SpikingJelly's at once; weights from"
-        f" each neuron to itself make up for it in LIF and IF of one axis, and {obstacle}",
-        "a reset to a value is written; or train it with no reset delay, or flatten what feeds it",
+        "its reset subtracts v_threshold one time step later, SpikingJelly's immediately. "
+        "For LIF and IF of one axis, weights from each neuron to itself can compensate, but "
+        f"{obstacle}",
+        "it is written with a reset to a value; alternatively, train the network with no "
+        "reset delay, or add a Flatten before the node",
     )
 
 
@@ -148,17 +150,17 @@ def _write(step: Step, setting: Setting) -> Written:
     height = step.v_threshold - level
     common, scale = one_level(height)
     threshold = moved_threshold(step, filled(step, common), True)
-    decay = one_for_all(step, setting, "the time constant of the membrane", step.decay)
+    decay = one_for_all(step, setting, "the membrane time constant", step.decay)
     drive = scale * (step.drive - (1 - step.decay) * step.v_reset)
     offset = negligible(drive, threshold)
     entry = {"v_threshold": threshold, "v_reset": step.v_reset - level}
     why = (
-        "SpikingJelly's importer takes r = 1 or r = tau/dt only, IF r = 1/dt, "
-        f"with dt = {setting.dt:g} s"
+        "SpikingJelly's importer supports only r = 1 or r = tau/dt (IF: r = 1/dt), with dt = "
+        f"{setting.dt:g} s"
     )
     if step.current_based:
         refuse_drive(step, drive / scale, setting)
-        synapse = one_for_all(step, setting, "the time constant of the synapse", step.synapse_decay)
+        synapse = one_for_all(step, setting, "the synaptic time constant", step.synapse_decay)
         rest, share = max(1 - decay, NO_LEAK), max(1 - synapse, NO_LEAK)
         entry |= {"type": "CubaLIF", "v_leak": filled(step, 0)}
         entry |= {
@@ -217,12 +219,12 @@ def _export_node(call: Call) -> Exported:
     if readout and neuron.v_reset is None:
         raise ConversionError(
             Text(
-                "'{node}' ({type}) has v_threshold inf and v_reset None, by which SpikingJelly "
-                "subtracts 0 times inf, nan, from its membrane",
+                "layer '{node}' ({type}) has v_threshold inf and v_reset None; SpikingJelly then "
+                "subtracts 0 times inf from its membrane potential, which becomes nan",
                 node=call.name,
                 type=type(neuron).__name__,
             ),
-            fix="give it v_reset=0.0, which is never reached either",
+            fix="use v_reset=0.0, which has no effect because the layer never spikes",
             node=call.name,
         )
     threshold = 1.0 if readout else float(neuron.v_threshold)
@@ -236,12 +238,12 @@ def _export_node(call: Call) -> Exported:
         if not (rest > 0 and share > 0):
             raise ConversionError(
                 Text(
-                    "a CUBALIFNode has v_decay {v_decay:g} and c_decay {c_decay:g}, of which 1 has "
+                    "a CUBALIFNode has v_decay {v_decay:g} and c_decay {c_decay:g}, and a decay of 1 has "
                     "no time constant",
                     v_decay=float(neuron.v_decay),
                     c_decay=float(neuron.c_decay),
                 ),
-                fix="give decays below 1",
+                fix="use decays below 1",
             )
         entry |= {"type": "CubaLIF", "v_leak": np.zeros(shape)}
         entry |= {"tau_mem": np.full(shape, _DT / rest), "r": np.full(shape, 1 / rest)}
@@ -278,13 +280,14 @@ def _set_node(
         if np.any(rest <= 0) or np.any(step.decay <= 0):
             raise ConversionError(
                 Text(
-                    "'{layer}' ({type}) has a decay between 0 and 1, and node '{node}' has {value:g}",
+                    "layer '{layer}' ({type}) needs a decay between 0 and 1, and node '{node}' has "
+                    "{value:g}",
                     layer=call.name,
                     type=kind,
                     node=step.name,
                     value=float(step.decay.max()),
                 ),
-                fix="use an IFNode where nothing decays",
+                fix="use an IFNode for neurons that do not decay",
                 node=step.name,
             )
         # Of ParametricLIFNode, 1/tau is the sigmoid of w.
@@ -312,14 +315,14 @@ def _export_voting(call: Call) -> Exported:
     if len(call.inward) != 1 or outputs * votes != call.inward[0]:
         raise ConversionError(
             Text(
-                "'{node}' (VotingLayer) reduces {inward} to {outward} by {votes} votes for each "
-                "class, and leaves some out",
+                "layer '{node}' (VotingLayer) reduces {inward} to {outward} by {votes} votes per "
+                "class, and ignores some inputs",
                 node=call.name,
                 inward=call.inward,
                 outward=call.outward,
                 votes=votes,
             ),
-            fix="let it take (batch, classes * voting_size)",
+            fix="use an input of shape (batch, classes * voting_size)",
             node=call.name,
         )
     weight = np.repeat(np.eye(outputs, dtype=np.float32), votes, axis=1) / np.float32(votes)
@@ -335,11 +338,11 @@ def _export_recurrent(call: Call) -> Exported:
     if type(neuron).__name__ not in _NODES:
         raise ConversionError(
             Text(
-                "'{node}' (LinearRecurrentContainer) holds a {type}",
+                "layer '{node}' (LinearRecurrentContainer) contains a layer of type {type}",
                 node=call.name,
                 type=type(neuron).__name__,
             ),
-            fix=f"let it hold one of {listing(_NODES)} alone, and put other layers before or after it",
+            fix=f"use exactly one of {listing(_NODES)} in it, and put other layers before or after it",
             node=call.name,
         )
     refuse_axes(call, 1)
@@ -434,7 +437,7 @@ FRAMEWORK = Framework(
     membranes=("v", "v_seq"),
     surrogate="Sigmoid(slope=4)",
     note=(
-        "Its importer requires r = 1 or tau/dt (IF: r = 1/dt) and one time constant per node. Its files do not "
-        "contain its soft reset (v_reset None)."
+        "The importer requires r = 1 or tau/dt (IF: r = 1/dt) and one time constant per "
+        "node. Its files do not contain the soft reset (v_reset None)."
     ),
 )

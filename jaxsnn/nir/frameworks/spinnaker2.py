@@ -32,12 +32,13 @@ def _remarks(node: Node, dialect: Dialect) -> Iterator[Problem]:
             code="rounded",
             message=Text(
                 "node '{node}' ({type}) has the weight {value:g}, and SpiNNaker2's weights are "
-                "whole numbers",
+                "integers",
                 node=node.name,
                 type=node.type,
                 value=worst,
             ),
-            fix="scale weights and thresholds alike, or set scale_weights, and expect rounding",
+            fix="multiply weights and thresholds by the same factor, or set scale_weights, and "
+            "expect rounding",
             severity="warning",
         )
 
@@ -59,8 +60,8 @@ FRAMEWORK = Framework(
         ),
     ),
     note=(
-        "It writes no NIR, and there is no simulation: its reader is known from its source, the "
-        "programs of its chip are not. `check` reports what its reader accepts and rounds: weights "
-        "become integers of 8 bits."
+        "It does not write NIR files, and there is no simulation: the source code of its "
+        "reader is available, the programs of the chip are not. `check` reports unsupported "
+        "and rounded parameters: weights become integers of 8 bits."
     ),
 )

@@ -73,8 +73,8 @@ def _tau(decay: Any, dt: Any) -> Any:
 
 
 _REWIRED = (
-    "Spyx writes the input of a recurrent layer into its recurrent weights, "
-    "and feeds it straight into the neuron"
+    "Spyx writes files in which the input of a recurrent layer goes to its recurrent "
+    "weights, but it feeds the input directly into the neuron"
 )
 
 
@@ -129,8 +129,12 @@ def _padded_like_xla(graph: Graph) -> Iterator[tuple[Node, Change]]:
         if not pool and not (strided and isinstance(padding, str) and padding == "same"):
             continue
         padding_text = f"'{padding}'" if isinstance(padding, str) else f"{ints(padding)}"
-        description = f"padding {padding_text} is read as XLA's SAME, the smaller half before"
-        why = "Spyx pads so that the output has the size of the input over the stride, rounded up"
+        description = (
+            f"padding {padding_text} is read as XLA's SAME, with the smaller half at the beginning"
+        )
+        why = (
+            "Spyx pads so that the output size is the input size divided by the stride, rounded up"
+        )
         yield node.read_as(padding=LIKE_XLA), Change(node=node.name, what=description, why=why)
 
 
@@ -143,7 +147,7 @@ def _without_threshold(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tupl
         return None
     return membranes[0], (
         Text(
-            "spyx writes a LI with a Threshold behind it only, and '{node}' has none",
+            "spyx writes LI nodes only with a Threshold after them, and node '{node}' has none",
             node=membranes[0],
         )
     )
@@ -217,28 +221,28 @@ def _write(step: Step, setting: Setting) -> Written:
     if step.reset in ("value", "skip", "subtract unless above"):
         manner = "with reset_delay false" if step.reset == "subtract unless above" else "to a value"
         reason = f"it resets {manner}, and Spyx's importer subtracts v_threshold"
-        setting.give_up(step.name, reason, "that reset is written")
+        setting.give_up(step.name, reason, "it is written with that reset")
     needs_start(step, np.zeros(step.shape), setting)
     if step.current_based and step.reset == "subtract later" and not np.all(step.decay == 1):
-        reason = "it subtracts v_threshold after decaying, and Spyx's CuBaLIF before"
-        setting.give_up(step.name, reason, "the earlier subtraction is written")
+        reason = "it subtracts v_threshold after the decay, Spyx's CuBaLIF before"
+        setting.give_up(step.name, reason, "it is written with the earlier subtraction")
     at_once = step.reset == "subtract" and not np.all(step.decay == 1)
     threshold = moved_threshold(step, step.v_threshold, False)
     rest = np.maximum(1 - step.decay, NO_LEAK)
     entry = {"v_threshold": threshold, "v_reset": filled(step, 0)}
     why = (
-        f"Spyx's importer takes decays 1 - dt/tau with dt = {setting.dt:g} s, "
-        "and ignores r and w_in"
+        f"Spyx's importer uses decays 1 - dt/tau with dt = {setting.dt:g} s, and ignores r and w_in"
     )
     if step.current_based or at_once:
         if len(step.shape) > 1:
             raise ConversionError(
                 Text(
-                    "node '{node}' of shape {shape} needs Spyx's CuBaLIF, which takes one axis",
+                    "node '{node}' has the shape {shape}, and Spyx's CuBaLIF, which it needs, supports "
+                    "only one axis",
                     node=step.name,
                     shape=step.shape,
                 ),
-                fix="flatten what feeds it",
+                fix="add a Flatten before it",
                 node=step.name,
             )
         if step.current_based:
@@ -252,7 +256,10 @@ def _write(step: Step, setting: Setting) -> Written:
         }
         entry |= {"r": step.decay, "v_leak": filled(step, 0)}
         if not step.current_based:
-            why = "only Spyx's CuBaLIF subtracts at once; tau_syn = dt makes it a LIF"
+            why = (
+                "only Spyx's CuBaLIF subtracts immediately; with tau_syn = dt it is equivalent to a "
+                "LIF"
+            )
         offset = np.zeros(step.shape) if step.current_based else negligible(step.drive, threshold)
         return Written(entry=entry, factor=step.gain * step.synapse_gain, offset=offset, why=why)
     if np.all(step.decay == 1):
@@ -284,8 +291,8 @@ def _chain(draft: Draft, recurrent: list[Edge], late: bool, dt: float) -> None:
     Args:
         draft: Edited in place.
         recurrent: Edges from the weights of a loop to its neuron.
-        late: The source's layers take no step, Spyx's take one each.
-        dt: Step of the file in seconds.
+        late: Whether layers of the source framework do not delay spikes, while those of Spyx do.
+        dt: Time step of the file in seconds.
     """
     _unlike_xla(draft)
     if late:
@@ -305,9 +312,9 @@ def _unlike_xla(draft: Draft) -> None:
             continue
         draft.nodes[name] = pool_as_convolution(draft, name)
         padding = tuple(before for before, _ in frame.padding or ())
-        why = f"Spyx's importer takes the padding {padding} of a pool for XLA's SAME"
+        why = f"Spyx's importer interprets the padding {padding} of a pool as XLA's SAME"
         draft.changed(name, "is written as Conv2d", why)
-    dense_groups(draft, "Spyx's importer takes one group")
+    dense_groups(draft, "Spyx's importer supports only one group")
 
 
 def _nest(draft: Draft, weights: str, neuron: str) -> None:
@@ -334,8 +341,12 @@ def _nest(draft: Draft, weights: str, neuron: str) -> None:
     draft.renamed |= {neuron: f"{name}/{lif}", weights: f"{name}/{w_rec}"}
     draft.changed(
         name,
-        Text("'{neuron}' and '{weights}' are nested in it", neuron=neuron, weights=weights),
-        "Spyx takes a recurrent layer as a nested graph",
+        Text(
+            "'{neuron}' and '{weights}' are moved into this subgraph",
+            neuron=neuron,
+            weights=weights,
+        ),
+        "Spyx reads a recurrent layer as a nested graph",
     )
 
 
@@ -348,7 +359,9 @@ def _rename(draft: Draft, old: str, new: str) -> None:
     draft.edges = [(new if a == old else a, new if b == old else b) for a, b in draft.edges]
     draft.renamed[old] = new
     draft.changed(
-        new, Text("'{old}' is renamed", old=old), "Spyx's importer walks from 'input' to 'output'"
+        new,
+        Text("renamed from '{old}'", old=old),
+        "Spyx's importer follows the edges from 'input' to 'output'",
     )
 
 
@@ -356,8 +369,8 @@ def _constant_neurons(draft: Draft, recurrent: list[Edge], dt: float) -> None:
     """Replace each bias behind a layer of neurons by a neuron of that layer that fires in each
     step.
 
-    In Spyx layer n sees its input n - 1 steps late, but its bias at once. A neuron that fires in
-    each step from its layer's first one on is late by as much as the input.
+    In Spyx, layer n receives its input n - 1 time steps late, but its bias immediately. A neuron
+    that fires in every time step of its layer is as late as the input.
     """
     import networkx
 
@@ -395,11 +408,13 @@ def _constant_neurons(draft: Draft, recurrent: list[Edge], dt: float) -> None:
             size, *space_shape = draft.shapes[name][1]
             draft.shapes[name] = ((size + 1, *space_shape), (size + 1, *space_shape))
             why = (
-                "a bias behind it starts with its layer, "
-                "which Spyx's input reaches a step later for each layer before"
+                "in Spyx, input reaches each layer one time step later than the layer before, but "
+                "biases act from the first time step on"
             )
             draft.changed(
-                name, "a neuron that fires in each step is added, in place of the next bias", why
+                name,
+                "a neuron that fires in every time step replaces the bias after this layer",
+                why,
             )
             amplitude = 1.0
             if name in loops:
@@ -440,21 +455,21 @@ def _widened(
         ):
             raise ConversionError(
                 Text(
-                    "node '{node}' pads by more than its kernel, whose weights must hold its bias "
-                    "for Spyx",
+                    "node '{node}' pads by more than its kernel, so that Spyx's input weights cannot "
+                    "represent its bias",
                     node=name,
                 ),
-                fix="pad by less, or leave its bias out",
+                fix="use less padding, or remove its bias",
                 node=name,
             )
         if amplitude is not None and _outgrows(name, entry):
             raise ConversionError(
                 Text(
-                    "node '{node}' pads so far that a constant input does not reach all of its "
-                    "outputs, which must hold a bias for Spyx",
+                    "node '{node}' has so much padding that a constant input, which represents the bias "
+                    "in Spyx, does not reach all of its outputs",
                     node=name,
                 ),
-                fix="pad by less, or leave out the biases behind the first layer of neurons",
+                fix="use less padding, or remove the biases after the first layer of neurons",
                 node=name,
             )
         wide = np.pad(weight, ((0, rows), (0, int(amplitude is not None)), (0, 0), (0, 0)))
@@ -538,6 +553,6 @@ FRAMEWORK = Framework(
         ),
     ),
     distribution="spyx",
-    surrogate="FastSigmoid(slope=25), its SuperSpike",
-    note="Its files may count time in steps. Each of its layers takes one step.",
+    surrogate="FastSigmoid(slope=25), which Spyx calls SuperSpike",
+    note="Its files may count time in steps. Each layer delays spikes by one time step.",
 )

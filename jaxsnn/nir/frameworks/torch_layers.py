@@ -33,12 +33,11 @@ class Call:
 
     Attributes:
         name, module: Name and module of the leaf.
-        sources: Origin of its input: names of the leaves whose outputs are summed; "" is
-            the input of the module.
-        inward, outward: Shapes without the axes of batch and time.
-        leading: Number of those axes.
-        columns: Of a Linear: which number of its input each column of its weight is for; None: all in
-            order.
+        sources: Names of the layers whose outputs are summed as its input; "" is the input of the
+            module.
+        inward, outward: Shapes without batch and time axes.
+        leading: Number of batch and time axes.
+        columns: For a Linear: index of the input of each column of its weight; None: in order.
     """
 
     name: str
@@ -55,20 +54,21 @@ class Exported:
     """Nodes that a leaf is exported to, and their properties.
 
     Attributes:
-        nodes: Entries by the suffix of their name; "" is the leaf itself. The first takes the input.
+        nodes: Entries by suffix of the node name; "" is the layer itself. The first receives the
+            input.
         edges: Edges between suffixes.
-        last: Suffix of the node that gives the output; None: the first.
-        neuron: Suffix of the neuron, which the options are of; None: what gives the output.
+        last: Suffix of the output node; None: the first.
+        neuron: Suffix of the neuron, to which the options apply; None: the output node.
         framework: Framework of the neuron; None for weights and shapes.
-        options: Options of `jaxsnn.nir.read` for it.
-        dt: Length of its step in seconds, if the module says it.
-        folds: (factor, offset), (channels,): the layer before it is to have its output y as factor
-            y + offset instead.
-        norm: The BatchNorm whose they are.
-        takes_spikes: It is right for inputs of 0 and 1 alone.
-        takes_positive: It is right for inputs that are not below 0 alone.
-        dialect: Of a graph, which `jaxsnn.to_torch` made the leaf of; `takers` are its nodes that take
-            the input, and `givers` those that give the output.
+        options: Options of `jaxsnn.nir.read` for the neuron.
+        dt: Length of a time step in seconds, if the module specifies it.
+        folds: (factor, offset), each of shape (channels,), by which the output y of the layer
+            before is replaced by factor y + offset.
+        norm: The BatchNorm that `folds` belongs to.
+        takes_spikes: Whether the export is only valid for inputs of 0 and 1.
+        takes_positive: Whether the export is only valid for inputs that are not negative.
+        dialect: Dialect of a graph that `jaxsnn.to_torch` exported as this layer; `takers` are its
+            nodes that receive the input, and `givers` its output nodes.
     """
 
     nodes: Mapping[str, dict[str, Any]]
@@ -103,9 +103,11 @@ class LayerNumbers:
 
     Attributes:
         layer: Name of the layer.
-        node: Of the file, for messages.
-        owner: Has the attribute; `name` of it, "p.v_th" where it is one of a named tuple.
-        value: Of the shape of the node. A layer may have one number for all, where all are equal.
+        node: Node of the file, for messages.
+        owner: Object that has the attribute; `name` is the attribute, "p.v_th" for one of a named
+            tuple.
+        value: New value, of the shape of the node. A layer may have one scalar if all values are
+            equal.
     """
 
     layer: str
@@ -132,7 +134,7 @@ def numbers_of(value: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:
     leading axes of length 1, such as a batch axis, are dropped.
 
     Raises:
-        ConversionError: Its axes do not fit the shape.
+        ConversionError: The axes do not match the shape.
     """
     array = (
         value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value, np.float32)
@@ -143,20 +145,21 @@ def numbers_of(value: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:
     if any(length != 1 for length in array.shape[:before]):
         raise ConversionError(
             Text(
-                "numbers of shape {actual} are given for neurons of shape {expected}",
+                "a parameter has the shape {actual}, and its neurons have the shape {expected}",
                 actual=array.shape,
                 expected=shape,
             ),
-            fix="give one number for all, or one for each neuron, without an axis of batch",
+            fix="use a scalar, or one value per neuron without a batch axis",
         )
     return np.broadcast_to(array.reshape(array.shape[before:]), shape).copy()
 
 
 def refuse_axes(call: Call, axis_count: int) -> None:
-    """Refuse weights that take a sample of another number of axes than NIR's do.
+    """Reject weights whose input has a different number of axes than in NIR.
 
     Raises:
-        ConversionError: An axis is missing, such as that of batch, or one too many, such as time.
+        ConversionError: An axis is missing, such as batch, or there is an additional one, such as
+            time.
     """
     if len(call.inward) == axis_count:
         return
@@ -166,17 +169,17 @@ def refuse_axes(call: Call, axis_count: int) -> None:
     axes = "one axis" if axis_count == 1 else Text("{axes} axes", axes=axis_count)
     raise ConversionError(
         Text(
-            "'{node}' ({type}) takes numbers of shape {shape} behind {leading}, and in NIR "
-            "numbers of {axes}",
+            "layer '{node}' ({type}) receives inputs of shape {shape} after {leading}, and NIR "
+            "supports {axes}",
             node=call.name,
             type=type(call.module).__name__,
             shape=call.inward,
             leading=first,
             axes=axes,
         ),
-        fix=f"give a sample (batch, {shape}) of one step, without an axis of time"
+        fix=f"pass a sample (batch, {shape}) of one time step, without a time axis"
         if call.leading == 1
-        else f"give a sample (time, batch, {shape})",
+        else f"pass a sample (time, batch, {shape})",
         node=call.name,
     )
 
@@ -204,7 +207,7 @@ def exported_convolution(call: Call) -> Exported:
     if conv.padding_mode != "zeros":
         raise ConversionError(
             Text(
-                "'{node}' pads with {padding}, and NIR pads with zeros",
+                "layer '{node}' uses the padding mode {padding}, and NIR pads with zeros",
                 node=call.name,
                 padding=conv.padding_mode,
             ),
@@ -271,11 +274,11 @@ def _pool(call: Call) -> Exported:
     ):
         raise ConversionError(
             Text(
-                "'{node}' rounds up, or divides by another number than its window, and NIR does "
-                "neither",
+                "layer '{node}' uses ceil_mode, divisor_override or count_include_pad=False, which "
+                "NIR does not support",
                 node=call.name,
             ),
-            fix="leave out ceil_mode and divisor_override, and count the padding",
+            fix="remove ceil_mode and divisor_override, and use count_include_pad=True",
             node=call.name,
         )
     return _mean(call, **_windows(pool))
@@ -298,14 +301,14 @@ def _even_pool(call: Call) -> Exported:
     if np.any(before % after):
         raise ConversionError(
             Text(
-                "'{node}' ({type}) makes {outward} of {inward} by windows of several sizes, and "
-                "NIR's have one",
+                "layer '{node}' ({type}) reduces {inward} to {outward} with windows of different "
+                "sizes, and NIR supports one size",
                 node=call.name,
                 type=type(call.module).__name__,
                 outward=tuple(call.outward[-axes:]),
                 inward=tuple(call.inward[-axes:]),
             ),
-            fix="give it a size by which that of its input can be divided",
+            fix="use an output size that divides the input size",
             node=call.name,
         )
     window = before // after
@@ -318,7 +321,7 @@ def _zeros_around(call: Call) -> Exported:
     if getattr(layer, "value", 0) != 0:
         raise ConversionError(
             Text(
-                "'{node}' ({type}) pads with {value:g}, and NIR with zeros",
+                "layer '{node}' ({type}) pads with {value:g}, and NIR pads with zeros",
                 node=call.name,
                 type=type(layer).__name__,
                 value=layer.value,
@@ -342,10 +345,10 @@ def padding_node(call: Call, sides: np.ndarray) -> dict[str, Any]:
 
 
 def refuse_training(name: str, module: Any) -> None:
-    """Refuse a layer whose training mode computes something else than its evaluation mode.
+    """Reject a layer in training mode if its evaluation mode computes different outputs.
 
     Raises:
-        ConversionError: It is in training mode.
+        ConversionError: The layer is in training mode.
     """
     kind = type(module).__name__
     random = kind.startswith("Dropout") and getattr(module, "p", 0)
@@ -353,33 +356,33 @@ def refuse_training(name: str, module: Any) -> None:
     if module.training and (random or moves or "BatchNorm" in kind):
         raise ConversionError(
             Text(
-                "'{node}' ({type}) is in training mode, where it does not do what it does later",
+                "layer '{node}' ({type}) is in training mode, in which its output differs from "
+                "evaluation mode",
                 node=name,
                 type=kind,
             ),
-            fix="call module.eval() first, as it is then exported",
+            fix="call module.eval() first, because evaluation mode is exported",
             node=name,
         )
 
 
 def refuse_few_digits(name: str, module: Any) -> None:
-    """Refuse a layer that rounds its sums to half precision, whose spikes are those of no engine.
+    """Reject a layer that rounds its sums to half precision, which no engine reproduces.
 
     Raises:
-        ConversionError: Its numbers have 16 bits or less.
+        ConversionError: The parameters have 16 bits or less.
     """
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.dtype.is_floating_point and tensor.dtype.itemsize < _LEAST_BYTES:
             raise ConversionError(
                 Text(
-                    "'{node}' ({type}) computes in {dtype}, and a graph of it in float32, which "
-                    "spikes at other steps",
+                    "layer '{node}' ({type}) computes in {dtype}, and its graph in float32, so that "
+                    "spikes would differ",
                     node=name,
                     type=type(module).__name__,
                     dtype=tensor.dtype,
                 ),
-                fix="give a copy in float32, copy.deepcopy(module).float(), "
-                "and compare with what that does",
+                fix="export a float32 copy, copy.deepcopy(module).float(), and compare with its spikes",
                 node=name,
             )
 
@@ -398,7 +401,7 @@ def exported_normalisation(call: Call) -> Exported:
     if norm.running_mean is None:
         raise ConversionError(
             Text(
-                "'{node}' ({type}) has no running statistics, so that what it does depends on "
+                "layer '{node}' ({type}) has no running statistics, so that its output depends on "
                 "the batch",
                 node=call.name,
                 type=type(norm).__name__,
@@ -409,12 +412,12 @@ def exported_normalisation(call: Call) -> Exported:
     if call.leading != 1:
         raise ConversionError(
             Text(
-                "'{node}' ({type}) takes time and batch as two axes, and the batch for its "
-                "channels",
+                "layer '{node}' ({type}) receives separate time and batch axes, and treats the batch "
+                "axis as channels",
                 node=call.name,
                 type=type(norm).__name__,
             ),
-            fix="let it take each step, as Norse's Lift does, or time and batch as one axis",
+            fix="call it once per time step, like Norse's Lift, or merge time and batch into one axis",
             node=call.name,
         )
     refuse_training(call.name, norm)
@@ -482,10 +485,11 @@ def _largest(call: Call) -> Exported:
     if _rounds_up(call) or pool.return_indices or np.any(np.asarray(pool.dilation) != 1):
         raise ConversionError(
             Text(
-                "'{node}' rounds up, dilates its window or returns indices, and NIR does neither",
+                "layer '{node}' uses ceil_mode, dilation or return_indices, which NIR does not "
+                "support",
                 node=call.name,
             ),
-            fix="leave out ceil_mode, dilation and return_indices",
+            fix="remove ceil_mode, dilation and return_indices",
             node=call.name,
         )
     threshold = {"type": "Threshold", "threshold": np.full(call.outward, 0.5, np.float32)}
@@ -526,7 +530,7 @@ def _flatten(call: Call) -> Exported:
     start, end = (dim % dims - call.leading for dim in axes)
     if start < 0:
         raise ConversionError(
-            Text("'{node}' flattens the axis of batch", node=call.name),
+            Text("layer '{node}' flattens the batch axis", node=call.name),
             fix=f"use start_dim={call.leading}",
             node=call.name,
         )

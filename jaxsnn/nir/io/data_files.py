@@ -26,7 +26,7 @@ def read_data(path: str | os.PathLike[str]) -> nir.NIRGraphData:
     """Read a file of NIR data.
 
     Raises:
-        FileError: no such file, or it is not a file of NIR data.
+        FileError: The file does not exist, or is not a file of NIR data.
     """
     document = read_hdf5(path, "a file of NIR data")
     kind = _type_of(document)
@@ -37,20 +37,20 @@ def read_data(path: str | os.PathLike[str]) -> nir.NIRGraphData:
                 path=path,
                 type=kind,
             ),
-            fix="name a recording; a NIR graph is read by jaxsnn.nir.read",
+            fix="pass a file with recorded data; to read a NIR graph, call jaxsnn.nir.read",
         )
     try:
         return _read_graph(document)
     except _UnknownEntry as error:
         raise FileError(
             Text("{path}: {reason}", path=path, reason=str(error)),
-            fix=f"write it without that, as NIR {_NIR} has it",
+            fix=f"write the file in the format of NIR {_NIR}",
         ) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = str(error).strip("'\"")
         raise FileError(
             Text("{path} has invalid NIR data: {reason}", path=path, reason=reason),
-            fix="write it again",
+            fix="write the file again",
         ) from error
 
 
@@ -60,8 +60,8 @@ def write_data(
     """Write NIR data, nested or not, as `nir.read_data` reads it.
 
     Raises:
-        FileError: the file exists and `force` is not set, or cannot be written.
-        GraphError: a name that a file cannot hold, or an entry that is not data.
+        FileError: The file exists and `force` is not set, or it cannot be written.
+        GraphError: A name is not allowed in a file, or an entry is not data.
     """
     save(path, _graph_group(data), force)
 
@@ -90,8 +90,12 @@ def _graph_group(data: nir.NIRGraphData) -> Group:
 def _node_group(name: str, data: Any) -> Group:
     if not isinstance(data, nir.NIRNodeData):
         raise GraphError(
-            Text("node '{node}' has a {type} as its data", node=name, type=type(data).__name__),
-            fix="make it NIRNodeData or NIRGraphData",
+            Text(
+                "the data of node '{node}' have the type {type}",
+                node=name,
+                type=type(data).__name__,
+            ),
+            fix="use NIRNodeData or NIRGraphData",
             node=name,
         )
     observables = Group(
@@ -104,8 +108,8 @@ def _named(entries: Mapping[str, Any]) -> list[tuple[str, Any]]:
     for name in entries:
         if "/" in name or name in ("", "."):
             raise GraphError(
-                Text("'{name}' cannot be a name in a file", name=name),
-                fix="nest a NIRGraphData, or rename it",
+                Text("the name '{name}' is not allowed in a file", name=name),
+                fix="rename it, or use a nested NIRGraphData",
             )
     return list(entries.items())
 
@@ -116,8 +120,12 @@ def _observable_group(name: str, data: Any) -> Group:
         return Group({"data": _stored(data.data)}, _attributes("TimeGriddedData", dt=data.dt))
     if not isinstance(data, nir.EventData):
         raise GraphError(
-            Text("'{observable}' is a {type}", observable=name, type=type(data).__name__),
-            fix="make it TimeGriddedData or EventData",
+            Text(
+                "the data of observable '{observable}' have the type {type}",
+                observable=name,
+                type=type(data).__name__,
+            ),
+            fix="use TimeGriddedData or EventData",
         )
     refuse_broken(data, name)
     valued = isinstance(data, nir.ValuedEventData)
@@ -153,7 +161,7 @@ def _refuse_unknown(
     meaning of the others.
 
     Raises:
-        _UnknownEntry: names it, and its value.
+        _UnknownEntry: There is such an entry; the message contains its name and value.
     """
     for name, entry in group.attributes.items():
         value = text_of(entry) if isinstance(entry, Dataset) else None
@@ -163,12 +171,12 @@ def _refuse_unknown(
         harmless = name in _WITHOUT_EFFECT and value == _WITHOUT_EFFECT[name]
         if name not in ("__type__", *attributes) and not harmless:
             raise _UnknownEntry(
-                f"{location} has the attribute {name} = {value}, which NIR {_NIR} does not define "
-                "and which may mean other times or another order"
+                f"{location} has the attribute {name} = {value}, which NIR {_NIR} does not define and "
+                "which may change the meaning of times or axes"
             )
     for name in group:
         if name not in datasets:
-            raise _UnknownEntry(f"{location} holds '{name}', which NIR {_NIR} does not define")
+            raise _UnknownEntry(f"{location} contains '{name}', which NIR {_NIR} does not define")
 
 
 def _read_graph(group: Group) -> nir.NIRGraphData:
@@ -196,7 +204,7 @@ def _read(name: str, group: Group) -> Observable:
     if kind not in _HELD:
         known_types = listing(_HELD)
         raise ValueError(
-            f"observable '{name}' has the __type__ {kind}, which is none of {known_types}"
+            f"observable '{name}' has the __type__ {kind}, which is not one of {known_types}"
         )
     _refuse_unknown(f"observable '{name}'", group, *_HELD[kind])
     arrays = {key: np.array(entry.value) for key, entry in group.items()}
@@ -210,18 +218,16 @@ def _read(name: str, group: Group) -> Observable:
 
 def _number(group: Group, name: str) -> float:
     if name not in group.attributes:
-        raise KeyError(f"it has no attribute {name}")
+        raise KeyError(f"the attribute {name} is missing")
     return float(np.asarray(group.attributes[name].value).reshape(-1)[0])
 
 
 def refuse_broken(data: Observable, name: str) -> None:
-    """Raise UsageError where data contradict themselves: slots half used, neurons or times that
-    cannot be.
-    """
+    """Raise UsageError for inconsistent data: partly used slots, invalid neuron indices or times."""
     if isinstance(data, nir.TimeGriddedData):
         if not (math.isfinite(data.dt) and data.dt > 0):
             raise UsageError(
-                Text("{node}: dt is {dt:g} s", node=name, dt=data.dt), fix="it must be positive"
+                Text("{node}: dt is {dt:g} s", node=name, dt=data.dt), fix="dt must be positive"
             )
         return
     if data.idx.ndim != 2 or data.idx.dtype.kind not in "iu" or data.time.dtype.kind not in "iuf":
@@ -233,17 +239,17 @@ def refuse_broken(data: Observable, name: str) -> None:
                 shape=data.idx.shape,
                 time_dtype=data.time.dtype,
             ),
-            fix="they must be whole numbers and floats of shape (batch, events)",
+            fix="idx must be integers and time floats, both of shape (batch, events)",
         )
     if isinstance(data, nir.ValuedEventData) and data.value.dtype.kind not in "biuf":
         raise UsageError(
-            Text("{node}: values are {dtype}", node=name, dtype=data.value.dtype),
-            fix="they must be real numbers, one an event",
+            Text("{node}: values have the type {dtype}", node=name, dtype=data.value.dtype),
+            fix="values must be real numbers, one per event",
         )
     if not 0 <= data.t_max < math.inf:
         raise UsageError(
             Text("{node}: t_max is {t_max:g} s", node=name, t_max=data.t_max),
-            fix="it must be the end of the recording, finite and not below 0",
+            fix="t_max must be the end of the recording, finite and at least 0",
         )
     used = data.idx != -1
     if (half := used != np.isfinite(data.time)).any():
@@ -256,13 +262,13 @@ def refuse_broken(data: Observable, name: str) -> None:
                 idx=data.idx[place],
                 time=data.time[place],
             ),
-            fix="an unused slot has idx -1 and time inf, a used one neither",
+            fix="an unused slot must have idx -1 and time inf, a used slot a valid index and a "
+            "finite time",
         )
     if (bad := used & ((data.idx < 0) | (data.idx >= data.n_neurons))).any():
         raise UsageError(
             Text(
-                "{node}: an event has the neuron index {index}, and the indices run from 0 to "
-                "{maximum}",
+                "{node}: an event has the neuron index {index}, outside 0 to {maximum}",
                 node=name,
                 index=data.idx[bad][0],
                 maximum=data.n_neurons - 1,
@@ -272,8 +278,8 @@ def refuse_broken(data: Observable, name: str) -> None:
     if (bad := used & ((data.time < 0) | (data.time > data.t_max * (1 + TOLERANCE)))).any():
         raise UsageError(
             Text(
-                "{node}: {count} events lie outside the recording, from 0 s to t_max = "
-                "{t_max:g} s, the first at {time:g} s",
+                "{node}: events outside the recording, which is from 0 s to t_max = {t_max:g} s: "
+                "{count}, the first at {time:g} s",
                 node=name,
                 count=int(bad.sum()),
                 t_max=data.t_max,

@@ -23,8 +23,8 @@ def document_of(source: Any) -> Group:
 
     if not isinstance(source, nir.NIRGraph):
         raise GraphError(
-            Text("a {type} is not a NIR graph", type=type(source).__name__),
-            fix="pass a nir.NIRGraph, or a path to jaxsnn.nir.read",
+            Text("an object of type {type} is not a NIR graph", type=type(source).__name__),
+            fix="pass a nir.NIRGraph, or read a file with jaxsnn.nir.read(path)",
         )
     return group_of(source.to_dict(), nir.version)
 
@@ -69,12 +69,12 @@ def _dataset(name: str, value: Any, location: str) -> Dataset:
     if array.dtype.kind not in "biufc":
         raise GraphError(
             Text(
-                "{location}: '{name}' is a {type}, which a NIR file cannot contain",
+                "{location}: '{name}' has the type {type}, which a NIR file cannot contain",
                 location=location,
                 name=name,
                 type=type(value).__name__,
             ),
-            fix="make it numbers",
+            fix="convert it to numbers",
         )
     array.setflags(write=False)
     return Dataset(value=array, dtype=array.dtype)

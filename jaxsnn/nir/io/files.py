@@ -100,7 +100,7 @@ def load(path: str | os.PathLike[str]) -> Group:
         The root group, with the entries "node" and, in all but the oldest files, "version".
 
     Raises:
-        FileError: The file is missing, a directory, not HDF5, cut short, or HDF5 but not NIR.
+        FileError: The file is missing, a directory, not HDF5, truncated, or HDF5 but not NIR.
     """
     return nir_document(path, load_hdf5(path, "a NIR file"))
 
@@ -119,7 +119,7 @@ def nir_document(path: str | os.PathLike[str], document: Group) -> Group:
                 path=path,
                 entries=entries,
             ),
-            fix="name a file that a NIR exporter wrote",
+            fix="pass a file that a NIR exporter wrote",
         )
     return document
 
@@ -129,9 +129,9 @@ def load_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
     file".
 
     Raises:
-        FileError: The file is missing, no regular file, not HDF5, cut short, or larger than
-            the limit (`read_limits`); or its numbers lie elsewhere, are compressed by
-            another filter than gzip, szip or lzf, or of a type that NumPy does not have.
+        FileError: The file is missing, not a regular file, not HDF5, truncated, or exceeds the limit
+            (`read_limits`); or its data are stored outside of the file, compressed with a filter
+            other than gzip, szip and lzf, or of a type that NumPy does not support.
     """
     path = refuse_unreadable(path, kind)
     try:
@@ -144,7 +144,7 @@ def load_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
                     size=path.stat().st_size,
                     kind=kind,
                 ),
-                fix="name another file, or export it again",
+                fix="pass a different file, or export it again",
             )
         with h5py.File(path, "r") as file:
             return load_root(file, str(path), ByteBudget(path))
@@ -161,8 +161,8 @@ def load_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
         if re.search(r"allocation failed|(?:unable to|can.t) allocate", str(error)):
             raise out_of_memory(path) from error
         raise FileError(
-            Text("{path} is damaged or cut short: {reason}", path=path, reason=first_line(error)),
-            fix="fetch or export it again",
+            Text("{path} is damaged or truncated: {reason}", path=path, reason=first_line(error)),
+            fix="download or export it again",
         ) from error
 
 
@@ -171,13 +171,13 @@ def out_of_memory(path: str | os.PathLike[str]) -> FileError:
     allowed = read_limits().max_bytes
     return FileError(
         Text(
-            "{path} needs more memory to decode than is available, or than {limit} bytes "
-            "for arrays",
+            "decoding {path} needs more memory than is available or than the limit, {limit} "
+            "bytes for arrays",
             path=os.fspath(path),
             limit=allowed,
         ),
         fix=Text(
-            "pass {max_bytes} if you trust it, or export it again",
+            "pass {max_bytes} if you trust the file, or export it again",
             max_bytes=MAX_BYTES.set_to(2 * allowed),
         ),
     )
@@ -202,25 +202,24 @@ def image_of(path: str | os.PathLike[str], document: Group) -> bytes:
     """Return the bytes of a document's file, checked by reading them back; `path` is for messages.
 
     Raises:
-        FileError: a file cannot represent a name, or the bytes read back differ.
+        FileError: A name is not allowed in a file, or reading back does not give the same document.
     """
     _refuse_names(path, document)
     try:
         image = _image(document)
     except UnicodeError as error:
         raise FileError(
-            Text("{path} was not written: a text in it is not UTF-8", path=path),
-            fix="correct it in the source",
+            Text("{path} was not written: it would contain text that is not UTF-8", path=path),
+            fix="correct the text in the graph",
         ) from error
     # HDF5 may not say that it could not write: what was written is read before it counts.
     if not _same(_load_image(image), document):
         raise FileError(
             Text(
-                "{path} was not written: the written file differs from the graph when it is "
-                "read back",
+                "{path} was not written: reading it back does not give the same graph",
                 path=path,
             ),
-            fix="please report it, with the versions that jaxsnn doctor shows",
+            fix="please report this defect with the output of jaxsnn doctor",
         )
     return image
 
@@ -231,11 +230,11 @@ def _refuse_names(path: str | os.PathLike[str], group: Group) -> None:
         if "/" in name or name in ("", "."):
             raise FileError(
                 Text(
-                    "{path} was not written: '{name}' cannot be a name in a file",
+                    "{path} was not written: the name '{name}' is not allowed in a file",
                     path=path,
                     name=name,
                 ),
-                fix="rename it, without a '/'",
+                fix="rename it; names must not contain '/'",
             )
         if isinstance(entry, Group):
             _refuse_names(path, entry)

@@ -46,11 +46,10 @@ class Dataset:
     """One dataset.
 
     Attributes:
-        value: The numbers; a scalar is a 0-d array. Text of variable length is an object array of
-            bytes.
-        dtype: HDF5's type as h5py shows it: kind of text, its encoding and booleans included.
-        attributes: HDF5 attributes, each a dataset of its own.
-        storage: Chunks, compression and the like, as arguments of h5py's create_dataset.
+        value: Values; a scalar is a 0-d array. Text of variable length is an object array of bytes.
+        dtype: Type of HDF5 as h5py represents it, including kind of text, encoding and booleans.
+        attributes: HDF5 attributes, each as a dataset.
+        storage: Chunks, compression etc., as arguments of h5py's create_dataset.
     """
 
     value: np.ndarray | h5py.Empty
@@ -75,12 +74,12 @@ def load_root(file: h5py.File, path: str, budget: ByteBudget) -> Group:
     """Load the root group of an open file, with all objects in it.
 
     Args:
-        file: the open file.
-        path: its name, for messages.
-        budget: of bytes that its arrays may have.
+        file: Open file.
+        path: Path for messages.
+        budget: Budget of bytes for arrays.
 
     Raises:
-        FileError: it has objects that a NIR file must not have, or exceeds a limit.
+        FileError: The file has objects that are not allowed in a NIR file, or exceeds a limit.
         Exception: h5py may raise any error on a damaged file.
     """
     root = h5g.open(file.id, b"/")
@@ -92,10 +91,10 @@ class _Reading:
     """A file that is being read.
 
     Attributes:
-        path: for messages.
-        budget: of bytes that arrays may have.
-        seen: objects that have been read: a file must not hold one under two names, which would
-            let a small file grow without bound.
+        path: Path for messages.
+        budget: Budget of bytes for arrays.
+        seen: Objects that have been read: a file must not contain an object under two names, which
+            would let a small file grow without bound.
     """
 
     path: str
@@ -103,13 +102,17 @@ class _Reading:
     seen: set[tuple[int, int]] = dataclasses.field(default_factory=set)
 
     def enter(self, entry: Any, name: str) -> int:
-        """Refuse an object that was there before; how many attributes it has."""
+        """Return the number of attributes of an object; reject an object that was read before."""
         information = h5o.get_info(entry)
         key = (information.fileno, information.addr)
         if key in self.seen:
             raise FileError(
-                Text("{path}: {object} has a second name in the file", path=self.path, object=name),
-                fix="export it again, with a copy under each name",
+                Text(
+                    "{path}: {object} and another name in the file are links to the same object",
+                    path=self.path,
+                    object=name,
+                ),
+                fix="export it again with a separate copy for each name",
             )
         self.seen.add(key)
         return information.num_attrs
@@ -120,7 +123,7 @@ class _Reading:
         if depth > MAXIMUM_DEPTH:
             raise FileError(
                 Text(
-                    "{path}: groups nest more than {limit} deep at {object}",
+                    "{path}: groups are nested more than {limit} levels deep at {object}",
                     path=self.path,
                     limit=MAXIMUM_DEPTH,
                     object=name,
@@ -135,13 +138,12 @@ class _Reading:
             if kind != h5l.TYPE_HARD:
                 raise FileError(
                     Text(
-                        "{path}: {object}/{key} is a link to another place, which a NIR file must not "
-                        "have",
+                        "{path}: {object}/{key} is a link, which is not allowed in a NIR file",
                         path=self.path,
                         object=name,
                         key=key,
                     ),
-                    fix="write what it leads to into the file",
+                    fix="replace the link by its target",
                 )
             entries[key] = self.entry(h5o.open(group, stored), f"{name}/{key}", depth + 1)
         return Group(entries, self.attributes(h5py.Group(group), name or "/") if attributes else {})
@@ -179,7 +181,7 @@ class _Reading:
         """Return the type of a dataset or attribute.
 
         Raises:
-            FileError: NumPy has no such type, or it is a reference.
+            FileError: NumPy does not support the type, or it is a reference.
         """
         try:
             dtype = stored.dtype
@@ -213,12 +215,12 @@ class _Reading:
         strange = [number for number in filters if number not in _FILTERS]
         if layout not in _LAYOUTS or properties.get_external_count():
             description = (
-                "has its numbers elsewhere (external storage or a virtual dataset), and a NIR file"
+                "stores its data outside of the file (external storage or a virtual dataset), "
+                "which is not allowed in a NIR file"
             )
-            description += " holds them itself"
         elif strange:
             description = Text(
-                "is compressed by filter {filter}, and only gzip, szip and lzf are supported",
+                "is compressed with filter {filter}, but only gzip, szip and lzf are supported",
                 filter=strange[0],
             )
         else:
@@ -230,7 +232,7 @@ class _Reading:
                 object=name,
                 description=description,
             ),
-            fix="write it again with h5py, plain or compressed by gzip",
+            fix="write it again with h5py, uncompressed or compressed with gzip",
         )
 
     def attributes(self, entry: h5py.Group | h5py.Dataset, name: str) -> dict[str, Dataset]:

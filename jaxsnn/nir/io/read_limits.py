@@ -22,9 +22,9 @@ class ReadLimits:
     """Limits of reading one file.
 
     Attributes:
-        max_bytes: limit of the size of its arrays, decoded.
-        timeout: seconds until a process of its own, which reads HDF5, is ended; None: HDF5 is read
-            in this process, and nothing ends it.
+        max_bytes: Limit for the decoded arrays in bytes.
+        timeout: Seconds after which the separate process that reads HDF5 is killed; None: HDF5 is
+            read in this process without a limit.
     """
 
     max_bytes: int
@@ -38,7 +38,7 @@ def read_limits() -> ReadLimits:
     """Return the current limits.
 
     Raises:
-        UsageError: the environment variable is not a number.
+        UsageError: The environment variable is not a number.
     """
     return _current.get() or ReadLimits(max_bytes=_limit_of_environment())
 
@@ -47,8 +47,12 @@ def _limit_of_environment() -> int:
     limit_text = os.environ.get(LIMIT_VARIABLE, "")
     if limit_text and not (limit_text.isascii() and limit_text.isdigit()):
         raise UsageError(
-            Text("{variable} is '{value}'", variable=LIMIT_VARIABLE, value=limit_text),
-            fix="give a number of bytes",
+            Text(
+                "{variable} is '{value}', which is not a number of bytes",
+                variable=LIMIT_VARIABLE,
+                value=limit_text,
+            ),
+            fix="set it to a number of bytes",
         )
     return int(limit_text or DEFAULT_MAX_BYTES)
 
@@ -60,17 +64,17 @@ def limit_reading(
     """Set limits for all files that are read in this context; None leaves a limit unchanged.
 
     Args:
-        max_bytes: limit of the size of one file's arrays, decoded.
-        read_timeout: seconds; HDF5 is read by a process of its own, which is ended after them.
+        max_bytes: Limit for the decoded arrays of a file in bytes.
+        read_timeout: Seconds after which the separate process that reads HDF5 is killed.
 
     Raises:
-        UsageError: a limit that is not positive.
+        UsageError: A limit is not positive.
     """
     before = read_limits()
     for option, value in ((MAX_BYTES, max_bytes), (READ_TIMEOUT, read_timeout)):
         if value is not None and not 0 < as_number(value) < float("inf"):
-            message = Text("{option} limits nothing", option=option.set_to(value))
-            raise UsageError(message, fix="give a positive number")
+            message = Text("{option} is not a valid limit", option=option.set_to(value))
+            raise UsageError(message, fix="pass a positive number")
     # What the system can count: more is no limit, either.
     bytes_at_most = before.max_bytes if max_bytes is None else max_bytes
     seconds = before.timeout if read_timeout is None else read_timeout
@@ -90,7 +94,8 @@ def read_text(path: str | os.PathLike[str], kind: str) -> str:
     """Read the text of a UTF-8 file; `kind` describes it for messages: "a mapping".
 
     Raises:
-        FileError: no regular file, not text, larger than the limit, or it cannot be read.
+        FileError: The path is not a regular file, or the file is not text, exceeds the limit or
+            cannot be read.
     """
     checked_path = refuse_unreadable(path, kind)
     ByteBudget(checked_path).take("its text", checked_path.stat().st_size)
@@ -101,12 +106,12 @@ def read_text(path: str | os.PathLike[str], kind: str) -> str:
             Text(
                 "{path} cannot be read ({reason})", path=path, reason=error.strerror or str(error)
             ),
-            fix=f"name {kind}",
+            fix=f"pass {kind}",
         ) from error
     except UnicodeDecodeError as error:
         raise FileError(
             Text("{path} is not text, so it cannot be {kind}", path=path, kind=kind),
-            fix=f"name {kind}",
+            fix=f"pass {kind}",
         ) from error
 
 
@@ -122,20 +127,20 @@ class ByteBudget:
         """Count an array before it is decoded.
 
         Raises:
-            FileError: all together are too many bytes.
+            FileError: The arrays together exceed the limit.
         """
         self.taken += size
         if self.taken > self.max_bytes:
             raise FileError(
                 Text(
-                    "{path}: with {object} of {size} bytes its arrays exceed {limit} bytes",
+                    "{path}: with {object} ({size} bytes) its arrays exceed the limit of {limit} bytes",
                     path=self.path,
                     object=name,
                     size=size,
                     limit=self.max_bytes,
                 ),
                 fix=Text(
-                    "pass {max_bytes} or more, or set {variable}, if you trust it",
+                    "if you trust the file, pass {max_bytes} or more, or set {variable}",
                     max_bytes=MAX_BYTES.set_to(self.taken),
                     variable=LIMIT_VARIABLE,
                 ),

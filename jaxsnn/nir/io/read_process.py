@@ -86,9 +86,9 @@ class ReadProcess:
     """A child that writes to a pipe; use it as a context, at whose end it is gone.
 
     Args:
-        path: what it reads, for messages.
-        work: what it does, with the end of the pipe that it writes to.
-        limits: with a timeout.
+        path: Path of the file, for messages.
+        work: Function that runs in the child; its argument is the writable end of the pipe.
+        limits: Limits with a timeout.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class ReadProcess:
             except OSError as error:
                 raise FileError(
                     Text(
-                        "{path} cannot be read: no process for it can be started ({reason})",
+                        "{path} cannot be read: the reading process cannot be started ({reason})",
                         path=self._path,
                         reason=error.strerror,
                     ),
@@ -155,7 +155,7 @@ class ReadProcess:
         """Read the specified number of bytes.
 
         Raises:
-            FileError: the time is over, or the child ended earlier.
+            FileError: The timeout is exceeded, or the child ended.
         """
         buffer = bytearray(size)
         self.read_into(memoryview(buffer))
@@ -180,7 +180,7 @@ class ReadProcess:
                 limit=self._limits.timeout,
             ),
             fix=Text(
-                "pass a longer {read_timeout} if you trust it, {trusted}",
+                "if you trust the file, pass a longer {read_timeout}, {trusted}",
                 read_timeout=READ_TIMEOUT.set_to(600),
                 trusted=_TRUSTED,
             ),
@@ -201,12 +201,14 @@ class ReadProcess:
         if number == getattr(signal, "SIGXCPU", None) and number is not None:
             return self._too_late()
         if number is None or number in (signal.SIGKILL, signal.SIGTERM):
-            cause = "the process that read it was ended from outside"
+            cause = "the reading process was killed"
         else:
-            cause = Text("HDF5 crashed on it ({signal})", signal=signal.Signals(number).name)
+            cause = Text(
+                "HDF5 crashed while reading it ({signal})", signal=signal.Signals(number).name
+            )
         return FileError(
-            Text("{path} cannot be read, {cause}", path=self._path, cause=cause),
-            fix="fetch or export it again",
+            Text("{path} cannot be read: {cause}", path=self._path, cause=cause),
+            fix="download or export it again",
         )
 
 

@@ -40,7 +40,7 @@ def read_nir(path: str | os.PathLike[str]) -> Group:
     """Read the document of a NIR file.
 
     Raises:
-        FileError: as `jaxsnn.nir.io.files.load`, or a limit is reached.
+        FileError: As for `jaxsnn.nir.io.files.load`, or a limit is exceeded.
     """
     return nir_document(path, read_hdf5(path, "a NIR file"))
 
@@ -49,7 +49,7 @@ def read_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
     """Read the document of any HDF5 file; `kind` describes it for messages: "a NIR file".
 
     Raises:
-        FileError: as `jaxsnn.nir.io.files.load_hdf5`, or a limit is reached.
+        FileError: As for `jaxsnn.nir.io.files.load_hdf5`, or a limit is exceeded.
     """
     limits = read_limits()
     if limits.timeout is None or not hasattr(os, "fork") or not os.path.isfile(path):
@@ -127,14 +127,14 @@ def receive(child: Any, path: str | os.PathLike[str]) -> Group:
     `ReadProcess`.
 
     Raises:
-        JaxsnnError: the error that occurred in the child.
-        FileError: the child sent no document.
+        JaxsnnError: The error that occurred in the child.
+        FileError: The child sent no document.
     """
     size = int.from_bytes(child.read(8), "little")
     if size > _LARGEST_HEADER:
         raise FileError(
             Text(
-                "{path} has more than {limit} bytes of names",
+                "the names in {path} exceed the limit of {limit} bytes",
                 path=os.fspath(path),
                 limit=_LARGEST_HEADER,
             ),

@@ -34,14 +34,15 @@ def event_data(events: Any, size: int, t_max: float, values: Any = None) -> Even
     """Convert events of one population to NIR's EventData; to ValuedEventData if there are values.
 
     Args:
-        events: `time` (batch, events), seconds, and `index`; unused slots at inf.
-        size: number of neurons.
-        t_max: end of the recording, seconds.
-        values: (batch, events), the value of each event.
+        events: Object with `time` (batch, events) in seconds and `index`; unused slots have the time
+            inf.
+        size: Number of neurons.
+        t_max: End of the recording in seconds.
+        values: Value of each event, shape (batch, events).
 
     Raises:
-        UsageError: an event before 0 or after t_max, or of a neuron that does not exist; shapes
-            that do not match.
+        UsageError: An event is before 0 or after t_max or has an invalid neuron index, or shapes do
+            not match.
 
     >>> from types import SimpleNamespace
     >>> event_data(SimpleNamespace(time=[[0.5, np.inf]], index=[[1, 3]]), size=3, t_max=1.0).idx.tolist()
@@ -55,10 +56,10 @@ def event_data(events: Any, size: int, t_max: float, values: Any = None) -> Even
                 shape=time.shape,
                 index_shape=index.shape,
             ),
-            fix="both must be (batch, events)",
+            fix="both must have the shape (batch, events)",
         )
     if np.isnan(time).any():
-        raise UsageError("events have a time that is NaN", fix="put unused slots at inf")
+        raise UsageError("events have a time that is NaN", fix="set unused slots to inf")
     used = np.isfinite(time)
     data = EventData(
         idx=np.where(used, index, -1),
@@ -71,11 +72,11 @@ def event_data(events: Any, size: int, t_max: float, values: Any = None) -> Even
         if event_values.shape != time.shape:
             raise UsageError(
                 Text(
-                    "values have the shape {shape}, events {event_shape}",
+                    "values have the shape {shape}, but events have the shape {event_shape}",
                     shape=event_values.shape,
                     event_shape=time.shape,
                 ),
-                fix="give one for each slot",
+                fix="pass one value per slot",
             )
         data = ValuedEventData(
             **vars(data), value=np.where(used, event_values, np.zeros((), event_values.dtype))
@@ -89,26 +90,26 @@ def gridded_data(array: Any, dt: float, *, spikes: bool = False) -> TimeGriddedD
     axis of neurons.
 
     Args:
-        dt: length of a step, seconds.
-        spikes: store spikes, as booleans.
+        dt: Length of a time step in seconds.
+        spikes: Whether to store spikes, as booleans.
 
     Raises:
-        UsageError: fewer than three axes, no positive dt, or, with `spikes`, entries other than 0
-            and 1.
+        UsageError: There are fewer than three axes, dt is not positive, or with `spikes` there are
+            entries other than 0 and 1.
     """
     values = np.asarray(array)
     if values.ndim < 3:
         raise UsageError(
-            Text("an array of shape {shape} cannot be a recording", shape=values.shape),
-            fix="it must be (time, batch, ...)",
+            Text("an array of shape {shape} is not a recording", shape=values.shape),
+            fix="its shape must be (time, batch, ...)",
         )
     if spikes and values.dtype != bool:
         if (not_binary := (values != 0) & (values != 1)).any():
             step, sample = (int(place) for place in np.argwhere(not_binary)[0][:2])
             raise UsageError(
                 Text(
-                    "{count} entries are neither 0 nor 1, the first {value:g} in step {step} of "
-                    "sample {sample}, and spikes in NIR are 0 or 1",
+                    "NIR stores spikes as 0 or 1; entries with other values: {count}, the first is "
+                    "{value:g} in time step {step} of sample {sample}",
                     count=int(not_binary.sum()),
                     value=values[not_binary][0],
                     step=step,
@@ -128,7 +129,7 @@ def to_array(data: TimeGriddedData, shape: tuple[int, ...] | None = None) -> np.
     (neurons,).
 
     Raises:
-        UsageError: the shape has another number of elements.
+        UsageError: The shape has a different number of elements.
     """
     moved = data.data.transpose(1, 0, 2)
     if shape is None:
@@ -136,12 +137,12 @@ def to_array(data: TimeGriddedData, shape: tuple[int, ...] | None = None) -> np.
     if math.prod(shape) != data.n_neurons:
         raise UsageError(
             Text(
-                "the data have {actual} neurons, and the shape {shape} has {expected}",
+                "the data have {actual} neurons, but the shape {shape} has {expected}",
                 actual=data.n_neurons,
                 shape=shape,
                 expected=math.prod(shape),
             ),
-            fix="give a shape with as many elements as there are neurons",
+            fix="pass a shape with one element per neuron",
         )
     return moved.reshape(*moved.shape[:2], *shape)
 
@@ -151,13 +152,13 @@ class Binned:
     """Events counted in steps, and the losses of the conversion.
 
     Attributes:
-        array: (time, batch, neurons): int32 counts; of valued events the sums of their values,
-            float.
-        dt: length of a step, seconds.
-        moved: number of events that were not at a multiple of dt and were put at the beginning of
-            their step.
-        farthest: by how much at most, seconds.
-        merged: number of steps of a neuron with more than one event.
+        array: Counts (time, batch, neurons) as int32; for valued events the sums of their values,
+            as floats.
+        dt: Length of a time step in seconds.
+        moved: Number of events that were not at a multiple of dt and were moved to the beginning of
+            their time step.
+        farthest: Largest shift in seconds.
+        merged: Number of time steps of a neuron with more than one event.
     """
 
     array: np.ndarray
@@ -171,12 +172,12 @@ def bin_events(data: EventData, dt: float, *, move: bool = False, name: str = "d
     """Count events in steps; step k holds the events from k dt to before (k + 1) dt.
 
     Args:
-        dt: length of a step, seconds; t_max must be a multiple of it.
-        move: allow events between the beginnings of steps. What that moves is counted.
-        name: description of the data for messages.
+        dt: Length of a time step in seconds; t_max must be a multiple of it.
+        move: Whether to move events to the beginning of their time step; moved events are counted.
+        name: Description of the data for messages.
 
     Raises:
-        UsageError: times that are not multiples of dt (without `move`), or that lie in no step.
+        UsageError: Times are not multiples of dt (without `move`), or are after the last time step.
 
     >>> data = EventData(idx=np.array([[1, 1]]), time=np.array([[0.1, 0.25]]), n_neurons=2, t_max=0.3)
     >>> bin_events(data, 0.1, move=True).array[:, 0].tolist(), bin_events(data, 0.1, move=True).moved
@@ -184,18 +185,21 @@ def bin_events(data: EventData, dt: float, *, move: bool = False, name: str = "d
     """
     refuse_broken(data, name)
     if not (math.isfinite(dt) and dt > 0):
-        raise UsageError(Text("{option} is {dt:g} s", option=DT, dt=dt), fix="it must be positive")
+        raise UsageError(
+            Text("{option} is {dt:g} s", option=DT, dt=dt), fix="pass a positive value"
+        )
     count = _steps(np.asarray(data.t_max), dt)
     if not bool(_is_whole(np.asarray(data.t_max), count, dt)):
         raise UsageError(
             Text(
-                "{name} end at {t_max:g} s, which is {steps:g} steps of {dt:g} s",
+                "{name} end at {t_max:g} s, which is not an integer number of time steps: {steps:g} "
+                "of {dt:g} s",
                 name=name,
                 t_max=data.t_max,
                 steps=data.t_max / dt,
                 dt=dt,
             ),
-            fix="choose a dt that divides it",
+            fix="choose a dt that divides t_max",
         )
     used = data.idx >= 0
     sample, neuron, time = np.nonzero(used)[0], data.idx[used], data.time[used].astype(float)
@@ -204,7 +208,7 @@ def bin_events(data: EventData, dt: float, *, move: bool = False, name: str = "d
     if off.any() and not move:
         raise UsageError(
             Text(
-                "{name}: {count} of {size} events are not at a multiple of {dt:g} s, the first "
+                "{name}: events that are not at a multiple of {dt:g} s: {count} of {size}, the first "
                 "at {time:g} s",
                 name=name,
                 count=int(off.sum()),
@@ -212,21 +216,21 @@ def bin_events(data: EventData, dt: float, *, move: bool = False, name: str = "d
                 dt=dt,
                 time=time[off][0],
             ),
-            fix="choose a dt that divides them, or allow them to be moved",
+            fix="choose a dt that divides the times, or pass move=True",
         )
     step = np.where(off, np.floor(time / dt), step).astype(np.int64)
     if (late := step >= count).any():
         raise UsageError(
             Text(
-                "{name}: {count} events lie in no step, the first at {time:g} s, where {steps} "
-                "steps of {dt:g} s end",
+                "{name}: events after the last of {steps} time steps of {dt:g} s: {count}, the first "
+                "at {time:g} s",
                 name=name,
                 count=int(late.sum()),
                 time=time[late][0],
                 steps=int(count),
                 dt=dt,
             ),
-            fix="give a larger t_max",
+            fix="use a larger t_max",
         )
     place = (step, sample, neuron)
     counts = np.zeros((int(count), data.n_samples, data.n_neurons), np.int32)
@@ -251,17 +255,17 @@ def in_steps(
     """Return a recording as an array (time, batch, *shape), and a remark if its own dt differs.
 
     Args:
-        dt: length of a step, seconds; needed for events.
-        name: description of the data for messages.
+        dt: Length of a time step in seconds; required for events.
+        name: Description of the data for messages.
 
     Raises:
-        UsageError: events that lie between the steps, or a shape that does not fit.
+        UsageError: Events are not at multiples of dt, or the shape does not match.
     """
     if isinstance(data, TimeGriddedData):
         differs = dt is not None and abs(data.dt - dt) > TOLERANCE * dt
         remark = (
             Text(
-                "the {name} has steps of {actual:g} s, and its steps are used as steps of {dt:g} s",
+                "the {name} has time steps of {actual:g} s, which are used as time steps of {dt:g} s",
                 name=name,
                 actual=data.dt,
                 dt=dt,
@@ -273,10 +277,10 @@ def in_steps(
     if dt is None:
         raise UsageError(
             Text(
-                "the {name} consists of events, and the length of a step is not specified",
+                "the {name} consists of events, and the length of a time step is not specified",
                 name=name,
             ),
-            fix=Text("say {dt}", dt=DT.keyword),
+            fix=Text("pass {dt}", dt=DT.keyword),
         )
     return to_array(gridded_data(bin_events(data, dt, name=name).array, dt), shape), None
 
@@ -293,7 +297,7 @@ def graph_data(observations: Mapping[str, Mapping[str, Observable]]) -> nir.NIRG
     """Convert recordings by node and observable to NIR's nested data; "/" in a node's name nests.
 
     Raises:
-        UsageError: a name that is empty, or both a node and a nested graph.
+        UsageError: A name is empty, or is both a node and a nested graph.
 
     >>> spikes = TimeGriddedData(np.zeros((1, 2, 3), bool), 0.001)
     >>> graph_data({"layer/lif": {"spikes": spikes}}).nodes["layer"].nodes["lif"].observables["spikes"].dt
@@ -308,7 +312,7 @@ def graph_data(observations: Mapping[str, Mapping[str, Observable]]) -> nir.NIRG
             if not isinstance(level, nir.NIRGraphData):
                 raise UsageError(
                     Text(
-                        "'{node}' in '{name}' is a node, which cannot contain other nodes",
+                        "'{name}' cannot be a node, because '{node}' is a node and cannot contain other nodes",
                         node=part,
                         name=name,
                     ),
@@ -316,8 +320,8 @@ def graph_data(observations: Mapping[str, Mapping[str, Observable]]) -> nir.NIRG
                 )
         if not all(name.split("/")) or last in level.nodes:
             raise UsageError(
-                Text("'{name}' cannot be the name of a node here", name=name),
-                fix="names must differ and must not be empty",
+                Text("'{name}' is not a valid name of a node", name=name),
+                fix="use names that differ and are not empty",
             )
         level.nodes[last] = nir.NIRNodeData(observables=dict(observables))
     return root

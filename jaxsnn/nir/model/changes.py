@@ -38,8 +38,8 @@ class Change:
 
     Attributes:
         node: NIR name of the node; "" for the whole graph.
-        what: what was done.
-        why: the reason.
+        what: Description of the change.
+        why: Reason for the change.
 
     >>> Change(node="1", what="r becomes 1", why="the importer ignores r").as_text()
     '1: r becomes 1 (the importer ignores r)'

@@ -18,11 +18,11 @@ class Decay:
     """A factor of one step, as a framework computes it.
 
     Attributes:
-        text: The formula, for people and for `repr`.
+        text: Formula, for messages and `repr`.
         factor: (parameters by NIR's names, dt, array module) -> factor, of the parameters' shape.
             dt is in the unit of the time constants, the array module is NumPy or jax.numpy. A
             function of a module, so that equal rules are equal records.
-        needs_dt: The formula uses dt.
+        needs_dt: Whether the formula uses dt.
     """
 
     text: str

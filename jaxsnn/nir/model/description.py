@@ -179,7 +179,7 @@ def _dialect_lines(graph: Graph) -> list[str]:
     dialect = graph.dialect
     # The choices are in `why` already.
     why = (
-        Text("{why} Say {dialect}.", why=dialect.why, dialect=DIALECT.keyword)
+        Text("{why} Pass {dialect}.", why=dialect.why, dialect=DIALECT.keyword)
         if dialect.name is None
         else dialect.why
     )
@@ -207,7 +207,7 @@ def _remark_lines(graph: Graph) -> list[str]:
     """Return lines with the reader's repairs and warnings."""
     lines = []
     for title, remarks in (
-        ("repaired in reading, not in the file", graph.repairs),
+        ("repaired when the file was read (the file is unchanged)", graph.repairs),
         ("warnings", graph.warnings),
     ):
         if remarks:

@@ -43,18 +43,17 @@ class Rule:
     """Simulation rule of one framework for one type of neuron.
 
     Attributes:
-        arrival: "fixed": a spike of weight w is a current w of area dt, so r and w_in count. "unit": the
-            same of area 1 in the file's unit of time (the literal equations).
-            "jump": the current (of a neuron without synaptic current: the membrane) jumps by w,
-            whatever r and w_in say. "scaled jump": NIR's equations for a spike of area tau_syn
-            (LIF and LI: tau; IF and I: one unit of time), so that the current jumps by w_in w, and
-            the membrane of a neuron without one by r w.
+        arrival: Effect of a spike of weight w. "fixed": a current w of area dt, which r and w_in
+            scale. "unit": the same with area 1 in the file's unit of time (the literal equations).
+            "jump": the current (for a neuron without synaptic current: the membrane potential)
+            increases by w, whatever r and w_in are. "scaled jump": NIR's equations for a spike of
+            area tau_syn (LIF and LI: tau; IF and I: one unit of time), so that the current
+            increases by w_in w, and the membrane potential of a neuron without current by r w.
         kernel: The continuous reading of a spike. The current of CubaLIF jumps in the frameworks
             too: delta. LIF and IF driven by deltas can only cross the threshold when a spike
             arrives: box of width dt.
-        membrane_decay, synapse_decay: The factor k (a) of one step, as the framework computes it,
-            see `jaxsnn.nir.model.decays`; None where there is no current, or where "exact"
-            says it.
+        membrane_decay, synapse_decay: Decay factor k (a) of one time step, as the framework
+            computes it, see `jaxsnn.nir.model.decays`; None if there is no current, or for "exact".
         membrane: What one step does to V under the step's input X (of CubaLIF: its current I).
             "exact": the flow of the ODE over dt. "leak": V = k V + X. "average": V = k V + (1 - k)
             X. "euler": V = V + dt/tau (v_leak - V + X). "relax": V = V + (X - (V - v_reset)) dt/tau
@@ -65,8 +64,8 @@ class Rule:
         resets_first: The kinds of reset that, acting one step late, act before V decays and X is
             added; else after.
         ones: Parameters that the framework always writes as 1.
-        option: Name of an own option (true or false) on which the rule depends; "" if on none. The
-            rule holds if it is true.
+        option: Name of a boolean option of the framework on which the rule depends; "" for none.
+            The rule applies if the option is true.
         without: The rule if that option is false.
     """
 
@@ -93,13 +92,15 @@ class StepLength:
 
     Attributes:
         text: The formula, for messages: "tau/r".
-        of: (time constants, gains) -> dt, element by element: tau or tau_mem and r.
-        synapses: The relation holds for tau_syn and w_in too.
-        gain: (time constants, dt, array module) -> gains, the inverse, by which the gains follow
-            time constants that are trained; the array module is NumPy or jax.numpy. None: they
-            cannot be trained.
-        tau: (gains, dt) -> time constants, where gains have fewer digits than these.
-        above_dt: Time constants must be longer than dt.
+        of: Function of time constants and gains (tau or tau_mem, and r) that returns dt, element by
+            element.
+        synapses: Whether the relation also holds for tau_syn and w_in.
+        gain: Inverse function: (time constants, dt, array module) -> gains, which follow trained
+            time constants; the array module is NumPy or jax.numpy. None: the time constants cannot
+            be trained.
+        tau: Function (gains, dt) -> time constants, for gains with fewer digits than time
+            constants.
+        above_dt: Whether time constants must be longer than dt.
     """
 
     text: str
@@ -119,16 +120,18 @@ class Evidence:
 
     Attributes:
         dt_from: Relation between dt and the numbers.
-        r_of_one_is_silent: r = 1 says nothing about dt, because it also writes files in which the
-            input decays.
-        r_is_rate: r of IF is 1/dt.
-        silent: Types of neurons whose numbers say nothing about dt.
-        proves: One dt for all neurons, more than a coincidence, proves that it wrote the file.
+        r_of_one_is_silent: Whether r = 1 contains no information on dt, because it is also written
+            for files in which the input decays.
+        r_is_rate: Whether r of IF is 1/dt.
+        silent: Neuron types whose parameters contain no information on dt.
+        proves: Whether equal dt for all neurons, beyond coincidence, proves that the framework
+            wrote the file.
         confirms: Further condition on the neurons.
-        recognises: The nodes by name -> a sentence that says by what a file is recognised, or ""
-            where it is not. For a framework that is known by other things than its dt.
-        refutes: (nodes by name, what was found of dt) -> why it cannot have written the file, as
-            (node, sentence), or None. Asked after types, parameters of 1 and dt.
+        recognises: Function of the nodes by name that returns a sentence on how the file was
+            recognised, or "". For frameworks that are recognised by other properties than dt.
+        refutes: Function of the nodes by name and the estimated dt that returns (node, sentence) if
+            the framework cannot have written the file, or None. Called after the checks of types,
+            parameters of 1 and dt.
     """
 
     dt_from: StepLength | None = None
@@ -147,16 +150,18 @@ class FrameworkOption(Option):
     of `jaxsnn.nir.read` and an option of each command that reads a file.
 
     Attributes:
-        kind: "time": seconds, or text with a unit. "bool": true or false. "number": a number, or
-            "none". "choice": one of `choices`. All but times may differ by node.
-        missing: Description for messages that ask for it: "the dt that Norse's exporter was given".
-        fix: What to do then, a template in which {option} is the option, {true} and {false} set it; "" for
-            "say {option}".
-        unsaid: A sentence for `Dialect.why` while nobody has said it, a template as `fix`.
-        tries: What `jaxsnn verify` tries where a recording does not verify, likely ones.
-        fallback: The value where nobody says another, with a sentence that says why; None: it must be
-            said. The value may be a function of the graph, which returns None likewise.
-        seconds: Value -> seconds in one unit of the file's time, where the option tells these.
+        kind: Kind of value: "time": seconds, or text with a unit. "bool": true or false. "number":
+            a number, or "none". "choice": one of `choices`. All except times may differ by node.
+        missing: Description for messages about a missing value: "the dt that was passed to Norse's
+            exporter".
+        fix: Advice, a template in which {option} is the option, and {true} and {false} are its
+            settings; "" for "pass {option}".
+        unsaid: Sentence for `Dialect.why` if the option is not specified, a template like `fix`.
+        tries: Values that `jaxsnn verify` tries if a recording differs.
+        fallback: Default value and a sentence with the reason; None: the option must be specified.
+            The value may be a function of the graph, which may return None.
+        seconds: Function of the value that returns the seconds per unit of the file's time, if the
+            option determines them.
     """
 
     kind: Literal["time", "bool", "number", "choice"]
@@ -171,7 +176,7 @@ class FrameworkOption(Option):
     def advice(self) -> Text:
         """Advice to set the option, for messages."""
         return Text(
-            self.fix or "say {option}",
+            self.fix or "pass {option}",
             option=self.keyword,
             true=self.set_to(True),
             false=self.set_to(False),
@@ -188,11 +193,11 @@ class Release:
     """A version of a framework, of which something is known.
 
     Attributes:
-        version: "1.0" (with all that begins so, 1.0.3), "main" (what is not released); "" where all
-            versions are alike.
-        after: Of an unreleased version: the last release before it. Any later release is taken for
-            this one.
-        ran: The version was run; False: it is known by its source.
+        version: Version such as "1.0" (includes 1.0.3), or "main" (unreleased); "" if all versions
+            are equal.
+        after: Last release before an unreleased version. Later releases are treated like this
+            version.
+        ran: Whether the version was tested by running it; False: it is based on source code.
     """
 
     version: str = ""
@@ -210,43 +215,47 @@ class Conventions(Release):
     """Conventions of the files of one framework; None for properties that its files leave open.
 
     Attributes:
-        name: Name of the dialect: that of the framework.
-        reads_only: It writes no files: this is how it runs those of others. No file is taken for
-            its own unless that is said.
-        rules: Simulation rule of each type of neuron that it writes, by NIR type.
-        others: Simulation rule of types of neurons that NIR does not have, and that are registered
-            from outside; None: it never writes one.
-        evidence: Criteria that recognise its files.
+        name: Name of the dialect, which is that of the framework.
+        reads_only: Whether the framework writes no files, so that the conventions describe how it
+            runs files of others. The dialect is used only if it is specified.
+        rules: Simulation rule of each neuron type that the framework writes, by NIR type.
+        others: Simulation rule of registered neuron types outside of NIR; None: the framework never
+            writes them.
+        evidence: Criteria that recognise files of the framework.
         time_unit: Unit of the time constants; "from dt": steps where dt is 1 in the file's unit, else
             seconds.
-        build_options: Options with which this library itself builds graphs in this dialect.
-        dt: The step that it always writes with, in seconds.
-        reset: Its default reset; "zero" puts V to v_reset, "subtract" takes v_threshold off.
-        reset_delay: True: a spike acts on the membrane one step later.
-        resets_at_start: A neuron that is above threshold when a step begins is reset then, whatever
-            reset_delay is.
-        threshold: Spike where V > v_threshold, or already where they are equal.
-        spikes_per_step: "one" or "several".
-        spikes_from: "before": the spike of a step is that of the membrane before the step's update,
-            so that each layer takes a step.
-        initial: Membrane at the start; "v_leak" of neurons without one is v_reset. Currents start at 0.
+        build_options: Options with which this library builds graphs in this dialect.
+        dt: Time step of all files in seconds; None if it varies.
+        reset: Default reset; "zero" sets V to v_reset, "subtract" subtracts v_threshold.
+        reset_delay: Whether a spike acts on the membrane potential one time step later.
+        resets_at_start: Whether a neuron that is above threshold at the beginning of a time step is
+            reset then, whatever reset_delay is.
+        threshold: Comparison for a spike: V > v_threshold, or V >= v_threshold.
+        spikes_per_step: Spikes per neuron and time step: "one" or "several".
+        spikes_from: "before": spikes of a time step depend on the membrane potential before the
+            update, so that each layer delays spikes by one time step.
+        initial: Initial membrane potential; for neurons without v_leak, "v_leak" means v_reset.
+            Currents start at 0.
         constant_input: Effect of a bias: "current" (a constant current) or "step" (added like a
             spike in every step).
-        recurrent_delay: Steps that a recurrent spike takes.
-        importer: Version of its importer, where these are the rules by which that importer runs
-            files, and nothing else says what they mean; "" where its own layers do.
-        loops_by_importer: It writes no recurrent networks: what loops do is what its importer makes
-            of them, which leaves what comes a step later out of the first step, biases included.
-        runs_loops: Order in which its importer runs nodes of a loop without a neuron, in which a step
-            passes where a node runs before its source: "depth first" from the Input, or "in turn",
-            see `jaxsnn.nir.model.loops`; None: it runs no such loops, or nobody knows.
-        channels_last: Columns of the Affine after a Flatten are in height, width, channel order.
-        meanings: What the framework does not take as it wrote it, as it takes it, each with what to
-            say of it: nodes (`Node.read_as`), and edges as pairs (written, meant). Called with a graph;
-            they raise DialectError for one that the framework cannot run.
-        refine: What only this framework does to a neuron: called with the rule that all else makes of it
-            (`jaxsnn.nir.frameworks.source_rule.NeuronRule`) and the dialect; returns the rule that holds.
-        options: Options that only this framework has and its files leave open.
+        recurrent_delay: Delay of recurrent spikes in time steps.
+        importer: Version of the importer whose rules these are, if the meaning of files is defined
+            only by that importer; "" if layers of the framework define it.
+        loops_by_importer: Whether the importer alone defines the meaning of loops, because the
+            framework writes no recurrent networks. It omits delayed inputs in the first time step,
+            biases included.
+        runs_loops: Order in which the importer runs nodes of a loop without a neuron; an edge is
+            delayed by one time step if its target runs before its source: "depth first" from the
+            Input, or "in turn", see `jaxsnn.nir.model.loops`; None: such loops are not supported,
+            or the order is unknown.
+        channels_last: Whether columns of the Affine after a Flatten are in height, width, channel
+            order.
+        meanings: Functions of a graph that yield nodes (`Node.read_as`) and edges (pairs: written,
+            meant) that the framework interprets differently from its own files, each with a remark;
+            they raise DialectError for graphs that the framework cannot run.
+        refine: Function of the rule so far (`jaxsnn.nir.frameworks.source_rule.NeuronRule`) and the
+            dialect that returns the final rule of this framework.
+        options: Options of this framework that its files do not specify.
     """
 
     name: str
@@ -298,12 +307,12 @@ class Estimate:
     """The dt, in the file's unit of time, that one formula finds in a file.
 
     Attributes:
-        dt: Median over all neurons; None where nothing can be said.
-        agrees: All neurons give the same dt.
-        proven: More than a coincidence, see the module.
-        node: The node with the neuron that is farthest from the median.
-        pair: Its numbers, for messages: "tau = 0.01 and r = 0.9".
-        farthest: Its dt.
+        dt: Median over all neurons; None if the parameters contain no information.
+        agrees: Whether dt is equal for all neurons.
+        proven: Whether this exceeds coincidence, see the module.
+        node: Node with the neuron that is farthest from the median.
+        pair: Parameters of that neuron, for messages: "tau = 0.01 and r = 0.9".
+        farthest: dt of that neuron.
     """
 
     dt: float | None = None
@@ -315,7 +324,9 @@ class Estimate:
 
 
 #: How `Dialect.why` says that the unit of time is unknown.
-NO_UNIT = Text("The unit of time is not in the file: say {time_unit}.", time_unit=TIME_UNIT.keyword)
+NO_UNIT = Text(
+    "The unit of time is not in the file: pass {time_unit}.", time_unit=TIME_UNIT.keyword
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -339,22 +350,22 @@ class Dialect:
     Attributes:
         name: A key of `DIALECTS`, or None while undecided.
         version: Version of the framework that wrote the file, if it was specified: "main".
-        dt: Length of a step of the source, seconds.
-        dt_export: Norse only: the dt that its exporter was given; time constants in the file are
-            true ones times this.
+        dt: Length of a time step of the source framework in seconds.
+        dt_export: Norse only: the dt that was passed to its exporter; time constants in the file
+            are multiplied by it.
         time_unit: Unit of the file's time constants.
         spike_kernel: "delta", or "box" of width dt; None also where nodes differ, see `nodes`.
         reset: "zero" (V becomes v_reset), "subtract" (V loses v_threshold) or "none".
-        reset_delay: True: the reset acts one step later.
-        norm_input: Sinabs only: the input is scaled by 1 - exp(-1/tau).
-        initial: Membrane at the start.
+        reset_delay: Whether the reset acts one time step later.
+        norm_input: Sinabs only: whether the input is scaled by 1 - exp(-1/tau).
+        initial: Initial membrane potential.
         decided_by: Origin of the name.
-        why: Decisions and their reasons, with the numbers.
+        why: Decisions and their reasons.
         nodes: Fields that differ for a node, by name; "readout" marks a spiking node that is a
             leaky readout.
-        choices: While undecided: the dialects that the numbers allow.
-        own: Own options of the framework, by name; dt_export and norm_input are fields.
-        conventions: Those of the framework; None while undecided.
+        choices: While undecided: the dialects that the parameters allow.
+        own: Options of the framework by name; dt_export and norm_input are fields.
+        conventions: Conventions of the framework; None while undecided.
 
     Raises:
         UsageError: The conventions are missing, or those of another framework.
@@ -384,7 +395,7 @@ class Dialect:
                     "the dialect '{dialect}' lacks the conventions of its framework",
                     dialect=self.name,
                 ),
-                fix=f'make it with jaxsnn.nir.dialect_of("{self.name}")',
+                fix=f'create it with jaxsnn.nir.dialect_of("{self.name}")',
             )
 
     @property
@@ -393,7 +404,7 @@ class Dialect:
         if self.name is not None:
             return ""
         choices = f", one of {', '.join(self.choices)}" if self.choices else ""
-        return Text("say {dialect}{choices}", dialect=DIALECT.keyword, choices=choices)
+        return Text("pass {dialect}{choices}", dialect=DIALECT.keyword, choices=choices)
 
     @property
     def unit_fix(self) -> str:
@@ -401,7 +412,7 @@ class Dialect:
         rest = Text.joined("", (self.why,))
         for sentence in (NO_UNIT + " ", " " + NO_UNIT, NO_UNIT):
             rest = rest.without(sentence)
-        advice = Text("say {time_unit}", time_unit=TIME_UNIT.keyword)
+        advice = Text("pass {time_unit}", time_unit=TIME_UNIT.keyword)
         return advice + Text(" ({rest})", rest=rest) if rest else advice
 
     @property

@@ -53,16 +53,17 @@ class Draft:
     """Graph that is being rewritten. Relays of nested graphs are removed, and names have no "/".
 
     Attributes:
-        nodes: Entries by name: "type", NIR's parameters, and "metadata" where the file has some.
+        nodes: Entries by name: "type", parameters of NIR, and "metadata" if the file has some.
         shapes: Shape of the input and of the output of each node.
         edges: Pairs of names.
         changes: Changes so far.
         losses: Losses of approximations.
         notes: Assumptions, as sentences for the user.
-        memories: Sums that feed themselves through weights: loops without a neuron.
-        delayed: Edges from weights to nodes by which loops of more than two nodes act a step later.
-        channels_last: Its Flatten joins height, width and channel, in this order.
-        renamed: Names that all nodes got in the end, by the names before.
+        memories: Sums with feedback through weights: loops without a neuron.
+        delayed: Edges from weights to nodes by which loops of more than two nodes act one time step
+            later.
+        channels_last: Whether a Flatten joins height, width and channel, in this order.
+        renamed: Final names of all nodes, by former name.
     """
 
     nodes: dict[str, dict[str, Any]]
@@ -123,22 +124,22 @@ def _unknown_size(
     arriving = {source: node_shapes[source][1] for source, target in wires if target == name}
     sizes = {str(size): source for source, size in arriving.items() if size is not None}
     if len(sizes) < 2:
-        fix = "give its parameters a shape"
+        fix = "specify its parameters as arrays, whose shape determines the size"
         return ConversionError(
-            Text("node '{node}' has an unknown size", node=name), fix=fix, node=name
+            Text("the size of node '{node}' is unknown", node=name), fix=fix, node=name
         )
     (first_size, first), (second_size, second) = list(sizes.items())[:2]
     return ConversionError(
         Text(
-            "node '{node}' takes '{first}' of {first_size} and '{second}' of "
-            "{second_size}, which cannot be added",
+            "node '{node}' sums '{first}' of shape {first_size} and '{second}' of shape "
+            "{second_size}",
             node=name,
             first=first,
             first_size=first_size,
             second=second,
             second_size=second_size,
         ),
-        fix="give each an Output of its own",
+        fix="use a separate Output for each of them",
         node=name,
     )
 
@@ -163,7 +164,9 @@ def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
     for name, node in graph.nodes.items():
         if not is_relay(node) and name not in reaching:
             draft.changed(
-                name, "is left out", "it reaches no Output, and importers may return what it gives"
+                name,
+                "is removed",
+                "it has no path to an Output, and importers might return its output",
             )
     for name in node_names:
         inward, outward = node_shapes[name]
@@ -179,12 +182,12 @@ def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
                     setting=setting,
                     shape=shape,
                 ),
-                "the nir package and importers take a single number as a scalar alone",
+                "the nir package and importers support a single number only as a scalar",
             )
         _pad_evenly(draft, new_names[name], inward)
         if new_names[name] != name:
             draft.changed(
-                new_names[name], Text("'{node}' is renamed", node=name), _why_renamed(name)
+                new_names[name], Text("renamed from '{node}'", node=name), _why_renamed(name)
             )
     draft.edges = _edges(wires, new_names)
     late, feedback = (
@@ -241,12 +244,12 @@ def _edges(wires: Iterable[Edge], new_names: Mapping[str, str]) -> list[Edge]:
         if edge in edges:
             raise ConversionError(
                 Text(
-                    "node '{node}' receives the output of '{source}' more than once, through "
-                    "nested graphs, and a graph without nested graphs has each edge once",
+                    "node '{node}' receives the output of '{source}' several times through nested "
+                    "graphs, but without nested graphs an edge can occur only once",
                     node=target,
                     source=source,
                 ),
-                fix="keep one of the ways, and multiply weights by their number",
+                fix="keep one of these connections, and multiply its weights by their number",
                 node=target,
             )
         edges[edge] = None
@@ -270,10 +273,10 @@ def _why_renamed(name: str) -> str:
     if "/" in name:
         return "nested graphs are written flat"
     if spelt(name) in TORCH_NAMES:
-        return "a module of PyTorch has that name already"
+        return "PyTorch modules have an attribute with that name"
     if readable(name) != name:
-        return f"importers write Python in which it is '{readable(name)}'"
-    return f"importers register it as '{spelt(name)}', as they do another node"
+        return f"importers generate Python code, which spells it '{readable(name)}'"
+    return f"importers register two nodes as '{spelt(name)}'"
 
 
 def _flat_names(node_names: list[str]) -> dict[str, str]:
@@ -340,9 +343,11 @@ def _pad_evenly(draft: Draft, name: str, inward: Shape) -> None:
         draft.nodes[name] = entry = pool_as_convolution(draft, name)
     zeros = [(int(count) // step, 0) for count, step in zip(lacking, frame.dilation, strict=True)]
     entry["weight"] = np.pad(entry["weight"], ((0, 0), (0, 0), *zeros))
-    why = "NIR pads both sides alike, the source more after than before"
+    why = "NIR pads both sides equally, the source framework pads more at the end"
     draft.changed(
-        name, Text("is a Conv2d that is padded by {padding}", padding=tuple(ends.tolist())), why
+        name,
+        Text("is written as a Conv2d with padding {padding}", padding=tuple(ends.tolist())),
+        why,
     )
 
 
@@ -375,18 +380,18 @@ def refuse_late_biases(draft: Draft, late: Iterable[Edge]) -> None:
     apply it.
 
     Raises:
-        ConversionError: names the weights.
+        ConversionError: There is such a bias; the message contains its node.
     """
     for source, target in late:
         if np.any(draft.nodes[source].get("bias", 0)):
             raise ConversionError(
                 Text(
-                    "node '{node}' has a bias, which reaches '{target}' only from the second step "
-                    "on: the source runs this loop in the order of its nodes",
+                    "node '{node}' has a bias, which reaches '{target}' only from the second time step "
+                    "on, because the source framework runs this loop in the order of its nodes",
                     node=source,
                     target=target,
                 ),
-                fix=f"feed the bias to '{target}' through weights outside of the loop",
+                fix=f"move the bias to weights of '{target}' outside of the loop",
                 node=source,
             )
 
@@ -457,12 +462,12 @@ def weighted_feeder(draft: Draft, source: str, neuron: str, needs_bias: bool) ->
         draft.edges.extend((before, copy) for before in draft.sources(source))
         draft.changed(
             copy,
-            Text("copies '{source}' for '{neuron}'", source=source, neuron=neuron),
-            Text("'{source}' feeds other nodes too", source=source),
+            Text("is a copy of '{source}' for '{neuron}'", source=source, neuron=neuron),
+            Text("'{source}' also feeds other nodes", source=source),
         )
         return copy
     name = draft.insert(edge, f"{neuron}_weights", identity(draft.shapes[source][1]))
-    why = "a factor or a bias is needed where the source has no weights of its own for it"
+    why = "the connection needs a factor or a bias, and the source framework has no weights in it"
     draft.changed(name, Text("an identity before '{neuron}'", neuron=neuron), why)
     return name
 
@@ -473,8 +478,8 @@ def identity(shape: Shape) -> dict[str, Any]:
         return {"type": "Affine", "weight": np.eye(shape[0]), "bias": np.zeros(shape)}
     if len(shape) != 3:
         raise ConversionError(
-            Text("NIR has no node that is an identity for the shape {shape}", shape=shape),
-            fix="add weights before the neuron",
+            Text("NIR has no node that computes the identity for the shape {shape}", shape=shape),
+            fix="insert weights before the neuron",
         )
     return {
         "type": "Conv2d",
@@ -528,13 +533,13 @@ def _per_channel(name: str, array: np.ndarray) -> np.ndarray:
     if np.any(spread > 1e-9 * np.abs(rows).max(axis=1)):
         raise ConversionError(
             Text(
-                "node '{node}' shares its weights between neurons that need different factors "
-                "({minimum:g} to {maximum:g})",
+                "node '{node}' shares its weights between neurons that need different factors, "
+                "{minimum:g} to {maximum:g}",
                 node=name,
                 minimum=rows.min(),
                 maximum=rows.max(),
             ),
-            fix="give all neurons of a channel the same parameters",
+            fix="use the same parameters for all neurons of a channel",
             node=name,
         )
     return rows[:, 0]
@@ -555,7 +560,12 @@ def dense_groups(draft: Draft, why: str) -> None:
             dense[rows, group * inputs : (group + 1) * inputs] = weight[rows]
         draft.nodes[name] = entry | {"weight": dense, "groups": np.array(1)}
         draft.changed(
-            name, Text("{groups} groups are written as one, with zeros", groups=groups), why
+            name,
+            Text(
+                "{groups} groups are written as one group, with weights of 0 between them",
+                groups=groups,
+            ),
+            why,
         )
 
 
@@ -576,6 +586,6 @@ def plain_flatten(draft: Draft) -> None:
             entry |= {"start_dim": start, "end_dim": end}
             draft.changed(
                 name,
-                Text("start_dim {start}, end_dim {end}", start=start, end=end),
-                "counted from the end, an axis of batch does not matter",
+                Text("start_dim is {start}, end_dim is {end}", start=start, end=end),
+                "axes that are counted from the end do not depend on a batch axis",
             )

@@ -45,7 +45,7 @@ NEURON_WITHOUT_CURRENT = _nodes(
 )
 DELAY = _nodes("A Delay", lambda node: node.traits.delays and not node.traits.state)
 NONLINEAR_NODE = _nodes(
-    "A node that has no state and is not linear, such as a Threshold",
+    "A nonlinear node without a state, such as Threshold",
     lambda node: (
         not (node.traits.state or node.traits.delays or node.traits.port or node.traits.linear)
     ),
@@ -65,7 +65,7 @@ def other_neurons(types: Collection[str]) -> GraphFeature:
 def other_types(reads_type: Callable[[str], bool]) -> GraphFeature:
     """Return the feature of nodes whose type an importer does not read; all read Input and Output."""
     return _nodes(
-        "A node type that the importer does not map",
+        "A node type that the importer does not support",
         lambda node: not reads_type(node.type) and not isinstance(node, Input | Output),
     )
 
@@ -74,7 +74,7 @@ def other_types(reads_type: Callable[[str], bool]) -> GraphFeature:
 
 
 UNKNOWN_SIZE = GraphFeature(
-    description="A neuron whose number is not in the file",
+    description="A population whose number of neurons is not in the file",
     occurrences=lambda graph: (
         Occurrence(name)
         for name, size in sizes(graph).items()
@@ -82,7 +82,7 @@ UNKNOWN_SIZE = GraphFeature(
     ),
 )
 SCALAR_PARAMETERS = GraphFeature(
-    description="A parameter of a neuron that is one number for all",
+    description="A scalar parameter for all neurons of a population",
     occurrences=lambda graph: (
         Occurrence(name, kind=node.type, parameters=listing(scalars))
         for name, node in graph.nodes.items()
@@ -112,7 +112,7 @@ def ignored_values(ignores: Mapping[str, tuple[str, float]]) -> GraphFeature:
                 yield Occurrence(name, value=values[differs][0], **facts)
 
     return Feature(
-        description="A parameter that the importer does not read, with another value than it takes",
+        description="A parameter that the importer ignores, with a value that differs from its assumption",
         occurrences=occurrences,
     )
 
@@ -128,7 +128,7 @@ def _equal_spellings(graph: Graph) -> Iterator[Occurrence]:
 
 
 UNREADABLE_NAME = GraphFeature(
-    description="A node name that Python reads as another name",
+    description="A node name that Python code spells differently",
     occurrences=lambda graph: (
         Occurrence(name, spelling=readable(name))
         for name in graph.nodes
@@ -136,11 +136,11 @@ UNREADABLE_NAME = GraphFeature(
     ),
 )
 EQUAL_SPELLING = GraphFeature(
-    description="Two node names that become the same name of a PyTorch module",
+    description="Two node names that become the same name in a PyTorch module",
     occurrences=_equal_spellings,
 )
 ATTRIBUTE_NAME = GraphFeature(
-    description="A node name that is an attribute of PyTorch's modules",
+    description="A node name that is an attribute of PyTorch modules",
     occurrences=lambda graph: (
         Occurrence(name) for name in graph.nodes if name.rpartition("/")[2] in TORCH_NAMES
     ),

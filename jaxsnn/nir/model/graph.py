@@ -85,10 +85,11 @@ class Subgraph:
     """One level of nesting as the file has it.
 
     Attributes:
-        path: Names of the nested graphs down to this one, joined by "/"; "" is the outermost.
-        nodes: Local names, nested graphs included.
-        edges: Pairs of local names, in the file's order, broken ones included.
-        metadata: The metadata of this level.
+        path: Names of the nested graphs from the outermost to this one, joined by "/"; "" for the
+            outermost.
+        nodes: Local names, including nested graphs.
+        edges: Pairs of local names in the order of the file, including broken ones.
+        metadata: Metadata of this level.
     """
 
     path: str
@@ -103,17 +104,16 @@ class Graph:
     `jaxsnn.nir.build`.
 
     Attributes:
-        nodes: The records by name, in natural order of the names.
-        edges: Pairs (source, target) in the file's order, after flattening, as the dialect means
-            them.
-        written_edges: The same before the repairs of the dialect.
-        dialect: Dialect: the conventions that the file does not specify.
-        subgraphs: The levels of nesting by path; "" is the outermost.
-        repairs: Entries that were read otherwise than written, each with its reason.
-        warnings: Entries that were read as written, but look like mistakes of an exporter.
-        version: The version of NIR that the file names, or None.
-        source: The document (see `jaxsnn.nir.io.files`) that the graph was made of; `write` starts
-            from it.
+        nodes: Records by name, in natural order of the names.
+        edges: Pairs (source, target) in the order of the file, after flattening, as the dialect
+            interprets them.
+        written_edges: Edges before the repairs of the dialect.
+        dialect: Conventions that the file does not specify.
+        subgraphs: Levels of nesting by path; "" for the outermost.
+        repairs: Entries that were read differently from the file, each with its reason.
+        warnings: Entries that were read as in the file, but are probably mistakes of an exporter.
+        version: Version of NIR in the file, or None.
+        source: Document of the file (see `jaxsnn.nir.io.files`), from which `write` starts.
     """
 
     nodes: Mapping[str, Node]
@@ -269,7 +269,7 @@ class Graph:
         """Return the graph with some records replaced by records of the same names and types.
 
         Raises:
-            GraphError: The graph has no node of that name, or its type differs.
+            GraphError: The graph has no node of this name, or its type differs.
         """
         changed = dict(self.nodes)
         for record in records.values() if isinstance(records, Mapping) else records:
@@ -277,7 +277,7 @@ class Graph:
             if current.type != record.type:
                 raise GraphError(
                     Text(
-                        "node '{node}' is a {expected}, not a {actual}",
+                        "node '{node}' has the type {expected}, not {actual}",
                         node=record.name,
                         expected=current.type,
                         actual=record.type,
@@ -344,10 +344,10 @@ _WAYS = {
     "str": "read it first: jaxsnn.read(path)",
     "PosixPath": "read it first: jaxsnn.read(path)",
     "NIRGraph": "parse it first: jaxsnn.parse(graph)",
-    "Network": "pass the graph that it was lowered from; jaxsnn.update_graph(graph, network) has"
-    " its numbers",
-    "Fit": "pass its .graph",
-    "Converted": "pass its .graph",
+    "Network": "pass the graph that it was lowered from, or jaxsnn.update_graph(graph, network), "
+    "which has the parameters of the network",
+    "Fit": "pass its attribute graph",
+    "Converted": "pass its attribute graph",
 }
 
 
@@ -355,9 +355,11 @@ def refuse_no_graph(value: object) -> None:
     """Refuse a value that is not a Graph.
 
     Raises:
-        UsageError: says how to make one of it.
+        UsageError: The value is not a Graph; the fix explains how to create one.
     """
     if not isinstance(value, Graph):
         kind = type(value).__name__
-        fix = _WAYS.get(kind, "pass what jaxsnn.read, jaxsnn.from_torch or jaxsnn.nir.build gives")
-        raise UsageError(Text("a {type} is not a Graph", type=kind), fix=fix)
+        fix = _WAYS.get(
+            kind, "pass a graph from jaxsnn.read, jaxsnn.from_torch or jaxsnn.nir.build"
+        )
+        raise UsageError(Text("an object of type {type} is not a Graph", type=kind), fix=fix)

@@ -25,7 +25,7 @@ def refuse_network_values(table: Mapping[str, Any]) -> None:
     """Refuse invalid values of the table of a network, beside its layers.
 
     Raises:
-        UsageError: names the key, its value and the limit.
+        UsageError: A value is invalid; the message contains key, value and limit.
     """
     for name in _NETWORK:
         if name in table:
@@ -34,12 +34,12 @@ def refuse_network_values(table: Mapping[str, Any]) -> None:
     if not isinstance(layers, list) or not all(isinstance(layer, Mapping) for layer in layers):
         raise UsageError(
             Text("network: layers is {value}", value=_shown(layers)),
-            fix="give a list of tables, one for each layer",
+            fix="specify a list of tables, one per layer",
         )
     if not 0 < len(layers) <= MAX_LAYERS:
         raise UsageError(
             Text("network: layers has {count} tables", count=len(layers)),
-            fix=f"give from 1 to {MAX_LAYERS}",
+            fix=f"specify 1 to {MAX_LAYERS} layers",
         )
 
 
@@ -47,7 +47,7 @@ def refuse_layer_values(layer: Mapping[str, Any], location: str) -> None:
     """Refuse invalid values of the table of one layer; `location` is its name in messages.
 
     Raises:
-        UsageError: names the key, its value and the limit.
+        UsageError: A value is invalid; the message contains key, value and limit.
     """
     for name, value in layer.items():
         _refuse_value(name, value, location, _LAYER)
@@ -55,23 +55,23 @@ def refuse_layer_values(layer: Mapping[str, Any], location: str) -> None:
     if len(kinds) > 1:
         raise UsageError(
             Text("{location} has {kinds}", location=location, kinds=" and ".join(kinds)),
-            fix="write one of them",
+            fix="specify only one of them",
         )
     if "bias" in layer and "pool" in layer:
         raise UsageError(
             Text("{location} is a pool and cannot have a bias", location=location),
-            fix="leave it out",
+            fix="remove the bias",
         )
     if "neuron" in layer and ("pool" in layer or layer.get("readout")):
         second_kind = "pool" if "pool" in layer else "readout"
         raise UsageError(
             Text("{location} has both neuron and {kind}", location=location, kind=second_kind),
-            fix="write one of them",
+            fix="specify only one of them",
         )
     if "feedback" in layer and "neurons" not in layer:
         raise UsageError(
             Text("{location} has feedback but no neurons", location=location),
-            fix="leave it out: only neurons that are connected all to all have feedback",
+            fix="remove it: only fully connected layers support feedback",
         )
 
 
@@ -97,7 +97,7 @@ def shape_behind(
     Incompatible layers are refused when the network is built.
 
     Raises:
-        UsageError: the layer has too many neurons.
+        UsageError: The layer has too many neurons.
     """
     planes, *sides = shape
     if "neurons" in layer:
@@ -114,39 +114,43 @@ def shape_behind(
     if math.prod(output_shape) > MAX_NEURONS:
         raise UsageError(
             Text(
-                "{location} has {count} neurons, of shape {shape}",
+                "{location} has {count} neurons (shape {shape}), more than the limit",
                 location=location,
                 count=math.prod(output_shape),
                 shape=output_shape,
             ),
-            fix=f"make it smaller, a layer may have {MAX_NEURONS}",
+            fix=f"use at most {MAX_NEURONS} neurons per layer",
         )
     return output_shape
 
 
 def refuse_large_weights(shape: tuple[int, ...], entry_name: str) -> None:
-    """Refuse an array before it is drawn, if it would be larger than a file may be.
+    """Reject an array before it is sampled if it would exceed the size limit of files.
 
     Raises:
-        UsageError: names its bytes and the limit, which is that of files that are read.
+        UsageError: The array exceeds the limit for files that are read; the message contains both.
     """
     size, allowed = math.prod(shape) * 8, read_limits().max_bytes
     if size > allowed:
         raise UsageError(
             Text(
-                "{entry} of shape {shape} has {size} bytes, and the limit is {limit}",
+                "{entry} of shape {shape} has {size} bytes, more than the limit of {limit} bytes",
                 entry=entry_name,
                 shape=shape,
                 size=size,
                 limit=allowed,
             ),
-            fix=f"make the layers smaller, or set {LIMIT_VARIABLE}",
+            fix=f"use smaller layers, or set {LIMIT_VARIABLE}",
         )
 
 
 def _shown(value: Any) -> str:
-    """Return a value as a message has it, however long it is."""
-    text = repr(value) if not isinstance(value, int) or abs(value) < 10**30 else "a number too long"
+    """Return a value for messages, shortened if it is long."""
+    text = (
+        repr(value)
+        if not isinstance(value, int) or abs(value) < 10**30
+        else "a number with more than 30 digits"
+    )
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -156,7 +160,7 @@ def _is_whole(value: Any, minimum: int) -> bool:
 
 
 def _is_size(value: Any) -> bool:
-    """Return whether a value is a number of inputs, or a shape of no more."""
+    """Return whether a value is a valid number of inputs, or a valid shape."""
     axes = value if isinstance(value, list) else [value]
     if not 0 < len(axes) <= _MOST_AXES or not all(_is_whole(axis, 1) for axis in axes):
         return False
@@ -197,35 +201,39 @@ def _is_neuron(value: Any) -> bool:
     return all(isinstance(parameter, str) or _is_number(parameter) for parameter in value.values())
 
 
-_POSITIVE = (lambda value: _is_whole(value, 1), f"give a whole number from 1 to {MAX_NEURONS}")
+_POSITIVE = (lambda value: _is_whole(value, 1), f"specify an integer from 1 to {MAX_NEURONS}")
 _WEIGHTS = (
     _are_weights,
-    "give [mean, standard deviation], or for some inputs after the others"
-    " [[inputs, mean, deviation], ...]; a deviation is not negative",
+    "specify [mean, standard deviation], or one entry per group of inputs, [[inputs, "
+    "mean, standard deviation], ...]; a deviation must not be negative",
 )
 _TIME = (
     lambda value: isinstance(value, str) or (_is_number(value) and value > 0),
-    'give a time with its unit, as "10ms"',
+    'specify a time with its unit, such as "10ms"',
 )
 #: What the values of a network must be, and the advice where they are not.
 _NETWORK: dict[str, tuple[Callable[[Any], bool], str]] = {
     "input": (
         _is_size,
-        f"give a whole number from 1 to {MAX_NEURONS}, or [planes, rows, columns] of no more inputs",
+        f"specify an integer from 1 to {MAX_NEURONS}, or [planes, rows, columns] with at most "
+        "as many inputs",
     ),
     **dict.fromkeys(("tau_mem", "tau_syn"), _TIME),
 }
 #: Likewise the values of a layer.
 _LAYER: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("neurons", "channels", "kernel", "stride", "pool"), _POSITIVE),
-    "padding": (lambda value: _is_whole(value, 0), f"give a whole number from 0 to {MAX_NEURONS}"),
+    "padding": (lambda value: _is_whole(value, 0), f"specify an integer from 0 to {MAX_NEURONS}"),
     **dict.fromkeys(("weight", "feedback"), _WEIGHTS),
-    "bias": (_is_distribution, "give [mean, standard deviation]; a deviation is not negative"),
+    "bias": (
+        _is_distribution,
+        "specify [mean, standard deviation]; the deviation must not be negative",
+    ),
     "neuron": (
         _is_neuron,
-        'give its type and parameters, as { type = "LIF", v-threshold = 1.0, ... }',
+        'specify type and parameters, such as { type = "LIF", v-threshold = 1.0, ... }',
     ),
-    "readout": (lambda value: isinstance(value, bool), "give true or false"),
+    "readout": (lambda value: isinstance(value, bool), "specify true or false"),
     **dict.fromkeys(("tau_mem", "tau_syn"), _TIME),
 }
 #: What a layer may say.

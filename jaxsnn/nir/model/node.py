@@ -29,9 +29,9 @@ class Fault(NamedTuple):
     """Something that is wrong with a node.
 
     Attributes:
-        code: what kind of problem, for scripts.
-        what: what is wrong, to follow the node's name: "has a weight of shape (3,)".
-        fix: what to do about it.
+        code: Code of the problem, for scripts.
+        what: Description that follows the name of the node: "has a weight of shape (3,)".
+        fix: Advice.
     """
 
     code: str
@@ -44,23 +44,24 @@ class Parameter:
     """One parameter of a type of node.
 
     Attributes:
-        name: as the file has it.
-        per: "element": one number for each element of the node's shape; a single number holds for
-            all. "feature": likewise for each entry of the first axis of its output. "array": an
-            array whose shape is its own (a weight matrix). These three are the parameters of a
-            lowered network, and can be trained. "setting": what only says how the node is made (a
-            stride, a shape); it stays in the graph.
-        optional: a file may lack it.
-        default: what a missing one means; None: nothing.
-        time: power of the unit of time in it: 1 for a time constant or a delay, -1 for a rate.
-        positive: it must be greater than 0.
-        least: the smallest number that it may be; None: any.
-        tied_to: names of time constants; where one of them is infinite, it may be infinite too.
-        single: it is one number for the whole node.
-        per_axis: it has one number for each axis of space, or one that holds for all.
-        texts: texts that it may be in place of numbers.
-        whole: it holds whole numbers.
-        declares_shape: it repeats the shape of what reaches the node.
+        name: Name in files.
+        per: Kind of parameter. "element": one value per element of the node's shape, or a scalar for
+            all. "feature": one value per entry of the first output axis, or a scalar. "array": an
+            array with its own shape, such as a weight matrix. These three are parameters of a lowered
+            network and can be trained. "setting": a property such as a stride or a shape, which stays
+            in the graph.
+        optional: Whether a file may lack the parameter.
+        default: Value if the parameter is missing; None: no value.
+        time: Power of the unit of time: 1 for a time constant or a delay, -1 for a rate.
+        positive: Whether values must be greater than 0.
+        least: Smallest allowed value; None: no limit.
+        tied_to: Names of time constants; if one of them is infinite, the parameter may be infinite,
+            too.
+        single: Whether the parameter is a scalar for the node.
+        per_axis: Whether the parameter has one value per spatial axis, or a scalar for all.
+        texts: Texts that are allowed in place of numbers.
+        whole: Whether values must be integers.
+        declares_shape: Whether the parameter repeats the shape of the input of the node.
     """
 
     name: str
@@ -98,9 +99,9 @@ class Surroundings:
     """Context of a node in lowering, besides its record.
 
     Attributes:
-        inward, outward: shapes of its input and output.
-        dialect: the graph's `Dialect`, whose module imports this one.
-        parameters: its lowered parameters by name, times in seconds.
+        inward, outward: Shapes of input and output of the node.
+        dialect: Dialect of the graph; its module imports this module.
+        parameters: Lowered parameters by name, times in seconds.
     """
 
     inward: Shape
@@ -117,29 +118,34 @@ class NodeTraits:
     but for `apply`. Properties that a type lacks are None.
 
     Attributes:
-        type: its name in files.
-        doc: what it computes, in a sentence.
-        parameters: in the order of its format.
-        port: data enter or leave the graph there.
-        state: it has a state: it is a population of neurons.
-        fires: of one with a state: it emits spikes.
-        current_based: of one with a state: spikes drive a synaptic current of its own.
-        linear: its output is a linear function of its input and a bias, without a state.
-        delays: it takes time.
-        elementwise: its output has the shape of its input, and so have its parameters "per"
-            element.
-        bias: the parameter that is added to the output.
-        axes: number of axes that it takes, without batch and time; None: any, or what its
-            parameters fix.
-        own_shape: node -> the shape that its parameters fix for its input, or None. Of an
-            elementwise type that is the shape of its parameters.
-        transfer: (node, shape of its input) -> shape of its output; None if it cannot take that, or
-            the output cannot be known. Needed by all but ports and elementwise types.
-        window: node -> the `Window` that it slides over the axes behind the first.
-        synapses: (node, shape of its input or None) -> number of its connections, or None.
-        problems: node -> `Fault`s of its parameters that `Parameter` cannot state.
-        misfits: (node, shape of its input) -> `Fault`s of the node for such an input.
-        detail: (node, `Surroundings`) -> what `apply` needs beyond the parameters, hashable.
+        type: Name of the type in files.
+        doc: Description of the type in one sentence.
+        parameters: Parameters in the order of the format.
+        port: Whether data enter or leave the graph at the node.
+        state: Whether the node has a state: it is a population of neurons.
+        fires: Whether a node with a state emits spikes.
+        current_based: Whether spikes drive a synaptic current of a node with a state.
+        linear: Whether the output is a linear function of the input and a bias, without a state.
+        delays: Whether the node delays its input.
+        elementwise: Whether the output, and the parameters per "element", have the shape of the
+            input.
+        bias: Name of the parameter that is added to the output.
+        axes: Number of input axes without batch and time; None: any, or determined by the
+            parameters.
+        own_shape: Function of the node that returns the input shape determined by its parameters,
+            or None. For an elementwise type it is the shape of its parameters.
+        transfer: Function of the node and its input shape that returns its output shape; None if
+            the input shape is not supported, or the output shape is unknown. Required except for
+            ports and elementwise types.
+        window: Function of the node that returns the `Window` that it slides over the axes after
+            the first.
+        synapses: Function of the node and its input shape (or None) that returns its number of
+            connections, or None.
+        problems: Function of the node that yields `Fault`s of its parameters that `Parameter`
+            cannot express.
+        misfits: Function of the node and its input shape that yields `Fault`s for such an input.
+        detail: Function of the node and its `Surroundings` that returns the further arguments of
+            `apply`, hashable.
         apply: of a linear type: (parameters, detail, x) -> y, the bias left out. x is a JAX array
             (samples, *inward), y (samples, *outward); parameters are arrays by name, those per
             element in one row (elements,). It may be a text "module:name". Both engines use it,
@@ -148,7 +154,8 @@ class NodeTraits:
             connections one by one. Channels of input and output are counted in C order, in NumPy
             int arrays (entries,) that depend on shapes alone; the values (entries,) are of the
             kind of the parameters, NumPy or JAX. None: engines find them by applying it.
-        look: its style in drawings; None: as a neuron if it has a state, else as a linear node.
+        look: Style in drawings; None: that of a neuron if the node has a state, else that of a
+            linear node.
     """
 
     type: str
@@ -226,7 +233,7 @@ class NodeTraits:
         it.
 
         Raises:
-            UnsupportedNodeError: the traits do not specify it.
+            UnsupportedNodeError: The traits do not specify it.
         """
         if self.transfer is not None:
             return self.transfer(node, shape)
@@ -238,13 +245,13 @@ class NodeTraits:
                 node=node.name,
                 type=self.type,
             ),
-            fix="give them transfer=, or say elementwise=True",
+            fix="pass transfer= or elementwise=True to NodeTraits",
             node=node.name,
         )
 
 
 def ints(value: Any) -> Shape:
-    """Return the whole numbers of an array of any shape as a flat tuple."""
+    """Return the integers of an array of any shape as a flat tuple."""
     return tuple(int(entry) for entry in np.ravel(value))
 
 
@@ -263,7 +270,7 @@ def nothing() -> Mapping[str, Any]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class ReadAs:
-    """A parameter that a dialect means otherwise than the file has it.
+    """Parameter that the dialect interprets differently from the value in the file.
 
     Attributes:
         file: Value in the file.
@@ -279,12 +286,12 @@ class _NoTraits:
 
     def __get__(self, node: Node | None, cls: type[Node]) -> NodeTraits:
         subject = (
-            Text("a {type}", type=cls.__name__)
+            Text("the node type {type}", type=cls.__name__)
             if node is None
             else Text("node '{node}' ({type})", node=node.name, type=cls.__name__)
         )
         raise UnsupportedNodeError(
-            Text("{subject} has no traits, so that it cannot be interpreted", subject=subject),
+            Text("{subject} has no traits, so it cannot be interpreted", subject=subject),
             fix="register the type with jaxsnn.register_node",
             node="" if node is None else node.name,
         )
@@ -295,13 +302,13 @@ class Node:
     """Base class of all nodes.
 
     Attributes:
-        name: The node's name in the graph; "/" joins the names of nested graphs.
-        metadata: The node's own metadata, nested, as in the file.
-        origin: Name of the node in the user's file that this one comes from; None for a node that a
-            repair added.
+        name: Name of the node in the graph; "/" joins the names of nested graphs.
+        metadata: Metadata of the node, nested as in the file.
+        origin: Name of the corresponding node in the user's file; None for a node that was added by
+            a repair.
         extra: Entries in the file that NIR does not define, kept for export.
-        written: Parameters that the dialect means otherwise than the file has them: name -> what
-            the file has. See `read_as`.
+        written: Values in the file of parameters that the dialect interprets differently, by name.
+            See `read_as`.
     """
 
     name: str
@@ -366,8 +373,8 @@ class Node:
         return self.defaults.get(parameter) if value is None else value
 
     def numbers(self, parameter: str) -> np.ndarray:
-        """Return `value` for calculations: float16 as float32 and whole numbers as float64, which
-        can hold the results.
+        """Return `value` for calculations: float16 as float32 and integers as float64, which can
+        represent the results.
 
         >>> from jaxsnn.nir.model.nodes import Linear
         >>> Linear(name="a", weight=np.ones((1, 1), "float16")).numbers("weight").dtype

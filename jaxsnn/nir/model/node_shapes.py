@@ -50,7 +50,7 @@ def matrix_problems(node: Node) -> Iterator[Fault]:
         yield Fault(
             "weight-shape",
             Text("has a weight of shape {shape}", shape=weight),
-            "it must be (outputs, inputs)",
+            "its shape must be (outputs, inputs)",
         )
     elif node.traits.bias is not None:
         yield from _bias_problems(node, matrix_output(node))
@@ -60,7 +60,7 @@ def matrix_detail(node: Node, around: Surroundings) -> None:
     """Refuse a weight with more than two axes; matrices need no details.
 
     Raises:
-        LoweringError: no engine supports it.
+        LoweringError: No engine supports it.
     """
     weight = np.shape(node.value("weight"))
     if len(weight) != 2:
@@ -71,7 +71,7 @@ def matrix_detail(node: Node, around: Surroundings) -> None:
                 type=node.type,
                 shape=weight,
             ),
-            fix="give it the shape (outputs, inputs)",
+            fix="use the shape (outputs, inputs)",
             node=node.name,
         )
 
@@ -81,13 +81,13 @@ def _bias_problems(node: Node, outputs: Shape) -> Iterator[Fault]:
     one_number = math.prod(bias) == 1 and len(bias) <= len(outputs)
     if not one_number and bias != outputs:
         description = Text(
-            "has a bias of shape {shape}, but its weight of shape {weight_shape} has "
-            "{expected} outputs",
+            "has a bias of shape {shape}, but its weight of shape {weight_shape} has outputs of "
+            "shape {expected}",
             shape=bias,
             weight_shape=weight,
             expected=outputs,
         )
-        yield Fault("bias-shape", description, "give them the same number of outputs")
+        yield Fault("bias-shape", description, "use the same number of outputs for both")
 
 
 def convolution_window(node: Node) -> Window:
@@ -223,7 +223,7 @@ def window_problems(node: Node) -> Iterator[Fault]:
             description = Text(
                 "has {parameter} of shape {shape}", parameter=name, shape=np.shape(value)
             )
-            yield Fault("parameter-shapes", description, f"it needs one number or {axes}")
+            yield Fault("parameter-shapes", description, f"specify one number or {axes}")
 
 
 def convolution_misfits(node: Node, shape: Shape) -> Iterator[Fault]:
@@ -231,19 +231,21 @@ def convolution_misfits(node: Node, shape: Shape) -> Iterator[Fault]:
     channels, arriving = _channels(node), shape[0] if shape else 0
     if arriving != channels:
         description = Text(
-            "takes {expected} channels, but its input of shape {shape} has {actual}",
+            "expects {expected} channels, but its input of shape {shape} has {actual}",
             expected=channels,
             shape=shape,
             actual=arriving,
         )
-        yield Fault("shape-mismatch", description, "NIR's order is channels, height, width")
+        yield Fault(
+            "shape-mismatch", description, "use the order of axes of NIR: channels, height, width"
+        )
 
 
 def window_detail(node: Node, around: Surroundings) -> Window:
     """Return the window, with its padding in numbers.
 
     Raises:
-        LoweringError: frameworks pad it differently.
+        LoweringError: The padding differs between frameworks.
     """
     return padded_window(node, around.inward)
 
@@ -252,20 +254,20 @@ def padded_window(node: Node, inward: Shape) -> Window:
     """Return the window over an input of a shape, with its padding in numbers.
 
     Raises:
-        LoweringError: frameworks pad it differently.
+        LoweringError: The padding differs between frameworks.
     """
     assert node.traits.window is not None
     frame = node.traits.window(node).at(inward[1:])
     if frame.padding is None:
         raise LoweringError(
             Text(
-                "node '{node}' ({type}) has padding 'same' and a stride of {stride}, which "
-                "frameworks pad differently",
+                "node '{node}' ({type}) has padding 'same' and a stride of {stride}, for which the "
+                "padding differs between frameworks",
                 node=node.name,
                 type=node.type,
                 stride=listing(frame.stride),
             ),
-            fix="give the padding in numbers",
+            fix="specify the padding as numbers",
             node=node.name,
         )
     return frame
@@ -290,7 +292,7 @@ def flatten_detail(node: Node, around: Surroundings) -> tuple[int, ...] | None:
     """Return the order in which the axes are joined; None for the order of the input.
 
     Raises:
-        LoweringError: the dialect keeps channels last, and not all axes are joined.
+        LoweringError: The dialect has channels last, and not all axes are joined.
     """
     inward, dialect = around.inward, around.dialect
     conventions = dialect.conventions
@@ -299,15 +301,15 @@ def flatten_detail(node: Node, around: Surroundings) -> tuple[int, ...] | None:
     if len(around.outward) != 1:
         raise LoweringError(
             Text(
-                "node '{node}' ({type}) flattens {inward} to {outward}, and {dialect} has "
-                "channels last",
+                "node '{node}' ({type}) flattens {inward} to {outward}, which is not supported "
+                "because {dialect} has channels last",
                 node=node.name,
                 type=node.type,
                 inward=inward,
                 outward=around.outward,
                 dialect=dialect.name,
             ),
-            fix="join all axes (start_dim 1, end_dim -1)",
+            fix="flatten all axes (start_dim 1, end_dim -1)",
             node=node.name,
         )
     return (*range(1, len(inward)), 0)

@@ -396,16 +396,16 @@ _REGISTERED: dict[str, type[Node]] = {}
 
 
 def register_node(traits: NodeTraits) -> type[Node]:
-    """Make a type of node known, so that files with it are read, checked, simulated and written.
+    """Register a type of node, so that files with it are read, checked, simulated and written.
 
     Args:
-        traits: what is known of it. A type with a state needs a neuron model of its name besides.
+        traits: Properties of the type. A type with a state also needs a neuron model of its name.
 
     Returns:
-        The class of its records, whose fields are the parameters.
+        Class of the records of the type, whose fields are the parameters.
 
     Raises:
-        UsageError: another type has that name, or the traits contradict each other.
+        UsageError: A different type has this name, or the traits contradict each other.
 
     >>> gain = NodeTraits(
     ...     type="Gain",
@@ -449,36 +449,46 @@ def _refuse_bad_traits(traits: NodeTraits) -> None:
         if not name.isidentifier() or keyword.iskeyword(name) or name in reserved
     ]
     checks = [
-        (not kind.isidentifier(), "is no name of a type", "take letters and digits"),
-        (kind in TYPES or kind == "NIRGraph", "is NIR's own", "take another name"),
-        (kind in _REGISTERED, "is registered already, with other traits", "take another name"),
+        (not kind.isidentifier(), "is not a valid type name", "use letters and digits"),
+        (kind in TYPES or kind == "NIRGraph", "is a type of NIR", "use a different name"),
+        (
+            kind in _REGISTERED,
+            "is already registered with different traits",
+            "use a different name",
+        ),
         (
             len(set(parameter_names)) < len(parameter_names),
-            Text("has a parameter twice ({parameters})", parameters=listing(parameter_names)),
-            "rename one",
+            Text(
+                "has two parameters with the same name ({parameters})",
+                parameters=listing(parameter_names),
+            ),
+            "rename one of them",
         ),
         (
             bool(bad),
             Text("has a parameter with the reserved name {parameter}", parameter=listing(bad)),
             "rename it",
         ),
-        (traits.port, "is a port", "leave port out, data enter at an Input and leave at an Output"),
-        (traits.state and traits.linear, "has a state and is linear", "say one of the two"),
-        (traits.fires and not traits.state, "fires without a state", "say state=True"),
+        (traits.port, "is a port", "remove port: Inputs and Outputs are the only ports"),
+        (traits.state and traits.linear, "has both state and linear", "use only one of them"),
+        (traits.fires and not traits.state, "has fires without state", "pass state=True"),
         (
             traits.state and not traits.elementwise,
-            "has a state and is not elementwise",
-            "say elementwise=True",
+            "has state without elementwise",
+            "pass elementwise=True",
         ),
-        (traits.linear and traits.apply is None, "is linear without an operator", "give apply="),
+        (traits.linear and traits.apply is None, "is linear, but has no operator", "pass apply="),
         (
             not traits.elementwise and traits.transfer is None,
-            "does not tell the shape of its output",
-            "give transfer=, or say elementwise=True",
+            "does not specify the shape of its output",
+            "pass transfer= or elementwise=True",
         ),
         (
             traits.bias is not None and traits.bias not in parameter_names,
-            Text("has no parameter '{parameter}' for its bias", parameter=traits.bias),
+            Text(
+                "has no parameter '{parameter}', which is specified as its bias",
+                parameter=traits.bias,
+            ),
             suggestion(traits.bias or "", parameter_names),
         ),
     ]
@@ -494,8 +504,8 @@ def class_of(kind: str) -> type[Node]:
     """Return the class of the records of a type, by the type's name in files.
 
     Raises:
-        UnsupportedNodeError: the type is neither NIR's nor registered.
-        UsageError: an installed package offers it, and it cannot be loaded.
+        UnsupportedNodeError: The type is neither a type of NIR nor registered.
+        UsageError: An installed package declares the type, but it cannot be loaded.
     """
     if kind in TYPES:
         return TYPES[kind]
@@ -504,7 +514,7 @@ def class_of(kind: str) -> type[Node]:
     if kind not in _REGISTERED:
         raise UnsupportedNodeError(
             Text("the type {type} is not supported", type=kind),
-            fix=f"supported are {listing([*node_types(), 'NIRGraph'], limit=99)}",
+            fix=f"supported types: {listing([*node_types(), 'NIRGraph'], limit=99)}",
         )
     return _REGISTERED[kind]
 
@@ -530,13 +540,13 @@ def _load(point: EntryPoint) -> None:
                 path=point.value,
                 reason=str(error),
             ),
-            fix="install the package again",
+            fix="reinstall the package",
         ) from error
     if not isinstance(traits, NodeTraits) or traits.type != point.name:
         target = (
             traits.type
             if isinstance(traits, NodeTraits)
-            else Text("a {type}", type=type(traits).__name__)
+            else Text("an object of type {type}", type=type(traits).__name__)
         )
         raise UsageError(
             Text(
@@ -545,6 +555,6 @@ def _load(point: EntryPoint) -> None:
                 group=ENTRY_POINTS,
                 target=target,
             ),
-            fix=Text("let it refer to NodeTraits of the type {name}", name=point.name),
+            fix=Text("refer to NodeTraits of the type {name}", name=point.name),
         )
     register_node(traits)

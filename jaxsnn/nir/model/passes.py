@@ -35,7 +35,7 @@ def window(node: Node) -> Window:
     if find is None:
         raise GraphError(
             Text("node '{node}' ({type}) has no window", node=node.name, type=node.type),
-            fix="ask a convolution or a pool",
+            fix="call this function for a convolution or a pool",
             node=node.name,
         )
     return find(node)

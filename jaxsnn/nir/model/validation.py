@@ -15,8 +15,8 @@ from jaxsnn.wording import Text
 
 
 def validate(graph: Graph) -> tuple[Problem, ...]:
-    """Return all problems of a graph, in the order of its nodes. None of them can be repaired
-    without guessing.
+    """Return all problems of a graph that cannot be repaired without guessing, in the order of its
+    nodes.
 
     Missing parameters, parameters that are NaN, infinite or out of range, shapes that do not match,
     edges into an Input or out of an Output of the outermost graph, nested graphs that only pass on
@@ -30,8 +30,8 @@ def validate(graph: Graph) -> tuple[Problem, ...]:
 
 
 def is_open(problem: Problem, graph: Graph) -> bool:
-    """Return whether a problem may be none in a dialect that means numbers otherwise: learnt decays that
-    are clamped, pools that are padded by name. No dialect makes shapes of one node fit each other.
+    """Return whether a problem may disappear in a dialect that interprets parameters differently: learnt
+    decays that are clamped, pools with named padding. Inconsistent shapes of a node remain.
     """
     if problem.code == "shape-mismatch":
         return True
@@ -57,7 +57,7 @@ def _node_problems(node: Node) -> Iterator[Problem]:
     ]
     for parameter in missing:
         description = Text("has no {parameter}", parameter=parameter.name)
-        fix = "NIR requires it, export the file again"
+        fix = "NIR requires this parameter: export the file again"
         yield _problem(node, "missing-parameter", description, fix)
     if missing:
         return
@@ -89,7 +89,7 @@ def _value_problems(node: Node, parameter: Parameter, value: np.ndarray | str) -
             )
     elif parameter.single and value.size != 1:
         description = Text("has {parameter} of shape {shape}", parameter=name, shape=value.shape)
-        yield _problem(node, "bad-parameter", description, "it must be one number")
+        yield _problem(node, "bad-parameter", description, "it must be a scalar")
     else:
         yield from _number_problems(node, parameter, value)
 
@@ -123,16 +123,16 @@ def _number_problems(node: Node, parameter: Parameter, value: np.ndarray) -> Ite
     else:
         bad = ~np.isfinite(value)
     if np.any(bad):
-        description = _describe(name, value, bad)
-        yield _problem(node, "not-finite", description, "correct the numbers before export")
+        description = _describe(name, value, bad, "not finite")
+        yield _problem(node, "not-finite", description, "correct the values before export")
         return
     if parameter.positive and np.any(bad := value <= 0):
         subject = "a time constant" if parameter.is_time_constant else "it"
-        description = _describe(name, value, bad, "not positive, ")
+        description = _describe(name, value, bad, "not positive")
         yield _problem(node, "not-positive", description, f"{subject} must be greater than 0")
     if parameter.whole and value.dtype.kind == "f" and np.any(bad := value != np.round(value)):
         description = Text("has {parameter} = {first}", parameter=name, first=_first(value, bad))
-        yield _problem(node, "not-whole", description, "it must be a whole number")
+        yield _problem(node, "not-whole", description, "it must be an integer")
     minimum = parameter.least
     if minimum is not None and np.any(bad := value < minimum):
         code = "not-positive" if minimum > 0 else "negative" if minimum == 0 else "too-small"
@@ -151,23 +151,32 @@ def _infinite_problems(node: Node) -> Iterator[Problem]:
             bad = bad & np.isfinite(np.asarray(node.value(name), float))
         if np.any(bad):
             value = np.broadcast_to(value, bad.shape)
-            fix = "it may be infinite only where its time constant is"
-            yield _problem(node, "not-finite", _describe(parameter.name, value, bad), fix)
+            fix = "it may be infinite only if its time constant is infinite"
+            yield _problem(
+                node, "not-finite", _describe(parameter.name, value, bad, "infinite"), fix
+            )
 
 
-def _describe(parameter: str, value: np.ndarray, bad: np.ndarray, condition: str = "") -> Text:
-    """Say how many numbers of a parameter are wrong, and which is the first.
+def _describe(parameter: str, value: np.ndarray, bad: np.ndarray, condition: str) -> Text:
+    """Return the number of invalid values of a parameter, and the first of them.
 
     Args:
-        bad: which numbers are wrong.
-        condition: what they are, beside their value.
+        bad: Mask of the invalid values.
+        condition: Property of the invalid values, such as "not finite".
     """
-    count, verb = int(bad.sum()), "are" if bad.sum() > 1 else "is"
-    amount = Text("a") if bad.size == 1 else Text("{count} of {size}", count=count, size=bad.size)
+    if bad.size == 1:
+        return Text(
+            "has {parameter} = {first}, which is " + condition,
+            parameter=parameter,
+            first=_first(value, bad),
+        )
     return Text(
-        "has {amount} {parameter} that " + verb + " " + condition + "{first}",
-        amount=amount,
+        "has values of {parameter} that are "
+        + condition
+        + ": {count} of {size}, the first is {first}",
         parameter=parameter,
+        count=int(bad.sum()),
+        size=bad.size,
         first=_first(value, bad),
     )
 
@@ -193,14 +202,14 @@ def _element_problems(node: Node) -> Iterator[Problem]:
                 other_parameter=name,
                 other_shape=shape,
             )
-            fix = "give all its parameters one shape, or a scalar"
+            fix = "use the same shape for all its parameters, or scalars"
             yield _problem(node, "parameter-shapes", description, fix)
             return
     if any(0 in shape for _, shape in named):
         description = Text(
             "has {parameter} of shape {shape}", parameter=named[0][0], shape=named[0][1]
         )
-        yield _problem(node, "empty", description, "it must have a neuron")
+        yield _problem(node, "empty", description, "it must have at least one neuron")
 
 
 def _border_problems(graph: Graph) -> Iterator[Problem]:
@@ -216,7 +225,7 @@ def _border_problems(graph: Graph) -> Iterator[Problem]:
                 graph.nodes[name],
                 "fed-input",
                 description,
-                "lead the edge to the nodes that it feeds",
+                "connect the edge to the targets of the Input instead",
             )
     for name in graph.outputs:
         if targets := graph.successors(name):
@@ -225,7 +234,7 @@ def _border_problems(graph: Graph) -> Iterator[Problem]:
                 graph.nodes[name],
                 "feeding-output",
                 description,
-                "lead the edge from the nodes that feed it",
+                "start the edge at the inputs of the Output instead",
             )
 
 
@@ -245,11 +254,11 @@ def _relay_problems(graph: Graph) -> Iterator[Problem]:
                 node=name,
                 code="instant-cycle",
                 message=Text(
-                    "the nested graph '{node}' feeds its own input, and no node in this loop takes "
-                    "time",
+                    "the nested graph '{node}' feeds its own input, and no node in this loop has a delay "
+                    "or a state",
                     node=owner,
                 ),
-                fix="remove the edge, or put a neuron or a Delay into it",
+                fix="remove the edge, or insert a neuron or a Delay",
             )
 
 
@@ -261,8 +270,8 @@ def _edge_problems(graph: Graph) -> Iterator[Problem]:
         if output_shape is None or input_shape is None or output_shape == input_shape:
             continue
         description = Text(
-            "the output of node '{source}' has the shape {actual}, but node '{node}' "
-            "({type}) takes {expected}",
+            "the output of node '{source}' has the shape {actual}, but node '{node}' ({type}) "
+            "expects {expected}",
             source=source,
             actual=output_shape,
             node=target,
@@ -282,8 +291,8 @@ def _edge_problems(graph: Graph) -> Iterator[Problem]:
         # a padding by name is read differently by frameworks
         has_text = any(isinstance(value, str) for value in node.parameters.values())
         if outward is None and not has_text:
-            description = Text("cannot take the shape {shape}", shape=inward)
-            fix = "correct its size or the node before it"
+            description = Text("does not support an input of shape {shape}", shape=inward)
+            fix = "correct the node or the node before it"
             yield _problem(node, "shape-mismatch", description, fix)
         yield from _declaration_problems(node, inward)
         if node.traits.misfits is not None:
@@ -299,11 +308,11 @@ def _declaration_problems(node: Node, inward: Shape) -> Iterator[Problem]:
         declared = ints(value)
         if declared[len(declared) - len(inward) :] != inward:
             description = Text(
-                "declares the shape {actual}, but its neighbours have {expected}",
+                "declares the shape {actual}, but its input has the shape {expected}",
                 actual=declared,
                 expected=inward,
             )
-            yield _problem(node, "shape-mismatch", description, "correct the one that is wrong")
+            yield _problem(node, "shape-mismatch", description, "correct one of the two")
 
 
 def _advice(graph: Graph, source: str, output_shape: Shape, input_shape: Shape) -> str:
@@ -315,7 +324,7 @@ def _advice(graph: Graph, source: str, output_shape: Shape, input_shape: Shape) 
         return "insert a Flatten between them"
     declared_shape = own_shape(graph.nodes[source])
     return (
-        "correct the size of one of them"
+        "correct the size of one of the two nodes"
         if declared_shape is not None or graph.predecessors(source)
         else "correct the Input"
     )
