@@ -29,7 +29,7 @@ from jaxsnn.commands.arguments import (
     refuse_report,
     write_report,
 )
-from jaxsnn.commands.reports.report_page import facts, page, summary
+from jaxsnn.commands.reports.report_page import facts, folded, page, summary
 from jaxsnn.commands.reports.report_parts import (
     dialect_section,
     input_section,
@@ -509,7 +509,7 @@ def train_report(arguments: argparse.Namespace, graph: Graph, outcome: TrainOutc
         else _percentage(on_chip.off_chip_accuracy),
     }
     source = arguments.file or arguments.config  # a configuration may have the network
-    options = f"<h3>Options</h3>{facts(_flatten(fit.settings))}"
+    options = folded("Options", facts(_flatten(fit.settings)))
     sections = {
         "Input": input_section(arguments, graph, source) + options,
         "Dialect": dialect_section(graph),

@@ -157,7 +157,7 @@ def test_a_verification_is_reported_in_numbers(tmp_path, ok):
     assert page.headings == SECTIONS
     assert ("Verified" if ok else "2 of 6 spike trains differ") in text
     assert page.key_figures["identical spike trains"] == ("100.0000%" if ok else "66.6667%")
-    for words in ("r.npz", "a <note>", "jaxsnn run 'a & b'", "snntorch_yinyang.nir"):
+    for words in ("r.npz", "A <note>.", "jaxsnn run 'a & b'", "snntorch_yinyang.nir"):
         assert words in text
 
 
@@ -232,7 +232,7 @@ def test_limitations_are_sentences_and_changes_of_several_nodes_share_one():
     changes = [Change(node=node, what="t is 1", why="it was 0") for node in ("a", "b")]
     html = limitations_section([*changes, "weights were clipped", "t is 2."], demo_graph())
     sentences = ("a, b: t is 1 (it was 0).", "t is 2.", "Weights were clipped.")
-    assert sorted(html.split("</p>")) == ["", *sorted(f"<p>{line}" for line in sentences)]
+    assert sorted(html.split("</p>")) == ["", *sorted(f"<p>{sentence}" for sentence in sentences)]
     assert limitations_section([], demo_graph()).count("<p>") == 1
 
 

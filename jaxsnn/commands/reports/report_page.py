@@ -44,7 +44,7 @@ th[aria-sort=ascending] button::after{content:"\\a0\\2191";color:#222}
 th[aria-sort=descending] button::after{content:"\\a0\\2193";color:#222}
 figure{margin:1rem 0;overflow-x:auto}figcaption{font-size:.9rem;color:#555}
 figure img,figure svg{max-width:100%;height:auto}figure img{min-width:40rem}
-code{background:#f4f4f4;padding:.05rem .3rem;overflow-wrap:anywhere}
+summary{cursor:pointer;font-weight:600;margin:1.2rem 0 .3rem}
 nav{font-size:.95rem}nav a{margin-right:1rem}footer{margin-top:3rem;font-size:.85rem;color:#666}
 """
 
@@ -165,6 +165,11 @@ def figure(draw: Callable[[], Picture], caption: str) -> str:
     except UsageError as error:
         return paragraph(f"No picture of {caption}: {error}.")
     return f"<figure>{drawn}<figcaption>{words(caption)}</figcaption></figure>"
+
+
+def folded(heading: str, content: str) -> str:
+    """Return HTML that is hidden until its heading is clicked, for long tables."""
+    return f"<details><summary>{words(heading)}</summary>{content}</details>"
 
 
 def page(title: str, top: str, sections: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxsnn import plot
 from jaxsnn.commands.remarks import line_of, similar_lines
-from jaxsnn.commands.reports.report_page import facts, figure, paragraph, table
+from jaxsnn.commands.reports.report_page import facts, figure, folded, paragraph, table
 from jaxsnn.units import format_time
 from jaxsnn.wording import for_command_line
 
@@ -114,7 +114,7 @@ def _prose(remarks: Sequence[str | Problem | Change]) -> str:
 def _as_sentence(line: str) -> str:
     """Return a line with a full stop, and with a capital unless it begins with a name or a symbol."""
     first_word = line.split(maxsplit=1)[0]
-    if first_word.isalpha() and len(first_word) > 2:
+    if first_word == "a" or (first_word.isalpha() and len(first_word) > 1):
         line = line[0].upper() + line[1:]
     return line.rstrip(".") + "."
 
@@ -136,7 +136,7 @@ def training_results(graph: Graph, fit: Fit) -> str:
     return (
         figure(lambda: plot.learning_curve(fit), "error rate and loss by epoch")
         + figure(lambda: plot.weights(fit.graph, graph), "weights before and after training")
-        + table(headings, rows)
+        + folded("All epochs", table(headings, rows))
     )
 
 
