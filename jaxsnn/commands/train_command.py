@@ -485,8 +485,8 @@ def train_report(arguments: argparse.Namespace, graph: Graph, outcome: TrainOutc
     """Return the page on the training run."""
     fit, on_chip = outcome.fit, outcome.on_chip
     best = fit.history[fit.best_epoch]
-    where = "" if on_chip is None else " on the emulated chip"
-    result = f"Test accuracy {fit.test_accuracy:.2%} on {outcome.test_samples} samples{where}"
+    engine = "" if on_chip is None else " on the emulated chip"
+    result = f"Test accuracy {fit.test_accuracy:.2%} on {outcome.test_samples} samples{engine}"
     key_figures = {
         "test accuracy": f"{fit.test_accuracy:.2%}",
         "in time steps": _percentage(fit.accuracy_in_steps),
