@@ -18,7 +18,8 @@ HIDDEN = 100
 EPOCHS = 10
 
 # %% [markdown]
-# Weights are small because a neuron receives spikes of up to 196 pixels.
+# Weights are small because a neuron receives spikes of up to 196 pixels. The output population is a
+# leaky readout: the neuron with the highest membrane potential is the answer.
 
 # %%
 graph = build.sequential(
