@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 PEERS := .venv-peers
 
-.PHONY: demo test test-all test-lowest coverage check docs native-check format bench bench-quick interop fuzz fuzz-nightly faults sbom clean help
+.PHONY: demo test test-all test-lowest coverage check docs native-check format bench bench-quick interop fuzz fuzz-nightly faults gallery sbom clean help
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/jaxsnn demo -o demo-output --report demo-output/report.html --force
@@ -71,7 +71,12 @@ faults: $(VENV)/.installed-test
 sbom: $(VENV)/.installed-test
 	$(BIN)/python -m tests.supply.versions lock
 
-# The site, into docs/_build/html. The examples run as they are built, for their pictures.
+# The pictures and notebooks of the examples, from runs of full size, in some minutes. Fashion-MNIST is needed (Debian's
+# dataset-fashion-mnist).
+gallery: $(VENV)/.installed-test
+	$(BIN)/python docs/example_runs.py
+
+# The site, into docs/_build/html.
 docs: $(VENV)/.installed-docs
 	$(BIN)/python -m sphinx -b html -W --keep-going -q docs docs/_build/html
 	@echo "docs/_build/html/index.html"

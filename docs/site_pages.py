@@ -8,22 +8,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
-import os
-import re
 import shutil
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from example_runs import EXAMPLES, EXTRAS, PICTURES, cells_of, example_names
 from reference_pages import plain, reference_page, topic_pages
-
-ROOT = Path(__file__).parents[1]
-EXAMPLES = ROOT / "examples"
-#: The programs of examples run a few times only, so optimising them costs more than it saves.
-QUICKLY = "--xla_backend_optimization_level=0"
-#: Modules that an example needs besides the package.
-NEEDS = {"snntorch_to_event": ("torch", "snntorch")}
 
 
 def write_all(folder: Path) -> None:
@@ -254,57 +243,44 @@ def messages_page() -> str:
 # ---- the gallery
 
 
-def cells_of(source: str) -> list[tuple[str, str]]:
-    """Return the cells of an example: "markdown" or "python", and their text."""
-    cells = []
-    for part in re.split(r"^# %%", source, flags=re.M)[1:]:
-        head, _, body = part.partition("\n")
-        if "[markdown]" in head:
-            text = "\n".join(line.removeprefix("#").removeprefix(" ") for line in body.splitlines())
-            cells.append(("markdown", text.strip()))
-        elif body.strip():
-            cells.append(("python", body.strip()))
-    return cells
-
-
 def gallery_page(folder: Path) -> str:
-    """Write a page for each example, with its pictures, and return the page that lists them."""
-    names = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "export_snntorch")
-    run_examples = os.environ.get("JAXSNN_DOCS_EXAMPLES", "run") == "run"
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        runs = [pool.submit(run_example, name, folder) for name in names if run_examples]
-    pictures_of = dict(zip(names, (run.result() for run in runs), strict=False))
-    lines = ["# Examples\n", "Each example is a script with cells. `--smoke` runs it in seconds.\n"]
-    for name in names:
+    """Write a page for each example, with its pictures, and return the page that lists them.
+
+    The pictures are those that `example_runs.py` made in runs of full size.
+    """
+    lines = [
+        "# Examples\n",
+        "Each example is a script with cells in `examples/`. The pictures are from complete runs; to "
+        "shorten a run, change the constants at the top of the script.\n",
+    ]
+    for name in example_names():
         cells = cells_of((EXAMPLES / f"{name}.py").read_text())
         blocks = [text if kind == "markdown" else f"```python\n{text}\n```" for kind, text in cells]
-        pictures = pictures_of.get(name, ())
-        images = [f"![Picture of {name}]({path.name})" for path in pictures]
-        script = f"\nThe script: `examples/{name}.py`.\n"
+        pictures = [path.name for path in pictures_of(name)]
+        images = [f"![Picture of {name}](../../pictures/{picture})" for picture in pictures]
+        notebook = f", {notebook_link(name, '../../..')}" if name in EXTRAS else ""
+        script = f"\nThe script: `examples/{name}.py`{notebook}.\n"
         (folder / f"{name}.md").write_text("\n\n".join([*blocks, *images, script]))
-        thumbnail = [
-            f"[![Picture of {name}](gallery/{path.name})](gallery/{name}.md)<br>"
-            for path in pictures[:1]
-        ]
-        lines.append(f"- {''.join(thumbnail)}[](gallery/{name}.md)")
-    entries = "\n".join(f"gallery/{name}" for name in names)
+        thumbnail = f"[![Picture of {name}](../pictures/{pictures[0]})](gallery/{name}.md)<br>"
+        lines.append(f"- {thumbnail}[](gallery/{name}.md)")
+    lines += [
+        "\n## Notebooks\n",
+        "These examples are also notebooks with their outputs. Open one in Jupyter, or in Colab with "
+        "*File, Upload notebook*. The first cell installs the package by its name on PyPI; before its "
+        "first release there, install a wheel or a clone instead.\n",
+        "| notebook | extras |",
+        "|---|---|",
+        *(f"| {notebook_link(name, '../..')} | `{extras}` |" for name, extras in EXTRAS.items()),
+    ]
+    entries = "\n".join(f"gallery/{name}" for name in example_names())
     return "\n".join([*lines, "", "```{toctree}", ":hidden:", "", entries, "```", ""])
 
 
-def run_example(name: str, folder: Path) -> list[Path]:
-    """Return the pictures that an example draws with --smoke; none if its modules are missing."""
-    from importlib.util import find_spec
+def pictures_of(name: str) -> list[Path]:
+    """Return the pictures of an example; no example's name begins with that of another."""
+    return [path for path in sorted(PICTURES.glob(f"{name}*")) if path.suffix in (".png", ".svg")]
 
-    if any(find_spec(module) is None for module in NEEDS.get(name, ())):
-        return []
-    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    process = subprocess.run(
-        [sys.executable, EXAMPLES / f"{name}.py", "--smoke"],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": paths, "XLA_FLAGS": QUICKLY},
-        capture_output=True,
-        text=True,
-    )
-    if process.returncode:
-        raise RuntimeError(f"examples/{name}.py failed:\n{process.stderr}")
-    return [path for path in sorted(folder.glob(f"{name}*.*g")) if path.suffix in (".png", ".svg")]
+
+def notebook_link(name: str, root: str) -> str:
+    """Return a link that downloads the notebook of an example; `root` leads to the repository."""
+    return f"{{download}}`{name}.ipynb <{root}/examples/notebooks/{name}.ipynb>`"

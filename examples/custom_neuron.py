@@ -1,10 +1,11 @@
 # %% [markdown]
-# # A neuron model of your own
+# # Add a neuron model
 #
-# A kind of neuron that NIR does not have is one class: how its state flows, and what an arrival and
-# a spike do. Here each spike takes something from the neuron's own current, so that it tires:
+# A neuron model that NIR does not have is one class. It defines how the state evolves between
+# spikes, and the effect of an input spike and of an output spike. The model of this example adapts:
+# each output spike lowers the synaptic current by `step`.
 #
-#     tau_syn I' = -I,   tau_mem V' = -V + I,   a spike arrives:  I = I + W,
+#     tau_syn I' = -I,   tau_mem V' = -V + I,   input spike:  I = I + W,
 #     V > v_threshold:  V = 0,  I = I - step
 
 # %%
@@ -25,8 +26,8 @@ from jaxsnn.nir import Parameter, build
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
-class TiringConstants:
-    """What the equations need of each neuron."""
+class AdaptingConstants:
+    """Parameters of each neuron that the equations use."""
 
     threshold: Any
     v_reset: Any
@@ -38,7 +39,7 @@ class TiringConstants:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tiring(DecayingModes):
+class Adapting(DecayingModes):
     """State (v, j): v' = (j - v) / tau_mem, j' = -j / tau_syn."""
 
     drops = False  # a spike does more than lower V from the same height
@@ -47,7 +48,7 @@ class Tiring(DecayingModes):
 
     def constants(self, parameters, current):
         zero = jnp.zeros_like(parameters["v_threshold"])
-        return TiringConstants(
+        return AdaptingConstants(
             threshold=parameters["v_threshold"],
             v_reset=zero,
             v_start=zero,
@@ -73,8 +74,9 @@ class Tiring(DecayingModes):
         return 1 / constants.tau_mem, 1 / constants.tau_syn
 
     def decay(self, constants, t):
-        # V at t after v = 0, j = 1 is tau_syn / (tau_mem - tau_syn) (e^(-t / tau_mem) - e^(-t /
-        # tau_syn)). That has no value at equal time constants, and few digits near them: this has.
+        # From v = 0, j = 1 the membrane potential is tau_syn / (tau_mem - tau_syn) (e^(-t / tau_mem) -
+        # e^(-t / tau_syn)). That is undefined at equal time constants and loses digits near them;
+        # `crossing.decay` is accurate for all time constants.
         return crossing.decay(TauShape.ANY, constants.tau_mem, constants.tau_syn, t)
 
     def flow(self, decay, state):
@@ -97,31 +99,36 @@ class Tiring(DecayingModes):
 
 
 # %% [markdown]
-# The node type says what stands in a file, the model what its neurons do.
+# The node type declares the parameters of a node in a file, the model the dynamics of its neurons.
 
 # %%
 times = [
     Parameter(name=name, per="element", time=1, positive=True) for name in ("tau_mem", "tau_syn")
 ]
-numbers = [Parameter(name=name, per="element") for name in ("v_threshold", "step")]
+voltages = [Parameter(name=name, per="element") for name in ("v_threshold", "step")]
 traits = NodeTraits(
-    type="Tiring",
-    doc="A current-based leaky neuron that each spike tires.",
-    parameters=(*times, *numbers),
+    type="Adapting",
+    doc="A current-based leaky neuron whose current drops at each spike.",
+    parameters=(*times, *voltages),
     state=True,
     fires=True,
     current_based=True,
     elementwise=True,
 )
 jaxsnn.register_node(traits)
-model = NeuronModel(kind="Tiring", fires=True, dynamics=lambda own: Tiring(uniform=own.uniform))
+model = NeuronModel(
+    kind="Adapting",
+    fires=True,
+    dynamics=lambda population: Adapting(uniform=population.uniform),
+)
 jaxsnn.register_neuron(model)
 
 # %% [markdown]
-# Two neurons, the second tires more. It works in both engines, with exact gradients.
+# Two neurons, of which only the second adapts. The event engine simulates them with exact
+# gradients.
 
 # %%
-neurons = build.node("Tiring", 2, tau_mem=20e-3, tau_syn=10e-3, v_threshold=1.0, step=[0.0, 0.5])
+neurons = build.node("Adapting", 2, tau_mem=20e-3, tau_syn=10e-3, v_threshold=1.0, step=[0.0, 0.5])
 graph = build.sequential(build.input(1), build.linear(weight=np.full((2, 1), 0.8)), neurons)
 events = jaxsnn.Events(time=jnp.arange(20)[None] * 2e-3, index=jnp.zeros((1, 20), int))
 network = jaxsnn.lower(graph)
@@ -131,10 +138,10 @@ plot.raster(solution, inputs={"input": events}).save("custom_neuron.png", force=
 
 
 # %%
-def first(parameters):
-    return (
-        jaxsnn.simulate(network.with_parameters(parameters), events, 50e-3).first_spike("2").sum()
-    )
+def sum_of_first_spikes(parameters):
+    run = jaxsnn.simulate(network.with_parameters(parameters), events, 50e-3)
+    return run.first_spike("2").sum()
 
 
-print("slopes by v_threshold:", jax.grad(first)(network.parameters)["2"]["v_threshold"])
+gradient = jax.grad(sum_of_first_spikes)(network.parameters)
+print("derivative of the first spike times by v_threshold:", gradient["2"]["v_threshold"])

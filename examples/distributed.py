@@ -1,20 +1,19 @@
 # %% [markdown]
-# # Several devices
+# # Train on several devices
 #
-# `devices=2` shares the samples of each batch out over two devices. A CPU shows one device unless it
-# is told otherwise before JAX computes anything; `fit` does so where it is the first to ask. Several
-# machines take the same call with `coordinator`, `processes` and `process`.
+# `devices=2` distributes the samples of each batch over two devices. A CPU counts as one device
+# unless it is divided before JAX computes anything; `fit` does this if it is called first. To train
+# on several machines, pass `coordinator`, `processes` and `process` as well.
 
 # %%
-import sys
-
 import jaxsnn
 from jaxsnn import plot
 from jaxsnn.nir import build
 from jaxsnn.nir.initializers import normal
 from jaxsnn.train import yinyang_splits
 
-SMOKE = "--smoke" in sys.argv
+SAMPLES = (5000, 1000, 1000)  # training, validation, test
+EPOCHS = 20
 
 # %%
 neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms")
@@ -26,13 +25,13 @@ graph = build.sequential(
     neurons,
     seed=0,
 )
-data = yinyang_splits(sizes=(256, 128, 128)) if SMOKE else yinyang_splits()
+data = yinyang_splits(sizes=SAMPLES)
 
 # %% [markdown]
-# Gradients are added up in the same order everywhere, so that all devices hold the same bits, and
-# the result is that of one device but for the order of a sum.
+# All devices add up the gradients in the same order, so their weights agree bit for bit. Training on
+# one device differs only in the order of a sum.
 
 # %%
-trained = jaxsnn.fit(graph, data, devices=2, epochs=1 if SMOKE else 20, learning_rate=0.05)
+trained = jaxsnn.fit(graph, data, devices=2, epochs=EPOCHS, learning_rate=0.05)
 print(f"test accuracy {trained.test_accuracy:.1%}")
 plot.learning_curve(trained, title="two devices").save("distributed.png", force=True)

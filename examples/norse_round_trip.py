@@ -1,8 +1,9 @@
 # %% [markdown]
-# # To Norse and back
+# # Convert a network to Norse and back
 #
-# A network that snnTorch exported is rewritten for Norse, in Norse's own terms, read again, and
-# both files are simulated. Their spikes are the same, or the conversion would have refused.
+# `convert` rewrites a network from snnTorch for Norse's importer. This example reads the result back
+# and simulates both: their spike trains are the same. If Norse could not express the network, the
+# conversion would be refused.
 
 # %%
 from importlib.resources import files
@@ -16,31 +17,30 @@ source = files("jaxsnn") / "commands" / "demo" / "snntorch_yinyang.nir"
 graph = jaxsnn.read(str(source), dialect="snntorch", reset="zero", reset_delay=True)
 
 # %% [markdown]
-# Norse counts time in seconds with a step of 1 ms, and its importer resets in its own way. What was
-# changed for it is listed, and so is what was lost.
+# Norse measures time in seconds with a default step of 1 ms, and its importer has its own reset. The
+# conversion lists its changes and its losses.
 
 # %%
-made = jaxsnn.convert(graph, to="norse")
-for change in made.changes[:4]:
+converted = jaxsnn.convert(graph, to="norse")
+for change in converted.changes[:4]:
     print(change.as_text())
-print("losses:", made.losses or "none")
-print("in Norse:", made.load_with)
+print("losses:", converted.losses or "none")
+print("load it with:", converted.load_with)
 
 # %%
-jaxsnn.write("norse_round_trip.nir", made.graph, force=True)
-again = jaxsnn.read("norse_round_trip.nir", dialect="norse==importer", dt=graph.dialect.dt)
-print("read back as", again.dialect.name)
+jaxsnn.write("norse_round_trip.nir", converted.graph, force=True)
+norse_graph = jaxsnn.read("norse_round_trip.nir", dialect="norse==importer", dt=graph.dialect.dt)
+print("read back as", norse_graph.dialect.name)
 
 # %% [markdown]
-# Both simulated in steps, on the same input: a train is all that one neuron sends in one sample.
-# Nothing was lost, so each train is the same, though it may come some steps later: the changes say so.
+# Both graphs are simulated in time steps on the same input. The spike trains are the same; where the
+# list of changes says so, they are shifted by some steps.
 
 # %%
 x = (np.random.default_rng(0).random((80, 4, 5)) < 0.1).astype(np.float32)
 engine = jaxsnn.TimeStepped()
-outputs = [
-    np.asarray(jaxsnn.simulate(jaxsnn.lower(one, dtype=np.float32), x, engine=engine).output())
-    for one in (graph, again)
-]
-print("spikes:", [int(y.sum()) for y in outputs])
-plot.graph(again).save("norse_round_trip.png", force=True)
+for version in (graph, norse_graph):
+    network = jaxsnn.lower(version, dtype=np.float32)
+    output = np.asarray(jaxsnn.simulate(network, x, engine=engine).output())
+    print(f"{version.dialect.name}: {int(output.sum())} output spikes")
+plot.graph(norse_graph).save("norse_round_trip.png", force=True)

@@ -1,12 +1,10 @@
 # %% [markdown]
-# # A recurrent network under Poisson input
+# # Simulate a recurrent network under Poisson input
 #
-# Neurons that feed each other, a fifth of which inhibit, driven by random spikes. Event by event
-# there is no step that orders what happens at one time: causes come before effects.
+# A fifth of the neurons inhibits, and all are driven by random spikes. The event engine has no time
+# step that would decide the order of simultaneous spikes: causes precede effects.
 
 # %%
-import sys
-
 import jax.numpy as jnp
 import numpy as np
 
@@ -14,22 +12,23 @@ import jaxsnn
 from jaxsnn import plot
 from jaxsnn.nir import build
 
-SMOKE = "--smoke" in sys.argv
-SIZE, T_END, RATE = (20, 0.05, 60.0) if SMOKE else (100, 0.3, 80.0)
+NEURONS = 100
+T_END = 0.3  # seconds
+RATE = 80.0  # input spikes per second and channel
 rng = np.random.default_rng(0)
 
 # %% [markdown]
-# One in ten pairs is connected. A network is named nodes and chains of them; a chain that returns
-# closes the loop.
+# One in ten pairs of neurons is connected. A network consists of named nodes and of chains of nodes;
+# a chain that returns to its first node closes the loop.
 
 # %%
-connected = rng.random((SIZE, SIZE)) < 0.1
-signs = np.where(np.arange(SIZE) < 0.8 * SIZE, 1.0, -4.0)
+connected = rng.random((NEURONS, NEURONS)) < 0.1
+signs = np.where(np.arange(NEURONS) < 0.8 * NEURONS, 1.0, -4.0)
 graph = build.network(
     {
-        "input": build.input(SIZE),
-        "drive": build.linear(weight=np.eye(SIZE) * 2.5),
-        "neurons": build.cubalif(SIZE, tau_mem="20ms", tau_syn="5ms"),
+        "input": build.input(NEURONS),
+        "drive": build.linear(weight=np.eye(NEURONS) * 2.5),
+        "neurons": build.cubalif(NEURONS, tau_mem="20ms", tau_syn="5ms"),
         "synapses": build.linear(weight=0.5 * connected * signs),
         "output": build.output(),
     },
@@ -37,15 +36,19 @@ graph = build.network(
 )
 
 # %% [markdown]
-# Poisson trains: for each channel a number of spikes, each at any time. Unused slots hold `inf` and
-# the number of channels.
+# A Poisson spike train: the number of spikes of each channel, then their times, in any order. Unused
+# entries of `Events` are `inf`, with the number of channels as index.
 
 # %%
-count = rng.poisson(RATE * T_END, SIZE)
+count = rng.poisson(RATE * T_END, NEURONS)
 time = np.sort(rng.uniform(0, T_END, count.sum()))
-channel = rng.permutation(np.repeat(np.arange(SIZE), count))
+channel = rng.permutation(np.repeat(np.arange(NEURONS), count))
 events = jaxsnn.Events(time=jnp.asarray(time[None]), index=jnp.asarray(channel[None]))
 solution = jaxsnn.simulate(graph, events, T_END)
 print(solution)
+
+# %%
 plot.raster(solution, inputs={"input": events}).save("recurrent_poisson.png", force=True)
+
+# %%
 plot.histogram(solution, bins=30).save("recurrent_poisson_rate.png", force=True)

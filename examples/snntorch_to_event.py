@@ -1,12 +1,10 @@
 # %% [markdown]
 # # From an snnTorch module to exact spike times
 #
-# A module of snnTorch steps through time. Here its graph is taken over, checked against the module
-# itself, and simulated without steps. Needs the extra `interop`.
+# An snnTorch module runs in time steps. This example reads the module, checks the graph against it,
+# and simulates it in continuous time. It needs the extra `interop`.
 
 # %%
-import sys
-
 import numpy as np
 import snntorch
 import torch
@@ -14,8 +12,8 @@ import torch
 import jaxsnn
 from jaxsnn import plot
 
-SMOKE = "--smoke" in sys.argv
-STEPS, SAMPLES = (30, 2) if SMOKE else (200, 16)
+STEPS = 200
+SAMPLES = 16
 
 torch.manual_seed(0)
 linear = torch.nn.Linear(5, 20, bias=False)
@@ -24,24 +22,24 @@ net = torch.nn.Sequential(
     snntorch.Leaky(beta=0.9, reset_mechanism="zero", init_hidden=True),
 )
 with torch.no_grad():
-    linear.weight.abs_()  # all synapses excite, so that something fires
+    linear.weight.abs_()  # all synapses excite, so that the neurons fire
 
 # %% [markdown]
-# `from_torch` runs the module and its graph side by side, and refuses where they differ. What
-# snnTorch's own exporter loses, the reset and its delay, is in the graph's dialect.
+# `from_torch` runs the module and its graph on the same sample and refuses any difference. The graph's
+# dialect holds the reset and its delay, which snnTorch's own exporter omits.
 
 # %%
 graph = jaxsnn.from_torch(net, torch.zeros(1, 5))
 print(graph)
-own = graph.dialect.at("1")
-print(f"reset {own.reset}, a step late: {own.reset_delay}")
+dialect = graph.dialect.at("1")
+print(f"reset {dialect.reset}, delayed by a step: {dialect.reset_delay}")
 
 # %% [markdown]
-# The same spikes go into both engines: steps as snnTorch takes them, and continuous time. How alike
-# the two are is a property of the network and of its inputs, so it is measured on them.
+# `fidelity` simulates the same input spikes in the time steps of snnTorch and in continuous time. How
+# similar both are depends on the network and on its input.
 
 # %%
 x = (np.random.default_rng(0).random((STEPS, SAMPLES, 5)) < 0.2).astype(np.float32)
-found = jaxsnn.fidelity(graph, {"x": x})
-print(found.as_text())
-plot.fidelity(found).save("snntorch_to_event.png", force=True)
+comparison = jaxsnn.fidelity(graph, {"x": x})
+print(comparison.as_text())
+plot.fidelity(comparison).save("snntorch_to_event.png", force=True)

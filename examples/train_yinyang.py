@@ -1,30 +1,29 @@
 # %% [markdown]
-# # Trained from nothing: Yin-Yang
+# # Train a network: Yin-Yang
 #
-# Points of a picture, two coordinates each, are told by their colour: yin, yang, or dot. Each
-# coordinate is one spike, and whoever fires first at the output is the answer.
+# The task is to classify the points of a picture as yin, yang or dot by their two coordinates. Each
+# coordinate is one spike. The output neuron that fires first is the answer.
 
 # %%
-import sys
-
 import jaxsnn
 from jaxsnn import plot
 from jaxsnn.nir import build
 from jaxsnn.nir.initializers import normal
 from jaxsnn.train import yinyang_splits
 
-SMOKE = "--smoke" in sys.argv
-data = yinyang_splits(sizes=(256, 128, 128)) if SMOKE else yinyang_splits()
+SAMPLES = (5000, 1000, 1000)  # training, validation, test
+HIDDEN = 120
+EPOCHS = 50
 
 # %% [markdown]
-# Weights are drawn so that a hidden neuron fires for most points: neurons that never fire have no
-# gradient to learn from.
+# The initial weights make each hidden neuron fire for most points, because a neuron that never fires
+# has no gradient.
 
 # %%
 neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms")
 graph = build.sequential(
     build.input(5),
-    build.linear(20 if SMOKE else 120, weight=normal(1.0, 0.6)),
+    build.linear(HIDDEN, weight=normal(1.0, 0.6)),
     neurons,
     build.linear(3, weight=normal(0.3, 0.3)),
     neurons,
@@ -32,11 +31,11 @@ graph = build.sequential(
 )
 
 # %% [markdown]
-# The gradient of a spike time is exact (EventProp): no surrogate, no time step. The epoch that
-# validates best is kept, and the test part is looked at once.
+# The gradients of spike times are exact (EventProp): there is no surrogate gradient and no time step.
+# `fit` keeps the epoch with the best validation accuracy and evaluates the test samples once.
 
 # %%
-trained = jaxsnn.fit(graph, data, epochs=3 if SMOKE else 50, learning_rate=0.03)
+trained = jaxsnn.fit(graph, yinyang_splits(sizes=SAMPLES), epochs=EPOCHS, learning_rate=0.03)
 print(f"test accuracy {trained.test_accuracy:.1%}")
 plot.learning_curve(trained, title="Yin-Yang").save("train_yinyang.png", force=True)
 

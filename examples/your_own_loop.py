@@ -1,12 +1,11 @@
 # %% [markdown]
-# # Your own loss and your own loop
+# # Write your own loss and training loop
 #
-# `fit` is a loop around `jax.grad`, and you can write another. A network is a pytree of parameters;
-# its spike times are differentiable numbers. Here one neuron learns to fire at a time that is given.
+# `fit` is a loop around `jax.grad`, and you can write your own. The parameters of a network are a
+# pytree, and its spike times are differentiable. In this example a neuron learns to fire at a target
+# time.
 
 # %%
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,8 +15,9 @@ import jaxsnn
 from jaxsnn import plot
 from jaxsnn.nir import build
 
-SMOKE = "--smoke" in sys.argv
-TARGET, T_END = 12e-3, 40e-3  # seconds
+TARGET = 12e-3  # seconds
+T_END = 40e-3
+STEPS = 200  # of the optimiser
 
 graph = build.sequential(
     build.input(3),
@@ -28,8 +28,8 @@ network = jaxsnn.lower(graph)
 events = jaxsnn.Events(time=jnp.array([[0.0, 2e-3, 5e-3]]), index=jnp.array([[0, 1, 2]]))
 
 # %% [markdown]
-# The loss is written in terms of the solution. `with_parameters` puts other numbers into the same
-# network; in units of milliseconds the squared error has a size that an optimiser likes.
+# The loss is a function of the solution. `with_parameters` returns the network with other parameters.
+# The error is in milliseconds, so that the loss is of order 1.
 
 
 # %%
@@ -44,29 +44,30 @@ state = optimiser.init(parameters)
 
 
 # %% [markdown]
-# Everything has a gradient: weights, time constants, thresholds. Only the weights are to move here.
+# All parameters have gradients: weights, time constants and thresholds. This loop trains the weights
+# only.
 
 
 # %%
 @jax.jit
 def step(parameters, state):
-    value, slopes = jax.value_and_grad(loss)(parameters)
-    wanted = jax.tree_util.tree_map_with_path(
-        lambda path, slope: slope if path[-1].key == "weight" else 0.0 * slope, slopes
+    squared_error, gradients = jax.value_and_grad(loss)(parameters)
+    gradients = jax.tree_util.tree_map_with_path(
+        lambda path, gradient: gradient if path[-1].key == "weight" else 0.0 * gradient, gradients
     )
-    updates, state = optimiser.update(wanted, state)
-    return optax.apply_updates(parameters, updates), state, value
+    updates, state = optimiser.update(gradients, state)
+    return optax.apply_updates(parameters, updates), state, squared_error
 
 
-for number in range(3 if SMOKE else 200):
-    parameters, state, value = step(parameters, state)
+for number in range(STEPS):
+    parameters, state, squared_error = step(parameters, state)
     if number % 50 == 0:
-        print(f"step {number}: squared error {value:.4f} ms^2")
+        print(f"step {number}: squared error {squared_error:.4f} ms^2")
 
 # %%
 trained = network.with_parameters(parameters)
 solution = jaxsnn.simulate(trained, events, T_END)
 print(f"first spike at {1e3 * float(solution.first_spike('2')[0, 0]):.3f} ms")
-picture = plot.voltage(solution, "2", network=trained, inputs=events)
-picture.save("your_own_loop.png", force=True)
 jaxsnn.write("your_own_loop.nir", jaxsnn.update_graph(graph, trained), force=True)
+voltages = plot.voltage(solution, "2", network=trained, inputs=events)
+voltages.save("your_own_loop.png", force=True)

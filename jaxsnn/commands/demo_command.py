@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxsnn import plot
 from jaxsnn.commands.arguments import (
     add_command,
     output_options,
@@ -19,13 +18,13 @@ from jaxsnn.commands.arguments import (
     write_report,
 )
 from jaxsnn.commands.demo.demo_log import DemoStep, Steps, step_text
-from jaxsnn.commands.reports.report_page import figure, listed, page, table, verdict, words
+from jaxsnn.commands.reports.report_page import facts, figure, page, summary
 from jaxsnn.commands.reports.report_parts import (
-    command_line,
-    decided_part,
-    fit_part,
-    left_out_part,
-    read_part,
+    chip_section,
+    dialect_section,
+    input_section,
+    limitations_section,
+    training_results,
 )
 from jaxsnn.errors import FileError, printable, refuse_seed
 from jaxsnn.options import EPOCHS, REPORT, SEED
@@ -35,6 +34,7 @@ from jaxsnn.wording import Text
 
 if TYPE_CHECKING:
     from jaxsnn.bss2.mapping import Mapping
+    from jaxsnn.bss2.search.quantize import Quantized
     from jaxsnn.commands.demo.demo_steps import DemoRun
     from jaxsnn.nir import Graph
     from jaxsnn.train import Data, Fit
@@ -89,15 +89,17 @@ class DemoOutcome:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoParts:
-    """Content of a report of the demo: the file and its graph, the test points, the training run,
-    the trained network on these points, and its mapping.
+    """Content of a report of the demo: the file and its graph, the test points, the untrained network
+    on these points, the training run, the trained network on the same points, and its mapping.
     """
 
     source: Path
     graph: Graph
     data: Data
+    before: DemoRun
     trained: Fit
     after: DemoRun
+    quantized: Quantized
     mapping: Mapping
 
 
@@ -193,8 +195,10 @@ def demo(
             source=work.SOURCE,
             graph=graph,
             data=data.test,
+            before=before,
             trained=trained,
             after=after,
+            quantized=quantized,
             mapping=mapping,
         ),
     )
@@ -219,29 +223,50 @@ def _prepared(folder: Path, force: bool) -> Path:
 
 
 def demo_report(arguments: argparse.Namespace, outcome: DemoOutcome) -> str:
-    """Return the page on all steps, with their pictures."""
+    """Return the page on the network before and after training, and on the chip."""
+    from jaxsnn.bss2.usage import used
     from jaxsnn.commands.demo.demo_pictures import raster_of
 
     parts = outcome.parts
-    rows = [
-        (number, step.name, round(step.seconds, 2)) for number, step in enumerate(outcome.steps, 1)
-    ]
-    step_sections = "".join(
-        f"<h3>{number} {words(step.name)}</h3>" + listed(step.lines, "")
-        for number, step in enumerate(outcome.steps, 1)
-    )
-    notes = [note for step in outcome.steps for note in step.facts.get("notes", ())]
-    sections = {
-        "Read": read_part(parts.graph, parts.source),
-        "Decided": decided_part(parts.graph),
-        "Done": table(("step", "name", "seconds"), rows) + step_sections,
-        "Spikes": figure(
-            lambda: raster_of(parts.after, parts.data), "what goes in, what fires, who is first"
-        ),
-        "Training": fit_part(parts.graph, parts.trained),
-        "Chip": figure(lambda: plot.floorplan(parts.mapping), "point at a neuron for its name"),
-        "Left out": left_out_part(notes, parts.graph),
+    step_facts = {step.name: step.facts for step in outcome.steps}
+    circuits = used(parts.mapping)["circuits"]
+    spikes_per_sample = sum(
+        float(spikes.count.sum()) for spikes in parts.after.solution.spikes.values()
+    ) / len(parts.data)
+    key_figures = {
+        "test accuracy before training": f"{parts.before.accuracy:.2%}",
+        "test accuracy": f"{outcome.test_accuracy:.2%}",
+        "spikes per sample": f"{spikes_per_sample:.1f}",
+        "circuits on the chip": f"{circuits['used']} of {circuits['available']}",
+        "violations of the mapping": step_facts["prove"]["violations"],
+        "seconds": f"{sum(step.seconds for step in outcome.steps):.0f}",
     }
-    summary = f"test accuracy {outcome.test_accuracy:.2%}"
-    title = "demo: from snnTorch's file to the chip"
-    return page(title, verdict(summary) + command_line(arguments), sections)
+    compared = {
+        "test samples": len(parts.data),
+        "datasets that training changed": step_facts["export"]["changed"],
+        "spikes after reading the trained file back, identical bit for bit": sum(
+            step_facts["read back"]["spikes"].values()
+        ),
+    }
+    raster = figure(
+        lambda: raster_of(parts.after, parts.data),
+        "input spikes, hidden spikes and the first output spike, which is the answer",
+    )
+    sections = {
+        "Input": input_section(arguments, parts.graph, parts.source),
+        "Dialect": dialect_section(parts.graph),
+        "Results": facts(compared)
+        + raster
+        + training_results(parts.graph, parts.trained)
+        + f"<h3>Files</h3>{facts(outcome.files)}",
+        "Chip": chip_section(parts.mapping, parts.quantized),
+        "Limitations": limitations_section(
+            (*parts.trained.notes, *parts.quantized.notes), parts.graph
+        ),
+    }
+    result = f"Test accuracy {outcome.test_accuracy:.2%}; the trained network fits on BrainScaleS-2"
+    return page(
+        "demo: a network from snnTorch, trained and mapped",
+        summary(result, key_figures, True),
+        sections,
+    )

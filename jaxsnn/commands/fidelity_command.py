@@ -19,12 +19,11 @@ from jaxsnn.commands.arguments import (
     refuse_report,
     write_report,
 )
-from jaxsnn.commands.reports.report_page import facts, figure, page, table, verdict
+from jaxsnn.commands.reports.report_page import figure, page, summary, table
 from jaxsnn.commands.reports.report_parts import (
-    command_line,
-    decided_part,
-    left_out_part,
-    read_part,
+    dialect_section,
+    input_section,
+    limitations_section,
 )
 from jaxsnn.options import FORCE, INPUT, MAX_SPIKES, REPORT, VALUES
 
@@ -60,13 +59,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def fidelity_report(arguments: argparse.Namespace, graph: Graph, outcome: Fidelity) -> str:
-    """Return the page on the effect of continuous time compared with the steps of the source."""
+    """Return the page on the effect of continuous time compared with time steps."""
     headings = (
         "population",
         "spikes, continuous time",
-        "spikes, steps",
+        "spikes, time steps",
         "ratio",
-        "cosine of the counts",
+        "cosine similarity of the spike counts",
         "steps with more than one spike",
     )
     rows = [
@@ -80,18 +79,34 @@ def fidelity_report(arguments: argparse.Namespace, graph: Graph, outcome: Fideli
         )
         for name, counts in outcome.populations.items()
     ]
-    done = facts({"input": arguments.input}) + figure(
+    results = table(headings, rows) + figure(
         lambda: plot.fidelity(outcome), "spikes of each population, all samples together"
     )
-    cosines = [
-        counts.count_cosine for counts in outcome.populations.values() if counts.count_cosine
-    ]
-    summary = f"least cosine of spike counts: {min(cosines):.4f}" if cosines else "no spikes"
+    cosines = {
+        name: counts.count_cosine
+        for name, counts in outcome.populations.items()
+        if counts.count_cosine is not None
+    }
+    if cosines:
+        lowest = min(cosines, key=cosines.__getitem__)
+        result = (
+            "Spike counts in continuous time and in time steps have a cosine similarity of at "
+            f"least {cosines[lowest]:.4f} (population '{lowest}')"
+        )
+    else:
+        result = "No population fires in both engines"
+    populations = outcome.populations.values()
+    key_figures = {
+        "spikes, continuous time": sum(counts.event for counts in populations),
+        "spikes, time steps": sum(counts.grid for counts in populations),
+        "lowest cosine similarity": f"{min(cosines.values()):.4f}" if cosines else None,
+        "steps with more than one spike": sum(counts.multi_spike_steps for counts in populations),
+    }
     sections = {
-        "Read": read_part(graph, arguments.file),
-        "Decided": decided_part(graph),
-        "Done": done + table(headings, rows),
-        "Left out": left_out_part(outcome.notes, graph),
+        "Input": input_section(arguments, graph, arguments.file, data=arguments.input),
+        "Dialect": dialect_section(graph),
+        "Results": results,
+        "Limitations": limitations_section(outcome.notes, graph),
     }
     title = f"fidelity: {Path(arguments.file).name}"
-    return page(title, verdict(summary) + command_line(arguments), sections)
+    return page(title, summary(result, key_figures), sections)

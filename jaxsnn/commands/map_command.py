@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxsnn import plot
 from jaxsnn.commands.arguments import (
     add_command,
     add_file,
@@ -25,12 +24,13 @@ from jaxsnn.commands.arguments import (
     write_report,
 )
 from jaxsnn.commands.remarks import line_of
-from jaxsnn.commands.reports.report_page import facts, figure, page, paragraph, table, verdict
+from jaxsnn.commands.reports.report_page import facts, page, paragraph, summary, table
 from jaxsnn.commands.reports.report_parts import (
-    command_line,
-    decided_part,
-    left_out_part,
-    read_part,
+    chip_section,
+    dialect_section,
+    input_section,
+    limitations_section,
+    rounding_table,
 )
 from jaxsnn.errors import Problem, UsageError
 from jaxsnn.options import MAX_RUNS, QUANTIZE_OPTIONS, REPORT, SEED, SIGNS, TIME_LIMIT
@@ -397,33 +397,49 @@ def map_report(arguments: argparse.Namespace, graph: Graph, outcome: MapOutcome)
     """Return the page on the placement of the network on the chip, or on the reason why there is
     none.
     """
-    content = outcome.as_dict()
-    headings = ("resource", "used", "available")
-    used = [(name, usage["used"], usage["available"]) for name, usage in content["used"].items()]
-    mapping = outcome.mapping
-    done = facts(
-        {"result": outcome.stop_reason, "runs": content["runs"], "signs": content["signs"]}
+    from jaxsnn.bss2.usage import used
+
+    mapping, quantized = outcome.mapping, outcome.quantized
+    runs = None if mapping is None else len(mapping.runs)
+    results = facts(
+        {
+            "result": outcome.stop_reason,
+            "runs": runs,
+            "signs of synapses": None if mapping is None else mapping.signs,
+            "violations": None if mapping is None else len(outcome.violations),
+            **outcome.files,
+        }
     )
     if outcome.why:
-        done += paragraph(outcome.why)
-    if mapping is not None and not outcome.violations:
-        done += table(headings, used)
-        done += figure(lambda: plot.floorplan(mapping), "the chip: point at a neuron for its name")
-    wrong = [(violation.node, violation.as_text()) for violation in outcome.violations]
-    if wrong:
-        done += table(("where", "violation"), wrong)
-    rows = [
-        (name, node.scale, node.saturated, node.zeroed, node.rms_error)
-        for name, node in outcome.quantized.nodes.items()
-    ]
-    headings = ("node", "scale, LSB", "saturated weights", "weights that became 0", "rms error")
-    weights = table(headings, rows)
-    summary = "the network fits, 0 violations" if outcome.ok else outcome.stop_reason
+        results += paragraph(outcome.why)
+    if outcome.violations:
+        rows = [(violation.node, violation.as_text()) for violation in outcome.violations]
+        results += table(("location", "violation"), rows)
+    errors = [node.relative_error for node in quantized.nodes.values()]
+    key_figures: dict[str, Any] = {"runs": runs}
+    chip: dict[str, str] = {}
+    if mapping is not None and outcome.ok:
+        key_figures |= {
+            name: f"{usage['used']} of {usage['available']}"
+            for name, usage in used(mapping).items()
+            if name in ("circuits", "synapses")
+        }
+        chip = {"Chip": chip_section(mapping, quantized)}
+    else:
+        results += rounding_table(quantized)
+    key_figures["largest rounding error of weights (rms)"] = f"{max(errors, default=0.0):.2%}"
+    if outcome.ok:
+        result = f"The network fits on the chip in {runs} run{'s' * (runs != 1)}: 0 violations"
+    elif outcome.violations:
+        result = f"The mapping has {outcome.why}"
+    else:
+        result = f"There is no mapping: {outcome.stop_reason}"
     sections = {
-        "Read": read_part(graph, arguments.file),
-        "Decided": decided_part(graph) + f"<h3>Whole weights</h3>{weights}",
-        "Done": done,
-        "Left out": left_out_part(outcome.quantized.notes, graph),
+        "Input": input_section(arguments, graph, arguments.file),
+        "Dialect": dialect_section(graph),
+        "Results": results,
+        **chip,
+        "Limitations": limitations_section(quantized.notes, graph),
     }
     title = f"map: {Path(arguments.file).name}"
-    return page(title, verdict(summary, outcome.ok) + command_line(arguments), sections)
+    return page(title, summary(result, key_figures, outcome.ok), sections)

@@ -29,13 +29,12 @@ from jaxsnn.commands.arguments import (
     refuse_report,
     write_report,
 )
-from jaxsnn.commands.reports.report_page import facts, listed, page, verdict
+from jaxsnn.commands.reports.report_page import facts, folded, page, summary
 from jaxsnn.commands.reports.report_parts import (
-    command_line,
-    decided_part,
-    fit_part,
-    left_out_part,
-    read_part,
+    dialect_section,
+    input_section,
+    limitations_section,
+    training_results,
 )
 from jaxsnn.errors import FileError, UsageError, first_line, suggestion
 from jaxsnn.options import REPORT
@@ -483,23 +482,46 @@ class TrainOutcome:
 
 def train_report(arguments: argparse.Namespace, graph: Graph, outcome: TrainOutcome) -> str:
     """Return the page on the training run."""
-    fit = outcome.fit
-    summary = (
-        f"test accuracy {fit.test_accuracy:.2%} on {outcome.test_samples} samples, "
-        f"epoch {fit.best_epoch} of {len(fit.history) - 1}"
-    )
-    if fit.accuracy_in_steps is not None:
-        summary += f", in the time steps of the source {fit.accuracy_in_steps:.2%}"
-    files = [outcome.output, outcome.history, outcome.checkpoint]
+    fit, on_chip = outcome.fit, outcome.on_chip
+    best = fit.history[fit.best_epoch]
+    engine = "" if on_chip is None else " on the emulated chip"
+    result = f"Test accuracy {fit.test_accuracy:.2%} on {outcome.test_samples} samples{engine}"
+    key_figures = {
+        "test accuracy": f"{fit.test_accuracy:.2%}",
+        "in time steps": _percentage(fit.accuracy_in_steps),
+        "off the chip": None if on_chip is None else _percentage(on_chip.off_chip_accuracy),
+        "validation before training": _percentage(fit.history[0].validation_accuracy),
+        "validation, best epoch": _percentage(best.validation_accuracy),
+        "best epoch": f"{fit.best_epoch} of {len(fit.history) - 1}",
+    }
+    files = {
+        "trained network": outcome.output,
+        "history": outcome.history,
+        "checkpoints": outcome.checkpoint,
+    }
+    chip = {
+        "emulated chip": None if on_chip is None else f"seed {on_chip.seed}",
+        "mapping": None if on_chip is None else on_chip.mapping,
+        "test accuracy on the chip": _percentage(fit.test_accuracy),
+        "test accuracy, event engine": None
+        if on_chip is None
+        else _percentage(on_chip.off_chip_accuracy),
+    }
     source = arguments.file or arguments.config  # a configuration may have the network
+    options = folded("Options", facts(_flatten(fit.settings)))
     sections = {
-        "Read": read_part(graph, source),
-        "Decided": decided_part(graph) + f"<h3>Options</h3>{facts(_flatten(fit.settings))}",
-        "Done": fit_part(graph, fit) + "<h3>Files</h3>" + listed(files, ""),
-        "Left out": left_out_part(outcome.notes, graph),
+        "Input": input_section(arguments, graph, source) + options,
+        "Dialect": dialect_section(graph),
+        "Results": training_results(graph, fit) + f"<h3>Files</h3>{facts(files)}",
+        **({} if on_chip is None else {"Chip": facts(chip)}),
+        "Limitations": limitations_section(outcome.notes, graph),
     }
     title = f"train: {Path(source).name}"
-    return page(title, verdict(summary) + command_line(arguments), sections)
+    return page(title, summary(result, key_figures), sections)
+
+
+def _percentage(fraction: float | None) -> str | None:
+    return None if fraction is None else f"{fraction:.2%}"
 
 
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -21,12 +21,11 @@ from jaxsnn.commands.arguments import (
     refuse_report,
     write_report,
 )
-from jaxsnn.commands.reports.report_page import facts, figure, listed, page, verdict
+from jaxsnn.commands.reports.report_page import facts, figure, listed, page, summary
 from jaxsnn.commands.reports.report_parts import (
-    command_line,
-    decided_part,
-    left_out_part,
-    read_part,
+    dialect_section,
+    input_section,
+    limitations_section,
 )
 from jaxsnn.errors import DialectError, JaxsnnError, UsageError, listing
 from jaxsnn.options import FORCE, RECORDING, REPORT
@@ -245,33 +244,44 @@ def _refuse_incomplete(
 def verify_report(arguments: argparse.Namespace, graph: Graph, outcome: VerifyOutcome) -> str:
     """Return the page on whether the file reproduces the spikes of its source framework."""
     comparison, replay = outcome.replay.comparison, outcome.replay
-    fraction = comparison.identical_fraction
-    done = facts(
+    results = facts(
         {
-            "recording": arguments.recording,
             "spike trains": comparison.trains,
             "identical": comparison.identical,
             "with a spike": comparison.active,
             "of these identical": comparison.identical_active,
-            "identical, fraction": None if fraction is None else f"{fraction:.4%}",
             "spikes recorded": comparison.spikes_expected,
             "spikes simulated": comparison.spikes_got,
-            "membranes, relative RMSE": comparison.relative_rmse,
+            "relative RMSE of membrane potentials": comparison.relative_rmse,
         }
     )
     if comparison.first_difference is not None:
-        done += figure(
+        results += figure(
             lambda: plot.first_difference(comparison, replay.solution, replay.recording.y),
-            "the first difference, some steps before and behind",
+            "the first difference, with the steps before and after it",
         )
     if outcome.fits:
-        done += "<h3>It verifies with</h3>" + listed(map(for_command_line, outcome.fits), "")
-    summary = "verified: every train is identical" if comparison.ok else "not verified"
+        results += "<h3>Options with which the file is verified</h3>"
+        results += listed(map(for_command_line, outcome.fits), "")
+    differing = comparison.trains - comparison.identical
+    if comparison.ok:
+        result = "Verified: all recorded outputs are reproduced"
+    elif differing:
+        result = f"Not verified: {differing} of {comparison.trains} spike trains differ"
+    else:
+        result = "Not verified: the membrane potentials differ"
+    fraction = comparison.identical_fraction
+    key_figures = {
+        "identical spike trains": None if fraction is None else f"{fraction:.4%}",
+        "spikes recorded": comparison.spikes_expected,
+        "spikes simulated": comparison.spikes_got,
+        "relative RMSE of membranes": comparison.relative_rmse,
+    }
     sections = {
-        "Read": read_part(graph, arguments.file),
-        "Decided": decided_part(graph),
-        "Done": done,
-        "Left out": left_out_part(outcome.notes, graph),
+        "Input": input_section(arguments, graph, arguments.file, recording=arguments.recording),
+        "Dialect": dialect_section(graph),
+        "Results": results,
+        "Limitations": limitations_section(outcome.notes, graph),
     }
     title = f"verify: {Path(arguments.file).name}"
-    return page(title, verdict(summary, comparison.ok) + command_line(arguments), sections)
+    return page(title, summary(result, key_figures, comparison.ok), sections)

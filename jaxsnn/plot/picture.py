@@ -45,14 +45,18 @@ class Picture:
     render: Callable[[str], bytes]
     vector: bool = False
 
-    def save(self, path: str | Path, force: bool = False) -> None:
+    def save(self, path: str | Path, force: bool = False) -> Picture:
         """Write the picture in the format of the file's ending: .png, .svg or .pdf.
+
+        Returns:
+            The picture, so that a notebook shows it if this is the last line of a cell.
 
         Raises:
             UsageError: The ending is not supported for this picture.
             FileError: The file exists and `force` is false, or it cannot be written.
         """
         write_whole(path, self.render(format_of(path)), force)
+        return self
 
     def as_html(self) -> str:
         """Return the picture as an HTML element that needs no other file."""

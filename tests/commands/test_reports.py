@@ -11,35 +11,39 @@ import pytest
 
 from jaxsnn import plot
 from jaxsnn.commands.fidelity_command import fidelity_report
-from jaxsnn.commands.reports.report_page import facts, figure, page, table, verdict
+from jaxsnn.commands.reports.report_page import facts, figure, page, summary, table
+from jaxsnn.commands.reports.report_parts import limitations_section
 from jaxsnn.commands.verify_command import verify_report
 from jaxsnn.errors import UsageError
-from jaxsnn.nir import build, read
+from jaxsnn.nir import build, read, write
 from jaxsnn.nir.initializers import normal
+from jaxsnn.nir.model.changes import Change
 from tests.helpers.command_line import DEMO_NET, TOLD, assert_cli_refused, call, refused, run_cli
 
 STEPPED = [*TOLD, "--reset-delay", "true"]
-PARTS = ["Read", "Decided", "Done", "Left out"]
+SECTIONS = ["Input", "Dialect", "Results", "Limitations"]
+SECTIONS_WITH_CHIP = [*SECTIONS[:3], "Chip", SECTIONS[3]]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 EMPTY = {"meta", "img", "br", "link", "path", "rect", "circle", "image"}
 
 
 class Page(HTMLParser):
-    """What is in a page: its elements, texts, and headings; ends of elements must fit."""
+    """Elements, texts, headings and key figures of a page; every element must be closed."""
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.found, self.texts, self.headings = [], [], [], []
+        self.open, self.elements, self.texts, self.headings = [], [], [], []
+        self.key_figures = {}
         self.feed(text)
         assert self.open == []
 
     def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
+        self.elements.append((tag, dict(attrs)))
         if tag not in EMPTY:
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
+        self.elements.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag):
         if tag not in EMPTY:
@@ -49,18 +53,30 @@ class Page(HTMLParser):
         self.texts.append(data)
         if self.open and self.open[-1] == "h2":
             self.headings.append(data)
+        if self.open and self.open[-1] == "dt":
+            self.key_figures[data] = None
+        if self.open and self.open[-1] == "dd":
+            self.key_figures[list(self.key_figures)[-1]] = data
+
+    def count(self, tag):
+        """Return the number of elements of a kind."""
+        return sum(element == tag for element, _ in self.elements)
 
 
 def checked(path):
-    """A report, which names no other file and no server."""
+    """Return a report and its text, after checking that it refers to no other file or server, and that
+    the result is above the sections.
+    """
     text = path.read_text()
     parsed = Page(text)
-    for tag, attributes in parsed.found:
+    for tag, attributes in parsed.elements:
         for name in ("src", "href"):
             assert attributes.get(name, "#").startswith(("#", "data:")), (tag, attributes)
     assert "http://" not in text.replace("http://www.w3.org/", "")
     assert "https://" not in text
     assert "Content-Security-Policy" in text
+    assert text.index('class="verdict') < text.index('class="figures"') < text.index("<section")
+    assert parsed.key_figures
     return parsed, " ".join(parsed.texts)
 
 
@@ -80,10 +96,10 @@ def test_a_verification_is_reported_with_its_first_difference(tmp_path, capsys, 
     _, err = run_cli(capsys, *words, code=1)
     assert f"jaxsnn: report: {path}" in err
     report, text = checked(path)
-    assert report.headings == PARTS
-    assert "not verified" in text
+    assert report.headings == SECTIONS
+    assert "Not verified" in text
     assert "CubaLIF" in text
-    assert sum(tag == "img" for tag, _ in report.found) == 1
+    assert report.count("img") == 1
     assert_cli_refused(capsys, *words, says=f"{path} exists")
     run_cli(capsys, *words, "--force", "-q", code=1)
 
@@ -93,14 +109,31 @@ def test_a_mapping_is_reported_with_its_floorplan(tmp_path, capsys):
     words = ["map", DEMO_NET, *TOLD, "-o", tmp_path / "m.json", "--report", path]
     run_cli(capsys, *words)
     report, text = checked(path)
-    assert report.headings == PARTS
-    assert "the network fits, 0 violations" in text
-    assert sum(tag == "svg" for tag, _ in report.found) == 2
+    assert report.headings == SECTIONS_WITH_CHIP
+    assert report.key_figures["runs"] == "1"
+    assert report.key_figures["circuits"] == "123 of 512"
+    assert "0 violations" in text
+    assert report.count("svg") == 2
     assert "runs 1000 times as fast" in text
+    assert text.count("it is refractory for") == 1  # both populations in one sentence
+
+
+def test_a_network_that_does_not_fit_is_reported_without_a_chip(tmp_path, capsys):
+    path = tmp_path / "m.html"
+    wide = build.sequential(
+        build.input(2), build.linear(600, weight=normal(1.0, 0.1)), build.lif(tau="10ms"), seed=0
+    )
+    write(tmp_path / "wide.nir", wide)
+    words = ["map", tmp_path / "wide.nir", "--runs", "1", "-o", tmp_path / "m.json"]
+    run_cli(capsys, *words, "--report", path, code=1)
+    report, text = checked(path)
+    assert report.headings == SECTIONS
+    assert "impossible" in text
+    assert "runs" not in report.key_figures
 
 
 def arguments(**options):
-    """What a command was told, for its report."""
+    """Return the arguments of a command, for its report."""
     return SimpleNamespace(file=DEMO_NET, argv=["run", "a & b"], **options)
 
 
@@ -121,10 +154,10 @@ def test_a_verification_is_reported_in_numbers(tmp_path, ok):
     path = tmp_path / "v.html"
     path.write_text(verify_report(arguments(recording="r.npz"), demo_graph(), outcome))
     page, text = checked(path)
-    assert page.headings == PARTS
-    assert ("verified: every train is identical" if ok else "not verified") in text
-    assert ("100.0000%" if ok else "66.6667%") in text
-    for words in ("r.npz", "a <note>", "jaxsnn run 'a & b'", "snntorch_yinyang.nir"):
+    assert page.headings == SECTIONS
+    assert ("Verified" if ok else "2 of 6 spike trains differ") in text
+    assert page.key_figures["identical spike trains"] == ("100.0000%" if ok else "66.6667%")
+    for words in ("r.npz", "A <note>.", "jaxsnn run 'a & b'", "snntorch_yinyang.nir"):
         assert words in text
 
 
@@ -136,9 +169,11 @@ def test_a_comparison_with_steps_is_reported_by_population(tmp_path, cosine):
     path = tmp_path / "f.html"
     path.write_text(fidelity_report(arguments(input="x.npz"), demo_graph(), comparison))
     page, text = checked(path)
-    assert page.headings == PARTS
-    assert ("least cosine of spike counts: 0.9876" if cosine else "no spikes") in text
-    assert sum(tag == "img" for tag, _ in page.found) == 1
+    assert page.headings == SECTIONS
+    lowest = page.key_figures.get("lowest cosine similarity")
+    assert lowest == (None if cosine is None else f"{cosine:.4f}")
+    assert page.key_figures["spikes, continuous time"] == "12"
+    assert page.count("img") == 1
     for words in ("lif1", "x.npz", "steps with more than one spike"):
         assert words in text
 
@@ -160,22 +195,26 @@ def test_a_report_is_refused_before_the_work(tmp_path, capsys, recording):
 def test_fidelity_training_and_the_demo_are_reported(tmp_path, capsys, monkeypatch, recording):
     path = tmp_path / "f.html"
     call(capsys, "fidelity", DEMO_NET, *STEPPED, "--input", recording, "--report", path)
-    assert "least cosine of spike counts" in checked(path)[1]
+    assert "lowest cosine similarity" in checked(path)[0].key_figures
     x, y = np.random.default_rng(0).random((60, 5)), np.arange(60) % 3
     np.savez(tmp_path / "task.npz", **{"x_train": x, "y_train": y, "x_test": x, "y_test": y})
     path = tmp_path / "t.html"
     words = ["train", DEMO_NET, *TOLD, "--data", tmp_path / "task.npz", "--epochs", "2"]
     run_cli(capsys, *words, "-o", tmp_path / "t.nir", "--report", path)
     report, text = checked(path)
+    assert report.headings == SECTIONS
+    assert "best epoch" in report.key_figures
     assert "learning_rate" in text
-    assert sum(tag == "img" for tag, _ in report.found) == 2
+    assert report.count("img") == 2
     monkeypatch.setattr("jaxsnn.train.data.datasets.YINYANG_SIZES", (640, 128, 128))
     path = tmp_path / "demo" / "report.html"
     words = ["demo", "-o", tmp_path / "demo", "--epochs", "2", "-q", "--report", path]
     run_cli(capsys, *words)
     report, text = checked(path)
-    assert report.headings == [*PARTS[:3], "Spikes", "Training", "Chip", PARTS[3]]
-    assert "placed and routed on BrainScaleS-2" in text
+    assert report.headings == SECTIONS_WITH_CHIP
+    assert report.key_figures["violations of the mapping"] == "0"
+    assert (report.count("img"), report.count("svg")) == (3, 2)
+    assert "fits on BrainScaleS-2" in text
 
 
 # ---- the parts
@@ -183,23 +222,34 @@ def test_fidelity_training_and_the_demo_are_reported(tmp_path, capsys, monkeypat
 
 def test_names_are_text_and_no_markup():
     evil = "<script>alert(1)</script>\x1b[2J"
-    shown = page(evil, verdict(evil), {"Part": table(("a",), [(evil,)])})
+    shown = page(evil, summary(evil, {evil: evil}), {"Part": table(("a",), [(evil,)])})
     assert "<script>alert" not in shown
     assert "\x1b" not in shown
     assert Page(shown).headings == ["Part"]
 
 
-def test_a_long_table_says_what_is_left_out():
+def test_limitations_are_sentences_and_changes_of_several_nodes_share_one():
+    changes = [Change(node=node, what="t is 1", why="it was 0") for node in ("a", "b")]
+    html = limitations_section([*changes, "weights were clipped", "t is 2."], demo_graph())
+    sentences = ("a, b: t is 1 (it was 0).", "t is 2.", "Weights were clipped.")
+    assert sorted(html.split("</p>")) == ["", *sorted(f"<p>{sentence}" for sentence in sentences)]
+    assert limitations_section([], demo_graph()).count("<p>") == 1
+
+
+def test_a_long_table_reports_the_rows_that_it_omits():
     shown = table(("n",), [(number,) for number in range(403)])
     assert shown.count("<tr>") == 401
-    assert "3 more rows are left out" in shown
+    assert "3 more rows" in shown
 
 
-def test_without_matplotlib_a_picture_is_left_out_and_it_is_said():
+def test_without_matplotlib_the_reason_replaces_a_picture():
     def draw():
         raise UsageError("pictures need matplotlib, which is not installed", fix="install it")
 
-    assert "left out: a curve (pictures need matplotlib" in figure(draw, "a curve")
+    shown = figure(draw, "a curve")
+    assert "a curve" in shown
+    assert "pictures need matplotlib" in shown
+    assert "<figure>" not in shown
 
 
 def dumped(path, text, script, *options):
@@ -231,7 +281,8 @@ def test_no_part_of_a_report_is_wider_than_the_window(tmp_path, width):
     wide = plot.graph(build.sequential(build.input(3), *layers, seed=0))
     parts = facts({"file": "/" + 90 * "long"}) + figure(lambda: wide, "a graph")
     parts += table([f"a heading of a column {n}" for n in range(9)], [tuple(range(9))])
-    text = page("t", verdict("said"), {"Part": parts})
+    figures = {f"key figure {n}": "long" * n for n in range(9)}
+    text = page("t", summary("long " * 90, figures), {"Part": parts})
     measure = "document.title=`${document.documentElement.scrollWidth} of ${innerWidth}`"
     dump = dumped(tmp_path / "t.html", text, measure, f"--window-size={width},900")
     needed, available = map(int, re.findall(r"<title>(\d+) of (\d+)</title>", dump)[0])

@@ -1,72 +1,170 @@
-"""Every example runs with --smoke, and leaves the picture that the gallery shows."""
+"""Every example runs, shortened by its constants, and draws its picture; so do the notebooks."""
 
+import json
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxsnn.network import neuron_models
 from jaxsnn.nir.frameworks.registry import frameworks, unregister_framework
 from jaxsnn.nir.model import nodes
 
-FOLDER = Path(__file__).parents[2] / "examples"
-NAMES = (
-    "encoders",
-    "snntorch_to_event",
-    "norse_round_trip",
-    "train_yinyang",
-    "train_fashion_mnist",
-    "train_delays",
-    "fine_tune_imported",
-    "recurrent_poisson",
-    "your_own_loop",
-    "map_to_brainscales2",
-    "in_the_loop",
-    "custom_framework",
-    "custom_neuron",
-    "distributed",
-)
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "docs"))
+
+from example_runs import EXAMPLES, EXTRAS, NOTEBOOKS, cells_of, run_cells, with_constants  # noqa: E402
+from site_pages import pictures_of  # noqa: E402
+
+SAMPLES = (256, 128, 128)
+#: Constants of each example with which it runs in seconds.
+SHORT = {
+    "encoders": {},
+    "snntorch_to_event": {"STEPS": 30, "SAMPLES": 2},
+    "norse_round_trip": {},
+    "train_yinyang": {"SAMPLES": SAMPLES, "HIDDEN": 20, "EPOCHS": 3},
+    "train_fashion_mnist": {"FOLDER": "images", "HIDDEN": 16, "EPOCHS": 1},
+    "train_delays": {"SAMPLES": (192, 96, 96), "HIDDEN": 10, "EPOCHS": 2},
+    "fine_tune_imported": {"SAMPLES": SAMPLES, "EPOCHS": 1},
+    "recurrent_poisson": {"NEURONS": 20, "T_END": 0.05},
+    "your_own_loop": {"STEPS": 3},
+    "map_to_brainscales2": {},
+    "in_the_loop": {"SAMPLES": (64, 64, 64), "HIDDEN": 20, "EPOCHS": 1, "EPOCHS_ON_CHIP": 1},
+    "custom_framework": {},
+    "custom_neuron": {},
+    "distributed": {"SAMPLES": SAMPLES, "EPOCHS": 1},
+}
 QUICK = ("encoders", "map_to_brainscales2", "custom_framework")
-ALONE = ("distributed",)  # what JAX computes on is chosen before it computes anything
-FROM_TORCH = ("snntorch_to_event",)
+#: JAX chooses the devices of a process once.
+OWN_PROCESS = ("distributed",)
 
 
 @pytest.fixture
-def registers(monkeypatch):
-    """Registers of their own, for what an example adds."""
-    for register in (neuron_models, nodes):
-        monkeypatch.setattr(register, "_REGISTERED", {})
+def registries(monkeypatch):
+    """Restore the registries to which some examples add a node, a neuron model or a framework."""
+    for module in (neuron_models, nodes):
+        monkeypatch.setattr(module, "_REGISTERED", {})
     yield
     if "implicit" in frameworks():
         unregister_framework("implicit")
 
 
-def marked(name):
-    slow = [] if name in QUICK else [pytest.mark.slow]
-    return pytest.param(name, marks=[*slow, *([pytest.mark.interop] * (name in FROM_TORCH))])
-
-
-@pytest.mark.parametrize("name", [marked(name) for name in NAMES])
-def test_an_example_runs_and_draws(name, tmp_path, monkeypatch, registers):
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working directory with images in the format of Fashion-MNIST."""
     monkeypatch.chdir(tmp_path)
-    script = FOLDER / f"{name}.py"
-    if name in ALONE:
-        command = [sys.executable, script, "--smoke"]
-        subprocess.run(command, check=True, timeout=600, cwd=tmp_path)
+    (tmp_path / "images").mkdir()
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 300), ("t10k", 60)):
+        labels = np.arange(count, dtype=np.uint8) % 10
+        images = rng.integers(0, 256, (count, 28, 28), np.uint8)
+        for kind, array in (("images", images), ("labels", labels)):
+            path = tmp_path / "images" / f"{part}-{kind}-idx{array.ndim}-ubyte"
+            header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+            path.write_bytes(header + array.tobytes())
+    return tmp_path
+
+
+def with_marks(name):
+    slow = [] if name in QUICK else [pytest.mark.slow]
+    interop = [pytest.mark.interop] if "interop" in EXTRAS.get(name, "") else []
+    return pytest.param(name, marks=[*slow, *interop])
+
+
+def source_of(name):
+    return (EXAMPLES / f"{name}.py").read_text()
+
+
+def notebook_cells(name):
+    """Return the cells of a notebook: kind and text, and the outputs of each."""
+    content = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text())
+    kinds = {"code": "python", "markdown": "markdown"}
+    cells = [(kinds[cell["cell_type"]], "".join(cell["source"])) for cell in content["cells"]]
+    return cells, [cell.get("outputs", []) for cell in content["cells"]]
+
+
+def shortened(text, constants):
+    """Return the text of a cell with other values of the constants that it sets."""
+    present = [name for name in constants if f"\n{name} = " in text]
+    return with_constants(text, {name: constants[name] for name in present})
+
+
+def pictures_in(folder, name):
+    return [path.name for path in sorted(folder.glob(f"{name}*.*g"))]
+
+
+@pytest.mark.parametrize("name", list(map(with_marks, SHORT)))
+def test_an_example_runs_and_draws_the_pictures_of_the_site(name, folder, registries):
+    script = folder / f"{name}.py"
+    script.write_text(with_constants(source_of(name), SHORT[name]))
+    if name in OWN_PROCESS:
+        subprocess.run([sys.executable, script], check=True, timeout=600, cwd=folder)
     else:
-        monkeypatch.setattr(sys, "argv", [str(script), "--smoke"])
         runpy.run_path(str(script), run_name="__main__")
-    pictures = list(tmp_path.glob(f"{name}.*g"))
-    assert [path.suffix for path in pictures] in ([".png"], [".svg"])
+    assert pictures_in(folder, name) == [path.name for path in pictures_of(name)]
 
 
-def test_every_example_is_here_and_begins_with_prose():
-    scripts = {path.stem for path in FOLDER.glob("*.py")} - {"export_snntorch"}
-    assert scripts == set(NAMES)
-    for name in NAMES:
-        lines = (FOLDER / f"{name}.py").read_text().splitlines()
+@pytest.mark.parametrize("name", list(map(with_marks, EXTRAS)))
+def test_a_notebook_runs_and_shows_its_pictures(name, folder, registries):
+    cells, stored = notebook_cells(name)
+    outputs = list(run_cells([(kind, shortened(text, SHORT[name])) for kind, text in cells[1:]]))
+    kinds = [[output["output_type"] for output in cell] for cell in outputs]
+    assert kinds == [[output["output_type"] for output in cell] for cell in stored[1:]]
+    assert any("text/html" in output.get("data", {}) for cell in stored for output in cell)
+
+
+@pytest.mark.parametrize("name", EXTRAS)
+def test_a_notebook_installs_the_package_and_has_the_code_of_its_example(name):
+    cells, _ = notebook_cells(name)
+    assert cells[0] == ("python", f'%pip install -q "jaxsnn-nir[{EXTRAS[name]}]"')
+    assert cells[1:] == cells_of(source_of(name))
+
+
+def test_notebooks_have_the_format_of_jupyter():
+    assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == set(EXTRAS)
+    for path in NOTEBOOKS.glob("*.ipynb"):
+        content = json.loads(path.read_text())
+        assert (content["nbformat"], content["nbformat_minor"]) == (4, 5)
+        assert content["metadata"]["kernelspec"]["name"] == "python3"
+        identifiers = [cell["id"] for cell in content["cells"]]
+        assert len(set(identifiers)) == len(identifiers)
+        required = {"cell_type", "id", "metadata", "source"}
+        for cell in content["cells"]:
+            is_code = cell["cell_type"] == "code"
+            assert set(cell) == required | ({"execution_count", "outputs"} if is_code else set())
+
+
+def test_every_example_begins_with_prose_and_has_a_picture():
+    scripts = {path.stem for path in EXAMPLES.glob("*.py")} - {"export_snntorch"}
+    assert scripts == set(SHORT)
+    for name in SHORT:
+        lines = source_of(name).splitlines()
         assert lines[0] == "# %% [markdown]", name
         assert lines[1].startswith("# # "), name
         assert lines.count("# %%") >= 2, name
+        assert pictures_of(name), name
+        assert not any(other != name and other.startswith(name) for other in SHORT), name
+
+
+def test_only_constants_of_an_example_are_replaced():
+    assert with_constants("A = 1\nb = A\n", {"A": (2, 3)}) == "A = (2, 3)\nb = A\n"
+    for source in ("b = 1\n", "A = 1\nA = 2\n", "if x:\n    A = 1\n"):
+        with pytest.raises(ValueError, match="sets A"):
+            with_constants(source, {"A": 2})
+
+
+def test_cells_of_an_example_are_prose_and_code():
+    cells = cells_of("# %% [markdown]\n# # T\n#\n# a\n\n# %%\nx = 1\n")
+    assert cells == [("markdown", "# T\n\na"), ("python", "x = 1")]
+
+
+def test_outputs_of_a_cell_are_those_of_a_notebook(capsys):
+    cells = [("markdown", "# T"), ("python", "print('a')\n1 + 1"), ("python", "x = None")]
+    prose, outputs, nothing = run_cells(cells)
+    assert (prose, nothing) == ([], [])
+    assert outputs[0] == {"output_type": "stream", "name": "stdout", "text": ["a\n"]}
+    assert outputs[1]["data"] == {"text/plain": ["2"]}
+    assert capsys.readouterr().out == "a\n"

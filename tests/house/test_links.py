@@ -10,7 +10,6 @@ from tests.helpers.pages import ROOT, pages
 sys.path.insert(0, str(ROOT / "docs"))
 
 import reference_pages
-import site_pages
 
 OTHERS = ("CHANGELOG", "CONTRIBUTING", "SECURITY")
 FILES = {**pages(), **{name: ROOT / f"{name}.md" for name in OTHERS}}
@@ -96,4 +95,3 @@ def test_the_generated_pages_are_those_that_the_site_makes():
         r'^        "(\w+)": \w+_page\(', (ROOT / "docs" / "site_pages.py").read_text(), re.M
     )
     assert tuple(generated) == GENERATED
-    assert set(site_pages.NEEDS) <= {path.stem for path in ROOT.glob("examples/*.py")}

@@ -136,20 +136,20 @@ def test_every_page_is_in_the_contents():
     assert pages <= set(re.findall(r"^([\w/]+)$", index, re.M))
 
 
-def test_the_gallery_shows_the_first_picture_of_each_example(tmp_path, monkeypatch):
-    def two_pictures(name, folder):
-        return [folder / f"{name}.png", folder / f"{name}_more.png"]
-
-    monkeypatch.setattr(site_pages, "run_example", two_pictures)
-    monkeypatch.setenv("JAXSNN_DOCS_EXAMPLES", "run")
+def test_the_gallery_shows_the_first_picture_of_each_example(tmp_path):
     page = site_pages.gallery_page(tmp_path)
-    picture = "![Picture of train_delays](gallery/train_delays.png)"
+    picture = "![Picture of train_delays](../pictures/train_delays.png)"
     line = f"- [{picture}](gallery/train_delays.md)<br>[](gallery/train_delays.md)"
     assert line in page.splitlines()
-    example = (tmp_path / "train_delays.md").read_text()
-    assert example.count("](train_delays") == 2
+    assert page.count("](../pictures/") == page.count(".md)<br>") == len(list(tmp_path.iterdir()))
+    example = (tmp_path / "recurrent_poisson.md").read_text()
+    assert example.count("](../../pictures/recurrent_poisson") == 2
 
 
-def test_cells_of_an_example_are_prose_and_code():
-    cells = site_pages.cells_of("# %% [markdown]\n# # T\n#\n# a\n\n# %%\nx = 1\n")
-    assert cells == [("markdown", "# T\n\na"), ("python", "x = 1")]
+def test_the_gallery_links_to_notebooks(tmp_path):
+    page = site_pages.gallery_page(tmp_path)
+    for name in site_pages.EXTRAS:
+        path = f"examples/notebooks/{name}.ipynb"
+        assert f"<../../{path}>`" in page
+        assert f"<../../../{path}>`" in (tmp_path / f"{name}.md").read_text()
+        assert (ROOT / path).exists()

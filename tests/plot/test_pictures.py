@@ -51,7 +51,7 @@ def test_a_picture_is_written_in_each_format_and_never_over_another(tmp_path, ra
     picture = plot.raster(ran[1])
     for kind, start in STARTS.items():
         path = tmp_path / f"p.{kind}"
-        picture.save(path)
+        assert picture.save(path) is picture
         assert path.read_bytes().startswith(start)
         assert path.read_bytes() == picture.render(kind)
         assert_refused(lambda path=path: picture.save(path), FileError, "exists")

@@ -1,4 +1,4 @@
-"""The parts of a report as HTML: sections, tables that can be sorted, pictures, and the page.
+"""HTML of a report: the summary, tables that can be sorted, pictures, and the page around them.
 
 All text is escaped here, so that a name in a file stays a name.
 """
@@ -15,8 +15,8 @@ from jaxsnn.version import __version__
 if TYPE_CHECKING:
     from jaxsnn.plot import Picture
 
-#: Rows of a table beyond these are left out, which is said.
-_MOST_ROWS = 400
+#: A table shows this many rows and reports how many it omits.
+_MAX_ROWS = 400
 
 _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;color:#222;background:#fff;margin:0 auto;max-width:72rem;
@@ -27,11 +27,15 @@ h3{font-size:1rem;margin:1.2rem 0 .3rem}
 .verdict{font-size:1.1rem;padding:.6rem .9rem;border-left:6px solid #777;background:#f4f4f4;
   margin:.8rem 0}
 .good{border-color:#009e73}.bad{border-color:#d55e00}
+.figures{display:flex;flex-wrap:wrap;gap:.6rem;margin:.8rem 0}
+.figures div{background:#f4f4f4;padding:.4rem .9rem;display:flex;flex-direction:column-reverse}
+.figures dt{font-size:.85rem;color:#555}
+.figures dd{margin:0;font-size:1.3rem;font-variant-numeric:tabular-nums}
 .wide{overflow-x:auto;margin:.6rem 0 1rem}table{border-collapse:collapse;font-size:.92rem;
   font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:.25rem .8rem .25rem .3rem;border-bottom:1px solid #ddd;
   vertical-align:top}
-th[scope=row]+td{overflow-wrap:anywhere}
+th[scope=row]{min-width:8rem}th[scope=row]+td{overflow-wrap:anywhere}
 td.number,th.number{text-align:right}
 th button{font:inherit;font-weight:600;background:none;border:0;padding:0;cursor:pointer;
   text-align:inherit}
@@ -40,22 +44,22 @@ th[aria-sort=ascending] button::after{content:"\\a0\\2191";color:#222}
 th[aria-sort=descending] button::after{content:"\\a0\\2193";color:#222}
 figure{margin:1rem 0;overflow-x:auto}figcaption{font-size:.9rem;color:#555}
 figure img,figure svg{max-width:100%;height:auto}figure img{min-width:40rem}
-code{background:#f4f4f4;padding:.05rem .3rem;overflow-wrap:anywhere}
+summary{cursor:pointer;font-weight:600;margin:1.2rem 0 .3rem}
 nav{font-size:.95rem}nav a{margin-right:1rem}footer{margin-top:3rem;font-size:.85rem;color:#666}
 """
 
-#: A click on a heading sorts by its column, numbers by their size; the next click turns round.
+#: A click on a heading sorts by its column, numbers by their size; the next click reverses the order.
 _SCRIPT = """
 for (const button of document.querySelectorAll("th button")) {
   button.addEventListener("click", () => {
     const head = button.parentElement, body = head.closest("table").tBodies[0];
-    const turn = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+    const sign = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
     const value = row => row.cells[head.cellIndex].dataset.value;
-    for (const other of head.parentElement.cells) other.removeAttribute("aria-sort");
-    head.setAttribute("aria-sort", turn === 1 ? "ascending" : "descending");
-    const rows = [...body.rows].sort((one, two) => {
-      const a = value(one), b = value(two), apart = a - b;
-      return turn * (Number.isNaN(apart) ? a.localeCompare(b) : apart);
+    for (const cell of head.parentElement.cells) cell.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", sign === 1 ? "ascending" : "descending");
+    const rows = [...body.rows].sort((first, second) => {
+      const a = value(first), b = value(second), difference = a - b;
+      return sign * (Number.isNaN(difference) ? a.localeCompare(b) : difference);
     });
     body.append(...rows);
   });
@@ -75,10 +79,21 @@ def paragraph(text: Any) -> str:
     return f"<p>{words(text)}</p>"
 
 
-def verdict(text: str, good: bool | None = None) -> str:
-    """Return the summary sentence of a page as HTML; `good` None: neither good nor bad."""
+def summary(result: str, key_figures: Mapping[str, Any], good: bool | None = None) -> str:
+    """Return the top of a page as HTML.
+
+    Args:
+        result: in one sentence.
+        key_figures: name -> value; those that are None are left out.
+        good: whether the result is marked as a success or as a failure; None: neither.
+    """
     kind = {True: " good", False: " bad", None: ""}[good]
-    return f'<p class="verdict{kind}">{words(text)}</p>'
+    figures = "".join(
+        f"<div><dt>{words(name)}</dt><dd>{words(in_words(value))}</dd></div>"
+        for name, value in key_figures.items()
+        if value is not None
+    )
+    return f'<p class="verdict{kind}">{words(result)}</p><dl class="figures">{figures}</dl>'
 
 
 def listed(entries: Iterable[Any], empty: str) -> str:
@@ -110,7 +125,7 @@ def facts(entries: Mapping[str, Any]) -> str:
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Return an HTML table whose columns can be sorted by a click on their headings."""
-    shown = rows[:_MOST_ROWS]
+    shown = rows[:_MAX_ROWS]
     numeric = [bool(rows) and all(_is_number(row[n]) for row in rows) for n in range(len(headings))]
     head = "".join(
         f'<th scope="col"{_kind(number)}><button type="button">{words(heading)}</button></th>'
@@ -121,7 +136,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
         for row in shown
     )
     more = len(rows) - len(shown)
-    omission = paragraph(f"{more} more rows are left out") if more else ""
+    omission = paragraph(f"{more} more rows are not shown.") if more else ""
     return (
         f'<div class="wide"><table class="sortable"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>{omission}"
@@ -148,16 +163,21 @@ def figure(draw: Callable[[], Picture], caption: str) -> str:
     try:
         drawn = draw().as_html()
     except UsageError as error:
-        return paragraph(f"left out: {caption} ({error})")
+        return paragraph(f"No picture of {caption}: {error}.")
     return f"<figure>{drawn}<figcaption>{words(caption)}</figcaption></figure>"
 
 
-def page(title: str, summary: str, sections: Mapping[str, str]) -> str:
+def folded(heading: str, content: str) -> str:
+    """Return HTML that is hidden until its heading is clicked, for long tables."""
+    return f"<details><summary>{words(heading)}</summary>{content}</details>"
+
+
+def page(title: str, top: str, sections: Mapping[str, str]) -> str:
     """Return the complete HTML page.
 
     Args:
         title: of the page.
-        summary: HTML at the top of the page.
+        top: HTML of its summary.
         sections: heading -> HTML.
     """
     marks = {heading: heading.lower().replace(" ", "-").replace(",", "") for heading in sections}
@@ -170,7 +190,7 @@ def page(title: str, summary: str, sections: Mapping[str, str]) -> str:
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{words(title)}</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_STYLE}</style></head><body><h1>{words(title)}</h1>{summary}<nav>{links}</nav>"
-        f"{parts}<footer>jaxsnn-nir {words(__version__)}. This page holds all it shows: it opens "
-        f"without a network.</footer><script>{_SCRIPT}</script></body></html>\n"
+        f"<style>{_STYLE}</style></head><body><h1>{words(title)}</h1>{top}<nav>{links}</nav>"
+        f"{parts}<footer>jaxsnn-nir {words(__version__)}. This page needs no other file and no "
+        f"network.</footer><script>{_SCRIPT}</script></body></html>\n"
     )

@@ -1,5 +1,5 @@
-"""Parts that the reports of several commands share: what was read, decided and left out, and how a
-training run went.
+"""Sections that the reports of several commands share: Input, Dialect and Limitations, and the results
+of a training run and of a mapping.
 """
 
 from __future__ import annotations
@@ -7,23 +7,37 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxsnn import plot
-from jaxsnn.commands.remarks import line_of
-from jaxsnn.commands.reports.report_page import facts, figure, listed, table, words
+from jaxsnn.commands.remarks import line_of, similar_lines
+from jaxsnn.commands.reports.report_page import facts, figure, folded, paragraph, table
 from jaxsnn.units import format_time
 from jaxsnn.wording import for_command_line
 
 if TYPE_CHECKING:
+    from jaxsnn.bss2.mapping import Mapping
+    from jaxsnn.bss2.search.quantize import Quantized
     from jaxsnn.errors import Problem
     from jaxsnn.nir import Graph
     from jaxsnn.nir.model.changes import Change
     from jaxsnn.train.loop.history import Fit
 
 
-def read_part(graph: Graph, source: str | Path) -> str:
-    """Return the section on the file: its graph, drawn and as a table."""
+def input_section(
+    arguments: argparse.Namespace, graph: Graph, source: str | Path, **files: Any
+) -> str:
+    """Return the section on what the command received: its command line, its files, the graph, drawn
+    and as a table, and what the reader repaired.
+
+    Args:
+        arguments: of the command.
+        graph: of the file.
+        source: path of the file.
+        files: description -> path of each further file.
+    """
+    import shlex
+
     from jaxsnn.nir.model.passes import shapes, synapses
 
     node_shapes, counts = shapes(graph), synapses(graph)
@@ -31,51 +45,82 @@ def read_part(graph: Graph, source: str | Path) -> str:
         (name, node.type, *(_shape(part) for part in node_shapes[name]), counts.get(name))
         for name, node in ((name, graph.nodes[name]) for name in graph.order())
     ]
-    headings = ("node", "type", "shape in", "shape out", "synapses")
+    headings = ("node", "type", "input shape", "output shape", "synapses")
     size = Path(source).stat().st_size if Path(source).is_file() else None
+    received = {
+        "command": shlex.join(["jaxsnn", *arguments.argv]),
+        "file": source,
+        "bytes": size,
+        "NIR version": graph.version or None,
+        **files,
+    }
+    repairs = _prose(graph.repairs) if graph.repairs else ""
     return (
-        facts({"file": source, "bytes": size, "NIR version": graph.version or None})
+        facts(received)
         + figure(lambda: plot.graph(graph), "the graph, signals from left to right")
         + table(headings, rows)
+        + (f"<h3>Repairs</h3>{repairs}" if repairs else "")
     )
 
 
 def _shape(shape: Sequence[int] | None) -> str:
-    return "open" if shape is None else " x ".join(map(str, shape))
+    return "not specified" if shape is None else " x ".join(map(str, shape))
 
 
-def decided_part(graph: Graph) -> str:
-    """Return the section on conventions that the file leaves open, and on what decided them."""
+def dialect_section(graph: Graph) -> str:
+    """Return the section on the conventions that the file leaves open, and on what decided them."""
     dialect = graph.dialect
-    conventions = {
-        "dialect": dialect.name or "undecided",
-        "decided by": dialect.decided_by,
-        "why": for_command_line(dialect.why) or None,
-        "step": None if dialect.dt is None else format_time(dialect.dt),
-        "reset": dialect.reset,
-        "reset a step late": dialect.reset_delay,
-        "spikes are": dialect.spike_kernel,
-        "time constants in": dialect.time_unit,
-    }
-    changes = listed(map(line_of, graph.repairs), "Nothing in the file was repaired.")
-    return facts(conventions) + f"<h3>Repairs</h3>{changes}"
+    return facts(
+        {
+            "dialect": dialect.name or "undecided",
+            "decided by": dialect.decided_by,
+            "reason": for_command_line(dialect.why) or None,
+            "time step": None if dialect.dt is None else format_time(dialect.dt),
+            "reset": dialect.reset,
+            "reset delayed by a step": dialect.reset_delay,
+            "spikes": {"delta": "delta pulses", "box": "rectangular pulses"}.get(
+                dialect.spike_kernel or "", dialect.spike_kernel
+            ),
+            "time constants in": dialect.time_unit,
+        }
+    )
 
 
-def left_out_part(notes: Iterable[str | Problem | Change], graph: Graph) -> str:
-    """Return the section on approximations, warnings and unused data."""
-    remark_lines = [line_of(note) for note in (*graph.warnings, *notes)]
-    return listed(remark_lines, "There are no warnings and no notes.")
+def limitations_section(notes: Iterable[str | Problem | Change], graph: Graph) -> str:
+    """Return the section on approximations, omissions and suspicious entries of the file."""
+    remarks = [*graph.warnings, *notes]
+    return _prose(remarks) if remarks else paragraph("No warnings and no approximations.")
 
 
-def command_line(arguments: argparse.Namespace) -> str:
-    """Return the command line that made the report, so that it can be repeated."""
-    import shlex
+def _prose(remarks: Sequence[str | Problem | Change]) -> str:
+    """Return remarks as paragraphs of HTML; changes that differ only in their node share one."""
+    nodes_of: dict[str, list[str]] = {}
+    sentences: list[str | Problem | Change] = []
+    for remark in remarks:
+        if isinstance(remark, str) or not hasattr(remark, "what"):
+            sentences.append(remark)
+            continue
+        change: Any = remark
+        text = f"{line_of(change.what)} ({line_of(change.why)})"
+        nodes_of.setdefault(text, []).append(change.node)
+    changes = [
+        f"{', '.join(filter(None, nodes))}: {text}" if any(nodes) else text
+        for text, nodes in nodes_of.items()
+    ]
+    lines = [*changes, *similar_lines(sentences, kind="remarks")]
+    return "".join(paragraph(_as_sentence(line)) for line in lines)
 
-    return f"<p><code>{words(shlex.join(['jaxsnn', *arguments.argv]))}</code></p>"
+
+def _as_sentence(line: str) -> str:
+    """Return a line with a full stop, and with a capital unless it begins with a name or a symbol."""
+    first_word = line.split(maxsplit=1)[0]
+    if first_word == "a" or (first_word.isalpha() and len(first_word) > 1):
+        line = line[0].upper() + line[1:]
+    return line.rstrip(".") + "."
 
 
-def fit_part(graph: Graph, fit: Fit) -> str:
-    """Return the section on a training run: its curve, its weights, and a row for each epoch."""
+def training_results(graph: Graph, fit: Fit) -> str:
+    """Return the results of a training run: its curve, its weights, and a row for each epoch."""
     headings = ("epoch", "loss", "accuracy", "validation loss", "validation accuracy", "undecided")
     rows = [
         (
@@ -90,6 +135,31 @@ def fit_part(graph: Graph, fit: Fit) -> str:
     ]
     return (
         figure(lambda: plot.learning_curve(fit), "error rate and loss by epoch")
-        + figure(lambda: plot.weights(fit.graph, graph), "weights before and after")
-        + table(headings, rows)
+        + figure(lambda: plot.weights(fit.graph, graph), "weights before and after training")
+        + folded("All epochs", table(headings, rows))
     )
+
+
+def chip_section(mapping: Mapping, quantized: Quantized) -> str:
+    """Return the section on a network on the chip: used resources, floor plan, rounded weights."""
+    from jaxsnn.bss2.usage import used
+
+    resources = [(name, usage["used"], usage["available"]) for name, usage in used(mapping).items()]
+    return (
+        table(("resource", "used", "available"), resources)
+        + figure(lambda: plot.floorplan(mapping), "the chip; hover over a neuron for its name")
+        + rounding_table(quantized)
+    )
+
+
+def rounding_table(quantized: Quantized) -> str:
+    """Return how the weights of each population were rounded to integers."""
+    rows = [
+        (name, node.scale, node.saturated, node.zeroed, node.rms_error, node.relative_error)
+        for name, node in quantized.nodes.items()
+    ]
+    headings = (
+        *("population", "scale, LSB per unit of the file", "saturated weights"),
+        *("weights rounded to 0", "rms error", "rms error, fraction of the rms weight"),
+    )
+    return "<h3>Weights rounded to integers</h3>" + table(headings, rows)
