@@ -228,7 +228,7 @@ def _export_node(call: Call) -> Exported:
     threshold = 1.0 if readout else float(neuron.v_threshold)
     entry: dict[str, Any] = {"v_threshold": np.full(shape, threshold)}
     entry["v_reset"] = np.full(shape, reset)
-    kind = type(neuron).__name__
+    kind = layer_class(neuron).__name__
     if kind == "IFNode":
         entry |= {"type": "IF", "r": np.full(shape, 1 / _DT)}
     elif kind == "CUBALIFNode":
@@ -270,7 +270,7 @@ def _set_node(
         values["v_reset"] = values["_memories_rv.v"] = step.v_reset
         if isinstance(neuron.v, float):
             values["_memories.v"] = step.v_reset
-    kind = type(neuron).__name__
+    kind = layer_class(neuron).__name__
     if kind == "CUBALIFNode":
         values |= {"v_decay": step.decay, "c_decay": step.synapse_decay}
     elif kind != "IFNode":
@@ -332,7 +332,7 @@ def _export_recurrent(call: Call) -> Exported:
     """
     container = call.module
     neuron = container.sub_module
-    if type(neuron).__name__ not in _NODES:
+    if layer_class(neuron).__name__ not in _NODES:
         raise ConversionError(
             Text(
                 "'{node}' (LinearRecurrentContainer) holds a {type}",

@@ -93,12 +93,6 @@ def _spans_of(tensor: Any, index: Any, leading: int) -> dict[int, range] | None:
     return {axis: span for axis, span in spans.items() if span != range(tensor.shape[axis])}
 
 
-def function_name(func: Any) -> str:
-    """Return the name of a torch function, or of the tensor attribute that it reads."""
-    name = getattr(func, "__name__", "")
-    return getattr(func.__self__, "__name__", name) if name == "__get__" else name
-
-
 def axis_of(rest: Sequence[Any], kwargs: Mapping[str, Any], tensor: Any) -> int:
     """Return the axis argument of a torch function: `dim`, or the first of its remaining
     arguments.
