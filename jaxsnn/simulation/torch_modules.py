@@ -61,17 +61,21 @@ def from_torch(module: Any, sample: Any) -> Graph:
 
     Args:
         module: A torch.nn.Module of torch's layers and the framework's neurons, in the mode in
-            which it is to be exported (`module.eval()`). One forward pass finds the wiring: each
-            layer must take what other layers give, or a sum, difference, join, part, flatten or pool
+            which it is to be exported (`module.eval()`). Its forward does one time step, or loops over
+            time, or has layers that run through time themselves. Forward is recorded: each layer must
+            take what other layers give, or a sum, difference, join, part, flatten or pool
             of it, or its product or sum with a number or a parameter; a Linear also what permute, flip
             or an index moves, by the columns of its weights. Spikes of a neuron, and what weights make
-            of them, may be kept for the next step. It may keep its states itself,
-            or take those that it returns. Or a module that `jaxsnn.to_torch` made, trained or not: its
-            graph comes back with the module's weights, biases, v_threshold and v_reset, and all
-            else as it was. Such modules may be parts of one whose `forward` hands their states on.
-        sample: Input of one step, (batch, *shape); (time, batch, *shape) where the layers run
-            through time themselves, as Norse's lifted ones do. A tensor of the type of the module's
-            weights, or an array, which becomes one.
+            of them, may be kept for the next step. Forward may keep its states itself, or take those
+            that it returns. All steps of a loop must do the same; what forward computes in front of
+            them or behind them is left out, with a warning. Or a module that `jaxsnn.to_torch` made,
+            trained or not: its graph comes back with the module's weights, biases, v_threshold and
+            v_reset, and all else as it was. Such modules may be parts of one whose `forward` hands
+            their states on.
+        sample: What forward takes: the input of one step, (batch, *shape), or of all steps, in the order
+            of axes that forward expects, of at least three steps. A tensor of the type of the module's
+            weights, or an array, which becomes one; or a tuple of a tensor and further arguments of
+            forward, such as a number of steps.
 
     Returns:
         The graph, with an Output for each layer whose output the module returns, but for neurons

@@ -10,7 +10,7 @@ from torch import nn
 from jaxsnn import from_torch, load_into, verify
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.torch.folding import fold
-from jaxsnn.nir.torch.recording import Operation, Value
+from jaxsnn.nir.torch.recording import Operation, TensorValue
 from tests.helpers.refusals import assert_refused
 from tests.interop.modules import low_leaky
 
@@ -31,7 +31,9 @@ class Script:
             site=(name,), line=f"net.py, line {len(name)}", index=len(self.operations),
             is_neuron=name.startswith("lif"), state_changed=state_changed,
         )  # fmt: skip
-        operation.outputs = [Value(torch.zeros(()), operation, path) for path in range(results)]
+        operation.outputs = [
+            TensorValue(torch.zeros(()), operation, path) for path in range(results)
+        ]
         self.operations.append(operation)
         return operation.outputs[0] if results == 1 else operation.outputs
 
@@ -44,7 +46,7 @@ def unrolled(change=lambda step, current, script: current, *, state=True, steps=
     """A recording of two layers, of which the first takes a part of x and the second weights, with a
     sum of its spikes.
     """
-    script, x = Script(), Value(torch.zeros(()))
+    script, x = Script(), TensorValue(torch.zeros(()))
     mem1 = mem2 = None
     total = 0
     for step in range(steps):
@@ -72,7 +74,7 @@ def test_calls_of_a_loop_are_those_of_its_steps():
 
 
 def test_layers_that_are_run_one_after_the_other_are_in_the_same_step():
-    script, x = Script(), Value(torch.zeros(()))
+    script, x = Script(), TensorValue(torch.zeros(()))
     state, spikes = None, []
     for step in range(STEPS):
         fired, state = script.layer("lif1", script.call("__getitem__", x, step), state)
@@ -117,7 +119,7 @@ def read_in_python(step, current, script):
 
 
 def constants(step, current, script):
-    return script.call("add_noise", current, Value(torch.zeros(())))
+    return script.call("add_noise", current, TensorValue(torch.zeros(())))
 
 
 DIFFERS = "what 'lif1' receives differs from step to step"
@@ -142,8 +144,8 @@ def test_steps_that_differ_are_refused_with_the_line(change, message):
 
 def states(kind):
     """A recording of one neuron whose state is not its own of the step before."""
-    script, x = Script(), Value(torch.zeros(()))
-    initial = Value(torch.zeros(()))
+    script, x = Script(), TensorValue(torch.zeros(()))
+    initial = TensorValue(torch.zeros(()))
     held = [initial, initial]
     for step in range(STEPS):
         current = script.call("__getitem__", x, step)
@@ -171,7 +173,7 @@ def test_states_that_are_not_passed_on_are_refused(kind, message):
 
 
 def test_a_state_that_forward_writes_is_refused():
-    script, x = Script(), Value(torch.zeros(()))
+    script, x = Script(), TensorValue(torch.zeros(()))
     for step in range(STEPS):
         part = script.call("__getitem__", x, step)
         script.layer("lif", part, state_changed=step > 0)

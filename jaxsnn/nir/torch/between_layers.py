@@ -393,7 +393,7 @@ def _leading_after(record: PassRecord, tensor: Any, result: Any, origin: Made) -
     return after if [tuple(tensor.shape), tuple(result.shape)] == shapes else 0
 
 
-_Take = Callable[[PassRecord, Operation], None]
+_Take = Callable[[PassRecord, FunctionCall], None]
 
 #: Functions whose first argument may be fixed numbers: name -> what notes what it gives.
 _TAKEN_OF_FIXED: Mapping[str, _Take] = {

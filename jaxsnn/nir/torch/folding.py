@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.torch.recording import READS, Operation, Value
+from jaxsnn.nir.torch.recording import READS, Operation, TensorValue
 from jaxsnn.wording import Text
 
 #: With two steps every recording would be a loop.
@@ -52,7 +52,7 @@ class Folded:
         """Return the operation that does the same in another step."""
         return self.looped[self.place[id(operation)]].get(step)
 
-    def value_in(self, value: Value, step: int) -> Value | None:
+    def value_in(self, value: TensorValue, step: int) -> TensorValue | None:
         """Return the value that is the same in another step, see `value`: itself if it is outside
         of the loop.
         """
@@ -195,7 +195,7 @@ class _Fold:
                 dependent |= {id(v) for v in (*operation.outputs, *operation.membranes)}
         return dependent
 
-    def _reference(self, value: Value, step: int) -> tuple[Any, ...]:
+    def _reference(self, value: TensorValue, step: int) -> tuple[Any, ...]:
         """Return where an argument of a step comes from: an operation of the loop and the delay,
         or a value outside.
         """
@@ -245,7 +245,7 @@ class _Fold:
         is such an index or part.
         """
         *earlier, last = column
-        if isinstance(last, Value):
+        if isinstance(last, TensorValue):
             expected = self._reference(last, self.steps)
             delay = expected[3] if expected[0] == "loop" else 0
             if delay < 0:
@@ -254,7 +254,7 @@ class _Fold:
             for step, token in enumerate(column, start=2):
                 if delay >= step:  # from before the first step
                     continue
-                if not isinstance(token, Value):
+                if not isinstance(token, TensorValue):
                     return False, False
                 actual = self._reference(token, step)
                 if actual != expected and (actual[:2] != expected[:2] or actual[0] == "loop"):
@@ -263,7 +263,7 @@ class _Fold:
             if len(set(paths)) == 1:
                 return True, False
             return expected[0] == "outside" and _affine(paths), True
-        if any(isinstance(token, Value) for token in earlier):
+        if any(isinstance(token, TensorValue) for token in earlier):
             return False, False
         if all(token == last and type(token) is type(last) for token in earlier):
             return True, False
@@ -327,7 +327,7 @@ def _refusal(operation: Operation, message: Text, fix: str = "") -> ConversionEr
     )
 
 
-def ancestors(values: Iterable[Value], stop: set[int]) -> Iterator[Operation]:
+def ancestors(values: Iterable[TensorValue], stop: set[int]) -> Iterator[Operation]:
     """Yield the operations that values are computed by, back to values that are to stop it."""
     pending, seen = list(values), set[int]()
     while pending:

@@ -39,7 +39,7 @@ from jaxsnn.nir.torch.module_pass import (
     uncompiled,
 )
 from jaxsnn.nir.torch.pass_record import Made, PassRecord
-from jaxsnn.nir.torch.recording import Operation, Recorder, Value, tensors_of
+from jaxsnn.nir.torch.recording import Operation, Recorder, TensorValue, tensors_of
 from jaxsnn.nir.torch.sequences import Unstacking
 from jaxsnn.nir.torch.step_reader import OF_BEFORE, StepReader
 from jaxsnn.nir.torch.trace_outcome import (
@@ -109,7 +109,7 @@ def traces(
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
-class Passes:
+class RecordedPasses:
     """Recorded forward passes: one, or those of the first two steps.
 
     Attributes:
@@ -131,8 +131,8 @@ class Passes:
     arguments: tuple[Any, ...] = ()
     state: tuple[Any, ...] = ()
     loops: bool = False
-    samples: list[Value] = dataclasses.field(default_factory=list)
-    returned: list[list[Value]] = dataclasses.field(default_factory=list)
+    samples: list[TensorValue] = dataclasses.field(default_factory=list)
+    returned: list[list[TensorValue]] = dataclasses.field(default_factory=list)
     buffers: list[Any] = dataclasses.field(default_factory=list)
     counters: tuple[str, ...] = ()
     parameters: dict[str, tuple[int, Any]] = dataclasses.field(default_factory=dict)
@@ -149,7 +149,7 @@ def record_passes(
     arguments: tuple[Any, ...] = (),
     state: tuple[Any, ...] = (),
     copies: bool = False,
-) -> Passes:
+) -> RecordedPasses:
     """Record one forward pass, and a second one if forward does one step of time.
 
     Raises:
@@ -159,7 +159,7 @@ def record_passes(
 
     leaves = leaves_of(module)
     recorder = Recorder(module, leaves, copies)
-    passes = Passes(
+    passes = RecordedPasses(
         recorder=recorder, leading=leading_axes(module), arguments=arguments, state=state
     )
     refuse_no_time(leaves, passes.leading, sample)
@@ -230,7 +230,7 @@ def _loops(recorder: Recorder) -> bool:
     return any(count > 1 for count in neuron_calls(recorder.operations).values())
 
 
-def _step_trace(module: Any, passes: Passes, step: int) -> ModuleTrace:
+def _step_trace(module: Any, passes: RecordedPasses, step: int) -> ModuleTrace:
     """Read the pass of a step; in the second one the outputs of neurons in the first are known."""
     sample = passes.samples[step - 1].tensor
     leaves = leaves_of(module)
@@ -260,7 +260,7 @@ def _step_trace(module: Any, passes: Passes, step: int) -> ModuleTrace:
 class _SequenceReading:
     """Reading of a module whose layers run through time themselves: all steps at once."""
 
-    def __init__(self, module: Any, passes: Passes) -> None:
+    def __init__(self, module: Any, passes: RecordedPasses) -> None:
         self.module, self.passes = module, passes
         self.operations = passes.recorder.operations
         self.leaves = leaves_of(module)
@@ -274,7 +274,7 @@ class _SequenceReading:
             except ConversionError as refusal:
                 yield refusal
 
-    def inputs(self) -> Iterator[tuple[Value, list[Value]]]:
+    def inputs(self) -> Iterator[tuple[TensorValue, list[TensorValue]]]:
         """Yield values that may be the input of the graph, and their values in each step."""
         (sample,) = self.passes.samples
         yield sample, [sample]
@@ -286,10 +286,11 @@ class _SequenceReading:
         ]
         for value in self._dominating(consumed):
             # Layers belong to the graph, but for those in front of what makes the axis of time.
-            if value.tensor.ndim > 1 and value.source.kind == "function":
+            source = value.source
+            if value.tensor.ndim > 1 and source is not None and source.kind == "function":
                 yield value, [value]
 
-    def _dominating(self, consumed: list[Value]) -> list[Value]:
+    def _dominating(self, consumed: list[TensorValue]) -> list[TensorValue]:
         """Return values that all ways from the sample to some values go through, in order."""
         (sample,) = self.passes.samples
         found = []
@@ -306,7 +307,7 @@ class _SequenceReading:
                         found.append(value)
         return found
 
-    def read(self, record: PassRecord, reader: StepReader, value: Value) -> None:
+    def read(self, record: PassRecord, reader: StepReader, value: TensorValue) -> None:
         """Read the operations of one step, with a value as the input of the graph."""
         inputs = _depending_on(self.operations, [value])
         constants = [op for op in self.operations if op.kind == "function"]
@@ -317,15 +318,15 @@ class _SequenceReading:
             if op in constants or any(id(v) in inputs for v in op.values) or op.kind == "exit"
         )
 
-    def in_last_step(self, value: Value) -> Value | None:
+    def in_last_step(self, value: TensorValue) -> TensorValue | None:
         """Return the value that does the same in the step that is read."""
         return value
 
-    def in_each_step(self, value: Value) -> list[Value]:
+    def in_each_step(self, value: TensorValue) -> list[TensorValue]:
         """Return the values that do the same in each step."""
         return [value]
 
-    def _trace_from(self, value: Value, places: list[Value]) -> ModuleTrace:
+    def _trace_from(self, value: TensorValue, places: list[TensorValue]) -> ModuleTrace:
         axes = tuple(value.tensor.shape[: self.leading])
         names = dict(self.leaves)
         record = PassRecord(self.module, self.leading, axes, names, self.passes.buffers)
@@ -374,15 +375,15 @@ class _SequenceReading:
         """Return the ids of layers that the first step leaves out."""
         return set()
 
-    def _collected(self, record: PassRecord) -> tuple[list[Value], list[Operation]]:
+    def _collected(self, record: PassRecord) -> tuple[list[TensorValue], list[Operation]]:
         """Return the values of the graph that forward returns, or computes its results of, and the
         operations that compute these results.
         """
-        collected: list[Value] = []
+        collected: list[TensorValue] = []
         decoder: list[Operation] = []
         seen: set[int] = set()
 
-        def visit(value: Value) -> None:
+        def visit(value: TensorValue) -> None:
             if id(value) in seen:
                 return
             seen.add(id(value))
@@ -416,13 +417,13 @@ class _SequenceReading:
 class _LoopReading(_SequenceReading):
     """Reading of a module that loops over time: its last step."""
 
-    def __init__(self, module: Any, passes: Passes) -> None:
+    def __init__(self, module: Any, passes: RecordedPasses) -> None:
         super().__init__(module, passes)
         self.leading = 1
         self.folded: Folded = fold(self.operations)
         self.last = [op for op in self.operations if op.step == self.folded.steps]
 
-    def inputs(self) -> Iterator[tuple[Value, list[Value]]]:
+    def inputs(self) -> Iterator[tuple[TensorValue, list[TensorValue]]]:
         """Yield values that may be the input of the graph, and their values in each step."""
         (sample,) = self.passes.samples
         dependent = self.folded.dependent
@@ -464,13 +465,13 @@ class _LoopReading(_SequenceReading):
             )
 
     def _places(
-        self, value: Value, consumed: list[Value], inner: list[Operation]
-    ) -> list[Value] | None:
+        self, value: TensorValue, consumed: list[TensorValue], inner: list[Operation]
+    ) -> list[TensorValue] | None:
         """Return the values of a possible input in each step; None if it is of all steps, of which
         the loop takes parts.
         """
         folded = self.folded
-        parts: list[Value] | None = None
+        parts: list[TensorValue] | None = None
         for operation in {*ancestors(consumed, {id(value)}), *inner}:
             if not operation.step:
                 continue
@@ -483,7 +484,7 @@ class _LoopReading(_SequenceReading):
             parts = self.in_each_step(value)
         return parts if len(parts) == folded.steps else None
 
-    def read(self, record: PassRecord, reader: StepReader, value: Value) -> None:
+    def read(self, record: PassRecord, reader: StepReader, value: TensorValue) -> None:
         """Read the last step, and the one before it, with a value as the input of the graph."""
         folded = self.folded
         outside = [
@@ -509,13 +510,13 @@ class _LoopReading(_SequenceReading):
             varying,
         )
 
-    def in_last_step(self, value: Value) -> Value | None:
+    def in_last_step(self, value: TensorValue) -> TensorValue | None:
         """Return the value that does the same in the step that is read."""
         if id(value) not in self.folded.dependent:
             return None
         return self.folded.value_in(value, self.folded.steps)
 
-    def in_each_step(self, value: Value) -> list[Value]:
+    def in_each_step(self, value: TensorValue) -> list[TensorValue]:
         """Return the values that do the same in each step; none if it is not in all steps."""
         steps = range(1, self.folded.steps + 1)
         values = [self.folded.value_in(value, step) for step in steps]
@@ -532,11 +533,11 @@ def signature_of(operations: Iterable[Operation]) -> tuple[Any, ...]:
     return tuple((op.kind, op.name, op.site) for op in operations)
 
 
-def _place_of(value: Value) -> tuple[int, int]:
+def _place_of(value: TensorValue) -> tuple[int, int]:
     return (-1, 0) if value.source is None else (value.source.index, value.path)
 
 
-def _depending_on(operations: Iterable[Operation], values: Iterable[Value]) -> set[int]:
+def _depending_on(operations: Iterable[Operation], values: Iterable[TensorValue]) -> set[int]:
     """Return the ids of values that depend on some values."""
     dependent = {id(value) for value in values}
     for operation in operations:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxsnn.nir.frameworks.torch_layers import Call
 from jaxsnn.nir.torch.leaves import unsupported
 from jaxsnn.nir.torch.module_order import Order, first_order, orders
-from jaxsnn.nir.torch.recording import Operation, Value
+from jaxsnn.nir.torch.recording import Operation, TensorValue
 from jaxsnn.nir.torch.torch_functions import is_parameter, parts_of
 from jaxsnn.wording import Text
 
@@ -101,11 +101,11 @@ class PassRecord:
         self._fixed: set[int] = set()
         self._seen: dict[int, SeenTensor] = {}
 
-    def of(self, value: Value) -> SeenTensor:
+    def of(self, value: TensorValue) -> SeenTensor:
         """Return the knowledge about a value; an empty entry for unknown ones."""
         return self._seen.get(id(value)) or SeenTensor()
 
-    def of_entry(self, value: Value) -> SeenTensor:
+    def of_entry(self, value: TensorValue) -> SeenTensor:
         """Return the entry of a value, to be modified; a new one is stored."""
         return self._seen.setdefault(id(value), SeenTensor())
 
@@ -135,11 +135,11 @@ class PassRecord:
         held = is_parameter(value.tensor) or id(value.tensor) in self._buffers
         return id(value) in self._fixed or (value.source is None and held)
 
-    def fix(self, values: Iterable[Value]) -> None:
+    def fix(self, values: Iterable[TensorValue]) -> None:
         """Note values that are the same in each step."""
         self._fixed |= {id(value) for value in values}
 
-    def _value(self, tensor: Any) -> Value | None:
+    def _value(self, tensor: Any) -> TensorValue | None:
         operation = self.operation
         if operation is None:
             return None

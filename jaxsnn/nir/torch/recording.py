@@ -1,8 +1,8 @@
 """Recording of forward passes of a PyTorch module: each call of a layer and each function of torch,
 with the tensors that go in and come out.
 
-Tensors are followed in static single assignment form: a change in place makes a new `Value` of the same
-tensor, so that two operations are connected if, and only if, they share a `Value`. `folding` finds the
+Tensors are followed in static single assignment form: a change in place makes a new `TensorValue` of the same
+tensor, so that two operations are connected if, and only if, they share a `TensorValue`. `folding` finds the
 time steps of a recording, and `step_reader` the layers of one step.
 """
 
@@ -27,7 +27,7 @@ READS = (
 
 
 @dataclasses.dataclass(eq=False, slots=True)
-class Value:
+class TensorValue:
     """Numbers of a tensor between two changes of it.
 
     Attributes:
@@ -41,7 +41,7 @@ class Value:
     tensor: Any
     source: Operation | None = None
     path: int = 0
-    elements: tuple[int, dict[int, Value]] | None = None
+    elements: tuple[int, dict[int, TensorValue]] | None = None
     numbers: Any = None
 
 
@@ -72,22 +72,22 @@ class Operation:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     tokens: list[Any]
-    inputs: dict[int, Value]
+    inputs: dict[int, TensorValue]
     site: tuple[Any, ...]
     line: str
     result: Any = None
-    outputs: list[Value] = dataclasses.field(default_factory=list)
-    results: dict[int, Value] = dataclasses.field(default_factory=dict)
-    membranes: list[Value] = dataclasses.field(default_factory=list)
+    outputs: list[TensorValue] = dataclasses.field(default_factory=list)
+    results: dict[int, TensorValue] = dataclasses.field(default_factory=dict)
+    membranes: list[TensorValue] = dataclasses.field(default_factory=list)
     step: int = 0
     is_neuron: bool = False
     state_changed: bool = False
     index: int = 0
 
     @property
-    def values(self) -> list[Value]:
+    def values(self) -> list[TensorValue]:
         """Values among the arguments, in order."""
-        return [token for token in self.tokens if isinstance(token, Value)]
+        return [token for token in self.tokens if isinstance(token, TensorValue)]
 
 
 class Recorder:
@@ -106,14 +106,14 @@ class Recorder:
         self._module = module
         self._leaves = leaves
         #: By the id of a tensor: itself, its version counter, and its value.
-        self._values: dict[int, tuple[Any, int, Value]] = {}
+        self._values: dict[int, tuple[Any, int, TensorValue]] = {}
         self._states: dict[int, dict[str, tuple[int, int]]] = {}
         self._code_positions: dict[CodeType, list[Any]] = {}
         self._inside = 0
         self._root: FrameType | None = None
         self._libraries = {"torch", "jaxsnn", *library_packages()}
 
-    def value(self, tensor: Any) -> Value:
+    def value(self, tensor: Any) -> TensorValue:
         """Return the present value of a tensor."""
         return self._assigned(tensor, None)
 
@@ -217,7 +217,7 @@ class Recorder:
 
     def _begun(self, kind: Any, name: str, func: Any, args: Any, kwargs: Any) -> Operation:
         tokens: list[Any] = []
-        inputs: dict[int, Value] = {}
+        inputs: dict[int, TensorValue] = {}
         self._flatten((args, dict(kwargs)), tokens, inputs)
         site, line, frame = [], "", sys._getframe(2)
         while frame is not None and frame is not self._root:
@@ -264,7 +264,7 @@ class Recorder:
         if operation.name == "__setitem__" and len(operation.values) == 2:
             self._set_element(operation)
 
-    def _result(self, tensor: Any, operation: Operation) -> Value:
+    def _result(self, tensor: Any, operation: Operation) -> TensorValue:
         """Note a result of an operation, and return its value."""
         value = operation.results[id(tensor)] = self._assigned(tensor, operation)
         if value.source is operation and value not in operation.outputs:
@@ -272,21 +272,21 @@ class Recorder:
         operation.outputs.append(value)
         return value
 
-    def _assigned(self, tensor: Any, operation: Operation | None) -> Value:
+    def _assigned(self, tensor: Any, operation: Operation | None) -> TensorValue:
         """Return the value of a tensor, a new one if an operation made or changed it; what an
         operation returns unchanged keeps its value.
         """
         version = version_of(tensor)
         _, known_version, value = self._values.get(id(tensor), (None, -1, None))
         if value is None or known_version != version:
-            value = Value(tensor, operation)
+            value = TensorValue(tensor, operation)
             if self.copies:
                 copied = hasattr(tensor, "detach")
                 value.numbers = tensor.detach().clone() if copied else tensor
             self._values[id(tensor)] = (tensor, version, value)
         return value
 
-    def _flatten(self, argument: Any, tokens: list[Any], inputs: dict[int, Value]) -> None:
+    def _flatten(self, argument: Any, tokens: list[Any], inputs: dict[int, TensorValue]) -> None:
         if hasattr(argument, "is_inference"):
             tokens.append(self.value(argument))
             inputs[id(argument)] = tokens[-1]

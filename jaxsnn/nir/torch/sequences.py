@@ -15,7 +15,7 @@ from typing import Any
 
 from jaxsnn.nir.torch.leaves import exporter_of, in_time
 from jaxsnn.nir.torch.module_order import RESHAPE
-from jaxsnn.nir.torch.recording import Operation, Value, index_along
+from jaxsnn.nir.torch.recording import Operation, TensorValue, index_along
 
 #: Fewer steps are no sequence.
 _LEAST_STEPS = 3
@@ -56,9 +56,9 @@ class Unstacking:
         operations, returned: Those of the recording after the replacement.
     """
 
-    def __init__(self, operations: list[Operation], returned: list[Value]) -> None:
+    def __init__(self, operations: list[Operation], returned: list[TensorValue]) -> None:
         self._layouts: dict[int, _Layout] = {}
-        self._parts: dict[int, list[Value]] = {}
+        self._parts: dict[int, list[TensorValue]] = {}
         self._taken = self._indexed(operations)
         lifted = self._lifted(operations)
         self.operations: list[Operation] = []
@@ -131,11 +131,11 @@ class Unstacking:
         return lifted
 
     def _replace(self, operations: list[Operation], lifted: dict[int, _Step]) -> None:
-        instead: dict[int, Value] = {}
+        instead: dict[int, TensorValue] = {}
         dropped: set[int] = set()
         for operation in operations:
             operation.tokens = [
-                instead.get(id(token), token) if isinstance(token, Value) else token
+                instead.get(id(token), token) if isinstance(token, TensorValue) else token
                 for token in operation.tokens
             ]
             operation.inputs = {
@@ -167,7 +167,7 @@ class Unstacking:
         for index, operation in enumerate(self.operations):
             operation.index = index
 
-    def _step_values(self, operation: Operation, step: _Step, layout: _Layout) -> list[Value]:
+    def _step_values(self, operation: Operation, step: _Step, layout: _Layout) -> list[TensorValue]:
         """Add an operation for each step, and return their results."""
         source, result = operation.values[0], operation.outputs[0]
         parts = self._parts.get(id(source)) or self._cut(source, operation)
@@ -186,13 +186,13 @@ class Unstacking:
                 membranes=[],
                 result=tensor,
             )
-            value = Value(tensor, single)
+            value = TensorValue(tensor, single)
             if result.numbers is not None:
                 value.numbers = layout.part(result.numbers, number)
             single.outputs, single.results = [value], {id(tensor): value}
             held = [m for m in operation.membranes if m.tensor.shape == result.tensor.shape]
             for path, membrane in enumerate(held[:1], start=1):
-                state = Value(layout.part(membrane.tensor, number), single, path)
+                state = TensorValue(layout.part(membrane.tensor, number), single, path)
                 if membrane.numbers is not None:
                     state.numbers = layout.part(membrane.numbers, number)
                 single.outputs.append(state)
@@ -201,7 +201,7 @@ class Unstacking:
             values.append(value)
         return values
 
-    def _cut(self, source: Value, operation: Operation) -> list[Value]:
+    def _cut(self, source: TensorValue, operation: Operation) -> list[TensorValue]:
         """Return the steps of a sequence that nothing computes step by step."""
         layout = self._layouts[id(source)]
         if source.elements is not None and layout == _Layout((), source.elements[0]):
@@ -225,7 +225,7 @@ class Unstacking:
                 is_neuron=False,
                 result=tensor,
             )
-            value = Value(tensor, single)
+            value = TensorValue(tensor, single)
             if source.numbers is not None:
                 value.numbers = layout.part(source.numbers, number)
             single.outputs, single.results = [value], {id(tensor): value}

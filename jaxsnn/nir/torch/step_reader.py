@@ -20,26 +20,16 @@ from jaxsnn.nir.torch.leaves import (
 )
 from jaxsnn.nir.torch.pass_record import Made, PassRecord, SeenTensor, said_of
 from jaxsnn.nir.torch.recording import Operation, tensors_of
-from jaxsnn.nir.torch.torch_functions import NEW_AXIS
 from jaxsnn.wording import Text
 
 #: Code of a refusal of what may be of the step before.
 OF_BEFORE = "step-before"
 
-#: What to do with a module that loops over time by itself.
-_ONE_STEP = (
-    "let forward do one step of time; a module that holds your layers and does that is enough: pass"
-    " it to from_torch and to load_into, which sets the numbers of the layers that it holds"
-)
 #: What to do with a function of torch that is not taken.
 _TAKEN = (
     "use layers for it: between layers sums, differences, flattens, pools, pads, torch.cat,"
     " torch.split, and sums and products with a number, or a parameter or buffer that forward leaves as"
     " it is, are taken too"
-)
-_WITH_TIME = (
-    "where that is the axis of time, pass the part of the module that takes (time, batch, *shape), and"
-    " such a sample"
 )
 #: What to do with what forward makes itself, or keeps from the step before.
 _KEPT = (
@@ -178,12 +168,12 @@ class StepReader:
         if not without_state(leaf) and not may_be_shared(leaf):
             raise ConversionError(
                 Text(
-                    "'{layer}' ({type}) is called twice in one forward pass (a loop over time, or "
-                    "one layer in two places), and a graph has each layer once",
+                    "'{layer}' ({type}) is called twice in one time step, and a graph has each layer "
+                    "once",
                     layer=name,
                     type=type(leaf).__name__,
                 ),
-                fix=f"{_ONE_STEP}; give each place a layer of its own",
+                fix="give each place a layer of its own",
                 node=name,
             )
         return self._record.free(name)
@@ -223,13 +213,12 @@ class StepReader:
                     layer=name,
                     type=kind,
                 ),
-                fix=_ONE_STEP,
+                fix="give a sample with at least 3 time steps, if that is a loop over them; let forward"
+                " take one time step otherwise",
                 node=name,
             )
         by = said_of(seen) or ", of nothing that a layer gives in this step"
         fix = WAYS_OUT.get(seen.function, _TAKEN) if seen.function else _KEPT
-        if record.leading == 2 and seen.function in NEW_AXIS:
-            fix = f"{_WITH_TIME}; {fix}"
         return ConversionError(
             Text(
                 "the input of '{layer}' ({type}) is computed outside of layers{by}",

@@ -49,8 +49,6 @@ FIXED = (
 )
 #: What takes one step of a tensor: x[t], `for frame in x`.
 PART = ("__getitem__", "__iter__", "select", "unbind", "narrow")
-#: What may make the axis of time, as x.unsqueeze(0).repeat(T, 1, 1, 1, 1) does.
-NEW_AXIS = ("unsqueeze", "repeat", "expand", "stack")
 
 
 def spoken_name(name: str, args: tuple[Any, ...]) -> str:

@@ -12,7 +12,7 @@ from jaxsnn.errors import ConversionError
 from jaxsnn.nir.frameworks.torch_layers import Call
 from jaxsnn.nir.torch.leaves import Before, exported
 from jaxsnn.nir.torch.pass_record import Made, Member, PassRecord, SeenTensor, said_of
-from jaxsnn.nir.torch.recording import Value
+from jaxsnn.nir.torch.recording import TensorValue
 from jaxsnn.wording import Text
 
 
@@ -122,7 +122,7 @@ def _leaf_before(call: Call) -> str | None:
     return call.module.leaf if isinstance(call.module, Before) else None
 
 
-def outputs_of(record: PassRecord, returned: list[Value]) -> tuple[Heard, ...]:
+def outputs_of(record: PassRecord, returned: list[TensorValue]) -> tuple[Heard, ...]:
     """Return the outputs: the first tensor, others that no leaf uses, and those of layers without a
     state. Any other results are states of neurons.
 
@@ -199,7 +199,7 @@ def _needed(record: PassRecord, outputs: tuple[Heard, ...], elsewhere: Set[int])
     return needed[::-1]
 
 
-def left_out(record: PassRecord, returned: list[Value]) -> Iterator[str]:
+def left_out(record: PassRecord, returned: list[TensorValue]) -> Iterator[str]:
     """Yield descriptions of results that are neither an output nor a state of a layer."""
     for place, value in enumerate(returned):
         seen = record.of(value)
