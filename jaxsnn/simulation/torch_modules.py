@@ -23,7 +23,12 @@ from jaxsnn.nir.graphs.parse import read
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.torch.graph_matching import matched
 from jaxsnn.nir.torch.module_graph import TracedModule, traced_back, traced_module
-from jaxsnn.nir.torch.module_loading import Loaded, first_input, loaded
+from jaxsnn.nir.torch.module_loading import (
+    Loaded,
+    fitting_sample,
+    loaded,
+    possible_samples,
+)
 from jaxsnn.nir.torch.module_pass import left_over, parameters_back, plain, sample_of
 from jaxsnn.nir.torch.module_run import run_module, run_recorded
 from jaxsnn.nir.torch.trace_outcome import ModuleTrace
@@ -143,15 +148,13 @@ def load_into(
         )
     graph = source if isinstance(source, Graph) else read(source, **options)
     module = plain(module)
-    with parameters_back(module):
-        if sample is None:
-            with _left_over_told(module, None):
-                sample = first_input(module, graph)
-        sample, arguments = sample_of(module, sample)
-        with (
-            _left_over_told(module, sample),
-            loaded(module, graph, sample, arguments) as (outcome, traced),
-        ):
+    samples = possible_samples(module, graph) if sample is None else [sample]
+    with (
+        parameters_back(module),
+        _left_over_told(module, sample_of(module, samples[0])[0]),
+    ):
+        sample, arguments = sample_of(module, fitting_sample(module, graph, samples))
+        with loaded(module, graph, sample, arguments) as (outcome, traced):
             refuse_difference(module, _as_graph(traced, graph, outcome.nodes), sample)
     return outcome
 
@@ -222,7 +225,7 @@ def _left_over_told(module: Any, sample: Any) -> Iterator[None]:
     try:
         yield
     except ConversionError as refusal:
-        held = [] if sample is None else left_over(module, sample)
+        held = left_over(module, sample)
         if not held:
             raise
         buffer_names = listing(f"'{name}'" for name in held)

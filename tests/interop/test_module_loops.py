@@ -164,7 +164,7 @@ def states(kind):
     [
         ("reset", "what 'lif' receives differs from step to step"),
         ("constant", "receives a state that is not the one that it returned in the step before"),
-        ("late", "receives a state that is not the one that it returned in the step before"),
+        ("late", "'lif' receives what was computed 2 time steps before"),
         ("scaled", "receives a state that is not the one that it returned in the step before"),
     ],
 )

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from jaxsnn.errors import ConversionError
+from jaxsnn.errors import ConversionError, listing
 from jaxsnn.nir.torch.recording import READS, Operation, TensorValue
 from jaxsnn.wording import Text
 
@@ -79,6 +79,15 @@ def fold(operations: list[Operation]) -> Folded:
     if refusal is not None:
         raise refusal
     most = max(counts.values())
+    if most >= LEAST_STEPS:
+        numbers = {op.name: counts[id(op.func)] for op in operations if op.is_neuron}
+        raise ConversionError(
+            Text(
+                "forward calls its neurons different numbers of times: {calls}",
+                calls=listing(f"'{name}' {count} times" for name, count in numbers.items()),
+            ),
+            fix="let all loops of forward take the same time steps",
+        )
     raise ConversionError(
         Text(
             "forward loops over {steps} time steps of the sample, and at least {least} are needed "
@@ -231,6 +240,21 @@ class _Fold:
             return True
         if template.kind == "function":
             return False
+        delays = [
+            self.steps - value.source.step
+            for value in template.values
+            if value.source is not None and value.source.step
+        ]
+        if max(delays, default=0) > 1:
+            raise _refusal(
+                template,
+                Text(
+                    "'{layer}' receives what was computed {count} time steps before",
+                    layer=template.name,
+                    count=max(delays),
+                ),
+                fix="let layers receive what was computed in the same step, or in the step before",
+            )
         raise _refusal(
             template,
             Text(
@@ -248,7 +272,7 @@ class _Fold:
         if isinstance(last, TensorValue):
             expected = self._reference(last, self.steps)
             delay = expected[3] if expected[0] == "loop" else 0
-            if delay < 0:
+            if delay not in (0, 1):
                 return False, False
             paths = []
             for step, token in enumerate(column, start=2):

@@ -98,12 +98,9 @@ def loaded(
         raise
 
 
-def first_input(module: Any, graph: Graph) -> Any:
-    """Return zeros that a module takes for the input of a graph: one sample, of one step; or of
-    several steps if the module iterates over time.
-
-    Raises:
-        ConversionError: It takes none of these.
+def possible_samples(module: Any, graph: Graph) -> list[Any]:
+    """Return zeros that a module may take for the input of a graph: one sample, of one step or of
+    several ones.
     """
     import torch
 
@@ -120,22 +117,29 @@ def first_input(module: Any, graph: Graph) -> Any:
             node=graph.inputs[0],
         )
     like = next(module.parameters(), torch.zeros(()))
-    shapes_to_try = [(1, *shape), (_STEPS, 1, *shape), (1, _STEPS, *shape)]
+    axes = [(1,), (_STEPS, 1), (1, _STEPS)]
     if leading_axes(module) == 2:
-        shapes_to_try.insert(0, (2, 1, *shape))
+        axes.insert(0, (2, 1))
+    return [like.new_zeros((*leading, *shape), requires_grad=False) for leading in axes]
+
+
+def fitting_sample(module: Any, graph: Graph, samples: list[Any]) -> Any:
+    """Return the first sample with which a module has the structure of a graph.
+
+    Raises:
+        ConversionError: There is none; of the first one.
+    """
     refusal: ConversionError | None = None
-    for axes in shapes_to_try:
-        sample = like.new_zeros(axes, requires_grad=False)
-        if is_of_graph(module):
-            return sample
+    for sample in samples if len(samples) > 1 and not is_of_graph(module) else ():
         try:
             matched(traced_module(module, sample).graph, graph)
         except ConversionError as error:
             refusal = refusal or error
         else:
             return sample
-    assert refusal is not None
-    raise refusal
+    if refusal is not None:
+        raise refusal
+    return samples[0]
 
 
 def _assignments(
