@@ -19,7 +19,7 @@ from jaxsnn.nir.torch.leaves import (
     without_state,
 )
 from jaxsnn.nir.torch.pass_record import Made, PassRecord, SeenTensor, said_of
-from jaxsnn.nir.torch.recording import Operation, tensors_of
+from jaxsnn.nir.torch.recording import Operation
 from jaxsnn.wording import Text
 
 #: Code of a refusal of what may be of the step before.
@@ -130,14 +130,13 @@ class StepReader:
         record.add(name, leaf, source, input_tensor, parts[0])
         operation = record.operation
         assert operation is not None
-        results = [operation.results[id(tensor)] for tensor in tensors_of(parts)]
-        states, membranes = results[1:], operation.membranes
-        for value in (*states, *membranes):
-            record.of_entry(value).is_state = True
+        first = operation.results[id(parts[0])]
+        for value in operation.outputs:
+            record.of_entry(value).is_state |= value is not first
         membrane = Made(sources=(name,), leading=source.leading, member="membrane")
-        last = states[-1:] if len(parts) > 1 and hasattr(parts[-1], "is_inference") else []
-        for value in (*last, *membranes):
-            if value.tensor.shape == parts[0].shape and value is not results[0]:
+        last = operation.results.get(id(parts[-1]), first)
+        for value in (last, *operation.membranes):
+            if value.tensor.shape == parts[0].shape and value is not first:
                 record.of_entry(value).made = membrane
 
     def _add_ordered(self, name: str, leaf: Any, source: Made, input_tensor: Any, out: Any) -> None:
