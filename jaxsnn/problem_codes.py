@@ -93,6 +93,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         # PyTorch modules
         "counts-steps": "A module counts its time steps",
         "fixed-weights": "Weights of the graph are not parameters of the module",
+        "outside-graph": "Forward computes something before the graph's input or behind its outputs",
         "left-out": "A part of the module or of the data was left out",
         "shared-parameters": "A module uses the same parameters in several places",
         "step-before": "A module uses results of the previous step outside its layers",

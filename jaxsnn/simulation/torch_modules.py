@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,10 +21,17 @@ from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
 from jaxsnn.nir.graphs.parse import read
 from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.torch.graph_matching import matched
 from jaxsnn.nir.torch.module_graph import TracedModule, traced_back, traced_module
-from jaxsnn.nir.torch.module_loading import Loaded, first_input, loaded
+from jaxsnn.nir.torch.module_loading import (
+    Loaded,
+    fitting_sample,
+    loaded,
+    possible_samples,
+)
 from jaxsnn.nir.torch.module_pass import left_over, parameters_back, plain, sample_of
-from jaxsnn.nir.torch.module_run import run_module
+from jaxsnn.nir.torch.module_run import run_module, run_recorded
+from jaxsnn.nir.torch.trace_outcome import ModuleTrace
 from jaxsnn.nir.torch.trained_module import is_of_graph
 from jaxsnn.simulation.simulate import simulate
 from jaxsnn.units import format_time
@@ -59,17 +66,22 @@ def from_torch(module: Any, sample: Any) -> Graph:
 
     Args:
         module: A torch.nn.Module of torch's layers and the framework's neurons, in the mode in
-            which it is to be exported (`module.eval()`). One forward pass finds the wiring: each
-            layer must take what other layers give, or a sum, difference, join, part, flatten or
-            pool of it, or its product or sum with a number or a parameter; a Linear also what
-            permute, flip or an index moves, by the columns of its weights. Spikes of a neuron, and
-            what weights make of them, may be kept for the next step. It may keep its states itself,
-            or take those that it returns. Or a module that `jaxsnn.to_torch` made, trained or not:
-            its graph comes back with the module's weights, biases, v_threshold and v_reset, and all
-            else as it was. Such modules may be parts of one whose `forward` hands their states on.
-        sample: Input of one step, (batch, *shape); (time, batch, *shape) where the layers run
-            through time themselves, as Norse's lifted ones do. A tensor of the type of the module's
-            weights, or an array, which becomes one.
+        module: A torch.nn.Module of torch's layers and the framework's neurons, in the mode in
+            which it is to be exported (`module.eval()`). Its forward computes one time step, loops
+            over time, or has layers that process all time steps. Forward is recorded. Supported
+            between layers are sums, differences, concatenations, slices, flatten and pools, and
+            sums and products with a number or a parameter; in front of a Linear also permute, flip
+            and indexing. Spikes of the previous time step, weighted or not, may be fed back. Forward
+            may keep states itself or take those that it returned. All time steps of a loop must
+            have the same data flow; a warning lists what forward computes before and after the
+            loop, which is not part of the graph. For a module from `jaxsnn.to_torch`, trained or
+            not, the graph has the module's weights, biases, v_threshold and v_reset, and is
+            otherwise unchanged. Such modules may be parts of a module whose `forward` passes their
+            states on.
+        sample: Input of forward: of one time step, (batch, *shape), or of at least three time
+            steps, with the axes that forward expects. A tensor with the dtype of the module's
+            weights, or an array; or a tuple of a tensor and further arguments of forward, such as a
+            number of time steps.
 
     Returns:
         The graph, with an Output for each layer whose output the module returns, but for neurons
@@ -84,9 +96,9 @@ def from_torch(module: Any, sample: Any) -> Graph:
     """
     _refuse_no_module(module)
     module = plain(module)
-    sample = sample_of(module, sample)
+    sample, arguments = sample_of(module, sample)
     with parameters_back(module), _left_over_told(module, sample):
-        traced = (traced_back if is_of_graph(module) else traced_module)(module, sample)
+        traced = (traced_back if is_of_graph(module) else traced_module)(module, sample, arguments)
         refuse_difference(module, traced, sample)
     if traced.assumed_dt is not None:
         text = Text(
@@ -100,7 +112,9 @@ def from_torch(module: Any, sample: Any) -> Graph:
     return traced.graph
 
 
-def load_into(module: Any, source: Graph | str | os.PathLike[str], **options: Any) -> Loaded:
+def load_into(
+    module: Any, source: Graph | str | os.PathLike[str], *, sample: Any = None, **options: Any
+) -> Loaded:
     """Set the weights, decays, thresholds and leaks of a user's module to those of a file.
 
     The module must have the structure of the file, and is of snnTorch, Norse or SpikingJelly. Nodes
@@ -112,6 +126,8 @@ def load_into(module: Any, source: Graph | str | os.PathLike[str], **options: An
         module: A torch.nn.Module that `from_torch` takes; its parameters stay the same objects. One
             that `jaxsnn.to_torch` made has the neurons of its graph, and takes weights and biases.
         source: A NIR file, or a graph with its dialect: trained, from `from_torch` or `read`.
+        sample: As in `from_torch`. Default: zeros of a few time steps, with the time axis before or
+            behind the batch axis.
         options: Options of `jaxsnn.read` for properties that the file does not specify, such as
             `reset="subtract"`.
 
@@ -137,21 +153,71 @@ def load_into(module: Any, source: Graph | str | os.PathLike[str], **options: An
         )
     graph = source if isinstance(source, Graph) else read(source, **options)
     module = plain(module)
-    sample = first_input(module, graph)
+    samples = possible_samples(module, graph) if sample is None else [sample]
     with (
         parameters_back(module),
-        _left_over_told(module, sample),
-        loaded(module, graph) as (outcome, traced),
+        _left_over_told(module, sample_of(module, samples[0])[0]),
     ):
-        exported_names = outcome.nodes
-        as_file = dataclasses.replace(
-            traced,
-            graph=graph,
-            places={exported_names[name]: place for name, place in traced.places.items()},
-            firing={leaf: exported_names[node] for leaf, node in traced.firing.items()},
-        )
-        refuse_difference(module, as_file, sample)
+        sample, arguments = sample_of(module, fitting_sample(module, graph, samples))
+        with loaded(module, graph, sample, arguments) as (outcome, traced):
+            refuse_difference(module, _as_graph(traced, graph, outcome.nodes), sample)
     return outcome
+
+
+def _as_graph(traced: TracedModule, graph: Graph, nodes: Mapping[str, str]) -> TracedModule:
+    """Return a traced module with another graph of the same structure, whose nodes are by those of
+    the module.
+    """
+    return dataclasses.replace(
+        traced,
+        graph=graph,
+        places={nodes[name]: place for name, place in traced.places.items()},
+        firing={leaf: nodes[node] for leaf, node in traced.firing.items()},
+    )
+
+
+def run_to_compare(
+    module: Any, graph: Graph, sample: Any
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Run a module of which a graph was made, and return the input of the graph, and by the name of
+    each spiking node and Output what the module gives for it, (time, batch, *shape).
+
+    Args:
+        module: A torch.nn.Module, which `from_torch` takes.
+        graph: A graph of its structure.
+        sample: What its forward takes; of a module that does one step, several: (time, batch, *shape).
+
+    Raises:
+        ConversionError: Another structure.
+        UsageError: It is no module.
+    """
+    _refuse_no_module(module)
+    module = plain(module)
+    sample, arguments = sample_of(module, sample)
+    shape = tuple(np.ravel(graph.nodes[graph.inputs[0]].value("shape")))
+    frames = sample.ndim - 2 == len(shape)
+    first = sample[0] if frames else sample
+    if is_of_graph(module):
+        traced = traced_back(module, first)
+    else:
+        try:
+            traced = traced_module(module, sample, arguments)
+        except ConversionError:
+            if not frames:
+                raise
+            traced = traced_module(module, first, arguments)
+    traced = _as_graph(traced, graph, matched(traced.graph, graph))
+    if traced.trace.passes is not None:
+        x, theirs = run_recorded(module, sample, traced.trace)
+    else:
+        x = np.asarray((sample if frames else sample[None]).detach().cpu().numpy(), np.float32)
+        theirs = run_module(module, x, traced.trace, sample)
+    expected = {
+        node: theirs[leaf][0] / traced.graded.get(leaf, 1.0)
+        for leaf, node in traced.firing.items()
+        if leaf in theirs
+    }
+    return x, expected | {output: theirs[""][place] for output, place in traced.places.items()}
 
 
 @contextmanager
@@ -217,10 +283,17 @@ def refuse_difference(module: Any, traced: TracedModule, sample: Any) -> None:
     """
     network = lower(traced.graph, dtype=np.float32)
     _refuse_other_steps(traced, network)
-    for gain in _GAINS:
-        x, theirs = _run(module, traced, sample, gain)
+    steps = traced.trace.passes
+    of_sample = steps is not None and not (traced.trace.leading == 2 and steps.from_sample)
+    for gain in (0.0, *_GAINS) if of_sample else _GAINS:
+        try:
+            x, theirs = _run(module, traced, sample, gain)
+        except ConversionError as refusal:
+            if not of_sample or not gain or refusal.__cause__ is None:
+                raise
+            return  # an encoder, for one, may take no other numbers
         _refuse_in_a_run(traced, network, x, theirs)
-        if all(np.any(theirs[leaf][0]) for leaf in _spiking(traced) if leaf in theirs):
+        if gain and all(np.any(theirs[leaf][0]) for leaf in _spiking(traced) if leaf in theirs):
             return
 
 
@@ -310,9 +383,11 @@ def _refuse_in_a_run(
 def _run(
     module: Any, traced: TracedModule, sample: Any, gain: float
 ) -> tuple[np.ndarray, dict[str, list[np.ndarray]]]:
-    """Run the module on some inputs; return the inputs and its outputs. A few samples of a large
-    batch are enough.
+    """Run the module on some inputs, of gain 0 on its sample alone; return the inputs of the graph
+    and its outputs. A few samples of a large batch are enough.
     """
+    if traced.trace.passes is not None:
+        return run_recorded(module, _of_sample(sample, traced.trace, gain), traced.trace)
     sample_array = np.asarray(sample.detach().cpu().numpy(), np.float32)
     x = _inputs(sample_array, traced.trace.leading, gain)
     few = x[:, :BATCH]
@@ -322,6 +397,22 @@ def _run(
         except Exception:  # a module may be made for one size of batch, which torch tells anyhow
             return x, run_module(module, x, traced.trace, sample)
     return x, run_module(module, x, traced.trace, sample)
+
+
+def _of_sample(sample: Any, seen: ModuleTrace, gain: float) -> Any:
+    """Return the sample, or another one with random spikes; a longer one if all of its steps are
+    the input of layers that run through time themselves.
+    """
+    assert seen.passes is not None
+    if not gain:
+        return sample
+    array = np.asarray(sample.detach().cpu().numpy(), np.float32)
+    if seen.leading == 2 and seen.passes.from_sample:
+        array = _inputs(array, 2, gain)
+    else:
+        rng = np.random.default_rng(0)
+        array = np.float32(gain) * (rng.random(array.shape) < 0.5).astype(np.float32)
+    return sample.new_tensor(array)
 
 
 def _inputs(sample: np.ndarray, leading: int, gain: float) -> np.ndarray:

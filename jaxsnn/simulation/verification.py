@@ -21,6 +21,7 @@ from jaxsnn.nir.frameworks.registry import file_options
 from jaxsnn.nir.model.dialect import Dialect, FrameworkOption
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.simulation.simulate import simulate
+from jaxsnn.simulation.torch_modules import run_to_compare
 from jaxsnn.wording import Text
 
 #: Membranes agree where the root mean square of the difference is this fraction of that of the
@@ -107,14 +108,16 @@ class Verification:
 def verify(
     source: Graph | Network, x: Any, y: Any, *, engine: TimeStepped | None = None
 ) -> Verification:
-    """Simulate the source's input and compare with the source's output, in float32.
+    """Simulate the source's input and compare with the source's output, in float32; or run a
+    PyTorch module and compare the spikes of all its layers.
 
     Args:
         source: a graph that was read with its dialect, or a network.
         x: input of the source, (time, batch, *shape); for several inputs a mapping from the Input
-            node's name.
-        y: output of the source, likewise: spikes of spiking populations, membranes of readouts.
-            Outputs that a mapping leaves out are not compared.
+            node's name. Or the torch.nn.Module that the graph was made of by `jaxsnn.from_torch`.
+        y: of a module, a sample as for `jaxsnn.from_torch`, or (time, batch, *shape) if its forward
+            does one step. Else the output of the source, likewise: spikes of spiking populations,
+            membranes of readouts. Outputs that a mapping leaves out are not compared.
         engine: options of the time-stepped engine.
 
     Raises:
@@ -123,24 +126,41 @@ def verify(
         SimulationError: a membrane became NaN or infinite.
     """
     network = source if isinstance(source, Network) else lower(source, dtype=np.float32)
-    solution = simulate(network, x, engine=engine or TimeStepped())
+    if not callable(getattr(x, "named_children", None)):
+        solution = simulate(network, x, engine=engine or TimeStepped())
+        warn_of(solution.notes)
+        return compare(solution, y)
+    if isinstance(source, Network):
+        raise UsageError(
+            "a module is compared with a graph, and this is a network",
+            fix="pass the graph that jaxsnn.from_torch made of the module",
+        )
+    x, recorded = run_to_compare(x, source, y)
+    solution = simulate(
+        network, x, engine=dataclasses.replace(engine or TimeStepped(), record=True)
+    )
     warn_of(solution.notes)
-    return compare(solution, y)
+    return _compared(solution, recorded)
 
 
 def compare(solution: SteppedSolution, y: Any) -> Verification:
     """Compare a time-stepped run with a recording of its outputs; see `verify`."""
-    recorded = _by_output(solution, y)
+    return _compared(solution, _by_output(solution, y))
+
+
+def _compared(solution: SteppedSolution, recorded: Mapping[str, Any]) -> Verification:
+    """Compare a time-stepped run with recordings of outputs and of the spikes of populations."""
+    signals = {**{name: solution.spikes.get(name) for name in recorded}, **solution.y}
     expected = {
-        name: _fitted(name, array, solution.y[name].shape) for name, array in recorded.items()
+        name: _fitted(name, array, np.shape(signals[name])) for name, array in recorded.items()
     }
-    got = {name: np.asarray(solution.y[name]) for name in expected}
+    got = {name: np.asarray(signals[name]) for name in expected}
     counts = np.zeros(4, int)
     spikes_expected = spikes_got = 0
     errors: list[float] = []
     differences: list[Difference | None] = []
     for name in expected:
-        if name in solution.spiking:
+        if name in solution.spiking or name not in solution.y:
             same = (expected[name] == got[name]).all(axis=0)
             is_active = (expected[name] != 0).any(axis=0)
             counts += [same.size, is_active.sum(), same.sum(), (same & is_active).sum()]

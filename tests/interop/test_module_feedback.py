@@ -339,7 +339,7 @@ class BeginsOtherwise(KeptInside):
     [
         (BeginsOtherwise("late bias"), "forward skips 'late' in the first step, and a graph adds its bias"),
         (BeginsOtherwise("no spikes"), "'first', step 0, .* the membrane potential is .* in the module"),
-        (KeepsASum(), "forward skips 'back_before' in the first step, .* its bias"),
+        (KeepsASum(), "forward skips 'back' in the first step, .* its bias"),
         (KeepsASum(current=True, bias=False), "reads the previous output of 'a', which is not a neuron of this step"),
     ],
 )  # fmt: skip

@@ -377,7 +377,9 @@ def test_parts_of_a_batch_are_refused(part):
     ],
 )
 def test_what_no_node_of_nir_does_to_axes_has_a_way_out(forward, way_out):
-    message = rf"by torch's .* is not supported there: .*{way_out}"
+    message = (
+        rf"by torch's .* is not supported there \(test_module_joins\.py, line \d+\): .*{way_out}"
+    )
     assert_no_graph(Wired(forward, a=nn.Identity()), (4, 4), message)
 
 

@@ -94,7 +94,7 @@ def test_a_neuron_with_layers_within_that_is_not_supported_is_named(kind, last):
     """The layer behind it, or the one within, was named, as if forward computed something."""
     behind = () if last else (torch.nn.Linear(3, 2), jelly("LIFNode"))
     net = sequence(jelly("LIFNode"), torch.nn.Linear(3, 3), jelly(kind), *behind)
-    assert_no_graph(net, (5,), f"'3' is a {kind}, which is not supported: supported")
+    assert_no_graph(net, (5,), f"'3' is a {kind}, which is not supported: use one of .*LIFNode")
 
 
 class Leaky(torch.nn.Module):
@@ -107,7 +107,7 @@ class Leaky(torch.nn.Module):
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        (sequence(torch.nn.Tanh()), "'1' is a Tanh, which is not supported"),
+        (sequence(torch.nn.Tanh()), "'1' is a Tanh, which is not supported: let a spiking neuron take"),
         (sequence(), "the module has no neurons"),
         # Layers of the same name from elsewhere are named with their package.
         (torch.nn.Sequential(dynamic.Linear(5, 3), leaky()),

@@ -270,8 +270,19 @@ class HalfAState(TwoStates):
         return y, v
 
 
+class SkipsAState(TwoStates):
+    """Needs what is no state."""
+
+    def forward(self, x, steps, u):
+        return super().forward(x, None, u)[: steps.bit_length()]
+
+
+def test_states_that_forward_needs_begin_as_none():
+    assert from_torch(TwoStates(), torch.zeros(1, 5)).outputs == ("output",)
+
+
 def test_a_forward_that_needs_or_gives_other_states_is_refused():
-    assert_no_graph(TwoStates(), (5,), "TwoStates needs x, u, v, and receives only a sample")
+    assert_no_graph(SkipsAState(), (5,), "SkipsAState needs steps, u, and receives only a sample")
     assert_no_graph(HalfAState(), (5,), "fails in step 1 with the state that it returned")
 
 

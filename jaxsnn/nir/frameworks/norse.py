@@ -30,7 +30,13 @@ from jaxsnn.nir.frameworks.neuron_writing import (
 from jaxsnn.nir.frameworks.shared_rules import COMMON_NODES, TORCH_RUN
 from jaxsnn.nir.frameworks.source_rule import NeuronRule, bad_parameter
 from jaxsnn.nir.frameworks.source_step import Step
-from jaxsnn.nir.frameworks.torch_layers import Call, Exported, LayerNumbers, numbers_of
+from jaxsnn.nir.frameworks.torch_layers import (
+    Call,
+    Exported,
+    LayerNumbers,
+    layer_class,
+    numbers_of,
+)
 from jaxsnn.nir.model.changes import Change
 from jaxsnn.nir.model.decays import EULER_MEMBRANE, EULER_SYNAPSE, NO_DECAY
 from jaxsnn.nir.model.dialect import Conventions, Dialect, FrameworkOption, Rule, rules
@@ -601,7 +607,7 @@ _IN_TIME = ("IAF", "LI", "LIF", "LIFRecurrent", "Lift")
 
 def _export_cell(call: Call) -> Exported:
     """Export a cell without weights; time constants in true seconds."""
-    kind = _KINDS[type(call.module).__name__]
+    kind = _KINDS[layer_class(call.module).__name__]
     entry, options = _neuron_of(call, kind)
     return Exported(
         nodes={"": {"type": kind, **entry}},
@@ -637,7 +643,7 @@ def _export_weighted(call: Call) -> Exported:
     weights; Norse adds all input to the current in one step.
     """
     cell = call.module
-    kind = _WEIGHTED[type(cell).__name__]
+    kind = _WEIGHTED[layer_class(cell).__name__]
     entry, options = _neuron_of(call, kind)
     nodes = {
         "w_in": {"type": "Linear", "weight": numbers_of(cell.input_weights)},
@@ -688,7 +694,7 @@ def _set_cell(
 
 
 def _in_time(module: Any) -> bool:
-    return type(module).__name__ in _IN_TIME
+    return layer_class(module).__name__ in _IN_TIME
 
 
 def _reset_of(name: str, method: Any) -> str:

@@ -230,7 +230,7 @@ def _export_node(call: Call) -> Exported:
     threshold = 1.0 if readout else float(neuron.v_threshold)
     entry: dict[str, Any] = {"v_threshold": np.full(shape, threshold)}
     entry["v_reset"] = np.full(shape, reset)
-    kind = type(neuron).__name__
+    kind = layer_class(neuron).__name__
     if kind == "IFNode":
         entry |= {"type": "IF", "r": np.full(shape, 1 / _DT)}
     elif kind == "CUBALIFNode":
@@ -272,7 +272,7 @@ def _set_node(
         values["v_reset"] = values["_memories_rv.v"] = step.v_reset
         if isinstance(neuron.v, float):
             values["_memories.v"] = step.v_reset
-    kind = type(neuron).__name__
+    kind = layer_class(neuron).__name__
     if kind == "CUBALIFNode":
         values |= {"v_decay": step.decay, "c_decay": step.synapse_decay}
     elif kind != "IFNode":
@@ -335,7 +335,7 @@ def _export_recurrent(call: Call) -> Exported:
     """
     container = call.module
     neuron = container.sub_module
-    if type(neuron).__name__ not in _NODES:
+    if layer_class(neuron).__name__ not in _NODES:
         raise ConversionError(
             Text(
                 "layer '{node}' (LinearRecurrentContainer) contains a layer of type {type}",

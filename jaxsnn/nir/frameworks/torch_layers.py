@@ -122,11 +122,19 @@ Setter = Callable[[Call, Mapping[str, "Node"], Mapping[str, "Step"]], list[Layer
 
 
 def layer_class(module: Any) -> type:
-    """Return the class of a layer; for a layer parametrized by torch.nn.utils.parametrize its
-    original class.
+    """Return the class of a layer: its original class if torch.nn.utils.parametrize has changed it,
+    and the library's class if the user's subclass only sets it up in another way.
     """
     kind = type(module)
-    return kind.__bases__[0] if hasattr(module, "parametrizations") else kind
+    kind = kind.__bases__[0] if hasattr(module, "parametrizations") else kind
+    package = kind.__module__.partition(".")[0]
+    for base in kind.__mro__:
+        if base.__module__.partition(".")[0] != package:
+            return base
+        methods = {name for name, value in vars(base).items() if callable(value)}
+        if methods - {"__init__", "extra_repr", "reset_parameters"}:
+            break
+    return kind
 
 
 def numbers_of(value: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:

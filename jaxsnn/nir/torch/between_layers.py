@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
 from typing import Any
 
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.torch.leaves import Factor, Moved, takes_columns
 from jaxsnn.nir.torch.module_order import MOVE, RESHAPE
-from jaxsnn.nir.torch.module_pass import tensors_of
 from jaxsnn.nir.torch.pass_record import Made, PassRecord
+from jaxsnn.nir.torch.recording import Operation, tensors_of
 from jaxsnn.nir.torch.torch_functions import (
     ADD,
     CONVOLVE,
@@ -38,7 +37,6 @@ from jaxsnn.nir.torch.torch_functions import (
     convolution_of,
     factor_of,
     flatten_of,
-    function_name,
     linear_of,
     padding_of,
     parts_of,
@@ -52,7 +50,7 @@ from jaxsnn.nir.torch.torch_functions import (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Operation:
+class FunctionCall:
     """A function of torch that forward calls between layers.
 
     Attributes:
@@ -80,38 +78,34 @@ class Operation:
         return self.sources[0]
 
 
-def functions_watched(record: PassRecord) -> AbstractContextManager[Any]:
-    """Return a context that records the torch functions called outside of leaves."""
-    import torch
-    from torch.overrides import TorchFunctionMode
+def read_function(record: PassRecord, operation: Operation, varies: bool) -> None:
+    """Note the results of a function of torch that was called outside of layers.
 
-    class Mode(TorchFunctionMode):
-        def __torch_function__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            if torch.is_inference_mode_enabled():
-                raise ConversionError(
-                    "forward runs in torch.inference_mode, where torch counts no changes in place",
-                    fix="let forward use torch.no_grad() instead",
-                )
-            name, kwargs = function_name(func), kwargs or {}
-            sources = [] if record.inside else _sources(record, name, args, kwargs)
-            record.inside += 1
-            try:
-                result = func(*args, **kwargs)
-            finally:
-                record.inside -= 1
-            if sources:
-                operation = Operation(
-                    func=func, name=name, args=args, kwargs=kwargs, sources=sources, result=result
-                )
-                _take(record, operation)
-            if not record.inside:
-                _note_fixed(record, name, (args, kwargs), result)
-                _note_function(record, name, (*args, *kwargs.values()), result)
-            return result
-
-    return Mode()
+    Args:
+        varies: It takes another part of a tensor in each step.
+    """
+    name, args, kwargs = operation.name, operation.args, operation.kwargs
+    sources = _sources(record, name, args, kwargs)
+    if sources:
+        take = _TAKEN_OF_FIXED.get(name)
+        if take is None and not record.is_fixed(args[0]):
+            take = _TAKEN_OF_LAYERS.get(name)
+        if take is not None:
+            take(
+                record,
+                FunctionCall(
+                    func=operation.func,
+                    name=name,
+                    args=args,
+                    kwargs=kwargs,
+                    sources=sources,
+                    result=operation.result,
+                ),
+            )
+    tensors = tensors_of((args, kwargs)) if name in FIXED and not varies else []
+    if tensors and not record.in_step_before and all(map(record.is_fixed, tensors)):
+        record.fix(operation.outputs)
+    _note_function(record, operation)
 
 
 def _sources(
@@ -131,7 +125,7 @@ def _sources(
         origin = seen.made
         if origin is None and origins and name in MOVE and not seen.function:
             continue  # places, such as x[:, order]
-        if origin is None or origin.version != argument._version:
+        if origin is None:
             return []
         if origin.member == "membrane" and name not in SAME:
             return []
@@ -141,39 +135,38 @@ def _sources(
     return origins
 
 
-def _note_fixed(record: PassRecord, name: str, args: Any, result: Any) -> None:
-    """Note the result of a function whose arguments are all fixed tensors."""
-    tensors = tensors_of(args) if name in FIXED else []
-    if tensors and all(map(record.is_fixed, tensors)):
-        record.fixed.add(tensors_of([result]))
+def _note_function(record: PassRecord, operation: Operation) -> None:
+    """Note the first function that turned a layer's output into a tensor of no layer.
+
+    Raises:
+        ConversionError: It changes a layer's output through `.data`.
+    """
+    arguments = (*operation.args, *operation.kwargs.values())
+    tensors = [part for value in arguments for part in parts_of(value)]
+    seen_arguments = [record.seen(part) for part in tensors]
+    for value, seen in zip(operation.values, map(record.of, operation.values), strict=True):
+        if seen.through_data and any(value.tensor is v.tensor for v in operation.outputs):
+            raise ConversionError(
+                "forward changes what a layer gives through .data, where it cannot be watched",
+                fix="compute a tensor of its own instead, such as x = 2 * x",
+            )
+    is_state = operation.name in SAME and any(seen.is_state for seen in seen_arguments)
+    earlier = next((seen for seen in seen_arguments if seen.function), None)
+    of_layers = earlier is not None or any(seen.made is not None for seen in seen_arguments)
+    for value in operation.outputs:
+        origin = record.of(value).made
+        if is_state:
+            record.of_entry(value).is_state = True
+        if of_layers and (origin is None or origin.order is not None):
+            entry = record.of_entry(value)
+            entry.function = (
+                earlier.function if earlier else spoken_name(operation.name, operation.args)
+            )
+            entry.line = earlier.line if earlier else operation.line
+            entry.through_data = operation.name == "data"
 
 
-def _note_function(record: PassRecord, name: str, args: tuple[Any, ...], result: Any) -> None:
-    """Note the first function that turned a layer's output into a tensor of no layer."""
-    seen_arguments = [record.seen(part) for value in args for part in parts_of(value)]
-    if name in SAME and any(seen.is_state for seen in seen_arguments):
-        record.note_states([result])
-    earlier = next((seen.function for seen in seen_arguments if seen.function), "")
-    if not earlier and all(seen.made is None for seen in seen_arguments):
-        return
-    for tensor in parts_of(result):
-        origin = record.seen(tensor).made
-        if hasattr(tensor, "_version") and (origin is None or origin.order is not None):
-            record.note(tensor).function = earlier or spoken_name(name, args)
-            if name == "data":
-                record.unseen.append((tensor, tensor._version))
-
-
-def _take(record: PassRecord, op: Operation) -> None:
-    """Note the result of a function that NIR can represent."""
-    take = _TAKEN_OF_FIXED.get(op.name)
-    if take is None and not record.is_fixed(op.given):
-        take = _TAKEN_OF_LAYERS.get(op.name)
-    if take is not None:
-        take(record, op)
-
-
-def _layer(record: PassRecord, op: Operation, kind: str, layer: Any) -> None:
+def _layer(record: PassRecord, op: FunctionCall, kind: str, layer: Any) -> None:
     """Note a function as a call of its equivalent layer, if there is one."""
     if layer is not None:
         record.add(record.free(kind), layer, op.made, op.given, op.result)
@@ -186,21 +179,21 @@ def _placed(
     return record.call(record.free(kind), layer, origin, input_shape, shape)
 
 
-def _same(record: PassRecord, op: Operation) -> None:
+def _same(record: PassRecord, op: FunctionCall) -> None:
     record.keep(op.result, op.made)
 
 
-def _copied(record: PassRecord, op: Operation) -> None:
+def _copied(record: PassRecord, op: FunctionCall) -> None:
     if op.args[1].shape == op.given.shape:
         record.keep(op.result, op.made)
 
 
-def _without_dropout(record: PassRecord, op: Operation) -> None:
+def _without_dropout(record: PassRecord, op: FunctionCall) -> None:
     refuse_dropping(op.args, op.kwargs)
     record.keep(op.result, op.made)
 
 
-def _added(record: PassRecord, op: Operation) -> None:
+def _added(record: PassRecord, op: FunctionCall) -> None:
     """Note a sum or a difference, of tensors or with a number."""
     if any(type(operand) in (int, float) and operand == 0 for operand in op.args[1:]):
         record.keep(op.result, op.made)  # as Python's sum begins, with 0
@@ -233,7 +226,7 @@ def _sum(record: PassRecord, result: Any, parts: Iterable[Made]) -> None:
     record.keep(result, Made(sources=sources, leading=origin.leading))
 
 
-def _with_numbers(record: PassRecord, op: Operation) -> None:
+def _with_numbers(record: PassRecord, op: FunctionCall) -> None:
     """Note the sum, difference, product or quotient of a tensor and a number, or fixed ones."""
     if len(op.sources) != 1 or len(op.args) != 2 or op.kwargs:
         return
@@ -261,48 +254,48 @@ def _add_bias(record: PassRecord, origin: Made, bias: Any, result: Any) -> bool:
     if len(origin.sources) > 1 or call.module.bias is not None or shape != call.outward:
         return False
     name = record.free("linear")
-    layer = linear_of(call.module.weight, bias, record.fixed.parameters)
+    layer = linear_of(call.module.weight, bias, record.parameters)
     record.calls[name] = dataclasses.replace(call, name=name, module=layer)
     record.keep(result, dataclasses.replace(origin, sources=(name,)))
     return True
 
 
-def _by_matrix(record: PassRecord, op: Operation) -> None:
+def _by_matrix(record: PassRecord, op: FunctionCall) -> None:
     """Note the product of a tensor and fixed weights."""
     tensor = op.args[1 if op.name == "addmm" else 0]
     weight_and_bias = weights_of(op.name, op.args, op.kwargs)
     if weight_and_bias is None or len(op.sources) != 1 or record.seen(tensor).made is None:
         return
     if all(parameter is None or parameter.ndim for parameter in weight_and_bias):
-        layer = linear_of(*weight_and_bias, record.fixed.parameters)
+        layer = linear_of(*weight_and_bias, record.parameters)
         _layer(record, dataclasses.replace(op, args=(tensor,)), "linear", layer)
 
 
-def _convolved(record: PassRecord, op: Operation) -> None:
+def _convolved(record: PassRecord, op: FunctionCall) -> None:
     if len(op.sources) == 1:
-        _layer(record, op, "conv", convolution_of(op.args, op.kwargs, record.fixed.parameters))
+        _layer(record, op, "conv", convolution_of(op.args, op.kwargs, record.parameters))
 
 
-def _negated(record: PassRecord, op: Operation) -> None:
+def _negated(record: PassRecord, op: FunctionCall) -> None:
     _layer(record, op, "neg", Factor(value=-1.0))
 
 
-def _rectified(record: PassRecord, op: Operation) -> None:
+def _rectified(record: PassRecord, op: FunctionCall) -> None:
     import torch
 
     _layer(record, op, "relu", torch.nn.ReLU())
 
 
-def _padded(record: PassRecord, op: Operation) -> None:
+def _padded(record: PassRecord, op: FunctionCall) -> None:
     axes = op.given.ndim - op.made.leading
     _layer(record, op, "pad", padding_of(axes, *op.args[1:], **op.kwargs))
 
 
-def _pooled(record: PassRecord, op: Operation) -> None:
+def _pooled(record: PassRecord, op: FunctionCall) -> None:
     _layer(record, op, op.name, pool_of(op.name, op.args[1:], op.kwargs))
 
 
-def _averaged(record: PassRecord, op: Operation) -> None:
+def _averaged(record: PassRecord, op: FunctionCall) -> None:
     """Note a mean over all axes behind that of channels: as a pool."""
     import torch
 
@@ -321,7 +314,7 @@ def _averaged(record: PassRecord, op: Operation) -> None:
     record.keep(result, origin)
 
 
-def _joined(record: PassRecord, op: Operation) -> None:
+def _joined(record: PassRecord, op: FunctionCall) -> None:
     """Note the result of torch.cat along an axis of the shape: each tensor is placed among zeros,
     and they are summed.
     """
@@ -338,7 +331,7 @@ def _joined(record: PassRecord, op: Operation) -> None:
     _sum(record, result, parts)
 
 
-def _split(record: PassRecord, op: Operation) -> None:
+def _split(record: PassRecord, op: FunctionCall) -> None:
     """Note the parts of torch.split along an axis of the shape."""
     origin, tensor = op.made, op.given
     axis = axis_of(op.args[2:], op.kwargs, tensor) - origin.leading
@@ -349,7 +342,7 @@ def _split(record: PassRecord, op: Operation) -> None:
         offset += part.shape[axis + origin.leading]
 
 
-def _moved(record: PassRecord, op: Operation) -> None:
+def _moved(record: PassRecord, op: FunctionCall) -> None:
     """Note the result of a function that changes axes, or moves or selects elements: as nodes of
     NIR if possible, else by its order.
     """
@@ -373,10 +366,10 @@ def _moved(record: PassRecord, op: Operation) -> None:
 
 
 def _is_known(record: PassRecord, result: Any) -> bool:
-    return all(record.seen(part).made is not None for part in parts_of(result))
+    return all(record.note(part).made is not None for part in parts_of(result))
 
 
-def _cut(record: PassRecord, op: Operation, spans: Mapping[int, range]) -> None:
+def _cut(record: PassRecord, op: FunctionCall, spans: Mapping[int, range]) -> None:
     """Note the result of slicing such as x[:, 2:5]; spans are by axis."""
     origin, shape = op.made, list(op.given.shape)
     for axis, span in spans.items():
@@ -400,7 +393,7 @@ def _leading_after(record: PassRecord, tensor: Any, result: Any, origin: Made) -
     return after if [tuple(tensor.shape), tuple(result.shape)] == shapes else 0
 
 
-_Take = Callable[[PassRecord, Operation], None]
+_Take = Callable[[PassRecord, FunctionCall], None]
 
 #: Functions whose first argument may be fixed numbers: name -> what notes what it gives.
 _TAKEN_OF_FIXED: Mapping[str, _Take] = {

@@ -61,6 +61,35 @@ WAYS_OUT: Mapping[str, str] = MappingProxyType(
 )
 
 
+#: What to do instead of a layer for which there is nothing else.
+_OUTSIDE = (
+    "no node of NIR does what it does: compute it before the first layer, or behind the last one, where"
+    " from_torch leaves it out and says so"
+)
+#: The nearest alternative to layers of torch that NIR has no node for.
+_ALTERNATIVES: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(
+            ("Tanh", "Sigmoid", "GELU", "SiLU", "ELU", "SELU", "LeakyReLU", "PReLU", "Softplus"),
+            "let a spiking neuron take its place: NIR has no nonlinear function of values",
+        ),
+        **dict.fromkeys(
+            ("Softmax", "LogSoftmax"), "return what it takes, and let the loss include it"
+        ),
+        **dict.fromkeys(
+            ("LayerNorm", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d", "RMSNorm"),
+            "use BatchNorm, which becomes weights: NIR has no statistics of a sample",
+        ),
+        **dict.fromkeys(
+            ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"),
+            "use recurrent neurons, such as RLeaky or LIFRecurrentCell",
+        ),
+        **dict.fromkeys(("LPPool1d", "LPPool2d"), "use AvgPool2d"),
+        "Conv3d": "use Conv2d: NIR convolves along one or two axes",
+    }
+)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Factor:
     """Multiplication and addition between two layers, computed by a function of torch.
@@ -109,21 +138,29 @@ def exporter_of(module: Any) -> Callable[[Call], Exported] | None:
 
 def of_library(module: Any) -> bool:
     """Return whether a module's class belongs to torch or a framework, not to the user."""
-    package = type(module).__module__.partition(".")[0]
-    return package in {"torch", *(framework.package for framework in frameworks().values())}
+    return type(module).__module__.partition(".")[0] in library_packages()
+
+
+def library_packages() -> set[str]:
+    """Return the packages whose modules are layers: torch and the frameworks."""
+    return {"torch", *(framework.package for framework in frameworks().values())}
 
 
 def unsupported(name: str, module: Any) -> ConversionError:
-    """Return the refusal of an unsupported layer."""
-    layer_names = sorted({name for _, name in _exporters()})
-    way_out = WAYS_OUT.get(type(module).__name__, f"supported are {listing(layer_names, limit=30)}")
+    """Return the refusal of an unsupported layer: why, and the nearest alternative."""
+    kind, package = type(module).__name__, _package(module)
+    supported = [layer for holder, layer in _exporters() if holder == package]
+    alternative = _ALTERNATIVES.get(kind, "")
+    if package not in ("torch", "") and supported:
+        alternative = f"use one of {listing(supported, limit=8)}, whose dynamics NIR has"
+    fix = WAYS_OUT.get(kind, alternative or _OUTSIDE)
     return ConversionError(
         Text(
             "'{layer}' is a {type}, which is not supported",
             layer=name,
-            type=_kind(module, layer_names),
+            type=_kind(module, {layer for _, layer in _exporters()}),
         ),
-        fix=way_out,
+        fix=fix,
         node=name,
     )
 

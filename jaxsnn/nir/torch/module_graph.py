@@ -33,7 +33,7 @@ from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import class_of
 from jaxsnn.nir.torch.leaves import Before, exported, refuse_several_outputs
 from jaxsnn.nir.torch.module_pass import failed, leaves_of, not_taken
-from jaxsnn.nir.torch.module_trace import trace
+from jaxsnn.nir.torch.module_trace import traces
 from jaxsnn.nir.torch.to_torch import drafted
 from jaxsnn.nir.torch.trace_outcome import Heard, ModuleTrace
 from jaxsnn.nir.torch.trained_module import is_of_graph, source_of, trained_graph
@@ -99,13 +99,14 @@ class TracedModule:
     assumed_dt: float | None = None
 
 
-def traced_module(module: Any, sample: Any) -> TracedModule:
+def traced_module(module: Any, sample: Any, arguments: tuple[Any, ...] = ()) -> TracedModule:
     """Build a graph of a module from one forward pass and the attributes of its layers.
 
     The graph is not compared with the module; `jaxsnn.from_torch` does that.
 
     Args:
         module, sample: As of `jaxsnn.from_torch`.
+        arguments: What forward takes behind the sample.
 
     Raises:
         ConversionError: A layer that NIR or the dialect cannot hold, or that computes in half
@@ -118,7 +119,24 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
             refuse_several_outputs(name, leaf)
     refuse_few_digits("module", module)  # parameters and buffers of its own
     _refuse_no_states(module)
-    seen = trace(module, sample)
+    refusal: ConversionError | None = None
+    for seen in traces(module, sample, arguments):
+        try:
+            if isinstance(seen, ConversionError):
+                raise seen
+            return _graph_of(seen)
+        except ConversionError as error:  # with a later input it may be possible
+            refusal = refusal or error
+    assert refusal is not None
+    raise refusal
+
+
+def _graph_of(seen: ModuleTrace) -> TracedModule:
+    """Build the graph of a trace.
+
+    Raises:
+        ConversionError: A layer that NIR or the dialect cannot hold.
+    """
     exports = {call.name: exported(call) for call in seen.calls}
     framework_names = sorted(
         {export.framework for export in exports.values() if export.framework is not None}
@@ -148,6 +166,7 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
     warnings = (
         *graph.warnings,
         *_left_out(seen),
+        *_outside(seen),
         *_counting(seen),
         *_shared_numbers(seen, draft),
         *_fixed_weights(seen, draft),
@@ -214,7 +233,7 @@ def _refuse_no_states(module: Any) -> None:
                 )
 
 
-def traced_back(module: Any, sample: Any) -> TracedModule:
+def traced_back(module: Any, sample: Any, arguments: tuple[Any, ...] = ()) -> TracedModule:
     """Return the graph of a module that `jaxsnn.to_torch` created, see `trained_graph`, and the
     location of its neurons.
 
@@ -577,6 +596,31 @@ def _left_out(seen: ModuleTrace) -> Iterator[Problem]:
             ),
             fix="compute it from what the graph gives, or let forward return what layers give",
         )
+
+
+def _outside(seen: ModuleTrace) -> Iterator[Problem]:
+    """Yield a note on what forward computes before the input of the graph and behind its outputs."""
+    steps = seen.passes
+    if steps is None or not steps.before + steps.after:
+        return
+    parts = [
+        Text("{operations} {position}", operations=listing(names, limit=12), position=position)
+        for names, position in (
+            (steps.before, "before its input"),
+            (steps.after, "behind its outputs"),
+        )
+        if names
+    ]
+    yield Problem(
+        code="outside-graph",
+        severity="note",
+        message=Text(
+            "the graph is one time step of forward, and leaves out what forward computes around "
+            "it: {parts}",
+            parts=listing(parts),
+        ),
+        fix="compute the same around the graph, such as the loss of what its outputs give over time",
+    )
 
 
 def _counting(seen: ModuleTrace) -> Iterator[Problem]:

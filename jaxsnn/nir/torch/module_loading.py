@@ -25,11 +25,14 @@ from jaxsnn.nir.torch.graph_matching import matched
 from jaxsnn.nir.torch.leaves import WAYS_OUT, setter_of
 from jaxsnn.nir.torch.module_graph import TracedModule, traced_module
 from jaxsnn.nir.torch.module_pass import leading_axes
+from jaxsnn.nir.torch.trained_module import is_of_graph
 from jaxsnn.wording import Text
 
 #: Two numbers are the same within this fraction of the largest of their array: float32 there and
 #: back.
 _TOLERANCE = 1e-5
+#: Time steps of a sample for a module that may loop over time.
+_STEPS = 5
 #: What of a step does not matter: names, and what is the same for all neurons of a layer's own.
 _APART = ("name", "type", "shape", "level")
 
@@ -50,12 +53,15 @@ class Loaded:
 
 
 @contextmanager
-def loaded(module: Any, graph: Graph) -> Iterator[tuple[Loaded, TracedModule]]:
+def loaded(
+    module: Any, graph: Graph, sample: Any, arguments: tuple[Any, ...] = ()
+) -> Iterator[tuple[Loaded, TracedModule]]:
     """Put the numbers of a graph into a module; where something raises inside, they are taken out.
 
     Args:
         module: A torch.nn.Module that `jaxsnn.from_torch` takes.
         graph: Read with its dialect.
+        sample, arguments: What its forward takes.
 
     Yields:
         What was done, and the module with its new numbers.
@@ -64,8 +70,7 @@ def loaded(module: Any, graph: Graph) -> Iterator[tuple[Loaded, TracedModule]]:
         ConversionError: The structures, shapes or steps differ.
         DialectError: The dialect of the graph leaves open what a step needs.
     """
-    sample = first_input(module, graph)
-    before = traced_module(module, sample)
+    before = traced_module(module, sample, arguments)
     nodes = matched(before.graph, graph)
     assignments, notes = _assignments(before, graph, nodes)
     _refuse_parted(assignments)
@@ -73,7 +78,7 @@ def loaded(module: Any, graph: Graph) -> Iterator[tuple[Loaded, TracedModule]]:
     try:
         undo.extend(_assigned(before, assignment) for assignment in assignments)
         try:
-            after = traced_module(module, sample)
+            after = traced_module(module, sample, arguments)
         except JaxsnnError:
             raise
         except Exception as error:  # what torch raises for numbers of a shape that it cannot use
@@ -93,9 +98,9 @@ def loaded(module: Any, graph: Graph) -> Iterator[tuple[Loaded, TracedModule]]:
         raise
 
 
-def first_input(module: Any, graph: Graph) -> Any:
-    """Return zeros for the input of a graph: one sample, two steps if the module iterates over
-    time.
+def possible_samples(module: Any, graph: Graph) -> list[Any]:
+    """Return zeros that a module may take for the input of a graph: one sample, of one step or of
+    several ones.
     """
     import torch
 
@@ -112,7 +117,29 @@ def first_input(module: Any, graph: Graph) -> Any:
             node=graph.inputs[0],
         )
     like = next(module.parameters(), torch.zeros(()))
-    return like.new_zeros((2, 1, *shape)[2 - leading_axes(module) :], requires_grad=False)
+    axes = [(1,), (_STEPS, 1), (1, _STEPS)]
+    if leading_axes(module) == 2:
+        axes.insert(0, (2, 1))
+    return [like.new_zeros((*leading, *shape), requires_grad=False) for leading in axes]
+
+
+def fitting_sample(module: Any, graph: Graph, samples: list[Any]) -> Any:
+    """Return the first sample with which a module has the structure of a graph.
+
+    Raises:
+        ConversionError: There is none; of the first one.
+    """
+    refusal: ConversionError | None = None
+    for sample in samples if len(samples) > 1 and not is_of_graph(module) else ():
+        try:
+            matched(traced_module(module, sample).graph, graph)
+        except ConversionError as error:
+            refusal = refusal or error
+        else:
+            return sample
+    if refusal is not None:
+        raise refusal
+    return samples[0]
 
 
 def _assignments(

@@ -2,43 +2,86 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import textwrap
 from collections import deque
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from jaxsnn.errors import ConversionError, first_line
 from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.torch.leaves import exporter_of, in_time, of_library
+from jaxsnn.nir.torch.recording import tensors_of
 from jaxsnn.wording import Text
+
+
+def state_names(module: Any, arguments: tuple[Any, ...] = ()) -> tuple[list[str], list[str]]:
+    """Return the parameters of `forward` behind the sample and further arguments: all, and those
+    without a default.
+    """
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = [
+        parameter
+        for parameter in inspect.signature(module.forward).parameters.values()
+        if parameter.kind in kinds
+    ][1 + len(arguments) :]
+    required = [p.name for p in parameters if p.default is p.empty]
+    return [p.name for p in parameters], required
 
 
 def fed_back(module: Any, result: Any) -> tuple[Any, ...]:
     """Return the states that `forward` is passed after its input in the next step, taken from its
-    previous result: one state for each further parameter; further results are ignored.
+    previous result: those that it returns under the names of its parameters, or one state for each
+    further parameter; further results are ignored.
     """
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(module.forward).parameters.values()
-    state_count = sum(parameter.kind in kinds for parameter in parameters) - 1
-    if not state_count or not isinstance(result, tuple) or len(result) <= state_count:
+    names, _ = state_names(module)
+    if not isinstance(result, tuple | list):
         return ()
-    return tuple(result[1 : 1 + state_count])
+    returned = _returned_names(module)
+    if names and len(returned) == len(result) and set(names) <= set(returned):
+        return tuple(result[returned.index(name)] for name in names)
+    if not names:
+        parameters = inspect.signature(module.forward).parameters.values()
+        several = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
+        return tuple(result[1:]) if several else ()
+    if len(result) <= len(names):
+        return ()
+    return tuple(result[1 : 1 + len(names)])
 
 
-def sample_of(module: Any, sample: Any) -> Any:
-    """Return a sample as a tensor; arrays and lists get the dtype and device of the module.
+def _returned_names(module: Any) -> list[str]:
+    """Return the names of what the last statement of `forward` returns; none if it is no tuple of
+    names, or there is no source code.
+    """
+    try:
+        (function,) = ast.parse(textwrap.dedent(inspect.getsource(type(module).forward))).body
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return []
+    last = function.body[-1] if isinstance(function, ast.FunctionDef) else None
+    value = last.value if isinstance(last, ast.Return) else None
+    entries = value.elts if isinstance(value, ast.Tuple | ast.List) else []
+    named = all(isinstance(entry, ast.Name) for entry in entries)
+    return [entry.id for entry in entries if isinstance(entry, ast.Name)] if named else []
+
+
+def sample_of(module: Any, sample: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Return a sample as a tensor, and further arguments of `forward` if it is a tuple of a tensor
+    and these; arrays and lists get the dtype and device of the module.
 
     Raises:
         ConversionError: The sample cannot be converted to a tensor.
     """
     import torch
 
+    if isinstance(sample, tuple) and sample and torch.is_tensor(sample[0]):
+        return sample[0], sample[1:]
     if torch.is_tensor(sample):
-        return sample
+        return sample, ()
     like = next(module.parameters(), torch.zeros(()))
     try:
-        return torch.as_tensor(sample, dtype=like.dtype, device=like.device)
+        return torch.as_tensor(sample, dtype=like.dtype, device=like.device), ()
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConversionError(
             Text(
@@ -143,7 +186,8 @@ def leaves_of(module: Any, name: str = "") -> list[tuple[str, Any]]:
     without children. The user's own modules are watched instead.
     """
     if exporter_of(module) is not None or (of_library(module) and not list(module.children())):
-        return [(name or "module", module)]
+        is_empty = name and type(module).__name__ in ("Sequential", "ModuleList", "ModuleDict")
+        return [] if is_empty else [(name or "module", module)]
     leaves = []
     for child_name, child in module.named_children():
         leaves += leaves_of(plain(child), f"{name}.{child_name}" if name else child_name)
@@ -288,12 +332,3 @@ def _marks(tensors: Iterable[Any]) -> list[tuple[int, int]]:
     changes.
     """
     return [(id(tensor), getattr(tensor, "_version", 0)) for tensor in tensors]
-
-
-def tensors_of(result: Any) -> list[Any]:
-    """Return the tensors of a module's result, in order, including nested ones."""
-    if isinstance(result, Mapping):
-        return tensors_of(list(result.values()))
-    if isinstance(result, tuple | list):
-        return [tensor for part in result for tensor in tensors_of(part)]
-    return [result] if hasattr(result, "shape") else []

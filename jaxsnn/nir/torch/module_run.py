@@ -9,15 +9,9 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError, listing
 from jaxsnn.nir.torch.leaves import membranes_of
-from jaxsnn.nir.torch.module_pass import (
-    failed,
-    fed_back,
-    leaves_of,
-    rewind,
-    tensors_of,
-    unchanged,
-    uncompiled,
-)
+from jaxsnn.nir.torch.module_pass import failed, fed_back, leaves_of, rewind, unchanged, uncompiled
+from jaxsnn.nir.torch.module_trace import record_passes, signature_of
+from jaxsnn.nir.torch.recording import tensors_of
 from jaxsnn.nir.torch.trace_outcome import ModuleTrace
 from jaxsnn.wording import Text
 
@@ -68,9 +62,9 @@ def run_module(
                 frames, dtype=kind, device=like.device
             )  # forward may change it in place
             rewind(leaves.values())
-            returned = [_called(module, x)] if seen.leading == 2 else list(_stepped(module, x))
             returned = [
-                [_array(tensor) for tensor in tensors_of(step_result)] for step_result in returned
+                [_array(tensor) for tensor in tensors_of(step_result)]
+                for step_result in _stepped(module, x, seen.state)
             ]
             output_arrays = {
                 name: [_array(tensor) for tensor in values]
@@ -82,8 +76,6 @@ def run_module(
     finally:
         for hook in hooks:
             hook.remove()
-    if seen.leading == 2:
-        return {"": returned[0]} | {name: values[:1] for name, values in output_arrays.items()}
     steps = len(frames)
     # What is zeros of another shape at first is compared by what it does.
     complete = {
@@ -92,6 +84,49 @@ def run_module(
         if len(values) == steps and len({array.shape for array in values}) == 1
     }
     return {"": _over_time(module, returned)} | complete
+
+
+def run_recorded(
+    module: Any, sample: Any, seen: ModuleTrace
+) -> tuple[np.ndarray, dict[str, list[np.ndarray]]]:
+    """Run a module that goes through time itself.
+
+    Returns:
+        Input of the graph, (time, batch, *shape), and outputs as of `run_module`; those under "" are
+        what is read of the graph.
+
+    Raises:
+        ConversionError: Forward does something else for this sample.
+    """
+    steps = seen.passes
+    assert steps is not None
+    passes = record_passes(module, sample, seen.arguments, seen.state, copies=True)
+    operations = passes.recorder.operations
+    signature = signature_of(operations)
+    if signature != steps.signature:
+        pairs = zip(operations, signature, steps.signature, strict=False)
+        line = next((op.line for op, now, before in pairs if now != before), "")
+        raise ConversionError(
+            Text(
+                "forward of {module} does something else for another input{line}",
+                module=type(module).__name__,
+                line=Text(" ({line})", line=line) if line else Text(""),
+            ),
+            fix="let forward depend on numbers by tensors alone, without branches",
+        )
+
+    def array(places: tuple[tuple[int, int], ...]) -> np.ndarray:
+        values = [
+            passes.samples[0] if index < 0 else operations[index].outputs[path]
+            for index, path in places
+        ]
+        arrays = [_array(value.numbers) for value in values]
+        return np.stack(arrays) if seen.leading == 1 else arrays[0]
+
+    layers = {name: [array(row) for row in rows] for name, rows in steps.layers.items()}
+    return np.asarray(array(steps.input), np.float32), {
+        "": [array(places) for places in steps.outputs]
+    } | layers
 
 
 def _inner(module: Any, seen: ModuleTrace) -> dict[str, Any]:
@@ -139,20 +174,12 @@ def _over_time(module: Any, returned: list[list[np.ndarray]]) -> list[np.ndarray
     return [np.stack(column) for column in columns]
 
 
-def _called(module: Any, x: Any) -> Any:
-    try:
-        return module(x)
-    except Exception as error:
-        raise failed(module, error, Text("for {steps} steps", steps=len(x))) from error
-
-
-def _stepped(module: Any, x: Any) -> Iterator[Any]:
+def _stepped(module: Any, x: Any, state: tuple[Any, ...]) -> Iterator[Any]:
     """Yield the result of a module in each step, and pass returned states to the next step.
 
     Raises:
         ConversionError: The module fails with these states.
     """
-    state: tuple[Any, ...] = ()
     for step, frame in enumerate(x):
         try:
             result = module(frame, *state)

@@ -1,6 +1,4 @@
-"""Record of a forward pass of a PyTorch module while it runs: the calls of layers, and the origin
-of each tensor.
-"""
+"""What is known of the values of a recorded step: the calls of layers, and the origin of each value."""
 
 from __future__ import annotations
 
@@ -11,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxsnn.nir.frameworks.torch_layers import Call
-from jaxsnn.nir.torch.fixed_numbers import FixedNumbers
 from jaxsnn.nir.torch.leaves import unsupported
 from jaxsnn.nir.torch.module_order import Order, first_order, orders
-from jaxsnn.nir.torch.torch_functions import parts_of
+from jaxsnn.nir.torch.recording import Operation, TensorValue
+from jaxsnn.nir.torch.torch_functions import is_parameter, parts_of
 from jaxsnn.wording import Text
 
 Member = Literal["output", "membrane"]
@@ -28,107 +26,124 @@ class Made:
         sources: Leaves whose outputs it is the sum of; "" is the input of the module.
         member: Part of the leaf's result, such as its membrane.
         leading: Axes before those of its shape: 1 (batch, or time and batch as one), or 2.
-        version: In-place version counter of the tensor at its creation.
         order: Where its numbers lie otherwise than in the layer; only a Linear takes such a tensor.
     """
 
     sources: tuple[str, ...]
     leading: int
     member: Member = "output"
-    version: int = 0
     order: Order | None = None
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class SeenTensor:
-    """Knowledge about a tensor.
+    """Knowledge about a value.
 
     Attributes:
-        tensor: The tensor itself, kept alive so that its id stays unique.
         made: Origin; None if it comes from no layer.
-        function: Of a tensor that comes of a layer and is of no layer: the first function of torch
+        function: Of a value that comes of a layer and is of no layer: the first function of torch
             that made it so, or "".
+        line: Line of the user's code with that function, or "".
         lost_in: The library's module that made it so, with its name.
         is_state: A layer keeps it from step to step.
+        through_data: It is what `.data` of another tensor gave, whose changes are not seen.
     """
 
-    tensor: Any
     made: Made | None = None
     function: str = ""
+    line: str = ""
     lost_in: tuple[str, Any] | None = None
     is_state: bool = False
+    through_data: bool = False
 
     @property
     def unchanged(self) -> Made | None:
-        """Origin, if the tensor is the unmodified output of a layer; else None."""
-        origin = self.made
-        if origin is None or origin.order is not None or origin.version != self.tensor._version:
-            return None
-        return origin
+        """Origin, if the value is the unmodified output of a layer; else None."""
+        return None if self.made is None or self.made.order is not None else self.made
 
 
 class PassRecord:
-    """Record of a running forward pass.
+    """Knowledge about the values of a step.
 
     Attributes:
         leading: Axes before those of the shape: 1 (batch), or 2 (time, batch).
         axes: Lengths of those axes.
         leaves: Names of the modules that are one node each.
         calls: Calls of layers, by name, in order.
-        fixed: Numbers that are the same in each step.
-        inside: Nesting depth of running leaves and functions of torch.
+        parameters: Parameters of the module.
+        operation: Operation that is read.
         entered: Modules that compute by themselves and run: name, module, and whether what each takes
             is of a layer.
-        unseen: What `.data` of a tensor gave, which changes it unseen, with torch's count of its
-            changes.
         takes_a_part: A part of the input was taken, such as one step.
-        in_step_before: The previous step is running; only copies of its spikes are tracked.
+        in_step_before: The previous step is read; only copies of its spikes are tracked.
         earlier: Calls of the previous step.
     """
 
     def __init__(
-        self, module: Any, leading: int, axes: tuple[int, ...], leaves: Iterable[str]
+        self,
+        module: Any,
+        leading: int,
+        axes: tuple[int, ...],
+        leaves: Iterable[str],
+        fixed_buffers: Iterable[Any],
     ) -> None:
         self.leading = leading
         self.axes = axes
         self.leaves = frozenset(leaves)
         self.calls: dict[str, Call] = {}
-        self.fixed = FixedNumbers(module)
-        self.inside = 0
+        self.parameters = list(module.parameters())
+        self.operation: Operation | None = None
         self.entered: list[tuple[str, Any, bool]] = []
-        self.unseen: list[tuple[Any, int]] = []
         self.takes_a_part = False
         self.in_step_before = False
         self.earlier: frozenset[str] = frozenset()
+        self._buffers = {id(buffer) for buffer in fixed_buffers}
+        self._fixed: set[int] = set()
         self._seen: dict[int, SeenTensor] = {}
 
+    def of(self, value: TensorValue) -> SeenTensor:
+        """Return the knowledge about a value; an empty entry for unknown ones."""
+        return self._seen.get(id(value)) or SeenTensor()
+
+    def of_entry(self, value: TensorValue) -> SeenTensor:
+        """Return the entry of a value, to be modified; a new one is stored."""
+        return self._seen.setdefault(id(value), SeenTensor())
+
     def seen(self, tensor: Any) -> SeenTensor:
-        """Return the knowledge about a tensor; an empty entry for unknown tensors and other
-        values.
+        """Return the knowledge about an argument of the operation, or else a result; an empty entry
+        for other values.
         """
-        return self._seen.get(id(tensor)) or SeenTensor(tensor=tensor)
+        value = self._value(tensor)
+        return SeenTensor() if value is None else self.of(value)
 
     def note(self, tensor: Any) -> SeenTensor:
-        """Return the entry of a tensor, to be modified; a new one is stored."""
-        return self._seen.setdefault(id(tensor), SeenTensor(tensor=tensor))
+        """Return the entry of a result of the operation, to be modified; a new one is stored."""
+        assert self.operation is not None
+        return self.of_entry(self.operation.results[id(tensor)])
 
     def keep(self, tensor: Any, origin: Made) -> None:
-        """Note where a tensor comes from, as it is now."""
-        self.note(tensor).made = dataclasses.replace(origin, version=tensor._version)
+        """Note where a result of the operation comes from."""
+        self.note(tensor).made = origin
 
-    def note_states(self, tensors: Iterable[Any]) -> None:
-        """Note tensors that layers keep from step to step."""
-        for tensor in tensors:
-            self.note(tensor).is_state = True
+    def is_fixed(self, tensor: Any) -> bool:
+        """Return whether an argument is a tensor that is the same in each step and comes from no
+        layer: a parameter, a buffer that no step changes, or computed of such ones alone.
+        """
+        value = self._value(tensor)
+        if value is None or self.of(value).made is not None:
+            return False
+        held = is_parameter(value.tensor) or id(value.tensor) in self._buffers
+        return id(value) in self._fixed or (value.source is None and held)
 
-    @property
-    def made_ids(self) -> frozenset[int]:
-        """Ids of tensors that come from layers."""
-        return frozenset(place for place, seen in self._seen.items() if seen.made is not None)
+    def fix(self, values: Iterable[TensorValue]) -> None:
+        """Note values that are the same in each step."""
+        self._fixed |= {id(value) for value in values}
 
-    def is_fixed(self, value: Any) -> bool:
-        """Return whether a tensor is the same in each step and comes from no layer."""
-        return self.seen(value).made is None and self.fixed.has(value)
+    def _value(self, tensor: Any) -> TensorValue | None:
+        operation = self.operation
+        if operation is None:
+            return None
+        return operation.inputs.get(id(tensor)) or operation.results.get(id(tensor))
 
     def call(
         self,
@@ -179,24 +194,24 @@ class PassRecord:
                 plain = order.unchanged
                 self.keep(part, dataclasses.replace(origin, order=None if plain else order))
 
-    def refuse_lost(self, tensor: Any) -> None:
+    def refuse_lost(self, seen: SeenTensor) -> None:
         """Refuse a tensor of no layer in the name of the library's module that computes it.
 
         Raises:
             ConversionError: There is such a module.
         """
         inner = [(name, part) for name, part, all_unchanged in self.entered if all_unchanged]
-        lost_module = self.seen(tensor).lost_in or next(reversed(inner), None)
+        lost_module = seen.lost_in or next(reversed(inner), None)
         if lost_module is not None:
             raise unsupported(*lost_module)
 
-    def said_of(self, tensor: Any) -> str:
-        """Return a clause that names the torch function that computed a tensor of no layer, or
-        "".
-        """
-        name = self.seen(tensor).function
-        return (
-            Text(", by torch's {function}, which is not supported there", function=name)
-            if name
-            else Text("")
-        )
+
+def said_of(seen: SeenTensor) -> str:
+    """Return a clause that names the torch function that computed a tensor of no layer, or ""."""
+    if not seen.function:
+        return Text("")
+    return Text(
+        ", by torch's {function}, which is not supported there{line}",
+        function=seen.function,
+        line=Text(" ({line})", line=seen.line) if seen.line else Text(""),
+    )

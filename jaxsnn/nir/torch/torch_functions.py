@@ -49,8 +49,6 @@ FIXED = (
 )
 #: What takes one step of a tensor: x[t], `for frame in x`.
 PART = ("__getitem__", "__iter__", "select", "unbind", "narrow")
-#: What may make the axis of time, as x.unsqueeze(0).repeat(T, 1, 1, 1, 1) does.
-NEW_AXIS = ("unsqueeze", "repeat", "expand", "stack")
 
 
 def spoken_name(name: str, args: tuple[Any, ...]) -> str:
@@ -91,12 +89,6 @@ def _spans_of(tensor: Any, index: Any, leading: int) -> dict[int, range] | None:
         for axis, entry in enumerate(entries[leading:], start=leading)
     }
     return {axis: span for axis, span in spans.items() if span != range(tensor.shape[axis])}
-
-
-def function_name(func: Any) -> str:
-    """Return the name of a torch function, or of the tensor attribute that it reads."""
-    name = getattr(func, "__name__", "")
-    return getattr(func.__self__, "__name__", name) if name == "__get__" else name
 
 
 def axis_of(rest: Sequence[Any], kwargs: Mapping[str, Any], tensor: Any) -> int:

@@ -11,8 +11,8 @@ from typing import Any
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.frameworks.torch_layers import Call
 from jaxsnn.nir.torch.leaves import Before, exported
-from jaxsnn.nir.torch.module_pass import tensors_of
-from jaxsnn.nir.torch.pass_record import Made, Member, PassRecord
+from jaxsnn.nir.torch.pass_record import Made, Member, PassRecord, SeenTensor, said_of
+from jaxsnn.nir.torch.recording import TensorValue
 from jaxsnn.wording import Text
 
 
@@ -33,6 +33,33 @@ class Heard:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class RecordedSteps:
+    """Where the steps of the graph are in a recording of `forward` that runs through all of them.
+
+    A place in the recording is an operation's index and the path of a result; (-1, 0) is the sample.
+
+    Attributes:
+        signature: Kind, name and site of each operation.
+        input: Places of the graph's input, in order of steps.
+        layers: Places of the spikes and membranes of each neuron, by name: [spikes, membranes].
+        outputs: Places of what is read of the graph, for each output in order.
+        before, after: Functions and layers before the input and behind the outputs, by name.
+    """
+
+    signature: tuple[Any, ...]
+    input: tuple[tuple[int, int], ...]
+    layers: Mapping[str, tuple[tuple[tuple[int, int], ...], ...]]
+    outputs: tuple[tuple[tuple[int, int], ...], ...]
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+    @property
+    def from_sample(self) -> bool:
+        """Whether the input of the graph is the sample itself."""
+        return all(index < 0 for index, _ in self.input)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class ModuleTrace:
     """Result of tracing a forward pass.
 
@@ -44,6 +71,8 @@ class ModuleTrace:
         absent: Calls that act from the second step on.
         counters: Numbers of the module that differed in the previous step.
         inner: Leaf that `jaxsnn.to_torch` made, or "" for the module itself -> its neurons.
+        arguments, state: What forward takes behind the sample, and behind that in the first step.
+        passes: Where steps are in a recording; None if forward does one step.
     """
 
     calls: tuple[Call, ...]
@@ -53,6 +82,9 @@ class ModuleTrace:
     absent: frozenset[str] = frozenset()
     counters: tuple[str, ...] = ()
     inner: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    arguments: tuple[Any, ...] = ()
+    state: tuple[Any, ...] = ()
+    passes: RecordedSteps | None = None
 
     def goes_on(self, leaf: str) -> bool:
         """Return whether a layer receives the output of a leaf, in this step or the next one."""
@@ -90,43 +122,36 @@ def _leaf_before(call: Call) -> str | None:
     return call.module.leaf if isinstance(call.module, Before) else None
 
 
-def outputs_of(record: PassRecord, result: Any) -> tuple[Heard, ...]:
+def outputs_of(record: PassRecord, returned: list[TensorValue]) -> tuple[Heard, ...]:
     """Return the outputs: the first tensor, others that no leaf uses, and those of layers without a
     state. Any other results are states of neurons.
 
     Args:
-        record: Record of the pass.
-        result: Result of the module.
+        record: Record of the step.
+        returned: What the module returns.
 
     Raises:
-        ConversionError: The first tensor is computed outside of layers, or `.data` was changed.
+        ConversionError: The first tensor is computed outside of layers.
     """
-    if any(tensor._version != version for tensor, version in record.unseen):
+    origins = [record.of(value).unchanged for value in returned]
+    if not returned or origins[0] is None:
+        seen = record.of(returned[0]) if returned else SeenTensor()
+        record.refuse_lost(seen)
         raise ConversionError(
-            "forward changes what a layer gives through .data, where it cannot be watched",
-            fix="compute a tensor of its own instead, such as x = 2 * x",
-        )
-    tensors = tensors_of(result)
-    origins = [record.seen(tensor).unchanged for tensor in tensors]
-    if not tensors or origins[0] is None:
-        if tensors:
-            record.refuse_lost(tensors[0])
-        by = record.said_of(tensors[0]) if tensors else Text("")
-        raise ConversionError(
-            Text("the output of the module is computed outside of layers{by}", by=by),
+            Text("the output of the module is computed outside of layers{by}", by=said_of(seen)),
             fix="return what a layer gives in one step, unchanged",
         )
     consumed = {source for call in record.calls.values() for source in call.sources}
     consumed |= {_leaf_before(record.calls[name]) or name for name in consumed - {""}}
     outputs: dict[tuple[str, ...], Heard] = {}
-    for place, (tensor, origin) in enumerate(zip(tensors, origins, strict=True)):
+    for place, (value, origin) in enumerate(zip(returned, origins, strict=True)):
         if origin is None or (place and _goes_on(record, origin, consumed)):
             continue
         heard = Heard(
             sources=origin.sources,
             member=origin.member,
             place=place,
-            shape=tuple(tensor.shape[origin.leading :]),
+            shape=tuple(value.tensor.shape[origin.leading :]),
         )
         # Beside its spikes, a neuron that never resets gives its membrane.
         if origin.sources not in outputs or (
@@ -174,10 +199,10 @@ def _needed(record: PassRecord, outputs: tuple[Heard, ...], elsewhere: Set[int])
     return needed[::-1]
 
 
-def left_out(record: PassRecord, result: Any) -> Iterator[str]:
+def left_out(record: PassRecord, returned: list[TensorValue]) -> Iterator[str]:
     """Yield descriptions of results that are neither an output nor a state of a layer."""
-    for place, tensor in enumerate(tensors_of(result)):
-        seen = record.seen(tensor)
+    for place, value in enumerate(returned):
+        seen = record.of(value)
         origin = seen.unchanged
         if not place or seen.is_state or (origin is not None and origin.sources != ("",)):
             continue
@@ -188,6 +213,6 @@ def left_out(record: PassRecord, result: Any) -> Iterator[str]:
         yield Text(
             "tensor {index}, of shape {shape}, {description}",
             index=place + 1,
-            shape=tuple(tensor.shape),
+            shape=tuple(value.tensor.shape),
             description=description,
         )

@@ -1,47 +1,35 @@
-"""Hooks on the layers of a PyTorch module: what each layer takes and gives in a forward pass."""
+"""The layers of one recorded step: what each layer of a PyTorch module takes and gives."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 from jaxsnn.errors import ConversionError
+from jaxsnn.nir.torch.between_layers import read_function
 from jaxsnn.nir.torch.leaves import (
     WAYS_OUT,
     Before,
     in_time,
     may_be_ordered,
     may_be_shared,
-    membranes_of,
-    of_library,
     takes_columns,
     unsupported,
     without_state,
 )
-from jaxsnn.nir.torch.module_pass import tensors_of
-from jaxsnn.nir.torch.pass_record import Made, PassRecord, SeenTensor
-from jaxsnn.nir.torch.torch_functions import NEW_AXIS
+from jaxsnn.nir.torch.pass_record import Made, PassRecord, SeenTensor, said_of
+from jaxsnn.nir.torch.recording import Operation
 from jaxsnn.wording import Text
 
 #: Code of a refusal of what may be of the step before.
 OF_BEFORE = "step-before"
 
-#: What to do with a module that loops over time by itself.
-_ONE_STEP = (
-    "let forward do one step of time; a module that holds your layers and does that is enough: pass"
-    " it to from_torch and to load_into, which sets the numbers of the layers that it holds"
-)
 #: What to do with a function of torch that is not taken.
 _TAKEN = (
     "use layers for it: between layers sums, differences, flattens, pools, pads, torch.cat,"
     " torch.split, and sums and products with a number, or a parameter or buffer that forward leaves as"
     " it is, are taken too"
-)
-_WITH_TIME = (
-    "where that is the axis of time, pass the part of the module that takes (time, batch, *shape), and"
-    " such a sample"
 )
 #: What to do with what forward makes itself, or keeps from the step before.
 _KEPT = (
@@ -50,83 +38,47 @@ _KEPT = (
 )
 
 
-class LayerHooks:
-    """The hooks of one forward pass, which write into its record.
+class StepReader:
+    """Reader of the operations of one step, which notes its layers in a record.
 
     Attributes:
         begun: Ids of the leaves that the step before calls.
     """
 
-    def __init__(self, record: PassRecord, leaves: list[tuple[str, Any]]) -> None:
+    def __init__(self, record: PassRecord) -> None:
         self.begun: set[int] = set()
         self._record = record
-        self._leaves = leaves
-        #: torch's count of the changes of what a leaf takes, when it was called.
-        self._version = 0
 
-    @contextmanager
-    def in_step_before(self) -> Iterator[None]:
-        """Watch the leaves during the previous step; what that step changes is not fixed."""
-        self._record.in_step_before = True
-        with self._record.fixed.through_a_step(), _removed(self._of_leaves()):
-            yield
-        self._record.in_step_before = False
-        self._record.earlier = frozenset(self._record.calls)
+    def read_before(self, operations: Iterable[Operation]) -> None:
+        """Read the step before."""
+        record, known = self._record, set(self._record.calls)
+        record.in_step_before = True
+        self.read(operations)
+        record.in_step_before = False
+        record.earlier = frozenset(record.calls.keys() - known)
 
-    @contextmanager
-    def in_step(self, module: Any) -> Iterator[None]:
-        """Watch the leaves during the step, library modules that contain layers, and modules of the
-        user that contain none.
+    def read(self, operations: Iterable[Operation], varying: frozenset[int] = frozenset()) -> None:
+        """Read operations in order; `varying` are the indices of those that take another part of
+        a tensor in each step.
         """
-        hooks = self._of_leaves()
-        inside = [leaf for _, leaf in self._leaves]
-        for name, outer in module.named_modules():
-            is_leaf = any(outer is leaf for leaf in inside)
-            if not is_leaf and of_library(outer) == bool(list(outer.children())):
-                hooks += self._of_outer(name or "module", outer)
-        with _removed(hooks):
-            yield
-
-    def _of_leaves(self) -> list[Any]:
-        return [hook for name, leaf in self._leaves for hook in self._of_leaf(name, leaf)]
-
-    def _of_leaf(self, name: str, leaf: Any) -> list[Any]:
-        """Register hooks before and after each call of a leaf."""
         record = self._record
-
-        def before(part: Any, arguments: tuple[Any, ...], named: Any) -> None:
-            record.inside += 1
-            self._version = getattr(_taken_of(arguments, named), "_version", 0)
-
-        def after(part: Any, arguments: tuple[Any, ...], named: Any, result: Any) -> None:
-            record.inside -= 1
-            called = self._called_before if record.in_step_before else self._called
-            called(name, part, _taken_of(arguments, named), result)
-
-        return [
-            leaf.register_forward_pre_hook(before, with_kwargs=True),
-            leaf.register_forward_hook(after, with_kwargs=True),
-        ]
-
-    def _of_outer(self, name: str, outer: Any) -> list[Any]:
-        """Register hooks on a module that computes by itself, so that refusals can name it."""
-        record = self._record
-
-        def before(part: Any, arguments: tuple[Any, ...]) -> None:
-            tensors = tensors_of(arguments)
-            all_unchanged = bool(tensors) and all(
-                record.seen(tensor).unchanged for tensor in tensors
-            )
-            record.entered.append((name, part, all_unchanged))
-
-        def after(part: Any, arguments: tuple[Any, ...], result: Any) -> None:
-            _, _, all_unchanged = record.entered.pop()
-            for tensor in tensors_of(result)[:1] if all_unchanged else ():
-                seen = record.note(tensor)
-                if seen.made is None and seen.lost_in is None:
-                    seen.lost_in = (name, part)
-
-        return [outer.register_forward_pre_hook(before), outer.register_forward_hook(after)]
+        for operation in operations:
+            record.operation = operation
+            if operation.kind == "function":
+                read_function(record, operation, operation.index in varying)
+            elif operation.kind == "enter":
+                values = operation.values
+                all_unchanged = bool(values) and all(record.of(v).unchanged for v in values)
+                record.entered.append((operation.name, operation.func, all_unchanged))
+            elif operation.kind == "exit":
+                *_, all_unchanged = record.entered.pop() if record.entered else (False,)
+                for value in operation.values[:1] if all_unchanged else ():
+                    entry = record.of_entry(value)
+                    if entry.made is None and entry.lost_in is None:
+                        entry.lost_in = (operation.name, operation.func)
+            else:
+                called = self._called_before if record.in_step_before else self._called
+                called(operation.name, operation.func, _input_of(operation), operation.result)
 
     def _called_before(self, name: str, leaf: Any, input_tensor: Any, result: Any) -> None:
         """Note the output of a leaf in the previous step: for weights and shapes their function of
@@ -136,10 +88,10 @@ class LayerHooks:
         record = self._record
         out = result[0] if isinstance(result, tuple) else result
         # Identity, for one, gives what another leaf gave.
-        if not hasattr(out, "_version") or record.seen(out).unchanged is not None:
+        if not hasattr(out, "is_inference") or record.note(out).unchanged is not None:
             return
         source = record.seen(input_tensor).made
-        if source is not None and source.version == self._version:
+        if source is not None:
             order, plain = source.order, may_be_shared(leaf) or without_state(leaf)
             if order is not None and may_be_ordered(leaf, order.places):
                 self._add_ordered(record.free(name), leaf, source, input_tensor, out)
@@ -173,16 +125,19 @@ class LayerHooks:
                 node=name,
             )
         parts = list(result) if isinstance(result, tuple) else [result]
-        if not hasattr(parts[0], "_version"):  # a list of steps, for one
+        if not hasattr(parts[0], "is_inference"):  # a list of steps, for one
             raise unsupported(name, leaf)
         record.add(name, leaf, source, input_tensor, parts[0])
-        last = parts[-1:] if len(parts) > 1 and hasattr(parts[-1], "_version") else []
-        membranes = membranes_of(leaf, parts[-1])
-        record.note_states([*tensors_of(parts[1:]), *membranes])
+        operation = record.operation
+        assert operation is not None
+        first = operation.results[id(parts[0])]
+        for value in operation.outputs:
+            record.of_entry(value).is_state |= value is not first
         membrane = Made(sources=(name,), leading=source.leading, member="membrane")
-        for tensor in (*last, *membranes):
-            if tensor.shape == parts[0].shape and tensor is not parts[0]:
-                record.keep(tensor, membrane)
+        last = operation.results.get(id(parts[-1]), first)
+        for value in (last, *operation.membranes):
+            if value.tensor.shape == parts[0].shape and value is not first:
+                record.of_entry(value).made = membrane
 
     def _add_ordered(self, name: str, leaf: Any, source: Made, input_tensor: Any, out: Any) -> None:
         """Note a call of a layer with reordered input: the columns of a Linear are permuted, and
@@ -212,12 +167,12 @@ class LayerHooks:
         if not without_state(leaf) and not may_be_shared(leaf):
             raise ConversionError(
                 Text(
-                    "'{layer}' ({type}) is called twice in one forward pass (a loop over time, or "
-                    "one layer in two places), and a graph has each layer once",
+                    "'{layer}' ({type}) is called twice in one time step, and a graph has each layer "
+                    "once",
                     layer=name,
                     type=type(leaf).__name__,
                 ),
-                fix=f"{_ONE_STEP}; give each place a layer of its own",
+                fix="give each place a layer of its own",
                 node=name,
             )
         return self._record.free(name)
@@ -233,7 +188,7 @@ class LayerHooks:
         if origin is None or (
             origin.order is not None and not may_be_ordered(leaf, origin.order.places)
         ):
-            self._record.refuse_lost(tensor)
+            self._record.refuse_lost(seen)
             raise self._of_no_layer(seen, name, kind)
         if origin.member == "membrane":
             message = Text(
@@ -241,14 +196,6 @@ class LayerHooks:
                 layer=name,
                 type=kind,
                 source=origin.sources[0],
-            )
-        elif self._version != origin.version:
-            source = origin.sources[0]
-            message = Text(
-                "{subject} is changed in place before '{layer}' ({type}) receives it",
-                subject=Text("the output of '{source}'", source=source) if source else "the input",
-                layer=name,
-                type=kind,
             )
         else:
             return origin
@@ -265,13 +212,12 @@ class LayerHooks:
                     layer=name,
                     type=kind,
                 ),
-                fix=_ONE_STEP,
+                fix="give a sample with at least 3 time steps, if that is a loop over them; let forward"
+                " take one time step otherwise",
                 node=name,
             )
-        by = record.said_of(seen.tensor) or ", of nothing that a layer gives in this step"
+        by = said_of(seen) or ", of nothing that a layer gives in this step"
         fix = WAYS_OUT.get(seen.function, _TAKEN) if seen.function else _KEPT
-        if record.leading == 2 and seen.function in NEW_AXIS:
-            fix = f"{_WITH_TIME}; {fix}"
         return ConversionError(
             Text(
                 "the input of '{layer}' ({type}) is computed outside of layers{by}",
@@ -285,18 +231,8 @@ class LayerHooks:
         )
 
 
-@contextmanager
-def _removed(hooks: list[Any]) -> Iterator[None]:
-    """Remove hooks on leaving the context."""
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _taken_of(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+def _input_of(operation: Operation) -> Any:
     """Return the input tensor of a leaf."""
-    argument = (*arguments, *named.values())[0]
+    argument = (*operation.args, *operation.kwargs.values())[0]
     # Norse's lifted layers take what is left of (output, state) of the layer before.
     return argument[0] if isinstance(argument, tuple) else argument

@@ -1,0 +1,364 @@
+"""Time steps of a recorded forward pass that loops over time: which operation belongs to which step.
+
+The k-th call of each layer is step k. All steps must have the same data flow, up to a shift of inputs,
+states and results by one step; this is decided by the identity of values, never by equal numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from jaxsnn.errors import ConversionError, listing
+from jaxsnn.nir.torch.recording import READS, Operation, TensorValue
+from jaxsnn.wording import Text
+
+#: With two steps every recording would be a loop.
+LEAST_STEPS = 3
+#: Functions that take a part of a tensor, whose index may depend on the step.
+PARTS = ("__getitem__", "select", "narrow", "unbind", "split", "chunk", "tensor_split")
+#: Functions through which a state stays the same.
+_KEEPS_STATE = ("clone", "contiguous", "detach", "detach_", "requires_grad_", "to", "float")
+
+_Key = tuple[str, str, tuple[Any, ...]]
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class Folded:
+    """A recording whose operations are divided into steps.
+
+    Attributes:
+        operations: All operations, those of a loop with their `step`.
+        steps: Number of steps.
+        looped: Calls of a step, by key and number in the step: the operation of each step.
+        place: Key and number of each operation of the loop, by id.
+        varying: Keys and numbers of operations that take another part of a tensor in each step, as
+            x[t] does -> the tokens that do so.
+        dependent: Values that depend on a layer of the loop, by id.
+    """
+
+    operations: list[Operation]
+    steps: int
+    looped: dict[tuple[_Key, int], dict[int, Operation]]
+    place: dict[int, tuple[_Key, int]]
+    varying: dict[tuple[_Key, int], set[int]]
+    dependent: set[int]
+
+    def twin(self, operation: Operation, step: int) -> Operation | None:
+        """Return the operation that does the same in another step."""
+        return self.looped[self.place[id(operation)]].get(step)
+
+    def value_in(self, value: TensorValue, step: int) -> TensorValue | None:
+        """Return the value that is the same in another step, see `value`: itself if it is outside
+        of the loop.
+        """
+        source = value.source
+        if source is None or not source.step:
+            return value
+        other = self.twin(source, step)
+        return None if other is None else other.outputs[value.path]
+
+
+def fold(operations: list[Operation]) -> Folded:
+    """Divide the operations of one forward pass into time steps.
+
+    Raises:
+        ConversionError: The steps differ, or are too few.
+    """
+    counts = neuron_calls(operations)
+    refusal: ConversionError | None = None
+    for steps in _candidates(counts.values()):
+        try:
+            return _Fold(operations, steps).folded()
+        except ConversionError as error:
+            refusal = refusal or error
+    if refusal is not None:
+        raise refusal
+    most = max(counts.values())
+    if most >= LEAST_STEPS:
+        numbers = {op.name: counts[id(op.func)] for op in operations if op.is_neuron}
+        raise ConversionError(
+            Text(
+                "forward calls its neurons different numbers of times: {calls}",
+                calls=listing(f"'{name}' {count} times" for name, count in numbers.items()),
+            ),
+            fix="let all loops of forward take the same time steps",
+        )
+    raise ConversionError(
+        Text(
+            "forward loops over {steps} time steps of the sample, and at least {least} are needed "
+            "to tell what all steps have in common",
+            steps=most,
+            least=LEAST_STEPS,
+        ),
+        fix=Text("give a sample with at least {least} time steps", least=LEAST_STEPS),
+    )
+
+
+def neuron_calls(operations: Iterable[Operation]) -> Counter[int]:
+    """Return how often each neuron is called, by its id."""
+    return Counter(id(operation.func) for operation in operations if operation.is_neuron)
+
+
+def _candidates(counts: Iterable[int]) -> list[int]:
+    """Return possible numbers of steps, largest first. A layer may begin in the second step."""
+    counts = set(counts)
+    common = math.gcd(*counts)
+    possible = {n for n in range(LEAST_STEPS, common + 1) if common % n == 0}
+    possible |= {n for count in counts for n in (count, count + 1)}
+    return sorted(
+        (
+            n
+            for n in possible
+            if n >= LEAST_STEPS and all(count % n == 0 or count == n - 1 for count in counts)
+            if any(count % n == 0 for count in counts)
+        ),
+        reverse=True,
+    )
+
+
+class _Fold:
+    """One attempt to fold a recording into a number of steps."""
+
+    def __init__(self, operations: list[Operation], steps: int) -> None:
+        self.operations, self.steps = operations, steps
+        self.looped: dict[tuple[_Key, int], dict[int, Operation]] = {}
+        self.place: dict[int, tuple[_Key, int]] = {}
+        self.varying: dict[tuple[_Key, int], set[int]] = {}
+
+    def folded(self) -> Folded:
+        self._assign_steps()
+        while removed := [place for place in self.looped if not self._matches(place)]:
+            for place in removed:
+                for operation in self.looped.pop(place).values():
+                    del self.place[id(operation)]
+                    operation.step = 0
+        dependent = self._dependent()
+        last = max(op.index for op in self.operations if op.is_neuron)
+        for operation in self.operations:
+            if operation.is_neuron:
+                if not operation.step:
+                    raise _refusal(
+                        operation,
+                        Text(
+                            "'{layer}' is called outside of the loop over time",
+                            layer=operation.name,
+                        ),
+                    )
+                self._check_state(operation)
+            reads = operation.name in READS and operation.index < last
+            if reads and any(id(value) in dependent for value in operation.values):
+                raise _refusal(
+                    operation,
+                    Text(
+                        "the loop over time reads numbers of a tensor in Python, by {function}",
+                        function=operation.name.strip("_"),
+                    ),
+                    fix="let the loop depend on tensors alone: a graph does the same in each step",
+                )
+        return Folded(
+            operations=self.operations,
+            steps=self.steps,
+            looped=self.looped,
+            place=self.place,
+            varying=self.varying,
+            dependent=dependent,
+        )
+
+    def _assign_steps(self) -> None:
+        by_name: dict[tuple[str, str], dict[Any, list[Operation]]] = {}
+        for operation in self.operations:
+            operation.step = 0
+            sites = by_name.setdefault((operation.kind, operation.name), {})
+            sites.setdefault(operation.site, []).append(operation)
+        calls: dict[_Key, list[Operation]] = {}
+        for (kind, name), sites in by_name.items():
+            # A layer that the first step calls in another place is the same layer.
+            divisible = all(len(calls) % self.steps == 0 for calls in sites.values())
+            is_neuron = next(iter(sites.values()))[0].is_neuron
+            if is_neuron or (kind == "layer" and not divisible):
+                together = [call for calls in sites.values() for call in calls]
+                sites = {(): sorted(together, key=lambda call: call.index)}
+            calls |= {(kind, name, site): occurrences for site, occurrences in sites.items()}
+        for key, occurrences in calls.items():
+            for steps, first in ((self.steps, 1), (self.steps - 1, 2)):
+                per_step, rest = divmod(len(occurrences), steps)
+                if not rest:
+                    for count, operation in enumerate(occurrences):
+                        operation.step = count // per_step + first
+                        place = key, count % per_step
+                        self.place[id(operation)] = place
+                        self.looped.setdefault(place, {})[operation.step] = operation
+                    break
+
+    def _dependent(self) -> set[int]:
+        """Return the ids of values that depend on a neuron, or another layer of the loop."""
+        dependent: set[int] = set()
+        for operation in self.operations:
+            inner = operation.kind == "layer" and operation.step
+            if inner or any(id(value) in dependent for value in operation.values):
+                dependent |= {id(v) for v in (*operation.outputs, *operation.membranes)}
+        return dependent
+
+    def _reference(self, value: TensorValue, step: int) -> tuple[Any, ...]:
+        """Return where an argument of a step comes from: an operation of the loop and the delay,
+        or a value outside.
+        """
+        source = value.source
+        if source is not None and source.step:
+            return ("loop", self.place[id(source)], value.path, step - source.step)
+        return ("outside", id(source) if source else id(value), value.path)
+
+    def _matches(self, place: tuple[_Key, int]) -> bool:
+        """Return whether a function does the same in all steps from the second one.
+
+        Raises:
+            ConversionError: A layer does not.
+        """
+        by_step = self.looped[place]
+        template = by_step[self.steps]
+        if template.kind in ("enter", "exit"):
+            return True
+        steps = range(2, self.steps)
+        wrong: Operation | None = None
+        if any(len(by_step[k].tokens) != len(template.tokens) for k in steps):
+            wrong = template
+        else:
+            columns = zip(*(by_step[k].tokens for k in (*steps, self.steps)), strict=True)
+            affine = template.kind == "function" and template.name in PARTS
+            for index, column in enumerate(columns):
+                agrees, varies = self._agree(column)
+                if not agrees or (varies and not affine and type(column[-1]) is int):
+                    wrong = template
+                if varies:
+                    self.varying.setdefault(place, set()).add(index)
+        if wrong is None:
+            return True
+        if template.kind == "function":
+            return False
+        delays = [
+            self.steps - value.source.step
+            for value in template.values
+            if value.source is not None and value.source.step
+        ]
+        if max(delays, default=0) > 1:
+            raise _refusal(
+                template,
+                Text(
+                    "'{layer}' receives what was computed {count} time steps before",
+                    layer=template.name,
+                    count=max(delays),
+                ),
+                fix="let layers receive what was computed in the same step, or in the step before",
+            )
+        raise _refusal(
+            template,
+            Text(
+                "what '{layer}' receives differs from step to step of the loop over time",
+                layer=template.name,
+            ),
+        )
+
+    def _agree(self, column: tuple[Any, ...]) -> tuple[bool, bool]:
+        """Return whether an argument is the same in steps 2, 3, ... up to a shift in time, or
+        another part of the same tensor or another index, which grows with the step; and whether it
+        is such an index or part.
+        """
+        *earlier, last = column
+        if isinstance(last, TensorValue):
+            expected = self._reference(last, self.steps)
+            delay = expected[3] if expected[0] == "loop" else 0
+            if delay not in (0, 1):
+                return False, False
+            paths = []
+            for step, token in enumerate(column, start=2):
+                if delay >= step:  # from before the first step
+                    continue
+                if not isinstance(token, TensorValue):
+                    return False, False
+                actual = self._reference(token, step)
+                if actual != expected and (actual[:2] != expected[:2] or actual[0] == "loop"):
+                    return False, False
+                paths.append(actual[2])
+            if len(set(paths)) == 1:
+                return True, False
+            return expected[0] == "outside" and _affine(paths), True
+        if any(isinstance(token, TensorValue) for token in earlier):
+            return False, False
+        if all(token == last and type(token) is type(last) for token in earlier):
+            return True, False
+        return all(type(token) is int for token in column) and _affine(column), True
+
+    def _check_state(self, operation: Operation) -> None:
+        """Refuse a neuron whose state is not its own of the step before.
+
+        Raises:
+            ConversionError: There is such a state.
+        """
+        name = operation.name
+        if self.place[id(operation)][1]:
+            raise _refusal(
+                operation,
+                Text("'{layer}' is called several times in each time step", layer=name),
+                fix="give each call a layer of its own",
+            )
+        if operation.step < 2:
+            return
+        if operation.state_changed and not operation.values[1:]:
+            raise _refusal(
+                operation,
+                Text("forward changes the state of '{layer}' in the loop over time", layer=name),
+                fix="reset states before the loop, and leave them to the layer",
+            )
+        for value in operation.values[1:]:
+            origin = value
+            while origin.source is not None and origin.source.name in _KEEPS_STATE:
+                if origin.source.kind != "function" or not origin.source.values:
+                    break
+                origin = origin.source.values[0]
+            source = origin.source
+            held = source is not None and (
+                source.func is operation.func and source.step == operation.step - 1
+            )
+            if not held and operation.step == self.steps:
+                raise _refusal(
+                    operation,
+                    Text(
+                        "'{layer}' receives a state that is not the one that it returned in the "
+                        "step before",
+                        layer=name,
+                    ),
+                    fix="pass the state from step to step as it is",
+                )
+
+
+def _affine(numbers: Iterable[int]) -> bool:
+    """Return whether numbers grow or fall by the same amount from one to the next."""
+    numbers = list(numbers)
+    return len({after - before for before, after in itertools.pairwise(numbers)}) <= 1
+
+
+def _refusal(operation: Operation, message: Text, fix: str = "") -> ConversionError:
+    location = Text(" ({line})", line=operation.line) if operation.line else Text("")
+    return ConversionError(
+        message + location,
+        fix=fix or "let forward do the same in each step of its loop over time, by layers",
+        node=operation.name,
+    )
+
+
+def ancestors(values: Iterable[TensorValue], stop: set[int]) -> Iterator[Operation]:
+    """Yield the operations that values are computed by, back to values that are to stop it."""
+    pending, seen = list(values), set[int]()
+    while pending:
+        value = pending.pop()
+        source = value.source
+        if id(value) in stop or source is None or id(source) in seen:
+            continue
+        seen.add(id(source))
+        yield source
+        pending += source.values

@@ -1,0 +1,399 @@
+"""Recording of forward passes of a PyTorch module: each call of a layer and each function of torch,
+with the tensors that go in and come out.
+
+Tensors are followed in static single assignment form: a change in place makes a new `TensorValue` of the same
+tensor, so that two operations are connected if, and only if, they share a `TensorValue`. `folding` finds the
+time steps of a recording, and `step_reader` the layers of one step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import CodeType, FrameType
+from typing import Any, Literal
+
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir.torch.leaves import library_packages, membranes_of, of_library
+from jaxsnn.nir.torch.trained_module import is_of_graph
+
+#: Functions that give numbers of a tensor to Python, where they cannot be followed.
+READS = (
+    *("item", "tolist", "numpy", "equal", "allclose"),
+    *("__bool__", "__int__", "__float__", "__index__", "__array__"),
+)
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class TensorValue:
+    """Numbers of a tensor between two changes of it.
+
+    Attributes:
+        tensor: The tensor, kept alive so that its id stays unique.
+        source: Operation that computed it; None for parameters, buffers and the input.
+        path: Which result of the operation it is.
+        elements: Of a stack: the axis, and the value at each index.
+        numbers: A copy of the numbers, if the recorder keeps copies.
+    """
+
+    tensor: Any
+    source: Operation | None = None
+    path: int = 0
+    elements: tuple[int, dict[int, TensorValue]] | None = None
+    numbers: Any = None
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class Operation:
+    """A call of a layer or a function.
+
+    Attributes:
+        kind: "layer", "function", or "enter" and "exit" of a module that contains others.
+        name, func: Name of the layer or function, and itself.
+        args, kwargs, result: As in Python.
+        tokens: The arguments in order, flattened: values, and numbers or other constants.
+        inputs: Values of the tensors among the arguments, by the id of the tensor, before the call.
+        outputs: Values of the results, then of arguments that are changed in place.
+        results: The same by the id of the tensor.
+        site: Places in the code from the operation up to `forward`, which tells loops apart.
+        line: Line of the user's code, such as "model.py, line 12".
+        step: Number of the time step from 1; 0 outside of the steps.
+        membranes: Values of a layer's membranes after the call.
+        is_neuron: It is a layer that keeps a state from step to step.
+        state_changed: The state of a layer was written since its last call.
+        index: Place in the recording.
+    """
+
+    kind: Literal["layer", "function", "enter", "exit"]
+    name: str
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    tokens: list[Any]
+    inputs: dict[int, TensorValue]
+    site: tuple[Any, ...]
+    line: str
+    result: Any = None
+    outputs: list[TensorValue] = dataclasses.field(default_factory=list)
+    results: dict[int, TensorValue] = dataclasses.field(default_factory=dict)
+    membranes: list[TensorValue] = dataclasses.field(default_factory=list)
+    step: int = 0
+    is_neuron: bool = False
+    state_changed: bool = False
+    index: int = 0
+
+    @property
+    def values(self) -> list[TensorValue]:
+        """Values among the arguments, in order."""
+        return [token for token in self.tokens if isinstance(token, TensorValue)]
+
+
+class Recorder:
+    """Recorder of the operations of a module.
+
+    Attributes:
+        operations: The recorded operations, in order.
+        step: Step that operations are noted with; 0 if forward loops over time itself.
+        copies: Values keep a copy of their numbers, which forward may change in place.
+    """
+
+    def __init__(self, module: Any, leaves: list[tuple[str, Any]], copies: bool = False) -> None:
+        self.copies = copies
+        self.operations: list[Operation] = []
+        self.step = 0
+        self._module = module
+        self._leaves = leaves
+        #: By the id of a tensor: itself, its version counter, and its value.
+        self._values: dict[int, tuple[Any, int, TensorValue]] = {}
+        self._states: dict[int, dict[str, tuple[int, int]]] = {}
+        self._code_positions: dict[CodeType, list[Any]] = {}
+        self._inside = 0
+        self._root: FrameType | None = None
+        self._libraries = {"torch", "jaxsnn", *library_packages()}
+
+    def value(self, tensor: Any) -> TensorValue:
+        """Return the present value of a tensor."""
+        return self._assigned(tensor, None)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Record what runs in the context."""
+        import torch
+        from torch.overrides import TorchFunctionMode
+
+        recorder = self
+
+        class Mode(TorchFunctionMode):
+            def __torch_function__(
+                self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+            ) -> Any:
+                if torch.is_inference_mode_enabled():
+                    raise ConversionError(
+                        "forward runs in torch.inference_mode, where torch counts no changes in "
+                        "place",
+                        fix="let forward use torch.no_grad() instead",
+                    )
+                return recorder.function(func, args, kwargs or {})
+
+        watched = [("layer", name, leaf) for name, leaf in self._leaves]
+        inside = {id(leaf) for _, leaf in self._leaves}
+        for name, outer in self._module.named_modules():
+            # Refusals name library modules with layers inside, and the user's own without any.
+            if id(outer) not in inside and of_library(outer) == bool(list(outer.children())):
+                watched.append(("outer", name or "module", outer))
+        before = [(part, part.__dict__.get("forward")) for _, _, part in watched]
+        self._root = sys._getframe(2)
+        for kind, name, part in watched:
+            watch = self._watched_layer if kind == "layer" else self._watched_outer
+            part.__dict__["forward"] = watch(name, part, part.forward)
+        try:
+            with Mode():
+                yield
+        finally:
+            for part, forward in before:
+                part.__dict__.pop("forward", None)
+                if forward is not None:
+                    part.__dict__["forward"] = forward
+
+    def function(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Call a function of torch and record it."""
+        if self._inside:
+            return func(*args, **kwargs)
+        name = function_name(func)
+        self._inside += 1
+        try:
+            operation = self._begun("function", name, func, args, kwargs)
+            result = func(*args, **kwargs)
+            if name == "__iter__":
+                result, operation.name = tuple(result), "unbind"
+            if not self._is_element(operation, result):
+                self._end(operation, result)
+            return iter(result) if name == "__iter__" else result
+        finally:
+            self._inside -= 1
+
+    def _watched_layer(self, name: str, leaf: Any, forward: Callable[..., Any]) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self._inside:
+                return forward(*args, **kwargs)
+            self._inside += 1
+            try:
+                operation = self._begun("layer", name, leaf, args, kwargs)
+                states = self._states.get(id(leaf))
+                operation.state_changed = states is not None and states != _states_of(leaf)
+                result = forward(*args, **kwargs)
+                self._states[id(leaf)] = _states_of(leaf)
+                parts = list(result) if isinstance(result, tuple) else [result]
+                membranes = membranes_of(leaf, parts[-1])
+                self._end(operation, result)
+                operation.membranes = [self._result(t, operation) for t in membranes]
+                operation.is_neuron = bool(membranes) or is_of_graph(leaf)
+                return result
+            finally:
+                self._inside -= 1
+
+        return call
+
+    def _watched_outer(self, name: str, outer: Any, forward: Callable[..., Any]) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self._inside:
+                return forward(*args, **kwargs)
+            self._inside += 1
+            self._append(self._begun("enter", name, outer, args, kwargs))
+            self._inside -= 1
+            result = forward(*args, **kwargs)
+            self._inside += 1
+            self._append(self._begun("exit", name, outer, (result,), {}))
+            self._inside -= 1
+            return result
+
+        return call
+
+    def _append(self, operation: Operation) -> None:
+        operation.index = len(self.operations)
+        self.operations.append(operation)
+
+    def _begun(self, kind: Any, name: str, func: Any, args: Any, kwargs: Any) -> Operation:
+        tokens: list[Any] = []
+        inputs: dict[int, TensorValue] = {}
+        self._flatten((args, dict(kwargs)), tokens, inputs)
+        site, line, frame = [], "", sys._getframe(2)
+        while frame is not None and frame is not self._root:
+            package = frame.f_globals.get("__name__", "").partition(".")[0]
+            if frame.f_code.co_filename != __file__:
+                # The instruction alone is not enough: Python replaces those that run often.
+                site.append((frame.f_code, self._positions(frame.f_code)[frame.f_lasti // 2]))
+            if not line and package not in self._libraries:
+                file = frame.f_code.co_filename.rpartition("/")[2]
+                line = f"{file}, line {frame.f_lineno}"
+            frame = frame.f_back
+        return Operation(
+            kind=kind,
+            name=name,
+            func=func,
+            args=args,
+            kwargs=kwargs,
+            tokens=tokens,
+            inputs=inputs,
+            site=tuple(site),
+            line=line,
+            step=self.step,
+        )
+
+    def _positions(self, code: CodeType) -> list[Any]:
+        """Return the place in the source of each instruction."""
+        if code not in self._code_positions:
+            self._code_positions[code] = list(code.co_positions())
+        return self._code_positions[code]
+
+    def _end(self, operation: Operation, result: Any) -> None:
+        """Note the results of an operation; functions that involve no tensors are left out."""
+        operation.result = result
+        changed = [self._values[place][0] for place in operation.inputs]
+        changed = [t for t in changed if version_of(t) != self._values[id(t)][1]]
+        for tensor in {id(t): t for t in (*tensors_of(result), *changed)}.values():
+            self._result(tensor, operation)
+        if operation.outputs or operation.name in READS or operation.kind == "layer":
+            self._append(operation)
+        if operation.name == "stack" and operation.kind == "function":
+            axis = operation.kwargs.get("dim", (*operation.args, 0, 0)[1])
+            axis = axis % operation.outputs[0].tensor.ndim
+            operation.outputs[0].elements = (axis, dict(enumerate(operation.values)))
+        if operation.name == "__setitem__" and len(operation.values) == 2:
+            self._set_element(operation)
+
+    def _result(self, tensor: Any, operation: Operation) -> TensorValue:
+        """Note a result of an operation, and return its value."""
+        value = operation.results[id(tensor)] = self._assigned(tensor, operation)
+        if value.source is operation and value not in operation.outputs:
+            value.path = len(operation.outputs)
+        operation.outputs.append(value)
+        return value
+
+    def _assigned(self, tensor: Any, operation: Operation | None) -> TensorValue:
+        """Return the value of a tensor, a new one if an operation made or changed it; what an
+        operation returns unchanged keeps its value.
+        """
+        version = version_of(tensor)
+        _, known_version, value = self._values.get(id(tensor), (None, -1, None))
+        if value is None or known_version != version:
+            value = TensorValue(tensor, operation)
+            if self.copies:
+                copied = hasattr(tensor, "detach")
+                value.numbers = tensor.detach().clone() if copied else tensor
+            self._values[id(tensor)] = (tensor, version, value)
+        return value
+
+    def _flatten(self, argument: Any, tokens: list[Any], inputs: dict[int, TensorValue]) -> None:
+        if hasattr(argument, "is_inference"):
+            tokens.append(self.value(argument))
+            inputs[id(argument)] = tokens[-1]
+        elif isinstance(argument, list | tuple):
+            tokens.append(len(argument))
+            for part in argument:
+                self._flatten(part, tokens, inputs)
+        elif isinstance(argument, dict):
+            for key, part in argument.items():
+                tokens.append(key)
+                self._flatten(part, tokens, inputs)
+        elif isinstance(argument, slice):
+            self._flatten((argument.start, argument.stop, argument.step), tokens, inputs)
+        elif dataclasses.is_dataclass(argument):
+            self._flatten(vars(argument), tokens, inputs)
+        else:
+            simple = isinstance(argument, int | float | str) or argument is None
+            tokens.append(argument if simple else type(argument))
+
+    def _is_element(self, operation: Operation, result: Any) -> bool:
+        """Bind results that are elements of a stack to the values that were stacked, and return
+        whether that is so.
+        """
+        if not operation.values or operation.values[0].elements is None:
+            return False
+        axis, elements = operation.values[0].elements
+        if operation.name == "unbind":
+            dim = operation.kwargs.get("dim", (*operation.args, 0)[1] if operation.args[1:] else 0)
+            indices = list(range(len(result)))
+            parts = list(result)
+            if dim % operation.args[0].ndim != axis:
+                return False
+        elif operation.name in ("__getitem__", "select"):
+            index = index_along(operation, axis)
+            if index is None:
+                return False
+            indices, parts = [index], [result]
+        else:
+            return False
+        if not all(index in elements for index in indices):
+            return False
+        for index, part in zip(indices, parts, strict=True):
+            self._values[id(part)] = (part, version_of(part), elements[index])
+        return True
+
+    def _set_element(self, operation: Operation) -> None:
+        """Note what item assignment puts into a buffer."""
+        before, element = operation.values
+        buffer = operation.results[id(operation.args[0])]
+        for axis in range(before.tensor.ndim):
+            index = index_along(operation, axis)
+            if index is not None and element.tensor.ndim == before.tensor.ndim - 1:
+                old = before.elements if before.elements and before.elements[0] == axis else None
+                buffer.elements = (axis, {**(old[1] if old else {}), index: element})
+
+
+def index_along(operation: Operation, axis: int) -> int | None:
+    """Return the index of x[t], x[:, t], x[..., t] or x.select(axis, t) along an axis; None for
+    other indices.
+    """
+    tensor = operation.args[0]
+    if operation.name == "select":
+        dim, index = operation.args[1:3] if len(operation.args) == 3 else (None, None)
+        return index % tensor.shape[axis] if dim is not None and dim % tensor.ndim == axis else None
+    entry = operation.args[1]
+    entries = list(entry) if isinstance(entry, tuple) else [entry]
+    if Ellipsis in [e for e in entries if not hasattr(e, "shape")]:
+        place = next(place for place, e in enumerate(entries) if e is Ellipsis)
+        entries[place : place + 1] = [slice(None)] * (tensor.ndim - len(entries) + 1)
+    others = [e for place, e in enumerate(entries) if place != axis]
+    if len(entries) <= axis or type(entries[axis]) is not int:
+        return None
+    if any(not isinstance(e, slice) or e != slice(None) for e in others):
+        return None
+    return entries[axis] % tensor.shape[axis]
+
+
+def version_of(tensor: Any) -> int:
+    """Return torch's in-place version counter of a tensor; 0 for tensors that have none."""
+    import torch
+
+    counted = isinstance(tensor, torch.Tensor) and not torch.nn.parameter.is_lazy(tensor)
+    return tensor._version if counted and not tensor.is_inference() else 0
+
+
+def function_name(func: Any) -> str:
+    """Return the name of a torch function, or of the tensor attribute that it reads."""
+    name = getattr(func, "__name__", "")
+    return getattr(func.__self__, "__name__", name) if name == "__get__" else name
+
+
+def _states_of(leaf: Any) -> dict[str, tuple[int, int]]:
+    """Return the id and version counter of the tensors that a layer keeps, besides parameters."""
+    held = {**vars(leaf), **leaf._buffers, **vars(leaf).get("_memories", {})}
+    return {
+        name: (id(tensor), version_of(tensor))
+        for name, tensor in held.items()
+        if hasattr(tensor, "is_inference")
+    }
+
+
+def tensors_of(result: Any) -> list[Any]:
+    """Return the tensors of a module's result, in order, including nested ones."""
+    if isinstance(result, Mapping):
+        return tensors_of(list(result.values()))
+    if isinstance(result, tuple | list):
+        return [tensor for part in result for tensor in tensors_of(part)]
+    if dataclasses.is_dataclass(result) and not isinstance(result, type):
+        return tensors_of(list(vars(result).values()))
+    return [result] if hasattr(type(result), "shape") else []  # a lazy parameter has none itself

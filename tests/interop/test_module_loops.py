@@ -1,0 +1,349 @@
+"""from_torch: a loop over time in forward is folded into one step; what is no such loop is refused."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from jaxsnn import from_torch, load_into, verify
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir.torch.folding import fold
+from jaxsnn.nir.torch.recording import Operation, TensorValue
+from tests.helpers.refusals import assert_refused
+from tests.interop.modules import low_leaky
+
+pytestmark = pytest.mark.interop
+STEPS = 6
+
+
+class Script:
+    """A recording that is written by hand: layers and functions by name, one place in the code each."""
+
+    def __init__(self):
+        self.operations, self.layers = [], {}
+
+    def call(self, name, *tokens, results=1, kind="function", state_changed=False):
+        func = self.layers.setdefault(name, object())
+        operation = Operation(
+            kind=kind, name=name, func=func, args=(), kwargs={}, tokens=list(tokens), inputs={},
+            site=(name,), line=f"net.py, line {len(name)}", index=len(self.operations),
+            is_neuron=name.startswith("lif"), state_changed=state_changed,
+        )  # fmt: skip
+        operation.outputs = [
+            TensorValue(torch.zeros(()), operation, path) for path in range(results)
+        ]
+        self.operations.append(operation)
+        return operation.outputs[0] if results == 1 else operation.outputs
+
+    def layer(self, name, *tokens, **options):
+        results = 2 if name.startswith("lif") else 1
+        return self.call(name, *tokens, kind="layer", results=results, **options)
+
+
+def unrolled(change=lambda step, current, script: current, *, state=True, steps=STEPS):
+    """A recording of two layers, of which the first takes a part of x and the second weights, with a
+    sum of its spikes.
+    """
+    script, x = Script(), TensorValue(torch.zeros(()))
+    mem1 = mem2 = None
+    total = 0
+    for step in range(steps):
+        current = script.layer("fc", script.call("__getitem__", x, step))
+        current = change(step, current, script)
+        spikes, mem1 = script.layer("lif1", current, *((mem1,) if state else ()))
+        spikes, mem2 = script.layer("lif2", script.layer("out", spikes), mem2)
+        total = script.call("add", total, spikes)
+    return script
+
+
+def names_in(folded, step):
+    return [op.name for op in folded.operations if op.step == step]
+
+
+def test_calls_of_a_loop_are_those_of_its_steps():
+    script = unrolled()
+    script.call("softmax", script.operations[-1].outputs[0], -1)
+    folded = fold(script.operations)
+    assert folded.steps == STEPS
+    once = ["__getitem__", "fc", "lif1", "out", "lif2", "add"]
+    for step in range(1, STEPS + 1):
+        assert names_in(folded, step) == once
+    assert names_in(folded, 0) == ["softmax"]
+
+
+def test_layers_that_are_run_one_after_the_other_are_in_the_same_step():
+    script, x = Script(), TensorValue(torch.zeros(()))
+    state, spikes = None, []
+    for step in range(STEPS):
+        fired, state = script.layer("lif1", script.call("__getitem__", x, step), state)
+        spikes.append(fired)
+    state = None
+    for fired in spikes:
+        _, state = script.layer("lif2", fired, state)
+    folded = fold(script.operations)
+    assert names_in(folded, STEPS) == ["__getitem__", "lif1", "lif2"]
+
+
+def test_what_begins_in_the_second_step_is_of_the_steps_from_the_second_on():
+    held = []
+
+    def with_feedback(step, current, script):
+        held.append(script.operations)
+        if not step:
+            return current
+        spikes = next(op for op in reversed(script.operations) if op.name == "lif2").outputs[0]
+        return script.call("plus", current, script.layer("rec", spikes))
+
+    folded = fold(unrolled(with_feedback).operations)
+    assert "rec" not in names_in(folded, 1)
+    assert all("rec" in names_in(folded, step) for step in range(2, STEPS + 1))
+
+
+def times(step, current, script):
+    return script.call("mul", current, step)
+
+
+def one_step_doubled(step, current, script):
+    return script.call("mul", current, 2) if step == 3 else current
+
+
+def another_layer(step, current, script):
+    return script.layer(f"fc{step}", current)
+
+
+def read_in_python(step, current, script):
+    script.call("item", current)
+    return current
+
+
+def constants(step, current, script):
+    return script.call("add_noise", current, TensorValue(torch.zeros(())))
+
+
+DIFFERS = "what 'lif1' receives differs from step to step"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (times, DIFFERS),
+        (one_step_doubled, DIFFERS),
+        (another_layer, DIFFERS),
+        (constants, DIFFERS),
+        (read_in_python, "reads numbers of a tensor in Python, by item"),
+    ],
+)
+def test_steps_that_differ_are_refused_with_the_line(change, message):
+    script = unrolled(change)
+    assert_refused(
+        lambda: fold(script.operations), ConversionError, rf"{message}.*\(net\.py, line \d+\)"
+    )
+
+
+def states(kind):
+    """A recording of one neuron whose state is not its own of the step before."""
+    script, x = Script(), TensorValue(torch.zeros(()))
+    initial = TensorValue(torch.zeros(()))
+    held = [initial, initial]
+    for step in range(STEPS):
+        current = script.call("__getitem__", x, step)
+        if kind == "reset":
+            before = initial if step % 3 == 0 else held[-1]
+        elif kind == "constant":
+            before = initial
+        else:
+            before = {"late": held[-2], "scaled": script.call("mul", held[-1], 0.9)}[kind]
+        held.append(script.layer("lif", current, before)[1])
+    return script
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("reset", "what 'lif' receives differs from step to step"),
+        ("constant", "receives a state that is not the one that it returned in the step before"),
+        ("late", "'lif' receives what was computed 2 time steps before"),
+        ("scaled", "receives a state that is not the one that it returned in the step before"),
+    ],
+)
+def test_states_that_are_not_passed_on_are_refused(kind, message):
+    assert_refused(lambda: fold(states(kind).operations), ConversionError, message)
+
+
+def test_a_state_that_forward_writes_is_refused():
+    script, x = Script(), TensorValue(torch.zeros(()))
+    for step in range(STEPS):
+        part = script.call("__getitem__", x, step)
+        script.layer("lif", part, state_changed=step > 0)
+    message = "forward changes the state of 'lif' in the loop over time"
+    assert_refused(lambda: fold(script.operations), ConversionError, message)
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+def test_two_steps_are_too_few(steps):
+    script = unrolled(steps=steps)
+    if steps == 3:
+        assert fold(script.operations).steps == 3
+        return
+    message = "loops over 2 time steps of the sample, and at least 3 are needed"
+    assert_refused(lambda: fold(script.operations), ConversionError, message)
+
+
+# Modules
+
+
+class Net(nn.Module):
+    """Two layers, of which a subclass makes a loop."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.fc1, self.lif1 = nn.Linear(5, 8), low_leaky(init_hidden=False)
+        self.fc2, self.lif2 = nn.Linear(8, 3), low_leaky(init_hidden=False)
+        for layer in (self.fc1, self.fc2):
+            nn.init.uniform_(layer.weight, -0.5, 0.8)
+
+    def steps(self, frames):
+        """Yield spikes and membranes of each step."""
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+        for frame in frames:
+            spikes, mem1 = self.lif1(self.fc1(frame), mem1)
+            spikes, mem2 = self.lif2(self.fc2(spikes), mem2)
+            yield spikes, mem2
+
+
+LOOPS = {
+    "stack of spikes and membranes": (
+        lambda net, x: [torch.stack(rows) for rows in zip(*net.steps(x), strict=True)],
+        (STEPS, 2, 5),
+    ),
+    "batch first": (
+        lambda net, x: torch.stack([y for y, _ in net.steps(x[:, t] for t in range(STEPS))], 1),
+        (2, STEPS, 5),
+    ),
+    "permuted": (lambda net, x: sum(y for y, _ in net.steps(x.permute(2, 0, 1))), (2, 5, STEPS)),
+    "static": (lambda net, x: sum(y for y, _ in net.steps([x] * STEPS)) / STEPS, (2, 5)),
+    "last membrane": (lambda net, x: [mem for _, mem in net.steps(x)][-1], (STEPS, 2, 5)),
+    "encoder": (
+        lambda net, x: torch.stack(
+            [y for y, _ in net.steps((torch.rand_like(x) < x).float() for _ in range(STEPS))]
+        ).mean(0),
+        (2, 5),
+    ),
+    "split": (
+        lambda net, x: sum(y for y, _ in net.steps(part[0] for part in torch.split(x, 1))),
+        (STEPS, 2, 5),
+    ),
+}
+
+
+def looped(forward, seed=0):
+    net = Net(seed)
+    net.forward = lambda x: forward(net, x)
+    return net
+
+
+@pytest.mark.parametrize("kind", LOOPS)
+def test_a_loop_is_read_verified_and_loaded(kind):
+    forward, shape = LOOPS[kind]
+    net, sample = looped(forward), torch.rand(shape, generator=torch.Generator().manual_seed(3))
+    graph = from_torch(net, sample)
+    layers = ["input", "fc1", "lif1", "fc2", "lif2", "output"]
+    assert set(itertools.pairwise(layers)) <= {*graph.edges, ("input", "fc1")}
+    assert verify(graph, net, sample).ok
+    other = looped(forward, seed=1)
+    load_into(other, graph, sample=sample)
+    np.testing.assert_array_equal(other.fc1.weight.detach(), net.fc1.weight.detach())
+    assert verify(graph, other, sample).ok
+
+
+def test_what_forward_computes_around_its_steps_is_a_note():
+    forward, shape = LOOPS["encoder"]
+    (note,) = from_torch(looped(forward), torch.rand(shape)).warnings
+    assert note.code == "outside-graph"
+    assert note.severity == "note"
+    assert note.message.endswith("rand_like, lt before its input, mean behind its outputs")
+
+
+class ThroughTime(Net):
+    """Weights of all time steps at once, in front of the loop and behind another one."""
+
+    def forward(self, x):
+        currents, mem, outputs = self.fc1(x), None, []
+        for current in currents:
+            spikes, mem = self.lif1(current, mem)
+            outputs.append(spikes)
+        currents, mem, outputs = self.fc2(torch.stack(outputs)), None, []
+        for step in range(len(x)):
+            spikes, mem = self.lif2(currents[step], mem)
+            outputs.append(spikes)
+        return torch.stack(outputs)
+
+
+def test_weights_of_all_steps_at_once_are_those_of_each_step():
+    graph = from_torch(ThroughTime(), torch.rand(STEPS, 2, 5))
+    assert {("input", "fc1"), ("fc1", "lif1"), ("lif1", "fc2"), ("fc2", "lif2")} <= set(graph.edges)
+
+
+class AlongTime(Net):
+    """A convolution along the axis of time, between two loops."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv1d(8, 8, 3, padding=1)
+
+    def forward(self, x):
+        mem, outputs = None, []
+        for frame in x:
+            spikes, mem = self.lif1(self.fc1(frame), mem)
+            outputs.append(spikes)
+        mixed = self.conv(torch.stack(outputs, 2)).permute(2, 0, 1)
+        mem, outputs = None, []
+        for step in range(len(x)):
+            spikes, mem = self.lif2(self.fc2(mixed[step]), mem)
+            outputs.append(spikes)
+        return torch.stack(outputs)
+
+
+class Stops(Net):
+    """Ends its loop by what neurons fire."""
+
+    def forward(self, x):
+        outputs = []
+        for spikes, _ in self.steps(x):
+            outputs.append(spikes)
+            if sum(outputs).max() > 2:
+                break
+        return outputs[-1]
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (AlongTime(), r"takes parts of what .* computes of all time steps at once \(test_mod"),
+        (Stops(), r"reads numbers of a tensor in Python, by bool|does something else for another inp"),
+    ],
+)  # fmt: skip
+def test_what_no_step_computes_is_refused_with_the_line(net, message):
+    assert_refused(lambda: from_torch(net, torch.rand(STEPS, 2, 5)), ConversionError, message)
+
+
+def test_a_neuron_that_is_only_set_up_by_a_subclass_is_the_librarys():
+    class Quick(type(low_leaky())):
+        def __init__(self):
+            super().__init__(beta=0.5, threshold=0.5)
+
+    net = looped(LOOPS["last membrane"][0])
+    net.lif1 = Quick()
+    assert from_torch(net, torch.rand(STEPS, 2, 5)).nodes["lif1"].type == "LIF"
+
+
+def test_a_number_of_steps_follows_the_sample():
+    net = Net()
+    net.forward = lambda x, steps: sum(y for y, _ in net.steps([x] * steps))
+    sample = torch.rand(2, 5)
+    graph = from_torch(net, (sample, STEPS))
+    assert verify(graph, net, (sample, STEPS)).ok
+    assert_refused(lambda: from_torch(net, sample), ConversionError, "needs steps, and receives")
