@@ -66,7 +66,6 @@ def from_torch(module: Any, sample: Any) -> Graph:
 
     Args:
         module: A torch.nn.Module of torch's layers and the framework's neurons, in the mode in
-        module: A torch.nn.Module of torch's layers and the framework's neurons, in the mode in
             which it is to be exported (`module.eval()`). Its forward computes one time step, loops
             over time, or has layers that process all time steps. Forward is recorded. Supported
             between layers are sums, differences, concatenations, slices, flatten and pools, and
