@@ -115,7 +115,7 @@ GRID = Capabilities[StaticNetwork](
         Limit(
             feature=features.SPIKES_AT_THRESHOLD,
             code="spikes-at-threshold",
-            reason="node '{node}' (Threshold) receives spikes, which have no height in continuous time",
+            reason="node '{node}' ({kind}) receives spikes, which have no height in continuous time",
             fix="put a LI or CubaLI before it, or pass another {dialect}",
             options={"dialect": DIALECT.keyword},
         ),

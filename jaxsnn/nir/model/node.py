@@ -140,15 +140,18 @@ class NodeTraits:
         problems: node -> `Fault`s of its parameters that `Parameter` cannot state.
         misfits: (node, shape of its input) -> `Fault`s of the node for such an input.
         detail: (node, `Surroundings`) -> what `apply` needs beyond the parameters, hashable.
-        apply: of a linear type: (parameters, detail, x) -> y, the bias left out. x is a JAX array
-            (samples, *inward), y (samples, *outward); parameters are arrays by name, those per
-            element in one row (elements,). It may be a text "module:name". Both engines use it,
-            and the chip does with NumPy arrays where there are no `entries`.
+        apply: of a type without state: (parameters, detail, x) -> y, the bias of a linear type left
+            out. x is a JAX array (samples, *inward), y (samples, *outward); parameters are arrays by
+            name, those per element in one row (elements,). It may be a text "module:name". Both
+            engines use that of a linear type, and the chip does with NumPy arrays where there are no
+            `entries`; only the time-stepped engine uses that of a nonlinear type.
         entries: of a linear type: (parameters, detail, inward) -> (source, target, value): its
             connections one by one. Channels of input and output are counted in C order, in NumPy
             int arrays (entries,) that depend on shapes alone; the values (entries,) are of the
             kind of the parameters, NumPy or JAX. None: engines find them by applying it.
         look: its style in drawings; None: as a neuron if it has a state, else as a linear node.
+        extension: package that defines a type which NIR does not have, as files mark it; "" for NIR's
+            types and registered ones.
     """
 
     type: str
@@ -173,6 +176,7 @@ class NodeTraits:
     apply: Reference | None = None
     entries: Callable[..., tuple[np.ndarray, np.ndarray, Any]] | None = None
     look: Look | None = None
+    extension: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
