@@ -178,7 +178,7 @@ class RefractoryStepper:
         """Simulate one step; see `jaxsnn.grid.neuron.SteppedNeuron.step`."""
         del tested_before  # the membrane is computed again
         lif, v, after_reset = self.lif.step(state.lif, drive)
-        refractory = spike(state.remaining, self.lif.surrogate, False)
+        refractory: Any = spike(state.remaining, self.lif.surrogate, False)
         held = (1 - refractory) * after_reset + refractory * state.v
         tested = RefractoryTest(v=v, refractory=refractory)
         fired = self.fire(tested)

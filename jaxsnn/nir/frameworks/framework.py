@@ -159,7 +159,8 @@ class Framework:
         in_time: layer -> whether it takes (time, batch, *shape) and runs through time itself; None:
             none does.
         rewind: Method of its layers that puts their states to the start; "" where they keep none.
-        membranes: Attributes of its layers that are their membranes after a call.
+        membranes: Attributes of its layers, or of their states, that are their membranes after a call;
+            "lif.v" is an attribute of an attribute.
         leaf_options: Options of `jaxsnn.nir.read` for graphs of these layers.
         surrogate: The derivative of a spike that its neurons have by default, in words.
         note: Further note for the documentation: one sentence.

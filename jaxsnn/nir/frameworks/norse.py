@@ -743,7 +743,7 @@ FRAMEWORK = Framework(
     leaves=_LEAVES,
     setters=MappingProxyType(dict.fromkeys((*_KINDS, *_WEIGHTED), _set_cell)),
     in_time=_in_time,
-    membranes=("v",),
+    membranes=("v", "lif.v"),
     leaf_options=MappingProxyType({"dt_export": 1.0}),
     surrogate="FastSigmoid(slope=1), whatever its alpha",
     note="Its membranes start at v_leak; its importer reads CubaLIF differently from what its exporter writes.",

@@ -16,7 +16,8 @@ def layer_norm(entry: Mapping[str, Any]) -> Any:
     """
     import torch
 
-    module = torch.nn.LayerNorm(np.shape(entry["weight"]), float(np.ravel(entry["epsilon"])[0]))
+    shape = list(np.shape(entry["weight"]))
+    module = torch.nn.LayerNorm(shape, float(np.ravel(entry["epsilon"])[0]))
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             parameter.copy_(torch.tensor(np.asarray(entry[name], np.float32)))
