@@ -36,14 +36,14 @@ def neuron(rule: NeuronRule, shape: tuple[int, ...], spike: Callable[[Any], Any]
 
     node, unit_dt = rule.node, rule.unit_dt
 
-    class Neuron(torch.nn.Module):
+    class ExtensionNeuron(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             for name in node.names:
                 value = np.broadcast_to(node.numbers(name), shape).astype(np.float32)
                 self.register_buffer(name, torch.tensor(value))
 
-    class AlphaModule(Neuron):
+    class AlphaModule(ExtensionNeuron):
         """Its state: membrane, excitatory and inhibitory current."""
 
         def forward(self, x: Any, state: Any = None) -> Any:
@@ -67,7 +67,7 @@ def neuron(rule: NeuronRule, shape: tuple[int, ...], spike: Callable[[Any], Any]
             output = v if rule.readout else spike(v - numbers.v_threshold)
             return output, (v, later_excitatory, later_inhibitory)
 
-    class RefractoryModule(Neuron):
+    class RefractoryModule(ExtensionNeuron):
         """Its state: membrane, synaptic current, and refractory time steps that remain."""
 
         def forward(self, x: Any, state: Any = None) -> Any:

@@ -215,13 +215,16 @@ def refuse_second_encoder(encoder: Encoder | str | None, data: Data) -> None:
 
 def reference_tau(network: Network, population: str) -> float:
     """Return the median tau_syn of a population in seconds; for neurons without a synaptic current
-    their median tau.
+    their median tau, for snnTorch's Alpha the time constant of its decay alpha.
 
     Raises:
         UsageError: there is no such population, or it has no time constant.
     """
     _refuse_unknown(network, population)
     parameters = network.parameters[population]
+    step, decay = network.populations[population].dt, parameters.get("alpha")
+    if step is not None and decay is not None:
+        return step / (1 - float(np.clip(np.median(decay), 0.0, 1 - 1e-6)))
     name = next((name for name in ("tau_syn", "tau") if name in parameters), None)
     if name is None:
         raise UsageError(

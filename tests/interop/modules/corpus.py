@@ -68,6 +68,12 @@ TIME_LAST = (BATCH, INPUTS, STEPS)
 IMAGES = (STEPS, BATCH, *IMAGE)
 STATIC_IMAGE = (BATCH, *IMAGE)
 
+#: What only time steps train: types that NIR does not have, and readouts that reset.
+GRID = {"engine": "grid"}
+#: Weights of 0 and 1 in front of a transposed convolution are no numbers of the module.
+DECODER = ("encode.weight", "encode.bias", "decode.weight", "decode.bias")
+RESETS = dict.fromkeys(TARGETS, "gives its membrane and resets")
+
 S, N, J = snntorch_nets, norse_nets, spikingjelly_nets
 
 
@@ -84,7 +90,7 @@ CORPUS = (
     _entry(S.BatchFirst, BATCH_FIRST),
     _entry(S.TimeLast, TIME_LAST),
     _entry(S.Iterated, SEQUENCE),
-    _entry(S.Unbound, SEQUENCE),
+    _entry(S.Unbound, SEQUENCE, refused=RESETS, fit=GRID),
     _entry(S.Permuted, BATCH_FIRST),
     _entry(S.Transposed, BATCH_FIRST),
     _entry(S.Split, SEQUENCE),
@@ -102,13 +108,13 @@ CORPUS = (
     _entry(S.StatesOnSelf, SEQUENCE),
     _entry(S.Filled, SEQUENCE),
     _entry(S.LatencyCoded, STATIC),
-    _entry(S.StemAndHead, STATIC),
-    _entry(S.ConvolutionalMaxPool, (BATCH, 1, 8, 8), extensions=("MaxPool2d",)),
-    _entry(S.SequentialMaxPool, IMAGES, extensions=("MaxPool2d",)),
-    _entry(S.Recurrent, SEQUENCE),
-    _entry(S.AlphaNeurons, SEQUENCE, gain=1.5, extensions=("Alpha",)),
-    _entry(S.Normalised, SEQUENCE, extensions=("LayerNorm", "ReLU")),
-    _entry(S.Decoder, IMAGES),
+    _entry(S.StemAndHead, STATIC, extensions=("ReLU",), fit=GRID),
+    _entry(S.ConvolutionalMaxPool, (BATCH, 1, 8, 8), extensions=("MaxPool2d",), fit=GRID),
+    _entry(S.SequentialMaxPool, IMAGES, extensions=("MaxPool2d",), fit=GRID),
+    _entry(S.Recurrent, SEQUENCE, gain=0.4),
+    _entry(S.AlphaNeurons, SEQUENCE, gain=1.5, extensions=("Alpha",), fit=GRID),
+    _entry(S.Normalised, SEQUENCE, extensions=("LayerNorm", "ReLU"), fit=GRID),
+    _entry(S.Decoder, IMAGES, gain=1.5, fit={"trainable": DECODER}),
     _entry(S.WithParameter, SEQUENCE),
     _entry(S.Subclassed, SEQUENCE),
     _entry(S.Residual, SEQUENCE),
@@ -120,7 +126,7 @@ CORPUS = (
     _entry(N.LiftedThenLoop, SEQUENCE),
     _entry(N.Encoded, STATIC),
     _entry(N.RecurrentCell, BATCH_FIRST),
-    _entry(N.Refractory, SEQUENCE, extensions=("LIFRefrac",)),
+    _entry(N.Refractory, SEQUENCE, extensions=("LIFRefrac",), fit=GRID),
     _entry(N.ConvolutionalStates, IMAGES),
     _entry(N.IntegrateAndFire, STATIC, one_step=True),
     _entry(J.CountedSpikes, STATIC),
