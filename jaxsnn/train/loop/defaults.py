@@ -213,19 +213,23 @@ def refuse_second_encoder(encoder: Encoder | str | None, data: Data) -> None:
         raise UsageError(message, fix="leave it out")
 
 
+#: Steps that stand for the time constant of neurons that have none.
+_STEPS_OF_IF = 10
+
+
 def reference_tau(network: Network, population: str) -> float:
     """Return the median tau_syn of a population in seconds; for neurons without a synaptic current
-    their median tau, for snnTorch's Alpha the time constant of its decay alpha.
+    their median tau, for neurons of a time-stepped framework without either, such as IF, ten steps.
 
     Raises:
         UsageError: there is no such population, or it has no time constant.
     """
     _refuse_unknown(network, population)
     parameters = network.parameters[population]
-    step, decay = network.populations[population].dt, parameters.get("alpha")
-    if step is not None and decay is not None:
-        return step / (1 - float(np.clip(np.median(decay), 0.0, 1 - 1e-6)))
     name = next((name for name in ("tau_syn", "tau") if name in parameters), None)
+    neurons = network.populations[population]
+    if name is None and neurons.steps_through_time and neurons.dt is not None:
+        return _STEPS_OF_IF * neurons.dt
     if name is None:
         raise UsageError(
             Text("population '{population}' has no time constant", population=population),
