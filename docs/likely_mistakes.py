@@ -197,11 +197,11 @@ print(search.stop_reason + ":", search.why)""",
         code="""\
 import torch, snntorch
 net = torch.nn.Sequential(
-    torch.nn.Conv2d(1, 2, 3), torch.nn.MaxPool2d(2), torch.nn.Flatten(), torch.nn.Linear(18, 2),
+    torch.nn.Conv1d(1, 2, 3), torch.nn.MaxPool1d(2), torch.nn.Flatten(), torch.nn.Linear(6, 2),
     snntorch.Leaky(beta=0.9, reset_mechanism="zero", init_hidden=True),
 )
-jaxsnn.from_torch(net, torch.zeros(1, 1, 8, 8))""",
-        expected=("MaxPool2d", "AvgPool2d"),
+jaxsnn.from_torch(net, torch.zeros(1, 1, 8))""",
+        expected=("MaxPool1d", "AvgPool1d"),
     ),
     Mistake(
         title="BatchNorm in training mode",

@@ -62,6 +62,16 @@ EVENT = Capabilities[StaticNetwork](
             fix="simulate with {grid}",
             options=_GRID,
         ),
+        *(
+            Limit(
+                feature=feature,
+                code="unsupported-node",
+                reason="node '{node}' has the type {kind}, which the event engine does not simulate",
+                fix="simulate with {grid}",
+                options=_GRID,
+            )
+            for feature in (features.NONLINEAR_FUNCTION, features.STEPPED_NEURON)
+        ),
         Limit(
             feature=features.OTHER_NODE,
             code="unsupported-node",

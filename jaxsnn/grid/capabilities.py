@@ -117,7 +117,7 @@ GRID = Capabilities[StaticNetwork](
         Limit(
             feature=features.SPIKES_AT_THRESHOLD,
             code="spikes-at-threshold",
-            reason="node '{node}' (Threshold) receives spikes, which have no amplitude in "
+            reason="node '{node}' ({kind}) receives spikes, which have no amplitude in "
             "continuous time",
             fix="insert a leaky integrator (LI or CubaLI) before it, or pass another {dialect}",
             options={"dialect": DIALECT.keyword},

@@ -4,6 +4,7 @@ connections.
 
 from __future__ import annotations
 
+import pkgutil
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,7 +151,9 @@ def _stepping(
     """
     model = model_of(population.kind)
     if model.stepping is not None:
-        return model.stepping(population, parameters, **rules)
+        maker = model.stepping
+        stepping = pkgutil.resolve_name(maker) if isinstance(maker, str) else maker
+        return stepping(population, parameters, **rules)
     if model.dynamics is not None:
         neuron = model.dynamics(population)
         return FlowStepper(neuron=neuron, population=population, parameters=parameters, **rules)

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING
 from jaxsnn.capabilities import Feature, Limit, Occurrence, Requirement
 from jaxsnn.errors import LoweringError, Problem, listing
 from jaxsnn.network.cycles import Cycle, groups
-from jaxsnn.network.neuron_models import NIR_KINDS, is_registered, model_of, neuron_kinds
+from jaxsnn.network.neuron_models import (
+    NIR_KINDS,
+    STEPPED_KINDS,
+    is_registered,
+    model_of,
+    neuron_kinds,
+)
 from jaxsnn.network.structure import Population, Wire, carried, carriers
 from jaxsnn.wording import Text
 
@@ -112,10 +118,14 @@ class StaticNetwork:
 
     @cached_property
     def with_levels(self) -> set[str]:
-        """Names of the nodes that send potentials, biases or the output of a Threshold, and of the
-        linear nodes that pass them on.
+        """Names of the nodes that send potentials, biases or the output of a Threshold or another
+        nonlinear node, and of the linear nodes that pass them on.
         """
-        levels = {wire.name for wire in self.wires if wire.biased or wire.kind == "Threshold"}
+        levels = {
+            wire.name
+            for wire in self.wires
+            if wire.biased or wire.function or wire.kind == "Threshold"
+        }
         return carriers(self.wires, [*self.readouts, *levels])
 
     @cached_property
@@ -180,12 +190,20 @@ MAX_POOL = NetworkFeature(
         )
     ),
 )
+#: Kinds of nodes that no operator or function describes.
+_WITHOUT_FUNCTION = ("input", "output", "neuron", "Threshold")
+NONLINEAR_FUNCTION = NetworkFeature(
+    description="A nonlinear function of values, such as MaxPool2d, ReLU or LayerNorm",
+    occurrences=lambda network: (
+        Occurrence(wire.name, kind=wire.kind) for wire in network.wires if wire.function
+    ),
+)
 OTHER_NODE = NetworkFeature(
-    description="A node of a registered type that has no state and is not linear",
+    description="A node of a registered type that has no state and no function",
     occurrences=lambda network: (
         Occurrence(wire.name, kind=wire.kind)
         for wire in network.wires
-        if not wire.linear and wire.kind not in ("input", "output", "neuron", "Threshold")
+        if not (wire.linear or wire.function) and wire.kind not in _WITHOUT_FUNCTION
     ),
 )
 UNFED_NODE = NetworkFeature(
@@ -204,6 +222,10 @@ UNKNOWN_NEURON_MODEL = Limit(
     code="unsupported-node",
     reason="node '{node}' ({kind}) has a type without a neuron model",
     fix="register a neuron model (jaxsnn.register_neuron), or replace the node",
+)
+STEPPED_NEURON = _populations(
+    "A neuron type that is defined in time steps only, such as Alpha or LIFRefrac",
+    lambda population: population.kind in STEPPED_KINDS,
 )
 NIR_NEURON = _populations("A neuron of a NIR type", lambda population: population.kind in NIR_KINDS)
 
@@ -268,7 +290,7 @@ READOUT_IN_CYCLE = NetworkFeature(
         for population in network.neurons
         if population.name in network.in_cycles
         and not population.fires
-        and population.kind in NIR_KINDS
+        and population.kind in (*NIR_KINDS, *STEPPED_KINDS)
         and model_of(population.kind).fires
     ),
 )
@@ -387,7 +409,7 @@ VOLTAGE_TO_NODE = NetworkFeature(
             target_kind=_target_kind(network, wire),
         )
         for wire in network.wires
-        if not wire.linear and wire.kind not in ("Threshold", "output")
+        if not (wire.linear or wire.function) and wire.kind not in ("Threshold", "output")
         for source in network.readouts_into[wire.name]
     ),
 )
@@ -463,11 +485,12 @@ MIXED_SOURCES = NetworkFeature(
     occurrences=_mixed_sources,
 )
 SPIKES_AT_THRESHOLD = NetworkFeature(
-    description="A Threshold that receives spikes, in a network in continuous time",
+    description="A Threshold or another nonlinear node that receives spikes, in a network in continuous time",
     occurrences=lambda network: (
-        Occurrence(wire.name)
+        Occurrence(wire.name, kind=wire.kind)
         for wire in (network.wires if network.is_continuous else ())
-        if wire.kind == "Threshold" and network.receives(wire.name, network.with_spikes)
+        if (wire.function or wire.kind == "Threshold")
+        and network.receives(wire.name, network.with_spikes)
     ),
 )
 MIXED_OUTPUT = NetworkFeature(

@@ -35,7 +35,7 @@ Arrays = Mapping[str, Any]
 def applied(
     wire: Wire, inward: tuple[int, ...], parameters: Arrays, x: Float[Array, "*lead *inward"]
 ) -> Float[Array, "*lead *outward"]:
-    """Return the output of a linear node for an array, without its bias.
+    """Return the output of a node without state for an array; of a linear one without its bias.
 
     Args:
         wire: the node.
@@ -43,7 +43,7 @@ def applied(
         parameters: NIR's names -> arrays.
 
     Raises:
-        LoweringError: the node is not a linear one.
+        LoweringError: the node has no function.
     """
     lead = x.shape[: x.ndim - len(inward)]
     # One product of matrices: that of arrays with more axes is slower in the gradient.
@@ -115,8 +115,8 @@ def averaged(
 
 
 def check_operator(wire: Wire, inward: tuple[int, ...], parameters: Arrays) -> None:
-    """Refuse an operator that differs from its traits: another shape, a constant term, a
-    nonlinearity, or missing or additional connections.
+    """Refuse an operator that differs from its traits: another shape, and of a linear node a
+    constant term, a nonlinearity, or missing or additional connections.
 
     Args:
         parameters: NIR's names -> NumPy arrays.
@@ -147,6 +147,8 @@ def check_operator(wire: Wire, inward: tuple[int, ...], parameters: Arrays) -> N
                 expected=expected,
             ),
         )
+    if wire.linear is None:
+        return
     y = np.asarray(y).reshape(2, -1)
     none = np.asarray(wire.apply(numbers, jnp.zeros_like(x)))
     if none.any():

@@ -29,18 +29,26 @@ class NeuronModel:
             NIR's own kinds, whose dynamics follow from the record of the population.
         stepping: makes what steps it in the time-stepped engine, a
             `jaxsnn.grid.step_input.SteppingModel`: called with the population, its parameters, and
-            `dt`, `surrogate` and `detach_reset`. None: its dynamics step it, exactly.
+            `dt`, `surrogate` and `detach_reset`; a function, or its location, "module:name". None: its
+            dynamics step it, exactly.
     """
 
     kind: str
     fires: bool
     dynamics: Callable[[Any], Any] | None = None
-    stepping: Callable[..., Any] | None = None
+    stepping: Callable[..., Any] | str | None = None
 
 
 #: The kinds of NIR.
 NIR_KINDS = ("CubaLIF", "CubaLI", "LIF", "LI", "IF", "I")
 _NIR = {kind: NeuronModel(kind=kind, fires=kind.endswith("F")) for kind in NIR_KINDS}
+#: Extensions of this package, which are defined in time steps only.
+_STEPPED = {
+    kind: NeuronModel(kind=kind, fires=True, stepping=f"jaxsnn.grid.extension_neurons:{maker}")
+    for kind, maker in (("Alpha", "AlphaStepper"), ("LIFRefrac", "refractory_stepper"))
+}
+STEPPED_KINDS = tuple(_STEPPED)
+_BUILT_IN = _NIR | _STEPPED
 _REGISTERED: dict[str, NeuronModel] = {}
 
 
@@ -50,7 +58,7 @@ def register_neuron(model: NeuronModel) -> None:
     Raises:
         UsageError: there is another kind of that name, or the model has no dynamics.
     """
-    if model.kind in _NIR or _REGISTERED.get(model.kind, model) != model:
+    if model.kind in _BUILT_IN or _REGISTERED.get(model.kind, model) != model:
         raise UsageError(
             Text("neuron model '{kind}' is already registered", kind=model.kind),
             fix="register the model under another name",
@@ -72,7 +80,7 @@ def _load_entry_points() -> None:
 def neuron_kinds() -> tuple[str, ...]:
     """Return the names of all neuron kinds."""
     _load_entry_points()
-    return (*_NIR, *_REGISTERED)
+    return (*_BUILT_IN, *_REGISTERED)
 
 
 def is_registered(kind: str) -> bool:
@@ -86,7 +94,7 @@ def model_of(kind: str) -> NeuronModel:
     Raises:
         LoweringError: no such kind is registered.
     """
-    built_in = _NIR.get(kind)
+    built_in = _BUILT_IN.get(kind)
     if built_in is not None:
         return built_in
     _load_entry_points()

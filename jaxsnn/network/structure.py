@@ -122,6 +122,8 @@ class Wire:
             as wiring that is not trained, and refuses other weights.
         operator: the linear operator of the node; None: that of NIR's own kind of this name, if
             there is one.
+        function: the function of a node without state that is not linear, with the arguments of
+            `LinearOperator.apply`; None: it has none.
         late: sources whose output arrives one time step late, initially zero: the nodes of a cycle
             run in the order of the network's wires, and these sources run after this node.
         shapes: pairs of a parameter of the node and its shape; other parameters may have any shape.
@@ -135,6 +137,7 @@ class Wire:
     shape: tuple[int, ...]
     detail: Any = None
     operator: LinearOperator | None = None
+    function: Callable[..., Any] | str | None = None
     late: tuple[str, ...] = ()
     shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
     remarks: tuple[str, ...] = ()
@@ -164,12 +167,13 @@ class Wire:
         return None if name is None else parameters.get(name)
 
     def apply(self, parameters: Mapping[str, Any], x: Any) -> Any:
-        """Apply a linear node to x (samples, *inward), without its bias.
+        """Apply a node without state to x (samples, *inward); a linear one without its bias.
 
         Raises:
-            LoweringError: it is no linear node, or one that takes time.
+            LoweringError: it has no function, or takes time.
         """
-        if self.linear is None or self.linear.apply is None:
+        function = self.function if self.linear is None else self.linear.apply
+        if function is None:
             raise LoweringError(
                 Text(
                     "node '{node}' ({type}) has no linear operator",
@@ -179,9 +183,8 @@ class Wire:
                 fix="use linear nodes",
                 node=self.name,
             )
-        linear_map = self.linear.apply
-        function = pkgutil.resolve_name(linear_map) if isinstance(linear_map, str) else linear_map
-        return function(parameters, self.detail, x)
+        resolved = pkgutil.resolve_name(function) if isinstance(function, str) else function
+        return resolved(parameters, self.detail, x)
 
 
 #: Kinds of NIR that never fire. One from outside that does not is lowered to a readout.

@@ -696,6 +696,31 @@ def test_a_stateless_type_that_is_not_linear_is_read_but_not_simulated(register)
     assert "the chip has no node of that type" in jaxsnn.check(graph, "bss2").problems[0].message
 
 
+def test_a_function_that_is_not_linear_runs_in_time_steps_alone(register):
+    """Squares of spikes times a gain are those of Linears with squared weights."""
+    register(
+        GATHER,
+        linear=False,
+        entries=None,
+        apply=lambda parameters, detail, x: GATHER.apply(parameters, detail, x) ** 2,
+    )
+    graph, linear = two_layers(**STEPPED), two_layers(custom=False, **STEPPED)
+    squared = [
+        linear.nodes[name].replace(weight=linear.nodes[name].value("weight") ** 2) for name in "14"
+    ]
+    outputs = [
+        jaxsnn.simulate(jaxsnn.lower(variant), steps(), engine=jaxsnn.TimeStepped()).output()
+        for variant in (graph, linear.with_nodes(squared))
+    ]
+    assert outputs[0].any()
+    np.testing.assert_array_equal(*outputs)
+    [problem] = [p for p in jaxsnn.check(graph, "event").problems if p.node == "1"]
+    assert "Gather, which the event engine does not simulate" in problem.message
+    register(GATHER, linear=False, entries=None, apply=lambda parameters, detail, x: x[:, :2])
+    says = r"'1' \(Gather\): its operator returns the shape"
+    assert_refused(lambda: jaxsnn.lower(two_layers(**STEPPED)), LoweringError, says)
+
+
 # -- NIR's own types
 
 

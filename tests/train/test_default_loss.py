@@ -9,6 +9,7 @@ from jaxsnn import ApproximationWarning, Events, Note, TimeStepped, lower, simul
 from jaxsnn.nir import build
 from jaxsnn.nir.initializers import normal
 from jaxsnn.train import FirstSpike, fit, splits_of_arrays
+from jaxsnn.train.loop.defaults import reference_tau
 from tests.helpers.command_line import call
 from tests.helpers.small_task import small_net
 
@@ -168,3 +169,11 @@ def test_time_constants_of_a_configuration_are_noted_too(tmp_path, capsys, tau, 
     )
     argv = "train", "--config", tmp_path / "run.toml", "-o", tmp_path / "a.nir"
     assert call(capsys, *argv)[2].count("read as seconds") == noted
+
+
+def test_neurons_without_a_time_constant_count_ten_steps():
+    neurons = build.integrate_and_fire(r=1 / DT)
+    layers = (build.input(5), build.linear(3), neurons)
+    graph = build.sequential(*layers, seed=0, dialect="spikingjelly", reset="zero", dt=DT)
+    assert reference_tau(lower(graph), "2") == pytest.approx(10 * DT)
+    assert train(graph).settings["loss"]["tau"] == pytest.approx(10 * DT)

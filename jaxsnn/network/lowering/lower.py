@@ -29,6 +29,7 @@ from jaxsnn.nir.frameworks.evidence import TOLERANCE, estimate
 from jaxsnn.nir.frameworks.source_rule import NeuronRule
 from jaxsnn.nir.graphs.synapses import with_delayed_synapses
 from jaxsnn.nir.model.dialect import Dialect
+from jaxsnn.nir.model.extension_nodes import EXTENSIONS
 from jaxsnn.nir.model.graph import Graph, refuse_no_graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import TYPES
@@ -76,7 +77,8 @@ def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False)
     for part in map(ready.part, ready.order):
         name = part.wire.name
         wires.append(replace(part.wire, remarks=tuple(remarks.get(name, ()))))
-        if part.wire.linear and part.wire.kind not in TYPES:
+        has_function = part.wire.linear or part.wire.function
+        if has_function and part.wire.kind not in (*TYPES, *EXTENSIONS):
             check_operator(part.wire, ready.shapes[name][0] or (), part.parameters)
         if part.parameters:
             parameters[name] = {

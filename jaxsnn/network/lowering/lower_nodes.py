@@ -118,6 +118,7 @@ class LoweringPlan:
             sources=self.sources[name],
             shape=(),
             operator=_operator_of(traits),
+            function=None if traits.linear or traits.state else traits.apply,
             late=self.late.get(name, ()),
         )
 

@@ -13,6 +13,7 @@ from jaxsnn.errors import DialectError, listing
 from jaxsnn.nir.frameworks.registry import file_options, framework_options
 from jaxsnn.nir.frameworks.source_rule import SpikeArea
 from jaxsnn.nir.model.dialect import Arrival, Dialect, Rule
+from jaxsnn.nir.model.extension_nodes import EXTENSIONS
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import IF, I
 from jaxsnn.options import DIALECT, DT
@@ -119,7 +120,7 @@ def rule_of(dialect: Dialect, node: Node) -> Rule:
                 node=node.name,
                 type=node.type,
                 dialect=dialect.name,
-                types=listing(conventions.rules),
+                types=listing(kind for kind in conventions.rules if kind not in EXTENSIONS),
             ),
             fix=Text("pass a different {dialect}", dialect=DIALECT.keyword),
             node=node.name,

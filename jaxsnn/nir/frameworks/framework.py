@@ -162,7 +162,8 @@ class Framework:
         in_time: Function that returns whether a layer receives (time, batch, *shape) and runs
             through time itself; None: no layer does.
         rewind: Method of layers that resets their states; "" for layers without states.
-        membranes: Attributes of layers that contain the membrane potentials after a call.
+        membranes: Attributes of layers, or of their states, that contain the membrane potentials after a call;
+            "lif.v" is an attribute of an attribute.
         leaf_options: Options of `jaxsnn.nir.read` for graphs of these layers.
         surrogate: Default surrogate gradient of the neurons, in words.
         note: Note for the documentation: one or a few sentences.

@@ -81,6 +81,7 @@ _WRITES = Conventions(
         CubaLIF=_CURRENT,
         CubaLI=_CURRENT,
         IF=_IAF,
+        LIFRefrac=dataclasses.replace(_CURRENT, ones=()),
     ),
     time_unit="s",
     reset="zero",
@@ -638,6 +639,24 @@ def _neuron_of(call: Call, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return entry, options
 
 
+def _export_refractory(call: Call) -> Exported:
+    """Export LIFRefracCell as the extension LIFRefrac; time constants in true seconds."""
+    cell, shape = call.module, call.outward
+    p = cell.p.lif
+    entry = {
+        "type": "LIFRefrac",
+        "tau_syn": 1 / numbers_of(p.tau_syn_inv, shape),
+        "tau_mem": 1 / numbers_of(p.tau_mem_inv, shape),
+        "v_leak": numbers_of(p.v_leak, shape),
+        "v_threshold": numbers_of(p.v_th, shape),
+        "v_reset": numbers_of(p.v_reset, shape),
+        "refractory_steps": numbers_of(cell.p.rho_reset, shape),
+    }
+    return Exported(
+        nodes={"": entry}, framework="norse", options={"reset": "zero"}, dt=float(cell.dt)
+    )
+
+
 def _export_weighted(call: Call) -> Exported:
     """Export LILinearCell, LIFRecurrentCell and LIFRecurrent: input weights, neurons and recurrent
     weights; Norse adds all input to the current in one step.
@@ -719,6 +738,7 @@ _LEAVES: Mapping[str, Callable[[Call], Exported] | str] = MappingProxyType(
     {
         **dict.fromkeys(_KINDS, _export_cell),
         **dict.fromkeys(_WEIGHTED, _export_weighted),
+        "LIFRefracCell": _export_refractory,
         "Lift": "lifted_module",
     }
 )
@@ -734,7 +754,7 @@ FRAMEWORK = Framework(
     leaves=_LEAVES,
     setters=MappingProxyType(dict.fromkeys((*_KINDS, *_WEIGHTED), _set_cell)),
     in_time=_in_time,
-    membranes=("v",),
+    membranes=("v", "lif.v"),
     leaf_options=MappingProxyType({"dt_export": 1.0}),
     surrogate="FastSigmoid(slope=1) for every alpha",
     note="Membrane potentials start at v_leak; the importer interprets CubaLIF differently "

@@ -42,7 +42,7 @@ from jaxsnn.nir.frameworks.torch_layers import (
     set_weights,
 )
 from jaxsnn.nir.model.changes import Edge
-from jaxsnn.nir.model.decays import FROM_R, FROM_W_IN
+from jaxsnn.nir.model.decays import ALPHA_DECAY, FROM_R, FROM_W_IN
 from jaxsnn.nir.model.dialect import Conventions, Dialect, Evidence, Rule, rules
 from jaxsnn.nir.model.draft import NEURON_TYPES, Draft
 from jaxsnn.nir.model.graph import Graph
@@ -151,6 +151,7 @@ _WRITES = Conventions(
             membrane="leak",
             synapse="add last",
         ),
+        Alpha=Rule(membrane_decay=ALPHA_DECAY, membrane="leak"),
     ),
     evidence=Evidence(dt_from=TAU_OVER_R, proves=True, confirms=_is_single_precision),
     time_unit="s",
@@ -523,21 +524,26 @@ def _set_lapicque(
 
 
 def _export_alpha(call: Call) -> Exported:
-    """Export Alpha without a reset: its membrane, m (a^n - b^n) for a spike n steps ago with decays
-    a and b, is that of a Synaptic, (a^(n+1) - b^(n+1)) / (a - b), one step later, times m (a - b).
+    """Export Alpha: one that resets as the extension of this name.
+
+    Without a reset its membrane, m (a^n - b^n) for a spike n steps ago with decays a and b, is that
+    of a Synaptic, (a^(n+1) - b^(n+1)) / (a - b), one step later, times m (a - b).
     """
     neuron, shape = call.module, call.outward
-    if neuron.reset_mechanism != "none":
-        raise ConversionError(
-            Text(
-                "layer '{node}' (Alpha) resets its synaptic currents at each spike, and NIR neurons "
-                "reset only their membrane potentials",
-                node=call.name,
-            ),
-            fix='use Synaptic, or reset_mechanism="none" for a readout',
-            node=call.name,
-        )
     _refuse_unheld(call)
+    if neuron.reset_mechanism != "none":
+        return Exported(
+            nodes={
+                "": {
+                    "type": "Alpha",
+                    "alpha": numbers_of(neuron.alpha, shape),
+                    "beta": numbers_of(neuron.beta, shape),
+                    "v_threshold": numbers_of(neuron.threshold, shape),
+                }
+            },
+            framework="snntorch",
+            options={"reset": neuron.reset_mechanism, "reset_delay": True},
+        )
     alpha, beta = (
         np.clip(numbers_of(decay, shape).astype(float), 0, 1)
         for decay in (neuron.alpha, neuron.beta)
@@ -573,6 +579,21 @@ def _export_alpha(call: Call) -> Exported:
         framework="snntorch",
         options={"reset": "none", "reset_delay": True, "readout": True},
     )
+
+
+def _set_alpha(
+    call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
+) -> list[LayerNumbers]:
+    """Return alpha, beta and the threshold of an Alpha that resets."""
+    node = nodes[""]
+    if node.type != "Alpha":
+        return []
+    return [
+        LayerNumbers(
+            layer=call.name, node=node.name, owner=call.module, name=name, value=node.numbers(key)
+        )
+        for name, key in (("alpha", "alpha"), ("beta", "beta"), ("threshold", "v_threshold"))
+    ]
 
 
 def _set_neuron(
@@ -633,6 +654,7 @@ FRAMEWORK = Framework(
     setters=MappingProxyType(
         {
             **dict.fromkeys(("Leaky", "Synaptic", "RLeaky", "RSynaptic"), _set_neuron),
+            "Alpha": _set_alpha,
             "Lapicque": _set_lapicque,
         }
     ),

@@ -388,12 +388,32 @@ def _in_time(module: Any) -> bool:
 _NODES = ("IFNode", "LIFNode", "ParametricLIFNode", "CUBALIFNode")
 #: Batch normalisations whose weights begin at the threshold (tdBN).
 _NORMS = ("ThresholdDependentBatchNorm1d", "ThresholdDependentBatchNorm2d")
+
+
+def _export_scaler(call: Call) -> Exported:
+    """Export a VoltageScaler of ann2snn: one factor for all elements."""
+    scale = np.full(call.outward, float(call.module.scale), np.float32)
+    return Exported(nodes={"": {"type": "Scale", "scale": scale}})
+
+
+def _set_scaler(
+    call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
+) -> list[LayerNumbers]:
+    """Return the factor of a VoltageScaler."""
+    node = nodes[""]
+    value = np.broadcast_to(node.value("scale"), call.outward)
+    return [
+        LayerNumbers(layer=call.name, node=node.name, owner=call.module, name="scale", value=value)
+    ]
+
+
 _LEAVES: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
     {
         **dict.fromkeys(LAYERS, _export_layer),
         **dict.fromkeys(_NODES, _export_node),
         **dict.fromkeys(_NORMS, _export_norm),
         "VotingLayer": _export_voting,
+        "VoltageScaler": _export_scaler,
         "LinearRecurrentContainer": _export_recurrent,
     }
 )
@@ -429,6 +449,7 @@ FRAMEWORK = Framework(
             **LAYER_SETTERS,
             **dict.fromkeys(_NORMS, set_normalisation),
             **dict.fromkeys(_NODES, _set_node),
+            "VoltageScaler": _set_scaler,
             "LinearRecurrentContainer": _set_recurrent,
         }
     ),

@@ -67,6 +67,8 @@ class Exported:
         norm: The BatchNorm that `folds` belongs to.
         takes_spikes: Whether the export is only valid for inputs of 0 and 1.
         takes_positive: Whether the export is only valid for inputs that are not negative.
+        for_values: Export for all other inputs; None: these are refused.
+        fixed: Suffixes of nodes whose weights are not parameters of the layer.
         dialect: Dialect of a graph that `jaxsnn.to_torch` exported as this layer; `takers` are its
             nodes that receive the input, and `givers` its output nodes.
     """
@@ -82,6 +84,8 @@ class Exported:
     norm: Any = None
     takes_spikes: bool = False
     takes_positive: bool = False
+    for_values: Exported | None = None
+    fixed: tuple[str, ...] = ()
     dialect: Dialect | None = None
     takers: tuple[str, ...] = ()
     givers: tuple[str, ...] = ()
@@ -503,6 +507,7 @@ def _largest(call: Call) -> Exported:
     threshold = {"type": "Threshold", "threshold": np.full(call.outward, 0.5, np.float32)}
     sizes = _windows(pool)
     total = {"type": "SumPool2d", **sizes}
+    of_values = Exported(nodes={"": {"type": "MaxPool2d", **sizes}})
     refuse_axes(call, 1 + _axes(pool))
     if _axes(pool) == 1:
         ones = np.ones((call.inward[0], *sizes["kernel_size"]), np.float32)
@@ -512,12 +517,120 @@ def _largest(call: Call) -> Exported:
         edges=(("sum", ""),),
         last="",
         takes_spikes=True,
+        for_values=of_values if _axes(pool) == 2 else None,
     )
 
 
 def _rectified(call: Call) -> Exported:
-    """Export no nodes for a ReLU of spikes or their sums, which are not negative."""
-    return Exported(nodes={}, takes_positive=True)
+    """Export no nodes for a ReLU of spikes or their sums, which are not negative; else the extension
+    ReLU.
+    """
+    of_values = Exported(nodes={"": {"type": "ReLU"}})
+    return Exported(nodes={}, takes_positive=True, for_values=of_values)
+
+
+def _layer_normalisation(call: Call) -> Exported:
+    """Export a LayerNorm as the extension of this name."""
+    norm = call.module
+    shape = tuple(norm.normalized_shape)
+    entry = {
+        "type": "LayerNorm",
+        "weight": np.ones(shape, np.float32) if norm.weight is None else numbers_of(norm.weight),
+        "bias": np.zeros(shape, np.float32) if norm.bias is None else numbers_of(norm.bias),
+        "epsilon": np.array(norm.eps),
+    }
+    return Exported(nodes={"": entry})
+
+
+def _transposed_convolution(call: Call) -> Exported:
+    """Export a ConvTranspose as a convolution, of the input with zeros between its elements if it has
+    a stride.
+
+    NIR's nodes put no zeros between elements. Two convolutions with weights of 0 and 1 do: the first
+    makes a channel of each element, and the second, which has as many taps as outputs, puts each
+    channel into its place.
+    """
+    layer = call.module
+    weight, axes = numbers_of(layer.weight), len(layer.kernel_size)
+    refuse_axes(call, 1 + axes)
+    stride, dilation, extra = (
+        np.broadcast_to(setting, axes)
+        for setting in (layer.stride, layer.dilation, layer.output_padding)
+    )
+    padding = dilation * (np.array(layer.kernel_size) - 1) - np.broadcast_to(layer.padding, axes)
+    if np.any(padding < 0):
+        raise ConversionError(
+            Text(
+                "'{node}' ({type}) has a padding of {padding}, beyond its kernel",
+                node=call.name,
+                type=type(layer).__name__,
+                padding=tuple(layer.padding),
+            ),
+            fix="give it a padding below its kernel_size",
+            node=call.name,
+        )
+    outputs = weight.shape[1] * layer.groups
+    convolution = {
+        "type": f"Conv{axes}d",
+        "weight": transposed_kernel(weight, layer.groups),
+        "bias": np.zeros(outputs, weight.dtype) if layer.bias is None else numbers_of(layer.bias),
+        "stride": np.ones(axes, int),
+        "padding": padding,
+        "dilation": dilation.copy(),
+        "groups": np.array(layer.groups),
+    }
+    channels, *space = call.inward
+    if np.all(stride == 1) and not np.any(extra):
+        return Exported(nodes={"": convolution | {"input_shape": np.array(space)}})
+    spread = stride * (np.array(space) - 1) + 1 + extra
+    size = int(np.prod(space))
+    places = np.indices(space).reshape(axes, size)
+    elements = np.arange(size)
+    one_each = np.zeros((channels, size, 1, *space), np.float32)
+    one_each[(slice(None), elements, 0, *places)] = 1
+    into_place = np.zeros((channels, size, *spread), np.float32)
+    # A kernel is applied from its end over an input of one element.
+    ends = (spread - 1)[:, None] - stride[:, None] * places
+    into_place[(slice(None), elements, *ends)] = 1
+    plain = {
+        "type": f"Conv{axes}d",
+        "stride": np.ones(axes, int),
+        "dilation": np.ones(axes, int),
+        "groups": np.array(channels),
+    }
+    nodes = {
+        "elements": plain
+        | {
+            "input_shape": np.array(space),
+            "weight": one_each.reshape(channels * size, 1, *space),
+            "bias": np.zeros(channels * size, np.float32),
+            "padding": np.zeros(axes, int),
+        },
+        "zeros": plain
+        | {
+            "input_shape": np.ones(axes, int),
+            "weight": into_place,
+            "bias": np.zeros(channels, np.float32),
+            "padding": spread - 1,
+        },
+        "": convolution | {"input_shape": spread},
+    }
+    return Exported(
+        nodes=nodes,
+        edges=(("elements", "zeros"), ("zeros", "")),
+        last="",
+        fixed=("elements", "zeros"),
+    )
+
+
+def transposed_kernel(weight: np.ndarray, groups: int) -> np.ndarray:
+    """Return the kernel of the convolution that a transposed one of the kernel `weight` is, and the
+    other way round: (inputs, outputs of a group, *taps) -> (outputs, inputs of a group, *taps).
+    """
+    by_group = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
+    swapped = np.swapaxes(by_group, 1, 2)
+    kernel = swapped.reshape(-1, *swapped.shape[2:])
+    return np.ascontiguousarray(np.flip(kernel, tuple(range(2, kernel.ndim))))
 
 
 def _axes(pool: Any) -> int:
@@ -562,6 +675,7 @@ LAYERS: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
         **dict.fromkeys(("AvgPool1d", "AvgPool2d"), _pool),
         **dict.fromkeys(("AdaptiveAvgPool1d", "AdaptiveAvgPool2d"), _even_pool),
         **dict.fromkeys(("MaxPool1d", "MaxPool2d"), _largest),
+        **dict.fromkeys(("ConvTranspose1d", "ConvTranspose2d"), _transposed_convolution),
         **dict.fromkeys(PADDING_LAYERS, _zeros_around),
         "Flatten": _flatten,
         **dict.fromkeys(_NORMS, exported_normalisation),
@@ -570,6 +684,7 @@ LAYERS: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
         "Dropout2d": _dropout,
         "Identity": _nothing,
         "ReLU": _rectified,
+        "LayerNorm": _layer_normalisation,
     }
 )
 
@@ -595,10 +710,41 @@ def set_weights(
     ]
 
 
+def _set_layer_norm(
+    call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
+) -> list[LayerNumbers]:
+    """Return the weight and the bias of a LayerNorm that has them."""
+    layer, node = call.module, nodes[""]
+    return [
+        LayerNumbers(
+            layer=call.name, node=node.name, owner=layer, name=name, value=node.numbers(name)
+        )
+        for name in ("weight", "bias")
+        if getattr(layer, name) is not None
+    ]
+
+
+def _set_transposed(
+    call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
+) -> list[LayerNumbers]:
+    """Return the kernel and the bias of a transposed convolution."""
+    layer, node = call.module, nodes[""]
+    kernel = transposed_kernel(np.asarray(node.value("weight")), layer.groups)
+    values = {"weight": kernel}
+    if layer.bias is not None:
+        values["bias"] = np.asarray(node.value("bias"))
+    return [
+        LayerNumbers(layer=call.name, node=node.name, owner=layer, name=name, value=value)
+        for name, value in values.items()
+    ]
+
+
 #: What puts numbers into layers of torch.nn.
 LAYER_SETTERS: Mapping[str, Setter] = MappingProxyType(
     {
         **dict.fromkeys(("Linear", "Conv1d", "Conv2d"), set_weights),
+        **dict.fromkeys(("ConvTranspose1d", "ConvTranspose2d"), _set_transposed),
+        "LayerNorm": _set_layer_norm,
         **dict.fromkeys(_NORMS, set_normalisation),
     }
 )

@@ -14,6 +14,7 @@ from jaxsnn.errors import GraphError, UsageError
 from jaxsnn.nir.dialects.inference import TAG, contradicts_tag, tag_text
 from jaxsnn.nir.io.files import Dataset, Group, image_of, save, text_dataset, text_of
 from jaxsnn.nir.model.dialect import Dialect
+from jaxsnn.nir.model.extension_nodes import EXTENSION_KEY
 from jaxsnn.nir.model.graph import Graph, refuse_no_graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import TYPES
@@ -87,8 +88,8 @@ def _rebuilt(group: Group, path: str, graph: Graph) -> Group:
 
 
 def _patched(entry: Group, record: Node) -> Group:
-    """Return a node's group with the parameters of its record; unchanged parameters keep their
-    dataset.
+    """Return a node's group with the parameters of its record, and the mark of an extension;
+    unchanged parameters keep their dataset.
     """
     patched = Group(entry, entry.attributes)
     record = record.in_file()
@@ -111,6 +112,10 @@ def _patched(entry: Group, record: Node) -> Group:
             patched[name] = Dataset(value=value, dtype=value.dtype)
         elif not same_array(old.value, value):
             patched[name] = _changed(old, value)
+    metadata = entry.get("metadata", Group())
+    if record.traits.extension and EXTENSION_KEY not in metadata:
+        mark = text_dataset(record.traits.extension)
+        patched["metadata"] = Group({**metadata, EXTENSION_KEY: mark})
     return patched
 
 

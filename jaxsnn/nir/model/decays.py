@@ -54,6 +54,10 @@ def _from_w_in(parameters: Parameters, dt: Any, xp: Any) -> Any:
     return 1 - 1 / parameters["w_in"]
 
 
+def _alpha(parameters: Parameters, dt: Any, xp: Any) -> Any:
+    return parameters["alpha"]
+
+
 def _euler_membrane(parameters: Parameters, dt: Any, xp: Any) -> Any:
     return 1 - dt / _tau_mem(parameters)
 
@@ -77,6 +81,8 @@ R = Decay(text="r", factor=_r, needs_dt=False)
 #: The inverse of r = 1/(1-k), which holds the factor in more digits than tau does.
 FROM_R = Decay(text="1-1/r", factor=_from_r, needs_dt=False)
 FROM_W_IN = Decay(text="1-1/w_in", factor=_from_w_in, needs_dt=False)
+#: The decay of snnTorch's Alpha, which has it as a parameter, as it has beta.
+ALPHA_DECAY = Decay(text="alpha", factor=_alpha, needs_dt=False)
 #: Euler's step.
 EULER_MEMBRANE = Decay(text="1-dt/tau_mem", factor=_euler_membrane)
 EULER_SYNAPSE = Decay(text="1-dt/tau_syn", factor=_euler_synapse)

@@ -18,6 +18,7 @@ import numpy as np
 from jaxsnn.errors import UsageError
 from jaxsnn.nir.model.changes import Change, Edge
 from jaxsnn.nir.model.decays import EXACT_MEMBRANE, Decay
+from jaxsnn.nir.model.extension_nodes import EXTENSIONS
 from jaxsnn.nir.model.node import Node, nothing
 from jaxsnn.nir.model.nodes import NEURONS
 from jaxsnn.options import DIALECT, TIME_UNIT
@@ -32,7 +33,8 @@ Arrival = Literal["fixed", "unit", "jump", "scaled jump"]
 #: Seconds in one unit of a file's time; a step lasts dt.
 UNIT_SECONDS: Mapping[str, float] = MappingProxyType({"s": 1.0, "ms": 1e-3})
 
-_NIR_NEURONS = tuple(cls.__name__ for cls in NEURONS)
+#: Types of neurons that a framework has only if it has a rule for them.
+_BUILT_IN = (*(cls.__name__ for cls in NEURONS), *EXTENSIONS)
 
 
 # What it writes
@@ -294,7 +296,7 @@ class Conventions(Release):
         """Return the simulation rule for a type of neuron; None for types that the framework never
         writes.
         """
-        return self.rules.get(kind, None if kind in _NIR_NEURONS else self.others)
+        return self.rules.get(kind, None if kind in _BUILT_IN else self.others)
 
 
 def rules(**by_type: Rule) -> Mapping[str, Rule]:

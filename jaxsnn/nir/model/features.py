@@ -37,7 +37,7 @@ def _nodes(description: str, condition: Callable[[Node], bool]) -> GraphFeature:
 
 NEURON_WITHOUT_LEAK = _nodes(
     "A neuron whose membrane does not leak",
-    lambda node: node.traits.state and not node.traits.time_constants,
+    lambda node: node.traits.state and not node.traits.time_constants and not node.traits.extension,
 )
 NEURON_WITHOUT_CURRENT = _nodes(
     "A neuron without a synaptic current",
@@ -53,11 +53,13 @@ NONLINEAR_NODE = _nodes(
 
 
 def other_neurons(types: Collection[str]) -> GraphFeature:
-    """Return the feature of neurons with a leak that are of other types than some."""
+    """Return the feature of neurons with a leak that are of other types than some, and of extensions."""
     return _nodes(
         f"A neuron other than {listing(types)}",
         lambda node: bool(
-            node.traits.state and node.traits.time_constants and node.type not in types
+            node.traits.state
+            and (node.traits.time_constants or node.traits.extension)
+            and node.type not in types
         ),
     )
 

@@ -21,6 +21,7 @@ import numpy as np
 from jaxsnn import linear_map
 from jaxsnn.errors import UnsupportedNodeError, UsageError, listing, suggestion
 from jaxsnn.nir.model import node_shapes
+from jaxsnn.nir.model.extension_nodes import EXTENSIONS
 from jaxsnn.nir.model.node import Node, NodeTraits, Parameter, Value
 from jaxsnn.wording import Text
 
@@ -451,6 +452,7 @@ def _refuse_bad_traits(traits: NodeTraits) -> None:
     checks = [
         (not kind.isidentifier(), "is not a valid type name", "use letters and digits"),
         (kind in TYPES or kind == "NIRGraph", "is a type of NIR", "use a different name"),
+        (kind in EXTENSIONS, "is an extension of this package", "take another name"),
         (
             kind in _REGISTERED,
             "is already registered with different traits",
@@ -509,6 +511,8 @@ def class_of(kind: str) -> type[Node]:
     """
     if kind in TYPES:
         return TYPES[kind]
+    if kind in EXTENSIONS:
+        return EXTENSIONS[kind]
     if kind not in _REGISTERED and kind in _installed():
         _load(_installed()[kind])
     if kind not in _REGISTERED:
@@ -520,8 +524,10 @@ def class_of(kind: str) -> type[Node]:
 
 
 def node_types() -> tuple[str, ...]:
-    """Return the names of all types: NIR's own, registered ones and those of installed packages."""
-    return tuple(dict.fromkeys((*TYPES, *_REGISTERED, *_installed())))
+    """Return the names of all types: NIR's own, extensions of this package, registered ones and
+    those of installed packages.
+    """
+    return tuple(dict.fromkeys((*TYPES, *EXTENSIONS, *_REGISTERED, *_installed())))
 
 
 def _installed() -> dict[str, EntryPoint]:

@@ -266,8 +266,15 @@ def membranes_of(module: Any, state: Any) -> list[Any]:
         if framework.package == package
         for n in framework.membranes
     ]
-    held = [getattr(holder, name, None) for holder in (module, state) for name in attributes]
+    held = [_attribute(holder, name) for holder in (module, state) for name in attributes]
     return [tensor for tensor in held if hasattr(tensor, "_version")]
+
+
+def _attribute(holder: Any, path: str) -> Any:
+    """Return an attribute, "lif.v" one of an attribute; None if there is none."""
+    for name in path.split("."):
+        holder = getattr(holder, name, None)
+    return holder
 
 
 def without_state(module: Any) -> bool:

@@ -283,7 +283,7 @@ class _ModuleDraft:
     """Nodes and edges built from the calls in order."""
 
     def __init__(self, seen: ModuleTrace, exports: Mapping[str, Exported]) -> None:
-        self.seen, self.made = seen, exports
+        self.seen, self.made = seen, dict(exports)
         shape = seen.calls[0].inward if seen.calls else ()
         first = _free("input", exports)
         shape = next((call.inward for call in seen.calls if "" in call.sources), shape)
@@ -308,10 +308,13 @@ class _ModuleDraft:
         before = self._before(call.name, call.sources)
         if export.folds is not None and not self._fold(call, export, before):
             export = Exported(nodes={"": weights_of_channels(call, export)})
-        if export.takes_spikes and not self._binary(before):
-            self._refuse_numbers(call, before, "spikes")
-        if export.takes_positive and not self._positive(before):
-            self._refuse_numbers(call, before, "plain sums of spikes")
+        of_values = (export.takes_spikes and not self._binary(before)) or (
+            export.takes_positive and not self._positive(before)
+        )
+        if of_values and export.for_values is None:
+            self._refuse_numbers(call, before)
+        if of_values and export.for_values is not None:
+            export = self.made[call.name] = export.for_values
         self.parts[call.name] = {}
         if not export.nodes:
             self.ends[call.name] = before
@@ -471,19 +474,18 @@ class _ModuleDraft:
             leaves += calls[leaves[-1]].sources[:1]
         return leaves
 
-    def _refuse_numbers(self, call: Call, before: tuple[str, ...], allowed_inputs: str) -> None:
-        """Refuse a layer that is only right for certain inputs, if it may receive others."""
+    def _refuse_numbers(self, call: Call, before: tuple[str, ...]) -> None:
+        """Refuse a layer that is only right for spikes, if it may receive other values."""
         feeding_nodes = listing(f"'{name}' ({self.nodes[name]['type']})" for name in before)
         raise ConversionError(
             Text(
-                "'{layer}' ({type}) receives the output of {sources}, and NIR supports it only "
-                "for {allowed}",
+                "'{layer}' ({type}) receives the output of {sources}, and it is supported only for "
+                "spikes",
                 layer=call.name,
                 type=type(call.module).__name__,
                 sources=feeding_nodes,
-                allowed=allowed_inputs,
             ),
-            fix=f"put it after the neurons{', or use AvgPool2d' if self.made[call.name].nodes else ''}",
+            fix="put it after the neurons, or use AvgPool1d",
             node=call.name,
         )
 
@@ -667,13 +669,13 @@ def _fixed_weights(seen: ModuleTrace, draft: _ModuleDraft) -> Iterator[Problem]:
     """Yield notes on weights that are no parameters of the module, such as those of joins."""
     fixed, trainable = [], []
     for call in seen.calls:
-        nodes = [node for node in draft.parts[call.name].values() if "weight" in draft.nodes[node]]
-        if _parameters(call):
-            trainable += [
-                f"{node}.{key}" for node in nodes for key in draft.nodes[node] if key in _TRAINED
-            ]
-        else:
-            fixed += [f"'{node}'" for node in nodes]
+        for suffix, node in draft.parts[call.name].items():
+            if "weight" not in draft.nodes[node]:
+                continue
+            if _parameters(call) and suffix not in draft.made[call.name].fixed:
+                trainable += [f"{node}.{key}" for key in draft.nodes[node] if key in _TRAINED]
+            else:
+                fixed.append(f"'{node}'")
     if fixed and trainable:
         yield Problem(
             node=fixed[0].strip("'"),

@@ -260,11 +260,12 @@ def _moves(assignment: LayerNumbers) -> bool:
 
 
 def _steps(graph: Graph) -> dict[str, Step]:
-    """Return the time step of each neuron."""
+    """Return the time step of each neuron of NIR's types."""
     sizes = shapes(graph)
     return {
         name: step_of(rule, sizes[name][1] or (), readouts=True, resetting=True)
         for name, rule in resolve_neurons(graph).items()
+        if not rule.node.traits.extension
     }
 
 

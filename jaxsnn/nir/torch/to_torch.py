@@ -21,15 +21,18 @@ from jaxsnn.nir.convert.topology import refuse_wiring
 from jaxsnn.nir.dialects.resolve import resolve_neurons
 from jaxsnn.nir.dialects.steps import refuse_firing_at_rest, step_of
 from jaxsnn.nir.frameworks.framework import Importer
+from jaxsnn.nir.frameworks.source_rule import NeuronRule
 from jaxsnn.nir.frameworks.source_step import Step
 from jaxsnn.nir.graphs.export import export
 from jaxsnn.nir.graphs.parse import parse
 from jaxsnn.nir.io.documents import NIR_VERSION, group_of
 from jaxsnn.nir.model.dialect import Dialect
 from jaxsnn.nir.model.draft import WEIGHTED, Draft, as_node, draft_of, plain_flatten
+from jaxsnn.nir.model.extension_nodes import EXTENSIONS
 from jaxsnn.nir.model.graph import Graph, refuse_no_graph
 from jaxsnn.nir.model.nodes import class_of
 from jaxsnn.nir.model.passes import window
+from jaxsnn.nir.torch.extension_modules import layer_norm, neuron
 from jaxsnn.wording import Text
 
 #: Where a module that `to_torch` made keeps its graph, in its `meta`.
@@ -54,6 +57,7 @@ _TORCH = Target(
                 "Delay",
             ),
             *("Threshold", "CubaLIF", "CubaLI", "LIF", "LI", "IF", "I"),
+            *EXTENSIONS,
         ),
     ),
 )
@@ -83,11 +87,12 @@ def to_torch(graph: Graph) -> Any:
     import torch
 
     ready = drafted(graph)
-    draft, steps, outputs = ready.draft, ready.steps, ready.outputs
-    tree = {"type": "NIRGraph", "nodes": draft.nodes, "edges": draft.edges}
+    draft, outputs = ready.draft, ready.outputs
+    stand_ins = {name: _known_to_nir(name, draft) for name in draft.nodes}
+    tree = {"type": "NIRGraph", "nodes": stand_ins, "edges": draft.edges}
     written = export(parse(group_of(tree, NIR_VERSION), dialect=Dialect(why="Read by to_torch.")))
     modules = {
-        id(node): torch.nn.Identity() if name in outputs else _module(name, draft, steps)
+        id(node): torch.nn.Identity() if name in outputs else _module(name, ready)
         for name, node in written.nodes.items()
     }
     kinds: dict[Any, Any] = {
@@ -114,6 +119,7 @@ class TorchDraft:
         outputs: Name there -> Output of the graph.
         nodes: Name there -> node of the graph.
         fixed: Names there of weights that are no numbers of the graph, such as an order of columns.
+        extensions: Rule of each neuron of a type that NIR does not have, by its name there.
     """
 
     draft: Draft
@@ -121,6 +127,7 @@ class TorchDraft:
     outputs: Mapping[str, str]
     nodes: Mapping[str, str]
     fixed: frozenset[str]
+    extensions: Mapping[str, NeuronRule]
 
 
 def drafted(graph: Graph) -> TorchDraft:
@@ -147,11 +154,11 @@ def drafted(graph: Graph) -> TorchDraft:
     steps = {
         draft_names[name]: step_of(rule, draft.shapes[draft_names[name]][1], readouts=True)
         for name, rule in rules.items()
-        if name in draft_names
+        if name in draft_names and not rule.node.traits.extension
     }
     for name, rule in rules.items():
         # Spikes are counted in thresholds, or leave before a step.
-        if name in draft_names and (
+        if draft_names.get(name) in steps and (
             steps[draft_names[name]].several or steps[draft_names[name]].late
         ):
             refuse_firing_at_rest(rule)
@@ -165,7 +172,21 @@ def drafted(graph: Graph) -> TorchDraft:
     weighted = {new for new, name in nodes.items() if graph.nodes[name].type in WEIGHTED}
     fixed = frozenset(draft.of_type(*WEIGHTED)) - weighted
     _delay_late(draft, steps)  # which may copy weights
-    return TorchDraft(draft=draft, steps=steps, outputs=outputs, nodes=nodes, fixed=fixed)
+    extensions = {
+        draft_names[name]: rule
+        for name, rule in rules.items()
+        if name in draft_names and rule.node.traits.extension
+    }
+    for rule in extensions.values():
+        rule.require("type", "reset", "no_reset", "resetting", error=ConversionError)
+    return TorchDraft(
+        draft=draft,
+        steps=steps,
+        outputs=outputs,
+        nodes=nodes,
+        fixed=fixed,
+        extensions=extensions,
+    )
 
 
 def _full(entry: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
@@ -202,6 +223,18 @@ def _one_output(draft: Draft, outputs: list[str]) -> None:
     draft.edges.append((outputs[0], last))
 
 
+def _known_to_nir(name: str, draft: Draft) -> dict[str, Any]:
+    """Return the entry of a node; of an extension that of a node with the same output shape which the
+    nir package has, as nirtorch only wires nodes.
+    """
+    entry = draft.nodes[name]
+    if entry["type"] not in EXTENSIONS:
+        return entry
+    if entry["type"] == "MaxPool2d":
+        return entry | {"type": "SumPool2d"}
+    return {"type": "Scale", "scale": np.ones(draft.shapes[name][1])}
+
+
 def _give_all(module: Any, outputs: Mapping[str, str]) -> None:
     """Make a module of nirtorch return the outputs of several layers, by name; `outputs` maps
     layers to names.
@@ -214,14 +247,16 @@ def _give_all(module: Any, outputs: Mapping[str, str]) -> None:
     module.recompile()
 
 
-def _module(name: str, draft: Draft, steps: Mapping[str, Step]) -> Any:
+def _module(name: str, ready: TorchDraft) -> Any:
     """Build the torch module of one node."""
     import torch
 
-    entry = draft.nodes[name]
+    entry = ready.draft.nodes[name]
     kind = entry["type"]
-    if name in steps:
-        return _neuron(steps[name])
+    if name in ready.steps:
+        return _neuron(ready.steps[name])
+    if name in ready.extensions:
+        return neuron(ready.extensions[name], ready.draft.shapes[name][1], _spike_of(False))
     if kind in ("Input", "Output"):
         return torch.nn.Identity()
     if kind in ("Linear", "Affine"):
@@ -231,6 +266,10 @@ def _module(name: str, draft: Draft, steps: Mapping[str, Step]) -> Any:
         return torch.nn.Flatten(int(entry["start_dim"]), int(entry["end_dim"]))
     if kind in ("Scale", "Threshold", "Delay"):
         return _elementwise(kind, entry)
+    if kind == "ReLU":
+        return torch.nn.ReLU()
+    if kind == "LayerNorm":
+        return layer_norm(entry)
     frame = window(as_node(name, entry))
     even = frame.padding is not None and all(before == after for before, after in frame.padding)
     # Torch's "same" pads more after than before, too; it takes no strides.
@@ -243,6 +282,8 @@ def _module(name: str, draft: Draft, steps: Mapping[str, Step]) -> Any:
             node=name,
         )
     padding: Any = tuple(before for before, _ in frame.padding or ()) if even else "same"
+    if kind == "MaxPool2d":
+        return torch.nn.MaxPool2d(frame.kernel, frame.stride, padding)
     if kind in ("SumPool2d", "AvgPool2d"):
         divisor = 1 if kind == "SumPool2d" else None
         pool: Any = torch.nn.AvgPool2d

@@ -19,7 +19,7 @@ import numpy as np
 from jaxsnn.errors import UsageError, as_number, listing, shown, suggestion
 from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.network import Network
-from jaxsnn.network.neuron_models import is_registered
+from jaxsnn.network.neuron_models import STEPPED_KINDS, is_registered
 from jaxsnn.network.structure import OPERATORS, TiedGain
 from jaxsnn.nir.model.nodes import class_of
 from jaxsnn.units import parse_time
@@ -317,16 +317,16 @@ def _ties(network: Network, node: str) -> tuple[TiedGain, ...]:
 
 
 def _from_outside(network: Network) -> dict[tuple[str, str], Constraint]:
-    """Return the limits of the parameters of linear nodes and neurons that are not in NIR, by node
-    and name; integer parameters have none.
+    """Return the limits of the parameters of nodes and neurons that are not in NIR, by node and name;
+    integer parameters have none.
     """
-    kinds = {wire.name: wire.kind for wire in network.wires if wire.linear}
+    kinds = {wire.name: wire.kind for wire in network.wires if wire.linear or wire.function}
     kinds = {name: kind for name, kind in kinds.items() if kind not in OPERATORS}
     populations = network.populations.values()
     kinds |= {
         population.name: population.kind
         for population in populations
-        if is_registered(population.kind)
+        if is_registered(population.kind) or population.kind in STEPPED_KINDS
     }
     limits_of: dict[tuple[str, str], Constraint] = {}
     for node, kind in kinds.items():

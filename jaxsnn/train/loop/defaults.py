@@ -213,9 +213,13 @@ def refuse_second_encoder(encoder: Encoder | str | None, data: Data) -> None:
         raise UsageError(message, fix="leave it out")
 
 
+#: Steps that stand for the time constant of neurons that have none.
+_STEPS_OF_IF = 10
+
+
 def reference_tau(network: Network, population: str) -> float:
     """Return the median tau_syn of a population in seconds; for neurons without a synaptic current
-    their median tau.
+    their median tau, for neurons of a time-stepped framework without either, such as IF, ten steps.
 
     Raises:
         UsageError: the population does not exist, or has no time constant.
@@ -223,6 +227,9 @@ def reference_tau(network: Network, population: str) -> float:
     _refuse_unknown(network, population)
     parameters = network.parameters[population]
     name = next((name for name in ("tau_syn", "tau") if name in parameters), None)
+    neurons = network.populations[population]
+    if name is None and neurons.steps_through_time and neurons.dt is not None:
+        return _STEPS_OF_IF * neurons.dt
     if name is None:
         raise UsageError(
             Text("population '{population}' has no time constant", population=population),

@@ -26,6 +26,7 @@ from jaxsnn.errors import UsageError, as_number, first_line, shown, suggestion
 from jaxsnn.event.dynamics.kinds import neuron_of
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.network.network import Network
+from jaxsnn.network.neuron_models import STEPPED_KINDS
 from jaxsnn.network.on_processor import in_numpy, to_jax
 from jaxsnn.network.operators import identity, through
 from jaxsnn.network.structure import OPERATORS, Wire, carried
@@ -370,6 +371,9 @@ def _entering(
     parameters = in_numpy(network.parameters.get(wire.name, {}))
     if wire.kind == "neuron":
         population = network.populations[wire.name]
+        if population.kind in STEPPED_KINDS:
+            # They have no equations: a unit counts as if it moved the membrane by 1.
+            return 1 / np.abs(parameters["v_threshold"])
         neuron = neuron_of(population)
         effect = effect_of(neuron, parameters, wire.name in under_voltages)
         if not population.fires:
@@ -377,6 +381,8 @@ def _entering(
         return effect / np.asarray(neuron.height(parameters))
     if wire.kind == "output":
         return np.zeros(wire.size)
+    if wire.function:
+        return np.asarray([leaving.max(initial=0.0)])
     if wire.linear and wire.kind not in OPERATORS:
         return np.max(_absolute(network, wire) * leaving, axis=1, initial=0.0)
     if wire.kind == "Scale":

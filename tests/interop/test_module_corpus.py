@@ -1,0 +1,155 @@
+"""Networks as people write them: each is read as it stands, verified, trained for an epoch, put back
+into its module, converted and loaded.
+"""
+
+import functools
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+from norse.torch.module import lif as norse_lif
+from norse.torch.module.snn import SNNCell, SNNRecurrentCell
+from snntorch import SpikingNeuron
+from spikingjelly.activation_based import functional
+from spikingjelly.activation_based.neuron import BaseNode
+
+from jaxsnn import from_torch, load_into, verify
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir.model.extension_nodes import EXTENSIONS
+from jaxsnn.train import fit
+from tests.interop.modules.corpus import CORPUS, STEPS, TARGETS
+from tests.interop.modules.snntorch_nets import StaticImage
+from tests.interop.players import import_and_play, run_in_steps, shift_of
+
+pytestmark = pytest.mark.interop
+#: Without the fold over time from_torch reads modules of one step alone.
+FOLDS = importlib.util.find_spec("jaxsnn.nir.torch.folding") is not None
+NEURONS = (SpikingNeuron, SNNCell, SNNRecurrentCell, norse_lif.LIF, BaseNode)
+ALL = [pytest.param(entry, id=entry.name) for entry in CORPUS]
+
+
+def is_usual(entry):
+    """Whether the graph is that of the first network, so that its programs are compiled already."""
+    return issubclass(entry.make, StaticImage) and not entry.fit
+
+
+TRAINED = [
+    pytest.param(entry, id=entry.name, marks=() if is_usual(entry) else pytest.mark.slow)
+    for entry in CORPUS
+    if FOLDS or entry.one_step
+]
+READ = [pytest.param(entry, id=entry.name) for entry in CORPUS if FOLDS or entry.one_step]
+
+
+def played(entry, module):
+    """What a module gives, and by name the outputs of its neurons that spike, over all steps."""
+    outputs = {}
+
+    def keep(name):
+        def hook(layer, arguments, result):
+            first = result[0] if isinstance(result, tuple) else result
+            outputs.setdefault(name, []).append(first.detach().numpy().copy())
+
+        return hook
+
+    hooks = [
+        layer.register_forward_hook(keep(name))
+        for name, layer in module.named_modules()
+        if isinstance(layer, NEURONS)
+    ]
+    try:
+        with torch.no_grad():
+            if not entry.one_step:
+                result = module(entry.sample)
+            else:
+                if entry.name.startswith("spikingjelly"):
+                    functional.reset_net(module)
+                result, states = None, ()
+                for _ in range(STEPS):
+                    result = module(entry.sample, *states)
+                    states = result[1:] if isinstance(result, tuple) else ()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    spikes = {
+        name: np.stack(parts)
+        for name, parts in outputs.items()
+        if np.isin(np.stack(parts), (0, 1)).all()
+    }
+    return result, spikes
+
+
+@pytest.mark.parametrize("entry", ALL)
+def test_it_runs_and_spikes_in_torch(entry):
+    _, spikes = played(entry, entry.module)
+    assert spikes
+    for name, raster in spikes.items():
+        assert 0.02 < raster.mean() < 0.95, f"{name} spikes in {raster.mean():.0%} of steps"
+    # Some of snnTorch's neurons go on with the state of an earlier run, so that this is a new module.
+    _, again = played(entry, entry.module)
+    for name, raster in spikes.items():
+        np.testing.assert_array_equal(raster, again[name])
+
+
+@functools.cache
+def graph_of(name):
+    """The graph of a network of the corpus as it stands."""
+    entry = next(entry for entry in CORPUS if entry.name == name)
+    return from_torch(entry.module, entry.sample)
+
+
+def input_shape(graph):
+    return tuple(np.ravel(graph.nodes[graph.inputs[0]].value("shape")).tolist())
+
+
+@pytest.mark.parametrize("entry", READ)
+def test_it_is_read_as_it_stands_and_verified(entry):
+    graph = graph_of(entry.name)
+    types = {node.type for node in graph.nodes.values()}
+    assert sorted(types & set(EXTENSIONS)) == sorted(entry.extensions)
+    _, spikes = played(entry, entry.module)
+    assert len(spikes) <= len(graph.neurons)
+    if FOLDS:
+        assert verify(graph, entry.module, entry.sample).ok
+
+
+@pytest.mark.parametrize("entry", TRAINED)
+def test_it_is_trained_and_put_back(entry):
+    graph, module = graph_of(entry.name), entry.module
+    rng = np.random.default_rng(0)
+    # In time steps an array with more axes has one of time.
+    steps = (STEPS,) if entry.fit.get("engine") == "grid" else ()
+    data = rng.uniform(0, 1, (20, *steps, *input_shape(graph))), rng.integers(0, 2, 20)
+    trained = fit(graph, data, epochs=1, progress=None, **entry.fit)
+    assert np.isfinite([epoch.validation_loss for epoch in trained.history]).all()
+    assert load_into(module, trained.graph).numbers
+    if FOLDS:
+        assert verify(trained.graph, module, entry.sample).ok
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("entry", READ)
+def test_it_is_converted_and_loaded_there(entry, target, tmp_path):
+    graph = graph_of(entry.name)
+    x = np.random.default_rng(1).random((12, 3, *input_shape(graph))) < 0.5
+    x = x.astype(np.float32)
+    reason = "|".join(entry.extensions) or entry.refused.get(target)
+    if reason is not None:
+        with pytest.raises(ConversionError, match=reason):
+            import_and_play(graph, target, x, tmp_path / "a.nir")
+        return
+    conversion, theirs = import_and_play(graph, target, x, tmp_path / "a.nir")
+    assert conversion.losses == ()
+    ours = run_in_steps(graph, x).reshape(*x.shape[:2], -1)
+    theirs, shift = theirs.reshape(*x.shape[:2], -1), shift_of(conversion)
+    ours, theirs = ours[max(-shift, 0) : len(x) - max(shift, 0)], theirs[max(shift, 0) :]
+    assert ours.any()
+    if np.isin(ours, (0, 1)).all():
+        np.testing.assert_array_equal(theirs[: len(ours)], ours)
+    else:
+        np.testing.assert_allclose(theirs[: len(ours)], ours, atol=1e-4 * np.abs(ours).max())
+
+
+def test_the_corpus_is_large_and_has_each_name_once():
+    assert len({entry.name for entry in CORPUS}) == len(CORPUS) >= 40
