@@ -53,7 +53,7 @@ FRAMEWORK, LOOP = "A framework", "Your own training loop"
 #: All blocks that no test runs, with the reason that their page gives.
 NOT_RUN = {
     "index: jaxsnn-nir": "the module is yours",
-    "guide_chip: From a file to a file": "50 epochs on an emulated chip",
+    "guide_chip: In the loop on the command line": "50 epochs on an emulated chip",
     "guide_devices: A network": "the tests' process has begun with the devices that it has",
     "guide_devices: Train on several devices or machines": "two hosts",
 }
