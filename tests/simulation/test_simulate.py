@@ -244,7 +244,7 @@ def test_unused_slots_may_name_any_channel(network):
         ),
         (
             lambda network: jaxsnn.check_mapping(graph(), graph()),
-            r"a Graph is not a Mapping: pass jaxsnn.place_and_route\(net\).mapping",
+            r"type Mapping, not Graph: pass jaxsnn.place_and_route\(net\).mapping",
         ),
         (
             lambda network: jaxsnn.simulate(
