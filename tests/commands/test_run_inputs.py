@@ -171,15 +171,7 @@ def test_json_has_the_notes_that_stderr_has_in_the_same_words(tmp_path, monkeypa
     late, end = ("--input", "late.npz", "--t-end", "5ms"), ("-o", "o.npz", "--force")
     late_events = "events at or after --t-end 5 ms that are ignored: 1 "
     lines = {
-        (
-            "run",
-            "net.nir",
-            "--input",
-            "x.npz",
-            "--dt",
-            "1ms",
-            *end,
-        ): "pass --values graded to use them as graded spikes",
+        ("run", "net.nir", "--input", "x.npz", "--dt", "1ms", *end): "pass --values graded to use",
         ("plot", "net.nir", *late, "-o", "p.svg"): late_events,
         ("emulate", "net.nir", "m.json", *late, *end): late_events,
         ("compare", "net.nir", "o.npz", *late): late_events,
