@@ -314,7 +314,7 @@ def _checked_end(t_end: Any, dtype: Any) -> Float[Array, ""]:
                 if rounded
                 else Text("")
             )
-            fix = "pass a finite, positive time in seconds"
+            fix = "pass a positive, finite time in seconds"
             raise UsageError(
                 Text(
                     "{option} is {t_end} s{as_what}",

@@ -293,7 +293,7 @@ class EventSolution:
             return Problem(
                 code="invalid-input",
                 message=Text("{t_end} is {end:g} s", t_end=T_END, end=end),
-                fix="pass a finite, positive time in seconds",
+                fix="pass a positive, finite time in seconds",
             )
         return Problem(
             code="invalid-input",

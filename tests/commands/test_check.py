@@ -258,7 +258,7 @@ def test_what_leaves_a_network_in_continuous_time_comes_from_neurons(sources, re
     notes = simulate(graph, Events(time=[[1e-3]], index=[[0]]), 20e-3).notes
     noted = [note for note in notes if "not computed" in note]
     messages = [problem.message for problem in problems]
-    assert [note.partition(": the Output is not computed")[0] for note in noted] == messages
+    assert [note.partition(": this Output is not computed")[0] for note in noted] == messages
 
 
 def test_each_output_has_its_own_reason():
@@ -302,7 +302,7 @@ def test_limits_of_the_grid():
         ("edge", "spikes-at-threshold"),
         ("out", "mixed-output"),
     ]
-    assert "0.0015 s, which is 1.5 steps of 0.001 s" in report.problems[1].message
+    assert "0.0015 s, which is 1.5 time steps of 0.001 s" in report.problems[1].message
     assert {problem.node for problem in check(graph, "event").problems} == {"edge", "out"}
 
 

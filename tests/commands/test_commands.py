@@ -393,10 +393,10 @@ def two_outputs(tmp_path):
         ([], ["output2.y"], "has no recording of output output2: save each as 'NODE.y'"),
         (["ouptut2.y"], ["output2.y"],
          "array 'ouptut2.y': the network has no output 'ouptut2': did you mean"),
-        (["y"], [], "array 'y': the network has 2 outputs: name it 'NODE.y'"),
-        (["input.x"], [], "input 'input' is specified twice, as 'input.x' and as 'x': keep one"),
+        (["y"], [], "array 'y' is ambiguous: the network has 2 outputs: name it 'NODE.y'"),
+        (["input.x"], [], "input 'input' is specified twice, as 'input.x' and as 'x': remove one of them"),
         (["inptu.x"], [], "array 'inptu.x': the network has no input 'inptu': did you mean 'input'?"),
-        (["input.index"], [], "input 'input' is specified twice, as 'input.index' and as 'x': keep one"),
+        (["input.index"], [], "input 'input' is specified twice, as 'input.index' and as 'x': remove one of them"),
     ],
 )  # fmt: skip
 def test_verify_passes_over_no_array(add, leave_out, message, two_outputs, tmp_path, capsys):
@@ -408,7 +408,7 @@ def test_verify_passes_over_no_array(add, leave_out, message, two_outputs, tmp_p
 
 def test_an_output_is_given_once(verify):
     twice = {"change": lambda arrays: arrays | {"output.y": arrays["y"]}}
-    message = "output 'output' is specified twice, as 'output.y' and as 'y': keep one"
+    message = "output 'output' is specified twice, as 'output.y' and as 'y': remove one of them"
     assert message in verify("norse_v_li", **twice, code=2)[1]
 
 
@@ -451,7 +451,7 @@ def test_run_on_the_grid_says_which_events_it_moved(case, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--engine grid --max-spikes 3", "--max-spikes is for the event engine"),
+        ("--engine grid --max-spikes 3", "--max-spikes applies only to the event engine"),
         ("--engine gird", "did you mean 'grid'"),
     ],
 )

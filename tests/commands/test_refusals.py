@@ -82,9 +82,9 @@ def test_traced_parameters_that_fit(cuba):
     ("x", "message"),
     [
         (np.full((3, 1, 2), np.nan), r"x has nan at \(0, 0, 0\)"),
-        (np.zeros((0, 1, 2)), r"x has shape \(0, 1, 2\)"),
-        (np.zeros((4, 0, 2)), r"x has shape \(4, 0, 2\)"),
-        (np.full((3, 1, 2), "spike"), "x holds <U5: save numbers"),
+        (np.zeros((0, 1, 2)), r"x is empty, its shape is \(0, 1, 2\)"),
+        (np.zeros((4, 0, 2)), r"x is empty, its shape is \(4, 0, 2\)"),
+        (np.full((3, 1, 2), "spike"), "x has dtype <U5: save numbers"),
     ],
 )
 def test_inputs_that_cannot_be_played(cuba, x, message):
@@ -139,7 +139,7 @@ def test_numbers_that_told_of_no_step_do_not_begin_to_tell_of_another(factor):
     graph = graph_of(build.lif(tau=2.2e-4, r=1.0), "spikingjelly", reset="zero", dt=1e-4)
     network = jaxsnn.lower(graph)
     changed = with_numbers(network, factor, "r")
-    message = r"node '2' has tau = .* and the file has steps of 0\.0001"
+    message = r"node '2' has tau = 0\.00022 and r = .*, but the file has a time step of 0\.0001"
     assert_refused(lambda: jaxsnn.update_graph(graph, changed), LoweringError, message)
     assert jaxsnn.update_graph(graph, network).nodes["2"].value("r") is not None
 
@@ -397,7 +397,7 @@ def test_what_advice_names_is_an_option_of_the_command(command, tmp_path, monkey
         "x.npz",
         "--max-spikes",
     )
-    line = assert_cli_refused(capsys, *words, "2", code=1, says="a neuron of '2' fires 9 times")
+    line = assert_cli_refused(capsys, *words, "2", code=1, says="a neuron of '2' fires 9 spikes")
     assert "pass --max-spikes 9 or more, or --max-spikes auto" in line
     run_cli(capsys, *words, "9")
 
@@ -427,7 +427,10 @@ def test_an_end_that_leaves_no_room_for_membranes_is_refused(tmp_path, monkeypat
     write("net.nir", build.sequential(build.input(1), *layers, dt="1ms"))
     np.savez("x.npz", x=np.ones((3, 1, 1)))
     argv = "run", "net.nir", "--input", "x.npz", "-o", "y.npz", "--dt", "1ms", "--t-end"
-    assert_cli_refused(capsys, *argv, "1e200", says="--t-end is 1e+200 s, 1e+203 steps of 0.001 s")
+    line = assert_cli_refused(
+        capsys, *argv, "1e200", says="--t-end is 1e+200 s: membrane potentials"
+    )
+    assert " at 1e+203 time steps of 0.001 s " in line
     run_cli(capsys, *argv, "9ms")
 
 

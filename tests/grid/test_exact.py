@@ -141,5 +141,5 @@ def test_share_of_the_current_is_smooth_where_time_constants_meet(x64):
 def test_a_delayed_reset_makes_no_sense_in_continuous_time():
     network = lower(one_neuron(build.lif(tau="10ms"), reset_delay=True))
     run = lambda: simulate(network, np.zeros((3, 1, 1)), engine=TimeStepped(dt=DT))  # noqa: E731
-    says = """node '2' .* one time step late, .* pass reset_delay={"2": False}"""
+    says = """node '2' .* one time step after its spike, .* pass reset_delay={"2": False}"""
     assert_refused(run, LoweringError, says)

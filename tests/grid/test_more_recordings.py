@@ -82,7 +82,7 @@ def test_a_floor_is_refused_where_nothing_has_one(more):
     graph, x, _ = more("sin_minvmem")
     assert "floor" in [problem.code for problem in check(graph, "event").problems]
     with pytest.raises(
-        LoweringError, match=r"node '1' \(LIF\) has a lower bound of the membrane, -0.1"
+        LoweringError, match=r"node '1' \(LIF\) has a lower bound of the membrane potential, -0\.1"
     ):
         simulate(graph, dense_to_events(x, 1e-3), t_end=0.2)
     with pytest.raises(ConversionError, match=r"has the lower bound -0\.1"):

@@ -132,7 +132,7 @@ def test_what_is_not_a_number_is_reported_with_its_node(network, x):
     assert_refused(call, SimulationError, r"node '1': weight\[0, 0\] is nan and must")
     assert int(call(throw=False).result) == Result.NOT_FINITE
     infinite = partial(simulate, network, np.where(x, np.inf, 0.0), engine=engine)
-    says = r"'input': step \d+, sample \d+, channel \d+ is inf"
+    says = r"'input': the value in step \d+, sample \d+, channel \d+ is inf"
     assert_refused(infinite, SimulationError, says)
 
 

@@ -88,7 +88,7 @@ def test_parameters_are_numbers_or_one_for_each():
                 build.input(2), build.linear(3), build.lif(5, tau=0.1), seed=0
             ),
             GraphError,
-            "takes .5,.",
+            r"the output of node '1' has the shape \(3,\), but node '2' \(LIF\) expects \(5,\): ",
         ),
         (
             lambda: with_thresholds(3),

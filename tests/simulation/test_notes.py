@@ -119,7 +119,7 @@ def test_clipped_slopes():
     """Both neurons fire where V is flatter than a million times the usual."""
     number = int(simulate(lower(graph_of()), events(0.001), 0.05).spikes_recorded)
     notes = notes_of(graph_of(), [0.001], min_slope=1e6)
-    only(notes, "node 'n'", f"{number} of {number} recorded spikes", "min_slope=1e+06")
+    only(notes, "node 'n'", f"at the threshold: {number} of {number}", "min_slope=1e+06")
 
 
 def test_events_behind_the_last_step():
@@ -187,7 +187,9 @@ def test_spikes_of_which_a_step_of_the_framework_has_one(dialect, options):
     solution = simulate(graph, events, 40 * DT)
     assert solution.count("2")[0, 0] == sum(fired)
     (note,) = (note for note in solution.notes if "time step" in note)
-    assert f"node '2': {sum(fired) - 20} of {sum(fired)} " in note
+    assert note.code == "several-spikes-per-step"
+    assert note.startswith("node '2': inter-spike intervals shorter than the time step")
+    assert f": {sum(fired) - 20} of {sum(fired)} recorded spikes" in note
 
 
 @pytest.mark.parametrize(
@@ -223,7 +225,8 @@ def test_inside_jit_only_what_is_known_without_numbers():
     outside = jax.jit(run)(events(0.001, 0.06))
     only(traced[0], "sample_times")
     assert len(outside.notes) == 2
-    assert "left out" in outside.notes[1]
+    assert outside.notes[1].code == "late-events"
+    assert "that are ignored: 1 " in outside.notes[1]
 
 
 def test_several_runs_at_once_are_added_up():
@@ -231,7 +234,8 @@ def test_several_runs_at_once_are_added_up():
         return simulate(lower(graph_of()), Events(time=time, index=jnp.zeros(2, int)), 0.05)
 
     solutions = jax.vmap(run)(jnp.array([[0.001, 0.06], [0.07, 0.08]]))
-    only(solutions.notes, "input 'in': 3 events")
+    note = only(solutions.notes, "input 'in': events at or after t_end = 50 ms", "ignored: 3 ")
+    assert note.code == "late-events"
 
 
 def run_command(graph, folder, capsys, *options, **arrays):

@@ -190,11 +190,14 @@ def test_unused_slots_may_name_any_channel(network):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda network: simulate(network, inputs(), "30ms"), "t_end is '30ms' s: pass a finite"),
+        (
+            lambda network: simulate(network, inputs(), "30ms"),
+            "t_end is '30ms' s: pass a positive, finite time in seconds",
+        ),
         (lambda network: simulate(network, inputs(), np.ones(2)), "t_end is array"),
         (
             lambda network: simulate(network, inputs(), "30ms", engine=TimeStepped(dt=1e-3)),
-            "t_end is '30ms' s: pass a finite",
+            "t_end is '30ms' s: pass a positive, finite time in seconds",
         ),
         (
             lambda network: simulate(network, inputs(), T_END, engine=TimeStepped(dt="1ms")),
@@ -244,7 +247,7 @@ def test_unused_slots_may_name_any_channel(network):
         ),
         (
             lambda network: jaxsnn.check_mapping(graph(), graph()),
-            r"a Graph is not a Mapping: pass jaxsnn.place_and_route\(net\).mapping",
+            r"type Mapping, not Graph: pass jaxsnn.place_and_route\(net\).mapping",
         ),
         (
             lambda network: jaxsnn.simulate(

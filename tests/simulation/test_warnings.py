@@ -138,7 +138,7 @@ def test_the_command_prints_notes_once_and_issues_nothing(tmp_path, capfd):
     words = ["run", str(file), "--input", str(input_file), "-o", str(tmp_path / "y.npz")]
     assert issued(lambda: main([*words, "--t-end", "50ms"])) == []
     err = capfd.readouterr().err
-    assert err.count("left out") == err.count("continuous time") == 1
+    assert err.count("that are ignored: 1 ") == err.count("continuous time") == 1
     assert "Warning" not in err
 
 
