@@ -68,7 +68,7 @@ TIME_LAST = (BATCH, INPUTS, STEPS)
 IMAGES = (STEPS, BATCH, *IMAGE)
 STATIC_IMAGE = (BATCH, *IMAGE)
 
-#: What only time steps train: types that NIR does not have, and readouts that reset.
+#: What only time steps train: types that NIR does not have, maxima of spikes, and readouts that reset.
 GRID = {"engine": "grid"}
 #: Weights of 0 and 1 in front of a transposed convolution are no numbers of the module.
 DECODER = ("encode.weight", "encode.bias", "decode.weight", "decode.bias")
@@ -125,13 +125,13 @@ CORPUS = (
     _entry(N.Lifted, SEQUENCE),
     _entry(N.LiftedThenLoop, SEQUENCE),
     _entry(N.Encoded, STATIC),
-    _entry(N.RecurrentCell, BATCH_FIRST),
+    _entry(N.RecurrentCell, BATCH_FIRST, gain=0.4),
     _entry(N.Refractory, SEQUENCE, extensions=("LIFRefrac",), fit=GRID),
-    _entry(N.ConvolutionalStates, IMAGES),
+    _entry(N.ConvolutionalStates, IMAGES, fit=GRID),
     _entry(N.IntegrateAndFire, STATIC, one_step=True),
     _entry(J.CountedSpikes, STATIC),
     _entry(J.StackedSpikes, SEQUENCE),
-    _entry(J.MultiStep, STATIC_IMAGE),
+    _entry(J.MultiStep, STATIC_IMAGE, fit=GRID),
     _entry(J.Containers, SEQUENCE),
     _entry(J.Mixed, SEQUENCE),
     _entry(J.MultiStepFunction, SEQUENCE),
