@@ -111,7 +111,7 @@ CORPUS = (
     _entry(S.StemAndHead, STATIC, extensions=("ReLU",), fit=GRID),
     _entry(S.ConvolutionalMaxPool, (BATCH, 1, 8, 8), extensions=("MaxPool2d",), fit=GRID),
     _entry(S.SequentialMaxPool, IMAGES, extensions=("MaxPool2d",), fit=GRID),
-    _entry(S.Recurrent, SEQUENCE, gain=0.4),
+    _entry(S.Recurrent, SEQUENCE, gain=0.6),
     _entry(S.AlphaNeurons, SEQUENCE, gain=1.5, extensions=("Alpha",), fit=GRID),
     _entry(S.Normalised, SEQUENCE, extensions=("LayerNorm", "ReLU"), fit=GRID),
     _entry(S.Decoder, IMAGES, gain=1.5, fit={"trainable": DECODER}),
