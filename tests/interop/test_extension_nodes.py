@@ -14,6 +14,7 @@ from snntorch import utils
 from torch import nn
 
 from jaxsnn import (
+    ApproximationWarning,
     TimeStepped,
     check,
     convert,
@@ -402,6 +403,18 @@ def test_networks_are_trained_in_time_steps_and_put_back(make):
     assert np.isfinite(losses).all()
     assert len(set(losses)) > 1
     assert load_into(net, trained.graph).numbers
+
+
+def test_the_step_of_snntorch_is_assumed_where_alpha_alone_fires():
+    net = dense(alpha("zero"), out=alpha("zero"))
+    with pytest.warns(ApproximationWarning, match="dt = 100 us is assumed"):
+        graph = from_torch(net, torch.zeros(1, INPUTS))
+    assert graph.dialect.dt == 1e-4
+    rng = np.random.default_rng(0)
+    data = (rng.uniform(0, 1, (40, INPUTS)), rng.integers(0, OUTPUTS, 40))
+    assert fit(graph, data, engine="grid", epochs=1, progress=None).settings["loss"][
+        "tau"
+    ] == pytest.approx(1e-3)
 
 
 def test_changed_numbers_of_a_network_go_back_into_the_graph():

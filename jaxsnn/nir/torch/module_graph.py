@@ -714,4 +714,9 @@ def _read(draft: _ModuleDraft, framework: str, steps: list[float]) -> Graph:
             )
         options["dt"] = steps[0]
     options |= framework_of(framework).leaf_options
-    return tagged(parse(document, dialect=framework, **options))
+    graph = parse(document, dialect=framework, **options)
+    conventions = graph.dialect.conventions
+    if graph.dialect.dt is None and conventions is not None and conventions.dt is not None:
+        # No neuron has a time constant that tells it, as in a network of Alpha alone.
+        graph = parse(document, dialect=framework, **options, dt=conventions.dt)
+    return tagged(graph)

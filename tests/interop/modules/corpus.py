@@ -68,7 +68,7 @@ TIME_LAST = (BATCH, INPUTS, STEPS)
 IMAGES = (STEPS, BATCH, *IMAGE)
 STATIC_IMAGE = (BATCH, *IMAGE)
 
-#: What only time steps train: types that NIR does not have, and readouts that reset.
+#: What only time steps train: types that NIR does not have, maxima of spikes, and readouts that reset.
 GRID = {"engine": "grid"}
 #: Weights of 0 and 1 in front of a transposed convolution are no numbers of the module.
 DECODER = ("encode.weight", "encode.bias", "decode.weight", "decode.bias")
@@ -111,7 +111,7 @@ CORPUS = (
     _entry(S.StemAndHead, STATIC, extensions=("ReLU",), fit=GRID),
     _entry(S.ConvolutionalMaxPool, (BATCH, 1, 8, 8), extensions=("MaxPool2d",), fit=GRID),
     _entry(S.SequentialMaxPool, IMAGES, extensions=("MaxPool2d",), fit=GRID),
-    _entry(S.Recurrent, SEQUENCE, gain=0.4),
+    _entry(S.Recurrent, SEQUENCE, gain=0.6),
     _entry(S.AlphaNeurons, SEQUENCE, gain=1.5, extensions=("Alpha",), fit=GRID),
     _entry(S.Normalised, SEQUENCE, extensions=("LayerNorm", "ReLU"), fit=GRID),
     _entry(S.Decoder, IMAGES, gain=1.5, fit={"trainable": DECODER}),
@@ -125,13 +125,13 @@ CORPUS = (
     _entry(N.Lifted, SEQUENCE),
     _entry(N.LiftedThenLoop, SEQUENCE),
     _entry(N.Encoded, STATIC),
-    _entry(N.RecurrentCell, BATCH_FIRST),
+    _entry(N.RecurrentCell, BATCH_FIRST, gain=0.4),
     _entry(N.Refractory, SEQUENCE, extensions=("LIFRefrac",), fit=GRID),
-    _entry(N.ConvolutionalStates, IMAGES),
+    _entry(N.ConvolutionalStates, IMAGES, fit=GRID),
     _entry(N.IntegrateAndFire, STATIC, one_step=True),
     _entry(J.CountedSpikes, STATIC),
     _entry(J.StackedSpikes, SEQUENCE),
-    _entry(J.MultiStep, STATIC_IMAGE),
+    _entry(J.MultiStep, STATIC_IMAGE, fit=GRID),
     _entry(J.Containers, SEQUENCE),
     _entry(J.Mixed, SEQUENCE),
     _entry(J.MultiStepFunction, SEQUENCE),
