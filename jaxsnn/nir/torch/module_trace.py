@@ -446,19 +446,24 @@ class _LoopReading(_SequenceReading):
                 fix="let the first layer take the sample, or a part or a function of it",
             )
         if not possible:
-            part = next(
+            mixed = [
                 op
                 for op in inner
                 if self.folded.place[id(op)] in self.folded.varying
                 and id(op.values[0]) in dependent
-            )
-            source = part.values[0].source
+            ]
+            source = mixed[0].values[0].source if mixed else None
+            if source is None:
+                raise ConversionError(
+                    "the loop over time takes several parts of the sample in each step",
+                    fix="let one layer or function take all of a step, such as x[t]",
+                )
             raise ConversionError(
                 Text(
                     "the loop over time takes parts of what {function} computes of all time steps at "
                     "once ({line})",
-                    function=source.name.strip("_") if source is not None else "forward",
-                    line=part.line,
+                    function=source.name.strip("_"),
+                    line=mixed[0].line,
                 ),
                 fix="compute it step by step: a graph knows one step, and keeps states of neurons",
             )
