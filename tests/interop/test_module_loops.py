@@ -287,6 +287,28 @@ def test_weights_of_all_steps_at_once_are_those_of_each_step():
     assert {("input", "fc1"), ("fc1", "lif1"), ("lif1", "fc2"), ("fc2", "lif2")} <= set(graph.edges)
 
 
+class TakesTwice(Net):
+    """Takes a step of its input in two places."""
+
+    def __init__(self):
+        super().__init__()
+        self.skip = nn.Linear(5, 3)
+
+    def forward(self, x):
+        mem1 = mem2 = None
+        total = 0
+        for step in range(len(x)):
+            spikes, mem1 = self.lif1(self.fc1(x[step]), mem1)
+            spikes, mem2 = self.lif2(self.fc2(spikes) + self.skip(x[step]), mem2)
+            total = total + spikes
+        return total
+
+
+def test_a_step_of_the_input_that_is_taken_twice_is_one_input():
+    graph = from_torch(TakesTwice(), torch.rand(STEPS, 2, 5))
+    assert {("input", "fc1"), ("input", "skip")} <= set(graph.edges)
+
+
 class AlongTime(Net):
     """A convolution along the axis of time, between two loops."""
 

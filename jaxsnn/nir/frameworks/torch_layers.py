@@ -134,7 +134,7 @@ def layer_class(module: Any) -> type:
     package = kind.__module__.partition(".")[0]
     for base in kind.__mro__:
         if base.__module__.partition(".")[0] != package:
-            return base
+            return base if hasattr(base, "forward") else kind
         methods = {name for name, value in vars(base).items() if callable(value)}
         if methods - {"__init__", "extra_repr", "reset_parameters"}:
             break

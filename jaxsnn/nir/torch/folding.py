@@ -59,8 +59,8 @@ class Folded:
         source = value.source
         if source is None or not source.step:
             return value
-        other = self.twin(source, step)
-        return None if other is None else other.outputs[value.path]
+        twin = self.twin(source, step)
+        return None if twin is None else twin.outputs[value.path]
 
 
 def fold(operations: list[Operation]) -> Folded:

@@ -149,7 +149,9 @@ def library_packages() -> set[str]:
 def unsupported(name: str, module: Any) -> ConversionError:
     """Return the refusal of an unsupported layer: why, and the nearest alternative."""
     kind, package = type(module).__name__, _package(module)
-    supported = [layer for holder, layer in _exporters() if holder == package]
+    supported = [
+        layer for holder, layer in _exporters() if holder == package and layer not in LAYERS
+    ]
     alternative = _ALTERNATIVES.get(kind, "")
     if package not in ("torch", "") and supported:
         alternative = f"use one of {listing(supported, limit=8)}, whose dynamics NIR has"

@@ -606,12 +606,12 @@ def _outside(seen: ModuleTrace) -> Iterator[Problem]:
     if steps is None or not steps.before + steps.after:
         return
     parts = [
-        Text("{operations} {position}", operations=listing(names, limit=12), position=position)
-        for names, position in (
+        Text("{operations} {position}", operations=listing(operations, limit=12), position=position)
+        for operations, position in (
             (steps.before, "before its input"),
             (steps.after, "behind its outputs"),
         )
-        if names
+        if operations
     ]
     yield Problem(
         code="outside-graph",

@@ -36,19 +36,19 @@ def fed_back(module: Any, result: Any) -> tuple[Any, ...]:
     previous result: those that it returns under the names of its parameters, or one state for each
     further parameter; further results are ignored.
     """
-    names, _ = state_names(module)
+    states, _ = state_names(module)
     if not isinstance(result, tuple | list):
         return ()
     returned = _returned_names(module)
-    if names and len(returned) == len(result) and set(names) <= set(returned):
-        return tuple(result[returned.index(name)] for name in names)
-    if not names:
+    if states and len(returned) == len(result) and set(states) <= set(returned):
+        return tuple(result[returned.index(name)] for name in states)
+    if not states:
         parameters = inspect.signature(module.forward).parameters.values()
         several = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
         return tuple(result[1:]) if several else ()
-    if len(result) <= len(names):
+    if len(result) <= len(states):
         return ()
-    return tuple(result[1 : 1 + len(names)])
+    return tuple(result[1 : 1 + len(states)])
 
 
 def _returned_names(module: Any) -> list[str]:

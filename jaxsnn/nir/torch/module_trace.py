@@ -205,9 +205,9 @@ def record_passes(
                 return passes
             operations = recorder.operations
             of_layers = [v for op in operations if op.kind == "layer" for v in op.outputs]
-            made = _depending_on(operations, of_layers)
-            kept = {id(v.tensor) for op in operations for v in op.outputs if id(v) in made}
-            later = numbers_held(module, kept)  # what is kept of layers is fed back
+            dependent = _depending_on(operations, of_layers)
+            states = {id(v.tensor) for op in operations for v in op.outputs if id(v) in dependent}
+            later = numbers_held(module, states)  # what is kept of layers is fed back
             passes.counters = tuple(
                 name
                 for name, value in later.items()
@@ -293,7 +293,7 @@ class _SequenceReading:
     def _dominating(self, consumed: list[TensorValue]) -> list[TensorValue]:
         """Return values that all ways from the sample to some values go through, in order."""
         (sample,) = self.passes.samples
-        found = []
+        dominating = []
         dependent = _depending_on(self.operations, [sample])
         for operation in sorted(ancestors(consumed, set()), key=lambda op: op.index):
             for value in operation.outputs:
@@ -304,8 +304,8 @@ class _SequenceReading:
                     used |= any(v is value for v in consumed)
                     around = any(v is sample for op in inner for v in op.values)
                     if used and not around and not any(v is sample for v in consumed):
-                        found.append(value)
-        return found
+                        dominating.append(value)
+        return dominating
 
     def read(self, record: PassRecord, reader: StepReader, value: TensorValue) -> None:
         """Read the operations of one step, with a value as the input of the graph."""
@@ -328,8 +328,7 @@ class _SequenceReading:
 
     def _trace_from(self, value: TensorValue, places: list[TensorValue]) -> ModuleTrace:
         axes = tuple(value.tensor.shape[: self.leading])
-        names = dict(self.leaves)
-        record = PassRecord(self.module, self.leading, axes, names, self.passes.buffers)
+        record = PassRecord(self.module, self.leading, axes, dict(self.leaves), self.passes.buffers)
         reader = StepReader(record)
         self.read(record, reader, value)
         returned, decoder = self._collected(record)
@@ -447,19 +446,24 @@ class _LoopReading(_SequenceReading):
                 fix="let the first layer take the sample, or a part or a function of it",
             )
         if not possible:
-            taken = next(
+            mixed = [
                 op
                 for op in inner
                 if self.folded.place[id(op)] in self.folded.varying
                 and id(op.values[0]) in dependent
-            )
-            source = taken.values[0].source
+            ]
+            source = mixed[0].values[0].source if mixed else None
+            if source is None:
+                raise ConversionError(
+                    "the loop over time takes several parts of the sample in each step",
+                    fix="let one layer or function take all of a step, such as x[t]",
+                )
             raise ConversionError(
                 Text(
                     "the loop over time takes parts of what {function} computes of all time steps at "
                     "once ({line})",
-                    function=source.name.strip("_") if source is not None else "forward",
-                    line=taken.line,
+                    function=source.name.strip("_"),
+                    line=mixed[0].line,
                 ),
                 fix="compute it step by step: a graph knows one step, and keeps states of neurons",
             )
@@ -551,8 +555,8 @@ def _names(operations: Iterable[Operation]) -> tuple[str, ...]:
     out of a sequence or put them together.
     """
     ordered = sorted(operations, key=lambda operation: operation.index)
-    names = [op.name for op in ordered if op.name not in (*PARTS, "stack", "__setitem__")]
-    return tuple(dict.fromkeys(name.strip("_") for name in names))
+    labels = [op.name for op in ordered if op.name not in (*PARTS, "stack", "__setitem__")]
+    return tuple(dict.fromkeys(name.strip("_") for name in labels))
 
 
 def _refuse_late_biases(
@@ -571,14 +575,14 @@ def _refuse_late_biases(
 
 def _refuse_biases(module: Any, calls: Iterable[Call], late: Collection[str]) -> None:
     """Refuse layers with a bias among those that act from the second step on."""
-    names = {id(leaf): name for name, leaf in leaves_of(module)}
+    leaf_names = {id(leaf): name for name, leaf in leaves_of(module)}
     for call in (call for call in calls if call.name in late):
         if any(np.any(entry.get("bias", 0)) for entry in exported(call).nodes.values()):
             raise ConversionError(
                 Text(
                     "forward skips '{layer}' in the first step, and a graph adds its bias there, "
                     "too",
-                    layer=names.get(id(call.module), call.name),
+                    layer=leaf_names.get(id(call.module), call.name),
                 ),
                 fix="begin with zeros that it takes, or give it no bias",
                 node=call.name,

@@ -109,6 +109,8 @@ class Recorder:
         self._values: dict[int, tuple[Any, int, TensorValue]] = {}
         self._states: dict[int, dict[str, tuple[int, int]]] = {}
         self._code_positions: dict[CodeType, list[Any]] = {}
+        #: By a tensor's value, axis and index: the value of x[t].
+        self._taken: dict[tuple[int, int, int], TensorValue] = {}
         self._inside = 0
         self._root: FrameType | None = None
         self._libraries = {"torch", "jaxsnn", *library_packages()}
@@ -310,7 +312,9 @@ class Recorder:
         """Bind results that are elements of a stack to the values that were stacked, and return
         whether that is so.
         """
-        if not operation.values or operation.values[0].elements is None:
+        if not operation.values or self._is_taken_again(operation, result):
+            return bool(operation.values)
+        if operation.values[0].elements is None:
             return False
         axis, elements = operation.values[0].elements
         if operation.name == "unbind":
@@ -331,6 +335,23 @@ class Recorder:
         for index, part in zip(indices, parts, strict=True):
             self._values[id(part)] = (part, version_of(part), elements[index])
         return True
+
+    def _is_taken_again(self, operation: Operation, result: Any) -> bool:
+        """Bind x[t] to the value of an earlier x[t], if there is one, and return whether that is
+        so.
+        """
+        if operation.name not in ("__getitem__", "select") or len(operation.values) != 1:
+            return False
+        source = operation.values[0]
+        for axis in range(source.tensor.ndim):
+            index = index_along(operation, axis)
+            if index is not None and source.elements is None:
+                earlier = self._taken.get((id(source), axis, index))
+                if earlier is not None:
+                    self._values[id(result)] = (result, version_of(result), earlier)
+                    return True
+                self._taken[id(source), axis, index] = self._assigned(result, operation)
+        return False
 
     def _set_element(self, operation: Operation) -> None:
         """Note what item assignment puts into a buffer."""

@@ -59,7 +59,7 @@ class Unstacking:
     def __init__(self, operations: list[Operation], returned: list[TensorValue]) -> None:
         self._layouts: dict[int, _Layout] = {}
         self._parts: dict[int, list[TensorValue]] = {}
-        self._taken = self._indexed(operations)
+        self._takers = self._indexed(operations)
         lifted = self._lifted(operations)
         self.operations: list[Operation] = []
         self.returned = returned
@@ -72,7 +72,7 @@ class Unstacking:
         """Note the layout of tensors that are taken apart step by step, and return the operations
         that take an element of a tensor, by the tensor's value.
         """
-        taken: dict[int, list[tuple[Operation, Any]]] = {}
+        takers: dict[int, list[tuple[Operation, Any]]] = {}
         indices: dict[tuple[int, int], set[int]] = {}
         for operation in operations:
             if operation.name not in ("__getitem__", "select", "unbind") or not operation.values:
@@ -85,13 +85,13 @@ class Unstacking:
                 else:
                     index = index_along(operation, axis)
                 if index is not None:
-                    taken.setdefault(id(value), []).append((operation, (axis, index)))
+                    takers.setdefault(id(value), []).append((operation, (axis, index)))
                     places = {index} if isinstance(index, int) else set(index)
                     indices.setdefault((id(value), axis), set()).update(places)
                     steps = value.tensor.shape[axis]
                     if len(indices[id(value), axis]) == steps >= _LEAST_STEPS:
                         self._layouts.setdefault(id(value), _Layout((), axis))
-        return taken
+        return takers
 
     def _lifted(self, operations: list[Operation]) -> dict[int, _Step]:
         """Return the operations that are computed step by step, by id, with what computes a step."""
@@ -157,7 +157,7 @@ class Unstacking:
             self._parts[id(result)] = values
             if not layout.lead:
                 result.elements = (layout.axis, dict(enumerate(values)))
-            for taker, (axis, index) in self._taken.get(id(result), ()):
+            for taker, (axis, index) in self._takers.get(id(result), ()):
                 if layout == _Layout((), axis):
                     dropped.add(id(taker))
                     places = [index] if isinstance(index, int) else list(index)
@@ -235,24 +235,28 @@ class Unstacking:
         return values
 
 
-def _layouts_of_other(tensor: Any, known: Any, layout: _Layout) -> list[_Layout]:
+def _layouts_of_other(tensor: Any, opposite: Any, layout: _Layout) -> list[_Layout]:
     """Return possible layouts of a tensor on one side of an operation, with that of the other side."""
     if not hasattr(tensor, "is_inference"):
         return []
     layouts = []
     if layout.lead and tuple(tensor.shape[:2]) == layout.lead:
         layouts.append(_Layout((), layout.axis))
-    if not layout.lead and layout.axis < 2 and known.ndim > 1:
-        lead = tuple(known.shape[:2])
+    if not layout.lead and layout.axis < 2 and opposite.ndim > 1:
+        lead = tuple(opposite.shape[:2])
         if tensor.ndim and tensor.shape[0] == math.prod(lead):
             layouts.append(_Layout(lead, layout.axis))
     layouts.append(layout)
-    steps = layout.steps(known)
+    steps = layout.steps(opposite)
     return [
-        other
-        for other in layouts
-        if (other.lead and tensor.ndim and tensor.shape[0] == math.prod(other.lead))
-        or (not other.lead and tensor.ndim > other.axis and tensor.shape[other.axis] == steps)
+        candidate
+        for candidate in layouts
+        if (candidate.lead and tensor.ndim and tensor.shape[0] == math.prod(candidate.lead))
+        or (
+            not candidate.lead
+            and tensor.ndim > candidate.axis
+            and tensor.shape[candidate.axis] == steps
+        )
     ]
 
 

@@ -51,11 +51,11 @@ class StepReader:
 
     def read_before(self, operations: Iterable[Operation]) -> None:
         """Read the step before."""
-        record, known = self._record, set(self._record.calls)
+        record, outside = self._record, set(self._record.calls)
         record.in_step_before = True
         self.read(operations)
         record.in_step_before = False
-        record.earlier = frozenset(record.calls.keys() - known)
+        record.earlier = frozenset(record.calls.keys() - outside)
 
     def read(self, operations: Iterable[Operation], varying: frozenset[int] = frozenset()) -> None:
         """Read operations in order; `varying` are the indices of those that take another part of
