@@ -138,7 +138,8 @@ def fitting_sample(module: Any, graph: Graph, samples: list[Any]) -> Any:
         else:
             return sample
     if refusal is not None:
-        raise refusal
+        fix = refusal.fix + "; if forward takes all time steps, pass load_into a sample of them"
+        raise ConversionError.of(dataclasses.replace(refusal.problem, fix=fix)) from refusal
     return samples[0]
 
 
