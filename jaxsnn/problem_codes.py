@@ -87,6 +87,8 @@ CODES: Mapping[str, str] = MappingProxyType(
         "cannot-stream": "A population cannot be simulated piece by piece",
         "no-native": "The native kernels are missing",
         # Training
+        "default-engine": "The network or the data decide the engine that trains",
+        "default-loss": "The network decides the loss",
         "accuracy-in-steps": "In time steps the trained network has another accuracy",
         "lost-spikes": "Spikes were fired and not recorded",
         "saturated-weights": "Trained weights are too large for a synapse",

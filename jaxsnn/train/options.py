@@ -163,8 +163,8 @@ class TrainOptions:
         " WORD_SPEAKER_NUMBER.wav, 0 to 4 for the test. `digits` (8x8) needs scikit-learn,"
         " `japanese-vowels` the data of aeon, `mnist` and `fashion-mnist` a folder of idx or PNG"
         " files. The arrays are"
-        " values from 0 to 1, (samples, channels), and labels; on the time-stepped engine also"
-        " (samples, time, ...). Instead of `x_...` there may be `time_...` and `index_...`,"
+        " values from 0 to 1, (samples, channels), and labels; or (samples, time, ...) of any value,"
+        " for the time-stepped engine. Instead of `x_...` there may be `time_...` and `index_...`,"
         " (samples, events), in seconds, `inf` where there is no event. Without `x_validation` and"
         " `y_validation`, a fifth of the training samples is held out. Refused: samples without"
         " labels or labels without samples, half a validation part, NaN, labels that no output"
@@ -339,10 +339,11 @@ class TrainOptions:
         shared=SEED,
     )
     engine: Engine | str | None = option(
-        "event",
-        "`event`: exact gradients, in continuous time; `grid`: in steps, with a surrogate; `loop`:"
-        " on an emulated chip",
-        more="With `loop` an emulated BrainScaleS-2 chip"
+        None,
+        "`event`: exact gradients; `grid`: in steps, with a surrogate; `loop`: on an emulated chip;"
+        " by default `event` or `grid`",
+        more="By default `grid` trains with arrays (samples, time, ...), and networks that the event"
+        " engine does not support; a note gives the reason. `event` is in continuous time. With `loop` an emulated BrainScaleS-2 chip"
         " runs each batch, gradients are exact at the spikes that it recorded"
         " (docs/guide_chip.md); weights alone are trained",
         python="also an engine",
@@ -654,6 +655,8 @@ def check_options(options: TrainOptions) -> None:
             engine, or a process that is none of them.
     """
     kind = engine_kind(options.engine)
+    # The default engine depends on the network and the data, and is checked when it is decided.
+    kinds = {"event", "grid"} if options.engine is None else {kind}
     for name, train_option in OPTIONS.items():
         value = getattr(options, name)
         if value is not None and train_option.check is not None:
@@ -662,7 +665,7 @@ def check_options(options: TrainOptions) -> None:
         value, default = getattr(options, name), getattr(TrainOptions, name)
         if (
             train_option.engines
-            and kind not in train_option.engines
+            and not kinds & {*train_option.engines}
             and value not in (None, default)
         ):
             engines = [engine for engine in train_option.engines if engine in ENGINES]
