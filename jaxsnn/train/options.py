@@ -343,8 +343,8 @@ class TrainOptions:
         "`event`: exact gradients; `grid`: in steps, with a surrogate; `loop`: on an emulated chip;"
         " by default `event` or `grid`",
         more="By default `grid` trains with arrays (samples, time, ...), and networks that the event"
-        " engine does not support; a note gives the reason. `event` is in continuous time. With `loop` an emulated BrainScaleS-2 chip"
-        " runs each batch, gradients are exact at the spikes that it recorded"
+        " engine does not support; a note gives the reason. `event` is in continuous time. With `loop` an emulated"
+        " BrainScaleS-2 chip runs each batch, gradients are exact at the spikes that it recorded"
         " (docs/guide_chip.md); weights alone are trained",
         python="also an engine",
         convert=text,

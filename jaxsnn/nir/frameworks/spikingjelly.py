@@ -41,6 +41,7 @@ from jaxsnn.nir.frameworks.torch_layers import (
 )
 from jaxsnn.nir.model.decays import EULER_MEMBRANE, FROM_R, FROM_W_IN, NO_DECAY
 from jaxsnn.nir.model.dialect import Conventions, Estimate, Evidence, Rule, rules
+from jaxsnn.nir.model.draft import diagonal
 from jaxsnn.nir.model.node import Node
 from jaxsnn.wording import Text
 
@@ -104,16 +105,20 @@ def _needs_its_reset(step: Step, setting: Setting) -> None:
     if step.reset != "subtract later":
         needs_value_reset(step, setting, "SpikingJelly")
         return
-    obstacle = (
-        "it has a synaptic current"
-        if step.current_based
-        else Text("its shape is {shape}", shape=step.shape)
-    )
+    advice = "a reset to a value is written; or train it with no reset delay"
+    lost = (1 - step.decay) * step.v_threshold / step.gain
+    if diagonal(lost) is None or diagonal(step.synapse_decay) is None:
+        obstacle = "the neurons of a channel differ"
+        advice += ", or with the same parameters for all neurons of a channel"
+    elif np.any(step.i_start):
+        obstacle = "it has a synaptic current that does not start at 0"
+    else:
+        obstacle = "it has a synaptic current and feeds itself"
     setting.give_up(
         step.name,
         "its reset subtracts v_threshold one step later, and SpikingJelly's at once; weights from"
-        f" each neuron to itself make up for it in LIF and IF of one axis, and {obstacle}",
-        "a reset to a value is written; or train it with no reset delay, or flatten what feeds it",
+        f" each neuron to itself could make up for it, but {obstacle}",
+        advice,
     )
 
 
