@@ -13,7 +13,9 @@ import contextlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from dataclasses import fields as dataclass_fields
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -42,10 +44,21 @@ from jaxsnn.errors import (
     suggestion,
 )
 from jaxsnn.linear_map import LinearMap
+from jaxsnn.nir.dialects.dialect_options import with_options
 from jaxsnn.nir.dialects.gains import require
+from jaxsnn.nir.dialects.resolve import subtracting_neurons
 from jaxsnn.nir.model.changes import Change
 from jaxsnn.nir.model.graph import Graph, refuse_no_graph
-from jaxsnn.options import BIAS, BIAS_PERIOD, PERCENTILE, SPEEDUP, SYNAPSES_PER_WEIGHT
+from jaxsnn.options import (
+    BIAS,
+    BIAS_PERIOD,
+    MIN_V_MEM,
+    PERCENTILE,
+    READOUT,
+    RESET,
+    SPEEDUP,
+    SYNAPSES_PER_WEIGHT,
+)
 from jaxsnn.units import format_time, parse_time
 from jaxsnn.wording import Text
 
@@ -87,6 +100,8 @@ class QuantizeOptions:
             as measured, or a table of it: thresholds follow from it, and scales where weights that
             fill their bits would need a threshold above `v_threshold`. None: whatever slope puts
             the highest threshold there, to which the chip is then to be calibrated.
+        approximate: map neurons that subtract v_threshold at a reset to circuits, which reset to
+            v_reset. `jaxsnn.compare_resets` counts the spikes that this changes.
     """
 
     scale: str | Mapping[str, float] = "max"
@@ -99,6 +114,10 @@ class QuantizeOptions:
     v_threshold: int = int(PARAMETERS["v_threshold"].default)
     refractory_time: float = PARAMETERS["refractory_time"].low
     slope: Slopes | None = None
+    approximate: bool = False
+
+
+_FIELDS = tuple(field.name for field in dataclass_fields(QuantizeOptions))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -144,6 +163,8 @@ class Quantized:
         bias_period: between its spikes, seconds of the chip.
         notes: what is approximated, rounded or chosen.
         measured: the measured slope of the chip, and its settings; None without one.
+        approximated_resets: neurons that subtract v_threshold in the source, and reset to v_reset on
+            the chip.
     """
 
     netlist: Netlist
@@ -155,15 +176,31 @@ class Quantized:
     bias_period: float
     notes: tuple[Change, ...]
     measured: MeasuredSlope | None = None
+    approximated_resets: tuple[str, ...] = ()
 
 
-def quantize(graph: Graph, options: QuantizeOptions | None = None) -> Quantized:
+def quantize(
+    graph: Graph,
+    options: QuantizeOptions | None = None,
+    *,
+    reset: Any = None,
+    readout: Any = None,
+    min_v_mem: Any = None,
+    **fields: Any,
+) -> Quantized:
     """Return the netlist of a graph.
 
     Weights are rounded half away from zero, as the vendor's library does; those that become zero
     take nothing. With the chosen scales, those of `Quantized.nodes`, it returns the same
     netlist again, also of a graph that has the rounded weights; a choice by name may then select
     another scale, as rounding changed the largest weight.
+
+    Args:
+        graph: with its dialect.
+        options: a record of options.
+        reset, readout, min_v_mem: of `jaxsnn.read`, for nodes that shall be mapped otherwise than the
+            graph has them: `reset="zero"`, or `reset={"NODE": "zero"}`, `readout=["NODE"]`.
+        fields: single options by name, `bias="source"`; they go before those of `options`.
 
     Raises:
         MappingError: a node that the chip cannot run, with its name, or options that contradict the
@@ -179,11 +216,21 @@ def quantize(graph: Graph, options: QuantizeOptions | None = None) -> Quantized:
     (array([ 63, -32], dtype=int16), 63.0, 1)
     """
     refuse_no_graph(graph)
-    options = options or QuantizeOptions()
+    for name in fields:
+        if name not in _FIELDS:
+            raise UsageError(
+                Text("there is no option '{option}'", option=name),
+                fix=suggestion(name, (*_FIELDS, RESET.name, READOUT.name, MIN_V_MEM.name)),
+            )
+    options = replace(options or QuantizeOptions(), **fields)
     _refuse_options(options)
+    graph = with_options(graph, reset=reset, readout=readout, min_v_mem=min_v_mem)
     integers = {name: int(getattr(options, name)) for name in _WHOLE}
     options = replace(options, **integers)
     require(graph.dialect, ["name"], "mapping")
+    subtracting = subtracting_neurons(graph) if options.approximate else []
+    if subtracting:
+        graph = with_options(graph, reset=dict.fromkeys(subtracting, "zero"))
     examined = examine(graph)
     for problem in examined.problems:
         allowed = problem.code in LEFT_TO_THE_MAPPER or (
@@ -191,7 +238,21 @@ def quantize(graph: Graph, options: QuantizeOptions | None = None) -> Quantized:
         )
         if problem.severity == "error" and not allowed:
             raise MappingError.of(problem)
-    return _assembled(examined, options)
+    quantized = _assembled(examined, options)
+    approximated = [
+        Change(
+            node=name,
+            what="resets to v_reset, and the source subtracts v_threshold",
+            why="a circuit of the chip always resets to v_reset, and how many spikes that changes depends"
+            " on the data",
+        )
+        for name in subtracting
+    ]
+    return replace(
+        quantized,
+        notes=(*approximated, *quantized.notes),
+        approximated_resets=tuple(subtracting),
+    )
 
 
 def _refuse_options(options: QuantizeOptions) -> None:

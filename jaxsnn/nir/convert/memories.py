@@ -141,7 +141,8 @@ def _feed_itself(
     else:
         draft.nodes[name] = dict(diagonal(np.ones(draft.shapes[name][1])) or {})
     draft.nodes[leak] = weights
-    draft.shapes[leak] = (draft.shapes[name][1],) * 2
+    shape = draft.shapes[name][1]
+    draft.shapes[leak] = (shape, shape)
     draft.edges += [(name, leak), (leak, name)]
     draft.memories.append(name)
 

@@ -107,17 +107,23 @@ def _needs_its_reset(step: Step, setting: Setting) -> None:
         return
     advice = "a reset to a value is written; or train it with no reset delay"
     lost = (1 - step.decay) * step.v_threshold / step.gain
-    if diagonal(lost) is None or diagonal(step.synapse_decay) is None:
-        obstacle = "the neurons of a channel differ"
+    is_movable = diagonal(lost) is not None and diagonal(step.synapse_decay) is not None
+    if len(step.shape) in (2, 3) and not is_movable:
+        obstacle = Text("the neurons of a channel differ")
         advice += ", or with the same parameters for all neurons of a channel"
-    elif np.any(step.i_start):
-        obstacle = "it has a synaptic current that does not start at 0"
+    elif step.current_based and np.any(step.i_start):
+        obstacle = Text("it has a synaptic current that does not start at 0")
+    elif step.current_based and is_movable:
+        obstacle = Text("it has a synaptic current and feeds itself")
     else:
-        obstacle = "it has a synaptic current and feeds itself"
+        obstacle = Text("its shape is {shape}", shape=step.shape)
     setting.give_up(
         step.name,
-        "its reset subtracts v_threshold one step later, and SpikingJelly's at once; weights from"
-        f" each neuron to itself could make up for it, but {obstacle}",
+        Text(
+            "its reset subtracts v_threshold one step later, and SpikingJelly's at once; weights from"
+            " each neuron to itself could make up for it, but {obstacle}",
+            obstacle=obstacle,
+        ),
         advice,
     )
 
