@@ -302,9 +302,6 @@ BIAS_PERIOD = Option(
     metavar="TIME",
     command="map",
 )
-MAP_APPROXIMATELY = APPROXIMATE.but(
-    help="let neurons that subtract v_threshold at a reset reset to v_reset"
-)
 #: Fields of `jaxsnn.bss2.QuantizeOptions`; the mapping is checked and deployed with the values that
 #: it was made with.
 QUANTIZE_OPTIONS = (
@@ -315,5 +312,5 @@ QUANTIZE_OPTIONS = (
     SLOPE,
     BIAS,
     BIAS_PERIOD,
-    MAP_APPROXIMATELY,
+    APPROXIMATE.but(help="let neurons that subtract v_threshold at a reset reset to v_reset"),
 )

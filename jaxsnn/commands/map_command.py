@@ -34,8 +34,8 @@ from jaxsnn.commands.reports.report_parts import (
 )
 from jaxsnn.errors import Problem, UsageError
 from jaxsnn.options import (
+    APPROXIMATE,
     INPUT,
-    MAP_APPROXIMATELY,
     MAX_RUNS,
     QUANTIZE_OPTIONS,
     REPORT,
@@ -280,7 +280,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.input is not None and not arguments.approximate:
         raise UsageError(
             Text("{option} has no effect here", option=_INPUT),
-            fix=Text("remove the option, or add {option}", option=MAP_APPROXIMATELY.set_to(True)),
+            fix=Text("remove the option, or add {option}", option=APPROXIMATE.set_to(True)),
         )
     time_limit = time_of(arguments.time_limit)
     graph = read_graph(arguments)
