@@ -194,6 +194,7 @@ TOPICS = {
             "spike train by spike train",
             "Verification": "result of `verify`: identical trains, and the first difference",
             "fidelity": "compare continuous time with time steps on your data",
+            "compare_resets": "count the spikes that resets to v_reset change on your data",
         },
     ),
     "training": Topic(

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from jaxsnn.nir.model.nodes import register_node as register_node
     from jaxsnn.nir.torch.to_torch import to_torch as to_torch
     from jaxsnn.simulation.fidelity import fidelity as fidelity
+    from jaxsnn.simulation.reset_comparison import compare_resets as compare_resets
     from jaxsnn.simulation.simulate import simulate as simulate
     from jaxsnn.simulation.solution import Solution as Solution
     from jaxsnn.simulation.torch_modules import from_torch as from_torch
@@ -90,6 +91,7 @@ _HOME = {
     "convert": "jaxsnn.nir.convert.pipeline",
     "emulate": "jaxsnn.bss2.emulate",
     "export": "jaxsnn.nir",
+    "compare_resets": "jaxsnn.simulation.reset_comparison",
     "fidelity": "jaxsnn.simulation.fidelity",
     "fit": "jaxsnn.train",
     "from_torch": "jaxsnn.simulation.torch_modules",

@@ -330,4 +330,5 @@ QUANTIZE_OPTIONS = (
     SLOPE,
     BIAS,
     BIAS_PERIOD,
+    APPROXIMATE.but(help="let neurons that subtract v_threshold at a reset reset to v_reset"),
 )

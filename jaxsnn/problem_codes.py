@@ -87,6 +87,8 @@ CODES: Mapping[str, str] = MappingProxyType(
         "cannot-stream": "A population cannot be simulated piece by piece",
         "no-native": "The native kernels are missing",
         # Training
+        "default-engine": "The network or the data decide the engine that trains",
+        "default-loss": "The network decides the loss",
         "accuracy-in-steps": "The trained network has a different accuracy in time steps",
         "lost-spikes": "Some of the spikes were not recorded",
         "saturated-weights": "Trained weights exceed the range of a synapse",

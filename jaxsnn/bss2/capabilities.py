@@ -16,7 +16,7 @@ from jaxsnn.network.features import StaticNetwork
 from jaxsnn.nir.model import features as graph_features
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.passes import sizes
-from jaxsnn.options import BIAS, MIN_V_MEM, READOUT, RESET
+from jaxsnn.options import APPROXIMATE, BIAS, MIN_V_MEM, READOUT, RESET
 
 #: Types of neurons that a circuit can be.
 NEURONS = ("CubaLIF", "CubaLI", "LIF", "LI")
@@ -235,8 +235,8 @@ CIRCUITS = Capabilities[PlacedNetwork](
             code="reset",
             reason="node '{node}' ({kind}) subtracts its threshold at a reset; circuits of the chip "
             "reset to v_reset",
-            fix="pass {zero} to map it with a reset to v_reset, or {readout} if it is a leaky readout",
-            options=_RESET_SETTINGS,
+            fix="pass {zero} or {approximate} to map it with a reset to v_reset, or {readout} if it is a leaky readout",
+            options=_RESET_SETTINGS | {"approximate": APPROXIMATE.set_to(True)},
         ),
         Limit(
             feature=features.NO_RESET,

@@ -316,7 +316,7 @@ def quantization_of(arguments: argparse.Namespace, scales: Any = None) -> Any:
     from jaxsnn.bss2.search.measured_slopes import slopes_of
     from jaxsnn.bss2.search.quantize import QuantizeOptions
 
-    option_names = ("percentile", "synapses_per_weight", "speedup", "bias")
+    option_names = ("percentile", "synapses_per_weight", "speedup", "bias", "approximate")
     set_options = {name: getattr(arguments, name) for name in option_names}
     set_options["bias_period"] = time_of(arguments.bias_period)
     if arguments.bias_period is not None and arguments.bias != "source":

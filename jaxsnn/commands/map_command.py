@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,16 @@ from jaxsnn.commands.reports.report_parts import (
     rounding_table,
 )
 from jaxsnn.errors import Problem, UsageError
-from jaxsnn.options import MAX_RUNS, QUANTIZE_OPTIONS, REPORT, SEED, SIGNS, TIME_LIMIT
+from jaxsnn.options import (
+    APPROXIMATE,
+    INPUT,
+    MAX_RUNS,
+    QUANTIZE_OPTIONS,
+    REPORT,
+    SEED,
+    SIGNS,
+    TIME_LIMIT,
+)
 from jaxsnn.units import format_time
 from jaxsnn.wording import Option, Text
 
@@ -42,6 +51,7 @@ if TYPE_CHECKING:
     from jaxsnn.bss2.search.feasibility import Certificate
     from jaxsnn.bss2.search.quantize import Quantized, QuantizeOptions
     from jaxsnn.nir import Graph
+    from jaxsnn.simulation.reset_comparison import ResetComparison
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +67,8 @@ class MapOutcome:
         certificate: proof that the net, or fewer runs, cannot be mapped.
         problem: the reason why there is no mapping.
         files: written files, by kind.
+        resets: spikes that change because neurons do not subtract v_threshold on the chip; None
+            where there are no such neurons, or no data.
     """
 
     stop_reason: str
@@ -66,6 +78,7 @@ class MapOutcome:
     certificate: Certificate | None
     files: dict[str, str]
     problem: Problem | None = None
+    resets: ResetComparison | None = None
 
     @property
     def ok(self) -> bool:
@@ -102,6 +115,7 @@ class MapOutcome:
                 violation.as_dict() | {"where": violation.node} for violation in self.violations
             ],
             "quantization": {name: node.as_dict() for name, node in self.quantized.nodes.items()},
+            "resets": None if self.resets is None else self.resets.as_dict(),
             "slope": self.quantized.slope,
             "measured": None if self.quantized.measured is None else vars(self.quantized.measured),
             "calibration": {
@@ -138,6 +152,10 @@ class MapOutcome:
                 f"{node.zeroed} of {node.connections} rounded to 0, "
                 f"rms error {node.rms_error:.3g}{rounded}"
             )
+        if self.resets is not None:
+            lines.append(self.resets.as_text())
+        elif self.quantized.approximated_resets:
+            lines.append(f"{'resets':24}changed, and not measured (--input says on which data)")
         lines += _calibration_lines(self.quantized)
         lines.append(f"{'checked':24}{len(self.violations)} violations")
         lines += [f"{kind:24}{path}" for kind, path in self.files.items()]
@@ -206,6 +224,9 @@ _VERIFY = Option(
     metavar="M.json",
     file="file",
 )
+_INPUT = INPUT.but(
+    help="x (time, batch, channels): count the spikes that --approximate changes on these data"
+)
 _SVG = Option(name="svg", help="draw the floorplan of the mapping", metavar="F.svg", file="file")
 _PLACERS = Option(
     name="placers",
@@ -240,6 +261,7 @@ def add(commands: Any) -> None:
         _PLACERS,
         _ROUTERS,
         *QUANTIZE_OPTIONS,
+        _INPUT,
         REPORT,
     )
     add_file(parser)
@@ -257,6 +279,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(
             Text("a floorplan is an .svg file, not '{path}'", path=arguments.svg),
             fix="pass a file name that ends in .svg",
+        )
+    if arguments.input is not None and not arguments.approximate:
+        raise UsageError(
+            Text("{option} has no effect here", option=_INPUT),
+            fix=Text("remove the option, or add {option}", option=APPROXIMATE.set_to(True)),
         )
     time_limit = time_of(arguments.time_limit)
     graph = read_graph(arguments)
@@ -289,6 +316,12 @@ def run(arguments: argparse.Namespace) -> int:
             options=quantization_of(arguments),
             **common,
         )
+    if arguments.input is not None:
+        from jaxsnn.simulation.reset_comparison import compare_resets
+
+        resets = compare_resets(graph, arguments.input)
+        add_notes(arguments, resets.notes)
+        outcome = replace(outcome, resets=resets)
     write_report(arguments, map_report, graph, outcome)
     add_notes(arguments, outcome.quantized.notes)
     print_outcome(arguments, outcome)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.bss2.emulate import ChipInTheLoop
-from jaxsnn.errors import UsageError, shown, warn_of
+from jaxsnn.errors import Note, UsageError, shown, warn_of
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network, with_synaptic_delays
@@ -20,11 +20,12 @@ from jaxsnn.train.data.datasets import Data, Splits
 from jaxsnn.train.data.labelled_files import with_data
 from jaxsnn.train.loop.chip_training import late_input_notes, on_emulated_chip, saturated_notes
 from jaxsnn.train.loop.constraints import as_constraints
+from jaxsnn.train.loop.defaults import default_engine
 from jaxsnn.train.loop.evaluation import calibrated
 from jaxsnn.train.loop.history import Fit, TrainingStopped
 from jaxsnn.train.loop.in_the_loop import InTheLoop
 from jaxsnn.train.loop.parallel import join, make_devices
-from jaxsnn.train.loop.train_plan import loss_notes, loss_of, make_plan
+from jaxsnn.train.loop.train_plan import are_rasters, loss_notes, loss_of, make_plan
 from jaxsnn.train.loop.training_run import TrainingRun
 from jaxsnn.train.options import OPTIONS, TrainOptions, check_options, options_with
 from jaxsnn.units import parse_time
@@ -130,13 +131,17 @@ def prepare(graph: Graph, options: TrainOptions) -> Prepared:
                 processes=OPTIONS["processes"].set_to("N"),
             ),
         )
+    if chosen.engine is None:
+        chosen, more = _with_engine(graph, chosen)
+        notes = (*notes, *more)
     if chosen.calibrate is not None:
         graph, more = _calibrated(graph, chosen)
         notes = (*notes, *more)
     if chosen.engine == "loop":
         notes = (*notes, *loss_notes(lower(graph), chosen))
         chosen = on_emulated_chip(graph, chosen)
-    may_calibrate = options.calibrate is None and not _has_chip(options)
+    # Weights are calibrated event by event, for which arrays in time steps are no input.
+    may_calibrate = options.calibrate is None and not _has_chip(options) and not are_rasters(chosen)
     return Prepared(graph=graph, options=chosen, notes=notes, may_calibrate=may_calibrate)
 
 
@@ -176,6 +181,27 @@ def _has_chip(options: TrainOptions) -> bool:
     """Return whether the engine is a chip with scales that depend on the initial weights."""
     engine = options.engine
     return isinstance(engine, InTheLoop) and isinstance(engine.device, ChipInTheLoop)
+
+
+def _with_engine(graph: Graph, options: TrainOptions) -> tuple[TrainOptions, tuple[str, ...]]:
+    """Return the options with the default engine, and a note if that is the time-stepped engine.
+
+    Raises:
+        UsageError: an option is for another engine.
+    """
+    splits: Any = options.data
+    encoder = options.encoder or splits.encoder
+    name, reason = default_engine(_network(graph, options), splits.train.x, encoder)
+    options = replace(options, engine=name)
+    check_options(options)
+    if reason is None:
+        return options, ()
+    text = Text(
+        "the time-stepped engine trains the network: {reason} ({engine} takes another)",
+        reason=reason,
+        engine=ENGINE.keyword,
+    )
+    return options, (Note(text, code="default-engine"),)
 
 
 def _calibrated(graph: Graph, options: TrainOptions) -> tuple[Graph, tuple[str, ...]]:

@@ -164,8 +164,8 @@ class TrainOptions:
         " `digits` (8x8) needs scikit-learn,"
         " `japanese-vowels` the data of aeon, `mnist` and `fashion-mnist` a folder of idx or PNG"
         " files. The arrays are"
-        " values from 0 to 1, (samples, channels), and labels; on the time-stepped engine also"
-        " (samples, time, ...). Instead of `x_...` the file may contain `time_...` and `index_...`,"
+        " values from 0 to 1, (samples, channels), and labels; or (samples, time, ...) with"
+        " any values, for the time-stepped engine. Instead of `x_...` the file may contain `time_...` and `index_...`,"
         " (samples, events), in seconds, `inf` for unused events. Without `x_validation` and"
         " `y_validation`, a fifth of the training samples is held out. Errors: samples without"
         " labels, labels without samples, an incomplete validation part, NaN, and labels without an"
@@ -344,11 +344,13 @@ class TrainOptions:
         shared=SEED,
     )
     engine: Engine | str | None = option(
-        "event",
+        None,
         "`event`: exact gradients in continuous time; `grid`: time-stepped, with surrogate gradients;"
-        " `loop`: on an emulated chip",
-        more="With `loop` an emulated BrainScaleS-2 chip runs each batch. Gradients are exact at the"
-        " recorded spikes (docs/guide_chip.md), and only weights are trained",
+        " `loop`: on an emulated chip; default `event` or `grid`",
+        more="The default is `grid` for arrays (samples, time, ...) and for networks that the event"
+        " engine does not support, else `event`; a note gives the reason. With `loop` an emulated"
+        " BrainScaleS-2 chip runs each batch. Gradients are exact at the recorded spikes"
+        " (docs/guide_chip.md), and only weights are trained",
         python="also an engine object",
         convert=text,
         metavar="NAME",
@@ -660,6 +662,8 @@ def check_options(options: TrainOptions) -> None:
             engine, or an invalid process number.
     """
     kind = engine_kind(options.engine)
+    # The default engine depends on the network and the data, and is checked when it is decided.
+    kinds = {"event", "grid"} if options.engine is None else {kind}
     for name, train_option in OPTIONS.items():
         value = getattr(options, name)
         if value is not None and train_option.check is not None:
@@ -668,7 +672,7 @@ def check_options(options: TrainOptions) -> None:
         value, default = getattr(options, name), getattr(TrainOptions, name)
         if (
             train_option.engines
-            and kind not in train_option.engines
+            and not kinds & {*train_option.engines}
             and value not in (None, default)
         ):
             engines = [engine for engine in train_option.engines if engine in ENGINES]

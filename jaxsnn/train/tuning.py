@@ -148,7 +148,8 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
     if options.engine in (None, "event"):  # all spikes are there, unless the options say otherwise
         fields = options.engine_options or {}
         fields = {name.replace("-", "_"): value for name, value in fields.items()}
-        options = replace(options, engine_options={"first_spike_only": ()} | fields)
+        fields = {"first_spike_only": ()} | fields
+        options = replace(options, engine="event", engine_options=fields)
     plan = make_plan(lower(graph), options)
     source = _measured(graph, plan, "in time steps of the source", engine=TimeStepped())
     steps = [source, _measured(graph, plan, "in continuous time")]

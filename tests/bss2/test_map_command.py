@@ -1,11 +1,16 @@
 """`jaxsnn map`, as a user calls it."""
 
+import dataclasses
 import json
 
+import numpy as np
 import pytest
 
-from jaxsnn.nir import build, write
+from jaxsnn import TimeStepped, compare_resets, lower, simulate
+from jaxsnn.errors import UsageError
+from jaxsnn.nir import build, read, write
 from tests.helpers.command_line import call, refused
+from tests.helpers.refusals import assert_refused
 
 
 @pytest.fixture(scope="module")
@@ -129,4 +134,57 @@ def test_how_often_the_bias_channel_fires_is_said_again_to_verify(mapped):
     mapped(*verify, *bias)
     assert (
         "violation: mapping: it was made for the netlist" in mapped(*verify, *bias[:2], code=1)[0]
+    )
+
+
+def subtracting(rng):
+    """Two layers of snnTorch's Leaky, and inputs (time, batch, channels)."""
+    neurons = build.lif(tau=1e-3, r=10.0)
+    first, second = (
+        build.linear(weight=rng.normal(0.4, 0.4, shape).astype(np.float32))
+        for shape in ((8, 5), (3, 8))
+    )
+    layers = build.input(5), first, neurons, second, neurons
+    options = {"dialect": "snntorch", "reset": "subtract", "reset_delay": True, "dt": 1e-4}
+    return build.sequential(*layers, **options), (rng.random((40, 6, 5)) < 0.4).astype(np.float32)
+
+
+def test_a_reset_that_subtracts_is_mapped_if_that_is_allowed(folder, mapped, capsys):
+    graph, x = subtracting(np.random.default_rng(0))
+    write(folder / "leaky.nir", graph, force=True)
+    np.savez(folder / "x.npz", x=x)
+    plain = ("map", folder / "leaky.nir", "-o", folder / "l.json")
+    assert "or --approximate to map it so" in refused(capsys, *plain)[1]
+    _, err = refused(capsys, *plain, "--input", folder / "x.npz")
+    assert "--input has no effect here: remove the option, or add --approximate" in err
+    approximate = ("leaky.nir", "-o", "l.json", "--approximate", "--force")
+    out, err = mapped(*approximate)
+    assert "changed, and not measured" in out
+    assert "2: resets to v_reset, and the source subtracts v_threshold" in err
+    assert mapped(*approximate, "--json")[0]["resets"] is None
+    content, _ = mapped(*approximate, "--input", "x.npz", "--json")
+    for name in ("2", "4"):
+        runs = [
+            np.asarray(simulate(lower(variant), x, engine=TimeStepped(record=True)).spikes[name])
+            for variant in (graph, read(folder / "leaky.nir", reset="zero"))
+        ]
+        assert content["resets"][name] == {
+            "subtracting": runs[0].sum(),
+            "to_v_reset": runs[1].sum(),
+            "changed": np.count_nonzero(runs[0] != runs[1]),
+        }
+        assert content["resets"][name]["changed"] > 0
+    counted = compare_resets(graph, {"x": x})
+    assert counted.as_dict() == content["resets"]
+    assert counted.as_text() in mapped(*approximate, "--input", "x.npz")[0]
+    assert mapped("leaky.nir", "--verify", "l.json", "--approximate", "--json")[0]["fits"]
+
+
+def test_resets_are_compared_in_time_steps():
+    graph, _ = subtracting(np.random.default_rng(0))
+    events = {"time": np.zeros((1, 1)), "index": np.zeros((1, 1), int)}
+    assert_refused(lambda: compare_resets(graph, events), UsageError)
+    without_dt = graph.with_dialect(dataclasses.replace(graph.dialect, dt=None))
+    assert_refused(
+        lambda: compare_resets(without_dt, {}), UsageError, "length of a step is unknown"
     )

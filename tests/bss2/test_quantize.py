@@ -487,14 +487,47 @@ def test_what_the_chip_cannot_run_is_refused_by_name(nodes, node, code, reason):
 def test_resets_by_subtraction_are_refused():
     weight, neurons = build.linear(weight=np.ones((1, 1))), build.cubalif(**NEURONS)
     graph = build.sequential(build.input(1), weight, neurons, reset="subtract")
-    fix = 'pass reset={"2": "zero"} to map it with a reset to v_reset, or readout="2"'
+    fix = 'pass reset={"2": "zero"} or approximate=True to map it with a reset to v_reset, or readout="2"'
     problem = assert_refused(lambda: quantize(graph), MappingError, node="2", code="reset", fix=fix)
     assert (
-        problem.as_text().count("--reset 2:zero to map it with a reset to v_reset, or --readout 2")
+        problem.as_text().count(
+            "--reset 2:zero or --approximate to map it with a reset to v_reset, or --readout 2"
+        )
         == 1
     )
     readout = build.sequential(build.input(1), weight, neurons, readout=["2"])
     assert not quantize(readout).populations["2"].fires
+    # the same as arguments, of a graph that is not read again
+    assert not quantize(graph, readout=["2"]).populations["2"].fires
+    for reset in ("zero", {"2": "zero"}, "2:zero"):
+        quantized = quantize(graph, reset=reset)
+        assert quantized.populations["2"].fires
+        assert quantized.approximated_resets == ()
+
+
+def test_resets_by_subtraction_are_approximated_if_that_is_allowed():
+    weight, neurons = build.linear(weight=np.ones((1, 1))), build.cubalif(**NEURONS)
+    graph = build.sequential(build.input(1), weight, neurons, reset="subtract")
+    approximated, zero = quantize(graph, approximate=True), quantize(graph, reset="zero")
+    assert approximated.approximated_resets == ("2",)
+    assert approximated.notes[0].node == "2"
+    assert approximated.notes[1:] == zero.notes
+    np.testing.assert_array_equal(approximated.netlist.weight, zero.netlist.weight)
+    for name in ("v_threshold", "v_reset", "v_leak"):
+        first, second = (getattr(net.populations["2"], name) for net in (approximated, zero))
+        np.testing.assert_array_equal(first, second)
+    assert quantize(zeroed := graph.with_dialect(graph.dialect), reset="zero").notes == zero.notes
+    assert zeroed.dialect.reset == "subtract"
+
+
+def test_options_may_be_passed_by_name():
+    neurons = build.cubalif(**NEURONS)
+    graph = build.sequential(
+        build.input(1), build.affine(weight=np.ones((1, 1)), bias=0.1), neurons
+    )
+    by_name = quantize(graph, bias="source")
+    assert by_name.bias_source == quantize(graph, QuantizeOptions(bias="source")).bias_source
+    assert_refused(lambda: quantize(graph, bais="source"), UsageError, "no option 'bais'")
 
 
 def test_order_recurrence_and_fan_in_sums():

@@ -5,7 +5,9 @@ and SpikingJelly.
 import nir
 import numpy as np
 import pytest
+import snntorch
 import torch
+from spikingjelly.activation_based import neuron as spiking
 
 from jaxsnn import from_torch
 from jaxsnn.errors import ConversionError
@@ -200,3 +202,56 @@ def test_kernels_that_are_not_square_are_read_without_nirs_own_shapes(target, tm
     assert any("nir.read needs type_check=False" in note for note in conversion.notes)
     assert spikes.sum() > 0
     np.testing.assert_array_equal(spikes, run_in_steps(graph, x))
+
+
+def convolutional(neuron, seed=3):
+    """Two convolutions with a pool between them, whose dense weights would be too large."""
+    torch.manual_seed(seed)
+    layers = [
+        *(torch.nn.Conv2d(1, 12, 5), neuron(), torch.nn.AvgPool2d(2)),
+        *(torch.nn.Conv2d(12, 16, 5), neuron(), torch.nn.AvgPool2d(2)),
+        *(torch.nn.Flatten(), torch.nn.Linear(256, 10), neuron()),
+    ]
+    with torch.no_grad():
+        for layer in layers:
+            if hasattr(layer, "weight"):
+                layer.weight *= 4
+    return torch.nn.Sequential(*layers)
+
+
+def leaky():
+    return snntorch.Leaky(beta=0.9, init_hidden=True)
+
+
+def synaptic():
+    return snntorch.Synaptic(alpha=0.8, beta=0.9, init_hidden=True)
+
+
+@pytest.mark.parametrize("neuron", [leaky, synaptic])
+@pytest.mark.parametrize("values", ["spikes", "currents"])
+def test_delayed_subtraction_of_convolutions_to_spikingjelly(neuron, values, converts):
+    net, x = convolutional(neuron), np.random.default_rng(0).random((20, 2, 1, 28, 28))
+    x = ((x < 0.3) if values == "spikes" else x).astype(np.float32)
+    graph = from_torch(net, torch.zeros(1, 1, 28, 28))
+    conversion = converts(graph, "spikingjelly", x, nets.snntorch_play(net, x))
+    added = [change.node for change in conversion.changes if "gives '" in change.what]
+    types = {conversion.graph.nodes[conversion.names.get(name, name)].type for name in added}
+    assert types == {"Conv2d", "Linear"}
+
+
+def test_neurons_of_a_channel_that_differ_keep_their_delayed_subtraction():
+    net = convolutional(leaky)
+    net[1] = snntorch.Leaky(beta=torch.linspace(0.5, 0.9, 24).expand(12, 24, 24), init_hidden=True)
+    graph = from_torch(net, torch.zeros(1, 1, 28, 28))
+    assert_refused(
+        lambda: convert(graph, to="spikingjelly"),
+        ConversionError,
+        "one step later.*neurons of a channel differ",
+    )
+
+
+def test_subtraction_of_convolutions_to_snntorch(converts):
+    net = convolutional(lambda: spiking.LIFNode(tau=4.0, decay_input=False, v_reset=None))
+    x = (np.random.default_rng(0).random((20, 2, 1, 28, 28)) < 0.3).astype(np.float32)
+    graph = from_torch(net, torch.zeros(1, 1, 28, 28))
+    converts(graph, "snntorch", x, nets.spikingjelly_play(net, x))

@@ -137,7 +137,10 @@ def test_samples_on_the_disk_are_evaluated_in_pieces():
 def test_inputs_of_other_steps_are_noted():
     events = Events.of_steps(np.ones((20, 12, 5)), dt=DT / 2)
     trained = train(snntorch_net(), (events, np.arange(12) % 3), skip_step_accuracy=True)
-    assert [note.code for note in trained.notes if isinstance(note, Note)] == ["step-length"]
+    assert [note.code for note in trained.notes if isinstance(note, Note)] == [
+        "default-loss",
+        "step-length",
+    ]
 
 
 def test_the_command_reports_it(tmp_path, capsys):

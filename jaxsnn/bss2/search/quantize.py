@@ -38,7 +38,9 @@ import contextlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from dataclasses import fields as dataclass_fields
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -67,10 +69,21 @@ from jaxsnn.errors import (
     suggestion,
 )
 from jaxsnn.linear_map import LinearMap
+from jaxsnn.nir.dialects.dialect_options import with_options
 from jaxsnn.nir.dialects.gains import require
+from jaxsnn.nir.dialects.resolve import subtracting_neurons
 from jaxsnn.nir.model.changes import Change
 from jaxsnn.nir.model.graph import Graph, refuse_no_graph
-from jaxsnn.options import BIAS, BIAS_PERIOD, PERCENTILE, SPEEDUP, SYNAPSES_PER_WEIGHT
+from jaxsnn.options import (
+    BIAS,
+    BIAS_PERIOD,
+    MIN_V_MEM,
+    PERCENTILE,
+    READOUT,
+    RESET,
+    SPEEDUP,
+    SYNAPSES_PER_WEIGHT,
+)
 from jaxsnn.units import format_time, parse_time
 from jaxsnn.wording import Text
 
@@ -116,6 +129,8 @@ class QuantizeOptions:
             microsecond, or a table of such measurements. Thresholds follow from it; scales are
             reduced if a threshold would exceed `v_threshold`. None: the slope for which the highest
             threshold is at `v_threshold`; the chip must be calibrated to it.
+        approximate: Whether neurons whose reset subtracts v_threshold are mapped to circuits, which
+            reset to v_reset. `jaxsnn.compare_resets` counts the spikes that this changes.
     """
 
     scale: str | Mapping[str, float] = "max"
@@ -128,6 +143,10 @@ class QuantizeOptions:
     v_threshold: int = int(PARAMETERS["v_threshold"].default)
     refractory_time: float = PARAMETERS["refractory_time"].low
     slope: Slopes | None = None
+    approximate: bool = False
+
+
+_FIELDS = tuple(field.name for field in dataclass_fields(QuantizeOptions))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -172,6 +191,8 @@ class Quantized:
         bias_period: Interval between the spikes of that channel, seconds of the chip.
         notes: Approximations, rounding errors and choices.
         measured: Measured slope of the chip, with its settings; None if it was not specified.
+        approximated_resets: Neurons whose reset subtracts v_threshold in the graph, and which reset
+            to v_reset on the chip.
     """
 
     netlist: Netlist
@@ -183,15 +204,31 @@ class Quantized:
     bias_period: float
     notes: tuple[Change, ...]
     measured: MeasuredSlope | None = None
+    approximated_resets: tuple[str, ...] = ()
 
 
-def quantize(graph: Graph, options: QuantizeOptions | None = None) -> Quantized:
+def quantize(
+    graph: Graph,
+    options: QuantizeOptions | None = None,
+    *,
+    reset: Any = None,
+    readout: Any = None,
+    min_v_mem: Any = None,
+    **fields: Any,
+) -> Quantized:
     """Return the netlist of a graph.
 
     Weights are rounded half away from zero, as in the vendor's library; weights that become zero
     get no synapse. Quantising a graph with rounded weights again gives the same netlist if the
     scales of `Quantized.nodes` are passed; a method such as "max" may choose another scale, because
     rounding changed the largest weight.
+
+    Args:
+        graph: with its dialect.
+        options: a record of options.
+        reset, readout, min_v_mem: of `jaxsnn.read`, for nodes that shall be mapped otherwise than the
+            graph has them: `reset="zero"`, or `reset={"NODE": "zero"}`, `readout=["NODE"]`.
+        fields: single options by name, `bias="source"`; they go before those of `options`.
 
     Raises:
         MappingError: The chip cannot run a node, or the options contradict the network.
@@ -206,11 +243,21 @@ def quantize(graph: Graph, options: QuantizeOptions | None = None) -> Quantized:
     (array([ 63, -32], dtype=int16), 63.0, 1)
     """
     refuse_no_graph(graph)
-    options = options or QuantizeOptions()
+    for name in fields:
+        if name not in _FIELDS:
+            raise UsageError(
+                Text("there is no option '{option}'", option=name),
+                fix=suggestion(name, (*_FIELDS, RESET.name, READOUT.name, MIN_V_MEM.name)),
+            )
+    options = replace(options or QuantizeOptions(), **fields)
     _refuse_options(options)
+    graph = with_options(graph, reset=reset, readout=readout, min_v_mem=min_v_mem)
     integers = {name: int(getattr(options, name)) for name in _WHOLE}
     options = replace(options, **integers)
     require(graph.dialect, ["name"], "mapping")
+    subtracting = subtracting_neurons(graph) if options.approximate else []
+    if subtracting:
+        graph = with_options(graph, reset=dict.fromkeys(subtracting, "zero"))
     examined = examine(graph)
     for problem in examined.problems:
         allowed = problem.code in LEFT_TO_THE_MAPPER or (
@@ -218,7 +265,21 @@ def quantize(graph: Graph, options: QuantizeOptions | None = None) -> Quantized:
         )
         if problem.severity == "error" and not allowed:
             raise MappingError.of(problem)
-    return _assembled(examined, options)
+    quantized = _assembled(examined, options)
+    approximated = [
+        Change(
+            node=name,
+            what="resets to v_reset, and the source subtracts v_threshold",
+            why="a circuit of the chip always resets to v_reset, and how many spikes that changes depends"
+            " on the data",
+        )
+        for name in subtracting
+    ]
+    return replace(
+        quantized,
+        notes=(*approximated, *quantized.notes),
+        approximated_resets=tuple(subtracting),
+    )
 
 
 def _refuse_options(options: QuantizeOptions) -> None:

@@ -11,6 +11,7 @@ each channel what is as old as its delay.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from jaxsnn.nir.convert.passes import Condition, Conversion
 from jaxsnn.nir.convert.topology import recurrent_nodes
 from jaxsnn.nir.dialects.gains import known
 from jaxsnn.nir.frameworks.source_step import Step
-from jaxsnn.nir.model.draft import Draft, scale_inputs
+from jaxsnn.nir.model.draft import Draft, diagonal, scale_inputs
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.wording import Text
 
@@ -54,13 +55,13 @@ def replace_readouts(conversion: Conversion) -> None:
 def split_synaptic_currents(conversion: Conversion) -> None:
     """Write synaptic currents that the importer does not support as recurrent weights.
 
-    The populations become LIF. Populations of several axes, recurrent populations and those whose
-    current does not start at 0 are not changed.
+    The populations become LIF. Recurrent populations, those whose current does not start at 0, and
+    those whose neurons differ within a channel are not changed.
     """
     draft = conversion.draft
     for step in _separable(conversion):
-        name, (size,) = step.name, step.shape
-        zeros, ones = np.zeros(size), np.ones(size)
+        name, shape = step.name, step.shape
+        zeros, ones = np.zeros(shape), np.ones(shape)
         scale_inputs(draft, name, step.synapse_gain, zeros, step.bias_ratio)
         current, weights = (draft.free(f"{name}_{part}") for part in ("current", "drive"))
         draft.edges = [
@@ -68,8 +69,8 @@ def split_synaptic_currents(conversion: Conversion) -> None:
         ]
         draft.edges += [(current, weights), (weights, name)]
         draft.shapes[current] = draft.shapes[weights] = draft.shapes[name]
-        draft.nodes[weights] = {"type": "Linear", "weight": np.eye(size)}
-        _feed_itself(draft, current, np.diag(step.synapse_decay))
+        draft.nodes[weights] = dict(diagonal(ones) or {})
+        _feed_itself(draft, current, dict(diagonal(step.synapse_decay) or {}))
         conversion.steps[name] = dataclasses.replace(
             step,
             type="LIF",
@@ -90,7 +91,7 @@ def _separable(conversion: Conversion) -> list[Step]:
         step
         for name, step in conversion.steps.items()
         if step.current_based
-        and len(step.shape) == 1
+        and diagonal(step.synapse_decay) is not None
         and name not in recurrent
         and not np.any(step.i_start)
         and "no current" in conversion.importer.does(step)
@@ -110,7 +111,7 @@ def _write_readout(draft: Draft, step: Step) -> None:
         ]
         draft.edges.append((current, name))
         draft.shapes[current] = draft.shapes[name]
-        _feed_itself(draft, current, np.diag(step.synapse_decay))
+        _feed_itself(draft, current, dict(diagonal(step.synapse_decay) or {}))
     if np.any(step.v_start):
         level = draft.free(f"{name}_level")
         draft.edges = [
@@ -123,7 +124,7 @@ def _write_readout(draft: Draft, step: Step) -> None:
             "bias": step.v_start,
         }
         draft.shapes[level] = draft.shapes[name]
-    _feed_itself(draft, name, np.diag(step.decay), drive)
+    _feed_itself(draft, name, dict(diagonal(step.decay) or {}), drive)
     draft.changed(
         name,
         Text("{type} is written as recurrent weights", type=step.type),
@@ -132,15 +133,17 @@ def _write_readout(draft: Draft, step: Step) -> None:
 
 
 def _feed_itself(
-    draft: Draft, name: str, weight: np.ndarray, drive: np.ndarray | None = None
+    draft: Draft, name: str, weights: dict[str, Any], drive: np.ndarray | None = None
 ) -> None:
-    """Add a node that sums its input, `drive`, and `weight` times its last output."""
-    size, leak = len(weight), draft.free(f"{name}_leak")
-    draft.nodes[name] = {"type": "Linear", "weight": np.eye(size)}
+    """Add a node that sums its input, `drive`, and `weights`, an entry, times its last output."""
+    leak = draft.free(f"{name}_leak")
     if drive is not None and np.any(drive):
-        draft.nodes[name] |= {"type": "Affine", "bias": drive}
-    draft.nodes[leak] = {"type": "Linear", "weight": weight}
-    draft.shapes[leak] = ((size,), (size,))
+        draft.nodes[name] = {"type": "Affine", "weight": np.eye(len(drive)), "bias": drive}
+    else:
+        draft.nodes[name] = dict(diagonal(np.ones(draft.shapes[name][1])) or {})
+    draft.nodes[leak] = weights
+    shape = draft.shapes[name][1]
+    draft.shapes[leak] = (shape, shape)
     draft.edges += [(name, leak), (leak, name)]
     draft.memories.append(name)
 
@@ -238,7 +241,9 @@ def _write_delay(draft: Draft, name: str, delay: np.ndarray) -> None:
         memory: ((held,), (held,)),
         output: ((held,), (size,)),
     }
-    _feed_itself(draft, memory, np.eye(held, k=-size, dtype=np.float32))
+    _feed_itself(
+        draft, memory, {"type": "Linear", "weight": np.eye(held, k=-size, dtype=np.float32)}
+    )
     draft.changed(
         name,
         Text(

@@ -16,6 +16,7 @@ from jaxsnn.nir.model.draft import (
     WEIGHTED,
     Draft,
     dense_groups,
+    diagonal,
     feedback_of,
     identity,
     loops_of,
@@ -314,16 +315,16 @@ def move_subtractions(conversion: Conversion) -> None:
         v' = k (v - th) + x = k v + x - th + (1 - k) th
 
     so one is the other plus weights from each neuron to itself, which act one time step later.
-    Populations with a synaptic current or with several axes are not changed; the writers reject them.
+    Recurrent populations with a synaptic current, and those whose neurons differ within a channel,
+    are not changed; the writers reject them.
     """
     for name, step in list(conversion.steps.items()):
         reset = _moved_subtraction(conversion, step)
         if reset is None:
             continue
-        sign = 1.0 if reset == "subtract later" else -1.0
-        diagonal = sign * (1 - step.decay) * step.v_threshold / step.gain
-        if np.any(diagonal):
-            _feed_back(conversion.draft, name, diagonal)
+        lost = _lost_between(step, reset)
+        if np.any(lost):
+            _feed_back(conversion.draft, name, lost)
         conversion.steps[name] = dataclasses.replace(step, reset=reset)
 
 
@@ -335,22 +336,33 @@ def _moved_subtraction(conversion: Conversion, step: Step) -> Reset | None:
         return None
     available = [_SUBTRACTIONS[time] for time in conversion.importer.subtracts]
     reset: Reset = "subtract later" if step.reset == "subtract" else "subtract"
-    movable = not step.several and not step.current_based and len(step.shape) == 1
-    return reset if movable and reset in available and step.reset not in available else None
+    if step.several or step.current_based or reset not in available or step.reset in available:
+        return None
+    if len(step.shape) > 1 and not {"loops", "forks"} <= {*conversion.importer.wiring}:
+        return None  # the importer runs loops of one weight matrix only
+    return None if diagonal(_lost_between(step, reset)) is None else reset
 
 
-def _feed_back(draft: Draft, name: str, diagonal: np.ndarray) -> None:
+def _lost_between(step: Step, reset: Reset) -> np.ndarray:
+    """Return what weights from each neuron to itself must add for another reset, (*shape)."""
+    sign = 1.0 if reset == "subtract later" else -1.0
+    return sign * (1 - step.decay) * step.v_threshold / step.gain
+
+
+def _feed_back(draft: Draft, name: str, factors: np.ndarray) -> None:
     """Add weights from each neuron to itself."""
     part = next((part for part in loops_of(draft) if name in part), [])
-    if len(part) == 2:
+    feeds_alone = len(part) == 2 and factors.ndim == 1
+    if feeds_alone:
         (weights,) = (member for member in part if member != name)
         if len(draft.targets(weights)) > 1:  # what they feed beside is not reset
             weights = weighted_feeder(draft, weights, name, False)
         entry = draft.nodes[weights]
-        entry["weight"] = np.asarray(entry["weight"], float) + np.diag(diagonal)
+        entry["weight"] = np.asarray(entry["weight"], float) + np.diag(factors)
     else:
         weights = draft.free(f"{name}_reset")
-        draft.nodes[weights] = {"type": "Linear", "weight": np.diag(diagonal)}
+        draft.nodes[weights] = dict(diagonal(factors) or {})
+        draft.self_weights.append(weights)
         draft.shapes[weights] = (draft.shapes[name][1], draft.shapes[name][0])
         draft.edges += [(name, weights), (weights, name)]
         draft.delayed += [(weights, name)] if part else []

@@ -228,7 +228,7 @@ def _loop_problems(draft: Draft, target: Target) -> Iterator[Problem]:
     delay different edges.
     """
     for part in loops_of(draft):
-        if len(part) == 2 and set(part) & set(draft.memories):
+        if len(part) == 2 and set(part) & {*draft.memories, *draft.self_weights}:
             continue
         straight = [name for name in part if (name, name) in draft.edges]
         if straight and len(part) > 1:

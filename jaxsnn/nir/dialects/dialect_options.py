@@ -17,6 +17,7 @@ from jaxsnn.nir.frameworks.registry import (
     framework_options,
     split_version,
 )
+from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node, nothing
 from jaxsnn.options import DIALECT
 from jaxsnn.units import parse_time
@@ -92,6 +93,31 @@ def parse_options(nodes: Mapping[str, Node], dialect: str | None, **options: Any
             fields[option] = _choice(option, value)
     ordered = {name: by_node[name] for name in nodes if name in by_node}
     return DialectOptions(dialect=name, version=version, fields=fields, nodes=ordered)
+
+
+def with_options(graph: Graph, **options: Any) -> Graph:
+    """Return a graph with other decisions for its neurons; None changes nothing.
+
+    Args:
+        graph: Read with its dialect, or from a module.
+        options: Of `PER_NODE` and `readout`, as of `jaxsnn.read`. A value for all nodes replaces that
+            of the dialect and those of single nodes, readouts aside.
+
+    Raises:
+        UsageError: An unknown value or node, or a value said twice.
+    """
+    parsed = parse_options(graph.nodes, None, **options)
+    if not parsed.fields and not parsed.nodes:
+        return graph
+    dialect = graph.dialect
+    by_node = {}
+    for name in graph.nodes:
+        before = dialect.nodes.get(name, {})
+        replaced = () if before.get("readout") else tuple(parsed.fields)
+        common = {key: value for key, value in before.items() if key not in replaced}
+        by_node[name] = common | dict(parsed.nodes.get(name, {}))
+    nodes = {name: node_options for name, node_options in by_node.items() if node_options}
+    return graph.with_dialect(dataclasses.replace(dialect, nodes=nodes, **parsed.fields))
 
 
 def _value(option: str, value: Any) -> Any:

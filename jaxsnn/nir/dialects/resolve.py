@@ -47,6 +47,15 @@ def resolve_neurons(graph: Graph) -> dict[str, NeuronRule]:
     }
 
 
+def subtracting_neurons(graph: Graph) -> list[str]:
+    """Return the neurons that spike and subtract v_threshold at a reset."""
+    return [
+        name
+        for name, rule in resolve_neurons(graph).items()
+        if not rule.readout and rule.reset == "subtract"
+    ]
+
+
 def _unit_dt(graph: Graph) -> float | None:
     """Return the length of a time step in the file's unit of time; None if it is unknown."""
     dialect = graph.dialect

@@ -44,7 +44,7 @@ from jaxsnn.nir.frameworks.torch_layers import (
 from jaxsnn.nir.model.changes import Edge
 from jaxsnn.nir.model.decays import ALPHA_DECAY, FROM_R, FROM_W_IN
 from jaxsnn.nir.model.dialect import Conventions, Dialect, Evidence, Rule, rules
-from jaxsnn.nir.model.draft import NEURON_TYPES, Draft
+from jaxsnn.nir.model.draft import NEURON_TYPES, Draft, diagonal
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import IF, NEURONS, I
@@ -328,9 +328,9 @@ def _lengthen_loops(draft: Draft, recurrent: list[Edge], late: bool, dt: float) 
         alone = draft.sources(weights) == [neuron] and draft.nodes[neuron]["type"] in NEURON_TYPES
         if edge[1] in draft.memories or (edge in draft.delayed and not alone):
             continue
-        size, dtype = draft.shapes[weights][1][0], np.asarray(draft.nodes[weights]["weight"]).dtype
-        entry = {"type": "Linear", "weight": np.eye(size, dtype=dtype)}
-        name = draft.insert((weights, neuron), f"{weights}.identity", entry)
+        dtype = np.asarray(draft.nodes[weights]["weight"]).dtype
+        entry = diagonal(np.ones(draft.shapes[weights][1], dtype))
+        name = draft.insert((weights, neuron), f"{weights}.identity", dict(entry or {}))
         if weights in old_names:
             draft.renamed[f"{old_names[weights]}.identity"] = name
         why = "snnTorch's importer fails on loops of two nodes, but supports longer loops"

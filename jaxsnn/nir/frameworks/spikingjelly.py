@@ -41,6 +41,7 @@ from jaxsnn.nir.frameworks.torch_layers import (
 )
 from jaxsnn.nir.model.decays import EULER_MEMBRANE, FROM_R, FROM_W_IN, NO_DECAY
 from jaxsnn.nir.model.dialect import Conventions, Estimate, Evidence, Rule, rules
+from jaxsnn.nir.model.draft import diagonal
 from jaxsnn.nir.model.node import Node
 from jaxsnn.wording import Text
 
@@ -104,18 +105,26 @@ def _needs_its_reset(step: Step, setting: Setting) -> None:
     if step.reset != "subtract later":
         needs_value_reset(step, setting, "SpikingJelly")
         return
-    obstacle = (
-        "this node has a synaptic current"
-        if step.current_based
-        else Text("this node has the shape {shape}", shape=step.shape)
-    )
+    advice = "it is written with a reset to a value; alternatively, train the network with no reset delay"
+    lost = (1 - step.decay) * step.v_threshold / step.gain
+    is_movable = diagonal(lost) is not None and diagonal(step.synapse_decay) is not None
+    if len(step.shape) in (2, 3) and not is_movable:
+        obstacle = Text("the neurons of a channel differ")
+        advice += ", or with equal parameters for all neurons of a channel"
+    elif step.current_based and np.any(step.i_start):
+        obstacle = Text("this node has a synaptic current that does not start at 0")
+    elif step.current_based and is_movable:
+        obstacle = Text("this node has a synaptic current and is recurrent")
+    else:
+        obstacle = Text("this node has the shape {shape}", shape=step.shape)
     setting.give_up(
         step.name,
-        "its reset subtracts v_threshold one time step later, SpikingJelly's immediately. "
-        "For LIF and IF of one axis, weights from each neuron to itself can compensate, but "
-        f"{obstacle}",
-        "it is written with a reset to a value; alternatively, train the network with no "
-        "reset delay, or add a Flatten before the node",
+        Text(
+            "its reset subtracts v_threshold one time step later, SpikingJelly's immediately. Weights"
+            " from each neuron to itself can compensate, but {obstacle}",
+            obstacle=obstacle,
+        ),
+        advice,
     )
 
 

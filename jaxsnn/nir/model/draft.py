@@ -60,6 +60,7 @@ class Draft:
         losses: Losses of approximations.
         notes: Assumptions, as sentences for the user.
         memories: Sums with feedback through weights: loops without a neuron.
+        self_weights: Weights from each neuron to itself, added by a pass.
         delayed: Edges from weights to nodes by which loops of more than two nodes act one time step
             later.
         channels_last: Whether a Flatten joins height, width and channel, in this order.
@@ -73,6 +74,7 @@ class Draft:
     losses: list[str] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
     memories: list[str] = dataclasses.field(default_factory=list)
+    self_weights: list[str] = dataclasses.field(default_factory=list)
     delayed: list[Edge] = dataclasses.field(default_factory=list)
     channels_last: bool = False
     renamed: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -490,6 +492,33 @@ def identity(shape: Shape) -> dict[str, Any]:
         "dilation": np.array([1, 1]),
         "groups": np.array(1),
         "bias": np.zeros(shape[0]),
+    }
+
+
+def diagonal(factors: np.ndarray) -> dict[str, Any] | None:
+    """Return weights that multiply each element by its factor; None where NIR has none.
+
+    For one axis that is a Linear. For several it is a convolution of width 1, which has one factor for
+    all elements of a channel.
+
+    Args:
+        factors: (*shape).
+    """
+    if factors.ndim == 1:
+        return {"type": "Linear", "weight": np.diag(factors)}
+    rows = factors.reshape(len(factors), -1)
+    if factors.ndim not in (2, 3) or np.any(rows != rows[:, :1]):
+        return None
+    sides = factors.ndim - 1
+    return {
+        "type": f"Conv{sides}d",
+        "input_shape": np.array(factors.shape[1:]) if sides > 1 else np.array(factors.shape[1]),
+        "weight": np.diag(rows[:, 0]).reshape(len(rows), len(rows), *(1,) * sides),
+        "stride": np.ones(sides, int),
+        "padding": np.zeros(sides, int),
+        "dilation": np.ones(sides, int),
+        "groups": np.array(1),
+        "bias": np.zeros(len(rows)),
     }
 
 

@@ -7,9 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from jaxsnn.capabilities import unsupported
 from jaxsnn.errors import UsageError, listing, suggestion
+from jaxsnn.event.capabilities import EVENT
 from jaxsnn.event.event_driven import EventDriven
+from jaxsnn.grid.capabilities import GRID
 from jaxsnn.grid.time_stepped import TimeStepped
+from jaxsnn.grid.timing import step_length
+from jaxsnn.network.features import StaticNetwork
+from jaxsnn.network.inputs import shape_of_input
 from jaxsnn.network.network import Network
 from jaxsnn.options import READOUT, T_END
 from jaxsnn.simulation.solution import Engine
@@ -71,6 +77,40 @@ def default_loss(network: Network, population: str, *, in_steps: bool) -> str:
     return "count" if in_steps or neurons.steps_through_time else "ttfs"
 
 
+def default_engine(
+    network: Network, x: Any, encoder: Encoder | str | None = None
+) -> tuple[str, Text | None]:
+    """Return the name of the default engine, and why it is not the event engine.
+
+    Args:
+        x: samples of the data.
+        encoder: of the options or of the task; None: values in time steps are run as they are.
+
+    Returns:
+        "grid" for arrays (samples, time, *shape of the input), and for networks that only the
+        time-stepped engine supports; else "event". Where a network lacks a convention that the event
+        engine needs, that engine is the default, and names what is missing.
+    """
+    if encoder is None and is_in_steps(network, x):
+        return "grid", Text("the data are arrays with an axis of time steps")
+    static = StaticNetwork.of(network)
+    problems = [item for item in unsupported(static, EVENT) if item.severity == "error"]
+    if not problems or any(problem.code == "not-said" for problem in problems):
+        return "event", None
+    if any(problem.severity == "error" for problem in unsupported(static, GRID)):
+        return "event", None
+    return "grid", Text("{reason}", reason=problems[0].message)
+
+
+def is_in_steps(network: Network, x: Any) -> bool:
+    """Return whether samples are arrays (samples, time, *shape) for the only input of a network."""
+    if hasattr(x, "time") or len(network.inputs) != 1:
+        return False
+    (name,) = network.inputs
+    shape, axes = shape_of_input(network, name), np.shape(x)[1:]
+    return axes[1:] == shape and axes[0] > 1
+
+
 def default_end(
     parts: Iterable[Data], tau: float, encoder: Any = None, span: float | None = None
 ) -> float:
@@ -116,6 +156,7 @@ def make_loss(
     t_end: float | None = None,
     *,
     options: Mapping[str, Any] | None = None,
+    in_steps: bool = False,
 ) -> Loss:
     """Return the loss of a name for a network: times in units of tau_syn (of LI and LIF: tau) of
     the population that is read.
@@ -126,6 +167,7 @@ def make_loss(
             6.5 times the time constant.
         options: further fields of the loss; `population` is the output population, if several
             populations feed outputs.
+        in_steps: whether the data are arrays in time steps.
 
     Raises:
         UsageError: an unknown loss, or one that does not suit the population.
@@ -134,7 +176,7 @@ def make_loss(
     named = (options or {}).get("population")
     population = read_population(network) if named is None else str(named)
     refuse_unfit(network, population, kind.reads, name)
-    tau = reference_tau(network, population)
+    tau = reference_tau(network, population, in_steps=in_steps)
     fires = {"fires": network.populations[population].fires} if kind.reads == "either" else {}
     end = SAMPLE_SPAN * tau if t_end is None else t_end
     loss = kind(population=population, tau=tau, t_max=end, **fires)
@@ -213,13 +255,14 @@ def refuse_second_encoder(encoder: Encoder | str | None, data: Data) -> None:
         raise UsageError(message, fix="leave it out")
 
 
-#: Steps that stand for the time constant of neurons that have none.
+#: Number of time steps that stand for the time constant of neurons that have none.
 _STEPS_OF_IF = 10
 
 
-def reference_tau(network: Network, population: str) -> float:
+def reference_tau(network: Network, population: str, *, in_steps: bool = False) -> float:
     """Return the median tau_syn of a population in seconds; for neurons without a synaptic current
-    their median tau, for neurons of a time-stepped framework without either, such as IF, ten steps.
+    their median tau. Ten time steps stand for the time constant of neurons without either, such as
+    IF, if their framework is time-stepped or the data are in time steps.
 
     Raises:
         UsageError: the population does not exist, or has no time constant.
@@ -228,8 +271,10 @@ def reference_tau(network: Network, population: str) -> float:
     parameters = network.parameters[population]
     name = next((name for name in ("tau_syn", "tau") if name in parameters), None)
     neurons = network.populations[population]
-    if name is None and neurons.steps_through_time and neurons.dt is not None:
-        return _STEPS_OF_IF * neurons.dt
+    if name is None and (in_steps or neurons.steps_through_time):
+        step = neurons.dt if neurons.dt is not None else step_length(network, None)
+        if step is not None:
+            return _STEPS_OF_IF * step
     if name is None:
         raise UsageError(
             Text("population '{population}' has no time constant", population=population),

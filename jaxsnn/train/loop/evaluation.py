@@ -31,6 +31,7 @@ from jaxsnn.train.data.encoders import Encoder
 from jaxsnn.train.data.named_encoders import make_encoder, named_encoder
 from jaxsnn.train.loop.defaults import (
     default_end,
+    default_engine,
     default_loss,
     make_engine,
     make_loss,
@@ -100,14 +101,20 @@ def evaluate(
             check(OPTIONS[name], value)
     network = lower(graph)
     data, encode = as_data(data), cast(Any, encoder)
+    if engine is None:
+        engine, _ = default_engine(network, data.x, encoder)
+    in_steps = engine_kind(engine) == "grid"
     if loss is None:
-        in_steps = engine_kind(engine) == "grid"
         loss = default_loss(network, read_population(network), in_steps=in_steps)
-    chosen = make_loss(loss, network, t_end) if isinstance(loss, str) else loss
-    runner = make_engine(engine, network, chosen)
     events = hasattr(data.x, "time")
+    signals = in_steps and not events and np.ndim(data.x) > 2
+    rasters = signals and encoder is None
+    if isinstance(loss, str):
+        chosen = make_loss(loss, network, t_end, in_steps=rasters)
+    else:
+        chosen = loss
+    runner = make_engine(engine, network, chosen)
     refuse_second_encoder(encoder, data)
-    signals = runner.takes_rasters and np.ndim(data.x) > 2
     if isinstance(encoder, str) or (encoder is None and not events and not signals):
         encode = named_encoder(data, chosen.tau, encoder, bias=bias)[0]
     if t_end is None and isinstance(loss, str) and not (signals and encode is None):

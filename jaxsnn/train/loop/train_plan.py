@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from jaxsnn.errors import UsageError, listing
+from jaxsnn.errors import Note, UsageError, listing
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.grid.surrogate import as_surrogate, surrogate_of
 from jaxsnn.grid.timing import step_length
@@ -233,7 +233,8 @@ def loss_of(network: Network, options: TrainOptions) -> Loss:
         return replace_fields(loss, fields_given, "loss_options") if fields_given else loss
     population = _answering(network, options)
     name = loss or default_loss(network, population, in_steps=_in_steps(options))
-    named_loss = make_loss(name, network, options.t_end, options=fields_given)
+    rasters = are_rasters(options)
+    named_loss = make_loss(name, network, options.t_end, options=fields_given, in_steps=rasters)
     if options.t_end is not None or {"t_max", "t-max"} & set(fields_given or {}):
         return named_loss
     return replace(cast(Any, named_loss), t_max=_default_end(network, population, options))
@@ -254,15 +255,14 @@ def loss_notes(network: Network, options: TrainOptions) -> list[str]:
         why = "is spiking, and its framework counts spikes in time steps"
     else:
         why = "is spiking, and spike times have no gradient in time steps"
-    return [
-        Text(
-            "the loss is {name}, because '{population}' {why} (pass {loss} for another loss)",
-            name=name,
-            population=population,
-            why=why,
-            loss=OPTIONS["loss"].keyword,
-        )
-    ]
+    text = Text(
+        "the loss is {name}, because '{population}' {why} (pass {loss} for another loss)",
+        name=name,
+        population=population,
+        why=why,
+        loss=OPTIONS["loss"].keyword,
+    )
+    return [Note(text, code="default-loss")]
 
 
 def _answering(network: Network, options: TrainOptions) -> str:
@@ -275,13 +275,21 @@ def _in_steps(options: TrainOptions) -> bool:
     return engine_kind(options.engine) == "grid"
 
 
+def are_rasters(options: TrainOptions) -> bool:
+    """Return whether the data are arrays in time steps that are run as they are."""
+    data = cast(Splits, options.data)
+    is_encoded = options.encoder is not None or data.encoder is not None
+    has_steps = not hasattr(data.train.x, "time") and np.ndim(data.train.x) > 2
+    return _in_steps(options) and has_steps and not is_encoded
+
+
 def _default_end(network: Network, population: str, options: TrainOptions) -> float:
     """Return the end of a sample for which no event of the data is left out."""
-    data, tau = cast(Splits, options.data), reference_tau(network, population)
-    encoder = options.encoder
+    rasters, encoder = are_rasters(options), options.encoder
+    data = cast(Splits, options.data)
+    tau = reference_tau(network, population, in_steps=rasters)
     events = hasattr(data.train.x, "time")
-    rasters = _in_steps(options) and data.encoder is None and np.ndim(data.train.x) > 2
-    if not events and not (encoder is None and rasters) and not callable(encoder):
+    if not events and not rasters and not callable(encoder):
         encoder = make_encoder(data, tau, encoder, options.encoder_options)[0]
     parts = (data.train, data.validation, data.test)
     return default_end(
