@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 import tomllib
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -118,12 +119,14 @@ def options_of(arguments: argparse.Namespace) -> TrainOptions:
 
 
 def read_config(path: str) -> dict[str, Any]:
-    """Return the options of a TOML file, names with "-" or "_".
+    """Return the options of a TOML file, names with "-" or "_"; let warnings of former names be shown.
 
     Raises:
         FileError: it cannot be read.
         UsageError: it names an option that does not exist, or one twice.
     """
+    # Python hides warnings of former names, unless the code that uses them is the main program.
+    warnings.filterwarnings("default", category=DeprecationWarning, module=r"jaxsnn\.train\.")
     option_names, options, key_of = names_in_files(), {}, {}
     for key, value in _content(path).items():
         if key == _NETWORK:

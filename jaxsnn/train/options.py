@@ -445,9 +445,9 @@ class TrainOptions:
     )
     augment: Augment | Mapping[str, Any] | None = option(
         None,
-        "random changes of each training sample: `shift`, `turn`, `scale`, `mirror`, `dropout` and others",
-        more="Changes are sampled anew in each epoch. Images: `shift` in pixels, `turn` (rotation) in"
-        " degrees, `scale` as a fraction, `bend` (distortion) in pixels, `mirror` as a probability."
+        "random changes of each training sample: `shift`, `rotation`, `scale`, `mirror`, `dropout` and others",
+        more="Changes are sampled anew in each epoch. Images: `shift` in pixels, `rotation` in degrees,"
+        " `scale` as a fraction, `distortion` in pixels, `mirror` as a probability."
         " Spikes: `jitter` as a time, `dropout` as a probability. `stretch` multiplies all times of a"
         " sample by a factor between e^-`stretch` and e^`stretch`. `channel-shift` = [most groups,"
         " channels of a group, all channels] shifts the channels. `shape`: shape of the images, if the"

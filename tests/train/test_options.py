@@ -141,7 +141,7 @@ resume = true
 [weight_bumping]
 label = 2.0
 [loss-options]
-sharpness = 0.1
+temperature = 0.1
 """
     assert configured(tmp_path, text, "--batch-size", "16") == TrainOptions(
         data="yinyang",
@@ -151,7 +151,7 @@ sharpness = 0.1
         t_end=0.04,
         resume=True,
         weight_bumping={"label": 2.0},
-        loss_options={"sharpness": 0.1},
+        loss_options={"temperature": 0.1},
     )
 
 

@@ -23,7 +23,7 @@ from tests.helpers.refusals import assert_refused
 from tests.train.test_images import write_idx
 
 RECIPES = sorted((Path(__file__).parents[2] / "examples" / "recipes").glob("*.toml"))
-LOSS_OPTIONS = {"sharpness", "late_weight", "late_tau", "smoothing", "gain", "decay"}
+LOSS_OPTIONS = {"temperature", "late_weight", "late_tau", "smoothing", "gain", "decay"}
 ENGINE_OPTIONS = {field.name for field in dataclasses.fields(jaxsnn.EventDriven)}
 TIMES = {"tau-mem": "20ms", "tau-syn": "10ms"}
 DENSE = {"neurons": 4, "weight": [0.5, 0.1]}
