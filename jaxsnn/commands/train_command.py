@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 # What is asked for
 
-#: The table of a configuration file that says a network instead of FILE.
+#: Table of a configuration file that specifies a network instead of FILE.
 _NETWORK = "network"
 
 
@@ -492,7 +492,7 @@ def train_report(arguments: argparse.Namespace, graph: Graph, outcome: TrainOutc
         f"epoch {fit.best_epoch} of {len(fit.history) - 1}"
     )
     if fit.accuracy_in_steps is not None:
-        summary += f", in the time steps of the source {fit.accuracy_in_steps:.2%}"
+        summary += f", in the time steps of the source framework {fit.accuracy_in_steps:.2%}"
     files = [outcome.output, outcome.history, outcome.checkpoint]
     source = arguments.file or arguments.config  # a configuration may have the network
     sections = {

@@ -54,7 +54,7 @@ class Events:
         time.
 
         Args:
-            x: (time, batch, *shape), whole numbers of at least 0.
+            x: (time, batch, *shape), integers of at least 0.
             dt: length of a step, seconds.
 
         Raises:

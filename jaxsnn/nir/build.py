@@ -86,7 +86,7 @@ def _shape(size: Size | None) -> Shape | None:
     """Return the axes of a size as integers.
 
     Raises:
-        UsageError: a number that is not whole, or below 1.
+        UsageError: a number that is not an integer, or below 1.
     """
     if size is None:
         return None
@@ -96,9 +96,7 @@ def _shape(size: Size | None) -> Shape | None:
     except TypeError:
         shape = (0,)
     if any(length < 1 for length in shape):
-        raise UsageError(
-            Text("a size is {value!r}", value=size), fix="give whole numbers of at least 1"
-        )
+        raise UsageError(Text("a size is {value!r}", value=size), fix="pass integers of at least 1")
     return shape
 
 
@@ -136,7 +134,7 @@ def _matrix(kind: str, outputs: int | None, weights: Mapping[str, Weights]) -> L
     if outputs is None:
         raise UsageError(
             Text("a {type} layer has no number of outputs", type=kind),
-            fix="give it, or an array of weights",
+            fix="pass it, or an array of weights",
         )
     return Layer(type=kind, size=(outputs,), weights=weights)
 
@@ -296,7 +294,7 @@ def sequential(
 
     Args:
         layers: Made with the functions of this module.
-        seed: Draws the weights: a whole number, or a `jax.random` key of either kind. Not needed
+        seed: Draws the weights: an integer, or a `jax.random` key of either kind. Not needed
             where all weights are arrays.
         dialect: Dialect of the numbers; options are those of `jaxsnn.nir.read`.
 
@@ -342,7 +340,7 @@ def network(
     Args:
         nodes: Layers by name, those of `input` and `output` included.
         chains: Names in the order of the signal; ("a", "b", "c") are the edges a -> b and b -> c.
-        seed: Draws the weights, in the order of the nodes: a whole number, or a `jax.random` key.
+        seed: Draws the weights, in the order of the nodes: an integer, or a `jax.random` key.
         dialect: Dialect of the numbers; options are those of `jaxsnn.nir.read`.
 
     Raises:
@@ -448,7 +446,7 @@ def _fed_shapes(nodes: Mapping[str, Layer], edges: Sequence[tuple[str, str]]) ->
     if unknown:
         raise GraphError(
             Text("node '{node}' has no size, and no node feeds it", node=unknown[0]),
-            fix="give its size or add an edge to it",
+            fix="pass its size or add an edge to it",
             node=unknown[0],
         )
     return fed
@@ -493,7 +491,7 @@ def _drawn(
                     parameter=key,
                 ),
                 fix=Text(
-                    "set {seed}, or pass an array of shape {shape}",
+                    "pass {seed} or an array of shape {shape}",
                     seed=SEED.set_to(0),
                     shape=shape,
                 ),

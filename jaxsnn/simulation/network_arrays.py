@@ -30,7 +30,7 @@ from jaxsnn.simulation.recordings import (
 )
 from jaxsnn.wording import Text
 
-#: What values in steps can be taken for: spikes are whole numbers, all else is a current ("auto");
+#: Meanings of values per time step: integers are spikes, all others a current ("auto");
 #: numbers of spikes; a current that is held for each step; a spike of that size at each step.
 VALUE_KINDS = ("auto", "spikes", "current", "graded")
 #: An end is the one of a step if it is so near to it, for they are rounded.

@@ -150,7 +150,7 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
         fields = {name.replace("-", "_"): value for name, value in fields.items()}
         options = replace(options, engine_options={"first_spike_only": ()} | fields)
     plan = make_plan(lower(graph), options)
-    source = _measured(graph, plan, "in time steps of the source", engine=TimeStepped())
+    source = _measured(graph, plan, "in time steps of the source framework", engine=TimeStepped())
     steps = [source, _measured(graph, plan, "in continuous time")]
     current, all_notes = graph, [*notes, *plan.notes]
     for budget in sorted(budgets, reverse=True) or (None,):

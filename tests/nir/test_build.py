@@ -64,7 +64,7 @@ def test_parameters_are_numbers_or_one_for_each():
         (
             lambda: build.sequential(build.input(2), build.linear(3)),
             UsageError,
-            "node '1' draws its weight, and no seed is specified: set seed=0, or .* \\(3, 2\\)",
+            "node '1' draws its weight, and no seed is specified: pass seed=0 or .* \\(3, 2\\)",
         ),
         (
             lambda: build.sequential(build.linear(3), seed=0),

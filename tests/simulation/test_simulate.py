@@ -297,7 +297,7 @@ def test_unused_slots_may_name_any_channel(network):
             lambda network: jaxsnn.with_synaptic_delays(network, "wa", "1ms"),
             "delay is '1ms': pass a delay in seconds",
         ),
-        (lambda network: build.input(2.5), "a size is 2.5: give whole numbers of at least 1"),
+        (lambda network: build.input(2.5), "a size is 2.5: pass integers of at least 1"),
         (lambda network: build.input((2, 0)), r"a size is \(2, 0\): give whole numbers"),
     ],
 )

@@ -237,7 +237,7 @@ def test_only_what_is_compiled_in_makes_other_code():
             {"process": 1},
             "process is 1, and the number of processes is 1: number the processes from 0 to 0",
         ),
-        ({"seed": 1.5}, r"seed is 1\.5: give a whole number from 0 on, or one key of jax.random"),
+        ({"seed": 1.5}, r"seed is 1\.5: pass an integer of at least 0, or one key of jax.random"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_loaded(options, message):

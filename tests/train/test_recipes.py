@@ -134,7 +134,7 @@ def test_parts_of_the_inputs_can_have_weights_of_their_own():
         ),
         (
             table(DENSE | {"neuron": LIF | {"v-threshold": "20ms"}}),
-            "layer 1: v_threshold of its neurons is '20ms': give a number",
+            "layer 1: v_threshold of its neurons is '20ms': write a number",
         ),
         (
             table(DENSE | {"neuron": LIF | {"v-reset": 1.0, "v_reset": 0.0}}),

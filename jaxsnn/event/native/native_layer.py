@@ -243,7 +243,7 @@ def _no_tangent(array: Array) -> Any:
     """Return the zero tangent of an array that is not differentiated."""
     if jnp.issubdtype(array.dtype, jnp.floating):
         return jnp.zeros_like(array)
-    return np.zeros(array.shape, float0)  # what JAX takes for the tangent of whole numbers
+    return np.zeros(array.shape, float0)  # the tangent type that JAX expects for integers
 
 
 def _forward(spec: LayerSpec, threads: int | None, *arguments: Any) -> tuple[LayerSpikes, Kept]:

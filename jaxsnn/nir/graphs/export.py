@@ -122,9 +122,9 @@ def same_array(a: Any, b: Any) -> bool:
 
 
 def _changed(old: Dataset, value: np.ndarray) -> Dataset:
-    """New numbers in the dtype of the old ones.
+    """Return a dataset with new numbers, in the dtype of the old ones if possible.
 
-    Floats may round; whole numbers, booleans and float16 give way.
+    Floats may be rounded; integers, booleans and float16 are replaced by a wider dtype if necessary.
     """
     dtype = old.dtype
     if dtype.kind in "biu" and not np.array_equal(value, value.astype(dtype)):

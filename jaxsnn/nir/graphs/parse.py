@@ -146,7 +146,7 @@ def _with_dialects(graph: Graph, broken: tuple[Problem, ...]) -> tuple[Problem, 
     if not sound:
         return broken
     alternative_fix = Text(
-        "{fix}, or say {dialect} ({sound} means it otherwise)",
+        "{fix}, or pass another {dialect} (the graph is valid in {sound})",
         fix=broken[0].fix,
         dialect=DIALECT.keyword,
         sound=listing(sound),
@@ -341,7 +341,7 @@ def _repaired_edges(
         repaired_edge = (str(repaired[0]), str(repaired[1]))
         if repaired_edge != edge:
             description = f"{text} is read as {repaired_edge[0]} -> {repaired_edge[1]}"
-            why = "one node only has that name, with a prefix or without"
+            why = "exactly one node has that name, with or without a prefix"
             flat.repairs.append(Change(node=path, what=description, why=why))
         if repaired_edge in edges:
             description = f"{text} counts once"
@@ -371,10 +371,10 @@ def _nested_owner(name: str, flat: _Flat) -> str:
     alike = [type(node) for full, node in flat.nodes.items() if full.startswith(f"{outer}/")]
     if kind in (Input, Output) and alike.count(kind) > 1:
         return (
-            f"an edge names nested graphs only, and '{outer}' has several {kind.__name__} nodes: give"
-            " it one, or put its nodes into the graph that has it"
+            f"an edge must end at a nested graph, not at its nodes, and '{outer}' has several {kind.__name__}"
+            " nodes: keep a single one, or move the nodes of the nested graph to the outer graph"
         )
-    return f"lead the edge to '{outer}', the nested graph that has '{inner}'"
+    return f"connect the edge to '{outer}', the nested graph that contains '{inner}'"
 
 
 def _likely_port(path: str, side: type[Node], node_names: tuple[str, ...], flat: _Flat) -> str:
@@ -384,7 +384,7 @@ def _likely_port(path: str, side: type[Node], node_names: tuple[str, ...], flat:
     ports = [name for name in node_names if isinstance(flat.nodes.get(_join(path, name)), side)]
     if len(ports) != 1:
         return ""
-    return f", and one {side.__name__}, '{ports[0]}': name that if the edge is meant"
+    return f"; its only {side.__name__} is '{ports[0]}'"
 
 
 def _repaired_name(name: str, path: str, node_names: frozenset[str]) -> str | None:
@@ -421,7 +421,7 @@ def _port(members: Group, path: str, name: str, kind: type[Node], flat: _Flat) -
                 type=kind.__name__,
                 nodes=ends,
             ),
-            fix="give it one, or put its nodes into the graph that has it",
+            fix="keep a single one, or move the nodes of the nested graph to the outer graph",
             node=inside,
         )
     level = flat.subgraphs[inside]

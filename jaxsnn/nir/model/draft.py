@@ -308,7 +308,7 @@ def _entry(node: Node, inward: Shape) -> dict[str, Any]:
     if node.type == "Flatten":
         entry["input_type"] = np.array(inward)
     if node.type in WEIGHTED:
-        # Importers fail on whole numbers, and on bytes in another order than the machine's.
+        # Importers fail on integers, and on another byte order than that of the machine.
         entry |= {key: node.numbers(key) for key in ("weight", "bias") if key in entry}
     if node.type in ("Conv1d", "Conv2d"):
         # A plain number where there is one axis: nir.read fails on [20].

@@ -600,8 +600,8 @@ class TrainingRun:
     def _accuracy_in_steps(
         self, trained: Graph, test_accuracy: float, notes: list[str]
     ) -> float | None:
-        """Evaluate the test samples in the time steps of the source, where it has some, and add to the
-        notes where the accuracies differ.
+        """Evaluate the test samples in the time steps of the source framework, if it has any, and add a
+        note if the accuracies differ.
         """
         network = self.network
         if not any(population.steps_through_time for population in network.populations.values()):
