@@ -341,7 +341,7 @@ class _Staged:
             self.target.unlink(missing_ok=True)
 
     def tidy(self) -> None:
-        """Remove temporary names."""
+        """Remove the temporary file and the copy of the previous file."""
         for path in (self.temporary, self.before):
             if path is not None:
                 with suppress(OSError):  # a read-only file system, which was reported already

@@ -318,7 +318,7 @@ def place_and_route_file(
     Raises:
         MappingError: a node that the chip cannot run.
         FileError: a file exists, or cannot be written.
-        UsageError: an option that makes no sense.
+        UsageError: an option with an invalid value.
     """
     from jaxsnn.bss2.check import check
     from jaxsnn.bss2.mapping import to_json

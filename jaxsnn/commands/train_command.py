@@ -101,7 +101,7 @@ def options_of(arguments: argparse.Namespace) -> TrainOptions:
 
     Raises:
         FileError: the file cannot be read.
-        UsageError: an option that does not exist, or whose value makes no sense.
+        UsageError: an option that does not exist, or an invalid value.
     """
     written = {} if arguments.config is None else read_config(arguments.config)
     for name, option in OPTIONS.items():
@@ -204,7 +204,7 @@ def converted(name: str, value: Any, location: str) -> Any:
         location: name of the option's source in the message.
 
     Raises:
-        UsageError: it makes no sense.
+        UsageError: an invalid value.
     """
     convert = OPTIONS[name].convert
     assert convert is not None

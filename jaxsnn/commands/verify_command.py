@@ -262,7 +262,7 @@ def verify_report(arguments: argparse.Namespace, graph: Graph, outcome: VerifyOu
     if comparison.first_difference is not None:
         done += figure(
             lambda: plot.first_difference(comparison, replay.solution, replay.recording.y),
-            "the first difference, some steps before and behind",
+            "the first difference, with some steps before and after it",
         )
     if outcome.fits:
         done += "<h3>It verifies with</h3>" + listed(map(for_command_line, outcome.fits), "")

@@ -154,7 +154,7 @@ class EventDriven(EventOptions):
         )
 
     def check(self, network: Network) -> None:
-        """Refuse options that make no sense for a network.
+        """Refuse options that are invalid for a network.
 
         Raises:
             UsageError: says which.
@@ -366,7 +366,7 @@ def _refuse_samples(times: np.ndarray, t_end: np.ndarray) -> None:
 
 
 def check_options(network: Network, options: EventOptions) -> None:
-    """Refuse options of the event engine that make no sense for a network.
+    """Refuse options of the event engine that are invalid for a network.
 
     Raises:
         UsageError: says which.

@@ -243,8 +243,8 @@ class EventSolution:
 
     @property
     def spikes_needed(self) -> dict[str, Int[Array, ""]]:
-        """Largest number of spikes of a neuron in each population; a lower bound behind an
-        exhausted budget.
+        """Largest number of spikes of a neuron in each population; only a lower bound for
+        populations that receive spikes from one with an exhausted budget.
         """
         return {name: budget.needed for name, budget in self.budgets["max_spikes"].items()}
 

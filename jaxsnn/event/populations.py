@@ -221,8 +221,8 @@ class PopulationPart:
         return factor / jnp.where(self.scale > 0, self.scale, jnp.nan)
 
     def boxes(self, weight: Weights, time: Times, row: Rows) -> Given:
-        """Return the arrivals unchanged, or, if spikes are rectangular pulses, one that opens and
-        one that closes for each.
+        """Return the arrivals; if spikes are rectangular pulses, replace each arrival by two, one at the
+        start and one at the end of the pulse.
         """
         if not self.neuron.width:
             return Given(weight, time, row)

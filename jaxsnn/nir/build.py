@@ -44,7 +44,7 @@ class Layer:
     Attributes:
         type: NIR's name of the primitive.
         size: Shape of its output; None takes the shape of what feeds it.
-        parameters: Numbers; one number holds for all neurons.
+        parameters: Numbers; a single number applies to all neurons.
         weights: Arrays, or initialisers that draw them.
         own: Of a layer made by `node`: arrays, whose shape is as it is, and settings.
         without_unit: Names of the time constants that were given as numbers, not as text.
@@ -210,12 +210,12 @@ def li(size: Size | None = None, *, tau: Time, v_leak: Number = 0.0, r: Number =
 def integrate_and_fire(
     size: Size | None = None, *, v_threshold: Number = 1.0, v_reset: Number = 0.0, r: Number = 1.0
 ) -> Layer:
-    """Return integrate-and-fire neurons (IF); r is per second."""
+    """Return integrate-and-fire neurons (IF); r is in 1/s."""
     return _neurons("IF", size, {}, {"v_threshold": v_threshold, "v_reset": v_reset, "r": r})
 
 
 def integrator(size: Size | None = None, *, r: Number = 1.0) -> Layer:
-    """Return integrators (I); r is per second."""
+    """Return non-spiking integrators without leak (I); r is in 1/s."""
     return _neurons("I", size, {}, {"r": r})
 
 
@@ -237,7 +237,7 @@ def node(kind: str, size: Size | None = None, /, **parameters: Any) -> Layer:
     Args:
         kind: Its type.
         size: Shape of a population; no other node needs one.
-        parameters: By the names of the type. One number holds for all elements where a parameter
+        parameters: By the names of the type. A single number applies to all elements where a parameter
             has one for each; a time may be text.
 
     Raises:

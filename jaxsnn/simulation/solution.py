@@ -142,7 +142,7 @@ class Engine(Protocol[SolutionType]):
         ...
 
     def check(self, network: Network) -> None:
-        """Raise UsageError for options that make no sense for a network."""
+        """Raise UsageError for options that are invalid for a network."""
         ...
 
     def run(

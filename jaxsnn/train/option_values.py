@@ -142,7 +142,7 @@ def positive(option: Option | str, value: Any) -> None:
 
 
 def fraction(option: Option | str, value: Any) -> None:
-    """Refuse a number outside 0 to 1, 1 excluded."""
+    """Refuse a number below 0, or of 1 or more."""
     if not 0 <= as_number(value) < 1:
         raise UsageError(_is(option, shown(value)), fix="pass a number of at least 0 and below 1")
 

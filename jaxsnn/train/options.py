@@ -357,7 +357,7 @@ class TrainOptions:
     )
     engine_options: Mapping[str, Any] | None = option(
         None,
-        "`event`, `loop`: fields of the engine by name",
+        "fields of the engine by name, for the engines `event` and `loop`",
         more="`max_spikes`, `min_slope`, `first_spike_only`, ... of `EventDriven`; with `loop` only these three",
         convert=mapping,
         table=True,
@@ -397,7 +397,7 @@ class TrainOptions:
     headroom: float | Mapping[str, float] | None = option(
         None,
         "`loop`: factor by which weights may grow; NODE:H,... by population; 2 by default",
-        more="Weights that grow more exceed 63 LSB. The table has population = factor",
+        more="Weights that grow by a larger factor exceed 63 LSB and saturate. In a table: population = factor",
         convert=factors,
         metavar="H",
         table=True,

@@ -268,8 +268,8 @@ def program_of(
 
 
 def blocks(net: Netlist) -> dict[tuple[str, str], np.ndarray]:
-    """Return the weights by pairs of populations, (neurons of the source, neurons of the target)
-    LSB.
+    """Return the weights of each pair of populations in LSB, (neurons of the source, neurons of the
+    target).
     """
     population_names, begins = [part.name for part in net.populations], net.offsets
     weight_blocks: dict[tuple[str, str], np.ndarray] = {}

@@ -470,7 +470,8 @@ def record(
     row_modes: np.ndarray,
     synapses: np.ndarray,
 ) -> Run:
-    """Return the run. The runs that recorded replayed neurons are -1 until the search sets them.
+    """Return the run. For replayed neurons, the numbers of the runs that recorded them are -1 until the
+    search sets them.
 
     Args:
         task: Routed task.

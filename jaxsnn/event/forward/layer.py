@@ -42,14 +42,14 @@ class LayerSpec:
     Attributes:
         neuron: the neuron model.
         max_spikes: number of recorded spikes of each neuron.
-        once: a neuron stops after its first spike.
+        once: whether a neuron stops after its first spike.
         min_slope: smallest slope that a gradient is divided by, as a fraction of
             `Neuron.slope_scale`, (v_threshold - v_reset) / tau_mem for NIR's neurons.
         refractory: time for which V stays at v_reset after a spike, seconds.
         jump_width: if an arrival moves V itself across the threshold, the spike's time does not
             depend on weights; with a width (seconds) gradients treat the jump as a ramp of that
             length that ends at the threshold. None: exact (zero).
-        in_order: arrivals come in the order of their times, so that nothing is sorted.
+        in_order: whether the arrivals are already sorted by time.
     """
 
     neuron: Neuron

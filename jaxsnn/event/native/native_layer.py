@@ -36,12 +36,12 @@ assert {field.name for field in fields(Constants)} == set(_FIELDS)
 
 
 class Ordered(NamedTuple):
-    """Arrivals before the end in the order of time, in the layout of the kernels."""
+    """Arrivals before the end of the simulation, sorted by time, in the layout of the kernels."""
 
-    time: Times  # inf behind those that there are
-    row: Int[Array, "batch arrivals"]  # behind the table where it is none of its rows
-    slot: Int[Array, "batch arrivals"]  # that they had
-    used: Int[Array, "batch"]  # how many there are
+    time: Times  # inf after the last arrival
+    row: Int[Array, "batch arrivals"]  # the number of rows if an arrival has no row of the table
+    slot: Int[Array, "batch arrivals"]  # before sorting
+    used: Int[Array, "batch"]  # number of arrivals
 
     def numbers(self, of: Int[Array, "batch arrivals"], none: int) -> Int[Array, "batch arrivals"]:
         """Return the rows or slots, with `none` in the entries after the last arrival, which the

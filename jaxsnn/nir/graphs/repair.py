@@ -165,7 +165,7 @@ def _repairs_of(
             yield Change(
                 node=name,
                 what=description,
-                why="its neighbours take no leading axes of batch or time",
+                why="its neighbours take no leading batch or time axes",
             )
     if (
         node.traits.elementwise

@@ -570,7 +570,7 @@ def dense_groups(draft: Draft, why: str) -> None:
 
 
 def plain_flatten(draft: Draft) -> None:
-    """Write the axes of each Flatten counted from the end, so that an axis of batch does not
+    """Write the axes of each Flatten counted from the end, so that a batch axis does not
     matter.
     """
     for name in draft.of_type("Flatten"):

@@ -128,7 +128,7 @@ def _equal_spellings(graph: Graph) -> Iterator[Occurrence]:
 
 
 UNREADABLE_NAME = GraphFeature(
-    description="A node name that Python code spells differently",
+    description="A node name that is not a valid name in Python code",
     occurrences=lambda graph: (
         Occurrence(name, spelling=readable(name))
         for name in graph.nodes

@@ -238,7 +238,7 @@ def _classes(name: str, arrays: dict[str, np.ndarray], outputs: int) -> tuple[st
         if key not in arrays:
             raise FileError(
                 Text("{data} has no array '{array}'", data=name, array=key),
-                fix=f"add the array; the file has {listing(arrays)}",
+                fix=f"add the array; the file contains {listing(arrays)}",
             )
     largest = 0
     for key, array in labels.items():
@@ -276,7 +276,7 @@ def _data(name: str, arrays: dict[str, np.ndarray], part: str, classes: tuple[st
     if f"y_{part}" not in arrays:
         raise FileError(
             Text("{data} has samples for {part} and no array 'y_{part}'", data=name, part=part),
-            fix=f"add the array; the file has {listing(arrays)}",
+            fix=f"add the array; the file contains {listing(arrays)}",
         )
     x: Any
     if f"x_{part}" in arrays:
@@ -313,7 +313,7 @@ def _data(name: str, arrays: dict[str, np.ndarray], part: str, classes: tuple[st
                 data=name,
                 part=part,
             ),
-            fix=f"add the arrays; the file has {listing(arrays)}",
+            fix=f"add the arrays; the file contains {listing(arrays)}",
         )
     data = Data(x=x, y=arrays[f"y_{part}"].astype(np.int32), classes=classes)
     check_data(data, f"{name}, {part}")

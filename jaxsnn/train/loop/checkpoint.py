@@ -646,7 +646,7 @@ def _refuse_header(path: Path, header: Any) -> None:
         raise _damaged(
             path,
             Text(
-                "the number of durations is {seconds}, and that of epochs {epochs}",
+                "the history has {epochs} epochs, but {seconds} durations",
                 seconds=len(header["seconds"]),
                 epochs=len(history),
             ),

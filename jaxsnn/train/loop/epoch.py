@@ -192,7 +192,7 @@ def joined(summaries: Summary) -> Summary:
 
 
 def merged(summaries: Sequence[Summary]) -> Summary:
-    """Return the summary of several computed ones, with NumPy; a single one unchanged."""
+    """Merge computed summaries with NumPy; a single summary is returned unchanged."""
     if len(summaries) == 1:
         return summaries[0]
     sums, greatest = (

@@ -111,10 +111,10 @@ def _is_loopback(host: str) -> bool:
 
 @contextmanager
 def aborting_in_one_line(line: str) -> Iterator[None]:
-    """Replace the trace with which JAX aborts a process whose coordinator is gone by one line: the
-    abort comes from a thread of XLA, and leaves no time for a message.
+    """Print one line instead of a stack trace if JAX aborts the process because it lost its
+    coordinator. The abort comes from a thread of XLA, so that the process itself cannot print.
 
-    What goes to stderr passes through a child, which lets all else through.
+    All output to stderr passes through a child process, which forwards everything else unchanged.
     """
     if not hasattr(os, "fork"):
         yield
