@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def fidelity_report(arguments: argparse.Namespace, graph: Graph, outcome: Fidelity) -> str:
-    """Return the page on the effect of continuous time compared with the steps of the source."""
+    """Return the page on the effect of continuous time compared with the time steps of the source framework."""
     headings = (
         "population",
         "spikes, continuous time",

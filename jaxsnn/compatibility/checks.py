@@ -192,10 +192,9 @@ def _solved(graph: Graph) -> Iterator[Problem]:
 
 
 def stepped_neurons(graph: Graph, *, stepped: bool = True) -> list[str]:
-    """Return the neurons whose source is time-stepped; with `stepped` false those whose source is
-    not.
+    """Return the neurons whose source framework is time-stepped; with `stepped` false, the others.
 
-    Empty if the dialect is undecided.
+    The list is empty if the dialect is undecided.
     """
     if graph.dialect.name is None:
         return []

@@ -248,7 +248,7 @@ def _checked_currents(
                 expected=size,
                 actual=channels,
             ),
-            fix=f"pass {size} values for each piece",
+            fix=f"pass {size} values per piece, one per channel",
             node=name,
         )
     if not isinstance(currents.time, Tracer):

@@ -483,7 +483,8 @@ def without_synaptic_delays(
 
 
 def with_tau_facts(population: Population, parameters: NodeParameters) -> Population:
-    """Return the population with the facts that its time constants have (none, if they are traced).
+    """Return the population with the facts that follow from its time constants (none if these are
+    traced).
 
     Args:
         parameters: parameters of its node, by NIR name.

@@ -111,9 +111,10 @@ def verify(
 
     Args:
         source: a graph that was read with its dialect, or a network.
-        x: input of the source, (time, batch, *shape); for several inputs a mapping from the Input
+        x: input of the source framework, (time, batch, *shape); for several inputs a mapping from the Input
             node's name.
-        y: output of the source, likewise: spikes of spiking populations, membranes of readouts.
+        y: output of the source framework, likewise: spikes of spiking populations, membranes of
+            readouts.
             Outputs that a mapping leaves out are not compared.
         engine: options of the time-stepped engine.
 
@@ -447,7 +448,7 @@ class SpikeResiduals:
 
 
 def residuals(expected: np.ndarray, recorded: np.ndarray, tau: float) -> SpikeResiduals:
-    """Compare spike times (samples, neurons, spikes), rising, inf where unused; seconds.
+    """Compare sorted spike times (samples, neurons, spikes) in seconds; unused slots are inf.
 
     >>> inf = float("inf")
     >>> found = residuals(np.array([[[1.0, 2.0]]]), np.array([[[1.5, inf]]]), tau=0.5)

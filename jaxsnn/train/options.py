@@ -498,7 +498,7 @@ class TrainOptions:
         "back",
         "reaction to a failure: go `back` to the best epoch, with smaller steps, or `stop`",
         more="A run fails if a number is not finite, a gradient explodes or no output neuron fires any"
-        " more. It goes back at most three times, each time with a third of the step size",
+        " more. It returns to the best epoch at most three times, each time with a third of the step size",
         convert=text,
         metavar="WHAT",
         check=one_of(ON_FAILURE),

@@ -60,7 +60,7 @@ class LoweringPlan:
             out.
         shapes: node -> input and output shape.
         sources: node -> names of the nodes that feed it, in the order of `order`.
-        late: node -> those of its sources of which the step before arrives, see `Wire.late`.
+        late: node -> its sources whose output of the previous time step arrives, see `Wire.late`.
     """
 
     graph: Graph
@@ -105,7 +105,7 @@ class LoweringPlan:
         return Part(wire=wire, parameters=lowered.parameters, population=population)
 
     def bare_wire(self, name: str) -> Wire:
-        """Return one node without its numbers and its size, which needs no dialect.
+        """Return one node without its numbers and its size; this does not require a dialect.
 
         Raises:
             UnsupportedNodeError: an unknown node type.

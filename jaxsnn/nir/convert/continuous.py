@@ -204,7 +204,7 @@ def _chain_problems(draft: Draft, importer: Importer) -> list[Problem]:
                 node=name,
                 sources=listing(draft.sources(name)),
             )
-            problems.append(as_problem(name, message, fix="connect one node to it"))
+            problems.append(as_problem(name, message, fix="connect a single node to it"))
     for name in () if "sums" in importer.wiring else draft.of_type("Input"):
         if len(draft.targets(name)) > 1:
             message = Text(

@@ -272,11 +272,11 @@ def _sum_problems(draft: Draft, target: Target) -> Iterator[Problem]:
                 node=name,
                 sources=listing(sources),
             )
-            yield as_problem(name, message, fix="connect one node to it")
+            yield as_problem(name, message, fix="connect a single node to it")
         outward = [end for end in draft.targets(name) if not (name in inner and end in inner)]
         if "forks" not in target.importer.wiring and len(outward) > 1:
             message = Text(
-                "node '{node}' feeds {targets}, and its importer follows only one of these edges",
+                "node '{node}' feeds {targets}, and the importer follows only one of these edges",
                 node=name,
                 targets=listing(outward),
             )

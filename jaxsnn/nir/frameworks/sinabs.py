@@ -120,7 +120,7 @@ def _write(step: Step, setting: Setting) -> Written:
                 "subtracts v_threshold or sets the membrane potential to 0",
                 reset=step.reset,
             ),
-            "it is written with a plain subtraction",
+            "it is written as a neuron that subtracts v_threshold in the time step of a spike",
         )
         step = dataclasses.replace(step, reset="subtract")
     needs_start(step, step.v_reset, setting)

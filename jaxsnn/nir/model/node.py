@@ -114,8 +114,8 @@ class Surroundings:
 class NodeTraits:
     """Properties of one type of node.
 
-    Functions take the node's record (`node.value("stride")` is a parameter) and use NumPy alone,
-    but for `apply`. Properties that a type lacks are None.
+    Functions take the node's record (`node.value("stride")` is a parameter). All but `apply` use only
+    NumPy. Properties that a type lacks are None.
 
     Attributes:
         type: Name of the type in files.

@@ -470,7 +470,7 @@ def run_evaluation(
     used: jax.Array | np.ndarray,
     key: jax.Array | None = None,
 ) -> Summary:
-    """Evaluate one batch without training; `used` (batch,) is False for samples that only pad it.
+    """Evaluate one batch without training; `used` (batch,) is False for samples that are padding.
     With a key, the noise of training is applied.
     """
     trained = with_trained(network, setup.trained, raw)

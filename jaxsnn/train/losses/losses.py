@@ -431,14 +431,14 @@ def register_loss(cls: LossClass, name: str | None = None) -> LossClass:
     """Register a loss by name: for `fit(..., loss="its-name")`, and for `jaxsnn train --loss` where
     the module that calls this is imported.
 
-    The command imports what the entry point group `jaxsnn.losses` names: in the pyproject.toml of
-    a package `[project.entry-points."jaxsnn.losses"]` with `its-name = "package.module:Class"`,
-    where the class needs no registration.
+    The command also loads losses of installed packages by the entry point group `jaxsnn.losses`. The
+    pyproject.toml of such a package contains `[project.entry-points."jaxsnn.losses"]` with `its-name =
+    "package.module:Class"`; its class need not be registered.
 
     Args:
-        cls: a class as `Loss` describes it; `fit` makes it with `population`, `tau` and `t_max`
-            as keyword arguments.
-        name: None: the `name` of the class.
+        cls: class with the interface of `Loss`; `fit` calls it with the keyword arguments `population`,
+            `tau` and `t_max`.
+        name: name of the loss; None: the attribute `name` of the class.
 
     Returns:
         The class, so that this is a decorator.
