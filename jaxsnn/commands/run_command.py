@@ -243,7 +243,7 @@ def run_in_steps(
     Args:
         source: see `jaxsnn.simulation.network_arrays.load_inputs`; events need `t_end`.
         t_end: seconds; default: the end of the steps, where inputs are given by steps.
-        values: as of `run_file`; it matters where NIR's own equations are followed, in which spikes
+        values: as in `run_file`; it matters if NIR's own equations are simulated, in which spikes
             and currents differ.
 
     Raises:

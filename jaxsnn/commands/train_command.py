@@ -85,7 +85,7 @@ def add_options(parser: Parser, hidden: Collection[str] = ()) -> None:
     """Add the options of a training run to the parser of a command.
 
     Args:
-        hidden: names that the help leaves out: those that the command refuses.
+        hidden: names of options that the command rejects, and that its help therefore omits.
     """
     for name, option in OPTIONS.items():
         if not option.has_flag:

@@ -89,7 +89,7 @@ def check_file(
     Args:
         path: the file.
         purpose: one of `purposes`.
-        options: as of `jaxsnn.nir.read`.
+        options: as in `jaxsnn.nir.read`.
 
     Raises:
         FileError: no such file, or not a NIR file.

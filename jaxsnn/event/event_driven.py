@@ -273,7 +273,7 @@ def currents_of(inputs: Mapping[str, Input]) -> tuple[str, ...]:
 
 
 def _train(events: Input) -> Train:
-    """Return the events of an input; for currents, which are no events, only their times."""
+    """Return the events of an input; for currents, which are not events, only their times."""
     if isinstance(events, Currents):
         return Train(events.time, jnp.zeros(events.time.shape[1], jnp.int32))
     value = events.value if isinstance(events, GradedEvents) else None

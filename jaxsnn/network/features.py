@@ -343,7 +343,7 @@ def _spreads(wire: Wire) -> bool:
     return wire.size > 1
 
 
-#: A constant that passes a Delay begins at its end, so that it is no constant any more.
+#: A constant that passes a Delay begins at its end, so that it is no longer constant.
 LATE_BIAS = NetworkFeature(
     description="A bias before a Delay",
     occurrences=lambda network: (

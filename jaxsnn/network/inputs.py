@@ -373,7 +373,7 @@ def _as_rows(array: Any, dtype: Any) -> Any:
 
 
 def _as_channels(index: Any) -> Any:
-    """Return channels as rows of int32: -1, which is no channel, for a value that is not an integer
+    """Return channels as rows of int32: -1, which is not a channel, for a value that is not an integer
     or does not fit. For traced values this is only seen in the run.
     """
     kind = module_for(index)

@@ -320,7 +320,8 @@ def check_dtype(dtype: Any) -> np.dtype:
     """Return the floating type for a requested dtype; None: JAX's default.
 
     Raises:
-        UsageError: it is neither float32 nor float64, or takes 64 bits, and JAX computes with 32.
+        UsageError: the type is neither float32 nor float64, or it is float64 and JAX computes in
+            float32.
     """
     default_dtype = jnp.result_type(float)
     try:

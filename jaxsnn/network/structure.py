@@ -167,7 +167,7 @@ class Wire:
         """Apply a linear node to x (samples, *inward), without its bias.
 
         Raises:
-            LoweringError: it is no linear node, or one that takes time.
+            LoweringError: the node is not linear, or delays its input.
         """
         if self.linear is None or self.linear.apply is None:
             raise LoweringError(

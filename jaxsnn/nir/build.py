@@ -373,7 +373,7 @@ def _network(
     dialect: str,
     **options: Any,
 ) -> Graph:
-    """Build the graph; arguments as of `network`."""
+    """Build the graph; arguments as in `network`."""
     edges = list(dict.fromkeys(edge for chain in chains for edge in itertools.pairwise(chain)))
     for name in dict.fromkeys(name for edge in edges for name in edge):
         if name not in nodes:

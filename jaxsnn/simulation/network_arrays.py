@@ -127,11 +127,11 @@ def load_inputs(
 def sent_to_chip(
     path: str | os.PathLike[str], network: Network, dt: float | None
 ) -> tuple[Inputs, np.ndarray | None]:
-    """Load inputs that are spikes, as `load_inputs` does, and the `label` (samples,) of an .npz
-    file; None if it has none.
+    """Load inputs that are spikes, as `load_inputs` does, and the array `label` (samples,) of an .npz
+    file; None if the file has no labels.
 
     Raises:
-        FileError, UsageError: it cannot be read, or does not fit.
+        FileError, UsageError: the file cannot be read, or does not match the network.
     """
     if is_hdf5(path):
         sent_inputs, labels = load_inputs(path, network, dt), None
@@ -148,8 +148,8 @@ def stepped_inputs(
 ) -> Inputs:
     """Load inputs like `load_inputs`, for the time-stepped engine: arrays are not converted.
 
-    Only where NIR's own equations are followed do spikes and currents differ; frameworks know one
-    kind of input.
+    Spikes and currents differ only in NIR's own equations; in the time steps of frameworks there is
+    a single kind of input.
     """
     literal = any(population.membrane == "exact" for population in network.populations.values())
     if literal or values not in ("auto", "current", "graded"):

@@ -151,7 +151,7 @@ def _in_room(engine: Any, run: Callable[[Any], Any], *, throw: bool, **limits: A
     without `throw` return the incomplete run.
 
     Args:
-        limits: as of `with_enough_room`.
+        limits: as in `with_enough_room`.
     """
     try:
         return with_enough_room(engine, run, **limits)[1]

@@ -107,7 +107,8 @@ class Verification:
 def verify(
     source: Graph | Network, x: Any, y: Any, *, engine: TimeStepped | None = None
 ) -> Verification:
-    """Simulate the source's input and compare with the source's output, in float32.
+    """Simulate a recorded input of the source framework and compare the result with its recorded
+    output, in float32.
 
     Args:
         source: a graph that was read with its dialect, or a network.
@@ -120,7 +121,7 @@ def verify(
 
     Raises:
         UsageError: a recording that does not fit the network.
-        DialectError, LoweringError: something that the file does not say is needed.
+        DialectError, LoweringError: the file does not contain required information.
         SimulationError: a membrane became NaN or infinite.
     """
     network = source if isinstance(source, Network) else lower(source, dtype=np.float32)
@@ -480,7 +481,7 @@ def first_spike_accuracy(times: np.ndarray, labels: np.ndarray) -> float:
         labels: (samples,) integers, indices of neurons.
 
     Raises:
-        UsageError: a label that is no neuron, or not one for each sample.
+        UsageError: a label that is not the index of a neuron, or a wrong number of labels.
     """
     samples, neurons = times.shape[:2]
     if labels.shape != (samples,) or labels.dtype.kind not in "iu":

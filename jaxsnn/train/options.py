@@ -241,7 +241,7 @@ class TrainOptions:
         " `latency-reversed`: the smallest values first; `current`: a constant current; `rate`: a"
         " Poisson spike train; `population`: a spike of the channel with the nearest centre. For"
         " signals (samples, time, channels) `delta`: a spike for each step up or down; `levels`: one"
-        " channel per level, which spikes when the signal crosses it. The table has fields of the"
+        " channel per level, which spikes when the signal crosses it. In a table, fields of the"
         " encoder. Not needed if the data are events or currents, or arrays (samples, time, *shape) for"
         " the time-stepped engine",
         python="also an encoder object, such as `Latency(...)`",
@@ -317,7 +317,7 @@ class TrainOptions:
         ("weight", "bias"),
         "parameters to train, separated by commas: weight, bias, tau_mem, NODE.delay, ...",
         more="Also `tau_syn`, `tau`, `v_threshold`, `v_leak`, `delay`; `NODE.NAME` is a parameter of"
-        ' one node. The table has a constraint per parameter: parameter = {kind = "free", "positive"'
+        ' one node. In a table, a constraint per parameter: parameter = {kind = "free", "positive"'
         ' or "bounded", low, high, shared, rate}. Delays without a constraint stay between 0 and 1'
         " tau_syn",
         convert=name_list,

@@ -94,7 +94,7 @@ def membrane(
         sample_times: seconds.
 
     Returns:
-        (batch, samples, neurons). A sample at the very time of an arrival is taken after it.
+        (batch, samples, neurons). A sample exactly at the time of an arrival is taken after it.
     """
     drive = with_general_kernel(drive)
     neuron, weight = drive.neuron, drive.weight

@@ -78,7 +78,8 @@ class LoweringPlan:
         """Lower one node.
 
         Raises:
-            LoweringError: the node has no size, is padded in no one way, or is one that no engine runs.
+            LoweringError: the node has no size, its padding differs between frameworks, or no engine
+                supports it.
             DialectError: the dialect's framework never writes such a node.
         """
         node, (inward, shape) = self.graph.nodes[name], self.shapes[name]

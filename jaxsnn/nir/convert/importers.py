@@ -304,9 +304,9 @@ def _loading_problems(
 def needed_changes(graph: Graph, converted: Converted, target: Target) -> dict[str, list[str]]:
     """Describe all changes by a conversion that affect the importer.
 
-    The file and the converted graph are compared: nodes, numbers, edges, nesting and, where an
-    importer's loops and sums depend on it, the order in which it runs the nodes. Where all of that
-    is alike, the importer makes the same module of both.
+    The file and the converted graph are compared: nodes, numbers, edges, nesting and, if an
+    importer's loops and sums depend on it, the order in which it runs the nodes. If all of these are
+    equal, the importer creates the same module from both.
 
     Args:
         graph: The source.

@@ -129,10 +129,10 @@ def parse(source: Any, *, dialect: str | Dialect = "auto", **options: Any) -> Gr
     elif options:
         raise UsageError(
             Text(
-                "beside a Dialect, which is complete, {options} would have no effect",
+                "a Dialect already specifies {options}, which would have no effect",
                 options=listing(options),
             ),
-            fix="put it into the Dialect with dataclasses.replace",
+            fix="change the Dialect with dataclasses.replace instead",
         )
     meant = graph.with_dialect(dialect)
     if broken and validate(meant):

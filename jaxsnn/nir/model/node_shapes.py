@@ -44,7 +44,7 @@ def matrix_synapses(node: Node, shape: Shape | None = None) -> int:
 
 
 def matrix_problems(node: Node) -> Iterator[Fault]:
-    """Yield a fault for a weight that is no matrix, or a bias that does not fit it."""
+    """Yield a fault for a weight that is not a matrix, or a bias whose shape does not match it."""
     weight = np.shape(node.value("weight"))
     if len(weight) < 2:
         yield Fault(

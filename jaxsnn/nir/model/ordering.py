@@ -1,4 +1,4 @@
-"""Traversal orders of a graph, as of `networkx`, which takes a quarter of a second to load."""
+"""Traversal orders of a graph, like those of `networkx`, which takes a quarter of a second to load."""
 
 from __future__ import annotations
 

@@ -357,7 +357,7 @@ CHANGES = (*_WARPS, "channel-shift", "stretch", "jitter", "dropout", "shape")
 
 def augmentation_of(table: Mapping[str, Any], shape: tuple[int, ...]) -> Compose:
     """Return the augmentations of a table: `shift`, `rotation`, `scale`, `distortion` and `mirror`
-    as of `Warp`, `channel-shift`, the three numbers of `ChannelShift`, `stretch`, then `jitter`, a
+    as in `Warp`, `channel-shift`, the three numbers of `ChannelShift`, `stretch`, then `jitter`, a
     time, and `dropout`, a probability. Former names are accepted with a warning.
 
     Args:

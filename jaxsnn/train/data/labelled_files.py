@@ -484,8 +484,8 @@ def _places(recording: np.ndarray, name: str, size: int, sample: int) -> np.ndar
         if size != 1:
             raise UsageError(
                 Text(
-                    "sample {sample} has the fields {fields} and no field '{field}', and sensor_size is "
-                    "{size} for it",
+                    "sample {sample} has no field '{field}', but its sensor_size is {size}. Fields: "
+                    "{fields}",
                     sample=sample,
                     fields=", ".join(fields),
                     field=name,

@@ -9,7 +9,7 @@ is repeated with the same random numbers. A checkpoint of other settings, anothe
 or other data is refused.
 
 Each file is replaced whole under its name, so that neither hard links nor symbolic links are written
-through. A symbolic link, or anything else that is no regular file, is refused before anything is
+through. A symbolic link, or anything else that is not a regular file, is refused before anything is
 trained.
 """
 
