@@ -252,7 +252,7 @@ def verify_report(arguments: argparse.Namespace, graph: Graph, outcome: VerifyOu
             "spike trains": comparison.trains,
             "identical": comparison.identical,
             "with a spike": comparison.active,
-            "of these identical": comparison.identical_active,
+            "identical, with a spike": comparison.identical_active,
             "identical, fraction": None if fraction is None else f"{fraction:.4%}",
             "spikes recorded": comparison.spikes_expected,
             "spikes simulated": comparison.spikes_got,

@@ -281,7 +281,7 @@ class FeedForwardPart(PopulationPart):
         """Simulate the population, and write the results into the record and the trains.
 
         Args:
-            record: written into.
+            record: record that receives the results.
             t_end: seconds.
             sample_times: seconds, where a readout is sampled.
         """

@@ -22,14 +22,15 @@ class NeuronModel:
     """Neuron model of one node type.
 
     Attributes:
-        kind: name of the node type that has it.
-        fires: it emits spikes; a readout does not.
-        dynamics: makes its `jaxsnn.event.dynamics.neuron_model.Neuron` for a
-            `jaxsnn.network.structure.Population`; None for
-            NIR's own kinds, whose dynamics follow from the record of the population.
-        stepping: makes what steps it in the time-stepped engine, a
-            `jaxsnn.grid.step_input.SteppingModel`: called with the population, its parameters, and
-            `dt`, `surrogate` and `detach_reset`. None: its dynamics step it, exactly.
+        kind: name of the node type.
+        fires: whether its neurons emit spikes; readouts do not.
+        dynamics: function of a `jaxsnn.network.structure.Population` that returns its
+            `jaxsnn.event.dynamics.neuron_model.Neuron`; None for NIR's own kinds, whose dynamics
+            follow from the record of the population.
+        stepping: function that returns the model for the time-stepped engine, a
+            `jaxsnn.grid.step_input.SteppingModel`; its arguments are the population, its parameters,
+            and `dt`, `surrogate` and `detach_reset`. None: `dynamics` is evaluated at the time steps,
+            exactly.
     """
 
     kind: str

@@ -324,9 +324,9 @@ def _sized(raster: np.ndarray, dt: float) -> GradedEvents:
 def output_arrays(network: Network, solution: EventSolution) -> dict[str, np.ndarray]:
     """Return the outputs of a network, by Output node.
 
-    "NODE.time" and "NODE.index" (batch, events), seconds, sorted, unused slots inf and the
-    population's size; of a readout "NODE.y" (time, batch, neurons) and "NODE.sample_time" (time,),
-    seconds.
+    An output of spikes has the arrays "NODE.time", sorted times in seconds, and "NODE.index", both
+    (batch, events); unused slots contain inf and the population's size. A readout has "NODE.y"
+    (time, batch, neurons) and "NODE.sample_time" (time,) in seconds.
 
     Raises:
         UsageError: an Output that is not fed by spiking populations alone, or by one readout.

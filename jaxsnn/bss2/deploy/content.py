@@ -259,8 +259,8 @@ class Calibration:
 
     Attributes:
         runs: the runs that use it.
-        refines: the number of the calibration whose synaptic inputs and time constants it takes
-            over; None if it is made from the beginning.
+        refines: number of the calibration whose synaptic inputs and time constants are reused; None
+            if nothing is reused.
         potentials: (name, circuit) -> CADC LSB; names are leak, reset and threshold.
         times: (name, circuit) -> seconds of the chip; names are tau_mem, tau_syn and
             refractory_time.

@@ -169,7 +169,7 @@ def _wiring_problems(draft: Draft, target: Target) -> list[Problem]:
         as_problem(
             name,
             Text(
-                "its importer does not support node '{node}' ({type})",
+                "the importer does not support node '{node}' ({type})",
                 node=name,
                 type=draft.nodes[name]["type"],
             ),
@@ -267,7 +267,7 @@ def _sum_problems(draft: Draft, target: Target) -> Iterator[Problem]:
         summed = _summed(draft, name, target) if is_output else sources
         if len(summed) > 1 and ("sums" not in target.importer.wiring or is_output):
             message = Text(
-                "node '{node}' sums {sources}, and its importer does not add them in the same time "
+                "node '{node}' sums {sources}, and the importer does not add them in the same time "
                 "step",
                 node=name,
                 sources=listing(sources),

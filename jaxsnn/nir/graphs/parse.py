@@ -344,7 +344,7 @@ def _repaired_edges(
             why = "exactly one node has that name, with or without a prefix"
             flat.repairs.append(Change(node=path, what=description, why=why))
         if repaired_edge in edges:
-            description = f"{text} counts once"
+            description = f"{text} is counted once"
             flat.repairs.append(
                 Change(
                     node=_join(path, edge[1]), what=description, why="it is listed more than once"

@@ -93,10 +93,10 @@ SCALAR_PARAMETERS = GraphFeature(
 
 
 def ignored_values(ignores: Mapping[str, tuple[str, float]]) -> GraphFeature:
-    """Return the feature of parameters with other values than an importer takes, which it does not read.
+    """Return the feature of parameters that an importer ignores, with other values than it assumes.
 
     Args:
-        ignores: Node type -> the parameter and the value that the importer takes.
+        ignores: Node type -> the ignored parameter and the value that the importer assumes.
     """
 
     def occurrences(graph: Graph) -> Iterator[Occurrence]:

@@ -272,8 +272,8 @@ def on_host(tree: Tree, mesh: Mesh | None) -> Tree:
     """Return the arrays of a tree as NumPy arrays, once they are computed; unchanged without a
     mesh.
 
-    What several devices compute is waited for, and goes on from here on the host, so that never
-    more than one program is launched on them.
+    The function waits for the results of all devices and copies them to the host, so that the devices
+    never have more than one program to run.
     """
     if mesh is None:
         return tree
