@@ -69,7 +69,7 @@ class MapOutcome:
 
     @property
     def ok(self) -> bool:
-        """True if there is a mapping without violations."""
+        """Whether there is a mapping without violations."""
         return self.mapping is not None and not self.violations
 
     @property

@@ -58,7 +58,7 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """True if there is no error; warnings are allowed."""
+        """Whether there is no error; warnings are allowed."""
         return all(problem.severity != "error" for problem in self.problems)
 
     def as_dict(self) -> dict[str, Any]:

@@ -479,12 +479,12 @@ class FeedForwardPart(PopulationPart):
 
 
 def steps_late(population: Population, places: tuple[int, int]) -> float:
-    """Return the additional delay in seconds of spikes that go back in the order of a group: the
-    steps that the source framework takes.
+    """Return the additional delay in seconds of recurrent spikes, whose target is not after their
+    source in the order of a group: the time steps by which the source framework delays them.
 
     Args:
-        population: that fires.
-        places: its own in the order, and that of the target.
+        population: source population.
+        places: positions of the source and of the target in the order.
     """
     # Frameworks compute populations in order: what goes back is that of the step before.
     source, target = places

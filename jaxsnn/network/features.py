@@ -62,7 +62,7 @@ class StaticNetwork:
 
     @property
     def is_complete(self) -> bool:
-        """True if all neurons have a population."""
+        """Whether all neurons have a population."""
         return all(wire.name in self.populations for wire in self.wires if wire.kind == "neuron")
 
     @cached_property
@@ -130,7 +130,7 @@ class StaticNetwork:
 
     @property
     def is_continuous(self) -> bool:
-        """True if a population is in continuous time."""
+        """Whether a population is in continuous time."""
         return any(population.membrane == "exact" for population in self.populations.values())
 
     def receives(self, name: str, senders: Collection[str]) -> bool:

@@ -101,7 +101,7 @@ class Network:
         return Network(parameters=parameters, wires=self.wires, populations=populations)
 
     def with_known_facts(self) -> tuple[Network, frozenset[str]]:
-        """Return the network with the facts about time constants that its numbers have, wherever
+        """Return the network with the facts about time constants that follow from its numbers, wherever
         these are concrete or declared to last, and the names of those populations.
 
         Facts that hold stay unchanged, even if more specific ones would hold.

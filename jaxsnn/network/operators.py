@@ -76,7 +76,7 @@ class Operator:
 
     @property
     def is_pool(self) -> bool:
-        """True if the map adds up channels, all with the same weight."""
+        """Whether the map adds up channels, all with the same weight."""
         one_weight = self.weight is not None and self.weight.shape[0] == 1
         return one_weight and self.columns == 1 and self.row_delay is None
 

@@ -423,7 +423,7 @@ def _implausible_time_constants(graph: Graph, layers: Mapping[str, Layer]) -> It
                         parameter=key,
                         value=longest,
                     ),
-                    fix=f'write "{longest:g}ms" if milliseconds are meant, or "{longest:g}s"',
+                    fix=f'write "{longest:g}ms" for milliseconds, or "{longest:g}s" for seconds',
                     severity="warning",
                 )
 

@@ -90,7 +90,7 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """True if every train is identical and membranes are within the tolerance."""
+        """Whether every train is identical and membranes are within the tolerance."""
         close = self.relative_rmse is None or self.relative_rmse <= MEMBRANE_TOLERANCE
         return self.identical == self.trains and close
 

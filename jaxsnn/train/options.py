@@ -746,7 +746,7 @@ def options_table() -> str:
     """Return the options of `jaxsnn train` as a table of Markdown, for docs/cli.md; names in square
     brackets are tables of the configuration file.
     """
-    rows = ["| option | does |", "|---|---|"]
+    rows = ["| option | effect |", "|---|---|"]
     for name, train_option in OPTIONS.items():
         if train_option.convert is None:
             continue

@@ -71,7 +71,7 @@ def test_parameters_are_numbers_or_one_for_each():
             UsageError,
             "the first layer does not specify the number of its inputs: .*input\\(5\\)",
         ),
-        (build.linear, UsageError, "a Linear layer has no number of outputs: give it"),
+        (build.linear, UsageError, "a Linear layer has no number of outputs: pass it"),
         (lambda: build.lif(tau="2 parsec"), UsageError, "unknown unit 'parsec'"),
         (
             lambda: build.network({"a": build.input(2)}, [("a", "b")]),
@@ -88,7 +88,7 @@ def test_parameters_are_numbers_or_one_for_each():
                 build.input(2), build.linear(3), build.lif(5, tau=0.1), seed=0
             ),
             GraphError,
-            "takes .5,.",
+            "expects \\(5,\\)",
         ),
         (
             lambda: with_thresholds(3),

@@ -513,7 +513,7 @@ def _wiring_differences(
     wires = {(written_names[source], written_names[end]) for source, end in bypass_relays(before)}
     source_names = {new: old for old, new in written_names.items()}
     for source, end in sorted(wires ^ {*bypass_relays(after)}):
-        yield source_names[end], f"the edge from '{source_names[source]}' to it changes"
+        yield source_names[end], f"the edge to it from '{source_names[source]}' changes"
         return
     if target.importer.order == "edges" and not _sources_first(before.edges):
         yield "", "its edges are sorted so that nodes run after their inputs"

@@ -53,7 +53,7 @@ NONLINEAR_NODE = _nodes(
 
 
 def other_neurons(types: Collection[str]) -> GraphFeature:
-    """Return the feature of neurons with a leak that are of other types than some."""
+    """Return the feature of leaky neurons whose type is not one of some types."""
     return _nodes(
         f"A neuron other than {listing(types)}",
         lambda node: bool(

@@ -295,8 +295,8 @@ class TrainingRun:
             if patience is not None and waited >= patience:
                 self.notes.append(
                     Text(
-                        "training stopped after epoch {epoch}: the number of epochs without a better validation "
-                        "result is {count}",
+                        "training stopped after epoch {epoch} (epochs without a better validation result: "
+                        "{count})",
                         epoch=epoch - 1,
                         count=waited,
                     )
