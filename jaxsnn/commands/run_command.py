@@ -241,7 +241,7 @@ def run_in_steps(
 
     Args:
         source: see `jaxsnn.simulation.network_arrays.load_inputs`; events need `t_end`.
-        t_end: seconds; default: the end of the steps, where inputs are given by steps.
+        t_end: seconds; default for time-stepped inputs: the end of the last time step.
         values: as in `run_file`; it matters if NIR's own equations are simulated, in which spikes
             and currents differ.
 

@@ -50,8 +50,8 @@ class Events:
 
     @classmethod
     def of_steps(cls, x: Any, dt: float) -> Events:
-        """Convert spikes in steps to events: step k is at k dt, a value of 2 is two spikes at one
-        time.
+        """Convert time-stepped spikes to events: step k is at time k dt, and a value of 2 becomes two
+        simultaneous spikes.
 
         Args:
             x: (time, batch, *shape), integers of at least 0.

@@ -59,26 +59,28 @@ def from_torch(module: Any, sample: Any) -> Graph:
 
     Args:
         module: A torch.nn.Module of torch's layers and the framework's neurons, in the mode in
-            which it is to be exported (`module.eval()`). One forward pass finds the wiring: each
-            layer must take what other layers give, or a sum, difference, join, part, flatten or
-            pool of it, or its product or sum with a number or a parameter; a Linear also what
-            permute, flip or an index moves, by the columns of its weights. Spikes of a neuron, and
-            what weights make of them, may be kept for the next step. It may keep its states itself,
-            or take those that it returns. Or a module that `jaxsnn.to_torch` made, trained or not:
-            its graph comes back with the module's weights, biases, v_threshold and v_reset, and all
-            else as it was. Such modules may be parts of one whose `forward` hands their states on.
-        sample: Input of one step, (batch, *shape); (time, batch, *shape) where the layers run
-            through time themselves, as Norse's lifted ones do. A tensor of the type of the module's
-            weights, or an array, which becomes one.
+            which it is to be exported (`module.eval()`). A forward pass determines the connections.
+            The input of each layer must be the output of other layers, or be computed from it by
+            sums, differences, concatenation, indexing, flattening, pooling, or a product or sum with
+            a number or a parameter. For a Linear layer it may also be permuted, flipped or indexed,
+            which reorders the columns of its weights. Spikes of a neuron, also weighted, may be
+            stored for the next time step. The module may store its states itself, or receive and
+            return them. A module that `jaxsnn.to_torch` created, trained or not, becomes its original
+            graph, with the weights, biases, v_threshold and v_reset of the module. Such modules may
+            be parts of a module whose `forward` passes their states on.
+        sample: Input of one time step, (batch, *shape); (time, batch, *shape) if the layers run
+            through time themselves, as Norse's lifted layers do. A tensor of the type of the module's
+            weights, or an array, which is converted.
 
     Returns:
-        The graph, with an Output for each layer whose output the module returns, but for neurons
-        whose output another layer takes. Of a layer that is used in several places it has a copy
-        for each; `graph.warnings` name them, and what else the module returns and no layer gives.
+        The graph, with an Output for each layer whose output the module returns, except neurons
+        whose output is the input of another layer. A layer that is used in several places is copied
+        for each; `graph.warnings` lists these layers, and returned values that are not the output
+        of a layer.
 
     Raises:
-        ConversionError: A layer that NIR or the dialect cannot hold, an input that is computed
-            outside of layers, or a graph that does something else than the module.
+        ConversionError: A layer that NIR or the dialect cannot represent, an input that is computed
+            outside of layers, or a graph whose results differ from those of the module.
         GraphError: Weights that are not finite.
         UsageError: The argument is not a module.
     """

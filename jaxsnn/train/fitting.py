@@ -214,12 +214,11 @@ def _calibrated(graph: Graph, options: TrainOptions) -> tuple[Graph, tuple[str, 
     notes = []
     if engine is None:
         notes.append(
-            "calibration counted the neurons that fire in continuous time, and another engine trains them"
+            "the calibration simulated the network in continuous time, but another engine trains it"
         )
     if options.synaptic_delays:
         notes.append(
-            "calibration counted the neurons that fire without synaptic_delays, and they are trained with"
-            " delays"
+            "the calibration simulated the network without synaptic_delays, but it is trained with delays"
         )
     return changed, tuple(notes)
 

@@ -119,8 +119,8 @@ def label_only(
 def mixed(
     task: Task, placement: Placement, rng: np.random.Generator, effort: Effort
 ) -> Run | Unrouted:
-    """Route with groups of drivers, the fewest that work: 1, 2 or 4 of them a bus, more where labels
-    are too few.
+    """Route with groups of drivers, as few as possible: 1, 2 or 4 groups per bus, or more if there are
+    too few labels.
     """
     best: Unrouted | None = None
     for groups in group_counts(task):

@@ -89,10 +89,10 @@ class LayerSpec:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class LayerSpikes:
-    """Spikes of a population; arrays (batch, neurons, max_spikes), but count (batch, neurons).
+    """Spikes of a population: arrays (batch, neurons, max_spikes), except `count` (batch, neurons).
 
     Attributes:
-        time: seconds, rising along the last axis; inf in unused slots.
+        time: seconds, ascending along the last axis; inf in unused slots.
         slope: dV/dt just before the spike; 1 in unused slots, inf where an arrival moved V itself
             across the threshold. It is not differentiated: gradients that depend on it are NaN.
         count: spikes fired, which may exceed the recorded ones.

@@ -32,14 +32,14 @@ _REFUSALS = (AssertionError, ValueError, TypeError, KeyError, IndexError, Attrib
 def write(path: str | os.PathLike[str], graph: Graph, force: bool = False) -> None:
     """Write a graph as a NIR file.
 
-    Names, edges, nesting, metadata and every number that was not changed are those of the file that
-    was read, with their dtypes. Changed numbers keep the dtype of the file if it can hold them;
-    float16, which rounds to three digits, gives way to float32.
+    Names, edges, nesting, metadata and unchanged numbers, with their dtypes, are those of the file
+    from which the graph was read. Changed numbers keep the dtype of the file if it can represent them;
+    float16, which rounds to three digits, is replaced by float32.
 
     Raises:
         GraphError: The graph has become broken, for example by a weight that is NaN.
         FileError: The file exists and `force` is not set, or cannot be written.
-        UsageError: What is given is no graph.
+        UsageError: The argument is not a graph.
     """
     if not isinstance(path, str | os.PathLike):
         kind = type(path).__name__

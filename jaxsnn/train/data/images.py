@@ -62,7 +62,7 @@ def mnist_splits(
 def fashion_mnist_splits(
     seed: Seed = 0, *, folder: str | os.PathLike[str] | None = None, side: int | None = None
 ) -> Splits:
-    """Return Fashion-MNIST (Xiao, Rasul and Vollgraf, 2017) with its test set; arguments as of
+    """Return Fashion-MNIST (Xiao, Rasul and Vollgraf, 2017) with its test set; arguments as in
     `mnist_splits`, except that the folder is by default that of Debian's package
     `dataset-fashion-mnist`.
     """
