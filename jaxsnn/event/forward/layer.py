@@ -142,8 +142,8 @@ def gathered(gradient: NeuronConstants, constants: NeuronConstants) -> NeuronCon
 
 
 def has_nan(neuron: Neuron, constants: NeuronConstants, state: State) -> Bool[Array, "..."]:
-    """Return, neuron by neuron, whether any entry of the state, or what its model makes of it to
-    compare with the threshold, is NaN.
+    """Return for each neuron whether any entry of the state, or the quantity that its model compares
+    with the threshold, is NaN.
     """
     return reduce(jnp.logical_or, map(jnp.isnan, (*state, neuron.excess(constants, state))))
 

@@ -332,7 +332,7 @@ def bumped(
     """Add weight bumping to the optimiser's steps (which are subtracted): `rate` times the amounts
     of `WeightBumping.wanted`, for weights that feed a population.
 
-    A weight that is one number for all is not raised.
+    A scalar weight, which all synapses share, is not raised.
     """
     directions = {node: dict(steps) for node, steps in directions.items()}
     for population, nodes in feeding:
