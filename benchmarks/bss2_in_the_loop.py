@@ -4,11 +4,11 @@
     python benchmarks/bss2_in_the_loop.py --copies 2 --ways gains --start --seeds 0 1 2 3 4 5 6 7
     python benchmarks/bss2_in_the_loop.py --copies 4 --ways broad --start --seeds 0 1 2 3 4 5 6 7
     python benchmarks/bss2_in_the_loop.py --copies 2 --ways weak --start weak --seeds 0 2 \\
-        --epochs 80 --lr 0.015 --schedule cosine --batch-size 128 --sharpness 0.1
+        --epochs 80 --lr 0.015 --schedule cosine --batch-size 128 --temperature 0.1
     python benchmarks/bss2_in_the_loop.py --ways noise --start noise --seeds 0 1 \\
-        --epochs 100 --lr 0.03 --schedule cosine --batch-size 128 --sharpness 0.1
+        --epochs 100 --lr 0.03 --schedule cosine --batch-size 128 --temperature 0.1
     python benchmarks/bss2_in_the_loop.py --ways noise --start noise --seeds 0 1 2 \\
-        --epochs 200 --lr 0.02 --schedule cosine --batch-size 128 --sharpness 0.1
+        --epochs 200 --lr 0.02 --schedule cosine --batch-size 128 --temperature 0.1
 
 The network is the one of `jaxsnn demo`, as snnTorch exported it, or that with its hidden neurons
 several times (`--copies`). It is trained with the event engine in some `--ways`: `plain` as it is,
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from seeds import FormerFlag
 
 import jaxsnn
 from jaxsnn.bss2.emulate import SPREADS, EmulatedChip
@@ -42,17 +43,17 @@ SOURCE = Path(str(importlib.resources.files("jaxsnn.commands.demo"))) / "snntorc
 TAU, MIN_SLOPE = 6.4e-3, 0.04
 HIDDEN, OUTPUT = "lif1", "lif2"
 FRESH_SEED, FRESH = 123456, 10_000
-SHARPNESS = 0.15
+TEMPERATURE = 0.15
 
 
-#: What each way of training without a chip does, step by step; `sharpness` is `SHARPNESS` where none
+#: What each way of training without a chip does, step by step; `temperature` is `TEMPERATURE` where none
 #: is given. Early spikes (a large `late_weight`) cross their threshold steeply.
 WAYS: dict[str, tuple[dict[str, Any], ...]] = {
     # without noise a wide softmax moves wrong outputs later until they are silent
-    "plain": ({"sharpness": 0.03, "learning_rate": 0.01, "epochs": 50, "jitter": 0.0},),
+    "plain": ({"temperature": 0.03, "learning_rate": 0.01, "epochs": 50, "jitter": 0.0},),
     "weak": (
         {
-            "sharpness": 0.1,
+            "temperature": 0.1,
             "learning_rate": 0.02,
             "epochs": 100,
             "noise": {"weight": 0.03, "v_threshold": 0.02},
@@ -133,13 +134,13 @@ WAYS: dict[str, tuple[dict[str, Any], ...]] = {
 }
 
 
-def loss_of(sharpness: float, late_weight: float = FirstSpike.late_weight) -> FirstSpike:
+def loss_of(temperature: float, late_weight: float = FirstSpike.late_weight) -> FirstSpike:
     """First-spike loss of the output population."""
     return FirstSpike(
         population=OUTPUT,
         tau=TAU,
         t_max=6.5 * TAU,
-        sharpness=sharpness,
+        temperature=temperature,
         late_weight=late_weight,
     )
 
@@ -163,7 +164,7 @@ def on(
     """Accuracy on the test points, and on fresh ones."""
     sets = {"test": yinyang_splits(0).test, "fresh": yinyang(FRESH, FRESH_SEED)}
     return {
-        name: evaluate(graph, data, loss=loss_of(arguments.sharpness), bias=True, engine=engine)
+        name: evaluate(graph, data, loss=loss_of(arguments.temperature), bias=True, engine=engine)
         for name, data in sets.items()
     }
 
@@ -199,8 +200,8 @@ def without_chip(
     """Trained on the event engine."""
     for number, given in enumerate(WAYS[way]):
         step = dict(given)
-        sharpness = step.pop("sharpness", SHARPNESS)
-        step["loss"] = loss_of(sharpness, step.pop("late_weight", FirstSpike.late_weight))
+        temperature = step.pop("temperature", TEMPERATURE)
+        step["loss"] = loss_of(temperature, step.pop("late_weight", FirstSpike.late_weight))
         if jitter := step.pop("jitter", arguments.jitter):
             step["augment"] = Jitter(deviation=jitter * TAU)
         graph = trained(graph, plain, arguments, seed=number, **step)
@@ -217,7 +218,8 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=0.01, help="in the loop")
     parser.add_argument("--schedule", default="constant", choices=list(SCHEDULES))
     parser.add_argument("--ema-decay", type=float, default=0.99)
-    parser.add_argument("--sharpness", type=float, default=SHARPNESS, help="in the loop")
+    parser.add_argument("--temperature", type=float, default=TEMPERATURE, help="in the loop")
+    parser.add_argument("--sharpness", type=float, dest="temperature", action=FormerFlag)
     parser.add_argument("--batch-size", type=int, default=64, help="in the loop")
     parser.add_argument("--jitter", type=float, default=0.05, help="of input spikes, in tau_syn")
     parser.add_argument("--headroom", type=float, default=1.3, help="in the loop")
@@ -225,7 +227,7 @@ def main() -> None:
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()
     graph = widened(jaxsnn.read(SOURCE, dialect="snntorch", reset="zero"), arguments.copies)
-    loss, spread = loss_of(arguments.sharpness), SPREADS[arguments.spread]
+    loss, spread = loss_of(arguments.temperature), SPREADS[arguments.spread]
     plain = EventDriven(max_spikes=8, first_spike_only=(OUTPUT,), min_slope=MIN_SLOPE)
     ways = [way for way in WAYS if way in {*arguments.ways, *arguments.start}]
     begun = {way: without_chip(graph, plain, way, arguments) for way in ways}

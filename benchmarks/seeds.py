@@ -1,7 +1,9 @@
-"""One training run for each seed, and what they say together."""
+"""One training run for each seed, their statistics, and flags of earlier versions."""
 
+import argparse
 import json
 import statistics
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -20,3 +22,19 @@ def each_seed(
         values = [result[name] for result in results]
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
         print(f"{name}: mean {statistics.mean(values):.4f}, standard deviation {spread:.4f}")
+
+
+class FormerFlag(argparse.Action):
+    """Flag with a former name, which sets the current option and prints a warning."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Set the option."""
+        message = f"DeprecationWarning: {option_string} is deprecated: use --{self.dest} instead"
+        print(message, file=sys.stderr)
+        setattr(namespace, self.dest, values)

@@ -10,7 +10,7 @@ the epoch. Needs scikit-learn. Prints one line of JSON for each split, then a su
 import argparse
 from typing import Any
 
-from seeds import each_seed
+from seeds import FormerFlag, each_seed
 
 from jaxsnn.nir import Graph, build
 from jaxsnn.nir.initializers import normal
@@ -36,7 +36,7 @@ def network(hidden: int, seed: int) -> Graph:
 def run(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """One split."""
     loss = FirstSpike(
-        population="4", tau=TAU, t_max=6.5 * TAU, sharpness=arguments.sharpness, late_weight=0.0
+        population="4", tau=TAU, t_max=6.5 * TAU, temperature=arguments.temperature, late_weight=0.0
     )
     trained = fit(
         network(arguments.hidden, seed),
@@ -67,7 +67,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--copies", type=int, default=30)
     parser.add_argument("--lr", type=float, default=0.005)
-    parser.add_argument("--sharpness", type=float, default=0.07)
+    parser.add_argument("--temperature", type=float, default=0.07)
+    parser.add_argument("--sharpness", type=float, dest="temperature", action=FormerFlag)
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()
     each_seed(

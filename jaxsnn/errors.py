@@ -1,6 +1,6 @@
 """Exceptions of this library, and `Problem`, the record that each of them carries.
 
-A problem says what is wrong and where (the NIR node's name, the two numbers), and separately what
+A problem states what is wrong and where (the NIR node's name, the two numbers), and separately what
 to do about it. Both refer to options as objects (`jaxsnn.wording.Text`), so that Python reads
 `dt=0.001` and the command line `--dt 0.001`.
 """

@@ -29,10 +29,10 @@ class Window:
 
     Attributes:
         kernel, stride, dilation: Sizes.
-        padding: (before, after); None where 'same' meets a stride, which frameworks read
-            differently, and where it depends on the size of the input, see `like_xla`.
+        padding: (before, after); None if it is 'same' with a stride above 1, which frameworks
+            interpret differently, or if it depends on the size of the input, see `like_xla`.
         groups: Number of groups of channels; 1 for a pool.
-        like_xla: Padding as of XLA's SAME: the output has the size of the input divided by the
+        like_xla: Padding like XLA's SAME: the output has the size of the input divided by the
             stride, rounded up; the smaller half of the padding comes before the input.
     """
 
@@ -74,14 +74,14 @@ def axis_table(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the input pixel, kernel tap and output pixel of each connection along one axis.
 
-    The output o meets through the tap t the input o stride - padding + t dilation, if there is one.
+    Tap t connects output o with input o stride - padding + t dilation, if that input exists.
 
     Args:
-        window: its padding is known.
+        window: window with known padding.
         inward, outward: sizes along the axis.
 
     Returns:
-        (input pixel, tap, output pixel), int arrays (meetings,).
+        (input pixel, tap, output pixel), int arrays (connections,).
     """
     assert window.padding is not None
     out, tap = np.mgrid[:outward, : window.kernel[axis]].reshape(2, -1)

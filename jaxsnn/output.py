@@ -106,7 +106,8 @@ def refuse_unwritable(path: str | os.PathLike[str], force: bool = False) -> Path
 def refuse_read_only(path: Name, folder: Name) -> None:
     """Refuse a path in a folder that is not writable, as on a read-only file system.
 
-    Files are written under another name first, so that a file that is writable itself does not count.
+    Files are first written under a temporary name in the folder, so that it is not enough if the file
+    itself is writable.
 
     Raises:
         FileError: the folder is not writable.
@@ -341,7 +342,7 @@ class _Staged:
             self.target.unlink(missing_ok=True)
 
     def tidy(self) -> None:
-        """Remove temporary names."""
+        """Remove the temporary file and the copy of the previous file."""
         for path in (self.temporary, self.before):
             if path is not None:
                 with suppress(OSError):  # a read-only file system, which was reported already

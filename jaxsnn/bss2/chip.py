@@ -278,7 +278,7 @@ NOTHING_DEAD = Dead()
 
 
 def check_dead(chip: Chip, dead: Dead) -> None:
-    """Raise ChipError where a dead part does not exist on the chip."""
+    """Raise ChipError if a dead part does not exist on the chip."""
     for kind, parts, size in (
         ("circuit", dead.circuits, chip.columns),
         ("driver", dead.drivers, chip.drivers),

@@ -118,8 +118,8 @@ def floorplan(mapping: Mapping) -> str:
 
 
 def colour(population: int) -> str:
-    """Return the colour of a population, hex: after the first twelve darker ones, then lighter
-    ones, and so on, so that no two of sixty are the same.
+    """Return the colour of a population, hex. The first twelve populations have the basic colours;
+    then darker and lighter shades of these follow in turn, so that sixty colours are distinct.
     """
     turn, place = divmod(population, len(POPULATIONS))
     rgb = bytes.fromhex(POPULATIONS[place][1:])

@@ -92,8 +92,8 @@ class Netlist:
         return f"'{self.populations[number].name}'[{int(index) - int(self.offsets[number])}]"
 
     def fan_in(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the numbers of synapses of the chip that excite a neuron, and that inhibit it,
-        (size,) int64 each.
+        """Return the numbers of excitatory and of inhibitory synapses of each neuron on the chip, both
+        (size,) int64.
         """
         parts = synapses_of(self.weight)
         excites = self.weight > 0

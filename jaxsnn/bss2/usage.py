@@ -11,8 +11,8 @@ from jaxsnn.bss2.traffic import bus_names, nodes_behind, sent_events
 
 
 def used(mapping: Mapping) -> dict[str, dict[str, int]]:
-    """Return used and available of each resource, in the run that uses most of it; dead parts are
-    not available.
+    """Return the used and the available amount of each resource, in the run that uses most of it;
+    dead parts are not available.
     """
     parts = usable_parts(mapping.chip, mapping.dead)
     available = {

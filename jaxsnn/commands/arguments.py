@@ -274,7 +274,7 @@ def output_options(metavar: str, text: str, **changes: Any) -> tuple[Option, Opt
 
 
 def refuse_report(arguments: argparse.Namespace) -> None:
-    """Refuse a report that could not be written, before the work."""
+    """Refuse a report that cannot be written, before the command does its work."""
     from jaxsnn.output import refuse_unwritable
 
     if arguments.report is None:

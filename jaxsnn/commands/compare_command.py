@@ -119,7 +119,7 @@ def compared(
     Args:
         recorded: a `jaxsnn.train.loop.recorded_chip.RecordedChip`.
         labels: (samples,) class of each sample, None if unknown.
-        max_spikes: of the simulation, as of `EventDriven`.
+        max_spikes: as in `EventDriven`, for the simulation.
 
     Raises:
         UsageError: no population fires, or one has no time constant; labels that do not fit.

@@ -38,11 +38,11 @@ class DoctorOutcome:
     Attributes:
         versions: distribution -> version, None where it is missing.
         devices: devices that JAX computes on.
-        extras: extra -> whether all its distributions are there.
-        missing: extra -> its distributions that are not.
-        backends: backend of the event engine -> whether it is there, and why or why not.
-        frameworks: name of a framework -> the version that is installed (None if none is), the
-            versions of its importer that are known, and the one that is written for by default.
+        extras: extra -> whether all its distributions are installed.
+        missing: extra -> its distributions that are not installed.
+        backends: backend of the event engine -> whether it is available, and the reason.
+        frameworks: name of a framework -> its installed version (None if there is none), the known
+            versions of its importer, and the version for which files are written by default.
         enables: extra -> features that need it.
     """
 

@@ -281,7 +281,7 @@ def _outcome(
         if name not in feeds
     ]
     for name, events in sent.items():
-        # as they were sent: a row for each sample, channels as whole numbers
+        # as they were sent: a row for each sample, channels as integers
         rows = checked_events(name, events, sizes[name], np.float32)
         times[name] = by_neuron(np.asarray(rows.time), np.asarray(rows.index), sizes[name])
     samples = len(next(iter(times.values())))

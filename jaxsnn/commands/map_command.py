@@ -82,7 +82,7 @@ class MapOutcome:
 
     @property
     def ok(self) -> bool:
-        """True if there is a mapping without violations."""
+        """Whether there is a mapping without violations."""
         return self.mapping is not None and not self.violations
 
     @property
@@ -351,7 +351,7 @@ def place_and_route_file(
     Raises:
         MappingError: a node that the chip cannot run.
         FileError: a file exists, or cannot be written.
-        UsageError: an option that makes no sense.
+        UsageError: an option with an invalid value.
     """
     from jaxsnn.bss2.check import check
     from jaxsnn.bss2.mapping import to_json

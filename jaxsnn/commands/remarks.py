@@ -40,7 +40,7 @@ def similar_lines(
     Args:
         remarks: Changes, problems or sentences, in order.
         kind: Name of the remarks, for the last line: "changes".
-        prefix: Of each line.
+        prefix: Prefix of each line.
     """
     if len(remarks) <= _FEW:
         return [prefix + line_of(remark) for remark in remarks]

@@ -171,14 +171,13 @@ def run_file(
     write its outputs; see `jaxsnn.simulation.network_arrays`.
 
     Args:
-        t_end: seconds; default: the end of the steps, where inputs are given by steps.
-        max_spikes: fail where a neuron fires more often; "auto": record as many spikes as there
-            are.
-        values: kind of inputs in steps, one of `jaxsnn.simulation.network_arrays.VALUE_KINDS`.
+        t_end: seconds; default for time-stepped inputs: the end of the last time step.
+        max_spikes: number of spikes per neuron above which the run fails; "auto": the budget grows as needed.
+        values: kind of time-stepped inputs, one of `jaxsnn.simulation.network_arrays.VALUE_KINDS`.
 
     Raises:
-        JaxsnnError: inputs that do not fit, a dialect that is not known well enough, or a run that
-            fails.
+        JaxsnnError: inputs that do not match the network, a dialect with unknown conventions, or a run
+            that fails.
     """
     import numpy as np
 
@@ -242,13 +241,13 @@ def run_in_steps(
 
     Args:
         source: see `jaxsnn.simulation.network_arrays.load_inputs`; events need `t_end`.
-        t_end: seconds; default: the end of the steps, where inputs are given by steps.
-        values: as of `run_file`; it matters where NIR's own equations are followed, in which spikes
+        t_end: seconds; default for time-stepped inputs: the end of the last time step.
+        values: as in `run_file`; it matters if NIR's own equations are simulated, in which spikes
             and currents differ.
 
     Raises:
-        JaxsnnError: inputs that do not fit, a dialect that is not known well enough, or a run that
-            fails.
+        JaxsnnError: inputs that do not match the network, a dialect with unknown conventions, or a run
+            that fails.
     """
     import numpy as np
 

@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 import tomllib
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 
 # What is asked for
 
-#: The table of a configuration file that says a network instead of FILE.
+#: Table of a configuration file that specifies a network instead of FILE.
 _NETWORK = "network"
 
 
@@ -83,7 +84,7 @@ def add_options(parser: Parser, hidden: Collection[str] = ()) -> None:
     """Add the options of a training run to the parser of a command.
 
     Args:
-        hidden: names that the help leaves out: those that the command refuses.
+        hidden: names of options that the command rejects, and that its help therefore omits.
     """
     for name, option in OPTIONS.items():
         if not option.has_flag:
@@ -99,7 +100,7 @@ def options_of(arguments: argparse.Namespace) -> TrainOptions:
 
     Raises:
         FileError: the file cannot be read.
-        UsageError: an option that does not exist, or whose value makes no sense.
+        UsageError: an option that does not exist, or an invalid value.
     """
     written = {} if arguments.config is None else read_config(arguments.config)
     for name, option in OPTIONS.items():
@@ -117,12 +118,14 @@ def options_of(arguments: argparse.Namespace) -> TrainOptions:
 
 
 def read_config(path: str) -> dict[str, Any]:
-    """Return the options of a TOML file, names with "-" or "_".
+    """Return the options of a TOML file, names with "-" or "_"; let warnings of former names be shown.
 
     Raises:
         FileError: it cannot be read.
         UsageError: it names an option that does not exist, or one twice.
     """
+    # Python hides warnings of former names, unless the code that uses them is the main program.
+    warnings.filterwarnings("default", category=DeprecationWarning, module=r"jaxsnn\.train\.")
     option_names, options, key_of = names_in_files(), {}, {}
     for key, value in _content(path).items():
         if key == _NETWORK:
@@ -200,7 +203,7 @@ def converted(name: str, value: Any, location: str) -> Any:
         location: name of the option's source in the message.
 
     Raises:
-        UsageError: it makes no sense.
+        UsageError: an invalid value.
     """
     convert = OPTIONS[name].convert
     assert convert is not None
@@ -500,7 +503,7 @@ def train_report(arguments: argparse.Namespace, graph: Graph, outcome: TrainOutc
         "checkpoints": outcome.checkpoint,
     }
     chip = {
-        "emulated chip": None if on_chip is None else f"seed {on_chip.seed}",
+        "emulated chip": None if on_chip is None else f"seed framework {on_chip.seed}",
         "mapping": None if on_chip is None else on_chip.mapping,
         "test accuracy on the chip": _percentage(fit.test_accuracy),
         "test accuracy, event engine": None

@@ -64,7 +64,7 @@ class VerifyOutcome:
 
     @property
     def ok(self) -> bool:
-        """True if every train is identical and membranes are within the tolerance."""
+        """Whether every train is identical and membranes are within the tolerance."""
         return self.replay.comparison.ok
 
     def as_dict(self) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """True if there is no error; warnings are allowed."""
+        """Whether there is no error; warnings are allowed."""
         return all(problem.severity != "error" for problem in self.problems)
 
     def as_dict(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def check_file(
     Args:
         path: the file.
         purpose: one of `purposes`.
-        options: as of `jaxsnn.nir.read`.
+        options: as in `jaxsnn.nir.read`.
 
     Raises:
         FileError: no such file, or not a NIR file.
@@ -192,10 +192,9 @@ def _solved(graph: Graph) -> Iterator[Problem]:
 
 
 def stepped_neurons(graph: Graph, *, stepped: bool = True) -> list[str]:
-    """Return the neurons whose source is time-stepped; with `stepped` false those whose source is
-    not.
+    """Return the neurons whose source framework is time-stepped; with `stepped` false, the others.
 
-    Empty if the dialect is undecided.
+    The list is empty if the dialect is undecided.
     """
     if graph.dialect.name is None:
         return []

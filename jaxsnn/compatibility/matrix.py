@@ -221,7 +221,7 @@ def _on_the_chip(graph: Graph, purpose: str) -> Iterator[Verdict]:
 
 
 def _other_time(graph: Graph, purpose: str) -> Iterator[Verdict]:
-    """Yield verdicts on neurons whose source is time-stepped where the purpose is not, or the other
+    """Yield verdicts on neurons whose source framework is time-stepped if the purpose is not, or the other
     way round; unknown for an undecided dialect.
     """
     if purpose not in _TIMES:

@@ -154,7 +154,7 @@ class EventDriven(EventOptions):
         )
 
     def check(self, network: Network) -> None:
-        """Refuse options that make no sense for a network.
+        """Refuse options that are invalid for a network.
 
         Raises:
             UsageError: says which.
@@ -273,7 +273,7 @@ def currents_of(inputs: Mapping[str, Input]) -> tuple[str, ...]:
 
 
 def _train(events: Input) -> Train:
-    """Return the events of an input; for currents, which are no events, only their times."""
+    """Return the events of an input; for currents, which are not events, only their times."""
     if isinstance(events, Currents):
         return Train(events.time, jnp.zeros(events.time.shape[1], jnp.int32))
     value = events.value if isinstance(events, GradedEvents) else None
@@ -366,7 +366,7 @@ def _refuse_samples(times: np.ndarray, t_end: np.ndarray) -> None:
 
 
 def check_options(network: Network, options: EventOptions) -> None:
-    """Refuse options of the event engine that make no sense for a network.
+    """Refuse options of the event engine that are invalid for a network.
 
     Raises:
         UsageError: says which.

@@ -106,7 +106,7 @@ def by_population(option: str, value: Any) -> dict[str, Any]:
     """Return the values of an option that are set for single populations.
 
     Raises:
-        UsageError: a tuple that is no pairs of a name and a value.
+        UsageError: a tuple that does not consist of pairs of a name and a value.
     """
     pairs = tuple(value.items()) if isinstance(value, Mapping) else value
     if not isinstance(pairs, tuple):

@@ -82,7 +82,7 @@ class EventRecord:
         drives: population -> its inputs, without its resets; missing for neurons that fire
             behind a convolution or a pool.
         clipped: population -> number of spikes whose slope a gradient clips.
-        degenerate: population -> number of spikes at the very time of an arrival that moved V.
+        degenerate: population -> number of spikes exactly at the time of an arrival that moved V.
         heights: population that fires -> v_threshold - v_reset, (neurons,) volts.
         numbers: population -> weights of its arrivals and sums of its neurons' numbers; all must be
             finite.

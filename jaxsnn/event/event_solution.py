@@ -56,8 +56,8 @@ class EventSolution:
         result: outcome of the run, a `Result` as int32 scalar.
         clipped_slopes: population -> number of spikes so close to tangency that a gradient is
             clipped.
-        degenerate_spikes: population -> number of spikes at the very time of an arrival that moved
-            V (LIF and IF under delta spikes): their times do not depend on any weight, so that
+        degenerate_spikes: population -> number of spikes exactly at the time of an arrival that
+            moved V (LIF and IF under delta spikes): their times do not depend on any weight, so that
             their exact gradient is zero.
         budgets: option of `EventDriven` -> population -> required and available slots; if one is
             exhausted, the numbers of the populations behind it are lower bounds.
@@ -140,14 +140,14 @@ class EventSolution:
     def count(self, name: str) -> Float[Array, "batch neurons"]:
         """Return the number of spikes of each neuron.
 
-        It has no exact gradient: the cotangent of each spike is that of a kick of V, dcount/dV = 1
-        / (v_threshold - v_reset) at its time (the costate kicks of Nowotny et al.,
+        It has no exact gradient: the cotangent of each spike is that of a small jump of V, dcount/dV
+        = 1 / (v_threshold - v_reset) at its time (as for the costates of Nowotny et al.,
         arXiv:2212.01232).
         """
         spikes = self._of(name)
         if on_processor(spikes):
             return to_jax(np.asarray(spikes.count, spikes.time.dtype))
-        # `moved` is 0 and carries dV at each spike: counts by V, as if a kick made a spike sooner
+        # `moved` is 0 and carries dV at each spike: counts by V, as if a jump of V made a spike sooner
         height = lax.stop_gradient(self.heights[name])[..., None, :, None]
         return spikes.count + jnp.sum(moved(spikes) / height, axis=-1)
 
@@ -243,8 +243,8 @@ class EventSolution:
 
     @property
     def spikes_needed(self) -> dict[str, Int[Array, ""]]:
-        """Largest number of spikes of a neuron in each population; a lower bound behind an
-        exhausted budget.
+        """Largest number of spikes of a neuron in each population; only a lower bound for
+        populations that receive spikes from one with an exhausted budget.
         """
         return {name: budget.needed for name, budget in self.budgets["max_spikes"].items()}
 

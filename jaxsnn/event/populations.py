@@ -221,8 +221,8 @@ class PopulationPart:
         return factor / jnp.where(self.scale > 0, self.scale, jnp.nan)
 
     def boxes(self, weight: Weights, time: Times, row: Rows) -> Given:
-        """Return the arrivals unchanged, or, if spikes are rectangular pulses, one that opens and
-        one that closes for each.
+        """Return the arrivals; if spikes are rectangular pulses, replace each arrival by two, one at the
+        start and one at the end of the pulse.
         """
         if not self.neuron.width:
             return Given(weight, time, row)
@@ -281,7 +281,7 @@ class FeedForwardPart(PopulationPart):
         """Simulate the population, and write the results into the record and the trains.
 
         Args:
-            record: written into.
+            record: record that receives the results.
             t_end: seconds.
             sample_times: seconds, where a readout is sampled.
         """
@@ -479,12 +479,12 @@ class FeedForwardPart(PopulationPart):
 
 
 def steps_late(population: Population, places: tuple[int, int]) -> float:
-    """Return the additional delay in seconds of spikes that go back in the order of a group: the
-    steps that the source framework takes.
+    """Return the additional delay in seconds of recurrent spikes, whose target is not after their
+    source in the order of a group: the time steps by which the source framework delays them.
 
     Args:
-        population: that fires.
-        places: its own in the order, and that of the target.
+        population: source population.
+        places: positions of the source and of the target in the order.
     """
     # Frameworks compute populations in order: what goes back is that of the step before.
     source, target = places

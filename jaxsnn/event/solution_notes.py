@@ -91,7 +91,7 @@ def time_constant_notes(network: Network, t_end: Any) -> Iterator[str]:
                     Text(
                         "node '{node}': {parameter} is {time}, {ratio:.0f} times the duration of "
                         'the run ({t_end}). Time constants are in seconds: write "{seconds:g}ms" '
-                        "if milliseconds are meant",
+                        "for milliseconds",
                         node=name,
                         parameter=key,
                         time=format_time(longest),

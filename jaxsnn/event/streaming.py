@@ -180,8 +180,8 @@ class EventStream:
             return self._native.waiting()
 
     def save(self, path: str | os.PathLike[str], force: bool = False) -> None:
-        """Write the state to a file, atomically. `restore` continues from it to the same bits, also
-        in another process.
+        """Write the state to a file, atomically. A stream that has restored it continues with bitwise
+        identical results, also in another process.
 
         Raises:
             FileError: the file exists and `force` is not set, or it cannot be written.

@@ -104,12 +104,12 @@ class SteppedNeuron:
         """Simulate one step.
 
         Args:
-            tested_before: the membrane that was tested when this step was run before: it is not computed
-                again.
+            tested_before: the tested membrane of this step, if an earlier run of the step has computed
+                it; it is not computed again.
 
         Returns:
             The next state, the membrane that is tested against the threshold (see `leaving`), and
-            the membrane after a reset (that of the next state, where time is not continuous).
+            the membrane after a reset (that of the next state, unless the step is a continuous flow).
         """
         if self.population.membrane == "exact":
             return self._exact_step(state, drive, tested_before)

@@ -25,8 +25,8 @@ class OverTime:
     """Settings that all loops of a run share.
 
     Attributes:
-        lead: numbers of steps and of samples.
-        recorded: populations whose membranes are kept.
+        lead: numbers of time steps and samples.
+        recorded: populations whose membrane potentials are recorded.
     """
 
     lead: tuple[int, int]

@@ -166,7 +166,7 @@ def as_surrogate(surrogate: Surrogate | str | None) -> Surrogate | None:
     """Return the surrogate of a name (`named_surrogate`), or the surrogate itself.
 
     Raises:
-        UsageError: neither a surrogate nor a name of one, or one that compiled code cannot keep.
+        UsageError: neither a surrogate nor the name of a surrogate, or an object that is not hashable.
     """
     if surrogate is None or isinstance(surrogate, str):
         return None if surrogate is None else named_surrogate(surrogate)

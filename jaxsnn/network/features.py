@@ -68,7 +68,7 @@ class StaticNetwork:
 
     @property
     def is_complete(self) -> bool:
-        """True if all neurons have a population."""
+        """Whether all neurons have a population."""
         return all(wire.name in self.populations for wire in self.wires if wire.kind == "neuron")
 
     @cached_property
@@ -140,7 +140,7 @@ class StaticNetwork:
 
     @property
     def is_continuous(self) -> bool:
-        """True if a population is in continuous time."""
+        """Whether a population is in continuous time."""
         return any(population.membrane == "exact" for population in self.populations.values())
 
     def receives(self, name: str, senders: Collection[str]) -> bool:
@@ -365,7 +365,7 @@ def _spreads(wire: Wire) -> bool:
     return wire.size > 1
 
 
-#: A constant that passes a Delay begins at its end, so that it is no constant any more.
+#: A constant that passes a Delay begins at its end, so that it is no longer constant.
 LATE_BIAS = NetworkFeature(
     description="A bias before a Delay",
     occurrences=lambda network: (

@@ -53,8 +53,8 @@ def other_step_notes(network: Network, inputs: Any) -> Iterator[str]:
     """Yield a note for each input whose time step differs from that of the network.
 
     Args:
-        inputs: checked, by the name of the Input node or alone; those without `dt` were not made of
-            steps.
+        inputs: checked inputs, by the name of the Input node, or a single one; those without `dt`
+            were not created from time steps.
     """
     steps = {
         population.dt for population in network.populations.values() if population.dt is not None
@@ -84,7 +84,7 @@ def plain_events(inputs: Mapping[str, Any], who: str) -> dict[str, Events]:
     """Return inputs that are all plain spikes; refuse currents and graded events.
 
     Args:
-        who: the user of the inputs, for messages.
+        who: description of the function that uses the inputs, for messages.
 
     Raises:
         UsageError: currents, or events with values.
@@ -248,7 +248,7 @@ def _checked_currents(
                 expected=size,
                 actual=channels,
             ),
-            fix=f"pass {size} values for each piece",
+            fix=f"pass {size} values per piece, one per channel",
             node=name,
         )
     if not isinstance(currents.time, Tracer):
@@ -373,7 +373,7 @@ def _as_rows(array: Any, dtype: Any) -> Any:
 
 
 def _as_channels(index: Any) -> Any:
-    """Return channels as rows of int32: -1, which is no channel, for a value that is not an integer
+    """Return channels as rows of int32: -1, which is not a channel, for a value that is not an integer
     or does not fit. For traced values this is only seen in the run.
     """
     kind = module_for(index)

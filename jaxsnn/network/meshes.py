@@ -69,8 +69,9 @@ def by_compiler(
     Args:
         arguments: trees of arrays.
         samples: an array over samples; results are laid out like it.
-        axis: its axis of samples.
-        axis_of: an array of the result, and its path -> its axis of samples; None: it has none.
+        axis: sample axis of `samples`.
+        axis_of: function of an array of the result and its path that returns the sample axis of the
+            array, or None if it has none.
     """
     mesh = jax.typeof(samples).sharding.mesh
     mesh = jax.sharding.get_abstract_mesh() if mesh.empty else mesh

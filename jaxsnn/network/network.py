@@ -101,7 +101,7 @@ class Network:
         return Network(parameters=parameters, wires=self.wires, populations=populations)
 
     def with_known_facts(self) -> tuple[Network, frozenset[str]]:
-        """Return the network with the facts about time constants that its numbers have, wherever
+        """Return the network with the facts about time constants that follow from its numbers, wherever
         these are concrete or declared to last, and the names of those populations.
 
         Facts that hold stay unchanged, even if more specific ones would hold.
@@ -320,7 +320,8 @@ def check_dtype(dtype: Any) -> np.dtype:
     """Return the floating type for a requested dtype; None: JAX's default.
 
     Raises:
-        UsageError: it is neither float32 nor float64, or takes 64 bits, and JAX computes with 32.
+        UsageError: the type is neither float32 nor float64, or it is float64 and JAX computes in
+            float32.
     """
     default_dtype = jnp.result_type(float)
     try:
@@ -483,7 +484,8 @@ def without_synaptic_delays(
 
 
 def with_tau_facts(population: Population, parameters: NodeParameters) -> Population:
-    """Return the population with the facts that its time constants have (none, if they are traced).
+    """Return the population with the facts that follow from its time constants (none if these are
+    traced).
 
     Args:
         parameters: parameters of its node, by NIR name.

@@ -101,7 +101,7 @@ def model_of(kind: str) -> NeuronModel:
     if kind not in _REGISTERED:
         raise LoweringError(
             Text(
-                "neuron model '{kind}' is not registered; available are {kinds}",
+                "neuron model '{kind}' is not registered. Available: {kinds}",
                 kind=kind,
                 kinds=listing(neuron_kinds()),
             ),

@@ -66,17 +66,17 @@ class Operator:
 
     @property
     def is_identity(self) -> bool:
-        """True if the map only delays."""
+        """Whether the map only applies delays."""
         return self.weight is None
 
     @property
     def is_matrix(self) -> bool:
-        """True if the map is a matrix with delays of its source channels at most."""
+        """Whether the map is a matrix, possibly with delays of its source channels."""
         return self.source is None and self.row_delay is None and self.order is None
 
     @property
     def is_pool(self) -> bool:
-        """True if the map adds up channels, all with the same weight."""
+        """Whether the map adds up channels, all with the same weight."""
         one_weight = self.weight is not None and self.weight.shape[0] == 1
         return one_weight and self.columns == 1 and self.row_delay is None
 

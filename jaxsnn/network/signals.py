@@ -46,7 +46,7 @@ def signals(network: Network) -> dict[str, Signal]:
     composed.
 
     Raises:
-        LoweringError: a node that is no neuron and not linear, a cycle of such nodes, or nodes that
+        LoweringError: a node that is neither a neuron nor linear, a cycle of such nodes, or nodes that
             cannot be joined.
     """
     wires = {wire.name: wire for wire in network.wires}

@@ -27,10 +27,10 @@ class Events:
     """Spikes of one population.
 
     Attributes:
-        time: (..., events) times in seconds, rising; inf in unused slots.
+        time: (..., events) times in seconds, ascending; inf in unused slots.
         index: (..., events) int32, the neuron or channel; the population's size in unused slots.
-        dt: length of the steps that the events were made of, seconds; None for all others. A run
-            notes where the network has steps of another length.
+        dt: length in seconds of the time steps from which the events were created; None if they were
+            not created from time steps. A run issues a note if the network has other time steps.
     """
 
     time: Float[Array, "*batch events"]
@@ -50,11 +50,11 @@ class Events:
 
     @classmethod
     def of_steps(cls, x: Any, dt: float) -> Events:
-        """Convert spikes in steps to events: step k is at k dt, a value of 2 is two spikes at one
-        time.
+        """Convert time-stepped spikes to events: step k is at time k dt, and a value of 2 becomes two
+        simultaneous spikes.
 
         Args:
-            x: (time, batch, *shape), whole numbers of at least 0.
+            x: (time, batch, *shape), integers of at least 0.
             dt: length of a step, seconds.
 
         Raises:
@@ -167,7 +167,7 @@ def dense_to_events(steps: Any, dt: float) -> Events:
         dt: length of a step, seconds; step k is at time k dt.
 
     Raises:
-        ValueError: a number that is no number of spikes.
+        ValueError: a negative or fractional number of spikes.
     """
     raster = np.asarray(steps)
     counts = np.rint(raster.astype(float)).astype(int)

@@ -156,7 +156,7 @@ class Wire:
 
     @property
     def biased(self) -> bool:
-        """True if the node has a bias."""
+        """Whether the node has a bias."""
         return self.linear is not None and self.linear.bias is not None
 
     def bias(self, parameters: Mapping[str, Any]) -> Any:
@@ -309,19 +309,19 @@ class Population:
 
     @property
     def fires(self) -> bool:
-        """True if the population emits spikes; a readout does not."""
+        """Whether the population emits spikes; a readout does not."""
         return not self.readout and self.kind not in _SILENT
 
     @property
     def steps_through_time(self) -> bool:
-        """True if the source framework is time-stepped, so that continuous time is an
+        """Whether the source framework is time-stepped, so that continuous time is an
         approximation.
         """
         return self.membrane != "exact"
 
     @property
     def resets(self) -> bool:
-        """True if the membrane is reset at the threshold."""
+        """Whether the membrane is reset at the threshold."""
         return self.fires or self.resetting
 
     def jump(self, parameters: Mapping[str, Any]) -> Any:

@@ -30,7 +30,7 @@ class Currents:
     run. `held` creates them from a value for each step, `constant` from one for the whole run.
 
     Attributes:
-        time: (..., pieces) seconds, rising, when each piece begins; inf in unused slots.
+        time: (..., pieces) start of each piece in seconds, ascending; inf in unused slots.
         value: (..., pieces, channels) value of each channel in the piece, or (..., pieces, *shape
             of the input).
         lasting: there is one piece, which begins at 0 for all values, as from `constant`; an input
@@ -63,10 +63,12 @@ class Currents:
     def constant(cls, value: Any) -> Currents:
         """Return currents that are constant from time 0 to the end of the run.
 
-        By the time at which they begin there is a first derivative, and no second one.
+        First derivatives with respect to the time at which the currents begin are supported, second
+        derivatives are not.
 
         Args:
-            value: (batch, *shape), such as static images, their axes in the order of the input's.
+            value: (batch, *shape), such as static images, with the axes in the order of the input
+                node.
         """
         refuse_no_array(value, "value")
         currents = value if isinstance(value, Tracer | jax.Array) else np.asarray(value, float)
@@ -133,13 +135,13 @@ def refuse_no_array(
     """Refuse an array, list or number that does not hold real numbers, or is masked.
 
     Args:
-        description: names it in the message.
-        shorter, numbers: the ways out, of rows and of what is no number.
-        node: the input, if known.
+        description: name of the value in messages.
+        shorter, numbers: advice for rows of different lengths, and for values that are not numbers.
+        node: name of the input, if known.
 
     Raises:
-        UsageError: it holds text, dates, objects or complex numbers, rows of different lengths, or
-            a mask, which would be ignored.
+        UsageError: the value contains text, dates, objects or complex numbers, rows of different
+            lengths, or a mask, which would be ignored.
     """
     is_array = isinstance(values, Tracer | jax.Array)
     if not is_array:

@@ -44,7 +44,7 @@ class Layer:
     Attributes:
         type: NIR's name of the primitive.
         size: Shape of its output; None takes the shape of what feeds it.
-        parameters: Numbers; one number holds for all neurons.
+        parameters: Numbers; a single number applies to all neurons.
         weights: Arrays, or initialisers that draw them.
         own: Of a layer made by `node`: arrays, whose shape is as it is, and settings.
         without_unit: Names of the time constants that were given as numbers, not as text.
@@ -86,7 +86,7 @@ def _shape(size: Size | None) -> Shape | None:
     """Return the axes of a size as integers.
 
     Raises:
-        UsageError: a number that is not whole, or below 1.
+        UsageError: a number that is not an integer, or below 1.
     """
     if size is None:
         return None
@@ -96,9 +96,7 @@ def _shape(size: Size | None) -> Shape | None:
     except TypeError:
         shape = (0,)
     if any(length < 1 for length in shape):
-        raise UsageError(
-            Text("a size is {value!r}", value=size), fix="give whole numbers of at least 1"
-        )
+        raise UsageError(Text("a size is {value!r}", value=size), fix="pass integers of at least 1")
     return shape
 
 
@@ -136,7 +134,7 @@ def _matrix(kind: str, outputs: int | None, weights: Mapping[str, Weights]) -> L
     if outputs is None:
         raise UsageError(
             Text("a {type} layer has no number of outputs", type=kind),
-            fix="give it, or an array of weights",
+            fix="pass it, or an array of weights",
         )
     return Layer(type=kind, size=(outputs,), weights=weights)
 
@@ -212,12 +210,12 @@ def li(size: Size | None = None, *, tau: Time, v_leak: Number = 0.0, r: Number =
 def integrate_and_fire(
     size: Size | None = None, *, v_threshold: Number = 1.0, v_reset: Number = 0.0, r: Number = 1.0
 ) -> Layer:
-    """Return integrate-and-fire neurons (IF); r is per second."""
+    """Return integrate-and-fire neurons (IF); r is in 1/s."""
     return _neurons("IF", size, {}, {"v_threshold": v_threshold, "v_reset": v_reset, "r": r})
 
 
 def integrator(size: Size | None = None, *, r: Number = 1.0) -> Layer:
-    """Return integrators (I); r is per second."""
+    """Return non-spiking integrators without leak (I); r is in 1/s."""
     return _neurons("I", size, {}, {"r": r})
 
 
@@ -239,7 +237,7 @@ def node(kind: str, size: Size | None = None, /, **parameters: Any) -> Layer:
     Args:
         kind: Its type.
         size: Shape of a population; no other node needs one.
-        parameters: By the names of the type. One number holds for all elements where a parameter
+        parameters: By the names of the type. A single number applies to all elements where a parameter
             has one for each; a time may be text.
 
     Raises:
@@ -296,7 +294,7 @@ def sequential(
 
     Args:
         layers: Made with the functions of this module.
-        seed: Draws the weights: a whole number, or a `jax.random` key of either kind. Not needed
+        seed: Draws the weights: an integer, or a `jax.random` key of either kind. Not needed
             where all weights are arrays.
         dialect: Dialect of the numbers; options are those of `jaxsnn.nir.read`.
 
@@ -342,7 +340,7 @@ def network(
     Args:
         nodes: Layers by name, those of `input` and `output` included.
         chains: Names in the order of the signal; ("a", "b", "c") are the edges a -> b and b -> c.
-        seed: Draws the weights, in the order of the nodes: a whole number, or a `jax.random` key.
+        seed: Draws the weights, in the order of the nodes: an integer, or a `jax.random` key.
         dialect: Dialect of the numbers; options are those of `jaxsnn.nir.read`.
 
     Raises:
@@ -375,7 +373,7 @@ def _network(
     dialect: str,
     **options: Any,
 ) -> Graph:
-    """Build the graph; arguments as of `network`."""
+    """Build the graph; arguments as in `network`."""
     edges = list(dict.fromkeys(edge for chain in chains for edge in itertools.pairwise(chain)))
     for name in dict.fromkeys(name for edge in edges for name in edge):
         if name not in nodes:
@@ -425,7 +423,7 @@ def _implausible_time_constants(graph: Graph, layers: Mapping[str, Layer]) -> It
                         parameter=key,
                         value=longest,
                     ),
-                    fix=f'write "{longest:g}ms" if milliseconds are meant, or "{longest:g}s"',
+                    fix=f'write "{longest:g}ms" for milliseconds, or "{longest:g}s" for seconds',
                     severity="warning",
                 )
 
@@ -448,7 +446,7 @@ def _fed_shapes(nodes: Mapping[str, Layer], edges: Sequence[tuple[str, str]]) ->
     if unknown:
         raise GraphError(
             Text("node '{node}' has no size, and no node feeds it", node=unknown[0]),
-            fix="give its size or add an edge to it",
+            fix="pass its size or add an edge to it",
             node=unknown[0],
         )
     return fed
@@ -493,7 +491,7 @@ def _drawn(
                     parameter=key,
                 ),
                 fix=Text(
-                    "set {seed}, or pass an array of shape {shape}",
+                    "pass {seed} or an array of shape {shape}",
                     seed=SEED.set_to(0),
                     shape=shape,
                 ),

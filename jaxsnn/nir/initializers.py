@@ -1,6 +1,6 @@
 """Initial weights: the distributions of the field, each a function of (random source, shape).
 
-A random source is a NumPy generator, a whole number or a `jax.random` key; the last two make a
+A random source is a NumPy generator, an integer or a `jax.random` key; the last two make a
 generator that begins anew at each call. The same holds for everything that takes a seed.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from jaxsnn.errors import UsageError, as_whole
 from jaxsnn.wording import Option, Text
 
-#: A whole number from 0 on, a `jax.random` key of either kind, or whole numbers in a row.
+#: An integer of at least 0, a `jax.random` key of either kind, or a sequence of integers.
 Seed = Any
 
 #: Gives an array of a shape, drawn from a random source.
@@ -29,8 +29,8 @@ def seed_words(seed: Seed, option: Option | str = "seed") -> tuple[int, ...]:
     JAX is not needed for it: whoever has a key has loaded JAX.
 
     Args:
-        seed: a whole number from 0 on; a key of `jax.random.key` or `jax.random.PRNGKey`,
-            not a batch of keys; or a sequence of whole numbers.
+        seed: an integer of at least 0; a key of `jax.random.key` or `jax.random.PRNGKey`,
+            not a batch of keys; or a sequence of integers.
         option: the seed in the message.
 
     Raises:
@@ -47,7 +47,7 @@ def seed_words(seed: Seed, option: Option | str = "seed") -> tuple[int, ...]:
             return (number,)
     words = _key_data(seed)
     if words is None:
-        fix = "give a whole number from 0 on, or one key of jax.random"
+        fix = "pass an integer of at least 0, or one key of jax.random"
         shown = " ".join(repr(seed).split())
         raise UsageError(Text("{option} is {shown}", option=option, shown=shown), fix=fix)
     return words

@@ -145,7 +145,7 @@ def _of_a_type(
     if not traits.state:
         raise UsageError(
             Text("{location}: a {type} is not a neuron", location=location, type=kind),
-            fix="give a type of neuron",
+            fix="write a type of neuron",
         )
     of_layer = {name: layer_fields[name] for name in ("tau_mem", "tau_syn") if name in layer_fields}
     if len(neuron_fields) + 1 < len(table) or of_layer.keys() & neuron_fields.keys():
@@ -175,7 +175,7 @@ def _of_a_type(
                     parameter=name,
                     value=value,
                 ),
-                fix="give a number",
+                fix="write a number",
             )
     needed = [parameter.name for parameter in traits.parameters if not parameter.optional]
     lacking = [name for name in needed if name not in values]
@@ -196,7 +196,7 @@ def _convolution(place: _Place, layer: Mapping[str, Any]) -> Layer:
     if place.planes is None:
         raise UsageError(
             Text("{location} is a convolution, and its input is flat", location=place.where),
-            fix="give input = [planes, rows, columns], and convolutions before other layers",
+            fix="write input = [planes, rows, columns], and convolutions before other layers",
         )
     side, channels = _needed(layer, "kernel", place.where), layer["channels"]
     generator = generator_of([*seed_words(place.seed), place.number])

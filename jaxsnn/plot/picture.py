@@ -107,10 +107,10 @@ def format_of(path: str | Path) -> str:
 
 
 def refuse_undrawable(path: str | Path) -> None:
-    """Refuse, before the work, a picture that could not be written after it.
+    """Refuse a picture that cannot be written, before it is computed.
 
     Raises:
-        UsageError: the ending names no format, or matplotlib is not installed.
+        UsageError: the ending is not that of a supported format, or matplotlib is not installed.
     """
     format_of(path)
     _figures()

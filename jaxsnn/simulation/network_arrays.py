@@ -30,7 +30,7 @@ from jaxsnn.simulation.recordings import (
 )
 from jaxsnn.wording import Text
 
-#: What values in steps can be taken for: spikes are whole numbers, all else is a current ("auto");
+#: Meanings of values per time step: integers are spikes, all others a current ("auto");
 #: numbers of spikes; a current that is held for each step; a spike of that size at each step.
 VALUE_KINDS = ("auto", "spikes", "current", "graded")
 #: An end is the one of a step if it is so near to it, for they are rounded.
@@ -127,11 +127,11 @@ def load_inputs(
 def sent_to_chip(
     path: str | os.PathLike[str], network: Network, dt: float | None
 ) -> tuple[Inputs, np.ndarray | None]:
-    """Load inputs that are spikes, as `load_inputs` does, and the `label` (samples,) of an .npz
-    file; None if it has none.
+    """Load inputs that are spikes, as `load_inputs` does, and the array `label` (samples,) of an .npz
+    file; None if the file has no labels.
 
     Raises:
-        FileError, UsageError: it cannot be read, or does not fit.
+        FileError, UsageError: the file cannot be read, or does not match the network.
     """
     if is_hdf5(path):
         sent_inputs, labels = load_inputs(path, network, dt), None
@@ -148,8 +148,8 @@ def stepped_inputs(
 ) -> Inputs:
     """Load inputs like `load_inputs`, for the time-stepped engine: arrays are not converted.
 
-    Only where NIR's own equations are followed do spikes and currents differ; frameworks know one
-    kind of input.
+    Spikes and currents differ only in NIR's own equations; in the time steps of frameworks there is
+    a single kind of input.
     """
     literal = any(population.membrane == "exact" for population in network.populations.values())
     if literal or values not in ("auto", "current", "graded"):
@@ -324,9 +324,9 @@ def _sized(raster: np.ndarray, dt: float) -> GradedEvents:
 def output_arrays(network: Network, solution: EventSolution) -> dict[str, np.ndarray]:
     """Return the outputs of a network, by Output node.
 
-    "NODE.time" and "NODE.index" (batch, events), seconds, sorted, unused slots inf and the
-    population's size; of a readout "NODE.y" (time, batch, neurons) and "NODE.sample_time" (time,),
-    seconds.
+    An output of spikes has the arrays "NODE.time", sorted times in seconds, and "NODE.index", both
+    (batch, events); unused slots contain inf and the population's size. A readout has "NODE.y"
+    (time, batch, neurons) and "NODE.sample_time" (time,) in seconds.
 
     Raises:
         UsageError: an Output that is not fed by spiking populations alone, or by one readout.

@@ -24,7 +24,7 @@ from jaxsnn.nir.io.recorded_data import EventData, TimeGriddedData, ValuedEventD
 from jaxsnn.output import refuse_unreadable
 from jaxsnn.wording import Text
 
-#: Names of the observable that is meant where a file of NIR data has several of a node.
+#: Names of the observable that is used if a file of NIR data has several for one node.
 SPIKES = ("spikes", "spike")
 MEMBRANES = ("voltages", "voltage", "v")
 #: The last parts of the names of arrays that something is known of.

@@ -263,15 +263,15 @@ class Busiest:
 
     @property
     def is_above(self) -> bool:
-        """True if the reset leaves V at or above the threshold, so that the neuron fires on at that
-        time.
+        """Whether the reset leaves V at or above the threshold, so that the neuron fires again at the
+        same time.
         """
         lifted = self.height is not None and self.height <= 0
         return lifted and self.together >= min(_AT_ONCE_ABOVE, self.recorded) > 1
 
     @property
     def is_infinite(self) -> bool:
-        """True if the firing rate is considered infinite."""
+        """Whether the firing rate is considered infinite."""
         many = self.of_all >= _AT_ONCE_OF_ALL and self.together >= _AT_ONCE_EACH
         return self.is_above or self.together >= AT_ONCE or many
 

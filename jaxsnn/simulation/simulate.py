@@ -60,34 +60,36 @@ def simulate(
     sample_times: Any = None,
     throw: bool = True,
 ) -> Solution:
-    """Simulate a network: exactly, event by event, or in steps as the framework that wrote it does.
+    """Simulate a network: event by event, exactly in continuous time, or in the time steps of the
+    source framework.
 
-    The event engine is differentiable in the network's parameters and the input times, exactly; the
-    time-stepped engine in the parameters and the input, through its surrogate.
+    The event engine has exact gradients with respect to the network's parameters and the input times;
+    the time-stepped engine has surrogate gradients with respect to the parameters and the input.
 
-    What was dropped, truncated, approximated or assumed is in the `notes` of the solution, and is
-    issued as an `ApproximationWarning`.
+    Everything that was dropped, truncated, approximated or assumed is in the `notes` of the solution,
+    and is issued as an `ApproximationWarning`.
 
     Args:
-        network: made by `jaxsnn.lower`; or a Graph, which is lowered.
+        network: result of `jaxsnn.lower`; or a Graph, which is lowered.
         inputs: `Events` with arrays (events,) or (batch, events), in any order; for several inputs
             a mapping from the Input node's name. Times are in seconds, from 0 on. The time-stepped
-            engine takes arrays (time, batch, *shape) too, and sorts events into steps: one at time
-            t is input of step t/dt, rounded.
-        t_end: end of the simulation, seconds: a finite number after 0. The time-stepped engine
-            needs it for events only. On the event engine `jax.jit` may trace it; where it is then
-            no such number, `result` is INVALID_INPUT, times and voltages are NaN and counts -1.
+            engine also accepts arrays (time, batch, *shape). It sorts events into time steps: an
+            event at time t is input of step t/dt, rounded.
+        t_end: end of the simulation in seconds, positive and finite. The time-stepped engine
+            requires it for events only. On the event engine it may be traced by `jax.jit`; if its
+            value is then invalid, `result` is INVALID_INPUT, times and voltages are NaN and counts
+            are -1.
         engine: `EventDriven` or `TimeStepped`, with options. Default: `EventDriven()`, whose budgets
-            grow as needed where the result can be seen, outside of `jax.jit` and `jax.vmap`.
+            grow as needed, except inside `jax.jit` and `jax.vmap`.
         sample_times: (samples,) seconds in [0, t_end] at which the event engine samples readouts;
-            default 101. Others are refused, but where they are traced. In time steps a readout has
-            a value in each step.
-        throw: raise where the run did not succeed. Inside `jax.jit` nothing can be raised: look at
-            the `result`.
+            by default 101 times. Times outside this interval are rejected, unless they are traced.
+            On the time-stepped engine a readout has a value in each time step.
+        throw: whether to raise an error if the run does not succeed. Inside `jax.jit` no error can
+            be raised: check `result` instead.
 
     Raises:
-        UsageError: inputs or options that do not fit the network.
-        LoweringError: the network has something that the engine does not run, or needs to know.
+        UsageError: inputs or options that do not match the network.
+        LoweringError: the engine does not support the network, or required information is missing.
         SimulationError: the run ended with a `Result` other than SUCCESS.
 
     >>> from jaxsnn.network.spikes import Events
@@ -151,7 +153,7 @@ def _in_room(engine: Any, run: Callable[[Any], Any], *, throw: bool, **limits: A
     without `throw` return the incomplete run.
 
     Args:
-        limits: as of `with_enough_room`.
+        limits: as in `with_enough_room`.
     """
     try:
         return with_enough_room(engine, run, **limits)[1]

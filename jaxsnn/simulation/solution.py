@@ -134,7 +134,7 @@ class Engine(Protocol[SolutionType]):
 
     @property
     def grows(self) -> bool:
-        """True if a run is to be repeated with larger budgets when one was too small."""
+        """Whether a run is repeated with larger budgets if one was too small."""
         ...
 
     def is_auto(self, option: str, population: str) -> bool:
@@ -142,7 +142,7 @@ class Engine(Protocol[SolutionType]):
         ...
 
     def check(self, network: Network) -> None:
-        """Raise UsageError for options that make no sense for a network."""
+        """Raise UsageError for options that are invalid for a network."""
         ...
 
     def run(

@@ -83,13 +83,14 @@ def from_torch(module: Any, sample: Any) -> Graph:
             number of time steps.
 
     Returns:
-        The graph, with an Output for each layer whose output the module returns, but for neurons
-        whose output another layer takes. Of a layer that is used in several places it has a copy
-        for each; `graph.warnings` name them, and what else the module returns and no layer gives.
+        The graph, with an Output for each layer whose output the module returns, except neurons
+        whose output is the input of another layer. A layer that is used in several places is copied
+        for each; `graph.warnings` lists these layers, and returned values that are not the output
+        of a layer.
 
     Raises:
-        ConversionError: A layer that NIR or the dialect cannot hold, an input that is computed
-            outside of layers, or a graph that does something else than the module.
+        ConversionError: A layer that NIR or the dialect cannot represent, an input that is computed
+            outside of layers, or a graph whose results differ from those of the module.
         GraphError: Weights that are not finite.
         UsageError: The argument is not a module.
     """

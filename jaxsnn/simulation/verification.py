@@ -91,7 +91,7 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """True if every train is identical and membranes are within the tolerance."""
+        """Whether every train is identical and membranes are within the tolerance."""
         close = self.relative_rmse is None or self.relative_rmse <= MEMBRANE_TOLERANCE
         return self.identical == self.trains and close
 
@@ -108,21 +108,23 @@ class Verification:
 def verify(
     source: Graph | Network, x: Any, y: Any, *, engine: TimeStepped | None = None
 ) -> Verification:
-    """Simulate the source's input and compare with the source's output, in float32; or run a
+    """Simulate a recorded input of the source framework and compare the result with its recorded
+    output, in float32; or run a
     PyTorch module and compare the spikes of all its layers.
 
     Args:
         source: a graph that was read with its dialect, or a network.
-        x: input of the source, (time, batch, *shape); for several inputs a mapping from the Input
+        x: input of the source framework, (time, batch, *shape); for several inputs a mapping from the Input
             node's name. Or the torch.nn.Module that the graph was made of by `jaxsnn.from_torch`.
         y: of a module, a sample as for `jaxsnn.from_torch`, or (time, batch, *shape) if its forward
-            does one step. Else the output of the source, likewise: spikes of spiking populations,
-            membranes of readouts. Outputs that a mapping leaves out are not compared.
+            does one step. Else the output of the source framework, likewise: spikes of spiking populations,
+            membranes of
+            readouts. Outputs that a mapping leaves out are not compared.
         engine: options of the time-stepped engine.
 
     Raises:
         UsageError: a recording that does not fit the network.
-        DialectError, LoweringError: something that the file does not say is needed.
+        DialectError, LoweringError: the file does not contain required information.
         SimulationError: a membrane became NaN or infinite.
     """
     network = source if isinstance(source, Network) else lower(source, dtype=np.float32)
@@ -467,7 +469,7 @@ class SpikeResiduals:
 
 
 def residuals(expected: np.ndarray, recorded: np.ndarray, tau: float) -> SpikeResiduals:
-    """Compare spike times (samples, neurons, spikes), rising, inf where unused; seconds.
+    """Compare sorted spike times (samples, neurons, spikes) in seconds; unused slots are inf.
 
     >>> inf = float("inf")
     >>> found = residuals(np.array([[[1.0, 2.0]]]), np.array([[[1.5, inf]]]), tau=0.5)
@@ -499,7 +501,7 @@ def first_spike_accuracy(times: np.ndarray, labels: np.ndarray) -> float:
         labels: (samples,) integers, indices of neurons.
 
     Raises:
-        UsageError: a label that is no neuron, or not one for each sample.
+        UsageError: a label that is not the index of a neuron, or a wrong number of labels.
     """
     samples, neurons = times.shape[:2]
     if labels.shape != (samples,) or labels.dtype.kind not in "iu":

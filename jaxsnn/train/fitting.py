@@ -41,14 +41,15 @@ def fit(
     options: TrainOptions | None = None,
     **fields: Any,
 ) -> Fit:
-    """Train a graph, and return it with the parameters of the epoch that validates best.
+    """Train a graph, and return it with the parameters of the epoch with the highest validation
+    accuracy.
 
     On the event engine gradients are exact. Hidden neurons have their full dynamics, so that the
-    trained graph means the same to every simulator; a population that only a first-spike loss
+    trained graph behaves the same in every simulator; a population that only a first-spike loss
     reads, and that feeds nothing else, stops after its first spike to save time. The same arguments
-    give the same result, bit for bit, also where a run was killed and resumed.
+    give the same result, bit for bit, also if a run is killed and resumed.
 
-    Without `t_end` a sample lasts until all events of the data have come. The weights of a
+    Without `t_end` a sample lasts until all events of the data have arrived. The weights of a
     time-stepped framework are also evaluated in its time steps (`Fit.accuracy_in_steps`). Notes on
     everything that was dropped, truncated, approximated or assumed are in `notes`, and are issued as an
     `ApproximationWarning`.
@@ -239,12 +240,11 @@ def _calibrated(graph: Graph, options: TrainOptions) -> tuple[Graph, tuple[str, 
     notes = []
     if engine is None:
         notes.append(
-            "calibration counted the neurons that fire in continuous time, and another engine trains them"
+            "the calibration simulated the network in continuous time, but another engine trains it"
         )
     if options.synaptic_delays:
         notes.append(
-            "calibration counted the neurons that fire without synaptic_delays, and they are trained with"
-            " delays"
+            "the calibration simulated the network without synaptic_delays, but it is trained with delays"
         )
     return changed, tuple(notes)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxsnn.errors import UsageError, as_number, refuse_seed, shown, suggestion
 from jaxsnn.units import parse_time
@@ -140,7 +142,7 @@ def positive(option: Option | str, value: Any) -> None:
 
 
 def fraction(option: Option | str, value: Any) -> None:
-    """Refuse a number outside 0 to 1, 1 excluded."""
+    """Refuse a number below 0, or of 1 or more."""
     if not 0 <= as_number(value) < 1:
         raise UsageError(_is(option, shown(value)), fix="pass a number of at least 0 and below 1")
 
@@ -220,7 +222,8 @@ _NUMBERS = ("float", "int", "float | None", "int | None")
 
 
 def replace_fields(record: Any, table: Mapping[str, Any], table_name: str) -> Any:
-    """Return a record with some fields replaced, by name, with "-" or "_".
+    """Return a record with some fields replaced, by name, with "-" or "_"; former names are accepted
+    with a warning.
 
     Args:
         table_name: name of the table in messages.
@@ -230,6 +233,7 @@ def replace_fields(record: Any, table: Mapping[str, Any], table_name: str) -> An
     """
     types = {field.name: str(field.type) for field in fields(record)}
     values = {name.replace("-", "_"): value for name, value in table.items()}
+    values = current_names(values, getattr(record, "former_fields", {}), table_name)
     for name, value in values.items():
         if name not in types:
             raise UsageError(
@@ -248,3 +252,85 @@ def replace_fields(record: Any, table: Mapping[str, Any], table_name: str) -> An
                 fix=fix,
             )
     return replace(record, **values)
+
+
+# Names of earlier versions
+
+
+def current_names(
+    table: Mapping[str, Any], former_names: Mapping[str, str], table_name: str
+) -> dict[str, Any]:
+    """Return a table with current names for former ones, each with a `DeprecationWarning`.
+
+    Args:
+        former_names: current name by former name.
+        table_name: name of the table in messages.
+
+    Raises:
+        UsageError: the table contains both names of a value.
+    """
+    current = dict(table)
+    for former, name in former_names.items():
+        if former not in current:
+            continue
+        if name in current:
+            raise UsageError(
+                Text(
+                    "{table} contains both '{name}' and its former name '{former}'",
+                    table=table_name,
+                    name=name,
+                    former=former,
+                ),
+                fix=f"remove '{former}'",
+            )
+        _warn_of_former_name(table_name, former, name)
+        current[name] = current.pop(former)
+    return current
+
+
+def _warn_of_former_name(owner: str, former: str, name: str) -> None:
+    message = f"{owner}: '{former}' is deprecated: use '{name}' instead"
+    warnings.warn(message, DeprecationWarning, stacklevel=3)
+
+
+class _FormerField:
+    """Attribute with the former name of a field, which returns the value of the field."""
+
+    def __init__(self, former: str, name: str) -> None:
+        self.former, self.name = former, name
+
+    def __get__(self, record: Any, record_type: type) -> Any:
+        _warn_of_former_name(record_type.__name__, self.former, self.name)
+        return getattr(record_type if record is None else record, self.name)
+
+
+Record = TypeVar("Record", bound=type)
+
+
+def accept_former_fields(**former_fields: str) -> Callable[[Record], Record]:
+    """Return a decorator of dataclasses whose fields were renamed: their former names still work as
+    keyword arguments and attributes, with a `DeprecationWarning`.
+
+    Args:
+        former_fields: current name by former name.
+    """
+
+    def decorate(record_type: Record) -> Record:
+        initialise = record_type.__init__
+
+        @functools.wraps(initialise)
+        def __init__(self: Any, *args: Any, **values: Any) -> None:
+            for former, name in former_fields.items():
+                if former in values:
+                    _warn_of_former_name(record_type.__name__, former, name)
+                    # `dataclasses.replace` passes the current name, too, with the old value
+                    values[name] = values.pop(former)
+            initialise(self, *args, **values)
+
+        record_type.__init__ = __init__  # pyright: ignore[reportAttributeAccessIssue]
+        for former, name in former_fields.items():
+            setattr(record_type, former, _FormerField(former, name))
+        record_type.former_fields = former_fields  # pyright: ignore[reportAttributeAccessIssue]
+        return record_type
+
+    return decorate

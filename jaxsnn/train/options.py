@@ -241,7 +241,7 @@ class TrainOptions:
         " `latency-reversed`: the smallest values first; `current`: a constant current; `rate`: a"
         " Poisson spike train; `population`: a spike of the channel with the nearest centre. For"
         " signals (samples, time, channels) `delta`: a spike for each step up or down; `levels`: one"
-        " channel per level, which spikes when the signal crosses it. The table has fields of the"
+        " channel per level, which spikes when the signal crosses it. In a table, fields of the"
         " encoder. Not needed if the data are events or currents, or arrays (samples, time, *shape) for"
         " the time-stepped engine",
         python="also an encoder object, such as `Latency(...)`",
@@ -317,7 +317,7 @@ class TrainOptions:
         ("weight", "bias"),
         "parameters to train, separated by commas: weight, bias, tau_mem, NODE.delay, ...",
         more="Also `tau_syn`, `tau`, `v_threshold`, `v_leak`, `delay`; `NODE.NAME` is a parameter of"
-        ' one node. The table has a constraint per parameter: parameter = {kind = "free", "positive"'
+        ' one node. In a table, a constraint per parameter: parameter = {kind = "free", "positive"'
         ' or "bounded", low, high, shared, rate}. Delays without a constraint stay between 0 and 1'
         " tau_syn",
         convert=name_list,
@@ -359,7 +359,7 @@ class TrainOptions:
     )
     engine_options: Mapping[str, Any] | None = option(
         None,
-        "`event`, `loop`: fields of the engine by name",
+        "fields of the engine by name, for the engines `event` and `loop`",
         more="`max_spikes`, `min_slope`, `first_spike_only`, ... of `EventDriven`; with `loop` only these three",
         convert=mapping,
         table=True,
@@ -399,7 +399,7 @@ class TrainOptions:
     headroom: float | Mapping[str, float] | None = option(
         None,
         "`loop`: factor by which weights may grow; NODE:H,... by population; 2 by default",
-        more="Weights that grow more exceed 63 LSB. The table has population = factor",
+        more="Weights that grow by a larger factor exceed 63 LSB and saturate. In a table: population = factor",
         convert=factors,
         metavar="H",
         table=True,
@@ -447,9 +447,9 @@ class TrainOptions:
     )
     augment: Augment | Mapping[str, Any] | None = option(
         None,
-        "random changes of each training sample: `shift`, `turn`, `scale`, `mirror`, `dropout` and others",
-        more="Changes are sampled anew in each epoch. Images: `shift` in pixels, `turn` (rotation) in"
-        " degrees, `scale` as a fraction, `bend` (distortion) in pixels, `mirror` as a probability."
+        "random changes of each training sample: `shift`, `rotation`, `scale`, `mirror`, `dropout` and others",
+        more="Changes are sampled anew in each epoch. Images: `shift` in pixels, `rotation` in degrees,"
+        " `scale` as a fraction, `distortion` in pixels, `mirror` as a probability."
         " Spikes: `jitter` as a time, `dropout` as a probability. `stretch` multiplies all times of a"
         " sample by a factor between e^-`stretch` and e^`stretch`. `channel-shift` = [most groups,"
         " channels of a group, all channels] shifts the channels. `shape`: shape of the images, if the"
@@ -500,7 +500,7 @@ class TrainOptions:
         "back",
         "reaction to a failure: go `back` to the best epoch, with smaller steps, or `stop`",
         more="A run fails if a number is not finite, a gradient explodes or no output neuron fires any"
-        " more. It goes back at most three times, each time with a third of the step size",
+        " more. It returns to the best epoch at most three times, each time with a third of the step size",
         convert=text,
         metavar="WHAT",
         check=one_of(ON_FAILURE),
@@ -750,7 +750,7 @@ def options_table() -> str:
     """Return the options of `jaxsnn train` as a table of Markdown, for docs/cli.md; names in square
     brackets are tables of the configuration file.
     """
-    rows = ["| option | does |", "|---|---|"]
+    rows = ["| option | effect |", "|---|---|"]
     for name, train_option in OPTIONS.items():
         if train_option.convert is None:
             continue

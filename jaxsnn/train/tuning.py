@@ -64,7 +64,7 @@ class Tuned:
         steps: the network in the time steps of the source framework; in continuous time; then tuned,
             for each budget, or without a budget if none is specified.
         chosen: tuned point with the fewest spikes among those with at least the validation accuracy
-            of the source; if there are none, that with the highest validation accuracy.
+            of the network in these time steps; if there are none, that with the highest validation accuracy.
         notes: notes for the user.
     """
 
@@ -151,7 +151,7 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
         fields = {"first_spike_only": ()} | fields
         options = replace(options, engine="event", engine_options=fields)
     plan = make_plan(lower(graph), options)
-    source = _measured(graph, plan, "in time steps of the source", engine=TimeStepped())
+    source = _measured(graph, plan, "in time steps of the source framework", engine=TimeStepped())
     steps = [source, _measured(graph, plan, "in continuous time")]
     current, all_notes = graph, [*notes, *plan.notes]
     for budget in sorted(budgets, reverse=True) or (None,):
@@ -174,7 +174,7 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
     if chosen.validation.accuracy < source.validation.accuracy:
         all_notes.append(
             Text(
-                "no tuned network reaches the validation accuracy of the source, {expected:.2%}: the best, "
+                "no tuned network reaches the validation accuracy of the original network, {expected:.2%}: the best, "
                 "'{step}', has {actual:.2%}",
                 expected=source.validation.accuracy,
                 step=chosen.name,

@@ -443,8 +443,8 @@ def test_values_outside_0_to_1_are_refused(net, task, tmp_path, capsys):
         ),
         ('data = "yinyang"\n[weight-bumping]\nhidden = nan', "weight_bumping.hidden is nan"),
         (
-            'data = "yinyang"\n[loss-options]\nsharpness = nan',
-            "sharpness is nan: pass a number above 0",
+            'data = "yinyang"\n[loss-options]\ntemperature = nan',
+            "temperature is nan: pass a number above 0",
         ),
         ('data = "yinyang"\ncopies = 3', "--copies has no effect on yinyang"),
     ],

@@ -79,7 +79,7 @@ def test_check_says_all_and_exits_1(zoo, capsys):
     # all that is missing at a node at once, with what there is to say
     fix = (
         "pass --reset (zero, subtract or none), "
-        "and pass --reset-delay (true: one time step after the spike, or false)"
+        "and pass --reset-delay (true: the reset takes effect one time step after the spike; false: in the same step)"
     )
     assert {(problem["node"], problem["fix"]) for problem in content["problems"]} >= {
         ("1", fix),

@@ -136,8 +136,8 @@ _CONFIG = {
     "t-end": "60ms",
     "seed": 1,
     "encoder-options": {"least": 0.2, "t-max": "20ms", "clock": [0, "10ms", "20ms"]},
-    "loss-options": {"sharpness": 0.1, "late-weight": 0.02},
-    "augment": {"shift": 0.4, "turn": 3, "scale": 0.03, "dropout": 0.02},
+    "loss-options": {"temperature": 0.1, "late-weight": 0.02},
+    "augment": {"shift": 0.4, "rotation": 3, "scale": 0.03, "dropout": 0.02},
     "engine-options": {"max-spikes": 1, "first-spike-only": True, "min-slope": 0.1},
     "network": {
         "input": 5,

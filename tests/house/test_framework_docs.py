@@ -50,5 +50,5 @@ def test_the_page_on_the_command_line_has_all_options_of_dialects():
         for option, text in help_texts.items()
         if option not in general_options
     ]
-    table = "\n".join(["| option | does |", "|---|---|", *rows])
+    table = "\n".join(["| option | effect |", "|---|---|", *rows])
     assert table in page, f"docs/cli.md needs the table\n{table}"

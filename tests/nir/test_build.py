@@ -64,14 +64,14 @@ def test_parameters_are_numbers_or_one_for_each():
         (
             lambda: build.sequential(build.input(2), build.linear(3)),
             UsageError,
-            "node '1' draws its weight, and no seed is specified: set seed=0, or .* \\(3, 2\\)",
+            "node '1' draws its weight, and no seed is specified: pass seed=0 or .* \\(3, 2\\)",
         ),
         (
             lambda: build.sequential(build.linear(3), seed=0),
             UsageError,
             "the first layer does not specify the number of its inputs: .*input\\(5\\)",
         ),
-        (build.linear, UsageError, "a Linear layer has no number of outputs: give it"),
+        (build.linear, UsageError, "a Linear layer has no number of outputs: pass it"),
         (lambda: build.lif(tau="2 parsec"), UsageError, "unknown unit 'parsec'"),
         (
             lambda: build.network({"a": build.input(2)}, [("a", "b")]),

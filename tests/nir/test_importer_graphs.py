@@ -127,8 +127,8 @@ EXPECTED = {
         *("4 CubaLIF Linear", "has no synaptic current"),
     ],
     "hxtorch": [
-        *("4 CubaLIF Linear", "6 CubaLIF Linear", "sums b, m_weights, and its importer does not"),
-        *("sums a, b, and its importer does not", *["before that layer has run"] * 2),
+        *("4 CubaLIF Linear", "6 CubaLIF Linear", "sums b, m_weights, and the importer does not"),
+        *("sums a, b, and the importer does not", *["before that layer has run"] * 2),
         *("has biases up to", "differ in tau_mem", "4 CubaLIF Linear"),
         "has no synaptic current",
     ],

@@ -102,7 +102,7 @@ def test_only_a_dialect_that_clamps_takes_a_negative_time_constant(files):
             partial(read, path, dialect=dialect),
             GraphError,
             "values of tau that are not positive: 2 of 32",
-            fix="say dialect= (snntorch means it otherwise)",
+            fix="pass another dialect= (the graph is valid in snntorch)",
         )
     report, graph = check_file(path, "grid", reset="subtract", reset_delay=True)
     assert report.ok
@@ -194,9 +194,9 @@ def test_two_heads_of_one_size_on_one_output_are_a_warning():
 @pytest.mark.parametrize(
     ("outer", "inner", "advice"),
     [
-        ("rnn.lif", "in_a", "lead the edge to 'rnn', the nested graph that has 'lif'"),
-        ("lif", "in_a", "lead the edge to 'rnn', the nested graph that has 'lif'"),
-        ("rnn", "x", "and one Input, 'in_a': name that if the edge is meant"),
+        ("rnn.lif", "in_a", "connect the edge to 'rnn', the nested graph that contains 'lif'"),
+        ("lif", "in_a", "connect the edge to 'rnn', the nested graph that contains 'lif'"),
+        ("rnn", "x", "its only Input is 'in_a'"),
     ],
 )
 def test_an_edge_that_ends_nowhere_has_an_obvious_repair(outer, inner, advice):

@@ -106,7 +106,7 @@ def test_an_edge_that_is_listed_twice_counts_once():
     source.edges.append(("w", "n"))
     graph = parse(source)
     assert graph.edges.count(("w", "n")) == 1
-    assert [repair.what for repair in graph.repairs] == ["edge w -> n counts once"]
+    assert [repair.what for repair in graph.repairs] == ["edge w -> n is counted once"]
 
 
 def test_missing_input_and_output_are_assumed_but_never_written(tmp_path):

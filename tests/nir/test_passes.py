@@ -135,7 +135,7 @@ def test_a_size_that_nothing_decides_is_unknown():
     graph = parse(nir.NIRGraph(nodes, [], type_check=False))
     assert sizes(graph) == {"a": None}
     assert graph.warnings[-1].message.startswith("node 'a' (LIF) has an unknown size")
-    assert graph.warnings[-1].fix == "give its parameters a shape"
+    assert graph.warnings[-1].fix == "write its parameters as arrays of the layer's shape"
 
 
 @pytest.mark.parametrize(("size", "repaired"), [(1, []), (5, ["1"])])

@@ -143,7 +143,7 @@ def test_two_heads_on_one_output_are_a_warning(zoo):
     graph = read(zoo["snntorch_a_twoheads"])
     assert [warning.node for warning in graph.warnings] == ["output"]
     assert "'la' (3,), 'lb' (2,)" in graph.warnings[0].message
-    assert graph.warnings[0].fix.startswith("give each its own Output")
+    assert graph.warnings[0].fix.startswith("connect each of them to a separate Output")
     by_name = {node["name"]: node for node in describe(graph)["nodes"]}
     assert by_name["output"]["output_shape"] is None
 

@@ -334,7 +334,7 @@ def test_a_neuron_that_nobody_registered_is_refused():
     assert_refused(
         lambda: model_of("Izhikevich"),
         LoweringError,
-        r"neuron model 'Izhikevich' is not registered; available are .*LIF",
+        r"neuron model 'Izhikevich' is not registered\. Available: .*LIF",
     )
 
 

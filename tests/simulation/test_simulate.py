@@ -300,8 +300,8 @@ def test_unused_slots_may_name_any_channel(network):
             lambda network: jaxsnn.with_synaptic_delays(network, "wa", "1ms"),
             "delay is '1ms': pass a delay in seconds",
         ),
-        (lambda network: build.input(2.5), "a size is 2.5: give whole numbers of at least 1"),
-        (lambda network: build.input((2, 0)), r"a size is \(2, 0\): give whole numbers"),
+        (lambda network: build.input(2.5), "a size is 2.5: pass integers of at least 1"),
+        (lambda network: build.input((2, 0)), r"a size is \(2, 0\): pass integers"),
     ],
 )
 def test_something_else_than_is_wanted_is_refused_in_words(network, call, message):

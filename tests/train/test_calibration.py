@@ -102,7 +102,7 @@ def test_an_engine_that_makes_no_sense_is_refused(engine, message):
 
 def test_another_engine_that_trains_is_noted():
     trained = fitted(loss="count", engine=jaxsnn.TimeStepped(dt=2e-3))
-    assert any("another engine trains them" in note for note in trained.notes)
+    assert any("another engine trains it" in note for note in trained.notes)
 
 
 def test_a_chip_takes_its_scale_from_the_weights_that_it_gets(monkeypatch):

@@ -157,7 +157,7 @@ def test_the_command_reports_it(tmp_path, capsys):
     accuracy = json.loads(out)["accuracy_in_steps"]
     assert 0 <= accuracy <= 1
     assert "Warning" not in err
-    assert f"in the time steps of the source {accuracy:.2%}" in report.read_text()
+    assert f"in the time steps of the source framework {accuracy:.2%}" in report.read_text()
     code, out, _ = call(capsys, *argv, "--force")
     assert (code, f"in time steps  {accuracy:.2%}" in out) == (0, True)
     code, out, _ = call(capsys, *argv, "--force", "--skip-step-accuracy", "--json")

@@ -70,7 +70,7 @@ def test_a_mirror_turns_all_of_an_image_left_for_right_as_often_as_it_is_to():
 
 def test_turning_and_scaling_leave_the_middle_where_it_is():
     middle = 2 * 7 + 3
-    turned = [np.asarray(warped(seed, turn=90.0, scale=0.3).index) for seed in range(6)]
+    turned = [np.asarray(warped(seed, rotation=90.0, scale=0.3).index) for seed in range(6)]
     assert [index[middle] for index in turned] == [middle] * 6
     assert len({tuple(index.tolist()) for index in turned}) == 6
 
@@ -82,7 +82,7 @@ def still(size):
 
 def test_a_quarter_turn_turns():
     turned = {
-        tuple(np.asarray(warped(seed, still(9), (3, 3), turn=90.0).index).tolist())
+        tuple(np.asarray(warped(seed, still(9), (3, 3), rotation=90.0).index).tolist())
         for seed in range(200)
     }
     assert turned & {(2, 5, 8, 1, 4, 7, 0, 3, 6), (6, 3, 0, 7, 4, 1, 8, 5, 2)}
@@ -99,7 +99,7 @@ def test_between_its_points_a_field_is_linear():
 
 def test_bending_moves_neighbours_alike_and_others_otherwise():
     shape = (28, 28)
-    bent = warped(0, still(784), shape, bend=2.0)
+    bent = warped(0, still(784), shape, distortion=2.0)
     stays = np.isfinite(bent.time).reshape(shape)
     before, after = (
         np.unravel_index(np.asarray(events.index), shape) for events in (still(784), bent)
@@ -111,7 +111,7 @@ def test_bending_moves_neighbours_alike_and_others_otherwise():
 
 
 def test_other_keys_change_otherwise_and_the_same_key_the_same():
-    first, again, second = (warped(seed, shift=1.0, bend=0.5).index for seed in (0, 0, 1))
+    first, again, second = (warped(seed, shift=1.0, distortion=0.5).index for seed in (0, 0, 1))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, second)
 
@@ -127,15 +127,15 @@ def test_a_chain_draws_other_numbers_for_each_step():
     ("table", "shape", "steps"),
     [
         (
-            {"shift": 1, "bend": 0.5, "jitter": "0.2ms", "dropout": 0.1},
+            {"shift": 1, "distortion": 0.5, "jitter": "0.2ms", "dropout": 0.1},
             (28, 28),
             (
-                Warp(shape=(28, 28), shift=1.0, bend=0.5),
+                Warp(shape=(28, 28), shift=1.0, distortion=0.5),
                 Jitter(deviation=0.2e-3),
                 Dropout(probability=0.1),
             ),
         ),
-        ({"shape": [4, 4], "turn": 5}, (), (Warp(shape=(4, 4), turn=5.0),)),
+        ({"shape": [4, 4], "rotation": 5}, (), (Warp(shape=(4, 4), rotation=5.0),)),
         *(
             (
                 {"stretch": 0.2, name: [1, 14, 336]},
@@ -157,7 +157,7 @@ def test_a_table_says_how_images_and_sounds_are_changed(table, shape, steps):
         ({"shift": "far"}, (28, 28), "pass a number"),
         ({"shift": -1}, (28, 28), "shift is -1"),
         ({"mirror": 1.5}, (28, 28), "mirror is 1.5.*pass a probability from 0 to 1"),
-        ({"turn": 5}, (784,), r"the shape of the images is \(784,\)"),
+        ({"rotation": 5}, (784,), r"the shape of the images is \(784,\)"),
         ({"stretch": -1}, (28, 28), "stretch is -1"),
         ({"channel-shift": [1, 14]}, (28, 28), "channel_shift is .1, 14."),
         (
@@ -226,7 +226,7 @@ IMAGES = np.full((8, 4, 4), 0.5), np.arange(8) % 2
         ),
         (32, {"encoder": "delta"}, "Delta has several channels"),
         (32, {"encoder": "levels", "augment": Warp(shape=(4, 4), shift=1.0)}, "LevelCrossing has"),
-        (16, {"augment": {"turn": 3, "shape": [28, 28]}}, r"784 channels \(shape is .* has 16"),
+        (16, {"augment": {"rotation": 3, "shape": [28, 28]}}, r"784 channels \(shape is .* has 16"),
         (16, {"augment": {"channel-shift": [1, 4, 20]}}, r"20 channels \(channels is 20\), .* 16"),
     ],
 )

@@ -80,9 +80,9 @@ LABEL, LATE = math.log1p(math.exp(-0.5)), 0.01 * math.expm1(0.8 / 1.5)
 @pytest.mark.parametrize(
     ("changes", "times", "labels", "expected"),
     [
-        # two neurons: L = log(1 + e^((t0 - t1) / (tau sharpness))) + late term, for label 0
+        # two neurons: L = log(1 + e^((t0 - t1) / (tau temperature))) + late term, for label 0
         (
-            {"sharpness": 0.2, "late_weight": 0.01, "late_tau": 1.5},
+            {"temperature": 0.2, "late_weight": 0.01, "late_tau": 1.5},
             [[0.004, 0.0045]],
             [0],
             LABEL + LATE,
@@ -111,7 +111,7 @@ def test_a_smoothed_label_is_shared_among_all_classes(x64):
         smoothing = 0.3
 
     smooth = np.array([0.1, 0.8, 0.1])
-    first = loss(sharpness=0.2, late_weight=0.0, smoothing=0.3)
+    first = loss(temperature=0.2, late_weight=0.0, smoothing=0.3)
     for function, reading, expected in (
         (first, solution([times]), entropy(-times / TAU / 0.2, smooth)),
         (Smoothed(), jnp.array([scores]), entropy(scores, smooth)),
@@ -131,7 +131,7 @@ def test_gradient_by_finite_differences(x64):
     times = jnp.asarray(np.random.default_rng(0).uniform(0.004, 0.006, (3, 3)))
 
     def value(times):
-        return jnp.mean(loss(sharpness=0.1)(solution(times), labels))
+        return jnp.mean(loss(temperature=0.1)(solution(times), labels))
 
     gradient = jax.grad(value)(times)
     for place in np.ndindex(3, 3):
@@ -247,7 +247,7 @@ def play(network, times, **options):
 TIMES = {"population": "out", "tau": 1.0, "t_max": T_END}
 EXACT = {
     False: (
-        FirstSpike(**TIMES, sharpness=0.2),
+        FirstSpike(**TIMES, temperature=0.2),
         SpikeTimes(**TIMES),
         ExponentialSum(**TIMES, fires=True),
     ),
@@ -341,8 +341,8 @@ def test_regularisers_count_and_reach_silent_neurons(x64):
 @pytest.mark.parametrize(
     ("field", "value", "limits"),
     [
-        ("sharpness", -0.1, "above 0"),
-        ("sharpness", 0.0, "above 0"),
+        ("temperature", -0.1, "above 0"),
+        ("temperature", 0.0, "above 0"),
         ("t_max", np.nan, "above 0"),
         ("late_weight", -1.0, "of at least 0"),
         ("smoothing", 1.0, "of at least 0 and below 1"),
@@ -439,7 +439,7 @@ def test_a_loss_is_told_the_kind_of_its_population():
 
 #: The numbers that a training has which says nothing of them.
 DEFAULTS = {
-    FirstSpike: {"sharpness": 0.01, "late_weight": 3e-3, "late_tau": 2.0, "smoothing": 0.0},
+    FirstSpike: {"temperature": 0.01, "late_weight": 3e-3, "late_tau": 2.0, "smoothing": 0.0},
     SpikeTimes: {"separation": 0.5},
     MaxOverTime: {"gain": 1.0, "smoothing": 0.0},
     SpikeCount: {"gain": 1.0, "smoothing": 0.0},

@@ -141,7 +141,7 @@ resume = true
 [weight_bumping]
 label = 2.0
 [loss-options]
-sharpness = 0.1
+temperature = 0.1
 """
     assert configured(tmp_path, text, "--batch-size", "16") == TrainOptions(
         data="yinyang",
@@ -151,7 +151,7 @@ sharpness = 0.1
         t_end=0.04,
         resume=True,
         weight_bumping={"label": 2.0},
-        loss_options={"sharpness": 0.1},
+        loss_options={"temperature": 0.1},
     )
 
 
@@ -237,7 +237,7 @@ def test_only_what_is_compiled_in_makes_other_code():
             {"process": 1},
             "process is 1, and the number of processes is 1: number the processes from 0 to 0",
         ),
-        ({"seed": 1.5}, r"seed is 1\.5: give a whole number from 0 on, or one key of jax.random"),
+        ({"seed": 1.5}, r"seed is 1\.5: pass an integer of at least 0, or one key of jax.random"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_loaded(options, message):

@@ -23,7 +23,7 @@ from tests.helpers.refusals import assert_refused
 from tests.train.test_images import write_idx
 
 RECIPES = sorted((Path(__file__).parents[2] / "examples" / "recipes").glob("*.toml"))
-LOSS_OPTIONS = {"sharpness", "late_weight", "late_tau", "smoothing", "gain", "decay"}
+LOSS_OPTIONS = {"temperature", "late_weight", "late_tau", "smoothing", "gain", "decay"}
 ENGINE_OPTIONS = {field.name for field in dataclasses.fields(jaxsnn.EventDriven)}
 TIMES = {"tau-mem": "20ms", "tau-syn": "10ms"}
 DENSE = {"neurons": 4, "weight": [0.5, 0.1]}
@@ -134,7 +134,7 @@ def test_parts_of_the_inputs_can_have_weights_of_their_own():
         ),
         (
             table(DENSE | {"neuron": LIF | {"v-threshold": "20ms"}}),
-            "layer 1: v_threshold of its neurons is '20ms': give a number",
+            "layer 1: v_threshold of its neurons is '20ms': write a number",
         ),
         (
             table(DENSE | {"neuron": LIF | {"v-reset": 1.0, "v_reset": 0.0}}),
@@ -245,7 +245,7 @@ def test_a_run_is_a_file(configured, tmp_path, capsys):
     assert (settings["encoder"]["least"], settings["encoder"]["t_max"]) == (0.1, 0.015)
     assert [step["name"] for step in settings["augment"]["steps"]] == ["Warp", "Jitter"]
     _, message = refused(capsys, "train", tmp_path / "out.nir", *argv, "-o", tmp_path / "b.nir")
-    assert "has a network, and" in message
+    assert "the network is specified twice" in message
 
 
 def test_without_a_network_there_is_nothing_to_train(tmp_path, capsys):
@@ -294,14 +294,14 @@ def test_a_run_begins_with_delays_of_synapses_and_trains_them(configured, begin,
     [
         ('"2 apples"', "'apples'"),
         ("[0.002, 0.003]", "node 'w1': delay has shape (2,), but its weight has shape (6, 18)"),
-        ('["2ms"]', "node 'w1': delay is ['2ms']: give seconds"),
-        ("true", "node 'w1': delay is True: give seconds"),
+        ('["2ms"]', "node 'w1': delay is ['2ms']: pass seconds"),
+        ("true", "node 'w1': delay is True: pass seconds"),
         (
             "[[0.001], [0.002, 0.003]]",
-            "node 'w1': delay is [[0.001], [0.002, 0.003]]: give seconds",
+            "node 'w1': delay is [[0.001], [0.002, 0.003]]: pass seconds",
         ),
         (f"[{', '.join(18 * ['true'])}]", "node 'w1': delay is [True, True"),
-        (f"[{', '.join(17 * ['0.001'])}, -0.5]", "node 'w1': delay is -0.5: give seconds"),
+        (f"[{', '.join(17 * ['0.001'])}, -0.5]", "node 'w1': delay is -0.5: pass seconds"),
         (f"1{400 * '0'}", "node 'w1': delay is inf"),
         ("-0.001", "node 'w1': delay is -0.001"),
     ],

@@ -284,7 +284,7 @@ REFUSED = {
     ),
     "other channels": (
         lambda: batch_of(np.zeros((2, 3)), Latency(t_min=0.0, t_max=0.01, bias=True)),
-        "training has 4 channels (the bias channel included), and input 'input' has 2",
+        "training has 4 channels (including the bias channel), and input 'input' has 2",
         "the field bias of Latency adds one",
     ),
     "steps": (

@@ -77,7 +77,7 @@ def test_without_a_budget_it_is_tuned_once(digits):
     options = options_of(digits, loss="count", epochs=1, progress=None)
     tuned = tune(source(), options)
     assert [step.name for step in tuned.steps] == [
-        "in time steps of the source",
+        "in time steps of the source framework",
         "in continuous time",
         "tuned",
     ]

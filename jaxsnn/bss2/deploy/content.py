@@ -88,14 +88,16 @@ def _population(population: ChipPopulation) -> dict[str, Any]:
 
 
 def run_content(mapping: Mapping, run: Run, fires: list[bool]) -> dict[str, Any]:
-    """Return the entry of one run; `fires`, by population, is true where neurons have events, and
-    so an address.
+    """Return the entry of one run.
 
-    `groups` are neurons of one population and one shape, a module of hxtorch each: `neurons` are
-    their places in the run, `shape` their circuits as (row, column) from the anchor, the one that
-    fires first. `links` are the weights between groups, or from the sources (None); `synapses`
-    those of the chip, with the place of the source among sources and then neurons of the run, that
-    of the neuron, and which of its circuits it is on.
+    `groups` are neurons of one population and one shape, each a module of hxtorch: `neurons` are
+    their positions in the run, `shape` their circuits as (row, column) relative to the anchor, the
+    circuit that fires. `links` are the weights between groups, or from the sources (None).
+    `synapses` are those of the chip: the position of the source (the sources come first, then the
+    neurons of the run), the position of the neuron, and the index of its circuit.
+
+    Args:
+        fires: Whether the neurons of each population send events, and thus have an address.
     """
     circuits = [head_first(neuron) for neuron in run.neurons]
     groups = _groups(mapping.chip, run, circuits, fires)
@@ -257,8 +259,8 @@ class Calibration:
 
     Attributes:
         runs: the runs that use it.
-        refines: the number of the calibration whose synaptic inputs and time constants it takes
-            over; None if it is made from the beginning.
+        refines: number of the calibration whose synaptic inputs and time constants are reused; None
+            if nothing is reused.
         potentials: (name, circuit) -> CADC LSB; names are leak, reset and threshold.
         times: (name, circuit) -> seconds of the chip; names are tau_mem, tau_syn and
             refractory_time.

@@ -94,7 +94,7 @@ class Emulator:
     Neurons deviate according to `EmulatedChip.spread`. Links send one event per clock cycle, and
     queues are finite. If a mapping has several runs, spikes of a run are recorded and replayed in
     later ones. Approximations: a neuron of several circuits has the time constants of its head
-    circuit; populations that share an event output queue only behind their own spikes; spikes
+    circuit; spikes wait in the queue of an event output only for spikes of their own population; spikes
     between recurrently connected neurons are not queued; readouts are sampled without noise.
 
     Args:
@@ -268,8 +268,8 @@ def program_of(
 
 
 def blocks(net: Netlist) -> dict[tuple[str, str], np.ndarray]:
-    """Return the weights by pairs of populations, (neurons of the source, neurons of the target)
-    LSB.
+    """Return the weights of each pair of populations in LSB, (neurons of the source, neurons of the
+    target).
     """
     population_names, begins = [part.name for part in net.populations], net.offsets
     weight_blocks: dict[tuple[str, str], np.ndarray] = {}

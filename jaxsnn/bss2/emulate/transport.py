@@ -41,13 +41,12 @@ def serialised(time: jax.Array, cycle: float) -> jax.Array:
 
 
 def queued(time: jax.Array, lane: np.ndarray, cycle: float, queue: int) -> Sent:
-    """Send spikes of neurons that share lanes, one spike of a lane in a cycle; each lane has a
-    queue.
+    """Send spikes of neurons that share lanes; each lane has a queue and sends one spike per cycle.
 
     Args:
         time: (batch, neurons, spikes) in any order, inf where unused.
-        lane: (neurons,) number of the lane that each takes.
-        queue: spikes that wait at most; one that would wait for longer is lost.
+        lane: (neurons,) index of the lane of each neuron.
+        queue: maximum number of spikes that wait in the queue of a lane; further spikes are lost.
     """
     batch, neurons, spikes = time.shape
     members = [np.flatnonzero(lane == number) for number in np.unique(lane)]

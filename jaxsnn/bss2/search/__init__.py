@@ -1,7 +1,7 @@
 """The search for a mapping of a graph. Modules in the order of the steps: quantise, place, route.
 
 1. Quantise, `quantize`: the netlist. `unroll` makes sparse weights of linear nodes, `chip_dynamics`
-   scales time, `rounding` makes whole numbers of weights and voltages.
+   scales time, `rounding` converts weights and voltages to integers.
 2. Place and route, `portfolio`: which neurons are on the chip in which run, and which placers and
    routers are tried. `feasibility`: what counting forbids. `task`: one run.
 3. Place, `place`: circuits for each neuron.

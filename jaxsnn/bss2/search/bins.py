@@ -182,10 +182,10 @@ class Demand:
 
 
 def best_split(task: Task, bins: Bins, loads: Loads | None, placement: Placement) -> np.ndarray:
-    """Return the slots for each kind of synapse, (hemispheres, kinds, bins); without loads in
-    proportion to the synapses of each.
+    """Return the number of slots for each kind of synapse, (hemispheres, kinds, bins).
 
-    With loads, the split of each bin is the one with the least overflow.
+    With loads, each bin is split such that its overflow is smallest; without loads, in proportion to
+    the number of synapses of each kind.
     """
     sizes = bins.sizes()
     if task.signs == "free":

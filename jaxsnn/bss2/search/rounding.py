@@ -202,8 +202,8 @@ def levels(
 ) -> CadcLevels:
     """Return voltages for which one LSB of a weight has the same strength in all populations.
 
-    The strength is the largest under which no threshold lies above `v_threshold` and no threshold
-    or reset leaves what the calibration reaches. Each neuron's own leak is put to `v_leak`: only
+    The strength is the largest for which no threshold is above `v_threshold` and no threshold or
+    reset is outside the range of the calibration. The leak of every neuron is set to `v_leak`: only
     differences matter.
 
     Args:

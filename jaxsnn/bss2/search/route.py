@@ -119,8 +119,8 @@ def label_only(
 def mixed(
     task: Task, placement: Placement, rng: np.random.Generator, effort: Effort
 ) -> Run | Unrouted:
-    """Route with groups of drivers, the fewest that work: 1, 2 or 4 of them a bus, more where labels
-    are too few.
+    """Route with groups of drivers, as few as possible: 1, 2 or 4 groups per bus, or more if there are
+    too few labels.
     """
     best: Unrouted | None = None
     for groups in group_counts(task):
@@ -470,7 +470,8 @@ def record(
     row_modes: np.ndarray,
     synapses: np.ndarray,
 ) -> Run:
-    """Return the run. The runs that recorded replayed neurons are -1 until the search sets them.
+    """Return the run. For replayed neurons, the numbers of the runs that recorded them are -1 until the
+    search sets them.
 
     Args:
         task: Routed task.

@@ -31,7 +31,8 @@ class Registry(Mapping[str, Function], Generic[Function]):
         """Add a function.
 
         Raises:
-            UsageError: the name is empty or another function's, or the function cannot be called.
+            UsageError: the name is empty or already used by another function, or the function is not
+            callable.
         """
         if not name:
             raise UsageError(

@@ -26,7 +26,7 @@ class DemoStep:
 
 
 def step_text(number: int, step: DemoStep) -> str:
-    """Return the text of a step for people."""
+    """Return the human-readable text of a step."""
     first, *others = step.lines
     margin = " " * 14
     return "\n".join(

@@ -158,7 +158,9 @@ class Backward:
         return AtSpike(costate=costate, time=zero[0], fired=jnp.zeros(shape, bool))
 
     def step(self, carry: AtSpike, spike: SpikeSlot) -> tuple[AtSpike, Passed]:
-        """Go back to just before one more spike; an empty slot changes nothing."""
+        """Propagate the costate backwards in time to just before the previous spike; an empty slot
+        changes nothing.
+        """
         let_go = spike.time + self.spec.refractory
         gap = jnp.where(carry.fired, carry.time - let_go, 0.0)
         free = self.flow_back(carry.costate, jnp.maximum(gap, 0.0))

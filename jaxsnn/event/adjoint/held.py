@@ -27,7 +27,7 @@ def held(tree: Tree) -> Tree:
     """
 
     def hold_leaf(leaf: Any) -> Any:
-        # Whole numbers and conditions have no derivative that could be held.
+        # Integers and booleans have no derivative that could be held.
         floating = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
         return _held(leaf) if floating else leaf
 

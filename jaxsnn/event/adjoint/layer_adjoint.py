@@ -296,7 +296,8 @@ def layer_backward(
     """Compute the gradients of `layer_spikes` by its arguments.
 
     Args:
-        transposable: JAX can transpose it as a function of the cotangent.
+        transposable: whether JAX must be able to transpose the result as a linear function of the
+            cotangent.
     """
 
     gradients = _gradients(spec, residuals, cotangent, transposable)

@@ -83,7 +83,7 @@ def moved_by(spikes: Spikes, tangent: Float[Array, "..."]) -> Spikes:
     def still(array: Array) -> Any:
         if jnp.issubdtype(array.dtype, jnp.floating):
             return jnp.zeros_like(array)
-        return np.zeros(array.shape, float0)  # what JAX takes for the tangent of whole numbers
+        return np.zeros(array.shape, float0)  # the tangent type that JAX expects for integers
 
     moved: Any = jax.tree.map(still, spikes)
     return replace(moved, time=tangent)

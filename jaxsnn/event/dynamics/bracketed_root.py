@@ -59,20 +59,20 @@ def bracketed_root(
     """Return the time between `low` and `high` at which a function changes its sign, element by
     element.
 
-    Newton's method, kept inside a shrinking bracket; if its steps do not become shorter fast, the
-    bracket is halved. An element ends when the bracket is as narrow as the precision of its ends,
-    when the value is zero within its rounding error, or when a Newton step no longer moves it:
-    never because a step is short by chance. The error is thus at most 2 ulp of the root, or the
+    Newton's method, kept inside a shrinking bracket; if its steps do not shrink quickly, the
+    bracket is halved. The search for an element ends when the bracket is as narrow as the precision of its ends,
+    when the value is zero within its rounding error, or when a Newton step no longer changes the
+    time. A single short step does not end it. The error is thus at most 2 ulp of the root, or the
     uncertainty of the root due to rounding of the function.
 
     Args:
-        function: times -> its values there. Where it has the same sign at both ends the result is
-            some number between them.
-        low: begin of the bracket, seconds, at least 0.
-        high: its end.
-        start: start of the search; by default the middle of the bracket.
-        rising: the function is known to be below zero before its root, so that it need not be
-            evaluated at `low`.
+        function: maps times to values. If it has the same sign at both ends of the bracket, the
+            result is some time between them.
+        low: lower end of the bracket, seconds, at least 0.
+        high: upper end of the bracket, seconds.
+        start: initial guess; by default the middle of the bracket.
+        rising: whether the function is known to be below zero before its root, so that it need not
+            be evaluated at `low`.
         wanted: elements whose root is required; the search does not wait for the others.
     """
     above = True if rising else function(low).value <= 0

@@ -367,10 +367,10 @@ def _newton_start(
 
 def decayed(v: Numbers, j: Numbers, threshold: Numbers) -> Numbers:
     """Return exp(-t / tau_mem) at the upward crossing of v = threshold, for tau_mem = 2 tau_syn: 1
-    where v is at or above the threshold already, 0 for no crossing.
+    if v is already at or above the threshold, 0 if there is no crossing.
 
-    The larger root x of (v + j) x - j x^2 = threshold. Where v is below the threshold it comes
-    there if it ends above (threshold < 0), or over a maximum.
+    This is the larger root x of (v + j) x - j x^2 = threshold. From below, v crosses the threshold
+    if its final value 0 is above (threshold < 0), or if its maximum is.
     """
     half = 0.5 * (v + j)
     discriminant = half * half - j * threshold

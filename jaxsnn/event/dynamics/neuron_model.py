@@ -51,7 +51,7 @@ class Neuron:
         width: duration of a rectangular pulse, seconds; 0 if spikes are deltas.
     """
 
-    #: An arrival moves V itself, so that a spike can come at the very time of an arrival.
+    #: An arrival moves V itself, so that a spike can occur exactly at the time of an arrival.
     jumps: ClassVar[bool] = False
     #: A spike takes the same from the state whatever happened before (`drop`). False: V is assigned
     #: from different heights, or other entries change.

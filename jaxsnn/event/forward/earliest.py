@@ -39,7 +39,7 @@ class Crossing(NamedTuple):
     """Earliest threshold crossing of each sample."""
 
     wait: OfSamples  # time to it, inf where none comes within the window
-    neurons: WhichNeurons  # the neurons that cross at that very time
+    neurons: WhichNeurons  # the neurons that cross at exactly that time
 
 
 def earliest_crossing(

@@ -42,8 +42,8 @@ class GroupSpec:
 
     Attributes:
         layers: static description of each population.
-        edges: (source, target), numbers of populations, for each feedback edge; several may join
-            the same two.
+        edges: (source, target), indices of populations, for each feedback edge; several edges may
+            connect the same two populations.
         max_events: spikes of the whole group that are recorded in each sample.
     """
 

@@ -42,14 +42,14 @@ class LayerSpec:
     Attributes:
         neuron: the neuron model.
         max_spikes: number of recorded spikes of each neuron.
-        once: a neuron stops after its first spike.
+        once: whether a neuron stops after its first spike.
         min_slope: smallest slope that a gradient is divided by, as a fraction of
             `Neuron.slope_scale`, (v_threshold - v_reset) / tau_mem for NIR's neurons.
         refractory: time for which V stays at v_reset after a spike, seconds.
         jump_width: if an arrival moves V itself across the threshold, the spike's time does not
             depend on weights; with a width (seconds) gradients treat the jump as a ramp of that
             length that ends at the threshold. None: exact (zero).
-        in_order: arrivals come in the order of their times, so that nothing is sorted.
+        in_order: whether the arrivals are already sorted by time.
     """
 
     neuron: Neuron
@@ -89,10 +89,10 @@ class LayerSpec:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class LayerSpikes:
-    """Spikes of a population; arrays (batch, neurons, max_spikes), but count (batch, neurons).
+    """Spikes of a population: arrays (batch, neurons, max_spikes), except `count` (batch, neurons).
 
     Attributes:
-        time: seconds, rising along the last axis; inf in unused slots.
+        time: seconds, ascending along the last axis; inf in unused slots.
         slope: dV/dt just before the spike; 1 in unused slots, inf where an arrival moved V itself
             across the threshold. It is not differentiated: gradients that depend on it are NaN.
         count: spikes fired, which may exceed the recorded ones.
@@ -142,8 +142,8 @@ def gathered(gradient: NeuronConstants, constants: NeuronConstants) -> NeuronCon
 
 
 def has_nan(neuron: Neuron, constants: NeuronConstants, state: State) -> Bool[Array, "..."]:
-    """Return, neuron by neuron, whether any entry of the state, or what its model makes of it to
-    compare with the threshold, is NaN.
+    """Return for each neuron whether any entry of the state, or the quantity that its model compares
+    with the threshold, is NaN.
     """
     return reduce(jnp.logical_or, map(jnp.isnan, (*state, neuron.excess(constants, state))))
 

@@ -569,7 +569,7 @@ class LayerScan:
             slope, new = self._cause(state, log, at_crossing, slope)
             pairs = zip(log.causes, new, strict=True)
             causes = Causes(*(self._put(log.count, fires, *pair) for pair in pairs))
-        # What arrives at the very time of a spike is taken to come after it: one that comes after
+        # What arrives exactly at the time of a spike is taken to come after it: one that comes after
         # an arrival must not be rounded to when that comes.
         time, at = at_crossing.time.high, lax.stop_gradient(state.at)
         rounded = (at_crossing.wait > 0) & (time <= at)

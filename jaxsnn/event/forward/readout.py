@@ -94,7 +94,7 @@ def membrane(
         sample_times: seconds.
 
     Returns:
-        (batch, samples, neurons). A sample at the very time of an arrival is taken after it.
+        (batch, samples, neurons). A sample exactly at the time of an arrival is taken after it.
     """
     drive = with_general_kernel(drive)
     neuron, weight = drive.neuron, drive.weight
@@ -152,7 +152,7 @@ def _merged(drive: Drive, sample_times: Float[Array, "samples"]) -> _Merged:
 
 
 def with_general_kernel(drive: Drive) -> Drive:
-    """Return the drive without a closed form at a fixed ratio of the time constants, which would
-    tie their gradients.
+    """Return the drive without closed forms for a fixed ratio of the time constants: with such a form
+    the gradients of the two time constants would not be independent.
     """
     return replace(drive, neuron=drive.neuron.general())

@@ -36,12 +36,12 @@ assert {field.name for field in fields(Constants)} == set(_FIELDS)
 
 
 class Ordered(NamedTuple):
-    """Arrivals before the end in the order of time, in the layout of the kernels."""
+    """Arrivals before the end of the simulation, sorted by time, in the layout of the kernels."""
 
-    time: Times  # inf behind those that there are
-    row: Int[Array, "batch arrivals"]  # behind the table where it is none of its rows
-    slot: Int[Array, "batch arrivals"]  # that they had
-    used: Int[Array, "batch"]  # how many there are
+    time: Times  # inf after the last arrival
+    row: Int[Array, "batch arrivals"]  # the number of rows if an arrival has no row of the table
+    slot: Int[Array, "batch arrivals"]  # before sorting
+    used: Int[Array, "batch"]  # number of arrivals
 
     def numbers(self, of: Int[Array, "batch arrivals"], none: int) -> Int[Array, "batch arrivals"]:
         """Return the rows or slots, with `none` in the entries after the last arrival, which the
@@ -243,7 +243,7 @@ def _no_tangent(array: Array) -> Any:
     """Return the zero tangent of an array that is not differentiated."""
     if jnp.issubdtype(array.dtype, jnp.floating):
         return jnp.zeros_like(array)
-    return np.zeros(array.shape, float0)  # what JAX takes for the tangent of whole numbers
+    return np.zeros(array.shape, float0)  # the tangent type that JAX expects for integers
 
 
 def _forward(spec: LayerSpec, threads: int | None, *arguments: Any) -> tuple[LayerSpikes, Kept]:

@@ -125,7 +125,7 @@ def group_obstacles(
     if len({layer.neuron.keeps_overshoot for layer in layers}) > 1:
         yield "populations of its cycle have different reset rules"
     if len({layer.min_slope for layer in layers}) > 1:
-        yield "populations of its cycle have different min_slope"
+        yield "populations of its cycle have different values of min_slope"
     if any(layer.neuron.jumps for layer in layers):
         yield "recurrent spikes act directly on the membrane potential"
     if len({layer.neuron.level is not None for layer in layers}) > 1:

@@ -226,7 +226,7 @@ class NativeStream:
         if there are none.
 
         Raises:
-            SimulationError: spikes without end at one time, or no memory.
+            SimulationError: an endless number of spikes at one time, or a lack of memory.
         """
         return self._take(self._run(end))
 
@@ -326,7 +326,7 @@ class NativeStream:
         """Return the number of events that have not acted yet.
 
         Raises:
-            SimulationError: the stream has ended, as every call says from then on.
+            SimulationError: the stream has ended; all later calls raise this error, too.
         """
         return self._call("waiting")
 

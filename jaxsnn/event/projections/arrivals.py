@@ -73,12 +73,13 @@ class Arrivals:
     """Arrivals at a population, in the form that `adjoint.layer_spikes` takes.
 
     Attributes:
-        weight: (rows, columns), as the file has them: without the neurons' arrival factor.
+        weight: (rows, columns), as in the file: without the neurons' arrival factor.
         time: (batch * positions, arrivals) seconds; inf where unused.
         row: (arrivals,) or (batch * positions, arrivals).
         positions: number of positions; channel n * positions + p is column n at position p.
-        order: channel k is channel order[k] as counted above; None: as counted.
-        in_order: the times rise.
+        order: permutation of the channels: channel k has the index order[k] in the numbering of
+            `positions`; None: no permutation.
+        in_order: whether the arrivals are sorted by time.
         needed: largest number of arrivals at a position, scalar int; budget: number of slots.
         scattered: the same arrivals as events, if positions have separate lists without delays.
     """

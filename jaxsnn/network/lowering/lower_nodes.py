@@ -60,7 +60,7 @@ class LoweringPlan:
             out.
         shapes: node -> input and output shape.
         sources: node -> names of the nodes that feed it, in the order of `order`.
-        late: node -> those of its sources of which the step before arrives, see `Wire.late`.
+        late: node -> its sources whose output of the previous time step arrives, see `Wire.late`.
     """
 
     graph: Graph
@@ -78,7 +78,8 @@ class LoweringPlan:
         """Lower one node.
 
         Raises:
-            LoweringError: the node has no size, is padded in no one way, or is one that no engine runs.
+            LoweringError: the node has no size, its padding differs between frameworks, or no engine
+                supports it.
             DialectError: the dialect's framework never writes such a node.
         """
         node, (inward, shape) = self.graph.nodes[name], self.shapes[name]
@@ -105,7 +106,7 @@ class LoweringPlan:
         return Part(wire=wire, parameters=lowered.parameters, population=population)
 
     def bare_wire(self, name: str) -> Wire:
-        """Return one node without its numbers and its size, which needs no dialect.
+        """Return one node without its numbers and its size; this does not require a dialect.
 
         Raises:
             UnsupportedNodeError: an unknown node type.

@@ -32,10 +32,11 @@ _BY_CHANCE = 0.01
 
 
 def sums_may_meet(draft: Draft, name: str, v_threshold: np.ndarray) -> bool:
-    """Return whether sums of what arrives at a population may meet a threshold exactly: several
-    weights of one neuron from one source, or one that arrives alone, are on a grid, or equal
-    v_threshold; or biases are on a grid. Weights from other sources may be any: they do not count
-    while these are silent.
+    """Return whether sums of the inputs of a population may be exactly equal to a threshold.
+
+    This is possible if weights from one source to one neuron are on a grid or equal v_threshold,
+    or if biases are on a grid. A single such source suffices, whatever the weights of the others:
+    these do not contribute while they are silent.
     """
     for source in draft.sources(name):
         entry = draft.nodes[source]
@@ -267,7 +268,7 @@ def apply_early_biases(conversion: Conversion) -> None:
         draft.changed(
             name,
             Text(
-                "its membrane potential starts at {minimum:.4g} to {maximum:.4g}",
+                "its initial membrane potential is set to {minimum:.4g} to {maximum:.4g}",
                 minimum=v.min(),
                 maximum=v.max(),
             ),

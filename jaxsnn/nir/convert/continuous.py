@@ -45,7 +45,7 @@ def refuse_unmapped_types(conversion: Conversion) -> None:
         as_problem(
             name,
             Text(
-                "its importer does not support node '{node}' ({type})",
+                "the importer does not support node '{node}' ({type})",
                 node=name,
                 type=entry["type"],
             ),
@@ -200,11 +200,11 @@ def _chain_problems(draft: Draft, importer: Importer) -> list[Problem]:
     for name in () if "sums" in importer.wiring else draft.of_type(*NEURON_TYPES):
         if len(draft.sources(name)) > 1:
             message = Text(
-                "node '{node}' sums {sources}, and its importer does not add them",
+                "node '{node}' sums {sources}, and the importer does not add them",
                 node=name,
                 sources=listing(draft.sources(name)),
             )
-            problems.append(as_problem(name, message, fix="connect one node to it"))
+            problems.append(as_problem(name, message, fix="connect a single node to it"))
     for name in () if "sums" in importer.wiring else draft.of_type("Input"):
         if len(draft.targets(name)) > 1:
             message = Text(

@@ -304,9 +304,9 @@ def _loading_problems(
 def needed_changes(graph: Graph, converted: Converted, target: Target) -> dict[str, list[str]]:
     """Describe all changes by a conversion that affect the importer.
 
-    The file and the converted graph are compared: nodes, numbers, edges, nesting and, where an
-    importer's loops and sums depend on it, the order in which it runs the nodes. Where all of that
-    is alike, the importer makes the same module of both.
+    The file and the converted graph are compared: nodes, numbers, edges, nesting and, if an
+    importer's loops and sums depend on it, the order in which it runs the nodes. If all of these are
+    equal, the importer creates the same module from both.
 
     Args:
         graph: The source.
@@ -513,7 +513,7 @@ def _wiring_differences(
     wires = {(written_names[source], written_names[end]) for source, end in bypass_relays(before)}
     source_names = {new: old for old, new in written_names.items()}
     for source, end in sorted(wires ^ {*bypass_relays(after)}):
-        yield source_names[end], f"the edge from '{source_names[source]}' to it changes"
+        yield source_names[end], f"the edge to it from '{source_names[source]}' changes"
         return
     if target.importer.order == "edges" and not _sources_first(before.edges):
         yield "", "its edges are sorted so that nodes run after their inputs"

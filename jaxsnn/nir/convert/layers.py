@@ -248,7 +248,7 @@ def _note_rounded_averages(draft: Draft, pool_type: str, title: str) -> None:
 
 
 def count_axes_from_end(conversion: Conversion) -> None:
-    """Count the axes of each Flatten from the end, so that an axis of batch does not matter."""
+    """Count the axes of each Flatten from the end, so that a batch axis does not matter."""
     plain_flatten(conversion.draft)
 
 

@@ -196,7 +196,7 @@ def _refuse(step: Step, title: str) -> None:
 def compose_resets(conversion: Conversion) -> None:
     """Write populations with a reset that the importer lacks as several nodes.
 
-    Every node that is added computes within a step, but for those that feed back, which act one step
+    Added nodes compute within a time step, except those that feed back, which act one time step
     later. Populations with a synaptic current are not changed; the writers reject them.
 
     Raises:

@@ -206,7 +206,7 @@ def _name_in_order(draft: Draft, title: str) -> None:
 
 
 def rename_nodes(draft: Draft, new_names: dict[str, str]) -> None:
-    """Rename all nodes of a draft, but for its `delayed` and `memories`."""
+    """Rename all nodes of a draft, except in its `delayed` and `memories`."""
     draft.shapes = {new_names[name]: draft.shapes[name] for name in draft.nodes}
     draft.nodes = {new_names[name]: entry for name, entry in draft.nodes.items()}
     draft.edges = [(new_names[source], new_names[target]) for source, target in draft.edges]

@@ -169,7 +169,7 @@ def _wiring_problems(draft: Draft, target: Target) -> list[Problem]:
         as_problem(
             name,
             Text(
-                "its importer does not support node '{node}' ({type})",
+                "the importer does not support node '{node}' ({type})",
                 node=name,
                 type=draft.nodes[name]["type"],
             ),
@@ -267,16 +267,16 @@ def _sum_problems(draft: Draft, target: Target) -> Iterator[Problem]:
         summed = _summed(draft, name, target) if is_output else sources
         if len(summed) > 1 and ("sums" not in target.importer.wiring or is_output):
             message = Text(
-                "node '{node}' sums {sources}, and its importer does not add them in the same time "
+                "node '{node}' sums {sources}, and the importer does not add them in the same time "
                 "step",
                 node=name,
                 sources=listing(sources),
             )
-            yield as_problem(name, message, fix="connect one node to it")
+            yield as_problem(name, message, fix="connect a single node to it")
         outward = [end for end in draft.targets(name) if not (name in inner and end in inner)]
         if "forks" not in target.importer.wiring and len(outward) > 1:
             message = Text(
-                "node '{node}' feeds {targets}, and its importer follows only one of these edges",
+                "node '{node}' feeds {targets}, and the importer follows only one of these edges",
                 node=name,
                 targets=listing(outward),
             )

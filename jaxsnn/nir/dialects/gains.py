@@ -47,7 +47,7 @@ def require(dialect: Dialect, fields: Iterable[str], purpose: str, node: str | N
 #: Possible values, for messages.
 _VALUES = {
     "reset": " (zero, subtract or none)",
-    "reset_delay": " (true: one time step after the spike, or false)",
+    "reset_delay": " (true: the reset takes effect one time step after the spike; false: in the same step)",
 }
 
 

@@ -6,7 +6,7 @@ library's tag in the metadata the unit must be told.
 A spike of weight w makes the synaptic current jump by w_in w, and the membrane of a neuron without
 one by r w: NIR's equations for a spike of area tau_syn (tau). That library writes r = w_in = 1 and
 reads neither, and earlier releases of this one did not apply them to spikes, only to currents.
-Hence files with other values must say which is meant, by `scale_spikes`; graphs that this library
+Hence the option `scale_spikes` must specify the meaning of files with other values; graphs that this library
 builds, and files that it writes now, do so in their tag.
 
 What is converted is converted for the importer of that library, which takes tau_mem = tau_syn or

@@ -1,4 +1,4 @@
-"""Lava: CubaLIF of Loihi, whose states are whole numbers.
+"""Lava: CubaLIF of Loihi, whose states are integers.
 
 What writes NIR is `docs/source/examples/lava/lava_to_nir.py` of neuromorphs/NIR (at 7232ada), from
 the networks that lava-dl exports: dt = 0.1 ms, decays of n/4096 a step, r = tau_mem/dt, w_in =

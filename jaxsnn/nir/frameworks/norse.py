@@ -278,7 +278,7 @@ def _write(step: Step, setting: Setting) -> Written:
             step.name,
             "a membrane potential that stays above v_threshold after a reset is compared "
             "differently (reset_delay false)",
-            "it is written with a plain subtraction",
+            "it is written as a neuron that subtracts v_threshold in the time step of a spike",
         )
         step = dataclasses.replace(step, reset="subtract")
     if step.reset != "value" or step.current_based:

@@ -120,7 +120,7 @@ def _write(step: Step, setting: Setting) -> Written:
                 "subtracts v_threshold or sets the membrane potential to 0",
                 reset=step.reset,
             ),
-            "it is written with a plain subtraction",
+            "it is written as a neuron that subtracts v_threshold in the time step of a spike",
         )
         step = dataclasses.replace(step, reset="subtract")
     needs_start(step, step.v_reset, setting)
@@ -214,7 +214,7 @@ def _refuse_current(step: Step, setting: Setting, scale: np.ndarray) -> None:
 
 
 def _currents_apart(draft: Draft, recurrent: list[Edge], late: bool, dt: float) -> None:
-    """Replace CubaLIF and CubaLI, which its importer does not map, by LI and LIF (LI): i = a i + x,
+    """Replace CubaLIF and CubaLI, which the importer does not map, by LI and LIF (LI): i = a i + x,
     then v = k v + i.
     """
     for name in draft.of_type("CubaLIF", "CubaLI"):

@@ -31,7 +31,7 @@ class Flow:
         v_leak, v_threshold, v_reset, v_start: Levels of the membrane potential.
         spikes: Whether the population spikes; False: it outputs its membrane potential and never
             resets.
-        bias_ratio: Array of ones, as of `Step`.
+        bias_ratio: Array of ones, as in `Step`.
     """
 
     name: str

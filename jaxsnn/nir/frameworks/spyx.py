@@ -221,11 +221,13 @@ def _write(step: Step, setting: Setting) -> Written:
     if step.reset in ("value", "skip", "subtract unless above"):
         manner = "with reset_delay false" if step.reset == "subtract unless above" else "to a value"
         reason = f"it resets {manner}, and Spyx's importer subtracts v_threshold"
-        setting.give_up(step.name, reason, "it is written with that reset")
+        setting.give_up(step.name, reason, "it is written with a reset that subtracts v_threshold")
     needs_start(step, np.zeros(step.shape), setting)
     if step.current_based and step.reset == "subtract later" and not np.all(step.decay == 1):
         reason = "it subtracts v_threshold after the decay, Spyx's CuBaLIF before"
-        setting.give_up(step.name, reason, "it is written with the earlier subtraction")
+        setting.give_up(
+            step.name, reason, "it is written as a neuron that subtracts before the decay"
+        )
     at_once = step.reset == "subtract" and not np.all(step.decay == 1)
     threshold = moved_threshold(step, step.v_threshold, False)
     rest = np.maximum(1 - step.decay, NO_LEAK)

@@ -33,14 +33,14 @@ _REFUSALS = (AssertionError, ValueError, TypeError, KeyError, IndexError, Attrib
 def write(path: str | os.PathLike[str], graph: Graph, force: bool = False) -> None:
     """Write a graph as a NIR file.
 
-    Names, edges, nesting, metadata and every number that was not changed are those of the file that
-    was read, with their dtypes. Changed numbers keep the dtype of the file if it can hold them;
-    float16, which rounds to three digits, gives way to float32.
+    Names, edges, nesting, metadata and unchanged numbers, with their dtypes, are those of the file
+    from which the graph was read. Changed numbers keep the dtype of the file if it can represent them;
+    float16, which rounds to three digits, is replaced by float32.
 
     Raises:
         GraphError: The graph has become broken, for example by a weight that is NaN.
         FileError: The file exists and `force` is not set, or cannot be written.
-        UsageError: What is given is no graph.
+        UsageError: The argument is not a graph.
     """
     if not isinstance(path, str | os.PathLike):
         kind = type(path).__name__
@@ -127,9 +127,9 @@ def same_array(a: Any, b: Any) -> bool:
 
 
 def _changed(old: Dataset, value: np.ndarray) -> Dataset:
-    """New numbers in the dtype of the old ones.
+    """Return a dataset with new numbers, in the dtype of the old ones if possible.
 
-    Floats may round; whole numbers, booleans and float16 give way.
+    Floats may be rounded; integers, booleans and float16 are replaced by a wider dtype if necessary.
     """
     dtype = old.dtype
     if dtype.kind in "biu" and not np.array_equal(value, value.astype(dtype)):

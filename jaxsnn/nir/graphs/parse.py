@@ -1,5 +1,5 @@
-"""Parser from a file, a document or a nir.NIRGraph to a `Graph`: it flattens nesting, repairs what
-has one meaning, and refuses broken graphs.
+"""Parser from a file, a document or a nir.NIRGraph to a `Graph`: it flattens nested graphs, repairs
+unambiguous defects, and rejects broken graphs.
 """
 
 from __future__ import annotations
@@ -61,39 +61,39 @@ def read(
 ) -> Graph:
     """Read a NIR file.
 
-    With `read_timeout` a process of its own reads it, within limits of time and memory, as the
-    command line always does, for a file may be broken on purpose; without, this process does.
+    With `read_timeout`, a separate process reads the file within limits of time and memory, because
+    a file may be malicious; the command line always does so. Without it, this process reads the file.
 
     Args:
-        path: The file.
-        dialect: Who wrote it, a key of `jaxsnn.nir.dialects.dialect_names.DIALECTS`, with a version if need be
-            ("norse==main"); "auto" decides from the file where it can.
-        dt: Length of a step of the source: seconds, or text such as "100us".
-        dt_export: The dt that Norse's exporter was given.
+        path: Path of the file.
+        dialect: Framework that wrote the file, a key of `jaxsnn.nir.dialects.dialect_names.DIALECTS`,
+            if necessary with a version ("norse==main"); "auto" infers it from the file if possible.
+        dt: Length of a time step of the source framework: seconds, or text such as "100us".
+        dt_export: The dt that was passed to Norse's exporter.
         time_unit: Unit of the time constants: "s", "ms" or "step".
-        reset: "zero", "subtract" or "none". This and all that follow may differ from node to node:
-            "NODE:VALUE", a mapping from node to value, or a list of values.
-        reset_delay: True if the reset acts one step later.
+        reset: "zero", "subtract" or "none". This option and those below it, up to `initial`, may differ
+            from node to node: "NODE:VALUE", a mapping from node to value, or a list of these.
+        reset_delay: True if the reset takes effect one time step after the spike.
         norm_input: Sinabs: True if the input is scaled by 1 - exp(-1/tau).
         spike_kernel: "delta", or "box" of width dt.
-        initial: The membrane at the start: "zero", "v_leak" or "v_reset".
+        initial: Initial membrane potential: "zero", "v_leak" or "v_reset".
         readout: Names of spiking nodes that were trained as leaky readouts.
-        max_bytes: That the arrays may have, decoded; None: 2 GiB, or what JAXSNN_MAX_BYTES says.
-        read_timeout: Seconds, after which reading is given up; see `jaxsnn.nir.limit_reading`.
-        own: Options that single frameworks have. Sinabs: min_v_mem (a number below which V never
-            is at the end of a step, or "none") and spike_fn ("multi" or "single"); others those
-            that they were registered with.
+        max_bytes: Largest size of the decoded arrays; None: 2 GiB, or the value of JAXSNN_MAX_BYTES.
+        read_timeout: Time limit for reading in seconds; see `jaxsnn.nir.limit_reading`.
+        own: Options of single frameworks. Sinabs: min_v_mem (lower bound of V at the end of a time
+            step, or "none") and spike_fn ("multi" or "single"); those of other frameworks are
+            registered with the framework.
 
     Returns:
-        The graph. `graph.dialect` says what is known and why, `graph.repairs` what was read
-        otherwise than written.
+        The graph. `graph.dialect` contains the conventions of the file and their evidence,
+        `graph.repairs` the deviations from the file.
 
     Raises:
-        FileError: No such file, or no NIR file.
+        FileError: The file does not exist, or is not a NIR file.
         GraphError: The graph is broken; the message names the node.
-        UnsupportedNodeError: A node type that neither NIR 1.0.8 has nor anybody registered.
-        DialectError, UsageError: An option contradicts the file, or makes no sense, or the path is
-            none.
+        UnsupportedNodeError: A node type that is neither in NIR 1.0.8 nor registered.
+        DialectError, UsageError: An option is invalid or contradicts the file, or the path is not a
+            path.
     """
     if not isinstance(path, str | os.PathLike):
         raise UsageError(
@@ -109,10 +109,10 @@ def read(
 
 
 def parse(source: Any, *, dialect: str | Dialect = "auto", **options: Any) -> Graph:
-    """Make a graph of a nir.NIRGraph (which is not changed) or of a document of `jaxsnn.nir.io.files`.
+    """Convert a nir.NIRGraph (which is not changed) or a document of `jaxsnn.nir.io.files` to a graph.
 
-    Takes and raises what `read` does. `dialect` may also be a `Dialect` made before, which is taken
-    as it is.
+    The options and errors are those of `read`. `dialect` may also be a `Dialect`, which is used
+    unchanged.
 
     >>> import nir, numpy
     >>> net = nir.NIRGraph.from_list(nir.Linear(numpy.ones((3, 2))), nir.LI(*(numpy.ones(3) for _ in range(3))))
@@ -129,10 +129,10 @@ def parse(source: Any, *, dialect: str | Dialect = "auto", **options: Any) -> Gr
     elif options:
         raise UsageError(
             Text(
-                "beside a Dialect, which is complete, {options} would have no effect",
+                "a Dialect already specifies {options}, which would have no effect",
                 options=listing(options),
             ),
-            fix="put it into the Dialect with dataclasses.replace",
+            fix="change the Dialect with dataclasses.replace instead",
         )
     meant = graph.with_dialect(dialect)
     if broken and validate(meant):
@@ -146,7 +146,7 @@ def _with_dialects(graph: Graph, broken: tuple[Problem, ...]) -> tuple[Problem, 
     if not sound:
         return broken
     alternative_fix = Text(
-        "{fix}, or say {dialect} ({sound} means it otherwise)",
+        "{fix}, or pass another {dialect} (the graph is valid in {sound})",
         fix=broken[0].fix,
         dialect=DIALECT.keyword,
         sound=listing(sound),
@@ -167,14 +167,14 @@ def assemble(source: Any) -> Graph:
     broken, its dialect is undecided.
 
     Raises:
-        GraphError: Nodes and edges make no graph.
-        UnsupportedNodeError: A node type that neither NIR 1.0.8 has nor anybody registered.
+        GraphError: The nodes and edges do not form a graph.
+        UnsupportedNodeError: A node type that is neither in NIR 1.0.8 nor registered.
     """
     document = source if isinstance(source, Group) else document_of(source)
     if not isinstance(document.get("node"), Group):
         raise GraphError(
             "the document has no group 'node', so it is not a NIR graph",
-            fix="pass what jaxsnn.nir.io.files.load gives",
+            fix="pass the document that jaxsnn.nir.io.files.load returns",
         )
     flat = _Flat()
     _flatten(document["node"], "", flat)
@@ -341,10 +341,10 @@ def _repaired_edges(
         repaired_edge = (str(repaired[0]), str(repaired[1]))
         if repaired_edge != edge:
             description = f"{text} is read as {repaired_edge[0]} -> {repaired_edge[1]}"
-            why = "one node only has that name, with a prefix or without"
+            why = "exactly one node has that name, with or without a prefix"
             flat.repairs.append(Change(node=path, what=description, why=why))
         if repaired_edge in edges:
-            description = f"{text} counts once"
+            description = f"{text} is counted once"
             flat.repairs.append(
                 Change(
                     node=_join(path, edge[1]), what=description, why="it is listed more than once"
@@ -371,10 +371,10 @@ def _nested_owner(name: str, flat: _Flat) -> str:
     alike = [type(node) for full, node in flat.nodes.items() if full.startswith(f"{outer}/")]
     if kind in (Input, Output) and alike.count(kind) > 1:
         return (
-            f"an edge names nested graphs only, and '{outer}' has several {kind.__name__} nodes: give"
-            " it one, or put its nodes into the graph that has it"
+            f"an edge must end at a nested graph, not at its nodes, and '{outer}' has several {kind.__name__}"
+            " nodes: keep a single one, or move the nodes of the nested graph to the outer graph"
         )
-    return f"lead the edge to '{outer}', the nested graph that has '{inner}'"
+    return f"connect the edge to '{outer}', the nested graph that contains '{inner}'"
 
 
 def _likely_port(path: str, side: type[Node], node_names: tuple[str, ...], flat: _Flat) -> str:
@@ -384,7 +384,7 @@ def _likely_port(path: str, side: type[Node], node_names: tuple[str, ...], flat:
     ports = [name for name in node_names if isinstance(flat.nodes.get(_join(path, name)), side)]
     if len(ports) != 1:
         return ""
-    return f", and one {side.__name__}, '{ports[0]}': name that if the edge is meant"
+    return f"; its only {side.__name__} is '{ports[0]}'"
 
 
 def _repaired_name(name: str, path: str, node_names: frozenset[str]) -> str | None:
@@ -421,7 +421,7 @@ def _port(members: Group, path: str, name: str, kind: type[Node], flat: _Flat) -
                 type=kind.__name__,
                 nodes=ends,
             ),
-            fix="give it one, or put its nodes into the graph that has it",
+            fix="keep a single one, or move the nodes of the nested graph to the outer graph",
             node=inside,
         )
     level = flat.subgraphs[inside]
@@ -431,7 +431,7 @@ def _port(members: Group, path: str, name: str, kind: type[Node], flat: _Flat) -
     if len(free) != 1 or _join(inside, free[0]) not in flat.nodes:
         raise GraphError(
             Text("the nested graph '{graph}' has no {type} node", graph=inside, type=kind.__name__),
-            fix="add one, so that its edges have an end",
+            fix="add such a node, to which the edges of the nested graph can be connected",
             node=inside,
         )
     description = f"edges {'to' if kind is Input else 'from'} '{inside}' reach its node '{free[0]}'"

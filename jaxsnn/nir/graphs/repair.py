@@ -108,7 +108,7 @@ def _version_warnings(graph: Graph) -> Iterator[Problem]:
                 "the version of NIR in the file {version_text}, and versions 0 and 1 are supported",
                 version_text=version_text,
             ),
-            fix="compare what is read with the source: later versions may mean numbers otherwise",
+            fix="compare the graph with the source framework: later versions may use other units or conventions",
         )
 
 
@@ -122,7 +122,9 @@ def _tag_warnings(graph: Graph) -> Iterator[Problem]:
             message=Text(
                 "{tagged}, but {dialect} was specified", tagged=tagged, dialect=graph.dialect.name
             ),
-            fix=Text("leave {dialect} out to read it as its metadata say", dialect=DIALECT.keyword),
+            fix=Text(
+                "remove {dialect} to read the file as its metadata specify", dialect=DIALECT.keyword
+            ),
         )
 
 
@@ -138,7 +140,7 @@ def _release_warnings(graph: Graph) -> Iterator[Problem]:
             severity="warning",
             message=later,
             fix=Text(
-                "say {dialect} if that is meant",
+                "pass {dialect} if that version is intended",
                 dialect=DIALECT.set_to(f"{dialect.name}=={conventions.version}"),
             ),
         )
@@ -163,7 +165,7 @@ def _repairs_of(
             yield Change(
                 node=name,
                 what=description,
-                why="its neighbours take no leading axes of batch or time",
+                why="its neighbours take no leading batch or time axes",
             )
     if (
         node.traits.elementwise
@@ -192,11 +194,11 @@ def _warnings_of(
             "has {parameters}, which NIR does not define for it and nothing reads",
             parameters=extra_names,
         )
-        fix = "write what is meant as NIR has it, such as a bias in an Affine, or remove it"
+        fix = "write the parameter as NIR defines it, such as a bias in an Affine, or remove it"
         yield _warning(node, description, fix)
     if node.traits.state and node_shapes[name][1] is None:
-        description = "has an unknown size, its parameters are scalars, and so are its neighbours"
-        yield _warning(node, description, "give its parameters a shape")
+        description = "has an unknown size: its parameters and those of its neighbours are scalars"
+        yield _warning(node, description, "write its parameters as arrays of the layer's shape")
 
 
 def _edge_warnings(
@@ -212,12 +214,12 @@ def _edge_warnings(
         description = Text(
             "receives different shapes, which cannot be added, from {nodes}", nodes=source_list
         )
-        fix = "give each its own Output; exporters merge the outputs of two heads, or lose a sum"
+        fix = "connect each of them to a separate Output; exporters merge the outputs of two heads, or lose a sum"
         yield _warning(node, description, fix)
     elif isinstance(node, Output) and len(sources) > 1:
         source_list = listing(f"'{source}'" for source in sources)
         description = Text("receives the sum of the outputs of {nodes}", nodes=source_list)
-        fix = "give each its own Output if that is not meant; exporters merge the outputs of heads"
+        fix = "if no sum is intended, use a separate Output for each; exporters merge the outputs of heads"
         yield _warning(node, description, fix)
     if not sources and not isinstance(node, Input):
         fix = "connect it or remove it; an exporter may have lost an edge"
@@ -249,23 +251,23 @@ def _reset_warnings(node: Node) -> Iterator[Problem]:
         yield _warning(node, description, fix)
 
 
-#: Whole numbers from here on are rounded, where they are made floats of 64 bits.
+#: Integers above this one are rounded when they are converted to float64.
 _EXACT = 2**53
 
 
 def _rounding_warnings(node: Node) -> Iterator[Problem]:
-    """Whole numbers that floats do not hold."""
+    """Yield a warning for integers that float64 cannot represent exactly."""
     for name, value in node.parameters.items():
         if isinstance(value, str) or value.dtype.kind not in "iu" or value.size == 0:
             continue
         largest = max(abs(int(value.max())), abs(int(value.min())))
         if largest > _EXACT:
             description = Text(
-                "has {parameter} of {value}, a whole number that floats round",
+                "has the {parameter} {value}, an integer that float64 cannot represent exactly",
                 parameter=name,
                 value=largest,
             )
-            yield _warning(node, description, f"keep whole numbers below {_EXACT}, or write floats")
+            yield _warning(node, description, f"keep integers below {_EXACT}, or write floats")
 
 
 def _warning(node: Node, description: str, fix: str) -> Problem:

@@ -83,7 +83,7 @@ def _ctrl_c_afterwards() -> Iterator[None]:
 
 
 class ReadProcess:
-    """A child that writes to a pipe; use it as a context, at whose end it is gone.
+    """Child process that writes to a pipe: a context manager, which ends the process on exit.
 
     Args:
         path: Path of the file, for messages.

@@ -22,7 +22,7 @@ LISTED = 4
 def describe(graph: Graph) -> dict[str, Any]:
     """Return a description of a graph, ready for JSON.
 
-    Shapes are without axes of batch or time; unknown values are None. `populations` counts
+    Shapes are without batch and time axes; unknown values are None. `populations` counts
     nodes with a state, `synapses` the weights that are not zero, convolutions unrolled.
     """
     node_shapes = shapes(graph)

@@ -333,7 +333,7 @@ NO_UNIT = Text(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NodeDialect:
-    """The fields of a dialect that hold for one node; None is unknown."""
+    """Fields of a dialect that apply to one node; None if unknown."""
 
     name: str | None
     reset: Reset | None

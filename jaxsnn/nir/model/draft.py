@@ -310,7 +310,7 @@ def _entry(node: Node, inward: Shape) -> dict[str, Any]:
     if node.type == "Flatten":
         entry["input_type"] = np.array(inward)
     if node.type in WEIGHTED:
-        # Importers fail on whole numbers, and on bytes in another order than the machine's.
+        # Importers fail on integers, and on another byte order than that of the machine.
         entry |= {key: node.numbers(key) for key in ("weight", "bias") if key in entry}
     if node.type in ("Conv1d", "Conv2d"):
         # A plain number where there is one axis: nir.read fails on [20].
@@ -599,7 +599,7 @@ def dense_groups(draft: Draft, why: str) -> None:
 
 
 def plain_flatten(draft: Draft) -> None:
-    """Write the axes of each Flatten counted from the end, so that an axis of batch does not
+    """Write the axes of each Flatten counted from the end, so that a batch axis does not
     matter.
     """
     for name in draft.of_type("Flatten"):

@@ -95,10 +95,10 @@ SCALAR_PARAMETERS = GraphFeature(
 
 
 def ignored_values(ignores: Mapping[str, tuple[str, float]]) -> GraphFeature:
-    """Return the feature of parameters with other values than an importer takes, which it does not read.
+    """Return the feature of parameters that an importer ignores, with other values than it assumes.
 
     Args:
-        ignores: Node type -> the parameter and the value that the importer takes.
+        ignores: Node type -> the ignored parameter and the value that the importer assumes.
     """
 
     def occurrences(graph: Graph) -> Iterator[Occurrence]:
@@ -130,7 +130,7 @@ def _equal_spellings(graph: Graph) -> Iterator[Occurrence]:
 
 
 UNREADABLE_NAME = GraphFeature(
-    description="A node name that Python code spells differently",
+    description="A node name that is not a valid name in Python code",
     occurrences=lambda graph: (
         Occurrence(name, spelling=readable(name))
         for name in graph.nodes

@@ -100,8 +100,8 @@ class Subgraph:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Graph:
-    """A NIR graph and how to read it. Made by `jaxsnn.nir.read`, `jaxsnn.nir.graphs.parse` or
-    `jaxsnn.nir.build`.
+    """NIR graph with the conventions for its interpretation, created by `jaxsnn.nir.read`,
+    `jaxsnn.nir.graphs.parse` or `jaxsnn.nir.build`.
 
     Attributes:
         nodes: Records by name, in natural order of the names.
@@ -344,7 +344,7 @@ _WAYS = {
     "str": "read it first: jaxsnn.read(path)",
     "PosixPath": "read it first: jaxsnn.read(path)",
     "NIRGraph": "parse it first: jaxsnn.parse(graph)",
-    "Network": "pass the graph that it was lowered from, or jaxsnn.update_graph(graph, network), "
+    "Network": "pass the graph from which the network was lowered, or jaxsnn.update_graph(graph, network), "
     "which has the parameters of the network",
     "Fit": "pass its attribute graph",
     "Converted": "pass its attribute graph",

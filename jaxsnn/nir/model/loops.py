@@ -22,12 +22,12 @@ Order = Literal["depth first", "in turn"]
 
 
 def stepped_loops(graph: Graph) -> tuple[tuple[str, ...], ...]:
-    """Return the cycles in which the order of the nodes decides about delays, each in that order:
-    those with a loop without a neuron, and those through several neurons whose spikes join between
-    them.
+    """Return the cycles in which delays depend on the execution order of the nodes, each as nodes in
+    that order.
 
-    Empty if the order is unknown: the dialect is undecided, its framework runs no loops of this
-    kind, or the graph is nested.
+    These are cycles that contain a loop without a neuron, and cycles through several neurons in which
+    a node between the neurons has several sources or targets. Empty if the order is unknown: the dialect is undecided,
+    its framework does not run such loops, or the graph is nested.
     """
     conventions = graph.dialect.conventions
     runs = None if conventions is None else conventions.runs_loops

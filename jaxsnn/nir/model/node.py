@@ -114,8 +114,8 @@ class Surroundings:
 class NodeTraits:
     """Properties of one type of node.
 
-    Functions take the node's record (`node.value("stride")` is a parameter) and use NumPy alone,
-    but for `apply`. Properties that a type lacks are None.
+    Functions take the node's record (`node.value("stride")` is a parameter). All but `apply` use only
+    NumPy. Properties that a type lacks are None.
 
     Attributes:
         type: Name of the type in files.
@@ -406,8 +406,8 @@ class Node:
         return dataclasses.replace(changed, written=MappingProxyType({**self.written, **written}))
 
     def in_file(self) -> Self:
-        """Return a copy with the values of the file, where they were read otherwise and have not
-        changed since.
+        """Return a copy in which values that were interpreted differently from the file, and have
+        not changed since, are those of the file.
         """
         if not self.written:
             return self

@@ -44,7 +44,7 @@ def matrix_synapses(node: Node, shape: Shape | None = None) -> int:
 
 
 def matrix_problems(node: Node) -> Iterator[Fault]:
-    """Yield a fault for a weight that is no matrix, or a bias that does not fit it."""
+    """Yield a fault for a weight that is not a matrix, or a bias whose shape does not match it."""
     weight = np.shape(node.value("weight"))
     if len(weight) < 2:
         yield Fault(
@@ -91,7 +91,7 @@ def _bias_problems(node: Node, outputs: Shape) -> Iterator[Fault]:
 
 
 def convolution_window(node: Node) -> Window:
-    """Return the window of a convolution; 0-d and one-element parameters hold for each axis."""
+    """Return the window of a convolution; scalars and arrays with one element apply to each axis."""
     kernel = tuple(int(size) for size in np.shape(node.value("weight"))[2:])
     dilation = _per_axis(node, "dilation")
     groups = int(np.ravel(node.value("groups"))[0])
@@ -99,7 +99,7 @@ def convolution_window(node: Node) -> Window:
 
 
 def pool_window(node: Node) -> Window:
-    """Return the window of a pool; 0-d and one-element parameters hold for each axis."""
+    """Return the window of a pool; scalars and arrays with one element apply to each axis."""
     return _window(node, _per_axis(node, "kernel_size"), (1,) * _spatial_axes(node), 1)
 
 

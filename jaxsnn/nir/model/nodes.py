@@ -441,7 +441,7 @@ def register_node(traits: NodeTraits) -> type[Node]:
 
 
 def _refuse_bad_traits(traits: NodeTraits) -> None:
-    """Raise UsageError where the traits of a type from outside make no sense."""
+    """Raise UsageError if the traits of a registered type are inconsistent."""
     kind, parameter_names = traits.type, traits.names
     reserved = {field.name for field in dataclasses.fields(Node)} | {"type"} | set(vars(Node))
     bad = [

@@ -1,4 +1,4 @@
-"""Traversal orders of a graph, as of `networkx`, which takes a quarter of a second to load."""
+"""Traversal orders of a graph, like those of `networkx`, which takes a quarter of a second to load."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def sources_first(
 
     Args:
         edges: without a cycle.
-        key: a number for each place, no two the same.
+        key: a unique number for each place.
     """
     sources, targets = neighbours(places, edges)
     missing = {place: len(before) for place, before in sources.items()}

@@ -25,7 +25,7 @@ Shapes = Mapping[str, tuple[Shape | None, Shape | None]]
 
 
 def window(node: Node) -> Window:
-    """Return the window of a convolution or pool; 0-d and one-element parameters hold for each
+    """Return the window of a convolution or pool; scalars and arrays with one element apply to each
     axis.
 
     Raises:
@@ -62,7 +62,7 @@ def transfer(node: Node, shape: Shape) -> Shape | None:
 
 
 def shapes(graph: Graph) -> dict[str, tuple[Shape | None, Shape | None]]:
-    """Return the input and output shape of each node, without axes of batch or time.
+    """Return the input and output shape of each node, without batch and time axes.
 
     Parameters come first (a weight matrix fixes both sides); nodes whose parameters are scalars
     take the size of their neighbours. A shape is None if it is unknown, or if the
@@ -184,7 +184,7 @@ def _improve(
             and targets
             and all(own_shape(graph.nodes[target]) == flat_shape for target in targets)
         ):
-            # Its exporter counted an axis of batch; the order of the elements is the same.
+            # Its exporter counted the batch axis; the order of the elements is the same.
             outward[name] = flat_shape
 
 
@@ -213,7 +213,8 @@ def bypass_relays(graph: Graph) -> tuple[Edge, ...]:
     """Return the edges of the graph without the Input and Output nodes of nested graphs, which are
     only relays.
 
-    In natural order; a pair that several ways connect is listed once for each way.
+    The edges are in natural order. If several paths through relays connect two nodes, their edge is
+    listed once for each path.
     """
     _, targets = _neighbours(graph)
 

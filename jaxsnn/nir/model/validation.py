@@ -80,7 +80,7 @@ def _value_problems(node: Node, parameter: Parameter, value: np.ndarray | str) -
     if isinstance(value, str):
         if value not in parameter.texts and name not in node.written:
             texts = "".join(f", or '{text}'" for text in parameter.texts)
-            fix = f"it must be numbers{texts}"
+            fix = f"it must contain numbers{texts}"
             yield _problem(
                 node,
                 "bad-parameter",

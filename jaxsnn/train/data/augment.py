@@ -17,7 +17,7 @@ from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.valued_inputs import Currents
 from jaxsnn.options import ENCODER
 from jaxsnn.train.data.encoders import Delta, LevelCrossing, PopulationCode
-from jaxsnn.train.option_values import duration, number
+from jaxsnn.train.option_values import accept_former_fields, current_names, duration, number
 from jaxsnn.wording import Text
 
 #: A function of a random key and one sample, Events (events,) or an array (time, *shape), that
@@ -176,26 +176,29 @@ def refuse_values(inputs: Any, change: str) -> None:
 
 
 #: Changes of `Warp`.
-_WARPS = ("shift", "turn", "scale", "bend", "mirror")
+_WARPS = ("shift", "rotation", "scale", "distortion", "mirror")
+#: Current names of `_WARPS` by those of earlier versions.
+_FORMER_WARPS = {"turn": "rotation", "bend": "distortion"}
 #: Number of points along each axis at which displacements of `Warp` are sampled.
 _POINTS = 4
 
 
+@accept_former_fields(**_FORMER_WARPS)
 @dataclass(frozen=True, kw_only=True)
 class Warp:
     """Random mirroring, shift, rotation, scaling and distortion of each image: its events move to the
     nearest pixels.
 
     Those that leave the image are lost. Channels behind those of the pixels, such as a bias, stay.
-    All changes except `bend` and `mirror` are sampled uniformly between minus and plus the attribute.
+    All changes except `distortion` and `mirror` are sampled uniformly between minus and plus the attribute.
 
     Attributes:
         shape: shape of the images, (rows, columns) or (planes, rows, columns).
         shift: largest shift along each axis, in pixels.
-        turn: largest rotation in degrees.
+        rotation: largest angle of rotation in degrees.
         scale: largest change of size as a fraction, sampled for each axis.
-        bend: standard deviation, in pixels, of a smooth field of displacements: normal deviates at
-            4 x 4 points, interpolated linearly.
+        distortion: standard deviation, in pixels, of a smooth field of displacements: normal deviates
+            at 4 x 4 points, interpolated linearly.
         mirror: probability from 0 to 1 that left and right are exchanged.
 
     Raises:
@@ -207,9 +210,9 @@ class Warp:
 
     shape: tuple[int, ...]
     shift: float = 0.0
-    turn: float = 0.0
+    rotation: float = 0.0
     scale: float = 0.0
-    bend: float = 0.0
+    distortion: float = 0.0
     mirror: float = 0.0
 
     def __post_init__(self) -> None:
@@ -248,14 +251,14 @@ class Warp:
 
     def _moved(self, key: jax.Array, place: Float[Array, "events 2"]) -> Float[Array, "events 2"]:
         """Return the new positions of pixels."""
-        turn_key, scale_key, shift_key, bend_key = jax.random.split(key, 4)
+        rotation_key, scale_key, shift_key, distortion_key = jax.random.split(key, 4)
         size = jnp.asarray(self.shape[-2:], place.dtype)
         middle = (size - 1) / 2
 
         def drawn(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
             return jax.random.uniform(key, shape, place.dtype, -1, 1)
 
-        angle = jnp.deg2rad(self.turn) * drawn(turn_key, ())
+        angle = jnp.deg2rad(self.rotation) * drawn(rotation_key, ())
         turned = jnp.array(
             [[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]], place.dtype
         )
@@ -265,9 +268,9 @@ class Warp:
             place = jnp.where(swapped, place.at[:, 1].set(size[1] - 1 - place[:, 1]), place)
         moved = ((place - middle) @ turned.T) * larger + middle
         moved += self.shift * drawn(shift_key, (2,))
-        if self.bend:
+        if self.distortion:
             shape = (_POINTS, _POINTS, 2)
-            field = self.bend * jax.random.normal(bend_key, shape, place.dtype)
+            field = self.distortion * jax.random.normal(distortion_key, shape, place.dtype)
             moved += _between(field, place / jnp.maximum(size - 1, 1) * (_POINTS - 1))
         return moved
 
@@ -353,9 +356,9 @@ CHANGES = (*_WARPS, "channel-shift", "stretch", "jitter", "dropout", "shape")
 
 
 def augmentation_of(table: Mapping[str, Any], shape: tuple[int, ...]) -> Compose:
-    """Return the augmentations of a table: `shift`, `turn`, `scale`, `bend` and `mirror` as of
-    `Warp`, `channel-shift`, the three numbers of `ChannelShift`, `stretch`, then `jitter`, a time,
-    and `dropout`, a probability.
+    """Return the augmentations of a table: `shift`, `rotation`, `scale`, `distortion` and `mirror`
+    as in `Warp`, `channel-shift`, the three numbers of `ChannelShift`, `stretch`, then `jitter`, a
+    time, and `dropout`, a probability. Former names are accepted with a warning.
 
     Args:
         shape: shape of a sample, (rows, columns) or (planes, rows, columns), unless the table has a
@@ -365,6 +368,7 @@ def augmentation_of(table: Mapping[str, Any], shape: tuple[int, ...]) -> Compose
         UsageError: a name that does not exist, or a value that is invalid.
     """
     table = {name.replace("_", "-"): value for name, value in table.items()}
+    table = current_names(table, _FORMER_WARPS, "augment")
     for name in table:
         if name not in CHANGES:
             raise UsageError(

@@ -209,7 +209,7 @@ def encoded(
         if isinstance(encoder, _OWN) and (channels_made := encoder.channels(data.x)) != channels:
             is_latency = isinstance(encoder, Latency)
             has_bias = is_latency and encoder.bias
-            bias = Text(" (the bias channel included)" if has_bias else "")
+            bias = Text(" (including the bias channel)" if has_bias else "")
             raise UsageError(
                 Text(
                     "{data} has {actual} channels{bias}, and input '{input}' has {expected}",

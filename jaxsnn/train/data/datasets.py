@@ -86,17 +86,17 @@ class Rows:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the selected rows, as of an array."""
+        """Shape of the selected rows, like that of an array."""
         return (len(self.index), *self.array.shape[1:])
 
     @property
     def ndim(self) -> int:
-        """Number of axes, as of an array."""
+        """Number of axes, like that of an array."""
         return self.array.ndim
 
     @property
     def dtype(self) -> np.dtype:
-        """Type of the entries, as of an array."""
+        """Type of the entries, like that of an array."""
         return self.array.dtype
 
     def __len__(self) -> int:
@@ -111,7 +111,7 @@ class Rows:
 
 
 def select_samples(data: Data, index: np.ndarray) -> Data:
-    """Return some of the samples; of arrays on the disk, `Rows` that are read when they are
+    """Return some of the samples. Arrays on disk become `Rows`, which are read when the samples are
     encoded.
     """
 

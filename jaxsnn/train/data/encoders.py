@@ -381,8 +381,8 @@ class LevelCrossing(_OfSignals):
 
 @dataclass(frozen=True, kw_only=True)
 class PopulationCode(_OfSignals):
-    """Encoder of each value as a spike of the channel with the nearest centre, the later the
-    farther away it is.
+    """Encoder of each value as spikes of the channels with the nearest centres; the farther away the
+    centre, the later the spike.
 
     Channel n * (number of centres) + m belongs to centre m of signal n. With the distance d to the
     centre and s the smallest distance between centres, the spike comes min(d / s, 1) of a frame

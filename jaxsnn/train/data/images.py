@@ -62,7 +62,7 @@ def mnist_splits(
 def fashion_mnist_splits(
     seed: Seed = 0, *, folder: str | os.PathLike[str] | None = None, side: int | None = None
 ) -> Splits:
-    """Return Fashion-MNIST (Xiao, Rasul and Vollgraf, 2017) with its test set; arguments as of
+    """Return Fashion-MNIST (Xiao, Rasul and Vollgraf, 2017) with its test set; arguments as in
     `mnist_splits`, except that the folder is by default that of Debian's package
     `dataset-fashion-mnist`.
     """
@@ -416,7 +416,9 @@ def with_inverted(images: Any) -> np.ndarray:
 
 
 def distorted(images: np.ndarray, seed: Seed) -> np.ndarray:
-    """Return images (images, 8, 8) shifted, rotated and scaled at random, bilinear, dark outside."""
+    """Shift, rotate and scale images (images, 8, 8) at random, with bilinear interpolation; pixels
+    outside an image are dark.
+    """
     generator = generator_of(seed)
     count = len(images)
     shift = generator.uniform(-0.5, 0.5, (count, 2, 1, 1))

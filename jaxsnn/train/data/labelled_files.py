@@ -238,7 +238,7 @@ def _classes(name: str, arrays: dict[str, np.ndarray], outputs: int) -> tuple[st
         if key not in arrays:
             raise FileError(
                 Text("{data} has no array '{array}'", data=name, array=key),
-                fix=f"add the array; the file has {listing(arrays)}",
+                fix=f"add the array; the file contains {listing(arrays)}",
             )
     largest = 0
     for key, array in labels.items():
@@ -276,7 +276,7 @@ def _data(name: str, arrays: dict[str, np.ndarray], part: str, classes: tuple[st
     if f"y_{part}" not in arrays:
         raise FileError(
             Text("{data} has samples for {part} and no array 'y_{part}'", data=name, part=part),
-            fix=f"add the array; the file has {listing(arrays)}",
+            fix=f"add the array; the file contains {listing(arrays)}",
         )
     x: Any
     if f"x_{part}" in arrays:
@@ -313,7 +313,7 @@ def _data(name: str, arrays: dict[str, np.ndarray], part: str, classes: tuple[st
                 data=name,
                 part=part,
             ),
-            fix=f"add the arrays; the file has {listing(arrays)}",
+            fix=f"add the arrays; the file contains {listing(arrays)}",
         )
     data = Data(x=x, y=arrays[f"y_{part}"].astype(np.int32), classes=classes)
     check_data(data, f"{name}, {part}")
@@ -484,8 +484,8 @@ def _places(recording: np.ndarray, name: str, size: int, sample: int) -> np.ndar
         if size != 1:
             raise UsageError(
                 Text(
-                    "sample {sample} has the fields {fields} and no field '{field}', and sensor_size is "
-                    "{size} for it",
+                    "sample {sample} has no field '{field}', but its sensor_size is {size}. Fields: "
+                    "{fields}",
                     sample=sample,
                     fields=", ".join(fields),
                     field=name,

@@ -117,7 +117,9 @@ def with_options(encoder: Any, options: Mapping[str, Any] | None) -> Any:
 def _describe(encoder: Any) -> str:
     """Return a sentence that describes an encoder."""
     if isinstance(encoder, Current):
-        last = Text("; a last channel has the value 1" if encoder.bias else "")
+        last = Text(
+            "; an additional last channel has the value 1, as a bias" if encoder.bias else ""
+        )
         return Text("each value is encoded as a constant current{last}", last=last)
     if isinstance(encoder, Latency):
         last = (

@@ -290,8 +290,9 @@ def cochleagram(sound: np.ndarray, rate: int) -> np.ndarray:
     """Return the loudness of mel bands, (120 frames, 24 bands) float32, from 0 to 1; NaN after the
     end.
 
-    The powers of a frame's spectrum (Hann window of 32 ms) are added up by triangles, evenly spaced
-    on the mel scale; the loudness is their logarithm, 1 for the loudest frame and band.
+    The power spectrum of a frame (Hann window of 32 ms) is summed with triangular weights, which are
+    evenly spaced on the mel scale; the loudness is the logarithm of the sums, scaled to 1 for the
+    loudest frame and band.
 
     Args:
         sound: (samples,).

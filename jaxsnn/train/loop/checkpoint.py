@@ -9,7 +9,7 @@ is repeated with the same random numbers. A checkpoint of other settings, anothe
 or other data is refused.
 
 Each file is replaced whole under its name, so that neither hard links nor symbolic links are written
-through. A symbolic link, or anything else that is no regular file, is refused before anything is
+through. A symbolic link, or anything else that is not a regular file, is refused before anything is
 trained.
 """
 
@@ -49,6 +49,8 @@ from jaxsnn.wording import Text
 LAST, BEFORE, BEST, HISTORY = "last.npz", "before.npz", "best.npz", "history.jsonl"
 #: Names of options in checkpoints of earlier versions.
 _EARLIER_NAMES = {"ema_decay": "averaging", "weight_bumping": "push"}
+#: Fields of losses and augmentations, by their names in checkpoints of earlier versions.
+_EARLIER_FIELDS = {"sharpness": "temperature", "turn": "rotation", "bend": "distortion"}
 _SAME = "resume with the settings of the checkpoint, or choose another folder"
 
 
@@ -338,6 +340,11 @@ class Folder:
 
     def _refuse_other(self, path: Path, header: dict[str, Any]) -> None:
         before = dict(header["settings"])
+        before |= {
+            name: _with_current_fields(before[name])
+            for name in ("loss", "augment", "engine")
+            if name in before
+        }
         epochs: Any = before.get("epochs")
         is_number = is_whole(epochs) and 1 <= epochs <= MOST_EPOCHS
         other_epochs = is_number and epochs != self.settings["epochs"]
@@ -368,6 +375,17 @@ class Folder:
                 ),
                 fix=_SAME,
             )
+
+
+def _with_current_fields(value: Any) -> Any:
+    """Return a setting of a checkpoint with the current names of fields."""
+    if isinstance(value, list):
+        return [_with_current_fields(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        _EARLIER_FIELDS.get(name, name): _with_current_fields(item) for name, item in value.items()
+    }
 
 
 def _difference(setting: str, before: Any, now: Any) -> tuple[str, Any, Any]:
@@ -628,7 +646,7 @@ def _refuse_header(path: Path, header: Any) -> None:
         raise _damaged(
             path,
             Text(
-                "the number of durations is {seconds}, and that of epochs {epochs}",
+                "the history has {epochs} epochs, but {seconds} durations",
                 seconds=len(header["seconds"]),
                 epochs=len(history),
             ),

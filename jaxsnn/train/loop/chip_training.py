@@ -4,6 +4,7 @@ afterwards.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,9 +34,17 @@ from jaxsnn.wording import Text
 
 #: Default factor by which weights may grow during training before they saturate.
 HEADROOM = 2.0
-#: Default sharpness of a first-spike loss on a chip: it leads to a margin between outputs that exceeds
+#: Default temperature of a first-spike loss on a chip: it leads to a margin between outputs that exceeds
 #: the noise of a chip's spike times, about 0.1 tau_syn.
-SHARPNESS = 0.15
+TEMPERATURE = 0.15
+
+
+def __getattr__(name: str) -> Any:
+    if name == "SHARPNESS":
+        message = "SHARPNESS is deprecated: use TEMPERATURE instead"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return TEMPERATURE
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def on_chip(
@@ -102,8 +111,8 @@ def on_emulated_chip(graph: Graph, options: TrainOptions) -> TrainOptions:
     Args:
         graph: graph to train, with its initial weights.
         options: options with `Splits` as data. The result has no `chip_seed`, `headroom`, `runs`,
-            `loss_options` and `engine_options`. A first-spike loss by name has the sharpness
-            `SHARPNESS` unless `loss_options` specify another.
+            `loss_options` and `engine_options`. A first-spike loss by name has the temperature
+            `TEMPERATURE` unless `loss_options` specify another.
 
     Raises:
         MappingError: the chip cannot run the graph.
@@ -115,7 +124,8 @@ def on_emulated_chip(graph: Graph, options: TrainOptions) -> TrainOptions:
         population = str(loss_options.get("population") or read_population(network))
         name = default_loss(network, population, in_steps=False)
     if name == "ttfs":
-        loss_options = {"sharpness": SHARPNESS} | loss_options
+        former = "sharpness" in loss_options  # `temperature` in earlier versions
+        loss_options = ({} if former else {"temperature": TEMPERATURE}) | loss_options
     loss = loss_of(network, replace(options, loss_options=loss_options))
     engine = on_chip(
         graph,

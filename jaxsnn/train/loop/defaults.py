@@ -124,8 +124,8 @@ def default_end(
         span: minimum length of a sample in units of tau; default `SAMPLE_SPAN`.
 
     Returns:
-        Seconds: the span, or where events come later, the last one and 4.5 tau, rounded up to whole
-        tau. That is as long as the default span lasts after the default encoding.
+        The end in seconds: the span; if events occur later, 4.5 tau after the last event, rounded up
+        to a multiple of tau. The default span also ends 4.5 tau after the default encoding.
     """
     end = (span or SAMPLE_SPAN) * tau
     last = max((_last_event(part.x, encoder) for part in parts), default=0.0)

@@ -192,7 +192,7 @@ def joined(summaries: Summary) -> Summary:
 
 
 def merged(summaries: Sequence[Summary]) -> Summary:
-    """Return the summary of several computed ones, with NumPy; a single one unchanged."""
+    """Merge computed summaries with NumPy; a single summary is returned unchanged."""
     if len(summaries) == 1:
         return summaries[0]
     sums, greatest = (
@@ -470,7 +470,7 @@ def run_evaluation(
     used: jax.Array | np.ndarray,
     key: jax.Array | None = None,
 ) -> Summary:
-    """Evaluate one batch without training; `used` (batch,) is False for samples that only pad it.
+    """Evaluate one batch without training; `used` (batch,) is False for samples that are padding.
     With a key, the noise of training is applied.
     """
     trained = with_trained(network, setup.trained, raw)

@@ -135,7 +135,7 @@ def measure(
     t_end: float | None = None,
     advice: str | None = None,
 ) -> Measured:
-    """Return the accuracy of a graph on samples, and its spike counts; arguments and errors as of
+    """Return the accuracy of a graph on samples, and its spike counts; arguments and errors as in
     `evaluate`.
 
     Args:

@@ -165,7 +165,7 @@ def mean(total: Any, summary: Summary) -> float:
 
 
 def merit(record: EpochRecord, excess: float = 0.0) -> tuple[float, float, float]:
-    """Return the ranking key of an epoch, which the best epoch maximises: the least excess of
+    """Return the ranking key of an epoch, which the best epoch maximises: the smallest excess of
     spikes over a budget, if any; then validation accuracy; then the lower loss.
     """
     return -excess, record.validation_accuracy, -record.validation_loss
@@ -297,7 +297,7 @@ def _of_array(value: Any) -> Any:
 
 
 def of_record(record: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass; of another object none."""
+    """Return the fields of a dataclass; an empty dict for any other object."""
     if not is_dataclass(record) or isinstance(record, type):
         return {}
     return {field.name: for_json(getattr(record, field.name)) for field in fields(record)}

@@ -76,9 +76,9 @@ class TracedDevice(Protocol):
             options: spike budgets, and the populations that stop after their first spike.
 
         Returns:
-            Population -> times (batch, neurons, spikes) seconds, rising, inf where unused, with as
-            many slots as the engine says; and how often each neuron fired, (batch, neurons), those
-            included that were lost on their way. Spikes at or after the end do not count.
+            Population -> ascending spike times in seconds, (batch, neurons, spikes), inf in unused
+            slots, with the number of slots of the engine; and the number of spikes of each neuron,
+            (batch, neurons), including lost spikes, but without those at or after the end.
         """
         ...
 

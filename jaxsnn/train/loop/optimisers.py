@@ -1,14 +1,13 @@
-"""Optimisers and learning-rate schedules, by name or as optax objects, and steps that mean the same in
-every dialect.
+"""Optimisers and learning-rate schedules, by name or as optax objects, and steps with the same effect
+in every dialect.
 
-A file's weights live in its dialect: snnTorch's, for example, are about dt / tau_mem of those that
-make the synaptic current jump by themselves. The optimiser therefore works on what a weight does.
-The kick of a weight is the jump of R I that a spike through it causes in the population behind,
-divided by v_threshold - v_reset (in a readout, which has no threshold, by 1); for LIF and IF, it is
-the rise of V that a spike causes. Where a readout sends its voltage on, what that does to the
-population behind counts instead; to weights behind it, a voltage of 1 is what a spike is to others.
-The lift of a bias is the shift of the resting voltage (for IF, which has none, the rise of V during
-a sample), divided by the same. A step of 0.01 moves kicks and lifts by 0.01.
+The unit of weights depends on the dialect: a weight of snnTorch, for example, is about dt / tau_mem
+times the jump of the synaptic current that it causes. The optimiser therefore uses units of the effect
+of a weight, its PSP amplitude ("kick"). This is the jump of R I in the target population after a spike
+(for LIF and IF, the jump of V), divided by v_threshold - v_reset (in a readout, which has no threshold,
+by 1). For weights from a readout, it is the effect of a voltage of 1.
+The effect of a bias ("lift") is the shift of the resting voltage (for IF, which has none, the change of
+V during a sample), divided by the same difference. A step of 0.01 changes kicks and lifts by 0.01.
 """
 
 from __future__ import annotations
@@ -284,13 +283,14 @@ EffectOf = Callable[[Neuron, dict[str, jax.Array], bool], np.ndarray]
 
 
 def step_scales(network: Network, trained: Trained, t_end: float) -> Parameters:
-    """Return the size of a step of 1 in raw numbers, for each trained array; 0 where nothing
-    follows.
+    """Return the change of raw numbers in a step of 1, for each trained array; 0 for nodes that feed no
+    population.
 
-    Free weights and biases step in kicks and lifts: per row of a weight, shape (outputs, 1, ...),
-    and per entry of a bias. Other free parameters step by their own size. What is bounded steps in
-    its raw number. A node that feeds several populations, or one behind further linear nodes, is
-    scaled for the largest kick that it gives. `t_end` (seconds) is the length of a sample.
+    Steps of free weights and biases are in units of their effects (kicks and lifts, see above): for
+    each row of a weight, shape (outputs, 1, ...), and each entry of a bias. Steps of other free
+    parameters are relative to their values, steps of bounded parameters are steps of the raw number.
+    If a node feeds several populations, or a population through further linear nodes, its largest
+    kick counts. `t_end` (seconds) is the length of a sample.
     """
 
     def kick(neuron: Neuron, parameters: dict[str, jax.Array], under_voltages: bool) -> np.ndarray:

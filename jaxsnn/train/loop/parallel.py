@@ -111,10 +111,10 @@ def _is_loopback(host: str) -> bool:
 
 @contextmanager
 def aborting_in_one_line(line: str) -> Iterator[None]:
-    """Replace the trace with which JAX aborts a process whose coordinator is gone by one line: the
-    abort comes from a thread of XLA, and leaves no time for a message.
+    """Print one line instead of a stack trace if JAX aborts the process because it lost its
+    coordinator. The abort comes from a thread of XLA, so that the process itself cannot print.
 
-    What goes to stderr passes through a child, which lets all else through.
+    All output to stderr passes through a child process, which forwards everything else unchanged.
     """
     if not hasattr(os, "fork"):
         yield
@@ -272,8 +272,8 @@ def on_host(tree: Tree, mesh: Mesh | None) -> Tree:
     """Return the arrays of a tree as NumPy arrays, once they are computed; unchanged without a
     mesh.
 
-    What several devices compute is waited for, and goes on from here on the host, so that never
-    more than one program is launched on them.
+    The function waits for the results of all devices and copies them to the host, so that the devices
+    never have more than one program to run.
     """
     if mesh is None:
         return tree

@@ -130,8 +130,8 @@ class Passes:
         """Evaluate a split with some raw parameters, without training.
 
         Args:
-            loud: whether to apply the parameter noise of training, if there is any: one sample of the
-                noise for as many samples as a training step has, the same in each epoch.
+            loud: whether to apply the parameter noise of training, if there is any. Each batch, of the
+                size of a training batch, has a separate noise sample, which is the same in each epoch.
         """
         in_memory = data if isinstance(data, Batch) else None
         placed = self.network, best, in_memory

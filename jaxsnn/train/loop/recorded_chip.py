@@ -242,7 +242,8 @@ def _refuse_events(
 
 
 def by_neuron(time: np.ndarray, index: np.ndarray, size: int) -> np.ndarray:
-    """Return events (samples, events) as (samples, neurons, spikes), rising, padded with inf.
+    """Return the times of events (samples, events) as sorted spike times (samples, neurons, spikes),
+    padded with inf.
 
     >>> by_neuron(np.array([[3.0, 1.0, np.inf]]), np.array([[1, 1, 2]]), 2).tolist()
     [[[inf, inf], [1.0, 3.0]]]

@@ -295,8 +295,8 @@ class TrainingRun:
             if patience is not None and waited >= patience:
                 self.notes.append(
                     Text(
-                        "training stopped after epoch {epoch}: the number of epochs without a better validation "
-                        "result is {count}",
+                        "training stopped after epoch {epoch} (epochs without a better validation result: "
+                        "{count})",
                         epoch=epoch - 1,
                         count=waited,
                     )
@@ -600,8 +600,8 @@ class TrainingRun:
     def _accuracy_in_steps(
         self, trained: Graph, test_accuracy: float, notes: list[str]
     ) -> float | None:
-        """Evaluate the test samples in the time steps of the source, where it has some, and add to the
-        notes where the accuracies differ.
+        """Evaluate the test samples in the time steps of the source framework, if it has any, and add a
+        note if the accuracies differ.
         """
         network = self.network
         if not any(population.steps_through_time for population in network.populations.values()):

@@ -26,6 +26,7 @@ import numpy as np
 from jaxsnn.errors import UsageError, as_number, shown, suggestion
 from jaxsnn.network.on_processor import in_numpy, module_for, on_processor, to_jax
 from jaxsnn.simulation.solution import Reading as Reading
+from jaxsnn.train.option_values import accept_former_fields
 from jaxsnn.wording import Text
 
 #: Quantities that a loss can read.
@@ -96,7 +97,7 @@ class Loss(Protocol):
 #: Field -> its lowest value, its exclusive upper limit, and these limits in words.
 _RANGES = {
     **dict.fromkeys(
-        ("tau", "t_max", "sharpness", "late_tau", "decay", "gain"),
+        ("tau", "t_max", "temperature", "late_tau", "decay", "gain"),
         (float(np.nextafter(0.0, 1.0)), np.inf, "above 0"),
     ),
     **dict.fromkeys(("late_weight", "separation"), (0.0, np.inf, "of at least 0")),
@@ -143,6 +144,7 @@ class FirstToFire(CheckedLoss):
         return first if kind is jnp else to_jax(first)
 
 
+@accept_former_fields(sharpness="temperature")
 @dataclass(frozen=True, kw_only=True)
 class FirstSpike(FirstToFire):
     """Cross-entropy of the first spike times, minimal when the neuron of the label fires first
@@ -150,19 +152,19 @@ class FirstSpike(FirstToFire):
 
     With s = t / tau, and a silent neuron counted at t_max,
 
-        L = -log softmax(-s / sharpness)[label] + late_weight (exp(s[label] / late_tau) - 1),
+        L = -log softmax(-s / temperature)[label] + late_weight (exp(s[label] / late_tau) - 1),
 
     where with `smoothing` the first term is (1 - smoothing) of it and smoothing of its mean over all
     neurons.
 
-    A small `sharpness` trains better: a wide softmax delays wrong outputs until they stop firing. It also
-    determines the margin between the first and the second output after training.
+    A low `temperature` trains better: a wide softmax delays wrong outputs until they stop firing. The
+    temperature also determines the margin between the first and the second output after training.
 
     Attributes:
         population: name of the output population, with one neuron for each class.
         tau: unit of time in seconds.
         t_max: time in seconds that counts as the spike time of a silent neuron.
-        sharpness: width of the softmax, in units of tau.
+        temperature: temperature (width) of the softmax, in units of tau.
         late_weight, late_tau: weight of the term that keeps the label's spike early, and its growth
             in units of tau.
         smoothing: fraction of the label that is shared by all classes.
@@ -174,7 +176,7 @@ class FirstSpike(FirstToFire):
     population: str
     tau: float
     t_max: float
-    sharpness: float = 0.01
+    temperature: float = 0.01
     late_weight: float = 3e-3
     late_tau: float = 2.0
     smoothing: float = 0.0
@@ -183,7 +185,7 @@ class FirstSpike(FirstToFire):
         """Return the loss of each sample, (batch,)."""
         scaled = _scaled_times(self, reading)
         label = _of_label(scaled, labels)
-        entropy = _cross_entropy(-scaled / self.sharpness, labels, self.smoothing)
+        entropy = _cross_entropy(-scaled / self.temperature, labels, self.smoothing)
         return self.late_weight * jnp.expm1(label / self.late_tau) + entropy
 
 
@@ -429,14 +431,14 @@ def register_loss(cls: LossClass, name: str | None = None) -> LossClass:
     """Register a loss by name: for `fit(..., loss="its-name")`, and for `jaxsnn train --loss` where
     the module that calls this is imported.
 
-    The command imports what the entry point group `jaxsnn.losses` names: in the pyproject.toml of
-    a package `[project.entry-points."jaxsnn.losses"]` with `its-name = "package.module:Class"`,
-    where the class needs no registration.
+    The command also loads losses of installed packages by the entry point group `jaxsnn.losses`. The
+    pyproject.toml of such a package contains `[project.entry-points."jaxsnn.losses"]` with `its-name =
+    "package.module:Class"`; its class need not be registered.
 
     Args:
-        cls: a class as `Loss` describes it; `fit` makes it with `population`, `tau` and `t_max`
-            as keyword arguments.
-        name: None: the `name` of the class.
+        cls: class with the interface of `Loss`; `fit` calls it with the keyword arguments `population`,
+            `tau` and `t_max`.
+        name: name of the loss; None: the attribute `name` of the class.
 
     Returns:
         The class, so that this is a decorator.

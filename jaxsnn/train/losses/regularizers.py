@@ -332,7 +332,7 @@ def bumped(
     """Add weight bumping to the optimiser's steps (which are subtracted): `rate` times the amounts
     of `WeightBumping.wanted`, for weights that feed a population.
 
-    A weight that is one number for all is not raised.
+    A scalar weight, which all synapses share, is not raised.
     """
     directions = {node: dict(steps) for node, steps in directions.items()}
     for population, nodes in feeding:
@@ -380,14 +380,18 @@ def noise_of(noise: Any) -> Noise:
 
 
 def noisy(network: Network, noise: Noise, key: jax.Array) -> Network:
-    """Return the network with its parameters multiplied by 1 + a normal deviate: `weight` one for
-    each weight, `v_threshold` one for each neuron, of the threshold's distance from the leak.
+    """Return the network with noise: parameters are multiplied by random factors 1 + d, where d is
+    normally distributed.
 
-    Gains multiply matrices (targets, sources), one deviate for many weights, so that it does not
-    average out: `input_gain` one for the positive and one for the negative weights of each target,
-    `driver_gain` one for each source. Other weights have none.
+    With `weight`, each weight has a separate factor. With `v_threshold`, each neuron has one, by
+    which the distance of its threshold from its leak is multiplied.
 
-    Gradients pass through the factors, so that the parameters themselves stay without noise.
+    A gain is a factor that many weights of a matrix (targets, sources) share, so that it does not
+    average out. With `input_gain`, each target has one factor for its positive and one for its
+    negative weights; with `driver_gain`, each source has one. Weights that are not matrices, such
+    as those of convolutions, have no gains.
+
+    Gradients pass through the factors to the parameters, which stay without noise.
     """
     changed: dict[str, Any] = {}
     for number, (node, parameters) in enumerate(sorted(network.parameters.items())):

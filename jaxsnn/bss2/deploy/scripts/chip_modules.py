@@ -57,7 +57,7 @@ def exact_modules(hxsnn: Any, torch: Any) -> SimpleNamespace:
 
         @property
         def pending(self) -> Any:
-            """Output handle, which the synapse feeds, before the synapse itself is connected."""
+            """Output handle of the synapse, also before the synapse is connected."""
             return self._output_handle
 
         def add_to_network_graph(self, pre: Any, post: Any, builder: Any) -> tuple[Any, ...]:
