@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.torch.leaves import library_packages, membranes_of, of_library
+from jaxsnn.nir.torch.torch_functions import is_parameter
 from jaxsnn.nir.torch.trained_module import is_of_graph
 
 #: Functions that give numbers of a tensor to Python, where they cannot be followed.
@@ -109,8 +110,8 @@ class Recorder:
         self._values: dict[int, tuple[Any, int, TensorValue]] = {}
         self._states: dict[int, dict[str, tuple[int, int]]] = {}
         self._code_positions: dict[CodeType, list[Any]] = {}
-        #: By a tensor's value, axis and index: the value of x[t].
-        self._taken: dict[tuple[int, int, int], TensorValue] = {}
+        #: By step, tensor value, axis and index: the value of x[t].
+        self._taken: dict[tuple[int, int, int, int], TensorValue] = {}
         self._inside = 0
         self._root: FrameType | None = None
         self._libraries = {"torch", "jaxsnn", *library_packages()}
@@ -343,14 +344,17 @@ class Recorder:
         if operation.name not in ("__getitem__", "select") or len(operation.values) != 1:
             return False
         source = operation.values[0]
+        if source.elements is not None or is_parameter(source.tensor):
+            return False
         for axis in range(source.tensor.ndim):
             index = index_along(operation, axis)
-            if index is not None and source.elements is None:
-                earlier = self._taken.get((id(source), axis, index))
-                if earlier is not None:
-                    self._values[id(result)] = (result, version_of(result), earlier)
+            if index is not None:
+                place = (self.step, id(source), axis, index)
+                if place in self._taken:
+                    value = self._taken[place]
+                    self._values[id(result)] = (result, version_of(result), value)
                     return True
-                self._taken[id(source), axis, index] = self._assigned(result, operation)
+                self._taken[place] = self._assigned(result, operation)
         return False
 
     def _set_element(self, operation: Operation) -> None:
