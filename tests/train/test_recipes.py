@@ -245,7 +245,8 @@ def test_a_run_is_a_file(configured, tmp_path, capsys):
     assert (settings["encoder"]["least"], settings["encoder"]["t_max"]) == (0.1, 0.015)
     assert [step["name"] for step in settings["augment"]["steps"]] == ["Warp", "Jitter"]
     _, message = refused(capsys, "train", tmp_path / "out.nir", *argv, "-o", tmp_path / "b.nir")
-    assert "has a network, and" in message
+    assert f"in {tmp_path / 'run.toml'} and in {tmp_path / 'out.nir'}: " in message
+    assert "[network] table" in message
 
 
 def test_without_a_network_there_is_nothing_to_train(tmp_path, capsys):
@@ -294,14 +295,14 @@ def test_a_run_begins_with_delays_of_synapses_and_trains_them(configured, begin,
     [
         ('"2 apples"', "'apples'"),
         ("[0.002, 0.003]", "node 'w1': delay has shape (2,), but its weight has shape (6, 18)"),
-        ('["2ms"]', "node 'w1': delay is ['2ms']: give seconds"),
-        ("true", "node 'w1': delay is True: give seconds"),
+        ('["2ms"]', "node 'w1': delay is ['2ms']: pass seconds"),
+        ("true", "node 'w1': delay is True: pass seconds"),
         (
             "[[0.001], [0.002, 0.003]]",
-            "node 'w1': delay is [[0.001], [0.002, 0.003]]: give seconds",
+            "node 'w1': delay is [[0.001], [0.002, 0.003]]: pass seconds",
         ),
         (f"[{', '.join(18 * ['true'])}]", "node 'w1': delay is [True, True"),
-        (f"[{', '.join(17 * ['0.001'])}, -0.5]", "node 'w1': delay is -0.5: give seconds"),
+        (f"[{', '.join(17 * ['0.001'])}, -0.5]", "node 'w1': delay is -0.5: pass seconds"),
         (f"1{400 * '0'}", "node 'w1': delay is inf"),
         ("-0.001", "node 'w1': delay is -0.001"),
     ],
