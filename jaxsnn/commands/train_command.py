@@ -191,7 +191,7 @@ def graph_of(arguments: argparse.Namespace, options: TrainOptions) -> Graph:
                 config=arguments.config,
                 file=arguments.file,
             ),
-            fix="remove one of them",
+            fix="omit the NIR file, or remove the [network] table from the configuration file",
         )
     return read_graph(arguments)
 
@@ -491,7 +491,7 @@ def train_report(arguments: argparse.Namespace, graph: Graph, outcome: TrainOutc
     result = f"Test accuracy {fit.test_accuracy:.2%} on {outcome.test_samples} samples{engine}"
     key_figures = {
         "test accuracy": f"{fit.test_accuracy:.2%}",
-        "in time steps": _percentage(fit.accuracy_in_steps),
+        "time-stepped as in the source framework": _percentage(fit.accuracy_in_steps),
         "off the chip": None if on_chip is None else _percentage(on_chip.off_chip_accuracy),
         "validation before training": _percentage(fit.history[0].validation_accuracy),
         "validation, best epoch": _percentage(best.validation_accuracy),

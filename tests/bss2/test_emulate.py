@@ -352,7 +352,7 @@ REFUSED = {
         ),
         "channel 0.5",
     ),
-    "times alone": (lambda q, m: emulate(q, m, events(4).time, T_END), "input 'input' is a"),
+    "times alone": (lambda q, m: emulate(q, m, events(4).time, T_END), "input 'input' has type "),
     "another input": (
         lambda q, m: in_one_run(two_inputs(), {"a": events(2)}),
         "for a; the network has the inputs a, b",

@@ -504,7 +504,8 @@ def test_pieces_behind_the_end_are_noted_but_those_of_zeros():
     time, value = np.array([[0.0, 5.0, 6.0]]), np.array([[[0.1] * 3, [1.0] * 3, [0.0] * 3]])
     solution = simulate(one_population("LIF"), Currents(time=time, value=value), T_END)
     assert int(solution.late["in"]) == 1
-    assert any("input 'in': 1" in note for note in solution.notes)
+    late = [note.facts for note in solution.notes if note.code == "late-events"]
+    assert late == [{"name": "in", "count": 1}]
 
 
 def test_currents_in_jit_that_go_back_in_time_end_the_run():

@@ -440,5 +440,5 @@ def test_a_model_without_dynamics_and_another_of_the_same_name_are_refused():
     assert_refused(no_dynamics, UsageError, "'Other'", fix="function")
     for kind in ("LIF", "AdaptiveLIF"):
         model = NeuronModel(kind=kind, fires=True, dynamics=lambda population: AdaptiveLIF())
-        assert_refused(partial(register_neuron, model), UsageError, f"'{kind}'", fix="rename")
+        assert_refused(partial(register_neuron, model), UsageError, f"'{kind}'", fix="another name")
     register_neuron(MODEL)  # the same again

@@ -36,5 +36,5 @@ def test_a_raster_becomes_events_and_counts_repeat():
 
 @pytest.mark.parametrize("value", [0.5, -1])
 def test_a_raster_of_something_else_is_refused(value):
-    with pytest.raises(ValueError, match="whole numbers"):
+    with pytest.raises(ValueError, match="integers of at least 0"):
         dense_to_events(np.full((2, 1, 1), value), 1.0)

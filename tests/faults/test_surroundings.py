@@ -40,8 +40,8 @@ def test_a_full_disk_for_the_output_is_said(flags, tmp_path):
         done = called("info", path, *flags, stdout=full)
     assert done.returncode == 2
     assert done.stderr == (
-        b"jaxsnn: error: the output cannot be written (No space left on device): make room, or lead"
-        b" it elsewhere\n"
+        b"jaxsnn: error: the output cannot be written (No space left on device): free some space, or"
+        b" redirect the output to another place\n"
     )
 
 

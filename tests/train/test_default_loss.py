@@ -157,9 +157,10 @@ def test_the_command_reports_it(tmp_path, capsys):
     accuracy = json.loads(out)["accuracy_in_steps"]
     assert 0 <= accuracy <= 1
     assert "Warning" not in err
-    assert f"in the time steps of the source framework {accuracy:.2%}" in report.read_text()
+    figure = f"<dt>time-stepped as in the source framework</dt><dd>{accuracy:.2%}</dd>"
+    assert figure in report.read_text()
     code, out, _ = call(capsys, *argv, "--force")
-    assert (code, f"in time steps  {accuracy:.2%}" in out) == (0, True)
+    assert (code, f"time-stepped   {accuracy:.2%}" in out) == (0, True)
     code, out, _ = call(capsys, *argv, "--force", "--skip-step-accuracy", "--json")
     assert (code, json.loads(out)["accuracy_in_steps"]) == (0, None)
 

@@ -165,7 +165,9 @@ def test_a_neuron_that_fires_without_end_is_refused(monkeypatch):
     assert_refused(
         lambda: fit(small_net(first=(6.0, 0.1)), DATA, **QUICK, engine=engine),
         SimulationError,
-        r"a neuron of '2' fires \d+ times",
+        r"a neuron of '2' fires \d+ spikes, and the budget is 2 .*; the limit is 3",
+        node="2",
+        code="budget",
     )
 
 

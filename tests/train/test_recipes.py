@@ -245,7 +245,8 @@ def test_a_run_is_a_file(configured, tmp_path, capsys):
     assert (settings["encoder"]["least"], settings["encoder"]["t_max"]) == (0.1, 0.015)
     assert [step["name"] for step in settings["augment"]["steps"]] == ["Warp", "Jitter"]
     _, message = refused(capsys, "train", tmp_path / "out.nir", *argv, "-o", tmp_path / "b.nir")
-    assert "the network is specified twice" in message
+    assert f"in {tmp_path / 'run.toml'} and in {tmp_path / 'out.nir'}: " in message
+    assert "[network] table" in message
 
 
 def test_without_a_network_there_is_nothing_to_train(tmp_path, capsys):
