@@ -102,7 +102,8 @@ def test_without_a_budget_it_is_tuned_once(digits):
         ),
         (
             ("--config", "net.toml"),
-            r"network is specified twice, in net\.toml and in .*\.nir: remove one",
+            r"network is specified twice, in net\.toml and in .*\.nir: omit the NIR file, or "
+            r"remove the \[network\] table",
         ),
     ],
 )
