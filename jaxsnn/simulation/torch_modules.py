@@ -29,7 +29,7 @@ from jaxsnn.nir.torch.module_loading import (
     loaded,
     possible_samples,
 )
-from jaxsnn.nir.torch.module_pass import left_over, parameters_back, plain, sample_of
+from jaxsnn.nir.torch.module_pass import parameters_back, plain, sample_of, stale_state
 from jaxsnn.nir.torch.module_run import run_module, run_recorded
 from jaxsnn.nir.torch.trace_outcome import ModuleTrace
 from jaxsnn.nir.torch.trained_module import is_of_graph
@@ -96,7 +96,7 @@ def from_torch(module: Any, sample: Any) -> Graph:
     _refuse_no_module(module)
     module = plain(module)
     sample, arguments = sample_of(module, sample)
-    with parameters_back(module), _left_over_told(module, sample):
+    with parameters_back(module), _stale_state_named(module, sample):
         traced = (traced_back if is_of_graph(module) else traced_module)(module, sample, arguments)
         refuse_difference(module, traced, sample)
     if traced.assumed_dt is not None:
@@ -155,7 +155,7 @@ def load_into(
     samples = possible_samples(module, graph) if sample is None else [sample]
     with (
         parameters_back(module),
-        _left_over_told(module, sample_of(module, samples[0])[0]),
+        _stale_state_named(module, sample_of(module, samples[0])[0]),
     ):
         sample, arguments = sample_of(module, fitting_sample(module, graph, samples))
         with loaded(module, graph, sample, arguments) as (outcome, traced):
@@ -220,7 +220,7 @@ def run_to_compare(
 
 
 @contextmanager
-def _left_over_told(module: Any, sample: Any) -> Iterator[None]:
+def _stale_state_named(module: Any, sample: Any) -> Iterator[None]:
     """Add advice to a refusal if the module holds state that may be left from an earlier run.
 
     Raises:
@@ -229,7 +229,7 @@ def _left_over_told(module: Any, sample: Any) -> Iterator[None]:
     try:
         yield
     except ConversionError as refusal:
-        held = left_over(module, sample)
+        held = stale_state(module, sample)
         if not held:
             raise
         buffer_names = listing(f"'{name}'" for name in held)
@@ -308,7 +308,7 @@ def _refuse_other_steps(traced: TracedModule, network: Network) -> None:
         for number, cycle in enumerate(cycles)
         for place, name in enumerate(cycle.order)
     }
-    for source, target, before in traced.trace.spikes_taken(_spiking(traced)):
+    for source, target, before in traced.trace.connections(_spiking(traced)):
         first, second = (places.get(traced.firing.get(leaf, "")) for leaf in (source, target))
         late = first and second and first[0] == second[0] and second <= first
         if before != bool(late):
@@ -335,7 +335,7 @@ def _spiking(traced: TracedModule) -> list[str]:
     """Return the leaves that spike, and readouts that reset: only a spike shows the effect of a
     reset.
     """
-    read = [heard.sources[0] for heard in traced.trace.outputs if heard.member == "membrane"]
+    read = [output.sources[0] for output in traced.trace.outputs if output.member == "membrane"]
     return [*traced.firing, *read]
 
 

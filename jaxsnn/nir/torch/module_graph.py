@@ -32,10 +32,10 @@ from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import class_of
 from jaxsnn.nir.torch.leaves import Before, exported, refuse_several_outputs
-from jaxsnn.nir.torch.module_pass import failed, leaves_of, not_taken
+from jaxsnn.nir.torch.module_pass import error_refusal, leaves_of, sample_refusal
 from jaxsnn.nir.torch.module_trace import traces
 from jaxsnn.nir.torch.to_torch import drafted
-from jaxsnn.nir.torch.trace_outcome import Heard, ModuleTrace
+from jaxsnn.nir.torch.trace_outcome import ModuleTrace, TracedOutput
 from jaxsnn.nir.torch.trained_module import is_of_graph, source_of, trained_graph
 from jaxsnn.options import TRAINABLE
 from jaxsnn.units import format_time
@@ -152,7 +152,7 @@ def _graph_of(seen: ModuleTrace) -> TracedModule:
     draft = _ModuleDraft(seen, exports)
     for call in seen.calls:
         draft.add(call)
-    places = {draft.output(heard): heard.place for heard in seen.outputs}
+    places = {draft.add_output(output): output.place for output in seen.outputs}
     steps = [export.dt for export in exports.values() if export.dt is not None]
     graph = _read(draft, framework_names[0], steps)
     # graphs that `to_torch` made modules of know their dt
@@ -249,9 +249,11 @@ def traced_back(module: Any, sample: Any, arguments: tuple[Any, ...] = ()) -> Tr
         with torch.no_grad():
             module(sample.clone())
     except RuntimeError as error:
-        raise not_taken(module, sample, error) from error
+        raise sample_refusal(module, sample, error) from error
     except Exception as error:
-        raise failed(module, error, f"for a sample of shape {tuple(sample.shape)}") from error
+        raise error_refusal(
+            module, error, f"for a sample of shape {tuple(sample.shape)}"
+        ) from error
     graph = trained_graph(module)
     ready, firing = drafted(graph), _firing(graph)
     return TracedModule(
@@ -283,7 +285,7 @@ class _ModuleDraft:
     """Nodes and edges built from the calls in order."""
 
     def __init__(self, seen: ModuleTrace, exports: Mapping[str, Exported]) -> None:
-        self.seen, self.made = seen, dict(exports)
+        self.seen, self.exports = seen, dict(exports)
         shape = seen.calls[0].inward if seen.calls else ()
         first = _free("input", exports)
         shape = next((call.inward for call in seen.calls if "" in call.sources), shape)
@@ -304,7 +306,7 @@ class _ModuleDraft:
         if isinstance(call.module, Before):
             self._add_before(call)
             return
-        export = self.made[call.name]
+        export = self.exports[call.name]
         before = self._before(call.name, call.sources)
         if export.folds is not None and not self._fold(call, export, before):
             export = Exported(nodes={"": weights_of_channels(call, export)})
@@ -314,7 +316,7 @@ class _ModuleDraft:
         if of_values and export.for_values is None:
             self._refuse_numbers(call, before)
         if of_values and export.for_values is not None:
-            export = self.made[call.name] = export.for_values
+            export = self.exports[call.name] = export.for_values
         self.parts[call.name] = {}
         if not export.nodes:
             self.ends[call.name] = before
@@ -382,7 +384,7 @@ class _ModuleDraft:
         later.
         """
         leaf = call.module.leaf
-        export = self.made.get(leaf)
+        export = self.exports.get(leaf)
         if export is None or export.framework is None:
             raise ConversionError(
                 Text(
@@ -470,7 +472,7 @@ class _ModuleDraft:
         """Return the leaves between a node and a call, through leaves that export no node."""
         leaves = list(call.sources)
         calls = {traced_call.name: traced_call for traced_call in self.seen.calls}
-        while leaves[-1] not in ("", node) and not self.made[leaves[-1]].nodes:
+        while leaves[-1] not in ("", node) and not self.exports[leaves[-1]].nodes:
             leaves += calls[leaves[-1]].sources[:1]
         return leaves
 
@@ -499,7 +501,7 @@ class _ModuleDraft:
             if weighted and any(np.any(np.asarray(array) < 0) for array in numbers):
                 return False
             passes_on = weighted or entry["type"] in ("Flatten", "AvgPool2d", "SumPool2d")
-            if not (self._positive(before) if passes_on else self._gives_spikes(node)):
+            if not (self._positive(before) if passes_on else self._emits_spikes(node)):
                 return False
         return True
 
@@ -519,11 +521,11 @@ class _ModuleDraft:
             else:
                 reached = reached + 1
             passes_on = entry["type"] in ("Flatten", "Linear", "Conv1d", "Conv2d")
-            if not (self._binary(before) if passes_on else self._gives_spikes(node)):
+            if not (self._binary(before) if passes_on else self._emits_spikes(node)):
                 return False
         return bool(np.all(reached <= 1))
 
-    def _gives_spikes(self, node: str) -> bool:
+    def _emits_spikes(self, node: str) -> bool:
         return self.nodes[node]["type"] == "Threshold" or self.fires(node)
 
     def fires(self, node: str) -> bool:
@@ -537,9 +539,9 @@ class _ModuleDraft:
         looped = any(
             source == self.neurons[call.name] and target in nodes for source, target in self.edges
         )
-        spikes_used = looped or self.seen.goes_on(call.name)
-        heard = [output.member for output in self.seen.outputs if output.sources == (call.name,)]
-        if spikes_used or "output" in heard:
+        spikes_used = looped or self.seen.feeds_a_layer(call.name)
+        members = [output.member for output in self.seen.outputs if output.sources == (call.name,)]
+        if spikes_used or "output" in members:
             raise ConversionError(
                 Text(
                     "'{layer}' ({type}) never resets, and its spikes are used; NIR's neurons "
@@ -551,13 +553,13 @@ class _ModuleDraft:
                 node=call.name,
             )
 
-    def output(self, heard: Heard) -> str:
+    def add_output(self, output: TracedOutput) -> str:
         """Add an Output node and return its name."""
         alone = len(self.seen.outputs) == 1
-        name = _free("output" if alone else f"output_{'_'.join(heard.sources)}", self.nodes)
-        if heard.member == "membrane":
-            leaf = heard.sources[0]
-            if self.seen.goes_on(leaf):
+        name = _free("output" if alone else f"output_{'_'.join(output.sources)}", self.nodes)
+        if output.member == "membrane":
+            leaf = output.sources[0]
+            if self.seen.feeds_a_layer(leaf):
                 raise ConversionError(
                     Text(
                         "the module returns the membrane of '{layer}', whose spikes feed other layers",
@@ -569,8 +571,8 @@ class _ModuleDraft:
             ends: tuple[str, ...] = (self.neurons.get(leaf, self.ends[leaf][0]),)
             self.by_node.setdefault("readout", {})[ends[0]] = True
         else:
-            ends = self._before(name, heard.sources)
-        self.nodes[name] = {"type": "Output", "shape": np.array(heard.shape)}
+            ends = self._before(name, output.sources)
+        self.nodes[name] = {"type": "Output", "shape": np.array(output.shape)}
         self.edges += [(end, name) for end in ends]
         return name
 
@@ -672,7 +674,7 @@ def _fixed_weights(seen: ModuleTrace, draft: _ModuleDraft) -> Iterator[Problem]:
         for suffix, node in draft.parts[call.name].items():
             if "weight" not in draft.nodes[node]:
                 continue
-            if _parameters(call) and suffix not in draft.made[call.name].fixed:
+            if _parameters(call) and suffix not in draft.exports[call.name].fixed:
                 trainable += [f"{node}.{key}" for key in draft.nodes[node] if key in _TRAINED]
             else:
                 fixed.append(f"'{node}'")

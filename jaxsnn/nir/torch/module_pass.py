@@ -93,7 +93,7 @@ def sample_of(module: Any, sample: Any) -> tuple[Any, tuple[Any, ...]]:
         ) from error
 
 
-def not_taken(module: Any, sample: Any, error: Exception) -> ConversionError:
+def sample_refusal(module: Any, sample: Any, error: Exception) -> ConversionError:
     """Return the refusal of a sample whose shape or dtype raised an error in a layer."""
     like = next(module.parameters(), sample)
     fix = "give a sample (batch, *shape) that it takes"
@@ -112,7 +112,7 @@ def not_taken(module: Any, sample: Any, error: Exception) -> ConversionError:
     )
 
 
-def failed(module: Any, error: Exception, when: str) -> ConversionError:
+def error_refusal(module: Any, error: Exception, when: str) -> ConversionError:
     """Return the refusal of a module whose forward raised an error, with its location."""
     kind, message = type(error).__name__, first_line(error)
     return ConversionError(
@@ -292,7 +292,7 @@ def numbers_held(module: Any, excluded_ids: Container[int] = ()) -> dict[str, fl
     }
 
 
-def left_over(module: Any, sample: Any) -> list[str]:
+def stale_state(module: Any, sample: Any) -> list[str]:
     """Return attributes of the user's own modules that may hold spikes or other state of an earlier
     run: a step changes them, or fails, and they are not 0.
     """

@@ -9,7 +9,14 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError, listing
 from jaxsnn.nir.torch.leaves import membranes_of
-from jaxsnn.nir.torch.module_pass import failed, fed_back, leaves_of, rewind, unchanged, uncompiled
+from jaxsnn.nir.torch.module_pass import (
+    error_refusal,
+    fed_back,
+    leaves_of,
+    rewind,
+    unchanged,
+    uncompiled,
+)
 from jaxsnn.nir.torch.module_trace import record_passes, signature_of
 from jaxsnn.nir.torch.recording import tensors_of
 from jaxsnn.nir.torch.trace_outcome import ModuleTrace
@@ -39,7 +46,7 @@ def run_module(
     layer_outputs: dict[str, list[Any]] = {name: [] for name in layer_names}
     membranes: dict[str, list[Any]] = {name: [] for name in layer_names}
 
-    def heard(name: str) -> Any:
+    def output_hook(name: str) -> Any:
         def hook(leaf: Any, arguments: Any, result: Any) -> None:
             parts = result if isinstance(result, tuple) else (result,)
             layer_outputs[name].append(parts[0].clone())  # forward may change it in place
@@ -51,7 +58,7 @@ def run_module(
         return hook
 
     hooks = [
-        leaf.register_forward_hook(heard(name))
+        leaf.register_forward_hook(output_hook(name))
         for name, leaf in (leaves | inner).items()
         if name in layer_outputs
     ]
@@ -185,7 +192,7 @@ def _stepped(module: Any, x: Any, state: tuple[Any, ...]) -> Iterator[Any]:
             result = module(frame, *state)
         except Exception as error:
             if not state:
-                raise failed(module, error, Text("in step {step}", step=step)) from error
+                raise error_refusal(module, error, Text("in step {step}", step=step)) from error
             raise ConversionError(
                 Text(
                     "forward of {module} fails in step {step} with the state that it returned in "

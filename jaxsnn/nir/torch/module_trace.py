@@ -26,28 +26,28 @@ from jaxsnn.nir.torch.fixed_numbers import (
 from jaxsnn.nir.torch.folding import PARTS, Folded, ancestors, fold, neuron_calls
 from jaxsnn.nir.torch.leaves import exported
 from jaxsnn.nir.torch.module_pass import (
-    failed,
+    error_refusal,
     fed_back,
     leading_axes,
     leaves_of,
-    not_taken,
     numbers_held,
     refuse_no_time,
     rewind,
+    sample_refusal,
     state_names,
     unchanged,
     uncompiled,
 )
-from jaxsnn.nir.torch.pass_record import Made, PassRecord
+from jaxsnn.nir.torch.pass_record import Origin, PassRecord
 from jaxsnn.nir.torch.recording import Operation, Recorder, TensorValue, tensors_of
 from jaxsnn.nir.torch.sequences import Unstacking
 from jaxsnn.nir.torch.step_reader import OF_BEFORE, StepReader
 from jaxsnn.nir.torch.trace_outcome import (
     ModuleTrace,
     RecordedSteps,
-    calls_taken,
     left_out,
     outputs_of,
+    used_calls,
 )
 from jaxsnn.wording import Text
 
@@ -217,9 +217,9 @@ def record_passes(
     except JaxsnnError:
         raise
     except RuntimeError as error:  # of layers that do not take its shape or its type
-        raise not_taken(module, sample, error) from error
+        raise sample_refusal(module, sample, error) from error
     except Exception as error:
-        raise failed(
+        raise error_refusal(
             module, error, Text("for a sample of shape {shape}", shape=tuple(sample.shape))
         ) from error
     return passes
@@ -239,12 +239,12 @@ def _step_trace(module: Any, passes: RecordedPasses, step: int) -> ModuleTrace:
     reader = StepReader(record)
     if step == 2:
         reader.read_before(passes.operations(1))
-    record.of_entry(passes.samples[step - 1]).made = Made(sources=("",), leading=1)
+    record.of_entry(passes.samples[step - 1]).origin = Origin(sources=("",), leading=1)
     reader.read(passes.operations(step))
     returned = passes.returned[step - 1]
     outputs = outputs_of(record, returned)
-    calls = calls_taken(record, outputs)
-    absent = {id(leaf) for _, leaf in leaves} - reader.begun if step == 2 else set()
+    calls = used_calls(record, outputs)
+    absent = {id(leaf) for _, leaf in leaves} - reader.leaves_before if step == 2 else set()
     late = {call.name for call in calls if id(call.module) in absent}
     return ModuleTrace(
         calls=calls,
@@ -311,7 +311,7 @@ class _SequenceReading:
         """Read the operations of one step, with a value as the input of the graph."""
         inputs = _depending_on(self.operations, [value])
         constants = [op for op in self.operations if op.kind == "function"]
-        record.of_entry(value).made = Made(sources=("",), leading=self.leading)
+        record.of_entry(value).origin = Origin(sources=("",), leading=self.leading)
         reader.read(
             op
             for op in self.operations
@@ -333,7 +333,7 @@ class _SequenceReading:
         self.read(record, reader, value)
         returned, decoder = self._collected(record)
         outputs = outputs_of(record, returned)
-        calls = calls_taken(record, outputs)
+        calls = used_calls(record, outputs)
         absent = self.absent(reader)
         late = {call.name for call in calls if id(call.module) in absent}
         _refuse_biases(self.module, calls, late | record.earlier)
@@ -349,12 +349,12 @@ class _SequenceReading:
                     layers[operation.name] = tuple(tuple(map(_place_of, row)) for row in rows)
         encoder = ancestors([value], set())
         read = tuple(
-            tuple(map(_place_of, self.in_each_step(returned[heard.place]))) for heard in outputs
+            tuple(map(_place_of, self.in_each_step(returned[output.place]))) for output in outputs
         )
         return ModuleTrace(
             calls=calls,
             outputs=tuple(
-                dataclasses.replace(heard, place=place) for place, heard in enumerate(outputs)
+                dataclasses.replace(output, place=place) for place, output in enumerate(outputs)
             ),
             leading=self.leading,
             absent=frozenset(late | record.earlier),
@@ -410,7 +410,7 @@ class _SequenceReading:
         if operation.kind != "layer":
             return False
         last = self.in_last_step(operation.outputs[0])
-        return last is not None and record.of(last).made is not None
+        return last is not None and record.of(last).origin is not None
 
 
 class _LoopReading(_SequenceReading):
@@ -501,7 +501,7 @@ class _LoopReading(_SequenceReading):
         )
         reader.read(op for op in outside if op.kind == "function")
         reader.read_before(op for op in self.operations if op.step == folded.steps - 1)
-        record.of_entry(value).made = Made(sources=("",), leading=1)
+        record.of_entry(value).origin = Origin(sources=("",), leading=1)
         inputs = _depending_on(outside, [value])
         reader.read(op for op in outside if any(id(v) in inputs for v in op.values))
         inputs |= folded.dependent | _depending_on(self.last, [value])

@@ -19,7 +19,7 @@ Member = Literal["output", "membrane"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Made:
+class Origin:
     """Origin of a tensor.
 
     Attributes:
@@ -40,7 +40,7 @@ class SeenTensor:
     """Knowledge about a value.
 
     Attributes:
-        made: Origin; None if it comes from no layer.
+        origin: Origin; None if it comes from no layer.
         function: Of a value that comes of a layer and is of no layer: the first function of torch
             that made it so, or "".
         line: Line of the user's code with that function, or "".
@@ -49,7 +49,7 @@ class SeenTensor:
         through_data: It is what `.data` of another tensor gave, whose changes are not seen.
     """
 
-    made: Made | None = None
+    origin: Origin | None = None
     function: str = ""
     line: str = ""
     lost_in: tuple[str, Any] | None = None
@@ -57,9 +57,9 @@ class SeenTensor:
     through_data: bool = False
 
     @property
-    def unchanged(self) -> Made | None:
+    def unchanged(self) -> Origin | None:
         """Origin, if the value is the unmodified output of a layer; else None."""
-        return None if self.made is None or self.made.order is not None else self.made
+        return None if self.origin is None or self.origin.order is not None else self.origin
 
 
 class PassRecord:
@@ -74,7 +74,7 @@ class PassRecord:
         operation: Operation that is read.
         entered: Modules that compute by themselves and run: name, module, and whether what each takes
             is of a layer.
-        takes_a_part: A part of the input was taken, such as one step.
+        selects_input_part: A part of the input was taken, such as one step.
         in_step_before: The previous step is read; only copies of its spikes are tracked.
         earlier: Calls of the previous step.
     """
@@ -94,7 +94,7 @@ class PassRecord:
         self.parameters = list(module.parameters())
         self.operation: Operation | None = None
         self.entered: list[tuple[str, Any, bool]] = []
-        self.takes_a_part = False
+        self.selects_input_part = False
         self.in_step_before = False
         self.earlier: frozenset[str] = frozenset()
         self._buffers = {id(buffer) for buffer in fixed_buffers}
@@ -121,16 +121,16 @@ class PassRecord:
         assert self.operation is not None
         return self.of_entry(self.operation.results[id(tensor)])
 
-    def keep(self, tensor: Any, origin: Made) -> None:
+    def keep(self, tensor: Any, origin: Origin) -> None:
         """Note where a result of the operation comes from."""
-        self.note(tensor).made = origin
+        self.note(tensor).origin = origin
 
     def is_fixed(self, tensor: Any) -> bool:
         """Return whether an argument is a tensor that is the same in each step and comes from no
         layer: a parameter, a buffer that no step changes, or computed of such ones alone.
         """
         value = self._value(tensor)
-        if value is None or self.of(value).made is not None:
+        if value is None or self.of(value).origin is not None:
             return False
         held = is_parameter(value.tensor) or id(value.tensor) in self._buffers
         return id(value) in self._fixed or (value.source is None and held)
@@ -149,11 +149,11 @@ class PassRecord:
         self,
         name: str,
         layer: Any,
-        origin: Made,
+        origin: Origin,
         input_shape: tuple[int, ...],
         shape: tuple[int, ...],
         columns: np.ndarray | None = None,
-    ) -> Made:
+    ) -> Origin:
         """Note a call of a layer with an input and an output of these shapes, and return the origin
         of its output.
         """
@@ -166,9 +166,9 @@ class PassRecord:
             leading=origin.leading,
             columns=columns,
         )
-        return Made(sources=(name,), leading=origin.leading)
+        return Origin(sources=(name,), leading=origin.leading)
 
-    def add(self, name: str, leaf: Any, origin: Made, input_tensor: Any, result: Any) -> None:
+    def add(self, name: str, leaf: Any, origin: Origin, input_tensor: Any, result: Any) -> None:
         """Note a call of a layer, and its output."""
         self.keep(result, self.call(name, leaf, origin, input_tensor.shape, result.shape))
 
@@ -182,7 +182,13 @@ class PassRecord:
         return free
 
     def reorder(
-        self, func: Any, name: str, origin: Made, args: Any, kwargs: Mapping[str, Any], result: Any
+        self,
+        func: Any,
+        name: str,
+        origin: Origin,
+        args: Any,
+        kwargs: Mapping[str, Any],
+        result: Any,
     ) -> None:
         """Note the result of a function that only moves the elements of a tensor."""
         axes = tuple(args[0].shape[: origin.leading])
@@ -206,7 +212,7 @@ class PassRecord:
             raise unsupported(*lost_module)
 
 
-def said_of(seen: SeenTensor) -> str:
+def function_clause(seen: SeenTensor) -> str:
     """Return a clause that names the torch function that computed a tensor of no layer, or ""."""
     if not seen.function:
         return Text("")

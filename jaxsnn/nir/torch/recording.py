@@ -110,7 +110,7 @@ class Recorder:
         self._states: dict[int, dict[str, tuple[int, int]]] = {}
         self._code_positions: dict[CodeType, list[Any]] = {}
         #: By a tensor's value, axis and index: the value of x[t].
-        self._taken: dict[tuple[int, int, int], TensorValue] = {}
+        self._elements: dict[tuple[int, int, int], TensorValue] = {}
         self._inside = 0
         self._root: FrameType | None = None
         self._libraries = {"torch", "jaxsnn", *library_packages()}
@@ -166,7 +166,7 @@ class Recorder:
         name = function_name(func)
         self._inside += 1
         try:
-            operation = self._begun("function", name, func, args, kwargs)
+            operation = self._start("function", name, func, args, kwargs)
             result = func(*args, **kwargs)
             if name == "__iter__":
                 result, operation.name = tuple(result), "unbind"
@@ -182,7 +182,7 @@ class Recorder:
                 return forward(*args, **kwargs)
             self._inside += 1
             try:
-                operation = self._begun("layer", name, leaf, args, kwargs)
+                operation = self._start("layer", name, leaf, args, kwargs)
                 states = self._states.get(id(leaf))
                 operation.state_changed = states is not None and states != _states_of(leaf)
                 result = forward(*args, **kwargs)
@@ -203,11 +203,11 @@ class Recorder:
             if self._inside:
                 return forward(*args, **kwargs)
             self._inside += 1
-            self._append(self._begun("enter", name, outer, args, kwargs))
+            self._append(self._start("enter", name, outer, args, kwargs))
             self._inside -= 1
             result = forward(*args, **kwargs)
             self._inside += 1
-            self._append(self._begun("exit", name, outer, (result,), {}))
+            self._append(self._start("exit", name, outer, (result,), {}))
             self._inside -= 1
             return result
 
@@ -217,7 +217,7 @@ class Recorder:
         operation.index = len(self.operations)
         self.operations.append(operation)
 
-    def _begun(self, kind: Any, name: str, func: Any, args: Any, kwargs: Any) -> Operation:
+    def _start(self, kind: Any, name: str, func: Any, args: Any, kwargs: Any) -> Operation:
         tokens: list[Any] = []
         inputs: dict[int, TensorValue] = {}
         self._flatten((args, dict(kwargs)), tokens, inputs)
@@ -279,8 +279,8 @@ class Recorder:
         operation returns unchanged keeps its value.
         """
         version = version_of(tensor)
-        _, known_version, value = self._values.get(id(tensor), (None, -1, None))
-        if value is None or known_version != version:
+        _, last_version, value = self._values.get(id(tensor), (None, -1, None))
+        if value is None or last_version != version:
             value = TensorValue(tensor, operation)
             if self.copies:
                 copied = hasattr(tensor, "detach")
@@ -312,7 +312,7 @@ class Recorder:
         """Bind results that are elements of a stack to the values that were stacked, and return
         whether that is so.
         """
-        if not operation.values or self._is_taken_again(operation, result):
+        if not operation.values or self._is_repeated_element(operation, result):
             return bool(operation.values)
         if operation.values[0].elements is None:
             return False
@@ -336,7 +336,7 @@ class Recorder:
             self._values[id(part)] = (part, version_of(part), elements[index])
         return True
 
-    def _is_taken_again(self, operation: Operation, result: Any) -> bool:
+    def _is_repeated_element(self, operation: Operation, result: Any) -> bool:
         """Bind x[t] to the value of an earlier x[t], if there is one, and return whether that is
         so.
         """
@@ -346,11 +346,11 @@ class Recorder:
         for axis in range(source.tensor.ndim):
             index = index_along(operation, axis)
             if index is not None and source.elements is None:
-                earlier = self._taken.get((id(source), axis, index))
+                earlier = self._elements.get((id(source), axis, index))
                 if earlier is not None:
                     self._values[id(result)] = (result, version_of(result), earlier)
                     return True
-                self._taken[id(source), axis, index] = self._assigned(result, operation)
+                self._elements[id(source), axis, index] = self._assigned(result, operation)
         return False
 
     def _set_element(self, operation: Operation) -> None:

@@ -18,7 +18,7 @@ from jaxsnn.nir.torch.leaves import (
     unsupported,
     without_state,
 )
-from jaxsnn.nir.torch.pass_record import Made, PassRecord, SeenTensor, said_of
+from jaxsnn.nir.torch.pass_record import Origin, PassRecord, SeenTensor, function_clause
 from jaxsnn.nir.torch.recording import Operation
 from jaxsnn.wording import Text
 
@@ -26,13 +26,13 @@ from jaxsnn.wording import Text
 OF_BEFORE = "step-before"
 
 #: What to do with a function of torch that is not taken.
-_TAKEN = (
+_SUPPORTED = (
     "use layers for it: between layers sums, differences, flattens, pools, pads, torch.cat,"
     " torch.split, and sums and products with a number, or a parameter or buffer that forward leaves as"
     " it is, are taken too"
 )
 #: What to do with what forward makes itself, or keeps from the step before.
-_KEPT = (
+_FEEDBACK = (
     "let layers take what layers give, in this step or, of neurons, in the step before: by a neuron"
     " that feeds itself, such as RLeaky or LIFRecurrentCell, or by spikes that forward keeps"
 )
@@ -42,11 +42,11 @@ class StepReader:
     """Reader of the operations of one step, which notes its layers in a record.
 
     Attributes:
-        begun: Ids of the leaves that the step before calls.
+        leaves_before: Ids of the leaves that the step before calls.
     """
 
     def __init__(self, record: PassRecord) -> None:
-        self.begun: set[int] = set()
+        self.leaves_before: set[int] = set()
         self._record = record
 
     def read_before(self, operations: Iterable[Operation]) -> None:
@@ -74,7 +74,7 @@ class StepReader:
                 *_, all_unchanged = record.entered.pop() if record.entered else (False,)
                 for value in operation.values[:1] if all_unchanged else ():
                     entry = record.of_entry(value)
-                    if entry.made is None and entry.lost_in is None:
+                    if entry.origin is None and entry.lost_in is None:
                         entry.lost_in = (operation.name, operation.func)
             else:
                 called = self._called_before if record.in_step_before else self._called
@@ -84,13 +84,13 @@ class StepReader:
         """Note the output of a leaf in the previous step: for weights and shapes their function of
         a neuron's spikes, else the leaf itself.
         """
-        self.begun.add(id(leaf))
+        self.leaves_before.add(id(leaf))
         record = self._record
         out = result[0] if isinstance(result, tuple) else result
         # Identity, for one, gives what another leaf gave.
         if not hasattr(out, "is_inference") or record.note(out).unchanged is not None:
             return
-        source = record.seen(input_tensor).made
+        source = record.seen(input_tensor).origin
         if source is not None:
             order, plain = source.order, may_be_shared(leaf) or without_state(leaf)
             if order is not None and may_be_ordered(leaf, order.places):
@@ -99,7 +99,7 @@ class StepReader:
             if order is None and plain:
                 record.add(record.free(name), leaf, source, input_tensor, out)
                 return
-        nothing = Made(sources=(), leading=record.leading)
+        nothing = Origin(sources=(), leading=record.leading)
         record.add(record.free("spikes"), Before(leaf=name), nothing, out, out)
 
     def _called(self, name: str, leaf: Any, input_tensor: Any, result: Any) -> None:
@@ -110,7 +110,7 @@ class StepReader:
         """
         record = self._record
         name = self._name_of(name, leaf)
-        source = self._taken(input_tensor, name, leaf)
+        source = self._origin_of_input(input_tensor, name, leaf)
         if source.order is not None:
             self._add_ordered(name, leaf, source, input_tensor, result)
             return
@@ -133,13 +133,15 @@ class StepReader:
         first = operation.results[id(parts[0])]
         for value in operation.outputs:
             record.of_entry(value).is_state |= value is not first
-        membrane = Made(sources=(name,), leading=source.leading, member="membrane")
+        membrane = Origin(sources=(name,), leading=source.leading, member="membrane")
         last = operation.results.get(id(parts[-1]), first)
         for value in (last, *operation.membranes):
             if value.tensor.shape == parts[0].shape and value is not first:
-                record.of_entry(value).made = membrane
+                record.of_entry(value).origin = membrane
 
-    def _add_ordered(self, name: str, leaf: Any, source: Made, input_tensor: Any, out: Any) -> None:
+    def _add_ordered(
+        self, name: str, leaf: Any, source: Origin, input_tensor: Any, out: Any
+    ) -> None:
         """Note a call of a layer with reordered input: the columns of a Linear are permuted, and
         layers that compute nothing pass the order on.
         """
@@ -177,14 +179,14 @@ class StepReader:
             )
         return self._record.free(name)
 
-    def _taken(self, tensor: Any, name: str, leaf: Any) -> Made:
+    def _origin_of_input(self, tensor: Any, name: str, leaf: Any) -> Origin:
         """Return the origin of the tensor that a layer receives.
 
         Raises:
             ConversionError: The tensor comes from no layer, is a membrane, or was modified.
         """
         seen, kind = self._record.seen(tensor), type(leaf).__name__
-        origin = seen.made
+        origin = seen.origin
         if origin is None or (
             origin.order is not None and not may_be_ordered(leaf, origin.order.places)
         ):
@@ -199,12 +201,12 @@ class StepReader:
             )
         else:
             return origin
-        raise ConversionError(message, fix=_TAKEN, node=name)
+        raise ConversionError(message, fix=_SUPPORTED, node=name)
 
     def _of_no_layer(self, seen: SeenTensor, name: str, kind: str) -> ConversionError:
         """Return the refusal of a layer whose input comes from no layer."""
         record = self._record
-        if record.takes_a_part:
+        if record.selects_input_part:
             return ConversionError(
                 Text(
                     "'{layer}' ({type}) receives a part of the input, such as x[t] in a loop over "
@@ -216,8 +218,8 @@ class StepReader:
                 " take one time step otherwise",
                 node=name,
             )
-        by = said_of(seen) or ", of nothing that a layer gives in this step"
-        fix = WAYS_OUT.get(seen.function, _TAKEN) if seen.function else _KEPT
+        by = function_clause(seen) or ", of nothing that a layer gives in this step"
+        fix = WAYS_OUT.get(seen.function, _SUPPORTED) if seen.function else _FEEDBACK
         return ConversionError(
             Text(
                 "the input of '{layer}' ({type}) is computed outside of layers{by}",

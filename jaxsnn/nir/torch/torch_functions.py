@@ -58,7 +58,7 @@ def spoken_name(name: str, args: tuple[Any, ...]) -> str:
     return name.strip("_")
 
 
-def spans_taken(
+def selected_ranges(
     name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], leading: int
 ) -> dict[int, range] | None:
     """Return the ranges along axes that a slicing function selects, see `_spans_of`."""
