@@ -101,9 +101,9 @@ def from_torch(module: Any, sample: Any) -> Graph:
         refuse_difference(module, traced, sample)
     if traced.assumed_dt is not None:
         text = Text(
-            "no layer of the module specifies the length of a time step: dt = {dt} is assumed, as "
-            "in files of {dialect}. Create time-stepped inputs with jaxsnn.Events.of_steps(x, "
-            "dt=graph.dialect.dt)",
+            "no layer of the module specifies the length of a time step: dt = {dt} is "
+            "assumed, as in files of {dialect}. Create inputs with "
+            "jaxsnn.Events.of_steps(x, dt=graph.dialect.dt)",
             dt=format_time(traced.assumed_dt),
             dialect=traced.graph.dialect.name,
         )
@@ -144,8 +144,8 @@ def load_into(
     if isinstance(source, Graph) and options:
         raise UsageError(
             Text(
-                "the source is a graph, whose dialect is already decided: {options} would be "
-                "ignored",
+                "load_into received a graph, whose dialect is already decided: {options} "
+                "would be ignored",
                 options=listing(options),
             ),
             fix="pass a file, or pass the options to jaxsnn.read",
@@ -234,8 +234,8 @@ def _stale_state_named(module: Any, sample: Any) -> Iterator[None]:
             raise
         buffer_names = listing(f"'{name}'" for name in held)
         fix = (
-            f"the module holds numbers in {buffer_names} that may be of an earlier run: first set "
-            "them to their initial values; if the message remains, " + refusal.fix
+            f"the module stores values of an earlier run in {buffer_names}: first set them to their "
+            "initial values; if the message remains, " + refusal.fix
         )
         raise ConversionError.of(dataclasses.replace(refusal.problem, fix=fix)) from refusal
 
@@ -250,10 +250,10 @@ def _refuse_no_module(module: Any) -> None:
     if type(module).__module__.startswith("torch.jit"):
         raise UsageError(
             Text(
-                "a {type} of torch.jit has no layers of Python that could be traced",
+                "a {type} of torch.jit is compiled and cannot be traced",
                 type=type(module).__name__,
             ),
-            fix="pass the module that it was compiled from",
+            fix="pass the module before compilation",
         )
     if not callable(getattr(module, "named_children", None)):
         raise UsageError(
@@ -313,20 +313,22 @@ def _refuse_other_steps(traced: TracedModule, network: Network) -> None:
         late = first and second and first[0] == second[0] and second <= first
         if before != bool(late):
             taker = f"'{target}'" if target else "the output"
-            steps = ("the step before", "the same step")
+            steps = ("the previous time step", "the same time step")
             here, there = steps if before else steps[::-1]
             raise ConversionError(
                 Text(
-                    "{target} reads the output of '{source}' from {module_step} in the module, "
-                    "and from {graph_step} in the graph",
+                    "{target} receives the output of '{source}' of {module_step} in the "
+                    "module and of {graph_step} in the graph",
                     target=taker,
                     source=source,
                     module_step=here,
                     graph_step=there,
                 ),
-                fix="feed spikes of the previous time step back only to the population that emits "
-                "them, or to earlier ones, in cycles that receive their input at a single "
-                "population",
+                fix=(
+                    "feed spikes of the previous time step back only to the same "
+                    "population or to earlier ones, in cycles that receive their input "
+                    "at a single population"
+                ),
                 node=target or source,
             )
 
@@ -373,8 +375,10 @@ def _refuse_in_a_run(
             expected=first.theirs,
             actual=first.ours,
         ),
-        fix="let forward compute one time step with layers alone, whose states go on from call to "
-        "call",
+        fix=(
+            "let forward compute one time step with layers only, and let the layers keep "
+            "their states from call to call"
+        ),
         node=first.layer,
     )
 
@@ -451,13 +455,14 @@ def _first_difference(
         if graph_values.shape != module_values.shape:
             raise ConversionError(
                 Text(
-                    "the graph differs from the module: '{node}' has an output of shape {expected} "
-                    "in the module and {actual} in the graph, over time and batch",
+                    "the graph differs from the module: the output of '{node}' over time "
+                    "and batch has shape {expected} in the module and {actual} in the "
+                    "graph",
                     node=layer,
                     expected=module_values.shape,
                     actual=graph_values.shape,
                 ),
-                fix="let the module receive and return (batch, *shape) in each time step",
+                fix="let forward receive and return (batch, *shape) in each time step",
                 node=layer,
             )
         apart = ~(np.abs(graph_values - module_values) <= tolerance)

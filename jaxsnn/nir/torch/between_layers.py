@@ -147,8 +147,8 @@ def _note_function(record: PassRecord, operation: Operation) -> None:
     for value, seen in zip(operation.values, map(record.of, operation.values), strict=True):
         if seen.through_data and any(value.tensor is v.tensor for v in operation.outputs):
             raise ConversionError(
-                "forward changes what a layer gives through .data, where it cannot be watched",
-                fix="compute a tensor of its own instead, such as x = 2 * x",
+                "forward changes the output of a layer through .data, which cannot be traced",
+                fix="compute a new tensor instead, such as x = 2 * x",
             )
     is_state = operation.name in SAME and any(seen.is_state for seen in seen_arguments)
     earlier = next((seen for seen in seen_arguments if seen.function), None)

@@ -68,9 +68,9 @@ def refuse_learning(before: Mapping[str, tuple[int, Any]], module: Any) -> None:
         if name not in after or _is_changed(after[name], *before[name]):
             raise ConversionError(
                 Text(
-                    "forward changes the parameter '{parameter}' in each step, and a graph has "
-                    "constant parameters",
+                    "forward changes the parameter '{parameter}' in each time step, and "
+                    "parameters of a graph are constant",
                     parameter=name,
                 ),
-                fix="change it outside of forward",
+                fix="change the parameter outside of forward",
             )

@@ -98,6 +98,10 @@ class TracedModule:
     folds: tuple[Fold, ...] = ()
     assumed_dt: float | None = None
 
+    def label(self, node: str) -> str:
+        """Return the name of a node in messages: the layer, or the function and its line."""
+        return _label_of(node, self.parts, self.trace)
+
 
 def traced_module(module: Any, sample: Any, arguments: tuple[Any, ...] = ()) -> TracedModule:
     """Build a graph of a module from one forward pass and the attributes of its layers.
@@ -137,7 +141,11 @@ def _graph_of(seen: ModuleTrace) -> TracedModule:
     Raises:
         ConversionError: A layer that NIR or the dialect cannot hold.
     """
-    exports = {call.name: exported(call) for call in seen.calls}
+    # Refusals name the layer, or the function and its line, instead of the name of the call.
+    exports = {
+        call.name: exported(dataclasses.replace(call, name=seen.label(call.name)))
+        for call in seen.calls
+    }
     framework_names = sorted(
         {export.framework for export in exports.values() if export.framework is not None}
     )
@@ -147,7 +155,7 @@ def _graph_of(seen: ModuleTrace) -> TracedModule:
             Text("the module has neurons of {frameworks}", frameworks=listing(framework_names))
             if framework_names
             else "the module has no neurons",
-            fix=f"use neurons of one framework, {' or '.join(titles)}",
+            fix=f"use neurons of one framework: {' or '.join(titles)}",
         )
     draft = _ModuleDraft(seen, exports)
     for call in seen.calls:
@@ -223,12 +231,15 @@ def _refuse_no_states(module: Any) -> None:
             if is_of_graph(child):
                 raise ConversionError(
                     Text(
-                        "Sequential calls '{layer}' without the state that it returned, so that each "
-                        "step is a first one",
+                        "torch.nn.Sequential calls '{layer}' without its previous state, "
+                        "so that its state restarts in each time step",
                         layer=name,
                     ),
-                    fix="pass what jaxsnn.to_torch made, or give your module a forward(x, state) that"
-                    " hands the state on and returns (y, state)",
+                    fix=(
+                        "pass the module from jaxsnn.to_torch itself, or write a module "
+                        "whose forward(x, state) passes its state on and "
+                        "returns (y, state)"
+                    ),
                     node=name,
                 )
 
@@ -354,7 +365,7 @@ class _ModuleDraft:
                         first=earlier_name,
                         second=name,
                     ),
-                    fix="make them of graphs of one dialect with the same dt and options",
+                    fix="use graphs with the same dialect, dt and options in jaxsnn.to_torch",
                     node=name,
                 )
         self.dialects[name] = dataclasses.replace(dialect, nodes=nodes)
@@ -369,12 +380,12 @@ class _ModuleDraft:
         if self.neurons:
             raise ConversionError(
                 Text(
-                    "the module has a neuron '{layer}' beside those of '{other_layer}', which "
-                    "jaxsnn.to_torch made",
+                    "the module has a neuron '{layer}' besides those of '{other_layer}', "
+                    "which jaxsnn.to_torch created",
                     layer=next(iter(self.neurons)),
                     other_layer=next(iter(self.dialects)),
                 ),
-                fix="put the neurons into the graph before jaxsnn.to_torch",
+                fix="add the neuron to the graph before jaxsnn.to_torch",
             )
         nodes = {name: options for part in parts for name, options in part.nodes.items()}
         return dataclasses.replace(parts[0], nodes=nodes)
@@ -388,11 +399,11 @@ class _ModuleDraft:
         if export is None or export.framework is None:
             raise ConversionError(
                 Text(
-                    "forward reads the previous output of '{layer}', which is not a neuron of this "
-                    "step",
+                    "forward reads the previous output of '{layer}', which is not a "
+                    "spiking layer of this module",
                     layer=leaf,
                 ),
-                fix="keep what a neuron fires, or let layers take what layers give",
+                fix="feed back only the spikes of a neuron that forward calls in each time step",
                 node=leaf,
             )
         full = _full_names(leaf, export)
@@ -405,12 +416,12 @@ class _ModuleDraft:
         if len(set(ends)) < len(ends):
             raise ConversionError(
                 Text(
-                    "'{layer}' adds the output of '{source}' to itself, and a graph has each edge "
-                    "once",
-                    layer=name,
-                    source=ends[0],
+                    "'{layer}' receives the output of '{source}' twice, and a graph has "
+                    "each edge once",
+                    layer=self.seen.label(name),
+                    source=self.label_of(next(end for end in ends if ends.count(end) > 1)),
                 ),
-                fix="multiply the weights by two instead",
+                fix="add the output once, and double the weights",
                 node=name,
             )
         return ends
@@ -478,18 +489,24 @@ class _ModuleDraft:
 
     def _refuse_numbers(self, call: Call, before: tuple[str, ...]) -> None:
         """Refuse a layer that is only right for spikes, if it may receive other values."""
-        feeding_nodes = listing(f"'{name}' ({self.nodes[name]['type']})" for name in before)
+        feeding_nodes = listing(
+            f"'{self.label_of(name)}' ({self.nodes[name]['type']})" for name in before
+        )
         raise ConversionError(
             Text(
-                "'{layer}' ({type}) receives the output of {sources}, and it is supported only for "
-                "spikes",
-                layer=call.name,
+                "'{layer}' ({type}) receives the output of {sources}, and is supported "
+                "only for spikes",
+                layer=self.seen.label(call.name),
                 type=type(call.module).__name__,
                 sources=feeding_nodes,
             ),
-            fix="put it after the neurons, or use AvgPool1d",
+            fix="place it after the neurons, or use AvgPool1d",
             node=call.name,
         )
+
+    def label_of(self, node: str) -> str:
+        """Return the name of a node in messages: the layer, or the function and its line."""
+        return _label_of(node, self.parts, self.seen)
 
     def _positive(self, nodes: Iterable[str]) -> bool:
         """Return whether nodes emit spikes, or sums of spikes with non-negative weights."""
@@ -544,12 +561,12 @@ class _ModuleDraft:
         if spikes_used or "output" in members:
             raise ConversionError(
                 Text(
-                    "'{layer}' ({type}) never resets, and its spikes are used; NIR's neurons "
-                    "without a reset do not spike",
-                    layer=call.name,
+                    "'{layer}' ({type}) emits spikes and never resets, and NIR has no "
+                    "spiking neuron without a reset",
+                    layer=self.seen.label(call.name),
                     type=type(call.module).__name__,
                 ),
-                fix="let it reset, or return its membrane alone as a readout",
+                fix="give it a reset, or use only its membrane, as a readout",
                 node=call.name,
             )
 
@@ -565,7 +582,7 @@ class _ModuleDraft:
                         "the module returns the membrane of '{layer}', whose spikes feed other layers",
                         layer=leaf,
                     ),
-                    fix="return what it fires, or its membrane where nothing takes its spikes",
+                    fix="return its spikes, or use its spikes nowhere",
                     node=leaf,
                 )
             ends: tuple[str, ...] = (self.neurons.get(leaf, self.ends[leaf][0]),)
@@ -575,6 +592,14 @@ class _ModuleDraft:
         self.nodes[name] = {"type": "Output", "shape": np.array(output.shape)}
         self.edges += [(end, name) for end in ends]
         return name
+
+
+def _label_of(node: str, parts: Mapping[str, Mapping[str, str]], seen: ModuleTrace) -> str:
+    """Return the name of a node in messages, where the user's code does not contain it: that of
+    its layer, or the function and its line.
+    """
+    call = next((call for call, nodes in parts.items() if node in nodes.values()), node)
+    return seen.label(call) if call in seen.labels else node
 
 
 def _full_names(name: str, export: Exported) -> dict[str, str]:
@@ -594,11 +619,12 @@ def _left_out(seen: ModuleTrace) -> Iterator[Problem]:
             code="left-out",
             severity="warning",
             message=Text(
-                "the graph leaves out values that the module returns beside its output: "
-                "{description}",
+                "the graph omits a value that the module returns besides its output: {description}",
                 description=description,
             ),
-            fix="compute it from what the graph gives, or let forward return what layers give",
+            fix=(
+                "compute it from the outputs of the graph, or let forward return outputs of layers"
+            ),
         )
 
 
@@ -611,7 +637,7 @@ def _outside(seen: ModuleTrace) -> Iterator[Problem]:
         Text("{operations} {position}", operations=listing(operations, limit=12), position=position)
         for operations, position in (
             (steps.before, "before its input"),
-            (steps.after, "behind its outputs"),
+            (steps.after, "after its outputs"),
         )
         if operations
     ]
@@ -619,11 +645,11 @@ def _outside(seen: ModuleTrace) -> Iterator[Problem]:
         code="outside-graph",
         severity="note",
         message=Text(
-            "the graph is one time step of forward, and leaves out what forward computes around "
-            "it: {parts}",
+            "the graph is one time step of forward, and omits operations of forward "
+            "outside of it: {parts}",
             parts=listing(parts),
         ),
-        fix="compute the same around the graph, such as the loss of what its outputs give over time",
+        fix="apply the same operations to the inputs and outputs of the graph",
     )
 
 
@@ -634,12 +660,14 @@ def _counting(seen: ModuleTrace) -> Iterator[Problem]:
             code="counts-steps",
             severity="warning",
             message=Text(
-                "forward changes '{name}' of the module in each step, and how that acts in "
-                "later steps than the compared ones is not in the graph",
+                "forward changes '{name}' of the module in each time step, and an effect "
+                "of that on later time steps is not in the graph",
                 name=name,
             ),
-            fix="let forward do the same in each step, or compare with jaxsnn.verify over as many as"
-            " you run",
+            fix=(
+                "let forward compute the same in each time step, or call jaxsnn.verify "
+                "with as many time steps as you run"
+            ),
         )
 
 
@@ -659,11 +687,11 @@ def _shared_numbers(seen: ModuleTrace, draft: _ModuleDraft) -> Iterator[Problem]
             code="shared-parameters",
             severity="warning",
             message=Text(
-                "the module shares the same numbers between {layers}, and the graph has a copy "
-                "for each",
+                "nodes {layers} of the graph have copies of parameters that are shared "
+                "in the module",
                 layers=shown,
             ),
-            fix="train the module rather than the graph, where the copies part",
+            fix="train the module instead of the graph: in the graph the copies become different",
         )
 
 
@@ -684,12 +712,12 @@ def _fixed_weights(seen: ModuleTrace, draft: _ModuleDraft) -> Iterator[Problem]:
             code="fixed-weights",
             severity="warning",
             message=Text(
-                "weights of {nodes} are no parameters of the module: after training changes "
-                "them, load_into refuses the graph",
+                "the weights of nodes {nodes} are not parameters of the module: if "
+                "training changes them, load_into refuses the graph",
                 nodes=listing(fixed),
             ),
             fix=Text(
-                "train the others alone: {trainable}",
+                "train only the other parameters: pass {trainable}",
                 trainable=TRAINABLE.set_to(",".join(trainable)),
             ),
         )
@@ -711,8 +739,8 @@ def _read(draft: _ModuleDraft, framework: str, steps: list[float]) -> Graph:
     if steps:
         if len(set(steps)) != 1:
             raise ConversionError(
-                Text("neurons have different steps ({dt} s)", dt=listing(sorted(set(steps)))),
-                fix="give all of them one dt",
+                Text("neurons have different time steps ({dt} s)", dt=listing(sorted(set(steps)))),
+                fix="use the same dt for all neurons",
             )
         options["dt"] = steps[0]
     options |= framework_of(framework).leaf_options

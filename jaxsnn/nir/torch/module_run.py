@@ -115,11 +115,11 @@ def run_recorded(
         line = next((op.line for op, now, before in pairs if now != before), "")
         raise ConversionError(
             Text(
-                "forward of {module} does something else for another input{line}",
+                "forward of {module} calls different operations for another input{line}",
                 module=type(module).__name__,
                 line=Text(" ({line})", line=line) if line else Text(""),
             ),
-            fix="let forward depend on numbers by tensors alone, without branches",
+            fix="remove branches of forward that depend on values of tensors",
         )
 
     def array(places: tuple[tuple[int, int], ...]) -> np.ndarray:
@@ -157,12 +157,12 @@ def _over_time(module: Any, returned: list[list[np.ndarray]]) -> list[np.ndarray
     if len(counts) != 1:
         raise ConversionError(
             Text(
-                "forward of {module} returns different numbers of tensors in different steps: "
-                "{counts}",
+                "forward of {module} returns different numbers of tensors in different "
+                "time steps: {counts}",
                 module=kind,
                 counts=listing(sorted(counts)),
             ),
-            fix="return the same in each step",
+            fix="return the same number of tensors in each time step",
         )
     columns = list(zip(*returned, strict=True))
     for place, column in enumerate(columns, start=1):
@@ -170,13 +170,16 @@ def _over_time(module: Any, returned: list[list[np.ndarray]]) -> list[np.ndarray
         if len(shapes) > 1:
             raise ConversionError(
                 Text(
-                    "tensor {index} that forward of {module} returns has different shapes in "
-                    "different steps: {shapes}",
+                    "tensor {index} that forward of {module} returns has different "
+                    "shapes in different time steps: {shapes}",
                     index=place,
                     module=kind,
                     shapes=listing(sorted(map(str, shapes))),
                 ),
-                fix="return the same in each step, and collect what it gives outside of it",
+                fix=(
+                    "return the tensor of one time step, and collect the time steps "
+                    "outside of forward"
+                ),
             )
     return [np.stack(column) for column in columns]
 
@@ -195,14 +198,14 @@ def _stepped(module: Any, x: Any, state: tuple[Any, ...]) -> Iterator[Any]:
                 raise error_refusal(module, error, Text("in step {step}", step=step)) from error
             raise ConversionError(
                 Text(
-                    "forward of {module} fails in step {step} with the state that it returned in "
-                    "the previous step ({error_type}: {reason})",
+                    "forward of {module} fails in step {step} with the state that it "
+                    "returned in the previous step ({error_type}: {reason})",
                     module=type(module).__name__,
                     step=step,
                     error_type=type(error).__name__,
                     reason=str(error),
                 ),
-                fix="return (output, state) with a state as forward takes it",
+                fix="return (output, state), with a state that forward accepts",
             ) from error
         yield result
         state = fed_back(module, result)

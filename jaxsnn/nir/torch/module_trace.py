@@ -10,7 +10,7 @@ unless it is in front of the first layer or behind the last one.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -82,12 +82,12 @@ def traces(
         except ConversionError as refusal:
             raise ConversionError(
                 Text(
-                    "forward of {module} needs {arguments}, and receives only a sample",
+                    "forward of {module} needs {arguments}, and only a sample was passed",
                     module=type(module).__name__,
                     arguments=listing(required),
                 ),
-                fix=f"give {listing(required)} a default, such as None, from which states begin, or pass"
-                " (sample, number of steps) as the sample",
+                fix=f"give {listing(required)} a default, such as None for states, or pass a tuple of the sample"
+                f" and {listing(required)} as the sample",
             ) from refusal
     if recorded.loops or recorded.leading == 2:
         reading = _LoopReading if recorded.loops else _SequenceReading
@@ -254,6 +254,7 @@ def _step_trace(module: Any, passes: RecordedPasses, step: int) -> ModuleTrace:
         absent=frozenset(late | record.earlier),
         counters=passes.counters,
         state=passes.state,
+        labels=record.labels,
     )
 
 
@@ -336,7 +337,7 @@ class _SequenceReading:
         calls = used_calls(record, outputs)
         absent = self.absent(reader)
         late = {call.name for call in calls if id(call.module) in absent}
-        _refuse_biases(self.module, calls, late | record.earlier)
+        _refuse_biases(self.module, calls, late | record.earlier, record.labels)
         layers = {}
         for operation in self.operations:
             if operation.is_neuron and operation.name not in layers:
@@ -360,6 +361,7 @@ class _SequenceReading:
             absent=frozenset(late | record.earlier),
             arguments=self.passes.arguments,
             state=self.passes.state,
+            labels=record.labels,
             passes=RecordedSteps(
                 signature=signature_of(self.operations),
                 input=tuple(map(_place_of, places)),
@@ -443,7 +445,7 @@ class _LoopReading(_SequenceReading):
         if not consumed:
             raise ConversionError(
                 "the loop over time does not depend on the sample",
-                fix="let the first layer take the sample, or a part or a function of it",
+                fix="compute the input of the first layer from the sample",
             )
         if not possible:
             mixed = [
@@ -455,17 +457,17 @@ class _LoopReading(_SequenceReading):
             source = mixed[0].values[0].source if mixed else None
             if source is None:
                 raise ConversionError(
-                    "the loop over time takes several parts of the sample in each step",
-                    fix="let one layer or function take all of a step, such as x[t]",
+                    "the loop over time uses several parts of the sample in each time step",
+                    fix="read one part of the sample per time step, such as x[t]",
                 )
             raise ConversionError(
                 Text(
-                    "the loop over time takes parts of what {function} computes of all time steps at "
-                    "once ({line})",
+                    "the loop over time uses parts of the result of {function}, which "
+                    "computes all time steps at once ({line})",
                     function=source.name.strip("_"),
                     line=mixed[0].line,
                 ),
-                fix="compute it step by step: a graph knows one step, and keeps states of neurons",
+                fix="compute it separately in each time step: a graph describes one time step",
             )
 
     def _places(
@@ -570,20 +572,21 @@ def _refuse_late_biases(
     late = set(later.absent)
     if isinstance(first, ModuleTrace):  # else it fed back zeros, and its leaves alone are known
         late |= {call.name for call in later.calls} - {call.name for call in first.calls}
-    _refuse_biases(module, later.calls, late)
+    _refuse_biases(module, later.calls, late, later.labels)
 
 
-def _refuse_biases(module: Any, calls: Iterable[Call], late: Collection[str]) -> None:
+def _refuse_biases(
+    module: Any, calls: Iterable[Call], late: Collection[str], labels: Mapping[str, str]
+) -> None:
     """Refuse layers with a bias among those that act from the second step on."""
     leaf_names = {id(leaf): name for name, leaf in leaves_of(module)}
     for call in (call for call in calls if call.name in late):
         if any(np.any(entry.get("bias", 0)) for entry in exported(call).nodes.values()):
             raise ConversionError(
                 Text(
-                    "forward skips '{layer}' in the first step, and a graph adds its bias there, "
-                    "too",
-                    layer=leaf_names.get(id(call.module), call.name),
+                    "forward skips '{layer}' in the first time step, where a graph adds its bias",
+                    layer=leaf_names.get(id(call.module), labels.get(call.name, call.name)),
                 ),
-                fix="begin with zeros that it takes, or give it no bias",
+                fix="call the layer with zeros in the first time step, or use bias=False",
                 node=call.name,
             )

@@ -12,7 +12,7 @@ from jaxsnn.nir.frameworks.torch_layers import Call
 from jaxsnn.nir.torch.leaves import unsupported
 from jaxsnn.nir.torch.module_order import Order, first_order, orders
 from jaxsnn.nir.torch.recording import Operation, TensorValue
-from jaxsnn.nir.torch.torch_functions import is_parameter, parts_of
+from jaxsnn.nir.torch.torch_functions import is_parameter, parts_of, spoken_name
 from jaxsnn.wording import Text
 
 Member = Literal["output", "membrane"]
@@ -77,6 +77,8 @@ class PassRecord:
         selects_input_part: A part of the input was taken, such as one step.
         in_step_before: The previous step is read; only copies of its spikes are tracked.
         earlier: Calls of the previous step.
+        labels: Names of calls that the user's code does not contain -> the layer or the function and
+            line that they stand for, for messages.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class PassRecord:
         self.selects_input_part = False
         self.in_step_before = False
         self.earlier: frozenset[str] = frozenset()
+        self.labels: dict[str, str] = {}
         self._buffers = {id(buffer) for buffer in fixed_buffers}
         self._fixed: set[int] = set()
         self._seen: dict[int, SeenTensor] = {}
@@ -157,6 +160,7 @@ class PassRecord:
         """Note a call of a layer with an input and an output of these shapes, and return the origin
         of its output.
         """
+        self._label(name)
         self.calls[name] = Call(
             name=name,
             module=layer,
@@ -167,6 +171,17 @@ class PassRecord:
             columns=columns,
         )
         return Origin(sources=(name,), leading=origin.leading)
+
+    def _label(self, name: str) -> None:
+        """Note the layer, or the function and its line, that a call stands for."""
+        operation = self.operation
+        if operation is None or name in self.leaves:
+            return
+        label = operation.name
+        if operation.kind == "function":
+            label = spoken_name(operation.name, operation.args)
+            label += f" ({operation.line})" if operation.line else ""
+        self.labels[name] = label
 
     def add(self, name: str, leaf: Any, origin: Origin, input_tensor: Any, result: Any) -> None:
         """Note a call of a layer, and its output."""

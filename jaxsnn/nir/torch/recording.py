@@ -133,9 +133,9 @@ class Recorder:
             ) -> Any:
                 if torch.is_inference_mode_enabled():
                     raise ConversionError(
-                        "forward runs in torch.inference_mode, where torch counts no changes in "
-                        "place",
-                        fix="let forward use torch.no_grad() instead",
+                        "forward runs in torch.inference_mode, in which changes in place "
+                        "cannot be traced",
+                        fix="use torch.no_grad() instead",
                     )
                 return recorder.function(func, args, kwargs or {})
 

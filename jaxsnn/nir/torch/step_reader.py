@@ -27,14 +27,15 @@ OF_BEFORE = "step-before"
 
 #: What to do with a function of torch that is not taken.
 _SUPPORTED = (
-    "use layers for it: between layers sums, differences, flattens, pools, pads, torch.cat,"
-    " torch.split, and sums and products with a number, or a parameter or buffer that forward leaves as"
-    " it is, are taken too"
+    "use layers, or the functions that are supported between layers: sums, differences, "
+    "flatten, pools, pad, torch.cat, torch.split, and sums and products with a number, "
+    "or with a parameter or buffer that forward does not change"
 )
 #: What to do with what forward makes itself, or keeps from the step before.
 _FEEDBACK = (
-    "let layers take what layers give, in this step or, of neurons, in the step before: by a neuron"
-    " that feeds itself, such as RLeaky or LIFRecurrentCell, or by spikes that forward keeps"
+    "compute it from outputs of layers in this time step, or from spikes of the previous "
+    "time step: use a recurrent neuron, such as RLeaky or LIFRecurrentCell, or spikes "
+    "that forward stores"
 )
 
 
@@ -108,25 +109,26 @@ class StepReader:
         Raises:
             ConversionError: It was called before, or what it takes is of no layer.
         """
-        record = self._record
-        name = self._name_of(name, leaf)
-        source = self._origin_of_input(input_tensor, name, leaf)
+        record, layer = self._record, name
+        name = self._name_of(layer, leaf)
+        source = self._origin_of_input(input_tensor, layer, leaf)
         if source.order is not None:
             self._add_ordered(name, leaf, source, input_tensor, result)
             return
         if in_time(leaf) and source.leading != record.leading:
             raise ConversionError(
                 Text(
-                    "'{layer}' ({type}) runs through time, and expects time and batch in one axis",
-                    layer=name,
+                    "'{layer}' ({type}) processes all time steps in one call, and its "
+                    "input has time and batch in one axis",
+                    layer=layer,
                     type=type(leaf).__name__,
                 ),
-                fix="give it (time, batch, *shape)",
-                node=name,
+                fix="pass it a tensor (time, batch, *shape)",
+                node=layer,
             )
         parts = list(result) if isinstance(result, tuple) else [result]
         if not hasattr(parts[0], "is_inference"):  # a list of steps, for one
-            raise unsupported(name, leaf)
+            raise unsupported(layer, leaf)
         record.add(name, leaf, source, input_tensor, parts[0])
         operation = record.operation
         assert operation is not None
@@ -169,12 +171,12 @@ class StepReader:
         if not without_state(leaf) and not may_be_shared(leaf):
             raise ConversionError(
                 Text(
-                    "'{layer}' ({type}) is called twice in one time step, and a graph has each layer "
-                    "once",
+                    "'{layer}' ({type}) is called twice in one time step, and a graph "
+                    "contains it once",
                     layer=name,
                     type=type(leaf).__name__,
                 ),
-                fix="give each place a layer of its own",
+                fix="use a separate layer for each call",
                 node=name,
             )
         return self._record.free(name)
@@ -197,7 +199,7 @@ class StepReader:
                 "'{layer}' ({type}) receives the membrane of '{source}'",
                 layer=name,
                 type=kind,
-                source=origin.sources[0],
+                source=self._record.labels.get(origin.sources[0], origin.sources[0]),
             )
         else:
             return origin
@@ -209,16 +211,18 @@ class StepReader:
         if record.selects_input_part:
             return ConversionError(
                 Text(
-                    "'{layer}' ({type}) receives a part of the input, such as x[t] in a loop over "
-                    "time",
+                    "'{layer}' ({type}) receives a part of the sample, such as x[t] of a "
+                    "loop over time",
                     layer=name,
                     type=kind,
                 ),
-                fix="give a sample with at least 3 time steps, if that is a loop over them; let forward"
-                " take one time step otherwise",
+                fix=(
+                    "if forward loops over time, pass a sample with at least 3 time "
+                    "steps; otherwise let it compute one time step"
+                ),
                 node=name,
             )
-        by = function_clause(seen) or ", of nothing that a layer gives in this step"
+        by = function_clause(seen) or ", not from outputs of layers in this time step"
         fix = WAYS_OUT.get(seen.function, _SUPPORTED) if seen.function else _FEEDBACK
         return ConversionError(
             Text(

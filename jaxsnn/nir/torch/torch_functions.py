@@ -242,8 +242,10 @@ def refuse_dropping(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
     if training and kwargs.get("p", args[1] if len(args) > 1 else 0.5):
         raise ConversionError(
             "forward calls dropout of torch.nn.functional in training mode, where it drops at random",
-            fix="call module.eval() first, and give dropout training=self.training, which it does not"
-            " know by itself",
+            fix=(
+                "call module.eval() first, and pass training=self.training to dropout, "
+                "whose default is True"
+            ),
         )
 
 

@@ -73,6 +73,7 @@ class ModuleTrace:
         inner: Leaf that `jaxsnn.to_torch` made, or "" for the module itself -> its neurons.
         arguments, state: What forward takes behind the sample, and behind that in the first step.
         passes: Where steps are in a recording; None if forward does one step.
+        labels: Call that the user's code does not name -> its layer, or its function and line.
     """
 
     calls: tuple[Call, ...]
@@ -85,6 +86,11 @@ class ModuleTrace:
     arguments: tuple[Any, ...] = ()
     state: tuple[Any, ...] = ()
     passes: RecordedSteps | None = None
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def label(self, name: str) -> str:
+        """Return the name of a call in messages: that of the layer, or the function and its line."""
+        return self.labels.get(name, name)
 
     def feeds_a_layer(self, leaf: str) -> bool:
         """Return whether a layer receives the output of a leaf, in this step or the next one."""
@@ -142,7 +148,7 @@ def outputs_of(record: PassRecord, returned: list[TensorValue]) -> tuple[TracedO
                 "the output of the module is computed outside of layers{by}",
                 by=function_clause(seen),
             ),
-            fix="return what a layer gives in one step, unchanged",
+            fix="return the unchanged output of a layer in one time step",
         )
     consumed = {source for call in record.calls.values() for source in call.sources}
     consumed |= {_leaf_before(record.calls[name]) or name for name in consumed - {""}}
