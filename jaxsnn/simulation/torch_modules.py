@@ -1,5 +1,6 @@
-"""PyTorch modules to graphs, and numbers of graphs back into modules: both sides are run, and must
-do the same.
+"""Convert PyTorch modules to graphs, and load parameters of graphs into modules.
+
+Both directions run the module and the graph, and refuse the graph where their outputs differ.
 """
 
 from __future__ import annotations
@@ -178,8 +179,8 @@ def _as_graph(traced: TracedModule, graph: Graph, nodes: Mapping[str, str]) -> T
 def run_to_compare(
     module: Any, graph: Graph, sample: Any
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Run a module of which a graph was made, and return the input of the graph, and by the name of
-    each spiking node and Output what the module gives for it, (time, batch, *shape).
+    """Run a module, and return the input of its graph and, by the name of each spiking node and
+    Output, the corresponding output of the module, (time, batch, *shape).
 
     Args:
         module: A torch.nn.Module, which `from_torch` takes.

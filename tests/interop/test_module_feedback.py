@@ -193,21 +193,21 @@ def fed_twice(first, second):
     return Around(forward, b=LINEAR(3, 3), c=LINEAR(4, 3), **neurons)
 
 
-IN_ANOTHER_STEP = "from the step before in the module, and from the same step"
+IN_ANOTHER_STEP = "of the previous time step in the module and of the same time step in the"
 
 
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        (KeepsCurrent(), "reads the previous output of 'a', which is not a neuron of this step"),
-        (Noise(), r"input of 'back' .* of nothing that a layer gives in this step: .* spikes that forward keeps"),
-        (Late(), f"'out' reads the output of 'first' {IN_ANOTHER_STEP}"),
+        (KeepsCurrent(), "reads the previous output of 'a', which is not a spiking layer of this module"),
+        (Noise(), r"input of 'back' .* not from outputs of layers in this time step: .* spikes that forward stores"),
+        (Late(), f"'out' receives the output of 'first' {IN_ANOTHER_STEP}"),
         (Around(two_spikes_apart, first=low_leaky(threshold=1e9), b=LINEAR(3, 3)),
-         f"'out' reads the output of 'first' {IN_ANOTHER_STEP}"),
-        (fed_twice("l2", "l1"), f"'l2' reads the output of 'l1' {IN_ANOTHER_STEP}"),
-        (Around(keeps_its_input), "input of 'a' .* of nothing that a layer gives"),
+         f"'out' receives the output of 'first' {IN_ANOTHER_STEP}"),
+        (fed_twice("l2", "l1"), f"'l2' receives the output of 'l1' {IN_ANOTHER_STEP}"),
+        (Around(keeps_its_input), "input of 'a' .* not from outputs of layers"),
         (Around(keeps_spikes(left_out_at_first), rec=LINEAR(3, 3)),
-         "forward skips 'rec' in the first step"),
+         "forward skips 'rec' in the first time step"),
     ],
 )  # fmt: skip
 def test_feedback_that_is_no_loop_of_spikes_is_refused(net, message):
@@ -337,10 +337,10 @@ class BeginsOtherwise(KeptInside):
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        (BeginsOtherwise("late bias"), "forward skips 'late' in the first step, and a graph adds its bias"),
+        (BeginsOtherwise("late bias"), "forward skips 'late' in the first time step, where a graph adds its bias"),
         (BeginsOtherwise("no spikes"), "'first', step 0, .* the membrane potential is .* in the module"),
-        (KeepsASum(), "forward skips 'back' in the first step, .* its bias"),
-        (KeepsASum(current=True, bias=False), "reads the previous output of 'a', which is not a neuron of this step"),
+        (KeepsASum(), "forward skips 'back' in the first time step, .* its bias"),
+        (KeepsASum(current=True, bias=False), "reads the previous output of 'a', which is not a spiking layer"),
     ],
 )  # fmt: skip
 def test_a_first_step_that_no_spike_shows_is_compared(net, message):
@@ -353,7 +353,7 @@ def test_layers_that_the_first_step_leaves_out_are_nodes():
 
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_module_that_holds_spikes_of_an_earlier_run_is_told_so(batch):
-    net, message = KeptInside(), r"holds numbers in 'kept' that may be of an earlier run: first set"
+    net, message = KeptInside(), r"stores values of an earlier run in 'kept': first set"
     graph = from_torch(net, torch.zeros(1, 4))
     assert net(10 * torch.ones(batch, 4)).any()
     assert_no_graph(net, (4,), message)
@@ -403,7 +403,7 @@ def test_a_module_that_counts_its_steps_may_do_something_else_later(kind):
     net = Counts(kind)
     (warning,) = from_torch(net, torch.zeros(1, 4)).warnings
     assert warning.code == "counts-steps"
-    assert "changes 'count' of the module in each step" in warning.message
+    assert "changes 'count' of the module in each time step" in warning.message
     assert float(net.count) == 0
     assert not from_torch(KeptInside(), torch.zeros(1, 4)).warnings
     assert_no_graph(Counts(kind, after=8), (4,), "differs from the module: 'first', step 9")

@@ -175,8 +175,8 @@ RECURRENT = {"linear_features": 6, "init_hidden": True, "output": True}
         (lambda: MembraneOfAnAttribute(jelly("LIFNode"), jelly("IFNode", v_threshold=INF, v_reset=None), "v"),
          r"'readout' \(IFNode\) has v_threshold inf and v_re"),
         (lambda: sequence(snntorch.RLeaky(beta=0.9, reset_mechanism="none", **RECURRENT)),
-         r"'1' \(RLeaky\) never resets, and its"),
-        (lambda: sequence(jelly("IFNode", v_threshold=INF)), r"'1' \(IFNode\) never resets, and its"),
+         r"'1' \(RLeaky\) emits spikes and never resets"),
+        (lambda: sequence(jelly("IFNode", v_threshold=INF)), r"'1' \(IFNode\) emits spikes and never resets"),
     ],
 )  # fmt: skip
 def test_neurons_that_no_graph_can_hold_are_refused(make, message):

@@ -162,7 +162,7 @@ def test_weights_that_are_computed_of_parameters_are_those_of_the_module(kind):
     net, other = (with_numbers(COMPUTED[kind], seed) for seed in (0, 1))
     graph, _, _ = verified(net, (4,), 3, steps=60)
     load_into(net, graph)  # the same numbers
-    message = r"'linear': weight is computed before each call, .*parametrize"
+    message = r"'linear \(test_module_orders\.py, line \d+\)': weight is computed before each call, .*parametrize"
     assert_refused(lambda: load_into(other, graph), ConversionError, message)
 
 
@@ -223,7 +223,7 @@ def test_places_of_one_parameter_take_the_same_numbers_alone():
     weight = np.array(node.value("weight"))
     weight[0, 1] += 0.5
     parted = graph.with_nodes([node.replace(weight=weight)])
-    message = "have different numbers, and the module has one wei"
+    message = "have different parameters, and the module has one wei"
     assert_refused(lambda: load_into(net, parted), ConversionError, message)
 
 
@@ -265,7 +265,7 @@ LEARNING = {
 def test_a_forward_that_changes_a_parameter_is_refused(kind):
     net = with_numbers(lambda net, x: (LEARNING[kind](net), net.a(x))[1])
     before = net.w.detach().clone()
-    assert_no_graph(net, (4,), "forward changes the parameter 'w' in each step, and")
+    assert_no_graph(net, (4,), "forward changes the parameter 'w' in each time step, and")
     assert torch.equal(net.w, before)
 
 
@@ -394,7 +394,7 @@ def test_a_tensor_that_is_returned_beside_the_spikes_and_left_out_is_a_warning(
     graph = from_torch(returning(beside), torch.zeros(1, 4))
     (warning,) = graph.warnings
     assert warning.code == "left-out"
-    assert warning.message.endswith(f"beside its output: tensor 2, of shape {shape}, {origin}")
+    assert warning.message.endswith(f"besides its output: tensor 2, of shape {shape}, {origin}")
     assert warning in check(graph, "norse").problems
 
 

@@ -1,7 +1,6 @@
-"""Functions of torch between the layers of a PyTorch module, such as `x * 0.5` and torch.cat: each
-for which NIR has a node becomes a layer, too.
+"""Read torch functions between layers, such as `x * 0.5` and torch.cat, as layers where NIR has a node.
 
-`_READERS_LAYER_FIRST` and `_READERS_FIXED_FIRST` say which functions are taken, each with what notes it.
+`_READERS_LAYER_FIRST` and `_READERS_FIXED_FIRST` map each supported function to the function that reads it.
 """
 
 from __future__ import annotations
@@ -136,7 +135,7 @@ def _sources(
 
 
 def _note_function(record: PassRecord, operation: Operation) -> None:
-    """Note the first function that turned a layer's output into a tensor of no layer.
+    """Note the first unsupported function that was applied to a layer's output.
 
     Raises:
         ConversionError: It changes a layer's output through `.data`.
@@ -296,7 +295,7 @@ def _pooled(record: PassRecord, op: FunctionCall) -> None:
 
 
 def _averaged(record: PassRecord, op: FunctionCall) -> None:
-    """Note a mean over all axes behind that of channels: as a pool."""
+    """Note a mean over all axes after the channel axis as a pool."""
     import torch
 
     origin, tensor, result = op.origin, op.tensor, op.result
@@ -395,14 +394,14 @@ def _leading_after(record: PassRecord, tensor: Any, result: Any, origin: Origin)
 
 _Reader = Callable[[PassRecord, FunctionCall], None]
 
-#: Functions whose first argument may be fixed numbers: name -> what notes what it gives.
+#: Functions whose first argument may be fixed numbers: name -> reader.
 _READERS_FIXED_FIRST: Mapping[str, _Reader] = {
     **dict.fromkeys(COPY, _copied),
     **dict.fromkeys(MATRIX, _by_matrix),
     **dict.fromkeys(ADD + SUBTRACT, _added),
     **dict.fromkeys(SUBTRACTED + TIMES + OVER, _with_numbers),
 }
-#: Those whose first argument is what layers give.
+#: Functions whose first argument is the output of a layer: name -> reader.
 _READERS_LAYER_FIRST: Mapping[str, _Reader] = {
     **dict.fromkeys(SAME, _same),
     **dict.fromkeys(RESHAPE + MOVE + PART, _moved),

@@ -1,7 +1,19 @@
-"""Time steps of a recorded forward pass that loops over time: which operation belongs to which step.
+"""Fold a recorded loop over time into one time step.
 
-The k-th call of each layer is step k. All steps must have the same data flow, up to a shift of inputs,
-states and results by one step; this is decided by the identity of values, never by equal numbers.
+The recording of a loop over T time steps repeats the same operations T times. The k-th call of a layer
+belongs to time step k, and the calls at the same place of each time step must be connected in the same way:
+
+    step 1:  x[0] -> fc -> lif(state 0) -> spikes, state 1
+    step 2:  x[1] -> fc -> lif(state 1) -> spikes, state 2      step k:  x[k-1] -> fc -> lif -> spikes
+    step 3:  x[2] -> fc -> lif(state 2) -> spikes, state 3  =>                          ^   |
+                                                                           state k-1 ---+   +-> state k
+
+An argument of step k may be a value of step k, a value of step k - 1 (a state, or spikes that are fed
+back), a value from outside of the loop, or a part of a tensor whose index grows with k, such as x[k-1].
+Anything else raises a `ConversionError` with the line of the user's code. Connections are compared by
+the identity of values, never by their numbers: two steps that happen to compute equal numbers in
+different ways are not the same. The last step has the states of all others before it, so it is the
+one that `module_trace` turns into a graph.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Find what exports a layer of a PyTorch module, and what loads numbers into it.
+"""Find the exporter of a layer of a PyTorch module, and the setter of its parameters.
 
 Layers of `torch.nn` are in `jaxsnn.nir.frameworks.torch_layers`, those of each framework in its file
 there. They are found by package and class name, so that no framework is imported.

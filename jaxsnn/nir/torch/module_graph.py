@@ -1,6 +1,17 @@
-"""`from_torch`: the `Graph` of a PyTorch module, with what the frameworks' exporters lose.
+"""Build the `Graph` of a PyTorch module from the trace of its forward pass, for `from_torch`.
 
-Reset, reset delay, leaky readouts, dt and v_reset go into the dialect and into the nodes.
+    forward pass -> ModuleTrace: calls of layers     -> nodes and edges       -> Graph with dialect
+                    fc    sources: the input            input -> fc -> lif
+                    lif   sources: fc                   Affine    LIF
+                    outputs: lif                        lif -> output
+
+`traced_module` traces the module (`module_trace`), and each call becomes one or several nodes, as the
+exporter of its layer says (`leaves`). `_ModuleDraft` collects nodes and edges: it merges a BatchNorm into
+the weights before it, adds an edge back for spikes of the previous time step, and copies layers that are
+called several times. Properties that the frameworks' own exporters lose (reset, reset delay, leaky
+readouts, dt and v_reset) go into the dialect and into the nodes. The graph is not compared with the module
+here; `jaxsnn.simulation.torch_modules` runs both. `traced_back` is the shorter path for modules that
+`jaxsnn.to_torch` created: their graph is known.
 """
 
 from __future__ import annotations
@@ -47,7 +58,7 @@ _TRAINED = ("weight", "bias")
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Fold:
-    """A BatchNorm whose numbers are in the weights before it.
+    """A BatchNorm that is merged into the weights before it.
 
     Attributes:
         layer, module: Its name, and itself.
@@ -76,7 +87,7 @@ class Fold:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class TracedModule:
-    """A module as a graph, and how the two belong together.
+    """A module, its graph, and the correspondence of their layers and nodes.
 
     Attributes:
         graph: Graph of the module.
@@ -245,8 +256,8 @@ def _refuse_no_states(module: Any) -> None:
 
 
 def traced_back(module: Any, sample: Any, arguments: tuple[Any, ...] = ()) -> TracedModule:
-    """Return the graph of a module that `jaxsnn.to_torch` created, see `trained_graph`, and the
-    location of its neurons.
+    """Return the graph of a module that `jaxsnn.to_torch` created, see `trained_graph`, with the
+    layers of its neurons.
 
     Raises:
         ConversionError: As `trained_graph`, or the module computes in half precision, or does not take
@@ -373,7 +384,7 @@ class _ModuleDraft:
         self.by_node.setdefault("readout", {}).update(dict.fromkeys(readouts, True))
 
     def dialect(self) -> Dialect | None:
-        """Dialect of the graphs that are parts of the module; None if there are none."""
+        """Return the dialect of the graphs that are parts of the module; None if there are none."""
         parts = list(self.dialects.values())
         if not parts:
             return None
@@ -629,7 +640,7 @@ def _left_out(seen: ModuleTrace) -> Iterator[Problem]:
 
 
 def _outside(seen: ModuleTrace) -> Iterator[Problem]:
-    """Yield a note on what forward computes before the input of the graph and behind its outputs."""
+    """Yield a note on operations of forward before the input of the graph and after its outputs."""
     steps = seen.passes
     if steps is None or not steps.before + steps.after:
         return
@@ -654,7 +665,7 @@ def _outside(seen: ModuleTrace) -> Iterator[Problem]:
 
 
 def _counting(seen: ModuleTrace) -> Iterator[Problem]:
-    """Warn of a module that may do something else in a later step."""
+    """Warn of a module whose attributes change in each time step, which later ones may depend on."""
     for name in seen.counters:
         yield Problem(
             code="counts-steps",

@@ -1,7 +1,7 @@
-"""Numbers of a `Graph` put into the layers of a PyTorch module of the same structure.
+"""Load the parameters of a `Graph` into a PyTorch module of the same structure.
 
-All of them are checked on the module afterwards, layer by layer, by what a step does; what does not
-fit puts the module back as it was.
+Afterwards each layer of the module is compared with its node: both must compute the same time step.
+Otherwise the module is restored, and a `ConversionError` names the layer, the node and the two values.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Loaded:
 def loaded(
     module: Any, graph: Graph, sample: Any, arguments: tuple[Any, ...] = ()
 ) -> Iterator[tuple[Loaded, TracedModule]]:
-    """Put the numbers of a graph into a module; where something raises inside, they are taken out.
+    """Load the parameters of a graph into a module, and restore the former ones if the context raises.
 
     Args:
         module: A torch.nn.Module that `jaxsnn.from_torch` takes.

@@ -1,4 +1,4 @@
-"""What is known of the values of a recorded step: the calls of layers, and the origin of each value."""
+"""Record of one time step: the calls of layers, and the origin of each value."""
 
 from __future__ import annotations
 

@@ -1,9 +1,21 @@
-"""Recording of forward passes of a PyTorch module: each call of a layer and each function of torch,
-with the tensors that go in and come out.
+"""Record a forward pass of a PyTorch module: every call of a layer and of a torch function, in order.
 
-Tensors are followed in static single assignment form: a change in place makes a new `TensorValue` of the same
-tensor, so that two operations are connected if, and only if, they share a `TensorValue`. `folding` finds the
-time steps of a recording, and `step_reader` the layers of one step.
+A recording of
+
+    for frame in x:
+        spikes, mem = self.lif(self.fc(frame), mem)
+
+is a list of `Operation`s: `unbind`, then 'fc' and 'lif' for each time step, which `TensorValue`s connect:
+
+    x -> unbind -> frame 1 -> layer 'fc' -> current 1 -> layer 'lif' -> spikes 1, mem 1
+                -> frame 2 -> layer 'fc' -> current 2 -> layer 'lif' -> spikes 2, mem 2
+                -> ...
+
+A tensor that is changed in place gets a new `TensorValue` (static single assignment). So two operations
+are connected if, and only if, they share a `TensorValue`; values are never compared by their numbers.
+Layers are recorded by replacing their `forward`, functions by a `TorchFunctionMode`; what runs inside of
+a layer is not recorded. The next steps: `sequences` splits operations on all time steps, `folding` finds
+the time steps, and `step_reader` reads the layers of one time step.
 """
 
 from __future__ import annotations

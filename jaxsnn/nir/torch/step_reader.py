@@ -1,4 +1,18 @@
-"""The layers of one recorded step: what each layer of a PyTorch module takes and gives."""
+"""Read the layers of one recorded time step, and how they are connected.
+
+The reader goes through the operations in order and notes the `Origin` of each value in a `PassRecord`:
+the layers whose outputs it is the sum of.
+
+    operation              origin of its result           call in the record
+    a = fc(x)              ("fc",)                        fc, sources ("",), the input
+    s, mem = lif(a, mem)   ("lif",), membrane of "lif"    lif, sources ("fc",)
+    b = back(s_previous)   ("back",)                      back, sources ("lif",) of the previous step
+    a + b                  ("fc", "back")                 none: a sum of two edges
+
+Calls of layers are read here, functions between layers in `between_layers`. The previous time step
+is read before (`read_before`), so that spikes which forward stores and feeds back have an origin. If a
+layer receives a value without an origin, a `ConversionError` names the function and line that computed it.
+"""
 
 from __future__ import annotations
 

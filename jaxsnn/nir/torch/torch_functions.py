@@ -1,6 +1,4 @@
-"""Functions of torch that stand between layers: their names by what they do, and the layers that
-they are.
-"""
+"""Torch functions that are supported between layers: their names by purpose, and equivalent layers."""
 
 from __future__ import annotations
 

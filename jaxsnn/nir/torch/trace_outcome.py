@@ -34,7 +34,7 @@ class TracedOutput:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class RecordedSteps:
-    """Where the steps of the graph are in a recording of `forward` that runs through all of them.
+    """Locations of the graph's inputs and outputs in a recording of all time steps.
 
     A place in the recording is an operation's index and the path of a result; (-1, 0) is the sample.
 
@@ -55,7 +55,7 @@ class RecordedSteps:
 
     @property
     def from_sample(self) -> bool:
-        """Whether the input of the graph is the sample itself."""
+        """Return whether the input of the graph is the sample itself."""
         return all(index < 0 for index, _ in self.input)
 
 

@@ -1,4 +1,4 @@
-"""The way back from a module that `jaxsnn.to_torch` made: its graph, with the numbers that it has now."""
+"""Graph of a module that `jaxsnn.to_torch` created, with the present parameters of the module."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def _array(tensor: Any) -> np.ndarray:
 
 
 def _refuse_other_numbers(graph: Graph, module: Any) -> None:
-    """Refuse a graph of which `to_torch` makes a module with other numbers than the one given.
+    """Refuse a graph whose `to_torch` module has other parameters than the module.
 
     Raises:
         ConversionError: Names the node and the two numbers.
