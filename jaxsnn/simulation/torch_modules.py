@@ -235,8 +235,8 @@ def _stale_state_named(module: Any, sample: Any) -> Iterator[None]:
             raise
         buffer_names = listing(f"'{name}'" for name in held)
         fix = (
-            f"the module stores values of an earlier run in {buffer_names}: first set them to their "
-            "initial values; if the message remains, " + refusal.fix
+            f"the module stores values in {buffer_names} that may come from an earlier run: first set "
+            "them to their initial values; if the message remains, " + refusal.fix
         )
         raise ConversionError.of(dataclasses.replace(refusal.problem, fix=fix)) from refusal
 

@@ -337,7 +337,7 @@ class BeginsOtherwise(KeptInside):
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        (BeginsOtherwise("late bias"), "forward skips 'late' in the first time step, where a graph adds its bias"),
+        (BeginsOtherwise("late bias"), "forward skips 'late' in the first time step, but a graph adds its bias"),
         (BeginsOtherwise("no spikes"), "'first', step 0, .* the membrane potential is .* in the module"),
         (KeepsASum(), "forward skips 'back' in the first time step, .* its bias"),
         (KeepsASum(current=True, bias=False), "reads the previous output of 'a', which is not a spiking layer"),
@@ -353,7 +353,7 @@ def test_layers_that_the_first_step_leaves_out_are_nodes():
 
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_module_that_holds_spikes_of_an_earlier_run_is_told_so(batch):
-    net, message = KeptInside(), r"stores values of an earlier run in 'kept': first set"
+    net, message = KeptInside(), r"stores values in 'kept' that may come from an earlier run: fi"
     graph = from_torch(net, torch.zeros(1, 4))
     assert net(10 * torch.ones(batch, 4)).any()
     assert_no_graph(net, (4,), message)

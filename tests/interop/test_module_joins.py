@@ -424,7 +424,7 @@ def test_weights_that_load_into_does_not_take_are_named_before_training():
     assert str(warning).startswith(
         "the weights of nodes 'cat', 'cat_2', 'cat_3' are not parameters of the module"
     )
-    _, trainable = str(warning).split('train only the other parameters: pass trainable="')
+    _, trainable = str(warning).split('to train only the other parameters, pass trainable="')
     parameters = [name.split(".") for name in trainable.rstrip('"').split(",")]
     assert parameters == [[node, name] for node in "abc" for name in ("weight", "bias")]
     net = flat_branches(1)

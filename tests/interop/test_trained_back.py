@@ -247,7 +247,7 @@ def test_numbers_of_a_file_go_into_what_to_torch_made():
     does_alike(second_graph, module, nets.spikes(1, steps=40, batch=3))
     before = copy.deepcopy(module.state_dict())
     slow = plain_graph(neurons=build.lif(tau=2e-3, r=20.0))
-    message = r"decay per time step is 0.9 in the module and 0.95 in the"
+    message = r"decay is 0.9 in the module and 0.95 in the"
     assert_refused(lambda: load_into(module, slow), ConversionError, message)
     assert_unchanged(module, before)
 

@@ -108,7 +108,11 @@ def fold(operations: list[Operation]) -> Folded:
             steps=most,
             least=LEAST_STEPS,
         ),
-        fix=Text("pass a sample with at least {least} time steps", least=LEAST_STEPS),
+        fix=Text(
+            "pass a sample with at least {least} time steps; without a loop over "
+            "time, use a separate layer for each call",
+            least=LEAST_STEPS,
+        ),
     )
 
 

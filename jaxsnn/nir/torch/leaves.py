@@ -49,8 +49,9 @@ WAYS_OUT: Mapping[str, str] = MappingProxyType(
         ),
         **dict.fromkeys(
             ("permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims", "t", "T", "mT"),
-            "remove it from the module, and pass a sample whose axes are already in the "
-            "order that the layers expect: NIR has no node that swaps axes",
+            "remove the permutation of axes from the module, and pass a sample whose "
+            "axes are already in the order that the layers expect: NIR has no node that "
+            "swaps axes",
         ),
         **dict.fromkeys(
             ("linear", "matmul", "mm", "addmm", "einsum"),
@@ -154,7 +155,7 @@ def unsupported(name: str, module: Any) -> ConversionError:
     ]
     alternative = _ALTERNATIVES.get(kind, "")
     if package not in ("torch", "") and supported:
-        alternative = f"use one of {listing(supported, limit=8)}, whose dynamics NIR has"
+        alternative = f"use one of {listing(supported, limit=8)}, which NIR supports"
     fix = WAYS_OUT.get(kind, alternative or _OUTSIDE)
     return ConversionError(
         Text(

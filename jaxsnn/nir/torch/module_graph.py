@@ -593,7 +593,7 @@ class _ModuleDraft:
                         "the module returns the membrane of '{layer}', whose spikes feed other layers",
                         layer=leaf,
                     ),
-                    fix="return its spikes, or use its spikes nowhere",
+                    fix="return its spikes, or do not pass its spikes to other layers",
                     node=leaf,
                 )
             ends: tuple[str, ...] = (self.neurons.get(leaf, self.ends[leaf][0]),)
@@ -656,8 +656,7 @@ def _outside(seen: ModuleTrace) -> Iterator[Problem]:
         code="outside-graph",
         severity="note",
         message=Text(
-            "the graph is one time step of forward, and omits operations of forward "
-            "outside of it: {parts}",
+            "the graph is one time step of forward, and omits these operations of forward: {parts}",
             parts=listing(parts),
         ),
         fix="apply the same operations to the inputs and outputs of the graph",
@@ -671,8 +670,8 @@ def _counting(seen: ModuleTrace) -> Iterator[Problem]:
             code="counts-steps",
             severity="warning",
             message=Text(
-                "forward changes '{name}' of the module in each time step, and an effect "
-                "of that on later time steps is not in the graph",
+                "forward changes '{name}' of the module in each time step, and effects "
+                "of this on later time steps are not in the graph",
                 name=name,
             ),
             fix=(
@@ -702,7 +701,10 @@ def _shared_numbers(seen: ModuleTrace, draft: _ModuleDraft) -> Iterator[Problem]
                 "in the module",
                 layers=shown,
             ),
-            fix="train the module instead of the graph: in the graph the copies become different",
+            fix=(
+                "train the module instead of the graph, since training makes the copies "
+                "in the graph different"
+            ),
         )
 
 
@@ -723,12 +725,12 @@ def _fixed_weights(seen: ModuleTrace, draft: _ModuleDraft) -> Iterator[Problem]:
             code="fixed-weights",
             severity="warning",
             message=Text(
-                "the weights of nodes {nodes} are not parameters of the module: if "
-                "training changes them, load_into refuses the graph",
+                "the weights of nodes {nodes} are not parameters of the module, and "
+                "load_into refuses the graph if training changes them",
                 nodes=listing(fixed),
             ),
             fix=Text(
-                "train only the other parameters: pass {trainable}",
+                "to train only the other parameters, pass {trainable}",
                 trainable=TRAINABLE.set_to(",".join(trainable)),
             ),
         )

@@ -493,8 +493,8 @@ def _compared(name: str, node: str, key: str, module_value: Any, file_value: Any
         ]
         raise ConversionError(
             Text(
-                "'{layer}' cannot implement node '{node}': {key} per time step is "
-                "{actual} in the module and {expected} in the file",
+                "'{layer}' cannot implement node '{node}': {key} is {actual} in the "
+                "module and {expected} in the file",
                 layer=name,
                 node=node,
                 key=key,

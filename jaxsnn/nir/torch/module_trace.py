@@ -584,7 +584,8 @@ def _refuse_biases(
         if any(np.any(entry.get("bias", 0)) for entry in exported(call).nodes.values()):
             raise ConversionError(
                 Text(
-                    "forward skips '{layer}' in the first time step, where a graph adds its bias",
+                    "forward skips '{layer}' in the first time step, but a graph adds "
+                    "its bias in every time step",
                     layer=leaf_names.get(id(call.module), labels.get(call.name, call.name)),
                 ),
                 fix="call the layer with zeros in the first time step, or use bias=False",

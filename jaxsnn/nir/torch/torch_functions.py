@@ -239,7 +239,8 @@ def refuse_dropping(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
     training = kwargs.get("training", args[2] if len(args) > 2 else True)
     if training and kwargs.get("p", args[1] if len(args) > 1 else 0.5):
         raise ConversionError(
-            "forward calls dropout of torch.nn.functional in training mode, where it drops at random",
+            "forward calls dropout of torch.nn.functional in training mode, which sets "
+            "random elements to 0",
             fix=(
                 "call module.eval() first, and pass training=self.training to dropout, "
                 "whose default is True"
