@@ -407,15 +407,15 @@ def test_one_layer_in_two_places_is_two_nodes_that_training_parts():
     )
     assert message in str(warning)
     assert warning in check(graph, "grid").problems
-    other = make()
+    target = make()
     with torch.no_grad():
-        other.a.weight.mul_(0.5)
-    assert_loads(other, graph, x, y)
-    before = other.a.weight.detach().clone()
+        target.a.weight.mul_(0.5)
+    assert_loads(target, graph, x, y)
+    before = target.a.weight.detach().clone()
     parted = scaled_weights(graph, [("a_2", "weight")], 2)
     message = "nodes 'a' and 'a_2' have different parameters, and th"
-    assert_refused(lambda: load_into(other, parted), ConversionError, message)
-    assert torch.equal(other.a.weight, before)
+    assert_refused(lambda: load_into(target, parted), ConversionError, message)
+    assert torch.equal(target.a.weight, before)
 
 
 def test_weights_that_load_into_does_not_take_are_named_before_training():

@@ -172,7 +172,7 @@ def test_factors_in_place_do_the_same():
 
 def test_the_event_engine_refuses_the_largest_of_a_window():
     graph = from_torch(largest_of_windows(), torch.zeros(1, 1, 7, 7))
-    (problem,) = [each for each in check(graph, "event").problems if each.severity == "error"]
+    (problem,) = [entry for entry in check(graph, "event").problems if entry.severity == "error"]
     assert problem.node == "2"
     assert "AvgPool2d" in problem.fix
 
@@ -513,8 +513,8 @@ def test_votes_means_of_all_pixels_and_norms_of_thresholds_are_layers():
         z = net.fc(net.pool(y.flatten(0, 1)).flatten(1))
         return net.votes(net.out(z.view(*y.shape[:2], -1)))
 
-    names = ("first", "out")
-    neurons = {name: neuron.LIFNode(v_threshold=0.3, step_mode="m") for name in names}
+    neuron_names = ("first", "out")
+    neurons = {name: neuron.LIFNode(v_threshold=0.3, step_mode="m") for name in neuron_names}
     layers = {"conv": nn.Conv2d(1, 4, 3), "fc": nn.Linear(8, 12)}
     layers |= {"pool": nn.AdaptiveAvgPool2d((2, 1)), "votes": layer.VotingLayer(3, step_mode="m")}
     layers |= {"norm": layer.ThresholdDependentBatchNorm2d(1.0, 1.0, 4)}
@@ -560,7 +560,7 @@ def recurrent_container(seed, multi=False, **options):
 @pytest.mark.parametrize("reset", [0.0, None])
 def test_a_neuron_that_feeds_itself_through_a_container(multi, reset):
     play = play_all_steps if multi else nets.spikingjelly_play
-    net, other = (recurrent_container(seed, multi, v_reset=reset) for seed in (1, 2))
+    net, target = (recurrent_container(seed, multi, v_reset=reset) for seed in (1, 2))
     sample = torch.zeros(3, 1, 5) if multi else torch.zeros(1, 5)
     graph, x, y = verified(net, (5,), 3, play=play, sample=sample, batch=4)
     net(torch.ones(3, 2, 5) if multi else torch.ones(2, 5))
@@ -569,7 +569,7 @@ def test_a_neuron_that_feeds_itself_through_a_container(multi, reset):
     assert net[1].y is state
     cut = graph.nodes["1.rec"].replace(weight=0 * graph.nodes["1.rec"].value("weight"))
     assert not verify(graph.with_nodes([cut]), x, y).ok
-    assert_loads(other, graph, x, y, play)
+    assert_loads(target, graph, x, y, play)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -680,8 +680,8 @@ def test_weights_that_torch_computes_and_cannot_set_are_refused_and_stay():
 
 @pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
 def test_weights_that_hooks_compute_are_taken_and_refused_to_be_set():
-    net, other = (computed_weights(nn.utils.weight_norm, seed) for seed in (1, 2))
+    net, target = (computed_weights(nn.utils.weight_norm, seed) for seed in (1, 2))
     graph, _, _ = verified(net, (5,), 4)
     load_into(net, graph)  # the same numbers
     message = r"'0': weight is computed before each call, .*remove_weight_norm"
-    assert_refused(lambda: load_into(other, graph), ConversionError, message)
+    assert_refused(lambda: load_into(target, graph), ConversionError, message)

@@ -259,10 +259,10 @@ def test_a_loop_is_read_verified_and_loaded(kind):
     layers = ["input", "fc1", "lif1", "fc2", "lif2", "output"]
     assert set(itertools.pairwise(layers)) <= {*graph.edges, ("input", "fc1")}
     assert verify(graph, net, sample).ok
-    other = looped(forward, seed=1)
-    load_into(other, graph, sample=sample)
-    np.testing.assert_array_equal(other.fc1.weight.detach(), net.fc1.weight.detach())
-    assert verify(graph, other, sample).ok
+    second = looped(forward, seed=1)
+    load_into(second, graph, sample=sample)
+    np.testing.assert_array_equal(second.fc1.weight.detach(), net.fc1.weight.detach())
+    assert verify(graph, second, sample).ok
 
 
 def test_what_forward_computes_around_its_steps_is_a_note():
