@@ -1,5 +1,6 @@
-"""PyTorch modules to graphs, and numbers of graphs back into modules: both sides are run, and must
-do the same.
+"""Convert PyTorch modules to graphs, and load parameters of graphs into modules.
+
+Both directions run the module and the graph, and refuse the graph where their outputs differ.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from jaxsnn.nir.torch.module_loading import (
     loaded,
     possible_samples,
 )
-from jaxsnn.nir.torch.module_pass import left_over, parameters_back, plain, sample_of
+from jaxsnn.nir.torch.module_pass import parameters_back, plain, sample_of, stale_state
 from jaxsnn.nir.torch.module_run import run_module, run_recorded
 from jaxsnn.nir.torch.trace_outcome import ModuleTrace
 from jaxsnn.nir.torch.trained_module import is_of_graph
@@ -97,14 +98,14 @@ def from_torch(module: Any, sample: Any) -> Graph:
     _refuse_no_module(module)
     module = plain(module)
     sample, arguments = sample_of(module, sample)
-    with parameters_back(module), _left_over_told(module, sample):
+    with parameters_back(module), _stale_state_named(module, sample):
         traced = (traced_back if is_of_graph(module) else traced_module)(module, sample, arguments)
         refuse_difference(module, traced, sample)
     if traced.assumed_dt is not None:
         text = Text(
-            "no layer of the module specifies the length of a time step: dt = {dt} is assumed, as "
-            "in files of {dialect}. Create time-stepped inputs with jaxsnn.Events.of_steps(x, "
-            "dt=graph.dialect.dt)",
+            "no layer of the module specifies the length of a time step: dt = {dt} is "
+            "assumed, as in files of {dialect}. Create inputs with "
+            "jaxsnn.Events.of_steps(x, dt=graph.dialect.dt)",
             dt=format_time(traced.assumed_dt),
             dialect=traced.graph.dialect.name,
         )
@@ -145,8 +146,8 @@ def load_into(
     if isinstance(source, Graph) and options:
         raise UsageError(
             Text(
-                "the source is a graph, whose dialect is already decided: {options} would be "
-                "ignored",
+                "load_into received a graph, whose dialect is already decided: {options} "
+                "would be ignored",
                 options=listing(options),
             ),
             fix="pass a file, or pass the options to jaxsnn.read",
@@ -156,7 +157,7 @@ def load_into(
     samples = possible_samples(module, graph) if sample is None else [sample]
     with (
         parameters_back(module),
-        _left_over_told(module, sample_of(module, samples[0])[0]),
+        _stale_state_named(module, sample_of(module, samples[0])[0]),
     ):
         sample, arguments = sample_of(module, fitting_sample(module, graph, samples))
         with loaded(module, graph, sample, arguments) as (outcome, traced):
@@ -179,8 +180,8 @@ def _as_graph(traced: TracedModule, graph: Graph, nodes: Mapping[str, str]) -> T
 def run_to_compare(
     module: Any, graph: Graph, sample: Any
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Run a module of which a graph was made, and return the input of the graph, and by the name of
-    each spiking node and Output what the module gives for it, (time, batch, *shape).
+    """Run a module, and return the input of its graph and, by the name of each spiking node and
+    Output, the corresponding output of the module, (time, batch, *shape).
 
     Args:
         module: A torch.nn.Module, which `from_torch` takes.
@@ -221,7 +222,7 @@ def run_to_compare(
 
 
 @contextmanager
-def _left_over_told(module: Any, sample: Any) -> Iterator[None]:
+def _stale_state_named(module: Any, sample: Any) -> Iterator[None]:
     """Add advice to a refusal if the module holds state that may be left from an earlier run.
 
     Raises:
@@ -230,12 +231,12 @@ def _left_over_told(module: Any, sample: Any) -> Iterator[None]:
     try:
         yield
     except ConversionError as refusal:
-        held = left_over(module, sample)
+        held = stale_state(module, sample)
         if not held:
             raise
         buffer_names = listing(f"'{name}'" for name in held)
         fix = (
-            f"the module holds numbers in {buffer_names} that may be of an earlier run: first set "
+            f"the module stores values in {buffer_names} that may come from an earlier run: first set "
             "them to their initial values; if the message remains, " + refusal.fix
         )
         raise ConversionError.of(dataclasses.replace(refusal.problem, fix=fix)) from refusal
@@ -251,10 +252,10 @@ def _refuse_no_module(module: Any) -> None:
     if type(module).__module__.startswith("torch.jit"):
         raise UsageError(
             Text(
-                "a {type} of torch.jit has no layers of Python that could be traced",
+                "a {type} of torch.jit is compiled and cannot be traced",
                 type=type(module).__name__,
             ),
-            fix="pass the module that it was compiled from",
+            fix="pass the module before compilation",
         )
     if not callable(getattr(module, "named_children", None)):
         raise UsageError(
@@ -309,25 +310,27 @@ def _refuse_other_steps(traced: TracedModule, network: Network) -> None:
         for number, cycle in enumerate(cycles)
         for place, name in enumerate(cycle.order)
     }
-    for source, target, before in traced.trace.spikes_taken(_spiking(traced)):
+    for source, target, before in traced.trace.connections(_spiking(traced)):
         first, second = (places.get(traced.firing.get(leaf, "")) for leaf in (source, target))
         late = first and second and first[0] == second[0] and second <= first
         if before != bool(late):
             taker = f"'{target}'" if target else "the output"
-            steps = ("the step before", "the same step")
+            steps = ("the previous time step", "the same time step")
             here, there = steps if before else steps[::-1]
             raise ConversionError(
                 Text(
-                    "{target} reads the output of '{source}' from {module_step} in the module, "
-                    "and from {graph_step} in the graph",
+                    "{target} receives the output of '{source}' of {module_step} in the "
+                    "module and of {graph_step} in the graph",
                     target=taker,
                     source=source,
                     module_step=here,
                     graph_step=there,
                 ),
-                fix="feed spikes of the previous time step back only to the population that emits "
-                "them, or to earlier ones, in cycles that receive their input at a single "
-                "population",
+                fix=(
+                    "feed spikes of the previous time step back only to the same "
+                    "population or to earlier ones, in cycles that receive their input "
+                    "at a single population"
+                ),
                 node=target or source,
             )
 
@@ -336,7 +339,7 @@ def _spiking(traced: TracedModule) -> list[str]:
     """Return the leaves that spike, and readouts that reset: only a spike shows the effect of a
     reset.
     """
-    read = [heard.sources[0] for heard in traced.trace.outputs if heard.member == "membrane"]
+    read = [output.sources[0] for output in traced.trace.outputs if output.member == "membrane"]
     return [*traced.firing, *read]
 
 
@@ -374,8 +377,10 @@ def _refuse_in_a_run(
             expected=first.theirs,
             actual=first.ours,
         ),
-        fix="let forward compute one time step with layers alone, whose states go on from call to "
-        "call",
+        fix=(
+            "let forward compute one time step with layers only, and let the layers keep "
+            "their states from call to call"
+        ),
         node=first.layer,
     )
 
@@ -452,13 +457,14 @@ def _first_difference(
         if graph_values.shape != module_values.shape:
             raise ConversionError(
                 Text(
-                    "the graph differs from the module: '{node}' has an output of shape {expected} "
-                    "in the module and {actual} in the graph, over time and batch",
+                    "the graph differs from the module: the output of '{node}' over time "
+                    "and batch has shape {expected} in the module and {actual} in the "
+                    "graph",
                     node=layer,
                     expected=module_values.shape,
                     actual=graph_values.shape,
                 ),
-                fix="let the module receive and return (batch, *shape) in each time step",
+                fix="let forward receive and return (batch, *shape) in each time step",
                 node=layer,
             )
         apart = ~(np.abs(graph_values - module_values) <= tolerance)

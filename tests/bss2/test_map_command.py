@@ -154,7 +154,7 @@ def test_a_reset_that_subtracts_is_mapped_if_that_is_allowed(folder, mapped, cap
     write(folder / "leaky.nir", graph, force=True)
     np.savez(folder / "x.npz", x=x)
     plain = ("map", folder / "leaky.nir", "-o", folder / "l.json")
-    assert "or --approximate to map it so" in refused(capsys, *plain)[1]
+    assert "or --approximate to map it with a reset to v_reset" in refused(capsys, *plain)[1]
     _, err = refused(capsys, *plain, "--input", folder / "x.npz")
     assert "--input has no effect here: remove the option, or add --approximate" in err
     approximate = ("leaky.nir", "-o", "l.json", "--approximate", "--force")

@@ -124,18 +124,18 @@ def test_nodes_of_other_names_are_found_by_their_wires():
 @pytest.mark.parametrize(
     ("graph", "net", "message"),
     [
-        (source(), Named(hidden=3), r"'first' .* shape \(3, 5\) in the module, and node '0' has \(4, 5\)"),
+        (source(), Named(hidden=3), r"'first' .* shape \(3, 5\) in the module, and .* '0' have the shape \(4, 5\)"),
         (source(), torch.nn.Sequential(torch.nn.Linear(5, 4), leaky()), "structures of module and file differ"),
-        (source(reset_mechanism="zero"), Named(), "reset of a step is subtract later in the module and value in"),
+        (source(reset_mechanism="zero"), Named(), "reset is subtract later in the module and value in"),
         (
             source(beta=torch.tensor([0.5, 0.6, 0.7, 0.9])),
             Named(),
-            r"beta has the shape \(\) in the module, and node '1' has numbers from 0.5 to 0.9",
+            r"beta has the shape \(\) in the module, and node '1' has values from 0.5 to 0.9",
         ),
         (
             source(threshold=torch.tensor([0.5, 0.6, 0.7, 0.9])),
             other_thresholds_and_no_bias(),
-            "bias of a step is 0 in the module and",
+            "bias is 0 in the module and",
         ),
     ],
 )  # fmt: skip
@@ -234,7 +234,7 @@ def test_numbers_that_no_state_dict_holds_are_named(framework):
         return
     name = {"norse": r"1\.p\.v_th", "spikingjelly": r"1\.v_threshold"}[framework]
     assert re.match(
-        rf"state_dict\(\) of the module leaves out '?{name}'?, .* load the file again", notes[0]
+        rf"state_dict\(\) of the module omits '?{name}'?, .* load the file again", notes[0]
     )
 
 
@@ -243,7 +243,7 @@ def test_a_file_of_another_framework_is_converted_first():
     graph = build.sequential(*layers, seed=0, dialect="norse", dt=1e-3, dt_export=1.0)
     options = {"reset_mechanism": "zero", "reset_delay": False}
     net = torch.nn.Sequential(torch.nn.Linear(5, 4), leaky(**options))
-    message = "'1' cannot implement node '2': gain of a step is 1 in the module and 0.1 in the file"
+    message = "'1' cannot implement node '2': gain is 1 in the module and 0.1 in the file"
     assert_refused(lambda: load_into(net, graph), ConversionError, message)
     converted = convert(graph, to="snntorch").graph
     load_into(net, converted)

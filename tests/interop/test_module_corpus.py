@@ -3,7 +3,6 @@ into its module, converted and loaded.
 """
 
 import functools
-import importlib.util
 
 import numpy as np
 import pytest
@@ -23,8 +22,6 @@ from tests.interop.modules.snntorch_nets import StaticImage
 from tests.interop.players import import_and_play, run_in_steps, shift_of
 
 pytestmark = pytest.mark.interop
-#: Without the fold over time from_torch reads modules of one step alone.
-FOLDS = importlib.util.find_spec("jaxsnn.nir.torch.folding") is not None
 NEURONS = (SpikingNeuron, SNNCell, SNNRecurrentCell, norse_lif.LIF, BaseNode)
 ALL = [pytest.param(entry, id=entry.name) for entry in CORPUS]
 
@@ -37,9 +34,7 @@ def is_usual(entry):
 TRAINED = [
     pytest.param(entry, id=entry.name, marks=() if is_usual(entry) else pytest.mark.slow)
     for entry in CORPUS
-    if FOLDS or entry.one_step
 ]
-READ = [pytest.param(entry, id=entry.name) for entry in CORPUS if FOLDS or entry.one_step]
 
 
 def played(entry, module):
@@ -103,15 +98,14 @@ def input_shape(graph):
     return tuple(np.ravel(graph.nodes[graph.inputs[0]].value("shape")).tolist())
 
 
-@pytest.mark.parametrize("entry", READ)
+@pytest.mark.parametrize("entry", ALL)
 def test_it_is_read_as_it_stands_and_verified(entry):
     graph = graph_of(entry.name)
     types = {node.type for node in graph.nodes.values()}
     assert sorted(types & set(EXTENSIONS)) == sorted(entry.extensions)
     _, spikes = played(entry, entry.module)
     assert len(spikes) <= len(graph.neurons)
-    if FOLDS:
-        assert verify(graph, entry.module, entry.sample).ok
+    assert verify(graph, entry.module, entry.sample).ok
 
 
 #: Networks that split the time axis of their input, for which zeros of some shape do not do.
@@ -129,12 +123,11 @@ def test_it_is_trained_and_put_back(entry):
     assert np.isfinite([epoch.validation_loss for epoch in trained.history]).all()
     sample = {"sample": entry.sample} if entry.name in NEEDS_SAMPLE else {}
     assert load_into(module, trained.graph, **sample).numbers
-    if FOLDS:
-        assert verify(trained.graph, module, entry.sample).ok
+    assert verify(trained.graph, module, entry.sample).ok
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("entry", READ)
+@pytest.mark.parametrize("entry", ALL)
 def test_it_is_converted_and_loaded_there(entry, target, tmp_path):
     graph = graph_of(entry.name)
     x = np.random.default_rng(1).random((12, 3, *input_shape(graph))) < 0.5

@@ -44,10 +44,10 @@ class FedBack(Wired):
 class Keeping(Wired):
     """A module with an attribute that it keeps from step to step, which begins as nothing."""
 
-    kept = None
+    stored = None
 
     def before(self, x, size=3):
-        return torch.zeros(len(x), size) if self.kept is None else self.kept
+        return torch.zeros(len(x), size) if self.stored is None else self.stored
 
 
 class Around(Keeping):
@@ -66,8 +66,8 @@ class KeptInside(Keeping):
         super().__init__(None, seed, **layers, first=low_leaky())
 
     def forward(self, x):
-        self.kept = self.out(self.b(self.first(self.a(x) + self.back(self.before(x)))))
-        return self.kept
+        self.stored = self.out(self.b(self.first(self.a(x) + self.back(self.before(x)))))
+        return self.stored
 
 
 CURRENTS = {
@@ -95,7 +95,7 @@ def test_a_loop_through_two_layers_goes_back_into_the_module():
     first, second = KeptInside(1), KeptInside(2)
     x = nets.spikes(4, (4,), steps=STEPS, batch=3)
     graph = from_torch(first, torch.zeros(1, 4))
-    assert first.kept is None
+    assert first.stored is None
     assert {("out", "back"), ("back", "first")} <= set(graph.edges)
     y = np.asarray(simulate(graph, x, engine=TimeStepped()).y["output"])
     assert_loads(second, graph, x, y)
@@ -129,8 +129,8 @@ def test_loops_of_other_frameworks_are_those_of_the_module(kind):
 
 class KeepsCurrent(KeptInside):
     def forward(self, x):
-        before, self.kept = self.before(x, 5), self.a(x)
-        return self.out(self.b(self.first(self.kept + before)))
+        before, self.stored = self.before(x, 5), self.a(x)
+        return self.out(self.b(self.first(self.stored + before)))
 
 
 class Noise(KeptInside):
@@ -142,7 +142,7 @@ class Late(KeptInside):
     """A line of delays, which is no loop."""
 
     def forward(self, x):
-        before, self.kept = self.before(x, 5), self.first(self.a(x))
+        before, self.stored = self.before(x, 5), self.first(self.a(x))
         return self.out(self.b(before))
 
 
@@ -151,14 +151,14 @@ def keeping(keep, current=lambda net, x: net.a(x) + net.rec(net.before(x))):
 
     def forward(net, x):
         spikes = net.out(current(net, x))
-        net.kept = keep(net, spikes)
+        net.stored = keep(net, spikes)
         return spikes
 
     return forward
 
 
 def left_out_at_first(net, x):
-    return net.a(x) if net.kept is None else net.a(x) + net.rec(net.kept)
+    return net.a(x) if net.stored is None else net.a(x) + net.rec(net.stored)
 
 
 def keeps_spikes(current):
@@ -166,18 +166,18 @@ def keeps_spikes(current):
 
 
 def from_one_row(net, x):
-    return net.a(x) + net.rec(torch.zeros(3) if net.kept is None else net.kept)
+    return net.a(x) + net.rec(torch.zeros(3) if net.stored is None else net.stored)
 
 
 def two_spikes_apart(net, x):
     """Spikes arrive in another step by one of two ways, however few they are."""
     before = net.before(x)
-    net.kept = net.first(net.a(x) + net.rec(before))
-    return net.out(net.b(net.kept) + before)
+    net.stored = net.first(net.a(x) + net.rec(before))
+    return net.out(net.b(net.stored) + before)
 
 
 def keeps_its_input(net, x):
-    before, net.kept = net.before(x, 4), x
+    before, net.stored = net.before(x, 4), x
     return net.out(net.a(before))
 
 
@@ -186,28 +186,28 @@ def fed_twice(first, second):
 
     def forward(net, x):
         spikes = getattr(net, first)(net.a(x) + net.rec(net.before(x)))
-        net.kept = getattr(net, second)(net.b(spikes) + net.c(x))
-        return net.kept
+        net.stored = getattr(net, second)(net.b(spikes) + net.c(x))
+        return net.stored
 
     neurons = {first: low_leaky(), second: low_leaky()}
     return Around(forward, b=LINEAR(3, 3), c=LINEAR(4, 3), **neurons)
 
 
-IN_ANOTHER_STEP = "from the step before in the module, and from the same step"
+IN_ANOTHER_STEP = "of the previous time step in the module and of the same time step in the"
 
 
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        (KeepsCurrent(), "reads the previous output of 'a', which is not a neuron of this step"),
-        (Noise(), r"input of 'back' .* of nothing that a layer gives in this step: .* spikes that forward keeps"),
-        (Late(), f"'out' reads the output of 'first' {IN_ANOTHER_STEP}"),
+        (KeepsCurrent(), "reads the previous output of 'a', which is not a spiking layer of this module"),
+        (Noise(), r"input of 'back' .* not from outputs of layers in this time step: .* spikes that forward stores"),
+        (Late(), f"'out' receives the output of 'first' {IN_ANOTHER_STEP}"),
         (Around(two_spikes_apart, first=low_leaky(threshold=1e9), b=LINEAR(3, 3)),
-         f"'out' reads the output of 'first' {IN_ANOTHER_STEP}"),
-        (fed_twice("l2", "l1"), f"'l2' reads the output of 'l1' {IN_ANOTHER_STEP}"),
-        (Around(keeps_its_input), "input of 'a' .* of nothing that a layer gives"),
+         f"'out' receives the output of 'first' {IN_ANOTHER_STEP}"),
+        (fed_twice("l2", "l1"), f"'l2' receives the output of 'l1' {IN_ANOTHER_STEP}"),
+        (Around(keeps_its_input), "input of 'a' .* not from outputs of layers"),
         (Around(keeps_spikes(left_out_at_first), rec=LINEAR(3, 3)),
-         "forward skips 'rec' in the first step"),
+         "forward skips 'rec' in the first time step"),
     ],
 )  # fmt: skip
 def test_feedback_that_is_no_loop_of_spikes_is_refused(net, message):
@@ -258,15 +258,15 @@ def test_what_a_module_keeps_is_as_before():
 def test_spikes_that_are_returned_to_be_fed_back_are_no_output():
     def forward(net, x):
         spikes = net.out(net.a(x) - net.rec(net.before(x)))
-        net.kept = net.inhibitory(net.b(spikes))
-        return spikes, net.kept
+        net.stored = net.inhibitory(net.b(spikes))
+        return spikes, net.stored
 
     net = Around(forward, b=LINEAR(3, 3), inhibitory=low_leaky())
     assert from_torch(net, torch.zeros(1, 4)).outputs == ("output",)
 
 
 def copied(net, spikes):
-    return net.kept.copy_(spikes) if net.kept is not None else spikes.clone()
+    return net.stored.copy_(spikes) if net.stored is not None else spikes.clone()
 
 
 KEPT = {
@@ -288,9 +288,9 @@ def test_what_is_made_of_spikes_is_kept(kind):
         net = Around(KEPT[kind], seed)
         return net.register_buffer("mask", torch.tensor([1.0, 0.0, 0.5])) or net
 
-    net, other = make(0), make(1)
+    net, target = make(0), make(1)
     graph, x, y = verified(net, (4,), 3, steps=STEPS)
-    assert_loads(other, graph, x, y)
+    assert_loads(target, graph, x, y)
 
 
 class KeepsASum(KeptInside):
@@ -305,7 +305,7 @@ class KeepsASum(KeptInside):
         current = self.a(x)
         first = self.first(current + self.before(x, 5))
         spikes = self.out(self.b(first))
-        self.kept = self.back(first + self.c(spikes) + (current if self.current else 0))
+        self.stored = self.back(first + self.c(spikes) + (current if self.current else 0))
         return spikes
 
 
@@ -329,18 +329,18 @@ class BeginsOtherwise(KeptInside):
         if self.last is not None:
             current = current + self.late(self.last)
         fill = 0.01 if self.begin == "no spikes" else 0.0
-        before = torch.full((len(x), 3), fill) if self.kept is None else self.kept
-        self.kept = self.last = self.out(self.b(self.first(current + self.back(before))))
-        return self.kept
+        before = torch.full((len(x), 3), fill) if self.stored is None else self.stored
+        self.stored = self.last = self.out(self.b(self.first(current + self.back(before))))
+        return self.stored
 
 
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        (BeginsOtherwise("late bias"), "forward skips 'late' in the first step, and a graph adds its bias"),
+        (BeginsOtherwise("late bias"), "forward skips 'late' in the first time step, but a graph adds its bias"),
         (BeginsOtherwise("no spikes"), "'first', step 0, .* the membrane potential is .* in the module"),
-        (KeepsASum(), "forward skips 'back' in the first step, .* its bias"),
-        (KeepsASum(current=True, bias=False), "reads the previous output of 'a', which is not a neuron of this step"),
+        (KeepsASum(), "forward skips 'back' in the first time step, .* its bias"),
+        (KeepsASum(current=True, bias=False), "reads the previous output of 'a', which is not a spiking layer"),
     ],
 )  # fmt: skip
 def test_a_first_step_that_no_spike_shows_is_compared(net, message):
@@ -353,12 +353,12 @@ def test_layers_that_the_first_step_leaves_out_are_nodes():
 
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_module_that_holds_spikes_of_an_earlier_run_is_told_so(batch):
-    net, message = KeptInside(), r"holds numbers in 'kept' that may be of an earlier run: first set"
+    net, message = KeptInside(), r"stores values in 'stored' that may come from an earlier run: fi"
     graph = from_torch(net, torch.zeros(1, 4))
     assert net(10 * torch.ones(batch, 4)).any()
     assert_no_graph(net, (4,), message)
     assert_refused(lambda: load_into(net, graph), ConversionError, message)
-    net.kept = None
+    net.stored = None
     assert from_torch(net, torch.zeros(1, 4)).edges == graph.edges
 
 
@@ -389,11 +389,11 @@ def test_a_kept_spike_of_one_neuron_and_no_number_are_no_counters():
             self.a, self.back, self.out = LINEAR(4, 1), LINEAR(1, 1, bias=False), low_leaky()
             torch.nn.init.constant_(self.a.bias, 0.6)  # it fires from the second step on
             self.loss = float("nan")
-            self.register_buffer("kept", torch.zeros(1, 1))
+            self.register_buffer("stored", torch.zeros(1, 1))
 
         def forward(self, x):
-            self.kept.copy_(self.out(self.a(x) + self.back(self.kept)))
-            return self.kept.clone()
+            self.stored.copy_(self.out(self.a(x) + self.back(self.stored)))
+            return self.stored.clone()
 
     assert not from_torch(KeepsOne(), torch.zeros(1, 4)).warnings
 
@@ -403,7 +403,7 @@ def test_a_module_that_counts_its_steps_may_do_something_else_later(kind):
     net = Counts(kind)
     (warning,) = from_torch(net, torch.zeros(1, 4)).warnings
     assert warning.code == "counts-steps"
-    assert "changes 'count' of the module in each step" in warning.message
+    assert "changes 'count' of the module in each time step" in warning.message
     assert float(net.count) == 0
     assert not from_torch(KeptInside(), torch.zeros(1, 4)).warnings
     assert_no_graph(Counts(kind, after=8), (4,), "differs from the module: 'first', step 9")

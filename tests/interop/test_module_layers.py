@@ -172,7 +172,7 @@ def test_factors_in_place_do_the_same():
 
 def test_the_event_engine_refuses_the_largest_of_a_window():
     graph = from_torch(largest_of_windows(), torch.zeros(1, 1, 7, 7))
-    (problem,) = [each for each in check(graph, "event").problems if each.severity == "error"]
+    (problem,) = [entry for entry in check(graph, "event").problems if entry.severity == "error"]
     assert problem.node == "2"
     assert "AvgPool2d" in problem.fix
 
@@ -298,7 +298,7 @@ def test_states_in_attributes_of_the_module_begin_anew_and_do_not_stay(module):
     assert 0.02 < y.mean() < 0.98
     assert verify(graph, x, y).ok
     state = first_state(net)
-    message = "whose states go on from call to call"
+    message = "let the layers keep their states from call to call"
     assert_refused(lambda: from_torch(net, torch.ones(3, 5)), ConversionError, message)
     assert first_state(net) is state
 
@@ -333,14 +333,14 @@ def of_one_linear(forward):
     [
         (Forgetful(), (5,), "differs from the module: 'lif1', step "),
         (of_one_linear(clamped_in_place), (5,), "input of 'out' .* by torch's clamp, which is not"),
-        (of_one_linear(doubled_through_data), (5,), r"changes what a layer gives through \.data"),
+        (of_one_linear(doubled_through_data), (5,), r"changes the output of a layer through \.data"),
         (of_one_linear(membrane_as_current), (5,), "'b' .Linear. receives the membrane of 'states'"),
         (body(nn.Linear(5, 3), leaky(reset_mechanism="none"), nn.Linear(3, 2), leaky()), (5,),
-         "'1' .Leaky. never resets, and its spikes are used"),
+         "'1' .Leaky. emits spikes and never resets"),
         (body(nn.Linear(5, 3), nn.Dropout(), leaky()).train(), (5,), "call module.eval"),
         (body(nn.Linear(5, 3), nn.BatchNorm1d(3), leaky()).train(), (5,), "call module.eval"),
         (body(nn.Conv1d(1, 2, 3), nn.MaxPool1d(2), leaky()), (1, 8),
-         "put it after the neurons, or use AvgPool1d"),
+         "place it after the neurons, or use AvgPool1d"),
         (rounding_up(nn.AvgPool2d, 4), (1, 8, 8), "'2' uses ceil_mode"),
         (rounding_up(nn.MaxPool2d, 4), (1, 8, 8), "'2' uses ceil_mode"),
         (body(nn.Conv2d(1, 3, 3), leaky(), nn.AdaptiveAvgPool2d(4), leaky()), (1, 8, 8),
@@ -513,8 +513,8 @@ def test_votes_means_of_all_pixels_and_norms_of_thresholds_are_layers():
         z = net.fc(net.pool(y.flatten(0, 1)).flatten(1))
         return net.votes(net.out(z.view(*y.shape[:2], -1)))
 
-    names = ("first", "out")
-    neurons = {name: neuron.LIFNode(v_threshold=0.3, step_mode="m") for name in names}
+    neuron_names = ("first", "out")
+    neurons = {name: neuron.LIFNode(v_threshold=0.3, step_mode="m") for name in neuron_names}
     layers = {"conv": nn.Conv2d(1, 4, 3), "fc": nn.Linear(8, 12)}
     layers |= {"pool": nn.AdaptiveAvgPool2d((2, 1)), "votes": layer.VotingLayer(3, step_mode="m")}
     layers |= {"norm": layer.ThresholdDependentBatchNorm2d(1.0, 1.0, 4)}
@@ -532,7 +532,7 @@ def test_containers_of_spikingjelly_that_are_refused():
 
     inner = layer.SeqToANNContainer(nn.Linear(5, 4), neuron.LIFNode())
     one_step = nn.Sequential(inner, nn.Linear(4, 2), neuron.LIFNode(step_mode="m"))
-    message = r"'0.1' has an output of shape \(96, 4\)"
+    message = r"the output of '0.1' over time and batch has shape \(96, 4\)"
     assert_refused(lambda: from_torch(one_step, torch.zeros(3, 2, 5)), ConversionError, message)
     layers = nn.Sequential(nn.Linear(5, 4), neuron.LIFNode())
     net = nn.Sequential(layer.LinearRecurrentContainer(layers, 5, 4), nn.Linear(4, 2))
@@ -560,7 +560,7 @@ def recurrent_container(seed, multi=False, **options):
 @pytest.mark.parametrize("reset", [0.0, None])
 def test_a_neuron_that_feeds_itself_through_a_container(multi, reset):
     play = play_all_steps if multi else nets.spikingjelly_play
-    net, other = (recurrent_container(seed, multi, v_reset=reset) for seed in (1, 2))
+    net, target = (recurrent_container(seed, multi, v_reset=reset) for seed in (1, 2))
     sample = torch.zeros(3, 1, 5) if multi else torch.zeros(1, 5)
     graph, x, y = verified(net, (5,), 3, play=play, sample=sample, batch=4)
     net(torch.ones(3, 2, 5) if multi else torch.ones(2, 5))
@@ -569,7 +569,7 @@ def test_a_neuron_that_feeds_itself_through_a_container(multi, reset):
     assert net[1].y is state
     cut = graph.nodes["1.rec"].replace(weight=0 * graph.nodes["1.rec"].value("weight"))
     assert not verify(graph.with_nodes([cut]), x, y).ok
-    assert_loads(other, graph, x, y, play)
+    assert_loads(target, graph, x, y, play)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -672,7 +672,7 @@ def test_weights_that_torch_computes_and_cannot_set_are_refused_and_stay():
     first, second = computed_weights(spectral, 1), computed_weights(spectral, 2)
     graph = from_torch(first, torch.zeros(1, 5))
     before = {name: value.clone() for name, value in second.state_dict().items()}
-    message = r"'0': weight is parametrized .* \(it makes other numbers of them\): remove it first"
+    message = r"'0': weight is parametrized .* \(its right_inverse does not preserve the values\): first call"
     assert_refused(lambda: load_into(second, graph), ConversionError, message)
     assert all(torch.equal(value, before[name]) for name, value in second.state_dict().items())
     assert_no_graph(first.train(), (5,), r"'0' \(ParametrizedLinear\) is in training mode")
@@ -680,8 +680,8 @@ def test_weights_that_torch_computes_and_cannot_set_are_refused_and_stay():
 
 @pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
 def test_weights_that_hooks_compute_are_taken_and_refused_to_be_set():
-    net, other = (computed_weights(nn.utils.weight_norm, seed) for seed in (1, 2))
+    net, target = (computed_weights(nn.utils.weight_norm, seed) for seed in (1, 2))
     graph, _, _ = verified(net, (5,), 4)
     load_into(net, graph)  # the same numbers
     message = r"'0': weight is computed before each call, .*remove_weight_norm"
-    assert_refused(lambda: load_into(other, graph), ConversionError, message)
+    assert_refused(lambda: load_into(target, graph), ConversionError, message)

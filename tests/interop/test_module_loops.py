@@ -122,7 +122,7 @@ def constants(step, current, script):
     return script.call("add_noise", current, TensorValue(torch.zeros(())))
 
 
-DIFFERS = "what 'lif1' receives differs from step to step"
+DIFFERS = "the input of 'lif1' is computed differently in different time steps"
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ DIFFERS = "what 'lif1' receives differs from step to step"
         (one_step_doubled, DIFFERS),
         (another_layer, DIFFERS),
         (constants, DIFFERS),
-        (read_in_python, "reads numbers of a tensor in Python, by item"),
+        (read_in_python, "converts a tensor to Python values, by item"),
     ],
 )
 def test_steps_that_differ_are_refused_with_the_line(change, message):
@@ -162,10 +162,16 @@ def states(kind):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("reset", "what 'lif' receives differs from step to step"),
-        ("constant", "receives a state that is not the one that it returned in the step before"),
-        ("late", "'lif' receives what was computed 2 time steps before"),
-        ("scaled", "receives a state that is not the one that it returned in the step before"),
+        ("reset", "the input of 'lif' is computed differently in different time steps"),
+        (
+            "constant",
+            "receives a state that differs from the state it returned in the previous time step",
+        ),
+        ("late", "'lif' receives a tensor that was computed 2 time steps before"),
+        (
+            "scaled",
+            "receives a state that differs from the state it returned in the previous time step",
+        ),
     ],
 )
 def test_states_that_are_not_passed_on_are_refused(kind, message):
@@ -253,10 +259,10 @@ def test_a_loop_is_read_verified_and_loaded(kind):
     layers = ["input", "fc1", "lif1", "fc2", "lif2", "output"]
     assert set(itertools.pairwise(layers)) <= {*graph.edges, ("input", "fc1")}
     assert verify(graph, net, sample).ok
-    other = looped(forward, seed=1)
-    load_into(other, graph, sample=sample)
-    np.testing.assert_array_equal(other.fc1.weight.detach(), net.fc1.weight.detach())
-    assert verify(graph, other, sample).ok
+    second = looped(forward, seed=1)
+    load_into(second, graph, sample=sample)
+    np.testing.assert_array_equal(second.fc1.weight.detach(), net.fc1.weight.detach())
+    assert verify(graph, second, sample).ok
 
 
 def test_what_forward_computes_around_its_steps_is_a_note():
@@ -264,7 +270,7 @@ def test_what_forward_computes_around_its_steps_is_a_note():
     (note,) = from_torch(looped(forward), torch.rand(shape)).warnings
     assert note.code == "outside-graph"
     assert note.severity == "note"
-    assert note.message.endswith("rand_like, lt before its input, mean behind its outputs")
+    assert note.message.endswith("rand_like, lt before its input, mean after its outputs")
 
 
 class ThroughTime(Net):
@@ -344,8 +350,8 @@ class Stops(Net):
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        (AlongTime(), r"takes parts of what .* computes of all time steps at once \(test_mod"),
-        (Stops(), r"reads numbers of a tensor in Python, by bool|does something else for another inp"),
+        (AlongTime(), r"uses parts of the result of .*, which computes all time steps at once \(test_mod"),
+        (Stops(), r"converts a tensor to Python values, by bool|calls different operations for another inp"),
     ],
 )  # fmt: skip
 def test_what_no_step_computes_is_refused_with_the_line(net, message):
@@ -368,4 +374,6 @@ def test_a_number_of_steps_follows_the_sample():
     sample = torch.rand(2, 5)
     graph = from_torch(net, (sample, STEPS))
     assert verify(graph, net, (sample, STEPS)).ok
-    assert_refused(lambda: from_torch(net, sample), ConversionError, "needs steps, and receives")
+    assert_refused(
+        lambda: from_torch(net, sample), ConversionError, "needs steps, and only a sample"
+    )

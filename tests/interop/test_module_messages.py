@@ -27,9 +27,7 @@ def sequence(*layers):
 @pytest.mark.parametrize("shape", [(5,), (1, 5)])
 def test_layers_that_run_through_time_need_an_axis_of_time(shape):
     net = sequence(jelly("LIFNode", step_mode="m"))
-    message = (
-        r"layer '1' \(LIFNode\) runs through time itself, .* no time axis: give a sample \(time, b"
-    )
+    message = r"layer '1' \(LIFNode\) processes all time steps .* without a time axis: pass a s.* \(time, b"
     assert_refused(lambda: from_torch(net, torch.zeros(shape)), ConversionError, message)
     assert from_torch(net, torch.zeros(4, 1, 5)).nodes["1"].type == "LIF"
 
@@ -53,8 +51,8 @@ def test_a_sample_is_a_tensor_of_the_type_of_the_weights_or_an_array():
         net.float()
     for sample, message in (
         (torch.zeros(1, 5, dtype=torch.int64),
-         r"sample of shape \(1, 5\) of torch.int64: .*: give a sample of torch.float32, as its weights are"),
-        ("zeros", r"the sample, a str, cannot be converted to a tensor: .*: give a t"),
+         r"sample of shape \(1, 5\) of torch.int64: .*: pass a sample of torch.float32, the dtype of the weights"),
+        ("zeros", r"the sample, a str, cannot be converted to a tensor: .*: pass a t"),
     ):  # fmt: skip
         assert_refused(lambda sample=sample: from_torch(net, sample), ConversionError, message)
 
@@ -107,7 +105,7 @@ class Leaky(torch.nn.Module):
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        (sequence(torch.nn.Tanh()), "'1' is a Tanh, which is not supported: let a spiking neuron take"),
+        (sequence(torch.nn.Tanh()), "'1' is a Tanh, which is not supported: replace it by a spiking neuron"),
         (sequence(), "the module has no neurons"),
         # Layers of the same name from elsewhere are named with their package.
         (torch.nn.Sequential(dynamic.Linear(5, 3), leaky()),
@@ -128,8 +126,8 @@ def test_a_layer_that_gives_no_tensor_is_not_supported():
 def test_classes_and_modules_of_torchs_compiler_are_refused():
     traced = torch.jit.trace(torch.nn.Linear(5, 3), torch.zeros(1, 5))
     for module, message in (
-        (torch.nn.Linear, r"Linear is a class, not a torch.nn.Module: pass a module, such as Linear\("),
-        (traced, "of torch.jit has no layers of Python that could be traced: pass the module that"),
+        (torch.nn.Linear, r"Linear is a class, not an instance of torch.nn.Module: pass a module, such as Linear\("),
+        (traced, "of torch.jit is compiled and cannot be traced: pass the module before"),
     ):  # fmt: skip
         assert_refused(
             lambda module=module: from_torch(module, torch.zeros(1, 5)), UsageError, message
@@ -168,7 +166,7 @@ def dropping(**options):
 
 def test_a_function_that_drops_at_random_is_refused_as_that():
     assert "out" in from_torch(dropping(training="training").eval(), torch.zeros(1, 5)).nodes
-    message = r"dropout .* in training mode, .* call module.eval\(\) first, and give dropout training=self"
+    message = r"dropout .* in training mode, .* call module.eval\(\) first, and pass training=self"
     for net in (dropping(training="training"), dropping().eval()):
         assert_no_graph(net, (5,), message)
 

@@ -44,7 +44,7 @@ def played_by_norse(net, x):
 def there_and_back(make, path, seed=1):
     """The graph does what a module does, in a file too, and makes another module do it."""
     torch.manual_seed(seed)
-    net, other = make(), make()
+    net, target = make(), make()
     x = nets.spikes(seed, steps=40, batch=4)
     graph, y = from_torch(net, torch.zeros(1, 5)), played(net, x)
     assert np.mean(y != 0) > 0.02
@@ -52,9 +52,9 @@ def there_and_back(make, path, seed=1):
     write(path, graph)
     assert verify(graph, x, y).ok
     assert verify(read(path), x, y).ok
-    assert not np.allclose(played(other, x), y)
-    load_into(other, graph)
-    np.testing.assert_allclose(played(other, x), y, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(played(target, x), y)
+    load_into(target, graph)
+    np.testing.assert_allclose(played(target, x), y, rtol=1e-5, atol=1e-6)
     return graph
 
 
@@ -98,14 +98,14 @@ def test_spikes_of_sizes_in_64_bits_are_loaded(tmp_path):
 
 def test_a_neuron_that_is_to_learn_how_large_its_spikes_are_learns_it_from_a_file(tmp_path):
     options = {"beta": 0.8, "learn_graded_spikes_factor": True}
-    trained, other = (
+    trained, target = (
         sequence(leaky(graded_spikes_factor=size, **options), linear(6, 3), leaky())
         for size in (2.5, 1.0)
     )
     path, x = tmp_path / "net.nir", nets.spikes(1, steps=40, batch=4)
     write(path, from_torch(trained, torch.zeros(1, 5)))
-    assert_loads(other, path, x, played(trained, x), played)
-    assert float(other[1].graded_spikes_factor) == 2.5
+    assert_loads(target, path, x, played(trained, x), played)
+    assert float(target[1].graded_spikes_factor) == 2.5
 
 
 class Wrong(snntorch.Leaky):
@@ -175,8 +175,8 @@ RECURRENT = {"linear_features": 6, "init_hidden": True, "output": True}
         (lambda: MembraneOfAnAttribute(jelly("LIFNode"), jelly("IFNode", v_threshold=INF, v_reset=None), "v"),
          r"'readout' \(IFNode\) has v_threshold inf and v_re"),
         (lambda: sequence(snntorch.RLeaky(beta=0.9, reset_mechanism="none", **RECURRENT)),
-         r"'1' \(RLeaky\) never resets, and its"),
-        (lambda: sequence(jelly("IFNode", v_threshold=INF)), r"'1' \(IFNode\) never resets, and its"),
+         r"'1' \(RLeaky\) emits spikes and never resets"),
+        (lambda: sequence(jelly("IFNode", v_threshold=INF)), r"'1' \(IFNode\) emits spikes and never resets"),
     ],
 )  # fmt: skip
 def test_neurons_that_no_graph_can_hold_are_refused(make, message):

@@ -159,11 +159,11 @@ COMPUTED = {
 
 @pytest.mark.parametrize("kind", COMPUTED)
 def test_weights_that_are_computed_of_parameters_are_those_of_the_module(kind):
-    net, other = (with_numbers(COMPUTED[kind], seed) for seed in (0, 1))
+    net, target = (with_numbers(COMPUTED[kind], seed) for seed in (0, 1))
     graph, _, _ = verified(net, (4,), 3, steps=60)
     load_into(net, graph)  # the same numbers
-    message = r"'linear': weight is computed before each call, .*parametrize"
-    assert_refused(lambda: load_into(other, graph), ConversionError, message)
+    message = r"'linear \(test_module_orders\.py, line \d+\)': weight is computed before each call, .*parametrize"
+    assert_refused(lambda: load_into(target, graph), ConversionError, message)
 
 
 def with_numbers(current, seed=0):
@@ -171,7 +171,7 @@ def with_numbers(current, seed=0):
     torch.manual_seed(seed)
     net = Wired(lambda net, x: net.out(current(net, x)), seed, a=LINEAR(4, 3))
     net.w, net.v = nn.Parameter(torch.randn(4, 5)), nn.Parameter(torch.randn(3, 4))
-    net.b, net.one = nn.Parameter(torch.rand(3)), nn.Parameter(torch.rand(1, 3))
+    net.b, net.row = nn.Parameter(torch.rand(3)), nn.Parameter(torch.rand(1, 3))
     net.column = nn.Parameter(torch.randn(4, 1))
     net.register_buffer("mask", torch.tensor([1.0, 0.0, 1.0, 0.5]))
     net.register_buffer("ones", (torch.arange(12).reshape(3, 4) % 3 > 0).float())
@@ -195,7 +195,7 @@ PARAMETERS = {
 NUMBERS = {
     "mask": lambda net, x: net.a(x * net.mask),
     "gate": lambda net, x: torch.sigmoid(net.b) * net.a(x),
-    "over": lambda net, x: net.a(x) / net.one,
+    "over": lambda net, x: net.a(x) / net.row,
     "shift": lambda net, x: net.a(x) - net.b,
     "subtracted": lambda net, x: net.b - net.a(x),
 }
@@ -204,14 +204,14 @@ NUMBERS = {
 @pytest.mark.parametrize("kind", [*PARAMETERS, *NUMBERS])
 def test_parameters_and_buffers_of_the_module_are_taken(kind):
     current = (PARAMETERS | NUMBERS)[kind]
-    net, other = with_numbers(current), with_numbers(current, seed=kind in PARAMETERS)
+    net, target = with_numbers(current), with_numbers(current, seed=kind in PARAMETERS)
     x = 2 * nets.spikes(3, (4,), steps=60, batch=3)
     graph, y = from_torch(net, torch.zeros(1, 4)), nets.snntorch_play(net, x)
     assert 0.02 < y.mean() < 0.98
     assert verify(graph, x, y).ok
-    parameters = [id(parameter) for parameter in other.parameters()]
-    assert_loads(other, graph, x, y)
-    assert [id(parameter) for parameter in other.parameters()] == parameters
+    parameters = [id(parameter) for parameter in target.parameters()]
+    assert_loads(target, graph, x, y)
+    assert [id(parameter) for parameter in target.parameters()] == parameters
     codes = [warning.code for warning in graph.warnings]
     assert codes.count("shared-parameters") == kind.startswith("tied")
 
@@ -223,7 +223,7 @@ def test_places_of_one_parameter_take_the_same_numbers_alone():
     weight = np.array(node.value("weight"))
     weight[0, 1] += 0.5
     parted = graph.with_nodes([node.replace(weight=weight)])
-    message = "have different numbers, and the module has one wei"
+    message = "have different parameters, and the module has one wei"
     assert_refused(lambda: load_into(net, parted), ConversionError, message)
 
 
@@ -265,7 +265,7 @@ LEARNING = {
 def test_a_forward_that_changes_a_parameter_is_refused(kind):
     net = with_numbers(lambda net, x: (LEARNING[kind](net), net.a(x))[1])
     before = net.w.detach().clone()
-    assert_no_graph(net, (4,), "forward changes the parameter 'w' in each step, and")
+    assert_no_graph(net, (4,), "forward changes the parameter 'w' in each time step, and")
     assert torch.equal(net.w, before)
 
 
@@ -394,7 +394,7 @@ def test_a_tensor_that_is_returned_beside_the_spikes_and_left_out_is_a_warning(
     graph = from_torch(returning(beside), torch.zeros(1, 4))
     (warning,) = graph.warnings
     assert warning.code == "left-out"
-    assert warning.message.endswith(f"beside its output: tensor 2, of shape {shape}, {origin}")
+    assert warning.message.endswith(f"besides its output: tensor 2, of shape {shape}, {origin}")
     assert warning in check(graph, "norse").problems
 
 

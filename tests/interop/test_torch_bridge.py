@@ -282,7 +282,7 @@ def test_states_that_forward_needs_begin_as_none():
 
 
 def test_a_forward_that_needs_or_gives_other_states_is_refused():
-    assert_no_graph(SkipsAState(), (5,), "SkipsAState needs steps, u, and receives only a sample")
+    assert_no_graph(SkipsAState(), (5,), "SkipsAState needs steps, u, and only a sample was passed")
     assert_no_graph(HalfAState(), (5,), "fails in step 1 with the state that it returned")
 
 

@@ -247,7 +247,7 @@ def test_numbers_of_a_file_go_into_what_to_torch_made():
     does_alike(second_graph, module, nets.spikes(1, steps=40, batch=3))
     before = copy.deepcopy(module.state_dict())
     slow = plain_graph(neurons=build.lif(tau=2e-3, r=20.0))
-    message = r"decay of a step is 0.9 in the module and 0.95 in the"
+    message = r"decay is 0.9 in the module and 0.95 in the"
     assert_refused(lambda: load_into(module, slow), ConversionError, message)
     assert_unchanged(module, before)
 
@@ -363,9 +363,9 @@ def a_part_behind_a_neuron():
     ("make", "message"),
     [
         (parts_of_two_dialects, r"'parts.0' and 'parts.1' come from graphs whose dialects differ"),
-        (a_part_behind_a_neuron, r"has a neuron 'front.1' beside those of 'parts.0'"),
+        (a_part_behind_a_neuron, r"has a neuron 'front.1' besides those of 'parts.0'"),
         (lambda: torch.nn.Sequential(to_torch(plain_graph())),
-         r"Sequential calls '0' without the state that it returned"),
+         r"Sequential calls '0' without its previous state"),
     ],
 )  # fmt: skip
 def test_parts_that_make_no_graph_are_refused(make, message):
@@ -409,7 +409,7 @@ def test_weights_that_several_layers_of_a_module_have_are_refused_after_training
     read_back = functools.partial(from_torch, module, torch.zeros(1, 3))
     read_back()
     trained_step(module, nets.spikes(3, (3,), steps=40, batch=3))
-    message = r"in another layer of the module, and the graph has one"
+    message = r"in another layer of the module, but the graph has one"
     assert_refused(read_back, ConversionError, message)
 
 

@@ -91,7 +91,7 @@ def test_options_of_the_engine_that_is_not_chosen_are_refused():
     assert_refused(
         lambda: fit(net(), in_steps(), **ONCE, engine_options={"min_slope": 0.1}),
         UsageError,
-        'engine_options is for engine="event" or "loop", the engine is grid',
+        'engine_options requires engine="event" or "loop", and the engine is grid',
     )
     events = Events.of_steps(np.ones((20, 48, 5)), dt=DT), np.arange(48) % 3
     assert_refused(
@@ -101,17 +101,14 @@ def test_options_of_the_engine_that_is_not_chosen_are_refused():
     )
 
 
-def test_neurons_without_a_time_constant_need_an_end_of_events():
+def test_ten_time_steps_stand_for_a_missing_time_constant():
     events = Events.of_steps(np.ones((20, 48, 5)), dt=DT), np.arange(48) % 3
-    assert_refused(
-        lambda: fit(net(build.integrate_and_fire(r=1 / DT), **SPIKINGJELLY), events, **ONCE),
-        UsageError,
-        "population '4' has no time constant",
-    )
+    trained = fit(net(build.integrate_and_fire(r=1 / DT), **SPIKINGJELLY), events, **ONCE)
+    assert trained.settings["loss"]["tau"] == pytest.approx(10 * DT)
 
 
 def test_advice_for_silent_outputs_in_time_steps_does_not_name_calibration():
     graph, (x, y) = net(), in_steps()
     with pytest.raises(TrainingStopped) as caught:
         fit(graph, (x * 0, y), **ONCE)
-    assert "enlarge its input weights, or lower" in str(caught.value)
+    assert "use larger input weights, or lower" in str(caught.value)

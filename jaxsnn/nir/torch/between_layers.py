@@ -1,7 +1,6 @@
-"""Functions of torch between the layers of a PyTorch module, such as `x * 0.5` and torch.cat: each
-for which NIR has a node becomes a layer, too.
+"""Read torch functions between layers, such as `x * 0.5` and torch.cat, as layers where NIR has a node.
 
-`_TAKEN_OF_LAYERS` and `_TAKEN_OF_FIXED` say which functions are taken, each with what notes it.
+`_READERS_LAYER_FIRST` and `_READERS_FIXED_FIRST` map each supported function to the function that reads it.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.torch.leaves import Factor, Moved, takes_columns
 from jaxsnn.nir.torch.module_order import MOVE, RESHAPE
-from jaxsnn.nir.torch.pass_record import Made, PassRecord
+from jaxsnn.nir.torch.pass_record import Origin, PassRecord
 from jaxsnn.nir.torch.recording import Operation, tensors_of
 from jaxsnn.nir.torch.torch_functions import (
     ADD,
@@ -42,8 +41,8 @@ from jaxsnn.nir.torch.torch_functions import (
     parts_of,
     pool_of,
     refuse_dropping,
+    selected_ranges,
     shift_of,
-    spans_taken,
     spoken_name,
     weights_of,
 )
@@ -64,16 +63,16 @@ class FunctionCall:
     name: str
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
-    sources: list[Made]
+    sources: list[Origin]
     result: Any
 
     @property
-    def given(self) -> Any:
+    def tensor(self) -> Any:
         """First argument of the function."""
         return self.args[0]
 
     @property
-    def made(self) -> Made:
+    def origin(self) -> Origin:
         """Origin of the first tensor argument that comes from a layer."""
         return self.sources[0]
 
@@ -87,11 +86,11 @@ def read_function(record: PassRecord, operation: Operation, varies: bool) -> Non
     name, args, kwargs = operation.name, operation.args, operation.kwargs
     sources = _sources(record, name, args, kwargs)
     if sources:
-        take = _TAKEN_OF_FIXED.get(name)
-        if take is None and not record.is_fixed(args[0]):
-            take = _TAKEN_OF_LAYERS.get(name)
-        if take is not None:
-            take(
+        reader = _READERS_FIXED_FIRST.get(name)
+        if reader is None and not record.is_fixed(args[0]):
+            reader = _READERS_LAYER_FIRST.get(name)
+        if reader is not None:
+            reader(
                 record,
                 FunctionCall(
                     func=operation.func,
@@ -110,19 +109,19 @@ def read_function(record: PassRecord, operation: Operation, varies: bool) -> Non
 
 def _sources(
     record: PassRecord, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> list[Made]:
+) -> list[Origin]:
     """Return the origins of a function's tensor arguments. The list is empty if a tensor comes from
     no layer, is a membrane, is reordered or was modified in place, and the function does not accept
     such a tensor, or if a keyword argument is not fixed.
     """
     if not all(map(record.is_fixed, tensors_of(list(kwargs.values())))):
         return []
-    origins: list[Made] = []
+    origins: list[Origin] = []
     for argument in (part for value in args[name in COPY :] for part in parts_of(value)):
         if not hasattr(argument, "is_inference") or record.is_fixed(argument):
             continue
         seen = record.seen(argument)
-        origin = seen.made
+        origin = seen.origin
         if origin is None and origins and name in MOVE and not seen.function:
             continue  # places, such as x[:, order]
         if origin is None:
@@ -136,7 +135,7 @@ def _sources(
 
 
 def _note_function(record: PassRecord, operation: Operation) -> None:
-    """Note the first function that turned a layer's output into a tensor of no layer.
+    """Note the first unsupported function that was applied to a layer's output.
 
     Raises:
         ConversionError: It changes a layer's output through `.data`.
@@ -147,14 +146,14 @@ def _note_function(record: PassRecord, operation: Operation) -> None:
     for value, seen in zip(operation.values, map(record.of, operation.values), strict=True):
         if seen.through_data and any(value.tensor is v.tensor for v in operation.outputs):
             raise ConversionError(
-                "forward changes what a layer gives through .data, where it cannot be watched",
-                fix="compute a tensor of its own instead, such as x = 2 * x",
+                "forward changes the output of a layer through .data, which cannot be traced",
+                fix="compute a new tensor instead, such as x = 2 * x",
             )
     is_state = operation.name in SAME and any(seen.is_state for seen in seen_arguments)
     earlier = next((seen for seen in seen_arguments if seen.function), None)
-    of_layers = earlier is not None or any(seen.made is not None for seen in seen_arguments)
+    of_layers = earlier is not None or any(seen.origin is not None for seen in seen_arguments)
     for value in operation.outputs:
-        origin = record.of(value).made
+        origin = record.of(value).origin
         if is_state:
             record.of_entry(value).is_state = True
         if of_layers and (origin is None or origin.order is not None):
@@ -169,51 +168,51 @@ def _note_function(record: PassRecord, operation: Operation) -> None:
 def _layer(record: PassRecord, op: FunctionCall, kind: str, layer: Any) -> None:
     """Note a function as a call of its equivalent layer, if there is one."""
     if layer is not None:
-        record.add(record.free(kind), layer, op.made, op.given, op.result)
+        record.add(record.free(kind), layer, op.origin, op.tensor, op.result)
 
 
 def _placed(
-    record: PassRecord, kind: str, layer: Any, origin: Made, input_shape: Any, shape: Any
-) -> Made:
+    record: PassRecord, kind: str, layer: Any, origin: Origin, input_shape: Any, shape: Any
+) -> Origin:
     """Note a layer that computes a part of a result of a shape, for which no tensor exists."""
     return record.call(record.free(kind), layer, origin, input_shape, shape)
 
 
 def _same(record: PassRecord, op: FunctionCall) -> None:
-    record.keep(op.result, op.made)
+    record.keep(op.result, op.origin)
 
 
 def _copied(record: PassRecord, op: FunctionCall) -> None:
-    if op.args[1].shape == op.given.shape:
-        record.keep(op.result, op.made)
+    if op.args[1].shape == op.tensor.shape:
+        record.keep(op.result, op.origin)
 
 
 def _without_dropout(record: PassRecord, op: FunctionCall) -> None:
     refuse_dropping(op.args, op.kwargs)
-    record.keep(op.result, op.made)
+    record.keep(op.result, op.origin)
 
 
 def _added(record: PassRecord, op: FunctionCall) -> None:
     """Note a sum or a difference, of tensors or with a number."""
     if any(type(operand) in (int, float) and operand == 0 for operand in op.args[1:]):
-        record.keep(op.result, op.made)  # as Python's sum begins, with 0
+        record.keep(op.result, op.origin)  # as Python's sum begins, with 0
         return
     if len(op.sources) == 1:
         _with_numbers(record, op)
         return
     # A number, a factor (alpha) and another shape make it something else than a sum.
     plain = len(op.sources) == len(op.args) == 2 and not op.kwargs
-    plain = plain and op.args[1].shape == op.given.shape
+    plain = plain and op.args[1].shape == op.tensor.shape
     if not plain or op.sources[0].leading != op.sources[1].leading:
         return
     first, second = op.sources
     if op.name in SUBTRACT:
-        shape = op.given.shape
+        shape = op.tensor.shape
         second = _placed(record, "neg", Factor(value=-1.0), second, shape, shape)
     _sum(record, op.result, (first, second))
 
 
-def _sum(record: PassRecord, result: Any, parts: Iterable[Made]) -> None:
+def _sum(record: PassRecord, result: Any, parts: Iterable[Origin]) -> None:
     """Note the sum of layer outputs; an output that occurs twice passes through an additional
     layer.
     """
@@ -223,7 +222,7 @@ def _sum(record: PassRecord, result: Any, parts: Iterable[Made]) -> None:
         if set(sources).intersection(origin.sources):
             once = _placed(record, "scale", Factor(value=1.0), origin, shape, shape)
         sources += once.sources
-    record.keep(result, Made(sources=sources, leading=origin.leading))
+    record.keep(result, Origin(sources=sources, leading=origin.leading))
 
 
 def _with_numbers(record: PassRecord, op: FunctionCall) -> None:
@@ -234,16 +233,16 @@ def _with_numbers(record: PassRecord, op: FunctionCall) -> None:
     if record.is_fixed(tensor) and name in ADD + TIMES + SUBTRACT:
         tensor, number = number, tensor
         name = "rsub" if name in SUBTRACT else name
-    if record.seen(tensor).made is None:
+    if record.seen(tensor).origin is None:
         return
     op = dataclasses.replace(op, args=(tensor, number))
     if name in TIMES + OVER:
-        _layer(record, op, "scale", factor_of(name, tensor, number, op.made.leading))
-    elif name not in ADD or not _add_bias(record, op.made, number, op.result):
-        _layer(record, op, "shift", shift_of(name, tensor, number, op.made.leading))
+        _layer(record, op, "scale", factor_of(name, tensor, number, op.origin.leading))
+    elif name not in ADD or not _add_bias(record, op.origin, number, op.result):
+        _layer(record, op, "shift", shift_of(name, tensor, number, op.origin.leading))
 
 
-def _add_bias(record: PassRecord, origin: Made, bias: Any, result: Any) -> bool:
+def _add_bias(record: PassRecord, origin: Origin, bias: Any, result: Any) -> bool:
     """Merge a bias into the layer of a function of `MATRIX` whose result it is added to, and return
     whether that was possible.
     """
@@ -264,7 +263,7 @@ def _by_matrix(record: PassRecord, op: FunctionCall) -> None:
     """Note the product of a tensor and fixed weights."""
     tensor = op.args[1 if op.name == "addmm" else 0]
     weight_and_bias = weights_of(op.name, op.args, op.kwargs)
-    if weight_and_bias is None or len(op.sources) != 1 or record.seen(tensor).made is None:
+    if weight_and_bias is None or len(op.sources) != 1 or record.seen(tensor).origin is None:
         return
     if all(parameter is None or parameter.ndim for parameter in weight_and_bias):
         layer = linear_of(*weight_and_bias, record.parameters)
@@ -287,7 +286,7 @@ def _rectified(record: PassRecord, op: FunctionCall) -> None:
 
 
 def _padded(record: PassRecord, op: FunctionCall) -> None:
-    axes = op.given.ndim - op.made.leading
+    axes = op.tensor.ndim - op.origin.leading
     _layer(record, op, "pad", padding_of(axes, *op.args[1:], **op.kwargs))
 
 
@@ -296,10 +295,10 @@ def _pooled(record: PassRecord, op: FunctionCall) -> None:
 
 
 def _averaged(record: PassRecord, op: FunctionCall) -> None:
-    """Note a mean over all axes behind that of channels: as a pool."""
+    """Note a mean over all axes after the channel axis as a pool."""
     import torch
 
-    origin, tensor, result = op.made, op.given, op.result
+    origin, tensor, result = op.origin, op.tensor, op.result
     axes = tensor.ndim - origin.leading - 1
     dims = op.kwargs.get("dim", op.args[1] if len(op.args) > 1 else ())
     pooled_dims = list(range(tensor.ndim - axes, tensor.ndim))
@@ -318,9 +317,9 @@ def _joined(record: PassRecord, op: FunctionCall) -> None:
     """Note the result of torch.cat along an axis of the shape: each tensor is placed among zeros,
     and they are summed.
     """
-    tensors, result, sources = op.given, op.result, op.sources
+    tensors, result, sources = op.tensor, op.result, op.sources
     kwargs = {"dim": 1} if op.name in JOIN_NEXT else op.kwargs
-    axis = axis_of(op.args[1:], kwargs, result) - op.made.leading
+    axis = axis_of(op.args[1:], kwargs, result) - op.origin.leading
     if axis < 0 or len({origin.leading for origin in sources}) > 1 or len(tensors) != len(sources):
         return
     parts, offset = [], 0
@@ -333,7 +332,7 @@ def _joined(record: PassRecord, op: FunctionCall) -> None:
 
 def _split(record: PassRecord, op: FunctionCall) -> None:
     """Note the parts of torch.split along an axis of the shape."""
-    origin, tensor = op.made, op.given
+    origin, tensor = op.origin, op.tensor
     axis = axis_of(op.args[2:], op.kwargs, tensor) - origin.leading
     offset = 0
     for part in op.result if axis >= 0 else ():
@@ -346,7 +345,7 @@ def _moved(record: PassRecord, op: FunctionCall) -> None:
     """Note the result of a function that changes axes, or moves or selects elements: as nodes of
     NIR if possible, else by its order.
     """
-    name, origin, tensor, result = op.name, op.made, op.given, op.result
+    name, origin, tensor, result = op.name, op.origin, op.tensor, op.result
     if name in RESHAPE and result.shape == tensor.shape:
         record.keep(result, origin)
         return
@@ -356,22 +355,22 @@ def _moved(record: PassRecord, op: FunctionCall) -> None:
             return
         _layer(record, op, "flatten", flatten_of(tensor, result, origin.leading))
     elif origin.order is None:
-        spans = spans_taken(name, op.args, op.kwargs, origin.leading)
+        spans = selected_ranges(name, op.args, op.kwargs, origin.leading)
         if spans is not None:
             _cut(record, op, spans)
     if name in RESHAPE + MOVE and not _is_known(record, result):
         record.reorder(op.func, name, origin, op.args, op.kwargs, result)
     if name in PART and spoken_name(name, op.args) != "unsqueeze" and origin.sources == ("",):
-        record.takes_a_part |= not _is_known(record, result)
+        record.selects_input_part |= not _is_known(record, result)
 
 
 def _is_known(record: PassRecord, result: Any) -> bool:
-    return all(record.note(part).made is not None for part in parts_of(result))
+    return all(record.note(part).origin is not None for part in parts_of(result))
 
 
 def _cut(record: PassRecord, op: FunctionCall, spans: Mapping[int, range]) -> None:
     """Note the result of slicing such as x[:, 2:5]; spans are by axis."""
-    origin, shape = op.made, list(op.given.shape)
+    origin, shape = op.origin, list(op.tensor.shape)
     for axis, span in spans.items():
         before = tuple(shape)
         shape[axis] = len(span)
@@ -380,7 +379,7 @@ def _cut(record: PassRecord, op: FunctionCall, spans: Mapping[int, range]) -> No
     record.keep(op.result, origin)
 
 
-def _leading_after(record: PassRecord, tensor: Any, result: Any, origin: Made) -> int:
+def _leading_after(record: PassRecord, tensor: Any, result: Any, origin: Origin) -> int:
     """Return the number of leading axes of a result that only merges the time and batch axes, or
     separates them again; 0 for any other result.
     """
@@ -393,17 +392,17 @@ def _leading_after(record: PassRecord, tensor: Any, result: Any, origin: Made) -
     return after if [tuple(tensor.shape), tuple(result.shape)] == shapes else 0
 
 
-_Take = Callable[[PassRecord, FunctionCall], None]
+_Reader = Callable[[PassRecord, FunctionCall], None]
 
-#: Functions whose first argument may be fixed numbers: name -> what notes what it gives.
-_TAKEN_OF_FIXED: Mapping[str, _Take] = {
+#: Functions whose first argument may be fixed numbers: name -> reader.
+_READERS_FIXED_FIRST: Mapping[str, _Reader] = {
     **dict.fromkeys(COPY, _copied),
     **dict.fromkeys(MATRIX, _by_matrix),
     **dict.fromkeys(ADD + SUBTRACT, _added),
     **dict.fromkeys(SUBTRACTED + TIMES + OVER, _with_numbers),
 }
-#: Those whose first argument is what layers give.
-_TAKEN_OF_LAYERS: Mapping[str, _Take] = {
+#: Functions whose first argument is the output of a layer: name -> reader.
+_READERS_LAYER_FIRST: Mapping[str, _Reader] = {
     **dict.fromkeys(SAME, _same),
     **dict.fromkeys(RESHAPE + MOVE + PART, _moved),
     **dict.fromkeys(JOIN + JOIN_NEXT, _joined),

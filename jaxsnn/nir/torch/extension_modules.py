@@ -11,8 +11,8 @@ from jaxsnn.nir.frameworks.source_rule import NeuronRule
 
 
 def layer_norm(entry: Mapping[str, Any]) -> Any:
-    """Build the module of a LayerNorm; its numbers are fixed, since only those of NIR's types are read
-    back.
+    """Build the module of a LayerNorm; its parameters are constant, since only those of NIR's types are
+    read back.
     """
     import torch
 
@@ -44,7 +44,7 @@ def neuron(rule: NeuronRule, shape: tuple[int, ...], spike: Callable[[Any], Any]
                 self.register_buffer(name, torch.tensor(value))
 
     class AlphaModule(ExtensionNeuron):
-        """Its state: membrane, excitatory and inhibitory current."""
+        """Alpha neurons; the state is membrane, excitatory and inhibitory current."""
 
         def forward(self, x: Any, state: Any = None) -> Any:
             numbers: Any = self
@@ -68,7 +68,7 @@ def neuron(rule: NeuronRule, shape: tuple[int, ...], spike: Callable[[Any], Any]
             return output, (v, later_excitatory, later_inhibitory)
 
     class RefractoryModule(ExtensionNeuron):
-        """Its state: membrane, synaptic current, and refractory time steps that remain."""
+        """LIFRefrac neurons; the state is membrane, current, and remaining refractory time steps."""
 
         def forward(self, x: Any, state: Any = None) -> Any:
             numbers: Any = self

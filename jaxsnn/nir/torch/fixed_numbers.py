@@ -1,6 +1,4 @@
-"""Numbers of a PyTorch module that are the same in each step: its parameters, and the buffers of the
-user's own modules.
-"""
+"""Parameters and buffers of a PyTorch module that are the same in each time step."""
 
 from __future__ import annotations
 
@@ -34,8 +32,8 @@ def fixed_buffers(before: Mapping[str, Any], copies: Mapping[str, Any], module: 
 
 
 def copies_of(tensors: Iterable[tuple[str, Any]]) -> dict[str, tuple[int, Any]]:
-    """Name -> torch's count of the changes of a tensor in place, and a copy of it; without those of
-    lazy layers, which begin to be.
+    """Return the in-place version counter and a copy of each tensor, by name, without uninitialised
+    parameters of lazy layers.
     """
     from torch.nn.parameter import is_lazy
 
@@ -55,7 +53,7 @@ def _is_changed(tensor: Any, version: int, before: Any) -> bool:
 
 
 def refuse_learning(before: Mapping[str, tuple[int, Any]], module: Any) -> None:
-    """Refuse a forward that changes parameters, as rules of plasticity do.
+    """Refuse a forward that changes parameters, as plasticity rules do.
 
     Args:
         before: The parameters, as `copies_of` has them.
@@ -68,9 +66,9 @@ def refuse_learning(before: Mapping[str, tuple[int, Any]], module: Any) -> None:
         if name not in after or _is_changed(after[name], *before[name]):
             raise ConversionError(
                 Text(
-                    "forward changes the parameter '{parameter}' in each step, and a graph has "
-                    "constant parameters",
+                    "forward changes the parameter '{parameter}' in each time step, and "
+                    "parameters of a graph are constant",
                     parameter=name,
                 ),
-                fix="change it outside of forward",
+                fix="change the parameter outside of forward",
             )

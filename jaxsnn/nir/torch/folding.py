@@ -1,7 +1,19 @@
-"""Time steps of a recorded forward pass that loops over time: which operation belongs to which step.
+"""Fold a recorded loop over time into one time step.
 
-The k-th call of each layer is step k. All steps must have the same data flow, up to a shift of inputs,
-states and results by one step; this is decided by the identity of values, never by equal numbers.
+The recording of a loop over T time steps repeats the same operations T times. The k-th call of a layer
+belongs to time step k, and the calls at the same place of each time step must be connected in the same way:
+
+    step 1:  x[0] -> fc -> lif(state 0) -> spikes, state 1
+    step 2:  x[1] -> fc -> lif(state 1) -> spikes, state 2      step k:  x[k-1] -> fc -> lif -> spikes
+    step 3:  x[2] -> fc -> lif(state 2) -> spikes, state 3  =>                          ^   |
+                                                                           state k-1 ---+   +-> state k
+
+An argument of step k may be a value of step k, a value of step k - 1 (a state, or spikes that are fed
+back), a value from outside of the loop, or a part of a tensor whose index grows with k, such as x[k-1].
+Anything else raises a `ConversionError` with the line of the user's code. Connections are compared by
+the identity of values, never by their numbers: two steps that happen to compute equal numbers in
+different ways are not the same. The last step has the states of all others before it, so it is the
+one that `module_trace` turns into a graph.
 """
 
 from __future__ import annotations
@@ -83,19 +95,24 @@ def fold(operations: list[Operation]) -> Folded:
         numbers = {op.name: counts[id(op.func)] for op in operations if op.is_neuron}
         raise ConversionError(
             Text(
-                "forward calls its neurons different numbers of times: {calls}",
+                "forward calls its neurons different numbers of times, which do not fit "
+                "one number of time steps: {calls}",
                 calls=listing(f"'{name}' {count} times" for name, count in numbers.items()),
             ),
-            fix="let all loops of forward take the same time steps",
+            fix="let all loops of forward run over the same time steps",
         )
     raise ConversionError(
         Text(
-            "forward loops over {steps} time steps of the sample, and at least {least} are needed "
-            "to tell what all steps have in common",
+            "forward loops over {steps} time steps of the sample, and at least {least} "
+            "are needed to find the operations that all time steps share",
             steps=most,
             least=LEAST_STEPS,
         ),
-        fix=Text("give a sample with at least {least} time steps", least=LEAST_STEPS),
+        fix=Text(
+            "pass a sample with at least {least} time steps; without a loop over "
+            "time, use a separate layer for each call",
+            least=LEAST_STEPS,
+        ),
     )
 
 
@@ -155,10 +172,13 @@ class _Fold:
                 raise _refusal(
                     operation,
                     Text(
-                        "the loop over time reads numbers of a tensor in Python, by {function}",
+                        "the loop over time converts a tensor to Python values, by {function}",
                         function=operation.name.strip("_"),
                     ),
-                    fix="let the loop depend on tensors alone: a graph does the same in each step",
+                    fix=(
+                        "compute with tensors only: a graph computes the same in each "
+                        "time step, whatever the values are"
+                    ),
                 )
         return Folded(
             operations=self.operations,
@@ -249,16 +269,17 @@ class _Fold:
             raise _refusal(
                 template,
                 Text(
-                    "'{layer}' receives what was computed {count} time steps before",
+                    "'{layer}' receives a tensor that was computed {count} time steps before",
                     layer=template.name,
                     count=max(delays),
                 ),
-                fix="let layers receive what was computed in the same step, or in the step before",
+                fix="pass to a layer only tensors of the same time step or of the previous one",
             )
         raise _refusal(
             template,
             Text(
-                "what '{layer}' receives differs from step to step of the loop over time",
+                "the input of '{layer}' is computed differently in different time steps "
+                "of the loop",
                 layer=template.name,
             ),
         )
@@ -304,7 +325,7 @@ class _Fold:
             raise _refusal(
                 operation,
                 Text("'{layer}' is called several times in each time step", layer=name),
-                fix="give each call a layer of its own",
+                fix="use a separate layer for each call",
             )
         if operation.step < 2:
             return
@@ -312,7 +333,7 @@ class _Fold:
             raise _refusal(
                 operation,
                 Text("forward changes the state of '{layer}' in the loop over time", layer=name),
-                fix="reset states before the loop, and leave them to the layer",
+                fix="reset states before the loop only",
             )
         for value in operation.values[1:]:
             origin = value
@@ -328,11 +349,11 @@ class _Fold:
                 raise _refusal(
                     operation,
                     Text(
-                        "'{layer}' receives a state that is not the one that it returned in the "
-                        "step before",
+                        "'{layer}' receives a state that differs from the state it "
+                        "returned in the previous time step",
                         layer=name,
                     ),
-                    fix="pass the state from step to step as it is",
+                    fix="pass the returned state on unchanged",
                 )
 
 
@@ -346,7 +367,8 @@ def _refusal(operation: Operation, message: Text, fix: str = "") -> ConversionEr
     location = Text(" ({line})", line=operation.line) if operation.line else Text("")
     return ConversionError(
         message + location,
-        fix=fix or "let forward do the same in each step of its loop over time, by layers",
+        fix=fix
+        or ("let forward call the same layers in the same order in each time step of its loop"),
         node=operation.name,
     )
 

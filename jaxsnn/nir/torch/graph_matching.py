@@ -31,12 +31,12 @@ def matched(module: Graph, file: Graph) -> dict[str, str]:
         name = next(name for name in ways[0] if ways[0][name] != ways[1][name])
         raise ConversionError(
             Text(
-                "'{name}' of the module may be '{first}' or '{second}' of the file",
+                "'{name}' of the module matches both '{first}' and '{second}' of the file",
                 name=name,
                 first=ways[0][name],
                 second=ways[1][name],
             ),
-            fix="name the nodes of the file as the layers of the module",
+            fix="give the nodes of the file the names of the module's layers",
             node=ways[0][name],
         )
     _refuse_shapes(first, second)
@@ -51,7 +51,7 @@ def matched(module: Graph, file: Graph) -> dict[str, str]:
             module_types=kinds[0],
             file_types=kinds[1],
         ),
-        fix="load the file into a module of the same layers and wires",
+        fix="load the file into a module with the same layers and connections",
     )
 
 
@@ -107,13 +107,13 @@ def _refuse_shapes(first: Any, second: Any) -> None:
     )
     raise ConversionError(
         Text(
-            "'{layer}' has weights of the shape {actual} in the module, and node '{node}' "
-            "has {expected} in the file",
+            "the weights of '{layer}' have the shape {actual} in the module, and those "
+            "of node '{node}' have the shape {expected} in the file",
             layer=name,
             actual=first.nodes[name]["shape"],
             node=node,
             expected=second.nodes[node]["shape"],
         ),
-        fix="load the file into a module of its own shapes",
+        fix="load the file into a module with the shapes of the file",
         node=node,
     )

@@ -1,4 +1,4 @@
-"""Find what exports a layer of a PyTorch module, and what loads numbers into it.
+"""Find the exporter of a layer of a PyTorch module, and the setter of its parameters.
 
 Layers of `torch.nn` are in `jaxsnn.nir.frameworks.torch_layers`, those of each framework in its file
 there. They are found by package and class name, so that no framework is imported.
@@ -43,49 +43,50 @@ WAYS_OUT: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(
             ("Unflatten", "unflatten", "unsqueeze", "view", "reshape"),
-            "give the sample in the shape that the layers take to the part of the module behind it:"
-            " NIR's Flatten joins axes behind batch, and no node makes new ones",
+            "remove the reshaping from the module, and pass a sample that already has "
+            "the new shape: NIR's Flatten joins axes after the batch axis, and no node "
+            "of NIR adds axes",
         ),
         **dict.fromkeys(
             ("permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims", "t", "T", "mT"),
-            "give the sample in the order of axes that the layers take: NIR has no node that swaps"
-            " axes",
+            "remove the permutation of axes from the module, and pass a sample whose "
+            "axes are already in the order that the layers expect: NIR has no node that "
+            "swaps axes",
         ),
         **dict.fromkeys(
             ("linear", "matmul", "mm", "addmm", "einsum"),
-            "use a layer, such as torch.nn.Linear, which torch.nn.utils.parametrize gives weights that are"
-            " computed",
+            "use a layer, such as torch.nn.Linear; if its weights are computed, use "
+            "torch.nn.utils.parametrize",
         ),
-        "stack": "join along the axis of channels, with torch.cat: no node of NIR makes a new axis",
+        "stack": ("concatenate along the channel axis with torch.cat: no node of NIR adds an axis"),
     }
 )
 
 
 #: What to do instead of a layer for which there is nothing else.
 _OUTSIDE = (
-    "no node of NIR does what it does: compute it before the first layer, or behind the last one, where"
-    " from_torch leaves it out and says so"
+    "compute it before the first layer or after the last one, where it is not part of "
+    "the graph: NIR has no node for it"
 )
 #: The nearest alternative to layers of torch that NIR has no node for.
 _ALTERNATIVES: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(
             ("Tanh", "Sigmoid", "GELU", "SiLU", "ELU", "SELU", "LeakyReLU", "PReLU", "Softplus"),
-            "let a spiking neuron take its place: NIR has no nonlinear function of values",
+            "replace it by a spiking neuron: NIR has no nonlinear activation functions",
         ),
-        **dict.fromkeys(
-            ("Softmax", "LogSoftmax"), "return what it takes, and let the loss include it"
-        ),
+        **dict.fromkeys(("Softmax", "LogSoftmax"), "return its input, and compute it in the loss"),
         **dict.fromkeys(
             ("LayerNorm", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d", "RMSNorm"),
-            "use BatchNorm, which becomes weights: NIR has no statistics of a sample",
+            "use BatchNorm, which is merged into the weights: NIR has no normalisation "
+            "by statistics of a sample",
         ),
         **dict.fromkeys(
             ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"),
             "use recurrent neurons, such as RLeaky or LIFRecurrentCell",
         ),
         **dict.fromkeys(("LPPool1d", "LPPool2d"), "use AvgPool2d"),
-        "Conv3d": "use Conv2d: NIR convolves along one or two axes",
+        "Conv3d": "use Conv2d: NIR has convolutions along one or two axes",
     }
 )
 
@@ -154,7 +155,7 @@ def unsupported(name: str, module: Any) -> ConversionError:
     ]
     alternative = _ALTERNATIVES.get(kind, "")
     if package not in ("torch", "") and supported:
-        alternative = f"use one of {listing(supported, limit=8)}, whose dynamics NIR has"
+        alternative = f"use one of {listing(supported, limit=8)}, which NIR supports"
     fix = WAYS_OUT.get(kind, alternative or _OUTSIDE)
     return ConversionError(
         Text(
@@ -228,11 +229,11 @@ def _export_wrapped(call: Call) -> Exported:
     if list(layer.children()) and exporter_of(layer) is None:
         raise ConversionError(
             Text(
-                "'{layer}' applies a {type} of several layers in each time step",
+                "'{layer}' applies a {type} with several layers in each time step",
                 layer=call.name,
                 type=type(layer).__name__,
             ),
-            fix=f"wrap its layers one by one in {type(call.module).__name__}",
+            fix=f"wrap each of its layers in a separate {type(call.module).__name__}",
             node=call.name,
         )
     return exported(dataclasses.replace(call, module=layer, leading=1))
@@ -340,7 +341,10 @@ def refuse_several_outputs(name: str, module: Any) -> None:
                 layer=name,
                 outputs=listing(outputs),
             ),
-            fix="pass the module alone to from_torch; load_into takes those with one Output",
+            fix=(
+                "pass this submodule itself to from_torch, or use a graph with one "
+                "Output in jaxsnn.to_torch"
+            ),
             node=name,
         )
 
@@ -355,12 +359,11 @@ def _graph_of(call: Call) -> Exported:
     if [None, None] in wires or len({*suffixes.values()}) < len(suffixes):
         raise ConversionError(
             Text(
-                "the graph of '{layer}' passes its input on unchanged, or has names that "
-                "differ only in '/' and '.'",
+                "the graph of '{layer}' connects its Input to its Output, or has names "
+                "that differ only in '/' and '.'",
                 layer=call.name,
             ),
-            fix="pass the module alone to from_torch, and make a new one of other numbers by"
-            " jaxsnn.to_torch",
+            fix="pass this submodule itself to from_torch",
             node=call.name,
         )
     nodes = {}

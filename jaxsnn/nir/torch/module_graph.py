@@ -1,6 +1,17 @@
-"""`from_torch`: the `Graph` of a PyTorch module, with what the frameworks' exporters lose.
+"""Build the `Graph` of a PyTorch module from the trace of its forward pass, for `from_torch`.
 
-Reset, reset delay, leaky readouts, dt and v_reset go into the dialect and into the nodes.
+    forward pass -> ModuleTrace: calls of layers     -> nodes and edges       -> Graph with dialect
+                    fc    sources: the input            input -> fc -> lif
+                    lif   sources: fc                   Affine    LIF
+                    outputs: lif                        lif -> output
+
+`traced_module` traces the module (`module_trace`), and each call becomes one or several nodes, as the
+exporter of its layer says (`leaves`). `_ModuleDraft` collects nodes and edges: it merges a BatchNorm into
+the weights before it, adds an edge back for spikes of the previous time step, and copies layers that are
+called several times. Properties that the frameworks' own exporters lose (reset, reset delay, leaky
+readouts, dt and v_reset) go into the dialect and into the nodes. The graph is not compared with the module
+here; `jaxsnn.simulation.torch_modules` runs both. `traced_back` is the shorter path for modules that
+`jaxsnn.to_torch` created: their graph is known.
 """
 
 from __future__ import annotations
@@ -32,10 +43,10 @@ from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import class_of
 from jaxsnn.nir.torch.leaves import Before, exported, refuse_several_outputs
-from jaxsnn.nir.torch.module_pass import failed, leaves_of, not_taken
+from jaxsnn.nir.torch.module_pass import error_refusal, leaves_of, sample_refusal
 from jaxsnn.nir.torch.module_trace import traces
 from jaxsnn.nir.torch.to_torch import drafted
-from jaxsnn.nir.torch.trace_outcome import Heard, ModuleTrace
+from jaxsnn.nir.torch.trace_outcome import ModuleTrace, TracedOutput
 from jaxsnn.nir.torch.trained_module import is_of_graph, source_of, trained_graph
 from jaxsnn.options import TRAINABLE
 from jaxsnn.units import format_time
@@ -47,7 +58,7 @@ _TRAINED = ("weight", "bias")
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Fold:
-    """A BatchNorm whose numbers are in the weights before it.
+    """A BatchNorm that is merged into the weights before it.
 
     Attributes:
         layer, module: Its name, and itself.
@@ -76,7 +87,7 @@ class Fold:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class TracedModule:
-    """A module as a graph, and how the two belong together.
+    """A module, its graph, and the correspondence of their layers and nodes.
 
     Attributes:
         graph: Graph of the module.
@@ -97,6 +108,10 @@ class TracedModule:
     graded: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     folds: tuple[Fold, ...] = ()
     assumed_dt: float | None = None
+
+    def label(self, node: str) -> str:
+        """Return the name of a node in messages: the layer, or the function and its line."""
+        return _label_of(node, self.parts, self.trace)
 
 
 def traced_module(module: Any, sample: Any, arguments: tuple[Any, ...] = ()) -> TracedModule:
@@ -137,7 +152,11 @@ def _graph_of(seen: ModuleTrace) -> TracedModule:
     Raises:
         ConversionError: A layer that NIR or the dialect cannot hold.
     """
-    exports = {call.name: exported(call) for call in seen.calls}
+    # Refusals name the layer, or the function and its line, instead of the name of the call.
+    exports = {
+        call.name: exported(dataclasses.replace(call, name=seen.label(call.name)))
+        for call in seen.calls
+    }
     framework_names = sorted(
         {export.framework for export in exports.values() if export.framework is not None}
     )
@@ -147,12 +166,12 @@ def _graph_of(seen: ModuleTrace) -> TracedModule:
             Text("the module has neurons of {frameworks}", frameworks=listing(framework_names))
             if framework_names
             else "the module has no neurons",
-            fix=f"use neurons of one framework, {' or '.join(titles)}",
+            fix=f"use neurons of one framework: {' or '.join(titles)}",
         )
     draft = _ModuleDraft(seen, exports)
     for call in seen.calls:
         draft.add(call)
-    places = {draft.output(heard): heard.place for heard in seen.outputs}
+    places = {draft.add_output(output): output.place for output in seen.outputs}
     steps = [export.dt for export in exports.values() if export.dt is not None]
     graph = _read(draft, framework_names[0], steps)
     # graphs that `to_torch` made modules of know their dt
@@ -223,19 +242,22 @@ def _refuse_no_states(module: Any) -> None:
             if is_of_graph(child):
                 raise ConversionError(
                     Text(
-                        "Sequential calls '{layer}' without the state that it returned, so that each "
-                        "step is a first one",
+                        "torch.nn.Sequential calls '{layer}' without its previous state, "
+                        "so that its state restarts in each time step",
                         layer=name,
                     ),
-                    fix="pass what jaxsnn.to_torch made, or give your module a forward(x, state) that"
-                    " hands the state on and returns (y, state)",
+                    fix=(
+                        "pass the module from jaxsnn.to_torch itself, or write a module "
+                        "whose forward(x, state) passes its state on and "
+                        "returns (y, state)"
+                    ),
                     node=name,
                 )
 
 
 def traced_back(module: Any, sample: Any, arguments: tuple[Any, ...] = ()) -> TracedModule:
-    """Return the graph of a module that `jaxsnn.to_torch` created, see `trained_graph`, and the
-    location of its neurons.
+    """Return the graph of a module that `jaxsnn.to_torch` created, see `trained_graph`, with the
+    layers of its neurons.
 
     Raises:
         ConversionError: As `trained_graph`, or the module computes in half precision, or does not take
@@ -249,9 +271,11 @@ def traced_back(module: Any, sample: Any, arguments: tuple[Any, ...] = ()) -> Tr
         with torch.no_grad():
             module(sample.clone())
     except RuntimeError as error:
-        raise not_taken(module, sample, error) from error
+        raise sample_refusal(module, sample, error) from error
     except Exception as error:
-        raise failed(module, error, f"for a sample of shape {tuple(sample.shape)}") from error
+        raise error_refusal(
+            module, error, f"for a sample of shape {tuple(sample.shape)}"
+        ) from error
     graph = trained_graph(module)
     ready, firing = drafted(graph), _firing(graph)
     return TracedModule(
@@ -283,7 +307,7 @@ class _ModuleDraft:
     """Nodes and edges built from the calls in order."""
 
     def __init__(self, seen: ModuleTrace, exports: Mapping[str, Exported]) -> None:
-        self.seen, self.made = seen, dict(exports)
+        self.seen, self.exports = seen, dict(exports)
         shape = seen.calls[0].inward if seen.calls else ()
         first = _free("input", exports)
         shape = next((call.inward for call in seen.calls if "" in call.sources), shape)
@@ -304,7 +328,7 @@ class _ModuleDraft:
         if isinstance(call.module, Before):
             self._add_before(call)
             return
-        export = self.made[call.name]
+        export = self.exports[call.name]
         before = self._before(call.name, call.sources)
         if export.folds is not None and not self._fold(call, export, before):
             export = Exported(nodes={"": weights_of_channels(call, export)})
@@ -314,7 +338,7 @@ class _ModuleDraft:
         if of_values and export.for_values is None:
             self._refuse_numbers(call, before)
         if of_values and export.for_values is not None:
-            export = self.made[call.name] = export.for_values
+            export = self.exports[call.name] = export.for_values
         self.parts[call.name] = {}
         if not export.nodes:
             self.ends[call.name] = before
@@ -352,7 +376,7 @@ class _ModuleDraft:
                         first=earlier_name,
                         second=name,
                     ),
-                    fix="make them of graphs of one dialect with the same dt and options",
+                    fix="use graphs with the same dialect, dt and options in jaxsnn.to_torch",
                     node=name,
                 )
         self.dialects[name] = dataclasses.replace(dialect, nodes=nodes)
@@ -360,19 +384,19 @@ class _ModuleDraft:
         self.by_node.setdefault("readout", {}).update(dict.fromkeys(readouts, True))
 
     def dialect(self) -> Dialect | None:
-        """Dialect of the graphs that are parts of the module; None if there are none."""
+        """Return the dialect of the graphs that are parts of the module; None if there are none."""
         parts = list(self.dialects.values())
         if not parts:
             return None
         if self.neurons:
             raise ConversionError(
                 Text(
-                    "the module has a neuron '{layer}' beside those of '{other_layer}', which "
-                    "jaxsnn.to_torch made",
+                    "the module has a neuron '{layer}' besides those of '{other_layer}', "
+                    "which jaxsnn.to_torch created",
                     layer=next(iter(self.neurons)),
                     other_layer=next(iter(self.dialects)),
                 ),
-                fix="put the neurons into the graph before jaxsnn.to_torch",
+                fix="add the neuron to the graph before jaxsnn.to_torch",
             )
         nodes = {name: options for part in parts for name, options in part.nodes.items()}
         return dataclasses.replace(parts[0], nodes=nodes)
@@ -382,15 +406,15 @@ class _ModuleDraft:
         later.
         """
         leaf = call.module.leaf
-        export = self.made.get(leaf)
+        export = self.exports.get(leaf)
         if export is None or export.framework is None:
             raise ConversionError(
                 Text(
-                    "forward reads the previous output of '{layer}', which is not a neuron of this "
-                    "step",
+                    "forward reads the previous output of '{layer}', which is not a "
+                    "spiking layer of this module",
                     layer=leaf,
                 ),
-                fix="keep what a neuron fires, or let layers take what layers give",
+                fix="feed back only the spikes of a neuron that forward calls in each time step",
                 node=leaf,
             )
         full = _full_names(leaf, export)
@@ -403,12 +427,12 @@ class _ModuleDraft:
         if len(set(ends)) < len(ends):
             raise ConversionError(
                 Text(
-                    "'{layer}' adds the output of '{source}' to itself, and a graph has each edge "
-                    "once",
-                    layer=name,
-                    source=ends[0],
+                    "'{layer}' receives the output of '{source}' twice, and a graph has "
+                    "each edge once",
+                    layer=self.seen.label(name),
+                    source=self.label_of(next(end for end in ends if ends.count(end) > 1)),
                 ),
-                fix="multiply the weights by two instead",
+                fix="add the output once, and double the weights",
                 node=name,
             )
         return ends
@@ -470,24 +494,30 @@ class _ModuleDraft:
         """Return the leaves between a node and a call, through leaves that export no node."""
         leaves = list(call.sources)
         calls = {traced_call.name: traced_call for traced_call in self.seen.calls}
-        while leaves[-1] not in ("", node) and not self.made[leaves[-1]].nodes:
+        while leaves[-1] not in ("", node) and not self.exports[leaves[-1]].nodes:
             leaves += calls[leaves[-1]].sources[:1]
         return leaves
 
     def _refuse_numbers(self, call: Call, before: tuple[str, ...]) -> None:
         """Refuse a layer that is only right for spikes, if it may receive other values."""
-        feeding_nodes = listing(f"'{name}' ({self.nodes[name]['type']})" for name in before)
+        feeding_nodes = listing(
+            f"'{self.label_of(name)}' ({self.nodes[name]['type']})" for name in before
+        )
         raise ConversionError(
             Text(
-                "'{layer}' ({type}) receives the output of {sources}, and it is supported only for "
-                "spikes",
-                layer=call.name,
+                "'{layer}' ({type}) receives the output of {sources}, and is supported "
+                "only for spikes",
+                layer=self.seen.label(call.name),
                 type=type(call.module).__name__,
                 sources=feeding_nodes,
             ),
-            fix="put it after the neurons, or use AvgPool1d",
+            fix="place it after the neurons, or use AvgPool1d",
             node=call.name,
         )
+
+    def label_of(self, node: str) -> str:
+        """Return the name of a node in messages: the layer, or the function and its line."""
+        return _label_of(node, self.parts, self.seen)
 
     def _positive(self, nodes: Iterable[str]) -> bool:
         """Return whether nodes emit spikes, or sums of spikes with non-negative weights."""
@@ -499,7 +529,7 @@ class _ModuleDraft:
             if weighted and any(np.any(np.asarray(array) < 0) for array in numbers):
                 return False
             passes_on = weighted or entry["type"] in ("Flatten", "AvgPool2d", "SumPool2d")
-            if not (self._positive(before) if passes_on else self._gives_spikes(node)):
+            if not (self._positive(before) if passes_on else self._emits_spikes(node)):
                 return False
         return True
 
@@ -519,11 +549,11 @@ class _ModuleDraft:
             else:
                 reached = reached + 1
             passes_on = entry["type"] in ("Flatten", "Linear", "Conv1d", "Conv2d")
-            if not (self._binary(before) if passes_on else self._gives_spikes(node)):
+            if not (self._binary(before) if passes_on else self._emits_spikes(node)):
                 return False
         return bool(np.all(reached <= 1))
 
-    def _gives_spikes(self, node: str) -> bool:
+    def _emits_spikes(self, node: str) -> bool:
         return self.nodes[node]["type"] == "Threshold" or self.fires(node)
 
     def fires(self, node: str) -> bool:
@@ -537,42 +567,50 @@ class _ModuleDraft:
         looped = any(
             source == self.neurons[call.name] and target in nodes for source, target in self.edges
         )
-        spikes_used = looped or self.seen.goes_on(call.name)
-        heard = [output.member for output in self.seen.outputs if output.sources == (call.name,)]
-        if spikes_used or "output" in heard:
+        spikes_used = looped or self.seen.feeds_a_layer(call.name)
+        members = [output.member for output in self.seen.outputs if output.sources == (call.name,)]
+        if spikes_used or "output" in members:
             raise ConversionError(
                 Text(
-                    "'{layer}' ({type}) never resets, and its spikes are used; NIR's neurons "
-                    "without a reset do not spike",
-                    layer=call.name,
+                    "'{layer}' ({type}) emits spikes and never resets, and NIR has no "
+                    "spiking neuron without a reset",
+                    layer=self.seen.label(call.name),
                     type=type(call.module).__name__,
                 ),
-                fix="let it reset, or return its membrane alone as a readout",
+                fix="give it a reset, or use only its membrane, as a readout",
                 node=call.name,
             )
 
-    def output(self, heard: Heard) -> str:
+    def add_output(self, output: TracedOutput) -> str:
         """Add an Output node and return its name."""
         alone = len(self.seen.outputs) == 1
-        name = _free("output" if alone else f"output_{'_'.join(heard.sources)}", self.nodes)
-        if heard.member == "membrane":
-            leaf = heard.sources[0]
-            if self.seen.goes_on(leaf):
+        name = _free("output" if alone else f"output_{'_'.join(output.sources)}", self.nodes)
+        if output.member == "membrane":
+            leaf = output.sources[0]
+            if self.seen.feeds_a_layer(leaf):
                 raise ConversionError(
                     Text(
                         "the module returns the membrane of '{layer}', whose spikes feed other layers",
                         layer=leaf,
                     ),
-                    fix="return what it fires, or its membrane where nothing takes its spikes",
+                    fix="return its spikes, or do not pass its spikes to other layers",
                     node=leaf,
                 )
             ends: tuple[str, ...] = (self.neurons.get(leaf, self.ends[leaf][0]),)
             self.by_node.setdefault("readout", {})[ends[0]] = True
         else:
-            ends = self._before(name, heard.sources)
-        self.nodes[name] = {"type": "Output", "shape": np.array(heard.shape)}
+            ends = self._before(name, output.sources)
+        self.nodes[name] = {"type": "Output", "shape": np.array(output.shape)}
         self.edges += [(end, name) for end in ends]
         return name
+
+
+def _label_of(node: str, parts: Mapping[str, Mapping[str, str]], seen: ModuleTrace) -> str:
+    """Return the name of a node in messages, where the user's code does not contain it: that of
+    its layer, or the function and its line.
+    """
+    call = next((call for call, nodes in parts.items() if node in nodes.values()), node)
+    return seen.label(call) if call in seen.labels else node
 
 
 def _full_names(name: str, export: Exported) -> dict[str, str]:
@@ -592,16 +630,17 @@ def _left_out(seen: ModuleTrace) -> Iterator[Problem]:
             code="left-out",
             severity="warning",
             message=Text(
-                "the graph leaves out values that the module returns beside its output: "
-                "{description}",
+                "the graph omits a value that the module returns besides its output: {description}",
                 description=description,
             ),
-            fix="compute it from what the graph gives, or let forward return what layers give",
+            fix=(
+                "compute it from the outputs of the graph, or let forward return outputs of layers"
+            ),
         )
 
 
 def _outside(seen: ModuleTrace) -> Iterator[Problem]:
-    """Yield a note on what forward computes before the input of the graph and behind its outputs."""
+    """Yield a note on operations of forward before the input of the graph and after its outputs."""
     steps = seen.passes
     if steps is None or not steps.before + steps.after:
         return
@@ -609,7 +648,7 @@ def _outside(seen: ModuleTrace) -> Iterator[Problem]:
         Text("{operations} {position}", operations=listing(operations, limit=12), position=position)
         for operations, position in (
             (steps.before, "before its input"),
-            (steps.after, "behind its outputs"),
+            (steps.after, "after its outputs"),
         )
         if operations
     ]
@@ -617,27 +656,28 @@ def _outside(seen: ModuleTrace) -> Iterator[Problem]:
         code="outside-graph",
         severity="note",
         message=Text(
-            "the graph is one time step of forward, and leaves out what forward computes around "
-            "it: {parts}",
+            "the graph is one time step of forward, and omits these operations of forward: {parts}",
             parts=listing(parts),
         ),
-        fix="compute the same around the graph, such as the loss of what its outputs give over time",
+        fix="apply the same operations to the inputs and outputs of the graph",
     )
 
 
 def _counting(seen: ModuleTrace) -> Iterator[Problem]:
-    """Warn of a module that may do something else in a later step."""
+    """Warn of a module whose attributes change in each time step, which later ones may depend on."""
     for name in seen.counters:
         yield Problem(
             code="counts-steps",
             severity="warning",
             message=Text(
-                "forward changes '{name}' of the module in each step, and how that acts in "
-                "later steps than the compared ones is not in the graph",
+                "forward changes '{name}' of the module in each time step, and effects "
+                "of this on later time steps are not in the graph",
                 name=name,
             ),
-            fix="let forward do the same in each step, or compare with jaxsnn.verify over as many as"
-            " you run",
+            fix=(
+                "let forward compute the same in each time step, or call jaxsnn.verify "
+                "with as many time steps as you run"
+            ),
         )
 
 
@@ -657,11 +697,14 @@ def _shared_numbers(seen: ModuleTrace, draft: _ModuleDraft) -> Iterator[Problem]
             code="shared-parameters",
             severity="warning",
             message=Text(
-                "the module shares the same numbers between {layers}, and the graph has a copy "
-                "for each",
+                "nodes {layers} of the graph have copies of parameters that are shared "
+                "in the module",
                 layers=shown,
             ),
-            fix="train the module rather than the graph, where the copies part",
+            fix=(
+                "train the module instead of the graph, since training makes the copies "
+                "in the graph different"
+            ),
         )
 
 
@@ -672,7 +715,7 @@ def _fixed_weights(seen: ModuleTrace, draft: _ModuleDraft) -> Iterator[Problem]:
         for suffix, node in draft.parts[call.name].items():
             if "weight" not in draft.nodes[node]:
                 continue
-            if _parameters(call) and suffix not in draft.made[call.name].fixed:
+            if _parameters(call) and suffix not in draft.exports[call.name].fixed:
                 trainable += [f"{node}.{key}" for key in draft.nodes[node] if key in _TRAINED]
             else:
                 fixed.append(f"'{node}'")
@@ -682,12 +725,12 @@ def _fixed_weights(seen: ModuleTrace, draft: _ModuleDraft) -> Iterator[Problem]:
             code="fixed-weights",
             severity="warning",
             message=Text(
-                "weights of {nodes} are no parameters of the module: after training changes "
-                "them, load_into refuses the graph",
+                "the weights of nodes {nodes} are not parameters of the module, and "
+                "load_into refuses the graph if training changes them",
                 nodes=listing(fixed),
             ),
             fix=Text(
-                "train the others alone: {trainable}",
+                "to train only the other parameters, pass {trainable}",
                 trainable=TRAINABLE.set_to(",".join(trainable)),
             ),
         )
@@ -709,8 +752,8 @@ def _read(draft: _ModuleDraft, framework: str, steps: list[float]) -> Graph:
     if steps:
         if len(set(steps)) != 1:
             raise ConversionError(
-                Text("neurons have different steps ({dt} s)", dt=listing(sorted(set(steps)))),
-                fix="give all of them one dt",
+                Text("neurons have different time steps ({dt} s)", dt=listing(sorted(set(steps)))),
+                fix="use the same dt for all neurons",
             )
         options["dt"] = steps[0]
     options |= framework_of(framework).leaf_options

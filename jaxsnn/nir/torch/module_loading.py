@@ -1,7 +1,7 @@
-"""Numbers of a `Graph` put into the layers of a PyTorch module of the same structure.
+"""Load the parameters of a `Graph` into a PyTorch module of the same structure.
 
-All of them are checked on the module afterwards, layer by layer, by what a step does; what does not
-fit puts the module back as it was.
+Afterwards each layer of the module is compared with its node: both must compute the same time step.
+Otherwise the module is restored, and a `ConversionError` names the layer, the node and the two values.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Loaded:
 def loaded(
     module: Any, graph: Graph, sample: Any, arguments: tuple[Any, ...] = ()
 ) -> Iterator[tuple[Loaded, TracedModule]]:
-    """Put the numbers of a graph into a module; where something raises inside, they are taken out.
+    """Load the parameters of a graph into a module, and restore the former ones if the context raises.
 
     Args:
         module: A torch.nn.Module that `jaxsnn.from_torch` takes.
@@ -84,12 +84,12 @@ def loaded(
         except Exception as error:  # what torch raises for numbers of a shape that it cannot use
             raise ConversionError(
                 Text(
-                    "the module does not run with the numbers of the file ({reason})",
+                    "the module fails with the parameters of the file ({reason})",
                     reason=first_line(error),
                 ),
-                fix="give the layers of the module the shapes of the file",
+                fix="use layers with the shapes of the file",
             ) from error
-        _refuse_difference(after.graph, graph, nodes)
+        _refuse_difference(after, graph, nodes)
         number_names = tuple(f"{assignment.layer}.{assignment.name}" for assignment in assignments)
         yield Loaded(nodes=nodes, numbers=number_names, notes=tuple(notes)), after
     except BaseException:
@@ -106,14 +106,17 @@ def possible_samples(module: Any, graph: Graph) -> list[Any]:
 
     if len(graph.inputs) != 1:
         raise ConversionError(
-            Text("the graph has {count} inputs, and a module has 1", count=len(graph.inputs)),
+            Text(
+                "the graph must have one Input to be loaded into a module, and its number of Inputs is {count}",
+                count=len(graph.inputs),
+            ),
             fix="load a graph with one Input",
         )
     shape = shapes(graph)[graph.inputs[0]][1]
     if shape is None:
         raise ConversionError(
             Text("the shape of input '{input}' is unknown", input=graph.inputs[0]),
-            fix="write it into the file",
+            fix="specify the shape in the file",
             node=graph.inputs[0],
         )
     like = next(module.parameters(), torch.zeros(()))
@@ -138,7 +141,9 @@ def fitting_sample(module: Any, graph: Graph, samples: list[Any]) -> Any:
         else:
             return sample
     if refusal is not None:
-        fix = refusal.fix + "; if forward takes all time steps, pass load_into a sample of them"
+        fix = refusal.fix + (
+            "; if forward expects all time steps, pass sample=... to load_into with all time steps"
+        )
         raise ConversionError.of(dataclasses.replace(refusal.problem, fix=fix)) from refusal
     return samples[0]
 
@@ -161,10 +166,10 @@ def _assignments(
             assignments += setter(call, records, call_steps)
     for fold in traced.folds:
         assignments += fold.undone(graph.nodes[nodes[fold.node]])
-        effect = "only adds a bias now" if fold.offset else "does nothing any more"
+        effect = "only adds a bias now" if fold.offset else "has no effect any more"
         notes.append(
             Text(
-                "'{layer}' {effect}: its statistics are included in the weights before it",
+                "'{layer}' {effect}: its statistics are merged into the weights before it",
                 layer=fold.layer,
                 effect=effect,
             )
@@ -173,8 +178,8 @@ def _assignments(
     if graph.dialect.dt != traced.graph.dialect.dt:
         notes.append(
             Text(
-                "a step lasts {expected} s in the file and {actual} s in the module; the "
-                "effect of a step is the same",
+                "a time step is {expected} s in the file and {actual} s in the module; "
+                "the dynamics per time step are the same",
                 expected=graph.dialect.dt,
                 actual=traced.graph.dialect.dt,
             )
@@ -205,13 +210,13 @@ def _refuse_parted(numbers: list[LayerNumbers]) -> None:
         if not np.allclose(earlier_value, value, rtol=_TOLERANCE, atol=0):
             raise ConversionError(
                 Text(
-                    "nodes '{first}' and '{second}' have different numbers, and the module has one "
-                    "{parameter} for both",
+                    "nodes '{first}' and '{second}' have different parameters, and the "
+                    "module has one {parameter} for both",
                     first=earlier.node,
                     second=assignment.node,
                     parameter=assignment.name,
                 ),
-                fix="give each of the places in the module a layer of its own",
+                fix="use separate layers in the module",
                 node=assignment.node,
             )
 
@@ -228,9 +233,8 @@ def _unsaved(numbers: list[LayerNumbers]) -> list[str]:
         return []
     return [
         Text(
-            "state_dict() of the module leaves out {parameters}, which changed and are not "
-            "parameters of torch: after load_state_dict() load the file again, or save the "
-            "module itself",
+            "state_dict() of the module omits {parameters}, which were changed: load the "
+            "file again after load_state_dict(), or save the module itself",
             parameters=listing(lost, limit=4),
         )
     ]
@@ -278,6 +282,8 @@ def _assigned(traced: TracedModule, assignment: LayerNumbers) -> Callable[[], An
     """
     import torch
 
+    label = traced.trace.label(assignment.layer)
+    assignment = dataclasses.replace(assignment, layer=label)
     name, _, field = assignment.name.partition(".")
     old = getattr(assignment.owner, name)
     if field and isinstance(old, dict):
@@ -297,7 +303,7 @@ def _assigned(traced: TracedModule, assignment: LayerNumbers) -> Callable[[], An
     if name in ("weight", "bias") and not held:
         if not _moves(assignment):
             return lambda: None
-        removed = "remove that first, with torch.nn.utils.remove_weight_norm or prune.remove"
+        removed = "first call torch.nn.utils.remove_weight_norm or torch.nn.utils.prune.remove"
         raise ConversionError(
             Text(
                 "'{layer}': {parameter} is computed before each call, from other parameters",
@@ -336,7 +342,7 @@ def _through_parametrization(assignment: LayerNumbers, old: Any) -> Callable[[],
     cause: Exception | None = None
     try:
         setattr(assignment.owner, assignment.name, value)
-        why = "it makes other numbers of them" if _moves(assignment) else ""
+        why = "its right_inverse does not preserve the values" if _moves(assignment) else ""
     except (NotImplementedError, RuntimeError) as error:
         cause, why = error, first_line(error)
     if why:
@@ -348,7 +354,7 @@ def _through_parametrization(assignment: LayerNumbers, old: Any) -> Callable[[],
                 parameter=assignment.name,
                 reason=why,
             ),
-            fix="remove it first, with torch.nn.utils.parametrize.remove_parametrizations",
+            fix="first call torch.nn.utils.parametrize.remove_parametrizations",
             node=assignment.node,
         ) from cause
     return lambda: holder.load_state_dict(before)
@@ -385,7 +391,8 @@ def _fitted(assignment: LayerNumbers, shape: tuple[int, ...], refuse: bool = Tru
         raise ConversionError(
             Text(
                 "'{layer}': {parameter} has the shape {actual} in the module, and node "
-                "'{node}' has numbers from {minimum:g} to {maximum:g} in the shape {expected}",
+                "'{node}' has values from {minimum:g} to {maximum:g} of the shape "
+                "{expected}",
                 layer=assignment.layer,
                 parameter=assignment.name,
                 actual=shape,
@@ -394,12 +401,12 @@ def _fitted(assignment: LayerNumbers, shape: tuple[int, ...], refuse: bool = Tru
                 maximum=value.max(),
                 expected=value.shape,
             ),
-            fix=f"give the layer a tensor of the shape {value.shape} for it",
+            fix=f"set this parameter of the layer to a tensor of the shape {value.shape}",
             node=assignment.node,
         )
     raise ConversionError(
         Text(
-            "'{layer}': {parameter} has the shape {actual} in the module, and {expected} "
+            "'{layer}': {parameter} has the shape {actual} in the module and {expected} "
             "in node '{node}'",
             layer=assignment.layer,
             parameter=assignment.name,
@@ -407,23 +414,23 @@ def _fitted(assignment: LayerNumbers, shape: tuple[int, ...], refuse: bool = Tru
             expected=value.shape,
             node=assignment.node,
         ),
-        fix="load the file into a module of its own shapes",
+        fix="load the file into a module with the shapes of the file",
         node=assignment.node,
     )
 
 
-def _refuse_difference(traced_graph: Graph, graph: Graph, nodes: Mapping[str, str]) -> None:
+def _refuse_difference(traced: TracedModule, graph: Graph, nodes: Mapping[str, str]) -> None:
     """Refuse numbers that a module could not take up.
 
     Raises:
         ConversionError: Names the node and the two numbers.
     """
-    module_steps, file_steps = _steps(traced_graph), _steps(graph)
+    module_steps, file_steps = _steps(traced.graph), _steps(graph)
     for name, node in nodes.items():
         if name in module_steps:
-            _same_step(name, node, module_steps[name], file_steps[node])
+            _same_step(traced.label(name), node, module_steps[name], file_steps[node])
         else:
-            _same_node(traced_graph.nodes[name], graph.nodes[node])
+            _same_node(traced.label(name), traced.graph.nodes[name], graph.nodes[node])
 
 
 def _same_step(name: str, node: str, module_step: Step, file_step: Step) -> None:
@@ -439,14 +446,14 @@ def _same_step(name: str, node: str, module_step: Step, file_step: Step) -> None
             _close(name, node, key, getattr(module_step, key), getattr(file_step, key))
 
 
-def _same_node(module_node: Node, file_node: Node) -> None:
+def _same_node(label: str, module_node: Node, file_node: Node) -> None:
     for key in dict.fromkeys((*module_node.names, *file_node.names)):
         values = [_parameter(record, key) for record in (module_node, file_node)]
         if any(value is None for value in values) or any(isinstance(v, str) for v in values):
             continue
         shape = np.broadcast_shapes(*(np.shape(value) for value in values))
         first, second = (np.broadcast_to(value, shape) for value in values)
-        _close(module_node.name, file_node.name, key, first, second)
+        _close(label, file_node.name, key, first, second)
 
 
 def _parameter(node: Node, key: str) -> Any:
@@ -486,7 +493,7 @@ def _compared(name: str, node: str, key: str, module_value: Any, file_value: Any
         ]
         raise ConversionError(
             Text(
-                "'{layer}' cannot implement node '{node}': {key} of a step is {actual} in the "
+                "'{layer}' cannot implement node '{node}': {key} is {actual} in the "
                 "module and {expected} in the file",
                 layer=name,
                 node=node,
@@ -494,6 +501,9 @@ def _compared(name: str, node: str, key: str, module_value: Any, file_value: Any
                 actual=shown[0],
                 expected=shown[1],
             ),
-            fix="give the module's layer that setting, or convert the file for its framework first",
+            fix=(
+                "change that setting of the layer, or first convert the file for the "
+                "module's framework"
+            ),
             node=node,
         )

@@ -89,16 +89,18 @@ def sample_of(module: Any, sample: Any) -> tuple[Any, tuple[Any, ...]]:
                 type=type(sample).__name__,
                 reason=first_line(error),
             ),
-            fix="give a tensor (batch, *shape), such as torch.zeros(1, 784)",
+            fix="pass a tensor (batch, *shape), such as torch.zeros(1, 784)",
         ) from error
 
 
-def not_taken(module: Any, sample: Any, error: Exception) -> ConversionError:
+def sample_refusal(module: Any, sample: Any, error: Exception) -> ConversionError:
     """Return the refusal of a sample whose shape or dtype raised an error in a layer."""
     like = next(module.parameters(), sample)
-    fix = "give a sample (batch, *shape) that it takes"
+    fix = "pass a sample (batch, *shape) that forward accepts"
     if like.dtype != sample.dtype:
-        fix = f"give a sample of {like.dtype}, as its weights are, with sample.to({like.dtype})"
+        fix = (
+            f"pass a sample of {like.dtype}, the dtype of the weights, with sample.to({like.dtype})"
+        )
     return ConversionError(
         Text(
             "{module} does not accept a sample of shape {shape} of {dtype}: {reason}{raised_in}",
@@ -112,7 +114,7 @@ def not_taken(module: Any, sample: Any, error: Exception) -> ConversionError:
     )
 
 
-def failed(module: Any, error: Exception, when: str) -> ConversionError:
+def error_refusal(module: Any, error: Exception, when: str) -> ConversionError:
     """Return the refusal of a module whose forward raised an error, with its location."""
     kind, message = type(error).__name__, first_line(error)
     return ConversionError(
@@ -124,7 +126,7 @@ def failed(module: Any, error: Exception, when: str) -> ConversionError:
             detail=Text("") if message == kind else Text(" ({reason})", reason=message),
             raised_in=raised_in(module, error),
         ),
-        fix="call the module with such a sample yourself, and pass it when that works",
+        fix="make sure that the module runs with such a sample",
     )
 
 
@@ -170,13 +172,15 @@ def refuse_no_time(leaves: list[tuple[str, Any]], leading: int, sample: Any) -> 
     name, leaf = next((name, leaf) for name, leaf in leaves if in_time(leaf))
     raise ConversionError(
         Text(
-            "layer '{layer}' ({type}) runs through time itself, and the sample has shape "
-            "{shape}, which has no time axis",
+            "layer '{layer}' ({type}) processes all time steps in one call, and the "
+            "sample has shape {shape}, without a time axis",
             layer=name,
             type=type(leaf).__name__,
             shape=shape,
         ),
-        fix="give a sample (time, batch, *shape), or let its layers take one step each",
+        fix=(
+            "pass a sample (time, batch, *shape), or use layers that compute one time step per call"
+        ),
         node=name,
     )
 
@@ -292,7 +296,7 @@ def numbers_held(module: Any, excluded_ids: Container[int] = ()) -> dict[str, fl
     }
 
 
-def left_over(module: Any, sample: Any) -> list[str]:
+def stale_state(module: Any, sample: Any) -> list[str]:
     """Return attributes of the user's own modules that may hold spikes or other state of an earlier
     run: a step changes them, or fails, and they are not 0.
     """

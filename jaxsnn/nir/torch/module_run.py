@@ -9,7 +9,14 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError, listing
 from jaxsnn.nir.torch.leaves import membranes_of
-from jaxsnn.nir.torch.module_pass import failed, fed_back, leaves_of, rewind, unchanged, uncompiled
+from jaxsnn.nir.torch.module_pass import (
+    error_refusal,
+    fed_back,
+    leaves_of,
+    rewind,
+    unchanged,
+    uncompiled,
+)
 from jaxsnn.nir.torch.module_trace import record_passes, signature_of
 from jaxsnn.nir.torch.recording import tensors_of
 from jaxsnn.nir.torch.trace_outcome import ModuleTrace
@@ -39,7 +46,7 @@ def run_module(
     layer_outputs: dict[str, list[Any]] = {name: [] for name in layer_names}
     membranes: dict[str, list[Any]] = {name: [] for name in layer_names}
 
-    def heard(name: str) -> Any:
+    def output_hook(name: str) -> Any:
         def hook(leaf: Any, arguments: Any, result: Any) -> None:
             parts = result if isinstance(result, tuple) else (result,)
             layer_outputs[name].append(parts[0].clone())  # forward may change it in place
@@ -51,7 +58,7 @@ def run_module(
         return hook
 
     hooks = [
-        leaf.register_forward_hook(heard(name))
+        leaf.register_forward_hook(output_hook(name))
         for name, leaf in (leaves | inner).items()
         if name in layer_outputs
     ]
@@ -108,11 +115,11 @@ def run_recorded(
         line = next((op.line for op, now, before in pairs if now != before), "")
         raise ConversionError(
             Text(
-                "forward of {module} does something else for another input{line}",
+                "forward of {module} calls different operations for another input{line}",
                 module=type(module).__name__,
                 line=Text(" ({line})", line=line) if line else Text(""),
             ),
-            fix="let forward depend on numbers by tensors alone, without branches",
+            fix="remove branches of forward that depend on values of tensors",
         )
 
     def array(places: tuple[tuple[int, int], ...]) -> np.ndarray:
@@ -150,12 +157,12 @@ def _over_time(module: Any, returned: list[list[np.ndarray]]) -> list[np.ndarray
     if len(counts) != 1:
         raise ConversionError(
             Text(
-                "forward of {module} returns different numbers of tensors in different steps: "
-                "{counts}",
+                "forward of {module} returns different numbers of tensors in different "
+                "time steps: {counts}",
                 module=kind,
                 counts=listing(sorted(counts)),
             ),
-            fix="return the same in each step",
+            fix="return the same number of tensors in each time step",
         )
     columns = list(zip(*returned, strict=True))
     for place, column in enumerate(columns, start=1):
@@ -163,13 +170,16 @@ def _over_time(module: Any, returned: list[list[np.ndarray]]) -> list[np.ndarray
         if len(shapes) > 1:
             raise ConversionError(
                 Text(
-                    "tensor {index} that forward of {module} returns has different shapes in "
-                    "different steps: {shapes}",
+                    "tensor {index} that forward of {module} returns has different "
+                    "shapes in different time steps: {shapes}",
                     index=place,
                     module=kind,
                     shapes=listing(sorted(map(str, shapes))),
                 ),
-                fix="return the same in each step, and collect what it gives outside of it",
+                fix=(
+                    "return the tensor of one time step, and collect the time steps "
+                    "outside of forward"
+                ),
             )
     return [np.stack(column) for column in columns]
 
@@ -185,17 +195,17 @@ def _stepped(module: Any, x: Any, state: tuple[Any, ...]) -> Iterator[Any]:
             result = module(frame, *state)
         except Exception as error:
             if not state:
-                raise failed(module, error, Text("in step {step}", step=step)) from error
+                raise error_refusal(module, error, Text("in step {step}", step=step)) from error
             raise ConversionError(
                 Text(
-                    "forward of {module} fails in step {step} with the state that it returned in "
-                    "the previous step ({error_type}: {reason})",
+                    "forward of {module} fails in step {step} with the state that it "
+                    "returned in the previous step ({error_type}: {reason})",
                     module=type(module).__name__,
                     step=step,
                     error_type=type(error).__name__,
                     reason=str(error),
                 ),
-                fix="return (output, state) with a state as forward takes it",
+                fix="return (output, state), with a state that forward accepts",
             ) from error
         yield result
         state = fed_back(module, result)

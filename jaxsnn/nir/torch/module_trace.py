@@ -10,7 +10,7 @@ unless it is in front of the first layer or behind the last one.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,28 +26,28 @@ from jaxsnn.nir.torch.fixed_numbers import (
 from jaxsnn.nir.torch.folding import PARTS, Folded, ancestors, fold, neuron_calls
 from jaxsnn.nir.torch.leaves import exported
 from jaxsnn.nir.torch.module_pass import (
-    failed,
+    error_refusal,
     fed_back,
     leading_axes,
     leaves_of,
-    not_taken,
     numbers_held,
     refuse_no_time,
     rewind,
+    sample_refusal,
     state_names,
     unchanged,
     uncompiled,
 )
-from jaxsnn.nir.torch.pass_record import Made, PassRecord
+from jaxsnn.nir.torch.pass_record import Origin, PassRecord
 from jaxsnn.nir.torch.recording import Operation, Recorder, TensorValue, tensors_of
 from jaxsnn.nir.torch.sequences import Unstacking
 from jaxsnn.nir.torch.step_reader import OF_BEFORE, StepReader
 from jaxsnn.nir.torch.trace_outcome import (
     ModuleTrace,
     RecordedSteps,
-    calls_taken,
     left_out,
     outputs_of,
+    used_calls,
 )
 from jaxsnn.wording import Text
 
@@ -82,12 +82,12 @@ def traces(
         except ConversionError as refusal:
             raise ConversionError(
                 Text(
-                    "forward of {module} needs {arguments}, and receives only a sample",
+                    "forward of {module} needs {arguments}, and only a sample was passed",
                     module=type(module).__name__,
                     arguments=listing(required),
                 ),
-                fix=f"give {listing(required)} a default, such as None, from which states begin, or pass"
-                " (sample, number of steps) as the sample",
+                fix=f"give {listing(required)} a default, such as None for states, or pass a tuple of the sample"
+                f" and {listing(required)} as the sample",
             ) from refusal
     if recorded.loops or recorded.leading == 2:
         reading = _LoopReading if recorded.loops else _SequenceReading
@@ -217,9 +217,9 @@ def record_passes(
     except JaxsnnError:
         raise
     except RuntimeError as error:  # of layers that do not take its shape or its type
-        raise not_taken(module, sample, error) from error
+        raise sample_refusal(module, sample, error) from error
     except Exception as error:
-        raise failed(
+        raise error_refusal(
             module, error, Text("for a sample of shape {shape}", shape=tuple(sample.shape))
         ) from error
     return passes
@@ -239,12 +239,12 @@ def _step_trace(module: Any, passes: RecordedPasses, step: int) -> ModuleTrace:
     reader = StepReader(record)
     if step == 2:
         reader.read_before(passes.operations(1))
-    record.of_entry(passes.samples[step - 1]).made = Made(sources=("",), leading=1)
+    record.of_entry(passes.samples[step - 1]).origin = Origin(sources=("",), leading=1)
     reader.read(passes.operations(step))
     returned = passes.returned[step - 1]
     outputs = outputs_of(record, returned)
-    calls = calls_taken(record, outputs)
-    absent = {id(leaf) for _, leaf in leaves} - reader.begun if step == 2 else set()
+    calls = used_calls(record, outputs)
+    absent = {id(leaf) for _, leaf in leaves} - reader.leaves_before if step == 2 else set()
     late = {call.name for call in calls if id(call.module) in absent}
     return ModuleTrace(
         calls=calls,
@@ -254,6 +254,7 @@ def _step_trace(module: Any, passes: RecordedPasses, step: int) -> ModuleTrace:
         absent=frozenset(late | record.earlier),
         counters=passes.counters,
         state=passes.state,
+        labels=record.labels,
     )
 
 
@@ -311,7 +312,7 @@ class _SequenceReading:
         """Read the operations of one step, with a value as the input of the graph."""
         inputs = _depending_on(self.operations, [value])
         constants = [op for op in self.operations if op.kind == "function"]
-        record.of_entry(value).made = Made(sources=("",), leading=self.leading)
+        record.of_entry(value).origin = Origin(sources=("",), leading=self.leading)
         reader.read(
             op
             for op in self.operations
@@ -333,10 +334,10 @@ class _SequenceReading:
         self.read(record, reader, value)
         returned, decoder = self._collected(record)
         outputs = outputs_of(record, returned)
-        calls = calls_taken(record, outputs)
+        calls = used_calls(record, outputs)
         absent = self.absent(reader)
         late = {call.name for call in calls if id(call.module) in absent}
-        _refuse_biases(self.module, calls, late | record.earlier)
+        _refuse_biases(self.module, calls, late | record.earlier, record.labels)
         layers = {}
         for operation in self.operations:
             if operation.is_neuron and operation.name not in layers:
@@ -349,17 +350,18 @@ class _SequenceReading:
                     layers[operation.name] = tuple(tuple(map(_place_of, row)) for row in rows)
         encoder = ancestors([value], set())
         read = tuple(
-            tuple(map(_place_of, self.in_each_step(returned[heard.place]))) for heard in outputs
+            tuple(map(_place_of, self.in_each_step(returned[output.place]))) for output in outputs
         )
         return ModuleTrace(
             calls=calls,
             outputs=tuple(
-                dataclasses.replace(heard, place=place) for place, heard in enumerate(outputs)
+                dataclasses.replace(output, place=place) for place, output in enumerate(outputs)
             ),
             leading=self.leading,
             absent=frozenset(late | record.earlier),
             arguments=self.passes.arguments,
             state=self.passes.state,
+            labels=record.labels,
             passes=RecordedSteps(
                 signature=signature_of(self.operations),
                 input=tuple(map(_place_of, places)),
@@ -410,7 +412,7 @@ class _SequenceReading:
         if operation.kind != "layer":
             return False
         last = self.in_last_step(operation.outputs[0])
-        return last is not None and record.of(last).made is not None
+        return last is not None and record.of(last).origin is not None
 
 
 class _LoopReading(_SequenceReading):
@@ -443,7 +445,7 @@ class _LoopReading(_SequenceReading):
         if not consumed:
             raise ConversionError(
                 "the loop over time does not depend on the sample",
-                fix="let the first layer take the sample, or a part or a function of it",
+                fix="compute the input of the first layer from the sample",
             )
         if not possible:
             mixed = [
@@ -455,17 +457,17 @@ class _LoopReading(_SequenceReading):
             source = mixed[0].values[0].source if mixed else None
             if source is None:
                 raise ConversionError(
-                    "the loop over time takes several parts of the sample in each step",
-                    fix="let one layer or function take all of a step, such as x[t]",
+                    "the loop over time uses several parts of the sample in each time step",
+                    fix="read one part of the sample per time step, such as x[t]",
                 )
             raise ConversionError(
                 Text(
-                    "the loop over time takes parts of what {function} computes of all time steps at "
-                    "once ({line})",
+                    "the loop over time uses parts of the result of {function}, which "
+                    "computes all time steps at once ({line})",
                     function=source.name.strip("_"),
                     line=mixed[0].line,
                 ),
-                fix="compute it step by step: a graph knows one step, and keeps states of neurons",
+                fix="compute it separately in each time step: a graph describes one time step",
             )
 
     def _places(
@@ -501,7 +503,7 @@ class _LoopReading(_SequenceReading):
         )
         reader.read(op for op in outside if op.kind == "function")
         reader.read_before(op for op in self.operations if op.step == folded.steps - 1)
-        record.of_entry(value).made = Made(sources=("",), leading=1)
+        record.of_entry(value).origin = Origin(sources=("",), leading=1)
         inputs = _depending_on(outside, [value])
         reader.read(op for op in outside if any(id(v) in inputs for v in op.values))
         inputs |= folded.dependent | _depending_on(self.last, [value])
@@ -570,20 +572,22 @@ def _refuse_late_biases(
     late = set(later.absent)
     if isinstance(first, ModuleTrace):  # else it fed back zeros, and its leaves alone are known
         late |= {call.name for call in later.calls} - {call.name for call in first.calls}
-    _refuse_biases(module, later.calls, late)
+    _refuse_biases(module, later.calls, late, later.labels)
 
 
-def _refuse_biases(module: Any, calls: Iterable[Call], late: Collection[str]) -> None:
+def _refuse_biases(
+    module: Any, calls: Iterable[Call], late: Collection[str], labels: Mapping[str, str]
+) -> None:
     """Refuse layers with a bias among those that act from the second step on."""
     leaf_names = {id(leaf): name for name, leaf in leaves_of(module)}
     for call in (call for call in calls if call.name in late):
         if any(np.any(entry.get("bias", 0)) for entry in exported(call).nodes.values()):
             raise ConversionError(
                 Text(
-                    "forward skips '{layer}' in the first step, and a graph adds its bias there, "
-                    "too",
-                    layer=leaf_names.get(id(call.module), call.name),
+                    "forward skips '{layer}' in the first time step, but a graph adds "
+                    "its bias in every time step",
+                    layer=leaf_names.get(id(call.module), labels.get(call.name, call.name)),
                 ),
-                fix="begin with zeros that it takes, or give it no bias",
+                fix="call the layer with zeros in the first time step, or use bias=False",
                 node=call.name,
             )

@@ -1,4 +1,4 @@
-"""What is known of the values of a recorded step: the calls of layers, and the origin of each value."""
+"""Record of one time step: the calls of layers, and the origin of each value."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from jaxsnn.nir.frameworks.torch_layers import Call
 from jaxsnn.nir.torch.leaves import unsupported
 from jaxsnn.nir.torch.module_order import Order, first_order, orders
 from jaxsnn.nir.torch.recording import Operation, TensorValue
-from jaxsnn.nir.torch.torch_functions import is_parameter, parts_of
+from jaxsnn.nir.torch.torch_functions import is_parameter, parts_of, spoken_name
 from jaxsnn.wording import Text
 
 Member = Literal["output", "membrane"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Made:
+class Origin:
     """Origin of a tensor.
 
     Attributes:
@@ -40,7 +40,7 @@ class SeenTensor:
     """Knowledge about a value.
 
     Attributes:
-        made: Origin; None if it comes from no layer.
+        origin: Origin; None if it comes from no layer.
         function: Of a value that comes of a layer and is of no layer: the first function of torch
             that made it so, or "".
         line: Line of the user's code with that function, or "".
@@ -49,7 +49,7 @@ class SeenTensor:
         through_data: It is what `.data` of another tensor gave, whose changes are not seen.
     """
 
-    made: Made | None = None
+    origin: Origin | None = None
     function: str = ""
     line: str = ""
     lost_in: tuple[str, Any] | None = None
@@ -57,9 +57,9 @@ class SeenTensor:
     through_data: bool = False
 
     @property
-    def unchanged(self) -> Made | None:
+    def unchanged(self) -> Origin | None:
         """Origin, if the value is the unmodified output of a layer; else None."""
-        return None if self.made is None or self.made.order is not None else self.made
+        return None if self.origin is None or self.origin.order is not None else self.origin
 
 
 class PassRecord:
@@ -74,9 +74,11 @@ class PassRecord:
         operation: Operation that is read.
         entered: Modules that compute by themselves and run: name, module, and whether what each takes
             is of a layer.
-        takes_a_part: A part of the input was taken, such as one step.
+        selects_input_part: A part of the input was taken, such as one step.
         in_step_before: The previous step is read; only copies of its spikes are tracked.
         earlier: Calls of the previous step.
+        labels: Names of calls that the user's code does not contain -> the layer or the function and
+            line that they stand for, for messages.
     """
 
     def __init__(
@@ -94,9 +96,10 @@ class PassRecord:
         self.parameters = list(module.parameters())
         self.operation: Operation | None = None
         self.entered: list[tuple[str, Any, bool]] = []
-        self.takes_a_part = False
+        self.selects_input_part = False
         self.in_step_before = False
         self.earlier: frozenset[str] = frozenset()
+        self.labels: dict[str, str] = {}
         self._buffers = {id(buffer) for buffer in fixed_buffers}
         self._fixed: set[int] = set()
         self._seen: dict[int, SeenTensor] = {}
@@ -121,16 +124,16 @@ class PassRecord:
         assert self.operation is not None
         return self.of_entry(self.operation.results[id(tensor)])
 
-    def keep(self, tensor: Any, origin: Made) -> None:
+    def keep(self, tensor: Any, origin: Origin) -> None:
         """Note where a result of the operation comes from."""
-        self.note(tensor).made = origin
+        self.note(tensor).origin = origin
 
     def is_fixed(self, tensor: Any) -> bool:
         """Return whether an argument is a tensor that is the same in each step and comes from no
         layer: a parameter, a buffer that no step changes, or computed of such ones alone.
         """
         value = self._value(tensor)
-        if value is None or self.of(value).made is not None:
+        if value is None or self.of(value).origin is not None:
             return False
         held = is_parameter(value.tensor) or id(value.tensor) in self._buffers
         return id(value) in self._fixed or (value.source is None and held)
@@ -149,14 +152,15 @@ class PassRecord:
         self,
         name: str,
         layer: Any,
-        origin: Made,
+        origin: Origin,
         input_shape: tuple[int, ...],
         shape: tuple[int, ...],
         columns: np.ndarray | None = None,
-    ) -> Made:
+    ) -> Origin:
         """Note a call of a layer with an input and an output of these shapes, and return the origin
         of its output.
         """
+        self._label(name)
         self.calls[name] = Call(
             name=name,
             module=layer,
@@ -166,9 +170,20 @@ class PassRecord:
             leading=origin.leading,
             columns=columns,
         )
-        return Made(sources=(name,), leading=origin.leading)
+        return Origin(sources=(name,), leading=origin.leading)
 
-    def add(self, name: str, leaf: Any, origin: Made, input_tensor: Any, result: Any) -> None:
+    def _label(self, name: str) -> None:
+        """Note the layer, or the function and its line, that a call stands for."""
+        operation = self.operation
+        if operation is None or name in self.leaves:
+            return
+        label = operation.name
+        if operation.kind == "function":
+            label = spoken_name(operation.name, operation.args)
+            label += f" ({operation.line})" if operation.line else ""
+        self.labels[name] = label
+
+    def add(self, name: str, leaf: Any, origin: Origin, input_tensor: Any, result: Any) -> None:
         """Note a call of a layer, and its output."""
         self.keep(result, self.call(name, leaf, origin, input_tensor.shape, result.shape))
 
@@ -182,7 +197,13 @@ class PassRecord:
         return free
 
     def reorder(
-        self, func: Any, name: str, origin: Made, args: Any, kwargs: Mapping[str, Any], result: Any
+        self,
+        func: Any,
+        name: str,
+        origin: Origin,
+        args: Any,
+        kwargs: Mapping[str, Any],
+        result: Any,
     ) -> None:
         """Note the result of a function that only moves the elements of a tensor."""
         axes = tuple(args[0].shape[: origin.leading])
@@ -206,7 +227,7 @@ class PassRecord:
             raise unsupported(*lost_module)
 
 
-def said_of(seen: SeenTensor) -> str:
+def function_clause(seen: SeenTensor) -> str:
     """Return a clause that names the torch function that computed a tensor of no layer, or ""."""
     if not seen.function:
         return Text("")

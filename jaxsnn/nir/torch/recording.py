@@ -1,9 +1,21 @@
-"""Recording of forward passes of a PyTorch module: each call of a layer and each function of torch,
-with the tensors that go in and come out.
+"""Record a forward pass of a PyTorch module: every call of a layer and of a torch function, in order.
 
-Tensors are followed in static single assignment form: a change in place makes a new `TensorValue` of the same
-tensor, so that two operations are connected if, and only if, they share a `TensorValue`. `folding` finds the
-time steps of a recording, and `step_reader` the layers of one step.
+A recording of
+
+    for frame in x:
+        spikes, mem = self.lif(self.fc(frame), mem)
+
+is a list of `Operation`s: `unbind`, then 'fc' and 'lif' for each time step, which `TensorValue`s connect:
+
+    x -> unbind -> frame 1 -> layer 'fc' -> current 1 -> layer 'lif' -> spikes 1, mem 1
+                -> frame 2 -> layer 'fc' -> current 2 -> layer 'lif' -> spikes 2, mem 2
+                -> ...
+
+A tensor that is changed in place gets a new `TensorValue` (static single assignment). So two operations
+are connected if, and only if, they share a `TensorValue`; values are never compared by their numbers.
+Layers are recorded by replacing their `forward`, functions by a `TorchFunctionMode`; what runs inside of
+a layer is not recorded. The next steps: `sequences` splits operations on all time steps, `folding` finds
+the time steps, and `step_reader` reads the layers of one time step.
 """
 
 from __future__ import annotations
@@ -111,7 +123,7 @@ class Recorder:
         self._states: dict[int, dict[str, tuple[int, int]]] = {}
         self._code_positions: dict[CodeType, list[Any]] = {}
         #: By step, tensor value, axis and index: the value of x[t].
-        self._taken: dict[tuple[int, int, int, int], TensorValue] = {}
+        self._elements: dict[tuple[int, int, int, int], TensorValue] = {}
         self._inside = 0
         self._root: FrameType | None = None
         self._libraries = {"torch", "jaxsnn", *library_packages()}
@@ -134,9 +146,9 @@ class Recorder:
             ) -> Any:
                 if torch.is_inference_mode_enabled():
                     raise ConversionError(
-                        "forward runs in torch.inference_mode, where torch counts no changes in "
-                        "place",
-                        fix="let forward use torch.no_grad() instead",
+                        "forward runs in torch.inference_mode, in which changes in place "
+                        "cannot be traced",
+                        fix="use torch.no_grad() instead",
                     )
                 return recorder.function(func, args, kwargs or {})
 
@@ -167,7 +179,7 @@ class Recorder:
         name = function_name(func)
         self._inside += 1
         try:
-            operation = self._begun("function", name, func, args, kwargs)
+            operation = self._start("function", name, func, args, kwargs)
             result = func(*args, **kwargs)
             if name == "__iter__":
                 result, operation.name = tuple(result), "unbind"
@@ -183,7 +195,7 @@ class Recorder:
                 return forward(*args, **kwargs)
             self._inside += 1
             try:
-                operation = self._begun("layer", name, leaf, args, kwargs)
+                operation = self._start("layer", name, leaf, args, kwargs)
                 states = self._states.get(id(leaf))
                 operation.state_changed = states is not None and states != _states_of(leaf)
                 result = forward(*args, **kwargs)
@@ -204,11 +216,11 @@ class Recorder:
             if self._inside:
                 return forward(*args, **kwargs)
             self._inside += 1
-            self._append(self._begun("enter", name, outer, args, kwargs))
+            self._append(self._start("enter", name, outer, args, kwargs))
             self._inside -= 1
             result = forward(*args, **kwargs)
             self._inside += 1
-            self._append(self._begun("exit", name, outer, (result,), {}))
+            self._append(self._start("exit", name, outer, (result,), {}))
             self._inside -= 1
             return result
 
@@ -218,7 +230,7 @@ class Recorder:
         operation.index = len(self.operations)
         self.operations.append(operation)
 
-    def _begun(self, kind: Any, name: str, func: Any, args: Any, kwargs: Any) -> Operation:
+    def _start(self, kind: Any, name: str, func: Any, args: Any, kwargs: Any) -> Operation:
         tokens: list[Any] = []
         inputs: dict[int, TensorValue] = {}
         self._flatten((args, dict(kwargs)), tokens, inputs)
@@ -280,8 +292,8 @@ class Recorder:
         operation returns unchanged keeps its value.
         """
         version = version_of(tensor)
-        _, known_version, value = self._values.get(id(tensor), (None, -1, None))
-        if value is None or known_version != version:
+        _, last_version, value = self._values.get(id(tensor), (None, -1, None))
+        if value is None or last_version != version:
             value = TensorValue(tensor, operation)
             if self.copies:
                 copied = hasattr(tensor, "detach")
@@ -313,7 +325,7 @@ class Recorder:
         """Bind results that are elements of a stack to the values that were stacked, and return
         whether that is so.
         """
-        if not operation.values or self._is_taken_again(operation, result):
+        if not operation.values or self._is_repeated_element(operation, result):
             return bool(operation.values)
         if operation.values[0].elements is None:
             return False
@@ -337,7 +349,7 @@ class Recorder:
             self._values[id(part)] = (part, version_of(part), elements[index])
         return True
 
-    def _is_taken_again(self, operation: Operation, result: Any) -> bool:
+    def _is_repeated_element(self, operation: Operation, result: Any) -> bool:
         """Bind x[t] to the value of an earlier x[t], if there is one, and return whether that is
         so.
         """
@@ -350,11 +362,11 @@ class Recorder:
             index = index_along(operation, axis)
             if index is not None:
                 place = (self.step, id(source), axis, index)
-                if place in self._taken:
-                    value = self._taken[place]
+                if place in self._elements:
+                    value = self._elements[place]
                     self._values[id(result)] = (result, version_of(result), value)
                     return True
-                self._taken[place] = self._assigned(result, operation)
+                self._elements[place] = self._assigned(result, operation)
         return False
 
     def _set_element(self, operation: Operation) -> None:

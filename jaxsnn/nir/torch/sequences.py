@@ -1,9 +1,17 @@
-"""Operations on whole sequences as operations of each step.
+"""Split operations on all time steps of a recording into one operation for each time step.
 
-Where forward computes something of all time steps at once, and its loop takes the result step by step
-(`currents = self.fc(x)`, then `currents[t]`), or where it collects the steps of a loop and goes on with
-all of them, the operation is replaced by one for each step, if that gives the same numbers. The same goes
-for layers that run through time themselves in a module that loops, too.
+Many loops compute the weights of all time steps at once and then use one time step after another, or
+they stack the outputs of a loop and continue with the stack. `Unstacking` rewrites such a recording, so
+that `folding` finds every operation in each time step:
+
+    currents = fc(x)                       current 1 = fc(x[0]);  lif(current 1)
+    lif(currents[0]); lif(currents[1])  => current 2 = fc(x[1]);  lif(current 2)
+    ...                                    ...
+
+An operation is split only if each time step of its result depends on the same time step of its argument
+alone. This is tested by running it on random numbers, for all time steps at once and for single ones. The
+axis of time may be any axis, or a part of a first axis that joins time and batch (`_Layout`). Operations
+that mix time steps, such as a convolution over time, stay as they are; `module_trace` refuses them later.
 """
 
 from __future__ import annotations

@@ -1,4 +1,18 @@
-"""The layers of one recorded step: what each layer of a PyTorch module takes and gives."""
+"""Read the layers of one recorded time step, and how they are connected.
+
+The reader goes through the operations in order and notes the `Origin` of each value in a `PassRecord`:
+the layers whose outputs it is the sum of.
+
+    operation              origin of its result           call in the record
+    a = fc(x)              ("fc",)                        fc, sources ("",), the input
+    s, mem = lif(a, mem)   ("lif",), membrane of "lif"    lif, sources ("fc",)
+    b = back(s_previous)   ("back",)                      back, sources ("lif",) of the previous step
+    a + b                  ("fc", "back")                 none: a sum of two edges
+
+Calls of layers are read here, functions between layers in `between_layers`. The previous time step
+is read before (`read_before`), so that spikes which forward stores and feeds back have an origin. If a
+layer receives a value without an origin, a `ConversionError` names the function and line that computed it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +32,7 @@ from jaxsnn.nir.torch.leaves import (
     unsupported,
     without_state,
 )
-from jaxsnn.nir.torch.pass_record import Made, PassRecord, SeenTensor, said_of
+from jaxsnn.nir.torch.pass_record import Origin, PassRecord, SeenTensor, function_clause
 from jaxsnn.nir.torch.recording import Operation
 from jaxsnn.wording import Text
 
@@ -26,15 +40,16 @@ from jaxsnn.wording import Text
 OF_BEFORE = "step-before"
 
 #: What to do with a function of torch that is not taken.
-_TAKEN = (
-    "use layers for it: between layers sums, differences, flattens, pools, pads, torch.cat,"
-    " torch.split, and sums and products with a number, or a parameter or buffer that forward leaves as"
-    " it is, are taken too"
+_SUPPORTED = (
+    "use layers, or the functions that are supported between layers: sums, differences, "
+    "flatten, pools, pad, torch.cat, torch.split, and sums and products with a number, "
+    "or with a parameter or buffer that forward does not change"
 )
 #: What to do with what forward makes itself, or keeps from the step before.
-_KEPT = (
-    "let layers take what layers give, in this step or, of neurons, in the step before: by a neuron"
-    " that feeds itself, such as RLeaky or LIFRecurrentCell, or by spikes that forward keeps"
+_FEEDBACK = (
+    "compute it from outputs of layers in this time step, or from spikes of the previous "
+    "time step: use a recurrent neuron, such as RLeaky or LIFRecurrentCell, or spikes "
+    "that forward stores"
 )
 
 
@@ -42,11 +57,11 @@ class StepReader:
     """Reader of the operations of one step, which notes its layers in a record.
 
     Attributes:
-        begun: Ids of the leaves that the step before calls.
+        leaves_before: Ids of the leaves that the step before calls.
     """
 
     def __init__(self, record: PassRecord) -> None:
-        self.begun: set[int] = set()
+        self.leaves_before: set[int] = set()
         self._record = record
 
     def read_before(self, operations: Iterable[Operation]) -> None:
@@ -74,7 +89,7 @@ class StepReader:
                 *_, all_unchanged = record.entered.pop() if record.entered else (False,)
                 for value in operation.values[:1] if all_unchanged else ():
                     entry = record.of_entry(value)
-                    if entry.made is None and entry.lost_in is None:
+                    if entry.origin is None and entry.lost_in is None:
                         entry.lost_in = (operation.name, operation.func)
             else:
                 called = self._called_before if record.in_step_before else self._called
@@ -84,13 +99,13 @@ class StepReader:
         """Note the output of a leaf in the previous step: for weights and shapes their function of
         a neuron's spikes, else the leaf itself.
         """
-        self.begun.add(id(leaf))
+        self.leaves_before.add(id(leaf))
         record = self._record
         out = result[0] if isinstance(result, tuple) else result
         # Identity, for one, gives what another leaf gave.
         if not hasattr(out, "is_inference") or record.note(out).unchanged is not None:
             return
-        source = record.seen(input_tensor).made
+        source = record.seen(input_tensor).origin
         if source is not None:
             order, plain = source.order, may_be_shared(leaf) or without_state(leaf)
             if order is not None and may_be_ordered(leaf, order.places):
@@ -99,7 +114,7 @@ class StepReader:
             if order is None and plain:
                 record.add(record.free(name), leaf, source, input_tensor, out)
                 return
-        nothing = Made(sources=(), leading=record.leading)
+        nothing = Origin(sources=(), leading=record.leading)
         record.add(record.free("spikes"), Before(leaf=name), nothing, out, out)
 
     def _called(self, name: str, leaf: Any, input_tensor: Any, result: Any) -> None:
@@ -108,38 +123,41 @@ class StepReader:
         Raises:
             ConversionError: It was called before, or what it takes is of no layer.
         """
-        record = self._record
-        name = self._name_of(name, leaf)
-        source = self._taken(input_tensor, name, leaf)
+        record, layer = self._record, name
+        name = self._name_of(layer, leaf)
+        source = self._origin_of_input(input_tensor, layer, leaf)
         if source.order is not None:
             self._add_ordered(name, leaf, source, input_tensor, result)
             return
         if in_time(leaf) and source.leading != record.leading:
             raise ConversionError(
                 Text(
-                    "'{layer}' ({type}) runs through time, and expects time and batch in one axis",
-                    layer=name,
+                    "'{layer}' ({type}) processes all time steps in one call, and its "
+                    "input has time and batch in one axis",
+                    layer=layer,
                     type=type(leaf).__name__,
                 ),
-                fix="give it (time, batch, *shape)",
-                node=name,
+                fix="pass it a tensor (time, batch, *shape)",
+                node=layer,
             )
         parts = list(result) if isinstance(result, tuple) else [result]
         if not hasattr(parts[0], "is_inference"):  # a list of steps, for one
-            raise unsupported(name, leaf)
+            raise unsupported(layer, leaf)
         record.add(name, leaf, source, input_tensor, parts[0])
         operation = record.operation
         assert operation is not None
         first = operation.results[id(parts[0])]
         for value in operation.outputs:
             record.of_entry(value).is_state |= value is not first
-        membrane = Made(sources=(name,), leading=source.leading, member="membrane")
+        membrane = Origin(sources=(name,), leading=source.leading, member="membrane")
         last = operation.results.get(id(parts[-1]), first)
         for value in (last, *operation.membranes):
             if value.tensor.shape == parts[0].shape and value is not first:
-                record.of_entry(value).made = membrane
+                record.of_entry(value).origin = membrane
 
-    def _add_ordered(self, name: str, leaf: Any, source: Made, input_tensor: Any, out: Any) -> None:
+    def _add_ordered(
+        self, name: str, leaf: Any, source: Origin, input_tensor: Any, out: Any
+    ) -> None:
         """Note a call of a layer with reordered input: the columns of a Linear are permuted, and
         layers that compute nothing pass the order on.
         """
@@ -167,24 +185,24 @@ class StepReader:
         if not without_state(leaf) and not may_be_shared(leaf):
             raise ConversionError(
                 Text(
-                    "'{layer}' ({type}) is called twice in one time step, and a graph has each layer "
-                    "once",
+                    "'{layer}' ({type}) is called twice in one time step, and a graph "
+                    "contains it once",
                     layer=name,
                     type=type(leaf).__name__,
                 ),
-                fix="give each place a layer of its own",
+                fix="use a separate layer for each call",
                 node=name,
             )
         return self._record.free(name)
 
-    def _taken(self, tensor: Any, name: str, leaf: Any) -> Made:
+    def _origin_of_input(self, tensor: Any, name: str, leaf: Any) -> Origin:
         """Return the origin of the tensor that a layer receives.
 
         Raises:
             ConversionError: The tensor comes from no layer, is a membrane, or was modified.
         """
         seen, kind = self._record.seen(tensor), type(leaf).__name__
-        origin = seen.made
+        origin = seen.origin
         if origin is None or (
             origin.order is not None and not may_be_ordered(leaf, origin.order.places)
         ):
@@ -195,29 +213,31 @@ class StepReader:
                 "'{layer}' ({type}) receives the membrane of '{source}'",
                 layer=name,
                 type=kind,
-                source=origin.sources[0],
+                source=self._record.labels.get(origin.sources[0], origin.sources[0]),
             )
         else:
             return origin
-        raise ConversionError(message, fix=_TAKEN, node=name)
+        raise ConversionError(message, fix=_SUPPORTED, node=name)
 
     def _of_no_layer(self, seen: SeenTensor, name: str, kind: str) -> ConversionError:
         """Return the refusal of a layer whose input comes from no layer."""
         record = self._record
-        if record.takes_a_part:
+        if record.selects_input_part:
             return ConversionError(
                 Text(
-                    "'{layer}' ({type}) receives a part of the input, such as x[t] in a loop over "
-                    "time",
+                    "'{layer}' ({type}) receives a part of the sample, such as x[t] of a "
+                    "loop over time",
                     layer=name,
                     type=kind,
                 ),
-                fix="give a sample with at least 3 time steps, if that is a loop over them; let forward"
-                " take one time step otherwise",
+                fix=(
+                    "if forward loops over time, pass a sample with at least 3 time "
+                    "steps; otherwise let it compute one time step"
+                ),
                 node=name,
             )
-        by = said_of(seen) or ", of nothing that a layer gives in this step"
-        fix = WAYS_OUT.get(seen.function, _TAKEN) if seen.function else _KEPT
+        by = function_clause(seen) or ", not from outputs of layers in this time step"
+        fix = WAYS_OUT.get(seen.function, _SUPPORTED) if seen.function else _FEEDBACK
         return ConversionError(
             Text(
                 "the input of '{layer}' ({type}) is computed outside of layers{by}",

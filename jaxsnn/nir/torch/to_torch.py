@@ -141,7 +141,7 @@ def drafted(graph: Graph) -> TorchDraft:
                     node=name,
                     dialect=rule.dialect,
                 ),
-                fix="convert the graph for a time-stepped framework first",
+                fix="first convert the graph for a time-stepped framework",
                 node=name,
             )
     draft, draft_names = draft_of(graph)
@@ -278,7 +278,7 @@ def _module(name: str, ready: TorchDraft) -> Any:
             Text(
                 "node '{node}' ({type}) has different padding at its two ends", node=name, type=kind
             ),
-            fix="give the padding in numbers",
+            fix="specify the padding as numbers",
             node=name,
         )
     padding: Any = tuple(before for before, _ in frame.padding or ()) if even else "same"

@@ -1,6 +1,4 @@
-"""Functions of torch that stand between layers: their names by what they do, and the layers that
-they are.
-"""
+"""Torch functions that are supported between layers: their names by purpose, and equivalent layers."""
 
 from __future__ import annotations
 
@@ -58,7 +56,7 @@ def spoken_name(name: str, args: tuple[Any, ...]) -> str:
     return name.strip("_")
 
 
-def spans_taken(
+def selected_ranges(
     name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], leading: int
 ) -> dict[int, range] | None:
     """Return the ranges along axes that a slicing function selects, see `_spans_of`."""
@@ -241,9 +239,12 @@ def refuse_dropping(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
     training = kwargs.get("training", args[2] if len(args) > 2 else True)
     if training and kwargs.get("p", args[1] if len(args) > 1 else 0.5):
         raise ConversionError(
-            "forward calls dropout of torch.nn.functional in training mode, where it drops at random",
-            fix="call module.eval() first, and give dropout training=self.training, which it does not"
-            " know by itself",
+            "forward calls dropout of torch.nn.functional in training mode, which sets "
+            "random elements to 0",
+            fix=(
+                "call module.eval() first, and pass training=self.training to dropout, "
+                "whose default is True"
+            ),
         )
 
 

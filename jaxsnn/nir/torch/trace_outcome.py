@@ -11,17 +11,17 @@ from typing import Any
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.frameworks.torch_layers import Call
 from jaxsnn.nir.torch.leaves import Before, exported
-from jaxsnn.nir.torch.pass_record import Made, Member, PassRecord, SeenTensor, said_of
+from jaxsnn.nir.torch.pass_record import Member, Origin, PassRecord, SeenTensor, function_clause
 from jaxsnn.nir.torch.recording import TensorValue
 from jaxsnn.wording import Text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Heard:
+class TracedOutput:
     """A tensor that the module returns, and that is an output of the graph.
 
     Attributes:
-        sources, member: See `Made`.
+        sources, member: See `Origin`.
         place: Its place among the tensors that the module returns, nested ones counted through.
         shape: Without the axes of batch and time.
     """
@@ -34,7 +34,7 @@ class Heard:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class RecordedSteps:
-    """Where the steps of the graph are in a recording of `forward` that runs through all of them.
+    """Locations of the graph's inputs and outputs in a recording of all time steps.
 
     A place in the recording is an operation's index and the path of a result; (-1, 0) is the sample.
 
@@ -55,7 +55,7 @@ class RecordedSteps:
 
     @property
     def from_sample(self) -> bool:
-        """Whether the input of the graph is the sample itself."""
+        """Return whether the input of the graph is the sample itself."""
         return all(index < 0 for index, _ in self.input)
 
 
@@ -73,10 +73,11 @@ class ModuleTrace:
         inner: Leaf that `jaxsnn.to_torch` made, or "" for the module itself -> its neurons.
         arguments, state: What forward takes behind the sample, and behind that in the first step.
         passes: Where steps are in a recording; None if forward does one step.
+        labels: Call that the user's code does not name -> its layer, or its function and line.
     """
 
     calls: tuple[Call, ...]
-    outputs: tuple[Heard, ...]
+    outputs: tuple[TracedOutput, ...]
     leading: int
     left_out: tuple[str, ...] = ()
     absent: frozenset[str] = frozenset()
@@ -85,12 +86,17 @@ class ModuleTrace:
     arguments: tuple[Any, ...] = ()
     state: tuple[Any, ...] = ()
     passes: RecordedSteps | None = None
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
-    def goes_on(self, leaf: str) -> bool:
+    def label(self, name: str) -> str:
+        """Return the name of a call in messages: that of the layer, or the function and its line."""
+        return self.labels.get(name, name)
+
+    def feeds_a_layer(self, leaf: str) -> bool:
         """Return whether a layer receives the output of a leaf, in this step or the next one."""
         return any(leaf in (*call.sources, _leaf_before(call)) for call in self.calls)
 
-    def spikes_taken(self, neurons: Iterable[str]) -> Iterator[tuple[str, str, bool]]:
+    def connections(self, neurons: Iterable[str]) -> Iterator[tuple[str, str, bool]]:
         """Yield each connection of a neuron: the presynaptic neuron, the target neuron ("" for an
         output), and whether the target receives the spikes of the previous step.
         """
@@ -104,8 +110,8 @@ class ModuleTrace:
                 yield from ((source, call.name, before) for source, before in sorted(arriving))
                 arriving = {(call.name, False)}
             carried[call.name] = arriving
-        for heard in self.outputs:
-            for source in heard.sources:
+        for output in self.outputs:
+            for source in output.sources:
                 yield from ((leaf, "", before) for leaf, before in sorted(carried[source]))
 
     @property
@@ -122,7 +128,7 @@ def _leaf_before(call: Call) -> str | None:
     return call.module.leaf if isinstance(call.module, Before) else None
 
 
-def outputs_of(record: PassRecord, returned: list[TensorValue]) -> tuple[Heard, ...]:
+def outputs_of(record: PassRecord, returned: list[TensorValue]) -> tuple[TracedOutput, ...]:
     """Return the outputs: the first tensor, others that no leaf uses, and those of layers without a
     state. Any other results are states of neurons.
 
@@ -138,16 +144,19 @@ def outputs_of(record: PassRecord, returned: list[TensorValue]) -> tuple[Heard, 
         seen = record.of(returned[0]) if returned else SeenTensor()
         record.refuse_lost(seen)
         raise ConversionError(
-            Text("the output of the module is computed outside of layers{by}", by=said_of(seen)),
-            fix="return what a layer gives in one step, unchanged",
+            Text(
+                "the output of the module is computed outside of layers{by}",
+                by=function_clause(seen),
+            ),
+            fix="return the unchanged output of a layer in one time step",
         )
     consumed = {source for call in record.calls.values() for source in call.sources}
     consumed |= {_leaf_before(record.calls[name]) or name for name in consumed - {""}}
-    outputs: dict[tuple[str, ...], Heard] = {}
+    outputs: dict[tuple[str, ...], TracedOutput] = {}
     for place, (value, origin) in enumerate(zip(returned, origins, strict=True)):
-        if origin is None or (place and _goes_on(record, origin, consumed)):
+        if origin is None or (place and _feeds_a_layer(record, origin, consumed)):
             continue
-        heard = Heard(
+        output = TracedOutput(
             sources=origin.sources,
             member=origin.member,
             place=place,
@@ -157,11 +166,11 @@ def outputs_of(record: PassRecord, returned: list[TensorValue]) -> tuple[Heard, 
         if origin.sources not in outputs or (
             origin.member == "membrane" and _is_silent(record, origin)
         ):
-            outputs[origin.sources] = heard
+            outputs[origin.sources] = output
     return tuple(outputs.values())
 
 
-def _goes_on(record: PassRecord, origin: Made, consumed: Set[str]) -> bool:
+def _feeds_a_layer(record: PassRecord, origin: Origin, consumed: Set[str]) -> bool:
     """Return whether the output of a single neuron, or the input, is also used by a layer."""
     source = origin.sources[0]
     if len(origin.sources) > 1 or source not in consumed:
@@ -169,7 +178,7 @@ def _goes_on(record: PassRecord, origin: Made, consumed: Set[str]) -> bool:
     return not source or exported(record.calls[source]).framework is not None
 
 
-def _is_silent(record: PassRecord, origin: Made) -> bool:
+def _is_silent(record: PassRecord, origin: Origin) -> bool:
     """Return whether a neuron never resets."""
     leaf = record.calls[origin.sources[0]].module
     threshold = getattr(leaf, "v_threshold", 0.0)
@@ -177,7 +186,7 @@ def _is_silent(record: PassRecord, origin: Made) -> bool:
     return unreached or getattr(leaf, "reset_mechanism", "") == "none"
 
 
-def calls_taken(record: PassRecord, outputs: tuple[Heard, ...]) -> tuple[Call, ...]:
+def used_calls(record: PassRecord, outputs: tuple[TracedOutput, ...]) -> tuple[Call, ...]:
     """Return the calls, without unused ones that are computed outside of leaves or for the next
     step.
     """
@@ -186,7 +195,9 @@ def calls_taken(record: PassRecord, outputs: tuple[Heard, ...]) -> tuple[Call, .
     return tuple(_needed(record, outputs, elsewhere))
 
 
-def _needed(record: PassRecord, outputs: tuple[Heard, ...], elsewhere: Set[int]) -> list[Call]:
+def _needed(
+    record: PassRecord, outputs: tuple[TracedOutput, ...], elsewhere: Set[int]
+) -> list[Call]:
     """Return the calls whose results are used, and those of leaves, except for modules that are
     needed elsewhere.
     """

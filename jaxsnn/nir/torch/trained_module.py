@@ -1,4 +1,4 @@
-"""The way back from a module that `jaxsnn.to_torch` made: its graph, with the numbers that it has now."""
+"""Graph of a module that `jaxsnn.to_torch` created, with the present parameters of the module."""
 
 from __future__ import annotations
 
@@ -91,13 +91,13 @@ def _with_weights(graph: Graph, module: Any) -> Graph:
         if apart.any():
             raise ConversionError(
                 Text(
-                    "the weight of layer '{layer}' is {actual:g}, and {expected:g} in another "
-                    "layer of the module, and the graph has one weight for both",
+                    "the weight of layer '{layer}' is {actual:g}, and {expected:g} in "
+                    "another layer of the module, but the graph has one weight for both",
                     layer=spelt(name),
                     actual=new[apart][0],
                     expected=now[place][apart][0],
                 ),
-                fix="give each place weights of its own in the graph before jaxsnn.to_torch",
+                fix="use separate weights in the graph before jaxsnn.to_torch",
                 node=name,
             )
     kind = np.result_type(
@@ -170,11 +170,11 @@ def _held(module: Any, name: str, key: str) -> np.ndarray:
     if held is None:
         raise ConversionError(
             Text(
-                "the module has no {parameter} of '{layer}', which jaxsnn.to_torch created",
+                "the module lacks {parameter} of '{layer}', which jaxsnn.to_torch created",
                 parameter=key,
                 layer=name,
             ),
-            fix="keep the layers that jaxsnn.to_torch makes",
+            fix="do not remove layers of a module from jaxsnn.to_torch",
             node=name,
         )
     return _array(held)
@@ -185,7 +185,7 @@ def _array(tensor: Any) -> np.ndarray:
 
 
 def _refuse_other_numbers(graph: Graph, module: Any) -> None:
-    """Refuse a graph of which `to_torch` makes a module with other numbers than the one given.
+    """Refuse a graph whose `to_torch` module has other parameters than the module.
 
     Raises:
         ConversionError: Names the node and the two numbers.
@@ -198,14 +198,14 @@ def _refuse_other_numbers(graph: Graph, module: Any) -> None:
         if value.shape != new.shape:
             raise ConversionError(
                 Text(
-                    "node '{node}': {parameter} has the shape {actual} in the module, and "
+                    "node '{node}': {parameter} has the shape {actual} in the module and "
                     "{expected} in its graph",
                     node=node,
                     parameter=key,
                     actual=value.shape,
                     expected=new.shape,
                 ),
-                fix="keep the shapes that jaxsnn.to_torch makes",
+                fix="do not change shapes in a module from jaxsnn.to_torch",
                 node=node,
             )
         if not (same := value.astype(np.float32) == new).all():
@@ -218,6 +218,6 @@ def _refuse_other_numbers(graph: Graph, module: Any) -> None:
                     actual=value[~same][0],
                     expected=new[~same][0],
                 ),
-                fix="set it in the graph before jaxsnn.to_torch",
+                fix="change it in the graph before jaxsnn.to_torch",
                 node=node,
             )
