@@ -346,8 +346,9 @@ class TrainOptions:
     engine: Engine | str | None = option(
         None,
         "`event`: exact gradients; `grid`: time-stepped, surrogate gradients; `loop`: on an emulated chip",
-        more="`event` runs in continuous time. The default is `grid` for arrays (samples, time, ...) and for networks that the event"
-        " engine does not support, else `event`; a note gives the reason. With `loop` an emulated"
+        more="`event` runs in continuous time. The default is `grid` for arrays (samples, time, ...)"
+        " and for networks that the event engine does not support, else `event`; a note gives the"
+        " reason. With `loop` an emulated"
         " BrainScaleS-2 chip runs each batch. Gradients are exact at the recorded spikes"
         " (docs/guide_chip.md), and only weights are trained",
         python="also an engine object",
