@@ -60,7 +60,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "late-bias": "A bias passes through a delay",
         "late-by-target": "A cycle has delays after its weights that depend on the target",
         "current-and-deltas": "A neuron receives both an input current and delta spikes",
-        "spikes-at-threshold": "A Threshold receives spikes, which have no amplitude",
+        "spikes-at-threshold": "A Threshold or ReLU receives spikes, which have no amplitude",
         "analog-signal": "A membrane potential drives a neuron, and the equations cannot be solved",
         "time-constants": "A combination of time constants cannot be simulated or mapped",
         "output-source": "An Output has a source that cannot be recorded",

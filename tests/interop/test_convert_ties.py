@@ -72,7 +72,7 @@ def test_whole_weights_beside_real_recurrent_ones_of_snntorch(beta, reset, tmp_p
         )
         assert identical == trains
         # Decays of few binary digits are exact, of others it is said.
-        assert any("v_threshold 1" in note for note in notes) is (beta in (0.85, 0.9))
+        assert any("v_threshold = 1" in note for note in notes) is (beta in (0.85, 0.9))
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

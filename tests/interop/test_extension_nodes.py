@@ -359,7 +359,10 @@ def test_continuous_time_has_no_height_of_spikes():
     assert_refused(
         lambda: simulate(lower(graph), x, engine=engine),
         LoweringError,
-        r"\(ReLU\) receives spikes, which have no height in continuous time",
+        r"\(ReLU\) receives spikes, .* in continuous time",
+        node="1",
+        code="spikes-at-threshold",
+        fix="dialect=",
     )
 
 

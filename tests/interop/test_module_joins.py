@@ -220,12 +220,12 @@ def rectified_sums(net, x):
     return net.out(net.c(net.relu(net.pool(both).flatten(1)) + net.relu(0.5 * first).flatten(1)))
 
 
-def with_relu(forward, kind=LINEAR):
+def with_relu(forward, kind=LINEAR, seed=0):
     layers = {"a": LINEAR(4, 3), "c": LINEAR(3, 3), "relu": nn.ReLU()}
     if kind is CONV:
         layers = {"a": CONV(1, 2, 1), "b": CONV(1, 2, 1), "relu": nn.ReLU(inplace=True)}
         layers |= {"second": low_leaky(), "pool": nn.AvgPool2d(1), "c": LINEAR(8, 3)}
-    return Wired(forward, **layers, first=low_leaky())
+    return Wired(forward, seed, **layers, first=low_leaky())
 
 
 def test_spikes_and_sums_of_them_go_through_a_relu_as_they_are():
@@ -243,19 +243,25 @@ def test_spikes_and_sums_of_them_go_through_a_relu_as_they_are():
         lambda net, x: net.relu(net.first(net.a(x)) - 0.5),
     ],
 )
-def test_a_relu_of_numbers_that_may_be_below_0_is_refused(current):
-    net = with_relu(lambda net, x: net.out(current(net, x)), CONV)
-    assert_no_graph(net, (1, 2, 2), r"'relu' .* only for spikes: ")
+def test_a_relu_of_numbers_that_may_be_below_0_is_an_extension_node(current):
+    net = with_relu(lambda net, x: net.out(current(net, x)), CONV, seed=8)
+    graph, x, y = verified(net, (1, 2, 2))
+    assert graph.nodes["relu"].type == "ReLU"
+    comparison = verify(graph, net, x)
+    assert comparison.ok
+    assert comparison.identical == comparison.trains
+    net.relu = nn.Identity()
+    assert not np.array_equal(nets.snntorch_play(net, x), y)  # some of the numbers are below 0
 
 
-def test_a_relu_of_a_current_is_refused():
+def test_a_relu_of_a_current_is_an_extension_node():
     net = with_relu(lambda net, x: net.out(functional.relu(net.a(x))))
-    message = (
-        r"'relu \(test_module_joins\.py, line \d+\)' \(ReLU\) "
-        r"receives the output of 'a' \(Affine\), .* only for spikes: "
-        "place it after the neurons$"
-    )
-    assert_no_graph(net, (4,), message)
+    graph, x, _ = verified(net, (4,))
+    assert graph.nodes["relu_2"].type == "ReLU"
+    assert {("a", "relu_2"), ("relu_2", "out")} <= set(graph.edges)
+    comparison = verify(graph, net, x)
+    assert comparison.ok
+    assert comparison.identical == comparison.trains
 
 
 def joined_numbers(net, x):
@@ -268,15 +274,38 @@ def spikes_on_spikes(net, x):
 
 
 @pytest.mark.parametrize("join", [joined_numbers, spikes_on_spikes])
-def test_the_largest_of_what_is_more_than_one_spike_is_refused(join):
+def test_the_largest_of_what_is_more_than_one_spike_is_an_extension_node(join):
     def forward(net, x):
         return net.out(functional.max_pool2d(join(net, x), 2))
 
     net = Wired(forward, a=CONV(1, 1, 1), first=low_leaky())
+    graph, x, _ = verified(net, (1, 4, 4))
+    assert graph.nodes["max_pool2d"].type == "MaxPool2d"
+    assert len([edge for edge in graph.edges if edge[1] == "max_pool2d"]) == 2
+    comparison = verify(graph, net, x)
+    assert comparison.ok
+    assert comparison.identical == comparison.trains
+
+
+def joined_numbers_of_one_axis(net, x):
+    return torch.cat([net.first(net.a(x)), x], 1)
+
+
+def spikes_on_spikes_of_one_axis(net, x):
+    spikes = net.first(net.a(x))
+    return functional.pad(spikes, (1, 1)) + functional.pad(spikes, (2, 0))
+
+
+@pytest.mark.parametrize("join", [joined_numbers_of_one_axis, spikes_on_spikes_of_one_axis])
+def test_the_largest_along_one_axis_of_what_is_more_than_one_spike_is_refused(join):
+    def forward(net, x):
+        return net.out(functional.max_pool1d(join(net, x), 2))
+
+    net = Wired(forward, a=nn.Conv1d(1, 1, 1), first=low_leaky())
     assert_no_graph(
         net,
-        (1, 4, 4),
-        r"'max_pool2d \(test_\w+\.py, line \d+\)' .* the output of '(cat|pad) .*, line \d+\)' .* only for sp",
+        (1, 4),
+        r"'max_pool1d \(test_\w+\.py, line \d+\)' .* the output of '(cat|pad) .*, line \d+\)' .* only for sp",
     )
 
 

@@ -578,15 +578,27 @@ def test_a_container_that_feeds_itself_converts(target, converts):
     converts(from_torch(net, torch.zeros(1, 5)), target, x, nets.spikingjelly_play(net, x))
 
 
+def two_convolutions(**reset):
+    """Convolutions and neurons whose output has three axes."""
+    net = body(nn.Conv2d(1, 2, 3), leaky(**reset), nn.Conv2d(2, 2, 1), leaky(**reset))
+    return net, from_torch(net, torch.zeros(1, 1, 5, 5))
+
+
 def test_a_conversion_that_joins_the_axes_of_an_output_says_so():
-    net = body(nn.Conv2d(1, 2, 3), leaky(), nn.Conv2d(2, 2, 1), leaky())
-    graph = from_torch(net, torch.zeros(1, 1, 5, 5))
+    _, graph = two_convolutions(reset_delay=False)
     conversion = convert(graph, to="spikingjelly")
     assert tuple(conversion.graph.nodes[conversion.graph.outputs[0]].shape) == (18,)
-    assert conversion.notes[-1] == (
-        "output 'output' has the shape (18,) instead of (2, 3, 3): reshape what it gives"
-    )
-    assert not any("instead of" in note for note in convert(graph, to="norse").notes)
+    note = conversion.notes[-1]
+    assert note.startswith("output 'output' has the shape (18,) instead of (2, 3, 3): reshape ")
+
+
+@pytest.mark.parametrize("target", ["spikingjelly", "norse"])
+def test_a_conversion_of_delayed_resets_keeps_the_axes_of_an_output(target, converts):
+    net, graph = two_convolutions()
+    x = nets.spikes(3, (1, 5, 5), steps=40, batch=4)
+    conversion = converts(graph, target, x, nets.snntorch_play(net, x))
+    assert tuple(conversion.graph.nodes[conversion.graph.outputs[0]].shape) == (2, 3, 3)
+    assert not any("instead of" in note for note in conversion.notes)
 
 
 def normed(kind, seed):

@@ -192,14 +192,26 @@ def pooled(**reset):
 
 
 @pytest.mark.parametrize("late", [True, False])
-def test_neurons_before_a_largest_that_subtract_are_written_by_matrices(late, converts):
-    """The importer's neurons of several axes cannot subtract so; those of one axis can."""
+def test_neurons_before_a_largest_that_subtract_are_converted_exactly(late, converts):
+    """Weights of each neuron to itself move a delayed subtraction and keep the convolutions; an immediate
+    one needs several nodes, which are written as matrices.
+    """
     graph = pooled(reset_mechanism="subtract", reset_delay=late)
     x = random_raster(3, (40, 4, 1, 8, 8))
     y = np.asarray(simulate(graph, x, engine=TimeStepped()).output())
     conversion = converts(graph, "spikingjelly", x, y)
     types = {node.type for node in conversion.graph.nodes.values()}
-    assert not types & {"SumPool2d", "Conv2d"}
+    if late:
+        assert {"Conv2d", "AvgPool2d"} <= types
+        assert "SumPool2d" not in types
+        # the self-weights of neurons '1' and '5': by channel, and of one axis
+        self_weights = [
+            change.node for change in conversion.changes if "compensates in '" in change.what
+        ]
+        names = [conversion.names.get(name, name) for name in self_weights]
+        assert [conversion.graph.nodes[name].type for name in names] == ["Conv2d", "Linear"]
+    else:
+        assert not types & {"SumPool2d", "AvgPool2d", "Conv2d"}
     assert not convert(pooled(reset_mechanism="zero"), to="spikingjelly").losses
 
 

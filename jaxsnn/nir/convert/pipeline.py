@@ -249,10 +249,10 @@ def _reshaped_outputs(graph: Graph) -> Iterator[str]:
         if len(shape) > 1:
             yield (
                 Text(
-                    "output '{node}' has the shape {expected} instead of {actual}: reshape its values",
+                    "output '{node}' has the shape {shape} instead of {source_shape}: reshape its values",
                     node=name,
-                    expected=(prod(shape),),
-                    actual=shape,
+                    shape=(prod(shape),),
+                    source_shape=shape,
                 )
             )
 

@@ -72,7 +72,7 @@ STATIC_IMAGE = (BATCH, *IMAGE)
 GRID = {"engine": "grid"}
 #: Weights of 0 and 1 in front of a transposed convolution are no numbers of the module.
 DECODER = ("encode.weight", "encode.bias", "decode.weight", "decode.bias")
-RESETS = dict.fromkeys(TARGETS, "gives its membrane and resets")
+RESETS = dict.fromkeys(TARGETS, r"'lif2' outputs its membrane potential and resets \(subtract\)")
 
 S, N, J = snntorch_nets, norse_nets, spikingjelly_nets
 
