@@ -278,7 +278,7 @@ def with_nan(module):
          r"node '2': decay is 0.45 in the module and 0.9 in its graph"),
         (with_nan, GraphError, r"node '1' \(Affine\) has values of weight that are not finite: 1 of 40"),
         (lambda module: module.add_module("1", torch.nn.Linear(5, 8, bias=False)), ConversionError,
-         "the module has no bias of '1'"),
+         "the module lacks bias of '1'"),
         (lambda module: module.bfloat16(), ConversionError,
          r"'1' \(Linear\) computes in torch.bfloat16"),
         (hooked, ConversionError,
