@@ -255,7 +255,7 @@ _REASONS = (
     ("subtracts v_threshold", "current and reset act in another order"),
     ("continuous time", "continuous time, which time steps approximate"),
     ("different factors", "weights shared by neurons with different thresholds"),
-    ("have no sum", "one Output has inputs of different sizes"),
+    (" sums '", "one Output has inputs of different sizes"),
     ("has the lower bound", "a lower bound of the membrane"),
     ("cannot subtract v_threshold", "subtracts one step later, with a decay of 0 per step"),
     ("importer does not support", "a node that the importer does not support"),
