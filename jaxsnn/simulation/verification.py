@@ -108,18 +108,18 @@ class Verification:
 def verify(
     source: Graph | Network, x: Any, y: Any, *, engine: TimeStepped | None = None
 ) -> Verification:
-    """Simulate a recorded input of the source framework and compare the result with its recorded
-    output, in float32; or run a
-    PyTorch module and compare the spikes of all its layers.
+    """Compare a graph with its source framework, in float32: `verify(graph, x, y)` with a recorded
+    input and output, `verify(graph, module, sample)` with all layers of a PyTorch module.
 
     Args:
-        source: a graph that was read with its dialect, or a network.
-        x: input of the source framework, (time, batch, *shape); for several inputs a mapping from the Input
-            node's name. Or the torch.nn.Module that the graph was made of by `jaxsnn.from_torch`.
-        y: of a module, a sample as for `jaxsnn.from_torch`, or (time, batch, *shape) if its forward
-            does one step. Else the output of the source framework, likewise: spikes of spiking populations,
-            membranes of
-            readouts. Outputs that a mapping leaves out are not compared.
+        source: Graph that was read with its dialect, or a network.
+        x: Recorded input of the source framework, (time, batch, *shape); for several inputs a mapping
+            from the names of the Input nodes. Or the torch.nn.Module from which
+            `jaxsnn.from_torch` created the graph.
+        y: Recorded output, (time, batch, *shape): spikes of spiking populations, membrane
+            potentials of readouts; for several outputs a mapping, and outputs that it omits are not
+            compared. For a module its sample, as in `jaxsnn.from_torch`, or (time, batch, *shape)
+            if its forward computes one time step.
         engine: options of the time-stepped engine.
 
     Raises:

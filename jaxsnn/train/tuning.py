@@ -85,12 +85,13 @@ class Tuned:
 
     def as_text(self) -> str:
         """Return the result as a table."""
+        width = max(28, *(len(step.name) for step in self.steps))
         rows = [
-            f"{step.name:28} {step.test.accuracy:8.2%} {step.test.spikes_per_sample:10.1f}"
+            f"{step.name:{width}} {step.test.accuracy:8.2%} {step.test.spikes_per_sample:10.1f}"
             for step in self.steps
         ]
         return "\n".join(
-            [f"{'':28} accuracy  spikes per sample", *rows, f"chosen: {self.chosen.name}"]
+            [f"{'':{width}} accuracy  spikes per sample", *rows, f"chosen: {self.chosen.name}"]
         )
 
 
