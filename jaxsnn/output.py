@@ -219,7 +219,7 @@ def write_together(
     """Write files that belong together: all, each as `write_whole` does, or none.
 
     All are on the disk before the first is renamed; the most important one should be the last in
-    the mapping, because it is the missing one if the machine stops between two names.
+    the mapping, because it is the missing one if the machine stops between two renames.
 
     Args:
         follow_links: as in `write_whole`.

@@ -230,7 +230,7 @@ def bus_order(chip: Chip) -> np.ndarray:
 
 
 def png(image: np.ndarray) -> bytes:
-    """Return a PNG file of (height, width) places in `PALETTE`."""
+    """Return an image as a PNG file; its pixels (height, width) are indices of `PALETTE`."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (

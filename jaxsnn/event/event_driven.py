@@ -157,7 +157,7 @@ class EventDriven(EventOptions):
         """Refuse options that are invalid for a network.
 
         Raises:
-            UsageError: says which.
+            UsageError: an option is invalid; the message names it.
         """
         check_options(network, self)
 
@@ -369,7 +369,7 @@ def check_options(network: Network, options: EventOptions) -> None:
     """Refuse options of the event engine that are invalid for a network.
 
     Raises:
-        UsageError: says which.
+        UsageError: an option is invalid; the message names it.
     """
     options = options.hashable()
     if options.backend not in BACKENDS:

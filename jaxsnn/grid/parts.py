@@ -85,11 +85,11 @@ def take_apart(
     """Prepare the parts of a network for time-stepped simulation.
 
     Args:
-        dt: length of a step, seconds; None: the network's own.
-        surrogate: None: that of the framework.
+        dt: length of a step, seconds; None: that of the network.
+        surrogate: surrogate gradient; None: that of the source framework.
 
     Raises:
-        LoweringError: something is needed and unknown, or a node is not supported.
+        LoweringError: a required property is unknown, or a node is not supported.
         UsageError: dt contradicts the network.
     """
     unit = step_in_units(network.populations, step_length(network, dt))

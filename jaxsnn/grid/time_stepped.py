@@ -120,7 +120,7 @@ class TimeStepped:
         """Refuse options that are invalid for a network.
 
         Raises:
-            UsageError: says which.
+            UsageError: an option is invalid; the message names it.
         """
         if not isinstance(self.record, bool | tuple | list | set | frozenset):
             name = self.record if isinstance(self.record, str) else "NODE"

@@ -2,8 +2,8 @@
 ones.
 
 A function of a node takes (parameters, detail, x): NIR's names -> arrays, the node's `Wire.detail`,
-and x of shape (samples, *inward); it gives (samples, *outward), flat or not. Biases are added by
-whoever calls.
+and x of shape (samples, *inward); it returns (samples, *outward), flat or not. The caller adds
+biases.
 """
 
 from __future__ import annotations

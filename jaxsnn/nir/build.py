@@ -43,11 +43,11 @@ class Layer:
 
     Attributes:
         type: NIR's name of the primitive.
-        size: Shape of its output; None takes the shape of what feeds it.
+        size: Shape of its output; None: the shape of its input.
         parameters: Numbers; a single number applies to all neurons.
         weights: Arrays, or initialisers that draw them.
-        own: Of a layer made by `node`: arrays, whose shape is as it is, and settings.
-        without_unit: Names of the time constants that were given as numbers, not as text.
+        own: Arrays and settings of a layer from `node`, used unchanged; None for other layers.
+        without_unit: Names of the time constants that were passed as numbers, not as text.
     """
 
     type: str

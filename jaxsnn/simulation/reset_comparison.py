@@ -75,7 +75,7 @@ def compare_resets(
         graph: read with its dialect; its dt must be known.
         arrays: an array (time, batch, *shape) for each Input, named "NODE.x", or "x" where there is
             one; or the path of a file of these or of NIR data.
-        values: what inputs hold, as of `fidelity`.
+        values: meaning of the input values, as in `fidelity`.
 
     Raises:
         UsageError: inputs that do not fit, or without time steps.

@@ -109,8 +109,8 @@ class Prepared:
 
 
 def prepare(graph: Graph, options: TrainOptions) -> Prepared:
-    """Prepare a run before the network is built, in the required order: the data, the initial
-    weights, the chip, whose scale is that of these weights. Errors as in `fit`.
+    """Prepare a run before the network is built: first the data, then the initial weights, then the
+    chip, whose scales depend on these weights. Errors as in `fit`.
     """
     check_options(options)
     for name, option in OPTIONS.items():

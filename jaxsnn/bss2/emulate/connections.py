@@ -428,10 +428,11 @@ def _pieces(program: Program) -> Iterator[Any]:
 
 
 def prepared(program: Program, taus_known: bool = True) -> Program:
-    """Return the program in a form that JAX can trace, a tree of its numbers.
+    """Return the program in a form that JAX can trace: a pytree of its numbers.
 
     Args:
-        taus_known: write down what its time constants are like while they can be looked at.
+        taus_known: whether to store facts about the time constants, such as whether all are equal,
+            as static data; they cannot be inspected once they are traced.
     """
     runs = []
     for wiring in program.runs:

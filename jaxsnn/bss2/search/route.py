@@ -148,7 +148,7 @@ def register_router(name: str, function: Router) -> None:
         function: see `Router`.
 
     Raises:
-        UsageError: the name is another router's.
+        UsageError: another router has this name.
     """
     ROUTERS.register(name, function)
 

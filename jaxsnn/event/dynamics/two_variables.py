@@ -278,7 +278,9 @@ class TwoVariables(Neuron):
         return replace(super().unassuming(), tau_shape=TauShape.ANY)
 
     def holds(self, constants: Constants) -> Bool[Array, ""]:
-        """Return whether the time constants have the assumed shape, and are equal if assumed."""
+        """Return whether the assumptions hold: the shape of the time constants, and with `uniform`
+        that they are the same for all neurons.
+        """
         # constants may be (positions, neurons)
         tau_mem = constants.tau_mem.reshape(-1)
         tau_syn = constants.tau_syn.reshape(-1)

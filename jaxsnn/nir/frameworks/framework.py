@@ -1,8 +1,8 @@
 """The records of which the knowledge of a framework is made: `Framework` and its parts.
 
 A framework writes NIR files (its conventions, by version), reads them (its importers, by version),
-and may have layers that `from_torch` takes. Whoever adds one writes one file with one `Framework`,
-and registers it: `jaxsnn.nir.frameworks.registry.register_framework`.
+and may have layers that `from_torch` accepts. To add a framework, write one file with one
+`Framework`, and register it with `jaxsnn.nir.frameworks.registry.register_framework`.
 """
 
 from __future__ import annotations

@@ -106,7 +106,9 @@ _RESET_TEXTS: Mapping[Reset, str] = MappingProxyType(
 
 
 def needs_value_reset(step: Step, setting: Setting, title: str) -> None:
-    """Give up resets other than one to a value, at once."""
+    """Require a reset to a value in the time step of the spike; any other is an approximation, see
+    `give_up`.
+    """
     if step.reset != "value":
         reason = ", and {framework}'s importer resets to a value in the time step of the spike"
         reason = Text("its reset " + _RESET_TEXTS[step.reset] + reason, framework=title)
@@ -114,7 +116,9 @@ def needs_value_reset(step: Step, setting: Setting, title: str) -> None:
 
 
 def needs_subtraction(step: Step, setting: Setting, title: str) -> None:
-    """Give up resets other than one that subtracts v_threshold, at once."""
+    """Require a reset that subtracts v_threshold in the time step of the spike; any other is an
+    approximation, see `Setting.give_up`.
+    """
     if step.reset != "subtract":
         reason = ", and {framework}'s importer subtracts v_threshold in the time step of the spike"
         reason = Text("its reset " + _RESET_TEXTS[step.reset] + reason, framework=title)
@@ -171,8 +175,8 @@ def told(setting: Setting, module: str, settings: Mapping[str, Sequence[tuple[st
 
 
 def refuse_drive(step: Step, drive: np.ndarray, setting: Setting) -> None:
-    """Give up a constant input of the membrane potential, which a bias could replace only through
-    the synaptic current.
+    """Reject a constant input of the membrane potential, or drop it if approximations are allowed: a
+    bias cannot replace it, because it would pass through the synaptic current.
     """
     if np.any(np.abs(drive) > 1e-9 * np.abs(step.v_threshold)):
         place = int(np.argmax(np.abs(drive)))
@@ -190,8 +194,8 @@ def refuse_drive(step: Step, drive: np.ndarray, setting: Setting) -> None:
 
 
 def needs_start(step: Step, start: np.ndarray, setting: Setting) -> None:
-    """Give up membrane potentials that do not start at `start`, the initial value of the importer
-    in units of the source framework.
+    """Require membrane potentials that start at `start`, the initial value of the importer in units
+    of the source framework; any other is an approximation, see `Setting.give_up`.
     """
     off = np.abs(step.v_start - start) > 1e-9 * np.abs(step.v_threshold)
     if np.any(off):

@@ -406,8 +406,8 @@ class Node:
         return dataclasses.replace(changed, written=MappingProxyType({**self.written, **written}))
 
     def in_file(self) -> Self:
-        """Return a copy in which values that were interpreted differently from the file, and have
-        not changed since, are those of the file.
+        """Return a copy with the values of the file where they were interpreted differently; values
+        that have been changed since are kept.
         """
         if not self.written:
             return self

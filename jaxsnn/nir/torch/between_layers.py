@@ -53,10 +53,10 @@ class FunctionCall:
     """A function of torch that forward calls between layers.
 
     Attributes:
-        func, name: Itself, and its name.
-        args, kwargs: Its arguments; those by name are fixed.
+        func, name: The function, and its name.
+        args, kwargs: Arguments by position, and constant arguments by name.
         sources: Origins of the arguments that come from layers, one or more.
-        result: Its result.
+        result: Result of the call.
     """
 
     func: Callable[..., Any]

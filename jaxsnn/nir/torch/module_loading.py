@@ -59,16 +59,16 @@ def loaded(
     """Load the parameters of a graph into a module, and restore the former ones if the context raises.
 
     Args:
-        module: A torch.nn.Module that `jaxsnn.from_torch` takes.
+        module: A torch.nn.Module that `jaxsnn.from_torch` accepts.
         graph: Read with its dialect.
-        sample, arguments: What its forward takes.
+        sample, arguments: Input of forward, and its further arguments.
 
     Yields:
         What was done, and the module with its new numbers.
 
     Raises:
         ConversionError: The structures, shapes or steps differ.
-        DialectError: The dialect of the graph leaves open what a step needs.
+        DialectError: The dialect of the graph leaves open a convention that a time step needs.
     """
     before = traced_module(module, sample, arguments)
     nodes = matched(before.graph, graph)

@@ -18,7 +18,7 @@ from jaxsnn.wording import Text
 
 
 def state_names(module: Any, arguments: tuple[Any, ...] = ()) -> tuple[list[str], list[str]]:
-    """Return the parameters of `forward` behind the sample and further arguments: all, and those
+    """Return the parameters of `forward` after the sample and further arguments: all, and those
     without a default.
     """
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -23,10 +23,11 @@ class Origin:
     """Origin of a tensor.
 
     Attributes:
-        sources: Leaves whose outputs it is the sum of; "" is the input of the module.
+        sources: Leaves whose outputs are summed in the tensor; "" is the input of the module.
         member: Part of the leaf's result, such as its membrane.
         leading: Axes before those of its shape: 1 (batch, or time and batch as one), or 2.
-        order: Where its numbers lie otherwise than in the layer; only a Linear takes such a tensor.
+        order: Order of its elements, if it differs from that of the layer; only a Linear accepts
+            such a tensor.
     """
 
     sources: tuple[str, ...]
@@ -37,16 +38,16 @@ class Origin:
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class SeenTensor:
-    """Knowledge about a value.
+    """Facts about a value.
 
     Attributes:
-        origin: Origin; None if it comes from no layer.
-        function: Of a value that comes of a layer and is of no layer: the first function of torch
-            that made it so, or "".
+        origin: Origin; None if it is not the output of a layer.
+        function: First function of torch that changed the output of a layer so that it has no
+            origin any more, or "".
         line: Line of the user's code with that function, or "".
-        lost_in: The library's module that made it so, with its name.
-        is_state: A layer keeps it from step to step.
-        through_data: It is what `.data` of another tensor gave, whose changes are not seen.
+        lost_in: Module of the library that changed it so, with its name.
+        is_state: Whether a layer keeps it from step to step.
+        through_data: Whether it comes from `.data` of another tensor, whose changes are not traced.
     """
 
     origin: Origin | None = None

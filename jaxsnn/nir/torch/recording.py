@@ -46,8 +46,8 @@ class TensorValue:
     Attributes:
         tensor: The tensor, kept alive so that its id stays unique.
         source: Operation that computed it; None for parameters, buffers and the input.
-        path: Which result of the operation it is.
-        elements: Of a stack: the axis, and the value at each index.
+        path: Position among the results of the operation.
+        elements: For a stack: the axis, and the value at each index.
         numbers: A copy of the numbers, if the recorder keeps copies.
     """
 

@@ -121,7 +121,7 @@ class StepReader:
         """Note a call of a leaf.
 
         Raises:
-            ConversionError: It was called before, or what it takes is of no layer.
+            ConversionError: The leaf was called before, or its input is not the output of a layer.
         """
         record, layer = self._record, name
         name = self._name_of(layer, leaf)

@@ -131,7 +131,7 @@ class TorchDraft:
 
 
 def drafted(graph: Graph) -> TorchDraft:
-    """Prepare a graph for nirtorch; errors as of `to_torch`."""
+    """Prepare a graph for nirtorch; errors as in `to_torch`."""
     rules = resolve_neurons(graph)
     for name, rule in rules.items():
         if rule.is_continuous:
@@ -200,7 +200,7 @@ def _full(entry: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
 
 
 def _delay_late(draft: Draft, steps: Mapping[str, Step]) -> None:
-    """Insert Delays of one step behind neurons whose spikes leave a step late."""
+    """Insert Delays of one step after neurons whose spikes leave a step late."""
     loops = move_biases_out_of_loops(draft)
     for name, step in steps.items():
         for target in draft.targets(name) if step.late else []:
@@ -210,7 +210,7 @@ def _delay_late(draft: Draft, steps: Mapping[str, Step]) -> None:
 
 
 def _one_output(draft: Draft, outputs: list[str]) -> None:
-    """Replace several or summing Outputs by identities, and add one Output behind the first:
+    """Replace several or summing Outputs by identities, and add one Output after the first:
     nirtorch returns the output of one node.
     """
     if len(outputs) == 1 and len(draft.sources(outputs[0])) == 1:

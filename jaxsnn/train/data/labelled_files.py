@@ -126,7 +126,8 @@ def _no_effect(key: str, source: str) -> Text:
 
 
 def data_files(source: str, folder: str | None = None) -> list[Path]:
-    """Return the files that `load_splits` may read: of folders all that may hold data.
+    """Return the files that `load_splits` may read; for a folder, all files in it with the ending
+    of a data file.
 
     Args:
         source, folder: as in `load_splits`.
