@@ -118,11 +118,12 @@ def options_of(arguments: argparse.Namespace) -> TrainOptions:
 
 
 def read_config(path: str) -> dict[str, Any]:
-    """Return the options of a TOML file, names with "-" or "_"; let warnings of former names be shown.
+    """Return the options of a TOML file, whose names may contain "-" or "_". Deprecation warnings
+    for former names are shown.
 
     Raises:
-        FileError: it cannot be read.
-        UsageError: it names an option that does not exist, or one twice.
+        FileError: the file cannot be read.
+        UsageError: an option does not exist, or is set twice.
     """
     # Python hides warnings of former names, unless the code that uses them is the main program.
     warnings.filterwarnings("default", category=DeprecationWarning, module=r"jaxsnn\.train\.")

@@ -131,11 +131,11 @@ def surrogate_of(population: Population) -> Surrogate:
 
 
 def named_surrogate(name: str) -> Surrogate:
-    """Return a surrogate by name, with an optional number behind a colon: "atan",
+    """Return a surrogate by name, with an optional number after a colon: "atan",
     "fast-sigmoid:10".
 
     Raises:
-        UsageError: there is no such surrogate, or it takes no such number.
+        UsageError: there is no such surrogate, or it does not accept this number.
 
     >>> named_surrogate("atan:3")
     ArcTan(alpha=3.0)

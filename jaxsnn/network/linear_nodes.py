@@ -35,7 +35,7 @@ Arrays = Mapping[str, Any]
 def applied(
     wire: Wire, inward: tuple[int, ...], parameters: Arrays, x: Float[Array, "*lead *inward"]
 ) -> Float[Array, "*lead *outward"]:
-    """Return the output of a node without state for an array; of a linear one without its bias.
+    """Return the output of a stateless node for an array; for a linear node, without its bias.
 
     Args:
         wire: the node.

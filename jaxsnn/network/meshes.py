@@ -31,8 +31,8 @@ _AXES = 2  # results have the samples in one of so many first axes, or not at al
 
 
 def varying_like(tree: Tree, *others: Any) -> Tree:
-    """Return a tree whose arrays vary over all mesh axes over which any of its arrays or of some
-    others varies.
+    """Return a tree whose arrays vary over all mesh axes over which any array of the tree or of
+    `others` varies.
     """
     arrays = jax.tree.leaves((tree, others))
     axes = frozenset[str]().union(*map(_varying, arrays))

@@ -84,8 +84,8 @@ class Network:
         about populations whose time constants are not the same arrays as before.
 
         Raises:
-            UsageError: a node, a parameter or a shape that is not that of the network, or time
-            constants that are neither float32 nor float64.
+            UsageError: the nodes, parameters or shapes differ from those of the network, or time
+                constants are neither float32 nor float64.
         """
         check_parameters(self.parameters, parameters)
         populations = {}
@@ -468,8 +468,8 @@ def with_synaptic_delays(network: Network, name: str, delay: ArrayLike) -> Netwo
 def without_synaptic_delays(
     network: Network,
 ) -> tuple[Parameters, dict[str, Float[Array, "outputs inputs"]]]:
-    """Return the parameters without the delays of `with_synaptic_delays`, and these delays by
-    node.
+    """Return the parameters without the delays that `with_synaptic_delays` added, and these
+    delays by node.
     """
     parameters, delays = {}, {}
     for wire in network.wires:

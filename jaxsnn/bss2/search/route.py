@@ -156,9 +156,9 @@ def register_router(name: str, function: Router) -> None:
 def group_counts(task: Task) -> tuple[int, ...]:
     """Return the numbers of groups into which a bus may be split.
 
-    Neurons reach every group while these are told apart by the bits of the row select that are
-    theirs to choose. More groups make their room smaller, and are for sources that are too many for
-    the labels of fewer groups.
+    Neurons can reach every group if the groups differ only in bits of the row select that neurons
+    can choose. More groups leave less room in each of them; they are used if fewer groups do not
+    have enough labels for the sources.
     """
     chip = task.parts.chip
     free_bits = chip.address_bits - chip.label_bits

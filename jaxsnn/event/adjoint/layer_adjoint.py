@@ -273,7 +273,7 @@ def pulled(
     constants: NeuronConstants,
     cotangent: State | Numbers,
 ) -> NeuronConstants:
-    """Return the gradient by the constants of a function of them, in their shape.
+    """Return the gradient of a function of the constants, in the shape of the constants.
 
     Args:
         cotangent: cotangent of the result, or a tree that broadcasts to it.

@@ -237,7 +237,7 @@ class Neuron:
         return None
 
     def wait_of(self, constants: NeuronConstants, order: Numbers) -> Numbers:
-        """Return the time to the crossing with a number of `crossing_order`, for any neuron."""
+        """Return the time to a crossing from its number in `crossing_order`, for any neuron."""
         raise NotImplementedError
 
     def slope(self, constants: NeuronConstants, state: State) -> Numbers:

@@ -74,7 +74,7 @@ def deliver(
     """Return the queue without its next spike.
 
     Args:
-        takes: the samples in which it is taken out.
+        takes: the samples in which the spike is removed.
         delay: seconds.
         fired_at: (steps + 1, batch) times of all spikes, by step.
     """

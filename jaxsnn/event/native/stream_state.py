@@ -53,18 +53,19 @@ def fingerprint(
 
 
 def state_bytes(state: StreamState, network: bytes) -> bytes:
-    """Return the content of a checkpoint file; `network` is the fingerprint."""
+    """Return the content of a checkpoint file; `network` is the fingerprint of the network."""
     arrays = [array.astype(array.dtype.newbyteorder("<")).tobytes() for array in state.arrays]
     content = b"".join([_MAGIC, network, *arrays])
     return content + hashlib.sha256(content).digest()
 
 
 def read_state(path: str | os.PathLike[str], network: bytes) -> StreamState:
-    """Return the state in a file, with its numbers not yet validated; `network` is the fingerprint.
+    """Return the state in a file, with its numbers not yet validated; `network` is the fingerprint of
+    the network.
 
     Raises:
         FileError: no such file, or it holds no state, or not the one that was written.
-        UsageError: it is of another network.
+        UsageError: the state belongs to another network or to other options.
     """
     head = len(_MAGIC) + _HASH + _SIZES
     try:

@@ -157,9 +157,9 @@ def _remarks(
 
 
 def ignored_by_framework(graph: Graph) -> list[Problem]:
-    """List the deviations of the framework of a graph's dialect from this library: numbers that its
-    neurons lack and its importer ignores, and nodes that its importer runs otherwise, if that
-    importer alone defines the meaning of such files.
+    """List the deviations of the framework of a graph's dialect from this library: parameters that
+    its neurons do not have and its importer ignores, and nodes that its importer runs differently,
+    if the importer alone defines the meaning of such files.
 
     Returns:
         Warnings, for the notes of a simulation; none if the dialect is undecided.

@@ -135,7 +135,7 @@ def _renamed(draft: Draft, edge: Edge) -> Edge:
 
 
 def move_biases_out_of_loops(draft: Draft, *, alone: bool = False) -> list[Edge]:
-    """Move biases out of loops, which importers leave out of the first step.
+    """Move biases out of loops, because importers omit biases in loops in the first step.
 
     Args:
         draft: Edited in place.

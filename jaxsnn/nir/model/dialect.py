@@ -402,7 +402,7 @@ class Dialect:
 
     @property
     def fix(self) -> str:
-        """Advice while the name is undecided; "" once it is decided."""
+        """Advice on how to decide the dialect; "" once it is decided."""
         if self.name is not None:
             return ""
         choices = f", one of {', '.join(self.choices)}" if self.choices else ""

@@ -206,10 +206,11 @@ def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
 
 
 def settings_of_one_number(graph: Graph, name: str) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yield the settings of a node that the file has as an array of one number, with its shape.
+    """Yield the settings of a node that the file stores as an array with one element, and the
+    shape of the array.
 
-    The nir package and importers take a single number as a scalar alone, and a conversion writes it
-    so. With one axis of space the array has one number for each axis, which importers take, too.
+    The nir package and importers accept a single number only as a scalar, so conversion writes a
+    scalar. In one spatial dimension such an array has one element per axis, which importers accept.
     """
     node = graph.nodes[name]
     for parameter in node.traits.parameters:

@@ -114,12 +114,13 @@ class TorchDraft:
     """A graph as nirtorch runs it.
 
     Attributes:
-        draft: Its nodes.
-        steps: Time step of each neuron, by its name there.
-        outputs: Name there -> Output of the graph.
-        nodes: Name there -> node of the graph.
-        fixed: Names there of weights that are no numbers of the graph, such as an order of columns.
-        extensions: Rule of each neuron of a type that NIR does not have, by its name there.
+        draft: Nodes of the module.
+        steps: Time step of each neuron, by its name in the draft.
+        outputs: Name in the draft -> Output of the graph.
+        nodes: Name in the draft -> node of the graph.
+        fixed: Names in the draft of weights that are not parameters of the graph, such as an order
+            of columns.
+        extensions: Rule of each neuron of a type that NIR does not have, by its name in the draft.
     """
 
     draft: Draft

@@ -38,7 +38,7 @@ class Loss(Protocol):
 
     Its fields are numbers, names and tuples of them: the record of a run shows them, and it is a
     static argument of compiled code, so that it must be hashable and equal to another one with the
-    same fields. A loss that is registered by name is made as `Class(population=..., tau=...,
+    same fields. A loss that is registered by name is created as `Class(population=..., tau=...,
     t_max=...)`, where `reads` is "either" with `fires=...` (whether the population fires) too, so
     that all other fields need defaults; `fit(..., loss_options={...})` sets those.
 

@@ -193,7 +193,7 @@ class WeightBumping:
     Attributes:
         label: amount for the neuron of the label, times the fraction of its samples in which it is
             silent, if all labels are equally frequent: `label` for an output that never fires.
-        hidden: amount for a neuron that fires in too few samples; behind a convolution for a channel
+        hidden: amount for a neuron that fires in too few samples; after a convolution, for a channel
             whose neurons do so on average.
         hidden_fraction: fraction of the samples of a batch below which a neuron fires in too few.
     """
@@ -267,8 +267,9 @@ def feeding_weights(network: Network) -> Feeding:
     """Return for each population the Linear, Affine, Conv1d and Conv2d nodes that feed it, with the
     signs of the path from their outputs.
 
-    A sign is -1 where a Scale on the way is negative. A population that inputs or other populations
-    feed directly has no such nodes, nor one behind a Scale that turns a part of a channel.
+    A sign is -1 where a Scale on the way is negative. There are no such nodes for a population
+    that inputs or other populations feed directly, or whose path has a Scale that inverts only a part
+    of a channel.
     """
     wires = {wire.name: wire for wire in network.wires}
 
