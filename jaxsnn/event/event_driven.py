@@ -51,8 +51,8 @@ MOST_ROOM = 2**26
 
 @dataclass(frozen=True, kw_only=True)
 class EventDriven(EventOptions):
-    """Exact event-driven simulation in continuous time, differentiable in the network's parameters
-    and the input times, exactly.
+    """Exact event-driven simulation in continuous time, with exact gradients by the network's
+    parameters and the input times.
 
     A number that can differ between populations may be a mapping from their names; missing
     populations have the default.
@@ -66,7 +66,7 @@ class EventDriven(EventOptions):
         max_events: number of spikes of a population in one sample that postsynaptic populations
             receive. Default: all recorded spikes; before a convolution or a pool at most 4096 or 2
             for each neuron, whichever is more. If exhausted, the run ends in the same way.
-        max_arrivals: number of arrivals at one position of a population behind a convolution or a
+        max_arrivals: number of arrivals at one position of a population after a convolution or a
             pool. Default: 4 times the mean that the budgets of its sources allow, plus 32. If
             exhausted, the run ends in the same way. The native backend needs no such lists, and no
             budget for them.

@@ -1,4 +1,4 @@
-"""Populations as parts of a network: what arrives at them, what they do, what others see of it."""
+"""Populations as parts of a network: their arrivals, their simulation, and their outputs."""
 
 from __future__ import annotations
 

@@ -39,7 +39,8 @@ class Parts:
         neurons: population -> its stepping model.
         delays: Delay node -> its delays in steps, one or one for each channel.
         shapes: node -> shape of its output.
-        continuous: time is continuous: spikes are no currents. Else all input is of one kind.
+        continuous: whether the network is in continuous time, where spikes and currents differ; in time
+            steps, all inputs are treated alike.
         surrogate: derivative of a spike.
     """
 

@@ -44,8 +44,8 @@ class Rasters:
         x: (time, batch, *shape), in the network's dtype.
         rounded: number of events (or pieces of currents) that were moved to the nearest step, for
             inputs specified as events or currents.
-        late: number of them that lie behind the last step and are left out.
-        invalid: whether an event lies before time 0 or has a channel that the input lacks, scalar
+        late: number of them that come after the last step and are ignored.
+        invalid: whether an event lies before time 0 or has a channel that does not exist, scalar
             bool.
         currents: names of the inputs that are currents, where it makes a difference.
     """

@@ -199,7 +199,7 @@ def entries_of(
         gradient can be taken by.
 
     Raises:
-        LoweringError: it has no list of its own, and its matrix would be too large.
+        LoweringError: the node does not define its connections, and its matrix would be too large.
     """
     assert wire.linear is not None
     if wire.linear.entries is not None:

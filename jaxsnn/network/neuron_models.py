@@ -1,6 +1,6 @@
 """The kinds of neurons that the engines run: NIR's, and those that are registered from outside.
 
-Nothing here loads JAX: what needs it is made when an engine asks for it.
+Nothing here loads JAX: objects that need it are created when an engine requests them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Options of engines as static arguments of what is compiled."""
+"""Options of engines as static arguments of compiled functions."""
 
 from __future__ import annotations
 

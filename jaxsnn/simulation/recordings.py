@@ -52,8 +52,8 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Load all arrays of an .npz file.
 
     Raises:
-        FileError: no such file, or it is not an .npz file of plain arrays, or they have more bytes
-            than `jaxsnn.nir.io.read_limits` allows.
+        FileError: the file does not exist, is not an .npz file of plain arrays, or is larger than
+            `jaxsnn.nir.io.read_limits` allows.
     """
     path = refuse_unreadable(path, "an .npz file")
     if not zipfile.is_zipfile(path):

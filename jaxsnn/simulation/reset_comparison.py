@@ -68,7 +68,7 @@ def compare_resets(
 ) -> ResetComparison:
     """Count the spikes that change where neurons reset to v_reset instead of subtracting v_threshold.
 
-    The chip does the former, and `quantize(graph, approximate=True)` maps a graph so. Both variants
+    The chip does the former, and `quantize(graph, approximate=True)` maps a graph in this way. Both variants
     run in the time steps of the source. A population changes, too, if only its input does.
 
     Args:

@@ -70,7 +70,7 @@ def from_torch(module: Any, sample: Any) -> Graph:
             which it is to be exported (`module.eval()`). Its forward computes one time step, loops
             over time, or has layers that process all time steps. Forward is recorded. Supported
             between layers are sums, differences, concatenations, slices, flatten and pools, and
-            sums and products with a number or a parameter; in front of a Linear also permute, flip
+            sums and products with a number or a parameter; before a Linear also permute, flip
             and indexing. Spikes of the previous time step, weighted or not, may be fed back. Forward
             may keep states itself or take those that it returned. All time steps of a loop must
             have the same data flow; a warning lists what forward computes before and after the

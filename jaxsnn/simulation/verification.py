@@ -109,17 +109,17 @@ def verify(
     source: Graph | Network, x: Any, y: Any, *, engine: TimeStepped | None = None
 ) -> Verification:
     """Simulate a recorded input of the source framework and compare the result with its recorded
-    output, in float32; or run a
-    PyTorch module and compare the spikes of all its layers.
+    output, in float32; or run a PyTorch module and compare the spikes of all its layers.
 
     Args:
         source: a graph that was read with its dialect, or a network.
-        x: input of the source framework, (time, batch, *shape); for several inputs a mapping from the Input
-            node's name. Or the torch.nn.Module that the graph was made of by `jaxsnn.from_torch`.
-        y: of a module, a sample as for `jaxsnn.from_torch`, or (time, batch, *shape) if its forward
-            does one step. Else the output of the source framework, likewise: spikes of spiking populations,
-            membranes of
-            readouts. Outputs that a mapping leaves out are not compared.
+        x: input of the source framework, (time, batch, *shape), or for several inputs a mapping from
+            the names of Input nodes to such arrays; or the torch.nn.Module from which
+            `jaxsnn.from_torch` created the graph.
+        y: output of the source framework, in the same form as the input: spikes of spiking
+            populations, membranes of readouts. Outputs that are not in the mapping are not compared.
+            With a module, `y` is a sample as for `jaxsnn.from_torch`, or (time, batch, *shape) if its
+            forward computes one step.
         engine: options of the time-stepped engine.
 
     Raises:

@@ -1,7 +1,7 @@
 """Lowering of single nodes: static records and NumPy arrays for each node of a NIR graph.
 
-Nothing here loads JAX: `jaxsnn.lower` makes a network of it, `jaxsnn.check` asks what an engine
-would refuse.
+Nothing here loads JAX: `jaxsnn.lower` builds a network from these records, and `jaxsnn.check` uses
+them to list the features that an engine does not support.
 """
 
 from __future__ import annotations

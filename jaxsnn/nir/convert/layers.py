@@ -441,7 +441,7 @@ def remove_node(draft: Draft, name: str) -> None:
 
 
 def add_flatten(draft: Draft, source: str, name: str) -> None:
-    """Add a Flatten of all axes behind a node."""
+    """Add a Flatten of all axes after a node."""
     shape = draft.shapes[source][1]
     draft.edges.append((source, name))
     draft.nodes[name] = {

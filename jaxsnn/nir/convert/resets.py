@@ -254,7 +254,7 @@ def _write_unless_above(draft: Draft, step: Step, feedback: list[str]) -> dict[s
 def _write_skip(draft: Draft, step: Step, feedback: list[str]) -> dict[str, Step]:
     """Write neurons whose step after each spike ends at 0 and has no spike, whatever arrives.
 
-    What fired is made to fire, and so to reset, once more, and that spike is taken out again:
+    A neuron that fired is forced to fire, and so to reset, once more, and this spike is removed:
 
         Z = fires with x + large O';   O = Z - O'       (O' of the step before)
     """

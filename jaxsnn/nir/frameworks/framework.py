@@ -1,4 +1,4 @@
-"""The records of which the knowledge of a framework is made: `Framework` and its parts.
+"""The records that describe a framework: `Framework` and its parts.
 
 A framework writes NIR files (its conventions, by version), reads them (its importers, by version),
 and may have layers that `from_torch` accepts. To add a framework, write one file with one

@@ -1,8 +1,8 @@
 """Shared code of the writers of all targets.
 
 A writer takes one `Step` of the source. It may scale a membrane (v' = s (v - o)), choose another
-node type, and ask for a factor and an offset on what arrives, which `convert` puts into the
-weights. It refuses what its importer cannot do.
+node type, and request a factor and an offset for the input, which `convert` puts into the weights.
+It rejects features that its importer does not support.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The record of a node and the traits of its type, which every layer asks.
+"""The record of a node, and the traits of its type, which all parts of the library read.
 
 `NodeTraits` describes one type of node: its parameters, shapes, and what it computes. The types of NIR
 are in `jaxsnn.nir.model.nodes`; `register_node` there adds others from outside. A type without traits is
