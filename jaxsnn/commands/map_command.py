@@ -63,7 +63,7 @@ class MapOutcome:
             checked.
         mapping: the mapping; None if there is none.
         quantized: the net that was mapped.
-        violations: of the mapping.
+        violations: violations in the mapping.
         certificate: proof that the net, or fewer runs, cannot be mapped.
         problem: the reason why there is no mapping.
         files: written files, by kind.

@@ -172,7 +172,7 @@ def graph_of(arguments: argparse.Namespace, options: TrainOptions) -> Graph:
     """Return the network of FILE, or of the configuration file, with weights drawn from the seed.
 
     Raises:
-        UsageError: there is none, or one in each.
+        UsageError: neither contains a network, or both do.
     """
     table = {} if arguments.config is None else _content(arguments.config).get(_NETWORK)
     if arguments.file is None and table:

@@ -441,10 +441,11 @@ def refuse_strangers(
     """Refuse names in an option that do not exist in a network.
 
     Args:
-        allowed: the valid names. description: their kind, in one or two words.
+        allowed: the valid names.
+        description: their kind, in one or two words.
 
     Raises:
-        UsageError: names the first such name, and a similar valid one.
+        UsageError: a name does not exist; the message contains it, and a similar valid name.
     """
     for name in named:
         if name not in allowed:

@@ -41,7 +41,7 @@ class _PositiveNumbers:
     """Base class of surrogates whose numbers are checked on construction.
 
     Raises:
-        UsageError: names the surrogate, the field and the number.
+        UsageError: a number is invalid; the message contains the surrogate, the field and the number.
     """
 
     def __post_init__(self) -> None:

@@ -115,14 +115,14 @@ def averaged(
 
 
 def check_operator(wire: Wire, inward: tuple[int, ...], parameters: Arrays) -> None:
-    """Refuse an operator that differs from its traits: another shape, and of a linear node a
+    """Refuse an operator that contradicts its traits: its shape differs, or a linear node has a
     constant term, a nonlinearity, or missing or additional connections.
 
     Args:
         parameters: NIR's names -> NumPy arrays.
 
     Raises:
-        LoweringError: names the difference.
+        LoweringError: the operator contradicts its traits; the message contains the difference.
     """
     rng = np.random.default_rng(0)
     numbers = {name: jnp.asarray(value, float) for name, value in parameters.items()}

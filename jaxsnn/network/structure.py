@@ -149,7 +149,7 @@ class Wire:
 
     @property
     def linear(self) -> LinearOperator | None:
-        """Linear operator of the node, if its output is a linear function of its input, and a
+        """Linear operator of the node, if its output is a linear function of its input plus a
         constant; else None.
         """
         return OPERATORS.get(self.kind) if self.operator is None else self.operator

@@ -232,13 +232,14 @@ def _neurons(
 
 
 def node(kind: str, size: Size | None = None, /, **parameters: Any) -> Layer:
-    """Return a node of any type: of NIR, also without a function here, or registered.
+    """Return a node of any type of NIR, including those without a function here, or of a registered
+    type.
 
     Args:
-        kind: Its type.
-        size: Shape of a population; no other node needs one.
-        parameters: By the names of the type. A single number applies to all elements where a parameter
-            has one for each; a time may be text.
+        kind: Type of the node.
+        size: Shape of a population; not needed for other nodes.
+        parameters: Parameters by their names in the type. If a parameter has one number per element,
+            a single number applies to all; a time may be text.
 
     Raises:
         UnsupportedNodeError: There is no such type.

@@ -110,8 +110,8 @@ Router = Callable[[Task, Placement, np.random.Generator, Effort], Run | Unrouted
 def label_only(
     task: Task, placement: Placement, rng: np.random.Generator, effort: Effort
 ) -> Run | Unrouted:
-    """Route with one group of drivers a bus: up to as many sources on a bus and hemisphere as there
-    are labels.
+    """Route with one group of drivers per bus, so that the number of sources on a bus and hemisphere is
+    at most the number of labels.
     """
     return _route_in_groups(task, placement, rng, effort, 1)
 

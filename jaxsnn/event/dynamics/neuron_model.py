@@ -169,8 +169,8 @@ class Neuron:
         raise NotImplementedError
 
     def above(self, constants: NeuronConstants, state: State) -> Bool[Array, "..."]:
-        """Return whether the neuron fires at once, whatever V does next: an arrival, or the start,
-        has put V there.
+        """Return whether the neuron fires immediately, because an arrival or the initial state has put
+        V above the threshold, no matter how V would continue.
         """
         return self.excess(constants, state) >= 0
 

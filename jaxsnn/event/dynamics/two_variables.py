@@ -56,8 +56,8 @@ class TwoVariables(Neuron):
         tau_shape: relation of tau_mem to tau_syn of all neurons; selects the crossing solver.
         spike_area, scales_jumps, dt, resistance, initial, reset_kind: as spike_area, scales_jumps,
             dt, resistance, initial and reset of `jaxsnn.network.structure.Population`.
-        fires_at_equality: it fires where an arrival moves V to the threshold exactly, and not only
-            above it. Where V's own flow comes to the threshold it fires, whatever this is.
+        fires_at_equality: whether a neuron fires if an arrival moves V exactly to the threshold. If V
+            reaches the threshold between arrivals, the neuron fires in either case.
         step: a bias is added once in every step of this length (seconds) like a spike; None: it is
             a constant current.
     """

@@ -39,7 +39,7 @@ def by_source(
         target: the population, for messages.
 
     Raises:
-        LoweringError: some of them pass delays.
+        LoweringError: a path contains a delay.
     """
     by_input: dict[str, list[Operator]] = {}
     for source, operator in paths:

@@ -64,9 +64,9 @@ def traces(
         arguments: Arguments of `forward` after the sample, such as a number of steps.
 
     Raises:
-        ConversionError: A layer that takes what is computed outside of layers, or that is called
-            more than once in a step, or that adds a bias from the second step on; steps that differ;
-            or `forward` asks for more than the sample, or does not take it.
+        ConversionError: The input of a layer is computed outside of layers, or a layer is called more
+            than once in a step, or adds a bias only from the second step on; or steps differ; or
+            `forward` requires further arguments, or does not accept the sample.
     """
     import torch
 
@@ -473,7 +473,7 @@ class _LoopReading(_SequenceReading):
     def _places(
         self, value: TensorValue, consumed: list[TensorValue], inner: list[Operation]
     ) -> list[TensorValue] | None:
-        """Return the values of a possible input in each step; None if it is of all steps, of which
+        """Return the values of a possible input in each step; None if it contains all steps, of which
         the loop takes parts.
         """
         folded = self.folded

@@ -126,12 +126,12 @@ class PassRecord:
         return self.of_entry(self.operation.results[id(tensor)])
 
     def keep(self, tensor: Any, origin: Origin) -> None:
-        """Note where a result of the operation comes from."""
+        """Note the origin of a result of the operation."""
         self.note(tensor).origin = origin
 
     def is_fixed(self, tensor: Any) -> bool:
         """Return whether an argument is a tensor that is the same in each step and comes from no
-        layer: a parameter, a buffer that no step changes, or computed of such ones alone.
+        layer: a parameter, a buffer that no step changes, or a tensor computed only from these.
         """
         value = self._value(tensor)
         if value is None or self.of(value).origin is not None:

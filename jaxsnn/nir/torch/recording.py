@@ -13,8 +13,8 @@ is a list of `Operation`s: `unbind`, then 'fc' and 'lif' for each time step, whi
 
 A tensor that is changed in place gets a new `TensorValue` (static single assignment). So two operations
 are connected if, and only if, they share a `TensorValue`; values are never compared by their numbers.
-Layers are recorded by replacing their `forward`, functions by a `TorchFunctionMode`; what runs inside of
-a layer is not recorded. The next steps: `sequences` splits operations on all time steps, `folding` finds
+Layers are recorded by replacing their `forward`, functions by a `TorchFunctionMode`; operations inside
+a layer are not recorded. The next steps: `sequences` splits operations on all time steps, `folding` finds
 the time steps, and `step_reader` reads the layers of one time step.
 """
 
@@ -134,7 +134,7 @@ class Recorder:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Record what runs in the context."""
+        """Record the operations that run in the context."""
         import torch
         from torch.overrides import TorchFunctionMode
 

@@ -65,7 +65,7 @@ class StepReader:
         self._record = record
 
     def read_before(self, operations: Iterable[Operation]) -> None:
-        """Read the step before."""
+        """Read the previous step."""
         record, outside = self._record, set(self._record.calls)
         record.in_step_before = True
         self.read(operations)

@@ -240,8 +240,8 @@ def encoded(
 
 
 def late_notes(splits: Mapping[str, Batch], t_end: float) -> list[str]:
-    """Return a sentence for each part of the data with events too late to count, as where times are
-    in milliseconds.
+    """Return a sentence for each part of the data with events at or after the end, for example because
+    times are in milliseconds.
 
     Args:
         splits: samples by the name of the part.

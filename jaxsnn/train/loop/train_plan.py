@@ -186,7 +186,7 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
 def _end(
     options: TrainOptions, loss: Loss, engine: Engine, network: Network, *, rasters: bool
 ) -> float:
-    """Return the end of a sample: of time-stepped signals the end of their last step.
+    """Return the end of a sample; for time-stepped signals, the end of their last step.
 
     Args:
         rasters: whether the data are time-stepped signals, which no encoder converts to events.

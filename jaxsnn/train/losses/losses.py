@@ -154,8 +154,8 @@ class FirstSpike(FirstToFire):
 
         L = -log softmax(-s / temperature)[label] + late_weight (exp(s[label] / late_tau) - 1),
 
-    where with `smoothing` the first term is (1 - smoothing) of it and smoothing of its mean over all
-    neurons.
+    where with `smoothing` the first term is replaced by (1 - smoothing) times itself plus smoothing
+    times its mean over all labels.
 
     A low `temperature` trains better: a wide softmax delays wrong outputs until they stop firing. The
     temperature also determines the margin between the first and the second output after training.
@@ -341,8 +341,8 @@ class Integral(CrossEntropy):
 class ExponentialSum(CrossEntropy):
     """Cross-entropy of sums in which early spikes or voltages have larger weights.
 
-    Of a readout the integral of V e^(-t / T) / T, of neurons that fire the sum of e^(-t / T) over
-    their spikes, with T = decay tau.
+    For a readout this is the integral of V e^(-t / T) / T, for neurons that fire the sum of
+    e^(-t / T) over their spikes, with T = decay tau.
 
     Attributes:
         population, tau, t_max, gain, smoothing: as in `MaxOverTime`.

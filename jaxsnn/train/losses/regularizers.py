@@ -137,9 +137,9 @@ class PeakMargin(_Checked):
     """Penalty on silent neurons whose voltage stays far below threshold: strength mean (threshold -
     peak) / height.
 
-    Over all neurons of a population, of which those that fire in the sample count 0; of several
-    populations the sum. `height` is v_threshold - v_reset. Exact gradients of a silent neuron's
-    largest voltage, where its missing spikes have none.
+    The mean is over all neurons of a population; those that fire in the sample contribute 0. Terms
+    of several populations are added. `height` is v_threshold - v_reset. The largest voltage of a
+    silent neuron has an exact gradient, whereas its missing spikes have none.
 
     Attributes:
         strength: strength of the term.
