@@ -345,7 +345,7 @@ def place_and_route_file(
         output: the JSON file.
         svg: a picture of the mapping.
         force: overwrite files that exist.
-        options: of `quantize`.
+        options: options of `quantize`.
         search: keyword arguments of `place_and_route`.
 
     Raises:

@@ -284,7 +284,7 @@ def saved_trains(path: str) -> list[dict[str, SpikeTrain]]:
     """Return the spikes that `jaxsnn run` wrote: for each sample, population -> its `SpikeTrain`.
 
     Raises:
-        FileError: there are none in the file.
+        FileError: the file contains no spikes.
     """
     import numpy as np
 

@@ -139,8 +139,8 @@ class EventStream:
 
         Raises:
             UsageError: events that do not fit the network or come too late.
-            SimulationError: neurons that fire without end at one time. That ends the stream: every
-                later call raises it, too.
+            SimulationError: neurons that fire infinitely often at one time. This ends the stream:
+                every later call raises the error, too.
         """
         with self._turn():
             spikes = self._few(events, until)

@@ -251,7 +251,7 @@ _with_value.defvjp(
 
 
 def factors_of(population: Population, parameters: Parameters, dt: float | None) -> Factors:
-    """Return the factors that a step needs of the parameters and its length: decays "k" of V and
+    """Return the factors of a step, computed from the parameters and its length: decays "k" of V and
     "a" of I, or their replacements.
 
     "rate" is dt/tau, "steps" tau/dt.

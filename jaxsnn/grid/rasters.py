@@ -64,7 +64,7 @@ def rasters(network: Network, inputs: Any, *, t_end: float | None, dt: float | N
         inputs: an array (time, batch, *shape), `Events` or `GradedEvents` (batch, events), or
             `Currents`; for several inputs a mapping from the Input node's name.
         t_end: seconds; needed for all but arrays.
-        dt: seconds, length of a step; likewise.
+        dt: length of a step, seconds; needed for all but arrays.
 
     Raises:
         UsageError: inputs that do not fit the network, or each other.

@@ -70,7 +70,7 @@ class SteppedSolution:
         return dict(self.feeding)
 
     def output(self, name: str | None = None) -> Float[Array, "time batch *shape"]:
-        """Return the input of an Output node; without a name that of the only one."""
+        """Return the input of an Output node; without a name, that of the only Output."""
         if name is None and len(self.y) == 1:
             return next(iter(self.y.values()))
         if name not in self.y:

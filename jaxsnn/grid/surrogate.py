@@ -222,8 +222,8 @@ def spike_count(
     """Return how often v_threshold fits into V, 0 where V is negative; `at_equality`: V =
     v_threshold counts.
 
-    Backward, every multiple of the threshold is a step of its own: the surrogate is taken at the
-    nearest one.
+    In the backward pass each multiple of the threshold is a separate step function: the surrogate
+    is evaluated at the distance to the nearest multiple.
     """
     fits = jax.lax.stop_gradient(v / v_threshold)
     count = jnp.maximum(jnp.floor(fits) if at_equality else jnp.ceil(fits) - 1, 0)

@@ -95,7 +95,7 @@ class TimeStepped:
 
         Raises:
             UsageError: inputs or options that do not fit the network.
-            LoweringError: the network has something that the engine does not run, or needs to know.
+            LoweringError: the engine does not support the network, or some information is missing.
         """
         if sample_times is not None and np.size(sample_times):
             raise UsageError(
@@ -248,10 +248,10 @@ def simulate_steps(
 
     Args:
         inputs: Input node -> (time, batch, *shape), in the network's dtype.
-        currents: those that are currents where NIR's own equations are followed.
+        currents: inputs that are currents, if the network is in continuous time (NIR's equations).
 
     Raises:
-        LoweringError: something is needed and unknown, or a node is not supported.
+        LoweringError: a required property is unknown, or a node is not supported.
         UsageError: `engine.dt` contradicts the network.
     """
     parts = take_apart(

@@ -38,7 +38,7 @@ def refuse_several(result: Int[Array, "..."]) -> None:
         result: result of a solution.
 
     Raises:
-        UsageError: it has axes.
+        UsageError: the result has axes.
     """
     if shape := jnp.shape(result):
         raise UsageError(

@@ -169,7 +169,7 @@ class GradedEvents:
 
     Attributes:
         time: (..., events) seconds; inf in unused slots.
-        index: (..., events) int32, the channel; anything in unused slots.
+        index: (..., events) int32, the channel; arbitrary in unused slots.
         value: (..., events) the size, negative too.
     """
 

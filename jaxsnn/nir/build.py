@@ -38,7 +38,7 @@ Weights = Initializer | np.ndarray
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Layer:
-    """A node before its size is known and its weights are drawn. Made by the functions of this
+    """A node before its size is known and its weights are drawn, created by the functions of this
     module.
 
     Attributes:
@@ -61,7 +61,7 @@ class Layer:
         """Return the output shape of a layer without a size, for an input shape.
 
         Raises:
-            GraphError: It cannot take that.
+            GraphError: The layer does not accept this input shape.
         """
         if self.own is None:
             return shape
@@ -294,13 +294,13 @@ def sequential(
     "output", the numbers being places among the arguments.
 
     Args:
-        layers: Made with the functions of this module.
-        seed: Draws the weights: an integer, or a `jax.random` key of either kind. Not needed
-            where all weights are arrays.
+        layers: Layers from the functions of this module.
+        seed: Random seed of the weights: an integer, or a `jax.random` key of either kind. Not needed
+            if all weights are arrays.
         dialect: Dialect of the numbers; options are those of `jaxsnn.nir.read`.
 
     Raises:
-        GraphError: Shapes that do not match, or that nothing tells.
+        GraphError: Shapes do not match, or cannot be inferred.
 
     >>> from jaxsnn.nir.initializers import normal
     >>> net = sequential(
@@ -341,7 +341,8 @@ def network(
     Args:
         nodes: Layers by name, those of `input` and `output` included.
         chains: Names in the order of the signal; ("a", "b", "c") are the edges a -> b and b -> c.
-        seed: Draws the weights, in the order of the nodes: an integer, or a `jax.random` key.
+        seed: Random seed of the weights, which are drawn in the order of the nodes: an integer, or a
+            `jax.random` key.
         dialect: Dialect of the numbers; options are those of `jaxsnn.nir.read`.
 
     Raises:

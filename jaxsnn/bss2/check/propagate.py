@@ -173,7 +173,8 @@ def listening(
         run: the run; all its synapses exist.
 
     Returns:
-        Numbers of events, and (synapses,) where in them a synapse's begin and how many they are.
+        Numbers of events; and for each synapse, (synapses,) each, the position of its first event in
+        them, and the number of its events.
     """
     keys, numbers = _accepted(chip, events, arrivals, run.compare_masks)
     order = np.argsort(keys, kind="stable")

@@ -212,7 +212,7 @@ class TwoVariables(Neuron):
         """Return whether V has an extremum inside an interval from one state to another (one at
         most).
 
-        Here V rises or falls all the way.
+        In this model V is monotone between events.
         """
         del constants, after
         return jnp.zeros_like(state[0], bool)

@@ -214,7 +214,7 @@ def per_channel(node: Node, name: str, size: int) -> np.ndarray:
     """Return a parameter as an array (size,); a scalar is repeated.
 
     Raises:
-        LoweringError: it has neither one entry nor `size`.
+        LoweringError: the parameter has neither one entry nor `size` entries.
     """
     value = node.numbers(name)
     if value.size not in (1, size):

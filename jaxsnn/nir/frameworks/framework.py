@@ -34,7 +34,9 @@ Doing = Literal["any height", "floor", "no current", "several nodes"]
 
 
 def does_nothing_more(step: Step) -> Iterable[Doing]:
-    """Return that an importer does steps whose membranes are bounded, with their current."""
+    """Return no extended support: the importer runs only steps with bounded membrane potentials, with
+    or without a synaptic current.
+    """
     return ()
 
 

@@ -107,7 +107,7 @@ _RESET_TEXTS: Mapping[Reset, str] = MappingProxyType(
 
 def needs_value_reset(step: Step, setting: Setting, title: str) -> None:
     """Require a reset to a value in the time step of the spike; any other is an approximation, see
-    `give_up`.
+    `Setting.give_up`.
     """
     if step.reset != "value":
         reason = ", and {framework}'s importer resets to a value in the time step of the spike"
@@ -214,7 +214,8 @@ def needs_start(step: Step, start: np.ndarray, setting: Setting) -> None:
 
 
 def one_for_all(step: Step, setting: Setting, quantity: str, values: np.ndarray) -> float:
-    """Return the single value that an importer uses for all neurons; give up values that differ."""
+    """Return the single value that an importer uses for all neurons; differing values are an
+    approximation, see `Setting.give_up`."""
     if np.ptp(values) > 1e-9 * np.abs(values).max():
         setting.give_up(
             step.name,
@@ -241,7 +242,8 @@ def moved_threshold(
         step: Time step of the source framework.
         threshold: v_threshold in units of the target.
         at_equality: Whether a membrane potential equal to v_threshold spikes in the target.
-        slack: Relative rounding error of membrane potentials in the target, which must not decide.
+        slack: Relative rounding error of membrane potentials in the target, which must not affect
+            whether a neuron spikes.
     """
     height = threshold.astype(np.float32)
     direction = np.float32(-np.inf if step.at_equality else np.inf)

@@ -628,8 +628,8 @@ def _transposed_convolution(call: Call) -> Exported:
 
 
 def transposed_kernel(weight: np.ndarray, groups: int) -> np.ndarray:
-    """Return the kernel of the convolution that a transposed one of the kernel `weight` is, and the
-    other way round: (inputs, outputs of a group, *taps) -> (outputs, inputs of a group, *taps).
+    """Return the kernel with which a convolution equals the transposed convolution with the kernel
+    `weight`, and vice versa: (inputs, outputs of a group, *taps) -> (outputs, inputs of a group, *taps).
     """
     by_group = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
     swapped = np.swapaxes(by_group, 1, 2)

@@ -158,7 +158,7 @@ def tagged(graph: Graph) -> Graph:
     """Return the graph with its dialect in the metadata, so that this library reads it again
     without options.
 
-    A courtesy: nothing needs it, other tools ignore it. Graphs that are built here have it already.
+    The tag is optional, and other tools ignore it. Graphs that are built here have it already.
     """
     from jaxsnn.nir.graphs.parse import parse
 

@@ -146,12 +146,12 @@ class NodeTraits:
         misfits: Function of the node and its input shape that yields `Fault`s for such an input.
         detail: Function of the node and its `Surroundings` that returns the further arguments of
             `apply`, hashable.
-        apply: of a type without state: (parameters, detail, x) -> y, the bias of a linear type left
-            out. x is a JAX array (samples, *inward), y (samples, *outward); parameters are arrays by
+        apply: For a type without state: (parameters, detail, x) -> y, without the bias of a linear
+            type. x is a JAX array (samples, *inward), y (samples, *outward); parameters are arrays by
             name, those per element in one row (elements,). It may be a text "module:name". Both
             engines use that of a linear type, and the chip does with NumPy arrays where there are no
             `entries`; only the time-stepped engine uses that of a nonlinear type.
-        entries: of a linear type: (parameters, detail, inward) -> (source, target, value): its
+        entries: For a linear type: (parameters, detail, inward) -> (source, target, value): its
             connections one by one. Channels of input and output are counted in C order, in NumPy
             int arrays (entries,) that depend on shapes alone; the values (entries,) are of the
             kind of the parameters, NumPy or JAX. None: engines find them by applying it.

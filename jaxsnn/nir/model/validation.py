@@ -18,7 +18,7 @@ def validate(graph: Graph) -> tuple[Problem, ...]:
     """Return all problems of a graph that cannot be repaired without guessing, in the order of its
     nodes.
 
-    Missing parameters, parameters that are NaN, infinite or out of range, shapes that do not match,
+    These are missing parameters, parameters that are NaN, infinite or out of range, shapes that do not match,
     edges into an Input or out of an Output of the outermost graph, nested graphs that only pass on
     to themselves.
     """

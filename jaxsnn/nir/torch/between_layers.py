@@ -81,7 +81,7 @@ def read_function(record: PassRecord, operation: Operation, varies: bool) -> Non
     """Note the results of a function of torch that was called outside of layers.
 
     Args:
-        varies: It takes another part of a tensor in each step.
+        varies: Whether the function takes a different part of a tensor in each step.
     """
     name, args, kwargs = operation.name, operation.args, operation.kwargs
     sources = _sources(record, name, args, kwargs)

@@ -260,8 +260,8 @@ def traced_back(module: Any, sample: Any, arguments: tuple[Any, ...] = ()) -> Tr
     layers of its neurons.
 
     Raises:
-        ConversionError: As `trained_graph`, or the module computes in half precision, or does not take
-            the sample.
+        ConversionError: As in `trained_graph`, or the module computes in half precision, or does not
+            accept the sample.
     """
     import torch
 

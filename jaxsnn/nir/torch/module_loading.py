@@ -99,8 +99,8 @@ def loaded(
 
 
 def possible_samples(module: Any, graph: Graph) -> list[Any]:
-    """Return zeros that a module may take for the input of a graph: one sample, of one step or of
-    several ones.
+    """Return zeros that a module may accept as the input of a graph: one sample, of one step or of
+    several steps.
     """
     import torch
 
@@ -130,7 +130,7 @@ def fitting_sample(module: Any, graph: Graph, samples: list[Any]) -> Any:
     """Return the first sample with which a module has the structure of a graph.
 
     Raises:
-        ConversionError: There is none; of the first one.
+        ConversionError: There is none; the error is that of the first sample.
     """
     refusal: ConversionError | None = None
     for sample in samples if len(samples) > 1 and not is_of_graph(module) else ():

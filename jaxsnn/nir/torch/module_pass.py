@@ -267,7 +267,7 @@ def _copied(value: Any) -> Any:
 
 
 def rewind(leaves: Iterable[Any]) -> None:
-    """Put layers to their start that keep their states themselves, and those within."""
+    """Reset the states of layers that keep their states themselves, and of their inner layers."""
     methods = {
         framework.package: framework.rewind
         for framework in frameworks().values()

@@ -113,7 +113,7 @@ class RecordedPasses:
     """Recorded forward passes: one, or those of the first two steps.
 
     Attributes:
-        recorder: Has the operations.
+        recorder: Recorder with the operations.
         leading: Axes before the shape in the sample: 2 if layers run through time themselves.
         arguments: Arguments of all calls after the sample.
         state: Initial states, which follow these arguments in the first call.

@@ -64,7 +64,7 @@ class SeenTensor:
 
 
 class PassRecord:
-    """Knowledge about the values of a step.
+    """Facts about the values of a step.
 
     Attributes:
         leading: Axes before those of the shape: 1 (batch), or 2 (time, batch).
@@ -73,8 +73,8 @@ class PassRecord:
         calls: Calls of layers, by name, in order.
         parameters: Parameters of the module.
         operation: Operation that is read.
-        entered: Modules that compute by themselves and run: name, module, and whether what each takes
-            is of a layer.
+        entered: Running modules that compute outside of layers: name, module, and whether the input of
+            each is the output of a layer.
         selects_input_part: A part of the input was taken, such as one step.
         in_step_before: The previous step is read; only copies of its spikes are tracked.
         earlier: Calls of the previous step.
@@ -106,7 +106,7 @@ class PassRecord:
         self._seen: dict[int, SeenTensor] = {}
 
     def of(self, value: TensorValue) -> SeenTensor:
-        """Return the knowledge about a value; an empty entry for unknown ones."""
+        """Return the facts about a value; an empty entry for unknown values."""
         return self._seen.get(id(value)) or SeenTensor()
 
     def of_entry(self, value: TensorValue) -> SeenTensor:
@@ -114,7 +114,7 @@ class PassRecord:
         return self._seen.setdefault(id(value), SeenTensor())
 
     def seen(self, tensor: Any) -> SeenTensor:
-        """Return the knowledge about an argument of the operation, or else a result; an empty entry
+        """Return the facts about an argument of the operation, or else a result; an empty entry
         for other values.
         """
         value = self._value(tensor)
@@ -217,7 +217,7 @@ class PassRecord:
                 self.keep(part, dataclasses.replace(origin, order=None if plain else order))
 
     def refuse_lost(self, seen: SeenTensor) -> None:
-        """Refuse a tensor of no layer in the name of the library's module that computes it.
+        """Refuse a tensor that is not the output of a layer, naming the library's module that computes it.
 
         Raises:
             ConversionError: There is such a module.

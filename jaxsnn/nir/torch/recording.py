@@ -64,7 +64,7 @@ class Operation:
 
     Attributes:
         kind: "layer", "function", or "enter" and "exit" of a module that contains others.
-        name, func: Name of the layer or function, and itself.
+        name, func: Name of the layer or function, and the object itself.
         args, kwargs, result: As in Python.
         tokens: The arguments in order, flattened: values, and numbers or other constants.
         inputs: Values of the tensors among the arguments, by the id of the tensor, before the call.

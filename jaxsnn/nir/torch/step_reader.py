@@ -57,7 +57,7 @@ class StepReader:
     """Reader of the operations of one step, which notes its layers in a record.
 
     Attributes:
-        leaves_before: Ids of the leaves that the step before calls.
+        leaves_before: Ids of the leaves that are called in the previous step.
     """
 
     def __init__(self, record: PassRecord) -> None:

@@ -67,8 +67,8 @@ def to_torch(graph: Graph) -> Any:
     """Build a torch.nn.Module that runs a graph as its dialect specifies, step by step, through
     nirtorch.
 
-    It takes (input, state) and gives (output, state); without a state it starts anew. Of a graph
-    with several Outputs, output is a dict of tensors by their names. Weights and biases are
+    It maps (input, state) to (output, state); without a state it starts from the initial state. For a
+    graph with several Outputs, output is a dict of tensors by their names. Weights and biases are
     parameters; a spike's gradient is that of an arctan (Fang et al., 2021, arXiv:2007.05785), in
     every dialect, and goes through resets that subtract, not through those to v_reset. The numbers
     are those of the source up to the order of float32 sums. After training in torch
@@ -80,7 +80,7 @@ def to_torch(graph: Graph) -> Any:
 
     Raises:
         ConversionError: Continuous time, or wiring that nirtorch cannot run.
-        DialectError: Something that a step depends on is unknown.
+        DialectError: A property that a time step depends on is unknown.
     """
     refuse_no_graph(graph)
     import nirtorch

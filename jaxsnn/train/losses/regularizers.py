@@ -206,9 +206,9 @@ class WeightBumping:
     def cases(
         counts: Mapping[str, jax.Array], labels: jax.Array, read: str
     ) -> dict[str, jax.Array]:
-        """Return the statistics that `wanted` needs of each sample, population -> (batch, neurons)
-        bool: of the population that the loss reads, the silent neuron of the label; of others, the
-        neurons that fire.
+        """Return the statistics of each sample that `wanted` needs, population -> (batch, neurons)
+        bool: for the population that the loss reads, whether a neuron is that of the label and
+        silent; for other populations, whether a neuron fires.
 
         Args:
             counts: population -> spikes of each neuron, (batch, neurons).
