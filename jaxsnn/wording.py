@@ -80,7 +80,7 @@ class Option:
         """Return the setting of a value for a text: `reset="zero"`, or `--reset zero`.
 
         Args:
-            alternatives: Further values, any of which will do.
+            alternatives: Further values, any of which is suitable.
             node: The node for which the value is set.
 
         >>> bias = Option(name="bias")

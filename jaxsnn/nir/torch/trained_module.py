@@ -33,7 +33,8 @@ def trained_graph(module: Any) -> Graph:
     biases, v_threshold and v_reset; unchanged numbers keep their bits.
 
     Raises:
-        ConversionError: `to_torch` makes no such module of any of these in the graph.
+        ConversionError: The module has numbers that `to_torch` would not create from any graph of this
+            structure.
         GraphError: Weights that are not finite.
     """
     graph = _with_levels(_with_weights(source_of(module), module), module)

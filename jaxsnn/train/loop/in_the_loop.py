@@ -48,7 +48,8 @@ class Device(Protocol):
         Returns:
             Population -> (batch, neurons, spikes) seconds, rising along the last axis, inf where
             unused. Any number of spikes; those at or after the end of the sample do not count, and
-            those beyond `max_spikes` end the step with a result code that says so.
+            those beyond `max_spikes` end the step with a result code for an exhausted
+            budget.
         """
         ...
 

@@ -166,9 +166,9 @@ _PATIENCE = 60  # seconds
 
 
 def join(options: TrainOptions) -> None:
-    """Join the other processes where the options name some, unless that is done already.
+    """Join the other processes if the options specify any, unless this process has joined already.
 
-    It must come before anything else touches JAX.
+    Call it before anything else uses JAX.
     """
     if options.processes > 1 and not jax.distributed.is_initialized():
         join_processes(str(options.coordinator), options.processes, options.process)

@@ -356,7 +356,7 @@ Noise = tuple[tuple[str, float], ...]
 
 
 def noise_of(noise: Any) -> Noise:
-    """Return the option `noise` as sorted pairs, which compiled code can take for a static value.
+    """Return the option `noise` as sorted pairs, which compiled code can use as a static value.
 
     Raises:
         UsageError: not a table, a parameter that does not support noise, or an invalid deviation.
