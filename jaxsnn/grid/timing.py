@@ -52,8 +52,8 @@ def step_length(network: Network, dt: float | None) -> float | None:
 
 
 def known_dt(populations: Mapping[str, Population], dt: float | None) -> float | None:
-    """Return the length of a step in seconds: the engine's own, else that of the first population
-    that has one.
+    """Return the length of a step in seconds: that which the engine specifies, else that of the first
+    population that has one.
     """
     if dt is not None:
         return dt

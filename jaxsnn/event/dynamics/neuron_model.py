@@ -170,7 +170,7 @@ class Neuron:
 
     def above(self, constants: NeuronConstants, state: State) -> Bool[Array, "..."]:
         """Return whether the neuron fires immediately, because an arrival or the initial state has put
-        V above the threshold, no matter how V would continue.
+        V at or above the threshold, no matter how V would continue.
         """
         return self.excess(constants, state) >= 0
 

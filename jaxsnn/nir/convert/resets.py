@@ -310,11 +310,11 @@ _SUBTRACTIONS: dict[str, Reset] = {
 def move_subtractions(conversion: Conversion) -> None:
     """Subtract v_threshold in the time step of the importer; weights of each neuron to itself compensate.
 
-    At once and one step later differ by what the subtracted part would have decayed in between:
+    An immediate reset and a reset one step later differ by the decay of the subtracted part in between:
 
         v' = k (v - th) + x = k v + x - th + (1 - k) th
 
-    so one is the other plus weights from each neuron to itself, which act one time step later.
+    so the former is the latter plus weights from each neuron to itself, which act one time step later.
     Recurrent populations with a synaptic current, and those whose neurons differ within a channel,
     are not changed; the writers reject them.
     """

@@ -215,7 +215,8 @@ def needs_start(step: Step, start: np.ndarray, setting: Setting) -> None:
 
 def one_for_all(step: Step, setting: Setting, quantity: str, values: np.ndarray) -> float:
     """Return the single value that an importer uses for all neurons; differing values are an
-    approximation, see `Setting.give_up`."""
+    approximation, see `Setting.give_up`.
+    """
     if np.ptp(values) > 1e-9 * np.abs(values).max():
         setting.give_up(
             step.name,

@@ -225,7 +225,7 @@ def _refuse_contradictions(framework: Framework) -> None:
 
 
 def framework_options() -> dict[str, FrameworkOption]:
-    """Return the options of single frameworks, by name."""
+    """Return the options that belong to single frameworks, by name."""
     return _options(frameworks())
 
 
@@ -239,7 +239,7 @@ def _options(frameworks_by_name: Mapping[str, Framework]) -> dict[str, Framework
 
 def file_options() -> dict[str, Option]:
     """Return the options for reading a file, by name: those of all frameworks, and those of single
-    ones.
+    frameworks.
     """
     options: dict[str, Option] = {}
     for option in FILE_OPTIONS:

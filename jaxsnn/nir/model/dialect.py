@@ -192,7 +192,7 @@ class FrameworkOption(Option):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Release:
-    """A version of a framework, of which something is known.
+    """Properties of one version of a framework.
 
     Attributes:
         version: Version such as "1.0" (includes 1.0.3), or "main" (unreleased); "" if all versions
