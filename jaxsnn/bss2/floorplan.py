@@ -210,7 +210,7 @@ def _run(mapping: Mapping, frame: Frame, run: Run, number: int) -> Iterator[str]
 
 
 def synapse_image(mapping: Mapping, run: Run) -> np.ndarray:
-    """Return (hemispheres, rows, columns) uint8 places in `PALETTE`; rows in the order of their
+    """Return (hemispheres, rows, columns) uint8 indices of `PALETTE`; rows in the order of their
     buses.
     """
     chip = mapping.chip

@@ -127,7 +127,7 @@ def decay_derivatives(
     """Return the flow's coefficients (em, es, k) over t and the derivatives of k by tau_mem and
     tau_syn.
 
-    Always of the general kernel: a closed form at a fixed ratio would tie the two constants
+    The general kernel is always used: a closed form at a fixed ratio would tie the two constants
     together.
     """
     em, es, k = decay(shape, tau_mem, tau_syn, t)

@@ -69,10 +69,10 @@ def to_torch(graph: Graph) -> Any:
 
     It maps (input, state) to (output, state); without a state it starts from the initial state. For a
     graph with several Outputs, output is a dict of tensors by their names. Weights and biases are
-    parameters; a spike's gradient is that of an arctan (Fang et al., 2021, arXiv:2007.05785), in
-    every dialect, and goes through resets that subtract, not through those to v_reset. The numbers
-    are those of the source up to the order of float32 sums. After training in torch
-    `jaxsnn.from_torch(module, sample)` gives the graph with the module's weights.
+    parameters. In every dialect the surrogate gradient of a spike is that of an arctan (Fang et al.,
+    2021, arXiv:2007.05785); gradients pass through resets that subtract, but not through resets to
+    v_reset. Results equal those of the source framework up to the order of float32 sums. After
+    training in torch, `jaxsnn.from_torch(module, sample)` returns the graph with the module's weights.
 
     Args:
         graph: Read with its dialect: one input, loops of one neuron and one weight matrix, delays
