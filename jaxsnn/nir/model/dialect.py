@@ -410,7 +410,7 @@ class Dialect:
 
     @property
     def unit_fix(self) -> str:
-        """Advice while the unit of time is unknown, and the other decisions."""
+        """Advice for an unknown unit of time, followed by the other decisions in brackets."""
         rest = Text.joined("", (self.why,))
         for sentence in (NO_UNIT + " ", " " + NO_UNIT, NO_UNIT):
             rest = rest.without(sentence)
