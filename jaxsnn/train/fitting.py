@@ -198,7 +198,7 @@ def _with_engine(graph: Graph, options: TrainOptions) -> tuple[TrainOptions, tup
     if reason is None:
         return options, ()
     text = Text(
-        "the time-stepped engine trains the network: {reason} ({engine} takes another)",
+        "the time-stepped engine trains the network: {reason} ({engine} selects another)",
         reason=reason,
         engine=ENGINE.keyword,
     )
