@@ -158,7 +158,8 @@ def refuse_wiring(draft: Draft, target: Target) -> None:
     """Reject node types and connections that an importer does not support, all in one exception.
 
     Raises:
-        ConversionError: Names the first node and the number of other problems.
+        ConversionError: There are such nodes or connections; the message names the first and the number
+            of the others.
     """
     refuse_for(target, _wiring_problems(draft, target))
 

@@ -149,8 +149,9 @@ class NodeTraits:
         apply: For a type without state: (parameters, detail, x) -> y, without the bias of a linear
             type. x is a JAX array (samples, *inward), y (samples, *outward); parameters are arrays by
             name, those per element in one row (elements,). It may be a text "module:name". Both
-            engines use that of a linear type, and the chip does with NumPy arrays where there are no
-            `entries`; only the time-stepped engine uses that of a nonlinear type.
+            engines use the function of a linear type, and the mapping to the chip uses it with NumPy
+            arrays if there are no `entries`; only the time-stepped engine uses that of a nonlinear
+            type.
         entries: For a linear type: (parameters, detail, inward) -> (source, target, value): its
             connections one by one. Channels of input and output are counted in C order, in NumPy
             int arrays (entries,) that depend on shapes alone; the values (entries,) are of the

@@ -94,10 +94,11 @@ class TracedModule:
         trace: Trace of its forward pass.
         places: Output node -> place among the tensors that the module returns.
         firing: Leaf whose output is spikes -> its node.
-        graded: Leaf whose spikes are not 1 -> how large they are.
+        graded: Leaf whose spikes have a size other than 1 -> their size.
         parts: Leaf -> its nodes by suffix.
         folds: Layers whose factors and offsets are in the weights before them.
-        assumed_dt: Length of a step in seconds that was assumed, as no layer says it; None: it is known.
+        assumed_dt: Length of a step in seconds that was assumed, because no layer specifies it; None: a layer
+            specifies it.
     """
 
     graph: Graph
@@ -233,7 +234,7 @@ def _refuse_no_states(module: Any) -> None:
     no state.
 
     Raises:
-        ConversionError: Names the first one.
+        ConversionError: There is such a graph; the message names the first.
     """
     import torch
 

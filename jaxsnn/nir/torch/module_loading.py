@@ -192,7 +192,7 @@ def _refuse_parted(numbers: list[LayerNumbers]) -> None:
     places.
 
     Raises:
-        ConversionError: Names the nodes.
+        ConversionError: The numbers differ; the message names the nodes.
     """
     import torch
 
@@ -423,7 +423,7 @@ def _refuse_difference(traced: TracedModule, graph: Graph, nodes: Mapping[str, s
     """Refuse numbers that a module could not take up.
 
     Raises:
-        ConversionError: Names the node and the two numbers.
+        ConversionError: A number differs; the message contains the node and the two numbers.
     """
     module_steps, file_steps = _steps(traced.graph), _steps(graph)
     for name, node in nodes.items():

@@ -75,8 +75,8 @@ class PassRecord:
         operation: Operation that is read.
         entered: Running modules that compute outside of layers: name, module, and whether the input of
             each is the output of a layer.
-        selects_input_part: A part of the input was taken, such as one step.
-        in_step_before: The previous step is read; only copies of its spikes are tracked.
+        selects_input_part: Whether a part of the input was selected, such as one step.
+        in_step_before: Whether the previous step is read; only copies of its spikes are tracked.
         earlier: Calls of the previous step.
         labels: Names of calls that the user's code does not contain -> the layer or the function and
             line that they stand for, for messages.

@@ -70,13 +70,13 @@ class Operation:
         inputs: Values of the tensors among the arguments, by the id of the tensor, before the call.
         outputs: Values of the results, then of arguments that are changed in place.
         results: The same by the id of the tensor.
-        site: Places in the code from the operation up to `forward`, which tells loops apart.
+        site: Places in the code from the operation up to `forward`, which distinguish loops.
         line: Line of the user's code, such as "model.py, line 12".
         step: Number of the time step from 1; 0 outside of the steps.
         membranes: Values of a layer's membranes after the call.
-        is_neuron: It is a layer that keeps a state from step to step.
-        state_changed: The state of a layer was written since its last call.
-        index: Place in the recording.
+        is_neuron: Whether it is a layer that keeps a state from step to step.
+        state_changed: Whether the state of a layer was written since its last call.
+        index: Index in the recording.
     """
 
     kind: Literal["layer", "function", "enter", "exit"]

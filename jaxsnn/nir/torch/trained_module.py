@@ -189,7 +189,7 @@ def _refuse_other_numbers(graph: Graph, module: Any) -> None:
     """Refuse a graph whose `to_torch` module has other parameters than the module.
 
     Raises:
-        ConversionError: Names the node and the two numbers.
+        ConversionError: A parameter differs; the message contains the node and the two numbers.
     """
     node_of_layer = {spelt(name): node for name, node in drafted(graph).nodes.items()}
     for path, expected in to_torch(graph).state_dict().items():
