@@ -208,7 +208,7 @@ def write_whole(
         follow_links: if false, a link in the place of the file is refused.
 
     Raises:
-        FileError: as `refuse_unwritable`, or the file cannot be written.
+        FileError: as in `refuse_unwritable`, or the file cannot be written.
     """
     write_together({path: content}, force, follow_links=follow_links)
 
@@ -219,13 +219,13 @@ def write_together(
     """Write files that belong together: all, each as `write_whole` does, or none.
 
     All are on the disk before the first is renamed; the most important one should be the last in
-    the mapping, because it is the missing one if the machine stops between two names.
+    the mapping, because it is the missing one if the machine stops between two renames.
 
     Args:
         follow_links: as in `write_whole`.
 
     Raises:
-        FileError: as `write_whole`; the previous files are restored.
+        FileError: as in `write_whole`; the previous files are restored.
     """
     staged: list[_Staged] = []
     try:
@@ -245,7 +245,7 @@ def write_folder(folder: Name, contents: Mapping[str, str], force: bool = False)
     """Write the files of a folder, by name, together: a new folder appears with all of them.
 
     Raises:
-        FileError: as `write_together`, or the folder cannot be created.
+        FileError: as in `write_together`, or the folder cannot be created.
     """
     folder = Path(folder)
     if os.path.lexists(folder):

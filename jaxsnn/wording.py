@@ -80,7 +80,7 @@ class Option:
         """Return the setting of a value for a text: `reset="zero"`, or `--reset zero`.
 
         Args:
-            alternatives: Further values, any of which will do.
+            alternatives: Further values, any of which is suitable.
             node: The node for which the value is set.
 
         >>> bias = Option(name="bias")
@@ -334,7 +334,7 @@ def advice_for(takes: Callable[[str], bool]) -> Iterator[None]:
 
 
 def for_command_line(text: str) -> str:
-    """Return a text in the words of the command that runs; other strings are as they are."""
+    """Return a text in the words of the running command; other strings are returned unchanged."""
     if not isinstance(text, Text):
         return text
     takes = _takes.get()
@@ -348,6 +348,6 @@ def text_to_json(text: str) -> list[Any]:
 
 
 def text_of_json(content: Iterable[Any]) -> Text:
-    """Return the text of `text_to_json`."""
+    """Return the text from the result of `text_to_json`."""
     parts = (part if isinstance(part, str) else Reference(*map(str, part)) for part in content)
     return Text._of_parts(parts, {})

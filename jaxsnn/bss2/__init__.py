@@ -1,4 +1,4 @@
-"""BrainScaleS-2: the chip as data, and the way of a network onto it.
+"""BrainScaleS-2: the chip as data, and the mapping of networks to it.
 
 `chip`: its parts. `examine`: a graph as the chip sees it, and what it cannot run.
 `search`: from a graph to a mapping. `netlist`, `mapping`, `mapping_files`, `json_entries`: the

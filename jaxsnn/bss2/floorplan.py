@@ -210,7 +210,7 @@ def _run(mapping: Mapping, frame: Frame, run: Run, number: int) -> Iterator[str]
 
 
 def synapse_image(mapping: Mapping, run: Run) -> np.ndarray:
-    """Return (hemispheres, rows, columns) uint8 places in `PALETTE`; rows in the order of their
+    """Return (hemispheres, rows, columns) uint8 indices of `PALETTE`; rows in the order of their
     buses.
     """
     chip = mapping.chip
@@ -230,7 +230,7 @@ def bus_order(chip: Chip) -> np.ndarray:
 
 
 def png(image: np.ndarray) -> bytes:
-    """Return a PNG file of (height, width) places in `PALETTE`."""
+    """Return an image as a PNG file; its pixels (height, width) are indices of `PALETTE`."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (

@@ -24,7 +24,7 @@ class NetPopulation:
     Attributes:
         name: The NIR node's name.
         size: Number of neurons, or of input channels.
-        external: Whether its spikes come from the host, so that it takes no circuits.
+        external: Whether its spikes come from the host; it then needs no circuits.
         output: Whether its spikes are an output of the network.
     """
 

@@ -55,7 +55,7 @@ class Traffic:
 
 def seconds_per_sample(runs: int, t_end: float, speedup: float, longest_tau: float) -> float:
     """Return the seconds of the chip that a sample takes in a number of runs, rest included;
-    several chips in one pass take those of one run.
+    several chips in one pass take as long as one run.
 
     Args:
         t_end: Duration of a sample, seconds of the network.

@@ -63,8 +63,7 @@ def events_per_spike(run: Run, chip: Chip) -> dict[str, int]:
     """Return the events that each bus and link carries while every neuron and every source of a run
     spikes once.
 
-    A bus or link moves one event in each clock period, so this many periods are the least time that
-    takes.
+    A bus or link moves one event in each clock period, so this takes at least as many clock periods.
     """
     labels = bus_names(chip)
     carried = dict.fromkeys(labels[:-1], 0)  # not their sum over the links

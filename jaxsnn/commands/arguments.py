@@ -186,7 +186,7 @@ def add_option(parser: Parser, option: Option, group: Any = None) -> argparse.Ac
     """Add an option to the parser of a command.
 
     Args:
-        group: of the parser, under whose title the help has the option.
+        group: argument group of the parser in which the help lists the option; None: the default.
     """
     keywords: dict[str, Any] = {"dest": option.name, "required": option.required}
     if option.is_switch:

@@ -83,7 +83,7 @@ def command_module(name: str) -> ModuleType:
 
 
 def build_parser(only: str | None = None) -> Parser:
-    """Return the parser of all commands, or of a single one: the files of others are not read then."""
+    """Return the parser of all commands, or of a single one; then the modules of the others are not imported."""
     parser = Parser(
         prog="jaxsnn",
         description="Simulate, train, convert and deploy spiking neural networks from NIR files.",
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     tool failure.
 
     Args:
-        argv: None: the process's own, which nothing else runs in.
+        argv: arguments; None: those of the process, in which nothing else runs.
     """
     if argv is None:
         with _seldom_tidied():

@@ -26,8 +26,8 @@ class CompareOutcome:
 
     Attributes:
         populations: population -> residuals of its spikes.
-        accuracy, expected_accuracy: of the last population's first spikes, recorded and simulated;
-            None where the inputs have no labels.
+        accuracy, expected_accuracy: accuracy by the first spikes of the last population, recorded
+            and simulated; None if the inputs have no labels.
         notes: notes on populations and outputs that were not compared, a sentence each.
     """
 

@@ -148,7 +148,7 @@ def demo(
     """Run all steps of the demo and write the results into a folder.
 
     Args:
-        folder: is made if it does not exist.
+        folder: output folder; it is created if it does not exist.
         force: overwrite the files of an earlier run.
         epochs, seed: of the training run.
         sizes: numbers of points for training, validation and test; default those of the paper.
@@ -156,7 +156,7 @@ def demo(
         progress: called with one line for each epoch.
 
     Raises:
-        UsageError: a seed that makes no random key.
+        UsageError: the seed is not a valid seed of a random key.
         FileError: a file would be overwritten.
         SimulationError: the file that was read back does not fire the same spikes.
     """

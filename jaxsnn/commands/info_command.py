@@ -1,4 +1,4 @@
-"""`jaxsnn info`: what is in a NIR file, and what it does not say. It loads no JAX."""
+"""`jaxsnn info`: the content of a NIR file, and the conventions that it does not specify. It loads no JAX."""
 
 from __future__ import annotations
 

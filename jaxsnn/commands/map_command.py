@@ -63,7 +63,7 @@ class MapOutcome:
             checked.
         mapping: the mapping; None if there is none.
         quantized: the net that was mapped.
-        violations: of the mapping.
+        violations: violations in the mapping.
         certificate: proof that the net, or fewer runs, cannot be mapped.
         problem: the reason why there is no mapping.
         files: written files, by kind.
@@ -345,7 +345,7 @@ def place_and_route_file(
         output: the JSON file.
         svg: a picture of the mapping.
         force: overwrite files that exist.
-        options: of `quantize`.
+        options: options of `quantize`.
         search: keyword arguments of `place_and_route`.
 
     Raises:

@@ -145,7 +145,7 @@ def _document(path: Path) -> dict[str, Any]:
     """Read a JSON file; content other than an object is returned as an empty dict.
 
     Raises:
-        FileError: it is none.
+        FileError: the file is not a JSON file.
     """
     from jaxsnn.nir.io.read_limits import read_text
 
@@ -219,7 +219,7 @@ def _sample_of(arguments: argparse.Namespace, samples: int) -> int:
     """Return the index of the requested sample, by default the first.
 
     Raises:
-        UsageError: there is none of that number.
+        UsageError: there is no sample with this index.
     """
     sample = arguments.sample or 0
     if not 0 <= sample < samples:
@@ -284,7 +284,7 @@ def saved_trains(path: str) -> list[dict[str, SpikeTrain]]:
     """Return the spikes that `jaxsnn run` wrote: for each sample, population -> its `SpikeTrain`.
 
     Raises:
-        FileError: there are none in the file.
+        FileError: the file contains no spikes.
     """
     import numpy as np
 

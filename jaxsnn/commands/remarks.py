@@ -1,5 +1,5 @@
-"""Remarks of the library as lines for people: many similar ones become one line, of which JSON and the
-results in Python have each.
+"""Remarks of the library as human-readable lines. Many similar remarks become one line; JSON and the
+results in Python contain each of them.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _SIMILAR = 4
 
 
 def line_of(remark: str | Problem | Change) -> str:
-    """Return one line for people, in the words of the command line: of a problem, of a change that
-    was made to a graph, or of a sentence of the library.
+    """Return a human-readable line in the words of the command line for a problem, for a change that
+    was made to a graph, or for a sentence of the library.
     """
     text = remark if isinstance(remark, str) else remark.text
     return " ".join(for_command_line(text).split())

@@ -118,11 +118,12 @@ def options_of(arguments: argparse.Namespace) -> TrainOptions:
 
 
 def read_config(path: str) -> dict[str, Any]:
-    """Return the options of a TOML file, names with "-" or "_"; let warnings of former names be shown.
+    """Return the options of a TOML file, whose names may contain "-" or "_". Deprecation warnings
+    for former names are shown.
 
     Raises:
-        FileError: it cannot be read.
-        UsageError: it names an option that does not exist, or one twice.
+        FileError: the file cannot be read.
+        UsageError: an option does not exist, or is set twice.
     """
     # Python hides warnings of former names, unless the code that uses them is the main program.
     warnings.filterwarnings("default", category=DeprecationWarning, module=r"jaxsnn\.train\.")
@@ -171,7 +172,7 @@ def graph_of(arguments: argparse.Namespace, options: TrainOptions) -> Graph:
     """Return the network of FILE, or of the configuration file, with weights drawn from the seed.
 
     Raises:
-        UsageError: there is none, or one in each.
+        UsageError: neither contains a network, or both do.
     """
     table = {} if arguments.config is None else _content(arguments.config).get(_NETWORK)
     if arguments.file is None and table:

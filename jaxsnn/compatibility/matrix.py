@@ -1,8 +1,8 @@
 """`matrix`: a verdict for each node and each engine, chip and importer. It does not load JAX.
 
-"exact": it does what the source does; an importer may need the file converted. "approximate": the
-nearest thing, with what that loses. "unsupported": it cannot be done, with the way out. "unknown": a
-conversion would have to change the node, and stopped before.
+"exact": the same behaviour as in the source; an importer may need a converted file. "approximate": the
+nearest supported behaviour, with a description of the loss. "unsupported": not possible, with advice.
+"unknown": a conversion would have to change the node, but stopped before it.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class Matrix:
         }
 
     def as_text(self) -> str:
-        """Return human-readable text: the table, and below it what is lost or unsupported."""
+        """Return human-readable text: the table, and below it the losses and the unsupported nodes."""
         table = [["node", "type", *self.purposes]]
         for node, kind in self.rows.items():
             cells = [_CELLS[self.grade(node, purpose)] for purpose in self.purposes]

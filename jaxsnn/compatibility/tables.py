@@ -97,8 +97,8 @@ def _template(text: str) -> str:
 
 
 def importers_table() -> str:
-    """Return Markdown: unsupported features of the importers' newest releases, as far as they are
-    plain data.
+    """Return Markdown: unsupported features of the importers' newest releases, except those that
+    are defined by code.
     """
     lines = [
         "| importer | node types without support | parameters that are ignored | not supported |",

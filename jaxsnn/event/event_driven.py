@@ -51,8 +51,8 @@ MOST_ROOM = 2**26
 
 @dataclass(frozen=True, kw_only=True)
 class EventDriven(EventOptions):
-    """Exact event-driven simulation in continuous time, differentiable in the network's parameters
-    and the input times, exactly.
+    """Exact event-driven simulation in continuous time, with exact gradients by the network's
+    parameters and the input times.
 
     A number that can differ between populations may be a mapping from their names; missing
     populations have the default.
@@ -66,7 +66,7 @@ class EventDriven(EventOptions):
         max_events: number of spikes of a population in one sample that postsynaptic populations
             receive. Default: all recorded spikes; before a convolution or a pool at most 4096 or 2
             for each neuron, whichever is more. If exhausted, the run ends in the same way.
-        max_arrivals: number of arrivals at one position of a population behind a convolution or a
+        max_arrivals: number of arrivals at one position of a population after a convolution or a
             pool. Default: 4 times the mean that the budgets of its sources allow, plus 32. If
             exhausted, the run ends in the same way. The native backend needs no such lists, and no
             budget for them.
@@ -157,7 +157,7 @@ class EventDriven(EventOptions):
         """Refuse options that are invalid for a network.
 
         Raises:
-            UsageError: says which.
+            UsageError: an option is invalid; the message names it.
         """
         check_options(network, self)
 
@@ -369,7 +369,7 @@ def check_options(network: Network, options: EventOptions) -> None:
     """Refuse options of the event engine that are invalid for a network.
 
     Raises:
-        UsageError: says which.
+        UsageError: an option is invalid; the message names it.
     """
     options = options.hashable()
     if options.backend not in BACKENDS:
@@ -441,10 +441,11 @@ def refuse_strangers(
     """Refuse names in an option that do not exist in a network.
 
     Args:
-        allowed: the valid names. description: their kind, in one or two words.
+        allowed: the valid names.
+        description: their kind, in one or two words.
 
     Raises:
-        UsageError: names the first such name, and a similar valid one.
+        UsageError: a name does not exist; the message contains it, and a similar valid name.
     """
     for name in named:
         if name not in allowed:

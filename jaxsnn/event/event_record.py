@@ -80,7 +80,7 @@ class EventRecord:
         spikes: population -> `LayerSpikes`.
         voltages: readout -> (batch, samples, neurons).
         drives: population -> its inputs, without its resets; missing for neurons that fire
-            behind a convolution or a pool.
+            after a convolution or a pool.
         clipped: population -> number of spikes whose slope a gradient clips.
         degenerate: population -> number of spikes exactly at the time of an arrival that moved V.
         heights: population that fires -> v_threshold - v_reset, (neurons,) volts.

@@ -60,7 +60,7 @@ class EventSolution:
             moved V (LIF and IF under delta spikes): their times do not depend on any weight, so that
             their exact gradient is zero.
         budgets: option of `EventDriven` -> population -> required and available slots; if one is
-            exhausted, the numbers of the populations behind it are lower bounds.
+            exhausted, the numbers of the populations that follow it are lower bounds.
         t_end: end of the simulation, seconds.
         late: input -> number of events at or after t_end, which are ignored.
         lost: population -> number of spikes of each sample, (batch,), that a device in the loop

@@ -1,4 +1,4 @@
-"""Populations as parts of a network: what arrives at them, what they do, what others see of it."""
+"""Populations as parts of a network: their arrivals, their simulation, and their outputs."""
 
 from __future__ import annotations
 
@@ -83,7 +83,8 @@ class PopulationPart:
     """Single population: its arrivals, and its neurons.
 
     Args:
-        driven: constant currents are biases, if nothing else arrives; False: they are open pulses.
+        driven: whether constant currents are biases if there are no other arrivals; False: they are
+            open rectangular pulses.
     """
 
     def __init__(self, sources: Sources, name: str, *, driven: bool = True) -> None:
@@ -178,7 +179,7 @@ class PopulationPart:
         take, including currents; at one position the weights are multiplied by the arrival factor.
 
         Args:
-            arrival_lists: the events among it.
+            arrival_lists: the arrivals of events, without currents.
         """
         weight = (
             arrival_lists.weight * self.scale

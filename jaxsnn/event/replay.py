@@ -1,4 +1,4 @@
-"""A network whose spikes something else fired, such as a chip: nothing is simulated.
+"""A network whose spikes were fired by another system, such as a chip: nothing is simulated.
 
 The gradient is that of the event engine at the recorded times.
 """

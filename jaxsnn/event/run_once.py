@@ -1,5 +1,5 @@
-"""The event engine for a run that nobody repeats, such as that of a command: it is compiled once, and
-quickly.
+"""The event engine for a single run, such as that of a command: it is compiled quickly, because the
+compiled code is used only once.
 """
 
 from __future__ import annotations

@@ -139,8 +139,8 @@ class EventStream:
 
         Raises:
             UsageError: events that do not fit the network or come too late.
-            SimulationError: neurons that fire without end at one time. That ends the stream: every
-                later call raises it, too.
+            SimulationError: neurons that fire infinitely often at one time. This ends the stream:
+                every later call raises the error, too.
         """
         with self._turn():
             spikes = self._few(events, until)
@@ -194,12 +194,12 @@ class EventStream:
         write_whole(path, state_bytes(state, self._fingerprint()), force)
 
     def restore(self, path: str | os.PathLike[str]) -> None:
-        """Replace the state by one that a stream of the same network and options has saved. The
+        """Replace the state by the saved state of a stream with the same network and options. The
         recorded populations may differ.
 
         Raises:
-            FileError: no such file, or it is damaged: the session is as it was.
-            UsageError: it is of a network with other parameters, or of other options.
+            FileError: the file does not exist or is damaged; the session remains unchanged.
+            UsageError: the saved stream had a network with other parameters, or other options.
             SimulationError: the stream has ended.
         """
         state = read_state(path, self._fingerprint())
@@ -368,7 +368,7 @@ def stream(
     without currents. It needs no budgets: `max_spikes` and the others have no effect.
 
     Args:
-        network: made by `jaxsnn.lower`.
+        network: network from `jaxsnn.lower`.
         options: options of the event engine; only `first_spike_only` and `refractory` are used.
         record: populations whose spikes are returned; default: those that feed an Output.
 

@@ -1,4 +1,4 @@
 """The time-stepped engine: every NIR node, every dialect, surrogate gradients.
 
-`time_stepped` is the way in. `capabilities` lists without JAX what it does not support.
+Start with `time_stepped`. `capabilities` lists without JAX what it does not support.
 """

@@ -1,5 +1,5 @@
-"""Time steps of a neuron model by its own flow, which is exact over a step: for models that come
-with no step rules of their own.
+"""Time steps of a neuron model computed from its flow, which is exact over a step: for models that
+do not define rules for time steps.
 
 Spikes arrive at the beginning of a step as deltas, currents are constant over it. The threshold is
 tested at the beginning of the step, after the arrivals.

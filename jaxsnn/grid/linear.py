@@ -17,7 +17,7 @@ from jaxsnn.network.structure import Wire
 def bias_of(
     wire: Wire, parameters: Mapping[str, Float[Array, "..."]]
 ) -> Float[Array, "*bias"] | None:
-    """Return the bias of a linear node, in the shape of its output or with axes of length 1 behind
+    """Return the bias of a linear node, in the shape of its output or with axes of length 1 after
     that of the channels; None if it has none.
     """
     bias = wire.bias(parameters)

@@ -1,7 +1,7 @@
 """One time step of a population, with the source framework's order of floating-point operations.
 
-A step takes the state at its beginning and the input X of the step, and gives the state at its end
-and what leaves: spikes, or the membrane of a readout. `Population` says how.
+A step takes the state at its beginning and the input X of the step, and returns the state at its end
+and the output: spikes, or the membrane of a readout. `Population` specifies the operations.
 """
 
 from __future__ import annotations
@@ -251,7 +251,7 @@ _with_value.defvjp(
 
 
 def factors_of(population: Population, parameters: Parameters, dt: float | None) -> Factors:
-    """Return the factors that a step needs of the parameters and its length: decays "k" of V and
+    """Return the factors of a step, computed from the parameters and its length: decays "k" of V and
     "a" of I, or their replacements.
 
     "rate" is dt/tau, "steps" tau/dt.

@@ -145,7 +145,8 @@ def run_cycle(
 ) -> LoopOutcome:
     """Simulate all nodes of a cycle.
 
-    A spike reaches the neurons behind in the same step, the others one step later.
+    A spike reaches neurons that are later in the order in the same step, and the others one step
+    later.
     """
     inside = tuple(wire.name for wire in cycle.wires)
     # What comes from outside of the cycle is known for all steps.
@@ -224,7 +225,7 @@ class Loop:
             entering: node -> its input from outside of the cycle.
 
         Returns:
-            The next carry, a function from a node to what leaves it at the end of the step, and
+            The next carry, a function that returns the output of a node at the end of the step, and
             the membranes by neuron.
         """
         parts, wires = self.parts, {wire.name: wire for wire in self.cycle.wires}

@@ -39,7 +39,8 @@ class Parts:
         neurons: population -> its stepping model.
         delays: Delay node -> its delays in steps, one or one for each channel.
         shapes: node -> shape of its output.
-        continuous: time is continuous: spikes are no currents. Else all input is of one kind.
+        continuous: whether the network is in continuous time, where spikes and currents differ; in time
+            steps, all inputs are treated alike.
         surrogate: derivative of a spike.
     """
 
@@ -85,11 +86,11 @@ def take_apart(
     """Prepare the parts of a network for time-stepped simulation.
 
     Args:
-        dt: length of a step, seconds; None: the network's own.
-        surrogate: None: that of the framework.
+        dt: length of a step, seconds; None: that of the network.
+        surrogate: surrogate gradient; None: that of the source framework.
 
     Raises:
-        LoweringError: something is needed and unknown, or a node is not supported.
+        LoweringError: a required property is unknown, or a node is not supported.
         UsageError: dt contradicts the network.
     """
     unit = step_in_units(network.populations, step_length(network, dt))

@@ -44,8 +44,8 @@ class Rasters:
         x: (time, batch, *shape), in the network's dtype.
         rounded: number of events (or pieces of currents) that were moved to the nearest step, for
             inputs specified as events or currents.
-        late: number of them that lie behind the last step and are left out.
-        invalid: whether an event lies before time 0 or has a channel that the input lacks, scalar
+        late: number of them that come after the last step and are ignored.
+        invalid: whether an event lies before time 0 or has a channel that does not exist, scalar
             bool.
         currents: names of the inputs that are currents, where it makes a difference.
     """
@@ -64,7 +64,7 @@ def rasters(network: Network, inputs: Any, *, t_end: float | None, dt: float | N
         inputs: an array (time, batch, *shape), `Events` or `GradedEvents` (batch, events), or
             `Currents`; for several inputs a mapping from the Input node's name.
         t_end: seconds; needed for all but arrays.
-        dt: seconds, length of a step; likewise.
+        dt: length of a step, seconds; needed for all but arrays.
 
     Raises:
         UsageError: inputs that do not fit the network, or each other.

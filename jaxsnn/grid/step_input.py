@@ -16,8 +16,8 @@ from jaxsnn.network.structure import Population
 class StepInput:
     """Input of a step; None stands for no input.
 
-    Frameworks know one kind of input: all of it is `level`. In continuous time spikes and currents
-    differ. Where it stands for many steps, the arrays have an axis of time in front.
+    In the time steps of a framework all input is a `level`; in continuous time spikes and currents
+    differ. For many steps at once, the arrays have a leading time axis.
 
     Attributes:
         spikes: weighted spikes, each of the population's `spike_area`.

@@ -36,8 +36,8 @@ class SteppedSolution:
         result: status of the run, a `Result` as int32 scalar.
         finite: population -> whether its membranes were finite at the end.
         rounded: Input node with events -> number of events that were moved to the nearest step.
-        late: Input node with events -> number of events that lie behind the last step and were left
-            out.
+        late: Input node with events -> number of events that came after the last step and were
+            ignored.
         dt: length of a step, seconds; None where it is unknown and nothing needs it.
         feeding: pairs of an Output node and the names of the nodes that feed it.
         spiking: Output nodes that receive spikes alone.
@@ -70,7 +70,7 @@ class SteppedSolution:
         return dict(self.feeding)
 
     def output(self, name: str | None = None) -> Float[Array, "time batch *shape"]:
-        """Return the input of an Output node; without a name that of the only one."""
+        """Return the input of an Output node; without a name, that of the only Output."""
         if name is None and len(self.y) == 1:
             return next(iter(self.y.values()))
         if name not in self.y:

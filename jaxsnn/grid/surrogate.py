@@ -41,7 +41,7 @@ class _PositiveNumbers:
     """Base class of surrogates whose numbers are checked on construction.
 
     Raises:
-        UsageError: names the surrogate, the field and the number.
+        UsageError: a number is invalid; the message contains the surrogate, the field and the number.
     """
 
     def __post_init__(self) -> None:
@@ -131,11 +131,11 @@ def surrogate_of(population: Population) -> Surrogate:
 
 
 def named_surrogate(name: str) -> Surrogate:
-    """Return a surrogate by name, with an optional number behind a colon: "atan",
+    """Return a surrogate by name, with an optional number after a colon: "atan",
     "fast-sigmoid:10".
 
     Raises:
-        UsageError: there is no such surrogate, or it takes no such number.
+        UsageError: there is no such surrogate, or it does not accept this number.
 
     >>> named_surrogate("atan:3")
     ArcTan(alpha=3.0)
@@ -222,8 +222,8 @@ def spike_count(
     """Return how often v_threshold fits into V, 0 where V is negative; `at_equality`: V =
     v_threshold counts.
 
-    Backward, every multiple of the threshold is a step of its own: the surrogate is taken at the
-    nearest one.
+    In the backward pass each multiple of the threshold is a separate step function: the surrogate
+    is evaluated at the distance to the nearest multiple.
     """
     fits = jax.lax.stop_gradient(v / v_threshold)
     count = jnp.maximum(jnp.floor(fits) if at_equality else jnp.ceil(fits) - 1, 0)

@@ -49,19 +49,19 @@ class TimeStepped:
     It is differentiable in the parameters and the input, through a surrogate.
 
     Attributes:
-        dt: length of a step, seconds. None: that of the framework that wrote the file. It may be
-            given where the file does not say it; a network is not simulated with another step than
-            its own.
+        dt: length of a step, seconds. None: that of the framework that wrote the file. Specify it
+            only if the file does not contain it; a different step than that of the file is
+            rejected.
         surrogate: the derivative of a spike: `FastSigmoid`, `ArcTan`, `Sigmoid`,
-            `StraightThrough`, or a name of them such as "atan" or "fast-sigmoid:10". None: what the
-            framework that wrote the file takes by default (snnTorch ArcTan(alpha=2), Norse
-            FastSigmoid(slope=1), Spyx FastSigmoid(slope=25), SpikingJelly Sigmoid(slope=4)); where
-            that is none of these, FastSigmoid(slope=25).
-        detach_reset: whether gradients leave out what a reset does. None: as the framework does by
-            default. snnTorch leaves out those that act at the beginning of a step; Norse,
-            SpikingJelly and Spyx leave out none.
-        record: names of the populations whose spikes and membranes are kept at every step; True:
-            all.
+            `StraightThrough`, or a name such as "atan" or "fast-sigmoid:10". None: the default of
+            the framework that wrote the file (snnTorch ArcTan(alpha=2), Norse
+            FastSigmoid(slope=1), Spyx FastSigmoid(slope=25), SpikingJelly Sigmoid(slope=4)), or
+            FastSigmoid(slope=25) for other frameworks.
+        detach_reset: whether gradients ignore resets. None: the default of the framework. snnTorch
+            ignores resets that act at the beginning of a step; Norse, SpikingJelly and Spyx ignore
+            none.
+        record: names of the populations whose spikes and membranes are recorded in every step;
+            True: all.
     """
 
     dt: float | None = None
@@ -95,7 +95,7 @@ class TimeStepped:
 
         Raises:
             UsageError: inputs or options that do not fit the network.
-            LoweringError: the network has something that the engine does not run, or needs to know.
+            LoweringError: the engine does not support the network, or some information is missing.
         """
         if sample_times is not None and np.size(sample_times):
             raise UsageError(
@@ -120,7 +120,7 @@ class TimeStepped:
         """Refuse options that are invalid for a network.
 
         Raises:
-            UsageError: says which.
+            UsageError: an option is invalid; the message names it.
         """
         if not isinstance(self.record, bool | tuple | list | set | frozenset):
             name = self.record if isinstance(self.record, str) else "NODE"
@@ -150,7 +150,7 @@ class TimeStepped:
 
     @property
     def grows(self) -> bool:
-        """False: there are no budgets that grow."""
+        """Whether budgets grow: False, as there are none."""
         return False
 
     def is_auto(self, option: str, population: str) -> bool:
@@ -248,10 +248,10 @@ def simulate_steps(
 
     Args:
         inputs: Input node -> (time, batch, *shape), in the network's dtype.
-        currents: those that are currents where NIR's own equations are followed.
+        currents: inputs that are currents, if the network is in continuous time (NIR's equations).
 
     Raises:
-        LoweringError: something is needed and unknown, or a node is not supported.
+        LoweringError: a required property is unknown, or a node is not supported.
         UsageError: `engine.dt` contradicts the network.
     """
     parts = take_apart(

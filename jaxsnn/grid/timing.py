@@ -25,11 +25,11 @@ def step_length(network: Network, dt: float | None) -> float | None:
     """Return the length of a step in seconds; None if it is unknown and no neuron needs it.
 
     Args:
-        dt: seconds, the engine's own, or None.
+        dt: length that the engine specifies, seconds, or None.
 
     Raises:
         UsageError: the engine's dt is not positive, or contradicts the network.
-        LoweringError: it is needed and unknown.
+        LoweringError: the length is needed and unknown.
     """
     if dt is not None and not (math.isfinite(as_number(dt)) and as_number(dt) > 0):
         raise UsageError(f"the engine has dt = {shown(dt)} s", fix="pass a positive dt in seconds")
@@ -52,8 +52,8 @@ def step_length(network: Network, dt: float | None) -> float | None:
 
 
 def known_dt(populations: Mapping[str, Population], dt: float | None) -> float | None:
-    """Return the length of a step in seconds: the engine's own, else that of the first population
-    that has one.
+    """Return the length of a step in seconds: that which the engine specifies, else that of the first
+    population that has one.
     """
     if dt is not None:
         return dt

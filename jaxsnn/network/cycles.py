@@ -16,10 +16,10 @@ class Cycle:
 
     Attributes:
         wires: the nodes.
-        order: names of its neurons in the order in which they step, along the edges from the first
-            node that is fed from outside. A spike reaches the neurons behind in the same step, all
-            others one step later. Where several nodes are fed, the first is the first by name: only
-            there names matter.
+        order: names of its neurons in the order in which they step, which follows the edges from
+            the first node that is fed from outside. A spike reaches later neurons in the same step,
+            all others one step later. If several nodes are fed from outside, the order starts at the
+            first by name; names matter only in this case.
         in_turn: whether all nodes run in the order of `wires`; `Wire.late` specifies the edges that
             take a step.
     """

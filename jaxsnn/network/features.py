@@ -591,12 +591,12 @@ class Need:
 
 
 def decided(*needs: Need, available: str = "") -> Requirement[StaticNetwork]:
-    """Return the requirement that the properties that a simulator needs of populations are decided
-    and valid.
+    """Return the requirement that all properties of populations that a simulator needs are decided and
+    valid.
 
     Args:
         needs: Requirements of the simulator.
-        available: The end of an advice that leads to this simulator, which is left out.
+        available: End of an advice that recommends this simulator; it is removed from the advice.
     """
 
     def problems(network: StaticNetwork) -> Iterator[Problem]:

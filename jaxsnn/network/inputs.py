@@ -149,16 +149,16 @@ def refuse_different_batches(batches: dict[str, int]) -> None:
 
 
 def refuse_other_axes(name: str, axes: tuple[int, ...], shape: tuple[int, ...]) -> None:
-    """Refuse values with as many numbers as the input has channels, but in another order of axes,
-    such as images with the channels last: joined into one axis they would be other channels. Axes
-    may be joined already.
+    """Refuse values with as many numbers as the input has channels, but with the axes in another order,
+    such as images with the channels last: after flattening, their channels would be permuted. Values
+    that are already flat are accepted.
 
     Args:
         axes: shape of the values of one sample.
         shape: shape of the input.
 
     Raises:
-        UsageError: names both shapes.
+        UsageError: the axes are in another order; the message contains both shapes.
 
     >>> refuse_other_axes("input", (3072,), (3, 32, 32))
     """
@@ -354,7 +354,7 @@ def refuse_no_numbers(name: str, events: Any) -> None:
         events: object with arrays `time`, `index`, and optionally `value`.
 
     Raises:
-        UsageError: names the array.
+        UsageError: an array does not consist of real numbers; the message names it.
     """
     ways = {
         "shorter": "pad shorter rows: time with inf, index with the number of channels",
@@ -393,7 +393,7 @@ def refuse_bad_events(name: str, time: np.ndarray, index: np.ndarray, size: int)
         size: number of channels.
 
     Raises:
-        UsageError: names the first.
+        UsageError: an event is invalid; the message contains the first.
     """
     _refuse_times(name, time)
     _refuse_channels(name, index, np.isfinite(time), size)

@@ -2,8 +2,8 @@
 ones.
 
 A function of a node takes (parameters, detail, x): NIR's names -> arrays, the node's `Wire.detail`,
-and x of shape (samples, *inward); it gives (samples, *outward), flat or not. Biases are added by
-whoever calls.
+and x of shape (samples, *inward); it returns (samples, *outward), flat or not. The caller adds
+biases.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Arrays = Mapping[str, Any]
 def applied(
     wire: Wire, inward: tuple[int, ...], parameters: Arrays, x: Float[Array, "*lead *inward"]
 ) -> Float[Array, "*lead *outward"]:
-    """Return the output of a node without state for an array; of a linear one without its bias.
+    """Return the output of a stateless node for an array; for a linear node, without its bias.
 
     Args:
         wire: the node.
@@ -115,14 +115,14 @@ def averaged(
 
 
 def check_operator(wire: Wire, inward: tuple[int, ...], parameters: Arrays) -> None:
-    """Refuse an operator that differs from its traits: another shape, and of a linear node a
+    """Refuse an operator that contradicts its traits: its shape differs, or a linear node has a
     constant term, a nonlinearity, or missing or additional connections.
 
     Args:
         parameters: NIR's names -> NumPy arrays.
 
     Raises:
-        LoweringError: names the difference.
+        LoweringError: the operator contradicts its traits; the message contains the difference.
     """
     rng = np.random.default_rng(0)
     numbers = {name: jnp.asarray(value, float) for name, value in parameters.items()}
@@ -199,7 +199,7 @@ def entries_of(
         gradient can be taken by.
 
     Raises:
-        LoweringError: it has no list of its own, and its matrix would be too large.
+        LoweringError: the node does not define its connections, and its matrix would be too large.
     """
     assert wire.linear is not None
     if wire.linear.entries is not None:

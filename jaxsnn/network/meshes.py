@@ -1,14 +1,15 @@
 """Arrays over the devices of a mesh.
 
-Inside `jax.shard_map` the type of an array says over which axes of the mesh it varies. What a loop
-carries must vary as what comes out of the loop's body does, and a constant varies over none: the
-engines begin their loops with `varying_like`, and give their rules of derivatives what it returns.
+Inside `jax.shard_map` the type of an array specifies the axes of the mesh over which it varies. The
+carry of a loop must vary like the result of the loop's body, but constants vary over no axis. The
+engines therefore apply `varying_like` to initial carries, and to the arguments of their derivative
+rules.
 
-On a mesh with explicit axes the type of an array says how it is laid out. Batches are rows for the
-engines, which gather, sort and reshape them: for that `by_compiler` leaves the layout to the
-compiler, and says again how results are laid out.
+On a mesh with explicit axes the type of an array specifies its layout. The engines gather, sort and
+reshape the rows of a batch: `by_compiler` leaves the layout to the compiler while they do so, and
+specifies the layout of the results.
 
-Neither does anything elsewhere.
+Both functions have no effect elsewhere.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ _AXES = 2  # results have the samples in one of so many first axes, or not at al
 
 
 def varying_like(tree: Tree, *others: Any) -> Tree:
-    """Return a tree whose arrays vary over all mesh axes over which any of its arrays or of some
-    others varies.
+    """Return a tree whose arrays vary over all mesh axes over which any array of the tree or of
+    `others` varies.
     """
     arrays = jax.tree.leaves((tree, others))
     axes = frozenset[str]().union(*map(_varying, arrays))

@@ -84,8 +84,8 @@ class Network:
         about populations whose time constants are not the same arrays as before.
 
         Raises:
-            UsageError: a node, a parameter or a shape that is not that of the network, or time
-            constants that are neither float32 nor float64.
+            UsageError: the nodes, parameters or shapes differ from those of the network, or time
+                constants are neither float32 nor float64.
         """
         check_parameters(self.parameters, parameters)
         populations = {}
@@ -101,8 +101,8 @@ class Network:
         return Network(parameters=parameters, wires=self.wires, populations=populations)
 
     def with_known_facts(self) -> tuple[Network, frozenset[str]]:
-        """Return the network with the facts about time constants that follow from its numbers, wherever
-        these are concrete or declared to last, and the names of those populations.
+        """Return the network with the facts about time constants that follow from its numbers, if
+        these are concrete or declared to stay the same, and the names of those populations.
 
         Facts that hold stay unchanged, even if more specific ones would hold.
         """
@@ -187,7 +187,7 @@ def check_precision(network: Network) -> None:
     does.
 
     Raises:
-        UsageError: names the first.
+        UsageError: the object or a parameter is refused; the message names the first.
     """
     wide = jnp.result_type(float)
     if not isinstance(network, Network):
@@ -353,7 +353,7 @@ def check_parameters(old: Parameters, new: Parameters) -> None:
         new: those that should take their place.
 
     Raises:
-        UsageError: names the first difference.
+        UsageError: parameters do not fit; the message contains the first difference.
     """
     for name in (*old, *new):
         has, lacks = Text("the network has no node"), Text("the parameters lack node")
@@ -468,8 +468,8 @@ def with_synaptic_delays(network: Network, name: str, delay: ArrayLike) -> Netwo
 def without_synaptic_delays(
     network: Network,
 ) -> tuple[Parameters, dict[str, Float[Array, "outputs inputs"]]]:
-    """Return the parameters without the delays of `with_synaptic_delays`, and these delays by
-    node.
+    """Return the parameters without the delays that `with_synaptic_delays` added, and these
+    delays by node.
     """
     parameters, delays = {}, {}
     for wire in network.wires:

@@ -1,6 +1,6 @@
 """The kinds of neurons that the engines run: NIR's, and those that are registered from outside.
 
-Nothing here loads JAX: what needs it is made when an engine asks for it.
+Nothing here loads JAX: objects that need it are created when an engine requests them.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ class NeuronModel:
     """Neuron model of one node type.
 
     Attributes:
-        kind: name of the node type that has it.
-        fires: it emits spikes; a readout does not.
-        dynamics: makes its `jaxsnn.event.dynamics.neuron_model.Neuron` for a
+        kind: name of the node type.
+        fires: whether the neurons emit spikes; a readout does not.
+        dynamics: function that returns the `jaxsnn.event.dynamics.neuron_model.Neuron` of a
             `jaxsnn.network.structure.Population`; None for
             NIR's own kinds, whose dynamics follow from the record of the population.
-        stepping: makes what steps it in the time-stepped engine, a
-            `jaxsnn.grid.step_input.SteppingModel`: called with the population, its parameters, and
-            `dt`, `surrogate` and `detach_reset`; a function, or its location, "module:name". None: its
-            dynamics step it, exactly.
+        stepping: function that returns the model for the time-stepped engine, a
+            `jaxsnn.grid.step_input.SteppingModel`, or the location of this function, "module:name".
+            It is called with the population, its parameters, and `dt`, `surrogate` and
+            `detach_reset`. None: the time-stepped engine uses `dynamics`, which is exact.
     """
 
     kind: str

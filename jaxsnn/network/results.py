@@ -38,7 +38,7 @@ def refuse_several(result: Int[Array, "..."]) -> None:
         result: result of a solution.
 
     Raises:
-        UsageError: it has axes.
+        UsageError: the result has axes.
     """
     if shape := jnp.shape(result):
         raise UsageError(
@@ -58,7 +58,7 @@ def refuse_no_tau(tau: Any) -> None:
         tau: seconds, which may be traced; None: there is none.
 
     Raises:
-        UsageError: names the value.
+        UsageError: the time constant is invalid; the message contains it.
     """
     if tau is not None and not isinstance(tau, Tracer) and not as_number(tau) > 0:
         raise UsageError(Text("tau is {tau}", tau=shown(tau)), fix="pass a positive tau in seconds")

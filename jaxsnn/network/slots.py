@@ -1,7 +1,7 @@
 """Number of slots of inputs: powers of two, so that runs with different numbers of events share
 compiled code.
 
-XLA compiles for each shape. What is behind the last event is unused (time inf) and changes nothing.
+XLA compiles for each shape. Slots after the last event are unused (time inf) and change nothing.
 """
 
 from __future__ import annotations

@@ -90,10 +90,10 @@ def refuse_traced(values: Any, description: str) -> None:
     """Refuse traced values: the number of their spikes is unknown.
 
     Args:
-        description: names them in the message.
+        description: description of the values in messages.
 
     Raises:
-        UsageError: some are traced.
+        UsageError: a value is traced.
     """
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values)):
         raise UsageError(
@@ -110,7 +110,7 @@ def refuse_masked(values: Any, description: str, node: str = "") -> None:
     """Refuse an array with masked numbers: the mask would be ignored.
 
     Args:
-        description: names it in the message.
+        description: description of the array in messages.
         node: the input, if known.
     """
     if np.ma.is_masked(values):

@@ -1,4 +1,4 @@
-"""Options of engines as static arguments of what is compiled."""
+"""Options of engines as static arguments of compiled functions."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from jax.core import Tracer
 
 def hashable(value: Any, *, is_whole: bool = False) -> Any:
     """Return an option in hashable form: mappings and names as sorted tuples, a NumPy number or an
-    array of one as that number. Other values stay, to be refused.
+    array of one as that number. Other values are returned unchanged, and refused later.
 
     Args:
-        is_whole: it is a number of things: 8.0 is 8.
+        is_whole: whether the option is a count, so that 8.0 becomes 8.
     """
     if isinstance(value, Mapping):
         pairs = [(name, hashable(entry, is_whole=is_whole)) for name, entry in value.items()]

@@ -149,7 +149,7 @@ class Wire:
 
     @property
     def linear(self) -> LinearOperator | None:
-        """Linear operator of the node, if its output is a linear function of its input, and a
+        """Linear operator of the node, if its output is a linear function of its input plus a
         constant; else None.
         """
         return OPERATORS.get(self.kind) if self.operator is None else self.operator
@@ -170,7 +170,7 @@ class Wire:
         """Apply a node without state to x (samples, *inward); a linear one without its bias.
 
         Raises:
-            LoweringError: it has no function, or takes time.
+            LoweringError: the node has no function, or delays its input.
         """
         function = self.function if self.linear is None else self.linear.apply
         if function is None:
@@ -235,7 +235,7 @@ class Population:
             is 0).
         reset_size: size of a reset that subtracts, in time steps: "v_threshold", "1", or "floor",
             the largest integer below V, if that is positive, whether it fires or not;
-            "rounded-floor" counts a V within rounding below an integer as at it.
+            "rounded-floor" counts a V within rounding below an integer as equal to it.
         membrane: update of V in a time step with the step's input X (a current-based neuron's: its
             current I). "exact": the flow of the ODE over dt. "leak": V = k V + X. "average": V = k
             V + (1 - k) X. "euler": V = V + dt/tau (v_leak - V + X). "relax": V = V + (X - (V -
@@ -252,7 +252,7 @@ class Population:
         floor: V is raised to this at the end of each time step, if it is below; None: never.
         spikes_from: a step's spike depends on the membrane "before" or "after" its update.
         reset_delay: in time steps a spike resets the membrane one step later.
-        resets_at_start: a V above threshold at the begin of a step is reset then, whatever
+        resets_at_start: a V above threshold at the beginning of a step is reset then, whatever
             `reset_delay` is.
         detaches_resets: gradients leave out the resets that act when a step begins.
         resets_first: a reset that acts one step late acts before V decays and X is added; else

@@ -1,4 +1,4 @@
-"""Inputs with values: currents that are held for a while, and spikes of a size of their own."""
+"""Inputs with values: piecewise constant currents, and spikes with individual sizes."""
 
 from __future__ import annotations
 
@@ -78,11 +78,11 @@ class Currents:
 
     @classmethod
     def held(cls, x: Any, dt: float) -> Currents:
-        """Return currents with a value in each step, held until the next step, and 0 behind the
+        """Return currents with a value in each step, held until the next step, and 0 after the
         last one.
 
-        Steps in which no channel of any sample changes are no pieces of their own: a constant signal
-        costs one arrival, however long it is. (Of a traced array every step is one.)
+        Steps in which no channel of any sample changes do not start a new piece: a constant signal
+        costs one arrival, however long it is. (In a traced array every step is a piece.)
 
         Args:
             x: (time, batch, *shape).
@@ -169,7 +169,7 @@ class GradedEvents:
 
     Attributes:
         time: (..., events) seconds; inf in unused slots.
-        index: (..., events) int32, the channel; anything in unused slots.
+        index: (..., events) int32, the channel; arbitrary in unused slots.
         value: (..., events) the size, negative too.
     """
 

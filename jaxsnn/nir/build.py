@@ -38,16 +38,16 @@ Weights = Initializer | np.ndarray
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Layer:
-    """A node before its size is known and its weights are drawn. Made by the functions of this
+    """A node before its size is known and its weights are drawn, created by the functions of this
     module.
 
     Attributes:
         type: NIR's name of the primitive.
-        size: Shape of its output; None takes the shape of what feeds it.
+        size: Shape of its output; None: the shape of its input.
         parameters: Numbers; a single number applies to all neurons.
         weights: Arrays, or initialisers that draw them.
-        own: Of a layer made by `node`: arrays, whose shape is as it is, and settings.
-        without_unit: Names of the time constants that were given as numbers, not as text.
+        own: Arrays and settings of a layer from `node`, used unchanged; None for other layers.
+        without_unit: Names of the time constants that were passed as numbers, not as text.
     """
 
     type: str
@@ -61,7 +61,7 @@ class Layer:
         """Return the output shape of a layer without a size, for an input shape.
 
         Raises:
-            GraphError: It cannot take that.
+            GraphError: The layer does not accept this input shape.
         """
         if self.own is None:
             return shape
@@ -232,13 +232,14 @@ def _neurons(
 
 
 def node(kind: str, size: Size | None = None, /, **parameters: Any) -> Layer:
-    """Return a node of any type: of NIR, also without a function here, or registered.
+    """Return a node of any type of NIR, including those without a function here, or of a registered
+    type.
 
     Args:
-        kind: Its type.
-        size: Shape of a population; no other node needs one.
-        parameters: By the names of the type. A single number applies to all elements where a parameter
-            has one for each; a time may be text.
+        kind: Type of the node.
+        size: Shape of a population; not needed for other nodes.
+        parameters: Parameters by their names in the type. If a parameter has one number per element,
+            a single number applies to all; a time may be text.
 
     Raises:
         UnsupportedNodeError: There is no such type.
@@ -293,13 +294,13 @@ def sequential(
     "output", the numbers being places among the arguments.
 
     Args:
-        layers: Made with the functions of this module.
-        seed: Draws the weights: an integer, or a `jax.random` key of either kind. Not needed
-            where all weights are arrays.
+        layers: Layers from the functions of this module.
+        seed: Random seed of the weights: an integer, or a `jax.random` key of either kind. Not needed
+            if all weights are arrays.
         dialect: Dialect of the numbers; options are those of `jaxsnn.nir.read`.
 
     Raises:
-        GraphError: Shapes that do not match, or that nothing tells.
+        GraphError: Shapes do not match, or cannot be inferred.
 
     >>> from jaxsnn.nir.initializers import normal
     >>> net = sequential(
@@ -340,7 +341,8 @@ def network(
     Args:
         nodes: Layers by name, those of `input` and `output` included.
         chains: Names in the order of the signal; ("a", "b", "c") are the edges a -> b and b -> c.
-        seed: Draws the weights, in the order of the nodes: an integer, or a `jax.random` key.
+        seed: Random seed of the weights, which are drawn in the order of the nodes: an integer, or a
+            `jax.random` key.
         dialect: Dialect of the numbers; options are those of `jaxsnn.nir.read`.
 
     Raises:

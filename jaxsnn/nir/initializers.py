@@ -26,12 +26,12 @@ Initializer = Callable[[Any, tuple[int, ...]], np.ndarray]
 def seed_words(seed: Seed, option: Option | str = "seed") -> tuple[int, ...]:
     """Return the integers that represent a seed: itself, or the data of a key.
 
-    JAX is not needed for it: whoever has a key has loaded JAX.
+    This does not import JAX: a caller that passes a key has already imported it.
 
     Args:
         seed: an integer of at least 0; a key of `jax.random.key` or `jax.random.PRNGKey`,
             not a batch of keys; or a sequence of integers.
-        option: the seed in the message.
+        option: name of the seed in messages.
 
     Raises:
         UsageError: anything else.

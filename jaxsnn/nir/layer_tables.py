@@ -34,18 +34,19 @@ def graph_of_table(table: Mapping[str, Any], seed: Seed = 0) -> Graph:
     "p1".
 
     Args:
-        table: `input`, a number or a shape; `tau_mem`, `tau_syn`, times; `layers`, a table each:
-            `neurons` = N, all connected to all, or `channels` = N with `kernel`, `stride` and
-            `padding`, a convolution, or `pool` = N, which adds up N x N; `weight` = [mean, standard
-            deviation], or [[inputs, mean, deviation], ...] for one part of the inputs after the
-            other; `bias` = [mean, standard deviation], a current that lasts; `feedback` = as
-            `weight`, between the neurons of the layer; `readout` = true:
-            neurons that do not fire; time constants of its own; and `neuron` = a table with the
-            `type` of its neurons, also one that is registered, and their parameters.
-        seed: draws the weights.
+        table: `input`, a number or a shape; the times `tau_mem` and `tau_syn`; and `layers`, a list
+            of tables. A layer is dense (`neurons` = N), a convolution (`channels` = N with
+            `kernel`, `stride` and `padding`) or a pool (`pool` = N, which sums N x N inputs). Its
+            further entries: `weight` = [mean, standard deviation], or [[inputs, mean, deviation],
+            ...] for consecutive parts of the inputs; `bias` = [mean, standard deviation] of a
+            constant current; `feedback`, like `weight`, between the neurons of the layer;
+            `readout` = true for neurons that do not fire; `tau_mem` and `tau_syn` of the layer; and
+            `neuron` = a table with the `type` of its neurons, built in or registered, and their
+            parameters.
+        seed: random seed of the weights.
 
     Raises:
-        UsageError: a name that does not exist, a value that lacks, makes no sense or is larger than
+        UsageError: an unknown name, a missing or invalid value, or a network larger than
             `layer_values.MAX_NEURONS` and `MAX_LAYERS` allow.
 
     >>> layers = [{"neurons": 4, "weight": [0.5, 0.1]}, {"neurons": 2, "weight": [1.0, 0.2]}]

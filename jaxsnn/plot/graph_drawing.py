@@ -1,7 +1,7 @@
 """A picture of a graph: SVG, PNG or PDF, or text for Graphviz (DOT) and Mermaid.
 
-Signals run from left to right; what runs back, a recurrent connection, is an arc below. Nested
-graphs are frames.
+Signals run from left to right; recurrent connections, which run back, are arcs below.
+Nested graphs are frames.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Spikes: rasters and their number over time, what encoders make of values, and two runs beside each
-other.
-"""
+"""Plots of spikes: rasters, spike counts over time, encoded values, and two runs side by side."""
 
 from __future__ import annotations
 

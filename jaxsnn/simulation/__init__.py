@@ -1,3 +1,3 @@
-"""Running a network with either engine, and what is made of the result: verification, fidelity,
+"""Running a network with either engine, and evaluating the result: verification, fidelity,
 checks.
 """

@@ -1,5 +1,5 @@
-"""Arrays in, arrays out: the inputs of a network from the arrays of an .npz file, and what leaves
-it in continuous time as arrays for one.
+"""Conversion of the arrays of an .npz file to inputs of a network, and of its outputs in continuous
+time to such arrays.
 """
 
 from __future__ import annotations

@@ -52,8 +52,8 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Load all arrays of an .npz file.
 
     Raises:
-        FileError: no such file, or it is not an .npz file of plain arrays, or they have more bytes
-            than `jaxsnn.nir.io.read_limits` allows.
+        FileError: the file does not exist, is not an .npz file of plain arrays, or is larger than
+            `jaxsnn.nir.io.read_limits` allows.
     """
     path = refuse_unreadable(path, "an .npz file")
     if not zipfile.is_zipfile(path):
@@ -117,16 +117,17 @@ def load_recording(path: str | os.PathLike[str], network: Network, dt: float | N
     """Load the inputs and outputs of a network from a file.
 
     An .npz file has for each Input node "NODE.x", (time, batch, *shape), or "NODE.time" in seconds
-    and "NODE.index", (batch, events), of events with sizes "NODE.value" too; for each Output node
-    "NODE.y". One Input, one Output need no "NODE.". A file of NIR data has recordings of the Input
-    nodes, and of the Output nodes or of the one node that feeds each.
+    and "NODE.index", (batch, events), with "NODE.value" if the events have sizes; and for each Output
+    node "NODE.y". If there is one Input or one Output, "NODE." may be omitted. A file of NIR data has
+    recordings of the Input nodes, and of the Output nodes or of the node that feeds each of them.
 
     Args:
         dt: seconds, length of a step; needed for NIR's events.
 
     Raises:
         FileError: a file that cannot be read.
-        UsageError: something is missing, given twice, of no node of the network, or does not fit.
+        UsageError: an array is missing, specified twice, not of a node of the network, or does not
+            fit.
     """
     if is_hdf5(path):
         return _from_nir_data(path, network, dt)
@@ -147,7 +148,8 @@ def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, A
     """Return arrays or events for each Input node; see `load_recording`.
 
     Raises:
-        UsageError: an input that is missing or given twice, or an array "NODE.x" of no Input node.
+        UsageError: an input is missing or specified twice, or "NODE.x" is not an array of an Input
+            node.
     """
     if not isinstance(arrays, Mapping):
         raise UsageError(
@@ -463,7 +465,7 @@ def _chosen(node: str, observables: Mapping[str, Any], preferred: tuple[str, ...
 def to_events(data: Observable, *, name: str = "data") -> Events:
     """Convert a recording of spikes to `jaxsnn.Events` (batch, events), sorted by time.
 
-    Of gridded data, step k is at time k dt; a count above 1 becomes as many events at one time.
+    In gridded data, step k is at time k dt; a count above 1 becomes as many events at one time.
 
     Args:
         name: name of the data in messages.

@@ -68,14 +68,14 @@ def compare_resets(
 ) -> ResetComparison:
     """Count the spikes that change where neurons reset to v_reset instead of subtracting v_threshold.
 
-    The chip does the former, and `quantize(graph, approximate=True)` maps a graph so. Both variants
+    The chip does the former, and `quantize(graph, approximate=True)` maps a graph in this way. Both variants
     run in the time steps of the source. A population changes, too, if only its input does.
 
     Args:
         graph: read with its dialect; its dt must be known.
         arrays: an array (time, batch, *shape) for each Input, named "NODE.x", or "x" where there is
             one; or the path of a file of these or of NIR data.
-        values: what inputs hold, as of `fidelity`.
+        values: meaning of the input values, as in `fidelity`.
 
     Raises:
         UsageError: inputs that do not fit, or without time steps.

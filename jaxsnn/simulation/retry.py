@@ -84,8 +84,9 @@ def with_enough_room(
         say: called with a line for each repetition.
 
     Raises:
-        TooManySpikes: a neuron fires more often than `limit`, or infinitely often at one time;
-            others see more than `MOST_EVENTS` of a population; or room takes more than `slots`.
+        TooManySpikes: a neuron fires more often than `limit`, or infinitely often at one time; a
+            population sends more than `MOST_EVENTS` spikes to others; or a budget needs more than
+            `slots`.
         UsageError: the result is traced.
     """
     current: Any = engine

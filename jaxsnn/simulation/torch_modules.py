@@ -70,7 +70,7 @@ def from_torch(module: Any, sample: Any) -> Graph:
             which it is to be exported (`module.eval()`). Its forward computes one time step, loops
             over time, or has layers that process all time steps. Forward is recorded. Supported
             between layers are sums, differences, concatenations, slices, flatten and pools, and
-            sums and products with a number or a parameter; in front of a Linear also permute, flip
+            sums and products with a number or a parameter; before a Linear also permute, flip
             and indexing. Spikes of the previous time step, weighted or not, may be fed back. Forward
             may keep states itself or take those that it returned. All time steps of a loop must
             have the same data flow; a warning lists what forward computes before and after the
@@ -118,17 +118,17 @@ def load_into(
 ) -> Loaded:
     """Set the weights, decays, thresholds and leaks of a user's module to those of a file.
 
-    The module must have the structure of the file, and is of snnTorch, Norse or SpikingJelly. Nodes
-    are those of the same names; where names differ, those that are wired alike. A BatchNorm whose
-    statistics are in the weights of the file does nothing afterwards. Where anything does not fit,
-    the module stays as it was.
+    The module is one of snnTorch, Norse or SpikingJelly and must have the structure of the file.
+    Layers and nodes are matched by name, or by their connections where names differ. A BatchNorm
+    that was merged into the weights of the file no longer scales its input. If anything does not
+    fit, the module remains unchanged.
 
     Args:
-        module: A torch.nn.Module that `from_torch` takes; its parameters stay the same objects. One
-            that `jaxsnn.to_torch` made has the neurons of its graph, and takes weights and biases.
+        module: A torch.nn.Module that `from_torch` accepts; its parameters stay the same objects. In
+            a module from `jaxsnn.to_torch`, only weights and biases are set.
         source: A NIR file, or a graph with its dialect: trained, from `from_torch` or `read`.
         sample: As in `from_torch`. Default: zeros of a few time steps, with the time axis before or
-            behind the batch axis.
+            after the batch axis.
         options: Options of `jaxsnn.read` for properties that the file does not specify, such as
             `reset="subtract"`.
 
@@ -136,9 +136,9 @@ def load_into(
         The parameters that were set, and notes.
 
     Raises:
-        ConversionError: Another structure, shape, reset, or number that the module cannot hold; the
-            message names the node and the two numbers.
-        DialectError: The dialect of the file leaves open a convention that a step needs.
+        ConversionError: The structure, a shape or a reset differs, or the module cannot hold a
+            number; the message names the node and the two values.
+        DialectError: The dialect of the file leaves open a convention that a time step needs.
         UsageError: The argument is not a module, or options are passed with a graph, whose dialect
             is decided.
     """
@@ -184,13 +184,14 @@ def run_to_compare(
     Output, the corresponding output of the module, (time, batch, *shape).
 
     Args:
-        module: A torch.nn.Module, which `from_torch` takes.
-        graph: A graph of its structure.
-        sample: What its forward takes; of a module that does one step, several: (time, batch, *shape).
+        module: A torch.nn.Module that `from_torch` accepts.
+        graph: A graph with the structure of the module.
+        sample: Input of forward; for a module that computes one step, several steps: (time, batch,
+            *shape).
 
     Raises:
-        ConversionError: Another structure.
-        UsageError: It is no module.
+        ConversionError: The structures differ.
+        UsageError: The argument is not a module.
     """
     _refuse_no_module(module)
     module = plain(module)

@@ -135,7 +135,7 @@ def verify(
     if isinstance(source, Network):
         raise UsageError(
             "a module is compared with a graph, and this is a network",
-            fix="pass the graph that jaxsnn.from_torch made of the module",
+            fix="pass the graph that jaxsnn.from_torch created from the module",
         )
     x, recorded = run_to_compare(x, source, y)
     solution = simulate(

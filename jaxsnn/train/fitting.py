@@ -109,8 +109,8 @@ class Prepared:
 
 
 def prepare(graph: Graph, options: TrainOptions) -> Prepared:
-    """Prepare a run before the network is built, in the required order: the data, the initial
-    weights, the chip, whose scale is that of these weights. Errors as in `fit`.
+    """Prepare a run before the network is built: first the data, then the initial weights, then the
+    chip, whose scales depend on these weights. Errors as in `fit`.
     """
     check_options(options)
     for name, option in OPTIONS.items():
@@ -198,7 +198,7 @@ def _with_engine(graph: Graph, options: TrainOptions) -> tuple[TrainOptions, tup
     if reason is None:
         return options, ()
     text = Text(
-        "the time-stepped engine trains the network: {reason} ({engine} takes another)",
+        "the time-stepped engine trains the network: {reason} ({engine} selects another)",
         reason=reason,
         engine=ENGINE.keyword,
     )

@@ -34,10 +34,10 @@ class ChipEvents:
     """Kinds of events of a run, one entry each.
 
     Attributes:
-        sender: global index of the neuron or input channel whose spike it is.
-        entry: the crossbar input where it enters.
-        address: its address inside the chip, without the link's number.
-        recorded: it is the event of a neuron that is to be recorded.
+        sender: global index of the neuron or input channel that sends the event.
+        entry: crossbar input at which the event enters.
+        address: address of the event inside the chip, without the number of the link.
+        recorded: whether it is an event of a neuron that must be recorded.
     """
 
     sender: np.ndarray
@@ -173,7 +173,8 @@ def listening(
         run: the run; all its synapses exist.
 
     Returns:
-        Numbers of events, and (synapses,) where in them a synapse's begin and how many they are.
+        Numbers of events; and for each synapse, (synapses,) each, the position of its first event in
+        them, and the number of its events.
     """
     keys, numbers = _accepted(chip, events, arrivals, run.compare_masks)
     order = np.argsort(keys, kind="stable")

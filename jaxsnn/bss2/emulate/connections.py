@@ -4,9 +4,9 @@ mapping.
 Nothing here depends on the weights' values: a weight of the network times a gain is what the chip
 adds, so that weights may change in place, as they do in training.
 
-To JAX a program is a tree of its numbers, the calibration and the fixed pattern of a chip. They are
-arguments of compiled code; the rest, which circuits are used and what is connected, is known to
-it. Programs of one mapping on other chips, or with other scales, run the same compiled code.
+For JAX a program is a pytree of its numbers: the calibration and the fixed pattern of a chip. These
+are arguments of compiled code; the rest (the circuits that are used, and the connections) is static.
+Programs of one mapping on other chips, or with other scales, run the same compiled code.
 """
 
 from __future__ import annotations
@@ -428,10 +428,11 @@ def _pieces(program: Program) -> Iterator[Any]:
 
 
 def prepared(program: Program, taus_known: bool = True) -> Program:
-    """Return the program in a form that JAX can trace, a tree of its numbers.
+    """Return the program in a form that JAX can trace: a pytree of its numbers.
 
     Args:
-        taus_known: write down what its time constants are like while they can be looked at.
+        taus_known: whether to store facts about the time constants, such as whether all are equal,
+            as static data; they cannot be inspected once they are traced.
     """
     runs = []
     for wiring in program.runs:

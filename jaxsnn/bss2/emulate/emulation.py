@@ -45,7 +45,8 @@ _SPIKES = 8
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Emulation:
-    """Recordings of the host. Times are the file's seconds, the chip's times `speedup`.
+    """Recordings of the host. Times are in seconds of the file, which are seconds of the chip times
+    `speedup`.
 
     Attributes:
         spikes: Recorded spikes by population, (batch, neurons, spikes) seconds, ascending, inf in

@@ -148,10 +148,10 @@ def _too_many_sources(net: Netlist, parts: ChipParts) -> Certificate | None:
 
 
 def least_runs(net: Netlist, parts: ChipParts, signs: str) -> tuple[int, Certificate | None]:
-    """Return the fewest runs that counting allows, and the reason why one fewer is not enough (None
-    where it is one).
+    """Return the smallest number of runs that counting does not exclude, and the reason why one run
+    less is not enough (None if the number is 1).
 
-    A net that is `impossible` has no such number: ask that first.
+    There is no such number for a net that is `impossible`: check that first.
     """
     runs, why = 1, None
     while (certificate := too_few_runs(net, parts, signs, runs)) is not None:

@@ -268,7 +268,7 @@ def register_placer(name: str, function: Placer) -> None:
         function: see `Placer`.
 
     Raises:
-        UsageError: the name is another placer's.
+        UsageError: another placer has this name.
 
     >>> register_placer("from the left", first_fit)
     >>> "from the left" in PLACERS

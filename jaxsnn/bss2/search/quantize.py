@@ -226,9 +226,9 @@ def quantize(
     Args:
         graph: with its dialect.
         options: a record of options.
-        reset, readout, min_v_mem: of `jaxsnn.read`, for nodes that shall be mapped otherwise than the
-            graph has them: `reset="zero"`, or `reset={"NODE": "zero"}`, `readout=["NODE"]`.
-        fields: single options by name, `bias="source"`; they go before those of `options`.
+        reset, readout, min_v_mem: as in `jaxsnn.read`, for nodes that are mapped differently from the
+            graph: `reset="zero"`, or `reset={"NODE": "zero"}`, `readout=["NODE"]`.
+        fields: single options by name, such as `bias="source"`; they override those of `options`.
 
     Raises:
         MappingError: The chip cannot run a node, or the options contradict the network.

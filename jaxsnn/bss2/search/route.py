@@ -110,8 +110,8 @@ Router = Callable[[Task, Placement, np.random.Generator, Effort], Run | Unrouted
 def label_only(
     task: Task, placement: Placement, rng: np.random.Generator, effort: Effort
 ) -> Run | Unrouted:
-    """Route with one group of drivers a bus: up to as many sources on a bus and hemisphere as there
-    are labels.
+    """Route with one group of drivers per bus, so that the number of sources on a bus and hemisphere is
+    at most the number of labels.
     """
     return _route_in_groups(task, placement, rng, effort, 1)
 
@@ -148,7 +148,7 @@ def register_router(name: str, function: Router) -> None:
         function: see `Router`.
 
     Raises:
-        UsageError: the name is another router's.
+        UsageError: another router has this name.
     """
     ROUTERS.register(name, function)
 
@@ -156,9 +156,9 @@ def register_router(name: str, function: Router) -> None:
 def group_counts(task: Task) -> tuple[int, ...]:
     """Return the numbers of groups into which a bus may be split.
 
-    Neurons reach every group while these are told apart by the bits of the row select that are
-    theirs to choose. More groups make their room smaller, and are for sources that are too many for
-    the labels of fewer groups.
+    Neurons can reach every group if the groups differ only in bits of the row select that neurons
+    can choose. More groups leave less room in each of them; they are used if fewer groups do not
+    have enough labels for the sources.
     """
     chip = task.parts.chip
     free_bits = chip.address_bits - chip.label_bits

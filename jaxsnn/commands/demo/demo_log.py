@@ -1,4 +1,4 @@
-"""The steps of the demo as they are done: timed, and told."""
+"""The steps of the demo: each is timed, and reported as it runs."""
 
 from __future__ import annotations
 

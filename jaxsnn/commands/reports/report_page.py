@@ -176,8 +176,8 @@ def page(title: str, top: str, sections: Mapping[str, str]) -> str:
     """Return the complete HTML page.
 
     Args:
-        title: of the page.
-        top: HTML of its summary.
+        title: title of the page.
+        top: HTML of the summary.
         sections: heading -> HTML.
     """
     marks = {heading: heading.lower().replace(" ", "-").replace(",", "") for heading in sections}

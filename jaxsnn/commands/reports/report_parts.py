@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 def input_section(
     arguments: argparse.Namespace, graph: Graph, source: str | Path, **files: Any
 ) -> str:
-    """Return the section on what the command received: its command line, its files, the graph, drawn
-    and as a table, and what the reader repaired.
+    """Return the section on the input of the command: the command line, the files, the graph as a
+    drawing and as a table, and the repairs of the reader.
 
     Args:
-        arguments: of the command.
-        graph: of the file.
+        arguments: arguments of the command.
+        graph: graph of the file.
         source: path of the file.
         files: description -> path of each further file.
     """

@@ -104,7 +104,7 @@ _MANY_ARRIVALS = 64
 class Residuals(NamedTuple):
     """Residuals of the backward pass: the arguments of `layer_spikes`, and its results.
 
-    `asked`: for which gradients; None: for all.
+    `asked`: the gradients that are required; None: all.
     """
 
     weight: Weights
@@ -143,7 +143,7 @@ def layer_spikes(
         constants: constants of the neurons, (neurons,) or (positions, neurons).
         time: (batch, arrivals) in any order, seconds; inf where unused. With positions, batch
             counts the positions of each sample, which come one after the other.
-        row: (arrivals,) or (batch, arrivals) int32 in [0, rows); anything where unused.
+        row: (arrivals,) or (batch, arrivals) int32 in [0, rows); arbitrary where unused.
         t_end: end of the simulation, seconds; spikes do not depend on it, so its gradient is zero.
 
     Only `LayerSpikes.time` carries a gradient. Slopes below `spec.min_slope` are divided by as if
@@ -273,7 +273,7 @@ def pulled(
     constants: NeuronConstants,
     cotangent: State | Numbers,
 ) -> NeuronConstants:
-    """Return the gradient by the constants of a function of them, in their shape.
+    """Return the gradient of a function of the constants, in the shape of the constants.
 
     Args:
         cotangent: cotangent of the result, or a tree that broadcasts to it.

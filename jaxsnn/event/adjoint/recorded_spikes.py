@@ -1,8 +1,7 @@
-"""Spikes that something else fired, made differentiable: the adjoint of one population at recorded
-times.
+"""Differentiable spikes that another system fired: the adjoint of one population at recorded times.
 
-The slope of V at a recorded spike is what the population's own equations give there for arrivals at
-recorded times, V taken to be at its threshold.
+The slope of V at a recorded spike follows from the equations of the population and the recorded
+arrival times, assuming that V is at its threshold.
 """
 
 from __future__ import annotations

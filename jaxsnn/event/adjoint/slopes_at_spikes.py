@@ -20,7 +20,7 @@ def without_slopes(spikes: LayerSpikes, *, forward_mode: bool) -> LayerSpikes:
     """Return the same spikes; derivatives through their slopes become NaN.
 
     Args:
-        forward_mode: they are differentiated forwards.
+        forward_mode: whether the spikes are differentiated in forward mode.
     """
     rule = _forwards if forward_mode else _backwards
     # a zero that the rule hands back is one that `lax.scan` takes, of all its steps, for one of each

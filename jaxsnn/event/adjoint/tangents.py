@@ -1,7 +1,8 @@
 """Forward mode: tangents of spike times, for `jax.jvp` and `jax.jacfwd`.
 
-The gradient is linear in the cotangents of the spike times, so that JAX transposes it: what that
-makes of the tangents of everything that a spike depends on are the tangents of the spike times.
+The gradient is linear in the cotangents of the spike times, so that JAX can transpose it. The
+transposed function maps the tangents of all quantities that a spike depends on to the tangents of the
+spike times.
 """
 
 from __future__ import annotations

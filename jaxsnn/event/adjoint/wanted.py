@@ -1,12 +1,11 @@
 """Requested gradients: those that nobody requests are neither computed nor compiled.
 
-Rules of derivatives that are defined with `symbolic_zeros=True` see of each argument whether it is
-perturbed.
+Derivative rules that are defined with `symbolic_zeros=True` can see which arguments are perturbed.
 
-JAX keeps what it has traced: a forward pass for each set of perturbed arguments, but of all of them
-only one tree of what they keep, that of the last one traced. So what is asked for must not be part
-of that tree, or a backward pass leaves out what another one was not asked for. It is the shape of
-an array.
+JAX caches traced functions: a forward pass for each set of perturbed arguments, but for all of them
+only one tree structure of residuals, that of the last trace. So the requested gradients must not be
+part of this structure, or a backward pass would omit gradients that another pass did not request.
+They are stored as the shape of an array.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def decay_derivatives(
     """Return the flow's coefficients (em, es, k) over t and the derivatives of k by tau_mem and
     tau_syn.
 
-    Always of the general kernel: a closed form at a fixed ratio would tie the two constants
+    The general kernel is always used: a closed form at a fixed ratio would tie the two constants
     together.
     """
     em, es, k = decay(shape, tau_mem, tau_syn, t)
@@ -293,7 +293,8 @@ def minus_log(x: Numbers, y: Numbers) -> Numbers:
     """Return -log x of a number x in (0, 1], given y = 1 - x as well, to the precision of the more
     accurate of the two.
 
-    Near -0.4 JAX's log1p is wrong by a hundred roundings: from 1/4 on x is used.
+    Near -0.4 the error of JAX's log1p is a hundred times that of rounding, so x is used for y from
+    1/4 on.
     """
     return jnp.where(y < 0.25, -jnp.log1p(-jnp.minimum(y, 0.25)), -jnp.log(x))
 

@@ -137,4 +137,4 @@ class IFBox(TwoVariables):
 
 @dataclass(frozen=True, kw_only=True)
 class IFDelta(MovedMembrane, IFBox):
-    """Integrators (NIR: IF, I) under delta spikes: one moves V by r W a."""
+    """Integrators (NIR: IF, I) under delta spikes: each moves V by r W a."""

@@ -129,4 +129,4 @@ class LIFBox(TwoVariables):
 
 @dataclass(frozen=True, kw_only=True)
 class LIFDelta(MovedMembrane, LIFBox):
-    """Leaky neurons (NIR: LIF, LI) under delta spikes: one moves V by r W a / tau; j stays 0."""
+    """Leaky neurons (NIR: LIF, LI) under delta spikes: each moves V by r W a / tau; j stays 0."""

@@ -169,8 +169,8 @@ class Neuron:
         raise NotImplementedError
 
     def above(self, constants: NeuronConstants, state: State) -> Bool[Array, "..."]:
-        """Return whether the neuron fires at once, whatever V does next: an arrival, or the start,
-        has put V there.
+        """Return whether the neuron fires immediately, because an arrival or the initial state has put
+        V at or above the threshold, no matter how V would continue.
         """
         return self.excess(constants, state) >= 0
 
@@ -237,7 +237,7 @@ class Neuron:
         return None
 
     def wait_of(self, constants: NeuronConstants, order: Numbers) -> Numbers:
-        """Return the time to the crossing with a number of `crossing_order`, for any neuron."""
+        """Return the time to a crossing from its number in `crossing_order`, for any neuron."""
         raise NotImplementedError
 
     def slope(self, constants: NeuronConstants, state: State) -> Numbers:

@@ -56,8 +56,8 @@ class TwoVariables(Neuron):
         tau_shape: relation of tau_mem to tau_syn of all neurons; selects the crossing solver.
         spike_area, scales_jumps, dt, resistance, initial, reset_kind: as spike_area, scales_jumps,
             dt, resistance, initial and reset of `jaxsnn.network.structure.Population`.
-        fires_at_equality: it fires where an arrival moves V to the threshold exactly, and not only
-            above it. Where V's own flow comes to the threshold it fires, whatever this is.
+        fires_at_equality: whether a neuron fires if an arrival moves V exactly to the threshold. If V
+            reaches the threshold between arrivals, the neuron fires in either case.
         step: a bias is added once in every step of this length (seconds) like a spike; None: it is
             a constant current.
     """
@@ -212,7 +212,7 @@ class TwoVariables(Neuron):
         """Return whether V has an extremum inside an interval from one state to another (one at
         most).
 
-        Here V rises or falls all the way.
+        In this model V is monotone between events.
         """
         del constants, after
         return jnp.zeros_like(state[0], bool)
@@ -278,7 +278,9 @@ class TwoVariables(Neuron):
         return replace(super().unassuming(), tau_shape=TauShape.ANY)
 
     def holds(self, constants: Constants) -> Bool[Array, ""]:
-        """Return whether the time constants have the assumed shape, and are equal if assumed."""
+        """Return whether the assumptions hold: the shape of the time constants, and with `uniform`
+        that they are the same for all neurons.
+        """
         # constants may be (positions, neurons)
         tau_mem = constants.tau_mem.reshape(-1)
         tau_syn = constants.tau_syn.reshape(-1)

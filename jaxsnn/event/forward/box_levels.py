@@ -37,8 +37,8 @@ def least_level(weight: Weights) -> Float[Array, "neurons"]:
 def arrived(
     neuron: Neuron, constants: NeuronConstants, before: Level, weight: Numbers, least: Numbers
 ) -> Level:
-    """Return state and rounding error after a rectangular pulse opened, or with a negative weight
-    closed.
+    """Return the state and the rounding error after the start of a rectangular pulse, or after its end
+    if the weight is negative.
     """
     entry = neuron.level
     assert entry is not None

@@ -1,9 +1,9 @@
 """Spikes on their way: what a recurrent group sends with a delay, first in, first out.
 
 Spikes that travel with the same delay keep their order. A queue therefore has one line for all
-neurons of its source where they share one delay, else a line for each neuron; it knows of each line
-the next spike to come, and of each spike the one behind it in its line. Spikes are known by the
-step of the loop at which they were fired.
+neurons of its source if they share one delay, else a line for each neuron. It stores the next spike
+of each line, and the successor of each spike in its line. Spikes are identified by the step of the
+loop in which they were fired.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def deliver(
     """Return the queue without its next spike.
 
     Args:
-        takes: the samples in which it is taken out.
+        takes: the samples in which the spike is removed.
         delay: seconds.
         fired_at: (steps + 1, batch) times of all spikes, by step.
     """

@@ -62,8 +62,8 @@ class LayerSpec:
 
     @property
     def counted(self) -> int:
-        """Number of spikes after which a neuron is no longer simulated: far more than are
-        recorded.
+        """Number of spikes after which a neuron is no longer simulated; far above the number that
+        is recorded.
         """
         return 16 * self.max_spikes + 64
 
@@ -104,8 +104,8 @@ class LayerSpikes:
 
 
 class Causes(NamedTuple):
-    """Causes of spikes that assign V or that follow a jump of V, as residuals of the gradient;
-    arrays as in `LayerSpikes`, or with the axis of spikes first.
+    """Causes of spikes, as residuals of the gradient, for spikes that assign V and for spikes
+    that follow a jump of V; arrays as in `LayerSpikes`, or with the axis of spikes first.
     """
 
     cause: Int[Array, "a b c"]  # slot of the arrival that moved V across the threshold, else -1

@@ -28,7 +28,7 @@ def in_parts(simulate: OfArrivals, positions: int) -> OfArrivals:
     """Return a function that simulates arrivals one part of the batch after the other.
 
     Args:
-        positions: lists of each sample, which come one after the other.
+        positions: number of lists of each sample; the lists of a sample are adjacent.
     """
 
     def by_parts(

@@ -250,7 +250,8 @@ def kernel(
 
     Raises:
         RuntimeError: the library is not available.
-        UsageError: where it is differentiated, which first derivatives do not.
+        UsageError: the function is differentiated, as for second derivatives; first derivatives do not
+            differentiate it.
     """
     dtype = dtype or results[0].dtype.name
     if not (library := native_library(dtype)).there:

@@ -1,8 +1,8 @@
 """Populations that feed back into each other, in the native backend: as
 `adjoint.recurrent_adjoint.group_spikes`.
 
-For the kernels a group is one population, of all neurons one behind the other; its table has zeros
-where nothing goes from one to the other.
+For the kernels a group is one population with the neurons of all populations in sequence; its table
+has zeros where there are no connections.
 """
 
 from __future__ import annotations

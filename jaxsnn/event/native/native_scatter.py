@@ -1,4 +1,4 @@
-"""A population behind a convolution or a pool in the native backend: each event is delivered to the
+"""A population after a convolution or a pool in the native backend: each event is delivered to the
 positions that it reaches, without lists of arrivals for each position.
 """
 

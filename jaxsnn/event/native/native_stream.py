@@ -242,11 +242,11 @@ class NativeStream:
 
         Args:
             size: channels of the input.
-            end: nan: the time of the last event.
+            end: time up to which to run; nan: the time of the last event.
 
         Returns:
-            As `run`; None, and nothing has happened, where the events or the end are not that
-            plain.
+            As in `run`; None if the events or the end are not of this simple form: the stream is
+            then unchanged.
         """
         time, channel = np.asarray(events.time), np.asarray(events.index)
         count = len(time) if time.ndim == 1 else 0
@@ -345,7 +345,7 @@ class NativeStream:
         """Raise an error if the stream has ended.
 
         Raises:
-            SimulationError: why it has.
+            SimulationError: the stream has ended; the message contains the reason.
         """
         if self._problem:
             raise SimulationError(

@@ -1,8 +1,8 @@
 """The state of a stream as the bytes of a file.
 
-A line that says what it is and the fingerprint of the network, then the arrays of `StreamState`,
-little endian, 8 bytes a number, then a SHA-256 hash of all that. Nothing is compressed, so that the
-size of a file says beforehand how much memory it takes.
+The file consists of a line that identifies the format, the fingerprint of the network, the arrays of
+`StreamState` (little endian, 8 bytes per number), and a SHA-256 hash of all this. Nothing is
+compressed, so that the size of a file shows how much memory it needs.
 """
 
 from __future__ import annotations
@@ -53,18 +53,19 @@ def fingerprint(
 
 
 def state_bytes(state: StreamState, network: bytes) -> bytes:
-    """Return the content of a checkpoint file; `network` is the fingerprint."""
+    """Return the content of a checkpoint file; `network` is the fingerprint of the network."""
     arrays = [array.astype(array.dtype.newbyteorder("<")).tobytes() for array in state.arrays]
     content = b"".join([_MAGIC, network, *arrays])
     return content + hashlib.sha256(content).digest()
 
 
 def read_state(path: str | os.PathLike[str], network: bytes) -> StreamState:
-    """Return the state in a file, with its numbers not yet validated; `network` is the fingerprint.
+    """Return the state in a file, with its numbers not yet validated; `network` is the fingerprint of
+    the network.
 
     Raises:
-        FileError: no such file, or it holds no state, or not the one that was written.
-        UsageError: it is of another network.
+        FileError: the file does not exist, contains no state, or is damaged.
+        UsageError: the state belongs to another network or to other options.
     """
     head = len(_MAGIC) + _HASH + _SIZES
     try:

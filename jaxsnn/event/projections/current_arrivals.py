@@ -1,12 +1,12 @@
 """Currents from outside: one arrival of all channels together at each change.
 
-A current that is constant for a while is the level that an open box is: an arrival moves it by the
-change. What a matrix or a convolution makes of the values is computed before, so that the channels
-that change at one time are one arrival, whose weights are its own. Gradients by the values and by
-the weights go through that product; those by the arrivals' weights are the engine's.
+A piecewise constant current is a level, like that of an open rectangular pulse: an arrival changes it
+by a step. The product of the values and a matrix or a convolution is computed beforehand, so that all
+channels that change at one time are one arrival with individual weights. Gradients by the values and
+by the weights of the network are those of this product; the engine computes those by the weights of
+the arrivals.
 
-A current that is the same for the whole run needs no arrival: it is a bias that each sample has of
-its own.
+A current that is constant during the run needs no arrival: it is a bias of each sample.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def by_source(
         target: the population, for messages.
 
     Raises:
-        LoweringError: some of them pass delays.
+        LoweringError: a path contains a delay.
     """
     by_input: dict[str, list[Operator]] = {}
     for source, operator in paths:

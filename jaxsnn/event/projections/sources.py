@@ -48,7 +48,9 @@ class Sources:
 
 
 def room_behind(sources: Sources, name: str, slots: int) -> int | None:
-    """Return how many events of each sample of a population those behind it see; None: all slots."""
+    """Return the number of events of each sample that postsynaptic populations receive from a
+    population; None: all slots.
+    """
     room = sources.engine.of("max_events", name)
     # A convolution does work for each slot and tap, so that empty slots are cut off before it.
     if room is None and name in sources.gathered:

@@ -1,7 +1,7 @@
 """Lowering of single nodes: static records and NumPy arrays for each node of a NIR graph.
 
-Nothing here loads JAX: `jaxsnn.lower` makes a network of it, `jaxsnn.check` asks what an engine
-would refuse.
+Nothing here loads JAX: `jaxsnn.lower` builds a network from these records, and `jaxsnn.check` uses
+them to list the features that an engine does not support.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ def per_channel(node: Node, name: str, size: int) -> np.ndarray:
     """Return a parameter as an array (size,); a scalar is repeated.
 
     Raises:
-        LoweringError: it has neither one entry nor `size`.
+        LoweringError: the parameter has neither one entry nor `size` entries.
     """
     value = node.numbers(name)
     if value.size not in (1, size):

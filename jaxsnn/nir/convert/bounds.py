@@ -1,5 +1,5 @@
-"""Bounds on membranes, without a simulation: what they show a network never to do, and how far biases
-move membranes before the first input.
+"""Bounds on membrane potentials, without a simulation: they prove that certain events never occur in a
+network, and show how far biases move membrane potentials before the first input.
 """
 
 from __future__ import annotations

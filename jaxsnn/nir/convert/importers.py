@@ -1,9 +1,9 @@
-"""Problems that another simulator's importer has with a file: what it would not read, or would read
-otherwise than the file means it.
+"""Problems that another simulator's importer has with a file: parts that it does not read, or
+interprets differently.
 
-Importers are those of the versions that `jaxsnn.nir.frameworks` knows. Where `jaxsnn.nir.convert.pipeline`
-writes for one, its refusals and its changes say what is wrong with a file as it is; the others are
-known by their rules alone.
+Importers are those of the versions that `jaxsnn.nir.frameworks` knows. If `jaxsnn.nir.convert.pipeline`
+can write for an importer, the refusals and changes of a conversion show the problems of the file; for
+other importers, only their rules are checked.
 """
 
 from __future__ import annotations
@@ -157,9 +157,9 @@ def _remarks(
 
 
 def ignored_by_framework(graph: Graph) -> list[Problem]:
-    """List the deviations of the framework of a graph's dialect from this library: numbers that its
-    neurons lack and its importer ignores, and nodes that its importer runs otherwise, if that
-    importer alone defines the meaning of such files.
+    """List the deviations of the framework of a graph's dialect from this library: parameters that
+    its neurons do not have and its importer ignores, and nodes that its importer runs differently,
+    if the importer alone defines the meaning of such files.
 
     Returns:
         Warnings, for the notes of a simulation; none if the dialect is undecided.
@@ -395,7 +395,7 @@ def _onward(graph: Graph, name: str) -> list[str]:
 
 
 def _neighbour(graph: Graph, name: str, source_names: Mapping[str, str]) -> str:
-    """Return the nearest node of the source behind a node, else before it; "" for none.
+    """Return the nearest node of the source graph after a node, else before it; "" for none.
 
     Args:
         graph: The converted graph.

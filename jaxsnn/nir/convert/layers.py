@@ -81,7 +81,7 @@ def set_channel_order(conversion: Conversion) -> None:
     """Reorder flattened channels where only one of the two frameworks has channels last.
 
     Raises:
-        ConversionError: A Flatten joins some axes of several, and no other one the rest.
+        ConversionError: A Flatten joins only some of several axes, and no other Flatten joins the rest.
     """
     draft, target = conversion.draft, conversion.target
     if draft.channels_last != target.channels_last:
@@ -287,7 +287,7 @@ def reorder_flattened(draft: Draft, to_channels_last: bool, why: str) -> None:
     The columns of the weights that follow are permuted; before other nodes, a permutation is inserted.
 
     Raises:
-        ConversionError: A Flatten joins some axes of several, and no other one the rest.
+        ConversionError: A Flatten joins only some of several axes, and no other Flatten joins the rest.
     """
     _join_flattens(draft, why)
     for name in draft.of_type("Flatten"):
@@ -441,7 +441,7 @@ def remove_node(draft: Draft, name: str) -> None:
 
 
 def add_flatten(draft: Draft, source: str, name: str) -> None:
-    """Add a Flatten of all axes behind a node."""
+    """Add a Flatten of all axes after a node."""
     shape = draft.shapes[source][1]
     draft.edges.append((source, name))
     draft.nodes[name] = {

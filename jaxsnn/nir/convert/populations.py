@@ -180,7 +180,8 @@ def _needs_start(step: Step) -> bool:
 
 
 def _starting_input(step: Step) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return what must arrive in the first step, to last and for that step alone, and in every step.
+    """Return the inputs that start a population: the input of the first step that persists, the input
+    of the first step only, and the input of every step.
 
     The drive of a membrane is a constant part of its current: I' = I + drive/gain, which starts at
     drive/gain.

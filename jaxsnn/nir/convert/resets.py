@@ -254,7 +254,7 @@ def _write_unless_above(draft: Draft, step: Step, feedback: list[str]) -> dict[s
 def _write_skip(draft: Draft, step: Step, feedback: list[str]) -> dict[str, Step]:
     """Write neurons whose step after each spike ends at 0 and has no spike, whatever arrives.
 
-    What fired is made to fire, and so to reset, once more, and that spike is taken out again:
+    A neuron that fired is forced to fire, and so to reset, once more, and this spike is removed:
 
         Z = fires with x + large O';   O = Z - O'       (O' of the step before)
     """
@@ -310,11 +310,11 @@ _SUBTRACTIONS: dict[str, Reset] = {
 def move_subtractions(conversion: Conversion) -> None:
     """Subtract v_threshold in the time step of the importer; weights of each neuron to itself compensate.
 
-    At once and one step later differ by what the subtracted part would have decayed in between:
+    An immediate reset and a reset one step later differ by the decay of the subtracted part in between:
 
         v' = k (v - th) + x = k v + x - th + (1 - k) th
 
-    so one is the other plus weights from each neuron to itself, which act one time step later.
+    so the former is the latter plus weights from each neuron to itself, which act one time step later.
     Recurrent populations with a synaptic current, and those whose neurons differ within a channel,
     are not changed; the writers reject them.
     """

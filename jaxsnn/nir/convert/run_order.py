@@ -1,5 +1,5 @@
-"""The order in which an importer runs nodes: edges and names that make it run sources before what they
-feed, and loops as the source does.
+"""The order in which an importer runs nodes: edges and names that make it run sources before their
+targets, and loops like the source framework.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _renamed(draft: Draft, edge: Edge) -> Edge:
 
 
 def move_biases_out_of_loops(draft: Draft, *, alone: bool = False) -> list[Edge]:
-    """Move biases out of loops, which importers leave out of the first step.
+    """Move biases out of loops, because importers omit biases in loops in the first step.
 
     Args:
         draft: Edited in place.
@@ -216,8 +216,8 @@ def rename_nodes(draft: Draft, new_names: dict[str, str]) -> None:
 def _chain_depth_first(draft: Draft, recurrent: Sequence[Edge], title: str) -> list[Edge]:
     """Chain the nodes for an importer that runs each as soon as one of its sources has run.
 
-    A node that sums paths would run after the first of them, and take from the others what they gave
-    a step before. So connections of weight zero lead the importer through the nodes in an order in
+    A node that sums paths would run after the first of them, and receive the outputs of the others
+    from the previous step. So connections of weight zero lead the importer through the nodes in an order in
     which sources come first.
 
     Args:

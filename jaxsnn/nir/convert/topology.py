@@ -45,8 +45,8 @@ def sum_before_outputs(conversion: Conversion) -> None:
 
 
 def _summed(draft: Draft, output: str, target: Target) -> list[str]:
-    """Return the sources that an Output adds up, without those of weight zero by which an earlier
-    conversion made an importer that runs nodes depth first run them before the Output.
+    """Return the sources that an Output adds up, without connections of weight zero: an earlier
+    conversion added these for an importer that runs nodes depth first, to run them before the Output.
     """
     return [
         source
@@ -92,8 +92,8 @@ def _is_identity(entry: Mapping[str, Any]) -> bool:
 
 
 def merge_weights(draft: Draft, part: Sequence[str], *, biased: bool = False) -> None:
-    """Multiply matrices that follow each other among some nodes; with `biased` those alone of which
-    the first has a bias, as importers leave it out of the first step of a loop.
+    """Multiply consecutive matrices among some nodes. With `biased`, only those of which the first
+    has a bias, because importers omit this bias in the first step of a loop.
     """
     waiting = [*part]
     while waiting:
@@ -158,7 +158,8 @@ def refuse_wiring(draft: Draft, target: Target) -> None:
     """Reject node types and connections that an importer does not support, all in one exception.
 
     Raises:
-        ConversionError: Names the first node and the number of other problems.
+        ConversionError: There are such nodes or connections; the message names the first and the number
+            of the others.
     """
     refuse_for(target, _wiring_problems(draft, target))
 

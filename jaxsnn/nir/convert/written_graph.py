@@ -230,8 +230,8 @@ def _format_range(value: Any, digits: int = 6) -> str:
 
 
 def _dialect(draft: Draft, target: Target, setting: Setting) -> Dialect:
-    """Return the dialect of the written file; undecided if the importer reads a type otherwise than
-    files of its own framework mean it.
+    """Return the dialect of the written file; undecided if the importer interprets a type
+    differently from files of its own framework.
     """
     assert target.framework is not None
     why = f"Written for {target.title}'s importer."

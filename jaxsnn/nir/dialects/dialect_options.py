@@ -100,11 +100,11 @@ def with_options(graph: Graph, **options: Any) -> Graph:
 
     Args:
         graph: Read with its dialect, or from a module.
-        options: Of `PER_NODE` and `readout`, as of `jaxsnn.read`. A value for all nodes replaces that
-            of the dialect and those of single nodes, readouts aside.
+        options: `readout` and the options in `PER_NODE`, as in `jaxsnn.read`. A value for all nodes
+            replaces that of the dialect and those of single nodes, except readouts.
 
     Raises:
-        UsageError: An unknown value or node, or a value said twice.
+        UsageError: An unknown value or node, or a value that is set twice.
     """
     parsed = parse_options(graph.nodes, None, **options)
     if not parsed.fields and not parsed.nodes:

@@ -34,8 +34,8 @@ class Tie:
 
 
 def ties(nodes: Mapping[str, Node], evidence: Evidence | None = None) -> Iterator[Tie]:
-    """Yield the pairs of all neurons that may determine the dt of a framework; without its
-    evidence, the pairs of all neurons with a time constant.
+    """Yield the pairs of a time constant and a gain that may determine the dt of a framework;
+    without evidence, those of all neurons with a time constant.
     """
     for name, node in nodes.items():
         if not node.traits.state or (evidence is not None and node.type in evidence.silent):

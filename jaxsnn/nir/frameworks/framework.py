@@ -1,8 +1,8 @@
-"""The records of which the knowledge of a framework is made: `Framework` and its parts.
+"""The records that describe a framework: `Framework` and its parts.
 
 A framework writes NIR files (its conventions, by version), reads them (its importers, by version),
-and may have layers that `from_torch` takes. Whoever adds one writes one file with one `Framework`,
-and registers it: `jaxsnn.nir.frameworks.registry.register_framework`.
+and may have layers that `from_torch` accepts. To add a framework, write one file with one
+`Framework`, and register it with `jaxsnn.nir.frameworks.registry.register_framework`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ Doing = Literal["any height", "floor", "no current", "several nodes"]
 
 
 def does_nothing_more(step: Step) -> Iterable[Doing]:
-    """Return that an importer does steps whose membranes are bounded, with their current."""
+    """Return no extended support: the importer runs only steps with bounded membrane potentials, with
+    or without a synaptic current.
+    """
     return ()
 
 

@@ -1,8 +1,8 @@
 """Shared code of the writers of all targets.
 
 A writer takes one `Step` of the source. It may scale a membrane (v' = s (v - o)), choose another
-node type, and ask for a factor and an offset on what arrives, which `convert` puts into the
-weights. It refuses what its importer cannot do.
+node type, and request a factor and an offset for the input, which `convert` puts into the weights.
+It rejects features that its importer does not support.
 """
 
 from __future__ import annotations
@@ -106,7 +106,9 @@ _RESET_TEXTS: Mapping[Reset, str] = MappingProxyType(
 
 
 def needs_value_reset(step: Step, setting: Setting, title: str) -> None:
-    """Give up resets other than one to a value, at once."""
+    """Require a reset to a value in the time step of the spike; any other is an approximation, see
+    `Setting.give_up`.
+    """
     if step.reset != "value":
         reason = ", and {framework}'s importer resets to a value in the time step of the spike"
         reason = Text("its reset " + _RESET_TEXTS[step.reset] + reason, framework=title)
@@ -114,7 +116,9 @@ def needs_value_reset(step: Step, setting: Setting, title: str) -> None:
 
 
 def needs_subtraction(step: Step, setting: Setting, title: str) -> None:
-    """Give up resets other than one that subtracts v_threshold, at once."""
+    """Require a reset that subtracts v_threshold in the time step of the spike; any other is an
+    approximation, see `Setting.give_up`.
+    """
     if step.reset != "subtract":
         reason = ", and {framework}'s importer subtracts v_threshold in the time step of the spike"
         reason = Text("its reset " + _RESET_TEXTS[step.reset] + reason, framework=title)
@@ -171,8 +175,8 @@ def told(setting: Setting, module: str, settings: Mapping[str, Sequence[tuple[st
 
 
 def refuse_drive(step: Step, drive: np.ndarray, setting: Setting) -> None:
-    """Give up a constant input of the membrane potential, which a bias could replace only through
-    the synaptic current.
+    """Reject a constant input of the membrane potential, or drop it if approximations are allowed: a
+    bias cannot replace it, because it would pass through the synaptic current.
     """
     if np.any(np.abs(drive) > 1e-9 * np.abs(step.v_threshold)):
         place = int(np.argmax(np.abs(drive)))
@@ -190,8 +194,8 @@ def refuse_drive(step: Step, drive: np.ndarray, setting: Setting) -> None:
 
 
 def needs_start(step: Step, start: np.ndarray, setting: Setting) -> None:
-    """Give up membrane potentials that do not start at `start`, the initial value of the importer
-    in units of the source framework.
+    """Require membrane potentials that start at `start`, the initial value of the importer in units
+    of the source framework; any other is an approximation, see `Setting.give_up`.
     """
     off = np.abs(step.v_start - start) > 1e-9 * np.abs(step.v_threshold)
     if np.any(off):
@@ -210,7 +214,9 @@ def needs_start(step: Step, start: np.ndarray, setting: Setting) -> None:
 
 
 def one_for_all(step: Step, setting: Setting, quantity: str, values: np.ndarray) -> float:
-    """Return the single value that an importer uses for all neurons; give up values that differ."""
+    """Return the single value that an importer uses for all neurons; differing values are an
+    approximation, see `Setting.give_up`.
+    """
     if np.ptp(values) > 1e-9 * np.abs(values).max():
         setting.give_up(
             step.name,
@@ -237,7 +243,8 @@ def moved_threshold(
         step: Time step of the source framework.
         threshold: v_threshold in units of the target.
         at_equality: Whether a membrane potential equal to v_threshold spikes in the target.
-        slack: Relative rounding error of membrane potentials in the target, which must not decide.
+        slack: Relative rounding error of membrane potentials in the target, which must not affect
+            whether a neuron spikes.
     """
     height = threshold.astype(np.float32)
     direction = np.float32(-np.inf if step.at_equality else np.inf)

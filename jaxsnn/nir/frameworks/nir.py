@@ -1,4 +1,4 @@
-"""NIR itself: the literal equations, whoever wrote the file."""
+"""NIR itself: the literal equations, no matter which framework wrote the file."""
 
 from __future__ import annotations
 

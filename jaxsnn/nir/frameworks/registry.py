@@ -4,9 +4,9 @@ A framework from outside is registered by one call, or by an entry point of the 
 `jaxsnn.frameworks` of an installed distribution, which names a `Framework`. It then works wherever
 those of this package do: reading, inference, simulation, verification, check, conversion, commands.
 
-The files of this package are loaded by name, when the first one is asked for, as those from outside
-are: what they are made of (`jaxsnn.nir.convert.pipeline` and others) asks this register, and must not load
-it.
+The files of this package, like external ones, are loaded by name when the first framework is
+requested. They import modules such as `jaxsnn.nir.convert.pipeline`, which use this register, so that
+the register must not import them when it is loaded itself.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def _refuse_contradictions(framework: Framework) -> None:
 
 
 def framework_options() -> dict[str, FrameworkOption]:
-    """Return the options of single frameworks, by name."""
+    """Return the options that belong to single frameworks, by name."""
     return _options(frameworks())
 
 
@@ -239,7 +239,7 @@ def _options(frameworks_by_name: Mapping[str, Framework]) -> dict[str, Framework
 
 def file_options() -> dict[str, Option]:
     """Return the options for reading a file, by name: those of all frameworks, and those of single
-    ones.
+    frameworks.
     """
     options: dict[str, Option] = {}
     for option in FILE_OPTIONS:

@@ -198,7 +198,9 @@ def _written_leaky(step: Step, setting: Setting) -> Written:
 
 
 def _refuse_current(step: Step, setting: Setting, scale: np.ndarray) -> None:
-    """Give up currents that the LI in front of a neuron cannot express."""
+    """Reject currents that the LI before a neuron cannot express, unless approximations are
+    allowed.
+    """
     if np.any(step.i_start):
         setting.give_up(step.name, "its synaptic current does not start at 0", "it starts at 0")
     if np.any(negligible(step.drive, scale)):

@@ -99,8 +99,9 @@ _WRITES = Conventions(
 
 
 def _needs_its_reset(step: Step, setting: Setting) -> None:
-    """Give up resets other than one to a value. A delayed subtraction is given up too: those that
-    can be are rewritten as immediate ones before, see `convert.subtraction`.
+    """Require a reset to a value; any other is an approximation, see `Setting.give_up`. Delayed
+    subtractions that can be rewritten as immediate ones were rewritten before, see
+    `convert.subtraction`.
     """
     if step.reset != "subtract later":
         needs_value_reset(step, setting, "SpikingJelly")

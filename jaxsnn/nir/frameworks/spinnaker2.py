@@ -1,9 +1,9 @@
-"""SpiNNaker2: what its reader of NIR takes.
+"""SpiNNaker2: the files that its reader of NIR supports.
 
 `spinnaker2/s2_nir.py` of py-spinnaker2 was read. It folds r, w_in and v_leak into thresholds and
 offsets, decays by exp(-dt/tau) or 1 - dt/tau as its configuration says, and scales weights to whole
 numbers of 8 bits. The programs of its chip were not found: whether a membrane at threshold fires,
-and in which order a step goes, is unknown, so that nothing is simulated in its name.
+and in which order a step goes, is unknown, so there is no simulation with its rules.
 """
 
 from __future__ import annotations

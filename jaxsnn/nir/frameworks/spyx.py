@@ -368,7 +368,7 @@ def _rename(draft: Draft, old: str, new: str) -> None:
 
 
 def _constant_neurons(draft: Draft, recurrent: list[Edge], dt: float) -> None:
-    """Replace each bias behind a layer of neurons by a neuron of that layer that fires in each
+    """Replace each bias after a layer of neurons by a neuron of that layer that fires in each
     step.
 
     In Spyx, layer n receives its input n - 1 time steps late, but its bias immediately. A neuron

@@ -347,8 +347,12 @@ def _zeros_around(call: Call) -> Exported:
 
 
 def padding_node(call: Call, sides: np.ndarray) -> dict[str, Any]:
-    """Return a convolution that pads each axis with zeros before and behind it, (axes, 2); negative
-    padding crops. The kernel of each channel is a one among zeros, which shifts the input.
+    """Return a convolution that pads each axis with zeros at both ends; negative padding crops. The
+    kernel of each channel contains a single 1, which shifts the input.
+
+    Args:
+        call: call of the layer.
+        sides: (axes, 2) numbers of zeros before and after the input.
     """
     padding = np.maximum(sides.max(axis=1), 0)
     kernel = np.zeros((call.inward[0], *(1 + 2 * padding - sides.sum(axis=1))), np.float32)
@@ -624,8 +628,8 @@ def _transposed_convolution(call: Call) -> Exported:
 
 
 def transposed_kernel(weight: np.ndarray, groups: int) -> np.ndarray:
-    """Return the kernel of the convolution that a transposed one of the kernel `weight` is, and the
-    other way round: (inputs, outputs of a group, *taps) -> (outputs, inputs of a group, *taps).
+    """Return the kernel with which a convolution equals the transposed convolution with the kernel
+    `weight`, and vice versa: (inputs, outputs of a group, *taps) -> (outputs, inputs of a group, *taps).
     """
     by_group = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
     swapped = np.swapaxes(by_group, 1, 2)

@@ -158,7 +158,7 @@ def tagged(graph: Graph) -> Graph:
     """Return the graph with its dialect in the metadata, so that this library reads it again
     without options.
 
-    A courtesy: nothing needs it, other tools ignore it. Graphs that are built here have it already.
+    The tag is optional, and other tools ignore it. Graphs that are built here have it already.
     """
     from jaxsnn.nir.graphs.parse import parse
 
@@ -201,7 +201,7 @@ def types_refused(graph: Graph) -> str | None:
     """Return the error that nir.read raises in its default check of the types of a graph's file;
     None if there is none, or if it cannot read the graph without the check either.
 
-    nir 1.0.8 infers shapes behind kernels that are not square wrongly.
+    nir 1.0.8 infers wrong shapes after kernels that are not square.
     """
     if not any(node.type in _WITH_WINDOWS for node in graph.nodes.values()):
         return None  # nir takes long for graphs of many nodes

@@ -92,8 +92,8 @@ def read(
         FileError: The file does not exist, or is not a NIR file.
         GraphError: The graph is broken; the message names the node.
         UnsupportedNodeError: A node type that is neither in NIR 1.0.8 nor registered.
-        DialectError, UsageError: An option is invalid or contradicts the file, or the path is not a
-            path.
+        DialectError, UsageError: An option is invalid or contradicts the file, or the path has a
+            wrong type.
     """
     if not isinstance(path, str | os.PathLike):
         raise UsageError(

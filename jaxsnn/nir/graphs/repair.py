@@ -64,7 +64,7 @@ def add_borders(graph: Graph) -> Graph:
 
 
 def findings(graph: Graph) -> Graph:
-    """List what is read otherwise than it is written, and what looks like a mistake of an
+    """List the values that are read differently from how they are written, and likely mistakes of an
     exporter.
     """
     node_shapes = shapes(graph)

@@ -27,7 +27,7 @@ def with_delayed_synapses(graph: Graph, name: str, delay: np.ndarray) -> Graph:
         delay: (outputs, inputs), in the file's unit of time.
 
     Raises:
-        GraphError: no such node, or names that are taken.
+        GraphError: there is no such Linear or Affine, or a name is already used.
     """
     node = graph.nodes.get(name)
     if not isinstance(node, Linear | Affine) or "/" in name:

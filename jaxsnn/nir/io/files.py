@@ -109,7 +109,7 @@ def nir_document(path: str | os.PathLike[str], document: Group) -> Group:
     """Return a document; refuse one that is not NIR.
 
     Raises:
-        FileError: It has no group "node".
+        FileError: The document has no group "node".
     """
     if not isinstance(document.get("node"), Group):
         entries = listing(document) if document else "nothing"

@@ -1,9 +1,9 @@
 """A separate process that reads files of unknown origin: it has limits of time, processor and
 memory, and returns plain bytes.
 
-A fork costs a few milliseconds and loads nothing twice. The child touches nothing but the file, the
-pipe and what it decodes, and leaves by `os._exit`, so that threads of the parent, which it does not
-have, do not matter to it.
+A fork costs a few milliseconds and imports nothing again. The child uses only the file, the pipe and
+the decoded data, and exits with `os._exit`, so it does not depend on the threads of the parent, which
+do not exist in the child.
 """
 
 from __future__ import annotations

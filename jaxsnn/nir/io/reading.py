@@ -1,10 +1,10 @@
-"""Documents of HDF5 files that may be broken on purpose, read within limits.
+"""Documents of HDF5 files, which may be malicious and are read within limits.
 
-libhdf5 loops, crashes and grows on files that are made for it, and no check before it sees all of
-them. With a timeout (`limit_reading`, `--read-timeout` of the command line) a process of its own
-reads a file and hands plain arrays over; without, this process does. The command line always sets
-one. The library does not by itself: a fork of a program that it does not know is that program's
-decision, as is whom it trusts.
+A malicious file can make libhdf5 loop, crash or exhaust memory, and no check beforehand detects all
+such files. With a timeout (`limit_reading`, `--read-timeout` of the command line), a separate process
+reads the file and returns plain arrays; without one, this process reads it. The command line always
+sets a timeout. The library does not: whether to fork, and which files to trust, is the decision of
+the program that uses it.
 """
 
 from __future__ import annotations

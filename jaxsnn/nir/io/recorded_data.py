@@ -6,7 +6,7 @@ node and name of the observable, nested as the graph is. Here nested names are j
 
 Events are `jaxsnn.Events`: seconds, unused slots at time inf with the population's size as index.
 NIR's unused slots have the index -1. Arrays are (time, batch, *shape); NIR's are (batch, time,
-neurons), so the shape must be said again.
+neurons), so the shape must be specified separately.
 """
 
 from __future__ import annotations

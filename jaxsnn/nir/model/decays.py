@@ -21,7 +21,7 @@ class Decay:
         text: Formula, for messages and `repr`.
         factor: (parameters by NIR's names, dt, array module) -> factor, of the parameters' shape.
             dt is in the unit of the time constants, the array module is NumPy or jax.numpy. A
-            function of a module, so that equal rules are equal records.
+            module-level function, so that equal rules compare equal.
         needs_dt: Whether the formula uses dt.
     """
 

@@ -192,7 +192,7 @@ class FrameworkOption(Option):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Release:
-    """A version of a framework, of which something is known.
+    """Properties of one version of a framework.
 
     Attributes:
         version: Version such as "1.0" (includes 1.0.3), or "main" (unreleased); "" if all versions
@@ -402,7 +402,7 @@ class Dialect:
 
     @property
     def fix(self) -> str:
-        """Advice while the name is undecided; "" once it is decided."""
+        """Advice on how to decide the dialect; "" once it is decided."""
         if self.name is not None:
             return ""
         choices = f", one of {', '.join(self.choices)}" if self.choices else ""
@@ -410,7 +410,7 @@ class Dialect:
 
     @property
     def unit_fix(self) -> str:
-        """Advice while the unit of time is unknown, and the other decisions."""
+        """Advice for an unknown unit of time, followed by the other decisions in brackets."""
         rest = Text.joined("", (self.why,))
         for sentence in (NO_UNIT + " ", " " + NO_UNIT, NO_UNIT):
             rest = rest.without(sentence)

@@ -105,7 +105,7 @@ class Draft:
         return name
 
     def insert(self, edge: Edge, name: str, entry: dict[str, Any]) -> str:
-        """Put a node that keeps the shape into an edge; the name is made free."""
+        """Insert a node that keeps the shape into an edge; its name is extended if it is not free."""
         name = self.free(name)
         place = self.edges.index(edge)
         self.edges[place : place + 1] = [(edge[0], name), (name, edge[1])]
@@ -206,10 +206,11 @@ def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
 
 
 def settings_of_one_number(graph: Graph, name: str) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yield the settings of a node that the file has as an array of one number, with its shape.
+    """Yield the settings of a node that the file stores as an array with one element, and the
+    shape of the array.
 
-    The nir package and importers take a single number as a scalar alone, and a conversion writes it
-    so. With one axis of space the array has one number for each axis, which importers take, too.
+    The nir package and importers accept a single number only as a scalar, so conversion writes a
+    scalar. In one spatial dimension such an array has one element per axis, which importers accept.
     """
     node = graph.nodes[name]
     for parameter in node.traits.parameters:
@@ -324,11 +325,11 @@ def _entry(node: Node, inward: Shape) -> dict[str, Any]:
 
 
 def _pad_evenly(draft: Draft, name: str, inward: Shape) -> None:
-    """Write a window that is padded as XLA does in numbers; where they differ before and after, as
-    a convolution with zeros in front.
+    """Write the padding of a window that is padded as in XLA as numbers; if these differ before and
+    after the input, write the window as a convolution whose kernel starts with zeros.
 
-    NIR pads both sides alike: d cells more before the input are taken back by d zeros before the
-    kernel.
+    NIR pads both sides equally: d zeros before the kernel compensate for d additional cells before
+    the input.
     """
     entry = draft.nodes[name]
     padding = entry.get("padding")

@@ -53,7 +53,9 @@ NONLINEAR_NODE = _nodes(
 
 
 def other_neurons(types: Collection[str]) -> GraphFeature:
-    """Return the feature of neurons with a leak that are of other types than some, and of extensions."""
+    """Return the feature of neurons whose type is not among `types`: those with a leak, and those of
+    extensions.
+    """
     return _nodes(
         f"A neuron other than {listing(types)}",
         lambda node: bool(

@@ -1,7 +1,7 @@
-"""The values of a table of layers (see `layer_tables`): of the right kind, and within limits.
+"""Checks of the values in a table of layers (see `layer_tables`): their types and their limits.
 
-A configuration file may come by mail, as a NIR file may: nothing is made of it before all of its
-values were looked at.
+A configuration file may come from an untrusted source, like a NIR file: all of its values are checked
+before anything is created from them.
 """
 
 from __future__ import annotations

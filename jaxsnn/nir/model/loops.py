@@ -1,9 +1,10 @@
 """Loops without a neuron, in which an importer lets a step pass, and loops through several neurons,
 in which the dialects say where one does.
 
-An importer that runs nodes one by one has to begin somewhere in a loop: what runs before its source
-takes what the source gave one step before, and nothing in the first step. So weights that feed
-themselves remember: that is how `jaxsnn.nir.convert.pipeline` writes leaky integrators.
+An importer that runs nodes one by one has to begin somewhere in a loop: a node that runs before its
+source receives the output of the source in the previous step, and nothing in the first step. So
+weights that feed themselves have a memory: `jaxsnn.nir.convert.pipeline` writes leaky integrators in
+this way.
 """
 
 from __future__ import annotations
@@ -57,10 +58,11 @@ def feedback_edges(graph: Graph) -> tuple[Edge, ...]:
     """Return the edges by which loops through several neurons act one step later in the graph's
     dialect.
 
-    A spike reaches the neurons behind it in the same step, all others one step later, along the
-    edges from the first node that is fed from outside, as in the time-stepped engine. Loops are
-    left out in which a node between neurons has several sources or targets, or that hold a Delay;
-    all of them where a dialect has no such step, or layers take one.
+    As in the time-stepped engine, the neurons of a loop step in the order that follows the edges
+    from the first node that is fed from outside. A spike reaches later neurons in the same step,
+    all others one step later. Loops with a Delay are omitted, and loops in which a node between
+    neurons has several sources or targets. There are no such edges in a dialect whose recurrent
+    spikes are not one step late, or whose layers all delay spikes by one step.
     """
     conventions = graph.dialect.conventions
     if conventions is None or conventions.spikes_from == "before":
@@ -96,7 +98,7 @@ def importer_late_edges(graph: Graph, runs: Order) -> tuple[Edge, ...] | None:
 
 
 def backward_edges(graph: Graph, order: Sequence[str]) -> list[Edge]:
-    """Return the edges between some nodes that lead back in their order."""
+    """Return the edges from later to earlier nodes of a sequence."""
     place = {name: number for number, name in enumerate(order)}
     return [
         (source, target)

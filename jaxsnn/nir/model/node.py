@@ -1,4 +1,4 @@
-"""The record of a node and the traits of its type, which every layer asks.
+"""The record of a node, and the traits of its type, which all parts of the library read.
 
 `NodeTraits` describes one type of node: its parameters, shapes, and what it computes. The types of NIR
 are in `jaxsnn.nir.model.nodes`; `register_node` there adds others from outside. A type without traits is
@@ -146,12 +146,13 @@ class NodeTraits:
         misfits: Function of the node and its input shape that yields `Fault`s for such an input.
         detail: Function of the node and its `Surroundings` that returns the further arguments of
             `apply`, hashable.
-        apply: of a type without state: (parameters, detail, x) -> y, the bias of a linear type left
-            out. x is a JAX array (samples, *inward), y (samples, *outward); parameters are arrays by
+        apply: For a type without state: (parameters, detail, x) -> y, without the bias of a linear
+            type. x is a JAX array (samples, *inward), y (samples, *outward); parameters are arrays by
             name, those per element in one row (elements,). It may be a text "module:name". Both
-            engines use that of a linear type, and the chip does with NumPy arrays where there are no
-            `entries`; only the time-stepped engine uses that of a nonlinear type.
-        entries: of a linear type: (parameters, detail, inward) -> (source, target, value): its
+            engines use the function of a linear type, and the mapping to the chip uses it with NumPy
+            arrays if there are no `entries`; only the time-stepped engine uses that of a nonlinear
+            type.
+        entries: For a linear type: (parameters, detail, inward) -> (source, target, value): its
             connections one by one. Channels of input and output are counted in C order, in NumPy
             int arrays (entries,) that depend on shapes alone; the values (entries,) are of the
             kind of the parameters, NumPy or JAX. None: engines find them by applying it.
@@ -406,8 +407,8 @@ class Node:
         return dataclasses.replace(changed, written=MappingProxyType({**self.written, **written}))
 
     def in_file(self) -> Self:
-        """Return a copy in which values that were interpreted differently from the file, and have
-        not changed since, are those of the file.
+        """Return a copy with the values of the file where they were interpreted differently; values
+        that have been changed since are kept.
         """
         if not self.written:
             return self

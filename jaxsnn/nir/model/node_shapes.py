@@ -227,7 +227,7 @@ def window_problems(node: Node) -> Iterator[Fault]:
 
 
 def convolution_misfits(node: Node, shape: Shape) -> Iterator[Fault]:
-    """Yield a fault if the number of arriving channels is not the one that a convolution takes."""
+    """Yield a fault if the input does not have the number of channels that a convolution expects."""
     channels, arriving = _channels(node), shape[0] if shape else 0
     if arriving != channels:
         description = Text(

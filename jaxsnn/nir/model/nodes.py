@@ -452,7 +452,7 @@ def _refuse_bad_traits(traits: NodeTraits) -> None:
     checks = [
         (not kind.isidentifier(), "is not a valid type name", "use letters and digits"),
         (kind in TYPES or kind == "NIRGraph", "is a type of NIR", "use a different name"),
-        (kind in EXTENSIONS, "is an extension of this package", "take another name"),
+        (kind in EXTENSIONS, "is an extension of this package", "use a different name"),
         (
             kind in _REGISTERED,
             "is already registered with different traits",

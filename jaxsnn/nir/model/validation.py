@@ -18,9 +18,9 @@ def validate(graph: Graph) -> tuple[Problem, ...]:
     """Return all problems of a graph that cannot be repaired without guessing, in the order of its
     nodes.
 
-    Missing parameters, parameters that are NaN, infinite or out of range, shapes that do not match,
-    edges into an Input or out of an Output of the outermost graph, nested graphs that only pass on
-    to themselves.
+    These are missing parameters, parameters that are NaN, infinite or out of range, shapes that do not
+    match, edges into an Input or out of an Output of the outermost graph, and nested graphs whose
+    Inputs and Outputs form a loop without any other node.
     """
     problems = [problem for node in graph.nodes.values() for problem in _node_problems(node)]
     problems += _border_problems(graph)

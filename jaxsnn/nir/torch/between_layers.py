@@ -53,10 +53,10 @@ class FunctionCall:
     """A function of torch that forward calls between layers.
 
     Attributes:
-        func, name: Itself, and its name.
-        args, kwargs: Its arguments; those by name are fixed.
+        func, name: The function, and its name.
+        args, kwargs: Arguments by position, and constant arguments by name.
         sources: Origins of the arguments that come from layers, one or more.
-        result: Its result.
+        result: Result of the call.
     """
 
     func: Callable[..., Any]
@@ -81,7 +81,7 @@ def read_function(record: PassRecord, operation: Operation, varies: bool) -> Non
     """Note the results of a function of torch that was called outside of layers.
 
     Args:
-        varies: It takes another part of a tensor in each step.
+        varies: Whether the function takes a different part of a tensor in each step.
     """
     name, args, kwargs = operation.name, operation.args, operation.kwargs
     sources = _sources(record, name, args, kwargs)

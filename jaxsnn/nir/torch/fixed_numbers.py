@@ -59,7 +59,7 @@ def refuse_learning(before: Mapping[str, tuple[int, Any]], module: Any) -> None:
         before: The parameters, as `copies_of` has them.
 
     Raises:
-        ConversionError: Names one.
+        ConversionError: A parameter changes; the message names it.
     """
     after = dict(module.named_parameters())
     for name in before:

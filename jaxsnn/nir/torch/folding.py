@@ -374,7 +374,7 @@ def _refusal(operation: Operation, message: Text, fix: str = "") -> ConversionEr
 
 
 def ancestors(values: Iterable[TensorValue], stop: set[int]) -> Iterator[Operation]:
-    """Yield the operations that values are computed by, back to values that are to stop it."""
+    """Yield the operations from which values are computed, back to the values at which to stop."""
     pending, seen = list(values), set[int]()
     while pending:
         value = pending.pop()

@@ -18,8 +18,8 @@ def matched(module: Graph, file: Graph) -> dict[str, str]:
     """Map each node of a module's graph to the corresponding node of a file's graph.
 
     Raises:
-        ConversionError: They differ in structure or in the shape of their weights, or there are
-            several ways.
+        ConversionError: They differ in structure or in the shape of their weights, or
+            several mappings are possible.
     """
     first, second = _wiring(module), _wiring(file)
     if _alike(first, second):

@@ -259,8 +259,8 @@ def in_time(module: Any) -> bool:
 
 
 def membranes_of(module: Any, state: Any) -> list[Any]:
-    """Return the tensors among a neuron's attributes, or in the state it returns, that are its
-    membrane after a call.
+    """Return the membrane potentials of a neuron after a call: tensors among its attributes, or in
+    the state that it returns.
     """
     package = _package(module)
     attributes = [

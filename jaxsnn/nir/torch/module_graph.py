@@ -61,9 +61,9 @@ class Fold:
     """A BatchNorm that is merged into the weights before it.
 
     Attributes:
-        layer, module: Its name, and itself.
-        node: The node that has them.
-        offset: It has the bias of the node, whose own layer has none.
+        layer, module: Name of the BatchNorm, and the BatchNorm itself.
+        node: Node with these weights.
+        offset: Whether the BatchNorm has the bias of the node, because the layer of the node has none.
     """
 
     layer: str
@@ -72,8 +72,8 @@ class Fold:
     offset: bool
 
     def undone(self, node: Node) -> list[LayerNumbers]:
-        """Return parameters with which the normalisation only adds the bias of a node of a file, if
-        the bias is its part.
+        """Return parameters with which the BatchNorm is the identity; with `offset`, it adds the bias
+        of a node of a file.
         """
         norm = self.module
         channels = np.ones(tuple(norm.running_mean.shape))
@@ -94,10 +94,11 @@ class TracedModule:
         trace: Trace of its forward pass.
         places: Output node -> place among the tensors that the module returns.
         firing: Leaf whose output is spikes -> its node.
-        graded: Leaf whose spikes are not 1 -> how large they are.
+        graded: Leaf whose spikes have a size other than 1 -> their size.
         parts: Leaf -> its nodes by suffix.
         folds: Layers whose factors and offsets are in the weights before them.
-        assumed_dt: Length of a step in seconds that was assumed, as no layer says it; None: it is known.
+        assumed_dt: Length of a step in seconds that was assumed, because no layer specifies it; None: a layer
+            specifies it.
     """
 
     graph: Graph
@@ -120,8 +121,8 @@ def traced_module(module: Any, sample: Any, arguments: tuple[Any, ...] = ()) -> 
     The graph is not compared with the module; `jaxsnn.from_torch` does that.
 
     Args:
-        module, sample: As of `jaxsnn.from_torch`.
-        arguments: What forward takes behind the sample.
+        module, sample: As in `jaxsnn.from_torch`.
+        arguments: Arguments of forward after the sample.
 
     Raises:
         ConversionError: A layer that NIR or the dialect cannot hold, or that computes in half
@@ -233,7 +234,7 @@ def _refuse_no_states(module: Any) -> None:
     no state.
 
     Raises:
-        ConversionError: Names the first one.
+        ConversionError: There is such a graph; the message names the first.
     """
     import torch
 
@@ -260,8 +261,8 @@ def traced_back(module: Any, sample: Any, arguments: tuple[Any, ...] = ()) -> Tr
     layers of its neurons.
 
     Raises:
-        ConversionError: As `trained_graph`, or the module computes in half precision, or does not take
-            the sample.
+        ConversionError: As in `trained_graph`, or the module computes in half precision, or does not
+            accept the sample.
     """
     import torch
 
@@ -324,7 +325,7 @@ class _ModuleDraft:
         self.ends: dict[str, tuple[str, ...]] = {"": (first,)}
 
     def add(self, call: Call) -> None:
-        """Add the nodes of a call, behind the nodes that feed it."""
+        """Add the nodes of a call, after the nodes that feed it."""
         if isinstance(call.module, Before):
             self._add_before(call)
             return

@@ -59,16 +59,16 @@ def loaded(
     """Load the parameters of a graph into a module, and restore the former ones if the context raises.
 
     Args:
-        module: A torch.nn.Module that `jaxsnn.from_torch` takes.
+        module: A torch.nn.Module that `jaxsnn.from_torch` accepts.
         graph: Read with its dialect.
-        sample, arguments: What its forward takes.
+        sample, arguments: Input of forward, and its further arguments.
 
     Yields:
         What was done, and the module with its new numbers.
 
     Raises:
         ConversionError: The structures, shapes or steps differ.
-        DialectError: The dialect of the graph leaves open what a step needs.
+        DialectError: The dialect of the graph leaves open a convention that a time step needs.
     """
     before = traced_module(module, sample, arguments)
     nodes = matched(before.graph, graph)
@@ -99,8 +99,8 @@ def loaded(
 
 
 def possible_samples(module: Any, graph: Graph) -> list[Any]:
-    """Return zeros that a module may take for the input of a graph: one sample, of one step or of
-    several ones.
+    """Return zeros that a module may accept as the input of a graph: one sample, of one step or of
+    several steps.
     """
     import torch
 
@@ -130,7 +130,7 @@ def fitting_sample(module: Any, graph: Graph, samples: list[Any]) -> Any:
     """Return the first sample with which a module has the structure of a graph.
 
     Raises:
-        ConversionError: There is none; of the first one.
+        ConversionError: There is none; the error is that of the first sample.
     """
     refusal: ConversionError | None = None
     for sample in samples if len(samples) > 1 and not is_of_graph(module) else ():
@@ -192,7 +192,7 @@ def _refuse_parted(numbers: list[LayerNumbers]) -> None:
     places.
 
     Raises:
-        ConversionError: Names the nodes.
+        ConversionError: The numbers differ; the message names the nodes.
     """
     import torch
 
@@ -423,7 +423,7 @@ def _refuse_difference(traced: TracedModule, graph: Graph, nodes: Mapping[str, s
     """Refuse numbers that a module could not take up.
 
     Raises:
-        ConversionError: Names the node and the two numbers.
+        ConversionError: A number differs; the message contains the node and the two numbers.
     """
     module_steps, file_steps = _steps(traced.graph), _steps(graph)
     for name, node in nodes.items():

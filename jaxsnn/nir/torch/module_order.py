@@ -66,9 +66,9 @@ def orders(
 
     Args:
         func, name: A function of `RESHAPE` or `MOVE`, and its name.
-        before: Order of its input.
+        before: Order of the input of the function.
         axes: Lengths of the axes of time and batch.
-        rest, kwargs: Its other arguments.
+        rest, kwargs: Further arguments of the function.
     """
     import torch
 

@@ -18,7 +18,7 @@ from jaxsnn.wording import Text
 
 
 def state_names(module: Any, arguments: tuple[Any, ...] = ()) -> tuple[list[str], list[str]]:
-    """Return the parameters of `forward` behind the sample and further arguments: all, and those
+    """Return the parameters of `forward` after the sample and further arguments: all, and those
     without a default.
     """
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -52,8 +52,8 @@ def fed_back(module: Any, result: Any) -> tuple[Any, ...]:
 
 
 def _returned_names(module: Any) -> list[str]:
-    """Return the names of what the last statement of `forward` returns; none if it is no tuple of
-    names, or there is no source code.
+    """Return the names of the variables that the last statement of `forward` returns; none if it does
+    not return a tuple of names, or there is no source code.
     """
     try:
         (function,) = ast.parse(textwrap.dedent(inspect.getsource(type(module).forward))).body
@@ -160,8 +160,8 @@ def uncompiled(module: Any) -> AbstractContextManager[Any]:
 
 
 def refuse_no_time(leaves: list[tuple[str, Any]], leading: int, sample: Any) -> None:
-    """Refuse a sample without a time axis for layers that iterate over time, which would take its
-    first axis for time.
+    """Refuse a sample without a time axis for layers that iterate over time, which would interpret
+    its first axis as time.
 
     Raises:
         ConversionError: The sample has no axis that could be time.
@@ -267,7 +267,7 @@ def _copied(value: Any) -> Any:
 
 
 def rewind(leaves: Iterable[Any]) -> None:
-    """Put layers to their start that keep their states themselves, and those within."""
+    """Reset the states of layers that keep their states themselves, and of their inner layers."""
     methods = {
         framework.package: framework.rewind
         for framework in frameworks().values()
@@ -321,7 +321,7 @@ def stale_state(module: Any, sample: Any) -> list[str]:
 
 
 def _attributes(module: Any) -> Iterator[tuple[str, Any]]:
-    """Yield name and value of what the user's own modules hold, except for parameters and
+    """Yield the name and value of each attribute of the user's own modules, except parameters and
     modules.
     """
     for place, part in module.named_modules():

@@ -35,8 +35,8 @@ def run_module(
         like: Tensor with the dtype and device of its input.
 
     Returns:
-        What each leaf gave, by name, with its membranes behind its spikes where they are known in each
-        step; and under "" what the module returned: its tensors in order, each (time, batch, *shape).
+        Outputs of each leaf by name, each (time, batch, *shape): its spikes, then its membranes if
+        they are known in each step; and under "" the tensors that the module returned, in order.
     """
     import torch
 
@@ -99,11 +99,11 @@ def run_recorded(
     """Run a module that goes through time itself.
 
     Returns:
-        Input of the graph, (time, batch, *shape), and outputs as of `run_module`; those under "" are
-        what is read of the graph.
+        Input of the graph, (time, batch, *shape), and outputs as in `run_module`; those under "" are
+        the outputs of the graph.
 
     Raises:
-        ConversionError: Forward does something else for this sample.
+        ConversionError: Forward runs other operations for this sample.
     """
     steps = seen.passes
     assert steps is not None

@@ -3,8 +3,8 @@
 `forward` is recorded (`recording`). If it does one step, its second call is read, in which kept state is
 available. If it loops over time, the recording is folded into steps (`folding`), and the last one is
 read. If layers run through time themselves, all steps are read at once. `step_reader` notes layers, and
-`between_layers` what is computed between them by torch's functions; what NIR has no node for is refused,
-unless it is in front of the first layer or behind the last one.
+`between_layers` the functions of torch that are called between them; functions for which NIR has no node
+are rejected, unless they are called before the first layer or after the last one.
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ from jaxsnn.wording import Text
 def traces(
     module: Any, sample: Any, arguments: tuple[Any, ...] = ()
 ) -> Iterator[ModuleTrace | ConversionError]:
-    """Trace a module, and yield what it may be: with the earliest input of the graph first, or why
-    that is not possible. Its states are restored afterwards.
+    """Yield the possible traces of a module, the one with the earliest input of the graph first, or
+    the reason why there is none. Restore the states of the module afterwards.
 
     Args:
         module: A torch.nn.Module.
-        sample: What `forward` takes: a tensor of one step (batch, *shape), or of all steps.
-        arguments: What it takes behind the sample, such as a number of steps.
+        sample: Input of `forward`: a tensor of one step (batch, *shape), or of all steps.
+        arguments: Arguments of `forward` after the sample, such as a number of steps.
 
     Raises:
-        ConversionError: A layer that takes what is computed outside of layers, or that is called
-            more than once in a step, or that adds a bias from the second step on; steps that differ;
-            or `forward` asks for more than the sample, or does not take it.
+        ConversionError: The input of a layer is computed outside of layers, or a layer is called more
+            than once in a step, or adds a bias only from the second step on; or steps differ; or
+            `forward` requires further arguments, or does not accept the sample.
     """
     import torch
 
@@ -113,10 +113,10 @@ class RecordedPasses:
     """Recorded forward passes: one, or those of the first two steps.
 
     Attributes:
-        recorder: Has the operations.
+        recorder: Recorder with the operations.
         leading: Axes before the shape in the sample: 2 if layers run through time themselves.
-        arguments, state: What the first call takes behind the sample: arguments of all calls, and
-            the states from which it begins.
+        arguments: Arguments of all calls after the sample.
+        state: Initial states, which follow these arguments in the first call.
         loops: Forward calls a neuron several times.
         samples: Values of the samples that forward was called with.
         returned: Values that forward returned, in each call.
@@ -473,7 +473,7 @@ class _LoopReading(_SequenceReading):
     def _places(
         self, value: TensorValue, consumed: list[TensorValue], inner: list[Operation]
     ) -> list[TensorValue] | None:
-        """Return the values of a possible input in each step; None if it is of all steps, of which
+        """Return the values of a possible input in each step; None if it contains all steps, of which
         the loop takes parts.
         """
         folded = self.folded

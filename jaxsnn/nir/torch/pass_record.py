@@ -23,10 +23,11 @@ class Origin:
     """Origin of a tensor.
 
     Attributes:
-        sources: Leaves whose outputs it is the sum of; "" is the input of the module.
+        sources: Leaves whose outputs are summed in the tensor; "" is the input of the module.
         member: Part of the leaf's result, such as its membrane.
         leading: Axes before those of its shape: 1 (batch, or time and batch as one), or 2.
-        order: Where its numbers lie otherwise than in the layer; only a Linear takes such a tensor.
+        order: Order of its elements, if it differs from that of the layer; only a Linear accepts
+            such a tensor.
     """
 
     sources: tuple[str, ...]
@@ -37,16 +38,16 @@ class Origin:
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class SeenTensor:
-    """Knowledge about a value.
+    """Facts about a value.
 
     Attributes:
-        origin: Origin; None if it comes from no layer.
-        function: Of a value that comes of a layer and is of no layer: the first function of torch
-            that made it so, or "".
+        origin: Origin; None if it is not the output of a layer.
+        function: First function of torch that changed the output of a layer so that it has no
+            origin any more, or "".
         line: Line of the user's code with that function, or "".
-        lost_in: The library's module that made it so, with its name.
-        is_state: A layer keeps it from step to step.
-        through_data: It is what `.data` of another tensor gave, whose changes are not seen.
+        lost_in: Module of the library that changed it so, with its name.
+        is_state: Whether a layer keeps it from step to step.
+        through_data: Whether it comes from `.data` of another tensor, whose changes are not traced.
     """
 
     origin: Origin | None = None
@@ -63,7 +64,7 @@ class SeenTensor:
 
 
 class PassRecord:
-    """Knowledge about the values of a step.
+    """Facts about the values of a step.
 
     Attributes:
         leading: Axes before those of the shape: 1 (batch), or 2 (time, batch).
@@ -72,10 +73,10 @@ class PassRecord:
         calls: Calls of layers, by name, in order.
         parameters: Parameters of the module.
         operation: Operation that is read.
-        entered: Modules that compute by themselves and run: name, module, and whether what each takes
-            is of a layer.
-        selects_input_part: A part of the input was taken, such as one step.
-        in_step_before: The previous step is read; only copies of its spikes are tracked.
+        entered: Running modules that compute outside of layers: name, module, and whether the input of
+            each is the output of a layer.
+        selects_input_part: Whether a part of the input was selected, such as one step.
+        in_step_before: Whether the previous step is read; only copies of its spikes are tracked.
         earlier: Calls of the previous step.
         labels: Names of calls that the user's code does not contain -> the layer or the function and
             line that they stand for, for messages.
@@ -105,7 +106,7 @@ class PassRecord:
         self._seen: dict[int, SeenTensor] = {}
 
     def of(self, value: TensorValue) -> SeenTensor:
-        """Return the knowledge about a value; an empty entry for unknown ones."""
+        """Return the facts about a value; an empty entry for unknown values."""
         return self._seen.get(id(value)) or SeenTensor()
 
     def of_entry(self, value: TensorValue) -> SeenTensor:
@@ -113,7 +114,7 @@ class PassRecord:
         return self._seen.setdefault(id(value), SeenTensor())
 
     def seen(self, tensor: Any) -> SeenTensor:
-        """Return the knowledge about an argument of the operation, or else a result; an empty entry
+        """Return the facts about an argument of the operation, or else a result; an empty entry
         for other values.
         """
         value = self._value(tensor)
@@ -125,12 +126,12 @@ class PassRecord:
         return self.of_entry(self.operation.results[id(tensor)])
 
     def keep(self, tensor: Any, origin: Origin) -> None:
-        """Note where a result of the operation comes from."""
+        """Note the origin of a result of the operation."""
         self.note(tensor).origin = origin
 
     def is_fixed(self, tensor: Any) -> bool:
         """Return whether an argument is a tensor that is the same in each step and comes from no
-        layer: a parameter, a buffer that no step changes, or computed of such ones alone.
+        layer: a parameter, a buffer that no step changes, or a tensor computed only from these.
         """
         value = self._value(tensor)
         if value is None or self.of(value).origin is not None:
@@ -216,7 +217,7 @@ class PassRecord:
                 self.keep(part, dataclasses.replace(origin, order=None if plain else order))
 
     def refuse_lost(self, seen: SeenTensor) -> None:
-        """Refuse a tensor of no layer in the name of the library's module that computes it.
+        """Refuse a tensor that is not the output of a layer, naming the library's module that computes it.
 
         Raises:
             ConversionError: There is such a module.

@@ -13,8 +13,8 @@ is a list of `Operation`s: `unbind`, then 'fc' and 'lif' for each time step, whi
 
 A tensor that is changed in place gets a new `TensorValue` (static single assignment). So two operations
 are connected if, and only if, they share a `TensorValue`; values are never compared by their numbers.
-Layers are recorded by replacing their `forward`, functions by a `TorchFunctionMode`; what runs inside of
-a layer is not recorded. The next steps: `sequences` splits operations on all time steps, `folding` finds
+Layers are recorded by replacing their `forward`, functions by a `TorchFunctionMode`; operations inside
+a layer are not recorded. The next steps: `sequences` splits operations on all time steps, `folding` finds
 the time steps, and `step_reader` reads the layers of one time step.
 """
 
@@ -46,8 +46,8 @@ class TensorValue:
     Attributes:
         tensor: The tensor, kept alive so that its id stays unique.
         source: Operation that computed it; None for parameters, buffers and the input.
-        path: Which result of the operation it is.
-        elements: Of a stack: the axis, and the value at each index.
+        path: Position among the results of the operation.
+        elements: For a stack: the axis, and the value at each index.
         numbers: A copy of the numbers, if the recorder keeps copies.
     """
 
@@ -64,19 +64,19 @@ class Operation:
 
     Attributes:
         kind: "layer", "function", or "enter" and "exit" of a module that contains others.
-        name, func: Name of the layer or function, and itself.
+        name, func: Name of the layer or function, and the object itself.
         args, kwargs, result: As in Python.
         tokens: The arguments in order, flattened: values, and numbers or other constants.
         inputs: Values of the tensors among the arguments, by the id of the tensor, before the call.
         outputs: Values of the results, then of arguments that are changed in place.
         results: The same by the id of the tensor.
-        site: Places in the code from the operation up to `forward`, which tells loops apart.
+        site: Places in the code from the operation up to `forward`, which distinguish loops.
         line: Line of the user's code, such as "model.py, line 12".
         step: Number of the time step from 1; 0 outside of the steps.
         membranes: Values of a layer's membranes after the call.
-        is_neuron: It is a layer that keeps a state from step to step.
-        state_changed: The state of a layer was written since its last call.
-        index: Place in the recording.
+        is_neuron: Whether it is a layer that keeps a state from step to step.
+        state_changed: Whether the state of a layer was written since its last call.
+        index: Index in the recording.
     """
 
     kind: Literal["layer", "function", "enter", "exit"]
@@ -134,7 +134,7 @@ class Recorder:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Record what runs in the context."""
+        """Record the operations that run in the context."""
         import torch
         from torch.overrides import TorchFunctionMode
 

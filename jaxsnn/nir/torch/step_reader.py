@@ -57,7 +57,7 @@ class StepReader:
     """Reader of the operations of one step, which notes its layers in a record.
 
     Attributes:
-        leaves_before: Ids of the leaves that the step before calls.
+        leaves_before: Ids of the leaves that are called in the previous step.
     """
 
     def __init__(self, record: PassRecord) -> None:
@@ -65,7 +65,7 @@ class StepReader:
         self._record = record
 
     def read_before(self, operations: Iterable[Operation]) -> None:
-        """Read the step before."""
+        """Read the previous step."""
         record, outside = self._record, set(self._record.calls)
         record.in_step_before = True
         self.read(operations)
@@ -121,7 +121,7 @@ class StepReader:
         """Note a call of a leaf.
 
         Raises:
-            ConversionError: It was called before, or what it takes is of no layer.
+            ConversionError: The leaf was called before, or its input is not the output of a layer.
         """
         record, layer = self._record, name
         name = self._name_of(layer, leaf)

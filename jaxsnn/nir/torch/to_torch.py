@@ -67,12 +67,12 @@ def to_torch(graph: Graph) -> Any:
     """Build a torch.nn.Module that runs a graph as its dialect specifies, step by step, through
     nirtorch.
 
-    It takes (input, state) and gives (output, state); without a state it starts anew. Of a graph
-    with several Outputs, output is a dict of tensors by their names. Weights and biases are
-    parameters; a spike's gradient is that of an arctan (Fang et al., 2021, arXiv:2007.05785), in
-    every dialect, and goes through resets that subtract, not through those to v_reset. The numbers
-    are those of the source up to the order of float32 sums. After training in torch
-    `jaxsnn.from_torch(module, sample)` gives the graph with the module's weights.
+    It maps (input, state) to (output, state); without a state it starts from the initial state. For a
+    graph with several Outputs, output is a dict of tensors by their names. Weights and biases are
+    parameters. In every dialect the surrogate gradient of a spike is that of an arctan (Fang et al.,
+    2021, arXiv:2007.05785); gradients pass through resets that subtract, but not through resets to
+    v_reset. Results equal those of the source framework up to the order of float32 sums. After
+    training in torch, `jaxsnn.from_torch(module, sample)` returns the graph with the module's weights.
 
     Args:
         graph: Read with its dialect: one input, loops of one neuron and one weight matrix, delays
@@ -80,7 +80,7 @@ def to_torch(graph: Graph) -> Any:
 
     Raises:
         ConversionError: Continuous time, or wiring that nirtorch cannot run.
-        DialectError: Something that a step depends on is unknown.
+        DialectError: A property that a time step depends on is unknown.
     """
     refuse_no_graph(graph)
     import nirtorch
@@ -114,12 +114,13 @@ class TorchDraft:
     """A graph as nirtorch runs it.
 
     Attributes:
-        draft: Its nodes.
-        steps: Time step of each neuron, by its name there.
-        outputs: Name there -> Output of the graph.
-        nodes: Name there -> node of the graph.
-        fixed: Names there of weights that are no numbers of the graph, such as an order of columns.
-        extensions: Rule of each neuron of a type that NIR does not have, by its name there.
+        draft: Nodes of the module.
+        steps: Time step of each neuron, by its name in the draft.
+        outputs: Name in the draft -> Output of the graph.
+        nodes: Name in the draft -> node of the graph.
+        fixed: Names in the draft of weights that are not parameters of the graph, such as an order
+            of columns.
+        extensions: Rule of each neuron of a type that NIR does not have, by its name in the draft.
     """
 
     draft: Draft
@@ -131,7 +132,7 @@ class TorchDraft:
 
 
 def drafted(graph: Graph) -> TorchDraft:
-    """Prepare a graph for nirtorch; errors as of `to_torch`."""
+    """Prepare a graph for nirtorch; errors as in `to_torch`."""
     rules = resolve_neurons(graph)
     for name, rule in rules.items():
         if rule.is_continuous:
@@ -200,7 +201,7 @@ def _full(entry: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
 
 
 def _delay_late(draft: Draft, steps: Mapping[str, Step]) -> None:
-    """Insert Delays of one step behind neurons whose spikes leave a step late."""
+    """Insert Delays of one step after neurons whose spikes leave a step late."""
     loops = move_biases_out_of_loops(draft)
     for name, step in steps.items():
         for target in draft.targets(name) if step.late else []:
@@ -210,7 +211,7 @@ def _delay_late(draft: Draft, steps: Mapping[str, Step]) -> None:
 
 
 def _one_output(draft: Draft, outputs: list[str]) -> None:
-    """Replace several or summing Outputs by identities, and add one Output behind the first:
+    """Replace several or summing Outputs by identities, and add one Output after the first:
     nirtorch returns the output of one node.
     """
     if len(outputs) == 1 and len(draft.sources(outputs[0])) == 1:

@@ -234,7 +234,7 @@ def refuse_dropping(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
     """Refuse a call of torch.nn.functional.dropout that drops anything.
 
     Raises:
-        ConversionError: It was one of training.
+        ConversionError: The call is in training mode.
     """
     training = kwargs.get("training", args[2] if len(args) > 2 else True)
     if training and kwargs.get("p", args[1] if len(args) > 1 else 0.5):

@@ -22,8 +22,8 @@ class TracedOutput:
 
     Attributes:
         sources, member: See `Origin`.
-        place: Its place among the tensors that the module returns, nested ones counted through.
-        shape: Without the axes of batch and time.
+        place: Index among the tensors that the module returns, counted through nested tuples.
+        shape: Shape without the axes of batch and time.
     """
 
     sources: tuple[str, ...]
@@ -42,8 +42,8 @@ class RecordedSteps:
         signature: Kind, name and site of each operation.
         input: Places of the graph's input, in order of steps.
         layers: Places of the spikes and membranes of each neuron, by name: [spikes, membranes].
-        outputs: Places of what is read of the graph, for each output in order.
-        before, after: Functions and layers before the input and behind the outputs, by name.
+        outputs: Places of the values of each output of the graph, in order of steps.
+        before, after: Names of the functions and layers before the input and after the outputs.
     """
 
     signature: tuple[Any, ...]
@@ -70,10 +70,11 @@ class ModuleTrace:
         left_out: Descriptions of results that are neither an output nor a state.
         absent: Calls that act from the second step on.
         counters: Numbers of the module that differed in the previous step.
-        inner: Leaf that `jaxsnn.to_torch` made, or "" for the module itself -> its neurons.
-        arguments, state: What forward takes behind the sample, and behind that in the first step.
-        passes: Where steps are in a recording; None if forward does one step.
-        labels: Call that the user's code does not name -> its layer, or its function and line.
+        inner: Leaf from `jaxsnn.to_torch`, or "" for the module itself -> its neurons.
+        arguments: Arguments of forward after the sample.
+        state: Initial states, which follow these arguments in the first step.
+        passes: Locations of the steps in a recording; None if forward computes one step.
+        labels: Call that has no name in the user's code -> its layer, or its function and line.
     """
 
     calls: tuple[Call, ...]

@@ -33,7 +33,8 @@ def trained_graph(module: Any) -> Graph:
     biases, v_threshold and v_reset; unchanged numbers keep their bits.
 
     Raises:
-        ConversionError: `to_torch` makes no such module of any of these in the graph.
+        ConversionError: The module has numbers that `to_torch` would not create from any graph of this
+            structure.
         GraphError: Weights that are not finite.
     """
     graph = _with_levels(_with_weights(source_of(module), module), module)
@@ -188,7 +189,7 @@ def _refuse_other_numbers(graph: Graph, module: Any) -> None:
     """Refuse a graph whose `to_torch` module has other parameters than the module.
 
     Raises:
-        ConversionError: Names the node and the two numbers.
+        ConversionError: A parameter differs; the message contains the node and the two numbers.
     """
     node_of_layer = {spelt(name): node for name, node in drafted(graph).nodes.items()}
     for path, expected in to_torch(graph).state_dict().items():

@@ -121,7 +121,7 @@ class Stretch:
 class ChannelShift:
     """Random shift of each sample by an integer number of groups of channels: by a band, where the
     channels of each band of a sound are adjacent. Events that leave the channels are lost; channels
-    behind them, such as a bias, stay.
+    after them, such as a bias, do not change.
 
     Attributes:
         most: largest shift in groups, up or down; all shifts are equally likely.
@@ -189,7 +189,7 @@ class Warp:
     """Random mirroring, shift, rotation, scaling and distortion of each image: its events move to the
     nearest pixels.
 
-    Those that leave the image are lost. Channels behind those of the pixels, such as a bias, stay.
+    Those that leave the image are lost. Channels after those of the pixels, such as a bias, do not change.
     All changes except `distortion` and `mirror` are sampled uniformly between minus and plus the attribute.
 
     Attributes:

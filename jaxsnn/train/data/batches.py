@@ -240,8 +240,8 @@ def encoded(
 
 
 def late_notes(splits: Mapping[str, Batch], t_end: float) -> list[str]:
-    """Return a sentence for each part of the data with events too late to count, as where times are
-    in milliseconds.
+    """Return a sentence for each part of the data with events at or after the end, for example because
+    times are in milliseconds.
 
     Args:
         splits: samples by the name of the part.
@@ -410,8 +410,8 @@ def split_of(
 
 
 def first_pieces(splits: Mapping[str, Batch | Streamed]) -> dict[str, Batch]:
-    """Return the samples to inspect before a run: all of splits in memory, of streamed ones the
-    first samples, which the name states.
+    """Return the samples to inspect before a run: all samples of splits in memory, and the first
+    samples of streamed splits, whose names then contain the number of samples.
     """
     batches = {}
     for name, split in splits.items():

@@ -60,7 +60,7 @@ class Splits:
         encoder: function that returns the default encoder for a time constant in seconds.
         span: default length of a sample in units of that time constant.
 
-    `jaxsnn.train.splits_of_arrays(x, y)` makes them of arrays.
+    `jaxsnn.train.splits_of_arrays(x, y)` creates them from arrays.
     """
 
     name: str

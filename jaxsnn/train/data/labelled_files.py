@@ -82,7 +82,7 @@ def load_splits(
     The file has x_train, y_train, x_test, y_test, and may have x_validation, y_validation: values
     from 0 to 1 (samples, ...) and labels (samples,). Instead of x_* there may be time_* and
     index_*, (samples, events), in seconds, inf where there is no event, and value_* of events with
-    a size. A folder with the same arrays as .npy files will do: they are memory-mapped.
+    a size. A folder with the same arrays as .npy files is also accepted: they are memory-mapped.
 
     Args:
         source: name of a task, or path of the file or folder.
@@ -126,7 +126,8 @@ def _no_effect(key: str, source: str) -> Text:
 
 
 def data_files(source: str, folder: str | None = None) -> list[Path]:
-    """Return the files that `load_splits` may read: of folders all that may hold data.
+    """Return the files that `load_splits` may read; for a folder, all files in it with the ending
+    of a data file.
 
     Args:
         source, folder: as in `load_splits`.

@@ -59,7 +59,7 @@ def make_encoder(
     options: Mapping[str, Any] | None = None,
 ) -> tuple[Encoder, str]:
     """Return the encoder of a name, or that of the task, and a note that describes it; arguments as
-    of `named_encoder`.
+    in `named_encoder`.
     """
     if name is None and data.encoder is not None:
         encoder: Any = with_options(data.encoder(tau), options)

@@ -84,12 +84,13 @@ def default_engine(
 
     Args:
         x: samples of the data.
-        encoder: of the options or of the task; None: values in time steps are run as they are.
+        encoder: encoder of the options or of the task; None: values in time steps are used
+            unchanged.
 
     Returns:
         "grid" for arrays (samples, time, *shape of the input), and for networks that only the
-        time-stepped engine supports; else "event". Where a network lacks a convention that the event
-        engine needs, that engine is the default, and names what is missing.
+        time-stepped engine supports; else "event". If the network lacks a convention that the event
+        engine needs, that engine is still the default; its error names the convention.
     """
     if encoder is None and is_in_steps(network, x):
         return "grid", Text("the data are arrays with an axis of time steps")

@@ -3,8 +3,8 @@ that it recorded.
 
 The forward pass is not simulated: a chip, or an emulator of one, says when which neuron fired. The
 backward pass is the adjoint of the event engine at those times, with the slopes that the network's
-own equations give there (Pehle et al., arXiv:2302.07141). What the device does otherwise than the
-equations say enters through the recorded times alone.
+own equations give there (Pehle et al., arXiv:2302.07141). Deviations of the device from the
+equations enter only through the recorded times.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Device(Protocol):
         Returns:
             Population -> (batch, neurons, spikes) seconds, rising along the last axis, inf where
             unused. Any number of spikes; those at or after the end of the sample do not count, and
-            those beyond `max_spikes` end the step with a result code that says so.
+            those beyond `max_spikes` end the step with a result code for an exhausted
+            budget.
         """
         ...
 

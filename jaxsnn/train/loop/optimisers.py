@@ -202,7 +202,7 @@ def optimiser_notes(choice: Any, raw: Parameters) -> list[str]:
         raw: raw parameters.
 
     Raises:
-        UsageError: as `refuse_unfit_optimiser`.
+        UsageError: as in `refuse_unfit_optimiser`.
     """
     refuse_unfit_optimiser(choice, raw)
     if isinstance(choice, str):

@@ -166,19 +166,19 @@ _PATIENCE = 60  # seconds
 
 
 def join(options: TrainOptions) -> None:
-    """Join the other processes where the options name some, unless that is done already.
+    """Join the other processes if the options specify any, unless this process has joined already.
 
-    It must come before anything else touches JAX.
+    Call it before anything else uses JAX.
     """
     if options.processes > 1 and not jax.distributed.is_initialized():
         join_processes(str(options.coordinator), options.processes, options.process)
 
 
 def make_devices(options: TrainOptions) -> None:
-    """Make the CPU show as many devices as the options require, where JAX has not started yet.
+    """Split the CPU into as many JAX devices as the options require.
 
-    It must come before anything else touches JAX; afterwards nothing is done, nor where the user
-    has said how many there are. Several processes have one each.
+    Call it before anything else uses JAX: it has no effect once JAX has started, or if the user has
+    set the number of devices. If there are several processes, each has one device.
     """
     config: Any = jax.config
     is_set = _COUNT_FLAG in os.environ.get("XLA_FLAGS", "") or config.jax_num_cpu_devices >= 0

@@ -186,7 +186,7 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
 def _end(
     options: TrainOptions, loss: Loss, engine: Engine, network: Network, *, rasters: bool
 ) -> float:
-    """Return the end of a sample: of time-stepped signals the end of their last step.
+    """Return the end of a sample; for time-stepped signals, the end of their last step.
 
     Args:
         rasters: whether the data are time-stepped signals, which no encoder converts to events.
@@ -276,7 +276,7 @@ def _in_steps(options: TrainOptions) -> bool:
 
 
 def are_rasters(options: TrainOptions) -> bool:
-    """Return whether the data are arrays in time steps that are run as they are."""
+    """Return whether the data are arrays in time steps that are simulated without an encoder."""
     data = cast(Splits, options.data)
     is_encoded = options.encoder is not None or data.encoder is not None
     has_steps = not hasattr(data.train.x, "time") and np.ndim(data.train.x) > 2

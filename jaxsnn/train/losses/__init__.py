@@ -1,3 +1,3 @@
-"""Training objectives: losses, what they read of a simulation, regularisers, and remedies for
+"""Training objectives: losses, the results that they read, regularisers, and remedies for
 silent neurons.
 """

@@ -38,15 +38,15 @@ class Loss(Protocol):
 
     Its fields are numbers, names and tuples of them: the record of a run shows them, and it is a
     static argument of compiled code, so that it must be hashable and equal to another one with the
-    same fields. A loss that is registered by name is made as `Class(population=..., tau=...,
-    t_max=...)`, where `reads` is "either" with `fires=...` (whether the population fires) too, so
+    same fields. A loss that is registered by name is created as `Class(population=..., tau=...,
+    t_max=...)`, and if `reads` is "either" also with `fires=...` (whether the population fires), so
     that all other fields need defaults; `fit(..., loss_options={...})` sets those.
 
-    Gradients are those of JAX through what it reads: `reading` returns arrays that can be
-    differentiated, exact on the event engine (except those of counts, which are those of a small jump of V),
-    those of the surrogate on the time-stepped engine, on which spike times have none. Where a
-    neuron is silent its first spike time is `inf`: take a finite number in its place before any
-    arithmetic, `jnp.where(jnp.isfinite(t), t, self.t_max)`, or gradients become NaN.
+    JAX differentiates the loss through the arrays of `reading`. On the event engine their gradients
+    are exact, except those of counts, which are those of a small jump of V. On the time-stepped engine
+    they are those of the surrogate, and spike times have none. The first spike time of a silent neuron
+    is `inf`: replace it by a finite number before any arithmetic,
+    `jnp.where(jnp.isfinite(t), t, self.t_max)`, or gradients become NaN.
 
     Attributes:
         population: name of the output population, with one neuron for each class.
@@ -154,8 +154,8 @@ class FirstSpike(FirstToFire):
 
         L = -log softmax(-s / temperature)[label] + late_weight (exp(s[label] / late_tau) - 1),
 
-    where with `smoothing` the first term is (1 - smoothing) of it and smoothing of its mean over all
-    neurons.
+    where with `smoothing` the first term is replaced by (1 - smoothing) times itself plus smoothing
+    times its mean over all labels.
 
     A low `temperature` trains better: a wide softmax delays wrong outputs until they stop firing. The
     temperature also determines the margin between the first and the second output after training.
@@ -193,7 +193,7 @@ class FirstSpike(FirstToFire):
 class SpikeTimes(FirstToFire):
     """Shift-invariant mean squared error of the first spike times.
 
-    The neuron of the label shall fire `separation` before the others, at any time: with s = t / tau, a
+    The neuron of the label should fire `separation` before the others, at any time: with s = t / tau, a
     silent neuron counted at t_max, target s* = 0 for the label and `separation` for
     others, and r = s - s*,
 
@@ -341,8 +341,8 @@ class Integral(CrossEntropy):
 class ExponentialSum(CrossEntropy):
     """Cross-entropy of sums in which early spikes or voltages have larger weights.
 
-    Of a readout the integral of V e^(-t / T) / T, of neurons that fire the sum of e^(-t / T) over
-    their spikes, with T = decay tau.
+    For a readout this is the integral of V e^(-t / T) / T, for neurons that fire the sum of
+    e^(-t / T) over their spikes, with T = decay tau.
 
     Attributes:
         population, tau, t_max, gain, smoothing: as in `MaxOverTime`.

@@ -137,9 +137,9 @@ class PeakMargin(_Checked):
     """Penalty on silent neurons whose voltage stays far below threshold: strength mean (threshold -
     peak) / height.
 
-    Over all neurons of a population, of which those that fire in the sample count 0; of several
-    populations the sum. `height` is v_threshold - v_reset. Exact gradients of a silent neuron's
-    largest voltage, where its missing spikes have none.
+    The mean is over all neurons of a population; those that fire in the sample contribute 0. Terms
+    of several populations are added. `height` is v_threshold - v_reset. The largest voltage of a
+    silent neuron has an exact gradient, whereas its missing spikes have none.
 
     Attributes:
         strength: strength of the term.
@@ -193,7 +193,7 @@ class WeightBumping:
     Attributes:
         label: amount for the neuron of the label, times the fraction of its samples in which it is
             silent, if all labels are equally frequent: `label` for an output that never fires.
-        hidden: amount for a neuron that fires in too few samples; behind a convolution for a channel
+        hidden: amount for a neuron that fires in too few samples; after a convolution, for a channel
             whose neurons do so on average.
         hidden_fraction: fraction of the samples of a batch below which a neuron fires in too few.
     """
@@ -206,9 +206,9 @@ class WeightBumping:
     def cases(
         counts: Mapping[str, jax.Array], labels: jax.Array, read: str
     ) -> dict[str, jax.Array]:
-        """Return the statistics that `wanted` needs of each sample, population -> (batch, neurons)
-        bool: of the population that the loss reads, the silent neuron of the label; of others, the
-        neurons that fire.
+        """Return the statistics of each sample that `wanted` needs, population -> (batch, neurons)
+        bool: for the population that the loss reads, whether a neuron is that of the label and
+        silent; for other populations, whether a neuron fires.
 
         Args:
             counts: population -> spikes of each neuron, (batch, neurons).
@@ -267,8 +267,9 @@ def feeding_weights(network: Network) -> Feeding:
     """Return for each population the Linear, Affine, Conv1d and Conv2d nodes that feed it, with the
     signs of the path from their outputs.
 
-    A sign is -1 where a Scale on the way is negative. A population that inputs or other populations
-    feed directly has no such nodes, nor one behind a Scale that turns a part of a channel.
+    A sign is -1 where a Scale on the way is negative. There are no such nodes for a population
+    that inputs or other populations feed directly, or whose path has a Scale that inverts only a part
+    of a channel.
     """
     wires = {wire.name: wire for wire in network.wires}
 
@@ -355,7 +356,7 @@ Noise = tuple[tuple[str, float], ...]
 
 
 def noise_of(noise: Any) -> Noise:
-    """Return the option `noise` as sorted pairs, which compiled code can take for a static value.
+    """Return the option `noise` as sorted pairs, which compiled code can use as a static value.
 
     Raises:
         UsageError: not a table, a parameter that does not support noise, or an invalid deviation.
