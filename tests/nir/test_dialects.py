@@ -145,7 +145,11 @@ def test_an_option_that_does_not_exist_is_refused():
     graph = build.sequential(build.input(2), build.linear(3), build.li(tau="10ms"), seed=0)
     reread = partial(parse, export(graph), dialect=graph.dialect)
     assert_refused(lambda: resolve(graph, rest="zero"), UsageError, "'rest': did you mean 'reset'")
-    assert_refused(lambda: reread(reset="zero"), UsageError, "reset would have no effect")
+    assert_refused(
+        lambda: reread(reset="zero"),
+        UsageError,
+        "already specifies reset, which would have no effect",
+    )
     assert reread().dialect == graph.dialect
 
 

@@ -98,7 +98,7 @@ REFUSED = {
         lambda *_: table({"channels": 2, "kernel": 3, "weight": [0.5, 0.1]}),
         UsageError,
         "network, layer 1 is a convolution, and its input is flat",
-        "give input = [planes, rows, columns]",
+        "write input = [planes, rows, columns]",
     ),
     "a unit": (
         lambda *_: parse_time("3 fortnights"),
