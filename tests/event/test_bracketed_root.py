@@ -74,7 +74,7 @@ def test_the_search_covers_requested_lanes_from_their_starts(monkeypatch):
     def cubes(t):
         return Value(t**3 - c**3, 3 * t**2)
 
-    root = bracketed_root(cubes, zero, ones, start=start, wanted=requested)
+    root = bracketed_root(cubes, zero, ones, start=start, required=requested)
     np.testing.assert_allclose(root[0], 0.3, rtol=4 * EPS)
     np.testing.assert_array_equal(root[1:], start[1:])
     # from its very root nothing moves, and from the ends of the bracket it is found

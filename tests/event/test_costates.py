@@ -251,11 +251,13 @@ def assert_as_in_loops(result, name, sample):
     for n, population in enumerate(result.populations):
         entries = len(population.costate.p)
         close(np.stack(population.costate.p, -1)[sample], expected.p[n][:, :entries])
-        close(population.own.lam[sample], expected.lam[n])
-        close(np.stack(population.own.left, -1)[sample], expected.left[n][:, :entries])
+        close(population.constant_cotangents.lam[sample], expected.lam[n])
+        close(
+            np.stack(population.constant_cotangents.left, -1)[sample], expected.left[n][:, :entries]
+        )
         if population.passed is not None:
             close(population.passed[:-1, sample], expected.caused[n, :-1])
-        for field, of_lanes in population.own.fields.items():
+        for field, of_lanes in population.constant_cotangents.fields.items():
             low, high = (loops(name, sample, field, by) for by in (-1e-5, 1e-5))
             close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
             close(of_lanes[sample], (high.fields[n] - low.fields[n]) / 2e-5)

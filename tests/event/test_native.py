@@ -12,7 +12,7 @@ import pytest
 
 from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.errors import UsageError
-from jaxsnn.event.adjoint.wanted import Wanted
+from jaxsnn.event.adjoint.required_gradients import RequiredGradients
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.dynamics.two_variables import Constants
 from jaxsnn.event.forward.layer import LayerSpec
@@ -96,7 +96,7 @@ def test_slots_behind_the_last_arrival_are_not_read(x64):
         changed = simulated._replace(arrivals=arrivals._replace(row=row, slot=slot))
 
         def gradients(weight, changed=changed):
-            arguments = spec, 1, Wanted(), weight, lanes, t_end, changed, spike_weights
+            arguments = spec, 1, RequiredGradients(), weight, lanes, t_end, changed, spike_weights
             return native_layer._gradients(*arguments)
 
         results.append(jax.jvp(gradients, (weight,), (weight,)))

@@ -22,7 +22,7 @@ from jaxsnn.event.adjoint.costate_rules import (
 )
 from jaxsnn.event.adjoint.costates import _at, _first_of, _with_first, _without
 from jaxsnn.event.adjoint.layer_adjoint import _goes_by_arrivals, _passed_on
-from jaxsnn.event.adjoint.wanted import Wanted
+from jaxsnn.event.adjoint.required_gradients import RequiredGradients
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.dynamics.lif import LIFDelta
 from jaxsnn.event.dynamics.two_variables import Constants
@@ -51,7 +51,7 @@ def test_the_next_spike_of_each_arrival(spikes, caused):
     cause = np.random.default_rng(1).integers(-1, 2, (spikes, NEURONS))
     if caused:
         case = case._replace(cause=jnp.asarray(cause))
-    tile = _Tile(SPEC, Wanted())
+    tile = _Tile(SPEC, RequiredGradients())
     expected = np.zeros((len(case.arrival), NEURONS), int)
     for (a, n, s), _ in np.ndenumerate(np.zeros((*expected.shape, spikes))):
         time, arrival = case.times[s, n], case.arrival[a]
@@ -64,7 +64,7 @@ def test_the_next_spike_of_each_arrival(spikes, caused):
 def test_values_of_the_next_spike_are_gathered(spikes):
     rng = np.random.default_rng(0)
     values, number = rng.normal(size=(spikes, NEURONS)), rng.integers(0, spikes + 1, (5, NEURONS))
-    tile = _Tile(SPEC, Wanted())
+    tile = _Tile(SPEC, RequiredGradients())
     arguments = jnp.asarray(values, jnp.float32), jnp.asarray(number)
     gathered = jax.jit(lambda values, number: tile.taken(_padded(values), number))(*arguments)
     padded_values = [[*row, 0.0] for row in values.T.astype(np.float32)]
@@ -75,7 +75,7 @@ def test_values_of_the_next_spike_are_gathered(spikes):
 def test_arrivals_in_a_refractory_time_meet_its_end():
     """Of V's own entry nothing is left there; an arrival at its very end comes behind it."""
     spec = replace(SPEC, refractory=0.75)
-    tile = _Tile(spec, Wanted())
+    tile = _Tile(spec, RequiredGradients())
     times = jnp.asarray([[1.0] * NEURONS, [4.0] * NEURONS])
     free = Costate(p=(times + 10, times + 20), by={"tau": (times + 30, times + 40)})
     state = sample(2, free=free)._replace(

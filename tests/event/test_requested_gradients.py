@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxsnn import EventDriven, Events, lower, simulate
-from jaxsnn.event.adjoint.wanted import Wanted
+from jaxsnn.event.adjoint.required_gradients import RequiredGradients
 from jaxsnn.nir import build
 from tests.helpers.transformed import CHANNELS, CUBA, T_END, input_arrays, matrix, recurrent_network
 
@@ -117,10 +117,13 @@ def test_a_gradient_does_not_depend_on_those_before_it(make, measure, backend, r
 
 def test_requested_gradients_reach_the_backward_pass():
     for request in (
-        Wanted(),
-        Wanted(constants=False, taus=False),
-        Wanted(time=False, samples=True),
+        RequiredGradients(),
+        RequiredGradients(constants=False, taus=False),
+        RequiredGradients(time=False, samples=True),
     ):
-        assert Wanted.by(request.asked) == request
-    trees = {jax.tree.structure(requested.asked) for requested in (Wanted(), Wanted(time=False))}
+        assert RequiredGradients.by(request.gradient_flags) == request
+    trees = {
+        jax.tree.structure(requested.gradient_flags)
+        for requested in (RequiredGradients(), RequiredGradients(time=False))
+    }
     assert len(trees) == 1

@@ -146,7 +146,7 @@ def test_every_example_begins_with_prose_and_has_a_picture():
         assert lines[1].startswith("# # "), name
         assert lines.count("# %%") >= 2, name
         assert pictures_of(name), name
-        assert not any(other != name and other.startswith(name) for other in SHORT), name
+        assert not any(example != name and example.startswith(name) for example in SHORT), name
 
 
 def test_only_constants_of_an_example_are_replaced():

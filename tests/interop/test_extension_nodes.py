@@ -426,14 +426,14 @@ def test_changed_numbers_of_a_network_go_back_into_the_graph():
         for name, node in graph.nodes.items():
             if node.type not in EXTENSIONS or not network.parameters.get(name):
                 continue
-            own = {
+            changed_values = {
                 key: value * 1.5 if key != "beta" else value
                 for key, value in network.parameters[name].items()
                 if key not in ("alpha",)
             }
-            changed = {**network.parameters, name: {**network.parameters[name], **own}}
+            changed = {**network.parameters, name: {**network.parameters[name], **changed_values}}
             after = update_graph(graph, network.with_parameters(changed)).nodes[name]
-            for key in own:
+            for key in changed_values:
                 factor = 1.0 if key == "beta" else 1.5
                 np.testing.assert_allclose(after.value(key), factor * node.value(key), rtol=1e-6)
 

@@ -208,8 +208,8 @@ def test_neurons_before_a_largest_that_subtract_are_converted_exactly(late, conv
         self_weights = [
             change.node for change in conversion.changes if "compensates in '" in change.what
         ]
-        names = [conversion.names.get(name, name) for name in self_weights]
-        assert [conversion.graph.nodes[name].type for name in names] == ["Conv2d", "Linear"]
+        weight_nodes = [conversion.names.get(name, name) for name in self_weights]
+        assert [conversion.graph.nodes[name].type for name in weight_nodes] == ["Conv2d", "Linear"]
     else:
         assert not types & {"SumPool2d", "AvgPool2d", "Conv2d"}
     assert not convert(pooled(reset_mechanism="zero"), to="spikingjelly").losses

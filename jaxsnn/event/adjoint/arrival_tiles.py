@@ -22,7 +22,7 @@ from jaxsnn.event.adjoint.costate_rules import (
     dot,
     without_v_of_costate,
 )
-from jaxsnn.event.adjoint.wanted import Wanted
+from jaxsnn.event.adjoint.required_gradients import RequiredGradients
 from jaxsnn.event.event_arrays import (
     NeuronConstants,
     Rows,
@@ -67,9 +67,9 @@ class _Tile:
         needs_grad: gradients that are required besides the gradient by the weights.
     """
 
-    def __init__(self, spec: LayerSpec, needs_grad: Wanted) -> None:
+    def __init__(self, spec: LayerSpec, needs_grad: RequiredGradients) -> None:
         self.spec = spec
-        self.wanted = needs_grad
+        self.required = needs_grad
 
     @staticmethod
     def taken(
@@ -112,7 +112,7 @@ class _Tile:
             target, costate = self._or_release(sample, arrival, number, target, costate)
         used &= jnp.isfinite(target)
         gap = jnp.where(used, target, 0.0) - jnp.where(used, arrival, 0.0)
-        backward = Backward(self.spec, constants, self.wanted.constants)
+        backward = Backward(self.spec, constants, self.required.constants)
         at_arrival = backward.flow_back(costate, jnp.maximum(gap, 0.0))
         # An arrival of weight W adds W e to the state, a later one W A e dt less.
         unit, moved = backward.arrived()
@@ -122,7 +122,7 @@ class _Tile:
 
         return _ByArrival(
             weight=counted(dot(unit, at_arrival.p)),
-            time=-counted(weights * dot(moved, at_arrival.p)) if self.wanted.time else None,
+            time=-counted(weights * dot(moved, at_arrival.p)) if self.required.time else None,
             fields={name: counted(weights * dot(unit, x)) for name, x in at_arrival.by.items()},
         )
 
@@ -160,7 +160,7 @@ def tiles_back(
     times: Slots,
     causes: Causes | None,
     passed: Passed,
-    needs_grad: Wanted,
+    needs_grad: RequiredGradients,
 ) -> ByArrivals:
     """Compute the gradients by weights, by the fields of the flow through arrivals, and by arrival
     times.

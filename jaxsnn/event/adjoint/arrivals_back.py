@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxsnn.event.adjoint.costate_rules import Backward, Costate, Slots, dot
-from jaxsnn.event.adjoint.wanted import Wanted
+from jaxsnn.event.adjoint.required_gradients import RequiredGradients
 from jaxsnn.event.dynamics.neuron_model import Neuron, by_facts
 from jaxsnn.event.event_arrays import (
     NeuronConstants,
@@ -85,7 +85,7 @@ def arrivals_back(
     arrivals: tuple[Times, Rows],
     times: Slots,
     before: Costate,
-    needs_grad: Wanted,
+    needs_grad: RequiredGradients,
 ) -> ByArrivals:
     """Compute the gradients by weights, by the fields of the flow through arrivals, and by arrival
     times.
@@ -173,9 +173,9 @@ class _Walk:
         constants: NeuronConstants,
         arrivals: _Arrivals,
         taken_up: _TakenUp,
-        needs_grad: Wanted,
+        needs_grad: RequiredGradients,
     ) -> None:
-        self.arrivals, self.taken_up, self.wanted = arrivals, taken_up, needs_grad
+        self.arrivals, self.taken_up, self.required = arrivals, taken_up, needs_grad
         self.weight = jnp.pad(weight, ((0, 1), (0, 0)))  # a last row of zeros for unused slots
         constants = spread(constants, arrivals.time.shape[1])
         self.rules = Backward(spec, constants, needs_grad.constants)
@@ -191,7 +191,7 @@ class _Walk:
             costate=costate,
             weight=jnp.zeros_like(self.weight),
             fields=dict.fromkeys(costate.by, costate.p[0]),
-            time=jnp.zeros_like(self.arrivals.time) if self.wanted.time else None,
+            time=jnp.zeros_like(self.arrivals.time) if self.required.time else None,
         )
         start = varying_like(start, self.weight, self.arrivals, self.taken_up, self.rules.constants)
         # Behind the last arrival of the fullest list there is nothing.

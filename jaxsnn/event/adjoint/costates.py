@@ -45,7 +45,7 @@ from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.reductions import over_last
 
 
-class Own(NamedTuple):
+class ConstantCotangents(NamedTuple):
     """Gradient accumulators of a population's constants."""
 
     lam: OfNeurons  # of the excess at spikes
@@ -57,7 +57,7 @@ class PopulationCostate(NamedTuple):
     """Carry of the pass for one population."""
 
     costate: Costate  # of the neurons' state
-    own: Own  # dL of the constants, the initial state aside
+    constant_cotangents: ConstantCotangents  # dL of the constants, the initial state aside
     table: Weights  # dL of what can arrive, like the population's table
     #: (steps + 1, batch) dL/dt passed on to arrivals that moved V across the threshold
     passed: OfSteps | None
@@ -143,7 +143,7 @@ class Pass:
         fields = dict.fromkeys(rules.neuron.flow_fields, zero)
         return PopulationCostate(
             costate=costate,
-            own=Own(lam=zero, left=costate.p, fields=fields),
+            constant_cotangents=ConstantCotangents(lam=zero, left=costate.p, fields=fields),
             table=jnp.zeros_like(table),
             passed=jnp.zeros_like(self.log.time) if rules.neuron.jumps else None,
         )
@@ -209,7 +209,7 @@ class Pass:
         """
         weights = self.table[number].at[row].get(mode="promise_in_bounds")
         unit, moved = self.rules[number].arrived()  # e, A e
-        costate, accumulators = population.costate, population.own
+        costate, accumulators = population.costate, population.constant_cotangents
         by_weight = dot(unit, costate.p)
         d_time = -over_last(weights * dot(moved, costate.p))
         fields = {
@@ -217,7 +217,9 @@ class Pass:
             for name, by in costate.by.items()
         }
         table = population.table.at[row].add(by_weight, mode="promise_in_bounds")
-        return population._replace(own=accumulators._replace(fields=fields), table=table), d_time
+        return population._replace(
+            constant_cotangents=accumulators._replace(fields=fields), table=table
+        ), d_time
 
     def _fire_back(
         self, number: int, population: PopulationCostate, log: Log, drive: OfSamples
@@ -254,7 +256,9 @@ class Pass:
             population = self._leave(number, population, this & ~above, costate)
         lam = jnp.where(this, lam[:, None], 0.0)
         costate = costate._replace(p=plus(costate.p, times_each(rules.along, lam)))
-        accumulators = population.own._replace(lam=population.own.lam + lam)
+        accumulators = population.constant_cotangents._replace(
+            lam=population.constant_cotangents.lam + lam
+        )
         passed = population.passed
         # A spike that an arrival made by moving V comes when that comes: dL/dt goes to it. All
         # others add 0 to the log's last row.
@@ -262,7 +266,7 @@ class Pass:
             jumped = mine & (log.cause < self.none)
             cause = jnp.where(jumped, log.cause, self.none)
             passed = passed.at[cause, self.samples].add(jnp.where(jumped, total, 0.0))
-        return population._replace(costate=costate, own=accumulators, passed=passed)
+        return population._replace(costate=costate, constant_cotangents=accumulators, passed=passed)
 
     def _slope(self, number: int, log: Log, mine: WhichSamples, at: NumberOfSamples) -> OfSamples:
         """Return the slope that the gradient is divided by at the spike of a step."""
@@ -302,14 +306,16 @@ class Pass:
         """Return a population with the gradient of the state that a spike of some neurons
         leaves.
         """
-        accumulators, state_after = population.own, self.rules[number].left
+        accumulators, state_after = population.constant_cotangents, self.rules[number].left
         chosen = partial(jax.tree.map, lambda array: jnp.where(this, array, 0.0))
         chosen_p, chosen_by = chosen((costate.p, costate.by))
         fields = {
             name: accumulators.fields[name] + dot(state_after, by) for name, by in chosen_by.items()
         }
         return population._replace(
-            own=accumulators._replace(left=plus(accumulators.left, chosen_p), fields=fields)
+            constant_cotangents=accumulators._replace(
+                left=plus(accumulators.left, chosen_p), fields=fields
+            )
         )
 
     def _release_back(

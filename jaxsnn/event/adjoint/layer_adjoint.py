@@ -72,7 +72,12 @@ from jaxsnn.event.adjoint.costate_rules import (
     starts_above,
     without_v,
 )
-from jaxsnn.event.adjoint.wanted import Asked, Wanted, is_perturbed, values_of
+from jaxsnn.event.adjoint.required_gradients import (
+    GradientFlags,
+    RequiredGradients,
+    is_perturbed,
+    values_of,
+)
 from jaxsnn.event.dynamics.neuron_model import Neuron, by_facts
 from jaxsnn.event.event_arrays import (
     NeuronConstants,
@@ -104,7 +109,7 @@ _MANY_ARRIVALS = 64
 class Residuals(NamedTuple):
     """Residuals of the backward pass: the arguments of `layer_spikes`, and its results.
 
-    `asked`: the gradients that are required; None: all.
+    `gradient_flags`: the gradients that are required; None: all.
     """
 
     weight: Weights
@@ -114,12 +119,16 @@ class Residuals(NamedTuple):
     times: OfSpikes  # of the spikes
     slopes: OfSpikes
     causes: Causes | None
-    asked: Asked | None = None
+    gradient_flags: GradientFlags | None = None
 
     @property
-    def wanted(self) -> Wanted:
+    def required(self) -> RequiredGradients:
         """Gradients that are required besides the gradient by the weights."""
-        return Wanted() if self.asked is None else Wanted.by(self.asked)
+        return (
+            RequiredGradients()
+            if self.gradient_flags is None
+            else RequiredGradients.by(self.gradient_flags)
+        )
 
 
 #: By weight, constants, time, row and t_end; None where nobody asks.
@@ -166,7 +175,9 @@ def _forward(spec: LayerSpec, *arguments: Any) -> tuple[LayerSpikes, Residuals]:
         spikes.time,
         spikes.slope,
         causes,
-        asked=Wanted(constants=is_perturbed(arguments[1]), time=is_perturbed(arguments[2])).asked,
+        gradient_flags=RequiredGradients(
+            constants=is_perturbed(arguments[1]), time=is_perturbed(arguments[2])
+        ).gradient_flags,
     )
 
 
@@ -323,7 +334,7 @@ def _gradients(
     Args:
         assumed: description of the population, whose model's assumptions may not hold.
     """
-    constants, needs_grad = residuals.constants, residuals.wanted
+    constants, needs_grad = residuals.constants, residuals.required
     spec = assumed  # what is right for all numbers: only the pass over arrivals is compiled twice
     if not assumed.neuron.certain:
         spec = replace(assumed, neuron=assumed.neuron.unassuming())

@@ -293,7 +293,9 @@ def _constants_gradient(
 ) -> NeuronConstants:
     """Return the gradient by the constants, from the pass's carry of a population at time 0."""
     neuron = layer.neuron
-    accumulators, costate = jax.tree.map(over_first, (population.own, population.costate))
+    accumulators, costate = jax.tree.map(
+        over_first, (population.constant_cotangents, population.costate)
+    )
     still = jax.tree.map(jnp.zeros_like, neuron.begin(constants))
     # At a spike the excess at rest, at time 0 the state at the start and after each spike what it
     # leaves depend on the constants; each is pulled back by the costate that it meets.

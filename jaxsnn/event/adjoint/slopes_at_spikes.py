@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from jaxsnn.event.adjoint.wanted import values_of
+from jaxsnn.event.adjoint.required_gradients import values_of
 from jaxsnn.event.event_arrays import OfSpikes
 from jaxsnn.event.forward.layer import LayerSpikes
 from jaxsnn.network.promotion import usual_promotion

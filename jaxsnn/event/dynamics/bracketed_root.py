@@ -54,7 +54,7 @@ def bracketed_root(
     *,
     start: Numbers | None = None,
     rising: bool = False,
-    wanted: Bool[Array, "..."] | bool = True,
+    required: Bool[Array, "..."] | bool = True,
 ) -> Numbers:
     """Return the time between `low` and `high` at which a function changes its sign, element by
     element.
@@ -73,7 +73,7 @@ def bracketed_root(
         start: initial guess; by default the middle of the bracket.
         rising: whether the function is known to be below zero before its root, so that it need not
             be evaluated at `low`.
-        wanted: elements whose root is required; the search does not wait for the others.
+        required: elements whose root is required; the search does not wait for the others.
     """
     above = True if rising else function(low).value <= 0
 
@@ -84,7 +84,7 @@ def bracketed_root(
     shape = jnp.broadcast_shapes(begin.shape, low.shape, high.shape)
     low, high, begin = (jnp.broadcast_to(array, shape) for array in (low, high, begin))
     # NaN ends the search at once.
-    busy = wanted & (begin >= low) & (begin <= high)
+    busy = required & (begin >= low) & (begin <= high)
     search = _Search(
         t=begin,
         at=_spread(function(begin), begin),

@@ -334,7 +334,7 @@ def _solve_any(
         return Value(value - threshold, slope, rounding)
 
     low = jnp.zeros_like(start)
-    root = bracketed_root(excess, low, high, start=start, rising=True, wanted=crossing)
+    root = bracketed_root(excess, low, high, start=start, rising=True, required=crossing)
     return jnp.clip(root, 0.0, duration)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import DTypeLike
 
-from jaxsnn.event.adjoint.wanted import Asked, Wanted, values_of
+from jaxsnn.event.adjoint.required_gradients import GradientFlags, RequiredGradients, values_of
 from jaxsnn.event.dynamics.two_variables import Constants
 from jaxsnn.event.event_arrays import Feedback, OutsideArrivals, Rows, Seconds, Times, Weights
 from jaxsnn.event.forward.deliveries import Delays
@@ -120,12 +120,12 @@ class _Kept(NamedTuple):
     outcome: _Outcome
     log: _Log
     arrivals: Ordered
-    asked: Asked
+    gradient_flags: GradientFlags
 
     @property
-    def wanted(self) -> Wanted:
+    def required(self) -> RequiredGradients:
         """Gradients that are required besides the gradient by the weights."""
-        return Wanted.by(self.asked)
+        return RequiredGradients.by(self.gradient_flags)
 
 
 def native_group_spikes(
@@ -342,7 +342,7 @@ def _forward(population: _OnePopulation, *arguments: Any) -> tuple[_Outcome, _Ke
         outcome=outcome,
         log=log,
         arrivals=arrivals,
-        asked=Wanted.of(arguments[2], arguments[4]).asked,
+        gradient_flags=RequiredGradients.of(arguments[2], arguments[4]).gradient_flags,
     )
     return outcome, residuals
 
@@ -352,8 +352,8 @@ def _backward(
 ) -> tuple[Weights, ByTarget, Constants, Delays, Times, None, None]:
     dtype = residuals.table.dtype
     constants, arrivals = stacked(residuals.constants), residuals.arrivals
-    of_constants = gradient_shape(residuals.constants, residuals.wanted)
-    of_time = arrivals.time.shape if residuals.wanted.time else (0,)
+    of_constants = gradient_shape(residuals.constants, residuals.required)
+    of_time = arrivals.time.shape if residuals.required.time else (0,)
     rows, neurons = residuals.table.shape
     of_rows = rows + len(residuals.apart.weight), neurons
     shapes = of_rows, of_constants, of_time, population.senders.shape
@@ -375,7 +375,7 @@ def _backward(
     d_rows, d_stacked, d_time, d_delay = varying_like(
         tuple(gradients), residuals.table, arrivals.time, drives
     )
-    d_time = d_time if residuals.wanted.time else jnp.zeros_like(arrivals.time)
+    d_time = d_time if residuals.required.time else jnp.zeros_like(arrivals.time)
     d_constants = unstacked(d_stacked, residuals.constants)
     d_apart = residuals.apart  # of none
     if len(residuals.apart.weight):

@@ -17,7 +17,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.dtypes import float0
 
 from jaxsnn.event.adjoint.layer_adjoint import Residuals, layer_backward, slopes_after
-from jaxsnn.event.adjoint.wanted import Asked, Wanted, values_of
+from jaxsnn.event.adjoint.required_gradients import GradientFlags, RequiredGradients, values_of
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.dynamics.two_variables import Constants
 from jaxsnn.event.event_arrays import OfSpikes, Rows, Seconds, Times, Weights
@@ -67,12 +67,12 @@ class Kept(NamedTuple):
     constants: Constants
     t_end: Seconds
     simulated: Simulated
-    asked: Asked
+    gradient_flags: GradientFlags
 
     @property
-    def wanted(self) -> Wanted:
+    def required(self) -> RequiredGradients:
         """Gradients that are required besides the gradient by the weights."""
-        return Wanted.by(self.asked)
+        return RequiredGradients.by(self.gradient_flags)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -112,7 +112,7 @@ def unstacked(array: Float[Array, "fields positions neurons"], like: Constants) 
     return Constants(**{name: part.reshape(like.tau_mem.shape) for name, part in parts})
 
 
-def gradient_shape(constants: Constants, needs_grad: Wanted) -> tuple[int, ...]:
+def gradient_shape(constants: Constants, needs_grad: RequiredGradients) -> tuple[int, ...]:
     """Return the shape of a kernel's gradient by the constants: by all fields, by all but the time
     constants, or empty.
     """
@@ -121,7 +121,7 @@ def gradient_shape(constants: Constants, needs_grad: Wanted) -> tuple[int, ...]:
     return (len(fields), *positions) if needs_grad.constants else (0,)
 
 
-def only_wanted(gradient: Constants, needs_grad: Wanted) -> Constants:
+def only_wanted(gradient: Constants, needs_grad: RequiredGradients) -> Constants:
     """Return the gradient by the constants, set to 0 where it is not required."""
     missing = () if needs_grad.taus else _TAUS
     missing = missing if needs_grad.constants else _FIELDS
@@ -258,7 +258,7 @@ def _forward(spec: LayerSpec, threads: int | None, *arguments: Any) -> tuple[Lay
         constants=constants,
         t_end=t_end,
         simulated=simulated,
-        asked=Wanted.of(arguments[1], arguments[2]).asked,
+        gradient_flags=RequiredGradients.of(arguments[1], arguments[2]).gradient_flags,
     )
     return simulated.spikes, residuals
 
@@ -274,7 +274,7 @@ def native_backward(
     if isinstance(drive, SymbolicZero):
         drive = jnp.zeros(drive.shape, residuals.weight.dtype)
     inputs = residuals.weight, residuals.constants, residuals.t_end, residuals.simulated, drive
-    gradients = _gradients(spec, threads, residuals.wanted, *inputs)
+    gradients = _gradients(spec, threads, residuals.required, *inputs)
     d_weight, d_constants, d_time = varying_like(gradients, inputs)
     return d_weight, d_constants, d_time, None, None
 
@@ -283,7 +283,7 @@ def native_backward(
 def _gradients(
     spec: LayerSpec,
     threads: int | None,
-    needs_grad: Wanted,
+    needs_grad: RequiredGradients,
     weight: Weights,
     constants: Constants,
     t_end: Seconds,
@@ -328,7 +328,7 @@ def _gradients(
 def _(
     spec: LayerSpec,
     threads: int | None,
-    needs_grad: Wanted,
+    needs_grad: RequiredGradients,
     primals: tuple[Any, ...],
     tangents: tuple[Any, ...],
 ) -> tuple[tuple[Weights, Constants, Times], tuple[Weights, Constants, Times]]:

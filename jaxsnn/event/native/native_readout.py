@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
-from jaxsnn.event.adjoint.wanted import Asked, Wanted, values_of
+from jaxsnn.event.adjoint.required_gradients import GradientFlags, RequiredGradients, values_of
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.dynamics.two_variables import Constants
 from jaxsnn.event.event_arrays import Rows, Times, Weights
@@ -66,7 +66,7 @@ class _Kept(NamedTuple):
     """Residuals of the backward pass."""
 
     given: _Given
-    asked: Asked
+    gradient_flags: GradientFlags
 
 
 def native_membrane(drive: Drive, threads: int | None, sample_times: Samples) -> Voltages:
@@ -132,14 +132,14 @@ def _forward(neuron: Neuron, threads: int | None, *arguments: Any) -> tuple[Volt
     perturbed.
     """
     values = _Given(*values_of(arguments))
-    needs_grad = Wanted.of(arguments[1], arguments[2], arguments[4]).asked
+    needs_grad = RequiredGradients.of(arguments[1], arguments[2], arguments[4]).gradient_flags
     return _simulated(neuron, threads, *values), _Kept(values, needs_grad)
 
 
 def _backward(
     neuron: Neuron, threads: int | None, residuals: _Kept, drive: Any
 ) -> tuple[Weights, Constants, Times, None, Samples]:
-    inputs, needs_grad = residuals.given, Wanted.by(residuals.asked)
+    inputs, needs_grad = residuals.given, RequiredGradients.by(residuals.gradient_flags)
     if isinstance(drive, SymbolicZero):
         drive = jnp.zeros(drive.shape, inputs.weight.dtype)
     if needs_grad.samples:
@@ -152,7 +152,11 @@ def _backward(
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 def _gradients(
-    neuron: Neuron, threads: int | None, needs_grad: Wanted, inputs: _Given, drive: Voltages
+    neuron: Neuron,
+    threads: int | None,
+    needs_grad: RequiredGradients,
+    inputs: _Given,
+    drive: Voltages,
 ) -> tuple[Weights, Constants, Times]:
     """Compute the gradients by weight, constants and arrival times with the kernel; 0 where they
     are not required.
@@ -175,7 +179,7 @@ def _gradients(
 def _(
     neuron: Neuron,
     threads: int | None,
-    needs_grad: Wanted,
+    needs_grad: RequiredGradients,
     primals: tuple[Any, ...],
     tangents: tuple[Any, ...],
 ) -> tuple[tuple[Weights, Constants, Times], tuple[Weights, Constants, Times]]:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.event.adjoint.recorded_spikes import Gradients
-from jaxsnn.event.adjoint.wanted import Wanted, values_of
+from jaxsnn.event.adjoint.required_gradients import RequiredGradients, values_of
 from jaxsnn.event.dynamics.two_variables import Constants
 from jaxsnn.event.event_arrays import OfSpikes, Rows, Seconds, Times, Weights
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
@@ -59,9 +59,13 @@ def _forward(spec: LayerSpec, threads: int | None, *arguments: Any) -> tuple[Lay
     spikes = LayerSpikes(time=times, slope=slope, count=count)
     none = jnp.zeros((*count.shape, 0), times.dtype)
     simulated = Simulated(spikes, none, none.astype(jnp.int32), arrivals)
-    needs_grad = Wanted.of(arguments[1], arguments[2]).asked
+    needs_grad = RequiredGradients.of(arguments[1], arguments[2]).gradient_flags
     return spikes, Kept(
-        weight=weight, constants=constants, t_end=t_end, simulated=simulated, asked=needs_grad
+        weight=weight,
+        constants=constants,
+        t_end=t_end,
+        simulated=simulated,
+        gradient_flags=needs_grad,
     )
 
 

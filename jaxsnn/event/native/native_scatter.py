@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
-from jaxsnn.event.adjoint.wanted import Asked, Wanted, values_of
+from jaxsnn.event.adjoint.required_gradients import GradientFlags, RequiredGradients, values_of
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.dynamics.two_variables import Constants
 from jaxsnn.event.event_arrays import OfSpikes, Seconds, Times, Weights
@@ -61,12 +61,12 @@ class _Kept(NamedTuple):
     place: Int[Array, "batch room"] | None  # of the first spikes, where they are wanted
     #: V' behind spikes, and their causes
     more: tuple[OfSpikes, Int[Array, "batch neurons slots"]]
-    asked: Asked
+    gradient_flags: GradientFlags
 
     @property
-    def wanted(self) -> Wanted:
+    def required(self) -> RequiredGradients:
         """Gradients that are required besides the gradient by the weights."""
-        return Wanted.by(self.asked)
+        return RequiredGradients.by(self.gradient_flags)
 
 
 class FirstSpikes(NamedTuple):
@@ -154,7 +154,7 @@ def _forward(
         spikes=spikes,
         place=None if first is None else first.place,
         more=more,
-        asked=Wanted.of(arguments[1], arguments[2]).asked,
+        gradient_flags=RequiredGradients.of(arguments[1], arguments[2]).gradient_flags,
     )
     return (spikes, first), residuals
 
@@ -175,8 +175,8 @@ def _backward(
     place = residuals.place
     if place is None or isinstance(of_first, SymbolicZero):
         of_first, place = jnp.zeros((batch, 0), dtype), jnp.zeros((batch, 0), jnp.int32)
-    of_time = inputs.time.shape if residuals.wanted.time else (0,)
-    shapes = inputs.weight.shape, gradient_shape(inputs.constants, residuals.wanted), of_time
+    of_time = inputs.time.shape if residuals.required.time else (0,)
+    shapes = inputs.weight.shape, gradient_shape(inputs.constants, residuals.required), of_time
     results = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes)
     gradients = kernel("jaxsnn_scatter_backward", results)(
         *(
@@ -195,7 +195,7 @@ def _backward(
     d_weight, d_stacked, d_time = varying_like(
         tuple(gradients), inputs.weight, inputs.time, drive, of_first
     )
-    d_time = d_time if residuals.wanted.time else jnp.zeros_like(inputs.time)
+    d_time = d_time if residuals.required.time else jnp.zeros_like(inputs.time)
     return d_weight, unstacked(d_stacked, inputs.constants), d_time, None, None, None, None
 
 

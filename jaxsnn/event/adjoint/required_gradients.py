@@ -19,11 +19,11 @@ import jax.numpy as jnp
 from jaxsnn.network.array_types import Array, Bool
 
 #: `Wanted` from a forward pass to its backward pass: by its shape, each axis of length 0 or 1.
-Asked = Bool[Array, "constants taus time samples"]
+GradientFlags = Bool[Array, "constants taus time samples"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class RequiredGradients:
     """Gradients that are required besides the gradient by the weights: those by the constants, by
     their time constants, by arrival times and by sample times.
     """
@@ -34,12 +34,12 @@ class Wanted:
     samples: bool = False
 
     @staticmethod
-    def of(constants: Any, time: Any, samples: Any = ()) -> Wanted:
+    def of(constants: Any, time: Any, samples: Any = ()) -> RequiredGradients:
         """Return the required gradients, from arguments that carry whether they are perturbed; the
         constants have `tau_mem`, `tau_syn`.
         """
         taus = is_perturbed((constants.tau_mem, constants.tau_syn))
-        return Wanted(
+        return RequiredGradients(
             constants=is_perturbed(constants),
             taus=taus,
             time=is_perturbed(time),
@@ -47,16 +47,16 @@ class Wanted:
         )
 
     @property
-    def asked(self) -> Asked:
+    def gradient_flags(self) -> GradientFlags:
         """Flags encoded in the shape of an array, as a residual of the forward pass."""
         flags = self.constants, self.taus, self.time, self.samples
         return jnp.zeros(tuple(map(int, flags)), bool)
 
     @staticmethod
-    def by(flags: Asked) -> Wanted:
-        """Return the required gradients, decoded from `asked`."""
+    def by(flags: GradientFlags) -> RequiredGradients:
+        """Return the required gradients, decoded from `gradient_flags`."""
         constants, taus, time, samples = map(bool, flags.shape)
-        return Wanted(constants=constants, taus=taus, time=time, samples=samples)
+        return RequiredGradients(constants=constants, taus=taus, time=time, samples=samples)
 
 
 def _is_primal(leaf: Any) -> bool:
