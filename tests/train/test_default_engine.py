@@ -105,6 +105,11 @@ def test_ten_time_steps_stand_for_a_missing_time_constant():
     events = Events.of_steps(np.ones((20, 48, 5)), dt=DT), np.arange(48) % 3
     trained = fit(net(build.integrate_and_fire(r=1 / DT), **SPIKINGJELLY), events, **ONCE)
     assert trained.settings["loss"]["tau"] == pytest.approx(10 * DT)
+    code = "replaced-time-constant"
+    [note] = [note for note in trained.notes if getattr(note, "code", "") == code]
+    assert note.facts["population"] == "4"
+    trained = fit(net(), events, **ONCE)
+    assert all(getattr(note, "code", "") != code for note in trained.notes)
 
 
 def test_advice_for_silent_outputs_in_time_steps_does_not_name_calibration():

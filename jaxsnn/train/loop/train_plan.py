@@ -38,6 +38,7 @@ from jaxsnn.train.losses.losses import Loss, name_of
 from jaxsnn.train.losses.regularizers import SpikeBudget, WeightBumping, noise_of, weight_bumping_of
 from jaxsnn.train.option_values import replace_fields
 from jaxsnn.train.options import OPTIONS, TrainOptions, engine_kind
+from jaxsnn.units import format_time
 from jaxsnn.wording import Text
 
 
@@ -150,7 +151,11 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
             fix=f"remove '{loss.population}' from first_spike_only (with on_chip, also pass the loss)",
             node=loss.population,
         )
-    notes = [*loss_notes(network, options), *_engine_notes(engine, loss, network)]
+    notes = [
+        *loss_notes(network, options),
+        *_time_constant_notes(network, options),
+        *_engine_notes(engine, loss, network),
+    ]
     if len(network.inputs) == 1:
         notes += other_step_notes(network, data.train.x)
     encoder, is_encoded = options.encoder, hasattr(data.train.x, "time")
@@ -263,6 +268,24 @@ def loss_notes(network: Network, options: TrainOptions) -> list[str]:
         loss=OPTIONS["loss"].keyword,
     )
     return [Note(text, code="default-loss")]
+
+
+def _time_constant_notes(network: Network, options: TrainOptions) -> list[str]:
+    """Report that time steps replace the time constant of the output population as a unit."""
+    if options.loss is not None and not isinstance(options.loss, str):
+        return []
+    population = _answering(network, options)
+    if {"tau_syn", "tau"} & set(network.parameters[population]):
+        return []
+    tau = reference_tau(network, population, in_steps=are_rasters(options))
+    text = Text(
+        "population '{population}' has no time constant: the loss, a default encoder and a default "
+        "end of the samples use {tau} instead (pass a loss object with a tau, and {t_end})",
+        population=population,
+        tau=format_time(tau),
+        t_end=OPTIONS["t_end"].keyword,
+    )
+    return [Note(text, code="replaced-time-constant")]
 
 
 def _answering(network: Network, options: TrainOptions) -> str:
