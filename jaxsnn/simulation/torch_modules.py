@@ -31,7 +31,7 @@ from jaxsnn.nir.torch.module_loading import (
     possible_samples,
 )
 from jaxsnn.nir.torch.module_pass import parameters_back, plain, sample_of, stale_state
-from jaxsnn.nir.torch.module_run import run_module, run_recorded
+from jaxsnn.nir.torch.module_trace import run_recorded
 from jaxsnn.nir.torch.trace_outcome import ModuleTrace
 from jaxsnn.nir.torch.trained_module import is_of_graph
 from jaxsnn.simulation.simulate import simulate
@@ -209,11 +209,9 @@ def run_to_compare(
                 raise
             traced = traced_module(module, first, arguments)
     traced = _as_graph(traced, graph, matched(traced.graph, graph))
-    if traced.trace.passes is not None:
-        x, theirs = run_recorded(module, sample, traced.trace)
-    else:
-        x = np.asarray((sample if frames else sample[None]).detach().cpu().numpy(), np.float32)
-        theirs = run_module(module, x, traced.trace, sample)
+    if traced.trace.passes.stepped and not frames:
+        sample = sample[None]
+    x, theirs = run_recorded(module, sample, traced.trace)
     expected = {
         node: theirs[leaf][0] / traced.graded.get(leaf, 1.0)
         for leaf, node in traced.firing.items()
@@ -286,7 +284,7 @@ def refuse_difference(module: Any, traced: TracedModule, sample: Any) -> None:
     network = lower(traced.graph, dtype=np.float32)
     _refuse_other_steps(traced, network)
     steps = traced.trace.passes
-    of_sample = steps is not None and not (traced.trace.leading == 2 and steps.from_sample)
+    of_sample = not (steps.stepped or (traced.trace.leading == 2 and steps.from_sample))
     for gain in (0.0, *_GAINS) if of_sample else _GAINS:
         try:
             x, theirs = _run(module, traced, sample, gain)
@@ -392,24 +390,22 @@ def _run(
     """Run the module on some inputs, of gain 0 on its sample alone; return the inputs of the graph
     and its outputs. A few samples of a large batch are enough.
     """
-    if traced.trace.passes is not None:
+    if not traced.trace.passes.stepped:
         return run_recorded(module, _of_sample(sample, traced.trace, gain), traced.trace)
-    sample_array = np.asarray(sample.detach().cpu().numpy(), np.float32)
-    x = _inputs(sample_array, traced.trace.leading, gain)
-    few = x[:, :BATCH]
-    if few.shape != x.shape:
+    frames = _inputs(np.asarray(sample.detach().cpu().numpy(), np.float32), 1, gain)
+    x = (sample if sample.is_floating_point() else sample.float()).new_tensor(frames)
+    if (few := x[:, :BATCH]).shape != x.shape:
         try:
-            return few, run_module(module, few, traced.trace, sample)
+            return run_recorded(module, few, traced.trace)
         except Exception:  # a module may be made for one size of batch, which torch tells anyhow
-            return x, run_module(module, x, traced.trace, sample)
-    return x, run_module(module, x, traced.trace, sample)
+            return run_recorded(module, x, traced.trace)
+    return run_recorded(module, x, traced.trace)
 
 
 def _of_sample(sample: Any, seen: ModuleTrace, gain: float) -> Any:
     """Return the sample, or another one with random spikes; a longer one if all of its steps are
     the input of layers that run through time themselves.
     """
-    assert seen.passes is not None
     if not gain:
         return sample
     array = np.asarray(sample.detach().cpu().numpy(), np.float32)

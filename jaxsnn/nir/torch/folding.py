@@ -75,12 +75,14 @@ class Folded:
         return None if twin is None else twin.outputs[value.path]
 
 
-def fold(operations: list[Operation]) -> Folded:
-    """Divide the operations of one forward pass into time steps.
+def fold(operations: list[Operation], steps: int = 0) -> Folded:
+    """Divide the operations of a recording into time steps; their number is looked for unless it is known.
 
     Raises:
         ConversionError: The steps differ, or are too few.
     """
+    if steps:
+        return _Fold(operations, steps, calls=True).folded()
     counts = neuron_calls(operations)
     refusal: ConversionError | None = None
     for steps in _candidates(counts.values()):
@@ -139,10 +141,12 @@ def _candidates(counts: Iterable[int]) -> list[int]:
 
 
 class _Fold:
-    """One attempt to fold a recording into a number of steps."""
+    """One attempt to fold a recording into a number of steps; `calls`: forward is called for each."""
 
-    def __init__(self, operations: list[Operation], steps: int) -> None:
-        self.operations, self.steps = operations, steps
+    def __init__(self, operations: list[Operation], steps: int, calls: bool = False) -> None:
+        self.operations, self.steps, self.calls = operations, steps, calls
+        #: Longest delay in time steps in the arguments of functions that are not in the loop, by id.
+        self.late: dict[int, int] = {}
         self.looped: dict[tuple[_Key, int], dict[int, Operation]] = {}
         self.place: dict[int, tuple[_Key, int]] = {}
         self.varying: dict[tuple[_Key, int], set[int]] = {}
@@ -155,7 +159,9 @@ class _Fold:
                     del self.place[id(operation)]
                     operation.step = 0
         dependent = self._dependent()
-        last = max(op.index for op in self.operations if op.is_neuron)
+        neurons = [op for op in self.operations if op.is_neuron]
+        last = {op.step: op.index for op in neurons} if self.calls else {}
+        last_of_all = max((op.index for op in neurons), default=0)
         for operation in self.operations:
             if operation.is_neuron:
                 if not operation.step:
@@ -167,7 +173,8 @@ class _Fold:
                         ),
                     )
                 self._check_state(operation)
-            reads = operation.name in READS and operation.index < last
+            reads = operation.name in READS
+            reads = reads and operation.index < last.get(operation.step, last_of_all)
             if reads and any(id(value) in dependent for value in operation.values):
                 raise _refusal(
                     operation,
@@ -228,6 +235,7 @@ class _Fold:
         """Return where an argument of a step comes from: an operation of the loop and the delay,
         or a value outside.
         """
+        value = _copied_value(value)
         source = value.source
         if source is not None and source.step:
             return ("loop", self.place[id(source)], value.path, step - source.step)
@@ -258,13 +266,16 @@ class _Fold:
                     self.varying.setdefault(place, set()).add(index)
         if wrong is None:
             return True
-        if template.kind == "function":
-            return False
         delays = [
             self.steps - value.source.step
+            if value.source.step
+            else self.late.get(id(value.source), 0)
             for value in template.values
-            if value.source is not None and value.source.step
+            if value.source is not None
         ]
+        if template.kind == "function":
+            self.late[id(template)] = max(delays, default=0)
+            return False
         if max(delays, default=0) > 1:
             raise _refusal(
                 template,
@@ -336,12 +347,7 @@ class _Fold:
                 fix="reset states before the loop only",
             )
         for value in operation.values[1:]:
-            origin = value
-            while origin.source is not None and origin.source.name in _KEEPS_STATE:
-                if origin.source.kind != "function" or not origin.source.values:
-                    break
-                origin = origin.source.values[0]
-            source = origin.source
+            source = _copied_value(value).source
             held = source is not None and (
                 source.func is operation.func and source.step == operation.step - 1
             )
@@ -355,6 +361,20 @@ class _Fold:
                     ),
                     fix="pass the returned state on unchanged",
                 )
+
+
+def _copied_value(value: TensorValue) -> TensorValue:
+    """Return the value of which a value is a copy, or the value itself."""
+    source = value.source
+    while source is not None and source.kind == "function" and source.values:
+        if source.name in _KEEPS_STATE:
+            value = source.values[0]
+        elif source.name == "copy_" and source.args[0].shape == source.args[1].shape:
+            value = source.values[1]
+        else:
+            break
+        source = value.source
+    return value
 
 
 def _affine(numbers: Iterable[int]) -> bool:

@@ -43,8 +43,8 @@ from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import class_of
 from jaxsnn.nir.torch.leaves import Before, exported, refuse_several_outputs
-from jaxsnn.nir.torch.module_pass import error_refusal, leaves_of, sample_refusal
-from jaxsnn.nir.torch.module_trace import traces
+from jaxsnn.nir.torch.module_pass import leaves_of
+from jaxsnn.nir.torch.module_trace import trace_of_graph, traces
 from jaxsnn.nir.torch.to_torch import drafted
 from jaxsnn.nir.torch.trace_outcome import ModuleTrace, TracedOutput
 from jaxsnn.nir.torch.trained_module import is_of_graph, source_of, trained_graph
@@ -198,10 +198,13 @@ def _graph_of(seen: ModuleTrace) -> TracedModule:
         for leaf, node in firing.items()
         if draft.ends[leaf][0] != node
     }
-    inner = _inner(draft)
-    for leaf, layers in inner.items():
-        firing |= {f"{leaf}.{layer}": node for layer, node in layers.items()}
-    seen = dataclasses.replace(seen, inner={leaf: tuple(layers) for leaf, layers in inner.items()})
+    for call in seen.calls:
+        if is_of_graph(call.module):
+            full = draft.parts[call.name]
+            firing |= {
+                f"{call.name}.{layer}": full[node.replace("/", ".")]
+                for layer, node in _firing(source_of(call.module)).items()
+            }
     return TracedModule(
         graph=graph,
         trace=seen,
@@ -212,21 +215,6 @@ def _graph_of(seen: ModuleTrace) -> TracedModule:
         folds=tuple(draft.folds),
         assumed_dt=assumed_dt,
     )
-
-
-def _inner(draft: _ModuleDraft) -> dict[str, dict[str, str]]:
-    """Map each leaf that `jaxsnn.to_torch` created to its spiking layers and the nodes they
-    implement.
-    """
-    layers_by_leaf = {}
-    for call in draft.seen.calls:
-        if is_of_graph(call.module):
-            full = draft.parts[call.name]
-            firing = _firing(source_of(call.module))
-            layers_by_leaf[call.name] = {
-                layer: full[node.replace("/", ".")] for layer, node in firing.items()
-            }
-    return layers_by_leaf
 
 
 def _refuse_no_states(module: Any) -> None:
@@ -264,26 +252,15 @@ def traced_back(module: Any, sample: Any, arguments: tuple[Any, ...] = ()) -> Tr
         ConversionError: As in `trained_graph`, or the module computes in half precision, or does not
             accept the sample.
     """
-    import torch
-
     for name, layer in module.named_children():
         refuse_few_digits(name, layer)
-    try:
-        with torch.no_grad():
-            module(sample.clone())
-    except RuntimeError as error:
-        raise sample_refusal(module, sample, error) from error
-    except Exception as error:
-        raise error_refusal(
-            module, error, f"for a sample of shape {tuple(sample.shape)}"
-        ) from error
+    trace = trace_of_graph(module, sample, arguments)
     graph = trained_graph(module)
-    ready, firing = drafted(graph), _firing(graph)
     return TracedModule(
         graph=graph,
-        trace=ModuleTrace(calls=(), outputs=(), leading=1, inner={"": tuple(firing)}),
-        places={output: place for place, output in enumerate(ready.outputs.values())},
-        firing=firing,
+        trace=trace,
+        places={output: place for place, output in enumerate(drafted(graph).outputs.values())},
+        firing=_firing(graph),
         parts={},
     )
 
@@ -643,7 +620,7 @@ def _left_out(seen: ModuleTrace) -> Iterator[Problem]:
 def _outside(seen: ModuleTrace) -> Iterator[Problem]:
     """Yield a note on operations of forward before the input of the graph and after its outputs."""
     steps = seen.passes
-    if steps is None or not steps.before + steps.after:
+    if not steps.before + steps.after:
         return
     parts = [
         Text("{operations} {position}", operations=listing(operations, limit=12), position=position)

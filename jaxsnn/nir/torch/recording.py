@@ -74,6 +74,8 @@ class Operation:
         line: Line of the user's code, such as "model.py, line 12".
         step: Number of the time step from 1; 0 outside of the steps.
         membranes: Values of a layer's membranes after the call.
+        inner: Values of the output and the membranes of each layer inside a module that `jaxsnn.to_torch`
+            created, by name.
         is_neuron: Whether it is a layer that keeps a state from step to step.
         state_changed: Whether the state of a layer was written since its last call.
         index: Index in the recording.
@@ -92,6 +94,7 @@ class Operation:
     outputs: list[TensorValue] = dataclasses.field(default_factory=list)
     results: dict[int, TensorValue] = dataclasses.field(default_factory=dict)
     membranes: list[TensorValue] = dataclasses.field(default_factory=list)
+    inner: dict[str, list[TensorValue]] = dataclasses.field(default_factory=dict)
     step: int = 0
     is_neuron: bool = False
     state_changed: bool = False
@@ -108,22 +111,22 @@ class Recorder:
 
     Attributes:
         operations: The recorded operations, in order.
-        step: Step that operations are noted with; 0 if forward loops over time itself.
         copies: Values keep a copy of their numbers, which forward may change in place.
     """
 
     def __init__(self, module: Any, leaves: list[tuple[str, Any]], copies: bool = False) -> None:
         self.copies = copies
         self.operations: list[Operation] = []
-        self.step = 0
         self._module = module
         self._leaves = leaves
         #: By the id of a tensor: itself, its version counter, and its value.
         self._values: dict[int, tuple[Any, int, TensorValue]] = {}
         self._states: dict[int, dict[str, tuple[int, int]]] = {}
         self._code_positions: dict[CodeType, list[Any]] = {}
-        #: By step, tensor value, axis and index: the value of x[t].
-        self._elements: dict[tuple[int, int, int, int], TensorValue] = {}
+        #: By tensor value, axis and index: the value of x[t].
+        self._elements: dict[tuple[int, int, int], TensorValue] = {}
+        #: Spikes and membranes of the neurons inside the layer that runs, see `Operation.inner`.
+        self._inner: dict[str, list[Any]] = {}
         self._inside = 0
         self._root: FrameType | None = None
         self._libraries = {"torch", "jaxsnn", *library_packages()}
@@ -158,10 +161,17 @@ class Recorder:
             # Refusals name library modules with layers inside, and the user's own without any.
             if id(outer) not in inside and of_library(outer) == bool(list(outer.children())):
                 watched.append(("outer", name or "module", outer))
+            if is_of_graph(outer):
+                watched += [("inner", layer, part) for layer, part in outer.named_children()]
         before = [(part, part.__dict__.get("forward")) for _, _, part in watched]
         self._root = sys._getframe(2)
+        watches = {
+            "layer": self._watched_layer,
+            "outer": self._watched_outer,
+            "inner": self._watched_inner,
+        }
         for kind, name, part in watched:
-            watch = self._watched_layer if kind == "layer" else self._watched_outer
+            watch = watches[kind]
             part.__dict__["forward"] = watch(name, part, part.forward)
         try:
             with Mode():
@@ -196,7 +206,7 @@ class Recorder:
             self._inside += 1
             try:
                 operation = self._start("layer", name, leaf, args, kwargs)
-                states = self._states.get(id(leaf))
+                states, self._inner = self._states.get(id(leaf)), {}
                 operation.state_changed = states is not None and states != _states_of(leaf)
                 result = forward(*args, **kwargs)
                 self._states[id(leaf)] = _states_of(leaf)
@@ -205,9 +215,22 @@ class Recorder:
                 self._end(operation, result)
                 operation.membranes = [self._result(t, operation) for t in membranes]
                 operation.is_neuron = bool(membranes) or is_of_graph(leaf)
+                operation.inner = {
+                    layer: [self._result(tensor, operation) for tensor in tensors]
+                    for layer, tensors in self._inner.items()
+                }
                 return result
             finally:
                 self._inside -= 1
+
+        return call
+
+    def _watched_inner(self, name: str, layer: Any, forward: Callable[..., Any]) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result = forward(*args, **kwargs)
+            parts = result if isinstance(result, tuple) else (result,)
+            self._inner[name] = [parts[0], *membranes_of(layer, parts[-1])]
+            return result
 
         return call
 
@@ -254,7 +277,6 @@ class Recorder:
             inputs=inputs,
             site=tuple(site),
             line=line,
-            step=self.step,
         )
 
     def _positions(self, code: CodeType) -> list[Any]:
@@ -361,7 +383,7 @@ class Recorder:
         for axis in range(source.tensor.ndim):
             index = index_along(operation, axis)
             if index is not None:
-                place = (self.step, id(source), axis, index)
+                place = (id(source), axis, index)
                 if place in self._elements:
                     value = self._elements[place]
                     self._values[id(result)] = (result, version_of(result), value)
