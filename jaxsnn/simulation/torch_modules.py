@@ -208,7 +208,7 @@ def run_to_compare(
             if not frames:
                 raise
             traced = traced_module(module, first, arguments)
-    traced = _as_graph(traced, graph, matched(traced.graph, graph))
+    traced = _as_graph(traced, graph, matched(traced.graph, graph, traced.label))
     if traced.trace.passes.stepped and not frames:
         sample = sample[None]
     x, theirs = run_recorded(module, sample, traced.trace)

@@ -231,14 +231,20 @@ class _Fold:
                 dependent |= {id(v) for v in (*operation.outputs, *operation.membranes)}
         return dependent
 
-    def _reference(self, value: TensorValue, step: int) -> tuple[Any, ...]:
-        """Return where an argument of a step comes from: an operation of the loop and the delay,
-        or a value outside.
+    def _reference(self, value: TensorValue, call: Operation) -> tuple[Any, ...]:
+        """Return where an argument of a call comes from: an operation of the loop and the delay, or a
+        value outside. A state that a layer returned in the previous step has a delay of 1, whenever it
+        was computed.
         """
-        value = _copied_value(value)
+        value, place = _copied_value(value), self.place[id(call)]
+        previous = self.looped[place].get(call.step - 1)
+        if call.is_neuron and previous is not None:
+            for path, state in enumerate(previous.outputs):
+                if state is value:
+                    return ("loop", place, path, 1)
         source = value.source
         if source is not None and source.step:
-            return ("loop", self.place[id(source)], value.path, step - source.step)
+            return ("loop", self.place[id(source)], value.path, call.step - source.step)
         return ("outside", id(source) if source else id(value), value.path)
 
     def _matches(self, place: tuple[_Key, int]) -> bool:
@@ -256,10 +262,11 @@ class _Fold:
         if any(len(by_step[k].tokens) != len(template.tokens) for k in steps):
             wrong = template
         else:
-            columns = zip(*(by_step[k].tokens for k in (*steps, self.steps)), strict=True)
+            calls = [by_step[k] for k in (*steps, self.steps)]
+            columns = zip(*(call.tokens for call in calls), strict=True)
             affine = template.kind == "function" and template.name in PARTS
             for index, column in enumerate(columns):
-                agrees, varies = self._agree(column)
+                agrees, varies = self._agree(column, calls)
                 if not agrees or (varies and not affine and type(column[-1]) is int):
                     wrong = template
                 if varies:
@@ -295,24 +302,24 @@ class _Fold:
             ),
         )
 
-    def _agree(self, column: tuple[Any, ...]) -> tuple[bool, bool]:
+    def _agree(self, column: tuple[Any, ...], calls: list[Operation]) -> tuple[bool, bool]:
         """Return whether an argument is the same in steps 2, 3, ... up to a shift in time, or
         another part of the same tensor or another index, which grows with the step; and whether it
         is such an index or part.
         """
         *earlier, last = column
         if isinstance(last, TensorValue):
-            expected = self._reference(last, self.steps)
+            expected = self._reference(last, calls[-1])
             delay = expected[3] if expected[0] == "loop" else 0
             if delay not in (0, 1):
                 return False, False
             paths = []
-            for step, token in enumerate(column, start=2):
-                if delay >= step:  # from before the first step
+            for token, call in zip(column, calls, strict=True):
+                if delay >= call.step:  # from before the first step
                     continue
                 if not isinstance(token, TensorValue):
                     return False, False
-                actual = self._reference(token, step)
+                actual = self._reference(token, call)
                 if actual != expected and (actual[:2] != expected[:2] or actual[0] == "loop"):
                     return False, False
                 paths.append(actual[2])
@@ -347,10 +354,8 @@ class _Fold:
                 fix="reset states before the loop only",
             )
         for value in operation.values[1:]:
-            source = _copied_value(value).source
-            held = source is not None and (
-                source.func is operation.func and source.step == operation.step - 1
-            )
+            previous = self.looped[self.place[id(operation)]][operation.step - 1]
+            held = any(_copied_value(value) is state for state in previous.outputs)
             if not held and operation.step == self.steps:
                 raise _refusal(
                     operation,

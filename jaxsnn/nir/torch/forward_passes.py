@@ -8,6 +8,8 @@ recording then looks like that of a loop over `unbind(frames)`, and is read in t
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -37,7 +39,7 @@ from jaxsnn.nir.torch.sequences import Unstacking
 from jaxsnn.wording import Text
 
 #: Recorded steps of a module that computes one: the first may differ, and the others are compared.
-_STEPS = 4
+LEAST_CALLS = 4
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -97,6 +99,7 @@ def record_passes(
         ConversionError: The module does not accept the sample, or fails in a later time step.
     """
     import torch
+    from torch.nn.parameter import is_lazy
 
     leaves, leading = leaves_of(module), leading_axes(module)
     recorder = Recorder(module, leaves, copies)
@@ -118,11 +121,16 @@ def record_passes(
         unchanged(module),
         uncompiled(module),
     ):
-        rewind(leaf for _, leaf in leaves)  # states may be of another size of batch
         buffers, parameters = user_buffers(module), copies_of(module.named_parameters())
         buffers_before = copies_of(buffers.items())
+        first = sample[0] if stepped else sample
         try:
-            result = call(sample[0] if stepped else sample, *state)
+            if any(
+                map(is_lazy, module.parameters())
+            ):  # its first call is different from all others
+                module(first.clone(), *arguments, *state)
+            rewind(leaf for _, leaf in leaves)  # states may be of another size of batch
+            result = call(first, *state)
         except JaxsnnError:
             raise
         except RuntimeError as error:  # of layers that do not take its shape or its type
@@ -142,17 +150,13 @@ def record_passes(
             buffers=[],
         )
         if stepped or not (_loops(recorder.operations) or leading == 2):
-            all_frames = sample if stepped else torch.stack([sample] * _STEPS)
+            all_frames = sample if stepped else torch.stack([sample] * LEAST_CALLS)
             numbers, results = numbers_held(module), [result]
             parameters = copies_of(module.named_parameters())
             for step, frame in enumerate(all_frames[1:], start=1):
                 further = fed_back(module, results[-1])
-                try:
+                with _named_step(module, step, further):
                     results.append(call(frame, *further))
-                except JaxsnnError:
-                    raise
-                except Exception as error:
-                    raise _step_refusal(module, error, step, further) from error
             passes.returned = [recorder.value(tensor) for tensor in tensors_of(results[-1])]
             _refuse_unequal_results(module, results)
             passes.steps, passes.sample = len(results), recorder.value(all_frames)
@@ -203,9 +207,7 @@ def _changed_numbers(
     """
     of_layers = [v for op in passes.operations if op.kind == "layer" for v in op.outputs]
     dependent = depending_on(passes.operations, of_layers)
-    states = {
-        id(v.tensor) for op in passes.operations for v in op.outputs if id(v) in dependent
-    }
+    states = {id(v.tensor) for op in passes.operations for v in op.outputs if id(v) in dependent}
     return tuple(
         name
         for name, value in numbers_held(module, states).items()
@@ -213,23 +215,31 @@ def _changed_numbers(
     )
 
 
-def _step_refusal(
-    module: Any, error: Exception, step: int, state: tuple[Any, ...]
-) -> ConversionError:
-    """Return the refusal of a module that fails in a time step after the first."""
-    if not state:
-        return error_refusal(module, error, Text("in step {step}", step=step))
-    return ConversionError(
-        Text(
-            "forward of {module} fails in step {step} with the state that it "
-            "returned in the previous step ({error_type}: {reason})",
-            module=type(module).__name__,
-            step=step,
-            error_type=type(error).__name__,
-            reason=str(error),
-        ),
-        fix="return (output, state), with a state that forward accepts",
-    )
+@contextmanager
+def _named_step(module: Any, step: int, state: tuple[Any, ...]) -> Iterator[None]:
+    """Name the time step in the refusal of a module that fails after the first step.
+
+    Raises:
+        ConversionError: The context raised an error.
+    """
+    try:
+        yield
+    except JaxsnnError:
+        raise
+    except Exception as error:
+        if not state:
+            raise error_refusal(module, error, Text("in step {step}", step=step)) from error
+        raise ConversionError(
+            Text(
+                "forward of {module} fails in step {step} with the state that it "
+                "returned in the previous step ({error_type}: {reason})",
+                module=type(module).__name__,
+                step=step,
+                error_type=type(error).__name__,
+                reason=str(error),
+            ),
+            fix="return (output, state), with a state that forward accepts",
+        ) from error
 
 
 def _refuse_unequal_results(module: Any, results: list[Any]) -> None:

@@ -19,7 +19,12 @@ import numpy as np
 from jaxsnn.errors import ConversionError, listing
 from jaxsnn.nir.frameworks.torch_layers import Call
 from jaxsnn.nir.torch.folding import PARTS, ancestors, fold
-from jaxsnn.nir.torch.forward_passes import RecordedPasses, depending_on, record_passes
+from jaxsnn.nir.torch.forward_passes import (
+    LEAST_CALLS,
+    RecordedPasses,
+    depending_on,
+    record_passes,
+)
 from jaxsnn.nir.torch.leaves import exported
 from jaxsnn.nir.torch.module_pass import leaves_of, state_names
 from jaxsnn.nir.torch.pass_record import Origin, PassRecord
@@ -61,9 +66,7 @@ def trace_of_graph(module: Any, sample: Any, arguments: tuple[Any, ...] = ()) ->
     return reading.of_graph()
 
 
-def _passes_with_states(
-    module: Any, sample: Any, arguments: tuple[Any, ...]
-) -> RecordedPasses:
+def _passes_with_states(module: Any, sample: Any, arguments: tuple[Any, ...]) -> RecordedPasses:
     """Record the passes of a module; states that forward requires are None, or else zeros.
 
     Raises:
@@ -110,8 +113,11 @@ def run_recorded(
     Raises:
         ConversionError: Forward runs other operations for this sample.
     """
-    steps = seen.passes
-    assert steps is not None
+    import torch
+
+    steps, count = seen.passes, len(sample)
+    if steps.stepped and count < LEAST_CALLS:  # too few to compare the steps with each other
+        sample = torch.cat([sample, *[sample[-1:]] * (LEAST_CALLS - count)])
     passes = record_passes(
         module, sample, seen.arguments, seen.state, stepped=steps.stepped, copies=True
     )
@@ -138,7 +144,11 @@ def run_recorded(
         reading.array([place], f"tensor {number} that forward of {type(module).__name__} returns")
         for number, place in enumerate(steps.outputs, start=1)
     ]
-    return np.asarray(x, np.float32), {"": returned} | layers
+    results = {"": returned} | layers
+    if steps.stepped:
+        x = x[:count]
+        results = {name: [array[:count] for array in arrays] for name, arrays in results.items()}
+    return np.asarray(x, np.float32), results
 
 
 def _reading(module: Any, passes: RecordedPasses) -> _SequenceReading:

@@ -161,22 +161,23 @@ class Recorder:
             # Refusals name library modules with layers inside, and the user's own without any.
             if id(outer) not in inside and of_library(outer) == bool(list(outer.children())):
                 watched.append(("outer", name or "module", outer))
-            if is_of_graph(outer):
-                watched += [("inner", layer, part) for layer, part in outer.named_children()]
         before = [(part, part.__dict__.get("forward")) for _, _, part in watched]
         self._root = sys._getframe(2)
-        watches = {
-            "layer": self._watched_layer,
-            "outer": self._watched_outer,
-            "inner": self._watched_inner,
-        }
         for kind, name, part in watched:
-            watch = watches[kind]
+            watch = self._watched_layer if kind == "layer" else self._watched_outer
             part.__dict__["forward"] = watch(name, part, part.forward)
+        hooks = [
+            layer.register_forward_hook(self._inner_hook(name))
+            for _, leaf in self._leaves
+            if is_of_graph(leaf)
+            for name, layer in leaf.named_children()
+        ]
         try:
             with Mode():
                 yield
         finally:
+            for inner_hook in hooks:
+                inner_hook.remove()
             for part, forward in before:
                 part.__dict__.pop("forward", None)
                 if forward is not None:
@@ -225,14 +226,12 @@ class Recorder:
 
         return call
 
-    def _watched_inner(self, name: str, layer: Any, forward: Callable[..., Any]) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            result = forward(*args, **kwargs)
+    def _inner_hook(self, name: str) -> Callable[..., None]:
+        def hook(layer: Any, args: Any, result: Any) -> None:
             parts = result if isinstance(result, tuple) else (result,)
             self._inner[name] = [parts[0], *membranes_of(layer, parts[-1])]
-            return result
 
-        return call
+        return hook
 
     def _watched_outer(self, name: str, outer: Any, forward: Callable[..., Any]) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
