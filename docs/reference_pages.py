@@ -137,6 +137,8 @@ TOPICS = {
             "load_into": "set weights, decays and thresholds of your own module from a graph or a "
             "file (only weights, for a module of `to_torch`); what does not fit is named, and "
             "nothing is set",
+            "split_module": "split a module into an encoder, its graph and a decoder, for what forward "
+            "computes before and after its loop over time",
         },
     ),
     "simulation": Topic(

@@ -31,7 +31,7 @@ from jaxsnn.nir.torch.module_loading import (
     possible_samples,
 )
 from jaxsnn.nir.torch.module_pass import parameters_back, plain, sample_of, stale_state
-from jaxsnn.nir.torch.module_trace import run_recorded
+from jaxsnn.nir.torch.module_trace import decode, run_recorded
 from jaxsnn.nir.torch.trace_outcome import ModuleTrace
 from jaxsnn.nir.torch.trained_module import is_of_graph
 from jaxsnn.simulation.simulate import simulate
@@ -95,6 +95,11 @@ def from_torch(module: Any, sample: Any) -> Graph:
         GraphError: Weights that are not finite.
         UsageError: The argument is not a module.
     """
+    return _verified(module, sample).graph
+
+
+def _verified(module: Any, sample: Any) -> TracedModule:
+    """Trace a module, and compare it with its graph, see `from_torch`."""
     _refuse_no_module(module)
     module = plain(module)
     sample, arguments = sample_of(module, sample)
@@ -110,7 +115,98 @@ def from_torch(module: Any, sample: Any) -> Graph:
             dialect=traced.graph.dialect.name,
         )
         warn_of([Note(text, kind="assumed", code="step-length")])
-    return traced.graph
+    return traced
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ModuleParts:
+    """A PyTorch module, split into the operations before its graph, the graph, and those after it.
+
+    Attributes:
+        graph: Graph of one time step, as `from_torch` returns it.
+        before: Names of the functions and layers that compute the input of the graph.
+        after: Names of those that compute the results of forward from the outputs of the graph.
+    """
+
+    graph: Graph
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    _module: Any
+    _traced: TracedModule
+
+    def encode(self, sample: Any) -> np.ndarray:
+        """Compute the input of the graph for a sample.
+
+        Args:
+            sample: As in `from_torch`; for a module that computes one time step, all time steps, (time,
+                batch, *shape).
+
+        Returns:
+            Input of the graph, (time, batch, *shape). A random encoder computes it with torch's present
+            random numbers, and leaves their state as it is.
+
+        Raises:
+            ConversionError: Forward runs other operations for this sample.
+        """
+        x, _ = run_recorded(self._module, sample_of(self._module, sample)[0], self._traced.trace)
+        return x
+
+    def decode(self, outputs: Any, sample: Any) -> list[Any]:
+        """Compute the results of forward from outputs of the graph, such as those of a simulation.
+
+        Args:
+            outputs: Outputs of the graph, (time, batch, *shape): an array, or a mapping from Outputs to
+                arrays, such as `solution.y`.
+            sample: Sample with which `encode` computed the input.
+
+        Returns:
+            The tensors that forward returns, in order, with the present weights of the layers after the
+            graph. None stands for a tensor that also depends on states or spikes that are not outputs of the
+            graph.
+
+        Raises:
+            ConversionError: Forward runs other operations for this sample.
+            UsageError: An output is missing, or has another shape.
+        """
+        import torch
+
+        places = self._traced.places
+        if not isinstance(outputs, Mapping):
+            outputs = dict.fromkeys(places, outputs) if len(places) == 1 else {}
+        if missing := [name for name in places if name not in outputs]:
+            raise UsageError(
+                Text("outputs of the graph are missing: {outputs}", outputs=listing(missing)),
+                fix="pass a mapping from all Outputs of the graph to their arrays",
+            )
+        arrays = [
+            np.asarray(outputs[name]) for name in sorted(places, key=lambda name: places[name])
+        ]
+        if self._traced.trace.passes.stepped:
+            return [torch.as_tensor(array) for array in arrays]
+        return decode(self._module, sample_of(self._module, sample)[0], self._traced.trace, arrays)
+
+
+def split_module(module: Any, sample: Any) -> ModuleParts:
+    """Split a PyTorch module into an encoder, a graph and a decoder.
+
+    The graph is that of `from_torch`: one time step of the module's neurons. `encode` and `decode` compute
+    the rest of forward with the module itself.
+
+    Args:
+        module, sample: As in `from_torch`.
+
+    Raises:
+        ConversionError, GraphError, UsageError: As in `from_torch`.
+    """
+    traced = _verified(module, sample)
+    steps = traced.trace.passes
+    return ModuleParts(
+        graph=traced.graph,
+        before=steps.before,
+        after=steps.after,
+        _module=plain(module),
+        _traced=traced,
+    )
 
 
 def load_into(

@@ -13,9 +13,18 @@ from snntorch import SpikingNeuron
 from spikingjelly.activation_based import functional
 from spikingjelly.activation_based.neuron import BaseNode
 
-from jaxsnn import from_torch, load_into, verify
+from jaxsnn import (
+    TimeStepped,
+    from_torch,
+    load_into,
+    lower,
+    simulate,
+    split_module,
+    verify,
+)
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.model.extension_nodes import EXTENSIONS
+from jaxsnn.nir.torch.recording import tensors_of
 from jaxsnn.train import fit
 from tests.interop.modules.corpus import CORPUS, STEPS, TARGETS
 from tests.interop.modules.snntorch_nets import StaticImage
@@ -151,3 +160,29 @@ def test_it_is_converted_and_loaded_there(entry, target, tmp_path):
 
 def test_the_corpus_is_large_and_has_each_name_once():
     assert len({entry.name for entry in CORPUS}) == len(CORPUS) >= 40
+
+
+@pytest.mark.parametrize("entry", ALL)
+def test_forward_is_its_encoder_its_graph_and_its_decoder(entry):
+    module = entry.module
+    parts = split_module(module, entry.sample)
+    if entry.one_step:
+        assert not parts.before + parts.after
+        return
+    x = parts.encode(entry.sample)
+    outputs = simulate(lower(parts.graph), x, engine=TimeStepped()).y
+    with torch.no_grad():
+        expected = tensors_of(module(entry.sample))
+    actual = parts.decode(outputs, entry.sample)
+    assert len(actual) == len(expected)
+    computed = [pair for pair in zip(actual, expected, strict=True) if pair[0] is not None]
+    assert computed
+    for first, second in computed:
+        assert torch.allclose(first, second, rtol=1e-3, atol=1e-4)
+    silent = parts.decode({name: 0 * np.asarray(y) for name, y in outputs.items()}, entry.sample)
+    different = [
+        not torch.allclose(first, second)
+        for first, second in zip(silent, expected, strict=True)
+        if first is not None and first.is_floating_point()
+    ]
+    assert not different or any(different)

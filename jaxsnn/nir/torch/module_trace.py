@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError, listing
+from jaxsnn.errors import ConversionError, UsageError, listing
 from jaxsnn.nir.frameworks.torch_layers import Call
+from jaxsnn.nir.torch.decoding import as_tensors, decoded
 from jaxsnn.nir.torch.folding import PARTS, ancestors, fold
 from jaxsnn.nir.torch.forward_passes import (
     LEAST_CALLS,
@@ -118,22 +119,9 @@ def run_recorded(
     steps, count = seen.passes, len(sample)
     if steps.stepped and count < LEAST_CALLS:  # too few to compare the steps with each other
         sample = torch.cat([sample, *[sample[-1:]] * (LEAST_CALLS - count)])
-    passes = record_passes(
-        module, sample, seen.arguments, seen.state, stepped=steps.stepped, copies=True
-    )
-    reading = _reading(module, passes)
-    different = reading.differing(steps.signature)
-    if different is not None:
-        raise ConversionError(
-            Text(
-                "forward of {module} calls different operations for another input{line}",
-                module=type(module).__name__,
-                line=Text(" ({line})", line=different) if different else Text(""),
-            ),
-            fix="remove branches of forward that depend on values of tensors",
-        )
+    reading = _recorded_again(module, sample, seen)
     if steps.stepped:
-        x = np.stack([_array(frame.numbers) for frame in passes.frames])
+        x = np.stack([_array(frame.numbers) for frame in reading.passes.frames])
     else:
         x = reading.array(steps.input, "the input")
     layers = {
@@ -149,6 +137,59 @@ def run_recorded(
         x = x[:count]
         results = {name: [array[:count] for array in arrays] for name, arrays in results.items()}
     return np.asarray(x, np.float32), results
+
+
+def decode(module: Any, sample: Any, seen: ModuleTrace, outputs: list[np.ndarray]) -> list[Any]:
+    """Return the results of forward for a sample, with other outputs of its graph, see `decoded`.
+
+    Args:
+        module, sample: As for the trace.
+        seen: Trace of the module.
+        outputs: Outputs of the graph, (time, batch, *shape), in the order of the trace.
+
+    Raises:
+        ConversionError: Forward runs other operations for this sample.
+        UsageError: An output has another shape than for this sample.
+    """
+    reading = _recorded_again(module, sample, seen)
+    replaced: dict[int, Any] = {}
+    for place, array in zip(seen.passes.outputs, outputs, strict=True):
+        expected = reading.array([place], "an output").shape
+        if array.shape != expected:
+            raise UsageError(
+                Text(
+                    "an output of the graph has shape {actual}, and {expected} for this sample",
+                    actual=array.shape,
+                    expected=expected,
+                ),
+                fix="simulate the graph with the input that encode computed for the same sample",
+            )
+        replaced |= as_tensors(array, reading.values([place]))
+    return decoded(reading.passes.returned, replaced)
+
+
+def _recorded_again(module: Any, sample: Any, seen: ModuleTrace) -> _SequenceReading:
+    """Record a traced module for another sample.
+
+    Raises:
+        ConversionError: Forward runs other operations for this sample.
+    """
+    steps = seen.passes
+    passes = record_passes(
+        module, sample, seen.arguments, seen.state, stepped=steps.stepped, copies=True
+    )
+    reading = _reading(module, passes)
+    line = reading.differing(steps.signature)
+    if line is not None:
+        raise ConversionError(
+            Text(
+                "forward of {module} calls different operations for another input{line}",
+                module=type(module).__name__,
+                line=Text(" ({line})", line=line) if line else Text(""),
+            ),
+            fix="remove branches of forward that depend on values of tensors",
+        )
+    return reading
 
 
 def _reading(module: Any, passes: RecordedPasses) -> _SequenceReading:
@@ -316,12 +357,14 @@ class _SequenceReading:
         pairs = zip(self.compared(), now, signature, strict=False)
         return next((op.line for op, new, before in pairs if new != before), "")
 
+    def values(self, places: Sequence[Place]) -> list[TensorValue]:
+        """Return the values at places of the recording: the place in each step, or one for all."""
+        return [self._value_at(index, path) for index, path in places]
+
     def array(self, places: Sequence[Place], label: str) -> np.ndarray:
-        """Return the numbers at places of the recording, (time, batch, *shape): the place in each step,
-        or one for all of them.
-        """
-        ((index, path),) = places
-        return _array(self._value_at(index, path).numbers)
+        """Return the numbers at places of the recording, (time, batch, *shape)."""
+        (value,) = self.values(places)
+        return _array(value.numbers)
 
     def _value_at(self, index: Any, path: int) -> TensorValue:
         return self.operations[index].outputs[path] if index >= 0 else self.passes.sample
@@ -506,21 +549,23 @@ class _LoopReading(_SequenceReading):
             return self.operations
         return [by_step[self.folded.steps] for by_step in self.folded.looped.values()]
 
+    def values(self, places: Sequence[Place]) -> list[TensorValue]:
+        """Return the values at places of the recording: the place in each step, or one for all."""
+        steps = range(1, self.folded.steps + 1)
+        return [
+            self._value_at(index, path)
+            if isinstance(index, int)
+            else self.folded.looped[index][step].outputs[path]
+            for step, (index, path) in zip(steps, itertools.cycle(places), strict=False)
+        ]
+
     def array(self, places: Sequence[Place], label: str) -> np.ndarray:
-        """Return the numbers at places of the recording, (time, batch, *shape): the place in each step,
-        or one for all of them.
+        """Return the numbers at places of the recording, (time, batch, *shape).
 
         Raises:
             ConversionError: Their shapes differ between steps.
         """
-        steps = range(1, self.folded.steps + 1)
-        arrays = []
-        for step, (index, path) in zip(steps, itertools.cycle(places), strict=False):
-            if isinstance(index, int):
-                value = self._value_at(index, path)
-            else:
-                value = self.folded.looped[index][step].outputs[path]
-            arrays.append(_array(value.numbers))
+        arrays = [_array(value.numbers) for value in self.values(places)]
         shapes = {array.shape for array in arrays}
         if len(shapes) > 1:
             raise ConversionError(
