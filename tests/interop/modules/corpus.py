@@ -124,6 +124,7 @@ CORPUS = (
     _entry(N.SequentialLoop, SEQUENCE),
     _entry(N.Lifted, SEQUENCE),
     _entry(N.LiftedThenLoop, SEQUENCE),
+    _entry(N.LiftedWhole, SEQUENCE),
     _entry(N.Encoded, STATIC),
     _entry(N.RecurrentCell, BATCH_FIRST, gain=0.4),
     _entry(N.Refractory, SEQUENCE, extensions=("LIFRefrac",), fit=GRID),

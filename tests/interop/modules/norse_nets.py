@@ -206,3 +206,23 @@ class IntegrateAndFire(nn.Module):
         z, first = self.first(self.fc1(x), first)
         z, second = self.second(self.fc2(z), second)
         return z, (first, second)
+
+
+class LiftedWhole(nn.Module):
+    """Lift of a SequentialState: one loop over all its layers."""
+
+    def __init__(self):
+        super().__init__()
+        p = norse.LIFParameters(v_th=torch.as_tensor(0.1))
+        self.model = norse.Lift(
+            norse.SequentialState(
+                nn.Linear(INPUTS, HIDDEN),
+                norse.LIFCell(p),
+                nn.Linear(HIDDEN, OUTPUTS),
+                norse.LICell(),
+            )
+        )
+
+    def forward(self, x):
+        voltages, _ = self.model(x)
+        return voltages.mean(0)
