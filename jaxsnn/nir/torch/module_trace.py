@@ -31,7 +31,6 @@ from jaxsnn.nir.torch.module_pass import (
     leading_axes,
     leaves_of,
     numbers_held,
-    refuse_no_time,
     rewind,
     sample_refusal,
     state_names,
@@ -162,7 +161,6 @@ def record_passes(
     passes = RecordedPasses(
         recorder=recorder, leading=leading_axes(module), arguments=arguments, state=state
     )
-    refuse_no_time(leaves, passes.leading, sample)
 
     def call(*state: Any) -> Any:
         with torch.inference_mode(False):  # in which torch counts no changes in place

@@ -129,6 +129,21 @@ class StepReader:
         if source.order is not None:
             self._add_ordered(name, leaf, source, input_tensor, result)
             return
+        if in_time(leaf) and input_tensor.ndim <= record.leading:
+            raise ConversionError(
+                Text(
+                    "layer '{layer}' ({type}) processes all time steps in one call, and its input "
+                    "has shape {shape}, without a time axis",
+                    layer=layer,
+                    type=type(leaf).__name__,
+                    shape=tuple(input_tensor.shape),
+                ),
+                fix=(
+                    "pass a sample (time, batch, *shape), or use layers that compute one time step "
+                    "per call"
+                ),
+                node=layer,
+            )
         if in_time(leaf) and source.leading != record.leading:
             raise ConversionError(
                 Text(

@@ -140,4 +140,5 @@ CORPUS = (
     _entry(J.Converted, SEQUENCE),
     _entry(J.Blocks, SEQUENCE),
     _entry(J.OneStepNet, STATIC, one_step=True),
+    _entry(J.RepeatedFeatures, STATIC),
 )

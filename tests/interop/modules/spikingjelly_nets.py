@@ -201,3 +201,23 @@ class OneStepNet(nn.Module):
 
     def forward(self, x):
         return self.sn2(self.fc2(self.sn1(self.fc1(x))))
+
+
+class RepeatedFeatures(nn.Module):
+    """Step mode "m": a sample without an axis of time, which forward makes."""
+
+    def __init__(self, T=STEPS):
+        super().__init__()
+        self.T = T
+        self.gate = nn.Parameter(torch.ones(INPUTS))
+        self.net = nn.Sequential(
+            layer.Linear(INPUTS, HIDDEN),
+            neuron.IFNode(v_threshold=0.6),
+            layer.Linear(HIDDEN, OUTPUTS),
+            neuron.IFNode(v_threshold=0.6),
+        )
+        functional.set_step_mode(self.net, step_mode="m")
+
+    def forward(self, x):
+        functional.reset_net(self)
+        return self.net((x * self.gate).unsqueeze(0).repeat(self.T, 1, 1)).mean(0)
