@@ -140,5 +140,7 @@ CORPUS = (
     _entry(J.Converted, SEQUENCE),
     _entry(J.Blocks, SEQUENCE),
     _entry(J.OneStepNet, STATIC, one_step=True),
+    _entry(J.RatesIntoHead, BATCH_FIRST),
     _entry(J.RepeatedFeatures, STATIC),
+    _entry(J.ActivatedStem, SEQUENCE),
 )

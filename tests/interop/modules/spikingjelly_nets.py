@@ -203,6 +203,21 @@ class OneStepNet(nn.Module):
         return self.sn2(self.fc2(self.sn1(self.fc1(x))))
 
 
+class RatesIntoHead(nn.Module):
+    """Step mode "m", batch first; the rates, and a layer behind them."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1 = layer.Linear(INPUTS, HIDDEN, step_mode="m")
+        self.sn1 = neuron.LIFNode(step_mode="m", v_threshold=0.4)
+        self.head = nn.Sequential(nn.Linear(HIDDEN, OUTPUTS), nn.LogSoftmax(-1))
+
+    def forward(self, x):
+        functional.reset_net(self)
+        x_seq = x.permute(1, 0, 2)
+        return self.head(self.sn1(self.fc1(x_seq)).mean(0))
+
+
 class RepeatedFeatures(nn.Module):
     """Step mode "m": a sample without an axis of time, which forward makes."""
 
@@ -221,3 +236,16 @@ class RepeatedFeatures(nn.Module):
     def forward(self, x):
         functional.reset_net(self)
         return self.net((x * self.gate).unsqueeze(0).repeat(self.T, 1, 1)).mean(0)
+
+
+class ActivatedStem(nn.Module):
+    """A stem that NIR cannot express, computed in each step of the loop."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Linear(INPUTS, HIDDEN), nn.SiLU())
+        self.body = nn.Sequential(nn.Linear(HIDDEN, OUTPUTS), neuron.LIFNode(v_threshold=0.2))
+
+    def forward(self, x):
+        functional.reset_net(self)
+        return torch.stack([self.body(torch.tanh(self.stem(frame))) for frame in x])
