@@ -158,6 +158,7 @@ def _graph_of(seen: ModuleTrace) -> TracedModule:
         call.name: exported(dataclasses.replace(call, name=seen.label(call.name)))
         for call in seen.calls
     }
+    exports, rescaled = _with_one_dt(exports)
     framework_names = sorted(
         {export.framework for export in exports.values() if export.framework is not None}
     )
@@ -185,6 +186,7 @@ def _graph_of(seen: ModuleTrace) -> TracedModule:
         graph = dataclasses.replace(graph, dialect=dataclasses.replace(graph.dialect, why=why))
     warnings = (
         *graph.warnings,
+        *rescaled,
         *_left_out(seen),
         *_outside(seen),
         *_counting(seen),
@@ -624,6 +626,39 @@ def _parameters(call: Call) -> list[Any]:
     return list(call.module.parameters()) if hasattr(call.module, "parameters") else []
 
 
+def _with_one_dt(exports: dict[str, Exported]) -> tuple[dict[str, Exported], list[Problem]]:
+    """Return exports whose neurons all have the time step of the first one: the time constants of
+    others are rescaled, so that they compute the same in each step. And a note for each of these.
+    """
+    unified, notes = dict(exports), []
+    first = next((export.dt for export in exports.values() if export.dt is not None), None)
+    for name, export in exports.items():
+        if export.dt is None or first is None or export.dt == first:
+            continue
+        factor = first / export.dt
+        nodes = {
+            suffix: {k: v * factor if k.startswith("tau") else v for k, v in entry.items()}
+            for suffix, entry in export.nodes.items()
+        }
+        unified[name] = dataclasses.replace(export, nodes=nodes, dt=first)
+        notes.append(
+            Problem(
+                node=name,
+                code="rescaled-time",
+                severity="note",
+                message=Text(
+                    "'{layer}' has a time step of {dt}, the first neuron one of {first}: its time "
+                    "constants in the graph are rescaled, and it computes the same in each step",
+                    layer=name,
+                    dt=format_time(export.dt),
+                    first=format_time(first),
+                ),
+                fix="if this is not what you want, use the same dt for all neurons of the module",
+            )
+        )
+    return unified, notes
+
+
 def _left_out(seen: ModuleTrace) -> Iterator[Problem]:
     """Warn of tensors that the module returns and the graph leaves out."""
     for description in seen.left_out:
@@ -751,11 +786,6 @@ def _read(draft: _ModuleDraft, framework: str, steps: list[float]) -> Graph:
     options: dict[str, Any] = dict(draft.by_node)
     options["readout"] = list(draft.by_node.get("readout", ()))
     if steps:
-        if len(set(steps)) != 1:
-            raise ConversionError(
-                Text("neurons have different time steps ({dt} s)", dt=listing(sorted(set(steps)))),
-                fix="use the same dt for all neurons",
-            )
         options["dt"] = steps[0]
     options |= framework_of(framework).leaf_options
     graph = parse(document, dialect=framework, **options)
