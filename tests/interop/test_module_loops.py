@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from spikingjelly.activation_based.encoding import PoissonEncoder
 from torch import nn
 
 from jaxsnn import from_torch, load_into, verify
@@ -377,3 +378,25 @@ def test_a_number_of_steps_follows_the_sample():
     assert_refused(
         lambda: from_torch(net, sample), ConversionError, "needs steps, and only a sample"
     )
+
+
+class Surrounded(Net):
+    """Layers that NIR cannot express, in front of the neurons and behind them in each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = PoissonEncoder()
+        self.head = nn.Sequential(nn.Linear(3, 2), nn.LogSoftmax(-1))
+
+    def forward(self, x):
+        frames = (self.encoder(x) for _ in range(STEPS))
+        return torch.stack([self.head(membranes) for _, membranes in self.steps(frames)])
+
+
+def test_layers_around_the_neurons_are_left_out_where_nir_cannot_express_them():
+    net, sample = Surrounded(), torch.rand(2, 5)
+    graph = from_torch(net, sample)
+    assert set(graph.nodes) == {"input", "fc1", "lif1", "fc2", "lif2", "output"}
+    assert verify(graph, net, sample).ok
+    (note,) = graph.warnings
+    assert note.message.endswith("encoder before its input, head.0, head.1 after its outputs")

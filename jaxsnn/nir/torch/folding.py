@@ -51,6 +51,7 @@ class Folded:
         varying: Keys and numbers of operations that take another part of a tensor in each step, as
             x[t] does -> the tokens that do so.
         dependent: Values that depend on a layer of the loop, by id.
+        spiking: Values that depend on a neuron, by id.
     """
 
     operations: list[Operation]
@@ -59,6 +60,7 @@ class Folded:
     place: dict[int, tuple[_Key, int]]
     varying: dict[tuple[_Key, int], set[int]]
     dependent: set[int]
+    spiking: set[int]
 
     def twin(self, operation: Operation, step: int) -> Operation | None:
         """Return the operation that does the same in another step."""
@@ -194,6 +196,7 @@ class _Fold:
             place=self.place,
             varying=self.varying,
             dependent=dependent,
+            spiking=self._dependent(neurons_only=True),
         )
 
     def _assign_steps(self) -> None:
@@ -222,11 +225,12 @@ class _Fold:
                         self.looped.setdefault(place, {})[operation.step] = operation
                     break
 
-    def _dependent(self) -> set[int]:
+    def _dependent(self, neurons_only: bool = False) -> set[int]:
         """Return the ids of values that depend on a neuron, or another layer of the loop."""
         dependent: set[int] = set()
         for operation in self.operations:
             inner = operation.kind == "layer" and operation.step
+            inner = inner and (operation.is_neuron or not neurons_only)
             if inner or any(id(value) in dependent for value in operation.values):
                 dependent |= {id(v) for v in (*operation.outputs, *operation.membranes)}
         return dependent

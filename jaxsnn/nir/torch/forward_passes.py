@@ -28,7 +28,6 @@ from jaxsnn.nir.torch.module_pass import (
     leading_axes,
     leaves_of,
     numbers_held,
-    refuse_no_time,
     rewind,
     sample_refusal,
     unchanged,
@@ -103,8 +102,6 @@ def record_passes(
 
     leaves, leading = leaves_of(module), leading_axes(module)
     recorder = Recorder(module, leaves, copies)
-    if not stepped:
-        refuse_no_time(leaves, leading, sample)
     frames: list[TensorValue] = []
 
     def call(frame: Any, *further: Any) -> Any:

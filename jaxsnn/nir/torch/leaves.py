@@ -134,7 +134,11 @@ def exporter_of(module: Any) -> Callable[[Call], Exported] | None:
     if is_of_graph(module):
         return _graph_of
     exporter = _exporters().get((_package(module), layer_class(module).__name__))
-    return _export_wrapped if isinstance(exporter, str) else exporter
+    if not isinstance(exporter, str):
+        return exporter
+    layer = getattr(module, exporter)
+    has_layers = list(layer.children()) and exporter_of(layer) is None
+    return None if has_layers else _export_wrapped
 
 
 def of_library(module: Any) -> bool:
@@ -220,22 +224,8 @@ def _wrapped_layer(module: Any) -> Any:
 
 
 def _export_wrapped(call: Call) -> Exported:
-    """Export the layer that a wrapper applies in each time step.
-
-    Raises:
-        ConversionError: The wrapper holds several layers.
-    """
+    """Export the layer that a wrapper applies in each time step."""
     layer = _wrapped_layer(call.module)
-    if list(layer.children()) and exporter_of(layer) is None:
-        raise ConversionError(
-            Text(
-                "'{layer}' applies a {type} with several layers in each time step",
-                layer=call.name,
-                type=type(layer).__name__,
-            ),
-            fix=f"wrap each of its layers in a separate {type(call.module).__name__}",
-            node=call.name,
-        )
     return exported(dataclasses.replace(call, module=layer, leading=1))
 
 

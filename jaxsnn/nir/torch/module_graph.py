@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError, listing
+from jaxsnn.errors import ConversionError, Problem, listing
 from jaxsnn.nir.frameworks.registry import framework_of, frameworks
 from jaxsnn.nir.frameworks.torch_layers import (
+    Exported,
     refuse_few_digits,
     refuse_training,
 )
@@ -116,6 +117,7 @@ def _graph_of(seen: ModuleTrace) -> TracedModule:
         call.name: exported(dataclasses.replace(call, name=seen.label(call.name)))
         for call in seen.calls
     }
+    exports, rescaled = _with_one_dt(exports)
     framework_names = sorted(
         {export.framework for export in exports.values() if export.framework is not None}
     )
@@ -143,6 +145,7 @@ def _graph_of(seen: ModuleTrace) -> TracedModule:
         graph = dataclasses.replace(graph, dialect=dataclasses.replace(graph.dialect, why=why))
     warnings = (
         *graph.warnings,
+        *rescaled,
         *warnings_of(seen, draft),
     )
     graph = dataclasses.replace(graph, warnings=warnings)
@@ -235,6 +238,39 @@ def _firing(graph: Graph) -> dict[str, str]:
     return node_of_layer
 
 
+def _with_one_dt(exports: dict[str, Exported]) -> tuple[dict[str, Exported], list[Problem]]:
+    """Return exports whose neurons all have the time step of the first one: the time constants of
+    others are rescaled, so that they compute the same in each step. And a note for each of these.
+    """
+    unified, notes = dict(exports), []
+    first = next((export.dt for export in exports.values() if export.dt is not None), None)
+    for name, export in exports.items():
+        if export.dt is None or first is None or export.dt == first:
+            continue
+        factor = first / export.dt
+        nodes = {
+            suffix: {k: v * factor if k.startswith("tau") else v for k, v in entry.items()}
+            for suffix, entry in export.nodes.items()
+        }
+        unified[name] = dataclasses.replace(export, nodes=nodes, dt=first)
+        notes.append(
+            Problem(
+                node=name,
+                code="rescaled-time",
+                severity="note",
+                message=Text(
+                    "'{layer}' has a time step of {dt}, the first neuron one of {first}: its time "
+                    "constants in the graph are rescaled, and it computes the same in each step",
+                    layer=name,
+                    dt=format_time(export.dt),
+                    first=format_time(first),
+                ),
+                fix="if this is not what you want, use the same dt for all neurons of the module",
+            )
+        )
+    return unified, notes
+
+
 def _read(draft: ModuleDraft, framework: str, steps: list[float]) -> Graph:
     tree = {"type": "NIRGraph", "nodes": draft.nodes, "edges": draft.edges}
     document, dialect = group_of(tree, NIR_VERSION), draft.dialect()
@@ -243,11 +279,6 @@ def _read(draft: ModuleDraft, framework: str, steps: list[float]) -> Graph:
     options: dict[str, Any] = dict(draft.by_node)
     options["readout"] = list(draft.by_node.get("readout", ()))
     if steps:
-        if len(set(steps)) != 1:
-            raise ConversionError(
-                Text("neurons have different time steps ({dt} s)", dt=listing(sorted(set(steps)))),
-                fix="use the same dt for all neurons",
-            )
         options["dt"] = steps[0]
     options |= framework_of(framework).leaf_options
     graph = parse(document, dialect=framework, **options)

@@ -159,32 +159,6 @@ def uncompiled(module: Any) -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager")
 
 
-def refuse_no_time(leaves: list[tuple[str, Any]], leading: int, sample: Any) -> None:
-    """Refuse a sample without a time axis for layers that iterate over time, which would interpret
-    its first axis as time.
-
-    Raises:
-        ConversionError: The sample has no axis that could be time.
-    """
-    shape = tuple(sample.shape)
-    if leading == 1 or len(shape) > leading:
-        return
-    name, leaf = next((name, leaf) for name, leaf in leaves if in_time(leaf))
-    raise ConversionError(
-        Text(
-            "layer '{layer}' ({type}) processes all time steps in one call, and the "
-            "sample has shape {shape}, without a time axis",
-            layer=name,
-            type=type(leaf).__name__,
-            shape=shape,
-        ),
-        fix=(
-            "pass a sample (time, batch, *shape), or use layers that compute one time step per call"
-        ),
-        node=name,
-    )
-
-
 def leaves_of(module: Any, name: str = "") -> list[tuple[str, Any]]:
     """Return the modules that are exported as one node each: known types, and library modules
     without children. The user's own modules are watched instead.

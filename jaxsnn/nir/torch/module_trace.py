@@ -250,9 +250,25 @@ class _SequenceReading:
         constants = [op for op in self.operations if op.kind == "function"]
         record.of_entry(value).origin = Origin(sources=("",), leading=self.leading)
         reader.read(
-            op
-            for op in self.operations
-            if op in constants or any(id(v) in inputs for v in op.values) or op.kind == "exit"
+            (
+                op
+                for op in self.operations
+                if op in constants or any(id(v) in inputs for v in op.values) or op.kind == "exit"
+            ),
+            heads=self.heads(),
+        )
+
+    def heads(self) -> frozenset[int]:
+        """Return the indices of layers on which no neuron depends, in any step; none if forward
+        computes one time step, whose results the graph has to give.
+        """
+        if self.passes.steps:
+            return frozenset()
+        neurons = [op for op in self.operations if op.is_neuron]
+        before = {*neurons, *ancestors([v for op in neurons for v in op.values], set())}
+        names = {op.name for op in before if op.kind == "layer"}
+        return frozenset(
+            op.index for op in self.operations if op.kind == "layer" and op.name not in names
         )
 
     def in_last_step(self, value: TensorValue) -> TensorValue | None:
@@ -419,6 +435,8 @@ class _LoopReading(_SequenceReading):
         super().__init__(module, passes)
         self.leading = 1
         self.folded = fold(self.operations, passes.steps)
+        #: Values that depend on layers of the graph, by id.
+        self.dependent = self.folded.dependent
         self.last = [op for op in self.operations if op.step == self.folded.steps]
 
     def inputs(self) -> Iterator[tuple[TensorValue, list[TensorValue]]]:
@@ -426,21 +444,24 @@ class _LoopReading(_SequenceReading):
         if self.passes.steps:
             yield self.passes.frames[-1], self.passes.frames
             return
-        sample, dependent = self.passes.sample, self.folded.dependent
+        sample = self.passes.sample
         from_sample = depending_on(self.operations, [sample])
-        inner = [op for op in self.last if any(id(v) in dependent for v in op.outputs)]
-        consumed = [
-            value
-            for operation in inner
-            for value in operation.values
-            if id(value) in from_sample and id(value) not in dependent
-        ]
-        possible = False
-        for value in [sample, *self._dominating(consumed)]:
-            places = self._places(value, consumed, inner)
-            if places is not None:
-                possible = True
-                yield value, places
+        possible: set[int] = set()
+        # Layers in front of the neurons are not in the graph if it cannot have them.
+        for dependent in (self.folded.dependent, self.folded.spiking):
+            self.dependent = dependent
+            inner = [op for op in self.last if any(id(v) in dependent for v in op.outputs)]
+            consumed = [
+                value
+                for operation in inner
+                for value in operation.values
+                if id(value) in from_sample and id(value) not in dependent
+            ]
+            for value in [sample, *self._dominating(consumed)]:
+                places = self._places(value, consumed, inner)
+                if places is not None and id(value) not in possible:
+                    possible.add(id(value))
+                    yield value, places
         if not consumed:
             raise ConversionError(
                 "the loop over time does not depend on the sample",
@@ -495,7 +516,7 @@ class _LoopReading(_SequenceReading):
         outside = [
             op
             for op in self.operations
-            if not op.step and not any(id(v) in folded.dependent for v in op.outputs)
+            if not op.step and not any(id(v) in self.dependent for v in op.outputs)
         ]
         varying = frozenset(
             op.index for op in self.operations if op.step and folded.place[id(op)] in folded.varying
@@ -505,7 +526,7 @@ class _LoopReading(_SequenceReading):
         record.of_entry(value).origin = Origin(sources=("",), leading=1)
         inputs = depending_on(outside, [value])
         reader.read(op for op in outside if any(id(v) in inputs for v in op.values))
-        inputs |= folded.dependent | depending_on(self.last, [value])
+        inputs |= self.dependent | depending_on(self.last, [value])
         reader.read(
             (
                 op
@@ -515,11 +536,12 @@ class _LoopReading(_SequenceReading):
                 or any(id(v) in inputs for v in op.values)
             ),
             varying,
+            self.heads(),
         )
 
     def in_last_step(self, value: TensorValue) -> TensorValue | None:
         """Return the value that does the same in the step that is read."""
-        if id(value) not in self.folded.dependent:
+        if id(value) not in self.dependent:
             return None
         return self.folded.value_in(value, self.folded.steps)
 

@@ -159,7 +159,8 @@ class Recorder:
         inside = {id(leaf) for _, leaf in self._leaves}
         for name, outer in self._module.named_modules():
             # Refusals name library modules with layers inside, and the user's own without any.
-            if id(outer) not in inside and of_library(outer) == bool(list(outer.children())):
+            computes = of_library(outer) == bool(list(outer.children()))
+            if id(outer) not in inside and computes and type(outer) is not torch.nn.Sequential:
                 watched.append(("outer", name or "module", outer))
         before = [(part, part.__dict__.get("forward")) for _, _, part in watched]
         self._root = sys._getframe(2)

@@ -25,6 +25,7 @@ from jaxsnn.nir.torch.between_layers import read_function
 from jaxsnn.nir.torch.leaves import (
     WAYS_OUT,
     Before,
+    exporter_of,
     in_time,
     may_be_ordered,
     may_be_shared,
@@ -72,9 +73,18 @@ class StepReader:
         record.in_step_before = False
         record.earlier = frozenset(record.calls.keys() - outside)
 
-    def read(self, operations: Iterable[Operation], varying: frozenset[int] = frozenset()) -> None:
-        """Read operations in order; `varying` are the indices of those that take another part of
-        a tensor in each step.
+    def read(
+        self,
+        operations: Iterable[Operation],
+        varying: frozenset[int] = frozenset(),
+        heads: frozenset[int] = frozenset(),
+    ) -> None:
+        """Read operations in order.
+
+        Args:
+            varying: Indices of those that take another part of a tensor in each step.
+            heads: Indices of layers behind all neurons; they are left out of the graph if it cannot
+                have them.
         """
         record = self._record
         for operation in operations:
@@ -93,7 +103,14 @@ class StepReader:
                         entry.lost_in = (operation.name, operation.func)
             else:
                 called = self._called_before if record.in_step_before else self._called
-                called(operation.name, operation.func, _input_of(operation), operation.result)
+                is_head = operation.index in heads
+                if is_head and exporter_of(operation.func) is None:
+                    continue
+                try:
+                    called(operation.name, operation.func, _input_of(operation), operation.result)
+                except ConversionError:
+                    if not is_head:
+                        raise
 
     def _called_before(self, name: str, leaf: Any, input_tensor: Any, result: Any) -> None:
         """Note the output of a leaf in the previous step: for weights and shapes their function of
@@ -129,6 +146,21 @@ class StepReader:
         if source.order is not None:
             self._add_ordered(name, leaf, source, input_tensor, result)
             return
+        if in_time(leaf) and input_tensor.ndim <= record.leading:
+            raise ConversionError(
+                Text(
+                    "layer '{layer}' ({type}) processes all time steps in one call, and its input "
+                    "has shape {shape}, without a time axis",
+                    layer=layer,
+                    type=type(leaf).__name__,
+                    shape=tuple(input_tensor.shape),
+                ),
+                fix=(
+                    "pass a sample (time, batch, *shape), or use layers that compute one time step "
+                    "per call"
+                ),
+                node=layer,
+            )
         if in_time(leaf) and source.leading != record.leading:
             raise ConversionError(
                 Text(

@@ -206,3 +206,40 @@ class IntegrateAndFire(nn.Module):
         z, first = self.first(self.fc1(x), first)
         z, second = self.second(self.fc2(z), second)
         return z, (first, second)
+
+
+class LiftedWhole(nn.Module):
+    """Lift of a SequentialState: one loop over all its layers."""
+
+    def __init__(self):
+        super().__init__()
+        p = norse.LIFParameters(v_th=torch.as_tensor(0.1))
+        self.model = norse.Lift(
+            norse.SequentialState(
+                nn.Linear(INPUTS, HIDDEN),
+                norse.LIFCell(p),
+                nn.Linear(HIDDEN, OUTPUTS),
+                norse.LICell(),
+            )
+        )
+
+    def forward(self, x):
+        voltages, _ = self.model(x)
+        return voltages.mean(0)
+
+
+class TwoTimeSteps(nn.Module):
+    """A dt for the neurons, and the default of the readout."""
+
+    def __init__(self):
+        super().__init__()
+        p = norse.LIFParameters(v_th=torch.as_tensor(0.2))
+        self.fc, self.lif = nn.Linear(INPUTS, HIDDEN), norse.LIFCell(p, dt=0.002)
+        self.readout = norse.LILinearCell(HIDDEN, OUTPUTS)
+
+    def forward(self, x):
+        s1 = so = None
+        for frame in x:
+            z, s1 = self.lif(self.fc(frame), s1)
+            vo, so = self.readout(z, so)
+        return vo

@@ -201,3 +201,51 @@ class OneStepNet(nn.Module):
 
     def forward(self, x):
         return self.sn2(self.fc2(self.sn1(self.fc1(x))))
+
+
+class RatesIntoHead(nn.Module):
+    """Step mode "m", batch first; the rates, and a layer behind them."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1 = layer.Linear(INPUTS, HIDDEN, step_mode="m")
+        self.sn1 = neuron.LIFNode(step_mode="m", v_threshold=0.4)
+        self.head = nn.Sequential(nn.Linear(HIDDEN, OUTPUTS), nn.LogSoftmax(-1))
+
+    def forward(self, x):
+        functional.reset_net(self)
+        x_seq = x.permute(1, 0, 2)
+        return self.head(self.sn1(self.fc1(x_seq)).mean(0))
+
+
+class RepeatedFeatures(nn.Module):
+    """Step mode "m": a sample without an axis of time, which forward makes."""
+
+    def __init__(self, T=STEPS):
+        super().__init__()
+        self.T = T
+        self.gate = nn.Parameter(torch.ones(INPUTS))
+        self.net = nn.Sequential(
+            layer.Linear(INPUTS, HIDDEN),
+            neuron.IFNode(v_threshold=0.6),
+            layer.Linear(HIDDEN, OUTPUTS),
+            neuron.IFNode(v_threshold=0.6),
+        )
+        functional.set_step_mode(self.net, step_mode="m")
+
+    def forward(self, x):
+        functional.reset_net(self)
+        return self.net((x * self.gate).unsqueeze(0).repeat(self.T, 1, 1)).mean(0)
+
+
+class ActivatedStem(nn.Module):
+    """A stem that NIR cannot express, computed in each step of the loop."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Linear(INPUTS, HIDDEN), nn.SiLU())
+        self.body = nn.Sequential(nn.Linear(HIDDEN, OUTPUTS), neuron.LIFNode(v_threshold=0.2))
+
+    def forward(self, x):
+        functional.reset_net(self)
+        return torch.stack([self.body(torch.tanh(self.stem(frame))) for frame in x])
