@@ -202,7 +202,7 @@ def refuse_unfit(network: Network, population: str, reads: str, name: str) -> No
             ),
             fix=Text(
                 "pass {loss}, or use a spiking output population ({firing})",
-                loss=OPTIONS["loss"].set_to("max", "integral", "exp-sum"),
+                loss=OPTIONS["loss"].set_to("max", "mean", "integral", "exp-sum"),
                 firing=listing(firing),
             ),
             node=population,

@@ -403,7 +403,7 @@ def _engine_notes(engine: Engine, loss: Loss, network: Network) -> list[str]:
                 ),
                 fix=Text(
                     "pass {loss}, or {engine}",
-                    loss=OPTIONS["loss"].set_to("count", "max", "integral", "exp-sum"),
+                    loss=OPTIONS["loss"].set_to("count", "max", "mean", "integral", "exp-sum"),
                     engine=ENGINE.set_to("event"),
                 ),
             )
