@@ -165,6 +165,8 @@ class SteppedSolution:
             for output in alone
             if name not in self.finite or (output in self.spiking) == spikes
         ]
+        if name in self.y:
+            sent = [self.y[name]]
         if name in among:
             sent = [among[name]]
         if sent:
