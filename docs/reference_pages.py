@@ -266,6 +266,7 @@ TOPICS = {
             "SpikeTimes": "`mse`: shift-invariant squared error of first spike times",
             "SpikeCount": "`count`: cross-entropy of spike counts",
             "MaxOverTime": "`max`: cross-entropy of the maxima of readout voltages",
+            "MeanOverTime": "`mean`: cross-entropy of the means over time of readout voltages",
             "Integral": "`integral`: cross-entropy of the integrals of readout voltages",
             "ExponentialSum": "`exp-sum`: cross-entropy of exponentially weighted sums",
             "Loss": "protocol of losses",
