@@ -339,6 +339,16 @@ class _Fold:
                 Text("forward changes the state of '{layer}' in the loop over time", layer=name),
                 fix="reset states before the loop only",
             )
+        if operation.starts_afresh:
+            raise _refusal(
+                operation,
+                Text(
+                    "'{layer}' is called without its state of the previous time step, so that it "
+                    "starts from its initial state in every time step",
+                    layer=name,
+                ),
+                fix="pass to each call the state that the call of the previous time step returned",
+            )
         for value in operation.values[1:]:
             origin = value
             while origin.source is not None and origin.source.name in _KEEPS_STATE:

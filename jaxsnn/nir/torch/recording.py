@@ -28,7 +28,7 @@ from types import CodeType, FrameType
 from typing import Any, Literal
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.torch.leaves import library_packages, membranes_of, of_library
+from jaxsnn.nir.torch.leaves import in_time, library_packages, membranes_of, of_library
 from jaxsnn.nir.torch.torch_functions import is_parameter
 from jaxsnn.nir.torch.trained_module import is_of_graph
 
@@ -76,6 +76,7 @@ class Operation:
         membranes: Values of a layer's membranes after the call.
         is_neuron: Whether it is a layer that keeps a state from step to step.
         state_changed: Whether the state of a layer was written since its last call.
+        starts_afresh: Whether a neuron that keeps no state itself is called without one.
         index: Index in the recording.
     """
 
@@ -95,6 +96,7 @@ class Operation:
     step: int = 0
     is_neuron: bool = False
     state_changed: bool = False
+    starts_afresh: bool = False
     index: int = 0
 
     @property
@@ -118,6 +120,7 @@ class Recorder:
         self.step = 0
         self._module = module
         self._leaves = leaves
+        self._names = {id(part): name for name, part in module.named_modules()}
         #: By the id of a tensor: itself, its version counter, and its value.
         self._values: dict[int, tuple[Any, int, TensorValue]] = {}
         self._states: dict[int, dict[str, tuple[int, int]]] = {}
@@ -206,6 +209,9 @@ class Recorder:
                 self._end(operation, result)
                 operation.membranes = [self._result(t, operation) for t in membranes]
                 operation.is_neuron = bool(membranes) or is_of_graph(leaf)
+                keeps_state = bool(membranes_of(leaf, None)) or in_time(leaf)
+                has_state = any(value.tensor is not args[0] for value in operation.values)
+                operation.starts_afresh = bool(membranes) and not keeps_state and not has_state
                 return result
             finally:
                 self._inside -= 1
@@ -240,7 +246,8 @@ class Recorder:
             package = frame.f_globals.get("__name__", "").partition(".")[0]
             if frame.f_code.co_filename != __file__:
                 # The instruction alone is not enough: Python replaces those that run often.
-                site.append((frame.f_code, self._positions(frame.f_code)[frame.f_lasti // 2]))
+                position = self._positions(frame.f_code)[frame.f_lasti // 2]
+                site.append((frame.f_code, position, self._module_of(frame)))
             if not line and package not in self._libraries:
                 file = frame.f_code.co_filename.rpartition("/")[2]
                 line = f"{file}, line {frame.f_lineno}"
@@ -257,6 +264,15 @@ class Recorder:
             line=line,
             step=self.step,
         )
+
+    def _module_of(self, frame: FrameType) -> str:
+        """Return the name of the module whose forward runs in a frame; "" for other frames. Modules of
+        one class run the same code, and their loops are different ones.
+        """
+        code = frame.f_code
+        if code.co_name != "forward" or not code.co_argcount:
+            return ""
+        return self._names.get(id(frame.f_locals.get(code.co_varnames[0])), "")
 
     def _positions(self, code: CodeType) -> list[Any]:
         """Return the place in the source of each instruction."""

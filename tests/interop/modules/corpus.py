@@ -130,6 +130,7 @@ CORPUS = (
     _entry(N.Refractory, SEQUENCE, extensions=("LIFRefrac",), fit=GRID),
     _entry(N.ConvolutionalStates, IMAGES, fit=GRID),
     _entry(N.TwoTimeSteps, SEQUENCE),
+    _entry(N.LoopingBlocks, SEQUENCE),
     _entry(N.IntegrateAndFire, STATIC, one_step=True),
     _entry(J.CountedSpikes, STATIC),
     _entry(J.StackedSpikes, SEQUENCE),
