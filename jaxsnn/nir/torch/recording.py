@@ -210,7 +210,7 @@ class Recorder:
                 operation.membranes = [self._result(t, operation) for t in membranes]
                 operation.is_neuron = bool(membranes) or is_of_graph(leaf)
                 keeps_state = bool(membranes_of(leaf, None)) or in_time(leaf)
-                has_state = any(value.tensor is not args[0] for value in operation.values)
+                has_state = len(operation.values) > 1
                 operation.starts_afresh = bool(membranes) and not keeps_state and not has_state
                 return result
             finally:
