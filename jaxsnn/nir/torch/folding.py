@@ -182,6 +182,7 @@ class _Fold:
                         "time step, whatever the values are"
                     ),
                 )
+        self._name_calls()
         return Folded(
             operations=self.operations,
             steps=self.steps,
@@ -191,6 +192,20 @@ class _Fold:
             dependent=dependent,
             spiking=self._dependent(neurons_only=True),
         )
+
+    def _name_calls(self) -> None:
+        """Name the calls of a neuron that is called several times in each time step, with separate
+        states: lif, lif_2, ...
+        """
+        names = {operation.name for operation in self.operations}
+        for (_, count), by_step in list(self.looped.items()):
+            if count and by_step[self.steps].is_neuron:
+                name, number = by_step[self.steps].name, count + 1
+                while f"{name}_{number}" in names:
+                    number += 1
+                names.add(f"{name}_{number}")
+                for operation in by_step.values():
+                    operation.call = f"{name}_{number}"
 
     def _assign_steps(self) -> None:
         by_name: dict[tuple[str, str], dict[Any, list[Operation]]] = {}
@@ -325,7 +340,7 @@ class _Fold:
             ConversionError: There is such a state.
         """
         name = operation.name
-        if self.place[id(operation)][1]:
+        if self.place[id(operation)][1] and operation.keeps_state:
             raise _refusal(
                 operation,
                 Text("'{layer}' is called several times in each time step", layer=name),
@@ -339,7 +354,7 @@ class _Fold:
                 Text("forward changes the state of '{layer}' in the loop over time", layer=name),
                 fix="reset states before the loop only",
             )
-        if operation.starts_afresh:
+        if not operation.keeps_state and not operation.values[1:]:
             raise _refusal(
                 operation,
                 Text(
@@ -359,6 +374,7 @@ class _Fold:
             held = source is not None and (
                 source.func is operation.func and source.step == operation.step - 1
             )
+            held = held and self.place[id(source)][1] == self.place[id(operation)][1]
             if not held and operation.step == self.steps:
                 raise _refusal(
                     operation,

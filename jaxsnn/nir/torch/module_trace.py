@@ -350,14 +350,15 @@ class _SequenceReading:
         _refuse_biases(self.module, calls, late | record.earlier, record.labels)
         layers = {}
         for operation in self.operations:
-            if operation.is_neuron and operation.name not in layers:
+            name = operation.call or operation.name
+            if operation.is_neuron and name not in layers:
                 spikes = self.in_each_step(operation.outputs[0])
                 held = [
                     v for v in operation.membranes[:1] if v.tensor.shape == spikes[-1].tensor.shape
                 ]
                 rows = [spikes, *map(self.in_each_step, held)]
                 if all(row for row in rows):
-                    layers[operation.name] = tuple(tuple(map(_place_of, row)) for row in rows)
+                    layers[name] = tuple(tuple(map(_place_of, row)) for row in rows)
         encoder = ancestors([value], set())
         read = tuple(
             tuple(map(_place_of, self.in_each_step(returned[output.place]))) for output in outputs

@@ -76,7 +76,8 @@ class Operation:
         membranes: Values of a layer's membranes after the call.
         is_neuron: Whether it is a layer that keeps a state from step to step.
         state_changed: Whether the state of a layer was written since its last call.
-        starts_afresh: Whether a neuron that keeps no state itself is called without one.
+        keeps_state: Whether a neuron keeps its state itself, instead of returning it only.
+        call: Name of a call of a layer that is called several times in each step, see `folding`.
         index: Index in the recording.
     """
 
@@ -96,7 +97,8 @@ class Operation:
     step: int = 0
     is_neuron: bool = False
     state_changed: bool = False
-    starts_afresh: bool = False
+    keeps_state: bool = True
+    call: str = ""
     index: int = 0
 
     @property
@@ -209,9 +211,8 @@ class Recorder:
                 self._end(operation, result)
                 operation.membranes = [self._result(t, operation) for t in membranes]
                 operation.is_neuron = bool(membranes) or is_of_graph(leaf)
-                keeps_state = bool(membranes_of(leaf, None)) or in_time(leaf)
-                has_state = len(operation.values) > 1
-                operation.starts_afresh = bool(membranes) and not keeps_state and not has_state
+                if operation.is_neuron and not in_time(leaf):
+                    operation.keeps_state = bool(membranes_of(leaf, None)) or is_of_graph(leaf)
                 return result
             finally:
                 self._inside -= 1

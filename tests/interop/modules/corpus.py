@@ -131,6 +131,7 @@ CORPUS = (
     _entry(N.ConvolutionalStates, IMAGES, fit=GRID),
     _entry(N.TwoTimeSteps, SEQUENCE),
     _entry(N.LoopingBlocks, SEQUENCE),
+    _entry(N.SharedCell, SEQUENCE),
     _entry(N.IntegrateAndFire, STATIC, one_step=True),
     _entry(J.CountedSpikes, STATIC),
     _entry(J.StackedSpikes, SEQUENCE),

@@ -275,3 +275,21 @@ class LoopingBlocks(nn.Module):
     def forward(self, x):
         y, _ = self.blocks(x)
         return y.sum(0)
+
+
+class SharedCell(nn.Module):
+    """A cell that is called for two layers, with a state of each."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(INPUTS, HIDDEN), nn.Linear(HIDDEN, HIDDEN)
+        self.lif = norse.LIFCell(p=norse.LIFParameters(v_th=torch.as_tensor(0.1)))
+
+    def forward(self, x):
+        s1 = s2 = None
+        outputs = []
+        for frame in x:
+            z, s1 = self.lif(self.fc1(frame), s1)
+            y, s2 = self.lif(self.fc2(z), s2)
+            outputs.append(y)
+        return torch.stack(outputs)
