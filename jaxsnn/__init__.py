@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from jaxsnn.simulation.solution import Solution as Solution
     from jaxsnn.simulation.torch_modules import from_torch as from_torch
     from jaxsnn.simulation.torch_modules import load_into as load_into
+    from jaxsnn.simulation.torch_modules import split_module as split_module
     from jaxsnn.simulation.verification import Verification as Verification
     from jaxsnn.simulation.verification import verify as verify
     from jaxsnn.train import fit as fit
@@ -96,6 +97,7 @@ _HOME = {
     "fit": "jaxsnn.train",
     "from_torch": "jaxsnn.simulation.torch_modules",
     "load_into": "jaxsnn.simulation.torch_modules",
+    "split_module": "jaxsnn.simulation.torch_modules",
     "lower": "jaxsnn.network.lowering.lower",
     "parse": "jaxsnn.nir",
     "place_and_route": "jaxsnn.bss2.search.portfolio",

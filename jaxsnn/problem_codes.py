@@ -89,6 +89,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         # Training
         "default-engine": "The network or the data decide the engine that trains",
         "default-loss": "The network decides the loss",
+        "default-output": "The network decides which of its outputs the loss reads",
         "replaced-time-constant": "Time steps replace a time constant that neurons do not have",
         "accuracy-in-steps": "The trained network has a different accuracy in time steps",
         "lost-spikes": "Some of the spikes were not recorded",

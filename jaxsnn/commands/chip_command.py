@@ -161,11 +161,11 @@ def _answering(network: Network, population: str | None) -> str:
         UsageError: There is no such population, or several populations feed the outputs and none is
             specified.
     """
-    from jaxsnn.train.loop.defaults import read_population
+    from jaxsnn.train.loop.defaults import output_node
 
     if population is None:
         try:
-            return read_population(network)
+            return output_node(network)
         except UsageError as error:
             fix = "pass the output population, --population NODE"
             raise UsageError.of(replace(error.problem, fix=fix)) from error

@@ -172,6 +172,11 @@ class EventSolution:
         return by_compiler(functional, drive, self.t_end, samples=drive.time, axis_of=first_axis)
 
     @usual_promotion
+    def mean(self, name: str) -> Float[Array, "batch neurons"]:
+        """Return the mean of a readout's voltage from 0 to t_end, exact; errors as in `integral`."""
+        return self.integral(name) / self.t_end
+
+    @usual_promotion
     def integral(self, name: str, tau: float | None = None) -> Float[Array, "batch neurons"]:
         """Return the integral of a readout's V(t) e^(-t / tau) from 0 to t_end, exact, volts times
         seconds.

@@ -133,6 +133,13 @@ class SteppedSolution:
         return jnp.max(self._voltages_of(name), axis=-3)
 
     @usual_promotion
+    def mean(self, name: str) -> Float[Array, "batch neurons"]:
+        """Return the mean over the steps of the membrane potential of each neuron, at the end of a
+        step.
+        """
+        return jnp.mean(self._voltages_of(name), axis=-3)
+
+    @usual_promotion
     def integral(self, name: str, tau: float | None = None) -> Float[Array, "batch neurons"]:
         """Return the sum over steps of V(t) e^(-t / tau) dt of each neuron; tau None: of V dt."""
         refuse_no_tau(tau)
@@ -158,6 +165,8 @@ class SteppedSolution:
             for output in alone
             if name not in self.finite or (output in self.spiking) == spikes
         ]
+        if name in self.y:
+            sent = [self.y[name]]
         if name in among:
             sent = [among[name]]
         if sent:

@@ -24,6 +24,7 @@ LOSSES = {
     "ttfs": "first-spike cross-entropy",
     "mse": "squared error of first-spike times, in tau_syn²",
     "max": "cross-entropy of the largest voltages",
+    "mean": "cross-entropy of the mean voltages",
     "count": "cross-entropy of spike counts",
     "integral": "cross-entropy of voltage integrals",
     "exp-sum": "cross-entropy of exponentially weighted spikes",

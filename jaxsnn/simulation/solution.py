@@ -33,6 +33,10 @@ class Reading(Protocol):
         """Return the largest voltage of each neuron of a readout."""
         ...
 
+    def mean(self, name: str) -> jax.Array:
+        """Return the mean over time of the voltage of each neuron of a readout."""
+        ...
+
     def integral(self, name: str, tau: float | None = None) -> jax.Array:
         """Return the integral of V(t) e^(-t / tau) of each neuron of a readout, volts times
         seconds; tau None: of V.

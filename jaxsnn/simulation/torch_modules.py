@@ -31,7 +31,7 @@ from jaxsnn.nir.torch.module_loading import (
     possible_samples,
 )
 from jaxsnn.nir.torch.module_pass import parameters_back, plain, sample_of, stale_state
-from jaxsnn.nir.torch.module_run import run_module, run_recorded
+from jaxsnn.nir.torch.module_trace import decode, run_recorded
 from jaxsnn.nir.torch.trace_outcome import ModuleTrace
 from jaxsnn.nir.torch.trained_module import is_of_graph
 from jaxsnn.simulation.simulate import simulate
@@ -95,6 +95,11 @@ def from_torch(module: Any, sample: Any) -> Graph:
         GraphError: Weights that are not finite.
         UsageError: The argument is not a module.
     """
+    return _verified(module, sample).graph
+
+
+def _verified(module: Any, sample: Any) -> TracedModule:
+    """Trace a module, and compare it with its graph, see `from_torch`."""
     _refuse_no_module(module)
     module = plain(module)
     sample, arguments = sample_of(module, sample)
@@ -110,7 +115,98 @@ def from_torch(module: Any, sample: Any) -> Graph:
             dialect=traced.graph.dialect.name,
         )
         warn_of([Note(text, kind="assumed", code="step-length")])
-    return traced.graph
+    return traced
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ModuleParts:
+    """A PyTorch module, split into the operations before its graph, the graph, and those after it.
+
+    Attributes:
+        graph: Graph of one time step, as `from_torch` returns it.
+        before: Names of the functions and layers that compute the input of the graph.
+        after: Names of those that compute the results of forward from the outputs of the graph.
+    """
+
+    graph: Graph
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    _module: Any
+    _traced: TracedModule
+
+    def encode(self, sample: Any) -> np.ndarray:
+        """Compute the input of the graph for a sample.
+
+        Args:
+            sample: As in `from_torch`; for a module that computes one time step, all time steps, (time,
+                batch, *shape).
+
+        Returns:
+            Input of the graph, (time, batch, *shape). A random encoder computes it with torch's present
+            random numbers, and leaves their state as it is.
+
+        Raises:
+            ConversionError: Forward runs other operations for this sample.
+        """
+        x, _ = run_recorded(self._module, sample_of(self._module, sample)[0], self._traced.trace)
+        return x
+
+    def decode(self, outputs: Any, sample: Any) -> list[Any]:
+        """Compute the results of forward from outputs of the graph, such as those of a simulation.
+
+        Args:
+            outputs: Outputs of the graph, (time, batch, *shape): an array, or a mapping from Outputs to
+                arrays, such as `solution.y`.
+            sample: Sample with which `encode` computed the input.
+
+        Returns:
+            The tensors that forward returns, in order, with the present weights of the layers after the
+            graph. None stands for a tensor that also depends on states or spikes that are not outputs of the
+            graph.
+
+        Raises:
+            ConversionError: Forward runs other operations for this sample.
+            UsageError: An output is missing, or has another shape.
+        """
+        import torch
+
+        places = self._traced.places
+        if not isinstance(outputs, Mapping):
+            outputs = dict.fromkeys(places, outputs) if len(places) == 1 else {}
+        if missing := [name for name in places if name not in outputs]:
+            raise UsageError(
+                Text("outputs of the graph are missing: {outputs}", outputs=listing(missing)),
+                fix="pass a mapping from all Outputs of the graph to their arrays",
+            )
+        arrays = [
+            np.asarray(outputs[name]) for name in sorted(places, key=lambda name: places[name])
+        ]
+        if self._traced.trace.passes.stepped:
+            return [torch.as_tensor(array) for array in arrays]
+        return decode(self._module, sample_of(self._module, sample)[0], self._traced.trace, arrays)
+
+
+def split_module(module: Any, sample: Any) -> ModuleParts:
+    """Split a PyTorch module into an encoder, a graph and a decoder.
+
+    The graph is that of `from_torch`: one time step of the module's neurons. `encode` and `decode` compute
+    the rest of forward with the module itself.
+
+    Args:
+        module, sample: As in `from_torch`.
+
+    Raises:
+        ConversionError, GraphError, UsageError: As in `from_torch`.
+    """
+    traced = _verified(module, sample)
+    steps = traced.trace.passes
+    return ModuleParts(
+        graph=traced.graph,
+        before=steps.before,
+        after=steps.after,
+        _module=plain(module),
+        _traced=traced,
+    )
 
 
 def load_into(
@@ -208,12 +304,10 @@ def run_to_compare(
             if not frames:
                 raise
             traced = traced_module(module, first, arguments)
-    traced = _as_graph(traced, graph, matched(traced.graph, graph))
-    if traced.trace.passes is not None:
-        x, theirs = run_recorded(module, sample, traced.trace)
-    else:
-        x = np.asarray((sample if frames else sample[None]).detach().cpu().numpy(), np.float32)
-        theirs = run_module(module, x, traced.trace, sample)
+    traced = _as_graph(traced, graph, matched(traced.graph, graph, traced.label))
+    if traced.trace.passes.stepped and not frames:
+        sample = sample[None]
+    x, theirs = run_recorded(module, sample, traced.trace)
     expected = {
         node: theirs[leaf][0] / traced.graded.get(leaf, 1.0)
         for leaf, node in traced.firing.items()
@@ -286,7 +380,7 @@ def refuse_difference(module: Any, traced: TracedModule, sample: Any) -> None:
     network = lower(traced.graph, dtype=np.float32)
     _refuse_other_steps(traced, network)
     steps = traced.trace.passes
-    of_sample = steps is not None and not (traced.trace.leading == 2 and steps.from_sample)
+    of_sample = not (steps.stepped or (traced.trace.leading == 2 and steps.from_sample))
     for gain in (0.0, *_GAINS) if of_sample else _GAINS:
         try:
             x, theirs = _run(module, traced, sample, gain)
@@ -392,24 +486,22 @@ def _run(
     """Run the module on some inputs, of gain 0 on its sample alone; return the inputs of the graph
     and its outputs. A few samples of a large batch are enough.
     """
-    if traced.trace.passes is not None:
+    if not traced.trace.passes.stepped:
         return run_recorded(module, _of_sample(sample, traced.trace, gain), traced.trace)
-    sample_array = np.asarray(sample.detach().cpu().numpy(), np.float32)
-    x = _inputs(sample_array, traced.trace.leading, gain)
-    few = x[:, :BATCH]
-    if few.shape != x.shape:
+    frames = _inputs(np.asarray(sample.detach().cpu().numpy(), np.float32), 1, gain)
+    x = (sample if sample.is_floating_point() else sample.float()).new_tensor(frames)
+    if (few := x[:, :BATCH]).shape != x.shape:
         try:
-            return few, run_module(module, few, traced.trace, sample)
+            return run_recorded(module, few, traced.trace)
         except Exception:  # a module may be made for one size of batch, which torch tells anyhow
-            return x, run_module(module, x, traced.trace, sample)
-    return x, run_module(module, x, traced.trace, sample)
+            return run_recorded(module, x, traced.trace)
+    return run_recorded(module, x, traced.trace)
 
 
 def _of_sample(sample: Any, seen: ModuleTrace, gain: float) -> Any:
     """Return the sample, or another one with random spikes; a longer one if all of its steps are
     the input of layers that run through time themselves.
     """
-    assert seen.passes is not None
     if not gain:
         return sample
     array = np.asarray(sample.detach().cpu().numpy(), np.float32)

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from jaxsnn.train.losses.losses import Integral as Integral
     from jaxsnn.train.losses.losses import Loss as Loss
     from jaxsnn.train.losses.losses import MaxOverTime as MaxOverTime
+    from jaxsnn.train.losses.losses import MeanOverTime as MeanOverTime
     from jaxsnn.train.losses.losses import Reading as Reading
     from jaxsnn.train.losses.losses import SpikeCount as SpikeCount
     from jaxsnn.train.losses.losses import SpikeTimes as SpikeTimes
@@ -140,6 +141,7 @@ _MODULES = {
         "Integral",
         "Loss",
         "MaxOverTime",
+        "MeanOverTime",
         "Reading",
         "SpikeCount",
         "SpikeTimes",

@@ -25,7 +25,7 @@ from jaxsnn.train.loop.evaluation import calibrated
 from jaxsnn.train.loop.history import Fit, TrainingStopped
 from jaxsnn.train.loop.in_the_loop import InTheLoop
 from jaxsnn.train.loop.parallel import join, make_devices
-from jaxsnn.train.loop.train_plan import are_rasters, loss_notes, loss_of, make_plan
+from jaxsnn.train.loop.train_plan import are_rasters, loss_notes, loss_of, make_plan, node_read
 from jaxsnn.train.loop.training_run import TrainingRun
 from jaxsnn.train.options import OPTIONS, TrainOptions, check_options, options_with
 from jaxsnn.units import parse_time
@@ -142,7 +142,11 @@ def prepare(graph: Graph, options: TrainOptions) -> Prepared:
         notes = (*notes, *loss_notes(lower(graph), chosen))
         chosen = on_emulated_chip(graph, chosen)
     # Weights are calibrated event by event, for which arrays in time steps are no input.
-    may_calibrate = options.calibrate is None and not _has_chip(options) and not are_rasters(chosen)
+    may_calibrate = (
+        options.calibrate is None
+        and not _has_chip(options)
+        and not are_rasters(_network(graph, chosen), chosen)
+    )
     return Prepared(graph=graph, options=chosen, notes=notes, may_calibrate=may_calibrate)
 
 
@@ -192,7 +196,9 @@ def _with_engine(graph: Graph, options: TrainOptions) -> tuple[TrainOptions, tup
     """
     splits: Any = options.data
     encoder = options.encoder or splits.encoder
-    name, reason = default_engine(_network(graph, options), splits.train.x, encoder)
+    network = _network(graph, options)
+    read = node_read(network, options)
+    name, reason = default_engine(network, splits.train.x, encoder, read=read)
     options = replace(options, engine=name)
     check_options(options)
     if reason is None:

@@ -213,14 +213,15 @@ class TrainOptions:
     )
     loss: Loss | str | None = option(
         None,
-        "`ttfs`, `mse`, `max`, `count`, `integral`, `exp-sum`, or a registered loss; by default"
-        " chosen for the output population",
+        "`ttfs`, `mse`, `max`, `mean`, `count`, `integral`, `exp-sum`, or a registered loss; by default"
+        " that of the readout",
         more="`ttfs`: cross-entropy of first spike times; `mse`: their shift-invariant squared error;"
         " `count`: cross-entropy of spike counts. For a leaky readout `max`: cross-entropy of largest"
-        " voltages, `integral`: of integrals. For both `exp-sum`: cross-entropy of exponentially"
-        " weighted sums. A loss by name measures times in units of tau_syn of the output population."
-        " Default: `max` for a readout; for spiking neurons `count` if their framework or the engine is"
-        " time-stepped, else `ttfs`",
+        " voltages, `mean`: of means over time, `integral`: of integrals. For both `exp-sum`:"
+        " cross-entropy of exponentially weighted sums. A loss by name measures times in units of"
+        " tau_syn of the output population."
+        " Default: `max` for a readout, `mean` for values; for spiking neurons `count` if their"
+        " framework or the engine is time-stepped, else `ttfs`",
         python="also a loss object",
         convert=text,
         metavar="NAME",
@@ -228,7 +229,7 @@ class TrainOptions:
     )
     loss_options: Mapping[str, Any] | None = option(
         None,
-        "fields of the loss by name; `population` is the output population, if several feed outputs",
+        "fields of the loss by name; `population` is the node to read, by default the last output",
         convert=mapping,
         table=True,
         recorded=False,

@@ -202,7 +202,7 @@ def test_a_data_set_goes_to_the_chip_and_comes_back(tmp_path, capsys):
     assert 0 <= comparison["accuracy"] <= 1
     assert "pass --t-end" in command("compare", net, got, "--input", sent, code=2)
     np.savez(got, **{"2.time": np.zeros((20, 1)), "2.index": np.zeros((20, 1), int)})
-    assert "has no '4.time'" in command("compare", net, got, *ends, code=2)
+    assert "lacks '4.time'" in command("compare", net, got, *ends, code=2)
 
 
 @pytest.fixture

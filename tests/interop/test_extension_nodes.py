@@ -27,7 +27,7 @@ from jaxsnn import (
 )
 from jaxsnn.errors import ConversionError, GraphError, LoweringError
 from jaxsnn.nir import build, read, write
-from jaxsnn.nir.frameworks.registry import writable
+from jaxsnn.nir.frameworks.registry import framework_of, writable
 from jaxsnn.nir.graphs.export import export
 from jaxsnn.nir.model.extension_nodes import EXTENSIONS
 from jaxsnn.train import fit
@@ -37,7 +37,6 @@ from tests.interop.modules import assert_loads, body, leaky
 from tests.interop.players import stepped
 
 pytestmark = pytest.mark.interop
-TARGETS = ("snntorch", "norse", "spikingjelly")
 INPUTS, HIDDEN, OUTPUTS = 5, 6, 4
 
 
@@ -333,13 +332,6 @@ def test_nothing_but_the_time_stepped_engine_takes_them():
         name, kind = next(
             (name, node.type) for name, node in graph.nodes.items() if node.type in EXTENSIONS
         )
-        for target in TARGETS:
-            with pytest.raises(ConversionError, match=kind) as refusal:
-                convert(graph, to=target)
-            assert refusal.value.problem.node == name
-        for target in set(writable()) - set(TARGETS):
-            with pytest.raises(ConversionError):
-                convert(graph, to=target)
         assert not [p for p in check(graph, "grid").problems if p.severity == "error"]
         problems = {p.node: p for p in check(graph, "event").problems if p.severity == "error"}
         assert problems[name].code == "unsupported-node"
@@ -348,6 +340,36 @@ def test_nothing_but_the_time_stepped_engine_takes_them():
         assert (problem.node, problem.severity) == (name, "error")
         with pytest.raises(GraphError, match="which the nir package does not have"):
             export(graph)
+
+
+@pytest.mark.parametrize(
+    ("case", "kind", "instead"),
+    [
+        ("max pool", "MaxPool2d", "pool the spikes behind the neurons"),
+        ("relu", "ReLU", "spiking neurons"),
+        ("layer norm", "LayerNorm", "BatchNorm"),
+        ("alpha", "Alpha", "CubaLIF"),
+        ("refractory", "LIFRefrac", "CubaLIF"),
+    ],
+)
+@pytest.mark.parametrize("target", writable())
+def test_every_converter_refuses_them_by_name(target, case, kind, instead):
+    make, shape, _ = SNNTORCH.get(case, (Refractory, (INPUTS,), []))
+    torch.manual_seed(0)
+    graph = from_torch(make(), torch.zeros(1, *shape))
+    extensions = [name for name, node in graph.nodes.items() if node.type in EXTENSIONS]
+    for approximate in (False, True):
+        with pytest.raises(ConversionError) as refusal:
+            convert(graph, to=target, approximate=approximate)
+        problems = [refusal.value.problem, *refusal.value.others]
+        assert [problem.node for problem in problems] == extensions
+        for problem in problems:
+            assert f"node '{problem.node}' is a {kind}, which is an extension" in problem.message
+            assert problem.message.startswith(
+                f"{framework_of(target).title} cannot load this graph"
+            )
+            assert instead in problem.fix
+            assert "jaxsnn.to_torch" in problem.fix
 
 
 def test_continuous_time_has_no_height_of_spikes():

@@ -13,12 +13,22 @@ from snntorch import SpikingNeuron
 from spikingjelly.activation_based import functional
 from spikingjelly.activation_based.neuron import BaseNode
 
-from jaxsnn import from_torch, load_into, verify
+from jaxsnn import (
+    Note,
+    TimeStepped,
+    from_torch,
+    load_into,
+    lower,
+    simulate,
+    split_module,
+    verify,
+)
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.model.extension_nodes import EXTENSIONS
+from jaxsnn.nir.torch.recording import tensors_of
 from jaxsnn.train import fit
 from tests.interop.modules.corpus import CORPUS, STEPS, TARGETS
-from tests.interop.modules.snntorch_nets import StaticImage
+from tests.interop.modules.snntorch_nets import Decoder, StaticImage
 from tests.interop.players import import_and_play, run_in_steps, shift_of
 
 pytestmark = pytest.mark.interop
@@ -28,12 +38,19 @@ ALL = [pytest.param(entry, id=entry.name) for entry in CORPUS]
 
 def is_usual(entry):
     """Whether the graph is that of the first network, so that its programs are compiled already."""
-    return issubclass(entry.make, StaticImage) and not entry.fit
+    return issubclass(entry.make, StaticImage) and not entry.extensions and entry.loss == "count"
 
 
+#: In time steps an array with more axes than the input has one of time.
 TRAINED = [
-    pytest.param(entry, id=entry.name, marks=() if is_usual(entry) else pytest.mark.slow)
+    pytest.param(
+        entry,
+        steps,
+        id=f"{entry.name}-{'time steps' if steps else 'values'}",
+        marks=() if is_usual(entry) and not steps else pytest.mark.slow,
+    )
     for entry in CORPUS
+    for steps in ((), (STEPS,))
 ]
 
 
@@ -113,15 +130,21 @@ def test_it_is_read_as_it_stands_and_verified(entry):
 NEEDS_SAMPLE = ("snntorch-Split", "snntorch-Chunked", "spikingjelly-ActivatedStem")
 
 
-@pytest.mark.parametrize("entry", TRAINED)
-def test_it_is_trained_and_put_back(entry):
+@pytest.mark.parametrize(("entry", "steps"), TRAINED)
+def test_it_is_trained_with_default_options_and_put_back(entry, steps):
     graph, module = graph_of(entry.name), entry.module
     rng = np.random.default_rng(0)
-    # In time steps an array with more axes has one of time.
-    steps = (STEPS,) if entry.fit.get("engine") == "grid" else ()
     data = rng.uniform(0, 1, (20, *steps, *input_shape(graph))), rng.integers(0, 2, 20)
-    trained = fit(graph, data, epochs=1, progress=None, **entry.fit)
+    trained = fit(graph, data, epochs=1, progress=None)
     assert np.isfinite([epoch.validation_loss for epoch in trained.history]).all()
+    codes = {note.code for note in trained.notes if isinstance(note, Note)}
+    engine, loss = trained.settings["engine"]["name"], trained.settings["loss"]["name"]
+    assert loss == entry.loss
+    assert "default-loss" in codes
+    assert ("default-engine" in codes) == (engine == "TimeStepped")
+    if steps or entry.extensions:
+        assert engine == "TimeStepped"
+    assert ("fixed-weights" in codes) == (entry.make is Decoder)
     sample = {"sample": entry.sample} if entry.name in NEEDS_SAMPLE else {}
     assert load_into(module, trained.graph, **sample).numbers
     assert verify(trained.graph, module, entry.sample).ok
@@ -152,3 +175,29 @@ def test_it_is_converted_and_loaded_there(entry, target, tmp_path):
 
 def test_the_corpus_is_large_and_has_each_name_once():
     assert len({entry.name for entry in CORPUS}) == len(CORPUS) >= 40
+
+
+@pytest.mark.parametrize("entry", ALL)
+def test_forward_is_its_encoder_its_graph_and_its_decoder(entry):
+    module = entry.module
+    parts = split_module(module, entry.sample)
+    if entry.one_step:
+        assert not parts.before + parts.after
+        return
+    x = parts.encode(entry.sample)
+    outputs = simulate(lower(parts.graph), x, engine=TimeStepped()).y
+    with torch.no_grad():
+        expected = tensors_of(module(entry.sample))
+    actual = parts.decode(outputs, entry.sample)
+    assert len(actual) == len(expected)
+    computed = [pair for pair in zip(actual, expected, strict=True) if pair[0] is not None]
+    assert computed
+    for first, second in computed:
+        assert torch.allclose(first, second, rtol=1e-3, atol=1e-4)
+    silent = parts.decode({name: 0 * np.asarray(y) for name, y in outputs.items()}, entry.sample)
+    different = [
+        not torch.allclose(first, second)
+        for first, second in zip(silent, expected, strict=True)
+        if first is not None and first.is_floating_point()
+    ]
+    assert not different or any(different)

@@ -331,7 +331,7 @@ def of_one_linear(forward):
 @pytest.mark.parametrize(
     ("module", "shape", "message"),
     [
-        (Forgetful(), (5,), "differs from the module: 'lif1', step "),
+        (Forgetful(), (5,), "'lif1' receives a state that differs from the state it returned"),
         (of_one_linear(clamped_in_place), (5,), "input of 'out' .* by torch's clamp, which is not"),
         (of_one_linear(doubled_through_data), (5,), r"changes the output of a layer through \.data"),
         (of_one_linear(membrane_as_current), (5,), "'b' .Linear. receives the membrane of 'states'"),

@@ -509,7 +509,7 @@ CUBA = {"tau_mem": 0.02, "tau_syn": 0.01}
             one_layer(3, build.cubali(**CUBA)),
             {"loss": "ttfs"},
             "'2' is not a spiking population",
-            'pass loss="max", "integral" or "exp-sum"',
+            'pass loss="max", "mean", "integral" or "exp-sum"',
             "2",
         ),
     ],

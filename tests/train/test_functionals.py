@@ -101,6 +101,8 @@ def test_values_agree_with_dense_sampling(case):
         weighted = v if tau is None else v * np.exp(-dense / tau)[:, None]
         expected = np.trapezoid(weighted, dense, axis=1)
         np.testing.assert_allclose(solution.integral("readout", tau), expected, atol=1e-5)
+    mean = np.trapezoid(v, dense, axis=1) / T_END
+    np.testing.assert_allclose(solution.mean("readout"), mean, atol=1e-5)
 
 
 def numbers(variables, index, weights):

@@ -25,6 +25,7 @@ from jaxsnn.train import (
     FirstSpike,
     Integral,
     MaxOverTime,
+    MeanOverTime,
     PeakMargin,
     SpikeBudget,
     SpikeCount,
@@ -159,6 +160,7 @@ def reading(values):
         count=lambda name: values,
         spike_sum=lambda *arguments: values,
         integral=lambda *arguments: values,
+        mean=lambda name: values,
     )
 
 
@@ -170,8 +172,9 @@ def reading(values):
         (ExponentialSum(**SCALES, fires=True), lambda: reading(0.1 * COUNTS), [1, -1, 1]),
         # a readout at rest has voltages, all alike
         (ExponentialSum(**SCALES, fires=False), lambda: reading(0.1 * COUNTS), [1, 0, 1]),
+        (MeanOverTime(**SCALES), lambda: reading(0.1 * COUNTS), [1, 0, 1]),
     ],
-    ids=["first to fire", "most spikes", "largest sum", "largest integral"],
+    ids=["first to fire", "most spikes", "largest sum", "largest integral", "largest mean"],
 )
 def test_the_largest_is_the_answer_and_of_silent_neurons_none_is(function, played, answers):
     predictions = function.predict(played())
@@ -195,8 +198,21 @@ def test_the_unit_of_time_is_the_one_that_is_given(x64):
 
 
 def test_losses_are_known_by_name():
-    assert list(LOSSES) == ["ttfs", "mse", "max", "count", "integral", "exp-sum"]
+    assert list(LOSSES) == ["ttfs", "mse", "max", "mean", "count", "integral", "exp-sum"]
     assert LOSSES["ttfs"] is FirstSpike
+
+
+def test_a_mean_over_time_costs_the_cross_entropy_of_the_means(x64):
+    means = jnp.array([[0.5, -1.0, 2.0]])
+    scores = 3 * np.asarray(means[0])
+    expected = np.log(np.exp(scores).sum()) - scores[1]
+    mean_loss = MeanOverTime(**SCALES, gain=3.0)
+    value, slopes = jax.value_and_grad(lambda means: mean_loss(reading(means), jnp.array([1]))[0])(
+        means
+    )
+    assert value == pytest.approx(expected, rel=1e-12)
+    softmax = np.exp(scores) / np.exp(scores).sum()
+    np.testing.assert_allclose(slopes[0], 3 * (softmax - [0, 1, 0]), rtol=1e-12)
 
 
 def test_the_squared_error_does_not_know_a_common_shift(x64):
@@ -251,7 +267,12 @@ EXACT = {
         SpikeTimes(**TIMES),
         ExponentialSum(**TIMES, fires=True),
     ),
-    True: (MaxOverTime(**TIMES, gain=3.0), Integral(**TIMES), ExponentialSum(**TIMES, gain=5.0)),
+    True: (
+        MaxOverTime(**TIMES, gain=3.0),
+        MeanOverTime(**TIMES, gain=2.0),
+        Integral(**TIMES),
+        ExponentialSum(**TIMES, gain=5.0),
+    ),
 }
 
 
@@ -272,7 +293,7 @@ def test_gradients_through_a_network_are_exact(readout, x64):
     function = partial(weighted_and_counts, losses=EXACT[readout])
     net, times = whole_network(readout, seed=4)
     gradient_of = jax.jit(jax.grad(function, has_aux=True))
-    for weights in np.eye(3):
+    for weights in np.eye(len(EXACT[readout])):
         gradient, counts = gradient_of((net, times), weights)
         assert sum(int(count.sum()) for count in counts) > 10
         error = relative_errors(
@@ -442,6 +463,7 @@ DEFAULTS = {
     FirstSpike: {"temperature": 0.01, "late_weight": 3e-3, "late_tau": 2.0, "smoothing": 0.0},
     SpikeTimes: {"separation": 0.5},
     MaxOverTime: {"gain": 1.0, "smoothing": 0.0},
+    MeanOverTime: {"gain": 1.0, "smoothing": 0.0},
     SpikeCount: {"gain": 1.0, "smoothing": 0.0},
     Integral: {"gain": 1.0, "smoothing": 0.0},
     ExponentialSum: {"gain": 1.0, "decay": 4.0, "fires": False, "smoothing": 0.0},

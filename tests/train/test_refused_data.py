@@ -31,7 +31,7 @@ from jaxsnn.train.data.images import _png
 from jaxsnn.train.data.labelled_files import _of_file
 from jaxsnn.train.data.named_encoders import named_encoder
 from jaxsnn.train.data.utterances import read_ts
-from jaxsnn.train.loop.defaults import make_engine, read_population
+from jaxsnn.train.loop.defaults import make_engine, output_node
 from jaxsnn.train.loop.parallel import join_processes
 from jaxsnn.train.loop.recorded_chip import read_recording
 from jaxsnn.train.option_values import (
@@ -59,8 +59,10 @@ def network(inputs=2, outputs=2):
 
 
 def two_outputs():
-    """Weights "a" and neurons "b"."""
-    return SimpleNamespace(outputs={"output": ("a", "b")}, populations={"b": None})
+    """Neurons "a" and "b" with the same input, each with an Output."""
+    neurons = {name: build.cubalif(2, tau_mem="20ms", tau_syn="10ms") for name in ("a", "b")}
+    nodes = {"in": build.input(2), **neurons, "out a": build.output(2), "out b": build.output(2)}
+    return lower(build.network(nodes, [("in", "a", "out a"), ("in", "b", "out b")]))
 
 
 def batch_of(x, encoder=None, in_steps=False):
@@ -381,9 +383,9 @@ REFUSED = {
         "number the classes from 0",
     ),
     "two outputs": (
-        lambda: read_population(two_outputs()),
+        lambda: output_node(two_outputs()),
         "2 nodes (a, b) feed outputs of the network, and training uses one output population",
-        'population = "b" in [loss-options]',
+        'population = "a" in [loss-options]',
     ),
     "no engine": (
         lambda: make_engine("evnt", network(), None),

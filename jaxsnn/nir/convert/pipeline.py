@@ -57,6 +57,7 @@ from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.graphs.export import types_refused
 from jaxsnn.nir.model.changes import Change
 from jaxsnn.nir.model.draft import draft_of
+from jaxsnn.nir.model.extension_nodes import ALTERNATIVES, EXTENSIONS
 from jaxsnn.nir.model.graph import Graph, refuse_no_graph
 from jaxsnn.nir.model.node import nothing
 from jaxsnn.nir.model.passes import shapes
@@ -137,6 +138,7 @@ def convert(
     """
     refuse_no_graph(graph)
     target = target_of(to)
+    _refuse_extensions(graph, target)
     require(graph.dialect, ["name"], "conversion")
     target_dt = None if dt is None else parse_time(dt)
     low, high = map(as_number, input_range)
@@ -177,6 +179,36 @@ def convert(
                 ),
             )
     return _run_with_dense_fallback(graph, request)
+
+
+def _refuse_extensions(graph: Graph, target: Target) -> None:
+    """Refuse nodes of types that NIR does not have, before anything else of the graph: no target
+    supports them.
+
+    Raises:
+        ConversionError: There are such nodes; its problems name all of them.
+    """
+    problems = [
+        Problem(
+            node=name,
+            code="cannot-convert",
+            message=Text(
+                "{target} cannot load this graph: node '{node}' is a {type}, which is an extension of "
+                "this package and not a type of NIR",
+                target=target.title,
+                node=name,
+                type=node.type,
+            ),
+            fix=Text(
+                "{alternative}; jaxsnn.to_torch runs the graph in PyTorch as it is",
+                alternative=ALTERNATIVES[node.type],
+            ),
+        )
+        for name, node in graph.nodes.items()
+        if node.type in EXTENSIONS
+    ]
+    if problems:
+        raise _refusal(problems)
 
 
 def passes_for(request: ConversionRequest) -> list[ConversionPass]:

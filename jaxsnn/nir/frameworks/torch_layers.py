@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.model.changes import Edge
+from jaxsnn.nir.model.node import CONSTANT_KEY
 from jaxsnn.wording import Text
 
 if TYPE_CHECKING:
@@ -601,6 +602,7 @@ def _transposed_convolution(call: Call) -> Exported:
         "stride": np.ones(axes, int),
         "dilation": np.ones(axes, int),
         "groups": np.array(channels),
+        "metadata": {CONSTANT_KEY: "jaxsnn"},
     }
     nodes = {
         "elements": plain

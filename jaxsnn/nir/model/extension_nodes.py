@@ -197,3 +197,13 @@ class LIFRefrac(Node):
 EXTENSIONS: Mapping[str, type[Node]] = MappingProxyType(
     {cls.__name__: cls for cls in (MaxPool2d, ReLU, LayerNorm, Alpha, LIFRefrac)}
 )
+#: What NIR can express instead of each extension, as advice.
+ALTERNATIVES: Mapping[str, str] = MappingProxyType(
+    {
+        "MaxPool2d": "pool the spikes behind the neurons instead of their input, or use AvgPool2d",
+        "ReLU": "remove it, or put spiking neurons in its place",
+        "LayerNorm": "remove it, or use BatchNorm, which from_torch merges into the weights",
+        "Alpha": "use CubaLIF neurons, which have one synaptic current",
+        "LIFRefrac": "use CubaLIF neurons, which have no refractory period",
+    }
+)

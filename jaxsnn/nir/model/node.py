@@ -302,6 +302,11 @@ class _NoTraits:
         )
 
 
+#: Entry in the metadata of a node whose weights are constants of the PyTorch module that it was read
+#: from, such as zeros between elements: `fit` does not train them unless they are named.
+CONSTANT_KEY = "constant_weights"
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Node:
     """Base class of all nodes.

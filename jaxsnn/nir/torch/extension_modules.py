@@ -11,9 +11,7 @@ from jaxsnn.nir.frameworks.source_rule import NeuronRule
 
 
 def layer_norm(entry: Mapping[str, Any]) -> Any:
-    """Build the module of a LayerNorm; its parameters are constant, since only those of NIR's types are
-    read back.
-    """
+    """Build the module of a LayerNorm, whose weight and bias are parameters."""
     import torch
 
     shape = list(np.shape(entry["weight"]))
@@ -21,7 +19,7 @@ def layer_norm(entry: Mapping[str, Any]) -> Any:
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             parameter.copy_(torch.tensor(np.asarray(entry[name], np.float32)))
-    return module.requires_grad_(False)
+    return module
 
 
 def neuron(rule: NeuronRule, shape: tuple[int, ...], spike: Callable[[Any], Any]) -> Any:

@@ -77,12 +77,14 @@ class Folded:
         return None if twin is None else twin.outputs[value.path]
 
 
-def fold(operations: list[Operation]) -> Folded:
-    """Divide the operations of one forward pass into time steps.
+def fold(operations: list[Operation], steps: int = 0) -> Folded:
+    """Divide the operations of a recording into time steps; their number is looked for unless it is known.
 
     Raises:
         ConversionError: The steps differ, or are too few.
     """
+    if steps:
+        return _Fold(operations, steps, calls=True).folded()
     counts = neuron_calls(operations)
     refusal: ConversionError | None = None
     for steps in _candidates(counts.values()):
@@ -141,10 +143,12 @@ def _candidates(counts: Iterable[int]) -> list[int]:
 
 
 class _Fold:
-    """One attempt to fold a recording into a number of steps."""
+    """One attempt to fold a recording into a number of steps; `calls`: forward is called for each."""
 
-    def __init__(self, operations: list[Operation], steps: int) -> None:
-        self.operations, self.steps = operations, steps
+    def __init__(self, operations: list[Operation], steps: int, calls: bool = False) -> None:
+        self.operations, self.steps, self.calls = operations, steps, calls
+        #: Longest delay in time steps in the arguments of functions that are not in the loop, by id.
+        self.late: dict[int, int] = {}
         self.looped: dict[tuple[_Key, int], dict[int, Operation]] = {}
         self.place: dict[int, tuple[_Key, int]] = {}
         self.varying: dict[tuple[_Key, int], set[int]] = {}
@@ -157,7 +161,9 @@ class _Fold:
                     del self.place[id(operation)]
                     operation.step = 0
         dependent = self._dependent()
-        last = max(op.index for op in self.operations if op.is_neuron)
+        neurons = [op for op in self.operations if op.is_neuron]
+        last = {op.step: op.index for op in neurons} if self.calls else {}
+        last_of_all = max((op.index for op in neurons), default=0)
         for operation in self.operations:
             if operation.is_neuron:
                 if not operation.step:
@@ -169,7 +175,8 @@ class _Fold:
                         ),
                     )
                 self._check_state(operation)
-            reads = operation.name in READS and operation.index < last
+            reads = operation.name in READS
+            reads = reads and operation.index < last.get(operation.step, last_of_all)
             if reads and any(id(value) in dependent for value in operation.values):
                 raise _refusal(
                     operation,
@@ -243,13 +250,20 @@ class _Fold:
                 dependent |= {id(v) for v in (*operation.outputs, *operation.membranes)}
         return dependent
 
-    def _reference(self, value: TensorValue, step: int) -> tuple[Any, ...]:
-        """Return where an argument of a step comes from: an operation of the loop and the delay,
-        or a value outside.
+    def _reference(self, value: TensorValue, call: Operation) -> tuple[Any, ...]:
+        """Return where an argument of a call comes from: an operation of the loop and the delay, or a
+        value outside. A state that a layer returned in the previous step has a delay of 1, whenever it
+        was computed.
         """
+        value, place = _copied_value(value), self.place[id(call)]
+        previous = self.looped[place].get(call.step - 1)
+        if call.is_neuron and previous is not None:
+            for path, state in enumerate(previous.outputs):
+                if state is value:
+                    return ("loop", place, path, 1)
         source = value.source
         if source is not None and source.step:
-            return ("loop", self.place[id(source)], value.path, step - source.step)
+            return ("loop", self.place[id(source)], value.path, call.step - source.step)
         return ("outside", id(source) if source else id(value), value.path)
 
     def _matches(self, place: tuple[_Key, int]) -> bool:
@@ -267,23 +281,27 @@ class _Fold:
         if any(len(by_step[k].tokens) != len(template.tokens) for k in steps):
             wrong = template
         else:
-            columns = zip(*(by_step[k].tokens for k in (*steps, self.steps)), strict=True)
+            calls = [by_step[k] for k in (*steps, self.steps)]
+            columns = zip(*(call.tokens for call in calls), strict=True)
             affine = template.kind == "function" and template.name in PARTS
             for index, column in enumerate(columns):
-                agrees, varies = self._agree(column)
+                agrees, varies = self._agree(column, calls)
                 if not agrees or (varies and not affine and type(column[-1]) is int):
                     wrong = template
                 if varies:
                     self.varying.setdefault(place, set()).add(index)
         if wrong is None:
             return True
-        if template.kind == "function":
-            return False
         delays = [
             self.steps - value.source.step
+            if value.source.step
+            else self.late.get(id(value.source), 0)
             for value in template.values
-            if value.source is not None and value.source.step
+            if value.source is not None
         ]
+        if template.kind == "function":
+            self.late[id(template)] = max(delays, default=0)
+            return False
         if max(delays, default=0) > 1:
             raise _refusal(
                 template,
@@ -303,24 +321,24 @@ class _Fold:
             ),
         )
 
-    def _agree(self, column: tuple[Any, ...]) -> tuple[bool, bool]:
+    def _agree(self, column: tuple[Any, ...], calls: list[Operation]) -> tuple[bool, bool]:
         """Return whether an argument is the same in steps 2, 3, ... up to a shift in time, or
         another part of the same tensor or another index, which grows with the step; and whether it
         is such an index or part.
         """
         *earlier, last = column
         if isinstance(last, TensorValue):
-            expected = self._reference(last, self.steps)
+            expected = self._reference(last, calls[-1])
             delay = expected[3] if expected[0] == "loop" else 0
             if delay not in (0, 1):
                 return False, False
             paths = []
-            for step, token in enumerate(column, start=2):
-                if delay >= step:  # from before the first step
+            for token, call in zip(column, calls, strict=True):
+                if delay >= call.step:  # from before the first step
                     continue
                 if not isinstance(token, TensorValue):
                     return False, False
-                actual = self._reference(token, step)
+                actual = self._reference(token, call)
                 if actual != expected and (actual[:2] != expected[:2] or actual[0] == "loop"):
                     return False, False
                 paths.append(actual[2])
@@ -365,16 +383,8 @@ class _Fold:
                 fix="pass to each call the state that the call of the previous time step returned",
             )
         for value in operation.values[1:]:
-            origin = value
-            while origin.source is not None and origin.source.name in _KEEPS_STATE:
-                if origin.source.kind != "function" or not origin.source.values:
-                    break
-                origin = origin.source.values[0]
-            source = origin.source
-            held = source is not None and (
-                source.func is operation.func and source.step == operation.step - 1
-            )
-            held = held and self.place[id(source)][1] == self.place[id(operation)][1]
+            previous = self.looped[self.place[id(operation)]][operation.step - 1]
+            held = any(_copied_value(value) is state for state in previous.outputs)
             if not held and operation.step == self.steps:
                 raise _refusal(
                     operation,
@@ -385,6 +395,20 @@ class _Fold:
                     ),
                     fix="pass the returned state on unchanged",
                 )
+
+
+def _copied_value(value: TensorValue) -> TensorValue:
+    """Return the value of which a value is a copy, or the value itself."""
+    source = value.source
+    while source is not None and source.kind == "function" and source.values:
+        if source.name in _KEEPS_STATE:
+            value = source.values[0]
+        elif source.name == "copy_" and source.args[0].shape == source.args[1].shape:
+            value = source.values[1]
+        else:
+            break
+        source = value.source
+    return value
 
 
 def _affine(numbers: Iterable[int]) -> bool:

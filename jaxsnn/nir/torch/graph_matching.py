@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
@@ -14,8 +15,12 @@ from jaxsnn.nir.model.passes import bypass_relays, is_relay
 from jaxsnn.wording import Text
 
 
-def matched(module: Graph, file: Graph) -> dict[str, str]:
+def matched(module: Graph, file: Graph, label: Callable[[str], str] = str) -> dict[str, str]:
     """Map each node of a module's graph to the corresponding node of a file's graph.
+
+    Args:
+        module, file: The two graphs.
+        label: Name of a node of the module in messages, such as its layer.
 
     Raises:
         ConversionError: They differ in structure or in the shape of their weights, or
@@ -32,14 +37,14 @@ def matched(module: Graph, file: Graph) -> dict[str, str]:
         raise ConversionError(
             Text(
                 "'{name}' of the module matches both '{first}' and '{second}' of the file",
-                name=name,
+                name=label(name),
                 first=ways[0][name],
                 second=ways[1][name],
             ),
             fix="give the nodes of the file the names of the module's layers",
             node=ways[0][name],
         )
-    _refuse_shapes(first, second)
+    _refuse_shapes(first, second, label)
     kinds = [
         listing(sorted(attributes["kind"] for _, attributes in wiring.nodes(data=True)))
         for wiring in (first, second)
@@ -95,7 +100,7 @@ def _ways(first: Any, second: Any, same: Any) -> list[dict[str, str]]:
     return list(islice(matcher.isomorphisms_iter(), 2))
 
 
-def _refuse_shapes(first: Any, second: Any) -> None:
+def _refuse_shapes(first: Any, second: Any, label: Callable[[str], str]) -> None:
     """Refuse graphs that are the same but for the shape of a weight."""
     ways = _ways(first, second, lambda a, b: a["kind"] == b["kind"])
     if not ways:
@@ -109,7 +114,7 @@ def _refuse_shapes(first: Any, second: Any) -> None:
         Text(
             "the weights of '{layer}' have the shape {actual} in the module, and those "
             "of node '{node}' have the shape {expected} in the file",
-            layer=name,
+            layer=label(name),
             actual=first.nodes[name]["shape"],
             node=node,
             expected=second.nodes[node]["shape"],

@@ -413,7 +413,7 @@ def _set_graph(
     by_name = {
         name: nodes[name.replace("/", ".")]
         for name, node in source_of(call.module).nodes.items()
-        if node.type in WEIGHTED
+        if node.type in (*WEIGHTED, "LayerNorm")
     }
     for name, key, value in weights_for(call.module, by_name):
         layer = call.module.get_submodule(name)

@@ -71,7 +71,7 @@ def loaded(
         DialectError: The dialect of the graph leaves open a convention that a time step needs.
     """
     before = traced_module(module, sample, arguments)
-    nodes = matched(before.graph, graph)
+    nodes = matched(before.graph, graph, before.label)
     assignments, notes = _assignments(before, graph, nodes)
     _refuse_parted(assignments)
     undo: list[Callable[[], Any]] = []
@@ -135,7 +135,8 @@ def fitting_sample(module: Any, graph: Graph, samples: list[Any]) -> Any:
     refusal: ConversionError | None = None
     for sample in samples if len(samples) > 1 and not is_of_graph(module) else ():
         try:
-            matched(traced_module(module, sample).graph, graph)
+            traced = traced_module(module, sample)
+            matched(traced.graph, graph, traced.label)
         except ConversionError as error:
             refusal = refusal or error
         else:

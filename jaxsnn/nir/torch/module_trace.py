@@ -1,48 +1,39 @@
 """Trace of a PyTorch module: which layer takes the output of which in one time step.
 
-`forward` is recorded (`recording`). If it does one step, its second call is read, in which kept state is
-available. If it loops over time, the recording is folded into steps (`folding`), and the last one is
-read. If layers run through time themselves, all steps are read at once. `step_reader` notes layers, and
-`between_layers` the functions of torch that are called between them; functions for which NIR has no node
-are rejected, unless they are called before the first layer or after the last one.
+Forward is recorded (`forward_passes`). If it loops over time, or computes one time step and is called for
+each, the recording is folded into steps (`folding`), and the last one is read. If layers run through time
+themselves, all steps are read at once. `step_reader` notes layers, and `between_layers` the functions of
+torch that are called between them; functions for which NIR has no node are rejected, unless they are called
+before the first layer or after the last one.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError, JaxsnnError, listing
+from jaxsnn.errors import ConversionError, UsageError, listing
 from jaxsnn.nir.frameworks.torch_layers import Call
-from jaxsnn.nir.torch.fixed_numbers import (
-    copies_of,
-    fixed_buffers,
-    refuse_learning,
-    user_buffers,
+from jaxsnn.nir.torch.decoding import as_tensors, decoded
+from jaxsnn.nir.torch.folding import PARTS, ancestors, fold
+from jaxsnn.nir.torch.forward_passes import (
+    LEAST_CALLS,
+    RecordedPasses,
+    depending_on,
+    record_passes,
 )
-from jaxsnn.nir.torch.folding import PARTS, Folded, ancestors, fold, neuron_calls
 from jaxsnn.nir.torch.leaves import exported
-from jaxsnn.nir.torch.module_pass import (
-    error_refusal,
-    fed_back,
-    leading_axes,
-    leaves_of,
-    numbers_held,
-    rewind,
-    sample_refusal,
-    state_names,
-    unchanged,
-    uncompiled,
-)
+from jaxsnn.nir.torch.module_pass import leaves_of, state_names
 from jaxsnn.nir.torch.pass_record import Origin, PassRecord
-from jaxsnn.nir.torch.recording import Operation, Recorder, TensorValue, tensors_of
-from jaxsnn.nir.torch.sequences import Unstacking
-from jaxsnn.nir.torch.step_reader import OF_BEFORE, StepReader
+from jaxsnn.nir.torch.recording import Operation, TensorValue
+from jaxsnn.nir.torch.step_reader import StepReader
 from jaxsnn.nir.torch.trace_outcome import (
     ModuleTrace,
+    Place,
     RecordedSteps,
     left_out,
     outputs_of,
@@ -67,193 +58,142 @@ def traces(
             than once in a step, or adds a bias only from the second step on; or steps differ; or
             `forward` requires further arguments, or does not accept the sample.
     """
+    yield from _reading(module, _passes_with_states(module, sample, arguments)).traces()
+
+
+def trace_of_graph(module: Any, sample: Any, arguments: tuple[Any, ...] = ()) -> ModuleTrace:
+    """Return the trace of a module that `jaxsnn.to_torch` created, without its layers."""
+    reading = _reading(module, _passes_with_states(module, sample, arguments))
+    return reading.of_graph()
+
+
+def _passes_with_states(module: Any, sample: Any, arguments: tuple[Any, ...]) -> RecordedPasses:
+    """Record the passes of a module; states that forward requires are None, or else zeros.
+
+    Raises:
+        ConversionError: As in `record_passes`, or `forward` requires further arguments.
+    """
     import torch
 
     _, required = state_names(module, arguments)
     try:
-        recorded = record_passes(module, sample, arguments, (None,) * len(required))
+        return record_passes(module, sample, arguments, (None,) * len(required))
     except ConversionError:
         if not required:
             raise
-        try:
-            zeros = (torch.zeros(()),) * len(required)
-            recorded = record_passes(module, sample, arguments, zeros)
-        except ConversionError as refusal:
-            raise ConversionError(
-                Text(
-                    "forward of {module} needs {arguments}, and only a sample was passed",
-                    module=type(module).__name__,
-                    arguments=listing(required),
-                ),
-                fix=f"give {listing(required)} a default, such as None for states, or pass a tuple of the sample"
-                f" and {listing(required)} as the sample",
-            ) from refusal
-    if recorded.loops or recorded.leading == 2:
-        reading = _LoopReading if recorded.loops else _SequenceReading
-        yield from reading(module, recorded).traces()
-        return
-    first: ModuleTrace | ConversionError
     try:
-        first = _step_trace(module, recorded, 1)
+        zeros = (torch.zeros(()),) * len(required)
+        return record_passes(module, sample, arguments, zeros)
     except ConversionError as refusal:
-        if refusal.problem.code != OF_BEFORE:
-            raise
-        first = refusal
-    if recorded.failure is None:
-        later = _step_trace(module, recorded, 2)
-        _refuse_late_biases(module, first, later)
-        yield later
-    else:  # what fails in the second step fails when the module is run, which knows the step
-        yield first
+        raise ConversionError(
+            Text(
+                "forward of {module} needs {arguments}, and only a sample was passed",
+                module=type(module).__name__,
+                arguments=listing(required),
+            ),
+            fix=f"give {listing(required)} a default, such as None for states, or pass a tuple of the sample"
+            f" and {listing(required)} as the sample",
+        ) from refusal
 
 
-@dataclasses.dataclass(kw_only=True, eq=False)
-class RecordedPasses:
-    """Recorded forward passes: one, or those of the first two steps.
+def run_recorded(
+    module: Any, sample: Any, seen: ModuleTrace
+) -> tuple[np.ndarray, dict[str, list[np.ndarray]]]:
+    """Run a traced module itself, from its initial state.
 
-    Attributes:
-        recorder: Recorder with the operations.
-        leading: Axes before the shape in the sample: 2 if layers run through time themselves.
-        arguments: Arguments of all calls after the sample.
-        state: Initial states, which follow these arguments in the first call.
-        loops: Forward calls a neuron several times.
-        samples: Values of the samples that forward was called with.
-        returned: Values that forward returned, in each call.
-        buffers: Buffers that are the same after the first call.
-        counters: Numbers of the module that the second call changed.
-        parameters: Copies of the parameters between the calls.
-        failure: Error of the second call.
-    """
+    Args:
+        module: Module to run; its states are restored afterwards.
+        sample: As for the trace; for a module that computes one step, all steps, (time, batch, *shape).
+        seen: Trace of the module.
 
-    recorder: Recorder
-    leading: int
-    arguments: tuple[Any, ...] = ()
-    state: tuple[Any, ...] = ()
-    loops: bool = False
-    samples: list[TensorValue] = dataclasses.field(default_factory=list)
-    returned: list[list[TensorValue]] = dataclasses.field(default_factory=list)
-    buffers: list[Any] = dataclasses.field(default_factory=list)
-    counters: tuple[str, ...] = ()
-    parameters: dict[str, tuple[int, Any]] = dataclasses.field(default_factory=dict)
-    failure: Exception | None = None
-
-    def operations(self, step: int) -> list[Operation]:
-        """Return the operations of a step."""
-        return [operation for operation in self.recorder.operations if operation.step == step]
-
-
-def record_passes(
-    module: Any,
-    sample: Any,
-    arguments: tuple[Any, ...] = (),
-    state: tuple[Any, ...] = (),
-    copies: bool = False,
-) -> RecordedPasses:
-    """Record one forward pass, and a second one if forward does one step of time.
+    Returns:
+        Input of the graph, (time, batch, *shape), and outputs of each neuron by name, each (time, batch,
+        *shape): its spikes, then its membranes if they are known in each step; and under "" the outputs
+        of the graph, in order.
 
     Raises:
-        ConversionError: The module does not accept the sample.
+        ConversionError: Forward runs other operations for this sample.
     """
     import torch
 
-    leaves = leaves_of(module)
-    recorder = Recorder(module, leaves, copies)
-    passes = RecordedPasses(
-        recorder=recorder, leading=leading_axes(module), arguments=arguments, state=state
-    )
+    steps, count = seen.passes, len(sample)
+    if steps.stepped and count < LEAST_CALLS:  # too few to compare the steps with each other
+        sample = torch.cat([sample, *[sample[-1:]] * (LEAST_CALLS - count)])
+    reading = _recorded_again(module, sample, seen)
+    if steps.stepped:
+        x = np.stack([_array(frame.numbers) for frame in reading.passes.frames])
+    else:
+        x = reading.array(steps.input, "the input")
+    layers = {
+        name: [reading.array([place], f"'{name}'") for place in places]
+        for name, places in steps.layers.items()
+    }
+    returned = [
+        reading.array([place], f"tensor {number} that forward of {type(module).__name__} returns")
+        for number, place in enumerate(steps.outputs, start=1)
+    ]
+    results = {"": returned} | layers
+    if steps.stepped:
+        x = x[:count]
+        results = {name: [array[:count] for array in arrays] for name, arrays in results.items()}
+    return np.asarray(x, np.float32), results
 
-    def call(*state: Any) -> Any:
-        with torch.inference_mode(False):  # in which torch counts no changes in place
-            x = sample.clone()  # which forward may change in place
-        passes.samples.append(recorder.value(x))
-        recorder.step += 1
-        with recorder.watching():
-            result = module(x, *arguments, *state)
-        passes.returned.append([recorder.value(tensor) for tensor in tensors_of(result)])
-        return result
 
-    try:
-        with (
-            torch.inference_mode(False),
-            torch.no_grad(),
-            torch.random.fork_rng(devices=[]),
-            unchanged(module),
-            uncompiled(module),
-        ):
-            rewind(leaf for _, leaf in leaves)  # states may be of another size of batch
-            buffers = user_buffers(module)
-            before = copies_of(buffers.items())
-            result = call(*state)
-            passes.loops = _loops(recorder)
-            if passes.loops or passes.leading == 2:
-                unstacking = Unstacking(recorder.operations, passes.returned[0])
-                recorder.operations = unstacking.operations
-                passes.returned = [unstacking.returned]
-                passes.loops = _loops(recorder)
-            passes.buffers = fixed_buffers(buffers, before, module)
-            if passes.loops or passes.leading == 2:
-                return passes
-            numbers, passes.parameters = numbers_held(module), copies_of(module.named_parameters())
-            try:
-                call(*fed_back(module, result))
-            except JaxsnnError:
-                raise
-            except Exception as error:
-                passes.failure = error
-                return passes
-            operations = recorder.operations
-            of_layers = [v for op in operations if op.kind == "layer" for v in op.outputs]
-            dependent = _depending_on(operations, of_layers)
-            states = {id(v.tensor) for op in operations for v in op.outputs if id(v) in dependent}
-            later = numbers_held(module, states)  # what is kept of layers is fed back
-            passes.counters = tuple(
-                name
-                for name, value in later.items()
-                if name in numbers and not np.array_equal(value, numbers[name], equal_nan=True)
+def decode(module: Any, sample: Any, seen: ModuleTrace, outputs: list[np.ndarray]) -> list[Any]:
+    """Return the results of forward for a sample, with other outputs of its graph, see `decoded`.
+
+    Args:
+        module, sample: As for the trace.
+        seen: Trace of the module.
+        outputs: Outputs of the graph, (time, batch, *shape), in the order of the trace.
+
+    Raises:
+        ConversionError: Forward runs other operations for this sample.
+        UsageError: An output has another shape than for this sample.
+    """
+    reading = _recorded_again(module, sample, seen)
+    replaced: dict[int, Any] = {}
+    for place, array in zip(seen.passes.outputs, outputs, strict=True):
+        expected = reading.array([place], "an output").shape
+        if array.shape != expected:
+            raise UsageError(
+                Text(
+                    "an output of the graph has shape {actual}, and {expected} for this sample",
+                    actual=array.shape,
+                    expected=expected,
+                ),
+                fix="simulate the graph with the input that encode computed for the same sample",
             )
-            refuse_learning(passes.parameters, module)
-    except JaxsnnError:
-        raise
-    except RuntimeError as error:  # of layers that do not take its shape or its type
-        raise sample_refusal(module, sample, error) from error
-    except Exception as error:
-        raise error_refusal(
-            module, error, Text("for a sample of shape {shape}", shape=tuple(sample.shape))
-        ) from error
-    return passes
+        replaced |= as_tensors(array, reading.values([place]))
+    return decoded(reading.passes.returned, replaced)
 
 
-def _loops(recorder: Recorder) -> bool:
-    """Return whether forward calls a neuron several times."""
-    return any(count > 1 for count in neuron_calls(recorder.operations).values())
+def _recorded_again(module: Any, sample: Any, seen: ModuleTrace) -> _SequenceReading:
+    """Record a traced module for another sample.
 
-
-def _step_trace(module: Any, passes: RecordedPasses, step: int) -> ModuleTrace:
-    """Read the pass of a step; in the second one the outputs of neurons in the first are known."""
-    sample = passes.samples[step - 1].tensor
-    leaves = leaves_of(module)
-    buffers = user_buffers(module).values() if step == 1 else passes.buffers
-    record = PassRecord(module, 1, tuple(sample.shape[:1]), dict(leaves), buffers)
-    reader = StepReader(record)
-    if step == 2:
-        reader.read_before(passes.operations(1))
-    record.of_entry(passes.samples[step - 1]).origin = Origin(sources=("",), leading=1)
-    reader.read(passes.operations(step))
-    returned = passes.returned[step - 1]
-    outputs = outputs_of(record, returned)
-    calls = used_calls(record, outputs)
-    absent = {id(leaf) for _, leaf in leaves} - reader.leaves_before if step == 2 else set()
-    late = {call.name for call in calls if id(call.module) in absent}
-    return ModuleTrace(
-        calls=calls,
-        outputs=outputs,
-        leading=1,
-        left_out=tuple(left_out(record, returned)),
-        absent=frozenset(late | record.earlier),
-        counters=passes.counters,
-        state=passes.state,
-        labels=record.labels,
+    Raises:
+        ConversionError: Forward runs other operations for this sample.
+    """
+    steps = seen.passes
+    passes = record_passes(
+        module, sample, seen.arguments, seen.state, stepped=steps.stepped, copies=True
     )
+    reading = _reading(module, passes)
+    line = reading.differing(steps.signature)
+    if line is not None:
+        raise ConversionError(
+            Text(
+                "forward of {module} calls different operations for another input{line}",
+                module=type(module).__name__,
+                line=Text(" ({line})", line=line) if line else Text(""),
+            ),
+            fix="remove branches of forward that depend on values of tensors",
+        )
+    return reading
+
+
+def _reading(module: Any, passes: RecordedPasses) -> _SequenceReading:
+    return (_LoopReading if passes.loops else _SequenceReading)(module, passes)
 
 
 class _SequenceReading:
@@ -261,7 +201,7 @@ class _SequenceReading:
 
     def __init__(self, module: Any, passes: RecordedPasses) -> None:
         self.module, self.passes = module, passes
-        self.operations = passes.recorder.operations
+        self.operations = passes.operations
         self.leaves = leaves_of(module)
         self.leading = passes.leading
 
@@ -275,8 +215,7 @@ class _SequenceReading:
 
     def inputs(self) -> Iterator[tuple[TensorValue, list[TensorValue]]]:
         """Yield values that may be the input of the graph, and their values in each step."""
-        (sample,) = self.passes.samples
-        yield sample, [sample]
+        yield self.passes.sample, [self.passes.sample]
         consumed = [
             value
             for operation in self.operations
@@ -291,9 +230,8 @@ class _SequenceReading:
 
     def _dominating(self, consumed: list[TensorValue]) -> list[TensorValue]:
         """Return values that all ways from the sample to some values go through, in order."""
-        (sample,) = self.passes.samples
-        dominating = []
-        dependent = _depending_on(self.operations, [sample])
+        sample, dominating = self.passes.sample, []
+        dependent = depending_on(self.operations, [sample])
         for operation in sorted(ancestors(consumed, set()), key=lambda op: op.index):
             for value in operation.outputs:
                 if id(value) in dependent and operation.kind in ("function", "layer"):
@@ -308,7 +246,7 @@ class _SequenceReading:
 
     def read(self, record: PassRecord, reader: StepReader, value: TensorValue) -> None:
         """Read the operations of one step, with a value as the input of the graph."""
-        inputs = _depending_on(self.operations, [value])
+        inputs = depending_on(self.operations, [value])
         constants = [op for op in self.operations if op.kind == "function"]
         record.of_entry(value).origin = Origin(sources=("",), leading=self.leading)
         reader.read(
@@ -321,7 +259,11 @@ class _SequenceReading:
         )
 
     def heads(self) -> frozenset[int]:
-        """Return the indices of layers on which no neuron depends, in any step."""
+        """Return the indices of layers on which no neuron depends, in any step; none if forward
+        computes one time step, whose results the graph has to give.
+        """
+        if self.passes.steps:
+            return frozenset()
         neurons = [op for op in self.operations if op.is_neuron]
         before = {*neurons, *ancestors([v for op in neurons for v in op.values], set())}
         names = {op.name for op in before if op.kind == "layer"}
@@ -345,45 +287,106 @@ class _SequenceReading:
         returned, decoder = self._collected(record)
         outputs = outputs_of(record, returned)
         calls = used_calls(record, outputs)
-        absent = self.absent(reader)
+        absent = self.absent()
         late = {call.name for call in calls if id(call.module) in absent}
         _refuse_biases(self.module, calls, late | record.earlier, record.labels)
-        layers = {}
-        for operation in self.operations:
-            name = operation.call or operation.name
-            if operation.is_neuron and name not in layers:
-                spikes = self.in_each_step(operation.outputs[0])
-                held = [
-                    v for v in operation.membranes[:1] if v.tensor.shape == spikes[-1].tensor.shape
-                ]
-                rows = [spikes, *map(self.in_each_step, held)]
-                if all(row for row in rows):
-                    layers[name] = tuple(tuple(map(_place_of, row)) for row in rows)
-        encoder = ancestors([value], set())
-        read = tuple(
-            tuple(map(_place_of, self.in_each_step(returned[output.place]))) for output in outputs
-        )
+        stepped = self.passes.steps > 0
         return ModuleTrace(
             calls=calls,
             outputs=tuple(
                 dataclasses.replace(output, place=place) for place, output in enumerate(outputs)
             ),
             leading=self.leading,
+            left_out=tuple(left_out(record, self.passes.returned)) if not decoder else (),
             absent=frozenset(late | record.earlier),
+            counters=self.passes.counters,
             arguments=self.passes.arguments,
             state=self.passes.state,
             labels=record.labels,
             passes=RecordedSteps(
-                signature=signature_of(self.operations),
-                input=tuple(map(_place_of, places)),
-                layers=layers,
-                outputs=read,
-                before=_names(encoder),
+                stepped=stepped,
+                signature=self.signature(),
+                input=() if stepped else tuple(map(self.place_of, places)),
+                layers=self._layers(),
+                outputs=tuple(self.place_of(returned[output.place]) for output in outputs),
+                before=_names(ancestors([value], set())),
                 after=_names(decoder),
             ),
         )
 
-    def absent(self, reader: StepReader) -> set[int]:
+    def of_graph(self) -> ModuleTrace:
+        """Return the trace of a module that `jaxsnn.to_torch` created, which is a single layer."""
+        return ModuleTrace(
+            calls=(),
+            outputs=(),
+            leading=self.leading,
+            state=self.passes.state,
+            arguments=self.passes.arguments,
+            passes=RecordedSteps(
+                stepped=True,
+                signature=self.signature(),
+                input=(),
+                layers=self._layers(),
+                outputs=tuple(map(self.place_of, self.passes.returned)),
+            ),
+        )
+
+    def _layers(self) -> dict[str, tuple[Place, ...]]:
+        """Return the places of the spikes and membranes of each neuron that is called in all steps, by
+        name; neurons inside a module that `jaxsnn.to_torch` created have names of their own.
+        """
+        layers: dict[str, tuple[Place, ...]] = {}
+        for operation in self.operations:
+            call = operation.call or operation.name
+            if not operation.is_neuron or call in layers:
+                continue
+            is_root = operation.func is self.module
+            prefix = "" if is_root else f"{call}."
+            neurons = {call: [operation.outputs[0], *operation.membranes]}
+            neurons |= {prefix + name: values for name, values in operation.inner.items()}
+            for name, (spikes, *membranes) in neurons.items():
+                shape = spikes.tensor.shape
+                held = [v for v in membranes[:1] if v.tensor.shape == shape]
+                rows = [spikes, *held]
+                if all(self.in_each_step(value) for value in rows):
+                    layers[name] = tuple(map(self.place_of, rows))
+        return layers
+
+    def place_of(self, value: TensorValue) -> Place:
+        """Return the place of a value in the recording."""
+        return (-1, 0) if value.source is None else (value.source.index, value.path)
+
+    def signature(self) -> tuple[Any, ...]:
+        """Return what two recordings of the same operations have in common."""
+        return tuple((op.kind, op.name, op.site) for op in self.compared())
+
+    def compared(self) -> list[Operation]:
+        """Return the operations that recordings for different inputs must share."""
+        return self.operations
+
+    def differing(self, signature: tuple[Any, ...]) -> str | None:
+        """Return the line at which this recording begins to differ from a signature; None if it does
+        not.
+        """
+        now = self.signature()
+        if now == signature:
+            return None
+        pairs = zip(self.compared(), now, signature, strict=False)
+        return next((op.line for op, new, before in pairs if new != before), "")
+
+    def values(self, places: Sequence[Place]) -> list[TensorValue]:
+        """Return the values at places of the recording: the place in each step, or one for all."""
+        return [self._value_at(index, path) for index, path in places]
+
+    def array(self, places: Sequence[Place], label: str) -> np.ndarray:
+        """Return the numbers at places of the recording, (time, batch, *shape)."""
+        (value,) = self.values(places)
+        return _array(value.numbers)
+
+    def _value_at(self, index: Any, path: int) -> TensorValue:
+        return self.operations[index].outputs[path] if index >= 0 else self.passes.sample
+
+    def absent(self) -> set[int]:
         """Return the ids of layers that the first step leaves out."""
         return set()
 
@@ -413,8 +416,8 @@ class _SequenceReading:
                 for argument in value.source.values:
                     visit(argument)
 
-        (returned,) = self.passes.returned
-        for value in returned:
+        returned = self.passes.returned
+        for value in returned if not self.passes.steps else ():
             visit(value)
         return collected or returned, decoder
 
@@ -432,15 +435,18 @@ class _LoopReading(_SequenceReading):
     def __init__(self, module: Any, passes: RecordedPasses) -> None:
         super().__init__(module, passes)
         self.leading = 1
-        self.folded: Folded = fold(self.operations)
+        self.folded = fold(self.operations, passes.steps)
         #: Values that depend on layers of the graph, by id.
         self.dependent = self.folded.dependent
         self.last = [op for op in self.operations if op.step == self.folded.steps]
 
     def inputs(self) -> Iterator[tuple[TensorValue, list[TensorValue]]]:
         """Yield values that may be the input of the graph, and their values in each step."""
-        (sample,) = self.passes.samples
-        from_sample = _depending_on(self.operations, [sample])
+        if self.passes.steps:
+            yield self.passes.frames[-1], self.passes.frames
+            return
+        sample = self.passes.sample
+        from_sample = depending_on(self.operations, [sample])
         possible: set[int] = set()
         # Layers in front of the neurons are not in the graph if it cannot have them.
         for dependent in (self.folded.dependent, self.folded.spiking):
@@ -519,14 +525,16 @@ class _LoopReading(_SequenceReading):
         reader.read(op for op in outside if op.kind == "function")
         reader.read_before(op for op in self.operations if op.step == folded.steps - 1)
         record.of_entry(value).origin = Origin(sources=("",), leading=1)
-        inputs = _depending_on(outside, [value])
+        inputs = depending_on(outside, [value])
         reader.read(op for op in outside if any(id(v) in inputs for v in op.values))
-        inputs |= self.dependent | _depending_on(self.last, [value])
+        inputs |= self.dependent | depending_on(self.last, [value])
         reader.read(
             (
                 op
                 for op in self.last
-                if op.kind != "layer" or any(id(v) in inputs for v in op.values)
+                if op.kind != "layer"
+                or self.passes.steps
+                or any(id(v) in inputs for v in op.values)
             ),
             varying,
             self.heads(),
@@ -544,28 +552,54 @@ class _LoopReading(_SequenceReading):
         values = [self.folded.value_in(value, step) for step in steps]
         return [v for v in values if v is not None] if None not in values else []
 
-    def absent(self, reader: StepReader) -> set[int]:
+    def absent(self) -> set[int]:
         """Return the ids of layers that the first step leaves out."""
         first = {id(op.func) for op in self.operations if op.step < 2}
         return {id(leaf) for _, leaf in self.leaves} - first
 
+    def place_of(self, value: TensorValue) -> Place:
+        """Return the place of a value in each step: that of its operation in the loop."""
+        source = value.source
+        if source is None or not source.step:
+            return super().place_of(value)
+        return self.folded.place[id(source)], value.path
 
-def signature_of(operations: Iterable[Operation]) -> tuple[Any, ...]:
-    """Return what two recordings of the same operations have in common."""
-    return tuple((op.kind, op.name, op.site) for op in operations)
+    def compared(self) -> list[Operation]:
+        """Return the operations that recordings for different inputs must share: those of a step, if
+        the number of steps differs.
+        """
+        if not self.passes.steps:
+            return self.operations
+        return [by_step[self.folded.steps] for by_step in self.folded.looped.values()]
 
+    def values(self, places: Sequence[Place]) -> list[TensorValue]:
+        """Return the values at places of the recording: the place in each step, or one for all."""
+        steps = range(1, self.folded.steps + 1)
+        return [
+            self._value_at(index, path)
+            if isinstance(index, int)
+            else self.folded.looped[index][step].outputs[path]
+            for step, (index, path) in zip(steps, itertools.cycle(places), strict=False)
+        ]
 
-def _place_of(value: TensorValue) -> tuple[int, int]:
-    return (-1, 0) if value.source is None else (value.source.index, value.path)
+    def array(self, places: Sequence[Place], label: str) -> np.ndarray:
+        """Return the numbers at places of the recording, (time, batch, *shape).
 
-
-def _depending_on(operations: Iterable[Operation], values: Iterable[TensorValue]) -> set[int]:
-    """Return the ids of values that depend on some values."""
-    dependent = {id(value) for value in values}
-    for operation in operations:
-        if any(id(value) in dependent for value in operation.values):
-            dependent |= {id(value) for value in operation.outputs}
-    return dependent
+        Raises:
+            ConversionError: Their shapes differ between steps.
+        """
+        arrays = [_array(value.numbers) for value in self.values(places)]
+        shapes = {array.shape for array in arrays}
+        if len(shapes) > 1:
+            raise ConversionError(
+                Text(
+                    "{values} has different shapes in different time steps: {shapes}",
+                    values=label,
+                    shapes=listing(sorted(map(str, shapes))),
+                ),
+                fix="return the tensor of one time step, and collect the time steps outside of forward",
+            )
+        return np.stack(arrays)
 
 
 def _names(operations: Iterable[Operation]) -> tuple[str, ...]:
@@ -575,20 +609,6 @@ def _names(operations: Iterable[Operation]) -> tuple[str, ...]:
     ordered = sorted(operations, key=lambda operation: operation.index)
     labels = [op.name for op in ordered if op.name not in (*PARTS, "stack", "__setitem__")]
     return tuple(dict.fromkeys(name.strip("_") for name in labels))
-
-
-def _refuse_late_biases(
-    module: Any, first: ModuleTrace | ConversionError, later: ModuleTrace
-) -> None:
-    """Refuse layers with a bias that forward omits in the first step.
-
-    Raises:
-        ConversionError: There is such a layer.
-    """
-    late = set(later.absent)
-    if isinstance(first, ModuleTrace):  # else it fed back zeros, and its leaves alone are known
-        late |= {call.name for call in later.calls} - {call.name for call in first.calls}
-    _refuse_biases(module, later.calls, late, later.labels)
 
 
 def _refuse_biases(
@@ -607,3 +627,7 @@ def _refuse_biases(
                 fix="call the layer with zeros in the first time step, or use bias=False",
                 node=call.name,
             )
+
+
+def _array(tensor: Any) -> np.ndarray:
+    return np.array(tensor.detach().cpu().numpy() if hasattr(tensor, "detach") else tensor)

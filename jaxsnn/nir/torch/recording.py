@@ -74,6 +74,8 @@ class Operation:
         line: Line of the user's code, such as "model.py, line 12".
         step: Number of the time step from 1; 0 outside of the steps.
         membranes: Values of a layer's membranes after the call.
+        inner: Values of the output and the membranes of each layer inside a module that `jaxsnn.to_torch`
+            created, by name.
         is_neuron: Whether it is a layer that keeps a state from step to step.
         state_changed: Whether the state of a layer was written since its last call.
         keeps_state: Whether a neuron keeps its state itself, instead of returning it only.
@@ -94,6 +96,7 @@ class Operation:
     outputs: list[TensorValue] = dataclasses.field(default_factory=list)
     results: dict[int, TensorValue] = dataclasses.field(default_factory=dict)
     membranes: list[TensorValue] = dataclasses.field(default_factory=list)
+    inner: dict[str, list[TensorValue]] = dataclasses.field(default_factory=dict)
     step: int = 0
     is_neuron: bool = False
     state_changed: bool = False
@@ -112,14 +115,12 @@ class Recorder:
 
     Attributes:
         operations: The recorded operations, in order.
-        step: Step that operations are noted with; 0 if forward loops over time itself.
         copies: Values keep a copy of their numbers, which forward may change in place.
     """
 
     def __init__(self, module: Any, leaves: list[tuple[str, Any]], copies: bool = False) -> None:
         self.copies = copies
         self.operations: list[Operation] = []
-        self.step = 0
         self._module = module
         self._leaves = leaves
         self._names = {id(part): name for name, part in module.named_modules()}
@@ -127,8 +128,10 @@ class Recorder:
         self._values: dict[int, tuple[Any, int, TensorValue]] = {}
         self._states: dict[int, dict[str, tuple[int, int]]] = {}
         self._code_positions: dict[CodeType, list[Any]] = {}
-        #: By step, tensor value, axis and index: the value of x[t].
-        self._elements: dict[tuple[int, int, int, int], TensorValue] = {}
+        #: By tensor value, axis and index: the value of x[t].
+        self._elements: dict[tuple[int, int, int], TensorValue] = {}
+        #: Spikes and membranes of the neurons inside the layer that runs, see `Operation.inner`.
+        self._inner: dict[str, list[Any]] = {}
         self._inside = 0
         self._root: FrameType | None = None
         self._libraries = {"torch", "jaxsnn", *library_packages()}
@@ -169,10 +172,18 @@ class Recorder:
         for kind, name, part in watched:
             watch = self._watched_layer if kind == "layer" else self._watched_outer
             part.__dict__["forward"] = watch(name, part, part.forward)
+        hooks = [
+            layer.register_forward_hook(self._inner_hook(name))
+            for _, leaf in self._leaves
+            if is_of_graph(leaf)
+            for name, layer in leaf.named_children()
+        ]
         try:
             with Mode():
                 yield
         finally:
+            for inner_hook in hooks:
+                inner_hook.remove()
             for part, forward in before:
                 part.__dict__.pop("forward", None)
                 if forward is not None:
@@ -202,7 +213,7 @@ class Recorder:
             self._inside += 1
             try:
                 operation = self._start("layer", name, leaf, args, kwargs)
-                states = self._states.get(id(leaf))
+                states, self._inner = self._states.get(id(leaf)), {}
                 operation.state_changed = states is not None and states != _states_of(leaf)
                 result = forward(*args, **kwargs)
                 self._states[id(leaf)] = _states_of(leaf)
@@ -213,11 +224,22 @@ class Recorder:
                 operation.is_neuron = bool(membranes) or is_of_graph(leaf)
                 if operation.is_neuron and not in_time(leaf):
                     operation.keeps_state = bool(membranes_of(leaf, None)) or is_of_graph(leaf)
+                operation.inner = {
+                    layer: [self._result(tensor, operation) for tensor in tensors]
+                    for layer, tensors in self._inner.items()
+                }
                 return result
             finally:
                 self._inside -= 1
 
         return call
+
+    def _inner_hook(self, name: str) -> Callable[..., None]:
+        def hook(layer: Any, args: Any, result: Any) -> None:
+            parts = result if isinstance(result, tuple) else (result,)
+            self._inner[name] = [parts[0], *membranes_of(layer, parts[-1])]
+
+        return hook
 
     def _watched_outer(self, name: str, outer: Any, forward: Callable[..., Any]) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -263,7 +285,6 @@ class Recorder:
             inputs=inputs,
             site=tuple(site),
             line=line,
-            step=self.step,
         )
 
     def _module_of(self, frame: FrameType) -> str:
@@ -379,7 +400,7 @@ class Recorder:
         for axis in range(source.tensor.ndim):
             index = index_along(operation, axis)
             if index is not None:
-                place = (self.step, id(source), axis, index)
+                place = (id(source), axis, index)
                 if place in self._elements:
                     value = self._elements[place]
                     self._values[id(result)] = (result, version_of(result), value)

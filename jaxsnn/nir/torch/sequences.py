@@ -223,6 +223,7 @@ class Unstacking:
                 operation,
                 kind="function",
                 name="__getitem__",
+                func=layout.part,
                 args=(source.tensor, number),
                 kwargs={},
                 tokens=[source, number],

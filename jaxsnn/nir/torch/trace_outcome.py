@@ -32,31 +32,36 @@ class TracedOutput:
     shape: tuple[int, ...]
 
 
+#: Place of a value in a recording: the index of its operation, or the operation's place in each step of a
+#: loop; and the path of the result. (-1, 0) is the sample.
+Place = tuple[Any, int]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class RecordedSteps:
     """Locations of the graph's inputs and outputs in a recording of all time steps.
 
-    A place in the recording is an operation's index and the path of a result; (-1, 0) is the sample.
-
     Attributes:
-        signature: Kind, name and site of each operation.
-        input: Places of the graph's input, in order of steps.
+        stepped: Forward computes one time step, and is called for each.
+        signature: Kind, name and site of each operation, or of those of a step.
+        input: Places of the graph's input, in order of steps; () if it is the argument of each call.
         layers: Places of the spikes and membranes of each neuron, by name: [spikes, membranes].
-        outputs: Places of the values of each output of the graph, in order of steps.
+        outputs: Place of each output of the graph.
         before, after: Names of the functions and layers before the input and after the outputs.
     """
 
+    stepped: bool
     signature: tuple[Any, ...]
-    input: tuple[tuple[int, int], ...]
-    layers: Mapping[str, tuple[tuple[tuple[int, int], ...], ...]]
-    outputs: tuple[tuple[tuple[int, int], ...], ...]
+    input: tuple[Place, ...]
+    layers: Mapping[str, tuple[Place, ...]]
+    outputs: tuple[Place, ...]
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
 
     @property
     def from_sample(self) -> bool:
         """Return whether the input of the graph is the sample itself."""
-        return all(index < 0 for index, _ in self.input)
+        return all(index == -1 for index, _ in self.input)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,26 +72,24 @@ class ModuleTrace:
         calls: Calls of the leaves, in order.
         outputs: Outputs that forward returns.
         leading: Axes before those of the shape: 1 (batch), or 2 (time, batch).
+        passes: Locations of the steps in a recording.
         left_out: Descriptions of results that are neither an output nor a state.
         absent: Calls that act from the second step on.
         counters: Numbers of the module that differed in the previous step.
-        inner: Leaf from `jaxsnn.to_torch`, or "" for the module itself -> its neurons.
         arguments: Arguments of forward after the sample.
         state: Initial states, which follow these arguments in the first step.
-        passes: Locations of the steps in a recording; None if forward computes one step.
         labels: Call that has no name in the user's code -> its layer, or its function and line.
     """
 
     calls: tuple[Call, ...]
     outputs: tuple[TracedOutput, ...]
     leading: int
+    passes: RecordedSteps
     left_out: tuple[str, ...] = ()
     absent: frozenset[str] = frozenset()
     counters: tuple[str, ...] = ()
-    inner: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     arguments: tuple[Any, ...] = ()
     state: tuple[Any, ...] = ()
-    passes: RecordedSteps | None = None
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def label(self, name: str) -> str:

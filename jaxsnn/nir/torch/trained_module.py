@@ -30,7 +30,8 @@ def source_of(module: Any) -> Graph:
 
 def trained_graph(module: Any) -> Graph:
     """Return the graph of a module that `jaxsnn.to_torch` created, with its present weights,
-    biases, v_threshold and v_reset; unchanged numbers keep their bits.
+    biases, v_threshold and v_reset, and all numbers of nodes that NIR does not have; unchanged
+    numbers keep their bits.
 
     Raises:
         ConversionError: The module has numbers that `to_torch` would not create from any graph of this
@@ -38,6 +39,7 @@ def trained_graph(module: Any) -> Graph:
         GraphError: Weights that are not finite.
     """
     graph = _with_levels(_with_weights(source_of(module), module), module)
+    graph = _with_extensions(graph, module)
     _refuse_other_numbers(graph, module)
     return graph
 
@@ -130,6 +132,24 @@ def _with_levels(graph: Graph, module: Any) -> Graph:
                 key: np.resize(value, step.shape) for key, value in node.parameters.items()
             }
             records.append(node.replace(**parameters | changes))
+    return graph.with_nodes(records)
+
+
+def _with_extensions(graph: Graph, module: Any) -> Graph:
+    """Return the graph with the numbers that a module has for nodes of types that NIR does not have:
+    the weight and bias of a LayerNorm, the decays and levels of neurons.
+    """
+    ready, records = drafted(graph), []
+    for layer, name in ready.nodes.items():
+        node, changes = graph.nodes[name], {}
+        parameters = node.traits.parameters if node.traits.extension else ()
+        for key in (parameter.name for parameter in parameters if parameter.per != "setting"):
+            new, value = _held(module, layer, key), node.value(key)
+            old = np.broadcast_to(np.asarray(value, np.float32), new.shape)
+            if not np.array_equal(new.astype(np.float32), old):
+                changes[key] = np.where(new.astype(np.float32) == old, value, new)
+        if changes:
+            records.append(node.replace(**changes))
     return graph.with_nodes(records)
 
 

@@ -166,15 +166,20 @@ def encoded(
         )
     (name, channels), events = next(iter(network.inputs.items())), data.x
     labels = to_jax(np.asarray(data.y, np.int32))
-    neurons = network.populations[population].size
-    if len(data.classes) > neurons:
+    outputs = next(wire.size for wire in network.wires if wire.name == population)
+    if len(data.classes) > outputs:
+        counted = (
+            "population '{population}' has {neurons} neurons"
+            if population in network.populations
+            else "'{population}' has {neurons} channels"
+        )
         raise UsageError(
             Text(
-                "{data} has {classes} classes, and population '{population}' has {neurons} neurons",
+                "{data} has {classes} classes, and " + counted,
                 data=data_name,
                 classes=len(data.classes),
                 population=population,
-                neurons=neurons,
+                neurons=outputs,
             ),
             fix="use an output population with a neuron for each class",
             node=population,

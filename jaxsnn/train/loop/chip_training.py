@@ -23,10 +23,10 @@ from jaxsnn.nir.model.graph import Graph
 from jaxsnn.options import ENGINE, T_END
 from jaxsnn.train.data.batches import Batch
 from jaxsnn.train.data.named_encoders import make_encoder
-from jaxsnn.train.loop.defaults import default_loss, make_engine, make_loss, read_population
+from jaxsnn.train.loop.defaults import default_loss, make_engine, make_loss, output_node
 from jaxsnn.train.loop.evaluation import evaluate
 from jaxsnn.train.loop.in_the_loop import InTheLoop
-from jaxsnn.train.loop.train_plan import loss_of, with_fields
+from jaxsnn.train.loop.train_plan import loss_of, node_read, with_fields
 from jaxsnn.train.losses.losses import Loss
 from jaxsnn.train.options import TrainOptions
 from jaxsnn.units import format_time
@@ -90,7 +90,7 @@ def on_chip(
     """
     network = lower(graph)
     _refuse_untrainable(graph, network)
-    loss = loss or default_loss(network, read_population(network), in_steps=False)
+    loss = loss or default_loss(network, output_node(network), in_steps=False)
     chosen = make_loss(loss, network) if isinstance(loss, str) else loss
     event = make_engine("event", network, chosen)
     assert isinstance(event, EventDriven)
@@ -121,8 +121,7 @@ def on_emulated_chip(graph: Graph, options: TrainOptions) -> TrainOptions:
     network = lower(graph)
     loss_options, name = dict(options.loss_options or {}), options.loss
     if name is None:
-        population = str(loss_options.get("population") or read_population(network))
-        name = default_loss(network, population, in_steps=False)
+        name = default_loss(network, node_read(network, options), in_steps=False)
     if name == "ttfs":
         former = "sharpness" in loss_options  # `temperature` in earlier versions
         loss_options = ({} if former else {"temperature": TEMPERATURE}) | loss_options

@@ -7,7 +7,7 @@ threshold above `v_reset`. `Constraint` is the interface of a user's constraint.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -207,7 +207,11 @@ def _of_table(name: str, table: Mapping[str, Any]) -> Constraint:
 
 
 def find_trainables(
-    network: Network, requested: Iterable[str] | Mapping[str, Constraint], *, longest_delay: float
+    network: Network,
+    requested: Iterable[str] | Mapping[str, Constraint],
+    *,
+    longest_delay: float,
+    constant: Collection[str] = (),
 ) -> tuple[Trained, tuple[str, ...]]:
     """Return the constraints of the requested parameters, in the network's order, and notes on values
     that are moved.
@@ -216,6 +220,7 @@ def find_trainables(
         requested: NIR names, some of which the network need not have, or names with constraints, all of
             which it must have. "NODE.NAME" is the parameter of one node, and overrides "NAME".
         longest_delay: default upper limit of delays in seconds; the lower limit is 0.
+        constant: nodes whose parameters are only trained if requested as "NODE.NAME".
 
     Raises:
         UsageError: a parameter that cannot be trained or that no node has, or an initial value
@@ -232,7 +237,8 @@ def find_trainables(
     for node, parameters in network.parameters.items():
         of_node = []
         for name, value in parameters.items():
-            key = next((key for key in (f"{node}.{name}", name) if key in by_key), None)
+            keys = (f"{node}.{name}",) if node in constant else (f"{node}.{name}", name)
+            key = next((key for key in keys if key in by_key), None)
             limits = outside.get((node, name))
             trainable_names = TRAINABLE if limits is None else known_names
             if key is None or (key == name and name in known_names and name not in trainable_names):

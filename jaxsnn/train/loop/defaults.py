@@ -1,4 +1,4 @@
-"""Defaults of training that follow from the network: output population, loss, time scale, engine."""
+"""Defaults of training that follow from the network: the node that is read, loss, time scale, engine."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.capabilities import unsupported
-from jaxsnn.errors import UsageError, listing, suggestion
+from jaxsnn.errors import Note, UsageError, listing, suggestion
 from jaxsnn.event.capabilities import EVENT
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.grid.capabilities import GRID
+from jaxsnn.grid.stepped_solution import spiking_outputs
 from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.grid.timing import step_length
 from jaxsnn.network.features import StaticNetwork
 from jaxsnn.network.inputs import shape_of_input
 from jaxsnn.network.network import Network
-from jaxsnn.options import READOUT, T_END
+from jaxsnn.options import ENGINE, READOUT, T_END
 from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.datasets import Data
 from jaxsnn.train.data.encoders import Encoder
@@ -37,48 +38,124 @@ MIN_SLOPE = 0.04
 _FIRST_BUDGET = 4
 
 
-def read_population(network: Network) -> str:
-    """Return the output population of a network: the only one that feeds the only Output.
+def output_node(network: Network, classes: int | None = None) -> str:
+    """Return the name of the node that a loss reads by default.
+
+    It is the node that feeds the Output, or the Output itself if several nodes feed it. Of several
+    Outputs, it is the last: a node that feeds another output is an intermediate result. Of several
+    that feed no other, it is the one with the fewest channels that are enough for the classes.
+
+    Args:
+        classes: number of classes of the data; None: unknown.
 
     Raises:
-        UsageError: several nodes feed outputs.
+        UsageError: several outputs feed no other, and the number of classes is unknown.
     """
-    sources = [source for feeding in network.outputs.values() for source in feeding]
-    if len(sources) != 1:
-        populations = [source for source in sources if source in network.populations]
-        raise UsageError(
-            Text(
-                "{count} nodes ({nodes}) feed outputs of the network, and training uses one output "
-                "population",
-                count=len(sources),
-                nodes=listing(sources),
-            ),
-            fix=f'specify it: population = "{next(iter(populations), "...")}" in [loss-options] of a'
-            " configuration file; in Python by loss_options, or by a loss object",
+    last = _last_outputs(network)
+    if len(last) == 1:
+        return last[0]
+    if classes is not None:
+        sizes = {wire.name: wire.size for wire in network.wires}
+        return min(last, key=lambda name: (sizes[name] < classes, sizes[name]))
+    raise UsageError(
+        Text(
+            "{count} nodes ({nodes}) feed outputs of the network, and training uses one output "
+            "population",
+            count=len(last),
+            nodes=listing(last),
+        ),
+        fix=f'specify it: population = "{last[0]}" in [loss-options] of a configuration file; in '
+        "Python by loss_options, or by a loss object",
+    )
+
+
+def output_note(network: Network, classes: int) -> Note | None:
+    """Return a note on the output that a loss reads by default; None if there is only one."""
+    readable = _outputs(network)
+    if len(readable) == 1:
+        return None
+    name, last = output_node(network, classes), _last_outputs(network)
+    text = Text(
+        "the loss reads '{node}', {reason} (outputs: {nodes}; population in {option} selects another)",
+        node=name,
+        reason=Text("the last output")
+        if len(last) == 1
+        else Text(
+            "the smallest output with a channel for each of the {classes} classes", classes=classes
+        ),
+        nodes=listing(readable),
+        option=OPTIONS["loss_options"],
+    )
+    return Note(text, code="default-output")
+
+
+def _outputs(network: Network) -> list[str]:
+    """Return the nodes that feed Outputs alone, and the Outputs that several nodes feed."""
+    outputs = network.outputs.items()
+    names = (sources[0] if len(sources) == 1 else output for output, sources in outputs)
+    return list(dict.fromkeys(names))
+
+
+def _last_outputs(network: Network) -> list[str]:
+    """Return the outputs that feed no other output; in a cycle, all of its outputs."""
+    names = _outputs(network)
+    upstream = {name: _upstream(network, name) for name in names}
+    return [
+        name
+        for name in names
+        if not any(
+            name in upstream[other] and other not in upstream[name]
+            for other in names
+            if other != name
         )
-    return sources[0]
+    ]
 
 
-def default_loss(network: Network, population: str, *, in_steps: bool) -> str:
+def _upstream(network: Network, name: str) -> set[str]:
+    """Return the nodes whose signals reach a node, directly or through others."""
+    sources = {wire.name: wire.sources for wire in network.wires}
+    reached: set[str] = set()
+    pending = [name]
+    while pending:
+        new = set(sources.get(pending.pop(), ())) - reached
+        reached |= new
+        pending += new
+    return reached
+
+
+def sends_spikes(network: Network, name: str) -> bool:
+    """Return whether a node that a loss reads sends spikes: a population that fires, or an Output
+    that only such populations feed.
+    """
+    if name in network.populations:
+        return network.populations[name].fires
+    return name in spiking_outputs(network)
+
+
+def default_loss(network: Network, name: str, *, in_steps: bool) -> str:
     """Return the name of the default loss.
 
     Args:
-        population: output population.
+        name: node that the loss reads.
         in_steps: whether the network is trained in time steps, where spike times have no gradient.
 
     Returns:
-        "max" for a readout. For spiking neurons "count" if training or their framework is time-stepped,
-        because readouts of these frameworks count spikes; else "ttfs".
+        "max" for the membranes of a readout, "mean" for values of other nodes. For spiking neurons
+        "count" if training or their framework is time-stepped, because readouts of these frameworks
+        count spikes; else "ttfs".
+
+    Raises:
+        UsageError: a loss cannot read the node.
     """
-    _refuse_unknown(network, population)
-    neurons = network.populations[population]
-    if not neurons.fires:
-        return "max"
-    return "count" if in_steps or neurons.steps_through_time else "ttfs"
+    refuse_unreadable(network, name, in_steps=in_steps)
+    if not sends_spikes(network, name):
+        return "max" if name in network.populations else "mean"
+    in_steps = in_steps or network.populations[name].steps_through_time
+    return "count" if in_steps else "ttfs"
 
 
 def default_engine(
-    network: Network, x: Any, encoder: Encoder | str | None = None
+    network: Network, x: Any, encoder: Encoder | str | None = None, *, read: str
 ) -> tuple[str, Text | None]:
     """Return the name of the default engine, and why it is not the event engine.
 
@@ -86,21 +163,31 @@ def default_engine(
         x: samples of the data.
         encoder: encoder of the options or of the task; None: values in time steps are used
             unchanged.
+        read: node that the loss reads.
 
     Returns:
-        "grid" for arrays (samples, time, *shape of the input), and for networks that only the
-        time-stepped engine supports; else "event". If the network lacks a convention that the event
-        engine needs, that engine is still the default; its error names the convention.
+        "grid" for arrays (samples, time, *shape of the input), for networks that only the
+        time-stepped engine supports, and for outputs that only this engine records; else "event". If
+        the network lacks a convention that the event engine needs, that engine is still the default;
+        its error names the convention.
     """
     if encoder is None and is_in_steps(network, x):
         return "grid", Text("the data are arrays with an axis of time steps")
     static = StaticNetwork.of(network)
     problems = [item for item in unsupported(static, EVENT) if item.severity == "error"]
-    if not problems or any(problem.code == "not-said" for problem in problems):
+    if any(problem.code == "not-said" for problem in problems):
         return "event", None
     if any(problem.severity == "error" for problem in unsupported(static, GRID)):
         return "event", None
-    return "grid", Text("{reason}", reason=problems[0].message)
+    if problems:
+        return "grid", Text("{reason}", reason=problems[0].message)
+    if read not in network.populations and is_recorded_in_steps(network, read):
+        return "grid", Text(
+            "the loss reads '{node}' ({type}), and the event engine records only populations",
+            node=read,
+            type=_types(network)[read],
+        )
+    return "event", None
 
 
 def is_in_steps(network: Network, x: Any) -> bool:
@@ -110,6 +197,16 @@ def is_in_steps(network: Network, x: Any) -> bool:
     (name,) = network.inputs
     shape, axes = shape_of_input(network, name), np.shape(x)[1:]
     return axes[1:] == shape and axes[0] > 1
+
+
+def are_signals(network: Network, x: Any) -> bool:
+    """Return whether samples are arrays with an axis of time, also if the other axes do not match
+    the input; arrays in the shape of the only input are values without time.
+    """
+    if hasattr(x, "time") or np.ndim(x) <= 2:
+        return False
+    shapes = [shape_of_input(network, name) for name in network.inputs]
+    return shapes != [np.shape(x)[1:]]
 
 
 def default_end(
@@ -156,8 +253,10 @@ def make_loss(
     network: Network,
     t_end: float | None = None,
     *,
+    population: str | None = None,
     options: Mapping[str, Any] | None = None,
     in_steps: bool = False,
+    rasters: bool = False,
 ) -> Loss:
     """Return the loss of a name for a network: times in units of tau_syn (of LI and LIF: tau) of
     the population that is read.
@@ -166,32 +265,34 @@ def make_loss(
         name: name in `LOSSES`, or of an entry point (`jaxsnn.train.register_loss`).
         t_end: end of a sample in seconds, which counts as the spike time of silent neurons; default
             6.5 times the time constant.
-        options: further fields of the loss; `population` is the output population, if several
-            populations feed outputs.
-        in_steps: whether the data are arrays in time steps.
+        population: node that the loss reads; None: the default.
+        options: further fields of the loss.
+        in_steps: whether the network is trained in time steps.
+        rasters: whether the data are arrays in time steps.
 
     Raises:
         UsageError: an unknown loss, or one that does not suit the population.
     """
     kind = loss_class(name)
-    named = (options or {}).get("population")
-    population = read_population(network) if named is None else str(named)
-    refuse_unfit(network, population, kind.reads, name)
-    tau = reference_tau(network, population, in_steps=in_steps)
-    fires = {"fires": network.populations[population].fires} if kind.reads == "either" else {}
+    population = output_node(network) if population is None else population
+    refuse_unfit(network, population, kind.reads, name, in_steps=in_steps)
+    tau = reference_tau(network, population, in_steps=rasters)
+    fires = {"fires": sends_spikes(network, population)} if kind.reads == "either" else {}
     end = SAMPLE_SPAN * tau if t_end is None else t_end
     loss = kind(population=population, tau=tau, t_max=end, **fires)
     return replace_fields(loss, options, "loss_options") if options else loss
 
 
-def refuse_unfit(network: Network, population: str, reads: str, name: str) -> None:
-    """Refuse a loss of spikes for a readout, or one of voltages for neurons that fire.
+def refuse_unfit(
+    network: Network, population: str, reads: str, name: str, *, in_steps: bool = False
+) -> None:
+    """Refuse a loss of spikes for a readout or for values, or one of voltages for neurons that fire.
 
     Raises:
         UsageError: the loss does not suit the population; the advice lists losses that do.
     """
-    _refuse_unknown(network, population)
-    fires = network.populations[population].fires
+    refuse_unreadable(network, population, in_steps=in_steps)
+    fires = sends_spikes(network, population)
     if reads in ("first spikes", "spikes") and not fires:
         firing = [name for name, neurons in network.populations.items() if neurons.fires]
         raise UsageError(
@@ -202,7 +303,7 @@ def refuse_unfit(network: Network, population: str, reads: str, name: str) -> No
             ),
             fix=Text(
                 "pass {loss}, or use a spiking output population ({firing})",
-                loss=OPTIONS["loss"].set_to("max", "integral", "exp-sum"),
+                loss=OPTIONS["loss"].set_to("max", "mean", "integral", "exp-sum"),
                 firing=listing(firing),
             ),
             node=population,
@@ -223,26 +324,58 @@ def refuse_unfit(network: Network, population: str, reads: str, name: str) -> No
         )
 
 
-def _refuse_unknown(network: Network, population: str) -> None:
-    if population in network.populations:
+def is_recorded_in_steps(network: Network, name: str) -> bool:
+    """Return whether the time-stepped engine records a node: a population, an Output, or a node that
+    alone feeds an Output.
+    """
+    outputs = network.outputs
+    return name in network.populations or name in outputs or (name,) in outputs.values()
+
+
+def refuse_unreadable(network: Network, name: str, *, in_steps: bool = False) -> None:
+    """Refuse a node that a loss cannot read.
+
+    Args:
+        in_steps: whether the network runs in time steps, where a loss also reads other nodes than
+            populations.
+
+    Raises:
+        UsageError: the node does not exist, or is not recorded.
+    """
+    if name in network.populations or (in_steps and is_recorded_in_steps(network, name)):
         return
-    kinds = {wire.name: wire.kind for wire in network.wires}
-    if kinds.get(population, "output") not in ("input", "output"):
+    types = _types(network)
+    if types.get(name, "Input") == "Input":
         raise UsageError(
-            Text(
-                "'{node}' ({type}) is not a population of neurons, which a loss requires",
-                node=population,
-                type=kinds[population],
-            ),
-            fix="connect a population to the Output, or specify one in the loss; available: "
-            f"{listing(network.populations)}",
-            node=population,
+            Text("'{population}' is not a population", population=name),
+            fix=suggestion(name, network.populations),
+            node=name,
         )
+    in_grid = Text("pass {engine}, ", engine=ENGINE.set_to("grid"))
     raise UsageError(
-        Text("'{population}' is not a population", population=population),
-        fix=suggestion(population, network.populations),
-        node=population,
+        Text(
+            "'{node}' ({type}) is not a population of neurons, which a loss requires",
+            node=name,
+            type=types[name],
+        ),
+        fix=Text(
+            "{in_grid}connect a population to the Output, or specify one in the loss; available: "
+            "{populations}",
+            populations=listing(network.populations),
+            in_grid=in_grid if is_recorded_in_steps(network, name) else Text(""),
+        ),
+        node=name,
     )
+
+
+def _types(network: Network) -> dict[str, str]:
+    """Return the NIR type of each node; that of neurons is their model."""
+    kinds = {wire.name: wire.kind for wire in network.wires}
+    kinds |= {name: population.kind for name, population in network.populations.items()}
+    return {
+        name: kind.capitalize() if kind in ("input", "output") else kind
+        for name, kind in kinds.items()
+    }
 
 
 def refuse_second_encoder(encoder: Encoder | str | None, data: Data) -> None:
@@ -260,30 +393,68 @@ def refuse_second_encoder(encoder: Encoder | str | None, data: Data) -> None:
 _STEPS_OF_IF = 10
 
 
-def reference_tau(network: Network, population: str, *, in_steps: bool = False) -> float:
-    """Return the median tau_syn of a population in seconds; for neurons without a synaptic current
-    their median tau. Ten time steps stand for the time constant of neurons without either, such as
-    IF, if their framework is time-stepped or the data are in time steps.
+def time_constant(network: Network, name: str) -> float | None:
+    """Return the median tau_syn of a population in seconds, of neurons without a synaptic current
+    their median tau; of another node, that of the nearest populations that feed it. None if none of
+    them has a time constant.
+    """
+    taus = [
+        np.ravel(np.asarray(parameters[key]))
+        for population in _nearest_populations(network, name)
+        for parameters in [network.parameters[population]]
+        for key in ("tau_syn", "tau")
+        if key in parameters and not (key == "tau" and "tau_syn" in parameters)
+    ]
+    if not taus:
+        return None
+    # through text, so that float32 does not leave 6.399999838322401 ms of 6.4 ms
+    return float(f"{np.median(np.concatenate(taus)):.6g}")
+
+
+def _nearest_populations(network: Network, name: str) -> list[str]:
+    """Return a population itself; of another node, the populations that feed it through nodes without
+    neurons, in the order of the network.
+    """
+    sources = {wire.name: wire.sources for wire in network.wires}
+    reached, pending = {name}, [name]
+    while pending:
+        node = pending.pop()
+        if node not in network.populations:
+            new = set(sources.get(node, ())) - reached
+            reached |= new
+            pending += new
+    return [population for population in network.populations if population in reached]
+
+
+def reference_tau(network: Network, name: str, *, in_steps: bool = False) -> float:
+    """Return the time constant that is the unit of time of a loss, in seconds (`time_constant`). Ten
+    time steps stand for the time constant of neurons without one, such as IF, if their framework is
+    time-stepped or the data are in time steps.
+
+    Args:
+        name: node that the loss reads.
+        in_steps: whether the data are in time steps.
 
     Raises:
-        UsageError: the population does not exist, or has no time constant.
+        UsageError: the node does not exist, or has no time constant.
     """
-    _refuse_unknown(network, population)
-    parameters = network.parameters[population]
-    name = next((name for name in ("tau_syn", "tau") if name in parameters), None)
-    neurons = network.populations[population]
-    if name is None and (in_steps or neurons.steps_through_time):
-        step = neurons.dt if neurons.dt is not None else step_length(network, None)
+    refuse_unreadable(network, name, in_steps=True)
+    tau = time_constant(network, name)
+    if tau is not None:
+        return tau
+    nearest = [
+        network.populations[population] for population in _nearest_populations(network, name)
+    ]
+    if in_steps or any(neurons.steps_through_time for neurons in nearest):
+        steps = (neurons.dt for neurons in nearest if neurons.dt is not None)
+        step = next(steps, None) or step_length(network, None)
         if step is not None:
             return _STEPS_OF_IF * step
-    if name is None:
-        raise UsageError(
-            Text("population '{population}' has no time constant", population=population),
-            fix=Text("pass a loss object with a tau, and {t_end}", t_end=T_END),
-            node=population,
-        )
-    # through text, so that float32 does not leave 6.399999838322401 ms of 6.4 ms
-    return float(f"{np.median(np.asarray(parameters[name])):.6g}")
+    raise UsageError(
+        Text("population '{population}' has no time constant", population=name),
+        fix=Text("pass a loss object with a tau, and {t_end}", t_end=T_END),
+        node=name,
+    )
 
 
 def make_engine(engine: Engine | str | None, network: Network, loss: Loss) -> Engine:

@@ -30,12 +30,13 @@ from jaxsnn.train.data.datasets import Data, Splits, as_data, as_splits, select_
 from jaxsnn.train.data.encoders import Encoder
 from jaxsnn.train.data.named_encoders import make_encoder, named_encoder
 from jaxsnn.train.loop.defaults import (
+    are_signals,
     default_end,
     default_engine,
     default_loss,
     make_engine,
     make_loss,
-    read_population,
+    output_node,
     reference_tau,
     refuse_second_encoder,
 )
@@ -101,16 +102,22 @@ def evaluate(
             check(OPTIONS[name], value)
     network = lower(graph)
     data, encode = as_data(data), cast(Any, encoder)
+    if loss is None or isinstance(loss, str):
+        read = output_node(network, len(data.classes))
+    else:
+        read = loss.population
     if engine is None:
-        engine, _ = default_engine(network, data.x, encoder)
+        engine, _ = default_engine(network, data.x, encoder, read=read)
     in_steps = engine_kind(engine) == "grid"
     if loss is None:
-        loss = default_loss(network, read_population(network), in_steps=in_steps)
+        loss = default_loss(network, read, in_steps=in_steps)
     events = hasattr(data.x, "time")
-    signals = in_steps and not events and np.ndim(data.x) > 2
+    signals = in_steps and are_signals(network, data.x)
     rasters = signals and encoder is None
     if isinstance(loss, str):
-        chosen = make_loss(loss, network, t_end, in_steps=rasters)
+        chosen = make_loss(
+            loss, network, t_end, population=read, in_steps=in_steps, rasters=rasters
+        )
     else:
         chosen = loss
     runner = make_engine(engine, network, chosen)
@@ -240,7 +247,7 @@ def calibrated(
         )
     engine.check(network)
     narrow = replace(engine, max_spikes=1)  # room for one spike of each neuron, to begin with
-    population = read_population(network) if population is None else population
+    population = output_node(network) if population is None else population
     tau = reference_tau(network, population)
     if isinstance(encoder, str) or (encoder is None and not hasattr(data.train.x, "time")):
         encoder = make_encoder(data, tau, encoder, encoder_options)[0]

@@ -22,15 +22,19 @@ from jaxsnn.train.data.encoders import Encoder
 from jaxsnn.train.data.named_encoders import make_encoder
 from jaxsnn.train.loop.constraints import as_constraints
 from jaxsnn.train.loop.defaults import (
+    are_signals,
     default_end,
     default_loss,
     feeds_others,
     make_engine,
     make_loss,
-    read_population,
+    output_node,
+    output_note,
     reference_tau,
     refuse_second_encoder,
     refuse_unfit,
+    sends_spikes,
+    time_constant,
 )
 from jaxsnn.train.loop.history import for_json, of_record, of_seed, type_name
 from jaxsnn.train.loop.in_the_loop import InTheLoop, TracedDevice
@@ -117,8 +121,9 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
     """
     data = cast(Splits, options.data)
     loss = loss_of(network, options)
-    refuse_unfit(network, loss.population, loss.reads, name_of(loss))
-    fires, declared = network.populations[loss.population].fires, getattr(loss, "fires", None)
+    in_steps = _in_steps(options)
+    refuse_unfit(network, loss.population, loss.reads, name_of(loss), in_steps=in_steps)
+    fires, declared = sends_spikes(network, loss.population), getattr(loss, "fires", None)
     if loss.reads == "either" and declared is not None and declared != fires:
         raise UsageError(
             Text(
@@ -160,7 +165,8 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
         notes += other_step_notes(network, data.train.x)
     encoder, is_encoded = options.encoder, hasattr(data.train.x, "time")
     refuse_second_encoder(encoder, data.train)
-    signals = engine.takes_rasters and data.encoder is None and np.ndim(data.train.x) > 2
+    has_steps = are_signals(network, data.train.x)
+    signals = engine.takes_rasters and data.encoder is None and has_steps
     if isinstance(encoder, str) or (encoder is None and not is_encoded and not signals):
         name = cast("str | None", encoder)
         encoder, note = make_encoder(data, loss.tau, name, options.encoder_options)
@@ -236,48 +242,60 @@ def loss_of(network: Network, options: TrainOptions) -> Loss:
     loss, fields_given = options.loss, options.loss_options
     if loss is not None and not isinstance(loss, str):
         return replace_fields(loss, fields_given, "loss_options") if fields_given else loss
-    population = _answering(network, options)
-    name = loss or default_loss(network, population, in_steps=_in_steps(options))
-    rasters = are_rasters(options)
-    named_loss = make_loss(name, network, options.t_end, options=fields_given, in_steps=rasters)
+    population, in_steps = node_read(network, options), _in_steps(options)
+    named_loss = make_loss(
+        loss or default_loss(network, population, in_steps=in_steps),
+        network,
+        options.t_end,
+        population=population,
+        options=fields_given,
+        in_steps=in_steps,
+        rasters=are_rasters(network, options),
+    )
     if options.t_end is not None or {"t_max", "t-max"} & set(fields_given or {}):
         return named_loss
     return replace(cast(Any, named_loss), t_max=_default_end(network, population, options))
 
 
 def loss_notes(network: Network, options: TrainOptions) -> list[str]:
-    """Report a default loss that depends on the network."""
+    """Report the output that is read and a default loss, where these depend on the network."""
+    notes: list[str] = []
+    by_name = options.loss is None or isinstance(options.loss, str)
+    if by_name and "population" not in (options.loss_options or {}):
+        note = output_note(network, len(cast(Splits, options.data).train.classes))
+        notes += [] if note is None else [note]
     if options.loss is not None:
-        return []
-    population = _answering(network, options)
-    neurons = network.populations[population]
-    name = default_loss(network, population, in_steps=_in_steps(options))
+        return notes
+    read = node_read(network, options)
+    name = default_loss(network, read, in_steps=_in_steps(options))
     if name == "ttfs":
-        return []
+        return notes
     if name == "max":
         why = "is a readout"
-    elif neurons.steps_through_time:
+    elif name == "mean":
+        why = "outputs values, not spikes"
+    elif read in network.populations and network.populations[read].steps_through_time:
         why = "is spiking, and its framework counts spikes in time steps"
     else:
         why = "is spiking, and spike times have no gradient in time steps"
     text = Text(
         "the loss is {name}, because '{population}' {why} (pass {loss} for another loss)",
         name=name,
-        population=population,
+        population=read,
         why=why,
         loss=OPTIONS["loss"].keyword,
     )
-    return [Note(text, code="default-loss")]
+    return [*notes, Note(text, code="default-loss")]
 
 
 def _time_constant_notes(network: Network, options: TrainOptions) -> list[str]:
     """Report that time steps replace the time constant of the output population as a unit."""
     if options.loss is not None and not isinstance(options.loss, str):
         return []
-    population = _answering(network, options)
-    if {"tau_syn", "tau"} & set(network.parameters[population]):
+    population = node_read(network, options)
+    if time_constant(network, population) is not None:
         return []
-    tau = reference_tau(network, population, in_steps=are_rasters(options))
+    tau = reference_tau(network, population, in_steps=are_rasters(network, options))
     text = Text(
         "population '{population}' has no time constant: the loss, a default encoder and a default "
         "end of the samples use {tau} instead (pass a loss object with a tau, and {t_end})",
@@ -288,27 +306,30 @@ def _time_constant_notes(network: Network, options: TrainOptions) -> list[str]:
     return [Note(text, code="replaced-time-constant")]
 
 
-def _answering(network: Network, options: TrainOptions) -> str:
-    """Return the population that a loss by name reads."""
+def node_read(network: Network, options: TrainOptions) -> str:
+    """Return the node that the loss reads."""
+    if options.loss is not None and not isinstance(options.loss, str):
+        return options.loss.population
     named = (options.loss_options or {}).get("population")
-    return read_population(network) if named is None else str(named)
+    if named is not None:
+        return str(named)
+    return output_node(network, len(cast(Splits, options.data).train.classes))
 
 
 def _in_steps(options: TrainOptions) -> bool:
     return engine_kind(options.engine) == "grid"
 
 
-def are_rasters(options: TrainOptions) -> bool:
+def are_rasters(network: Network, options: TrainOptions) -> bool:
     """Return whether the data are arrays in time steps that are simulated without an encoder."""
     data = cast(Splits, options.data)
     is_encoded = options.encoder is not None or data.encoder is not None
-    has_steps = not hasattr(data.train.x, "time") and np.ndim(data.train.x) > 2
-    return _in_steps(options) and has_steps and not is_encoded
+    return _in_steps(options) and not is_encoded and are_signals(network, data.train.x)
 
 
 def _default_end(network: Network, population: str, options: TrainOptions) -> float:
     """Return the end of a sample for which no event of the data is left out."""
-    rasters, encoder = are_rasters(options), options.encoder
+    rasters, encoder = are_rasters(network, options), options.encoder
     data = cast(Splits, options.data)
     tau = reference_tau(network, population, in_steps=rasters)
     events = hasattr(data.train.x, "time")
@@ -403,7 +424,7 @@ def _engine_notes(engine: Engine, loss: Loss, network: Network) -> list[str]:
                 ),
                 fix=Text(
                     "pass {loss}, or {engine}",
-                    loss=OPTIONS["loss"].set_to("count", "max", "integral", "exp-sum"),
+                    loss=OPTIONS["loss"].set_to("count", "max", "mean", "integral", "exp-sum"),
                     engine=ENGINE.set_to("event"),
                 ),
             )

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from jaxsnn.errors import Note, Problem, SimulationError, UsageError
+from jaxsnn.errors import Note, Problem, SimulationError, UsageError, listing
 from jaxsnn.event.event_options import BUDGETS, EventOptions
 from jaxsnn.network.bad_numbers import bad_number
 from jaxsnn.network.lowering.lower import update_graph
@@ -21,7 +21,8 @@ from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result
 from jaxsnn.nir.initializers import seed_words
 from jaxsnn.nir.model.graph import Graph
-from jaxsnn.options import T_END
+from jaxsnn.nir.model.node import CONSTANT_KEY
+from jaxsnn.options import T_END, TRAINABLE
 from jaxsnn.simulation.retry import TooManySpikes
 from jaxsnn.train.data.batches import (
     Batch,
@@ -125,7 +126,18 @@ class TrainingRun:
             encode = partial(encoded, network=network, data_name=f"{data.name}, {name}", **encoding)
             self.splits[name] = split_of(getattr(data, name), encode, options.stream, channels)
         trainable = cast(Any, options.trainable)
-        trained, trained_notes = find_trainables(network, trainable, longest_delay=plan.loss.tau)
+        constant = [name for name, node in graph.nodes.items() if CONSTANT_KEY in node.metadata]
+        trained, trained_notes = find_trainables(
+            network, trainable, longest_delay=plan.loss.tau, constant=constant
+        )
+        if untrained := [name for name in constant if name not in dict(trained)]:
+            text = Text(
+                "the weights of {nodes} are not trained, because they are constants of the PyTorch "
+                "module (NODE.weight in {trainable} trains them)",
+                nodes=listing(f"'{name}'" for name in untrained),
+                trainable=TRAINABLE.keyword,
+            )
+            trained_notes = (*trained_notes, Note(text, code="fixed-weights"))
         raw = to_raw(network, trained)
         refuse_decay(options.optimiser, options.weight_decay, raw, network)
         mesh = make_mesh(options.devices)

@@ -288,6 +288,27 @@ class MaxOverTime(CrossEntropy):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MeanOverTime(CrossEntropy):
+    """Cross-entropy of the mean over time of each membrane voltage of a readout; in time steps also of
+    the values of another node.
+
+    Attributes:
+        population, tau, t_max, gain, smoothing: as in `MaxOverTime`.
+    """
+
+    population: str
+    tau: float
+    t_max: float
+    gain: float = 1.0
+    smoothing: float = 0.0
+    reads: ClassVar[str] = "voltages"
+
+    def scores(self, reading: Reading) -> jax.Array:
+        """Return the means times the gain."""
+        return self.gain * reading.mean(self.population)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SpikeCount(CrossEntropy):
     """Cross-entropy of the number of spikes of each neuron.
 
@@ -416,6 +437,7 @@ _LOSSES: dict[str, Any] = {
     "ttfs": FirstSpike,
     "mse": SpikeTimes,
     "max": MaxOverTime,
+    "mean": MeanOverTime,
     "count": SpikeCount,
     "integral": Integral,
     "exp-sum": ExponentialSum,

@@ -30,7 +30,7 @@ class Entry:
         one_step: it processes one step per call, and the sample is one step.
         extensions: types that NIR does not have among its nodes: no converter takes the graph.
         refused: targets that cannot express it, and a part of the reason.
-        fit: options of `fit` beside the defaults.
+        loss: the default loss of `fit`: "count" of spikes, "max" for membranes, "mean" for values.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Entry:
     one_step: bool = False
     extensions: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
-    fit: Mapping[str, Any] = field(default_factory=dict)
+    loss: str = "count"
 
     @property
     def module(self) -> nn.Module:
@@ -68,11 +68,8 @@ TIME_LAST = (BATCH, INPUTS, STEPS)
 IMAGES = (STEPS, BATCH, *IMAGE)
 STATIC_IMAGE = (BATCH, *IMAGE)
 
-#: What only time steps train: types that NIR does not have, maxima of spikes, and readouts that reset.
-GRID = {"engine": "grid"}
-#: Weights of 0 and 1 in front of a transposed convolution are no numbers of the module.
-DECODER = ("encode.weight", "encode.bias", "decode.weight", "decode.bias")
 RESETS = dict.fromkeys(TARGETS, r"'lif2' outputs its membrane potential and resets \(subtract\)")
+ONE_OUTPUT = dict.fromkeys(TARGETS, "its importer supports one Output node, and the graph has 2")
 
 S, N, J = snntorch_nets, norse_nets, spikingjelly_nets
 
@@ -90,8 +87,8 @@ CORPUS = (
     _entry(S.BatchFirst, BATCH_FIRST),
     _entry(S.TimeLast, TIME_LAST),
     _entry(S.Iterated, SEQUENCE),
-    _entry(S.Unbound, SEQUENCE, refused=RESETS, fit=GRID),
-    _entry(S.Permuted, BATCH_FIRST),
+    _entry(S.Unbound, SEQUENCE, refused=RESETS, loss="max"),
+    _entry(S.Permuted, BATCH_FIRST, loss="max"),
     _entry(S.Transposed, BATCH_FIRST),
     _entry(S.Split, SEQUENCE),
     _entry(S.Chunked, BATCH_FIRST),
@@ -108,34 +105,40 @@ CORPUS = (
     _entry(S.StatesOnSelf, SEQUENCE),
     _entry(S.Filled, SEQUENCE),
     _entry(S.LatencyCoded, STATIC),
-    _entry(S.StemAndHead, STATIC, extensions=("ReLU",), fit=GRID),
-    _entry(S.ConvolutionalMaxPool, (BATCH, 1, 8, 8), extensions=("MaxPool2d",), fit=GRID),
-    _entry(S.SequentialMaxPool, IMAGES, extensions=("MaxPool2d",), fit=GRID),
-    _entry(S.Recurrent, SEQUENCE, gain=0.6),
-    _entry(S.AlphaNeurons, SEQUENCE, gain=1.5, extensions=("Alpha",), fit=GRID),
-    _entry(S.Normalised, SEQUENCE, extensions=("LayerNorm", "ReLU"), fit=GRID),
-    _entry(S.Decoder, IMAGES, gain=1.5, fit={"trainable": DECODER}),
+    _entry(S.StemAndHead, STATIC, extensions=("ReLU",)),
+    _entry(S.ConvolutionalMaxPool, (BATCH, 1, 8, 8), extensions=("MaxPool2d",)),
+    _entry(S.SequentialMaxPool, IMAGES, extensions=("MaxPool2d",)),
+    _entry(S.Recurrent, SEQUENCE, gain=0.6, loss="max"),
+    _entry(S.AlphaNeurons, SEQUENCE, gain=1.5, extensions=("Alpha",)),
+    _entry(S.Normalised, SEQUENCE, extensions=("LayerNorm", "ReLU")),
+    _entry(S.Decoder, IMAGES, gain=1.5),
     _entry(S.WithParameter, SEQUENCE),
     _entry(S.Subclassed, SEQUENCE),
-    _entry(S.Residual, SEQUENCE),
+    _entry(S.Residual, SEQUENCE, loss="max"),
     _entry(S.Predicted, SEQUENCE),
-    _entry(N.VoltageDecoder, SEQUENCE),
+    _entry(S.LinearHead, SEQUENCE, loss="mean"),
+    _entry(S.RectifiedHead, SEQUENCE, extensions=("ReLU",), loss="mean"),
+    _entry(S.AllSpikes, SEQUENCE, refused=ONE_OUTPUT),
+    _entry(S.SpikesAndScores, SEQUENCE, loss="mean"),
+    _entry(S.SpikesAndMembranes, SEQUENCE, refused=RESETS, loss="max"),
+    _entry(S.TwoBranches, SEQUENCE),
+    _entry(N.VoltageDecoder, SEQUENCE, loss="max"),
     _entry(N.BoxCells, SEQUENCE),
-    _entry(N.SequentialLoop, SEQUENCE),
-    _entry(N.Lifted, SEQUENCE),
+    _entry(N.SequentialLoop, SEQUENCE, loss="max"),
+    _entry(N.Lifted, SEQUENCE, loss="max"),
     _entry(N.LiftedThenLoop, SEQUENCE),
     _entry(N.LiftedWhole, SEQUENCE),
     _entry(N.Encoded, STATIC),
-    _entry(N.RecurrentCell, BATCH_FIRST, gain=0.4),
-    _entry(N.Refractory, SEQUENCE, extensions=("LIFRefrac",), fit=GRID),
-    _entry(N.ConvolutionalStates, IMAGES, fit=GRID),
+    _entry(N.RecurrentCell, BATCH_FIRST, gain=0.4, loss="max"),
+    _entry(N.Refractory, SEQUENCE, extensions=("LIFRefrac",)),
+    _entry(N.ConvolutionalStates, IMAGES),
     _entry(N.TwoTimeSteps, SEQUENCE),
     _entry(N.LoopingBlocks, SEQUENCE),
     _entry(N.SharedCell, SEQUENCE),
     _entry(N.IntegrateAndFire, STATIC, one_step=True),
     _entry(J.CountedSpikes, STATIC),
     _entry(J.StackedSpikes, SEQUENCE),
-    _entry(J.MultiStep, STATIC_IMAGE, fit=GRID),
+    _entry(J.MultiStep, STATIC_IMAGE),
     _entry(J.Containers, SEQUENCE),
     _entry(J.Mixed, SEQUENCE),
     _entry(J.MultiStepFunction, SEQUENCE),

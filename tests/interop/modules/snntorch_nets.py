@@ -624,3 +624,94 @@ class Predicted(StaticImage):
             spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
             total += spk2
         return total.argmax(dim=1)
+
+
+class LinearHead(StaticImage):
+    """A Linear head inside the loop: the scores are values, averaged over time."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(OUTPUTS, 3)
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+        scores = []
+        for t in range(x.shape[0]):
+            spk1, mem1 = self.lif1(self.fc1(x[t]), mem1)
+            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+            scores.append(self.head(spk2))
+        return torch.stack(scores).mean(0)
+
+
+class RectifiedHead(LinearHead):
+    """The same with a ReLU of the scores."""
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+        scores = []
+        for t in range(x.shape[0]):
+            spk1, mem1 = self.lif1(self.fc1(x[t]), mem1)
+            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+            scores.append(torch.relu(self.head(spk2)))
+        return torch.stack(scores).sum(0)
+
+
+class AllSpikes(StaticImage):
+    """The spikes of both layers, as for a cost of activity."""
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+        hidden, outputs = [], []
+        for t in range(x.shape[0]):
+            spk1, mem1 = self.lif1(self.fc1(x[t]), mem1)
+            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+            hidden.append(spk1)
+            outputs.append(spk2)
+        return torch.stack(hidden), torch.stack(outputs)
+
+
+class SpikesAndScores(LinearHead):
+    """Spikes, and the scores that a Linear makes of them."""
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+        spikes, scores = [], []
+        for t in range(x.shape[0]):
+            spk1, mem1 = self.lif1(self.fc1(x[t]), mem1)
+            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+            spikes.append(spk2)
+            scores.append(self.head(spk2))
+        return torch.stack(scores), torch.stack(spikes)
+
+
+class SpikesAndMembranes(StaticImage):
+    """Spikes of the hidden layer, membranes of the last, which reset."""
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+        hidden, membranes = [], []
+        for t in range(x.shape[0]):
+            spk1, mem1 = self.lif1(self.fc1(x[t]), mem1)
+            _, mem2 = self.lif2(self.fc2(spk1), mem2)
+            hidden.append(spk1)
+            membranes.append(mem2)
+        return torch.stack(membranes), torch.stack(hidden)
+
+
+class TwoBranches(StaticImage):
+    """Two branches of neurons, whose spikes are added."""
+
+    def __init__(self):
+        super().__init__()
+        self.shortcut = nn.Linear(INPUTS, OUTPUTS)
+        self.lif3 = snn.Leaky(beta=0.8)
+
+    def forward(self, x):
+        mem1, mem2, mem3 = (lif.init_leaky() for lif in (self.lif1, self.lif2, self.lif3))
+        outputs = []
+        for t in range(x.shape[0]):
+            spk1, mem1 = self.lif1(self.fc1(x[t]), mem1)
+            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+            spk3, mem3 = self.lif3(self.shortcut(x[t]), mem3)
+            outputs.append(spk2 + spk3)
+        return torch.stack(outputs)

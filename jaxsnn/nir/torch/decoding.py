@@ -1,0 +1,122 @@
+"""Compute what `forward` returns from the outputs of its graph: the operations after the graph.
+
+`forward` is recorded for a sample. In the recording, the values that are outputs of the graph are replaced by
+other numbers, and the operations between them and the results are run again, such as
+
+    spikes 1, spikes 2, ... -> stack -> sum over time -> linear -> log_softmax
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.nir.torch.recording import Operation, TensorValue, tensors_of
+
+
+def decoded(returned: Sequence[TensorValue], replaced: Mapping[int, Any]) -> list[Any]:
+    """Return the results of `forward` with other outputs of its graph.
+
+    Args:
+        returned: Values that forward returned, of a recording with copies of all numbers.
+        replaced: Tensors with the new numbers, by the id of the value that they replace.
+
+    Returns:
+        A tensor for each result; None if it also depends on a neuron that is not replaced.
+    """
+    results = []
+    for value in returned:
+        operations = _operations_between(value, replaced)
+        if any(operation.is_neuron for operation in operations):
+            results.append(None)
+            continue
+        tensors = dict(replaced)
+        for operation in sorted(operations, key=lambda op: op.index):
+            _run_again(operation, tensors)
+        results.append(_tensor(value, tensors))
+    return results
+
+
+def _operations_between(result: TensorValue, replaced: Mapping[int, Any]) -> set[Operation]:
+    """Return the operations that compute a result from replaced values."""
+    pending, operations, seen = [result], set[Operation](), set[int]()
+    while pending:
+        value = pending.pop()
+        if id(value) in replaced or id(value) in seen:
+            continue
+        seen.add(id(value))
+        if value.elements is not None:
+            pending += value.elements[1].values()
+        elif value.source is not None and value.source not in operations:
+            operations.add(value.source)
+            pending += value.source.values
+    return operations
+
+
+def _run_again(operation: Operation, tensors: dict[int, Any]) -> None:
+    """Run an operation with replaced arguments, if there are any, and note its results."""
+    import torch
+
+    if all(_tensor(value, tensors) is value.numbers for value in operation.values):
+        return
+    changed = {id(value.tensor) for value in operation.outputs}
+    arguments: dict[int, Any] = {}
+    for identity, value in operation.inputs.items():
+        tensor = _tensor(value, tensors)
+        arguments[identity] = tensor.clone() if identity in changed else tensor
+    function = operation.func.forward if operation.kind == "layer" else operation.func
+    if operation.name == "unbind":  # the function may be that of an iterator
+        function = torch.Tensor.unbind
+    args, kwargs = _with_tensors((operation.args, dict(operation.kwargs)), arguments)
+    result = function(*args, **kwargs)
+    before, after = tensors_of(operation.result), tensors_of(result)
+    renewed = arguments | dict(zip(map(id, before), after, strict=False))
+    for value in operation.outputs:
+        if id(value.tensor) in renewed:
+            tensors[id(value)] = renewed[id(value.tensor)]
+
+
+def _tensor(value: TensorValue, tensors: Mapping[int, Any]) -> Any:
+    """Return the present numbers of a value: the replaced ones, or those of the recording."""
+    import torch
+
+    if id(value) in tensors or value.elements is None:
+        return tensors.get(id(value), value.numbers)
+    axis, elements = value.elements
+    values = [element for _, element in sorted(elements.items())]
+    parts = [_tensor(element, tensors) for element in values]
+    if all(part is element.numbers for part, element in zip(parts, values, strict=True)):
+        return value.numbers
+    return torch.stack(parts, axis)
+
+
+def _with_tensors(argument: Any, tensors: Mapping[int, Any]) -> Any:
+    """Return an argument in which tensors are replaced by their ids."""
+    if isinstance(argument, tuple | list):
+        parts = [_with_tensors(part, tensors) for part in argument]
+        is_named = hasattr(argument, "_fields")
+        return type(argument)(*parts) if is_named else type(argument)(parts)
+    if isinstance(argument, dict):
+        return {key: _with_tensors(part, tensors) for key, part in argument.items()}
+    if isinstance(argument, slice):
+        ends = (argument.start, argument.stop, argument.step)
+        return slice(*(_with_tensors(end, tensors) for end in ends))
+    return tensors.get(id(argument), argument)
+
+
+def as_tensors(array: np.ndarray, values: Sequence[TensorValue]) -> dict[int, Any]:
+    """Return the tensors that replace the values of an output of the graph, by id.
+
+    Args:
+        array: Output of the graph, (time, batch, *shape).
+        values: Its value in each step, or one value with all steps.
+    """
+    import torch
+
+    parts = [array] if len(values) == 1 and values[0].tensor.ndim == array.ndim else list(array)
+    return {
+        id(value): torch.tensor(np.asarray(part)).to(value.tensor)
+        for value, part in zip(values, parts, strict=True)
+    }

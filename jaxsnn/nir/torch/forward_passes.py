@@ -1,0 +1,269 @@
+"""Record the forward passes of a PyTorch module: one pass, or one for each time step.
+
+If `forward` loops over time, or has layers that do so, one pass contains all time steps. If `forward`
+computes one time step, it is called repeatedly, with the states that it returned in the previous call. The
+recording then looks like that of a loop over `unbind(frames)`, and is read in the same way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import ConversionError, JaxsnnError, listing
+from jaxsnn.nir.torch.fixed_numbers import (
+    copies_of,
+    fixed_buffers,
+    refuse_learning,
+    user_buffers,
+)
+from jaxsnn.nir.torch.module_pass import (
+    error_refusal,
+    fed_back,
+    leading_axes,
+    leaves_of,
+    numbers_held,
+    rewind,
+    sample_refusal,
+    unchanged,
+    uncompiled,
+)
+from jaxsnn.nir.torch.recording import Operation, Recorder, TensorValue, tensors_of
+from jaxsnn.nir.torch.sequences import Unstacking
+from jaxsnn.wording import Text
+
+#: Recorded steps of a module that computes one: the first may differ, and the others are compared.
+LEAST_CALLS = 4
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class RecordedPasses:
+    """Recorded forward passes of a module.
+
+    Attributes:
+        operations: Operations of all passes, in order.
+        leading: Axes before the shape in the sample: 2 if layers run through time themselves.
+        arguments: Arguments of all calls after the sample.
+        state: Initial states, which follow these arguments in the first call.
+        steps: Number of calls, if forward computes one time step; 0 if one call contains all steps.
+        sample: Value of the sample; of all time steps, along the first axis.
+        frames: Value of the sample that each call received.
+        returned: Values that the last call returned.
+        buffers: Buffers that forward does not change.
+        counters: Numbers of the module that the calls after the first changed.
+    """
+
+    operations: list[Operation]
+    leading: int
+    arguments: tuple[Any, ...]
+    state: tuple[Any, ...]
+    steps: int
+    sample: TensorValue
+    frames: list[TensorValue]
+    returned: list[TensorValue]
+    buffers: list[Any]
+    counters: tuple[str, ...] = ()
+
+    @property
+    def loops(self) -> bool:
+        """Whether forward, or the calls of it, run through time step by step."""
+        return self.steps > 0 or _loops(self.operations)
+
+
+def record_passes(
+    module: Any,
+    sample: Any,
+    arguments: tuple[Any, ...] = (),
+    state: tuple[Any, ...] = (),
+    *,
+    stepped: bool = False,
+    copies: bool = False,
+) -> RecordedPasses:
+    """Record one forward pass, or, if forward computes one time step, a pass for each time step.
+
+    Args:
+        module: A torch.nn.Module; its states are restored afterwards.
+        sample: Input of forward; with `stepped`, of all calls along the first axis.
+        arguments: Arguments of all calls after the sample.
+        state: Initial states, which follow these arguments.
+        stepped: Forward computes one time step, and the sample has all of them.
+        copies: Values keep a copy of their numbers, which forward may change in place.
+
+    Raises:
+        ConversionError: The module does not accept the sample, or fails in a later time step.
+    """
+    import torch
+    from torch.nn.parameter import is_lazy
+
+    leaves, leading = leaves_of(module), leading_axes(module)
+    recorder = Recorder(module, leaves, copies)
+    frames: list[TensorValue] = []
+
+    def call(frame: Any, *further: Any) -> Any:
+        x = frame.clone()  # which forward may change in place
+        frames.append(recorder.value(x))
+        with recorder.watching():
+            return module(x, *arguments, *further)
+
+    # in inference_mode torch counts no changes in place
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch.random.fork_rng(devices=[]),
+        unchanged(module),
+        uncompiled(module),
+    ):
+        buffers, parameters = user_buffers(module), copies_of(module.named_parameters())
+        buffers_before = copies_of(buffers.items())
+        first = sample[0] if stepped else sample
+        try:
+            if any(
+                map(is_lazy, module.parameters())
+            ):  # its first call is different from all others
+                module(first.clone(), *arguments, *state)
+            rewind(leaf for _, leaf in leaves)  # states may be of another size of batch
+            result = call(first, *state)
+        except JaxsnnError:
+            raise
+        except RuntimeError as error:  # of layers that do not take its shape or its type
+            raise sample_refusal(module, sample, error) from error
+        except Exception as error:
+            when = Text("for a sample of shape {shape}", shape=tuple(sample.shape))
+            raise error_refusal(module, error, when) from error
+        passes = RecordedPasses(
+            operations=recorder.operations,
+            leading=leading,
+            arguments=arguments,
+            state=state,
+            steps=0,
+            sample=frames[0],
+            frames=frames,
+            returned=[recorder.value(tensor) for tensor in tensors_of(result)],
+            buffers=[],
+        )
+        if stepped or not (_loops(recorder.operations) or leading == 2):
+            all_frames = sample if stepped else torch.stack([sample] * LEAST_CALLS)
+            numbers, results = numbers_held(module), [result]
+            parameters = copies_of(module.named_parameters())
+            for step, frame in enumerate(all_frames[1:], start=1):
+                further = fed_back(module, results[-1])
+                with _named_step(module, step, further):
+                    results.append(call(frame, *further))
+            passes.returned = [recorder.value(tensor) for tensor in tensors_of(results[-1])]
+            _refuse_unequal_results(module, results)
+            passes.steps, passes.sample = len(results), recorder.value(all_frames)
+            _insert_unbind(passes)
+            passes.counters = _changed_numbers(module, passes, numbers)
+        else:
+            unstacking = Unstacking(passes.operations, passes.returned)
+            passes.operations, passes.returned = unstacking.operations, unstacking.returned
+        passes.buffers = fixed_buffers(buffers, buffers_before, module)
+        refuse_learning(parameters, module)
+    return passes
+
+
+def _loops(operations: list[Operation]) -> bool:
+    """Return whether a neuron is called several times, with the same state as far as it can tell: one that
+    keeps no state may be called in several places.
+    """
+    calls = [(id(op.func), op.keeps_state or op.site) for op in operations if op.is_neuron]
+    return len(set(calls)) < len(calls)
+
+
+def _insert_unbind(passes: RecordedPasses) -> None:
+    """Insert the operation that gives each call its part of the sample."""
+    sample = passes.sample
+    operation = Operation(
+        kind="function",
+        name="unbind",
+        func=type(sample.tensor).unbind,
+        args=(sample.tensor,),
+        kwargs={},
+        tokens=[sample],
+        inputs={id(sample.tensor): sample},
+        site=(),
+        line="",
+        result=tuple(frame.tensor for frame in passes.frames),
+        outputs=passes.frames,
+        results={id(frame.tensor): frame for frame in passes.frames},
+    )
+    for path, frame in enumerate(passes.frames):
+        frame.source, frame.path = operation, path
+    passes.operations.insert(0, operation)
+    for index, operation in enumerate(passes.operations):
+        operation.index = index
+
+
+def _changed_numbers(
+    module: Any, passes: RecordedPasses, numbers: dict[str, float]
+) -> tuple[str, ...]:
+    """Return the numbers of the module that calls after the first changed, without states, which
+    depend on layers.
+    """
+    of_layers = [v for op in passes.operations if op.kind == "layer" for v in op.outputs]
+    dependent = depending_on(passes.operations, of_layers)
+    states = {id(v.tensor) for op in passes.operations for v in op.outputs if id(v) in dependent}
+    return tuple(
+        name
+        for name, value in numbers_held(module, states).items()
+        if name in numbers and not np.array_equal(value, numbers[name], equal_nan=True)
+    )
+
+
+@contextmanager
+def _named_step(module: Any, step: int, state: tuple[Any, ...]) -> Iterator[None]:
+    """Name the time step in the refusal of a module that fails after the first step.
+
+    Raises:
+        ConversionError: The context raised an error.
+    """
+    try:
+        yield
+    except JaxsnnError:
+        raise
+    except Exception as error:
+        if not state:
+            raise error_refusal(module, error, Text("in step {step}", step=step)) from error
+        raise ConversionError(
+            Text(
+                "forward of {module} fails in step {step} with the state that it "
+                "returned in the previous step ({error_type}: {reason})",
+                module=type(module).__name__,
+                step=step,
+                error_type=type(error).__name__,
+                reason=str(error),
+            ),
+            fix="return (output, state), with a state that forward accepts",
+        ) from error
+
+
+def _refuse_unequal_results(module: Any, results: list[Any]) -> None:
+    """Refuse a module that returns different numbers of tensors in different time steps.
+
+    Raises:
+        ConversionError: The numbers differ.
+    """
+    counts = {len(tensors_of(result)) for result in results}
+    if len(counts) != 1:
+        raise ConversionError(
+            Text(
+                "forward of {module} returns different numbers of tensors in different "
+                "time steps: {counts}",
+                module=type(module).__name__,
+                counts=listing(sorted(counts)),
+            ),
+            fix="return the same number of tensors in each time step",
+        )
+
+
+def depending_on(operations: list[Operation], values: list[TensorValue]) -> set[int]:
+    """Return the ids of values that depend on some values."""
+    dependent = {id(value) for value in values}
+    for operation in operations:
+        if any(id(value) in dependent for value in operation.values):
+            dependent |= {id(value) for value in operation.outputs}
+    return dependent

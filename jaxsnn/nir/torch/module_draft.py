@@ -1,0 +1,385 @@
+"""Collect the nodes and edges of a graph from the calls of a PyTorch module's layers.
+
+`ModuleDraft` takes the calls in order. Each becomes one or several nodes, as the exporter of its layer says
+(`leaves`). A BatchNorm is merged into the weights before it, spikes of the previous time step become an edge
+back, and properties that no node holds, such as the reset, are collected as options of the dialect.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import ConversionError, listing
+from jaxsnn.nir.frameworks.torch_layers import (
+    Call,
+    Exported,
+    LayerNumbers,
+    normalisation_numbers,
+    weights_of_channels,
+)
+from jaxsnn.nir.model.changes import Edge
+from jaxsnn.nir.model.dialect import Dialect
+from jaxsnn.nir.model.node import Node
+from jaxsnn.nir.model.nodes import class_of
+from jaxsnn.nir.torch.leaves import Before
+from jaxsnn.nir.torch.trace_outcome import ModuleTrace, TracedOutput
+from jaxsnn.wording import Text
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Fold:
+    """A BatchNorm that is merged into the weights before it.
+
+    Attributes:
+        layer, module: Name of the BatchNorm, and the BatchNorm itself.
+        node: Node with these weights.
+        offset: Whether the BatchNorm has the bias of the node, because the layer of the node has none.
+    """
+
+    layer: str
+    module: Any
+    node: str
+    offset: bool
+
+    def undone(self, node: Node) -> list[LayerNumbers]:
+        """Return parameters with which the BatchNorm is the identity; with `offset`, it adds the bias
+        of a node of a file.
+        """
+        norm = self.module
+        channels = np.ones(tuple(norm.running_mean.shape))
+        bias = channels * (node.value("bias") if self.offset and "bias" in node.names else 0.0)
+        values = normalisation_numbers(norm, channels, bias)
+        return [
+            LayerNumbers(layer=self.layer, node=node.name, owner=norm, name=name, value=value)
+            for name, value in values.items()
+        ]
+
+
+class ModuleDraft:
+    """Nodes and edges built from the calls in order."""
+
+    def __init__(self, seen: ModuleTrace, exports: Mapping[str, Exported]) -> None:
+        self.seen, self.exports = seen, dict(exports)
+        shape = seen.calls[0].inward if seen.calls else ()
+        first = _free("input", exports)
+        shape = next((call.inward for call in seen.calls if "" in call.sources), shape)
+        self.nodes: dict[str, Any] = {first: {"type": "Input", "shape": np.array(shape)}}
+        self.edges: list[Edge] = []
+        self.by_node: dict[str, dict[str, Any]] = {}
+        self.parts: dict[str, dict[str, str]] = {}
+        self.folds: list[Fold] = []
+        #: Leaf that `jaxsnn.to_torch` made -> the dialect of its graph, by the nodes here.
+        self.dialects: dict[str, Dialect] = {}
+        #: Leaf of a framework -> its neuron.
+        self.neurons: dict[str, str] = {}
+        #: Leaf -> nodes whose outputs it gives, as a sum.
+        self.ends: dict[str, tuple[str, ...]] = {"": (first,)}
+
+    def add(self, call: Call) -> None:
+        """Add the nodes of a call, after the nodes that feed it."""
+        if isinstance(call.module, Before):
+            self._add_before(call)
+            return
+        export = self.exports[call.name]
+        before = self._before(call.name, call.sources)
+        if export.folds is not None and not self._fold(call, export, before):
+            export = Exported(nodes={"": weights_of_channels(call, export)})
+        of_values = (export.takes_spikes and not self._binary(before)) or (
+            export.takes_positive and not self._positive(before)
+        )
+        if of_values and export.for_values is None:
+            self._refuse_numbers(call, before)
+        if of_values and export.for_values is not None:
+            export = self.exports[call.name] = export.for_values
+        self.parts[call.name] = {}
+        if not export.nodes:
+            self.ends[call.name] = before
+            return
+        full = _full_names(call.name, export)
+        self.parts[call.name] = full
+        first = [full[suffix] for suffix in export.takers] or [next(iter(full.values()))]
+        self.nodes |= {full[suffix]: entry for suffix, entry in export.nodes.items()}
+        self.edges += [(end, taker) for end in before for taker in first]
+        self.edges += [(full[start], full[end]) for start, end in export.edges]
+        self.ends[call.name] = tuple(full[suffix] for suffix in export.ends)
+        if export.dialect is not None:
+            self._add_dialect(call.name, export.dialect, full)
+            return
+        last = full[export.sends]
+        neuron = last if export.neuron is None else full[export.neuron]
+        if export.framework is not None:
+            self.neurons[call.name] = neuron
+        for option, value in export.options.items():
+            self.by_node.setdefault(option, {})[neuron] = value
+        if export.options.get("readout"):
+            self._refuse_lost_spikes(call)
+
+    def _add_dialect(self, name: str, dialect: Dialect, full: Mapping[str, str]) -> None:
+        """Merge the dialect of a graph that is a part of the module, and record which of its
+        neurons are readouts.
+        """
+        nodes = {full[node]: options for node, options in dialect.nodes.items() if node in full}
+        common = dataclasses.replace(dialect, nodes={}, why="")
+        for earlier_name, earlier in self.dialects.items():
+            if dataclasses.replace(earlier, nodes={}, why="") != common:
+                raise ConversionError(
+                    Text(
+                        "'{first}' and '{second}' come from graphs whose dialects differ",
+                        first=earlier_name,
+                        second=name,
+                    ),
+                    fix="use graphs with the same dialect, dt and options in jaxsnn.to_torch",
+                    node=name,
+                )
+        self.dialects[name] = dataclasses.replace(dialect, nodes=nodes)
+        readouts = [node for node, options in nodes.items() if options.get("readout")]
+        self.by_node.setdefault("readout", {}).update(dict.fromkeys(readouts, True))
+
+    def dialect(self) -> Dialect | None:
+        """Return the dialect of the graphs that are parts of the module; None if there are none."""
+        parts = list(self.dialects.values())
+        if not parts:
+            return None
+        if self.neurons:
+            raise ConversionError(
+                Text(
+                    "the module has a neuron '{layer}' besides those of '{other_layer}', "
+                    "which jaxsnn.to_torch created",
+                    layer=next(iter(self.neurons)),
+                    other_layer=next(iter(self.dialects)),
+                ),
+                fix="add the neuron to the graph before jaxsnn.to_torch",
+            )
+        nodes = {name: options for part in parts for name, options in part.nodes.items()}
+        return dataclasses.replace(parts[0], nodes=nodes)
+
+    def _add_before(self, call: Call) -> None:
+        """Add a neuron's output of the previous step: an edge back from its nodes, which are added
+        later.
+        """
+        leaf = call.module.leaf
+        export = self.exports.get(leaf)
+        if export is None or export.framework is None:
+            raise ConversionError(
+                Text(
+                    "forward reads the previous output of '{layer}', which is not a "
+                    "spiking layer of this module",
+                    layer=leaf,
+                ),
+                fix="feed back only the spikes of a neuron that forward calls in each time step",
+                node=leaf,
+            )
+        full = _full_names(leaf, export)
+        self.nodes |= {full[suffix]: entry for suffix, entry in export.nodes.items()}
+        self.parts[call.name] = {}
+        self.ends[call.name] = tuple(full[suffix] for suffix in export.ends)
+
+    def _before(self, name: str, sources: tuple[str, ...]) -> tuple[str, ...]:
+        ends = tuple(end for source in sources for end in self.ends[source])
+        if len(set(ends)) < len(ends):
+            raise ConversionError(
+                Text(
+                    "'{layer}' receives the output of '{source}' twice, and a graph has "
+                    "each edge once",
+                    layer=self.seen.label(name),
+                    source=self.label_of(next(end for end in ends if ends.count(end) > 1)),
+                ),
+                fix="add the output once, and double the weights",
+                node=name,
+            )
+        return ends
+
+    def _fold(self, call: Call, export: Exported, before: tuple[str, ...]) -> bool:
+        """Fold a factor and an offset into the weights before them, if these feed nothing else, and
+        return whether that was possible.
+        """
+        if len(before) != 1:
+            return False
+        entry = self.nodes[before[0]]
+        if entry["type"] not in ("Linear", "Affine", "Conv1d", "Conv2d"):
+            return False
+        if any(self.seen.uses.get(name, 0) > 1 for name in self._between(call, before[0])):
+            return False
+        layer = next(
+            (
+                source_call.module
+                for source_call in self.seen.calls
+                if source_call.name == before[0]
+            ),
+            None,
+        )
+        held = getattr(layer, "state_dict", dict)()
+        # Weights of a pool or a slice are no numbers of the module, and those of two places are in both.
+        if not held or self._shared(layer):
+            return False
+        earlier = any(fold.node == before[0] for fold in self.folds)
+        self.folds.append(
+            Fold(
+                layer=call.name,
+                module=export.norm,
+                node=before[0],
+                offset=not earlier
+                and not any("bias" in key or "running_mean" in key for key in held),
+            )
+        )
+        assert export.folds is not None
+        factor, offset = export.folds
+        weight = np.asarray(entry["weight"])
+        scaled = weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))
+        bias = np.asarray(entry.get("bias", 0.0)) * factor + offset
+        kind = "Affine" if entry["type"] == "Linear" else entry["type"]
+        entry |= {"type": kind, "weight": scaled.astype(weight.dtype)}
+        entry["bias"] = bias.astype(weight.dtype)
+        return True
+
+    def _shared(self, layer: Any) -> bool:
+        """Return whether another call uses parameters of a layer as well."""
+        addresses = {parameter.data_ptr() for parameter in layer.parameters()}
+        calls = [
+            call
+            for call in self.seen.calls
+            if addresses.intersection(parameter.data_ptr() for parameter in parameters_of(call))
+        ]
+        return len(calls) > 1
+
+    def _between(self, call: Call, node: str) -> list[str]:
+        """Return the leaves between a node and a call, through leaves that export no node."""
+        leaves = list(call.sources)
+        calls = {traced_call.name: traced_call for traced_call in self.seen.calls}
+        while leaves[-1] not in ("", node) and not self.exports[leaves[-1]].nodes:
+            leaves += calls[leaves[-1]].sources[:1]
+        return leaves
+
+    def _refuse_numbers(self, call: Call, before: tuple[str, ...]) -> None:
+        """Refuse a layer that is only right for spikes, if it may receive other values."""
+        feeding_nodes = listing(
+            f"'{self.label_of(name)}' ({self.nodes[name]['type']})" for name in before
+        )
+        raise ConversionError(
+            Text(
+                "'{layer}' ({type}) receives the output of {sources}, and is supported "
+                "only for spikes",
+                layer=self.seen.label(call.name),
+                type=type(call.module).__name__,
+                sources=feeding_nodes,
+            ),
+            fix="place it after the neurons, or use AvgPool1d",
+            node=call.name,
+        )
+
+    def label_of(self, node: str) -> str:
+        """Return the name of a node in messages: the layer, or the function and its line."""
+        return layer_label(node, self.parts, self.seen)
+
+    def _positive(self, nodes: Iterable[str]) -> bool:
+        """Return whether nodes emit spikes, or sums of spikes with non-negative weights."""
+        for node in nodes:
+            entry = self.nodes[node]
+            before = [source for source, target in self.edges if target == node]
+            weighted = entry["type"] in ("Linear", "Affine", "Conv1d", "Conv2d", "Scale")
+            numbers = [entry.get(key, 0) for key in ("weight", "bias", "scale")]
+            if weighted and any(np.any(np.asarray(array) < 0) for array in numbers):
+                return False
+            passes_on = weighted or entry["type"] in ("Flatten", "AvgPool2d", "SumPool2d")
+            if not (self._positive(before) if passes_on else self._emits_spikes(node)):
+                return False
+        return True
+
+    def _binary(self, nodes: Iterable[str]) -> bool:
+        """Return whether nodes emit only 0 and 1, with at most one 1 among them at each
+        position.
+        """
+        reached: Any = 0  # by how many inputs, (channels,) or ()
+        for node in nodes:
+            entry = self.nodes[node]
+            before = [source for source, target in self.edges if target == node]
+            if entry["type"] in ("Linear", "Conv1d", "Conv2d"):
+                weight = np.asarray(entry["weight"])
+                if np.any(entry.get("bias", 0)) or not np.isin(weight, (0, 1)).all():
+                    return False
+                reached = reached + weight.sum(axis=tuple(range(1, weight.ndim)))
+            else:
+                reached = reached + 1
+            passes_on = entry["type"] in ("Flatten", "Linear", "Conv1d", "Conv2d")
+            if not (self._binary(before) if passes_on else self._emits_spikes(node)):
+                return False
+        return bool(np.all(reached <= 1))
+
+    def _emits_spikes(self, node: str) -> bool:
+        return self.nodes[node]["type"] == "Threshold" or self.fires(node)
+
+    def fires(self, node: str) -> bool:
+        """Return whether a node is a neuron whose output are its spikes."""
+        traits = class_of(self.nodes[node]["type"]).traits
+        return traits.fires and not self.by_node.get("readout", {}).get(node)
+
+    def _refuse_lost_spikes(self, call: Call) -> None:
+        """Refuse a neuron without a reset whose spikes are taken."""
+        nodes = self.parts[call.name].values()
+        looped = any(
+            source == self.neurons[call.name] and target in nodes for source, target in self.edges
+        )
+        spikes_used = looped or self.seen.feeds_a_layer(call.name)
+        members = [output.member for output in self.seen.outputs if output.sources == (call.name,)]
+        if spikes_used or "output" in members:
+            raise ConversionError(
+                Text(
+                    "'{layer}' ({type}) emits spikes and never resets, and NIR has no "
+                    "spiking neuron without a reset",
+                    layer=self.seen.label(call.name),
+                    type=type(call.module).__name__,
+                ),
+                fix="give it a reset, or use only its membrane, as a readout",
+                node=call.name,
+            )
+
+    def add_output(self, output: TracedOutput) -> str:
+        """Add an Output node and return its name."""
+        alone = len(self.seen.outputs) == 1
+        name = _free("output" if alone else f"output_{'_'.join(output.sources)}", self.nodes)
+        if output.member == "membrane":
+            leaf = output.sources[0]
+            if self.seen.feeds_a_layer(leaf):
+                raise ConversionError(
+                    Text(
+                        "the module returns the membrane of '{layer}', whose spikes feed other layers",
+                        layer=leaf,
+                    ),
+                    fix="return its spikes, or do not pass its spikes to other layers",
+                    node=leaf,
+                )
+            ends: tuple[str, ...] = (self.neurons.get(leaf, self.ends[leaf][0]),)
+            self.by_node.setdefault("readout", {})[ends[0]] = True
+        else:
+            ends = self._before(name, output.sources)
+        self.nodes[name] = {"type": "Output", "shape": np.array(output.shape)}
+        self.edges += [(end, name) for end in ends]
+        return name
+
+
+def layer_label(node: str, parts: Mapping[str, Mapping[str, str]], seen: ModuleTrace) -> str:
+    """Return the name of a node in messages, where the user's code does not contain it: that of
+    its layer, or the function and its line.
+    """
+    call = next((call for call, nodes in parts.items() if node in nodes.values()), node)
+    return seen.label(call) if call in seen.labels else node
+
+
+def _full_names(name: str, export: Exported) -> dict[str, str]:
+    """Map the suffixes of a leaf's nodes to their full names."""
+    return {suffix: f"{name}.{suffix}" if suffix else name for suffix in export.nodes}
+
+
+def parameters_of(call: Call) -> list[Any]:
+    """Return the parameters of a call's layer; functions have none."""
+    return list(call.module.parameters()) if hasattr(call.module, "parameters") else []
+
+
+def _free(name: str, used_names: Any) -> str:
+    while name in used_names:
+        name += "_"
+    return name

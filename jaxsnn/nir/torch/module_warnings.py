@@ -1,0 +1,136 @@
+"""Warn of parts of a PyTorch module that its graph omits or copies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jaxsnn.errors import Problem, listing
+from jaxsnn.nir.torch.module_draft import ModuleDraft, parameters_of
+from jaxsnn.nir.torch.trace_outcome import ModuleTrace
+from jaxsnn.options import TRAINABLE
+from jaxsnn.wording import Text
+
+#: Parameters of a node that training changes by default.
+_TRAINED = ("weight", "bias")
+
+
+def warnings_of(seen: ModuleTrace, draft: ModuleDraft) -> Iterator[Problem]:
+    """Yield warnings and notes on everything that the graph of a module omits or copies."""
+    yield from _left_out(seen)
+    yield from _outside(seen)
+    yield from _counting(seen)
+    yield from _shared_numbers(seen, draft)
+    yield from _fixed_weights(seen, draft)
+
+
+def _left_out(seen: ModuleTrace) -> Iterator[Problem]:
+    """Warn of tensors that the module returns and the graph leaves out."""
+    for description in seen.left_out:
+        yield Problem(
+            code="left-out",
+            severity="warning",
+            message=Text(
+                "the graph omits a value that the module returns besides its output: {description}",
+                description=description,
+            ),
+            fix=(
+                "compute it from the outputs of the graph, or let forward return outputs of layers"
+            ),
+        )
+
+
+def _outside(seen: ModuleTrace) -> Iterator[Problem]:
+    """Yield a note on operations of forward before the input of the graph and after its outputs."""
+    steps = seen.passes
+    if not steps.before + steps.after:
+        return
+    parts = [
+        Text("{operations} {position}", operations=listing(operations, limit=12), position=position)
+        for operations, position in (
+            (steps.before, "before its input"),
+            (steps.after, "after its outputs"),
+        )
+        if operations
+    ]
+    yield Problem(
+        code="outside-graph",
+        severity="note",
+        message=Text(
+            "the graph is one time step of forward, and omits these operations of forward: {parts}",
+            parts=listing(parts),
+        ),
+        fix="apply the same operations to the inputs and outputs of the graph",
+    )
+
+
+def _counting(seen: ModuleTrace) -> Iterator[Problem]:
+    """Warn of a module whose attributes change in each time step, which later ones may depend on."""
+    for name in seen.counters:
+        yield Problem(
+            code="counts-steps",
+            severity="warning",
+            message=Text(
+                "forward changes '{name}' of the module in each time step, and effects "
+                "of this on later time steps are not in the graph",
+                name=name,
+            ),
+            fix=(
+                "let forward compute the same in each time step, or call jaxsnn.verify "
+                "with as many time steps as you run"
+            ),
+        )
+
+
+def _shared_numbers(seen: ModuleTrace, draft: ModuleDraft) -> Iterator[Problem]:
+    """Yield notes on parameters that are copied to several nodes."""
+    nodes: dict[int, list[str]] = {}
+    for call in seen.calls:
+        for node in tuple(draft.parts[call.name].values())[:1]:
+            for parameter in parameters_of(call):
+                nodes.setdefault(parameter.data_ptr(), []).append(node)
+    for node_names in dict.fromkeys(
+        tuple(node_names) for node_names in nodes.values() if len(node_names) > 1
+    ):
+        shown = listing(f"'{name}'" for name in node_names)
+        yield Problem(
+            node=node_names[0],
+            code="shared-parameters",
+            severity="warning",
+            message=Text(
+                "nodes {layers} of the graph have copies of parameters that are shared "
+                "in the module",
+                layers=shown,
+            ),
+            fix=(
+                "train the module instead of the graph, since training makes the copies "
+                "in the graph different"
+            ),
+        )
+
+
+def _fixed_weights(seen: ModuleTrace, draft: ModuleDraft) -> Iterator[Problem]:
+    """Yield notes on weights that are no parameters of the module, such as those of joins."""
+    fixed, trainable = [], []
+    for call in seen.calls:
+        for suffix, node in draft.parts[call.name].items():
+            if "weight" not in draft.nodes[node]:
+                continue
+            if parameters_of(call) and suffix not in draft.exports[call.name].fixed:
+                trainable += [f"{node}.{key}" for key in draft.nodes[node] if key in _TRAINED]
+            else:
+                fixed.append(f"'{node}'")
+    if fixed and trainable:
+        yield Problem(
+            node=fixed[0].strip("'"),
+            code="fixed-weights",
+            severity="warning",
+            message=Text(
+                "the weights of nodes {nodes} are not parameters of the module, and "
+                "load_into refuses the graph if training changes them",
+                nodes=listing(fixed),
+            ),
+            fix=Text(
+                "to train only the other parameters, pass {trainable}",
+                trainable=TRAINABLE.set_to(",".join(trainable)),
+            ),
+        )
