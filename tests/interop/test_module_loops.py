@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from norse.torch import LIFCell
 from spikingjelly.activation_based.encoding import PoissonEncoder
 from torch import nn
 
@@ -400,3 +401,23 @@ def test_layers_around_the_neurons_are_left_out_where_nir_cannot_express_them():
     assert verify(graph, net, sample).ok
     (note,) = graph.warnings
     assert note.message.endswith("encoder before its input, head.0, head.1 after its outputs")
+
+
+class Forgetful(nn.Module):
+    """Neurons that keep no state, and whose state forward drops."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.lif = nn.Linear(5, 3), LIFCell()
+
+    def forward(self, x):
+        return torch.stack([self.lif(self.fc(frame))[0] for frame in x])
+
+
+def test_neurons_without_their_state_are_refused():
+    message = (
+        r"'lif' is called without its state of the previous time step.* \(test_mod.*: pass to each"
+    )
+    assert_refused(
+        lambda: from_torch(Forgetful(), torch.rand(STEPS, 2, 5)), ConversionError, message
+    )

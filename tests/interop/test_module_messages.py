@@ -182,6 +182,24 @@ def test_layers_take_their_input_by_name():
     assert_no_graph(by_name(torch.tanh), (5,), r"the input of 'fc' \(Linear\) is computed out")
 
 
+class AlongTime(torch.nn.Module):
+    """Neurons in step mode "m", with a convolution along time between them."""
+
+    def __init__(self):
+        super().__init__()
+        self.lif1, self.lif2 = jelly("LIFNode", step_mode="m"), jelly("LIFNode", step_mode="m")
+        self.conv = torch.nn.Conv1d(5, 3, 3, padding=1)
+
+    def forward(self, x):
+        spikes = self.lif1(x.permute(1, 0, 2)).permute(1, 2, 0)
+        return self.lif2(self.conv(spikes).permute(2, 0, 1))
+
+
+def test_the_refusal_of_the_latest_input_is_shown():
+    message = r"the input of 'conv' \(Conv1d\) is computed outside of layers, by torch's permute"
+    assert_refused(lambda: from_torch(AlongTime(), torch.rand(2, 6, 5)), ConversionError, message)
+
+
 def pooled(**reset):
     """A convolution, neurons, the largest of their spikes, and a readout of spikes."""
     torch.manual_seed(0)

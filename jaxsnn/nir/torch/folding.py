@@ -189,6 +189,7 @@ class _Fold:
                         "time step, whatever the values are"
                     ),
                 )
+        self._name_calls()
         return Folded(
             operations=self.operations,
             steps=self.steps,
@@ -198,6 +199,20 @@ class _Fold:
             dependent=dependent,
             spiking=self._dependent(neurons_only=True),
         )
+
+    def _name_calls(self) -> None:
+        """Name the calls of a neuron that is called several times in each time step, with separate
+        states: lif, lif_2, ...
+        """
+        names = {operation.name for operation in self.operations}
+        for (_, count), by_step in list(self.looped.items()):
+            if count and by_step[self.steps].is_neuron:
+                name, number = by_step[self.steps].name, count + 1
+                while f"{name}_{number}" in names:
+                    number += 1
+                names.add(f"{name}_{number}")
+                for operation in by_step.values():
+                    operation.call = f"{name}_{number}"
 
     def _assign_steps(self) -> None:
         by_name: dict[tuple[str, str], dict[Any, list[Operation]]] = {}
@@ -343,7 +358,7 @@ class _Fold:
             ConversionError: There is such a state.
         """
         name = operation.name
-        if self.place[id(operation)][1]:
+        if self.place[id(operation)][1] and operation.keeps_state:
             raise _refusal(
                 operation,
                 Text("'{layer}' is called several times in each time step", layer=name),
@@ -356,6 +371,16 @@ class _Fold:
                 operation,
                 Text("forward changes the state of '{layer}' in the loop over time", layer=name),
                 fix="reset states before the loop only",
+            )
+        if not operation.keeps_state and not operation.values[1:]:
+            raise _refusal(
+                operation,
+                Text(
+                    "'{layer}' is called without its state of the previous time step, so that it "
+                    "starts from its initial state in every time step",
+                    layer=name,
+                ),
+                fix="pass to each call the state that the call of the previous time step returned",
             )
         for value in operation.values[1:]:
             previous = self.looped[self.place[id(operation)]][operation.step - 1]

@@ -21,7 +21,6 @@ from jaxsnn.nir.torch.fixed_numbers import (
     refuse_learning,
     user_buffers,
 )
-from jaxsnn.nir.torch.folding import neuron_calls
 from jaxsnn.nir.torch.module_pass import (
     error_refusal,
     fed_back,
@@ -168,8 +167,11 @@ def record_passes(
 
 
 def _loops(operations: list[Operation]) -> bool:
-    """Return whether a neuron is called several times."""
-    return any(count > 1 for count in neuron_calls(operations).values())
+    """Return whether a neuron is called several times, with the same state as far as it can tell: one that
+    keeps no state may be called in several places.
+    """
+    calls = [(id(op.func), op.keeps_state or op.site) for op in operations if op.is_neuron]
+    return len(set(calls)) < len(calls)
 
 
 def _insert_unbind(passes: RecordedPasses) -> None:

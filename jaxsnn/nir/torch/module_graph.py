@@ -100,8 +100,8 @@ def traced_module(module: Any, sample: Any, arguments: tuple[Any, ...] = ()) -> 
             if isinstance(seen, ConversionError):
                 raise seen
             return _graph_of(seen)
-        except ConversionError as error:  # with a later input it may be possible
-            refusal = refusal or error
+        except ConversionError as error:  # with a later input it may be possible, or get further
+            refusal = error
     assert refusal is not None
     raise refusal
 

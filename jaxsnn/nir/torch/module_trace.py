@@ -337,11 +337,12 @@ class _SequenceReading:
         """
         layers: dict[str, tuple[Place, ...]] = {}
         for operation in self.operations:
-            if not operation.is_neuron or operation.name in layers:
+            call = operation.call or operation.name
+            if not operation.is_neuron or call in layers:
                 continue
             is_root = operation.func is self.module
-            prefix = "" if is_root else f"{operation.name}."
-            neurons = {operation.name: [operation.outputs[0], *operation.membranes]}
+            prefix = "" if is_root else f"{call}."
+            neurons = {call: [operation.outputs[0], *operation.membranes]}
             neurons |= {prefix + name: values for name, values in operation.inner.items()}
             for name, (spikes, *membranes) in neurons.items():
                 shape = spikes.tensor.shape

@@ -28,7 +28,7 @@ from types import CodeType, FrameType
 from typing import Any, Literal
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.torch.leaves import library_packages, membranes_of, of_library
+from jaxsnn.nir.torch.leaves import in_time, library_packages, membranes_of, of_library
 from jaxsnn.nir.torch.torch_functions import is_parameter
 from jaxsnn.nir.torch.trained_module import is_of_graph
 
@@ -78,6 +78,8 @@ class Operation:
             created, by name.
         is_neuron: Whether it is a layer that keeps a state from step to step.
         state_changed: Whether the state of a layer was written since its last call.
+        keeps_state: Whether a neuron keeps its state itself, instead of returning it only.
+        call: Name of a call of a layer that is called several times in each step, see `folding`.
         index: Index in the recording.
     """
 
@@ -98,6 +100,8 @@ class Operation:
     step: int = 0
     is_neuron: bool = False
     state_changed: bool = False
+    keeps_state: bool = True
+    call: str = ""
     index: int = 0
 
     @property
@@ -119,6 +123,7 @@ class Recorder:
         self.operations: list[Operation] = []
         self._module = module
         self._leaves = leaves
+        self._names = {id(part): name for name, part in module.named_modules()}
         #: By the id of a tensor: itself, its version counter, and its value.
         self._values: dict[int, tuple[Any, int, TensorValue]] = {}
         self._states: dict[int, dict[str, tuple[int, int]]] = {}
@@ -217,6 +222,8 @@ class Recorder:
                 self._end(operation, result)
                 operation.membranes = [self._result(t, operation) for t in membranes]
                 operation.is_neuron = bool(membranes) or is_of_graph(leaf)
+                if operation.is_neuron and not in_time(leaf):
+                    operation.keeps_state = bool(membranes_of(leaf, None)) or is_of_graph(leaf)
                 operation.inner = {
                     layer: [self._result(tensor, operation) for tensor in tensors]
                     for layer, tensors in self._inner.items()
@@ -262,7 +269,8 @@ class Recorder:
             package = frame.f_globals.get("__name__", "").partition(".")[0]
             if frame.f_code.co_filename != __file__:
                 # The instruction alone is not enough: Python replaces those that run often.
-                site.append((frame.f_code, self._positions(frame.f_code)[frame.f_lasti // 2]))
+                position = self._positions(frame.f_code)[frame.f_lasti // 2]
+                site.append((frame.f_code, position, self._module_of(frame)))
             if not line and package not in self._libraries:
                 file = frame.f_code.co_filename.rpartition("/")[2]
                 line = f"{file}, line {frame.f_lineno}"
@@ -278,6 +286,15 @@ class Recorder:
             site=tuple(site),
             line=line,
         )
+
+    def _module_of(self, frame: FrameType) -> str:
+        """Return the name of the module whose forward runs in a frame; "" for other frames. Modules of
+        one class run the same code, and their loops are different ones.
+        """
+        code = frame.f_code
+        if code.co_name != "forward" or not code.co_argcount:
+            return ""
+        return self._names.get(id(frame.f_locals.get(code.co_varnames[0])), "")
 
     def _positions(self, code: CodeType) -> list[Any]:
         """Return the place in the source of each instruction."""

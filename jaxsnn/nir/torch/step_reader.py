@@ -107,7 +107,8 @@ class StepReader:
                 if is_head and exporter_of(operation.func) is None:
                     continue
                 try:
-                    called(operation.name, operation.func, _input_of(operation), operation.result)
+                    name = operation.call or operation.name
+                    called(name, operation.func, _input_of(operation), operation.result)
                 except ConversionError:
                     if not is_head:
                         raise

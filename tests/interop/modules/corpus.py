@@ -133,6 +133,8 @@ CORPUS = (
     _entry(N.Refractory, SEQUENCE, extensions=("LIFRefrac",)),
     _entry(N.ConvolutionalStates, IMAGES),
     _entry(N.TwoTimeSteps, SEQUENCE),
+    _entry(N.LoopingBlocks, SEQUENCE),
+    _entry(N.SharedCell, SEQUENCE),
     _entry(N.IntegrateAndFire, STATIC, one_step=True),
     _entry(J.CountedSpikes, STATIC),
     _entry(J.StackedSpikes, SEQUENCE),

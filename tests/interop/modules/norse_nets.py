@@ -1,5 +1,7 @@
 """Networks of Norse as people write them: states from call to call, or modules that run through time."""
 
+import itertools
+
 import norse.torch as norse
 import torch
 import torch.nn.functional as F
@@ -243,3 +245,51 @@ class TwoTimeSteps(nn.Module):
             z, s1 = self.lif(self.fc(frame), s1)
             vo, so = self.readout(z, so)
         return vo
+
+
+class LoopingBlock(nn.Module):
+    """A layer with a loop of its own over all steps."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.fc = nn.Linear(inputs, outputs)
+        self.lif = norse.LIFCell(p=norse.LIFParameters(v_th=torch.as_tensor(0.1)))
+
+    def forward(self, x):
+        state, outputs = None, []
+        for t in range(x.shape[0]):
+            z, state = self.lif(self.fc(x[t]), state)
+            outputs.append(1.5 * z)
+        return torch.stack(outputs)
+
+
+class LoopingBlocks(nn.Module):
+    """Blocks of one class, one after the other, whose loops run the same code."""
+
+    def __init__(self):
+        super().__init__()
+        sizes = (INPUTS, HIDDEN, HIDDEN, OUTPUTS)
+        blocks = [LoopingBlock(*pair) for pair in itertools.pairwise(sizes)]
+        self.blocks = norse.SequentialState(*blocks)
+
+    def forward(self, x):
+        y, _ = self.blocks(x)
+        return y.sum(0)
+
+
+class SharedCell(nn.Module):
+    """A cell that is called for two layers, with a state of each."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(INPUTS, HIDDEN), nn.Linear(HIDDEN, HIDDEN)
+        self.lif = norse.LIFCell(p=norse.LIFParameters(v_th=torch.as_tensor(0.1)))
+
+    def forward(self, x):
+        s1 = s2 = None
+        outputs = []
+        for frame in x:
+            z, s1 = self.lif(self.fc1(frame), s1)
+            y, s2 = self.lif(self.fc2(z), s2)
+            outputs.append(y)
+        return torch.stack(outputs)
