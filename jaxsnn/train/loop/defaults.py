@@ -76,7 +76,8 @@ def output_note(network: Network, classes: int) -> Note | None:
         return None
     name, last = output_node(network, classes), _last_outputs(network)
     text = Text(
-        "the loss reads '{node}', {reason} (outputs: {nodes}; population in {option} selects another)",
+        "the loss reads '{node}', {reason} (outputs: {nodes}; population in loss_options, or in "
+        "[loss-options] of a configuration file, selects another)",
         node=name,
         reason=Text("the last output")
         if len(last) == 1
@@ -84,7 +85,6 @@ def output_note(network: Network, classes: int) -> Note | None:
             "the smallest output with a channel for each of the {classes} classes", classes=classes
         ),
         nodes=listing(readable),
-        option=OPTIONS["loss_options"],
     )
     return Note(text, code="default-output")
 
