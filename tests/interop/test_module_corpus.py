@@ -108,8 +108,8 @@ def test_it_is_read_as_it_stands_and_verified(entry):
     assert verify(graph, entry.module, entry.sample).ok
 
 
-#: Networks that split the time axis of their input, for which zeros of some shape do not do.
-NEEDS_SAMPLE = ("snntorch-Split", "snntorch-Chunked")
+#: Networks that split the time axis of their input, or have several, for which zeros of some shape do not do.
+NEEDS_SAMPLE = ("snntorch-Split", "snntorch-Chunked", "snntorch-Windows")
 
 
 @pytest.mark.parametrize("entry", TRAINED)

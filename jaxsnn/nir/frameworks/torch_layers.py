@@ -38,6 +38,7 @@ class Call:
         inward, outward: Shapes without batch and time axes.
         leading: Number of batch and time axes.
         columns: For a Linear: index of the input of each column of its weight; None: in order.
+        forgets: For a neuron: `forward` resets its states before each call.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Call:
     outward: tuple[int, ...]
     leading: int = 1
     columns: np.ndarray | None = None
+    forgets: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

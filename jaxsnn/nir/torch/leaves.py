@@ -324,7 +324,26 @@ def exported(call: Call) -> Exported:
     exporter = exporter_of(call.module)
     if exporter is None:
         raise unsupported(call.name, call.module)
+    if call.forgets and not _is_resettable(call.module):
+        raise ConversionError(
+            Text(
+                "forward resets the states of '{layer}' ({type}) before each call",
+                layer=call.name,
+                type=type(call.module).__name__,
+            ),
+            fix="reset them once, before the loop over time, or outside of forward if it computes "
+            "one time step",
+            node=call.name,
+        )
     return exporter(call)
+
+
+def _is_resettable(module: Any) -> bool:
+    package, kind = _package(module), layer_class(module).__name__
+    return any(
+        framework.package == package and kind in framework.resettable
+        for framework in frameworks().values()
+    )
 
 
 def refuse_several_outputs(name: str, module: Any) -> None:

@@ -170,6 +170,7 @@ class PassRecord:
             outward=tuple(shape[origin.leading :]),
             leading=origin.leading,
             columns=columns,
+            forgets=self.operation is not None and self.operation.forgets,
         )
         return Origin(sources=(name,), leading=origin.leading)
 

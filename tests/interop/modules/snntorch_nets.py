@@ -624,3 +624,69 @@ class Predicted(StaticImage):
             spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
             total += spk2
         return total.argmax(dim=1)
+
+
+class ResetEachCall(StaticImage):
+    """One step per call, with states of zeros in each of them."""
+
+    def forward(self, x):
+        mem1 = self.lif1.init_leaky()
+        spk1, mem1 = self.lif1(self.fc1(x), mem1)
+        current = self.fc2(spk1)
+        spk2, _ = self.lif2(current, torch.zeros_like(current))
+        return spk2
+
+
+class ResetInLoop(StaticImage):
+    """States are reset in each step of the loop; those of the second layer are kept."""
+
+    def forward(self, x):
+        mem2 = self.lif2.reset_mem()
+        outputs = []
+        for t in range(x.shape[0]):
+            spk1, _ = self.lif1(self.fc1(x[t]), self.lif1.reset_mem())
+            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+            outputs.append(spk2)
+        return torch.stack(outputs)
+
+
+class Windows(StaticImage):
+    """Two nested loops over time, windows and steps in them, in one layout of axes."""
+
+    def forward(self, x):  # batch, steps, channels, windows
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+        windows = []
+        for window in range(x.shape[-1]):
+            spikes = []
+            for step in range(x.shape[1]):
+                spk1, mem1 = self.lif1(self.fc1(x[:, step, :, window]), mem1)
+                spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+                spikes.append(spk2)
+            windows.append(torch.stack(spikes, dim=1))
+        return torch.stack(windows, dim=-1)
+
+
+class FlatAlready(nn.Module):
+    """A Sequential whose first layers leave flat inputs as they are; hidden states, reset one by one."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(),
+            nn.Dropout(0.2),
+            nn.Linear(INPUTS, HIDDEN),
+            snn.Leaky(beta=0.9, init_hidden=True),
+            nn.Linear(HIDDEN, OUTPUTS),
+            snn.Leaky(beta=0.9, init_hidden=True, output=True),
+        )
+
+    def forward(self, x):
+        for layer in self.layers:
+            if isinstance(layer, snn.Leaky):
+                layer.reset_mem()
+        spikes, membranes = [], []
+        for t in range(x.size(0)):
+            spk, mem = self.layers(x[t, :])
+            spikes.append(spk)
+            membranes.append(mem)
+        return torch.stack(spikes), torch.stack(membranes)
