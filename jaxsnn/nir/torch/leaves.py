@@ -33,6 +33,7 @@ from jaxsnn.nir.frameworks.torch_layers import (
     Setter,
     channel_scaling,
     depthwise_convolution,
+    exported_reshape,
     layer_class,
     padding_node,
 )
@@ -125,6 +126,11 @@ class Moved:
     axis: int
     offset: int
     step: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reshaped:
+    """Reshaping between two layers that NIR's Flatten cannot represent, such as x.view(-1, 1, 8, 8)."""
 
 
 def exporter_of(module: Any) -> Callable[[Call], Exported] | None:
@@ -319,6 +325,8 @@ def exported(call: Call) -> Exported:
         return Exported(nodes={"": _scaled(call)})
     if isinstance(call.module, Moved):
         return _moved(call)
+    if isinstance(call.module, Reshaped):
+        return exported_reshape(call)
     if isinstance(call.module, Before):
         return Exported(nodes={})
     exporter = exporter_of(call.module)
@@ -463,5 +471,5 @@ _ORDERED = ("Flatten", "Dropout", "Dropout1d", "Dropout2d", "Identity")
 _PLAIN = (
     *("AvgPool1d", "AdaptiveAvgPool1d", "MaxPool1d", *PADDING_LAYERS),
     *("AvgPool2d", "AdaptiveAvgPool2d", "MaxPool2d", "Flatten"),
-    *("Dropout", "Dropout1d", "Dropout2d", "Identity", "ReLU"),
+    *("Dropout", "Dropout1d", "Dropout2d", "Identity", "ReLU", "Unflatten", "Upsample"),
 )

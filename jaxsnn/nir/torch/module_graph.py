@@ -337,8 +337,6 @@ class _ModuleDraft:
         of_values = (export.takes_spikes and not self._binary(before)) or (
             export.takes_positive and not self._positive(before)
         )
-        if of_values and export.for_values is None:
-            self._refuse_numbers(call, before)
         if of_values and export.for_values is not None:
             export = self.exports[call.name] = export.for_values
         self.parts[call.name] = {}
@@ -500,23 +498,6 @@ class _ModuleDraft:
             leaves += calls[leaves[-1]].sources[:1]
         return leaves
 
-    def _refuse_numbers(self, call: Call, before: tuple[str, ...]) -> None:
-        """Refuse a layer that is only right for spikes, if it may receive other values."""
-        feeding_nodes = listing(
-            f"'{self.label_of(name)}' ({self.nodes[name]['type']})" for name in before
-        )
-        raise ConversionError(
-            Text(
-                "'{layer}' ({type}) receives the output of {sources}, and is supported "
-                "only for spikes",
-                layer=self.seen.label(call.name),
-                type=type(call.module).__name__,
-                sources=feeding_nodes,
-            ),
-            fix="place it after the neurons, or use AvgPool1d",
-            node=call.name,
-        )
-
     def label_of(self, node: str) -> str:
         """Return the name of a node in messages: the layer, or the function and its line."""
         return _label_of(node, self.parts, self.seen)
@@ -530,7 +511,12 @@ class _ModuleDraft:
             numbers = [entry.get(key, 0) for key in ("weight", "bias", "scale")]
             if weighted and any(np.any(np.asarray(array) < 0) for array in numbers):
                 return False
-            passes_on = weighted or entry["type"] in ("Flatten", "AvgPool2d", "SumPool2d")
+            passes_on = weighted or entry["type"] in (
+                "Flatten",
+                "Reshape",
+                "AvgPool2d",
+                "SumPool2d",
+            )
             if not (self._positive(before) if passes_on else self._emits_spikes(node)):
                 return False
         return True

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxsnn.nir.frameworks.torch_layers import Call
-from jaxsnn.nir.torch.leaves import unsupported
+from jaxsnn.nir.torch.leaves import Reshaped, unsupported
 from jaxsnn.nir.torch.module_order import Order, first_order, orders
 from jaxsnn.nir.torch.recording import Operation, TensorValue
 from jaxsnn.nir.torch.torch_functions import is_parameter, parts_of, spoken_name
@@ -216,6 +216,20 @@ class PassRecord:
             if order is not None:
                 plain = order.unchanged
                 self.keep(part, dataclasses.replace(origin, order=None if plain else order))
+
+    def reshaped(self, origin: Origin, shape: tuple[int, ...]) -> Origin | None:
+        """Return the origin of a tensor of a shape that has the elements of a layer's output in their
+        order, after noting the reshaping; None for another order, or for the input, of which the
+        graph may take the reshaped one.
+        """
+        order = origin.order
+        if order is None or not origin.sources[0]:
+            return origin if order is None else None
+        if not np.array_equal(np.ravel(order.places), np.ravel(first_order(order.shape))):
+            return None
+        before = (*shape[: origin.leading], *order.shape)
+        plain = dataclasses.replace(origin, order=None)
+        return self.call(self.free("reshape"), Reshaped(), plain, before, shape)
 
     def refuse_lost(self, seen: SeenTensor) -> None:
         """Refuse a tensor that is not the output of a layer, naming the library's module that computes it.

@@ -690,3 +690,85 @@ class FlatAlready(nn.Module):
             spikes.append(spk)
             membranes.append(mem)
         return torch.stack(spikes), torch.stack(membranes)
+
+
+class Signals(nn.Module):
+    """Max pooling of signals, then of features, in front of the neurons."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv1d(1, 3, 3)
+        self.lif1 = snn.Leaky(beta=0.8)
+        self.fc = nn.Linear(9, 2 * OUTPUTS)
+        self.lif2 = snn.Leaky(beta=0.8)
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.reset_mem(), self.lif2.reset_mem()
+        outputs = []
+        for _step in range(STEPS):
+            spk1, mem1 = self.lif1(F.max_pool1d(self.conv(x), 2), mem1)
+            spk2, mem2 = self.lif2(F.max_pool1d(self.fc(spk1.view(x.shape[0], -1)), 2), mem2)
+            outputs.append(spk2)
+        return torch.stack(outputs)
+
+
+class Reconstruction(nn.Module):
+    """A code of spikes in one loop, and an image of it in a second one, by transposed convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        lif = {"beta": 0.8, "init_hidden": True}
+        self.encoder = nn.Sequential(
+            nn.Conv2d(1, 2, 3, stride=2),
+            snn.Leaky(**lif),
+            nn.Flatten(),
+            nn.Linear(8, HIDDEN),
+            snn.Leaky(**lif, output=True),
+        )
+        self.widen = nn.Sequential(nn.Linear(HIDDEN, 8), snn.Leaky(**lif))
+        self.decoder = nn.Sequential(
+            nn.Unflatten(1, (2, 2, 2)),
+            snn.Leaky(**lif),
+            nn.ConvTranspose2d(2, 2, 3, stride=(2, 1), padding=1, output_padding=(1, 0)),
+            nn.BatchNorm2d(2),
+            snn.Leaky(**lif),
+            nn.ConvTranspose2d(2, 1, 3, padding=1, stride=2, output_padding=1),
+            snn.Leaky(**lif, output=True, reset_mechanism="none"),
+        )
+
+    def forward(self, x):
+        for part in (self.encoder, self.widen, self.decoder):
+            utils.reset(part)
+        codes = []
+        for _step in range(STEPS):
+            spk, _ = self.encoder(x)
+            codes.append(spk)
+        codes = torch.stack(codes, dim=2)
+        images = []
+        for step in range(STEPS):
+            _, mem = self.decoder(self.widen(codes[..., step]))
+            images.append(mem)
+        return torch.stack(images, dim=4)[..., -1]
+
+
+class SkipConnections(nn.Module):
+    """A small U-Net: upsampled spikes beside those of an earlier layer; a head with a sum over time."""
+
+    def __init__(self):
+        super().__init__()
+        lif = {"beta": 0.8, "init_hidden": True}
+        self.down = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), snn.Leaky(**lif))
+        self.pool = nn.MaxPool2d(2)
+        self.bottom = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), snn.Leaky(**lif))
+        self.up = nn.Upsample(scale_factor=2, mode="bilinear")
+        self.last = nn.Sequential(nn.Conv2d(5, 2, 3, padding=1), snn.Leaky(**lif))
+        self.head = nn.Conv2d(2, 1, 1)
+
+    def forward(self, x):
+        utils.reset(self)
+        total = 0
+        for t in range(x.shape[0]):
+            down = self.down(x[t])
+            bottom = self.bottom(self.pool(down))
+            total = total + self.head(self.last(torch.cat([self.up(bottom), down], dim=1)))
+        return total / x.shape[0]
