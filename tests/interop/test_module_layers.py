@@ -332,8 +332,9 @@ def doubled_through_data(net, x):
     return net.out(current)
 
 
-def membrane_as_current(net, x):
-    return net.out(net.b(net.states(net.fc(x))[1]))
+def membrane_of_a_loop():
+    lif = snn.RLeaky(beta=0.8, linear_features=8, init_hidden=True, output=True)
+    return Wired(lambda net, x: net.out(net.lif(net.fc(x))[1]), fc=nn.Linear(5, 8), lif=lif)
 
 
 def of_one_linear(forward):
@@ -346,9 +347,10 @@ def of_one_linear(forward):
         (ResetRecurrent(), (5,), r"forward resets the states of 'lif' \(RLeaky\) before each call"),
         (of_one_linear(clamped_in_place), (5,), "input of 'out' .* by torch's clamp, which is not"),
         (of_one_linear(doubled_through_data), (5,), r"changes the output of a layer through \.data"),
-        (of_one_linear(membrane_as_current), (5,), "'b' .Linear. receives the membrane of 'states'"),
-        (body(nn.Linear(5, 3), leaky(reset_mechanism="none"), nn.Linear(3, 2), leaky()), (5,),
-         "'1' .Leaky. emits spikes and never resets"),
+        (membrane_of_a_loop(), (5,), "forward uses the membrane of 'lif', whose spikes are fed back to it"),
+        (body(nn.Linear(5, 3), snn.RLeaky(beta=0.8, linear_features=3, init_hidden=True,
+                                          reset_mechanism="none"), nn.Linear(3, 2), leaky()), (5,),
+         "'1' .RLeaky. emits spikes and never resets"),
         (body(nn.Linear(5, 3), nn.Dropout(), leaky()).train(), (5,), "call module.eval"),
         (body(nn.Linear(5, 3), nn.BatchNorm1d(3), leaky()).train(), (5,), "call module.eval"),
         (rounding_up(nn.AvgPool2d, 4), (1, 8, 8), "'2' uses ceil_mode"),

@@ -113,6 +113,13 @@ class Before:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Membrane:
+    """Membrane of a neuron that a layer receives, which a second neuron with the same inputs gives."""
+
+    leaf: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Moved:
     """Shift along an axis, as in torch.cat (for each tensor) and torch.split (for each part):
     out[n] = x[step n - offset], and 0 where x has no such element.
@@ -327,7 +334,7 @@ def exported(call: Call) -> Exported:
         return _moved(call)
     if isinstance(call.module, Reshaped):
         return exported_reshape(call)
-    if isinstance(call.module, Before):
+    if isinstance(call.module, Before | Membrane):
         return Exported(nodes={})
     exporter = exporter_of(call.module)
     if exporter is None:

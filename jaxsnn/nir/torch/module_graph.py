@@ -42,7 +42,7 @@ from jaxsnn.nir.model.draft import spelt
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import class_of
-from jaxsnn.nir.torch.leaves import Before, exported, refuse_several_outputs
+from jaxsnn.nir.torch.leaves import Before, Membrane, exported, refuse_several_outputs
 from jaxsnn.nir.torch.module_pass import error_refusal, leaves_of, sample_refusal
 from jaxsnn.nir.torch.module_trace import traces
 from jaxsnn.nir.torch.to_torch import drafted
@@ -330,6 +330,10 @@ class _ModuleDraft:
         if isinstance(call.module, Before):
             self._add_before(call)
             return
+        if isinstance(call.module, Membrane):
+            self.parts[call.name] = {"": self._membrane_of(call.module.leaf)}
+            self.ends[call.name] = (self.parts[call.name][""],)
+            return
         export = self.exports[call.name]
         before = self._before(call.name, call.sources)
         if export.folds is not None and not self._fold(call, export, before):
@@ -360,7 +364,7 @@ class _ModuleDraft:
         for option, value in export.options.items():
             self.by_node.setdefault(option, {})[neuron] = value
         if export.options.get("readout"):
-            self._refuse_lost_spikes(call)
+            self._add_spikes(call)
 
     def _add_dialect(self, name: str, dialect: Dialect, full: Mapping[str, str]) -> None:
         """Merge the dialect of a graph that is a part of the module, and record which of its
@@ -549,15 +553,18 @@ class _ModuleDraft:
         traits = class_of(self.nodes[node]["type"]).traits
         return traits.fires and not self.by_node.get("readout", {}).get(node)
 
-    def _refuse_lost_spikes(self, call: Call) -> None:
-        """Refuse a neuron without a reset whose spikes are taken."""
-        nodes = self.parts[call.name].values()
-        looped = any(
-            source == self.neurons[call.name] and target in nodes for source, target in self.edges
-        )
-        spikes_used = looped or self.seen.feeds_a_layer(call.name)
+    def _add_spikes(self, call: Call) -> None:
+        """Add a Threshold behind a neuron without a reset whose spikes are used.
+
+        Raises:
+            ConversionError: It receives its own spikes, or has an infinite threshold.
+        """
+        nodes, neuron = self.parts[call.name], self.neurons[call.name]
+        looped = any(source == neuron and target in nodes.values() for source, target in self.edges)
         members = [output.member for output in self.seen.outputs if output.sources == (call.name,)]
-        if spikes_used or "output" in members:
+        if not (looped or self.seen.feeds_a_layer(call.name) or "output" in members):
+            return
+        if looped or getattr(call.module, "v_threshold", 0.0) == float("inf"):
             raise ConversionError(
                 Text(
                     "'{layer}' ({type}) emits spikes and never resets, and NIR has no "
@@ -568,6 +575,51 @@ class _ModuleDraft:
                 fix="give it a reset, or use only its membrane, as a readout",
                 node=call.name,
             )
+        nodes["spikes"] = _free(f"{neuron}_spikes", self.nodes)
+        level = self.nodes[neuron]["v_threshold"]
+        self.nodes[nodes["spikes"]] = {"type": "Threshold", "threshold": level}
+        self.edges.append((neuron, nodes["spikes"]))
+        self.ends[call.name] = (nodes["spikes"],)
+
+    def _membrane_of(self, leaf: str) -> str:
+        """Return the node that gives the membrane of a neuron: the neuron itself if it never emits
+        spikes, else an added one with the same inputs.
+
+        Raises:
+            ConversionError: The neuron receives its own spikes.
+        """
+        neuron = self.neurons[leaf]
+        if self.by_node.get("readout", {}).get(neuron):
+            return neuron
+        reached, pending = set[str](), [neuron]
+        while pending:
+            source = pending.pop()
+            after = {end for start, end in self.edges if start == source} - reached
+            reached |= after
+            pending += after
+        if neuron in reached:
+            raise ConversionError(
+                Text(
+                    "forward uses the membrane of '{layer}', whose spikes are fed back to it",
+                    layer=leaf,
+                ),
+                fix="use its spikes instead, or the membrane of a layer without feedback",
+                node=leaf,
+            )
+        node = _free(f"{neuron}_membrane", self.nodes)
+        self.nodes[node] = dict(self.nodes[neuron])
+        self.edges += [(source, node) for source, target in self.edges if target == neuron]
+        for values in self.by_node.values():
+            if neuron in values:
+                values[node] = values[neuron]
+        self._read_out(leaf, node)
+        return node
+
+    def _read_out(self, leaf: str, node: str) -> None:
+        """Let a node give its membrane; that of a neuron which forgets it has no reset."""
+        self.by_node.setdefault("readout", {})[node] = True
+        if any(call.name == leaf and call.forgets for call in self.seen.calls):
+            self.by_node["reset"][node] = "none"
 
     def add_output(self, output: TracedOutput) -> str:
         """Add an Output node and return its name."""
@@ -575,17 +627,10 @@ class _ModuleDraft:
         name = _free("output" if alone else f"output_{'_'.join(output.sources)}", self.nodes)
         if output.member == "membrane":
             leaf = output.sources[0]
-            if self.seen.feeds_a_layer(leaf):
-                raise ConversionError(
-                    Text(
-                        "the module returns the membrane of '{layer}', whose spikes feed other layers",
-                        layer=leaf,
-                    ),
-                    fix="return its spikes, or do not pass its spikes to other layers",
-                    node=leaf,
-                )
             ends: tuple[str, ...] = (self.neurons.get(leaf, self.ends[leaf][0]),)
-            self.by_node.setdefault("readout", {})[ends[0]] = True
+            if leaf in self.neurons and any(source == ends[0] for source, _ in self.edges):
+                ends = (self._membrane_of(leaf),)
+            self._read_out(leaf, ends[0])
         else:
             ends = self._before(name, output.sources)
         self.nodes[name] = {"type": "Output", "shape": np.array(output.shape)}

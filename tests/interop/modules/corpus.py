@@ -72,6 +72,7 @@ STATIC_IMAGE = (BATCH, *IMAGE)
 GRID = {"engine": "grid"}
 #: Weights of 0 and 1 in front of a transposed convolution are no numbers of the module.
 DECODER = ("encode.weight", "encode.bias", "decode.weight", "decode.bias")
+COPIED = dict.fromkeys(TARGETS, r"'lif1_membrane' outputs its membrane potential and resets")
 RESETS = dict.fromkeys(TARGETS, r"'lif2' outputs its membrane potential and resets \(subtract\)")
 
 S, N, J = snntorch_nets, norse_nets, spikingjelly_nets
@@ -120,12 +121,16 @@ CORPUS = (
     _entry(S.Residual, SEQUENCE),
     _entry(S.Predicted, SEQUENCE),
     _entry(S.ResetEachCall, STATIC, gain=3.0, one_step=True),
+    _entry(S.ResetReadout, STATIC, gain=3.0, one_step=True),
     _entry(S.ResetInLoop, SEQUENCE),
     _entry(S.Windows, (BATCH, 4, INPUTS, 3)),
     _entry(S.FlatAlready, SEQUENCE),
     _entry(S.Signals, (BATCH, 1, 8), extensions=("MaxPool1d",), fit=GRID),
     _entry(S.Reconstruction, STATIC_IMAGE, gain=1.5, extensions=("Reshape",), fit=GRID),
     _entry(S.SkipConnections, IMAGES, gain=1.5, fit=GRID),
+    _entry(S.MembranesOnward, SEQUENCE, refused=COPIED, fit=GRID),
+    _entry(S.BothRecorded, SEQUENCE, refused=COPIED, fit=GRID),
+    _entry(S.NeverReset, SEQUENCE, gain=1.5, fit=GRID),
     _entry(N.VoltageDecoder, SEQUENCE),
     _entry(N.BoxCells, SEQUENCE),
     _entry(N.SequentialLoop, SEQUENCE),

@@ -637,6 +637,15 @@ class ResetEachCall(StaticImage):
         return spk2
 
 
+class ResetReadout(StaticImage):
+    """The same, with a membrane as the result."""
+
+    def forward(self, x):
+        spk1, _ = self.lif1(self.fc1(x), self.lif1.reset_mem())
+        _, mem2 = self.lif2(self.fc2(spk1), self.lif2.reset_mem())
+        return mem2
+
+
 class ResetInLoop(StaticImage):
     """States are reset in each step of the loop; those of the second layer are kept."""
 
@@ -772,3 +781,55 @@ class SkipConnections(nn.Module):
             bottom = self.bottom(self.pool(down))
             total = total + self.head(self.last(torch.cat([self.up(bottom), down], dim=1)))
         return total / x.shape[0]
+
+
+class MembranesOnward(nn.Module):
+    """A layer takes the membranes of neurons that reset, and another one their spikes."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1 = nn.Linear(INPUTS, HIDDEN)
+        self.lif1 = snn.Leaky(beta=0.8)
+        self.fc2, self.fc3 = nn.Linear(HIDDEN, OUTPUTS), nn.Linear(HIDDEN, OUTPUTS)
+        self.lif2 = snn.Leaky(beta=0.8)
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.reset_mem(), self.lif2.reset_mem()
+        outputs = []
+        for t in range(x.shape[0]):
+            spk1, mem1 = self.lif1(self.fc1(x[t]), mem1)
+            spk2, mem2 = self.lif2(self.fc2(mem1) + self.fc3(spk1), mem2)
+            outputs.append(spk2)
+        return torch.stack(outputs)
+
+
+class BothRecorded(StaticImage):
+    """The membranes of the first layer are returned before the spikes of the second one."""
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.reset_mem(), self.lif2.reset_mem()
+        membranes, spikes = [], []
+        for t in range(x.shape[0]):
+            spk1, mem1 = self.lif1(self.fc1(x[t]), mem1)
+            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+            membranes.append(mem1)
+            spikes.append(spk2)
+        return torch.stack(membranes), torch.stack(spikes)
+
+
+class NeverReset(StaticImage):
+    """Neurons without a reset, whose spikes a layer takes and forward returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.lif1 = snn.Leaky(beta=0.7, reset_mechanism="none")
+        self.lif2 = snn.Leaky(beta=0.7, threshold=0.6, reset_mechanism="none")
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.reset_mem(), self.lif2.reset_mem()
+        outputs = []
+        for t in range(x.shape[0]):
+            spk1, mem1 = self.lif1(self.fc1(x[t]), mem1)
+            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+            outputs.append(spk2)
+        return torch.stack(outputs)
