@@ -100,6 +100,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "outside-graph": "Forward computes something before the graph's input or behind its outputs",
         "left-out": "A part of the module or of the data was left out",
         "rescaled-time": "Neurons of a module have different time steps",
+        "states-reset": "Forward resets the states of neurons before each call",
         "shared-parameters": "A module uses the same parameters in several places",
         "step-before": "A module uses results of the previous step outside its layers",
         # Conversion and importers

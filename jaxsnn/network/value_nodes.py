@@ -19,13 +19,22 @@ Arrays = Mapping[str, Any]
 
 
 def largest(
-    parameters: Arrays, detail: Any, x: Float[Array, "samples channels *pixels"]
-) -> Float[Array, "samples channels *pixels"]:
-    """Apply MaxPool2d: maxima over windows; cells of the padding never count."""
-    around = ((0, 0), (0, 0), *detail.padding)
-    return lax.reduce_window(
-        x, -jnp.inf, lax.max, (1, 1, *detail.kernel), (1, 1, *detail.stride), around
-    )
+    parameters: Arrays, detail: Any, x: Float[Array, "samples *shape"]
+) -> Float[Array, "samples *shape"]:
+    """Apply MaxPool1d or MaxPool2d: maxima over windows of the last axes; cells of the padding never
+    count.
+    """
+    others = x.ndim - len(detail.kernel)
+    kernel, stride = (*(1,) * others, *detail.kernel), (*(1,) * others, *detail.stride)
+    around = (*((0, 0),) * others, *detail.padding)
+    return lax.reduce_window(x, -jnp.inf, lax.max, kernel, stride, around)
+
+
+def reshaped(
+    parameters: Arrays, detail: tuple[int, ...], x: Float[Array, "samples *shape"]
+) -> Float[Array, "samples *new"]:
+    """Apply Reshape; `detail` is the new shape."""
+    return x.reshape(len(x), *detail)
 
 
 def rectified(

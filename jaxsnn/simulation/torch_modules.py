@@ -611,8 +611,10 @@ def _membranes(
     differences that change no spike here; the tolerance is relative to the threshold, or to the
     largest membrane so far.
     """
+    # Without a state to keep, the reset of a membrane after a spike has no effect.
+    reset = {call.name for call in traced.trace.calls if call.forgets}
     for leaf, node in traced.firing.items():
-        if len(theirs.get(leaf, ())) > 1:
+        if len(theirs.get(leaf, ())) > 1 and leaf not in reset:
             graph_values, module_values = np.asarray(ours.voltages[node]), theirs[leaf][1]
             threshold = np.abs(traced.graph.nodes[node].value("v_threshold")).max()
             largest = (

@@ -57,6 +57,13 @@ def image(*between, seed=0):
     return body(*first, nn.Linear(size, OUTPUTS), leaky(), seed=seed)
 
 
+def signal(*between, seed=0):
+    """The same of signals of length 9."""
+    first = (nn.Conv1d(1, 2, 3), *between, nn.Flatten())
+    size = nn.Sequential(*first)(torch.zeros(1, 1, 9)).shape[1]
+    return body(*first, nn.Linear(size, OUTPUTS), leaky(), seed=seed)
+
+
 def norm(shape, **options):
     """A LayerNorm whose numbers are not the initial ones."""
     layer = nn.LayerNorm(shape, **options)
@@ -91,6 +98,17 @@ SNNTORCH = {
         lambda: image(nn.BatchNorm2d(2), nn.MaxPool2d((1, 2)), nn.Dropout2d(0.5), leaky()),
         (1, 7, 7),
         ["MaxPool2d"],
+    ),
+    "max pool of a signal": (
+        lambda: signal(nn.MaxPool1d(3, stride=2, padding=1), leaky(), seed=1),
+        (1, 9),
+        ["MaxPool1d"],
+    ),
+    "max pool of features": (
+        lambda: body(nn.Linear(INPUTS, HIDDEN), nn.MaxPool1d(2), leaky(), nn.MaxPool1d(2, stride=1),
+                     nn.Linear(HIDDEN // 2 - 1, OUTPUTS), leaky(), seed=4),
+        (INPUTS,),
+        ["MaxPool1d"],
     ),
     "relu": (lambda: dense(nn.ReLU(), leaky()), (INPUTS,), ["ReLU"]),
     "relu of an image": (lambda: image(nn.ReLU(), nn.MaxPool2d(2), leaky()), (1, 7, 7), ["MaxPool2d", "ReLU"]),
@@ -300,7 +318,8 @@ def test_a_gradient_of_values_is_that_of_finite_differences(x64):
 
 def graphs():
     """A graph of each extension."""
-    for case in ("max pool", "relu", "layer norm", "alpha", "alpha that subtracts"):
+    pools = "max pool", "max pool of features"
+    for case in (*pools, "relu", "layer norm", "alpha", "alpha that subtracts"):
         make, shape, _ = SNNTORCH[case]
         torch.manual_seed(0)
         net = make()

@@ -125,9 +125,14 @@ def test_it_is_read_as_it_stands_and_verified(entry):
     assert verify(graph, entry.module, entry.sample).ok
 
 
-#: Networks that split the time axis of their input, or whose graph begins behind layers of other sizes,
-#: for which zeros of some shape do not do.
-NEEDS_SAMPLE = ("snntorch-Split", "snntorch-Chunked", "spikingjelly-ActivatedStem")
+#: Networks that split the time axis of their input, or have several, or whose graph begins behind layers of
+#: other sizes, for which zeros of some shape do not do.
+NEEDS_SAMPLE = (
+    "snntorch-Split",
+    "snntorch-Chunked",
+    "snntorch-Windows",
+    "spikingjelly-ActivatedStem",
+)
 
 
 @pytest.mark.parametrize(("entry", "steps"), TRAINED)

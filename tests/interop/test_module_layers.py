@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 import pytest
+import snntorch as snn
 import torch
 from torch import nn
 from torch.nn import functional
@@ -204,6 +205,17 @@ class Forgetful(Stateful):
         return super().forward(x)[0]
 
 
+class ResetRecurrent(nn.Module):
+    """The same with spikes that are fed back."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.lif = nn.Linear(5, 3), snn.RLeaky(beta=0.8, linear_features=3)
+
+    def forward(self, x):
+        return self.lif(self.fc(x), *self.lif.reset_mem())[0]
+
+
 class Loop(Stateful):
     """Runs through time in its own forward pass."""
 
@@ -320,8 +332,9 @@ def doubled_through_data(net, x):
     return net.out(current)
 
 
-def membrane_as_current(net, x):
-    return net.out(net.b(net.states(net.fc(x))[1]))
+def membrane_of_a_loop():
+    lif = snn.RLeaky(beta=0.8, linear_features=8, init_hidden=True, output=True)
+    return Wired(lambda net, x: net.out(net.lif(net.fc(x))[1]), fc=nn.Linear(5, 8), lif=lif)
 
 
 def of_one_linear(forward):
@@ -331,16 +344,15 @@ def of_one_linear(forward):
 @pytest.mark.parametrize(
     ("module", "shape", "message"),
     [
-        (Forgetful(), (5,), "'lif1' receives a state that differs from the state it returned"),
+        (ResetRecurrent(), (5,), r"forward resets the states of 'lif' \(RLeaky\) before each call"),
         (of_one_linear(clamped_in_place), (5,), "input of 'out' .* by torch's clamp, which is not"),
         (of_one_linear(doubled_through_data), (5,), r"changes the output of a layer through \.data"),
-        (of_one_linear(membrane_as_current), (5,), "'b' .Linear. receives the membrane of 'states'"),
-        (body(nn.Linear(5, 3), leaky(reset_mechanism="none"), nn.Linear(3, 2), leaky()), (5,),
-         "'1' .Leaky. emits spikes and never resets"),
+        (membrane_of_a_loop(), (5,), "forward uses the membrane of 'lif', whose spikes are fed back to it"),
+        (body(nn.Linear(5, 3), snn.RLeaky(beta=0.8, linear_features=3, init_hidden=True,
+                                          reset_mechanism="none"), nn.Linear(3, 2), leaky()), (5,),
+         "'1' .RLeaky. emits spikes and never resets"),
         (body(nn.Linear(5, 3), nn.Dropout(), leaky()).train(), (5,), "call module.eval"),
         (body(nn.Linear(5, 3), nn.BatchNorm1d(3), leaky()).train(), (5,), "call module.eval"),
-        (body(nn.Conv1d(1, 2, 3), nn.MaxPool1d(2), leaky()), (1, 8),
-         "place it after the neurons, or use AvgPool1d"),
         (rounding_up(nn.AvgPool2d, 4), (1, 8, 8), "'2' uses ceil_mode"),
         (rounding_up(nn.MaxPool2d, 4), (1, 8, 8), "'2' uses ceil_mode"),
         (body(nn.Conv2d(1, 3, 3), leaky(), nn.AdaptiveAvgPool2d(4), leaky()), (1, 8, 8),
@@ -698,3 +710,14 @@ def test_weights_that_hooks_compute_are_taken_and_refused_to_be_set():
     load_into(net, graph)  # the same numbers
     message = r"'0': weight is computed before each call, .*remove_weight_norm"
     assert_refused(lambda: load_into(target, graph), ConversionError, message)
+
+
+def test_neurons_that_forward_resets_keep_nothing_and_a_warning_tells_so():
+    net = Forgetful()
+    graph = from_torch(net, torch.zeros(1, 5))
+    (warning,) = [w for w in graph.warnings if w.code == "states-reset"]
+    assert "'lif1'" in str(warning.message)
+    x = torch.tensor(np.random.default_rng(0).uniform(-1, 4, (30, 3, 5)).astype(np.float32))
+    comparison = verify(graph, net, x)
+    assert comparison.ok
+    assert comparison.active

@@ -376,15 +376,16 @@ _IMPORTER_MAIN = dataclasses.replace(
 
 def _export_neuron(call: Call) -> Exported:
     """Export Leaky, Synaptic, RLeaky and RSynaptic, by the formulas of snnTorch's exporter; a Scale
-    follows a neuron whose spikes are not 1.
+    follows a neuron whose spikes are not 1. A Leaky or Synaptic that `forward` resets before each
+    call fires where its input is above threshold, as a LIF with a decay of 0 that resets at once.
     """
     neuron, shape = call.module, call.outward
     _refuse_unheld(call)
     dt = np.float32(_DT)
-    rest = 1 - np.clip(numbers_of(neuron.beta, shape), 0, 1)
+    rest = 1 - np.clip(numbers_of(neuron.beta, shape), 0, 1) * (not call.forgets)
     with np.errstate(divide="ignore"):
         entry = {"type": "LIF", "tau": dt / rest, "r": 1 / rest}
-        if hasattr(neuron, "alpha"):
+        if hasattr(neuron, "alpha") and not call.forgets:
             share = 1 - np.clip(numbers_of(neuron.alpha, shape), 0, 1)
             entry = {
                 "type": "CubaLIF",
@@ -401,6 +402,8 @@ def _export_neuron(call: Call) -> Exported:
     }
     if neuron.reset_mechanism == "none":
         options["readout"] = True
+    elif call.forgets:
+        options = {"reset": "zero", "reset_delay": False}
     recurrent = getattr(neuron, "recurrent", None)
     if recurrent is not None and hasattr(neuron, "alpha"):
         options["reset_delay"] = True  # whatever it was told, see the rules
@@ -604,8 +607,8 @@ def _set_neuron(
     """
     neuron = call.module
     step = steps["lif" if "lif" in steps else ""]
-    values = {"beta": step.decay}
-    if hasattr(neuron, "alpha"):
+    values = {} if call.forgets else {"beta": step.decay}
+    if hasattr(neuron, "alpha") and not call.forgets:
         values["alpha"] = step.synapse_decay
     if np.all(np.isfinite(step.v_threshold)):
         values["threshold"] = step.v_threshold
@@ -659,6 +662,7 @@ FRAMEWORK = Framework(
         }
     ),
     rewind="reset_mem",
+    resettable=("Leaky", "Synaptic"),
     membranes=("mem",),
     surrogate="ArcTan(alpha=2)",
     note="Its files do not contain the reset. The importer resets to 0 immediately; the line "

@@ -7,6 +7,7 @@ framework are in its file in `jaxsnn.nir.frameworks`.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ class Call:
         inward, outward: Shapes without batch and time axes.
         leading: Number of batch and time axes.
         columns: For a Linear: index of the input of each column of its weight; None: in order.
+        forgets: For a neuron: `forward` resets its states before each call.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Call:
     outward: tuple[int, ...]
     leading: int = 1
     columns: np.ndarray | None = None
+    forgets: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,7 +71,7 @@ class Exported:
         norm: The BatchNorm that `folds` belongs to.
         takes_spikes: Whether the export is only valid for inputs of 0 and 1.
         takes_positive: Whether the export is only valid for inputs that are not negative.
-        for_values: Export for all other inputs; None: these are refused.
+        for_values: Export for all other inputs.
         fixed: Suffixes of nodes whose weights are not parameters of the layer.
         dialect: Dialect of a graph that `jaxsnn.to_torch` exported as this layer; `takers` are its
             nodes that receive the input, and `givers` its output nodes.
@@ -512,7 +515,9 @@ def _largest(call: Call) -> Exported:
     threshold = {"type": "Threshold", "threshold": np.full(call.outward, 0.5, np.float32)}
     sizes = _windows(pool)
     total = {"type": "SumPool2d", **sizes}
-    of_values = Exported(nodes={"": {"type": "MaxPool2d", **sizes}})
+    of_values = Exported(nodes={"": {"type": type(pool).__name__, **sizes}})
+    if _axes(pool) == 1 == len(call.inward):  # torch pools the features of a batch, too
+        return of_values
     refuse_axes(call, 1 + _axes(pool))
     if _axes(pool) == 1:
         ones = np.ones((call.inward[0], *sizes["kernel_size"]), np.float32)
@@ -522,8 +527,19 @@ def _largest(call: Call) -> Exported:
         edges=(("sum", ""),),
         last="",
         takes_spikes=True,
-        for_values=of_values if _axes(pool) == 2 else None,
+        for_values=of_values,
     )
+
+
+def exported_reshape(call: Call) -> Exported:
+    """Export an Unflatten as the extension Reshape."""
+    if np.prod(call.inward) != np.prod(call.outward):
+        raise ConversionError(
+            Text("layer '{node}' changes the batch axis", node=call.name),
+            fix="let it change the axes after the batch axis",
+            node=call.name,
+        )
+    return Exported(nodes={"": {"type": "Reshape", "shape": np.array(call.outward)}})
 
 
 def _rectified(call: Call) -> Exported:
@@ -551,9 +567,7 @@ def _transposed_convolution(call: Call) -> Exported:
     """Export a ConvTranspose as a convolution, of the input with zeros between its elements if it has
     a stride.
 
-    NIR's nodes put no zeros between elements. Two convolutions with weights of 0 and 1 do: the first
-    makes a channel of each element, and the second, which has as many taps as outputs, puts each
-    channel into its place.
+    NIR's nodes put no zeros between elements, see `_mapped_along_axes`.
     """
     layer = call.module
     weight, axes = numbers_of(layer.weight), len(layer.kernel_size)
@@ -585,48 +599,79 @@ def _transposed_convolution(call: Call) -> Exported:
         "groups": np.array(layer.groups),
     }
     channels, *space = call.inward
-    if np.all(stride == 1) and not np.any(extra):
-        return Exported(nodes={"": convolution | {"input_shape": np.array(space)}})
-    spread = stride * (np.array(space) - 1) + 1 + extra
-    size = int(np.prod(space))
-    places = np.indices(space).reshape(axes, size)
-    elements = np.arange(size)
-    one_each = np.zeros((channels, size, 1, *space), np.float32)
-    one_each[(slice(None), elements, 0, *places)] = 1
-    into_place = np.zeros((channels, size, *spread), np.float32)
-    # A kernel is applied from its end over an input of one element.
-    ends = (spread - 1)[:, None] - stride[:, None] * places
-    into_place[(slice(None), elements, *ends)] = 1
-    plain = {
-        "type": f"Conv{axes}d",
-        "stride": np.ones(axes, int),
-        "dilation": np.ones(axes, int),
-        "groups": np.array(channels),
-        "metadata": {CONSTANT_KEY: "jaxsnn"},
+    spread = {
+        axis: _spread(space[axis], int(stride[axis]), int(extra[axis]))
+        for axis in range(axes)
+        if stride[axis] > 1 or extra[axis]
     }
-    nodes = {
-        "elements": plain
-        | {
-            "input_shape": np.array(space),
-            "weight": one_each.reshape(channels * size, 1, *space),
-            "bias": np.zeros(channels * size, np.float32),
-            "padding": np.zeros(axes, int),
-        },
-        "zeros": plain
-        | {
-            "input_shape": np.ones(axes, int),
-            "weight": into_place,
-            "bias": np.zeros(channels, np.float32),
-            "padding": spread - 1,
-        },
-        "": convolution | {"input_shape": spread},
-    }
-    return Exported(
-        nodes=nodes,
-        edges=(("elements", "zeros"), ("zeros", "")),
-        last="",
-        fixed=("elements", "zeros"),
-    )
+    nodes, space = _mapped_along_axes(channels, space, spread)
+    fixed = tuple(nodes)
+    nodes[""] = convolution | {"input_shape": np.array(space)}
+    return Exported(nodes=nodes, edges=tuple(itertools.pairwise(nodes)), last="", fixed=fixed)
+
+
+def _spread(length: int, stride: int, extra: int) -> np.ndarray:
+    """Return the matrix that puts zeros between elements."""
+    return np.eye(stride * (length - 1) + 1 + extra, dtype=np.float32)[
+        :, : stride * length : stride
+    ]
+
+
+def _mapped_along_axes(
+    channels: int, space: list[int], matrices: Mapping[int, np.ndarray]
+) -> tuple[dict[str, dict[str, Any]], list[int]]:
+    """Return nodes that multiply each channel by a matrix (after, before) along some axes, and the
+    lengths of the axes after that.
+
+    Two convolutions along an axis do so: the first makes a channel of each element, and the second,
+    which has as many taps as outputs, adds its weights of each channel.
+    """
+    nodes: dict[str, dict[str, Any]] = {}
+    axes, space = len(space), list(space)
+    for axis, matrix in matrices.items():
+        after, before = matrix.shape
+        along = np.arange(axes) == axis
+        one_each = np.eye(before, dtype=np.float32).reshape(-1, 1, *np.where(along, before, 1))
+        # A kernel is applied from its end over an input of one element.
+        placed = matrix[::-1].T.reshape(1, before, *np.where(along, after, 1))
+        for suffix, weight, padding in (
+            (f"elements{axis}", one_each, 0),
+            (f"places{axis}", placed, after - 1),
+        ):
+            repeated = np.tile(weight, (channels, *(1,) * (axes + 1)))
+            nodes[suffix] = {
+                "type": f"Conv{axes}d",
+                "input_shape": np.array(space),
+                "weight": repeated,
+                "bias": np.zeros(len(repeated), np.float32),
+                "stride": np.ones(axes, int),
+                "padding": np.where(along, padding, 0),
+                "dilation": np.ones(axes, int),
+                "groups": np.array(channels),
+                "metadata": {CONSTANT_KEY: "jaxsnn"},
+            }
+            space[axis] = 1
+        space[axis] = after
+    return nodes, space
+
+
+def _resized(call: Call) -> Exported:
+    """Export an Upsample as convolutions, by what it does to each element along each axis."""
+    import torch
+
+    channels, *space = call.inward
+    refuse_axes(call, 1 + min(max(len(space), 1), 2))
+    matrices = {}
+    for axis, length in enumerate(space):
+        shape = [length if place == axis else 1 for place in range(len(space))]
+        with torch.no_grad():
+            response = call.module(torch.eye(length).reshape(length, 1, *shape))
+        index = tuple(slice(None) if place == axis else 0 for place in range(len(space)))
+        matrices[axis] = response[(slice(None), 0, *index)].numpy().T
+    nodes, _ = _mapped_along_axes(channels, space, matrices)
+    suffixes = tuple(nodes)
+    edges = tuple(itertools.pairwise(suffixes))
+    return Exported(nodes=nodes, edges=edges, last=suffixes[-1], fixed=suffixes)
 
 
 def transposed_kernel(weight: np.ndarray, groups: int) -> np.ndarray:
@@ -684,6 +729,8 @@ LAYERS: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
         **dict.fromkeys(("ConvTranspose1d", "ConvTranspose2d"), _transposed_convolution),
         **dict.fromkeys(PADDING_LAYERS, _zeros_around),
         "Flatten": _flatten,
+        "Unflatten": exported_reshape,
+        **dict.fromkeys(("Upsample", "UpsamplingNearest2d", "UpsamplingBilinear2d"), _resized),
         **dict.fromkeys(_NORMS, exported_normalisation),
         "Dropout": _dropout,
         "Dropout1d": _dropout,

@@ -7,6 +7,7 @@ continuous time, the chip and the importers of other simulators do not have them
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from functools import partial
 from types import MappingProxyType
@@ -83,6 +84,57 @@ class MaxPool2d(Node):
         problems=node_shapes.window_problems,
         detail=node_shapes.window_detail,
         apply=f"{_HOME}:largest",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class MaxPool1d(Node):
+    """Maximum over windows of the last axis."""
+
+    kernel_size: np.ndarray | None = None
+    stride: np.ndarray | None = None
+    padding: np.ndarray | None = None
+    traits = dataclasses.replace(
+        MaxPool2d.traits, type="MaxPool1d", axes=None, transfer=node_shapes.last_axis_output
+    )
+
+
+def _new_shape(node: Node, around: Surroundings | None = None) -> Shape:
+    return tuple(np.ravel(node.value("shape")).tolist())
+
+
+def _reshaped(node: Node, shape: Shape) -> Shape | None:
+    new_shape = _new_shape(node)
+    return new_shape if math.prod(new_shape) == math.prod(shape) else None
+
+
+def _reshape_misfits(node: Node, shape: Shape) -> Iterator[Fault]:
+    """Yield a fault if the input has another number of elements."""
+    if _reshaped(node, shape) is None:
+        yield Fault(
+            "shape-mismatch",
+            Text(
+                "has the shape {expected}, but its input has the shape {shape}",
+                expected=_new_shape(node),
+                shape=shape,
+            ),
+            "use shapes with the same number of elements",
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Reshape(Node):
+    """Elements of the input, in their order, in another shape."""
+
+    shape: np.ndarray | None = None
+    traits = NodeTraits(
+        type="Reshape",
+        extension=PACKAGE,
+        parameters=(_setting(name="shape", least=1),),
+        transfer=_reshaped,
+        misfits=_reshape_misfits,
+        detail=_new_shape,
+        apply=f"{_HOME}:reshaped",
     )
 
 
@@ -195,7 +247,10 @@ class LIFRefrac(Node):
 
 #: The extensions by name.
 EXTENSIONS: Mapping[str, type[Node]] = MappingProxyType(
-    {cls.__name__: cls for cls in (MaxPool2d, ReLU, LayerNorm, Alpha, LIFRefrac)}
+    {
+        cls.__name__: cls
+        for cls in (MaxPool1d, MaxPool2d, Reshape, ReLU, LayerNorm, Alpha, LIFRefrac)
+    }
 )
 #: What NIR can express instead of each extension, as advice.
 ALTERNATIVES: Mapping[str, str] = MappingProxyType(

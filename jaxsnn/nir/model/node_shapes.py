@@ -123,8 +123,10 @@ def _window(node: Node, kernel: Shape, dilation: Shape, groups: int) -> Window:
 
 
 def _spatial_axes(node: Node) -> int:
-    """Return the number of axes after the channel axis."""
-    return (node.traits.axes or 1) - 1
+    """Return the number of axes of a window: those after the channel axis, or the last one if a type
+    has no number of axes.
+    """
+    return 1 if node.traits.axes is None else node.traits.axes - 1
 
 
 def _per_axis(node: Node, name: str) -> Shape:
@@ -162,6 +164,12 @@ def convolution_output(node: Node, shape: Shape) -> Shape | None:
 def pool_output(node: Node, shape: Shape) -> Shape | None:
     """Return the output shape (channels, *space) of a pool."""
     return _after_window(pool_window(node), shape[0] if shape else 0, shape)
+
+
+def last_axis_output(node: Node, shape: Shape) -> Shape | None:
+    """Return the output shape (*channels, length) of a pool along the last axis."""
+    space = pool_window(node).output(shape[-1:]) if shape else None
+    return None if space is None else (*shape[:-1], *space)
 
 
 def _after_window(frame: Window, channels: int, shape: Shape) -> Shape | None:

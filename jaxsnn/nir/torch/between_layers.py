@@ -128,8 +128,10 @@ def _sources(
             return []
         if origin.member == "membrane" and name not in SAME:
             return []
-        if origin.order is not None and name not in (*RESHAPE, *MOVE, *SAME, "dropout"):
-            return []
+        if name not in (*RESHAPE, *MOVE, *SAME, "dropout"):
+            origin = record.reshaped(origin, tuple(argument.shape))
+            if origin is None:
+                return []
         origins.append(origin)
     return origins
 

@@ -9,7 +9,7 @@ belongs to time step k, and the calls at the same place of each time step must b
                                                                            state k-1 ---+   +-> state k
 
 An argument of step k may be a value of step k, a value of step k - 1 (a state, or spikes that are fed
-back), a value from outside of the loop, or a part of a tensor whose index grows with k, such as x[k-1].
+back), a value from outside of the loop, or a part of a tensor whose index depends on k, such as x[k-1].
 Anything else raises a `ConversionError` with the line of the user's code. Connections are compared by
 the identity of values, never by their numbers: two steps that happen to compute equal numbers in
 different ways are not the same. The last step has the states of all others before it, so it is the
@@ -19,22 +19,19 @@ one that `module_trace` turns into a graph.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from jaxsnn.errors import ConversionError, listing
-from jaxsnn.nir.torch.recording import READS, Operation, TensorValue
+from jaxsnn.nir.torch.recording import KEEPS_STATE, READS, Operation, TensorValue
 from jaxsnn.wording import Text
 
 #: With two steps every recording would be a loop.
 LEAST_STEPS = 3
 #: Functions that take a part of a tensor, whose index may depend on the step.
 PARTS = ("__getitem__", "select", "narrow", "unbind", "split", "chunk", "tensor_split")
-#: Functions through which a state stays the same.
-_KEEPS_STATE = ("clone", "contiguous", "detach", "detach_", "requires_grad_", "to", "float")
 
 _Key = tuple[str, str, tuple[Any, ...]]
 
@@ -247,7 +244,9 @@ class _Fold:
             inner = operation.kind == "layer" and operation.step
             inner = inner and (operation.is_neuron or not neurons_only)
             if inner or any(id(value) in dependent for value in operation.values):
-                dependent |= {id(v) for v in (*operation.outputs, *operation.membranes)}
+                # Flatten, for one, returns an argument that is flat already.
+                results = (*operation.outputs, *operation.membranes)
+                dependent |= {id(v) for v in results if v.source is operation}
         return dependent
 
     def _reference(self, value: TensorValue, call: Operation) -> tuple[Any, ...]:
@@ -323,8 +322,7 @@ class _Fold:
 
     def _agree(self, column: tuple[Any, ...], calls: list[Operation]) -> tuple[bool, bool]:
         """Return whether an argument is the same in steps 2, 3, ... up to a shift in time, or
-        another part of the same tensor or another index, which grows with the step; and whether it
-        is such an index or part.
+        another part of the same tensor or another index; and whether it is such an index or part.
         """
         *earlier, last = column
         if isinstance(last, TensorValue):
@@ -344,12 +342,12 @@ class _Fold:
                 paths.append(actual[2])
             if len(set(paths)) == 1:
                 return True, False
-            return expected[0] == "outside" and _affine(paths), True
+            return expected[0] == "outside", True
         if any(isinstance(token, TensorValue) for token in earlier):
             return False, False
         if all(token == last and type(token) is type(last) for token in earlier):
             return True, False
-        return all(type(token) is int for token in column) and _affine(column), True
+        return all(type(token) is int for token in column), True
 
     def _check_state(self, operation: Operation) -> None:
         """Refuse a neuron whose state is not its own of the step before.
@@ -364,7 +362,8 @@ class _Fold:
                 Text("'{layer}' is called several times in each time step", layer=name),
                 fix="use a separate layer for each call",
             )
-        if operation.step < 2:
+        twins = self.looped[self.place[id(operation)]]
+        if operation.step < 2 or all(op.forgets for step, op in twins.items() if step > 1):
             return
         if operation.state_changed and not operation.values[1:]:
             raise _refusal(
@@ -401,7 +400,7 @@ def _copied_value(value: TensorValue) -> TensorValue:
     """Return the value of which a value is a copy, or the value itself."""
     source = value.source
     while source is not None and source.kind == "function" and source.values:
-        if source.name in _KEEPS_STATE:
+        if source.name in KEEPS_STATE:
             value = source.values[0]
         elif source.name == "copy_" and source.args[0].shape == source.args[1].shape:
             value = source.values[1]
@@ -409,12 +408,6 @@ def _copied_value(value: TensorValue) -> TensorValue:
             break
         source = value.source
     return value
-
-
-def _affine(numbers: Iterable[int]) -> bool:
-    """Return whether numbers grow or fall by the same amount from one to the next."""
-    numbers = list(numbers)
-    return len({after - before for before, after in itertools.pairwise(numbers)}) <= 1
 
 
 def _refusal(operation: Operation, message: Text, fix: str = "") -> ConversionError:

@@ -33,6 +33,7 @@ from jaxsnn.nir.frameworks.torch_layers import (
     Setter,
     channel_scaling,
     depthwise_convolution,
+    exported_reshape,
     layer_class,
     padding_node,
 )
@@ -112,6 +113,13 @@ class Before:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Membrane:
+    """Membrane of a neuron that a layer receives, which a second neuron with the same inputs gives."""
+
+    leaf: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Moved:
     """Shift along an axis, as in torch.cat (for each tensor) and torch.split (for each part):
     out[n] = x[step n - offset], and 0 where x has no such element.
@@ -125,6 +133,11 @@ class Moved:
     axis: int
     offset: int
     step: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reshaped:
+    """Reshaping between two layers that NIR's Flatten cannot represent, such as x.view(-1, 1, 8, 8)."""
 
 
 def exporter_of(module: Any) -> Callable[[Call], Exported] | None:
@@ -309,12 +322,33 @@ def exported(call: Call) -> Exported:
         return Exported(nodes={"": _scaled(call)})
     if isinstance(call.module, Moved):
         return _moved(call)
-    if isinstance(call.module, Before):
+    if isinstance(call.module, Reshaped):
+        return exported_reshape(call)
+    if isinstance(call.module, Before | Membrane):
         return Exported(nodes={})
     exporter = exporter_of(call.module)
     if exporter is None:
         raise unsupported(call.name, call.module)
+    if call.forgets and not _is_resettable(call.module):
+        raise ConversionError(
+            Text(
+                "forward resets the states of '{layer}' ({type}) before each call",
+                layer=call.name,
+                type=type(call.module).__name__,
+            ),
+            fix="reset them once, before the loop over time, or outside of forward if it computes "
+            "one time step",
+            node=call.name,
+        )
     return exporter(call)
+
+
+def _is_resettable(module: Any) -> bool:
+    package, kind = _package(module), layer_class(module).__name__
+    return any(
+        framework.package == package and kind in framework.resettable
+        for framework in frameworks().values()
+    )
 
 
 def refuse_several_outputs(name: str, module: Any) -> None:
@@ -434,5 +468,5 @@ _ORDERED = ("Flatten", "Dropout", "Dropout1d", "Dropout2d", "Identity")
 _PLAIN = (
     *("AvgPool1d", "AdaptiveAvgPool1d", "MaxPool1d", *PADDING_LAYERS),
     *("AvgPool2d", "AdaptiveAvgPool2d", "MaxPool2d", "Flatten"),
-    *("Dropout", "Dropout1d", "Dropout2d", "Identity", "ReLU"),
+    *("Dropout", "Dropout1d", "Dropout2d", "Identity", "ReLU", "Unflatten", "Upsample"),
 )

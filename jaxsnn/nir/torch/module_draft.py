@@ -25,7 +25,7 @@ from jaxsnn.nir.model.changes import Edge
 from jaxsnn.nir.model.dialect import Dialect
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import class_of
-from jaxsnn.nir.torch.leaves import Before
+from jaxsnn.nir.torch.leaves import Before, Membrane
 from jaxsnn.nir.torch.trace_outcome import ModuleTrace, TracedOutput
 from jaxsnn.wording import Text
 
@@ -84,6 +84,10 @@ class ModuleDraft:
         if isinstance(call.module, Before):
             self._add_before(call)
             return
+        if isinstance(call.module, Membrane):
+            self.parts[call.name] = {"": self._membrane_of(call.module.leaf)}
+            self.ends[call.name] = (self.parts[call.name][""],)
+            return
         export = self.exports[call.name]
         before = self._before(call.name, call.sources)
         if export.folds is not None and not self._fold(call, export, before):
@@ -91,8 +95,6 @@ class ModuleDraft:
         of_values = (export.takes_spikes and not self._binary(before)) or (
             export.takes_positive and not self._positive(before)
         )
-        if of_values and export.for_values is None:
-            self._refuse_numbers(call, before)
         if of_values and export.for_values is not None:
             export = self.exports[call.name] = export.for_values
         self.parts[call.name] = {}
@@ -116,7 +118,7 @@ class ModuleDraft:
         for option, value in export.options.items():
             self.by_node.setdefault(option, {})[neuron] = value
         if export.options.get("readout"):
-            self._refuse_lost_spikes(call)
+            self._add_spikes(call)
 
     def _add_dialect(self, name: str, dialect: Dialect, full: Mapping[str, str]) -> None:
         """Merge the dialect of a graph that is a part of the module, and record which of its
@@ -254,23 +256,6 @@ class ModuleDraft:
             leaves += calls[leaves[-1]].sources[:1]
         return leaves
 
-    def _refuse_numbers(self, call: Call, before: tuple[str, ...]) -> None:
-        """Refuse a layer that is only right for spikes, if it may receive other values."""
-        feeding_nodes = listing(
-            f"'{self.label_of(name)}' ({self.nodes[name]['type']})" for name in before
-        )
-        raise ConversionError(
-            Text(
-                "'{layer}' ({type}) receives the output of {sources}, and is supported "
-                "only for spikes",
-                layer=self.seen.label(call.name),
-                type=type(call.module).__name__,
-                sources=feeding_nodes,
-            ),
-            fix="place it after the neurons, or use AvgPool1d",
-            node=call.name,
-        )
-
     def label_of(self, node: str) -> str:
         """Return the name of a node in messages: the layer, or the function and its line."""
         return layer_label(node, self.parts, self.seen)
@@ -284,7 +269,12 @@ class ModuleDraft:
             numbers = [entry.get(key, 0) for key in ("weight", "bias", "scale")]
             if weighted and any(np.any(np.asarray(array) < 0) for array in numbers):
                 return False
-            passes_on = weighted or entry["type"] in ("Flatten", "AvgPool2d", "SumPool2d")
+            passes_on = weighted or entry["type"] in (
+                "Flatten",
+                "Reshape",
+                "AvgPool2d",
+                "SumPool2d",
+            )
             if not (self._positive(before) if passes_on else self._emits_spikes(node)):
                 return False
         return True
@@ -317,15 +307,18 @@ class ModuleDraft:
         traits = class_of(self.nodes[node]["type"]).traits
         return traits.fires and not self.by_node.get("readout", {}).get(node)
 
-    def _refuse_lost_spikes(self, call: Call) -> None:
-        """Refuse a neuron without a reset whose spikes are taken."""
-        nodes = self.parts[call.name].values()
-        looped = any(
-            source == self.neurons[call.name] and target in nodes for source, target in self.edges
-        )
-        spikes_used = looped or self.seen.feeds_a_layer(call.name)
+    def _add_spikes(self, call: Call) -> None:
+        """Add a Threshold behind a neuron without a reset whose spikes are used.
+
+        Raises:
+            ConversionError: It receives its own spikes, or has an infinite threshold.
+        """
+        nodes, neuron = self.parts[call.name], self.neurons[call.name]
+        looped = any(source == neuron and target in nodes.values() for source, target in self.edges)
         members = [output.member for output in self.seen.outputs if output.sources == (call.name,)]
-        if spikes_used or "output" in members:
+        if not (looped or self.seen.feeds_a_layer(call.name) or "output" in members):
+            return
+        if looped or getattr(call.module, "v_threshold", 0.0) == float("inf"):
             raise ConversionError(
                 Text(
                     "'{layer}' ({type}) emits spikes and never resets, and NIR has no "
@@ -336,6 +329,51 @@ class ModuleDraft:
                 fix="give it a reset, or use only its membrane, as a readout",
                 node=call.name,
             )
+        nodes["spikes"] = _free(f"{neuron}_spikes", self.nodes)
+        level = self.nodes[neuron]["v_threshold"]
+        self.nodes[nodes["spikes"]] = {"type": "Threshold", "threshold": level}
+        self.edges.append((neuron, nodes["spikes"]))
+        self.ends[call.name] = (nodes["spikes"],)
+
+    def _membrane_of(self, leaf: str) -> str:
+        """Return the node that gives the membrane of a neuron: the neuron itself if it never emits
+        spikes, else an added one with the same inputs.
+
+        Raises:
+            ConversionError: The neuron receives its own spikes.
+        """
+        neuron = self.neurons[leaf]
+        if self.by_node.get("readout", {}).get(neuron):
+            return neuron
+        reached, pending = set[str](), [neuron]
+        while pending:
+            source = pending.pop()
+            after = {end for start, end in self.edges if start == source} - reached
+            reached |= after
+            pending += after
+        if neuron in reached:
+            raise ConversionError(
+                Text(
+                    "forward uses the membrane of '{layer}', whose spikes are fed back to it",
+                    layer=leaf,
+                ),
+                fix="use its spikes instead, or the membrane of a layer without feedback",
+                node=leaf,
+            )
+        node = _free(f"{neuron}_membrane", self.nodes)
+        self.nodes[node] = dict(self.nodes[neuron])
+        self.edges += [(source, node) for source, target in self.edges if target == neuron]
+        for values in self.by_node.values():
+            if neuron in values:
+                values[node] = values[neuron]
+        self._read_out(leaf, node)
+        return node
+
+    def _read_out(self, leaf: str, node: str) -> None:
+        """Let a node give its membrane; that of a neuron which forgets it has no reset."""
+        self.by_node.setdefault("readout", {})[node] = True
+        if any(call.name == leaf and call.forgets for call in self.seen.calls):
+            self.by_node["reset"][node] = "none"
 
     def add_output(self, output: TracedOutput) -> str:
         """Add an Output node and return its name."""
@@ -343,17 +381,10 @@ class ModuleDraft:
         name = _free("output" if alone else f"output_{'_'.join(output.sources)}", self.nodes)
         if output.member == "membrane":
             leaf = output.sources[0]
-            if self.seen.feeds_a_layer(leaf):
-                raise ConversionError(
-                    Text(
-                        "the module returns the membrane of '{layer}', whose spikes feed other layers",
-                        layer=leaf,
-                    ),
-                    fix="return its spikes, or do not pass its spikes to other layers",
-                    node=leaf,
-                )
             ends: tuple[str, ...] = (self.neurons.get(leaf, self.ends[leaf][0]),)
-            self.by_node.setdefault("readout", {})[ends[0]] = True
+            if leaf in self.neurons and any(source == ends[0] for source, _ in self.edges):
+                ends = (self._membrane_of(leaf),)
+            self._read_out(leaf, ends[0])
         else:
             ends = self._before(name, output.sources)
         self.nodes[name] = {"type": "Output", "shape": np.array(output.shape)}

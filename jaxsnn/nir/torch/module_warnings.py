@@ -19,6 +19,7 @@ def warnings_of(seen: ModuleTrace, draft: ModuleDraft) -> Iterator[Problem]:
     yield from _left_out(seen)
     yield from _outside(seen)
     yield from _counting(seen)
+    yield from _reset(seen)
     yield from _shared_numbers(seen, draft)
     yield from _fixed_weights(seen, draft)
 
@@ -78,6 +79,23 @@ def _counting(seen: ModuleTrace) -> Iterator[Problem]:
                 "let forward compute the same in each time step, or call jaxsnn.verify "
                 "with as many time steps as you run"
             ),
+        )
+
+
+def _reset(seen: ModuleTrace) -> Iterator[Problem]:
+    """Warn of neurons that keep nothing from step to step."""
+    if layers := [call.name for call in seen.calls if call.forgets]:
+        yield Problem(
+            node=layers[0],
+            code="states-reset",
+            severity="warning",
+            message=Text(
+                "forward resets the states of {layers} before each call, so that these neurons "
+                "keep nothing from one time step to the next",
+                layers=listing(f"'{name}'" for name in layers),
+            ),
+            fix="if they should keep their states, reset them outside of forward, or before its "
+            "loop over time",
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxsnn.nir.frameworks.torch_layers import Call
-from jaxsnn.nir.torch.leaves import unsupported
+from jaxsnn.nir.torch.leaves import Membrane, Reshaped, unsupported
 from jaxsnn.nir.torch.module_order import Order, first_order, orders
 from jaxsnn.nir.torch.recording import Operation, TensorValue
 from jaxsnn.nir.torch.torch_functions import is_parameter, parts_of, spoken_name
@@ -170,6 +170,7 @@ class PassRecord:
             outward=tuple(shape[origin.leading :]),
             leading=origin.leading,
             columns=columns,
+            forgets=name in self.leaves and self.operation is not None and self.operation.forgets,
         )
         return Origin(sources=(name,), leading=origin.leading)
 
@@ -215,6 +216,29 @@ class PassRecord:
             if order is not None:
                 plain = order.unchanged
                 self.keep(part, dataclasses.replace(origin, order=None if plain else order))
+
+    def membrane(self, origin: Origin, shape: tuple[int, ...]) -> Origin:
+        """Return the origin of a membrane of a shape that a layer receives, after noting it."""
+        (leaf,) = origin.sources
+        for call in self.calls.values():
+            if call.module == Membrane(leaf=leaf):
+                return Origin(sources=(call.name,), leading=origin.leading)
+        nothing = Origin(sources=(), leading=origin.leading)
+        return self.call(self.free(f"{leaf}_membrane"), Membrane(leaf=leaf), nothing, shape, shape)
+
+    def reshaped(self, origin: Origin, shape: tuple[int, ...]) -> Origin | None:
+        """Return the origin of a tensor of a shape that has the elements of a layer's output in their
+        order, after noting the reshaping; None for another order, or for the input, of which the
+        graph may take the reshaped one.
+        """
+        order = origin.order
+        if order is None or not origin.sources[0]:
+            return origin if order is None else None
+        if not np.array_equal(np.ravel(order.places), np.ravel(first_order(order.shape))):
+            return None
+        before = (*shape[: origin.leading], *order.shape)
+        plain = dataclasses.replace(origin, order=None)
+        return self.call(self.free("reshape"), Reshaped(), plain, before, shape)
 
     def refuse_lost(self, seen: SeenTensor) -> None:
         """Refuse a tensor that is not the output of a layer, naming the library's module that computes it.

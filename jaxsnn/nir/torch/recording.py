@@ -37,6 +37,9 @@ READS = (
     *("item", "tolist", "numpy", "equal", "allclose"),
     *("__bool__", "__int__", "__float__", "__index__", "__array__"),
 )
+#: Functions through which a state stays the same.
+KEEPS_STATE = ("clone", "contiguous", "detach", "detach_", "requires_grad_", "to", "float")
+_ZEROS = ("zeros", "zeros_like", "new_zeros")
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -80,6 +83,7 @@ class Operation:
         state_changed: Whether the state of a layer was written since its last call.
         keeps_state: Whether a neuron keeps its state itself, instead of returning it only.
         call: Name of a call of a layer that is called several times in each step, see `folding`.
+        forgets: Whether a layer that was called before gets states of new zeros.
         index: Index in the recording.
     """
 
@@ -102,6 +106,7 @@ class Operation:
     state_changed: bool = False
     keeps_state: bool = True
     call: str = ""
+    forgets: bool = False
     index: int = 0
 
     @property
@@ -214,7 +219,9 @@ class Recorder:
             try:
                 operation = self._start("layer", name, leaf, args, kwargs)
                 states, self._inner = self._states.get(id(leaf)), {}
-                operation.state_changed = states is not None and states != _states_of(leaf)
+                if states is not None:
+                    operation.state_changed = states != _states_of(leaf)
+                    operation.forgets = self._is_reset(operation, states)
                 result = forward(*args, **kwargs)
                 self._states[id(leaf)] = _states_of(leaf)
                 parts = list(result) if isinstance(result, tuple) else [result]
@@ -240,6 +247,20 @@ class Recorder:
             self._inner[name] = [parts[0], *membranes_of(layer, parts[-1])]
 
         return hook
+
+    def _is_reset(self, operation: Operation, states: dict[str, tuple[int, int]]) -> bool:
+        """Return whether all states that a layer is passed, or that changed since its last call,
+        are new zeros.
+        """
+        passed = operation.values[1:]
+        if not passed:
+            now = _states_of(operation.func)
+            changed = [name for name, state in states.items() if now.get(name) != state]
+            held = [getattr(operation.func, name, None) for name in changed]
+            passed = [self.value(tensor) for tensor in tensors_of(held)]
+            if not changed:
+                return False
+        return all(map(_is_new_zeros, passed))
 
     def _watched_outer(self, name: str, outer: Any, forward: Callable[..., Any]) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -417,6 +438,15 @@ class Recorder:
             if index is not None and element.tensor.ndim == before.tensor.ndim - 1:
                 old = before.elements if before.elements and before.elements[0] == axis else None
                 buffer.elements = (axis, {**(old[1] if old else {}), index: element})
+
+
+def _is_new_zeros(value: TensorValue) -> bool:
+    """Return whether a tensor was created as zeros, such as by torch.zeros_like."""
+    while value.source is not None and value.source.name in KEEPS_STATE:
+        if value.source.kind != "function" or not value.source.values:
+            return False
+        value = value.source.values[0]
+    return value.source is not None and value.source.name in _ZEROS
 
 
 def index_along(operation: Operation, axis: int) -> int | None:

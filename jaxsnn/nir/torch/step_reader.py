@@ -232,25 +232,19 @@ class StepReader:
         """Return the origin of the tensor that a layer receives.
 
         Raises:
-            ConversionError: The tensor comes from no layer, is a membrane, or was modified.
+            ConversionError: The tensor comes from no layer, or was modified.
         """
         seen, kind = self._record.seen(tensor), type(leaf).__name__
         origin = seen.origin
-        if origin is None or (
-            origin.order is not None and not may_be_ordered(leaf, origin.order.places)
-        ):
+        ordered = origin is not None and origin.order is not None
+        if ordered and not may_be_ordered(leaf, origin.order.places):
+            origin = self._record.reshaped(origin, tuple(tensor.shape))
+        if origin is None:
             self._record.refuse_lost(seen)
             raise self._of_no_layer(seen, name, kind)
         if origin.member == "membrane":
-            message = Text(
-                "'{layer}' ({type}) receives the membrane of '{source}'",
-                layer=name,
-                type=kind,
-                source=self._record.labels.get(origin.sources[0], origin.sources[0]),
-            )
-        else:
-            return origin
-        raise ConversionError(message, fix=_SUPPORTED, node=name)
+            return self._record.membrane(origin, tuple(tensor.shape))
+        return origin
 
     def _of_no_layer(self, seen: SeenTensor, name: str, kind: str) -> ConversionError:
         """Return the refusal of a layer whose input comes from no layer."""

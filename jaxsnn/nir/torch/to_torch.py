@@ -57,7 +57,7 @@ _TORCH = Target(
                 "Delay",
             ),
             *("Threshold", "CubaLIF", "CubaLI", "LIF", "LI", "IF", "I"),
-            *EXTENSIONS,
+            *(name for name in EXTENSIONS if name != "Reshape"),
         ),
     ),
 )
@@ -233,7 +233,10 @@ def _known_to_nir(name: str, draft: Draft) -> dict[str, Any]:
         return entry
     if entry["type"] == "MaxPool2d":
         return entry | {"type": "SumPool2d"}
-    return {"type": "Scale", "scale": np.ones(draft.shapes[name][1])}
+    inward, outward = draft.shapes[name]
+    if entry["type"] == "MaxPool1d":
+        return {"type": "Linear", "weight": np.zeros((*outward, inward[-1]))}
+    return {"type": "Scale", "scale": np.ones(outward)}
 
 
 def _give_all(module: Any, outputs: Mapping[str, str]) -> None:
@@ -283,8 +286,8 @@ def _module(name: str, ready: TorchDraft) -> Any:
             node=name,
         )
     padding: Any = tuple(before for before, _ in frame.padding or ()) if even else "same"
-    if kind == "MaxPool2d":
-        return torch.nn.MaxPool2d(frame.kernel, frame.stride, padding)
+    if kind in ("MaxPool1d", "MaxPool2d"):
+        return getattr(torch.nn, kind)(frame.kernel, frame.stride, padding)
     if kind in ("SumPool2d", "AvgPool2d"):
         divisor = 1 if kind == "SumPool2d" else None
         pool: Any = torch.nn.AvgPool2d

@@ -253,6 +253,7 @@ POOLS = {
     **{f"avg_pool{axes}d": f"AvgPool{axes}d" for axes in (1, 2)},
     **{f"max_pool{axes}d": f"MaxPool{axes}d" for axes in (1, 2)},
     **{f"adaptive_avg_pool{axes}d": f"AdaptiveAvgPool{axes}d" for axes in (1, 2)},
+    "interpolate": "Upsample",
 }
 
 

@@ -68,6 +68,7 @@ TIME_LAST = (BATCH, INPUTS, STEPS)
 IMAGES = (STEPS, BATCH, *IMAGE)
 STATIC_IMAGE = (BATCH, *IMAGE)
 
+COPIED = dict.fromkeys(TARGETS, r"'lif1_membrane' outputs its membrane potential and resets")
 RESETS = dict.fromkeys(TARGETS, r"'lif2' outputs its membrane potential and resets \(subtract\)")
 ONE_OUTPUT = dict.fromkeys(TARGETS, "its importer supports one Output node, and the graph has 2")
 
@@ -122,6 +123,17 @@ CORPUS = (
     _entry(S.SpikesAndScores, SEQUENCE, loss="mean"),
     _entry(S.SpikesAndMembranes, SEQUENCE, refused=RESETS, loss="max"),
     _entry(S.TwoBranches, SEQUENCE),
+    _entry(S.ResetEachCall, STATIC, gain=3.0, one_step=True),
+    _entry(S.ResetReadout, STATIC, gain=3.0, one_step=True),
+    _entry(S.ResetInLoop, SEQUENCE),
+    _entry(S.Windows, (BATCH, 4, INPUTS, 3)),
+    _entry(S.FlatAlready, SEQUENCE),
+    _entry(S.Signals, (BATCH, 1, 8), extensions=("MaxPool1d",)),
+    _entry(S.Reconstruction, STATIC_IMAGE, gain=1.5, extensions=("Reshape",)),
+    _entry(S.SkipConnections, IMAGES, gain=1.5),
+    _entry(S.MembranesOnward, SEQUENCE, refused=COPIED),
+    _entry(S.BothRecorded, SEQUENCE, refused=COPIED),
+    _entry(S.NeverReset, SEQUENCE, gain=1.5),
     _entry(N.VoltageDecoder, SEQUENCE, loss="max"),
     _entry(N.BoxCells, SEQUENCE),
     _entry(N.SequentialLoop, SEQUENCE, loss="max"),

@@ -715,3 +715,212 @@ class TwoBranches(StaticImage):
             spk3, mem3 = self.lif3(self.shortcut(x[t]), mem3)
             outputs.append(spk2 + spk3)
         return torch.stack(outputs)
+
+
+class ResetEachCall(StaticImage):
+    """One step per call, with states of zeros in each of them."""
+
+    def forward(self, x):
+        mem1 = self.lif1.init_leaky()
+        spk1, mem1 = self.lif1(self.fc1(x), mem1)
+        current = self.fc2(spk1)
+        spk2, _ = self.lif2(current, torch.zeros_like(current))
+        return spk2
+
+
+class ResetReadout(StaticImage):
+    """The same, with a membrane as the result."""
+
+    def forward(self, x):
+        spk1, _ = self.lif1(self.fc1(x), self.lif1.reset_mem())
+        _, mem2 = self.lif2(self.fc2(spk1), self.lif2.reset_mem())
+        return mem2
+
+
+class ResetInLoop(StaticImage):
+    """States are reset in each step of the loop; those of the second layer are kept."""
+
+    def forward(self, x):
+        mem2 = self.lif2.reset_mem()
+        outputs = []
+        for t in range(x.shape[0]):
+            spk1, _ = self.lif1(self.fc1(x[t]), self.lif1.reset_mem())
+            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+            outputs.append(spk2)
+        return torch.stack(outputs)
+
+
+class Windows(StaticImage):
+    """Two nested loops over time, windows and steps in them, in one layout of axes."""
+
+    def forward(self, x):  # batch, steps, channels, windows
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+        windows = []
+        for window in range(x.shape[-1]):
+            spikes = []
+            for step in range(x.shape[1]):
+                spk1, mem1 = self.lif1(self.fc1(x[:, step, :, window]), mem1)
+                spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+                spikes.append(spk2)
+            windows.append(torch.stack(spikes, dim=1))
+        return torch.stack(windows, dim=-1)
+
+
+class FlatAlready(nn.Module):
+    """A Sequential whose first layers leave flat inputs as they are; hidden states, reset one by one."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(),
+            nn.Dropout(0.2),
+            nn.Linear(INPUTS, HIDDEN),
+            snn.Leaky(beta=0.9, init_hidden=True),
+            nn.Linear(HIDDEN, OUTPUTS),
+            snn.Leaky(beta=0.9, init_hidden=True, output=True),
+        )
+
+    def forward(self, x):
+        for layer in self.layers:
+            if isinstance(layer, snn.Leaky):
+                layer.reset_mem()
+        spikes, membranes = [], []
+        for t in range(x.size(0)):
+            spk, mem = self.layers(x[t, :])
+            spikes.append(spk)
+            membranes.append(mem)
+        return torch.stack(spikes), torch.stack(membranes)
+
+
+class Signals(nn.Module):
+    """Max pooling of signals, then of features, in front of the neurons."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv1d(1, 3, 3)
+        self.lif1 = snn.Leaky(beta=0.8)
+        self.fc = nn.Linear(9, 2 * OUTPUTS)
+        self.lif2 = snn.Leaky(beta=0.8)
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.reset_mem(), self.lif2.reset_mem()
+        outputs = []
+        for _step in range(STEPS):
+            spk1, mem1 = self.lif1(F.max_pool1d(self.conv(x), 2), mem1)
+            spk2, mem2 = self.lif2(F.max_pool1d(self.fc(spk1.view(x.shape[0], -1)), 2), mem2)
+            outputs.append(spk2)
+        return torch.stack(outputs)
+
+
+class Reconstruction(nn.Module):
+    """A code of spikes in one loop, and an image of it in a second one, by transposed convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        lif = {"beta": 0.8, "init_hidden": True}
+        self.encoder = nn.Sequential(
+            nn.Conv2d(1, 2, 3, stride=2),
+            snn.Leaky(**lif),
+            nn.Flatten(),
+            nn.Linear(8, HIDDEN),
+            snn.Leaky(**lif, output=True),
+        )
+        self.widen = nn.Sequential(nn.Linear(HIDDEN, 8), snn.Leaky(**lif))
+        self.decoder = nn.Sequential(
+            nn.Unflatten(1, (2, 2, 2)),
+            snn.Leaky(**lif),
+            nn.ConvTranspose2d(2, 2, 3, stride=(2, 1), padding=1, output_padding=(1, 0)),
+            nn.BatchNorm2d(2),
+            snn.Leaky(**lif),
+            nn.ConvTranspose2d(2, 1, 3, padding=1, stride=2, output_padding=1),
+            snn.Leaky(**lif, output=True, reset_mechanism="none"),
+        )
+
+    def forward(self, x):
+        for part in (self.encoder, self.widen, self.decoder):
+            utils.reset(part)
+        codes = []
+        for _step in range(STEPS):
+            spk, _ = self.encoder(x)
+            codes.append(spk)
+        codes = torch.stack(codes, dim=2)
+        images = []
+        for step in range(STEPS):
+            _, mem = self.decoder(self.widen(codes[..., step]))
+            images.append(mem)
+        return torch.stack(images, dim=4)[..., -1]
+
+
+class SkipConnections(nn.Module):
+    """A small U-Net: upsampled spikes beside those of an earlier layer; a head with a sum over time."""
+
+    def __init__(self):
+        super().__init__()
+        lif = {"beta": 0.8, "init_hidden": True}
+        self.down = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), snn.Leaky(**lif))
+        self.pool = nn.MaxPool2d(2)
+        self.bottom = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), snn.Leaky(**lif))
+        self.up = nn.Upsample(scale_factor=2, mode="bilinear")
+        self.last = nn.Sequential(nn.Conv2d(5, 2, 3, padding=1), snn.Leaky(**lif))
+        self.head = nn.Conv2d(2, 1, 1)
+
+    def forward(self, x):
+        utils.reset(self)
+        total = 0
+        for t in range(x.shape[0]):
+            down = self.down(x[t])
+            bottom = self.bottom(self.pool(down))
+            total = total + self.head(self.last(torch.cat([self.up(bottom), down], dim=1)))
+        return total / x.shape[0]
+
+
+class MembranesOnward(nn.Module):
+    """A layer takes the membranes of neurons that reset, and another one their spikes."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1 = nn.Linear(INPUTS, HIDDEN)
+        self.lif1 = snn.Leaky(beta=0.8)
+        self.fc2, self.fc3 = nn.Linear(HIDDEN, OUTPUTS), nn.Linear(HIDDEN, OUTPUTS)
+        self.lif2 = snn.Leaky(beta=0.8)
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.reset_mem(), self.lif2.reset_mem()
+        outputs = []
+        for t in range(x.shape[0]):
+            spk1, mem1 = self.lif1(self.fc1(x[t]), mem1)
+            spk2, mem2 = self.lif2(self.fc2(mem1) + self.fc3(spk1), mem2)
+            outputs.append(spk2)
+        return torch.stack(outputs)
+
+
+class BothRecorded(StaticImage):
+    """The membranes of the first layer are returned before the spikes of the second one."""
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.reset_mem(), self.lif2.reset_mem()
+        membranes, spikes = [], []
+        for t in range(x.shape[0]):
+            spk1, mem1 = self.lif1(self.fc1(x[t]), mem1)
+            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+            membranes.append(mem1)
+            spikes.append(spk2)
+        return torch.stack(membranes), torch.stack(spikes)
+
+
+class NeverReset(StaticImage):
+    """Neurons without a reset, whose spikes a layer takes and forward returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.lif1 = snn.Leaky(beta=0.7, reset_mechanism="none")
+        self.lif2 = snn.Leaky(beta=0.7, threshold=0.6, reset_mechanism="none")
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.reset_mem(), self.lif2.reset_mem()
+        outputs = []
+        for t in range(x.shape[0]):
+            spk1, mem1 = self.lif1(self.fc1(x[t]), mem1)
+            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+            outputs.append(spk2)
+        return torch.stack(outputs)
