@@ -95,7 +95,9 @@ def from_torch(module: Any, sample: Any) -> Graph:
         GraphError: Weights that are not finite.
         UsageError: The argument is not a module.
     """
-    return _verified(module, sample).graph
+    traced = _verified(module, sample)
+    warn_of(_assumptions(traced))
+    return traced.graph
 
 
 def _verified(module: Any, sample: Any) -> TracedModule:
@@ -106,16 +108,21 @@ def _verified(module: Any, sample: Any) -> TracedModule:
     with parameters_back(module), _stale_state_named(module, sample):
         traced = (traced_back if is_of_graph(module) else traced_module)(module, sample, arguments)
         refuse_difference(module, traced, sample)
-    if traced.assumed_dt is not None:
-        text = Text(
-            "no layer of the module specifies the length of a time step: dt = {dt} is "
-            "assumed, as in files of {dialect}. Create inputs with "
-            "jaxsnn.Events.of_steps(x, dt=graph.dialect.dt)",
-            dt=format_time(traced.assumed_dt),
-            dialect=traced.graph.dialect.name,
-        )
-        warn_of([Note(text, kind="assumed", code="step-length")])
     return traced
+
+
+def _assumptions(traced: TracedModule) -> list[Note]:
+    """Return a note on the length of a time step if no layer specifies it."""
+    if traced.assumed_dt is None:
+        return []
+    text = Text(
+        "no layer of the module specifies the length of a time step: dt = {dt} is "
+        "assumed, as in files of {dialect}. Create inputs with "
+        "jaxsnn.Events.of_steps(x, dt=graph.dialect.dt)",
+        dt=format_time(traced.assumed_dt),
+        dialect=traced.graph.dialect.name,
+    )
+    return [Note(text, kind="assumed", code="step-length")]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -199,6 +206,7 @@ def split_module(module: Any, sample: Any) -> ModuleParts:
         ConversionError, GraphError, UsageError: As in `from_torch`.
     """
     traced = _verified(module, sample)
+    warn_of(_assumptions(traced))
     steps = traced.trace.passes
     return ModuleParts(
         graph=traced.graph,

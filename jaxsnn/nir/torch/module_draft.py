@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError, listing
+from jaxsnn.errors import ConversionError
 from jaxsnn.nir.frameworks.torch_layers import (
     Call,
     Exported,
