@@ -267,6 +267,18 @@ def test_a_loop_is_read_verified_and_loaded(kind):
     assert verify(graph, second, sample).ok
 
 
+def test_time_that_runs_backwards_is_a_note():
+    def forward(net, x):
+        return torch.stack([y for y, _ in net.steps(x[len(x) - 1 - t] for t in range(len(x)))])
+
+    net, sample = looped(forward), torch.rand(STEPS, 2, 5)
+    graph = from_torch(net, sample)
+    (note,) = graph.warnings
+    assert note.code == "outside-graph"
+    assert "indexing before its input" in note.message
+    assert verify(graph, net, sample).ok
+
+
 def test_what_forward_computes_around_its_steps_is_a_note():
     forward, shape = LOOPS["encoder"]
     (note,) = from_torch(looped(forward), torch.rand(shape)).warnings

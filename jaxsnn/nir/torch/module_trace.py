@@ -309,7 +309,7 @@ class _SequenceReading:
                 input=() if stepped else tuple(map(self.place_of, places)),
                 layers=self._layers(),
                 outputs=tuple(self.place_of(returned[output.place]) for output in outputs),
-                before=_names(ancestors([value], set())),
+                before=(*_names(ancestors([value], set())), *_indexing(places)),
                 after=_names(decoder),
             ),
         )
@@ -609,6 +609,20 @@ def _names(operations: Iterable[Operation]) -> tuple[str, ...]:
     ordered = sorted(operations, key=lambda operation: operation.index)
     labels = [op.name for op in ordered if op.name not in (*PARTS, "stack", "__setitem__")]
     return tuple(dict.fromkeys(name.strip("_") for name in labels))
+
+
+def _indexing(places: list[TensorValue]) -> tuple[str, ...]:
+    """Return "indexing" if forward does not read one step of a tensor after the other, such as one that
+    reads them backwards.
+    """
+    indices = [
+        [*(token for token in place.source.tokens if type(token) is int), place.path]
+        for place in places
+        if place.source is not None and place.source.name in PARTS
+    ]
+    if len(indices) != len(places) or len({len(numbers) for numbers in indices}) != 1:
+        return ()
+    return ("indexing",) if not np.isin(np.diff(indices, axis=0), (0, 1)).all() else ()
 
 
 def _refuse_biases(
