@@ -75,6 +75,11 @@ def _passes_with_states(module: Any, sample: Any, arguments: tuple[Any, ...]) ->
     """
     import torch
 
+    count = len(arguments)
+    while count and not isinstance(arguments[count - 1], int | float | str):
+        count -= 1  # what is no number is an initial state
+    if count < len(arguments):
+        return record_passes(module, sample, arguments[:count], arguments[count:])
     _, required = state_names(module, arguments)
     try:
         return record_passes(module, sample, arguments, (None,) * len(required))
