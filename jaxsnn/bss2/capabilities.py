@@ -99,12 +99,16 @@ SEVERAL_RUNS = Feature[Graph](
 )
 
 
-def _no_circuit(feature: graph_features.GraphFeature, why: str) -> Limit[Graph]:
+def _no_circuit(
+    feature: graph_features.GraphFeature,
+    why: str,
+    fix: str = "use CubaLIF, CubaLI, Linear, Affine, convolutions and pools",
+) -> Limit[Graph]:
     return Limit(
         feature=feature,
         code="unsupported-node",
         reason="node '{node}' ({kind}) is not supported: " + why,
-        fix="use CubaLIF, CubaLI, Linear, Affine, convolutions and pools",
+        fix=fix,
     )
 
 
@@ -117,7 +121,11 @@ CHIP = Capabilities[Graph](
         ),
         _no_circuit(graph_features.other_neurons(NEURONS), "the chip has no neurons of that type"),
         _no_circuit(graph_features.DELAY, "the chip does not delay spikes"),
-        _no_circuit(graph_features.NONLINEAR_NODE, "the chip has no node of that type"),
+        _no_circuit(
+            graph_features.NONLINEAR_NODE,
+            "the chip has no node of that type",
+            "use sum or average pools instead of max pools, and neurons instead of other functions",
+        ),
         Limit(
             feature=graph_features.NEURON_WITHOUT_CURRENT,
             unless=(graph_features.NEURON_WITHOUT_LEAK, graph_features.other_neurons(NEURONS)),
@@ -216,7 +224,7 @@ SYNAPSES = Capabilities[StaticNetwork](
             feature=features.OUTPUT_OF_OTHER_NODE,
             code="no-population",
             reason="Output '{node}' records node '{source}' ({kind}); the chip records only neurons",
-            fix="connect the Output to neurons",
+            fix="connect the Output to neurons, and compute the nodes behind them from recorded spikes",
         ),
         Limit(
             feature=NO_NEURONS,

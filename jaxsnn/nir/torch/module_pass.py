@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import textwrap
 from collections import deque
@@ -39,7 +40,7 @@ def fed_back(module: Any, result: Any) -> tuple[Any, ...]:
     states, _ = state_names(module)
     if not isinstance(result, tuple | list):
         return ()
-    returned = _returned_names(module)
+    returned = _returned_names(type(module).forward)
     if states and len(returned) == len(result) and set(states) <= set(returned):
         return tuple(result[returned.index(name)] for name in states)
     if not states:
@@ -51,12 +52,13 @@ def fed_back(module: Any, result: Any) -> tuple[Any, ...]:
     return tuple(result[1 : 1 + len(states)])
 
 
-def _returned_names(module: Any) -> list[str]:
+@functools.lru_cache(maxsize=16)
+def _returned_names(forward: Any) -> list[str]:
     """Return the names of the variables that the last statement of `forward` returns; none if it does
     not return a tuple of names, or there is no source code.
     """
     try:
-        (function,) = ast.parse(textwrap.dedent(inspect.getsource(type(module).forward))).body
+        (function,) = ast.parse(textwrap.dedent(inspect.getsource(forward))).body
     except (OSError, TypeError, SyntaxError, ValueError):
         return []
     last = function.body[-1] if isinstance(function, ast.FunctionDef) else None

@@ -168,14 +168,14 @@ def encoded(
     labels = to_jax(np.asarray(data.y, np.int32))
     outputs = next(wire.size for wire in network.wires if wire.name == population)
     if len(data.classes) > outputs:
-        counted = (
-            "population '{population}' has {neurons} neurons"
+        template = (
+            "{data} has {classes} classes, and population '{population}' has {neurons} neurons"
             if population in network.populations
-            else "'{population}' has {neurons} channels"
+            else "{data} has {classes} classes, and '{population}' has {neurons} channels"
         )
         raise UsageError(
             Text(
-                "{data} has {classes} classes, and " + counted,
+                template,
                 data=data_name,
                 classes=len(data.classes),
                 population=population,

@@ -76,7 +76,8 @@ def output_note(network: Network, classes: int) -> Note | None:
         return None
     name, last = output_node(network, classes), _last_outputs(network)
     text = Text(
-        "the loss reads '{node}', {reason} (outputs: {nodes}; population in {option} selects another)",
+        "the loss reads '{node}', {reason} (outputs: {nodes}; population in loss_options, or in "
+        "[loss-options] of a configuration file, selects another)",
         node=name,
         reason=Text("the last output")
         if len(last) == 1
@@ -84,7 +85,6 @@ def output_note(network: Network, classes: int) -> Note | None:
             "the smallest output with a channel for each of the {classes} classes", classes=classes
         ),
         nodes=listing(readable),
-        option=OPTIONS["loss_options"],
     )
     return Note(text, code="default-output")
 
@@ -92,21 +92,21 @@ def output_note(network: Network, classes: int) -> Note | None:
 def _outputs(network: Network) -> list[str]:
     """Return the nodes that feed Outputs alone, and the Outputs that several nodes feed."""
     outputs = network.outputs.items()
-    names = (sources[0] if len(sources) == 1 else output for output, sources in outputs)
-    return list(dict.fromkeys(names))
+    candidates = (sources[0] if len(sources) == 1 else output for output, sources in outputs)
+    return list(dict.fromkeys(candidates))
 
 
 def _last_outputs(network: Network) -> list[str]:
     """Return the outputs that feed no other output; in a cycle, all of its outputs."""
-    names = _outputs(network)
-    upstream = {name: _upstream(network, name) for name in names}
+    candidates = _outputs(network)
+    upstream = {name: _upstream(network, name) for name in candidates}
     return [
         name
-        for name in names
+        for name in candidates
         if not any(
-            name in upstream[other] and other not in upstream[name]
-            for other in names
-            if other != name
+            name in upstream[later] and later not in upstream[name]
+            for later in candidates
+            if later != name
         )
     ]
 
