@@ -433,3 +433,27 @@ def test_neurons_without_their_state_are_refused():
     assert_refused(
         lambda: from_torch(Forgetful(), torch.rand(STEPS, 2, 5)), ConversionError, message
     )
+
+
+class Stepped(nn.Module):
+    """One step per call; the states of several layers in one tuple, which the caller passes."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc1, self.fc2, self.lif = nn.Linear(5, 3), nn.Linear(3, 3), LIFCell()
+        for layer in (self.fc1, self.fc2):
+            nn.init.uniform_(layer.weight, 5, 9)
+
+    def forward(self, x, states):
+        first, second = states
+        spikes, first = self.lif(self.fc1(x), first)
+        spikes, second = self.lif(self.fc2(spikes), second)
+        return spikes, (first, second)
+
+
+def test_states_of_the_sample_are_states():
+    net, sample = Stepped(), (torch.rand(2, 5), (None, None))
+    graph = from_torch(net, sample)
+    assert {"lif", "lif_2"} <= set(graph.nodes)
+    assert verify(graph, net, sample).ok

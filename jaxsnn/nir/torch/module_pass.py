@@ -32,6 +32,21 @@ def state_names(module: Any, arguments: tuple[Any, ...] = ()) -> tuple[list[str]
     return [p.name for p in parameters], required
 
 
+def initial_states(module: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the last of the arguments after the sample that are states: None, tuples of them, and what
+    forward returns under the same name.
+    """
+    names, _ = state_names(module)
+    returned, count = _returned_names(type(module).forward), len(arguments)
+    while count:
+        argument = arguments[count - 1]
+        by_name = count <= len(names) and names[count - 1] in returned
+        if not by_name and argument is not None and not isinstance(argument, tuple | list | dict):
+            break
+        count -= 1
+    return arguments[count:]
+
+
 def fed_back(module: Any, result: Any) -> tuple[Any, ...]:
     """Return the states that `forward` is passed after its input in the next step, taken from its
     previous result: those that it returns under the names of its parameters, or one state for each

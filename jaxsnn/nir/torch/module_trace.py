@@ -27,7 +27,7 @@ from jaxsnn.nir.torch.forward_passes import (
     record_passes,
 )
 from jaxsnn.nir.torch.leaves import exported
-from jaxsnn.nir.torch.module_pass import leaves_of, state_names
+from jaxsnn.nir.torch.module_pass import initial_states, leaves_of, state_names
 from jaxsnn.nir.torch.pass_record import Origin, PassRecord
 from jaxsnn.nir.torch.recording import Operation, TensorValue
 from jaxsnn.nir.torch.step_reader import StepReader
@@ -75,6 +75,8 @@ def _passes_with_states(module: Any, sample: Any, arguments: tuple[Any, ...]) ->
     """
     import torch
 
+    if states := initial_states(module, arguments):
+        return record_passes(module, sample, arguments[: -len(states)], states)
     _, required = state_names(module, arguments)
     try:
         return record_passes(module, sample, arguments, (None,) * len(required))
