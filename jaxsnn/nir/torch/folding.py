@@ -47,7 +47,7 @@ class Folded:
         place: Key and number of each operation of the loop, by id.
         varying: Keys and numbers of operations that take another part of a tensor in each step, as
             x[t] does -> the tokens that do so.
-        dependent: Values that depend on a layer of the loop, by id.
+        dependent: Values that depend on a neuron, by id.
     """
 
     operations: list[Operation]
@@ -151,7 +151,7 @@ class _Fold:
                 for operation in self.looped.pop(place).values():
                     del self.place[id(operation)]
                     operation.step = 0
-        dependent = self._dependent()
+        dependent, of_layers = self._dependent(), self._dependent(layers=True)
         last = max(op.index for op in self.operations if op.is_neuron)
         for operation in self.operations:
             if operation.is_neuron:
@@ -165,7 +165,7 @@ class _Fold:
                     )
                 self._check_state(operation)
             reads = operation.name in READS and operation.index < last
-            if reads and any(id(value) in dependent for value in operation.values):
+            if reads and any(id(value) in of_layers for value in operation.values):
                 raise _refusal(
                     operation,
                     Text(
@@ -212,11 +212,11 @@ class _Fold:
                         self.looped.setdefault(place, {})[operation.step] = operation
                     break
 
-    def _dependent(self) -> set[int]:
-        """Return the ids of values that depend on a neuron, or another layer of the loop."""
+    def _dependent(self, layers: bool = False) -> set[int]:
+        """Return the ids of values that depend on a neuron, or also those on any layer of the loop."""
         dependent: set[int] = set()
         for operation in self.operations:
-            inner = operation.kind == "layer" and operation.step
+            inner = operation.is_neuron or (layers and operation.kind == "layer" and operation.step)
             if inner or any(id(value) in dependent for value in operation.values):
                 # Flatten, for one, returns an argument that is flat already.
                 results = (*operation.outputs, *operation.membranes)

@@ -131,6 +131,8 @@ CORPUS = (
     _entry(S.MembranesOnward, SEQUENCE, refused=COPIED, fit=GRID),
     _entry(S.BothRecorded, SEQUENCE, refused=COPIED, fit=GRID),
     _entry(S.NeverReset, SEQUENCE, gain=1.5, fit=GRID),
+    _entry(S.TwoParts, SEQUENCE),
+    _entry(S.StemInLoop, SEQUENCE, gain=2.0),
     _entry(N.VoltageDecoder, SEQUENCE),
     _entry(N.BoxCells, SEQUENCE),
     _entry(N.SequentialLoop, SEQUENCE),
