@@ -290,12 +290,14 @@ class _Fold:
         *earlier, last = column
         if isinstance(last, TensorValue):
             expected = self._reference(last, self.steps)
-            delay = expected[3] if expected[0] == "loop" else 0
+            delay, begins = 0, 1
+            if expected[0] == "loop":
+                delay, begins = expected[3], min(self.looped[expected[1]])
             if delay not in (0, 1):
                 return False, False
             paths = []
             for step, token in enumerate(column, start=2):
-                if delay >= step:  # from before the first step
+                if step - delay < begins and delay:  # from before the first step
                     continue
                 if not isinstance(token, TensorValue):
                     return False, False

@@ -133,6 +133,7 @@ CORPUS = (
     _entry(S.NeverReset, SEQUENCE, gain=1.5, fit=GRID),
     _entry(S.TwoParts, SEQUENCE),
     _entry(S.StemInLoop, SEQUENCE, gain=2.0),
+    _entry(S.Differences, BATCH_FIRST, gain=1.5),
     _entry(N.VoltageDecoder, SEQUENCE),
     _entry(N.BoxCells, SEQUENCE),
     _entry(N.SequentialLoop, SEQUENCE),

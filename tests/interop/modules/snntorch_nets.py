@@ -871,3 +871,19 @@ class StemInLoop(StaticImage):
             spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
             outputs.append(spk2)
         return torch.stack(outputs)
+
+
+class Differences(StaticImage):
+    """The change of the input since the previous step, which is none at first."""
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.reset_mem(), self.lif2.reset_mem()
+        previous = x[:, 0]
+        outputs = []
+        for t in range(x.shape[1]):
+            change = x[:, t] - previous
+            previous = x[:, t]
+            spk1, mem1 = self.lif1(self.fc1(4 * change), mem1)
+            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+            outputs.append(spk2)
+        return torch.stack(outputs, dim=1)
