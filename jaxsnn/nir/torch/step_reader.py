@@ -203,9 +203,9 @@ class StepReader:
         """
         seen, kind = self._record.seen(tensor), type(leaf).__name__
         origin = seen.origin
-        if origin is not None and origin.order is not None:
-            if not may_be_ordered(leaf, origin.order.places):
-                origin = self._record.reshaped(origin, tuple(tensor.shape))
+        order = None if origin is None else origin.order
+        if origin is not None and order is not None and not may_be_ordered(leaf, order.places):
+            origin = self._record.reshaped(origin, tuple(tensor.shape))
         if origin is None:
             self._record.refuse_lost(seen)
             raise self._of_no_layer(seen, name, kind)
