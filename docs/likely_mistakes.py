@@ -196,12 +196,13 @@ print(search.stop_reason + ":", search.why)""",
         title="PyTorch layer that NIR does not have",
         code="""\
 import torch, snntorch
+leaky = dict(beta=0.9, reset_mechanism="zero", init_hidden=True)
 net = torch.nn.Sequential(
-    torch.nn.Conv1d(1, 2, 3), torch.nn.MaxPool1d(2), torch.nn.Flatten(), torch.nn.Linear(6, 2),
-    snntorch.Leaky(beta=0.9, reset_mechanism="zero", init_hidden=True),
+    torch.nn.Linear(4, 3), snntorch.Leaky(**leaky), torch.nn.Tanh(),
+    torch.nn.Linear(3, 2), snntorch.Leaky(**leaky),
 )
-jaxsnn.from_torch(net, torch.zeros(1, 1, 8))""",
-        expected=("MaxPool1d", "AvgPool1d"),
+jaxsnn.from_torch(net, torch.zeros(1, 4))""",
+        expected=("Tanh", "spiking neuron"),
     ),
     Mistake(
         title="BatchNorm in training mode",

@@ -327,12 +327,14 @@ class _Fold:
         *earlier, last = column
         if isinstance(last, TensorValue):
             expected = self._reference(last, calls[-1])
-            delay = expected[3] if expected[0] == "loop" else 0
+            delay, begins = 0, 1
+            if expected[0] == "loop":
+                delay, begins = expected[3], min(self.looped[expected[1]])
             if delay not in (0, 1):
                 return False, False
             paths = []
             for token, call in zip(column, calls, strict=True):
-                if delay >= call.step:  # from before the first step
+                if call.step - delay < begins and delay:  # from before the first step
                     continue
                 if not isinstance(token, TensorValue):
                     return False, False

@@ -199,6 +199,11 @@ class Recorder:
         if self._inside:
             return func(*args, **kwargs)
         name = function_name(func)
+        if name == "__getitem__" and (indices := _split_index(args[1])):
+            # One time step, and then a part of it: other parts of x[t] are parts of the same value.
+            return self.function(
+                func, (self.function(func, (args[0], indices[0]), {}), indices[1]), {}
+            )
         self._inside += 1
         try:
             operation = self._start("function", name, func, args, kwargs)
@@ -447,6 +452,22 @@ def _is_new_zeros(value: TensorValue) -> bool:
             return False
         value = value.source.values[0]
     return value.source is not None and value.source.name in _ZEROS
+
+
+def _split_index(index: Any) -> tuple[Any, Any] | None:
+    """Return the indices of x[t] and of [:, 2:5] for that of x[t, :, 2:5]; None for an index without
+    both one number and a slice of a part.
+    """
+    entries = index if isinstance(index, tuple) else ()
+    numbers = [place for place, entry in enumerate(entries) if type(entry) is int]
+    slices = [entry for entry in entries if isinstance(entry, slice)]
+    everything = slice(None)
+    if len(numbers) != 1 or len(slices) != len(entries) - 1:
+        return None
+    if all(entry == everything for entry in slices):
+        return None
+    first = tuple(entry if type(entry) is int else everything for entry in entries)
+    return first, tuple(slices)
 
 
 def index_along(operation: Operation, axis: int) -> int | None:

@@ -924,3 +924,57 @@ class NeverReset(StaticImage):
             spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
             outputs.append(spk2)
         return torch.stack(outputs)
+
+
+class TwoParts(nn.Module):
+    """Two groups of channels of the same time step, each with a layer, and joined spikes."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Linear(2, 3), nn.Linear(INPUTS - 2, 3)
+        self.lif1, self.lif2 = snn.Leaky(beta=0.9), snn.Leaky(beta=0.7)
+        self.fc = nn.Linear(6, OUTPUTS)
+        self.lif3 = snn.Leaky(beta=0.8)
+
+    def forward(self, x):
+        mem1, mem2, mem3 = (lif.reset_mem() for lif in (self.lif1, self.lif2, self.lif3))
+        outputs = []
+        for t in range(x.shape[0]):
+            spk1, mem1 = self.lif1(self.left(x[t, :, :2]), mem1)
+            spk2, mem2 = self.lif2(self.right(x[t, :, 2:]), mem2)
+            spk3, mem3 = self.lif3(self.fc(torch.cat((spk1, spk2), dim=1)), mem3)
+            outputs.append(spk3)
+        return torch.stack(outputs)
+
+
+class StemInLoop(StaticImage):
+    """What NIR has no node for, computed in each time step before the first neuron."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Linear(INPUTS, INPUTS), nn.LeakyReLU(0.1))
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.reset_mem(), self.lif2.reset_mem()
+        outputs = []
+        for t in range(x.shape[0]):
+            spk1, mem1 = self.lif1(self.fc1(torch.tanh(self.stem(x[t]))), mem1)
+            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+            outputs.append(spk2)
+        return torch.stack(outputs)
+
+
+class Differences(StaticImage):
+    """The change of the input since the previous step, which is none at first."""
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.reset_mem(), self.lif2.reset_mem()
+        previous = x[:, 0]
+        outputs = []
+        for t in range(x.shape[1]):
+            change = x[:, t] - previous
+            previous = x[:, t]
+            spk1, mem1 = self.lif1(self.fc1(4 * change), mem1)
+            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+            outputs.append(spk2)
+        return torch.stack(outputs, dim=1)
