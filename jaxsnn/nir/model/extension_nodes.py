@@ -255,6 +255,8 @@ EXTENSIONS: Mapping[str, type[Node]] = MappingProxyType(
 #: What NIR can express instead of each extension, as advice.
 ALTERNATIVES: Mapping[str, str] = MappingProxyType(
     {
+        "MaxPool1d": "pool the spikes behind the neurons instead of their input, or use AvgPool1d",
+        "Reshape": "pass the input in the new shape, or join its axes with Flatten",
         "MaxPool2d": "pool the spikes behind the neurons instead of their input, or use AvgPool2d",
         "ReLU": "remove it, or put spiking neurons in its place",
         "LayerNorm": "remove it, or use BatchNorm, which from_torch merges into the weights",

@@ -95,7 +95,17 @@ class ModuleDraft:
         of_values = (export.takes_spikes and not self._binary(before)) or (
             export.takes_positive and not self._positive(before)
         )
-        if of_values and export.for_values is not None:
+        if of_values:
+            if export.for_values is None:
+                raise ConversionError(
+                    Text(
+                        "'{layer}' ({type}) is supported only for spikes",
+                        layer=self.seen.label(call.name),
+                        type=type(call.module).__name__,
+                    ),
+                    fix="place it after the neurons",
+                    node=call.name,
+                )
             export = self.exports[call.name] = export.for_values
         self.parts[call.name] = {}
         if not export.nodes:
