@@ -25,6 +25,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from jaxsnn.errors import ConversionError, listing
+from jaxsnn.nir.torch.leaves import exporter_of, of_library, unsupported
 from jaxsnn.nir.torch.recording import KEEPS_STATE, READS, Operation, TensorValue
 from jaxsnn.wording import Text
 
@@ -259,6 +260,8 @@ class _Fold:
             return True
         if template.kind == "function":
             return False
+        if of_library(template.func) and exporter_of(template.func) is None:
+            raise unsupported(template.name, template.func)
         delays = [
             self.steps - value.source.step
             for value in template.values

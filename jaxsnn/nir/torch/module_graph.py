@@ -42,7 +42,14 @@ from jaxsnn.nir.model.draft import spelt
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import class_of
-from jaxsnn.nir.torch.leaves import Before, Membrane, exported, refuse_several_outputs
+from jaxsnn.nir.torch.leaves import (
+    Before,
+    Membrane,
+    exported,
+    exporter_of,
+    refuse_several_outputs,
+    unsupported,
+)
 from jaxsnn.nir.torch.module_pass import error_refusal, leaves_of, sample_refusal
 from jaxsnn.nir.torch.module_trace import traces
 from jaxsnn.nir.torch.to_torch import drafted
@@ -153,6 +160,9 @@ def _graph_of(seen: ModuleTrace) -> TracedModule:
     Raises:
         ConversionError: A layer that NIR or the dialect cannot hold.
     """
+    for call in seen.calls:  # which explains what others receive
+        if hasattr(call.module, "forward") and exporter_of(call.module) is None:
+            raise unsupported(seen.label(call.name), call.module)
     # Refusals name the layer, or the function and its line, instead of the name of the call.
     exports = {
         call.name: exported(dataclasses.replace(call, name=seen.label(call.name)))
