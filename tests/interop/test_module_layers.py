@@ -353,6 +353,7 @@ def of_one_linear(forward):
          "'1' .RLeaky. emits spikes and never resets"),
         (body(nn.Linear(5, 3), nn.Dropout(), leaky()).train(), (5,), "call module.eval"),
         (body(nn.Linear(5, 3), nn.BatchNorm1d(3), leaky()).train(), (5,), "call module.eval"),
+        (body(nn.Linear(5, 3), nn.Softmax(-1), leaky()), (2, 5), "'1' is a Softmax"),
         (rounding_up(nn.AvgPool2d, 4), (1, 8, 8), "'2' uses ceil_mode"),
         (rounding_up(nn.MaxPool2d, 4), (1, 8, 8), "'2' uses ceil_mode"),
         (body(nn.Conv2d(1, 3, 3), leaky(), nn.AdaptiveAvgPool2d(4), leaky()), (1, 8, 8),

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import snntorch as snn
 import torch
 from norse.torch import LIFCell
 from spikingjelly.activation_based.encoding import PoissonEncoder
@@ -361,9 +362,25 @@ class Stops(Net):
         return outputs[-1]
 
 
+class Gated(Net):
+    """Has a neuron that NIR does not have, whose state is a tuple."""
+
+    def __init__(self):
+        super().__init__()
+        self.lif1 = snn.DeltaLeaky(beta=0.8)
+
+    def forward(self, x):
+        mem, outputs = self.lif1.reset_mem(), []
+        for frame in x:
+            spikes, mem = self.lif1(self.fc1(frame), mem)
+            outputs.append(spikes)
+        return torch.stack(outputs)
+
+
 @pytest.mark.parametrize(
     ("net", "message"),
     [
+        (Gated(), "'lif1' is a DeltaLeaky, which is not supported"),
         (AlongTime(), r"uses parts of the result of .*, which computes all time steps at once \(test_mod"),
         (Stops(), r"converts a tensor to Python values, by bool|calls different operations for another inp"),
     ],

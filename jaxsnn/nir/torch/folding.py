@@ -25,6 +25,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from jaxsnn.errors import ConversionError, listing
+from jaxsnn.nir.torch.leaves import exporter_of, of_library, unsupported
 from jaxsnn.nir.torch.recording import KEEPS_STATE, READS, Operation, TensorValue
 from jaxsnn.wording import Text
 
@@ -301,6 +302,8 @@ class _Fold:
         if template.kind == "function":
             self.late[id(template)] = max(delays, default=0)
             return False
+        if of_library(template.func) and exporter_of(template.func) is None:
+            raise unsupported(template.name, template.func)
         if max(delays, default=0) > 1:
             raise _refusal(
                 template,

@@ -32,11 +32,7 @@ from jaxsnn.nir.graphs.parse import parse
 from jaxsnn.nir.io.documents import NIR_VERSION, group_of
 from jaxsnn.nir.model.draft import spelt
 from jaxsnn.nir.model.graph import Graph
-from jaxsnn.nir.torch.leaves import exported, refuse_several_outputs
-from jaxsnn.nir.torch.module_draft import Fold, ModuleDraft, layer_label
-from jaxsnn.nir.torch.module_pass import leaves_of
-from jaxsnn.nir.torch.module_trace import trace_of_graph, traces
-from jaxsnn.nir.torch.module_warnings import warnings_of
+from jaxsnn.nir.torch.leaves import exported, exporter_of, refuse_several_outputs, unsupported
 from jaxsnn.nir.torch.to_torch import drafted
 from jaxsnn.nir.torch.trace_outcome import ModuleTrace
 from jaxsnn.nir.torch.trained_module import is_of_graph, source_of, trained_graph
@@ -112,6 +108,9 @@ def _graph_of(seen: ModuleTrace) -> TracedModule:
     Raises:
         ConversionError: A layer that NIR or the dialect cannot hold.
     """
+    for call in seen.calls:  # which explains what others receive
+        if hasattr(call.module, "forward") and exporter_of(call.module) is None:
+            raise unsupported(seen.label(call.name), call.module)
     # Refusals name the layer, or the function and its line, instead of the name of the call.
     exports = {
         call.name: exported(dataclasses.replace(call, name=seen.label(call.name)))
