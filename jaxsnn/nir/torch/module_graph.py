@@ -33,6 +33,10 @@ from jaxsnn.nir.io.documents import NIR_VERSION, group_of
 from jaxsnn.nir.model.draft import spelt
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.torch.leaves import exported, exporter_of, refuse_several_outputs, unsupported
+from jaxsnn.nir.torch.module_draft import Fold, ModuleDraft, layer_label
+from jaxsnn.nir.torch.module_pass import leaves_of
+from jaxsnn.nir.torch.module_trace import trace_of_graph, traces
+from jaxsnn.nir.torch.module_warnings import warnings_of
 from jaxsnn.nir.torch.to_torch import drafted
 from jaxsnn.nir.torch.trace_outcome import ModuleTrace
 from jaxsnn.nir.torch.trained_module import is_of_graph, source_of, trained_graph
