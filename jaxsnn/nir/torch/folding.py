@@ -159,9 +159,7 @@ class _Fold:
                     del self.place[id(operation)]
                     operation.step = 0
         dependent = self._dependent()
-        neurons = [op for op in self.operations if op.is_neuron]
-        last = {op.step: op.index for op in neurons} if self.calls else {}
-        last_of_all = max((op.index for op in neurons), default=0)
+        last = max((op.index for op in self.operations if op.is_neuron), default=0)
         for operation in self.operations:
             if operation.is_neuron:
                 if not operation.step:
@@ -173,8 +171,8 @@ class _Fold:
                         ),
                     )
                 self._check_state(operation)
-            reads = operation.name in READS
-            reads = reads and operation.index < last.get(operation.step, last_of_all)
+            # What each call of forward gives to Python, such as a number of spikes, ends with the call.
+            reads = operation.name in READS and operation.index < last and not self.calls
             if reads and any(id(value) in dependent for value in operation.values):
                 raise _refusal(
                     operation,

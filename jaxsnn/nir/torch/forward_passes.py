@@ -150,7 +150,7 @@ def record_passes(
             numbers, results = numbers_held(module), [result]
             parameters = copies_of(module.named_parameters())
             for step, frame in enumerate(all_frames[1:], start=1):
-                further = fed_back(module, results[-1])
+                further = fed_back(module, results[-1], arguments)
                 with _named_step(module, step, further):
                     results.append(call(frame, *further))
             passes.returned = [recorder.value(tensor) for tensor in tensors_of(results[-1])]

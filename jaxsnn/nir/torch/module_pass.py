@@ -33,26 +33,28 @@ def state_names(module: Any, arguments: tuple[Any, ...] = ()) -> tuple[list[str]
 
 
 def initial_states(module: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the last of the arguments after the sample that are states: None, tuples of them, and what
-    forward returns under the same name.
+    """Return the last of the arguments after the sample that are states: None, tuples of them, tensors
+    that forward returns under the same name, and tensors if it returns one result for each.
     """
     names, _ = state_names(module)
     returned, count = _returned_names(type(module).forward), len(arguments)
     while count:
         argument = arguments[count - 1]
         by_name = count <= len(names) and names[count - 1] in returned
-        if not by_name and argument is not None and not isinstance(argument, tuple | list | dict):
+        is_result = hasattr(argument, "is_inference") and len(returned) == 1 + len(names)
+        is_state = argument is None or isinstance(argument, tuple | list | dict)
+        if not (by_name or is_result or is_state):
             break
         count -= 1
     return arguments[count:]
 
 
-def fed_back(module: Any, result: Any) -> tuple[Any, ...]:
+def fed_back(module: Any, result: Any, arguments: tuple[Any, ...] = ()) -> tuple[Any, ...]:
     """Return the states that `forward` is passed after its input in the next step, taken from its
     previous result: those that it returns under the names of its parameters, or one state for each
-    further parameter; further results are ignored.
+    further parameter after the constant arguments; further results are ignored.
     """
-    states, _ = state_names(module)
+    states, _ = state_names(module, arguments)
     if not isinstance(result, tuple | list):
         return ()
     returned = _returned_names(type(module).forward)

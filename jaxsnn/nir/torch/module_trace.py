@@ -41,6 +41,9 @@ from jaxsnn.nir.torch.trace_outcome import (
 )
 from jaxsnn.wording import Text
 
+#: Functions with which forward puts the results of its time step together.
+_STACKING = ("stack", "unsqueeze", "__getitem__", "select", "squeeze")
+
 
 def traces(
     module: Any, sample: Any, arguments: tuple[Any, ...] = ()
@@ -419,8 +422,10 @@ class _SequenceReading:
                     visit(argument)
 
         returned = self.passes.returned
-        for value in returned if not self.passes.steps else ():
+        for value in returned:
             visit(value)
+        if self.passes.steps and any(op.name not in _STACKING for op in decoder):
+            return returned, []  # of which the first has to be an output of the graph
         return collected or returned, decoder
 
     def _is_layer_of_graph(self, operation: Operation, record: PassRecord) -> bool:
