@@ -85,6 +85,11 @@ def _entry(make: type[nn.Module], shape: tuple[int, ...], **facts: Any) -> Entry
     return Entry(name=f"{framework}-{make.__name__}", make=make, shape=shape, **facts)
 
 
+def _trainable(*layers: str) -> dict[str, Any]:
+    """Return the option of `fit` that trains the weights and biases of layers alone."""
+    return {"trainable": tuple(f"{name}.{key}" for name in layers for key in ("weight", "bias"))}
+
+
 CORPUS = (
     _entry(S.StaticImage, STATIC),
     _entry(S.TimeFirst, SEQUENCE),
@@ -126,12 +131,28 @@ CORPUS = (
     _entry(S.Windows, (BATCH, 4, INPUTS, 3)),
     _entry(S.FlatAlready, SEQUENCE),
     _entry(S.Signals, (BATCH, 1, 8), extensions=("MaxPool1d",), fit=GRID),
-    _entry(S.Reconstruction, STATIC_IMAGE, gain=1.5, extensions=("Reshape",), fit=GRID),
-    _entry(S.SkipConnections, IMAGES, gain=1.5, fit=GRID),
+    _entry(
+        S.Reconstruction,
+        STATIC_IMAGE,
+        gain=1.5,
+        extensions=("Reshape",),
+        fit=GRID | _trainable("encoder.0", "encoder.3", "widen.0", "decoder.2", "decoder.5"),
+    ),
+    _entry(
+        S.SkipConnections,
+        IMAGES,
+        gain=1.5,
+        fit=GRID | _trainable("down.0", "bottom.0", "last.0"),
+    ),
     _entry(S.MembranesOnward, SEQUENCE, refused=COPIED, fit=GRID),
-    _entry(S.BothRecorded, SEQUENCE, refused=COPIED, fit=GRID),
+    _entry(
+        S.BothRecorded,
+        SEQUENCE,
+        refused=COPIED,
+        fit=GRID | {"loss_options": {"population": "lif2"}},
+    ),
     _entry(S.NeverReset, SEQUENCE, gain=1.5, fit=GRID),
-    _entry(S.TwoParts, SEQUENCE),
+    _entry(S.TwoParts, SEQUENCE, fit=_trainable("left", "right", "fc")),
     _entry(S.StemInLoop, SEQUENCE, gain=2.0),
     _entry(S.Differences, BATCH_FIRST, gain=1.5),
     _entry(N.VoltageDecoder, SEQUENCE),
