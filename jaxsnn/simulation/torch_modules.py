@@ -175,8 +175,6 @@ class ModuleParts:
             ConversionError: Forward runs other operations for this sample.
             UsageError: An output is missing, or has another shape.
         """
-        import torch
-
         places = self._traced.places
         if not isinstance(outputs, Mapping):
             outputs = dict.fromkeys(places, outputs) if len(places) == 1 else {}
@@ -188,8 +186,6 @@ class ModuleParts:
         arrays = [
             np.asarray(outputs[name]) for name in sorted(places, key=lambda name: places[name])
         ]
-        if self._traced.trace.passes.stepped:
-            return [torch.as_tensor(array) for array in arrays]
         return decode(self._module, sample_of(self._module, sample)[0], self._traced.trace, arrays)
 
 

@@ -368,6 +368,7 @@ class Gated(Net):
     def __init__(self):
         super().__init__()
         self.lif1 = snn.DeltaLeaky(beta=0.8)
+        snn.SpikingNeuron.instances.remove(self.lif1)  # snnTorch cannot reset it with all others
 
     def forward(self, x):
         mem, outputs = self.lif1.reset_mem(), []

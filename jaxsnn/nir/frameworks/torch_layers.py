@@ -16,7 +16,6 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.model.changes import Edge
-from jaxsnn.nir.model.node import CONSTANT_KEY
 from jaxsnn.wording import Text
 
 if TYPE_CHECKING:
@@ -648,7 +647,6 @@ def _mapped_along_axes(
                 "padding": np.where(along, padding, 0),
                 "dilation": np.ones(axes, int),
                 "groups": np.array(channels),
-                "metadata": {CONSTANT_KEY: "jaxsnn"},
             }
             space[axis] = 1
         space[axis] = after

@@ -385,6 +385,17 @@ class ModuleDraft:
         if any(call.name == leaf and call.forgets for call in self.seen.calls):
             self.by_node["reset"][node] = "none"
 
+    def constant_nodes(self) -> list[str]:
+        """Return the nodes whose weights are no parameters of the module, such as those of joins."""
+        constant = []
+        for call in self.seen.calls:
+            trained = parameters_of(call)
+            for suffix, node in self.parts[call.name].items():
+                fixed = not trained or suffix in self.exports[call.name].fixed
+                if "weight" in self.nodes[node] and fixed:
+                    constant.append(node)
+        return constant
+
     def add_output(self, output: TracedOutput) -> str:
         """Add an Output node and return its name."""
         alone = len(self.seen.outputs) == 1

@@ -32,6 +32,7 @@ from jaxsnn.nir.graphs.parse import parse
 from jaxsnn.nir.io.documents import NIR_VERSION, group_of
 from jaxsnn.nir.model.draft import spelt
 from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.model.node import CONSTANT_KEY
 from jaxsnn.nir.torch.leaves import exported, exporter_of, refuse_several_outputs, unsupported
 from jaxsnn.nir.torch.module_draft import Fold, ModuleDraft, layer_label
 from jaxsnn.nir.torch.module_pass import leaves_of
@@ -136,6 +137,8 @@ def _graph_of(seen: ModuleTrace) -> TracedModule:
     for call in seen.calls:
         draft.add(call)
     places = {draft.add_output(output): output.place for output in seen.outputs}
+    for node in draft.constant_nodes():
+        draft.nodes[node].setdefault("metadata", {})[CONSTANT_KEY] = "jaxsnn"
     steps = [export.dt for export in exports.values() if export.dt is not None]
     graph = _read(draft, framework_names[0], steps)
     # graphs that `to_torch` made modules of know their dt

@@ -10,9 +10,6 @@ from jaxsnn.nir.torch.trace_outcome import ModuleTrace
 from jaxsnn.options import TRAINABLE
 from jaxsnn.wording import Text
 
-#: Parameters of a node that training changes by default.
-_TRAINED = ("weight", "bias")
-
 
 def warnings_of(seen: ModuleTrace, draft: ModuleDraft) -> Iterator[Problem]:
     """Yield warnings and notes on everything that the graph of a module omits or copies."""
@@ -21,7 +18,7 @@ def warnings_of(seen: ModuleTrace, draft: ModuleDraft) -> Iterator[Problem]:
     yield from _counting(seen)
     yield from _reset(seen)
     yield from _shared_numbers(seen, draft)
-    yield from _fixed_weights(seen, draft)
+    yield from _fixed_weights(draft)
 
 
 def _left_out(seen: ModuleTrace) -> Iterator[Problem]:
@@ -126,29 +123,17 @@ def _shared_numbers(seen: ModuleTrace, draft: ModuleDraft) -> Iterator[Problem]:
         )
 
 
-def _fixed_weights(seen: ModuleTrace, draft: ModuleDraft) -> Iterator[Problem]:
-    """Yield notes on weights that are no parameters of the module, such as those of joins."""
-    fixed, trainable = [], []
-    for call in seen.calls:
-        for suffix, node in draft.parts[call.name].items():
-            if "weight" not in draft.nodes[node]:
-                continue
-            if parameters_of(call) and suffix not in draft.exports[call.name].fixed:
-                trainable += [f"{node}.{key}" for key in draft.nodes[node] if key in _TRAINED]
-            else:
-                fixed.append(f"'{node}'")
-    if fixed and trainable:
+def _fixed_weights(draft: ModuleDraft) -> Iterator[Problem]:
+    """Warn of weights that are no parameters of the module, such as those of joins."""
+    if constant := draft.constant_nodes():
         yield Problem(
-            node=fixed[0].strip("'"),
+            node=constant[0],
             code="fixed-weights",
             severity="warning",
             message=Text(
-                "the weights of nodes {nodes} are not parameters of the module, and "
-                "load_into refuses the graph if training changes them",
-                nodes=listing(fixed),
+                "the weights of nodes {nodes} are not parameters of the module: fit trains them only if "
+                "they are named, and load_into refuses a graph in which they have changed",
+                nodes=listing(f"'{name}'" for name in constant),
             ),
-            fix=Text(
-                "to train only the other parameters, pass {trainable}",
-                trainable=TRAINABLE.set_to(",".join(trainable)),
-            ),
+            fix=Text("do not name them in {trainable}", trainable=TRAINABLE),
         )

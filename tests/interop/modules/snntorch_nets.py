@@ -852,7 +852,7 @@ class Reconstruction(nn.Module):
 
 
 class SkipConnections(nn.Module):
-    """A small U-Net: upsampled spikes beside those of an earlier layer; a head with a sum over time."""
+    """A small U-Net: upsampled spikes beside those of an earlier layer; a head of a mean over time."""
 
     def __init__(self):
         super().__init__()
@@ -870,8 +870,8 @@ class SkipConnections(nn.Module):
         for t in range(x.shape[0]):
             down = self.down(x[t])
             bottom = self.bottom(self.pool(down))
-            total = total + self.head(self.last(torch.cat([self.up(bottom), down], dim=1)))
-        return total / x.shape[0]
+            total = total + self.last(torch.cat([self.up(bottom), down], dim=1))
+        return self.head(total / x.shape[0])
 
 
 class MembranesOnward(nn.Module):
@@ -909,12 +909,12 @@ class BothRecorded(StaticImage):
 
 
 class NeverReset(StaticImage):
-    """Neurons without a reset, whose spikes a layer takes and forward returns."""
+    """Neurons without a reset, whose spikes a layer takes."""
 
     def __init__(self):
         super().__init__()
         self.lif1 = snn.Leaky(beta=0.7, reset_mechanism="none")
-        self.lif2 = snn.Leaky(beta=0.7, threshold=0.6, reset_mechanism="none")
+        self.lif2 = snn.Leaky(beta=0.7, threshold=0.6)
 
     def forward(self, x):
         mem1, mem2 = self.lif1.reset_mem(), self.lif2.reset_mem()
