@@ -6,6 +6,7 @@ Both directions run the module and the graph, and refuse the graph where their o
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -43,6 +44,8 @@ from jaxsnn.wording import Text
 STEPS = 24
 #: Samples of a large batch that are run.
 BATCH = 4
+#: Outputs of layers in a time step of which a network is large, and runs no further steps of a small batch.
+LARGE = 100_000
 _SIZES = (1.0, 1.0, 4.0, 16.0)
 #: All of them again, larger, while a layer does not spike.
 _GAINS = (1.0, 16.0, 256.0)
@@ -492,7 +495,9 @@ def _run(
     """
     if not traced.trace.passes.stepped:
         return run_recorded(module, _of_sample(sample, traced.trace, gain), traced.trace)
-    frames = _inputs(np.asarray(sample.detach().cpu().numpy(), np.float32), 1, gain)
+    size = sum(math.prod(call.outward) for call in traced.trace.calls)
+    array = np.asarray(sample.detach().cpu().numpy(), np.float32)
+    frames = _inputs(array, 1, gain, BATCH if size <= LARGE else 1)
     x = (sample if sample.is_floating_point() else sample.float()).new_tensor(frames)
     if (few := x[:, :BATCH]).shape != x.shape:
         try:
@@ -517,13 +522,13 @@ def _of_sample(sample: Any, seen: ModuleTrace, gain: float) -> Any:
     return sample.new_tensor(array)
 
 
-def _inputs(sample: np.ndarray, leading: int, gain: float) -> np.ndarray:
+def _inputs(sample: np.ndarray, leading: int, gain: float, batch: int = BATCH) -> np.ndarray:
     """Return inputs (time, batch, *shape): some steps of the sample, then random spikes of
-    increasing size.
+    increasing size; more steps of samples that are fewer than `batch`.
     """
     first = sample[: STEPS // 3] if leading == 2 else sample[None]
     rng = np.random.default_rng(0)
-    steps = STEPS * max(BATCH // max(first.shape[1], 1), 1)
+    steps = STEPS * max(batch // max(first.shape[1], 1), 1)
     shape = (steps - len(first), *first.shape[1:])
     sizes = np.repeat(_SIZES, -(-shape[0] // len(_SIZES)))[: shape[0]]
     random = (rng.random(shape) < 0.5) * gain * sizes.reshape(-1, *(1,) * (len(shape) - 1))
