@@ -616,7 +616,7 @@ def _membranes(
     largest membrane so far.
     """
     # Without a state to keep, the reset of a membrane after a spike has no effect.
-    reset = {call.name for call in traced.trace.calls if call.forgets}
+    reset = {call.name for call in traced.trace.calls if call.reset_each_call}
     for leaf, node in traced.firing.items():
         if len(theirs.get(leaf, ())) > 1 and leaf not in reset:
             graph_values, module_values = np.asarray(ours.voltages[node]), theirs[leaf][1]

@@ -124,7 +124,7 @@ def test_gradients_of_values_reach_all_weights():
 
 
 @pytest.mark.parametrize(
-    ("outputs", "options", "read", "loss", "reason"),
+    ("outputs", "options", "loss_node", "loss", "reason"),
     [
         (("b",), {}, "b", "count", None),
         (("a", "b"), {}, "b", "count", "the last output"),
@@ -134,14 +134,14 @@ def test_gradients_of_values_reach_all_weights():
         (("few", "many"), {"loss": "integral"}, "few", "integral", "a channel for each"),
     ],
 )
-def test_one_of_several_outputs_is_read(outputs, options, read, loss, reason):
+def test_one_of_several_outputs_is_read(outputs, options, loss_node, loss, reason):
     trained = fit(network_of(*outputs), samples(STEPS, 5), **ONCE, **options)
     settings, note = trained.settings["loss"], notes_of(trained).get("default-output")
-    assert (settings["population"], settings["name"]) == (read, loss)
+    assert (settings["population"], settings["name"]) == (loss_node, loss)
     assert (note is None) == (reason is None)
     if note is not None:
         assert reason in note
-        assert f"the loss reads '{read}'" in note
+        assert f"the loss reads '{loss_node}'" in note
 
 
 def test_few_channels_do_not_do_for_many_classes():

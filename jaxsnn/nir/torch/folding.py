@@ -82,7 +82,7 @@ def fold(operations: list[Operation], steps: int = 0) -> Folded:
         ConversionError: The steps differ, or are too few.
     """
     if steps:
-        return _Fold(operations, steps, calls=True).folded()
+        return _Fold(operations, steps, call_per_step=True).folded()
     counts = neuron_calls(operations)
     refusal: ConversionError | None = None
     for steps in _candidates(counts.values()):
@@ -141,12 +141,14 @@ def _candidates(counts: Iterable[int]) -> list[int]:
 
 
 class _Fold:
-    """One attempt to fold a recording into a number of steps; `calls`: forward is called for each."""
+    """One attempt to fold a recording into a number of steps; `call_per_step`: forward is called for each."""
 
-    def __init__(self, operations: list[Operation], steps: int, calls: bool = False) -> None:
-        self.operations, self.steps, self.calls = operations, steps, calls
+    def __init__(
+        self, operations: list[Operation], steps: int, call_per_step: bool = False
+    ) -> None:
+        self.operations, self.steps, self.call_per_step = operations, steps, call_per_step
         #: Longest delay in time steps in the arguments of functions that are not in the loop, by id.
-        self.late: dict[int, int] = {}
+        self.longest_delay: dict[int, int] = {}
         self.looped: dict[tuple[_Key, int], dict[int, Operation]] = {}
         self.place: dict[int, tuple[_Key, int]] = {}
         self.varying: dict[tuple[_Key, int], set[int]] = {}
@@ -172,7 +174,7 @@ class _Fold:
                     )
                 self._check_state(operation)
             # What each call of forward gives to Python, such as a number of spikes, ends with the call.
-            reads = operation.name in READS and operation.index < last and not self.calls
+            reads = operation.name in READS and operation.index < last and not self.call_per_step
             if reads and any(id(value) in dependent for value in operation.values):
                 raise _refusal(
                     operation,
@@ -200,15 +202,15 @@ class _Fold:
         """Name the calls of a neuron that is called several times in each time step, with separate
         states: lif, lif_2, ...
         """
-        names = {operation.name for operation in self.operations}
+        operation_names = {operation.name for operation in self.operations}
         for (_, count), by_step in list(self.looped.items()):
             if count and by_step[self.steps].is_neuron:
                 name, number = by_step[self.steps].name, count + 1
-                while f"{name}_{number}" in names:
+                while f"{name}_{number}" in operation_names:
                     number += 1
-                names.add(f"{name}_{number}")
+                operation_names.add(f"{name}_{number}")
                 for operation in by_step.values():
-                    operation.call = f"{name}_{number}"
+                    operation.call_name = f"{name}_{number}"
 
     def _assign_steps(self) -> None:
         by_name: dict[tuple[str, str], dict[Any, list[Operation]]] = {}
@@ -293,12 +295,12 @@ class _Fold:
         delays = [
             self.steps - value.source.step
             if value.source.step
-            else self.late.get(id(value.source), 0)
+            else self.longest_delay.get(id(value.source), 0)
             for value in template.values
             if value.source is not None
         ]
         if template.kind == "function":
-            self.late[id(template)] = max(delays, default=0)
+            self.longest_delay[id(template)] = max(delays, default=0)
             return False
         if of_library(template.func) and exporter_of(template.func) is None:
             raise unsupported(template.name, template.func)
@@ -328,14 +330,14 @@ class _Fold:
         *earlier, last = column
         if isinstance(last, TensorValue):
             expected = self._reference(last, calls[-1])
-            delay, begins = 0, 1
+            delay, first_step = 0, 1
             if expected[0] == "loop":
-                delay, begins = expected[3], min(self.looped[expected[1]])
+                delay, first_step = expected[3], min(self.looped[expected[1]])
             if delay not in (0, 1):
                 return False, False
             paths = []
             for token, call in zip(column, calls, strict=True):
-                if call.step - delay < begins and delay:  # from before the first step
+                if call.step - delay < first_step and delay:  # from before the first step
                     continue
                 if not isinstance(token, TensorValue):
                     return False, False
@@ -366,7 +368,7 @@ class _Fold:
                 fix="use a separate layer for each call",
             )
         twins = self.looped[self.place[id(operation)]]
-        if operation.step < 2 or all(op.forgets for step, op in twins.items() if step > 1):
+        if operation.step < 2 or all(op.is_reset for step, op in twins.items() if step > 1):
             return
         if operation.state_changed and not operation.values[1:]:
             raise _refusal(

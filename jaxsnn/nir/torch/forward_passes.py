@@ -103,11 +103,11 @@ def record_passes(
     recorder = Recorder(module, leaves, copies)
     frames: list[TensorValue] = []
 
-    def call(frame: Any, *further: Any) -> Any:
+    def call(frame: Any, *states: Any) -> Any:
         x = frame.clone()  # which forward may change in place
         frames.append(recorder.value(x))
         with recorder.watching():
-            return module(x, *arguments, *further)
+            return module(x, *arguments, *states)
 
     # in inference_mode torch counts no changes in place
     with (
@@ -150,9 +150,9 @@ def record_passes(
             numbers, results = numbers_held(module), [result]
             parameters = copies_of(module.named_parameters())
             for step, frame in enumerate(all_frames[1:], start=1):
-                further = fed_back(module, results[-1], arguments)
-                with _named_step(module, step, further):
-                    results.append(call(frame, *further))
+                states = fed_back(module, results[-1], arguments)
+                with _named_step(module, step, states):
+                    results.append(call(frame, *states))
             passes.returned = [recorder.value(tensor) for tensor in tensors_of(results[-1])]
             _refuse_unequal_results(module, results)
             passes.steps, passes.sample = len(results), recorder.value(all_frames)

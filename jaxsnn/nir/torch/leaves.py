@@ -329,7 +329,7 @@ def exported(call: Call) -> Exported:
     exporter = exporter_of(call.module)
     if exporter is None:
         raise unsupported(call.name, call.module)
-    if call.forgets and not _is_resettable(call.module):
+    if call.reset_each_call and not _is_resettable(call.module):
         raise ConversionError(
             Text(
                 "forward resets the states of '{layer}' ({type}) before each call",

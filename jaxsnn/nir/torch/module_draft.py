@@ -224,9 +224,9 @@ class ModuleDraft:
             ),
             None,
         )
-        held = getattr(layer, "state_dict", dict)()
+        layer_state = getattr(layer, "state_dict", dict)()
         # Weights of a pool or a slice are no numbers of the module, and those of two places are in both.
-        if not held or self._shared(layer):
+        if not layer_state or self._shared(layer):
             return False
         earlier = any(fold.node == before[0] for fold in self.folds)
         self.folds.append(
@@ -235,7 +235,7 @@ class ModuleDraft:
                 module=export.norm,
                 node=before[0],
                 offset=not earlier
-                and not any("bias" in key or "running_mean" in key for key in held),
+                and not any("bias" in key or "running_mean" in key for key in layer_state),
             )
         )
         assert export.folds is not None
@@ -382,7 +382,7 @@ class ModuleDraft:
     def _read_out(self, leaf: str, node: str) -> None:
         """Let a node give its membrane; that of a neuron which forgets it has no reset."""
         self.by_node.setdefault("readout", {})[node] = True
-        if any(call.name == leaf and call.forgets for call in self.seen.calls):
+        if any(call.name == leaf and call.reset_each_call for call in self.seen.calls):
             self.by_node["reset"][node] = "none"
 
     def constant_nodes(self) -> list[str]:

@@ -36,12 +36,12 @@ def initial_states(module: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return the last of the arguments after the sample that are states: None, tuples of them, tensors
     that forward returns under the same name, and tensors if it returns one result for each.
     """
-    names, _ = state_names(module)
+    parameter_names, _ = state_names(module)
     returned, count = _returned_names(type(module).forward), len(arguments)
     while count:
         argument = arguments[count - 1]
-        by_name = count <= len(names) and names[count - 1] in returned
-        is_result = hasattr(argument, "is_inference") and len(returned) == 1 + len(names)
+        by_name = count <= len(parameter_names) and parameter_names[count - 1] in returned
+        is_result = hasattr(argument, "is_inference") and len(returned) == 1 + len(parameter_names)
         is_state = argument is None or isinstance(argument, tuple | list | dict)
         if not (by_name or is_result or is_state):
             break

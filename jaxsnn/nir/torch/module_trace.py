@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError, UsageError, listing
 from jaxsnn.nir.frameworks.torch_layers import Call
-from jaxsnn.nir.torch.decoding import as_tensors, decoded
+from jaxsnn.nir.torch.decoding import recompute_results, replacement_tensors
 from jaxsnn.nir.torch.folding import PARTS, ancestors, fold
 from jaxsnn.nir.torch.forward_passes import (
     LEAST_CALLS,
@@ -145,7 +145,7 @@ def run_recorded(
 
 
 def decode(module: Any, sample: Any, seen: ModuleTrace, outputs: list[np.ndarray]) -> list[Any]:
-    """Return the results of forward for a sample, with other outputs of its graph, see `decoded`.
+    """Return the results of forward for a sample, with other outputs of its graph, see `recompute_results`.
 
     Args:
         module, sample: As for the trace.
@@ -161,7 +161,7 @@ def decode(module: Any, sample: Any, seen: ModuleTrace, outputs: list[np.ndarray
     if seen.passes.stepped:  # which returns the outputs of the graph
         return [torch.as_tensor(array) for array in outputs]
     reading = _recorded_again(module, sample, seen)
-    replaced: dict[int, Any] = {}
+    replacements: dict[int, Any] = {}
     for place, array in zip(seen.passes.outputs, outputs, strict=True):
         expected = reading.array([place], "an output").shape
         if array.shape != expected:
@@ -173,8 +173,8 @@ def decode(module: Any, sample: Any, seen: ModuleTrace, outputs: list[np.ndarray
                 ),
                 fix="simulate the graph with the input that encode computed for the same sample",
             )
-        replaced |= as_tensors(array, reading.values([place]))
-    return decoded(reading.passes.returned, replaced)
+        replacements |= replacement_tensors(array, reading.values([place]))
+    return recompute_results(reading.passes.returned, replacements)
 
 
 def _recorded_again(module: Any, sample: Any, seen: ModuleTrace) -> _SequenceReading:
@@ -275,9 +275,9 @@ class _SequenceReading:
             return frozenset()
         neurons = [op for op in self.operations if op.is_neuron]
         before = {*neurons, *ancestors([v for op in neurons for v in op.values], set())}
-        names = {op.name for op in before if op.kind == "layer"}
+        layer_names = {op.name for op in before if op.kind == "layer"}
         return frozenset(
-            op.index for op in self.operations if op.kind == "layer" and op.name not in names
+            op.index for op in self.operations if op.kind == "layer" and op.name not in layer_names
         )
 
     def in_last_step(self, value: TensorValue) -> TensorValue | None:
@@ -346,7 +346,7 @@ class _SequenceReading:
         """
         layers: dict[str, tuple[Place, ...]] = {}
         for operation in self.operations:
-            call = operation.call or operation.name
+            call = operation.call_name or operation.name
             if not operation.is_neuron or call in layers:
                 continue
             is_root = operation.func is self.module
@@ -355,8 +355,8 @@ class _SequenceReading:
             neurons |= {prefix + name: values for name, values in operation.inner.items()}
             for name, (spikes, *membranes) in neurons.items():
                 shape = spikes.tensor.shape
-                held = [v for v in membranes[:1] if v.tensor.shape == shape]
-                rows = [spikes, *held]
+                same_shape = [v for v in membranes[:1] if v.tensor.shape == shape]
+                rows = [spikes, *same_shape]
                 if all(self.in_each_step(value) for value in rows):
                     layers[name] = tuple(map(self.place_of, rows))
         return layers
@@ -377,10 +377,10 @@ class _SequenceReading:
         """Return the line at which this recording begins to differ from a signature; None if it does
         not.
         """
-        now = self.signature()
-        if now == signature:
+        current = self.signature()
+        if current == signature:
             return None
-        pairs = zip(self.compared(), now, signature, strict=False)
+        pairs = zip(self.compared(), current, signature, strict=False)
         return next((op.line for op, new, before in pairs if new != before), "")
 
     def values(self, places: Sequence[Place]) -> list[TensorValue]:

@@ -81,7 +81,7 @@ def _counting(seen: ModuleTrace) -> Iterator[Problem]:
 
 def _reset(seen: ModuleTrace) -> Iterator[Problem]:
     """Warn of neurons that keep nothing from step to step."""
-    if layers := [call.name for call in seen.calls if call.forgets]:
+    if layers := [call.name for call in seen.calls if call.reset_each_call]:
         yield Problem(
             node=layers[0],
             code="states-reset",

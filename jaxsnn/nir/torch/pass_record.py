@@ -170,7 +170,9 @@ class PassRecord:
             outward=tuple(shape[origin.leading :]),
             leading=origin.leading,
             columns=columns,
-            forgets=name in self.leaves and self.operation is not None and self.operation.forgets,
+            reset_each_call=name in self.leaves
+            and self.operation is not None
+            and self.operation.is_reset,
         )
         return Origin(sources=(name,), leading=origin.leading)
 
@@ -223,8 +225,10 @@ class PassRecord:
         for call in self.calls.values():
             if call.module == Membrane(leaf=leaf):
                 return Origin(sources=(call.name,), leading=origin.leading)
-        nothing = Origin(sources=(), leading=origin.leading)
-        return self.call(self.free(f"{leaf}_membrane"), Membrane(leaf=leaf), nothing, shape, shape)
+        no_origin = Origin(sources=(), leading=origin.leading)
+        return self.call(
+            self.free(f"{leaf}_membrane"), Membrane(leaf=leaf), no_origin, shape, shape
+        )
 
     def reshaped(self, origin: Origin, shape: tuple[int, ...]) -> Origin | None:
         """Return the origin of a tensor of a shape that has the elements of a layer's output in their

@@ -82,8 +82,8 @@ class Operation:
         is_neuron: Whether it is a layer that keeps a state from step to step.
         state_changed: Whether the state of a layer was written since its last call.
         keeps_state: Whether a neuron keeps its state itself, instead of returning it only.
-        call: Name of a call of a layer that is called several times in each step, see `folding`.
-        forgets: Whether a layer that was called before gets states of new zeros.
+        call_name: Name of a call of a layer that is called several times in each step, see `folding`.
+        is_reset: Whether a layer that was called before gets states of new zeros.
         index: Index in the recording.
     """
 
@@ -105,8 +105,8 @@ class Operation:
     is_neuron: bool = False
     state_changed: bool = False
     keeps_state: bool = True
-    call: str = ""
-    forgets: bool = False
+    call_name: str = ""
+    is_reset: bool = False
     index: int = 0
 
     @property
@@ -226,7 +226,7 @@ class Recorder:
                 states, self._inner = self._states.get(id(leaf)), {}
                 if states is not None:
                     operation.state_changed = states != _states_of(leaf)
-                    operation.forgets = self._is_reset(operation, states)
+                    operation.is_reset = self._is_reset(operation, states)
                 result = forward(*args, **kwargs)
                 self._states[id(leaf)] = _states_of(leaf)
                 parts = list(result) if isinstance(result, tuple) else [result]
@@ -259,10 +259,10 @@ class Recorder:
         """
         passed = operation.values[1:]
         if not passed:
-            now = _states_of(operation.func)
-            changed = [name for name, state in states.items() if now.get(name) != state]
-            held = [getattr(operation.func, name, None) for name in changed]
-            passed = [self.value(tensor) for tensor in tensors_of(held)]
+            current = _states_of(operation.func)
+            changed = [name for name, state in states.items() if current.get(name) != state]
+            state_values = [getattr(operation.func, name, None) for name in changed]
+            passed = [self.value(tensor) for tensor in tensors_of(state_values)]
             if not changed:
                 return False
         return all(map(_is_new_zeros, passed))
@@ -461,12 +461,12 @@ def _split_index(index: Any) -> tuple[Any, Any] | None:
     entries = index if isinstance(index, tuple) else ()
     numbers = [place for place, entry in enumerate(entries) if type(entry) is int]
     slices = [entry for entry in entries if isinstance(entry, slice)]
-    everything = slice(None)
+    full_slice = slice(None)
     if len(numbers) != 1 or len(slices) != len(entries) - 1:
         return None
-    if all(entry == everything for entry in slices):
+    if all(entry == full_slice for entry in slices):
         return None
-    first = tuple(entry if type(entry) is int else everything for entry in entries)
+    first = tuple(entry if type(entry) is int else full_slice for entry in entries)
     return first, tuple(slices)
 
 

@@ -107,7 +107,7 @@ class StepReader:
                 if is_head and exporter_of(operation.func) is None:
                     continue
                 try:
-                    name = operation.call or operation.name
+                    name = operation.call_name or operation.name
                     called(name, operation.func, _input_of(operation), operation.result)
                 except ConversionError:
                     if not is_head:

@@ -155,7 +155,7 @@ def default_loss(network: Network, name: str, *, in_steps: bool) -> str:
 
 
 def default_engine(
-    network: Network, x: Any, encoder: Encoder | str | None = None, *, read: str
+    network: Network, x: Any, encoder: Encoder | str | None = None, *, loss_node: str
 ) -> tuple[str, Text | None]:
     """Return the name of the default engine, and why it is not the event engine.
 
@@ -163,7 +163,7 @@ def default_engine(
         x: samples of the data.
         encoder: encoder of the options or of the task; None: values in time steps are used
             unchanged.
-        read: node that the loss reads.
+        loss_node: node that the loss reads.
 
     Returns:
         "grid" for arrays (samples, time, *shape of the input), for networks that only the
@@ -181,11 +181,11 @@ def default_engine(
         return "event", None
     if problems:
         return "grid", Text("{reason}", reason=problems[0].message)
-    if read not in network.populations and is_recorded_in_steps(network, read):
+    if loss_node not in network.populations and is_recorded_in_steps(network, loss_node):
         return "grid", Text(
             "the loss reads '{node}' ({type}), and the event engine records only populations",
-            node=read,
-            type=_types(network)[read],
+            node=loss_node,
+            type=_types(network)[loss_node],
         )
     return "event", None
 
@@ -351,7 +351,7 @@ def refuse_unreadable(network: Network, name: str, *, in_steps: bool = False) ->
             fix=suggestion(name, network.populations),
             node=name,
         )
-    in_grid = Text("pass {engine}, ", engine=ENGINE.set_to("grid"))
+    engine_advice = Text("pass {engine}, ", engine=ENGINE.set_to("grid"))
     raise UsageError(
         Text(
             "'{node}' ({type}) is not a population of neurons, which a loss requires",
@@ -359,10 +359,10 @@ def refuse_unreadable(network: Network, name: str, *, in_steps: bool = False) ->
             type=types[name],
         ),
         fix=Text(
-            "{in_grid}connect a population to the Output, or specify one in the loss; available: "
+            "{engine_advice}connect a population to the Output, or specify one in the loss; available: "
             "{populations}",
             populations=listing(network.populations),
-            in_grid=in_grid if is_recorded_in_steps(network, name) else Text(""),
+            engine_advice=engine_advice if is_recorded_in_steps(network, name) else Text(""),
         ),
         node=name,
     )

@@ -128,7 +128,7 @@ class TrainingRun:
         trainable = cast(Any, options.trainable)
         constant = [name for name, node in graph.nodes.items() if CONSTANT_KEY in node.metadata]
         trained, trained_notes = find_trainables(
-            network, trainable, longest_delay=plan.loss.tau, constant=constant
+            network, trainable, longest_delay=plan.loss.tau, constant_nodes=constant
         )
         if untrained := [name for name in constant if name not in dict(trained)]:
             text = Text(
