@@ -21,9 +21,7 @@ Arrays = Mapping[str, Any]
 def largest(
     parameters: Arrays, detail: Any, x: Float[Array, "samples *shape"]
 ) -> Float[Array, "samples *shape"]:
-    """Apply MaxPool1d or MaxPool2d: maxima over windows of the last axes; cells of the padding never
-    count.
-    """
+    """Apply MaxPool1d or MaxPool2d: maxima over windows of the last axes, without the padding."""
     leading_axes = x.ndim - len(detail.kernel)
     kernel, stride = (*(1,) * leading_axes, *detail.kernel), (*(1,) * leading_axes, *detail.stride)
     padding = (*((0, 0),) * leading_axes, *detail.padding)

@@ -364,7 +364,7 @@ def test_nothing_but_the_time_stepped_engine_takes_them():
 @pytest.mark.parametrize(
     ("case", "kind", "instead"),
     [
-        ("max pool", "MaxPool2d", "pool the spikes behind the neurons"),
+        ("max pool", "MaxPool2d", "pool the spikes after the neurons"),
         ("relu", "ReLU", "spiking neurons"),
         ("layer norm", "LayerNorm", "BatchNorm"),
         ("alpha", "Alpha", "CubaLIF"),

@@ -377,7 +377,8 @@ _IMPORTER_MAIN = dataclasses.replace(
 def _export_neuron(call: Call) -> Exported:
     """Export Leaky, Synaptic, RLeaky and RSynaptic, by the formulas of snnTorch's exporter; a Scale
     follows a neuron whose spikes are not 1. A Leaky or Synaptic that `forward` resets before each
-    call fires where its input is above threshold, as a LIF with a decay of 0 that resets at once.
+    call spikes if its input exceeds the threshold, like a LIF with a decay of 0 that resets in the
+    same time step.
     """
     neuron, shape = call.module, call.outward
     _refuse_unheld(call)

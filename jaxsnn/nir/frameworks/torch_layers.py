@@ -515,7 +515,7 @@ def _largest(call: Call) -> Exported:
     sizes = _windows(pool)
     total = {"type": "SumPool2d", **sizes}
     of_values = Exported(nodes={"": {"type": type(pool).__name__, **sizes}})
-    if _axes(pool) == 1 == len(call.inward):  # torch pools the features of a batch, too
+    if _axes(pool) == 1 == len(call.inward):  # an input (batch, features) without channels
         return of_values
     refuse_axes(call, 1 + _axes(pool))
     if _axes(pool) == 1:
@@ -610,7 +610,9 @@ def _transposed_convolution(call: Call) -> Exported:
 
 
 def _zero_insertion(length: int, stride: int, extra: int) -> np.ndarray:
-    """Return the matrix that puts zeros between elements."""
+    """Return the matrix (after, before) that puts stride - 1 zeros between the elements of an axis, and
+    extra zeros at its end.
+    """
     return np.eye(stride * (length - 1) + 1 + extra, dtype=np.float32)[
         :, : stride * length : stride
     ]
@@ -620,10 +622,10 @@ def _multiply_along_axes(
     channels: int, space: list[int], matrices: Mapping[int, np.ndarray]
 ) -> tuple[dict[str, dict[str, Any]], list[int]]:
     """Return nodes that multiply each channel by a matrix (after, before) along some axes, and the
-    lengths of the axes after that.
+    lengths of all axes of the result.
 
-    Two convolutions along an axis do so: the first makes a channel of each element, and the second,
-    which has as many taps as outputs, adds its weights of each channel.
+    Each axis takes two convolutions. The first turns the elements of the axis into channels of length 1;
+    the second multiplies each of these channels by a column of the matrix, and adds the products.
     """
     nodes: dict[str, dict[str, Any]] = {}
     axes, space = len(space), list(space)
@@ -633,7 +635,7 @@ def _multiply_along_axes(
         unit_kernels = np.eye(before, dtype=np.float32).reshape(
             -1, 1, *np.where(on_axis, before, 1)
         )
-        # A kernel is applied from its end over an input of one element.
+        # Padded by after - 1, a kernel meets an input of one element with its last tap first.
         matrix_kernels = matrix[::-1].T.reshape(1, before, *np.where(on_axis, after, 1))
         for suffix, weight, padding in (
             (f"elements{axis}", unit_kernels, 0),
@@ -656,7 +658,9 @@ def _multiply_along_axes(
 
 
 def _resized(call: Call) -> Exported:
-    """Export an Upsample as convolutions, by what it does to each element along each axis."""
+    """Export an Upsample as convolutions. It is linear in each axis, so that its outputs for unit vectors
+    along an axis are the matrix of that axis.
+    """
     import torch
 
     channels, *space = call.inward

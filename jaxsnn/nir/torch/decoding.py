@@ -1,7 +1,7 @@
-"""Compute what `forward` returns from the outputs of its graph: the operations after the graph.
+"""Compute the results of `forward` from outputs of its graph, by the operations that follow the graph.
 
-`forward` is recorded for a sample. In the recording, the values that are outputs of the graph are replaced by
-other numbers, and the operations between them and the results are run again, such as
+`forward` is recorded for a sample. The recorded outputs of the graph are replaced by other numbers, and the
+operations between them and the results are run again, such as
 
     spikes 1, spikes 2, ... -> stack -> sum over time -> linear -> log_softmax
 """
@@ -22,11 +22,11 @@ def recompute_results(
     """Return the results of `forward` with other outputs of its graph.
 
     Args:
-        returned: Values that forward returned, of a recording with copies of all numbers.
+        returned: Values that forward returned, in a recording that keeps copies of all numbers.
         replacements: Tensors with the new numbers, by the id of the value that they replace.
 
     Returns:
-        A tensor for each result; None if it also depends on a neuron that is not replaced.
+        A tensor for each result; None if it also depends on a neuron whose output is not replaced.
     """
     results = []
     for value in returned:
@@ -58,7 +58,7 @@ def _operations_between(result: TensorValue, replacements: Mapping[int, Any]) ->
 
 
 def _run_again(operation: Operation, tensors: dict[int, Any]) -> None:
-    """Run an operation with replaced arguments, if there are any, and note its results."""
+    """Run an operation again if any of its arguments is replaced, and store its results in `tensors`."""
     import torch
 
     if all(_present_tensor(value, tensors) is value.numbers for value in operation.values):
@@ -69,7 +69,9 @@ def _run_again(operation: Operation, tensors: dict[int, Any]) -> None:
         tensor = _present_tensor(value, tensors)
         arguments[identity] = tensor.clone() if identity in output_ids else tensor
     function = operation.func.forward if operation.kind == "layer" else operation.func
-    if operation.name == "unbind":  # the function may be that of an iterator
+    if (
+        operation.name == "unbind"
+    ):  # a loop over a tensor is recorded with the function of its iterator
         function = torch.Tensor.unbind
     args, kwargs = _with_replaced_tensors((operation.args, dict(operation.kwargs)), arguments)
     result = function(*args, **kwargs)
@@ -95,7 +97,7 @@ def _present_tensor(value: TensorValue, tensors: Mapping[int, Any]) -> Any:
 
 
 def _with_replaced_tensors(argument: Any, tensors: Mapping[int, Any]) -> Any:
-    """Return an argument in which tensors are replaced by their ids."""
+    """Return an argument with its tensors replaced by those that `tensors` has for their ids."""
     if isinstance(argument, tuple | list):
         parts = [_with_replaced_tensors(part, tensors) for part in argument]
         is_named = hasattr(argument, "_fields")
@@ -109,11 +111,11 @@ def _with_replaced_tensors(argument: Any, tensors: Mapping[int, Any]) -> Any:
 
 
 def replacement_tensors(array: np.ndarray, values: Sequence[TensorValue]) -> dict[int, Any]:
-    """Return the tensors that replace the values of an output of the graph, by id.
+    """Map the ids of the values of a graph's output to the tensors that replace them.
 
     Args:
         array: Output of the graph, (time, batch, *shape).
-        values: Its value in each step, or one value with all steps.
+        values: Recorded values of this output: one for each step, or one that contains all steps.
     """
     import torch
 

@@ -76,7 +76,11 @@ class Folded:
 
 
 def fold(operations: list[Operation], steps: int = 0) -> Folded:
-    """Divide the operations of a recording into time steps; their number is looked for unless it is known.
+    """Divide the operations of a recording into time steps.
+
+    Args:
+        operations: Operations of the recording, in order.
+        steps: Number of calls of forward, if each is one time step; 0: find the number of steps.
 
     Raises:
         ConversionError: The steps differ, or are too few.
@@ -147,7 +151,7 @@ class _Fold:
         self, operations: list[Operation], steps: int, call_per_step: bool = False
     ) -> None:
         self.operations, self.steps, self.call_per_step = operations, steps, call_per_step
-        #: Longest delay in time steps in the arguments of functions that are not in the loop, by id.
+        #: Id of a function outside of the loop -> longest delay of its arguments, in time steps.
         self.longest_delay: dict[int, int] = {}
         self.looped: dict[tuple[_Key, int], dict[int, Operation]] = {}
         self.place: dict[int, tuple[_Key, int]] = {}
@@ -173,7 +177,7 @@ class _Fold:
                         ),
                     )
                 self._check_state(operation)
-            # What each call of forward gives to Python, such as a number of spikes, ends with the call.
+            # If each step is one call of forward, numbers that Python reads do not reach later steps.
             reads = operation.name in READS and operation.index < last and not self.call_per_step
             if reads and any(id(value) in dependent for value in operation.values):
                 raise _refusal(
@@ -245,15 +249,15 @@ class _Fold:
             inner = operation.kind == "layer" and operation.step
             inner = inner and (operation.is_neuron or not neurons_only)
             if inner or any(id(value) in dependent for value in operation.values):
-                # Flatten, for one, returns an argument that is flat already.
+                # A layer may return its argument unchanged, such as Flatten of a flat tensor.
                 results = (*operation.outputs, *operation.membranes)
                 dependent |= {id(v) for v in results if v.source is operation}
         return dependent
 
     def _reference(self, value: TensorValue, call: Operation) -> tuple[Any, ...]:
-        """Return where an argument of a call comes from: an operation of the loop and the delay, or a
-        value outside. A state that a layer returned in the previous step has a delay of 1, whenever it
-        was computed.
+        """Return the origin of an argument of a call: an operation of the loop and a delay, or a value
+        outside. A state that the layer returned in the previous step has a delay of 1, even if it was
+        computed earlier.
         """
         value, place = _copied_value(value), self.place[id(call)]
         previous = self.looped[place].get(call.step - 1)
@@ -325,7 +329,7 @@ class _Fold:
 
     def _agree(self, column: tuple[Any, ...], calls: list[Operation]) -> tuple[bool, bool]:
         """Return whether an argument is the same in steps 2, 3, ... up to a shift in time, or
-        another part of the same tensor or another index; and whether it is such an index or part.
+        a varying part or index of one tensor; and whether it is such a varying part or index.
         """
         *earlier, last = column
         if isinstance(last, TensorValue):
@@ -337,7 +341,7 @@ class _Fold:
                 return False, False
             paths = []
             for token, call in zip(column, calls, strict=True):
-                if call.step - delay < first_step and delay:  # from before the first step
+                if call.step - delay < first_step and delay:  # a value from before the first step
                     continue
                 if not isinstance(token, TensorValue):
                     return False, False

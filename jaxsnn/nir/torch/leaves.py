@@ -114,7 +114,7 @@ class Before:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Membrane:
-    """Membrane of a neuron that a layer receives, which a second neuron with the same inputs gives."""
+    """Membrane of a neuron that a layer receives; in the graph a second neuron with the same inputs."""
 
     leaf: str
 
@@ -137,7 +137,7 @@ class Moved:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reshaped:
-    """Reshaping between two layers that NIR's Flatten cannot represent, such as x.view(-1, 1, 8, 8)."""
+    """Change of shape between two layers for which NIR has no node, such as x.view(-1, 1, 8, 8)."""
 
 
 def exporter_of(module: Any) -> Callable[[Call], Exported] | None:

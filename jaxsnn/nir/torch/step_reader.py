@@ -82,9 +82,9 @@ class StepReader:
         """Read operations in order.
 
         Args:
-            varying: Indices of those that take another part of a tensor in each step.
-            heads: Indices of layers behind all neurons; they are left out of the graph if it cannot
-                have them.
+            operations: Operations to read.
+            varying: Indices of operations that take another part of a tensor in each step.
+            heads: Indices of layers behind all neurons; the graph omits those that it cannot express.
         """
         record = self._record
         for operation in operations:
