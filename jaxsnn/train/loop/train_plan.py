@@ -258,7 +258,7 @@ def loss_of(network: Network, options: TrainOptions) -> Loss:
 
 
 def loss_notes(network: Network, options: TrainOptions) -> list[str]:
-    """Report the output that is read and a default loss, where these depend on the network."""
+    """Return notes on a default output and a default loss that follow from the network."""
     notes: list[str] = []
     by_name = options.loss is None or isinstance(options.loss, str)
     if by_name and "population" not in (options.loss_options or {}):

@@ -133,7 +133,7 @@ class TrainingRun:
         if untrained := [name for name in constant if name not in dict(trained)]:
             text = Text(
                 "the weights of {nodes} are not trained, because they are constants of the PyTorch "
-                "module (NODE.weight in {trainable} trains them)",
+                "module (to train them, name them in {trainable}, as NODE.weight)",
                 nodes=listing(f"'{name}'" for name in untrained),
                 trainable=TRAINABLE.keyword,
             )
