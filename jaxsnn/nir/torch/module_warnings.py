@@ -57,7 +57,7 @@ def _outside(seen: ModuleTrace) -> Iterator[Problem]:
             "the graph is one time step of forward, and omits these operations of forward: {parts}",
             parts=listing(parts),
         ),
-        fix="apply the same operations to the inputs and outputs of the graph",
+        fix="compute them by encode and decode of jaxsnn.split_module, or without the module",
     )
 
 
