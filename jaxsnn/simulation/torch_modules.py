@@ -198,6 +198,10 @@ def split_module(module: Any, sample: Any) -> ModuleParts:
     Args:
         module, sample: As in `from_torch`.
 
+    Returns:
+        A `ModuleParts`: the graph, the names of the operations before and after it, and the methods
+        `encode(sample)` and `decode(outputs, sample)`.
+
     Raises:
         ConversionError, GraphError, UsageError: As in `from_torch`.
     """

@@ -152,7 +152,7 @@ def test_the_output_that_is_read_has_a_channel_for_each_class():
     assert_refused(
         lambda: fit(network_of("few"), samples(STEPS, 5, classes=5), **ONCE),
         UsageError,
-        "5 classes, and 'few' has 3 channels",
+        "5 classes, and node 'few' has 3 channels",
     )
 
 

@@ -70,7 +70,7 @@ class Exported:
         norm: The BatchNorm that `folds` belongs to.
         takes_spikes: Whether the export is only valid for inputs of 0 and 1.
         takes_positive: Whether the export is only valid for inputs that are not negative.
-        for_values: Export for all other inputs.
+        for_values: Export for all other inputs; None: these are refused.
         fixed: Suffixes of nodes whose weights are not parameters of the layer.
         dialect: Dialect of a graph that `jaxsnn.to_torch` exported as this layer; `takers` are its
             nodes that receive the input, and `givers` its output nodes.
@@ -534,8 +534,8 @@ def exported_reshape(call: Call) -> Exported:
     """Export an Unflatten as the extension Reshape."""
     if np.prod(call.inward) != np.prod(call.outward):
         raise ConversionError(
-            Text("layer '{node}' changes the batch axis", node=call.name),
-            fix="let it change the axes after the batch axis",
+            Text("layer '{node}' reshapes the batch axis", node=call.name),
+            fix="reshape only the axes after the batch axis",
             node=call.name,
         )
     return Exported(nodes={"": {"type": "Reshape", "shape": np.array(call.outward)}})

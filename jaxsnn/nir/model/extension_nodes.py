@@ -114,7 +114,7 @@ def _reshape_misfits(node: Node, shape: Shape) -> Iterator[Fault]:
         yield Fault(
             "shape-mismatch",
             Text(
-                "has the shape {expected}, but its input has the shape {shape}",
+                "reshapes its input to {expected}, but an input of shape {shape} has another number of elements",
                 expected=_new_shape(node),
                 shape=shape,
             ),

@@ -332,7 +332,8 @@ def exported(call: Call) -> Exported:
     if call.reset_each_call and not _is_resettable(call.module):
         raise ConversionError(
             Text(
-                "forward resets the states of '{layer}' ({type}) before each call",
+                "forward resets the states of '{layer}' ({type}) before each call, and neurons of a graph keep "
+                "their states",
                 layer=call.name,
                 type=type(call.module).__name__,
             ),

@@ -99,7 +99,7 @@ class ModuleDraft:
             if export.for_values is None:
                 raise ConversionError(
                     Text(
-                        "'{layer}' ({type}) is supported only for spikes",
+                        "'{layer}' ({type}) is supported only for inputs that are spikes",
                         layer=self.seen.label(call.name),
                         type=type(call.module).__name__,
                     ),

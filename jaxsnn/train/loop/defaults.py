@@ -455,7 +455,7 @@ def reference_tau(network: Network, name: str, *, in_steps: bool = False) -> flo
         if step is not None:
             return _STEPS_OF_IF * step
     raise UsageError(
-        Text("population '{population}' has no time constant", population=name),
+        Text("node '{population}' has no time constant", population=name),
         fix=Text("pass a loss object with a tau, and {t_end}", t_end=T_END),
         node=name,
     )
