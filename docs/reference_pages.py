@@ -137,8 +137,8 @@ TOPICS = {
             "load_into": "set weights, decays and thresholds of your own module from a graph or a "
             "file (only weights, for a module of `to_torch`); what does not fit is named, and "
             "nothing is set",
-            "split_module": "split a module into an encoder, its graph and a decoder, for what forward "
-            "computes before and after its loop over time",
+            "split_module": "split a module into an encoder, its graph and a decoder: what forward "
+            "computes before, in and after its loop over time",
         },
     ),
     "simulation": Topic(
@@ -266,7 +266,7 @@ TOPICS = {
             "SpikeTimes": "`mse`: shift-invariant squared error of first spike times",
             "SpikeCount": "`count`: cross-entropy of spike counts",
             "MaxOverTime": "`max`: cross-entropy of the maxima of readout voltages",
-            "MeanOverTime": "`mean`: cross-entropy of the means over time of readout voltages",
+            "MeanOverTime": "`mean`: cross-entropy of the means over time of readout voltages or values",
             "Integral": "`integral`: cross-entropy of the integrals of readout voltages",
             "ExponentialSum": "`exp-sum`: cross-entropy of exponentially weighted sums",
             "Loss": "protocol of losses",

@@ -97,7 +97,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         # PyTorch modules
         "counts-steps": "A module counts its time steps",
         "fixed-weights": "Weights of the graph are not parameters of the module",
-        "outside-graph": "Forward computes something before the graph's input or behind its outputs",
+        "outside-graph": "Forward computes something before the graph's input or after its outputs",
         "left-out": "A part of the module or of the data was left out",
         "rescaled-time": "Neurons of a module have different time steps",
         "states-reset": "Forward resets the states of neurons before each call",

@@ -224,7 +224,7 @@ SYNAPSES = Capabilities[StaticNetwork](
             feature=features.OUTPUT_OF_OTHER_NODE,
             code="no-population",
             reason="Output '{node}' records node '{source}' ({kind}); the chip records only neurons",
-            fix="connect the Output to neurons, and compute the nodes behind them from recorded spikes",
+            fix="connect the Output to neurons, and compute the nodes after them from recorded spikes",
         ),
         Limit(
             feature=NO_NEURONS,

@@ -173,7 +173,7 @@ class EventSolution:
 
     @usual_promotion
     def mean(self, name: str) -> Float[Array, "batch neurons"]:
-        """Return the mean of a readout's voltage from 0 to t_end, exact; errors as in `integral`."""
+        """Return the exact mean over time, from 0 to t_end, of a readout's voltage; errors as in `integral`."""
         return self.integral(name) / self.t_end
 
     @usual_promotion

@@ -134,8 +134,8 @@ class SteppedSolution:
 
     @usual_promotion
     def mean(self, name: str) -> Float[Array, "batch neurons"]:
-        """Return the mean over the steps of the membrane potential of each neuron, at the end of a
-        step.
+        """Return the mean over time of the membrane potential of each neuron, at the ends of the time
+        steps; of a node without neurons, the mean of its values.
         """
         return jnp.mean(self._voltages_of(name), axis=-3)
 

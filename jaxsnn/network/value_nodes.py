@@ -21,13 +21,11 @@ Arrays = Mapping[str, Any]
 def largest(
     parameters: Arrays, detail: Any, x: Float[Array, "samples *shape"]
 ) -> Float[Array, "samples *shape"]:
-    """Apply MaxPool1d or MaxPool2d: maxima over windows of the last axes; cells of the padding never
-    count.
-    """
-    others = x.ndim - len(detail.kernel)
-    kernel, stride = (*(1,) * others, *detail.kernel), (*(1,) * others, *detail.stride)
-    around = (*((0, 0),) * others, *detail.padding)
-    return lax.reduce_window(x, -jnp.inf, lax.max, kernel, stride, around)
+    """Apply MaxPool1d or MaxPool2d: maxima over windows of the last axes, without the padding."""
+    leading_axes = x.ndim - len(detail.kernel)
+    kernel, stride = (*(1,) * leading_axes, *detail.kernel), (*(1,) * leading_axes, *detail.stride)
+    padding = (*((0, 0),) * leading_axes, *detail.padding)
+    return lax.reduce_window(x, -jnp.inf, lax.max, kernel, stride, padding)
 
 
 def reshaped(

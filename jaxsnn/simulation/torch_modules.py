@@ -76,21 +76,21 @@ def from_torch(module: Any, sample: Any) -> Graph:
             sums and products with a number or a parameter; before a Linear also permute, flip
             and indexing. Spikes of the previous time step, weighted or not, may be fed back. Forward
             may keep states itself or take those that it returned. All time steps of a loop must
-            have the same data flow; a warning lists what forward computes before and after the
-            loop, which is not part of the graph. For a module from `jaxsnn.to_torch`, trained or
+            have the same data flow; a note lists what forward computes before and after the
+            loop, which is not part of the graph (see `split_module`). For a module from `jaxsnn.to_torch`, trained or
             not, the graph has the module's weights, biases, v_threshold and v_reset, and is
             otherwise unchanged. Such modules may be parts of a module whose `forward` passes their
             states on.
         sample: Input of forward: of one time step, (batch, *shape), or of at least three time
             steps, with the axes that forward expects. A tensor with the dtype of the module's
-            weights, or an array; or a tuple of a tensor and further arguments of forward, such as a
-            number of time steps.
+            weights, or an array; or a tuple of these and further arguments of forward, such as a
+            number of time steps or initial states.
 
     Returns:
         The graph, with an Output for each layer whose output the module returns, except neurons
         whose output is the input of another layer. A layer that is used in several places is copied
-        for each; `graph.warnings` lists these layers, and returned values that are not the output
-        of a layer.
+        for each of them. `graph.warnings` lists these layers, returned values that are not in the graph,
+        and the operations of forward before and after the graph.
 
     Raises:
         ConversionError: A layer that NIR or the dialect cannot represent, an input that is computed
@@ -135,7 +135,8 @@ class ModuleParts:
     Attributes:
         graph: Graph of one time step, as `from_torch` returns it.
         before: Names of the functions and layers that compute the input of the graph.
-        after: Names of those that compute the results of forward from the outputs of the graph.
+        after: Names of the functions and layers that compute the results of forward from the outputs of the
+            graph.
     """
 
     graph: Graph
@@ -152,8 +153,8 @@ class ModuleParts:
                 batch, *shape).
 
         Returns:
-            Input of the graph, (time, batch, *shape). A random encoder computes it with torch's present
-            random numbers, and leaves their state as it is.
+            Input of the graph, (time, batch, *shape). A random encoder uses the present state of torch's
+            random number generator, which is restored afterwards.
 
         Raises:
             ConversionError: Forward runs other operations for this sample.
@@ -165,14 +166,13 @@ class ModuleParts:
         """Compute the results of forward from outputs of the graph, such as those of a simulation.
 
         Args:
-            outputs: Outputs of the graph, (time, batch, *shape): an array, or a mapping from Outputs to
-                arrays, such as `solution.y`.
+            outputs: Outputs of the graph, (time, batch, *shape): a mapping from Outputs to arrays, such as
+                `solution.y`, or an array if there is one Output.
             sample: Sample with which `encode` computed the input.
 
         Returns:
-            The tensors that forward returns, in order, with the present weights of the layers after the
-            graph. None stands for a tensor that also depends on states or spikes that are not outputs of the
-            graph.
+            The tensors that forward returns, in order, computed with the present weights of the layers after
+            the graph. A tensor that also depends on neurons whose outputs are not in the graph is None.
 
         Raises:
             ConversionError: Forward runs other operations for this sample.
@@ -195,11 +195,15 @@ class ModuleParts:
 def split_module(module: Any, sample: Any) -> ModuleParts:
     """Split a PyTorch module into an encoder, a graph and a decoder.
 
-    The graph is that of `from_torch`: one time step of the module's neurons. `encode` and `decode` compute
-    the rest of forward with the module itself.
+    The graph describes one time step, as in `from_torch`. `encode` and `decode` compute what forward does
+    before and after the graph, with the functions and layers of the module.
 
     Args:
         module, sample: As in `from_torch`.
+
+    Returns:
+        A `ModuleParts`: the graph, the names of the operations before and after it, and the methods
+        `encode(sample)` and `decode(outputs, sample)`.
 
     Raises:
         ConversionError, GraphError, UsageError: As in `from_torch`.
@@ -620,8 +624,8 @@ def _membranes(
     differences that change no spike here; the tolerance is relative to the threshold, or to the
     largest membrane so far.
     """
-    # Without a state to keep, the reset of a membrane after a spike has no effect.
-    reset = {call.name for call in traced.trace.calls if call.forgets}
+    # If forward resets a neuron before each call, a reset after a spike shows in its membrane only.
+    reset = {call.name for call in traced.trace.calls if call.reset_each_call}
     for leaf, node in traced.firing.items():
         if len(theirs.get(leaf, ())) > 1 and leaf not in reset:
             graph_values, module_values = np.asarray(ours.voltages[node]), theirs[leaf][1]

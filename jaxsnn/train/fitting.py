@@ -25,7 +25,7 @@ from jaxsnn.train.loop.evaluation import calibrated
 from jaxsnn.train.loop.history import Fit, TrainingStopped
 from jaxsnn.train.loop.in_the_loop import InTheLoop
 from jaxsnn.train.loop.parallel import join, make_devices
-from jaxsnn.train.loop.train_plan import are_rasters, loss_notes, loss_of, make_plan, node_read
+from jaxsnn.train.loop.train_plan import are_rasters, loss_notes, loss_of, make_plan, node_of_loss
 from jaxsnn.train.loop.training_run import TrainingRun
 from jaxsnn.train.options import OPTIONS, TrainOptions, check_options, options_with
 from jaxsnn.units import parse_time
@@ -197,8 +197,8 @@ def _with_engine(graph: Graph, options: TrainOptions) -> tuple[TrainOptions, tup
     splits: Any = options.data
     encoder = options.encoder or splits.encoder
     network = _network(graph, options)
-    read = node_read(network, options)
-    name, reason = default_engine(network, splits.train.x, encoder, read=read)
+    loss_node = node_of_loss(network, options)
+    name, reason = default_engine(network, splits.train.x, encoder, loss_node=loss_node)
     options = replace(options, engine=name)
     check_options(options)
     if reason is None:

@@ -214,7 +214,7 @@ class TrainOptions:
     loss: Loss | str | None = option(
         None,
         "`ttfs`, `mse`, `max`, `mean`, `count`, `integral`, `exp-sum`, or a registered loss; by default"
-        " that of the readout",
+        " chosen for the readout",
         more="`ttfs`: cross-entropy of first spike times; `mse`: their shift-invariant squared error;"
         " `count`: cross-entropy of spike counts. For a leaky readout `max`: cross-entropy of largest"
         " voltages, `mean`: of means over time, `integral`: of integrals. For both `exp-sum`:"
@@ -229,7 +229,7 @@ class TrainOptions:
     )
     loss_options: Mapping[str, Any] | None = option(
         None,
-        "fields of the loss by name; `population` is the node to read, by default the last output",
+        "fields of the loss by name; `population` is the node that the loss reads, by default the last output",
         convert=mapping,
         table=True,
         recorded=False,

@@ -58,7 +58,7 @@ def image(*between, seed=0):
 
 
 def signal(*between, seed=0):
-    """The same of signals of length 9."""
+    """A convolutional network for signals of length 9."""
     first = (nn.Conv1d(1, 2, 3), *between, nn.Flatten())
     size = nn.Sequential(*first)(torch.zeros(1, 1, 9)).shape[1]
     return body(*first, nn.Linear(size, OUTPUTS), leaky(), seed=seed)
@@ -362,9 +362,9 @@ def test_nothing_but_the_time_stepped_engine_takes_them():
 
 
 @pytest.mark.parametrize(
-    ("case", "kind", "instead"),
+    ("case", "kind", "alternative"),
     [
-        ("max pool", "MaxPool2d", "pool the spikes behind the neurons"),
+        ("max pool", "MaxPool2d", "pool the spikes after the neurons"),
         ("relu", "ReLU", "spiking neurons"),
         ("layer norm", "LayerNorm", "BatchNorm"),
         ("alpha", "Alpha", "CubaLIF"),
@@ -372,7 +372,7 @@ def test_nothing_but_the_time_stepped_engine_takes_them():
     ],
 )
 @pytest.mark.parametrize("target", writable())
-def test_every_converter_refuses_them_by_name(target, case, kind, instead):
+def test_every_converter_refuses_extension_nodes_by_name(target, case, kind, alternative):
     make, shape, _ = SNNTORCH.get(case, (Refractory, (INPUTS,), []))
     torch.manual_seed(0)
     graph = from_torch(make(), torch.zeros(1, *shape))
@@ -387,7 +387,7 @@ def test_every_converter_refuses_them_by_name(target, case, kind, instead):
             assert problem.message.startswith(
                 f"{framework_of(target).title} cannot load this graph"
             )
-            assert instead in problem.fix
+            assert alternative in problem.fix
             assert "jaxsnn.to_torch" in problem.fix
 
 

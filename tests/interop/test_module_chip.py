@@ -1,4 +1,4 @@
-"""Networks of the corpus on the chip: from_torch, fit, quantize, and a mapping or a true refusal."""
+"""Networks of the corpus on the chip: from_torch, fit, quantize, and a mapping or a refusal with its reason."""
 
 import functools
 
@@ -14,7 +14,7 @@ from tests.interop.modules.corpus import CORPUS
 pytestmark = pytest.mark.interop
 SOURCE = {"bias": "source"}
 NEAREST = SOURCE | {"approximate": True}
-#: Network, options with which it is mapped.
+#: Networks, and the options with which they are mapped.
 MAPPED = [
     ("snntorch-StaticImage", NEAREST),
     ("snntorch-StaticImage", SOURCE | {"reset": "zero"}),
@@ -31,7 +31,7 @@ MAPPED = [
     ("spikingjelly-Blocks", SOURCE),
 ]
 POOLS = "use sum or average pools instead of max pools"
-#: Network, options, and why it is not mapped with them, and what to do.
+#: Networks, options, and the reason and the fix of the refusal.
 REFUSED = [
     ("snntorch-StaticImage", {}, "subtracts its threshold at a reset", "approximate=True"),
     ("snntorch-StaticImage", {"approximate": True}, r"has biases \(6 of 6", 'bias="source"'),
@@ -57,7 +57,7 @@ def input_shape(graph):
 
 
 def assert_mapped(graph, options):
-    """Assert that the mapping of a graph has no violation; return what was quantised."""
+    """Assert that the mapping of a graph has no violation; return the quantised graph."""
     quantized = quantize(graph, **options)
     outcome = place_and_route(quantized.netlist)
     assert outcome.stop_reason == "fits"
@@ -86,5 +86,5 @@ def test_a_trained_module_is_mapped(name, options):
 
 
 @pytest.mark.parametrize(("name", "options", "message", "fix"), REFUSED)
-def test_a_module_is_refused_with_the_node_and_what_to_do(name, options, message, fix):
+def test_a_refusal_of_a_module_names_the_node_and_the_fix(name, options, message, fix):
     assert_refused(lambda: quantize(graph_of(name), **options), MappingError, message, fix=fix)

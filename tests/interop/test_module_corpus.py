@@ -41,7 +41,7 @@ def is_usual(entry):
     return issubclass(entry.make, StaticImage) and not entry.extensions and entry.loss == "count"
 
 
-#: In time steps an array with more axes than the input has one of time.
+#: All networks, trained on values and on arrays with a time axis.
 TRAINED = [
     pytest.param(
         entry,
@@ -125,8 +125,8 @@ def test_it_is_read_as_it_stands_and_verified(entry):
     assert verify(graph, entry.module, entry.sample).ok
 
 
-#: Networks that split the time axis of their input, or have several, or whose graph begins behind layers of
-#: other sizes, for which zeros of some shape do not do.
+#: Networks for which load_into needs a sample, because its default of zeros does not fit: they split the
+#: time axis, have several, or compute the input of the graph by layers of other sizes.
 NEEDS_SAMPLE = (
     "snntorch-Split",
     "snntorch-Chunked",
@@ -136,7 +136,7 @@ NEEDS_SAMPLE = (
 
 
 @pytest.mark.parametrize(("entry", "steps"), TRAINED)
-def test_it_is_trained_with_default_options_and_put_back(entry, steps):
+def test_it_is_trained_with_default_options_and_loaded_back(entry, steps):
     graph, module = graph_of(entry.name), entry.module
     rng = np.random.default_rng(0)
     data = rng.uniform(0, 1, (20, *steps, *input_shape(graph))), rng.integers(0, 2, 20)
@@ -183,7 +183,7 @@ def test_the_corpus_is_large_and_has_each_name_once():
 
 
 @pytest.mark.parametrize("entry", ALL)
-def test_forward_is_its_encoder_its_graph_and_its_decoder(entry):
+def test_encoder_graph_and_decoder_compute_what_forward_does(entry):
     module = entry.module
     parts = split_module(module, entry.sample)
     if entry.one_step:

@@ -298,7 +298,7 @@ def spikes_on_spikes_of_one_axis(net, x):
 
 
 @pytest.mark.parametrize("join", [joined_numbers_of_one_axis, spikes_on_spikes_of_one_axis])
-def test_the_largest_along_one_axis_of_what_is_more_than_one_spike_is_that_of_values(join):
+def test_max_pooling_of_sums_of_spikes_is_that_of_values(join):
     def forward(net, x):
         return net.out(functional.max_pool1d(join(net, x), 2))
 

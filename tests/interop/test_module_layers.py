@@ -206,7 +206,7 @@ class Forgetful(Stateful):
 
 
 class ResetRecurrent(nn.Module):
-    """The same with spikes that are fed back."""
+    """Recurrent neurons that forward resets before each call."""
 
     def __init__(self):
         super().__init__()
@@ -713,7 +713,7 @@ def test_weights_that_hooks_compute_are_taken_and_refused_to_be_set():
     assert_refused(lambda: load_into(target, graph), ConversionError, message)
 
 
-def test_neurons_that_forward_resets_keep_nothing_and_a_warning_tells_so():
+def test_a_warning_reports_neurons_that_forward_resets_before_each_call():
     net = Forgetful()
     graph = from_torch(net, torch.zeros(1, 5))
     (warning,) = [w for w in graph.warnings if w.code == "states-reset"]

@@ -268,7 +268,7 @@ def test_a_loop_is_read_verified_and_loaded(kind):
     assert verify(graph, second, sample).ok
 
 
-def test_time_that_runs_backwards_is_a_note():
+def test_a_note_reports_steps_that_are_read_backwards():
     def forward(net, x):
         return torch.stack([y for y, _ in net.steps(x[len(x) - 1 - t] for t in range(len(x)))])
 
@@ -363,12 +363,14 @@ class Stops(Net):
 
 
 class Gated(Net):
-    """Has a neuron that NIR does not have, whose state is a tuple."""
+    """DeltaLeaky neurons, which NIR does not have and whose state is a tuple."""
 
     def __init__(self):
         super().__init__()
         self.lif1 = snn.DeltaLeaky(beta=0.8)
-        snn.SpikingNeuron.instances.remove(self.lif1)  # snnTorch cannot reset it with all others
+        snn.SpikingNeuron.instances.remove(
+            self.lif1
+        )  # snnTorch's reset of all neurons fails for it
 
     def forward(self, x):
         mem, outputs = self.lif1.reset_mem(), []
@@ -412,7 +414,7 @@ def test_a_number_of_steps_follows_the_sample():
 
 
 class Surrounded(Net):
-    """Layers that NIR cannot express, in front of the neurons and behind them in each step."""
+    """Layers that NIR cannot express, before and after the neurons of each step."""
 
     def __init__(self):
         super().__init__()
@@ -424,7 +426,7 @@ class Surrounded(Net):
         return torch.stack([self.head(spikes) for spikes, _ in self.steps(frames)])
 
 
-def test_layers_around_the_neurons_are_left_out_where_nir_cannot_express_them():
+def test_layers_around_the_neurons_that_nir_cannot_express_are_omitted():
     net, sample = Surrounded(), torch.rand(2, 5)
     graph = from_torch(net, sample)
     assert set(graph.nodes) == {"input", "fc1", "lif1", "fc2", "lif2", "head.0", "output"}
@@ -434,7 +436,7 @@ def test_layers_around_the_neurons_are_left_out_where_nir_cannot_express_them():
 
 
 class Forgetful(nn.Module):
-    """Neurons that keep no state, and whose state forward drops."""
+    """Neurons that only return their state, which forward ignores."""
 
     def __init__(self):
         super().__init__()
@@ -470,7 +472,7 @@ class Stepped(nn.Module):
         return spikes, (first, second)
 
 
-def test_states_of_the_sample_are_states():
+def test_states_in_the_sample_are_initial_states():
     net, sample = Stepped(), (torch.rand(2, 5), (None, None))
     graph = from_torch(net, sample)
     assert {"lif", "lif_2"} <= set(graph.nodes)

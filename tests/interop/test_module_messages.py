@@ -195,7 +195,7 @@ class AlongTime(torch.nn.Module):
         return self.lif2(self.conv(spikes).permute(2, 0, 1))
 
 
-def test_the_refusal_of_the_latest_input_is_shown():
+def test_the_error_is_that_of_the_latest_possible_input():
     message = r"the input of 'conv' \(Conv1d\) is computed outside of layers, by torch's permute"
     assert_refused(lambda: from_torch(AlongTime(), torch.rand(2, 6, 5)), ConversionError, message)
 

@@ -116,7 +116,7 @@ def test_graphs_of_nodes_that_the_recordings_lack_come_back(make, shape):
 
 
 def normalised():
-    """Currents that a LayerNorm and a ReLU change; the numbers of one neuron are 0."""
+    """A network with a LayerNorm and a ReLU before its neurons; one bias of the LayerNorm is 0."""
     weight = np.random.default_rng(0).uniform(0.5, 1.5, 6)
     norm = build.node("LayerNorm", weight=weight, bias=np.linspace(0, 0.5, 6), epsilon=1e-5)
     layers = (build.input(5), build.affine(6), norm, build.node("ReLU"), NEURONS, build.linear(4))
@@ -131,7 +131,7 @@ def test_a_layer_norm_trained_in_torch_comes_back():
         value = getattr(layer, key).detach().numpy()
         assert not np.array_equal(value, graph.nodes["2"].value(key).astype(np.float32))
         np.testing.assert_array_equal(trained.nodes["2"].value(key), value)
-    # and its numbers go into another module of the same graph
+    # load_into sets these numbers in another module of the same graph
     second = to_torch(graph)
     assert load_into(second, trained).numbers
     x = nets.spikes(4, (5,), steps=30, batch=2)
@@ -139,7 +139,7 @@ def test_a_layer_norm_trained_in_torch_comes_back():
 
 
 @pytest.mark.parametrize("kind", ["Alpha", "LIFRefrac"])
-def test_numbers_of_neurons_that_nir_lacks_come_back(kind):
+def test_numbers_of_extension_neurons_come_back(kind):
     keys = {"Alpha": ("alpha", "beta", "v_threshold")}
     values = {"alpha": 0.9, "beta": 0.6, "v_threshold": 0.4, "tau_mem": 1e-3, "tau_syn": 5e-4}
     values |= {"v_leak": 0.0, "v_reset": 0.0, "refractory_steps": 2.0}
@@ -155,7 +155,7 @@ def test_numbers_of_neurons_that_nir_lacks_come_back(kind):
     trained = from_torch(module, sample).nodes["2"]
     expected = 0.4 * np.array([1.0, 0.9, 0.9, 0.9])
     np.testing.assert_allclose(trained.value("v_threshold"), expected, rtol=1e-6)
-    assert trained.value("v_threshold")[0] == 0.4  # all bits of what did not change
+    assert trained.value("v_threshold")[0] == 0.4  # an unchanged number keeps all its bits
     x = nets.spikes(3, (5,), steps=40, batch=3)
     assert does_alike(from_torch(module, sample), module, x).any()
 

@@ -54,12 +54,12 @@ def test_raw_numbers_give_the_values_that_they_stand_for():
 
 
 def test_constants_are_trained_only_by_name():
-    """Such as the zeros that a transposed convolution puts between elements."""
+    """Constants are, for example, the zeros that a transposed convolution inserts."""
     network = lower(small_net())
     for requested in (("weight",), {"weight": Free()}):
-        trained, _ = find_trainables(network, requested, longest_delay=0.01, constant=("1",))
+        trained, _ = find_trainables(network, requested, longest_delay=0.01, constant_nodes=("1",))
         assert [node for node, _ in trained] == ["3"]
-    named = find_trainables(network, ("1.weight",), longest_delay=0.01, constant=("1",))[0]
+    named = find_trainables(network, ("1.weight",), longest_delay=0.01, constant_nodes=("1",))[0]
     assert [node for node, _ in named] == ["1"]
 
 

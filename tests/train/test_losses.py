@@ -202,7 +202,7 @@ def test_losses_are_known_by_name():
     assert LOSSES["ttfs"] is FirstSpike
 
 
-def test_a_mean_over_time_costs_the_cross_entropy_of_the_means(x64):
+def test_the_loss_of_means_is_their_cross_entropy(x64):
     means = jnp.array([[0.5, -1.0, 2.0]])
     scores = 3 * np.asarray(means[0])
     expected = np.log(np.exp(scores).sum()) - scores[1]

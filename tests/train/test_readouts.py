@@ -1,4 +1,4 @@
-"""What a loss reads in time steps: the mean over time of a membrane, values of other nodes, and sums."""
+"""Losses in time steps: means over time of membranes, values of nodes without neurons, and sums."""
 
 import jax
 import jax.numpy as jnp
@@ -51,12 +51,14 @@ def test_the_mean_over_time_steps_is_that_of_the_recursion(x64):
         assert gradient[place] == pytest.approx(float(above - below) / (2 * step), rel=1e-6)
 
 
-# -- what a loss reads by default
+# -- the node that a loss reads by default
 
 
 def network_of(*outputs, classes=3):
-    """Neurons "a" and "b" one after the other, and two Linears of the spikes of "b", one with an output for
-    each class; an Output for each of some of these nodes, or for several together.
+    """Return a network with an Output for each of some nodes; a tuple of nodes feeds one Output together.
+
+    The nodes are the neurons "a", which feed the neurons "b", and the Linears "few", with a channel for each
+    class, and "many", both of the spikes of "b".
     """
     sizes = {"a": 12, "b": 4, "few": classes, "many": 6}
     layers = {"to a": build.linear(12, weight=normal(0.4, 0.5)), "a": leaky()}
@@ -83,7 +85,7 @@ def samples(*shape, classes=3):
 
 
 def notes_of(trained):
-    """The notes of a run that have a code, by their codes."""
+    """Return the notes of a run by their codes."""
     return {note.code: note for note in trained.notes if isinstance(note, Note)}
 
 
@@ -97,7 +99,7 @@ def test_values_are_read_by_their_mean_over_time(shape):
     notes = notes_of(trained)
     assert "'few' outputs values, not spikes" in notes["default-loss"]
     assert ("reads 'few' (Linear)" in notes["default-engine"]) == (shape == (5,))
-    assert loss["tau"] == pytest.approx(DT / 0.2)  # that of the neurons in front of it
+    assert loss["tau"] == pytest.approx(DT / 0.2)  # the time constant of the neurons before it
     accuracy = evaluate(trained.graph, (x, labels))
     if shape != (5,):
         run = simulate(lower(trained.graph), np.moveaxis(x, 1, 0), engine=TimeStepped())
@@ -124,7 +126,7 @@ def test_gradients_of_values_reach_all_weights():
 
 
 @pytest.mark.parametrize(
-    ("outputs", "options", "read", "loss", "reason"),
+    ("outputs", "options", "loss_node", "loss", "reason"),
     [
         (("b",), {}, "b", "count", None),
         (("a", "b"), {}, "b", "count", "the last output"),
@@ -134,23 +136,23 @@ def test_gradients_of_values_reach_all_weights():
         (("few", "many"), {"loss": "integral"}, "few", "integral", "a channel for each"),
     ],
 )
-def test_one_of_several_outputs_is_read(outputs, options, read, loss, reason):
+def test_one_of_several_outputs_is_read(outputs, options, loss_node, loss, reason):
     trained = fit(network_of(*outputs), samples(STEPS, 5), **ONCE, **options)
     settings, note = trained.settings["loss"], notes_of(trained).get("default-output")
-    assert (settings["population"], settings["name"]) == (read, loss)
+    assert (settings["population"], settings["name"]) == (loss_node, loss)
     assert (note is None) == (reason is None)
     if note is not None:
         assert reason in note
-        assert f"the loss reads '{read}'" in note
+        assert f"the loss reads '{loss_node}'" in note
 
 
-def test_few_channels_do_not_do_for_many_classes():
+def test_the_output_that_is_read_has_a_channel_for_each_class():
     trained = fit(network_of("few", "many"), samples(STEPS, 5, classes=5), **ONCE)
     assert trained.settings["loss"]["population"] == "many"
     assert_refused(
         lambda: fit(network_of("few"), samples(STEPS, 5, classes=5), **ONCE),
         UsageError,
-        "5 classes, and 'few' has 3 channels",
+        "5 classes, and node 'few' has 3 channels",
     )
 
 
@@ -186,7 +188,7 @@ def test_spikes_of_two_populations_in_one_output_are_counted_together():
         (("b",), {"loss_options": {"population": "c"}}, "'c' is not a population", "a, b"),
     ],
 )
-def test_what_a_loss_does_not_read_is_refused(outputs, options, message, fix):
+def test_nodes_that_a_loss_cannot_read_are_refused(outputs, options, message, fix):
     data = samples(5) if options.get("engine") == "event" else samples(STEPS, 5)
     assert_refused(
         lambda: fit(network_of(*outputs), data, **ONCE, **options), UsageError, message, fix=fix

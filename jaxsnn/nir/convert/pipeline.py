@@ -182,11 +182,11 @@ def convert(
 
 
 def _refuse_extensions(graph: Graph, target: Target) -> None:
-    """Refuse nodes of types that NIR does not have, before anything else of the graph: no target
-    supports them.
+    """Refuse nodes of types that NIR does not have, which no target supports. This is the first check
+    of a graph.
 
     Raises:
-        ConversionError: There are such nodes; its problems name all of them.
+        ConversionError: The graph has such nodes; the problems of the error name all of them.
     """
     problems = [
         Problem(
@@ -199,7 +199,9 @@ def _refuse_extensions(graph: Graph, target: Target) -> None:
                 node=name,
                 type=node.type,
             ),
-            fix=Text(
+            fix=ALTERNATIVES[node.type]
+            if node.type == "Reshape"  # which jaxsnn.to_torch does not support
+            else Text(
                 "{alternative}; jaxsnn.to_torch runs the graph in PyTorch as it is",
                 alternative=ALTERNATIVES[node.type],
             ),

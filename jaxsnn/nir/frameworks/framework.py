@@ -164,7 +164,7 @@ class Framework:
         in_time: Function that returns whether a layer receives (time, batch, *shape) and runs
             through time itself; None: no layer does.
         rewind: Method of layers that resets their states; "" for layers without states.
-        resettable: Neurons that are exported although `forward` resets them before each call.
+        resettable: Names of the neuron classes that can be exported if `forward` resets them before each call.
         membranes: Attributes of layers, or of their states, that contain the membrane potentials after a call;
             "lif.v" is an attribute of an attribute.
         leaf_options: Options of `jaxsnn.nir.read` for graphs of these layers.

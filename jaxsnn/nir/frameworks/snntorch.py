@@ -377,15 +377,16 @@ _IMPORTER_MAIN = dataclasses.replace(
 def _export_neuron(call: Call) -> Exported:
     """Export Leaky, Synaptic, RLeaky and RSynaptic, by the formulas of snnTorch's exporter; a Scale
     follows a neuron whose spikes are not 1. A Leaky or Synaptic that `forward` resets before each
-    call fires where its input is above threshold, as a LIF with a decay of 0 that resets at once.
+    call spikes if its input exceeds the threshold, like a LIF with a decay of 0 that resets in the
+    same time step.
     """
     neuron, shape = call.module, call.outward
     _refuse_unheld(call)
     dt = np.float32(_DT)
-    rest = 1 - np.clip(numbers_of(neuron.beta, shape), 0, 1) * (not call.forgets)
+    rest = 1 - np.clip(numbers_of(neuron.beta, shape), 0, 1) * (not call.reset_each_call)
     with np.errstate(divide="ignore"):
         entry = {"type": "LIF", "tau": dt / rest, "r": 1 / rest}
-        if hasattr(neuron, "alpha") and not call.forgets:
+        if hasattr(neuron, "alpha") and not call.reset_each_call:
             share = 1 - np.clip(numbers_of(neuron.alpha, shape), 0, 1)
             entry = {
                 "type": "CubaLIF",
@@ -402,7 +403,7 @@ def _export_neuron(call: Call) -> Exported:
     }
     if neuron.reset_mechanism == "none":
         options["readout"] = True
-    elif call.forgets:
+    elif call.reset_each_call:
         options = {"reset": "zero", "reset_delay": False}
     recurrent = getattr(neuron, "recurrent", None)
     if recurrent is not None and hasattr(neuron, "alpha"):
@@ -607,8 +608,8 @@ def _set_neuron(
     """
     neuron = call.module
     step = steps["lif" if "lif" in steps else ""]
-    values = {} if call.forgets else {"beta": step.decay}
-    if hasattr(neuron, "alpha") and not call.forgets:
+    values = {} if call.reset_each_call else {"beta": step.decay}
+    if hasattr(neuron, "alpha") and not call.reset_each_call:
         values["alpha"] = step.synapse_decay
     if np.all(np.isfinite(step.v_threshold)):
         values["threshold"] = step.v_threshold

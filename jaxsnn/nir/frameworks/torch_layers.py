@@ -39,7 +39,7 @@ class Call:
         inward, outward: Shapes without batch and time axes.
         leading: Number of batch and time axes.
         columns: For a Linear: index of the input of each column of its weight; None: in order.
-        forgets: For a neuron: `forward` resets its states before each call.
+        reset_each_call: For a neuron: `forward` resets its states before each call.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Call:
     outward: tuple[int, ...]
     leading: int = 1
     columns: np.ndarray | None = None
-    forgets: bool = False
+    reset_each_call: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,7 +70,7 @@ class Exported:
         norm: The BatchNorm that `folds` belongs to.
         takes_spikes: Whether the export is only valid for inputs of 0 and 1.
         takes_positive: Whether the export is only valid for inputs that are not negative.
-        for_values: Export for all other inputs.
+        for_values: Export for all other inputs; None: these are refused.
         fixed: Suffixes of nodes whose weights are not parameters of the layer.
         dialect: Dialect of a graph that `jaxsnn.to_torch` exported as this layer; `takers` are its
             nodes that receive the input, and `givers` its output nodes.
@@ -515,7 +515,7 @@ def _largest(call: Call) -> Exported:
     sizes = _windows(pool)
     total = {"type": "SumPool2d", **sizes}
     of_values = Exported(nodes={"": {"type": type(pool).__name__, **sizes}})
-    if _axes(pool) == 1 == len(call.inward):  # torch pools the features of a batch, too
+    if _axes(pool) == 1 == len(call.inward):  # an input (batch, features) without channels
         return of_values
     refuse_axes(call, 1 + _axes(pool))
     if _axes(pool) == 1:
@@ -534,8 +534,8 @@ def exported_reshape(call: Call) -> Exported:
     """Export an Unflatten as the extension Reshape."""
     if np.prod(call.inward) != np.prod(call.outward):
         raise ConversionError(
-            Text("layer '{node}' changes the batch axis", node=call.name),
-            fix="let it change the axes after the batch axis",
+            Text("layer '{node}' reshapes the batch axis", node=call.name),
+            fix="reshape only the axes after the batch axis",
             node=call.name,
         )
     return Exported(nodes={"": {"type": "Reshape", "shape": np.array(call.outward)}})
@@ -566,7 +566,7 @@ def _transposed_convolution(call: Call) -> Exported:
     """Export a ConvTranspose as a convolution, of the input with zeros between its elements if it has
     a stride.
 
-    NIR's nodes put no zeros between elements, see `_mapped_along_axes`.
+    NIR's nodes put no zeros between elements, see `_multiply_along_axes`.
     """
     layer = call.module
     weight, axes = numbers_of(layer.weight), len(layer.kernel_size)
@@ -598,53 +598,57 @@ def _transposed_convolution(call: Call) -> Exported:
         "groups": np.array(layer.groups),
     }
     channels, *space = call.inward
-    spread = {
-        axis: _spread(space[axis], int(stride[axis]), int(extra[axis]))
+    zero_insertions = {
+        axis: _zero_insertion(space[axis], int(stride[axis]), int(extra[axis]))
         for axis in range(axes)
         if stride[axis] > 1 or extra[axis]
     }
-    nodes, space = _mapped_along_axes(channels, space, spread)
+    nodes, space = _multiply_along_axes(channels, space, zero_insertions)
     fixed = tuple(nodes)
     nodes[""] = convolution | {"input_shape": np.array(space)}
     return Exported(nodes=nodes, edges=tuple(itertools.pairwise(nodes)), last="", fixed=fixed)
 
 
-def _spread(length: int, stride: int, extra: int) -> np.ndarray:
-    """Return the matrix that puts zeros between elements."""
+def _zero_insertion(length: int, stride: int, extra: int) -> np.ndarray:
+    """Return the matrix (after, before) that puts stride - 1 zeros between the elements of an axis, and
+    extra zeros at its end.
+    """
     return np.eye(stride * (length - 1) + 1 + extra, dtype=np.float32)[
         :, : stride * length : stride
     ]
 
 
-def _mapped_along_axes(
+def _multiply_along_axes(
     channels: int, space: list[int], matrices: Mapping[int, np.ndarray]
 ) -> tuple[dict[str, dict[str, Any]], list[int]]:
     """Return nodes that multiply each channel by a matrix (after, before) along some axes, and the
-    lengths of the axes after that.
+    lengths of all axes of the result.
 
-    Two convolutions along an axis do so: the first makes a channel of each element, and the second,
-    which has as many taps as outputs, adds its weights of each channel.
+    Each axis takes two convolutions. The first turns the elements of the axis into channels of length 1;
+    the second multiplies each of these channels by a column of the matrix, and adds the products.
     """
     nodes: dict[str, dict[str, Any]] = {}
     axes, space = len(space), list(space)
     for axis, matrix in matrices.items():
         after, before = matrix.shape
-        along = np.arange(axes) == axis
-        one_each = np.eye(before, dtype=np.float32).reshape(-1, 1, *np.where(along, before, 1))
-        # A kernel is applied from its end over an input of one element.
-        placed = matrix[::-1].T.reshape(1, before, *np.where(along, after, 1))
+        on_axis = np.arange(axes) == axis
+        unit_kernels = np.eye(before, dtype=np.float32).reshape(
+            -1, 1, *np.where(on_axis, before, 1)
+        )
+        # Padded by after - 1, a kernel meets an input of one element with its last tap first.
+        matrix_kernels = matrix[::-1].T.reshape(1, before, *np.where(on_axis, after, 1))
         for suffix, weight, padding in (
-            (f"elements{axis}", one_each, 0),
-            (f"places{axis}", placed, after - 1),
+            (f"elements{axis}", unit_kernels, 0),
+            (f"places{axis}", matrix_kernels, after - 1),
         ):
-            repeated = np.tile(weight, (channels, *(1,) * (axes + 1)))
+            weights = np.tile(weight, (channels, *(1,) * (axes + 1)))
             nodes[suffix] = {
                 "type": f"Conv{axes}d",
                 "input_shape": np.array(space),
-                "weight": repeated,
-                "bias": np.zeros(len(repeated), np.float32),
+                "weight": weights,
+                "bias": np.zeros(len(weights), np.float32),
                 "stride": np.ones(axes, int),
-                "padding": np.where(along, padding, 0),
+                "padding": np.where(on_axis, padding, 0),
                 "dilation": np.ones(axes, int),
                 "groups": np.array(channels),
             }
@@ -654,19 +658,21 @@ def _mapped_along_axes(
 
 
 def _resized(call: Call) -> Exported:
-    """Export an Upsample as convolutions, by what it does to each element along each axis."""
+    """Export an Upsample as convolutions. It is linear in each axis, so that its outputs for unit vectors
+    along an axis are the matrix of that axis.
+    """
     import torch
 
     channels, *space = call.inward
     refuse_axes(call, 1 + min(max(len(space), 1), 2))
     matrices = {}
     for axis, length in enumerate(space):
-        shape = [length if place == axis else 1 for place in range(len(space))]
+        shape = [length if dim == axis else 1 for dim in range(len(space))]
         with torch.no_grad():
             response = call.module(torch.eye(length).reshape(length, 1, *shape))
-        index = tuple(slice(None) if place == axis else 0 for place in range(len(space)))
+        index = tuple(slice(None) if dim == axis else 0 for dim in range(len(space)))
         matrices[axis] = response[(slice(None), 0, *index)].numpy().T
-    nodes, _ = _mapped_along_axes(channels, space, matrices)
+    nodes, _ = _multiply_along_axes(channels, space, matrices)
     suffixes = tuple(nodes)
     edges = tuple(itertools.pairwise(suffixes))
     return Exported(nodes=nodes, edges=edges, last=suffixes[-1], fixed=suffixes)

@@ -114,7 +114,7 @@ def _reshape_misfits(node: Node, shape: Shape) -> Iterator[Fault]:
         yield Fault(
             "shape-mismatch",
             Text(
-                "has the shape {expected}, but its input has the shape {shape}",
+                "reshapes its input to {expected}, but an input of shape {shape} has another number of elements",
                 expected=_new_shape(node),
                 shape=shape,
             ),
@@ -252,12 +252,12 @@ EXTENSIONS: Mapping[str, type[Node]] = MappingProxyType(
         for cls in (MaxPool1d, MaxPool2d, Reshape, ReLU, LayerNorm, Alpha, LIFRefrac)
     }
 )
-#: What NIR can express instead of each extension, as advice.
+#: Advice for each extension: the nearest network that NIR can express.
 ALTERNATIVES: Mapping[str, str] = MappingProxyType(
     {
-        "MaxPool1d": "pool the spikes behind the neurons instead of their input, or use AvgPool1d",
+        "MaxPool1d": "pool the spikes after the neurons instead of the values before them, or use AvgPool1d",
         "Reshape": "pass the input in the new shape, or join its axes with Flatten",
-        "MaxPool2d": "pool the spikes behind the neurons instead of their input, or use AvgPool2d",
+        "MaxPool2d": "pool the spikes after the neurons instead of the values before them, or use AvgPool2d",
         "ReLU": "remove it, or put spiking neurons in its place",
         "LayerNorm": "remove it, or use BatchNorm, which from_torch merges into the weights",
         "Alpha": "use CubaLIF neurons, which have one synaptic current",

@@ -302,8 +302,8 @@ class _NoTraits:
         )
 
 
-#: Entry in the metadata of a node whose weights are constants of the PyTorch module that it was read
-#: from, such as zeros between elements: `fit` does not train them unless they are named.
+#: Key in the metadata of a node whose weights are constants of a PyTorch module, such as the zeros that
+#: a transposed convolution inserts. `fit` trains them only if they are named.
 CONSTANT_KEY = "constant_weights"
 
 

@@ -123,8 +123,8 @@ def _window(node: Node, kernel: Shape, dilation: Shape, groups: int) -> Window:
 
 
 def _spatial_axes(node: Node) -> int:
-    """Return the number of axes of a window: those after the channel axis, or the last one if a type
-    has no number of axes.
+    """Return the number of axes of a window: all axes after the channel axis, or only the last axis
+    for types that accept any number of axes.
     """
     return 1 if node.traits.axes is None else node.traits.axes - 1
 

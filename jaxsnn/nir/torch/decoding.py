@@ -1,7 +1,7 @@
-"""Compute what `forward` returns from the outputs of its graph: the operations after the graph.
+"""Compute the results of `forward` from outputs of its graph, by the operations that follow the graph.
 
-`forward` is recorded for a sample. In the recording, the values that are outputs of the graph are replaced by
-other numbers, and the operations between them and the results are run again, such as
+`forward` is recorded for a sample. The recorded outputs of the graph are replaced by other numbers, and the
+operations between them and the results are run again, such as
 
     spikes 1, spikes 2, ... -> stack -> sum over time -> linear -> log_softmax
 """
@@ -16,37 +16,39 @@ import numpy as np
 from jaxsnn.nir.torch.recording import Operation, TensorValue, tensors_of
 
 
-def decoded(returned: Sequence[TensorValue], replaced: Mapping[int, Any]) -> list[Any]:
+def recompute_results(
+    returned: Sequence[TensorValue], replacements: Mapping[int, Any]
+) -> list[Any]:
     """Return the results of `forward` with other outputs of its graph.
 
     Args:
-        returned: Values that forward returned, of a recording with copies of all numbers.
-        replaced: Tensors with the new numbers, by the id of the value that they replace.
+        returned: Values that forward returned, in a recording that keeps copies of all numbers.
+        replacements: Tensors with the new numbers, by the id of the value that they replace.
 
     Returns:
-        A tensor for each result; None if it also depends on a neuron that is not replaced.
+        A tensor for each result; None if it also depends on a neuron whose output is not replaced.
     """
     results = []
     for value in returned:
-        operations = _operations_between(value, replaced)
+        operations = _operations_between(value, replacements)
         if any(operation.is_neuron for operation in operations):
             results.append(None)
             continue
-        tensors = dict(replaced)
+        tensors = dict(replacements)
         for operation in sorted(operations, key=lambda op: op.index):
             _run_again(operation, tensors)
-        results.append(_tensor(value, tensors))
+        results.append(_present_tensor(value, tensors))
     return results
 
 
-def _operations_between(result: TensorValue, replaced: Mapping[int, Any]) -> set[Operation]:
+def _operations_between(result: TensorValue, replacements: Mapping[int, Any]) -> set[Operation]:
     """Return the operations that compute a result from replaced values."""
-    pending, operations, seen = [result], set[Operation](), set[int]()
+    pending, operations, visited = [result], set[Operation](), set[int]()
     while pending:
         value = pending.pop()
-        if id(value) in replaced or id(value) in seen:
+        if id(value) in replacements or id(value) in visited:
             continue
-        seen.add(id(value))
+        visited.add(id(value))
         if value.elements is not None:
             pending += value.elements[1].values()
         elif value.source is not None and value.source not in operations:
@@ -56,29 +58,31 @@ def _operations_between(result: TensorValue, replaced: Mapping[int, Any]) -> set
 
 
 def _run_again(operation: Operation, tensors: dict[int, Any]) -> None:
-    """Run an operation with replaced arguments, if there are any, and note its results."""
+    """Run an operation again if any of its arguments is replaced, and store its results in `tensors`."""
     import torch
 
-    if all(_tensor(value, tensors) is value.numbers for value in operation.values):
+    if all(_present_tensor(value, tensors) is value.numbers for value in operation.values):
         return
-    changed = {id(value.tensor) for value in operation.outputs}
+    output_ids = {id(value.tensor) for value in operation.outputs}
     arguments: dict[int, Any] = {}
     for identity, value in operation.inputs.items():
-        tensor = _tensor(value, tensors)
-        arguments[identity] = tensor.clone() if identity in changed else tensor
+        tensor = _present_tensor(value, tensors)
+        arguments[identity] = tensor.clone() if identity in output_ids else tensor
     function = operation.func.forward if operation.kind == "layer" else operation.func
-    if operation.name == "unbind":  # the function may be that of an iterator
+    if (
+        operation.name == "unbind"
+    ):  # a loop over a tensor is recorded with the function of its iterator
         function = torch.Tensor.unbind
-    args, kwargs = _with_tensors((operation.args, dict(operation.kwargs)), arguments)
+    args, kwargs = _with_replaced_tensors((operation.args, dict(operation.kwargs)), arguments)
     result = function(*args, **kwargs)
-    before, after = tensors_of(operation.result), tensors_of(result)
-    renewed = arguments | dict(zip(map(id, before), after, strict=False))
+    recorded, recomputed = tensors_of(operation.result), tensors_of(result)
+    new_tensors = arguments | dict(zip(map(id, recorded), recomputed, strict=False))
     for value in operation.outputs:
-        if id(value.tensor) in renewed:
-            tensors[id(value)] = renewed[id(value.tensor)]
+        if id(value.tensor) in new_tensors:
+            tensors[id(value)] = new_tensors[id(value.tensor)]
 
 
-def _tensor(value: TensorValue, tensors: Mapping[int, Any]) -> Any:
+def _present_tensor(value: TensorValue, tensors: Mapping[int, Any]) -> Any:
     """Return the present numbers of a value: the replaced ones, or those of the recording."""
     import torch
 
@@ -86,32 +90,32 @@ def _tensor(value: TensorValue, tensors: Mapping[int, Any]) -> Any:
         return tensors.get(id(value), value.numbers)
     axis, elements = value.elements
     values = [element for _, element in sorted(elements.items())]
-    parts = [_tensor(element, tensors) for element in values]
+    parts = [_present_tensor(element, tensors) for element in values]
     if all(part is element.numbers for part, element in zip(parts, values, strict=True)):
         return value.numbers
     return torch.stack(parts, axis)
 
 
-def _with_tensors(argument: Any, tensors: Mapping[int, Any]) -> Any:
-    """Return an argument in which tensors are replaced by their ids."""
+def _with_replaced_tensors(argument: Any, tensors: Mapping[int, Any]) -> Any:
+    """Return an argument with its tensors replaced by those that `tensors` has for their ids."""
     if isinstance(argument, tuple | list):
-        parts = [_with_tensors(part, tensors) for part in argument]
+        parts = [_with_replaced_tensors(part, tensors) for part in argument]
         is_named = hasattr(argument, "_fields")
         return type(argument)(*parts) if is_named else type(argument)(parts)
     if isinstance(argument, dict):
-        return {key: _with_tensors(part, tensors) for key, part in argument.items()}
+        return {key: _with_replaced_tensors(part, tensors) for key, part in argument.items()}
     if isinstance(argument, slice):
         ends = (argument.start, argument.stop, argument.step)
-        return slice(*(_with_tensors(end, tensors) for end in ends))
+        return slice(*(_with_replaced_tensors(end, tensors) for end in ends))
     return tensors.get(id(argument), argument)
 
 
-def as_tensors(array: np.ndarray, values: Sequence[TensorValue]) -> dict[int, Any]:
-    """Return the tensors that replace the values of an output of the graph, by id.
+def replacement_tensors(array: np.ndarray, values: Sequence[TensorValue]) -> dict[int, Any]:
+    """Map the ids of the values of a graph's output to the tensors that replace them.
 
     Args:
         array: Output of the graph, (time, batch, *shape).
-        values: Its value in each step, or one value with all steps.
+        values: Recorded values of this output: one for each step, or one that contains all steps.
     """
     import torch
 

@@ -76,13 +76,17 @@ class Folded:
 
 
 def fold(operations: list[Operation], steps: int = 0) -> Folded:
-    """Divide the operations of a recording into time steps; their number is looked for unless it is known.
+    """Divide the operations of a recording into time steps.
+
+    Args:
+        operations: Operations of the recording, in order.
+        steps: Number of calls of forward, if each is one time step; 0: find the number of steps.
 
     Raises:
         ConversionError: The steps differ, or are too few.
     """
     if steps:
-        return _Fold(operations, steps, calls=True).folded()
+        return _Fold(operations, steps, call_per_step=True).folded()
     counts = neuron_calls(operations)
     refusal: ConversionError | None = None
     for steps in _candidates(counts.values()):
@@ -141,12 +145,14 @@ def _candidates(counts: Iterable[int]) -> list[int]:
 
 
 class _Fold:
-    """One attempt to fold a recording into a number of steps; `calls`: forward is called for each."""
+    """One attempt to fold a recording into a number of steps; `call_per_step`: forward is called for each."""
 
-    def __init__(self, operations: list[Operation], steps: int, calls: bool = False) -> None:
-        self.operations, self.steps, self.calls = operations, steps, calls
-        #: Longest delay in time steps in the arguments of functions that are not in the loop, by id.
-        self.late: dict[int, int] = {}
+    def __init__(
+        self, operations: list[Operation], steps: int, call_per_step: bool = False
+    ) -> None:
+        self.operations, self.steps, self.call_per_step = operations, steps, call_per_step
+        #: Id of a function outside of the loop -> longest delay of its arguments, in time steps.
+        self.longest_delay: dict[int, int] = {}
         self.looped: dict[tuple[_Key, int], dict[int, Operation]] = {}
         self.place: dict[int, tuple[_Key, int]] = {}
         self.varying: dict[tuple[_Key, int], set[int]] = {}
@@ -171,8 +177,8 @@ class _Fold:
                         ),
                     )
                 self._check_state(operation)
-            # What each call of forward gives to Python, such as a number of spikes, ends with the call.
-            reads = operation.name in READS and operation.index < last and not self.calls
+            # If each step is one call of forward, numbers that Python reads do not reach later steps.
+            reads = operation.name in READS and operation.index < last and not self.call_per_step
             if reads and any(id(value) in dependent for value in operation.values):
                 raise _refusal(
                     operation,
@@ -200,15 +206,15 @@ class _Fold:
         """Name the calls of a neuron that is called several times in each time step, with separate
         states: lif, lif_2, ...
         """
-        names = {operation.name for operation in self.operations}
+        operation_names = {operation.name for operation in self.operations}
         for (_, count), by_step in list(self.looped.items()):
             if count and by_step[self.steps].is_neuron:
                 name, number = by_step[self.steps].name, count + 1
-                while f"{name}_{number}" in names:
+                while f"{name}_{number}" in operation_names:
                     number += 1
-                names.add(f"{name}_{number}")
+                operation_names.add(f"{name}_{number}")
                 for operation in by_step.values():
-                    operation.call = f"{name}_{number}"
+                    operation.call_name = f"{name}_{number}"
 
     def _assign_steps(self) -> None:
         by_name: dict[tuple[str, str], dict[Any, list[Operation]]] = {}
@@ -243,15 +249,15 @@ class _Fold:
             inner = operation.kind == "layer" and operation.step
             inner = inner and (operation.is_neuron or not neurons_only)
             if inner or any(id(value) in dependent for value in operation.values):
-                # Flatten, for one, returns an argument that is flat already.
+                # A layer may return its argument unchanged, such as Flatten of a flat tensor.
                 results = (*operation.outputs, *operation.membranes)
                 dependent |= {id(v) for v in results if v.source is operation}
         return dependent
 
     def _reference(self, value: TensorValue, call: Operation) -> tuple[Any, ...]:
-        """Return where an argument of a call comes from: an operation of the loop and the delay, or a
-        value outside. A state that a layer returned in the previous step has a delay of 1, whenever it
-        was computed.
+        """Return the origin of an argument of a call: an operation of the loop and a delay, or a value
+        outside. A state that the layer returned in the previous step has a delay of 1, even if it was
+        computed earlier.
         """
         value, place = _copied_value(value), self.place[id(call)]
         previous = self.looped[place].get(call.step - 1)
@@ -293,12 +299,12 @@ class _Fold:
         delays = [
             self.steps - value.source.step
             if value.source.step
-            else self.late.get(id(value.source), 0)
+            else self.longest_delay.get(id(value.source), 0)
             for value in template.values
             if value.source is not None
         ]
         if template.kind == "function":
-            self.late[id(template)] = max(delays, default=0)
+            self.longest_delay[id(template)] = max(delays, default=0)
             return False
         if of_library(template.func) and exporter_of(template.func) is None:
             raise unsupported(template.name, template.func)
@@ -323,19 +329,19 @@ class _Fold:
 
     def _agree(self, column: tuple[Any, ...], calls: list[Operation]) -> tuple[bool, bool]:
         """Return whether an argument is the same in steps 2, 3, ... up to a shift in time, or
-        another part of the same tensor or another index; and whether it is such an index or part.
+        a varying part or index of one tensor; and whether it is such a varying part or index.
         """
         *earlier, last = column
         if isinstance(last, TensorValue):
             expected = self._reference(last, calls[-1])
-            delay, begins = 0, 1
+            delay, first_step = 0, 1
             if expected[0] == "loop":
-                delay, begins = expected[3], min(self.looped[expected[1]])
+                delay, first_step = expected[3], min(self.looped[expected[1]])
             if delay not in (0, 1):
                 return False, False
             paths = []
             for token, call in zip(column, calls, strict=True):
-                if call.step - delay < begins and delay:  # from before the first step
+                if call.step - delay < first_step and delay:  # a value from before the first step
                     continue
                 if not isinstance(token, TensorValue):
                     return False, False
@@ -366,7 +372,7 @@ class _Fold:
                 fix="use a separate layer for each call",
             )
         twins = self.looped[self.place[id(operation)]]
-        if operation.step < 2 or all(op.forgets for step, op in twins.items() if step > 1):
+        if operation.step < 2 or all(op.is_reset for step, op in twins.items() if step > 1):
             return
         if operation.state_changed and not operation.values[1:]:
             raise _refusal(

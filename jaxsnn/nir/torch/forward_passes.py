@@ -36,7 +36,7 @@ from jaxsnn.nir.torch.recording import Operation, Recorder, TensorValue, tensors
 from jaxsnn.nir.torch.sequences import Unstacking
 from jaxsnn.wording import Text
 
-#: Recorded steps of a module that computes one: the first may differ, and the others are compared.
+#: Number of calls of a module that computes one step per call. The first may differ; the others are compared.
 LEAST_CALLS = 4
 
 
@@ -46,15 +46,16 @@ class RecordedPasses:
 
     Attributes:
         operations: Operations of all passes, in order.
-        leading: Axes before the shape in the sample: 2 if layers run through time themselves.
+        leading: Number of axes before the shape in the sample; 2 if layers process all time steps at once.
         arguments: Arguments of all calls after the sample.
-        state: Initial states, which follow these arguments in the first call.
+        state: Initial states: the arguments of the first call after these.
         steps: Number of calls, if forward computes one time step; 0 if one call contains all steps.
-        sample: Value of the sample; of all time steps, along the first axis.
-        frames: Value of the sample that each call received.
+        sample: Value of the sample; if forward computes one step, of the samples of all calls, along the first
+            axis.
+        frames: Values of the samples of the calls.
         returned: Values that the last call returned.
         buffers: Buffers that forward does not change.
-        counters: Numbers of the module that the calls after the first changed.
+        counters: Names of the numbers of the module that changed in calls after the first.
     """
 
     operations: list[Operation]
@@ -70,7 +71,7 @@ class RecordedPasses:
 
     @property
     def loops(self) -> bool:
-        """Whether forward, or the calls of it, run through time step by step."""
+        """Whether time steps are computed one after the other, in a loop of forward or in its calls."""
         return self.steps > 0 or _loops(self.operations)
 
 
@@ -83,15 +84,15 @@ def record_passes(
     stepped: bool = False,
     copies: bool = False,
 ) -> RecordedPasses:
-    """Record one forward pass, or, if forward computes one time step, a pass for each time step.
+    """Record one forward pass of all time steps, or a pass for each step if forward computes only one.
 
     Args:
         module: A torch.nn.Module; its states are restored afterwards.
-        sample: Input of forward; with `stepped`, of all calls along the first axis.
+        sample: Input of forward; with `stepped`, the inputs of all calls, along the first axis.
         arguments: Arguments of all calls after the sample.
         state: Initial states, which follow these arguments.
-        stepped: Forward computes one time step, and the sample has all of them.
-        copies: Values keep a copy of their numbers, which forward may change in place.
+        stepped: Whether forward computes one time step, and the sample contains several.
+        copies: Whether values keep copies of their numbers, because forward may change them in place.
 
     Raises:
         ConversionError: The module does not accept the sample, or fails in a later time step.
@@ -103,11 +104,11 @@ def record_passes(
     recorder = Recorder(module, leaves, copies)
     frames: list[TensorValue] = []
 
-    def call(frame: Any, *further: Any) -> Any:
+    def call(frame: Any, *states: Any) -> Any:
         x = frame.clone()  # which forward may change in place
         frames.append(recorder.value(x))
         with recorder.watching():
-            return module(x, *arguments, *further)
+            return module(x, *arguments, *states)
 
     # in inference_mode torch counts no changes in place
     with (
@@ -121,9 +122,8 @@ def record_passes(
         buffers_before = copies_of(buffers.items())
         first = sample[0] if stepped else sample
         try:
-            if any(
-                map(is_lazy, module.parameters())
-            ):  # its first call is different from all others
+            # The first call of a lazy layer creates its parameters.
+            if any(map(is_lazy, module.parameters())):
                 module(first.clone(), *arguments, *state)
             rewind(leaf for _, leaf in leaves)  # states may be of another size of batch
             result = call(first, *state)
@@ -150,9 +150,9 @@ def record_passes(
             numbers, results = numbers_held(module), [result]
             parameters = copies_of(module.named_parameters())
             for step, frame in enumerate(all_frames[1:], start=1):
-                further = fed_back(module, results[-1], arguments)
-                with _named_step(module, step, further):
-                    results.append(call(frame, *further))
+                states = fed_back(module, results[-1], arguments)
+                with _named_step(module, step, states):
+                    results.append(call(frame, *states))
             passes.returned = [recorder.value(tensor) for tensor in tensors_of(results[-1])]
             _refuse_unequal_results(module, results)
             passes.steps, passes.sample = len(results), recorder.value(all_frames)
@@ -167,8 +167,8 @@ def record_passes(
 
 
 def _loops(operations: list[Operation]) -> bool:
-    """Return whether a neuron is called several times, with the same state as far as it can tell: one that
-    keeps no state may be called in several places.
+    """Return whether a neuron is called several times. Calls of a neuron that keeps no state itself only
+    count if they are at the same place in the code: calls at other places have other states.
     """
     calls = [(id(op.func), op.keeps_state or op.site) for op in operations if op.is_neuron]
     return len(set(calls)) < len(calls)
@@ -201,8 +201,8 @@ def _insert_unbind(passes: RecordedPasses) -> None:
 def _changed_numbers(
     module: Any, passes: RecordedPasses, numbers: dict[str, float]
 ) -> tuple[str, ...]:
-    """Return the numbers of the module that calls after the first changed, without states, which
-    depend on layers.
+    """Return the names of the numbers of the module that changed in calls after the first. States do
+    not count: they depend on layers.
     """
     of_layers = [v for op in passes.operations if op.kind == "layer" for v in op.outputs]
     dependent = depending_on(passes.operations, of_layers)
@@ -219,7 +219,7 @@ def _named_step(module: Any, step: int, state: tuple[Any, ...]) -> Iterator[None
     """Name the time step in the refusal of a module that fails after the first step.
 
     Raises:
-        ConversionError: The context raised an error.
+        ConversionError: Forward fails.
     """
     try:
         yield
@@ -261,7 +261,7 @@ def _refuse_unequal_results(module: Any, results: list[Any]) -> None:
 
 
 def depending_on(operations: list[Operation], values: list[TensorValue]) -> set[int]:
-    """Return the ids of values that depend on some values."""
+    """Return the ids of given values, and of all values that depend on them."""
     dependent = {id(value) for value in values}
     for operation in operations:
         if any(id(value) in dependent for value in operation.values):

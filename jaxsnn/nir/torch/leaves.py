@@ -114,7 +114,7 @@ class Before:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Membrane:
-    """Membrane of a neuron that a layer receives, which a second neuron with the same inputs gives."""
+    """Membrane of a neuron that a layer receives; in the graph a second neuron with the same inputs."""
 
     leaf: str
 
@@ -137,7 +137,7 @@ class Moved:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reshaped:
-    """Reshaping between two layers that NIR's Flatten cannot represent, such as x.view(-1, 1, 8, 8)."""
+    """Change of shape between two layers for which NIR has no node, such as x.view(-1, 1, 8, 8)."""
 
 
 def exporter_of(module: Any) -> Callable[[Call], Exported] | None:
@@ -329,10 +329,11 @@ def exported(call: Call) -> Exported:
     exporter = exporter_of(call.module)
     if exporter is None:
         raise unsupported(call.name, call.module)
-    if call.forgets and not _is_resettable(call.module):
+    if call.reset_each_call and not _is_resettable(call.module):
         raise ConversionError(
             Text(
-                "forward resets the states of '{layer}' ({type}) before each call",
+                "forward resets the states of '{layer}' ({type}) before each call, and neurons of a graph keep "
+                "their states",
                 layer=call.name,
                 type=type(call.module).__name__,
             ),

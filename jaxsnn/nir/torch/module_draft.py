@@ -1,8 +1,8 @@
 """Collect the nodes and edges of a graph from the calls of a PyTorch module's layers.
 
-`ModuleDraft` takes the calls in order. Each becomes one or several nodes, as the exporter of its layer says
-(`leaves`). A BatchNorm is merged into the weights before it, spikes of the previous time step become an edge
-back, and properties that no node holds, such as the reset, are collected as options of the dialect.
+`ModuleDraft` takes the calls in order. The exporter of its layer (`leaves`) turns each call into nodes. A
+BatchNorm is merged into the weights before it, spikes of the previous time step become a recurrent edge, and
+properties that no node has, such as the reset, are collected as options of the dialect.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Fold:
     Attributes:
         layer, module: Name of the BatchNorm, and the BatchNorm itself.
         node: Node with these weights.
-        offset: Whether the BatchNorm has the bias of the node, because the layer of the node has none.
+        offset: Whether the bias of the node is that of the BatchNorm, because the layer of the node has no bias.
     """
 
     layer: str
@@ -46,8 +46,8 @@ class Fold:
     offset: bool
 
     def undone(self, node: Node) -> list[LayerNumbers]:
-        """Return parameters with which the BatchNorm is the identity; with `offset`, it adds the bias
-        of a node of a file.
+        """Return the parameters for which the BatchNorm is the identity; with `offset`, it adds the bias
+        of the node.
         """
         norm = self.module
         channels = np.ones(tuple(norm.running_mean.shape))
@@ -60,7 +60,7 @@ class Fold:
 
 
 class ModuleDraft:
-    """Nodes and edges built from the calls in order."""
+    """Nodes and edges of a graph that grows call by call."""
 
     def __init__(self, seen: ModuleTrace, exports: Mapping[str, Exported]) -> None:
         self.seen, self.exports = seen, dict(exports)
@@ -72,11 +72,11 @@ class ModuleDraft:
         self.by_node: dict[str, dict[str, Any]] = {}
         self.parts: dict[str, dict[str, str]] = {}
         self.folds: list[Fold] = []
-        #: Leaf that `jaxsnn.to_torch` made -> the dialect of its graph, by the nodes here.
+        #: Leaf that `jaxsnn.to_torch` created -> the dialect of its graph, with the node names of the draft.
         self.dialects: dict[str, Dialect] = {}
         #: Leaf of a framework -> its neuron.
         self.neurons: dict[str, str] = {}
-        #: Leaf -> nodes whose outputs it gives, as a sum.
+        #: Leaf -> nodes whose summed outputs are its output.
         self.ends: dict[str, tuple[str, ...]] = {"": (first,)}
 
     def add(self, call: Call) -> None:
@@ -99,7 +99,7 @@ class ModuleDraft:
             if export.for_values is None:
                 raise ConversionError(
                     Text(
-                        "'{layer}' ({type}) is supported only for spikes",
+                        "'{layer}' ({type}) is supported only for inputs that are spikes",
                         layer=self.seen.label(call.name),
                         type=type(call.module).__name__,
                     ),
@@ -206,8 +206,8 @@ class ModuleDraft:
         return ends
 
     def _fold(self, call: Call, export: Exported, before: tuple[str, ...]) -> bool:
-        """Fold a factor and an offset into the weights before them, if these feed nothing else, and
-        return whether that was possible.
+        """Fold a factor and an offset into the weights before them, and return whether that is possible:
+        these weights must feed nothing else.
         """
         if len(before) != 1:
             return False
@@ -224,9 +224,9 @@ class ModuleDraft:
             ),
             None,
         )
-        held = getattr(layer, "state_dict", dict)()
-        # Weights of a pool or a slice are no numbers of the module, and those of two places are in both.
-        if not held or self._shared(layer):
+        layer_state = getattr(layer, "state_dict", dict)()
+        # A pool or a slice has no parameters to fold into, and shared parameters would change elsewhere, too.
+        if not layer_state or self._shared(layer):
             return False
         earlier = any(fold.node == before[0] for fold in self.folds)
         self.folds.append(
@@ -235,7 +235,7 @@ class ModuleDraft:
                 module=export.norm,
                 node=before[0],
                 offset=not earlier
-                and not any("bias" in key or "running_mean" in key for key in held),
+                and not any("bias" in key or "running_mean" in key for key in layer_state),
             )
         )
         assert export.folds is not None
@@ -293,7 +293,7 @@ class ModuleDraft:
         """Return whether nodes emit only 0 and 1, with at most one 1 among them at each
         position.
         """
-        reached: Any = 0  # by how many inputs, (channels,) or ()
+        reached: Any = 0  # number of inputs that reach each channel: (channels,) or ()
         for node in nodes:
             entry = self.nodes[node]
             before = [source for source, target in self.edges if target == node]
@@ -313,7 +313,7 @@ class ModuleDraft:
         return self.nodes[node]["type"] == "Threshold" or self.fires(node)
 
     def fires(self, node: str) -> bool:
-        """Return whether a node is a neuron whose output are its spikes."""
+        """Return whether a node is a neuron that outputs spikes."""
         traits = class_of(self.nodes[node]["type"]).traits
         return traits.fires and not self.by_node.get("readout", {}).get(node)
 
@@ -321,7 +321,7 @@ class ModuleDraft:
         """Add a Threshold behind a neuron without a reset whose spikes are used.
 
         Raises:
-            ConversionError: It receives its own spikes, or has an infinite threshold.
+            ConversionError: The neuron receives its own spikes, or has an infinite threshold.
         """
         nodes, neuron = self.parts[call.name], self.neurons[call.name]
         looped = any(source == neuron and target in nodes.values() for source, target in self.edges)
@@ -346,8 +346,8 @@ class ModuleDraft:
         self.ends[call.name] = (nodes["spikes"],)
 
     def _membrane_of(self, leaf: str) -> str:
-        """Return the node that gives the membrane of a neuron: the neuron itself if it never emits
-        spikes, else an added one with the same inputs.
+        """Return the node that outputs the membrane of a neuron: the neuron itself if it is a readout,
+        else a second neuron with the same inputs, which is added.
 
         Raises:
             ConversionError: The neuron receives its own spikes.
@@ -380,13 +380,15 @@ class ModuleDraft:
         return node
 
     def _read_out(self, leaf: str, node: str) -> None:
-        """Let a node give its membrane; that of a neuron which forgets it has no reset."""
+        """Make a node output its membrane. It gets no reset if `forward` resets the neuron before each
+        call, because nothing of a reset is left in the next step.
+        """
         self.by_node.setdefault("readout", {})[node] = True
-        if any(call.name == leaf and call.forgets for call in self.seen.calls):
+        if any(call.name == leaf and call.reset_each_call for call in self.seen.calls):
             self.by_node["reset"][node] = "none"
 
     def constant_nodes(self) -> list[str]:
-        """Return the nodes whose weights are no parameters of the module, such as those of joins."""
+        """Return the nodes whose weights are not parameters of the module, such as those of torch.cat."""
         constant = []
         for call in self.seen.calls:
             trained = parameters_of(call)
@@ -414,8 +416,8 @@ class ModuleDraft:
 
 
 def layer_label(node: str, parts: Mapping[str, Mapping[str, str]], seen: ModuleTrace) -> str:
-    """Return the name of a node in messages, where the user's code does not contain it: that of
-    its layer, or the function and its line.
+    """Return the name of a node in messages: that of its layer, or, if the user's code has no name for
+    it, the function and its line.
     """
     call = next((call for call, nodes in parts.items() if node in nodes.values()), node)
     return seen.label(call) if call in seen.labels else node

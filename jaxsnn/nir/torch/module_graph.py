@@ -101,7 +101,7 @@ def traced_module(module: Any, sample: Any, arguments: tuple[Any, ...] = ()) -> 
             if isinstance(seen, ConversionError):
                 raise seen
             return _graph_of(seen)
-        except ConversionError as error:  # with a later input it may be possible, or get further
+        except ConversionError as error:  # a graph with a later input may be possible
             refusal = error
     assert refusal is not None
     raise refusal
@@ -113,10 +113,10 @@ def _graph_of(seen: ModuleTrace) -> TracedModule:
     Raises:
         ConversionError: A layer that NIR or the dialect cannot hold.
     """
-    for call in seen.calls:  # which explains what others receive
+    for call in seen.calls:  # first, because an unsupported layer causes other errors
         if hasattr(call.module, "forward") and exporter_of(call.module) is None:
             raise unsupported(seen.label(call.name), call.module)
-    # Refusals name the layer, or the function and its line, instead of the name of the call.
+    # Errors name the layer, or the function and its line, instead of the call.
     exports = {
         call.name: exported(dataclasses.replace(call, name=seen.label(call.name)))
         for call in seen.calls
@@ -141,7 +141,7 @@ def _graph_of(seen: ModuleTrace) -> TracedModule:
         draft.nodes[node].setdefault("metadata", {})[CONSTANT_KEY] = "jaxsnn"
     steps = [export.dt for export in exports.values() if export.dt is not None]
     graph = _read(draft, framework_names[0], steps)
-    # graphs that `to_torch` made modules of know their dt
+    # a module that `to_torch` created has the dt of its graph
     dt = graph.dialect.dt
     assumed_dt = dt if not steps and not draft.dialects else None
     if assumed_dt is not None:
@@ -245,8 +245,8 @@ def _firing(graph: Graph) -> dict[str, str]:
 
 
 def _with_one_dt(exports: dict[str, Exported]) -> tuple[dict[str, Exported], list[Problem]]:
-    """Return exports whose neurons all have the time step of the first one: the time constants of
-    others are rescaled, so that they compute the same in each step. And a note for each of these.
+    """Return exports whose neurons all have the time step of the first neuron, and a note on each
+    export that changed. Time constants are rescaled such that each neuron computes the same in each step.
     """
     unified, notes = dict(exports), []
     first = next((export.dt for export in exports.values() if export.dt is not None), None)
@@ -265,13 +265,13 @@ def _with_one_dt(exports: dict[str, Exported]) -> tuple[dict[str, Exported], lis
                 code="rescaled-time",
                 severity="note",
                 message=Text(
-                    "'{layer}' has a time step of {dt}, the first neuron one of {first}: its time "
-                    "constants in the graph are rescaled, and it computes the same in each step",
+                    "'{layer}' has a time step of {dt}, and the first neuron one of {first}: the graph uses "
+                    "{first}, and time constants of '{layer}' that give the same decay per time step",
                     layer=name,
                     dt=format_time(export.dt),
                     first=format_time(first),
                 ),
-                fix="if this is not what you want, use the same dt for all neurons of the module",
+                fix="to keep the time constants, use the same dt for all neurons of the module",
             )
         )
     return unified, notes
@@ -290,6 +290,6 @@ def _read(draft: ModuleDraft, framework: str, steps: list[float]) -> Graph:
     graph = parse(document, dialect=framework, **options)
     conventions = graph.dialect.conventions
     if graph.dialect.dt is None and conventions is not None and conventions.dt is not None:
-        # No neuron has a time constant that tells it, as in a network of Alpha alone.
+        # No neuron has a time constant from which dt follows, as in a network of Alpha alone.
         graph = parse(document, dialect=framework, **options, dt=conventions.dt)
     return tagged(graph)

@@ -33,15 +33,17 @@ def state_names(module: Any, arguments: tuple[Any, ...] = ()) -> tuple[list[str]
 
 
 def initial_states(module: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the last of the arguments after the sample that are states: None, tuples of them, tensors
-    that forward returns under the same name, and tensors if it returns one result for each.
+    """Return the states at the end of the arguments after the sample.
+
+    States are None, tuples, lists and dicts, arguments that forward returns under the same name, and
+    tensors if forward returns its output and a result for each of its further parameters.
     """
-    names, _ = state_names(module)
+    parameter_names, _ = state_names(module)
     returned, count = _returned_names(type(module).forward), len(arguments)
     while count:
         argument = arguments[count - 1]
-        by_name = count <= len(names) and names[count - 1] in returned
-        is_result = hasattr(argument, "is_inference") and len(returned) == 1 + len(names)
+        by_name = count <= len(parameter_names) and parameter_names[count - 1] in returned
+        is_result = hasattr(argument, "is_inference") and len(returned) == 1 + len(parameter_names)
         is_state = argument is None or isinstance(argument, tuple | list | dict)
         if not (by_name or is_result or is_state):
             break
@@ -50,9 +52,10 @@ def initial_states(module: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def fed_back(module: Any, result: Any, arguments: tuple[Any, ...] = ()) -> tuple[Any, ...]:
-    """Return the states that `forward` is passed after its input in the next step, taken from its
-    previous result: those that it returns under the names of its parameters, or one state for each
-    further parameter after the constant arguments; further results are ignored.
+    """Return the states that `forward` receives in the next step, taken from its previous result.
+
+    These are the results with the names of its parameters, or one result for each parameter after the
+    constant arguments. Further results are ignored.
     """
     states, _ = state_names(module, arguments)
     if not isinstance(result, tuple | list):

@@ -1,9 +1,9 @@
-"""Trace of a PyTorch module: which layer takes the output of which in one time step.
+"""Trace a PyTorch module: find the connections of its layers in one time step.
 
 Forward is recorded (`forward_passes`). If it loops over time, or computes one time step and is called for
-each, the recording is folded into steps (`folding`), and the last one is read. If layers run through time
-themselves, all steps are read at once. `step_reader` notes layers, and `between_layers` the functions of
-torch that are called between them; functions for which NIR has no node are rejected, unless they are called
+each of them, the recording is folded into steps (`folding`), and the last step is read. If layers process all
+time steps at once, the steps are read together. `step_reader` reads the calls of layers, and `between_layers`
+the functions of torch between them. Functions for which NIR has no node are rejected, unless they are called
 before the first layer or after the last one.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError, UsageError, listing
 from jaxsnn.nir.frameworks.torch_layers import Call
-from jaxsnn.nir.torch.decoding import as_tensors, decoded
+from jaxsnn.nir.torch.decoding import recompute_results, replacement_tensors
 from jaxsnn.nir.torch.folding import PARTS, ancestors, fold
 from jaxsnn.nir.torch.forward_passes import (
     LEAST_CALLS,
@@ -41,15 +41,16 @@ from jaxsnn.nir.torch.trace_outcome import (
 )
 from jaxsnn.wording import Text
 
-#: Functions with which forward puts the results of its time step together.
+#: Functions with which forward combines the results of a time step.
 _STACKING = ("stack", "unsqueeze", "__getitem__", "select", "squeeze")
 
 
 def traces(
     module: Any, sample: Any, arguments: tuple[Any, ...] = ()
 ) -> Iterator[ModuleTrace | ConversionError]:
-    """Yield the possible traces of a module, the one with the earliest input of the graph first, or
-    the reason why there is none. Restore the states of the module afterwards.
+    """Yield the possible traces of a module, the trace with the earliest input of the graph first.
+
+    An input for which there is no trace yields the error. The states of the module are restored.
 
     Args:
         module: A torch.nn.Module.
@@ -57,9 +58,8 @@ def traces(
         arguments: Arguments of `forward` after the sample, such as a number of steps.
 
     Raises:
-        ConversionError: The input of a layer is computed outside of layers, or a layer is called more
-            than once in a step, or adds a bias only from the second step on; or steps differ; or
-            `forward` requires further arguments, or does not accept the sample.
+        ConversionError: The time steps differ, the loop does not depend on the sample, or `forward`
+            requires further arguments or does not accept the sample.
     """
     yield from _reading(module, _passes_with_states(module, sample, arguments)).traces()
 
@@ -71,7 +71,7 @@ def trace_of_graph(module: Any, sample: Any, arguments: tuple[Any, ...] = ()) ->
 
 
 def _passes_with_states(module: Any, sample: Any, arguments: tuple[Any, ...]) -> RecordedPasses:
-    """Record the passes of a module; states that forward requires are None, or else zeros.
+    """Record the passes of a module. Required states are None, or zeros if forward does not accept None.
 
     Raises:
         ConversionError: As in `record_passes`, or `forward` requires further arguments.
@@ -112,9 +112,9 @@ def run_recorded(
         seen: Trace of the module.
 
     Returns:
-        Input of the graph, (time, batch, *shape), and outputs of each neuron by name, each (time, batch,
-        *shape): its spikes, then its membranes if they are known in each step; and under "" the outputs
-        of the graph, in order.
+        Input of the graph, (time, batch, *shape), and a mapping from each neuron to its spikes and, if they
+        were recorded in all steps, its membranes, (time, batch, *shape). The key "" has the outputs of
+        the graph, in order.
 
     Raises:
         ConversionError: Forward runs other operations for this sample.
@@ -145,7 +145,7 @@ def run_recorded(
 
 
 def decode(module: Any, sample: Any, seen: ModuleTrace, outputs: list[np.ndarray]) -> list[Any]:
-    """Return the results of forward for a sample, with other outputs of its graph, see `decoded`.
+    """Compute the results of forward from outputs of its graph, see `recompute_results`.
 
     Args:
         module, sample: As for the trace.
@@ -158,23 +158,24 @@ def decode(module: Any, sample: Any, seen: ModuleTrace, outputs: list[np.ndarray
     """
     import torch
 
-    if seen.passes.stepped:  # which returns the outputs of the graph
+    if seen.passes.stepped:  # forward returns the outputs of the graph
         return [torch.as_tensor(array) for array in outputs]
     reading = _recorded_again(module, sample, seen)
-    replaced: dict[int, Any] = {}
+    replacements: dict[int, Any] = {}
     for place, array in zip(seen.passes.outputs, outputs, strict=True):
         expected = reading.array([place], "an output").shape
         if array.shape != expected:
             raise UsageError(
                 Text(
-                    "an output of the graph has shape {actual}, and {expected} for this sample",
+                    "an output of the graph has shape {actual}; forward computes shape {expected} for this "
+                    "sample",
                     actual=array.shape,
                     expected=expected,
                 ),
                 fix="simulate the graph with the input that encode computed for the same sample",
             )
-        replaced |= as_tensors(array, reading.values([place]))
-    return decoded(reading.passes.returned, replaced)
+        replacements |= replacement_tensors(array, reading.values([place]))
+    return recompute_results(reading.passes.returned, replacements)
 
 
 def _recorded_again(module: Any, sample: Any, seen: ModuleTrace) -> _SequenceReading:
@@ -206,7 +207,7 @@ def _reading(module: Any, passes: RecordedPasses) -> _SequenceReading:
 
 
 class _SequenceReading:
-    """Reading of a module whose layers run through time themselves: all steps at once."""
+    """Reading of a module whose layers process all time steps at once."""
 
     def __init__(self, module: Any, passes: RecordedPasses) -> None:
         self.module, self.passes = module, passes
@@ -215,7 +216,7 @@ class _SequenceReading:
         self.leading = passes.leading
 
     def traces(self) -> Iterator[ModuleTrace | ConversionError]:
-        """Yield the trace with each possible input, or why it is not one."""
+        """Yield the trace for each possible input of the graph, or the error if there is none."""
         for value, places in self.inputs():
             try:
                 yield self._trace_from(value, places)
@@ -232,13 +233,13 @@ class _SequenceReading:
             for value in operation.values
         ]
         for value in self._dominating(consumed):
-            # Layers belong to the graph, but for those in front of what makes the axis of time.
+            # Layers belong to the graph, except those before the function that creates the time axis.
             source = value.source
             if value.tensor.ndim > 1 and source is not None and source.kind == "function":
                 yield value, [value]
 
     def _dominating(self, consumed: list[TensorValue]) -> list[TensorValue]:
-        """Return values that all ways from the sample to some values go through, in order."""
+        """Return the values through which all paths from the sample to the consumed values go, in order."""
         sample, dominating = self.passes.sample, []
         dependent = depending_on(self.operations, [sample])
         for operation in sorted(ancestors(consumed, set()), key=lambda op: op.index):
@@ -268,24 +269,24 @@ class _SequenceReading:
         )
 
     def heads(self) -> frozenset[int]:
-        """Return the indices of layers on which no neuron depends, in any step; none if forward
-        computes one time step, whose results the graph has to give.
+        """Return the indices of layers on which no neuron depends in any step. There are none if forward
+        computes one time step: the graph has to contain all of its results.
         """
         if self.passes.steps:
             return frozenset()
         neurons = [op for op in self.operations if op.is_neuron]
         before = {*neurons, *ancestors([v for op in neurons for v in op.values], set())}
-        names = {op.name for op in before if op.kind == "layer"}
+        layer_names = {op.name for op in before if op.kind == "layer"}
         return frozenset(
-            op.index for op in self.operations if op.kind == "layer" and op.name not in names
+            op.index for op in self.operations if op.kind == "layer" and op.name not in layer_names
         )
 
     def in_last_step(self, value: TensorValue) -> TensorValue | None:
-        """Return the value that does the same in the step that is read."""
+        """Return the corresponding value of the step that is read."""
         return value
 
     def in_each_step(self, value: TensorValue) -> list[TensorValue]:
-        """Return the values that do the same in each step."""
+        """Return the corresponding values of all steps."""
         return [value]
 
     def _trace_from(self, value: TensorValue, places: list[TensorValue]) -> ModuleTrace:
@@ -341,12 +342,12 @@ class _SequenceReading:
         )
 
     def _layers(self) -> dict[str, tuple[Place, ...]]:
-        """Return the places of the spikes and membranes of each neuron that is called in all steps, by
-        name; neurons inside a module that `jaxsnn.to_torch` created have names of their own.
+        """Map each neuron that is called in all steps to the places of its spikes and membranes. Neurons
+        inside a module that `jaxsnn.to_torch` created have separate entries.
         """
         layers: dict[str, tuple[Place, ...]] = {}
         for operation in self.operations:
-            call = operation.call or operation.name
+            call = operation.call_name or operation.name
             if not operation.is_neuron or call in layers:
                 continue
             is_root = operation.func is self.module
@@ -355,8 +356,8 @@ class _SequenceReading:
             neurons |= {prefix + name: values for name, values in operation.inner.items()}
             for name, (spikes, *membranes) in neurons.items():
                 shape = spikes.tensor.shape
-                held = [v for v in membranes[:1] if v.tensor.shape == shape]
-                rows = [spikes, *held]
+                same_shape = [v for v in membranes[:1] if v.tensor.shape == shape]
+                rows = [spikes, *same_shape]
                 if all(self.in_each_step(value) for value in rows):
                     layers[name] = tuple(map(self.place_of, rows))
         return layers
@@ -366,7 +367,7 @@ class _SequenceReading:
         return (-1, 0) if value.source is None else (value.source.index, value.path)
 
     def signature(self) -> tuple[Any, ...]:
-        """Return what two recordings of the same operations have in common."""
+        """Return a tuple that is equal for recordings of the same operations."""
         return tuple((op.kind, op.name, op.site) for op in self.compared())
 
     def compared(self) -> list[Operation]:
@@ -374,13 +375,11 @@ class _SequenceReading:
         return self.operations
 
     def differing(self, signature: tuple[Any, ...]) -> str | None:
-        """Return the line at which this recording begins to differ from a signature; None if it does
-        not.
-        """
-        now = self.signature()
-        if now == signature:
+        """Return the line of the first operation that differs from a signature; None if all agree."""
+        current = self.signature()
+        if current == signature:
             return None
-        pairs = zip(self.compared(), now, signature, strict=False)
+        pairs = zip(self.compared(), current, signature, strict=False)
         return next((op.line for op, new, before in pairs if new != before), "")
 
     def values(self, places: Sequence[Place]) -> list[TensorValue]:
@@ -396,12 +395,12 @@ class _SequenceReading:
         return self.operations[index].outputs[path] if index >= 0 else self.passes.sample
 
     def absent(self) -> set[int]:
-        """Return the ids of layers that the first step leaves out."""
+        """Return the ids of layers that are not called in the first step."""
         return set()
 
     def _collected(self, record: PassRecord) -> tuple[list[TensorValue], list[Operation]]:
-        """Return the values of the graph that forward returns, or computes its results of, and the
-        operations that compute these results.
+        """Return the values of the graph from which forward computes its results, and the operations
+        that do so.
         """
         collected: list[TensorValue] = []
         decoder: list[Operation] = []
@@ -429,11 +428,11 @@ class _SequenceReading:
         for value in returned:
             visit(value)
         if self.passes.steps and any(op.name not in _STACKING for op in decoder):
-            return returned, []  # of which the first has to be an output of the graph
+            return returned, []  # the first of which has to be an output of the graph
         return collected or returned, decoder
 
     def _is_layer_of_graph(self, operation: Operation, record: PassRecord) -> bool:
-        """Return whether an operation is a layer of the graph, whose other results are states."""
+        """Return whether an operation is a layer of the graph: its other results are states."""
         if operation.kind != "layer":
             return False
         last = self.in_last_step(operation.outputs[0])
@@ -459,7 +458,7 @@ class _LoopReading(_SequenceReading):
         sample = self.passes.sample
         from_sample = depending_on(self.operations, [sample])
         possible: set[int] = set()
-        # Layers in front of the neurons are not in the graph if it cannot have them.
+        # If the graph cannot contain the layers before the neurons, it begins after them.
         for dependent in (self.folded.dependent, self.folded.spiking):
             self.dependent = dependent
             inner = [op for op in self.last if any(id(v) in dependent for v in op.outputs)]
@@ -505,8 +504,8 @@ class _LoopReading(_SequenceReading):
     def _places(
         self, value: TensorValue, consumed: list[TensorValue], inner: list[Operation]
     ) -> list[TensorValue] | None:
-        """Return the values of a possible input in each step; None if it contains all steps, of which
-        the loop takes parts.
+        """Return the values of a possible input in each step; None if the loop takes parts of another
+        value, or not one part in each step.
         """
         folded = self.folded
         parts: list[TensorValue] | None = None
@@ -552,19 +551,19 @@ class _LoopReading(_SequenceReading):
         )
 
     def in_last_step(self, value: TensorValue) -> TensorValue | None:
-        """Return the value that does the same in the step that is read."""
+        """Return the corresponding value of the step that is read."""
         if id(value) not in self.dependent:
             return None
         return self.folded.value_in(value, self.folded.steps)
 
     def in_each_step(self, value: TensorValue) -> list[TensorValue]:
-        """Return the values that do the same in each step; none if it is not in all steps."""
+        """Return the corresponding values of all steps; none if a step has no such value."""
         steps = range(1, self.folded.steps + 1)
         values = [self.folded.value_in(value, step) for step in steps]
         return [v for v in values if v is not None] if None not in values else []
 
     def absent(self) -> set[int]:
-        """Return the ids of layers that the first step leaves out."""
+        """Return the ids of layers that are not called in the first step."""
         first = {id(op.func) for op in self.operations if op.step < 2}
         return {id(leaf) for _, leaf in self.leaves} - first
 
@@ -614,8 +613,8 @@ class _LoopReading(_SequenceReading):
 
 
 def _names(operations: Iterable[Operation]) -> tuple[str, ...]:
-    """Return the names of functions and layers, in order, each once, without those that take steps
-    out of a sequence or put them together.
+    """Return the names of functions and layers in order, without duplicates and without functions that
+    split or stack time steps.
     """
     ordered = sorted(operations, key=lambda operation: operation.index)
     labels = [op.name for op in ordered if op.name not in (*PARTS, "stack", "__setitem__")]
@@ -623,9 +622,7 @@ def _names(operations: Iterable[Operation]) -> tuple[str, ...]:
 
 
 def _indexing(places: list[TensorValue]) -> tuple[str, ...]:
-    """Return "indexing" if forward does not read one step of a tensor after the other, such as one that
-    reads them backwards.
-    """
+    """Return ("indexing",) if forward does not read the steps of a tensor in order, for example backwards."""
     indices = [
         [*(token for token in place.source.tokens if type(token) is int), place.path]
         for place in places
@@ -639,7 +636,7 @@ def _indexing(places: list[TensorValue]) -> tuple[str, ...]:
 def _refuse_biases(
     module: Any, calls: Iterable[Call], late: Collection[str], labels: Mapping[str, str]
 ) -> None:
-    """Refuse layers with a bias among those that act from the second step on."""
+    """Refuse layers with a bias that are not called in the first step."""
     leaf_names = {id(leaf): name for name, leaf in leaves_of(module)}
     for call in (call for call in calls if call.name in late):
         if any(np.any(entry.get("bias", 0)) for entry in exported(call).nodes.values()):

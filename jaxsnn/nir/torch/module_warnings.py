@@ -57,12 +57,12 @@ def _outside(seen: ModuleTrace) -> Iterator[Problem]:
             "the graph is one time step of forward, and omits these operations of forward: {parts}",
             parts=listing(parts),
         ),
-        fix="apply the same operations to the inputs and outputs of the graph",
+        fix="compute them by encode and decode of jaxsnn.split_module, or without the module",
     )
 
 
 def _counting(seen: ModuleTrace) -> Iterator[Problem]:
-    """Warn of a module whose attributes change in each time step, which later ones may depend on."""
+    """Warn of attributes of the module that change in each time step: later steps may depend on them."""
     for name in seen.counters:
         yield Problem(
             code="counts-steps",
@@ -80,8 +80,8 @@ def _counting(seen: ModuleTrace) -> Iterator[Problem]:
 
 
 def _reset(seen: ModuleTrace) -> Iterator[Problem]:
-    """Warn of neurons that keep nothing from step to step."""
-    if layers := [call.name for call in seen.calls if call.forgets]:
+    """Warn of neurons that `forward` resets before each call."""
+    if layers := [call.name for call in seen.calls if call.reset_each_call]:
         yield Problem(
             node=layers[0],
             code="states-reset",
@@ -97,7 +97,7 @@ def _reset(seen: ModuleTrace) -> Iterator[Problem]:
 
 
 def _shared_numbers(seen: ModuleTrace, draft: ModuleDraft) -> Iterator[Problem]:
-    """Yield notes on parameters that are copied to several nodes."""
+    """Warn of parameters that are copied to several nodes."""
     nodes: dict[int, list[str]] = {}
     for call in seen.calls:
         for node in tuple(draft.parts[call.name].values())[:1]:
@@ -124,7 +124,7 @@ def _shared_numbers(seen: ModuleTrace, draft: ModuleDraft) -> Iterator[Problem]:
 
 
 def _fixed_weights(draft: ModuleDraft) -> Iterator[Problem]:
-    """Warn of weights that are no parameters of the module, such as those of joins."""
+    """Warn of weights that are not parameters of the module, such as those of torch.cat."""
     if constant := draft.constant_nodes():
         yield Problem(
             node=constant[0],

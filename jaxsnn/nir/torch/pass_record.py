@@ -170,7 +170,9 @@ class PassRecord:
             outward=tuple(shape[origin.leading :]),
             leading=origin.leading,
             columns=columns,
-            forgets=name in self.leaves and self.operation is not None and self.operation.forgets,
+            reset_each_call=name in self.leaves
+            and self.operation is not None
+            and self.operation.is_reset,
         )
         return Origin(sources=(name,), leading=origin.leading)
 
@@ -218,18 +220,21 @@ class PassRecord:
                 self.keep(part, dataclasses.replace(origin, order=None if plain else order))
 
     def membrane(self, origin: Origin, shape: tuple[int, ...]) -> Origin:
-        """Return the origin of a membrane of a shape that a layer receives, after noting it."""
+        """Record that a layer receives the membrane of a neuron, and return the origin of this membrane."""
         (leaf,) = origin.sources
         for call in self.calls.values():
             if call.module == Membrane(leaf=leaf):
                 return Origin(sources=(call.name,), leading=origin.leading)
-        nothing = Origin(sources=(), leading=origin.leading)
-        return self.call(self.free(f"{leaf}_membrane"), Membrane(leaf=leaf), nothing, shape, shape)
+        no_origin = Origin(sources=(), leading=origin.leading)
+        return self.call(
+            self.free(f"{leaf}_membrane"), Membrane(leaf=leaf), no_origin, shape, shape
+        )
 
     def reshaped(self, origin: Origin, shape: tuple[int, ...]) -> Origin | None:
-        """Return the origin of a tensor of a shape that has the elements of a layer's output in their
-        order, after noting the reshaping; None for another order, or for the input, of which the
-        graph may take the reshaped one.
+        """Record the reshaping of a layer's output, and return the origin of the result.
+
+        None if the elements have another order, or if the tensor is the input of the graph: the graph
+        may then begin with the reshaped input.
         """
         order = origin.order
         if order is None or not origin.sources[0]:

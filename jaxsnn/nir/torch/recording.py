@@ -77,13 +77,13 @@ class Operation:
         line: Line of the user's code, such as "model.py, line 12".
         step: Number of the time step from 1; 0 outside of the steps.
         membranes: Values of a layer's membranes after the call.
-        inner: Values of the output and the membranes of each layer inside a module that `jaxsnn.to_torch`
-            created, by name.
+        inner: Output and membranes of each layer inside a module that `jaxsnn.to_torch` created, by the name
+            of the layer.
         is_neuron: Whether it is a layer that keeps a state from step to step.
         state_changed: Whether the state of a layer was written since its last call.
-        keeps_state: Whether a neuron keeps its state itself, instead of returning it only.
-        call: Name of a call of a layer that is called several times in each step, see `folding`.
-        forgets: Whether a layer that was called before gets states of new zeros.
+        keeps_state: Whether a neuron stores its state itself, instead of only returning it.
+        call_name: Name of the call, if the layer is called several times in each step (see `folding`); else "".
+        is_reset: Whether the states of a layer were replaced by new zeros since its previous call.
         index: Index in the recording.
     """
 
@@ -105,8 +105,8 @@ class Operation:
     is_neuron: bool = False
     state_changed: bool = False
     keeps_state: bool = True
-    call: str = ""
-    forgets: bool = False
+    call_name: str = ""
+    is_reset: bool = False
     index: int = 0
 
     @property
@@ -200,7 +200,7 @@ class Recorder:
             return func(*args, **kwargs)
         name = function_name(func)
         if name == "__getitem__" and (indices := _split_index(args[1])):
-            # One time step, and then a part of it: other parts of x[t] are parts of the same value.
+            # Record x[t, :, 2:5] as x[t][:, 2:5], so that all parts of x[t] have the same source.
             return self.function(
                 func, (self.function(func, (args[0], indices[0]), {}), indices[1]), {}
             )
@@ -226,7 +226,7 @@ class Recorder:
                 states, self._inner = self._states.get(id(leaf)), {}
                 if states is not None:
                     operation.state_changed = states != _states_of(leaf)
-                    operation.forgets = self._is_reset(operation, states)
+                    operation.is_reset = self._is_reset(operation, states)
                 result = forward(*args, **kwargs)
                 self._states[id(leaf)] = _states_of(leaf)
                 parts = list(result) if isinstance(result, tuple) else [result]
@@ -254,15 +254,15 @@ class Recorder:
         return hook
 
     def _is_reset(self, operation: Operation, states: dict[str, tuple[int, int]]) -> bool:
-        """Return whether all states that a layer is passed, or that changed since its last call,
-        are new zeros.
+        """Return whether all states that a layer receives, or that changed since its previous call, are
+        new zeros.
         """
         passed = operation.values[1:]
         if not passed:
-            now = _states_of(operation.func)
-            changed = [name for name, state in states.items() if now.get(name) != state]
-            held = [getattr(operation.func, name, None) for name in changed]
-            passed = [self.value(tensor) for tensor in tensors_of(held)]
+            current = _states_of(operation.func)
+            changed = [name for name, state in states.items() if current.get(name) != state]
+            state_values = [getattr(operation.func, name, None) for name in changed]
+            passed = [self.value(tensor) for tensor in tensors_of(state_values)]
             if not changed:
                 return False
         return all(map(_is_new_zeros, passed))
@@ -314,8 +314,8 @@ class Recorder:
         )
 
     def _module_of(self, frame: FrameType) -> str:
-        """Return the name of the module whose forward runs in a frame; "" for other frames. Modules of
-        one class run the same code, and their loops are different ones.
+        """Return the name of the module whose forward runs in a frame; "" for other frames. It separates
+        the loops of modules of the same class, which run the same code.
         """
         code = frame.f_code
         if code.co_name != "forward" or not code.co_argcount:
@@ -455,18 +455,16 @@ def _is_new_zeros(value: TensorValue) -> bool:
 
 
 def _split_index(index: Any) -> tuple[Any, Any] | None:
-    """Return the indices of x[t] and of [:, 2:5] for that of x[t, :, 2:5]; None for an index without
-    both one number and a slice of a part.
-    """
+    """Split an index such as [t, :, 2:5] into [t] and [:, 2:5]; None for other indices."""
     entries = index if isinstance(index, tuple) else ()
     numbers = [place for place, entry in enumerate(entries) if type(entry) is int]
     slices = [entry for entry in entries if isinstance(entry, slice)]
-    everything = slice(None)
+    full_slice = slice(None)
     if len(numbers) != 1 or len(slices) != len(entries) - 1:
         return None
-    if all(entry == everything for entry in slices):
+    if all(entry == full_slice for entry in slices):
         return None
-    first = tuple(entry if type(entry) is int else everything for entry in entries)
+    first = tuple(entry if type(entry) is int else full_slice for entry in entries)
     return first, tuple(slices)
 
 

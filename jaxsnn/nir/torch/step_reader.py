@@ -82,9 +82,9 @@ class StepReader:
         """Read operations in order.
 
         Args:
-            varying: Indices of those that take another part of a tensor in each step.
-            heads: Indices of layers behind all neurons; they are left out of the graph if it cannot
-                have them.
+            operations: Operations to read.
+            varying: Indices of operations that take another part of a tensor in each step.
+            heads: Indices of layers behind all neurons; the graph omits those that it cannot express.
         """
         record = self._record
         for operation in operations:
@@ -107,7 +107,7 @@ class StepReader:
                 if is_head and exporter_of(operation.func) is None:
                     continue
                 try:
-                    name = operation.call or operation.name
+                    name = operation.call_name or operation.name
                     called(name, operation.func, _input_of(operation), operation.result)
                 except ConversionError:
                     if not is_head:

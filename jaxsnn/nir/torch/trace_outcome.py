@@ -32,8 +32,8 @@ class TracedOutput:
     shape: tuple[int, ...]
 
 
-#: Place of a value in a recording: the index of its operation, or the operation's place in each step of a
-#: loop; and the path of the result. (-1, 0) is the sample.
+#: Place of a value in a recording: an operation, and the path of the value in its result. The operation is
+#: its index, or for a loop its place in all steps. (-1, 0) is the sample.
 Place = tuple[Any, int]
 
 
@@ -42,8 +42,9 @@ class RecordedSteps:
     """Locations of the graph's inputs and outputs in a recording of all time steps.
 
     Attributes:
-        stepped: Forward computes one time step, and is called for each.
-        signature: Kind, name and site of each operation, or of those of a step.
+        stepped: Whether forward computes one time step, and is called for each step.
+        signature: Kind, name and site of each operation; if forward is called for each step, of the operations
+            of one step.
         input: Places of the graph's input, in order of steps; () if it is the argument of each call.
         layers: Places of the spikes and membranes of each neuron, by name: [spikes, membranes].
         outputs: Place of each output of the graph.
@@ -74,7 +75,7 @@ class ModuleTrace:
         leading: Axes before those of the shape: 1 (batch), or 2 (time, batch).
         passes: Locations of the steps in a recording.
         left_out: Descriptions of results that are neither an output nor a state.
-        absent: Calls that act from the second step on.
+        absent: Calls that are not in the first step.
         counters: Numbers of the module that differed in the previous step.
         arguments: Arguments of forward after the sample.
         state: Initial states, which follow these arguments in the first step.

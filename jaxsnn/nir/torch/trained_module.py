@@ -29,9 +29,10 @@ def source_of(module: Any) -> Graph:
 
 
 def trained_graph(module: Any) -> Graph:
-    """Return the graph of a module that `jaxsnn.to_torch` created, with its present weights,
-    biases, v_threshold and v_reset, and all numbers of nodes that NIR does not have; unchanged
-    numbers keep their bits.
+    """Return the graph of a module that `jaxsnn.to_torch` created, with its present numbers.
+
+    These are weights, biases, v_threshold and v_reset, and all numbers of nodes of types that NIR does not
+    have. Unchanged numbers keep their bits.
 
     Raises:
         ConversionError: The module has numbers that `to_torch` would not create from any graph of this
@@ -136,8 +137,8 @@ def _with_levels(graph: Graph, module: Any) -> Graph:
 
 
 def _with_extensions(graph: Graph, module: Any) -> Graph:
-    """Return the graph with the numbers that a module has for nodes of types that NIR does not have:
-    the weight and bias of a LayerNorm, the decays and levels of neurons.
+    """Return the graph with the module's numbers of nodes of types that NIR does not have: the weight
+    and bias of a LayerNorm, and the decays, thresholds and potentials of neurons.
     """
     ready, records = drafted(graph), []
     for layer, name in ready.nodes.items():

@@ -168,10 +168,11 @@ def encoded(
     labels = to_jax(np.asarray(data.y, np.int32))
     outputs = next(wire.size for wire in network.wires if wire.name == population)
     if len(data.classes) > outputs:
+        is_population = population in network.populations
         template = (
             "{data} has {classes} classes, and population '{population}' has {neurons} neurons"
-            if population in network.populations
-            else "{data} has {classes} classes, and '{population}' has {neurons} channels"
+            if is_population
+            else "{data} has {classes} classes, and node '{population}' has {neurons} channels"
         )
         raise UsageError(
             Text(
@@ -181,7 +182,9 @@ def encoded(
                 population=population,
                 neurons=outputs,
             ),
-            fix="use an output population with a neuron for each class",
+            fix="use an output population with a neuron for each class"
+            if is_population
+            else "use an output with a channel for each class",
             node=population,
         )
     if not hasattr(events, "time"):

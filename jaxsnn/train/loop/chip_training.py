@@ -26,7 +26,7 @@ from jaxsnn.train.data.named_encoders import make_encoder
 from jaxsnn.train.loop.defaults import default_loss, make_engine, make_loss, output_node
 from jaxsnn.train.loop.evaluation import evaluate
 from jaxsnn.train.loop.in_the_loop import InTheLoop
-from jaxsnn.train.loop.train_plan import loss_of, node_read, with_fields
+from jaxsnn.train.loop.train_plan import loss_of, node_of_loss, with_fields
 from jaxsnn.train.losses.losses import Loss
 from jaxsnn.train.options import TrainOptions
 from jaxsnn.units import format_time
@@ -121,7 +121,7 @@ def on_emulated_chip(graph: Graph, options: TrainOptions) -> TrainOptions:
     network = lower(graph)
     loss_options, name = dict(options.loss_options or {}), options.loss
     if name is None:
-        name = default_loss(network, node_read(network, options), in_steps=False)
+        name = default_loss(network, node_of_loss(network, options), in_steps=False)
     if name == "ttfs":
         former = "sharpness" in loss_options  # `temperature` in earlier versions
         loss_options = ({} if former else {"temperature": TEMPERATURE}) | loss_options

@@ -211,7 +211,7 @@ def find_trainables(
     requested: Iterable[str] | Mapping[str, Constraint],
     *,
     longest_delay: float,
-    constant: Collection[str] = (),
+    constant_nodes: Collection[str] = (),
 ) -> tuple[Trained, tuple[str, ...]]:
     """Return the constraints of the requested parameters, in the network's order, and notes on values
     that are moved.
@@ -220,7 +220,7 @@ def find_trainables(
         requested: NIR names, some of which the network need not have, or names with constraints, all of
             which it must have. "NODE.NAME" is the parameter of one node, and overrides "NAME".
         longest_delay: default upper limit of delays in seconds; the lower limit is 0.
-        constant: nodes whose parameters are only trained if requested as "NODE.NAME".
+        constant_nodes: nodes whose parameters are only trained if requested as "NODE.NAME".
 
     Raises:
         UsageError: a parameter that cannot be trained or that no node has, or an initial value
@@ -237,7 +237,7 @@ def find_trainables(
     for node, parameters in network.parameters.items():
         of_node = []
         for name, value in parameters.items():
-            keys = (f"{node}.{name}",) if node in constant else (f"{node}.{name}", name)
+            keys = (f"{node}.{name}",) if node in constant_nodes else (f"{node}.{name}", name)
             key = next((key for key in keys if key in by_key), None)
             limits = outside.get((node, name))
             trainable_names = TRAINABLE if limits is None else known_names

@@ -41,15 +41,15 @@ _FIRST_BUDGET = 4
 def output_node(network: Network, classes: int | None = None) -> str:
     """Return the name of the node that a loss reads by default.
 
-    It is the node that feeds the Output, or the Output itself if several nodes feed it. Of several
-    Outputs, it is the last: a node that feeds another output is an intermediate result. Of several
-    that feed no other, it is the one with the fewest channels that are enough for the classes.
+    This is the node that feeds the Output, or the Output itself if several nodes feed it. If there are
+    several Outputs, it is the last, which feeds no other output. If several outputs feed no other, it is
+    the smallest output with a channel for each class.
 
     Args:
         classes: number of classes of the data; None: unknown.
 
     Raises:
-        UsageError: several outputs feed no other, and the number of classes is unknown.
+        UsageError: several outputs feed no other output, and the number of classes is unknown.
     """
     last = _last_outputs(network)
     if len(last) == 1:
@@ -90,14 +90,16 @@ def output_note(network: Network, classes: int) -> Note | None:
 
 
 def _outputs(network: Network) -> list[str]:
-    """Return the nodes that feed Outputs alone, and the Outputs that several nodes feed."""
+    """Return the nodes that a loss can read by default: for each Output the node that feeds it, or the
+    Output itself if several nodes feed it.
+    """
     outputs = network.outputs.items()
     candidates = (sources[0] if len(sources) == 1 else output for output, sources in outputs)
     return list(dict.fromkeys(candidates))
 
 
 def _last_outputs(network: Network) -> list[str]:
-    """Return the outputs that feed no other output; in a cycle, all of its outputs."""
+    """Return the outputs that feed no other output. Outputs in one cycle do not count as others."""
     candidates = _outputs(network)
     upstream = {name: _upstream(network, name) for name in candidates}
     return [
@@ -140,7 +142,7 @@ def default_loss(network: Network, name: str, *, in_steps: bool) -> str:
         in_steps: whether the network is trained in time steps, where spike times have no gradient.
 
     Returns:
-        "max" for the membranes of a readout, "mean" for values of other nodes. For spiking neurons
+        "max" for the membranes of a readout, "mean" for the values of other nodes. For spiking neurons
         "count" if training or their framework is time-stepped, because readouts of these frameworks
         count spikes; else "ttfs".
 
@@ -155,7 +157,7 @@ def default_loss(network: Network, name: str, *, in_steps: bool) -> str:
 
 
 def default_engine(
-    network: Network, x: Any, encoder: Encoder | str | None = None, *, read: str
+    network: Network, x: Any, encoder: Encoder | str | None = None, *, loss_node: str
 ) -> tuple[str, Text | None]:
     """Return the name of the default engine, and why it is not the event engine.
 
@@ -163,7 +165,7 @@ def default_engine(
         x: samples of the data.
         encoder: encoder of the options or of the task; None: values in time steps are used
             unchanged.
-        read: node that the loss reads.
+        loss_node: node that the loss reads.
 
     Returns:
         "grid" for arrays (samples, time, *shape of the input), for networks that only the
@@ -181,11 +183,11 @@ def default_engine(
         return "event", None
     if problems:
         return "grid", Text("{reason}", reason=problems[0].message)
-    if read not in network.populations and is_recorded_in_steps(network, read):
+    if loss_node not in network.populations and is_recorded_in_steps(network, loss_node):
         return "grid", Text(
             "the loss reads '{node}' ({type}), and the event engine records only populations",
-            node=read,
-            type=_types(network)[read],
+            node=loss_node,
+            type=_types(network)[loss_node],
         )
     return "event", None
 
@@ -200,8 +202,8 @@ def is_in_steps(network: Network, x: Any) -> bool:
 
 
 def are_signals(network: Network, x: Any) -> bool:
-    """Return whether samples are arrays with an axis of time, also if the other axes do not match
-    the input; arrays in the shape of the only input are values without time.
+    """Return whether samples are arrays with an axis of time. Arrays in the shape of the only input have
+    none; for all other arrays with more than two axes it is the second axis.
     """
     if hasattr(x, "time") or np.ndim(x) <= 2:
         return False
@@ -336,7 +338,7 @@ def refuse_unreadable(network: Network, name: str, *, in_steps: bool = False) ->
     """Refuse a node that a loss cannot read.
 
     Args:
-        in_steps: whether the network runs in time steps, where a loss also reads other nodes than
+        in_steps: whether the network runs in time steps, where a loss can also read nodes that are not
             populations.
 
     Raises:
@@ -351,7 +353,7 @@ def refuse_unreadable(network: Network, name: str, *, in_steps: bool = False) ->
             fix=suggestion(name, network.populations),
             node=name,
         )
-    in_grid = Text("pass {engine}, ", engine=ENGINE.set_to("grid"))
+    engine_advice = Text("pass {engine}, ", engine=ENGINE.set_to("grid"))
     raise UsageError(
         Text(
             "'{node}' ({type}) is not a population of neurons, which a loss requires",
@@ -359,10 +361,10 @@ def refuse_unreadable(network: Network, name: str, *, in_steps: bool = False) ->
             type=types[name],
         ),
         fix=Text(
-            "{in_grid}connect a population to the Output, or specify one in the loss; available: "
+            "{engine_advice}connect a population to the Output, or specify one in the loss; available: "
             "{populations}",
             populations=listing(network.populations),
-            in_grid=in_grid if is_recorded_in_steps(network, name) else Text(""),
+            engine_advice=engine_advice if is_recorded_in_steps(network, name) else Text(""),
         ),
         node=name,
     )
@@ -394,9 +396,10 @@ _STEPS_OF_IF = 10
 
 
 def time_constant(network: Network, name: str) -> float | None:
-    """Return the median tau_syn of a population in seconds, of neurons without a synaptic current
-    their median tau; of another node, that of the nearest populations that feed it. None if none of
-    them has a time constant.
+    """Return the median time constant of a population in seconds; None if it has none.
+
+    This is tau_syn, or tau of neurons without a synaptic current. For other nodes it is the median of the
+    nearest populations that feed them.
     """
     taus = [
         np.ravel(np.asarray(parameters[key]))
@@ -412,8 +415,8 @@ def time_constant(network: Network, name: str) -> float | None:
 
 
 def _nearest_populations(network: Network, name: str) -> list[str]:
-    """Return a population itself; of another node, the populations that feed it through nodes without
-    neurons, in the order of the network.
+    """Return the nearest populations that feed a node, directly or through nodes without neurons, in the
+    order of the network; for a population, only this population.
     """
     sources = {wire.name: wire.sources for wire in network.wires}
     reached, pending = {name}, [name]
@@ -427,8 +430,9 @@ def _nearest_populations(network: Network, name: str) -> list[str]:
 
 
 def reference_tau(network: Network, name: str, *, in_steps: bool = False) -> float:
-    """Return the time constant that is the unit of time of a loss, in seconds (`time_constant`). Ten
-    time steps stand for the time constant of neurons without one, such as IF, if their framework is
+    """Return the unit of time of a loss in seconds: the time constant of the node that it reads.
+
+    Neurons without a time constant, such as IF, have a unit of ten time steps, if their framework is
     time-stepped or the data are in time steps.
 
     Args:
@@ -451,7 +455,7 @@ def reference_tau(network: Network, name: str, *, in_steps: bool = False) -> flo
         if step is not None:
             return _STEPS_OF_IF * step
     raise UsageError(
-        Text("population '{population}' has no time constant", population=name),
+        Text("node '{population}' has no time constant", population=name),
         fix=Text("pass a loss object with a tau, and {t_end}", t_end=T_END),
         node=name,
     )

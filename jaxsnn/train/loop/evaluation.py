@@ -103,20 +103,20 @@ def evaluate(
     network = lower(graph)
     data, encode = as_data(data), cast(Any, encoder)
     if loss is None or isinstance(loss, str):
-        read = output_node(network, len(data.classes))
+        loss_node = output_node(network, len(data.classes))
     else:
-        read = loss.population
+        loss_node = loss.population
     if engine is None:
-        engine, _ = default_engine(network, data.x, encoder, read=read)
+        engine, _ = default_engine(network, data.x, encoder, loss_node=loss_node)
     in_steps = engine_kind(engine) == "grid"
     if loss is None:
-        loss = default_loss(network, read, in_steps=in_steps)
+        loss = default_loss(network, loss_node, in_steps=in_steps)
     events = hasattr(data.x, "time")
     signals = in_steps and are_signals(network, data.x)
     rasters = signals and encoder is None
     if isinstance(loss, str):
         chosen = make_loss(
-            loss, network, t_end, population=read, in_steps=in_steps, rasters=rasters
+            loss, network, t_end, population=loss_node, in_steps=in_steps, rasters=rasters
         )
     else:
         chosen = loss

@@ -242,7 +242,7 @@ def loss_of(network: Network, options: TrainOptions) -> Loss:
     loss, fields_given = options.loss, options.loss_options
     if loss is not None and not isinstance(loss, str):
         return replace_fields(loss, fields_given, "loss_options") if fields_given else loss
-    population, in_steps = node_read(network, options), _in_steps(options)
+    population, in_steps = node_of_loss(network, options), _in_steps(options)
     named_loss = make_loss(
         loss or default_loss(network, population, in_steps=in_steps),
         network,
@@ -258,7 +258,7 @@ def loss_of(network: Network, options: TrainOptions) -> Loss:
 
 
 def loss_notes(network: Network, options: TrainOptions) -> list[str]:
-    """Report the output that is read and a default loss, where these depend on the network."""
+    """Return notes on a default output and a default loss that follow from the network."""
     notes: list[str] = []
     by_name = options.loss is None or isinstance(options.loss, str)
     if by_name and "population" not in (options.loss_options or {}):
@@ -266,22 +266,22 @@ def loss_notes(network: Network, options: TrainOptions) -> list[str]:
         notes += [] if note is None else [note]
     if options.loss is not None:
         return notes
-    read = node_read(network, options)
-    name = default_loss(network, read, in_steps=_in_steps(options))
+    loss_node = node_of_loss(network, options)
+    name = default_loss(network, loss_node, in_steps=_in_steps(options))
     if name == "ttfs":
         return notes
     if name == "max":
         why = "is a readout"
     elif name == "mean":
         why = "outputs values, not spikes"
-    elif read in network.populations and network.populations[read].steps_through_time:
+    elif loss_node in network.populations and network.populations[loss_node].steps_through_time:
         why = "is spiking, and its framework counts spikes in time steps"
     else:
         why = "is spiking, and spike times have no gradient in time steps"
     text = Text(
         "the loss is {name}, because '{population}' {why} (pass {loss} for another loss)",
         name=name,
-        population=read,
+        population=loss_node,
         why=why,
         loss=OPTIONS["loss"].keyword,
     )
@@ -292,7 +292,7 @@ def _time_constant_notes(network: Network, options: TrainOptions) -> list[str]:
     """Report that time steps replace the time constant of the output population as a unit."""
     if options.loss is not None and not isinstance(options.loss, str):
         return []
-    population = node_read(network, options)
+    population = node_of_loss(network, options)
     if time_constant(network, population) is not None:
         return []
     tau = reference_tau(network, population, in_steps=are_rasters(network, options))
@@ -306,13 +306,13 @@ def _time_constant_notes(network: Network, options: TrainOptions) -> list[str]:
     return [Note(text, code="replaced-time-constant")]
 
 
-def node_read(network: Network, options: TrainOptions) -> str:
+def node_of_loss(network: Network, options: TrainOptions) -> str:
     """Return the node that the loss reads."""
     if options.loss is not None and not isinstance(options.loss, str):
         return options.loss.population
-    named = (options.loss_options or {}).get("population")
-    if named is not None:
-        return str(named)
+    population = (options.loss_options or {}).get("population")
+    if population is not None:
+        return str(population)
     return output_node(network, len(cast(Splits, options.data).train.classes))
 
 

@@ -128,12 +128,12 @@ class TrainingRun:
         trainable = cast(Any, options.trainable)
         constant = [name for name, node in graph.nodes.items() if CONSTANT_KEY in node.metadata]
         trained, trained_notes = find_trainables(
-            network, trainable, longest_delay=plan.loss.tau, constant=constant
+            network, trainable, longest_delay=plan.loss.tau, constant_nodes=constant
         )
         if untrained := [name for name in constant if name not in dict(trained)]:
             text = Text(
                 "the weights of {nodes} are not trained, because they are constants of the PyTorch "
-                "module (NODE.weight in {trainable} trains them)",
+                "module (to train them, name them in {trainable}, as NODE.weight)",
                 nodes=listing(f"'{name}'" for name in untrained),
                 trainable=TRAINABLE.keyword,
             )

@@ -289,8 +289,9 @@ class MaxOverTime(CrossEntropy):
 
 @dataclass(frozen=True, kw_only=True)
 class MeanOverTime(CrossEntropy):
-    """Cross-entropy of the mean over time of each membrane voltage of a readout; in time steps also of
-    the values of another node.
+    """Cross-entropy of the means over time of the membrane voltages of a readout.
+
+    In time steps it also accepts the values of a node without neurons.
 
     Attributes:
         population, tau, t_max, gain, smoothing: as in `MaxOverTime`.

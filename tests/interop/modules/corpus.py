@@ -30,7 +30,7 @@ class Entry:
         one_step: it processes one step per call, and the sample is one step.
         extensions: types that NIR does not have among its nodes: no converter takes the graph.
         refused: targets that cannot express it, and a part of the reason.
-        loss: the default loss of `fit`: "count" of spikes, "max" for membranes, "mean" for values.
+        loss: the default loss of `fit`: "count" for spikes, "max" for membranes, "mean" for values.
     """
 
     name: str
@@ -142,7 +142,7 @@ CORPUS = (
     _entry(N.SequentialLoop, SEQUENCE, loss="max"),
     _entry(N.Lifted, SEQUENCE, loss="max"),
     _entry(N.LiftedThenLoop, SEQUENCE),
-    _entry(N.LiftedWhole, SEQUENCE),
+    _entry(N.LiftedSequential, SEQUENCE),
     _entry(N.Encoded, STATIC),
     _entry(N.RecurrentCell, BATCH_FIRST, gain=0.4, loss="max"),
     _entry(N.Refractory, SEQUENCE, extensions=("LIFRefrac",)),

@@ -210,7 +210,7 @@ class IntegrateAndFire(nn.Module):
         return z, (first, second)
 
 
-class LiftedWhole(nn.Module):
+class LiftedSequential(nn.Module):
     """Lift of a SequentialState: one loop over all its layers."""
 
     def __init__(self):
@@ -231,7 +231,7 @@ class LiftedWhole(nn.Module):
 
 
 class TwoTimeSteps(nn.Module):
-    """A dt for the neurons, and the default of the readout."""
+    """Neurons with a dt of 2 ms, and a readout with the default dt."""
 
     def __init__(self):
         super().__init__()
@@ -248,7 +248,7 @@ class TwoTimeSteps(nn.Module):
 
 
 class LoopingBlock(nn.Module):
-    """A layer with a loop of its own over all steps."""
+    """A block that loops over all time steps."""
 
     def __init__(self, inputs, outputs):
         super().__init__()
@@ -264,7 +264,7 @@ class LoopingBlock(nn.Module):
 
 
 class LoopingBlocks(nn.Module):
-    """Blocks of one class, one after the other, whose loops run the same code."""
+    """Consecutive blocks of one class: their loops run the same code."""
 
     def __init__(self):
         super().__init__()
@@ -278,7 +278,7 @@ class LoopingBlocks(nn.Module):
 
 
 class SharedCell(nn.Module):
-    """A cell that is called for two layers, with a state of each."""
+    """One cell for two layers, with a separate state for each."""
 
     def __init__(self):
         super().__init__()

@@ -644,7 +644,7 @@ class LinearHead(StaticImage):
 
 
 class RectifiedHead(LinearHead):
-    """The same with a ReLU of the scores."""
+    """LinearHead with a ReLU of the scores."""
 
     def forward(self, x):
         mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
@@ -671,7 +671,7 @@ class AllSpikes(StaticImage):
 
 
 class SpikesAndScores(LinearHead):
-    """Spikes, and the scores that a Linear makes of them."""
+    """Spikes, and the scores that a Linear computes from them."""
 
     def forward(self, x):
         mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
@@ -718,7 +718,7 @@ class TwoBranches(StaticImage):
 
 
 class ResetEachCall(StaticImage):
-    """One step per call, with states of zeros in each of them."""
+    """One step per call, with states of zeros in each call."""
 
     def forward(self, x):
         mem1 = self.lif1.init_leaky()
@@ -729,7 +729,7 @@ class ResetEachCall(StaticImage):
 
 
 class ResetReadout(StaticImage):
-    """The same, with a membrane as the result."""
+    """ResetEachCall with a membrane as the result."""
 
     def forward(self, x):
         spk1, _ = self.lif1(self.fc1(x), self.lif1.reset_mem())
@@ -738,7 +738,7 @@ class ResetReadout(StaticImage):
 
 
 class ResetInLoop(StaticImage):
-    """States are reset in each step of the loop; those of the second layer are kept."""
+    """The first layer is reset in each step of the loop; the second layer keeps its states."""
 
     def forward(self, x):
         mem2 = self.lif2.reset_mem()
@@ -751,7 +751,7 @@ class ResetInLoop(StaticImage):
 
 
 class Windows(StaticImage):
-    """Two nested loops over time, windows and steps in them, in one layout of axes."""
+    """Two nested loops over time: over windows, and over the steps of each window."""
 
     def forward(self, x):  # batch, steps, channels, windows
         mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
@@ -767,7 +767,7 @@ class Windows(StaticImage):
 
 
 class FlatAlready(nn.Module):
-    """A Sequential whose first layers leave flat inputs as they are; hidden states, reset one by one."""
+    """A Sequential that begins with Flatten of a flat input; its hidden states are reset layer by layer."""
 
     def __init__(self):
         super().__init__()
@@ -813,7 +813,7 @@ class Signals(nn.Module):
 
 
 class Reconstruction(nn.Module):
-    """A code of spikes in one loop, and an image of it in a second one, by transposed convolutions."""
+    """An autoencoder: one loop computes a code of spikes, a second loop decodes it into an image."""
 
     def __init__(self):
         super().__init__()
@@ -852,7 +852,7 @@ class Reconstruction(nn.Module):
 
 
 class SkipConnections(nn.Module):
-    """A small U-Net: upsampled spikes beside those of an earlier layer; a head of a mean over time."""
+    """A small U-Net: upsampled spikes are joined to those of an earlier layer; a head reads the rates."""
 
     def __init__(self):
         super().__init__()
@@ -875,7 +875,7 @@ class SkipConnections(nn.Module):
 
 
 class MembranesOnward(nn.Module):
-    """A layer takes the membranes of neurons that reset, and another one their spikes."""
+    """One layer receives the membranes of neurons that reset, another layer their spikes."""
 
     def __init__(self):
         super().__init__()
@@ -909,7 +909,7 @@ class BothRecorded(StaticImage):
 
 
 class NeverReset(StaticImage):
-    """Neurons without a reset, whose spikes a layer takes."""
+    """Neurons without a reset whose spikes feed a layer."""
 
     def __init__(self):
         super().__init__()
@@ -927,7 +927,7 @@ class NeverReset(StaticImage):
 
 
 class TwoParts(nn.Module):
-    """Two groups of channels of the same time step, each with a layer, and joined spikes."""
+    """A layer for each of two groups of input channels; their spikes are joined."""
 
     def __init__(self):
         super().__init__()
@@ -948,7 +948,7 @@ class TwoParts(nn.Module):
 
 
 class StemInLoop(StaticImage):
-    """What NIR has no node for, computed in each time step before the first neuron."""
+    """A LeakyReLU and a tanh, for which NIR has no nodes, before the first neuron of each time step."""
 
     def __init__(self):
         super().__init__()
@@ -965,7 +965,7 @@ class StemInLoop(StaticImage):
 
 
 class Differences(StaticImage):
-    """The change of the input since the previous step, which is none at first."""
+    """The neurons receive the change of the input since the previous step, 0 in the first step."""
 
     def forward(self, x):
         mem1, mem2 = self.lif1.reset_mem(), self.lif2.reset_mem()

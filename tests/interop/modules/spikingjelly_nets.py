@@ -204,7 +204,7 @@ class OneStepNet(nn.Module):
 
 
 class RatesIntoHead(nn.Module):
-    """Step mode "m", batch first; the rates, and a layer behind them."""
+    """Step mode "m", batch first; a head reads the firing rates."""
 
     def __init__(self):
         super().__init__()
@@ -219,7 +219,7 @@ class RatesIntoHead(nn.Module):
 
 
 class RepeatedFeatures(nn.Module):
-    """Step mode "m": a sample without an axis of time, which forward makes."""
+    """Step mode "m"; the sample has no time axis, which forward adds."""
 
     def __init__(self, T=STEPS):
         super().__init__()
