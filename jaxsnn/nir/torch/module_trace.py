@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError, UsageError, listing
 from jaxsnn.nir.frameworks.torch_layers import Call
-from jaxsnn.nir.torch.decoding import as_tensors, decoded
+from jaxsnn.nir.torch.decoding import as_tensors, decoded, refuse_other_reads
 from jaxsnn.nir.torch.folding import PARTS, ancestors, fold
 from jaxsnn.nir.torch.forward_passes import (
     LEAST_CALLS,
@@ -153,7 +153,8 @@ def decode(module: Any, sample: Any, seen: ModuleTrace, outputs: list[np.ndarray
         outputs: Outputs of the graph, (time, batch, *shape), in the order of the trace.
 
     Raises:
-        ConversionError: Forward runs other operations for this sample.
+        ConversionError: Forward runs other operations for this sample, or converts tensors that depend
+            on the outputs to other Python values.
         UsageError: An output has another shape than for this sample.
     """
     import torch
@@ -174,6 +175,7 @@ def decode(module: Any, sample: Any, seen: ModuleTrace, outputs: list[np.ndarray
                 fix="simulate the graph with the input that encode computed for the same sample",
             )
         replaced |= as_tensors(array, reading.values([place]))
+    refuse_other_reads(reading.operations, replaced)
     return decoded(reading.passes.returned, replaced)
 
 
