@@ -23,6 +23,7 @@ import numpy as np
 from jaxsnn.errors import ConversionError, Problem, listing
 from jaxsnn.nir.frameworks.registry import framework_of, frameworks
 from jaxsnn.nir.frameworks.torch_layers import (
+    NO_BATCH_AXIS,
     Exported,
     refuse_few_digits,
     refuse_training,
@@ -102,6 +103,10 @@ def traced_module(module: Any, sample: Any, arguments: tuple[Any, ...] = ()) -> 
                 raise seen
             return _graph_of(seen)
         except ConversionError as error:  # with a later input it may be possible, or get further
+            if (
+                error.problem.code == NO_BATCH_AXIS
+            ):  # a later input has neurons in the place of a batch
+                raise
             refusal = error
     assert refusal is not None
     raise refusal

@@ -170,7 +170,9 @@ class PassRecord:
             outward=tuple(shape[origin.leading :]),
             leading=origin.leading,
             columns=columns,
-            forgets=name in self.leaves and self.operation is not None and self.operation.forgets,
+            forgets=self.operation is not None
+            and self.operation.func is layer
+            and self.operation.forgets,
         )
         return Origin(sources=(name,), leading=origin.leading)
 
