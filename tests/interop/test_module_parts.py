@@ -109,3 +109,57 @@ def test_encode_takes_the_arguments_that_it_is_passed():
         ConversionError,
         "calls different operations for another input",
     )
+
+
+class _Currents(nn.Module):
+    """Returns sums of the spikes and of the synaptic currents of all time steps, and the last state."""
+
+    def __init__(self):
+        super().__init__()
+        self.lif = snn.Synaptic(alpha=0.7, beta=0.8)
+
+    def forward(self, x):
+        syn, mem = self.lif.init_synaptic()
+        spikes, currents = 0, 0
+        for _ in range(STEPS):
+            spk, syn, mem = self.lif(x, syn, mem)
+            spikes, currents = spikes + spk, currents + syn
+        return spikes, currents, syn
+
+
+def test_results_of_states_that_are_no_outputs_are_reported():
+    parts = split_module(_Currents(), _sample())
+    texts = [note.message for note in parts.graph.warnings if note.code == "left-out"]
+    assert len(texts) == 1
+    assert "tensor 2, of shape (2, 3), computed from spikes or states of 'lif'" in texts[0]
+    results = parts.decode(np.zeros((STEPS, BATCH, SIZE), np.float32), _sample())
+    assert [result is None for result in results] == [False, True, True]
+
+
+class _TwoLayers(nn.Module):
+    """Returns the spikes of two layers, and the membranes of the second."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = snn.Leaky(beta=0.8), snn.Leaky(beta=0.9)
+
+    def forward(self, x):
+        mem1, mem2 = self.first.init_leaky(), self.second.init_leaky()
+        hidden, spikes, membranes = [], [], []
+        for _ in range(STEPS):
+            spk1, mem1 = self.first(x, mem1)
+            spk2, mem2 = self.second(spk1, mem2)
+            hidden.append(spk1)
+            spikes.append(spk2)
+            membranes.append(mem2)
+        return torch.stack(hidden), torch.stack(spikes), torch.stack(membranes)
+
+
+def test_stacks_of_outputs_are_not_reported_as_left_out():
+    graph = split_module(_TwoLayers(), _sample()).graph
+    assert set(graph.outputs) == {"output_first", "output_second"}
+    (note,) = (note for note in graph.warnings if note.code == "left-out")
+    assert (
+        "tensor 3, of shape (6, 2, 3), computed from spikes or states of 'second' that"
+        in note.message
+    )
