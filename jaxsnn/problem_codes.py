@@ -102,7 +102,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "rescaled-time": "Neurons of a module have different time steps",
         "states-reset": "Forward resets the states of neurons before each call",
         "shared-parameters": "A module uses the same parameters in several places",
-        "step-before": "A module uses results of the previous step outside its layers",
+        "no-batch-axis": "Weights of a module receive an input without a batch axis",
         # Conversion and importers
         "cannot-convert": "The target's importer cannot express the graph",
         "already-converted": "A file that was converted cannot be converted again",

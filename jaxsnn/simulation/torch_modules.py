@@ -159,7 +159,8 @@ class ModuleParts:
         Raises:
             ConversionError: Forward runs other operations for this sample.
         """
-        x, _ = run_recorded(self._module, sample_of(self._module, sample)[0], self._traced.trace)
+        tensor, arguments = sample_of(self._module, sample)
+        x, _ = run_recorded(self._module, tensor, self._trace_with(arguments))
         return x
 
     def decode(self, outputs: Any, sample: Any) -> list[Any]:
@@ -175,7 +176,8 @@ class ModuleParts:
             the graph. A tensor that also depends on neurons whose outputs are not in the graph is None.
 
         Raises:
-            ConversionError: Forward runs other operations for this sample.
+            ConversionError: Forward runs other operations for this sample, or converts tensors that
+                depend on the outputs to other Python values, such as `spikes.sum().item()`.
             UsageError: An output is missing, or has another shape.
         """
         places = self._traced.places
@@ -189,7 +191,17 @@ class ModuleParts:
         arrays = [
             np.asarray(outputs[name]) for name in sorted(places, key=lambda name: places[name])
         ]
-        return decode(self._module, sample_of(self._module, sample)[0], self._traced.trace, arrays)
+        tensor, arguments = sample_of(self._module, sample)
+        return decode(self._module, tensor, self._trace_with(arguments), arrays)
+
+    def _trace_with(self, arguments: tuple[Any, ...]) -> ModuleTrace:
+        """Return the trace with other arguments of forward after the sample; its own if there are none."""
+        trace = self._traced.trace
+        if not arguments:
+            return trace
+        count = len(trace.arguments)
+        state = arguments[count:] or trace.state
+        return dataclasses.replace(trace, arguments=arguments[:count], state=state)
 
 
 def split_module(module: Any, sample: Any) -> ModuleParts:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import snntorch as snn
 import torch
-from norse.torch import LIFCell
+from norse.torch import LIFBoxCell, LIFBoxFeedForwardState, LIFCell
 from spikingjelly.activation_based.encoding import PoissonEncoder
 from torch import nn
 
@@ -453,6 +453,58 @@ def test_neurons_without_their_state_are_refused():
     assert_refused(
         lambda: from_torch(Forgetful(), torch.rand(STEPS, 2, 5)), ConversionError, message
     )
+
+
+class Unbatched(nn.Module):
+    """A loop over time steps without a batch axis, of which torch takes the first axis for features."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self.weights, self.lif = weights, snn.Leaky(beta=0.8)
+
+    def forward(self, x):
+        mem, spikes = self.lif.init_leaky(), []
+        for frame in x:
+            spk, mem = self.lif(self.weights(frame), mem)
+            spikes.append(spk)
+        return torch.stack(spikes)
+
+
+@pytest.mark.parametrize(
+    ("weights", "shape"), [(nn.Linear(4, 3), (4,)), (nn.Conv2d(2, 3, 3), (2, 4, 4))]
+)
+def test_samples_without_a_batch_axis_are_refused(weights, shape):
+    problem = assert_refused(
+        lambda: from_torch(Unbatched(weights), torch.rand(STEPS, *shape)), ConversionError,
+        "'weights' .* receives inputs of shape", code="no-batch-axis", fix="or of several if",
+    )  # fmt: skip
+    assert problem.node == "weights"
+    graph = from_torch(Unbatched(weights), torch.rand(STEPS, 1, *shape))
+    assert "weights" in graph.nodes
+
+
+class HalfForgetful(nn.Module):
+    """Calls one cell for two layers, of which the second starts from zeros in each time step."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.cell = nn.Linear(3, 3), nn.Linear(3, 2), LIFBoxCell()
+
+    def forward(self, x):
+        state, spikes = None, []
+        for frame in x:
+            spk, state = self.cell(self.first(frame), state)
+            zeros = torch.zeros(len(frame), 2)
+            spk, _ = self.cell(self.second(spk), LIFBoxFeedForwardState(v=zeros))
+            spikes.append(spk)
+        return torch.stack(spikes)
+
+
+def test_a_second_call_of_a_cell_that_forgets_is_refused_as_such():
+    assert_refused(
+        lambda: from_torch(HalfForgetful(), torch.rand(STEPS, 2, 3)), ConversionError,
+        "forward resets the states of 'cell' .* before each call",
+    )  # fmt: skip
 
 
 class Stepped(nn.Module):

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from jaxsnn.nir.model.node import Node
 
 
+#: Code of a refusal of weights that torch applies to an input without a batch axis.
+NO_BATCH_AXIS = "no-batch-axis"
 #: Bytes of the numbers of float32.
 _LEAST_BYTES = 4
 
@@ -174,7 +176,8 @@ def refuse_axes(call: Call, axis_count: int) -> None:
 
     Raises:
         ConversionError: An axis is missing, such as batch, or there is an additional one, such as
-            time.
+            time. Its code is `NO_BATCH_AXIS` for weights whose input in a time step has too few: torch
+            takes its first axis for one of features.
     """
     if len(call.inward) == axis_count:
         return
@@ -182,6 +185,8 @@ def refuse_axes(call: Call, axis_count: int) -> None:
     missing = axis_count > max(len(call.inward), 1)
     shape = "channels, *shape" if missing else "*shape"
     axes = "one axis" if axis_count == 1 else Text("{axes} axes", axes=axis_count)
+    in_a_step = call.leading == 1
+    no_batch = in_a_step and len(call.inward) < axis_count and hasattr(call.module, "weight")
     raise ConversionError(
         Text(
             "layer '{node}' ({type}) receives inputs of shape {shape} after {leading}, and NIR "
@@ -192,10 +197,13 @@ def refuse_axes(call: Call, axis_count: int) -> None:
             leading=first,
             axes=axes,
         ),
-        fix=f"pass a sample (batch, {shape}) of one time step, without a time axis"
-        if call.leading == 1
+        fix=f"pass a sample (batch, {shape}) of one time step, or of several if forward loops over them"
+        if no_batch
+        else f"pass a sample (batch, {shape}) of one time step, without a time axis"
+        if in_a_step
         else f"pass a sample (time, batch, {shape})",
         node=call.name,
+        code=NO_BATCH_AXIS if no_batch else "cannot-convert",
     )
 
 

@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.nir.torch.recording import Operation, TensorValue, tensors_of
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir.torch.recording import READS, Operation, TensorValue, tensors_of
+from jaxsnn.wording import Text
 
 
 def recompute_results(
@@ -49,8 +51,8 @@ def _operations_between(result: TensorValue, replacements: Mapping[int, Any]) ->
         if id(value) in replacements or id(value) in visited:
             continue
         visited.add(id(value))
-        if value.elements is not None:
-            pending += value.elements[1].values()
+        if (stacked := _stacked(value)) is not None:
+            pending += stacked[1]
         elif value.source is not None and value.source not in operations:
             operations.add(value.source)
             pending += value.source.values
@@ -86,14 +88,58 @@ def _present_tensor(value: TensorValue, tensors: Mapping[int, Any]) -> Any:
     """Return the present numbers of a value: the replaced ones, or those of the recording."""
     import torch
 
-    if id(value) in tensors or value.elements is None:
+    stacked = _stacked(value)
+    if id(value) in tensors or stacked is None:
         return tensors.get(id(value), value.numbers)
-    axis, elements = value.elements
-    values = [element for _, element in sorted(elements.items())]
+    axis, values = stacked
     parts = [_present_tensor(element, tensors) for element in values]
     if all(part is element.numbers for part, element in zip(parts, values, strict=True)):
         return value.numbers
     return torch.stack(parts, axis)
+
+
+def _stacked(value: TensorValue) -> tuple[int, list[TensorValue]] | None:
+    """Return the axis of a stack and its elements in order; None for other values, such as a buffer of
+    which only some elements were set.
+    """
+    if value.elements is None:
+        return None
+    axis, elements = value.elements
+    is_complete = len(elements) == value.tensor.shape[axis]
+    return (axis, [elements[index] for index in sorted(elements)]) if is_complete else None
+
+
+def refuse_other_reads(operations: Sequence[Operation], replacements: Mapping[int, Any]) -> None:
+    """Refuse replaced numbers with which Python would get others than in the recording, such as a sum
+    by which `forward` divides: what Python computes of them is not recorded.
+
+    Raises:
+        ConversionError: Such a number differs, or depends on a neuron that is not replaced.
+    """
+    for read in (operation for operation in operations if operation.name in READS):
+        between: set[Operation] = set()
+        for value in read.values:
+            between |= _operations_between(value, replacements)
+        tensors = dict(replacements)
+        if not (is_unknown := any(operation.is_neuron for operation in between)):
+            for operation in sorted(between, key=lambda op: op.index):
+                _run_again(operation, tensors)
+            arguments = {key: _present_tensor(value, tensors) for key, value in read.inputs.items()}
+            args, kwargs = _with_replaced_tensors((read.args, dict(read.kwargs)), arguments)
+            if np.array_equal(read.func(*args, **kwargs), read.result, equal_nan=True):
+                continue
+        raise ConversionError(
+            Text(
+                "forward converts a tensor after the graph to Python values, by {function}{line}, and "
+                "these {problem}",
+                function=read.name.strip("_"),
+                line=Text(" ({line})", line=read.line) if read.line else Text(""),
+                problem=Text("depend on a state that is not an output of the graph")
+                if is_unknown
+                else Text("differ for these outputs"),
+            ),
+            fix="compute with tensors only in forward, or compute the results from the outputs yourself",
+        )
 
 
 def _with_replaced_tensors(argument: Any, tensors: Mapping[int, Any]) -> Any:

@@ -23,6 +23,7 @@ import numpy as np
 from jaxsnn.errors import ConversionError, Problem, listing
 from jaxsnn.nir.frameworks.registry import framework_of, frameworks
 from jaxsnn.nir.frameworks.torch_layers import (
+    NO_BATCH_AXIS,
     Exported,
     refuse_few_digits,
     refuse_training,
@@ -102,6 +103,8 @@ def traced_module(module: Any, sample: Any, arguments: tuple[Any, ...] = ()) -> 
                 raise seen
             return _graph_of(seen)
         except ConversionError as error:  # a graph with a later input may be possible
+            if error.problem.code == NO_BATCH_AXIS:  # a later input has neurons in place of a batch
+                raise
             refusal = error
     assert refusal is not None
     raise refusal

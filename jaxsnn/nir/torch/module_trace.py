@@ -18,7 +18,11 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError, UsageError, listing
 from jaxsnn.nir.frameworks.torch_layers import Call
-from jaxsnn.nir.torch.decoding import recompute_results, replacement_tensors
+from jaxsnn.nir.torch.decoding import (
+    recompute_results,
+    refuse_other_reads,
+    replacement_tensors,
+)
 from jaxsnn.nir.torch.folding import PARTS, ancestors, fold
 from jaxsnn.nir.torch.forward_passes import (
     LEAST_CALLS,
@@ -153,7 +157,8 @@ def decode(module: Any, sample: Any, seen: ModuleTrace, outputs: list[np.ndarray
         outputs: Outputs of the graph, (time, batch, *shape), in the order of the trace.
 
     Raises:
-        ConversionError: Forward runs other operations for this sample.
+        ConversionError: Forward runs other operations for this sample, or converts tensors that depend
+            on the outputs to other Python values.
         UsageError: An output has another shape than for this sample.
     """
     import torch
@@ -175,6 +180,7 @@ def decode(module: Any, sample: Any, seen: ModuleTrace, outputs: list[np.ndarray
                 fix="simulate the graph with the input that encode computed for the same sample",
             )
         replacements |= replacement_tensors(array, reading.values([place]))
+    refuse_other_reads(reading.operations, replacements)
     return recompute_results(reading.passes.returned, replacements)
 
 
@@ -307,7 +313,7 @@ class _SequenceReading:
                 dataclasses.replace(output, place=place) for place, output in enumerate(outputs)
             ),
             leading=self.leading,
-            left_out=tuple(left_out(record, self.passes.returned)) if not decoder else (),
+            left_out=tuple(self._left_out(record, [returned[o.place] for o in outputs], decoder)),
             absent=frozenset(late | record.earlier),
             counters=self.passes.counters,
             arguments=self.passes.arguments,
@@ -430,6 +436,31 @@ class _SequenceReading:
         if self.passes.steps and any(op.name not in _STACKING for op in decoder):
             return returned, []  # the first of which has to be an output of the graph
         return collected or returned, decoder
+
+    def _left_out(
+        self, record: PassRecord, outputs: list[TensorValue], decoder: list[Operation]
+    ) -> Iterator[str]:
+        """Yield descriptions of results that are neither states nor computed from outputs of the graph."""
+        if self.passes.steps:
+            yield from () if decoder else left_out(record, self.passes.returned)
+            return
+        stop = {id(value) for last in outputs for value in self.in_each_step(last)}
+        independent = []
+        for place, value in enumerate(self.passes.returned):
+            layers, reaches_output = _neurons_before(value, stop)
+            is_state = value.source is not None and value.source.is_neuron
+            if layers and place and not is_state:
+                yield Text(
+                    "tensor {index}, of shape {shape}, computed from spikes or states of {layers} that "
+                    "are no outputs of the graph",
+                    index=place + 1,
+                    shape=tuple(value.tensor.shape),
+                    layers=listing(f"'{name}'" for name in layers),
+                )
+            elif not layers and not reaches_output:
+                independent.append(place)
+        if not decoder:
+            yield from left_out(record, self.passes.returned, independent)
 
     def _is_layer_of_graph(self, operation: Operation, record: PassRecord) -> bool:
         """Return whether an operation is a layer of the graph: its other results are states."""
@@ -610,6 +641,28 @@ class _LoopReading(_SequenceReading):
                 fix="return the tensor of one time step, and collect the time steps outside of forward",
             )
         return np.stack(arrays)
+
+
+def _neurons_before(value: TensorValue, stop: set[int]) -> tuple[list[str], bool]:
+    """Return the neurons of which a value is computed, except through values at which to stop, and
+    whether there are such values.
+    """
+    pending, seen, names, stops = [value], set[int](), set[str](), False
+    while pending:
+        current = pending.pop()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        source = current.source
+        if id(current) in stop:
+            stops = True
+        elif current.elements is not None:
+            pending += current.elements[1].values()
+        elif source is not None and source.is_neuron:
+            names.add(source.call or source.name)
+        elif source is not None:
+            pending += source.values
+    return sorted(names), stops
 
 
 def _names(operations: Iterable[Operation]) -> tuple[str, ...]:

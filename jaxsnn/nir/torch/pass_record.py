@@ -170,8 +170,8 @@ class PassRecord:
             outward=tuple(shape[origin.leading :]),
             leading=origin.leading,
             columns=columns,
-            reset_each_call=name in self.leaves
-            and self.operation is not None
+            reset_each_call=self.operation is not None
+            and self.operation.func is layer
             and self.operation.is_reset,
         )
         return Origin(sources=(name,), leading=origin.leading)

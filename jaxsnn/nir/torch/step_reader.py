@@ -37,9 +37,6 @@ from jaxsnn.nir.torch.pass_record import Origin, PassRecord, SeenTensor, functio
 from jaxsnn.nir.torch.recording import Operation
 from jaxsnn.wording import Text
 
-#: Code of a refusal of what may be of the step before.
-OF_BEFORE = "step-before"
-
 #: What to do with a function of torch that is not taken.
 _SUPPORTED = (
     "use layers, or the functions that are supported between layers: sums, differences, "
@@ -274,7 +271,6 @@ class StepReader:
             ),
             fix=fix,
             node=name,
-            code=OF_BEFORE,
         )
 
 

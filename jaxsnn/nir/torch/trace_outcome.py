@@ -215,9 +215,18 @@ def _needed(
     return needed[::-1]
 
 
-def left_out(record: PassRecord, returned: list[TensorValue]) -> Iterator[str]:
-    """Yield descriptions of results that are neither an output nor a state of a layer."""
-    for place, value in enumerate(returned):
+def left_out(
+    record: PassRecord, returned: list[TensorValue], considered: Iterable[int] | None = None
+) -> Iterator[str]:
+    """Yield descriptions of results that are neither an output nor a state of a layer.
+
+    Args:
+        record: Record of the step.
+        returned: What the module returns.
+        considered: Places of results; None: all.
+    """
+    for place in range(len(returned)) if considered is None else considered:
+        value = returned[place]
         seen = record.of(value)
         origin = seen.unchanged
         if not place or seen.is_state or (origin is not None and origin.sources != ("",)):
