@@ -659,7 +659,7 @@ def _neurons_before(value: TensorValue, stop: set[int]) -> tuple[list[str], bool
         elif current.elements is not None:
             pending += current.elements[1].values()
         elif source is not None and source.is_neuron:
-            names.add(source.call or source.name)
+            names.add(source.call_name or source.name)
         elif source is not None:
             pending += source.values
     return sorted(names), stops
