@@ -470,7 +470,7 @@ def test_weights_that_load_into_does_not_take_are_named_before_training():
     graph = from_torch(flat_branches(), torch.zeros(1, 4))
     (warning,) = graph.warnings
     assert str(warning).startswith(
-        "the weights of nodes 'cat', 'cat_2', 'cat_3' are not parameters of the module"
+        "the weights of nodes 'cat', 'cat_2', 'cat_3' are not weights of a layer of the module"
     )
     constant = [name for name, node in graph.nodes.items() if CONSTANT_KEY in node.metadata]
     assert sorted(constant) == ["cat", "cat_2", "cat_3"]

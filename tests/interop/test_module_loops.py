@@ -455,6 +455,29 @@ def test_neurons_without_their_state_are_refused():
     )
 
 
+class Limited(nn.Module):
+    """Scales large currents down, and large numbers of spikes."""
+
+    def __init__(self, of_spikes):
+        super().__init__()
+        self.of_spikes, self.lif = of_spikes, snn.Leaky(beta=0.8)
+
+    def forward(self, x, mem=None):
+        if not self.of_spikes and x.max() > 1e6:
+            x = 0 * x
+        spikes, mem = self.lif(x, mem)
+        if self.of_spikes and spikes.sum() > 1e6:
+            spikes = 0 * spikes
+        return spikes, mem
+
+
+@pytest.mark.parametrize("of_spikes", [False, True])
+def test_branches_on_values_are_reported(of_spikes):
+    (warning,) = from_torch(Limited(of_spikes), torch.rand(2, 3)).warnings
+    assert warning.code == "python-values"
+    assert "to Python values, by bool (test_module_loops.py, line " in warning.message
+
+
 class Unbatched(nn.Module):
     """A loop over time steps without a batch axis, of which torch takes the first axis for features."""
 

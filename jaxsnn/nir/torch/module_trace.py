@@ -33,7 +33,7 @@ from jaxsnn.nir.torch.forward_passes import (
 from jaxsnn.nir.torch.leaves import exported
 from jaxsnn.nir.torch.module_pass import initial_states, leaves_of, state_names
 from jaxsnn.nir.torch.pass_record import Origin, PassRecord
-from jaxsnn.nir.torch.recording import Operation, TensorValue
+from jaxsnn.nir.torch.recording import READS, Operation, TensorValue
 from jaxsnn.nir.torch.step_reader import StepReader
 from jaxsnn.nir.torch.trace_outcome import (
     ModuleTrace,
@@ -316,6 +316,7 @@ class _SequenceReading:
             left_out=tuple(self._left_out(record, [returned[o.place] for o in outputs], decoder)),
             absent=frozenset(late | record.earlier),
             counters=self.passes.counters,
+            reads=tuple(dict.fromkeys(self._reads())),
             arguments=self.passes.arguments,
             state=self.passes.state,
             labels=record.labels,
@@ -329,6 +330,23 @@ class _SequenceReading:
                 after=_names(decoder),
             ),
         )
+
+    def _reads(self) -> Iterator[tuple[str, str]]:
+        """Yield function and line of conversions of tensors to Python values on which forward may decide
+        what the graph computes.
+        """
+        dependent = depending_on(self.operations, [self.passes.sample])
+        steps = [op.step for op in self.operations if op.is_neuron]
+        for read in (op for op in self.operations if op.name in READS):
+            if read.step not in (0, max(steps, default=0)):
+                continue
+            before_neurons = any(
+                op.is_neuron and op.index > read.index and read.step in (0, op.step)
+                for op in self.operations
+            )
+            decides = before_neurons or (self.passes.steps and read.name == "__bool__")
+            if decides and any(id(value) in dependent for value in read.values):
+                yield read.name.strip("_"), read.line
 
     def of_graph(self) -> ModuleTrace:
         """Return the trace of a module that `jaxsnn.to_torch` created, which is a single layer."""

@@ -16,6 +16,7 @@ def warnings_of(seen: ModuleTrace, draft: ModuleDraft) -> Iterator[Problem]:
     yield from _left_out(seen)
     yield from _outside(seen)
     yield from _counting(seen)
+    yield from _reading(seen)
     yield from _reset(seen)
     yield from _shared_numbers(seen, draft)
     yield from _fixed_weights(draft)
@@ -79,6 +80,22 @@ def _counting(seen: ModuleTrace) -> Iterator[Problem]:
         )
 
 
+def _reading(seen: ModuleTrace) -> Iterator[Problem]:
+    """Warn of Python values of the sample, such as those that select a branch of forward."""
+    for function, line in seen.reads:
+        yield Problem(
+            code="python-values",
+            severity="warning",
+            message=Text(
+                "forward converts a tensor to Python values, by {function}{line}, and the graph "
+                "contains only what forward computes with the values for the sample",
+                function=function,
+                line=Text(" ({line})", line=line) if line else Text(""),
+            ),
+            fix="compute with tensors only, or make sure that other inputs take the same branches",
+        )
+
+
 def _reset(seen: ModuleTrace) -> Iterator[Problem]:
     """Warn of neurons that `forward` resets before each call."""
     if layers := [call.name for call in seen.calls if call.reset_each_call]:
@@ -131,7 +148,7 @@ def _fixed_weights(draft: ModuleDraft) -> Iterator[Problem]:
             code="fixed-weights",
             severity="warning",
             message=Text(
-                "the weights of nodes {nodes} are not parameters of the module: fit trains them only if "
+                "the weights of nodes {nodes} are not weights of a layer of the module: fit trains them only if "
                 "they are named, and load_into refuses a graph in which they have changed",
                 nodes=listing(f"'{name}'" for name in constant),
             ),

@@ -77,6 +77,8 @@ class ModuleTrace:
         left_out: Descriptions of results that are neither an output nor a state.
         absent: Calls that are not in the first step.
         counters: Numbers of the module that differed in the previous step.
+        reads: Functions that convert tensors to Python values which may decide what forward computes,
+            with their lines.
         arguments: Arguments of forward after the sample.
         state: Initial states, which follow these arguments in the first step.
         labels: Call that has no name in the user's code -> its layer, or its function and line.
@@ -89,6 +91,7 @@ class ModuleTrace:
     left_out: tuple[str, ...] = ()
     absent: frozenset[str] = frozenset()
     counters: tuple[str, ...] = ()
+    reads: tuple[tuple[str, str], ...] = ()
     arguments: tuple[Any, ...] = ()
     state: tuple[Any, ...] = ()
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -132,8 +132,8 @@ class TrainingRun:
         )
         if untrained := [name for name in constant if name not in dict(trained)]:
             text = Text(
-                "the weights of {nodes} are not trained, because they are constants of the PyTorch "
-                "module (to train them, name them in {trainable}, as NODE.weight)",
+                "the weights of {nodes} are not trained, because they are not weights of a layer of the "
+                "PyTorch module (to train them, name them in {trainable}, as NODE.weight)",
                 nodes=listing(f"'{name}'" for name in untrained),
                 trainable=TRAINABLE.keyword,
             )
