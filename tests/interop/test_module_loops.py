@@ -478,6 +478,23 @@ def test_branches_on_values_are_reported(of_spikes):
     assert "to Python values, by bool (test_module_loops.py, line " in warning.message
 
 
+class LimitedLoop(Limited):
+    """The same in a loop over time, whose sample is read before the loop as well."""
+
+    def forward(self, x):
+        assert x.min() >= 0
+        mem, spikes = None, []
+        for frame in x:
+            spk, mem = super().forward(frame, mem)
+            spikes.append(spk)
+        return torch.stack(spikes)
+
+
+def test_branches_on_values_in_a_loop_are_reported():
+    (warning,) = from_torch(LimitedLoop(False), torch.rand(STEPS, 2, 3)).warnings
+    assert warning.code == "python-values"
+
+
 class Unbatched(nn.Module):
     """A loop over time steps without a batch axis, of which torch takes the first axis for features."""
 

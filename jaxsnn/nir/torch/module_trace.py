@@ -336,10 +336,10 @@ class _SequenceReading:
         what the graph computes.
         """
         dependent = depending_on(self.operations, [self.passes.sample])
-        steps = [op.step for op in self.operations if op.is_neuron]
-        for read in (op for op in self.operations if op.name in READS):
-            if read.step not in (0, max(steps, default=0)):
-                continue
+        last = max((op.step for op in self.operations if op.is_neuron), default=0)
+        # All steps have the same; without a step, they are part of an encoder or a decoder.
+        steps = {last, 0} if self.passes.steps else {last} - {0}
+        for read in (op for op in self.operations if op.name in READS and op.step in steps):
             before_neurons = any(
                 op.is_neuron and op.index > read.index and read.step in (0, op.step)
                 for op in self.operations
