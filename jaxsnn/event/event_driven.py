@@ -229,7 +229,9 @@ def simulate_events(
     refuse(unsupported(static, EVENT))
     samples = next(iter(inputs.values())).time.shape[0]
     turned = with_turned_weights(network, samples, options)
-    sources = replace(sources_of(turned, inputs, options, facts), given=network.parameters)
+    sources = replace(
+        sources_of(turned, inputs, options, facts), network_parameters=network.parameters
+    )
     record = empty_record()
     end = jnp.asarray(t_end, network.dtype)
     # Strongly connected components, sources first: the trains of all sources of a part are there.

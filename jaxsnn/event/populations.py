@@ -631,7 +631,7 @@ class RecurrentPart:
         if len(self.parts) > 1 or matrix is None or len(feedback) > 1 or later:
             return feedback
         scale = jnp.broadcast_to(part.scale, part.population.size)
-        return [(ByTarget(self.sources.given[matrix]["weight"], scale), None)]
+        return [(ByTarget(self.sources.network_parameters[matrix]["weight"], scale), None)]
 
     def _steps(self, edge: tuple[int, int]) -> float:
         """Return the additional delay of spikes on an edge of the group, seconds."""

@@ -34,7 +34,7 @@ Samples = Float[Array, "samples"]
 Voltages = Float[Array, "batch samples neurons"]
 
 
-class _Given(NamedTuple):
+class _KernelInputs(NamedTuple):
     """Inputs of the kernels."""
 
     weight: Weights
@@ -62,10 +62,10 @@ class _Given(NamedTuple):
         )
 
 
-class _Kept(NamedTuple):
+class _Residuals(NamedTuple):
     """Residuals of the backward pass."""
 
-    given: _Given
+    inputs: _KernelInputs
     gradient_flags: GradientFlags
 
 
@@ -91,7 +91,7 @@ def _by_xla(neuron: Neuron, *arguments: Any) -> Voltages:
     return membrane(drive, samples)
 
 
-def _backwards_by_xla(neuron: Neuron, inputs: _Given, drive: Voltages) -> tuple[Any, ...]:
+def _backwards_by_xla(neuron: Neuron, inputs: _KernelInputs, drive: Voltages) -> tuple[Any, ...]:
     """Compute the gradients by weight, constants, arrival times and sample times with XLA."""
 
     def of(weight: Weights, constants: Constants, time: Times, samples: Samples) -> Voltages:
@@ -108,7 +108,7 @@ def _membrane(neuron: Neuron, threads: int | None, *arguments: Any) -> Voltages:
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _simulated(neuron: Neuron, threads: int | None, *arguments: Any) -> Voltages:
     """Compute V with the kernel."""
-    values = _Given(*arguments)
+    values = _KernelInputs(*arguments)
     shape = values.time.shape[0], values.samples.shape[0], values.weight.shape[1]
     result = jax.ShapeDtypeStruct(shape, values.weight.dtype)
     outputs = kernel("jaxsnn_readout_forward", (result,))(
@@ -127,19 +127,19 @@ def _(
     return _simulated(neuron, threads, *primals), moved
 
 
-def _forward(neuron: Neuron, threads: int | None, *arguments: Any) -> tuple[Voltages, _Kept]:
+def _forward(neuron: Neuron, threads: int | None, *arguments: Any) -> tuple[Voltages, _Residuals]:
     """Return V and the residuals of the backward pass. Each argument carries whether it is
     perturbed.
     """
-    values = _Given(*values_of(arguments))
+    values = _KernelInputs(*values_of(arguments))
     needs_grad = RequiredGradients.of(arguments[1], arguments[2], arguments[4]).gradient_flags
-    return _simulated(neuron, threads, *values), _Kept(values, needs_grad)
+    return _simulated(neuron, threads, *values), _Residuals(values, needs_grad)
 
 
 def _backward(
-    neuron: Neuron, threads: int | None, residuals: _Kept, drive: Any
+    neuron: Neuron, threads: int | None, residuals: _Residuals, drive: Any
 ) -> tuple[Weights, Constants, Times, None, Samples]:
-    inputs, needs_grad = residuals.given, RequiredGradients.by(residuals.gradient_flags)
+    inputs, needs_grad = residuals.inputs, RequiredGradients.by(residuals.gradient_flags)
     if isinstance(drive, SymbolicZero):
         drive = jnp.zeros(drive.shape, inputs.weight.dtype)
     if needs_grad.samples:
@@ -155,7 +155,7 @@ def _gradients(
     neuron: Neuron,
     threads: int | None,
     needs_grad: RequiredGradients,
-    inputs: _Given,
+    inputs: _KernelInputs,
     drive: Voltages,
 ) -> tuple[Weights, Constants, Times]:
     """Compute the gradients by weight, constants and arrival times with the kernel; 0 where they
@@ -185,7 +185,7 @@ def _(
 ) -> tuple[tuple[Weights, Constants, Times], tuple[Weights, Constants, Times]]:
     """Compute the gradients with the kernel, and their tangents with XLA."""
 
-    def by_xla(inputs: _Given, drive: Voltages) -> tuple[Weights, Constants, Times]:
+    def by_xla(inputs: _KernelInputs, drive: Voltages) -> tuple[Weights, Constants, Times]:
         d_weight, d_constants, d_time, _ = _backwards_by_xla(neuron, inputs, drive)
         d_time = d_time if needs_grad.time else jnp.zeros_like(d_time)
         return d_weight, only_wanted(d_constants, needs_grad), d_time

@@ -35,7 +35,7 @@ from jaxsnn.network.promotion import usual_promotion
 Table = Int[Array, "channels taps"]
 
 
-class _Given(NamedTuple):
+class _KernelInputs(NamedTuple):
     """Inputs of the kernels."""
 
     weight: Weights
@@ -53,10 +53,10 @@ class _Given(NamedTuple):
         return self.weight, kernel_constants(neuron, self.constants), self.time, *integers, end
 
 
-class _Kept(NamedTuple):
+class _Residuals(NamedTuple):
     """Residuals of the backward pass."""
 
-    given: _Given
+    inputs: _KernelInputs
     spikes: LayerSpikes
     place: Int[Array, "batch room"] | None  # of the first spikes, where they are wanted
     #: V' behind spikes, and their causes
@@ -110,7 +110,7 @@ def native_scattered_spikes(
 def _scattered(
     spec: LayerSpec, threads: int | None, room: int | None, *arguments: Any
 ) -> tuple[LayerSpikes, FirstSpikes | None]:
-    spikes, _ = _simulated(spec, threads, _Given(*arguments))
+    spikes, _ = _simulated(spec, threads, _KernelInputs(*arguments))
     return spikes, _first(spikes, room, threads)
 
 
@@ -122,7 +122,9 @@ def _first(spikes: LayerSpikes, room: int | None, threads: int | None) -> FirstS
     return FirstSpikes(at_places(time, place, 1), place)
 
 
-def _simulated(spec: LayerSpec, threads: int | None, inputs: _Given) -> tuple[LayerSpikes, Any]:
+def _simulated(
+    spec: LayerSpec, threads: int | None, inputs: _KernelInputs
+) -> tuple[LayerSpikes, Any]:
     """Return the spikes, V' after them and their causes (without slots where the gradient does not
     need them).
     """
@@ -142,15 +144,15 @@ def _simulated(spec: LayerSpec, threads: int | None, inputs: _Given) -> tuple[La
 
 def _forward(
     spec: LayerSpec, threads: int | None, room: int | None, *arguments: Any
-) -> tuple[tuple[LayerSpikes, FirstSpikes | None], _Kept]:
+) -> tuple[tuple[LayerSpikes, FirstSpikes | None], _Residuals]:
     """Return the spikes and the residuals of the backward pass. Each argument carries whether it is
     perturbed.
     """
-    values = _Given(*values_of(arguments))
+    values = _KernelInputs(*values_of(arguments))
     spikes, more = _simulated(spec, threads, values)
     first = _first(spikes, room, threads)
-    residuals = _Kept(
-        given=values,
+    residuals = _Residuals(
+        inputs=values,
         spikes=spikes,
         place=None if first is None else first.place,
         more=more,
@@ -163,10 +165,10 @@ def _backward(
     spec: LayerSpec,
     threads: int | None,
     _: int | None,
-    residuals: _Kept,
+    residuals: _Residuals,
     cotangent: tuple[LayerSpikes, FirstSpikes | None],
 ) -> tuple[Any, ...]:
-    inputs, spikes = residuals.given, residuals.spikes
+    inputs, spikes = residuals.inputs, residuals.spikes
     batch, dtype = inputs.time.shape[0], inputs.weight.dtype
     drive: Any = cotangent[0].time
     if isinstance(drive, SymbolicZero):

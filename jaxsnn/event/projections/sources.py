@@ -32,7 +32,7 @@ class Sources:
         trains: input or population -> its events; populations add theirs.
         currents: inputs that are currents; among the trains they have times and no events.
         gathered: populations whose events go through a convolution or a pool.
-        given: parameters of the original network, without transposed matrices.
+        network_parameters: parameters of the original network, without transposed matrices.
         known: populations whose static facts about time constants hold for their numbers; those of
             others are guesses.
     """
@@ -43,7 +43,7 @@ class Sources:
     trains: dict[str, Train]
     gathered: frozenset[str]
     currents: Mapping[str, Currents] = field(default_factory=dict)
-    given: Parameters = field(default_factory=dict)
+    network_parameters: Parameters = field(default_factory=dict)
     known: frozenset[str] = frozenset()
 
 
