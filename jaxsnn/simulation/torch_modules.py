@@ -403,7 +403,7 @@ def refuse_difference(module: Any, traced: TracedModule, sample: Any) -> None:
     network = lower(traced.graph, dtype=np.float32)
     _refuse_other_steps(traced, network)
     steps = traced.trace.passes
-    of_sample = not (steps.stepped or (traced.trace.leading == 2 and steps.from_sample))
+    of_sample = not (steps.stepped or steps.from_sample)
     for gain in (0.0, *_GAINS) if of_sample else _GAINS:
         try:
             x, theirs = _run(module, traced, sample, gain)
@@ -530,7 +530,7 @@ def _of_sample(sample: Any, seen: ModuleTrace, gain: float) -> Any:
     if not gain:
         return sample
     array = np.asarray(sample.detach().cpu().numpy(), np.float32)
-    if seen.leading == 2 and seen.passes.from_sample:
+    if seen.passes.from_sample:
         array = _inputs(array, 2, gain)
     else:
         rng = np.random.default_rng(0)

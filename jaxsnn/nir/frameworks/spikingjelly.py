@@ -309,16 +309,6 @@ def _set_node(
     ]
 
 
-def _export_layer(call: Call) -> Exported:
-    """Export torch's layer of that name, which takes (batch, *shape) in each step mode."""
-    return LAYERS[layer_class(call.module).__name__](dataclasses.replace(call, leading=1))
-
-
-def _export_norm(call: Call) -> Exported:
-    """Export a batch normalisation, which takes (batch, *shape) in each step mode."""
-    return exported_normalisation(dataclasses.replace(call, leading=1))
-
-
 def _export_voting(call: Call) -> Exported:
     """Export VotingLayer, the means of equal groups of neurons, as weights."""
     outputs, votes = call.outward[-1], call.module.voting_size
@@ -419,9 +409,9 @@ def _set_scaler(
 
 _LEAVES: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
     {
-        **dict.fromkeys(LAYERS, _export_layer),
+        **LAYERS,
         **dict.fromkeys(_NODES, _export_node),
-        **dict.fromkeys(_NORMS, _export_norm),
+        **dict.fromkeys(_NORMS, exported_normalisation),
         "VotingLayer": _export_voting,
         "VoltageScaler": _export_scaler,
         "LinearRecurrentContainer": _export_recurrent,

@@ -38,8 +38,7 @@ class Call:
         name, module: Name and module of the leaf.
         sources: Names of the layers whose outputs are summed as its input; "" is the input of the
             module.
-        inward, outward: Shapes without batch and time axes.
-        leading: Number of batch and time axes.
+        inward, outward: Shapes of one time step without the batch axis.
         columns: For a Linear: index of the input of each column of its weight; None: in order.
         reset_each_call: For a neuron: `forward` resets its states before each call.
     """
@@ -49,7 +48,6 @@ class Call:
     sources: tuple[str, ...]
     inward: tuple[int, ...]
     outward: tuple[int, ...]
-    leading: int = 1
     columns: np.ndarray | None = None
     reset_each_call: bool = False
 
@@ -181,27 +179,22 @@ def refuse_axes(call: Call, axis_count: int) -> None:
     """
     if len(call.inward) == axis_count:
         return
-    first = "time and batch" if call.leading == 2 else "batch"
     missing = axis_count > max(len(call.inward), 1)
     shape = "channels, *shape" if missing else "*shape"
     axes = "one axis" if axis_count == 1 else Text("{axes} axes", axes=axis_count)
-    in_a_step = call.leading == 1
-    no_batch = in_a_step and len(call.inward) < axis_count and hasattr(call.module, "weight")
+    no_batch = len(call.inward) < axis_count and hasattr(call.module, "weight")
     raise ConversionError(
         Text(
-            "layer '{node}' ({type}) receives inputs of shape {shape} after {leading}, and NIR "
+            "layer '{node}' ({type}) receives inputs of shape {shape} after batch, and NIR "
             "supports {axes}",
             node=call.name,
             type=type(call.module).__name__,
             shape=call.inward,
-            leading=first,
             axes=axes,
         ),
         fix=f"pass a sample (batch, {shape}) of one time step, or of several if forward loops over them"
         if no_batch
-        else f"pass a sample (batch, {shape}) of one time step, without a time axis"
-        if in_a_step
-        else f"pass a sample (time, batch, {shape})",
+        else f"pass a sample (batch, {shape}) of one time step, without a time axis",
         node=call.name,
         code=NO_BATCH_AXIS if no_batch else "cannot-convert",
     )
@@ -434,17 +427,6 @@ def exported_normalisation(call: Call) -> Exported:
                 type=type(norm).__name__,
             ),
             fix="use track_running_stats=True",
-            node=call.name,
-        )
-    if call.leading != 1:
-        raise ConversionError(
-            Text(
-                "layer '{node}' ({type}) receives separate time and batch axes, and treats the batch "
-                "axis as channels",
-                node=call.name,
-                type=type(norm).__name__,
-            ),
-            fix="call it once per time step, like Norse's Lift, or merge time and batch into one axis",
             node=call.name,
         )
     refuse_training(call.name, norm)
@@ -710,12 +692,12 @@ def _windows(pool: Any) -> dict[str, np.ndarray]:
 
 
 def _flatten(call: Call) -> Exported:
-    dims, axes = call.leading + len(call.inward), (call.module.start_dim, call.module.end_dim)
-    start, end = (dim % dims - call.leading for dim in axes)
+    dims, axes = 1 + len(call.inward), (call.module.start_dim, call.module.end_dim)
+    start, end = (dim % dims - 1 for dim in axes)
     if start < 0:
         raise ConversionError(
             Text("layer '{node}' flattens the batch axis", node=call.name),
-            fix=f"use start_dim={call.leading}",
+            fix="use start_dim=1",
             node=call.name,
         )
     entry = {

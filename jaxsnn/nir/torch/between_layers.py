@@ -205,7 +205,7 @@ def _added(record: PassRecord, op: FunctionCall) -> None:
     # A number, a factor (alpha) and another shape make it something else than a sum.
     plain = len(op.sources) == len(op.args) == 2 and not op.kwargs
     plain = plain and op.args[1].shape == op.tensor.shape
-    if not plain or op.sources[0].leading != op.sources[1].leading:
+    if not plain:
         return
     first, second = op.sources
     if op.name in SUBTRACT:
@@ -224,7 +224,7 @@ def _sum(record: PassRecord, result: Any, parts: Iterable[Origin]) -> None:
         if set(sources).intersection(origin.sources):
             once = _placed(record, "scale", Factor(value=1.0), origin, shape, shape)
         sources += once.sources
-    record.keep(result, Origin(sources=sources, leading=origin.leading))
+    record.keep(result, Origin(sources=sources))
 
 
 def _with_numbers(record: PassRecord, op: FunctionCall) -> None:
@@ -239,9 +239,9 @@ def _with_numbers(record: PassRecord, op: FunctionCall) -> None:
         return
     op = dataclasses.replace(op, args=(tensor, number))
     if name in TIMES + OVER:
-        _layer(record, op, "scale", factor_of(name, tensor, number, op.origin.leading))
+        _layer(record, op, "scale", factor_of(name, tensor, number))
     elif name not in ADD or not _add_bias(record, op.origin, number, op.result):
-        _layer(record, op, "shift", shift_of(name, tensor, number, op.origin.leading))
+        _layer(record, op, "shift", shift_of(name, tensor, number))
 
 
 def _add_bias(record: PassRecord, origin: Origin, bias: Any, result: Any) -> bool:
@@ -288,7 +288,7 @@ def _rectified(record: PassRecord, op: FunctionCall) -> None:
 
 
 def _padded(record: PassRecord, op: FunctionCall) -> None:
-    axes = op.tensor.ndim - op.origin.leading
+    axes = op.tensor.ndim - 1
     _layer(record, op, "pad", padding_of(axes, *op.args[1:], **op.kwargs))
 
 
@@ -301,7 +301,7 @@ def _averaged(record: PassRecord, op: FunctionCall) -> None:
     import torch
 
     origin, tensor, result = op.origin, op.tensor, op.result
-    axes = tensor.ndim - origin.leading - 1
+    axes = tensor.ndim - 2
     dims = op.kwargs.get("dim", op.args[1] if len(op.args) > 1 else ())
     pooled_dims = list(range(tensor.ndim - axes, tensor.ndim))
     pool = {1: torch.nn.AdaptiveAvgPool1d, 2: torch.nn.AdaptiveAvgPool2d}.get(axes)
@@ -310,7 +310,7 @@ def _averaged(record: PassRecord, op: FunctionCall) -> None:
     shape = (*tensor.shape[:-axes], *(1,) * axes)
     origin = _placed(record, "mean", pool(1), origin, tensor.shape, shape)
     if result.ndim < tensor.ndim:
-        layer = torch.nn.Flatten(origin.leading, -1)
+        layer = torch.nn.Flatten(1, -1)
         origin = _placed(record, "flatten", layer, origin, shape, result.shape)
     record.keep(result, origin)
 
@@ -321,26 +321,26 @@ def _joined(record: PassRecord, op: FunctionCall) -> None:
     """
     tensors, result, sources = op.tensor, op.result, op.sources
     kwargs = {"dim": 1} if op.name in JOIN_NEXT else op.kwargs
-    axis = axis_of(op.args[1:], kwargs, result) - op.origin.leading
-    if axis < 0 or len({origin.leading for origin in sources}) > 1 or len(tensors) != len(sources):
+    axis = axis_of(op.args[1:], kwargs, result) - 1
+    if axis < 0 or len(tensors) != len(sources):
         return
     parts, offset = [], 0
     for origin, tensor in zip(sources, tensors, strict=True):
         layer = Moved(axis=axis, offset=offset)
         parts.append(_placed(record, "cat", layer, origin, tensor.shape, result.shape))
-        offset += tensor.shape[axis + origin.leading]
+        offset += tensor.shape[axis + 1]
     _sum(record, result, parts)
 
 
 def _split(record: PassRecord, op: FunctionCall) -> None:
     """Note the parts of torch.split along an axis of the shape."""
     origin, tensor = op.origin, op.tensor
-    axis = axis_of(op.args[2:], op.kwargs, tensor) - origin.leading
+    axis = axis_of(op.args[2:], op.kwargs, tensor) - 1
     offset = 0
     for part in op.result if axis >= 0 else ():
         layer = Moved(axis=axis, offset=-offset)
         record.keep(part, _placed(record, "split", layer, origin, tensor.shape, part.shape))
-        offset += part.shape[axis + origin.leading]
+        offset += part.shape[axis + 1]
 
 
 def _moved(record: PassRecord, op: FunctionCall) -> None:
@@ -352,12 +352,9 @@ def _moved(record: PassRecord, op: FunctionCall) -> None:
         record.keep(result, origin)
         return
     if origin.order is None and name in RESHAPE:
-        if leading := _leading_after(record, tensor, result, origin):
-            record.keep(result, dataclasses.replace(origin, leading=leading))
-            return
-        _layer(record, op, "flatten", flatten_of(tensor, result, origin.leading))
+        _layer(record, op, "flatten", flatten_of(tensor, result))
     elif origin.order is None:
-        spans = selected_ranges(name, op.args, op.kwargs, origin.leading)
+        spans = selected_ranges(name, op.args, op.kwargs)
         if spans is not None:
             _cut(record, op, spans)
     if name in RESHAPE + MOVE and not _is_known(record, result):
@@ -376,22 +373,9 @@ def _cut(record: PassRecord, op: FunctionCall, spans: Mapping[int, range]) -> No
     for axis, span in spans.items():
         before = tuple(shape)
         shape[axis] = len(span)
-        layer = Moved(axis=axis - origin.leading, offset=-span.start, step=span.step)
+        layer = Moved(axis=axis - 1, offset=-span.start, step=span.step)
         origin = _placed(record, "split", layer, origin, before, shape)
     record.keep(op.result, origin)
-
-
-def _leading_after(record: PassRecord, tensor: Any, result: Any, origin: Origin) -> int:
-    """Return the number of leading axes of a result that only merges the time and batch axes, or
-    separates them again; 0 for any other result.
-    """
-    if record.leading != 2:
-        return 0
-    lengths = {1: (record.axes[0] * record.axes[1],), 2: record.axes}
-    after = 3 - origin.leading
-    behind = tensor.shape[origin.leading :]
-    shapes = [(*lengths[origin.leading], *behind), (*lengths[after], *behind)]
-    return after if [tuple(tensor.shape), tuple(result.shape)] == shapes else 0
 
 
 _Reader = Callable[[PassRecord, FunctionCall], None]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.torch.recording import READS, Operation, TensorValue, tensors_of
+from jaxsnn.nir.torch.recording import READS, Operation, TensorValue, tensors_of, with_tensors
 from jaxsnn.wording import Text
 
 
@@ -75,7 +75,7 @@ def _run_again(operation: Operation, tensors: dict[int, Any]) -> None:
         operation.name == "unbind"
     ):  # a loop over a tensor is recorded with the function of its iterator
         function = torch.Tensor.unbind
-    args, kwargs = _with_replaced_tensors((operation.args, dict(operation.kwargs)), arguments)
+    args, kwargs = with_tensors((operation.args, dict(operation.kwargs)), arguments)
     result = function(*args, **kwargs)
     recorded, recomputed = tensors_of(operation.result), tensors_of(result)
     new_tensors = arguments | dict(zip(map(id, recorded), recomputed, strict=False))
@@ -125,7 +125,7 @@ def refuse_other_reads(operations: Sequence[Operation], replacements: Mapping[in
             for operation in sorted(between, key=lambda op: op.index):
                 _run_again(operation, tensors)
             arguments = {key: _present_tensor(value, tensors) for key, value in read.inputs.items()}
-            args, kwargs = _with_replaced_tensors((read.args, dict(read.kwargs)), arguments)
+            args, kwargs = with_tensors((read.args, dict(read.kwargs)), arguments)
             if np.array_equal(read.func(*args, **kwargs), read.result, equal_nan=True):
                 continue
         raise ConversionError(
@@ -140,20 +140,6 @@ def refuse_other_reads(operations: Sequence[Operation], replacements: Mapping[in
             ),
             fix="compute with tensors only in forward, or compute the results from the outputs yourself",
         )
-
-
-def _with_replaced_tensors(argument: Any, tensors: Mapping[int, Any]) -> Any:
-    """Return an argument with its tensors replaced by those that `tensors` has for their ids."""
-    if isinstance(argument, tuple | list):
-        parts = [_with_replaced_tensors(part, tensors) for part in argument]
-        is_named = hasattr(argument, "_fields")
-        return type(argument)(*parts) if is_named else type(argument)(parts)
-    if isinstance(argument, dict):
-        return {key: _with_replaced_tensors(part, tensors) for key, part in argument.items()}
-    if isinstance(argument, slice):
-        ends = (argument.start, argument.stop, argument.step)
-        return slice(*(_with_replaced_tensors(end, tensors) for end in ends))
-    return tensors.get(id(argument), argument)
 
 
 def replacement_tensors(array: np.ndarray, values: Sequence[TensorValue]) -> dict[int, Any]:

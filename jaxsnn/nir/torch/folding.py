@@ -72,21 +72,24 @@ class Folded:
         if source is None or not source.step:
             return value
         twin = self.twin(source, step)
-        return None if twin is None else twin.outputs[value.path]
+        is_output = twin is not None and value.path < len(twin.outputs)
+        return twin.outputs[value.path] if twin is not None and is_output else None
 
 
-def fold(operations: list[Operation], steps: int = 0) -> Folded:
+def fold(operations: list[Operation], calls: int = 0, length: int = 0) -> Folded:
     """Divide the operations of a recording into time steps.
 
     Args:
         operations: Operations of the recording, in order.
-        steps: Number of calls of forward, if each is one time step; 0: find the number of steps.
+        calls: Number of calls of forward, if each is one time step; else 0.
+        length: Number of time steps, if all operations of the time steps come from splitting (`sequences`);
+            else 0. If both numbers are 0, the number of steps is found.
 
     Raises:
         ConversionError: The steps differ, or are too few.
     """
-    if steps:
-        return _Fold(operations, steps, call_per_step=True).folded()
+    if calls or length:
+        return _Fold(operations, calls or length, calls > 0, length > 0).folded()
     counts = neuron_calls(operations)
     refusal: ConversionError | None = None
     for steps in _candidates(counts.values()):
@@ -145,12 +148,22 @@ def _candidates(counts: Iterable[int]) -> list[int]:
 
 
 class _Fold:
-    """One attempt to fold a recording into a number of steps; `call_per_step`: forward is called for each."""
+    """One attempt to fold a recording into a number of steps.
+
+    Attributes:
+        call_per_step: Whether forward is called for each step.
+        only_split: Whether all operations of the time steps come from splitting.
+    """
 
     def __init__(
-        self, operations: list[Operation], steps: int, call_per_step: bool = False
+        self,
+        operations: list[Operation],
+        steps: int,
+        call_per_step: bool = False,
+        only_split: bool = False,
     ) -> None:
-        self.operations, self.steps, self.call_per_step = operations, steps, call_per_step
+        self.operations, self.steps = operations, steps
+        self.call_per_step, self.only_split = call_per_step, only_split
         #: Id of a function outside of the loop -> longest delay of its arguments, in time steps.
         self.longest_delay: dict[int, int] = {}
         self.looped: dict[tuple[_Key, int], dict[int, Operation]] = {}
@@ -220,6 +233,8 @@ class _Fold:
         by_name: dict[tuple[str, str], dict[Any, list[Operation]]] = {}
         for operation in self.operations:
             operation.step = 0
+            if self.only_split and not operation.is_split:
+                continue
             sites = by_name.setdefault((operation.kind, operation.name), {})
             sites.setdefault(operation.site, []).append(operation)
         calls: dict[_Key, list[Operation]] = {}

@@ -24,8 +24,8 @@ from jaxsnn.nir.torch.fixed_numbers import (
 from jaxsnn.nir.torch.module_pass import (
     error_refusal,
     fed_back,
-    leading_axes,
     leaves_of,
+    loops_in_layers,
     numbers_held,
     rewind,
     sample_refusal,
@@ -46,10 +46,10 @@ class RecordedPasses:
 
     Attributes:
         operations: Operations of all passes, in order.
-        leading: Number of axes before the shape in the sample; 2 if layers process all time steps at once.
         arguments: Arguments of all calls after the sample.
         state: Initial states: the arguments of the first call after these.
         steps: Number of calls, if forward computes one time step; 0 if one call contains all steps.
+        length: Number of time steps, if layers loop over them and forward does not; else 0.
         sample: Value of the sample; if forward computes one step, of the samples of all calls, along the first
             axis.
         frames: Values of the samples of the calls.
@@ -59,7 +59,6 @@ class RecordedPasses:
     """
 
     operations: list[Operation]
-    leading: int
     arguments: tuple[Any, ...]
     state: tuple[Any, ...]
     steps: int
@@ -67,12 +66,8 @@ class RecordedPasses:
     frames: list[TensorValue]
     returned: list[TensorValue]
     buffers: list[Any]
+    length: int = 0
     counters: tuple[str, ...] = ()
-
-    @property
-    def loops(self) -> bool:
-        """Whether time steps are computed one after the other, in a loop of forward or in its calls."""
-        return self.steps > 0 or _loops(self.operations)
 
 
 def record_passes(
@@ -100,7 +95,7 @@ def record_passes(
     import torch
     from torch.nn.parameter import is_lazy
 
-    leaves, leading = leaves_of(module), leading_axes(module)
+    leaves, in_time = leaves_of(module), loops_in_layers(module)
     recorder = Recorder(module, leaves, copies)
     frames: list[TensorValue] = []
 
@@ -136,7 +131,6 @@ def record_passes(
             raise error_refusal(module, error, when) from error
         passes = RecordedPasses(
             operations=recorder.operations,
-            leading=leading,
             arguments=arguments,
             state=state,
             steps=0,
@@ -145,7 +139,8 @@ def record_passes(
             returned=[recorder.value(tensor) for tensor in tensors_of(result)],
             buffers=[],
         )
-        if stepped or not (_loops(recorder.operations) or leading == 2):
+        loops = _loops(recorder.operations)
+        if stepped or not (loops or in_time):
             all_frames = sample if stepped else torch.stack([sample] * LEAST_CALLS)
             numbers, results = numbers_held(module), [result]
             parameters = copies_of(module.named_parameters())
@@ -159,8 +154,9 @@ def record_passes(
             _insert_unbind(passes)
             passes.counters = _changed_numbers(module, passes, numbers)
         else:
-            unstacking = Unstacking(passes.operations, passes.returned)
+            unstacking = Unstacking(passes.operations, passes.returned, passes.sample)
             passes.operations, passes.returned = unstacking.operations, unstacking.returned
+            passes.length = 0 if loops else unstacking.steps
         passes.buffers = fixed_buffers(buffers, buffers_before, module)
         refuse_learning(parameters, module)
     return passes

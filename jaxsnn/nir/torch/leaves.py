@@ -239,7 +239,7 @@ def _wrapped_layer(module: Any) -> Any:
 def _export_wrapped(call: Call) -> Exported:
     """Export the layer that a wrapper applies in each time step."""
     layer = _wrapped_layer(call.module)
-    return exported(dataclasses.replace(call, module=layer, leading=1))
+    return exported(dataclasses.replace(call, module=layer))
 
 
 def _set_wrapped(

@@ -24,7 +24,7 @@ from jaxsnn.nir.model.passes import shapes
 from jaxsnn.nir.torch.graph_matching import matched
 from jaxsnn.nir.torch.leaves import WAYS_OUT, setter_of
 from jaxsnn.nir.torch.module_graph import TracedModule, traced_module
-from jaxsnn.nir.torch.module_pass import leading_axes
+from jaxsnn.nir.torch.module_pass import loops_in_layers
 from jaxsnn.nir.torch.trained_module import is_of_graph
 from jaxsnn.wording import Text
 
@@ -121,7 +121,7 @@ def possible_samples(module: Any, graph: Graph) -> list[Any]:
         )
     like = next(module.parameters(), torch.zeros(()))
     axes = [(1,), (_STEPS, 1), (1, _STEPS)]
-    if leading_axes(module) == 2:
+    if loops_in_layers(module):
         axes.insert(0, (2, 1))
     return [like.new_zeros((*leading, *shape), requires_grad=False) for leading in axes]
 

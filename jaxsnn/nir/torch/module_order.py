@@ -32,8 +32,7 @@ class Order:
     """Elements of a layer's output that a tensor holds, and their arrangement.
 
     Attributes:
-        places: Flat indices into the layer's output, in the shape of the tensor without batch and
-            time.
+        places: Flat indices into the layer's output, in the shape of the tensor without its batch axis.
         shape: Shape of the layer's output.
     """
 
@@ -57,26 +56,26 @@ def orders(
     func: Callable[..., Any],
     name: str,
     before: Order,
-    axes: tuple[int, ...],
+    batch: int,
     rest: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> Iterator[Order | None]:
-    """Yield the order of each tensor that a function returns for one tensor; None if samples or
-    steps are mixed.
+    """Yield the order of each tensor that a function returns for one tensor; None if samples
+    are mixed.
 
     Args:
         func, name: A function of `RESHAPE` or `MOVE`, and its name.
         before: Order of the input of the function.
-        axes: Lengths of the axes of time and batch.
+        batch: Length of the batch axis.
         rest, kwargs: Further arguments of the function.
     """
     import torch
 
     # Reshapes name the size of the batch; of a batch of one, others would not show what they do to it.
-    axes = axes if name in RESHAPE else tuple(length + 1 for length in axes)
+    samples = batch if name in RESHAPE else batch + 1
     shape = before.places.shape
-    samples, size = math.prod(axes), math.prod(shape)
-    tensor = torch.arange(samples * size).reshape(*axes, *shape)
+    size = math.prod(shape)
+    tensor = torch.arange(samples * size).reshape(samples, *shape)
     try:
         result = func(tensor, *rest, **kwargs)
     except (IndexError, RuntimeError):  # of places in a batch that is not this one
@@ -84,12 +83,12 @@ def orders(
         return
     for part in result if isinstance(result, tuple | list) else (result,):
         places = part.numpy()
-        if places.shape[: len(axes)] != axes:
+        if places.shape[:1] != (samples,):
             yield None
             continue
         rows = places.reshape(samples, -1) - size * np.arange(samples)[:, None]
         if np.any(rows != rows[0]) or np.any((rows < 0) | (rows >= size)):
             yield None
             continue
-        part_places = before.places.reshape(-1)[rows[0]].reshape(places.shape[len(axes) :])
+        part_places = before.places.reshape(-1)[rows[0]].reshape(places.shape[1:])
         yield Order(places=part_places, shape=before.shape)

@@ -194,11 +194,9 @@ def leaves_of(module: Any, name: str = "") -> list[tuple[str, Any]]:
     return leaves
 
 
-def leading_axes(module: Any) -> int:
-    """Return the number of axes before the shape: 2, (time, batch), if layers iterate over time
-    themselves, else 1.
-    """
-    return 2 if any(in_time(leaf) for _, leaf in leaves_of(module)) else 1
+def loops_in_layers(module: Any) -> bool:
+    """Return whether layers of a module receive (time, batch, *shape) and loop over time themselves."""
+    return any(in_time(leaf) for _, leaf in leaves_of(module))
 
 
 @contextmanager

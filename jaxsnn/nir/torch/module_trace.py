@@ -65,12 +65,12 @@ def traces(
         ConversionError: The time steps differ, the loop does not depend on the sample, or `forward`
             requires further arguments or does not accept the sample.
     """
-    yield from _reading(module, _passes_with_states(module, sample, arguments)).traces()
+    yield from _Reading(module, _passes_with_states(module, sample, arguments)).traces()
 
 
 def trace_of_graph(module: Any, sample: Any, arguments: tuple[Any, ...] = ()) -> ModuleTrace:
     """Return the trace of a module that `jaxsnn.to_torch` created, without its layers."""
-    reading = _reading(module, _passes_with_states(module, sample, arguments))
+    reading = _Reading(module, _passes_with_states(module, sample, arguments))
     return reading.of_graph()
 
 
@@ -184,7 +184,7 @@ def decode(module: Any, sample: Any, seen: ModuleTrace, outputs: list[np.ndarray
     return recompute_results(reading.passes.returned, replacements)
 
 
-def _recorded_again(module: Any, sample: Any, seen: ModuleTrace) -> _SequenceReading:
+def _recorded_again(module: Any, sample: Any, seen: ModuleTrace) -> _Reading:
     """Record a traced module for another sample.
 
     Raises:
@@ -194,7 +194,7 @@ def _recorded_again(module: Any, sample: Any, seen: ModuleTrace) -> _SequenceRea
     passes = record_passes(
         module, sample, seen.arguments, seen.state, stepped=steps.stepped, copies=True
     )
-    reading = _reading(module, passes)
+    reading = _Reading(module, passes)
     line = reading.differing(steps.signature)
     if line is not None:
         raise ConversionError(
@@ -208,18 +208,18 @@ def _recorded_again(module: Any, sample: Any, seen: ModuleTrace) -> _SequenceRea
     return reading
 
 
-def _reading(module: Any, passes: RecordedPasses) -> _SequenceReading:
-    return (_LoopReading if passes.loops else _SequenceReading)(module, passes)
-
-
-class _SequenceReading:
-    """Reading of a module whose layers process all time steps at once."""
+class _Reading:
+    """Reading of recorded passes: their last time step."""
 
     def __init__(self, module: Any, passes: RecordedPasses) -> None:
         self.module, self.passes = module, passes
-        self.operations = passes.operations
         self.leaves = leaves_of(module)
-        self.leading = passes.leading
+        self.folded = fold(passes.operations, passes.steps, passes.length)
+        self.operations = passes.operations
+        self.outside = [op for op in self.operations if not op.step]
+        self.last = [op for op in self.operations if op.step == self.folded.steps]
+        #: Values that depend on layers of the graph, by id.
+        self.dependent = self.folded.dependent
 
     def traces(self) -> Iterator[ModuleTrace | ConversionError]:
         """Yield the trace for each possible input of the graph, or the error if there is none."""
@@ -228,276 +228,6 @@ class _SequenceReading:
                 yield self._trace_from(value, places)
             except ConversionError as refusal:
                 yield refusal
-
-    def inputs(self) -> Iterator[tuple[TensorValue, list[TensorValue]]]:
-        """Yield values that may be the input of the graph, and their values in each step."""
-        yield self.passes.sample, [self.passes.sample]
-        consumed = [
-            value
-            for operation in self.operations
-            if operation.is_neuron
-            for value in operation.values
-        ]
-        for value in self._dominating(consumed):
-            # Layers belong to the graph, except those before the function that creates the time axis.
-            source = value.source
-            if value.tensor.ndim > 1 and source is not None and source.kind == "function":
-                yield value, [value]
-
-    def _dominating(self, consumed: list[TensorValue]) -> list[TensorValue]:
-        """Return the values through which all paths from the sample to the consumed values go, in order."""
-        sample, dominating = self.passes.sample, []
-        dependent = depending_on(self.operations, [sample])
-        for operation in sorted(ancestors(consumed, set()), key=lambda op: op.index):
-            for value in operation.outputs:
-                if id(value) in dependent and operation.kind in ("function", "layer"):
-                    stop = {id(value)}
-                    inner = list(ancestors(consumed, stop))
-                    used = any(v is value for op in inner for v in op.values)
-                    used |= any(v is value for v in consumed)
-                    around = any(v is sample for op in inner for v in op.values)
-                    if used and not around and not any(v is sample for v in consumed):
-                        dominating.append(value)
-        return dominating
-
-    def read(self, record: PassRecord, reader: StepReader, value: TensorValue) -> None:
-        """Read the operations of one step, with a value as the input of the graph."""
-        inputs = depending_on(self.operations, [value])
-        constants = [op for op in self.operations if op.kind == "function"]
-        record.of_entry(value).origin = Origin(sources=("",), leading=self.leading)
-        reader.read(
-            (
-                op
-                for op in self.operations
-                if op in constants or any(id(v) in inputs for v in op.values) or op.kind == "exit"
-            ),
-            heads=self.heads(),
-        )
-
-    def heads(self) -> frozenset[int]:
-        """Return the indices of layers on which no neuron depends in any step. There are none if forward
-        computes one time step: the graph has to contain all of its results.
-        """
-        if self.passes.steps:
-            return frozenset()
-        neurons = [op for op in self.operations if op.is_neuron]
-        before = {*neurons, *ancestors([v for op in neurons for v in op.values], set())}
-        layer_names = {op.name for op in before if op.kind == "layer"}
-        return frozenset(
-            op.index for op in self.operations if op.kind == "layer" and op.name not in layer_names
-        )
-
-    def in_last_step(self, value: TensorValue) -> TensorValue | None:
-        """Return the corresponding value of the step that is read."""
-        return value
-
-    def in_each_step(self, value: TensorValue) -> list[TensorValue]:
-        """Return the corresponding values of all steps."""
-        return [value]
-
-    def _trace_from(self, value: TensorValue, places: list[TensorValue]) -> ModuleTrace:
-        axes = tuple(value.tensor.shape[: self.leading])
-        record = PassRecord(self.module, self.leading, axes, dict(self.leaves), self.passes.buffers)
-        reader = StepReader(record)
-        self.read(record, reader, value)
-        returned, decoder = self._collected(record)
-        outputs = outputs_of(record, returned)
-        calls = used_calls(record, outputs)
-        absent = self.absent()
-        late = {call.name for call in calls if id(call.module) in absent}
-        _refuse_biases(self.module, calls, late | record.earlier, record.labels)
-        stepped = self.passes.steps > 0
-        return ModuleTrace(
-            calls=calls,
-            outputs=tuple(
-                dataclasses.replace(output, place=place) for place, output in enumerate(outputs)
-            ),
-            leading=self.leading,
-            left_out=tuple(self._left_out(record, [returned[o.place] for o in outputs], decoder)),
-            absent=frozenset(late | record.earlier),
-            counters=self.passes.counters,
-            reads=tuple(dict.fromkeys(self._reads())),
-            arguments=self.passes.arguments,
-            state=self.passes.state,
-            labels=record.labels,
-            passes=RecordedSteps(
-                stepped=stepped,
-                signature=self.signature(),
-                input=() if stepped else tuple(map(self.place_of, places)),
-                layers=self._layers(),
-                outputs=tuple(self.place_of(returned[output.place]) for output in outputs),
-                before=(*_names(ancestors([value], set())), *_indexing(places)),
-                after=_names(decoder),
-            ),
-        )
-
-    def _reads(self) -> Iterator[tuple[str, str]]:
-        """Yield function and line of conversions of tensors to Python values on which forward may decide
-        what the graph computes.
-        """
-        dependent = depending_on(self.operations, [self.passes.sample])
-        last = max((op.step for op in self.operations if op.is_neuron), default=0)
-        # All steps have the same; without a step, they are part of an encoder or a decoder.
-        steps = {last, 0} if self.passes.steps else {last} - {0}
-        for read in (op for op in self.operations if op.name in READS and op.step in steps):
-            before_neurons = any(
-                op.is_neuron and op.index > read.index and read.step in (0, op.step)
-                for op in self.operations
-            )
-            decides = before_neurons or (self.passes.steps and read.name == "__bool__")
-            if decides and any(id(value) in dependent for value in read.values):
-                yield read.name.strip("_"), read.line
-
-    def of_graph(self) -> ModuleTrace:
-        """Return the trace of a module that `jaxsnn.to_torch` created, which is a single layer."""
-        return ModuleTrace(
-            calls=(),
-            outputs=(),
-            leading=self.leading,
-            state=self.passes.state,
-            arguments=self.passes.arguments,
-            passes=RecordedSteps(
-                stepped=True,
-                signature=self.signature(),
-                input=(),
-                layers=self._layers(),
-                outputs=tuple(map(self.place_of, self.passes.returned)),
-            ),
-        )
-
-    def _layers(self) -> dict[str, tuple[Place, ...]]:
-        """Map each neuron that is called in all steps to the places of its spikes and membranes. Neurons
-        inside a module that `jaxsnn.to_torch` created have separate entries.
-        """
-        layers: dict[str, tuple[Place, ...]] = {}
-        for operation in self.operations:
-            call = operation.call_name or operation.name
-            if not operation.is_neuron or call in layers:
-                continue
-            is_root = operation.func is self.module
-            prefix = "" if is_root else f"{call}."
-            neurons = {call: [operation.outputs[0], *operation.membranes]}
-            neurons |= {prefix + name: values for name, values in operation.inner.items()}
-            for name, (spikes, *membranes) in neurons.items():
-                shape = spikes.tensor.shape
-                same_shape = [v for v in membranes[:1] if v.tensor.shape == shape]
-                rows = [spikes, *same_shape]
-                if all(self.in_each_step(value) for value in rows):
-                    layers[name] = tuple(map(self.place_of, rows))
-        return layers
-
-    def place_of(self, value: TensorValue) -> Place:
-        """Return the place of a value in the recording."""
-        return (-1, 0) if value.source is None else (value.source.index, value.path)
-
-    def signature(self) -> tuple[Any, ...]:
-        """Return a tuple that is equal for recordings of the same operations."""
-        return tuple((op.kind, op.name, op.site) for op in self.compared())
-
-    def compared(self) -> list[Operation]:
-        """Return the operations that recordings for different inputs must share."""
-        return self.operations
-
-    def differing(self, signature: tuple[Any, ...]) -> str | None:
-        """Return the line of the first operation that differs from a signature; None if all agree."""
-        current = self.signature()
-        if current == signature:
-            return None
-        pairs = zip(self.compared(), current, signature, strict=False)
-        return next((op.line for op, new, before in pairs if new != before), "")
-
-    def values(self, places: Sequence[Place]) -> list[TensorValue]:
-        """Return the values at places of the recording: the place in each step, or one for all."""
-        return [self._value_at(index, path) for index, path in places]
-
-    def array(self, places: Sequence[Place], label: str) -> np.ndarray:
-        """Return the numbers at places of the recording, (time, batch, *shape)."""
-        (value,) = self.values(places)
-        return _array(value.numbers)
-
-    def _value_at(self, index: Any, path: int) -> TensorValue:
-        return self.operations[index].outputs[path] if index >= 0 else self.passes.sample
-
-    def absent(self) -> set[int]:
-        """Return the ids of layers that are not called in the first step."""
-        return set()
-
-    def _collected(self, record: PassRecord) -> tuple[list[TensorValue], list[Operation]]:
-        """Return the values of the graph from which forward computes its results, and the operations
-        that do so.
-        """
-        collected: list[TensorValue] = []
-        decoder: list[Operation] = []
-        seen: set[int] = set()
-
-        def visit(value: TensorValue) -> None:
-            if id(value) in seen:
-                return
-            seen.add(id(value))
-            last = self.in_last_step(value)
-            origin = None if last is None else record.of(last).unchanged
-            if last is not None and origin is not None and origin.sources != ("",):
-                if last not in collected:
-                    collected.append(last)
-            elif value.elements is not None:
-                for element in value.elements[1].values():
-                    visit(element)
-            elif value.source is not None and not self._is_layer_of_graph(value.source, record):
-                if value.source not in decoder:
-                    decoder.append(value.source)
-                for argument in value.source.values:
-                    visit(argument)
-
-        returned = self.passes.returned
-        for value in returned:
-            visit(value)
-        if self.passes.steps and any(op.name not in _STACKING for op in decoder):
-            return returned, []  # the first of which has to be an output of the graph
-        return collected or returned, decoder
-
-    def _left_out(
-        self, record: PassRecord, outputs: list[TensorValue], decoder: list[Operation]
-    ) -> Iterator[str]:
-        """Yield descriptions of results that are neither states nor computed from outputs of the graph."""
-        if self.passes.steps:
-            yield from () if decoder else left_out(record, self.passes.returned)
-            return
-        stop = {id(value) for last in outputs for value in self.in_each_step(last)}
-        independent = []
-        for place, value in enumerate(self.passes.returned):
-            layers, reaches_output = _neurons_before(value, stop)
-            is_state = value.source is not None and value.source.is_neuron
-            if layers and place and not is_state:
-                yield Text(
-                    "tensor {index}, of shape {shape}, computed from spikes or states of {layers} that "
-                    "are no outputs of the graph",
-                    index=place + 1,
-                    shape=tuple(value.tensor.shape),
-                    layers=listing(f"'{name}'" for name in layers),
-                )
-            elif not layers and not reaches_output:
-                independent.append(place)
-        if not decoder:
-            yield from left_out(record, self.passes.returned, independent)
-
-    def _is_layer_of_graph(self, operation: Operation, record: PassRecord) -> bool:
-        """Return whether an operation is a layer of the graph: its other results are states."""
-        if operation.kind != "layer":
-            return False
-        last = self.in_last_step(operation.outputs[0])
-        return last is not None and record.of(last).origin is not None
-
-
-class _LoopReading(_SequenceReading):
-    """Reading of a module that loops over time: its last step."""
-
-    def __init__(self, module: Any, passes: RecordedPasses) -> None:
-        super().__init__(module, passes)
-        self.leading = 1
-        self.folded = fold(self.operations, passes.steps)
-        #: Values that depend on layers of the graph, by id.
-        self.dependent = self.folded.dependent
-        self.last = [op for op in self.operations if op.step == self.folded.steps]
 
     def inputs(self) -> Iterator[tuple[TensorValue, list[TensorValue]]]:
         """Yield values that may be the input of the graph, and their values in each step."""
@@ -570,6 +300,22 @@ class _LoopReading(_SequenceReading):
             parts = self.in_each_step(value)
         return parts if len(parts) == folded.steps else None
 
+    def _dominating(self, consumed: list[TensorValue]) -> list[TensorValue]:
+        """Return the values through which all paths from the sample to the consumed values go, in order."""
+        sample, dominating = self.passes.sample, []
+        dependent = depending_on(self.operations, [sample])
+        for operation in sorted(ancestors(consumed, set()), key=lambda op: op.index):
+            for value in operation.outputs:
+                if id(value) in dependent and operation.kind in ("function", "layer"):
+                    stop = {id(value)}
+                    inner = list(ancestors(consumed, stop))
+                    used = any(v is value for op in inner for v in op.values)
+                    used |= any(v is value for v in consumed)
+                    around = any(v is sample for op in inner for v in op.values)
+                    if used and not around and not any(v is sample for v in consumed):
+                        dominating.append(value)
+        return dominating
+
     def read(self, record: PassRecord, reader: StepReader, value: TensorValue) -> None:
         """Read the last step, and the one before it, with a value as the input of the graph."""
         folded = self.folded
@@ -582,8 +328,9 @@ class _LoopReading(_SequenceReading):
             op.index for op in self.operations if op.step and folded.place[id(op)] in folded.varying
         )
         reader.read(op for op in outside if op.kind == "function")
-        reader.read_before(op for op in self.operations if op.step == folded.steps - 1)
-        record.of_entry(value).origin = Origin(sources=("",), leading=1)
+        before = [op for op in self.operations if op.step and op.step == folded.steps - 1]
+        reader.read_before(before)
+        record.of_entry(value).origin = Origin(sources=("",))
         inputs = depending_on(outside, [value])
         reader.read(op for op in outside if any(id(v) in inputs for v in op.values))
         inputs |= self.dependent | depending_on(self.last, [value])
@@ -599,6 +346,19 @@ class _LoopReading(_SequenceReading):
             self.heads(),
         )
 
+    def heads(self) -> frozenset[int]:
+        """Return the indices of layers on which no neuron depends in any step. There are none if forward
+        computes one time step: the graph has to contain all of its results.
+        """
+        if self.passes.steps:
+            return frozenset()
+        neurons = [op for op in self.operations if op.is_neuron]
+        before = {*neurons, *ancestors([v for op in neurons for v in op.values], set())}
+        layer_names = {op.name for op in before if op.kind == "layer"}
+        return frozenset(
+            op.index for op in self.operations if op.kind == "layer" and op.name not in layer_names
+        )
+
     def in_last_step(self, value: TensorValue) -> TensorValue | None:
         """Return the corresponding value of the step that is read."""
         if id(value) not in self.dependent:
@@ -611,25 +371,136 @@ class _LoopReading(_SequenceReading):
         values = [self.folded.value_in(value, step) for step in steps]
         return [v for v in values if v is not None] if None not in values else []
 
-    def absent(self) -> set[int]:
-        """Return the ids of layers that are not called in the first step."""
-        first = {id(op.func) for op in self.operations if op.step < 2}
-        return {id(leaf) for _, leaf in self.leaves} - first
+    def _trace_from(self, value: TensorValue, places: list[TensorValue]) -> ModuleTrace:
+        record = PassRecord(self.module, dict(self.leaves), self.passes.buffers)
+        reader = StepReader(record)
+        self.read(record, reader, value)
+        returned, decoder = self._collected(record)
+        outputs = outputs_of(record, returned)
+        calls = used_calls(record, outputs)
+        absent = self.absent()
+        late = {call.name for call in calls if id(call.module) in absent}
+        _refuse_biases(self.module, calls, late | record.earlier, record.labels)
+        stepped = self.passes.steps > 0
+        return ModuleTrace(
+            calls=calls,
+            outputs=tuple(
+                dataclasses.replace(output, place=place) for place, output in enumerate(outputs)
+            ),
+            left_out=tuple(self._left_out(record, [returned[o.place] for o in outputs], decoder)),
+            absent=frozenset(late | record.earlier),
+            counters=self.passes.counters,
+            reads=tuple(dict.fromkeys(self._reads())),
+            arguments=self.passes.arguments,
+            state=self.passes.state,
+            labels=record.labels,
+            passes=RecordedSteps(
+                stepped=stepped,
+                from_sample=self._is_sample(places),
+                signature=self.signature(),
+                input=() if stepped else tuple(map(self.place_of, places)),
+                layers=self._layers(),
+                outputs=tuple(self.place_of(returned[output.place]) for output in outputs),
+                before=(*_names(ancestors([value], set())), *_indexing(places)),
+                after=_names(decoder),
+            ),
+        )
+
+    def _is_sample(self, places: list[TensorValue]) -> bool:
+        """Return whether values are the steps of the sample, over which layers loop."""
+        sample = self.passes.sample.tensor
+        shapes = {place.tensor.shape for place in places}
+        sources = [place.source.values for place in places if place.source is not None]
+        parts = len(sources) == len(places) == self.passes.length == len(sample)
+        return (
+            parts
+            and shapes == {sample.shape[1:]}
+            and sources == [[self.passes.sample]] * len(sample)
+        )
+
+    def _reads(self) -> Iterator[tuple[str, str]]:
+        """Yield function and line of conversions of tensors to Python values on which forward may decide
+        what the graph computes.
+        """
+        dependent = depending_on(self.operations, [self.passes.sample])
+        last = max((op.step for op in self.operations if op.is_neuron), default=0)
+        # All steps have the same; without a step, they are part of an encoder or a decoder.
+        steps = {last, 0} if self.passes.steps else {last} - {0}
+        for read in (op for op in self.operations if op.name in READS and op.step in steps):
+            before_neurons = any(
+                op.is_neuron and op.index > read.index and read.step in (0, op.step)
+                for op in self.operations
+            )
+            decides = before_neurons or (self.passes.steps and read.name == "__bool__")
+            if decides and any(id(value) in dependent for value in read.values):
+                yield read.name.strip("_"), read.line
+
+    def of_graph(self) -> ModuleTrace:
+        """Return the trace of a module that `jaxsnn.to_torch` created, which is a single layer."""
+        return ModuleTrace(
+            calls=(),
+            outputs=(),
+            state=self.passes.state,
+            arguments=self.passes.arguments,
+            passes=RecordedSteps(
+                stepped=True,
+                from_sample=False,
+                signature=self.signature(),
+                input=(),
+                layers=self._layers(),
+                outputs=tuple(map(self.place_of, self.passes.returned)),
+            ),
+        )
+
+    def _layers(self) -> dict[str, tuple[Place, ...]]:
+        """Map each neuron that is called in all steps to the places of its spikes and membranes. Neurons
+        inside a module that `jaxsnn.to_torch` created have separate entries.
+        """
+        layers: dict[str, tuple[Place, ...]] = {}
+        for operation in self.operations:
+            call = operation.call_name or operation.name
+            if not operation.is_neuron or call in layers:
+                continue
+            is_root = operation.func is self.module
+            prefix = "" if is_root else f"{call}."
+            neurons = {call: [operation.outputs[0], *operation.membranes]}
+            neurons |= {prefix + name: values for name, values in operation.inner.items()}
+            for name, (spikes, *membranes) in neurons.items():
+                shape = spikes.tensor.shape
+                same_shape = [v for v in membranes[:1] if v.tensor.shape == shape]
+                rows = [spikes, *same_shape]
+                if all(self.in_each_step(value) for value in rows):
+                    layers[name] = tuple(map(self.place_of, rows))
+        return layers
 
     def place_of(self, value: TensorValue) -> Place:
-        """Return the place of a value in each step: that of its operation in the loop."""
-        source = value.source
-        if source is None or not source.step:
-            return super().place_of(value)
-        return self.folded.place[id(source)], value.path
+        """Return the place of a value in the recording: that of its operation in the loop, or outside of it."""
+        if value.source is None:
+            return (-1, 0)
+        if value.source.step:
+            return self.folded.place[id(value.source)], value.path
+        return self.outside.index(value.source), value.path
+
+    def signature(self) -> tuple[Any, ...]:
+        """Return a tuple that is equal for recordings of the same operations."""
+        return tuple((op.kind, op.name, op.site) for op in self.compared())
 
     def compared(self) -> list[Operation]:
-        """Return the operations that recordings for different inputs must share: those of a step, if
-        the number of steps differs.
+        """Return the operations that recordings for different inputs must share: of the steps only one, if
+        the number of steps may differ.
         """
-        if not self.passes.steps:
-            return self.operations
-        return [by_step[self.folded.steps] for by_step in self.folded.looped.values()]
+        templates = [by_step[self.folded.steps] for by_step in self.folded.looped.values()]
+        if self.passes.steps:
+            return templates
+        return [*self.outside, *templates] if self.passes.length else self.operations
+
+    def differing(self, signature: tuple[Any, ...]) -> str | None:
+        """Return the line of the first operation that differs from a signature; None if all agree."""
+        current = self.signature()
+        if current == signature:
+            return None
+        pairs = zip(self.compared(), current, signature, strict=False)
+        return next((op.line for op, new, before in pairs if new != before), "")
 
     def values(self, places: Sequence[Place]) -> list[TensorValue]:
         """Return the values at places of the recording: the place in each step, or one for all."""
@@ -659,6 +530,79 @@ class _LoopReading(_SequenceReading):
                 fix="return the tensor of one time step, and collect the time steps outside of forward",
             )
         return np.stack(arrays)
+
+    def _value_at(self, index: Any, path: int) -> TensorValue:
+        return self.outside[index].outputs[path] if index >= 0 else self.passes.sample
+
+    def absent(self) -> set[int]:
+        """Return the ids of layers that are not called in the first step."""
+        first = {id(op.func) for op in self.operations if op.step < 2}
+        return {id(leaf) for _, leaf in self.leaves} - first
+
+    def _collected(self, record: PassRecord) -> tuple[list[TensorValue], list[Operation]]:
+        """Return the values of the graph from which forward computes its results, and the operations
+        that do so.
+        """
+        collected: list[TensorValue] = []
+        decoder: list[Operation] = []
+        seen: set[int] = set()
+
+        def visit(value: TensorValue) -> None:
+            if id(value) in seen:
+                return
+            seen.add(id(value))
+            last = self.in_last_step(value)
+            origin = None if last is None else record.of(last).unchanged
+            if last is not None and origin is not None and origin.sources != ("",):
+                if last not in collected:
+                    collected.append(last)
+            elif value.elements is not None:
+                for element in value.elements[1].values():
+                    visit(element)
+            elif value.source is not None and not self._is_layer_of_graph(value.source, record):
+                if value.source not in decoder:
+                    decoder.append(value.source)
+                for argument in value.source.values:
+                    visit(argument)
+
+        returned = self.passes.returned
+        for value in returned:
+            visit(value)
+        if self.passes.steps and any(op.name not in _STACKING for op in decoder):
+            return returned, []  # the first of which has to be an output of the graph
+        return collected or returned, decoder
+
+    def _left_out(
+        self, record: PassRecord, outputs: list[TensorValue], decoder: list[Operation]
+    ) -> Iterator[str]:
+        """Yield descriptions of results that are neither states nor computed from outputs of the graph."""
+        if self.passes.steps:
+            yield from () if decoder else left_out(record, self.passes.returned)
+            return
+        stop = {id(value) for last in outputs for value in self.in_each_step(last)}
+        independent = []
+        for place, value in enumerate(self.passes.returned):
+            layers, reaches_output = _neurons_before(value, stop)
+            is_state = value.source is not None and value.source.is_neuron
+            if layers and place and not is_state:
+                yield Text(
+                    "tensor {index}, of shape {shape}, computed from spikes or states of {layers} that "
+                    "are no outputs of the graph",
+                    index=place + 1,
+                    shape=tuple(value.tensor.shape),
+                    layers=listing(f"'{name}'" for name in layers),
+                )
+            elif not layers and not reaches_output:
+                independent.append(place)
+        if not decoder:
+            yield from left_out(record, self.passes.returned, independent)
+
+    def _is_layer_of_graph(self, operation: Operation, record: PassRecord) -> bool:
+        """Return whether an operation is a layer of the graph: its other results are states."""
+        if operation.kind != "layer":
+            return False
+        last = self.in_last_step(operation.outputs[0])
+        return last is not None and record.of(last).origin is not None
 
 
 def _neurons_before(value: TensorValue, stop: set[int]) -> tuple[list[str], bool]:

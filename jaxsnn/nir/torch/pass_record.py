@@ -25,13 +25,11 @@ class Origin:
     Attributes:
         sources: Leaves whose outputs are summed in the tensor; "" is the input of the module.
         member: Part of the leaf's result, such as its membrane.
-        leading: Axes before those of its shape: 1 (batch, or time and batch as one), or 2.
         order: Order of its elements, if it differs from that of the layer; only a Linear accepts
             such a tensor.
     """
 
     sources: tuple[str, ...]
-    leading: int
     member: Member = "output"
     order: Order | None = None
 
@@ -67,8 +65,6 @@ class PassRecord:
     """Facts about the values of a step.
 
     Attributes:
-        leading: Axes before those of the shape: 1 (batch), or 2 (time, batch).
-        axes: Lengths of those axes.
         leaves: Names of the modules that are one node each.
         calls: Calls of layers, by name, in order.
         parameters: Parameters of the module.
@@ -85,13 +81,9 @@ class PassRecord:
     def __init__(
         self,
         module: Any,
-        leading: int,
-        axes: tuple[int, ...],
         leaves: Iterable[str],
         fixed_buffers: Iterable[Any],
     ) -> None:
-        self.leading = leading
-        self.axes = axes
         self.leaves = frozenset(leaves)
         self.calls: dict[str, Call] = {}
         self.parameters = list(module.parameters())
@@ -166,15 +158,14 @@ class PassRecord:
             name=name,
             module=layer,
             sources=origin.sources,
-            inward=tuple(input_shape[origin.leading :]),
-            outward=tuple(shape[origin.leading :]),
-            leading=origin.leading,
+            inward=tuple(input_shape[1:]),
+            outward=tuple(shape[1:]),
             columns=columns,
             reset_each_call=self.operation is not None
             and self.operation.func is layer
             and self.operation.is_reset,
         )
-        return Origin(sources=(name,), leading=origin.leading)
+        return Origin(sources=(name,))
 
     def _label(self, name: str) -> None:
         """Note the layer, or the function and its line, that a call stands for."""
@@ -210,10 +201,10 @@ class PassRecord:
         result: Any,
     ) -> None:
         """Note the result of a function that only moves the elements of a tensor."""
-        axes = tuple(args[0].shape[: origin.leading])
-        shape = tuple(args[0].shape[origin.leading :])
+        batch, *shape_list = args[0].shape
+        shape = tuple(shape_list)
         before = origin.order or Order(places=first_order(shape), shape=shape)
-        part_orders = orders(func, name, before, axes, args[1:], kwargs)
+        part_orders = orders(func, name, before, batch, args[1:], kwargs)
         for part, order in zip(parts_of(result), part_orders, strict=False):
             if order is not None:
                 plain = order.unchanged
@@ -224,11 +215,9 @@ class PassRecord:
         (leaf,) = origin.sources
         for call in self.calls.values():
             if call.module == Membrane(leaf=leaf):
-                return Origin(sources=(call.name,), leading=origin.leading)
-        no_origin = Origin(sources=(), leading=origin.leading)
-        return self.call(
-            self.free(f"{leaf}_membrane"), Membrane(leaf=leaf), no_origin, shape, shape
-        )
+                return Origin(sources=(call.name,))
+        name = self.free(f"{leaf}_membrane")
+        return self.call(name, Membrane(leaf=leaf), Origin(sources=()), shape, shape)
 
     def reshaped(self, origin: Origin, shape: tuple[int, ...]) -> Origin | None:
         """Record the reshaping of a layer's output, and return the origin of the result.
@@ -241,7 +230,7 @@ class PassRecord:
             return origin if order is None else None
         if not np.array_equal(np.ravel(order.places), np.ravel(first_order(order.shape))):
             return None
-        before = (*shape[: origin.leading], *order.shape)
+        before = (shape[0], *order.shape)
         plain = dataclasses.replace(origin, order=None)
         return self.call(self.free("reshape"), Reshaped(), plain, before, shape)
 

@@ -84,6 +84,7 @@ class Operation:
         keeps_state: Whether a neuron stores its state itself, instead of only returning it.
         call_name: Name of the call, if the layer is called several times in each step (see `folding`); else "".
         is_reset: Whether the states of a layer were replaced by new zeros since its previous call.
+        is_split: Whether it is one time step of an operation on all time steps (see `sequences`).
         index: Index in the recording.
     """
 
@@ -107,6 +108,7 @@ class Operation:
     keeps_state: bool = True
     call_name: str = ""
     is_reset: bool = False
+    is_split: bool = False
     index: int = 0
 
     @property
@@ -522,3 +524,17 @@ def tensors_of(result: Any) -> list[Any]:
     if dataclasses.is_dataclass(result) and not isinstance(result, type):
         return tensors_of(list(vars(result).values()))
     return [result] if hasattr(type(result), "shape") else []  # a lazy parameter has none itself
+
+
+def with_tensors(argument: Any, tensors: Mapping[int, Any]) -> Any:
+    """Return an argument with its tensors replaced by those that `tensors` has for their ids."""
+    if isinstance(argument, tuple | list):
+        parts = [with_tensors(part, tensors) for part in argument]
+        is_named = hasattr(argument, "_fields")
+        return type(argument)(*parts) if is_named else type(argument)(parts)
+    if isinstance(argument, dict):
+        return {key: with_tensors(part, tensors) for key, part in argument.items()}
+    if isinstance(argument, slice):
+        ends = (argument.start, argument.stop, argument.step)
+        return slice(*(with_tensors(end, tensors) for end in ends))
+    return tensors.get(id(argument), argument)

@@ -1,14 +1,14 @@
 """Split operations on all time steps of a recording into one operation for each time step.
 
 Many loops compute the weights of all time steps at once and then use one time step after another, or
-they stack the outputs of a loop and continue with the stack. `Unstacking` rewrites such a recording, so
-that `folding` finds every operation in each time step:
+they stack the outputs of a loop and continue with the stack. Some layers loop over time themselves.
+`Unstacking` rewrites such a recording, so that `folding` finds every operation in each time step:
 
     currents = fc(x)                       current 1 = fc(x[0]);  lif(current 1)
     lif(currents[0]); lif(currents[1])  => current 2 = fc(x[1]);  lif(current 2)
     ...                                    ...
 
-An operation is split only if each time step of its result depends on the same time step of its argument
+An operation is split only if each time step of its result depends on the same time step of its arguments
 alone. This is tested by running it on random numbers, for all time steps at once and for single ones. The
 axis of time may be any axis, or a part of a first axis that joins time and batch (`_Layout`). Operations
 that mix time steps, such as a convolution over time, stay as they are; `module_trace` refuses them later.
@@ -18,22 +18,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxsnn.nir.torch.leaves import exporter_of, in_time
 from jaxsnn.nir.torch.module_order import RESHAPE
-from jaxsnn.nir.torch.recording import Operation, TensorValue, index_along
+from jaxsnn.nir.torch.recording import Operation, TensorValue, index_along, with_tensors
+from jaxsnn.nir.torch.torch_functions import flatten_of, is_parameter
 
-#: Fewer steps are no sequence.
+#: Fewer elements are no sequence, unless a layer loops over them.
 _LEAST_STEPS = 3
-#: What makes an operation on one step of a sequence: its kind, name, function and arguments.
-_Step = Callable[[Any], dict[str, Any]]
+#: Function from the arguments of one time step, by the id of the tensor that contains all time steps, to the kind,
+#: name, function and arguments of the operation on them.
+_Step = Callable[[Mapping[int, Any]], dict[str, Any]]
 #: Layers that only change axes.
 _RESHAPING = ("Flatten", "Unflatten")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class _Layout:
     """Where the axis of time is in a sequence.
 
@@ -43,7 +45,7 @@ class _Layout:
         axis: Axis of time, after the first axis is split.
     """
 
-    lead: tuple[int, ...]
+    lead: tuple[int, ...] = ()
     axis: int
 
     def part(self, tensor: Any, step: int) -> Any:
@@ -56,25 +58,45 @@ class _Layout:
         """Return the number of steps of a sequence."""
         return self.lead[self.axis] if self.lead else tensor.shape[self.axis]
 
+    def fits(self, tensor: Any, steps: int) -> bool:
+        """Return whether a tensor may have this layout and so many steps."""
+        if self.lead:
+            return tensor.ndim > 0 and tensor.shape[0] == math.prod(self.lead)
+        return tensor.ndim > self.axis and tensor.shape[self.axis] == steps
+
+
+#: Layout of the sequences that layers loop over: (time, batch, *shape).
+_TIME_FIRST = _Layout(axis=0)
+
 
 class Unstacking:
     """Replacement of operations on sequences in a recording.
 
     Attributes:
         operations, returned: Those of the recording after the replacement.
+        steps: Number of time steps over which layers loop themselves; 0 if no layer does.
     """
 
-    def __init__(self, operations: list[Operation], returned: list[TensorValue]) -> None:
+    def __init__(
+        self, operations: list[Operation], returned: list[TensorValue], sample: TensorValue
+    ) -> None:
+        self._sample = sample
         self._layouts: dict[int, _Layout] = {}
         self._parts: dict[int, list[TensorValue]] = {}
+        #: By the id of an operation to be split: how to compute a step, and the arguments that are sequences.
+        self._split: dict[int, tuple[_Step, list[TensorValue]]] = {}
+        self.operations, self.returned, self.steps = operations, returned, 0
         self._takers = self._indexed(operations)
-        lifted = self._lifted(operations)
-        self.operations: list[Operation] = []
-        self.returned = returned
-        if lifted:
-            self._replace(operations, lifted)
-        else:
-            self.operations = operations
+        for operation in operations:
+            if operation.kind == "layer" and in_time(operation.func) and operation.outputs:
+                value = operation.values[0]
+                self._layouts.setdefault(id(value), _TIME_FIRST)
+                if self._try(operation, [_TIME_FIRST], _TIME_FIRST):
+                    self.steps = len(value.tensor)
+        while self._split_backwards() or self._split_forwards():
+            pass
+        if self._split:
+            self._replace(operations)
 
     def _indexed(self, operations: list[Operation]) -> dict[int, list[tuple[Operation, Any]]]:
         """Note the layout of tensors that are taken apart step by step, and return the operations
@@ -98,49 +120,80 @@ class Unstacking:
                     indices.setdefault((id(value), axis), set()).update(places)
                     steps = value.tensor.shape[axis]
                     if len(indices[id(value), axis]) == steps >= _LEAST_STEPS:
-                        self._layouts.setdefault(id(value), _Layout((), axis))
+                        self._layouts.setdefault(id(value), _Layout(axis=axis))
         return takers
 
-    def _lifted(self, operations: list[Operation]) -> dict[int, _Step]:
-        """Return the operations that are computed step by step, by id, with what computes a step."""
-        lifted: dict[int, _Step] = {}
-        for operation in reversed(operations):
-            if not operation.values or not operation.outputs:
+    def _split_backwards(self) -> bool:
+        """Split operations that compute sequences; return whether there are any."""
+        count = len(self._split)
+        for operation in reversed(self.operations):
+            if not operation.values or not operation.outputs or id(operation) in self._split:
                 continue
-            source, result = operation.values[0], operation.outputs[0]
-            layout = self._layouts.get(id(result))
-            if layout is None or result.source is not operation:
-                continue
-            for candidate in _layouts_of_other(source.tensor, result.tensor, layout):
-                step = _step_of(operation, candidate, layout)
-                if step is not None:
-                    self._layouts.setdefault(id(source), candidate)
-                    lifted[id(operation)] = step
-                    break
-        forward: set[int] = set()
-        for operation in operations:
-            if not operation.values or not operation.outputs or id(operation) in lifted:
-                continue
-            source, result = operation.values[0], operation.outputs[0]
-            if source.elements is not None:
-                self._layouts.setdefault(id(source), _Layout((), source.elements[0]))
-            elif id(source) not in forward:
-                continue
-            layout = self._layouts[id(source)]
-            if layout.steps(source.tensor) < _LEAST_STEPS or result.source is not operation:
-                continue
-            for candidate in _layouts_of_other(result.tensor, source.tensor, layout):
-                step = _step_of(operation, layout, candidate)
-                if step is not None:
-                    self._layouts.setdefault(id(result), candidate)
-                    forward.add(id(result))
-                    lifted[id(operation)] = step
-                    break
-        return lifted
+            result = operation.outputs[0]
+            if (after := self._layouts.get(id(result))) is not None:
+                first = self._first_sequence(operation)
+                self._try(operation, _layouts_beside(first.tensor, result.tensor, after), after)
+        return len(self._split) > count
 
-    def _replace(self, operations: list[Operation], lifted: dict[int, _Step]) -> None:
+    def _split_forwards(self) -> bool:
+        """Split operations on stacks, and on results of split operations; return whether there are any."""
+        count = len(self._split)
+        computed = {id(op.outputs[0]) for op in self.operations if id(op) in self._split}
+        for operation in self.operations:
+            if not operation.values or not operation.outputs or id(operation) in self._split:
+                continue
+            for value in operation.values:
+                if value.elements is not None and len(value.elements[1]) >= _LEAST_STEPS:
+                    self._layouts.setdefault(id(value), _Layout(axis=value.elements[0]))
+                    computed.add(id(value))
+            first, result = self._first_sequence(operation), operation.outputs[0]
+            if id(first) not in computed:
+                continue
+            before = self._layouts[id(first)]
+            for after in _layouts_beside(result.tensor, first.tensor, before):
+                if self._try(operation, [before], after):
+                    computed.add(id(result))
+                    break
+        return len(self._split) > count
+
+    def _first_sequence(self, operation: Operation) -> TensorValue:
+        """Return the first argument that is a sequence, or else the first one that is not a parameter."""
+        values = operation.values
+        computed = [value for value in values if not is_parameter(value.tensor)]
+        sequences = [value for value in values if id(value) in self._layouts]
+        return (*sequences, *computed, *values)[0]
+
+    def _try(self, operation: Operation, layouts: list[_Layout], after: _Layout) -> bool:
+        """Split an operation if its result has a layout, and its first sequence one of some layouts;
+        return whether that is possible.
+        """
+        result, first = operation.outputs[0], self._first_sequence(operation)
+        if result.source is not operation or self._layouts.get(id(result), after) != after:
+            return False
+        if not after.fits(result.tensor, steps := after.steps(result.tensor)):
+            return False
+        for before in [self._layouts[id(first)]] if id(first) in self._layouts else layouts:
+            if not before.fits(first.tensor, steps):
+                continue
+            sequences = {id(first): before}
+            for value in () if in_time(operation.func) else operation.values:
+                layout = self._layouts.get(id(value), before)
+                is_similar = value.tensor.ndim == first.tensor.ndim
+                is_similar &= value is self._sample or value.source is not None
+                if (id(value) in self._layouts or is_similar) and layout.fits(value.tensor, steps):
+                    sequences[id(value)] = layout
+            for chosen in (sequences, {id(first): before}):
+                if (step := _step_of(operation, chosen, after)) is not None:
+                    self._layouts = {**chosen, id(result): after} | self._layouts
+                    values = [value for value in operation.values if id(value) in chosen]
+                    self._split[id(operation)] = step, values
+                    return True
+        return False
+
+    def _replace(self, operations: list[Operation]) -> None:
         instead: dict[int, TensorValue] = {}
         dropped: set[int] = set()
+        self.operations = []
         for operation in operations:
             operation.tokens = [
                 instead.get(id(token), token) if isinstance(token, TensorValue) else token
@@ -156,17 +209,17 @@ class Unstacking:
                     value.elements = (axis, elements)
             if id(operation) in dropped:
                 continue
-            if id(operation) not in lifted:
+            if id(operation) not in self._split:
                 self.operations.append(operation)
                 continue
             result = operation.outputs[0]
             layout = self._layouts[id(result)]
-            values = self._step_values(operation, lifted[id(operation)], layout)
+            values = self._step_values(operation, *self._split[id(operation)], layout)
             self._parts[id(result)] = values
             if not layout.lead:
                 result.elements = (layout.axis, dict(enumerate(values)))
             for taker, (axis, index) in self._takers.get(id(result), ()):
-                if layout == _Layout((), axis):
+                if layout == _Layout(axis=axis):
                     dropped.add(id(taker))
                     places = [index] if isinstance(index, int) else list(index)
                     for value, place in zip(taker.outputs, places, strict=True):
@@ -175,20 +228,26 @@ class Unstacking:
         for index, operation in enumerate(self.operations):
             operation.index = index
 
-    def _step_values(self, operation: Operation, step: _Step, layout: _Layout) -> list[TensorValue]:
+    def _step_values(
+        self, operation: Operation, step: _Step, sequences: list[TensorValue], layout: _Layout
+    ) -> list[TensorValue]:
         """Add an operation for each step, and return their results."""
-        source, result = operation.values[0], operation.outputs[0]
-        parts = self._parts.get(id(source)) or self._cut(source, operation)
+        result = operation.outputs[0]
+        parts_of_value = {
+            id(value): self._parts.get(id(value)) or self._cut(value, operation, number)
+            for number, value in enumerate(sequences)
+        }
         values = []
-        for number, part in enumerate(parts):
+        for number in range(layout.steps(result.tensor)):
+            parts = {key: steps[number] for key, steps in parts_of_value.items()}
             tensor = layout.part(result.tensor, number)
-            others = [token for token in operation.tokens if token is not source]
             single = dataclasses.replace(
                 operation,
-                **step(part.tensor),
-                tokens=[part, *others],
-                inputs={**operation.inputs, id(part.tensor): part},
-                site=(*operation.site, "step"),
+                **step({id(value.tensor): parts[id(value)].tensor for value in sequences}),
+                tokens=[parts.get(id(token), token) for token in operation.tokens],
+                inputs={**operation.inputs, **{id(part.tensor): part for part in parts.values()}},
+                site=(*operation.site, "step", operation.index),
+                is_split=True,
                 outputs=[],
                 results={},
                 membranes=[],
@@ -207,28 +266,34 @@ class Unstacking:
                 single.membranes = [state]
             self.operations.append(single)
             values.append(value)
+        for state in operation.outputs:  # after the last step
+            if state is not result and state.source is operation:
+                state.source = values[-1].source
         return values
 
-    def _cut(self, source: TensorValue, operation: Operation) -> list[TensorValue]:
-        """Return the steps of a sequence that nothing computes step by step."""
+    def _cut(self, source: TensorValue, operation: Operation, number: int) -> list[TensorValue]:
+        """Return the steps of a sequence that nothing computes step by step: the `number`-th argument of
+        an operation.
+        """
         layout = self._layouts[id(source)]
-        if source.elements is not None and layout == _Layout((), source.elements[0]):
+        if source.elements is not None and layout == _Layout(axis=source.elements[0]):
             elements = source.elements[1]
             if len(elements) == layout.steps(source.tensor):
                 return [elements[step] for step in range(len(elements))]
         values = []
-        for number in range(layout.steps(source.tensor)):
-            tensor = layout.part(source.tensor, number)
+        for step in range(layout.steps(source.tensor)):
+            tensor = layout.part(source.tensor, step)
             single = dataclasses.replace(
                 operation,
                 kind="function",
                 name="__getitem__",
                 func=layout.part,
-                args=(source.tensor, number),
+                args=(source.tensor, step),
                 kwargs={},
-                tokens=[source, number],
+                tokens=[source, step],
                 inputs={id(source.tensor): source},
-                site=(*operation.site, "part"),
+                site=(*operation.site, "part", operation.index, number),
+                is_split=True,
                 outputs=[],
                 membranes=[],
                 is_neuron=False,
@@ -236,7 +301,7 @@ class Unstacking:
             )
             value = TensorValue(tensor, single)
             if source.numbers is not None:
-                value.numbers = layout.part(source.numbers, number)
+                value.numbers = layout.part(source.numbers, step)
             single.outputs, single.results = [value], {id(tensor): value}
             self.operations.append(single)
             values.append(value)
@@ -244,75 +309,92 @@ class Unstacking:
         return values
 
 
-def _layouts_of_other(tensor: Any, opposite: Any, layout: _Layout) -> list[_Layout]:
+def _layouts_beside(tensor: Any, opposite: Any, layout: _Layout) -> list[_Layout]:
     """Return possible layouts of a tensor on one side of an operation, with that of the other side."""
     if not hasattr(tensor, "is_inference"):
         return []
     layouts = []
     if layout.lead and tuple(tensor.shape[:2]) == layout.lead:
-        layouts.append(_Layout((), layout.axis))
+        layouts.append(_Layout(axis=layout.axis))
     if not layout.lead and layout.axis < 2 and opposite.ndim > 1:
-        lead = tuple(opposite.shape[:2])
-        if tensor.ndim and tensor.shape[0] == math.prod(lead):
-            layouts.append(_Layout(lead, layout.axis))
-    layouts.append(layout)
-    steps = layout.steps(opposite)
+        layouts.append(_Layout(lead=tuple(opposite.shape[:2]), axis=layout.axis))
     return [
         candidate
-        for candidate in layouts
-        if (candidate.lead and tensor.ndim and tensor.shape[0] == math.prod(candidate.lead))
-        or (
-            not candidate.lead
-            and tensor.ndim > candidate.axis
-            and tensor.shape[candidate.axis] == steps
-        )
+        for candidate in (*layouts, layout)
+        if candidate.fits(tensor, layout.steps(opposite))
     ]
 
 
-def _step_of(operation: Operation, before: _Layout, after: _Layout) -> _Step | None:
-    """Return what makes the arguments of an operation on one step; None if a step of its result is
-    not computed of a step of its argument alone.
+def _step_of(operation: Operation, layouts: Mapping[int, _Layout], after: _Layout) -> _Step | None:
+    """Return the function that computes the operation on one step; None if a step of its result is not
+    computed of a step of its arguments alone.
+
+    Args:
+        layouts: Layouts of the arguments that are sequences, by the id of their values.
+        after: Layout of the result.
     """
     import torch
 
-    source, result = operation.values[0], operation.outputs[0]
-    name, args = operation.name, operation.args
-    if not args or args[0] is not source.tensor:
+    result, func, name = operation.outputs[0], operation.func, operation.name
+    before = {
+        id(v.tensor): (v.tensor, layouts[id(v)]) for v in operation.values if id(v) in layouts
+    }
+    is_layer = operation.kind == "layer"
+    if is_layer and in_time(func):
+        return lambda parts: {"args": with_tensors(operation.args, parts)}
+    if is_layer and (operation.is_neuron or exporter_of(func) is None):
         return None
-    changes = {"kind": operation.kind, "name": name, "func": operation.func}
-    changes |= {"kwargs": operation.kwargs}
-    others = args[1:]
-    call = operation.func
-    if operation.kind == "layer":
-        if in_time(call):
-            step = {**changes}
-            same = before == after == _Layout((), 0)
-            return (lambda part: {**step, "args": (part, *others)}) if same else None
-        if operation.is_neuron or exporter_of(call) is None:
-            return None
-        call = call.forward
-    elif operation.kind != "function" or (name.endswith("_") and not name.startswith("__")):
+    if not is_layer and (operation.kind != "function" or _is_in_place(name)):
         return None
-    if name in RESHAPE or (
-        operation.kind == "layer" and type(operation.func).__name__ in _RESHAPING
-    ):
-        call = torch.Tensor.reshape
-        others = (tuple(after.part(result.tensor, 0).shape),)
-        changes = {"kind": "function", "name": "reshape", "func": call, "kwargs": {}}
+    changes: dict[str, Any] = {}
+    shape: tuple[Any, ...] | None = None  # arguments of a reshaping function after the tensor
+    full = call = func.forward if is_layer else func
+    if name in RESHAPE or (is_layer and type(func).__name__ in _RESHAPING):
+        (tensor, layout), *_ = before.values()
+        part = after.part(result.tensor, 0)
+        flatten = flatten_of(layout.part(tensor, 0), part) if is_layer else None
+        if flatten is not None:
+            call, shape, changes = flatten.forward, (), {"func": flatten}
+        else:
+            call, shape = torch.Tensor.reshape, (tuple(part.shape),)
+            changes = {"kind": "function", "name": "reshape", "func": call}
+
+    def arguments(parts: Mapping[int, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if shape is not None:
+            return (*parts.values(), *shape), {}
+        return with_tensors((operation.args, dict(operation.kwargs)), parts)
+
     # Other numbers than those of the sample, which may be zeros.
     generator = torch.Generator().manual_seed(0)
-    numbers = torch.rand(source.tensor.shape, generator=generator) * 4 - 1
-    sequence = numbers.to(source.tensor)
+    numbers = {
+        key: (torch.rand(tensor.shape, generator=generator) * 4 - 1).to(tensor)
+        for key, (tensor, _) in before.items()
+    }
     try:
         with torch.no_grad():
-            full = operation.func.forward if operation.kind == "layer" else operation.func
-            expected = full(sequence, *args[1:], **operation.kwargs)
-            for number in {0, before.steps(sequence) - 1}:
-                actual = call(before.part(sequence, number), *others, **changes["kwargs"])
-                part = after.part(expected, number)
-                same = actual.shape == part.shape
-                if not same or not torch.allclose(actual.double(), part.double(), 1e-4, 1e-5):
+            args, kwargs = with_tensors((operation.args, dict(operation.kwargs)), numbers)
+            expected = full(*args, **kwargs)
+            for number in {0, after.steps(expected) - 1}:
+                parts = {
+                    key: layout.part(numbers[key], number) for key, (_, layout) in before.items()
+                }
+                args, kwargs = arguments(parts)
+                actual = call(*args, **kwargs)
+                part_expected = after.part(expected, number)
+                same = actual.shape == part_expected.shape
+                if not same or not torch.allclose(
+                    actual.double(), part_expected.double(), 1e-4, 1e-5
+                ):
                     return None
     except (AttributeError, RuntimeError, TypeError, ValueError, IndexError):
         return None
-    return lambda part: {**changes, "args": (part, *others)}
+
+    def step(parts: Mapping[int, Any]) -> dict[str, Any]:
+        args, kwargs = arguments(parts)
+        return changes | {"args": args, "kwargs": kwargs}
+
+    return step
+
+
+def _is_in_place(name: str) -> bool:
+    return name.endswith("_") and not name.startswith("__")

@@ -129,8 +129,7 @@ class StepReader:
             if order is None and plain:
                 record.add(record.free(name), leaf, source, input_tensor, out)
                 return
-        nothing = Origin(sources=(), leading=record.leading)
-        record.add(record.free("spikes"), Before(leaf=name), nothing, out, out)
+        record.add(record.free("spikes"), Before(leaf=name), Origin(sources=()), out, out)
 
     def _called(self, name: str, leaf: Any, input_tensor: Any, result: Any) -> None:
         """Note a call of a leaf.
@@ -144,30 +143,17 @@ class StepReader:
         if source.order is not None:
             self._add_ordered(name, leaf, source, input_tensor, result)
             return
-        if in_time(leaf) and input_tensor.ndim <= record.leading:
+        if in_time(leaf) and input_tensor.ndim < 2:
             raise ConversionError(
                 Text(
                     "layer '{layer}' ({type}) processes all time steps in one call, and its input "
-                    "has shape {shape}, without a time axis",
+                    "has shape {shape} in each of them, without a batch axis",
                     layer=layer,
                     type=type(leaf).__name__,
                     shape=tuple(input_tensor.shape),
                 ),
-                fix=(
-                    "pass a sample (time, batch, *shape), or use layers that compute one time step "
-                    "per call"
-                ),
-                node=layer,
-            )
-        if in_time(leaf) and source.leading != record.leading:
-            raise ConversionError(
-                Text(
-                    "'{layer}' ({type}) processes all time steps in one call, and its "
-                    "input has time and batch in one axis",
-                    layer=layer,
-                    type=type(leaf).__name__,
-                ),
-                fix="pass it a tensor (time, batch, *shape)",
+                fix="pass a sample (time, batch, *shape), or use layers that compute one time step "
+                "per call",
                 node=layer,
             )
         parts = list(result) if isinstance(result, tuple) else [result]
@@ -179,7 +165,7 @@ class StepReader:
         first = operation.results[id(parts[0])]
         for value in operation.outputs:
             record.of_entry(value).is_state |= value is not first
-        membrane = Origin(sources=(name,), leading=source.leading, member="membrane")
+        membrane = Origin(sources=(name,), member="membrane")
         last = operation.results.get(id(parts[-1]), first)
         for value in (last, *operation.membranes):
             if value.tensor.shape == parts[0].shape and value is not first:
@@ -196,14 +182,13 @@ class StepReader:
         if not takes_columns(leaf):
             record.reorder(leaf.forward, "flatten", source, (input_tensor,), {}, out)
             return
-        axes = input_tensor.shape[: source.leading]
-        shape, places = source.order.shape, source.order.places
-        flat = (*axes, math.prod(shape))
+        batch, shape, places = len(input_tensor), source.order.shape, source.order.places
+        flat = (batch, math.prod(shape))
         if len(shape) > 1:
             import torch
 
-            layer = torch.nn.Flatten(source.leading, -1)
-            source = record.call(record.free("flatten"), layer, source, (*axes, *shape), flat)
+            layer = torch.nn.Flatten(1, -1)
+            source = record.call(record.free("flatten"), layer, source, (batch, *shape), flat)
         record.keep(out, record.call(name, leaf, source, flat, out.shape, columns=places))
 
     def _name_of(self, name: str, leaf: Any) -> str:

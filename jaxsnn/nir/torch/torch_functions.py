@@ -57,19 +57,19 @@ def spoken_name(name: str, args: tuple[Any, ...]) -> str:
 
 
 def selected_ranges(
-    name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], leading: int
+    name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> dict[int, range] | None:
     """Return the ranges along axes that a slicing function selects, see `_spans_of`."""
     if name == "__getitem__":
-        return _spans_of(args[0], args[1], leading)
+        return _spans_of(args[0], args[1])
     if name != "narrow" or len(args) != 4 or kwargs:
         return None
     axis, start, length = args[1] % args[0].ndim, *args[2:]
     start += args[0].shape[axis] if start < 0 else 0
-    return {axis: range(start, start + length)} if axis >= leading else None
+    return {axis: range(start, start + length)} if axis else None
 
 
-def _spans_of(tensor: Any, index: Any, leading: int) -> dict[int, range] | None:
+def _spans_of(tensor: Any, index: Any) -> dict[int, range] | None:
     """Return the range of places along each axis that an index such as x[:, 2:5] selects; None for
     other indices.
     """
@@ -80,11 +80,10 @@ def _spans_of(tensor: Any, index: Any, leading: int) -> dict[int, range] | None:
     if not all(isinstance(entry, slice) for entry in entries):
         return None
     # All of a batch of one is less of another.
-    if any(entry != slice(None) for entry in entries[:leading]):
+    if any(entry != slice(None) for entry in entries[:1]):
         return None
     spans = {
-        axis: range(tensor.shape[axis])[entry]
-        for axis, entry in enumerate(entries[leading:], start=leading)
+        axis: range(tensor.shape[axis])[entry] for axis, entry in enumerate(entries[1:], start=1)
     }
     return {axis: span for axis, span in spans.items() if span != range(tensor.shape[axis])}
 
@@ -101,12 +100,12 @@ def parts_of(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, tuple | list) else (value,)
 
 
-def flatten_of(tensor: Any, result: Any, leading: int) -> Any:
+def flatten_of(tensor: Any, result: Any) -> Any:
     """Return the torch.nn.Flatten between the two shapes, or None."""
     import torch
 
     shape, target_shape = tuple(tensor.shape), tuple(result.shape)
-    for start in range(leading, len(shape)):
+    for start in range(1, len(shape)):
         for end in range(start + 1, len(shape)):
             joined = 1
             for length in shape[start : end + 1]:
@@ -116,11 +115,11 @@ def flatten_of(tensor: Any, result: Any, leading: int) -> Any:
     return None
 
 
-def factor_of(name: str, tensor: Any, number: Any, axes: int) -> Factor | None:
-    """Return the factor by which a tensor with `axes` leading axes is multiplied or divided: a
-    scalar or fixed array; None for anything else.
+def factor_of(name: str, tensor: Any, number: Any) -> Factor | None:
+    """Return the factor by which a tensor (batch, *shape) is multiplied or divided: a scalar or fixed
+    array; None for anything else.
     """
-    value = _numbers(number, tensor, axes)
+    value = _numbers(number, tensor)
     if (
         value is None
         or (np.ndim(value) == 0 and not value)
@@ -130,12 +129,12 @@ def factor_of(name: str, tensor: Any, number: Any, axes: int) -> Factor | None:
     return Factor(value=1 / value if name in OVER else value)
 
 
-def shift_of(name: str, tensor: Any, number: Any, axes: int) -> Factor | None:
+def shift_of(name: str, tensor: Any, number: Any) -> Factor | None:
     """Return the summand of a sum or difference as a Factor, one number for each channel; None for
     anything else.
     """
-    value = _numbers(number, tensor, axes)
-    if value is None or tensor.ndim - axes not in (1, 2, 3):
+    value = _numbers(number, tensor)
+    if value is None or tensor.ndim - 1 not in (1, 2, 3):
         return None
     if np.ndim(value):
         channels = value.reshape(len(value), -1)
@@ -147,19 +146,19 @@ def shift_of(name: str, tensor: Any, number: Any, axes: int) -> Factor | None:
     return Factor(value=1.0, offset=-value if name in SUBTRACT else value)
 
 
-def _numbers(number: Any, tensor: Any, axes: int) -> Any:
-    """Return a scalar, or a tensor's numbers in the shape of another tensor without its leading
-    axes; None if they differ between samples or steps, or would change its shape.
+def _numbers(number: Any, tensor: Any) -> Any:
+    """Return a scalar, or a tensor's numbers in the shape of another tensor without its batch axis;
+    None if they differ between samples, or would change its shape.
     """
     if type(number) in (int, float):
         return float(number)
     if not hasattr(number, "_version") or number.ndim > tensor.ndim:
         return None
-    full_shape = (*(1,) * axes, *tensor.shape[axes:])
+    full_shape = (1, *tensor.shape[1:])
     ends = zip(reversed(number.shape), reversed(full_shape), strict=False)
     if any(length not in (1, full_length) for length, full_length in ends):
         return None
-    return numbers_of(number, tuple(tensor.shape[axes:]))
+    return numbers_of(number, tuple(tensor.shape[1:]))
 
 
 def is_parameter(value: Any) -> bool:

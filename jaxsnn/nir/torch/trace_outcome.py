@@ -33,7 +33,7 @@ class TracedOutput:
 
 
 #: Place of a value in a recording: an operation, and the path of the value in its result. The operation is
-#: its index, or for a loop its place in all steps. (-1, 0) is the sample.
+#: its place in all steps, or its number among those outside of the steps. (-1, 0) is the sample.
 Place = tuple[Any, int]
 
 
@@ -43,6 +43,8 @@ class RecordedSteps:
 
     Attributes:
         stepped: Whether forward computes one time step, and is called for each step.
+        from_sample: Whether the input of the graph is the sample, (time, batch, *shape), over whose time
+            steps layers loop: it may have any number of them.
         signature: Kind, name and site of each operation; if forward is called for each step, of the operations
             of one step.
         input: Places of the graph's input, in order of steps; () if it is the argument of each call.
@@ -52,17 +54,13 @@ class RecordedSteps:
     """
 
     stepped: bool
+    from_sample: bool
     signature: tuple[Any, ...]
     input: tuple[Place, ...]
     layers: Mapping[str, tuple[Place, ...]]
     outputs: tuple[Place, ...]
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
-
-    @property
-    def from_sample(self) -> bool:
-        """Return whether the input of the graph is the sample itself."""
-        return all(index == -1 for index, _ in self.input)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,7 +70,6 @@ class ModuleTrace:
     Attributes:
         calls: Calls of the leaves, in order.
         outputs: Outputs that forward returns.
-        leading: Axes before those of the shape: 1 (batch), or 2 (time, batch).
         passes: Locations of the steps in a recording.
         left_out: Descriptions of results that are neither an output nor a state.
         absent: Calls that are not in the first step.
@@ -86,7 +83,6 @@ class ModuleTrace:
 
     calls: tuple[Call, ...]
     outputs: tuple[TracedOutput, ...]
-    leading: int
     passes: RecordedSteps
     left_out: tuple[str, ...] = ()
     absent: frozenset[str] = frozenset()
@@ -168,7 +164,7 @@ def outputs_of(record: PassRecord, returned: list[TensorValue]) -> tuple[TracedO
             sources=origin.sources,
             member=origin.member,
             place=place,
-            shape=tuple(value.tensor.shape[origin.leading :]),
+            shape=tuple(value.tensor.shape[1:]),
         )
         # Beside its spikes, a neuron that never resets gives its membrane.
         if origin.sources not in outputs or (
