@@ -103,6 +103,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "rescaled-time": "Neurons of a module have different time steps",
         "states-reset": "Forward resets the states of neurons before each call",
         "shared-parameters": "A module uses the same parameters in several places",
+        "input-axes": "A layer of a module receives an input with other axes than its node in NIR",
         "no-batch-axis": "Weights of a module receive an input without a batch axis",
         # Conversion and importers
         "cannot-convert": "The target's importer cannot express the graph",

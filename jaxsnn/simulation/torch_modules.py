@@ -315,20 +315,8 @@ def run_to_compare(
     _refuse_no_module(module)
     module = plain(module)
     sample, arguments = sample_of(module, sample)
-    shape = tuple(np.ravel(graph.nodes[graph.inputs[0]].value("shape")))
-    frames = sample.ndim - 2 == len(shape)
-    first = sample[0] if frames else sample
-    if is_of_graph(module):
-        traced = traced_back(module, first)
-    else:
-        try:
-            traced = traced_module(module, sample, arguments)
-        except ConversionError:
-            if not frames:
-                raise
-            traced = traced_module(module, first, arguments)
-    traced = _as_graph(traced, graph, matched(traced.graph, graph, traced.label))
-    if traced.trace.passes.stepped and not frames:
+    traced, frames = _traced_like(module, graph, sample, arguments)
+    if not frames:
         sample = sample[None]
     x, theirs = run_recorded(module, sample, traced.trace)
     expected = {
@@ -337,6 +325,34 @@ def run_to_compare(
         if leaf in theirs
     }
     return x, expected | {output: theirs[""][place] for output, place in traced.places.items()}
+
+
+def _traced_like(
+    module: Any, graph: Graph, sample: Any, arguments: tuple[Any, ...]
+) -> tuple[TracedModule, bool]:
+    """Trace a module that has the structure of a graph; return also whether the sample contains all time
+    steps. A module that computes one time step accepts its first frame, or the sample itself.
+
+    Raises:
+        ConversionError: The structures differ.
+    """
+    shape = tuple(np.ravel(graph.nodes[graph.inputs[0]].value("shape")))
+    if is_of_graph(module):
+        frames = sample.ndim - 2 == len(shape)
+        traced = traced_back(module, sample[0] if frames else sample)
+        return _as_graph(traced, graph, matched(traced.graph, graph, traced.label)), frames
+    refusal: ConversionError | None = None
+    for frame in (sample, sample[0]) if sample.ndim > 1 else (sample,):
+        try:
+            traced = traced_module(module, frame, arguments)
+            traced = _as_graph(traced, graph, matched(traced.graph, graph, traced.label))
+        except ConversionError as error:
+            if refusal is None or sample.ndim - 2 == len(shape):
+                refusal = error
+            continue
+        return traced, frame is not sample or not traced.trace.passes.stepped
+    assert refusal is not None
+    raise refusal
 
 
 @contextmanager

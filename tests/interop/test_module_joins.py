@@ -6,7 +6,17 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from jaxsnn import check, from_torch, load_into, verify, write
+from jaxsnn import (
+    TimeStepped,
+    check,
+    from_torch,
+    load_into,
+    lower,
+    simulate,
+    split_module,
+    verify,
+    write,
+)
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.model.node import CONSTANT_KEY
 from tests.helpers.refusals import assert_refused
@@ -358,7 +368,7 @@ def test_parts_that_nobody_takes_are_no_nodes():
     assert len(graph.nodes) == len(("input", "split", "a", "split_4", "b", "out", "output"))
 
 
-#: A forward pass, the sizes of its Linear `a`, and the function of torch that a refusal names.
+#: A forward pass behind a neuron, the sizes of its Linear `a`, and the function of torch that a refusal names.
 OUTSIDE_OF_LAYERS = [
     (lambda net, x: net.out(net.a(torch.cat([x, x], 0))), (4, 3), "cat"),
     (lambda net, x: net.out(net.a(functional.pad(x, (1, 0), value=1.0))), (5, 3), "pad"),
@@ -382,12 +392,48 @@ OUTSIDE_OF_LAYERS = [
 @pytest.mark.parametrize(("forward", "sizes", "function"), OUTSIDE_OF_LAYERS)
 def test_what_joins_samples_or_brings_numbers_of_its_own_is_refused(forward, sizes, function):
     message = rf"input of '(a|out)' .* computed outside of layers, by torch's {function}, "
-    assert_no_graph(Wired(forward, a=LINEAR(*sizes)), (4,), message)
+    assert_no_graph(behind_a_neuron(forward, a=LINEAR(*sizes)), (4,), message)
 
 
-def test_what_is_computed_behind_the_last_layer_is_refused():
-    net = Wired(lambda net, x: torch.tanh(net.out(net.a(x))), a=LINEAR(4, 3))
-    assert_no_graph(net, (4,), r"output of the module .*, by torch's tanh, which")
+def behind_a_neuron(forward, **layers):
+    """A module whose `forward` receives spikes; in front of its neurons, functions are no part of the graph."""
+    return Wired(lambda net, x: forward(net, net.first(x)), first=low_leaky(), **layers)
+
+
+@pytest.mark.parametrize(
+    ("forward", "before", "after"),
+    [
+        (lambda net, x: torch.tanh(net.out(net.a(x))), (), ("tanh",)),
+        (lambda net, x: net.out(net.a(x)).flip(1), (), ("flip",)),
+        (lambda net, x: net.out(net.a(x)).sum(0), (), ("sum",)),
+        (lambda net, x: net.out(net.a(torch.cat([x, x], 0))), ("cat",), ()),
+        (lambda net, x: net.out(net.a((x > 0.5).float())), ("gt",), ()),
+        (lambda net, x: net.out(net.a(x * torch.arange(4.0).roll(1))).exp(), ("mul",), ("exp",)),
+    ],
+)
+def test_functions_around_one_time_step_are_an_encoder_and_a_decoder(forward, before, after):
+    net = Wired(forward, a=LINEAR(4, 3), out=low_leaky())
+    parts = split_module(net, torch.zeros(2, 4))
+    assert set(before) <= set(parts.before)
+    assert parts.after == after
+    (note,) = parts.graph.warnings
+    assert (note.code, note.severity) == ("outside-graph", "note")
+    x = torch.as_tensor(nets.spikes(0, (4,), steps=20, batch=2))
+    encoded = parts.encode(x)
+    y = simulate(lower(parts.graph), encoded, engine=TimeStepped()).output()
+    (decoded,) = parts.decode(np.asarray(y), x)
+    np.testing.assert_array_equal(decoded, torch.stack([net(frame) for frame in x]).detach())
+    assert verify(parts.graph, net, x).ok
+
+
+def test_layers_in_front_of_a_function_without_a_node_are_left_out_with_a_warning():
+    net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3), low_leaky())
+    graph = from_torch(net, torch.zeros(1, 4))
+    assert {"2", "3"} <= set(graph.nodes)
+    assert "0" not in graph.nodes
+    (warning,) = graph.warnings
+    assert (warning.code, warning.severity) == ("outside-graph", "warning")
+    assert "'1' is a Tanh" in warning.message
 
 
 @pytest.mark.parametrize("part", [(0, 0), (slice(1), slice(1)), (torch.tensor([0]), 1)])
@@ -400,7 +446,6 @@ def test_parts_of_a_batch_are_refused(part):
     ("forward", "way_out"),
     [
         (lambda net, x: net.out(net.a(x.permute(0, 2, 1))), "in the order that the layers"),
-        (lambda net, x: net.out(net.a(x.unsqueeze(1))), "already has the new shape"),
         (lambda net, x: net.out(net.a(torch.stack([x, x], 1))), "with torch.cat"),
     ],
 )
@@ -408,7 +453,7 @@ def test_what_no_node_of_nir_does_to_axes_has_a_way_out(forward, way_out):
     message = (
         rf"by torch's .* is not supported there \(test_module_joins\.py, line \d+\): .*{way_out}"
     )
-    assert_no_graph(Wired(forward, a=nn.Identity()), (4, 4), message)
+    assert_no_graph(behind_a_neuron(forward, a=nn.Identity()), (4, 4), message)
 
 
 @pytest.mark.parametrize(
@@ -432,7 +477,8 @@ def test_axes_are_added_by_a_reshape(between, shape):
 
 
 def test_an_unflatten_of_the_batch_axis_is_refused():
-    net = nn.Sequential(nn.Linear(4, 4), nn.Unflatten(0, (1, 2)), nn.Flatten(0, 1), low_leaky())
+    layers = low_leaky(), nn.Unflatten(0, (1, 2)), nn.Flatten(0, 1), low_leaky()
+    net = nn.Sequential(nn.Linear(4, 4), *layers)
     with pytest.raises(ConversionError):
         from_torch(net, torch.zeros(2, 4))
 

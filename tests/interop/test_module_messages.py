@@ -27,7 +27,7 @@ def sequence(*layers):
 @pytest.mark.parametrize("shape", [(5,), (1, 5)])
 def test_layers_that_run_through_time_need_an_axis_of_time(shape):
     net = sequence(jelly("LIFNode", step_mode="m"))
-    message = r"layer '1' \(LIFNode\) processes all time steps .* without a time axis: pass a s.* \(time, b"
+    message = r"layer '1' \(LIFNode\) processes all time steps .* without a batch axis: pass a s.* \(time, b"
     assert_refused(lambda: from_torch(net, torch.zeros(shape)), ConversionError, message)
     assert from_torch(net, torch.zeros(4, 1, 5)).nodes["1"].type == "LIF"
 
@@ -108,9 +108,9 @@ class Leaky(torch.nn.Module):
         (sequence(torch.nn.Tanh()), "'1' is a Tanh, which is not supported: replace it by a spiking neuron"),
         (sequence(), "the module has no neurons"),
         # Layers of the same name from elsewhere are named with their package.
-        (torch.nn.Sequential(dynamic.Linear(5, 3), leaky()),
-         r"'0' is a torch\.ao\.nn\.[a-z.]*\.Linear, which is not"),
-        (sequence(Leaky(), leaky()), r"'1' is a [a-z_.]*test_module_messages\.Leaky, which"),
+        (sequence(leaky(), dynamic.Linear(3, 3), leaky()),
+         r"'2' is a torch\.ao\.nn\.[a-z.]*\.Linear, which is not"),
+        (sequence(leaky(), Leaky(), leaky()), r"'2' is a [a-z_.]*test_module_messages\.Leaky, which"),
     ],
 )  # fmt: skip
 def test_layers_that_are_not_supported_are_named(net, message):
@@ -174,9 +174,9 @@ def test_a_function_that_drops_at_random_is_refused_as_that():
 def test_layers_take_their_input_by_name():
     def by_name(change):
         def forward(net, x):
-            return net.out(input_=net.fc(input=change(x)))
+            return net.out(input_=net.fc(input=change(net.first(input_=x))))
 
-        return Wired(forward, fc=torch.nn.Linear(5, 3))
+        return Wired(forward, first=leaky(), fc=torch.nn.Linear(5, 3))
 
     assert "out" in from_torch(by_name(lambda x: x), torch.zeros(1, 5)).nodes
     assert_no_graph(by_name(torch.tanh), (5,), r"the input of 'fc' \(Linear\) is computed out")
@@ -196,7 +196,9 @@ class AlongTime(torch.nn.Module):
 
 
 def test_the_error_is_that_of_the_latest_possible_input():
-    message = r"the input of 'conv' \(Conv1d\) is computed outside of layers, by torch's permute"
+    message = (
+        r"parts of the result of permute, which computes all time steps at once \(.*, line \d+\)"
+    )
     assert_refused(lambda: from_torch(AlongTime(), torch.rand(2, 6, 5)), ConversionError, message)
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 #: Code of a refusal of weights that torch applies to an input without a batch axis.
 NO_BATCH_AXIS = "no-batch-axis"
+OTHER_AXES = "input-axes"
 #: Bytes of the numbers of float32.
 _LEAST_BYTES = 4
 
@@ -175,7 +176,7 @@ def refuse_axes(call: Call, axis_count: int) -> None:
     Raises:
         ConversionError: An axis is missing, such as batch, or there is an additional one, such as
             time. Its code is `NO_BATCH_AXIS` for weights whose input in a time step has too few: torch
-            takes its first axis for one of features.
+            takes its first axis for one of features; else `OTHER_AXES`.
     """
     if len(call.inward) == axis_count:
         return
@@ -196,7 +197,7 @@ def refuse_axes(call: Call, axis_count: int) -> None:
         if no_batch
         else f"pass a sample (batch, {shape}) of one time step, without a time axis",
         node=call.name,
-        code=NO_BATCH_AXIS if no_batch else "cannot-convert",
+        code=NO_BATCH_AXIS if no_batch else OTHER_AXES,
     )
 
 

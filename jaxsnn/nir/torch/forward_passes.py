@@ -2,7 +2,7 @@
 
 If `forward` loops over time, or has layers that do so, one pass contains all time steps. If `forward`
 computes one time step, it is called repeatedly, with the states that it returned in the previous call. The
-recording then looks like that of a loop over `unbind(frames)`, and is read in the same way.
+recording then looks like that of a loop over the frames x[0], x[1], ..., and is read in the same way.
 """
 
 from __future__ import annotations
@@ -52,8 +52,7 @@ class RecordedPasses:
         length: Number of time steps, if layers loop over them and forward does not; else 0.
         sample: Value of the sample; if forward computes one step, of the samples of all calls, along the first
             axis.
-        frames: Values of the samples of the calls.
-        returned: Values that the last call returned.
+        results: Values that each call returned.
         buffers: Buffers that forward does not change.
         counters: Names of the numbers of the module that changed in calls after the first.
     """
@@ -63,11 +62,15 @@ class RecordedPasses:
     state: tuple[Any, ...]
     steps: int
     sample: TensorValue
-    frames: list[TensorValue]
-    returned: list[TensorValue]
+    results: list[list[TensorValue]]
     buffers: list[Any]
     length: int = 0
     counters: tuple[str, ...] = ()
+
+    @property
+    def returned(self) -> list[TensorValue]:
+        """Values that the last call returned."""
+        return self.results[-1]
 
 
 def record_passes(
@@ -135,8 +138,7 @@ def record_passes(
             state=state,
             steps=0,
             sample=frames[0],
-            frames=frames,
-            returned=[recorder.value(tensor) for tensor in tensors_of(result)],
+            results=[[recorder.value(tensor) for tensor in tensors_of(result)]],
             buffers=[],
         )
         loops = _loops(recorder.operations)
@@ -148,14 +150,14 @@ def record_passes(
                 states = fed_back(module, results[-1], arguments)
                 with _named_step(module, step, states):
                     results.append(call(frame, *states))
-            passes.returned = [recorder.value(tensor) for tensor in tensors_of(results[-1])]
+                    passes.results.append(list(map(recorder.value, tensors_of(results[-1]))))
             _refuse_unequal_results(module, results)
             passes.steps, passes.sample = len(results), recorder.value(all_frames)
-            _insert_unbind(passes)
+            _insert_parts(passes, frames)
             passes.counters = _changed_numbers(module, passes, numbers)
         else:
             unstacking = Unstacking(passes.operations, passes.returned, passes.sample)
-            passes.operations, passes.returned = unstacking.operations, unstacking.returned
+            passes.operations, passes.results = unstacking.operations, [unstacking.returned]
             passes.length = 0 if loops else unstacking.steps
         passes.buffers = fixed_buffers(buffers, buffers_before, module)
         refuse_learning(parameters, module)
@@ -170,26 +172,27 @@ def _loops(operations: list[Operation]) -> bool:
     return len(set(calls)) < len(calls)
 
 
-def _insert_unbind(passes: RecordedPasses) -> None:
-    """Insert the operation that gives each call its part of the sample."""
-    sample = passes.sample
-    operation = Operation(
-        kind="function",
-        name="unbind",
-        func=type(sample.tensor).unbind,
-        args=(sample.tensor,),
-        kwargs={},
-        tokens=[sample],
-        inputs={id(sample.tensor): sample},
-        site=(),
-        line="",
-        result=tuple(frame.tensor for frame in passes.frames),
-        outputs=passes.frames,
-        results={id(frame.tensor): frame for frame in passes.frames},
-    )
-    for path, frame in enumerate(passes.frames):
-        frame.source, frame.path = operation, path
-    passes.operations.insert(0, operation)
+def _insert_parts(passes: RecordedPasses, frames: list[TensorValue]) -> None:
+    """Insert the operations that give each call its part of the sample."""
+    sample, parts = passes.sample, []
+    for step, frame in enumerate(frames):
+        operation = Operation(
+            kind="function",
+            name="__getitem__",
+            func=type(sample.tensor).__getitem__,
+            args=(sample.tensor, step),
+            kwargs={},
+            tokens=[sample, step],
+            inputs={id(sample.tensor): sample},
+            site=(),
+            line="",
+            result=frame.tensor,
+            outputs=[frame],
+            results={id(frame.tensor): frame},
+        )
+        frame.source = operation
+        parts.append(operation)
+    passes.operations[:0] = parts
     for index, operation in enumerate(passes.operations):
         operation.index = index
 

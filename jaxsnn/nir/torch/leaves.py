@@ -159,6 +159,11 @@ def of_library(module: Any) -> bool:
     return type(module).__module__.partition(".")[0] in library_packages()
 
 
+def of_framework(module: Any) -> bool:
+    """Return whether a module's class belongs to a framework of spiking networks."""
+    return of_library(module) and type(module).__module__.partition(".")[0] != "torch"
+
+
 def library_packages() -> set[str]:
     """Return the packages whose modules are layers: torch and the frameworks."""
     return {"torch", *(framework.package for framework in frameworks().values())}
@@ -349,6 +354,14 @@ def _is_resettable(module: Any) -> bool:
     return any(
         framework.package == package and kind in framework.resettable
         for framework in frameworks().values()
+    )
+
+
+def no_neurons() -> ConversionError:
+    """Return the refusal of a module that calls no neurons."""
+    titles = [framework.title for framework in frameworks().values() if framework.leaves]
+    return ConversionError(
+        "the module has no neurons", fix=f"use neurons of one framework: {' or '.join(titles)}"
     )
 
 

@@ -15,7 +15,7 @@ shorter path for modules that `jaxsnn.to_torch` created: their graph is known.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from jaxsnn.errors import ConversionError, Problem, listing
 from jaxsnn.nir.frameworks.registry import framework_of, frameworks
 from jaxsnn.nir.frameworks.torch_layers import (
     NO_BATCH_AXIS,
+    OTHER_AXES,
     Exported,
     refuse_few_digits,
     refuse_training,
@@ -34,7 +35,13 @@ from jaxsnn.nir.io.documents import NIR_VERSION, group_of
 from jaxsnn.nir.model.draft import spelt
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import CONSTANT_KEY
-from jaxsnn.nir.torch.leaves import exported, exporter_of, refuse_several_outputs, unsupported
+from jaxsnn.nir.torch.leaves import (
+    exported,
+    exporter_of,
+    no_neurons,
+    refuse_several_outputs,
+    unsupported,
+)
 from jaxsnn.nir.torch.module_draft import Fold, ModuleDraft, layer_label
 from jaxsnn.nir.torch.module_pass import leaves_of
 from jaxsnn.nir.torch.module_trace import trace_of_graph, traces
@@ -96,22 +103,25 @@ def traced_module(module: Any, sample: Any, arguments: tuple[Any, ...] = ()) -> 
             refuse_several_outputs(name, leaf)
     refuse_few_digits("module", module)  # parameters and buffers of its own
     _refuse_no_states(module)
-    refusal: ConversionError | None = None
+    refusals: list[ConversionError] = []
     for seen in traces(module, sample, arguments):
         try:
             if isinstance(seen, ConversionError):
                 raise seen
-            return _graph_of(seen)
+            return _graph_of(seen, refusals)
         except ConversionError as error:  # a graph with a later input may be possible
-            if error.problem.code == NO_BATCH_AXIS:  # a later input has neurons in place of a batch
+            stepped = isinstance(seen, ModuleTrace) and seen.passes.stepped
+            # Neurons may be in the place of a batch, or time may be.
+            if error.problem.code in (NO_BATCH_AXIS, OTHER_AXES) and (
+                stepped or error.problem.code == NO_BATCH_AXIS
+            ):
                 raise
-            refusal = error
-    assert refusal is not None
-    raise refusal
+            refusals.append(error)
+    raise refusals[-1]
 
 
-def _graph_of(seen: ModuleTrace) -> TracedModule:
-    """Build the graph of a trace.
+def _graph_of(seen: ModuleTrace, refusals: Sequence[ConversionError] = ()) -> TracedModule:
+    """Build the graph of a trace. `refusals` are those of graphs with an earlier input.
 
     Raises:
         ConversionError: A layer that NIR or the dialect cannot hold.
@@ -128,12 +138,12 @@ def _graph_of(seen: ModuleTrace) -> TracedModule:
     framework_names = sorted(
         {export.framework for export in exports.values() if export.framework is not None}
     )
-    if len(framework_names) != 1:
+    if not framework_names:
+        raise no_neurons()
+    if len(framework_names) > 1:
         titles = [framework.title for framework in frameworks().values() if framework.leaves]
         raise ConversionError(
-            Text("the module has neurons of {frameworks}", frameworks=listing(framework_names))
-            if framework_names
-            else "the module has no neurons",
+            Text("the module has neurons of {frameworks}", frameworks=listing(framework_names)),
             fix=f"use neurons of one framework: {' or '.join(titles)}",
         )
     draft = ModuleDraft(seen, exports)
@@ -155,7 +165,7 @@ def _graph_of(seen: ModuleTrace) -> TracedModule:
     warnings = (
         *graph.warnings,
         *rescaled,
-        *warnings_of(seen, draft),
+        *warnings_of(seen, draft, refusals),
     )
     graph = dataclasses.replace(graph, warnings=warnings)
     firing = {leaf: node for leaf, node in draft.neurons.items() if draft.fires(node)}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from jaxsnn.nir.torch.forward_passes import (
     depending_on,
     record_passes,
 )
-from jaxsnn.nir.torch.leaves import exported
+from jaxsnn.nir.torch.leaves import exported, no_neurons, of_framework, unsupported
 from jaxsnn.nir.torch.module_pass import initial_states, leaves_of, state_names
 from jaxsnn.nir.torch.pass_record import Origin, PassRecord
 from jaxsnn.nir.torch.recording import READS, Operation, TensorValue
@@ -44,9 +44,6 @@ from jaxsnn.nir.torch.trace_outcome import (
     used_calls,
 )
 from jaxsnn.wording import Text
-
-#: Functions with which forward combines the results of a time step.
-_STACKING = ("stack", "unsqueeze", "__getitem__", "select", "squeeze")
 
 
 def traces(
@@ -129,10 +126,7 @@ def run_recorded(
     if steps.stepped and count < LEAST_CALLS:  # too few to compare the steps with each other
         sample = torch.cat([sample, *[sample[-1:]] * (LEAST_CALLS - count)])
     reading = _recorded_again(module, sample, seen)
-    if steps.stepped:
-        x = np.stack([_array(frame.numbers) for frame in reading.passes.frames])
-    else:
-        x = reading.array(steps.input, "the input")
+    x = reading.array(steps.input, "the input")
     layers = {
         name: [reading.array([place], f"'{name}'") for place in places]
         for name, places in steps.layers.items()
@@ -163,8 +157,6 @@ def decode(module: Any, sample: Any, seen: ModuleTrace, outputs: list[np.ndarray
     """
     import torch
 
-    if seen.passes.stepped:  # forward returns the outputs of the graph
-        return [torch.as_tensor(array) for array in outputs]
     reading = _recorded_again(module, sample, seen)
     replacements: dict[int, Any] = {}
     for place, array in zip(seen.passes.outputs, outputs, strict=True):
@@ -181,7 +173,15 @@ def decode(module: Any, sample: Any, seen: ModuleTrace, outputs: list[np.ndarray
             )
         replacements |= replacement_tensors(array, reading.values([place]))
     refuse_other_reads(reading.operations, replacements)
-    return recompute_results(reading.passes.returned, replacements)
+    results = [recompute_results(returned, replacements) for returned in reading.passes.results]
+    if not seen.passes.stepped:
+        return results[0]
+    return [
+        torch.stack(steps)
+        if len({getattr(part, "shape", None) for part in steps} - {None}) == 1
+        else None
+        for steps in map(list, zip(*results, strict=True))
+    ]
 
 
 def _recorded_again(module: Any, sample: Any, seen: ModuleTrace) -> _Reading:
@@ -216,7 +216,10 @@ class _Reading:
         self.leaves = leaves_of(module)
         self.folded = fold(passes.operations, passes.steps, passes.length)
         self.operations = passes.operations
-        self.outside = [op for op in self.operations if not op.step]
+        #: Operations on which layers, results or Python values depend. Others may come from elsewhere, such as
+        #: those of snntorch.utils.reset, which resets all networks of the process.
+        self.used = _used(passes)
+        self.outside = [op for op in self.used if not op.step]
         self.last = [op for op in self.operations if op.step == self.folded.steps]
         #: Values that depend on layers of the graph, by id.
         self.dependent = self.folded.dependent
@@ -231,12 +234,10 @@ class _Reading:
 
     def inputs(self) -> Iterator[tuple[TensorValue, list[TensorValue]]]:
         """Yield values that may be the input of the graph, and their values in each step."""
-        if self.passes.steps:
-            yield self.passes.frames[-1], self.passes.frames
-            return
         sample = self.passes.sample
         from_sample = depending_on(self.operations, [sample])
         possible: set[int] = set()
+        all_consumed: list[TensorValue] = []
         # If the graph cannot contain the layers before the neurons, it begins after them.
         for dependent in (self.folded.dependent, self.folded.spiking):
             self.dependent = dependent
@@ -247,38 +248,65 @@ class _Reading:
                 for value in operation.values
                 if id(value) in from_sample and id(value) not in dependent
             ]
-            for value in [sample, *self._dominating(consumed)]:
+            all_consumed += consumed
+            for value in [sample, *self._dominating(consumed)] if consumed else ():
                 places = self._places(value, consumed, inner)
+                if self.passes.steps and self._mixes_steps(value):
+                    continue
                 if places is not None and id(value) not in possible:
                     possible.add(id(value))
                     yield value, places
-        if not consumed:
+        if not all_consumed:
+            if not any(operation.is_neuron for operation in self.operations):
+                raise no_neurons()
             raise ConversionError(
-                "the loop over time does not depend on the sample",
+                "forward does not depend on the sample"
+                if self.passes.steps
+                else "the loop over time does not depend on the sample",
                 fix="compute the input of the first layer from the sample",
             )
         if not possible:
-            mixed = [
-                op
-                for op in inner
-                if self.folded.place[id(op)] in self.folded.varying
-                and id(op.values[0]) in dependent
-            ]
-            source = mixed[0].values[0].source if mixed else None
-            if source is None:
+            self._refuse_inputs()
+
+    def _mixes_steps(self, value: TensorValue) -> bool:
+        """Return whether a value is computed from other calls of forward, or from one part of the sample of its
+        call, which may be the only time step of a loop.
+        """
+        last = self.folded.steps
+        return any(
+            op.step not in (0, last)
+            or (op.name in PARTS and op.values[0] is not self.passes.sample)
+            for op in ancestors([value], set())
+        )
+
+    def _refuse_inputs(self) -> NoReturn:
+        """Refuse a loop over time that uses several parts of the sample in each step.
+
+        Raises:
+            ConversionError: Always.
+        """
+        for operation in self.last:
+            source = operation.values[0].source if operation.values else None
+            varies = self.folded.place[id(operation)] in self.folded.varying
+            if source is not None and varies and id(operation.values[0]) in self.folded.spiking:
                 raise ConversionError(
-                    "the loop over time uses several parts of the sample in each time step",
-                    fix="read one part of the sample per time step, such as x[t]",
+                    Text(
+                        "the loop over time uses parts of the result of {function}, which "
+                        "computes all time steps at once ({line})",
+                        function=source.name.strip("_"),
+                        line=operation.line,
+                    ),
+                    fix="compute it separately in each time step: a graph describes one time step",
                 )
+        if self.passes.steps:
             raise ConversionError(
-                Text(
-                    "the loop over time uses parts of the result of {function}, which "
-                    "computes all time steps at once ({line})",
-                    function=source.name.strip("_"),
-                    line=mixed[0].line,
-                ),
-                fix="compute it separately in each time step: a graph describes one time step",
+                "forward computes the input of its layers from samples of earlier time steps",
+                fix="compute it from the sample of the same time step",
             )
+        raise ConversionError(
+            "the loop over time uses several parts of the sample in each time step",
+            fix="read one part of the sample per time step, such as x[t]",
+        )
 
     def _places(
         self, value: TensorValue, consumed: list[TensorValue], inner: list[Operation]
@@ -338,21 +366,17 @@ class _Reading:
             (
                 op
                 for op in self.last
-                if op.kind != "layer"
-                or self.passes.steps
-                or any(id(v) in inputs for v in op.values)
+                if op.kind != "layer" or any(id(v) in inputs for v in op.values)
             ),
             varying,
             self.heads(),
         )
 
     def heads(self) -> frozenset[int]:
-        """Return the indices of layers on which no neuron depends in any step. There are none if forward
-        computes one time step: the graph has to contain all of its results.
-        """
-        if self.passes.steps:
-            return frozenset()
+        """Return the indices of layers on which no neuron depends in any step."""
         neurons = [op for op in self.operations if op.is_neuron]
+        if not neurons:
+            return frozenset()
         before = {*neurons, *ancestors([v for op in neurons for v in op.values], set())}
         layer_names = {op.name for op in before if op.kind == "layer"}
         return frozenset(
@@ -382,6 +406,7 @@ class _Reading:
         late = {call.name for call in calls if id(call.module) in absent}
         _refuse_biases(self.module, calls, late | record.earlier, record.labels)
         stepped = self.passes.steps > 0
+        before = list(ancestors([value], set()))
         return ModuleTrace(
             calls=calls,
             outputs=tuple(
@@ -398,11 +423,12 @@ class _Reading:
                 stepped=stepped,
                 from_sample=self._is_sample(places),
                 signature=self.signature(),
-                input=() if stepped else tuple(map(self.place_of, places)),
+                input=tuple(map(self.place_of, places)),
                 layers=self._layers(),
                 outputs=tuple(self.place_of(returned[output.place]) for output in outputs),
-                before=(*_names(ancestors([value], set())), *_indexing(places)),
-                after=_names(decoder),
+                before=(*_names(before), *_indexing(places)),
+                weights_before=_names(op for op in before if _has_weights(op)),
+                after=_names(decoder, () if stepped else _STACKING),
             ),
         )
 
@@ -492,7 +518,7 @@ class _Reading:
         templates = [by_step[self.folded.steps] for by_step in self.folded.looped.values()]
         if self.passes.steps:
             return templates
-        return [*self.outside, *templates] if self.passes.length else self.operations
+        return [*self.outside, *templates] if self.passes.length else self.used
 
     def differing(self, signature: tuple[Any, ...]) -> str | None:
         """Return the line of the first operation that differs from a signature; None if all agree."""
@@ -552,11 +578,18 @@ class _Reading:
                 return
             seen.add(id(value))
             last = self.in_last_step(value)
+            lost_in = None if last is None else record.of(last).lost_in
+            if lost_in is not None and of_framework(lost_in[1]):
+                raise unsupported(*lost_in)
             origin = None if last is None else record.of(last).unchanged
             if last is not None and origin is not None and origin.sources != ("",):
                 if last not in collected:
                     collected.append(last)
+            elif record.of(value).unchanged is not None or record.of(last or value).is_state:
+                pass  # the input of the graph, or a state
             elif value.elements is not None:
+                if self.passes.steps and value.source is not None:  # forward stacks several calls
+                    decoder.append(value.source)
                 for element in value.elements[1].values():
                     visit(element)
             elif value.source is not None and not self._is_layer_of_graph(value.source, record):
@@ -568,22 +601,20 @@ class _Reading:
         returned = self.passes.returned
         for value in returned:
             visit(value)
-        if self.passes.steps and any(op.name not in _STACKING for op in decoder):
-            return returned, []  # the first of which has to be an output of the graph
         return collected or returned, decoder
 
     def _left_out(
         self, record: PassRecord, outputs: list[TensorValue], decoder: list[Operation]
     ) -> Iterator[str]:
         """Yield descriptions of results that are neither states nor computed from outputs of the graph."""
-        if self.passes.steps:
-            yield from () if decoder else left_out(record, self.passes.returned)
-            return
         stop = {id(value) for last in outputs for value in self.in_each_step(last)}
         independent = []
         for place, value in enumerate(self.passes.returned):
             layers, reaches_output = _neurons_before(value, stop)
-            is_state = value.source is not None and value.source.is_neuron
+            last = self.in_last_step(value)
+            seen = record.of(last or value)
+            is_state = seen.is_state or (last is not None and seen.unchanged is not None)
+            is_state |= value.source is not None and value.source.is_neuron
             if layers and place and not is_state:
                 yield Text(
                     "tensor {index}, of shape {shape}, computed from spikes or states of {layers} that "
@@ -592,10 +623,9 @@ class _Reading:
                     shape=tuple(value.tensor.shape),
                     layers=listing(f"'{name}'" for name in layers),
                 )
-            elif not layers and not reaches_output:
+            elif not layers and not reaches_output and value.source not in decoder:
                 independent.append(place)
-        if not decoder:
-            yield from left_out(record, self.passes.returned, independent)
+        yield from left_out(record, self.passes.returned, independent)
 
     def _is_layer_of_graph(self, operation: Operation, record: PassRecord) -> bool:
         """Return whether an operation is a layer of the graph: its other results are states."""
@@ -603,6 +633,15 @@ class _Reading:
             return False
         last = self.in_last_step(operation.outputs[0])
         return last is not None and record.of(last).origin is not None
+
+
+def _used(passes: RecordedPasses) -> list[Operation]:
+    """Return the operations on which layers, results of forward or Python values depend, in order."""
+    ends = [op for op in passes.operations if op.kind != "function" or op.name in READS]
+    values = [value for op in ends for value in op.values]
+    returned = [value for results in passes.results for value in results]
+    used = {op.index for op in (*ends, *ancestors([*values, *returned], set()))}
+    return [op for op in passes.operations if op.index in used]
 
 
 def _neurons_before(value: TensorValue, stop: set[int]) -> tuple[list[str], bool]:
@@ -627,13 +666,24 @@ def _neurons_before(value: TensorValue, stop: set[int]) -> tuple[list[str], bool
     return sorted(names), stops
 
 
-def _names(operations: Iterable[Operation]) -> tuple[str, ...]:
+#: Functions that stack time steps.
+_STACKING = ("stack", "__setitem__")
+
+
+def _names(
+    operations: Iterable[Operation], stacking: tuple[str, ...] = _STACKING
+) -> tuple[str, ...]:
     """Return the names of functions and layers in order, without duplicates and without functions that
     split or stack time steps.
     """
     ordered = sorted(operations, key=lambda operation: operation.index)
-    labels = [op.name for op in ordered if op.name not in (*PARTS, "stack", "__setitem__")]
+    labels = [op.name for op in ordered if op.name not in (*PARTS, *stacking)]
     return tuple(dict.fromkeys(name.strip("_") for name in labels))
+
+
+def _has_weights(operation: Operation) -> bool:
+    """Return whether an operation is a layer with parameters."""
+    return operation.kind == "layer" and any(True for _ in operation.func.parameters())
 
 
 def _indexing(places: list[TensorValue]) -> tuple[str, ...]:

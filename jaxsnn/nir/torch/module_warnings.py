@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from jaxsnn.errors import Problem, listing
+from jaxsnn.errors import ConversionError, Problem, listing
 from jaxsnn.nir.torch.module_draft import ModuleDraft, parameters_of
 from jaxsnn.nir.torch.trace_outcome import ModuleTrace
 from jaxsnn.options import TRAINABLE
 from jaxsnn.wording import Text
 
 
-def warnings_of(seen: ModuleTrace, draft: ModuleDraft) -> Iterator[Problem]:
-    """Yield warnings and notes on everything that the graph of a module omits or copies."""
+def warnings_of(
+    seen: ModuleTrace, draft: ModuleDraft, refusals: Sequence[ConversionError] = ()
+) -> Iterator[Problem]:
+    """Yield warnings and notes on everything that the graph of a module omits or copies. `refusals` are those
+    of graphs with an earlier input.
+    """
     yield from _left_out(seen)
-    yield from _outside(seen)
+    yield from _outside(seen, refusals)
     yield from _counting(seen)
     yield from _reading(seen)
     yield from _reset(seen)
@@ -38,8 +42,10 @@ def _left_out(seen: ModuleTrace) -> Iterator[Problem]:
         )
 
 
-def _outside(seen: ModuleTrace) -> Iterator[Problem]:
-    """Yield a note on operations of forward before the input of the graph and after its outputs."""
+def _outside(seen: ModuleTrace, refusals: Sequence[ConversionError]) -> Iterator[Problem]:
+    """Report operations of forward before the input of the graph and after its outputs: a warning if layers
+    with parameters are before the input, else a note. Give the reason why the graph does not begin earlier.
+    """
     steps = seen.passes
     if not steps.before + steps.after:
         return
@@ -51,13 +57,17 @@ def _outside(seen: ModuleTrace) -> Iterator[Problem]:
         )
         if operations
     ]
+    message = Text(
+        "the graph is one time step of forward, and omits these operations of forward: {parts}",
+        parts=listing(parts),
+    )
+    if steps.weights_before and refusals:
+        reason = Text(". It does not begin earlier: {reason}", reason=refusals[0].problem.message)
+        message = message + reason
     yield Problem(
         code="outside-graph",
-        severity="note",
-        message=Text(
-            "the graph is one time step of forward, and omits these operations of forward: {parts}",
-            parts=listing(parts),
-        ),
+        severity="warning" if steps.weights_before else "note",
+        message=message,
         fix="compute them by encode and decode of jaxsnn.split_module, or without the module",
     )
 

@@ -58,6 +58,13 @@ class _Layout:
         """Return the number of steps of a sequence."""
         return self.lead[self.axis] if self.lead else tensor.shape[self.axis]
 
+    def join(self, parts: list[Any]) -> Any:
+        """Return the sequence of steps."""
+        import torch
+
+        stacked = torch.stack(parts, self.axis)
+        return stacked.flatten(0, 1) if self.lead else stacked
+
     def fits(self, tensor: Any, steps: int) -> bool:
         """Return whether a tensor may have this layout and so many steps."""
         if self.lead:
@@ -216,8 +223,7 @@ class Unstacking:
             layout = self._layouts[id(result)]
             values = self._step_values(operation, *self._split[id(operation)], layout)
             self._parts[id(result)] = values
-            if not layout.lead:
-                result.elements = (layout.axis, dict(enumerate(values)))
+            self._add_stack(operation, result, values, layout)
             for taker, (axis, index) in self._takers.get(id(result), ()):
                 if layout == _Layout(axis=axis):
                     dropped.add(id(taker))
@@ -266,10 +272,44 @@ class Unstacking:
                 single.membranes = [state]
             self.operations.append(single)
             values.append(value)
+        for membrane in [m for m in operation.membranes if m.tensor.shape == result.tensor.shape][
+            :1
+        ]:
+            states = [
+                single.membranes[0] for v in values if (single := v.source) and single.membranes
+            ]
+            if states:
+                self._add_stack(operation, membrane, states, layout)
         for state in operation.outputs:  # after the last step
             if state is not result and state.source is operation:
                 state.source = values[-1].source
         return values
+
+    def _add_stack(
+        self, operation: Operation, value: TensorValue, parts: list[TensorValue], layout: _Layout
+    ) -> None:
+        """Add the operation that computes a result of all time steps from those of single time steps."""
+        tensors = [part.tensor for part in parts]
+        stack = dataclasses.replace(
+            operation,
+            kind="function",
+            name="stack",
+            func=layout.join,
+            args=(tensors,),
+            kwargs={},
+            tokens=[len(parts), *parts],
+            inputs={id(part.tensor): part for part in parts},
+            site=(*operation.site, "stack", operation.index),
+            outputs=[value],
+            results={id(value.tensor): value},
+            membranes=[],
+            is_neuron=False,
+            result=value.tensor,
+        )
+        value.source, value.path = stack, 0
+        if not layout.lead:
+            value.elements = (layout.axis, dict(enumerate(parts)))
+        self.operations.append(stack)
 
     def _cut(self, source: TensorValue, operation: Operation, number: int) -> list[TensorValue]:
         """Return the steps of a sequence that nothing computes step by step: the `number`-th argument of

@@ -180,7 +180,10 @@ class StepReader:
         assert source.order is not None
         record = self._record
         if not takes_columns(leaf):
-            record.reorder(leaf.forward, "flatten", source, (input_tensor,), {}, out)
+            forward = leaf.forward
+            if in_time(leaf):
+                forward = lambda x: leaf.forward(x[None])[0]  # noqa: E731
+            record.reorder(forward, "flatten", source, (input_tensor,), {}, out)
             return
         batch, shape, places = len(input_tensor), source.order.shape, source.order.places
         flat = (batch, math.prod(shape))

@@ -51,6 +51,7 @@ class RecordedSteps:
         layers: Places of the spikes and membranes of each neuron, by name: [spikes, membranes].
         outputs: Place of each output of the graph.
         before, after: Names of the functions and layers before the input and after the outputs.
+        weights_before: Names of the layers with parameters before the input.
     """
 
     stepped: bool
@@ -61,6 +62,7 @@ class RecordedSteps:
     outputs: tuple[Place, ...]
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    weights_before: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -978,3 +978,13 @@ class Differences(StaticImage):
             spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
             outputs.append(spk2)
         return torch.stack(outputs, dim=1)
+
+
+class ScoresOfOneStep(StaticImage):
+    """One time step per call: tanh in front of the layers, log_softmax behind them."""
+
+    def forward(self, x, mem1=None, mem2=None):
+        x = torch.tanh(2 * x)
+        spk1, mem1 = self.lif1(self.fc1(x), mem1)
+        spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+        return torch.log_softmax(spk2, dim=1), mem1, mem2

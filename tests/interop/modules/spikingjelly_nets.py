@@ -69,6 +69,31 @@ class MultiStep(nn.Module):
         return self.conv_fc(x_seq).mean(0)
 
 
+class TwoSteps(MultiStep):
+    """Step mode "m" with two time steps, too few to compare them."""
+
+    def __init__(self):
+        super().__init__(T=2)
+        self.conv_fc[-1] = neuron.IFNode(v_threshold=2.0, step_mode="m")
+
+
+class ResidualSteps(nn.Module):
+    """Step mode "m": spikes are added to those of an earlier layer, and channels are joined."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc2 = layer.Linear(INPUTS, HIDDEN), layer.Linear(HIDDEN, HIDDEN)
+        self.fc3 = layer.Linear(2 * HIDDEN, OUTPUTS)
+        self.sn1, self.sn2, self.sn3 = neuron.IFNode(), neuron.LIFNode(), neuron.IFNode()
+        functional.set_step_mode(self, step_mode="m")
+
+    def forward(self, x_seq):
+        functional.reset_net(self)
+        first = self.sn1(self.fc1(x_seq))
+        second = self.sn2(self.fc2(first)) + first
+        return self.sn3(self.fc3(torch.cat((first, 0.5 * second), dim=-1)))
+
+
 class Containers(nn.Module):
     """SeqToANNContainer around layers, neurons in step mode "m"."""
 
