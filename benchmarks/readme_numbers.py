@@ -65,7 +65,7 @@ def work_table(page: str) -> str:
     ]
     titles = [rows[0][number].replace("native", "this library") for number in chosen]
     shown = [
-        "| forward + backward by weights, ms: work (batch) | " + " | ".join(titles) + " |",
+        "| forward + backward, weights, ms: network (batch) | " + " | ".join(titles) + " |",
         "|---|" + "--:|" * len(chosen),
     ]
     for row in rows[2:]:
