@@ -97,18 +97,19 @@ def _preface(data: Mapping[str, Any]) -> str:
   the reference is a float64 model of its scheme.
 - A library is left out where a row takes over 60 s, compilation over 90 s, or memory exceeds 12 GB.
 - torch uses the number of threads that is fastest.
-- *C* is a plain loop in C: float32, one thread, no vector instructions, gradients by weights and input times. It
-  requires tau_mem = 2 tau_syn.
+- *C* is a plain loop in C: float32, one thread, no vector instructions, gradients with respect to weights and input
+  times. It requires tau_mem = 2 tau_syn.
 
 The columns are:
 
 - *forward*, *weights*, *all*: milliseconds for one batch, median (minimum), of the forward pass, of the forward and
-  backward pass by weights, and of the forward and backward pass by all parameters.
+  backward pass with gradients of the weights, and of the same with gradients of all parameters.
 - *ratio, weights*: the time of *weights* divided by that of the native backend.
 - *error: spikes*: the largest difference of a spike time in tau_syn; for time-stepped libraries, of the number of
   output spikes in a step. *gradients*: the largest relative error of a gradient.
-- *memory*: the peak of the process with compilation and checks, less imports. In brackets: without *all*. After a
-  slash: *forward* and *weights* in a second process, which loads the programs from JAX's compilation cache.
+- *memory*: the peak of the process with compilation and checks, minus the memory after the imports. In brackets:
+  without *all*. After a slash: *forward* and *weights* in a second process, which loads the programs from JAX's
+  compilation cache.
 - *first call*: seconds of the slowest first call, for libraries that compile."""
 
 

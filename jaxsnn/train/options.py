@@ -218,8 +218,8 @@ class TrainOptions:
         more="`ttfs`: cross-entropy of first spike times; `mse`: their shift-invariant squared error;"
         " `count`: cross-entropy of spike counts. For a leaky readout `max`: cross-entropy of largest"
         " voltages, `mean`: of means over time, `integral`: of integrals. For both `exp-sum`:"
-        " cross-entropy of exponentially weighted sums. A loss by name measures times in units of"
-        " tau_syn of the output population."
+        " cross-entropy of exponentially weighted sums. A loss that is selected by its name measures times"
+        " in units of tau_syn of the output population."
         " Default: `max` for a readout, `mean` for values; for spiking neurons `count` if their"
         " framework or the engine is time-stepped, else `ttfs`",
         python="also a loss object",
@@ -242,9 +242,8 @@ class TrainOptions:
         " `latency-reversed`: the smallest values first; `current`: a constant current; `rate`: a"
         " Poisson spike train; `population`: a spike of the channel with the nearest centre. For"
         " signals (samples, time, channels) `delta`: a spike for each step up or down; `levels`: one"
-        " channel per level, which spikes when the signal crosses it. In a table, fields of the"
-        " encoder. Not needed if the data are events or currents, or arrays (samples, time, *shape) for"
-        " the time-stepped engine",
+        " channel per level, which spikes when the signal crosses it. Not needed if the data are events"
+        " or currents, or arrays (samples, time, *shape) for the time-stepped engine",
         python="also an encoder object, such as `Latency(...)`",
         convert=text,
         check=called(str, accepted=ENCODERS),
@@ -452,8 +451,8 @@ class TrainOptions:
         more="Changes are sampled anew in each epoch. Images: `shift` in pixels, `rotation` in degrees,"
         " `scale` as a fraction, `distortion` in pixels, `mirror` as a probability."
         " Spikes: `jitter` as a time, `dropout` as a probability. `stretch` multiplies all times of a"
-        " sample by a factor between e^-`stretch` and e^`stretch`. `channel-shift` = [most groups,"
-        " channels of a group, all channels] shifts the channels. `shape`: shape of the images, if the"
+        " sample by a factor between e^-`stretch` and e^`stretch`. `channel-shift` = [largest shift"
+        " in groups, channels per group, number of channels] shifts groups of channels. `shape`: shape of the images, if the"
         " data do not specify it",
         python="also `Warp`, `Stretch`, `Jitter`, `Dropout`, a `Compose` of them, or a function of (key, sample)",
         convert=mapping,

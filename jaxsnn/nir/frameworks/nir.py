@@ -9,9 +9,9 @@ from jaxsnn.nir.model.dialect import Conventions, FrameworkOption, Rule, rules
 _SPIKE_AREA = FrameworkOption(
     name="spike_area",
     kind="time",
-    help="NIR itself: time integral of the current of a spike of weight 1; the current lasts "
-    "dt, or the spike area (at an amplitude of 1) without dt (default: one unit of the "
-    "file's time, as a delta)",
+    help="NIR itself: time integral of the current of a spike of weight 1. The current lasts dt; "
+    "if dt is unknown, it has an amplitude of 1 and lasts as long as its area. Default: a delta "
+    "with an area of one unit of the file's time",
 )
 _LITERAL = Rule(arrival="unit")
 _LITERAL_WITHOUT_LEAK = Rule(arrival="unit", membrane_decay=NO_DECAY)
