@@ -66,7 +66,7 @@ def phi1_derivative(z: Numbers) -> Numbers:
     """
     # sum over n of (n + 1) / (n + 2)! z^n, by Horner's rule
     series = jnp.zeros_like(z)
-    for n in range(11, -1, -1):
+    for n in range(15, -1, -1):
         series = series * z + (n + 1) / math.factorial(n + 2)
     near = z > -0.7
     safe = jnp.where(near, -1.0, z)
