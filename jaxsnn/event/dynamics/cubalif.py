@@ -47,11 +47,11 @@ class CubaLIFDelta(TwoVariables):
             return self._jump(p) * p["tau_syn"] / self.step * current
         return p["w_in"] * (self.spike_area / self.step) * current
 
-    def _jump(self, p: Parameters) -> Numbers:
+    def _jump(self, p: Parameters) -> Numbers | float:
         """Return the jump of I at a spike of weight 1 without a `spike_area`: a = tau_syn, or w_in
         a = tau_syn.
         """
-        return p["w_in"] if self.scales_jumps else jnp.ones_like(p["tau_syn"])
+        return p["w_in"] if self.scales_jumps else 1.0
 
     def arrival_factor(self, parameters: Parameters) -> Numbers:
         """Return the jump of j per unit weight, (neurons,): r w_in a / tau_syn."""
