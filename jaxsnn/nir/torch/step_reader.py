@@ -111,13 +111,13 @@ class StepReader:
                         raise
 
     def _called_before(self, name: str, leaf: Any, input_tensor: Any, result: Any) -> None:
-        """Note the output of a leaf in the previous step: for weights and shapes their function of
-        a neuron's spikes, else the leaf itself.
+        """Note the output of a leaf in the previous step: the output of weights and reshapings as a
+        function of their input, any other output as `Before`.
         """
         self.leaves_before.add(id(leaf))
         record = self._record
         out = result[0] if isinstance(result, tuple) else result
-        # Identity, for one, gives what another leaf gave.
+        # The output may be known already: Identity returns the output of another leaf.
         if not hasattr(out, "is_inference") or record.note(out).unchanged is not None:
             return
         source = record.seen(input_tensor).origin
