@@ -90,7 +90,8 @@ CODES: Mapping[str, str] = MappingProxyType(
         "default-engine": "The network or the data decide the engine that trains",
         "default-loss": "The network decides the loss",
         "default-output": "The network decides which of its outputs the loss reads",
-        "replaced-time-constant": "Time steps replace a time constant that neurons do not have",
+        "replaced-time-constant": "The output population has no time constant; ten time steps "
+        "are used instead",
         "accuracy-in-steps": "The trained network has a different accuracy in time steps",
         "lost-spikes": "Some of the spikes were not recorded",
         "saturated-weights": "Trained weights exceed the range of a synapse",

@@ -78,8 +78,9 @@ def between_chips(mapping: Mapping) -> dict[tuple[int, int], int]:
 
 
 def answered(times: np.ndarray, speedup: float) -> float:
-    """Return the latency: seconds of the chip from the start of a sample to its first output spike,
-    the median of the samples with one; NaN where there is none.
+    """Return the latency, in seconds of the chip: the time from the start of a sample to its first
+    output spike, as the median over samples with an output spike; NaN if no sample has an output
+    spike.
 
     Args:
         times: (samples, neurons, spikes) seconds of the network, inf where unused.

@@ -650,7 +650,11 @@ def _membranes(
 
 
 def _is_near(traced: TracedModule, place: _Place, runs: list[SteppedSolution]) -> bool:
-    """Return whether a spike depends on a small change of the threshold."""
+    """Return whether a small change of the threshold adds or removes the spike at a place.
+
+    Args:
+        runs: Results with slightly different thresholds.
+    """
     node = traced.firing.get(place.layer)
     if node is None:
         return False

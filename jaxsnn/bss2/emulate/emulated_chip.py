@@ -130,8 +130,8 @@ def refuse_bad(chip: EmulatedChip) -> None:
     """Refuse invalid parameters of an emulated chip.
 
     Raises:
-        UsageError: A spread is negative, a fraction is 1/3 or more, the seed is invalid, or a queue
-            or memory has no room.
+        UsageError: A spread is negative, a relative spread is too large, the seed is invalid, or the
+            capacity of a queue or of the memory for events is less than 1.
     """
     if not isinstance(chip.spread, Spread):
         raise UsageError(

@@ -656,10 +656,9 @@ def _refuse_weak(
             ways.append(Text("{option}", option=SPEEDUP.set_to(float(slower))))
     raise MappingError(
         Text(
-            "node '{node}' ({type}): at the measured slope of {slope:.3g} CADC LSB per "
-            "microsecond and LSB of a weight, its threshold is {distance:.2g} LSB from its leak; "
-            "calibrated thresholds deviate by up to {limit} LSB, so that a slope of "
-            "{minimum:.3g} is needed",
+            "node '{node}' ({type}): its threshold is {distance:.2g} CADC LSB from its leak, but "
+            "calibrated thresholds deviate by up to {limit} LSB. The measured slope is {slope:.3g} "
+            "CADC LSB per microsecond and LSB of a weight; at least {minimum:.3g} is needed",
             node=name,
             type=neurons[name].population.kind,
             distance=weak[name],

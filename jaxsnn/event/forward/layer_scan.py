@@ -549,7 +549,7 @@ class LayerScan:
         return jnp.maximum(state.done, 0)
 
     def _of_number(self, array: Array, number: IntOfNeurons) -> Array:
-        """Return the entries of (intervals, batch) at one interval number for each neuron."""
+        """Return an array's entries (intervals, batch) at the interval number of each neuron."""
         number = jnp.clip(number - self.offset, 0, array.shape[0] - 1)
         return at_places(array.T, number, axis=1)
 

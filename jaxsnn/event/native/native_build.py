@@ -246,12 +246,17 @@ def _register(path: Path, dtype: str) -> ctypes.CDLL:
 def kernel(
     target: str, results: Sequence[jax.ShapeDtypeStruct], dtype: str = ""
 ) -> Callable[..., Any]:
-    """Return one of `TARGETS` as a function for a number type, by default that of its first result.
+    """Return a kernel as a function.
+
+    Args:
+        target: one of `TARGETS`.
+        results: shapes and types of the results.
+        dtype: floating-point type of the kernel; "": that of the first result.
 
     Raises:
         RuntimeError: the library is not available.
-        UsageError: the function is differentiated, as for second derivatives; first derivatives do not
-            differentiate it.
+        UsageError: the returned function is differentiated, as second derivatives do; for first
+            derivatives there are separate kernels.
     """
     dtype = dtype or results[0].dtype.name
     if not (library := native_library(dtype)).there:

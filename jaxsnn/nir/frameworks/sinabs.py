@@ -72,7 +72,7 @@ _LEAKY = Rule(
 
 
 def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
-    """Return the rule by `spike_fn` and `min_v_mem`."""
+    """Return a neuron's rule, completed with the options `spike_fn` and `min_v_mem`."""
     name = rule.node.name
     spike_fn, bound = (dialect.option(option.name, name) for option in (_SPIKE_FN, _MIN_V_MEM))
     assumed = Text(

@@ -163,8 +163,8 @@ def _improve(
     inward: dict[str, Shape | None],
     outward: dict[str, Shape | None],
 ) -> None:
-    """Run one step of inference at one node: from its sources, through it, and back from its
-    targets.
+    """Infer missing shapes at a node: its input from its sources, its output from its input, and its
+    input from its targets.
     """
     node = graph.nodes[name]
     arriving = [shape for source in sources if (shape := outward[source]) is not None]

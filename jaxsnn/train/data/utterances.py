@@ -105,8 +105,8 @@ def japanese_vowels_splits(
 
 
 def _stretched(utterance: np.ndarray, factor: float) -> np.ndarray:
-    """Return an utterance (29, channels) stretched in time by a factor, as far as there are frames;
-    interpolated linearly.
+    """Return an utterance (29, channels) stretched in time by a factor, with linear interpolation and
+    at most 29 frames.
     """
     length = int(np.isfinite(utterance[:, 0]).sum())
     frames = int(np.clip(round(length * factor), _FEWEST_FRAMES, FRAMES))

@@ -242,7 +242,7 @@ class Folder:
             raise FileError(
                 Text("{path} was replaced by another folder since the run began", path=self.path),
                 fix=Text(
-                    "restore the first folder, and pass {resume} to continue",
+                    "restore the original folder, and pass {resume} to continue",
                     resume=OPTIONS["resume"].set_to(True),
                 ),
             )

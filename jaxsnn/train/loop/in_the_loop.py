@@ -100,7 +100,7 @@ class NumberedDevice(TracedDevice, Protocol):
     numbers: Any
 
     def with_numbers(self, numbers: Any) -> TracedDevice:
-        """Return the device with other numbers, which may be traced."""
+        """Return a copy of the device with other numbers, which may be traced arrays."""
         ...
 
 
