@@ -2,8 +2,8 @@
 
 Linear, Affine, Scale, Flatten, convolutions and pools all add up input channels with weights. The
 functions `..._entries` list these connections for the traits of a node type. The engines' operators,
-the chip's netlist and conversions to matrices are made of them, so that the geometry of a window
-has one home, `window_table`.
+the chip's netlist and conversions to matrices use these lists, so that the geometry of a window is
+implemented only in `window_table`.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""BrainScaleS-2 (HICANN-X) as plain data: its parts, how they are numbered and wired, what is dead
-on one chip.
+"""BrainScaleS-2 (HICANN-X) as plain data: its parts, their numbering and wiring, and the defects of
+one chip.
 
 Numbers and numbering are those of the public hardware description (halco and haldls, coordinates
 hicann-dls/vx). A hemisphere is 0 (top) or 1 (bottom); a circuit is (row, column), where its row is

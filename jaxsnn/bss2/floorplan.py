@@ -1,7 +1,8 @@
 """A picture of a mapping as SVG: for each run the neurons, the synapse arrays, the crossbar, and
-how full all is.
+the used fraction of each resource.
 
-Synapse rows stand in the order of their buses, not of their numbers, so that each bus is one band.
+Synapse rows are drawn in the order of their buses, not of their numbers, so that each bus is one
+band.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Reads JSON entry by entry: whatever does not have the form that is asked for is an error of one
-line, with its place.
+"""Reads JSON entry by entry: an entry of the wrong form raises an error of one line with the place
+of the entry.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The arrays that the parts of the event engine hand to each other: shorthands for annotations.
+"""Type aliases of the arrays that the parts of the event engine exchange, for annotations.
 
-Axes have the same names everywhere. `batch`: the samples; where neurons stand at several positions
-(`forward.layer`), the positions of each sample one after the other. `neurons`: of one population,
-or those at one position. `spikes`: slots of a neuron. `arrivals`, `events`: slots of a list in
-which unused ones have the time inf. `rows`: of a table of weights. `steps`: of a recurrent group's
-loop. "..." stands for shapes that broadcast against each other.
+Axes have the same names everywhere. `batch`: the samples; if neurons are grouped by position
+(`forward.layer`), the positions of all samples, sample by sample. `neurons`: the neurons of a
+population, or those at one position. `spikes`: slots of a neuron. `arrivals`, `events`: slots of a
+list; unused slots have the time inf. `rows`: rows of a table of weights. `steps`: steps of a
+recurrent group's loop. "..." stands for shapes that broadcast against each other.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The spike function of time-stepped simulation: a step forward, the derivative of something
-smooth backward.
+"""The spike function of time-stepped simulation: a step function in the forward pass, with the
+derivative of a smooth function in the backward pass.
 
 A surrogate is a frozen, hashable record with one method, the derivative. `u` is V - v_threshold
 throughout.

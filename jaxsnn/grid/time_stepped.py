@@ -1,8 +1,8 @@
 """The time-stepped engine: simulates a network as the framework that wrote it does, step by step.
 
-Where no cycle ties the nodes together, it goes node by node: a matrix product or convolution for
-all steps at once, then one loop over time for the neurons alone. A cycle is one loop over time for
-all of its nodes.
+Outside of cycles, nodes are computed one after the other: a matrix product or convolution for all
+steps at once, and a loop over time for each population. A cycle is one loop over time for all of its
+nodes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Features of lowered networks that an engine, the native kernels or the chip may not support.
 
-Each is found here, once; `jaxsnn.event.capabilities`, `jaxsnn.grid.capabilities` and
-`jaxsnn.bss2.capabilities` state which of them they do not support. Nothing here loads JAX.
+Only this module detects them; `jaxsnn.event.capabilities`, `jaxsnn.grid.capabilities` and
+`jaxsnn.bss2.capabilities` state which of them are not supported. Nothing here loads JAX.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`Network`, the lowered network that the engines run.
 
-A `Network` is a pytree. Its only leaves are the parameters, by NIR node and NIR name, in SI units
-and as arrays that a gradient can be taken by; everything else about it is static.
+A `Network` is a pytree. Its only leaves are the parameters, by NIR node and NIR name: differentiable
+arrays in SI units. Everything else is static.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Numbers that a floating-point type does not hold, or rounds onto each other. Nothing here loads JAX."""
+"""Numbers that overflow a floating-point type, or are rounded to the same value. Nothing here loads JAX."""
 
 from __future__ import annotations
 

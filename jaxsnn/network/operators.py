@@ -4,8 +4,7 @@ A map sends an event of a source channel to some (position, row) pairs: at that 
 `weight[row]`, a vector over the columns. A dense matrix has one position and a row for each source
 channel; a convolution has a position for each output pixel, a row for each input channel and kernel
 tap, and a column for each output channel; a pool has a position for each output channel and one
-column. Which pairs there are is static (NumPy), weights and delays are JAX arrays that a gradient
-can be taken by.
+column. The pairs are static (NumPy); weights and delays are differentiable JAX arrays.
 """
 
 from __future__ import annotations

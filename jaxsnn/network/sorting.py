@@ -4,11 +4,11 @@ float32 times and the positions that they come from are packed into one integer:
 operand is several times faster than an argsort on the CPU, and the order of non-negative floats is
 that of their bits.
 
-XLA's sort on the CPU takes one row after the other and mostly waits for branches that it did not
-foresee. Where a batch has many rows, a sorting network compares whole rows of the batch at once,
-without any branch: Batcher's bitonic sorter (Proc. AFIPS Spring Joint Computer Conf. 32, 307,
-1968), with the second half of each merge read backwards, so that the lesser number always goes to
-the lower place.
+XLA's sort on the CPU sorts one row after the other and spends most of its time on mispredicted
+branches. For a batch of many rows a sorting network is used, which compares the same two columns in
+all rows at once, without any branch: Batcher's bitonic sorter (Proc. AFIPS Spring Joint Computer
+Conf. 32, 307, 1968), with the second half of each merge read backwards, so that the smaller number
+always goes to the lower index.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""The one loop that grows budgets: a run is repeated with more room until none is too small; and
-which neurons fire for ever, or infinitely often at one time, how fast, and why.
+"""The loop that increases budgets: a run is repeated with larger budgets until all are sufficient.
+Also the diagnosis of neurons that fire without end, or infinitely often at one time: their rate, and
+the reason.
 """
 
 from __future__ import annotations

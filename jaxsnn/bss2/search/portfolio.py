@@ -1,5 +1,5 @@
-"""Places and routes a net: placers and routers in turn, cheap ones first, until one fits, counting
-forbids it, or time is up.
+"""Places and routes a net: tries placers and routers in turn, fast ones first, until one succeeds,
+counting proves that none can, or the time limit is reached.
 """
 
 from __future__ import annotations

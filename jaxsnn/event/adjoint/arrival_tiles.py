@@ -1,7 +1,8 @@
-"""Gradients by what arrives at a population, from the arrivals of each sample against all neurons:
-a tile, in which each arrival finds the next spike of each neuron by itself.
+"""Gradients with respect to the arrivals at a population, computed for all pairs of an arrival and a
+neuron: tiles (arrivals, neurons), in which the next spike of each neuron is searched for each arrival.
 
-It covers every neuron. The pass over arrivals (`arrivals_back`) is faster where there are many.
+All neuron models are supported. The pass over arrivals (`arrivals_back`) is faster if there are many
+arrivals.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 gradients that they yield.
 
 `recurrent_adjoint` explains the pass and its arrays; the rules at spikes and arrivals are those of
-`layer_adjoint`. Each step undoes, in this order, the time until the next step, what arrived in the
-step, and the spike of the step; forwards a spike acts before it arrives.
+`layer_adjoint`. Each step undoes, in this order, the flow to the next step, the arrivals of the
+step, and its spike. (In the forward pass a spike acts before it arrives.)
 """
 
 from __future__ import annotations

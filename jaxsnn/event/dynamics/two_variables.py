@@ -2,8 +2,9 @@
 
 tau_mem v' = j - v,    j' = -j / tau_syn,
 
-in v = V - V_inf and j = R (I - I_inf). Bias, v_leak and r have ended in the `Constants`: the engine
-knows no drive of its own. Models in which j does not decay, or V does not leak, override the rates.
+in v = V - V_inf and j = R (I - I_inf). Bias, v_leak and r are part of the `Constants`, so that the
+equations need no constant term. Models in which j does not decay, or V does not leak, override the
+rates.
 """
 
 from __future__ import annotations

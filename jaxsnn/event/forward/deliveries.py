@@ -1,4 +1,4 @@
-"""Spikes on their way: what a recurrent group sends with a delay, first in, first out.
+"""Queues of the spikes that a recurrent group sends with a delay, first in, first out.
 
 Spikes that travel with the same delay keep their order. A queue therefore has one line for all
 neurons of its source if they share one delay, else a line for each neuron. It stores the next spike

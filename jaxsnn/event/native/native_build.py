@@ -1,4 +1,4 @@
-"""Builds the kernels at their first use, keeps them in a cache folder, and tells JAX of them."""
+"""Builds the kernels at their first use, stores them in a cache folder, and registers them with JAX."""
 
 from __future__ import annotations
 

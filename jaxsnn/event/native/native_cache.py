@@ -1,4 +1,5 @@
-"""Libraries that are kept in a folder: whole or not at all, built by one process at a time."""
+"""Cache folder of compiled libraries: each is stored completely or not at all, and built by one
+process at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Populations that feed back into each other, in the native backend: as
+"""Recurrently connected populations in the native backend, the counterpart of
 `adjoint.recurrent_adjoint.group_spikes`.
 
 For the kernels a group is one population with the neurons of all populations in sequence; its table

@@ -1,7 +1,8 @@
-"""A feed-forward population in the native backend: as `adjoint.layer_adjoint.layer_spikes`.
+"""A feed-forward population in the native backend, the counterpart of
+`adjoint.layer_adjoint.layer_spikes`.
 
-Forwards and backwards are one call of a kernel each. Where these are differentiated themselves, for
-second derivatives, XLA's way through the same equations gives the tangents.
+The forward and the backward pass are one call of a kernel each. Second derivatives, for which these
+calls are differentiated, use the XLA implementation of the same equations.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""V of neurons that do not fire, in the native backend: as `forward.readout.membrane`.
+"""V of neurons that do not fire in the native backend, the counterpart of
+`forward.readout.membrane`.
 
-Forwards and backwards are one call of a kernel each. Where these are differentiated themselves, for
-second derivatives, XLA's way through the same equations gives the tangents.
+The forward and the backward pass are one call of a kernel each. Second derivatives, for which these
+calls are differentiated, use the XLA implementation of the same equations.
 """
 
 from __future__ import annotations

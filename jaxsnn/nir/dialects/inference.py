@@ -1,7 +1,7 @@
-"""Deciding the dialect of a graph: what the user says, then this library's tag, then the numbers of
-the file.
+"""Deciding the dialect of a graph: by the user's options, then by this library's tag, then by the
+numbers of the file.
 
-Nothing is guessed: what stays open is None in the `Dialect`, and `why` says so.
+Nothing is guessed: undecided fields of the `Dialect` are None, and `why` states the reason.
 """
 
 from __future__ import annotations

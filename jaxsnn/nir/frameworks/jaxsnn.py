@@ -1,7 +1,7 @@
 """This library, and the one of the Electronic Vision(s) group: continuous time, exact spikes.
 
-Their files differ in the unit of time only: seconds here, milliseconds there. Without this
-library's tag in the metadata the unit must be told.
+Their files differ only in the unit of time: seconds in this library, milliseconds in the other.
+Without this library's tag in the metadata the unit must be specified.
 
 A spike of weight w makes the synaptic current jump by w_in w, and the membrane of a neuron without
 one by r w: NIR's equations for a spike of area tau_syn (tau). That library writes r = w_in = 1 and
@@ -9,7 +9,7 @@ reads neither, and earlier releases of this one did not apply them to spikes, on
 Hence the option `scale_spikes` must specify the meaning of files with other values; graphs that this library
 builds, and files that it writes now, do so in their tag.
 
-What is converted is converted for the importer of that library, which takes tau_mem = tau_syn or
+Conversions are for the importer of that library, which takes tau_mem = tau_syn or
 tau_mem = 2 tau_syn, and starts currents and membranes at 0.
 """
 

@@ -1,10 +1,10 @@
 """Lava: CubaLIF of Loihi, whose states are integers.
 
-What writes NIR is `docs/source/examples/lava/lava_to_nir.py` of neuromorphs/NIR (at 7232ada), from
-the networks that lava-dl exports: dt = 0.1 ms, decays of n/4096 a step, r = tau_mem/dt, w_in =
-tau_syn/dt, thresholds and weights of n/64. What reads it is `nir_to_lava.py` there, into lava-dl
-(at d825ac5): i = (1 - d_i) i + x, v = (1 - d_v) v + i, each state a multiple of 2^-12 that a decay
-rounds toward 0, a spike where v > v_threshold, then v = 0.
+The exporter is `docs/source/examples/lava/lava_to_nir.py` of neuromorphs/NIR (at 7232ada). It
+converts the networks that lava-dl exports: dt = 0.1 ms, decays of n/4096 a step, r = tau_mem/dt,
+w_in = tau_syn/dt, thresholds and weights of n/64. The importer is `nir_to_lava.py` in the same
+folder, for lava-dl (at d825ac5): i = (1 - d_i) i + x, v = (1 - d_v) v + i, each state a multiple of
+2^-12 that a decay rounds toward 0, a spike where v > v_threshold, then v = 0.
 """
 
 from __future__ import annotations

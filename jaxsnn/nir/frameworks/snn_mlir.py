@@ -1,7 +1,7 @@
 """snn-mlir, a compiler of spiking networks to C: LIF, IF, CubaLIF and LI, one step per call.
 
-It writes no files of NIR; the dialect is how it runs those of others. Its reader
-(`python/snn_mlir` at 0e248ba) and its lowering (`SNNToLinalg.cpp` at 088a13f) were read:
+It writes no NIR files; the dialect describes how it runs files of other frameworks. The sources are
+its reader (`python/snn_mlir` at 0e248ba) and its lowering (`SNNToLinalg.cpp` at 088a13f):
 dt = tau/r, v = (1 - dt/tau) v + i, i = (1 - dt/tau_syn) i + x, a spike where v > v_threshold, then
 v = 0. Its quantized mode rounds weights to 8 bits and states to 2^-12; this module describes its
 float mode.

@@ -1,6 +1,6 @@
 """A `Graph` back to a file or a nir.NIRGraph.
 
-What was not changed stays bit for bit, and nothing is added.
+Unchanged content is written bit for bit as it was, and nothing is added.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Groups and datasets of an open HDF5 file as plain records (`Group`, `Dataset`), or refused.
+"""Groups and datasets of an open HDF5 file as plain records (`Group`, `Dataset`); other objects are
+refused.
 
-HDF5 is asked by h5py's low-level calls: the objects that h5py shows to its users ask about one
-thing many times, which for a hundred thousand small datasets takes longer than all the rest.
+The file is read through h5py's low-level calls: its high-level objects query the same property many
+times, which for a hundred thousand small datasets would take most of the time.
 """
 
 # h5py has no types for its low-level modules.

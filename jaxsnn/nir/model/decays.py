@@ -1,7 +1,7 @@
 """The factors by which membranes and currents decay in one step, as frameworks compute them.
 
-Each computes with NumPy and with JAX arrays, in float arithmetic of the order that its framework
-has. A rule from outside may bring its own: see `Decay`.
+Each accepts NumPy and JAX arrays, and uses the framework's order of floating-point operations. An
+external framework may define another decay: see `Decay`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The order does not depend on the hash seed nor on the order in which a file lists its nodes: names
 are sorted naturally (2 comes before 10). Nested graphs are flattened, their names joined by "/";
-`subgraphs` keeps what restores them.
+`subgraphs` stores the nesting, so that it can be restored.
 """
 
 from __future__ import annotations

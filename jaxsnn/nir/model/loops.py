@@ -1,5 +1,5 @@
-"""Loops without a neuron, in which an importer lets a step pass, and loops through several neurons,
-in which the dialects say where one does.
+"""Loops without a neuron, which an importer delays by one time step, and loops through several
+neurons, in which the dialects specify the delayed edge.
 
 An importer that runs nodes one by one has to begin somewhere in a loop: a node that runs before its
 source receives the output of the source in the previous step, and nothing in the first step. So

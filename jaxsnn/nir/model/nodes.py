@@ -2,9 +2,9 @@
 
 A record keeps each parameter exactly as the file has it: a scalar stays 0-d, a dtype stays. Only a
 setting that is a single number (`Parameter.may_be_scalar`) is always 0-d, also where the file has
-the shape (1,); export writes the file's. A parameter that the file lacks is None. `value` gives what
-NIR means by a missing one. What is known of a type stands in `traits`: rooms ask it, and no list of
-classes. `register_node` adds a type.
+the shape (1,); export writes the shape of the file. A parameter that the file lacks is None; `value`
+returns NIR's default for it. All properties of a type are in its `traits`, which all other modules
+use instead of lists of classes. `register_node` adds a type.
 """
 
 from __future__ import annotations

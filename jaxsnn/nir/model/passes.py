@@ -1,6 +1,6 @@
-"""Analysis passes: what follows from a graph.
+"""Analysis passes: facts that follow from a graph.
 
-They never change it, and never guess: what cannot be known is None.
+They never change the graph and never guess: unknown facts are None.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Training in the loop: something else fires the spikes, the exact gradient is taken at the spikes
-that it recorded.
+"""Training in the loop: a device fires the spikes, and the exact gradient is computed at the
+recorded spikes.
 
-The forward pass is not simulated: a chip, or an emulator of one, says when which neuron fired. The
-backward pass is the adjoint of the event engine at those times, with the slopes that the network's
-own equations give there (Pehle et al., arXiv:2302.07141). Deviations of the device from the
-equations enter only through the recorded times.
+The forward pass is not simulated: a chip, or an emulated chip, records which neuron fired when. The
+backward pass is the adjoint of the event engine at these times, with the slopes that follow from the
+equations of the network (Pehle et al., arXiv:2302.07141). Deviations of the device from the
+equations have an effect only through the recorded times.
 """
 
 from __future__ import annotations

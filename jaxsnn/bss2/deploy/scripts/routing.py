@@ -1,9 +1,9 @@
 """The routing of network.json as pygrenade's RoutingResult, for
 `hxtorch.spiking.Experiment(hw_routing_func=...)`.
 
-Written for BrainScaleS OS 12, where networks are built with NetworkBuilder. Weights may change
-without another mapping where a connection has one synapse; their signs may where the mapping's
-signs are free.
+Written for BrainScaleS OS 12, where networks are built with NetworkBuilder. The weight of a
+connection with one synapse may change without a new mapping; its sign may change only if the
+mapping's signs are free.
 """
 
 from __future__ import annotations
