@@ -51,8 +51,8 @@ MOST_ROOM = 2**26
 
 @dataclass(frozen=True, kw_only=True)
 class EventDriven(EventOptions):
-    """Exact event-driven simulation in continuous time, with exact gradients by the network's
-    parameters and the input times.
+    """Exact event-driven simulation in continuous time, with exact gradients with respect to the
+    network's parameters and the input times.
 
     A number that can differ between populations may be a mapping from their names; missing
     populations have the default.
@@ -80,9 +80,9 @@ class EventDriven(EventOptions):
             (v_threshold - v_reset) / tau_mem. Near a tangential crossing exact gradients grow
             without bound; `clipped_slopes` of the solution counts the affected spikes.
         jump_width: a LIF or IF neuron under delta spikes fires when an arrival moves V across the
-            threshold; the exact gradient of that time by weights and parameters is zero. With a
-            width (seconds) gradients treat the jump as a ramp of that length that ends at the
-            threshold: a surrogate. `degenerate_spikes` of the solution counts those spikes.
+            threshold; the exact gradient of that time with respect to weights and parameters is
+            zero. With a width (seconds) gradients treat the jump as a ramp of that length that ends
+            at the threshold: a surrogate. `degenerate_spikes` of the solution counts those spikes.
         forward_mode: support `jax.jvp` and `jax.jacfwd` instead of `jax.grad`.
         backend: "native", kernels in C++, which refuses unsupported populations; "xla", which
             supports all; "auto", native for each population that it supports.

@@ -250,8 +250,8 @@ class PopulationPart:
         return Scattered(train.time, train.channel, place, row)
 
     def with_nan_gradients(self, spikes: LayerSpikes, constants: NeuronConstants) -> LayerSpikes:
-        """Make the gradient by the constants NaN where the times are NaN, instead of 0 as for no
-        spike.
+        """Make the gradient with respect to the constants NaN where the times are NaN, instead of 0
+        as for no spike.
 
         NIR's models do not need this, as their numbers are checked.
         """

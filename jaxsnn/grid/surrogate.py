@@ -28,7 +28,7 @@ from jaxsnn.wording import Text
 
 
 class Surrogate(Protocol):
-    """Surrogate for the derivative of a spike by the membrane potential."""
+    """Surrogate for the derivative of a spike with respect to the membrane potential."""
 
     def derivative(self, u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """Return the derivative at u = V - v_threshold, in spikes per unit of V; the shape of

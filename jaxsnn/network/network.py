@@ -148,7 +148,7 @@ class Network:
         """Return the same network for callers that change no gain (`w_in` of current-based neurons,
         `r` of others): if all gains are 1, compiled code does not multiply by them.
 
-        Gradients by those gains then lack the contribution of spikes.
+        Gradients with respect to those gains then lack the contribution of spikes.
         """
         populations = dict(self.populations)
         for name, population in self.populations.items():

@@ -97,10 +97,8 @@ def any_of(conditions: Iterable[Bool[Array, ""]]) -> Bool[Array, ""]:
 
 
 def numbers_of(tree: Any) -> Float[Array, "numbers"]:
-    """Return the numbers of some arrays in one row, with the rows of a matrix added up: a NaN in
-    the arrays is a NaN in the row.
-
-    An infinite number is not finite in the row either.
+    """Return the numbers of some arrays as a flat array that is finite if and only if all numbers
+    are. Arrays of two or more axes contribute one scaled sum for each index of their first axis.
     """
     return jnp.concatenate([_row(array) for array in leaves(tree)] or [jnp.zeros(0)])
 

@@ -65,7 +65,7 @@ class _Tile:
     """Arrivals of one sample against the neurons of its population.
 
     Args:
-        needs_grad: gradients that are required besides the gradient by the weights.
+        needs_grad: gradients that are required besides the gradient with respect to the weights.
     """
 
     def __init__(self, spec: LayerSpec, needs_grad: RequiredGradients) -> None:
@@ -163,8 +163,8 @@ def tiles_back(
     passed: Passed,
     needs_grad: RequiredGradients,
 ) -> ByArrivals:
-    """Compute the gradients by weights, by the fields of the flow through arrivals, and by arrival
-    times.
+    """Compute the gradients with respect to weights, to the fields of the flow through arrivals,
+    and to arrival times.
 
     Args:
         weight: (rows, neurons).
@@ -172,7 +172,7 @@ def tiles_back(
         arrivals: times and rows, see `layer_adjoint.layer_spikes`.
         times: spike times, seconds; inf in unused slots.
         causes, passed: records of the spikes, arrays (spikes, batch, neurons).
-        needs_grad: gradients that are required besides the gradient by the weights.
+        needs_grad: gradients that are required besides the gradient with respect to the weights.
     """
     row = arrivals[1]
     shared = row.ndim == 1  # one row pattern for all samples: gather and scatter weights once

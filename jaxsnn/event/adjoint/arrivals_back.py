@@ -86,8 +86,8 @@ def arrivals_back(
     before: Costate,
     needs_grad: RequiredGradients,
 ) -> ByArrivals:
-    """Compute the gradients by weights, by the fields of the flow through arrivals, and by arrival
-    times.
+    """Compute the gradients with respect to weights, to the fields of the flow through arrivals,
+    and to arrival times.
 
     Args:
         weight: (rows, neurons).
@@ -95,7 +95,7 @@ def arrivals_back(
         arrivals: times and rows, see `layer_adjoint.layer_spikes`.
         times: spike times, seconds; inf in unused slots.
         before: costates just before each spike, (spikes, batch, neurons).
-        needs_grad: gradients that are required besides the gradient by the weights.
+        needs_grad: gradients that are required besides the gradient with respect to the weights.
     """
     time, row = arrivals
     batch, neurons = times.shape[1:]

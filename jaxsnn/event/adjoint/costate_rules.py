@@ -23,7 +23,7 @@ from jaxsnn.network.array_types import Array, Bool, Float
 
 #: Arrays of spikes, slots first.
 Slots = Float[Array, "spikes batch neurons"]
-#: Constant that the flow depends on -> derivative of a state or costate by it.
+#: Constant that the flow depends on -> derivative of a state or costate with respect to it.
 ByField = dict[str, State]
 
 
@@ -77,8 +77,8 @@ class SpikeSlot(NamedTuple):
 
 
 class Costate(NamedTuple):
-    """Costate P and its derivatives by the fields of the flow, states of arrays (batch,
-    neurons).
+    """Costate P and its derivatives with respect to the fields of the flow, states of arrays
+    (batch, neurons).
     """
 
     p: State
@@ -108,7 +108,8 @@ class Backward:
     """Backward scan over the spikes of a population; constants broadcast to (batch, neurons).
 
     Args:
-        by_fields: whether the costate's derivatives by the constants of the flow are computed, too.
+        by_fields: whether the costate's derivatives with respect to the constants of the flow are
+            computed, too.
     """
 
     def __init__(self, spec: LayerSpec, constants: NeuronConstants, by_fields: bool = True) -> None:

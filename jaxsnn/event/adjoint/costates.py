@@ -106,8 +106,8 @@ class Pass:
         Args:
             steps: number of steps in the log.
             drive: (steps, batch) dL/dt of the spike of each step.
-            fixed_length: loop over the whole log, so that the pass itself can be differentiated by
-                `drive`.
+            fixed_length: loop over the whole log, so that the pass itself can be differentiated
+                with respect to `drive`.
         """
 
         def step(count: Int[Array, ""], carry: Carry) -> Carry:
@@ -284,8 +284,8 @@ class Pass:
     def _later(
         self, number: int, costate: Costate, log: Log, mine: WhichSamples, at: NumberOfSamples
     ) -> OfSamples:
-        """Return minus the derivative of the loss by the time of a spike through the states after
-        it, if the spike assigns V.
+        """Return minus the derivative of the loss with respect to the time of a spike through the
+        states after it, if the spike assigns V.
 
         V is the same at a later time, so that it lacks V' dt; what constants add to the other
         entries begins to decay later.

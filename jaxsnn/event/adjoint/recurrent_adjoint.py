@@ -20,8 +20,8 @@ transmitted: in the same step without a delay, in an earlier step with one.
     gradients of weights        (rows, neurons)     like the tables of `recurrent`
 
 This is EventProp (Wunderlich & Pehle, Scientific Reports 11, 12829, 2021) with the flow in closed
-form, for feedback with and without delays. No state is stored or recomputed: derivatives by the
-constants of the flow are carried along as derivatives of the costates.
+form, for feedback with and without delays. No state is stored or recomputed: derivatives with
+respect to the constants of the flow are carried along as derivatives of the costates.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def _backward(
 def _gradients(
     spec: GroupSpec, residuals: _Residuals, drive: OfSteps, fixed_length: bool = False
 ) -> Gradients:
-    """Compute the gradients by the arguments of `group_spikes`.
+    """Compute the gradients with respect to the arguments of `group_spikes`.
 
     Args:
         drive: (steps, batch) dL/dt of the spike of each step.
@@ -291,7 +291,9 @@ def _delay_gradient(
 def _constants_gradient(
     layer: LayerSpec, constants: NeuronConstants, population: PopulationCostate
 ) -> NeuronConstants:
-    """Return the gradient by the constants, from the pass's carry of a population at time 0."""
+    """Return the gradient with respect to the constants, from the pass's carry of a population at
+    time 0.
+    """
     neuron = layer.neuron
     accumulators, costate = jax.tree.map(
         over_first, (population.constant_cotangents, population.costate)

@@ -124,8 +124,8 @@ def _decay_of_any(tau_mem: Numbers, tau_syn: Numbers, t: Numbers) -> Coefficient
 def decay_derivatives(
     shape: TauShape, tau_mem: Numbers, tau_syn: Numbers, t: Numbers
 ) -> tuple[Numbers, Numbers, Numbers, Numbers, Numbers]:
-    """Return the flow's coefficients (em, es, k) over t and the derivatives of k by tau_mem and
-    tau_syn.
+    """Return the flow's coefficients (em, es, k) over t and the derivatives of k with respect to
+    tau_mem and tau_syn.
 
     The general kernel is always used: a closed form at a fixed ratio would tie the two constants
     together.

@@ -13,7 +13,7 @@ Everything else, forward and backward, feed-forward and recurrent, is written on
 - A spike assigns V, and may add a constant to each other entry (`reset`).
 
 The gradients are those of EventProp (Wunderlich & Pehle, Scientific Reports 11, 12829, 2021) for
-this class of models. They need the derivatives of the flow by the constants named in
+this class of models. They need the derivatives of the flow with respect to the constants named in
 `flow_fields`; JAX computes them unless the model defines them in closed form (`decay_by`).
 """
 
@@ -288,7 +288,9 @@ class Neuron:
     # ---- derivatives
 
     def decay_by(self, constants: NeuronConstants, t: Numbers) -> tuple[Decay, dict[str, Decay]]:
-        """Return the coefficients over t, and their derivatives by each of `flow_fields`."""
+        """Return the coefficients over t, and their derivatives with respect to each of
+        `flow_fields`.
+        """
         general = self.general()
         coefficients = general.decay(constants, t)
         by_field = {}

@@ -192,8 +192,8 @@ class TwoVariables(Neuron):
         raise NotImplementedError
 
     def decay_by(self, constants: Constants, t: Numbers) -> tuple[Decay, dict[str, Decay]]:
-        """Return the coefficients over t, and their derivatives by the time constants, in closed
-        form.
+        """Return the coefficients over t, and their derivatives with respect to the time constants,
+        in closed form.
         """
         em, es, k, k_by_tau_mem, k_by_tau_syn = self.decay_derivatives(constants, t)
         finite = jnp.where(jnp.isinf(t), 0.0, t)

@@ -160,8 +160,8 @@ def _arrived(drive: Drive, response: Left) -> OfNeurons:
 
 
 def _zero_that_moves_with(tau: Float[Array, "neurons"], by_tau: OfNeurons) -> OfNeurons:
-    """Return zeros whose derivative by tau is `by_tau`: a derivative for each neuron of a value
-    that is computed once for all.
+    """Return zeros whose derivative with respect to tau is `by_tau`: a derivative for each neuron
+    of a value that is computed once for all.
     """
     still = jnp.isinf(tau)  # it has no derivative there
     return jnp.where(still, 0.0, jnp.where(still, 0.0, tau) - held(tau)) * by_tau

@@ -124,7 +124,7 @@ class _Kept(NamedTuple):
 
     @property
     def required(self) -> RequiredGradients:
-        """Gradients that are required besides the gradient by the weights."""
+        """Gradients that are required besides the gradient with respect to the weights."""
         return RequiredGradients.by(self.gradient_flags)
 
 

@@ -93,7 +93,9 @@ def _by_xla(neuron: Neuron, *arguments: Any) -> Voltages:
 
 
 def _backwards_by_xla(neuron: Neuron, inputs: _KernelInputs, drive: Voltages) -> tuple[Any, ...]:
-    """Compute the gradients by weight, constants, arrival times and sample times with XLA."""
+    """Compute the gradients with respect to weight, constants, arrival times and sample times with
+    XLA.
+    """
 
     def of(weight: Weights, constants: Constants, time: Times, samples: Samples) -> Voltages:
         return _by_xla(neuron, weight, constants, time, inputs.row, samples)
@@ -159,8 +161,8 @@ def _gradients(
     inputs: _KernelInputs,
     drive: Voltages,
 ) -> tuple[Weights, Constants, Times]:
-    """Compute the gradients by weight, constants and arrival times with the kernel; 0 where they
-    are not required.
+    """Compute the gradients with respect to weight, constants and arrival times with the kernel; 0
+    where they are not required.
     """
     of_time = inputs.time.shape if needs_grad.time else (0,)
     shapes = inputs.weight.shape, gradient_shape(inputs.constants, needs_grad), of_time

@@ -2,9 +2,9 @@
 
 A piecewise constant current is a level, like that of an open rectangular pulse: an arrival changes it
 by a step. The product of the values and a matrix or a convolution is computed beforehand, so that all
-channels that change at one time are one arrival with individual weights. Gradients by the values and
-by the weights of the network are those of this product; the engine computes those by the weights of
-the arrivals.
+channels that change at one time are one arrival with individual weights. Gradients with respect to
+the values and the weights of the network are those of this product; the engine computes those with
+respect to the weights of the arrivals.
 
 A current that is constant during the run needs no arrival: it is a bias of each sample.
 """
@@ -98,7 +98,8 @@ def lasting_current(
     paths: Sequence[Path], currents: Mapping[str, Currents], target: str, dtype: DTypeLike
 ) -> tuple[Float[Array, "batch neurons"], Float[Array, "batch neurons"]]:
     """Return the drive of a population by inputs whose currents last for the whole run, and its
-    integral until they begin, which is 0 as they begin at 0, but has derivatives by their times.
+    integral until they begin, which is 0 as they begin at 0, but has derivatives with respect to
+    their times.
 
     A current that begins at another time becomes NaN, as no error can be raised in `jax.jit`.
 

@@ -451,8 +451,13 @@ def _difference(
 
 
 def _joined(node: Node, shape: Shape | None, counts_batch: bool | None) -> Shape | None:
-    """Return the shape that an importer makes of one by a Flatten; None where it joins the axis of
-    batch, too.
+    """Return the output shape of a Flatten in an importer; None if the importer also joins the batch
+    axis.
+
+    Args:
+        shape: Input shape.
+        counts_batch: Whether the importer counts the batch axis in start_dim and end_dim; None: it
+            joins all axes.
     """
     if shape is None or counts_batch is None:
         return None if shape is None else (prod(shape),)

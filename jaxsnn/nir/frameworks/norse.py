@@ -344,7 +344,7 @@ def _power_of_two(value: np.ndarray) -> np.ndarray:
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Return a quotient, 1 where it would be one by 0."""
+    """Return a quotient; 1 where the denominator is 0."""
     return np.divide(numerator, denominator, out=np.ones_like(numerator), where=denominator != 0)
 
 

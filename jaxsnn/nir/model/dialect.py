@@ -51,9 +51,9 @@ class Rule:
             increases by w, whatever r and w_in are. "scaled jump": NIR's equations for a spike of
             area tau_syn (LIF and LI: tau; IF and I: one unit of time), so that the current
             increases by w_in w, and the membrane potential of a neuron without current by r w.
-        kernel: The continuous reading of a spike. The current of CubaLIF jumps in the frameworks
-            too: delta. LIF and IF driven by deltas can only cross the threshold when a spike
-            arrives: box of width dt.
+        kernel: Shape of a spike in continuous time. "delta" for CubaLIF, whose current jumps in the
+            frameworks, too. "box", of width dt, for LIF and IF: with deltas they could cross the
+            threshold only when a spike arrives.
         membrane_decay, synapse_decay: Decay factor k (a) of one time step, as the framework
             computes it, see `jaxsnn.nir.model.decays`; None if there is no current, or for "exact".
         membrane: What one step does to V under the step's input X (of CubaLIF: its current I).
@@ -63,8 +63,8 @@ class Rule:
         synapse: What one step does to the current I. "exact": as above. "add last": I = a I + X.
             "add first": I = a (I + X). "decay last": I = I + X drives V, then I = a I. "filter":
             I = I + dt/tau_syn (v_leak - I + w_in X), from v_leak on, and r I drives V.
-        resets_first: The kinds of reset that, acting one step late, act before V decays and X is
-            added; else after.
+        resets_first: Kinds of reset that, if they act one step late, act before V decays and X is
+            added; other resets act after that.
         ones: Parameters that the framework always writes as 1.
         option: Name of a boolean option of the framework on which the rule depends; "" for none.
             The rule applies if the option is true.

@@ -24,8 +24,8 @@ class Encoder(Protocol):
     record of a run.
 
     It is called once for each part of the data, before training, outside of compiled code, and
-    need not be traceable. No gradient is taken through it: training differentiates by the
-    parameters of the network, not by its inputs. It must return the same spikes each time, so
+    need not be traceable. It has no gradient: training differentiates with respect to the
+    parameters of the network, not to its inputs. It must return the same spikes each time, so
     that a run that is resumed equals an uninterrupted run.
     """
 
