@@ -571,7 +571,13 @@ class _LoopReading(_SequenceReading):
         return parts if len(parts) == folded.steps else None
 
     def read(self, record: PassRecord, reader: StepReader, value: TensorValue) -> None:
-        """Read the last step, and the one before it, with a value as the input of the graph."""
+        """Read the last two steps.
+
+        Args:
+            record: Record to fill.
+            reader: Reader of steps, which fills the record.
+            value: Input of the graph.
+        """
         folded = self.folded
         outside = [
             op

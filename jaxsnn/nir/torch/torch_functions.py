@@ -73,8 +73,8 @@ def selected_ranges(
 
 
 def _spans_of(tensor: Any, index: Any, leading: int) -> dict[int, range] | None:
-    """Return the range of indices that slices such as x[:, 2:5] select along each axis, without axes
-    of which all is selected; None for other indices, and if a leading axis is sliced.
+    """Return the range of indices that slices such as x[:, 2:5] select, for each axis of which only a
+    part is selected; None for other indices, and if a leading axis is sliced.
     """
     entries = list(index) if isinstance(index, tuple) else [index]
     if any(entry is Ellipsis for entry in entries):
