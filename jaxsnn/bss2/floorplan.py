@@ -347,8 +347,8 @@ def _bars(mapping: Mapping, run: Run) -> Iterator[str]:
 
 
 def utilisation(mapping: Mapping, run: Run) -> list[tuple[str, int, int]]:
-    """Return name, used and available of each resource of a run; rows count where they have a
-    synapse.
+    """Return (name, number in use, number available) of each resource of a run. A synapse row is in
+    use if it has a synapse.
     """
     chip = mapping.chip
     usable = np.ones((HEMISPHERES, chip.rows), bool)

@@ -460,7 +460,9 @@ def map_report(arguments: argparse.Namespace, graph: Graph, outcome: MapOutcome)
         chip = {"Chip": chip_section(mapping, quantized)}
     else:
         results += rounding_table(quantized)
-    key_figures["largest rounding error of weights (rms)"] = f"{max(errors, default=0.0):.2%}"
+    key_figures["rms rounding error of weights, largest population"] = (
+        f"{max(errors, default=0.0):.2%}"
+    )
     if outcome.ok:
         result = f"The network fits on the chip in {runs} run{'s' * (runs != 1)}: 0 violations"
     elif outcome.violations:

@@ -254,7 +254,7 @@ class TrainFiles:
         return paths
 
     def checkpoints(self) -> dict[str, Path]:
-        """Return the folder of checkpoints and the files in it, by a description for messages."""
+        """Return the paths of the checkpoint folder and of its files, by descriptions for messages."""
         file_names = ("last.npz", "before.npz", "best.npz", "history.jsonl")
         inside = {f"the checkpoint's {name}": self.checkpoint / name for name in file_names}
         return {"the checkpoint of -o": self.checkpoint} | inside

@@ -338,10 +338,10 @@ class Population:
         return input_gain(parameters) * self.spike_area / input_tau(parameters)
 
     def require(self, *fields: str) -> None:
-        """Refuse a population with an obstacle in one of some fields.
+        """Refuse a population that has an obstacle in any of these fields.
 
         Raises:
-            LoweringError: the first of the problems.
+            LoweringError: the first obstacle.
         """
         for field, problem in self.obstacles:
             if field in fields:

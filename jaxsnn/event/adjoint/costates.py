@@ -277,7 +277,7 @@ class Pass:
             ramp = jnp.isinf(slope) & (log.jump > 0)
             slope = jnp.where(ramp, log.jump / layer.jump_width, slope)
         slope = jnp.maximum(jnp.where(mine, slope, 1.0), slope_floor(layer, constants)[at])
-        # inf: the spike of one that starts above its threshold comes at 0, whatever its numbers are
+        # inf: a neuron that starts above its threshold fires at time 0, whatever its parameters
         at_start = (log.time == 0) & starts_above(layer.neuron, constants)[at]
         return jnp.where(at_start, jnp.inf, slope)
 
@@ -287,8 +287,8 @@ class Pass:
         """Return minus the derivative of the loss with respect to the time of a spike through the
         states after it, if the spike assigns V.
 
-        V is the same at a later time, so that it lacks V' dt; what constants add to the other
-        entries begins to decay later.
+        If the spike comes dt later, V is v_reset for dt longer and lacks the change V' dt; the
+        constants that the spike adds to the other entries begin to decay later.
         """
         rules = self.rules[number]
         slope_after = jnp.where(mine & jnp.isfinite(log.slope_after), log.slope_after, 0.0)

@@ -3,9 +3,9 @@ to the first.
 
 The forward pass (`recurrent`) writes each event of each sample to a log. The backward pass (`Pass`
 in `costates`) walks through it in reverse with the costates of all neurons, the derivatives of the
-loss by their states. Per step the costates flow back over the time to the next step, arrivals add
-to the gradients of their weights and of their times, and a spike changes the costate of its neuron
-by the rules of `layer_adjoint`:
+loss with respect to their states. Per step the costates flow back over the time to the next step,
+arrivals add to the gradients of their weights and of their times, and a spike changes the costate of
+its neuron by the rules of `layer_adjoint`:
 
     forward    --a-----s--a------s---->      a: arrival, s: spike
     log         0     1  2      3            steps

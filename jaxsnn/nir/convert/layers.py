@@ -351,7 +351,7 @@ def write_as_matrices(conversion: Conversion) -> None:
         ConversionError: A node of several axes that cannot be written in this form.
     """
     draft = conversion.draft
-    why = "the importer does not support the layers in their shapes"
+    why = "the importer does not support layers of these shapes"
     if draft.channels_last:
         reorder_flattened(draft, False, "other frameworks have channels first")
         draft.channels_last = False

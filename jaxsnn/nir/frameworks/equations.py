@@ -1,7 +1,7 @@
 """Shared code of the importers of the Electronic Vision(s) group: hxtorch's, and that of their
 jaxsnn.
 
-Both take CubaLIF with one set of parameters a layer, time constants in ms, and Linear between
+Both take CubaLIF with one set of parameters per layer, time constants in ms, and Linear between
 populations; neither reads w_in. Their sources: `hxtorch/spiking/utils/from_nir.py` at 3bfc7aa,
 `jaxsnn/event/utils/from_nir.py` at 5e9bb86.
 """

@@ -195,7 +195,7 @@ def refuse_drive(step: Step, drive: np.ndarray, setting: Setting) -> None:
 
 def needs_start(step: Step, start: np.ndarray, setting: Setting) -> None:
     """Require membrane potentials that start at `start`, the initial value of the importer in units
-    of the source framework; any other is an approximation, see `Setting.give_up`.
+    of the source framework. Any other start is an approximation; see `Setting.give_up`.
     """
     off = np.abs(step.v_start - start) > 1e-9 * np.abs(step.v_threshold)
     if np.any(off):

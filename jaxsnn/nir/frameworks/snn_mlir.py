@@ -59,8 +59,8 @@ _RUNS = Conventions(
 
 
 def _write(step: Step, setting: Setting) -> Written:
-    """Write LIF, IF and CubaLIF that rest and reset at 0, with one set of parameters a layer; LI
-    and CubaLI for readouts.
+    """Write LIF, IF and CubaLIF that rest at 0 and reset to 0, with one set of parameters per layer;
+    LI and CubaLI for readouts.
     """
     needs_one_axis(step, "snn-mlir")
     spikes = step.reset != "none"

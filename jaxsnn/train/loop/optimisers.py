@@ -83,7 +83,7 @@ def optimiser_of(
 
     Args:
         weight_decay: decay of weights, decoupled from the gradient: the fraction, times the learning
-            rate, that is subtracted from each weight per step. None: that of the name.
+            rate, that is subtracted from each weight per step. None: the default of the optimiser.
 
     Raises:
         UsageError: an unknown optimiser, an object that is not an optimiser, or an optimiser object
