@@ -208,8 +208,8 @@ def by_connectivity(task: Task, counts: np.ndarray, rng: np.random.Generator) ->
 
 
 def _received(task: Task) -> np.ndarray:
-    """Return the synapses from each neuron on the chip to each other one, as fractions of the
-    latter's fan-in, (targets, targets).
+    """Return the number of synapses between each pair of neurons on the chip, as a fraction of the
+    fan-in of the target, (source, target).
     """
     received = np.zeros((len(task.targets), len(task.targets)))
     sources = np.flatnonzero(task.on_chip >= 0)

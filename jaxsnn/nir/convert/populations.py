@@ -183,8 +183,8 @@ def _starting_input(step: Step) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the inputs that start a population: the input of the first step that persists, the input
     of the first step only, and the input of every step.
 
-    The drive of a membrane is a constant part of its current: I' = I + drive/gain, which starts at
-    drive/gain.
+    A constant drive of the membrane becomes part of the current: the written current I + drive/gain
+    starts at drive/gain.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         passing = step.decay * (step.v_start - step.v_reset) / (step.gain * step.synapse_gain)

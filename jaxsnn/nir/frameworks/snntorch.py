@@ -472,8 +472,10 @@ def _recurrent_weights(call: Call, recurrent: Any) -> dict[str, Any]:
 
 
 def _export_lapicque(call: Call) -> Exported:
-    """Export Lapicque: V = (1 - dt/(R C)) V + dt/C x. Its reset to zero drops the input; of
-    snnTorch's other neurons only Synaptic does so, which is identical with a current of one step.
+    """Export Lapicque: V = (1 - dt/(R C)) V + dt/C x.
+
+    Its reset to zero drops the input of the step, which among snnTorch's other neurons only Synaptic
+    does. So with this reset it is exported as a Synaptic whose current lasts one step.
     """
     neuron, shape = call.module, call.outward
     _refuse_unheld(call)

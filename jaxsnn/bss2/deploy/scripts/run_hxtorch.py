@@ -134,7 +134,7 @@ def unchanged(weight: Any) -> Any:
 
 
 def value_of(value: Any, indices: Sequence[int], torch: Any) -> Any:
-    """Return one number for all neurons, or a tensor with one for each neuron of a group."""
+    """Return a number that holds for all neurons, or a tensor of the numbers of a group's neurons."""
     return torch.tensor([value[index] for index in indices]) if isinstance(value, list) else value
 
 
