@@ -25,9 +25,10 @@ from jaxsnn.nir.torch.leaves import exporter_of, in_time
 from jaxsnn.nir.torch.module_order import RESHAPE
 from jaxsnn.nir.torch.recording import Operation, TensorValue, index_along
 
-#: Fewer steps are no sequence.
+#: Minimum number of steps of a sequence.
 _LEAST_STEPS = 3
-#: What makes an operation on one step of a sequence: its kind, name, function and arguments.
+#: Function from one step of a tensor to the fields of an operation on this step: its kind, name,
+#: function and arguments.
 _Step = Callable[[Any], dict[str, Any]]
 #: Layers that only change axes.
 _RESHAPING = ("Flatten", "Unflatten")
@@ -35,7 +36,7 @@ _RESHAPING = ("Flatten", "Unflatten")
 
 @dataclasses.dataclass(frozen=True)
 class _Layout:
-    """Where the axis of time is in a sequence.
+    """Position of the time axis in a sequence.
 
     Attributes:
         lead: Lengths of the axes that the first axis joins, such as (batch, time); () if it joins
@@ -102,7 +103,7 @@ class Unstacking:
         return takers
 
     def _lifted(self, operations: list[Operation]) -> dict[int, _Step]:
-        """Return the operations that are computed step by step, by id, with what computes a step."""
+        """Return the operations that are computed step by step: id -> function for one step."""
         lifted: dict[int, _Step] = {}
         for operation in reversed(operations):
             if not operation.values or not operation.outputs:
@@ -270,8 +271,8 @@ def _layouts_of_other(tensor: Any, opposite: Any, layout: _Layout) -> list[_Layo
 
 
 def _step_of(operation: Operation, before: _Layout, after: _Layout) -> _Step | None:
-    """Return what makes the arguments of an operation on one step; None if a step of its result is
-    not computed of a step of its argument alone.
+    """Return the function that describes an operation on one step; None if a step of its result
+    depends on more than the same step of its argument.
     """
     import torch
 
