@@ -94,8 +94,10 @@ def _looped(
     entering: StepInput,
     tested_before: Float[Array, "time batch *shape"] | None = None,
 ) -> Membranes:
-    """Run the loop of `_membranes`; tested_before: membranes tested in an earlier run of the
-    loop.
+    """Run the loop of `_membranes`.
+
+    Args:
+        tested_before: membranes that an earlier run of the same loop compared with the threshold.
     """
 
     def step(state: Any, step_inputs: tuple[StepInput, Any]) -> tuple[Any, tuple[Any, Any]]:

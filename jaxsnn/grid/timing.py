@@ -17,7 +17,7 @@ from jaxsnn.wording import Text
 if TYPE_CHECKING:
     from jaxsnn.network.network import Network
 
-#: Delays and given steps may differ from what they should be by the rounding of float32, relative.
+#: Relative tolerance of delays and specified steps, which may be rounded to float32.
 _TOLERANCE = 2**-18
 
 

@@ -401,7 +401,7 @@ def _notes(graph: Graph) -> Iterator[Note]:
 
 
 def _implausible_time_constants(graph: Graph, layers: Mapping[str, Layer]) -> Iterator[Problem]:
-    """Name time constants that were given as numbers and look like milliseconds.
+    """Name time constants that were specified as numbers and look like milliseconds.
 
     Those of dialects with another unit, and of frameworks whose steps define them, may be anything.
     """

@@ -161,7 +161,7 @@ def decay_derivatives(
 def peak_reaches(
     shape: TauShape, v: Numbers, j: Numbers, threshold: Numbers, tau_mem: Numbers, tau_syn: Numbers
 ) -> Bool[Array, "..."]:
-    """Return whether v's maximum reaches the threshold, given that v has one ahead (`peaks`)."""
+    """Return whether the maximum of v reaches the threshold, if v has a maximum ahead (`peaks`)."""
     match shape:
         # The maximum of a parabola, without an exponential: in x = em it is (v + j) x - j x^2, and
         # in x = es, where tau_syn is the longer one, 2 j x + (v - 2 j) x^2.

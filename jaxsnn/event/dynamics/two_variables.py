@@ -1,6 +1,6 @@
 """Base of NIR's six neuron models: a membrane potential v and the current j that drives it.
 
-tau_mem v' = j - v,    j' = -j / tau_syn,
+    tau_mem v' = j - v,    j' = -j / tau_syn,
 
 in v = V - V_inf and j = R (I - I_inf). Bias, v_leak and r are part of the `Constants`, so that the
 equations need no constant term. Models in which j does not decay, or V does not leak, override the

@@ -85,13 +85,15 @@ def _summands(entry: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _is_multiple(numbers: np.ndarray, grid: float) -> np.ndarray:
-    """Return where numbers are multiples of a grid, but 0, to the rounding of float32."""
+    """Return a mask of the nonzero numbers that are multiples of a grid, to the rounding of float32."""
     steps = numbers / grid
     return (numbers != 0) & (np.abs(steps - np.round(steps)) <= 2.0**-23 * np.abs(steps))
 
 
 def _on_grid(rows: np.ndarray, grid: float) -> np.ndarray:
-    """Return where numbers are on a grid, in rows of which more are than a coincidence explains."""
+    """Return a mask of the numbers that are multiples of a grid. Rows with no more multiples than
+    expected by chance are excluded.
+    """
     fits = _is_multiple(rows, grid)
     counts, counted = np.count_nonzero(fits, axis=1), np.count_nonzero(rows, axis=1)
     many = (counts > _BY_CHANCE * counted) & (counts > np.where(counted > 1, 1, 0))

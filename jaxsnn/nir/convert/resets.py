@@ -344,7 +344,7 @@ def _moved_subtraction(conversion: Conversion, step: Step) -> Reset | None:
 
 
 def _lost_between(step: Step, reset: Reset) -> np.ndarray:
-    """Return what weights from each neuron to itself must add for another reset, (*shape)."""
+    """Return the weights from each neuron to itself that compensate for another reset, (*shape)."""
     sign = 1.0 if reset == "subtract later" else -1.0
     return sign * (1 - step.decay) * step.v_threshold / step.gain
 

@@ -122,7 +122,9 @@ _SCALE_SPIKES = FrameworkOption(
 
 
 def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
-    """Return the rule with a sentence on gains that do not scale spikes."""
+    """Return a neuron's rule; if the node has gains that do not scale spikes, they are noted in
+    `assumed`.
+    """
     node = rule.node
     if node.type not in _RULES or dialect.option(_SCALE_SPIKES.name, node.name) is not False:
         return rule

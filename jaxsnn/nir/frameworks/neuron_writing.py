@@ -257,12 +257,12 @@ def moved_threshold(
     return farther(height, (threshold * (1 + sign * slack)).astype(np.float32)).astype(float)
 
 
-#: By so much at most a level is above the lowest height that is scaled to it.
+#: Largest factor by which a height is scaled to reach the common level.
 _MOST_SCALED = 2**20
 
 
 def has_few_digits(values: np.ndarray) -> np.ndarray:
-    """Return where float32 does not round products of small integers and a value."""
+    """Return a mask of the values whose products with small integers are exact in float32."""
     digits = np.frexp(values)[0] * _MOST_SCALED
     return digits == np.round(digits)
 

@@ -546,7 +546,7 @@ def _large(step: Step, start: np.ndarray, rest: np.ndarray, share: np.ndarray) -
 
 
 def _does(step: Step) -> Iterable[Doing]:
-    """Return how its neurons do a step: resets that none of them has, as several nodes."""
+    """Return the extended support for a step: two resets can be written as several nodes."""
     composed = step.reset in ("subtract unless above", "skip")
     return ("no current", "several nodes") if composed else ()
 

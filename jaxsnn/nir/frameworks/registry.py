@@ -290,7 +290,7 @@ def conventions_of(name: str, version: str | None = None) -> Conventions:
 
 
 def dialect_of(name: str, version: str | None = None, **fields: Any) -> Dialect:
-    """Return the dialect of a framework, with the given fields; everything else is undecided.
+    """Return the dialect of a framework with the specified fields; all other fields are undecided.
 
     Args:
         name: Name of the framework.

@@ -156,7 +156,9 @@ def _write(step: Step, setting: Setting) -> Written:
 
 
 def _does(step: Step) -> Iterable[Doing]:
-    """Return how its neurons do a step: several spikes, each of which takes v_threshold off."""
+    """Return the extended support for a step: several spikes, each of which subtracts
+    v_threshold.
+    """
     return ("any height",) if step.several and step.reset == "subtract" else ()
 
 

@@ -62,9 +62,10 @@ _DT = 1e-4
 
 
 def _is_single_precision(nodes: Mapping[str, Node]) -> bool:
-    """Return whether r = 1/(1-beta) was computed from betas in float32: snnTorch does so,
-    SpikingJelly uses float64, where a layer that learns its tau has one tau = 1/sigmoid(w) with w
-    in float32.
+    """Return whether r = 1/(1-beta) was computed from betas in float32.
+
+    snnTorch computes in float32, SpikingJelly in float64. Layers with a single r are skipped: if
+    SpikingJelly learns their tau, it is 1/sigmoid(w) of a w in float32.
     """
     for name, node in nodes.items():
         if not isinstance(node, NEURONS) or isinstance(node, IF | I):

@@ -1,6 +1,6 @@
 """`Step`, one time step of a population in numbers, from which every target is written.
 
-i = synapse_decay i + synapse_gain x        (current-based neurons only)
+    i = synapse_decay i + synapse_gain x        (current-based neurons only)
     u = decay v + gain X + drive                (X is i, or x without a current)
     a spike where u passes v_threshold, then the reset gives the next v
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 #: Nodes behind which nir infers shapes.
 _WITH_WINDOWS = ("Conv1d", "Conv2d", "SumPool2d", "AvgPool2d", "Flatten")
-#: What nir raises where it takes no graph of what it is given.
+#: Exceptions that nir raises if it cannot make a graph of a document.
 _REFUSALS = (AssertionError, ValueError, TypeError, KeyError, IndexError, AttributeError)
 
 
@@ -220,7 +220,7 @@ def _of_nir(graph: Graph, **reader_options: bool) -> nir.NIRGraph:
     """Return the graph as nir.read would load it from a file with `reader_options`."""
     import nir
 
-    # nir changes the dicts that it is given
+    # nir changes the dicts that it receives
     tree = _values(document_of_graph(graph)["node"])
     return cast("nir.NIRGraph", nir.dict2NIRNode(tree | reader_options))
 

@@ -223,10 +223,10 @@ def _edge_warnings(
         yield _warning(node, description, fix)
     if not sources and not isinstance(node, Input):
         fix = "connect it or remove it; an exporter may have lost an edge"
-        yield _warning(node, "is fed by nothing, no edge ends at it", fix)
+        yield _warning(node, "has no incoming edge", fix)
     if not targets and not isinstance(node, Output):
         fix = "connect it or remove it; an exporter may have lost an edge"
-        yield _warning(node, "feeds nothing, no edge starts at it", fix)
+        yield _warning(node, "has no outgoing edge", fix)
     stands_in = len(targets) == 1 and node.name == f"input_{targets[0]}"
     if isinstance(node, Input) and stands_in and len(graph.inputs) > 1:
         description = Text(

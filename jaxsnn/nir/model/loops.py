@@ -84,7 +84,7 @@ def loops_of_several(graph: Graph) -> tuple[tuple[str, ...], ...]:
 
 def importer_late_edges(graph: Graph, runs: Order) -> tuple[Edge, ...] | None:
     """Return the edges of `loops_of_several` on which an importer with this run order transmits the
-    source's output of the previous step; None if it never runs one of their nodes.
+    source's output of the previous step; None if it does not run all nodes of these loops.
     """
     place = _places(graph, runs)
     parts = loops_of_several(graph)
@@ -155,8 +155,8 @@ def _feedback(graph: Graph, part: Sequence[str]) -> list[Edge]:
 
 
 def run_order(graph: Graph, runs: Order) -> list[str]:
-    """Return the nodes in the order in which an importer runs them, without those that it never
-    comes to.
+    """Return the nodes in the order in which an importer runs them, without nodes that it never
+    reaches.
     """
     return depth_first(graph) if runs == "depth first" else _in_turn(graph)
 
