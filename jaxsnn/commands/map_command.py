@@ -341,7 +341,7 @@ def place_and_route_file(
     it.
 
     Args:
-        graph: with its dialect.
+        graph: graph with its dialect.
         output: the JSON file.
         svg: a picture of the mapping.
         force: overwrite files that exist.

@@ -15,8 +15,8 @@ _GRID = {"grid": ENGINE.set_to("grid")}
 
 
 def _needs_dt(network: StaticNetwork, population: Population) -> bool:
-    """Return whether the length of a step is a duration in continuous time, too: of a box, of a current
-    that a step adds up, of a recurrent delay of one step.
+    """Return whether the length of a step matters in continuous time: as the duration of a box, of a
+    current that is specified per step, or of a recurrent delay of one step.
     """
     lasting = network.biased | network.with_currents
     return (

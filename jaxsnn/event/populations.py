@@ -233,11 +233,11 @@ class PopulationPart:
         return Given(jnp.concatenate([weight, -weight]), time, row)
 
     def _edges_of(self, events: Scattered, rows: int) -> Scattered:
-        """Return the events unchanged, or, if they are rectangular pulses, one that opens and one
-        that closes for each.
+        """Return the events unchanged, or, if they are rectangular pulses, two events for each: its
+        start and its end.
 
         Args:
-            rows: of the table, whose second half has the negative weights.
+            rows: number of rows of the table without its second half, the negative weights.
         """
         if not self.neuron.width:
             return events

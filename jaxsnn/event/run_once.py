@@ -88,8 +88,8 @@ class RunOnce(EventDriven):
 
 
 def first_room(network: Network, name: str, samples: int, t_end: float) -> int:
-    """Return the initial number of spike slots of each neuron: a power of two, larger where neurons
-    are fast and few.
+    """Return the initial number of spike slots of each neuron: a power of two, larger for few neurons
+    with short time constants.
 
     Args:
         name: a population.

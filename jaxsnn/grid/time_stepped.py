@@ -297,7 +297,7 @@ def _through(
     """Return a signal over all steps after a node that is not a neuron.
 
     Args:
-        spikes: of an input, it sends spikes and no current.
+        spikes: whether an input sends spikes, not a current.
     """
     if wire.kind == "input":
         return parts.emitted(inputs[wire.name], spikes=spikes)

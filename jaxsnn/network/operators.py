@@ -253,8 +253,8 @@ def _one_by_one(
     operator: Operator,
     dtype: DTypeLike,
 ) -> Operator:
-    """Return an operator followed by any linear node: as a matrix if all is connected or the
-    operator is one, else with a pair for each connection.
+    """Return an operator followed by any linear node: as a matrix if the node connects all channels
+    or the operator is a matrix, else with a pair for each connection.
     """
     source, target, value = entries_of(wire, inward, parameters, dtype)
     inputs = math.prod(inward)
@@ -291,7 +291,9 @@ def _one_by_one(
 class _Met(NamedTuple):
     """Matches between pairs of an operator and connections of a node: (pairs,) int arrays.
 
-    source, row: of the operator's own pair. meeting: number of the connection.
+    Attributes:
+        source, row: source channel and row of the operator's pair.
+        meeting: index of the connection.
     """
 
     source: Int[np.ndarray, "pairs"]

@@ -251,7 +251,7 @@ class Population:
         spikes_per_step: "one", or "several": the number of multiples of v_threshold in V.
         floor: V is raised to this at the end of each time step, if it is below; None: never.
         spikes_from: a step's spike depends on the membrane "before" or "after" its update.
-        reset_delay: in time steps a spike resets the membrane one step later.
+        reset_delay: whether a spike resets the membrane one step later, in time steps.
         resets_at_start: a V above threshold at the beginning of a step is reset then, whatever
             `reset_delay` is.
         detaches_resets: gradients leave out the resets that act when a step begins.

@@ -89,9 +89,9 @@ class _Place:
 
     Attributes:
         where: location for messages.
-        number: from 1 on.
+        number: number of the layer, from 1.
         planes: number of input planes; None for flat input.
-        seed: of the network.
+        seed: seed of the network.
     """
 
     where: str

@@ -121,7 +121,7 @@ def weights(graph: Any, before: Any = None, *, bins: int = 40, title: str = "") 
                 expected=listing(earlier),
                 actual=listing(node_weights),
             ),
-            fix="pass the same graph before training",
+            fix="pass the same graph as it was before training",
         )
     figure = new_figure(min(3.2 * len(node_weights) + 0.8, 13.0), 3.2)
     for axes, (name, after) in zip(

@@ -224,7 +224,7 @@ def quantize(
     rounding changed the largest weight.
 
     Args:
-        graph: with its dialect.
+        graph: graph with its dialect.
         options: a record of options.
         reset, readout, min_v_mem: as in `jaxsnn.read`, for nodes that are mapped differently from the
             graph: `reset="zero"`, or `reset={"NODE": "zero"}`, `readout=["NODE"]`.

@@ -249,8 +249,8 @@ def _time_gradient(
     """Return dL/dt of a population's arrivals from outside, in their original slots.
 
     Args:
-        time, row: of the arrivals.
-        rows: of the table that belong to arrivals from outside, the first ones.
+        time, row: times and rows of the arrivals.
+        rows: number of rows of arrivals from outside, the first rows of the table.
         arrived: the row that arrived in each step, `Log.row`.
         by_time: dL/dt of the arrival in each step.
     """

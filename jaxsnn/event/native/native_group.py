@@ -64,7 +64,7 @@ class _OnePopulation:
 
     Attributes:
         subtract: a spike lowers V and keeps the overshoot.
-        delayed: of each feedback edge with a delay (first neuron, number) of its source.
+        delayed: (first neuron, number of neurons) of the source of each feedback edge with a delay.
         immediate: whether something is fed back without a delay.
         held: (neurons, refractory time) of each population; empty if none has one.
         threads: number of threads.

@@ -402,7 +402,7 @@ def _laid_out_single(
     """Return an operator that needs only one column, in another layout.
 
     Args:
-        channel_place: of each channel, column * positions + position.
+        channel_place: column * positions + position of each channel.
     """
     positions, columns, order = layout
     wire = Wire(name="fan-in", kind="Linear", sources=(), shape=(positions * columns,))
@@ -428,7 +428,7 @@ def _laid_out_list(
     position.
 
     Args:
-        channel_place: of each channel, column * positions + position.
+        channel_place: column * positions + position of each channel.
     """
     positions, columns, _ = layout
     source, _, row = operator.entries()
@@ -574,7 +574,7 @@ class _Entries(NamedTuple):
 
 
 def _by_position(place: Int[Array, "batch events taps"], positions: int, budget: int) -> _Entries:
-    """Sort entries (batch, events, taps) by their positions, in the order of events at each."""
+    """Sort entries (batch, events, taps) by their positions, and entries of one position by event."""
     batch, events, taps = place.shape
     count = events * taps
     # One integer, position * count + entry, sorts by both with a single operand; where the

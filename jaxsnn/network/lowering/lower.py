@@ -215,12 +215,12 @@ def _with_changes(
 ) -> Node:
     """Return a node with changed parameters, in the units, shapes and dtypes of the file.
 
-    If a number shared by all neurons becomes one for each, the node's other parameters are extended
-    likewise, if they had the same shape before, as `nir` requires.
+    If a parameter that is shared by all neurons becomes an array, the other parameters of the node
+    that had the same shape are expanded, too, as `nir` requires.
 
     Args:
-        changes: parameter -> its numbers, and which of them did not change.
-        shape: of the node's output.
+        changes: parameter -> its numbers, and a mask of those that did not change.
+        shape: shape of the node's output.
     """
     written = {key: _written(node, key, new, same, dialect) for key, (new, same) in changes.items()}
     grown = {key for key, new in written.items() if new.size > np.size(node.value(key))}
