@@ -110,7 +110,7 @@ class PassRecord:
         return self._seen.get(id(value)) or SeenTensor()
 
     def of_entry(self, value: TensorValue) -> SeenTensor:
-        """Return the entry of a value, to be modified; a new one is stored."""
+        """Return the entry of a value, to be modified. If there is none, it is created."""
         return self._seen.setdefault(id(value), SeenTensor())
 
     def seen(self, tensor: Any) -> SeenTensor:
@@ -121,7 +121,9 @@ class PassRecord:
         return SeenTensor() if value is None else self.of(value)
 
     def note(self, tensor: Any) -> SeenTensor:
-        """Return the entry of a result of the operation, to be modified; a new one is stored."""
+        """Return the entry of a result of the operation, to be modified. If there is none, it is
+        created.
+        """
         assert self.operation is not None
         return self.of_entry(self.operation.results[id(tensor)])
 
