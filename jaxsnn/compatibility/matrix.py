@@ -172,7 +172,7 @@ def matrix(graph: Graph, selected_purposes: Sequence[str] = ()) -> Matrix:
 
     Args:
         graph: read with its dialect.
-        selected_purposes: purposes, with versions if need be; all that are known without any.
+        selected_purposes: purposes, which may have versions; (): all known purposes.
 
     Raises:
         UsageError: an unknown purpose.

@@ -135,9 +135,9 @@ def delayed_by_source(operator: Operator) -> Operator:
 
 
 def by_taps(operator: Operator, dtype: DTypeLike) -> list[Operator]:
-    """Split an operator whose rows have delays into operators from some to all channels at one
-    position, in each of which a source channel has one row: its first pair, its second one, and
-    so on.
+    """Split an operator whose rows have delays into operators with at most one row, and so one delay,
+    for each source channel: one operator for the first pairs of all source channels, one for the
+    second pairs, and so on. Each operator has a single position, with a column for each channel.
     """
     source, position, row = (
         entry_array[np.argsort(operator.entries()[0], kind="stable")]

@@ -117,8 +117,8 @@ class RunWiring:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Program:
-    """Static description of an emulation, independent of spikes. Compiled code takes its numbers as
-    arguments (`program_numbers`).
+    """Static description of an emulation, independent of spikes. It is a pytree, whose leaves are the
+    numbers that compiled code takes as arguments.
 
     Attributes:
         layout: Sizes of the chip.

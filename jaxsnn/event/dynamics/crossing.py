@@ -274,8 +274,9 @@ def _quadratic(a: Numbers, b: Numbers, rise: Numbers, threshold: Numbers, gap: N
     """Return -log x at the root x in (0, 1] of a x + b x^2 = threshold at which v crosses upwards
     (x falls with time).
 
-    Short waits are found in y = 1 - x, the root of rise y + b y^2 = gap, with rise = -(a + 2 b) and
-    gap = threshold - (a + b), long ones in x: each where it has all digits.
+    Long times are computed from x. Short times are computed from y = 1 - x, the root of
+    rise y + b y^2 = gap with rise = -(a + 2 b) and gap = threshold - (a + b), since x would lose
+    digits.
     """
     # The discriminants of the two equations are the same number: the sum that cancels less.
     of_x = a * a, 4 * b * threshold
@@ -290,8 +291,7 @@ def _quadratic(a: Numbers, b: Numbers, rise: Numbers, threshold: Numbers, gap: N
 
 
 def minus_log(x: Numbers, y: Numbers) -> Numbers:
-    """Return -log x of a number x in (0, 1], given y = 1 - x as well, to the precision of the more
-    accurate of the two.
+    """Return -log x of a number x in (0, 1], from x or from y = 1 - x, whichever is more accurate.
 
     Near -0.4 the error of JAX's log1p is a hundred times that of rounding, so x is used for y from
     1/4 on.

@@ -107,7 +107,7 @@ class _Log(NamedTuple):
     row: Int[Array, "batch steps"]
     slope: Float[Array, "batch steps"]
     used: Int[Array, "batch"]
-    origin: Int[Array, "batch steps"]  # no steps where nothing comes later than what sends it
+    origin: Int[Array, "batch steps"]  # has no steps if no event is delayed
 
 
 class _Kept(NamedTuple):

@@ -41,8 +41,8 @@ class Step:
     Attributes:
         name, type: Name and type of the node; `shape` is that of the population, and of all arrays.
         current_based: Whether the input passes through a synaptic current.
-        decay, gain, drive: Coefficients of the membrane potential; `drive` is the constant input by
-            the leak potential per time step.
+        decay, gain, drive: Coefficients of the membrane potential; `drive` is the constant input per
+            time step that results from the leak potential.
         synapse_decay, synapse_gain: Factors of the synaptic current.
         bias_ratio: Effect of a bias of 1 in a time step, relative to a spike of weight 1.
         v_threshold, v_reset, v_start: Levels of the membrane potential.

@@ -99,9 +99,10 @@ _WRITES = Conventions(
 
 
 def _needs_its_reset(step: Step, setting: Setting) -> None:
-    """Require a reset to a value; any other is an approximation, see `Setting.give_up`. Delayed
-    subtractions that can be rewritten as immediate ones were rewritten before, see
-    `convert.subtraction`.
+    """Require a reset to a value. Any other reset is an approximation; see `Setting.give_up`.
+
+    Delayed subtractions that can be rewritten as immediate subtractions have been rewritten before;
+    see `jaxsnn.nir.convert.resets.move_subtractions`.
     """
     if step.reset != "subtract later":
         needs_value_reset(step, setting, "SpikingJelly")
