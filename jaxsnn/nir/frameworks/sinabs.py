@@ -102,7 +102,7 @@ def _tau(decay: np.ndarray) -> np.ndarray:
 
 
 def _single(value: np.ndarray) -> np.ndarray:
-    """Convert to float32: with parameters in float64 its layers would return float64, which the
+    """Convert parameters to float32: with float64, layers of Sinabs return float64, which the
     following layers refuse.
     """
     return np.asarray(value, np.float32)

@@ -51,8 +51,8 @@ class Step:
         at_equality: Whether a membrane potential equal to v_threshold spikes.
         several: Whether a neuron may fire several spikes per time step, each of which subtracts
             v_threshold.
-        level: For spikes that are shared among copies of a neuron: v_threshold in units of that of
-            the neuron.
+        level: If copies of a neuron share its spikes: v_threshold of the copy, as a multiple of the
+            neuron's v_threshold.
         floor: Lower bound of V at the end of a time step; None for no bound.
         late: Whether spikes are emitted one time step after the threshold crossing.
         starts_with_reset: Whether some membrane potentials start above v_threshold and are reset in

@@ -260,7 +260,7 @@ def ints(value: Any) -> Shape:
     return tuple(int(entry) for entry in np.ravel(value))
 
 
-#: What a padding is read as where a framework means XLA's SAME: see `Window.like_xla`.
+#: Padding of convolutions and pools whose framework pads like XLA's SAME; see `Window.like_xla`.
 LIKE_XLA = "SAME"
 
 
@@ -287,7 +287,7 @@ class ReadAs:
 
 
 class _NoTraits:
-    """In place of the traits of a class that has none."""
+    """Placeholder for the traits of a class without traits; reading it raises an error."""
 
     def __get__(self, node: Node | None, cls: type[Node]) -> NodeTraits:
         subject = (
