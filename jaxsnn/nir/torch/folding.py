@@ -359,10 +359,10 @@ class _Fold:
         return all(type(token) is int for token in column), True
 
     def _check_state(self, operation: Operation) -> None:
-        """Refuse a neuron whose state is not its own of the step before.
+        """Refuse a neuron that does not continue from its own state of the previous step.
 
         Raises:
-            ConversionError: There is such a state.
+            ConversionError: The neuron starts from another state.
         """
         name = operation.name
         if self.place[id(operation)][1] and operation.keeps_state:

@@ -189,8 +189,7 @@ def _assignments(
 
 
 def _refuse_parted(numbers: list[LayerNumbers]) -> None:
-    """Refuse different numbers for one and the same tensor of a module, which has it in several
-    places.
+    """Refuse different numbers for a tensor that the module uses in several places.
 
     Raises:
         ConversionError: The numbers differ; the message names the nodes.
@@ -421,7 +420,7 @@ def _fitted(assignment: LayerNumbers, shape: tuple[int, ...], refuse: bool = Tru
 
 
 def _refuse_difference(traced: TracedModule, graph: Graph, nodes: Mapping[str, str]) -> None:
-    """Refuse numbers that a module could not take up.
+    """Refuse a module whose layers still differ from the nodes of the file after loading.
 
     Raises:
         ConversionError: A number differs; the message contains the node and the two numbers.

@@ -45,7 +45,7 @@ class SeenTensor:
         function: First function of torch that changed the output of a layer so that it has no
             origin any more, or "".
         line: Line of the user's code with that function, or "".
-        lost_in: Module of the library that changed it so, with its name.
+        lost_in: Name and module of the library's module that did this instead of a function.
         is_state: Whether a layer keeps it from step to step.
         through_data: Whether it comes from `.data` of another tensor, whose changes are not traced.
     """

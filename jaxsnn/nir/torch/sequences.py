@@ -62,7 +62,7 @@ class Unstacking:
     """Replacement of operations on sequences in a recording.
 
     Attributes:
-        operations, returned: Those of the recording after the replacement.
+        operations, returned: Operations and returned values after the replacement.
     """
 
     def __init__(self, operations: list[Operation], returned: list[TensorValue]) -> None:
