@@ -171,7 +171,7 @@ def matrix(graph: Graph, selected_purposes: Sequence[str] = ()) -> Matrix:
     """Return the verdicts for all nodes of a graph.
 
     Args:
-        graph: read with its dialect.
+        graph: graph with its dialect.
         selected_purposes: purposes, which may have versions; (): all known purposes.
 
     Raises:

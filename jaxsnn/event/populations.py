@@ -127,7 +127,7 @@ class PopulationPart:
         """Return the static description of the population's scan.
 
         Args:
-            in_order: the arrivals are sorted.
+            in_order: whether the arrivals are sorted.
         """
         once = self.engine.stops(self.name)
         return LayerSpec(
@@ -150,7 +150,7 @@ class PopulationPart:
         """Return the constants under constant currents, in the shape (samples, neurons).
 
         Args:
-            still: without the currents, (neurons,).
+            still: constants without the currents, (neurons,).
         """
         sources = self.sources
         operands = self.signal.paths, sources.currents, self.name, sources.network.dtype
@@ -445,7 +445,10 @@ class FeedForwardPart(PopulationPart):
         self, spec: LayerSpec, arrival_lists: Arrivals, given_all: Any
     ) -> tuple[LayerSpikes, FirstSpikes | None, Int[Array, ""]]:
         """Return the spikes by neuron, the first of them if they are available, and the number of
-        slopes below the floor: of weight, constants, time, row and t_end.
+        slopes below the floor.
+
+        Args:
+            given_all: weight, constants, time, row and t_end.
         """
         weight, constants, time, row, t_end = given_all
         threads, native = self.engine.threads, self._is_native(arrival_lists)

@@ -195,8 +195,8 @@ def entries_of(
     """Return the connections of a linear node, one by one.
 
     Returns:
-        (source, target, value): NumPy int arrays (entries,), and JAX numbers (entries,) that a
-        gradient can be taken by.
+        (source, target, value): NumPy int arrays (entries,), and a differentiable JAX array
+        (entries,).
 
     Raises:
         LoweringError: the node does not define its connections, and its matrix would be too large.

@@ -520,8 +520,8 @@ jax.tree_util.register_pytree_with_keys(Network, _flatten, _unflatten)
 
 
 def entries(tree: Any) -> Float[Array, "numbers"]:
-    """Return all numbers of a tree of arrays in one row, so that one check is compiled, not one for
-    each array.
+    """Return all numbers of a tree of arrays as one flat array, so that a single check is compiled,
+    not one for each array.
     """
     leaves = [jnp.ravel(array) for array in jax.tree.leaves(tree)]
     return jnp.concatenate(leaves) if leaves else jnp.zeros(0)

@@ -134,11 +134,13 @@ def _of_a_type(
     layer_fields: Mapping[str, Any],
     location: str,
 ) -> Layer:
-    """Neurons of the type that their table says.
+    """Build neurons of the type that their table specifies.
 
     Args:
-        times: what the network says, for types that have such a time constant.
-        layer_fields: what the layer says.
+        table: `type` and parameters of the neurons.
+        times: time constants of the network, for types that have such time constants.
+        layer_fields: entries of the layer.
+        location: name of the layer in messages.
     """
     neuron_fields = {name.replace("-", "_"): value for name, value in table.items()}
     kind = neuron_fields.pop("type")

@@ -285,8 +285,10 @@ def load_into(
 
 
 def _as_graph(traced: TracedModule, graph: Graph, nodes: Mapping[str, str]) -> TracedModule:
-    """Return a traced module with another graph of the same structure, whose nodes are by those of
-    the module.
+    """Return a traced module with its graph replaced by another graph of the same structure.
+
+    Args:
+        nodes: Node of the module's graph -> node of the other graph.
     """
     return dataclasses.replace(
         traced,
@@ -344,7 +346,7 @@ def _stale_state_named(module: Any, sample: Any) -> Iterator[None]:
     """Add advice to a refusal if the module holds state that may be left from an earlier run.
 
     Raises:
-        ConversionError: As it was raised, with another fix where there is such a thing.
+        ConversionError: The refusal, with a different fix if the module holds such state.
     """
     try:
         yield
@@ -506,8 +508,8 @@ def _refuse_in_a_run(
 def _run(
     module: Any, traced: TracedModule, sample: Any, gain: float
 ) -> tuple[np.ndarray, dict[str, list[np.ndarray]]]:
-    """Run the module on some inputs, of gain 0 on its sample alone; return the inputs of the graph
-    and its outputs. A few samples of a large batch are enough.
+    """Run the module on its sample, or with a gain on random spikes multiplied by the gain; return the
+    inputs of the graph and its outputs. Only a few samples of a large batch are used.
     """
     if not traced.trace.passes.stepped:
         return run_recorded(module, _of_sample(sample, traced.trace, gain), traced.trace)
@@ -524,8 +526,8 @@ def _run(
 
 
 def _of_sample(sample: Any, seen: ModuleTrace, gain: float) -> Any:
-    """Return the sample, or another one with random spikes; a longer one if all of its steps are
-    the input of layers that run through time themselves.
+    """Return the sample, or with a gain random spikes of its shape. If layers that process all time
+    steps receive the sample itself, random spikes follow some of its steps.
     """
     if not gain:
         return sample
@@ -539,8 +541,8 @@ def _of_sample(sample: Any, seen: ModuleTrace, gain: float) -> Any:
 
 
 def _inputs(sample: np.ndarray, leading: int, gain: float, batch: int = BATCH) -> np.ndarray:
-    """Return inputs (time, batch, *shape): some steps of the sample, then random spikes of
-    increasing size; more steps of samples that are fewer than `batch`.
+    """Return inputs (time, batch, *shape): some steps of the sample, then random spikes of different
+    sizes. If there are fewer samples than `batch`, there are more steps.
     """
     first = sample[: STEPS // 3] if leading == 2 else sample[None]
     rng = np.random.default_rng(0)

@@ -280,9 +280,9 @@ def calibrations_of(mapping: Mapping, quantized: Quantized) -> tuple[Calibration
     """Return the calibrations of all runs: each run uses the first one that does not conflict with
     its targets on any circuit.
 
-    A circuit that is part of different neurons in different runs may need other potentials in
-    each; then a calibration is refined, which takes its synaptic inputs and time constants over.
-    It may need other time constants; then the chip is calibrated again.
+    A circuit that is part of different neurons in different runs may need different potentials in
+    each; then an earlier calibration is refined, which reuses its synaptic inputs and time constants.
+    If it needs different time constants, the chip is calibrated again.
     """
 
     def agree(fixed: dict[Any, float], requested: dict[Any, float]) -> bool:

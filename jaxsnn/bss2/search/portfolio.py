@@ -356,9 +356,10 @@ class _RunSearch:
 
     Attributes:
         least: (size,) the fewest circuits of each neuron.
-        fewest: runs that counting allows, and `fewer`, why one less is not enough.
-        tried: attempts at a run.
-        why: the last attempt failed.
+        fewest: smallest number of runs that counting allows.
+        fewer: reason why one run less is not enough.
+        tried: number of attempts at a run.
+        why: reason why the last attempt failed.
         deadline: `time.monotonic()` at which no new attempt is started.
     """
 
@@ -503,7 +504,7 @@ def partitions(
     first.
 
     Args:
-        counts: (size,) circuits of each neuron, the fewest that can do.
+        counts: (size,) minimum number of circuits of each neuron.
 
     Yields:
         Sorted global indices, run by run.

@@ -83,7 +83,7 @@ def summary(result: str, key_figures: Mapping[str, Any], good: bool | None = Non
     """Return the top of a page as HTML.
 
     Args:
-        result: in one sentence.
+        result: the result in one sentence.
         key_figures: name -> value; those that are None are left out.
         good: whether the result is marked as a success or as a failure; None: neither.
     """

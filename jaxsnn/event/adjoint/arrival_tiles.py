@@ -84,10 +84,12 @@ class _Tile:
 
     @staticmethod
     def next_spike(sample: _Sample) -> Int[Array, "arrivals neurons"]:
-        """Return for each arrival the neuron's next spike, or how many it has."""
+        """Return the index of each neuron's next spike after each arrival; the number of its spikes if
+        there is none.
+        """
         arrival = sample.arrival[:, None]
         number = jnp.zeros((len(arrival), sample.times.shape[1]), jnp.int32)
-        # Of many spikes a search takes less time than a comparison with each.
+        # For many spikes a binary search is faster than a comparison with each.
         if sample.cause is None and len(sample.times) > 4:
             search = partial(jnp.searchsorted, side="right", method="scan_unrolled")
             spike_index = jax.vmap(search, in_axes=(1, None))(sample.times, sample.arrival)
@@ -227,8 +229,8 @@ def _samples(
 
 
 def _summed(by_arrival: _ByArrival) -> _ByArrival:
-    """Sum the contributions of a tile, except those to weights: by the fields of neurons, and by
-    arrival.
+    """Sum the contributions of a tile to the gradients with respect to the fields of neurons (over
+    arrivals) and to the times of arrivals (over neurons).
     """
     fields = {name: jnp.sum(by, axis=0) for name, by in by_arrival.fields.items()}
     by_time = None if by_arrival.time is None else jnp.sum(by_arrival.time, axis=1)

@@ -142,7 +142,7 @@ class NativeStream:
         """
         Args:
             dtype: number type of the loaded library; numbers of a stream are float64.
-            populations: numbered as they come.
+            populations: populations in the order of their indices.
         """
         self.committed = 0
         self._problem = ""  # why it has ended

@@ -312,7 +312,7 @@ def _everywhere(taps: _Taps, in_turn: bool, dtype: DTypeLike) -> _Lists:
     """Return the lists for events that each reach every position, without a search.
 
     Args:
-        in_turn: tap k leads to position k.
+        in_turn: whether tap k leads to position k.
     """
     batch, events, positions = taps.place.shape
     late = 0.0 if taps.row_delay is None else taps.row_delay[taps.row]
@@ -453,8 +453,8 @@ def _acting_once(operators: Sequence[Operator]) -> Operator:
     """Merge operators from one source with the same delays, so that an event reaches each position
     once.
 
-    What it does there over several taps or paths is added up before: else a neuron whose V it moves
-    could fire on the way to the sum.
+    The weights of several taps or paths to the same position are added up beforehand. Otherwise a
+    neuron whose V they move one after the other could fire before all of them have arrived.
     """
     count, offset = 0, []
     for operator in operators:

@@ -105,7 +105,7 @@ def lasting_current(
 
     Args:
         paths, target: see `by_source`.
-        currents: those that last.
+        currents: input -> currents that last for the whole run.
     """
     contributions, missed = [], []
     for source, operators in by_source(paths, currents, target).items():

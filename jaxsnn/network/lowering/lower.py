@@ -49,7 +49,7 @@ def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False)
     needs one refuses to run, and names the option that sets it.
 
     Args:
-        graph: read with a dialect.
+        graph: graph with its dialect.
         dtype: float32 or float64 (needs jax_enable_x64); default JAX's own.
         free_time_constants: assume nothing of tau_mem and tau_syn, so that they can be trained.
 
@@ -100,7 +100,7 @@ def _as(dtype: Any, value: Any, name: str, key: str) -> np.ndarray:
     """Return a parameter's numbers in a dtype.
 
     Raises:
-        LoweringError: one that is finite, and not in this type.
+        LoweringError: a finite number overflows the dtype.
     """
     if (problem := beyond_type(name, key, value, dtype)) is not None:
         raise LoweringError.of(problem)

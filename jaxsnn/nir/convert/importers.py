@@ -512,8 +512,8 @@ def _alike(
 def _wiring_differences(
     before: Graph, after: Graph, written_names: Mapping[str, str], target: Target
 ) -> Iterator[tuple[str, str]]:
-    """Yield the nodes at which graphs of the same nodes are wired, or run by the importer, in
-    another way.
+    """Yield the nodes at which two graphs with the same nodes differ in their edges or in the order
+    in which the importer runs them.
     """
     wires = {(written_names[source], written_names[end]) for source, end in bypass_relays(before)}
     source_names = {new: old for old, new in written_names.items()}
@@ -591,13 +591,13 @@ def _load_line_problems(
 
 
 def _original(graph: Graph, name: str) -> str | None:
-    """Return the node of a graph that a conversion, which writes nested graphs flat, has under a name;
-    None for one that it added.
+    """Return the node of a graph from its name after a conversion, which flattens nested graphs; None
+    for a node that the conversion added.
     """
     if name in graph.nodes:
         return name
     if len(graph.subgraphs) == 1:
-        return None  # nothing is nested, and all names are what they were
+        return None  # nothing is nested, so names have not changed
     matches = [
         source_name
         for source_name in graph.nodes

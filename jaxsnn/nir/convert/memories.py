@@ -135,7 +135,9 @@ def _write_readout(draft: Draft, step: Step) -> None:
 def _feed_itself(
     draft: Draft, name: str, weights: dict[str, Any], drive: np.ndarray | None = None
 ) -> None:
-    """Add a node that sums its input, `drive`, and `weights`, an entry, times its last output."""
+    """Add a node whose output is the sum of its input, of `drive`, and of its previous output
+    multiplied by `weights` (an entry of a node with weights).
+    """
     leak = draft.free(f"{name}_leak")
     if drive is not None and np.any(drive):
         draft.nodes[name] = {"type": "Affine", "weight": np.eye(len(drive)), "bias": drive}

@@ -29,10 +29,10 @@ from jaxsnn.wording import Text
 def copy_bursting_neurons(conversion: Conversion) -> None:
     """Write neurons that fire several spikes per time step as copies that fire one spike each.
 
-    Copy j of a neuron shares its membrane and fires where the membrane is at j times v_threshold. The
-    copies' spikes add up to the neuron's, so whatever follows takes each copy with the neuron's
-    weights. Where a copy of the target resets by its own spike only, a loop between the copies does
-    the rest.
+    All copies have the neuron's membrane potential; copy j fires where it reaches j times v_threshold.
+    The copies' spikes add up to the neuron's, so the following nodes receive each copy with the
+    neuron's weights. If a copy in the target is reset only by its own spike, a loop between the copies
+    subtracts v_threshold for the spikes of the others.
 
     Raises:
         ConversionError: Neurons whose copies cannot share a reset.
@@ -127,7 +127,7 @@ def _copy_rows(draft: Draft, name: str, copies: int) -> None:
 
 
 def _lengthen(draft: Draft, name: str, copies: int) -> None:
-    """Let a Flatten or a pool take so many times the channels."""
+    """Multiply the number of channels of a Flatten or a pool by the number of copies."""
     inward, outward = draft.shapes[name]
     draft.shapes[name] = (
         (inward[0] * copies, *inward[1:]),

@@ -272,8 +272,8 @@ def _membrane(rule: NeuronRule) -> dict[str, Any]:
 
 
 def _continuous(rule: NeuronRule, decay: np.ndarray) -> dict[str, Any]:
-    """Return the same of the ODE over one step that starts with the arrival of its spikes, for currents
-    that decay in between.
+    """Return the coefficients of `_membrane` for the ODE over one step, at whose start spikes arrive;
+    synaptic currents decay during the step.
     """
     node, r = rule.node, _number(rule.node, "r")
     drive = (1 - decay) * _number(node, "v_leak")

@@ -238,8 +238,8 @@ def _currents_apart(draft: Draft, recurrent: list[Edge], late: bool, dt: float) 
 
 
 def _does(step: Step) -> Iterator[Doing]:
-    """Yield how its neurons do a step: SingleSpike and MultiSpike with either reset, where several spikes
-    count thresholds from 0; IAF bounded by -v_threshold, the one lower bound that its importer sets.
+    """Yield the extended support for a step: any height for resets that subtract or set V to 0; and
+    the lower bound -v_threshold of IAF, the only bound that the importer sets.
     """
     if step.reset == "subtract" or (step.reset == "value" and not np.any(step.v_reset)):
         yield "any height"

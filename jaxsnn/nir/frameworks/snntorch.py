@@ -236,8 +236,8 @@ def _without_a_current(step: Step) -> Step:
 
 
 def _does(step: Step) -> Iterator[Doing]:
-    """Yield how its neurons do a step: its own immediate subtraction at any height; Synaptic subtracts at
-    once only in this way, and fires one spike a step.
+    """Yield the extended support for a step: snnTorch's immediate subtraction at any height. For
+    other immediate subtractions and for several spikes per step, Synaptic is not suitable.
     """
     if step.reset == "subtract unless above" and not step.several:
         yield "any height"
@@ -321,7 +321,7 @@ def _told(setting: Setting) -> str:
 
 
 def _lengthen_loops(draft: Draft, recurrent: list[Edge], late: bool, dt: float) -> None:
-    """Make three nodes of each loop of two, on which its importer fails."""
+    """Extend each loop of two nodes to three nodes, since the importer fails on loops of two."""
     # `recurrent`, `draft.delayed` and `memories` have the names before nodes were renamed.
     old_names = {new: old for old, new in draft.renamed.items()}
     for edge in recurrent:
@@ -531,7 +531,7 @@ def _set_lapicque(
 
 
 def _export_alpha(call: Call) -> Exported:
-    """Export Alpha: one that resets as the extension of this name.
+    """Export Alpha: with a reset, as the extension Alpha; without, as a Synaptic.
 
     Without a reset its membrane, m (a^n - b^n) for a spike n steps ago with decays a and b, is that
     of a Synaptic, (a^(n+1) - b^(n+1)) / (a - b), one step later, times m (a - b).

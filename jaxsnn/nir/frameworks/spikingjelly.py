@@ -196,8 +196,8 @@ def _write(step: Step, setting: Setting) -> Written:
 
 
 def _does(step: Step) -> Iterator[Doing]:
-    """Yield how its neurons do a step: resets that none of them has, as several nodes; CUBALIFNode
-    subtracts at once only, and fires one spike a step.
+    """Yield the extended support for a step: two resets can be written as several nodes. CUBALIFNode
+    is not suitable for these, for later subtractions, and for several spikes per step.
     """
     composed = step.reset in ("subtract unless above", "skip")
     if composed:

@@ -306,7 +306,9 @@ def _chain(draft: Draft, recurrent: list[Edge], late: bool, dt: float) -> None:
 
 
 def _unlike_xla(draft: Draft) -> None:
-    """Write pools as convolutions where Spyx's SAME, as which it takes any padding, is another."""
+    """Write pools as convolutions if their padding differs from XLA's SAME, as which Spyx interprets
+    any padding.
+    """
     for name in draft.of_type("SumPool2d"):
         frame = window(as_node(name, draft.nodes[name]))
         like_xla = dataclasses.replace(frame, like_xla=True).at(draft.shapes[name][0][1:])

@@ -149,7 +149,7 @@ def _changed(old: Dataset, value: np.ndarray) -> Dataset:
 
 
 def _cast(value: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Too large a number becomes infinite without a warning."""
+    """Convert to a dtype; a number that is too large becomes infinite, without a warning."""
     with np.errstate(over="ignore"):
         return value.astype(dtype)
 

@@ -141,7 +141,7 @@ def parse(source: Any, *, dialect: str | Dialect = "auto", **options: Any) -> Gr
 
 
 def _with_dialects(graph: Graph, broken: tuple[Problem, ...]) -> tuple[Problem, ...]:
-    """Problems of a graph, with the dialects in which it has none."""
+    """Return the problems of a graph; the first advice names the dialects in which there are none."""
     sound = [name for name in DIALECTS if _is_sound(graph, name)]
     if not sound:
         return broken

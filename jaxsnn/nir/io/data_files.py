@@ -151,7 +151,7 @@ _WITHOUT_EFFECT = {"dynamic_before_transition": False}
 
 
 class _UnknownEntry(ValueError):
-    """Something that the known version of the format does not define."""
+    """Error for an entry that the known version of the format does not define."""
 
 
 def _refuse_unknown(

@@ -199,8 +199,8 @@ class Graph:
 
     @property
     def neurons(self) -> tuple[str, ...]:
-        """Names of the nodes with a state: LIF, CubaLIF, IF, LI, CubaLI, I and those from
-        outside.
+        """Names of the nodes with a state: LIF, CubaLIF, IF, LI, CubaLI, I, extensions and registered
+        types.
         """
         return tuple(name for name, node in self.nodes.items() if node.traits.state)
 

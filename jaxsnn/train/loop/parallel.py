@@ -296,9 +296,9 @@ def on_first(tree: Tree, mesh: Mesh | None) -> tuple[Tree, Mesh | None]:
 def over_devices(sums: Tree, maxima: Other, mesh: Mesh | None) -> tuple[Tree, Other]:
     """Return sums of one tree and maxima of another over the devices, exchanged in one operation.
 
-    All leaves travel as bits in one vector, and every device adds up the vectors of all in the
-    same order: the results are the same bits everywhere. One operation only, for at each of them
-    the devices wait for each other.
+    All leaves travel as bits in one vector, and every device adds up the vectors of all devices in
+    the same order, so that the results are the same bits everywhere. A single operation is used,
+    because the devices wait for each other at each operation.
 
     Args:
         sums, maxima: trees of arrays, the same shapes on all devices.
