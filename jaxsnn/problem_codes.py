@@ -100,7 +100,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "fixed-weights": "Weights of the graph are not weights of a layer of the module",
         "outside-graph": "Forward computes something before the graph's input or after its outputs",
         "left-out": "A part of the module or of the data was left out",
-        "python-values": "Forward may decide by values of tensors what it computes",
+        "python-values": "The operations of forward may depend on values of tensors",
         "rescaled-time": "Neurons of a module have different time steps",
         "states-reset": "Forward resets the states of neurons before each call",
         "shared-parameters": "A module uses the same parameters in several places",

@@ -155,7 +155,7 @@ class MapOutcome:
         if self.resets is not None:
             lines.append(self.resets.as_text())
         elif self.quantized.approximated_resets:
-            lines.append(f"{'resets':24}changed, and not measured (--input says on which data)")
+            lines.append(f"{'resets':24}changed; pass --input to count the spikes that change")
         lines += _calibration_lines(self.quantized)
         lines.append(f"{'checked':24}{len(self.violations)} violations")
         lines += [f"{kind:24}{path}" for kind, path in self.files.items()]

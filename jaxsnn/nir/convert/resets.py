@@ -66,8 +66,8 @@ def copy_bursting_neurons(conversion: Conversion) -> None:
                 copies=copies,
             ),
             Text(
-                "a neuron of the target framework fires one spike per time step, and one of the "
-                "source framework up to {copies} here",
+                "neurons of the target framework fire one spike per time step; in the source "
+                "framework these neurons fire up to {copies}",
                 copies=copies,
             ),
         )

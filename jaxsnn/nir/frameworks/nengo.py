@@ -108,7 +108,7 @@ def _at_the_end_of_steps(graph: Graph) -> Iterator[tuple[Node, Change]]:
     """Yield a remark on the spike times of each neuron."""
     for name in graph.neurons:
         description = (
-            "fires at the end of a time step, like in Nengo, only with the time-stepped engine"
+            "fires at the end of a time step, as in Nengo, only on the time-stepped engine"
         )
         why = "the event engine solves the equations exactly, and its spikes are within time steps"
         yield graph.nodes[name], Change(node=name, what=description, why=why)

@@ -435,7 +435,8 @@ def _port(members: Group, path: str, name: str, kind: type[Node], flat: _Flat) -
             node=inside,
         )
     description = f"edges {'to' if kind is Input else 'from'} '{inside}' reach its node '{free[0]}'"
-    why = f"it has no {kind.__name__}, and no other node is free"
+    direction = "incoming" if kind is Input else "outgoing"
+    why = f"it has no {kind.__name__}, and only this node has no {direction} edge"
     change = Change(node=inside, what=description, why=why)
     if change not in flat.repairs:
         flat.repairs.append(change)

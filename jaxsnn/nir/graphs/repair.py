@@ -157,7 +157,7 @@ def _repairs_of(
         description = (
             f"start_dim {node.value('start_dim')} is read so that all axes of {inward} are joined"
         )
-        yield Change(node=name, what=description, why=f"what follows takes {outward}")
+        yield Change(node=name, what=description, why=f"the following nodes take {outward}")
     if isinstance(node, Input | Output) and node.value("shape") is not None:
         declared = tuple(int(size) for size in np.ravel(node.value("shape")))
         if declared != inward:
@@ -176,7 +176,7 @@ def _repairs_of(
         yield Change(
             node=name,
             what=description,
-            why=f"they are single numbers, and its neighbours have the shape {inward}",
+            why=f"they are scalars, and its neighbours have the shape {inward}",
         )
 
 

@@ -207,7 +207,7 @@ def yinyang_splits(seed: Seed = 0, sizes: Sequence[int] = YINYANG_SIZES) -> Spli
     """
     if len(sizes) != 3:
         raise UsageError(
-            Text("sizes must have 3 entries, and has {count}", count=len(sizes)),
+            Text("sizes has {count} entries, and must have 3", count=len(sizes)),
             fix="pass the numbers of samples for training, validation and test",
         )
     train, validation, test = (

@@ -435,7 +435,7 @@ def events_of_arrays(
     if most is not None and slots > most:
         raise UsageError(
             Text(
-                "a recording has {count} events, and most is {limit}",
+                "a recording has {count} events, more than most = {limit}",
                 count=slots,
                 limit=most,
             ),

@@ -527,8 +527,8 @@ def plan_notes(network: Network, engine: Engine) -> list[str]:
         if population.fires and engine.stops(name) and feeds_others(network, name):
             notes.append(
                 Text(
-                    "LOST: population '{population}' stops after its first spike during training. "
-                    "A NIR file cannot express that, so that it fires again in other simulators",
+                    "population '{population}' stops after its first spike during training. A NIR "
+                    "file cannot express that, so that it fires again in other simulators",
                     population=name,
                 )
             )
