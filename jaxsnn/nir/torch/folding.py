@@ -29,9 +29,9 @@ from jaxsnn.nir.torch.leaves import exporter_of, of_library, unsupported
 from jaxsnn.nir.torch.recording import KEEPS_STATE, READS, Operation, TensorValue
 from jaxsnn.wording import Text
 
-#: With two steps every recording would be a loop.
+#: Minimum number of steps of a loop; with two, every recording would be a loop.
 LEAST_STEPS = 3
-#: Functions that take a part of a tensor, whose index may depend on the step.
+#: Functions that return a part of a tensor, whose index may depend on the step.
 PARTS = ("__getitem__", "select", "narrow", "unbind", "split", "chunk", "tensor_split")
 
 _Key = tuple[str, str, tuple[Any, ...]]

@@ -36,7 +36,8 @@ from jaxsnn.nir.torch.recording import Operation, Recorder, TensorValue, tensors
 from jaxsnn.nir.torch.sequences import Unstacking
 from jaxsnn.wording import Text
 
-#: Number of calls of a module that computes one step per call. The first may differ; the others are compared.
+#: Minimum number of calls of a module that computes one step per call. The first may differ; the
+#: others are compared.
 LEAST_CALLS = 4
 
 

@@ -28,12 +28,12 @@ from jaxsnn.nir.torch.module_pass import leading_axes
 from jaxsnn.nir.torch.trained_module import is_of_graph
 from jaxsnn.wording import Text
 
-#: Two numbers are the same within this fraction of the largest of their array: float32 there and
-#: back.
+#: Tolerance of equal numbers, as a fraction of the largest in their array: conversion to float32
+#: and back.
 _TOLERANCE = 1e-5
 #: Time steps of a sample for a module that may loop over time.
 _STEPS = 5
-#: What of a step does not matter: names, and what is the same for all neurons of a layer's own.
+#: Fields in which steps may differ: names, and values that are the same for all neurons of a layer.
 _APART = ("name", "type", "shape", "level")
 
 

@@ -37,13 +37,13 @@ from jaxsnn.nir.torch.pass_record import Origin, PassRecord, SeenTensor, functio
 from jaxsnn.nir.torch.recording import Operation
 from jaxsnn.wording import Text
 
-#: What to do with a function of torch that is not taken.
+#: Advice for a function of torch that is not supported.
 _SUPPORTED = (
     "use layers, or the functions that are supported between layers: sums, differences, "
     "flatten, pools, pad, torch.cat, torch.split, and sums and products with a number, "
     "or with a parameter or buffer that forward does not change"
 )
-#: What to do with what forward makes itself, or keeps from the step before.
+#: Advice for a tensor that forward creates itself, or keeps from the previous step.
 _FEEDBACK = (
     "compute it from outputs of layers in this time step, or from spikes of the previous "
     "time step: use a recurrent neuron, such as RLeaky or LIFRecurrentCell, or spikes "

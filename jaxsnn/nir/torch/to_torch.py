@@ -35,9 +35,9 @@ from jaxsnn.nir.model.passes import window
 from jaxsnn.nir.torch.extension_modules import layer_norm, neuron
 from jaxsnn.wording import Text
 
-#: Where a module that `to_torch` made keeps its graph, in its `meta`.
+#: Key of the graph in the `meta` of a module that `to_torch` made.
 SOURCE = "jaxsnn.graph"
-#: What `to_torch` runs through nirtorch.
+#: Target of `to_torch`: the nodes that nirtorch runs, and its order of execution.
 _TORCH = Target(
     title="nirtorch",
     importer=Importer(
