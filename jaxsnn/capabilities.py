@@ -16,7 +16,8 @@ from typing import Any, Generic, Protocol, TypeVar
 from jaxsnn.errors import Problem, Severity
 from jaxsnn.wording import Option, Reference, Text
 
-#: An option, a setting of it, or a function that returns the setting for a node.
+#: Advice: an option, an option with a value, a text, or a function that returns the option and
+#: value for a node.
 Advice = Option | Reference | Text | Callable[[str], Reference]
 
 

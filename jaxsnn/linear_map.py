@@ -17,9 +17,8 @@ import numpy as np
 
 Shape = tuple[int, ...]
 
-#: Connections as (source, target, value): channels of input and output, counted in C order, NumPy
-#: int arrays (entries,), and the numbers (entries,) that they multiply by, of the kind of the
-#: parameters: NumPy or JAX.
+#: Connections as (source, target, value): channels of input and output in C order, NumPy int arrays
+#: (entries,), and the weights (entries,), NumPy or JAX arrays like the parameters.
 Entries = tuple[np.ndarray, np.ndarray, Any]
 
 

@@ -66,8 +66,8 @@ def refuse_no_time(seconds: object, option: Option | str) -> None:
         raise UsageError(message, fix=fix)
 
 
-#: Plain numbers of seconds above the first and up to the second value look like milliseconds: time
-#: constants of neurons are shorter, and those of integrators longer.
+#: Numbers of seconds above the first and up to the second value are probably milliseconds: time
+#: constants of neurons are shorter, those of integrators longer.
 MILLISECONDS_MISTAKEN = (1.0, 1000.0)
 
 

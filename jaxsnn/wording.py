@@ -188,7 +188,7 @@ class Shown(str):
         return shown
 
 
-#: What a text consists of; facts are `Shown`.
+#: Parts of a text; facts are `Shown`.
 Part = str | Reference
 #: First of Unicode's characters for private use.
 _PRIVATE_AREA = 0xE000
@@ -312,7 +312,7 @@ def facts_of(text: Part) -> Mapping[str, Any]:
     return text.facts if isinstance(text, Text) else {}
 
 
-#: Whether the command that runs has a flag.
+#: Function that returns whether the running command has a flag.
 _takes: ContextVar[Callable[[str], bool] | None] = ContextVar("takes", default=None)
 
 

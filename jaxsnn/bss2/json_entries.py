@@ -12,7 +12,7 @@ import numpy as np
 from jaxsnn.errors import MappingError
 from jaxsnn.wording import Text
 
-#: What to do about a mapping that cannot be read.
+#: Advice for a mapping that cannot be read.
 MAP_AGAIN = "map the file again"
 
 
@@ -107,7 +107,7 @@ class Entry:
         return tuple((first, second) for first, second in array.tolist())
 
 
-#: No number of a mapping is larger.
+#: Largest number in a mapping.
 _LARGEST = 2**31 - 1
 
 

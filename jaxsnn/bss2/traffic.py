@@ -14,9 +14,9 @@ from jaxsnn.bss2.chip import Chip
 from jaxsnn.bss2.mapping import Mapping, Run
 from jaxsnn.units import parse_time
 
-#: The window in which events are counted, seconds of the chip.
+#: Length of the window in which events are counted, seconds of the chip.
 WINDOW = parse_time("1us")
-#: Watts of the chip: "less than 200 mW" (Cramer et al., PNAS 119, 2022).
+#: Power of the chip, watts: "less than 200 mW" (Cramer et al., PNAS 119, 2022).
 POWER = 0.2
 #: Pause between two samples, in multiples of the longest time constant, as in the deployed scripts.
 REST = 10

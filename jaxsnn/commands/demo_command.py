@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from jaxsnn.nir import Graph
     from jaxsnn.train import Data, Fit
 
-#: What the demo writes into its folder.
+#: Files that the demo writes into its folder.
 FILES = (
     "trained.nir",
     "history.json",

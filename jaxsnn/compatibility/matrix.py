@@ -26,9 +26,9 @@ from jaxsnn.units import parse_time
 from jaxsnn.wording import for_command_line
 
 Grade = Literal["exact", "approximate", "unknown", "unsupported"]
-#: How bad a verdict is.
+#: Verdicts, from best to worst.
 _ORDER: tuple[Grade, ...] = ("exact", "approximate", "unknown", "unsupported")
-#: How time goes on in an engine and on the chip.
+#: Treatment of time by an engine or by the chip.
 _TIMES: Mapping[str, Literal["steps", "equations"]] = {
     "grid": "steps",
     "event": "equations",
@@ -379,7 +379,7 @@ _KERNEL = {
 }
 _POOL = {"kernel_size": [2, 2], "stride": [2, 2], "padding": [0, 0]}
 _FLAT = build.node("Flatten", start_dim=0, end_dim=-1)
-#: A network that has one node of a type.
+#: Type of a node -> a network that contains one.
 _EXAMPLES: Mapping[str, tuple[build.Layer, ...]] = {
     "Affine": (build.input(3), build.affine(2), _LIF),
     "Linear": (build.input(3), build.linear(2), _LIF),

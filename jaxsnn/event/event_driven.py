@@ -45,7 +45,7 @@ from jaxsnn.options import MAX_SPIKES, T_END
 from jaxsnn.wording import Text
 
 _DEFAULT_SAMPLES = 101
-#: A budget at most: 16 times as many spikes are counted, in int32.
+#: Largest budget: 16 times as many spikes are counted, in int32.
 MOST_ROOM = 2**26
 
 
@@ -90,11 +90,11 @@ class EventDriven(EventOptions):
             not depend on it.
     """
 
-    #: What configuration files and the command line call it.
+    #: Name in configuration files and on the command line.
     kind: ClassVar[str] = "event"
-    #: Gradients are exact, not those of a surrogate.
+    #: Whether gradients are exact, not those of a surrogate.
     exact: ClassVar[bool] = True
-    #: It takes arrays (time, batch, *shape) for inputs, too.
+    #: Whether inputs may also be arrays (time, batch, *shape).
     takes_rasters: ClassVar[bool] = False
 
     def run(
@@ -199,7 +199,7 @@ def run_and_conclude(
     return by_compiler(simulated, *arguments, samples=samples, axis_of=samples_axis)
 
 
-#: One compiled function for each network structure, engine and shape of the inputs.
+#: Compiled function, cached by network structure, engine and shape of the inputs.
 compiled_run = jax.jit(run_and_conclude, static_argnums=(0, 1))
 
 

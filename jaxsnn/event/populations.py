@@ -93,7 +93,7 @@ class PopulationPart:
         self.parameters = sources.network.parameters[name]
         self.signal = sources.arriving[name]
         are_currents = [source in sources.currents for source, _ in self.signal.paths]
-        #: currents that last are all that arrives, which are a bias of each sample
+        #: whether all arrivals are constant currents, which are a bias of each sample
         self.driven = driven and all(are_currents) and self._is_driven()
         kernel = self.population.spike_kernel
         if self.driven:  # without spikes it does not matter what spikes would be

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.structure import Population, input_gain, input_tau
 
-#: NIR's names -> one number for each neuron.
+#: NIR's names -> arrays with an entry per neuron.
 Parameters = Mapping[str, Float[Array, "*shape"]]
-#: What a step needs of these, by name: one number for each neuron, or one for all.
+#: Factors of a step by name: arrays with an entry per neuron, or scalars.
 Factors = Mapping[str, Float[Array, "*shape"] | float]
 
 

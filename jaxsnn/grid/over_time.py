@@ -48,8 +48,8 @@ class LoopOutcome:
     finite: dict[str, Bool[Array, ""]]
 
 
-#: What a loop over one population gives: the last state, and for each step the membranes that are
-#: tested and those after a reset.
+#: Result of a loop over a population: the last state, and for each step the membranes that are
+#: compared with the threshold, and those after a reset.
 Membranes = tuple[Any, Float[Array, "time batch *shape"], Float[Array, "time batch *shape"] | None]
 
 
@@ -108,7 +108,8 @@ def _looped(
     return end, tested, membrane
 
 
-#: What the gradient keeps of a loop: its arguments, and the membranes that were tested.
+#: Residuals of a loop for the gradient: its arguments, and the membranes that were compared with
+#: the threshold.
 Kept = tuple[SteppingModel, Any, StepInput, Float[Array, "time batch *shape"]]
 
 

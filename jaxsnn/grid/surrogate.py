@@ -107,7 +107,7 @@ class StraightThrough:
         return jnp.ones_like(u)
 
 
-#: What options call them.
+#: Surrogates by the names in options.
 SURROGATES: Mapping[str, type[Any]] = MappingProxyType(
     {
         "fast-sigmoid": FastSigmoid,

@@ -69,11 +69,11 @@ class TimeStepped:
     detach_reset: bool | None = None
     record: bool | tuple[str, ...] = ()
 
-    #: What configuration files and the command line call it.
+    #: Name in configuration files and on the command line.
     kind: ClassVar[str] = "grid"
-    #: Gradients are exact, not those of a surrogate.
+    #: Whether gradients are exact, not those of a surrogate.
     exact: ClassVar[bool] = False
-    #: It takes arrays (time, batch, *shape) for inputs, too.
+    #: Whether inputs may also be arrays (time, batch, *shape).
     takes_rasters: ClassVar[bool] = True
 
     def records(self, name: str) -> bool:

@@ -25,7 +25,7 @@ from jaxsnn.network.structure import Entries, Wire
 from jaxsnn.options import ENGINE
 from jaxsnn.wording import Text
 
-#: Numbers that a map may hold where its weights cannot be shared between positions.
+#: Maximum number of entries of a map whose weights cannot be shared between positions.
 LARGEST = 2**27
 
 #: NIR's names of the parameters of one node -> arrays, each of the shape that NIR gives it.

@@ -27,9 +27,9 @@ from jaxsnn.network.structure import tau_shape_holds as tau_shape_holds
 from jaxsnn.network.structure import with_known_taus, with_unknown_taus
 from jaxsnn.wording import Text
 
-#: Names that the text of a network lists of each kind, at most.
+#: Maximum number of names of each kind that the text of a network lists.
 _SHOWN = 6
-#: What to do where numbers take more bits than JAX computes with, and what else.
+#: Advice for numbers that need more bits than JAX uses; {} is the alternative.
 ENABLE_X64 = 'call jax.config.update("jax_enable_x64", True) at the start, or {}'
 #: NIR's names of the parameters of one node -> arrays, each of the shape that NIR gives it.
 NodeParameters = dict[str, Float[Array, "..."]]

@@ -117,7 +117,7 @@ class Operator:
         return flat if self.order is None else flat[self.order]
 
 
-#: A source (an input or a population), and what its events pass.
+#: A source (an input or a population), and the operator that its events pass.
 Path = tuple[str, Operator]
 
 

@@ -32,11 +32,12 @@ from jaxsnn.network.reductions import greatest
 # Where the network is faster than XLA's sort: so many rows, and so many numbers in each.
 _LEAST_ROWS = 32
 _NUMBERS = range(20, 513)
-#: Where at most one number in so many is wanted, looking for these alone is faster than sorting.
+#: Ratio of all numbers to the wanted ones from which on a search for these is faster than
+#: sorting.
 _FEW = 4
 #: Bits of float32 numbers.
 _FIRST_NORMAL, _TWICE_IS_INFINITE = 0x00800000, 0x7F000000
-#: From so many numbers on two threads are faster.
+#: Number of elements from which on two threads are faster.
 _MANY = 2**15
 _MOST_PADDED = 1.5  # the network takes powers of two: times as many numbers as there are
 

@@ -88,7 +88,8 @@ class LinearOperator:
 
 _HOME = "jaxsnn.network.linear_nodes"
 _PRODUCT, _CONVOLUTION = f"{_HOME}:matrix_product", f"{_HOME}:convolved"
-#: Of NIR's own kinds, for wires that are made by hand; `jaxsnn.lower` takes them from the traits.
+#: Operators of NIR's own kinds, for wires that are made by hand; `jaxsnn.lower` takes them from the
+#: traits.
 OPERATORS = MappingProxyType(
     {
         "Linear": LinearOperator(apply=_PRODUCT),
@@ -187,7 +188,8 @@ class Wire:
         return resolved(parameters, self.detail, x)
 
 
-#: Kinds of NIR that never fire. One from outside that does not is lowered to a readout.
+#: Types of NIR that never fire. A type from another package that never fires is lowered to a
+#: readout.
 _SILENT = ("CubaLI", "LI", "I")
 
 

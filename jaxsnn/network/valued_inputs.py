@@ -182,7 +182,7 @@ class GradedEvents:
         def __init__(self, *, time: ArrayLike, index: ArrayLike, value: ArrayLike) -> None: ...
 
 
-#: What an input of the event engine can be.
+#: Inputs of the event engine.
 Input = Events | Currents | GradedEvents
 
 

@@ -19,7 +19,7 @@ from jaxsnn.wording import Option, Text
 #: An integer of at least 0, a `jax.random` key of either kind, or a sequence of integers.
 Seed = Any
 
-#: Gives an array of a shape, drawn from a random source.
+#: Function that returns an array of a shape, drawn from a random source.
 Initializer = Callable[[Any, tuple[int, ...]], np.ndarray]
 
 

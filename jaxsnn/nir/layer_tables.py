@@ -23,7 +23,7 @@ from jaxsnn.nir.model.layer_values import (
 from jaxsnn.nir.model.nodes import class_of
 from jaxsnn.wording import Text
 
-#: What the table may say; `LAYER`: what each of its layers may.
+#: Allowed entries of the table; `LAYER` has those of each layer.
 NETWORK = ("input", "layers", "tau_mem", "tau_syn")
 
 

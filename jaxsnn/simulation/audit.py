@@ -20,7 +20,7 @@ from jaxsnn.network.network import Network
 from jaxsnn.network.signals import signals
 from jaxsnn.network.spikes import Events
 
-#: What arrived from one source: times (arrivals,) in seconds, and the jumps of the synaptic drive
+#: Arrivals from a source: times (arrivals,) in seconds, and the jumps of the synaptic drive
 #: (arrivals, neurons).
 Arrivals = tuple[Float[np.ndarray, "arrivals"], Float[np.ndarray, "arrivals neurons"]]
 

@@ -39,21 +39,22 @@ from jaxsnn.simulation.simulate import simulate
 from jaxsnn.units import format_time
 from jaxsnn.wording import Text
 
-#: Steps that both sides run, more of a small batch, and how large random inputs are from step to
-#: step: small ones show sums, large ones make deep layers spike.
+#: Time steps that both sides run, or more for a small batch.
 STEPS = 24
-#: Samples of a large batch that are run.
+#: Number of samples of a large batch that are run.
 BATCH = 4
-#: Outputs of layers in a time step of which a network is large, and runs no further steps of a small batch.
+#: Number of outputs of layers per time step from which on a network is large, and runs no further
+#: steps of a small batch.
 LARGE = 100_000
+#: Sizes of random inputs, step by step: small ones show sums, large ones make deep layers spike.
 _SIZES = (1.0, 1.0, 4.0, 16.0)
-#: All of them again, larger, while a layer does not spike.
+#: Gains of random inputs, which are increased while a layer does not spike.
 _GAINS = (1.0, 16.0, 256.0)
-#: Spikes that a change of v_threshold by this fraction moves are decided by rounding.
+#: Relative change of v_threshold: if it moves a spike, rounding decides that spike.
 _NEAR = 1e-5
-#: Membranes agree within this fraction of the largest.
+#: Tolerance of membranes, as a fraction of the largest.
 _CLOSE = 1e-4
-#: Name, our numbers, the module's, and a tolerance, see `_pairs`.
+#: Name, numbers of jaxsnn, numbers of the module, and a tolerance; see `_pairs`.
 _Compared = tuple[str, np.ndarray, np.ndarray, float | np.ndarray]
 
 

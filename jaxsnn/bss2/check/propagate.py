@@ -24,8 +24,8 @@ from jaxsnn.bss2.mapping import Run
 if TYPE_CHECKING:
     from jaxsnn.network.array_types import Float, Int
 
-#: Responses that are summed at a time, so that a mapping in which everything responds needs no more
-#: memory.
+#: Number of responses that are summed at a time, which bounds the memory even if every synapse
+#: responds.
 _CHUNK = 1 << 22
 
 

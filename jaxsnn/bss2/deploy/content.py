@@ -18,7 +18,7 @@ from jaxsnn.errors import MappingError
 from jaxsnn.units import SECONDS, parse_time
 from jaxsnn.wording import Text
 
-#: Step of membranes that the CADC samples, and of the runtime; seconds of the chip.
+#: Interval of the CADC's samples of membranes, and time step of the runtime; seconds of the chip.
 STEP = parse_time("1us")
 
 
@@ -245,7 +245,7 @@ def _links(
 
 # -- targets of the calibration
 
-#: Kinds of synaptic inputs of a circuit: excitatory and inhibitory.
+#: Number of synaptic inputs of a circuit: excitatory and inhibitory.
 _INPUTS = 2
 _POTENTIALS = ("leak", "reset", "threshold")
 _TIMES = ("tau_mem", "tau_syn", "refractory_time")

@@ -382,7 +382,7 @@ def responding_pairs(
 _OF_NEURONS = ("tau_mem", "tau_syn", "v_leak", "v_threshold", "v_reset", "capacitance")
 _OF_PROJECTIONS = ("excite", "inhibit")
 
-#: Numbers of neurons and of projections, run by run, and the program's slope.
+#: Arrays of neurons and of projections, run by run, and the program's slope.
 Numbers = tuple[Any, Any]
 
 

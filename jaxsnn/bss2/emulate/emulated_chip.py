@@ -86,7 +86,7 @@ CALIBRATED = Spread(
     jitter=0.01,
     latency=0.0,
 )
-#: By the name that `jaxsnn emulate` takes.
+#: Deviations by the names that `jaxsnn emulate` accepts.
 SPREADS = MappingProxyType({"recorded": Spread(), "calibrated": CALIBRATED})
 
 

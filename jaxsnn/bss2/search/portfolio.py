@@ -45,7 +45,7 @@ _MORE_RUNS = 8
 _THOROUGH = (200, 1000, 1500, 2000, 3000)
 #: Fraction of the time limit after which free signs are tried instead of fixed ones.
 _SHARE = 0.25
-#: Placers of the quick and of the thorough attempts, where none were chosen.
+#: Placers of the quick and of the thorough attempts, unless the caller chooses them.
 _QUICK_PLACERS = ("first-fit", "by-connectivity")
 _THOROUGH_PLACERS = ("spread", "annealed", "first-fit")
 _LARGEST_SEED = (1 << 31) - 1

@@ -28,8 +28,8 @@ from jaxsnn.linear_map import LinearMap
 from jaxsnn.nir.model.changes import Change
 from jaxsnn.wording import Text
 
-#: Relative tolerance of rounding: a value that float32 arithmetic left just below 31.5 counts as
-#: 31.5.
+#: Relative tolerance of rounding: a value that float32 arithmetic left slightly below 31.5 counts
+#: as 31.5.
 HAIR = 2**-22
 
 

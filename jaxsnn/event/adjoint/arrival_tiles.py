@@ -35,7 +35,7 @@ from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.lookups import at_places
 from jaxsnn.network.meshes import varying_like
 
-#: Arrays of a tile, and what broadcasts to one.
+#: Arrays of a tile, and arrays that broadcast to a tile.
 OfTile = Float[Array, "arrivals neurons"]
 Broadcast = Float[Array, "#arrivals #neurons"]
 
@@ -57,7 +57,7 @@ class _ByArrival(NamedTuple):
 
     weight: Any  # OfTile; None in a sum
     time: Any  # OfTile, or summed (arrivals,); None where nobody asks
-    #: OfTile, or summed (neurons,); empty where nobody asks
+    #: OfTile, or summed (neurons,); empty if no gradient is requested
     fields: dict[str, Any]
 
 

@@ -69,7 +69,7 @@ class SpikeSlot(NamedTuple):
     """Spike slot of the backward scan, arrays (batch, neurons); or all, slots first."""
 
     time: Float[Array, "*spikes batch neurons"]
-    #: divided by; inf: the state does not move the time
+    #: divisor of the spike's costate; inf: the state does not move the time
     slope: Float[Array, "*spikes batch neurons"]
     slope_after: Float[Array, "*spikes batch neurons"]  # V' when V is let go from v_reset
     cotangent: Float[Array, "*spikes batch neurons"]  # E, dL/dt of the spike
@@ -92,7 +92,7 @@ class Passed(NamedTuple):
     after: Costate  # just after it
     free: Costate  # when V is let go, with V's own entry alone differing from `after`
     lam: Float[Array, "*spikes batch neurons"]  # the spike's costate along the excess
-    #: numerator of -lam, which belongs to the causing arrival where there is one
+    #: numerator of -lam, which belongs to the causing arrival if there is one
     drive: Float[Array, "*spikes batch neurons"]
 
 
@@ -125,7 +125,7 @@ class Backward:
 
         #: dg/dx, constant as g is affine
         self.along = jax.grad(total)(self.still)
-        #: what a spike leaves of a state that is zero, in the formula that holds for this spec
+        #: state just after a spike if it was zero before, in the formula that holds for this spec
         self.left = left_by_spike(spec, constants)
 
     def arrived(self) -> tuple[State, State]:

@@ -68,7 +68,7 @@ class Carry(NamedTuple):
 
     later: Pair  # time of the step after, (batch,)
     populations: tuple[PopulationCostate, ...]
-    #: (steps + 1, batch) dL/dt passed on to spikes by what they sent with a delay
+    #: (steps + 1, batch) dL/dt passed on to spikes by their delayed feedback
     passed: OfSteps | None
     by_time: tuple[OfSteps, ...]  # of each population, dL/dt of what arrived in each step
 

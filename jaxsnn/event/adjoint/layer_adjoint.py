@@ -103,7 +103,7 @@ from jaxsnn.network.lookups import turned
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.promotion import usual_promotion
 
-#: From so many arrivals on the gradient goes over them one after the other.
+#: Number of arrivals from which on the gradient processes them one after the other.
 _MANY_ARRIVALS = 64
 
 
@@ -132,7 +132,7 @@ class Residuals(NamedTuple):
         )
 
 
-#: By weight, constants, time, row and t_end; None where nobody asks.
+#: Gradients with respect to weight, constants, time, row and t_end; None if not requested.
 Gradients = tuple[Weights, Any, Any, None, None]
 
 

@@ -67,8 +67,8 @@ from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.reductions import over_first
 
-#: By what arrives from outside (the rows have none), by feedback, and by the constants of each
-#: population.
+#: Gradients with respect to arrivals from outside (except rows), feedback, and the constants of
+#: each population.
 Gradients = tuple[
     tuple[tuple[Weights, Times], ...],
     tuple[tuple[Any, Any], ...],

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 
 from jaxsnn.network.array_types import Array, Bool
 
-#: `RequiredGradients` as the shape of an array, for the way from a forward pass to its backward pass:
-#: axes of length 0 or 1.
+#: `RequiredGradients` encoded as the shape of an array, to pass from a forward pass to its backward
+#: pass: axes of length 0 or 1.
 GradientFlags = Bool[Array, "constants taus time samples"]
 
 

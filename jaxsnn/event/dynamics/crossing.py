@@ -45,10 +45,10 @@ from jaxsnn.network.array_types import Array, Bool
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.structure import TauShape
 
-#: (em, es, k): what the flow over a time needs of it.
+#: Coefficients (em, es, k) of the flow over a time.
 Coefficients = tuple[Numbers, Numbers, Numbers]
 
-#: From here on 1 + z is computed as a quotient.
+#: Value of z above which 1 + z is computed as a quotient.
 _LARGE = 2.0**20
 _SERIES = 24  # terms of a series at numbers up to 1 and 2
 

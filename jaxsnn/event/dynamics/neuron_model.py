@@ -51,12 +51,14 @@ class Neuron:
         width: duration of a rectangular pulse, seconds; 0 if spikes are deltas.
     """
 
-    #: An arrival moves V itself, so that a spike can occur exactly at the time of an arrival.
+    #: Whether an arrival changes V itself, so that a spike can occur exactly at the time of an
+    #: arrival.
     jumps: ClassVar[bool] = False
-    #: A spike takes the same from the state whatever happened before (`drop`). False: V is assigned
-    #: from different heights, or other entries change.
+    #: Whether a spike subtracts the same from the state in all cases (`drop`). False: V is assigned
+    #: from different values, or other entries change.
     drops: ClassVar[bool] = True
-    #: Number of the state's entry that a box raises by its weight while it is open; None: no boxes.
+    #: Index of the entry of the state that a box raises by its weight while it is open; None: no
+    #: boxes.
     level: ClassVar[int | None] = None
     #: Fields of the constants that the flow depends on.
     flow_fields: ClassVar[tuple[str, ...]] = ()

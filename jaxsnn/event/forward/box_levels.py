@@ -16,7 +16,7 @@ from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.event_arrays import NeuronConstants, Numbers, State, Weights
 from jaxsnn.network.array_types import Array, Float
 
-#: Of the rounding of the largest weight: what no open box is as small as.
+#: Bound below the weight of every box, as a fraction of the rounding error of the largest weight.
 _LEAST = 2.0**-16
 
 

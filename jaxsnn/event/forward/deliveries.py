@@ -19,7 +19,7 @@ from jaxsnn.event.event_arrays import NumberOfSamples, WhichSamples
 from jaxsnn.network.array_types import Array, Bool, Float, Int, Num
 from jaxsnn.network.lookups import at_places
 
-#: Number of a step of the loop, one for all samples.
+#: Number of a step of the loop, the same for all samples.
 StepNumber = Int[Array, ""]
 #: The delay of each line of a queue, seconds.
 Delays = Float[Array, "lines"]

@@ -44,11 +44,13 @@ from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.reductions import count_over_last, greatest
 from jaxsnn.network.sorting import sorted_times
 
-#: What each arrival leaves of its weight, given the constants: (batch, arrivals, neurons).
+#: Function that returns the rest of the weight of each arrival, (batch, arrivals, neurons), from
+#: the constants.
 Left = Callable[[NeuronConstants], Float[Array, "batch arrivals neurons"]]
 
 
-#: Rows of weights for each arrival of a sample, of which most then are of no use.
+#: Number of rows of weights per arrival of a sample above which most rows are of arrivals of other
+#: samples.
 _MANY_ROWS = 16
 
 

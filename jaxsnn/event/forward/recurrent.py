@@ -92,8 +92,7 @@ from jaxsnn.event.forward.layer import comes_up, has_nan
 from jaxsnn.network.array_types import Array, Bool, Int, Num
 from jaxsnn.network.meshes import varying_like
 
-#: Times the steps that the log holds: so long a run goes on to count the spikes it would have
-#: taken.
+#: Multiple of the log's steps after which a run that continues to count the required spikes ends.
 _BEYOND = 16
 
 

@@ -17,10 +17,12 @@ from jax import lax
 from jaxsnn.event.event_arrays import NeuronConstants, Rows, Seconds, Times, Weights
 from jaxsnn.event.forward.layer import LayerSpikes
 
-#: So many neurons of all samples together are simulated at a time, or those of one sample.
+#: Maximum number of neurons of all samples that are simulated together, unless a single sample has
+#: more.
 _TOGETHER = 4096
 
-#: Spikes of weight, constants, time, row and t_end, as `layer_adjoint.layer_spikes` gives them.
+#: Function from weight, constants, time, row and t_end to spikes, such as
+#: `layer_adjoint.layer_spikes`.
 OfArrivals = Callable[[Weights, NeuronConstants, Times, Rows, Seconds], LayerSpikes]
 
 

@@ -12,9 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-#: Behind length and hash: it was built again because the one before could not be loaded.
+#: Third word of a record, after length and hash: the library was built again because the previous
+#: one could not be loaded.
 _AGAIN = "again"
-#: Seconds after which what other builds have left is nobody's.
+#: Seconds after which leftovers of other builds are removed.
 _LONG_AGO = 24 * 3600
 
 

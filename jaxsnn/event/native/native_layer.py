@@ -30,7 +30,7 @@ from jaxsnn.network.lookups import at_places
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.promotion import usual_promotion
 
-#: The fields in the order of `Field` in tiles.h.
+#: Fields of the constants in the order of `Field` in tiles.h.
 _LEVELS, _TAUS = ("threshold", "v_reset", "v_start", "j_start"), ("tau_mem", "tau_syn")
 _FIELDS = (*_LEVELS, *_TAUS)
 assert {field.name for field in fields(Constants)} == set(_FIELDS)
@@ -56,7 +56,7 @@ class Simulated(NamedTuple):
 
     spikes: LayerSpikes
     slope_after: OfSpikes  # V' behind spikes that assign V; no slots where these lower it
-    #: in order from 1 on, the arrival that made each spike, or 0; no slots where none moves V
+    #: number, from 1, of the arrival that caused each spike, or 0; no slots if no arrival changes V
     cause: Int[Array, "batch neurons slots"]
     arrivals: Ordered
 

@@ -59,7 +59,7 @@ class _Residuals(NamedTuple):
     inputs: _KernelInputs
     spikes: LayerSpikes
     place: Int[Array, "batch room"] | None  # of the first spikes, where they are wanted
-    #: V' behind spikes, and their causes
+    #: V' after spikes, and the arrivals that caused these
     more: tuple[OfSpikes, Int[Array, "batch neurons slots"]]
     gradient_flags: GradientFlags
 

@@ -47,7 +47,7 @@ class Train(NamedTuple):
     time: Float[Array, "batch events"]  # seconds, inf where unused
     channel: Int[Array, "*batch events"]  # one list for all samples or one for each
     in_order: bool = False
-    #: the size of each; None where all have 1
+    #: size of each event; None where all sizes are 1
     value: Float[Array, "batch events"] | None = None
 
 
@@ -62,9 +62,9 @@ class Scattered(NamedTuple):
     row: np.ndarray  # (channels, taps)
 
 
-#: A source and what its events pass on the way.
+#: A source, and the operator between it and the target.
 Path = tuple[str, Operator]
-#: How channels are ordered: channel k is channel order[k] as positions and columns count them.
+#: Order of channels: channel k is channel order[k] in the order of positions and columns.
 Order = np.ndarray | None
 
 

@@ -26,7 +26,7 @@ from jaxsnn.network.valued_inputs import Currents, changes
 from jaxsnn.options import ENGINE
 from jaxsnn.wording import Text
 
-#: So many products of a convolution are computed at once.
+#: Maximum number of products of a convolution that are computed at once.
 _MOST_PRODUCTS = 2**22
 
 

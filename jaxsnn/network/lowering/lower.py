@@ -36,9 +36,9 @@ from jaxsnn.nir.model.nodes import TYPES
 from jaxsnn.nir.model.passes import shapes as graph_shapes
 from jaxsnn.wording import Text
 
-#: Parameter -> its new numbers, and which of them are the old ones.
+#: Parameter -> its new numbers, and a mask of the numbers that are unchanged.
 Changes = Mapping[str, tuple[np.ndarray, np.ndarray]]
-#: Types of nodes that have no state, and one number for each channel or one for all.
+#: Types of nodes without a state whose parameters are scalars, or have an entry per channel.
 _ELEMENTWISE = ("Scale", "Delay", "Threshold")
 
 

@@ -36,11 +36,11 @@ from jaxsnn.options import TO
 from jaxsnn.units import format_time
 from jaxsnn.wording import Text
 
-#: Codes of what a conversion mends.
+#: Codes of problems that a conversion solves.
 _CONVERTED = ("needs-conversion", "needs-load-line")
-#: Parameters that only describe what reaches a node.
+#: Parameters that only describe the inputs of a node.
 _SHAPES = ("shape", "input_type", "input_shape", "start_dim", "end_dim")
-#: By which time constants and gains may differ: they are recomputed from decays.
+#: Relative tolerance of time constants and gains, which are recomputed from decays.
 _ROUNDED = 2.0**-20
 
 

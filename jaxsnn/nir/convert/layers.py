@@ -323,7 +323,7 @@ def reorder_flattened(draft: Draft, to_channels_last: bool, why: str) -> None:
             )
 
 
-#: The most weights that a network is written with as matrices.
+#: Maximum number of weights of a network that is written with matrices.
 MAX_WEIGHTS = 2**23
 
 

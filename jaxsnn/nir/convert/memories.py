@@ -150,7 +150,7 @@ def _feed_itself(
     draft.memories.append(name)
 
 
-#: Delays may differ from whole steps by the rounding of float32, relative.
+#: Relative tolerance of delays in whole steps: the rounding of float32.
 _TOLERANCE = 2**-18
 
 

@@ -155,11 +155,11 @@ def _copy_columns(draft: Draft, name: str, copies: int) -> None:
         draft.shapes[target] = ((inward[0] * copies, *inward[1:]), outward)
 
 
-#: What makes a neuron fire whatever else arrives, in units of its v_threshold.
+#: Input that makes a neuron fire in any case, in units of its v_threshold.
 _FORCED = 2.0**30
 
 
-#: What a reset does that one node cannot.
+#: Effects of resets that a single node cannot have.
 _RESET_TEXTS = {
     "subtract unless above": "its membrane potential may stay above v_threshold after a reset",
     "skip": "its membrane potential is 0 at the end of the time step after a spike, whatever the "
@@ -299,7 +299,7 @@ def _add_diagonal(draft: Draft, name: str, diagonal: np.ndarray) -> None:
     draft.shapes[name] = ((diagonal.size,), (diagonal.size,))
 
 
-#: Resets by when the importer's neurons subtract, see `Importer.subtracts`.
+#: Resets by the time of the subtraction in the importer's neurons; see `Importer.subtracts`.
 _SUBTRACTIONS: dict[str, Reset] = {
     "at once": "subtract",
     "later": "subtract later",

@@ -35,12 +35,12 @@ from jaxsnn.wording import Text
 
 #: Name of this library's entry in a graph's metadata.
 TAG = "jaxsnn"
-#: Fields of `Dialect` that the entry holds, in this order.
+#: Fields of `Dialect` that the entry contains, in this order.
 _TAGGED = (
     *("name", "version", "dt", "dt_export", "time_unit"),
     *("reset", "reset_delay", "norm_input", "spike_kernel", "initial"),
 )
-#: Code of a problem: what was said and the numbers of the file cannot both be true.
+#: Code of a problem: the options and the numbers of the file contradict each other.
 CONTRADICTION = "contradiction"
 
 

@@ -20,12 +20,12 @@ from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import CURRENT_BASED, IF, NEURONS, SPIKING
 from jaxsnn.wording import Text
 
-#: Code of the refusal of a graph that a conversion for Norse has scaled to a reset of Norse's own:
-#: Norse runs it as it is.
+#: Code of the refusal of a graph that a conversion for Norse has scaled to a reset of Norse: Norse
+#: runs the graph as it is.
 ALREADY_CONVERTED = "already-converted"
 
-#: Levels of membranes that a file holds in float32 are equal up to this, relative; decays of 0 and 1
-#: are that far outside of this range at most.
+#: Relative tolerance of membrane levels that a file contains in float32, and of decays outside of
+#: the range from 0 to 1.
 _ROUNDING = 2.0**-20
 
 
@@ -151,7 +151,7 @@ def flow_of(rule: NeuronRule, shape: tuple[int, ...], give_up: GiveUp) -> Flow:
     return Flow(name=name, type=node.type, shape=shape, spikes=rule.resets, **arrays)
 
 
-#: What holds where nothing else is known: no leak potential, no current, one spike at most.
+#: Defaults of a step: no leak potential, no current, at most one spike.
 _PLAIN: dict[str, np.ndarray] = {
     "drive": np.zeros(()),
     "synapse_decay": np.zeros(()),

@@ -18,7 +18,7 @@ from jaxsnn.nir.model.node import Node
 
 #: Relative error that float32 arithmetic of an exporter may leave in dt.
 TOLERANCE = 1e-5
-#: 1 minus that, or less, is 1 in float32.
+#: Ratio dt/tau up to which the decay may be 1 in float32.
 _ROUNDS_TO_ONE = 2.0**-24
 
 

@@ -24,11 +24,11 @@ from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.wording import Text
 
-#: Decays of Loihi are multiples of this, and so are states, in units of lava-dl.
+#: Decays of Loihi, and states in units of lava-dl, are multiples of this.
 _QUANTUM = 2.0**-12
 #: Thresholds and weights are multiples of this.
 _LEVEL = 2.0**-6
-#: How far from a multiple float32 may take a number, in multiples.
+#: Tolerance of these multiples in float32, in multiples.
 _ROUNDING = 1e-2
 
 # What it writes

@@ -22,8 +22,8 @@ from jaxsnn.nir.model.draft import spelt
 from jaxsnn.nir.model.node import nothing
 from jaxsnn.wording import Text
 
-#: 1 - decay of a membrane that does not leak: small enough to vanish in float32, large enough to
-#: divide by.
+#: 1 - decay of a membrane without a leak: small enough to vanish in float32, large enough to divide
+#: by.
 NO_LEAK = 2.0**-40
 
 
@@ -92,7 +92,7 @@ def filled(step: Step, value: Any) -> np.ndarray:
     return np.broadcast_to(np.asarray(value, float), step.shape).copy()
 
 
-#: What the resets of a source do.
+#: Effects of the resets of a source.
 _RESET_TEXTS: Mapping[Reset, str] = MappingProxyType(
     {
         "value": "sets the membrane potential to a value",

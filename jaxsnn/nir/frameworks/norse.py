@@ -177,8 +177,8 @@ def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
     return dataclasses.replace(rule, reset_size=size, problems=problems)
 
 
-#: Files that are written for its importer, which computes the current as it does the membrane:
-#: i += dt/tau_syn (v_leak - i + w_in x), and then V under r i.
+#: Files for Norse's importer, which computes the current like the membrane: i += dt/tau_syn (v_leak
+#: - i + w_in x), and then V with r i as its input.
 _WRITTEN_FOR = dataclasses.replace(
     _WRITES,
     version="importer",
@@ -196,17 +196,18 @@ _WRITTEN_FOR = dataclasses.replace(
 
 # What it reads
 
-#: How many times larger the current is written where a small r keeps Norse's leak out of it.
+#: Factor by which the current is increased where a small r cancels Norse's leak of the current.
 _LARGE_CURRENT = 2.0**30
-#: Membranes closer to v_threshold than this, relative to it, count as at it, where sums of weights may
+#: Relative distance from v_threshold at which a membrane counts as at it, if sums of weights may
 #: meet it exactly: eight times the spacing of float32.
 _SLACK = 2.0**-20
-#: The same for a source that fires at its threshold. A constant input may let its membrane approach it
-#: from below for ever; in float32 it then stops about tau/dt spacings below, and must not fire there.
+#: The same for a source that fires at its threshold. With a constant input its membrane may
+#: approach it from below forever; in float32 it then stops about tau/dt spacings below, and must
+#: not fire there.
 _SLACK_AT = 2.0**-23
-#: What `from_nir` is told, by kind. "unit": membranes are scaled so that a spike takes 1 off.
-#: "floor": so that v_threshold is 1, and as many as fit in are taken off. "rounded-floor": the same,
-#: where sums of weights may meet a threshold.
+#: Arguments of `from_nir` by kind of reset. "unit": membranes are scaled so that a spike subtracts
+#: 1. "floor": v_threshold is scaled to 1, and a spike subtracts the largest integer that the
+#: membrane reaches. "rounded-floor": the same, if sums of weights may meet a threshold.
 _RESET_METHODS: Mapping[str, str] = MappingProxyType(
     {
         "value": "",
@@ -216,7 +217,7 @@ _RESET_METHODS: Mapping[str, str] = MappingProxyType(
         "rounded-floor": f", reset_method=lambda z, v, reset, th: v - (v * {1 + _SLACK!r}).floor().clamp(min=0)",
     }
 )
-#: The same, as fields of a dialect.
+#: The same resets as fields of a dialect.
 _RESETS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "value": {"reset": "zero"},
@@ -591,7 +592,8 @@ _IMPORTER_MAIN = dataclasses.replace(
 
 # Its layers
 
-#: Cells of one step, and those that run the same through (time, batch, *shape).
+#: Cells that compute one step -> modules that compute the same for all steps, (time, batch,
+#: *shape).
 _KINDS: Mapping[str, str] = MappingProxyType(
     {
         **{"LIFBoxCell": "LIF", "LIFCell": "CubaLIF", "IAFCell": "IF"},
@@ -599,7 +601,7 @@ _KINDS: Mapping[str, str] = MappingProxyType(
         **{"LIF": "CubaLIF", "IAF": "IF", "LI": "CubaLI"},
     }
 )
-#: Those with weights of their own, likewise.
+#: The same for cells with weights.
 _WEIGHTED: Mapping[str, str] = MappingProxyType(
     {"LILinearCell": "CubaLI", "LIFRecurrentCell": "CubaLIF", "LIFRecurrent": "CubaLIF"}
 )

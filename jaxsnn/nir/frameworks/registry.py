@@ -25,9 +25,9 @@ from jaxsnn.nir.model.dialect import Conventions, Dialect, FrameworkOption
 from jaxsnn.options import DT, FILE_OPTIONS
 from jaxsnn.wording import Option, Text
 
-#: Group of entry points through which distributions bring frameworks.
+#: Group of entry points with which distributions add frameworks.
 ENTRY_POINTS = "jaxsnn.frameworks"
-#: Files of this folder, in the order in which they are listed everywhere.
+#: Framework modules of this folder, in the order in which they are listed everywhere.
 _OWN = (
     "nir",
     "snntorch",

@@ -97,7 +97,7 @@ _WRITES = Conventions(
     threshold=">=",
     spikes_per_step="several",
 )
-#: Files that are written for its importer.
+#: Files for Rockpool's importer.
 _WRITTEN_FOR = dataclasses.replace(
     _WRITES,
     version="importer",
@@ -110,7 +110,7 @@ _WRITTEN_FOR = dataclasses.replace(
 
 # What it reads
 
-#: The decay of a current that lasts one step: what stays of it vanishes in float32.
+#: Decay of a current that lasts one step; the rest vanishes in float32.
 _NO_CURRENT = 2.0**-30
 
 

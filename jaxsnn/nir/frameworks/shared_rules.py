@@ -25,7 +25,8 @@ TAU_OVER_R = StepLength(
 COMMON_NODES = (
     *("Input", "Output", "Linear", "Affine", "Conv2d", "Flatten", "IF", "LIF", "CubaLIF"),
 )
-#: How modules of the importers for PyTorch are run: step by step, with the state that they returned.
+#: Template of code that runs a module of an importer for PyTorch, step by step, with the returned
+#: state.
 TORCH_RUN = """\
 state, spikes = None, []
 for frame in x:  # x: a float tensor (time, batch, *shape)

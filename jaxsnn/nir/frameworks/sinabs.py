@@ -60,8 +60,8 @@ _SPIKE_FN = FrameworkOption(
     tries=("multi", "single"),
     fallback=("multi", "spike_fn is not in the file; its default is MultiSpike."),
 )
-#: norm_input scales what arrives by 1 - exp(-1/tau). It is true by default for LIF, false for
-#: ExpLeak (LI).
+#: Rule of neurons that leak. norm_input multiplies inputs by 1 - exp(-1/tau); by default it is true
+#: for LIF and false for ExpLeak (LI).
 _LEAKY = Rule(
     kernel="box",
     membrane="average",
@@ -91,7 +91,7 @@ def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
 
 # What it reads
 
-#: A decay as small as float32 can tell from 0: a current of one step.
+#: Decay of a current of one step: the smallest that float32 distinguishes from 0.
 _NO_CURRENT = 2.0**-100
 
 

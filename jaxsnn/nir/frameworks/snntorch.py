@@ -54,7 +54,7 @@ from jaxsnn.wording import Text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: The step that its exporter always writes with, and its importer assumes.
+#: Time step that the exporter always writes, and the importer assumes.
 _DT = 1e-4
 
 
@@ -167,7 +167,8 @@ _WRITES = Conventions(
 # What it reads
 
 
-#: What is set of a loaded neuron: reset_mechanism, reset_delay and the name of state_function.
+#: Attributes of a loaded neuron by reset: reset_mechanism, reset_delay and the name of
+#: state_function.
 _MECHANISMS: Mapping[str, tuple[str, bool, str]] = MappingProxyType(
     {
         "value": ("zero", False, "_base_zero"),
@@ -341,7 +342,7 @@ def _lengthen_loops(draft: Draft, recurrent: list[Edge], late: bool, dt: float) 
         ]
 
 
-#: What it takes for what a file does not say.
+#: Values that snnTorch assumes for properties that a file does not contain.
 _READS = {"reset": "zero", "reset_delay": False, "initial": "zero"}
 _IMPORTER = Importer(
     version="1.0",

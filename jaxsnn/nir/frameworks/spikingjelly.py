@@ -216,7 +216,7 @@ def _load(path: str, setting: Setting) -> str:
 
 # Its layers
 
-#: The step of the graphs of its layers, which have none.
+#: Time step of graphs of its layers, which have no time step.
 _DT = 1e-4
 
 

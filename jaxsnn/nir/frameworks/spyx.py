@@ -281,8 +281,8 @@ def _load(path: str, setting: Setting) -> str:
     return f"import nir, spyx.nir; net, y = spyx.nir.from_nir({read}, x, dt={setting.dt!r})"
 
 
-#: What must arrive in each step at an additional neuron so that it fires in each step, by type; its
-#: v_threshold is 1 and half of its membrane stays from step to step.
+#: Constant input with which an additional neuron fires in each step, by type; its v_threshold is 1,
+#: and half of its membrane remains from step to step.
 _DRIVE = {"LIF": 2.0, "CubaLIF": 2.0, "IF": 1.5}
 
 

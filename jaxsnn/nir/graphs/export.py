@@ -24,7 +24,7 @@ from jaxsnn.wording import Text
 if TYPE_CHECKING:
     import nir
 
-#: Nodes behind which nir infers shapes.
+#: Types of nodes after which nir infers shapes.
 _WITH_WINDOWS = ("Conv1d", "Conv2d", "SumPool2d", "AvgPool2d", "Flatten")
 #: Exceptions that nir raises if it cannot make a graph of a document.
 _REFUSALS = (AssertionError, ValueError, TypeError, KeyError, IndexError, AttributeError)

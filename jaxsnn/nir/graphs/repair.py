@@ -87,7 +87,7 @@ def findings(graph: Graph) -> Graph:
     )
 
 
-#: The first number of the versions of NIR whose files are known.
+#: Major versions of NIR whose files are known.
 _KNOWN_VERSIONS = ("0", "1")
 
 
@@ -251,7 +251,7 @@ def _reset_warnings(node: Node) -> Iterator[Problem]:
         yield _warning(node, description, fix)
 
 
-#: Integers above this one are rounded when they are converted to float64.
+#: Largest integer up to which all integers are exact in float64.
 _EXACT = 2**53
 
 

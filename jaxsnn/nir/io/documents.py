@@ -11,7 +11,7 @@ from jaxsnn.errors import GraphError
 from jaxsnn.nir.io.files import Dataset, Group, text_dataset
 from jaxsnn.wording import Text
 
-#: The version of NIR whose format is written.
+#: Version of NIR whose format is written.
 NIR_VERSION = "1.0.8"
 
 

@@ -27,11 +27,11 @@ from jaxsnn.errors import FileError, first_line
 from jaxsnn.nir.io.read_limits import ByteBudget
 from jaxsnn.wording import Text
 
-#: How deep groups may nest: enough for every network, few enough to stop at a file whose groups
-#: contain themselves.
+#: Maximum depth of nested groups: sufficient for every network, and small enough to stop at a file
+#: whose groups contain themselves.
 MAXIMUM_DEPTH = 32
 
-#: Where numbers may lie, and what they may be compressed by: gzip, shuffle, Fletcher's sum, szip, lzf.
+#: Allowed layouts and compression filters of datasets: gzip, shuffle, Fletcher's sum, szip, lzf.
 _LAYOUTS = (h5d.COMPACT, h5d.CONTIGUOUS, h5d.CHUNKED)
 _FILTERS = (
     h5z.FILTER_DEFLATE,

@@ -30,7 +30,7 @@ Reset = Literal["zero", "subtract", "none"]
 Initial = Literal["zero", "v_leak", "v_reset"]
 Arrival = Literal["fixed", "unit", "jump", "scaled jump"]
 
-#: Seconds in one unit of a file's time; a step lasts dt.
+#: Seconds per unit of time of a file; dt seconds for files in time steps.
 UNIT_SECONDS: Mapping[str, float] = MappingProxyType({"s": 1.0, "ms": 1e-3})
 
 #: Types of neurons that a framework has only if it has a rule for them.
@@ -325,7 +325,7 @@ class Estimate:
     farthest: float = np.nan
 
 
-#: How `Dialect.why` says that the unit of time is unknown.
+#: Reason, in `Dialect.why`, for an unknown unit of time.
 NO_UNIT = Text(
     "The unit of time is not in the file: pass {time_unit}.", time_unit=TIME_UNIT.keyword
 )

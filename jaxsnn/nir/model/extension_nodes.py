@@ -18,7 +18,8 @@ from jaxsnn.nir.model import node_shapes
 from jaxsnn.nir.model.node import Fault, Node, NodeTraits, Parameter, Shape, Surroundings
 from jaxsnn.wording import Text
 
-#: Entry in the metadata of a node whose type is an extension, and its value: the defining package.
+#: Key and value in the metadata of a node whose type is an extension; the value is the package that
+#: defines it.
 EXTENSION_KEY, PACKAGE = "extension", "jaxsnn"
 
 _HOME = "jaxsnn.network.value_nodes"

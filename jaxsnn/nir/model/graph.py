@@ -76,7 +76,7 @@ __all__ = [
     "natural_key",
 ]
 
-#: Names that the text of a graph lists of each kind, at most.
+#: Maximum number of names of each kind that the text of a graph lists.
 _SHOWN = 6
 
 
@@ -339,7 +339,7 @@ class Graph:
         return nodes, edges, tuple(changes)
 
 
-#: What people pass where a Graph is wanted, by the name of its class, and how to make one of it.
+#: Advice for objects that users pass in place of a Graph, by class name.
 _WAYS = {
     "str": "read it first: jaxsnn.read(path)",
     "PosixPath": "read it first: jaxsnn.read(path)",

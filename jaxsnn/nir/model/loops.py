@@ -18,7 +18,7 @@ from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import Delay
 from jaxsnn.nir.model.passes import is_relay
 
-#: How an importer orders nodes, see `Conventions.runs_loops`.
+#: Order in which an importer runs nodes; see `Conventions.runs_loops`.
 Order = Literal["depth first", "in turn"]
 
 

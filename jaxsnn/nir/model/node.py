@@ -21,7 +21,8 @@ from jaxsnn.wording import Text
 
 Shape = tuple[int, ...]
 Look = Literal["port", "neuron", "linear"]
-#: A function, or where it is, "module:name": so a record needs not load what the function needs.
+#: A function, or its location "module:name", so that a record need not import the function's
+#: dependencies.
 Reference = Callable[..., Any] | str
 
 
@@ -328,9 +329,9 @@ class Node:
     written: Mapping[str, ReadAs] = dataclasses.field(default_factory=nothing)
 
     if TYPE_CHECKING:
-        #: What is known of the type.
+        #: Properties of the type.
         traits: ClassVar[NodeTraits]
-    #: Parameters in NIR's order, and what NIR takes for those that a file may lack.
+    #: Parameters in NIR's order, and NIR's defaults for those that a file may omit.
     names: ClassVar[tuple[str, ...]] = ()
     defaults: ClassVar[Mapping[str, Any]] = EMPTY
 

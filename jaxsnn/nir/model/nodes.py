@@ -25,7 +25,7 @@ from jaxsnn.nir.model.extension_nodes import EXTENSIONS
 from jaxsnn.nir.model.node import Node, NodeTraits, Parameter, Value
 from jaxsnn.wording import Text
 
-#: Under which installed packages offer the traits of their types, each by the type's name.
+#: Entry points under which installed packages register the traits of their types, by type name.
 ENTRY_POINTS = "jaxsnn.nodes"
 
 
@@ -360,7 +360,7 @@ class I(Node):  # noqa: E742 - NIR's own name
     traits = _neuron(type="I", parameters=(_element(name="r", time=-1),))
 
 
-#: NIR's own types by name; `class_of` knows those from outside too.
+#: NIR's own types by name; `class_of` also knows types of other packages.
 TYPES: Mapping[str, type[Node]] = MappingProxyType(
     {
         cls.__name__: cls
@@ -387,8 +387,8 @@ TYPES: Mapping[str, type[Node]] = MappingProxyType(
     }
 )
 
-#: NIR's own types with a state, those that fire and those with a synaptic current; of any node ask
-#: `node.traits`.
+#: NIR's own types with a state, types that fire, and types with a synaptic current; for other nodes
+#: use `node.traits`.
 NEURONS = tuple(cls for cls in TYPES.values() if cls.traits.state)
 SPIKING = tuple(cls for cls in NEURONS if cls.traits.fires)
 CURRENT_BASED = tuple(cls for cls in NEURONS if cls.traits.current_based)

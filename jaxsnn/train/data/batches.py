@@ -296,7 +296,7 @@ def _over_time(network: Network, name: str, x: Any, split_name: str) -> jax.Arra
     return jnp.asarray(x, network.dtype)
 
 
-#: Samples whose spikes are compared in two orders.
+#: Number of samples whose spikes are compared in two orders.
 _COMPARED = 8
 
 

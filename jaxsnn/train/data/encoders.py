@@ -450,10 +450,10 @@ class PopulationCode(_OfSignals):
 
 
 _ROUNDING = 1e-9
-#: The least number above 0.
+#: Smallest number above 0.
 _ABOVE = float(np.finfo(float).tiny)
-#: Intermediate numbers in memory at once: those of all samples would need far more memory than the
-#: events.
+#: Maximum number of intermediate values in memory at once; those of all samples would need far more
+#: memory than the events.
 _AT_ONCE = 2**21
 
 

@@ -46,7 +46,7 @@ from jaxsnn.wording import Text
 if TYPE_CHECKING:
     from jaxsnn.nir.io.data_files import Observable
 
-#: Tasks that are known by name; each takes a seed, some more.
+#: Tasks that are known by name; each accepts a seed, some more arguments.
 DATASETS: Mapping[str, Callable[..., Splits]] = MappingProxyType(
     {
         "yinyang": yinyang_splits,
@@ -57,14 +57,15 @@ DATASETS: Mapping[str, Callable[..., Splits]] = MappingProxyType(
     }
 )
 
-#: Part of the training samples that is held out for validation where a file has none for it.
+#: Fraction of the training samples that is held out for validation if a file has no validation
+#: data.
 _HELD_OUT = 0.2
 _PARTS = ("train", "validation", "test")
-#: What comes before the folder of sounds.
+#: Prefix of a folder of sounds.
 _SOUND = "wav:"
-#: How the names of files in a folder of data end.
+#: Endings of the names of data files in a folder.
 _ENDINGS = (".npy", ".ts", ".wav", ".png", "-ubyte", "-ubyte.gz")
-#: Samples that are looked at together.
+#: Number of samples that are examined together.
 _AT_ONCE = 4096
 
 

@@ -23,15 +23,16 @@ from jaxsnn.train.data.datasets import Data, Splits, select_samples, stratified
 from jaxsnn.train.data.encoders import LevelCrossing, PopulationCode
 from jaxsnn.wording import Text
 
-#: Longest utterance, frames.
+#: Length of the longest utterance, frames.
 FRAMES = 29
-#: Length of a frame of a signal in tau, and what values of JapaneseVowels are nearest to.
+#: Length of a frame of a signal in tau, and centres of the population code for values of
+#: JapaneseVowels.
 _FRAME, _CENTRES = 0.25, (-1.5, -0.9, -0.3, 0.3, 0.9, 1.5)
 _VALIDATION = 0.2
-#: Of standardised values: what is added to each value, and to all values of a channel.
+#: Standard deviations of the noise of standardised values: of each value, and common to all values
+#: of a channel.
 _NOISE, _CHANNEL_NOISE = 0.5, 0.25
-#: A copy lasts up to e^0.25 times as long as the utterance, or as short, but not under so many
-#: frames.
+#: Maximum change of the length of a copy, as a power of e, and minimum number of its frames.
 _STRETCH, _FEWEST_FRAMES = 0.25, 5
 
 
@@ -160,18 +161,18 @@ def read_ts(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(values), np.asarray(labels, np.int32)
 
 
-#: Of a frame, and from one to the next, seconds.
+#: Length of a frame, and distance of two frames, seconds.
 _WINDOW, _HOP = 0.032, 0.010
-#: Filters, between these frequencies, Hz.
+#: Number of filters, and their lowest and highest frequencies, Hz.
 BANDS = 24
 _LOWEST, _HIGHEST = 60.0, 3800.0
-#: What is so much weaker than the loudest band of a recording is silence, in powers of ten.
+#: Powers of ten below the loudest band of a recording that count as silence.
 _RANGE = 6.0
-#: Frames that a recording may have: 1.2 seconds; the rest is left out.
+#: Maximum number of frames of a recording, 1.2 seconds; the rest is omitted.
 _MOST_FRAMES = 120
-#: Loudness, from 0 to 1, at which a channel spikes.
+#: Loudness, from 0 to 1, at which each neuron of a band spikes.
 _LEVELS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-#: Recordings 0 to 4 of each speaker and word are for the test.
+#: Number of recordings of each speaker and word for the test: the first, from 0 on.
 _TESTED = 5
 _HELD_OUT_WORDS = 0.1
 _NAME = re.compile(r"(?P<word>[^_]+)_(?P<speaker>.+)_(?P<number>\d+)\.wav")

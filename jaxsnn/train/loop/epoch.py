@@ -47,7 +47,8 @@ Tree = TypeVar("Tree")
 Arguments = ParamSpec("Arguments")
 Returned = TypeVar("Returned")
 
-#: A number that no sample of a batch has: the parameters' noise shares no key with the samples'.
+#: Number that no sample of a batch has, so that the noise of parameters shares no key with that of
+#: samples.
 _PARAMETERS = 2**31
 
 

@@ -115,11 +115,13 @@ class BoundDevice(Protocol):
         ...
 
 
-#: What devices raised, by a number that JAX's own error, which it makes of that, has in its text.
+#: Exceptions of devices by number; the text of JAX's own error, which replaces each, contains the
+#: number.
 _RAISED: dict[int, Exception] = {}
 _NUMBERS = itertools.count()
 _NUMBERED = "error {} of a device"
-#: Errors that are kept, at most: of runs outside of `device_errors` nobody takes them away.
+#: Maximum number of exceptions that are kept, since those of runs outside of `device_errors` are
+#: never removed.
 _KEPT = 64
 
 
@@ -153,9 +155,9 @@ class InTheLoop:
 
     #: Name of the engine in configuration files and on the command line.
     kind: ClassVar[str] = "device"
-    #: Gradients are exact, not those of a surrogate.
+    #: Whether gradients are exact, not those of a surrogate.
     exact: ClassVar[bool] = True
-    #: It takes arrays (time, batch, *shape) for inputs, too.
+    #: Whether inputs may also be arrays (time, batch, *shape).
     takes_rasters: ClassVar[bool] = False
 
     def run(

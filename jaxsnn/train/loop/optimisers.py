@@ -54,7 +54,8 @@ OPTIMISERS: Mapping[str, Callable[[], optax.GradientTransformation]] = MappingPr
 #: Default weight decay of AdamW, as a fraction of each weight per step.
 ADAMW_DECAY = 0.01
 _WARM_UP, _HALVINGS = 0.05, 6
-#: Sizes of gradients by which optimisers are told apart: more than some gather into one step.
+#: Sizes of gradients for tests that distinguish optimisers; several sizes, as some optimisers
+#: accumulate gradients over steps.
 _PROBES = (1.0, -0.25, 3.0, 30.0, 300.0, -1e-2, 1e-4, 10.0, 1.0)
 
 
@@ -277,8 +278,8 @@ def learning_rates(
     return (learning_rate * SCHEDULES[schedule](steps / len(steps))).reshape(epochs, batches)
 
 
-#: A neuron model, the parameters of its population, and whether voltages drive it -> what one unit
-#: that arrives does to each neuron, (neurons,) >= 0.
+#: Function from a neuron model, the parameters of its population, and whether its inputs are
+#: voltages, to the effect of an arrival of weight 1 on each neuron, (neurons,) >= 0.
 EffectOf = Callable[[Neuron, dict[str, jax.Array], bool], np.ndarray]
 
 

@@ -157,7 +157,7 @@ def _relay(source: int, stderr: int, line: str) -> NoReturn:
         os._exit(0)
 
 
-#: What XLA says when it aborts, and what it says of its partners before.
+#: Message of XLA when it aborts, and its messages about other processes before.
 _ABORTS = b"JAX distributed service detected fatal errors"
 _OF_PARTNERS = re.compile(
     rb"[EFWI]\d{4} .*(coordination_service|preemption_sync)|Additional GRPC error|:UNKNOWN:Error received"

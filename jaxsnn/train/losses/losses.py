@@ -431,7 +431,7 @@ def accuracy(predictions: jax.Array | np.ndarray, labels: jax.Array | np.ndarray
     return jnp.mean(predictions == labels)
 
 
-#: Entry points of this group are losses: `its-name = "package.module:Class"`.
+#: Group of the entry points of losses: `its-name = "package.module:Class"`.
 GROUP = "jaxsnn.losses"
 
 _LOSSES: dict[str, Any] = {

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from common import HERE, missing, network
 
-#: Names of potentials in a file of targets, and of times.
+#: Names of the potentials and of the times in a file of targets.
 POTENTIALS = ("leak", "reset", "threshold")
 TIMES = ("tau_mem", "tau_syn", "refractory_time")
 

@@ -17,7 +17,7 @@ EXCITES, INHIBITS = 1, 2
 Content = dict[str, Any]
 #: Key of a population of the network -> its group of the run, None for the sources.
 Owners = dict[Any, int | None]
-#: What a connection joins: a group (None: the sources) and a place in it, twice.
+#: Ends of a connection: group (None: the sources) and index of the source, then of the target.
 Ends = tuple[int | None, int, int | None, int]
 
 

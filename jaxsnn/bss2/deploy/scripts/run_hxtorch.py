@@ -20,7 +20,7 @@ from chip_modules import exact_modules
 from common import Trains, arguments, missing, network, read_inputs, write_outputs
 from routing import routing_function
 
-#: How many of the longest time constants the chip rests between two samples.
+#: Pause between two samples, in multiples of the longest time constant.
 REST = 10
 
 
