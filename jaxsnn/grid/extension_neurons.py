@@ -148,8 +148,8 @@ def refractory_stepper(
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class RefractoryStepper:
-    """Population of Norse's LIFRefrac, ready to step: neurons whose membranes stand still, and whose
-    spikes are dropped, for some time steps after a spike.
+    """Population of Norse's LIFRefrac, ready to step: after a spike, the membrane of a neuron stays
+    constant, and further spikes are dropped, for some time steps.
     """
 
     lif: SteppedNeuron

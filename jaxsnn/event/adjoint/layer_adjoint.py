@@ -320,8 +320,8 @@ def layer_backward(
 
 
 def _goes_by_arrivals(spec: LayerSpec, residuals: Residuals) -> bool:
-    """Return whether there are so many arrivals that the pass over them is faster than a tile of
-    each sample, and the pass supports the neurons.
+    """Return whether the pass over the arrivals supports the neurons, and is faster than tiles of
+    the samples since there are many arrivals.
     """
     batch, arrivals = residuals.time.shape  # a batch whose size is not known yet (`jax.export`)
     covered = not (spec.neuron.jumps or spec.refractory)

@@ -91,14 +91,14 @@ def group_spikes(
             (rows, neurons); time (batch, arrivals) in any order, seconds, inf where unused; row
             (arrivals,) or (batch, arrivals) int32.
         feedback: (weight, delay) of each edge: weight (source's neurons, target's neurons), None
-            for the identity; delay in seconds, at least 0, for all neurons of the source (a scalar)
-            or each, or None for 0.
+            for the identity; delay in seconds, at least 0, a scalar for all neurons of the source or
+            an array with an entry for each, or None for 0.
         constants: constants of each population's neurons, (neurons,).
         t_end: end of the simulation, seconds; spikes do not depend on it, so its gradient is zero.
 
-    Weights are multiplied by the target's arrival factor. A rectangular pulse is two arrivals, and
-    two edges: the weight, and its negative later by the width. Only the times carry a gradient. The
-    refractory periods are static.
+    Weights are multiplied by the target's arrival factor. A rectangular pulse consists of two
+    arrivals, or in feedback of two edges: the weight at its beginning, and the negative weight at
+    its end. Only the times carry a gradient. The refractory periods are static.
     """
     return by_population(spec, _events(spec, arrivals, feedback, constants, t_end))
 

@@ -42,7 +42,7 @@ class PickingScan(LayerScan):
         super().__init__(*args)
         durations = self.intervals.duration, *(self.decays if self.neuron.uniform else ())
         padded = (jnp.pad(array, ((0, 1), (0, 0))) for array in durations)
-        #: (edges, batch, quantities): begin, length and decays of each interval
+        #: (edges, batch, quantities): beginning, length and decays of each interval
         self.flows = jnp.stack([self.intervals.edge, *padded], axis=-1)
 
     def _block(self, first: Position, state: ScanState, log: SpikeLog) -> InBlock:

@@ -507,8 +507,8 @@ def _level_and_scale(step: Step, setting: Setting) -> tuple[np.ndarray, np.ndarr
     if not subtracts and method != "value":
         raise ConversionError(
             Text(
-                "node '{node}' resets to a value and other nodes subtract v_threshold, and Norse "
-                "supports one reset_method for all CubaLIF",
+                "node '{node}' resets to a value, but other nodes subtract v_threshold, and Norse "
+                "supports only one reset_method for all CubaLIF nodes",
                 node=step.name,
             ),
             fix="use the same reset for all of them",

@@ -1,4 +1,6 @@
-"""A nir.NIRGraph as the document that nir.write would make of it (see `jaxsnn.nir.io.files`)."""
+"""Conversion of a nir.NIRGraph to the document that nir.write would store (see
+`jaxsnn.nir.io.files`).
+"""
 
 from __future__ import annotations
 

@@ -220,7 +220,7 @@ class Alpha(Node):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class LIFRefrac(Node):
-    """Norse's CubaLIF whose membrane stands still for `refractory_steps` time steps after a spike."""
+    """Norse's CubaLIF whose membrane is constant for `refractory_steps` time steps after a spike."""
 
     tau_syn: np.ndarray | None = None
     tau_mem: np.ndarray | None = None

@@ -636,5 +636,5 @@ class TrainingRun:
 
 
 def _in_brackets(problem: Problem | None) -> str:
-    """Return the problem of a number in brackets, as the end of a message; "" without one."""
+    """Return a problem in brackets, as the end of a message; "" if there is no problem."""
     return Text("") if problem is None else Text(" ({cause})", cause=problem.message)

@@ -148,9 +148,10 @@ def dense(link: dict[str, Any], inputs: int, outputs: int) -> np.ndarray:
 def connect(net: dict[str, Any], run: dict[str, Any], trains: Trains, experiment: Any) -> list[Any]:
     """Connect the modules of a run in the experiment, and return those of its groups' neurons.
 
-    All but the source go into one wrapper, so that hxtorch sees a chain of two whatever loops and
-    branches the network has. Neurons are connected before the synapses that they feed: a synapse
-    that finds its source there never takes it for an input.
+    All modules except the source are in one wrapper, so that hxtorch sees a chain of two modules even
+    if the network has loops and branches. Neurons are connected before the synapses that they feed,
+    since a synapse without a connected source would be treated as one that has an input as its
+    source.
     """
     _, hxsnn, torch = stack()
     modules = exact_modules(hxsnn, torch)
