@@ -3,9 +3,9 @@
     y(t) = x(t) + k y(t-1)
 
 is a node that sums, and a Linear of diag(k) from it to itself, which every importer that runs loops
-delays by a step. A readout is one of them; with a synaptic current, two in a row. A delay stores the
-inputs of this step and of those before, h(t) = [x(t), 0, ...] + shifted h(t-1), and weights select for
-each channel the input that is as old as its delay.
+delays by a step. A readout is one such loop; a readout with a synaptic current is two in series. A
+delay stores the inputs of this and of earlier steps, h(t) = [x(t), 0, ...] + shifted h(t-1), and
+weights select for each channel the input that is as old as its delay.
 """
 
 from __future__ import annotations
