@@ -157,9 +157,9 @@ def decode(module: Any, sample: Any, seen: ModuleTrace, outputs: list[np.ndarray
         outputs: Outputs of the graph, (time, batch, *shape), in the order of the trace.
 
     Raises:
-        ConversionError: Forward runs other operations for this sample, or converts tensors that depend
-            on the outputs to other Python values.
-        UsageError: An output has another shape than for this sample.
+        ConversionError: Forward runs different operations for this sample, or converts tensors that
+            depend on the outputs to different Python values.
+        UsageError: The shape of an output does not fit this sample.
     """
     import torch
 
