@@ -182,7 +182,7 @@ class Network:
 
 def check_precision(network: Network) -> None:
     """Refuse an object that is not a Network, parameters that are not arrays of real numbers or
-    have another shape than the network's, neuron parameters that are neither float32 nor float64,
+    differ in shape from the network's, neuron parameters that are neither float32 nor float64,
     and arrays of 64 bits if JAX computes with 32; NumPy's arrays of 64 bits are converted as JAX
     does.
 
@@ -241,8 +241,8 @@ def check_precision(network: Network) -> None:
 def _refuse_other_shape(
     name: str, key: str, value: Any, shapes: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """Refuse a parameter of a node without a state with another shape than when it was lowered:
-    gathering its rows would not detect that. Delays of synapses have one of three shapes; other
+    """Refuse a parameter of a node without a state if its shape has changed since it was lowered,
+    which gathering its rows would not detect. Delays of synapses have one of three shapes; other
     parameters may have an unknown shape.
     """
     if jnp.issubdtype(value.dtype, jnp.complexfloating):

@@ -420,8 +420,8 @@ def refuse_difference(module: Any, traced: TracedModule, sample: Any) -> None:
 
 
 def _refuse_other_steps(traced: TracedModule, network: Network) -> None:
-    """Refuse a graph in which spikes arrive in another step than in the module, which a run may
-    not reveal.
+    """Refuse a graph in which spikes arrive earlier or later than in the module, which a run may not
+    reveal.
     """
     cycles = [group for group in groups(network.wires) if isinstance(group, Cycle)]
     if any(cycle.in_turn for cycle in cycles):  # the file says which edges take a step

@@ -224,7 +224,9 @@ class Pass:
     def _fire_back(
         self, number: int, population: PopulationCostate, log: Log, drive: OfSamples
     ) -> PopulationCostate:
-        """Return a population before the spike of a step, if one of its neurons fired."""
+        """Return the costates of a population just before a step, whose spike may be of one of its
+        neurons.
+        """
         rules, size = self.rules[number], self.plan.sizes[number]
         neuron = log.spike - self.plan.first(number)
         mine = (neuron >= 0) & (neuron < size)

@@ -1,7 +1,7 @@
-"""snnTorch: Leaky, Synaptic, RLeaky and RSynaptic; 1.0, and the main branch after it.
+"""snnTorch: Leaky, Synaptic, RLeaky and RSynaptic; version 1.0, and the main branch after it.
 
-Main's importer is `snntorch/import_nir.py` at its commit 0819ba4 (pull requests 435 and 452), its
-exporter writes what that of 1.0.0 does.
+The importer of the main branch is `snntorch/import_nir.py` at commit 0819ba4 (pull requests 435 and
+452); its exporter writes the same files as that of 1.0.0.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ _setting = partial(Parameter, per="setting", whole=True)
 
 
 def _layer_norm_problems(node: Node) -> Iterator[Fault]:
-    """Yield a fault for a bias of another shape than the weight."""
+    """Yield a fault for a bias whose shape differs from that of the weight."""
     weight, bias = (np.shape(node.value(key)) for key in ("weight", "bias"))
     if weight != bias:
         yield Fault(

@@ -115,7 +115,7 @@ class Linear(Node):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Affine(Node):
-    """y = W x + b; the bias is added once in each step of time (in continuous time: a constant
+    """y = W x + b; the bias is added once in each time step (in continuous time: a constant
     current).
     """
 

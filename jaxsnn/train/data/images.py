@@ -212,8 +212,8 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     .gz.
 
     Raises:
-        FileError: the file cannot be read, is not an idx file, or has another length than its header
-            specifies.
+        FileError: the file cannot be read, is not an idx file, or does not have the length that its
+            header specifies.
     """
     name, zipped = os.fspath(path), os.fspath(path).endswith(".gz")
     try:

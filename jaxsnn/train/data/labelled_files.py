@@ -111,7 +111,7 @@ def load_splits(
     if options:
         raise UsageError(
             _no_effect(next(iter(options)), name),
-            fix="leave it out: only tasks by name support it",
+            fix="leave it out: only tasks that are selected by name support it",
         )
     if not name.endswith(".npz") and not os.path.isdir(name):
         raise UsageError(
@@ -390,7 +390,8 @@ def with_data(graph: Graph, options: TrainOptions) -> tuple[TrainOptions, tuple[
         ):
             if not is_default:
                 message = Text(
-                    "{option} is for tasks by name, and the data are arrays", option=OPTIONS[name]
+                    "{option} is only for tasks that are selected by name, but the data are arrays",
+                    option=OPTIONS[name],
                 )
                 raise UsageError(message, fix="leave it out")
         splits, notes = as_splits(data, options.seed)

@@ -99,7 +99,7 @@ def _outputs(network: Network) -> list[str]:
 
 
 def _last_outputs(network: Network) -> list[str]:
-    """Return the outputs that feed no other output. Outputs in one cycle do not count as others."""
+    """Return the outputs that feed no other output, except outputs in a cycle with themselves."""
     candidates = _outputs(network)
     upstream = {name: _upstream(network, name) for name in candidates}
     return [

@@ -171,7 +171,7 @@ def refuse_decay(
 
 def refuse_unfit_optimiser(choice: Any, raw: Parameters) -> None:
     """Refuse an optimiser that requires more than a gradient and parameters, such as a line search,
-    or parameters of another structure than a network's.
+    or parameters with a structure that networks do not have.
 
     Args:
         raw: raw parameters.

@@ -187,7 +187,7 @@ def synapses_for(
         return synapses
     if net["signs"] != "free":
         raise RuntimeError(
-            f"connection {ends} has another sign than when it was mapped: map again, if needed with free"
+            f"connection {ends} changed its sign after it was mapped: map again, if needed with free"
             " signs"
         )
     return [
