@@ -1,8 +1,8 @@
 """The program of an emulated chip: its connections, run by run, read from the synapses of a
 mapping.
 
-Nothing here depends on the weights' values: a weight of the network times a gain is what the chip
-adds, so that weights may change in place, as they do in training.
+Nothing here depends on the values of weights: the chip adds a weight of the network times a gain, so
+that weights may change in place, as they do in training.
 
 For JAX a program is a pytree of its numbers: the calibration and the fixed pattern of a chip. These
 are arguments of compiled code; the rest (the circuits that are used, and the connections) is static.

@@ -378,7 +378,7 @@ class _RunSearch:
         self._failed: set[tuple[bytes, int]] = set()
 
     def find_runs(self, count: int, repairs: int) -> list[Run] | None:
-        """Search for `count` runs; None proves nothing."""
+        """Search for a mapping with `count` runs; None is no proof that there is none."""
         for partition in partitions(self.net, self.parts, self.least, count):
             runs: list[Run] = []
             for targets in partition:

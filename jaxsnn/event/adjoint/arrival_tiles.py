@@ -41,7 +41,7 @@ Broadcast = Float[Array, "#arrivals #neurons"]
 
 
 class _Sample(NamedTuple):
-    """Arrays of one sample; of a batch, which the scan splits, with a leading axis of samples."""
+    """Arrays of one sample; before the scan splits a batch, with a leading axis of samples."""
 
     arrival: Float[Array, "*batch arrivals"]
     row: Int[Array, "*batch arrivals"]

@@ -34,8 +34,8 @@ class Value(NamedTuple):
 class _Search(NamedTuple):
     """Carry of the search, arrays of one shape; the root lies between low and high.
 
-    The function's values are part of it, so that all that one step decides is decided by the same
-    numbers: the compiler may work out a function twice, with different rounding.
+    It includes the values of the function, so that all decisions of a step use the same numbers: the
+    compiler may otherwise evaluate a function twice, with different rounding.
     """
 
     t: Numbers  # the result, once it is no longer busy

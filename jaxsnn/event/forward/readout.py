@@ -38,7 +38,7 @@ class Drive:
         v_inf: voltage at rest under the constant current.
         weight: weights of an arrival of each row.
         time: seconds; inf where unused.
-        row: (arrivals,) or (batch, arrivals) int32; anything where unused.
+        row: (arrivals,) or (batch, arrivals) int32; arbitrary where unused.
         places: element of each neuron, if positions have separate lists: then `constants` and
             `v_inf` are (positions, columns), and each sample has one row for each position.
     """

@@ -97,9 +97,9 @@ def current_arrivals(
 def lasting_current(
     paths: Sequence[Path], currents: Mapping[str, Currents], target: str, dtype: DTypeLike
 ) -> tuple[Float[Array, "batch neurons"], Float[Array, "batch neurons"]]:
-    """Return the drive of a population by inputs whose currents last for the whole run, and its
-    integral until they begin, which is 0 as they begin at 0, but has derivatives with respect to
-    their times.
+    """Return the drive of a population by inputs whose currents last for the whole run, and the
+    integral of the drive over the time before the currents begin. The integral is 0, as they begin
+    at 0, but its derivatives with respect to their times are not.
 
     A current that begins at another time becomes NaN, as no error can be raised in `jax.jit`.
 

@@ -357,8 +357,8 @@ def measure_shift(conversion: Conversion) -> None:
                 direction=direction,
             ),
             Text(
-                "each layer of {target} delays spikes by one time step, layers of other frameworks "
-                "do not",
+                "each layer of {target} delays spikes by one time step, but layers of other "
+                "frameworks do not",
                 target=title,
             ),
         )

@@ -1,7 +1,8 @@
-"""The rule of a population's neurons in numbers: of one time step, a `Step`, or of the equations, a `Flow`.
+"""Coefficients of the neurons of a population, from their rule: of a time step (`Step`), or of the
+equations (`Flow`).
 
-The form of a step is in `jaxsnn.nir.frameworks.source_step`, that of the equations in `source_flow` and the
-rule in `source_rule` beside it.
+The records are in `jaxsnn.nir.frameworks`: `Step` in `source_step`, `Flow` in `source_flow`, and the rule
+in `source_rule`.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ from jaxsnn.wording import Text
 
 
 def _seconds(dt_export: float) -> float:
-    """Return the unit of a file's time: time constants in it are true ones times dt_export."""
+    """Return the unit of time of a file, whose time constants are the true ones times dt_export."""
     return 1 / dt_export
 
 

@@ -1,8 +1,8 @@
 """Rockpool: LIFTorch, LIFNeuron and ExpSynTorch, with several spikes in a step.
 
 Its importer is `rockpool/nn/modules/torch/nir.py` at 42cee1c: CubaLIF becomes LIFTorch with dt =
-tau_mem/(1+r), LIF fails (it asks for tau_mem), and LI truncates tau to an integer, which of
-seconds leaves 0.
+tau_mem/(1+r), LIF fails (it asks for tau_mem), and LI truncates tau to an integer, so that times in
+seconds become 0.
 """
 
 from __future__ import annotations

@@ -232,7 +232,7 @@ def _currents_apart(draft: Draft, recurrent: list[Edge], late: bool, dt: float) 
         current_name = draft.insert((source, name), f"{name}_current", current)
         draft.changed(
             current_name,
-            Text("the synaptic current of '{node}', written as a LI", node=name),
+            Text("the synaptic current of '{node}', written as an LI", node=name),
             "Sinabs's importer supports no neurons with a synaptic current",
         )
 

@@ -100,7 +100,7 @@ def _write(step: Step, setting: Setting) -> Written:
 
 
 def _named_terminals(draft: Draft, recurrent: list[Edge], late: bool, dt: float) -> None:
-    """Rename the terminals to 'input' and 'output', between which snn-mlir walks."""
+    """Rename the terminals to 'input' and 'output', the ends of the path that snn-mlir follows."""
     ends = {draft.of_type(kind)[0]: kind.lower() for kind in ("Input", "Output")}
     new_names = {name: ends.get(name, name) for name in draft.nodes}
     for name in draft.nodes:

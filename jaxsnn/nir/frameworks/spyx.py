@@ -139,7 +139,7 @@ def _padded_like_xla(graph: Graph) -> Iterator[tuple[Node, Change]]:
 
 
 def _without_threshold(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tuple[str, str] | None:
-    """Return a LI without a Threshold, and the reason: Spyx writes no layer whose output is its
+    """Return an LI without a Threshold, and the reason: Spyx writes no layer whose output is its
     membrane. None if there is none.
     """
     membranes = [node.name for node in nodes.values() if node.type == "LI"]

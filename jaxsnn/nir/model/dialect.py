@@ -3,7 +3,7 @@ graph.
 
 A framework writes files with conventions of its own: how a spike enters a neuron, what a reset does, in
 which unit time constants are. `Conventions` describes them for one version of a framework, with one
-`Rule` per type of neuron. A `Dialect` is what was decided for one graph.
+`Rule` per type of neuron. A `Dialect` contains the conventions that were chosen for one graph.
 """
 
 from __future__ import annotations

@@ -182,11 +182,11 @@ def spoken_splits(
     seed: Seed = 0, *, folder: str | os.PathLike[str], held_out: float = _HELD_OUT_WORDS
 ) -> tuple[Splits, tuple[str, ...]]:
     """Return recordings `WORD_SPEAKER_NUMBER.wav`, named as in the Free Spoken Digit Dataset, with
-    its official split: numbers 0 to 4 are for the test.
+    the official split of that data set: numbers 0 to 4 are for the test.
 
     The loudness of each of 24 mel bands, in frames 10 ms apart, is a signal from 0 (a millionth of
-    the loudest frame's power, or less) to 1; NaN after the end. It spikes by level crossing
-    (`jaxsnn.train.LevelCrossing`), a frame being a quarter of tau.
+    the loudest frame's power, or less) to 1; NaN after the end. Signals are encoded by level crossing
+    (`jaxsnn.train.LevelCrossing`), in frames of a quarter of tau.
 
     Args:
         seed: random seed of the training recordings that are held out for validation: an integer

@@ -509,7 +509,7 @@ def of_one_run(*objects: Any) -> object | None:
 
 
 def key_of(seed: Seed) -> jax.Array:
-    """Return the `jax.random` key of an integer, or one that depends on all numbers of a key."""
+    """Return the `jax.random` key of an integer, or of a key, on all of whose numbers it depends."""
     words = seed_words(seed)
     if max(words) < 2**32:
         # Eager, each of its operations would be compiled.
