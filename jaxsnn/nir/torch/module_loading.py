@@ -64,7 +64,7 @@ def loaded(
         sample, arguments: Input of forward, and its further arguments.
 
     Yields:
-        What was done, and the module with its new numbers.
+        Names and notes of the loaded nodes (`Loaded`), and the module with its new numbers.
 
     Raises:
         ConversionError: The structures, shapes or steps differ.

@@ -142,7 +142,7 @@ def outputs_of(record: PassRecord, returned: list[TensorValue]) -> tuple[TracedO
 
     Args:
         record: Record of the step.
-        returned: What the module returns.
+        returned: Return value of the module.
 
     Raises:
         ConversionError: The first tensor is computed outside of layers.
@@ -228,7 +228,7 @@ def left_out(
 
     Args:
         record: Record of the step.
-        returned: What the module returns.
+        returned: Return value of the module.
         considered: Places of results; None: all.
     """
     for place in range(len(returned)) if considered is None else considered:
