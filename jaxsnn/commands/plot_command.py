@@ -1,4 +1,4 @@
-"""`jaxsnn plot`: a picture of a file, or of what its network does."""
+"""`jaxsnn plot`: a picture of a file, or of the activity of its network."""
 
 from __future__ import annotations
 

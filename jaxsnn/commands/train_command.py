@@ -1,7 +1,7 @@
 """`jaxsnn train`: the network of a NIR file, trained.
 
-What there is to choose is `jaxsnn.train.options.TrainOptions`: flags, names in the configuration
-file and help texts come from it. JAX is loaded when the command runs.
+The options are those of `jaxsnn.train.options.TrainOptions`: flags, names in the configuration file
+and help texts come from it. JAX is loaded when the command runs.
 """
 
 from __future__ import annotations

@@ -204,8 +204,8 @@ class Pass:
     ) -> tuple[PopulationCostate, OfSamples]:
         """Return a population before the arrival of a row of its table, and dL/dt of that arrival.
 
-        An arrival adds W e to the state. P itself passes; dL/dW = P . e, and dL/dt = -P . A e W,
-        since the flow A acts on it for a time that is shorter by dt.
+        An arrival adds W e to the state, which leaves P unchanged; dL/dW = P . e. If it arrives later
+        by dt, the flow A acts on W e for a time that is shorter by dt: dL/dt = -P . A e W.
         """
         weights = self.table[number].at[row].get(mode="promise_in_bounds")
         unit, moved = self.rules[number].arrived()  # e, A e

@@ -308,7 +308,9 @@ class _Loop:
     def _move(
         self, number: int, step: StepNumber, population: PopulationState, event: StepEvent
     ) -> _Moved:
-        """Advance a population to the event, fire if it does, and apply what arrives."""
+        """Advance a population to the event, apply the spike if one of its neurons fires, and apply
+        the arrivals.
+        """
         neuron, constants = self.layers[number].neuron, self.constants[number]
         x = self._flow(number, population, event)
         note = self._note(number, population, x, event)

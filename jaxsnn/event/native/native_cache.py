@@ -54,7 +54,7 @@ def keep(built: Path, path: Path, *, again: bool) -> None:
         again: the library is a rebuild, see `was_built_again`.
 
     Raises:
-        OSError: the library cannot be moved or its record not be written.
+        OSError: the library cannot be moved, or its record cannot be written.
     """
     record = built.with_suffix(".sum")
     record.write_text(" ".join([*_sum(built), *([_AGAIN] if again else [])]) + "\n")

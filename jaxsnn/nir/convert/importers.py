@@ -366,8 +366,8 @@ def needed_changes(graph: Graph, converted: Converted, target: Target) -> dict[s
 
 
 def _in_file(graph: Graph, target: Target) -> Graph:
-    """Return the graph with the numbers and edges that the importer finds in the file; in files of
-    its own framework it takes them as the dialect means them.
+    """Return the graph with the numbers and edges that the importer reads from the file; files of its
+    own framework it interprets as the dialect does.
     """
     if target.framework is not None and graph.dialect.name == target.framework.name:
         return graph

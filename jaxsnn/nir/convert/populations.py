@@ -199,7 +199,7 @@ def _starting_input(step: Step) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _insert_starter(draft: Draft, name: str, kicks: np.ndarray, constant: np.ndarray) -> Step:
-    """Add the pair of neurons and what it sends, and return its step.
+    """Add the pair of neurons and its outgoing weights, and return its step.
 
     Args:
         kicks: Inputs in the first and in the second time step, shape (neurons, 2).

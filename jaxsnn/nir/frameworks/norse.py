@@ -339,7 +339,7 @@ def _written_box(step: Step, setting: Setting) -> Written:
 
 
 def _power_of_two(value: np.ndarray) -> np.ndarray:
-    """Return the power of two next to a value, of its sign; 0 for 0."""
+    """Return the power of two that is nearest to a value, with its sign; 0 for 0."""
     exponent = np.log2(np.abs(value), out=np.zeros_like(value), where=value != 0)
     return np.sign(value) * 2.0 ** np.round(exponent)
 
