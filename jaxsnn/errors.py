@@ -260,7 +260,7 @@ class Note(Text):
     code: str
 
     def __new__(cls, text: str, kind: NoteKind = "information", code: str = "") -> Self:
-        """Make the note of its text."""
+        """Create a note from its text."""
         note = cls._of_parts(parts_of(text), facts_of(text))
         note.kind, note.code = kind, code
         return note

@@ -99,7 +99,7 @@ def window_table(
         inward, outward: spatial shapes.
 
     Returns:
-        (input pixel, tap, output pixel), int arrays (meetings,), pixels and taps counted in C order.
+        (input pixel, tap, output pixel), int arrays (connections,), pixels and taps counted in C order.
     """
     axes = [
         axis_table(window, axis, *sizes)
@@ -173,7 +173,7 @@ def _taps(
     outward = window.output(inward[1:]) or ()
     pixel, tap, out = window_table(window, inward[1:], outward)
     groups = inward[0] // channels_of_group
-    # (out channels, channels of a group, meetings)
+    # (out channels, channels of a group, connections)
     target_channel = np.arange(out_channels)[:, None, None]
     channel = np.arange(channels_of_group)[None, :, None]
     source_channel = target_channel // (out_channels // groups) * channels_of_group + channel

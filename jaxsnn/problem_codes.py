@@ -87,9 +87,9 @@ CODES: Mapping[str, str] = MappingProxyType(
         "cannot-stream": "A population cannot be simulated piece by piece",
         "no-native": "The native kernels are missing",
         # Training
-        "default-engine": "The network or the data decide the engine that trains",
-        "default-loss": "The network decides the loss",
-        "default-output": "The network decides which of its outputs the loss reads",
+        "default-engine": "The default engine of training depends on the network or the data",
+        "default-loss": "The default loss depends on the network",
+        "default-output": "The default output that the loss reads depends on the network",
         "replaced-time-constant": "The output population has no time constant; ten time steps "
         "are used instead",
         "accuracy-in-steps": "The trained network has a different accuracy in time steps",

@@ -189,8 +189,8 @@ def as_surrogate(surrogate: Surrogate | str | None) -> Surrogate | None:
 def spike(
     u: Float[Array, "*shape"], surrogate: Surrogate, at_equality: bool
 ) -> Float[Array, "*shape"]:
-    """Return 1 where u > 0 (with `at_equality` also where u = 0), else 0, in the dtype of `u`;
-    backward the surrogate.
+    """Return 1 where u > 0 (with `at_equality` also where u = 0), else 0, in the dtype of `u`; the
+    derivative is that of the surrogate.
     """
     return (u >= 0 if at_equality else u > 0).astype(u.dtype)
 

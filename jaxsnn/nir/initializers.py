@@ -1,4 +1,4 @@
-"""Initial weights: the distributions of the field, each a function of (random source, shape).
+"""Initial weights: the usual distributions, each a function of (random source, shape).
 
 A random source is a NumPy generator, an integer or a `jax.random` key; the last two make a
 generator that begins anew at each call. The same holds for everything that takes a seed.

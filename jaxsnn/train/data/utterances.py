@@ -1,8 +1,9 @@
 """Utterances: JapaneseVowels and spoken words.
 
-JapaneseVowels (Kudo, Toyama and Shimbo, 1999) are nine speakers, 12 channels, 7 to 29 frames; the data
-are in the wheel of `aeon`: either that is installed, or its folder `datasets/data/JapaneseVowels` is
-named. Spoken words come from .wav files, through a cochlea of mel filters (extra `data`).
+JapaneseVowels (Kudo, Toyama and Shimbo, 1999) has nine speakers, 12 channels, and 7 to 29 frames per
+utterance. The data are part of the package `aeon`: it must be installed, or its folder
+`datasets/data/JapaneseVowels` specified. Spoken words come from .wav files, through a cochlea of mel
+filters (extra `data`).
 """
 
 from __future__ import annotations

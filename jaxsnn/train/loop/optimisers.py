@@ -322,7 +322,7 @@ def step_scales(network: Network, trained: Trained, t_end: float) -> Parameters:
 
 
 def _scale(value: np.ndarray, effect: np.ndarray | None) -> np.ndarray:
-    """Return the inverse of the effect of one unit, in the shape that multiplies the parameter."""
+    """Return the inverse of the effect of an arrival of weight 1, as a factor of the parameter."""
     if effect is None:
         largest = float(np.max(np.abs(value), initial=0.0))
         return np.asarray(largest or 1.0)
