@@ -182,7 +182,7 @@ class Shown(str):
     name: str
 
     def __new__(cls, text: str, value: Any = None, name: str = "") -> Self:
-        """Make the text of a value."""
+        """Create a text from a value."""
         shown = super().__new__(cls, text)
         shown.value, shown.name = value, name
         return shown
@@ -215,7 +215,7 @@ class Text(str):
     facts: Mapping[str, Any]
 
     def __new__(cls, template: str, /, **values: Any) -> Self:
-        """Make the text of its template."""
+        """Create a text from a template."""
         parts: list[Part] = []
         facts: dict[str, Any] = {}
         for literal, field, spec, conversion in Formatter().parse(template):

@@ -228,8 +228,8 @@ class EventStream:
         )
 
     def _few(self, events: Any, until: float | None) -> Spikes | None:
-        """Return the spikes of a push of few plain events of the only input; None for any other
-        push.
+        """Return the spikes of a push that has only a few plain events of the only input; None for
+        other pushes.
         """
         if type(events) is not Events or len(self._sizes) > 1:
             return None

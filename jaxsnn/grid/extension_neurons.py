@@ -41,7 +41,7 @@ class AlphaStepper:
     Attributes:
         population: its static description.
         parameters: names -> arrays of the population's shape.
-        dt: not needed, decays are per step.
+        dt: not needed, since decays are per step.
         surrogate: derivative of a spike.
         detach_reset: whether the gradient leaves out resets; None: it does, as in snnTorch.
     """

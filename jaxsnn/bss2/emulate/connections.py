@@ -358,8 +358,8 @@ def responding_pairs(
 
     Returns:
         (pairs,) each: the synapse; the event, those of the run's neurons first, then the host's
-        source by source; the global index of the neuron or channel whose event it is; and the
-        number in the run of the neuron that it moves.
+        source by source; the global index of the neuron or channel that sends the event; and the
+        index, within the run, of the neuron that receives it.
     """
     inside, on_chip = members(net, run), len(run.neurons)
     events = events_of(layout, run, np.arange(on_chip), on_chip + np.arange(len(run.sources)))

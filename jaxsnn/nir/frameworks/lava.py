@@ -61,7 +61,9 @@ def _refutes(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tuple[str, str
 
 
 def _whole_states(graph: Graph) -> Iterator[tuple[Node, Change]]:
-    """Yield a remark for each neuron: its states are not rounded here, with the largest deviation."""
+    """Yield a remark on each neuron with the largest effect of the rounding of its states, which is
+    not simulated here.
+    """
     for name in graph.neurons:
         node = graph.nodes[name]
         if node.type != "CubaLIF":

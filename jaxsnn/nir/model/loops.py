@@ -125,8 +125,8 @@ def _joins(graph: Graph, part: Sequence[str]) -> bool:
 
 
 def _feedback(graph: Graph, part: Sequence[str]) -> list[Edge]:
-    """Return the edges that act one step later in one of `loops_of_several` whose spikes do not
-    join.
+    """Return the edges of a cycle that act one step later. The cycle is one of `loops_of_several` for
+    which `_joins` is false.
     """
     import networkx
 

@@ -509,7 +509,9 @@ def of_one_run(*objects: Any) -> object | None:
 
 
 def key_of(seed: Seed) -> jax.Array:
-    """Return the `jax.random` key of an integer, or of a key, on all of whose numbers it depends."""
+    """Return the `jax.random` key of a seed; if the seed is a key, the result depends on all of its
+    numbers.
+    """
     words = seed_words(seed)
     if max(words) < 2**32:
         # Eager, each of its operations would be compiled.

@@ -289,7 +289,7 @@ def step_scales(network: Network, trained: Trained, t_end: float) -> Parameters:
 
     Steps of free weights and biases are in units of their effects (kicks and lifts, see above): for
     each row of a weight, shape (outputs, 1, ...), and each entry of a bias. Steps of other free
-    parameters are relative to their values, steps of bounded parameters are steps of the raw number.
+    parameters are relative to their values; steps of bounded parameters are steps of the raw number.
     If a node feeds several populations, or a population through further linear nodes, its largest
     kick counts. `t_end` (seconds) is the length of a sample.
     """
@@ -332,8 +332,8 @@ def _scale(value: np.ndarray, effect: np.ndarray | None) -> np.ndarray:
 
 
 def _reach(network: Network, effect_of: EffectOf) -> dict[str, np.ndarray]:
-    """Return for each node the largest effect of one unit that leaves it, by channel, traced
-    backwards through linear nodes.
+    """Return for each node the largest effect of an output of 1, by channel, traced backwards through
+    linear nodes.
     """
     leaving = {wire.name: np.zeros(wire.size) for wire in network.wires}
     readouts = [name for name, population in network.populations.items() if not population.fires]
@@ -367,7 +367,7 @@ def _entering(
     effect_of: EffectOf,
     under_voltages: Container[str],
 ) -> np.ndarray:
-    """Return the largest effect of one unit that enters a node, by channel, or for all channels."""
+    """Return the largest effect of an input of 1 of a node, by channel, or for all channels."""
     # In NumPy: of JAX's arrays each operation would be compiled.
     parameters = in_numpy(network.parameters.get(wire.name, {}))
     if wire.kind == "neuron":
