@@ -503,8 +503,8 @@ def to_events(data: Observable, *, name: str = "data") -> Events:
 
 
 def to_graded_events(data: EventData, *, name: str = "data") -> GradedEvents:
-    """Convert events to `jaxsnn.GradedEvents` (batch, events), each with its value; plain ones have
-    1.
+    """Convert events to `jaxsnn.GradedEvents` (batch, events), each with its value; events
+    without values have the value 1.
 
     Args:
         name: name of the data in messages.
