@@ -116,7 +116,7 @@ _HOME = {
     "write": "jaxsnn.nir",
 }
 
-#: Rooms with public names of their own, loaded where they are used.
+#: Subpackages with public names, loaded when they are first used.
 _ROOMS = ("nir", "plot", "train")
 
 __all__ = [*_HOME, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -1,4 +1,4 @@
-"""`python -m jaxsnn` is the command `jaxsnn`, where the folder of scripts is on no path."""
+"""`python -m jaxsnn`: the command `jaxsnn` where the folder of scripts is not on the PATH."""
 
 import sys
 

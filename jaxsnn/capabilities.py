@@ -1,8 +1,9 @@
 """Capabilities as data: what an engine, the chip or an importer does not support is a table of limits,
 and one function, `unsupported`, compares a network with a table.
 
-A `Feature` finds something in a network, such as a readout that resets; a `Limit` states that a
-simulator does not support it, why, and what to do instead. Several tables may limit the same feature.
+A `Feature` yields its occurrences in a network, such as readouts that reset; a `Limit` states that a
+simulator does not support them, why, and what to do instead. Several tables may limit the same
+feature.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any, Generic, Protocol, TypeVar
 from jaxsnn.errors import Problem, Severity
 from jaxsnn.wording import Option, Reference, Text
 
-#: An option, a setting of it, or a function that returns the setting for a node.
+#: Advice: an option, an option with a value, a text, or a function that returns the option and
+#: value for a node.
 Advice = Option | Reference | Text | Callable[[str], Reference]
 
 

@@ -260,7 +260,7 @@ class Note(Text):
     code: str
 
     def __new__(cls, text: str, kind: NoteKind = "information", code: str = "") -> Self:
-        """Make the note of its text."""
+        """Create a note from its text."""
         note = cls._of_parts(parts_of(text), facts_of(text))
         note.kind, note.code = kind, code
         return note
@@ -273,7 +273,7 @@ def concerns_data(note: str) -> bool:
     return isinstance(note, Note) and note.kind != "information"
 
 
-#: Frames of these files stand between a public function and the line that calls it.
+#: Folder of this package, whose frames lie between a public function and the line that calls it.
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _BETWEEN = ("contextlib.py", "functools.py", f"network{os.sep}promotion.py")
 
@@ -340,8 +340,8 @@ def first_line(error: BaseException) -> str:
     return text.splitlines()[0].strip() if text else type(error).__name__
 
 
-#: What steers a terminal, or the direction of text, or is no character: C0, DEL and C1 but tabs and
-#: ends of lines, marks of direction, surrogates.
+#: Characters that control a terminal or the direction of text, or that are no characters: C0, DEL
+#: and C1 except tabs and line ends, direction marks, surrogates.
 _STEERING = re.compile(
     "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
 )
@@ -397,7 +397,8 @@ def shown(value: object) -> Shown:
     return Shown(f"{number:g}" if is_number else repr(value), value)
 
 
-#: JAX makes a random key of 32 bits of a seed: larger ones would draw what a smaller one draws.
+#: Largest seed: JAX makes a random key of 32 bits of a seed, so larger seeds would repeat the
+#: numbers of smaller ones.
 LARGEST_SEED = 2**32 - 1
 
 

@@ -2,8 +2,8 @@
 
 Linear, Affine, Scale, Flatten, convolutions and pools all add up input channels with weights. The
 functions `..._entries` list these connections for the traits of a node type. The engines' operators,
-the chip's netlist and conversions to matrices are made of them, so that the geometry of a window
-has one home, `window_table`.
+the chip's netlist and conversions to matrices use these lists, so that the geometry of a window is
+implemented only in `window_table`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ import numpy as np
 
 Shape = tuple[int, ...]
 
-#: Connections as (source, target, value): channels of input and output, counted in C order, NumPy
-#: int arrays (entries,), and the numbers (entries,) that they multiply by, of the kind of the
-#: parameters: NumPy or JAX.
+#: Connections as (source, target, value): channels of input and output in C order, NumPy int arrays
+#: (entries,), and the weights (entries,), NumPy or JAX arrays like the parameters.
 Entries = tuple[np.ndarray, np.ndarray, Any]
 
 
@@ -100,7 +99,7 @@ def window_table(
         inward, outward: spatial shapes.
 
     Returns:
-        (input pixel, tap, output pixel), int arrays (meetings,), pixels and taps counted in C order.
+        (input pixel, tap, output pixel), int arrays (connections,), pixels and taps counted in C order.
     """
     axes = [
         axis_table(window, axis, *sizes)
@@ -174,7 +173,7 @@ def _taps(
     outward = window.output(inward[1:]) or ()
     pixel, tap, out = window_table(window, inward[1:], outward)
     groups = inward[0] // channels_of_group
-    # (out channels, channels of a group, meetings)
+    # (out channels, channels of a group, connections)
     target_channel = np.arange(out_channels)[:, None, None]
     channel = np.arange(channels_of_group)[None, :, None]
     source_channel = target_channel // (out_channels // groups) * channels_of_group + channel

@@ -320,8 +320,8 @@ BIAS_PERIOD = Option(
     metavar="TIME",
     command="map",
 )
-#: Fields of `jaxsnn.bss2.QuantizeOptions`. A mapping must be checked and deployed with the values
-#: with which it was created.
+#: Fields of `jaxsnn.bss2.search.quantize.QuantizeOptions`. A mapping must be checked and deployed with
+#: the values with which it was created.
 QUANTIZE_OPTIONS = (
     SCALE,
     PERCENTILE,

@@ -363,7 +363,7 @@ def _name_all(staged: list[_Staged]) -> None:
         raise
 
 
-#: Seconds after which what a process that is gone had begun to write is removed.
+#: Seconds after which unfinished files of a process that no longer runs are removed.
 _LEFT_FOR = 60.0
 
 

@@ -66,8 +66,8 @@ def refuse_no_time(seconds: object, option: Option | str) -> None:
         raise UsageError(message, fix=fix)
 
 
-#: Times in this range, above the first and up to the second, that were given as plain numbers of
-#: seconds look like milliseconds: those of neurons are shorter, and an integrator's are longer.
+#: Numbers of seconds above the first and up to the second value are probably milliseconds: time
+#: constants of neurons are shorter, those of integrators longer.
 MILLISECONDS_MISTAKEN = (1.0, 1000.0)
 
 

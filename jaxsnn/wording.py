@@ -182,13 +182,13 @@ class Shown(str):
     name: str
 
     def __new__(cls, text: str, value: Any = None, name: str = "") -> Self:
-        """Make the text of a value."""
+        """Create a text from a value."""
         shown = super().__new__(cls, text)
         shown.value, shown.name = value, name
         return shown
 
 
-#: What a text consists of; facts are `Shown`.
+#: Parts of a text; facts are `Shown`.
 Part = str | Reference
 #: First of Unicode's characters for private use.
 _PRIVATE_AREA = 0xE000
@@ -215,7 +215,7 @@ class Text(str):
     facts: Mapping[str, Any]
 
     def __new__(cls, template: str, /, **values: Any) -> Self:
-        """Make the text of its template."""
+        """Create a text from a template."""
         parts: list[Part] = []
         facts: dict[str, Any] = {}
         for literal, field, spec, conversion in Formatter().parse(template):
@@ -312,7 +312,7 @@ def facts_of(text: Part) -> Mapping[str, Any]:
     return text.facts if isinstance(text, Text) else {}
 
 
-#: Whether the command that runs has a flag.
+#: Function that returns whether the running command has a flag.
 _takes: ContextVar[Callable[[str], bool] | None] = ContextVar("takes", default=None)
 
 

@@ -18,7 +18,7 @@ from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.passes import sizes
 from jaxsnn.options import APPROXIMATE, BIAS, MIN_V_MEM, READOUT, RESET
 
-#: Types of neurons that a circuit can be.
+#: Types of neurons that a circuit can implement.
 NEURONS = ("CubaLIF", "CubaLI", "LIF", "LI")
 
 # -- graphs

@@ -1,5 +1,5 @@
-"""BrainScaleS-2 (HICANN-X) as plain data: its parts, how they are numbered and wired, what is dead
-on one chip.
+"""BrainScaleS-2 (HICANN-X) as plain data: its parts, their numbering and wiring, and the defects of
+one chip.
 
 Numbers and numbering are those of the public hardware description (halco and haldls, coordinates
 hicann-dls/vx). A hemisphere is 0 (top) or 1 (bottom); a circuit is (row, column), where its row is
@@ -19,13 +19,13 @@ from jaxsnn.units import parse_time
 from jaxsnn.wording import Text
 
 Circuit = tuple[int, int]
-#: (input, output) of the crossbar.
+#: Connection of the crossbar: (input, output).
 Node = tuple[int, int]
 
 HEMISPHERES = 2
 ROWS_PER_DRIVER = 2
 
-#: What a synapse row does with the events that its driver accepts.
+#: Effects of a synapse row on the events that its driver accepts.
 DISABLED, EXCITATORY, INHIBITORY, BOTH = 0, 1, 2, 3
 ROW_MODES = ("disabled", "excitatory", "inhibitory", "both")
 
@@ -332,8 +332,8 @@ def _time_range(
     )
 
 
-#: The spiking calibration of calix (neuron_calib_target.h); times are the chip's own, a thousandth
-#: of biological ones.
+#: Targets of the spiking calibration of calix (neuron_calib_target.h); times are those of the chip,
+#: a thousandth of biological ones.
 PARAMETERS: Mapping[str, Range] = MappingProxyType(
     {
         "v_leak": Range(unit="CADC LSB", low=50, high=160, default=80),
@@ -357,8 +357,8 @@ HICANN_X = Chip(
     label_bits=6,
     row_select_bits=5,
 )
-#: Small enough to be searched exhaustively; labels, rows and circuits of a bus are as scarce as on
-#: the large one.
+#: A chip that is small enough for an exhaustive search; labels, rows and circuits of a bus are as
+#: scarce as on the large chip.
 SMALL = Chip(
     name="small", columns=2, halves=1, buses=1, drivers_per_bus=2, label_bits=1, row_select_bits=1
 )

@@ -1,7 +1,8 @@
 """A picture of a mapping as SVG: for each run the neurons, the synapse arrays, the crossbar, and
-how full all is.
+the used fraction of each resource.
 
-Synapse rows stand in the order of their buses, not of their numbers, so that each bus is one band.
+Synapse rows are drawn in the order of their buses, not of their numbers, so that each bus is one
+band.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from jaxsnn.errors import printable
 MARGIN, LEFT, TITLE, STRIP, GAP = 16, 66, 32, 16, 26
 BAR_WIDTH, BAR_HEIGHT, BAR_STEP, DOT = 130, 9, 15, 11
 SIDE, NUMBERS = 360, 48
-#: Columns between two numbers at the synapse arrays.
+#: Distance between two column numbers at the synapse arrays, in columns.
 COLUMN_STEP = 32
-#: Red, green, blue: no synapse, dead, then four strengths of exciting and four of inhibiting ones.
+#: Colours (red, green, blue): no synapse, defective, four strengths of excitatory synapses, and
+#: four of inhibitory ones.
 PALETTE = (
     (247, 247, 247),
     (60, 60, 60),
@@ -33,14 +35,15 @@ PALETTE = (
     *((190, 214, 236), (127, 178, 219), (58, 130, 189), (15, 78, 148)),
 )
 SIGNS = (("excites", PALETTE[2:6]), ("inhibits", PALETTE[6:10]))
-#: Of populations, in turn: apart for colour-blind readers (Okabe and Ito; Tol), and none of PALETTE.
+#: Colours of populations, in turn: distinguishable for colour-blind readers (Okabe and Ito; Tol),
+#: and not in PALETTE.
 POPULATIONS = (
     *("#009E73", "#CC79A7", "#F0E442", "#56B4E9", "#882255", "#999933"),
     *("#44AA99", "#AA4499", "#DDCC77", "#117733", "#332288", "#88CCEE"),
 )
-#: What is left of a colour where it is taken again, darker or lighter.
+#: Factor by which a colour is darkened or lightened when it is used again.
 SHADE = 0.6
-#: A bar that is fuller than this stands out.
+#: Fraction above which a bar is highlighted.
 ALMOST_FULL = 0.95
 FULL, BAR = "#D55E00", "#0072B2"
 EMPTY, GREY, BLACK = "#f0f0f0", "#8a8a8a", "#3c3c3c"
@@ -346,8 +349,8 @@ def _bars(mapping: Mapping, run: Run) -> Iterator[str]:
 
 
 def utilisation(mapping: Mapping, run: Run) -> list[tuple[str, int, int]]:
-    """Return name, used and available of each resource of a run; rows count where they have a
-    synapse.
+    """Return (name, number in use, number available) of each resource of a run. A synapse row is in
+    use if it has a synapse.
     """
     chip = mapping.chip
     usable = np.ones((HEMISPHERES, chip.rows), bool)

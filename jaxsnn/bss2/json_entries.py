@@ -1,5 +1,5 @@
-"""Reads JSON entry by entry: whatever does not have the form that is asked for is an error of one
-line, with its place.
+"""Reads JSON entry by entry: an entry of the wrong form raises an error of one line with the place
+of the entry.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from jaxsnn.errors import MappingError
 from jaxsnn.wording import Text
 
-#: What to do about a mapping that cannot be read.
+#: Advice for a mapping that cannot be read.
 MAP_AGAIN = "map the file again"
 
 
@@ -107,7 +107,7 @@ class Entry:
         return tuple((first, second) for first, second in array.tolist())
 
 
-#: No number of a mapping is larger.
+#: Largest number in a mapping.
 _LARGEST = 2**31 - 1
 
 

@@ -14,9 +14,9 @@ from jaxsnn.bss2.chip import Chip
 from jaxsnn.bss2.mapping import Mapping, Run
 from jaxsnn.units import parse_time
 
-#: The window in which events are counted, seconds of the chip.
+#: Length of the window in which events are counted, seconds of the chip.
 WINDOW = parse_time("1us")
-#: Watts of the chip: "less than 200 mW" (Cramer et al., PNAS 119, 2022).
+#: Power of the chip, watts: "less than 200 mW" (Cramer et al., PNAS 119, 2022).
 POWER = 0.2
 #: Pause between two samples, in multiples of the longest time constant, as in the deployed scripts.
 REST = 10
@@ -78,8 +78,9 @@ def between_chips(mapping: Mapping) -> dict[tuple[int, int], int]:
 
 
 def answered(times: np.ndarray, speedup: float) -> float:
-    """Return the latency: seconds of the chip from the start of a sample to its first output spike,
-    the median of the samples with one; NaN where there is none.
+    """Return the latency, in seconds of the chip: the time from the start of a sample to its first
+    output spike, as the median over samples with an output spike; NaN if no sample has an output
+    spike.
 
     Args:
         times: (samples, neurons, spikes) seconds of the network, inf where unused.

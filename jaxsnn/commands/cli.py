@@ -26,7 +26,7 @@ from jaxsnn.output import as_json, refuse_shared
 from jaxsnn.version import __version__
 from jaxsnn.wording import Text, advice_for
 
-#: The order of `--help`; commands that are not in it follow by name.
+#: Order of commands in `--help`; commands that are missing here follow by name.
 _ORDER = (
     "info",
     "train",
@@ -59,7 +59,7 @@ def command_names() -> tuple[str, ...]:
     return (*ordered, *sorted(commands - set(ordered)))
 
 
-#: The commands: the file of each has `add`, which adds its parser, and `run`, which does the work.
+#: Commands. The file of each has `add`, which adds its parser, and `run`, which executes it.
 COMMANDS = command_names()
 #: Arguments that name a file to read.
 _SOURCES = (

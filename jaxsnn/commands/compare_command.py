@@ -181,10 +181,10 @@ def compared(
 
 
 def _left_out(network: Any, answer: set[str], labels: Any) -> Iterator[str]:
-    """Yield a note for each thing that is not compared.
+    """Yield a note on each kind of data that is not compared.
 
     Args:
-        answer: the populations of spikes that feed the Outputs.
+        answer: the spiking populations that feed the Outputs.
     """
     readouts = [name for name, population in network.populations.items() if not population.fires]
     if readouts:

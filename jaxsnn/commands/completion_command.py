@@ -1,4 +1,4 @@
-"""`jaxsnn completion`: what a shell needs to complete commands, options and files."""
+"""`jaxsnn completion`: the script with which a shell completes commands, options and files."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from jaxsnn.nir import Graph
     from jaxsnn.train import Data, Fit
 
-#: What the demo writes into its folder.
+#: Files that the demo writes into its folder.
 FILES = (
     "trained.nir",
     "history.json",
@@ -150,7 +150,7 @@ def demo(
     Args:
         folder: output folder; it is created if it does not exist.
         force: overwrite the files of an earlier run.
-        epochs, seed: of the training run.
+        epochs, seed: number of epochs and seed of the training run.
         sizes: numbers of points for training, validation and test; default those of the paper.
         step_done: called with the number and the record of each step as it ends.
         progress: called with one line for each epoch.

@@ -1,6 +1,6 @@
 """`jaxsnn deploy`: a mapping as scripts for the software of BrainScaleS-2. It loads no JAX.
 
-Its outcome is what `jaxsnn.bss2.deploy.deploy` returns.
+Its outcome is the result of `jaxsnn.bss2.deploy.deploy`.
 """
 
 from __future__ import annotations

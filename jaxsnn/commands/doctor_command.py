@@ -16,13 +16,13 @@ from jaxsnn.version import __version__
 from jaxsnn.wording import Text
 
 _CORE = ("jax", "jaxlib", "numpy", "optax", "networkx", "nir", "h5py")
-#: Extra -> distributions that it brings; those of frameworks are in their files.
+#: Extra -> distributions that it installs; those of frameworks are in their files.
 _EXTRAS = {
     "plot": ("matplotlib",),
     "torch": ("torch", "nirtorch"),
     "data": ("pillow", "scikit-learn", "scipy"),
 }
-#: What can be done with each that cannot be done without.
+#: Extra -> features that need it.
 ENABLES = {
     "plot": "pictures: jaxsnn plot, draw as PNG and PDF, run --plot, pictures in reports",
     "torch": "from_torch, to_torch and load_into (the PyTorch framework must be installed, too)",

@@ -1,6 +1,6 @@
 """`jaxsnn draw`: the graph of a NIR file as a picture. It loads no JAX.
 
-Its outcome is what `jaxsnn.plot.graph_drawing.draw` returns.
+Its outcome is the result of `jaxsnn.plot.graph_drawing.draw`.
 """
 
 from __future__ import annotations

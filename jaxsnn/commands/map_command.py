@@ -155,7 +155,7 @@ class MapOutcome:
         if self.resets is not None:
             lines.append(self.resets.as_text())
         elif self.quantized.approximated_resets:
-            lines.append(f"{'resets':24}changed, and not measured (--input says on which data)")
+            lines.append(f"{'resets':24}changed; pass --input to count the spikes that change")
         lines += _calibration_lines(self.quantized)
         lines.append(f"{'checked':24}{len(self.violations)} violations")
         lines += [f"{kind:24}{path}" for kind, path in self.files.items()]
@@ -341,7 +341,7 @@ def place_and_route_file(
     it.
 
     Args:
-        graph: with its dialect.
+        graph: graph with its dialect.
         output: the JSON file.
         svg: a picture of the mapping.
         force: overwrite files that exist.
@@ -460,7 +460,9 @@ def map_report(arguments: argparse.Namespace, graph: Graph, outcome: MapOutcome)
         chip = {"Chip": chip_section(mapping, quantized)}
     else:
         results += rounding_table(quantized)
-    key_figures["largest rounding error of weights (rms)"] = f"{max(errors, default=0.0):.2%}"
+    key_figures["rms rounding error of weights, largest population"] = (
+        f"{max(errors, default=0.0):.2%}"
+    )
     if outcome.ok:
         result = f"The network fits on the chip in {runs} run{'s' * (runs != 1)}: 0 violations"
     elif outcome.violations:

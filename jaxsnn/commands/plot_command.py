@@ -1,4 +1,4 @@
-"""`jaxsnn plot`: a picture of a file, or of what its network does."""
+"""`jaxsnn plot`: a picture of a file, or of the activity of its network."""
 
 from __future__ import annotations
 
@@ -343,7 +343,7 @@ def _difference(arguments: argparse.Namespace) -> Picture:
     return plot.first_difference(replay.comparison, replay.solution, replay.recording.y)
 
 
-#: Kind -> what draws it.
+#: Kind -> function that draws it.
 KINDS: dict[str, Callable[[argparse.Namespace], Picture]] = {
     "graph": _graph,
     "weights": _weights,
@@ -355,7 +355,7 @@ KINDS: dict[str, Callable[[argparse.Namespace], Picture]] = {
     "fidelity": _fidelity,
     "difference": _difference,
 }
-#: Options of the command that only some kinds have, by kind.
+#: Kind -> options that it uses, except those of all kinds.
 _USED: dict[str, set[str]] = {
     "graph": set(),
     "weights": {"before"},
@@ -368,6 +368,6 @@ _USED: dict[str, set[str]] = {
     "difference": {"recording"},
 }
 _OPTIONS = (_BEFORE, INPUT, MAX_SPIKES, _NODE, RECORDING, _SAMPLE, T_END)
-#: Kinds that are drawn of a NIR file, and of these those that run its network.
+#: Kinds that are drawn from a NIR file; the second set needs a simulation of its network.
 _OF_NIR = set(KINDS) - {"curve", "floorplan"}
 _SIMULATED = _OF_NIR - {"graph", "weights"}

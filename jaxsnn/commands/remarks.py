@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from jaxsnn.errors import Problem
     from jaxsnn.nir.model.changes import Change
 
-#: So many lines are shown as they are.
+#: Number of remarks up to which all are shown.
 _FEW = 12
-#: So many lines at most, when similar ones have been put together.
+#: Maximum number of lines after similar remarks have been merged.
 _MOST = 20
-#: So many similar remarks make one line.
+#: Number of similar remarks from which on they are merged into one line.
 _SIMILAR = 4
 
 

@@ -1,7 +1,7 @@
 """`jaxsnn train`: the network of a NIR file, trained.
 
-What there is to choose is `jaxsnn.train.options.TrainOptions`: flags, names in the configuration
-file and help texts come from it. JAX is loaded when the command runs.
+The options are those of `jaxsnn.train.options.TrainOptions`: flags, names in the configuration file
+and help texts come from it. JAX is loaded when the command runs.
 """
 
 from __future__ import annotations
@@ -254,7 +254,7 @@ class TrainFiles:
         return paths
 
     def checkpoints(self) -> dict[str, Path]:
-        """Return the folder of checkpoints and the files in it, by a description for messages."""
+        """Return the paths of the checkpoint folder and of its files, by descriptions for messages."""
         file_names = ("last.npz", "before.npz", "best.npz", "history.jsonl")
         inside = {f"the checkpoint's {name}": self.checkpoint / name for name in file_names}
         return {"the checkpoint of -o": self.checkpoint} | inside

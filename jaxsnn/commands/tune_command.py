@@ -25,7 +25,7 @@ from jaxsnn.errors import UsageError
 from jaxsnn.train.options import OPTIONS, TrainOptions
 from jaxsnn.wording import Option, Text
 
-#: Options of training that are none of tuning.
+#: Options of training that `jaxsnn tune` does not have.
 _REFUSED = ("engine", "plot", "resume", "skip_step_accuracy")
 
 

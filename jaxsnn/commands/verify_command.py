@@ -130,7 +130,7 @@ def verify_file(graph: Graph, source: str | os.PathLike[str]) -> VerifyOutcome:
     """Simulate the input of a recording, and compare with its output.
 
     Args:
-        graph: read with its dialect.
+        graph: graph with its dialect.
         source: an .npz file or one of NIR data; see `jaxsnn.simulation.recordings.load_recording`.
 
     Raises:

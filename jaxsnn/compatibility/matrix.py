@@ -26,9 +26,9 @@ from jaxsnn.units import parse_time
 from jaxsnn.wording import for_command_line
 
 Grade = Literal["exact", "approximate", "unknown", "unsupported"]
-#: How bad a verdict is.
+#: Verdicts, from best to worst.
 _ORDER: tuple[Grade, ...] = ("exact", "approximate", "unknown", "unsupported")
-#: How time goes on in an engine and on the chip.
+#: Treatment of time by an engine or by the chip.
 _TIMES: Mapping[str, Literal["steps", "equations"]] = {
     "grid": "steps",
     "event": "equations",
@@ -171,8 +171,8 @@ def matrix(graph: Graph, selected_purposes: Sequence[str] = ()) -> Matrix:
     """Return the verdicts for all nodes of a graph.
 
     Args:
-        graph: read with its dialect.
-        selected_purposes: purposes, with versions if need be; all that are known without any.
+        graph: graph with its dialect.
+        selected_purposes: purposes, which may have versions; (): all known purposes.
 
     Raises:
         UsageError: an unknown purpose.
@@ -275,8 +275,8 @@ def _converted(graph: Graph, purpose: str) -> list[Verdict]:
 
 
 def _changes(graph: Graph, conversion: Converted, purpose: str) -> list[Verdict]:
-    """Return verdicts on the problems for which the importer does not run the file unconverted, and
-    `check` refuses it.
+    """Return verdicts on the problems because of which the importer cannot run the file without a
+    conversion, and `check` refuses it.
     """
     return [
         _of_problem(graph, problem, purpose, "exact")
@@ -379,7 +379,7 @@ _KERNEL = {
 }
 _POOL = {"kernel_size": [2, 2], "stride": [2, 2], "padding": [0, 0]}
 _FLAT = build.node("Flatten", start_dim=0, end_dim=-1)
-#: A network that has one node of a type.
+#: Type of a node -> a network that contains one.
 _EXAMPLES: Mapping[str, tuple[build.Layer, ...]] = {
     "Affine": (build.input(3), build.affine(2), _LIF),
     "Linear": (build.input(3), build.linear(2), _LIF),

@@ -15,8 +15,8 @@ _GRID = {"grid": ENGINE.set_to("grid")}
 
 
 def _needs_dt(network: StaticNetwork, population: Population) -> bool:
-    """Return whether the length of a step is a duration in continuous time, too: of a box, of a current
-    that a step adds up, of a recurrent delay of one step.
+    """Return whether the length of a step matters in continuous time: as the duration of a box, of a
+    current that is specified per step, or of a recurrent delay of one step.
     """
     lasting = network.biased | network.with_currents
     return (
@@ -165,9 +165,9 @@ _DELAY_PER_TARGET = Limit(
     options=_GRID,
 )
 
-#: What a run needs beyond `EVENT` so that its Outputs can be written.
+#: Requirements of Outputs, in addition to those of `EVENT`.
 OUTPUTS = Capabilities[StaticNetwork](title="Outputs of the event engine", limits=(_OUTPUT_SOURCE,))
-#: What a whole simulation needs; a stream runs delays for each target.
+#: Requirements of a complete simulation; a stream also supports delays per target.
 SIMULATION = replace(EVENT, limits=(*EVENT.limits, _OUTPUT_SOURCE, _DELAY_PER_TARGET))
 
 
@@ -180,7 +180,7 @@ def _slow(feature: features.NetworkFeature, why: str) -> Limit[StaticNetwork]:
     )
 
 
-#: What XLA simulates on a CPU, too, as the native kernels do not cover it.
+#: Requirements of the native kernels; XLA simulates all other networks, on a CPU, too.
 KERNELS = Capabilities[StaticNetwork](
     title="native kernels",
     limits=(

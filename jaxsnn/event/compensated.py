@@ -1,8 +1,10 @@
-"""Sums that keep what rounding takes from them: a number is a pair (high, low), whose sum it is.
+"""Compensated sums: a number is the sum of a pair (high, low), where `low` holds the rounding error
+of `high`.
 
-Times are absolute, and what is added to them is short: in one float32 number a million milliseconds
-from the start a period of 11 ms is rounded to a multiple of 0.06 ms, always the same way. As a pair
-it is exact to the square of the rounding (Dekker, Numerische Mathematik 18, 1971; Knuth's TwoSum).
+Times are absolute, and the intervals that are added to them are short. A million milliseconds after
+the start, one float32 number would round a period of 11 ms to a multiple of 0.06 ms, always in the
+same direction. A pair is exact to the square of the rounding error (Dekker, Numerische Mathematik 18,
+1971; Knuth's TwoSum).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The arrays that the parts of the event engine hand to each other: shorthands for annotations.
+"""Type aliases of the arrays that the parts of the event engine exchange, for annotations.
 
-Axes have the same names everywhere. `batch`: the samples; where neurons stand at several positions
-(`forward.layer`), the positions of each sample one after the other. `neurons`: of one population,
-or those at one position. `spikes`: slots of a neuron. `arrivals`, `events`: slots of a list in
-which unused ones have the time inf. `rows`: of a table of weights. `steps`: of a recurrent group's
-loop. "..." stands for shapes that broadcast against each other.
+Axes have the same names everywhere. `batch`: the samples; if neurons are grouped by position
+(`forward.layer`), the positions of all samples, sample by sample. `neurons`: the neurons of a
+population, or those at one position. `spikes`: slots of a neuron. `arrivals`, `events`: slots of a
+list; unused slots have the time inf. `rows`: rows of a table of weights. `steps`: steps of a
+recurrent group's loop. "..." stands for shapes that broadcast against each other.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ Parameters = Mapping[str, Float[Array, "neurons"]]
 Numbers = Float[Array, "..."]
 #: The state of some neurons: arrays that broadcast against each other, V first.
 State = tuple[Float[Array, "..."], ...]
-#: What the flow over some time needs of that time, computed once: see `Neuron.decay`.
+#: Coefficients of the flow over a time, computed once; see `Neuron.decay`.
 Decay = tuple[Float[Array, "..."], ...]
-#: A time, or how long something lasts, for all.
+#: A time or a duration, the same for all samples.
 Seconds = float | Float[Array, ""]
 
 # ---- what arrives
 
-#: What an arrival of each row weighs.
+#: Weights of an arrival of each row.
 Weights = Float[Array, "rows neurons"]
-#: When arrivals come, seconds; inf where unused.
+#: Times of arrivals, seconds; inf where unused.
 Times = Float[Array, "batch arrivals"]
 #: The row of `Weights` of each arrival, one list for all samples or one for each.
 Rows = Int[Array, "*batch arrivals"]
@@ -57,8 +57,9 @@ OfSteps = Float[Array, "steps batch"]
 
 # ---- a recurrent group
 
-#: What arrives from outside at each population of a group: (weight, time, row).
+#: Arrivals at each population of a group from outside the group: (weight, time, row).
 OutsideArrivals = Sequence[tuple[Weights, Times, Rows]]
-#: Of each feedback edge (weight, delay): weight (source's neurons, target's neurons), None for the
-#: identity; delay in seconds, a scalar or one for each neuron of the source, None for 0.
+#: (weight, delay) of each feedback edge: weight (source's neurons, target's neurons), None for the
+#: identity; delay in seconds, a scalar or an array with an entry per neuron of the source, None for
+#: 0.
 Feedback = Sequence[tuple[Float[Array, "source target"] | None, Float[Array, "..."] | None]]

@@ -45,14 +45,14 @@ from jaxsnn.options import MAX_SPIKES, T_END
 from jaxsnn.wording import Text
 
 _DEFAULT_SAMPLES = 101
-#: A budget at most: 16 times as many spikes are counted, in int32.
+#: Largest budget: 16 times as many spikes are counted, in int32.
 MOST_ROOM = 2**26
 
 
 @dataclass(frozen=True, kw_only=True)
 class EventDriven(EventOptions):
-    """Exact event-driven simulation in continuous time, with exact gradients by the network's
-    parameters and the input times.
+    """Exact event-driven simulation in continuous time, with exact gradients with respect to the
+    network's parameters and the input times.
 
     A number that can differ between populations may be a mapping from their names; missing
     populations have the default.
@@ -80,9 +80,9 @@ class EventDriven(EventOptions):
             (v_threshold - v_reset) / tau_mem. Near a tangential crossing exact gradients grow
             without bound; `clipped_slopes` of the solution counts the affected spikes.
         jump_width: a LIF or IF neuron under delta spikes fires when an arrival moves V across the
-            threshold; the exact gradient of that time by weights and parameters is zero. With a
-            width (seconds) gradients treat the jump as a ramp of that length that ends at the
-            threshold: a surrogate. `degenerate_spikes` of the solution counts those spikes.
+            threshold; the exact gradient of that time with respect to weights and parameters is
+            zero. With a width (seconds) gradients treat the jump as a ramp of that length that ends
+            at the threshold: a surrogate. `degenerate_spikes` of the solution counts those spikes.
         forward_mode: support `jax.jvp` and `jax.jacfwd` instead of `jax.grad`.
         backend: "native", kernels in C++, which refuses unsupported populations; "xla", which
             supports all; "auto", native for each population that it supports.
@@ -90,11 +90,11 @@ class EventDriven(EventOptions):
             not depend on it.
     """
 
-    #: What configuration files and the command line call it.
+    #: Name in configuration files and on the command line.
     kind: ClassVar[str] = "event"
-    #: Gradients are exact, not those of a surrogate.
+    #: Whether gradients are exact, not those of a surrogate.
     exact: ClassVar[bool] = True
-    #: It takes arrays (time, batch, *shape) for inputs, too.
+    #: Whether inputs may also be arrays (time, batch, *shape).
     takes_rasters: ClassVar[bool] = False
 
     def run(
@@ -199,7 +199,7 @@ def run_and_conclude(
     return by_compiler(simulated, *arguments, samples=samples, axis_of=samples_axis)
 
 
-#: One compiled function for each network structure, engine and shape of the inputs.
+#: Compiled function, cached by network structure, engine and shape of the inputs.
 compiled_run = jax.jit(run_and_conclude, static_argnums=(0, 1))
 
 

@@ -10,11 +10,11 @@ from jaxsnn.errors import UsageError
 from jaxsnn.network.static_options import hashable
 from jaxsnn.wording import Text
 
-#: One number for all populations, or one for some of them; of a budget also "auto".
+#: A number for all populations, or a number for each of some populations; for a budget also "auto".
 PerPopulation = int | float | str | Mapping[str, Any] | tuple[tuple[str, Any], ...] | None
-#: Options that say how much there is room for.
+#: Options that limit the numbers of spikes and arrivals.
 BUDGETS = ("max_spikes", "max_events", "max_arrivals")
-#: What runs populations: see `jaxsnn.EventDriven`.
+#: Backends of the simulation of populations; see `jaxsnn.EventDriven`.
 BACKENDS = ("auto", "native", "xla")
 
 

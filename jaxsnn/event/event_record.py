@@ -22,7 +22,7 @@ class Budget:
     room: Int[Array, ""]
 
 
-#: Option of `EventOptions` -> population -> `Budget`.
+#: Name of the option of `EventOptions` -> population -> `Budget`.
 Budgets = dict[str, dict[str, Budget]]
 
 

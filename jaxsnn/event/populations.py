@@ -93,7 +93,7 @@ class PopulationPart:
         self.parameters = sources.network.parameters[name]
         self.signal = sources.arriving[name]
         are_currents = [source in sources.currents for source, _ in self.signal.paths]
-        #: currents that last are all that arrives, which are a bias of each sample
+        #: whether all arrivals are constant currents, which are a bias of each sample
         self.driven = driven and all(are_currents) and self._is_driven()
         kernel = self.population.spike_kernel
         if self.driven:  # without spikes it does not matter what spikes would be
@@ -127,7 +127,7 @@ class PopulationPart:
         """Return the static description of the population's scan.
 
         Args:
-            in_order: the arrivals are sorted.
+            in_order: whether the arrivals are sorted.
         """
         once = self.engine.stops(self.name)
         return LayerSpec(
@@ -150,7 +150,7 @@ class PopulationPart:
         """Return the constants under constant currents, in the shape (samples, neurons).
 
         Args:
-            still: without the currents, (neurons,).
+            still: constants without the currents, (neurons,).
         """
         sources = self.sources
         operands = self.signal.paths, sources.currents, self.name, sources.network.dtype
@@ -233,11 +233,11 @@ class PopulationPart:
         return Given(jnp.concatenate([weight, -weight]), time, row)
 
     def _edges_of(self, events: Scattered, rows: int) -> Scattered:
-        """Return the events unchanged, or, if they are rectangular pulses, one that opens and one
-        that closes for each.
+        """Return the events unchanged, or, if they are rectangular pulses, two events for each: its
+        start and its end.
 
         Args:
-            rows: of the table, whose second half has the negative weights.
+            rows: number of rows of the table without its second half, the negative weights.
         """
         if not self.neuron.width:
             return events
@@ -250,8 +250,8 @@ class PopulationPart:
         return Scattered(train.time, train.channel, place, row)
 
     def with_nan_gradients(self, spikes: LayerSpikes, constants: NeuronConstants) -> LayerSpikes:
-        """Make the gradient by the constants NaN where the times are NaN, instead of 0 as for no
-        spike.
+        """Make the gradient with respect to the constants NaN where the times are NaN, instead of 0
+        as for no spike.
 
         NIR's models do not need this, as their numbers are checked.
         """
@@ -445,7 +445,10 @@ class FeedForwardPart(PopulationPart):
         self, spec: LayerSpec, arrival_lists: Arrivals, given_all: Any
     ) -> tuple[LayerSpikes, FirstSpikes | None, Int[Array, ""]]:
         """Return the spikes by neuron, the first of them if they are available, and the number of
-        slopes below the floor: of weight, constants, time, row and t_end.
+        slopes below the floor.
+
+        Args:
+            given_all: weight, constants, time, row and t_end.
         """
         weight, constants, time, row, t_end = given_all
         threads, native = self.engine.threads, self._is_native(arrival_lists)

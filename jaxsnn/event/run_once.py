@@ -19,11 +19,11 @@ from jaxsnn.network.compiling import NOT_AT_ALL, known_options, left_open, loops
 from jaxsnn.network.network import Network
 from jaxsnn.network.on_processor import on_processor
 
-#: With so many numbers in all that goes in and comes out, optimising pays in a single run.
+#: Total size of the inputs and outputs above which optimisation pays in a single run.
 _MANY = 2**22
-#: A neuron seldom fires more often in its shortest time constant.
+#: Spikes of a neuron per its shortest time constant that are seldom exceeded.
 _SPIKES_PER_TAU = 8
-#: There is room at first for so many spikes of a neuron at most, and of a population in all samples.
+#: Maximum initial capacity for the spikes of a neuron, and of a population in all samples.
 _MOST_AT_FIRST, _SLOTS_AT_FIRST = 1024, 2**19
 
 
@@ -88,8 +88,8 @@ class RunOnce(EventDriven):
 
 
 def first_room(network: Network, name: str, samples: int, t_end: float) -> int:
-    """Return the initial number of spike slots of each neuron: a power of two, larger where neurons
-    are fast and few.
+    """Return the initial number of spike slots of each neuron: a power of two, larger for few neurons
+    with short time constants.
 
     Args:
         name: a population.

@@ -22,10 +22,9 @@ from jaxsnn.wording import Text
 if TYPE_CHECKING:
     from jaxsnn.network.network import Network
 
-#: Rounding of the recorded times matters where it is more than this fraction, a thousandth, of a
-#: time constant.
+#: Fraction of a time constant above which the rounding of recorded times matters.
 COARSE = 2**-10
-#: A run is long where its last spike comes within this fraction of it.
+#: Fraction of a run: if all spikes lie within it, a note reports that the run is long.
 QUIET = 0.02
 
 
@@ -62,7 +61,8 @@ def continuous_time_notes(network: Network) -> Iterator[str]:
         )
 
 
-#: Time constants that look like milliseconds are noted where they last at least so many runs.
+#: Minimum ratio of a time constant and the duration of a run for a note that the time constant looks
+#: like milliseconds.
 _RUNS = 10.0
 
 

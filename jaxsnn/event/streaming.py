@@ -34,8 +34,8 @@ from jaxsnn.output import refuse_unwritable, write_whole
 from jaxsnn.wording import Text
 
 _WHOLE = "use jaxsnn.simulate on the complete recording"
-#: What drives the voltages of a model: of `native_stream.DRIVES`. Subclasses may have equations of
-#: their own.
+#: Model -> quantity that its inputs change, of `native_stream.DRIVES`. Subclasses may have
+#: different equations.
 _DRIVES = {
     CubaLIFDelta: "current",
     CubaLIFBox: "current",
@@ -46,7 +46,7 @@ _DRIVES = {
 }
 
 
-#: Of one input: its number, times, channels, and values or None.
+#: Events of an input: its number, times, channels, and values or None.
 _Piece = tuple[int, np.ndarray, np.ndarray, np.ndarray | None]
 
 
@@ -228,8 +228,8 @@ class EventStream:
         )
 
     def _few(self, events: Any, until: float | None) -> Spikes | None:
-        """Return the spikes of a push of few plain events of the only input; None for any other
-        push.
+        """Return the spikes of a push that has only a few plain events of the only input; None for
+        other pushes.
         """
         if type(events) is not Events or len(self._sizes) > 1:
             return None

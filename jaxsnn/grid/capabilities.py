@@ -132,7 +132,7 @@ GRID = Capabilities[StaticNetwork](
     ),
 )
 
-#: What time steps approximate in a network that the engine runs.
+#: Approximations of time steps in a network that the engine runs.
 APPROXIMATIONS = Capabilities[StaticNetwork](
     title="time steps",
     limits=(

@@ -1,11 +1,11 @@
-"""NIR's own equations over one step, without an error of discretisation between its ends.
+"""NIR's equations solved exactly over one step.
 
     CubaLIF, CubaLI: tau_syn I' = -I + w_in S;  tau_mem V' = v_leak - V + r I
     LIF, LI:         tau V' = v_leak - V + r S
     IF, I:           V' = r S
 
-S is a constant over the step, and the spikes that arrive, as deltas at its beginning or as boxes
-that last the step.
+S is the sum of an input that is constant over the step and of arriving spikes, which are deltas at
+the beginning of the step or boxes as long as the step.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.structure import Population, input_gain, input_tau
 
-#: NIR's names -> one number for each neuron.
+#: NIR's names -> arrays with an entry per neuron.
 Parameters = Mapping[str, Float[Array, "*shape"]]
-#: What a step needs of these, by name: one number for each neuron, or one for all.
+#: Factors of a step by name: arrays with an entry per neuron, or scalars.
 Factors = Mapping[str, Float[Array, "*shape"] | float]
 
 

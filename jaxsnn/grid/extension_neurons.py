@@ -41,7 +41,7 @@ class AlphaStepper:
     Attributes:
         population: its static description.
         parameters: names -> arrays of the population's shape.
-        dt: not needed, decays are per step.
+        dt: not needed, since decays are per step.
         surrogate: derivative of a spike.
         detach_reset: whether the gradient leaves out resets; None: it does, as in snnTorch.
     """
@@ -148,8 +148,8 @@ def refractory_stepper(
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class RefractoryStepper:
-    """Population of Norse's LIFRefrac, ready to step: neurons whose membranes stand still, and whose
-    spikes are dropped, for some time steps after a spike.
+    """Population of Norse's LIFRefrac, ready to step: after a spike, the membrane of a neuron stays
+    constant, and further spikes are dropped, for some time steps.
     """
 
     lif: SteppedNeuron

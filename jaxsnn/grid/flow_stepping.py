@@ -1,8 +1,8 @@
 """Time steps of a neuron model computed from its flow, which is exact over a step: for models that
 do not define rules for time steps.
 
-Spikes arrive at the beginning of a step as deltas, currents are constant over it. The threshold is
-tested at the beginning of the step, after the arrivals.
+Spikes arrive at the beginning of a step as deltas; currents are constant during the step. The
+threshold is tested at the beginning of the step, after the arrivals.
 """
 
 from __future__ import annotations

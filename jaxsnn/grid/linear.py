@@ -1,6 +1,6 @@
 """Biases, Thresholds and Delays, on arrays with any leading axes (time, batch).
 
-What linear nodes do besides is in `jaxsnn.network.linear_nodes`.
+All other computations of linear nodes are in `jaxsnn.network.linear_nodes`.
 """
 
 from __future__ import annotations

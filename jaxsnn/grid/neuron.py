@@ -20,8 +20,8 @@ from jaxsnn.grid.surrogate import Surrogate, spike, spike_count
 from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.structure import Population
 
-#: A membrane so close below an integer, relative to it, counts as at it by the reset "rounded-floor", as
-#: by the reset_method that `convert` gives to Norse where sums of weights may meet a threshold.
+#: Relative distance below an integer at which the reset "rounded-floor" counts a membrane as at it,
+#: as the reset_method does that `convert` passes to Norse if sums of weights may meet a threshold.
 FLOOR_SLACK = 2.0**-20
 
 

@@ -48,8 +48,8 @@ class LoopOutcome:
     finite: dict[str, Bool[Array, ""]]
 
 
-#: What a loop over one population gives: the last state, and for each step the membranes that are
-#: tested and those after a reset.
+#: Result of a loop over a population: the last state, and for each step the membranes that are
+#: compared with the threshold, and those after a reset.
 Membranes = tuple[Any, Float[Array, "time batch *shape"], Float[Array, "time batch *shape"] | None]
 
 
@@ -94,8 +94,10 @@ def _looped(
     entering: StepInput,
     tested_before: Float[Array, "time batch *shape"] | None = None,
 ) -> Membranes:
-    """Run the loop of `_membranes`; tested_before: membranes tested in an earlier run of the
-    loop.
+    """Run the loop of `_membranes`.
+
+    Args:
+        tested_before: membranes that an earlier run of the same loop compared with the threshold.
     """
 
     def step(state: Any, step_inputs: tuple[StepInput, Any]) -> tuple[Any, tuple[Any, Any]]:
@@ -106,7 +108,8 @@ def _looped(
     return end, tested, membrane
 
 
-#: What the gradient keeps of a loop: its arguments, and the membranes that were tested.
+#: Residuals of a loop for the gradient: its arguments, and the membranes that were compared with
+#: the threshold.
 Kept = tuple[SteppingModel, Any, StepInput, Float[Array, "time batch *shape"]]
 
 

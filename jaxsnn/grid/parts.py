@@ -173,7 +173,7 @@ def total(drives: list[StepInput]) -> StepInput:
 def _sum(
     arrays: list[Float[Array, "*lead *shape"] | None],
 ) -> Float[Array, "*lead *shape"] | None:
-    """Return the sum of arrays, in which None counts as zero; None if all are."""
+    """Return the sum of arrays, in which None counts as zero; None if all are None."""
     result = None
     for array in arrays:
         if array is not None:

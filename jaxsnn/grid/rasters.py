@@ -31,7 +31,7 @@ from jaxsnn.options import DT, T_END
 from jaxsnn.units import SECONDS, format_time, refuse_no_time
 from jaxsnn.wording import Text
 
-#: An event lies between two steps where it is further from both than this fraction of a step.
+#: Distance from the nearest step, as a fraction of a step, above which an event lies between steps.
 OFF_GRID = 2**-8
 
 

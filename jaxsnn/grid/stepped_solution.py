@@ -318,7 +318,7 @@ def spiking_outputs(network: Network) -> tuple[str, ...]:
     )
 
 
-#: Relative difference of two numbers that are one but for the rounding of float32.
+#: Relative difference up to which two numbers differ only by the rounding of float32.
 _ROUNDING = 2**-14
 
 

@@ -1,5 +1,5 @@
-"""The spike function of time-stepped simulation: a step forward, the derivative of something
-smooth backward.
+"""The spike function of time-stepped simulation: a step function in the forward pass, with the
+derivative of a smooth function in the backward pass.
 
 A surrogate is a frozen, hashable record with one method, the derivative. `u` is V - v_threshold
 throughout.
@@ -28,7 +28,7 @@ from jaxsnn.wording import Text
 
 
 class Surrogate(Protocol):
-    """Surrogate for the derivative of a spike by the membrane potential."""
+    """Surrogate for the derivative of a spike with respect to the membrane potential."""
 
     def derivative(self, u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """Return the derivative at u = V - v_threshold, in spikes per unit of V; the shape of
@@ -107,7 +107,7 @@ class StraightThrough:
         return jnp.ones_like(u)
 
 
-#: What options call them.
+#: Surrogates by the names in options.
 SURROGATES: Mapping[str, type[Any]] = MappingProxyType(
     {
         "fast-sigmoid": FastSigmoid,
@@ -189,8 +189,8 @@ def as_surrogate(surrogate: Surrogate | str | None) -> Surrogate | None:
 def spike(
     u: Float[Array, "*shape"], surrogate: Surrogate, at_equality: bool
 ) -> Float[Array, "*shape"]:
-    """Return 1 where u > 0 (with `at_equality` also where u = 0), else 0, in the dtype of `u`;
-    backward the surrogate.
+    """Return 1 where u > 0 (with `at_equality` also where u = 0), else 0, in the dtype of `u`; the
+    derivative is that of the surrogate.
     """
     return (u >= 0 if at_equality else u > 0).astype(u.dtype)
 

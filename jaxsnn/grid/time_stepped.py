@@ -1,8 +1,8 @@
 """The time-stepped engine: simulates a network as the framework that wrote it does, step by step.
 
-Where no cycle ties the nodes together, it goes node by node: a matrix product or convolution for
-all steps at once, then one loop over time for the neurons alone. A cycle is one loop over time for
-all of its nodes.
+Outside of cycles, nodes are computed one after the other: a matrix product or convolution for all
+steps at once, and a loop over time for each population. A cycle is one loop over time for all of its
+nodes.
 """
 
 from __future__ import annotations
@@ -69,11 +69,11 @@ class TimeStepped:
     detach_reset: bool | None = None
     record: bool | tuple[str, ...] = ()
 
-    #: What configuration files and the command line call it.
+    #: Name in configuration files and on the command line.
     kind: ClassVar[str] = "grid"
-    #: Gradients are exact, not those of a surrogate.
+    #: Whether gradients are exact, not those of a surrogate.
     exact: ClassVar[bool] = False
-    #: It takes arrays (time, batch, *shape) for inputs, too.
+    #: Whether inputs may also be arrays (time, batch, *shape).
     takes_rasters: ClassVar[bool] = True
 
     def records(self, name: str) -> bool:
@@ -297,7 +297,7 @@ def _through(
     """Return a signal over all steps after a node that is not a neuron.
 
     Args:
-        spikes: of an input, it sends spikes and no current.
+        spikes: whether an input sends spikes, not a current.
     """
     if wire.kind == "input":
         return parts.emitted(inputs[wire.name], spikes=spikes)

@@ -17,7 +17,7 @@ from jaxsnn.wording import Text
 if TYPE_CHECKING:
     from jaxsnn.network.network import Network
 
-#: Delays and given steps may differ from what they should be by the rounding of float32, relative.
+#: Relative tolerance of delays and specified steps, which may be rounded to float32.
 _TOLERANCE = 2**-18
 
 
@@ -91,8 +91,8 @@ def delay_steps(wire: Wire, dt: float | None) -> tuple[int, ...]:
         channel = int(bad.argmax())
         raise LoweringError(
             f"node '{wire.name}' (Delay): the delay of channel {channel} is "
-            f"{wire.detail[channel]:g} s, which is {exact[channel]:g} time steps of {dt:g} s and "
-            "must be an integer number",
+            f"{wire.detail[channel]:g} s, which is {exact[channel]:g} time steps of {dt:g} s; it "
+            "must be an integer number of time steps",
             fix="choose a dt of which the delay is a multiple",
             node=wire.name,
             code="delay",

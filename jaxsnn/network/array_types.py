@@ -1,7 +1,7 @@
-"""Types of arrays with their shapes, those of jaxtyping: for checkers of types, and for readers.
+"""Types of arrays with their shapes, for annotations: those of jaxtyping, or placeholders.
 
-Importing jaxtyping takes some 0.07 s, a twentieth of a small simulation. Nothing asks for these types while
-a program runs, so that they stand for nothing unless it has been imported before.
+Importing jaxtyping takes some 0.07 s, a twentieth of a small simulation, and the types are not needed
+at runtime. So they are placeholders, except for type checkers and if jaxtyping is already imported.
 """
 
 from __future__ import annotations

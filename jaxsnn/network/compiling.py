@@ -13,10 +13,11 @@ from typing import Any
 
 import jax
 
-#: It takes a fifth of the time, and what XLA runs becomes several times slower: for what runs once.
+#: XLA options for code that runs once: a fifth of the compilation time, but code that is several
+#: times slower.
 NOT_AT_ALL = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-#: It takes half of the time, and what XLA runs becomes half as slow again where arrays are large, and
-#: no slower where they are small; loops become three times as slow.
+#: XLA options that halve the compilation time. The code is half as slow again for large arrays,
+#: equally fast for small ones, and three times as slow in loops.
 A_LITTLE = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
 
 
@@ -62,8 +63,8 @@ def loops_in(jaxpr: Any) -> int:
     return count
 
 
-#: Code is not made by several threads at a time, each with a part of a program: where other processes
-#: have the other cores, dividing it costs a fifth of the time.
+#: XLA option that compiles a program in one thread: if other processes use the other cores,
+#: dividing it costs a fifth of the time.
 IN_ONE_PART = {"xla_cpu_parallel_codegen_split_count": 1}
 
 if __name__ == "__main__":  # as XLA_FLAGS has them; one that XLA does not know ends the process

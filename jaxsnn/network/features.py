@@ -1,7 +1,7 @@
 """Features of lowered networks that an engine, the native kernels or the chip may not support.
 
-Each is found here, once; `jaxsnn.event.capabilities`, `jaxsnn.grid.capabilities` and
-`jaxsnn.bss2.capabilities` state which of them they do not support. Nothing here loads JAX.
+Only this module detects them; `jaxsnn.event.capabilities`, `jaxsnn.grid.capabilities` and
+`jaxsnn.bss2.capabilities` state which of them are not supported. Nothing here loads JAX.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ THRESHOLD = NetworkFeature(
         if wire.kind == "Threshold" and not wire.linear
     ),
 )
-#: MaxPool2d of spikes is read as a sum that is compared with a threshold.
+#: MaxPool2d of spikes, which is read as a sum that is compared with a threshold.
 MAX_POOL = NetworkFeature(
     description="A Threshold behind a SumPool2d, such as MaxPool2d of spikes",
     occurrences=lambda network: (
@@ -190,7 +190,7 @@ MAX_POOL = NetworkFeature(
         )
     ),
 )
-#: Kinds of nodes that no operator or function describes.
+#: Kinds of nodes that have neither an operator nor a function.
 _WITHOUT_FUNCTION = ("input", "output", "neuron", "Threshold")
 NONLINEAR_FUNCTION = NetworkFeature(
     description="A nonlinear function of values, such as MaxPool2d, ReLU or LayerNorm",
@@ -365,7 +365,7 @@ def _spreads(wire: Wire) -> bool:
     return wire.size > 1
 
 
-#: A constant that passes a Delay begins at its end, so that it is no longer constant.
+#: A constant that passes a Delay, and so starts only after the delay.
 LATE_BIAS = NetworkFeature(
     description="A bias before a Delay",
     occurrences=lambda network: (

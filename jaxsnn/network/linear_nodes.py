@@ -25,7 +25,7 @@ from jaxsnn.network.structure import Entries, Wire
 from jaxsnn.options import ENGINE
 from jaxsnn.wording import Text
 
-#: Numbers that a map may hold where its weights cannot be shared between positions.
+#: Maximum number of entries of a map whose weights cannot be shared between positions.
 LARGEST = 2**27
 
 #: NIR's names of the parameters of one node -> arrays, each of the shape that NIR gives it.
@@ -195,8 +195,8 @@ def entries_of(
     """Return the connections of a linear node, one by one.
 
     Returns:
-        (source, target, value): NumPy int arrays (entries,), and JAX numbers (entries,) that a
-        gradient can be taken by.
+        (source, target, value): NumPy int arrays (entries,), and a differentiable JAX array
+        (entries,).
 
     Raises:
         LoweringError: the node does not define its connections, and its matrix would be too large.

@@ -1,7 +1,7 @@
 """`Network`, the lowered network that the engines run.
 
-A `Network` is a pytree. Its only leaves are the parameters, by NIR node and NIR name, in SI units
-and as arrays that a gradient can be taken by; everything else about it is static.
+A `Network` is a pytree. Its only leaves are the parameters, by NIR node and NIR name: differentiable
+arrays in SI units. Everything else is static.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from jaxsnn.network.structure import tau_shape_holds as tau_shape_holds
 from jaxsnn.network.structure import with_known_taus, with_unknown_taus
 from jaxsnn.wording import Text
 
-#: Names that the text of a network lists of each kind, at most.
+#: Maximum number of names of each kind that the text of a network lists.
 _SHOWN = 6
-#: What to do where numbers take more bits than JAX computes with, and what else.
+#: Advice for numbers that need more bits than JAX uses; {} is the alternative.
 ENABLE_X64 = 'call jax.config.update("jax_enable_x64", True) at the start, or {}'
 #: NIR's names of the parameters of one node -> arrays, each of the shape that NIR gives it.
 NodeParameters = dict[str, Float[Array, "..."]]
@@ -148,7 +148,7 @@ class Network:
         """Return the same network for callers that change no gain (`w_in` of current-based neurons,
         `r` of others): if all gains are 1, compiled code does not multiply by them.
 
-        Gradients by those gains then lack the contribution of spikes.
+        Gradients with respect to those gains then lack the contribution of spikes.
         """
         populations = dict(self.populations)
         for name, population in self.populations.items():
@@ -182,7 +182,7 @@ class Network:
 
 def check_precision(network: Network) -> None:
     """Refuse an object that is not a Network, parameters that are not arrays of real numbers or
-    have another shape than the network's, neuron parameters that are neither float32 nor float64,
+    differ in shape from the network's, neuron parameters that are neither float32 nor float64,
     and arrays of 64 bits if JAX computes with 32; NumPy's arrays of 64 bits are converted as JAX
     does.
 
@@ -241,8 +241,8 @@ def check_precision(network: Network) -> None:
 def _refuse_other_shape(
     name: str, key: str, value: Any, shapes: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """Refuse a parameter of a node without a state with another shape than when it was lowered:
-    gathering its rows would not detect that. Delays of synapses have one of three shapes; other
+    """Refuse a parameter of a node without a state if its shape has changed since it was lowered,
+    which gathering its rows would not detect. Delays of synapses have one of three shapes; other
     parameters may have an unknown shape.
     """
     if jnp.issubdtype(value.dtype, jnp.complexfloating):
@@ -520,8 +520,8 @@ jax.tree_util.register_pytree_with_keys(Network, _flatten, _unflatten)
 
 
 def entries(tree: Any) -> Float[Array, "numbers"]:
-    """Return all numbers of a tree of arrays in one row, so that one check is compiled, not one for
-    each array.
+    """Return all numbers of a tree of arrays as one flat array, so that a single check is compiled,
+    not one for each array.
     """
     leaves = [jnp.ravel(array) for array in jax.tree.leaves(tree)]
     return jnp.concatenate(leaves) if leaves else jnp.zeros(0)

@@ -39,7 +39,7 @@ class NeuronModel:
     stepping: Callable[..., Any] | str | None = None
 
 
-#: The kinds of NIR.
+#: Types of neurons of NIR.
 NIR_KINDS = ("CubaLIF", "CubaLI", "LIF", "LI", "IF", "I")
 _NIR = {kind: NeuronModel(kind=kind, fires=kind.endswith("F")) for kind in NIR_KINDS}
 #: Extensions of this package, which are defined in time steps only.

@@ -1,4 +1,4 @@
-"""Numbers that a floating-point type does not hold, or rounds onto each other. Nothing here loads JAX."""
+"""Numbers that overflow a floating-point type, or are rounded to the same value. Nothing here loads JAX."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def beyond_type(
     """Return the problem of a parameter whose finite numbers overflow a floating-point type, or None.
 
     Args:
-        may_be_infinite: the parameter that may become infinite: in time steps a threshold that is
-            never reached need not be a number; "": none.
+        may_be_infinite: the parameter that may overflow; "": none. In time steps, an infinite
+            threshold is a threshold that is never reached.
     """
     if key == may_be_infinite:
         return None

@@ -1,9 +1,9 @@
-"""Small work on numbers that are there already, done by NumPy.
+"""Small operations on concrete arrays, computed by NumPy.
 
-Outside of `jax.jit` each operation on a `jax.Array` is a program of its own, which is compiled for
-each shape: that takes longer than what it does. Where numbers lie in the memory of the processor,
-NumPy does the same to the last digit and compiles nothing. It is for operations that have one right
-result, such as choosing, sorting and comparing; and for elementwise arithmetic.
+Outside of `jax.jit` each operation on a `jax.Array` is a separate program, compiled for each shape:
+compilation takes longer than the operation. For arrays in the memory of the processor NumPy returns
+the same result to the last digit and compiles nothing. It is used for operations with an exact
+result, such as selecting, sorting and comparing, and for elementwise arithmetic.
 """
 
 from __future__ import annotations

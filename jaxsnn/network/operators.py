@@ -4,8 +4,7 @@ A map sends an event of a source channel to some (position, row) pairs: at that 
 `weight[row]`, a vector over the columns. A dense matrix has one position and a row for each source
 channel; a convolution has a position for each output pixel, a row for each input channel and kernel
 tap, and a column for each output channel; a pool has a position for each output channel and one
-column. Which pairs there are is static (NumPy), weights and delays are JAX arrays that a gradient
-can be taken by.
+column. The pairs are static (NumPy); weights and delays are differentiable JAX arrays.
 """
 
 from __future__ import annotations
@@ -118,7 +117,7 @@ class Operator:
         return flat if self.order is None else flat[self.order]
 
 
-#: A source (an input or a population), and what its events pass.
+#: A source (an input or a population), and the operator that its events pass.
 Path = tuple[str, Operator]
 
 
@@ -136,9 +135,9 @@ def delayed_by_source(operator: Operator) -> Operator:
 
 
 def by_taps(operator: Operator, dtype: DTypeLike) -> list[Operator]:
-    """Split an operator whose rows have delays into operators from some to all channels at one
-    position, in each of which a source channel has one row: its first pair, its second one, and
-    so on.
+    """Split an operator whose rows have delays into operators with at most one row, and so one delay,
+    for each source channel: one operator for the first pairs of all source channels, one for the
+    second pairs, and so on. Each operator has a single position, with a column for each channel.
     """
     source, position, row = (
         entry_array[np.argsort(operator.entries()[0], kind="stable")]
@@ -254,8 +253,8 @@ def _one_by_one(
     operator: Operator,
     dtype: DTypeLike,
 ) -> Operator:
-    """Return an operator followed by any linear node: as a matrix if all is connected or the
-    operator is one, else with a pair for each connection.
+    """Return an operator followed by any linear node: as a matrix if the node connects all channels
+    or the operator is a matrix, else with a pair for each connection.
     """
     source, target, value = entries_of(wire, inward, parameters, dtype)
     inputs = math.prod(inward)
@@ -292,7 +291,9 @@ def _one_by_one(
 class _Met(NamedTuple):
     """Matches between pairs of an operator and connections of a node: (pairs,) int arrays.
 
-    source, row: of the operator's own pair. meeting: number of the connection.
+    Attributes:
+        source, row: source channel and row of the operator's pair.
+        meeting: index of the connection.
     """
 
     source: Int[np.ndarray, "pairs"]

@@ -1,6 +1,9 @@
-"""JAX's usual rules of promotion for the engines' own arithmetic, whatever the program around them has
-asked for: `jax.numpy_rank_promotion("raise")` and `jax.numpy_dtype_promotion("strict")` are about its
-own. Rules of derivatives are traced when the program differentiates, and need that for themselves.
+"""JAX's standard promotion rules for the arithmetic of the engines, whichever rules the user's program
+sets.
+
+`jax.numpy_rank_promotion("raise")` and `jax.numpy_dtype_promotion("strict")` are meant for the user's
+own arithmetic. Derivative rules are traced later, when the program differentiates, so that they have
+to be wrapped separately.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Reductions in the form that XLA's CPU compiler (jaxlib 0.10) makes the best of.
+"""Reductions in the form that XLA's CPU compiler (jaxlib 0.10) compiles best.
 
-Sums as products with ones: where terms are products themselves, the compiler makes of `jnp.sum` one
-fusion that takes several times as long as its parts. It leaves alone a matrix product and what goes
-into it.
+Sums are matrix products with ones: if the terms of a `jnp.sum` are products, the compiler fuses them
+with the sum, which takes several times as long as the parts. It does not fuse matrix products.
 
-Several conditions in one loop, and everything else in two halves: of a reduction of one array the
-compiler makes up to five loops one after the other, each of which takes time and memory to compile.
+Several conditions are reduced in one loop, and other arrays in two halves: from the reduction of a
+single array the compiler makes up to five consecutive loops, each of which takes time and memory to
+compile.
 """
 
 from __future__ import annotations
@@ -97,10 +97,8 @@ def any_of(conditions: Iterable[Bool[Array, ""]]) -> Bool[Array, ""]:
 
 
 def numbers_of(tree: Any) -> Float[Array, "numbers"]:
-    """Return the numbers of some arrays in one row, with the rows of a matrix added up: a NaN in
-    the arrays is a NaN in the row.
-
-    An infinite number is not finite in the row either.
+    """Return the numbers of some arrays as a flat array that is finite if and only if all numbers
+    are. Arrays of two or more axes contribute one scaled sum for each index of their first axis.
     """
     return jnp.concatenate([_row(array) for array in leaves(tree)] or [jnp.zeros(0)])
 

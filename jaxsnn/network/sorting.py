@@ -4,11 +4,11 @@ float32 times and the positions that they come from are packed into one integer:
 operand is several times faster than an argsort on the CPU, and the order of non-negative floats is
 that of their bits.
 
-XLA's sort on the CPU takes one row after the other and mostly waits for branches that it did not
-foresee. Where a batch has many rows, a sorting network compares whole rows of the batch at once,
-without any branch: Batcher's bitonic sorter (Proc. AFIPS Spring Joint Computer Conf. 32, 307,
-1968), with the second half of each merge read backwards, so that the lesser number always goes to
-the lower place.
+XLA's sort on the CPU sorts one row after the other and spends most of its time on mispredicted
+branches. For a batch of many rows a sorting network is used, which compares the same two columns in
+all rows at once, without any branch: Batcher's bitonic sorter (Proc. AFIPS Spring Joint Computer
+Conf. 32, 307, 1968), with the second half of each merge read backwards, so that the smaller number
+always goes to the lower index.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ from jaxsnn.network.reductions import greatest
 # Where the network is faster than XLA's sort: so many rows, and so many numbers in each.
 _LEAST_ROWS = 32
 _NUMBERS = range(20, 513)
-#: Where at most one number in so many is wanted, looking for these alone is faster than sorting.
+#: Ratio of all numbers to the wanted ones from which on a search for these is faster than
+#: sorting.
 _FEW = 4
 #: Bits of float32 numbers.
 _FIRST_NORMAL, _TWICE_IS_INFINITE = 0x00800000, 0x7F000000
-#: From so many numbers on two threads are faster.
+#: Number of elements from which on two threads are faster.
 _MANY = 2**15
 _MOST_PADDED = 1.5  # the network takes powers of two: times as many numbers as there are
 

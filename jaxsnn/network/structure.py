@@ -88,7 +88,8 @@ class LinearOperator:
 
 _HOME = "jaxsnn.network.linear_nodes"
 _PRODUCT, _CONVOLUTION = f"{_HOME}:matrix_product", f"{_HOME}:convolved"
-#: Of NIR's own kinds, for wires that are made by hand; `jaxsnn.lower` takes them from the traits.
+#: Operators of NIR's own kinds, for wires that are made by hand; `jaxsnn.lower` takes them from the
+#: traits.
 OPERATORS = MappingProxyType(
     {
         "Linear": LinearOperator(apply=_PRODUCT),
@@ -187,7 +188,8 @@ class Wire:
         return resolved(parameters, self.detail, x)
 
 
-#: Kinds of NIR that never fire. One from outside that does not is lowered to a readout.
+#: Types of NIR that never fire. A type from another package that never fires is lowered to a
+#: readout.
 _SILENT = ("CubaLI", "LI", "I")
 
 
@@ -251,7 +253,7 @@ class Population:
         spikes_per_step: "one", or "several": the number of multiples of v_threshold in V.
         floor: V is raised to this at the end of each time step, if it is below; None: never.
         spikes_from: a step's spike depends on the membrane "before" or "after" its update.
-        reset_delay: in time steps a spike resets the membrane one step later.
+        reset_delay: whether a spike resets the membrane one step later, in time steps.
         resets_at_start: a V above threshold at the beginning of a step is reset then, whatever
             `reset_delay` is.
         detaches_resets: gradients leave out the resets that act when a step begins.
@@ -338,10 +340,10 @@ class Population:
         return input_gain(parameters) * self.spike_area / input_tau(parameters)
 
     def require(self, *fields: str) -> None:
-        """Refuse a population with an obstacle in one of some fields.
+        """Refuse a population that has an obstacle in any of these fields.
 
         Raises:
-            LoweringError: the first of the problems.
+            LoweringError: the first obstacle.
         """
         for field, problem in self.obstacles:
             if field in fields:

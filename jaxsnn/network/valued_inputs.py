@@ -182,7 +182,7 @@ class GradedEvents:
         def __init__(self, *, time: ArrayLike, index: ArrayLike, value: ArrayLike) -> None: ...
 
 
-#: What an input of the event engine can be.
+#: Inputs of the event engine.
 Input = Events | Currents | GradedEvents
 
 
@@ -231,7 +231,7 @@ def changes(values: Float[Array, "batch pieces neurons"]) -> Float[Array, "batch
     # largest < 2^exponent, differences < 2^(exponent + 1) = 2^digits quanta
     quantum = jnp.ldexp(jnp.ones_like(largest), jnp.frexp(largest)[1] + 1 - digits)
     rounded = lax.stop_gradient(jnp.rint(values / quantum) * quantum)
-    # The rounded number exactly, with the derivative of the given one.
+    # The value is exactly the rounded number, the derivative that of the unrounded number.
     exact = rounded + (values - lax.stop_gradient(values))
     before = jnp.pad(exact[:, :-1], ((0, 0), (1, 0), (0, 0)))
     return exact - before

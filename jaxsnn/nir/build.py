@@ -1,8 +1,8 @@
 """Graphs without a file: layers in a row, or nodes with named edges.
 
-Time constants are in seconds (or text such as "10ms") and the dialect is this library's own, unless
-another is said. Sizes that follow from the layers before need not be said, and one seed draws all
-weights, in the order of the layers.
+Time constants are in seconds (or text such as "10ms"). The default dialect is that of this library.
+Sizes that follow from the previous layers may be omitted. One seed determines all weights, which are
+drawn in the order of the layers.
 """
 
 from __future__ import annotations
@@ -401,7 +401,7 @@ def _notes(graph: Graph) -> Iterator[Note]:
 
 
 def _implausible_time_constants(graph: Graph, layers: Mapping[str, Layer]) -> Iterator[Problem]:
-    """Name time constants that were given as numbers and look like milliseconds.
+    """Name time constants that were specified as numbers and look like milliseconds.
 
     Those of dialects with another unit, and of frameworks whose steps define them, may be anything.
     """

@@ -1,4 +1,4 @@
-"""Initial weights: the distributions of the field, each a function of (random source, shape).
+"""Initial weights: the usual distributions, each a function of (random source, shape).
 
 A random source is a NumPy generator, an integer or a `jax.random` key; the last two make a
 generator that begins anew at each call. The same holds for everything that takes a seed.
@@ -19,7 +19,7 @@ from jaxsnn.wording import Option, Text
 #: An integer of at least 0, a `jax.random` key of either kind, or a sequence of integers.
 Seed = Any
 
-#: Gives an array of a shape, drawn from a random source.
+#: Function that returns an array of a shape, drawn from a random source.
 Initializer = Callable[[Any, tuple[int, ...]], np.ndarray]
 
 

@@ -23,7 +23,7 @@ from jaxsnn.nir.model.layer_values import (
 from jaxsnn.nir.model.nodes import class_of
 from jaxsnn.wording import Text
 
-#: What the table may say; `LAYER`: what each of its layers may.
+#: Allowed entries of the table; `LAYER` has those of each layer.
 NETWORK = ("input", "layers", "tau_mem", "tau_syn")
 
 
@@ -89,9 +89,9 @@ class _Place:
 
     Attributes:
         where: location for messages.
-        number: from 1 on.
+        number: number of the layer, from 1.
         planes: number of input planes; None for flat input.
-        seed: of the network.
+        seed: seed of the network.
     """
 
     where: str
@@ -134,11 +134,13 @@ def _of_a_type(
     layer_fields: Mapping[str, Any],
     location: str,
 ) -> Layer:
-    """Neurons of the type that their table says.
+    """Build neurons of the type that their table specifies.
 
     Args:
-        times: what the network says, for types that have such a time constant.
-        layer_fields: what the layer says.
+        table: `type` and parameters of the neurons.
+        times: time constants of the network, for types that have such time constants.
+        layer_fields: entries of the layer.
+        location: name of the layer in messages.
     """
     neuron_fields = {name.replace("-", "_"): value for name, value in table.items()}
     kind = neuron_fields.pop("type")

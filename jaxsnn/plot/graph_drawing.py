@@ -29,7 +29,7 @@ _PIXELS_PER_INCH, _LINE = 96, "#555555"
 COLOURS = {"port": "#e8e8e8", "linear": "#d6e6f5", "neuron": "#fbdcc0"}
 OPEN_END = "?"
 
-#: Of the curve of an edge: (x, y), pixels.
+#: Corners of the curve of an edge: (x, y), pixels.
 Corners = tuple[tuple[float, float], ...]
 
 

@@ -287,8 +287,8 @@ def encodings(
     of the input channels, or their currents, to the right.
 
     Args:
-        encoded: by name the values of one sample, (channels,), or (time, channels) of a signal, and
-            the encoder, as `fit(encoder=...)` takes it: it is called with (1, ...) values.
+        encoded: name -> (values of one sample, encoder). Values are (channels,), or (time, channels)
+            of a signal; the encoder is one for `fit(encoder=...)`, called with (1, ...) values.
 
     Raises:
         UsageError: matplotlib is missing, nothing is to be encoded, or the encoder refuses it.

@@ -121,7 +121,7 @@ def weights(graph: Any, before: Any = None, *, bins: int = 40, title: str = "") 
                 expected=listing(earlier),
                 actual=listing(node_weights),
             ),
-            fix="pass the same graph before training",
+            fix="pass the same graph as it was before training",
         )
     figure = new_figure(min(3.2 * len(node_weights) + 0.8, 13.0), 3.2)
     for axes, (name, after) in zip(
@@ -155,7 +155,7 @@ def weights(graph: Any, before: Any = None, *, bins: int = 40, title: str = "") 
 
 
 def _weights_of(graph: Any) -> dict[str, np.ndarray]:
-    """Return the weights of each node that has any, in one row."""
+    """Return the weights of each node with weights, as a flat array."""
     return {
         name: np.ravel(np.asarray(node.parameters["weight"], float))
         for name, node in graph.nodes.items()

@@ -70,7 +70,7 @@ def voltage(
     if not shown:
         raise UsageError(
             Text(
-                "population '{node}' has {count} neurons, and none of the indices {neurons}",
+                "population '{node}' has {count} neurons, and none has an index of {neurons}",
                 node=population,
                 count=len(traces),
                 neurons=tuple(neurons),

@@ -1,7 +1,7 @@
-"""A second opinion on a solution: the voltages, recomputed in float64 from nothing but the spikes.
+"""Independent check of a solution: the voltages, recomputed in float64 from the spikes alone.
 
-No scan, no crossing solver, no state: V of a neuron at any time is a sum over what arrived and what
-it fired before.
+It uses no scan, no crossing solver and no state: V of a neuron at any time is a sum over the arrivals
+and the neuron's spikes before that time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jaxsnn.network.network import Network
 from jaxsnn.network.signals import signals
 from jaxsnn.network.spikes import Events
 
-#: What arrived from one source: times (arrivals,) in seconds, and the jumps of the synaptic drive
+#: Arrivals from a source: times (arrivals,) in seconds, and the jumps of the synaptic drive
 #: (arrivals, neurons).
 Arrivals = tuple[Float[np.ndarray, "arrivals"], Float[np.ndarray, "arrivals neurons"]]
 

@@ -17,7 +17,7 @@ from jaxsnn.nir.model.graph import Graph
 from jaxsnn.simulation.network_arrays import load_inputs, network_inputs
 from jaxsnn.simulation.simulate import simulate
 
-#: Of a time in float32, relative.
+#: Relative rounding error of a float32 time.
 _ROUNDING = 2.0**-22
 
 
@@ -88,7 +88,7 @@ def fidelity(
     """Simulate a graph with both engines and compare their spikes, population by population.
 
     Args:
-        graph: read with its dialect; its dt must be known.
+        graph: graph with its dialect, which must specify dt.
         arrays: an array (time, batch, *shape) for each Input, named "NODE.x", or "x" where there is
             one; or the path of a file of these or of NIR data.
         values: meaning of time-stepped values: "spikes" (counts), "current" (constant during each

@@ -30,12 +30,13 @@ from jaxsnn.simulation.recordings import (
 )
 from jaxsnn.wording import Text
 
-#: Meanings of values per time step: integers are spikes, all others a current ("auto");
-#: numbers of spikes; a current that is held for each step; a spike of that size at each step.
+#: Meanings of values per time step. "auto": integers are spikes, other values a current; "spikes":
+#: numbers of spikes; "current": a current that is held for each step; "graded": a spike of that
+#: size at each step.
 VALUE_KINDS = ("auto", "spikes", "current", "graded")
-#: An end is the one of a step if it is so near to it, for they are rounded.
+#: Relative tolerance of ends of steps, which are rounded.
 _ROUNDING = 1e-9
-#: Its time and its neuron.
+#: Bytes of a spike: its time and its neuron.
 _BYTES_OF_A_SPIKE = 12
 
 

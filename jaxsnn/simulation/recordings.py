@@ -24,12 +24,12 @@ from jaxsnn.nir.io.recorded_data import EventData, TimeGriddedData, ValuedEventD
 from jaxsnn.output import refuse_unreadable
 from jaxsnn.wording import Text
 
-#: Names of the observable that is used if a file of NIR data has several for one node.
+#: Names of the observable that is used if a file of NIR data has several for a node.
 SPIKES = ("spikes", "spike")
 MEMBRANES = ("voltages", "voltage", "v")
-#: The last parts of the names of arrays that something is known of.
+#: Known last parts of the names of arrays.
 _READ = ("x", "time", "index", "value", "y", "label")
-#: Lengths of steps that differ by this fraction are one: the rounding of float32.
+#: Relative difference up to which lengths of steps count as equal: the rounding of float32.
 SAME_STEP = 2**-18
 
 
@@ -93,7 +93,8 @@ def _refuse_large(path: str | os.PathLike[str]) -> None:
                 budget.take(f"'{name.removesuffix('.npy')}'", math.prod(shape) * dtype.itemsize)
 
 
-#: What reads the header of an array, by the version of its format; the third is of UTF-8 names.
+#: Functions that read the header of an array, by the version of its format; the third allows UTF-8
+#: names.
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -502,8 +503,8 @@ def to_events(data: Observable, *, name: str = "data") -> Events:
 
 
 def to_graded_events(data: EventData, *, name: str = "data") -> GradedEvents:
-    """Convert events to `jaxsnn.GradedEvents` (batch, events), each with its value; plain ones have
-    1.
+    """Convert events to `jaxsnn.GradedEvents` (batch, events), each with its value; events
+    without values have the value 1.
 
     Args:
         name: name of the data in messages.

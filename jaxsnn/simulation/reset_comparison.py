@@ -72,7 +72,7 @@ def compare_resets(
     run in the time steps of the source. A population changes, too, if only its input does.
 
     Args:
-        graph: read with its dialect; its dt must be known.
+        graph: graph with its dialect, which must specify dt.
         arrays: an array (time, batch, *shape) for each Input, named "NODE.x", or "x" where there is
             one; or the path of a file of these or of NIR data.
         values: meaning of the input values, as in `fidelity`.

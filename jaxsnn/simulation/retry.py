@@ -1,5 +1,6 @@
-"""The one loop that grows budgets: a run is repeated with more room until none is too small; and
-which neurons fire for ever, or infinitely often at one time, how fast, and why.
+"""The loop that increases budgets: a run is repeated with larger budgets until all are sufficient.
+Also the diagnosis of neurons that fire without end, or infinitely often at one time: their rate, and
+the reason.
 """
 
 from __future__ import annotations
@@ -21,23 +22,24 @@ from jaxsnn.options import MAX_SPIKES, T_END
 from jaxsnn.units import format_time
 from jaxsnn.wording import Text
 
-#: More spikes of one neuron in one sample than this are taken for a mistake,
+#: Maximum number of spikes of a neuron in a sample; more are considered a mistake.
 LARGEST_BUDGET = 16384
-#: and so are more spikes of a population, or arrivals at a position.
+#: Maximum number of spikes of a population, or of arrivals at a position; more are considered a
+#: mistake.
 MOST_EVENTS = 2**20
-#: Spikes of a population, in all samples, for which there is room without being asked for: a GiB of
-#: float32 times.
+#: Maximum default capacity for spikes of a population in all samples: a GiB of float32 times.
 MOST_SLOTS = 2**28
-#: A neuron is followed over so many times the spikes that are recorded of it, and then left.
+#: Multiple of the recorded spikes of a neuron up to which its further spikes are counted.
 _FOLLOWED = 16
-#: Room grows by this factor at least, where only that more is needed is known, and where spikes of
-#: a population are lacking, whose feedback may bring others.
+#: Minimum factors by which a capacity grows: if only its shortage is known, and if spikes of a
+#: population are missing, whose feedback may cause others.
 _UNKNOWN, _LACKING = 8, 2
-#: With room for so many events of a cycle a run takes longer than to compile it: it grows by less,
-#: and with so many a rate that leads far beyond the limit is believed.
+#: Number of events per cycle from which on a run takes longer than its compilation, so that
+#: capacities grow by less; number from which on an extrapolated rate is trusted, and the multiple
+#: of the limit that it must exceed.
 _LONG, _EXPENSIVE, _FAR = 2**12, 2**15, 4
 
-#: What to do about a neuron that fires too often where nobody can say how much room there shall be.
+#: Advice for a neuron that fires too often, if the required capacity is unknown.
 FIRE_LESS = Text("decrease its input weights, or pass an earlier {t_end}", t_end=T_END)
 
 EngineType = TypeVar("EngineType")
@@ -223,13 +225,14 @@ def _advised(problem: Problem, advice: str | None) -> Problem:
     return problem if advice is None else replace(problem, fix=advice)
 
 
-#: So many spikes of one neuron at one time are taken for infinitely many,
+#: Number of simultaneous spikes of a neuron that counts as infinite.
 AT_ONCE = 1024
-#: or so many of a population, if a neuron has so many of them.
+#: Numbers of simultaneous spikes of a population, and of a neuron in it, that together count as
+#: infinite.
 _AT_ONCE_OF_ALL, _AT_ONCE_EACH = 2**16, 64
-#: So many at one time are enough where a reset leaves V above the threshold.
+#: Number of simultaneous spikes that counts as infinite if a reset leaves V above the threshold.
 _AT_ONCE_ABOVE = 8
-#: A rate is that of the last recorded spikes, so many at most.
+#: Maximum number of last recorded spikes from which a rate is computed.
 _LAST = 256
 
 

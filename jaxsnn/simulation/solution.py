@@ -123,13 +123,13 @@ SolutionType = TypeVar("SolutionType", bound=Solution, covariant=True)
 class Engine(Protocol[SolutionType]):
     """Simulation engine: a frozen, hashable record whose fields are its options."""
 
-    #: What configuration files and the command line call it.
+    #: Name in configuration files and on the command line.
     kind: ClassVar[str]
 
-    #: Gradients are exact, not those of a surrogate.
+    #: Whether gradients are exact, not those of a surrogate.
     exact: ClassVar[bool]
 
-    #: It takes arrays (time, batch, *shape) for inputs, too.
+    #: Whether inputs may also be arrays (time, batch, *shape).
     takes_rasters: ClassVar[bool]
 
     def as_dict(self) -> dict[str, Any]:

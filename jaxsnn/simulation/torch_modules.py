@@ -39,21 +39,22 @@ from jaxsnn.simulation.simulate import simulate
 from jaxsnn.units import format_time
 from jaxsnn.wording import Text
 
-#: Steps that both sides run, more of a small batch, and how large random inputs are from step to
-#: step: small ones show sums, large ones make deep layers spike.
+#: Time steps that both sides run, or more for a small batch.
 STEPS = 24
-#: Samples of a large batch that are run.
+#: Number of samples of a large batch that are run.
 BATCH = 4
-#: Outputs of layers in a time step of which a network is large, and runs no further steps of a small batch.
+#: Number of outputs of layers per time step from which on a network is large, and runs no further
+#: steps of a small batch.
 LARGE = 100_000
+#: Sizes of random inputs, step by step: small ones show sums, large ones make deep layers spike.
 _SIZES = (1.0, 1.0, 4.0, 16.0)
-#: All of them again, larger, while a layer does not spike.
+#: Gains of random inputs, which are increased while a layer does not spike.
 _GAINS = (1.0, 16.0, 256.0)
-#: Spikes that a change of v_threshold by this fraction moves are decided by rounding.
+#: Relative change of v_threshold: if it moves a spike, rounding decides that spike.
 _NEAR = 1e-5
-#: Membranes agree within this fraction of the largest.
+#: Tolerance of membranes, as a fraction of the largest.
 _CLOSE = 1e-4
-#: Name, our numbers, the module's, and a tolerance, see `_pairs`.
+#: Name, numbers of jaxsnn, numbers of the module, and a tolerance; see `_pairs`.
 _Compared = tuple[str, np.ndarray, np.ndarray, float | np.ndarray]
 
 
@@ -285,8 +286,10 @@ def load_into(
 
 
 def _as_graph(traced: TracedModule, graph: Graph, nodes: Mapping[str, str]) -> TracedModule:
-    """Return a traced module with another graph of the same structure, whose nodes are by those of
-    the module.
+    """Return a traced module with its graph replaced by another graph of the same structure.
+
+    Args:
+        nodes: Node of the module's graph -> node of the other graph.
     """
     return dataclasses.replace(
         traced,
@@ -360,7 +363,7 @@ def _stale_state_named(module: Any, sample: Any) -> Iterator[None]:
     """Add advice to a refusal if the module holds state that may be left from an earlier run.
 
     Raises:
-        ConversionError: As it was raised, with another fix where there is such a thing.
+        ConversionError: The refusal, with a different fix if the module holds such state.
     """
     try:
         yield
@@ -433,8 +436,8 @@ def refuse_difference(module: Any, traced: TracedModule, sample: Any) -> None:
 
 
 def _refuse_other_steps(traced: TracedModule, network: Network) -> None:
-    """Refuse a graph in which spikes arrive in another step than in the module, which a run may
-    not reveal.
+    """Refuse a graph in which spikes arrive earlier or later than in the module, which a run may not
+    reveal.
     """
     cycles = [group for group in groups(network.wires) if isinstance(group, Cycle)]
     if any(cycle.in_turn for cycle in cycles):  # the file says which edges take a step
@@ -522,8 +525,8 @@ def _refuse_in_a_run(
 def _run(
     module: Any, traced: TracedModule, sample: Any, gain: float
 ) -> tuple[np.ndarray, dict[str, list[np.ndarray]]]:
-    """Run the module on some inputs, of gain 0 on its sample alone; return the inputs of the graph
-    and its outputs. A few samples of a large batch are enough.
+    """Run the module on its sample, or with a gain on random spikes multiplied by the gain; return the
+    inputs of the graph and its outputs. Only a few samples of a large batch are used.
     """
     if not traced.trace.passes.stepped:
         return run_recorded(module, _of_sample(sample, traced.trace, gain), traced.trace)
@@ -540,8 +543,8 @@ def _run(
 
 
 def _of_sample(sample: Any, seen: ModuleTrace, gain: float) -> Any:
-    """Return the sample, or another one with random spikes; a longer one if all of its steps are
-    the input of layers that run through time themselves.
+    """Return the sample, or with a gain random spikes of its shape. If layers that process all time
+    steps receive the sample itself, random spikes follow some of its steps.
     """
     if not gain:
         return sample
@@ -555,8 +558,8 @@ def _of_sample(sample: Any, seen: ModuleTrace, gain: float) -> Any:
 
 
 def _inputs(sample: np.ndarray, leading: int, gain: float, batch: int = BATCH) -> np.ndarray:
-    """Return inputs (time, batch, *shape): some steps of the sample, then random spikes of
-    increasing size; more steps of samples that are fewer than `batch`.
+    """Return inputs (time, batch, *shape): some steps of the sample, then random spikes of different
+    sizes. If there are fewer samples than `batch`, there are more steps.
     """
     first = sample[: STEPS // 3] if leading == 2 else sample[None]
     rng = np.random.default_rng(0)
@@ -666,7 +669,11 @@ def _membranes(
 
 
 def _is_near(traced: TracedModule, place: _Place, runs: list[SteppedSolution]) -> bool:
-    """Return whether a spike depends on a small change of the threshold."""
+    """Return whether a small change of the threshold adds or removes the spike at a place.
+
+    Args:
+        runs: Results with slightly different thresholds.
+    """
     node = traced.firing.get(place.layer)
     if node is None:
         return False

@@ -24,11 +24,10 @@ from jaxsnn.simulation.simulate import simulate
 from jaxsnn.simulation.torch_modules import run_to_compare
 from jaxsnn.wording import Text
 
-#: Membranes agree where the root mean square of the difference is this fraction of that of the
-#: recording, or less.
+#: Tolerance of membranes: rms of the difference, as a fraction of the rms of the recording.
 MEMBRANE_TOLERANCE = 1e-4
-#: A neuron whose membrane is smaller than this part of the largest of its population is compared
-#: with that part.
+#: Minimum scale of a neuron's membrane, as a fraction of the largest of its population, in the
+#: comparison.
 _LEAST_SHARE = 2.0**-10
 
 
@@ -283,7 +282,7 @@ def _first(
     )
 
 
-#: Most runs that are spent.
+#: Maximum number of runs.
 MOST = 32
 
 
@@ -422,7 +421,7 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-#: A normal distribution's standard deviation is so many median absolute deviations.
+#: Ratio of the standard deviation and the median absolute deviation of a normal distribution.
 MAD_TO_SIGMA = 1.4826
 
 

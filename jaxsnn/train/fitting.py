@@ -55,7 +55,7 @@ def fit(
     `ApproximationWarning`.
 
     Args:
-        graph: read with a dialect, or built.
+        graph: graph with its dialect.
         data: `Splits`, such as `jaxsnn.train.yinyang_splits()`; or (x, y), values from 0 to 1
             (samples, ...) or Events (samples, events), and labels (samples,), of which a fifth is
             held out for the test and a fifth of the rest for validation, at random

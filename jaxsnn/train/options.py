@@ -569,8 +569,8 @@ class TrainOptions:
     )
 
     def compiled_only(self) -> TrainOptions:
-        """Return the options that the compiled code of a step depends on, all others at their
-        default: equal where runs can share the code.
+        """Return the options with those on which the compiled code of a step does not depend at their
+        defaults. Runs with equal results can share the code.
         """
         compiled = {
             name: getattr(self, name)

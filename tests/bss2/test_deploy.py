@@ -318,7 +318,7 @@ def test_weights_may_change_in_training_and_signs_where_they_are_free(
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({"weight": [63, 20, 63]}, "another sign than when it was mapped"),
+        ({"weight": [63, 20, 63]}, "changed its sign after it was mapped"),
         ({"weight": [64, -20, 63]}, "weight 64, but 1 synapses"),
         (
             {"source": [0, 1, 0, 1], "target": [0, 0, 1, 1], "weight": [63, -20, 3, 63]},

@@ -63,7 +63,7 @@ def test_lava_fires_what_its_whole_numbers_do():
             f"between spikes: up to {2**-12 * (1 + 1 / D_I) / D_V:.2g}",
             "rounds them toward 0",
         ),
-        (lambda: nengo()[1], "only with the time-stepped engine", ""),
+        (lambda: nengo()[1], "only on the time-stepped engine", ""),
     ],
     ids=["lava", "nengo"],
 )

@@ -113,7 +113,7 @@ def step(**changes):
         ),
         (
             [step(reset="value"), step()],
-            "node 'n' resets to a value and other nodes subtract v_threshold",
+            "node 'n' resets to a value, but other nodes subtract v_threshold",
             "use the same reset for all of them",
         ),
         (

@@ -138,8 +138,8 @@ def test_nodes_that_nothing_feeds_are_warned_of():
     source.nodes["lost"] = nir.Linear(np.ones((3, 2)))
     warnings = parse(source).warnings
     assert [(warning.severity, warning.node, warning.message) for warning in warnings] == [
-        ("warning", "lost", "node 'lost' (Linear) is fed by nothing, no edge ends at it"),
-        ("warning", "lost", "node 'lost' (Linear) feeds nothing, no edge starts at it"),
+        ("warning", "lost", "node 'lost' (Linear) has no incoming edge"),
+        ("warning", "lost", "node 'lost' (Linear) has no outgoing edge"),
     ]
 
 

@@ -164,7 +164,7 @@ REFUSED = {
         lambda *_: with_delayed_synapses(graph_of(build.cubalif(2, **TIMES)), "1", np.ones((2, 2))),
         GraphError,
         "node '1' is not a Linear or Affine",
-        "delays of synapses need its weights",
+        "pass the name of the node whose weights have the delays",
     ),
     "a name that is taken": (
         lambda *_: with_copies(),

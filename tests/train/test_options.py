@@ -258,8 +258,8 @@ def test_what_makes_no_sense_is_refused_before_anything_is_loaded(options, messa
         ({"dropout": 0.1, "augment": abs}, "dropout is 0.1, and augment is also specified"),
         ({"loss_options": {"gain": 1.0}}, "loss_options has no field 'gain'"),
         ({"plot": "x.png"}, "plot is supported on the command line only"),
-        ({"copies": 2}, "copies is for tasks by name"),
-        ({"data_folder": "x"}, "data_folder is for tasks by name"),
+        ({"copies": 2}, "copies is only for tasks that are selected by name"),
+        ({"data_folder": "x"}, "data_folder is only for tasks that are selected by name"),
     ],
 )
 def test_options_that_cannot_act_are_refused(options, message):

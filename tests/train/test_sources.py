@@ -85,7 +85,7 @@ def test_arrays_of_a_camera_become_events():
             {},
             "sample 0 has an event with x = 3: pass a larger sensor_size: x ranges from 0 to 1",
         ),
-        ([FIRST, SECOND], (4, 2, 2), {"most": 1}, "2 events, and most is 1"),
+        ([FIRST, SECOND], (4, 2, 2), {"most": 1}, "2 events, more than most = 1"),
         ([COCHLEA], (8, 2, 2), {}, "no field 'y', but its sensor_size is 2"),
     ],
 )

@@ -37,7 +37,7 @@ def array_violations(chip: Chip, run: Run, location: str) -> Iterator[Problem]:
         array = getattr(run, name)
         if array.shape != shape or array.dtype.kind != "i":
             message = Text(
-                "{array} has dtype {dtype} and shape {shape}; expected are integers of shape "
+                "{array} has dtype {dtype} and shape {shape}; it must contain integers of shape "
                 "{expected}",
                 array=name,
                 dtype=array.dtype,

@@ -24,8 +24,8 @@ from jaxsnn.bss2.mapping import Run
 if TYPE_CHECKING:
     from jaxsnn.network.array_types import Float, Int
 
-#: Responses that are summed at a time, so that a mapping in which everything responds needs no more
-#: memory.
+#: Number of responses that are summed at a time, which bounds the memory even if every synapse
+#: responds.
 _CHUNK = 1 << 22
 
 
@@ -193,8 +193,8 @@ def _accepted(
     arrivals: tuple[np.ndarray, np.ndarray],
     compare_masks: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each pair of a driver and an event that it accepts the key that synapses of its
-    rows compare (driver and label), and the number of the event.
+    """Return two arrays over all pairs of a driver and an event that the driver accepts: the key that
+    the synapses of its rows compare (driver and label), and the index of the event.
     """
     number, output = arrivals
     # an output that the chip lacks is a violation of its own

@@ -1,8 +1,7 @@
-"""A mapping as a folder of scripts for the chip's own software, which they need and this library
-does not.
+"""A mapping as a folder of scripts for the chip's own software. Only the scripts need that software.
 
 run_hxtorch.py runs the mapping as it is, with its placement and routing; calibrate.py calibrates the
-chip for it. There is no script for PyNN.brainscales, which routes by itself and cannot be given a
+chip for it. There is no script for PyNN.brainscales, which routes by itself and does not accept a
 routing.
 """
 

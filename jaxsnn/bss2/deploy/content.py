@@ -18,7 +18,7 @@ from jaxsnn.errors import MappingError
 from jaxsnn.units import SECONDS, parse_time
 from jaxsnn.wording import Text
 
-#: Step of membranes that the CADC samples, and of the runtime; seconds of the chip.
+#: Interval of the CADC's samples of membranes, and time step of the runtime; seconds of the chip.
 STEP = parse_time("1us")
 
 
@@ -245,7 +245,7 @@ def _links(
 
 # -- targets of the calibration
 
-#: Kinds of synaptic inputs of a circuit: excitatory and inhibitory.
+#: Number of synaptic inputs of a circuit: excitatory and inhibitory.
 _INPUTS = 2
 _POTENTIALS = ("leak", "reset", "threshold")
 _TIMES = ("tau_mem", "tau_syn", "refractory_time")
@@ -280,9 +280,9 @@ def calibrations_of(mapping: Mapping, quantized: Quantized) -> tuple[Calibration
     """Return the calibrations of all runs: each run uses the first one that does not conflict with
     its targets on any circuit.
 
-    A circuit that is part of different neurons in different runs may need other potentials in
-    each; then a calibration is refined, which takes its synaptic inputs and time constants over.
-    It may need other time constants; then the chip is calibrated again.
+    A circuit that is part of different neurons in different runs may need different potentials in
+    each; then an earlier calibration is refined, which reuses its synaptic inputs and time constants.
+    If it needs different time constants, the chip is calibrated again.
     """
 
     def agree(fixed: dict[Any, float], requested: dict[Any, float]) -> bool:

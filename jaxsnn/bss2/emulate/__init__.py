@@ -1,4 +1,4 @@
-"""An emulated chip: what a mapping does on BrainScaleS-2, as far as its deviations are known."""
+"""An emulated chip: a mapping simulated with the known deviations of BrainScaleS-2."""
 
 from jaxsnn.bss2.emulate.emulated_chip import CALIBRATED, SPREADS, EmulatedChip, Spread
 from jaxsnn.bss2.emulate.emulation import Emulation, Emulator, emulate, emulator_notes

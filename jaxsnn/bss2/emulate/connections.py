@@ -1,8 +1,8 @@
 """The program of an emulated chip: its connections, run by run, read from the synapses of a
 mapping.
 
-Nothing here depends on the weights' values: a weight of the network times a gain is what the chip
-adds, so that weights may change in place, as they do in training.
+Nothing here depends on the values of weights: the chip adds a weight of the network times a gain, so
+that weights may change in place, as they do in training.
 
 For JAX a program is a pytree of its numbers: the calibration and the fixed pattern of a chip. These
 are arguments of compiled code; the rest (the circuits that are used, and the connections) is static.
@@ -117,8 +117,8 @@ class RunWiring:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Program:
-    """Static description of an emulation, independent of spikes. Compiled code takes its numbers as
-    arguments (`program_numbers`).
+    """Static description of an emulation, independent of spikes. It is a pytree, whose leaves are the
+    numbers that compiled code takes as arguments.
 
     Attributes:
         layout: Sizes of the chip.
@@ -358,8 +358,8 @@ def responding_pairs(
 
     Returns:
         (pairs,) each: the synapse; the event, those of the run's neurons first, then the host's
-        source by source; the global index of the neuron or channel whose event it is; and the
-        number in the run of the neuron that it moves.
+        source by source; the global index of the neuron or channel that sends the event; and the
+        index, within the run, of the neuron that receives it.
     """
     inside, on_chip = members(net, run), len(run.neurons)
     events = events_of(layout, run, np.arange(on_chip), on_chip + np.arange(len(run.sources)))
@@ -382,7 +382,7 @@ def responding_pairs(
 _OF_NEURONS = ("tau_mem", "tau_syn", "v_leak", "v_threshold", "v_reset", "capacitance")
 _OF_PROJECTIONS = ("excite", "inhibit")
 
-#: Numbers of neurons and of projections, run by run, and the program's slope.
+#: Arrays of neurons and of projections, run by run, and the program's slope.
 Numbers = tuple[Any, Any]
 
 

@@ -86,7 +86,7 @@ CALIBRATED = Spread(
     jitter=0.01,
     latency=0.0,
 )
-#: By the name that `jaxsnn emulate` takes.
+#: Deviations by the names that `jaxsnn emulate` accepts.
 SPREADS = MappingProxyType({"recorded": Spread(), "calibrated": CALIBRATED})
 
 
@@ -130,8 +130,8 @@ def refuse_bad(chip: EmulatedChip) -> None:
     """Refuse invalid parameters of an emulated chip.
 
     Raises:
-        UsageError: A spread is negative, a fraction is 1/3 or more, the seed is invalid, or a queue
-            or memory has no room.
+        UsageError: A spread is negative, a relative spread is too large, the seed is invalid, or the
+            capacity of a queue or of the memory for events is less than 1.
     """
     if not isinstance(chip.spread, Spread):
         raise UsageError(

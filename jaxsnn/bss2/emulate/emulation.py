@@ -35,7 +35,7 @@ from jaxsnn.simulation.retry import FIRE_LESS, with_enough_room
 from jaxsnn.units import format_time, parse_time, refuse_no_time
 from jaxsnn.wording import Text
 
-#: Between two samples of a readout's voltage by the CADC, seconds of the chip.
+#: Interval between two samples of a readout's voltage by the CADC, seconds of the chip.
 CADC_PERIOD = parse_time("2us")
 #: Largest value of the CADC, whose values are integers.
 CADC_MOST = 255

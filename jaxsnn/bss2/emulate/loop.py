@@ -1,5 +1,5 @@
-"""The emulated chip as the device of training in the loop: weights are refilled, routing and
-calibration stay.
+"""The emulated chip as the device of training in the loop: weights are replaced, but routing and
+calibration stay the same.
 """
 
 from __future__ import annotations

@@ -82,10 +82,11 @@ def _in_order(time: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _in_cycles(time: jax.Array, cycle: float) -> jax.Array:
-    """Return the cycles in which events are sent, as times; events rise along the last axis.
+    """Return the times of the cycles in which events are sent, one event per cycle; events are sorted
+    along the last axis.
 
-    The event that goes k-th, at the earliest in cycle c, goes in cycle k + max over all before and
-    itself of (c - k).
+    If event k can be sent in cycle c_k at the earliest, it is sent in cycle
+    k + max over i <= k of (c_i - i).
     """
     return jnp.where(
         jnp.isfinite(time), cycle * _cycles(jnp.isfinite(time), _earliest(time, cycle)), jnp.inf
@@ -102,7 +103,7 @@ def _cycles(is_queued: jax.Array, earliest: jax.Array) -> jax.Array:
     return rank + lax.cummax(jnp.where(is_queued, earliest - rank, -1.0), axis=is_queued.ndim - 1)
 
 
-#: Which events are kept, and the cycle in which each of them goes.
+#: Mask of the events that are kept, and the cycle of each event.
 _Kept = tuple[Bool[Array, "... events"], Float[Array, "... events"]]
 
 

@@ -3,7 +3,7 @@
 1. Quantise, `quantize`: the netlist. `unroll` makes sparse weights of linear nodes, `chip_dynamics`
    scales time, `rounding` converts weights and voltages to integers.
 2. Place and route, `portfolio`: which neurons are on the chip in which run, and which placers and
-   routers are tried. `feasibility`: what counting forbids. `task`: one run.
+   routers are tried. `feasibility`: proofs by counting that there is no mapping. `task`: one run.
 3. Place, `place`: circuits for each neuron.
 4. Route, `route`: addresses for events, rows for synapses, the record of the run. `bins`: groups
    of drivers, and which source goes where.

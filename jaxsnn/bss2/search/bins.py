@@ -37,7 +37,7 @@ from jaxsnn.bss2.chip import HEMISPHERES, ROWS_PER_DRIVER, Chip
 from jaxsnn.bss2.search.place import Placement
 from jaxsnn.bss2.search.task import ChipParts, Task
 
-#: The hemisphere that the events of a source reach.
+#: Hemisphere that the events of a source reach.
 TOP, BOTTOM, EVERYWHERE = 0, 1, 2
 
 

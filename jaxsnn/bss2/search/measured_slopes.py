@@ -17,8 +17,8 @@ from jaxsnn.errors import MappingError, UsageError, as_number, shown, suggestion
 from jaxsnn.nir.io.read_limits import read_text
 from jaxsnn.wording import Text
 
-#: What the vendor's own example implies at i_synin_gm 500 and synapse_dac_bias 1000: weight_scale
-#: 58 for a threshold that is 70 LSB above the leak, and a membrane of 12 us (70 / 58 / 12).
+#: Slope of the vendor's example at i_synin_gm 500 and synapse_dac_bias 1000: weight_scale 58, a
+#: threshold 70 LSB above the leak, and a membrane time constant of 12 us (70 / 58 / 12).
 VENDORS_EXAMPLE = 0.10
 
 
@@ -38,7 +38,7 @@ class MeasuredSlope:
 
 #: Fields of an entry of a table.
 _FIELDS = ("slope", "i_synin_gm", "synapse_dac_bias")
-#: One slope, or those of several settings.
+#: A slope, or the slopes at several settings.
 Slopes = float | Sequence[MeasuredSlope]
 
 

@@ -208,8 +208,8 @@ def by_connectivity(task: Task, counts: np.ndarray, rng: np.random.Generator) ->
 
 
 def _received(task: Task) -> np.ndarray:
-    """Return the synapses from each neuron on the chip to each other one, as fractions of the
-    latter's fan-in, (targets, targets).
+    """Return the number of synapses between each pair of neurons on the chip, as a fraction of the
+    fan-in of the target, (source, target).
     """
     received = np.zeros((len(task.targets), len(task.targets)))
     sources = np.flatnonzero(task.on_chip >= 0)
@@ -282,10 +282,10 @@ def register_placer(name: str, function: Placer) -> None:
 
 def tile(parts: ChipParts, counts: Sequence[int]) -> list[tuple[Circuit, ...]] | None:
     """Return tiles of legal shape for neurons of the specified numbers of circuits, in order, from
-    the left; None where they do not fit.
+    the left; None if they do not fit.
 
-    A tile is contiguous, stays in one half, and is as even over both hemispheres as the tiles
-    before it allow.
+    A tile is contiguous, stays in one half, and is distributed over both hemispheres as evenly as the
+    previous tiles allow.
     """
     chip, free = parts.chip, parts.circuits.copy()
     tiles: list[tuple[Circuit, ...]] = []

@@ -1,5 +1,5 @@
-"""Places and routes a net: placers and routers in turn, cheap ones first, until one fits, counting
-forbids it, or time is up.
+"""Places and routes a net: tries placers and routers in turn, fast ones first, until one succeeds,
+counting proves that none can, or the time limit is reached.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _MORE_RUNS = 8
 _THOROUGH = (200, 1000, 1500, 2000, 3000)
 #: Fraction of the time limit after which free signs are tried instead of fixed ones.
 _SHARE = 0.25
-#: Placers of the quick and of the thorough attempts, where none were chosen.
+#: Placers of the quick and of the thorough attempts, unless the caller chooses them.
 _QUICK_PLACERS = ("first-fit", "by-connectivity")
 _THOROUGH_PLACERS = ("spread", "annealed", "first-fit")
 _LARGEST_SEED = (1 << 31) - 1
@@ -356,9 +356,10 @@ class _RunSearch:
 
     Attributes:
         least: (size,) the fewest circuits of each neuron.
-        fewest: runs that counting allows, and `fewer`, why one less is not enough.
-        tried: attempts at a run.
-        why: the last attempt failed.
+        fewest: smallest number of runs that counting allows.
+        fewer: reason why one run less is not enough.
+        tried: number of attempts at a run.
+        why: reason why the last attempt failed.
         deadline: `time.monotonic()` at which no new attempt is started.
     """
 
@@ -377,7 +378,7 @@ class _RunSearch:
         self._failed: set[tuple[bytes, int]] = set()
 
     def find_runs(self, count: int, repairs: int) -> list[Run] | None:
-        """Search for `count` runs; None proves nothing."""
+        """Search for a mapping with `count` runs; None is no proof that there is none."""
         for partition in partitions(self.net, self.parts, self.least, count):
             runs: list[Run] = []
             for targets in partition:
@@ -503,7 +504,7 @@ def partitions(
     first.
 
     Args:
-        counts: (size,) circuits of each neuron, the fewest that can do.
+        counts: (size,) minimum number of circuits of each neuron.
 
     Yields:
         Sorted global indices, run by run.

@@ -224,7 +224,7 @@ def quantize(
     rounding changed the largest weight.
 
     Args:
-        graph: with its dialect.
+        graph: graph with its dialect.
         options: a record of options.
         reset, readout, min_v_mem: as in `jaxsnn.read`, for nodes that are mapped differently from the
             graph: `reset="zero"`, or `reset={"NODE": "zero"}`, `readout=["NODE"]`.
@@ -588,9 +588,11 @@ def _integer_threshold_scales(
     slope: float,
     options: QuantizeOptions,
 ) -> dict[str, float]:
-    """Return the scales under which thresholds lie an integer number of LSB from their leak, of
-    those populations whose scale is not specified, and that have one threshold, at least `SPREAD`
-    away: the next larger one where no weight saturates and voltages fit, else the next smaller one.
+    """Return the scales with which thresholds lie an integer number of LSB from their leak.
+
+    A scale is returned for each population whose scale is not specified and whose neurons have the
+    same threshold, at least `SPREAD` from the leak: the next larger scale if no weight saturates and
+    the voltages fit, else the next smaller scale.
 
     Args:
         chosen: Method that chooses the scale of each population, or the scale itself.
@@ -631,8 +633,8 @@ def _refuse_weak(
     """Refuse thresholds too close to their leak under the measured slope (`slope`: per second of
     the file).
 
-    The distance of a threshold grows with the slope and with the largest weight, and as the speedup
-    falls, but where the chip's shortest current stands in for a delta.
+    A threshold is farther from its leak if the slope or the largest weight is larger, or if the
+    speedup is smaller. (The speedup has no effect if the chip's shortest current replaces a delta.)
     """
     distance = {
         name: float(np.min(np.abs(dynamics.v_threshold - dynamics.v_leak))) * slope / slope_of[name]
@@ -656,10 +658,9 @@ def _refuse_weak(
             ways.append(Text("{option}", option=SPEEDUP.set_to(float(slower))))
     raise MappingError(
         Text(
-            "node '{node}' ({type}): at the measured slope of {slope:.3g} CADC LSB per "
-            "microsecond and LSB of a weight, its threshold is {distance:.2g} LSB from its leak; "
-            "calibrated thresholds deviate by up to {limit} LSB, so that a slope of "
-            "{minimum:.3g} is needed",
+            "node '{node}' ({type}): its threshold is {distance:.2g} CADC LSB from its leak, but "
+            "calibrated thresholds deviate by up to {limit} LSB. The measured slope is {slope:.3g} "
+            "CADC LSB per microsecond and LSB of a weight; at least {minimum:.3g} is needed",
             node=name,
             type=neurons[name].population.kind,
             distance=weak[name],

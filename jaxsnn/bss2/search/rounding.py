@@ -28,8 +28,8 @@ from jaxsnn.linear_map import LinearMap
 from jaxsnn.nir.model.changes import Change
 from jaxsnn.wording import Text
 
-#: Relative tolerance of rounding: a value that float32 arithmetic left just below 31.5 counts as
-#: 31.5.
+#: Relative tolerance of rounding: a value that float32 arithmetic left slightly below 31.5 counts
+#: as 31.5.
 HAIR = 2**-22
 
 
@@ -268,8 +268,10 @@ def levels(
 def _largest_slope(
     driven: Mapping[str, Dynamics], slope_of: Mapping[str, float], v_leak: int, v_threshold: int
 ) -> float | None:
-    """Return the largest strength under which all voltages fit, reduced a little where the one
-    threshold of the population that limits it would be rounded; None without thresholds.
+    """Return the largest strength with which all voltages fit; None without thresholds.
+
+    If all neurons of the population that limits the strength have the same threshold, and rounding
+    would change it, the strength is reduced so that the threshold is an integer.
     """
     limits = {name: largest(dynamics, v_leak, v_threshold) for name, dynamics in driven.items()}
     name = min(limits, key=lambda name: limits[name] * slope_of[name], default=None)

@@ -240,8 +240,8 @@ def _route_in_groups(
 
 
 def _on_chip_modes(task: Task, placement: Placement, groups: int) -> list[np.ndarray]:
-    """Return options for the hemispheres that sources on the chip may reach: both, or for those of
-    a half only one if that is enough.
+    """Return alternative hemispheres for the events of the neurons on the chip: both for all neurons;
+    or only one, which depends on the half, for neurons whose targets all have circuits in it.
     """
     chip = placement.chip
     sources = np.flatnonzero(task.on_chip >= 0)
@@ -316,8 +316,8 @@ def _addresses(
     """Return the local address of each neuron, (targets,), or None where there are too few; store
     the filters of its event output in `nodes`.
 
-    With two spare bits they say "not top" and "not bottom", with one "not received". Without,
-    neurons that nothing on the chip listens to take labels where they do not disturb.
+    Two spare bits of an address mean "not top" and "not bottom", a single one "not received". Without
+    spare bits, neurons without targets on the chip use labels to which no synapse responds.
     """
     chip, spare = placement.chip, spare_bits(task, groups)
     addresses = np.full(len(task.targets), -1)

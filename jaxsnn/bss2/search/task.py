@@ -92,7 +92,7 @@ class Task:
     @functools.cached_property
     def demand(self) -> np.ndarray:
         """Number of synapses of the chip, (sources, kinds, targets) int32; kinds are exc and inh,
-        or one where signs are free.
+        or a single kind if signs are free.
         """
         kinds = 1 if self.signs == "free" else 2
         demand = np.zeros((len(self.sources), kinds, len(self.targets)), np.int32)

@@ -17,7 +17,7 @@ from jaxsnn.network.lowering.lower_nodes import LoweringPlan, Part
 from jaxsnn.network.structure import Wire
 from jaxsnn.wording import Text
 
-#: Connections of one node beyond which nothing is unrolled; the chip has 131072 synapses.
+#: Maximum number of connections of a node that is unrolled; the chip has 131072 synapses.
 MOST_CONNECTIONS = 1 << 25
 
 

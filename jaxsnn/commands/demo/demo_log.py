@@ -14,8 +14,8 @@ class DemoStep:
 
     Attributes:
         name: name of the step.
-        lines: for people.
-        facts: for scripts.
+        lines: result as text.
+        facts: result for scripts.
         seconds: wall time.
     """
 

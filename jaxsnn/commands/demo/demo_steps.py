@@ -31,7 +31,7 @@ from jaxsnn.wording import Text
 #: The network of the demo.
 SOURCE = Path(str(importlib.resources.files("jaxsnn.commands.demo"))) / "snntorch_yinyang.nir"
 
-#: What it does not say, and the reader is told.
+#: Options that the file of the demo does not contain, and that the reader is told.
 TOLD: dict[str, Any] = {"dialect": "snntorch", "reset": "zero"}
 
 

@@ -15,7 +15,7 @@ from jaxsnn.version import __version__
 if TYPE_CHECKING:
     from jaxsnn.plot import Picture
 
-#: A table shows this many rows and reports how many it omits.
+#: Number of rows that a table shows; it reports how many it omits.
 _MAX_ROWS = 400
 
 _STYLE = """
@@ -48,7 +48,8 @@ summary{cursor:pointer;font-weight:600;margin:1.2rem 0 .3rem}
 nav{font-size:.95rem}nav a{margin-right:1rem}footer{margin-top:3rem;font-size:.85rem;color:#666}
 """
 
-#: A click on a heading sorts by its column, numbers by their size; the next click reverses the order.
+#: Script that sorts a table by the column whose heading is clicked, numbers by size; a second click
+#: reverses the order.
 _SCRIPT = """
 for (const button of document.querySelectorAll("th button")) {
   button.addEventListener("click", () => {
@@ -83,7 +84,7 @@ def summary(result: str, key_figures: Mapping[str, Any], good: bool | None = Non
     """Return the top of a page as HTML.
 
     Args:
-        result: in one sentence.
+        result: the result in one sentence.
         key_figures: name -> value; those that are None are left out.
         good: whether the result is marked as a success or as a failure; None: neither.
     """

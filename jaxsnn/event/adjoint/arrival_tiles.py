@@ -1,7 +1,8 @@
-"""Gradients by what arrives at a population, from the arrivals of each sample against all neurons:
-a tile, in which each arrival finds the next spike of each neuron by itself.
+"""Gradients with respect to the arrivals at a population, computed for all pairs of an arrival and a
+neuron: tiles (arrivals, neurons), in which the next spike of each neuron is searched for each arrival.
 
-It covers every neuron. The pass over arrivals (`arrivals_back`) is faster where there are many.
+All neuron models are supported. The pass over arrivals (`arrivals_back`) is faster if there are many
+arrivals.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.lookups import at_places
 from jaxsnn.network.meshes import varying_like
 
-#: Arrays of a tile, and what broadcasts to one.
+#: Arrays of a tile, and arrays that broadcast to a tile.
 OfTile = Float[Array, "arrivals neurons"]
 Broadcast = Float[Array, "#arrivals #neurons"]
 
 
 class _Sample(NamedTuple):
-    """Arrays of one sample; of a batch, which the scan splits, with a leading axis of samples."""
+    """Arrays of one sample; before the scan splits a batch, with a leading axis of samples."""
 
     arrival: Float[Array, "*batch arrivals"]
     row: Int[Array, "*batch arrivals"]
@@ -56,7 +57,7 @@ class _ByArrival(NamedTuple):
 
     weight: Any  # OfTile; None in a sum
     time: Any  # OfTile, or summed (arrivals,); None where nobody asks
-    #: OfTile, or summed (neurons,); empty where nobody asks
+    #: OfTile, or summed (neurons,); empty if no gradient is requested
     fields: dict[str, Any]
 
 
@@ -64,7 +65,7 @@ class _Tile:
     """Arrivals of one sample against the neurons of its population.
 
     Args:
-        needs_grad: gradients that are required besides the gradient by the weights.
+        needs_grad: gradients that are required besides the gradient with respect to the weights.
     """
 
     def __init__(self, spec: LayerSpec, needs_grad: RequiredGradients) -> None:
@@ -83,10 +84,12 @@ class _Tile:
 
     @staticmethod
     def next_spike(sample: _Sample) -> Int[Array, "arrivals neurons"]:
-        """Return for each arrival the neuron's next spike, or how many it has."""
+        """Return the index of each neuron's next spike after each arrival; the number of its spikes if
+        there is none.
+        """
         arrival = sample.arrival[:, None]
         number = jnp.zeros((len(arrival), sample.times.shape[1]), jnp.int32)
-        # Of many spikes a search takes less time than a comparison with each.
+        # For many spikes a binary search is faster than a comparison with each.
         if sample.cause is None and len(sample.times) > 4:
             search = partial(jnp.searchsorted, side="right", method="scan_unrolled")
             spike_index = jax.vmap(search, in_axes=(1, None))(sample.times, sample.arrival)
@@ -162,8 +165,8 @@ def tiles_back(
     passed: Passed,
     needs_grad: RequiredGradients,
 ) -> ByArrivals:
-    """Compute the gradients by weights, by the fields of the flow through arrivals, and by arrival
-    times.
+    """Compute the gradients with respect to weights, to the fields of the flow through arrivals,
+    and to arrival times.
 
     Args:
         weight: (rows, neurons).
@@ -171,7 +174,7 @@ def tiles_back(
         arrivals: times and rows, see `layer_adjoint.layer_spikes`.
         times: spike times, seconds; inf in unused slots.
         causes, passed: records of the spikes, arrays (spikes, batch, neurons).
-        needs_grad: gradients that are required besides the gradient by the weights.
+        needs_grad: gradients that are required besides the gradient with respect to the weights.
     """
     row = arrivals[1]
     shared = row.ndim == 1  # one row pattern for all samples: gather and scatter weights once
@@ -226,8 +229,8 @@ def _samples(
 
 
 def _summed(by_arrival: _ByArrival) -> _ByArrival:
-    """Sum the contributions of a tile, except those to weights: by the fields of neurons, and by
-    arrival.
+    """Sum the contributions of a tile to the gradients with respect to the fields of neurons (over
+    arrivals) and to the times of arrivals (over neurons).
     """
     fields = {name: jnp.sum(by, axis=0) for name, by in by_arrival.fields.items()}
     by_time = None if by_arrival.time is None else jnp.sum(by_arrival.time, axis=1)

@@ -1,13 +1,12 @@
-"""Gradients by what arrives at a population, in one pass over its arrivals from the last to the
-first.
+"""Gradients with respect to the arrivals at a population, in one pass over its arrivals from the last
+to the first.
 
-An arrival needs the costate just behind it (see `layer_adjoint`). Between two arrivals that flows
-back like everything else; where a neuron fires between them, it is that of before its first spike
-there, flowed back to the arrival, and what came later does not count. So the pass carries the
-costates of all neurons, and takes up those of the few that fire as it comes to them. Its cost grows
-with arrivals times neurons, whatever the number of spikes. `arrival_tiles`, which covers all
-neurons, takes eight times as long for 784-350-10 with 784 events, and is faster where arrivals are
-few.
+An arrival needs the costate just after it (see `layer_adjoint`). Between two arrivals this costate
+flows back in time. If a neuron fires between them, its costate just before its first spike in the
+interval is flowed back to the arrival instead. So the pass carries the costates of all neurons, and
+replaces those of the few neurons that fire in the interval. Its cost grows with arrivals times
+neurons, and does not depend on the number of spikes. `arrival_tiles`, which supports all neuron
+models, takes eight times as long for 784-350-10 with 784 events, and is faster for few arrivals.
 """
 
 from __future__ import annotations
@@ -87,8 +86,8 @@ def arrivals_back(
     before: Costate,
     needs_grad: RequiredGradients,
 ) -> ByArrivals:
-    """Compute the gradients by weights, by the fields of the flow through arrivals, and by arrival
-    times.
+    """Compute the gradients with respect to weights, to the fields of the flow through arrivals,
+    and to arrival times.
 
     Args:
         weight: (rows, neurons).
@@ -96,7 +95,7 @@ def arrivals_back(
         arrivals: times and rows, see `layer_adjoint.layer_spikes`.
         times: spike times, seconds; inf in unused slots.
         before: costates just before each spike, (spikes, batch, neurons).
-        needs_grad: gradients that are required besides the gradient by the weights.
+        needs_grad: gradients that are required besides the gradient with respect to the weights.
     """
     time, row = arrivals
     batch, neurons = times.shape[1:]

@@ -23,7 +23,7 @@ from jaxsnn.network.array_types import Array, Bool, Float
 
 #: Arrays of spikes, slots first.
 Slots = Float[Array, "spikes batch neurons"]
-#: Constant that the flow depends on -> derivative of a state or costate by it.
+#: Constant that the flow depends on -> derivative of a state or costate with respect to it.
 ByField = dict[str, State]
 
 
@@ -69,7 +69,7 @@ class SpikeSlot(NamedTuple):
     """Spike slot of the backward scan, arrays (batch, neurons); or all, slots first."""
 
     time: Float[Array, "*spikes batch neurons"]
-    #: divided by; inf: the state does not move the time
+    #: divisor of the spike's costate; inf: the state does not move the time
     slope: Float[Array, "*spikes batch neurons"]
     slope_after: Float[Array, "*spikes batch neurons"]  # V' when V is let go from v_reset
     cotangent: Float[Array, "*spikes batch neurons"]  # E, dL/dt of the spike
@@ -77,8 +77,8 @@ class SpikeSlot(NamedTuple):
 
 
 class Costate(NamedTuple):
-    """Costate P and its derivatives by the fields of the flow, states of arrays (batch,
-    neurons).
+    """Costate P and its derivatives with respect to the fields of the flow, states of arrays
+    (batch, neurons).
     """
 
     p: State
@@ -92,7 +92,7 @@ class Passed(NamedTuple):
     after: Costate  # just after it
     free: Costate  # when V is let go, with V's own entry alone differing from `after`
     lam: Float[Array, "*spikes batch neurons"]  # the spike's costate along the excess
-    #: numerator of -lam, which belongs to the causing arrival where there is one
+    #: numerator of -lam, which belongs to the causing arrival if there is one
     drive: Float[Array, "*spikes batch neurons"]
 
 
@@ -108,7 +108,8 @@ class Backward:
     """Backward scan over the spikes of a population; constants broadcast to (batch, neurons).
 
     Args:
-        by_fields: whether the costate's derivatives by the constants of the flow are computed, too.
+        by_fields: whether the costate's derivatives with respect to the constants of the flow are
+            computed, too.
     """
 
     def __init__(self, spec: LayerSpec, constants: NeuronConstants, by_fields: bool = True) -> None:
@@ -124,7 +125,7 @@ class Backward:
 
         #: dg/dx, constant as g is affine
         self.along = jax.grad(total)(self.still)
-        #: what a spike leaves of a state that is zero, in the formula that holds for this spec
+        #: state just after a spike if it was zero before, in the formula that holds for this spec
         self.left = left_by_spike(spec, constants)
 
     def arrived(self) -> tuple[State, State]:

@@ -2,8 +2,8 @@
 gradients that they yield.
 
 `recurrent_adjoint` explains the pass and its arrays; the rules at spikes and arrivals are those of
-`layer_adjoint`. Each step undoes, in this order, the time until the next step, what arrived in the
-step, and the spike of the step; forwards a spike acts before it arrives.
+`layer_adjoint`. Each step undoes, in this order, the flow to the next step, the arrivals of the
+step, and its spike. (In the forward pass a spike acts before it arrives.)
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Carry(NamedTuple):
 
     later: Pair  # time of the step after, (batch,)
     populations: tuple[PopulationCostate, ...]
-    #: (steps + 1, batch) dL/dt passed on to spikes by what they sent with a delay
+    #: (steps + 1, batch) dL/dt passed on to spikes by their delayed feedback
     passed: OfSteps | None
     by_time: tuple[OfSteps, ...]  # of each population, dL/dt of what arrived in each step
 
@@ -106,8 +106,8 @@ class Pass:
         Args:
             steps: number of steps in the log.
             drive: (steps, batch) dL/dt of the spike of each step.
-            fixed_length: loop over the whole log, so that the pass itself can be differentiated by
-                `drive`.
+            fixed_length: loop over the whole log, so that the pass itself can be differentiated
+                with respect to `drive`.
         """
 
         def step(count: Int[Array, ""], carry: Carry) -> Carry:
@@ -204,8 +204,8 @@ class Pass:
     ) -> tuple[PopulationCostate, OfSamples]:
         """Return a population before the arrival of a row of its table, and dL/dt of that arrival.
 
-        An arrival adds W e to the state. P itself passes; dL/dW = P . e, and dL/dt = -P . A e W,
-        since the flow A acts on it for a time that is shorter by dt.
+        An arrival adds W e to the state, which leaves P unchanged; dL/dW = P . e. If it arrives later
+        by dt, the flow A acts on W e for a time that is shorter by dt: dL/dt = -P . A e W.
         """
         weights = self.table[number].at[row].get(mode="promise_in_bounds")
         unit, moved = self.rules[number].arrived()  # e, A e
@@ -224,7 +224,9 @@ class Pass:
     def _fire_back(
         self, number: int, population: PopulationCostate, log: Log, drive: OfSamples
     ) -> PopulationCostate:
-        """Return a population before the spike of a step, if one of its neurons fired."""
+        """Return the costates of a population just before a step, whose spike may be of one of its
+        neurons.
+        """
         rules, size = self.rules[number], self.plan.sizes[number]
         neuron = log.spike - self.plan.first(number)
         mine = (neuron >= 0) & (neuron < size)
@@ -277,18 +279,18 @@ class Pass:
             ramp = jnp.isinf(slope) & (log.jump > 0)
             slope = jnp.where(ramp, log.jump / layer.jump_width, slope)
         slope = jnp.maximum(jnp.where(mine, slope, 1.0), slope_floor(layer, constants)[at])
-        # inf: the spike of one that starts above its threshold comes at 0, whatever its numbers are
+        # inf: a neuron that starts above its threshold fires at time 0, whatever its parameters
         at_start = (log.time == 0) & starts_above(layer.neuron, constants)[at]
         return jnp.where(at_start, jnp.inf, slope)
 
     def _later(
         self, number: int, costate: Costate, log: Log, mine: WhichSamples, at: NumberOfSamples
     ) -> OfSamples:
-        """Return minus the derivative of the loss by the time of a spike through the states after
-        it, if the spike assigns V.
+        """Return minus the derivative of the loss with respect to the time of a spike through the
+        states after it, if the spike assigns V.
 
-        V is the same at a later time, so that it lacks V' dt; what constants add to the other
-        entries begins to decay later.
+        If the spike comes dt later, V is v_reset for dt longer and lacks the change V' dt; the
+        constants that the spike adds to the other entries begin to decay later.
         """
         rules = self.rules[number]
         slope_after = jnp.where(mine & jnp.isfinite(log.slope_after), log.slope_after, 0.0)

@@ -1,7 +1,7 @@
-"""Numbers that a first derivative rightly takes for constants, and a second one would wrongly.
+"""Numbers that are constant for first derivatives, but not for second derivatives.
 
-The maximum of V has the derivative of V at the time of the maximum, that time held; but as
-parameters change, the time moves, and with it that derivative. So `held` is a
+The derivative of the maximum of V is that of V at the time of the maximum, with this time held
+constant. But the time moves when parameters change, and with it the derivative. So `held` is a
 `jax.lax.stop_gradient` that refuses to be differentiated twice.
 """
 

@@ -1,10 +1,11 @@
 """Exact gradients of a feed-forward population's spike times.
 
-The backward pass receives dL/dt of each recorded spike and returns the gradients by the weights, by
-the constants of the neurons and by the arrival times. It has two parts. `_spikes_back` goes from
-the last spike of each neuron to its first and carries the costate P, the derivative of the loss by
-the neuron's state. Then each arrival needs only P at its own time, which is that of the neuron's
-next spike flowed back to the arrival (`arrivals_back`, `arrival_tiles`):
+The backward pass receives dL/dt of each recorded spike and returns the gradients with respect to
+the weights, to the constants of the neurons and to the arrival times. It has two parts.
+`_spikes_back` goes from the last spike of each neuron to its first and carries the costate P, the
+derivative of the loss with respect to the neuron's state. Then each arrival needs only P at the time
+of the arrival: P at the neuron's next spike, flowed back to the arrival (`arrivals_back`,
+`arrival_tiles`):
 
     neuron         a-----a--s-----a--a----s--->  time       a: arrival, s: spike
     spikes back             P <---------- P                 one scan over the spike slots
@@ -23,9 +24,9 @@ to zero. For a change dp of any quantity that it depends on, the implicit functi
     dt_s = -dg(t_s)/dp dp / g'(t_s),
 
 so that dL = sum_s lam_s dg(t_s) with a number lam_s for each spike. The costate P(t) is the
-derivative of sum_s lam_s g(t_s), at fixed times, by the state at t. Backwards in time it flows by
-the transposed flow, P(t) = F(t' - t)^T P(t'). At a spike, with q the costate just after it and
-E_s = dL/dt_s,
+derivative of sum_s lam_s g(t_s), at fixed times, with respect to the state at t. Backwards in time
+it flows by the transposed flow, P(t) = F(t' - t)^T P(t'). At a spike, with q the costate just after
+it and E_s = dL/dt_s,
 
     assigned V:   lam_s = -(E_s - q_v V'_after + ...) / g'(t_s),   P = (0, q_rest) + lam_s dg/dx,
     V lowered:    lam_s = -(E_s + q . A h) / g'(t_s),              P = q + lam_s dg/dx,
@@ -37,9 +38,9 @@ stored or integrated backwards.
 
 During a refractory period V stays at v_reset: its costate is 0 there, and V' at the end of the
 period is used. Where an arrival moves V itself across the threshold, the spike occurs at the time
-of that arrival, whatever the weights: lam_s = 0, and the numerator is added to the gradient by the
-arrival's time. With a `jump_width` the jump is treated as a ramp of that length, whose slope is
-jump / width.
+of that arrival, whatever the weights: lam_s = 0, and the numerator is added to the gradient with
+respect to the arrival's time. With a `jump_width` the jump is treated as a ramp of that length,
+whose slope is jump / width.
 
 The derivatives of P by the constants of the flow (time constants) are carried along with P.
 """
@@ -102,7 +103,7 @@ from jaxsnn.network.lookups import turned
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.promotion import usual_promotion
 
-#: From so many arrivals on the gradient goes over them one after the other.
+#: Number of arrivals from which on the gradient processes them one after the other.
 _MANY_ARRIVALS = 64
 
 
@@ -123,7 +124,7 @@ class Residuals(NamedTuple):
 
     @property
     def required(self) -> RequiredGradients:
-        """Gradients that are required besides the gradient by the weights."""
+        """Gradients that are required besides the gradient with respect to the weights."""
         return (
             RequiredGradients()
             if self.gradient_flags is None
@@ -131,7 +132,7 @@ class Residuals(NamedTuple):
         )
 
 
-#: By weight, constants, time, row and t_end; None where nobody asks.
+#: Gradients with respect to weight, constants, time, row and t_end; None if not requested.
 Gradients = tuple[Weights, Any, Any, None, None]
 
 
@@ -244,7 +245,9 @@ def _spikes_back(
 def _own_gradient(
     spec: LayerSpec, constants: NeuronConstants, passed: Passed, begin: Costate
 ) -> NeuronConstants:
-    """Return the part of the gradient by the constants that needs no arrivals, (batch, neurons)."""
+    """Return the part of the gradient with respect to the constants that needs no arrivals,
+    (batch, neurons).
+    """
     neuron = spec.neuron
     total = partial(jax.tree.map, partial(jnp.sum, axis=0))
     # What a spike leaves behind counts by the costate after it: v_reset by V's when V is let go.
@@ -304,7 +307,7 @@ def pulled(
 def layer_backward(
     spec: LayerSpec, residuals: Residuals, cotangent: LayerSpikes, transposable: bool = False
 ) -> Gradients:
-    """Compute the gradients of `layer_spikes` by its arguments.
+    """Compute the gradients of `layer_spikes` with respect to its arguments.
 
     Args:
         transposable: whether JAX must be able to transpose the result as a linear function of the
@@ -317,8 +320,8 @@ def layer_backward(
 
 
 def _goes_by_arrivals(spec: LayerSpec, residuals: Residuals) -> bool:
-    """Return whether there are so many arrivals that the pass over them is faster than a tile of
-    each sample, and the pass supports the neurons.
+    """Return whether the pass over the arrivals supports the neurons, and is faster than tiles of
+    the samples since there are many arrivals.
     """
     batch, arrivals = residuals.time.shape  # a batch whose size is not known yet (`jax.export`)
     covered = not (spec.neuron.jumps or spec.refractory)
@@ -328,8 +331,8 @@ def _goes_by_arrivals(spec: LayerSpec, residuals: Residuals) -> bool:
 def _gradients(
     assumed: LayerSpec, residuals: Residuals, cotangent: LayerSpikes, transposable: bool
 ) -> tuple[Weights, NeuronConstants | None, Times | None]:
-    """Compute the gradients by weight, constants and arrival times; None where they are not
-    required.
+    """Compute the gradients with respect to weight, constants and arrival times; None where they
+    are not required.
 
     Args:
         assumed: description of the population, whose model's assumptions may not hold.

@@ -22,7 +22,7 @@ from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.sorting import fullest, sorted_columns
 
-#: By weight, constants, time, row, times and count; the last three have none.
+#: Gradients with respect to weight, constants, time, row, times and count; None for the last three.
 Gradients = tuple[Weights, NeuronConstants, Times, None, None, None]
 
 

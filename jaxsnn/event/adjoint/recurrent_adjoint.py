@@ -3,9 +3,9 @@ to the first.
 
 The forward pass (`recurrent`) writes each event of each sample to a log. The backward pass (`Pass`
 in `costates`) walks through it in reverse with the costates of all neurons, the derivatives of the
-loss by their states. Per step the costates flow back over the time to the next step, arrivals add
-to the gradients of their weights and of their times, and a spike changes the costate of its neuron
-by the rules of `layer_adjoint`:
+loss with respect to their states. Per step the costates flow back over the time to the next step,
+arrivals add to the gradients of their weights and of their times, and a spike changes the costate of
+its neuron by the rules of `layer_adjoint`:
 
     forward    --a-----s--a------s---->      a: arrival, s: spike
     log         0     1  2      3            steps
@@ -20,8 +20,8 @@ transmitted: in the same step without a delay, in an earlier step with one.
     gradients of weights        (rows, neurons)     like the tables of `recurrent`
 
 This is EventProp (Wunderlich & Pehle, Scientific Reports 11, 12829, 2021) with the flow in closed
-form, for feedback with and without delays. No state is stored or recomputed: derivatives by the
-constants of the flow are carried along as derivatives of the costates.
+form, for feedback with and without delays. No state is stored or recomputed: derivatives with
+respect to the constants of the flow are carried along as derivatives of the costates.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.reductions import over_first
 
-#: By what arrives from outside (the rows have none), by feedback, and by the constants of each
-#: population.
+#: Gradients with respect to arrivals from outside (except rows), feedback, and the constants of
+#: each population.
 Gradients = tuple[
     tuple[tuple[Weights, Times], ...],
     tuple[tuple[Any, Any], ...],
@@ -91,14 +91,14 @@ def group_spikes(
             (rows, neurons); time (batch, arrivals) in any order, seconds, inf where unused; row
             (arrivals,) or (batch, arrivals) int32.
         feedback: (weight, delay) of each edge: weight (source's neurons, target's neurons), None
-            for the identity; delay in seconds, at least 0, for all neurons of the source (a scalar)
-            or each, or None for 0.
+            for the identity; delay in seconds, at least 0, a scalar for all neurons of the source or
+            an array with an entry for each, or None for 0.
         constants: constants of each population's neurons, (neurons,).
         t_end: end of the simulation, seconds; spikes do not depend on it, so its gradient is zero.
 
-    Weights are multiplied by the target's arrival factor. A rectangular pulse is two arrivals, and
-    two edges: the weight, and its negative later by the width. Only the times carry a gradient. The
-    refractory periods are static.
+    Weights are multiplied by the target's arrival factor. A rectangular pulse consists of two
+    arrivals, or in feedback of two edges: the weight at its beginning, and the negative weight at
+    its end. Only the times carry a gradient. The refractory periods are static.
     """
     return by_population(spec, _events(spec, arrivals, feedback, constants, t_end))
 
@@ -157,7 +157,7 @@ def _backward(
 def _gradients(
     spec: GroupSpec, residuals: _Residuals, drive: OfSteps, fixed_length: bool = False
 ) -> Gradients:
-    """Compute the gradients by the arguments of `group_spikes`.
+    """Compute the gradients with respect to the arguments of `group_spikes`.
 
     Args:
         drive: (steps, batch) dL/dt of the spike of each step.
@@ -249,8 +249,8 @@ def _time_gradient(
     """Return dL/dt of a population's arrivals from outside, in their original slots.
 
     Args:
-        time, row: of the arrivals.
-        rows: of the table that belong to arrivals from outside, the first ones.
+        time, row: times and rows of the arrivals.
+        rows: number of rows of arrivals from outside, the first rows of the table.
         arrived: the row that arrived in each step, `Log.row`.
         by_time: dL/dt of the arrival in each step.
     """
@@ -291,7 +291,9 @@ def _delay_gradient(
 def _constants_gradient(
     layer: LayerSpec, constants: NeuronConstants, population: PopulationCostate
 ) -> NeuronConstants:
-    """Return the gradient by the constants, from the pass's carry of a population at time 0."""
+    """Return the gradient with respect to the constants, from the pass's carry of a population at
+    time 0.
+    """
     neuron = layer.neuron
     accumulators, costate = jax.tree.map(
         over_first, (population.constant_cotangents, population.costate)

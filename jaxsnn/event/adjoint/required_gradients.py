@@ -18,14 +18,15 @@ import jax.numpy as jnp
 
 from jaxsnn.network.array_types import Array, Bool
 
-#: `Wanted` from a forward pass to its backward pass: by its shape, each axis of length 0 or 1.
+#: `RequiredGradients` encoded as the shape of an array, to pass from a forward pass to its backward
+#: pass: axes of length 0 or 1.
 GradientFlags = Bool[Array, "constants taus time samples"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RequiredGradients:
-    """Gradients that are required besides the gradient by the weights: those by the constants, by
-    their time constants, by arrival times and by sample times.
+    """Gradients that are required besides the gradient with respect to the weights: those with
+    respect to the constants, to their time constants, to arrival times and to sample times.
     """
 
     constants: bool = True
@@ -69,5 +70,5 @@ def values_of(arguments: Any) -> Any:
 
 
 def is_perturbed(tree: Any) -> bool:
-    """Return whether a derivative by any part of an argument is required."""
+    """Return whether a derivative with respect to any part of an argument is required."""
     return any(leaf.perturbed for leaf in jax.tree.leaves(tree, is_leaf=_is_primal))

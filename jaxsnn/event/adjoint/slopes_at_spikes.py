@@ -1,4 +1,4 @@
-"""Slopes of V at spikes have no derivative here: one that is asked for is NaN, and not zero."""
+"""Slopes of V at spikes, whose derivative is not implemented: it is NaN instead of zero."""
 
 from __future__ import annotations
 

@@ -69,8 +69,8 @@ def transposed(
         times: spike times.
         tangents: a tree like that of the gradients.
     """
-    # The gradients are J^T c for cotangents c, so that the derivative of <J^T c, tangents> by c is
-    # J tangents. As they are linear in c, it is the same at any c.
+    # The gradients are J^T c for cotangents c, so that the derivative of <J^T c, tangents> with
+    # respect to c is J tangents. As they are linear in c, it is the same at any c.
     pull = jax.vjp(gradients, jax.tree.map(jnp.zeros_like, times))[1]
     return pull(tangents)[0]
 

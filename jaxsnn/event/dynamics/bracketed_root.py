@@ -14,12 +14,12 @@ from jaxsnn.network.array_types import Array, Bool, Int
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.reductions import any_in
 
-#: Each step is at most half as long as the one before, or halves the bracket (a wide one in the
-#: logarithm of time), so that this many are always enough.
+#: Maximum number of steps, which always suffices: each step is at most half as long as the previous
+#: one, or halves the bracket (a wide bracket in the logarithm of time).
 _MOST_STEPS = 200
-#: A bracket whose ends differ by more than this factor is halved in the logarithm of time.
+#: Ratio of the ends of a bracket above which it is halved in the logarithm of time.
 _WIDE = 16
-#: No root is looked for closer to zero than at this fraction of the bracket's end.
+#: Smallest time at which a root is searched, as a fraction of the bracket's end.
 _LEAST = 2.0**-66
 
 
@@ -34,8 +34,8 @@ class Value(NamedTuple):
 class _Search(NamedTuple):
     """Carry of the search, arrays of one shape; the root lies between low and high.
 
-    The function's values are part of it, so that all that one step decides is decided by the same
-    numbers: the compiler may work out a function twice, with different rounding.
+    It includes the values of the function, so that all decisions of a step use the same numbers: the
+    compiler may otherwise evaluate a function twice, with different rounding.
     """
 
     t: Numbers  # the result, once it is no longer busy

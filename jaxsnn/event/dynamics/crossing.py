@@ -45,10 +45,10 @@ from jaxsnn.network.array_types import Array, Bool
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.structure import TauShape
 
-#: (em, es, k): what the flow over a time needs of it.
+#: Coefficients (em, es, k) of the flow over a time.
 Coefficients = tuple[Numbers, Numbers, Numbers]
 
-#: From here on 1 + z is computed as a quotient.
+#: Value of z above which 1 + z is computed as a quotient.
 _LARGE = 2.0**20
 _SERIES = 24  # terms of a series at numbers up to 1 and 2
 
@@ -124,8 +124,8 @@ def _decay_of_any(tau_mem: Numbers, tau_syn: Numbers, t: Numbers) -> Coefficient
 def decay_derivatives(
     shape: TauShape, tau_mem: Numbers, tau_syn: Numbers, t: Numbers
 ) -> tuple[Numbers, Numbers, Numbers, Numbers, Numbers]:
-    """Return the flow's coefficients (em, es, k) over t and the derivatives of k by tau_mem and
-    tau_syn.
+    """Return the flow's coefficients (em, es, k) over t and the derivatives of k with respect to
+    tau_mem and tau_syn.
 
     The general kernel is always used: a closed form at a fixed ratio would tie the two constants
     together.
@@ -161,7 +161,7 @@ def decay_derivatives(
 def peak_reaches(
     shape: TauShape, v: Numbers, j: Numbers, threshold: Numbers, tau_mem: Numbers, tau_syn: Numbers
 ) -> Bool[Array, "..."]:
-    """Return whether v's maximum reaches the threshold, given that v has one ahead (`peaks`)."""
+    """Return whether the maximum of v reaches the threshold, if v has a maximum ahead (`peaks`)."""
     match shape:
         # The maximum of a parabola, without an exponential: in x = em it is (v + j) x - j x^2, and
         # in x = es, where tau_syn is the longer one, 2 j x + (v - 2 j) x^2.
@@ -274,8 +274,9 @@ def _quadratic(a: Numbers, b: Numbers, rise: Numbers, threshold: Numbers, gap: N
     """Return -log x at the root x in (0, 1] of a x + b x^2 = threshold at which v crosses upwards
     (x falls with time).
 
-    Short waits are found in y = 1 - x, the root of rise y + b y^2 = gap, with rise = -(a + 2 b) and
-    gap = threshold - (a + b), long ones in x: each where it has all digits.
+    Long times are computed from x. Short times are computed from y = 1 - x, the root of
+    rise y + b y^2 = gap with rise = -(a + 2 b) and gap = threshold - (a + b), since x would lose
+    digits.
     """
     # The discriminants of the two equations are the same number: the sum that cancels less.
     of_x = a * a, 4 * b * threshold
@@ -290,8 +291,7 @@ def _quadratic(a: Numbers, b: Numbers, rise: Numbers, threshold: Numbers, gap: N
 
 
 def minus_log(x: Numbers, y: Numbers) -> Numbers:
-    """Return -log x of a number x in (0, 1], given y = 1 - x as well, to the precision of the more
-    accurate of the two.
+    """Return -log x of a number x in (0, 1], from x or from y = 1 - x, whichever is more accurate.
 
     Near -0.4 the error of JAX's log1p is a hundred times that of rounding, so x is used for y from
     1/4 on.

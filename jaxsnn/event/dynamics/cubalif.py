@@ -178,8 +178,8 @@ class CubaLIFBox(CubaLIFDelta):
         return v_after, j_after, u
 
     def flow_back(self, decay: Decay, costate: State) -> State:
-        """Apply the transposed flow; written out, as a derivative of `flow` would lose 1 - em -
-        k.
+        """Apply the transposed flow. It is written explicitly, since a transposition of `flow` by JAX
+        would lose the small difference 1 - em - k to rounding.
         """
         em, es, k = decay
         by_v, by_j, by_u = costate

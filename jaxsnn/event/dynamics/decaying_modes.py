@@ -1,11 +1,11 @@
-"""Neuron models of any number of variables whose flow has real rates of decay: their crossings need
-not be worked out.
+"""Neuron models of any number of variables whose flow has real rates of decay, with a general method
+for their threshold crossings.
 
 Let f be the excess over the threshold. Between events it is a constant plus a sum of terms that
-decay with the rates r_1, ..., r_n, equal ones times powers of t. With f_1 = f' and f_(k+1) = f_k' +
-r_k f_k one term after the other goes: f_n is a single exponential and has no root. By Rolle's
-theorem, applied to e^(r_k t) f_k, a root of f_(k+1) lies between any two of f_k; so the roots of
-each f_k are found, from the last to the first, between those of the next.
+decay with the rates r_1, ..., r_n (terms with equal rates are multiplied by powers of t). With
+f_1 = f' and f_(k+1) = f_k' + r_k f_k, each step removes one term: f_n is a single exponential and has
+no root. By Rolle's theorem, applied to e^(r_k t) f_k, a root of f_(k+1) lies between any two roots of
+f_k. So the roots of f_k are searched between those of f_(k+1), from the last k to the first.
 """
 
 from __future__ import annotations

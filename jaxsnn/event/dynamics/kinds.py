@@ -10,7 +10,7 @@ from jaxsnn.event.dynamics.two_variables import TwoVariables
 from jaxsnn.network.neuron_models import model_of
 from jaxsnn.network.structure import Population
 
-#: NIR type without its last letter's claim to fire, and spike kernel -> dynamics.
+#: (NIR type without a final "F", spike kernel) -> dynamics.
 _DYNAMICS: dict[tuple[str, str], type[TwoVariables]] = {
     ("CubaLI", "delta"): CubaLIFDelta,
     ("CubaLI", "box"): CubaLIFBox,

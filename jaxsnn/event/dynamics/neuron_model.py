@@ -13,7 +13,7 @@ Everything else, forward and backward, feed-forward and recurrent, is written on
 - A spike assigns V, and may add a constant to each other entry (`reset`).
 
 The gradients are those of EventProp (Wunderlich & Pehle, Scientific Reports 11, 12829, 2021) for
-this class of models. They need the derivatives of the flow by the constants named in
+this class of models. They need the derivatives of the flow with respect to the constants named in
 `flow_fields`; JAX computes them unless the model defines them in closed form (`decay_by`).
 """
 
@@ -51,12 +51,14 @@ class Neuron:
         width: duration of a rectangular pulse, seconds; 0 if spikes are deltas.
     """
 
-    #: An arrival moves V itself, so that a spike can occur exactly at the time of an arrival.
+    #: Whether an arrival changes V itself, so that a spike can occur exactly at the time of an
+    #: arrival.
     jumps: ClassVar[bool] = False
-    #: A spike takes the same from the state whatever happened before (`drop`). False: V is assigned
-    #: from different heights, or other entries change.
+    #: Whether a spike subtracts the same from the state in all cases (`drop`). False: V is assigned
+    #: from different values, or other entries change.
     drops: ClassVar[bool] = True
-    #: Number of the state's entry that a box raises by its weight while it is open; None: no boxes.
+    #: Index of the entry of the state that a box raises by its weight while it is open; None: no
+    #: boxes.
     level: ClassVar[int | None] = None
     #: Fields of the constants that the flow depends on.
     flow_fields: ClassVar[tuple[str, ...]] = ()
@@ -288,7 +290,9 @@ class Neuron:
     # ---- derivatives
 
     def decay_by(self, constants: NeuronConstants, t: Numbers) -> tuple[Decay, dict[str, Decay]]:
-        """Return the coefficients over t, and their derivatives by each of `flow_fields`."""
+        """Return the coefficients over t, and their derivatives with respect to each of
+        `flow_fields`.
+        """
         general = self.general()
         coefficients = general.decay(constants, t)
         by_field = {}

@@ -1,9 +1,10 @@
 """Base of NIR's six neuron models: a membrane potential v and the current j that drives it.
 
-tau_mem v' = j - v,    j' = -j / tau_syn,
+    tau_mem v' = j - v,    j' = -j / tau_syn,
 
-in v = V - V_inf and j = R (I - I_inf). Bias, v_leak and r have ended in the `Constants`: the engine
-knows no drive of its own. Models in which j does not decay, or V does not leak, override the rates.
+in v = V - V_inf and j = R (I - I_inf). Bias, v_leak and r are part of the `Constants`, so that the
+equations need no constant term. Models in which j does not decay, or V does not leak, override the
+rates.
 """
 
 from __future__ import annotations
@@ -191,8 +192,8 @@ class TwoVariables(Neuron):
         raise NotImplementedError
 
     def decay_by(self, constants: Constants, t: Numbers) -> tuple[Decay, dict[str, Decay]]:
-        """Return the coefficients over t, and their derivatives by the time constants, in closed
-        form.
+        """Return the coefficients over t, and their derivatives with respect to the time constants,
+        in closed form.
         """
         em, es, k, k_by_tau_mem, k_by_tau_syn = self.decay_derivatives(constants, t)
         finite = jnp.where(jnp.isinf(t), 0.0, t)

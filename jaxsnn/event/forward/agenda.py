@@ -37,15 +37,15 @@ class PopulationState(NamedTuple):
     count: Int[Array, "batch neurons"]  # spikes of each
     position: NumberOfSamples  # of the next arrival from outside
     held: WhichNeurons | None  # in the refractory time; None: it has none
-    #: neurons that fire now, one after the other, before anything else happens; None in a group in
-    #: which no arrival moves V
+    #: neurons that fire now, one after the other, before anything else happens; None in a group
+    #: without arrivals that change V
     due: WhichNeurons | None
-    #: as in `Log`, of the neurons that something moved above their threshold; None where arrivals
-    #: do not move V
+    #: as in `Log`, of the neurons that an arrival moved above their threshold; None where arrivals
+    #: do not change V
     cause: Int[Array, "batch neurons"] | None
-    #: by how much V was moved at the time of the last arrival; None where no gradient asks for it
+    #: jump of V at the time of the last arrival; None unless a gradient needs it
     jump: OfNeurons | None
-    #: what rounding took from the level of open boxes; None where there are none
+    #: rounding error of the level of open boxes; None without boxes
     level_low: OfNeurons | None
 
 
@@ -90,7 +90,8 @@ class StepEvent(NamedTuple):
     arrives: tuple[WhichSamples, ...]
     row: tuple[NumberOfSamples, ...]  # of each population's table, the row that acts
     taken: tuple[WhichSamples, ...]  # of each channel, whether its next delivery is due
-    #: of each refractory population, the neuron whose refractory time ends, or the size
+    #: of each refractory population, the neuron whose refractory time ends, or the population's
+    #: size
     released: dict[int, NumberOfSamples]
 
 

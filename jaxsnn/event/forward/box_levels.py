@@ -1,7 +1,7 @@
-"""The level that open boxes add up to, which is exactly that at rest where none is open.
+"""Sum of the open box spikes at a neuron, which is exactly 0 if none is open.
 
-A box of weight W is W when it opens and -W when it closes. Their sum in rounded numbers leaves
-something behind, for ever, and an integrator fires of it one day.
+A box of weight W adds W when it opens and -W when it closes. With rounding these sums do not return
+to 0; the rest would never decay, and would make an integrator fire some day.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.event_arrays import NeuronConstants, Numbers, State, Weights
 from jaxsnn.network.array_types import Array, Float
 
-#: Of the rounding of the largest weight: what no open box is as small as.
+#: Bound below the weight of every box, as a fraction of the rounding error of the largest weight.
 _LEAST = 2.0**-16
 
 

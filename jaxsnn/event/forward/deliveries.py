@@ -1,4 +1,4 @@
-"""Spikes on their way: what a recurrent group sends with a delay, first in, first out.
+"""Queues of the spikes that a recurrent group sends with a delay, first in, first out.
 
 Spikes that travel with the same delay keep their order. A queue therefore has one line for all
 neurons of its source if they share one delay, else a line for each neuron. It stores the next spike
@@ -19,7 +19,7 @@ from jaxsnn.event.event_arrays import NumberOfSamples, WhichSamples
 from jaxsnn.network.array_types import Array, Bool, Float, Int, Num
 from jaxsnn.network.lookups import at_places
 
-#: Number of a step of the loop, one for all samples.
+#: Number of a step of the loop, the same for all samples.
 StepNumber = Int[Array, ""]
 #: The delay of each line of a queue, seconds.
 Delays = Float[Array, "lines"]

@@ -1,13 +1,13 @@
 """The earliest threshold crossing among the neurons of a population, for each sample of a batch.
 
-Where a model can rank the crossings of all neurons without solving for each
-(`Neuron.crossing_order`), that is enough. Elsewhere cheap lower bounds of the crossing times
-(`Neuron.bound`) tell which neurons to solve for: in the order of the bounds, until the next one
-lies behind the earliest crossing found. A model that has neither is solved for all neurons at once.
+If a model can rank the crossings of all neurons without solving for each (`Neuron.crossing_order`),
+only the first neuron is solved for. Otherwise, if the model has cheap lower bounds of the crossing
+times (`Neuron.bound`), neurons are solved for in the order of the bounds, until the next bound is
+later than the earliest crossing so far. A model that has neither is solved for all neurons at once.
 
-Ranks pay where time constants have a known ratio: without them one sample of 700-256-20, recurrent,
-takes 1.8 times as long. Bounds pay where nothing is known of the time constants: there the forward
-pass of 5-120-3, recurrent (batch 64), takes 2.5 times as long without them.
+Ranks help if the ratio of the time constants is known: without them one sample of 700-256-20,
+recurrent, takes 1.8 times as long. Bounds help if the time constants are arbitrary: without them the
+forward pass of 5-120-3, recurrent (batch 64), takes 2.5 times as long.
 """
 
 from __future__ import annotations

@@ -27,9 +27,9 @@ from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.lookups import entries_at
 from jaxsnn.network.sorting import places_in
 
-#: The part of all neurons that are solved for together.
+#: Maximum fraction of all neurons for which equations are solved together.
 _AT_ONCE = 1 / 16
-#: So few runs of neurons are counted by a product with a triangle.
+#: Maximum number of runs of neurons that are counted by a product with a triangular matrix.
 _FEW_RUNS = 512
 
 
@@ -42,7 +42,7 @@ class PickingScan(LayerScan):
         super().__init__(*args)
         durations = self.intervals.duration, *(self.decays if self.neuron.uniform else ())
         padded = (jnp.pad(array, ((0, 1), (0, 0))) for array in durations)
-        #: (edges, batch, quantities): when each interval begins, how long it is, and its decays
+        #: (edges, batch, quantities): beginning, length and decays of each interval
         self.flows = jnp.stack([self.intervals.edge, *padded], axis=-1)
 
     def _block(self, first: Position, state: ScanState, log: SpikeLog) -> InBlock:

@@ -1,16 +1,16 @@
-"""Functionals of readouts: numbers that a whole membrane trace leaves, exact and differentiable.
+"""Functionals of readouts: numbers computed from the entire membrane trace, exact and differentiable.
 
 A readout sees its arrivals through a linear flow, so that V at any time is
 
     V(t) = V_inf + free(t) + sum_e W_e R(t - t_e),
 
-with R what an arrival of weight 1 leaves after a time. Its integrals are the same sum over R's
-integral; its maximum is V at a time that a scan over the arrivals finds.
+where R(t) is the response at time t after an arrival of weight 1. The integral of V is the same sum
+over the integral of R. The maximum of V is V at a time that a scan over the arrivals determines.
 
-Gradient of a maximum. Where V is smooth there, the time does not count (envelope theorem). Where it
-is an arrival's kink, V is differentiated at the arrival's own time: the maximum moves with it.
-Leaving that out is wrong by half of the gradient and more. (Wunderlich and Pehle, Scientific
-Reports 11, 12829, 2021, state the smooth case.)
+Gradient of a maximum. If V is smooth at its maximum, the change of the time has no effect (envelope
+theorem). If the maximum is a kink at an arrival, it moves with the arrival, and V is differentiated
+at the time of the arrival. Omitting this makes the gradient wrong by half or more. (Wunderlich and
+Pehle, Scientific Reports 11, 12829, 2021, treat the smooth case.)
 """
 
 from __future__ import annotations
@@ -44,11 +44,13 @@ from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.reductions import count_over_last, greatest
 from jaxsnn.network.sorting import sorted_times
 
-#: What each arrival leaves of its weight, given the constants: (batch, arrivals, neurons).
+#: Function that returns the rest of the weight of each arrival, (batch, arrivals, neurons), from
+#: the constants.
 Left = Callable[[NeuronConstants], Float[Array, "batch arrivals neurons"]]
 
 
-#: Rows of weights for each arrival of a sample, of which most then are of no use.
+#: Number of rows of weights per arrival of a sample above which most rows are of arrivals of other
+#: samples.
 _MANY_ROWS = 16
 
 
@@ -160,8 +162,8 @@ def _arrived(drive: Drive, response: Left) -> OfNeurons:
 
 
 def _zero_that_moves_with(tau: Float[Array, "neurons"], by_tau: OfNeurons) -> OfNeurons:
-    """Return zeros whose derivative by tau is `by_tau`: a derivative for each neuron of a value
-    that is computed once for all.
+    """Return zeros whose derivative with respect to tau is `by_tau`: a derivative for each neuron
+    of a value that is computed once for all.
     """
     still = jnp.isinf(tau)  # it has no derivative there
     return jnp.where(still, 0.0, jnp.where(still, 0.0, tau) - held(tau)) * by_tau

@@ -24,11 +24,11 @@ from jaxsnn.event.forward.deliveries import Delays
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.network.array_types import Array, Bool, Float, Int
 
-#: What arrives at a population from outside the group: (weight, time, row).
+#: Arrivals at a population from outside the group: (weight, time, row).
 Outside = tuple[Weights, Times, Rows]
-#: A delay for all neurons of a source, or one for each, seconds.
+#: A delay for all neurons of a source, or a delay for each neuron, seconds.
 Delay = Float[Array, ""] | Float[Array, "neurons"]
-#: What an edge weighs, None for the identity, and its delay, None for 0.
+#: Weights of an edge, None for the identity, and its delay, None for 0.
 Feedback = tuple[Float[Array, "sources targets"] | None, Delay | None]
 #: The spikes of a population in the order in which they act: (time, neuron), inf where unused.
 SpikeTrain = tuple[Float[Array, "batch steps"], Int[Array, "batch steps"]]
@@ -144,7 +144,8 @@ class Layout(NamedTuple):
     immediate: dict[tuple[int, int], int]
     channels: tuple[Channel, ...]
     nothing: tuple[int, ...]  # of each population, the number of its last row, which is zero
-    #: What is sent at a time acts after all that fires at that time, by a channel: arrivals move V.
+    #: Whether spikes act after all other spikes of the same time, through a channel, since arrivals
+    #: change V.
     in_rounds: bool
 
     @property
@@ -166,23 +167,21 @@ class Log(NamedTuple):
 
     time: OfSteps
     time_low: OfSteps  # what rounding took from that
-    #: number of the neuron that fired among all neurons of the group, or how many they are
+    #: number of the neuron that fired among all neurons of the group, or the number of all neurons
     spike: NumberOfSteps
     slot: NumberOfSteps  # how often it had fired before
     slope: OfSteps  # dV/dt just before
     #: of each population, the row of its table that arrived, or `Layout.nothing`
     row: tuple[NumberOfSteps, ...]
-    #: of each population, the step in which the spike was fired that arrived from a queue; None
-    #: where there are no delays
+    #: of each population, the step of the spike that arrived from a queue; None without delays
     origin: tuple[NumberOfSteps, ...] | None
-    #: of each refractory population, the step in which the neuron had fired whose refractory time
-    #: ends
+    #: of each refractory population, the step of the spike of the neuron whose refractory time ends
     released: dict[int, NumberOfSteps]
     #: step of the arrival that moved V of the neuron that fired across the threshold
     cause: Any  # NumberOfSteps, or None
-    #: by how much it did
+    #: jump of V at that arrival
     jump: Any  # OfSteps, or None
-    #: dV/dt when V is let go from v_reset
+    #: dV/dt at the end of the refractory time, from v_reset
     slope_after: Any  # OfSteps, or None
 
 

@@ -31,7 +31,7 @@ from jaxsnn.event.event_arrays import NeuronConstants, OfNeurons, OfSpikes, Stat
 from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.reductions import over_first
 
-#: Number of an interval, one for all.
+#: Number of an interval, the same for all samples.
 Position = Int[Array, ""]
 
 
@@ -109,7 +109,7 @@ class Causes(NamedTuple):
     """
 
     cause: Int[Array, "a b c"]  # slot of the arrival that moved V across the threshold, else -1
-    #: by how much V moved with all that came at that time; 0 without a `LayerSpec.jump_width`
+    #: sum of the jumps of V by the arrivals at that time; 0 without a `LayerSpec.jump_width`
     jump: Float[Array, "a b c"]
     #: dV/dt just after the spike; 0 if there is a refractory time
     slope_after: Float[Array, "a b c"]

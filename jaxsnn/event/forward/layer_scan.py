@@ -69,7 +69,7 @@ from jaxsnn.network.lookups import at_places
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.reductions import any_in, any_of_each
 
-#: So few intervals are compared with each; among more is searched.
+#: Maximum number of intervals that are all compared; if there are more, they are searched.
 _FEW_EDGES = 64
 Carry = TypeVar("Carry")
 Result = TypeVar("Result")
@@ -81,21 +81,20 @@ class ScanState(NamedTuple):
     """
 
     x: State  # the neurons' own state
-    #: its time in a neuron that is about to fire, inf in the others
+    #: time of the spike of a neuron that is about to fire, inf for the others
     at: OfNeurons
     at_low: (
         OfNeurons | None
     )  # what rounding took from that; None where neurons stop after one spike
-    #: last interval that the neuron finished or stands in; None where neurons stop after their
-    #: first spike
+    #: last interval that the neuron finished or is in; None if neurons stop after their first spike
     done: IntOfNeurons | None
     free: Pair | None  # time until which V stays at v_reset; None where it never does
-    #: what rounding took from the level of open boxes; None where there are no boxes
+    #: rounding error of the level of open boxes; None without boxes
     level_low: OfNeurons | None
-    #: by how much V was moved at the time of the last arrival; None where nobody asks
+    #: jump of V at the time of the last arrival; None unless it is needed
     rise: OfNeurons | None
-    #: number of the arrival that moved V to where the neuron fires, 0 if none did; None where
-    #: arrivals do not move V
+    #: number of the arrival that moved V above the threshold, 0 without one; None where arrivals do
+    #: not change V
     cause: IntOfNeurons | None
 
 
@@ -193,7 +192,7 @@ class LayerScan:
     ) -> None:
         self.spec = spec
         self.neuron = spec.neuron
-        #: whether what the model assumes holds; None: that is known
+        #: whether the assumptions of the model hold; None: they are known to hold
         self.holds = None if spec.neuron.certain else spec.neuron.holds(constants)
         self.block_size = block_size
         self.t_end = t_end
@@ -549,7 +548,7 @@ class LayerScan:
         return jnp.maximum(state.done, 0)
 
     def _of_number(self, array: Array, number: IntOfNeurons) -> Array:
-        """Return the entries of (intervals, batch) at one interval number for each neuron."""
+        """Return an array's entries (intervals, batch) at the interval number of each neuron."""
         number = jnp.clip(number - self.offset, 0, array.shape[0] - 1)
         return at_places(array.T, number, axis=1)
 

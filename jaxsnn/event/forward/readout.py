@@ -38,7 +38,7 @@ class Drive:
         v_inf: voltage at rest under the constant current.
         weight: weights of an arrival of each row.
         time: seconds; inf where unused.
-        row: (arrivals,) or (batch, arrivals) int32; anything where unused.
+        row: (arrivals,) or (batch, arrivals) int32; arbitrary where unused.
         places: element of each neuron, if positions have separate lists: then `constants` and
             `v_inf` are (positions, columns), and each sample has one row for each position.
     """
@@ -69,11 +69,11 @@ class Places:
 class _Merged(NamedTuple):
     """Arrivals and samples of V in one order of time."""
 
-    #: after the one before it, seconds; 0 in unused slots
+    #: time since the previous slot, seconds; 0 in unused slots
     wait: Float[Array, "batch slots"]
-    #: of the weights; the row behind the last where V is sampled or the slot is unused
+    #: row of the weights; the row after the last where V is sampled or the slot is unused
     row: Int[Array, "batch slots"]
-    #: the slot of each sample of V
+    #: slot of each sample of V
     place: Int[Array, "batch samples"]
 
 

@@ -92,8 +92,7 @@ from jaxsnn.event.forward.layer import comes_up, has_nan
 from jaxsnn.network.array_types import Array, Bool, Int, Num
 from jaxsnn.network.meshes import varying_like
 
-#: Times the steps that the log holds: so long a run goes on to count the spikes it would have
-#: taken.
+#: Multiple of the log's steps after which a run that continues to count the required spikes ends.
 _BEYOND = 16
 
 
@@ -309,7 +308,9 @@ class _Loop:
     def _move(
         self, number: int, step: StepNumber, population: PopulationState, event: StepEvent
     ) -> _Moved:
-        """Advance a population to the event, fire if it does, and apply what arrives."""
+        """Advance a population to the event, apply the spike if one of its neurons fires, and apply
+        the arrivals.
+        """
         neuron, constants = self.layers[number].neuron, self.constants[number]
         x = self._flow(number, population, event)
         note = self._note(number, population, x, event)

@@ -1,9 +1,9 @@
-"""Layers whose positions have lists of arrivals of their own, a few samples at a time.
+"""Simulation of layers with a list of arrivals for each position, a few samples at a time.
 
-A batch of a convolution has so many neurons that their state falls out of the cache of a processor
-between one arrival and the next: all samples at once take a quarter longer than one after the
-other, and the memory of all of them. The temporary arrays of two convolutions (4,000 events, batch
-8), forward and backward, take 117 MB in parts, and 272 MB at once.
+The state of all neurons of a convolution, for a whole batch, does not fit into the processor's cache:
+all samples at once take a quarter longer than one after the other, and more memory. The temporary
+arrays of two convolutions (4,000 events, batch 8), forward and backward, take 117 MB in parts, and
+272 MB at once.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from jax import lax
 from jaxsnn.event.event_arrays import NeuronConstants, Rows, Seconds, Times, Weights
 from jaxsnn.event.forward.layer import LayerSpikes
 
-#: So many neurons of all samples together are simulated at a time, or those of one sample.
+#: Maximum number of neurons of all samples that are simulated together, unless a single sample has
+#: more.
 _TOGETHER = 4096
 
-#: Spikes of weight, constants, time, row and t_end, as `layer_adjoint.layer_spikes` gives them.
+#: Function from weight, constants, time, row and t_end to spikes, such as
+#: `layer_adjoint.layer_spikes`.
 OfArrivals = Callable[[Weights, NeuronConstants, Times, Rows, Seconds], LayerSpikes]
 
 

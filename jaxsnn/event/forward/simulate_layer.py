@@ -16,12 +16,12 @@ from jaxsnn.network.reductions import any_in
 from jaxsnn.network.sorting import sorted_columns
 
 _BLOCK = 8  # arrivals between two solves
-#: If there are many arrivals, few of them make a neuron fire. Then only the neurons that fire are
-#: selected and solved for. Arrivals of a block in this case,
+#: Arrivals of a block if there are many arrivals and neurons. Few arrivals make a neuron fire then,
+#: and only the neurons that fire are selected and solved for.
 _LONG_BLOCK = 16
-#: which needs at least so many arrivals
+#: Minimum number of arrivals for long blocks.
 _MANY_ARRIVALS = 8 * _BLOCK
-#: and so many neurons (batch times neurons).
+#: Minimum number of neurons (batch times neurons) for long blocks.
 _MANY_NEURONS = 512
 _ONCE_BLOCK = 16  # arrivals between two looks at whether any neuron has yet to fire
 

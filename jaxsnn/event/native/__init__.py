@@ -1,5 +1,5 @@
 """The native backend of the event engine: kernels in C++ that JAX calls.
 
-They are built at the first use by whatever C++ compiler there is. Where there is none, or for
-neurons that they do not cover, the engine runs by XLA as before.
+The C++ compiler of the machine builds them at the first use. Without a compiler, and for populations
+that the kernels do not support, the engine runs on XLA.
 """

@@ -1,4 +1,4 @@
-"""Builds the kernels at their first use, keeps them in a cache folder, and tells JAX of them."""
+"""Builds the kernels at their first use, stores them in a cache folder, and registers them with JAX."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from jaxsnn.event.native.native_cache import (
 
 _SOURCES = Path(__file__).parent / "source"
 _MAIN = "bindings.cc"
-#: The functions that JAX calls, under their names and the type of numbers.
+#: Functions that JAX calls, by name and type of numbers.
 TARGETS = (
     "jaxsnn_layer_forward",
     "jaxsnn_layer_backward",
@@ -46,11 +46,11 @@ TARGETS = (
     "jaxsnn_earliest",
     "jaxsnn_turned",
 )
-#: Type of numbers -> what it is in C++. There is a library for each: that of float64 is seldom
-#: needed, and building takes a while.
+#: Type of numbers -> type in C++. Each has a library, since float64 is seldom needed and the
+#: compilation is slow.
 _NUMBERS = {"float32": "float", "float64": "double"}
 _FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fPIC", "-shared", "-pthread", "-w")
-#: What the machine has is used where the compiler knows how to: the first set that it takes.
+#: Compiler flags for the machine's instructions: the first set that the compiler accepts is used.
 _MACHINE_FLAGS = (("-march=native",), ("-mcpu=native",), ())
 _PATIENCE = 600  # seconds that a compiler is waited for
 _OTHER_FOLDER = "set JAXSNN_CACHE_DIR to a writable folder"
@@ -246,12 +246,17 @@ def _register(path: Path, dtype: str) -> ctypes.CDLL:
 def kernel(
     target: str, results: Sequence[jax.ShapeDtypeStruct], dtype: str = ""
 ) -> Callable[..., Any]:
-    """Return one of `TARGETS` as a function for a number type, by default that of its first result.
+    """Return a kernel as a function.
+
+    Args:
+        target: one of `TARGETS`.
+        results: shapes and types of the results.
+        dtype: floating-point type of the kernel; "": that of the first result.
 
     Raises:
         RuntimeError: the library is not available.
-        UsageError: the function is differentiated, as for second derivatives; first derivatives do not
-            differentiate it.
+        UsageError: the returned function is differentiated, as second derivatives do; for first
+            derivatives there are separate kernels.
     """
     dtype = dtype or results[0].dtype.name
     if not (library := native_library(dtype)).there:

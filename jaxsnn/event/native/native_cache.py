@@ -1,4 +1,5 @@
-"""Libraries that are kept in a folder: whole or not at all, built by one process at a time."""
+"""Cache folder of compiled libraries: each is stored completely or not at all, and built by one
+process at a time."""
 
 from __future__ import annotations
 
@@ -11,9 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-#: Behind length and hash: it was built again because the one before could not be loaded.
+#: Third word of a record, after length and hash: the library was built again because the previous
+#: one could not be loaded.
 _AGAIN = "again"
-#: Seconds after which what other builds have left is nobody's.
+#: Seconds after which leftovers of other builds are removed.
 _LONG_AGO = 24 * 3600
 
 
@@ -52,7 +54,7 @@ def keep(built: Path, path: Path, *, again: bool) -> None:
         again: the library is a rebuild, see `was_built_again`.
 
     Raises:
-        OSError: the library cannot be moved or its record not be written.
+        OSError: the library cannot be moved, or its record cannot be written.
     """
     record = built.with_suffix(".sum")
     record.write_text(" ".join([*_sum(built), *([_AGAIN] if again else [])]) + "\n")

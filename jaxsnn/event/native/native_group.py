@@ -1,4 +1,4 @@
-"""Populations that feed back into each other, in the native backend: as
+"""Recurrently connected populations in the native backend, the counterpart of
 `adjoint.recurrent_adjoint.group_spikes`.
 
 For the kernels a group is one population with the neurons of all populations in sequence; its table
@@ -64,7 +64,7 @@ class _OnePopulation:
 
     Attributes:
         subtract: a spike lowers V and keeps the overshoot.
-        delayed: of each feedback edge with a delay (first neuron, number) of its source.
+        delayed: (first neuron, number of neurons) of the source of each feedback edge with a delay.
         immediate: whether something is fed back without a delay.
         held: (neurons, refractory time) of each population; empty if none has one.
         threads: number of threads.
@@ -107,7 +107,7 @@ class _Log(NamedTuple):
     row: Int[Array, "batch steps"]
     slope: Float[Array, "batch steps"]
     used: Int[Array, "batch"]
-    origin: Int[Array, "batch steps"]  # no steps where nothing comes later than what sends it
+    origin: Int[Array, "batch steps"]  # has no steps if no event is delayed
 
 
 class _Kept(NamedTuple):
@@ -124,7 +124,7 @@ class _Kept(NamedTuple):
 
     @property
     def required(self) -> RequiredGradients:
-        """Gradients that are required besides the gradient by the weights."""
+        """Gradients that are required besides the gradient with respect to the weights."""
         return RequiredGradients.by(self.gradient_flags)
 
 

@@ -1,7 +1,8 @@
-"""A feed-forward population in the native backend: as `adjoint.layer_adjoint.layer_spikes`.
+"""A feed-forward population in the native backend, the counterpart of
+`adjoint.layer_adjoint.layer_spikes`.
 
-Forwards and backwards are one call of a kernel each. Where these are differentiated themselves, for
-second derivatives, XLA's way through the same equations gives the tangents.
+The forward and the backward pass are one call of a kernel each. Second derivatives, for which these
+calls are differentiated, use the XLA implementation of the same equations.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from jaxsnn.network.lookups import at_places
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.promotion import usual_promotion
 
-#: The fields in the order of `Field` in tiles.h.
+#: Fields of the constants in the order of `Field` in tiles.h.
 _LEVELS, _TAUS = ("threshold", "v_reset", "v_start", "j_start"), ("tau_mem", "tau_syn")
 _FIELDS = (*_LEVELS, *_TAUS)
 assert {field.name for field in fields(Constants)} == set(_FIELDS)
@@ -55,7 +56,7 @@ class Simulated(NamedTuple):
 
     spikes: LayerSpikes
     slope_after: OfSpikes  # V' behind spikes that assign V; no slots where these lower it
-    #: in order from 1 on, the arrival that made each spike, or 0; no slots where none moves V
+    #: number, from 1, of the arrival that caused each spike, or 0; no slots if no arrival changes V
     cause: Int[Array, "batch neurons slots"]
     arrivals: Ordered
 
@@ -71,7 +72,7 @@ class Kept(NamedTuple):
 
     @property
     def required(self) -> RequiredGradients:
-        """Gradients that are required besides the gradient by the weights."""
+        """Gradients that are required besides the gradient with respect to the weights."""
         return RequiredGradients.by(self.gradient_flags)
 
 
@@ -113,8 +114,8 @@ def unstacked(array: Float[Array, "fields positions neurons"], like: Constants) 
 
 
 def gradient_shape(constants: Constants, needs_grad: RequiredGradients) -> tuple[int, ...]:
-    """Return the shape of a kernel's gradient by the constants: by all fields, by all but the time
-    constants, or empty.
+    """Return the shape of a kernel's gradient with respect to the constants: all fields, all but
+    the time constants, or empty.
     """
     fields, neurons = _FIELDS if needs_grad.taus else _LEVELS, constants.tau_mem.shape
     positions = neurons if len(neurons) == 2 else (1, *neurons)
@@ -122,7 +123,7 @@ def gradient_shape(constants: Constants, needs_grad: RequiredGradients) -> tuple
 
 
 def only_wanted(gradient: Constants, needs_grad: RequiredGradients) -> Constants:
-    """Return the gradient by the constants, set to 0 where it is not required."""
+    """Return the gradient with respect to the constants, set to 0 where it is not required."""
     missing = () if needs_grad.taus else _TAUS
     missing = missing if needs_grad.constants else _FIELDS
     return replace(gradient, **{name: jnp.zeros_like(gradient.tau_mem) for name in missing})
@@ -269,7 +270,7 @@ def _forward(spec: LayerSpec, threads: int | None, *arguments: Any) -> tuple[Lay
 def native_backward(
     spec: LayerSpec, threads: int | None, residuals: Kept, cotangent: LayerSpikes
 ) -> tuple[Weights, Constants, Times, None, None]:
-    """Return the gradients by the arguments of `native_layer_spikes`."""
+    """Return the gradients with respect to the arguments of `native_layer_spikes`."""
     drive: Any = cotangent.time
     if isinstance(drive, SymbolicZero):
         drive = jnp.zeros(drive.shape, residuals.weight.dtype)
@@ -290,8 +291,8 @@ def _gradients(
     simulated: Simulated,
     drive: OfSpikes,
 ) -> tuple[Weights, Constants, Times]:
-    """Compute the gradients by weight, constants and arrival times with the kernel; 0 where they
-    are not required.
+    """Compute the gradients with respect to weight, constants and arrival times with the kernel; 0
+    where they are not required.
 
     Args:
         drive: dL/dt of each spike.

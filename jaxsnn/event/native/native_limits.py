@@ -20,7 +20,8 @@ from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.event.native.native_build import native_library
 from jaxsnn.wording import Text
 
-#: Models whose equations the kernels have; others, subclasses too, may have equations of their own.
+#: Models whose equations the kernels implement; other models, subclasses too, may have different
+#: equations.
 _COVERED = (CubaLIFDelta, LIFDelta, IFDelta, LIFBox, IFBox)
 
 

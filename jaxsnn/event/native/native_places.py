@@ -1,4 +1,4 @@
-"""The first of many spikes, found by a kernel."""
+"""Selection of the earliest spikes out of many by a kernel."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""V of neurons that do not fire, in the native backend: as `forward.readout.membrane`.
+"""V of neurons that do not fire in the native backend, the counterpart of
+`forward.readout.membrane`.
 
-Forwards and backwards are one call of a kernel each. Where these are differentiated themselves, for
-second derivatives, XLA's way through the same equations gives the tangents.
+The forward and the backward pass are one call of a kernel each. Second derivatives, for which these
+calls are differentiated, use the XLA implementation of the same equations.
 """
 
 from __future__ import annotations
@@ -92,7 +93,9 @@ def _by_xla(neuron: Neuron, *arguments: Any) -> Voltages:
 
 
 def _backwards_by_xla(neuron: Neuron, inputs: _KernelInputs, drive: Voltages) -> tuple[Any, ...]:
-    """Compute the gradients by weight, constants, arrival times and sample times with XLA."""
+    """Compute the gradients with respect to weight, constants, arrival times and sample times with
+    XLA.
+    """
 
     def of(weight: Weights, constants: Constants, time: Times, samples: Samples) -> Voltages:
         return _by_xla(neuron, weight, constants, time, inputs.row, samples)
@@ -158,8 +161,8 @@ def _gradients(
     inputs: _KernelInputs,
     drive: Voltages,
 ) -> tuple[Weights, Constants, Times]:
-    """Compute the gradients by weight, constants and arrival times with the kernel; 0 where they
-    are not required.
+    """Compute the gradients with respect to weight, constants and arrival times with the kernel; 0
+    where they are not required.
     """
     of_time = inputs.time.shape if needs_grad.time else (0,)
     shapes = inputs.weight.shape, gradient_shape(inputs.constants, needs_grad), of_time

@@ -1,6 +1,7 @@
-"""Recorded spikes in the native backend: as `adjoint.recorded_spikes`.
+"""Recorded spikes in the native backend, the counterpart of `adjoint.recorded_spikes`.
 
-Their slopes are one call of a kernel, and backwards they go as spikes that it found.
+One call of a kernel computes the slopes of V at the spikes. The backward pass is that of simulated
+spikes.
 """
 
 from __future__ import annotations

@@ -59,13 +59,13 @@ class _Residuals(NamedTuple):
     inputs: _KernelInputs
     spikes: LayerSpikes
     place: Int[Array, "batch room"] | None  # of the first spikes, where they are wanted
-    #: V' behind spikes, and their causes
+    #: V' after spikes, and the arrivals that caused these
     more: tuple[OfSpikes, Int[Array, "batch neurons slots"]]
     gradient_flags: GradientFlags
 
     @property
     def required(self) -> RequiredGradients:
-        """Gradients that are required besides the gradient by the weights."""
+        """Gradients that are required besides the gradient with respect to the weights."""
         return RequiredGradients.by(self.gradient_flags)
 
 
@@ -97,8 +97,8 @@ def native_scattered_spikes(
         events: events of each sample, sorted by time.
 
     Returns:
-        Arrays (batch, neurons * positions, ...), and the first spikes. The gradient by their times
-        needs no array of all slots.
+        Arrays (batch, neurons * positions, ...), and the first spikes. The gradient with respect to
+        their times needs no array of all slots.
     """
     place, row = jnp.asarray(events.place), jnp.asarray(events.row)
     arguments = weight, constants, events.time, events.channel, place, row, t_end

@@ -19,16 +19,16 @@ from jaxsnn.network.array_types import Float, Int
 from jaxsnn.wording import Text
 
 _LONG, _REAL, _POINTER = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
-#: So many events or spikes are handed over in arrays that a stream keeps.
+#: Number of events or spikes up to which the arrays that a stream keeps are used.
 FEW = 64
-#: What calls return that refuse what they are given and have done nothing, and those that have more
-#: to do after a slice of time, as `kMore` in stream_calls.h.
+#: Status of a call that was refused and had no effect, and of a call that must be repeated after a
+#: slice of time (`kMore` in stream_calls.h).
 _REFUSED, _MORE = -2, -3
-#: Of each population: times and neurons of its spikes, in the order of time.
+#: Times and neurons of the spikes of each population, in the order of time.
 Spikes = list[tuple[Float[np.ndarray, "spikes"], Int[np.ndarray, "spikes"]]]
-#: What drives V, as `Drive` in stream.h: a current that decays, V itself, a rate.
+#: Quantities that inputs change, as `Drive` in stream.h: a current that decays, V itself, a rate.
 DRIVES = ("current", "leak", "rate")
-#: The functions of stream_calls.h: arguments behind the handle.
+#: Functions of stream_calls.h -> types of the arguments after the handle.
 _CALLS = {
     "add": (_LONG, _POINTER, _LONG, _LONG, _REAL, _REAL, _LONG),
     "connect": (*(_LONG,) * 3, *(_POINTER,) * 5, _LONG),
@@ -142,7 +142,7 @@ class NativeStream:
         """
         Args:
             dtype: number type of the loaded library; numbers of a stream are float64.
-            populations: numbered as they come.
+            populations: populations in the order of their indices.
         """
         self.committed = 0
         self._problem = ""  # why it has ended

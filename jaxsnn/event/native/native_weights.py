@@ -1,5 +1,5 @@
-"""Large weights turned from NIR's (outputs, inputs) to the rows of the engine by a kernel: XLA's loop on
-a CPU reads them column by column, which may take longer than simulating a sample.
+"""Transposition of large weights from NIR's (outputs, inputs) to the rows of the engine by a kernel:
+XLA's loop on a CPU reads them column by column, which may take longer than simulating a sample.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class Train(NamedTuple):
     time: Float[Array, "batch events"]  # seconds, inf where unused
     channel: Int[Array, "*batch events"]  # one list for all samples or one for each
     in_order: bool = False
-    #: the size of each; None where all have 1
+    #: size of each event; None where all sizes are 1
     value: Float[Array, "batch events"] | None = None
 
 
@@ -62,9 +62,9 @@ class Scattered(NamedTuple):
     row: np.ndarray  # (channels, taps)
 
 
-#: A source and what its events pass on the way.
+#: A source, and the operator between it and the target.
 Path = tuple[str, Operator]
-#: How channels are ordered: channel k is channel order[k] as positions and columns count them.
+#: Order of channels: channel k is channel order[k] in the order of positions and columns.
 Order = np.ndarray | None
 
 
@@ -312,7 +312,7 @@ def _everywhere(taps: _Taps, in_turn: bool, dtype: DTypeLike) -> _Lists:
     """Return the lists for events that each reach every position, without a search.
 
     Args:
-        in_turn: tap k leads to position k.
+        in_turn: whether tap k leads to position k.
     """
     batch, events, positions = taps.place.shape
     late = 0.0 if taps.row_delay is None else taps.row_delay[taps.row]
@@ -402,7 +402,7 @@ def _laid_out_single(
     """Return an operator that needs only one column, in another layout.
 
     Args:
-        channel_place: of each channel, column * positions + position.
+        channel_place: column * positions + position of each channel.
     """
     positions, columns, order = layout
     wire = Wire(name="fan-in", kind="Linear", sources=(), shape=(positions * columns,))
@@ -428,7 +428,7 @@ def _laid_out_list(
     position.
 
     Args:
-        channel_place: of each channel, column * positions + position.
+        channel_place: column * positions + position of each channel.
     """
     positions, columns, _ = layout
     source, _, row = operator.entries()
@@ -453,8 +453,8 @@ def _acting_once(operators: Sequence[Operator]) -> Operator:
     """Merge operators from one source with the same delays, so that an event reaches each position
     once.
 
-    What it does there over several taps or paths is added up before: else a neuron whose V it moves
-    could fire on the way to the sum.
+    The weights of several taps or paths to the same position are added up beforehand. Otherwise a
+    neuron whose V they move one after the other could fire before all of them have arrived.
     """
     count, offset = 0, []
     for operator in operators:
@@ -574,7 +574,7 @@ class _Entries(NamedTuple):
 
 
 def _by_position(place: Int[Array, "batch events taps"], positions: int, budget: int) -> _Entries:
-    """Sort entries (batch, events, taps) by their positions, in the order of events at each."""
+    """Sort entries (batch, events, taps) by their positions, and entries of one position by event."""
     batch, events, taps = place.shape
     count = events * taps
     # One integer, position * count + entry, sorts by both with a single operand; where the

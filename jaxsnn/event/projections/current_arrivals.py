@@ -2,9 +2,9 @@
 
 A piecewise constant current is a level, like that of an open rectangular pulse: an arrival changes it
 by a step. The product of the values and a matrix or a convolution is computed beforehand, so that all
-channels that change at one time are one arrival with individual weights. Gradients by the values and
-by the weights of the network are those of this product; the engine computes those by the weights of
-the arrivals.
+channels that change at one time are one arrival with individual weights. Gradients with respect to
+the values and the weights of the network are those of this product; the engine computes those with
+respect to the weights of the arrivals.
 
 A current that is constant during the run needs no arrival: it is a bias of each sample.
 """
@@ -26,7 +26,7 @@ from jaxsnn.network.valued_inputs import Currents, changes
 from jaxsnn.options import ENGINE
 from jaxsnn.wording import Text
 
-#: So many products of a convolution are computed at once.
+#: Maximum number of products of a convolution that are computed at once.
 _MOST_PRODUCTS = 2**22
 
 
@@ -97,14 +97,15 @@ def current_arrivals(
 def lasting_current(
     paths: Sequence[Path], currents: Mapping[str, Currents], target: str, dtype: DTypeLike
 ) -> tuple[Float[Array, "batch neurons"], Float[Array, "batch neurons"]]:
-    """Return the drive of a population by inputs whose currents last for the whole run, and its
-    integral until they begin, which is 0 as they begin at 0, but has derivatives by their times.
+    """Return the drive of a population by inputs whose currents last for the whole run, and the
+    integral of the drive over the time before the currents begin. The integral is 0, as they begin
+    at 0, but its derivatives with respect to their times are not.
 
     A current that begins at another time becomes NaN, as no error can be raised in `jax.jit`.
 
     Args:
         paths, target: see `by_source`.
-        currents: those that last.
+        currents: input -> currents that last for the whole run.
     """
     contributions, missed = [], []
     for source, operators in by_source(paths, currents, target).items():

@@ -18,8 +18,7 @@ from jaxsnn.network.signals import Signal
 from jaxsnn.network.sorting import first_times
 from jaxsnn.network.valued_inputs import Currents
 
-#: Spikes of a population in one sample that others see at least, where they are gathered by
-#: position.
+#: Minimum capacity for the spikes of a population in a sample when they are gathered by position.
 _GATHERED = 4096
 
 

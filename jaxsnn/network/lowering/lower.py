@@ -36,9 +36,9 @@ from jaxsnn.nir.model.nodes import TYPES
 from jaxsnn.nir.model.passes import shapes as graph_shapes
 from jaxsnn.wording import Text
 
-#: Parameter -> its new numbers, and which of them are the old ones.
+#: Parameter -> its new numbers, and a mask of the numbers that are unchanged.
 Changes = Mapping[str, tuple[np.ndarray, np.ndarray]]
-#: Types of nodes that have no state, and one number for each channel or one for all.
+#: Types of nodes without a state whose parameters are scalars, or have an entry per channel.
 _ELEMENTWISE = ("Scale", "Delay", "Threshold")
 
 
@@ -49,7 +49,7 @@ def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False)
     needs one refuses to run, and names the option that sets it.
 
     Args:
-        graph: read with a dialect.
+        graph: graph with its dialect.
         dtype: float32 or float64 (needs jax_enable_x64); default JAX's own.
         free_time_constants: assume nothing of tau_mem and tau_syn, so that they can be trained.
 
@@ -100,7 +100,7 @@ def _as(dtype: Any, value: Any, name: str, key: str) -> np.ndarray:
     """Return a parameter's numbers in a dtype.
 
     Raises:
-        LoweringError: one that is finite, and not in this type.
+        LoweringError: a finite number overflows the dtype.
     """
     if (problem := beyond_type(name, key, value, dtype)) is not None:
         raise LoweringError.of(problem)
@@ -215,12 +215,12 @@ def _with_changes(
 ) -> Node:
     """Return a node with changed parameters, in the units, shapes and dtypes of the file.
 
-    If a number shared by all neurons becomes one for each, the node's other parameters are extended
-    likewise, if they had the same shape before, as `nir` requires.
+    If a parameter that is shared by all neurons becomes an array, the other parameters of the node
+    that had the same shape are expanded, too, as `nir` requires.
 
     Args:
-        changes: parameter -> its numbers, and which of them did not change.
-        shape: of the node's output.
+        changes: parameter -> its numbers, and a mask of those that did not change.
+        shape: shape of the node's output.
     """
     written = {key: _written(node, key, new, same, dialect) for key, (new, same) in changes.items()}
     grown = {key for key, new in written.items() if new.size > np.size(node.value(key))}

@@ -19,15 +19,18 @@ from jaxsnn.options import INPUT_RANGE
 from jaxsnn.wording import Text
 
 Bounds = tuple[np.ndarray, np.ndarray]
-#: The most copies of one neuron that stand for several spikes in one step.
+#: Maximum number of copies of a neuron that stand for several spikes in a step.
 MAX_COPIES = 64
-#: What weights that feed themselves may reach; finite, so that nothing times it is 0.
+#: Stands for an unlimited membrane of neurons with feedback; finite, so that its product with 0 is
+#: 0.
 _ANY = 1e30
 
 
-#: Weights that are multiples of one of these are taken to be on a grid; float32 rounds the second one.
+#: Spacings of grids: weights that are multiples of one of them are on a grid; float32 rounds the
+#: second.
 _GRIDS = _BINARY, _DECIMAL = 2.0**-10, 10.0**-3
-#: More than this share of the weights of a neuron on a grid is no coincidence of real numbers.
+#: Fraction of the weights of a neuron above which those on a grid are no coincidence of real
+#: numbers.
 _BY_CHANCE = 0.01
 
 
@@ -85,13 +88,15 @@ def _summands(entry: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _is_multiple(numbers: np.ndarray, grid: float) -> np.ndarray:
-    """Return where numbers are multiples of a grid, but 0, to the rounding of float32."""
+    """Return a mask of the nonzero numbers that are multiples of a grid, to the rounding of float32."""
     steps = numbers / grid
     return (numbers != 0) & (np.abs(steps - np.round(steps)) <= 2.0**-23 * np.abs(steps))
 
 
 def _on_grid(rows: np.ndarray, grid: float) -> np.ndarray:
-    """Return where numbers are on a grid, in rows of which more are than a coincidence explains."""
+    """Return a mask of the numbers that are multiples of a grid. Rows with no more multiples than
+    expected by chance are excluded.
+    """
     fits = _is_multiple(rows, grid)
     counts, counted = np.count_nonzero(fits, axis=1), np.count_nonzero(rows, axis=1)
     many = (counts > _BY_CHANCE * counted) & (counts > np.where(counted > 1, 1, 0))

@@ -36,11 +36,11 @@ from jaxsnn.options import TO
 from jaxsnn.units import format_time
 from jaxsnn.wording import Text
 
-#: Codes of what a conversion mends.
+#: Codes of problems that a conversion solves.
 _CONVERTED = ("needs-conversion", "needs-load-line")
-#: Parameters that only describe what reaches a node.
+#: Parameters that only describe the inputs of a node.
 _SHAPES = ("shape", "input_type", "input_shape", "start_dim", "end_dim")
-#: By which time constants and gains may differ: they are recomputed from decays.
+#: Relative tolerance of time constants and gains, which are recomputed from decays.
 _ROUNDED = 2.0**-20
 
 
@@ -366,8 +366,8 @@ def needed_changes(graph: Graph, converted: Converted, target: Target) -> dict[s
 
 
 def _in_file(graph: Graph, target: Target) -> Graph:
-    """Return the graph with the numbers and edges that the importer finds in the file; in files of
-    its own framework it takes them as the dialect means them.
+    """Return the graph with the numbers and edges that the importer reads from the file; files of its
+    own framework it interprets as the dialect does.
     """
     if target.framework is not None and graph.dialect.name == target.framework.name:
         return graph
@@ -451,8 +451,13 @@ def _difference(
 
 
 def _joined(node: Node, shape: Shape | None, counts_batch: bool | None) -> Shape | None:
-    """Return the shape that an importer makes of one by a Flatten; None where it joins the axis of
-    batch, too.
+    """Return the output shape of a Flatten in an importer; None if the importer also joins the batch
+    axis.
+
+    Args:
+        shape: Input shape.
+        counts_batch: Whether the importer counts the batch axis in start_dim and end_dim; None: it
+            joins all axes.
     """
     if shape is None or counts_batch is None:
         return None if shape is None else (prod(shape),)
@@ -507,8 +512,8 @@ def _alike(
 def _wiring_differences(
     before: Graph, after: Graph, written_names: Mapping[str, str], target: Target
 ) -> Iterator[tuple[str, str]]:
-    """Yield the nodes at which graphs of the same nodes are wired, or run by the importer, in
-    another way.
+    """Yield the nodes at which two graphs with the same nodes differ in their edges or in the order
+    in which the importer runs them.
     """
     wires = {(written_names[source], written_names[end]) for source, end in bypass_relays(before)}
     source_names = {new: old for old, new in written_names.items()}
@@ -586,13 +591,13 @@ def _load_line_problems(
 
 
 def _original(graph: Graph, name: str) -> str | None:
-    """Return the node of a graph that a conversion, which writes nested graphs flat, has under a name;
-    None for one that it added.
+    """Return the node of a graph from its name after a conversion, which flattens nested graphs; None
+    for a node that the conversion added.
     """
     if name in graph.nodes:
         return name
     if len(graph.subgraphs) == 1:
-        return None  # nothing is nested, and all names are what they were
+        return None  # nothing is nested, so names have not changed
     matches = [
         source_name
         for source_name in graph.nodes

@@ -323,7 +323,7 @@ def reorder_flattened(draft: Draft, to_channels_last: bool, why: str) -> None:
             )
 
 
-#: The most weights that a network is written with as matrices.
+#: Maximum number of weights of a network that is written with matrices.
 MAX_WEIGHTS = 2**23
 
 
@@ -351,7 +351,7 @@ def write_as_matrices(conversion: Conversion) -> None:
         ConversionError: A node of several axes that cannot be written in this form.
     """
     draft = conversion.draft
-    why = "the importer does not support the layers in their shapes"
+    why = "the importer does not support layers of these shapes"
     if draft.channels_last:
         reorder_flattened(draft, False, "other frameworks have channels first")
         draft.channels_last = False

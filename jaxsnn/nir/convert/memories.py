@@ -3,9 +3,9 @@
     y(t) = x(t) + k y(t-1)
 
 is a node that sums, and a Linear of diag(k) from it to itself, which every importer that runs loops
-delays by a step. A readout is one of them; with a synaptic current, two in a row. A delay stores the
-inputs of this step and of those before, h(t) = [x(t), 0, ...] + shifted h(t-1), and weights select for
-each channel the input that is as old as its delay.
+delays by a step. A readout is one such loop; a readout with a synaptic current is two in series. A
+delay stores the inputs of this and of earlier steps, h(t) = [x(t), 0, ...] + shifted h(t-1), and
+weights select for each channel the input that is as old as its delay.
 """
 
 from __future__ import annotations
@@ -135,7 +135,9 @@ def _write_readout(draft: Draft, step: Step) -> None:
 def _feed_itself(
     draft: Draft, name: str, weights: dict[str, Any], drive: np.ndarray | None = None
 ) -> None:
-    """Add a node that sums its input, `drive`, and `weights`, an entry, times its last output."""
+    """Add a node whose output is the sum of its input, of `drive`, and of its previous output
+    multiplied by `weights` (an entry of a node with weights).
+    """
     leak = draft.free(f"{name}_leak")
     if drive is not None and np.any(drive):
         draft.nodes[name] = {"type": "Affine", "weight": np.eye(len(drive)), "bias": drive}
@@ -148,7 +150,7 @@ def _feed_itself(
     draft.memories.append(name)
 
 
-#: Delays may differ from whole steps by the rounding of float32, relative.
+#: Relative tolerance of delays in whole steps: the rounding of float32.
 _TOLERANCE = 2**-18
 
 

@@ -24,7 +24,8 @@ from jaxsnn.nir.model.graph import Graph
 from jaxsnn.options import APPROXIMATE
 from jaxsnn.wording import Text
 
-#: Set to 1, conversions check what each pass requires and guarantees. Tests do.
+#: Environment variable; if it is 1, conversions check the requirements and guarantees of each pass,
+#: as in tests.
 CHECK_VARIABLE = "JAXSNN_CHECK_PASSES"
 
 

@@ -145,7 +145,7 @@ def convert(
     if not low <= high:  # also where one of them is NaN
         raise UsageError(
             Text(
-                "{input_range} is {low:g} to {high:g}; the first value must not be the larger",
+                "{input_range} is {low:g} to {high:g}; the first value must not be larger than the second",
                 input_range=INPUT_RANGE,
                 low=low,
                 high=high,

@@ -22,7 +22,8 @@ from jaxsnn.units import format_time
 from jaxsnn.wording import Text
 
 _FIRES = tuple(cls.__name__ for cls in SPIKING)
-#: A threshold of 0, which neurons at rest must not reach: far below what weights add, in any unit.
+#: Threshold that stands for 0 and that neurons at rest must not reach: far below sums of weights,
+#: in any unit.
 _ABOVE_ZERO = 2.0**-60
 
 
@@ -138,10 +139,11 @@ def _counts_spikes(draft: Draft, name: str, steps: Mapping[str, Step]) -> bool:
     return bool(sources)
 
 
-#: Constant input of the pair, whose v_threshold is 1 and which does not leak: one fires at once,
-#: one a step later.
+#: Constant inputs of the pair, which does not leak and whose v_threshold is 1: the first neuron
+#: fires at once, the second a step later.
 _DRIVE = (1.5, 0.75)
-#: What each takes off itself once it has fired: it is never made up for.
+#: Weight by which a neuron of the pair inhibits itself after its spike, so that it never fires
+#: again.
 _SILENCED = 2.0**30
 _NEGLIGIBLE = 1e-9
 
@@ -183,8 +185,8 @@ def _starting_input(step: Step) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the inputs that start a population: the input of the first step that persists, the input
     of the first step only, and the input of every step.
 
-    The drive of a membrane is a constant part of its current: I' = I + drive/gain, which starts at
-    drive/gain.
+    A constant drive of the membrane becomes part of the current: the written current I + drive/gain
+    starts at drive/gain.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         passing = step.decay * (step.v_start - step.v_reset) / (step.gain * step.synapse_gain)
@@ -197,7 +199,7 @@ def _starting_input(step: Step) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _insert_starter(draft: Draft, name: str, kicks: np.ndarray, constant: np.ndarray) -> Step:
-    """Add the pair of neurons and what it sends, and return its step.
+    """Add the pair of neurons and its outgoing weights, and return its step.
 
     Args:
         kicks: Inputs in the first and in the second time step, shape (neurons, 2).
@@ -259,7 +261,7 @@ def _insert_starter(draft: Draft, name: str, kicks: np.ndarray, constant: np.nda
     )  # fmt: skip
 
 
-#: Time constants count as equal up to this many digits of the decay.
+#: Digits of a decay up to which time constants count as equal.
 _DIGITS = 12
 
 

@@ -29,10 +29,10 @@ from jaxsnn.wording import Text
 def copy_bursting_neurons(conversion: Conversion) -> None:
     """Write neurons that fire several spikes per time step as copies that fire one spike each.
 
-    Copy j of a neuron shares its membrane and fires where the membrane is at j times v_threshold. The
-    copies' spikes add up to the neuron's, so whatever follows takes each copy with the neuron's
-    weights. Where a copy of the target resets by its own spike only, a loop between the copies does
-    the rest.
+    All copies have the neuron's membrane potential; copy j fires where it reaches j times v_threshold.
+    The copies' spikes add up to the neuron's, so the following nodes receive each copy with the
+    neuron's weights. If a copy in the target is reset only by its own spike, a loop between the copies
+    subtracts v_threshold for the spikes of the others.
 
     Raises:
         ConversionError: Neurons whose copies cannot share a reset.
@@ -66,8 +66,8 @@ def copy_bursting_neurons(conversion: Conversion) -> None:
                 copies=copies,
             ),
             Text(
-                "a neuron of the target framework fires one spike per time step, and one of the "
-                "source framework up to {copies} here",
+                "neurons of the target framework fire one spike per time step; in the source "
+                "framework these neurons fire up to {copies}",
                 copies=copies,
             ),
         )
@@ -127,7 +127,7 @@ def _copy_rows(draft: Draft, name: str, copies: int) -> None:
 
 
 def _lengthen(draft: Draft, name: str, copies: int) -> None:
-    """Let a Flatten or a pool take so many times the channels."""
+    """Multiply the number of channels of a Flatten or a pool by the number of copies."""
     inward, outward = draft.shapes[name]
     draft.shapes[name] = (
         (inward[0] * copies, *inward[1:]),
@@ -155,11 +155,11 @@ def _copy_columns(draft: Draft, name: str, copies: int) -> None:
         draft.shapes[target] = ((inward[0] * copies, *inward[1:]), outward)
 
 
-#: What makes a neuron fire whatever else arrives, in units of its v_threshold.
+#: Input that makes a neuron fire in any case, in units of its v_threshold.
 _FORCED = 2.0**30
 
 
-#: What a reset does that one node cannot.
+#: Effects of resets that a single node cannot have.
 _RESET_TEXTS = {
     "subtract unless above": "its membrane potential may stay above v_threshold after a reset",
     "skip": "its membrane potential is 0 at the end of the time step after a spike, whatever the "
@@ -299,7 +299,7 @@ def _add_diagonal(draft: Draft, name: str, diagonal: np.ndarray) -> None:
     draft.shapes[name] = ((diagonal.size,), (diagonal.size,))
 
 
-#: Resets by when the importer's neurons subtract, see `Importer.subtracts`.
+#: Resets by the time of the subtraction in the importer's neurons; see `Importer.subtracts`.
 _SUBTRACTIONS: dict[str, Reset] = {
     "at once": "subtract",
     "later": "subtract later",
@@ -344,7 +344,7 @@ def _moved_subtraction(conversion: Conversion, step: Step) -> Reset | None:
 
 
 def _lost_between(step: Step, reset: Reset) -> np.ndarray:
-    """Return what weights from each neuron to itself must add for another reset, (*shape)."""
+    """Return the weights from each neuron to itself that compensate for another reset, (*shape)."""
     sign = 1.0 if reset == "subtract later" else -1.0
     return sign * (1 - step.decay) * step.v_threshold / step.gain
 

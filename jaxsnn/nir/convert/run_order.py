@@ -122,7 +122,9 @@ def _order_problems(conversion: Conversion) -> list[Problem]:
 
 
 def _wrong_of_several(converted: Graph, delayed: set[Edge], target: Target) -> set[Edge]:
-    """Return edges of loops through several neurons that act in another step in the importer."""
+    """Return edges of loops through several neurons that are delayed by a step only in the graph, or
+    only in the importer.
+    """
     order = target.runs_loops
     nodes = {name for part in loops_of_several(converted) for name in part}
     expected = {edge for edge in delayed if nodes.issuperset(edge)}

@@ -225,8 +225,8 @@ def as_problem(node: str, message: str, *, fix: str) -> Problem:
 
 
 def _loop_problems(draft: Draft, target: Target) -> Iterator[Problem]:
-    """Yield a problem for each loop that is not one neuron and one weight matrix: of others, frameworks
-    delay different edges.
+    """Yield a problem for each loop that does not consist of one population and one weight matrix:
+    in other loops, frameworks delay different edges.
     """
     for part in loops_of(draft):
         if len(part) == 2 and set(part) & {*draft.memories, *draft.self_weights}:
@@ -357,8 +357,8 @@ def measure_shift(conversion: Conversion) -> None:
                 direction=direction,
             ),
             Text(
-                "each layer of {target} delays spikes by one time step, layers of other frameworks "
-                "do not",
+                "each layer of {target} delays spikes by one time step, but layers of other "
+                "frameworks do not",
                 target=title,
             ),
         )

@@ -9,11 +9,11 @@ from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.model.dialect import Conventions
 from jaxsnn.options import FILE_OPTIONS
 
-#: The values that an option may take.
+#: Allowed values of each option.
 CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {option.name: option.values for option in FILE_OPTIONS if option.values}
 )
-#: The options of all dialects that may differ from node to node; own options may, too.
+#: Options of all dialects that may differ from node to node; options of a single dialect may, too.
 PER_NODE = tuple(option.name for option in FILE_OPTIONS if option.repeated)
 
 

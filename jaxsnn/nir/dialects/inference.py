@@ -1,7 +1,7 @@
-"""Deciding the dialect of a graph: what the user says, then this library's tag, then the numbers of
-the file.
+"""Deciding the dialect of a graph: by the user's options, then by this library's tag, then by the
+numbers of the file.
 
-Nothing is guessed: what stays open is None in the `Dialect`, and `why` says so.
+Nothing is guessed: undecided fields of the `Dialect` are None, and `why` states the reason.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from jaxsnn.wording import Text
 
 #: Name of this library's entry in a graph's metadata.
 TAG = "jaxsnn"
-#: Fields of `Dialect` that the entry holds, in this order.
+#: Fields of `Dialect` that the entry contains, in this order.
 _TAGGED = (
     *("name", "version", "dt", "dt_export", "time_unit"),
     *("reset", "reset_delay", "norm_input", "spike_kernel", "initial"),
 )
-#: Code of a problem: what was said and the numbers of the file cannot both be true.
+#: Code of a problem: the options and the numbers of the file contradict each other.
 CONTRADICTION = "contradiction"
 
 

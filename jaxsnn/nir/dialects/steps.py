@@ -1,7 +1,8 @@
-"""The rule of a population's neurons in numbers: of one time step, a `Step`, or of the equations, a `Flow`.
+"""Coefficients of the neurons of a population, from their rule: of a time step (`Step`), or of the
+equations (`Flow`).
 
-The form of a step is in `jaxsnn.nir.frameworks.source_step`, that of the equations in `source_flow` and the
-rule in `source_rule` beside it.
+The records are in `jaxsnn.nir.frameworks`: `Step` in `source_step`, `Flow` in `source_flow`, and the rule
+in `source_rule`.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import CURRENT_BASED, IF, NEURONS, SPIKING
 from jaxsnn.wording import Text
 
-#: Code of the refusal of a graph that a conversion for Norse has scaled to a reset of Norse's own:
-#: Norse runs it as it is.
+#: Code of the refusal of a graph that a conversion for Norse has scaled to a reset of Norse: Norse
+#: runs the graph as it is.
 ALREADY_CONVERTED = "already-converted"
 
-#: Levels of membranes that a file holds in float32 are equal up to this, relative; decays of 0 and 1
-#: are that far outside of this range at most.
+#: Relative tolerance of membrane levels that a file contains in float32, and of decays outside of
+#: the range from 0 to 1.
 _ROUNDING = 2.0**-20
 
 
@@ -151,7 +152,7 @@ def flow_of(rule: NeuronRule, shape: tuple[int, ...], give_up: GiveUp) -> Flow:
     return Flow(name=name, type=node.type, shape=shape, spikes=rule.resets, **arrays)
 
 
-#: What holds where nothing else is known: no leak potential, no current, one spike at most.
+#: Defaults of a step: no leak potential, no current, at most one spike.
 _PLAIN: dict[str, np.ndarray] = {
     "drive": np.zeros(()),
     "synapse_decay": np.zeros(()),
@@ -272,8 +273,8 @@ def _membrane(rule: NeuronRule) -> dict[str, Any]:
 
 
 def _continuous(rule: NeuronRule, decay: np.ndarray) -> dict[str, Any]:
-    """Return the same of the ODE over one step that starts with the arrival of its spikes, for currents
-    that decay in between.
+    """Return the coefficients of `_membrane` for the ODE over one step, at whose start spikes arrive;
+    synaptic currents decay during the step.
     """
     node, r = rule.node, _number(rule.node, "r")
     drive = (1 - decay) * _number(node, "v_leak")

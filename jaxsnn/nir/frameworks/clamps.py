@@ -16,7 +16,7 @@ from jaxsnn.nir.model.changes import Change
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
 
-#: A decay this far outside of 0 to 1 is that of a file's rounding.
+#: Distance of a decay from the range of 0 to 1 that is ascribed to the rounding of a file.
 _ROUNDING = 1e-6
 
 

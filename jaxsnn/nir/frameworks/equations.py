@@ -1,7 +1,7 @@
 """Shared code of the importers of the Electronic Vision(s) group: hxtorch's, and that of their
 jaxsnn.
 
-Both take CubaLIF with one set of parameters a layer, time constants in ms, and Linear between
+Both take CubaLIF with one set of parameters per layer, time constants in ms, and Linear between
 populations; neither reads w_in. Their sources: `hxtorch/spiking/utils/from_nir.py` at 3bfc7aa,
 `jaxsnn/event/utils/from_nir.py` at 5e9bb86.
 """
@@ -19,8 +19,8 @@ from jaxsnn.wording import Text
 def written_equations(flow: Flow, setting: Setting, title: str) -> Written:
     """Write a population as CubaLIF, or as CubaLI if it is a readout, in ms.
 
-    Membranes are written as s (V - v_start), so that they start at 0, and with s so that all
-    neurons of a layer have one threshold.
+    Membranes are written as s (V - v_start), so that they start at 0. The factor s gives all neurons
+    of a layer the same threshold.
     """
     scale, height = np.ones(flow.shape), flow.v_threshold - flow.v_start
     if flow.spikes:

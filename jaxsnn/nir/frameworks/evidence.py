@@ -1,8 +1,9 @@
 """Evidence in the numbers of a file for the framework that wrote it.
 
-Each framework that can be recognised ties r to the time constant by its own formula, with one dt
-for all neurons. A tie that holds for one pair of hand-written numbers proves nothing, so it counts
-only when distinct pairs agree on dt, or when dt is round although the numbers are not.
+A framework that can be recognised computes r from the time constant by a formula of its own, with
+the same dt for all neurons. A single pair (time constant, r) always yields some dt, so it proves
+nothing by itself: the evidence counts only if distinct pairs agree on dt, or if dt is a round number
+although time constant and r are not.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from jaxsnn.nir.model.node import Node
 
 #: Relative error that float32 arithmetic of an exporter may leave in dt.
 TOLERANCE = 1e-5
-#: 1 minus that, or less, is 1 in float32.
+#: Ratio dt/tau up to which the decay may be 1 in float32.
 _ROUNDS_TO_ONE = 2.0**-24
 
 
@@ -77,7 +78,7 @@ def estimate(nodes: Mapping[str, Node], evidence: Evidence) -> Estimate:
     with np.errstate(all="ignore"):
         values = rule.of(taus, gains)
     positive = values[np.isfinite(values) & (values > 0)]
-    # Where no neuron tells dt, it is taken to be at most 1, a step or a second.
+    # If dt follows from no neuron, assume that it is at most 1, a step or a second.
     longest = float(np.median(positive)) if positive.size else 1.0
     silent = (values == 0) & (longest <= _ROUNDS_TO_ONE * taus)
     if silent.all():
@@ -92,7 +93,7 @@ def estimate(nodes: Mapping[str, Node], evidence: Evidence) -> Estimate:
     dt = float(np.median(values))
     far = int(np.argmax(np.abs(values - dt)))
     agrees = bool(abs(values[far] - dt) <= TOLERANCE * dt)
-    # Pairs that differ by rounding only are one.
+    # Pairs that differ only by rounding are not distinct.
     distinct = len({(f"{tau:.3e}", f"{gain:.3e}") for tau, gain in zip(taus, gains, strict=True)})
     computed = not all(_is_short(value, 3, 0) for value in np.concatenate([taus, gains]))
     proven = agrees and (distinct > 1 or (computed and _is_short(dt, 2, TOLERANCE)))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 from jaxsnn.nir.model.dialect import Conventions, FrameworkOption, Release
 
-#: How neurons of an importer do a step, see `Importer.does`.
+#: Extended support of an importer for a step; see `Importer.does`.
 Doing = Literal["any height", "floor", "no current", "several nodes"]
 
 # What it reads

@@ -1,15 +1,15 @@
 """This library, and the one of the Electronic Vision(s) group: continuous time, exact spikes.
 
-Their files differ in the unit of time only: seconds here, milliseconds there. Without this
-library's tag in the metadata the unit must be told.
+Their files differ only in the unit of time: seconds in this library, milliseconds in the other.
+Without this library's tag in the metadata the unit must be specified.
 
-A spike of weight w makes the synaptic current jump by w_in w, and the membrane of a neuron without
-one by r w: NIR's equations for a spike of area tau_syn (tau). That library writes r = w_in = 1 and
-reads neither, and earlier releases of this one did not apply them to spikes, only to currents.
-Hence the option `scale_spikes` must specify the meaning of files with other values; graphs that this library
-builds, and files that it writes now, do so in their tag.
+A spike of weight w makes the synaptic current jump by w_in w, or, in a neuron without a synaptic
+current, the membrane potential by r w: NIR's equations for a spike of area tau_syn (tau). The other
+library writes r = w_in = 1 and reads neither. Earlier releases of this library applied them to
+currents, but not to spikes. Hence the option `scale_spikes` must specify the meaning of files with
+other values; the tag of graphs that this library builds, and of files that it writes now, contains it.
 
-What is converted is converted for the importer of that library, which takes tau_mem = tau_syn or
+Conversions are for the importer of that library, which takes tau_mem = tau_syn or
 tau_mem = 2 tau_syn, and starts currents and membranes at 0.
 """
 
@@ -122,7 +122,9 @@ _SCALE_SPIKES = FrameworkOption(
 
 
 def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
-    """Return the rule with a sentence on gains that do not scale spikes."""
+    """Return a neuron's rule; if the node has gains that do not scale spikes, they are noted in
+    `assumed`.
+    """
     node = rule.node
     if node.type not in _RULES or dialect.option(_SCALE_SPIKES.name, node.name) is not False:
         return rule

@@ -1,10 +1,10 @@
 """Lava: CubaLIF of Loihi, whose states are integers.
 
-What writes NIR is `docs/source/examples/lava/lava_to_nir.py` of neuromorphs/NIR (at 7232ada), from
-the networks that lava-dl exports: dt = 0.1 ms, decays of n/4096 a step, r = tau_mem/dt, w_in =
-tau_syn/dt, thresholds and weights of n/64. What reads it is `nir_to_lava.py` there, into lava-dl
-(at d825ac5): i = (1 - d_i) i + x, v = (1 - d_v) v + i, each state a multiple of 2^-12 that a decay
-rounds toward 0, a spike where v > v_threshold, then v = 0.
+The exporter is `docs/source/examples/lava/lava_to_nir.py` of neuromorphs/NIR (at 7232ada). It
+converts the networks that lava-dl exports: dt = 0.1 ms, decays of n/4096 a step, r = tau_mem/dt,
+w_in = tau_syn/dt, thresholds and weights of n/64. The importer is `nir_to_lava.py` in the same
+folder, for lava-dl (at d825ac5): i = (1 - d_i) i + x, v = (1 - d_v) v + i, each state a multiple of
+2^-12 that a decay rounds toward 0, a spike where v > v_threshold, then v = 0.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.wording import Text
 
-#: Decays of Loihi are multiples of this, and so are states, in units of lava-dl.
+#: Decays of Loihi, and states in units of lava-dl, are multiples of this.
 _QUANTUM = 2.0**-12
 #: Thresholds and weights are multiples of this.
 _LEVEL = 2.0**-6
-#: How far from a multiple float32 may take a number, in multiples.
+#: Tolerance of these multiples in float32, in multiples.
 _ROUNDING = 1e-2
 
 # What it writes
@@ -61,7 +61,9 @@ def _refutes(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tuple[str, str
 
 
 def _whole_states(graph: Graph) -> Iterator[tuple[Node, Change]]:
-    """Yield a remark for each neuron: its states are not rounded here, with the largest deviation."""
+    """Yield a remark on each neuron with the largest effect of the rounding of its states, which is
+    not simulated here.
+    """
     for name in graph.neurons:
         node = graph.nodes[name]
         if node.type != "CubaLIF":

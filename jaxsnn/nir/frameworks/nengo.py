@@ -1,6 +1,6 @@
 """Nengo: its LIF without a refractory period, as the converter of the NIR repository sets it up.
 
-It writes no files; the dialect is how it runs those of others. The converter is
+It writes no files; the dialect describes how it runs files of other frameworks. The converter is
 `paper/02_cnn/nengo_import.py` of neuromorphs/NIR (at 7232ada), the neuron `nengo/neurons.py` (at
 036a0ce): J = (W s + b) / v_threshold, v = J + (v - J) exp(-dt/tau), a spike of height 1/dt where
 v > 1, then v = 0, and no v below 0. It takes r = 1 and v_leak = 0.
@@ -108,7 +108,7 @@ def _at_the_end_of_steps(graph: Graph) -> Iterator[tuple[Node, Change]]:
     """Yield a remark on the spike times of each neuron."""
     for name in graph.neurons:
         description = (
-            "fires at the end of a time step, like in Nengo, only with the time-stepped engine"
+            "fires at the end of a time step, as in Nengo, only on the time-stepped engine"
         )
         why = "the event engine solves the equations exactly, and its spikes are within time steps"
         yield graph.nodes[name], Change(node=name, what=description, why=why)

@@ -22,8 +22,8 @@ from jaxsnn.nir.model.draft import spelt
 from jaxsnn.nir.model.node import nothing
 from jaxsnn.wording import Text
 
-#: 1 - decay of a membrane that does not leak: small enough to vanish in float32, large enough to
-#: divide by.
+#: 1 - decay of a membrane without a leak: small enough to vanish in float32, large enough to divide
+#: by.
 NO_LEAK = 2.0**-40
 
 
@@ -92,7 +92,7 @@ def filled(step: Step, value: Any) -> np.ndarray:
     return np.broadcast_to(np.asarray(value, float), step.shape).copy()
 
 
-#: What the resets of a source do.
+#: Effects of the resets of a source.
 _RESET_TEXTS: Mapping[Reset, str] = MappingProxyType(
     {
         "value": "sets the membrane potential to a value",
@@ -195,7 +195,7 @@ def refuse_drive(step: Step, drive: np.ndarray, setting: Setting) -> None:
 
 def needs_start(step: Step, start: np.ndarray, setting: Setting) -> None:
     """Require membrane potentials that start at `start`, the initial value of the importer in units
-    of the source framework; any other is an approximation, see `Setting.give_up`.
+    of the source framework. Any other start is an approximation; see `Setting.give_up`.
     """
     off = np.abs(step.v_start - start) > 1e-9 * np.abs(step.v_threshold)
     if np.any(off):
@@ -257,12 +257,12 @@ def moved_threshold(
     return farther(height, (threshold * (1 + sign * slack)).astype(np.float32)).astype(float)
 
 
-#: By so much at most a level is above the lowest height that is scaled to it.
+#: Largest factor by which a height is scaled to reach the common level.
 _MOST_SCALED = 2**20
 
 
 def has_few_digits(values: np.ndarray) -> np.ndarray:
-    """Return where float32 does not round products of small integers and a value."""
+    """Return a mask of the values whose products with small integers are exact in float32."""
     digits = np.frexp(values)[0] * _MOST_SCALED
     return digits == np.round(digits)
 

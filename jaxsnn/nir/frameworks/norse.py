@@ -49,7 +49,7 @@ from jaxsnn.wording import Text
 
 
 def _seconds(dt_export: float) -> float:
-    """Return the unit of a file's time: time constants in it are true ones times dt_export."""
+    """Return the unit of time of a file, whose time constants are the true ones times dt_export."""
     return 1 / dt_export
 
 
@@ -177,8 +177,8 @@ def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
     return dataclasses.replace(rule, reset_size=size, problems=problems)
 
 
-#: Files that are written for its importer, which computes the current as it does the membrane:
-#: i += dt/tau_syn (v_leak - i + w_in x), and then V under r i.
+#: Files for Norse's importer, which computes the current like the membrane: i += dt/tau_syn (v_leak
+#: - i + w_in x), and then V with r i as its input.
 _WRITTEN_FOR = dataclasses.replace(
     _WRITES,
     version="importer",
@@ -196,17 +196,18 @@ _WRITTEN_FOR = dataclasses.replace(
 
 # What it reads
 
-#: How many times larger the current is written where a small r keeps Norse's leak out of it.
+#: Factor by which the current is increased where a small r cancels Norse's leak of the current.
 _LARGE_CURRENT = 2.0**30
-#: Membranes closer to v_threshold than this, relative to it, count as at it, where sums of weights may
+#: Relative distance from v_threshold at which a membrane counts as at it, if sums of weights may
 #: meet it exactly: eight times the spacing of float32.
 _SLACK = 2.0**-20
-#: The same for a source that fires at its threshold. A constant input may let its membrane approach it
-#: from below for ever; in float32 it then stops about tau/dt spacings below, and must not fire there.
+#: The same for a source that fires at its threshold. With a constant input its membrane may
+#: approach it from below forever; in float32 it then stops about tau/dt spacings below, and must
+#: not fire there.
 _SLACK_AT = 2.0**-23
-#: What `from_nir` is told, by kind. "unit": membranes are scaled so that a spike takes 1 off.
-#: "floor": so that v_threshold is 1, and as many as fit in are taken off. "rounded-floor": the same,
-#: where sums of weights may meet a threshold.
+#: Arguments of `from_nir` by kind of reset. "unit": membranes are scaled so that a spike subtracts
+#: 1. "floor": v_threshold is scaled to 1, and a spike subtracts the largest integer that the
+#: membrane reaches. "rounded-floor": the same, if sums of weights may meet a threshold.
 _RESET_METHODS: Mapping[str, str] = MappingProxyType(
     {
         "value": "",
@@ -216,7 +217,7 @@ _RESET_METHODS: Mapping[str, str] = MappingProxyType(
         "rounded-floor": f", reset_method=lambda z, v, reset, th: v - (v * {1 + _SLACK!r}).floor().clamp(min=0)",
     }
 )
-#: The same, as fields of a dialect.
+#: The same resets as fields of a dialect.
 _RESETS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "value": {"reset": "zero"},
@@ -338,13 +339,13 @@ def _written_box(step: Step, setting: Setting) -> Written:
 
 
 def _power_of_two(value: np.ndarray) -> np.ndarray:
-    """Return the power of two next to a value, of its sign; 0 for 0."""
+    """Return the power of two that is nearest to a value, with its sign; 0 for 0."""
     exponent = np.log2(np.abs(value), out=np.zeros_like(value), where=value != 0)
     return np.sign(value) * 2.0 ** np.round(exponent)
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Return a quotient, 1 where it would be one by 0."""
+    """Return a quotient; 1 where the denominator is 0."""
     return np.divide(numerator, denominator, out=np.ones_like(numerator), where=denominator != 0)
 
 
@@ -506,8 +507,8 @@ def _level_and_scale(step: Step, setting: Setting) -> tuple[np.ndarray, np.ndarr
     if not subtracts and method != "value":
         raise ConversionError(
             Text(
-                "node '{node}' resets to a value and other nodes subtract v_threshold, and Norse "
-                "supports one reset_method for all CubaLIF",
+                "node '{node}' resets to a value, but other nodes subtract v_threshold, and Norse "
+                "supports only one reset_method for all CubaLIF nodes",
                 node=step.name,
             ),
             fix="use the same reset for all of them",
@@ -546,7 +547,7 @@ def _large(step: Step, start: np.ndarray, rest: np.ndarray, share: np.ndarray) -
 
 
 def _does(step: Step) -> Iterable[Doing]:
-    """Return how its neurons do a step: resets that none of them has, as several nodes."""
+    """Return the extended support for a step: two resets can be written as several nodes."""
     composed = step.reset in ("subtract unless above", "skip")
     return ("no current", "several nodes") if composed else ()
 
@@ -591,7 +592,8 @@ _IMPORTER_MAIN = dataclasses.replace(
 
 # Its layers
 
-#: Cells of one step, and those that run the same through (time, batch, *shape).
+#: Cells that compute one step -> modules that compute the same for all steps, (time, batch,
+#: *shape).
 _KINDS: Mapping[str, str] = MappingProxyType(
     {
         **{"LIFBoxCell": "LIF", "LIFCell": "CubaLIF", "IAFCell": "IF"},
@@ -599,7 +601,7 @@ _KINDS: Mapping[str, str] = MappingProxyType(
         **{"LIF": "CubaLIF", "IAF": "IF", "LI": "CubaLI"},
     }
 )
-#: Those with weights of their own, likewise.
+#: The same for cells with weights.
 _WEIGHTED: Mapping[str, str] = MappingProxyType(
     {"LILinearCell": "CubaLI", "LIFRecurrentCell": "CubaLIF", "LIFRecurrent": "CubaLIF"}
 )

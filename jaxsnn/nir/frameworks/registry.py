@@ -25,9 +25,9 @@ from jaxsnn.nir.model.dialect import Conventions, Dialect, FrameworkOption
 from jaxsnn.options import DT, FILE_OPTIONS
 from jaxsnn.wording import Option, Text
 
-#: Group of entry points through which distributions bring frameworks.
+#: Group of entry points with which distributions add frameworks.
 ENTRY_POINTS = "jaxsnn.frameworks"
-#: Files of this folder, in the order in which they are listed everywhere.
+#: Framework modules of this folder, in the order in which they are listed everywhere.
 _OWN = (
     "nir",
     "snntorch",
@@ -290,7 +290,7 @@ def conventions_of(name: str, version: str | None = None) -> Conventions:
 
 
 def dialect_of(name: str, version: str | None = None, **fields: Any) -> Dialect:
-    """Return the dialect of a framework, with the given fields; everything else is undecided.
+    """Return the dialect of a framework with the specified fields; all other fields are undecided.
 
     Args:
         name: Name of the framework.

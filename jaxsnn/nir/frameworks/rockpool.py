@@ -1,8 +1,8 @@
 """Rockpool: LIFTorch, LIFNeuron and ExpSynTorch, with several spikes in a step.
 
 Its importer is `rockpool/nn/modules/torch/nir.py` at 42cee1c: CubaLIF becomes LIFTorch with dt =
-tau_mem/(1+r), LIF fails (it asks for tau_mem), and LI truncates tau to an integer, which of
-seconds leaves 0.
+tau_mem/(1+r), LIF fails (it asks for tau_mem), and LI truncates tau to an integer, so that times in
+seconds become 0.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ _WRITES = Conventions(
     threshold=">=",
     spikes_per_step="several",
 )
-#: Files that are written for its importer.
+#: Files for Rockpool's importer.
 _WRITTEN_FOR = dataclasses.replace(
     _WRITES,
     version="importer",
@@ -110,7 +110,7 @@ _WRITTEN_FOR = dataclasses.replace(
 
 # What it reads
 
-#: The decay of a current that lasts one step: what stays of it vanishes in float32.
+#: Decay of a current that lasts one step; the rest vanishes in float32.
 _NO_CURRENT = 2.0**-30
 
 
@@ -156,7 +156,9 @@ def _write(step: Step, setting: Setting) -> Written:
 
 
 def _does(step: Step) -> Iterable[Doing]:
-    """Return how its neurons do a step: several spikes, each of which takes v_threshold off."""
+    """Return the extended support for a step: several spikes, each of which subtracts
+    v_threshold.
+    """
     return ("any height",) if step.several and step.reset == "subtract" else ()
 
 

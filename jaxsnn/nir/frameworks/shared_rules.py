@@ -21,11 +21,12 @@ def _tau_over_dt(tau: Any, dt: Any, xp: Any) -> Any:
 TAU_OVER_R = StepLength(
     text="tau/r", of=_tau_over_r, synapses=True, gain=_tau_over_dt, above_dt=True
 )
-#: What the importers that are written for take, all of them.
+#: Node types that all importers with a writer support.
 COMMON_NODES = (
     *("Input", "Output", "Linear", "Affine", "Conv2d", "Flatten", "IF", "LIF", "CubaLIF"),
 )
-#: How what an importer of PyTorch's makes is run: step by step, with a state that it is given back.
+#: Template of code that runs a module of an importer for PyTorch, step by step, with the returned
+#: state.
 TORCH_RUN = """\
 state, spikes = None, []
 for frame in x:  # x: a float tensor (time, batch, *shape)

@@ -60,8 +60,8 @@ _SPIKE_FN = FrameworkOption(
     tries=("multi", "single"),
     fallback=("multi", "spike_fn is not in the file; its default is MultiSpike."),
 )
-#: norm_input scales what arrives by 1 - exp(-1/tau). It is true by default for LIF, false for
-#: ExpLeak (LI).
+#: Rule of neurons that leak. norm_input multiplies inputs by 1 - exp(-1/tau); by default it is true
+#: for LIF and false for ExpLeak (LI).
 _LEAKY = Rule(
     kernel="box",
     membrane="average",
@@ -72,7 +72,7 @@ _LEAKY = Rule(
 
 
 def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
-    """Return the rule by `spike_fn` and `min_v_mem`."""
+    """Return a neuron's rule, completed with the options `spike_fn` and `min_v_mem`."""
     name = rule.node.name
     spike_fn, bound = (dialect.option(option.name, name) for option in (_SPIKE_FN, _MIN_V_MEM))
     assumed = Text(
@@ -91,7 +91,7 @@ def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
 
 # What it reads
 
-#: A decay as small as float32 can tell from 0: a current of one step.
+#: Decay of a current of one step: the smallest that float32 distinguishes from 0.
 _NO_CURRENT = 2.0**-100
 
 
@@ -102,7 +102,7 @@ def _tau(decay: np.ndarray) -> np.ndarray:
 
 
 def _single(value: np.ndarray) -> np.ndarray:
-    """Convert to float32: with parameters in float64 its layers would return float64, which the
+    """Convert parameters to float32: with float64, layers of Sinabs return float64, which the
     following layers refuse.
     """
     return np.asarray(value, np.float32)
@@ -232,14 +232,14 @@ def _currents_apart(draft: Draft, recurrent: list[Edge], late: bool, dt: float) 
         current_name = draft.insert((source, name), f"{name}_current", current)
         draft.changed(
             current_name,
-            Text("the synaptic current of '{node}', written as a LI", node=name),
+            Text("the synaptic current of '{node}', written as an LI", node=name),
             "Sinabs's importer supports no neurons with a synaptic current",
         )
 
 
 def _does(step: Step) -> Iterator[Doing]:
-    """Yield how its neurons do a step: SingleSpike and MultiSpike with either reset, where several spikes
-    count thresholds from 0; IAF bounded by -v_threshold, the one lower bound that its importer sets.
+    """Yield the extended support for a step: any height for resets that subtract or set V to 0; and
+    the lower bound -v_threshold of IAF, the only bound that the importer sets.
     """
     if step.reset == "subtract" or (step.reset == "value" and not np.any(step.v_reset)):
         yield "any height"

@@ -1,7 +1,7 @@
 """snn-mlir, a compiler of spiking networks to C: LIF, IF, CubaLIF and LI, one step per call.
 
-It writes no files of NIR; the dialect is how it runs those of others. Its reader
-(`python/snn_mlir` at 0e248ba) and its lowering (`SNNToLinalg.cpp` at 088a13f) were read:
+It writes no NIR files; the dialect describes how it runs files of other frameworks. The sources are
+its reader (`python/snn_mlir` at 0e248ba) and its lowering (`SNNToLinalg.cpp` at 088a13f):
 dt = tau/r, v = (1 - dt/tau) v + i, i = (1 - dt/tau_syn) i + x, a spike where v > v_threshold, then
 v = 0. Its quantized mode rounds weights to 8 bits and states to 2^-12; this module describes its
 float mode.
@@ -59,8 +59,8 @@ _RUNS = Conventions(
 
 
 def _write(step: Step, setting: Setting) -> Written:
-    """Write LIF, IF and CubaLIF that rest and reset at 0, with one set of parameters a layer; LI
-    and CubaLI for readouts.
+    """Write LIF, IF and CubaLIF that rest at 0 and reset to 0, with one set of parameters per layer;
+    LI and CubaLI for readouts.
     """
     needs_one_axis(step, "snn-mlir")
     spikes = step.reset != "none"
@@ -100,7 +100,7 @@ def _write(step: Step, setting: Setting) -> Written:
 
 
 def _named_terminals(draft: Draft, recurrent: list[Edge], late: bool, dt: float) -> None:
-    """Rename the terminals to 'input' and 'output', between which snn-mlir walks."""
+    """Rename the terminals to 'input' and 'output', the ends of the path that snn-mlir follows."""
     ends = {draft.of_type(kind)[0]: kind.lower() for kind in ("Input", "Output")}
     new_names = {name: ends.get(name, name) for name in draft.nodes}
     for name in draft.nodes:

@@ -1,7 +1,7 @@
-"""snnTorch: Leaky, Synaptic, RLeaky and RSynaptic; 1.0, and the main branch after it.
+"""snnTorch: Leaky, Synaptic, RLeaky and RSynaptic; version 1.0, and the main branch after it.
 
-Main's importer is `snntorch/import_nir.py` at its commit 0819ba4 (pull requests 435 and 452), its
-exporter writes what that of 1.0.0 does.
+The importer of the main branch is `snntorch/import_nir.py` at commit 0819ba4 (pull requests 435 and
+452); its exporter writes the same files as that of 1.0.0.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from jaxsnn.wording import Text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: The step that its exporter always writes with, and its importer assumes.
+#: Time step that the exporter always writes, and the importer assumes.
 _DT = 1e-4
 
 
@@ -62,9 +62,10 @@ _DT = 1e-4
 
 
 def _is_single_precision(nodes: Mapping[str, Node]) -> bool:
-    """Return whether r = 1/(1-beta) was computed from betas in float32: snnTorch does so,
-    SpikingJelly uses float64, where a layer that learns its tau has one tau = 1/sigmoid(w) with w
-    in float32.
+    """Return whether r = 1/(1-beta) was computed from betas in float32.
+
+    snnTorch computes in float32, SpikingJelly in float64. Layers with a single r are skipped: if
+    SpikingJelly learns their tau, it is 1/sigmoid(w) of a w in float32.
     """
     for name, node in nodes.items():
         if not isinstance(node, NEURONS) or isinstance(node, IF | I):
@@ -166,7 +167,8 @@ _WRITES = Conventions(
 # What it reads
 
 
-#: What is set of a loaded neuron: reset_mechanism, reset_delay and the name of state_function.
+#: Attributes of a loaded neuron by reset: reset_mechanism, reset_delay and the name of
+#: state_function.
 _MECHANISMS: Mapping[str, tuple[str, bool, str]] = MappingProxyType(
     {
         "value": ("zero", False, "_base_zero"),
@@ -235,8 +237,8 @@ def _without_a_current(step: Step) -> Step:
 
 
 def _does(step: Step) -> Iterator[Doing]:
-    """Yield how its neurons do a step: its own immediate subtraction at any height; Synaptic subtracts at
-    once only in this way, and fires one spike a step.
+    """Yield the extended support for a step: snnTorch's immediate subtraction at any height. For
+    other immediate subtractions and for several spikes per step, Synaptic is not suitable.
     """
     if step.reset == "subtract unless above" and not step.several:
         yield "any height"
@@ -320,7 +322,7 @@ def _told(setting: Setting) -> str:
 
 
 def _lengthen_loops(draft: Draft, recurrent: list[Edge], late: bool, dt: float) -> None:
-    """Make three nodes of each loop of two, on which its importer fails."""
+    """Extend each loop of two nodes to three nodes, since the importer fails on loops of two."""
     # `recurrent`, `draft.delayed` and `memories` have the names before nodes were renamed.
     old_names = {new: old for old, new in draft.renamed.items()}
     for edge in recurrent:
@@ -340,7 +342,7 @@ def _lengthen_loops(draft: Draft, recurrent: list[Edge], late: bool, dt: float) 
         ]
 
 
-#: What it takes for what a file does not say.
+#: Values that snnTorch assumes for properties that a file does not contain.
 _READS = {"reset": "zero", "reset_delay": False, "initial": "zero"}
 _IMPORTER = Importer(
     version="1.0",
@@ -472,8 +474,10 @@ def _recurrent_weights(call: Call, recurrent: Any) -> dict[str, Any]:
 
 
 def _export_lapicque(call: Call) -> Exported:
-    """Export Lapicque: V = (1 - dt/(R C)) V + dt/C x. Its reset to zero drops the input; of
-    snnTorch's other neurons only Synaptic does so, which is identical with a current of one step.
+    """Export Lapicque: V = (1 - dt/(R C)) V + dt/C x.
+
+    Its reset to zero drops the input of the step, which among snnTorch's other neurons only Synaptic
+    does. So with this reset it is exported as a Synaptic whose current lasts one step.
     """
     neuron, shape = call.module, call.outward
     _refuse_unheld(call)
@@ -528,7 +532,7 @@ def _set_lapicque(
 
 
 def _export_alpha(call: Call) -> Exported:
-    """Export Alpha: one that resets as the extension of this name.
+    """Export Alpha: with a reset, as the extension Alpha; without, as a Synaptic.
 
     Without a reset its membrane, m (a^n - b^n) for a spike n steps ago with decays a and b, is that
     of a Synaptic, (a^(n+1) - b^(n+1)) / (a - b), one step later, times m (a - b).

@@ -149,14 +149,14 @@ class NeuronRule:
         return self.spike
 
     def require(self, *fields: str, error: type[JaxsnnError] = DialectError) -> None:
-        """Raise the problem of the first of some fields that has one.
+        """Raise the problem of the first field that has a problem.
 
         Args:
-            fields: Keys of `problems`.
+            fields: Keys of `problems`, in order.
             error: Exception to raise.
 
         Raises:
-            JaxsnnError: The problem of the first of these fields that has one.
+            JaxsnnError: At least one of the fields has a problem.
         """
         for field in fields:
             if field in self.problems:

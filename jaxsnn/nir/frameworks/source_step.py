@@ -1,6 +1,6 @@
 """`Step`, one time step of a population in numbers, from which every target is written.
 
-i = synapse_decay i + synapse_gain x        (current-based neurons only)
+    i = synapse_decay i + synapse_gain x        (current-based neurons only)
     u = decay v + gain X + drive                (X is i, or x without a current)
     a spike where u passes v_threshold, then the reset gives the next v
 
@@ -41,8 +41,8 @@ class Step:
     Attributes:
         name, type: Name and type of the node; `shape` is that of the population, and of all arrays.
         current_based: Whether the input passes through a synaptic current.
-        decay, gain, drive: Coefficients of the membrane potential; `drive` is the constant input by
-            the leak potential per time step.
+        decay, gain, drive: Coefficients of the membrane potential; `drive` is the constant input per
+            time step that results from the leak potential.
         synapse_decay, synapse_gain: Factors of the synaptic current.
         bias_ratio: Effect of a bias of 1 in a time step, relative to a spike of weight 1.
         v_threshold, v_reset, v_start: Levels of the membrane potential.
@@ -51,8 +51,8 @@ class Step:
         at_equality: Whether a membrane potential equal to v_threshold spikes.
         several: Whether a neuron may fire several spikes per time step, each of which subtracts
             v_threshold.
-        level: For spikes that are shared among copies of a neuron: v_threshold in units of that of
-            the neuron.
+        level: If copies of a neuron share its spikes: v_threshold of the copy, as a multiple of the
+            neuron's v_threshold.
         floor: Lower bound of V at the end of a time step; None for no bound.
         late: Whether spikes are emitted one time step after the threshold crossing.
         starts_with_reset: Whether some membrane potentials start above v_threshold and are reset in

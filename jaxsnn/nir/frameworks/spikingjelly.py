@@ -99,9 +99,10 @@ _WRITES = Conventions(
 
 
 def _needs_its_reset(step: Step, setting: Setting) -> None:
-    """Require a reset to a value; any other is an approximation, see `Setting.give_up`. Delayed
-    subtractions that can be rewritten as immediate ones were rewritten before, see
-    `convert.subtraction`.
+    """Require a reset to a value. Any other reset is an approximation; see `Setting.give_up`.
+
+    Delayed subtractions that can be rewritten as immediate subtractions have been rewritten before;
+    see `jaxsnn.nir.convert.resets.move_subtractions`.
     """
     if step.reset != "subtract later":
         needs_value_reset(step, setting, "SpikingJelly")
@@ -195,8 +196,8 @@ def _write(step: Step, setting: Setting) -> Written:
 
 
 def _does(step: Step) -> Iterator[Doing]:
-    """Yield how its neurons do a step: resets that none of them has, as several nodes; CUBALIFNode
-    subtracts at once only, and fires one spike a step.
+    """Yield the extended support for a step: two resets can be written as several nodes. CUBALIFNode
+    is not suitable for these, for later subtractions, and for several spikes per step.
     """
     composed = step.reset in ("subtract unless above", "skip")
     if composed:
@@ -215,7 +216,7 @@ def _load(path: str, setting: Setting) -> str:
 
 # Its layers
 
-#: The step of the graphs of its layers, which have none.
+#: Time step of graphs of its layers, which have no time step.
 _DT = 1e-4
 
 

@@ -139,7 +139,7 @@ def _padded_like_xla(graph: Graph) -> Iterator[tuple[Node, Change]]:
 
 
 def _without_threshold(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tuple[str, str] | None:
-    """Return a LI without a Threshold, and the reason: Spyx writes no layer whose output is its
+    """Return an LI without a Threshold, and the reason: Spyx writes no layer whose output is its
     membrane. None if there is none.
     """
     membranes = [node.name for node in nodes.values() if node.type == "LI"]
@@ -281,8 +281,8 @@ def _load(path: str, setting: Setting) -> str:
     return f"import nir, spyx.nir; net, y = spyx.nir.from_nir({read}, x, dt={setting.dt!r})"
 
 
-#: What must arrive in each step at an additional neuron so that it fires in each step, by type; its
-#: v_threshold is 1 and half of its membrane stays from step to step.
+#: Constant input with which an additional neuron fires in each step, by type; its v_threshold is 1,
+#: and half of its membrane remains from step to step.
 _DRIVE = {"LIF": 2.0, "CubaLIF": 2.0, "IF": 1.5}
 
 
@@ -306,7 +306,9 @@ def _chain(draft: Draft, recurrent: list[Edge], late: bool, dt: float) -> None:
 
 
 def _unlike_xla(draft: Draft) -> None:
-    """Write pools as convolutions where Spyx's SAME, as which it takes any padding, is another."""
+    """Write pools as convolutions if their padding differs from XLA's SAME, as which Spyx interprets
+    any padding.
+    """
     for name in draft.of_type("SumPool2d"):
         frame = window(as_node(name, draft.nodes[name]))
         like_xla = dataclasses.replace(frame, like_xla=True).at(draft.shapes[name][0][1:])

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 #: Code of a refusal of weights that torch applies to an input without a batch axis.
 NO_BATCH_AXIS = "no-batch-axis"
+#: Code of a refusal of other layers whose input has a different number of axes than in NIR.
 OTHER_AXES = "input-axes"
-#: Bytes of the numbers of float32.
+#: Bytes of a float32 number.
 _LEAST_BYTES = 4
 
 
@@ -125,7 +126,8 @@ class LayerNumbers:
     value: np.ndarray
 
 
-#: What puts numbers into a layer: (call, nodes of the file by suffix, steps of its neurons by suffix).
+#: Function that returns the numbers to load into a layer, from (call, nodes of the file by suffix,
+#: steps of its neurons by suffix).
 Setter = Callable[[Call, Mapping[str, "Node"], Mapping[str, "Step"]], list[LayerNumbers]]
 
 
@@ -787,7 +789,7 @@ def _set_transposed(
     ]
 
 
-#: What puts numbers into layers of torch.nn.
+#: Functions that return the numbers to load into layers of torch.nn.
 LAYER_SETTERS: Mapping[str, Setter] = MappingProxyType(
     {
         **dict.fromkeys(("Linear", "Conv1d", "Conv2d"), set_weights),

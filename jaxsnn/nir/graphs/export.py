@@ -1,6 +1,6 @@
 """A `Graph` back to a file or a nir.NIRGraph.
 
-What was not changed stays bit for bit, and nothing is added.
+Unchanged content is written bit for bit as it was, and nothing is added.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from jaxsnn.wording import Text
 if TYPE_CHECKING:
     import nir
 
-#: Nodes behind which nir infers shapes.
+#: Types of nodes after which nir infers shapes.
 _WITH_WINDOWS = ("Conv1d", "Conv2d", "SumPool2d", "AvgPool2d", "Flatten")
-#: What nir raises where it takes no graph of what it is given.
+#: Exceptions that nir raises if it cannot make a graph of a document.
 _REFUSALS = (AssertionError, ValueError, TypeError, KeyError, IndexError, AttributeError)
 
 
@@ -149,7 +149,7 @@ def _changed(old: Dataset, value: np.ndarray) -> Dataset:
 
 
 def _cast(value: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Too large a number becomes infinite without a warning."""
+    """Convert to a dtype; a number that is too large becomes infinite, without a warning."""
     with np.errstate(over="ignore"):
         return value.astype(dtype)
 
@@ -220,7 +220,7 @@ def _of_nir(graph: Graph, **reader_options: bool) -> nir.NIRGraph:
     """Return the graph as nir.read would load it from a file with `reader_options`."""
     import nir
 
-    # nir changes the dicts that it is given
+    # nir changes the dicts that it receives
     tree = _values(document_of_graph(graph)["node"])
     return cast("nir.NIRGraph", nir.dict2NIRNode(tree | reader_options))
 

@@ -141,7 +141,7 @@ def parse(source: Any, *, dialect: str | Dialect = "auto", **options: Any) -> Gr
 
 
 def _with_dialects(graph: Graph, broken: tuple[Problem, ...]) -> tuple[Problem, ...]:
-    """Problems of a graph, with the dialects in which it has none."""
+    """Return the problems of a graph; the first advice names the dialects in which there are none."""
     sound = [name for name in DIALECTS if _is_sound(graph, name)]
     if not sound:
         return broken
@@ -435,7 +435,8 @@ def _port(members: Group, path: str, name: str, kind: type[Node], flat: _Flat) -
             node=inside,
         )
     description = f"edges {'to' if kind is Input else 'from'} '{inside}' reach its node '{free[0]}'"
-    why = f"it has no {kind.__name__}, and no other node is free"
+    direction = "incoming" if kind is Input else "outgoing"
+    why = f"it has no {kind.__name__}, and only this node has no {direction} edge"
     change = Change(node=inside, what=description, why=why)
     if change not in flat.repairs:
         flat.repairs.append(change)

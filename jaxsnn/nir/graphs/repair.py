@@ -87,7 +87,7 @@ def findings(graph: Graph) -> Graph:
     )
 
 
-#: The first number of the versions of NIR whose files are known.
+#: Major versions of NIR whose files are known.
 _KNOWN_VERSIONS = ("0", "1")
 
 
@@ -157,7 +157,7 @@ def _repairs_of(
         description = (
             f"start_dim {node.value('start_dim')} is read so that all axes of {inward} are joined"
         )
-        yield Change(node=name, what=description, why=f"what follows takes {outward}")
+        yield Change(node=name, what=description, why=f"the following nodes take {outward}")
     if isinstance(node, Input | Output) and node.value("shape") is not None:
         declared = tuple(int(size) for size in np.ravel(node.value("shape")))
         if declared != inward:
@@ -176,7 +176,7 @@ def _repairs_of(
         yield Change(
             node=name,
             what=description,
-            why=f"they are single numbers, and its neighbours have the shape {inward}",
+            why=f"they are scalars, and its neighbours have the shape {inward}",
         )
 
 
@@ -223,10 +223,10 @@ def _edge_warnings(
         yield _warning(node, description, fix)
     if not sources and not isinstance(node, Input):
         fix = "connect it or remove it; an exporter may have lost an edge"
-        yield _warning(node, "is fed by nothing, no edge ends at it", fix)
+        yield _warning(node, "has no incoming edge", fix)
     if not targets and not isinstance(node, Output):
         fix = "connect it or remove it; an exporter may have lost an edge"
-        yield _warning(node, "feeds nothing, no edge starts at it", fix)
+        yield _warning(node, "has no outgoing edge", fix)
     stands_in = len(targets) == 1 and node.name == f"input_{targets[0]}"
     if isinstance(node, Input) and stands_in and len(graph.inputs) > 1:
         description = Text(
@@ -251,7 +251,7 @@ def _reset_warnings(node: Node) -> Iterator[Problem]:
         yield _warning(node, description, fix)
 
 
-#: Integers above this one are rounded when they are converted to float64.
+#: Largest integer up to which all integers are exact in float64.
 _EXACT = 2**53
 
 

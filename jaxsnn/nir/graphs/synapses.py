@@ -33,7 +33,7 @@ def with_delayed_synapses(graph: Graph, name: str, delay: np.ndarray) -> Graph:
     if not isinstance(node, Linear | Affine) or "/" in name:
         raise GraphError(
             Text("node '{node}' is not a Linear or Affine of the outermost graph", node=name),
-            fix="name one, delays of synapses need its weights",
+            fix="pass the name of the node whose weights have the delays",
             node=name,
         )
     copies, delays = f"{name}_copies", f"{name}_delays"

@@ -18,7 +18,7 @@ from jaxsnn.wording import Text
 #: The version of the format that is known.
 _NIR = "1.0.8"
 Observable = nir.TimeGriddedData | nir.EventData
-#: Times may miss t_max or a multiple of dt by this fraction of themselves: the rounding of float32.
+#: Tolerance of times with respect to t_max or a multiple of dt, relative: the rounding of float32.
 TOLERANCE = 2**-20
 
 
@@ -140,18 +140,18 @@ def _stored(array: np.ndarray) -> Dataset:
     )
 
 
-#: What an observable holds: datasets, then attributes beside its type.
+#: Contents of an observable by type: datasets, then attributes.
 _HELD = {
     "TimeGriddedData": (("data",), ("dt",)),
     "EventData": (("idx", "time"), ("n_neurons", "t_max")),
     "ValuedEventData": (("idx", "time", "value"), ("n_neurons", "t_max")),
 }
-#: Attributes of later versions of the format, with the value that changes nothing.
+#: Attributes of later versions of the format, with the values that have no effect.
 _WITHOUT_EFFECT = {"dynamic_before_transition": False}
 
 
 class _UnknownEntry(ValueError):
-    """Something that the known version of the format does not define."""
+    """Error for an entry that the known version of the format does not define."""
 
 
 def _refuse_unknown(

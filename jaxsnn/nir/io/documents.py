@@ -1,4 +1,6 @@
-"""A nir.NIRGraph as the document that nir.write would make of it (see `jaxsnn.nir.io.files`)."""
+"""Conversion of a nir.NIRGraph to the document that nir.write would store (see
+`jaxsnn.nir.io.files`).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from jaxsnn.errors import GraphError
 from jaxsnn.nir.io.files import Dataset, Group, text_dataset
 from jaxsnn.wording import Text
 
-#: The version of NIR whose format is written.
+#: Version of NIR whose format is written.
 NIR_VERSION = "1.0.8"
 
 

@@ -1,7 +1,8 @@
-"""Groups and datasets of an open HDF5 file as plain records (`Group`, `Dataset`), or refused.
+"""Groups and datasets of an open HDF5 file as plain records (`Group`, `Dataset`); other objects are
+refused.
 
-HDF5 is asked by h5py's low-level calls: the objects that h5py shows to its users ask about one
-thing many times, which for a hundred thousand small datasets takes longer than all the rest.
+The file is read through h5py's low-level calls: its high-level objects query the same property many
+times, which for a hundred thousand small datasets would take most of the time.
 """
 
 # h5py has no types for its low-level modules.
@@ -26,11 +27,11 @@ from jaxsnn.errors import FileError, first_line
 from jaxsnn.nir.io.read_limits import ByteBudget
 from jaxsnn.wording import Text
 
-#: How deep groups may nest: enough for every network, few enough to stop at a file whose groups
-#: contain themselves.
+#: Maximum depth of nested groups: sufficient for every network, and small enough to stop at a file
+#: whose groups contain themselves.
 MAXIMUM_DEPTH = 32
 
-#: Where numbers may lie, and what they may be compressed by: gzip, shuffle, Fletcher's sum, szip, lzf.
+#: Allowed layouts and compression filters of datasets: gzip, shuffle, Fletcher's sum, szip, lzf.
 _LAYOUTS = (h5d.COMPACT, h5d.CONTIGUOUS, h5d.CHUNKED)
 _FILTERS = (
     h5z.FILTER_DEFLATE,

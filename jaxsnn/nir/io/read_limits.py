@@ -13,7 +13,8 @@ from jaxsnn.options import MAX_BYTES, READ_TIMEOUT
 from jaxsnn.output import refuse_unreadable
 from jaxsnn.wording import Text
 
-#: What says how many bytes the arrays of a file may have, decoded, and what they may by default.
+#: Environment variable with the maximum number of bytes of all decoded arrays of a file, and its
+#: default.
 LIMIT_VARIABLE, DEFAULT_MAX_BYTES = "JAXSNN_MAX_BYTES", 2**31
 
 

@@ -27,11 +27,11 @@ from jaxsnn.nir.io.read_limits import ReadLimits
 from jaxsnn.options import READ_TIMEOUT
 from jaxsnn.wording import Text
 
-#: Bytes that decoding takes beside the arrays: chunks, names, copies of text.
+#: Bytes that decoding needs in addition to the arrays: chunks, names, copies of text.
 _BESIDE = 2**29
 _TRUSTED = "or export it again"
 
-#: Seconds within which a Ctrl-C that ended the child has come here, too.
+#: Seconds within which a Ctrl-C that ended the child process reaches this process, too.
 _UNTIL_OURS = 0.1
 
 

@@ -1,7 +1,7 @@
 """The factors by which membranes and currents decay in one step, as frameworks compute them.
 
-Each computes with NumPy and with JAX arrays, in float arithmetic of the order that its framework
-has. A rule from outside may bring its own: see `Decay`.
+Each accepts NumPy and JAX arrays, and uses the framework's order of floating-point operations. An
+external framework may define another decay: see `Decay`.
 """
 
 from __future__ import annotations
@@ -74,18 +74,18 @@ def _exact_synapse(parameters: Parameters, dt: Any, xp: Any) -> Any:
     return xp.exp(-dt / parameters["tau_syn"])
 
 
-#: No leak.
+#: Decay of a membrane without a leak.
 NO_DECAY = Decay(text="1", factor=_one, needs_dt=False)
-#: The file has the factor where NIR has r.
+#: Decay that the file stores in place of NIR's r.
 R = Decay(text="r", factor=_r, needs_dt=False)
-#: The inverse of r = 1/(1-k), which holds the factor in more digits than tau does.
+#: Decay from r = 1/(1-k), which contains it with more digits than tau does.
 FROM_R = Decay(text="1-1/r", factor=_from_r, needs_dt=False)
 FROM_W_IN = Decay(text="1-1/w_in", factor=_from_w_in, needs_dt=False)
-#: The decay of snnTorch's Alpha, which has it as a parameter, as it has beta.
+#: Decay of snnTorch's Alpha, which has alpha and beta as parameters.
 ALPHA_DECAY = Decay(text="alpha", factor=_alpha, needs_dt=False)
-#: Euler's step.
+#: Decays of Euler's method.
 EULER_MEMBRANE = Decay(text="1-dt/tau_mem", factor=_euler_membrane)
 EULER_SYNAPSE = Decay(text="1-dt/tau_syn", factor=_euler_synapse)
-#: The flow of the ODE.
+#: Decays of the exact flow of the ODE.
 EXACT_MEMBRANE = Decay(text="exp(-dt/tau_mem)", factor=_exact_membrane)
 EXACT_SYNAPSE = Decay(text="exp(-dt/tau_syn)", factor=_exact_synapse)

@@ -15,7 +15,7 @@ from jaxsnn.options import DIALECT
 from jaxsnn.units import format_time
 from jaxsnn.wording import Text, for_command_line
 
-#: Arrays up to this size are listed in full.
+#: Maximum size of arrays that are listed in full.
 LISTED = 4
 
 

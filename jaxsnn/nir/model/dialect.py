@@ -3,7 +3,7 @@ graph.
 
 A framework writes files with conventions of its own: how a spike enters a neuron, what a reset does, in
 which unit time constants are. `Conventions` describes them for one version of a framework, with one
-`Rule` per type of neuron. A `Dialect` is what was decided for one graph.
+`Rule` per type of neuron. A `Dialect` contains the conventions that were chosen for one graph.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Reset = Literal["zero", "subtract", "none"]
 Initial = Literal["zero", "v_leak", "v_reset"]
 Arrival = Literal["fixed", "unit", "jump", "scaled jump"]
 
-#: Seconds in one unit of a file's time; a step lasts dt.
+#: Seconds per unit of time of a file; dt seconds for files in time steps.
 UNIT_SECONDS: Mapping[str, float] = MappingProxyType({"s": 1.0, "ms": 1e-3})
 
 #: Types of neurons that a framework has only if it has a rule for them.
@@ -51,9 +51,9 @@ class Rule:
             increases by w, whatever r and w_in are. "scaled jump": NIR's equations for a spike of
             area tau_syn (LIF and LI: tau; IF and I: one unit of time), so that the current
             increases by w_in w, and the membrane potential of a neuron without current by r w.
-        kernel: The continuous reading of a spike. The current of CubaLIF jumps in the frameworks
-            too: delta. LIF and IF driven by deltas can only cross the threshold when a spike
-            arrives: box of width dt.
+        kernel: Shape of a spike in continuous time. "delta" for CubaLIF, whose current jumps in the
+            frameworks, too. "box", of width dt, for LIF and IF: with deltas they could cross the
+            threshold only when a spike arrives.
         membrane_decay, synapse_decay: Decay factor k (a) of one time step, as the framework
             computes it, see `jaxsnn.nir.model.decays`; None if there is no current, or for "exact".
         membrane: What one step does to V under the step's input X (of CubaLIF: its current I).
@@ -63,8 +63,8 @@ class Rule:
         synapse: What one step does to the current I. "exact": as above. "add last": I = a I + X.
             "add first": I = a (I + X). "decay last": I = I + X drives V, then I = a I. "filter":
             I = I + dt/tau_syn (v_leak - I + w_in X), from v_leak on, and r I drives V.
-        resets_first: The kinds of reset that, acting one step late, act before V decays and X is
-            added; else after.
+        resets_first: Kinds of reset that, if they act one step late, act before V decays and X is
+            added; other resets act after that.
         ones: Parameters that the framework always writes as 1.
         option: Name of a boolean option of the framework on which the rule depends; "" for none.
             The rule applies if the option is true.
@@ -325,7 +325,7 @@ class Estimate:
     farthest: float = np.nan
 
 
-#: How `Dialect.why` says that the unit of time is unknown.
+#: Reason, in `Dialect.why`, for an unknown unit of time.
 NO_UNIT = Text(
     "The unit of time is not in the file: pass {time_unit}.", time_unit=TIME_UNIT.keyword
 )

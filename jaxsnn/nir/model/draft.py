@@ -24,7 +24,7 @@ from jaxsnn.nir.model.nodes import NEURONS, class_of
 from jaxsnn.nir.model.passes import Shape, bypass_relays, is_relay, shapes, window
 from jaxsnn.wording import Text
 
-#: Types that multiply by weights, and so can take a factor.
+#: Types that multiply by weights, into which a factor can be merged.
 WEIGHTED = ("Linear", "Affine", "Conv1d", "Conv2d")
 POOLS = ("SumPool2d", "AvgPool2d")
 _ATTRIBUTES = """
@@ -41,7 +41,7 @@ _ATTRIBUTES = """
     zero_grad _buffers _modules _parameters initialized_state is_none self clear items keys pop update values
 """
 #: Attributes of torch.nn.Module, of torch.nn.ModuleDict and of the modules that nirtorch makes, and
-#: names in the code that these run: no node can have them.
+#: names in the code that these execute; nodes cannot have these names.
 TORCH_NAMES = frozenset(
     [*_ATTRIBUTES.split(), *(name for name in dir(dict) if name.startswith("__"))]
 )

@@ -18,7 +18,8 @@ from jaxsnn.nir.model import node_shapes
 from jaxsnn.nir.model.node import Fault, Node, NodeTraits, Parameter, Shape, Surroundings
 from jaxsnn.wording import Text
 
-#: Entry in the metadata of a node whose type is an extension, and its value: the defining package.
+#: Key and value in the metadata of a node whose type is an extension; the value is the package that
+#: defines it.
 EXTENSION_KEY, PACKAGE = "extension", "jaxsnn"
 
 _HOME = "jaxsnn.network.value_nodes"
@@ -28,7 +29,7 @@ _setting = partial(Parameter, per="setting", whole=True)
 
 
 def _layer_norm_problems(node: Node) -> Iterator[Fault]:
-    """Yield a fault for a bias of another shape than the weight."""
+    """Yield a fault for a bias whose shape differs from that of the weight."""
     weight, bias = (np.shape(node.value(key)) for key in ("weight", "bias"))
     if weight != bias:
         yield Fault(
@@ -219,7 +220,7 @@ class Alpha(Node):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class LIFRefrac(Node):
-    """Norse's CubaLIF whose membrane stands still for `refractory_steps` time steps after a spike."""
+    """Norse's CubaLIF whose membrane is constant for `refractory_steps` time steps after a spike."""
 
     tau_syn: np.ndarray | None = None
     tau_mem: np.ndarray | None = None

@@ -1,4 +1,4 @@
-"""Features of graphs that the chip or an importer may not support; each is found here, once.
+"""Features of graphs that the chip or an importer may not support; only this module detects them.
 
 `jaxsnn.bss2.capabilities` and `jaxsnn.nir.convert.importers` state which of them they do not support.
 """

@@ -2,7 +2,7 @@
 
 The order does not depend on the hash seed nor on the order in which a file lists its nodes: names
 are sorted naturally (2 comes before 10). Nested graphs are flattened, their names joined by "/";
-`subgraphs` keeps what restores them.
+`subgraphs` stores the nesting, so that it can be restored.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ __all__ = [
     "natural_key",
 ]
 
-#: Names that the text of a graph lists of each kind, at most.
+#: Maximum number of names of each kind that the text of a graph lists.
 _SHOWN = 6
 
 
@@ -199,8 +199,8 @@ class Graph:
 
     @property
     def neurons(self) -> tuple[str, ...]:
-        """Names of the nodes with a state: LIF, CubaLIF, IF, LI, CubaLI, I and those from
-        outside.
+        """Names of the nodes with a state: LIF, CubaLIF, IF, LI, CubaLI, I, extensions and registered
+        types.
         """
         return tuple(name for name, node in self.nodes.items() if node.traits.state)
 
@@ -339,7 +339,7 @@ class Graph:
         return nodes, edges, tuple(changes)
 
 
-#: What people pass where a Graph is wanted, by the name of its class, and how to make one of it.
+#: Advice for objects that users pass in place of a Graph, by class name.
 _WAYS = {
     "str": "read it first: jaxsnn.read(path)",
     "PosixPath": "read it first: jaxsnn.read(path)",

@@ -14,9 +14,10 @@ from jaxsnn.errors import UsageError
 from jaxsnn.nir.io.read_limits import LIMIT_VARIABLE, read_limits
 from jaxsnn.wording import Text
 
-#: Neurons, channels or inputs of one layer, and layers: far more than anybody trains.
+#: Maximum number of neurons, channels or inputs of a layer, and of layers: far more than anybody
+#: trains.
 MAX_NEURONS, MAX_LAYERS = 10_000_000, 100
-#: One of these says what a layer is.
+#: Entries that specify the kind of a layer; it has exactly one of them.
 _KINDS = ("neurons", "channels", "pool")
 _MOST_AXES = 3
 
@@ -211,7 +212,7 @@ _TIME = (
     lambda value: isinstance(value, str) or (_is_number(value) and value > 0),
     'specify a time with its unit, such as "10ms"',
 )
-#: What the values of a network must be, and the advice where they are not.
+#: Check of each value of a network, and the advice for values that fail it.
 _NETWORK: dict[str, tuple[Callable[[Any], bool], str]] = {
     "input": (
         _is_size,
@@ -220,7 +221,7 @@ _NETWORK: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     **dict.fromkeys(("tau_mem", "tau_syn"), _TIME),
 }
-#: Likewise the values of a layer.
+#: Check of each value of a layer, and the advice.
 _LAYER: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("neurons", "channels", "kernel", "stride", "pool"), _POSITIVE),
     "padding": (lambda value: _is_whole(value, 0), f"specify an integer from 0 to {MAX_NEURONS}"),
@@ -236,5 +237,5 @@ _LAYER: dict[str, tuple[Callable[[Any], bool], str]] = {
     "readout": (lambda value: isinstance(value, bool), "specify true or false"),
     **dict.fromkeys(("tau_mem", "tau_syn"), _TIME),
 }
-#: What a layer may say.
+#: Allowed entries of a layer.
 LAYER = tuple(_LAYER)

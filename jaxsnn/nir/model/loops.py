@@ -1,5 +1,5 @@
-"""Loops without a neuron, in which an importer lets a step pass, and loops through several neurons,
-in which the dialects say where one does.
+"""Loops without a neuron, which an importer delays by one time step, and loops through several
+neurons, in which the dialects specify the delayed edge.
 
 An importer that runs nodes one by one has to begin somewhere in a loop: a node that runs before its
 source receives the output of the source in the previous step, and nothing in the first step. So
@@ -18,7 +18,7 @@ from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import Delay
 from jaxsnn.nir.model.passes import is_relay
 
-#: How an importer orders nodes, see `Conventions.runs_loops`.
+#: Order in which an importer runs nodes; see `Conventions.runs_loops`.
 Order = Literal["depth first", "in turn"]
 
 
@@ -84,7 +84,7 @@ def loops_of_several(graph: Graph) -> tuple[tuple[str, ...], ...]:
 
 def importer_late_edges(graph: Graph, runs: Order) -> tuple[Edge, ...] | None:
     """Return the edges of `loops_of_several` on which an importer with this run order transmits the
-    source's output of the previous step; None if it never runs one of their nodes.
+    source's output of the previous step; None if it does not run all nodes of these loops.
     """
     place = _places(graph, runs)
     parts = loops_of_several(graph)
@@ -125,8 +125,8 @@ def _joins(graph: Graph, part: Sequence[str]) -> bool:
 
 
 def _feedback(graph: Graph, part: Sequence[str]) -> list[Edge]:
-    """Return the edges that act one step later in one of `loops_of_several` whose spikes do not
-    join.
+    """Return the edges of a cycle that act one step later. The cycle is one of `loops_of_several` for
+    which `_joins` is false.
     """
     import networkx
 
@@ -155,8 +155,8 @@ def _feedback(graph: Graph, part: Sequence[str]) -> list[Edge]:
 
 
 def run_order(graph: Graph, runs: Order) -> list[str]:
-    """Return the nodes in the order in which an importer runs them, without those that it never
-    comes to.
+    """Return the nodes in the order in which an importer runs them, without nodes that it never
+    reaches.
     """
     return depth_first(graph) if runs == "depth first" else _in_turn(graph)
 

@@ -21,7 +21,8 @@ from jaxsnn.wording import Text
 
 Shape = tuple[int, ...]
 Look = Literal["port", "neuron", "linear"]
-#: A function, or where it is, "module:name": so a record needs not load what the function needs.
+#: A function, or its location "module:name", so that a record need not import the function's
+#: dependencies.
 Reference = Callable[..., Any] | str
 
 
@@ -260,7 +261,7 @@ def ints(value: Any) -> Shape:
     return tuple(int(entry) for entry in np.ravel(value))
 
 
-#: What a padding is read as where a framework means XLA's SAME: see `Window.like_xla`.
+#: Padding of convolutions and pools whose framework pads like XLA's SAME; see `Window.like_xla`.
 LIKE_XLA = "SAME"
 
 
@@ -287,7 +288,7 @@ class ReadAs:
 
 
 class _NoTraits:
-    """In place of the traits of a class that has none."""
+    """Placeholder for the traits of a class without traits; reading it raises an error."""
 
     def __get__(self, node: Node | None, cls: type[Node]) -> NodeTraits:
         subject = (
@@ -328,9 +329,9 @@ class Node:
     written: Mapping[str, ReadAs] = dataclasses.field(default_factory=nothing)
 
     if TYPE_CHECKING:
-        #: What is known of the type.
+        #: Properties of the type.
         traits: ClassVar[NodeTraits]
-    #: Parameters in NIR's order, and what NIR takes for those that a file may lack.
+    #: Parameters in NIR's order, and NIR's defaults for those that a file may omit.
     names: ClassVar[tuple[str, ...]] = ()
     defaults: ClassVar[Mapping[str, Any]] = EMPTY
 

@@ -2,9 +2,9 @@
 
 A record keeps each parameter exactly as the file has it: a scalar stays 0-d, a dtype stays. Only a
 setting that is a single number (`Parameter.may_be_scalar`) is always 0-d, also where the file has
-the shape (1,); export writes the file's. A parameter that the file lacks is None. `value` gives what
-NIR means by a missing one. What is known of a type stands in `traits`: rooms ask it, and no list of
-classes. `register_node` adds a type.
+the shape (1,); export writes the shape of the file. A parameter that the file lacks is None; `value`
+returns NIR's default for it. All properties of a type are in its `traits`, which all other modules
+use instead of lists of classes. `register_node` adds a type.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jaxsnn.nir.model.extension_nodes import EXTENSIONS
 from jaxsnn.nir.model.node import Node, NodeTraits, Parameter, Value
 from jaxsnn.wording import Text
 
-#: Under which installed packages offer the traits of their types, each by the type's name.
+#: Entry points under which installed packages register the traits of their types, by type name.
 ENTRY_POINTS = "jaxsnn.nodes"
 
 
@@ -115,7 +115,7 @@ class Linear(Node):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Affine(Node):
-    """y = W x + b; the bias is added once in each step of time (in continuous time: a constant
+    """y = W x + b; the bias is added once in each time step (in continuous time: a constant
     current).
     """
 
@@ -360,7 +360,7 @@ class I(Node):  # noqa: E742 - NIR's own name
     traits = _neuron(type="I", parameters=(_element(name="r", time=-1),))
 
 
-#: NIR's own types by name; `class_of` knows those from outside too.
+#: NIR's own types by name; `class_of` also knows types of other packages.
 TYPES: Mapping[str, type[Node]] = MappingProxyType(
     {
         cls.__name__: cls
@@ -387,8 +387,8 @@ TYPES: Mapping[str, type[Node]] = MappingProxyType(
     }
 )
 
-#: NIR's own types with a state, those that fire and those with a synaptic current; of any node ask
-#: `node.traits`.
+#: NIR's own types with a state, types that fire, and types with a synaptic current; for other nodes
+#: use `node.traits`.
 NEURONS = tuple(cls for cls in TYPES.values() if cls.traits.state)
 SPIKING = tuple(cls for cls in NEURONS if cls.traits.fires)
 CURRENT_BASED = tuple(cls for cls in NEURONS if cls.traits.current_based)

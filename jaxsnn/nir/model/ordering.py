@@ -27,7 +27,7 @@ def components(targets: Mapping[Place, Sequence[Place]]) -> list[list[Place]]:
     """Return groups of places that reach each other, targets before sources.
 
     Args:
-        targets: of each place.
+        targets: place -> its targets.
 
     Source: Tarjan, SIAM Journal on Computing 1, 146, 1972, without recursion.
     """

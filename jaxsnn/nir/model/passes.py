@@ -1,6 +1,6 @@
-"""Analysis passes: what follows from a graph.
+"""Analysis passes: facts that follow from a graph.
 
-They never change it, and never guess: what cannot be known is None.
+They never change the graph and never guess: unknown facts are None.
 """
 
 from __future__ import annotations
@@ -163,8 +163,8 @@ def _improve(
     inward: dict[str, Shape | None],
     outward: dict[str, Shape | None],
 ) -> None:
-    """Run one step of inference at one node: from its sources, through it, and back from its
-    targets.
+    """Infer missing shapes at a node: its input from its sources, its output from its input, and its
+    input from its targets.
     """
     node = graph.nodes[name]
     arriving = [shape for source in sources if (shape := outward[source]) is not None]

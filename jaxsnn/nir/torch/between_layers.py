@@ -55,7 +55,7 @@ class FunctionCall:
     Attributes:
         func, name: The function, and its name.
         args, kwargs: Arguments by position, and constant arguments by name.
-        sources: Origins of the arguments that come from layers, one or more.
+        sources: Origins of the arguments that come from layers, at least one.
         result: Result of the call.
     """
 
@@ -123,7 +123,7 @@ def _sources(
         seen = record.seen(argument)
         origin = seen.origin
         if origin is None and origins and name in MOVE and not seen.function:
-            continue  # places, such as x[:, order]
+            continue  # an index array, such as `order` in x[:, order]
         if origin is None:
             return []
         if origin.member == "membrane" and name not in SAME:
@@ -176,7 +176,13 @@ def _layer(record: PassRecord, op: FunctionCall, kind: str, layer: Any) -> None:
 def _placed(
     record: PassRecord, kind: str, layer: Any, origin: Origin, input_shape: Any, shape: Any
 ) -> Origin:
-    """Note a layer that computes a part of a result of a shape, for which no tensor exists."""
+    """Note a layer whose output is an intermediate result, for which no tensor exists.
+
+    Args:
+        kind: Prefix of the layer's name.
+        layer, origin: The layer, and the origin of its input.
+        input_shape, shape: Shapes of its input and its output.
+    """
     return record.call(record.free(kind), layer, origin, input_shape, shape)
 
 
@@ -197,12 +203,12 @@ def _without_dropout(record: PassRecord, op: FunctionCall) -> None:
 def _added(record: PassRecord, op: FunctionCall) -> None:
     """Note a sum or a difference, of tensors or with a number."""
     if any(type(operand) in (int, float) and operand == 0 for operand in op.args[1:]):
-        record.keep(op.result, op.origin)  # as Python's sum begins, with 0
+        record.keep(op.result, op.origin)  # Python's sum starts with 0
         return
     if len(op.sources) == 1:
         _with_numbers(record, op)
         return
-    # A number, a factor (alpha) and another shape make it something else than a sum.
+    # Not a plain sum: a third operand, a factor (alpha), or tensors of different shapes.
     plain = len(op.sources) == len(op.args) == 2 and not op.kwargs
     plain = plain and op.args[1].shape == op.tensor.shape
     if not plain:
@@ -215,8 +221,8 @@ def _added(record: PassRecord, op: FunctionCall) -> None:
 
 
 def _sum(record: PassRecord, result: Any, parts: Iterable[Origin]) -> None:
-    """Note the sum of layer outputs; an output that occurs twice passes through an additional
-    layer.
+    """Note the sum of layer outputs. An output that occurs twice passes through an additional layer,
+    a factor of 1, the second time.
     """
     sources: tuple[str, ...] = ()
     for origin in parts:
@@ -228,7 +234,7 @@ def _sum(record: PassRecord, result: Any, parts: Iterable[Origin]) -> None:
 
 
 def _with_numbers(record: PassRecord, op: FunctionCall) -> None:
-    """Note the sum, difference, product or quotient of a tensor and a number, or fixed ones."""
+    """Note the sum, difference, product or quotient of a tensor and fixed numbers."""
     if len(op.sources) != 1 or len(op.args) != 2 or op.kwargs:
         return
     name, (tensor, number) = op.name, op.args
@@ -245,8 +251,8 @@ def _with_numbers(record: PassRecord, op: FunctionCall) -> None:
 
 
 def _add_bias(record: PassRecord, origin: Origin, bias: Any, result: Any) -> bool:
-    """Merge a bias into the layer of a function of `MATRIX` whose result it is added to, and return
-    whether that was possible.
+    """Add a bias to the Linear layer that stands for a function of `MATRIX`, if the bias is added to
+    the result of that function, and return whether that was possible.
     """
     call = record.calls.get(origin.sources[0])
     if call is None or call.name in record.leaves or not takes_columns(call.module):
@@ -316,8 +322,8 @@ def _averaged(record: PassRecord, op: FunctionCall) -> None:
 
 
 def _joined(record: PassRecord, op: FunctionCall) -> None:
-    """Note the result of torch.cat along an axis of the shape: each tensor is placed among zeros,
-    and they are summed.
+    """Note the result of torch.cat along an axis of the shape as a sum: each tensor is padded with
+    zeros to the shape of the result.
     """
     tensors, result, sources = op.tensor, op.result, op.sources
     kwargs = {"dim": 1} if op.name in JOIN_NEXT else op.kwargs
@@ -344,8 +350,8 @@ def _split(record: PassRecord, op: FunctionCall) -> None:
 
 
 def _moved(record: PassRecord, op: FunctionCall) -> None:
-    """Note the result of a function that changes axes, or moves or selects elements: as nodes of
-    NIR if possible, else by its order.
+    """Note the result of a function that changes axes, or moves or selects elements: as layers, if
+    NIR has nodes for them, else by the order of its elements.
     """
     name, origin, tensor, result = op.name, op.origin, op.tensor, op.result
     if name in RESHAPE and result.shape == tensor.shape:
@@ -368,7 +374,11 @@ def _is_known(record: PassRecord, result: Any) -> bool:
 
 
 def _cut(record: PassRecord, op: FunctionCall, spans: Mapping[int, range]) -> None:
-    """Note the result of slicing such as x[:, 2:5]; spans are by axis."""
+    """Note the result of slicing such as x[:, 2:5].
+
+    Args:
+        spans: Axis -> range of the selected indices.
+    """
     origin, shape = op.origin, list(op.tensor.shape)
     for axis, span in spans.items():
         before = tuple(shape)

@@ -85,7 +85,7 @@ def _run_again(operation: Operation, tensors: dict[int, Any]) -> None:
 
 
 def _present_tensor(value: TensorValue, tensors: Mapping[int, Any]) -> Any:
-    """Return the present numbers of a value: the replaced ones, or those of the recording."""
+    """Return the tensor of a value after the replacements, or as recorded."""
     import torch
 
     stacked = _stacked(value)
@@ -110,11 +110,11 @@ def _stacked(value: TensorValue) -> tuple[int, list[TensorValue]] | None:
 
 
 def refuse_other_reads(operations: Sequence[Operation], replacements: Mapping[int, Any]) -> None:
-    """Refuse replaced numbers with which Python would get others than in the recording, such as a sum
-    by which `forward` divides: what Python computes of them is not recorded.
+    """Refuse replacements that change a number which `forward` converts to a Python value, such as a
+    sum by which it divides: computations with Python values are not recorded.
 
     Raises:
-        ConversionError: Such a number differs, or depends on a neuron that is not replaced.
+        ConversionError: Such a number changes, or depends on a neuron that is not replaced.
     """
     for read in (operation for operation in operations if operation.name in READS):
         between: set[Operation] = set()

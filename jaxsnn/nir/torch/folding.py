@@ -29,9 +29,9 @@ from jaxsnn.nir.torch.leaves import exporter_of, of_library, unsupported
 from jaxsnn.nir.torch.recording import KEEPS_STATE, READS, Operation, TensorValue
 from jaxsnn.wording import Text
 
-#: With two steps every recording would be a loop.
+#: Minimum number of steps of a loop; with two, every recording would be a loop.
 LEAST_STEPS = 3
-#: Functions that take a part of a tensor, whose index may depend on the step.
+#: Functions that return a part of a tensor, whose index may depend on the step.
 PARTS = ("__getitem__", "select", "narrow", "unbind", "split", "chunk", "tensor_split")
 
 _Key = tuple[str, str, tuple[Any, ...]]
@@ -374,10 +374,10 @@ class _Fold:
         return all(type(token) is int for token in column), True
 
     def _check_state(self, operation: Operation) -> None:
-        """Refuse a neuron whose state is not its own of the step before.
+        """Refuse a neuron that does not continue from its own state of the previous step.
 
         Raises:
-            ConversionError: There is such a state.
+            ConversionError: The neuron starts from another state.
         """
         name = operation.name
         if self.place[id(operation)][1] and operation.keeps_state:

@@ -36,7 +36,8 @@ from jaxsnn.nir.torch.recording import Operation, Recorder, TensorValue, tensors
 from jaxsnn.nir.torch.sequences import Unstacking
 from jaxsnn.wording import Text
 
-#: Number of calls of a module that computes one step per call. The first may differ; the others are compared.
+#: Minimum number of calls of a module that computes one step per call. The first may differ; the
+#: others are compared.
 LEAST_CALLS = 4
 
 
@@ -260,7 +261,7 @@ def _refuse_unequal_results(module: Any, results: list[Any]) -> None:
 
 
 def depending_on(operations: list[Operation], values: list[TensorValue]) -> set[int]:
-    """Return the ids of given values, and of all values that depend on them."""
+    """Return the ids of some values, and of all values that depend on them."""
     dependent = {id(value) for value in values}
     for operation in operations:
         if any(id(value) in dependent for value in operation.values):

@@ -1,7 +1,7 @@
 """Find the exporter of a layer of a PyTorch module, and the setter of its parameters.
 
 Layers of `torch.nn` are in `jaxsnn.nir.frameworks.torch_layers`, those of each framework in its file
-there. They are found by package and class name, so that no framework is imported.
+there. They are looked up by package and class name, so that no framework is imported.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from jaxsnn.nir.frameworks.torch_layers import (
 )
 from jaxsnn.wording import Text
 
-#: What to do instead of a layer or a function of torch that NIR has no node for, by its name.
+#: Name of a layer or function of torch for which NIR has no node -> advice.
 WAYS_OUT: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(
@@ -64,12 +64,12 @@ WAYS_OUT: Mapping[str, str] = MappingProxyType(
 )
 
 
-#: What to do instead of a layer for which there is nothing else.
+#: Advice for a layer that has no entry in `WAYS_OUT` and no alternative.
 _OUTSIDE = (
     "compute it before the first layer or after the last one, where it is not part of "
     "the graph: NIR has no node for it"
 )
-#: The nearest alternative to layers of torch that NIR has no node for.
+#: Class name of a layer of torch for which NIR has no node -> the nearest alternative.
 _ALTERNATIVES: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(
@@ -114,7 +114,9 @@ class Before:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Membrane:
-    """Membrane of a neuron that a layer receives; in the graph a second neuron with the same inputs."""
+    """Membrane potential of a neuron, as the input of a layer. In the graph it is that of a second
+    neuron with the same inputs.
+    """
 
     leaf: str
 
@@ -309,8 +311,10 @@ def takes_columns(module: Any) -> bool:
 
 
 def may_be_ordered(module: Any, places: np.ndarray) -> bool:
-    """Return whether a layer accepts reordered elements of the previous layer; `places` has the
-    shape of the layer's input.
+    """Return whether a layer accepts reordered elements of the previous layer.
+
+    Args:
+        places: Indices into the output of the previous layer, in the shape of the layer's input.
     """
     if takes_columns(module):
         return places.ndim == 1
@@ -440,7 +444,7 @@ def _moved(call: Call) -> Exported:
     """Return the 0/1 weights that shift elements along an axis."""
     axis, offset, step = call.module.axis, call.module.offset, call.module.step
     inward, outward = call.inward[axis], call.outward[axis]
-    length = max(step * (outward - 1) + 1, 0)  # before one of so many is taken
+    length = max(step * (outward - 1) + 1, 0)  # before every `step`-th element is selected
     if axis:
         sides, stride = np.zeros((len(call.inward) - 1, 2), int), np.ones(len(call.inward) - 1, int)
         sides[axis - 1], stride[axis - 1] = (offset, length - inward - offset), step
@@ -474,11 +478,11 @@ def _set_graph(
     return numbers
 
 
-#: Those whose weights may be in several places.
+#: Layers with weights that may be called repeatedly; the graph has a copy of the weights per call.
 _SHARED = ("Linear", "Conv1d", "Conv2d")
-#: Those that change no number, and may change axes.
+#: Layers that change no number, at most the axes.
 _ORDERED = ("Flatten", "Dropout", "Dropout1d", "Dropout2d", "Identity")
-#: Those that may be called in several places.
+#: Layers without weights and state, which may be called repeatedly.
 _PLAIN = (
     *("AvgPool1d", "AdaptiveAvgPool1d", "MaxPool1d", *PADDING_LAYERS),
     *("AvgPool2d", "AdaptiveAvgPool2d", "MaxPool2d", "Flatten"),

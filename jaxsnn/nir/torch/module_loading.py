@@ -28,12 +28,12 @@ from jaxsnn.nir.torch.module_pass import loops_in_layers
 from jaxsnn.nir.torch.trained_module import is_of_graph
 from jaxsnn.wording import Text
 
-#: Two numbers are the same within this fraction of the largest of their array: float32 there and
-#: back.
+#: Tolerance of equal numbers, as a fraction of the largest in their array: conversion to float32
+#: and back.
 _TOLERANCE = 1e-5
 #: Time steps of a sample for a module that may loop over time.
 _STEPS = 5
-#: What of a step does not matter: names, and what is the same for all neurons of a layer's own.
+#: Fields in which steps may differ: names, and values that are the same for all neurons of a layer.
 _APART = ("name", "type", "shape", "level")
 
 
@@ -64,7 +64,7 @@ def loaded(
         sample, arguments: Input of forward, and its further arguments.
 
     Yields:
-        What was done, and the module with its new numbers.
+        Names and notes of the loaded nodes (`Loaded`), and the module with its new numbers.
 
     Raises:
         ConversionError: The structures, shapes or steps differ.
@@ -189,8 +189,7 @@ def _assignments(
 
 
 def _refuse_parted(numbers: list[LayerNumbers]) -> None:
-    """Refuse different numbers for one and the same tensor of a module, which has it in several
-    places.
+    """Refuse different numbers for a tensor that the module uses in several places.
 
     Raises:
         ConversionError: The numbers differ; the message names the nodes.
@@ -421,7 +420,7 @@ def _fitted(assignment: LayerNumbers, shape: tuple[int, ...], refuse: bool = Tru
 
 
 def _refuse_difference(traced: TracedModule, graph: Graph, nodes: Mapping[str, str]) -> None:
-    """Refuse numbers that a module could not take up.
+    """Refuse a module whose layers still differ from the nodes of the file after loading.
 
     Raises:
         ConversionError: A number differs; the message contains the node and the two numbers.

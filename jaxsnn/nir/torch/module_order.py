@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-#: Functions that keep the numbers in their order, and change axes alone.
+#: Functions that change only the axes of a tensor, not the order of its elements.
 RESHAPE = (
     "flatten",
     "reshape",
@@ -20,7 +20,7 @@ RESHAPE = (
     "view_as",
     "reshape_as",
 )
-#: Functions that move numbers, or take some of them.
+#: Functions that reorder or select elements of a tensor.
 MOVE = (
     *("permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims", "t", "T", "mT"),
     *("flip", "fliplr", "roll", "narrow", "select", "unbind", "index_select", "__getitem__"),
@@ -41,7 +41,7 @@ class Order:
 
     @property
     def unchanged(self) -> bool:
-        """Whether the tensor has the layer's own arrangement."""
+        """Whether the tensor has all elements of the layer's output in the same arrangement."""
         return self.places.shape == self.shape and np.array_equal(
             self.places, first_order(self.shape)
         )
@@ -71,14 +71,15 @@ def orders(
     """
     import torch
 
-    # Reshapes name the size of the batch; of a batch of one, others would not show what they do to it.
+    # Arguments of reshapes contain the batch size, so it must stay. For other functions the batch
+    # gets one more sample: with a batch of one, a function that mixes samples would go unnoticed.
     samples = batch if name in RESHAPE else batch + 1
     shape = before.places.shape
     size = math.prod(shape)
     tensor = torch.arange(samples * size).reshape(samples, *shape)
     try:
         result = func(tensor, *rest, **kwargs)
-    except (IndexError, RuntimeError):  # of places in a batch that is not this one
+    except (IndexError, RuntimeError):  # arguments that fit only the original batch size
         yield None
         return
     for part in result if isinstance(result, tuple | list) else (result,):

@@ -1,8 +1,8 @@
 """Trace a PyTorch module: find the connections of its layers in one time step.
 
-Forward is recorded (`forward_passes`). If it loops over time, or computes one time step and is called for
-each of them, the recording is folded into steps (`folding`), and the last step is read. If layers process all
-time steps at once, the steps are read together. `step_reader` reads the calls of layers, and `between_layers`
+Forward is recorded (`forward_passes`). The recording of all time steps is folded into steps (`folding`), and
+the last step is read. It does not matter whether forward loops over time, computes one time step and is called
+for each of them, or has layers that loop over time themselves (`sequences`). `step_reader` reads the calls of layers, and `between_layers`
 the functions of torch between them. Functions for which NIR has no node are rejected, unless they are called
 before the first layer or after the last one.
 """
@@ -151,9 +151,9 @@ def decode(module: Any, sample: Any, seen: ModuleTrace, outputs: list[np.ndarray
         outputs: Outputs of the graph, (time, batch, *shape), in the order of the trace.
 
     Raises:
-        ConversionError: Forward runs other operations for this sample, or converts tensors that depend
-            on the outputs to other Python values.
-        UsageError: An output has another shape than for this sample.
+        ConversionError: Forward runs different operations for this sample, or converts tensors that
+            depend on the outputs to different Python values.
+        UsageError: The shape of an output does not fit this sample.
     """
     import torch
 
@@ -345,7 +345,13 @@ class _Reading:
         return dominating
 
     def read(self, record: PassRecord, reader: StepReader, value: TensorValue) -> None:
-        """Read the last step, and the one before it, with a value as the input of the graph."""
+        """Read the last two steps.
+
+        Args:
+            record: Record to fill.
+            reader: Reader of steps, which fills the record.
+            value: Input of the graph.
+        """
         folded = self.folded
         outside = [
             op

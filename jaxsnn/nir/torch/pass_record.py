@@ -43,7 +43,7 @@ class SeenTensor:
         function: First function of torch that changed the output of a layer so that it has no
             origin any more, or "".
         line: Line of the user's code with that function, or "".
-        lost_in: Module of the library that changed it so, with its name.
+        lost_in: Name and module of the library's module that did this instead of a function.
         is_state: Whether a layer keeps it from step to step.
         through_data: Whether it comes from `.data` of another tensor, whose changes are not traced.
     """
@@ -102,7 +102,7 @@ class PassRecord:
         return self._seen.get(id(value)) or SeenTensor()
 
     def of_entry(self, value: TensorValue) -> SeenTensor:
-        """Return the entry of a value, to be modified; a new one is stored."""
+        """Return the entry of a value, to be modified. If there is none, it is created."""
         return self._seen.setdefault(id(value), SeenTensor())
 
     def seen(self, tensor: Any) -> SeenTensor:
@@ -113,7 +113,9 @@ class PassRecord:
         return SeenTensor() if value is None else self.of(value)
 
     def note(self, tensor: Any) -> SeenTensor:
-        """Return the entry of a result of the operation, to be modified; a new one is stored."""
+        """Return the entry of a result of the operation, to be modified. If there is none, it is
+        created.
+        """
         assert self.operation is not None
         return self.of_entry(self.operation.results[id(tensor)])
 

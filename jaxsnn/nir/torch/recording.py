@@ -32,19 +32,19 @@ from jaxsnn.nir.torch.leaves import in_time, library_packages, membranes_of, of_
 from jaxsnn.nir.torch.torch_functions import is_parameter
 from jaxsnn.nir.torch.trained_module import is_of_graph
 
-#: Functions that give numbers of a tensor to Python, where they cannot be followed.
+#: Functions that convert a tensor to Python values, which cannot be traced.
 READS = (
     *("item", "tolist", "numpy", "equal", "allclose"),
     *("__bool__", "__int__", "__float__", "__index__", "__array__"),
 )
-#: Functions through which a state stays the same.
+#: Functions whose result counts as the same state as their argument.
 KEEPS_STATE = ("clone", "contiguous", "detach", "detach_", "requires_grad_", "to", "float")
 _ZEROS = ("zeros", "zeros_like", "new_zeros")
 
 
 @dataclasses.dataclass(eq=False, slots=True)
 class TensorValue:
-    """Numbers of a tensor between two changes of it.
+    """Content of a tensor between two changes in place.
 
     Attributes:
         tensor: The tensor, kept alive so that its id stays unique.
@@ -72,7 +72,7 @@ class Operation:
         tokens: The arguments in order, flattened: values, and numbers or other constants.
         inputs: Values of the tensors among the arguments, by the id of the tensor, before the call.
         outputs: Values of the results, then of arguments that are changed in place.
-        results: The same by the id of the tensor.
+        results: The values in `outputs`, by the id of the tensor.
         site: Places in the code from the operation up to `forward`, which distinguish loops.
         line: Line of the user's code, such as "model.py, line 12".
         step: Number of the time step from 1; 0 outside of the steps.
@@ -80,7 +80,7 @@ class Operation:
         inner: Output and membranes of each layer inside a module that `jaxsnn.to_torch` created, by the name
             of the layer.
         is_neuron: Whether it is a layer that keeps a state from step to step.
-        state_changed: Whether the state of a layer was written since its last call.
+        state_changed: Whether the state of a layer was written since its previous call.
         keeps_state: Whether a neuron stores its state itself, instead of only returning it.
         call_name: Name of the call, if the layer is called several times in each step (see `folding`); else "".
         is_reset: Whether the states of a layer were replaced by new zeros since its previous call.
@@ -122,7 +122,7 @@ class Recorder:
 
     Attributes:
         operations: The recorded operations, in order.
-        copies: Values keep a copy of their numbers, which forward may change in place.
+        copies: Whether values keep a copy of their numbers, since forward may change them in place.
     """
 
     def __init__(self, module: Any, leaves: list[tuple[str, Any]], copies: bool = False) -> None:
@@ -131,20 +131,20 @@ class Recorder:
         self._module = module
         self._leaves = leaves
         self._names = {id(part): name for name, part in module.named_modules()}
-        #: By the id of a tensor: itself, its version counter, and its value.
+        #: Id of a tensor -> the tensor, its version counter, and its value.
         self._values: dict[int, tuple[Any, int, TensorValue]] = {}
         self._states: dict[int, dict[str, tuple[int, int]]] = {}
         self._code_positions: dict[CodeType, list[Any]] = {}
-        #: By tensor value, axis and index: the value of x[t].
+        #: (id of the value of x, axis, index t) -> the value of x[t].
         self._elements: dict[tuple[int, int, int], TensorValue] = {}
-        #: Spikes and membranes of the neurons inside the layer that runs, see `Operation.inner`.
+        #: Spikes and membranes of the neurons inside the layer that runs; see `Operation.inner`.
         self._inner: dict[str, list[Any]] = {}
         self._inside = 0
         self._root: FrameType | None = None
         self._libraries = {"torch", "jaxsnn", *library_packages()}
 
     def value(self, tensor: Any) -> TensorValue:
-        """Return the present value of a tensor."""
+        """Return the current value of a tensor."""
         return self._assigned(tensor, None)
 
     @contextmanager
@@ -170,7 +170,8 @@ class Recorder:
         watched = [("layer", name, leaf) for name, leaf in self._leaves]
         inside = {id(leaf) for _, leaf in self._leaves}
         for name, outer in self._module.named_modules():
-            # Refusals name library modules with layers inside, and the user's own without any.
+            # Error messages name modules of libraries that contain layers, and modules of the user
+            # that contain none.
             computes = of_library(outer) == bool(list(outer.children()))
             if id(outer) not in inside and computes and type(outer) is not torch.nn.Sequential:
                 watched.append(("outer", name or "module", outer))
@@ -256,8 +257,8 @@ class Recorder:
         return hook
 
     def _is_reset(self, operation: Operation, states: dict[str, tuple[int, int]]) -> bool:
-        """Return whether all states that a layer receives, or that changed since its previous call, are
-        new zeros.
+        """Return whether a layer starts from new zeros: all states that it receives are new zeros, or,
+        if it receives none, all that changed since its previous call.
         """
         passed = operation.values[1:]
         if not passed:
@@ -296,7 +297,8 @@ class Recorder:
         while frame is not None and frame is not self._root:
             package = frame.f_globals.get("__name__", "").partition(".")[0]
             if frame.f_code.co_filename != __file__:
-                # The instruction alone is not enough: Python replaces those that run often.
+                # The position in the source, since the offset of an instruction changes when Python
+                # specialises code that runs often.
                 position = self._positions(frame.f_code)[frame.f_lasti // 2]
                 site.append((frame.f_code, position, self._module_of(frame)))
             if not line and package not in self._libraries:
@@ -316,8 +318,8 @@ class Recorder:
         )
 
     def _module_of(self, frame: FrameType) -> str:
-        """Return the name of the module whose forward runs in a frame; "" for other frames. It separates
-        the loops of modules of the same class, which run the same code.
+        """Return the name of the module whose forward runs in a frame; "" for other frames. The name
+        distinguishes loops of modules of the same class, which run the same code.
         """
         code = frame.f_code
         if code.co_name != "forward" or not code.co_argcount:
@@ -325,13 +327,15 @@ class Recorder:
         return self._names.get(id(frame.f_locals.get(code.co_varnames[0])), "")
 
     def _positions(self, code: CodeType) -> list[Any]:
-        """Return the place in the source of each instruction."""
+        """Return the position in the source of each instruction."""
         if code not in self._code_positions:
             self._code_positions[code] = list(code.co_positions())
         return self._code_positions[code]
 
     def _end(self, operation: Operation, result: Any) -> None:
-        """Note the results of an operation; functions that involve no tensors are left out."""
+        """Note the results of an operation, and record it, unless it is a function that returns and
+        changes no tensor (those in `READS` are recorded).
+        """
         operation.result = result
         changed = [self._values[place][0] for place in operation.inputs]
         changed = [t for t in changed if version_of(t) != self._values[id(t)][1]]
@@ -355,7 +359,7 @@ class Recorder:
         return value
 
     def _assigned(self, tensor: Any, operation: Operation | None) -> TensorValue:
-        """Return the value of a tensor, a new one if an operation made or changed it; what an
+        """Return the value of a tensor: a new one if the tensor is new or was changed; a tensor that an
         operation returns unchanged keeps its value.
         """
         version = version_of(tensor)
@@ -389,8 +393,8 @@ class Recorder:
             tokens.append(argument if simple else type(argument))
 
     def _is_element(self, operation: Operation, result: Any) -> bool:
-        """Bind results that are elements of a stack to the values that were stacked, and return
-        whether that is so.
+        """Return whether results are elements of a stack, or of a tensor whose element was selected
+        before, and bind them to the values of these elements.
         """
         if not operation.values or self._is_repeated_element(operation, result):
             return bool(operation.values)
@@ -417,8 +421,8 @@ class Recorder:
         return True
 
     def _is_repeated_element(self, operation: Operation, result: Any) -> bool:
-        """Bind x[t] to the value of an earlier x[t], if there is one, and return whether that is
-        so.
+        """Return whether the result is an x[t] that was selected before, and bind it to the value of
+        the first x[t].
         """
         if operation.name not in ("__getitem__", "select") or len(operation.values) != 1:
             return False
@@ -437,7 +441,7 @@ class Recorder:
         return False
 
     def _set_element(self, operation: Operation) -> None:
-        """Note what item assignment puts into a buffer."""
+        """Note the element that an item assignment, such as x[t] = y, writes into a buffer."""
         before, element = operation.values
         buffer = operation.results[id(operation.args[0])]
         for axis in range(before.tensor.ndim):
@@ -523,7 +527,8 @@ def tensors_of(result: Any) -> list[Any]:
         return [tensor for part in result for tensor in tensors_of(part)]
     if dataclasses.is_dataclass(result) and not isinstance(result, type):
         return tensors_of(list(vars(result).values()))
-    return [result] if hasattr(type(result), "shape") else []  # a lazy parameter has none itself
+    # Test the type, since the shape of a lazy parameter raises an error.
+    return [result] if hasattr(type(result), "shape") else []
 
 
 def with_tensors(argument: Any, tensors: Mapping[int, Any]) -> Any:

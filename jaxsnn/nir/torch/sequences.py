@@ -26,7 +26,7 @@ from jaxsnn.nir.torch.module_order import RESHAPE
 from jaxsnn.nir.torch.recording import Operation, TensorValue, index_along, with_tensors
 from jaxsnn.nir.torch.torch_functions import flatten_of, is_parameter
 
-#: Fewer elements are no sequence, unless a layer loops over them.
+#: Minimum number of steps of a sequence, unless a layer loops over them.
 _LEAST_STEPS = 3
 #: Function from the arguments of one time step, by the id of the tensor that contains all time steps, to the kind,
 #: name, function and arguments of the operation on them.
@@ -37,7 +37,7 @@ _RESHAPING = ("Flatten", "Unflatten")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """Where the axis of time is in a sequence.
+    """Position of the time axis in a sequence.
 
     Attributes:
         lead: Lengths of the axes that the first axis joins, such as (batch, time); () if it joins
@@ -80,7 +80,7 @@ class Unstacking:
     """Replacement of operations on sequences in a recording.
 
     Attributes:
-        operations, returned: Those of the recording after the replacement.
+        operations, returned: Operations and returned values after the replacement.
         steps: Number of time steps over which layers loop themselves; 0 if no layer does.
     """
 
@@ -366,8 +366,8 @@ def _layouts_beside(tensor: Any, opposite: Any, layout: _Layout) -> list[_Layout
 
 
 def _step_of(operation: Operation, layouts: Mapping[int, _Layout], after: _Layout) -> _Step | None:
-    """Return the function that computes the operation on one step; None if a step of its result is not
-    computed of a step of its arguments alone.
+    """Return the function that describes the operation on one step; None if a step of its result depends
+    on more than the same step of its arguments.
 
     Args:
         layouts: Layouts of the arguments that are sequences, by the id of their values.

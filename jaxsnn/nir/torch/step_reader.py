@@ -37,13 +37,13 @@ from jaxsnn.nir.torch.pass_record import Origin, PassRecord, SeenTensor, functio
 from jaxsnn.nir.torch.recording import Operation
 from jaxsnn.wording import Text
 
-#: What to do with a function of torch that is not taken.
+#: Advice for a function of torch that is not supported.
 _SUPPORTED = (
     "use layers, or the functions that are supported between layers: sums, differences, "
     "flatten, pools, pad, torch.cat, torch.split, and sums and products with a number, "
     "or with a parameter or buffer that forward does not change"
 )
-#: What to do with what forward makes itself, or keeps from the step before.
+#: Advice for a tensor that forward creates itself, or keeps from the previous step.
 _FEEDBACK = (
     "compute it from outputs of layers in this time step, or from spikes of the previous "
     "time step: use a recurrent neuron, such as RLeaky or LIFRecurrentCell, or spikes "
@@ -111,13 +111,13 @@ class StepReader:
                         raise
 
     def _called_before(self, name: str, leaf: Any, input_tensor: Any, result: Any) -> None:
-        """Note the output of a leaf in the previous step: for weights and shapes their function of
-        a neuron's spikes, else the leaf itself.
+        """Note the output of a leaf in the previous step: the output of weights and reshapings as a
+        function of their input, any other output as `Before`.
         """
         self.leaves_before.add(id(leaf))
         record = self._record
         out = result[0] if isinstance(result, tuple) else result
-        # Identity, for one, gives what another leaf gave.
+        # The output may be known already: Identity returns the output of another leaf.
         if not hasattr(out, "is_inference") or record.note(out).unchanged is not None:
             return
         source = record.seen(input_tensor).origin

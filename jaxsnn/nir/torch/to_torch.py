@@ -35,9 +35,9 @@ from jaxsnn.nir.model.passes import window
 from jaxsnn.nir.torch.extension_modules import layer_norm, neuron
 from jaxsnn.wording import Text
 
-#: Where a module that `to_torch` made keeps its graph, in its `meta`.
+#: Key of the graph in the `meta` of a module that `to_torch` made.
 SOURCE = "jaxsnn.graph"
-#: What `to_torch` runs through nirtorch.
+#: Target of `to_torch`: the nodes that nirtorch runs, and its order of execution.
 _TORCH = Target(
     title="nirtorch",
     importer=Importer(
@@ -225,8 +225,8 @@ def _one_output(draft: Draft, outputs: list[str]) -> None:
 
 
 def _known_to_nir(name: str, draft: Draft) -> dict[str, Any]:
-    """Return the entry of a node; of an extension that of a node with the same output shape which the
-    nir package has, as nirtorch only wires nodes.
+    """Return the entry of a node. An extension is replaced by a node of the nir package with the same
+    output shape: nirtorch needs it only for the wiring.
     """
     entry = draft.nodes[name]
     if entry["type"] not in EXTENSIONS:
@@ -326,7 +326,7 @@ def _elementwise(kind: str, entry: dict[str, Any]) -> Any:
             return x * self.value if kind == "Scale" else above(x - self.value)
 
     class Late(Elementwise):
-        """Delay line; its state are the inputs of the previous steps, the latest first."""
+        """Delay line, whose state contains the inputs of the previous steps, the latest first."""
 
         def forward(self, x: Any, state: Any = None) -> Any:
             longest = int(self.value.max())

@@ -12,40 +12,41 @@ from jaxsnn.nir.frameworks.torch_layers import numbers_of
 from jaxsnn.nir.torch.leaves import Factor, Moved
 from jaxsnn.nir.torch.module_order import MOVE, RESHAPE
 
-#: Functions whose result is their first argument, as far as numbers go.
+#: Functions whose result has the numbers of their first argument.
 SAME = ("clone", "contiguous", "detach", "float", "identity")
 ADD = ("add", "add_", "__add__", "__radd__", "__iadd__")
 SUBTRACT = ("sub", "sub_", "subtract", "__sub__", "__isub__")
-#: x taken from a number.
+#: Functions that subtract x from a number.
 SUBTRACTED = ("__rsub__", "rsub")
 NEGATE = ("neg", "negative", "__neg__")
 JOIN = ("cat", "concat", "concatenate")
-#: What joins along the axis behind that of batch.
+#: Functions that concatenate along the axis after the batch axis.
 JOIN_NEXT = ("hstack", "column_stack")
-#: What gives parts of a tensor that lie one behind the other.
+#: Functions that return consecutive parts of a tensor.
 SPLIT = ("chunk", "split", "tensor_split")
-#: What multiplies by a number, or divides.
+#: Functions that multiply by a number.
 TIMES = ("mul", "mul_", "__mul__", "__rmul__", "__imul__")
+#: Functions that divide by a number.
 OVER = ("div", "div_", "true_divide", "__div__", "__truediv__", "__itruediv__")
-#: What multiplies by a matrix.
+#: Functions that multiply by a matrix.
 MATRIX = ("linear", "matmul", "__matmul__", "mm", "addmm")
-#: What convolves.
+#: Convolutions.
 CONVOLVE = ("conv1d", "conv2d")
-#: What puts numbers into a tensor.
+#: Functions that write numbers into an existing tensor.
 COPY = ("copy_",)
-#: What leaves spikes as they are.
+#: Rectifiers, which leave spikes (0 or 1) unchanged.
 RECTIFY = ("relu", "relu_")
-#: What computes numbers of numbers, and always the same.
+#: Further functions that are deterministic and have no side effects.
 _PURE = (
     "__invert__ __pow__ __rdiv__ abs clamp exp gt lt masked_fill mean norm outer pow reciprocal round"
     " sigmoid sign softmax softplus sqrt square std sum tanh to tril triu where"
 )
-#: What gives of fixed numbers fixed numbers.
+#: Functions whose result is fixed (the same in each time step) if their arguments are.
 FIXED = (
     *(*SAME, *ADD, *SUBTRACT, *SUBTRACTED, *NEGATE, *TIMES, *OVER, *RECTIFY, *JOIN),
     *(*RESHAPE, *MOVE, *MATRIX, *_PURE.split()),
 )
-#: What takes one step of a tensor: x[t], `for frame in x`.
+#: Functions that select a part of a tensor, such as one time step: x[t], `for frame in x`.
 PART = ("__getitem__", "__iter__", "select", "unbind", "narrow")
 
 
@@ -59,7 +60,9 @@ def spoken_name(name: str, args: tuple[Any, ...]) -> str:
 def selected_ranges(
     name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> dict[int, range] | None:
-    """Return the ranges along axes that a slicing function selects, see `_spans_of`."""
+    """Return the range of indices that a slicing function selects along each axis, as `_spans_of`
+    does; None for other functions.
+    """
     if name == "__getitem__":
         return _spans_of(args[0], args[1])
     if name != "narrow" or len(args) != 4 or kwargs:
@@ -70,8 +73,8 @@ def selected_ranges(
 
 
 def _spans_of(tensor: Any, index: Any) -> dict[int, range] | None:
-    """Return the range of places along each axis that an index such as x[:, 2:5] selects; None for
-    other indices.
+    """Return the range of indices that slices such as x[:, 2:5] select, for each axis of which only a
+    part is selected; None for other indices, and if a leading axis is sliced.
     """
     entries = list(index) if isinstance(index, tuple) else [index]
     if any(entry is Ellipsis for entry in entries):
@@ -79,7 +82,7 @@ def _spans_of(tensor: Any, index: Any) -> dict[int, range] | None:
         entries[place : place + 1] = [slice(None)] * (tensor.ndim - len(entries) + 1)
     if not all(isinstance(entry, slice) for entry in entries):
         return None
-    # All of a batch of one is less of another.
+    # x[:1] may be all of this batch, but not of a larger one.
     if any(entry != slice(None) for entry in entries[:1]):
         return None
     spans = {
@@ -101,7 +104,7 @@ def parts_of(value: Any) -> tuple[Any, ...]:
 
 
 def flatten_of(tensor: Any, result: Any) -> Any:
-    """Return the torch.nn.Flatten between the two shapes, or None."""
+    """Return the torch.nn.Flatten that turns a tensor's shape into that of a result, or None."""
     import torch
 
     shape, target_shape = tuple(tensor.shape), tuple(result.shape)
@@ -116,8 +119,8 @@ def flatten_of(tensor: Any, result: Any) -> Any:
 
 
 def factor_of(name: str, tensor: Any, number: Any) -> Factor | None:
-    """Return the factor by which a tensor (batch, *shape) is multiplied or divided: a scalar or fixed
-    array; None for anything else.
+    """Return the factor that is equivalent to multiplying or dividing a tensor (batch, *shape) by a
+    nonzero scalar or a fixed array; None for anything else.
     """
     value = _numbers(number, tensor)
     if (
@@ -130,8 +133,8 @@ def factor_of(name: str, tensor: Any, number: Any) -> Factor | None:
 
 
 def shift_of(name: str, tensor: Any, number: Any) -> Factor | None:
-    """Return the summand of a sum or difference as a Factor, one number for each channel; None for
-    anything else.
+    """Return the Factor that is equivalent to a sum or difference of a tensor and numbers, a scalar
+    or one number for each channel; None for anything else.
     """
     value = _numbers(number, tensor)
     if value is None or tensor.ndim - 1 not in (1, 2, 3):
@@ -147,8 +150,9 @@ def shift_of(name: str, tensor: Any, number: Any) -> Factor | None:
 
 
 def _numbers(number: Any, tensor: Any) -> Any:
-    """Return a scalar, or a tensor's numbers in the shape of another tensor without its batch axis;
-    None if they differ between samples, or would change its shape.
+    """Return a scalar as a float, and an operand that is a tensor as an array, broadcast to the shape
+    of `tensor` without its batch axis; None if the operand differs between samples, or if broadcasting
+    would change the shape of `tensor`.
     """
     if type(number) in (int, float):
         return float(number)
@@ -197,8 +201,8 @@ def convolution_of(
 
 
 def _with_weights(layer: Any, weight: Any, bias: Any, parameters: Iterable[Any]) -> Any:
-    """Set the weight and bias of a layer to parameters of a module, to views of whole parameters,
-    such as a transpose, or to other tensors, which are no parameters.
+    """Set the weight and bias of a layer, and return the layer. A view of a whole parameter, such as
+    its transpose, is set as a parameter of the same memory; other tensors do not become parameters.
     """
     import torch
 
@@ -211,7 +215,7 @@ def _with_weights(layer: Any, weight: Any, bias: Any, parameters: Iterable[Any])
             and not is_parameter(value)
             and (value.data_ptr(), value.numel()) in parameter_memory
         ):
-            tensor = torch.nn.Parameter(value.detach())  # of the same memory
+            tensor = torch.nn.Parameter(value.detach())  # shares the memory
         setattr(layer, name, tensor)
     return layer
 
@@ -219,7 +223,9 @@ def _with_weights(layer: Any, weight: Any, bias: Any, parameters: Iterable[Any])
 def weights_of(
     name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[Any, Any] | None:
-    """Return the weight (out, in) and bias of a function of `MATRIX`; None if it is unsupported."""
+    """Return the weight (out, in) and bias of a call of a function in `MATRIX`; None if the call is
+    unsupported.
+    """
     if name == "linear":
         arguments = dict(zip(("input", "weight", "bias"), args, strict=False)) | dict(kwargs)
         return arguments["weight"], arguments.get("bias")
@@ -247,7 +253,7 @@ def refuse_dropping(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         )
 
 
-#: Functions of torch.nn.functional that are layers too, by name.
+#: Functions of torch.nn.functional -> the layers that compute the same.
 POOLS = {
     **{f"avg_pool{axes}d": f"AvgPool{axes}d" for axes in (1, 2)},
     **{f"max_pool{axes}d": f"MaxPool{axes}d" for axes in (1, 2)},
@@ -257,22 +263,25 @@ POOLS = {
 
 
 def pool_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Return the layer equivalent to a function of `POOLS`."""
+    """Return the layer equivalent to a call of a function in `POOLS`."""
     import torch
 
     return getattr(torch.nn, POOLS[name])(*args, **kwargs)
 
 
 def padding_of(axes: int, pad: Any, mode: str = "constant", value: float | None = None) -> Any:
-    """Return the layer equivalent to torch.nn.functional.pad for inputs of so many axes, or
-    None.
+    """Return the layer equivalent to torch.nn.functional.pad, or None.
+
+    Args:
+        axes: Number of axes of the input, without batch and time.
+        pad, mode, value: Arguments of the function.
     """
     import torch
 
     if mode != "constant":
         return None
     sides = (*pad, *(0,) * (2 * axes - len(pad)))
-    if any(sides[-2:]) or axes == 1:  # of the channels
+    if any(sides[-2:]) or axes == 1:  # padding of the channel axis
         return None if value or any(sides[:-2]) else Moved(axis=0, offset=sides[-2])
     layer = {2: torch.nn.ConstantPad1d, 3: torch.nn.ConstantPad2d}.get(axes)
     return None if layer is None else layer(sides[:-2], value or 0.0)

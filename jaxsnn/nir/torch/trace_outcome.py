@@ -140,7 +140,7 @@ def outputs_of(record: PassRecord, returned: list[TensorValue]) -> tuple[TracedO
 
     Args:
         record: Record of the step.
-        returned: What the module returns.
+        returned: Return value of the module.
 
     Raises:
         ConversionError: The first tensor is computed outside of layers.
@@ -193,8 +193,8 @@ def _is_silent(record: PassRecord, origin: Origin) -> bool:
 
 
 def used_calls(record: PassRecord, outputs: tuple[TracedOutput, ...]) -> tuple[Call, ...]:
-    """Return the calls, without unused ones that are computed outside of leaves or for the next
-    step.
+    """Return the calls whose results are used, and all calls of leaves, except leaves that are only
+    called for the next step.
     """
     calls = _needed(record, outputs, frozenset())
     elsewhere = {id(call.module) for call in calls if call.name in record.earlier}
@@ -204,8 +204,11 @@ def used_calls(record: PassRecord, outputs: tuple[TracedOutput, ...]) -> tuple[C
 def _needed(
     record: PassRecord, outputs: tuple[TracedOutput, ...], elsewhere: Set[int]
 ) -> list[Call]:
-    """Return the calls whose results are used, and those of leaves, except for modules that are
-    needed elsewhere.
+    """Return the calls whose results are used, and all calls of leaves.
+
+    Args:
+        elsewhere: Ids of leaves that are used in the previous step; their other calls are returned
+            only if their results are used.
     """
     needed: list[Call] = []
     for call in reversed(record.calls.values()):
@@ -223,7 +226,7 @@ def left_out(
 
     Args:
         record: Record of the step.
-        returned: What the module returns.
+        returned: Return value of the module.
         considered: Places of results; None: all.
     """
     for place in range(len(returned)) if considered is None else considered:

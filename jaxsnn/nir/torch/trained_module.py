@@ -14,7 +14,8 @@ from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.torch.to_torch import SOURCE, drafted, to_torch
 from jaxsnn.wording import Text
 
-#: Places of biases in loops are multiples of this: what importers need adds them to other biases.
+#: Factor of the places of biases in loops, which distinguishes them from others: importers may need
+#: their sum.
 _IN_LOOPS = 2.0**26
 
 

@@ -20,8 +20,8 @@ from jaxsnn.train.data.encoders import Delta, LevelCrossing, PopulationCode
 from jaxsnn.train.option_values import accept_former_fields, current_names, duration, number
 from jaxsnn.wording import Text
 
-#: A function of a random key and one sample, Events (events,) or an array (time, *shape), that
-#: gives a changed sample of the same shape; traced by JAX, and hashable.
+#: A function from a random key and a sample, Events (events,) or an array (time, *shape), to a
+#: changed sample of the same shape; traced by JAX, and hashable.
 Augment = Callable[[jax.Array, Any], Any]
 
 
@@ -349,7 +349,7 @@ def refuse_other_channels(augment: Any, encoder: Any, channels: int) -> None:
             )
 
 
-#: The numbers of a `ChannelShift` in the order of a table.
+#: Parameters of a `ChannelShift` in the order of a table.
 _MOVES = ("most", "group", "channels")
 #: Keys of a table of changes.
 CHANGES = (*_WARPS, "channel-shift", "stretch", "jitter", "dropout", "shape")

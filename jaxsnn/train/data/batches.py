@@ -296,7 +296,7 @@ def _over_time(network: Network, name: str, x: Any, split_name: str) -> jax.Arra
     return jnp.asarray(x, network.dtype)
 
 
-#: Samples whose spikes are compared in two orders.
+#: Number of samples whose spikes are compared in two orders.
 _COMPARED = 8
 
 
@@ -327,8 +327,9 @@ class Streamed:
         return batch._replace(inputs=self._padded(batch.inputs))
 
     def refuse_dependent(self) -> None:
-        """Refuse an encoder whose spikes of a sample depend on the other samples, such as one that
-        samples the spikes of all samples in a row: other samples differ from epoch to epoch.
+        """Refuse an encoder whose spikes of a sample depend on the other samples of a call, such as
+        random numbers that are drawn for all samples in sequence: from epoch to epoch, a sample is
+        encoded together with different samples.
         """
         index = np.arange(min(_COMPARED, len(self.data)))
         batch, turned = self.take(index), self.take(index[::-1])

@@ -207,7 +207,7 @@ def yinyang_splits(seed: Seed = 0, sizes: Sequence[int] = YINYANG_SIZES) -> Spli
     """
     if len(sizes) != 3:
         raise UsageError(
-            Text("sizes must have 3 entries, and has {count}", count=len(sizes)),
+            Text("sizes has {count} entries, and must have 3", count=len(sizes)),
             fix="pass the numbers of samples for training, validation and test",
         )
     train, validation, test = (
@@ -241,11 +241,11 @@ def refuse_labels(y: Any, name: str) -> None:
 
 
 def check_data(data: Data, name: str) -> None:
-    """Refuse data without samples, of different lengths, events of one sample, or labels that are
-    not integers, or out of range.
+    """Refuse invalid data.
 
     Raises:
-        UsageError: data that are refused.
+        UsageError: there are no samples, samples and labels have different lengths, events have no
+            sample axis, or labels are not integers or out of range.
     """
     if hasattr(data.x, "time") and np.ndim(data.x.time) != 2:
         raise UsageError(

@@ -24,8 +24,8 @@ class Encoder(Protocol):
     record of a run.
 
     It is called once for each part of the data, before training, outside of compiled code, and
-    need not be traceable. No gradient is taken through it: training differentiates by the
-    parameters of the network, not by its inputs. It must return the same spikes each time, so
+    need not be traceable. It has no gradient: training differentiates with respect to the
+    parameters of the network, not to its inputs. It must return the same spikes each time, so
     that a run that is resumed equals an uninterrupted run.
     """
 
@@ -450,10 +450,10 @@ class PopulationCode(_OfSignals):
 
 
 _ROUNDING = 1e-9
-#: The least number above 0.
+#: Smallest number above 0.
 _ABOVE = float(np.finfo(float).tiny)
-#: Intermediate numbers in memory at once: those of all samples would need far more memory than the
-#: events.
+#: Maximum number of intermediate values in memory at once; those of all samples would need far more
+#: memory than the events.
 _AT_ONCE = 2**21
 
 

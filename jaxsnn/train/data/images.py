@@ -26,9 +26,9 @@ from jaxsnn.train.data.encoders import Latency
 from jaxsnn.train.options import OPTIONS
 from jaxsnn.wording import Text
 
-#: Part of the training images that is held out for validation: 5,000 of 60,000.
+#: Fraction of the training images that is held out for validation: 5,000 of 60,000.
 _HELD_OUT = 1 / 12
-#: Where Debian's package has Fashion-MNIST.
+#: Folder of Fashion-MNIST in Debian's package.
 _FASHION = "/usr/share/datasets/fashion-mnist"
 _GARMENTS = (
     *("T-shirt", "trouser", "pullover", "dress", "coat"),
@@ -150,7 +150,7 @@ def _areas(size: int, side: int) -> np.ndarray:
 
 #: Third byte of an idx file -> type of its numbers, which are big-endian.
 _IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
-#: Names of the files and folders of a part.
+#: Parts of the data -> prefixes of their files and folders.
 _PARTS = {"train": ("train", "training"), "test": ("t10k", "test", "testing")}
 
 Labelled = tuple[np.ndarray, np.ndarray]
@@ -212,8 +212,8 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     .gz.
 
     Raises:
-        FileError: the file cannot be read, is not an idx file, or has another length than its header
-            specifies.
+        FileError: the file cannot be read, is not an idx file, or does not have the length that its
+            header specifies.
     """
     name, zipped = os.fspath(path), os.fspath(path).endswith(".gz")
     try:
@@ -346,7 +346,7 @@ def _png(path: Path) -> np.ndarray:
 _SIDE, _BRIGHTEST = 8, 16.0
 #: Fraction of its images for the test, and of the rest for validation.
 _TEST, _VALIDATION = 0.2, 0.1
-#: A digit is over after so many time constants.
+#: Time of the last input of a digit, in time constants.
 _INPUT_SPAN = 1.5
 
 

@@ -46,7 +46,7 @@ from jaxsnn.wording import Text
 if TYPE_CHECKING:
     from jaxsnn.nir.io.data_files import Observable
 
-#: Tasks that are known by name; each takes a seed, some more.
+#: Tasks that are known by name; each accepts a seed, some more arguments.
 DATASETS: Mapping[str, Callable[..., Splits]] = MappingProxyType(
     {
         "yinyang": yinyang_splits,
@@ -57,14 +57,15 @@ DATASETS: Mapping[str, Callable[..., Splits]] = MappingProxyType(
     }
 )
 
-#: Part of the training samples that is held out for validation where a file has none for it.
+#: Fraction of the training samples that is held out for validation if a file has no validation
+#: data.
 _HELD_OUT = 0.2
 _PARTS = ("train", "validation", "test")
-#: What comes before the folder of sounds.
+#: Prefix of a folder of sounds.
 _SOUND = "wav:"
-#: How the names of files in a folder of data end.
+#: Endings of the names of data files in a folder.
 _ENDINGS = (".npy", ".ts", ".wav", ".png", "-ubyte", "-ubyte.gz")
-#: Samples that are looked at together.
+#: Number of samples that are examined together.
 _AT_ONCE = 4096
 
 
@@ -110,7 +111,7 @@ def load_splits(
     if options:
         raise UsageError(
             _no_effect(next(iter(options)), name),
-            fix="leave it out: only tasks by name support it",
+            fix="leave it out: only tasks that are selected by name support it",
         )
     if not name.endswith(".npz") and not os.path.isdir(name):
         raise UsageError(
@@ -389,7 +390,8 @@ def with_data(graph: Graph, options: TrainOptions) -> tuple[TrainOptions, tuple[
         ):
             if not is_default:
                 message = Text(
-                    "{option} is for tasks by name, and the data are arrays", option=OPTIONS[name]
+                    "{option} is only for tasks that are selected by name, but the data are arrays",
+                    option=OPTIONS[name],
                 )
                 raise UsageError(message, fix="leave it out")
         splits, notes = as_splits(data, options.seed)
@@ -435,7 +437,7 @@ def events_of_arrays(
     if most is not None and slots > most:
         raise UsageError(
             Text(
-                "a recording has {count} events, and most is {limit}",
+                "a recording has {count} events, more than most = {limit}",
                 count=slots,
                 limit=most,
             ),

@@ -22,15 +22,15 @@ from jaxsnn.train.options import ENCODERS
 from jaxsnn.units import format_time
 from jaxsnn.wording import Text
 
-#: Without other instructions inputs arrive within 2 tau_syn of the start.
+#: Default time of the last input, in tau_syn.
 INPUT_SPAN = 2.0
-#: Spikes in tau_syn of the value 1, and how long a rate lasts, in tau_syn.
+#: Spikes per tau_syn of the value 1, and the duration of a rate in tau_syn.
 _HIGHEST, _RATE_SPAN = 1.0, 6.0
-#: Frames of a signal are this fraction of tau_syn.
+#: Length of a frame of a signal in tau_syn.
 _FRAME = 0.25
-#: What values of 0 to 1 are divided by.
+#: Step of `Delta`, centres of `PopulationCode` and levels of `LevelCrossing`, for values of 0 to 1.
 _STEP, _CENTRES, _LEVELS = 0.1, (0.0, 0.25, 0.5, 0.75, 1.0), (0.2, 0.4, 0.6, 0.8)
-#: Fields that are times, and may be written as such.
+#: Fields that are times, and may be written with a unit.
 _TIMES = ("t_min", "t_max", "duration", "frame", "clock")
 
 #: Name -> function that makes the encoder from a time constant (seconds), whether a bias channel is

@@ -1,8 +1,9 @@
 """Utterances: JapaneseVowels and spoken words.
 
-JapaneseVowels (Kudo, Toyama and Shimbo, 1999) are nine speakers, 12 channels, 7 to 29 frames; the data
-are in the wheel of `aeon`: either that is installed, or its folder `datasets/data/JapaneseVowels` is
-named. Spoken words come from .wav files, through a cochlea of mel filters (extra `data`).
+JapaneseVowels (Kudo, Toyama and Shimbo, 1999) has nine speakers, 12 channels, and 7 to 29 frames per
+utterance. The data are part of the package `aeon`: it must be installed, or its folder
+`datasets/data/JapaneseVowels` specified. Spoken words come from .wav files, through a cochlea of mel
+filters (extra `data`).
 """
 
 from __future__ import annotations
@@ -23,15 +24,16 @@ from jaxsnn.train.data.datasets import Data, Splits, select_samples, stratified
 from jaxsnn.train.data.encoders import LevelCrossing, PopulationCode
 from jaxsnn.wording import Text
 
-#: Longest utterance, frames.
+#: Length of the longest utterance, frames.
 FRAMES = 29
-#: Length of a frame of a signal in tau, and what values of JapaneseVowels are nearest to.
+#: Length of a frame of a signal in tau, and centres of the population code for values of
+#: JapaneseVowels.
 _FRAME, _CENTRES = 0.25, (-1.5, -0.9, -0.3, 0.3, 0.9, 1.5)
 _VALIDATION = 0.2
-#: Of standardised values: what is added to each value, and to all values of a channel.
+#: Standard deviations of the noise of standardised values: of each value, and common to all values
+#: of a channel.
 _NOISE, _CHANNEL_NOISE = 0.5, 0.25
-#: A copy lasts up to e^0.25 times as long as the utterance, or as short, but not under so many
-#: frames.
+#: Maximum change of the length of a copy, as a power of e, and minimum number of its frames.
 _STRETCH, _FEWEST_FRAMES = 0.25, 5
 
 
@@ -105,8 +107,8 @@ def japanese_vowels_splits(
 
 
 def _stretched(utterance: np.ndarray, factor: float) -> np.ndarray:
-    """Return an utterance (29, channels) stretched in time by a factor, as far as there are frames;
-    interpolated linearly.
+    """Return an utterance (29, channels) stretched in time by a factor, with linear interpolation and
+    at most 29 frames.
     """
     length = int(np.isfinite(utterance[:, 0]).sum())
     frames = int(np.clip(round(length * factor), _FEWEST_FRAMES, FRAMES))
@@ -160,18 +162,18 @@ def read_ts(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(values), np.asarray(labels, np.int32)
 
 
-#: Of a frame, and from one to the next, seconds.
+#: Length of a frame, and distance of two frames, seconds.
 _WINDOW, _HOP = 0.032, 0.010
-#: Filters, between these frequencies, Hz.
+#: Number of filters, and their lowest and highest frequencies, Hz.
 BANDS = 24
 _LOWEST, _HIGHEST = 60.0, 3800.0
-#: What is so much weaker than the loudest band of a recording is silence, in powers of ten.
+#: Powers of ten below the loudest band of a recording that count as silence.
 _RANGE = 6.0
-#: Frames that a recording may have: 1.2 seconds; the rest is left out.
+#: Maximum number of frames of a recording, 1.2 seconds; the rest is omitted.
 _MOST_FRAMES = 120
-#: Loudness, from 0 to 1, at which a channel spikes.
+#: Loudness, from 0 to 1, at which each neuron of a band spikes.
 _LEVELS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-#: Recordings 0 to 4 of each speaker and word are for the test.
+#: Number of recordings of each speaker and word for the test: the first, from 0 on.
 _TESTED = 5
 _HELD_OUT_WORDS = 0.1
 _NAME = re.compile(r"(?P<word>[^_]+)_(?P<speaker>.+)_(?P<number>\d+)\.wav")
@@ -181,11 +183,11 @@ def spoken_splits(
     seed: Seed = 0, *, folder: str | os.PathLike[str], held_out: float = _HELD_OUT_WORDS
 ) -> tuple[Splits, tuple[str, ...]]:
     """Return recordings `WORD_SPEAKER_NUMBER.wav`, named as in the Free Spoken Digit Dataset, with
-    its official split: numbers 0 to 4 are for the test.
+    the official split of that data set: numbers 0 to 4 are for the test.
 
     The loudness of each of 24 mel bands, in frames 10 ms apart, is a signal from 0 (a millionth of
-    the loudest frame's power, or less) to 1; NaN after the end. It spikes by level crossing
-    (`jaxsnn.train.LevelCrossing`), a frame being a quarter of tau.
+    the loudest frame's power, or less) to 1; NaN after the end. Signals are encoded by level crossing
+    (`jaxsnn.train.LevelCrossing`), in frames of a quarter of tau.
 
     Args:
         seed: random seed of the training recordings that are held out for validation: an integer

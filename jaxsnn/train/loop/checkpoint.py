@@ -242,7 +242,7 @@ class Folder:
             raise FileError(
                 Text("{path} was replaced by another folder since the run began", path=self.path),
                 fix=Text(
-                    "restore the first folder, and pass {resume} to continue",
+                    "restore the original folder, and pass {resume} to continue",
                     resume=OPTIONS["resume"].set_to(True),
                 ),
             )
@@ -469,9 +469,10 @@ def _write_lines(path: Path, history: Sequence[EpochRecord]) -> None:
     write_whole(path, "".join(lines), force=True, follow_links=False)
 
 
-#: Of the header; files of version 1 have no seal.
+#: Version of the header, and a version without a seal.
 VERSION, UNSEALED = 2, 1
-#: The comment of the zip file, which stands at its end: this, then the hash in hexadecimal digits.
+#: Comment of the zip file, at its end: this prefix, then the hash with this number of hexadecimal
+#: digits.
 _SEAL, _DIGITS = b"sha256 ", 64
 _BEGIN_AGAIN = "remove the file, or choose another folder"
 
@@ -599,7 +600,7 @@ _OF_TYPE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "float": (_is_number, "a number"),
     "dict[str, float]": (_numbers_by_name, "a table of numbers"),
 }
-#: Likewise of the record of an epoch.
+#: Check of each entry of the record of an epoch, and the expected kind in words.
 _RECORD = {field.name: _OF_TYPE[str(field.type)] for field in fields(EpochRecord)}
 
 

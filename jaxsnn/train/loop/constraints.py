@@ -27,7 +27,7 @@ from jaxsnn.wording import Text
 
 Parameters = dict[str, dict[str, jax.Array]]
 NodeParameters = Mapping[str, jax.Array]
-#: A parameter as an array, or its raw numbers, of the same shape.
+#: A parameter as an array, or its raw (unconstrained) values, of the same shape.
 Numbers = Float[Array, "*shape"]
 
 

@@ -29,7 +29,7 @@ from jaxsnn.wording import Text
 
 #: Default length of a sample, and default time after the last event, in tau_syn.
 SAMPLE_SPAN, _AFTER_LAST = 6.5, 4.5
-#: Samples on the disk that are in memory at once.
+#: Maximum number of samples from the disk in memory at once.
 _AT_ONCE = 4096
 #: Smallest slope dV/dt that a gradient is divided by, in (v_threshold - v_reset) / tau_mem.
 MIN_SLOPE = 0.04
@@ -99,7 +99,7 @@ def _outputs(network: Network) -> list[str]:
 
 
 def _last_outputs(network: Network) -> list[str]:
-    """Return the outputs that feed no other output. Outputs in one cycle do not count as others."""
+    """Return the outputs that feed no other output, except outputs in a cycle with themselves."""
     candidates = _outputs(network)
     upstream = {name: _upstream(network, name) for name in candidates}
     return [

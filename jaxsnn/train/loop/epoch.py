@@ -47,7 +47,8 @@ Tree = TypeVar("Tree")
 Arguments = ParamSpec("Arguments")
 Returned = TypeVar("Returned")
 
-#: A number that no sample of a batch has: the parameters' noise shares no key with the samples'.
+#: Number that no sample of a batch has, so that the noise of parameters shares no key with that of
+#: samples.
 _PARAMETERS = 2**31
 
 
@@ -508,7 +509,9 @@ def of_one_run(*objects: Any) -> object | None:
 
 
 def key_of(seed: Seed) -> jax.Array:
-    """Return the `jax.random` key of an integer, or one that depends on all numbers of a key."""
+    """Return the `jax.random` key of a seed; if the seed is a key, the result depends on all of its
+    numbers.
+    """
     words = seed_words(seed)
     if max(words) < 2**32:
         # Eager, each of its operations would be compiled.

@@ -254,7 +254,7 @@ def progress_line(
     return f"{line}{speed}  {clock} left"
 
 
-#: Arrays with more entries are recorded by a hash of their contents.
+#: Maximum number of entries of an array that is recorded in full; others are recorded by a hash.
 _MOST_ENTRIES = 64
 
 

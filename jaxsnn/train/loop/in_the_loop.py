@@ -1,10 +1,10 @@
-"""Training in the loop: something else fires the spikes, the exact gradient is taken at the spikes
-that it recorded.
+"""Training in the loop: a device fires the spikes, and the exact gradient is computed at the
+recorded spikes.
 
-The forward pass is not simulated: a chip, or an emulator of one, says when which neuron fired. The
-backward pass is the adjoint of the event engine at those times, with the slopes that the network's
-own equations give there (Pehle et al., arXiv:2302.07141). Deviations of the device from the
-equations enter only through the recorded times.
+The forward pass is not simulated: a chip, or an emulated chip, records which neuron fired when. The
+backward pass is the adjoint of the event engine at these times, with the slopes that follow from the
+equations of the network (Pehle et al., arXiv:2302.07141). Deviations of the device from the
+equations have an effect only through the recorded times.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class NumberedDevice(TracedDevice, Protocol):
     numbers: Any
 
     def with_numbers(self, numbers: Any) -> TracedDevice:
-        """Return the device with other numbers, which may be traced."""
+        """Return a copy of the device with other numbers, which may be traced arrays."""
         ...
 
 
@@ -115,11 +115,13 @@ class BoundDevice(Protocol):
         ...
 
 
-#: What devices raised, by a number that JAX's own error, which it makes of that, has in its text.
+#: Exceptions of devices by number; the text of JAX's own error, which replaces each, contains the
+#: number.
 _RAISED: dict[int, Exception] = {}
 _NUMBERS = itertools.count()
 _NUMBERED = "error {} of a device"
-#: Errors that are kept, at most: of runs outside of `device_errors` nobody takes them away.
+#: Maximum number of exceptions that are kept, since those of runs outside of `device_errors` are
+#: never removed.
 _KEPT = 64
 
 
@@ -153,9 +155,9 @@ class InTheLoop:
 
     #: Name of the engine in configuration files and on the command line.
     kind: ClassVar[str] = "device"
-    #: Gradients are exact, not those of a surrogate.
+    #: Whether gradients are exact, not those of a surrogate.
     exact: ClassVar[bool] = True
-    #: It takes arrays (time, batch, *shape) for inputs, too.
+    #: Whether inputs may also be arrays (time, batch, *shape).
     takes_rasters: ClassVar[bool] = False
 
     def run(

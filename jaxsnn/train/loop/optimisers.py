@@ -54,7 +54,8 @@ OPTIMISERS: Mapping[str, Callable[[], optax.GradientTransformation]] = MappingPr
 #: Default weight decay of AdamW, as a fraction of each weight per step.
 ADAMW_DECAY = 0.01
 _WARM_UP, _HALVINGS = 0.05, 6
-#: Sizes of gradients by which optimisers are told apart: more than some gather into one step.
+#: Sizes of gradients for tests that distinguish optimisers; several sizes, as some optimisers
+#: accumulate gradients over steps.
 _PROBES = (1.0, -0.25, 3.0, 30.0, 300.0, -1e-2, 1e-4, 10.0, 1.0)
 
 
@@ -83,7 +84,7 @@ def optimiser_of(
 
     Args:
         weight_decay: decay of weights, decoupled from the gradient: the fraction, times the learning
-            rate, that is subtracted from each weight per step. None: that of the name.
+            rate, that is subtracted from each weight per step. None: the default of the optimiser.
 
     Raises:
         UsageError: an unknown optimiser, an object that is not an optimiser, or an optimiser object
@@ -170,7 +171,7 @@ def refuse_decay(
 
 def refuse_unfit_optimiser(choice: Any, raw: Parameters) -> None:
     """Refuse an optimiser that requires more than a gradient and parameters, such as a line search,
-    or parameters of another structure than a network's.
+    or parameters with a structure that networks do not have.
 
     Args:
         raw: raw parameters.
@@ -277,8 +278,8 @@ def learning_rates(
     return (learning_rate * SCHEDULES[schedule](steps / len(steps))).reshape(epochs, batches)
 
 
-#: A neuron model, the parameters of its population, and whether voltages drive it -> what one unit
-#: that arrives does to each neuron, (neurons,) >= 0.
+#: Function from a neuron model, the parameters of its population, and whether its inputs are
+#: voltages, to the effect of an arrival of weight 1 on each neuron, (neurons,) >= 0.
 EffectOf = Callable[[Neuron, dict[str, jax.Array], bool], np.ndarray]
 
 
@@ -288,7 +289,7 @@ def step_scales(network: Network, trained: Trained, t_end: float) -> Parameters:
 
     Steps of free weights and biases are in units of their effects (kicks and lifts, see above): for
     each row of a weight, shape (outputs, 1, ...), and each entry of a bias. Steps of other free
-    parameters are relative to their values, steps of bounded parameters are steps of the raw number.
+    parameters are relative to their values; steps of bounded parameters are steps of the raw number.
     If a node feeds several populations, or a population through further linear nodes, its largest
     kick counts. `t_end` (seconds) is the length of a sample.
     """
@@ -321,7 +322,7 @@ def step_scales(network: Network, trained: Trained, t_end: float) -> Parameters:
 
 
 def _scale(value: np.ndarray, effect: np.ndarray | None) -> np.ndarray:
-    """Return the inverse of the effect of one unit, in the shape that multiplies the parameter."""
+    """Return the inverse of the effect of an arrival of weight 1, as a factor of the parameter."""
     if effect is None:
         largest = float(np.max(np.abs(value), initial=0.0))
         return np.asarray(largest or 1.0)
@@ -331,8 +332,8 @@ def _scale(value: np.ndarray, effect: np.ndarray | None) -> np.ndarray:
 
 
 def _reach(network: Network, effect_of: EffectOf) -> dict[str, np.ndarray]:
-    """Return for each node the largest effect of one unit that leaves it, by channel, traced
-    backwards through linear nodes.
+    """Return for each node the largest effect of an output of 1, by channel, traced backwards through
+    linear nodes.
     """
     leaving = {wire.name: np.zeros(wire.size) for wire in network.wires}
     readouts = [name for name, population in network.populations.items() if not population.fires]
@@ -366,7 +367,7 @@ def _entering(
     effect_of: EffectOf,
     under_voltages: Container[str],
 ) -> np.ndarray:
-    """Return the largest effect of one unit that enters a node, by channel, or for all channels."""
+    """Return the largest effect of an input of 1 of a node, by channel, or for all channels."""
     # In NumPy: of JAX's arrays each operation would be compiled.
     parameters = in_numpy(network.parameters.get(wire.name, {}))
     if wire.kind == "neuron":

@@ -1,17 +1,17 @@
-"""Data parallel training: the samples of a batch are shared out over devices, here or in other
-processes.
+"""Data parallel training: the samples of a batch are distributed over devices, of this process or of
+several.
 
 Every device holds all parameters and all data; it takes its part of each batch, and gradients are
 added up. The result is that of one device, up to the order of the sums. On several hosts each
 process calls `join_processes` before anything else touches JAX, and then `fit` with the same
 arguments; only process 0 writes files.
 
-The devices of a CPU share the threads that launch and run programs, as many as there are cores or
-devices. A launch waits on such a thread once 32 programs of a device are on their way; where all
-threads wait so, a program that is running finds none for its last device, its first wait for it in
-vain, and XLA ends the process. So programs on several devices are launched one at a time: results
-go to the host (`on_host`) before the next begins, and nothing else computes with arrays that lie on
-several devices.
+The devices of a CPU share a pool of threads, as many as there are cores or devices, which launch and
+run programs. Once 32 programs of a device are in flight, a launch blocks its thread. If all threads
+are blocked, a running program gets no thread for its last device, its other devices wait for that one
+without end, and XLA aborts the process. So programs on several devices are launched one at a time:
+results are moved to the host (`on_host`) before the next program is launched, and nothing else
+computes with arrays on several devices.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def _relay(source: int, stderr: int, line: str) -> NoReturn:
         os._exit(0)
 
 
-#: What XLA says when it aborts, and what it says of its partners before.
+#: Message of XLA when it aborts, and its messages about other processes before.
 _ABORTS = b"JAX distributed service detected fatal errors"
 _OF_PARTNERS = re.compile(
     rb"[EFWI]\d{4} .*(coordination_service|preemption_sync)|Additional GRPC error|:UNKNOWN:Error received"
@@ -296,9 +296,9 @@ def on_first(tree: Tree, mesh: Mesh | None) -> tuple[Tree, Mesh | None]:
 def over_devices(sums: Tree, maxima: Other, mesh: Mesh | None) -> tuple[Tree, Other]:
     """Return sums of one tree and maxima of another over the devices, exchanged in one operation.
 
-    All leaves travel as bits in one vector, and every device adds up the vectors of all in the
-    same order: the results are the same bits everywhere. One operation only, for at each of them
-    the devices wait for each other.
+    All leaves travel as bits in one vector, and every device adds up the vectors of all devices in
+    the same order, so that the results are the same bits everywhere. A single operation is used,
+    because the devices wait for each other at each operation.
 
     Args:
         sums, maxima: trees of arrays, the same shapes on all devices.

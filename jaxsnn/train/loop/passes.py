@@ -184,7 +184,7 @@ class Passes:
     def _with_enough_room(
         self, attempt: Callable[[Setup], tuple[Returned, Summary]], phase: str
     ) -> tuple[Returned, Summary]:
-        """Repeat an attempt with larger budgets while it needs them, and return its result.
+        """Repeat an attempt with larger budgets until they suffice, and return its result.
 
         Args:
             phase: name of the pass, for progress lines.

@@ -24,10 +24,10 @@ from jaxsnn.train.loop.evaluation import problem_of_run
 from jaxsnn.train.losses.losses import Loss
 from jaxsnn.wording import Text
 
-#: Numbers of all nodes and steps that are in memory at once in an evaluation in time steps.
+#: Maximum number of values of all nodes and steps in memory at once in an evaluation in time steps.
 _NUMBERS = 2**25
 _STEP_BATCH = 256
-#: Accuracies further apart than this are noted, with room for rounding.
+#: Minimum difference of accuracies that a note reports, with a tolerance for rounding.
 _ONE_POINT = 0.01 * (1 + 1e-9)
 
 

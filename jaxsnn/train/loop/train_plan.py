@@ -328,7 +328,7 @@ def are_rasters(network: Network, options: TrainOptions) -> bool:
 
 
 def _default_end(network: Network, population: str, options: TrainOptions) -> float:
-    """Return the end of a sample for which no event of the data is left out."""
+    """Return the default end of a sample, which leaves out no event of the data."""
     rasters, encoder = are_rasters(network, options), options.encoder
     data = cast(Splits, options.data)
     tau = reference_tau(network, population, in_steps=rasters)
@@ -527,8 +527,8 @@ def plan_notes(network: Network, engine: Engine) -> list[str]:
         if population.fires and engine.stops(name) and feeds_others(network, name):
             notes.append(
                 Text(
-                    "LOST: population '{population}' stops after its first spike during training. "
-                    "A NIR file cannot express that, so that it fires again in other simulators",
+                    "population '{population}' stops after its first spike during training. A NIR "
+                    "file cannot express that, so that it fires again in other simulators",
                     population=name,
                 )
             )

@@ -92,8 +92,8 @@ _CALIBRATION = Text(", for example with {calibrate}", calibrate=OPTIONS["calibra
 _COLLAPSED = 0.6
 # After a failure steps are this fraction of what they were, so often at most.
 _SMALLER, _MOST_FAILURES = 1 / 3, 3
-#: A gradient of this norm, in loss per step of 1, explodes: no loss changes by as much within a
-#: millionth of a kick.
+#: Norm of a gradient, in loss per step of 1, that counts as exploding: no loss changes by as much
+#: within a millionth of a kick.
 EXPLODES = 1e7
 
 
@@ -636,5 +636,5 @@ class TrainingRun:
 
 
 def _in_brackets(problem: Problem | None) -> str:
-    """Return the problem of a number in brackets, as the end of a message; "" without one."""
+    """Return a problem in brackets, as the end of a message; "" if there is no problem."""
     return Text("") if problem is None else Text(" ({cause})", cause=problem.message)

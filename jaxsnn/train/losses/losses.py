@@ -341,7 +341,7 @@ class SpikeCount(CrossEntropy):
 
 @dataclass(frozen=True, kw_only=True)
 class Integral(CrossEntropy):
-    """Cross-entropy of the integral of each membrane of a readout, over tau: volts.
+    """Cross-entropy of the integrals of a readout's membrane potentials, divided by tau (volts).
 
     Attributes:
         population, tau, t_max, gain, smoothing: as in `MaxOverTime`.
@@ -355,7 +355,7 @@ class Integral(CrossEntropy):
     reads: ClassVar[str] = "voltages"
 
     def scores(self, reading: Reading) -> jax.Array:
-        """Return the integrals over tau, times the gain."""
+        """Return the integrals divided by tau, times the gain."""
         return self.gain / self.tau * reading.integral(self.population)
 
 
@@ -431,7 +431,7 @@ def accuracy(predictions: jax.Array | np.ndarray, labels: jax.Array | np.ndarray
     return jnp.mean(predictions == labels)
 
 
-#: Entry points of this group are losses: `its-name = "package.module:Class"`.
+#: Group of the entry points of losses: `its-name = "package.module:Class"`.
 GROUP = "jaxsnn.losses"
 
 _LOSSES: dict[str, Any] = {

@@ -27,7 +27,7 @@ from jaxsnn.options import NOISE
 from jaxsnn.train.option_values import replace_fields
 from jaxsnn.wording import Text
 
-#: A budget counts as met up to this multiple of its spikes.
+#: Multiple of a budget's spikes up to which the budget counts as met.
 _TOLERATED = 1.05
 
 
@@ -180,7 +180,7 @@ def firing(network: Network, solution: EventSolution) -> tuple[str, ...]:
 # Population, and the NIR name of each node with weights that feeds it, with the signs of its outputs,
 # of a convolution of its channels (None: positive).
 Feeding = tuple[tuple[str, tuple[tuple[str, tuple[float, ...] | None], ...]], ...]
-#: Nodes whose kernels all neurons of a channel share.
+#: Types of nodes whose kernels are shared by all neurons of a channel.
 _CONVOLUTIONS = ("Conv1d", "Conv2d")
 
 

@@ -1,10 +1,10 @@
 """Calibrates the chip for the network with calix, once for all its runs.
 
 Each entry of `calibrations` in network.json names a file of targets: lists of 512, one value for
-each circuit, potentials in CADC LSB and times in microseconds. An entry that refines another takes
-its synaptic inputs and time constants over and only has the potentials calibrated again, where a
-circuit is part of different neurons in different runs. Results are kept beside this script, as
-`calibration.N.HASH.pkl`, and used again while the targets are the same.
+each circuit, potentials in CADC LSB and times in microseconds. An entry that refines another reuses
+its synaptic inputs and time constants, and only the potentials are calibrated again; this happens
+where a circuit is part of different neurons in different runs. Results are stored beside this script
+as `calibration.N.HASH.pkl`, and reused while the targets are the same.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from common import HERE, missing, network
 
-#: Names of potentials in a file of targets, and of times.
+#: Names of the potentials and of the times in a file of targets.
 POTENTIALS = ("leak", "reset", "threshold")
 TIMES = ("tau_mem", "tau_syn", "refractory_time")
 

@@ -1,9 +1,9 @@
 """hxtorch's modules with exact times: events go to and come from the chip at cycles of its event
 clock, and nothing is computed from them.
 
-hxtorch's own modules put spikes on a grid of `dt`, ask for an exciting and an inhibiting projection
-even where all weights have one sign, and integrate the neurons again. Made inside a function,
-because hxtorch is only there on the chip's host.
+hxtorch's own modules put spikes on a grid of `dt`, need an excitatory and an inhibitory projection
+even if all weights have one sign, and integrate the neurons again. The classes are defined inside a
+function, because hxtorch is installed only on the chip's host.
 """
 
 from __future__ import annotations

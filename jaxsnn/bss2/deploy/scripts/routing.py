@@ -1,9 +1,9 @@
 """The routing of network.json as pygrenade's RoutingResult, for
 `hxtorch.spiking.Experiment(hw_routing_func=...)`.
 
-Written for BrainScaleS OS 12, where networks are built with NetworkBuilder. Weights may change
-without another mapping where a connection has one synapse; their signs may where the mapping's
-signs are free.
+Written for BrainScaleS OS 12, where networks are built with NetworkBuilder. The weight of a
+connection with one synapse may change without a new mapping; its sign may change only if the
+mapping's signs are free.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ EXCITES, INHIBITS = 1, 2
 Content = dict[str, Any]
 #: Key of a population of the network -> its group of the run, None for the sources.
 Owners = dict[Any, int | None]
-#: What a connection joins: a group (None: the sources) and a place in it, twice.
+#: Ends of a connection: group (None: the sources) and index of the source, then of the target.
 Ends = tuple[int | None, int, int | None, int]
 
 
@@ -187,7 +187,7 @@ def synapses_for(
         return synapses
     if net["signs"] != "free":
         raise RuntimeError(
-            f"connection {ends} has another sign than when it was mapped: map again, if needed with free"
+            f"connection {ends} changed its sign after it was mapped: map again, if needed with free"
             " signs"
         )
     return [

@@ -20,7 +20,7 @@ from chip_modules import exact_modules
 from common import Trains, arguments, missing, network, read_inputs, write_outputs
 from routing import routing_function
 
-#: How many of the longest time constants the chip rests between two samples.
+#: Pause between two samples, in multiples of the longest time constant.
 REST = 10
 
 
@@ -134,7 +134,7 @@ def unchanged(weight: Any) -> Any:
 
 
 def value_of(value: Any, indices: Sequence[int], torch: Any) -> Any:
-    """Return one number for all neurons, or a tensor with one for each neuron of a group."""
+    """Return a number that holds for all neurons, or a tensor of the numbers of a group's neurons."""
     return torch.tensor([value[index] for index in indices]) if isinstance(value, list) else value
 
 
@@ -148,9 +148,10 @@ def dense(link: dict[str, Any], inputs: int, outputs: int) -> np.ndarray:
 def connect(net: dict[str, Any], run: dict[str, Any], trains: Trains, experiment: Any) -> list[Any]:
     """Connect the modules of a run in the experiment, and return those of its groups' neurons.
 
-    All but the source go into one wrapper, so that hxtorch sees a chain of two whatever loops and
-    branches the network has. Neurons are connected before the synapses that they feed: a synapse
-    that finds its source there never takes it for an input.
+    All modules except the source are in one wrapper, so that hxtorch sees a chain of two modules even
+    if the network has loops and branches. Neurons are connected before the synapses that they feed,
+    since a synapse without a connected source would be treated as one that has an input as its
+    source.
     """
     _, hxsnn, torch = stack()
     modules = exact_modules(hxsnn, torch)
