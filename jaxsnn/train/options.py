@@ -452,8 +452,8 @@ class TrainOptions:
         " `scale` as a fraction, `distortion` in pixels, `mirror` as a probability."
         " Spikes: `jitter` as a time, `dropout` as a probability. `stretch` multiplies all times of a"
         " sample by a factor between e^-`stretch` and e^`stretch`. `channel-shift` = [largest shift"
-        " in groups, channels per group, number of channels] shifts groups of channels. `shape`: shape of the images, if the"
-        " data do not specify it",
+        " in groups, channels per group, number of channels] shifts groups of channels. `shape`: shape of"
+        " the images, if the data do not specify it",
         python="also `Warp`, `Stretch`, `Jitter`, `Dropout`, a `Compose` of them, or a function of (key, sample)",
         convert=mapping,
         table=True,

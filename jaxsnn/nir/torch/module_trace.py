@@ -1,10 +1,10 @@
 """Trace a PyTorch module: find the connections of its layers in one time step.
 
-Forward is recorded (`forward_passes`). The recording of all time steps is folded into steps (`folding`), and
-the last step is read. It does not matter whether forward loops over time, computes one time step and is called
-for each of them, or has layers that loop over time themselves (`sequences`). `step_reader` reads the calls of layers, and `between_layers`
-the functions of torch between them. Functions for which NIR has no node are rejected, unless they are called
-before the first layer or after the last one.
+Forward is recorded (`forward_passes`), and the recording of all time steps is folded into steps (`folding`), of
+which the last one is read. It does not matter whether forward loops over time, computes one time step and is
+called for each of them, or has layers that loop over time themselves (`sequences`). `step_reader` reads the calls
+of layers, and `between_layers` the functions of torch between them. Functions for which NIR has no node are
+rejected, unless they are called before the first layer or after the last one.
 """
 
 from __future__ import annotations
