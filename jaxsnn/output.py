@@ -233,7 +233,7 @@ def write_together(
             if not follow_links:
                 refuse_link(path)
             staged.append(_Staged(refuse_unwritable(path, force), force, follow_links))
-            with _said_of(staged[-1].path):
+            with _as_file_error(staged[-1].path):
                 staged[-1].write(content)
         _name_all(staged)
     finally:
@@ -273,7 +273,7 @@ def write_folder(folder: Name, contents: Mapping[str, str], force: bool = False)
 
 
 @contextmanager
-def _said_of(path: Path) -> Iterator[None]:
+def _as_file_error(path: Path) -> Iterator[None]:
     """Convert file system errors inside the context to a `FileError` on a path."""
     try:
         yield
@@ -352,7 +352,7 @@ class _Staged:
 def _name_all(staged: list[_Staged]) -> None:
     try:
         for file in staged:
-            with _said_of(file.path):
+            with _as_file_error(file.path):
                 if len(staged) > 1:
                     file.keep_before()
                 file.name()

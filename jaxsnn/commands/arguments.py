@@ -52,7 +52,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._waiting: list[Callable[[], None]] = []
-        self._given: Sequence[str] = ()
+        self._arguments: Sequence[str] = ()
         self._waiver = ""
         #: The parsers of the commands, by name.
         self.commands: Mapping[str, Parser] = {}
@@ -78,7 +78,7 @@ class Parser(argparse.ArgumentParser):
         values.
         """
         self.complete()
-        self._given = args or ()
+        self._arguments = args or ()
         words = self._join_negative_values(sys.argv[1:] if args is None else args)
         if self._waives_files(words):
             for action in self._get_positional_actions():
@@ -141,7 +141,7 @@ class Parser(argparse.ArgumentParser):
         print_arriving(message, end="", file=file, flush=True)
 
     def error(self, message: str) -> NoReturn:
-        flags = [word.partition("=")[0] for word in self._given if word.startswith("--")]
+        flags = [word.partition("=")[0] for word in self._arguments if word.startswith("--")]
         long_options = [flag for flag in self._option_string_actions if flag.startswith("--")]
         odd = [
             flag for flag in flags if not any(option.startswith(flag) for option in long_options)

@@ -265,7 +265,7 @@ def sources_of(
         trains={name: _train(events) for name, events in inputs.items()},
         currents={name: events for name, events in inputs.items() if isinstance(events, Currents)},
         gathered=gathered,
-        known=facts,
+        with_static_facts=facts,
     )
 
 

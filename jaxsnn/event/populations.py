@@ -103,7 +103,7 @@ class PopulationPart:
         self.neuron = neuron_of(replace(self.population, spike_kernel=kernel))
         # What is assumed of time constants holds (known), or is looked at in each run (guessed). A
         # readout has no spikes by which that would pay: nothing is assumed.
-        if name not in sources.known:
+        if name not in sources.with_static_facts:
             self.neuron = self.neuron.guessed()
         if not (self.population.fires or self.neuron.certain):
             self.neuron = self.neuron.unassuming()
@@ -431,8 +431,8 @@ class FeedForwardPart(PopulationPart):
             constants, arriving: as the scans take them.
         """
         spec = self.spec(arrival_lists.in_order)
-        given_all = varying_like((arriving.weight, constants, arriving.time, arriving.row, t_end))
-        spikes, first, clipped = self._spikes_and_clipped(spec, arrival_lists, given_all)
+        primals = varying_like((arriving.weight, constants, arriving.time, arriving.row, t_end))
+        spikes, first, clipped = self._spikes_and_clipped(spec, arrival_lists, primals)
         record.clipped[self.name] = clipped
         spikes = self.with_nan_gradients(spikes, constants)
         if arrival_lists.positions == 1:
@@ -442,15 +442,15 @@ class FeedForwardPart(PopulationPart):
         return replace(spikes, slope=slope), first
 
     def _spikes_and_clipped(
-        self, spec: LayerSpec, arrival_lists: Arrivals, given_all: Any
+        self, spec: LayerSpec, arrival_lists: Arrivals, primals: Any
     ) -> tuple[LayerSpikes, FirstSpikes | None, Int[Array, ""]]:
         """Return the spikes by neuron, the first of them if they are available, and the number of
         slopes below the floor.
 
         Args:
-            given_all: weight, constants, time, row and t_end.
+            primals: weight, constants, time, row and t_end.
         """
-        weight, constants, time, row, t_end = given_all
+        weight, constants, time, row, t_end = primals
         threads, native = self.engine.threads, self._is_native(arrival_lists)
         if native and arrival_lists.scattered is not None:
             slots = self.population.size * spec.max_spikes
@@ -519,13 +519,13 @@ class RecurrentPart:
         weights: Any = [weight for weight, _, _ in from_outside], feedback
         if native:
             feedback = self._by_target(feedback)
-        given_all = varying_like((tuple(from_outside), tuple(feedback), tuple(constants), t_end))
+        primals = varying_like((tuple(from_outside), tuple(feedback), tuple(constants), t_end))
         if native:
             # in one table, which is there already: of the parts XLA would make copies
-            simulated, of_weights = native_group_spikes(spec, engine.threads, *given_all)
+            simulated, of_weights = native_group_spikes(spec, engine.threads, *primals)
             weights = of_weights, [delay for _, delay in feedback]
         else:
-            simulated = simulate(*given_all)
+            simulated = simulate(*primals)
         # One budget for the whole group, under the name of its first population.
         budget = Budget(needed=greatest(simulated.events_needed), room=jnp.int32(spec.max_events))
         record.budgets["max_events"][self.names[0]] = budget

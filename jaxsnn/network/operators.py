@@ -274,21 +274,21 @@ def _one_by_one(
             weight=value[:, None],
         )
     single = one_column(wire, operator, dtype)
-    met = _meetings(single, source)
-    refuse_large(wire, met.count)
-    row_delay = None if single.row_delay is None else single.row_delay[met.row]
+    matches = _find_matches(single, source)
+    refuse_large(wire, matches.count)
+    row_delay = None if single.row_delay is None else single.row_delay[matches.row]
     return replace(
         single,
         **layout,
-        source=met.source,
-        position=target[met.meeting],
-        row=np.arange(met.count),
-        weight=single.weight[met.row] * value[met.meeting][:, None],
+        source=matches.source,
+        position=target[matches.meeting],
+        row=np.arange(matches.count),
+        weight=single.weight[matches.row] * value[matches.meeting][:, None],
         row_delay=row_delay,
     )
 
 
-class _Met(NamedTuple):
+class _Matches(NamedTuple):
     """Matches between pairs of an operator and connections of a node: (pairs,) int arrays.
 
     Attributes:
@@ -306,7 +306,7 @@ class _Met(NamedTuple):
         return len(self.meeting)
 
 
-def _meetings(operator: Operator, enters: Int[np.ndarray, "connections"]) -> _Met:
+def _find_matches(operator: Operator, enters: Int[np.ndarray, "connections"]) -> _Matches:
     """Return the matches between the pairs of an operator (of one column or of one position for
     each pixel) and the connections that start where a pair ends.
 
@@ -324,7 +324,7 @@ def _meetings(operator: Operator, enters: Int[np.ndarray, "connections"]) -> _Me
     # 0, 1, ... within each range
     within = np.arange(len(entry)) - np.repeat(np.cumsum(count) - count, count)
     meeting = order[np.repeat(first, count) + within]
-    return _Met(source=source[entry], row=row[entry], meeting=meeting)
+    return _Matches(source=source[entry], row=row[entry], meeting=meeting)
 
 
 # ---- Linear and Affine
@@ -603,13 +603,13 @@ def _pooled(
         pixel = (channel * cells + pixel).reshape(-1)
         out = (channel * outputs + out).reshape(-1)
         positions = channels * outputs
-    met = _meetings(operator, pixel)
+    matches = _find_matches(operator, pixel)
     return replace(
         operator,
         positions=positions,
-        source=met.source,
-        position=out[met.meeting],
-        row=met.row,
+        source=matches.source,
+        position=out[matches.meeting],
+        row=matches.row,
         weight=operator.weight * factor,
         order=None,
     )
@@ -648,9 +648,9 @@ def _convolved_image(
     # The same meetings in each channel: it has its own rows, and the positions of its group.
     channel = np.arange(channels)[:, None]
     group = channel // (channels // groups)
-    met = _meetings(operator, (channel * cells + pixel).reshape(-1))
-    row = (channel * taps + tap).reshape(-1)[met.meeting]
-    position = (group * outputs + out).reshape(-1)[met.meeting]
+    matches = _find_matches(operator, (channel * cells + pixel).reshape(-1))
+    row = (channel * taps + tap).reshape(-1)[matches.meeting]
+    position = (group * outputs + out).reshape(-1)[matches.meeting]
     # (groups, columns, inputs of a group, taps) to a row for each input channel and tap
     by_group = kernel.reshape(groups, columns, -1, taps).transpose(0, 2, 3, 1)
     weight = by_group.reshape(channels * taps, columns)
@@ -658,9 +658,9 @@ def _convolved_image(
     if operator.is_pool:
         weight = weight * operator.weight[0, 0]
     else:  # a row for each row of the operator and tap that meet, wherever they do
-        pair = met.row * len(weight) + row
+        pair = matches.row * len(weight) + row
         _, first, number = np.unique(pair, return_index=True, return_inverse=True)
-        before = met.row[first]
+        before = matches.row[first]
         refuse_large(wire, first.size * columns)
         weight = operator.weight[before] * weight[row[first]]
         row_delay = None if row_delay is None else row_delay[before]
@@ -669,7 +669,7 @@ def _convolved_image(
         operator,
         positions=groups * outputs,
         columns=columns,
-        source=met.source,
+        source=matches.source,
         position=position,
         row=row,
         weight=weight,
@@ -700,7 +700,7 @@ def _convolved_columns(
     window, channels, columns = wire.detail, inward[0], kernel.shape[0]
     outputs, taps = math.prod(wire.shape[1:]), math.prod(window.kernel)
     pixel, tap, out = window_table(window, inward[1:], wire.shape[1:])
-    met = _meetings(operator, pixel)
+    matches = _find_matches(operator, pixel)
     # A row becomes one for each tap: the sum over the channels c of (row, c) times (n, c, tap).
     by_tap = kernel.reshape(columns, channels, taps)
     weight = jnp.einsum("rc,nct->rtn", operator.weight, by_tap).reshape(-1, columns)
@@ -711,9 +711,9 @@ def _convolved_columns(
         operator,
         positions=outputs,
         columns=columns,
-        source=met.source,
-        position=out[met.meeting],
-        row=met.row * taps + tap[met.meeting],
+        source=matches.source,
+        position=out[matches.meeting],
+        row=matches.row * taps + tap[matches.meeting],
         weight=weight,
         row_delay=row_delay,
         order=None,

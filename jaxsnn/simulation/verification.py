@@ -350,7 +350,7 @@ def _candidates(graph: Graph) -> Iterator[tuple[FittingOptions, Dialect]]:
     delays = (False, True) if conventions.reset_delay is None else (conventions.reset_delay,)
     options = [option for option in conventions.options if option.tries]
     for values in _ways(delays, options):
-        choice = _worth_saying(values, graph.dialect)
+        choice = _explicit_options(values, graph.dialect)
         yield FittingOptions(options=choice), _said(graph.dialect, choice)
     ways = list(_ways(delays, [option for option in options if option.kind == "bool"]))
     firing = [
@@ -374,7 +374,7 @@ def _ways(
         yield dict(zip(choices, values, strict=True))
 
 
-def _worth_saying(option_values: Mapping[str, Any], dialect: Dialect) -> dict[str, Any]:
+def _explicit_options(option_values: Mapping[str, Any], dialect: Dialect) -> dict[str, Any]:
     """Return the options without those that equal the framework's default and are not
     overridden.
     """

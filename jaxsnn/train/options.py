@@ -627,14 +627,14 @@ def options_with(
             Text("options is {options}, not a TrainOptions", options=repr(options)),
             fix="pass TrainOptions(...), or single options by name",
         )
-    fields_given: dict[str, Any] = {}
+    changed_fields: dict[str, Any] = {}
     for name, value in (changes or {}).items():
         if name not in OPTIONS:
             raise UsageError(
                 Text("there is no option '{option}'", option=name), fix=suggestion(name, OPTIONS)
             )
-        fields_given[name] = tuple(value) if isinstance(value, list) else value
-    return replace(options or TrainOptions(), **fields_given)
+        changed_fields[name] = tuple(value) if isinstance(value, list) else value
+    return replace(options or TrainOptions(), **changed_fields)
 
 
 def engine_kind(engine: Any) -> str:

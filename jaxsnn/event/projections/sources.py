@@ -32,7 +32,7 @@ class Sources:
         currents: inputs that are currents; among the trains they have times and no events.
         gathered: populations whose events go through a convolution or a pool.
         network_parameters: parameters of the original network, without transposed matrices.
-        known: populations whose static facts about time constants hold for their numbers; those of
+        with_static_facts: populations whose static facts about time constants hold for their numbers; those of
             others are guesses.
     """
 
@@ -43,7 +43,7 @@ class Sources:
     gathered: frozenset[str]
     currents: Mapping[str, Currents] = field(default_factory=dict)
     network_parameters: Parameters = field(default_factory=dict)
-    known: frozenset[str] = frozenset()
+    with_static_facts: frozenset[str] = frozenset()
 
 
 def room_behind(sources: Sources, name: str, slots: int) -> int | None:

@@ -19,7 +19,7 @@ from jaxsnn.errors import ConversionError
 from jaxsnn.nir.convert.layers import MAX_WEIGHTS, remove_node
 from jaxsnn.nir.convert.passes import Condition, Conversion
 from jaxsnn.nir.convert.topology import recurrent_nodes
-from jaxsnn.nir.dialects.gains import known
+from jaxsnn.nir.dialects.gains import required_field
 from jaxsnn.nir.frameworks.source_step import Step
 from jaxsnn.nir.model.draft import Draft, diagonal, scale_inputs
 from jaxsnn.nir.model.graph import Graph
@@ -162,7 +162,8 @@ def delay_in_steps(graph: Graph, name: str) -> np.ndarray:
         DialectError: The length of a time step or the unit of time is unknown.
     """
     seconds, dt = (
-        known(graph.dialect, field, "a delay in time steps", name) for field in ("seconds", "dt")
+        required_field(graph.dialect, field, "a delay in time steps", name)
+        for field in ("seconds", "dt")
     )
     delay = np.asarray(graph.nodes[name].value("delay"), float) * seconds
     steps = np.rint(delay / dt)

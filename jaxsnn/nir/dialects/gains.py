@@ -73,7 +73,7 @@ def _missing(dialect: Dialect, field: str) -> tuple[str, str]:
     return f"{field}, which the file does not contain", advice
 
 
-def known(dialect: Dialect, field: str, purpose: str, node: str | None = None) -> Any:
+def required_field(dialect: Dialect, field: str, purpose: str, node: str | None = None) -> Any:
     """Return a field of the dialect; raise an error like `require` if it is unknown."""
     require(dialect, [field], purpose, node)
     return dialect.option(field)
@@ -90,7 +90,7 @@ def spike_area(dialect: Dialect, node: Node) -> SpikeArea:
     kind = arrival(dialect, node)
     if kind == "scaled jump" and isinstance(node, IF | I):
         # These have no time constant: with an area of one unit of time V jumps by r w.
-        seconds = known(dialect, "seconds", "the strength of a spike", node.name)
+        seconds = required_field(dialect, "seconds", "the strength of a spike", node.name)
         return SpikeArea(kind="fixed", seconds=seconds, kernel=kernel)
     if kind in ("jump", "scaled jump"):
         return SpikeArea(kind=kind, seconds=None, kernel=kernel)
@@ -98,7 +98,7 @@ def spike_area(dialect: Dialect, node: Node) -> SpikeArea:
     if kind == "unit" and explicit_area is not None:
         return SpikeArea(kind="fixed", seconds=explicit_area, kernel=kernel)
     field = "seconds" if kind == "unit" else "dt"
-    seconds = known(dialect, field, "the strength of a spike", node.name)
+    seconds = required_field(dialect, field, "the strength of a spike", node.name)
     return SpikeArea(kind="fixed", seconds=seconds, kernel=kernel)
 
 

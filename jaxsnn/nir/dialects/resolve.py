@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import ConversionError, DialectError, Problem
-from jaxsnn.nir.dialects.gains import known, require, rule_of, spike_area
+from jaxsnn.nir.dialects.gains import require, required_field, rule_of, spike_area
 from jaxsnn.nir.frameworks.evidence import estimate, ties
 from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.frameworks.source_rule import NeuronRule, bad_parameter
@@ -165,10 +165,12 @@ def resistance(dialect: Dialect, node: Node) -> np.ndarray:
     if rule.resistance == "tau/dt":
         purpose = f"the resistance that {dialect.name} simulates"
         tau = node.value("tau_mem" if node.traits.current_based else "tau")
-        seconds, dt = (known(dialect, field, purpose, node.name) for field in ("seconds", "dt"))
+        seconds, dt = (
+            required_field(dialect, field, purpose, node.name) for field in ("seconds", "dt")
+        )
         return np.asarray(tau, float) * seconds / dt
     if isinstance(node, IF | I):
-        return np.asarray(node.value("r"), float) / known(
+        return np.asarray(node.value("r"), float) / required_field(
             dialect, "seconds", "the resistance", node.name
         )
     return node.numbers("r")

@@ -73,7 +73,7 @@ class Setting:
     said: dict[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     ties: set[str] = dataclasses.field(default_factory=set)
 
-    def saying(self, **fields: Any) -> list[str]:
+    def neurons_with(self, **fields: Any) -> list[str]:
         """Return the names of the neurons that were written with all these fields."""
         required_items = fields.items()
         return [
@@ -148,7 +148,9 @@ def needs_one_axis(step: Step, title: str) -> None:
         )
 
 
-def told(setting: Setting, module: str, settings: Mapping[str, Sequence[tuple[str, str]]]) -> str:
+def attribute_lines(
+    setting: Setting, module: str, settings: Mapping[str, Sequence[tuple[str, str]]]
+) -> str:
     """Return a line of Python that sets attributes of the modules of `net` after loading; "" for
     none.
 

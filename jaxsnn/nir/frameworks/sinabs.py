@@ -18,11 +18,11 @@ from jaxsnn.nir.frameworks.framework import Doing, Framework, Importer
 from jaxsnn.nir.frameworks.neuron_writing import (
     Setting,
     Written,
+    attribute_lines,
     filled,
     moved_threshold,
     needs_start,
     negligible,
-    told,
 )
 from jaxsnn.nir.frameworks.source_rule import NeuronRule
 from jaxsnn.nir.frameworks.source_step import Step
@@ -257,10 +257,10 @@ def _load(path: str, setting: Setting) -> str:
     read = f"nir.read({path!r})"
     # ExpLeak has no spike_fn.
     others = "".join(
-        told(
+        attribute_lines(
             setting,
             "getattr(m, 'spike_fn', None)",
-            {",".join(setting.saying(**reset_options)): (attribute,)},
+            {",".join(setting.neurons_with(**reset_options)): (attribute,)},
         )
         for reset_options, attribute in settings
     )

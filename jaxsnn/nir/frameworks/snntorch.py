@@ -20,6 +20,7 @@ from jaxsnn.nir.frameworks.neuron_writing import (
     NO_LEAK,
     Setting,
     Written,
+    attribute_lines,
     filled,
     moved_threshold,
     needs_start,
@@ -27,7 +28,6 @@ from jaxsnn.nir.frameworks.neuron_writing import (
     negligible,
     one_level,
     refuse_drive,
-    told,
 )
 from jaxsnn.nir.frameworks.shared_rules import COMMON_NODES, TAU_OVER_R, TORCH_RUN
 from jaxsnn.nir.frameworks.source_rule import NeuronRule
@@ -297,28 +297,28 @@ def _write_if(step: Step, setting: Setting) -> Written:
 
 def _load(path: str, setting: Setting) -> str:
     module = "from snntorch.import_nir import import_from_nir"
-    return f"import nir; {module}; net = import_from_nir(nir.read({path!r})){_told(setting)}"
+    return f"import nir; {module}; net = import_from_nir(nir.read({path!r})){_reset_lines(setting)}"
 
 
 def _load_main(path: str, setting: Setting) -> str:
     module = "from snntorch.import_nir import import_from_nir"
     read = f"nir.read({path!r})"
-    return f"import nir; {module}; net = import_from_nir({read}, dt={setting.dt!r}){_told(setting)}"
+    return f"import nir; {module}; net = import_from_nir({read}, dt={setting.dt!r}){_reset_lines(setting)}"
 
 
-def _told(setting: Setting) -> str:
+def _reset_lines(setting: Setting) -> str:
     """Return code that sets resets which files cannot represent."""
     settings = {}
     for mechanism, delay, function in _MECHANISMS.values():
         if (mechanism, delay) == ("zero", False):
             continue
-        neuron_names = ",".join(setting.saying(reset=mechanism, reset_delay=delay))
+        neuron_names = ",".join(setting.neurons_with(reset=mechanism, reset_delay=delay))
         settings[neuron_names] = (
             ("reset_mechanism", repr(mechanism)),
             ("reset_delay", repr(delay)),
             ("state_function", f"m.{function}"),
         )
-    return told(setting, "hasattr(m, 'reset_mechanism')", settings)
+    return attribute_lines(setting, "hasattr(m, 'reset_mechanism')", settings)
 
 
 def _lengthen_loops(draft: Draft, recurrent: list[Edge], late: bool, dt: float) -> None:

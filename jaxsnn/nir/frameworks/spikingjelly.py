@@ -15,6 +15,7 @@ from jaxsnn.nir.frameworks.neuron_writing import (
     NO_LEAK,
     Setting,
     Written,
+    attribute_lines,
     filled,
     moved_threshold,
     needs_start,
@@ -23,7 +24,6 @@ from jaxsnn.nir.frameworks.neuron_writing import (
     one_for_all,
     one_level,
     refuse_drive,
-    told,
 )
 from jaxsnn.nir.frameworks.shared_rules import COMMON_NODES, TAU_OVER_R, TORCH_RUN
 from jaxsnn.nir.frameworks.source_step import Step
@@ -208,8 +208,10 @@ def _does(step: Step) -> Iterator[Doing]:
 
 def _load(path: str, setting: Setting) -> str:
     module = "from spikingjelly.activation_based.nir_exchange import import_from_nir"
-    soft_reset_names = ",".join(setting.saying(reset="subtract"))
-    soft = told(setting, "hasattr(m, 'v_reset')", {soft_reset_names: (("v_reset", "None"),)})
+    soft_reset_names = ",".join(setting.neurons_with(reset="subtract"))
+    soft = attribute_lines(
+        setting, "hasattr(m, 'v_reset')", {soft_reset_names: (("v_reset", "None"),)}
+    )
     read = f"nir.read({path!r})"
     return f"import nir; {module}; net = import_from_nir({read}, dt={setting.dt!r}){soft}"
 

@@ -56,7 +56,7 @@ def text_of(dataset: Dataset) -> str | None:
     return item.decode(errors="replace") if isinstance(item, bytes) else str(item)
 
 
-def said_of_dtype(dtype: np.dtype) -> Any:
+def describe_dtype(dtype: np.dtype) -> Any:
     """Return a JSON description of a dtype; `dtype_of` is the inverse."""
     text = h5py.check_string_dtype(dtype)
     if text is not None:
@@ -65,17 +65,17 @@ def said_of_dtype(dtype: np.dtype) -> Any:
     if enum_values is not None:
         return {"enum": {name: int(value) for name, value in enum_values.items()}, "of": dtype.str}
     if dtype.subdtype is not None:
-        return {"array": said_of_dtype(dtype.subdtype[0]), "shape": dtype.subdtype[1]}
+        return {"array": describe_dtype(dtype.subdtype[0]), "shape": dtype.subdtype[1]}
     if dtype.names is not None:
         layout: Any = dtype.fields
-        fields = [said_of_dtype(layout[name][0]) for name in dtype.names]
+        fields = [describe_dtype(layout[name][0]) for name in dtype.names]
         offsets = [layout[name][1] for name in dtype.names]
         return {"names": dtype.names, "of": fields, "offsets": offsets, "size": dtype.itemsize}
     return dtype.str
 
 
 def dtype_of(dtype_json: Any) -> np.dtype:
-    """Return the dtype that `said_of_dtype` described."""
+    """Return the dtype that `describe_dtype` described."""
     if isinstance(dtype_json, str):
         return np.dtype(dtype_json)
     if "text" in dtype_json:

@@ -23,11 +23,11 @@ from jaxsnn.nir.io.files import (
     Dataset,
     Empty,
     Group,
+    describe_dtype,
     dtype_of,
     load_hdf5,
     nir_document,
     out_of_memory,
-    said_of_dtype,
 )
 from jaxsnn.nir.io.read_limits import ReadLimits, read_limits
 from jaxsnn.nir.io.read_process import ReadProcess
@@ -94,16 +94,16 @@ def _tree(entry: Group | Dataset, arrays: list[np.ndarray]) -> dict[str, Any]:
     if isinstance(entry, Group):
         entries = {name: _tree(item, arrays) for name, item in entry.items()}
         return {"entries": entries, "attributes": attributes}
-    header = {"dtype": said_of_dtype(entry.dtype), "attributes": attributes}
+    header = {"dtype": describe_dtype(entry.dtype), "attributes": attributes}
     header["storage"] = dict(entry.storage)
     if isinstance(entry.value, Empty):
-        return header | {"empty": said_of_dtype(entry.value.dtype)}
+        return header | {"empty": describe_dtype(entry.value.dtype)}
     header["shape"] = entry.value.shape
     if entry.value.dtype == object:
         header["text"], encoded = _texts(entry.value)
         arrays += encoded
     else:
-        header["array"] = said_of_dtype(entry.value.dtype)
+        header["array"] = describe_dtype(entry.value.dtype)
         arrays.append(np.ascontiguousarray(entry.value))
     return header
 

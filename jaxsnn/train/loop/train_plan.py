@@ -239,20 +239,20 @@ def _end(
 
 def loss_of(network: Network, options: TrainOptions) -> Loss:
     """Return the loss of a name, or the specified loss, with the fields of `loss_options`."""
-    loss, fields_given = options.loss, options.loss_options
+    loss, loss_options = options.loss, options.loss_options
     if loss is not None and not isinstance(loss, str):
-        return replace_fields(loss, fields_given, "loss_options") if fields_given else loss
+        return replace_fields(loss, loss_options, "loss_options") if loss_options else loss
     population, in_steps = node_of_loss(network, options), _in_steps(options)
     named_loss = make_loss(
         loss or default_loss(network, population, in_steps=in_steps),
         network,
         options.t_end,
         population=population,
-        options=fields_given,
+        options=loss_options,
         in_steps=in_steps,
         rasters=are_rasters(network, options),
     )
-    if options.t_end is not None or {"t_max", "t-max"} & set(fields_given or {}):
+    if options.t_end is not None or {"t_max", "t-max"} & set(loss_options or {}):
         return named_loss
     return replace(cast(Any, named_loss), t_max=_default_end(network, population, options))
 
