@@ -230,3 +230,19 @@ def test_weights_of_the_module_in_front_of_the_graph_are_a_warning():
     net = _OneStep(lambda net, x: net.lif(net.fc(torch.tanh(x @ net.weight))))
     (warning,) = split_module(net, _sample()).graph.warnings
     assert (warning.code, warning.severity) == ("outside-graph", "warning")
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda x: x / (x.max().item() + 1),
+        lambda x: torch.exp(x) if x.sum() > 4 else x,
+    ],
+)
+def test_python_values_of_the_input_are_named_where_one_step_computes_differently(encode):
+    net = _OneStep(lambda net, x: net.lif(net.fc(torch.tanh(encode(x)))))
+    assert_refused(
+        lambda: split_module(net, _sample()),
+        ConversionError,
+        "to Python values, by (item|bool) .* computes differently for other values",
+    )

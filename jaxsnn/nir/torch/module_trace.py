@@ -194,7 +194,14 @@ def _recorded_again(module: Any, sample: Any, seen: ModuleTrace) -> _Reading:
     passes = record_passes(
         module, sample, seen.arguments, seen.state, stepped=steps.stepped, copies=True
     )
-    reading = _Reading(module, passes)
+    try:
+        reading = _Reading(module, passes)
+    except ConversionError as error:
+        from_sample = depending_on(passes.operations, [passes.sample])
+        for operation in passes.operations:
+            if operation.name in READS and any(id(v) in from_sample for v in operation.values):
+                raise _refuse_python_values(module, operation) from error
+        raise
     line = reading.differing(steps.signature)
     if line is not None:
         raise ConversionError(
@@ -206,6 +213,20 @@ def _recorded_again(module: Any, sample: Any, seen: ModuleTrace) -> _Reading:
             fix="remove branches of forward that depend on values of tensors",
         )
     return reading
+
+
+def _refuse_python_values(module: Any, operation: Operation) -> ConversionError:
+    """Return the refusal of a module whose time steps differ because of Python values of the input."""
+    return ConversionError(
+        Text(
+            "forward of {module} converts a tensor to Python values, by {function}{line}, and computes "
+            "differently for other values",
+            module=type(module).__name__,
+            function=operation.name.strip("_"),
+            line=Text(" ({line})", line=operation.line) if operation.line else Text(""),
+        ),
+        fix="compute with tensors only, such as torch.where instead of a branch",
+    )
 
 
 class _Reading:
