@@ -91,6 +91,7 @@ class Unstacking:
     Attributes:
         operations, returned: Those of the recording after the replacement.
         steps: Number of time steps over which layers loop themselves; 0 if no layer does.
+        steps_of_neuron: Names of neurons that loop themselves -> the number of time steps of each call.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Unstacking:
         #: By the id of an operation to be split: how to compute a step, and the arguments that are sequences.
         self._split: dict[int, tuple[_Step, list[TensorValue]]] = {}
         self.operations, self.returned, self.steps = operations, returned, 0
+        self.steps_of_neuron: dict[str, list[int]] = {}
         self._takers = self._indexed(operations)
         for operation in operations:
             if operation.kind == "layer" and in_time(operation.func) and operation.outputs:
@@ -109,6 +111,8 @@ class Unstacking:
                 self._layouts.setdefault(id(value), _TIME_FIRST)
                 if self._try(operation, [_TIME_FIRST], _TIME_FIRST):
                     self.steps = len(value.tensor)
+                    if operation.is_neuron:
+                        self.steps_of_neuron.setdefault(operation.name, []).append(self.steps)
         while self._split_backwards() or self._split_forwards():
             pass
         if self._split:
