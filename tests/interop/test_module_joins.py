@@ -677,3 +677,10 @@ def changed_in_the_middle(net, spikes):
 def test_functions_that_mix_time_steps_are_refused(between, message):
     with pytest.raises(ConversionError, match=message):
         from_torch(SequenceLayers(between), torch.rand(6, 2, 4))
+
+
+def test_a_warning_of_layers_in_front_names_the_function_that_mixes_time_steps():
+    net = SequenceLayers(lambda net, spikes: spikes, first=lambda x: x.roll(1, 0))
+    (warning,) = from_torch(net, torch.rand(6, 2, 4)).warnings
+    assert (warning.code, warning.severity) == ("outside-graph", "warning")
+    assert "computes roll for all time steps" in warning.message
