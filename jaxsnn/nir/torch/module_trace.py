@@ -453,14 +453,14 @@ class _Reading:
                     _skips_steps(places) or any(_is_part(op, places) for op in before),
                 ),
                 weights_before=_names(op for op in before if self._has_weights(op)),
-                sequences_before=_names(op for op in before if not op.step and op.kind == "function"),
+                sequences_before=_names(
+                    op for op in before if not op.step and op.kind == "function"
+                ),
                 after=self._names_after(decoder, selected),
             ),
         )
 
-    def _names_after(
-        self, decoder: list[Operation], outputs: list[TensorValue]
-    ) -> tuple[str, ...]:
+    def _names_after(self, decoder: list[Operation], outputs: list[TensorValue]) -> tuple[str, ...]:
         """Return the names of the operations after the outputs of the graph, with "indexing" if forward does
         not return all time steps in order, and "delay" if it returns an output of an earlier call.
         """

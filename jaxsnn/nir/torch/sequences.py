@@ -447,7 +447,9 @@ def _step_of(operation: Operation, layouts: Mapping[int, _Layout], after: _Layou
                 if all(
                     _is_same(
                         call,
-                        arguments({key: at.part(numbers[key], n) for key, (_, at) in before.items()}),
+                        arguments(
+                            {key: at.part(numbers[key], n) for key, (_, at) in before.items()}
+                        ),
                         after.part(expected, n),
                     )
                     for n in {0, count // 2, count - 1}
@@ -492,7 +494,9 @@ def _without_axis(argument: Any, axis: int) -> Any:
     if isinstance(argument, tuple | list):
         if any(isinstance(part, slice) for part in argument):
             return tuple(part for place, part in enumerate(argument) if place != axis)
-        return tuple(_without_axis(part, axis) for part in argument if type(part) is not int or part != axis)
+        return tuple(
+            _without_axis(part, axis) for part in argument if type(part) is not int or part != axis
+        )
     return argument - 1 if type(argument) is int and argument > axis else argument
 
 
