@@ -453,9 +453,7 @@ class _Reading:
                     _skips_steps(places) or any(_is_part(op, places) for op in before),
                 ),
                 weights_before=_names(op for op in before if self._has_weights(op)),
-                sequences_before=_names(
-                    op for op in before if not op.step and op.kind == "function"
-                ),
+                sequences_before=_names(op for op in before if not op.step),
                 after=self._names_after(decoder, selected),
             ),
         )
