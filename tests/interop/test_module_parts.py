@@ -184,6 +184,8 @@ class _Selecting(_Loop):
     ("read", "write", "before", "after"),
     [
         (list, torch.stack, False, False),
+        (lambda x: torch.tanh(x[None])[0], torch.stack, False, False),
+        (list, lambda spikes: torch.stack(spikes)[None], False, False),
         (lambda x: [x[t] for t in range(len(x))], torch.stack, False, False),
         (lambda x: [x[t] for t in range(1, len(x))], torch.stack, True, False),
         (lambda x: [x[0]] * len(x), torch.stack, True, False),

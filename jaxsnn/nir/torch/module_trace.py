@@ -471,7 +471,7 @@ class _Reading:
             is_partial = False
         else:
             is_partial = not is_ordered or any(steps != all_steps for steps in steps_of.values())
-        is_partial |= any(operation.name in PARTS for operation in decoder)
+        is_partial |= any(map(_takes_part, decoder))
         return _with_indexing(names, is_partial)
 
     def _returned_steps(self, outputs: set[int]) -> tuple[dict[int, set[int]], bool]:
@@ -769,7 +769,18 @@ def _is_part(operation: Operation, places: list[TensorValue]) -> bool:
     of the input.
     """
     is_source = any(place.source is operation for place in places)
-    return operation.name in PARTS and not operation.step and not is_source
+    return _takes_part(operation) and not operation.step and not is_source
+
+
+def _takes_part(operation: Operation) -> bool:
+    """Return whether an operation takes a part of a tensor, or reorders it; x[None] does not."""
+    if operation.name != "__getitem__":
+        return operation.name in PARTS
+    index = operation.args[1]
+    entries = index if isinstance(index, tuple) else (index,)
+    is_view = all(e is None or e is Ellipsis or isinstance(e, int | slice) for e in entries)
+    tensor, result = operation.values[0].tensor, operation.outputs[0].tensor
+    return not (is_view and result.numel() == tensor.numel())
 
 
 def _skips_steps(places: list[TensorValue]) -> bool:
