@@ -49,7 +49,9 @@ def _by_halves(
 ) -> Int[Array, "*rest"]:
     """Reduce an array over the last axis in two halves; `nothing` is the neutral element."""
     start, size, axis = jnp.asarray(nothing, array.dtype), array.shape[-1], array.ndim - 1
-    if not isinstance(size, int):  # symbolic, in `jax.export`: lax.reduce of a function has no derivative
+    if not isinstance(
+        size, int
+    ):  # symbolic, in `jax.export`: lax.reduce of a function has no derivative
         reduction = jnp.max if joined is jnp.maximum else jnp.sum
         return reduction(array, axis, initial=nothing).astype(array.dtype)
     more = [(0, 0)] * axis + [(0, size % 2)]

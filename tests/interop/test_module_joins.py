@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from spikingjelly.activation_based import functional as sj_functional
+from spikingjelly.activation_based import layer as sj_layer
+from spikingjelly.activation_based import neuron as sj_neuron
 from torch import nn
 from torch.nn import functional
 
@@ -607,3 +610,77 @@ def test_a_membrane_is_read_from_a_state_of_norse(kind):
     assert verify(graph, x, y).ok
     load_into(second, graph)
     np.testing.assert_allclose(nets.stateful_play(second, x), y, rtol=1e-5, atol=1e-6)
+
+
+class SequenceLayers(nn.Module):
+    """Layers of SpikingJelly in step mode "m" around a function of spikes (time, batch, *shape)."""
+
+    def __init__(self, between, inputs=4, first=None):
+        super().__init__()
+        self.between, self.first = between, first or (lambda x: x)
+        self.fc1 = sj_layer.Linear(4, 4, step_mode="m")
+        self.fc2 = sj_layer.Linear(inputs, 4, step_mode="m")
+        self.sn1 = sj_neuron.IFNode(v_threshold=0.5, step_mode="m")
+        self.sn2 = sj_neuron.IFNode(v_threshold=0.2, step_mode="m")
+
+    def forward(self, x):
+        sj_functional.reset_net(self)
+        currents = self.first(self.fc1(x))
+        return self.sn2(self.fc2(self.between(self, self.sn1(currents))))
+
+
+def added_in_place(net, spikes):
+    currents = net.fc1(spikes)
+    currents += spikes
+    currents *= 0.5
+    return currents
+
+
+@pytest.mark.parametrize(
+    ("between", "inputs"),
+    [
+        (added_in_place, 4),
+        (lambda net, spikes: torch.cat([spikes, 0.5 * spikes], 2), 8),
+        (lambda net, spikes: torch.cat([spikes, 0.5 * spikes], dim=2), 8),
+        (lambda net, spikes: spikes[:, :, 1:3], 2),
+        (lambda net, spikes: spikes.unflatten(2, (2, 2)).permute(0, 1, 3, 2).flatten(2), 4),
+        (lambda net, spikes: spikes.unflatten(2, (2, 2)).transpose(2, 3).flatten(2), 4),
+    ],
+)
+def test_functions_of_all_time_steps_are_functions_of_one(between, inputs):
+    torch.manual_seed(0)
+    net, x = SequenceLayers(between, inputs), 3 * torch.rand(6, 2, 4)
+    parts = split_module(net, x)
+    assert parts.before + parts.after == ()
+    y = simulate(lower(parts.graph), parts.encode(x), engine=TimeStepped()).output()
+    expected = net(x).detach().numpy()
+    assert expected.any()
+    np.testing.assert_array_equal(y, expected)
+
+
+def changed_in_the_middle(net, spikes):
+    spikes[2:4] = 0
+    return spikes
+
+
+@pytest.mark.parametrize(
+    ("between", "message"),
+    [
+        (lambda net, spikes: spikes[[0, 2, 1, 3, 4, 5]], "parts of the result of getitem"),
+        (lambda net, spikes: spikes.cumsum(0), "parts of the result of cumsum"),
+        (changed_in_the_middle, "parts of the result of setitem"),
+        (lambda net, spikes: spikes.transpose(0, 1), "steps: 'sn1' over 6, 'sn2' over 2"),
+        (lambda net, spikes: spikes[::2], "steps: 'sn1' over 6, 'sn2' over 3"),
+        (lambda net, spikes: net.sn1(net.fc1(spikes)), "'sn1' is called several times"),
+    ],
+)
+def test_functions_that_mix_time_steps_are_refused(between, message):
+    with pytest.raises(ConversionError, match=message):
+        from_torch(SequenceLayers(between), torch.rand(6, 2, 4))
+
+
+def test_a_warning_of_layers_in_front_names_the_function_that_mixes_time_steps():
+    net = SequenceLayers(lambda net, spikes: spikes, first=lambda x: x.roll(1, 0))
+    (warning,) = from_torch(net, torch.rand(6, 2, 4)).warnings
+    assert (warning.code, warning.severity) == ("outside-graph", "warning")
+    assert "roll for all time steps" in warning.message

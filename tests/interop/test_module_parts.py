@@ -163,3 +163,88 @@ def test_stacks_of_outputs_are_not_reported_as_left_out():
         "tensor 3, of shape (6, 2, 3), computed from spikes or states of 'second' that"
         in note.message
     )
+
+
+class _Selecting(_Loop):
+    """Reads some time steps of the sample (time, batch, *shape), and returns some outputs."""
+
+    def __init__(self, read=list, write=list):
+        super().__init__()
+        self.read, self.write = read, write
+
+    def forward(self, x):
+        mem, spikes = self.lif.init_leaky(), []
+        for frame in self.read(x):
+            spk, mem = self.lif(frame, mem)
+            spikes.append(spk)
+        return self.write(spikes)
+
+
+@pytest.mark.parametrize(
+    ("read", "write", "before", "after"),
+    [
+        (list, torch.stack, False, False),
+        (lambda x: torch.tanh(x[None])[0], torch.stack, False, False),
+        (list, lambda spikes: torch.stack(spikes)[None], False, False),
+        (lambda x: [x[t] for t in range(len(x))], torch.stack, False, False),
+        (lambda x: [x[t] for t in range(1, len(x))], torch.stack, True, False),
+        (lambda x: [x[0]] * len(x), torch.stack, True, False),
+        (lambda x: x[2:], torch.stack, True, False),
+        (lambda x: x.narrow(0, 1, 4), torch.stack, True, False),
+        (list, lambda spikes: spikes[-1], False, True),
+        (list, lambda spikes: torch.stack(spikes[::-1]), False, True),
+        (list, lambda spikes: torch.stack(spikes[2:]), False, True),
+        (list, lambda spikes: torch.stack(spikes)[1:], False, True),
+        (list, lambda spikes: torch.stack(spikes).mean(0), False, False),
+        (list, lambda spikes: sum(spikes), False, False),
+    ],
+)
+def test_time_steps_that_forward_skips_or_reorders_are_reported(read, write, before, after):
+    sample = torch.linspace(0.3, 1.5, STEPS * BATCH * SIZE).reshape(STEPS, BATCH, SIZE)
+    parts = split_module(_Selecting(read, write), sample)
+    assert ("indexing" in parts.before, "indexing" in parts.after) == (before, after)
+
+
+class _OneStep(nn.Module):
+    """Computes one time step per call."""
+
+    def __init__(self, forward):
+        super().__init__()
+        self.fc, self.weight = nn.Linear(SIZE, SIZE), nn.Parameter(torch.eye(SIZE))
+        self.lif = snn.Leaky(beta=0.8, init_hidden=True, threshold=0.3)
+        self.function, self.spikes = forward, torch.zeros(BATCH, SIZE)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+    def delayed(self, x):
+        before, self.spikes = self.spikes, self.lif(self.fc(x))
+        return before
+
+
+def test_an_output_of_the_call_before_is_reported():
+    assert split_module(_OneStep(_OneStep.delayed), _sample()).after == ("delay",)
+    row = split_module(_OneStep(lambda net, x: net.lif(net.fc(x))[0]), _sample())
+    assert row.after == ("indexing",)
+
+
+def test_weights_of_the_module_in_front_of_the_graph_are_a_warning():
+    net = _OneStep(lambda net, x: net.lif(net.fc(torch.tanh(x @ net.weight))))
+    (warning,) = split_module(net, _sample()).graph.warnings
+    assert (warning.code, warning.severity) == ("outside-graph", "warning")
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda x: x / (x.max().item() + 1),
+        lambda x: torch.exp(x) if x.sum() > 4 else x,
+    ],
+)
+def test_python_values_of_the_input_are_named_where_one_step_computes_differently(encode):
+    net = _OneStep(lambda net, x: net.lif(net.fc(torch.tanh(encode(x)))))
+    assert_refused(
+        lambda: split_module(net, _sample()),
+        ConversionError,
+        "to Python values, by (item|bool) .* computes differently for other values",
+    )

@@ -8,7 +8,7 @@ recording then looks like that of a loop over the frames x[0], x[1], ..., and is
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -160,6 +160,7 @@ def record_passes(
             unstacking = Unstacking(passes.operations, passes.returned, passes.sample)
             passes.operations, passes.results = unstacking.operations, [unstacking.returned]
             passes.length = 0 if loops else unstacking.steps
+            _refuse_other_steps(unstacking.steps_of_neuron, loops)
         passes.buffers = fixed_buffers(buffers, buffers_before, module)
         refuse_learning(parameters, module)
     return passes
@@ -171,6 +172,30 @@ def _loops(operations: list[Operation]) -> bool:
     """
     calls = [(id(op.func), op.keeps_state or op.site) for op in operations if op.is_neuron]
     return len(set(calls)) < len(calls)
+
+
+def _refuse_other_steps(steps_of_neuron: Mapping[str, list[int]], loops: bool) -> None:
+    """Refuse neurons that loop over time themselves, and over different time steps.
+
+    Raises:
+        ConversionError: The numbers of time steps differ, or a neuron is called several times.
+    """
+    counts = {name: steps[0] for name, steps in steps_of_neuron.items()}
+    if len(set(counts.values())) > 1 and not loops:
+        raise ConversionError(
+            Text(
+                "neurons of the module loop over different numbers of time steps: {counts}",
+                counts=listing(f"'{name}' over {count}" for name, count in counts.items()),
+            ),
+            fix="let all neurons process the same time steps, along the first axis of their inputs",
+        )
+    for name, steps in steps_of_neuron.items():
+        if len(steps) > 1 and max(steps) > 1:  # forward may loop over sequences of one step
+            raise ConversionError(
+                Text("'{layer}' is called several times in each time step", layer=name),
+                fix="use a separate layer for each call",
+                node=name,
+            )
 
 
 def _insert_parts(passes: RecordedPasses, frames: list[TensorValue]) -> None:

@@ -33,7 +33,7 @@ from jaxsnn.nir.torch.forward_passes import (
 from jaxsnn.nir.torch.leaves import exported, no_neurons, of_framework, unsupported
 from jaxsnn.nir.torch.module_pass import initial_states, leaves_of, state_names
 from jaxsnn.nir.torch.pass_record import Origin, PassRecord
-from jaxsnn.nir.torch.recording import READS, Operation, TensorValue
+from jaxsnn.nir.torch.recording import READS, Operation, TensorValue, index_along
 from jaxsnn.nir.torch.step_reader import StepReader
 from jaxsnn.nir.torch.trace_outcome import (
     ModuleTrace,
@@ -194,7 +194,14 @@ def _recorded_again(module: Any, sample: Any, seen: ModuleTrace) -> _Reading:
     passes = record_passes(
         module, sample, seen.arguments, seen.state, stepped=steps.stepped, copies=True
     )
-    reading = _Reading(module, passes)
+    try:
+        reading = _Reading(module, passes)
+    except ConversionError as error:
+        from_sample = depending_on(passes.operations, [passes.sample])
+        for operation in passes.operations:
+            if operation.name in READS and any(id(v) in from_sample for v in operation.values):
+                raise _refuse_python_values(module, operation) from error
+        raise
     line = reading.differing(steps.signature)
     if line is not None:
         raise ConversionError(
@@ -206,6 +213,20 @@ def _recorded_again(module: Any, sample: Any, seen: ModuleTrace) -> _Reading:
             fix="remove branches of forward that depend on values of tensors",
         )
     return reading
+
+
+def _refuse_python_values(module: Any, operation: Operation) -> ConversionError:
+    """Return the refusal of a module whose time steps differ because of Python values of the input."""
+    return ConversionError(
+        Text(
+            "forward of {module} converts a tensor to Python values, by {function}{line}, and computes "
+            "differently for other values",
+            module=type(module).__name__,
+            function=operation.name.strip("_"),
+            line=Text(" ({line})", line=operation.line) if operation.line else Text(""),
+        ),
+        fix="compute with tensors only, such as torch.where instead of a branch",
+    )
 
 
 class _Reading:
@@ -413,12 +434,13 @@ class _Reading:
         _refuse_biases(self.module, calls, late | record.earlier, record.labels)
         stepped = self.passes.steps > 0
         before = list(ancestors([value], set()))
+        selected = [returned[output.place] for output in outputs]
         return ModuleTrace(
             calls=calls,
             outputs=tuple(
                 dataclasses.replace(output, place=place) for place, output in enumerate(outputs)
             ),
-            left_out=tuple(self._left_out(record, [returned[o.place] for o in outputs], decoder)),
+            left_out=tuple(self._left_out(record, selected, decoder)),
             absent=frozenset(late | record.earlier),
             counters=self.passes.counters,
             reads=tuple(dict.fromkeys(self._reads())),
@@ -432,11 +454,68 @@ class _Reading:
                 input=tuple(map(self.place_of, places)),
                 layers=self._layers(),
                 outputs=tuple(self.place_of(returned[output.place]) for output in outputs),
-                before=(*_names(before), *_indexing(places)),
-                weights_before=_names(op for op in before if _has_weights(op)),
-                after=_names(decoder, () if stepped else _STACKING),
+                before=_with_indexing(
+                    _names(before),
+                    _skips_steps(places) or any(_is_part(op, places) for op in before),
+                ),
+                weights_before=_names(op for op in before if self._has_weights(op)),
+                sequences_before=_names(op for op in before if not op.step),
+                after=self._names_after(decoder, selected),
             ),
         )
+
+    def _names_after(self, decoder: list[Operation], outputs: list[TensorValue]) -> tuple[str, ...]:
+        """Return the names of the operations after the outputs of the graph, with "indexing" if forward does
+        not return all time steps in order, and "delay" if it returns an output of an earlier call.
+        """
+        names = _names(decoder, () if self.passes.steps else _STACKING)
+        all_steps = set(range(1, self.folded.steps + 1))
+        steps_of, is_ordered = self._returned_steps({id(value) for value in outputs})
+        if self.passes.steps:
+            is_late = any(self.folded.steps not in steps for steps in steps_of.values())
+            names += ("delay",) if is_late else ()
+            is_partial = False
+        else:
+            is_partial = not is_ordered or any(steps != all_steps for steps in steps_of.values())
+        is_partial |= any(map(_takes_part, decoder))
+        return _with_indexing(names, is_partial)
+
+    def _returned_steps(self, outputs: set[int]) -> tuple[dict[int, set[int]], bool]:
+        """Return the time steps of which forward uses each output of the graph for its results, by the id of
+        its value in the last step, and whether all stacks of an output contain the time steps in order.
+        """
+        steps_of: dict[int, set[int]] = {}
+        is_ordered = True
+        pending, seen = list(self.passes.returned), set[int]()
+        while pending:
+            value = pending.pop()
+            if id(value) in seen:
+                continue
+            seen.add(id(value))
+            last, source = self.in_last_step(value), value.source
+            if last is not None and id(last) in outputs:
+                if source is not None and source.step:
+                    steps_of.setdefault(id(last), set()).add(source.step)
+            elif value.elements is not None:
+                elements = [value.elements[1][index] for index in sorted(value.elements[1])]
+                steps = [
+                    element.source.step
+                    for element in elements
+                    if element.source is not None and id(self.in_last_step(element)) in outputs
+                ]
+                is_stack_of_steps = source is not None and not source.step
+                is_ordered &= not is_stack_of_steps or steps == sorted(steps)
+                pending += elements
+            elif source is not None:
+                pending += source.values
+        return steps_of, is_ordered
+
+    def _has_weights(self, operation: Operation) -> bool:
+        """Return whether an operation is a layer with parameters, or a function of a parameter of the module."""
+        if operation.kind == "layer":
+            return any(True for _ in operation.func.parameters())
+        parameters = {id(parameter) for parameter in self.module.parameters()}
+        return any(id(value.tensor) in parameters for value in operation.values)
 
     def _is_sample(self, places: list[TensorValue]) -> bool:
         """Return whether values are the steps of the sample, over which layers loop."""
@@ -687,21 +766,48 @@ def _names(
     return tuple(dict.fromkeys(name.strip("_") for name in labels))
 
 
-def _has_weights(operation: Operation) -> bool:
-    """Return whether an operation is a layer with parameters."""
-    return operation.kind == "layer" and any(True for _ in operation.func.parameters())
+def _with_indexing(names: tuple[str, ...], is_partial: bool) -> tuple[str, ...]:
+    return (*names, "indexing") if is_partial else names
 
 
-def _indexing(places: list[TensorValue]) -> tuple[str, ...]:
-    """Return ("indexing",) if forward does not read the steps of a tensor in order, for example backwards."""
-    indices = [
-        [*(token for token in place.source.tokens if type(token) is int), place.path]
-        for place in places
-        if place.source is not None and place.source.name in PARTS
-    ]
-    if len(indices) != len(places) or len({len(numbers) for numbers in indices}) != 1:
-        return ()
-    return ("indexing",) if not np.isin(np.diff(indices, axis=0), (0, 1)).all() else ()
+def _is_part(operation: Operation, places: list[TensorValue]) -> bool:
+    """Return whether an operation outside of the time steps takes a part of a tensor, which is not a time step
+    of the input.
+    """
+    is_source = any(place.source is operation for place in places)
+    return _takes_part(operation) and not operation.step and not is_source
+
+
+def _takes_part(operation: Operation) -> bool:
+    """Return whether an operation takes a part of a tensor, or reorders it; x[None] does not."""
+    if operation.name != "__getitem__":
+        return operation.name in PARTS
+    index = operation.args[1]
+    entries = index if isinstance(index, tuple) else (index,)
+    is_view = all(e is None or e is Ellipsis or isinstance(e, int | slice) for e in entries)
+    tensor, result = operation.values[0].tensor, operation.outputs[0].tensor
+    return not (is_view and result.numel() == tensor.numel())
+
+
+def _skips_steps(places: list[TensorValue]) -> bool:
+    """Return whether forward does not read all steps of a tensor in order, but for example backwards."""
+    indices, lengths = [], set()
+    for place in places:
+        source = place.source
+        if source is None or source.name not in PARTS or source.is_split:
+            return False
+        tensor = source.values[0].tensor
+        if source.name in ("__getitem__", "select"):
+            index_of_axis = {axis: index_along(source, axis) for axis in range(tensor.ndim)}
+            axis = next((a for a, index in index_of_axis.items() if index is not None), None)
+            if axis is None:
+                return False
+            indices.append(index_of_axis[axis])
+            lengths.add(tensor.shape[axis])
+        else:
+            indices.append(place.path)
+            lengths.add(len(source.outputs))
+    return any(indices != list(range(length)) for length in lengths)
 
 
 def _refuse_biases(

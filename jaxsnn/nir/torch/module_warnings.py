@@ -64,6 +64,12 @@ def _outside(seen: ModuleTrace, refusals: Sequence[ConversionError]) -> Iterator
     if steps.weights_before and refusals:
         reason = Text(". It does not begin earlier: {reason}", reason=refusals[0].problem.message)
         message = message + reason
+    elif steps.weights_before and steps.sequences_before:
+        reason = Text(
+            ". It does not begin earlier: forward computes {operations} for all time steps at once",
+            operations=listing(steps.sequences_before, limit=12),
+        )
+        message = message + reason
     yield Problem(
         code="outside-graph",
         severity="warning" if steps.weights_before else "note",

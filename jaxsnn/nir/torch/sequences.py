@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from jaxsnn.nir.torch.leaves import exporter_of, in_time
@@ -31,6 +32,14 @@ _LEAST_STEPS = 3
 #: Function from the arguments of one time step, by the id of the tensor that contains all time steps, to the kind,
 #: name, function and arguments of the operation on them.
 _Step = Callable[[Mapping[int, Any]], dict[str, Any]]
+#: Functions that change a tensor in place -> those that compute the same in a new one.
+_OUT_OF_PLACE: Mapping[str, str] = MappingProxyType(
+    {
+        **{"__iadd__": "__add__", "__isub__": "__sub__", "__imul__": "__mul__"},
+        **{"__itruediv__": "__truediv__", "relu_": "relu"},
+        **{"add_": "add", "sub_": "sub", "mul_": "mul", "div_": "div"},
+    }
+)
 #: Layers that only change axes.
 _RESHAPING = ("Flatten", "Unflatten")
 
@@ -82,6 +91,7 @@ class Unstacking:
     Attributes:
         operations, returned: Operations and returned values after the replacement.
         steps: Number of time steps over which layers loop themselves; 0 if no layer does.
+        steps_of_neuron: Names of neurons that loop themselves -> the number of time steps of each call.
     """
 
     def __init__(
@@ -93,6 +103,7 @@ class Unstacking:
         #: By the id of an operation to be split: how to compute a step, and the arguments that are sequences.
         self._split: dict[int, tuple[_Step, list[TensorValue]]] = {}
         self.operations, self.returned, self.steps = operations, returned, 0
+        self.steps_of_neuron: dict[str, list[int]] = {}
         self._takers = self._indexed(operations)
         for operation in operations:
             if operation.kind == "layer" and in_time(operation.func) and operation.outputs:
@@ -100,6 +111,8 @@ class Unstacking:
                 self._layouts.setdefault(id(value), _TIME_FIRST)
                 if self._try(operation, [_TIME_FIRST], _TIME_FIRST):
                     self.steps = len(value.tensor)
+                    if operation.is_neuron:
+                        self.steps_of_neuron.setdefault(operation.name, []).append(self.steps)
         while self._split_backwards() or self._split_forwards():
             pass
         if self._split:
@@ -384,11 +397,16 @@ def _step_of(operation: Operation, layouts: Mapping[int, _Layout], after: _Layou
         return lambda parts: {"args": with_tensors(operation.args, parts)}
     if is_layer and (operation.is_neuron or exporter_of(func) is None):
         return None
-    if not is_layer and (operation.kind != "function" or _is_in_place(name)):
+    if not is_layer and operation.kind != "function":
         return None
     changes: dict[str, Any] = {}
     shape: tuple[Any, ...] | None = None  # arguments of a reshaping function after the tensor
     full = call = func.forward if is_layer else func
+    if not is_layer and (id(result.tensor) in operation.inputs or _is_in_place(name)):
+        if name not in _OUT_OF_PLACE:
+            return None
+        call = getattr(torch.Tensor, _OUT_OF_PLACE[name])
+        changes = {"name": _OUT_OF_PLACE[name], "func": call}
     if name in RESHAPE or (is_layer and type(func).__name__ in _RESHAPING):
         (tensor, layout), *_ = before.values()
         part = after.part(result.tensor, 0)
@@ -399,41 +417,87 @@ def _step_of(operation: Operation, layouts: Mapping[int, _Layout], after: _Layou
             call, shape = torch.Tensor.reshape, (tuple(part.shape),)
             changes = {"kind": "function", "name": "reshape", "func": call}
 
-    def arguments(parts: Mapping[int, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if shape is not None:
-            return (*parts.values(), *shape), {}
-        return with_tensors((operation.args, dict(operation.kwargs)), parts)
-
     # Other numbers than those of the sample, which may be zeros.
     generator = torch.Generator().manual_seed(0)
     numbers = {
         key: (torch.rand(tensor.shape, generator=generator) * 4 - 1).to(tensor)
         for key, (tensor, _) in before.items()
     }
-    try:
-        with torch.no_grad():
-            args, kwargs = with_tensors((operation.args, dict(operation.kwargs)), numbers)
-            expected = full(*args, **kwargs)
-            for number in {0, after.steps(expected) - 1}:
-                parts = {
-                    key: layout.part(numbers[key], number) for key, (_, layout) in before.items()
-                }
-                args, kwargs = arguments(parts)
-                actual = call(*args, **kwargs)
-                part_expected = after.part(expected, number)
-                same = actual.shape == part_expected.shape
-                if not same or not torch.allclose(
-                    actual.double(), part_expected.double(), 1e-4, 1e-5
+    for args, kwargs in _forms_of_arguments(operation, after, shape):
+
+        def arguments(
+            parts: Mapping[int, Any], args: Any = args, kwargs: Any = kwargs
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            if shape is not None:
+                return (*parts.values(), *shape), {}
+            return with_tensors((args, kwargs), parts)
+
+        def step(parts: Mapping[int, Any], arguments: Any = arguments) -> dict[str, Any]:
+            args, kwargs = arguments(parts)
+            return changes | {"args": args, "kwargs": kwargs}
+
+        try:
+            with torch.no_grad():
+                copies = {key: tensor.clone() for key, tensor in numbers.items()}
+                full_args, full_kwargs = with_tensors(
+                    (operation.args, dict(operation.kwargs)), copies
+                )
+                expected = full(*full_args, **full_kwargs)
+                count = after.steps(expected)
+                if all(
+                    _is_same(
+                        call,
+                        arguments(
+                            {key: at.part(numbers[key], n) for key, (_, at) in before.items()}
+                        ),
+                        after.part(expected, n),
+                    )
+                    for n in {0, count // 2, count - 1}
                 ):
-                    return None
-    except (AttributeError, RuntimeError, TypeError, ValueError, IndexError):
-        return None
+                    return step
+        except (AttributeError, RuntimeError, TypeError, ValueError, IndexError):
+            continue
+    return None
 
-    def step(parts: Mapping[int, Any]) -> dict[str, Any]:
-        args, kwargs = arguments(parts)
-        return changes | {"args": args, "kwargs": kwargs}
 
-    return step
+def _is_same(call: Callable[..., Any], arguments: tuple[Any, Any], expected: Any) -> bool:
+    """Return whether a function computes the expected numbers."""
+    import torch
+
+    args, kwargs = arguments
+    actual = call(*args, **kwargs)
+    same_shape = actual.shape == expected.shape
+    return same_shape and torch.allclose(actual.double(), expected.double(), 1e-4, 1e-5)
+
+
+def _forms_of_arguments(
+    operation: Operation, layout: _Layout, shape: tuple[Any, ...] | None
+) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Yield the arguments of an operation, and those of one step: the numbers of its axes are lower without the
+    axis of time, as in torch.cat(..., dim=2).
+    """
+    yield operation.args, dict(operation.kwargs)
+    if operation.kind == "layer" or shape is not None or layout.lead:
+        return
+    first, rest = operation.args[:1], operation.args[1:]
+    if operation.name == "permute" and rest and type(rest[0]) is int:
+        rest = (rest,)
+    kwargs = {
+        key: _without_axis(argument, layout.axis) if key in ("dim", "dims") else argument
+        for key, argument in operation.kwargs.items()
+    }
+    yield (*first, *(_without_axis(argument, layout.axis) for argument in rest)), kwargs
+
+
+def _without_axis(argument: Any, axis: int) -> Any:
+    """Return an argument that selects axes, such as 2, (3, 4) or the index [:, :, 1:3], without an axis."""
+    if isinstance(argument, tuple | list):
+        if any(isinstance(part, slice) for part in argument):
+            return tuple(part for place, part in enumerate(argument) if place != axis)
+        return tuple(
+            _without_axis(part, axis) for part in argument if type(part) is not int or part != axis
+        )
+    return argument - 1 if type(argument) is int and argument > axis else argument
 
 
 def _is_in_place(name: str) -> bool:

@@ -52,6 +52,7 @@ class RecordedSteps:
         outputs: Place of each output of the graph.
         before, after: Names of the functions and layers before the input and after the outputs.
         weights_before: Names of the layers with parameters before the input.
+        sequences_before: Names of the functions and layers before the input that compute all time steps at once.
     """
 
     stepped: bool
@@ -63,6 +64,7 @@ class RecordedSteps:
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     weights_before: tuple[str, ...] = ()
+    sequences_before: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
