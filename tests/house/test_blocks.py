@@ -21,7 +21,7 @@ from tests.nir.test_units import MODULES
 
 sys.path.insert(0, str(ROOT / "docs"))
 
-import site_pages
+import reference_pages
 
 LANGUAGES = ("python", "sh", "console", "toml", "text", "{toctree}")
 #: Pages whose blocks run here, one after the other in an empty folder.
@@ -54,6 +54,7 @@ FRAMEWORK, LOOP = "A framework", "Your own training loop"
 NOT_RUN = {
     "index: jaxsnn-nir": "the module is yours",
     "guide_chip: In the loop on the command line": "50 epochs on an emulated chip",
+    "guide_finetune: A run from a configuration file": "MNIST is not part of the package",
     "guide_devices: A network": "the tests' process has begun with the devices that it has",
     "guide_devices: Train on several devices or machines": "two hosts",
 }
@@ -227,9 +228,9 @@ def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
 
 def modules_of_the_reference():
     """The modules of all names of the reference that tests/nir/test_units.py does not run."""
-    modules = [importlib.import_module(name) for name in site_pages.REFERENCE]
+    modules = [importlib.import_module(name) for name in reference_pages.REFERENCE]
     values = [
-        getattr(module, name) for module in modules for name in site_pages.public_names(module)
+        getattr(module, name) for module in modules for name in reference_pages.public_names(module)
     ]
     homes = {getattr(value, "__module__", None) or "" for value in values} - set(MODULES)
     return sorted(home for home in homes if home.startswith("jaxsnn"))
