@@ -569,3 +569,27 @@ def test_states_in_the_sample_are_initial_states():
     graph = from_torch(net, sample)
     assert {"lif", "lif_2"} <= set(graph.nodes)
     assert verify(graph, net, sample).ok
+
+
+class WritesStates(Stepped):
+    """Writes its states into the list, and into the tensors of the dict, that the caller passes."""
+
+    def __init__(self):
+        super().__init__()
+        self.lif = snn.Leaky(beta=0.9, threshold=2.0)
+
+    def forward(self, x, states):
+        membranes, counts = states
+        spikes, membranes[0] = self.lif(self.fc1(x), membranes[0])
+        counts["steps"] += 1
+        return spikes, states
+
+
+def test_arguments_that_forward_writes_into_keep_their_values():
+    membranes, counts = [torch.zeros(2, 3)], {"steps": torch.zeros(())}
+    net, sample = WritesStates(), (torch.rand(2, 5), (membranes, counts))
+    nn.init.uniform_(net.fc1.weight, 0.2, 0.6)
+    graph = from_torch(net, sample)
+    assert verify(graph, net, (torch.rand(STEPS, 2, 5), (membranes, counts))).ok
+    assert not membranes[0].any()
+    assert not counts["steps"].any()
