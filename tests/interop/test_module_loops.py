@@ -593,3 +593,12 @@ def test_arguments_that_forward_writes_into_keep_their_values():
     assert verify(graph, net, (torch.rand(STEPS, 2, 5), (membranes, counts))).ok
     assert not membranes[0].any()
     assert not counts["steps"].any()
+
+
+@pytest.mark.parametrize("layers", [(), (nn.Flatten(),)])
+def test_a_sample_of_all_steps_is_recognised_without_layers_of_fixed_width(layers):
+    net = nn.Sequential(*layers, snn.Leaky(beta=0.5, init_hidden=True))
+    shape = (3, 6) if not layers else (3, 2, 3)
+    graph = from_torch(net, torch.rand(shape))
+    assert verify(graph, net, 2 * torch.rand(10, *shape)).active
+    assert verify(graph, net, 2 * torch.rand(shape)).ok
