@@ -602,3 +602,45 @@ def test_a_sample_of_all_steps_is_recognised_without_layers_of_fixed_width(layer
     graph = from_torch(net, torch.rand(shape))
     assert verify(graph, net, 2 * torch.rand(10, *shape)).active
     assert verify(graph, net, 2 * torch.rand(shape)).ok
+
+
+class TwoHeads(nn.Module):
+    """Returns the spikes of two populations, and then the states of both."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc1, self.fc2 = nn.Linear(5, 3), nn.Linear(5, 2)
+        self.lif1, self.lif2 = LIFCell(), LIFCell()
+        for layer in (self.fc1, self.fc2):
+            nn.init.uniform_(layer.weight, 3, 9)
+
+    def heads(self, x, states):
+        first, second = states or (None, None)
+        spikes1, first = self.lif1(self.fc1(x), first)
+        spikes2, second = self.lif2(self.fc2(x), second)
+        return spikes1, spikes2, (first, second)
+
+    def forward(self, x, states=None):
+        spikes1, spikes2, (first, second) = self.heads(x, states)
+        return spikes1, spikes2, (first, second)
+
+
+class NamedState(TwoHeads):
+    """Only the state has the name of a parameter, and a result follows it."""
+
+    def forward(self, x, states=None):
+        spikes1, spikes2, states = self.heads(x, states)
+        return spikes1, states, torch.cat([spikes2, spikes2], 1)[:, :2]
+
+
+@pytest.mark.parametrize("make", [TwoHeads, NamedState])
+def test_states_are_returned_after_several_outputs_or_by_name(make):
+    net, second = make(), make()
+    graph = from_torch(net, torch.rand(2, 5))
+    assert {"lif1", "lif2"} <= set(graph.nodes)
+    sample = torch.rand(STEPS, 2, 5)
+    assert verify(graph, net, sample).active
+    nn.init.zeros_(second.fc2.weight)
+    load_into(second, graph)
+    assert verify(graph, second, sample).ok
