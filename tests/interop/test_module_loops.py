@@ -6,11 +6,18 @@ import numpy as np
 import pytest
 import snntorch as snn
 import torch
-from norse.torch import LIFBoxCell, LIFBoxFeedForwardState, LIFCell
+from norse.torch import (
+    IAFCell,
+    IAFFeedForwardState,
+    LIFBoxCell,
+    LIFBoxParameters,
+    LIFCell,
+    LIFParameters,
+)
 from spikingjelly.activation_based.encoding import PoissonEncoder
 from torch import nn
 
-from jaxsnn import from_torch, load_into, verify
+from jaxsnn import from_torch, load_into, read, verify, write
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.torch.folding import fold
 from jaxsnn.nir.torch.recording import Operation, TensorValue
@@ -438,9 +445,11 @@ def test_layers_around_the_neurons_that_nir_cannot_express_are_omitted():
 class Forgetful(nn.Module):
     """Neurons that only return their state, which forward ignores."""
 
-    def __init__(self):
+    def __init__(self, neuron):
         super().__init__()
-        self.fc, self.lif = nn.Linear(5, 3), LIFCell()
+        torch.manual_seed(0)
+        self.fc, self.lif = nn.Linear(5, 3), neuron
+        nn.init.uniform_(self.fc.weight, 0.0, 6.0)
 
     def forward(self, x):
         return torch.stack([self.lif(self.fc(frame))[0] for frame in x])
@@ -451,8 +460,36 @@ def test_neurons_without_their_state_are_refused():
         r"'lif' is called without its state of the previous time step.* \(test_mod.*: pass to each"
     )
     assert_refused(
-        lambda: from_torch(Forgetful(), torch.rand(STEPS, 2, 5)), ConversionError, message
+        lambda: from_torch(Forgetful(IAFCell()), torch.rand(STEPS, 2, 5)), ConversionError, message
     )
+
+
+@pytest.mark.parametrize(
+    ("cell", "parameters"), [(LIFCell, LIFParameters), (LIFBoxCell, LIFBoxParameters)]
+)
+def test_cells_without_their_state_start_anew_in_each_step(cell, parameters, tmp_path):
+    net, second = (
+        Forgetful(cell(p=parameters(tau_mem_inv=torch.tensor(rate), v_reset=torch.tensor(-1.0))))
+        for rate in (130.0, 90.0)
+    )
+    sample = torch.rand(STEPS, 2, 5)
+    graph = from_torch(net, sample)
+    assert [warning.code for warning in graph.warnings] == ["states-reset"]
+    assert 0.1 < net(sample).mean() < 0.9
+    assert verify(graph, net, sample).ok
+    path = tmp_path / "graph.nir"
+    write(path, graph)
+    assert verify(read(path), net, sample).ok
+    load_into(second, graph)
+    assert verify(graph, second, sample).ok
+
+
+def test_cells_without_their_state_that_rest_elsewhere_are_refused():
+    neuron = LIFCell(p=LIFParameters(v_leak=torch.tensor(0.5)))
+    assert_refused(
+        lambda: from_torch(Forgetful(neuron), torch.rand(STEPS, 2, 5)), ConversionError,
+        r"'lif' \(LIFCell\) starts from its initial state in each call, and its v_leak is 0.5",
+    )  # fmt: skip
 
 
 class Limited(nn.Module):
@@ -528,14 +565,14 @@ class HalfForgetful(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.first, self.second, self.cell = nn.Linear(3, 3), nn.Linear(3, 2), LIFBoxCell()
+        self.first, self.second, self.cell = nn.Linear(3, 3), nn.Linear(3, 2), IAFCell()
 
     def forward(self, x):
         state, spikes = None, []
         for frame in x:
             spk, state = self.cell(self.first(frame), state)
             zeros = torch.zeros(len(frame), 2)
-            spk, _ = self.cell(self.second(spk), LIFBoxFeedForwardState(v=zeros))
+            spk, _ = self.cell(self.second(spk), IAFFeedForwardState(v=zeros))
             spikes.append(spk)
         return torch.stack(spikes)
 
