@@ -681,3 +681,11 @@ def test_states_are_returned_after_several_outputs_or_by_name(make):
     nn.init.zeros_(second.fc2.weight)
     load_into(second, graph)
     assert verify(graph, second, sample).ok
+
+
+def test_a_time_constant_that_is_an_int_gets_the_fractions_of_the_graph():
+    net, second = (Stepped(), Stepped())
+    net.lif, second.lif = (LIFCell(p=LIFParameters(tau_mem_inv=rate)) for rate in (180.4, 90))
+    sample = (torch.rand(2, 5), (None, None))
+    load_into(second, from_torch(net, sample), sample=sample)
+    np.testing.assert_allclose(float(second.lif.p.tau_mem_inv), 180.4, rtol=1e-5)
