@@ -334,28 +334,40 @@ def _traced_like(
     module: Any, graph: Graph, sample: Any, arguments: tuple[Any, ...]
 ) -> tuple[TracedModule, bool]:
     """Trace a module that has the structure of a graph; return also whether the sample contains all time
-    steps. A module that computes one time step accepts its first frame, or the sample itself.
+    steps. A module that computes one time step accepts its first frame, or the sample itself. A module
+    without layers of a fixed width accepts both; the graph then has an input of the same shape for one.
 
     Raises:
         ConversionError: The structures differ.
     """
-    shape = tuple(np.ravel(graph.nodes[graph.inputs[0]].value("shape")))
+    shape = _input_shape(graph)
     if is_of_graph(module):
         frames = sample.ndim - 2 == len(shape)
         traced = traced_back(module, sample[0] if frames else sample)
         return _as_graph(traced, graph, matched(traced.graph, graph, traced.label)), frames
     refusal: ConversionError | None = None
+    reading: tuple[TracedModule, bool] | None = None
     for frame in (sample, sample[0]) if sample.ndim > 1 else (sample,):
         try:
             traced = traced_module(module, frame, arguments)
-            traced = _as_graph(traced, graph, matched(traced.graph, graph, traced.label))
+            nodes = matched(traced.graph, graph, traced.label)
         except ConversionError as error:
             if refusal is None or sample.ndim - 2 == len(shape):
                 refusal = error
             continue
-        return traced, frame is not sample or not traced.trace.passes.stepped
-    assert refusal is not None
-    raise refusal
+        frames = frame is not sample or not traced.trace.passes.stepped
+        if reading is None or _input_shape(traced.graph) == shape:
+            reading = _as_graph(traced, graph, nodes), frames
+        if _input_shape(traced.graph) == shape:
+            break
+    if reading is None:
+        assert refusal is not None
+        raise refusal
+    return reading
+
+
+def _input_shape(graph: Graph) -> tuple[int, ...]:
+    return tuple(np.ravel(graph.nodes[graph.inputs[0]].value("shape")))
 
 
 @contextmanager

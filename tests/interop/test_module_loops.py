@@ -6,11 +6,18 @@ import numpy as np
 import pytest
 import snntorch as snn
 import torch
-from norse.torch import LIFBoxCell, LIFBoxFeedForwardState, LIFCell
+from norse.torch import (
+    IAFCell,
+    IAFFeedForwardState,
+    LIFBoxCell,
+    LIFBoxParameters,
+    LIFCell,
+    LIFParameters,
+)
 from spikingjelly.activation_based.encoding import PoissonEncoder
 from torch import nn
 
-from jaxsnn import from_torch, load_into, verify
+from jaxsnn import from_torch, load_into, read, verify, write
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.torch.folding import fold
 from jaxsnn.nir.torch.recording import Operation, TensorValue
@@ -438,9 +445,11 @@ def test_layers_around_the_neurons_that_nir_cannot_express_are_omitted():
 class Forgetful(nn.Module):
     """Neurons that only return their state, which forward ignores."""
 
-    def __init__(self):
+    def __init__(self, neuron):
         super().__init__()
-        self.fc, self.lif = nn.Linear(5, 3), LIFCell()
+        torch.manual_seed(0)
+        self.fc, self.lif = nn.Linear(5, 3), neuron
+        nn.init.uniform_(self.fc.weight, 0.0, 6.0)
 
     def forward(self, x):
         return torch.stack([self.lif(self.fc(frame))[0] for frame in x])
@@ -451,8 +460,36 @@ def test_neurons_without_their_state_are_refused():
         r"'lif' is called without its state of the previous time step.* \(test_mod.*: pass to each"
     )
     assert_refused(
-        lambda: from_torch(Forgetful(), torch.rand(STEPS, 2, 5)), ConversionError, message
+        lambda: from_torch(Forgetful(IAFCell()), torch.rand(STEPS, 2, 5)), ConversionError, message
     )
+
+
+@pytest.mark.parametrize(
+    ("cell", "parameters"), [(LIFCell, LIFParameters), (LIFBoxCell, LIFBoxParameters)]
+)
+def test_cells_without_their_state_start_anew_in_each_step(cell, parameters, tmp_path):
+    net, second = (
+        Forgetful(cell(p=parameters(tau_mem_inv=torch.tensor(rate), v_reset=torch.tensor(-1.0))))
+        for rate in (130.0, 90.0)
+    )
+    sample = torch.rand(STEPS, 2, 5)
+    graph = from_torch(net, sample)
+    assert [warning.code for warning in graph.warnings] == ["states-reset"]
+    assert 0.1 < net(sample).mean() < 0.9
+    assert verify(graph, net, sample).ok
+    path = tmp_path / "graph.nir"
+    write(path, graph)
+    assert verify(read(path), net, sample).ok
+    load_into(second, graph)
+    assert verify(graph, second, sample).ok
+
+
+def test_cells_without_their_state_that_rest_elsewhere_are_refused():
+    neuron = LIFCell(p=LIFParameters(v_leak=torch.tensor(0.5)))
+    assert_refused(
+        lambda: from_torch(Forgetful(neuron), torch.rand(STEPS, 2, 5)), ConversionError,
+        r"'lif' \(LIFCell\) starts from its initial state in each call, and its v_leak is 0.5",
+    )  # fmt: skip
 
 
 class Limited(nn.Module):
@@ -528,14 +565,14 @@ class HalfForgetful(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.first, self.second, self.cell = nn.Linear(3, 3), nn.Linear(3, 2), LIFBoxCell()
+        self.first, self.second, self.cell = nn.Linear(3, 3), nn.Linear(3, 2), IAFCell()
 
     def forward(self, x):
         state, spikes = None, []
         for frame in x:
             spk, state = self.cell(self.first(frame), state)
             zeros = torch.zeros(len(frame), 2)
-            spk, _ = self.cell(self.second(spk), LIFBoxFeedForwardState(v=zeros))
+            spk, _ = self.cell(self.second(spk), IAFFeedForwardState(v=zeros))
             spikes.append(spk)
         return torch.stack(spikes)
 
@@ -569,3 +606,86 @@ def test_states_in_the_sample_are_initial_states():
     graph = from_torch(net, sample)
     assert {"lif", "lif_2"} <= set(graph.nodes)
     assert verify(graph, net, sample).ok
+
+
+class WritesStates(Stepped):
+    """Writes its states into the list, and into the tensors of the dict, that the caller passes."""
+
+    def __init__(self):
+        super().__init__()
+        self.lif = snn.Leaky(beta=0.9, threshold=2.0)
+
+    def forward(self, x, states):
+        membranes, counts = states
+        spikes, membranes[0] = self.lif(self.fc1(x), membranes[0])
+        counts["steps"] += 1
+        return spikes, states
+
+
+def test_arguments_that_forward_writes_into_keep_their_values():
+    membranes, counts = [torch.zeros(2, 3)], {"steps": torch.zeros(())}
+    net, sample = WritesStates(), (torch.rand(2, 5), (membranes, counts))
+    nn.init.uniform_(net.fc1.weight, 0.2, 0.6)
+    graph = from_torch(net, sample)
+    assert verify(graph, net, (torch.rand(STEPS, 2, 5), (membranes, counts))).ok
+    assert not membranes[0].any()
+    assert not counts["steps"].any()
+
+
+@pytest.mark.parametrize("layers", [(), (nn.Flatten(),)])
+def test_a_sample_of_all_steps_is_recognised_without_layers_of_fixed_width(layers):
+    net = nn.Sequential(*layers, snn.Leaky(beta=0.5, init_hidden=True))
+    shape = (3, 6) if not layers else (3, 2, 3)
+    graph = from_torch(net, torch.rand(shape))
+    assert verify(graph, net, 2 * torch.rand(10, *shape)).active
+    assert verify(graph, net, 2 * torch.rand(shape)).ok
+
+
+class TwoHeads(nn.Module):
+    """Returns the spikes of two populations, and then the states of both."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc1, self.fc2 = nn.Linear(5, 3), nn.Linear(5, 2)
+        self.lif1, self.lif2 = LIFCell(), LIFCell()
+        for layer in (self.fc1, self.fc2):
+            nn.init.uniform_(layer.weight, 3, 9)
+
+    def heads(self, x, states):
+        first, second = states or (None, None)
+        spikes1, first = self.lif1(self.fc1(x), first)
+        spikes2, second = self.lif2(self.fc2(x), second)
+        return spikes1, spikes2, (first, second)
+
+    def forward(self, x, states=None):
+        spikes1, spikes2, (first, second) = self.heads(x, states)
+        return spikes1, spikes2, (first, second)
+
+
+class NamedState(TwoHeads):
+    """Only the state has the name of a parameter, and it is between further results."""
+
+    def forward(self, x, states=None):
+        spikes1, spikes2, states = self.heads(x, states)
+        return spikes1, torch.cat([spikes1, spikes2], 1), states, spikes2
+
+
+@pytest.mark.parametrize("make", [TwoHeads, NamedState])
+def test_states_are_returned_after_several_outputs_or_by_name(make):
+    net, second = make(), make()
+    graph = from_torch(net, torch.rand(2, 5))
+    assert {"lif1", "lif2"} <= set(graph.nodes)
+    sample = torch.rand(STEPS, 2, 5)
+    assert verify(graph, net, sample).active
+    nn.init.zeros_(second.fc2.weight)
+    load_into(second, graph)
+    assert verify(graph, second, sample).ok
+
+
+def test_a_time_constant_that_is_an_int_gets_the_fractions_of_the_graph():
+    net, second = (Stepped(), Stepped())
+    net.lif, second.lif = (LIFCell(p=LIFParameters(tau_mem_inv=rate)) for rate in (180.4, 90))
+    sample = (torch.rand(2, 5), (None, None))
+    load_into(second, from_torch(net, sample), sample=sample)
+    np.testing.assert_allclose(float(second.lif.p.tau_mem_inv), 180.4, rtol=1e-5)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import snntorch
 import torch
 from torch.ao.nn.quantized import dynamic
 
@@ -93,6 +94,43 @@ def test_a_neuron_with_layers_within_that_is_not_supported_is_named(kind, last):
     behind = () if last else (torch.nn.Linear(3, 2), jelly("LIFNode"))
     net = sequence(jelly("LIFNode"), torch.nn.Linear(3, 3), jelly(kind), *behind)
     assert_no_graph(net, (5,), f"'3' is a {kind}, which is not supported: use one of .*LIFNode")
+
+
+class PassesLstmStates(torch.nn.Module):
+    """Layers before and behind an LSTM neuron of snnTorch, whose states forward passes on."""
+
+    def __init__(self, make, weights, shape, behind):
+        super().__init__()
+        self.first, self.shape = torch.nn.Sequential(weights(), leaky()), shape
+        self.lstm = make()
+        self.behind = torch.nn.Sequential(weights(), leaky()) if behind else torch.nn.Identity()
+
+    def forward(self, x):
+        syn, mem = torch.zeros(self.shape), torch.zeros(self.shape)
+        outputs = []
+        for frame in x:
+            spikes, syn, mem = self.lstm(self.first(frame), syn, mem)
+            outputs.append(self.behind(spikes))
+        return torch.stack(outputs)
+
+
+#: Neuron -> its maker, the weights in front of and behind it, and the shape of its states.
+LSTM_NEURONS = {
+    "SLSTM": (lambda: snntorch.SLSTM(3, 3), lambda: torch.nn.Linear(3, 3), (2, 3)),
+    "SConv2dLSTM": (
+        lambda: snntorch.SConv2dLSTM(2, 2, 3),
+        lambda: torch.nn.Conv2d(2, 2, 3, padding=1),
+        (2, 2, 4, 4),
+    ),
+}
+
+
+@pytest.mark.parametrize("behind", [True, False])
+@pytest.mark.parametrize("kind", LSTM_NEURONS)
+def test_neurons_of_snntorch_with_layers_within_are_named(kind, behind):
+    net = PassesLstmStates(*LSTM_NEURONS[kind], behind)
+    message = f"'lstm' is a {kind}, which is not supported: use one of .*Leaky"
+    assert_refused(lambda: from_torch(net, torch.rand(4, *net.shape)), ConversionError, message)
 
 
 class Leaky(torch.nn.Module):

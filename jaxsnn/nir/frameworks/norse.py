@@ -610,6 +610,8 @@ _IN_TIME = ("IAF", "LI", "LIF", "LIFRecurrent", "Lift")
 
 def _export_cell(call: Call) -> Exported:
     """Export a cell without weights; time constants in true seconds."""
+    if call.reset_each_call:
+        return _export_reset_cell(call)
     kind = _KINDS[layer_class(call.module).__name__]
     entry, options = _neuron_of(call, kind)
     return Exported(
@@ -617,6 +619,37 @@ def _export_cell(call: Call) -> Exported:
         framework="norse",
         options=options,
         dt=float(call.module.dt),
+    )
+
+
+def _export_reset_cell(call: Call) -> Exported:
+    """Export a cell that starts from its initial state in each call: V is dt/tau_mem times its input, like that
+    of a LIF with a decay of 0 behind a Scale.
+    """
+    cell, shape = call.module, call.outward
+    dt = float(cell.dt)
+    if np.any(v_leak := numbers_of(cell.p.v_leak, shape)):
+        raise ConversionError(
+            Text(
+                "'{layer}' ({type}) starts from its initial state in each call, and its v_leak is {v_leak:g}",
+                layer=call.name,
+                type=type(cell).__name__,
+                v_leak=v_leak[v_leak != 0][0],
+            ),
+            fix="pass to each call the state that the previous call returned, or use v_leak = 0",
+            node=call.name,
+        )
+    ones, zeros = np.ones(shape, np.float32), np.zeros(shape, np.float32)
+    neuron = {"type": "LIF", "tau": np.full(shape, dt), "r": ones, "v_leak": zeros}
+    neuron |= {"v_threshold": numbers_of(cell.p.v_th, shape), "v_reset": zeros}
+    scale = np.float32(dt) * numbers_of(cell.p.tau_mem_inv, shape)
+    return Exported(
+        nodes={"gain": {"type": "Scale", "scale": scale}, "": neuron},
+        edges=(("gain", ""),),
+        last="",
+        framework="norse",
+        options={"reset": "zero"},
+        dt=dt,
     )
 
 
@@ -692,15 +725,17 @@ def _set_cell(
     step, dt = steps[""], float(cell.dt)
     rest = 1 - step.decay
     values: dict[str, np.ndarray] = {}
-    if "tau_mem_inv" in cell.p._fields:
+    if call.reset_each_call:
+        values["tau_mem_inv"] = np.asarray(nodes["gain"].value("scale")) / dt
+    elif "tau_mem_inv" in cell.p._fields:
         # Without a leak there is nothing that V goes to.
         leak = step.drive / np.where(rest == 0, 1.0, rest)
         values |= {"tau_mem_inv": rest / dt, "v_leak": leak}
-    if "tau_syn_inv" in cell.p._fields:
+    if "tau_syn_inv" in cell.p._fields and not call.reset_each_call:
         values["tau_syn_inv"] = (1 - step.synapse_decay) / dt
     if np.all(np.isfinite(step.v_threshold)) and "v_th" in cell.p._fields:
         values["v_th"] = step.v_threshold
-        if step.reset == "value":
+        if step.reset == "value" and not call.reset_each_call:
             values["v_reset"] = step.v_reset
     cell_values = [(f"p.{name}", step.name, value) for name, value in values.items()]
     for suffix, name in (("w_in", "input_weights"), ("w_rec", "recurrent_weights")):
@@ -757,6 +792,7 @@ FRAMEWORK = Framework(
     setters=MappingProxyType(dict.fromkeys((*_KINDS, *_WEIGHTED), _set_cell)),
     in_time=_in_time,
     membranes=("v", "lif.v"),
+    resettable=("LIFCell", "LIFBoxCell"),
     leaf_options=MappingProxyType({"dt_export": 1.0}),
     surrogate="FastSigmoid(slope=1) for every alpha",
     note="Membrane potentials start at v_leak; the importer interprets CubaLIF differently "

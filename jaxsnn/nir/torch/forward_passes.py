@@ -32,8 +32,15 @@ from jaxsnn.nir.torch.module_pass import (
     unchanged,
     uncompiled,
 )
-from jaxsnn.nir.torch.recording import Operation, Recorder, TensorValue, tensors_of
+from jaxsnn.nir.torch.recording import (
+    Operation,
+    Recorder,
+    TensorValue,
+    tensors_of,
+    with_tensors,
+)
 from jaxsnn.nir.torch.sequences import Unstacking
+from jaxsnn.nir.torch.torch_functions import is_parameter
 from jaxsnn.wording import Text
 
 #: Minimum number of calls of a module that computes one step per call. The first may differ; the
@@ -103,11 +110,13 @@ def record_passes(
     recorder = Recorder(module, leaves, copies)
     frames: list[TensorValue] = []
 
+    constants, first_state = _copied((arguments, state))
+
     def call(frame: Any, *states: Any) -> Any:
         x = frame.clone()  # which forward may change in place
         frames.append(recorder.value(x))
         with recorder.watching():
-            return module(x, *arguments, *states)
+            return module(x, *constants, *states)
 
     # in inference_mode torch counts no changes in place
     with (
@@ -123,9 +132,9 @@ def record_passes(
         try:
             # The first call of a lazy layer creates its parameters.
             if any(map(is_lazy, module.parameters())):
-                module(first.clone(), *arguments, *state)
+                module(first.clone(), *_copied((*arguments, *state)))
             rewind(leaf for _, leaf in leaves)  # states may be of another size of batch
-            result = call(first, *state)
+            result = call(first, *first_state)
         except JaxsnnError:
             raise
         except RuntimeError as error:  # of layers that do not take its shape or its type
@@ -164,6 +173,14 @@ def record_passes(
         passes.buffers = fixed_buffers(buffers, buffers_before, module)
         refuse_learning(parameters, module)
     return passes
+
+
+def _copied(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return arguments with copies of their lists, dicts and tensors, which forward may change in place."""
+    import torch
+
+    tensors = [t for t in tensors_of(arguments) if torch.is_tensor(t) and not is_parameter(t)]
+    return with_tensors(arguments, {id(tensor): tensor.detach().clone() for tensor in tensors})
 
 
 def _loops(operations: list[Operation]) -> bool:

@@ -338,7 +338,7 @@ def exported(call: Call) -> Exported:
     exporter = exporter_of(call.module)
     if exporter is None:
         raise unsupported(call.name, call.module)
-    if call.reset_each_call and not _is_resettable(call.module):
+    if call.reset_each_call and not is_resettable(call.module):
         raise ConversionError(
             Text(
                 "forward resets the states of '{layer}' ({type}) before each call, and neurons of a graph keep "
@@ -353,7 +353,8 @@ def exported(call: Call) -> Exported:
     return exporter(call)
 
 
-def _is_resettable(module: Any) -> bool:
+def is_resettable(module: Any) -> bool:
+    """Return whether a neuron can be exported if it starts from its initial state in each call."""
     package, kind = _package(module), layer_class(module).__name__
     return any(
         framework.package == package and kind in framework.resettable

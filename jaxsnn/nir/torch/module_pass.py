@@ -43,7 +43,8 @@ def initial_states(module: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     while count:
         argument = arguments[count - 1]
         by_name = count <= len(parameter_names) and parameter_names[count - 1] in returned
-        is_result = hasattr(argument, "is_inference") and len(returned) == 1 + len(parameter_names)
+        all_states = "" not in returned and len(returned) == 1 + len(parameter_names)
+        is_result = hasattr(argument, "is_inference") and all_states
         is_state = argument is None or isinstance(argument, tuple | list | dict)
         if not (by_name or is_result or is_state):
             break
@@ -54,8 +55,8 @@ def initial_states(module: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 def fed_back(module: Any, result: Any, arguments: tuple[Any, ...] = ()) -> tuple[Any, ...]:
     """Return the states that `forward` receives in the next step, taken from its previous result.
 
-    These are the results with the names of its parameters, or one result for each parameter after the
-    constant arguments. Further results are ignored.
+    These are the results with the names of its parameters, or the last results, one for each parameter
+    after the constant arguments. Results before them are outputs.
     """
     states, _ = state_names(module, arguments)
     if not isinstance(result, tuple | list):
@@ -69,13 +70,13 @@ def fed_back(module: Any, result: Any, arguments: tuple[Any, ...] = ()) -> tuple
         return tuple(result[1:]) if several else ()
     if len(result) <= len(states):
         return ()
-    return tuple(result[1 : 1 + len(states)])
+    return tuple(result[-len(states) :])
 
 
 @functools.lru_cache(maxsize=16)
 def _returned_names(forward: Any) -> list[str]:
-    """Return the names of the variables that the last statement of `forward` returns; none if it does
-    not return a tuple of names, or there is no source code.
+    """Return the names of the variables that the last statement of `forward` returns, and "" for other
+    results; none if it does not return a tuple, or there is no source code.
     """
     try:
         (function,) = ast.parse(textwrap.dedent(inspect.getsource(forward))).body
@@ -84,8 +85,7 @@ def _returned_names(forward: Any) -> list[str]:
     last = function.body[-1] if isinstance(function, ast.FunctionDef) else None
     value = last.value if isinstance(last, ast.Return) else None
     entries = value.elts if isinstance(value, ast.Tuple | ast.List) else []
-    named = all(isinstance(entry, ast.Name) for entry in entries)
-    return [entry.id for entry in entries if isinstance(entry, ast.Name)] if named else []
+    return [entry.id if isinstance(entry, ast.Name) else "" for entry in entries]
 
 
 def sample_of(module: Any, sample: Any) -> tuple[Any, tuple[Any, ...]]:

@@ -28,7 +28,13 @@ from types import CodeType, FrameType
 from typing import Any, Literal
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.torch.leaves import in_time, library_packages, membranes_of, of_library
+from jaxsnn.nir.torch.leaves import (
+    in_time,
+    is_resettable,
+    library_packages,
+    membranes_of,
+    of_library,
+)
 from jaxsnn.nir.torch.torch_functions import is_parameter
 from jaxsnn.nir.torch.trained_module import is_of_graph
 
@@ -83,7 +89,8 @@ class Operation:
         state_changed: Whether the state of a layer was written since its previous call.
         keeps_state: Whether a neuron stores its state itself, instead of only returning it.
         call_name: Name of the call, if the layer is called several times in each step (see `folding`); else "".
-        is_reset: Whether the states of a layer were replaced by new zeros since its previous call.
+        is_reset: Whether the states of a layer were replaced by new zeros since its previous call, or it
+            keeps none and receives none.
         is_split: Whether it is one time step of an operation on all time steps (see `sequences`).
         index: Index in the recording.
     """
@@ -239,6 +246,8 @@ class Recorder:
                 operation.is_neuron = bool(membranes) or is_of_graph(leaf)
                 if operation.is_neuron and not in_time(leaf):
                     operation.keeps_state = bool(membranes_of(leaf, None)) or is_of_graph(leaf)
+                    if not operation.keeps_state and not operation.values[1:]:
+                        operation.is_reset = is_resettable(leaf)
                 operation.inner = {
                     layer: [self._result(tensor, operation) for tensor in tensors]
                     for layer, tensors in self._inner.items()

@@ -29,6 +29,7 @@ from jaxsnn.nir.torch.leaves import (
     in_time,
     may_be_ordered,
     may_be_shared,
+    of_framework,
     takes_columns,
     unsupported,
     without_state,
@@ -89,7 +90,8 @@ class StepReader:
             if operation.kind == "function":
                 read_function(record, operation, operation.index in varying)
             elif operation.kind == "enter":
-                values = operation.values
+                # The states that a framework's neuron receives may be its own results.
+                values = operation.values[: 1 if of_framework(operation.func) else None]
                 all_unchanged = bool(values) and all(record.of(v).unchanged for v in values)
                 record.entered.append((operation.name, operation.func, all_unchanged))
             elif operation.kind == "exit":
