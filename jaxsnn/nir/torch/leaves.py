@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxsnn.errors import ConversionError, listing
+from jaxsnn.nir.frameworks.framework import Forward
 from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.model.draft import WEIGHTED
 from jaxsnn.nir.model.passes import bypass_relays
@@ -266,6 +267,17 @@ def in_time(module: Any) -> bool:
         for framework in frameworks().values()
         if framework.package == package
     )
+
+
+def split_forward(module: Any, forward: Forward) -> tuple[Forward, Forward | None]:
+    """Return the forward of a layer to be recorded, and the function that computes its result from what
+    this returns, if they differ; see `Framework.split_forward`.
+    """
+    package = _package(module)
+    for framework in frameworks().values():
+        if framework.package == package and framework.split_forward is not None:
+            return framework.split_forward(module, forward)
+    return forward, None
 
 
 def membranes_of(module: Any, state: Any) -> list[Any]:

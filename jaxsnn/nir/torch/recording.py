@@ -28,7 +28,13 @@ from types import CodeType, FrameType
 from typing import Any, Literal
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.torch.leaves import in_time, library_packages, membranes_of, of_library
+from jaxsnn.nir.torch.leaves import (
+    in_time,
+    library_packages,
+    membranes_of,
+    of_library,
+    split_forward,
+)
 from jaxsnn.nir.torch.torch_functions import is_parameter
 from jaxsnn.nir.torch.trained_module import is_of_graph
 
@@ -220,9 +226,15 @@ class Recorder:
             self._inside -= 1
 
     def _watched_layer(self, name: str, leaf: Any, forward: Callable[..., Any]) -> Any:
+        recorded_forward, result_of = split_forward(leaf, forward)
+
         def call(*args: Any, **kwargs: Any) -> Any:
             if self._inside:
                 return forward(*args, **kwargs)
+            result = record(*args, **kwargs)
+            return result if result_of is None else result_of(result)
+
+        def record(*args: Any, **kwargs: Any) -> Any:
             self._inside += 1
             try:
                 operation = self._start("layer", name, leaf, args, kwargs)
@@ -230,7 +242,7 @@ class Recorder:
                 if states is not None:
                     operation.state_changed = states != _states_of(leaf)
                     operation.is_reset = self._is_reset(operation, states)
-                result = forward(*args, **kwargs)
+                result = recorded_forward(*args, **kwargs)
                 self._states[id(leaf)] = _states_of(leaf)
                 parts = list(result) if isinstance(result, tuple) else [result]
                 membranes = membranes_of(leaf, parts[-1])
