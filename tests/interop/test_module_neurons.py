@@ -297,6 +297,35 @@ def test_a_simple_neuron_that_does_not_start_at_its_reset_is_refused():
     assert_no_graph(net, (5,), "'last'.* starts at a membrane potential of 0", time=(4,))
 
 
+def own_neuron():
+    """A neuron that a user derives from SpikingJelly's, and that gives its membrane."""
+    from spikingjelly.activation_based import neuron
+
+    class Potential(neuron.SimpleLIFNode):
+        def single_step_forward(self, x):
+            self.neuronal_charge(x)
+            return self.v
+
+    return Potential(tau=2.0, decay_input=True)
+
+
+def synapse_filter():
+    from spikingjelly.activation_based import layer
+
+    return layer.SynapseFilter(tau=4.0)
+
+
+@pytest.mark.parametrize("mode", ["s", "m"])
+@pytest.mark.parametrize(
+    ("make", "kind", "fix"),
+    [(own_neuron, "Potential", "use one of IFNode"),
+     (synapse_filter, "SynapseFilter", "the decay of a SynapseFilter depends on its input")],
+)  # fmt: skip
+def test_a_neuron_without_a_node_is_not_left_to_the_decoder(make, kind, fix, mode):
+    net = JellyNet(jelly("IFNode"), make(), mode=mode)
+    assert_no_graph(net, (5,), f"'last' is a {kind}, which is not supp.*{fix}", time=(4,))
+
+
 @pytest.mark.parametrize("reset", ["subtract", "zero"])
 @pytest.mark.parametrize(("kind", "decays"), [("RLeaky", {}), ("RSynaptic", {"alpha": 0.8})])
 def test_channels_that_feed_themselves_by_a_convolution(kind, decays, reset):

@@ -30,7 +30,13 @@ from jaxsnn.nir.torch.forward_passes import (
     depending_on,
     record_passes,
 )
-from jaxsnn.nir.torch.leaves import exported, no_neurons, of_framework, unsupported
+from jaxsnn.nir.torch.leaves import (
+    exported,
+    is_neuron_without_node,
+    no_neurons,
+    of_framework,
+    unsupported,
+)
 from jaxsnn.nir.torch.module_pass import initial_states, leaves_of, state_names
 from jaxsnn.nir.torch.pass_record import Origin, PassRecord
 from jaxsnn.nir.torch.recording import READS, Operation, TensorValue, index_along
@@ -686,7 +692,25 @@ class _Reading:
         returned = self.passes.returned
         for value in returned:
             visit(value)
+        self._refuse_neurons(decoder)
         return collected or returned, decoder
+
+    def _refuse_neurons(self, after: list[Operation]) -> None:
+        """Refuse operations after the graph that are part of a neuron for which NIR has no node.
+
+        Raises:
+            ConversionError: There is such a neuron; the message names the first.
+        """
+        entered: list[Operation] = []
+        for operation in self.operations:
+            if operation.kind == "enter":
+                entered.append(operation)
+            elif operation.kind == "exit":
+                del entered[-1:]
+            elif operation in after:
+                for outer in (*entered, operation):
+                    if outer.kind != "function" and is_neuron_without_node(outer.func):
+                        raise unsupported(outer.name, outer.func)
 
     def _left_out(
         self, record: PassRecord, outputs: list[TensorValue], decoder: list[Operation]

@@ -30,6 +30,7 @@ from typing import Any, Literal
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.torch.leaves import (
     in_time,
+    is_neuron_without_node,
     library_packages,
     membranes_of,
     of_library,
@@ -177,8 +178,9 @@ class Recorder:
         inside = {id(leaf) for _, leaf in self._leaves}
         for name, outer in self._module.named_modules():
             # Error messages name modules of libraries that contain layers, and modules of the user
-            # that contain none.
+            # that contain none or are neurons.
             computes = of_library(outer) == bool(list(outer.children()))
+            computes |= is_neuron_without_node(outer)
             if id(outer) not in inside and computes and type(outer) is not torch.nn.Sequential:
                 watched.append(("outer", name or "module", outer))
         before = [(part, part.__dict__.get("forward")) for _, _, part in watched]
