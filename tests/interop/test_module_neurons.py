@@ -326,6 +326,16 @@ def test_a_neuron_without_a_node_is_not_left_to_the_decoder(make, kind, fix, mod
     assert_no_graph(net, (5,), f"'last' is a {kind}, which is not supp.*{fix}", time=(4,))
 
 
+@pytest.mark.parametrize("threshold", [0.5, INF])
+@pytest.mark.parametrize(("kind", "decays"), READOUTS.items())
+def test_a_membrane_after_the_last_time_step_is_read(kind, decays, threshold):
+    torch.manual_seed(2)
+    last = jelly(kind, v_threshold=threshold, **decays)
+    net = JellyNet(jelly("LIFNode", v_threshold=0.4), last, lambda net, y: net.last.v)
+    graph, _ = assert_computes(net, steps_of(2))
+    assert graph.dialect.nodes["last"]["readout"]
+
+
 @pytest.mark.parametrize("reset", ["subtract", "zero"])
 @pytest.mark.parametrize(("kind", "decays"), [("RLeaky", {}), ("RSynaptic", {"alpha": 0.8})])
 def test_channels_that_feed_themselves_by_a_convolution(kind, decays, reset):

@@ -417,9 +417,18 @@ def _in_time(module: Any) -> bool:
 
 
 def _split_forward(module: Any, forward: Forward) -> tuple[Forward, Forward | None]:
-    """Split calls of readouts into their membranes of all time steps and the option `decode`."""
+    """Split calls of readouts into their membranes of all time steps and the option `decode`. Other
+    neurons that loop over time store their membranes, of which they else keep only the last.
+    """
     if layer_class(module).__name__ not in _READOUTS:
-        return forward, None
+        if not (_in_time(module) and hasattr(module, "store_v_seq")):
+            return forward, None
+
+        def stored(x_seq: Any) -> Any:
+            module.store_v_seq = True
+            return forward(x_seq)
+
+        return stored, None
 
     def membranes(x_seq: Any) -> Any:
         import torch
