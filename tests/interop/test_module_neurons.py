@@ -336,6 +336,16 @@ def test_a_membrane_after_the_last_time_step_is_read(kind, decays, threshold):
     assert graph.dialect.nodes["last"]["readout"]
 
 
+@pytest.mark.parametrize("mode", ["s", "m"])
+def test_a_membrane_beside_spikes_is_reported(mode):
+    torch.manual_seed(2)
+    neurons = [jelly("SimpleLIFNode", tau=2.0, decay_input=True, v_threshold=0.4) for _ in range(2)]
+    net = JellyNet(*neurons, lambda net, y: (y, net.last.v), mode=mode)
+    (problem,) = from_torch(net, steps_of(2)).warnings
+    assert problem.code == "left-out"
+    assert "tensor 2, of shape (4, 2), a state of 'last'" in problem.message
+
+
 @pytest.mark.parametrize("reset", ["subtract", "zero"])
 @pytest.mark.parametrize(("kind", "decays"), [("RLeaky", {}), ("RSynaptic", {"alpha": 0.8})])
 def test_channels_that_feed_themselves_by_a_convolution(kind, decays, reset):

@@ -718,13 +718,23 @@ class _Reading:
         """Yield descriptions of results that are neither states nor computed from outputs of the graph."""
         stop = {id(value) for last in outputs for value in self.in_each_step(last)}
         independent = []
+        # States that forward also receives may be those of a next call.
+        is_result = not self.passes.steps and not self.passes.state
+        is_result &= not state_names(self.module, self.passes.arguments)[0]
         for place, value in enumerate(self.passes.returned):
             layers, reaches_output = _neurons_before(value, stop)
             last = self.in_last_step(value)
             seen = record.of(last or value)
             is_state = seen.is_state or (last is not None and seen.unchanged is not None)
             is_state |= value.source is not None and value.source.is_neuron
-            if layers and place and not is_state:
+            if id(value) not in stop and layers and place and is_state and is_result:
+                yield Text(
+                    "tensor {index}, of shape {shape}, a state of {layers} after the last time step",
+                    index=place + 1,
+                    shape=tuple(value.tensor.shape),
+                    layers=listing(f"'{name}'" for name in layers),
+                )
+            elif layers and place and not is_state:
                 yield Text(
                     "tensor {index}, of shape {shape}, computed from spikes or states of {layers} that "
                     "are no outputs of the graph",
