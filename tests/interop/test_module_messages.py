@@ -156,9 +156,9 @@ def test_layers_that_are_not_supported_are_named(net, message):
 
 
 def test_a_layer_that_gives_no_tensor_is_not_supported():
-    """SpikingJelly's NonSpikingLIFNode gives a list of membranes."""
-    net = sequence(jelly("NonSpikingLIFNode"))
-    assert_no_graph(net, (5,), "'1' is a NonSpikingLIFNode, which is not supp", time=(4,))
+    """SpikingJelly's NoisyNonSpikingIFNode gives a list of membranes."""
+    net = sequence(jelly("NoisyNonSpikingIFNode", num_node=3, is_training=False, T=4))
+    assert_no_graph(net, (5,), "'1' is a NoisyNonSpikingIFNode, which is not supp", time=(4,))
 
 
 def test_classes_and_modules_of_torchs_compiler_are_refused():

@@ -6,7 +6,7 @@ import pytest
 import snntorch
 import torch
 
-from jaxsnn import from_torch, load_into, read, verify, write
+from jaxsnn import TimeStepped, from_torch, load_into, read, simulate, split_module, verify, write
 from tests.interop import nets
 from tests.interop.modules import assert_loads, assert_no_graph, leaky, round_trip, type_counts
 
@@ -195,6 +195,155 @@ def test_a_readout_through_time_gives_the_membranes_that_it_stores():
     y = net(torch.as_tensor(x)).detach().numpy()
     assert np.ptp(y, axis=0).mean() > 0.1
     assert verify(graph, x, y).ok
+
+
+class JellyNet(torch.nn.Module):
+    """Spiking neurons, others behind them, and what `result` makes of both."""
+
+    def __init__(self, hidden, last, result=lambda net, y: y, mode="m"):
+        from spikingjelly.activation_based import functional, layer
+
+        super().__init__()
+        self.result = result
+        self.fc1, self.hidden = layer.Linear(5, 6), hidden
+        self.fc2, self.last = layer.Linear(6, 2), last
+        for weighted in (self.fc1, self.fc2):
+            torch.nn.init.uniform_(weighted.weight, -0.5, 0.8)
+        functional.set_step_mode(self, mode)
+
+    def forward(self, x):
+        from spikingjelly.activation_based import functional
+
+        functional.reset_net(self)
+        step_modes = {getattr(part, "step_mode", "m") for part in self.modules()}
+        frames = [x] if step_modes == {"m"} else x
+        outputs = [self.last(self.fc2(self.hidden(self.fc1(frame)))) for frame in frames]
+        return self.result(self, outputs[0] if frames is not x else torch.stack(outputs))
+
+
+def steps_of(seed, steps=30):
+    return torch.as_tensor(nets.spikes(seed, steps=steps, batch=4))
+
+
+def assert_computes(net, x):
+    """Assert that encoder, graph and decoder give what forward of a module gives.
+
+    Returns:
+        the graph, and what the module gives.
+    """
+    parts = split_module(net, x)
+    y = parts.decode(simulate(parts.graph, parts.encode(x), engine=TimeStepped()).y, x)
+    with torch.no_grad():
+        expected = net(x)
+    expected = expected if isinstance(expected, list | tuple) else [expected]
+    for ours, theirs in zip(y, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert np.ptp(torch.stack(list(expected)).numpy()) > 0.1
+    return parts.graph, expected
+
+
+@pytest.mark.parametrize("decode", [None, "max-mem", "max-abs-mem", "mean-mem", "last_mem"])
+@pytest.mark.parametrize("decays", [{"tau": 3.0}, None])
+def test_readouts_of_spikingjelly_leave_what_they_decode_to_the_decoder(decode, decays):
+    def make(seed, tau):
+        torch.manual_seed(seed)
+        kind = "NonSpikingIFNode" if decays is None else "NonSpikingLIFNode"
+        readout = jelly(kind, decode=decode, **({} if decays is None else {"tau": tau}))
+        return JellyNet(jelly("LIFNode", v_threshold=0.4), readout)
+
+    net, target, x = make(1, 3.0), make(2, 5.0), steps_of(1)
+    graph, expected = assert_computes(net, x)
+    assert graph.dialect.nodes["last"]["readout"]
+    load_into(target, graph, sample=x)
+    for ours, theirs in zip(assert_computes(target, x)[1], expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_a_readout_of_spikingjelly_feeds_a_layer():
+    torch.manual_seed(3)
+    net = JellyNet(jelly("NonSpikingLIFNode", tau=3.0), jelly("IFNode", v_threshold=0.4))
+    stack = torch.stack
+    net.hidden.register_forward_hook(lambda module, args, y: stack(y))
+    assert_computes(net, steps_of(3))
+
+
+SIMPLE = {
+    "decays its input": ("SimpleLIFNode", {"tau": 2.0, "decay_input": True}),
+    "adds its input": ("SimpleLIFNode", {"tau": 3.0, "decay_input": False}),
+    "integrates": ("SimpleIFNode", {}),
+    "subtracts": ("SimpleIFNode", {"v_reset": None}),
+}
+
+
+@pytest.mark.parametrize("mode", ["s", "m"])
+@pytest.mark.parametrize(("kind", "options"), SIMPLE.values(), ids=SIMPLE)
+def test_simple_neurons_of_spikingjelly(kind, options, mode):
+    def make(seed, threshold):
+        torch.manual_seed(seed)
+        tau = {"tau": threshold + options["tau"] - 0.4} if "tau" in options else {}
+        hidden, last = (jelly(kind, v_threshold=threshold, **options | tau) for _ in range(2))
+        return JellyNet(hidden, last, mode=mode)
+
+    net, target, x = make(1, 0.4), make(2, 0.7), steps_of(1)
+    graph, (expected,) = assert_computes(net, x)
+    assert 0.02 < expected.mean() < 0.98
+    load_into(target, graph, sample=x)
+    np.testing.assert_array_equal(assert_computes(target, x)[1][0], expected)
+
+
+def test_a_simple_neuron_that_does_not_start_at_its_reset_is_refused():
+    last = jelly("SimpleLIFNode", tau=2.0, decay_input=True, v_reset=-0.5)
+    net = JellyNet(jelly("IFNode"), last)
+    assert_no_graph(net, (5,), "'last'.* starts at a membrane potential of 0", time=(4,))
+
+
+def own_neuron():
+    """A neuron that a user derives from SpikingJelly's, and that gives its membrane."""
+    from spikingjelly.activation_based import neuron
+
+    class Potential(neuron.SimpleLIFNode):
+        def single_step_forward(self, x):
+            self.neuronal_charge(x)
+            return self.v
+
+    return Potential(tau=2.0, decay_input=True)
+
+
+def synapse_filter():
+    from spikingjelly.activation_based import layer
+
+    return layer.SynapseFilter(tau=4.0)
+
+
+@pytest.mark.parametrize("mode", ["s", "m"])
+@pytest.mark.parametrize(
+    ("make", "kind", "fix"),
+    [(own_neuron, "Potential", "use one of IFNode"),
+     (synapse_filter, "SynapseFilter", "the decay of a SynapseFilter depends on its input")],
+)  # fmt: skip
+def test_a_neuron_without_a_node_is_not_left_to_the_decoder(make, kind, fix, mode):
+    net = JellyNet(jelly("IFNode"), make(), mode=mode)
+    assert_no_graph(net, (5,), f"'last' is a {kind}, which is not supp.*{fix}", time=(4,))
+
+
+@pytest.mark.parametrize("threshold", [0.5, INF])
+@pytest.mark.parametrize(("kind", "decays"), READOUTS.items())
+def test_a_membrane_after_the_last_time_step_is_read(kind, decays, threshold):
+    torch.manual_seed(2)
+    last = jelly(kind, v_threshold=threshold, **decays)
+    net = JellyNet(jelly("LIFNode", v_threshold=0.4), last, lambda net, y: net.last.v)
+    graph, _ = assert_computes(net, steps_of(2))
+    assert graph.dialect.nodes["last"]["readout"]
+
+
+@pytest.mark.parametrize("mode", ["s", "m"])
+def test_a_membrane_beside_spikes_is_reported(mode):
+    torch.manual_seed(2)
+    neurons = [jelly("SimpleLIFNode", tau=2.0, decay_input=True, v_threshold=0.4) for _ in range(2)]
+    net = JellyNet(*neurons, lambda net, y: (y, net.last.v), mode=mode)
+    (problem,) = from_torch(net, steps_of(2)).warnings
+    assert problem.code == "left-out"
+    assert "tensor 2, of shape (4, 2), a state of 'last'" in problem.message
 
 
 @pytest.mark.parametrize("reset", ["subtract", "zero"])

@@ -18,7 +18,7 @@ STEPS = 512
 def test_norse_fires_what_the_grid_fires_on_the_whole_test_set(tmp_path, record_property):
     splits = yinyang_splits(0)
     graph = read(DEMO_NET, dialect="snntorch", reset="zero", reset_delay=False)
-    trained = fit(graph, splits, epochs=8, progress=None)
+    trained = fit(graph, splits, epochs=8, loss="ttfs", progress=None)
     assert trained.test_accuracy > 0.9
     x = rasters(trained.graph, splits.test.x)
     conversion, theirs = import_and_play(trained.graph, "norse", x, tmp_path / "norse.nir")

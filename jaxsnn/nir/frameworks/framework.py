@@ -30,6 +30,10 @@ from jaxsnn.nir.model.dialect import Conventions, FrameworkOption, Release
 #: Extended support of an importer for a step; see `Importer.does`.
 Doing = Literal["any height", "floor", "no current", "several nodes"]
 
+#: Method `forward` of a layer, or another function of tensors.
+Forward = Callable[..., Any]
+
+
 # What it reads
 
 
@@ -163,6 +167,9 @@ class Framework:
             class name.
         in_time: Function that returns whether a layer receives (time, batch, *shape) and runs
             through time itself; None: no layer does.
+        split_forward: Function of a layer and its forward that splits a call in two: a forward that
+            returns one output per time step in one tensor, and keeps the membranes of all time steps
+            if the layer can, and a function of this tensor that returns the layer's result (None: the tensor itself).
         rewind: Method of layers that resets their states; "" for layers without states.
         resettable: Names of the neuron classes that can be exported if `forward` resets them before each call.
         membranes: Attributes of layers, or of their states, that contain the membrane potentials after a call;
@@ -184,6 +191,7 @@ class Framework:
     )
     setters: Mapping[str, Setter] = dataclasses.field(default_factory=nothing)
     in_time: Callable[[Any], bool] | None = None
+    split_forward: Callable[[Any, Forward], tuple[Forward, Forward | None]] | None = None
     rewind: str = ""
     resettable: tuple[str, ...] = ()
     membranes: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""SpikingJelly: LIFNode, IFNode and CUBALIFNode."""
+"""SpikingJelly: its LIF, IF and CUBALIF neurons."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import ConversionError, listing
-from jaxsnn.nir.frameworks.framework import Doing, Framework, Importer
+from jaxsnn.nir.frameworks.framework import Doing, Forward, Framework, Importer
 from jaxsnn.nir.frameworks.neuron_writing import (
     NO_LEAK,
     Setting,
@@ -223,13 +223,16 @@ _DT = 1e-4
 
 
 def _export_node(call: Call) -> Exported:
-    """Export IFNode, LIFNode, ParametricLIFNode and CUBALIFNode, by the formulas of its exporter; a
-    v_threshold of inf makes a leaky readout.
+    """Export the neurons in `_NODES`, by the formulas of its exporter; a v_threshold of inf makes a
+    leaky readout, as do neurons without one.
     """
     neuron, shape = call.module, call.outward
-    reset = 0.0 if neuron.v_reset is None else float(neuron.v_reset)
-    readout = float(neuron.v_threshold) == np.inf
-    if readout and neuron.v_reset is None:
+    kind = layer_class(neuron).__name__
+    gives_membrane = kind in _READOUTS
+    v_reset = 0.0 if gives_membrane else neuron.v_reset
+    reset = 0.0 if v_reset is None else float(v_reset)
+    readout = gives_membrane or float(neuron.v_threshold) == np.inf
+    if readout and v_reset is None:
         raise ConversionError(
             Text(
                 "layer '{node}' ({type}) has v_threshold inf and v_reset None; SpikingJelly then "
@@ -240,11 +243,11 @@ def _export_node(call: Call) -> Exported:
             fix="use v_reset=0.0, which has no effect because the layer never spikes",
             node=call.name,
         )
+    _refuse_other_start(call, reset)
     threshold = 1.0 if readout else float(neuron.v_threshold)
     entry: dict[str, Any] = {"v_threshold": np.full(shape, threshold)}
     entry["v_reset"] = np.full(shape, reset)
-    kind = layer_class(neuron).__name__
-    if kind == "IFNode":
+    if kind in _INTEGRATORS:
         entry |= {"type": "IF", "r": np.full(shape, 1 / _DT)}
     elif kind == "CUBALIFNode":
         rest, share = 1 - float(neuron.v_decay), 1 - float(neuron.c_decay)
@@ -267,11 +270,35 @@ def _export_node(call: Call) -> Exported:
             1 / numbers_of(neuron.w.sigmoid(), shape).astype(float) if learnt else float(neuron.tau)
         )
         entry |= {"type": "LIF", "tau": np.full(shape, tau * _DT), "v_leak": np.full(shape, reset)}
-        entry["r"] = np.full(shape, 1.0 if neuron.decay_input else tau)
-    options: dict[str, Any] = {"reset": "subtract" if neuron.v_reset is None else "zero"}
+        decays_input = gives_membrane or neuron.decay_input
+        entry["r"] = np.full(shape, 1.0 if decays_input else tau)
+    options: dict[str, Any] = {"reset": "subtract" if v_reset is None else "zero"}
     if readout:
         options = {"reset": "none", "readout": True}
-    return Exported(nodes={"": entry}, framework="spikingjelly", options=options)
+    return Exported(
+        nodes={"": entry},
+        framework="spikingjelly",
+        options=options,
+        gives_membrane=gives_membrane,
+    )
+
+
+def _refuse_other_start(call: Call, v_reset: float) -> None:
+    """Refuse a neuron whose membrane potential does not start at v_reset."""
+    start = float(getattr(call.module, "_memories_rv", {}).get("v", v_reset))
+    if start != v_reset:
+        raise ConversionError(
+            Text(
+                "layer '{node}' ({type}) starts at a membrane potential of {start:g}, and graphs of "
+                "SpikingJelly start at v_reset, which is {v_reset:g}",
+                node=call.name,
+                type=type(call.module).__name__,
+                start=start,
+                v_reset=v_reset,
+            ),
+            fix="use LIFNode or IFNode, which start at v_reset, or v_reset=0.0",
+            node=call.name,
+        )
 
 
 def _set_node(
@@ -279,16 +306,16 @@ def _set_node(
 ) -> list[LayerNumbers]:
     """Return thresholds, resets and decays, each a single number for all neurons."""
     neuron, step = call.module, steps[""]
-    values = {"v_threshold": step.v_threshold}
+    kind = layer_class(neuron).__name__
+    values = {} if kind in _READOUTS else {"v_threshold": step.v_threshold}
     if step.reset == "value":
         # It starts there, too, also one that has not begun yet.
         values["v_reset"] = values["_memories_rv.v"] = step.v_reset
         if isinstance(neuron.v, float):
             values["_memories.v"] = step.v_reset
-    kind = layer_class(neuron).__name__
     if kind == "CUBALIFNode":
         values |= {"v_decay": step.decay, "c_decay": step.synapse_decay}
-    elif kind != "IFNode":
+    elif kind not in _INTEGRATORS:
         rest = 1 - step.decay
         if np.any(rest <= 0) or np.any(step.decay <= 0):
             raise ConversionError(
@@ -385,10 +412,58 @@ def _set_recurrent(
 
 
 def _in_time(module: Any) -> bool:
-    return getattr(module, "step_mode", "s") == "m"
+    is_readout = layer_class(module).__name__ in _READOUTS
+    return is_readout or getattr(module, "step_mode", "s") == "m"
 
 
-_NODES = ("IFNode", "LIFNode", "ParametricLIFNode", "CUBALIFNode")
+def _split_forward(module: Any, forward: Forward) -> tuple[Forward, Forward | None]:
+    """Split calls of readouts into their membranes of all time steps and the option `decode`. Other
+    neurons that loop over time store their membranes, of which they else keep only the last.
+    """
+    if layer_class(module).__name__ not in _READOUTS:
+        if not (_in_time(module) and hasattr(module, "store_v_seq")):
+            return forward, None
+
+        def stored(x_seq: Any) -> Any:
+            module.store_v_seq = True
+            return forward(x_seq)
+
+        return stored, None
+
+    def membranes(x_seq: Any) -> Any:
+        import torch
+
+        decode, module.decode = module.decode, None
+        try:
+            return torch.stack(forward(x_seq))
+        finally:
+            module.decode = decode
+
+    return membranes, _DECODERS.get(module.decode, list)
+
+
+def _largest(membranes: Any) -> Any:
+    """Return the membranes that are farthest from 0, of all time steps."""
+    high, low = membranes.max(0).values, membranes.min(0).values
+    return high.where(high.abs() > low.abs(), low)
+
+
+#: Option `decode` of a readout -> the function of its membranes of all time steps.
+_DECODERS: Mapping[str | None, Forward] = MappingProxyType(
+    {
+        "max-mem": lambda membranes: membranes.max(0).values,
+        "max-abs-mem": _largest,
+        "mean-mem": lambda membranes: membranes.mean(0),
+        "last_mem": lambda membranes: membranes[-1],
+    }
+)
+#: Neurons that give their membrane potentials, of all time steps in one call.
+_READOUTS = ("NonSpikingLIFNode", "NonSpikingIFNode")
+_INTEGRATORS = ("IFNode", "SimpleIFNode", "NonSpikingIFNode")
+_NODES = (
+    *("IFNode", "LIFNode", "ParametricLIFNode", "CUBALIFNode"),
+    *("SimpleIFNode", "SimpleLIFNode", *_READOUTS),
+)
 #: Batch normalisations whose weights begin at the threshold (tdBN).
 _NORMS = ("ThresholdDependentBatchNorm1d", "ThresholdDependentBatchNorm2d")
 
@@ -457,6 +532,7 @@ FRAMEWORK = Framework(
         }
     ),
     in_time=_in_time,
+    split_forward=_split_forward,
     rewind="reset",
     membranes=("v", "v_seq"),
     surrogate="Sigmoid(slope=4)",

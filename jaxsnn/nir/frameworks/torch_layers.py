@@ -74,6 +74,7 @@ class Exported:
         takes_positive: Whether the export is only valid for inputs that are not negative.
         for_values: Export for all other inputs; None: these are refused.
         fixed: Suffixes of nodes whose weights are not parameters of the layer.
+        gives_membrane: Whether the output of a readout's layer is its membrane, not spikes.
         dialect: Dialect of a graph that `jaxsnn.to_torch` exported as this layer; `takers` are its
             nodes that receive the input, and `givers` its output nodes.
     """
@@ -91,6 +92,7 @@ class Exported:
     takes_positive: bool = False
     for_values: Exported | None = None
     fixed: tuple[str, ...] = ()
+    gives_membrane: bool = False
     dialect: Dialect | None = None
     takers: tuple[str, ...] = ()
     givers: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxsnn.errors import ConversionError, listing
+from jaxsnn.nir.frameworks.framework import Forward, Framework
 from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.model.draft import WEIGHTED
 from jaxsnn.nir.model.passes import bypass_relays
@@ -87,6 +88,8 @@ _ALTERNATIVES: Mapping[str, str] = MappingProxyType(
             "use recurrent neurons, such as RLeaky or LIFRecurrentCell",
         ),
         **dict.fromkeys(("LPPool1d", "LPPool2d"), "use AvgPool2d"),
+        "SynapseFilter": "use NonSpikingLIFNode, or LIFNode with v_threshold=float('inf'): the decay of a "
+        "SynapseFilter depends on its input, and NIR has no such node",
         "Conv3d": "use Conv2d: NIR has convolutions along one or two axes",
     }
 )
@@ -166,6 +169,24 @@ def of_framework(module: Any) -> bool:
     return of_library(module) and type(module).__module__.partition(".")[0] != "torch"
 
 
+def is_neuron_without_node(module: Any) -> bool:
+    """Return whether a module is a layer with a state, of a framework or derived from its neurons, for
+    which NIR has no node.
+    """
+    framework = _framework_of(module)
+    if framework is None or not hasattr(module, framework.rewind or " "):
+        return False
+    has_membrane = any(_attribute(module, name) is not None for name in framework.membranes)
+    return (of_library(module) or has_membrane) and exporter_of(module) is None
+
+
+def _framework_of(module: Any) -> Framework | None:
+    """Return the framework from one of whose classes a module's class derives; None if there is none."""
+    of_package = {framework.package: framework for framework in frameworks().values()}
+    packages = [base.__module__.partition(".")[0] for base in type(module).__mro__]
+    return next((of_package[package] for package in packages if package in of_package), None)
+
+
 def library_packages() -> set[str]:
     """Return the packages whose modules are layers: torch and the frameworks."""
     return {"torch", *(framework.package for framework in frameworks().values())}
@@ -173,12 +194,10 @@ def library_packages() -> set[str]:
 
 def unsupported(name: str, module: Any) -> ConversionError:
     """Return the refusal of an unsupported layer: why, and the nearest alternative."""
-    kind, package = type(module).__name__, _package(module)
-    supported = [
-        layer for holder, layer in _exporters() if holder == package and layer not in LAYERS
-    ]
+    kind, framework = type(module).__name__, _framework_of(module)
+    supported = [] if framework is None else [k for k in framework.leaves if k not in LAYERS]
     alternative = _ALTERNATIVES.get(kind, "")
-    if package not in ("torch", "") and supported:
+    if supported and not alternative:
         alternative = f"use one of {listing(supported, limit=8)}, which NIR supports"
     fix = WAYS_OUT.get(kind, alternative or _OUTSIDE)
     return ConversionError(
@@ -266,6 +285,17 @@ def in_time(module: Any) -> bool:
         for framework in frameworks().values()
         if framework.package == package
     )
+
+
+def split_forward(module: Any, forward: Forward) -> tuple[Forward, Forward | None]:
+    """Return the forward of a layer to be recorded, and the function that computes its result from what
+    this returns, if they differ; see `Framework.split_forward`.
+    """
+    package = _package(module)
+    for framework in frameworks().values():
+        if framework.package == package and framework.split_forward is not None:
+            return framework.split_forward(module, forward)
+    return forward, None
 
 
 def membranes_of(module: Any, state: Any) -> list[Any]:

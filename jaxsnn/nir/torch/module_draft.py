@@ -127,7 +127,7 @@ class ModuleDraft:
             self.neurons[call.name] = neuron
         for option, value in export.options.items():
             self.by_node.setdefault(option, {})[neuron] = value
-        if export.options.get("readout"):
+        if export.options.get("readout") and not export.gives_membrane:
             self._add_spikes(call)
 
     def _add_dialect(self, name: str, dialect: Dialect, full: Mapping[str, str]) -> None:

@@ -30,7 +30,13 @@ from jaxsnn.nir.torch.forward_passes import (
     depending_on,
     record_passes,
 )
-from jaxsnn.nir.torch.leaves import exported, no_neurons, of_framework, unsupported
+from jaxsnn.nir.torch.leaves import (
+    exported,
+    is_neuron_without_node,
+    no_neurons,
+    of_framework,
+    unsupported,
+)
 from jaxsnn.nir.torch.module_pass import initial_states, leaves_of, state_names
 from jaxsnn.nir.torch.pass_record import Origin, PassRecord
 from jaxsnn.nir.torch.recording import READS, Operation, TensorValue, index_along
@@ -686,7 +692,25 @@ class _Reading:
         returned = self.passes.returned
         for value in returned:
             visit(value)
+        self._refuse_neurons(decoder)
         return collected or returned, decoder
+
+    def _refuse_neurons(self, after: list[Operation]) -> None:
+        """Refuse operations after the graph that are part of a neuron for which NIR has no node.
+
+        Raises:
+            ConversionError: There is such a neuron; the message names the first.
+        """
+        entered: list[Operation] = []
+        for operation in self.operations:
+            if operation.kind == "enter":
+                entered.append(operation)
+            elif operation.kind == "exit":
+                del entered[-1:]
+            elif operation in after:
+                for outer in (*entered, operation):
+                    if outer.kind != "function" and is_neuron_without_node(outer.func):
+                        raise unsupported(outer.name, outer.func)
 
     def _left_out(
         self, record: PassRecord, outputs: list[TensorValue], decoder: list[Operation]
@@ -694,13 +718,23 @@ class _Reading:
         """Yield descriptions of results that are neither states nor computed from outputs of the graph."""
         stop = {id(value) for last in outputs for value in self.in_each_step(last)}
         independent = []
+        # States that forward also receives may be those of a next call.
+        is_result = not self.passes.steps and not self.passes.state
+        is_result &= not state_names(self.module, self.passes.arguments)[0]
         for place, value in enumerate(self.passes.returned):
             layers, reaches_output = _neurons_before(value, stop)
             last = self.in_last_step(value)
             seen = record.of(last or value)
             is_state = seen.is_state or (last is not None and seen.unchanged is not None)
             is_state |= value.source is not None and value.source.is_neuron
-            if layers and place and not is_state:
+            if id(value) not in stop and layers and place and is_state and is_result:
+                yield Text(
+                    "tensor {index}, of shape {shape}, a state of {layers} after the last time step",
+                    index=place + 1,
+                    shape=tuple(value.tensor.shape),
+                    layers=listing(f"'{name}'" for name in layers),
+                )
+            elif layers and place and not is_state:
                 yield Text(
                     "tensor {index}, of shape {shape}, computed from spikes or states of {layers} that "
                     "are no outputs of the graph",

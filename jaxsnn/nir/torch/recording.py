@@ -30,10 +30,12 @@ from typing import Any, Literal
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.torch.leaves import (
     in_time,
+    is_neuron_without_node,
     is_resettable,
     library_packages,
     membranes_of,
     of_library,
+    split_forward,
 )
 from jaxsnn.nir.torch.torch_functions import is_parameter
 from jaxsnn.nir.torch.trained_module import is_of_graph
@@ -178,8 +180,9 @@ class Recorder:
         inside = {id(leaf) for _, leaf in self._leaves}
         for name, outer in self._module.named_modules():
             # Error messages name modules of libraries that contain layers, and modules of the user
-            # that contain none.
+            # that contain none or are neurons.
             computes = of_library(outer) == bool(list(outer.children()))
+            computes |= is_neuron_without_node(outer)
             if id(outer) not in inside and computes and type(outer) is not torch.nn.Sequential:
                 watched.append(("outer", name or "module", outer))
         before = [(part, part.__dict__.get("forward")) for _, _, part in watched]
@@ -227,9 +230,15 @@ class Recorder:
             self._inside -= 1
 
     def _watched_layer(self, name: str, leaf: Any, forward: Callable[..., Any]) -> Any:
+        recorded_forward, result_of = split_forward(leaf, forward)
+
         def call(*args: Any, **kwargs: Any) -> Any:
             if self._inside:
                 return forward(*args, **kwargs)
+            result = record(*args, **kwargs)
+            return result if result_of is None else result_of(result)
+
+        def record(*args: Any, **kwargs: Any) -> Any:
             self._inside += 1
             try:
                 operation = self._start("layer", name, leaf, args, kwargs)
@@ -237,7 +246,7 @@ class Recorder:
                 if states is not None:
                     operation.state_changed = states != _states_of(leaf)
                     operation.is_reset = self._is_reset(operation, states)
-                result = forward(*args, **kwargs)
+                result = recorded_forward(*args, **kwargs)
                 self._states[id(leaf)] = _states_of(leaf)
                 parts = list(result) if isinstance(result, tuple) else [result]
                 membranes = membranes_of(leaf, parts[-1])

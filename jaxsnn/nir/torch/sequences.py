@@ -236,6 +236,9 @@ class Unstacking:
             layout = self._layouts[id(result)]
             values = self._step_values(operation, *self._split[id(operation)], layout)
             self._parts[id(result)] = values
+            for state in values[-1].source.membranes if values[-1].source else ():
+                last = [m for m in operation.membranes if m.tensor.shape == state.tensor.shape]
+                instead |= {id(value): state for value in last}
             self._add_stack(operation, result, values, layout)
             for taker, (axis, index) in self._takers.get(id(result), ()):
                 if layout == _Layout(axis=axis):

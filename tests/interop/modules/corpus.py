@@ -167,4 +167,5 @@ CORPUS = (
     _entry(J.RatesIntoHead, BATCH_FIRST),
     _entry(J.RepeatedFeatures, STATIC),
     _entry(J.ActivatedStem, SEQUENCE),
+    _entry(J.LargestMembranes, SEQUENCE, loss="max"),
 )

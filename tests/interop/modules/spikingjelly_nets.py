@@ -274,3 +274,21 @@ class ActivatedStem(nn.Module):
     def forward(self, x):
         functional.reset_net(self)
         return torch.stack([self.body(torch.tanh(self.stem(frame))) for frame in x])
+
+
+class LargestMembranes(nn.Module):
+    """Step mode "m"; a readout that gives the largest membrane of each of its neurons."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(
+            layer.Linear(INPUTS, HIDDEN),
+            neuron.SimpleLIFNode(tau=2.0, decay_input=False, v_threshold=0.6),
+            layer.Linear(HIDDEN, OUTPUTS),
+            neuron.NonSpikingLIFNode(tau=3.0, decode="max-mem"),
+        )
+        functional.set_step_mode(self.net[:3], step_mode="m")
+
+    def forward(self, x):
+        functional.reset_net(self)
+        return self.net(x)
