@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import snntorch as snn
 import torch
-from norse.torch import LIFBoxCell, LIFBoxFeedForwardState, LIFCell
+from norse.torch import LIF, LIFBoxCell, LIFBoxFeedForwardState, LIFCell, Lift
 from spikingjelly.activation_based.encoding import PoissonEncoder
+from spikingjelly.activation_based.neuron import LIFNode
 from torch import nn
 
 from jaxsnn import from_torch, load_into, verify
@@ -15,7 +16,7 @@ from jaxsnn.errors import ConversionError
 from jaxsnn.nir.torch.folding import fold
 from jaxsnn.nir.torch.recording import Operation, TensorValue
 from tests.helpers.refusals import assert_refused
-from tests.interop.modules import low_leaky
+from tests.interop.modules import Wired, low_leaky
 
 pytestmark = pytest.mark.interop
 STEPS = 6
@@ -568,4 +569,51 @@ def test_states_in_the_sample_are_initial_states():
     net, sample = Stepped(), (torch.rand(2, 5), (None, None))
     graph = from_torch(net, sample)
     assert {"lif", "lif_2"} <= set(graph.nodes)
+    assert verify(graph, net, sample).ok
+
+
+def per_step(layer, x):
+    return torch.stack([layer(x[t]) for t in range(len(x))])
+
+
+def iterated(layer, x):
+    return torch.stack([layer(frame) for frame in x])
+
+
+def scaled_by_step(layer, x):
+    return torch.stack([layer(frame) * (step + 1) for step, frame in enumerate(x)])
+
+
+def around_all_steps(loop):
+    """A neuron that loops over time itself, between two layers that forward loops over."""
+    layers = {"fc": nn.Linear(6, 4), "lif": LIFNode(v_threshold=0.3, step_mode="m")}
+    layers |= {"last": nn.Linear(4, 2)}
+    return Wired(lambda net, x: per_step(net.last, net.lif(loop(net.fc, x))), **layers).eval()
+
+
+@pytest.mark.parametrize("loop", [per_step, iterated])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_loops_over_layers_beside_neurons_that_loop_themselves_are_read(loop, steps):
+    net, sample = around_all_steps(loop), torch.rand(steps, 3, 6)
+    graph = from_torch(net, sample)
+    assert set(graph.nodes) == {"input", "fc", "lif", "last", "output"}
+    assert not graph.warnings
+    other = around_all_steps(loop)
+    load_into(other, graph, sample=sample)
+    for length in (1, 4):
+        assert verify(graph, other, torch.rand(length, 3, 6)).ok
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_loops_over_layers_that_compute_other_functions_in_other_steps_are_refused(steps):
+    net, sample = around_all_steps(scaled_by_step), torch.rand(steps, 3, 6)
+    message = "the input of 'lif' is computed differently in different time steps"
+    assert_refused(lambda: from_torch(net, sample), ConversionError, message)
+
+
+def test_layers_that_norse_lifts_ignore_states():
+    linear, lifted = nn.Linear(6, 4), Lift(nn.Linear(4, 2))
+    net, sample = nn.Sequential(linear, LIF(), lifted).eval(), torch.rand(5, 3, 6)
+    graph = from_torch(net, sample)
+    assert set(graph.nodes) == {"input", "0", "1", "2", "output"}
     assert verify(graph, net, sample).ok
