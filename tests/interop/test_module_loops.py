@@ -617,3 +617,18 @@ def test_layers_that_norse_lifts_ignore_states():
     graph = from_torch(net, sample)
     assert set(graph.nodes) == {"input", "0", "1", "2", "output"}
     assert verify(graph, net, sample).ok
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_batch_of_one_keeps_its_axis(batch):
+    from spikingjelly.activation_based import layer
+
+    def forward(net, x):
+        return net.fc(torch.flatten(net.pool(net.lif(net.conv(x))), 2))
+
+    layers = {"conv": layer.Conv2d(1, 3, 3, step_mode="m"), "fc": layer.Linear(12, 4)}
+    layers |= {"pool": layer.AdaptiveAvgPool2d(2, step_mode="m"), "lif": LIFNode(step_mode="m")}
+    net, sample = Wired(forward, **layers).eval(), torch.rand(4, batch, 1, 6, 6)
+    graph = from_torch(net, sample)
+    assert set(graph.nodes) == {"input", "conv", "lif", "pool", "flatten", "fc", "output"}
+    assert verify(graph, net, sample).ok

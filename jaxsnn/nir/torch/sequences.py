@@ -399,7 +399,11 @@ def _layouts_beside(tensor: Any, opposite: Any, layout: _Layout) -> list[_Layout
     if layout.lead and tuple(tensor.shape[:2]) == layout.lead:
         layouts.append(_Layout(axis=layout.axis))
     if not layout.lead and layout.axis < 2 and opposite.ndim > 1:
-        layouts.append(_Layout(lead=tuple(opposite.shape[:2]), axis=layout.axis))
+        lead, *shape = tuple(opposite.shape[:2]), *opposite.shape[2:]
+        # With a batch of 1, (time, batch, *shape) may look like time and batch in one axis.
+        if tensor.shape[:2] == lead and list(tensor.shape[1:]) != shape:
+            layouts.append(layout)
+        layouts.append(_Layout(lead=lead, axis=layout.axis))
     return [
         candidate
         for candidate in (*layouts, layout)
