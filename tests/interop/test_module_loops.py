@@ -7,14 +7,17 @@ import pytest
 import snntorch as snn
 import torch
 from norse.torch import (
+    LIF,
     IAFCell,
     IAFFeedForwardState,
     LIFBoxCell,
     LIFBoxParameters,
     LIFCell,
     LIFParameters,
+    Lift,
 )
 from spikingjelly.activation_based.encoding import PoissonEncoder
+from spikingjelly.activation_based.neuron import LIFNode
 from torch import nn
 
 from jaxsnn import from_torch, load_into, read, verify, write
@@ -22,7 +25,7 @@ from jaxsnn.errors import ConversionError
 from jaxsnn.nir.torch.folding import fold
 from jaxsnn.nir.torch.recording import Operation, TensorValue
 from tests.helpers.refusals import assert_refused
-from tests.interop.modules import low_leaky
+from tests.interop.modules import Wired, low_leaky
 
 pytestmark = pytest.mark.interop
 STEPS = 6
@@ -689,3 +692,65 @@ def test_a_time_constant_that_is_an_int_gets_the_fractions_of_the_graph():
     sample = (torch.rand(2, 5), (None, None))
     load_into(second, from_torch(net, sample), sample=sample)
     np.testing.assert_allclose(float(second.lif.p.tau_mem_inv), 180.4, rtol=1e-5)
+
+
+def per_step(layer, x):
+    return torch.stack([layer(x[t]) for t in range(len(x))])
+
+
+def iterated(layer, x):
+    return torch.stack([layer(frame) for frame in x])
+
+
+def scaled_by_step(layer, x):
+    return torch.stack([layer(frame) * (step + 1) for step, frame in enumerate(x)])
+
+
+def around_all_steps(loop):
+    """A neuron that loops over time itself, between two layers that forward loops over."""
+    layers = {"fc": nn.Linear(6, 4), "lif": LIFNode(v_threshold=0.3, step_mode="m")}
+    layers |= {"last": nn.Linear(4, 2)}
+    return Wired(lambda net, x: per_step(net.last, net.lif(loop(net.fc, x))), **layers).eval()
+
+
+@pytest.mark.parametrize("loop", [per_step, iterated])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_loops_over_layers_beside_neurons_that_loop_themselves_are_read(loop, steps):
+    net, sample = around_all_steps(loop), torch.rand(steps, 3, 6)
+    graph = from_torch(net, sample)
+    assert set(graph.nodes) == {"input", "fc", "lif", "last", "output"}
+    assert not graph.warnings
+    other = around_all_steps(loop)
+    load_into(other, graph, sample=sample)
+    for length in (1, 4):
+        assert verify(graph, other, torch.rand(length, 3, 6)).ok
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_loops_over_layers_that_compute_other_functions_in_other_steps_are_refused(steps):
+    net, sample = around_all_steps(scaled_by_step), torch.rand(steps, 3, 6)
+    message = "the input of 'lif' is computed differently in different time steps"
+    assert_refused(lambda: from_torch(net, sample), ConversionError, message)
+
+
+def test_layers_that_norse_lifts_ignore_states():
+    linear, lifted = nn.Linear(6, 4), Lift(nn.Linear(4, 2))
+    net, sample = nn.Sequential(linear, LIF(), lifted).eval(), torch.rand(5, 3, 6)
+    graph = from_torch(net, sample)
+    assert set(graph.nodes) == {"input", "0", "1", "2", "output"}
+    assert verify(graph, net, sample).ok
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_batch_of_one_keeps_its_axis(batch):
+    from spikingjelly.activation_based import layer
+
+    def forward(net, x):
+        return net.fc(torch.flatten(net.pool(net.lif(net.conv(x))), 2))
+
+    layers = {"conv": layer.Conv2d(1, 3, 3, step_mode="m"), "fc": layer.Linear(12, 4)}
+    layers |= {"pool": layer.AdaptiveAvgPool2d(2, step_mode="m"), "lif": LIFNode(step_mode="m")}
+    net, sample = Wired(forward, **layers).eval(), torch.rand(4, batch, 1, 6, 6)
+    graph = from_torch(net, sample)
+    assert set(graph.nodes) == {"input", "conv", "lif", "pool", "flatten", "fc", "output"}
+    assert verify(graph, net, sample).ok

@@ -26,7 +26,7 @@ from typing import Any
 
 from jaxsnn.errors import ConversionError, listing
 from jaxsnn.nir.torch.leaves import exporter_of, of_library, unsupported
-from jaxsnn.nir.torch.recording import KEEPS_STATE, READS, Operation, TensorValue
+from jaxsnn.nir.torch.recording import KEEPS_STATE, READS, Operation, TensorValue, index_along
 from jaxsnn.wording import Text
 
 #: Minimum number of steps of a loop; with two, every recording would be a loop.
@@ -82,8 +82,8 @@ def fold(operations: list[Operation], calls: int = 0, length: int = 0) -> Folded
     Args:
         operations: Operations of the recording, in order.
         calls: Number of calls of forward, if each is one time step; else 0.
-        length: Number of time steps, if all operations of the time steps come from splitting (`sequences`);
-            else 0. If both numbers are 0, the number of steps is found.
+        length: Number of time steps, if no neuron is called for a single time step, but splitting (`sequences`)
+            found all of their time steps; else 0. If both numbers are 0, the number of steps is found.
 
     Raises:
         ConversionError: The steps differ, or are too few.
@@ -152,7 +152,7 @@ class _Fold:
 
     Attributes:
         call_per_step: Whether forward is called for each step.
-        only_split: Whether all operations of the time steps come from splitting.
+        only_split: Whether the time steps of all neurons come from splitting.
     """
 
     def __init__(
@@ -231,9 +231,10 @@ class _Fold:
 
     def _assign_steps(self) -> None:
         by_name: dict[tuple[str, str], dict[Any, list[Operation]]] = {}
+        of_elements = self._of_elements() if self.only_split else set()
         for operation in self.operations:
             operation.step = 0
-            if self.only_split and not operation.is_split:
+            if self.only_split and not operation.is_split and id(operation) not in of_elements:
                 continue
             sites = by_name.setdefault((operation.kind, operation.name), {})
             sites.setdefault(operation.site, []).append(operation)
@@ -256,6 +257,55 @@ class _Fold:
                         self.place[id(operation)] = place
                         self.looped.setdefault(place, {})[operation.step] = operation
                     break
+
+    def _of_elements(self) -> set[int]:
+        """Return the ids of operations that forward calls at one place, once in each time step, and that
+        depend on an element of a sequence, or on which an element of a stack depends. If the
+        sample has too few time steps to compare them: both, for elements of the same time step.
+        """
+        calls: dict[_Key, list[Operation]] = {}
+        for op in self.operations:
+            if op.name != "stack" and all(value.elements is None for value in op.outputs):
+                calls.setdefault((op.kind, op.name, op.site), []).append(op)
+        place_of = {
+            id(op): place
+            for occurrences in calls.values()
+            if len(occurrences) == self.steps
+            for place, op in enumerate(occurrences)
+        }
+        few = self.steps < LEAST_STEPS
+
+        def is_one(places: Iterable[int | None], place: int) -> bool:
+            found = {other for other in places if other is not None}
+            return found == {place} if few else bool(found)
+
+        taken: dict[int, int] = {}  # id of a value -> place of the element on which it depends
+        after, before = set[int](), set[int]()
+        for op in self.operations:
+            if (place := place_of.get(id(op))) is None:
+                continue
+            places = [taken.get(id(value)) for value in op.values]
+            if op.name in ("__getitem__", "select"):
+                axes = range(op.values[0].tensor.ndim)
+                places += [
+                    index_along(op, axis)
+                    for axis in axes
+                    if op.values[0].tensor.shape[axis] == self.steps
+                ]
+            if op.is_split or is_one(places, place):
+                after.add(id(op))
+                taken |= {id(value): place for value in op.outputs}
+        stacked: dict[int, int] = {}  # id of a value -> place of the element that depends on it
+        for op in reversed(self.operations):
+            for value in op.outputs:
+                if value.elements is not None and len(value.elements[1]) == self.steps:
+                    stacked |= {id(element): k for k, element in value.elements[1].items()}
+            place = place_of.get(id(op))
+            places = [stacked.get(id(value)) for value in op.outputs or op.values]
+            if place is not None and not op.is_split and is_one(places, place):
+                before.add(id(op))
+                stacked |= {id(value): place for value in op.values}
+        return after & before if few else after | before
 
     def _dependent(self, neurons_only: bool = False) -> set[int]:
         """Return the ids of values that depend on a neuron, or another layer of the loop."""
@@ -295,7 +345,8 @@ class _Fold:
         template = by_step[self.steps]
         if template.kind in ("enter", "exit"):
             return True
-        steps = range(2, self.steps)
+        is_called = self.only_split and not template.is_split
+        steps = range(1 if self.only_split and self.steps < LEAST_STEPS else 2, self.steps)
         wrong: Operation | None = None
         if any(len(by_step[k].tokens) != len(template.tokens) for k in steps):
             wrong = template
@@ -318,7 +369,7 @@ class _Fold:
             for value in template.values
             if value.source is not None
         ]
-        if template.kind == "function":
+        if template.kind == "function" or is_called:
             self.longest_delay[id(template)] = max(delays, default=0)
             return False
         if of_library(template.func) and exporter_of(template.func) is None:

@@ -214,6 +214,9 @@ class Unstacking:
         instead: dict[int, TensorValue] = {}
         dropped: set[int] = set()
         self.operations = []
+        # The sites of steps contain this number, and must not depend on the number of time steps.
+        for number, operation in enumerate(op for op in operations if id(op) in self._split):
+            operation.index = number
         for operation in operations:
             operation.tokens = [
                 instead.get(id(token), token) if isinstance(token, TensorValue) else token
@@ -230,7 +233,8 @@ class Unstacking:
             if id(operation) in dropped:
                 continue
             if id(operation) not in self._split:
-                self.operations.append(operation)
+                is_iterated = operation.name == "unbind" and len(operation.outputs) == self.steps
+                self.operations += _elements_of(operation) if is_iterated else [operation]
                 continue
             result = operation.outputs[0]
             layout = self._layouts[id(result)]
@@ -259,6 +263,11 @@ class Unstacking:
             id(value): self._parts.get(id(value)) or self._cut(value, operation, number)
             for number, value in enumerate(sequences)
         }
+        tokens = operation.tokens
+        if in_time(operation.func) and not operation.is_neuron:
+            tokens = list(
+                sequences
+            )  # norse.Lift of a layer without states ignores those that it receives
         values = []
         for number in range(layout.steps(result.tensor)):
             parts = {key: steps[number] for key, steps in parts_of_value.items()}
@@ -266,7 +275,7 @@ class Unstacking:
             single = dataclasses.replace(
                 operation,
                 **step({id(value.tensor): parts[id(value)].tensor for value in sequences}),
-                tokens=[parts.get(id(token), token) for token in operation.tokens],
+                tokens=[parts.get(id(token), token) for token in tokens],
                 inputs={**operation.inputs, **{id(part.tensor): part for part in parts.values()}},
                 site=(*operation.site, "step", operation.index),
                 is_split=True,
@@ -365,6 +374,26 @@ class Unstacking:
         return values
 
 
+def _elements_of(unbind: Operation) -> Iterator[Operation]:
+    """Yield operations that take the elements of a sequence one by one, instead of `unbind`."""
+    tensor = unbind.values[0].tensor
+    axis = unbind.kwargs.get("dim", (*unbind.args, 0)[1]) % tensor.ndim
+    for step, value in enumerate(unbind.outputs):
+        value.path = 0
+        value.source = dataclasses.replace(
+            unbind,
+            name="__getitem__",
+            func=type(tensor).__getitem__,
+            args=(tensor, (*[slice(None)] * axis, step)),
+            kwargs={},
+            tokens=[unbind.values[0], step],
+            result=value.tensor,
+            outputs=[value],
+            results={id(value.tensor): value},
+        )
+        yield value.source
+
+
 def _layouts_beside(tensor: Any, opposite: Any, layout: _Layout) -> list[_Layout]:
     """Return possible layouts of a tensor on one side of an operation, with that of the other side."""
     if not hasattr(tensor, "is_inference"):
@@ -373,7 +402,11 @@ def _layouts_beside(tensor: Any, opposite: Any, layout: _Layout) -> list[_Layout
     if layout.lead and tuple(tensor.shape[:2]) == layout.lead:
         layouts.append(_Layout(axis=layout.axis))
     if not layout.lead and layout.axis < 2 and opposite.ndim > 1:
-        layouts.append(_Layout(lead=tuple(opposite.shape[:2]), axis=layout.axis))
+        lead, *shape = tuple(opposite.shape[:2]), *opposite.shape[2:]
+        # With a batch of 1, (time, batch, *shape) may look like time and batch in one axis.
+        if tensor.shape[:2] == lead and list(tensor.shape[1:]) != shape:
+            layouts.append(layout)
+        layouts.append(_Layout(lead=lead, axis=layout.axis))
     return [
         candidate
         for candidate in (*layouts, layout)
