@@ -292,7 +292,9 @@ def _assigned(traced: TracedModule, assignment: LayerNumbers) -> Callable[[], An
     if field:
         # A tuple of tensors, which all layers may share by default, is replaced.
         tensor = torch.as_tensor(getattr(old, field))
-        if not tensor.is_floating_point():  # a time constant may be an int, which holds no fractions
+        if (
+            not tensor.is_floating_point()
+        ):  # a time constant may be an int, which holds no fractions
             tensor = tensor.to(torch.get_default_dtype())
         shape = tuple(tensor.shape)
         value = _fitted(assignment, shape, refuse=isinstance(tensor, torch.nn.Parameter))
