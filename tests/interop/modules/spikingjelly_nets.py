@@ -283,7 +283,7 @@ class LargestMembranes(nn.Module):
         super().__init__()
         self.net = nn.Sequential(
             layer.Linear(INPUTS, HIDDEN),
-            neuron.SimpleLIFNode(tau=2.0, decay_input=False, v_threshold=0.6),
+            neuron.LIFNode(tau=2.0, decay_input=False, v_threshold=0.6),
             layer.Linear(HIDDEN, OUTPUTS),
             neuron.NonSpikingLIFNode(tau=3.0, decode="max-mem"),
         )
