@@ -13,7 +13,7 @@ back), a value from outside of the loop, or a part of a tensor whose index depen
 Anything else raises a `ConversionError` with the line of the user's code. Connections are compared by
 the identity of values, never by their numbers: two steps that happen to compute equal numbers in
 different ways are not the same. The last step has the states of all others before it, so it is the
-one that `module_trace` turns into a graph.
+one that `folded_reading` reads.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ they stack the outputs of a loop and continue with the stack. Some layers loop o
 An operation is split only if each time step of its result depends on the same time step of its arguments
 alone. This is tested by running it on random numbers, for all time steps at once and for single ones. The
 axis of time may be any axis, or a part of a first axis that joins time and batch (`_Layout`). Operations
-that mix time steps, such as a convolution over time, stay as they are; `module_trace` refuses them later.
+that mix time steps, such as a convolution over time, stay as they are; `folded_reading` refuses them later.
 """
 
 from __future__ import annotations
