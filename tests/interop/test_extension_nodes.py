@@ -531,9 +531,9 @@ def test_a_transposed_convolution_along_one_axis():
 
 
 def test_a_padding_beyond_the_kernel_is_refused():
-    net = body(nn.ConvTranspose2d(1, 1, 2, stride=2, padding=2), leaky())
+    net = body(leaky(), nn.ConvTranspose2d(1, 1, 2, stride=2, padding=2), leaky())
     assert_refused(
         lambda: from_torch(net, torch.zeros(1, 1, 4, 4)),
         ConversionError,
-        r"'0' \(ConvTranspose2d\) has a padding of \(2, 2\), beyond its kernel",
+        r"'1' \(ConvTranspose2d\) has a padding of \(2, 2\), beyond its kernel",
     )

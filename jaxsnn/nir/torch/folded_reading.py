@@ -379,7 +379,9 @@ class FoldedReading:
                 stepped=True,
                 from_sample=False,
                 signature=self.signature(),
-                input=(),
+                input=(
+                    self.place_of(self.operations[0].outputs[0]),
+                ),  # the part of the sample of a call
                 layers=self._layers(),
                 outputs=tuple(map(self.place_of, self.passes.returned)),
             ),
