@@ -290,17 +290,17 @@ class FoldedReading:
         """Return the names of the operations after the outputs of the graph, with "indexing" if forward does
         not return all time steps in order, and "delay" if it returns an output of an earlier call.
         """
-        names = operation_names(decoder, () if self.passes.steps else STACKING)
+        labels = operation_names(decoder, () if self.passes.steps else STACKING)
         all_steps = set(range(1, self.folded.steps + 1))
         steps_of, is_ordered = self._returned_steps({id(value) for value in outputs})
         if self.passes.steps:
             is_late = any(self.folded.steps not in steps for steps in steps_of.values())
-            names += ("delay",) if is_late else ()
+            labels += ("delay",) if is_late else ()
             is_partial = False
         else:
             is_partial = not is_ordered or any(steps != all_steps for steps in steps_of.values())
         is_partial |= any(map(takes_part, decoder))
-        return with_indexing(names, is_partial)
+        return with_indexing(labels, is_partial)
 
     def _returned_steps(self, outputs: set[int]) -> tuple[dict[int, set[int]], bool]:
         """Return the time steps of which forward uses each output of the graph for its results, by the id of
@@ -585,7 +585,7 @@ def _neurons_before(value: TensorValue, stop: set[int]) -> tuple[list[str], bool
     """Return the neurons of which a value is computed, except through values at which to stop, and
     whether there are such values.
     """
-    pending, seen, names, stops = [value], set[int](), set[str](), False
+    pending, seen, neurons, stops = [value], set[int](), set[str](), False
     while pending:
         current = pending.pop()
         if id(current) in seen:
@@ -597,10 +597,10 @@ def _neurons_before(value: TensorValue, stop: set[int]) -> tuple[list[str], bool
         elif current.elements is not None:
             pending += current.elements[1].values()
         elif source is not None and source.is_neuron:
-            names.add(source.call_name or source.name)
+            neurons.add(source.call_name or source.name)
         elif source is not None:
             pending += source.values
-    return sorted(names), stops
+    return sorted(neurons), stops
 
 
 def _refuse_biases(

@@ -275,16 +275,16 @@ class _Fold:
         }
         few = self.steps < LEAST_STEPS
 
-        def is_one(places: Iterable[int | None], place: int) -> bool:
-            found = {other for other in places if other is not None}
-            return found == {place} if few else bool(found)
+        def depends(element_places: Iterable[int | None], place: int) -> bool:
+            distinct = set(element_places) - {None}
+            return distinct == {place} if few else bool(distinct)
 
-        taken: dict[int, int] = {}  # id of a value -> place of the element on which it depends
+        element_of: dict[int, int] = {}  # id of a value -> place of the element on which it depends
         after, before = set[int](), set[int]()
         for op in self.operations:
             if (place := place_of.get(id(op))) is None:
                 continue
-            places = [taken.get(id(value)) for value in op.values]
+            places = [element_of.get(id(value)) for value in op.values]
             if op.name in ("__getitem__", "select"):
                 axes = range(op.values[0].tensor.ndim)
                 places += [
@@ -292,9 +292,9 @@ class _Fold:
                     for axis in axes
                     if op.values[0].tensor.shape[axis] == self.steps
                 ]
-            if op.is_split or is_one(places, place):
+            if op.is_split or depends(places, place):
                 after.add(id(op))
-                taken |= {id(value): place for value in op.outputs}
+                element_of |= {id(value): place for value in op.outputs}
         stacked: dict[int, int] = {}  # id of a value -> place of the element that depends on it
         for op in reversed(self.operations):
             for value in op.outputs:
@@ -302,7 +302,7 @@ class _Fold:
                     stacked |= {id(element): k for k, element in value.elements[1].items()}
             place = place_of.get(id(op))
             places = [stacked.get(id(value)) for value in op.outputs or op.values]
-            if place is not None and not op.is_split and is_one(places, place):
+            if place is not None and not op.is_split and depends(places, place):
                 before.add(id(op))
                 stacked |= {id(value): place for value in op.values}
         return after & before if few else after | before

@@ -22,9 +22,9 @@ def operation_names(
     return tuple(dict.fromkeys(name.strip("_") for name in labels))
 
 
-def with_indexing(names: tuple[str, ...], is_partial: bool) -> tuple[str, ...]:
+def with_indexing(labels: tuple[str, ...], is_partial: bool) -> tuple[str, ...]:
     """Append "indexing" to names of operations if forward uses only a part of the time steps."""
-    return (*names, "indexing") if is_partial else names
+    return (*labels, "indexing") if is_partial else labels
 
 
 def is_part(operation: Operation, places: list[TensorValue]) -> bool:
