@@ -606,7 +606,7 @@ def test_a_slope_that_is_too_weak_is_refused_with_the_number():
     problem = assert_refused(
         lambda: quantize(strengths(1.5), QuantizeOptions(slope=needed / 10)),
         MappingError,
-        r"4\.5 LSB .*slope of 0\.019",
+        r"4\.5 CADC LSB .* at least 0\.019",
     )
     assert "--synapses-per-weight 2 or --speedup 557" in problem.as_text()
     quantize(strengths(1.5), QuantizeOptions(slope=needed * 8.01 / 45))

@@ -209,7 +209,7 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
         ("safe = jnp.where(near, -1.0, z)", "-1.0 -> +1.0"): _UNUSED,
         ("safe_j = jnp.where(j == 0, 1.0, j)", "1.0 -> 2.0"): _UNUSED,
         ("far = -ratio * tau_mem / jnp.where(apart, d_tau, 1.0)", "1.0 -> 2.0"): _UNUSED,
-        ("for n in range(11, -1, -1):", "11 -> 12"): "one term more of a series that is exact",
+        ("for n in range(15, -1, -1):", "15 -> 16"): "one term more of a series that is exact",
         (
             "bowl = 2 * jnp.maximum(peak - threshold, 0.0) / jnp.where(curvature > 0, curvature, 1.0)",
             "2 -> 3",
