@@ -720,10 +720,10 @@ def test_loops_over_layers_beside_neurons_that_loop_themselves_are_read(loop, st
     graph = from_torch(net, sample)
     assert set(graph.nodes) == {"input", "fc", "lif", "last", "output"}
     assert not graph.warnings
-    other = around_all_steps(loop)
-    load_into(other, graph, sample=sample)
+    second = around_all_steps(loop)
+    load_into(second, graph, sample=sample)
     for length in (1, 4):
-        assert verify(graph, other, torch.rand(length, 3, 6)).ok
+        assert verify(graph, second, torch.rand(length, 3, 6)).ok
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])

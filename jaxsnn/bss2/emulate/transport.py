@@ -103,7 +103,7 @@ def _cycles(is_queued: jax.Array, earliest: jax.Array) -> jax.Array:
     return rank + lax.cummax(jnp.where(is_queued, earliest - rank, -1.0), axis=is_queued.ndim - 1)
 
 
-#: Mask of the events that are kept, and the cycle of each event.
+#: Mask of the remaining events, and the cycle of each event.
 _Kept = tuple[Bool[Array, "... events"], Float[Array, "... events"]]
 
 
