@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.torch.recording import READS, Operation, TensorValue, tensors_of, with_tensors
+from jaxsnn.nir.torch.recording import (
+    READS,
+    Operation,
+    TensorValue,
+    in_line,
+    tensors_of,
+    with_tensors,
+)
 from jaxsnn.wording import Text
 
 
@@ -133,7 +140,7 @@ def refuse_other_reads(operations: Sequence[Operation], replacements: Mapping[in
                 "forward converts a tensor after the graph to Python values, by {function}{line}, and "
                 "these {problem}",
                 function=read.name.strip("_"),
-                line=Text(" ({line})", line=read.line) if read.line else Text(""),
+                line=in_line(read.line),
                 problem=Text("depend on a state that is not an output of the graph")
                 if is_unknown
                 else Text("differ for these outputs"),

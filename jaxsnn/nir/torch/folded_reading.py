@@ -38,7 +38,7 @@ from jaxsnn.nir.torch.outside_operations import (
     with_indexing,
 )
 from jaxsnn.nir.torch.pass_record import Origin, PassRecord
-from jaxsnn.nir.torch.recording import READS, Operation, TensorValue
+from jaxsnn.nir.torch.recording import READS, Operation, TensorValue, in_line
 from jaxsnn.nir.torch.step_reader import StepReader
 from jaxsnn.nir.torch.trace_outcome import (
     ModuleTrace,
@@ -135,9 +135,9 @@ class FoldedReading:
                 raise ConversionError(
                     Text(
                         "the loop over time uses parts of the result of {function}, which "
-                        "computes all time steps at once ({line})",
+                        "computes all time steps at once{line}",
                         function=source.name.strip("_"),
-                        line=operation.line,
+                        line=in_line(operation.line or source.line),
                     ),
                     fix="compute it separately in each time step: a graph describes one time step",
                 )

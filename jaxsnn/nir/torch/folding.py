@@ -26,7 +26,14 @@ from typing import Any
 
 from jaxsnn.errors import ConversionError, listing
 from jaxsnn.nir.torch.leaves import exporter_of, of_library, unsupported
-from jaxsnn.nir.torch.recording import KEEPS_STATE, READS, Operation, TensorValue, index_along
+from jaxsnn.nir.torch.recording import (
+    KEEPS_STATE,
+    READS,
+    Operation,
+    TensorValue,
+    in_line,
+    index_along,
+)
 from jaxsnn.wording import Text
 
 #: Minimum number of steps of a loop; with two, every recording would be a loop.
@@ -486,9 +493,8 @@ def _copied_value(value: TensorValue) -> TensorValue:
 
 
 def _refusal(operation: Operation, message: Text, fix: str = "") -> ConversionError:
-    location = Text(" ({line})", line=operation.line) if operation.line else Text("")
     return ConversionError(
-        message + location,
+        message + in_line(operation.line),
         fix=fix
         or ("let forward call the same layers in the same order in each time step of its loop"),
         node=operation.name,

@@ -36,6 +36,7 @@ from jaxsnn.nir.torch.recording import (
     Operation,
     Recorder,
     TensorValue,
+    elements_of,
     tensors_of,
     with_tensors,
 )
@@ -217,25 +218,7 @@ def _refuse_other_steps(steps_of_neuron: Mapping[str, list[int]], loops: bool) -
 
 def _insert_parts(passes: RecordedPasses, frames: list[TensorValue]) -> None:
     """Insert the operations that give each call its part of the sample."""
-    sample, parts = passes.sample, []
-    for step, frame in enumerate(frames):
-        operation = Operation(
-            kind="function",
-            name="__getitem__",
-            func=type(sample.tensor).__getitem__,
-            args=(sample.tensor, step),
-            kwargs={},
-            tokens=[sample, step],
-            inputs={id(sample.tensor): sample},
-            site=(),
-            line="",
-            result=frame.tensor,
-            outputs=[frame],
-            results={id(frame.tensor): frame},
-        )
-        frame.source = operation
-        parts.append(operation)
-    passes.operations[:0] = parts
+    passes.operations[:0] = elements_of(passes.sample, frames)
     for index, operation in enumerate(passes.operations):
         operation.index = index
 

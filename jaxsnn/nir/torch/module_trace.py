@@ -28,7 +28,7 @@ from jaxsnn.nir.torch.forward_passes import (
     record_passes,
 )
 from jaxsnn.nir.torch.module_pass import initial_states, state_names
-from jaxsnn.nir.torch.recording import READS, Operation
+from jaxsnn.nir.torch.recording import READS, Operation, in_line
 from jaxsnn.nir.torch.trace_outcome import (
     ModuleTrace,
 )
@@ -189,7 +189,7 @@ def _recorded_again(module: Any, sample: Any, seen: ModuleTrace) -> FoldedReadin
         from_sample = depending_on(passes.operations, [passes.sample])
         for operation in passes.operations:
             if operation.name in READS and any(id(v) in from_sample for v in operation.values):
-                raise _refuse_python_values(module, operation) from error
+                raise _python_values_refusal(module, operation) from error
         raise
     line = reading.differing(steps.signature)
     if line is not None:
@@ -197,14 +197,14 @@ def _recorded_again(module: Any, sample: Any, seen: ModuleTrace) -> FoldedReadin
             Text(
                 "forward of {module} calls different operations for another input{line}",
                 module=type(module).__name__,
-                line=Text(" ({line})", line=line) if line else Text(""),
+                line=in_line(line),
             ),
             fix="remove branches of forward that depend on values of tensors",
         )
     return reading
 
 
-def _refuse_python_values(module: Any, operation: Operation) -> ConversionError:
+def _python_values_refusal(module: Any, operation: Operation) -> ConversionError:
     """Return the refusal of a module whose time steps differ because of Python values of the input."""
     return ConversionError(
         Text(
@@ -212,7 +212,7 @@ def _refuse_python_values(module: Any, operation: Operation) -> ConversionError:
             "differently for other values",
             module=type(module).__name__,
             function=operation.name.strip("_"),
-            line=Text(" ({line})", line=operation.line) if operation.line else Text(""),
+            line=in_line(operation.line),
         ),
         fix="compute with tensors only, such as torch.where instead of a branch",
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from jaxsnn.errors import ConversionError, Problem, listing
 from jaxsnn.nir.torch.module_draft import ModuleDraft, parameters_of
+from jaxsnn.nir.torch.recording import in_line
 from jaxsnn.nir.torch.trace_outcome import ModuleTrace
 from jaxsnn.options import TRAINABLE
 from jaxsnn.wording import Text
@@ -106,7 +107,7 @@ def _reading(seen: ModuleTrace) -> Iterator[Problem]:
                 "forward converts a tensor to Python values, by {function}{line}, and the graph "
                 "contains only what forward computes with the values for the sample",
                 function=function,
-                line=Text(" ({line})", line=line) if line else Text(""),
+                line=in_line(line),
             ),
             fix="compute with tensors only, or make sure that other inputs take the same branches",
         )

@@ -11,7 +11,7 @@ import numpy as np
 from jaxsnn.nir.frameworks.torch_layers import Call
 from jaxsnn.nir.torch.leaves import Membrane, Reshaped, unsupported
 from jaxsnn.nir.torch.module_order import Order, first_order, orders
-from jaxsnn.nir.torch.recording import Operation, TensorValue
+from jaxsnn.nir.torch.recording import Operation, TensorValue, in_line
 from jaxsnn.nir.torch.torch_functions import is_parameter, parts_of, spoken_name
 from jaxsnn.wording import Text
 
@@ -255,5 +255,5 @@ def function_clause(seen: SeenTensor) -> str:
     return Text(
         ", by torch's {function}, which is not supported there{line}",
         function=seen.function,
-        line=Text(" ({line})", line=seen.line) if seen.line else Text(""),
+        line=in_line(seen.line),
     )

@@ -39,6 +39,7 @@ from jaxsnn.nir.torch.leaves import (
 )
 from jaxsnn.nir.torch.torch_functions import is_parameter
 from jaxsnn.nir.torch.trained_module import is_of_graph
+from jaxsnn.wording import Text
 
 #: Functions that convert a tensor to Python values, which cannot be traced.
 READS = (
@@ -124,6 +125,35 @@ class Operation:
     def values(self) -> list[TensorValue]:
         """Values among the arguments, in order."""
         return [token for token in self.tokens if isinstance(token, TensorValue)]
+
+
+def elements_of(
+    sequence: TensorValue,
+    elements: list[TensorValue],
+    axis: int = 0,
+    site: tuple[Any, ...] = (),
+    line: str = "",
+) -> list[Operation]:
+    """Return the operations that select the elements of a sequence, one for each element."""
+    tensor, operations = sequence.tensor, []
+    for index, value in enumerate(elements):
+        operation = Operation(
+            kind="function",
+            name="__getitem__",
+            func=type(tensor).__getitem__,
+            args=(tensor, (*[slice(None)] * axis, index)),
+            kwargs={},
+            tokens=[sequence, index],
+            inputs={id(tensor): sequence},
+            site=site,
+            line=line,
+            result=value.tensor,
+            outputs=[value],
+            results={id(value.tensor): value},
+        )
+        value.source, value.path = operation, 0
+        operations.append(operation)
+    return operations
 
 
 class Recorder:
@@ -547,6 +577,11 @@ def tensors_of(result: Any) -> list[Any]:
         return tensors_of(list(vars(result).values()))
     # Test the type, since the shape of a lazy parameter raises an error.
     return [result] if hasattr(type(result), "shape") else []
+
+
+def in_line(line: str) -> Text:
+    """Return a clause that names a line of the user's code; an empty one if there is no line."""
+    return Text(" ({line})", line=line) if line else Text("")
 
 
 def with_tensors(argument: Any, tensors: Mapping[int, Any]) -> Any:

@@ -24,7 +24,13 @@ from typing import Any
 
 from jaxsnn.nir.torch.leaves import exporter_of, in_time
 from jaxsnn.nir.torch.module_order import RESHAPE
-from jaxsnn.nir.torch.recording import Operation, TensorValue, index_along, with_tensors
+from jaxsnn.nir.torch.recording import (
+    Operation,
+    TensorValue,
+    elements_of,
+    index_along,
+    with_tensors,
+)
 from jaxsnn.nir.torch.torch_functions import flatten_of, is_parameter
 
 #: Minimum number of steps of a sequence, unless a layer loops over them.
@@ -234,7 +240,7 @@ class Unstacking:
                 continue
             if id(operation) not in self._split:
                 is_iterated = operation.name == "unbind" and len(operation.outputs) == self.steps
-                self.operations += _elements_of(operation) if is_iterated else [operation]
+                self.operations += _single_elements(operation) if is_iterated else [operation]
                 continue
             result = operation.outputs[0]
             layout = self._layouts[id(result)]
@@ -265,9 +271,9 @@ class Unstacking:
         }
         tokens = operation.tokens
         if in_time(operation.func) and not operation.is_neuron:
-            tokens = list(
-                sequences
-            )  # norse.Lift of a layer without states ignores those that it receives
+            # norse.Lift of a layer without states ignores the states that it receives.
+            tokens = list(sequences)
+        held = [m for m in operation.membranes if m.tensor.shape == result.tensor.shape]
         values = []
         for number in range(layout.steps(result.tensor)):
             parts = {key: steps[number] for key, steps in parts_of_value.items()}
@@ -288,7 +294,6 @@ class Unstacking:
             if result.numbers is not None:
                 value.numbers = layout.part(result.numbers, number)
             single.outputs, single.results = [value], {id(tensor): value}
-            held = [m for m in operation.membranes if m.tensor.shape == result.tensor.shape]
             for path, membrane in enumerate(held[:1], start=1):
                 state = TensorValue(layout.part(membrane.tensor, number), single, path)
                 if membrane.numbers is not None:
@@ -297,14 +302,11 @@ class Unstacking:
                 single.membranes = [state]
             self.operations.append(single)
             values.append(value)
-        for membrane in [m for m in operation.membranes if m.tensor.shape == result.tensor.shape][
-            :1
-        ]:
+        if held:
             states = [
                 single.membranes[0] for v in values if (single := v.source) and single.membranes
             ]
-            if states:
-                self._add_stack(operation, membrane, states, layout)
+            self._add_stack(operation, held[0], states, layout)
         for state in operation.outputs:  # after the last step
             if state is not result and state.source is operation:
                 state.source = values[-1].source
@@ -374,24 +376,11 @@ class Unstacking:
         return values
 
 
-def _elements_of(unbind: Operation) -> Iterator[Operation]:
-    """Yield operations that take the elements of a sequence one by one, instead of `unbind`."""
-    tensor = unbind.values[0].tensor
-    axis = unbind.kwargs.get("dim", (*unbind.args, 0)[1]) % tensor.ndim
-    for step, value in enumerate(unbind.outputs):
-        value.path = 0
-        value.source = dataclasses.replace(
-            unbind,
-            name="__getitem__",
-            func=type(tensor).__getitem__,
-            args=(tensor, (*[slice(None)] * axis, step)),
-            kwargs={},
-            tokens=[unbind.values[0], step],
-            result=value.tensor,
-            outputs=[value],
-            results={id(value.tensor): value},
-        )
-        yield value.source
+def _single_elements(unbind: Operation) -> list[Operation]:
+    """Return operations that select the elements of a sequence one by one, instead of `unbind`."""
+    sequence = unbind.values[0]
+    axis = unbind.kwargs.get("dim", (*unbind.args, 0)[1]) % sequence.tensor.ndim
+    return elements_of(sequence, unbind.outputs, axis, unbind.site, unbind.line)
 
 
 def _layouts_beside(tensor: Any, opposite: Any, layout: _Layout) -> list[_Layout]:
