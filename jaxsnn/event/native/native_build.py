@@ -32,7 +32,7 @@ from jaxsnn.event.native.native_cache import (
 
 _SOURCES = Path(__file__).parent / "source"
 _MAIN = "bindings.cc"
-#: Functions that JAX calls, by name and type of numbers.
+#: Names of the XLA FFI handlers in bindings.cc; `target_name` appends the dtype.
 TARGETS = (
     "jaxsnn_layer_forward",
     "jaxsnn_layer_backward",
@@ -46,13 +46,13 @@ TARGETS = (
     "jaxsnn_earliest",
     "jaxsnn_turned",
 )
-#: Type of numbers -> type in C++. Each has a library, since float64 is seldom needed and the
-#: compilation is slow.
+#: Dtype -> C++ type. Each dtype has its own library, since compilation is slow and float64 is
+#: seldom needed.
 _NUMBERS = {"float32": "float", "float64": "double"}
 _FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fPIC", "-shared", "-pthread", "-w")
 #: Compiler flags for the machine's instructions: the first set that the compiler accepts is used.
 _MACHINE_FLAGS = (("-march=native",), ("-mcpu=native",), ())
-_PATIENCE = 600  # seconds that a compiler is waited for
+_PATIENCE = 600  # timeout of a compiler call, seconds
 _OTHER_FOLDER = "set JAXSNN_CACHE_DIR to a writable folder"
 
 
@@ -167,7 +167,8 @@ def _built(compiler: str, dtype: str, *, again: bool = False) -> Path:
         f"the native kernels cannot be stored in {path.parent} (JAXSNN_CACHE_DIR)", _OTHER_FOLDER
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # One builds it, the others wait; where nothing locks, each does, and one of them stays.
+        # One process builds the library while the others wait. Without file locks each process
+        # builds it, and the last result replaces the others.
         with alone(path) as locked:
             if is_there(path):
                 return path
@@ -223,7 +224,7 @@ def _ingredients(compiler: str) -> Iterator[bytes]:
     yield compiler.encode() + version.stdout
     flags = _FLAGS, _MACHINE_FLAGS, _more_flags()
     yield repr((flags, jaxlib.version.__version__, platform.machine())).encode()
-    # Folders may be shared by machines that do not have the same instructions.
+    # Machines with different CPU instructions may share a cache folder.
     information = Path("/proc/cpuinfo")
     if information.exists():
         lines = information.read_text(errors="replace").splitlines()

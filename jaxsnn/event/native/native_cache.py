@@ -26,7 +26,8 @@ def cache_folder() -> Path:
         OSError, RuntimeError: the folder cannot be determined.
     """
     if folder := os.environ.get("JAXSNN_CACHE_DIR"):
-        return Path(folder).expanduser().resolve()  # a name without a slash is looked for elsewhere
+        # An absolute path: dlopen searches the system's folders for a name without a slash.
+        return Path(folder).expanduser().resolve()
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return (Path(home) / "jaxsnn").resolve()
 
@@ -79,16 +80,16 @@ def alone(path: Path) -> Iterator[bool]:
     while True:
         with name.open("w") as lock:
             locked = False
-            with suppress(OSError):  # a file system without locks
+            with suppress(OSError):  # the file system does not support locks
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 locked = True
-            if locked and not _is_there(lock, name):  # who had it has removed it
+            if locked and not _is_there(lock, name):  # the previous holder removed the file
                 continue
             try:
                 yield locked
             finally:
                 name.unlink(missing_ok=True)
-                if locked:  # a process that was forked meanwhile holds it too
+                if locked:  # a process forked in the meantime would keep the lock
                     fcntl.flock(lock, fcntl.LOCK_UN)
             return
 

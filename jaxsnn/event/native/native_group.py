@@ -44,17 +44,17 @@ class ByTarget(NamedTuple):
     """
 
     weight: Float[Array, "targets sources"]
-    scale: Float[Array, "targets"]  # by which it is multiplied
+    scale: Float[Array, "targets"]  # factor for each target
 
 
 class _Outcome(NamedTuple):
-    """Spikes of a group; the events of its train are in the order in which they act."""
+    """Spikes of a group, by neuron and as a spike train in the order in which they act."""
 
     spikes: LayerSpikes
     time: Float[Array, "batch events"]  # inf where unused
     neuron: Int[Array, "batch events"]
-    needed: Int[Array, "batch"]  # events that there are
-    nothing: Float[Array, ""]  # 0, or NaN where a weight of ByTarget, scaled, is not finite
+    needed: Int[Array, "batch"]  # number of spikes, which may exceed the axis `events`
+    nothing: Float[Array, ""]  # 0, or NaN if a scaled weight of `ByTarget` is not finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class _OnePopulation:
     Attributes:
         subtract: a spike lowers V and keeps the overshoot.
         delayed: (first neuron, number of neurons) of the source of each feedback edge with a delay.
-        immediate: whether something is fed back without a delay.
+        immediate: whether there is feedback without a delay.
         held: (neurons, refractory time) of each population; empty if none has one.
         threads: number of threads.
     """
@@ -107,7 +107,7 @@ class _Log(NamedTuple):
     row: Int[Array, "batch steps"]
     slope: Float[Array, "batch steps"]
     used: Int[Array, "batch"]
-    origin: Int[Array, "batch steps"]  # has no steps if no event is delayed
+    origin: Int[Array, "batch steps"]  # (batch, 0) if no event is queued
 
 
 class _Kept(NamedTuple):
@@ -158,8 +158,8 @@ def native_group_spikes(
         held=places.held(spec),
         threads=threads,
     )
-    # What arrives from outside, below it what arrives with a delay, and a row for each neuron's own
-    # spikes, which arrive at once.
+    # Rows of the table, in this order: arrivals from outside, delayed projections, and one row per
+    # neuron for feedback without a delay.
     outside = [places.beside(n, weight) for n, (weight, _, _) in enumerate(arrivals)]
     dtype = outside[0].dtype
     parts = [*outside, *(places.sent(source, target, w, dtype) for source, target, w, _ in later)]
@@ -178,11 +178,11 @@ def native_group_spikes(
     every = jax.tree.map(lambda *parts: jnp.concatenate(parts), *prepared_constants)
     time = jnp.concatenate([time for _, time, _ in arrivals], axis=1)
     table = jnp.concatenate(parts)
-    # one type, as if all were in the table
+    # The separate weights must have the dtype that they would have as rows of the table.
     dtype = jnp.result_type(table, *apart)
     table = table.astype(dtype)
     apart = ByTarget(apart.weight.astype(dtype), apart.scale.astype(dtype))
-    # those of nothing are constants
+    # Empty arrays are constants, which vary over no mesh axis: see `varying_like`.
     delay, apart = varying_like((delay, apart), table, time)
     outcome: Any = _group(population, table, apart, every, delay, time, _rows(arrivals), t_end)
     return places.split(spec, outcome), (table, outcome.nothing)
@@ -377,7 +377,7 @@ def _backward(
     )
     d_time = d_time if residuals.required.time else jnp.zeros_like(arrivals.time)
     d_constants = unstacked(d_stacked, residuals.constants)
-    d_apart = residuals.apart  # of none
+    d_apart = residuals.apart  # empty, like its gradient
     if len(residuals.apart.weight):
         scaled = turned_by_kernel(population.threads, d_rows[rows:])
         d_apart = ByTarget(

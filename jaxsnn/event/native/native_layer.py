@@ -40,8 +40,8 @@ class Ordered(NamedTuple):
     """Arrivals before the end of the simulation, sorted by time, in the layout of the kernels."""
 
     time: Times  # inf after the last arrival
-    row: Int[Array, "batch arrivals"]  # the number of rows if an arrival has no row of the table
-    slot: Int[Array, "batch arrivals"]  # before sorting
+    row: Int[Array, "batch arrivals"]  # row of the weights; len(weight) stands for a row of zeros
+    slot: Int[Array, "batch arrivals"]  # index of the arrival before sorting
     used: Int[Array, "batch"]  # number of arrivals
 
     def numbers(self, of: Int[Array, "batch arrivals"], none: int) -> Int[Array, "batch arrivals"]:
@@ -55,8 +55,9 @@ class Simulated(NamedTuple):
     """Outcome of a simulation."""
 
     spikes: LayerSpikes
-    slope_after: OfSpikes  # V' behind spikes that assign V; no slots where these lower it
-    #: number, from 1, of the arrival that caused each spike, or 0; no slots if no arrival changes V
+    slope_after: OfSpikes  # V' after each spike; no slots if spikes only subtract from V
+    #: number of the arrival that caused each spike (from 1, in sorted order), or 0; no slots if
+    #: arrivals do not increment V
     cause: Int[Array, "batch neurons slots"]
     arrivals: Ordered
 
@@ -94,7 +95,7 @@ def native_layer_spikes(
     return _simulated(spec, threads, weight, constants, time, row, t_end).spikes
 
 
-# ---- forwards
+# ---- forward pass
 
 
 def stacked(constants: Constants) -> Float[Array, "fields positions neurons"]:
@@ -264,7 +265,7 @@ def _forward(spec: LayerSpec, threads: int | None, *arguments: Any) -> tuple[Lay
     return simulated.spikes, residuals
 
 
-# ---- backwards
+# ---- backward pass
 
 
 def native_backward(
@@ -352,7 +353,7 @@ def _(
         residuals = Residuals(weight, constants, time, row, spike_time, slope, causes)
         cotangent = LayerSpikes(time=drive, slope=drive, count=count)
         d_weight, d_constants, d_time, _, _ = layer_backward(spec, residuals, cotangent)
-        # back to the slots that the arrivals had
+        # from sorted order to the slots of the arrivals
         slot = arrivals.numbers(arrivals.slot, time.shape[1])
         by_slot = jnp.zeros_like(d_time).at[samples, slot].set(d_time, mode="drop")
         return d_weight, d_constants, by_slot

@@ -1,4 +1,4 @@
-"""Limits of the native backend, and the reasons: XLA runs such populations."""
+"""Populations that the native backend does not support, with reasons; XLA runs them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def native_obstacles(
         dtype: floating-point type.
         samples: batch size, which may be unknown (`jax.export`).
     """
-    # What is cheap to know comes first: nothing is built for what is not covered.
+    # Cheap checks come first: the library is not built for unsupported populations.
     if type(layer.neuron) not in _COVERED:
         yield Text(
             "the kernels do not support its neuron model, {type}",
@@ -106,7 +106,7 @@ def _wanted(options: EventOptions) -> bool:
     """Return whether native kernels are enabled."""
     backend = options.backend
     if backend == "auto":
-        # for tests and comparisons: what "auto" means in this process
+        # Tests and comparisons set the meaning of "auto" for the whole process.
         backend = os.environ.get("JAXSNN_BACKEND", "auto")
     return backend != "xla"
 

@@ -98,7 +98,7 @@ def _backward(
     spec: LayerSpec, threads: int | None, residuals: Kept, cotangent: LayerSpikes
 ) -> Gradients:
     d_weight, d_constants, d_time, _, _ = native_backward(spec, threads, residuals, cotangent)
-    # the recorded times are data, as in `recorded_spikes`
+    # Recorded times are data and have no gradient, as in `recorded_spikes`.
     return d_weight, d_constants, d_time, None, None, None
 
 

@@ -40,7 +40,7 @@ class _KernelInputs(NamedTuple):
 
     weight: Weights
     constants: Constants
-    time: Times  # of events, in order
+    time: Times  # of the events, sorted
     channel: Int[Array, "batch events"]
     place: Table
     row: Table
@@ -58,8 +58,8 @@ class _Residuals(NamedTuple):
 
     inputs: _KernelInputs
     spikes: LayerSpikes
-    place: Int[Array, "batch room"] | None  # of the first spikes, where they are wanted
-    #: V' after spikes, and the arrivals that caused these
+    place: Int[Array, "batch room"] | None  # slots of the first spikes, if requested
+    #: V' after each spike, and the number of the arrival that caused it
     more: tuple[OfSpikes, Int[Array, "batch neurons slots"]]
     gradient_flags: GradientFlags
 
@@ -70,12 +70,12 @@ class _Residuals(NamedTuple):
 
 
 class FirstSpikes(NamedTuple):
-    """First spikes of each sample, in order, for a subsequent convolution that reads few of many
-    slots.
+    """First spikes of each sample, sorted by time, for a subsequent convolution that reads only a
+    few of the spike slots.
     """
 
     time: Float[Array, "batch room"]  # seconds, inf where unused
-    place: Int[Array, "batch room"]  # in the slots of all neurons
+    place: Int[Array, "batch room"]  # index on the flattened axes (neurons, slots)
 
 
 def native_scattered_spikes(

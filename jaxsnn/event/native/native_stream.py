@@ -19,7 +19,7 @@ from jaxsnn.network.array_types import Float, Int
 from jaxsnn.wording import Text
 
 _LONG, _REAL, _POINTER = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
-#: Number of events or spikes up to which the arrays that a stream keeps are used.
+#: Capacity of a stream's reusable buffers: number of events, and of spikes, per call.
 FEW = 64
 #: Status of a call that was refused and had no effect, and of a call that must be repeated after a
 #: slice of time (`kMore` in stream_calls.h).
@@ -145,7 +145,7 @@ class NativeStream:
             populations: populations in the order of their indices.
         """
         self.committed = 0
-        self._problem = ""  # why it has ended
+        self._problem = ""  # why the stream has ended; empty if it has not
         self._library = library = _library(dtype)
         self._calls = {name: getattr(library, f"jaxsnn_stream_{name}") for name in _CALLS}
         self._handle = library.jaxsnn_stream_new()
@@ -263,8 +263,8 @@ class NativeStream:
         return self._take(self._checked(status), handed_over=status <= FEW)
 
     def _take(self, count: int, *, handed_over: bool = False) -> Spikes:
-        """Return the spikes that the library holds, or has already written into the buffers for few
-        spikes.
+        """Return the recorded spikes, which the library has already written into the reusable
+        buffers if they are `handed_over`.
         """
         if not count:
             return []

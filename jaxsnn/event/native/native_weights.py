@@ -19,8 +19,8 @@ from jaxsnn.network.network import Network
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.structure import carriers
 
-_LARGE = 2**16  # numbers
-_WIDE = 32  # rows and columns, from which on a column lies far apart
+_LARGE = 2**16  # minimum number of entries
+_WIDE = 32  # minimum rows and columns; entries of a column are then far apart in memory
 _KINDS = ("Linear", "Affine")
 
 Matrix = Float[Any, "rows columns"]
@@ -40,7 +40,7 @@ def with_turned_weights(network: Network, samples: Any, options: EventOptions) -
     for wire in network.wires:
         weight = parameters.get(wire.name, {}).get("weight")
         if wire.kind in _KINDS and weight is not None and _is_large(weight):
-            # XLA takes two turns for none
+            # The engine transposes the weight again: XLA cancels the two transpositions.
             turned: Any = _turned(options.threads, varying_like(weight))
             parameters[wire.name] = {**parameters[wire.name], "weight": turned.T}
     return network.with_parameters(parameters)
@@ -53,7 +53,7 @@ def own_matrix(network: Network, population: str) -> str | None:
     by_name = {wire.name: wire for wire in network.wires}
     carrying = carriers(network.wires, [population])
     routes = [by_name[name] for name in by_name[population].sources if name in carrying]
-    if len(routes) != 1:  # of several the weights are added up
+    if len(routes) != 1:  # the weights of several paths would have to be added
         return None
     (wire,) = routes
     alone = wire.sources == (population,) and wire.kind in _KINDS

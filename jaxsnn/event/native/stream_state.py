@@ -89,7 +89,8 @@ def read_state(path: str | os.PathLike[str], network: bytes) -> StreamState:
                 )
             sizes = np.frombuffer(content[-_SIZES:], "<i8").astype(np.int64)
             numbers, neurons, queue, _ = sizes.tolist()
-            # Sizes are numbers of the file: they count only if they add up to its length.
+            # The sizes come from the file. Trust them only if they match its length: arrays of
+            # these sizes are allocated below.
             size = head + 8 * (numbers + 2 * neurons + 9 * queue) + _HASH
             is_whole = os.fstat(file.fileno()).st_size == size
             if numbers < 2 or neurons < 0 or queue < 0 or not is_whole:
