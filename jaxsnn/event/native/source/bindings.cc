@@ -2,7 +2,7 @@
 // rely on them, and return errors instead of throwing.
 //
 // Compiled once with NUMBER=float and once with NUMBER=double, into separate libraries. The array
-// `parameters` is called `lanes` on the Python side and in messages.
+// `parameters` is called `constants` in Python and `lanes` in messages.
 
 #include "group.h"
 #include "readout.h"
@@ -450,7 +450,7 @@ std::string read_taps(const native::Population<NUMBER>& population, ffi::AnyBuff
   return "";
 }
 
-/// Read the shared arguments if each position has its own arrivals; events are (samples, events).
+/// Read the arguments that the scatter kernels share; events are (samples, events).
 std::string read_scatter_inputs(ffi::AnyBuffer weight, ffi::AnyBuffer parameters,
                                 ffi::AnyBuffer time, ffi::AnyBuffer channel,
                                 ffi::AnyBuffer position, ffi::AnyBuffer row, ffi::AnyBuffer t_end,

@@ -18,7 +18,7 @@ struct Flow {
   double em, es, k;
 };
 
-/// Derivatives of the flow's coefficients with respect to the time constants; the others are 0.
+/// Derivatives of the flow's coefficients with respect to the time constants; all others are 0.
 struct FlowDerivatives {
   double em_mem, k_mem, es_syn, k_syn;
 };
@@ -42,7 +42,7 @@ struct TimeConstants {
     mem_longer = mem >= syn;
     slow = mem_longer ? leak : synaptic;
     gap = mem_longer ? synaptic - leak : leak - synaptic;
-    // Ratios are compared up to rounding; the closed forms hold as well then.
+    // Compare ratios with a tolerance: a deviation of this size does not affect the closed forms.
     ratio = std::isinf(syn)                            ? Ratio::kConstantCurrent
             : std::abs(mem - 2 * syn) <= 4 * eps * mem ? Ratio::kMemTwiceSyn
             : std::abs(syn - 2 * mem) <= 4 * eps * syn ? Ratio::kSynTwiceMem
@@ -76,8 +76,8 @@ inline Flow compose(const Flow& first, const Flow& next) {
   return {first.em * next.em, first.es * next.es, first.k * next.em + first.es * next.k};
 }
 
-/// Return the flow over the remainder of an interval, from the flows over all and the first part of
-/// it.
+/// Return the flow over the remainder of an interval, from the flows over the entire interval and
+/// over its first part.
 inline Flow remaining_flow(const Flow& total, const Flow& elapsed) {
   const double em = total.em / elapsed.em, per_es = 1 / elapsed.es;
   return {em, total.es * per_es, (total.k - em * elapsed.k) * per_es};
@@ -122,7 +122,7 @@ inline FlowDerivatives flow_derivatives(const TimeConstants& taus, double t, con
   return derivatives;
 }
 
-/// Time and value of the extremum of v ahead; time 0 if there is none.
+/// Time and value of the next extremum of v; time 0 if there is none ahead.
 struct Extremum {
   double time, value;
 };
@@ -263,8 +263,8 @@ inline double find_crossing_newton(const TimeConstants& taus, double v, double j
   return t;
 }
 
-/// Find the crossing for a constant current: -tau log(1 - fraction), with the fraction of the way
-/// from v to j at which the threshold lies.
+/// Find the crossing for a constant current: -tau log(1 - fraction) with fraction = (threshold - v)
+/// / (j - v).
 inline double find_crossing_constant_current(const TimeConstants& taus, double v, double j,
                                              double threshold) {
   if (std::isinf(taus.mem)) return safe_quotient(threshold - v, j);
@@ -279,8 +279,8 @@ struct Crossing {
   Flow flow;
 };
 
-/// Find the crossing of a v below the threshold within `duration`. `ends_above`: v is at or above
-/// the threshold at the end.
+/// Find the threshold crossing within `duration`, for v below the threshold. `ends_above`: v is at
+/// or above the threshold at the end.
 inline Crossing find_crossing(const TimeConstants& taus, double v, double j, double threshold,
                               double duration, bool ends_above, double eps) {
   double time;

@@ -15,10 +15,11 @@
 // 1. sweeps over all neurons once: it advances them to the current event, adds the row of weights
 //    that arrives there, and marks those that may cross the threshold before the next event, by an
 //    upper bound on v (`look_ahead`);
-// 2. solves for the crossing times of the marked neurons, the one with the lowest bound first, and
-//    skips neurons whose bound is later than the best time so far (`find_first_crossings`);
+// 2. solves for the crossing times of the marked neurons, the neuron with the lowest bound first,
+//    and skips neurons whose bound is later than the earliest crossing found so far
+//    (`find_first_crossings`);
 // 3. if there is a crossing, makes it the next event: the neuron fires, is reset, and its row of
-//    weights is added to all neurons (`fire`). The rest of the time is then looked at again.
+//    weights is added to all neurons (`fire`). These steps are repeated for the remaining time.
 //
 //     outside    |                 |                       |
 //     events  ---+--------x--------+---o----x---x----------+--->  time
@@ -45,7 +46,7 @@ namespace native {
 /// Log of the events of each sample: arrays (batch, steps).
 template <class T>
 struct EventLog {
-  T* wait;  // time since the step before, seconds
+  T* wait;  // time since the preceding step, seconds
   /// Row of weights that arrives; from `Feedback::first_spike_row` on, the spike of a neuron; -1 -
   /// n, the end of neuron n's refractory period.
   std::int32_t* row;
@@ -60,7 +61,7 @@ template <class T>
 struct SpikeTrain {
   T* time;
   std::int32_t* neuron;
-  std::int32_t* total;  // (batch,) number of spikes, even beyond `events`
+  std::int32_t* total;  // (batch,) number of spikes, which may exceed `events`
   Index events;
 };
 
@@ -188,8 +189,8 @@ void zero_gradients(const Population<T>& population, const Gradients<T>& gradien
 }
 
 /// Gradients of a fixed number of chunks of the batch, summed in a fixed order, so that results do
-/// not depend on the number of threads. Each chunk is added as soon as all before it have been, so
-/// at most one table per thread is needed.
+/// not depend on the number of threads. Each chunk is added as soon as all earlier chunks have been
+/// added, so at most one table per thread is needed.
 template <class T>
 class PartialGradients {
  public:
@@ -274,7 +275,7 @@ class PartialGradients {
   bool failed_ = false;
 };
 
-// ---- forward
+// ---- forward pass
 
 /// List with fixed capacity.
 template <class Item>
@@ -357,7 +358,7 @@ class GroupForward {
       }
       const bool is_entire_interval = has_steps && !is_queued && now_ == edges[interval];
       if (advance(until, is_entire_interval ? steps[interval] : Step<T>(), is_entire_interval)) {
-        if (spike_count_ > max_spikes) break;  // far beyond the capacity of the results
+        if (spike_count_ > max_spikes) break;  // far more than the results can hold
         continue;
       }
       now_ = std::max(now_, until);
@@ -369,7 +370,7 @@ class GroupForward {
       const Index row = rows[++interval];
       add_row(row);
       log_event(row, T(1));
-      prefetch(rows.at_clamped(interval + 1));  // often not in the cache
+      prefetch(rows.at_clamped(interval + 1));  // the next row is often not in the cache
     }
     log_.used[sample_] = std::int32_t(std::min(log_length_, log_.steps));
     train_.total[sample_] =
@@ -489,7 +490,7 @@ class GroupForward {
   void advance_to_spike(double wait, const CrossingNeuron& crossing) {
     now_ += wait;
     flow_since_look_ = compose(flow_since_look_, crossing.flow);
-    constexpr double kMinDecay = 0.5;  // of v and j: frozen states are computed with the inverse
+    constexpr double kMinDecay = 0.5;  // minimum em and es: edits of a frozen state divide by them
     frozen_ = has_few_targets(crossing.neuron) && first_crossings_.size() == 1 &&
               max_window_ >= window_.t && flow_since_look_.em > kMinDecay &&
               flow_since_look_.es > kMinDecay;
@@ -516,10 +517,10 @@ class GroupForward {
                               : tiles_.time_step(time, false);
   }
 
-  /// Choose the length of the next window. If many neurons fire before the next arrival, looking at
-  /// the entire time would find all of them again after each spike.
+  /// Choose the length of the next window. If many neurons fire before the next arrival, looking
+  /// ahead over the entire time would mark all of them again after each spike.
   void update_max_window(double wait, double window) {
-    // a frozen state keeps its candidates, so it may have more
+    // A frozen state keeps its candidates after a spike, so a longer list does not cost much.
     const std::size_t max_candidates =
         !first_crossings_.empty() && has_few_targets(first_crossings_.front().neuron) ? 16 : 3;
     const bool is_crowded = candidates_.size() > max_candidates && !first_crossings_.empty();
@@ -529,7 +530,7 @@ class GroupForward {
 
   // ---- all neurons
 
-  /// Advance all neurons to the current time and add what arrives now.
+  /// Advance all neurons to the current time and add the pending row.
   void catch_up() {
     if (frozen_) unfreeze();
     if (!has_lag_ && pending_ == table_.zeros()) return;
@@ -554,7 +555,7 @@ class GroupForward {
       tiles_.positive_thresholds() ? sweep<false, true, false, true>(window)
                                    : sweep<false, false, false, true>(window);
     }
-    // The sweep used the state before these assignments.
+    // The sweep read v before these assignments: correct the marks of these neurons.
     for (const auto& [neuron, v_now] : deferred_v_) {
       const bool may_cross_now = may_cross(window.step, v_now, j(neuron), threshold(neuron));
       std::uint16_t& mask = crossing_masks_[neuron / kLanes];
@@ -567,7 +568,7 @@ class GroupForward {
     collect_candidates();
   }
 
-  /// Sweep over all neurons: advance to the current time, add what arrives now, look ahead.
+  /// Sweep over all neurons: advance to the current time, add the pending row, look ahead.
   // Local copies of the members: the compiler must assume that vector stores change members, and
   // would reload them for every vector.
   template <bool kUniform, bool kPositive, bool kHasLag, bool kLookAhead>
@@ -779,7 +780,7 @@ class GroupForward {
 
   // ---- events
 
-  /// Let a neuron with state (v, j) fire now, and deliver or schedule what it sends.
+  /// Let a neuron with state (v, j) fire now, and deliver or schedule its weights.
   void fire(Index neuron, double v_now, double j_now) {
     const double v_threshold = tiles_.threshold(neuron);
     const T slope = T(tiles_.taus(neuron).rate(v_threshold, j_now));
@@ -920,7 +921,7 @@ class GroupForward {
   const EventLog<T>& log_;
   EventQueue<T> queue_;
   Index lanes_;
-  Array<T> state_;  // (3, lanes): v, j, threshold; now, or before the lag
+  Array<T> state_;  // (3, lanes): v, j, threshold; at the current time, or earlier by `lag_`
   Array<T> boxes_;  // (2, lanes) with boxes: low part of j, and j without open boxes
   struct WindowEnd {
     T v[kLanes], j[kLanes];
@@ -928,7 +929,7 @@ class GroupForward {
   Array<WindowEnd> window_ends_;  // with different time constants: the state at the window's end
   Array<std::uint16_t> crossing_masks_;    // for each vector, the lanes that may cross
   TimeStep lag_ = {};                      // step from the state to the current time
-  bool has_lag_ = false;                   // whether there is such a step
+  bool has_lag_ = false;                   // whether the state lags behind
   bool frozen_ = false;                    // the state is that of the last look-ahead
   TimeStep window_ = {};                   // time step of the last look-ahead
   double look_time_ = 0, window_end_ = 0;  // time of the last look-ahead, and end of its window
@@ -939,7 +940,7 @@ class GroupForward {
     Index neuron;
     T v;
   };
-  std::vector<DeferredVoltage> deferred_v_;      // v at the current time, whatever the state's time
+  std::vector<DeferredVoltage> deferred_v_;      // v to assign after the next sweep
   std::vector<Index> firing_now_;                // neurons that fire at the current time
   BoundedList<CrossingNeuron> first_crossings_;  // neurons that cross first
   BoundedList<Candidate> candidates_;
@@ -979,7 +980,7 @@ T group_forward(const Population<T>& population, const Options& options,
   return sparse.zero_if_finite() + table.zero_if_finite();
 }
 
-// ---- backward
+// ---- backward pass
 
 /// dL/dt of the spikes: by neuron and slot, and in the order of the spike train.
 template <class T>
@@ -1039,7 +1040,7 @@ class GroupBackward {
           origin >= 0 && row >= first_delayed_row && row - first_delayed_row < feedback_.delayed;
       const bool needs_time = is_spike || is_delayed || by_time;
       const Index table_row = valid_row(row);
-      // The row of the preceding step is known already, and often not in the cache.
+      // The preceding step is processed next: prefetch its row, which is often not in the cache.
       const Index previous_row = valid_row(step > 0 ? log_.row[offset - 1] : -1);
       next_gradient_row_ = by_weight + previous_row * lanes_;
       if (sparse_.is_sparse(previous_row)) sparse_.prefetch(previous_row);
@@ -1065,7 +1066,7 @@ class GroupBackward {
   }
 
  private:
-  /// Return the row, or the row of zeros for events that are no arrivals.
+  /// Return the row of an arrival, or the row of zeros for other events.
   Index valid_row(Index row) const {
     return row < 0 || row > population_.rows ? population_.rows : row;
   }
@@ -1080,7 +1081,7 @@ class GroupBackward {
     return parameter_gradients_[field * lanes_ + neuron];
   }
 
-  /// Return dL/dt of a spike by the delayed events that it caused.
+  /// Return the part of a spike's dL/dt that comes from the delayed events that it caused.
   double delayed_cotangent(Index spike) const {
     return spike >= 0 && spike < Index(delayed_cotangents_.size()) ? delayed_cotangents_[spike]
                                                                    : 0.0;
@@ -1092,8 +1093,8 @@ class GroupBackward {
 
   void propagate_flow(double time) { propagate_back(time, population_.rows, nullptr, false); }
 
-  /// Propagate the costates back over a time and through the arrival at its start: add to the row
-  /// of the gradient, and return dL/dt of the arrival.
+  /// Propagate the costates back over a time and through the arrival at its start: add to the
+  /// arrival's row of the gradient, and return dL/dt of the arrival.
   double propagate_back(double time, Index row, T* by_weight, bool needs_time) {
     const std::true_type yes;
     const std::false_type no;
@@ -1165,7 +1166,7 @@ class GroupBackward {
     return kWithTime ? double(horizontal_sum(time_gradient)) : 0;
   }
 
-  /// Propagate back through a spike; `by_delayed` is dL/dt by the events that it caused.
+  /// Propagate back through a spike; `by_delayed`: see `delayed_cotangent`.
   void propagate_spike(Index neuron, double slope, Index spike_number, double by_delayed) {
     const TimeConstants& taus = tiles_.taus(neuron);
     const double reset_height = tiles_.threshold(neuron) - tiles_.v_reset(neuron);
@@ -1193,8 +1194,8 @@ class GroupBackward {
     p_v()[neuron] = T(p + lam);
   }
 
-  /// Propagate back through the end of a refractory period, where v was at v_reset; return its
-  /// dL/dt.
+  /// Propagate back through the end of a refractory period, where v was at v_reset; return dL/dt of
+  /// that end.
   double propagate_release(Index neuron, double slope) {
     const double p = p_v()[neuron];
     if (parameter_gradients_) {
@@ -1233,7 +1234,7 @@ class GroupBackward {
   Index lanes_, sample_ = 0;
   Array<T> state_, discarded_row_;
   std::vector<std::int32_t> spikes_before_;  // number of spikes of each neuron before the step
-  std::vector<double> delayed_cotangents_;   // dL/dt of each spike, by its delayed arrivals
+  std::vector<double> delayed_cotangents_;   // for each spike, see `delayed_cotangent`
   double* parameter_gradients_ = nullptr;
   const T* next_gradient_row_ = nullptr;  // gradient row of the preceding step
 };

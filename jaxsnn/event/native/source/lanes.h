@@ -1,4 +1,4 @@
-// The neuron of cubalif.h for several neurons at once, one in each lane of a vector of doubles.
+// Vector form of cubalif.h: several neurons at once, one in each lane of a vector of doubles.
 
 #pragma once
 
@@ -44,7 +44,8 @@ struct LaneSelection {
   void scatter(T* array, DoubleVector value) const {
     alignas(64) double values[kDoubleLanes];
     store<double>(values, value);
-    // Unused entries repeat the last lane: written backwards, the lane's first entry is final.
+    // Unused entries repeat the last lane. Write backwards, so that the valid entry of that lane is
+    // written last.
     for (int n = kDoubleLanes - 1; n >= 0; --n) array[lane[n]] = T(values[n]);
   }
 };

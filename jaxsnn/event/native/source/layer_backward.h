@@ -14,11 +14,11 @@
 // - At an arrival, p_j (or p_v, if arrivals increment v) is added to the arrival's row of the
 //   weights' gradient, and the derivative with respect to its time is accumulated.
 // - For the gradients of the time constants (kWithTaus), the derivatives of the costates with
-//   respect to the time constants flow along (v_mem, j_mem, j_syn).
+//   respect to the time constants are propagated, too (v_mem, j_mem, j_syn).
 //
-// Threads work on pairs of a tile and a chunk of the batch (`WorkUnits`), each with a gradient of
-// its own. These are summed in a fixed order, so that results do not depend on the number of
-// threads:
+// Threads work on pairs of a tile and a chunk of the batch (`WorkUnits`), each with its own table
+// of gradients. The tables are summed in a fixed order, so that results do not depend on the number
+// of threads:
 //
 //     per unit (rows + 1, kLanes)  -- sum over chunks -->  gradients.weight (rows, neurons)
 
@@ -113,7 +113,7 @@ class TileBackward {
     }
   }
 
-  /// `count_before` for all neurons, among few times.
+  /// Vector form of `count_before` for all neurons of the tile; fast if there are few arrivals.
   void count_before_all(Index used, std::int64_t counts_out[kLanes]) const {
     const T* times = sorted_.time + sorted_.first(sample_);
     LongVector counts[kLanes / kDoubleLanes] = {};
@@ -123,8 +123,8 @@ class TileBackward {
     std::memcpy(counts_out, counts, sizeof(counts));
   }
 
-  /// Set the event that the backward pass meets next at a neuron: a spike, or the end of the
-  /// refractory period after it.
+  /// Set the neuron's event that the backward pass processes next: a spike, or the end of the
+  /// refractory period after that spike.
   void set_next_event(int lane, Index slot, bool is_release) {
     const Index offset = neuron_index_[first_neuron_ + lane] * options_.max_spikes + slot;
     const T time = spikes_.time[offset];
@@ -132,7 +132,7 @@ class TileBackward {
     event_is_release_[lane] = is_release;
     event_time_[lane] =
         is_release ? rounded_release(double(time) + options_.refractory) : double(time);
-    // needed when the event is processed
+    // Prefetch: both values are read when the event is processed.
     __builtin_prefetch(spikes_.slope + offset);
     __builtin_prefetch(spikes_.cotangent + offset);
   }
@@ -164,8 +164,8 @@ class TileBackward {
     return event_interval == interval;
   }
 
-  /// Count the sorted times below another one: bisection without branches that could be
-  /// mispredicted, then one vector comparison.
+  /// Count the sorted times before `time`: bisection without branches that could be mispredicted,
+  /// then one vector comparison.
   static Index count_before(const T* times, Index used, double time) {
     Index count = 0, remaining = used;
     while (remaining > kWidth<T>) {
@@ -173,7 +173,8 @@ class TileBackward {
       count += times[count + half - 1] < time ? half : 0;
       remaining -= half;
     }
-    // The end of a refractory period need not be representable in the network's precision.
+    // The end of a refractory period need not be representable in the network's precision, and the
+    // vector comparison would round it.
     const bool is_representable = double(T(time)) == time;
     if (used >= kWidth<T> && is_representable) {
       const Index block = std::min<Index>(count, used - kWidth<T>);
@@ -220,7 +221,7 @@ class TileBackward {
           std::memcpy(at_end[4], j_syn, sizeof(j_syn));
         }
       }
-      // P = F^T P', and dP = F^T dP' + (dF)^T P'
+      // P = F^T P', and dP = F^T dP' + (dF)^T P' with d = d/d(time constant)
       for (int q = 0; q < kVectors; ++q) {
         V em, es, k, bound;
         const double t = kUniform ? 0 : edges_[interval + 1] - edges_[interval];
@@ -284,7 +285,8 @@ class TileBackward {
             by_mem[q] += weights * (jumps ? v_mem[q] : j_mem[q]);
             if (!jumps) by_syn[q] += weights * j_syn[q];
           }
-          // dL/dt of the arrival: - P . A e W
+          // dL/dt of the arrival: -P . A e W, with x' = A x for the state x = (v, j), and e the
+          // unit vector of the quantity that the weights W increment
           if constexpr (kWithTime)
             time_gradient +=
                 weights * (jumps ? p_v[q] * leak[q] : p_j[q] * synaptic[q] - p_v[q] * gain[q]);
@@ -475,7 +477,8 @@ class TileBackward {
     costate.v += lam;
   }
 
-  /// A spike that an arrival caused moves with it: add the cotangent to the arrival's time.
+  /// A spike that an arrival caused occurs at the time of this arrival: add the spike's cotangent
+  /// to the gradient of that time.
   void add_to_cause(Index offset, double drive) {
     if (!by_time_ || !options_.jumps) return;
     const Index cause = spikes_.cause[offset];

@@ -14,11 +14,11 @@
 // 1. Add the row of weights that arrives at its start to j (or to v, or to the open boxes).
 // 2. Compute v and j at its end from the closed-form flow. If all neurons have the same time
 //    constants, the coefficients were computed once per interval for the entire population.
-// 3. Find the lanes that may cross the threshold with a cheap upper bound on v: as if a positive j
-//    did not decay. In most intervals there is none.
+// 3. Find the lanes that may cross the threshold with a cheap upper bound on v, which assumes that
+//    a positive j does not decay. Most intervals have no such lane.
 // 4. Simulate these lanes exactly and in double precision: solve for the crossing, record the
-//    spike, reset, and repeat until the interval ends (`simulate_interval`). Few lanes are
-//    simulated one by one, more of them in the lanes of vectors of doubles (lanes.h).
+//    spike, reset, and repeat until the interval ends (`simulate_interval`). A single lane is
+//    simulated by itself; several lanes can share vectors of doubles (lanes.h).
 //
 // Threads work on pairs of a tile and a chunk of the batch (`WorkUnits`):
 //
@@ -190,9 +190,9 @@ class TileForward {
     }
   }
 
-  /// Return the lanes that may cross, judged by the state at both ends of the interval: v is at or
-  /// above the threshold at either end, or has a maximum in between that is high enough as far as
-  /// `peak_factor` tells. The slack covers rounding, so that no lane is missed for which `crosses`
+  /// Return the lanes that may cross, by the state at both ends of the interval: v is at or above
+  /// the threshold at either end, or may have a maximum in between that reaches the threshold (see
+  /// `Tile::peak_factor`). The slack covers rounding, so that no lane is missed for which `crosses`
   /// is true.
   __attribute__((noinline)) Bits may_cross(const T at_start[3][kLanes],
                                            const T at_end[2][kLanes]) const {
@@ -217,7 +217,8 @@ class TileForward {
   }
 
   /// Update the cause of a neuron's next spike when an arrival increments v. Return whether time
-  /// passes before the next arrival; otherwise the next arrival decides, and nothing fires here.
+  /// passes before the next arrival; if not, the neuron cannot fire before the last of the
+  /// simultaneous arrivals.
   bool update_cause(int lane, Index interval, double v_before, double v, T& v_end) {
     const double threshold = tile_->fires_at[lane];
     if (refractory_ >> lane & 1) {
@@ -256,8 +257,8 @@ class TileForward {
     }
     bool fires = kJumps ? crosses_with_jumps(lane, v, j, v_last)
                         : v >= threshold || crosses(taus, v, j, v_last, j_last, threshold);
-    // Start computing the flow to the interval's end before the crossing is solved: it does not
-    // depend on it.
+    // The flow to the interval's end does not depend on the crossing: compute it first, so that the
+    // processor can overlap the two computations.
     Flow to_end;
     if (!kJumps && fires) to_end = flow_over(taus, std::max(edge - time, 0.0));
     while (fires) {
@@ -335,7 +336,7 @@ class TileForward {
                      peak_reaches_double(taus, v, j, v_last, j_last, threshold, kTiny));
     };
     unsigned fires = selection.mask & (bits_of(v >= threshold) | crosses());
-    FlowLanes to_end;  // over the entire interval at first
+    FlowLanes to_end;  // flow from `now` to the interval's end
     if (fires && !options_.once) to_end = flow_over(taus, time_left);
     while (fires) {
       const auto [wait, to_spike] = find_crossing_double(taus, fires, v, j, threshold, time_left);
@@ -405,8 +406,8 @@ class TileForward {
       spikes_.slope_after[offset + count - 1] = T(tile_->taus[lane].rate(v, j));
   }
 
-  /// Return whether the refractory period ends before an arrival. If arrivals increment v, one at
-  /// the very end of the period, up to rounding, acts after it.
+  /// Return whether the refractory period ends before an arrival. If arrivals increment v, an
+  /// arrival at the end of the period, up to rounding, acts after that end.
   static bool is_released_before(double release_time, double edge) {
     return release_time < edge || (kJumps && T(release_time) <= T(edge));
   }
@@ -420,7 +421,7 @@ class TileForward {
 
   static bool crosses(const TimeConstants& taus, double v, double j, double v_end, double j_end,
                       double threshold) {
-    // Use the rounded state: a neuron that is recorded at the threshold must fire.
+    // Use the rounded state: a neuron whose stored v is at the threshold must fire.
     if (T(v_end) >= threshold) return true;
     constexpr double kTiny = double(std::numeric_limits<T>::min()) / rounding_of(T());
     return has_peak(taus, v, j, v_end, j_end, kTiny) && peak_reaches(taus, v, j, threshold);
@@ -436,9 +437,9 @@ class TileForward {
   Index sample_ = 0, first_neuron_ = 0;
   typename Population<T>::NeuronIndex neuron_index_;
   typename Intervals<T>::Edges edges_;
-  Bits refractory_ = 0, alive_ = 0;  // in the refractory period; still simulated
+  Bits refractory_ = 0, alive_ = 0;  // lanes in the refractory period; lanes still simulated
   double release_time_[kLanes];      // end of the refractory period
-  std::int32_t cause_[kLanes];       // the arrival that raised v above the threshold
+  std::int32_t cause_[kLanes];       // number of the arrival that raised v above the threshold
 };
 
 /// Simulate a population and write its spikes. `scratch`: memory of the calling thread, which then
@@ -496,13 +497,13 @@ void layer_forward(const Population<T>& population, const Options& options,
   });
 }
 
-// ---- spikes recorded elsewhere
+// ---- recorded spikes
 
 /// Compute dv/dt at recorded spikes, assuming that v is at the threshold; arrays (batch, neurons,
 /// max_spikes).
 ///
-/// With v known only j is needed. No spike changes j, so each neuron's j flows from arrival to
-/// arrival.
+/// Since v is known, only j is needed. Spikes do not change j, so each neuron's j flows from
+/// arrival to arrival.
 template <class T>
 void recorded_slopes(const Population<T>& population, const Options& options,
                      const SortedArrivals<T>& sorted, const T* time, T* slope) {

@@ -6,9 +6,9 @@
 
 namespace native {
 
-/// How the spikes of a group reach its own neurons. The rows of weights are, in this order: those
-/// of arrivals from outside; those of delayed projections, `delayed` of them; and, if `immediate`,
-/// one row per neuron that acts at the time of its spike:
+/// How the spikes of a group reach its own neurons. The rows of weights are, in this order: rows of
+/// arrivals from outside; `delayed` rows of delayed projections; and, if `immediate`, one row per
+/// neuron, which acts at the time of that neuron's spike:
 ///
 ///     0 ... first_delayed_row ... first_spike_row ... rows
 ///     | outside | delayed | immediate, one per neuron |
@@ -27,8 +27,8 @@ struct Feedback {
 
   bool uses_queue() const { return delayed > 0 || refractory; }
 
-  /// Return the row that stands for a spike of neuron 0 in the log. Without immediate rows it lies
-  /// behind the table, so that it cannot be mistaken for an arrival.
+  /// Return the row that stands for a spike of neuron 0 in the log. Without immediate rows it is
+  /// beyond the end of the table, so that it cannot be mistaken for an arrival.
   Index first_spike_row(const Population<T>& population) const {
     return immediate ? population.rows - population.neurons : population.rows + 1;
   }
@@ -74,8 +74,8 @@ class EventQueue {
   struct QueuedEvent {
     T rounded;  // the time, rounded to the precision of the network
     double due;
-    Index number;  // of a delayed row; -1 - n: neuron n's refractory period ends
-    Index spike;   // number of the spike that caused it
+    Index number;  // index of a delayed row; -1 - n: neuron n's refractory period ends
+    Index spike;   // number of the spike that caused the event
 
     bool is_release() const { return number < 0; }
   };
@@ -84,8 +84,8 @@ class EventQueue {
   const QueuedEvent& next() const { return heap_.front(); }
   void clear() { heap_.clear(); }
 
-  /// Return whether the first event acts before an arrival from outside at `time`, or before the
-  /// end.
+  /// Return whether the first event acts before `time`: the time of an arrival from outside or, if
+  /// `is_end`, the end of the simulation.
   bool acts_before(T time, bool is_end) const {
     if (heap_.empty()) return false;
     const QueuedEvent& first = heap_.front();
@@ -93,7 +93,7 @@ class EventQueue {
   }
 
   void push(double due, Index number, Index spike) {
-    if (!(due < std::numeric_limits<double>::infinity())) return;  // never
+    if (!(due < std::numeric_limits<double>::infinity())) return;  // inf or NaN: never acts
     heap_.push_back({T(due), due, number, spike});
     std::push_heap(heap_.begin(), heap_.end(), later);
   }

@@ -96,7 +96,7 @@ class Readout {
         // The arrival at the end of the interval adds its row of weights: its gradient is the
         // costate there.
         store<T>(gradient_row + offset, load<T>(gradient_row + offset) + (jumps_ ? v : j));
-        if (by_time) {  // dL/dt of the arrival: - P . A e W
+        if (by_time) {  // dL/dt of the arrival: -P . A e W, see `TileBackward::walk`
           V leak, gain, synaptic;
           rates(q, leak, gain, synaptic);
           time_gradient += weights * (jumps_ ? v * leak : j * synaptic - v * gain);
@@ -202,8 +202,8 @@ void readout_forward(const Population<T>& population, const SortedArrivals<T>& s
                            [&](Index sample) { readout.forward(sample, voltage); });
 }
 
-/// Compute the gradients by weight, parameters and times of arrivals (batch, arrivals without
-/// readings).
+/// Compute the gradients with respect to weight, parameters and arrival times (batch, arrivals
+/// without readings).
 template <class T>
 void readout_backward(const Population<T>& population, const SortedArrivals<T>& sorted, bool jumps,
                       Index samples, Index threads, const T* cotangent,

@@ -1,12 +1,12 @@
 // Populations in which an event reaches some positions only, as in a convolution.
 //
-// Each event comes on a channel, and a table says which positions a channel reaches, with which row
-// of the weights (`TapTable`). From these, each position gets its own list of arrivals, stored back
-// to back and filled in the order of time:
+// Each event belongs to a channel. A table lists the positions that a channel reaches, each with a
+// row of the weights (`TapTable`). From events and table, each position gets its own list of
+// arrivals, sorted by time; the lists are stored back to back:
 //
 //     events  (samples, events)   time, channel
 //     taps    (channels, taps)    position, row
-//     lists   | position 0 | position 1 | ... | of sample 0, then those of sample 1, ...
+//     lists   | position 0 | position 1 | ... | of sample 0, then of sample 1, ...
 //
 // The lists are passed to the kernels of layer_forward.h and layer_backward.h.
 
@@ -23,7 +23,7 @@ struct TapTable {
   Index samples, channels, taps;
   const T* time;
   const std::int32_t* channel;
-  const std::int32_t* position;  // position; other numbers: no target
+  const std::int32_t* position;  // invalid numbers: unused taps
   const std::int32_t* row;
 };
 
@@ -65,7 +65,7 @@ class ArrivalLists {
         taps_(taps),
         targets_(targets),
         begin_(population.batch + 1, Index(0)) {
-    // count the arrivals of each position, ...
+    // First count the arrivals of each position, ...
     ThreadPool::shared().run(taps.samples, threads, [&](Index sample) { count(sample); });
     for (Index list = 0; list < population.batch; ++list) begin_[list + 1] += begin_[list];
     const Index entries = begin_[population.batch];
@@ -73,7 +73,7 @@ class ArrivalLists {
     time_ = ensure_capacity(scratch.time, entries);
     row_ = ensure_capacity(scratch.row, entries);
     slot_ = ensure_capacity(scratch.slot, with_slots ? entries : 0);
-    // ... then write them
+    // ... then write the arrivals.
     ThreadPool::shared().run(taps.samples, threads, [&](Index sample) {
       with_slots ? fill<true>(sample) : fill<false>(sample);
     });
@@ -109,7 +109,7 @@ class ArrivalLists {
   void fill(Index sample) {
     const Index* const first = begin_.data() + sample * population_.positions;
     std::vector<Index> next_entries(first, first + population_.positions);
-    // Local copies: the compiler must assume that stores change members.
+    // Local copies: the compiler must assume that stores change members, and would reload them.
     Index* const next_entry = next_entries.data();
     T* const times = time_;
     std::int32_t *const rows = row_, *const slots = slot_;
@@ -132,7 +132,7 @@ class ArrivalLists {
   std::int32_t *row_, *slot_;
 };
 
-// ---- sample by sample
+// ---- forward and backward pass
 
 /// From this number of samples on, each sample is processed by one thread from its lists to its
 /// spikes. It then stays in that thread's cache and needs the memory of one sample only. Results
@@ -144,7 +144,7 @@ template <class T>
 struct SpikeCotangents {
   const T* by_slot;          // (samples, slots); null: all are 0
   const T* by_train;         // (samples, events)
-  const std::int32_t* slot;  // (samples, events) slot of the sample; other numbers: none
+  const std::int32_t* slot;  // (samples, events) spike slot; invalid numbers: no spike
   Index slots, events;       // per sample
 
   void sum_into(Index sample, T* sum) const {

@@ -29,16 +29,16 @@
 
 namespace native {
 
-/// Synapses of one channel with the same delay: deliver `weight` to the `neuron`s listed, or to all
-/// neurons in turn.
+/// Synapses of one channel with the same delay. Their targets are listed in `Projection::neuron`;
+/// if `targets_all`, they are all neurons of the population in order.
 struct FanOut {
   double delay;
   Index first, count;  // range of the synapses in `Projection::weight` and `neuron`
   bool targets_all;
 };
 
-/// Synapses from a source to a population. On the Python side this is a `StreamWiring`, and its
-/// fan-outs are bundles.
+/// Synapses from a source to a population. In Python this is a `StreamWiring`, and its fan-outs are
+/// called groups.
 struct Projection {
   Index source, target;              // index of a population; source -1 - n: input n
   std::vector<Index> first_fan_out;  // channel c has the fan-outs from first_fan_out[c] on
@@ -49,7 +49,7 @@ struct Projection {
 
 /// A scheduled event of a population: a fan-out arrives or, if projection < 0, a neuron's
 /// refractory period ends. Simultaneous events act in the order of their groups; within a group,
-/// what simultaneous spikes send back arrives in a later round.
+/// the feedback of simultaneous spikes arrives in a later round.
 struct ScheduledEvent {
   double time;
   Index group, round, target, projection, fan_out, neuron;
@@ -72,12 +72,12 @@ struct RecordedSpike {
 };
 
 /// The mutable state of a stream. Numbers and flags of the populations are stored one after the
-/// other, without the neurons that pad vectors.
+/// other, without padding.
 struct StreamState {
   double time = 0;  // time to which the stream was run
   double round_time = -1;
   Index round = 0;
-  std::vector<double> numbers;  // for each population: its time, then v, j, u, threshold, ...
+  std::vector<double> numbers;  // for each population, see `StreamPopulation::save`
   std::vector<std::int32_t> open_boxes;  // number of open boxes
   std::vector<std::uint8_t> refractory;  // whether in a refractory period
   std::vector<ScheduledEvent> queue;     // a heap
@@ -113,7 +113,8 @@ inline double crossing_ahead(const TimeConstants& taus, double v, double j, doub
   return kNever;
 }
 
-/// What changes v: a decaying current, only its leak (v' = -v / tau), or a rate (v' = j).
+/// Dynamics of v between events: driven by a decaying current, leak only (v' = -v / tau), or a
+/// constant rate (v' = j).
 enum class Drive { kCurrent, kLeak, kRate };
 
 /// A population. v is measured from the value towards which it flows: the resting potential plus,
@@ -324,8 +325,8 @@ class StreamPopulation {
   static V maximum(V a, V b) { return a > b ? a : b; }
   static V magnitude(V x) { return maximum(x, -x); }
 
-  /// Find the next crossing before `end`; an upper bound of v, as if j did not decay, selects the
-  /// candidates.
+  /// Find the next crossing before `end`. Candidates are selected by an upper bound of v, which
+  /// assumes that j does not decay.
   void search_crossing(double end) {
     next_neurons_.clear();
     crossing_ = kNever;
@@ -378,7 +379,7 @@ class StreamPopulation {
   PopulationTiles<double> tiles_;
   Index lanes_;
   Array<double> v_, j_, u_;
-  Array<double> threshold_, base_threshold_;  // relative to v's origin; without u
+  Array<double> threshold_, base_threshold_;  // threshold of `v_`; threshold without boxes
   Array<std::int32_t> open_boxes_;            // number of open boxes
   Array<std::uint8_t> refractory_;
   Array<double> held_v_;  // v during the refractory period
@@ -419,8 +420,8 @@ class Stream {
     pushes_begun_ = committed + 1;
   }
 
-  /// Roll back a push that began but, as far as the caller knows, did not end because it was
-  /// interrupted. `committed`: number of pushes that ended, according to the caller.
+  /// Roll back a push that was interrupted: it began, but the caller does not count it as
+  /// completed. `committed`: number of completed pushes, counted by the caller.
   void roll_back(Index committed) {
     if (pushes_begun_ <= committed) return;
     load(checkpoint_);
@@ -551,15 +552,15 @@ class Stream {
   /// The clock is read after this much work (about 0.1 ms), or this many events.
   static constexpr std::uint64_t kWorkPerClockCheck = 1 << 16;
   static constexpr Index kEventsPerClockCheck = 1024;
-  /// A checkpoint costs about two units of work per neuron, so it adds less than a hundredth.
+  /// A checkpoint costs about two units of work per neuron, so checkpoints add less than 1 %.
   static constexpr std::uint64_t kWorkPerCheckpoint = 256;
-  /// Events that are logged beyond the number of those scheduled.
+  /// The log may contain this many events more than the queue.
   static constexpr Index kMaxExtraEvents = 4096;
 
   std::uint64_t work_per_clock_check() const { return slice.count() > 0 ? kWorkPerClockCheck : 1; }
 
-  /// Simulate the next spike, or begin the next delivery, which is left to `deliver_simultaneous`.
-  /// Return false if there is nothing before `end`.
+  /// Simulate the next spike, or begin the next delivery, which `deliver_simultaneous` completes.
+  /// Return false if there is no event before `end`.
   bool advance(double end) {
     const double next_delivery = queue_.empty() ? end : std::min(queue_.top().time, end);
     // A crossing at the time of an arrival acts before it; events at `end` wait for the next run.
@@ -665,7 +666,7 @@ class Stream {
     }
   }
 
-  /// Advance the population to its next event; `deliver_simultaneous` does the rest.
+  /// Advance the target population to the next event; `deliver_simultaneous` delivers it.
   void begin_delivery() {
     delivery_ = queue_.top();
     delivering_ = true;
@@ -696,7 +697,7 @@ class Stream {
     delivering_ = false;
   }
 
-  /// Schedule what a spike of a source sends.
+  /// Schedule the arrivals that a spike or an input event of a source causes.
   void schedule_fan_outs(Index source, Index channel, double time, double strength) {
     for (Index projection_index = 0; projection_index < Index(projections_.size());
          ++projection_index) {
@@ -735,7 +736,7 @@ class Stream {
   std::vector<Event> log_;
   bool log_incomplete_ = true;               // if so, the next push makes a checkpoint
   std::uint64_t work_ = 0;                   // neurons and synapses processed since the checkpoint
-  Index push_start_ = 0, pushes_begun_ = 0;  // number of pushes begun
+  Index push_start_ = 0, pushes_begun_ = 0;  // logged events before the push; pushes begun
   double push_start_time_ = 0;
 };
 

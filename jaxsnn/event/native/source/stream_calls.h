@@ -88,8 +88,8 @@ std::int64_t jaxsnn_stream_slice(void* handle, double seconds) noexcept {
   });
 }
 
-/// Begin a push of several calls; `jaxsnn_stream_step` does so itself. committed: number of pushes
-/// that ended; one more that began was interrupted, and is rolled back.
+/// Begin a push of several calls; `jaxsnn_stream_step` begins its own. committed: number of
+/// completed pushes; a later push that began was interrupted and is rolled back.
 std::int64_t jaxsnn_stream_begin(void* handle, std::int64_t committed) noexcept {
   return native::run_guarded(handle, [&](native::Stream& stream) {
     stream.begin_push(committed);
@@ -105,7 +105,7 @@ std::int64_t jaxsnn_stream_settle(void* handle, std::int64_t committed) noexcept
   });
 }
 
-/// Schedule events of an input. Return how many were accepted; call again with the others. value:
+/// Schedule events of an input. Return how many were accepted; call again with the rest. value:
 /// their strengths, or null for 1.
 std::int64_t jaxsnn_stream_push(void* handle, std::int64_t input, std::int64_t count,
                                 const double* time, const std::int32_t* channel,
@@ -123,7 +123,7 @@ std::int64_t jaxsnn_stream_run(void* handle, double end) noexcept {
   });
 }
 
-/// Take the recorded spikes, ordered by population, and (populations,) their numbers.
+/// Move out the recorded spikes, ordered by population. count: (populations,) number of spikes.
 std::int64_t jaxsnn_stream_take(void* handle, double* time, std::int32_t* neuron,
                                 std::int64_t* count) noexcept {
   return native::run_guarded(handle, [&](native::Stream& stream) {

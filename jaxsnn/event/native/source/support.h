@@ -2,8 +2,8 @@
 // and sorting of events by time.
 //
 // Vectors use the compiler's vector extensions at the width of the machine; some compilers split
-// wider ones into scalars. These extensions cannot turn a comparison into a bit mask, which takes
-// intrinsics or a plain loop.
+// wider vectors into scalars. These extensions cannot turn a comparison into a bit mask, so
+// `at_least` uses intrinsics or a plain loop.
 
 #pragma once
 
@@ -200,7 +200,8 @@ class ThreadPool {
     const auto run_serially = [&] {
       for (Index n = 0; n < units; ++n) work(n);
     };
-    // A unit of work may itself call run() while its job holds the lock: do not try to lock then.
+    // With one thread return before locking: a unit of work may itself call run() with one thread,
+    // while its job holds the lock.
     if (threads <= 1) return run_serially();
     std::unique_lock<std::mutex> job_lock(busy_, std::try_to_lock);
     if (!job_lock.owns_lock()) return run_serially();
@@ -332,7 +333,7 @@ class ThreadPool {
         if (is_done()) return;
         pause_processor();
       }
-      std::this_thread::yield();  // to the thread that has work, if it shares this processor
+      std::this_thread::yield();  // a thread that has work may share this processor
     } while (std::chrono::steady_clock::now() - begin < std::chrono::microseconds(200));
   }
 
@@ -376,11 +377,11 @@ struct Exponential {
   double value, expm1;
 };
 
-/// Compute both for x <= 0 to the last digits: a Taylor series after reducing x by a multiple of
-/// log 2.
+/// Compute both for x <= 0, accurate to the last digits: reduce x by a multiple of log 2, then sum
+/// a Taylor series.
 inline Exponential exponential(double x) {
   x = x < -708.0 ? -708.0 : x;
-  // Adding 1.5 * 2^52 rounds a double to an integer, which then stands in the low bits.
+  // Adding 1.5 * 2^52 rounds a double to an integer and leaves that integer in the low bits.
   const double magic = 6755399441055744.0;
   const double shifted = x * 1.4426950408889634 + magic, exponent = shifted - magic;
   double r = x - exponent * 6.93147180369123816490e-01;
@@ -506,7 +507,7 @@ void sort_by_digits(std::vector<Entry<T>>& order, std::vector<Entry<T>>& spare) 
   for (int pass = 0; pass < kPasses; ++pass) {
     std::uint32_t* digit_count = &count[std::size_t(pass) << kDigit];
     const int shift = pass * kDigit;
-    // all entries have this digit
+    // Skip a digit that is the same in all entries.
     if (digit_count[(order[0].key >> shift) & kMask] == order.size()) continue;
     std::uint32_t first = 0;
     for (unsigned digit = 0; digit <= kMask; ++digit) {
@@ -639,8 +640,8 @@ inline void interleave(Vector<T> a, Vector<T> b, Vector<T>& first, Vector<T>& se
 #endif
 }
 
-/// Transpose a square of as many vectors as they have lanes: interleave row n with the row half a
-/// square below, log2(lanes) times.
+/// Transpose a square matrix of kWidth vectors: log2(kWidth) times, interleave row n with row
+/// n + kWidth / 2.
 template <class T>
 inline void transpose_square(Vector<T> square[kWidth<T>]) {
   constexpr Index kHalf = kWidth<T> / 2;
@@ -661,7 +662,7 @@ template <class T>
 void transpose(const T* from, Index rows, Index columns, Index threads, T* to, Index stride,
                const T* scale = nullptr) {
   constexpr Index kSide = kWidth<T>;
-  // transposing eight numbers takes about as long as computing one
+  // Transposing eight numbers takes about as long as one operation of `useful_threads`.
   threads = ThreadPool::useful_threads(threads, rows * columns / 8);
   ThreadPool::shared().run((columns + kSide - 1) / kSide, threads, [&](Index band) {
     const Index column = band * kSide, width = std::min(kSide, columns - column);

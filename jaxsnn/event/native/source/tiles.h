@@ -51,7 +51,7 @@ template <class T>
 struct Population {
   Index batch, arrivals, rows, neurons, positions;
   const T* weight;      // (rows, neurons)
-  const T* parameters;  // (fields, positions, neurons), the `lanes` of the Python side
+  const T* parameters;  // (fields, positions, neurons), the `constants` in Python
   T t_end;
   bool strict = false;  // an arrival must raise v above the threshold, not just onto it
   /// Order of a sample's results: (neurons, positions) if true, else (positions, neurons).
@@ -83,7 +83,7 @@ struct SortedArrivals {
 
   Index first(Index list) const { return begin ? begin[list] : list * arrivals; }
   Index count(Index list) const {
-    // `used` comes from outside this library: it must not point beyond the arrays
+    // `used` comes from outside this library: clamp it to the size of the arrays.
     return begin ? begin[list + 1] - begin[list] : std::clamp<Index>(used[list], 0, arrivals);
   }
 };
@@ -142,7 +142,7 @@ SortBuffers<T>& sort_buffers() {
 }
 
 /// Sort the arrivals of every sample by time and drop those from t_end on. Unused times are set to
-/// inf; unused rows and slots are not written, as arrays are often much longer than what they hold.
+/// inf; unused rows and slots are not written, as arrays are often much longer than their content.
 template <class T>
 void sort_arrivals(const Population<T>& population, const T* time, const std::int32_t* row,
                    bool shared_row, Index threads, T* out_time, std::int32_t* out_row,
@@ -166,7 +166,7 @@ void sort_arrivals(const Population<T>& population, const T* time, const std::in
               std::numeric_limits<T>::infinity());
     used[sample] = count;
   };
-  // sorting one arrival takes about as long as eight operations
+  // Sorting one arrival takes about as long as eight operations.
   const Index useful = ThreadPool::useful_threads(threads, 8 * population.batch * arrivals);
   if (useful == 1 && population.batch > 1) ThreadPool::shared().wake(threads);
   ThreadPool::shared().run_batched(population.batch, useful, sort_sample);
@@ -364,7 +364,7 @@ class Intervals {
         const V raw_bound =
             (taus_.mem_longer ? -slow_expm1 : -(slow_expm1 + gap_expm1 + slow_expm1 * gap_expm1)) *
             margin;
-        // Exactly, k never exceeds the bound; make sure that it does not after rounding either.
+        // In exact arithmetic k never exceeds the bound: restore this after rounding.
         const V bound = raw_bound > k ? raw_bound : k;
         store<T>(steps, em);
         store<T>(steps + kBlock, es);
@@ -484,7 +484,7 @@ struct Tile {
     std::memcpy(&bound, coefficients[3], sizeof(bound));
   }
 
-  /// Compute the derivatives of these coefficients with respect to the time constants.
+  /// Compute the derivatives of the flow's coefficients with respect to the time constants.
   void compute_step_derivatives(int vector, double t, V& em_mem, V& k_mem, V& es_syn,
                                 V& k_syn) const {
     for (int n = 0; n < kWidth<T>; ++n) {

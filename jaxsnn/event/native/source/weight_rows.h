@@ -1,5 +1,5 @@
-// Rows of the weight matrix as the group's event loop reads them: mostly empty rows as lists of
-// non-zero weights, all others as full SIMD vectors.
+// Rows of the weight matrix as the group's event loop reads them: rows that are mostly zero as
+// lists of non-zero weights, all other rows as full SIMD vectors.
 
 #pragma once
 
@@ -101,7 +101,7 @@ class SparseRows {
     return entries_.data() + (2 * row + lowering) * capacity_;
   }
 
-  /// Four accumulators: additions to the same one would wait for each other.
+  /// Sum with four accumulators: additions to a single accumulator would wait for each other.
   template <class Call>
   static double sum(const Entry* entries, Index count, Call&& call) {
     double sums[4] = {};
@@ -175,7 +175,7 @@ class SparseRows {
     for (Index target = 0; target < neurons_; ++target) {
       const T *const weights = row_at(target), *const next =
                                                    row_at(std::min(target + 8, neurons_ - 1));
-      // rows are far apart in memory
+      // Prefetch: consecutive rows are far apart in memory.
       for (Index lane = 0; lane < width; lane += kWidth<T>) __builtin_prefetch(next + lane);
       for (std::uint64_t bits = nonzero_mask(weights, width); bits; bits &= bits - 1) {
         const int source = __builtin_ctzll(bits);
@@ -206,7 +206,7 @@ class SparseRows {
 template <class T>
 class DenseRows {
  public:
-  /// `sparse`: rows that are stored there are never read here and need not be copied; null: none.
+  /// `sparse`: its rows are never read from this object and are not copied; null: no such rows.
   DenseRows(const Population<T>& population, const Feedback<T>& feedback,
             const SparseRows<T>* sparse, Index threads)
       : rows_(population.rows),
