@@ -94,8 +94,8 @@ def floorplan(mapping: Mapping) -> str:
         MappingError: the mapping names parts that the chip lacks.
 
     >>> from jaxsnn.bss2.chip import NOTHING_DEAD, SMALL
-    >>> said = {"signs": "fixed", "seed": 0, "fingerprint": "", "populations": (), "runs": ()}
-    >>> floorplan(Mapping(chip=SMALL, dead=NOTHING_DEAD, **said)).splitlines()[0][:38]
+    >>> fields = {"signs": "fixed", "seed": 0, "fingerprint": "", "populations": (), "runs": ()}
+    >>> floorplan(Mapping(chip=SMALL, dead=NOTHING_DEAD, **fields)).splitlines()[0][:38]
     '<svg xmlns="http://www.w3.org/2000/svg'
     """
     refuse_undrawable(mapping)

@@ -289,12 +289,12 @@ def _for_importer(target: str) -> Callable[[Graph], Iterable[Problem]]:
             problem.code == "not-said" for problem in importer_findings
         ):
             # A conversion stops at the first thing that it does not know.
-            yield from _unsaid(graph, reported=[problem.node for problem in importer_findings])
+            yield from _missing_information(graph, reported=[problem.node for problem in importer_findings])
 
     return problems
 
 
-def _unsaid(graph: Graph, reported: list[str]) -> Iterator[Problem]:
+def _missing_information(graph: Graph, reported: list[str]) -> Iterator[Problem]:
     ready = plan(graph)
     for name in graph.neurons:
         part = _lowered(ready, name)

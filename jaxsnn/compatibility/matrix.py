@@ -339,7 +339,7 @@ def _in_equations(kind: str, layers: Sequence[build.Layer], purpose: str) -> Gra
         with_currents[-1] = _CURRENT
     if _CURRENT not in with_currents:
         return None
-    return build.sequential(*with_currents, seed=0, dialect=name, **_said(importers[0]))
+    return build.sequential(*with_currents, seed=0, dialect=name, **_importer_options(importers[0]))
 
 
 def _written_by(kind: str) -> dict[str, Any]:
@@ -355,10 +355,10 @@ def _written_by(kind: str) -> dict[str, Any]:
     # the step that its exporter was given, where its numbers depend on that
     option = framework.dialects[0].unit_option
     unit = {} if option is None else {option.name: importer.dt}
-    return {"dialect": framework.name, **unit, **_said(importer), **dt}
+    return {"dialect": framework.name, **unit, **_importer_options(importer), **dt}
 
 
-def _said(importer: Importer) -> dict[str, Any]:
+def _importer_options(importer: Importer) -> dict[str, Any]:
     """Return the default conventions of an importer that also hold for the framework's own
     files.
     """

@@ -46,7 +46,7 @@ class Layer:
         size: Shape of its output; None: the shape of its input.
         parameters: Numbers; a single number applies to all neurons.
         weights: Arrays, or initialisers that draw them.
-        own: Arrays and settings of a layer from `node`, used unchanged; None for other layers.
+        node_fields: Arrays and settings of a layer from `node`, used unchanged; None for other layers.
         without_unit: Names of the time constants that were passed as numbers, not as text.
     """
 
@@ -54,7 +54,7 @@ class Layer:
     size: Shape | None = None
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
     weights: Mapping[str, Weights] = dataclasses.field(default_factory=nothing)
-    own: Mapping[str, Value] | None = None
+    node_fields: Mapping[str, Value] | None = None
     without_unit: tuple[str, ...] = ()
 
     def leaving(self, name: str, shape: Shape) -> Shape:
@@ -63,10 +63,10 @@ class Layer:
         Raises:
             GraphError: The layer does not accept this input shape.
         """
-        if self.own is None:
+        if self.node_fields is None:
             return shape
         numbers = {key: np.asarray(value) for key, value in self.parameters.items()}
-        record = class_of(self.type)(name=name).replace(**numbers, **self.own)
+        record = class_of(self.type)(name=name).replace(**numbers, **self.node_fields)
         output_shape = record.traits.output_shape(record, shape)
         if output_shape is None:
             raise GraphError(
@@ -271,7 +271,7 @@ def node(kind: str, size: Size | None = None, /, **parameters: Any) -> Layer:
         type=kind,
         size=_shape(size),
         parameters=values_by_scope[True],
-        own=values_by_scope[False],
+        node_fields=values_by_scope[False],
         without_unit=numbers,
     )
 
@@ -457,7 +457,7 @@ def _fed_shapes(nodes: Mapping[str, Layer], edges: Sequence[tuple[str, str]]) ->
 def _entry(name: str, layer: Layer, fed: Shape, rng: np.random.Generator | None) -> dict[str, Any]:
     """Return one node as an entry of NIR."""
     shape = layer.size or layer.leaving(name, fed)
-    entry: dict[str, Any] = {"type": layer.type, **(layer.own or {})}
+    entry: dict[str, Any] = {"type": layer.type, **(layer.node_fields or {})}
     if layer.type in ("Input", "Output"):
         return entry | {"shape": np.array(shape)}
     for key, weight in layer.weights.items():

@@ -351,7 +351,7 @@ def _candidates(graph: Graph) -> Iterator[tuple[FittingOptions, Dialect]]:
     options = [option for option in conventions.options if option.tries]
     for values in _ways(delays, options):
         choice = _explicit_options(values, graph.dialect)
-        yield FittingOptions(options=choice), _said(graph.dialect, choice)
+        yield FittingOptions(options=choice), _with_options(graph.dialect, choice)
     ways = list(_ways(delays, [option for option in options if option.kind == "bool"]))
     firing = [
         name
@@ -385,23 +385,23 @@ def _explicit_options(option_values: Mapping[str, Any], dialect: Dialect) -> dic
         option.name: option.tries[0] for option in conventions.options if option.tries
     }
     usual["reset_delay"] = conventions.reset_delay
-    unsaid = {option.name for option in conventions.options if option.kind != "bool"}
-    unsaid |= {"reset_delay"} if conventions.reset_delay is not None else set()
+    omittable = {option.name for option in conventions.options if option.kind != "bool"}
+    omittable |= {"reset_delay"} if conventions.reset_delay is not None else set()
 
     def holds(name: str, value: Any) -> bool:
         if any(name in node_options for node_options in dialect.nodes.values()):
             return False
-        now = dialect.own.get(name, getattr(dialect, name, None))
+        now = dialect.framework_options.get(name, getattr(dialect, name, None))
         return value == (usual[name] if now is None else now)
 
     return {
         name: value
         for name, value in option_values.items()
-        if name not in unsaid or not holds(name, value)
+        if name not in omittable or not holds(name, value)
     }
 
 
-def _said(dialect: Dialect, option_values: Mapping[str, Any]) -> Dialect:
+def _with_options(dialect: Dialect, option_values: Mapping[str, Any]) -> Dialect:
     """Return a dialect with options for all nodes except readouts, which do not reset."""
     nodes = {
         name: {
@@ -414,7 +414,7 @@ def _said(dialect: Dialect, option_values: Mapping[str, Any]) -> Dialect:
     dialect_fields = {field.name for field in dataclasses.fields(Dialect)}
     fields = {key: value for key, value in option_values.items() if key in dialect_fields}
     rest = {key: value for key, value in option_values.items() if key not in dialect_fields}
-    return replace(dialect, nodes=nodes, own={**dialect.own, **rest}, **fields)
+    return replace(dialect, nodes=nodes, framework_options={**dialect.framework_options, **rest}, **fields)
 
 
 def _text(value: Any) -> str:

@@ -163,7 +163,7 @@ def test_functions_take_the_options_that_are_declared_for_them(option, function)
 
 
 def test_every_argument_of_read_is_an_option():
-    parameters = set(inspect.signature(jaxsnn.read).parameters) - {"path", "own"}
+    parameters = set(inspect.signature(jaxsnn.read).parameters) - {"path", "framework_options"}
     limits = {MAX_BYTES.name, READ_TIMEOUT.name}
     assert parameters <= set(file_options()) | limits
 

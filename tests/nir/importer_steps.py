@@ -53,7 +53,7 @@ def refused(node: str, message: str, instead: str) -> None:
 
 
 def setting(option: Any = None) -> Setting:
-    return Setting(dt=DT, own=option, give_up=refused)
+    return Setting(dt=DT, importer_setting=option, give_up=refused)
 
 
 # ---- what the importers compute: their constants of one step, of an entry. `subtracted` is what a reset

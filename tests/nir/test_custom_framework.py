@@ -86,7 +86,7 @@ def test_its_files_are_recognised_by_its_own_evidence(tmp_path):
     for reason in ("r = 2 at all neurons, as only Tustin writes", "pass tick=", "pass scaled="):
         assert reason in dialect.why
     complete = read(file_of(tmp_path), **OPTIONS).dialect
-    assert (complete.own, complete.seconds) == ({"tick": 1e-3, "scaled": True}, 1e-3)
+    assert (complete.framework_options, complete.seconds) == ({"tick": 1e-3, "scaled": True}, 1e-3)
 
 
 def test_what_contradicts_it_is_refused(tmp_path):
@@ -118,7 +118,7 @@ def test_a_tag_keeps_its_options(tmp_path):
     write(tmp_path / "tagged.nir", tagged(graph))
     dialect = read(tmp_path / "tagged.nir").dialect
     assert dialect.decided_by == "metadata"
-    assert dialect.own == describe(graph)["dialect"]["own"] == graph.dialect.own
+    assert dialect.framework_options == describe(graph)["dialect"]["own"] == graph.dialect.framework_options
     assert (dialect.option("scaled", "2"), dialect.option("scaled", "4")) == (True, False)
 
 
@@ -199,7 +199,7 @@ def test_others_convert_to_it_and_its_line_loads_them(tmp_path):
     np.testing.assert_array_equal(loaded, y)
     np.testing.assert_array_equal(played(conversion.graph, x), y)
     dialect = conversion.graph.dialect
-    assert (dialect.name, dialect.own) == ("tustin", {"tick": 1.0, "scaled": True})
+    assert (dialect.name, dialect.framework_options) == ("tustin", {"tick": 1.0, "scaled": True})
     (rounding,) = conversion.notes  # of biases that are multiples of 0.001
     assert rounding.startswith("node '2': float32 rounds its weights")
 
@@ -247,7 +247,7 @@ def test_its_layers_are_traced():
     Cell.__module__ = "tustin_layers.cells"
     graph = from_torch(torch.nn.Sequential(torch.nn.Linear(5, 3), Cell()), torch.zeros(1, 5))
     assert graph.dialect.name == "tustin"
-    assert (graph.dialect.dt, graph.dialect.own["tick"]) == (1e-3, 1.0)
+    assert (graph.dialect.dt, graph.dialect.framework_options["tick"]) == (1e-3, 1.0)
     assert graph.dialect.option("scaled", "1") is True
 
 

@@ -174,7 +174,7 @@ def test_a_class_without_traits_is_refused_everywhere():
 
 
 def chain_with(**changes):
-    node = dataclasses.replace(gather(INDEX, 1), own={"index": INDEX, "gain": gains(1)} | changes)
+    node = dataclasses.replace(gather(INDEX, 1), node_fields={"index": INDEX, "gain": gains(1)} | changes)
     return build.sequential(build.input(5), node, build.cubalif(**NEURONS))
 
 
@@ -190,7 +190,7 @@ def chain_with(**changes):
         (lambda: chain_with(gain=np.full(4, np.nan)), GraphError, "values of gain that are not finite: 4 of 4"),
         (lambda: chain_with(gain="loud"), GraphError, "gain = 'loud'"),
         (
-            lambda: image_net(dataclasses.replace(gather(INDEX, 1), own={"index": INDEX}), shape=(5,)),
+            lambda: image_net(dataclasses.replace(gather(INDEX, 1), node_fields={"index": INDEX}), shape=(5,)),
             GraphError,
             r"'1' \(Gather\) has no gain",
         ),

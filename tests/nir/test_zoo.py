@@ -16,8 +16,8 @@ from tests.helpers.zoo import FACTS, options_of
 
 
 @pytest.fixture(scope="module")
-def unsaid(zoo):
-    """`unsaid(name)`: a file of the zoo, read once; nothing is said of it."""
+def read_without_options(zoo):
+    """`read_without_options(name)`: a file of the zoo, read once and without options."""
     return cache(lambda name: read(zoo[name]))
 
 
@@ -27,8 +27,8 @@ def test_the_zoo_is_complete(zoo):
 
 
 @pytest.mark.parametrize("name", FACTS)
-def test_reads_and_describes(unsaid, name):
-    graph = unsaid(name)
+def test_reads_and_describes(read_without_options, name):
+    graph = read_without_options(name)
     content = json.loads(as_json(graph))
     assert content["schema"] == 1
     assert content["nir_version"] == FACTS[name]["nir_version"]
@@ -42,14 +42,14 @@ def test_reads_and_describes(unsaid, name):
 
 
 @pytest.mark.parametrize("name", FACTS)
-def test_untouched_round_trip_is_bit_equal(zoo, unsaid, name, entries, tmp_path):
-    write(tmp_path / "again.nir", unsaid(name))
+def test_untouched_round_trip_is_bit_equal(zoo, read_without_options, name, entries, tmp_path):
+    write(tmp_path / "again.nir", read_without_options(name))
     assert entries(tmp_path / "again.nir") == entries(zoo[name])
 
 
 @pytest.mark.parametrize("name", FACTS)
-def test_a_dialect_that_is_inferred_is_right(unsaid, name):
-    facts, dialect = FACTS[name], unsaid(name).dialect
+def test_a_dialect_that_is_inferred_is_right(read_without_options, name):
+    facts, dialect = FACTS[name], read_without_options(name).dialect
     if dialect.name is None:
         assert dialect.decided_by == "undecided"
         # The truth is among the choices (the event-based framework is read in two ways).
@@ -69,9 +69,9 @@ def test_a_dialect_that_is_inferred_is_right(unsaid, name):
     # Spyx's IF layers have no leak, so nothing tells them apart.
     [("snntorch", []), ("rockpool", []), ("spyx", ["spyx_a_if", "spyx_v_if"])],
 )
-def test_most_that_can_be_inferred_are(zoo, unsaid, framework, undecided):
+def test_most_that_can_be_inferred_are(zoo, read_without_options, framework, undecided):
     file_names = [name for name in zoo if FACTS[name]["framework"] == framework]
-    assert [name for name in file_names if unsaid(name).dialect.name is None] == undecided
+    assert [name for name in file_names if read_without_options(name).dialect.name is None] == undecided
 
 
 @pytest.mark.parametrize("name", FACTS)
@@ -85,8 +85,8 @@ def test_its_own_dialect_is_accepted(zoo, name):
 
 
 @pytest.mark.parametrize("name", FACTS)
-def test_export_is_what_nir_reads(zoo, unsaid, name):
-    ours, theirs = export(unsaid(name)), nir.read(zoo[name], type_check=False)
+def test_export_is_what_nir_reads(zoo, read_without_options, name):
+    ours, theirs = export(read_without_options(name)), nir.read(zoo[name], type_check=False)
     assert ours.edges == theirs.edges
     for key, node in theirs.nodes.items():
         if not isinstance(node, nir.NIRGraph):
@@ -100,7 +100,7 @@ def test_export_is_what_nir_reads(zoo, unsaid, name):
 @pytest.mark.parametrize(
     "name", [name for name in FACTS if not FACTS[name]["needs_type_check_false"]]
 )
-def test_parsing_a_nir_graph_does_not_change_it(zoo, unsaid, name):
+def test_parsing_a_nir_graph_does_not_change_it(zoo, read_without_options, name):
     graph = nir.read(zoo[name])
     before = {key: dict(vars(node)) for key, node in graph.nodes.items()}
     parsed = parse(graph)
@@ -108,7 +108,7 @@ def test_parsing_a_nir_graph_does_not_change_it(zoo, unsaid, name):
         assert vars(node).keys() == before[key].keys()
         assert all(value is before[key][field] for field, value in vars(node).items())
     assert {node.type for node in parsed.nodes.values()} <= {
-        node.type for node in unsaid(name).nodes.values()
+        node.type for node in read_without_options(name).nodes.values()
     }
 
 

@@ -55,8 +55,8 @@ def check_mapping(mapping: Mapping, net: Netlist) -> tuple[Problem, ...]:
     >>> from jaxsnn.bss2.mapping import Mapping
     >>> from jaxsnn.bss2.netlist import netlist
     >>> net = netlist([], [], [], [])
-    >>> said = {"signs": "fixed", "seed": 0, "fingerprint": "", "populations": (), "runs": ()}
-    >>> empty = Mapping(chip=SMALL, dead=NOTHING_DEAD, **said)
+    >>> fields = {"signs": "fixed", "seed": 0, "fingerprint": "", "populations": (), "runs": ()}
+    >>> empty = Mapping(chip=SMALL, dead=NOTHING_DEAD, **fields)
     >>> check_mapping(empty, net)[0].code
     'other-net'
 

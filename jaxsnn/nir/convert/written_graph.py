@@ -82,7 +82,7 @@ def write_neurons(conversion: Conversion) -> None:
     draft, target, importer = conversion.draft, conversion.target, conversion.importer
     steps = conversion.steps
     shared = None if importer.setting is None else importer.setting(list(steps.values()))
-    setting = Setting(dt=conversion.dt, own=shared, give_up=conversion.give_up)
+    setting = Setting(dt=conversion.dt, importer_setting=shared, give_up=conversion.give_up)
     conversion.setting = setting
     # Before anything is scaled: a writer may ask for the ties of other neurons.
     setting.ties.update(
@@ -95,7 +95,7 @@ def write_neurons(conversion: Conversion) -> None:
         try:
             assert importer.write is not None
             written = importer.write(population, setting)
-            setting.said[name] = {**written.says, **written.means}
+            setting.dialect_fields[name] = {**written.says, **written.means}
             scale_inputs(draft, name, written.factor, written.offset, population.bias_ratio)
         except ConversionError as error:
             problems.append(error.problem)
@@ -249,8 +249,8 @@ def _dialect(draft: Draft, target: Target, setting: Setting) -> Dialect:
     framework_options = {
         name: fields.pop(name) for name in list(fields) if name not in common_names
     }
-    shared, nodes = _split_shared(setting.said)
-    options: dict[str, Any] = {"time_unit": "s", "own": framework_options, **fields, **shared}
+    shared, nodes = _split_shared(setting.dialect_fields)
+    options: dict[str, Any] = {"time_unit": "s", "framework_options": framework_options, **fields, **shared}
     dialect = dialect_of(
         target.framework.name,
         decided_by="argument",
@@ -295,7 +295,7 @@ NEURONS_WRITTEN = Condition(
     "every population has been written",
     lambda conversion: (
         conversion.setting is not None
-        and {*conversion.setting.said} == {*conversion.steps, *conversion.flows}
+        and {*conversion.setting.dialect_fields} == {*conversion.steps, *conversion.flows}
     ),
 )
 NODES_MAPPED = Condition(

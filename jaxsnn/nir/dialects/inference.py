@@ -102,7 +102,7 @@ def resolve(graph: Graph, dialect: str | None = "auto", **options: Any) -> Diale
     choices = possible(graph) if graph.neurons else ()
     fields, framework_fields = _split(user_options.fields)
     return Dialect(
-        **fields, own=framework_fields, nodes=user_options.nodes, why=ignored + why, choices=choices
+        **fields, framework_options=framework_fields, nodes=user_options.nodes, why=ignored + why, choices=choices
     )
 
 
@@ -159,7 +159,7 @@ def _decided(
         decided_by=decided_by,
         why=Text.joined(" ", reasons),
         nodes={name: nodes[name] for name in graph.nodes if name in nodes},
-        own=framework_fields,
+        framework_options=framework_fields,
         **common_fields,
     )
 
@@ -775,7 +775,7 @@ def _differs(field_label: str, tagged: Any, user_value: Any) -> str:
 def tag_text(dialect: Dialect) -> str:
     """Return the tag for the metadata: JSON with the known fields."""
     tag = {key: getattr(dialect, key) for key in _TAGGED if getattr(dialect, key) is not None}
-    tag |= {key: value for key, value in dialect.own.items() if value is not None}
+    tag |= {key: value for key, value in dialect.framework_options.items() if value is not None}
     if dialect.nodes:
         tag["nodes"] = {name: dict(node_options) for name, node_options in dialect.nodes.items()}
     return json.dumps(tag)

@@ -71,7 +71,7 @@ class Importer(Release):
         run: Lines of Python that run all time steps of the loaded module on x; a comment specifies
             the axes.
         setting: Function that computes a value for all neurons of a file from their steps; `write`
-            and `load` find it in `Setting.own`.
+            and `load` find it in `Setting.importer_setting`.
         wire: Function that gives a draft the nodes, edges and names that the importer needs.
             Arguments: the draft, the edges from weights to neuron of its loops, whether layers
             delay spikes by one time step here and not in the source framework, and dt.

@@ -60,17 +60,17 @@ class Setting:
 
     Attributes:
         dt: Time step of the target in seconds.
-        own: Result of `Importer.setting` for the steps of all neurons; None without one.
+        importer_setting: Result of `Importer.setting` for the steps of all neurons; None without one.
         give_up: Function of a node and a reason, called if only an approximation is possible;
             raises an error unless approximations are allowed.
-        said: `Written.says` and `means` of each written neuron, by name.
+        dialect_fields: `Written.says` and `means` of each written neuron, by name.
         ties: Names of neurons for which sums of weights may be equal to v_threshold.
     """
 
     dt: float
-    own: Any
+    importer_setting: Any
     give_up: Callable[[str, str, str], None]
-    said: dict[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    dialect_fields: dict[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     ties: set[str] = dataclasses.field(default_factory=set)
 
     def neurons_with(self, **fields: Any) -> list[str]:
@@ -78,14 +78,14 @@ class Setting:
         required_items = fields.items()
         return [
             name
-            for name, explicit_fields in self.said.items()
+            for name, explicit_fields in self.dialect_fields.items()
             if required_items <= explicit_fields.items()
         ]
 
     def renamed(self, new_names: Mapping[str, str]) -> Setting:
-        """Return a copy whose entries in `said` are under the new names of nodes."""
-        fields_by_name = {new_names.get(name, name): fields for name, fields in self.said.items()}
-        return dataclasses.replace(self, said=fields_by_name)
+        """Return a copy whose entries in `dialect_fields` are under the new names of nodes."""
+        fields_by_name = {new_names.get(name, name): fields for name, fields in self.dialect_fields.items()}
+        return dataclasses.replace(self, dialect_fields=fields_by_name)
 
 
 def filled(step: Step, value: Any) -> np.ndarray:
@@ -169,7 +169,7 @@ def attribute_lines(
             continue
         inner = ", ".join(f"setattr(m, {name!r}, {value})" for name, value in attributes)
         chosen = tuple(spelt(name) for name in neuron_names.split(","))
-        all_of_them = len(chosen) == len(setting.said)
+        all_of_them = len(chosen) == len(setting.dialect_fields)
         condition = module if all_of_them else f"n.partition('.')[0] in {chosen!r} and {module}"
         modules = "m in net.modules()" if all_of_them else "n, m in net.named_modules()"
         parts.append(f"; [({inner}) for {modules} if {condition}]")

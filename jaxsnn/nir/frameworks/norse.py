@@ -59,7 +59,7 @@ _DT_EXPORT = FrameworkOption(
     help="Norse: the dt that was passed to its exporter",
     missing="the dt that was passed to Norse's exporter",
     fix="pass {option} (default of Norse: 1ms)",
-    unsaid="The dt of its exporter (1 ms by default) is not in the file: pass {option}.",
+    missing_reason="The dt of its exporter (1 ms by default) is not in the file: pass {option}.",
     seconds=_seconds,
 )
 _BOX = Rule(kernel="box", membrane_decay=EULER_MEMBRANE, membrane="euler", ones=("r",))
@@ -230,7 +230,7 @@ _RESETS: Mapping[str, Mapping[str, str]] = MappingProxyType(
 
 
 def _reset_method(steps: Sequence[Step]) -> str:
-    """Return the key of `_RESET_METHODS` for a graph: `Setting.own`.
+    """Return the key of `_RESET_METHODS` for a graph: `Setting.importer_setting`.
 
     Raises:
         ConversionError: Nodes need different methods.
@@ -254,7 +254,7 @@ def _reset_method(steps: Sequence[Step]) -> str:
 
 def _method(setting: Setting) -> str:
     """Return the key of `_RESET_METHODS` for a conversion, whose ties are known."""
-    return "rounded-floor" if setting.own == "floor" and setting.ties else setting.own
+    return "rounded-floor" if setting.importer_setting == "floor" and setting.ties else setting.importer_setting
 
 
 def _write(step: Step, setting: Setting) -> Written:
@@ -441,7 +441,7 @@ def _written_current(step: Step, setting: Setting) -> Written:
         exact = _power_of_two(w_in)
         large, w_in = large * _ratio(exact, w_in), exact
     r = scale * step.gain / (rest * large)
-    if scalable and setting.own in ("value", "subtract"):
+    if scalable and setting.importer_setting in ("value", "subtract"):
         exact = _power_of_two(r)
         scale, r = scale * _ratio(exact, r), exact
     threshold, rounding = _threshold(step, setting, scale, [w_in, share, r, rest])
@@ -497,7 +497,7 @@ def _level_and_scale(step: Step, setting: Setting) -> tuple[np.ndarray, np.ndarr
     """Return level and scale of the written membrane, scale (v - level), for which the reset method
     is right.
     """
-    subtracts, method = step.reset != "value", setting.own
+    subtracts, method = step.reset != "value", setting.importer_setting
     level = np.zeros_like(step.v_reset) if subtracts else step.v_reset
     scale = np.ones_like(level)
     if subtracts and method == "unit":

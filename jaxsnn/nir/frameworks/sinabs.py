@@ -37,14 +37,14 @@ _NORM_INPUT = FrameworkOption(
     name="norm_input",
     kind="bool",
     help="Sinabs: norm_input of its layers, true or false",
-    unsaid="norm_input is not in the file: pass {option}.",
+    missing_reason="norm_input is not in the file: pass {option}.",
     tries=(True, False),
 )
 _MIN_V_MEM = FrameworkOption(
     name=MIN_V_MEM.name,
     help=MIN_V_MEM.help,
     kind="number",
-    unsaid=(
+    missing_reason=(
         "min_v_mem, the lower bound of the membrane potential, is not in the file, and no "
         "bound is assumed: pass {option} (default of from_model: -1; of the NIR importer: "
         "-v_threshold for IF)."

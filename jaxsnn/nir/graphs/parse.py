@@ -57,7 +57,7 @@ def read(
     readout: Any = None,
     max_bytes: int | None = None,
     read_timeout: float | None = None,
-    **own: Any,
+    **framework_options: Any,
 ) -> Graph:
     """Read a NIR file.
 
@@ -80,7 +80,7 @@ def read(
         readout: Names of spiking nodes that were trained as leaky readouts.
         max_bytes: Largest size of the decoded arrays; None: 2 GiB, or the value of JAXSNN_MAX_BYTES.
         read_timeout: Time limit for reading in seconds; see `jaxsnn.nir.limit_reading`.
-        own: Options of single frameworks. Sinabs: min_v_mem (lower bound of V at the end of a time
+        framework_options: Options of single frameworks. Sinabs: min_v_mem (lower bound of V at the end of a time
             step, or "none") and spike_fn ("multi" or "single"); those of other frameworks are
             registered with the framework.
 
@@ -105,7 +105,7 @@ def read(
     options |= {"initial": initial, "readout": readout}
     with limit_reading(max_bytes=max_bytes, read_timeout=read_timeout):
         document = read_nir(path)
-    return parse(document, dialect=dialect, **options, **own)
+    return parse(document, dialect=dialect, **options, **framework_options)
 
 
 def parse(source: Any, *, dialect: str | Dialect = "auto", **options: Any) -> Graph:

@@ -9,6 +9,7 @@ which unit time constants are. `Conventions` describes them for one version of a
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Literal
@@ -158,7 +159,7 @@ class FrameworkOption(Option):
             exporter".
         fix: Advice, a template in which {option} is the option, and {true} and {false} are its
             settings; "" for "pass {option}".
-        unsaid: Sentence for `Dialect.why` if the option is not specified, a template like `fix`.
+        missing_reason: Sentence for `Dialect.why` if the option is not specified, a template like `fix`.
         tries: Values that `jaxsnn verify` tries if a recording differs.
         fallback: Default value and a sentence with the reason; None: the option must be specified.
             The value may be a function of the graph, which may return None.
@@ -169,7 +170,7 @@ class FrameworkOption(Option):
     kind: Literal["time", "bool", "number", "choice"]
     missing: str = ""
     fix: str = ""
-    unsaid: str = ""
+    missing_reason: str = ""
     tries: tuple[bool | float | str, ...] = ()
     fallback: tuple[Any, str] | None = None
     seconds: Callable[[float], float] | None = None
@@ -187,7 +188,7 @@ class FrameworkOption(Option):
     @property
     def remark(self) -> Text:
         """Note for files whose user did not set the option; may be empty."""
-        return Text(self.unsaid, option=self.keyword)
+        return Text(self.missing_reason, option=self.keyword)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -342,7 +343,7 @@ class NodeDialect:
     spike_kernel: Kernel | None
     initial: Initial | None
     readout: bool
-    own: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
+    framework_options: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -366,7 +367,7 @@ class Dialect:
         nodes: Fields that differ for a node, by name; "readout" marks a spiking node that is a
             leaky readout.
         choices: While undecided: the dialects that the parameters allow.
-        own: Options of the framework by name; dt_export and norm_input are fields.
+        framework_options: Options of the framework by name; dt_export and norm_input are fields.
         conventions: Conventions of the framework; None while undecided.
 
     Raises:
@@ -387,7 +388,7 @@ class Dialect:
     why: str = ""
     nodes: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=nothing)
     choices: tuple[str, ...] = ()
-    own: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
+    framework_options: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
     conventions: Conventions | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -399,6 +400,13 @@ class Dialect:
                 ),
                 fix=f'create it with jaxsnn.nir.dialect_of("{self.name}")',
             )
+
+    @property
+    def own(self) -> Mapping[str, Any]:
+        """Deprecated name of `framework_options`."""
+        message = "Dialect.own is deprecated: use Dialect.framework_options instead"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return self.framework_options
 
     @property
     def fix(self) -> str:
@@ -448,7 +456,7 @@ class Dialect:
         common = {
             field.name: node_fields.get(field.name, getattr(self, field.name))
             for field in dataclasses.fields(NodeDialect)
-            if field.name not in ("name", "readout", "own")
+            if field.name not in ("name", "readout", "framework_options")
         }
         framework_fields = {
             name: value for name, value in node_fields.items() if name not in (*common, "readout")
@@ -456,7 +464,7 @@ class Dialect:
         return NodeDialect(
             name=self.name,
             readout=node_fields.get("readout", False),
-            own={**self.own, **framework_fields},
+            framework_options={**self.framework_options, **framework_fields},
             **common,
         )
 
@@ -471,18 +479,18 @@ class Dialect:
         for record in records:
             if hasattr(record, field):
                 return getattr(record, field)
-            if field in record.own:
-                return record.own[field]
+            if field in record.framework_options:
+                return record.framework_options[field]
         return None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the dialect as a dict for JSON, in the wording of the command line."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del fields["conventions"]
+        fields["own"] = dict(fields.pop("framework_options"))  # the key of earlier versions
         return fields | {
             "why": for_command_line(self.why),
             "fix": for_command_line(self.fix),
             "nodes": {name: dict(node_options) for name, node_options in self.nodes.items()},
             "choices": list(self.choices),
-            "own": dict(self.own),
         }
