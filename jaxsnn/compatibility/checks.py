@@ -289,7 +289,9 @@ def _for_importer(target: str) -> Callable[[Graph], Iterable[Problem]]:
             problem.code == "not-said" for problem in importer_findings
         ):
             # A conversion stops at the first thing that it does not know.
-            yield from _missing_information(graph, reported=[problem.node for problem in importer_findings])
+            yield from _missing_information(
+                graph, reported=[problem.node for problem in importer_findings]
+            )
 
     return problems
 

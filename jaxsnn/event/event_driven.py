@@ -26,7 +26,7 @@ from jaxsnn.event.event_solution import (
     nan_without_end,
     samples_axis,
 )
-from jaxsnn.event.native.native_weights import with_turned_weights
+from jaxsnn.event.native.native_weights import with_transposed_weights
 from jaxsnn.event.populations import FeedForwardPart, RecurrentPart
 from jaxsnn.event.projections.arrivals import Train
 from jaxsnn.event.projections.sources import Sources
@@ -228,9 +228,9 @@ def simulate_events(
     static = StaticNetwork.of(network, currents=currents_of(inputs))
     refuse(unsupported(static, EVENT))
     samples = next(iter(inputs.values())).time.shape[0]
-    turned = with_turned_weights(network, samples, options)
+    transposed = with_transposed_weights(network, samples, options)
     sources = replace(
-        sources_of(turned, inputs, options, facts), network_parameters=network.parameters
+        sources_of(transposed, inputs, options, facts), network_parameters=network.parameters
     )
     record = empty_record()
     end = jnp.asarray(t_end, network.dtype)

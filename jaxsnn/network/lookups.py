@@ -32,7 +32,7 @@ def of_columns(
     return entries_at(values, number, column)
 
 
-def turned(matrix: Shaped[Array, "rows columns"]) -> Shaped[Array, "columns rows"]:
+def transpose(matrix: Shaped[Array, "rows columns"]) -> Shaped[Array, "columns rows"]:
     """Return the transposed matrix by look-ups: for a transposed copy XLA's CPU compiler emits
     three times as much code.
     """

@@ -414,7 +414,9 @@ def _with_options(dialect: Dialect, option_values: Mapping[str, Any]) -> Dialect
     dialect_fields = {field.name for field in dataclasses.fields(Dialect)}
     fields = {key: value for key, value in option_values.items() if key in dialect_fields}
     rest = {key: value for key, value in option_values.items() if key not in dialect_fields}
-    return replace(dialect, nodes=nodes, framework_options={**dialect.framework_options, **rest}, **fields)
+    return replace(
+        dialect, nodes=nodes, framework_options={**dialect.framework_options, **rest}, **fields
+    )
 
 
 def _text(value: Any) -> str:

@@ -270,14 +270,16 @@ def test_extrema_are_those_of_the_flow(name, shape):
         close(peak, state[0])
         return
     signs = np.sign(np.diff(v, axis=0))
-    turned = (signs[0] * signs[-1]) < 0
+    extremum_between = (signs[0] * signs[-1]) < 0
     near_an_end = (abs(wait) < 0.01) | (abs(wait - end) < 0.01)
-    assert 100 < turned.sum() < turned.size - 100
-    np.testing.assert_array_equal(turns | near_an_end, turned | near_an_end)
+    assert 100 < extremum_between.sum() < extremum_between.size - 100
+    np.testing.assert_array_equal(turns | near_an_end, extremum_between | near_an_end)
     at = model.flow(model.decay(lanes, wait), state)
-    np.testing.assert_allclose(peak[turned], np.asarray(at[0])[turned], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        peak[extremum_between], np.asarray(at[0])[extremum_between], rtol=1e-9, atol=1e-12
+    )
     speed = np.asarray(model.rate(lanes, at)[0])
-    np.testing.assert_allclose(speed[turned], 0.0, atol=1e-9)
+    np.testing.assert_allclose(speed[extremum_between], 0.0, atol=1e-9)
 
 
 # ---- crossings

@@ -12,7 +12,7 @@ from jaxsnn import stream
 from jaxsnn.errors import LoweringError
 from jaxsnn.event.native import native_build
 from jaxsnn.event.native.native_build import _built, native_library
-from jaxsnn.event.native.native_cache import alone, cache_folder, is_whole
+from jaxsnn.event.native.native_cache import cache_folder, is_whole, locked_build
 from tests.event.test_native import current_based, network
 from tests.helpers.refusals import assert_refused
 
@@ -152,7 +152,7 @@ def test_one_at_a_time_is_alone(tmp_path):
 
     def work():
         for _ in range(100):
-            with alone(tmp_path / "x.so") as locked:
+            with locked_build(tmp_path / "x.so") as locked:
                 inside.append(locked)
                 most.append(len(inside))
                 time.sleep(0)

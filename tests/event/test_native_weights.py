@@ -50,7 +50,7 @@ def test_derivatives_of_any_order_are_those_of_turning():
 
 def test_a_result_that_does_not_fit_is_an_error():
     call = jax.ffi.ffi_call(
-        target_name("jaxsnn_turned", "float64"), jax.ShapeDtypeStruct((2, 3), jnp.float64)
+        target_name("jaxsnn_transpose", "float64"), jax.ShapeDtypeStruct((2, 3), jnp.float64)
     )
     for shape in ((2, 3), (6,), (3, 2, 1)):
         with pytest.raises(Exception, match="turned"):
@@ -89,13 +89,13 @@ def test_networks_with_turned_weights_give_the_same_bits(recurrent, monkeypatch,
         times = solution.spikes["out"].time
         return finite_times(times).sum(), times
 
-    turned, by_kernel = [], native_weights.turned_by_kernel
+    turned, by_kernel = [], native_weights.transpose_by_kernel
 
     def counted(threads, matrix):
         turned.append(matrix.shape)
         return by_kernel(threads, matrix)
 
-    monkeypatch.setattr(native_weights, "turned_by_kernel", counted)
+    monkeypatch.setattr(native_weights, "transpose_by_kernel", counted)
     results = []
     for large, threads in ((2**16, 1), (0, 2)):  # engines that differ share no program
         monkeypatch.setattr(native_weights, "_LARGE", large)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jaxsnn.event.forward.few_neurons import _FEW_RUNS, _numbers_of_first
 from jaxsnn.network import sorting
-from jaxsnn.network.lookups import of_columns, turned
+from jaxsnn.network.lookups import of_columns, transpose
 from jaxsnn.network.sorting import (
     first_times,
     fullest,
@@ -40,9 +40,9 @@ def check(time):
     values, positions = sorted_times(jnp.asarray(time))
     np.testing.assert_array_equal(positions, expected)
     np.testing.assert_array_equal(values, np.take_along_axis(time, expected, 1))
-    turned = sorted_columns(jnp.asarray(time))
-    np.testing.assert_array_equal(turned[0].T, values)
-    np.testing.assert_array_equal(turned[1].T, positions)
+    transposed = sorted_columns(jnp.asarray(time))
+    np.testing.assert_array_equal(transposed[0].T, values)
+    np.testing.assert_array_equal(transposed[1].T, positions)
 
 
 @pytest.mark.parametrize("bits", [32, 64])
@@ -143,7 +143,7 @@ def test_places_and_values_are_those_of_each_column(x64, numbers):
 @pytest.mark.parametrize("dtype", [bool, np.int32, np.float32])
 def test_a_turned_matrix_is_the_transposed_one(shape, dtype):
     matrix = np.random.default_rng(0).normal(size=shape).astype(dtype)
-    result = turned(jnp.asarray(matrix))
+    result = transpose(jnp.asarray(matrix))
     assert result.dtype == dtype
     np.testing.assert_array_equal(result, matrix.T)
 

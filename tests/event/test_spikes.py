@@ -174,8 +174,10 @@ def test_arrivals_at_one_time_add_up(shape):
     case["times"][:, :3] = 0.0
     spikes = simulated(spec_of(shape), case)
     assert_same_spikes(spikes, expected(case))
-    turned = case["rows"].reshape(SAMPLES, -1, 3)[..., ::-1].reshape(SAMPLES, -1)
-    assert_same_spikes(simulated(spec_of(shape), case | {"rows": turned}), spikes.time, 1e-12)
+    reversed_rows = case["rows"].reshape(SAMPLES, -1, 3)[..., ::-1].reshape(SAMPLES, -1)
+    assert_same_spikes(
+        simulated(spec_of(shape), case | {"rows": reversed_rows}), spikes.time, 1e-12
+    )
 
 
 def test_rows_may_be_the_same_for_all_samples():
@@ -258,14 +260,14 @@ def test_samples_do_not_see_each_other(shape, neurons):
 def test_neurons_and_sources_have_no_order(shape):
     case, rng = drawn(shape), np.random.default_rng(0)
     turn, swap = rng.permutation(9), rng.permutation(SOURCES)
-    turned = {
+    permuted = {
         "p": {name: values[turn] for name, values in case["p"].items()},
         "weight": case["weight"][swap][:, turn],
         "current": case["current"][turn],
         "rows": np.argsort(swap)[case["rows"]].astype("int32"),
     }
     times = simulated(spec_of(shape), case).time
-    assert_same_spikes(simulated(spec_of(shape), case | turned), times[:, turn], 1e-12)
+    assert_same_spikes(simulated(spec_of(shape), case | permuted), times[:, turn], 1e-12)
 
 
 @every_shape

@@ -118,7 +118,11 @@ def test_a_tag_keeps_its_options(tmp_path):
     write(tmp_path / "tagged.nir", tagged(graph))
     dialect = read(tmp_path / "tagged.nir").dialect
     assert dialect.decided_by == "metadata"
-    assert dialect.framework_options == describe(graph)["dialect"]["own"] == graph.dialect.framework_options
+    assert (
+        dialect.framework_options
+        == describe(graph)["dialect"]["own"]
+        == graph.dialect.framework_options
+    )
     assert (dialect.option("scaled", "2"), dialect.option("scaled", "4")) == (True, False)
 
 

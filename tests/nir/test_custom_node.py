@@ -174,7 +174,9 @@ def test_a_class_without_traits_is_refused_everywhere():
 
 
 def chain_with(**changes):
-    node = dataclasses.replace(gather(INDEX, 1), node_fields={"index": INDEX, "gain": gains(1)} | changes)
+    node = dataclasses.replace(
+        gather(INDEX, 1), node_fields={"index": INDEX, "gain": gains(1)} | changes
+    )
     return build.sequential(build.input(5), node, build.cubalif(**NEURONS))
 
 

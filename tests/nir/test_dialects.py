@@ -505,13 +505,19 @@ AREA = {"time_unit": "s", "spike_area": "100us"}
 def test_the_area_of_a_spike_can_be_said_of_the_literal_equations(options, kernel, dt, why):
     graph = network(LEAKY, **AREA, **options)
     dialect = graph.dialect
-    assert (dialect.framework_options, dialect.spike_kernel, dialect.dt) == ({"spike_area": 1e-4}, kernel, dt)
+    assert (dialect.framework_options, dialect.spike_kernel, dialect.dt) == (
+        {"spike_area": 1e-4},
+        kernel,
+        dt,
+    )
     assert why in dialect.why
     assert dt is None or spike_area(dialect, graph.nodes["2"]).seconds == 1e-4
 
 
 def test_a_tag_keeps_the_area_of_a_spike():
-    assert parse(export(tagged(network(LEAKY, **AREA)))).dialect.framework_options == {"spike_area": 1e-4}
+    assert parse(export(tagged(network(LEAKY, **AREA)))).dialect.framework_options == {
+        "spike_area": 1e-4
+    }
     untold = export(tagged(network(LEAKY, time_unit="s")))
     assert parse(untold, dialect="nir", spike_area="100us").dialect.spike_kernel == "box"
 

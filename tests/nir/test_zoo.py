@@ -71,7 +71,9 @@ def test_a_dialect_that_is_inferred_is_right(read_without_options, name):
 )
 def test_most_that_can_be_inferred_are(zoo, read_without_options, framework, undecided):
     file_names = [name for name in zoo if FACTS[name]["framework"] == framework]
-    assert [name for name in file_names if read_without_options(name).dialect.name is None] == undecided
+    assert [
+        name for name in file_names if read_without_options(name).dialect.name is None
+    ] == undecided
 
 
 @pytest.mark.parametrize("name", FACTS)

@@ -32,7 +32,7 @@ from jaxsnn.event.event_arrays import (
 )
 from jaxsnn.event.forward.layer import LayerSpec, spread
 from jaxsnn.network.array_types import Array, Bool, Float, Int
-from jaxsnn.network.lookups import at_places, of_columns, turned
+from jaxsnn.network.lookups import at_places, of_columns, transpose
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.reductions import over_last
 from jaxsnn.network.sorting import fullest, places_in, places_in_columns, sorted_columns
@@ -119,7 +119,7 @@ def arrivals_back(
 def _in_order(spec: LayerSpec, time: Times, row: Rows, rows: int) -> _Arrivals:
     row = jnp.broadcast_to(row, time.shape)
     if spec.in_order:
-        columns, position, row = turned(time), None, row.T
+        columns, position, row = transpose(time), None, row.T
     else:
         columns, position = sorted_columns(time)
         row = at_places(row.T, position, 0)

@@ -99,7 +99,7 @@ from jaxsnn.event.forward.layer import (
 )
 from jaxsnn.event.forward.simulate_layer import simulate_layer
 from jaxsnn.network.array_types import Array, Float, Int, Num
-from jaxsnn.network.lookups import turned
+from jaxsnn.network.lookups import transpose
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.promotion import usual_promotion
 
@@ -378,7 +378,7 @@ def _gradients(
 
 def _spikes_first(array: Num[Array, "batch neurons spikes"]) -> Num[Array, "spikes batch neurons"]:
     batch, neurons, spikes = array.shape  # all said: of no neurons there are no numbers
-    return turned(array.reshape(batch * neurons, spikes)).reshape(spikes, batch, neurons)
+    return transpose(array.reshape(batch * neurons, spikes)).reshape(spikes, batch, neurons)
 
 
 def _passed_on(d_time: Times, times: Slots, causes: Causes, passed: Passed) -> Times:

@@ -22,11 +22,11 @@ import jaxlib.version
 
 from jaxsnn.errors import UsageError
 from jaxsnn.event.native.native_cache import (
-    alone,
     cache_folder,
     is_whole,
     keep,
-    remove_left,
+    locked_build,
+    remove_leftovers,
     was_built_again,
 )
 
@@ -44,7 +44,7 @@ TARGETS = (
     "jaxsnn_readout_forward",
     "jaxsnn_readout_backward",
     "jaxsnn_earliest",
-    "jaxsnn_turned",
+    "jaxsnn_transpose",
 )
 #: Dtype -> C++ type. Each dtype has its own library, since compilation is slow and float64 is
 #: seldom needed.
@@ -169,11 +169,11 @@ def _built(compiler: str, dtype: str, *, again: bool = False) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         # One process builds the library while the others wait. Without file locks each process
         # builds it, and the last result replaces the others.
-        with alone(path) as locked:
+        with locked_build(path) as locked:
             if is_there(path):
                 return path
             if locked:
-                remove_left(path)
+                remove_leftovers(path)
             with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.stem}-") as folder:
                 built = Path(folder) / path.name
                 with _otherwise(*does_not_build):

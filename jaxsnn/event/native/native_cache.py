@@ -67,7 +67,7 @@ def keep(built: Path, path: Path, *, again: bool) -> None:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[bool]:
+def locked_build(path: Path) -> Iterator[bool]:
     """Wait for the lock of this library's build, hold it, and yield True; yield False where file
     locks are not supported.
     """
@@ -94,8 +94,8 @@ def alone(path: Path) -> Iterator[bool]:
             return
 
 
-def remove_left(path: Path) -> None:
-    """Remove leftovers of interrupted builds of a library, while `alone` locks it; leftovers of
+def remove_leftovers(path: Path) -> None:
+    """Remove leftovers of interrupted builds of a library, while `locked_build` locks it; leftovers of
     other libraries are removed after a day.
     """
     now = time.time()

@@ -32,7 +32,7 @@ from jaxsnn.event.native.native_layer import (
     unstacked,
     with_infinite_taus,
 )
-from jaxsnn.event.native.native_weights import turned_by_kernel
+from jaxsnn.event.native.native_weights import transpose_by_kernel
 from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.promotion import usual_promotion
@@ -54,7 +54,7 @@ class _Outcome(NamedTuple):
     time: Float[Array, "batch events"]  # inf where unused
     neuron: Int[Array, "batch events"]
     needed: Int[Array, "batch"]  # number of spikes, which may exceed the axis `events`
-    nothing: Float[Array, ""]  # 0, or NaN if a scaled weight of `ByTarget` is not finite
+    weight_check: Float[Array, ""]  # 0, or NaN if a scaled weight of `ByTarget` is not finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +185,7 @@ def native_group_spikes(
     # Empty arrays are constants, which vary over no mesh axis: see `varying_like`.
     delay, apart = varying_like((delay, apart), table, time)
     outcome: Any = _group(population, table, apart, every, delay, time, _rows(arrivals), t_end)
-    return places.split(spec, outcome), (table, outcome.nothing)
+    return places.split(spec, outcome), (table, outcome.weight_check)
 
 
 class _Places:
@@ -323,7 +323,7 @@ def _simulated(
     )
     outputs = varying_like(tuple(outputs), table, time)
     spikes = LayerSpikes(time=outputs[0], slope=outputs[1], count=outputs[2])
-    outcome = _Outcome(spikes, *outputs[3:6], nothing=outputs[15])
+    outcome = _Outcome(spikes, *outputs[3:6], weight_check=outputs[15])
     return outcome, _Log(*outputs[6:11]), Ordered(*outputs[11:15])
 
 
@@ -379,7 +379,7 @@ def _backward(
     d_constants = unstacked(d_stacked, residuals.constants)
     d_apart = residuals.apart  # empty, like its gradient
     if len(residuals.apart.weight):
-        scaled = turned_by_kernel(population.threads, d_rows[rows:])
+        scaled = transpose_by_kernel(population.threads, d_rows[rows:])
         d_apart = ByTarget(
             weight=scaled * residuals.apart.scale[:, None],
             scale=jnp.einsum("ts,ts->t", scaled, residuals.apart.weight),

@@ -24,10 +24,10 @@ _WIDE = 32  # minimum rows and columns; entries of a column are then far apart i
 _KINDS = ("Linear", "Affine")
 
 Matrix = Float[Any, "rows columns"]
-Turned = Float[Any, "columns rows"]
+Transposed = Float[Any, "columns rows"]
 
 
-def with_turned_weights(network: Network, samples: Any, options: EventOptions) -> Network:
+def with_transposed_weights(network: Network, samples: Any, options: EventOptions) -> Network:
     """Return the network with its large matrices stored transposed, so that transposing them again
     costs nothing.
 
@@ -41,8 +41,8 @@ def with_turned_weights(network: Network, samples: Any, options: EventOptions) -
         weight = parameters.get(wire.name, {}).get("weight")
         if wire.kind in _KINDS and weight is not None and _is_large(weight):
             # The engine transposes the weight again: XLA cancels the two transpositions.
-            turned: Any = _turned(options.threads, varying_like(weight))
-            parameters[wire.name] = {**parameters[wire.name], "weight": turned.T}
+            transposed: Any = _transpose(options.threads, varying_like(weight))
+            parameters[wire.name] = {**parameters[wire.name], "weight": transposed.T}
     return network.with_parameters(parameters)
 
 
@@ -66,30 +66,32 @@ def _is_large(weight: Matrix) -> bool:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _turned(threads: int | None, matrix: Matrix) -> Turned:
-    return turned_by_kernel(threads, matrix)
+def _transpose(threads: int | None, matrix: Matrix) -> Transposed:
+    return transpose_by_kernel(threads, matrix)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def turned_by_kernel(threads: int | None, matrix: Matrix) -> Turned:
+def transpose_by_kernel(threads: int | None, matrix: Matrix) -> Transposed:
     result = jax.ShapeDtypeStruct(matrix.shape[::-1], matrix.dtype)
-    call = kernel("jaxsnn_turned", (result,))
+    call = kernel("jaxsnn_transpose", (result,))
     return varying_like(call(matrix, threads=np.int64(thread_count(threads)))[0], matrix)
 
 
-@turned_by_kernel.defjvp
+@transpose_by_kernel.defjvp
 @usual_promotion
-def _(threads: int | None, primals: tuple[Any], tangents: tuple[Any]) -> tuple[Turned, Turned]:
+def _(
+    threads: int | None, primals: tuple[Any], tangents: tuple[Any]
+) -> tuple[Transposed, Transposed]:
     """Return the transposed matrix, and its tangents by XLA."""
-    return turned_by_kernel(threads, *primals), tangents[0].T
+    return transpose_by_kernel(threads, *primals), tangents[0].T
 
 
-def _forward(threads: int | None, matrix: Matrix) -> tuple[Turned, None]:
-    return turned_by_kernel(threads, matrix), None
+def _forward(threads: int | None, matrix: Matrix) -> tuple[Transposed, None]:
+    return transpose_by_kernel(threads, matrix), None
 
 
-def _backward(threads: int | None, _: None, cotangent: Turned) -> tuple[Matrix]:
-    return (turned_by_kernel(threads, cotangent),)
+def _backward(threads: int | None, _: None, cotangent: Transposed) -> tuple[Matrix]:
+    return (transpose_by_kernel(threads, cotangent),)
 
 
-_turned.defvjp(usual_promotion(_forward), usual_promotion(_backward))
+_transpose.defvjp(usual_promotion(_forward), usual_promotion(_backward))

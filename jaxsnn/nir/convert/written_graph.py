@@ -250,7 +250,12 @@ def _dialect(draft: Draft, target: Target, setting: Setting) -> Dialect:
         name: fields.pop(name) for name in list(fields) if name not in common_names
     }
     shared, nodes = _split_shared(setting.dialect_fields)
-    options: dict[str, Any] = {"time_unit": "s", "framework_options": framework_options, **fields, **shared}
+    options: dict[str, Any] = {
+        "time_unit": "s",
+        "framework_options": framework_options,
+        **fields,
+        **shared,
+    }
     dialect = dialect_of(
         target.framework.name,
         decided_by="argument",

@@ -102,7 +102,11 @@ def resolve(graph: Graph, dialect: str | None = "auto", **options: Any) -> Diale
     choices = possible(graph) if graph.neurons else ()
     fields, framework_fields = _split(user_options.fields)
     return Dialect(
-        **fields, framework_options=framework_fields, nodes=user_options.nodes, why=ignored + why, choices=choices
+        **fields,
+        framework_options=framework_fields,
+        nodes=user_options.nodes,
+        why=ignored + why,
+        choices=choices,
     )
 
 

@@ -84,7 +84,9 @@ class Setting:
 
     def renamed(self, new_names: Mapping[str, str]) -> Setting:
         """Return a copy whose entries in `dialect_fields` are under the new names of nodes."""
-        fields_by_name = {new_names.get(name, name): fields for name, fields in self.dialect_fields.items()}
+        fields_by_name = {
+            new_names.get(name, name): fields for name, fields in self.dialect_fields.items()
+        }
         return dataclasses.replace(self, dialect_fields=fields_by_name)
 
 

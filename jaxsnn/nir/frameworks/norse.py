@@ -254,7 +254,11 @@ def _reset_method(steps: Sequence[Step]) -> str:
 
 def _method(setting: Setting) -> str:
     """Return the key of `_RESET_METHODS` for a conversion, whose ties are known."""
-    return "rounded-floor" if setting.importer_setting == "floor" and setting.ties else setting.importer_setting
+    return (
+        "rounded-floor"
+        if setting.importer_setting == "floor" and setting.ties
+        else setting.importer_setting
+    )
 
 
 def _write(step: Step, setting: Setting) -> Written:

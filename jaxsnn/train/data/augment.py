@@ -259,14 +259,14 @@ class Warp:
             return jax.random.uniform(key, shape, place.dtype, -1, 1)
 
         angle = jnp.deg2rad(self.rotation) * drawn(rotation_key, ())
-        turned = jnp.array(
+        rotation_matrix = jnp.array(
             [[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]], place.dtype
         )
         larger = 1 + self.scale * drawn(scale_key, (2,))
         if self.mirror:
             swapped = jax.random.bernoulli(jax.random.fold_in(key, len(_WARPS)), self.mirror)
             place = jnp.where(swapped, place.at[:, 1].set(size[1] - 1 - place[:, 1]), place)
-        moved = ((place - middle) @ turned.T) * larger + middle
+        moved = ((place - middle) @ rotation_matrix.T) * larger + middle
         moved += self.shift * drawn(shift_key, (2,))
         if self.distortion:
             shape = (_POINTS, _POINTS, 2)

@@ -332,10 +332,11 @@ class Streamed:
         encoded together with different samples.
         """
         index = np.arange(min(_COMPARED, len(self.data)))
-        batch, turned = self.take(index), self.take(index[::-1])
-        pairs = zip(jax.tree.leaves(batch), jax.tree.leaves(turned), strict=True)
+        batch, reversed_batch = self.take(index), self.take(index[::-1])
+        pairs = zip(jax.tree.leaves(batch), jax.tree.leaves(reversed_batch), strict=True)
         if any(
-            not np.array_equal(leaf, np.asarray(turned_leaf)[::-1]) for leaf, turned_leaf in pairs
+            not np.array_equal(leaf, np.asarray(reversed_leaf)[::-1])
+            for leaf, reversed_leaf in pairs
         ):
             raise UsageError(
                 Text(

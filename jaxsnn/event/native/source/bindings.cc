@@ -2,7 +2,7 @@
 // rely on them, and return errors instead of throwing.
 //
 // Compiled once with NUMBER=float and once with NUMBER=double, into separate libraries. The array
-// `parameters` is called `constants` in Python and `lanes` in messages.
+// `parameters` is called `constants` in Python and in messages.
 
 #include "group.h"
 #include "readout.h"
@@ -72,7 +72,7 @@ std::string read_population(ffi::AnyBuffer weight, ffi::AnyBuffer parameters, ff
                             ffi::AnyBuffer t_end, native::Population<T>& population,
                             bool batch_has_positions = true) {
   if (weight.dimensions().size() != 2) return "weight is not (rows, neurons)";
-  if (parameters.dimensions().size() != 3) return "lanes are not (fields, positions, neurons)";
+  if (parameters.dimensions().size() != 3) return "constants are not (fields, positions, neurons)";
   if (time.dimensions().size() != 2) return "time is not (batch, arrivals)";
   population.rows = weight.dimensions()[0];
   population.neurons = weight.dimensions()[1];
@@ -80,10 +80,10 @@ std::string read_population(ffi::AnyBuffer weight, ffi::AnyBuffer parameters, ff
   population.batch = time.dimensions()[0];
   population.arrivals = time.dimensions()[1];
   if (!has_shape(parameters, {native::kFields, population.positions, population.neurons}))
-    return "lanes are not (6, positions, neurons)";
+    return "constants are not (6, positions, neurons)";
   if (population.positions < 1 || (batch_has_positions && population.batch % population.positions))
     return "positions do not fit the batch";
-  if (!has_shape(t_end, {})) return "t_end is not one number";
+  if (!has_shape(t_end, {})) return "t_end is not a scalar";
   for (auto buffer : {weight, parameters, time, t_end})
     if (!has_type(buffer, kType<T>)) return "the arguments differ in their types";
   if (population.arrivals >= std::numeric_limits<std::int32_t>::max() ||
@@ -137,7 +137,7 @@ ffi::Error LayerForward(ffi::AnyBuffer weight, ffi::AnyBuffer parameters, ffi::A
     std::string problem = read_population<T>(weight, parameters, time, t_end, population);
     if (!problem.empty()) return invalid_argument(problem);
     const Index batch = population.batch, neurons = population.neurons;
-    if (max_spikes < 1 || !(refractory >= 0)) return invalid_argument("max_spikes or refractory");
+    if (max_spikes < 1 || !(refractory >= 0)) return invalid_argument("max_spikes or refractory is out of range");
     const native::Options options =
         make_options(max_spikes, max_counted, once, subtract, refractory, 0.0, threads, jumps);
     population.strict = strict;
@@ -294,7 +294,7 @@ std::string read_feedback(const native::Population<NUMBER>& population, ffi::Any
   if (delay.dimensions().size() != 1) return "delays are not (rows,)";
   feedback.immediate = immediate;
   feedback.delayed = delay.dimensions()[0];
-  if (!has_shape(sender, {feedback.delayed})) return "not every delay has a sender";
+  if (!has_shape(sender, {feedback.delayed})) return "the number of senders is not that of the delays";
   const bool has_refractory = has_shape(refractory, {population.neurons});
   if (!has_refractory && !has_shape(refractory, {0})) return "refractory times are not (neurons,)";
   for (auto buffer : {delay, refractory})
@@ -316,7 +316,7 @@ std::string read_immediate_weights(native::Population<NUMBER>& population, ffi::
     return "the arguments differ in their types";
   if (has_shape(by_target, {0, 0})) return "";
   if (!immediate || !has_shape(by_target, {neurons, neurons}) || !has_shape(scale, {neurons}))
-    return "what arrives at once is not (targets, sources), or its scale not (targets,)";
+    return "weights without a delay are not (targets, sources), or their scale is not (targets,)";
   population.rows += neurons;
   if (population.rows >= std::numeric_limits<std::int32_t>::max()) return "more than 2^31 rows";
   feedback.by_target = by_target.typed_data<NUMBER>();
@@ -456,7 +456,7 @@ std::string read_scatter_inputs(ffi::AnyBuffer weight, ffi::AnyBuffer parameters
                                 ffi::AnyBuffer position, ffi::AnyBuffer row, ffi::AnyBuffer t_end,
                                 native::Population<NUMBER>& population,
                                 native::TapTable<NUMBER>& taps) {
-  if (parameters.dimensions().size() != 3) return "lanes are not (fields, positions, neurons)";
+  if (parameters.dimensions().size() != 3) return "constants are not (fields, positions, neurons)";
   std::string problem = read_population<NUMBER>(weight, parameters, time, t_end, population, false);
   if (problem.empty()) problem = read_taps(population, time, channel, position, row, taps);
   population.batch *= population.positions;
@@ -480,7 +480,7 @@ ffi::Error ScatterForward(ffi::AnyBuffer weight, ffi::AnyBuffer parameters, ffi:
     std::string problem = read_scatter_inputs(weight, parameters, time, channel, position, row,
                                               t_end, population, taps);
     if (!problem.empty()) return invalid_argument(problem);
-    if (max_spikes < 1 || !(refractory >= 0)) return invalid_argument("max_spikes or refractory");
+    if (max_spikes < 1 || !(refractory >= 0)) return invalid_argument("max_spikes or refractory is out of range");
     const Index samples = taps.samples, all_neurons = population.neurons * population.positions;
     const native::Options options =
         make_options(max_spikes, max_counted, once, subtract, refractory, 0.0, threads, jumps);
@@ -532,11 +532,11 @@ ffi::Error ScatterBackward(ffi::AnyBuffer weight, ffi::AnyBuffer parameters, ffi
         !has_shape(*by_weight, {population.rows, population.neurons}))
       return invalid_argument("an argument of the backward pass has the wrong shape");
     if (by_train.dimensions().size() != 2)
-      return invalid_argument("a train is not (batch, events)");
+      return invalid_argument("first spikes are not (batch, events)");
     const Index events = by_train.dimensions()[1];
     if (!has_shape(by_train, {samples, events}) || !has_shape(train_slot, {samples, events}) ||
         !has_type(train_slot, ffi::S32))
-      return invalid_argument("a train does not fit its places");
+      return invalid_argument("first spikes and their slots do not match");
     for (auto buffer : {spike_time, slope, slope_after, cotangent, by_train})
       if (!has_type(buffer, kType<T>))
         return invalid_argument("the arguments differ in their types");
@@ -656,11 +656,11 @@ ffi::Error Earliest(ffi::AnyBuffer time, ffi::Result<ffi::AnyBuffer> slots, std:
 ffi::Error Transpose(ffi::AnyBuffer matrix, ffi::Result<ffi::AnyBuffer> transposed,
                      std::int64_t threads) {
   return run_guarded([&]() -> ffi::Error {
-    if (matrix.dimensions().size() != 2) return invalid_argument("what is turned is no matrix");
+    if (matrix.dimensions().size() != 2) return invalid_argument("the argument is not a matrix");
     const Index rows = matrix.dimensions()[0], columns = matrix.dimensions()[1];
     if (!has_type(matrix, kType<NUMBER>) || !has_type(*transposed, kType<NUMBER>) ||
         !has_shape(*transposed, {columns, rows}))
-      return invalid_argument("the turned matrix does not fit");
+      return invalid_argument("the result has not the shape of the transposed matrix");
     prefer_large_pages(*transposed);
     native::transpose(matrix.typed_data<NUMBER>(), rows, columns,
                       std::clamp<Index>(threads, 1, 1024), transposed->typed_data<NUMBER>(), rows);
@@ -782,5 +782,5 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(
     ffi::Ffi::Bind() BUFFER(time) RESULT(slots).Attr<std::int64_t>("threads"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    jaxsnn_turned, Transpose,
+    jaxsnn_transpose, Transpose,
     ffi::Ffi::Bind() BUFFER(matrix) RESULT(transposed).Attr<std::int64_t>("threads"));
