@@ -346,7 +346,7 @@ def _candidates(graph: Graph) -> Iterator[tuple[FittingOptions, Dialect]]:
     conventions = graph.dialect.conventions
     if conventions is None:
         return
-    # What a framework does by itself need not be tried otherwise.
+    # A reset delay that the framework defines need not be tried.
     delays = (False, True) if conventions.reset_delay is None else (conventions.reset_delay,)
     options = [option for option in conventions.options if option.tries]
     for values in _ways(delays, options):
