@@ -107,7 +107,8 @@ class PopulationPart:
             self.neuron = self.neuron.guessed()
         if not (self.population.fires or self.neuron.certain):
             self.neuron = self.neuron.unassuming()
-        # Unit of the arrivals: a current of 1 if only currents arrive, else a spike of weight 1.
+        # Scale of the arrivals: the effect of a current of 1 if only currents arrive, else that of
+        # a spike of weight 1.
         only_currents = bool(are_currents) and all(are_currents) and not self.driven
         arrives = self.neuron.current_factor if only_currents else self.neuron.arrival_factor
         self.scale = arrives(self.parameters)

@@ -66,7 +66,7 @@ def flow(
     p = parameters
     if "dt" in factors:
         return v + force * factors["dt"], None
-    # V decays towards v_inf, its value at rest if I were equal to the force.
+    # V decays towards v_inf, its fixed point for I = force.
     v_inf = p["v_leak"] + (force if i is None else p["r"] * force)
     v = v_inf + (v - v_inf) * factors["k"]
     if i is None:

@@ -510,8 +510,7 @@ MIXED_OUTPUT = NetworkFeature(
 def _kernel_gaps(network: StaticNetwork) -> dict[str, list[str]]:
     """Return the spiking populations that the native kernels do not simulate, by reason.
 
-    A cycle is simulated as a whole: the first reason that one of its populations has counts for
-        all.
+    A cycle is simulated as a whole: the first reason of any of its populations applies to all.
     """
     gaps: dict[str, list[str]] = {}
     cycle_of = {name: cycle.order for cycle in network.cycles for name in cycle.order}

@@ -143,8 +143,8 @@ def _larger(
             enlarged = max(grown(needed), factor * had)
             most = limit if option == "max_spikes" else MOST_EVENTS
             if option == "max_spikes" and needed >= _FOLLOWED * had:
-                # Counting stopped early. This budget allows counting up to the limit, which is enough
-                # to refuse a neuron that fires without end, or to know the number of its spikes.
+                # Counting stopped early. This budget allows counting up to the limit: enough to
+                # refuse a neuron that fires without end, or to know the number of its spikes.
                 most = max(limit // _FOLLOWED, 2 * had)
             larger[option][name] = min(enlarged, most)
     return larger

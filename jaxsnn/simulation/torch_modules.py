@@ -335,7 +335,8 @@ def _traced_like(
 ) -> tuple[TracedModule, bool]:
     """Trace a module that has the structure of a graph; return also whether the sample contains all time
     steps. A module that computes one time step accepts its first frame, or the sample itself. A module
-    without layers of a fixed width accepts both; the graph then has an input of the same shape for one.
+    without layers of a fixed width accepts both; then the one is preferred for which the input of the
+    traced graph has the shape of the graph's input.
 
     Raises:
         ConversionError: The structures differ.

@@ -224,8 +224,8 @@ class Pass:
     def _fire_back(
         self, number: int, population: PopulationCostate, log: Log, drive: OfSamples
     ) -> PopulationCostate:
-        """Return the costates of a population just before a step, whose spike may be of one of its
-        neurons.
+        """Return the costates of a population just before a step, in which one of its neurons may
+        fire.
         """
         rules, size = self.rules[number], self.plan.sizes[number]
         neuron = log.spike - self.plan.first(number)
@@ -327,7 +327,8 @@ class Pass:
         """Return a population before the end of a neuron's refractory period, and dL/dt of that
         end.
 
-        V stood at v_reset until then: its costate goes to v_reset, and is 0 before.
+        V is held at v_reset until then: its costate counts for the gradient of v_reset, and is 0
+        before.
         """
         size = self.plan.sizes[number]
         spike = self.log.spike[log.released[number], self.samples]

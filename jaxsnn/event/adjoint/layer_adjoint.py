@@ -440,8 +440,8 @@ def _slopes_after(
 ) -> Float[Array, "spikes neurons"]:
     """Return V' at the release of V after each spike of a sample.
 
-    The state there is the sum of what the start, the arrivals and the spikes have left: all but V,
-    which is v_reset, follows a linear flow.
+    The state at that time is the sum of the contributions of the initial state, the arrivals and
+    the spikes, as all entries except V, which is v_reset, follow a linear flow.
     """
     arrival, constants = seen.arrival, seen.constants
     fired = jnp.isfinite(seen.times)

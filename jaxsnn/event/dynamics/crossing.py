@@ -142,7 +142,7 @@ def decay_derivatives(
     # exponential (`stretch`) and phi1 (`bend`) each move with a time constant.
     mem_longer = tau_mem >= tau_syn
     longer = jnp.where(mem_longer, tau_mem, tau_syn)
-    # The same condition selects both: at equal constants the derivatives of max and abs are wrong.
+    # Select both by one condition: at equal constants the derivatives of max and abs are wrong.
     slower = jnp.where(mem_longer, em, es)
     rate_gap = jnp.where(mem_longer, 1 / tau_syn - 1 / tau_mem, 1 / tau_mem - 1 / tau_syn)
     bend = t * t / tau_mem * slower * phi1_derivative(-t * rate_gap)
@@ -283,7 +283,7 @@ def _quadratic(a: Numbers, b: Numbers, rise: Numbers, threshold: Numbers, gap: N
     of_y = rise * rise, 4 * b * gap
     by_x = of_x[0] + abs(of_x[1]) < of_y[0] + abs(of_y[1])
     sqrt = jnp.sqrt(jnp.maximum(jnp.where(by_x, sum(of_x), sum(of_y)), 0.0))
-    # Each root has two forms. The sign selects the one that subtracts no nearly equal numbers.
+    # Each root has two forms. The sign selects that without a difference of nearly equal numbers.
     y = _quotient(rise > 0, 2 * gap, rise + sqrt, rise - sqrt, -2 * b)
     x = _quotient(a > 0, a + sqrt, -2 * b, -2 * threshold, sqrt - a)
     tiny = jnp.finfo(x.dtype).tiny

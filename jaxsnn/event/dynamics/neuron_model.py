@@ -54,8 +54,8 @@ class Neuron:
     #: Whether an arrival changes V itself, so that a spike can occur exactly at the time of an
     #: arrival.
     jumps: ClassVar[bool] = False
-    #: Whether a spike subtracts the same from the state in all cases (`drop`). False: V is assigned
-    #: from different values, or other entries change.
+    #: Whether every spike subtracts the same constant from the state (`drop`). False: V may differ
+    #: between spikes when it is assigned, or other entries change.
     drops: ClassVar[bool] = True
     #: Index of the entry of the state that a box raises by its weight while it is open; None: no
     #: boxes.

@@ -90,7 +90,7 @@ class StepEvent(NamedTuple):
     arrives: tuple[WhichSamples, ...]
     row: tuple[NumberOfSamples, ...]  # of each population's table, the row that acts
     taken: tuple[WhichSamples, ...]  # of each channel, whether its next delivery is due
-    #: of each refractory population, the neuron whose refractory time ends, or the population's
+    #: of each refractory population, the neuron whose refractory period ends, or the population's
     #: size
     released: dict[int, NumberOfSamples]
 
@@ -99,7 +99,7 @@ class _Acting(NamedTuple):
     """Arrivals and deliveries that act at a time; spikes are not included."""
 
     arrives: tuple[WhichSamples, ...]  # of each population, whether something arrives
-    taken: tuple[WhichSamples, ...]  # of each channel, whether its next delivery does
+    taken: tuple[WhichSamples, ...]  # of each channel, whether its next delivery acts
 
 
 def in_order(time: Times, row: Rows) -> SortedArrivals:
@@ -331,7 +331,7 @@ class Agenda:
         """Return the arrivals and deliveries that act at a time, for the samples in which no spike
         acts.
 
-        Refractory times end one after the other, and before anything arrives.
+        Refractory periods end one after the other, before anything arrives.
         """
         delivered: dict[int, WhichSamples] = {}
         for number, channel in enumerate(self.plan.channels):

@@ -51,7 +51,7 @@ def empty_queue(batch: int, lines: int, steps: int, dtype: DTypeLike) -> Queue:
         head=none,
         due=Pair(jnp.full((batch, lines), jnp.inf, dtype), jnp.zeros((batch, lines), dtype)),
         last=none,
-        # one row more than steps: `send` writes to row `steps` if there is no spike before
+        # one row more than steps: `send` writes to row `steps` if there is no previous spike
         behind=jnp.full((steps + 1, batch), steps, jnp.int32),
     )
 
@@ -112,7 +112,7 @@ def send(
     samples = jnp.arange(fires.shape[0])
     none = queue.behind.shape[0] - 1
     here = _at(queue, line, fires)
-    # Samples without a new spike, or without a spike before it, write `none` to row `none`.
+    # Samples without a new spike, or without a previous one, write `none` to row `none`.
     before = jnp.where(fires, _pick(queue.last, line), none)
     # A spike that joins an empty line becomes its head.
     starts = here & jnp.isinf(queue.due.high)

@@ -175,13 +175,13 @@ class Log(NamedTuple):
     row: tuple[NumberOfSteps, ...]
     #: of each population, the step of the spike that arrived from a queue; None without delays
     origin: tuple[NumberOfSteps, ...] | None
-    #: of each refractory population, the step of the spike of the neuron whose refractory time ends
+    #: of each refractory population, the step of the spike whose refractory period ends
     released: dict[int, NumberOfSteps]
     #: step of the arrival that moved V of the neuron that fired across the threshold
     cause: Any  # NumberOfSteps, or None
     #: jump of V at that arrival
     jump: Any  # OfSteps, or None
-    #: dV/dt at the end of the refractory time, from v_reset
+    #: dV/dt at the end of the refractory period, from v_reset
     slope_after: Any  # OfSteps, or None
 
 

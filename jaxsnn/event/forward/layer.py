@@ -111,7 +111,7 @@ class Causes(NamedTuple):
     cause: Int[Array, "a b c"]  # slot of the arrival that moved V across the threshold, else -1
     #: sum of the jumps of V by the arrivals at that time; 0 without a `LayerSpec.jump_width`
     jump: Float[Array, "a b c"]
-    #: dV/dt just after the spike; 0 if there is a refractory time
+    #: dV/dt just after the spike; 0 if there is a refractory period
     slope_after: Float[Array, "a b c"]
 
 

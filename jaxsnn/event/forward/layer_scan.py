@@ -149,8 +149,8 @@ class _FromTo(NamedTuple):
     """Flow of V in an interval, arrays that broadcast to the neurons."""
 
     start: Pair  # time at which V begins to flow, after a refractory period
-    x: State  # the state there
-    end: State  # the state at the interval's end
+    x: State  # state at that time
+    end: State  # state at the interval's end
     duration: Float[Array, "batch #neurons"]  # from `start` to the interval's end
 
 
@@ -159,7 +159,7 @@ class _Crossing(NamedTuple):
 
     time: Pair
     wait: OfNeurons  # time from `ScanState.at` to the crossing
-    x: State  # the state there
+    x: State  # state at the crossing
 
 
 class _Fired(NamedTuple):
@@ -416,7 +416,7 @@ class LayerScan:
         freezes = active & crossing
         at = jnp.where(freezes, interval.start.high, state.at)
         at_low = state.at_low
-        if at_low is not None and self.spec.refractory:  # else V flows from the arrival on
+        if at_low is not None and self.spec.refractory:  # else the start is an arrival: low = 0
             at_low = jnp.where(freezes, interval.start.low, at_low)
         flows = active & jnp.isinf(at)
         if self.spec.once and not self.neuron.jumps:  # equivalent here, with one operation less
@@ -589,8 +589,8 @@ class LayerScan:
     def _with_nan(self, log: SpikeLog, x: State) -> SpikeLog:
         """Set the times of neurons whose numbers have become NaN to NaN.
 
-        A comparison with NaN is false, so that such a neuron crosses no threshold and would pass
-        for one that is silent.
+        A comparison with NaN is false, so that such a neuron crosses no threshold and would look
+        silent.
         """
         broken = has_nan(self.neuron, self.constants, x)
         return log._replace(time=jnp.where(broken, jnp.nan, log.time))

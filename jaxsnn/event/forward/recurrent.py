@@ -334,7 +334,7 @@ class _Loop:
             # In a refractory period, arrivals act on all entries except V.
             moved = (jnp.where(held, x[0], moved[0]), *moved[1:])
         if cause is not None:
-            # A neuron that was above before and has not fired yet keeps its cause.
+            # A neuron that was above its threshold before and has not fired yet keeps its cause.
             newly, stays = comes_up(neuron, constants, x, moved)
             cause = jnp.where(newly, step, jnp.where(stays, cause, self.steps))
         if jump is not None:
