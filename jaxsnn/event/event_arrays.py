@@ -30,7 +30,7 @@ Decay = tuple[Float[Array, "..."], ...]
 #: A time or a duration, the same for all samples.
 Seconds = float | Float[Array, ""]
 
-# ---- what arrives
+# ---- arrivals
 
 #: Weights of an arrival of each row.
 Weights = Float[Array, "rows neurons"]

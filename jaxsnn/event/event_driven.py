@@ -113,7 +113,7 @@ class EventDriven(EventOptions):
             UsageError: inputs or options that do not fit the network.
             LoweringError: the engine does not support the network, or some information is missing.
         """
-        # All that can be refused is refused before anything is compiled.
+        # Refuse invalid arguments before anything is compiled.
         check_precision(network)
         network = in_one_type(network)
         self.check(network)
@@ -121,7 +121,7 @@ class EventDriven(EventOptions):
         end = _checked_end(t_end, network.dtype)
         times = _checked_samples(sample_times, t_end, end)
         if on_processor(network, trains, end, times):
-            # Nothing is differentiated: unused slots more cost nothing but room.
+            # Nothing is differentiated: additional unused slots only cost memory.
             lasting = {
                 name: as_lasting(train, end) if isinstance(train, Currents) else train
                 for name, train in trains.items()
@@ -234,7 +234,7 @@ def simulate_events(
     )
     record = empty_record()
     end = jnp.asarray(t_end, network.dtype)
-    # Strongly connected components, sources first: the trains of all sources of a part are there.
+    # Strongly connected components, sources first, so that the trains of all sources exist.
     for part in groups(network.wires):
         if isinstance(part, Cycle):
             RecurrentPart(sources, part.order).run(record, end)
@@ -251,7 +251,7 @@ def sources_of(
 ) -> Sources:
     """Return the data shared by all parts of a network, before any of them has run."""
     arriving = signals(network)
-    # An operator with entries of its own is a convolution or a pool; inputs come as they are.
+    # An operator with `source` is a convolution or a pool; events of inputs are never cut off.
     gathered = frozenset(
         source
         for signal in arriving.values()
@@ -333,7 +333,7 @@ def _checked_samples(times: Any, t_end: Any, end: Float[Array, ""]) -> Float[Arr
     """Return the sample times, by default evenly spaced from 0 to the end; refuse times outside the
     simulation.
     """
-    # Of traced times only the compiled run knows whether they lie in the simulation.
+    # Traced times cannot be compared with the end here.
     if times is None:
         kind = module_for(end)
         return kind.linspace(0.0, 1.0, _DEFAULT_SAMPLES, dtype=end.dtype) * end
@@ -389,7 +389,7 @@ def check_options(network: Network, options: EventOptions) -> None:
             fix=fix,
         )
     for option in ("min_slope", "jump_width"):
-        # "not at least", so that NaN is refused
+        # "not >=" instead of "<", so that NaN is refused
         if (value := getattr(options, option)) is not None and not as_number(value) >= 0:
             raise UsageError(
                 Text("{parameter} is {value}", parameter=option, value=shown(value)),
@@ -397,7 +397,7 @@ def check_options(network: Network, options: EventOptions) -> None:
             )
     for option in (*BUDGETS, "refractory"):
         named = by_population(option, getattr(options, option))
-        # a name that nothing has would be a setting without effect
+        # an option for a population that does not exist would have no effect
         refuse_strangers(option, named, network.populations, "a population")
         for name in network.populations:
             value = options.of(option, name)
@@ -423,7 +423,7 @@ def check_options(network: Network, options: EventOptions) -> None:
 
 def _is_sound(option: str, value: Any) -> bool:
     """Return whether a value is valid as a refractory time, or as an integer such as a budget."""
-    if isinstance(value, bool):  # which Python counts as 0 or 1
+    if isinstance(value, bool):  # a bool is an int in Python
         return False
     number = as_number(value)
     if option == "refractory":

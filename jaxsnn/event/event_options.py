@@ -61,7 +61,8 @@ class EventOptions:
     def is_auto(self, option: str, population: str) -> bool:
         """Return whether a budget of a population is "auto"."""
         value = getattr(self, option)
-        # A mapping that leaves the population out is not "auto" itself.
+        # `value` is the default of `get`: it may be "auto" for all populations, or a mapping
+        # without this population, which is not "auto".
         return _is_auto(by_population(option, value).get(population, value))
 
     def with_room(self, needed: Mapping[str, Mapping[str, int]]) -> Self:
@@ -70,9 +71,9 @@ class EventOptions:
         options = self.hashable()
         for option, population_needs in needed.items():
             now = getattr(options, option)
-            if population_needs and isinstance(now, int):  # one number for all
+            if population_needs and isinstance(now, int):  # one number for all populations
                 larger[option] = max(now, *population_needs.values())
-            elif population_needs:  # one for some, or "auto": the others keep what they have
+            elif population_needs:  # "auto", or a mapping, whose other entries are kept
                 larger[option] = {**by_population(option, now), **population_needs}
         return replace(options, **larger).hashable()
 
@@ -82,7 +83,7 @@ class EventOptions:
         values = {option.name: getattr(options, option.name) for option in fields(options)}
         by_name = {name: by_population(name, values[name]) for name in (*BUDGETS, "refractory")}
         only = values["first_spike_only"]
-        # JSON knows neither tuples nor pairs.
+        # JSON has no tuples.
         stops = {} if isinstance(only, bool) else {"first_spike_only": list(only)}
         return (
             values

@@ -31,7 +31,8 @@ def shortages(budgets: Budgets) -> dict[str, dict[str, int]]:
     only).
     """
     shortfalls = {}
-    # Behind what was short numbers are lower bounds: another run may find more.
+    # Counts of populations after an exhausted budget are lower bounds: a repeated run may need
+    # more.
     for option, by_population in budgets.items():
         short = {
             name: int(budget.needed)
@@ -92,7 +93,7 @@ class EventRecord:
     spikes: dict[str, LayerSpikes]
     voltages: dict[str, Float[Array, "batch samples neurons"]]
     drives: dict[str, Drive]
-    # where gradients are not the exact ones
+    # numbers of spikes whose gradients are not exact
     clipped: dict[str, Int[Array, ""]]
     degenerate: dict[str, Int[Array, ""]]
     heights: dict[str, Float[Array, "neurons"]]
@@ -102,7 +103,7 @@ class EventRecord:
 
 def empty_record() -> EventRecord:
     """Return an empty record, which is filled while a network runs."""
-    # Every option, also one that nothing in the network is counted by.
+    # All options, including those that do not apply to the network.
     budgets = {"max_spikes": {}, "max_events": {}, "max_arrivals": {}}
     return EventRecord(
         spikes={},

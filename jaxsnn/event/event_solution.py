@@ -90,7 +90,7 @@ class EventSolution:
     drives: dict[str, Drive]
     late: dict[str, Int[Array, ""]]
     heights: dict[str, Float[Array, "neurons"]]
-    # known before it runs, and no leaves of the pytree
+    # known before the run, and not leaves of the pytree
     feeding: tuple[tuple[str, tuple[str, ...]], ...] = field(metadata={"static": True})
     approximations: tuple[str, ...] = field(metadata={"static": True})
     lost: dict[str, Int[Array, "batch"]] = field(default_factory=dict)
@@ -102,7 +102,7 @@ class EventSolution:
     jump_width: float | None = field(default=None, metadata={"static": True})
     culprit: Problem | None = field(default=None, metadata={"static": True})
 
-    # ---- what came out
+    # ---- results
 
     @property
     def outputs(self) -> dict[str, tuple[str, ...]]:
@@ -147,7 +147,7 @@ class EventSolution:
         spikes = self._of(name)
         if on_processor(spikes):
             return to_jax(np.asarray(spikes.count, spikes.time.dtype))
-        # `moved` is 0 and carries dV at each spike: counts by V, as if a jump of V made a spike sooner
+        # `moved` is 0, with the derivative dV at each spike: dcount = dV / (v_threshold - v_reset)
         height = lax.stop_gradient(self.heights[name])[..., None, :, None]
         return spikes.count + jnp.sum(moved(spikes) / height, axis=-1)
 
@@ -244,7 +244,7 @@ class EventSolution:
             )
         return self.spikes[name]
 
-    # ---- how it went
+    # ---- outcome of the run
 
     @property
     def spikes_needed(self) -> dict[str, Int[Array, ""]]:
@@ -267,7 +267,7 @@ class EventSolution:
         Notes on the results are available outside jit only.
         """
         static_notes = (*self.approximations, *self.unused)
-        # Inside jit there are no numbers to be written out.
+        # Inside jit the results have no concrete numbers.
         if isinstance(self.result, Tracer):
             return static_notes
         return *static_notes, *numbers_noted(self)
@@ -313,7 +313,7 @@ class EventSolution:
     def _not_finite(self) -> Problem:
         if self.culprit is not None:
             return self.culprit
-        # NaN spreads to all that is behind: several may show it, and only one can be the cause.
+        # NaN spreads to postsynaptic populations: several may show it, but only one is the cause.
         shown = [name for name, spikes in self.spikes.items() if jnp.isnan(spikes.time).any()]
         shown += [name for name, v in self.voltages.items() if not jnp.isfinite(v).all()]
         location = (
@@ -336,7 +336,7 @@ class EventSolution:
         )
 
     def _exhausted(self) -> Problem:
-        # One at a time: where a budget is short, the numbers of those behind are lower bounds.
+        # Report one at a time: counts of populations after an exhausted budget are lower bounds.
         option, short = next(iter(shortages(self.budgets).items()))
         name = next(iter(short))
         most = max(short.values())
@@ -383,7 +383,7 @@ def samples_axis(path: tuple[Any, ...], array: Any) -> int | None:
     of_solution = path[0].name
     if of_solution in ("spikes", "voltages"):
         return 0
-    # of `Drive`: one row of arrivals for all samples has one axis
+    # of `Drive`: rows that all samples share have a single axis
     arrivals = of_solution == "drives" and getattr(path[-1], "name", "") in ("time", "row")
     return 0 if arrivals and array.ndim == 2 else None
 
@@ -444,7 +444,7 @@ def conclude(
         record: results of the run.
     """
     outside = [out_of_range(trains[name], size) for name, size in network.inputs.items()]
-    # The first that holds is the result: a wrong input explains what comes after it.
+    # The first condition that holds is the result: an invalid input explains the others.
     conditions = [
         (any_of(outside) | ~is_end(t_end), Result.INVALID_INPUT),
         (_is_broken(network, trains, record), Result.NOT_FINITE),
@@ -522,7 +522,7 @@ def _is_broken(
 
 def _is_exhausted(network: Network, record: EventRecord, options: EventOptions) -> Bool[Array, ""]:
     """Return whether some budget was too small; neurons that stop after one spike exhaust none."""
-    # of those only the first spike is looked at, and later ones are meant to be missing
+    # these populations record only the first spikes: later ones are omitted on purpose
     stop = {name for name in network.populations if options.stops(name)}
     return any_of(
         [
@@ -543,13 +543,13 @@ def event_approximations(network: Network) -> tuple[str, ...]:
     ]
     assumed = [text for population in network.populations.values() for text in population.assumed]
     notes += [Note(text, kind="assumed") for text in dict.fromkeys(assumed)]
-    # Only in a cycle does anything go back in the order of the populations.
+    # Only cycles have connections to earlier populations.
     cycles = [part for part in groups(network.wires) if isinstance(part, Cycle)]
     for name in (name for cycle in cycles for name in cycle.order):
         population = network.populations[name]
         if population.recurrent_delay and population.dt:
             late = population.recurrent_delay * population.dt
-            # frameworks compute one step from the spikes of the step before
+            # frameworks compute a step from the recurrent spikes of the previous step
             notes.append(
                 Text(
                     "node '{node}': its recurrent spikes, to itself or to earlier populations, "

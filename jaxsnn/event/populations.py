@@ -93,21 +93,22 @@ class PopulationPart:
         self.parameters = sources.network.parameters[name]
         self.signal = sources.arriving[name]
         are_currents = [source in sources.currents for source, _ in self.signal.paths]
-        #: whether all arrivals are constant currents, which are a bias of each sample
+        #: whether all arrivals are constant currents, which act as a bias of each sample
         self.driven = driven and all(are_currents) and self._is_driven()
         kernel = self.population.spike_kernel
-        if self.driven:  # without spikes it does not matter what spikes would be
+        if self.driven:  # no spikes arrive, so that the kernel has no effect
             kernel = "delta"
-        elif any(are_currents):  # a current is the level of an open box
+        elif any(are_currents):  # a current acts like an open rectangular pulse
             kernel = "box"
         self.neuron = neuron_of(replace(self.population, spike_kernel=kernel))
-        # What is assumed of time constants holds (known), or is looked at in each run (guessed). A
-        # readout has no spikes by which that would pay: nothing is assumed.
+        # Assumptions about time constants are known to hold (certain) or are checked in each run
+        # (guessed). For a readout, which has no spikes, the check does not pay: it assumes nothing.
         if name not in sources.with_static_facts:
             self.neuron = self.neuron.guessed()
         if not (self.population.fires or self.neuron.certain):
             self.neuron = self.neuron.unassuming()
-        # Currents alone are measured by a current of 1; all else by a spike of weight 1.
+        # Scale of the arrivals: the effect of a current of 1 if only currents arrive, else that of
+        # a spike of weight 1.
         only_currents = bool(are_currents) and all(are_currents) and not self.driven
         arrives = self.neuron.current_factor if only_currents else self.neuron.arrival_factor
         self.scale = arrives(self.parameters)
@@ -137,7 +138,7 @@ class PopulationPart:
             min_slope=self.engine.min_slope,
             refractory=0.0 if once else self.engine.of("refractory", self.name),
             jump_width=self.engine.jump_width,
-            # the ends of boxes come behind all their beginnings
+            # `boxes` appends the ends of all pulses after all their starts, which are out of order
             in_order=in_order and not self.neuron.width,
         )
 
@@ -159,7 +160,8 @@ class PopulationPart:
         constants, late = (
             self.neuron.constants(self.parameters, constant + more) for more in (current, missed)
         )
-        # Had they begun a little later, the state would lack what they do to it in the meantime.
+        # `missed` is 0, but not its derivative with respect to the times at which the currents
+        # begin: if they begin later by dt, the state lacks the change that they cause during dt.
         rates = [
             self.neuron.rate(neuron_constants, self.neuron.begin(neuron_constants))
             for neuron_constants in (late, still)
@@ -218,7 +220,7 @@ class PopulationPart:
         factor = self.neuron.current_factor(self.parameters)
         if arrival_lists.positions == 1:
             return factor
-        # a factor that is not positive has no units: `FeedForwardPart._constants`
+        # a factor that is not positive cannot serve as a unit: see `FeedForwardPart._constants`
         return factor / jnp.where(self.scale > 0, self.scale, jnp.nan)
 
     def boxes(self, weight: Weights, time: Times, row: Rows) -> Given:
@@ -227,7 +229,8 @@ class PopulationPart:
         """
         if not self.neuron.width:
             return Given(weight, time, row)
-        # A box of weight W is W at t and -W at t + width: the second half of the table.
+        # A pulse of weight W is an arrival of W at t and one of -W at t + width. The second half of
+        # the table has the negative weights.
         row = jnp.concatenate([row, row + weight.shape[0]], axis=-1)
         time = jnp.concatenate([time, time + self.neuron.width], axis=1)
         return Given(jnp.concatenate([weight, -weight]), time, row)
@@ -258,7 +261,7 @@ class PopulationPart:
         if model_of(self.population.kind).dynamics is None:
             return spikes
         broken = jnp.isnan(spikes.time)
-        # Both factors are 0 where nothing is broken, so that the gradient there is, too.
+        # The factor must be 0 where nothing is broken: its cotangent is 0 there, and 0 * NaN = NaN.
         factor = jnp.where(broken, jnp.nan, 0.0)
         total = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(constants))
         return replace(spikes, time=spikes.time + jnp.where(broken, factor * total, 0.0))
@@ -289,14 +292,14 @@ class FeedForwardPart(PopulationPart):
         paths = self.signal.paths
         arrival_lists = self.arrivals(paths)
         if any(source in self.sources.currents for source, _ in paths):
-            # they come in lists of their own
+            # `arriving` appends the currents, which breaks the order
             arrival_lists = replace(arrival_lists, in_order=False, scattered=None)
         if (
             arrival_lists.scattered is not None
             and self.population.fires
             and self._is_native(arrival_lists)
         ):
-            # the kernels take the events themselves: there are no lists that could be too short
+            # the native kernels read the events directly: no lists of positions can overflow
             arrival_lists = replace(arrival_lists, needed=0, budget=0)
         constants, (weight, time, row) = (
             self._constants(arrival_lists),
@@ -311,7 +314,7 @@ class FeedForwardPart(PopulationPart):
         drive = self._drive(constants, Given(weight, time, row))
         if arrival_lists.positions == 1:
             record.drives[self.name] = drive
-        elif not self.population.fires:  # of one that does the lists may be too short
+        elif not self.population.fires:  # lists of a spiking population may be incomplete
             record.drives[self.name] = self._by_place(drive, arrival_lists)
         if self.population.fires:
             spikes, first = self._spikes(
@@ -380,7 +383,7 @@ class FeedForwardPart(PopulationPart):
         if arrival_lists.positions == 1:
             record.voltages[self.name] = self._membrane(drive, sample_times)
             return
-        # V by position, in units of the arrival factor, to V of the neurons in volts
+        # convert V by position, in units of the arrival factor, to V by neuron, in volts
         v = membrane(replace(drive, v_inf=0.0), sample_times)
         v = jnp.moveaxis(arrival_lists.neurons(jnp.moveaxis(v, 1, 2)), 1, 2)
         record.voltages[self.name] = v * self.scale + drive.v_inf
@@ -390,7 +393,8 @@ class FeedForwardPart(PopulationPart):
     ) -> Float[Array, "batch samples neurons"]:
         """Return V at some sample times, (batch, samples, neurons)."""
         engine = self.sources.engine
-        # Nothing but readouts can be differentiated forwards, as long as XLA runs it.
+        # A network without spiking populations supports forward mode without the option
+        # `forward_mode`, but only if XLA runs it.
         fires = any(population.fires for population in self.sources.network.populations.values())
         if fires and len(sample_times) and reads_out_native(drive.neuron, drive.time, engine):
             return native_membrane(drive, engine.threads, sample_times)
@@ -405,7 +409,7 @@ class FeedForwardPart(PopulationPart):
         constants = self.constants()
         if arrival_lists.positions == 1:
             return constants
-        # a factor that is not positive has no units; NaN ends the run as NOT_FINITE
+        # a factor that is not positive cannot serve as a unit: NaN ends the run as NOT_FINITE
         scale = jnp.where(self.scale > 0, self.scale, jnp.nan)
         return jax.tree.map(arrival_lists.by_position, self.neuron.in_units(constants, scale))
 
@@ -437,7 +441,7 @@ class FeedForwardPart(PopulationPart):
         spikes = self.with_nan_gradients(spikes, constants)
         if arrival_lists.positions == 1:
             return spikes, first
-        # back from units of the arrival factor to volts per second
+        # convert slopes from units of the arrival factor to volts per second
         slope = jnp.where(jnp.isfinite(spikes.time), spikes.slope * self.scale[:, None], 1.0)
         return replace(spikes, slope=slope), first
 
@@ -454,7 +458,8 @@ class FeedForwardPart(PopulationPart):
         threads, native = self.engine.threads, self._is_native(arrival_lists)
         if native and arrival_lists.scattered is not None:
             slots = self.population.size * spec.max_spikes
-            # places are in the slots as the neurons are counted
+            # The kernel numbers spikes in the layout by position, which is that of the neurons only
+            # without `order`.
             room = (
                 room_behind(self.sources, self.name, slots) if arrival_lists.order is None else None
             )
@@ -490,7 +495,7 @@ def steps_late(population: Population, places: tuple[int, int]) -> float:
         population: source population.
         places: positions of the source and of the target in the order.
     """
-    # Frameworks compute populations in order: what goes back is that of the step before.
+    # Frameworks update populations in order, so that feedback has the spikes of the previous step.
     source, target = places
     return population.recurrent_delay * (population.dt or 0.0) if source >= target else 0.0
 
@@ -521,7 +526,8 @@ class RecurrentPart:
             feedback = self._by_target(feedback)
         primals = varying_like((tuple(from_outside), tuple(feedback), tuple(constants), t_end))
         if native:
-            # in one table, which is there already: of the parts XLA would make copies
+            # `of_weights` is a table of all weights that exists already: to check the separate
+            # arrays, XLA would copy them
             simulated, of_weights = native_group_spikes(spec, engine.threads, *primals)
             weights = of_weights, [delay for _, delay in feedback]
         else:
@@ -536,9 +542,9 @@ class RecurrentPart:
             record.numbers[part.name] = sum(jax.tree.leaves(layer_constants)), weights
             record.clipped[part.name] = clipped_slopes(layer, layer_constants, spikes)
             part.write_down(record, part.with_nan_gradients(spikes, layer_constants))
-            # the group's steps in which it fires are fewer than all: the others are cut off
+            # The population fires only in some steps of the group: the unused slots are cut off.
             room = min(spec.max_events, layer.max_spikes * part.population.size)
-            # The native backend's are in order, without gaps where no others are between them.
+            # The native backend returns spikes in order, for a single population without gaps.
             as_is = native and len(self.parts) == 1 and room == time.shape[1]
             train = Train(time, neuron, True) if as_is else earliest(time, neuron, room, engine)
             self.sources.trains[part.name] = train
@@ -617,7 +623,7 @@ class RecurrentPart:
                 delay = self._later(matrix.delay, matrix, self._steps(edge))
                 edges.append(edge)
                 feedback.append((weight, delay))
-                # The end of a box: the negative weight, later by the width.
+                # The end of a rectangular pulse: the negative weight, later by the width.
                 if part.neuron.width:
                     edges.append(edge)
                     feedback.append((-weight, self._later(delay, matrix, part.neuron.width)))

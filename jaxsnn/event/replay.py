@@ -60,9 +60,10 @@ def replay(
     refuse(unsupported(StaticNetwork.of(network), EVENT))
     network, facts = network.with_known_facts()
     sources = sources_of(network, inputs, options, facts)
-    # Nothing is simulated, but what arrives is: weights, delays and times carry the gradients.
+    # No spikes are simulated, but arrivals are computed: they carry the gradients of weights,
+    # delays and times.
     record, end = empty_record(), jnp.asarray(t_end, network.dtype)
-    # Sources before their targets: what a part hands on is there when the next one asks for it.
+    # Sources come before their targets, so that the input spikes of a population exist.
     for part in groups(network.wires):
         if isinstance(part, Cycle):
             raise LoweringError(
@@ -85,7 +86,7 @@ class _RecordedLayer(FeedForwardPart):
     def __init__(self, sources: Sources, name: str, recorded: Recorded) -> None:
         super().__init__(sources, name)
         self.recorded = recorded
-        # Where an arrival moves V across the threshold, V' says nothing of the spike's time.
+        # If an arrival moves V across the threshold, the spike time does not depend on V'.
         if self.population.fires and self.neuron.jumps:
             raise LoweringError(
                 Text(
@@ -109,7 +110,7 @@ class _RecordedLayer(FeedForwardPart):
     ) -> tuple[LayerSpikes, None]:
         """Return the recorded spikes, differentiable."""
         del t_end
-        # `recorded_spikes` has one list of arrivals for all neurons of a sample.
+        # `recorded_spikes` takes one list of arrivals for all neurons of a sample.
         if arrivals.positions != 1:
             raise LoweringError(
                 Text(

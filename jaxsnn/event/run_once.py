@@ -56,7 +56,8 @@ class RunOnce(EventDriven):
         value = super().of(option, population)
         if option != "max_spikes" or isinstance(self.max_spikes, int):
             return value
-        # "auto", or what some populations were found to need: the others have what they had.
+        # `max_spikes` is "auto", or contains the larger budgets of some populations for a repeated
+        # run: all other populations keep their initial budgets.
         budgets: Any = () if isinstance(self.max_spikes, str) else self.max_spikes
         return value if population in dict(budgets) else dict(self.at_first).get(population, value)
 

@@ -160,7 +160,7 @@ def _long(solution: Any) -> Iterator[str]:
     if solution.shortest_tau is None:
         return
     shortest = float(np.min(np.asarray(solution.shortest_tau)))
-    if not shortest < QUIET * QUIET * end:  # before all spikes are looked at
+    if not shortest < QUIET * QUIET * end:  # cheap test before all spikes are read
         return
     fired = [np.asarray(spikes.time) for spikes in solution.spikes.values()]
     last = max((float(time[np.isfinite(time)].max(initial=0.0)) for time in fired), default=0.0)
@@ -184,7 +184,7 @@ def _short(solution: Any) -> Iterator[str]:
         for budgets in solution.budgets.values()
         for budget in budgets.values()
     ):
-        return  # of several runs at once
+        return  # results of several runs (`jax.vmap`)
     for option, population_needs in shortages(solution.budgets).items():
         for name in population_needs:
             text = shortage_text(solution.budgets, option, name)
@@ -206,9 +206,9 @@ def _within_steps(solution: Any) -> Iterator[str]:
     """
     for name, dt in solution.one_per_step:
         time = np.asarray(solution.spikes[name].time)
-        # A spike in each step is none of these, to the rounding of its time.
+        # Spikes exactly one step apart are allowed, up to the rounding of their times.
         rounding = 4 * float(np.finfo(time.dtype).eps) * _largest(solution.t_end)
-        with np.errstate(invalid="ignore"):  # between unused slots
+        with np.errstate(invalid="ignore"):  # inf - inf between unused slots
             close = np.diff(time, axis=-1) < (1 - COARSE) * dt - rounding
         if count := int(close.sum()):
             yield Note(

@@ -64,7 +64,7 @@ class EventStream:
         Args:
             network, options, record: see `stream`.
         """
-        # Calls into the library let other threads run, and signal handlers between them.
+        # Other threads can run during calls into the library, and signal handlers between calls.
         self._lock = threading.RLock()
         self._network = network
         self._inputs, self._sizes = list(network.inputs), list(network.inputs.values())
@@ -240,7 +240,7 @@ class EventStream:
 
     def _any(self, events: Any, until: float | None) -> Spikes:
         """Return the spikes of a push."""
-        self._native.refuse_ended()  # whatever is pushed
+        self._native.refuse_ended()  # before any other error
         now = self._native.time
         pieces = self._checked(events, now)
         last = max((float(time.max()) for _, time, _, _ in pieces), default=now)
@@ -273,7 +273,7 @@ class EventStream:
             events_by_input = {self._inputs[0]: events}
         elif isinstance(events, Mapping):
             events_by_input = {name: events[name] for name in self._inputs if name in events}
-            if len(events_by_input) < len(events):  # it says which is too many
+            if len(events_by_input) < len(events):  # names the unknown input
                 by_input(self._network, events)
         else:
             events_by_input = by_input(self._network, events)
@@ -478,7 +478,7 @@ def _stream_population(part: PopulationPart, group: int, *, recorded: bool) -> S
             node=part.name,
         )
     once, neuron = part.engine.stops(part.name), part.neuron
-    assert isinstance(neuron, TwoVariables)  # all of `_DRIVES` are
+    assert isinstance(neuron, TwoVariables)  # as all models of `_DRIVES`
     return StreamPopulation(
         constants=constants,
         drive=drive,
@@ -525,7 +525,7 @@ def _wiring(
         late: additional delay of all synapses, seconds.
     """
     source, position, row = operator.entries()
-    by_source = np.lexsort((position, source))  # pairs of a channel together
+    by_source = np.lexsort((position, source))  # sorted by source channel
     source, position, row = source[by_source], position[by_source], row[by_source]
     weight = np.asarray(operator.rows(dtype), float)[row]  # (pairs, columns)
     columns, count = operator.columns, len(source)
@@ -537,7 +537,7 @@ def _wiring(
         delay += np.asarray(operator.delay, float)[source]
     if operator.row_delay is not None:
         delay += np.asarray(operator.row_delay, float)[row]
-        first_pair = np.arange(count)  # each pair has a delay of its own
+        first_pair = np.arange(count)  # each pair has an individual delay
     else:
         first_pair = np.flatnonzero(np.diff(source, prepend=-1))
     return StreamWiring(

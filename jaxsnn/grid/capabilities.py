@@ -13,7 +13,7 @@ from jaxsnn.network.structure import OPERATORS, Population, Wire
 from jaxsnn.options import DIALECT, ENGINE, READOUT, RESET, RESET_DELAY
 from jaxsnn.wording import Text
 
-#: The end of an advice that leads to this engine.
+#: End of an advice that recommends this engine.
 _HERE = Text(", or simulate with {engine}", engine=ENGINE.set_to("grid"))
 
 

@@ -66,12 +66,12 @@ def flow(
     p = parameters
     if "dt" in factors:
         return v + force * factors["dt"], None
-    # V decays towards where it would stay if I stayed at the force.
+    # V decays towards v_inf, its fixed point for I = force.
     v_inf = p["v_leak"] + (force if i is None else p["r"] * force)
     v = v_inf + (v - v_inf) * factors["k"]
     if i is None:
         return v, None
-    # I starts at a distance from the force, which decays; V feels its share of it.
+    # The difference between I and the force decays by "a", and adds its "share" to V.
     return v + factors["share"] * p["r"] * (i - force), force + (i - force) * factors["a"]
 
 
@@ -83,7 +83,7 @@ def share(mem: Float[Array, "*shape"], syn: Float[Array, "*shape"]) -> Float[Arr
         mem, syn: dt / tau_mem, dt / tau_syn.
     """
     smaller = jnp.minimum(mem, syn)
-    # Where the two are equal, the gradient of their difference is 0 in this form; of abs it is not.
+    # If the two are equal, the gradient of this difference is 0, unlike that of abs in JAX.
     apart = jnp.maximum(mem, syn) - smaller
     close = apart < 1 / 64
     safe = jnp.where(close, 1.0, apart)

@@ -88,8 +88,8 @@ class AlphaStepper:
             if self.detach_reset is None or self.detach_reset:
                 fired = lax.stop_gradient(fired)
             if self.population.reset == "subtract":
-                # snnTorch subtracts from the three states what keeps neither their sum nor their
-                # ratio: the threshold, the inhibitory current, and that of the previous step.
+                # As in snnTorch, the three states change by unrelated amounts: the threshold, the
+                # inhibitory current, and the inhibitory current of the previous step.
                 excitatory = excitatory - self.parameters["v_threshold"] * fired
                 v = v + state.inhibitory * fired
             elif self.population.reset == "zero":

@@ -90,7 +90,7 @@ class FlowStepper:
         del tested_before
         neuron = self.neuron
         constants = neuron.constants(self.parameters, drive.level)
-        # A neuron model counts its state from where it rests under a constant current.
+        # A neuron model measures its state from its rest under the constant current.
         rest = neuron.rest(self.parameters, drive.level)
         x = tuple(part - origin for part, origin in zip(state.x, rest, strict=True))
         if drive.spikes is not None:

@@ -49,7 +49,7 @@ def delayed(
         shift = min(steps[0], len(x))
         return jnp.concatenate([jnp.zeros_like(x[:shift]), x[: len(x) - shift]])
     flat = x.reshape(*x.shape[:2], -1)  # (time, batch, elements)
-    # The step that each element comes from, (time, 1, elements); before the first there is nothing.
+    # Step from which each element comes, (time, 1, elements); negative: zero.
     source = jnp.arange(len(x))[:, None, None] - jnp.asarray(steps)
     shifted = jnp.take_along_axis(flat, jnp.maximum(source, 0), axis=0)
     return jnp.where(source < 0, 0, shifted).reshape(x.shape)

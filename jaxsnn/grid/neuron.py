@@ -20,8 +20,9 @@ from jaxsnn.grid.surrogate import Surrogate, spike, spike_count
 from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.structure import Population
 
-#: Relative distance below an integer at which the reset "rounded-floor" counts a membrane as at it,
-#: as the reset_method does that `convert` passes to Norse if sums of weights may meet a threshold.
+#: Relative distance below an integer within which the reset "rounded-floor" counts a membrane as
+#: equal to it, like the reset_method that `convert` passes to Norse if sums of weights may equal a
+#: threshold.
 FLOOR_SLACK = 2.0**-20
 
 
@@ -114,8 +115,8 @@ class SteppedNeuron:
         if self.population.membrane == "exact":
             return self._exact_step(state, drive, tested_before)
         population, v = self.population, state.v
-        assert drive.level is not None  # all input is of this kind, where time is not continuous
-        # Spikes of the membrane before the step reset it within the step.
+        assert drive.level is not None  # in time steps all input is a level
+        # A spike of the membrane before the step resets it within this step.
         looks = population.resets and (population.resets_at_start or population.reset_delay)
         # Whether this reset is left out of the gradient depends on the framework.
         detach = population.detaches_resets if self.detach_reset is None else self.detach_reset
@@ -133,7 +134,7 @@ class SteppedNeuron:
         tested = state.v if population.spikes_from == "before" else v
         if not population.reset_delay:
             now = self._resetting(tested, self.detach_reset)
-            # What reset the membrane when the step began does not reset it again.
+            # Spikes that reset the membrane at the beginning of the step do not reset it again.
             v = self.reset(v, now if first is None else now - first)
         v = self._floored(v)
         return MembraneState(v=v, i=i), tested if population.fires else v, v
@@ -205,7 +206,7 @@ class SteppedNeuron:
         """Return the membrane and current after a step without spikes; x is the step's input."""
         if i is not None:
             x, i = self._current(i, x)
-        # The order of these operations is that of each framework: it decides the last digits.
+        # The order of operations is that of the framework, as it determines the last digits.
         p, membrane, factors = self.parameters, self.population.membrane, self.factors
         if membrane == "euler":
             v = v + factors["rate"] * (p["v_leak"] - v + x)

@@ -65,7 +65,7 @@ def run_population(
 
     start = neuron.start(over_time.lead[1])
     recorded = wire.name in over_time.recorded
-    # what is carried from step to step, and the gradient of each, vary as all that goes in does
+    # the carry, and all gradients, must vary over the mesh axes of all inputs
     outcome: Any = _membranes(recorded, *varying_like((neuron, start, entering)))
     end, tested, membrane = outcome
     sent = parts.emitted(neuron.leaving(tested), spikes=neuron.population.fires)
@@ -152,7 +152,7 @@ def run_cycle(
     later.
     """
     inside = tuple(wire.name for wire in cycle.wires)
-    # What comes from outside of the cycle is known for all steps.
+    # Inputs from outside of the cycle are known for all steps.
     entering = {
         wire.name: total([signals[source] for source in wire.sources if source not in inside])
         for wire in cycle.wires
@@ -254,7 +254,7 @@ class Loop:
             neuron = parts.neurons[name]
             state, tested, membrane = neuron.step(carry.states[name], gathered(name))
             states[name], membranes[name] = state, membrane
-            # Neurons behind this one see what left it in this step, those before it what left last.
+            # Later neurons receive the output of this step, earlier ones that of the previous step.
             now[name] = parts.emitted(neuron.leaving(tested), spikes=neuron.population.fires)
         waiting = {name: _queued(queue, gathered(name)) for name, queue in carry.waiting.items()}
         return LoopState(states=states, last=now, waiting=waiting), leaving, membranes
@@ -340,6 +340,6 @@ def arriving(
     if len(steps) == 1:
         return queue[0]
     flat = queue.reshape(*queue.shape[:2], -1)  # (queue, batch, elements)
-    # What entered k steps ago is k places from the end.
+    # An input of k steps ago is k places from the end.
     place = len(queue) - jnp.asarray(steps)
     return jnp.take_along_axis(flat, place[None, None, :], axis=0)[0].reshape(queue.shape[1:])

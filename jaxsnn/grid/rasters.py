@@ -204,7 +204,7 @@ def _sorted_in(
     step = jnp.rint(exact)
     rounded = jnp.sum(used & (jnp.abs(step - exact) > OFF_GRID))
     late = jnp.sum(used & (step >= steps))
-    # Events that are left out go to the step behind the last one, which is dropped.
+    # Events that are left out get the step after the last one, which is dropped.
     place = jnp.where(used, jnp.minimum(step, steps), steps).astype(jnp.int32)
     batch = time.shape[0]
     sample = jnp.broadcast_to(jnp.arange(batch)[:, None], time.shape)
@@ -226,7 +226,7 @@ def _held_in(
     rounded = jnp.sum(used & (jnp.abs(step - exact) > OFF_GRID))
     late = late_events(currents, jnp.asarray(steps * dt, dtype))
     begins = jnp.where(used, step, steps).astype(jnp.int32)
-    # The piece of a step is the last one that has begun; in front of the first one there is none.
+    # The piece of a step is the last one that has begun; before the first piece the value is 0.
     find = partial(jnp.searchsorted, side="right")
     piece = jax.vmap(find, in_axes=(0, None))(begins, jnp.arange(steps, dtype=jnp.int32))
     before = jnp.zeros_like(currents.value[:, :1])

@@ -62,7 +62,7 @@ class SteppedSolution:
     shortest_tau: Float[Array, ""] | None = None
     culprit: Problem | None = field(default=None, metadata={"static": True})
 
-    # ---- what came out; gradients are those of the surrogate
+    # ---- results; gradients are those of the surrogate
 
     @property
     def outputs(self) -> dict[str, tuple[str, ...]]:
@@ -159,7 +159,7 @@ class SteppedSolution:
         self, name: str, among: dict[str, Float[Array, "time batch *shape"]], *, spikes: bool
     ) -> Float[Array, "time batch neurons"]:
         alone = [output for output, sources in self.feeding if sources == (name,)]
-        # what is no population, such as a Threshold or a pool, sends what it sends
+        # a node that is not a population, such as a Threshold or a pool, has a single output
         sent = [
             self.y[output]
             for output in alone
@@ -170,7 +170,7 @@ class SteppedSolution:
         if name in among:
             sent = [among[name]]
         if sent:
-            # of several runs, which `jax.vmap` has put together, time is not the first axis
+            # if `jax.vmap` has combined several runs, time is not the first axis
             leading = jnp.ndim(self.result) + 2
             return sent[0].reshape(*sent[0].shape[:leading], -1)
         if spikes and (alone or name in self.voltages):
@@ -193,7 +193,7 @@ class SteppedSolution:
     def _times(self, y: Float[Array, "time batch neurons"]) -> Float[Array, "time 1 1"]:
         return jnp.arange(y.shape[-3], dtype=y.dtype)[:, None, None] * (self.dt or 1.0)
 
-    # ---- how it went
+    # ---- outcome of the run
 
     @property
     def notes(self) -> tuple[str, ...]:

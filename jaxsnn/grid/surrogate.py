@@ -229,5 +229,5 @@ def spike_count(
     count = jnp.maximum(jnp.floor(fits) if at_equality else jnp.ceil(fits) - 1, 0)
     nearest = jnp.maximum(jnp.round(fits), 1) * v_threshold
     smooth: Any = spike(v - nearest, surrogate, at_equality)
-    # The value is the count alone: what is added is 0, with the gradient of a spike.
+    # The value is the count: the added term is 0, with the gradient of a spike.
     return count + (smooth - jax.lax.stop_gradient(smooth))

@@ -202,7 +202,7 @@ def _run(engine: TimeStepped, network: Network, input_rasters: Rasters) -> Stepp
 
 def _stepped(engine: TimeStepped, network: Network, input_rasters: Rasters) -> SteppedSolution:
     record = simulate_steps(network, input_rasters.x, engine, input_rasters.currents)
-    not_a_number = jnp.any(jnp.isnan(entries(network.parameters)))  # inf: there is no leak
+    not_a_number = jnp.any(jnp.isnan(entries(network.parameters)))  # inf means no leak
     broken = any_of(
         [~finite for finite in record.finite.values()]
         + [~jnp.all(jnp.isfinite(y)) for y in record.y.values()]

@@ -66,7 +66,7 @@ def _bad_parameters(network: Network, *, finite: bool) -> Iterator[Problem]:
 
 def _wrong(key: str, numbers: np.ndarray, *, finite: bool) -> Iterator[tuple[np.ndarray, str]]:
     """Yield masks of a parameter's invalid numbers, and the requirement that each violates."""
-    # In time steps an infinite time constant is no leak, and an infinite threshold no spike.
+    # In time steps an infinite time constant means no leak, an infinite threshold no spikes.
     may_be_infinite = not finite and (key.startswith("tau") or key == "v_threshold")
     if may_be_infinite:
         yield np.isnan(numbers), "be a number"
@@ -142,7 +142,7 @@ def first_wrong(numbers: np.ndarray, *, is_events: bool) -> str | None:
     Args:
         numbers: times of events (events,) or (batch, events), or an array (time, batch, *shape).
     """
-    # an event at time inf is none
+    # time inf marks an unused slot
     wrong = np.isnan(numbers) if is_events else ~np.isfinite(numbers)
     if not wrong.any():
         return None

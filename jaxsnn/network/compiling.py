@@ -67,7 +67,7 @@ def loops_in(jaxpr: Any) -> int:
 #: dividing it costs a fifth of the time.
 IN_ONE_PART = {"xla_cpu_parallel_codegen_split_count": 1}
 
-if __name__ == "__main__":  # as XLA_FLAGS has them; one that XLA does not know ends the process
+if __name__ == "__main__":  # print XLA_FLAGS; XLA exits at an unknown flag
     accepted_flags = known_options(NOT_AT_ALL | IN_ONE_PART)
     flags = (f"--{name}={str(value).lower()}" for name, value in accepted_flags.items())
     sys.stdout.write(" ".join(flags) + "\n")

@@ -39,7 +39,7 @@ def groups(wires: Sequence[Wire]) -> list[Wire | Cycle]:
         LoweringError: a cycle without a neuron or a delay.
     """
     place = {wire.name: number for number, wire in enumerate(wires)}
-    # The last source of each node: it is behind the node where that is part of a cycle.
+    # Place of the last source of each node; in a cycle it may be after the node itself.
     last = [max((place[source] for source in wire.sources), default=-1) for wire in wires]
     ordered: list[Wire | Cycle] = []
     start = 0
@@ -48,7 +48,7 @@ def groups(wires: Sequence[Wire]) -> list[Wire | Cycle]:
             ordered.append(wires[start])
             start += 1
             continue
-        # The cycle ends where no node in it has a source behind it.
+        # The cycle ends where none of its nodes has a source after the end.
         stop = reach = start
         while stop <= reach:
             reach = max(reach, last[stop])
@@ -75,14 +75,14 @@ def _from_the_entry(wires: tuple[Wire, ...]) -> list[str]:
         wire.name: [target.name for target in wires if wire.name in target.sources]
         for wire in wires
     }
-    # Where the cycle is fed from outside; the first of them reaches all the others.
+    # Nodes that are fed from outside the cycle. The search from the first reaches all nodes.
     entries = [wire.name for wire in wires if any(source not in targets for source in wire.sources)]
     finished: list[str] = []
     seen: list[str] = []
     for entry in [*entries, *targets]:
         path = [entry] if entry not in seen else []
         seen += path
-        # The path goes on to a node that was not seen; where there is none its end is finished.
+        # Extend the path to an unseen node. If there is none, its last node is finished.
         while path:
             onward = next((target for target in targets[path[-1]] if target not in seen), None)
             if onward is None:

@@ -229,7 +229,7 @@ STEPPED_NEURON = _populations(
 )
 NIR_NEURON = _populations("A neuron of a NIR type", lambda population: population.kind in NIR_KINDS)
 
-# -- what neurons do
+# -- behaviour of neurons
 
 RESETTING_READOUT = _populations("A readout that resets", lambda population: population.resetting)
 FLOOR = _populations(
@@ -391,7 +391,7 @@ VOLTAGE_TO_OUTPUT = NetworkFeature(
         for wire in network.wires
         if wire.kind == "output"
         for source in network.readouts_into[wire.name]
-        if source not in wire.sources  # else its potential is recorded
+        if source not in wire.sources  # the Output records the potential of a direct source
     ),
 )
 
@@ -455,7 +455,7 @@ def _currents_and_deltas(network: StaticNetwork) -> Iterator[Occurrence]:
         if population.spike_kernel != "delta":
             continue
         sources = network.nodes[population.name].sources
-        # One linear node can carry both: then it stands for both sources.
+        # One linear node can carry both: then both sources are this node.
         current = next((source for source in sources if source in network.with_currents), None)
         spikes = next((source for source in sources if source in network.with_spikes), None)
         if current is not None and spikes is not None:
@@ -467,7 +467,7 @@ def _mixed_sources(network: StaticNetwork) -> Iterator[Occurrence]:
         if wire.kind != "output" or not set(network.readouts_into[wire.name]) <= set(wire.sources):
             continue
         kinds = [network.nodes[name].kind for name in wire.sources]
-        # A single readout has a potential to write; several sources must all fire.
+        # An Output records the potential of a single readout, or spikes if all sources fire.
         fires = [
             kind == "Threshold" or (kind == "neuron" and name not in network.readouts)
             for name, kind in zip(wire.sources, kinds, strict=True)
@@ -504,14 +504,13 @@ MIXED_OUTPUT = NetworkFeature(
     ),
 )
 
-# -- what no native kernel computes
+# -- features without native kernels
 
 
 def _kernel_gaps(network: StaticNetwork) -> dict[str, list[str]]:
     """Return the spiking populations that the native kernels do not simulate, by reason.
 
-    A cycle is simulated as a whole: the first reason that one of its populations has counts for
-        all.
+    A cycle is simulated as a whole: the first reason of any of its populations applies to all.
     """
     gaps: dict[str, list[str]] = {}
     cycle_of = {name: cycle.order for cycle in network.cycles for name in cycle.order}
@@ -574,7 +573,7 @@ MIXED_RESETS_IN_CYCLE = _beyond_kernels(
     "A cycle whose neurons have different reset rules", "mixed resets"
 )
 
-# -- what the dialect must decide
+# -- properties that the dialect must decide
 
 
 @dataclass(frozen=True, kw_only=True)

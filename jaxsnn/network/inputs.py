@@ -166,7 +166,7 @@ def refuse_other_axes(name: str, axes: tuple[int, ...], shape: tuple[int, ...]) 
         set(itertools.accumulate(lengths_of_axes, operator.mul)) - {1}
         for lengths_of_axes in (axes, shape)
     ]
-    # Joining neighbours leaves some of the products out.
+    # Joining adjacent axes only removes some of the cumulative products.
     if math.prod(axes) == math.prod(shape) and not (
         lengths[0] <= lengths[1] or lengths[1] <= lengths[0]
     ):
@@ -214,7 +214,7 @@ def checked_input(name: str, input_signal: Any, shape: tuple[int, ...], dtype: A
             node=name,
         )
     value = _as_rows(input_signal.value, dtype)
-    # What unused slots carry does not count, whatever it is.
+    # Values in unused slots have no effect: ignore invalid ones.
     kind = module_for(events.time, value)
     value = kind.where(kind.isfinite(events.time), value, kind.zeros((), dtype))
     _refuse_values(name, value)
@@ -270,7 +270,7 @@ def _checked_currents(
     kind = module_for(time, value)
     value = kind.where(kind.isfinite(time)[..., None], value, kind.zeros((), dtype))
     _refuse_values(name, value)
-    # Times that were put in since may say something else.
+    # The times may have been replaced since `lasting` was set.
     lasting = currents.lasting and times[-1] == 1
     if not isinstance(time, Tracer):
         lasting = lasting and not np.asarray(time).any()

@@ -46,12 +46,12 @@ def applied(
         LoweringError: the node has no function.
     """
     lead = x.shape[: x.ndim - len(inward)]
-    # One product of matrices: that of arrays with more axes is slower in the gradient.
+    # With one leading axis the gradient of a matrix product is faster.
     joined = x.reshape(math.prod(lead), *inward)
     return wire.apply(parameters, joined).reshape(*lead, *wire.shape)
 
 
-# -- NIR's own
+# -- NIR's node types
 
 
 def matrix_product(
@@ -111,7 +111,7 @@ def averaged(
     return summed(parameters, detail, x) / math.prod(detail.kernel)
 
 
-# -- those from outside, which are asked before they are trusted
+# -- registered node types, which are checked before use
 
 
 def check_operator(wire: Wire, inward: tuple[int, ...], parameters: Arrays) -> None:
@@ -129,7 +129,7 @@ def check_operator(wire: Wire, inward: tuple[int, ...], parameters: Arrays) -> N
     x = jnp.asarray(rng.normal(size=(2, *inward)))
     try:
         y = wire.apply(numbers, x)
-    except Exception as error:  # whatever a function from outside may raise
+    except Exception as error:  # a registered function may raise any exception
         raise _wrong(
             wire,
             Text("fails for an input of shape {shape}: {reason}", shape=x.shape, reason=str(error)),
@@ -173,7 +173,7 @@ def check_operator(wire: Wire, inward: tuple[int, ...], parameters: Arrays) -> N
             raise _wrong(wire, "has entries= whose weighted sum differs from the result of apply=")
 
 
-#: Relative difference between two ways to a sum, in float32.
+#: Relative tolerance between two ways to compute a sum in float32.
 _TOLERANCE = 1e-4
 
 

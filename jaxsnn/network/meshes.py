@@ -25,7 +25,7 @@ Tree = TypeVar("Tree")
 Result = TypeVar("Result")
 #: Keys from the root of a tree to one of its arrays.
 Path = tuple[Any, ...]
-_AXES = 2  # results have the samples in one of so many first axes, or not at all
+_AXES = 2  # the sample axis of a result, if any, is one of this many first axes
 
 
 # ---- inside shard_map
@@ -51,7 +51,7 @@ def _varying(array: Any) -> frozenset[str]:
     """Return the axes of the mesh over which an array varies."""
     kind = jax.typeof(array)
     manual = getattr(kind, "manual_axis_type", None)
-    # `vma` in the documentation, and in versions that are not supported
+    # the documentation, and versions that are not supported, have `vma` instead
     return getattr(kind, "vma", frozenset()) if manual is None else manual.varying
 
 

@@ -458,7 +458,7 @@ def with_synaptic_delays(network: Network, name: str, delay: ArrayLike) -> Netwo
         )
     if delay.ndim == 2 and delay.shape[0] == 1 < weight.shape[0]:
         delay = delay[0]
-    # What differs between the targets is one for each synapse; else it is one for each source.
+    # Delays that differ between targets have one entry for each synapse, others for each source.
     shape = weight.shape if delay.ndim == 2 else weight.shape[1:]
     delay = jnp.broadcast_to(delay, () if delay.size == 1 and delay.ndim == 0 else shape)
     parameters = {**network.parameters, name: {**network.parameters[name], "delay": delay}}

@@ -49,7 +49,7 @@ def with_rounded_resets(
     has_both = {"v_reset", "v_threshold"} <= set(parameters)
     if not has_both or population.reset != "zero" or "v_reset" in dict(population.obstacles):
         return population
-    with np.errstate(over="ignore"):  # of a threshold
+    with np.errstate(over="ignore"):  # a threshold may become inf
         pair = [np.asarray(parameters[key], dtype) for key in ("v_reset", "v_threshold")]
     v_reset, v_threshold = np.broadcast_arrays(*pair)
     if not (bad := v_reset >= v_threshold).any():

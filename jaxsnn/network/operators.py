@@ -316,7 +316,7 @@ def _find_matches(operator: Operator, enters: Int[np.ndarray, "connections"]) ->
     source, position, row = operator.entries()
     if operator.order is not None:
         position = np.argsort(operator.order)[position]
-    # Connections sorted by where they start: those of one start are a range [first, first + count).
+    # Sort connections by their start: those with the same start are a range [first, first + count).
     order = np.argsort(enters, kind="stable")
     first = np.searchsorted(enters[order], position)
     count = np.searchsorted(enters[order], position, side="right") - first
@@ -351,12 +351,12 @@ def _linear(wire: Wire, operator: Operator, weight: Float[Array, "outputs channe
         return replace(operator, columns=outputs, weight=weight.T)
     if operator.positions == 1:
         return replace(operator, columns=outputs, weight=operator.weight @ weight.T, order=None)
-    # What was at many positions comes together at one.
+    # The matrix has a single position, which receives from all positions of the operator.
     _, position, row = operator.entries()
     together = {"positions": 1, "columns": outputs, "position": 0 * position, "order": None}
     if operator.is_pool:
         return replace(operator, **together, row=position, weight=operator.weight[0, 0] * weight.T)
-    if operator.columns == 1:  # each pair with a row of its own
+    if operator.columns == 1:  # each pair gets a separate row
         refuse_large(wire, len(row) * outputs)
         row_delay = None if operator.row_delay is None else operator.row_delay[row]
         rows = operator.weight[row] * weight.T[position]
@@ -379,7 +379,7 @@ def _copied(
     every = np.arange(len(channels))
     expected = np.zeros(weight.shape, bool)
     expected[every, channels] = True
-    # NaN where they are not: the run says that it is not finite.
+    # NaN if the weights have changed: the run ends as NOT_FINITE.
     unit_weight = jnp.where(jnp.all(weight == expected), 1.0, jnp.nan).astype(weight.dtype)
     return replace(
         operator,
@@ -477,7 +477,7 @@ def _scaled(
     if operator.positions == 1:
         return replace(operator, weight=operator.weight * scale)
     refuse_large(wire, operator.weight.shape[0] * operator.size)
-    # (positions, 1, columns) times (rows, columns): rows of its own at each position
+    # (positions, 1, columns) times (rows, columns): separate rows at each position
     by_position = scale.reshape(operator.columns, operator.positions).T
     rows = operator.weight[None] * by_position[:, None]
     return _rows_by_position(operator, rows.reshape(-1, operator.columns))
@@ -516,7 +516,7 @@ def _reordered(
 ) -> Operator:
     if wire.detail is None:
         return operator
-    # The channel, as it was counted before, of each channel after the axes changed places.
+    # number before the transposition of each channel after it
     place = np.arange(operator.size).reshape(inward).transpose(wire.detail).reshape(-1)
     operator = _as_pool(operator, dtype)
     return replace(operator, order=place if operator.order is None else operator.order[place])
@@ -536,7 +536,7 @@ def _delayed(
     single = one_column(wire, operator, dtype)
     _, position, row = single.entries()
     row_delay = 0.0 if single.row_delay is None else single.row_delay[row]
-    # Each pair with a row of its own, as late as its row and its channel.
+    # Each pair gets a separate row, with the delays of its row and of its channel.
     return replace(
         single,
         row=np.arange(len(row)),
@@ -599,7 +599,7 @@ def _pooled(
     positions = outputs
     if _is_image(operator, inward) or not _has_columns_for_channels(operator, inward):
         operator = one_column(wire, operator, dtype)
-        channel = np.arange(channels)[:, None]  # the same meetings in each channel
+        channel = np.arange(channels)[:, None]  # the same window table for each channel
         pixel = (channel * cells + pixel).reshape(-1)
         out = (channel * outputs + out).reshape(-1)
         positions = channels * outputs
@@ -645,7 +645,7 @@ def _convolved_image(
     cells, outputs = math.prod(inward[1:]), math.prod(wire.shape[1:])
     columns, taps = kernel.shape[0] // groups, math.prod(window.kernel)
     pixel, tap, out = window_table(window, inward[1:], wire.shape[1:])
-    # The same meetings in each channel: it has its own rows, and the positions of its group.
+    # The same window table for each channel, which has its own rows and the positions of its group.
     channel = np.arange(channels)[:, None]
     group = channel // (channels // groups)
     matches = _find_matches(operator, (channel * cells + pixel).reshape(-1))
@@ -657,7 +657,7 @@ def _convolved_image(
     row_delay = operator.row_delay
     if operator.is_pool:
         weight = weight * operator.weight[0, 0]
-    else:  # a row for each row of the operator and tap that meet, wherever they do
+    else:  # a row for each pair of a row of the operator and a tap, shared by all positions
         pair = matches.row * len(weight) + row
         _, first, number = np.unique(pair, return_index=True, return_inverse=True)
         before = matches.row[first]
@@ -721,8 +721,8 @@ def _convolved_columns(
 
 
 _Join = Callable[[Wire, tuple[int, ...], Arrays, Operator, DTypeLike], Operator]
-#: How nodes of some kinds join an operator: they share weights between positions, which saves
-#: pairs. All others are joined connection by connection.
+#: Node kind -> function that joins such a node to an operator and shares weights between
+#: positions, which saves pairs. All other nodes are joined connection by connection.
 _JOINED: Mapping[str, _Join] = {
     "Linear": _matrix,
     "Affine": _matrix,

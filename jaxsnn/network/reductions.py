@@ -49,9 +49,8 @@ def _by_halves(
 ) -> Int[Array, "*rest"]:
     """Reduce an array over the last axis in two halves; `nothing` is the neutral element."""
     start, size, axis = jnp.asarray(nothing, array.dtype), array.shape[-1], array.ndim - 1
-    if not isinstance(
-        size, int
-    ):  # symbolic, in `jax.export`: lax.reduce of a function has no derivative
+    # For a symbolic size (`jax.export`): `lax.reduce` of a function has no derivative.
+    if not isinstance(size, int):
         reduction = jnp.max if joined is jnp.maximum else jnp.sum
         return reduction(array, axis, initial=nothing).astype(array.dtype)
     more = [(0, 0)] * axis + [(0, size % 2)]
@@ -79,15 +78,15 @@ def any_of_each(*conditions: Bool[Array, "*shape"]) -> tuple[Bool[Array, ""], ..
 
 def any_in(*conditions: Bool[Array, "..."]) -> Bool[Array, ""]:
     """Return whether any element of some boolean arrays, of any shapes, is true."""
-    # Those of one size are looked through together.
+    # Conditions of the same size are reduced in one loop.
     by_size = defaultdict(list)
     for condition in conditions:
         if condition.size:
             by_size[condition.size].append(condition.reshape(-1))
     partial_results = []
     for size, same in by_size.items():
-        # Two halves: of a single one XLA would make several loops again. A size that is not known
-        # yet (`jax.export`) has none.
+        # Split a single condition into halves: XLA would make several loops of it. A symbolic size
+        # (`jax.export`) cannot be split.
         if len(same) == 1 and isinstance(size, int):
             same = jnp.split(jnp.pad(same[0], (0, size % 2)), 2)
         partial_results += any_of_each(*same)

@@ -19,7 +19,7 @@ class Result(enum.IntEnum):
 
     SUCCESS = 0
     BUDGET_EXHAUSTED = 1
-    # 2 was the end of runs whose voltages drove neurons
+    # 2 is no longer used: it marked runs in which voltages drove neurons
     NOT_FINITE = 3
     INVALID_INPUT = 4
 

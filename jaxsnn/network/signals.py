@@ -120,7 +120,7 @@ def _after(
     )
     constant = signal.constant
     if constant is not None:
-        # A constant is the same however late it comes: delays of synapses do nothing to it.
+        # Delays of synapses do not change a constant.
         without_delays = {
             key: value
             for key, value in parameters.items()
@@ -130,7 +130,7 @@ def _after(
         constant = operator.apply(constant, dtype)
     bias = wire.bias(parameters)
     if bias is not None:
-        # One number for each channel or element: the channels are the first axis of the shape.
+        # The bias has one number for each channel, the first axis of the shape, or each element.
         bias = jnp.repeat(bias, wire.size // bias.size)
         constant = bias if constant is None else constant + bias
     return Signal(paths=paths, constant=constant)

@@ -29,17 +29,17 @@ from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.reductions import greatest
 
-# Where the network is faster than XLA's sort: so many rows, and so many numbers in each.
+# Minimum number of rows, and numbers of elements of a row, for which the sorting network is faster
+# than XLA's sort.
 _LEAST_ROWS = 32
 _NUMBERS = range(20, 513)
-#: Ratio of all numbers to the wanted ones from which on a search for these is faster than
-#: sorting.
+#: Ratio of all numbers to the requested ones above which `lax.top_k` is faster than sorting.
 _FEW = 4
 #: Bits of float32 numbers.
 _FIRST_NORMAL, _TWICE_IS_INFINITE = 0x00800000, 0x7F000000
 #: Number of elements from which on two threads are faster.
 _MANY = 2**15
-_MOST_PADDED = 1.5  # the network takes powers of two: times as many numbers as there are
+_MOST_PADDED = 1.5  # largest ratio of the padded size, a power of two, to the actual size
 
 
 def sorted_times(
@@ -63,15 +63,15 @@ def first_times(time: Float[Array, "batch numbers"], count: int) -> Int[Array, "
     there are fewer. Equal times keep the lower position first.
     """
     if time.shape[1] > _FEW * count and time.dtype == jnp.float32:
-        # Numbers in the same order that processors do not take for 0: twice each time, and twice the
-        # first normal number of those below. What is above 1e38 s is as late as what is unused.
+        # Processors may treat subnormal numbers as 0. Adding 1 to the exponent makes all numbers
+        # normal and keeps their order. Times above 1e38 s become inf, like unused slots.
         later = jnp.minimum(_bits(time), _TWICE_IS_INFINITE) + _FIRST_NORMAL
         return lax.top_k(-lax.bitcast_convert_type(later, jnp.float32), count)[1]
     return sorted_times(time)[1][:, :count]
 
 
 @jax.custom_jvp
-@jax.jit  # called outside of a compiled function, the network would be compiled step by step
+@jax.jit  # outside of a compiled function each step of the network would be compiled separately
 def sorted_columns(
     time: Float[Array, "rows numbers"],
 ) -> tuple[Float[Array, "numbers rows"], Int[Array, "numbers rows"]]:
@@ -82,7 +82,8 @@ def sorted_columns(
         return pair[0].T, pair[1].T
     bits = _bits(time)
     with jax.enable_x64(True):
-        # The bits of a time above, its position below: one number, no two of which are equal.
+        # One integer: the bits of a time in the upper half, its position in the lower half. No two
+        # integers are equal.
         packed = (bits.astype(jnp.int64) << 32) | lax.broadcasted_iota(jnp.int64, time.shape, 1)
         packed = _sorted_columns(packed)
         positions = (packed & 0xFFFFFFFF).astype(jnp.int32)
@@ -105,7 +106,7 @@ def _(
 def sorted_rows(rows: Int[Array, "rows numbers"]) -> Int[Array, "rows numbers"]:
     """Return each row in ascending order."""
     count = rows.shape[0]
-    # XLA's CPU compiler sorts one row after the other: two halves are sorted side by side.
+    # XLA's CPU compiler sorts one row after the other: sort two halves of the rows in parallel.
     if isinstance(count, int) and count > 1 and rows.size >= _MANY:
         halves = rows[: count // 2], rows[count // 2 :]
         return jnp.concatenate([lax.sort(half, dimension=1, is_stable=False) for half in halves])
@@ -181,7 +182,7 @@ def _sorted_columns(packed: Int[Array, "rows numbers"]) -> Int[Array, "numbers r
     def by_xla(packed: Int[Array, "rows numbers"]) -> Int[Array, "numbers rows"]:
         return sorted_rows(packed).T
 
-    # Of rows whose number is not known yet (`jax.export`) there may be many.
+    # A symbolic number of rows (`jax.export`) may be large.
     few = isinstance(rows, int) and rows < _LEAST_ROWS
     if few or numbers not in _NUMBERS or _power(numbers) > _MOST_PADDED * numbers:
         return by_xla(packed)
@@ -197,7 +198,7 @@ def _by_network(packed: Int[Array, "rows numbers"]) -> Int[Array, "numbers rows"
     """Return each row in ascending order, transposed, by Batcher's sorting network."""
     numbers = packed.shape[1]
     size = _power(numbers)
-    # Behind the numbers the largest there is: it stays there.
+    # Pad with the largest integer, which stays at the end.
     most = np.iinfo(packed.dtype).max
     x = jnp.pad(packed.T, ((0, size - numbers), (0, 0)), constant_values=most)
     # Sorted runs of 1, 2, 4, ... numbers become runs of twice as many.
@@ -224,8 +225,8 @@ def _merge(
             merge.
         two: two steps.
     """
-    # Blocks of twice the distance, of which each number of the first half has a partner in the
-    # second: (size / (2 distance), distance, rows) each.
+    # Blocks of twice the distance. Each number of the first half is compared with one of the second
+    # half: low and high are (size / (2 distance), distance, rows).
     low, high = jnp.moveaxis(x.reshape(-1, 2, distance, x.shape[1]), 1, 0)
     low, high = _in_order(low, high[:, ::-1] if backwards else high)
     if two:
@@ -237,7 +238,7 @@ def _merge(
     return jnp.stack([*lows, *highs], axis=1).reshape(x.shape)
 
 
-#: Numbers in blocks, and two of these.
+#: Numbers in blocks, and a pair of such arrays.
 _Blocks = Int[Array, "blocks distance rows"]
 _Pair = tuple[_Blocks, _Blocks]
 

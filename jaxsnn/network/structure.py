@@ -53,9 +53,9 @@ def tau_shape_holds(
     rounding.
     """
     if shape is TauShape.ANY:
-        return (tau_mem == tau_mem) | True  # of NaN too
+        return (tau_mem == tau_mem) | True  # True, also for NaN
     if shape is TauShape.APART:
-        larger = (tau_mem + tau_syn + abs(tau_mem - tau_syn)) / 2  # of the two
+        larger = (tau_mem + tau_syn + abs(tau_mem - tau_syn)) / 2  # of the two constants
         return abs(tau_mem - tau_syn) > APART_FRACTION * larger
     return abs(tau_mem - _RATIOS[shape] * tau_syn) <= 8 * np.finfo(tau_mem.dtype).eps * tau_mem
 
@@ -414,7 +414,7 @@ def carried(wires: Iterable[Wire], origins: Iterable[str]) -> dict[str, tuple[st
     """
     wires = tuple(wires)
     targets = _linear_targets(wires)
-    carrying: dict[str, list[str]] = {}  # by node the origins whose signals it has
+    carrying: dict[str, list[str]] = {}  # node -> origins whose signals reach it
     order = {}
     for name in origins:
         order[name] = len(order)

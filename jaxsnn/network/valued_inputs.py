@@ -115,7 +115,7 @@ class Currents:
         pieces = kind.concatenate(
             [step_values[begins], kind.zeros((1, *step_values.shape[1:]), step_values.dtype)]
         )
-        # As `dense_to_events` has them: step k begins at k dt, the end is `steps` times dt.
+        # As in `dense_to_events`, step k begins at k dt; the final zeros begin at `steps` times dt.
         time = np.append(begins, steps) * dt
         return cls(
             time=kind.asarray(np.broadcast_to(time, (batch, len(time)))),
@@ -148,7 +148,7 @@ def refuse_no_array(
         refuse_masked(values, description, node)
     try:
         kind = values.dtype if is_array else np.asarray(values).dtype
-    except TypeError:  # of numbers that JAX traces
+    except TypeError:  # a list of traced numbers
         return
     except ValueError:
         message = Text("{description} has rows of different lengths", description=description)
@@ -195,7 +195,7 @@ def as_lasting(currents: Currents, t_end: Any) -> Currents:
     (True, False)
     """
     time = np.asarray(currents.time)
-    # what begins at the end changes nothing, but what is not 0 is noted as late
+    # pieces from the end on have no effect, but those that are not 0 must be reported as late
     behind = (time[..., 1:] >= np.asarray(t_end)) & ~np.asarray(currents.value)[..., 1:, :].any(-1)
     if time[..., :1].any() or not behind.all():
         return currents

@@ -95,7 +95,7 @@ def audit(
     return audits
 
 
-@jax.jit  # eager, each operation of each population would be compiled
+@jax.jit  # without jit, each operation of each population would be compiled separately
 def _numbers(network: Network) -> dict[str, tuple[Any, Any, Any]]:
     """Return for each audited population its constants, its arrival factor, and source ->
     matrix.

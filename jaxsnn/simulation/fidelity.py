@@ -134,11 +134,12 @@ def compared(time: np.ndarray, in_steps: np.ndarray, dt: float) -> PopulationFid
     fired = np.isfinite(time)
     counts = fired.sum(axis=-1)
     exact = np.where(fired, time, 0.0) / dt
-    # a spike at k dt is of step k, whatever its float32 is
+    # a spike at k dt belongs to step k, even if float32 rounds its time down
     near = np.rint(exact)
     at = np.where(np.abs(exact - near) <= _ROUNDING * np.maximum(near, 1), near, np.floor(exact))
     step = np.where(fired, at, np.nan)
-    together = step[..., 1:] == step[..., :-1]  # a third spike in one step makes it no second one
+    together = step[..., 1:] == step[..., :-1]
+    # count each step once, also if it has more than two spikes
     crowded = together & ~np.pad(together, ((0, 0), (0, 0), (1, 0)))[..., :-1]
     norms = float(np.linalg.norm(counts)) * float(np.linalg.norm(in_steps))
     grid, event = round(float(in_steps.sum())), int(counts.sum())

@@ -79,7 +79,7 @@ class Inputs:
                 ),
                 fix=f"use an earlier end, or set {LIMIT_VARIABLE}",
             )
-        # the steps go on to an end behind the input's
+        # t_end may be after the end of the input: continue the steps
         later = np.arange(len(times), math.ceil(steps)) * dt
         times = np.append(times, later)
         return times[times <= t_end]

@@ -72,7 +72,7 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             return {name: _plain(path, name, file) for name in file.files}
     except (JaxsnnError, MemoryError):
         raise
-    except Exception as error:  # what a broken zip file raises is not documented
+    except Exception as error:  # the exceptions for a broken zip file are not documented
         raise FileError(
             Text(
                 "{path} is not an .npz file of arrays ({error})", path=path, error=first_line(error)

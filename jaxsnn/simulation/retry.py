@@ -127,11 +127,11 @@ def _larger(
     grown: Callable[[int], int],
 ) -> dict[str, dict[str, int]]:
     """Return the larger budgets: option -> population -> number."""
-    # Where spikes of a population are lacking, what these do in a cycle is lacking, too.
+    # Missing spikes of a population may cause further spikes in a cycle, which are not counted.
     factor = _LACKING if "max_events" in short else 1
     for option in ("max_events", "max_arrivals"):
         for name, needed in short.get(option, {}).items():
-            # What stopped where its room ended knows no more than that.
+            # If the run stopped at the end of the budget, the actual need is unknown.
             room = int(budgets[option][name].room)
             if needed <= room + 1:
                 factor = _UNKNOWN if room < _LONG else _LACKING
@@ -143,8 +143,8 @@ def _larger(
             enlarged = max(grown(needed), factor * had)
             most = limit if option == "max_spikes" else MOST_EVENTS
             if option == "max_spikes" and needed >= _FOLLOWED * had:
-                # It was left before its end. With so much room it is followed beyond the limit: one
-                # that fires for ever costs no more, of another the number is known then.
+                # Counting stopped early. This budget allows counting up to the limit: enough to
+                # refuse a neuron that fires without end, or to know the number of its spikes.
                 most = max(limit // _FOLLOWED, 2 * had)
             larger[option][name] = min(enlarged, most)
     return larger
@@ -191,7 +191,7 @@ def _refuse_endless(
             raise TooManySpikes.of(_advised(infinite_problem(neuron), advice))
     most = max(spikes, key=spikes.__getitem__, default="")
     rooms = [int(outcome.budgets["max_events"][name].room) for name in short.get("max_events", {})]
-    # a cycle has become expensive: a rate that leads far beyond the limit is believed
+    # once a cycle is expensive, an extrapolated rate far beyond the limit is trusted
     most_allowed = _FAR * limit if max(rooms, default=0) >= _EXPENSIVE else math.inf
     if most in firing and (spikes[most] > limit or firing[most].by_the_end > most_allowed):
         raise TooManySpikes.of(_advised(frequent_problem(firing[most], limit), advice))
@@ -200,7 +200,7 @@ def _refuse_endless(
     for option in ("max_events", "max_arrivals"):
         for name, needed in short.get(option, {}).items():
             if needed > MOST_EVENTS:
-                # in the words of Python alone: no command has a flag for it
+                # advice for Python only: commands have no flag for this budget
                 room = f"EventDriven({option}={2 * needed})"
                 ways = (advice or "check the weights") + (
                     f", or in Python pass {room} if this is intended"
@@ -300,7 +300,7 @@ def busiest(outcome: Any, name: str) -> Busiest | None:
     if spikes is None or not hasattr(spikes, "time"):
         return None
     time, count = _numbers(spikes.time), _numbers(spikes.count)
-    # times rise along the last axis, and are inf behind the last
+    # times ascend along the last axis; unused slots are inf
     recorded = np.isfinite(time).sum(axis=-1)
     if not recorded.any():
         return None
@@ -309,7 +309,7 @@ def busiest(outcome: Any, name: str) -> Busiest | None:
     crowded = simultaneous if simultaneous.max() >= AT_ONCE else count
     sample, neuron = np.unravel_index(np.argmax(crowded), count.shape)
     times = time[sample, neuron, : recorded[sample, neuron]]
-    # in double precision: single times differ by little
+    # in double precision, as the differences are small
     latest = times[-_LAST:].astype(np.float64)
     span, rate = latest[-1] - latest[0], 0.0
     if len(latest) > 1:

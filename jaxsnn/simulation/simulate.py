@@ -170,7 +170,7 @@ def _model_with_nan(solution: EventSolution, network: Network) -> Problem | None
     for wire in network.wires:
         shown = [solution.spikes[wire.name].time] if wire.name in solution.spikes else []
         shown += [solution.voltages[wire.name]] if wire.name in solution.voltages else []
-        # Without its gradient a number has a value under jax.grad, too.
+        # After stop_gradient a number has a concrete value under jax.grad, too.
         if not any(np.isnan(np.asarray(lax.stop_gradient(numbers))).any() for numbers in shown):
             continue
         population = network.populations.get(wire.name)

@@ -335,7 +335,8 @@ def _traced_like(
 ) -> tuple[TracedModule, bool]:
     """Trace a module that has the structure of a graph; return also whether the sample contains all time
     steps. A module that computes one time step accepts its first frame, or the sample itself. A module
-    without layers of a fixed width accepts both; the graph then has an input of the same shape for one.
+    without layers of a fixed width accepts both; then the one is preferred for which the input of the
+    traced graph has the shape of the graph's input.
 
     Raises:
         ConversionError: The structures differ.
@@ -392,7 +393,7 @@ def _stale_state_named(module: Any, sample: Any) -> Iterator[None]:
 
 
 def _refuse_no_module(module: Any) -> None:
-    # told by what it can do, so that torch need not be there for the message
+    # checked by attributes, so that the message does not require torch
     if isinstance(module, type):
         raise UsageError(
             Text("{type} is a class, not an instance of torch.nn.Module", type=module.__name__),
@@ -441,7 +442,7 @@ def refuse_difference(module: Any, traced: TracedModule, sample: Any) -> None:
         except ConversionError as refusal:
             if not of_sample or not gain or refusal.__cause__ is None:
                 raise
-            return  # an encoder, for one, may take no other numbers
+            return  # forward, such as an encoder, may reject other numbers
         _refuse_in_a_run(traced, network, x, theirs)
         if gain and all(np.any(theirs[leaf][0]) for leaf in _spiking(traced) if leaf in theirs):
             return
@@ -452,7 +453,7 @@ def _refuse_other_steps(traced: TracedModule, network: Network) -> None:
     reveal.
     """
     cycles = [group for group in groups(network.wires) if isinstance(group, Cycle)]
-    if any(cycle.in_turn for cycle in cycles):  # the file says which edges take a step
+    if any(cycle.in_turn for cycle in cycles):  # `Wire.late` specifies the edges that take a step
         return
     places = {
         name: (number, place)
@@ -549,7 +550,7 @@ def _run(
     if (few := x[:, :BATCH]).shape != x.shape:
         try:
             return run_recorded(module, few, traced.trace)
-        except Exception:  # a module may be made for one size of batch, which torch tells anyhow
+        except Exception:  # a module may require its batch size; torch has various errors
             return run_recorded(module, x, traced.trace)
     return run_recorded(module, x, traced.trace)
 

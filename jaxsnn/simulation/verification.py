@@ -256,7 +256,8 @@ def _rms(array: np.ndarray) -> np.ndarray:
 
 def _scales(array: np.ndarray) -> np.ndarray:
     """Return the scale of each neuron's errors: its root mean square, or a fraction of the largest
-    in the population for a neuron that hardly moves, which may be a difference of large numbers.
+    in the population for a neuron whose membrane hardly changes, since it may be the difference of
+    large numbers.
     """
     rms = _rms(array)
     return np.maximum(rms, _LEAST_SHARE * rms.max(initial=0.0))
@@ -346,7 +347,7 @@ def _candidates(graph: Graph) -> Iterator[tuple[FittingOptions, Dialect]]:
     conventions = graph.dialect.conventions
     if conventions is None:
         return
-    # What a framework does by itself need not be tried otherwise.
+    # A reset delay that the framework defines need not be tried.
     delays = (False, True) if conventions.reset_delay is None else (conventions.reset_delay,)
     options = [option for option in conventions.options if option.tries]
     for values in _ways(delays, options):

@@ -46,9 +46,9 @@ class _Sample(NamedTuple):
     arrival: Float[Array, "*batch arrivals"]
     row: Int[Array, "*batch arrivals"]
     times: Float[Array, "*batch spikes neurons"]
-    cause: Int[Array, "*batch spikes neurons"] | None  # None where arrivals cause no spikes
+    cause: Int[Array, "*batch spikes neurons"] | None  # None if arrivals cause no spikes
     before: Costate  # just before each spike, (spikes, neurons)
-    free: Costate | None  # when V is let go; None without a refractory time
+    free: Costate | None  # when V is released; None without a refractory period
     constants: NeuronConstants
 
 
@@ -56,7 +56,7 @@ class _ByArrival(NamedTuple):
     """Contributions of each arrival through each neuron to the gradients; or sums of these."""
 
     weight: Any  # OfTile; None in a sum
-    time: Any  # OfTile, or summed (arrivals,); None where nobody asks
+    time: Any  # OfTile, or summed (arrivals,); None if not required
     #: OfTile, or summed (neurons,); empty if no gradient is requested
     fields: dict[str, Any]
 
@@ -77,7 +77,7 @@ class _Tile:
         array: Float[Array, "spikes neurons"], number: Int[Array, "arrivals neurons"]
     ) -> OfTile:
         """Return entries of a spike's array at a slot of each arrival and neuron."""
-        if len(array) == 2:  # one spike, and what is behind it
+        if len(array) == 2:  # one spike, and the padding after it
             first, behind = jnp.split(array, 2)
             return jnp.where(number == 0, first, behind)
         return at_places(array, number, axis=0)
@@ -97,7 +97,7 @@ class _Tile:
         for spike in range(len(sample.times)):
             time = sample.times[spike]
             behind = time <= arrival
-            if sample.cause is not None:  # all that came when it was made to fire came before it
+            if sample.cause is not None:  # arrivals precede a simultaneous spike that they caused
                 behind &= ~((time == arrival) & (sample.cause[spike] >= 0))
             number += behind
         return number
@@ -107,7 +107,7 @@ class _Tile:
         constants = jax.tree.map(lambda field: field[None], sample.constants)
         arrival = sample.arrival[:, None]
         number = self.next_spike(sample)
-        # Behind the last spike nothing counts: there `taken` finds the slot that `_padded` adds.
+        # Arrivals after the last spike have no effect: `number` is the slot that `_padded` adds.
         used = jnp.isfinite(arrival) & (number < len(sample.times))
         target = self.taken(_padded(sample.times), number)
         costate = jax.tree.map(lambda x: self.taken(_padded(x), number), sample.before)
@@ -117,7 +117,7 @@ class _Tile:
         gap = jnp.where(used, target, 0.0) - jnp.where(used, arrival, 0.0)
         backward = Backward(self.spec, constants, self.required.constants)
         at_arrival = backward.flow_back(costate, jnp.maximum(gap, 0.0))
-        # An arrival of weight W adds W e to the state, a later one W A e dt less.
+        # An arrival of weight W adds W e to the state. If it is later by dt, W A e dt is missing.
         unit, moved = backward.arrived()
 
         def counted(values: OfTile) -> OfTile:
@@ -141,7 +141,7 @@ class _Tile:
         and the costate there, without V's entry.
         """
         assert sample.free is not None
-        # the spike before the next one, whose refractory time the arrival may lie in
+        # previous spike of each neuron: the arrival may lie in its refractory period
         before = jnp.maximum(number - 1, 0)
         end = self.taken(_padded(sample.times), before) + self.spec.refractory
         held = (number > 0) & (arrival < end)
@@ -216,7 +216,7 @@ def _samples(
     by_sample = partial(jax.tree.map, lambda array: jnp.moveaxis(array, 1, 0))
     return _Sample(
         arrival=time,
-        # beyond the table where unused
+        # unused slots point beyond the table
         row=jnp.where(jnp.isfinite(time), row, rows),
         times=by_sample(times),
         cause=by_sample(causes.cause) if spec.neuron.jumps and causes is not None else None,

@@ -48,24 +48,24 @@ class ByArrivals(NamedTuple):
     """Gradients of a population through its arrivals."""
 
     weight: Weights
-    fields: dict[str, OfNeurons]  # of the flow; empty where nobody asks
-    time: Times | None  # of the arrivals; None where nobody asks
+    fields: dict[str, OfNeurons]  # of the flow; empty if not required
+    time: Times | None  # of the arrivals; None if not required
 
 
 class _Arrivals(NamedTuple):
     """Arrivals in the order of time, (arrivals, batch)."""
 
     time: Float[Array, "arrivals batch"]
-    row: Int[Array, "arrivals batch"]  # that behind the last where unused
-    position: Int[Array, "arrivals batch"] | None  # where each stood; None: in this order
+    row: Int[Array, "arrivals batch"]  # the row after the last where unused
+    position: Int[Array, "arrivals batch"] | None  # original slot of each; None: already sorted
 
 
 class _TakenUp(NamedTuple):
     """Neurons that fire, in the order of the arrivals after which they fire."""
 
     element: NumberOfList  # sample * neurons + neuron
-    costate: Any  # just behind that arrival: a Costate of arrays (list,)
-    begin: Int[Array, "arrivals_and_one"]  # of each arrival's part of the list
+    costate: Any  # just after that arrival: a Costate of arrays (list,)
+    begin: Int[Array, "arrivals_and_one"]  # start of each arrival's part of the list
 
 
 class _Carry(NamedTuple):
@@ -74,7 +74,7 @@ class _Carry(NamedTuple):
     costate: Costate
     weight: Weights
     fields: dict[str, OfNeurons]
-    time: Float[Array, "arrivals batch"] | None  # None where nobody asks
+    time: Float[Array, "arrivals batch"] | None  # None if not required
 
 
 def arrivals_back(
@@ -135,8 +135,8 @@ def _taken_up(
     if not spec.neuron.certain:
         spec = replace(spec, neuron=spec.neuron.unassuming())
     count, neurons_of_all = len(arrivals.time), math.prod(times.shape[1:])
-    number = places_in_columns(arrivals.time, times) - 1  # -1 where none came before
-    # Of several spikes behind one arrival the first counts.
+    number = places_in_columns(arrivals.time, times) - 1  # -1 before the first arrival
+    # If a neuron fires several times after an arrival, the first spike counts.
     first = jnp.concatenate([jnp.ones_like(number[:1], bool), number[1:] != number[:-1]])
     counts = jnp.isfinite(times) & (number >= 0) & first
     at = of_columns(arrivals.time, jnp.maximum(number, 0))
@@ -154,7 +154,7 @@ def _taken_up(
 def _sorted(key: NumberOfList, most: int) -> tuple[NumberOfList, NumberOfList]:
     """Return integers up to `most` in rising order, and their original positions."""
     with jax.enable_x64(True):
-        # one operand, which is faster than two
+        # sort one operand, which is faster than two
         integer = jnp.int32 if (most + 1) * key.size < 2**31 else jnp.int64
         packed = key.astype(integer) * key.size + lax.iota(integer, key.size)
         packed = lax.sort(packed, is_stable=False)
@@ -179,7 +179,7 @@ class _Walk:
         constants = spread(constants, arrivals.time.shape[1])
         self.rules = Backward(spec, constants, needs_grad.constants)
         self.flow = self.rules
-        if spec.neuron.uniform:  # the flow of one neuron does for all
+        if spec.neuron.uniform:  # the flow of one neuron is valid for all
             first_neuron = jax.tree.map(lambda array: array[:1, :1], constants)
             self.flow = Backward(spec, first_neuron, needs_grad.constants)
 
@@ -193,7 +193,7 @@ class _Walk:
             time=jnp.zeros_like(self.arrivals.time) if self.required.time else None,
         )
         start = varying_like(start, self.weight, self.arrivals, self.taken_up, self.rules.constants)
-        # Behind the last arrival of the fullest list there is nothing.
+        # Start at the last arrival of the fullest list: later slots are unused.
         count = fullest(self.arrivals.time)
         end = lax.fori_loop(0, count, lambda n, carry: self._step(count - 1 - n, carry), start)
         return ByArrivals(weight=end.weight[:-1], fields=end.fields, time=end.time)
@@ -205,7 +205,7 @@ class _Walk:
         row = self.arrivals.row[number]
         weights = self.weight.at[row].get(mode="promise_in_bounds")
         unit, moved = self.rules.arrived()
-        # An arrival of weight W adds W e to the state, a later one W A e dt less.
+        # An arrival of weight W adds W e to the state. If it is later by dt, W A e dt is missing.
         time = carry.time
         if time is not None:
             by_time = -over_last(weights * dot(moved, costate.p))

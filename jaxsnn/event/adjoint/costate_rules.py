@@ -47,7 +47,7 @@ def start_of(spec: LayerSpec, constants: NeuronConstants) -> State:
     begin = neuron.begin(constants)
     if spec.assigns or neuron.keeps_overshoot:
         return begin
-    # One that starts above its threshold is not lowered from there: it begins as if reset.
+    # A neuron that starts above its threshold begins as if reset: its spike subtracts nothing.
     above = neuron.above(constants, begin)
     pairs = zip(neuron.reset(constants, begin), begin, strict=True)
     return tuple(jnp.where(above, reset, started) for reset, started in pairs)
@@ -60,7 +60,7 @@ def left_by_spike(spec: LayerSpec, constants: NeuronConstants) -> State:
     if not spec.assigns:
         return tuple(-part for part in spec.neuron.drop(constants))
     still = jax.tree.map(jnp.zeros_like, spec.neuron.begin(constants))
-    if spec.neuron.keeps_overshoot:  # only with a refractory time, in which V is held
+    if spec.neuron.keeps_overshoot:  # only with a refractory period, in which V is held
         return spec.neuron.clamp(constants, still)
     return spec.neuron.reset(constants, still)
 
@@ -71,7 +71,7 @@ class SpikeSlot(NamedTuple):
     time: Float[Array, "*spikes batch neurons"]
     #: divisor of the spike's costate; inf: the state does not move the time
     slope: Float[Array, "*spikes batch neurons"]
-    slope_after: Float[Array, "*spikes batch neurons"]  # V' when V is let go from v_reset
+    slope_after: Float[Array, "*spikes batch neurons"]  # V' when V is released from v_reset
     cotangent: Float[Array, "*spikes batch neurons"]  # E, dL/dt of the spike
     fired: Bool[Array, "*spikes batch neurons"]
 
@@ -90,8 +90,8 @@ class Passed(NamedTuple):
 
     before: Costate  # just before the spike
     after: Costate  # just after it
-    free: Costate  # when V is let go, with V's own entry alone differing from `after`
-    lam: Float[Array, "*spikes batch neurons"]  # the spike's costate along the excess
+    free: Costate  # when V is released from v_reset, with the entry of V
+    lam: Float[Array, "*spikes batch neurons"]  # lam_s, the factor of dg/dx in the costate
     #: numerator of -lam, which belongs to the causing arrival if there is one
     drive: Float[Array, "*spikes batch neurons"]
 
@@ -125,7 +125,7 @@ class Backward:
 
         #: dg/dx, constant as g is affine
         self.along = jax.grad(total)(self.still)
-        #: state just after a spike if it was zero before, in the formula that holds for this spec
+        #: state just after a spike if it was zero before: see `left_by_spike`
         self.left = left_by_spike(spec, constants)
 
     def arrived(self) -> tuple[State, State]:
@@ -172,7 +172,8 @@ class Backward:
 
     def _lowered(self, q: Costate, spike: SpikeSlot) -> Passed:
         """Go back through a spike that subtracts a constant from the state."""
-        # A later spike leaves the state higher by A h dt, as what it takes decays for less long.
+        # If a spike is later by dt, the part h that it subtracts flows for a shorter time, which
+        # changes the state by A h dt.
         fall = self.neuron.rate(self.constants, self.neuron.drop(self.constants))
         drive = jnp.where(spike.fired, spike.cotangent, 0.0) + dot(q.p, fall)
         lam = jnp.where(spike.fired, -drive / spike.slope, 0.0)
@@ -181,7 +182,7 @@ class Backward:
 
     def _assigned(self, q: Costate, spike: SpikeSlot) -> Passed:
         """Go back through a spike that assigns V, and the refractory period after it."""
-        # V is assigned: what it was before does not count.
+        # V is assigned: V before the spike has no effect.
         after = without_v_of_costate(q)
         if self.spec.refractory:
             held = self.flow_back(after, jnp.asarray(self.spec.refractory, q.p[0].dtype))

@@ -49,7 +49,7 @@ class ConstantCotangents(NamedTuple):
     """Gradient accumulators of a population's constants."""
 
     lam: OfNeurons  # of the excess at spikes
-    left: State  # of what a spike leaves of a state that is zero (`Backward.left`)
+    left: State  # of the state that a spike adds to zero (`Backward.left`)
     fields: dict[str, OfNeurons]  # of the fields of the flow
 
 
@@ -57,8 +57,8 @@ class PopulationCostate(NamedTuple):
     """Carry of the pass for one population."""
 
     costate: Costate  # of the neurons' state
-    constant_cotangents: ConstantCotangents  # dL of the constants, the initial state aside
-    table: Weights  # dL of what can arrive, like the population's table
+    constant_cotangents: ConstantCotangents  # of the constants, except through x(0)
+    table: Weights  # gradient of the population's table of weights
     #: (steps + 1, batch) dL/dt passed on to arrivals that moved V across the threshold
     passed: OfSteps | None
 
@@ -66,11 +66,11 @@ class PopulationCostate(NamedTuple):
 class Carry(NamedTuple):
     """Carry of the pass."""
 
-    later: Pair  # time of the step after, (batch,)
+    later: Pair  # time of the next step, (batch,)
     populations: tuple[PopulationCostate, ...]
     #: (steps + 1, batch) dL/dt passed on to spikes by their delayed feedback
     passed: OfSteps | None
-    by_time: tuple[OfSteps, ...]  # of each population, dL/dt of what arrived in each step
+    by_time: tuple[OfSteps, ...]  # for each population, dL/dt of the arrival of each step
 
 
 class Pass:
@@ -86,7 +86,7 @@ class Pass:
     ) -> None:
         self.layers, self.constants = spec.layers, constants
         self.plan, self.table, self.log = plan, table, log
-        # The log's last row means nothing: its number stands for "no step".
+        # The log's last row is unused: its index stands for "no step".
         self.none, self.batch = log.time.shape[0] - 1, log.time.shape[1]
         self.samples = jnp.arange(self.batch)
         self.numbers = range(len(spec.layers))
@@ -155,26 +155,26 @@ class Pass:
         )
         now = Pair(log.time, log.time_low)
         populations, by_time = [], []
-        # First what arrived in the step is undone in every population, then the spike: forwards,
-        # the spike acts before what arrives.
+        # In the forward pass a spike acts before the arrivals of its step, so that the backward
+        # pass undoes the arrivals of all populations first.
         for n, population in enumerate(carry.populations):
             population = self._flow_back(n, population, between(now, carry.later))
             population, d_time = self._arrive_back(n, population, log.row[n])
-            # Where the step has no spike of its own, it is an arrival that may have moved V of a
-            # neuron that fired in a later step, which passed dL/dt on to it.
+            # A step without a spike is an arrival. If it moved V of a neuron that fired in a later
+            # step, that step has passed dL/dt on to it.
             if population.passed is not None:
                 silent = log.spike >= sum(self.plan.sizes)
                 d_time += jnp.where(silent, population.passed[number], 0.0)
             populations.append(population)
             by_time.append(d_time)
-        # What this step's spike sent without a delay arrived in the step itself.
+        # Feedback without a delay arrives in the step of its spike.
         total = drive[number] + sum(by_time)
         for part in (carry, *populations):
             if part.passed is not None:
                 total += part.passed[number]
         passed = carry.passed
         for n, population in enumerate(populations):
-            # What came with a delay moves with the spike that sent it, in an earlier step.
+            # A delayed arrival moves with its spike, in an earlier step.
             if passed is not None and log.origin is not None:
                 passed = passed.at[log.origin[n], self.samples].add(by_time[n])
             populations[n] = self._fire_back(n, population, log, total)
@@ -192,7 +192,7 @@ class Pass:
     ) -> PopulationCostate:
         """Return a population's costates a time earlier."""
         rules = self.rules[number]
-        # Where all neurons have the same time constants the flow of one of them does for all.
+        # If all neurons have the same time constants, the flow of one neuron is valid for all.
         if rules.neuron.uniform:
             rules = Backward(
                 self.layers[number], jax.tree.map(lambda array: array[:1], self.constants[number])
@@ -224,8 +224,8 @@ class Pass:
     def _fire_back(
         self, number: int, population: PopulationCostate, log: Log, drive: OfSamples
     ) -> PopulationCostate:
-        """Return the costates of a population just before a step, whose spike may be of one of its
-        neurons.
+        """Return the costates of a population just before a step, in which one of its neurons may
+        fire.
         """
         rules, size = self.rules[number], self.plan.sizes[number]
         neuron = log.spike - self.plan.first(number)
@@ -240,7 +240,7 @@ class Pass:
             lam = jnp.where(mine, -(drive - later) / slope, 0.0)
             total = drive - later
             population = self._leave(number, population, this, costate)
-            # V after the spike is v_reset, whatever it was: nothing of its costate passes.
+            # V after the spike is v_reset, independent of V before: the costate of V becomes 0.
             v_costates = jax.tree.map(
                 partial(_without, this), (costate.p[0], _first_of(costate.by))
             )
@@ -251,7 +251,8 @@ class Pass:
             )
             total = drive + pick(dot(costate.p, fall), at)
             lam = jnp.where(mine, -total / slope, 0.0)
-            # One that started above its threshold begins at v_reset: see `layer_adjoint`.
+            # A neuron that starts above its threshold begins at v_reset (`start_of`): its spike at
+            # time 0 subtracts nothing.
             above = starts_above(rules.neuron, self.constants[number]) & (log.time == 0)[:, None]
             if rules.neuron.keeps_overshoot:
                 above = jnp.zeros_like(above)
@@ -262,8 +263,8 @@ class Pass:
             lam=population.constant_cotangents.lam + lam
         )
         passed = population.passed
-        # A spike that an arrival made by moving V comes when that comes: dL/dt goes to it. All
-        # others add 0 to the log's last row.
+        # A spike that an arrival causes by moving V occurs at the time of the arrival, which gets
+        # its dL/dt. All other spikes add 0 to the unused last row.
         if passed is not None:
             jumped = mine & (log.cause < self.none)
             cause = jnp.where(jumped, log.cause, self.none)
@@ -326,7 +327,8 @@ class Pass:
         """Return a population before the end of a neuron's refractory period, and dL/dt of that
         end.
 
-        V stood at v_reset until then: its costate goes to v_reset, and is 0 before.
+        V is held at v_reset until then: its costate counts for the gradient of v_reset, and is 0
+        before.
         """
         size = self.plan.sizes[number]
         spike = self.log.spike[log.released[number], self.samples]

@@ -27,15 +27,15 @@ def held(tree: Tree) -> Tree:
     """
 
     def hold_leaf(leaf: Any) -> Any:
-        # Integers and booleans have no derivative that could be held.
+        # Integers and booleans have no derivative.
         floating = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
         return _held(leaf) if floating else leaf
 
     return jax.tree.map(hold_leaf, tree)
 
 
-# The first derivative is zero, and so are its tangents; but the value goes through `_held_once`,
-# whose derivative is the second one and raises.
+# The first derivative is zero. Its primal output passes through `_held_once`, so that a second
+# differentiation calls the rule of that function, which raises.
 @jax.custom_jvp
 def _held(array: Float[Array, "..."]) -> Float[Array, "..."]:
     return array

@@ -200,7 +200,7 @@ def clipped_slopes(
     return jnp.sum(low.at[..., 0].set(first))
 
 
-# ---- from the last spike to the first
+# ---- pass from the last spike to the first
 
 
 def _spikes_back(
@@ -222,7 +222,7 @@ def _spikes_back(
         jumped = jnp.isinf(slopes) & (causes.jump > 0)
         slopes = jnp.where(jumped, causes.jump / spec.jump_width, slopes)
     slopes = jnp.maximum(slopes, slope_floor(spec, constants))
-    # One that starts above its threshold fires at time 0, whatever its state is exactly.
+    # A neuron that starts above its threshold fires at time 0, whatever its exact state: lam = 0.
     at_start = starts_above(spec.neuron, constants) & (times[0] == 0)
     first = jnp.where(at_start, jnp.inf, slopes[0])
     spikes = SpikeSlot(
@@ -250,12 +250,13 @@ def _own_gradient(
     """
     neuron = spec.neuron
     total = partial(jax.tree.map, partial(jnp.sum, axis=0))
-    # What a spike leaves behind counts by the costate after it: v_reset by V's when V is let go.
+    # The state after a spike is multiplied by the costate after it; v_reset by that of V at the
+    # release of V.
     if spec.assigns:
         after = _with_v(passed.after, passed.free)
     elif neuron.keeps_overshoot:
         after = passed.after
-    else:  # where a neuron started above its threshold its first spike took nothing
+    else:  # the first spike of a neuron that starts above its threshold subtracts nothing
         above = starts_above(neuron, constants)
         counts = jnp.ones_like(passed.lam).at[0].set(jnp.where(above, 0.0, 1.0))
         after = jax.tree.map(lambda array: array * counts, passed.after)
@@ -264,8 +265,8 @@ def _own_gradient(
     wide = jax.tree.map(lambda array: jnp.broadcast_to(array, passed.lam.shape[1:]), constants)
     # The constants enter through the excess at spikes, ...
     gradient = pulled(lambda constants: neuron.excess(constants, still), wide, total(passed.lam))
-    # ... through the states that the flow begins with, at time 0 and behind spikes, and, in the
-    # fields of the flow, through the flow of these.
+    # ... through the states from which the flow begins, at time 0 and after spikes, and, for the
+    # fields of the flow, through the flow itself.
     beginnings = ((partial(start_of, spec), begin), (partial(left_by_spike, spec), after))
     for function, costate in beginnings:
         gradient = jax.tree.map(jnp.add, gradient, pulled(function, wide, costate.p))
@@ -323,7 +324,7 @@ def _goes_by_arrivals(spec: LayerSpec, residuals: Residuals) -> bool:
     """Return whether the pass over the arrivals supports the neurons, and is faster than tiles of
     the samples since there are many arrivals.
     """
-    batch, arrivals = residuals.time.shape  # a batch whose size is not known yet (`jax.export`)
+    batch, arrivals = residuals.time.shape  # `batch` may be symbolic (`jax.export`)
     covered = not (spec.neuron.jumps or spec.refractory)
     return covered and isinstance(batch, int) and arrivals >= _MANY_ARRIVALS
 
@@ -338,7 +339,7 @@ def _gradients(
         assumed: description of the population, whose model's assumptions may not hold.
     """
     constants, needs_grad = residuals.constants, residuals.required
-    spec = assumed  # what is right for all numbers: only the pass over arrivals is compiled twice
+    spec = assumed  # valid for all constants: only the pass over arrivals is compiled twice
     if not assumed.neuron.certain:
         spec = replace(assumed, neuron=assumed.neuron.unassuming())
     # (batch, neurons, spikes) -> (spikes, batch, neurons), as the scan takes them
@@ -348,7 +349,7 @@ def _gradients(
     wide = spread(constants, residuals.time.shape[0])
     if spec.assigns:
         causes = _with_slope_after(spec, residuals, wide, times, causes)
-    # JAX transposes a moved axis to another, look-ups to a scatter
+    # JAX transposes moveaxis to moveaxis, but the look-ups of `_spikes_first` to a scatter
     drive = jnp.moveaxis(cotangent.time, -1, 0) if transposable else _spikes_first(cotangent.time)
     passed, begin = _spikes_back(spec, wide, times, slopes, drive, causes, needs_grad.constants)
     arrivals = residuals.time, residuals.row
@@ -377,7 +378,7 @@ def _gradients(
 
 
 def _spikes_first(array: Num[Array, "batch neurons spikes"]) -> Num[Array, "spikes batch neurons"]:
-    batch, neurons, spikes = array.shape  # all said: of no neurons there are no numbers
+    batch, neurons, spikes = array.shape  # no -1 in reshape: arrays may be empty
     return transpose(array.reshape(batch * neurons, spikes)).reshape(spikes, batch, neurons)
 
 
@@ -385,7 +386,7 @@ def _passed_on(d_time: Times, times: Slots, causes: Causes, passed: Passed) -> T
     """Add the cotangents of spikes that coincide with an arrival."""
     batch, arrivals = d_time.shape
     jumped = jnp.isfinite(times) & (causes.cause >= 0)
-    # (spikes, batch, neurons) -> (batch, spikes * neurons); slot `arrivals` is none, and dropped
+    # (spikes, batch, neurons) -> (batch, spikes * neurons); slot `arrivals` does not exist: dropped
     slot = jnp.moveaxis(jnp.where(jumped, causes.cause, arrivals), 1, 0).reshape(batch, -1)
     drive = jnp.moveaxis(jnp.where(jumped, passed.drive, 0.0), 1, 0).reshape(batch, -1)
     return d_time.at[jnp.arange(batch)[:, None], slot].add(drive, mode="drop")
@@ -439,8 +440,8 @@ def _slopes_after(
 ) -> Float[Array, "spikes neurons"]:
     """Return V' at the release of V after each spike of a sample.
 
-    The state there is the sum of what the start, the arrivals and the spikes have left: all but V,
-    which is v_reset, follows a linear flow.
+    The state at that time is the sum of the contributions of the initial state, the arrivals and
+    the spikes, as all entries except V, which is v_reset, follow a linear flow.
     """
     arrival, constants = seen.arrival, seen.constants
     fired = jnp.isfinite(seen.times)
@@ -459,7 +460,7 @@ def _slopes_after(
         moved = after(gap, neuron.arrive(still, weight[seen.row]))
         spiked = fired & (free >= spikes)
         kicked = after(jnp.where(spiked, free - spikes, 0.0), added)
-        # one row for each arrival, and for each spike
+        # first axis of `parts`: arrivals, or spikes
         for counts, parts in ((came, moved), (spiked, kicked)):
             sums = (jnp.sum(jnp.where(counts, part, 0.0), axis=0) for part in parts)
             state = plus(state, tuple(sums))

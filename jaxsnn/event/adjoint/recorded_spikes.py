@@ -86,7 +86,7 @@ def _slopes(
     def add(number: Any, carry: tuple[_Behind, _Behind]) -> tuple[_Behind, _Behind]:
         now, before = carry
         arrival = jax.tree.map(lambda array: array[number], arrivals)
-        # A sample that has fewer stays where it is.
+        # A sample with fewer arrivals keeps its time.
         at = jnp.where(
             jnp.isfinite(arrival.time)[:, None, None], arrival.time[:, None, None], now.time
         )
@@ -106,7 +106,7 @@ def _slopes(
         time,
         times,
     )
-    # unused slots are the last
+    # Unused slots come last: stop after the longest list.
     _, before = lax.fori_loop(0, fullest(columns), add, start)
     decay = neuron.decay(wide, finite - before.time)
     slopes = neuron.slope(wide, neuron.flow(decay, before.state))
@@ -129,7 +129,7 @@ def _forward(
 
 def _backward(spec: LayerSpec, residuals: Residuals, cotangent: LayerSpikes) -> Gradients:
     d_weight, d_constants, d_time, _, _ = layer_backward(spec, residuals, cotangent)
-    # the recorded times are data; their gradient went to what the spikes depend on
+    # the recorded times are data: their gradient goes to weights, constants and arrival times
     return d_weight, d_constants, d_time, None, None, None
 
 

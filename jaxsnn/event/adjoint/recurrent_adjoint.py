@@ -132,7 +132,7 @@ class _Residuals(NamedTuple):
     feedback: Feedback
     constants: Sequence[NeuronConstants]
     log: Log
-    steps: Int[Array, ""]  # of the log that were taken
+    steps: Int[Array, ""]  # number of steps in the log
 
 
 def _forward(
@@ -150,7 +150,7 @@ def _backward(
     spec: GroupSpec, residuals: _Residuals, cotangent: GroupEvents
 ) -> tuple[Any, Any, Any, None]:
     d_arrivals, d_feedback, d_constants = varying_like(_gradients(spec, residuals, cotangent.time))
-    # rows of arrivals have no gradient, nor has the end
+    # rows of arrivals and t_end have no gradient
     return tuple((*d_arrival, None) for d_arrival in d_arrivals), d_feedback, d_constants, None
 
 
@@ -179,8 +179,8 @@ def _gradients_known(
     plan = layout(spec, arrivals, feedback)
     external = [weight for weight, _, _ in arrivals]
     between = [weight for weight, _ in feedback]
-    # The pass gives dL of each row of the tables. These are linear in the weights, so that JAX
-    # transposes how they were put together.
+    # The pass returns the gradient of each row of the tables. `tables` is linear in the weights:
+    # JAX transposes it, to return the gradients of the weights.
     table, pull = jax.vjp(partial(tables, spec, plan), external, between)
     total = Pass(spec, plan, table, constants, log).run(steps, drive, fixed_length)
     d_external, d_between = pull(tuple(population.table for population in total.populations))
@@ -234,7 +234,7 @@ def _tangents(
         d_arrivals, d_feedback, d_constants = _gradients(spec, residuals, drive, fixed_length=True)
         return list(d_arrivals), list(d_feedback), list(d_constants)
 
-    # Rows have no tangent. What remains must be the very tree that `gradients` returns.
+    # Rows have no tangent. The other tangents must be a tree like that which `gradients` returns.
     input_tangents = (
         [(weight, time) for weight, time, _ in arrivals],
         list(feedback),
@@ -256,8 +256,8 @@ def _time_gradient(
     """
     position = in_order(time, row)[2]
     outside = arrived[:-1] < rows
-    # They arrive in the order of time: the n-th step with one of them took the n-th of the sorted
-    # slots. All other steps get a slot that does not exist, and are dropped.
+    # Arrivals from outside are taken in the order of time: the n-th step with such an arrival took
+    # the n-th sorted slot. All other steps get a slot that does not exist, and are dropped.
     number = jnp.where(outside, jnp.cumsum(outside, axis=0) - 1, time.shape[1])
     samples = jnp.arange(time.shape[0])
     by_order = jnp.zeros_like(time).at[samples, number].add(by_time, mode="drop")
@@ -299,8 +299,8 @@ def _constants_gradient(
         over_first, (population.constant_cotangents, population.costate)
     )
     still = jax.tree.map(jnp.zeros_like, neuron.begin(constants))
-    # At a spike the excess at rest, at time 0 the state at the start and after each spike what it
-    # leaves depend on the constants; each is pulled back by the costate that it meets.
+    # The excess at spikes, the initial state, and the state that a spike leaves depend on the
+    # constants; each is pulled back with its costate.
     parts = (
         pulled(lambda constants: neuron.excess(constants, still), constants, accumulators.lam),
         pulled(partial(start_of, layer), constants, costate.p),
@@ -308,7 +308,7 @@ def _constants_gradient(
     )
     gradient = jax.tree.map(lambda *of_each: sum(of_each), *parts)
     start = start_of(layer, constants)
-    # The flow depends on time constants: dP/d(field) was carried along with P, and meets x(0).
+    # The flow depends on time constants: dP/d(field), carried along with P, is multiplied by x(0).
     for name in neuron.flow_fields:
         by_flow = accumulators.fields[name] + dot(start, costate.by[name])
         gradient = replace(gradient, **{name: getattr(gradient, name) + by_flow})

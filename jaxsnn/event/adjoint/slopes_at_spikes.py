@@ -23,7 +23,8 @@ def without_slopes(spikes: LayerSpikes, *, forward_mode: bool) -> LayerSpikes:
         forward_mode: whether the spikes are differentiated in forward mode.
     """
     rule = _forwards if forward_mode else _backwards
-    # a zero that the rule hands back is one that `lax.scan` takes, of all its steps, for one of each
+    # stop_gradient, because `lax.scan` mistakes a zero cotangent that the rule returns for all its
+    # steps for the cotangent of a single step
     time, slope = rule(spikes.time, lax.stop_gradient(spikes.slope))
     return replace(spikes, time=time, slope=slope)
 

@@ -53,7 +53,7 @@ def _tangents(
     def gradients(cotangent: OfSpikes) -> tuple[Weights, NeuronConstants, Times]:
         return layer_backward(spec, residuals, replace(spikes, time=cotangent), True)[:3]
 
-    # rows and the end have no gradient
+    # row and t_end have no gradient
     input_tangents = tangents[:3]
     return spikes, moved_by(spikes, transposed(gradients, spikes.time, input_tangents))
 

@@ -28,7 +28,7 @@ class Value(NamedTuple):
 
     value: Numbers
     slope: Numbers
-    rounding: Numbers | float = 0.0  # by how much rounding may have moved the value
+    rounding: Numbers | float = 0.0  # bound of the rounding error of the value
 
 
 class _Search(NamedTuple):
@@ -38,12 +38,12 @@ class _Search(NamedTuple):
     compiler may otherwise evaluate a function twice, with different rounding.
     """
 
-    t: Numbers  # the result, once it is no longer busy
-    at: Value  # the function there
+    t: Numbers  # current time, and the result at the end
+    at: Value  # the function at t
     low: Numbers
     high: Numbers
-    step: Numbers  # how far t was moved last
-    busy: Bool[Array, "..."]  # not yet exact
+    step: Numbers  # length of the last step
+    busy: Bool[Array, "..."]  # still searching
     count: int | Int[Array, ""]
 
 
@@ -83,7 +83,7 @@ def bracketed_root(
     begin = _middle(low, high) if start is None else start
     shape = jnp.broadcast_shapes(begin.shape, low.shape, high.shape)
     low, high, begin = (jnp.broadcast_to(array, shape) for array in (low, high, begin))
-    # NaN ends the search at once.
+    # Comparisons with NaN are false, so that NaN ends the search at once.
     busy = required & (begin >= low) & (begin <= high)
     search = _Search(
         t=begin,
@@ -120,7 +120,7 @@ def _closer(
     narrow = high - low <= 2 * eps * high
     converged = (abs(value) <= rounding) | narrow | stands
     fast = inside & (abs(step) <= 0.5 * search.step)
-    # At the end a last Newton step, if it stays inside, takes off what is left.
+    # On convergence a last Newton step, if it stays inside, removes the remaining error.
     halved = jnp.where(converged, t, _middle(low, high))
     after = jnp.where(jnp.where(converged, inside, fast), newton, halved)
     after = jnp.where(search.busy, after, t)

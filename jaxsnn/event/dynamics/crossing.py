@@ -50,7 +50,7 @@ Coefficients = tuple[Numbers, Numbers, Numbers]
 
 #: Value of z above which 1 + z is computed as a quotient.
 _LARGE = 2.0**20
-_SERIES = 24  # terms of a series at numbers up to 1 and 2
+_SERIES = 24  # terms of `divided_difference_series`
 
 
 @jax.custom_jvp
@@ -90,7 +90,7 @@ def decay(shape: TauShape, tau_mem: Numbers, tau_syn: Numbers, t: Numbers) -> Co
     match shape:
         case TauShape.DOUBLE:
             em = jnp.exp(-t / tau_mem)
-            # es = em^2. Without the barrier the compiler makes an exponential of its own of it.
+            # es = em^2. Without the barrier the compiler computes a second exponential.
             es = em * lax.optimization_barrier(em)
             # em - es, exact for short times
             return em, es, em * -jnp.expm1(-t / tau_mem)
@@ -113,8 +113,8 @@ def _decay_of_any(tau_mem: Numbers, tau_syn: Numbers, t: Numbers) -> Coefficient
     em = jnp.exp(-t / tau_mem)
     es = jnp.exp(-t / tau_syn)
     finite = jnp.where(jnp.isinf(t), 0.0, t)
-    # k is symmetric in its two exponentials. Taking the slower one out keeps phi1's argument below
-    # zero, and one branch for both orders keeps derivatives right at equal constants too.
+    # k is symmetric in its two exponentials. Factoring out the slower one keeps the argument of
+    # phi1 negative; one formula for both orders has the right derivatives at equal constants.
     mem_longer = tau_mem >= tau_syn
     gap = jnp.where(mem_longer, 1 / tau_syn - 1 / tau_mem, 1 / tau_mem - 1 / tau_syn)
     slower = finite / tau_mem * jnp.where(mem_longer, em, es)
@@ -142,7 +142,7 @@ def decay_derivatives(
     # exponential (`stretch`) and phi1 (`bend`) each move with a time constant.
     mem_longer = tau_mem >= tau_syn
     longer = jnp.where(mem_longer, tau_mem, tau_syn)
-    # One branch for both: the derivatives of a maximum and of a magnitude are not theirs at a tie.
+    # Select both by one condition: at equal constants the derivatives of max and abs are wrong.
     slower = jnp.where(mem_longer, em, es)
     rate_gap = jnp.where(mem_longer, 1 / tau_syn - 1 / tau_mem, 1 / tau_mem - 1 / tau_syn)
     bend = t * t / tau_mem * slower * phi1_derivative(-t * rate_gap)
@@ -155,7 +155,7 @@ def decay_derivatives(
     return em, es, k, by_tau_mem, by_tau_syn
 
 
-# ---- whether there is a crossing
+# ---- existence of a crossing
 
 
 def peak_reaches(
@@ -236,13 +236,13 @@ def peaks(
             comes_up = True  # j decays at least as slowly as v
         case _:
             comes_up = j * tau_syn + (tau_mem - tau_syn) * v > 0
-    # what underflow may have done to either
+    # bound of the change of v_end and j_end by underflow
     limits = jnp.finfo(v.dtype)
     underflow = limits.tiny / limits.eps * (abs(v) + abs(j))
     return (j > v) & (j > 0) & (j_end - v_end <= underflow) & comes_up
 
 
-# ---- when it comes
+# ---- time of the crossing
 
 
 def solve(
@@ -278,12 +278,12 @@ def _quadratic(a: Numbers, b: Numbers, rise: Numbers, threshold: Numbers, gap: N
     rise y + b y^2 = gap with rise = -(a + 2 b) and gap = threshold - (a + b), since x would lose
     digits.
     """
-    # The discriminants of the two equations are the same number: the sum that cancels less.
+    # The two equations have the same discriminant: take the sum with less cancellation.
     of_x = a * a, 4 * b * threshold
     of_y = rise * rise, 4 * b * gap
     by_x = of_x[0] + abs(of_x[1]) < of_y[0] + abs(of_y[1])
     sqrt = jnp.sqrt(jnp.maximum(jnp.where(by_x, sum(of_x), sum(of_y)), 0.0))
-    # Two forms of each root, by a sign: neither is a difference of nearly equal numbers.
+    # Each root has two forms. The sign selects that without a difference of nearly equal numbers.
     y = _quotient(rise > 0, 2 * gap, rise + sqrt, rise - sqrt, -2 * b)
     x = _quotient(a > 0, a + sqrt, -2 * b, -2 * threshold, sqrt - a)
     tiny = jnp.finfo(x.dtype).tiny
@@ -357,7 +357,7 @@ def _newton_start(
     # v is about peak - curvature (t - peak_time)^2 / 2
     curvature = jnp.where(has_peak, peak / (tau_mem * tau_syn), 1.0)  # -v'' where v = j
     bowl = 2 * jnp.maximum(peak - threshold, 0.0) / jnp.where(curvature > 0, curvature, 1.0)
-    # The inflection lies log(tau_mem / tau_syn) / d behind the extremum, tau for equal constants.
+    # The inflection lies log(tau_mem / tau_syn) / d after the extremum, tau for equal constants.
     d = 1 / tau_syn - 1 / tau_mem
     nearly_equal = abs(d) * tau_mem < 1e-4
     quotient = jnp.log(tau_mem / tau_syn) / jnp.where(nearly_equal, 1.0, d)

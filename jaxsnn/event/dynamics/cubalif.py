@@ -131,7 +131,7 @@ class CubaLIFDelta(TwoVariables):
         """Return the time and value of the extremum of v after a state; time 0 if there is none."""
         v, j, _ = self._from_target(constants, state)
         wait, peak = crossing.extremum(v, j, constants.tau_mem, constants.tau_syn)
-        target = state[0] - v  # what v was counted from: 0, or u
+        target = state[0] - v  # value that v was measured from: 0, or u
         return wait, peak + target
 
     def integrals(self, constants: Constants, t: Numbers, rate: Numbers | float) -> Integrals:

@@ -80,15 +80,15 @@ class DecayingModes(Neuron):
         """Return 0, the times at which the excess may have an extremum, and the end of the
         interval, in rising order.
         """
-        # f_1, ..., f_n of the module's text. A neuron without an extremum has the end of the
-        # interval in its place, so that the shapes do not depend on the numbers.
+        # f_1, ..., f_n of the module docstring. The end of the interval stands for a root that does
+        # not exist, so that the shapes do not depend on the numbers.
         functions = [_derivative(self, constants, partial(self.excess, constants), 0.0)]
         for rate in self.decay_rates(constants)[:-1]:
             functions.append(_derivative(self, constants, functions[-1], rate))
         shape = jnp.broadcast_shapes(jnp.shape(duration), *map(jnp.shape, state))
         end = jnp.broadcast_to(duration, shape)
         points = [jnp.zeros_like(end), end]
-        # from the last but one, as the last has no root
+        # from f_(n-1) to f_1: f_n has no root
         for function in reversed(functions[:-1]):
             value_at = partial(self._along, function, constants, state)
             roots = [_root_or_end(value_at, low, high) for low, high in pairwise(points)]
@@ -114,7 +114,7 @@ def _derivative(
 
     def derivative(state: State) -> Numbers:
         value, slope = jax.jvp(function, (state,), (neuron.rate(constants, state),))
-        # The constant in the excess, a mode of rate 0, goes with the first derivative.
+        # A float is rate 0: the first derivative removes the constant of the excess.
         return slope if isinstance(rate, float) else slope + rate * value
 
     return derivative
@@ -123,6 +123,6 @@ def _derivative(
 def _root_or_end(value_at: Callable[[Numbers], Value], low: Numbers, high: Numbers) -> Numbers:
     """Return the root between two times, or the later time if there is none."""
     changes = (value_at(low).value > 0) != (value_at(high).value > 0)
-    # without a change of sign a bracket of no width, so that the search does not wait for it
+    # without a change of sign the bracket has no width, so that the search does not wait for it
     root = bracketed_root(value_at, jnp.where(changes, low, high), high)
     return jnp.where(changes, root, high)

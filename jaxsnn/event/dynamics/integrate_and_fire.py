@@ -87,7 +87,7 @@ class IFBox(TwoVariables):
 
     def decay(self, constants: Constants, t: Numbers) -> Decay:
         """Return the coefficients (em, es, k) of the flow (v, j) -> (v em + j k, j es) over t."""
-        # neither v nor j decays, and v grows by j t; a 1 for each neuron and time
+        # neither v nor j decays, and v grows by j t; ones for each neuron and time
         ones = jnp.ones_like(t * constants.tau_mem)
         return ones, ones, t * ones
 
@@ -99,7 +99,7 @@ class IFBox(TwoVariables):
         self, constants: Constants, state: State, end: State, duration: Numbers
     ) -> Bool[Array, "..."]:
         """Return whether v, monotone between events, reaches the threshold in the interval."""
-        del state, duration  # the end tells all
+        del state, duration  # v is monotone
         return end[0] >= constants.threshold
 
     def solve(
@@ -110,7 +110,7 @@ class IFBox(TwoVariables):
         crossing_now: Bool[Array, "..."],
     ) -> Numbers:
         """Return the time to the crossing: (threshold - v) / j."""
-        # 1 where nothing rises: such neurons are not asked for, but must not divide by 0
+        # 1 for neurons that do not cross: their result is unused, but must not divide by 0
         v, j = state
         rise = jnp.where(crossing_now & (j > 0), j, 1.0)
         return jnp.clip((constants.threshold - v) / rise, 0.0, duration)
@@ -129,7 +129,7 @@ class IFBox(TwoVariables):
 
     def integrals(self, constants: Constants, t: Numbers, rate: Numbers | float) -> Integrals:
         """Return the integrals of 1, 1 and t times e^(-rate t) over [0, t]."""
-        zero = self.leak(constants)  # in the shape of the constants, which the results take on
+        zero = self.leak(constants)  # broadcasts the results to the constants
         unit_integral = crossing.integrated_exponential(zero + rate, t)
         ramp = crossing.integrated_ramp(rate, t) + zero
         return Integrals(em=unit_integral, es=unit_integral, k=ramp)

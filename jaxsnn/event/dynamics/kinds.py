@@ -24,7 +24,7 @@ _DYNAMICS: dict[tuple[str, str], type[TwoVariables]] = {
 def neuron_of(population: Population) -> Neuron:
     """Return the dynamics of a population."""
     model = model_of(population.kind)
-    if model.dynamics is not None:  # a model from outside
+    if model.dynamics is not None:  # a registered model, not a NIR type
         return model.dynamics(population)
     boxes = population.spike_kernel == "box"
     kind = _DYNAMICS[population.kind.removesuffix("F"), population.spike_kernel]

@@ -66,7 +66,7 @@ class LIFBox(TwoVariables):
         """Return the height of j in a rectangular pulse of weight 1, (neurons,): r a / width, or
         the value for which V jumps by 1.
         """
-        # tau V' = j during the width: for short boxes V rises by j width / tau, which is the kick
+        # tau V' = j during the pulse: a short pulse raises V by j width / tau, the kick
         return self.kick(parameters) * parameters["tau"] / self.width
 
     def kick(self, parameters: Parameters) -> Numbers:
@@ -83,7 +83,7 @@ class LIFBox(TwoVariables):
 
     def decay(self, constants: Constants, t: Numbers) -> Decay:
         """Return the coefficients (em, es, k) of the flow (v, j) -> (v em + j k, j es) over t."""
-        # j stays as it is (es = 1), so that k = 1 - em; by expm1, exact for short times
+        # j is constant (es = 1), so that k = 1 - em; expm1 is exact for short times
         em = jnp.exp(-t / constants.tau_mem)
         k = -jnp.expm1(-t / constants.tau_mem)
         return em, jnp.ones_like(em), k
@@ -100,7 +100,7 @@ class LIFBox(TwoVariables):
         self, constants: Constants, state: State, end: State, duration: Numbers
     ) -> Bool[Array, "..."]:
         """Return whether v, monotone between events, reaches the threshold in the interval."""
-        del state, duration  # the end tells all
+        del state, duration  # v is monotone
         return end[0] >= constants.threshold
 
     def solve(
@@ -112,7 +112,7 @@ class LIFBox(TwoVariables):
     ) -> Numbers:
         """Return the time to the crossing: tau ln((j - v) / (j - threshold))."""
         v, j = state
-        # = -tau log(1 - share) with the share of the way to j that the threshold stands at
+        # = -tau log(1 - share), with share = (threshold - v) / (j - v)
         drive = jnp.where(crossing_now, j - v, 1.0)
         share = jnp.where(crossing_now, constants.threshold - v, 0.0) / drive
         remainder = jnp.where(crossing_now, j - constants.threshold, 1.0) / drive  # 1 - share

@@ -54,8 +54,8 @@ class Neuron:
     #: Whether an arrival changes V itself, so that a spike can occur exactly at the time of an
     #: arrival.
     jumps: ClassVar[bool] = False
-    #: Whether a spike subtracts the same from the state in all cases (`drop`). False: V is assigned
-    #: from different values, or other entries change.
+    #: Whether every spike subtracts the same constant from the state (`drop`). False: V may differ
+    #: between spikes when it is assigned, or other entries change.
     drops: ClassVar[bool] = True
     #: Index of the entry of the state that a box raises by its weight while it is open; None: no
     #: boxes.
@@ -127,7 +127,7 @@ class Neuron:
         """Return the displacement of V by a constant current in the long run, (neurons,): that of
         its rest.
         """
-        del t_end  # of neurons that do not leak
+        del t_end  # used by neurons that do not leak
         return self.v_inf(parameters, current) - self.v_inf(parameters, None)
 
     def height(self, parameters: Parameters) -> Numbers:
@@ -188,7 +188,7 @@ class Neuron:
         """Return the state with V raised to where the neuron fires, if rounding left it below."""
         missing = jnp.maximum(-self.excess(constants, state), 0.0)
         v = state[0] + missing
-        # Rounding of the sum may leave V a last digit below again: four times as much is enough.
+        # Rounding of the sum may leave V below by its last digit: add four times the remaining gap.
         still = jnp.maximum(-self.excess(constants, (v, *state[1:])), 0.0)
         return v + 4 * still, *state[1:]
 
@@ -253,7 +253,7 @@ class Neuron:
 
     def leak(self, constants: NeuronConstants) -> Numbers:
         """Return the rate at which V decays, per second; 0 if it does not."""
-        # x' = A x: the entry of A that takes V to V'
+        # minus the entry of A that maps V to V', where x' = A x
         return -self.rate(constants, self._only_v(constants))[0]
 
     def _only_v(self, constants: NeuronConstants) -> State:
@@ -261,7 +261,7 @@ class Neuron:
         begin = self.begin(constants)
         return jnp.ones_like(begin[0]), *(jnp.zeros_like(part) for part in begin[1:])
 
-    # ---- readouts: what a model that reads out supplies too
+    # ---- readouts: required only of models that are used as readouts
 
     def turns(self, constants: NeuronConstants, state: State, after: State) -> Bool[Array, "..."]:
         """Return whether V has an extremum inside an interval from one state to another (one at
@@ -302,7 +302,7 @@ class Neuron:
             def moved(value: Numbers, name: str = name) -> Decay:
                 return general.decay(replace(constants, **{name: value}), t)
 
-            # Neurons do not see each other: a tangent of ones gives each neuron's own derivative.
+            # Neurons are independent: a tangent of ones gives the derivative of each neuron.
             by_field[name] = jax.jvp(moved, (value,), (jnp.ones_like(value),))[1]
         return coefficients, by_field
 
@@ -310,11 +310,11 @@ class Neuron:
         """Apply the transposed flow: return the costates before the time that `decay` belongs
         to.
         """
-        # The flow is linear in the state, so that its derivative at any state will do.
+        # The flow is linear in the state, so that its derivative is the same at all states.
         still = jax.tree.map(jnp.zeros_like, costate)
         return jax.vjp(partial(self.flow, decay), still)[1](costate)[0]
 
-    # ---- facts about numbers
+    # ---- assumptions on the constants
 
     def general(self) -> Self:
         """Return the model without closed forms that tie some of the constants together."""
@@ -355,5 +355,6 @@ def by_facts(
     holds = jnp.asarray(True)
     for number in unsure:
         holds &= neurons[number].holds(constants[number])
-    # Both branches are compiled: the price of training time constants at the speed of known ones.
+    # Both branches are compiled, so that traced time constants, which training changes, can run at
+    # the speed of known ones.
     return lax.cond(holds, lambda: function(sure), lambda: function(plain))

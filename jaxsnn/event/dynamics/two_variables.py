@@ -92,7 +92,7 @@ class TwoVariables(Neuron):
         v_reset = p.get("v_reset", zero)
         rest = self.v_inf(p, current)
         start = {"zero": zero, "v_leak": p.get("v_leak", zero), "v_reset": v_reset}[self.initial]
-        # V crosses the threshold as it rises: V - v_threshold, where it goes then, is 0
+        # V is v_threshold at a crossing, so that "subtract" resets it to V - v_threshold = 0
         reset = zero if self.reset_kind == "subtract" else v_reset
         return Constants(
             threshold=p.get("v_threshold", zero) - rest,
@@ -118,7 +118,7 @@ class TwoVariables(Neuron):
         """
         if self.resistance == "file":
             return parameters["r"]
-        assert self.dt is not None  # the obstacle "dt" is refused before
+        assert self.dt is not None  # an unknown dt was refused before
         return self.tau_mem(parameters) / self.dt
 
     def j_start(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Numbers:
@@ -182,7 +182,7 @@ class TwoVariables(Neuron):
 
     def slope(self, constants: Constants, state: State) -> Numbers:
         """Return dV/dt just before a spike, where V is at the threshold."""
-        # v is the threshold there; as it was computed it carries the crossing's rounding
+        # the threshold instead of v, which has the rounding error of the crossing time
         return (state[1] - constants.threshold) / constants.tau_mem
 
     # ---- derivatives
@@ -240,22 +240,22 @@ class TwoVariables(Neuron):
         es = crossing.integrated_exponential(synaptic + rate, t)
         x = -(leak + rate) * t
         y = -(synaptic + rate) * t
-        # V has decayed: by parts
+        # for long times, when V has decayed: by parts
         k_end = self.decay(constants, t)[2] * jnp.exp(-rate * t)
         by_parts = (es - constants.tau_mem * k_end) / (1 + constants.tau_mem * rate)
-        # short against both time constants: by the series
+        # for times shorter than both time constants: by the series
         small = (x > -1) & (y > -2)
         near_x = jnp.where(small, x, 0.0)
         near_y = jnp.where(small, y, 0.0)
         series = crossing.divided_difference_series(near_x, near_y)
-        # In between x and y are far apart, so that the difference is exact as it stands.
+        # In between x and y are far apart, so that the difference loses no digits.
         apart = jnp.where(small | (x <= -1), 1.0, (synaptic - leak) * t)
         difference = (em - es) / jnp.where(t > 0, t, 1.0) / apart
         divided = jnp.where(small, series, difference)
         k = jnp.where(x > -1, leak * t * t * divided, by_parts)
         return Integrals(em=em, es=es, k=k)
 
-    # ---- facts about numbers
+    # ---- assumptions on the constants
 
     def general(self) -> Self:
         """Return the model without a closed form at a fixed ratio, which would tie its time
@@ -263,7 +263,7 @@ class TwoVariables(Neuron):
         """
         if not self.certain:
             return self.unassuming()
-        if self.tau_shape is TauShape.APART:  # a range, which ties nothing
+        if self.tau_shape is TauShape.APART:  # a range of ratios: it does not tie the constants
             return self
         return replace(self, tau_shape=TauShape.ANY)
 
@@ -319,9 +319,9 @@ class MovedMembrane(TwoVariables):
         interval.
         """
         del duration
-        # It may fall below the threshold until the interval ends.
+        # V may be above the threshold after the arrival and fall below it before the interval ends.
         jumped = self.above(constants, state)
-        # at the very end of the interval, by its own flow
+        # or reach the threshold by its own flow, at the very end of the interval
         comes = (self.excess(constants, state) < 0) & (self.excess(constants, end) >= 0)
         return jumped | self.above(constants, end) | (comes & (self.slope(constants, end) > 0))
 
@@ -330,7 +330,7 @@ def time_under(v: Numbers, drive: Numbers, threshold: Numbers, tau_mem: Numbers)
     """Return a lower bound on the time at which v reaches the threshold under a constant drive; inf
     if it never does.
     """
-    # It takes -tau log(1 - share) >= tau share, with share = (threshold - v) / (drive - v).
+    # The time is -tau log(1 - share) >= tau share, with share = (threshold - v) / (drive - v).
     reaches = drive > threshold
     wait = tau_mem * (threshold - v) / jnp.where(reaches, drive - v, 1.0)
     from_below = jnp.where(reaches, wait, jnp.inf)

@@ -36,7 +36,7 @@ class PopulationState(NamedTuple):
     x: State  # the neurons' own state, arrays (batch, neurons)
     count: Int[Array, "batch neurons"]  # spikes of each
     position: NumberOfSamples  # of the next arrival from outside
-    held: WhichNeurons | None  # in the refractory time; None: it has none
+    held: WhichNeurons | None  # in the refractory period; None: there is none
     #: neurons that fire now, one after the other, before anything else happens; None in a group
     #: without arrivals that change V
     due: WhichNeurons | None
@@ -52,7 +52,7 @@ class PopulationState(NamedTuple):
 class GroupState(NamedTuple):
     """State of a group in the loop."""
 
-    now: Pair  # each sample is at a time of its own, (batch,)
+    now: Pair  # current time of each sample, (batch,)
     finished: WhichSamples
     populations: tuple[PopulationState, ...]
     queues: tuple[Queue, ...]  # one for each channel
@@ -61,9 +61,9 @@ class GroupState(NamedTuple):
 class SortedArrivals(NamedTuple):
     """Arrivals from outside in the order of their times."""
 
-    time: Float[Array, "batch slots"]  # an unused slot at the end
+    time: Float[Array, "batch slots"]  # the last slot is unused
     row: Int[Array, "batch slots"]
-    position: Int[Array, "batch arrivals"]  # the slots they had
+    position: Int[Array, "batch arrivals"]  # the original slots
 
 
 class NextArrival(NamedTuple):
@@ -72,16 +72,16 @@ class NextArrival(NamedTuple):
     time: Pair  # (batch,)
     row: NumberOfSamples  # of the population's table
     source: NumberOfSamples  # 0 from outside, n + 1 from channel n
-    step: NumberOfSamples  # in which it was fired, if from a channel
+    step: NumberOfSamples  # step in which the spike was fired, if from a channel
 
 
 class StepEvent(NamedTuple):
     """Event of one step of the loop."""
 
-    now: Pair  # when, (batch,)
-    wait: OfSamples  # time to it
-    ends: WhichSamples  # nothing happens any more
-    fires: WhichSamples  # whether a neuron does
+    now: Pair  # time of the event, (batch,)
+    wait: OfSamples  # time until the event
+    ends: WhichSamples  # no further event before t_end
+    fires: WhichSamples  # a neuron fires
     #: of each population, the neuron that fires, or the population's size
     neuron: tuple[NumberOfSamples, ...]
     #: of each population, the neurons that cross the threshold at this time
@@ -90,7 +90,7 @@ class StepEvent(NamedTuple):
     arrives: tuple[WhichSamples, ...]
     row: tuple[NumberOfSamples, ...]  # of each population's table, the row that acts
     taken: tuple[WhichSamples, ...]  # of each channel, whether its next delivery is due
-    #: of each refractory population, the neuron whose refractory time ends, or the population's
+    #: of each refractory population, the neuron whose refractory period ends, or the population's
     #: size
     released: dict[int, NumberOfSamples]
 
@@ -99,7 +99,7 @@ class _Acting(NamedTuple):
     """Arrivals and deliveries that act at a time; spikes are not included."""
 
     arrives: tuple[WhichSamples, ...]  # of each population, whether something arrives
-    taken: tuple[WhichSamples, ...]  # of each channel, whether its next delivery does
+    taken: tuple[WhichSamples, ...]  # of each channel, whether its next delivery acts
 
 
 def in_order(time: Times, row: Rows) -> SortedArrivals:
@@ -108,7 +108,7 @@ def in_order(time: Times, row: Rows) -> SortedArrivals:
     """
     _, position = sorted_times(time)
     row = jnp.broadcast_to(row, time.shape).astype(jnp.int32)
-    # A sample that has taken all arrivals stands at the slot more, whose time never comes.
+    # After its last arrival a sample points to the appended slot, whose time is inf.
     pad = ((0, 0), (0, 1))
     time = jnp.pad(at_places(time, position, 1), pad, constant_values=jnp.inf)
     row = jnp.pad(at_places(row, position, 1), pad)
@@ -163,7 +163,7 @@ class Agenda:
         self.none = none
         self.batch = trains[0].time.shape[0]
 
-    # ---- what may come
+    # ---- next arrivals
 
     def arrivals(
         self, state: GroupState, deliveries: Sequence[Delivery], log: Log
@@ -194,7 +194,7 @@ class Agenda:
                 continue
             candidate = NextArrival(
                 time=delivery.due,
-                # each neuron of the source has a row of its own in the target's table
+                # the target's table has one row for each neuron of the source
                 row=channel.row + self._sender(count, delivery, log),
                 source=zero + count + 1,
                 step=delivery.step,
@@ -207,15 +207,15 @@ class Agenda:
         `number` delivers next.
         """
         source = self.plan.channels[number].source
-        # Where each neuron has a line of its own, the line says which it is.
+        # If each neuron has a separate line, the line number is that of the neuron.
         if self.delays[number].size > 1 or self.plan.sizes[source] == 1:
             return delivery.line
-        # The log counts through all neurons of the group.
+        # The log numbers the neurons of all populations of the group.
         neuron = log.spike[delivery.step, jnp.arange(self.batch)] - self.plan.first(source)
-        # Where nothing is to be delivered the log's neuron may be any.
+        # If the queue is empty, the log's entry is arbitrary: keep the index in range.
         return jnp.clip(neuron, 0, self.plan.sizes[source] - 1)
 
-    # ---- what comes first
+    # ---- next event
 
     def event(
         self,
@@ -225,7 +225,7 @@ class Agenda:
         log: Log,
     ) -> StepEvent:
         """Return the event of the next step."""
-        # No neuron flows further than to the first thing that arrives, or to the end.
+        # Neurons flow at most to the next arrival or delivery, or to t_end.
         zero = jnp.zeros(self.batch, self.t_end.dtype)
         until = Pair(self.t_end + zero, zero)
         for time in (
@@ -233,14 +233,14 @@ class Agenda:
             *(delivery.due for delivery in deliveries),
         ):
             until = either(time.high < until.high, time, until)
-        # Times that are the same number when rounded are one time.
+        # Times that are equal after rounding are simultaneous.
         until = either(until.high <= state.now.high, state.now, until)
         window = between(state.now, until)
         crossings = self._crossings(state, window)
         wait = zero + jnp.inf
         for crossing in crossings:
             wait = jnp.minimum(wait, crossing.wait)
-        # A crossing within the window comes before the arrival, or at the same time and acts first.
+        # A crossing within the window acts before the arrival, also if both have the same time.
         fires = ~state.finished & jnp.isfinite(wait)
         crossing = tuple(c.neurons & (fires & (c.wait == wait))[:, None] for c in crossings)
         due = [population.due for population in state.populations if population.due is not None]
@@ -278,7 +278,7 @@ class Agenda:
         crossings = []
         parts = zip(self.layers, self.constants, state.populations, strict=True)
         for layer, constants, population in parts:
-            # V of neurons in their refractory time is held, and those that fire once have done so.
+            # Leave out neurons in a refractory period, and neurons that fire once and have fired.
             able = None if population.held is None else ~population.held
             if layer.once:
                 unfired = population.count == 0
@@ -298,7 +298,7 @@ class Agenda:
             before |= neuron < size
         return tuple(neurons)
 
-    # ---- what it does
+    # ---- effects of the event
 
     def _rows(
         self,
@@ -310,7 +310,7 @@ class Agenda:
         rows = []
         for number, nothing in enumerate(self.plan.nothing):
             row = jnp.where(arrives[number], arrivals[number].row, nothing)
-            if self.plan.in_rounds:  # by a channel
+            if self.plan.in_rounds:  # spikes arrive through channels
                 rows.append(row)
                 continue
             # A spike and an arrival never act in the same step, so that one row is enough.
@@ -331,7 +331,7 @@ class Agenda:
         """Return the arrivals and deliveries that act at a time, for the samples in which no spike
         acts.
 
-        Refractory times end one after the other, and before anything arrives.
+        Refractory periods end one after the other, before anything arrives.
         """
         delivered: dict[int, WhichSamples] = {}
         for number, channel in enumerate(self.plan.channels):
@@ -342,7 +342,7 @@ class Agenda:
         arrives = tuple(acts & (arrival.time.high <= until.high) for arrival in arrivals)
         for number, channel in enumerate(self.plan.channels):
             if channel.target is not None:
-                # Of several channels that are due, the one that the population takes.
+                # Of several due channels, only that of the population's next arrival delivers.
                 chosen = arrivals[channel.target].source == number + 1
                 delivered[number] = arrives[channel.target] & chosen
         return _Acting(arrives=arrives, taken=tuple(delivered[n] for n in range(len(deliveries))))

@@ -15,7 +15,7 @@ def anywhere(condition: Bool[Array, "..."]) -> Bool[Array, ""]:
     each member of the batch would have a separate condition, and JAX would then copy the whole
     carry of the loop in every step.
     """
-    # Without vmap there is one member: all its axes are looked along.
+    # Without vmap there is one member: reduce over all its axes.
     return any_in(condition)
 
 
@@ -23,5 +23,5 @@ def anywhere(condition: Bool[Array, "..."]) -> Bool[Array, ""]:
 def _(
     axis_size: int, in_batched: list[bool], condition: Bool[Array, "members ..."]
 ) -> tuple[Bool[Array, ""], bool]:
-    # The axis of the members is one more axis to look along; the answer has no such axis (False).
+    # Reduce over the axis of the members, too: the result has no such axis (False).
     return anywhere(condition), False

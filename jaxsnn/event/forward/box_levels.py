@@ -46,7 +46,7 @@ def arrived(
     level = plus(Pair(before.x[entry], before.low), weight)
     rest = neuron.begin(constants)[entry]
     closed = abs((level.high - rest) + level.low) <= least
-    # What is taken off is rounding: the level moves with the weights as it did.
+    # The correction removes only a rounding error: the derivative of the level is unchanged.
     off = lax.stop_gradient(jnp.where(closed, rest - level.high, 0.0))
     low = lax.stop_gradient(jnp.where(closed, 0.0, level.low))
     return Level((*x[:entry], level.high + off, *x[entry + 1 :]), low)

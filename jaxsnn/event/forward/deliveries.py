@@ -30,8 +30,8 @@ class Queue(NamedTuple):
     stands for no spike.
     """
 
-    head: Int[Array, "batch lines"]  # step of the next spike to come in each line
-    due: Pair  # when it comes, (batch, lines); inf if there is none
+    head: Int[Array, "batch lines"]  # step of the next spike to be delivered in each line
+    due: Pair  # time of that delivery, (batch, lines); inf if there is none
     last: Int[Array, "batch lines"]  # step of the last spike that joined the line
     behind: Int[Array, "steps batch"]  # step of the spike that follows in the same line
 
@@ -39,9 +39,9 @@ class Queue(NamedTuple):
 class Delivery(NamedTuple):
     """Next spike to leave a queue."""
 
-    due: Pair  # when it comes, (batch,); inf if there is none
+    due: Pair  # time of the delivery, (batch,); inf if there is none
     line: NumberOfSamples
-    step: NumberOfSamples  # in which it was fired
+    step: NumberOfSamples  # step in which the spike was fired
 
 
 def empty_queue(batch: int, lines: int, steps: int, dtype: DTypeLike) -> Queue:
@@ -51,7 +51,7 @@ def empty_queue(batch: int, lines: int, steps: int, dtype: DTypeLike) -> Queue:
         head=none,
         due=Pair(jnp.full((batch, lines), jnp.inf, dtype), jnp.zeros((batch, lines), dtype)),
         last=none,
-        # one row more than steps: row `steps` takes what is written behind no spike
+        # one row more than steps: `send` writes to row `steps` if there is no previous spike
         behind=jnp.full((steps + 1, batch), steps, jnp.int32),
     )
 
@@ -61,7 +61,7 @@ def next_delivery(queue: Queue) -> Delivery:
     high = jnp.min(queue.due.high, axis=1)
     first = queue.due.high == high[:, None]
     lines = lax.broadcasted_iota(jnp.int32, first.shape, 1)
-    # the lowest number among the lines whose next spike comes then
+    # the lowest index among the lines with the earliest delivery
     line = jnp.min(jnp.where(first, lines, first.shape[1] - 1), axis=1)
     return Delivery(
         due=Pair(high, _pick(queue.due.low, line)), line=line, step=_pick(queue.head, line)
@@ -79,7 +79,7 @@ def deliver(
         fired_at: (steps + 1, batch) times of all spikes, by step.
     """
     samples = jnp.arange(takes.shape[0])
-    # The spike behind the one that leaves becomes the head of its line.
+    # The successor of the delivered spike becomes the head of the line.
     step = queue.behind[delivery.step, samples]
     is_spike = step < len(fired_at.high) - 1
     # due = time of the spike + delay of the line
@@ -112,9 +112,9 @@ def send(
     samples = jnp.arange(fires.shape[0])
     none = queue.behind.shape[0] - 1
     here = _at(queue, line, fires)
-    # Where nothing is fired, or nothing went before, row `none` is written with `none`.
+    # Samples without a new spike, or without a previous one, write `none` to row `none`.
     before = jnp.where(fires, _pick(queue.last, line), none)
-    # In an empty line the spike is the head itself.
+    # A spike that joins an empty line becomes its head.
     starts = here & jnp.isinf(queue.due.high)
     high, low = plus(time, delay[line])
     return Queue(

@@ -38,7 +38,7 @@ from jaxsnn.network.meshes import varying_like
 class Crossing(NamedTuple):
     """Earliest threshold crossing of each sample."""
 
-    wait: OfSamples  # time to it, inf where none comes within the window
+    wait: OfSamples  # time until it; inf if there is none within the window
     neurons: WhichNeurons  # the neurons that cross at exactly that time
 
 
@@ -64,7 +64,7 @@ def earliest_crossing(
     bound = neuron.bound(constants, state)
     if bound is not None:
         return _in_order_of_bounds(neuron, constants, state, able, window, bound)
-    # Nothing is known of the model: one solve for all neurons, of which the minimum is kept.
+    # The model has neither ranks nor bounds: solve for all neurons and take the minimum.
     wait = _crossing_of(neuron, constants, state, window[:, None])
     if able is not None:
         wait = jnp.where(able, wait, jnp.inf)
@@ -93,9 +93,9 @@ def _first_of(
 class _Search(NamedTuple):
     """Carry of the loop over the neurons of each sample."""
 
-    bound: OfNeurons  # inf where the neuron was looked at
-    times: OfNeurons  # crossings found, else inf
-    best: OfSamples  # the first of them
+    bound: OfNeurons  # lower bounds; inf for neurons that were solved for
+    times: OfNeurons  # crossing times of neurons that were solved for, else inf
+    best: OfSamples  # earliest crossing time so far
 
 
 def _in_order_of_bounds(
@@ -117,7 +117,7 @@ def _in_order_of_bounds(
         return anywhere(_open(search, window))
 
     def look(search: _Search) -> _Search:
-        # The neuron with the lowest bound, and of several the one with the lowest number.
+        # The neuron with the lowest bound; of equal bounds the lowest index.
         nearest = jnp.min(search.bound, axis=1, keepdims=True)
         last = bound.shape[1] - 1
         number = jnp.min(jnp.where(search.bound == nearest, numbers, last), axis=1)
@@ -147,7 +147,7 @@ def _open(search: _Search, window: OfSamples) -> WhichSamples:
     crossing so far.
     """
     nearest = jnp.min(search.bound, axis=1)
-    # bound <= crossing: behind the best crossing nothing earlier can come
+    # bound <= crossing: neurons with later bounds than the best crossing cannot be earlier
     return (nearest <= window) & (nearest <= search.best)
 
 
@@ -169,12 +169,12 @@ def _crossing_of(
     neuron: Neuron, constants: NeuronConstants, state: State, window: Numbers
 ) -> Numbers:
     """Return the time to the crossing of each neuron within a window; inf for no crossing."""
-    # A neuron at its threshold fires now, whatever its flow.
+    # A neuron at or above its threshold fires now, whatever its flow.
     above = neuron.above(constants, state)
     end = neuron.flow(neuron.decay(constants, window), state)
     crosses = neuron.crosses(constants, state, end, window)
     if neuron.jumps:
-        # V has all that arrives at one time only where the next thing comes later.
+        # V contains all simultaneous arrivals only if the next event is later.
         above &= window > 0
         crosses &= window > 0
     wait = neuron.solve(constants, state, window, crosses & ~above)

@@ -67,14 +67,14 @@ class _FewNeurons(LayerScan):
         self.block_size, self.last = scan.block_size, scan.last
         self.first = first
         few = max(int(fires.size * _AT_ONCE), 32)
-        # Without the barrier the search would be computed again wherever a neuron is looked up.
+        # Without the barrier XLA would repeat the search wherever its result is used.
         #: flat index of each neuron, sample * neurons + neuron; the total number in unused entries
         self.number = lax.optimization_barrier(_numbers_of_first(fires.reshape(-1), few))
         self.of_all, self.used = fires.size, (self.number < fires.size)[:, None]
         self.element = jnp.minimum(self.number, fires.size - 1)
         columns = jnp.full_like(self.element, fires.shape[1])
         self.row, self.column = lax.div(self.element, columns), lax.rem(self.element, columns)
-        # one interval more than the block, that before it; and one edge more than intervals
+        # the intervals of the block and the one before it; edges are one more than intervals
         self.offset = jnp.maximum(first - 1, 0)
         numbers = self.offset + jnp.arange(self.block_size + 2, dtype=jnp.int32)
         place = numbers[:, None], self.row[None]
@@ -118,7 +118,7 @@ class _FewNeurons(LayerScan):
 
     def _put(self, slot: IntOfNeurons, fires: WhichNeurons, logged: Array, new: OfNeurons) -> Array:
         """Write a slot of each of these neurons into an array of the whole scan's log."""
-        # A spike behind the last slot is counted, and lost.
+        # A spike beyond the last slot is counted, but not recorded.
         beyond = jnp.where(fires, slot, logged.shape[0])[:, 0]
         flat = logged.reshape(-1, self.of_all).at[beyond, self.number]
         return flat.set(new[:, 0], mode="drop").reshape(logged.shape)
@@ -129,7 +129,8 @@ def _numbers_of_first(which: Bool[Array, "neurons"], few: int) -> Int[Array, "fe
     neurons.
     """
     size, run = which.size, 128
-    # A running count by a product with a triangle, exact in float32: `jnp.cumsum` takes longer.
+    # A cumulative sum as a product with a triangular matrix: exact in float32, and faster than
+    # `jnp.cumsum`.
     runs = jnp.pad(which, (0, -size % run)).astype(jnp.float32).reshape(-1, run)
     within = runs @ jnp.triu(jnp.ones((run, run), jnp.float32))
     totals = within[:, -1]

@@ -44,12 +44,12 @@ from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.reductions import count_over_last, greatest
 from jaxsnn.network.sorting import sorted_times
 
-#: Function that returns the rest of the weight of each arrival, (batch, arrivals, neurons), from
-#: the constants.
+#: Function of the constants that returns the response to each arrival with weight 1, (batch,
+#: arrivals, neurons).
 Left = Callable[[NeuronConstants], Float[Array, "batch arrivals neurons"]]
 
 
-#: Number of rows of weights per arrival of a sample above which most rows are of arrivals of other
+#: Number of weight rows per arrival of a sample above which most rows belong to arrivals of other
 #: samples.
 _MANY_ROWS = 16
 
@@ -93,7 +93,7 @@ def by_neuron(
 # ---- integrals
 
 
-@jax.jit  # called outside of a compiled function, each of its steps would be compiled by itself
+@jax.jit  # outside of a compiled function each operation would be compiled separately
 def integral(drive: Drive, t_end: Seconds, tau: Seconds | None = None) -> OfNeurons:
     """Return the integral of V(t) e^(-t / tau) over [0, t_end], exact: (batch, neurons), volts
     times seconds.
@@ -150,8 +150,8 @@ def _arrived(drive: Drive, response: Left) -> OfNeurons:
     # (batch, rows) @ (rows, neurons)
     arrived = times_weights(by_row(first))
     for name in drive.neuron.flow_fields:
-        # The sum is computed of the first neuron's constants, held. Each neuron's own derivative
-        # by its constant is the same sum over dR/dtau, and is added as the tangent of a zero.
+        # The sum has the first neuron's constants, without their derivative. The derivative with
+        # respect to each neuron's constant is the same sum over dR/dtau: add a zero that has it.
         still = jax.tree.map(jnp.zeros_like, first)
         along = replace(still, **{name: jnp.ones_like(getattr(first, name))})
         by_tau = jax.jvp(by_row, (first,), (along,))[1]
@@ -165,7 +165,7 @@ def _zero_that_moves_with(tau: Float[Array, "neurons"], by_tau: OfNeurons) -> Of
     """Return zeros whose derivative with respect to tau is `by_tau`: a derivative for each neuron
     of a value that is computed once for all.
     """
-    still = jnp.isinf(tau)  # it has no derivative there
+    still = jnp.isinf(tau)  # an infinite tau has no derivative
     return jnp.where(still, 0.0, jnp.where(still, 0.0, tau) - held(tau)) * by_tau
 
 
@@ -181,20 +181,19 @@ def maximum(drive: Drive, t_end: Seconds) -> OfNeurons:
     # the start of interval n is arrival n - 1, its end is arrival n
     edge = jnp.where(place.at_start, place.interval - 1, place.interval)
     edge = jnp.clip(edge, 0, arrivals.time.shape[1] - 1)
-    # The time of an arrival is taken from the arrivals that are not held: the kink moves with it.
+    # Take the time of an arrival from `arrivals`, which are not held: the kink moves with it.
     edge_time = at_places(arrivals.time, edge, axis=1)
     time = jnp.where(
         place.at_arrival, jnp.where(jnp.isfinite(edge_time), edge_time, 0.0), place.time
     )
-    time = jnp.where(
-        place.time >= t_end, t_end, time
-    )  # the largest V of all so far moves with the end
+    # a maximum at the end moves with t_end
+    time = jnp.where(place.time >= t_end, t_end, time)
     return voltage(drive, arrivals, time, place.interval)
 
 
 def voltage(drive: Drive, arrivals: _Sorted, time: OfNeurons, interval: IntOfNeurons) -> OfNeurons:
     """Return V of each neuron at its time, from the arrivals before its `interval`."""
-    # arrays (batch, arrivals, neurons): every arrival as each neuron sees it
+    # arrays (batch, arrivals, neurons)
     number = jnp.arange(arrivals.time.shape[1])[None, :, None]
     counts = (number < interval[:, None, :]) & jnp.isfinite(arrivals.time)[..., None]
     gap = time[:, None, :] - jnp.where(jnp.isfinite(arrivals.time), arrivals.time, 0.0)[..., None]
@@ -209,11 +208,11 @@ def voltage(drive: Drive, arrivals: _Sorted, time: OfNeurons, interval: IntOfNeu
 class _Place(NamedTuple):
     """Location of each neuron's maximum."""
 
-    value: OfNeurons  # V there
-    interval: IntOfNeurons  # behind so many arrivals
+    value: OfNeurons  # V at the maximum
+    interval: IntOfNeurons  # number of arrivals before it
     time: OfNeurons  # seconds
     at_arrival: WhichNeurons  # the time is that of an arrival, at the interval's start or end
-    at_start: WhichNeurons  # it is the interval's start
+    at_start: WhichNeurons  # that arrival is at the interval's start
 
 
 class _Candidate(NamedTuple):
@@ -250,7 +249,7 @@ def _intervals(arrivals: _Sorted, t_end: Seconds) -> _Interval:
     end = jnp.full((batch, 1), t_end, arrivals.time.dtype)
     starts = jnp.minimum(jnp.concatenate([jnp.zeros_like(end), arrivals.time], axis=1), end)
     ends = jnp.minimum(jnp.concatenate([arrivals.time, end], axis=1), end)
-    # Nothing arrives at time 0, where interval 0 begins.
+    # Interval 0 begins at time 0, without an arrival.
     nothing = jnp.zeros((batch, 1, neurons), starts.dtype)
     weights = jnp.concatenate([nothing, arrivals.weight], axis=1)
     used = jnp.concatenate([jnp.ones((batch, 1), bool), arrivals.time < end], axis=1)
@@ -266,9 +265,9 @@ def _peaks(drive: Drive, arrivals: _Sorted, t_end: Seconds) -> _Place:
     shape = (arrivals.time.shape[0], drive.weight.shape[1])
     start = jax.tree.map(lambda array: jnp.broadcast_to(array, shape), neuron.begin(constants))
     intervals = _intervals(arrivals, t_end)
-    # The loop takes one interval after the other, so that they are the first axis.
+    # The loop reads one interval at a time, so that intervals are the first axis.
     by_interval = [jnp.moveaxis(array, 1, 0) for array in intervals]
-    # Where all neurons have the same time constants, one of them gives the decay for all.
+    # If all neurons have the same time constants, the decay of one neuron is valid for all.
     flowing = jax.tree.map(lambda array: array[:, :1], constants) if neuron.uniform else constants
 
     def step(number: Int[Array, ""], carry: _Carry) -> _Carry:
@@ -278,11 +277,11 @@ def _peaks(drive: Drive, arrivals: _Sorted, t_end: Seconds) -> _Place:
         used = interval.used[:, None]
         state = neuron.arrive(carry.state, jnp.where(used, interval.weight, 0.0))
         after = neuron.flow(neuron.decay(flowing, duration), state)
-        # A maximum: V turns inside the interval, and rises before that.
+        # At a maximum inside the interval V has an extremum, and rises before it.
         rises = neuron.rate(constants, state)[0] > 0
         inside = neuron.turns(constants, state, after) & rises
         wait, peak = neuron.extremum(constants, state)
-        # of arrivals at one time only the last one shows where V is
+        # of simultaneous arrivals, only after the last one does V contain all of them
         lasts = used & (duration > 0)
         best = carry.best
         if neuron.jumps:
@@ -302,7 +301,7 @@ def _peaks(drive: Drive, arrivals: _Sorted, t_end: Seconds) -> _Place:
         at_arrival=nowhere,
         at_start=nowhere,
     )
-    # Behind the last arrival that any sample uses there is nothing to look at.
+    # End after the last arrival that any sample uses.
     count = greatest(count_over_last(intervals.used.astype(jnp.int32)))
     carry = varying_like(_Carry(state=start, best=best), constants, by_interval)
     return lax.fori_loop(0, count, step, carry).best
@@ -322,7 +321,7 @@ def _sorted(drive: Drive) -> _Sorted:
     """Sort the arrivals by time."""
     _, order = sorted_times(drive.time)
     row = drive.row[order] if drive.row.ndim == 1 else at_places(drive.row, order, axis=1)
-    # rows of unused slots may be anything
+    # rows of unused slots are arbitrary, and may lie beyond the table
     weight = drive.weight.at[row].get(mode="fill", fill_value=0.0)
     return _Sorted(time=at_places(drive.time, order, axis=1), weight=weight)
 
@@ -340,7 +339,7 @@ def _integrated(drive: Drive, state: State, duration: Numbers, rate: Numbers | f
     integral of the weight.
     """
     total = crossing.integrated_exponential(rate, duration)
-    # c_mean = integral of c(t) e^(-rate t) / integral of e^(-rate t); 0 / 1 where nothing lasts
+    # c_mean = integral of c(t) e^(-rate t) / integral of e^(-rate t); 0 / 1 for a duration of 0
     share = jnp.where(duration > 0, total, 1.0)
     integrals = drive.neuron.integrals(drive.constants, duration, rate)
     means = [part / share for part in integrals]

@@ -108,16 +108,16 @@ def by_population(spec: GroupSpec, events: GroupEvents) -> GroupSpikes:
         batch, size = count.shape
         neuron = events.spike - first
         mine = (neuron >= 0) & (neuron < size)
-        # (steps, batch) scattered to (batch, neurons, spikes). Steps of other populations go to
-        # neuron `size`, spikes behind the last slot to where none is, and both are dropped.
+        # Scatter (steps, batch) to (batch, neurons, spikes). Steps of other populations get neuron
+        # `size`, surplus spikes a slot beyond the last: both do not exist, and are dropped.
         place = (jnp.arange(batch), jnp.where(mine, neuron, size), events.slot)
         empty = jnp.full((batch, size, layer.max_spikes), jnp.inf, events.time.dtype)
         time = empty.at[place].set(events.time, mode="drop")
-        # It crosses no threshold, and would pass for silent.
+        # A neuron whose state is NaN crosses no threshold, and would look silent.
         time = jnp.where(broken[..., None], jnp.nan, time)
         slope = jnp.ones_like(empty).at[place].set(events.slope, mode="drop")
         spikes.append(LayerSpikes(time=time, slope=slope, count=count))
-        # The steps of a sample are in the order in which its spikes act already.
+        # Steps are already in the order in which spikes act.
         trains.append((jnp.where(mine, events.time, jnp.inf).T, jnp.where(mine, neuron, 0).T))
         first += size
     return GroupSpikes(
@@ -131,9 +131,9 @@ class Channel(NamedTuple):
     """
 
     source: int
-    target: int | None  # None: a refractory time, which ends in the source itself
-    edge: int | None  # None: no delay, or a refractory time
-    row: int  # where its neurons' weights begin in the target's table
+    target: int | None  # None: a refractory period, which ends in the source itself
+    edge: int | None  # None: no delay, or a refractory period
+    row: int  # first row of its neurons' weights in the target's table
 
 
 class Layout(NamedTuple):
@@ -144,8 +144,8 @@ class Layout(NamedTuple):
     immediate: dict[tuple[int, int], int]
     channels: tuple[Channel, ...]
     nothing: tuple[int, ...]  # of each population, the number of its last row, which is zero
-    #: Whether spikes act after all other spikes of the same time, through a channel, since arrivals
-    #: change V.
+    #: Whether arrivals change V, so that simultaneous events act in rounds (see `recurrent`), and
+    #: spikes without a delay arrive through channels.
     in_rounds: bool
 
     @property
@@ -166,22 +166,22 @@ class Log(NamedTuple):
     """
 
     time: OfSteps
-    time_low: OfSteps  # what rounding took from that
+    time_low: OfSteps  # rounding error of `time`
     #: number of the neuron that fired among all neurons of the group, or the number of all neurons
     spike: NumberOfSteps
-    slot: NumberOfSteps  # how often it had fired before
-    slope: OfSteps  # dV/dt just before
+    slot: NumberOfSteps  # number of its earlier spikes
+    slope: OfSteps  # dV/dt just before the spike
     #: of each population, the row of its table that arrived, or `Layout.nothing`
     row: tuple[NumberOfSteps, ...]
     #: of each population, the step of the spike that arrived from a queue; None without delays
     origin: tuple[NumberOfSteps, ...] | None
-    #: of each refractory population, the step of the spike of the neuron whose refractory time ends
+    #: of each refractory population, the step of the spike whose refractory period ends
     released: dict[int, NumberOfSteps]
     #: step of the arrival that moved V of the neuron that fired across the threshold
     cause: Any  # NumberOfSteps, or None
     #: jump of V at that arrival
     jump: Any  # OfSteps, or None
-    #: dV/dt at the end of the refractory time, from v_reset
+    #: dV/dt at the end of the refractory period, from v_reset
     slope_after: Any  # OfSteps, or None
 
 
@@ -196,7 +196,7 @@ def layout(spec: GroupSpec, arrivals: Sequence[Outside], feedback: Sequence[Feed
     immediate, channels = {}, []
     edges = [(*pair, delay) for pair, (_, delay) in zip(spec.edges, feedback, strict=True)]
     for source, target, delay in edges:
-        # Edges without delay between the same two act at once: they share rows, and are added up.
+        # Edges without delay between the same two populations share rows: their weights are added.
         if delay is None and (source, target) not in immediate:
             immediate[source, target] = rows[target]
             rows[target] += sizes[source]
@@ -208,7 +208,7 @@ def layout(spec: GroupSpec, arrivals: Sequence[Outside], feedback: Sequence[Feed
             channels.append(Channel(source=source, target=target, edge=edge, row=rows[target]))
             rows[target] += sizes[source]
     for number, layer in enumerate(spec.layers):
-        # The end of a refractory time is the delivery of the spike to the neuron itself.
+        # A refractory period ends with the delivery of the spike to its own neuron.
         if layer.refractory:
             channels.append(Channel(source=number, target=None, edge=None, row=0))
     return Layout(
@@ -243,7 +243,7 @@ def tables(
         total = sum(identity if weight is None else weight for weight in weights)
         parts[target].append(jnp.asarray(total))
 
-    # In the order of `layout`: what is without delay before the channels.
+    # In the order of `layout`: edges without delay before channels.
     for joined in plan.immediate:
         between = [edge for edge, pair in enumerate(spec.edges) if pair == joined]
         add(*joined, [edge for edge in between if edge not in delayed])
@@ -268,7 +268,7 @@ def delays_of(
     delays = []
     for channel in plan.channels:
         if channel.edge is None:
-            ends = channel.target is None  # of a refractory time
+            ends = channel.target is None  # end of a refractory period
             delay = spec.layers[channel.source].refractory if ends else 0.0
         else:
             delay = feedback[channel.edge][1]

@@ -111,7 +111,7 @@ class Causes(NamedTuple):
     cause: Int[Array, "a b c"]  # slot of the arrival that moved V across the threshold, else -1
     #: sum of the jumps of V by the arrivals at that time; 0 without a `LayerSpec.jump_width`
     jump: Float[Array, "a b c"]
-    #: dV/dt just after the spike; 0 if there is a refractory time
+    #: dV/dt just after the spike; 0 if there is a refractory period
     slope_after: Float[Array, "a b c"]
 
 
@@ -123,7 +123,7 @@ def spread(constants: NeuronConstants, batch: int) -> NeuronConstants:
     def of_samples(array: Float[Array, "..."]) -> Float[Array, "#batch neurons"]:
         if array.ndim == 1:
             return array[None]
-        # row sample * positions + position of the batch has the constants of its position
+        # batch row sample * positions + position has the constants of its position
         return jnp.tile(array, (batch // array.shape[0], 1))
 
     return jax.tree.map(of_samples, constants)
@@ -151,8 +151,8 @@ def has_nan(neuron: Neuron, constants: NeuronConstants, state: State) -> Bool[Ar
 class ComesUp(NamedTuple):
     """Effect of an arrival on neurons whose V it moves."""
 
-    newly: WhichNeurons  # it moves V to the threshold, or above it
-    stays: WhichNeurons  # V is there behind it
+    newly: WhichNeurons  # the arrival moves V to the threshold, or above it
+    stays: WhichNeurons  # V is at or above the threshold after the arrival
 
 
 def comes_up(neuron: Neuron, constants: NeuronConstants, before: State, after: State) -> ComesUp:

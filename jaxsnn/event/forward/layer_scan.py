@@ -83,12 +83,11 @@ class ScanState(NamedTuple):
     x: State  # the neurons' own state
     #: time of the spike of a neuron that is about to fire, inf for the others
     at: OfNeurons
-    at_low: (
-        OfNeurons | None
-    )  # what rounding took from that; None where neurons stop after one spike
+    #: rounding error of `at`; None where neurons stop after one spike
+    at_low: OfNeurons | None
     #: last interval that the neuron finished or is in; None if neurons stop after their first spike
     done: IntOfNeurons | None
-    free: Pair | None  # time until which V stays at v_reset; None where it never does
+    free: Pair | None  # time until which V stays at v_reset; None without a refractory period
     #: rounding error of the level of open boxes; None without boxes
     level_low: OfNeurons | None
     #: jump of V at the time of the last arrival; None unless it is needed
@@ -141,26 +140,26 @@ class _Turn(NamedTuple):
 class Intervals(NamedTuple):
     """Interval after each arrival, (intervals, batch)."""
 
-    edge: Float[Array, "edges batch"]  # where each one begins, and at last where the last one ends
+    edge: Float[Array, "edges batch"]  # start of each interval, and the end of the last
     duration: Float[Array, "intervals batch"]
-    row: Int[Array, "intervals batch"]  # of the weights that arrive at its beginning
+    row: Int[Array, "intervals batch"]  # row of the weights that arrive at its start
 
 
 class _FromTo(NamedTuple):
     """Flow of V in an interval, arrays that broadcast to the neurons."""
 
-    start: Pair  # when it begins, behind a refractory time
-    x: State  # the state there
-    end: State  # the state at the interval's end
-    duration: Float[Array, "batch #neurons"]  # from one to the other
+    start: Pair  # time at which V begins to flow, after a refractory period
+    x: State  # state at that time
+    end: State  # state at the interval's end
+    duration: Float[Array, "batch #neurons"]  # from `start` to the interval's end
 
 
 class _Crossing(NamedTuple):
     """Threshold crossings of the neurons."""
 
     time: Pair
-    wait: OfNeurons  # how long after `ScanState.at` it is
-    x: State  # the state there
+    wait: OfNeurons  # time from `ScanState.at` to the crossing
+    x: State  # state at the crossing
 
 
 class _Fired(NamedTuple):
@@ -168,10 +167,10 @@ class _Fired(NamedTuple):
 
     found: _Crossing
     slope: OfNeurons
-    x: State  # the state when V flows again
-    go: Pair  # when that is
-    end: State  # the state at the interval's end, if nothing comes before
-    again: WhichNeurons  # something does
+    x: State  # state when V flows again
+    go: Pair  # time at which V flows again
+    end: State  # state at the interval's end, without another spike
+    again: WhichNeurons  # another spike follows in the interval
 
 
 class LayerScan:
@@ -200,7 +199,7 @@ class LayerScan:
         self.intervals = intervals
         self.offset: Position | int = 0  # number of the first of `intervals`
         self.last = intervals.row.shape[0] - 1  # number of the last
-        # a last row of zeros: what unused slots and the time before the first arrival add
+        # append a row of zeros, for unused slots and for interval 0, which has no arrival
         self.weight = jnp.pad(weight, ((0, 1), (0, 0)))
         if self.neuron.uniform:
             # the decay over each interval is the same for all neurons: computed once, here
@@ -237,7 +236,8 @@ class LayerScan:
         `all_spikes`, stopped after one spike, takes 1.6 times as long for the forward pass of
         5-120-3.
         """
-        # A refractory time would only come behind the spike, and one time is not added to.
+        # Neurons stop at their first spike: they need neither refractory periods nor the rounding
+        # errors of summed times.
         state = self._begin(shape)._replace(free=None, at_low=None)
 
         def body(carry: _UntilFirst) -> _UntilFirst:
@@ -306,9 +306,9 @@ class LayerScan:
         """Return the state at time 0; a neuron that starts above its threshold fires there."""
         begin = self.neuron.begin(self.constants)
         above = self.neuron.above(self.constants, begin)
-        if self.neuron.jumps:  # what arrives at time 0 counts
+        if self.neuron.jumps:  # arrivals at time 0 act first
             above &= self.intervals.duration[0][:, None] > 0
-        done = jnp.where(above, jnp.int32(0), jnp.int32(-1))  # it stands in interval 0
+        done = jnp.where(above, jnp.int32(0), jnp.int32(-1))  # a neuron that fires is in interval 0
         zero = self._fill(shape, 0.0)
         return ScanState(
             x=tuple(self._fill(shape, array) for array in begin),
@@ -359,8 +359,8 @@ class LayerScan:
 
     def _let_go(self, x: State, start: OfNeurons, duration: OfNeurons, free: Pair) -> _FromTo:
         """Return the flow of V in an interval in which refractory periods may end."""
-        # How long V is held yet; 0 or less where it is not. What arrives at the very end of a
-        # refractory time, as far as the rounded time of an arrival tells, comes after it.
+        # Remaining time for which V is held; 0 or less if it is not. Arrivals exactly at the end of
+        # a refractory period, when rounded like arrival times, act after it.
         holds = jnp.where(start < free.high, -until(start, free), 0.0)
         held = jnp.clip(holds, 0.0, duration)
         x = select(holds > 0, self._hold(x, held), x)
@@ -379,7 +379,7 @@ class LayerScan:
             before = Level(state.x, level_low)
             x, level_low = arrived(self.neuron, self.constants, before, weights, self.least)
         if rise is not None:
-            # What came before at the same time adds to it: no time lies between.
+            # The jumps of simultaneous arrivals add up: the interval between them has length 0.
             apart = self._duration(jnp.maximum(number - 1, 0)) > 0
             rise = jnp.where(apart, 0.0, rise) + weights
         cause = state.cause
@@ -406,24 +406,24 @@ class LayerScan:
         x, end = interval.x, interval.end
         crossing = self.neuron.crosses(self.constants, x, end, interval.duration)
         if self.neuron.jumps:
-            # V has all that arrives at one time only where the next thing comes later.
+            # V contains all simultaneous arrivals only if the next event is later.
             crossing &= interval.duration > 0
-        # Neurons that are about to fire are frozen. Where the block is swept again, neurons pass
-        # over the intervals that they have behind them.
+        # Neurons that are about to fire are frozen. When the block is swept again, neurons skip
+        # the intervals that they have finished.
         active = jnp.isinf(state.at)
         if state.done is not None:
             active &= state.done < number
         freezes = active & crossing
         at = jnp.where(freezes, interval.start.high, state.at)
         at_low = state.at_low
-        if at_low is not None and self.spec.refractory:  # else an interval begins at an arrival
+        if at_low is not None and self.spec.refractory:  # else the start is an arrival: low = 0
             at_low = jnp.where(freezes, interval.start.low, at_low)
         flows = active & jnp.isinf(at)
-        if self.spec.once and not self.neuron.jumps:  # the same here, one operation less
+        if self.spec.once and not self.neuron.jumps:  # equivalent here, with one operation less
             flows = jnp.isinf(at)
         if self.neuron.jumps or self.spec.refractory > 0:
             stands = select(active, x, state.x)
-        else:  # a neuron that fires has the v of before: the arrival did not move it
+        else:  # arrivals do not move v
             stands = (state.x[0], *select(active, x[1:], state.x[1:]))
         return state._replace(
             x=select(flows, end, stands),
@@ -444,7 +444,7 @@ class LayerScan:
             return turn._replace(state=state, log=log, due=jnp.zeros_like(turn.due))
 
         def in_turn(turn: _Turn) -> _Turn:
-            # a loop of at most one step, so that the sweep is in the program once
+            # a loop of at most one step instead of a branch: the program contains the sweep once
             turn = lax.while_loop(lambda turn: turn.due, fire, turn)
             state = self._sweep(first, turn.state)
             due = any_fires(state)
@@ -476,10 +476,10 @@ class LayerScan:
         at = Pair(high, jnp.zeros_like(high) if state.at_low is None else state.at_low)
         room = jnp.maximum(until(end, at), 0.0)
         wait = self.neuron.solve(self.constants, state.x, room, fires)
-        # What rounding adds beyond the end, where something else arrives, is taken off, here and
-        # below: as a number, for a spike does not move with what comes after it.
+        # Rounding must not move a spike beyond the end, the time of the next arrival. The
+        # correction, here and below, has no derivative: a spike does not depend on what follows.
         wait -= lax.stop_gradient(jnp.where(wait > room, wait - room, 0.0))
-        # an arrival, or the start, has put it above: there is nothing to solve
+        # V is already above, after an arrival or at the start: the neuron fires now
         wait = jnp.where(self._is_above(state.x), 0.0, wait)
         x = self.neuron.flow(self.neuron.decay(self.constants, wait), state.x)
         high, low = plus(at, wait)
@@ -500,7 +500,7 @@ class LayerScan:
         end = self._of_number(self.intervals.edge, done + 1)
         fired = self.by_facts(lambda scan: scan.fired(state, end, fires))
         log = self._write(log, state, fires, fired.found, fired.slope)
-        # A neuron that fires without end would keep the whole batch in this loop.
+        # A neuron that fires infinitely often would keep the whole batch in this loop.
         finished = log.count >= self.spec.counted
         again = fires & ~finished & fired.again
         flows = fires & ~again
@@ -530,7 +530,7 @@ class LayerScan:
         if self.neuron.jumps:
             again &= remaining > 0
         elif self.neuron.keeps_overshoot and not self.spec.refractory:
-            # One that starts far above its threshold may still be above.
+            # A neuron that starts far above its threshold may still be above after the reset.
             again |= self.neuron.above(self.constants, x)
         slope = self.neuron.slope(self.constants, at_crossing.x)
         return _Fired(found=at_crossing, slope=slope, x=x, go=go, end=x_end, again=again)
@@ -568,8 +568,8 @@ class LayerScan:
             slope, new = self._cause(state, log, at_crossing, slope)
             pairs = zip(log.causes, new, strict=True)
             causes = Causes(*(self._put(log.count, fires, *pair) for pair in pairs))
-        # What arrives exactly at the time of a spike is taken to come after it: one that comes after
-        # an arrival must not be rounded to when that comes.
+        # Gradients take arrivals at exactly the time of a spike to follow it, so that a spike after
+        # an arrival must not be rounded to the time of that arrival.
         time, at = at_crossing.time.high, lax.stop_gradient(state.at)
         rounded = (at_crossing.wait > 0) & (time <= at)
         time += jnp.where(rounded, jnp.nextafter(at, jnp.inf) - at, 0.0)
@@ -582,15 +582,15 @@ class LayerScan:
 
     def _put(self, slot: IntOfNeurons, fires: WhichNeurons, logged: Array, new: OfNeurons) -> Array:
         """Write a slot of some neurons into an array of the log."""
-        # A spike behind the last slot is counted, and lost.
+        # A spike beyond the last slot is counted, but not recorded.
         slots = lax.broadcasted_iota(jnp.int32, logged.shape, 0)
         return jnp.where(fires & (slots == slot), new, logged)
 
     def _with_nan(self, log: SpikeLog, x: State) -> SpikeLog:
         """Set the times of neurons whose numbers have become NaN to NaN.
 
-        A comparison with NaN is false, so that such a neuron crosses no threshold and would pass
-        for one that is silent.
+        A comparison with NaN is false, so that such a neuron crosses no threshold and would look
+        silent.
         """
         broken = has_nan(self.neuron, self.constants, x)
         return log._replace(time=jnp.where(broken, jnp.nan, log.time))
@@ -608,7 +608,7 @@ class LayerScan:
                 jump = jnp.where(jumped, state.rise, 0.0)
             slope = jnp.where(jumped, jnp.inf, slope)
         after = jnp.zeros_like(at_crossing.wait)
-        # Behind a refractory time V' is that of when V is let go, which `layer_adjoint` works out.
+        # With a refractory period, `layer_adjoint` computes V' at its end.
         if not self.spec.refractory:
             reset = self.neuron.reset(self.constants, at_crossing.x)
             after = self.neuron.rate(self.constants, reset)[0]

@@ -103,7 +103,7 @@ def membrane(
     if sample_times.shape[0] == 0:
         return jnp.zeros((batch, 0, weight.shape[1]), drive.time.dtype)
     merged = _merged(drive, sample_times)
-    # A sample of V is an arrival of the row of zeros behind the last.
+    # A sample of V is treated as an arrival of the row of zeros that is appended here.
     padded = jnp.pad(weight, ((0, 1), (0, 0)))
     across = spread(drive.constants, batch)
 
@@ -141,12 +141,12 @@ def _merged(drive: Drive, sample_times: Float[Array, "samples"]) -> _Merged:
     _, order = sorted_times(time)
     times = at_places(time, order, 1)
     earlier = jnp.concatenate([jnp.zeros((batch, 1), times.dtype), times[:, :-1]], axis=1)
-    used = jnp.isfinite(times)  # unused slots come last and wait for nothing
+    used = jnp.isfinite(times)  # unused slots come last; their wait is 0
     wait = jnp.where(used, times, 0.0) - jnp.where(used, earlier, 0.0)
     return _Merged(
         wait=wait,
         row=at_places(row, order, 1),
-        # argsort of an order is its inverse: where each of the slots before the sort went
+        # argsort of a permutation is its inverse: the new place of each original slot
         place=jnp.argsort(order, axis=1)[:, arrivals:],
     )
 

@@ -101,7 +101,7 @@ class GroupRun(NamedTuple):
 
     events: GroupEvents
     log: Log
-    steps: Int[Array, ""]  # of the log that were used
+    steps: Int[Array, ""]  # number of steps in the log
 
 
 class _Carry(NamedTuple):
@@ -160,7 +160,7 @@ def _simulated(
     steps, state, log = loop.run()
     counts = tuple(population.count for population in state.populations)
     fired = sum(count.sum(axis=1) for count in counts)
-    # The log's last row holds what went beyond its end.
+    # The log's last row collects the steps beyond its capacity.
     spike = log.spike[:-1]
     events = GroupEvents(
         time=jnp.where(spike < sum(loop.plan.sizes), log.time[:-1], jnp.inf),
@@ -202,7 +202,7 @@ class _Loop:
         self.delays = delays_of(spec, self.plan, feedback, self.dtype)
         self.t_end = jnp.asarray(t_end, self.dtype)
         self.batch = arrivals[0][1].shape[0]
-        # Each slot from outside takes a step, each spike one, and one more for each delivery of it.
+        # One step for each arrival from outside, for each spike, and for each delivery of a spike.
         slots = sum(time.shape[1] for _, time, _ in arrivals)
         self.steps = slots + spec.max_events * (1 + len(self.plan.channels))
         trains = [in_order(time, row) for _, time, row in arrivals]
@@ -212,7 +212,7 @@ class _Loop:
 
     def run(self) -> _Carry:
         """Run the loop and return the number of steps, the state and the log at the end."""
-        # Queues know spikes by their row of the log: where there are any, nothing goes beyond it.
+        # Queues identify spikes by their row in the log: with queues, the loop ends with the log.
         limit = self.steps + 1 if self.plan.channels else _BEYOND * (self.steps + 1)
 
         def unfinished(carry: _Carry) -> Bool[Array, ""]:
@@ -222,7 +222,7 @@ class _Loop:
         inputs = self.tables, self.constants, self.delays, self.t_end, self.agenda.trains
         return lax.while_loop(unfinished, self._step, varying_like(start, inputs))
 
-    # ---- the beginning
+    # ---- initial state and log
 
     def _begin(self) -> GroupState:
         """Return the state at time 0."""
@@ -318,10 +318,10 @@ class _Loop:
         numbers = lax.broadcasted_iota(jnp.int32, x[0].shape, 1)
         fires = numbers == event.neuron[number][:, None]
         reset = neuron.reset(constants, x)
-        if self.layers[number].refractory:  # in which V is held, whatever a reset would leave
+        if self.layers[number].refractory:  # V is held, without an overshoot
             reset = neuron.clamp(constants, reset)
         x = _chosen(fires, reset, x)
-        # the arrival, of the row of zeros where there is none
+        # the arrival; the row of zeros if there is none
         weights = self.tables[number].at[event.row[number]].get(mode="promise_in_bounds")
         moved = neuron.arrive(x, weights)
         level_low = population.level_low
@@ -331,14 +331,14 @@ class _Loop:
         held, cause, jump = population.held, population.cause, population.jump
         if held is not None:
             held = (held | fires) & (numbers != event.released[number][:, None])
-            # In a refractory time all but V takes what arrives.
+            # In a refractory period, arrivals act on all entries except V.
             moved = (jnp.where(held, x[0], moved[0]), *moved[1:])
         if cause is not None:
-            # Who was above before and has not fired yet keeps the cause it had.
+            # A neuron that was above its threshold before and has not fired yet keeps its cause.
             newly, stays = comes_up(neuron, constants, x, moved)
             cause = jnp.where(newly, step, jnp.where(stays, cause, self.steps))
         if jump is not None:
-            # What came before at the same time adds to it.
+            # The jumps of simultaneous arrivals add up.
             jump = jnp.where(event.wait[:, None] > 0, 0.0, jump) + weights
         due = population.due
         if due is not None:
@@ -362,7 +362,7 @@ class _Loop:
     def _flow(self, number: int, population: PopulationState, event: StepEvent) -> State:
         """Return the neurons' state just before the event."""
         neuron, constants = self.layers[number].neuron, self.constants[number]
-        # Where all neurons have the same time constants, one of them gives the decay for all.
+        # If all neurons have the same time constants, the decay of one neuron is valid for all.
         flowing = jax.tree.map(lambda array: array[:1], constants) if neuron.uniform else constants
         v = population.x[0]
         x = neuron.flow(neuron.decay(flowing, event.wait[:, None]), population.x)
@@ -386,7 +386,7 @@ class _Loop:
         fired_at = Pair(log.time, log.time_low)
         queue = deliver(queue, delivery, event.taken[number], delay, fired_at)
         fires = neuron < self.plan.sizes[source]
-        # Each neuron has a line of its own if they have delays of their own.
+        # Neurons with individual delays have separate lines.
         line = jnp.where(fires, neuron, 0) if delay.size > 1 else jnp.zeros_like(neuron)
         return send(queue, line, fires, step, event.now, delay)
 
@@ -396,7 +396,7 @@ class _Loop:
         """Return the log entries of a population's spike, from its state just before that."""
         neuron, assigns = self.layers[number].neuron, self.layers[number].assigns
         size = self.plan.sizes[number]
-        # Where none fires the note of the last neuron is taken, and nothing looks at it.
+        # If no neuron fires, the entries are those of the last neuron, and unused.
         at = jnp.minimum(event.neuron[number], size - 1)
         constants = self._constants_at(number, at)
         slope = neuron.slope(constants, tuple(pick(array, at) for array in x))
@@ -405,17 +405,17 @@ class _Loop:
             jump = pick(population.jump, at)
         if population.cause is not None:
             cause = pick(population.cause, at)
-            # A spike that an arrival makes, or that comes at time 0, has no slope to divide by.
+            # The time of a spike at time 0, or caused by an arrival, does not depend on the slope.
             slope = jnp.where((cause < self.steps) | (event.now.high == 0), jnp.inf, slope)
         if assigns:
             if number in event.released:
-                # dV/dt when V is let go is wanted at the end of the refractory time too.
+                # The gradient also needs dV/dt of a neuron at the end of its refractory period.
                 fires = event.neuron[number] < size
                 at = jnp.where(fires, at, event.released[number])
                 at = jnp.minimum(at, size - 1)
                 constants = self._constants_at(number, at)
             state = tuple(pick(array, at) for array in x)
-            # at the end of a refractory time V is held already, and nothing is added again
+            # `clamp` at the end of a refractory period: `reset` would add its constants again
             reset = neuron.clamp if self.layers[number].refractory else neuron.reset
             slope_after = neuron.rate(constants, reset(constants, state))[0]
         return _Note(
@@ -445,7 +445,7 @@ class _Loop:
         for number, size in enumerate(self.plan.sizes):
             fires = event.neuron[number] < size
             spike = jnp.where(fires, self.plan.first(number) + event.neuron[number], spike)
-            # One population at most fires, or lets a neuron go: its note is the step's.
+            # At most one population fires or releases a neuron: the step gets its note.
             takes = fires | (event.released[number] < size) if number in event.released else fires
             note = _merged(takes, notes[number], note)
         origin = log.origin and tuple(

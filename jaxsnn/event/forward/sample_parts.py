@@ -37,7 +37,7 @@ def in_parts(simulate: OfArrivals, positions: int) -> OfArrivals:
         weight: Weights, constants: NeuronConstants, time: Times, row: Rows, t_end: Seconds
     ) -> LayerSpikes:
         rows = time.shape[0]
-        # how many there are may not be known yet (`jax.export`)
+        # the number of rows may be symbolic (`jax.export`)
         if not isinstance(rows, int) or row.ndim == 1:
             return simulate(weight, constants, time, row, t_end)
         samples, most = rows // positions, max(_TOGETHER // (positions * weight.shape[1]), 1)
@@ -45,7 +45,7 @@ def in_parts(simulate: OfArrivals, positions: int) -> OfArrivals:
         if parts <= 1:
             return simulate(weight, constants, time, row, t_end)
         together = positions * -(-samples // parts)
-        more = ((0, parts * together - rows), (0, 0))  # samples without arrivals
+        more = ((0, parts * together - rows), (0, 0))  # pad with samples without arrivals
         times = jnp.pad(time, more, constant_values=jnp.inf)
 
         def of_part(part: tuple[Times, Rows]) -> LayerSpikes:

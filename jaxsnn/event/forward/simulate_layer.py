@@ -23,7 +23,7 @@ _LONG_BLOCK = 16
 _MANY_ARRIVALS = 8 * _BLOCK
 #: Minimum number of neurons (batch times neurons) for long blocks.
 _MANY_NEURONS = 512
-_ONCE_BLOCK = 16  # arrivals between two looks at whether any neuron has yet to fire
+_ONCE_BLOCK = 16  # arrivals between two checks whether any neuron has yet to fire
 
 
 def _intervals(
@@ -38,10 +38,10 @@ def _intervals(
     There, in unused slots and from t_end on the row is `rows`, whose weights are 0.
     """
     row = jnp.where(time < t_end, row, rows)
-    # One interval in front, and a whole block behind: the last block may begin at the last arrival.
+    # Append a whole block, which may begin at the last arrival, and prepend interval 0.
     row = jnp.pad(row, ((1, block), (0, 0)), constant_values=rows)
     edges = jnp.pad(time, ((1, block + 1), (0, 0)), constant_values=jnp.inf)
-    # Intervals behind t_end have no length: nothing flows there.
+    # Intervals after t_end have length 0, so that the state does not change there.
     edges = jnp.minimum(edges, t_end)
     number = lax.broadcasted_iota(jnp.int32, edges.shape, 0)
     edges = jnp.where(number == 0, 0.0, edges)
@@ -52,7 +52,7 @@ def _moves(neuron: Neuron, constants: NeuronConstants) -> Bool[Array, ""]:
     """Return whether anything can happen before the first arrival: some neuron is not at rest."""
     begin = neuron.begin(constants)
     below = neuron.excess(constants, begin) < 0
-    # "not below" and not "above", so that a NaN counts as a movement
+    # "not below" instead of "above", so that NaN counts as not at rest
     return any_in(*(part != 0 for part in begin), ~below)
 
 
@@ -75,7 +75,7 @@ def simulate_layer(
     """
 
     row = row[None] if row.ndim == 1 else row
-    # From here on arrivals come first: (arrivals, batch), in order of time.
+    # From here on arrays have the axes (arrivals, batch), arrivals in order of time.
     if spec.in_order:
         columns, position, row = time.T, None, row.T
     else:
@@ -86,7 +86,7 @@ def simulate_layer(
     kind, block = _scan_of(spec, batch, neurons, time.shape[1])
     intervals = _intervals(columns, row, t_end, weight.shape[0], block)
     scan = kind(spec, weight, constants, intervals, t_end, block)
-    # At rest nothing can happen before the first arrival: interval 0 is left out.
+    # If all neurons are at rest, nothing happens before the first arrival: skip interval 0.
     first = _moves(spec.neuron, constants).astype(jnp.int32) ^ 1
     if spec.once:
         log = scan.first_spikes(shape, first)
@@ -101,7 +101,7 @@ def _scan_of(
     """Return the type of scan for a population's arrivals, and its block size."""
     if spec.once:
         return LayerScan, min(arrivals + 1, _ONCE_BLOCK)
-    # of a batch whose size is not known yet (`jax.export`) there may be few
+    # a symbolic batch size (`jax.export`) may be small
     many = isinstance(batch, int) and batch * neurons >= _MANY_NEURONS
     if many and arrivals >= _MANY_ARRIVALS:
         return PickingScan, _LONG_BLOCK
@@ -122,7 +122,7 @@ def _spikes_of(
     if log.causes is None:
         return spikes, None
     causes = Causes(*map(last_axis, log.causes))
-    # The log counts arrivals in order of time, from 1; gradients want the slots that they came in.
+    # The log numbers arrivals in order of time, from 1; gradients need the original slots.
     slot = jnp.maximum(causes.cause - 1, 0)
     if position is not None:
         slot = at_places(position.T[:, None, :], slot, axis=2)

@@ -57,14 +57,15 @@ class Scattered(NamedTuple):
     """
 
     time: Float[Array, "batch events"]  # seconds, inf where unused
-    channel: Int[Array, "batch events"]  # of the two tables
-    place: np.ndarray  # (channels, taps); the number of positions: nowhere
+    channel: Int[Array, "batch events"]  # row of `place` and `row`
+    place: np.ndarray  # (channels, taps); the number of positions: no target
     row: np.ndarray  # (channels, taps)
 
 
 #: A source, and the operator between it and the target.
 Path = tuple[str, Operator]
-#: Order of channels: channel k is channel order[k] in the order of positions and columns.
+#: Permutation of channels: channel k has the number order[k] in the layout by columns and
+#: positions.
 Order = np.ndarray | None
 
 
@@ -100,7 +101,7 @@ class Arrivals:
             return values
         if self.order is not None:
             values = values[np.argsort(self.order)]
-        # the columns of a channel number are the slow axis: n * positions + p
+        # a channel has the number n * positions + p: its column n is the slow axis
         return values.reshape(-1, self.positions).T
 
     def neurons(
@@ -113,7 +114,7 @@ class Arrivals:
             return values
         # (batch * positions, columns) -> (batch, columns, positions) -> (batch, columns *
         # positions)
-        rows, columns, *rest = values.shape  # all said: of no times there are no numbers
+        rows, columns, *rest = values.shape  # no -1 in reshape: arrays may be empty
         batch = rows // self.positions
         values = values.reshape(batch, self.positions, columns, *rest).swapaxes(1, 2)
         return self.ordered(values.reshape(batch, columns * self.positions, *rest))
@@ -165,7 +166,7 @@ def _one_list_each(paths: Sequence[Path], dtype: DTypeLike) -> Sequence[Path]:
     acts once.
     """
     lists = []
-    # Only matrices can be added up: several from one source are brought to that form.
+    # Only matrices can be added up: several operators from one source are converted.
     for source, same in alike(paths, lambda operator: operator.row_delay is None):
         lists += [
             (source, operator if len(same) == 1 else as_matrix(operator, dtype))
@@ -191,7 +192,7 @@ def _listed(paths: Sequence[Path], trains: Mapping[str, Train], dtype: DTypeLike
             time = time + jnp.pad(operator.row_delay, (0, 1)).at[row].get(mode="clip")
         if (value := trains[source].value) is not None:
             weight, row = _sized(value, weight, row)
-        # The tables of all paths stand one below the other.
+        # The tables of all paths are stacked: add the number of rows above.
         weights.append(weight)
         times.append(time)
         rows.append(row + offset)
@@ -199,7 +200,7 @@ def _listed(paths: Sequence[Path], trains: Mapping[str, Train], dtype: DTypeLike
     if any(row.ndim > 1 for row in rows):
         rows = [jnp.broadcast_to(row, time.shape) for row, time in zip(rows, times, strict=True)]
     source, operator = paths[0]
-    # Two lists behind each other are out of order, and so is one whose channels have delays.
+    # Concatenated lists are not sorted, nor is a list whose channels have delays.
     alone = len(paths) == 1 and operator.delay is None and operator.row_delay is None
     return Arrivals(
         weight=jnp.concatenate(weights),
@@ -240,8 +241,8 @@ def _row_of_channel(
 class _Taps(NamedTuple):
     """Positions at which events arrive, each through some taps; arrays (batch, events, taps)."""
 
-    time: Float[Array, "batch events"]  # of the event, the delays of its source in it
-    place: Int[Array, "batch events taps"]  # the position; how many there are, where unused
+    time: Float[Array, "batch events"]  # of the event, plus the delay of its source
+    place: Int[Array, "batch events taps"]  # the position; the number of positions where unused
     row: Int[Array, "batch events taps"]
     row_delay: Float[Array, "rows"] | None
 
@@ -251,8 +252,8 @@ class _Lists(NamedTuple):
 
     time: Float[Array, "lists arrivals"]  # lists: (batch * positions)
     row: Int[Array, "lists arrivals"]
-    needed: Int[Array, ""]  # most arrivals at one position
-    budget: int  # how many there is room for, 0 if there is always enough
+    needed: Int[Array, ""]  # largest number of arrivals at one position
+    budget: int  # number of slots, 0 if it always suffices
 
 
 def _gathered(
@@ -275,23 +276,23 @@ def _gathered(
     place, row = (jnp.asarray(array)[channel] for array in table)
     weight = jnp.concatenate([operator.weight for operator in operators])
     if value is not None:
-        # Each tap of an event has a row of its own, and its delay.
+        # Each tap of an event gets a separate row, with its delay.
         late, every = row_delay, jnp.broadcast_to(value[..., None], row.shape)
         row_delay = None if late is None else late[row].reshape(-1)
         flat = row.reshape(len(row), -1)
         weight, event_rows = _sized(every.reshape(flat.shape), weight, flat)
         row = event_rows.reshape(row.shape)
     taps = _Taps(time, place, row, row_delay)
-    # unused events have the last channel, whose taps lead nowhere
+    # leave out the last channel, which unused slots have, and whose taps have no target
     used = np.sort(table.position[:-1], axis=1)
     if used.shape[1] == positions and (used == np.arange(positions)).all():
         in_turn = bool((table.position[:-1] == np.arange(positions)).all())
         lists = _everywhere(taps, in_turn, dtype)
     else:
         lists = _found_by_position(taps, positions, budget)
-    # Delays of rows put the arrivals of a position out of the order of the events; events that have
-    # values have rows of their own, which no channel says; and at one position there is one list,
-    # whose columns have no axis of positions.
+    # `Scattered` does not cover delays of rows (the arrivals at a position are not in the order of
+    # the events), events with values (their rows do not follow from their channels) and a single
+    # position (its arrays have no axis of positions).
     scattered = None
     if row_delay is None and value is None and positions > 1:
         scattered = Scattered(time, channel, table.position, table.row)
@@ -333,11 +334,11 @@ def _found_by_position(taps: _Taps, positions: int, budget: int | None) -> _List
     """
     batch, events, count = taps.place.shape
     if budget is None:
-        # four times the mean, for the busiest position, and never more than there are
+        # four times the mean, for the busiest position, but at most all entries
         mean = -(-events * count // positions)
         budget = min(events * count, 4 * mean + 32)
     entry, used, needed = _by_position(taps.place, positions, budget)
-    # An entry is a tap of an event, counted event by event.
+    # entry = event * count + tap
     times = at_places(taps.time, lax.div(entry, jnp.int32(count)), axis=1)
     row = at_places(taps.row.reshape(batch, -1), entry, axis=1)
     times = times if taps.row_delay is None else times + taps.row_delay[row]
@@ -357,7 +358,7 @@ class _Layout(NamedTuple):
 
 def _layout(operators: Sequence[Operator], size: int) -> _Layout:
     """Return the common layout of all operators."""
-    # The others fit every layout: see `_laid_out`.
+    # Identities, pools and lists fit every layout: see `_laid_out`.
     convolutions = [
         operator
         for operator in operators
@@ -372,7 +373,7 @@ def _layout(operators: Sequence[Operator], size: int) -> _Layout:
             for convolution in convolutions
         ):
             return _Layout(first.positions, first.columns, first.order)
-    # Convolutions of different shapes: each channel is a position of its own.
+    # Convolutions of different shapes: each channel is a separate position.
     return _Layout(size, 1, None)
 
 
@@ -410,7 +411,7 @@ def _laid_out_single(
     channel = single.position if single.order is None else np.argsort(single.order)[single.position]
     if columns == 1:
         return replace(single, position=channel_place[channel], order=order)
-    # The identity and pools have one weight for all: row n of w I moves column n alone.
+    # The identity and pools have a single weight w: row n of w I acts only on column n.
     column, position = np.divmod(channel_place[channel], positions)
     return replace(
         single,
@@ -464,14 +465,14 @@ def _acting_once(operators: Sequence[Operator]) -> Operator:
     source, position = (np.concatenate([entries[axis] for entries in every]) for axis in (0, 1))
     row = np.concatenate([entries[2] + first for entries, first in zip(every, offset, strict=True)])
     weight = jnp.concatenate([operator.weight for operator in operators])
-    # Entries with the same source channel and position, a pair, come to stand next to each other.
+    # Sort entries so that those with the same source channel and position, a pair, are adjacent.
     order = np.lexsort((row, position, source))
     source, position, row = source[order], position[order], row[order]
     new = np.ones(len(source), bool)
     new[1:] = (source[1:] != source[:-1]) | (position[1:] != position[:-1])
     if not new.all():
-        # Of each pair the rows that meet there, filled up with row `count`, which is zero; pairs
-        # with the same rows share the sum of these.
+        # rows: (pairs, rows of a pair), padded with row `count`, which is zero. Pairs with the same
+        # rows share one sum.
         start, pair = np.flatnonzero(new), np.cumsum(new) - 1
         rows = np.full((len(start), np.bincount(pair).max()), count)
         rows[pair, np.arange(len(row)) - start[pair]] = row
@@ -497,7 +498,7 @@ def _table(
     rows.
     """
     channels, places, rows, delays = [], [], [], []
-    offset, first = 0, 0  # of the operator's channels, and of its rows
+    offset, first = 0, 0  # numbers of the operator's first channel and row
     for operator in operators:
         source, position, row = operator.entries()
         count = operator.weight.shape[0]
@@ -507,13 +508,13 @@ def _table(
         delays.append(jnp.zeros(count, dtype) if operator.row_delay is None else operator.row_delay)
         offset, first = offset + operator.inward, first + count
     channel, place, row = map(np.concatenate, (channels, places, rows))
-    # Entries of one channel next to each other: its n-th one is its tap n.
+    # Sort entries by channel: the n-th entry of a channel is its tap n.
     by_channel = np.lexsort((place, channel))
     channel, place, row = channel[by_channel], place[by_channel], row[by_channel]
     start = np.searchsorted(channel, np.arange(offset))
     taps = max(int(np.bincount(channel, minlength=1).max(initial=0)), 1)
     within = np.arange(len(channel)) - start[channel]
-    # A tap that a channel does not have leads to the position behind the last one.
+    # Missing taps of a channel have the position after the last one.
     positions = operators[0].positions
     table = _Table(
         position=np.full((offset + 1, taps), positions, np.int32),
@@ -528,9 +529,9 @@ class _Events(NamedTuple):
     """Events of all sources in one list in the order of time."""
 
     time: Float[Array, "batch events"]
-    channel: Int[Array, "batch events"]  # of the table
+    channel: Int[Array, "batch events"]  # row of the table
     in_order: bool
-    value: Float[Array, "batch events"] | None  # None where all have 1
+    value: Float[Array, "batch events"] | None  # None if all are 1
 
 
 def _events(operators: Sequence[Operator], sources: Sequence[Train]) -> _Events:
@@ -549,7 +550,7 @@ def _events(operators: Sequence[Operator], sources: Sequence[Train]) -> _Events:
         if operator.delay is not None:
             time = time + operator.delay.at[channel].get(mode="clip")
         times.append(time)
-        # unused slots have the table's last channel, which leads nowhere
+        # unused slots get the table's last channel, which has no target
         channels.append(jnp.where(jnp.isfinite(time), channel + offset, total))
         offset += operator.inward
     time, channel = jnp.concatenate(times, axis=1), jnp.concatenate(channels, axis=1)
@@ -570,15 +571,15 @@ class _Entries(NamedTuple):
 
     entry: Int[Array, "batch slots"]
     used: Bool[Array, "batch slots"]
-    needed: Int[Array, ""]  # the most at one position
+    needed: Int[Array, ""]  # largest number at one position
 
 
 def _by_position(place: Int[Array, "batch events taps"], positions: int, budget: int) -> _Entries:
     """Sort entries (batch, events, taps) by their positions, and entries of one position by event."""
     batch, events, taps = place.shape
     count = events * taps
-    # One integer, position * count + entry, sorts by both with a single operand; where the
-    # entries of position p begin is where p * count would stand.
+    # Sorting the single integer position * count + entry sorts by both. The entries of position
+    # p begin where p * count would be inserted.
     with jax.enable_x64(True):
         integer = jnp.int32 if (positions + 1) * count < 2**31 else jnp.int64
         key = place.reshape(batch, count).astype(integer) * count + jnp.arange(count, dtype=integer)

@@ -126,7 +126,7 @@ def applied(
     if operator.source is None:
         currents = jnp.matmul(values, operator.weight, precision=lax.Precision.HIGHEST)
         return currents if operator.order is None else currents[..., operator.order]
-    # A convolution multiplies pair by pair: some samples at a time.
+    # A convolution stores the product of each pair: to limit memory, take some samples at a time.
     at_once = max(_MOST_PRODUCTS // max(len(operator.source) * operator.columns, 1), 1)
     batch, pieces, channels = values.shape
     flat = values.reshape(batch * pieces, channels)

@@ -51,10 +51,10 @@ def room_behind(sources: Sources, name: str, slots: int) -> int | None:
     population; None: all slots.
     """
     room = sources.engine.of("max_events", name)
-    # A convolution does work for each slot and tap, so that empty slots are cut off before it.
+    # The cost of a convolution grows with slots times taps: cut off empty slots before it.
     if room is None and name in sources.gathered:
         room = max(_GATHERED, 2 * sources.network.populations[name].size)
-    # Where all slots fit, those behind sort them if they need to.
+    # If all slots fit, postsynaptic populations sort them if necessary.
     return None if room is None or room >= slots else room
 
 
@@ -65,7 +65,7 @@ def earliest(
     options: EventOptions,
 ) -> Train:
     """Return the first `room` events of each sample in order."""
-    # The order has no derivative; the gradient reaches the times through their places.
+    # Sorting has no derivative: the gradient reaches the times through `at_places`.
     still = lax.stop_gradient(time)
     if calls_kernels(time.dtype.name, time.shape[0], options):
         place = native_places(still, min(room, time.shape[1]), options.threads)

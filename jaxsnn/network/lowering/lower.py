@@ -71,7 +71,7 @@ def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False)
     ready = plan(graph)
     remarks: dict[str, list[str]] = {}
     for problem in ignored_by_framework(graph):
-        # What concerns no node that runs is said of the first one.
+        # Problems of nodes that are not lowered are reported at the first node.
         place = problem.node if problem.node in ready.order else ready.order[0]
         remarks.setdefault(place, []).append(str(problem))
     for part in map(ready.part, ready.order):
@@ -104,7 +104,7 @@ def _as(dtype: Any, value: Any, name: str, key: str) -> np.ndarray:
     """
     if (problem := beyond_type(name, key, value, dtype)) is not None:
         raise LoweringError.of(problem)
-    with np.errstate(over="ignore"):  # of a threshold
+    with np.errstate(over="ignore"):  # a threshold may become inf
         return np.asarray(value, dtype)
 
 
@@ -156,7 +156,8 @@ def _refuse_untied(before: Graph, after: Graph) -> None:
     old, new = estimate(before.nodes, evidence), estimate(after.nodes, evidence)
     if old == new or (old.dt is not None and not old.agrees):
         return
-    # Where the numbers told of no step (r = 1, say), they must not begin to tell of another.
+    # If the old numbers imply no step (such as r = 1), the new ones must not imply another step
+    # than that of the dialect.
     step = old.dt if old.dt is not None else before.dialect.dt
     apart = np.inf if step is None or new.dt is None else abs(new.dt - step) / step
     if new.agrees and apart <= TOLERANCE:
@@ -168,7 +169,7 @@ def _refuse_untied(before: Graph, after: Graph) -> None:
         for node_estimate in alone
         if node_estimate.dt is not None or node_estimate.node
     ] or [new]
-    # the node that is farthest from the file's own step, if there is one
+    # the node whose implied step is farthest from that of the file
     worst = max(
         step_estimates,
         key=lambda node_estimate: 0.0 if step is None else abs(node_estimate.farthest - step),
@@ -240,7 +241,7 @@ def _with_changes(
 def _refuse_unused(rule: NeuronRule, changes: Changes) -> None:
     """Refuse changes of parameters that the framework does not use."""
     node = rule.node
-    # where r is the decay of a step it follows its time constant
+    # if the framework computes r from the time constant, r may only change together with it
     r_alone = rule.resistance != "file" and not {"tau", "tau_mem"} & set(changes)
     for parameter, is_unused in (("v_leak", rule.leaks_to_zero), ("r", r_alone)):
         if not is_unused or parameter not in changes:
@@ -282,10 +283,10 @@ def _written(
     dtype = original.dtype if keeps_dtype else value.dtype
     unit = (dialect.seconds or 1.0) ** node.traits.time_power(name)
     value = (value.astype(float) / unit).astype(dtype)
-    was_one = original.size == 1 and value.size > 1  # one number for all
+    was_one = original.size == 1 and value.size > 1  # one number for all neurons
     if was_one and (value == value[0]).all():
         return value[:1].reshape(original.shape)
-    # What did not change keeps its bits.
+    # Unchanged entries keep their bits.
     unchanged = original.reshape(value.shape if original.size == value.size else -1)
     value = np.where(same, unchanged, value).astype(dtype)
     return value.reshape(original.shape) if value.size == original.size else value

@@ -85,7 +85,7 @@ class LoweringPlan:
         node, (inward, shape) = self.graph.nodes[name], self.shapes[name]
         if inward is None or shape is None:
             if inward is not None and node.traits.window is not None:
-                # It may say itself why nothing is known of what leaves it.
+                # raises a more specific error if the padding is the reason
                 padded_window(node, inward)
             raise LoweringError(
                 Text(
@@ -245,5 +245,5 @@ def _lowered(node: Node, parameter: Parameter, dialect: Dialect, shape: Shape) -
         if not parameter.time:
             return value
         value = value.astype(float)
-    # Where nothing is known of the unit, the population says so.
+    # An unknown time unit is among the population's obstacles.
     return value * (dialect.seconds or 1.0) ** parameter.time
