@@ -374,10 +374,10 @@ def as_number(value: object) -> float:
         return math.inf
 
 
-def as_whole(value: object) -> int | None:
+def as_integer(value: object) -> int | None:
     """Return an integer, also NumPy's, as an `int`; None for any other value, such as 2.0.
 
-    >>> as_whole(3), as_whole(3.0), as_whole("3")
+    >>> as_integer(3), as_integer(3.0), as_integer("3")
     (3, None, None)
     """
     try:
@@ -408,7 +408,7 @@ def refuse_seed(seed: int, option: Option | str = "seed") -> None:
     Raises:
         UsageError: a seed that is not an integer, is negative, or is larger than 32 bits.
     """
-    number = as_whole(seed)
+    number = as_integer(seed)
     if number is None or not 0 <= number <= LARGEST_SEED:
         fix = f"pass an integer from 0 to {LARGEST_SEED}"
         message = Text("{option} is {value!r}", option=option, value=seed)

@@ -196,7 +196,7 @@ def _same(first: Name, second: Name) -> bool:
     return os.path.realpath(first) == os.path.realpath(second)
 
 
-def write_whole(
+def write_atomically(
     path: Name, content: bytes | str, force: bool = False, *, follow_links: bool = True
 ) -> None:
     """Write a file completely, down to the disk, or not at all. Text is UTF-8.
@@ -216,16 +216,16 @@ def write_whole(
 def write_together(
     contents: Mapping[Any, bytes | str], force: bool = False, *, follow_links: bool = True
 ) -> None:
-    """Write files that belong together: all, each as `write_whole` does, or none.
+    """Write files that belong together: all, each as `write_atomically` does, or none.
 
     All are on the disk before the first is renamed; the most important one should be the last in
     the mapping, because it is the missing one if the machine stops between two renames.
 
     Args:
-        follow_links: as in `write_whole`.
+        follow_links: as in `write_atomically`.
 
     Raises:
-        FileError: as in `write_whole`; the previous files are restored.
+        FileError: as in `write_atomically`; the previous files are restored.
     """
     staged: list[_Staged] = []
     try:
@@ -433,7 +433,7 @@ def _onto_the_disk(folder: Path) -> None:
 def write_json(path: str | os.PathLike[str], content: Any, force: bool = False) -> None:
     """Write JSON: the same bytes for the same content."""
     text = as_json(content) + "\n"
-    write_whole(path, text, force)
+    write_atomically(path, text, force)
 
 
 def as_json(content: Any) -> str:
@@ -453,7 +453,7 @@ def write_arrays(
     """Write arrays as an .npz file, whole or not at all, under exactly this name.
 
     Args:
-        follow_links: as in `write_whole`.
+        follow_links: as in `write_atomically`.
 
     Raises:
         FileError: the file exists and `force` is false, or the file cannot be written.
@@ -462,4 +462,4 @@ def write_arrays(
 
     written = io.BytesIO()
     np.savez(written, **arrays)
-    write_whole(path, written.getvalue(), force, follow_links=follow_links)
+    write_atomically(path, written.getvalue(), force, follow_links=follow_links)

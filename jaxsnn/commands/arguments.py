@@ -296,10 +296,10 @@ def write_report(arguments: argparse.Namespace, make: Callable[..., str], *parts
     """
     if arguments.report is None:
         return
-    from jaxsnn.output import write_whole
+    from jaxsnn.output import write_atomically
 
     text = make(arguments, *parts)
-    write_whole(arguments.report, text, arguments.force)
+    write_atomically(arguments.report, text, arguments.force)
     if not arguments.quiet:
         print(printable(f"jaxsnn: report: {arguments.report}"), file=sys.stderr)
 

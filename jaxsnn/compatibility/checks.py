@@ -126,7 +126,7 @@ def check(graph: Graph, purpose: str) -> CheckReport:
     """
     refuse_no_graph(graph)
     refuse_unknown(purpose)
-    problems = [*validate(graph)] or [*graph.warnings, *_asked(purpose)(graph)]
+    problems = [*validate(graph)] or [*graph.warnings, *_checker(purpose)(graph)]
     return CheckReport(purpose=purpose, problems=tuple(_once(problems)))
 
 
@@ -320,6 +320,6 @@ def purposes() -> tuple[str, ...]:
     return (*_ENGINES, *with_importers())
 
 
-def _asked(purpose: str) -> Callable[[Graph], Iterable[Problem]]:
+def _checker(purpose: str) -> Callable[[Graph], Iterable[Problem]]:
     """Return the function that lists the problems for a purpose."""
     return _ENGINES[purpose] if purpose in _ENGINES else _for_importer(purpose)

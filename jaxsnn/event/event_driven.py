@@ -37,7 +37,7 @@ from jaxsnn.network.features import StaticNetwork
 from jaxsnn.network.inputs import checked_inputs, other_step_notes
 from jaxsnn.network.meshes import by_compiler
 from jaxsnn.network.network import Network, check_precision, in_one_type
-from jaxsnn.network.on_processor import as_given, module_for, on_processor
+from jaxsnn.network.on_processor import as_array_of, module_for, on_processor
 from jaxsnn.network.signals import signals
 from jaxsnn.network.slots import in_buckets
 from jaxsnn.network.valued_inputs import Currents, GradedEvents, Input, as_lasting
@@ -326,7 +326,7 @@ def _checked_end(t_end: Any, dtype: Any) -> Float[Array, ""]:
                 ),
                 fix=fix,
             )
-    return as_given(t_end, dtype)
+    return as_array_of(t_end, dtype)
 
 
 def _checked_samples(times: Any, t_end: Any, end: Float[Array, ""]) -> Float[Array, "samples"]:
@@ -349,7 +349,7 @@ def _checked_samples(times: Any, t_end: Any, end: Float[Array, ""]) -> Float[Arr
         )
     if not any(isinstance(value, Tracer) for value in (times, t_end)):
         _refuse_samples(np.asarray(times, end.dtype), np.asarray(t_end, end.dtype))
-    return as_given(times, end.dtype)
+    return as_array_of(times, end.dtype)
 
 
 def _refuse_samples(times: np.ndarray, t_end: np.ndarray) -> None:
@@ -380,7 +380,7 @@ def check_options(network: Network, options: EventOptions) -> None:
             fix=suggestion(str(options.backend), BACKENDS),
         )
     if options.threads is not None and not _is_sound("threads", options.threads):
-        fix = _whole(options.threads)
+        fix = _integer_fix(options.threads)
         raise UsageError(Text("threads is {threads}", threads=shown(options.threads)), fix=fix)
     if not isinstance(options.forward_mode, bool):
         fix = "pass True or False"
@@ -402,7 +402,9 @@ def check_options(network: Network, options: EventOptions) -> None:
         for name in network.populations:
             value = options.of(option, name)
             if value is not None and not _is_sound(option, value):
-                fix = "pass a value of at least 0" if option == "refractory" else _whole(value)
+                fix = (
+                    "pass a value of at least 0" if option == "refractory" else _integer_fix(value)
+                )
                 message = Text(
                     "{option} is {value} for '{name}'",
                     option=MAX_SPIKES if option == MAX_SPIKES.name else option,
@@ -431,7 +433,7 @@ def _is_sound(option: str, value: Any) -> bool:
     return 1 <= number <= MOST_ROOM and number.is_integer()
 
 
-def _whole(number: Any) -> str:
+def _integer_fix(number: Any) -> str:
     """Return the fix for an invalid integer."""
     too_many = MOST_ROOM < as_number(number) < np.inf
     return f"pass at most {MOST_ROOM}" if too_many else "pass an integer of at least 1"

@@ -99,7 +99,7 @@ class EventOptions:
         wholes = (*BUDGETS, "threads")
         return replace(
             self,
-            **{name: hashable(value, is_whole=name in wholes) for name, value in values.items()},
+            **{name: hashable(value, is_count=name in wholes) for name, value in values.items()},
         )
 
 

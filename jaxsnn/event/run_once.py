@@ -15,7 +15,7 @@ import numpy as np
 from jaxsnn.event.event_driven import EventDriven, compiled_run, run_and_conclude
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.event_solution import EventSolution
-from jaxsnn.network.compiling import NOT_AT_ALL, known_options, left_open, loops_in
+from jaxsnn.network.compiling import NOT_AT_ALL, known_options, loops_in, unset_flags
 from jaxsnn.network.network import Network
 from jaxsnn.network.on_processor import on_processor
 
@@ -30,7 +30,7 @@ _MOST_AT_FIRST, _SLOTS_AT_FIRST = 1024, 2**19
 @cache
 def _quick() -> Any:
     """Return `compiled_run`, compiled without optimisation."""
-    options = known_options(left_open(NOT_AT_ALL))
+    options = known_options(unset_flags(NOT_AT_ALL))
     return jax.jit(run_and_conclude, static_argnums=(0, 1), compiler_options=options)
 
 

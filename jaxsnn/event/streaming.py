@@ -30,7 +30,7 @@ from jaxsnn.network.network import Network, check_precision
 from jaxsnn.network.operators import Operator
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import Currents, GradedEvents
-from jaxsnn.output import refuse_unwritable, write_whole
+from jaxsnn.output import refuse_unwritable, write_atomically
 from jaxsnn.wording import Text
 
 _WHOLE = "use jaxsnn.simulate on the complete recording"
@@ -191,7 +191,7 @@ class EventStream:
         with self._turn():
             self._native.refuse_ended()
             state = self._native.state()
-        write_whole(path, state_bytes(state, self._fingerprint()), force)
+        write_atomically(path, state_bytes(state, self._fingerprint()), force)
 
     def restore(self, path: str | os.PathLike[str]) -> None:
         """Replace the state by the saved state of a stream with the same network and options. The

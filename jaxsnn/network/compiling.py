@@ -32,7 +32,7 @@ def known_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if _has(((name, value),))}
 
 
-def left_open(options: Mapping[str, Any]) -> dict[str, Any]:
+def unset_flags(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that are not set in the variable `XLA_FLAGS`, which takes precedence."""
     set_flags = set(re.findall(r"--(\w+)", os.environ.get("XLA_FLAGS", "")))
     return {name: value for name, value in options.items() if name not in set_flags}

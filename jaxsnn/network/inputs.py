@@ -15,7 +15,7 @@ from jax.core import Tracer
 from jaxsnn.errors import Note, UsageError, suggestion
 from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.network import Network
-from jaxsnn.network.on_processor import as_given, module_for
+from jaxsnn.network.on_processor import as_array_of, module_for
 from jaxsnn.network.reductions import any_in
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import (
@@ -266,7 +266,7 @@ def _checked_currents(
                 node=name,
             )
     time = _as_rows(currents.time, dtype)
-    value = as_given(currents.value, dtype).reshape(*time.shape, size)
+    value = as_array_of(currents.value, dtype).reshape(*time.shape, size)
     kind = module_for(time, value)
     value = kind.where(kind.isfinite(time)[..., None], value, kind.zeros((), dtype))
     _refuse_values(name, value)
@@ -368,7 +368,7 @@ def _as_rows(array: Any, dtype: Any) -> Any:
     """Return an array of the specified dtype with a batch axis; NumPy's, if that avoids a
     compilation.
     """
-    rows = as_given(array, dtype)
+    rows = as_array_of(array, dtype)
     return rows if rows.ndim == 2 else module_for(rows).atleast_2d(rows)
 
 

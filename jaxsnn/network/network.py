@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 
 from jaxsnn.errors import LoweringError, UsageError, listing, suggestion
 from jaxsnn.network.array_types import Array, Float
-from jaxsnn.network.on_processor import as_given
+from jaxsnn.network.on_processor import as_array_of
 from jaxsnn.network.structure import Population as Population
 from jaxsnn.network.structure import TauShape as TauShape
 from jaxsnn.network.structure import Wire as Wire
@@ -313,7 +313,7 @@ def in_one_type(network: Network) -> Network:
     there = {jax.dtypes.canonicalize_dtype(x.dtype) for x in jax.tree.leaves(network.parameters)}
     if there == {kind}:
         return network
-    return jax.tree.map(lambda x: as_given(x, kind), network)
+    return jax.tree.map(lambda x: as_array_of(x, kind), network)
 
 
 def check_dtype(dtype: Any) -> np.dtype:

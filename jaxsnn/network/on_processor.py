@@ -50,7 +50,7 @@ def to_jax(tree: Any) -> Any:
     return jax.device_put(tree)
 
 
-def as_given(array: Any, dtype: Any) -> Any:
+def as_array_of(array: Any, dtype: Any) -> Any:
     """Return an array of the specified dtype: NumPy's if it is on the processor, which `jax.jit`
     accepts as it is, else JAX's.
     """

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import UsageError, as_whole
+from jaxsnn.errors import UsageError, as_integer
 from jaxsnn.wording import Option, Text
 
 #: An integer of at least 0, a `jax.random` key of either kind, or a sequence of integers.
@@ -42,7 +42,7 @@ def seed_words(seed: Seed, option: Option | str = "seed") -> tuple[int, ...]:
     if isinstance(seed, Sequence) and not isinstance(seed, str):
         return tuple(word for part in seed for word in seed_words(part, option))
     if getattr(seed, "ndim", 0) == 0 and hasattr(seed, "__index__"):
-        number = as_whole(seed)
+        number = as_integer(seed)
         if number is not None and number >= 0:
             return (number,)
     words = _key_data(seed)

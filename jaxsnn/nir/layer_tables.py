@@ -53,7 +53,7 @@ def graph_of_table(table: Mapping[str, Any], seed: Seed = 0) -> Graph:
     >>> graph_of_table({"input": 3, "tau_mem": "20ms", "tau_syn": "10ms", "layers": layers}).order()
     ('input', 'w1', '1', 'w2', '2', 'output')
     """
-    table = _known(table, NETWORK, "network")
+    table = _normalised_keys(table, NETWORK, "network")
     refuse_network_values(table)
     size: Any = _needed(table, "input", "network")
     shape = (size,) if isinstance(size, int) else tuple(size)
@@ -63,7 +63,7 @@ def graph_of_table(table: Mapping[str, Any], seed: Seed = 0) -> Graph:
     times = {name: table[name] for name in ("tau_mem", "tau_syn") if name in table}
     for number, layer_entry in enumerate(_needed(table, "layers", "network"), 1):
         location = f"network, layer {number}"
-        layer_fields = _known(layer_entry, LAYER, location)
+        layer_fields = _normalised_keys(layer_entry, LAYER, location)
         layer = times | layer_fields
         refuse_layer_values(layer, location)
         if "neuron" in layer:
@@ -252,7 +252,9 @@ def _in_columns(parts: list[list[Any]], entry_name: str) -> Initializer:
     return drawn
 
 
-def _known(table: Mapping[str, Any], known_names: tuple[str, ...], location: str) -> dict[str, Any]:
+def _normalised_keys(
+    table: Mapping[str, Any], known_names: tuple[str, ...], location: str
+) -> dict[str, Any]:
     """Return a table with "_" in its keys; refuse unknown keys."""
     if not isinstance(table, Mapping):
         raise UsageError(

@@ -19,7 +19,7 @@ from jaxsnn.errors import UsageError, listing, printable
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.passes import Shape, shapes, synapses
-from jaxsnn.output import refuse_unwritable, write_whole
+from jaxsnn.output import refuse_unwritable, write_atomically
 from jaxsnn.plot.picture import Picture, new_figure, picture_of
 from jaxsnn.wording import Text
 
@@ -83,7 +83,7 @@ def draw(graph: Graph, path: str | os.PathLike[str], *, force: bool = False) -> 
         )
     refuse_unwritable(path, force)
     drawn = FORMATS[ending](graph)
-    write_whole(path, printable(drawn) if isinstance(drawn, str) else drawn, force)
+    write_atomically(path, printable(drawn) if isinstance(drawn, str) else drawn, force)
     return Drawing(output=os.fspath(path), nodes=len(graph.nodes), edges=len(graph.edges))
 
 

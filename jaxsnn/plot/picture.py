@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxsnn.errors import UsageError, listing
-from jaxsnn.output import write_whole
+from jaxsnn.output import write_atomically
 from jaxsnn.units import SECONDS
 from jaxsnn.wording import Text
 
@@ -55,7 +55,7 @@ class Picture:
             UsageError: The ending is not supported for this picture.
             FileError: The file exists and `force` is false, or it cannot be written.
         """
-        write_whole(path, self.render(format_of(path)), force)
+        write_atomically(path, self.render(format_of(path)), force)
         return self
 
     def as_html(self) -> str:

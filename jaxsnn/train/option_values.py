@@ -119,8 +119,8 @@ def at_least(least: int, most: float = math.inf) -> Callable[[Option | str, Any]
     """Return the check of an integer against a lower and an upper bound."""
 
     def check(option: Option | str, value: Any) -> None:
-        is_whole = hasattr(value, "__index__") and not isinstance(value, bool)
-        if not is_whole:
+        is_integer = hasattr(value, "__index__") and not isinstance(value, bool)
+        if not is_integer:
             fix = f"pass an integer of at least {least}"
             kind = type(value).__name__  # 2.0 is shown as 2
             raise UsageError(

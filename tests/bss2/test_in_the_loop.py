@@ -13,7 +13,7 @@ import pytest
 from jaxsnn.bss2.check import check
 from jaxsnn.bss2.chip import Dead
 from jaxsnn.bss2.emulate import ChipInTheLoop, EmulatedChip, Emulator, Spread
-from jaxsnn.bss2.emulate.loop import _whole, with_weights
+from jaxsnn.bss2.emulate.loop import _rounded_weights, with_weights
 from jaxsnn.bss2.netlist import netlist
 from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
@@ -80,7 +80,7 @@ def test_halves_of_an_lsb_are_rounded_as_in_the_mapping(device):
     halves = (np.arange(24).reshape(6, 4) + 0.5) / float(np.ravel(factors["2"])[0])
     graph = graph.with_nodes([graph.nodes["1"].replace(weight=halves.astype(np.float32))])
     (entry,) = lower(graph).inputs
-    integer_weights = _whole(lower(graph), factors)[entry, "2"]
+    integer_weights = _rounded_weights(lower(graph), factors)[entry, "2"]
     np.testing.assert_array_equal(np.sort(np.ravel(integer_weights)), np.arange(24) + 1)
     mapped = device.with_weights(graph)[0].netlist.weight
     assert set(np.arange(24) + 1) <= set(np.abs(mapped))

@@ -12,7 +12,7 @@ from jaxsnn import stream
 from jaxsnn.errors import LoweringError
 from jaxsnn.event.native import native_build
 from jaxsnn.event.native.native_build import _built, native_library
-from jaxsnn.event.native.native_cache import cache_folder, is_whole, locked_build
+from jaxsnn.event.native.native_cache import cache_folder, is_intact, locked_build
 from tests.event.test_native import current_based, network
 from tests.helpers.refusals import assert_refused
 
@@ -55,7 +55,7 @@ def test_a_damaged_library_is_built_again(damage, compiler):
     DAMAGES[damage](path)
     assert _built(str(compiler), "float32") == path
     assert path.read_text() == "no library\n"
-    assert is_whole(path)
+    assert is_intact(path)
     assert calls(compiler) == 2
     assert sorted(file.suffix for file in path.parent.iterdir()) == [".so", ".sum"]
 

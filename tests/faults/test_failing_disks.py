@@ -16,7 +16,7 @@ import pytest
 from jaxsnn import output
 from jaxsnn.errors import FileError
 from jaxsnn.nir import build, read, write
-from jaxsnn.output import write_arrays, write_folder, write_json, write_together, write_whole
+from jaxsnn.output import write_arrays, write_atomically, write_folder, write_json, write_together
 from tests.helpers.command_line import DEMO_NET, ROOT
 from tests.helpers.refusals import assert_refused
 
@@ -166,22 +166,22 @@ def test_of_several_at_once_one_writes_and_the_others_are_refused(tmp_path):
 def test_without_hard_links_the_name_is_still_taken_once(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", failing(errno.EPERM))
     path = tmp_path / "new"
-    write_whole(path, "1")
-    assert_refused(lambda: write_whole(path, "2"), FileError, "exists")
+    write_atomically(path, "1")
+    assert_refused(lambda: write_atomically(path, "2"), FileError, "exists")
     assert path.read_text() == "1"
 
 
 def test_a_link_that_leads_nowhere_is_something_that_exists(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    assert_refused(lambda: write_whole(tmp_path / "link", "new"), FileError, "exists")
+    assert_refused(lambda: write_atomically(tmp_path / "link", "new"), FileError, "exists")
     assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_replaced_file_keeps_its_permissions_and_the_links_to_it(tmp_path):
-    write_whole(tmp_path / "file", "old")
+    write_atomically(tmp_path / "file", "old")
     os.chmod(tmp_path / "file", 0o640)
     (tmp_path / "link").symlink_to(tmp_path / "file")
-    write_whole(tmp_path / "link", "new", force=True)
+    write_atomically(tmp_path / "link", "new", force=True)
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "file").read_text() == "new"
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
@@ -246,10 +246,10 @@ def test_bytes_are_on_the_disk_before_they_have_a_name(tmp_path, monkeypatch):
 
     for name in ("fsync", "link", "replace"):
         spy(name, getattr(os, name))
-    write_whole(tmp_path / "a", "1")
+    write_atomically(tmp_path / "a", "1")
     assert order == ["fsync", "link", "fsync"]  # the file, its name, the folder
     order.clear()
-    write_whole(tmp_path / "a", "2", force=True)
+    write_atomically(tmp_path / "a", "2", force=True)
     assert order == ["fsync", "replace", "fsync"]
 
 
@@ -278,7 +278,7 @@ def test_what_a_killed_process_left_is_removed_and_what_others_write_is_not(tmp_
         (tmp_path / name).write_text("half")
         if name != young:
             os.utime(tmp_path / name, (0, 0))
-    write_whole(tmp_path / "a", "whole")
+    write_atomically(tmp_path / "a", "whole")
     assert sorted(os.listdir(tmp_path)) == sorted(["a", young, mine, other_target, ".a.notes"])
 
 
@@ -298,7 +298,7 @@ def test_devices_and_pipes_are_not_written_over(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     message = "is not a regular file"
-    assert_refused(lambda: write_whole(pipe, "new", force=True), FileError, message)
+    assert_refused(lambda: write_atomically(pipe, "new", force=True), FileError, message)
 
 
 def test_a_file_that_was_written_reads_as_what_was_meant(tmp_path):

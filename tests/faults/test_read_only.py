@@ -12,7 +12,7 @@ import pytest
 
 from jaxsnn import output
 from jaxsnn.errors import FileError
-from jaxsnn.output import write_whole
+from jaxsnn.output import write_atomically
 from tests.helpers.command_line import ROOT
 from tests.helpers.refusals import assert_refused
 
@@ -74,7 +74,7 @@ def test_a_file_system_that_becomes_read_only_is_an_ordinary_error(force, tmp_pa
     monkeypatch.setattr(output, "open", fail, raising=False)
     monkeypatch.setattr(Path, "unlink", fail)
     assert_refused(
-        lambda: write_whole(tmp_path / "file", "new", force=force),
+        lambda: write_atomically(tmp_path / "file", "new", force=force),
         FileError,
         "Read-only file system",
     )

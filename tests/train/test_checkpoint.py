@@ -465,7 +465,7 @@ EDITS = {
 NAN, INF = float("nan"), float("inf")
 #: Of each kind of entry, what fits and what does not.
 ENTRIES = {
-    "is_whole": ([0, 1, 10**6], [-1, True, False, 1.0, "1", None, [1]]),
+    "is_count": ([0, 1, 10**6], [-1, True, False, 1.0, "1", None, [1]]),
     "_is_number": ([0, -1.5, INF], [True, "1", None, []]),
     "_is_positive": ([0.5, 1, 1e-9, 2.0], [0, -1, INF, NAN, True, "1"]),
     "_is_text": (["", "a"], [1, None, ["a"]]),

@@ -3,7 +3,7 @@
 import pytest
 
 from jaxsnn import EventDriven, fit
-from jaxsnn.network.compiling import A_LITTLE, known_options, left_open
+from jaxsnn.network.compiling import A_LITTLE, known_options, unset_flags
 from jaxsnn.train.loop import passes
 from jaxsnn.train.loop.epoch import run_epoch
 from jaxsnn.train.loop.passes import Passes
@@ -58,10 +58,10 @@ def test_options_that_xla_does_not_have_are_left_out():
 def test_what_the_variable_says_of_an_option_holds(monkeypatch):
     level, emitters = known_options(A_LITTLE).items()  # XLA has read the variable by now
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=2 --xla_dump_to=text")
-    assert left_open(A_LITTLE) == dict([emitters])
+    assert unset_flags(A_LITTLE) == dict([emitters])
     quick_before = run_epoch.quick
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_use_fusion_emitters")
-    assert left_open(A_LITTLE) == dict([level])
+    assert unset_flags(A_LITTLE) == dict([level])
     assert run_epoch.quick is not quick_before
     monkeypatch.delenv("XLA_FLAGS")
-    assert left_open(A_LITTLE) == A_LITTLE
+    assert unset_flags(A_LITTLE) == A_LITTLE

@@ -396,13 +396,13 @@ class Structure:
             digest.update(
                 piece.tobytes() if isinstance(piece, np.ndarray) else repr(piece).encode()
             )
-        self._known = replace(program.chip, seed=0), digest.hexdigest()
+        self._identity = replace(program.chip, seed=0), digest.hexdigest()
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Structure) and self._known == other._known
+        return isinstance(other, Structure) and self._identity == other._identity
 
     def __hash__(self) -> int:
-        return hash(self._known)
+        return hash(self._identity)
 
 
 def _pieces(program: Program) -> Iterator[Any]:

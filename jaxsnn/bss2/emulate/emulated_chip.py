@@ -14,7 +14,7 @@ from types import MappingProxyType
 import numpy as np
 
 from jaxsnn.bss2.chip import HEMISPHERES, Chip
-from jaxsnn.errors import UsageError, as_number, as_whole, refuse_seed, shown
+from jaxsnn.errors import UsageError, as_integer, as_number, refuse_seed, shown
 from jaxsnn.units import parse_time
 from jaxsnn.wording import Text
 
@@ -154,7 +154,7 @@ def refuse_bad(chip: EmulatedChip) -> None:
         )
     for name in ("queue", "recorded_events"):
         value = getattr(chip, name)
-        if value is not None and (as_whole(value) or 0) < 1:
+        if value is not None and (as_integer(value) or 0) < 1:
             raise UsageError(
                 Text("the chip's {parameter} is {value}", parameter=name, value=shown(value)),
                 fix="pass an integer of at least 1",

@@ -199,7 +199,7 @@ class ChipInTheLoop:
     ) -> dict[str, tuple[jax.Array, jax.Array]]:
         """Return the spikes by population; see `jaxsnn.train.loop.in_the_loop.TracedDevice`."""
         program, factors, key = self.numbers
-        weights = _whole(network, factors)
+        weights = _rounded_weights(network, factors)
         key = jax.random.fold_in(key, _digest((weights, inputs)))
         if len(self.chips) > 1:
             drawn = jax.random.randint(key, (), 0, len(self.chips))
@@ -244,7 +244,9 @@ class ChipInTheLoop:
         return description if len(seeds) == 1 else description | {"chip_seeds": seeds}
 
 
-def _whole(network: Network, factors: Mapping[str, Any]) -> dict[tuple[str, str], jax.Array]:
+def _rounded_weights(
+    network: Network, factors: Mapping[str, Any]
+) -> dict[tuple[str, str], jax.Array]:
     """Return the network's weights in LSB, rounded to integers."""
     rounded_weights = {}
     for target, signal in signals(network).items():

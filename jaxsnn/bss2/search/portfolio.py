@@ -30,8 +30,8 @@ from jaxsnn.errors import (
     MappingError,
     Problem,
     UsageError,
+    as_integer,
     as_number,
-    as_whole,
     shown,
     suggestion,
 )
@@ -147,11 +147,11 @@ def place_and_route(
             Text("signs '{signs}' are not supported", signs=signs),
             fix=suggestion(str(signs), SIGNS),
         )
-    number = as_whole(seed)
+    number = as_integer(seed)
     if number is None or not 0 <= number <= _LARGEST_SEED:
         fix = f"pass an integer from 0 to {_LARGEST_SEED}"
         raise UsageError(Text("{option} is {value}", option=SEED, value=shown(seed)), fix=fix)
-    if max_runs is not None and (as_whole(max_runs) or 0) < 1:
+    if max_runs is not None and (as_integer(max_runs) or 0) < 1:
         raise UsageError(
             Text("{option} is {value}", option=MAX_RUNS, value=shown(max_runs)),
             fix="pass an integer of at least 1",

@@ -62,8 +62,8 @@ from jaxsnn.bss2.search.rounding import (
 from jaxsnn.errors import (
     MappingError,
     UsageError,
+    as_integer,
     as_number,
-    as_whole,
     listing,
     shown,
     suggestion,
@@ -299,7 +299,7 @@ def _refuse_options(options: QuantizeOptions) -> None:
             Text("{option} is {value}", option=PERCENTILE, value=shown(options.percentile)),
             fix="pass a number above 0 and up to 100",
         )
-    if (as_whole(options.synapses_per_weight) or 0) < 1:
+    if (as_integer(options.synapses_per_weight) or 0) < 1:
         raise UsageError(
             Text(
                 "{option} is {value}",

@@ -25,7 +25,7 @@ class Registry(Mapping[str, Function], Generic[Function]):
 
     def __init__(self, kind: str, group: str, built_in: Mapping[str, Function]) -> None:
         self.kind, self.group = kind, group
-        self._own, self._registered = dict(built_in), dict[str, Function]()
+        self._builtin, self._registered = dict(built_in), dict[str, Function]()
 
     def register(self, name: str, function: Function) -> None:
         """Add a function.
@@ -50,14 +50,14 @@ class Registry(Mapping[str, Function], Generic[Function]):
                 ),
                 fix="register a function",
             )
-        if self._known().get(name, function) is not function:
+        if self._all_strategies().get(name, function) is not function:
             raise UsageError(
                 Text(
                     "the name '{name}' is already used by another {kind}", kind=self.kind, name=name
                 ),
                 fix="register it under another name",
             )
-        if name not in self._own:
+        if name not in self._builtin:
             self._registered[name] = function
 
     def named(self, requested: Iterable[str]) -> tuple[str, ...]:
@@ -83,21 +83,21 @@ class Registry(Mapping[str, Function], Generic[Function]):
         return chosen
 
     def __getitem__(self, name: str) -> Function:
-        functions = self._known()
+        functions = self._all_strategies()
         return functions[name] if name in functions else self._loaded(self._installed()[name])
 
     def __contains__(self, name: object) -> bool:
-        return name in self._known() or name in self._installed()
+        return name in self._all_strategies() or name in self._installed()
 
     def __iter__(self) -> Iterator[str]:
-        yield from self._known()
+        yield from self._all_strategies()
         yield from self._installed()
 
     def __len__(self) -> int:
-        return len(self._known()) + len(self._installed())
+        return len(self._all_strategies()) + len(self._installed())
 
-    def _known(self) -> dict[str, Function]:
-        return self._own | self._registered
+    def _all_strategies(self) -> dict[str, Function]:
+        return self._builtin | self._registered
 
     def _installed(self) -> dict[str, EntryPoint]:
         """Return the entry points of installed packages, by name.
@@ -107,7 +107,10 @@ class Registry(Mapping[str, Function], Generic[Function]):
         """
         entry_points_by_name: dict[str, EntryPoint] = {}
         for point in sorted(entry_points(group=self.group)):
-            if point.name in self._known() or entry_points_by_name.get(point.name, point) != point:
+            if (
+                point.name in self._all_strategies()
+                or entry_points_by_name.get(point.name, point) != point
+            ):
                 raise UsageError(
                     Text(
                         "the name '{name}' is used by more than one {kind}, among them {value}",

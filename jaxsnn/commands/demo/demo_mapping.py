@@ -19,7 +19,7 @@ from jaxsnn.commands.remarks import line_of
 from jaxsnn.errors import MappingError
 from jaxsnn.nir import read
 from jaxsnn.options import SEED
-from jaxsnn.output import write_whole
+from jaxsnn.output import write_atomically
 from jaxsnn.wording import Text
 
 _SHOWN = ("circuits", "synapse drivers", "synapses")
@@ -37,7 +37,7 @@ def map_step(
             fix=Text("pass another {seed}", seed=SEED.keyword),
         )
     text, resources = to_json(search_result.mapping), used(search_result.mapping)
-    write_whole(written, text, force)
+    write_atomically(written, text, force)
     runs = len(search_result.mapping.runs)
     usage_texts = [
         f"{resources[name]['used']} of {resources[name]['available']} {name}" for name in _SHOWN

@@ -13,7 +13,7 @@ from jaxsnn.bss2.mapping import Mapping
 from jaxsnn.commands.demo.demo_steps import DemoRun
 from jaxsnn.commands.remarks import line_of
 from jaxsnn.errors import UsageError
-from jaxsnn.output import write_whole
+from jaxsnn.output import write_atomically
 from jaxsnn.train import Data, Fit
 
 
@@ -25,7 +25,7 @@ def draw_step(
     """
     file_names = ("floorplan.svg", "learning_curve.png", "raster.png")
     text = floorplan(mapping)
-    write_whole(folder / file_names[0], text, force)
+    write_atomically(folder / file_names[0], text, force)
     lines = [
         f"{file_names[0]}: neurons, synapse arrays and crossbar of the chip, and their utilisation"
     ]

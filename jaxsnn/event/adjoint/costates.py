@@ -113,7 +113,7 @@ class Pass:
         def step(count: Int[Array, ""], carry: Carry) -> Carry:
             return self._step(steps - 1 - count, drive, carry)
 
-        def step_if_taken(count: Int[Array, ""], carry: Carry) -> Carry:
+        def step_if_used(count: Int[Array, ""], carry: Carry) -> Carry:
             return lax.cond(count < steps, partial(step, count), lambda carry: carry, carry)
 
         number = jnp.maximum(steps - 1, 0)
@@ -127,7 +127,7 @@ class Pass:
         )
         carry = varying_like(carry, self.constants, self.table, self.log, drive)
         if fixed_length:
-            carry = lax.fori_loop(0, self.none, step_if_taken, carry)
+            carry = lax.fori_loop(0, self.none, step_if_used, carry)
         else:
             carry = lax.fori_loop(0, steps, step, carry)
         populations = tuple(

@@ -84,13 +84,13 @@ class _FewNeurons(LayerScan):
         self.weight = scan.weight
         #: (intervals, few): the weights that arrive at the beginning of each interval
         self.gathered = entries_at(scan.weight, self.intervals.row, self.column)
-        self.constants = jax.tree.map(self._taken, scan.constants)
+        self.constants = jax.tree.map(self._selected, scan.constants)
         if self.neuron.uniform:
             self.decays = tuple(decays)
         if self.neuron.level is not None:
-            self.least = self._taken(scan.least)
+            self.least = self._selected(scan.least)
 
-    def _taken(self, array: Float[Array, "#batch #neurons"]) -> Float[Array, "few 1"]:
+    def _selected(self, array: Float[Array, "#batch #neurons"]) -> Float[Array, "few 1"]:
         """Select the entries of these neurons from an array that broadcasts to all neurons."""
         rows, columns = array.shape
         if array.size == self.of_all:
@@ -104,9 +104,9 @@ class _FewNeurons(LayerScan):
 
     def through(self, state: ScanState, log: SpikeLog) -> InBlock:
         """Return all neurons of the whole scan, after these neurons have gone through the block."""
-        few_state = jax.tree.map(self._taken, state)
+        few_state = jax.tree.map(self._selected, state)
         few_state = few_state._replace(at=jnp.where(self.used, few_state.at, jnp.inf))
-        own_log = log._replace(count=self._taken(log.count))
+        own_log = log._replace(count=self._selected(log.count))
         moved, written = self.fires_until_none_does(self.first, InBlock(few_state, own_log))
 
         def put(old: Array, new: Float[Array, "few 1"]) -> Array:

@@ -23,7 +23,7 @@ import jaxlib.version
 from jaxsnn.errors import UsageError
 from jaxsnn.event.native.native_cache import (
     cache_folder,
-    is_whole,
+    is_intact,
     keep,
     locked_build,
     remove_leftovers,
@@ -160,7 +160,7 @@ def _built(compiler: str, dtype: str, *, again: bool = False) -> Path:
         name = f"native-{dtype}-{_key(compiler)}.so"
     with _otherwise("there is no cache folder for the native kernels", _OTHER_FOLDER):
         path = cache_folder() / name
-    is_there = was_built_again if again else is_whole
+    is_there = was_built_again if again else is_intact
     if is_there(path):
         return path
     with _otherwise(

@@ -32,7 +32,7 @@ def cache_folder() -> Path:
     return (Path(home) / "jaxsnn").resolve()
 
 
-def is_whole(path: Path) -> bool:
+def is_intact(path: Path) -> bool:
     """Return whether a library has the recorded length and hash: loading a damaged one may crash
     the process.
     """
@@ -44,7 +44,7 @@ def is_whole(path: Path) -> bool:
 
 def was_built_again(path: Path) -> bool:
     """Return whether a library was rebuilt because its predecessor could not be loaded."""
-    return is_whole(path) and _words(path)[2:] == [_AGAIN]
+    return is_intact(path) and _words(path)[2:] == [_AGAIN]
 
 
 def keep(built: Path, path: Path, *, again: bool) -> None:

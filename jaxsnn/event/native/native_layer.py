@@ -123,7 +123,7 @@ def gradient_shape(constants: Constants, needs_grad: RequiredGradients) -> tuple
     return (len(fields), *positions) if needs_grad.constants else (0,)
 
 
-def only_wanted(gradient: Constants, needs_grad: RequiredGradients) -> Constants:
+def masked_gradient(gradient: Constants, needs_grad: RequiredGradients) -> Constants:
     """Return the gradient with respect to the constants, set to 0 where it is not required."""
     missing = () if needs_grad.taus else _TAUS
     missing = missing if needs_grad.constants else _FIELDS
@@ -365,7 +365,7 @@ def _(
     gradients = _gradients(spec, threads, needs_grad, *primals)
     d_weight, d_constants, d_time = jax.jvp(by_xla, moving(*primals), moving(*tangents))[1]
     d_time = d_time if needs_grad.time else jnp.zeros_like(d_time)
-    return gradients, (d_weight, only_wanted(d_constants, needs_grad), d_time)
+    return gradients, (d_weight, masked_gradient(d_constants, needs_grad), d_time)
 
 
 native_layer_spikes.defvjp(

@@ -99,10 +99,10 @@ def calls_kernels(dtype: str, samples: Any, options: EventOptions) -> bool:
     Args:
         dtype, samples: see `native_obstacles`.
     """
-    return _wanted(options) and next(_obstacles_of_all(dtype, samples), None) is None
+    return _is_enabled(options) and next(_obstacles_of_all(dtype, samples), None) is None
 
 
-def _wanted(options: EventOptions) -> bool:
+def _is_enabled(options: EventOptions) -> bool:
     """Return whether native kernels are enabled."""
     backend = options.backend
     if backend == "auto":
@@ -146,7 +146,7 @@ def runs_native(name: str, options: EventOptions, obstacles: Iterator[str]) -> b
     Raises:
         UsageError: the native backend is required and does not support the population.
     """
-    if not _wanted(options):
+    if not _is_enabled(options):
         return False
     obstacle = next(obstacles, None)
     if obstacle is not None and options.backend == "native":

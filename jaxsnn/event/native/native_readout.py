@@ -24,7 +24,7 @@ from jaxsnn.event.native.native_build import kernel, thread_count
 from jaxsnn.event.native.native_layer import (
     gradient_shape,
     kernel_constants,
-    only_wanted,
+    masked_gradient,
     unstacked,
 )
 from jaxsnn.network.array_types import Array, Float
@@ -191,7 +191,7 @@ def _(
     def by_xla(inputs: _KernelInputs, drive: Voltages) -> tuple[Weights, Constants, Times]:
         d_weight, d_constants, d_time, _ = _backwards_by_xla(neuron, inputs, drive)
         d_time = d_time if needs_grad.time else jnp.zeros_like(d_time)
-        return d_weight, only_wanted(d_constants, needs_grad), d_time
+        return d_weight, masked_gradient(d_constants, needs_grad), d_time
 
     return _gradients(neuron, threads, needs_grad, *primals), jax.jvp(by_xla, primals, tangents)[1]
 

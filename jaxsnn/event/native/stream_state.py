@@ -92,8 +92,8 @@ def read_state(path: str | os.PathLike[str], network: bytes) -> StreamState:
             # The sizes come from the file. Trust them only if they match its length: arrays of
             # these sizes are allocated below.
             size = head + 8 * (numbers + 2 * neurons + 9 * queue) + _HASH
-            is_whole = os.fstat(file.fileno()).st_size == size
-            if numbers < 2 or neurons < 0 or queue < 0 or not is_whole:
+            is_complete = os.fstat(file.fileno()).st_size == size
+            if numbers < 2 or neurons < 0 or queue < 0 or not is_complete:
                 raise damaged(path)
             content += file.read()
     except OSError as error:

@@ -388,8 +388,8 @@ def _laid_out(operator: Operator, layout: _Layout, dtype: DTypeLike) -> Operator
     """Return an operator in another layout."""
     positions, columns, order = layout
     shape = operator.positions, operator.columns
-    as_found = shape == (positions, columns) and not operator.is_identity
-    if as_found and operator.source is not None and _same(operator.order, order):
+    is_unchanged = shape == (positions, columns) and not operator.is_identity
+    if is_unchanged and operator.source is not None and _same(operator.order, order):
         return operator
     channel_place = np.arange(positions * columns) if order is None else order
     if columns == 1 or operator.is_identity or operator.is_pool:

@@ -87,7 +87,7 @@ def resolve(graph: Graph, dialect: str | None = "auto", **options: Any) -> Diale
         conventions = conventions_of(user_options.dialect, user_options.version)
         refuse_contradiction(graph, conventions)
         reason = (
-            f"{said_by_tag(tag)}; {user_options.label} was specified."
+            f"{describe_tag(tag)}; {user_options.label} was specified."
             if tag is not None
             else (f"{user_options.label} was specified. {ignored}".rstrip())
         )
@@ -146,7 +146,7 @@ def _decided(
     _decide_area(fields, nodes, reasons)
     _decide_kernel(graph, conventions, fields, nodes)
     _decide_initial(graph, conventions, explicit, nodes)
-    _decide_own(graph, conventions, fields, reasons)
+    _decide_framework_options(graph, conventions, fields, reasons)
     if conventions.reset is None and "reset" not in fields:
         reasons.append(
             Text(
@@ -186,7 +186,7 @@ def _decide_initial(
             nodes.setdefault(name, {}).setdefault("initial", "v_reset")
 
 
-def _decide_own(
+def _decide_framework_options(
     graph: Graph, conventions: Conventions, fields: dict[str, Any], reasons: list[str]
 ) -> None:
     """Set unspecified framework options to their defaults, and note the reasons."""
@@ -672,7 +672,7 @@ def other_tag(graph: Graph) -> str:
     tag, _ = read_tag(graph)
     if tag is None or conventions_of(tag.dialect, tag.version) is dialect.conventions:
         return ""
-    return said_by_tag(tag)
+    return describe_tag(tag)
 
 
 def contradicts_tag(graph: Graph) -> bool:
@@ -692,7 +692,7 @@ def contradicts_tag(graph: Graph) -> bool:
     )
 
 
-def said_by_tag(tag: DialectOptions) -> str:
+def describe_tag(tag: DialectOptions) -> str:
     """Return a description of a tag's dialect, unit and reset, without a full stop."""
     words = {"time_unit": "time unit", "reset": "reset"}
     more = [f"{word} {tag.fields[name]}" for name, word in words.items() if name in tag.fields]

@@ -28,7 +28,7 @@ from jaxsnn.wording import Option, Text
 #: Group of entry points with which distributions add frameworks.
 ENTRY_POINTS = "jaxsnn.frameworks"
 #: Framework modules of this folder, in the order in which they are listed everywhere.
-_OWN = (
+_BUILTIN = (
     "nir",
     "snntorch",
     "norse",
@@ -55,11 +55,11 @@ Known = TypeVar("Known", Conventions, Importer)
 def frameworks() -> Mapping[str, Framework]:
     """Return all frameworks by name: those of this package, then external ones."""
     _load_entry_points()
-    return MappingProxyType(_known())
+    return MappingProxyType(_all_frameworks())
 
 
-def _known() -> dict[str, Framework]:
-    return {**_own(), **_registered}
+def _all_frameworks() -> dict[str, Framework]:
+    return {**_builtin_frameworks(), **_registered}
 
 
 def framework_of(name: str) -> Framework:
@@ -83,7 +83,7 @@ def register_framework(framework: Framework) -> None:
     Raises:
         UsageError: A different framework has this name, or the framework is inconsistent.
     """
-    if _known().get(framework.name, framework) != framework:
+    if _all_frameworks().get(framework.name, framework) != framework:
         raise UsageError(
             Text("the framework '{framework}' is already registered", framework=framework.name),
             fix="use a different name, or call unregister_framework first",
@@ -107,9 +107,9 @@ def unregister_framework(name: str) -> None:
 
 
 @cache
-def _own() -> Mapping[str, Framework]:
+def _builtin_frameworks() -> Mapping[str, Framework]:
     builtin_frameworks = (
-        importlib.import_module(f"{__package__}.{name}").FRAMEWORK for name in _OWN
+        importlib.import_module(f"{__package__}.{name}").FRAMEWORK for name in _BUILTIN
     )
     return MappingProxyType({framework.name: framework for framework in builtin_frameworks})
 
@@ -207,7 +207,7 @@ def _refuse_contradictions(framework: Framework) -> None:
                 Text("has an option '{option}', which all dialects have", option=option.name),
                 "rename it",
             )
-        namesake = _options(_known()).get(option.name)
+        namesake = _options(_all_frameworks()).get(option.name)
         if namesake is not None and namesake.kind != option.kind:
             refuse(
                 Text(

@@ -28,7 +28,7 @@ from jaxsnn.nir.io.hdf5_objects import Group as Group
 from jaxsnn.nir.io.hdf5_objects import load_root
 from jaxsnn.nir.io.read_limits import ByteBudget, read_limits
 from jaxsnn.options import MAX_BYTES
-from jaxsnn.output import refuse_unreadable, write_whole
+from jaxsnn.output import refuse_unreadable, write_atomically
 from jaxsnn.wording import Text
 
 
@@ -195,7 +195,7 @@ def save(path: str | os.PathLike[str], document: Group, force: bool = False) -> 
     Raises:
         FileError: The file exists, or the folder cannot be written.
     """
-    write_whole(path, image_of(path, document), force)
+    write_atomically(path, image_of(path, document), force)
 
 
 def image_of(path: str | os.PathLike[str], document: Group) -> bytes:

@@ -189,7 +189,7 @@ def bin_events(data: EventData, dt: float, *, move: bool = False, name: str = "d
             Text("{option} is {dt:g} s", option=DT, dt=dt), fix="pass a positive value"
         )
     count = _steps(np.asarray(data.t_max), dt)
-    if not bool(_is_whole(np.asarray(data.t_max), count, dt)):
+    if not bool(_is_on_grid(np.asarray(data.t_max), count, dt)):
         raise UsageError(
             Text(
                 "{name} end at {t_max:g} s, which is not an integer number of time steps: {steps:g} "
@@ -204,7 +204,7 @@ def bin_events(data: EventData, dt: float, *, move: bool = False, name: str = "d
     used = data.idx >= 0
     sample, neuron, time = np.nonzero(used)[0], data.idx[used], data.time[used].astype(float)
     step = _steps(time, dt)
-    off = ~_is_whole(time, step, dt)
+    off = ~_is_on_grid(time, step, dt)
     if off.any() and not move:
         raise UsageError(
             Text(
@@ -289,7 +289,7 @@ def _steps(time: np.ndarray, dt: float) -> np.ndarray:
     return np.rint(time / dt)
 
 
-def _is_whole(time: np.ndarray, step: np.ndarray, dt: float) -> np.ndarray:
+def _is_on_grid(time: np.ndarray, step: np.ndarray, dt: float) -> np.ndarray:
     return np.abs(time / dt - step) <= TOLERANCE * np.maximum(step, 1)
 
 

@@ -219,18 +219,18 @@ class Graph:
 
     def predecessors(self, name: str) -> tuple[str, ...]:
         """Return the sources of the edges that end at a node, in natural order."""
-        return tuple(sorted(set(self._neighbours[0][self._known(name)]), key=natural_key))
+        return tuple(sorted(set(self._neighbours[0][self._existing(name)]), key=natural_key))
 
     def successors(self, name: str) -> tuple[str, ...]:
         """Return the targets of the edges that start at a node, in natural order."""
-        return tuple(sorted(set(self._neighbours[1][self._known(name)]), key=natural_key))
+        return tuple(sorted(set(self._neighbours[1][self._existing(name)]), key=natural_key))
 
     @functools.cached_property
     def _neighbours(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
         """Sources and targets of each node."""
         return neighbours(self.nodes, sorted(self.edges, key=edge_key))
 
-    def _known(self, name: str) -> str:
+    def _existing(self, name: str) -> str:
         if name not in self.nodes:
             raise GraphError(
                 Text("the graph has no node '{node}'", node=name), fix=suggestion(name, self.nodes)
@@ -273,7 +273,7 @@ class Graph:
         """
         changed = dict(self.nodes)
         for record in records.values() if isinstance(records, Mapping) else records:
-            current = changed[self._known(record.name)]
+            current = changed[self._existing(record.name)]
             if current.type != record.type:
                 raise GraphError(
                     Text(

@@ -155,7 +155,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _is_whole(value: Any, minimum: int) -> bool:
+def _is_integer(value: Any, minimum: int) -> bool:
     is_integer = isinstance(value, int) and not isinstance(value, bool)
     return is_integer and minimum <= value <= MAX_NEURONS
 
@@ -163,7 +163,7 @@ def _is_whole(value: Any, minimum: int) -> bool:
 def _is_size(value: Any) -> bool:
     """Return whether a value is a valid number of inputs, or a valid shape."""
     axes = value if isinstance(value, list) else [value]
-    if not 0 < len(axes) <= _MOST_AXES or not all(_is_whole(axis, 1) for axis in axes):
+    if not 0 < len(axes) <= _MOST_AXES or not all(_is_integer(axis, 1) for axis in axes):
         return False
     return math.prod(axes) <= MAX_NEURONS
 
@@ -187,7 +187,7 @@ def _are_weights(value: Any) -> bool:
     """
     if isinstance(value, list) and value and all(isinstance(part, list) for part in value):
         return all(
-            len(part) == 3 and _is_whole(part[0], 1) and _is_distribution(part[1:])
+            len(part) == 3 and _is_integer(part[0], 1) and _is_distribution(part[1:])
             for part in value
         )
     return _is_distribution(value)
@@ -202,7 +202,7 @@ def _is_neuron(value: Any) -> bool:
     return all(isinstance(parameter, str) or _is_number(parameter) for parameter in value.values())
 
 
-_POSITIVE = (lambda value: _is_whole(value, 1), f"specify an integer from 1 to {MAX_NEURONS}")
+_POSITIVE = (lambda value: _is_integer(value, 1), f"specify an integer from 1 to {MAX_NEURONS}")
 _WEIGHTS = (
     _are_weights,
     "specify [mean, standard deviation], or one entry per group of inputs, [[inputs, "
@@ -224,7 +224,7 @@ _NETWORK: dict[str, tuple[Callable[[Any], bool], str]] = {
 #: Check of each value of a layer, and the advice.
 _LAYER: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("neurons", "channels", "kernel", "stride", "pool"), _POSITIVE),
-    "padding": (lambda value: _is_whole(value, 0), f"specify an integer from 0 to {MAX_NEURONS}"),
+    "padding": (lambda value: _is_integer(value, 0), f"specify an integer from 0 to {MAX_NEURONS}"),
     **dict.fromkeys(("weight", "feedback"), _WEIGHTS),
     "bias": (
         _is_distribution,

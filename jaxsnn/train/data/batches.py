@@ -38,7 +38,7 @@ from jaxsnn.units import format_time
 from jaxsnn.wording import Text
 
 #: Encoders with a known number of channels.
-_OWN = (Latency, Rate, Delta, LevelCrossing, PopulationCode)
+_BUILTIN_ENCODERS = (Latency, Rate, Delta, LevelCrossing, PopulationCode)
 
 
 class Batch(NamedTuple):
@@ -214,7 +214,10 @@ def encoded(
                 )
             refuse_other_axes(name, axes, shape)
         events = encoder(events)
-        if isinstance(encoder, _OWN) and (channels_made := encoder.channels(data.x)) != channels:
+        if (
+            isinstance(encoder, _BUILTIN_ENCODERS)
+            and (encoder_channels := encoder.channels(data.x)) != channels
+        ):
             is_latency = isinstance(encoder, Latency)
             has_bias = is_latency and encoder.bias
             bias = Text(" (including the bias channel)" if has_bias else "")
@@ -222,7 +225,7 @@ def encoded(
                 Text(
                     "{data} has {actual} channels{bias}, and input '{input}' has {expected}",
                     data=data_name,
-                    actual=channels_made,
+                    actual=encoder_channels,
                     bias=bias,
                     input=name,
                     expected=channels,

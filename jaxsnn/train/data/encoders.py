@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from jaxsnn.errors import UsageError, as_number, as_whole, shown
+from jaxsnn.errors import UsageError, as_integer, as_number, shown
 from jaxsnn.network.spikes import Events, refuse_traced
 from jaxsnn.network.valued_inputs import Currents, Input
 from jaxsnn.nir.initializers import Seed, generator_of
@@ -415,7 +415,7 @@ class PopulationCode(_OfSignals):
         _rising("centres", self.centres)
         values = _in_numpy(values, float)
         values = _signals(values[:, None] if values.ndim == 2 else values, "population encoding")
-        if not 1 <= (as_whole(self.nearest) or 0) <= len(self.centres):
+        if not 1 <= (as_integer(self.nearest) or 0) <= len(self.centres):
             raise UsageError(
                 Text(
                     "nearest is {nearest}, and the number of centres is {centres}",

@@ -38,7 +38,7 @@ from jaxsnn.output import (
     refuse_read_only,
     refuse_unreadable,
     write_arrays,
-    write_whole,
+    write_atomically,
 )
 from jaxsnn.simulation.recordings import load_arrays
 from jaxsnn.train.loop.epoch import TrainState
@@ -298,7 +298,7 @@ class Folder:
         content = sealed(header, arrays)
         if not self._replaces:
             _keep_before(self.path)
-        write_whole(self.path / LAST, content, force=True, follow_links=False)
+        write_atomically(self.path / LAST, content, force=True, follow_links=False)
         if self._replaces:  # what is left is another run's
             (self.path / BEFORE).unlink(missing_ok=True)
             self._replaces = False
@@ -346,7 +346,7 @@ class Folder:
             if name in before
         }
         epochs: Any = before.get("epochs")
-        is_number = is_whole(epochs) and 1 <= epochs <= MOST_EPOCHS
+        is_number = is_count(epochs) and 1 <= epochs <= MOST_EPOCHS
         other_epochs = is_number and epochs != self.settings["epochs"]
         extend = self._extend if other_epochs else None
         if extend is not None:
@@ -466,7 +466,7 @@ def _keep_before(folder: Path) -> None:
 def _write_lines(path: Path, history: Sequence[EpochRecord]) -> None:
     """Write the history up to the checkpoint, without epochs that will be repeated."""
     lines = [json.dumps(asdict(record)) + "\n" for record in history]
-    write_whole(path, "".join(lines), force=True, follow_links=False)
+    write_atomically(path, "".join(lines), force=True, follow_links=False)
 
 
 #: Version of the header, and a version without a seal.
@@ -531,7 +531,7 @@ def _damaged(path: str | os.PathLike[str], reason: str) -> FileError:
 # ---- the schema of the header
 
 
-def is_whole(value: Any) -> bool:
+def is_count(value: Any) -> bool:
     """Return whether a value of JSON is an integer of at least 0."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
@@ -556,7 +556,7 @@ def _is_budget(value: Any) -> bool:
     """Return whether a value is an integer, "auto" or None, or a list of pairs of a population and
     such a value.
     """
-    single = value is None or value == "auto" or is_whole(value)
+    single = value is None or value == "auto" or is_count(value)
     return single or (
         isinstance(value, list)
         and all(
@@ -588,15 +588,15 @@ _ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "fingerprint": (_is_text, "text"),
     "history": (lambda value: isinstance(value, list) and bool(value), "a list of epochs"),
     "seconds": (_are_seconds, "a list of numbers"),
-    "best_epoch": (is_whole, "an integer"),
+    "best_epoch": (is_count, "an integer"),
     "budgets": (_are_budgets, f"a table of {', '.join(BUDGETS)}"),
     "factor": (_is_positive, "a positive number"),
-    "failures": (is_whole, "an integer"),
-    "failing_epochs": (is_whole, "an integer"),
+    "failures": (is_count, "an integer"),
+    "failing_epochs": (is_count, "an integer"),
     "notes": (_are_texts, "a list of sentences"),  # earlier versions wrote none
 }
 _OF_TYPE: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "int": (is_whole, "an integer"),
+    "int": (is_count, "an integer"),
     "float": (_is_number, "a number"),
     "dict[str, float]": (_numbers_by_name, "a table of numbers"),
 }

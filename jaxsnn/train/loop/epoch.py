@@ -22,7 +22,7 @@ from jaxsnn.errors import UsageError
 from jaxsnn.event.event_record import Budgets
 from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.network.array_types import Array, Bool, Float, Int, Num
-from jaxsnn.network.compiling import A_LITTLE, known_options, left_open, loops_in
+from jaxsnn.network.compiling import A_LITTLE, known_options, loops_in, unset_flags
 from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result
 from jaxsnn.nir.initializers import Seed, seed_words
@@ -326,7 +326,7 @@ class TrainingProgram(Generic[Arguments, Returned]):
     @property
     def quick(self) -> Callable[Arguments, Returned]:
         """Function compiled quickly."""
-        options = known_options(left_open(A_LITTLE))
+        options = known_options(unset_flags(A_LITTLE))
         return _compiled_with(tuple(options.items()), self.function)
 
     def has_kernels(self, *arguments: Arguments.args, **named: Arguments.kwargs) -> bool:

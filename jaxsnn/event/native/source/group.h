@@ -1025,12 +1025,12 @@ class GroupBackward {
     std::fill_n(state_.data(), state_.size(), T(0));
     std::copy_n(spikes_.count + sample * population_.neurons, population_.neurons,
                 spikes_before_.data());
-    Index spikes_left = std::max<Index>(train_.total[sample], 0);
+    Index remaining_spikes = std::max<Index>(train_.total[sample], 0);
     Index arrival = arrivals;
     const Index steps = std::clamp<Index>(log_.used[sample], 0, log_.steps);
     const Index first_spike_row = feedback_.first_spike_row(population_);
     const Index first_delayed_row = feedback_.first_delayed_row(population_);
-    delayed_cotangents_.assign(log_.origin ? std::min(spikes_left, steps) : 0, 0.0);
+    delayed_cotangents_.assign(log_.origin ? std::min(remaining_spikes, steps) : 0, 0.0);
     double next_wait = 0;
     for (Index step = steps - 1; step >= 0; --step) {
       const Index offset = sample * log_.steps + step, row = log_.row[offset];
@@ -1047,9 +1047,9 @@ class GroupBackward {
       const double time_gradient = propagate_back(next_wait, table_row, by_weight, needs_time);
       next_wait = log_.wait[offset];
       if (is_spike) {
-        --spikes_left;
-        propagate_spike(row - first_spike_row, log_.slope[offset], spikes_left,
-                        time_gradient + delayed_cotangent(spikes_left));
+        --remaining_spikes;
+        propagate_spike(row - first_spike_row, log_.slope[offset], remaining_spikes,
+                        time_gradient + delayed_cotangent(remaining_spikes));
       } else if (is_delayed) {
         by_delay[row - first_delayed_row] += time_gradient;
         add_delayed_cotangent(origin, time_gradient);
