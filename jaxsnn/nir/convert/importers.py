@@ -112,7 +112,8 @@ def capabilities_of(target: Target, *, repairs: bool) -> Capabilities[Graph]:
                 fix=rename,
             ),
         ]
-    # A conversion chooses other names, so that types matter more where there is one.
+    # A writer can rename nodes, so unsupported types are the more important problem if there is
+    # one.
     first = [*name_limits, types] if importer.write is None else [types, *name_limits]
     limits: list[Row[Graph]] = [*first, _ignored_values(importer, title)]
     if "scalars" in importer.lacks:
@@ -174,7 +175,8 @@ def ignored_by_framework(graph: Graph) -> list[Problem]:
     if conventions.importer:
         target = f"{framework.name}=={conventions.importer}"
         problems = importer_problems(graph, target)
-        # What a line that loads the file sets is said in the dialect, which follows it here.
+        # The dialect contains the settings of the line that loads the file, and the simulation
+        # follows it.
         followed = ("needs-load-line", ALREADY_CONVERTED)
         warnings = [
             problem
@@ -244,7 +246,7 @@ def _conversion_problems(
     try:
         converted = converted or convert(graph, to=target)
     except (ConversionError, DialectError) as error:
-        # A conversion may refuse a node that it has added.
+        # The conversion may refuse a node that it has added and that is not in the graph.
         node = error.node if error.node in graph.nodes else ""
         yield dataclasses.replace(error.problem, node=node)
         return
@@ -298,7 +300,7 @@ def _loading_problems(
         )
 
 
-# What a conversion changes
+# Changes by a conversion
 
 
 def needed_changes(graph: Graph, converted: Converted, target: Target) -> dict[str, list[str]]:
@@ -343,7 +345,7 @@ def needed_changes(graph: Graph, converted: Converted, target: Target) -> dict[s
             before.nodes[name], after.nodes[written], sizes[name], target, is_own=is_own
         )
         if differs:
-            # Weights change for the neurons that they feed, of which `convert` says why.
+            # `convert` notes changes of weights at the neuron that they feed.
             fed = [end for end in _onward(before, name) if end in described]
             owner = name if name in described or not fed else fed[0]
             note(owner, described.get(owner, []), differs)
@@ -435,7 +437,8 @@ def _difference(
     if len(types) > 1 and not types <= {"Linear", "Affine"}:
         return f"its type becomes {written.type}"
     parameters = dict.fromkeys((*node.names, *written.names))
-    # A framework reads its own files as it wrote them: a conversion that rounds anew changes nothing.
+    # For the framework's own files, a different rounding of the same weights does not count as a
+    # change.
     scale = (
         float(np.abs(node.numbers("weight")).max(initial=0.0)) if "weight" in node.names else 0.0
     )
@@ -597,7 +600,8 @@ def _original(graph: Graph, name: str) -> str | None:
     if name in graph.nodes:
         return name
     if len(graph.subgraphs) == 1:
-        return None  # nothing is nested, so names have not changed
+        # Only the flattening of nested graphs changes names.
+        return None
     matches = [
         source_name
         for source_name in graph.nodes

@@ -142,7 +142,7 @@ def convert(
     require(graph.dialect, ["name"], "conversion")
     target_dt = None if dt is None else parse_time(dt)
     low, high = map(as_number, input_range)
-    if not low <= high:  # also where one of them is NaN
+    if not low <= high:  # also true if one of them is NaN
         raise UsageError(
             Text(
                 "{input_range} is {low:g} to {high:g}; the first value must not be larger than the second",
@@ -200,7 +200,7 @@ def _refuse_extensions(graph: Graph, target: Target) -> None:
                 type=node.type,
             ),
             fix=ALTERNATIVES[node.type]
-            if node.type == "Reshape"  # which jaxsnn.to_torch does not support
+            if node.type == "Reshape"  # jaxsnn.to_torch does not support it
             else Text(
                 "{alternative}; jaxsnn.to_torch runs the graph in PyTorch as it is",
                 alternative=ALTERNATIVES[node.type],
@@ -354,7 +354,7 @@ def _written_names(conversion: Conversion, graph: Graph) -> dict[str, str]:
     return added | from_source
 
 
-# When conversions need passes
+# Conditions under which passes run
 
 
 def _in_steps(request: ConversionRequest) -> bool:
@@ -487,7 +487,7 @@ PASSES: tuple[ConversionPass, ...] = (
         populations.unify_time_constants,
         requires=(STEPS_RESOLVED, layers.ONE_GROUP),
         ensures=(populations.ONE_TIME_CONSTANT, STEPS_RESOLVED),
-        # Their spikes are joined by a sum, which an importer of chains does not run.
+        # The spikes of the parts are summed, which importers of plain chains do not support.
         when=_stepped_if(
             lambda importer: importer.uniform and {"forks", "sums"} <= {*importer.wiring}
         ),
