@@ -105,7 +105,7 @@ def window_table(
         axis_table(window, axis, *sizes)
         for axis, sizes in enumerate(zip(inward, outward, strict=True))
     ]
-    # Every meeting along the axes so far with every meeting along the next axis.
+    # Combine each entry of the previous axes with each entry of the next axis.
     pixel, tap, out = axes[0]
     for axis, (next_pixel, next_tap, next_out) in enumerate(axes[1:], start=1):
         pixel = (pixel[:, None] * inward[axis] + next_pixel).reshape(-1)
@@ -156,7 +156,7 @@ def mean_entries(parameters: Mapping[str, Any], detail: Window, inward: Shape) -
 
 
 def _pool_entries(window: Window, inward: Shape, share: float) -> Entries:
-    # A pool is a convolution of each channel by itself.
+    # A pool is a convolution of each channel on its own.
     source, target, _ = _taps(window, inward, inward[0], 1)
     return source, target, np.full(source.size, share)
 
