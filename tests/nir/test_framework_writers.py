@@ -15,7 +15,7 @@ from tests.helpers.refusals import assert_refused
 from tests.nir import importer_steps as steps
 from tests.nir.importer_steps import resting, setting, step
 
-#: The writer, what its importer computes, and whether a membrane at threshold spikes there.
+#: Writer, computation of its importer, and whether a membrane at threshold spikes there.
 WRITERS = {
     "snntorch": (snntorch._write, steps.of_snntorch, False),
     "snntorch main": (snntorch._write_main, steps.of_snntorch_main, False),
@@ -37,7 +37,7 @@ PLAIN, ABOVE = {"reset": "subtract"}, {"reset": "subtract unless above"}
 COPIES = {"level": [1.0, 2, 3], "v_threshold": [0.7, 1.4, 2.1], "decay": 0.8, "gain": 0.6}
 BOUND = {"v_threshold": 1.6, "floor": -1.6}
 READOUT = {"reset": "none", "v_threshold": np.inf}
-#: A current that Norse can start: it leaks to where its membrane starts.
+#: A current with a start that Norse supports: it decays to the start of the membrane.
 STARTED = PLAIN | LEAKS | CURRENT | {"v_start": LEVELS, "i_start": [0.2, 0.3, -0.1]}
 
 
@@ -189,7 +189,7 @@ RESETS_TO_0 = [
     *(BOUND, NEVER | BOUND, NEVER | BOUND | PLAIN, NEVER | BOUND | {"floor": -1.5}, NEVER),
     *(NEVER | BOUND | ONE_CURRENT, NEVER | BOUND | {"decay": [1.0, 0.9, 1]}),
 ]
-#: How neurons of an importer do a step, and of which steps they do it.
+#: Extended support of an importer, and steps for which it has it.
 DOES = [
     (snntorch, "any height", [ABOVE, ABOVE | ONE_CURRENT]),
     (snntorch, "no current", [PLAIN, FLOORED, FLOORED | ABOVE, NEVER | BOUND | PLAIN]),
