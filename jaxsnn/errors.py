@@ -168,8 +168,7 @@ class JaxsnnError(Exception):
         return self.problem.node
 
     def __reduce__(self) -> Any:
-        # By default, an exception is pickled with `args`, which are not arguments of this
-        # constructor.
+        # Exceptions are pickled with `args`, which are not arguments of this constructor.
         return _restored_error, (type(self), self.problem)
 
 

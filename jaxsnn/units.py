@@ -41,8 +41,8 @@ def parse_time(text: str | float) -> float:
         raise UsageError(
             f"'{text}' has the unknown unit '{unit}'", fix=f"use one of {', '.join(SECONDS)}"
         )
-    # Dividing by a power of ten rounds once, multiplying by its inexact inverse twice: "6us" is
-    # exactly 6e-6.
+    # Division by a power of ten rounds once ("6us" is exactly 6e-6), a product with its inverse
+    # twice.
     seconds = float(number) / round(1 / SECONDS[unit])
     if not (math.isfinite(seconds) and seconds > 0):
         raise UsageError(

@@ -189,8 +189,7 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
 def _trained(graph: Graph, options: TrainOptions, name: str) -> Fit:
     """Return a run's result; of a run that failed, its best epoch."""
     try:
-        # Tuning starts from the weights of the file, without calibration, and is for continuous
-        # time.
+        # Tuning is for continuous time, and starts from the weights of the file as they are.
         options = replace(options, skip_step_accuracy=True)
         return fit_prepared(replace(prepare(graph, options), may_calibrate=False))
     except TrainingStopped as stopped:

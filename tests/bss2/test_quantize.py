@@ -171,8 +171,7 @@ LOWEST_RESET = PARAMETERS["v_reset"].low
 @pytest.mark.parametrize(
     ("graph", "options", "levels"),
     [
-        # All populations share one strength of an LSB: half as many weights mean half the
-        # threshold.
+        # All populations share one strength of an LSB: half as many weights, half the threshold.
         (two_layers(thresholds=(1.0, 2.25)), {}, {"2": 100, "4": 125}),
         # Resets below the leak lower all thresholds.
         (one_layer([[1.0]], v_reset=-2.0), {}, {"2": 95}),
@@ -702,8 +701,7 @@ def test_scales_are_chosen_so_that_thresholds_are_whole_lsb(slope):
     hidden, last = done.nodes["2"], done.nodes["4"]
     assert [hidden.threshold_error, last.threshold_error] == pytest.approx([0.0, 0.0], abs=1e-9)
     assert not any("rounded by" in note.what for note in done.notes)
-    # All populations share one strength of an LSB: thresholds in LSB are proportional to distances
-    # times scales.
+    # All populations share one strength of an LSB: thresholds in LSB are distances times scales.
     first, second = (
         done.populations[name].v_threshold[0] - done.populations[name].v_leak[0] for name in "24"
     )

@@ -392,8 +392,7 @@ def test_what_was_converted_needs_no_conversion(name, target, zoo_graphs):
     errors = [
         problem for problem in check(converted, target).problems if problem.severity == "error"
     ]
-    # Files contain no reset, and a conversion may scale Norse's neurons to a reset that only Norse
-    # has.
+    # Files contain no reset, and conversions may scale Norse's neurons to a reset of Norse.
     assert {error.code for error in errors} <= {"needs-load-line", "already-converted"}
     assert not {code for _, code in codes(check(converted, "grid"))} & {"ignored", *CODES}
 

@@ -40,8 +40,7 @@ def test_slopes_below_the_floor_of_their_neuron_are_counted(positions, x64):
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (3, 1)], ids=str)
 def test_the_gradient_of_a_delay_is_that_of_arrivals_through_its_edge(shape, x64):
     rng, steps, batch = np.random.default_rng(0), 40, 2
-    # Population 1 receives two rows from outside, 2 neurons of population 0 and, by edge 1, its own
-    # 3.
+    # Population 1 receives 2 rows from outside, 2 neurons of population 0 and, by edge 1, itself.
     channels = (
         Channel(source=0, target=1, edge=0, row=2),
         Channel(source=0, target=None, edge=None, row=0),

@@ -217,8 +217,7 @@ def test_membranes_under_constant_drive_cross_where_they_do(model, dtype):
     rounding = ROUNDINGS * np.finfo(dtype).eps * (abs(v) + abs(j) + abs(threshold))
     slope = j if isinstance(model, IFBox) else (j - threshold) / tau_mem
     tolerance = 2 * np.finfo(dtype).eps * duration + rounding / np.where(slope == 0, 1, abs(slope))
-    # V may end so close to the threshold that rounding decides: at the end of the interval, or at
-    # rest.
+    # Rounding decides if V ends close to the threshold at the end of the interval, or at rest.
     clear = (abs(true_time - duration) > tolerance) & (abs(j - threshold) > rounding)
     np.testing.assert_array_equal(crosses[clear], (true_time <= duration)[clear])
     both = crosses & clear

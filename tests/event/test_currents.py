@@ -182,8 +182,7 @@ def test_gradients_by_values_times_and_parameters_agree_with_differences(kind, r
     tree = network.parameters, inputs["x"]
     gradient, (_, result) = jax.jit(jax.grad(loss, has_aux=True))(tree)
     assert result == Result.SUCCESS
-    # A piece at time 0 cannot come earlier, and the last time is not that of a change: no
-    # differences.
+    # No differences: a piece at time 0 cannot come earlier, and the last time is no change.
     errors = relative_errors(gradient, loss, tree)
     assert np.isfinite(errors).mean() > 0.8
     assert np.nanmax(errors) < ENOUGH
@@ -356,7 +355,7 @@ def test_a_convolution_of_currents_and_graded_events_is_that_of_its_matrix():
         assert int(spikes.count.sum()) > 20
 
 
-# ---- graded events
+# -- graded events
 
 
 @pytest.mark.parametrize(("kind", "kernel"), [("CubaLIF", "delta"), *slow(("LIF", "box"))])

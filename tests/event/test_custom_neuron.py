@@ -64,7 +64,7 @@ def registered(monkeypatch):
     register_node(TRAITS)
 
 
-# ---- networks
+# -- networks
 
 
 def drawn(size, seed=0, recurrent=False, ratio=None):
@@ -193,7 +193,7 @@ def test_time_steps_come_to_the_same(x64):
         np.testing.assert_allclose(times, exact[sample][neuron], rtol=0, atol=20 * STEP)
 
 
-# ---- a model that gives NaN
+# -- models that return NaN
 
 
 class NoLimit(AdaptiveLIF):  # type: ignore[valid-type, misc]
@@ -299,7 +299,7 @@ def test_a_model_that_gives_nan_shows_in_jit_and_in_gradients(recurrent):
     assert np.abs(of_sound["broken"]["v_threshold"]).min() > 0
 
 
-# ---- gradients
+# -- gradients
 
 
 @pytest.mark.slow
@@ -330,7 +330,7 @@ def test_its_gradients_are_exact(x64, recurrent):
     assert np.count_nonzero(by_time) > 20
 
 
-# ---- files, checks and training
+# -- files, checks and training
 
 
 def test_a_custom_neuron_is_written_and_read(tmp_path):

@@ -216,9 +216,8 @@ def explanation(drawn, outcome, time, population):
     for close in outcome.close:
         if abs(close.time - time) < 1e-4 * tau:
             return f"explained: {close.kind} {close.place} {close.margin:.2g}"
-    # A neuron whose V is exactly at threshold after a spike fires again at that time. Whether its
-    # spike reaches a downstream neuron before or after the reset of that neuron is a tie, too, and
-    # shows later.
+    # A neuron whose V is exactly at threshold after a spike fires again at that time. Whether this
+    # spike precedes the reset of a downstream neuron is also a tie, which shows later.
     wires = networkx.DiGraph(drawn.structure.edges)
     ends = [spike for train in outcome.spikes.get(population, ()) for spike in train]
     for close in outcome.close:

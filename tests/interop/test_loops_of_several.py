@@ -31,8 +31,7 @@ def fires_the_same(graph, target, folder, seed):
     return y.any()
 
 
-# The cases include a population that also feeds itself, and one that was split by its time
-# constants.
+# Cases: a population that also feeds itself; one that was split by its time constants.
 @pytest.mark.parametrize(
     ("source", "target", "seed"),
     [("spikingjelly", "snntorch", 2), ("snntorch", "norse", 10), ("norse", "spikingjelly", 5)],

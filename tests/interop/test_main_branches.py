@@ -69,8 +69,7 @@ def test_cubalif_has_a_w_in_of_1_for_main_and_of_tau_over_dt_for_1_0():
             tau, actual_w_in = np.asarray(node.value("tau_syn")), np.asarray(node.value("w_in"))
             np.testing.assert_allclose(actual_w_in, tau / 1e-4 if w_in is None else w_in)
             np.testing.assert_allclose(node.value("r"), np.asarray(node.value("tau_mem")) / 1e-4)
-        # The exporters of main and 1.0 write w_in = tau_syn/dt, so a file with w_in = 1 has no
-        # dialect.
+        # Both exporters write w_in = tau_syn/dt, so a file with w_in = 1 has no dialect.
         assert conversion.graph.dialect.name == (None if version == "main" else "snntorch")
 
 

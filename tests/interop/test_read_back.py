@@ -43,8 +43,7 @@ def assert_same(pair):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 * np.abs(theirs).max())
 
 
-# Cases: a reset to zero with a readout, one that subtracts 1 (snnTorch), one that takes multiples
-# (Rockpool).
+# Cases: reset to zero with a readout; subtraction of 1 (snnTorch); of all multiples (Rockpool).
 @pytest.mark.parametrize(("source", "seed"), [("norse", 3), ("snntorch", 1), ("rockpool", 0)])
 def test_norse(source, seed, tmp_path):
     assert_same(read_back(source, seed, "norse", tmp_path))

@@ -63,8 +63,7 @@ def test_there_and_back_with_several_spikes_in_a_step(source, target):
     there = convert(graph, to=target).graph
     assert there.dialect.name == target
     np.testing.assert_array_equal(played(there, x), y)
-    # Files contain no lower bound, and Rockpool does not support the LI by which Sinabs has a
-    # current.
+    # Files contain no lower bound, and Rockpool does not support LI, Sinabs' synaptic current.
     if source != "bounded" and (source, target) != ("rockpool", "sinabs"):
         back = convert(there, to=graph.dialect.name).graph
         np.testing.assert_array_equal(played(back, x), y)

@@ -258,7 +258,7 @@ def with_readout(zoo):
     return read(zoo[LI], dialect="snntorch", **options)
 
 
-#: A graph whose tag is written; what is said of its file; the dialect; why, and what is warned of.
+#: Graph whose tag is written, options for its file, expected dialect, reasons, and warning.
 TAGGED = {
     "a dialect that was built": (
         lambda _: cubalif(),

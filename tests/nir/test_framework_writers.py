@@ -51,7 +51,7 @@ VALUE, SOFT = sets("zero"), sets("subtract")
 AT_ONCE, LATE = sets("zero", False), sets("zero", True)
 SINGLE, MULTI = sets("subtract", fires="single"), sets("subtract", fires="multi")
 ZEROED = sets("zero", fires="single")
-#: Framework, type that is written, what is said of it beside the file, the step, Norse's method.
+#: Framework, written type, options that the file does not contain, step, and Norse's method.
 CASES = [
     ("snntorch", "LIF", AT_ONCE, resting(LEVELS, **LEAKS), None),
     ("snntorch", "CubaLIF", AT_ONCE, resting(LEVELS, **LEAKS, **CURRENT), None),
@@ -230,7 +230,7 @@ PUSHED = CURRENT | {"drive": [0.1, 0.2, 0.3], "v_threshold": 2.0}
 PUSHED_APART = PUSHED | ONE_CURRENT | {"v_threshold": [2.0, 3.0, 4.0]}
 PUSH = "has a constant input of 0.3 per time step from v_leak, so it does not rest at v_reset"
 CURRENT_STARTS = "its synaptic current does not start at 0"
-#: Framework, the step, Norse's method, what is said of it.
+#: Framework, step, Norse's method, and words of the refusal.
 REFUSED = [
     ("snntorch", step(**STARTS), None, BEFORE),
     ("snntorch", step(**PLAIN), None, "its reset subtracts v_threshold, and snnTorch's"),

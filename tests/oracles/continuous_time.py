@@ -550,8 +550,7 @@ class _Simulation:
         if population.width or neuron.has_current or neuron.held > self.now or neuron.stopped:
             return
         margin = (neuron.v - neuron.v_threshold) / neuron.height
-        # Reaching the threshold exactly is not subject to rounding if V is measured from a rest of
-        # 0.
+        # V that reaches the threshold exactly is exact if it is measured from a rest of 0.
         rest = leaks(population) and neuron.v_leak + neuron.r * neuron.drive
         if abs(margin) < self.tolerance and (margin or rest):
             self.note(self.now, "jump", f"{name}[{number}]", margin)

@@ -116,8 +116,7 @@ def _through_queue(time: jax.Array, cycle: float, queue: int) -> tuple[jax.Array
     def drop_first(carry: _Kept) -> _Kept:
         is_queued, cycles = carry
         late = is_queued & (cycles - earliest > queue)
-        # Whether the first event overflows depends only on earlier events; without it later ones
-        # wait less.
+        # Only earlier events decide if the first event overflows; without it, later ones wait less.
         is_queued = is_queued & ~(late & (jnp.cumsum(late, axis=-1) == 1))
         return is_queued, _cycles(is_queued, earliest)
 

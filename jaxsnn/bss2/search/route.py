@@ -406,8 +406,7 @@ def fill(
     number, mode = assignment.bins[source], assignment.modes[source]
     key = (number * kinds + kind) * len(task.targets) + neuron  # groups synapses that share slots
 
-    # Hemisphere of each synapse; the synapses of sources that reach both are divided by the room
-    # there.
+    # Hemisphere of each synapse; sources that reach both divide their synapses by the room there.
     size = int(key.max(initial=-1)) + 1
     room_top, room_bottom = (
         assignment.split[side, kind, number] * counts[side, neuron]

@@ -157,8 +157,7 @@ def bound_membranes(conversion: Conversion) -> None:
         elif not (step.several or importer.bursts) and (
             step.reset == "subtract" or "several nodes" in importer.does(step)
         ):
-            # The importer also fires at most one spike per time step, however high the membrane
-            # gets.
+            # The importer also fires at most one spike per step, however high the membrane gets.
             continue
         else:
             count = "all spikes of a time step" if importer.bursts else "one spike per time step"

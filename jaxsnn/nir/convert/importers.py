@@ -112,8 +112,7 @@ def capabilities_of(target: Target, *, repairs: bool) -> Capabilities[Graph]:
                 fix=rename,
             ),
         ]
-    # A writer can rename nodes, so unsupported types are the more important problem if there is
-    # one.
+    # A writer can rename nodes; unsupported types then come first.
     first = [*name_limits, types] if importer.write is None else [types, *name_limits]
     limits: list[Row[Graph]] = [*first, _ignored_values(importer, title)]
     if "scalars" in importer.lacks:
@@ -175,8 +174,7 @@ def ignored_by_framework(graph: Graph) -> list[Problem]:
     if conventions.importer:
         target = f"{framework.name}=={conventions.importer}"
         problems = importer_problems(graph, target)
-        # The dialect contains the settings of the line that loads the file, and the simulation
-        # follows it.
+        # The simulation follows the settings of the line that loads the file.
         followed = ("needs-load-line", ALREADY_CONVERTED)
         warnings = [
             problem
@@ -437,8 +435,7 @@ def _difference(
     if len(types) > 1 and not types <= {"Linear", "Affine"}:
         return f"its type becomes {written.type}"
     parameters = dict.fromkeys((*node.names, *written.names))
-    # For the framework's own files, a different rounding of the same weights does not count as a
-    # change.
+    # In the framework's own files, a different rounding of weights does not count as a change.
     scale = (
         float(np.abs(node.numbers("weight")).max(initial=0.0)) if "weight" in node.names else 0.0
     )

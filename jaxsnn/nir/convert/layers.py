@@ -227,8 +227,7 @@ def _note_rounded_averages(draft: Draft, pool_type: str, title: str) -> None:
         area = float(np.prod(window(as_node(name, draft.nodes[name])).kernel))
         if draft.nodes[name]["type"] == pool_type or has_few_digits(np.array(1 / area)):
             continue
-        # Follow edges only up to the next neurons: neurons after these do not sum this pool's
-        # averages.
+        # Follow edges only up to the next neurons, which sum this pool's averages.
         edges = [edge for edge in draft.edges if draft.nodes[edge[0]]["type"] not in NEURON_TYPES]
         behind = networkx.descendants(networkx.DiGraph(edges), name)
         for neuron in draft.of_type(*NEURON_TYPES):

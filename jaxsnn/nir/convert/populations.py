@@ -143,8 +143,7 @@ def _counts_spikes(draft: Draft, name: str, steps: Mapping[str, Step]) -> bool:
 #: Constant inputs of the two neurons that set an initial state. They do not leak and their
 #: v_threshold is 1, so that the first fires in the first time step, the second one step later.
 _DRIVE = (1.5, 0.75)
-#: Weight by which each of these neurons inhibits itself after its spike, so that it fires only
-#: once.
+#: Weight by which each of these neurons inhibits itself, so that it fires only once.
 _SILENCED = 2.0**30
 _NEGLIGIBLE = 1e-9
 

@@ -242,8 +242,7 @@ def _loop_problems(draft: Draft, target: Target) -> Iterator[Problem]:
             fix = "add an identity to the weights of its loop, and remove the direct edge"
             yield as_problem(straight[0], message, fix=fix)
             continue
-        # The source delays an edge of this loop; `check_order` verifies that the target delays it,
-        # too.
+        # The source delays an edge of this loop; `check_order` verifies that the target does so.
         if target.runs_loops and any({*edge} <= {*part} for edge in draft.delayed):
             continue
         kinds = sorted(

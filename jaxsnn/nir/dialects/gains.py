@@ -90,8 +90,7 @@ def spike_area(dialect: Dialect, node: Node) -> SpikeArea:
     kernel = dialect.at(node.name).spike_kernel
     kind = arrival(dialect, node)
     if kind == "scaled jump" and isinstance(node, IF | I):
-        # IF and I have no time constant: a spike with an area of one unit of time makes V jump by r
-        # w.
+        # IF and I have no time constant: a spike with an area of one unit of time moves V by r w.
         seconds = required_field(dialect, "seconds", "the strength of a spike", node.name)
         return SpikeArea(kind="fixed", seconds=seconds, kernel=kernel)
     if kind in ("jump", "scaled jump"):

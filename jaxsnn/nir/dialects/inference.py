@@ -342,8 +342,7 @@ def _decide_dt(
             code=CONTRADICTION,
         )
     if explicit_dt is None:
-        # If float32 rounding explains the difference, the exporter started from the value with two
-        # digits.
+        # If float32 rounding explains the difference, the exporter's dt had two digits.
         short = float(f"{seconds:.1e}")
         fields["dt"] = short if abs(short - seconds) <= TOLERANCE * seconds else seconds
         reasons.append(

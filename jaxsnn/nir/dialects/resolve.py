@@ -203,8 +203,7 @@ def _infinite_time_constants(node: Node) -> dict[str, Problem]:
         finite = np.isfinite(node.numbers(name)).ravel()
         if finite.all():
             continue
-        # Engines look for problems of tau_mem and tau_syn by name, and of all other time constants
-        # as "tau".
+        # Engines look up problems of tau_mem and tau_syn by name, of other time constants as "tau".
         field = name if name in ("tau_mem", "tau_syn") else "tau"
         instead = ", or use an IF, which has none" if node.type == "LIF" else ""
         problems[field] = bad_parameter(

@@ -142,8 +142,7 @@ def flow_of(rule: NeuronRule, shape: tuple[int, ...], give_up: GiveUp) -> Flow:
         jump = (
             jump * _number(node, "w_in") * spike.seconds / _number(node, "tau_syn") / rule.seconds
         )
-    # In continuous time a spike occurs at V = v_threshold, so subtracting v_threshold resets V to
-    # 0.
+    # In continuous time V is v_threshold at a spike, so subtracting v_threshold resets V to 0.
     numbers = _levels(rule) | {"v_leak": _number(node, "v_leak"), "jump": jump}
     numbers |= {key: _number(node, key) * rule.seconds for key in ("tau_mem", "tau_syn")}
     arrays = {
@@ -337,8 +336,7 @@ def _reset(rule: NeuronRule) -> Reset:
     if not rule.resets:
         return "none"
     if rule.reset == "zero":
-        # A reset at the start of the next step, before anything else, is equivalent to an immediate
-        # reset.
+        # A reset at the start of the next step, before anything else, is an immediate reset.
         return "value" if not rule.reset_delay or rule.resets_first else "skip"
     if rule.reset_delay:
         return "subtract" if rule.resets_first else "subtract later"

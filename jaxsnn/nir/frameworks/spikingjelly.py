@@ -309,8 +309,7 @@ def _set_node(
     kind = layer_class(neuron).__name__
     values = {} if kind in _READOUTS else {"v_threshold": step.v_threshold}
     if step.reset == "value":
-        # The membrane also starts at v_reset: after a reset of the layer, and before its first
-        # call.
+        # The membrane also starts at v_reset, after a reset of the layer and before its first call.
         values["v_reset"] = values["_memories_rv.v"] = step.v_reset
         if isinstance(neuron.v, float):
             values["_memories.v"] = step.v_reset

@@ -121,8 +121,7 @@ class ReadProcess:
         with _ONE_FORK.until(self._deadline) as came, warnings.catch_warnings():
             if not came:
                 raise self._too_late()
-            # Python warns that locks of other threads stay locked in the child, which uses none of
-            # them.
+            # Python warns about locks of other threads, none of which the child uses.
             warnings.simplefilter("ignore")
             try:
                 self._pid = os.fork()

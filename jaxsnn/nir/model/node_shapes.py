@@ -187,8 +187,7 @@ def convolution_synapses(node: Node, shape: Shape | None) -> int | None:
     space = None if shape is None else frame.output(shape[1:])
     if shape is None or space is None or frame.padding is None:
         return None
-    # (*kernel): number of nonzero weights of each tap, times the pixels that it meets along each
-    # axis.
+    # (*kernel): nonzero weights of each tap, times the pixels that it meets along each axis.
     pairs = np.count_nonzero(node.value("weight"), axis=(0, 1)).astype(np.int64)
     for axis in range(len(space)):
         _, tap, _ = axis_table(frame, axis, shape[1 + axis], space[axis])

@@ -363,8 +363,7 @@ class LevelCrossing(_OfSignals):
 
     def _of_part(self, values: np.ndarray, levels: np.ndarray) -> Events:
         """Encode some of the samples."""
-        # Axes (samples, frames, signals, levels). Before the first frame all signals are below all
-        # levels.
+        # (samples, frames, signals, levels); before the first frame signals are below all levels
         after = _until_nan(np.asarray(values, float))[..., None]
         before = np.concatenate([np.full_like(after[:, :1], -np.inf), after[:, :-1]], axis=1)
         rises, falls = (before < levels) & (after >= levels), (before >= levels) & (after < levels)

@@ -33,8 +33,7 @@ SAMPLE_SPAN, _AFTER_LAST = 6.5, 4.5
 _AT_ONCE = 4096
 #: Smallest slope dV/dt that a gradient is divided by, in (v_threshold - v_reset) / tau_mem.
 MIN_SLOPE = 0.04
-# Initial budget of recorded spikes of each neuron; where it is too small, the budget of the
-# population grows.
+# Initial budget of recorded spikes per neuron; a population that needs more gets more.
 _FIRST_BUDGET = 4
 
 

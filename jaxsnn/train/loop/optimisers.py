@@ -305,8 +305,7 @@ def step_scales(network: Network, trained: Trained, t_end: float) -> Parameters:
         return np.abs(np.asarray(neuron.lift(parameters, ones, t_end)))
 
     effects = {"weight": _reach(network, kick), "bias": _reach(network, lift)}
-    # The meaning of "weight" is unknown for nodes outside of NIR; they take steps relative to the
-    # value.
+    # Outside of NIR, the meaning of "weight" is unknown: steps are relative to its value.
     linear = {wire.name for wire in network.wires if wire.kind in OPERATORS}
     scales: Parameters = {}
     for node, constraints in trained:
