@@ -187,7 +187,7 @@ def _immediate_subtraction(importer: Importer) -> Reset:
 
 
 def _is_independent_of_height(step: Step, importer: Importer) -> bool:
-    """Return whether it does not matter how high the membrane reaches."""
+    """Return whether the height of the membrane potential makes no difference."""
     if step.reset == "none":
         return True
     if step.several or (importer.bursts and step.reset == "subtract"):
@@ -208,9 +208,7 @@ def _describe_excess(step: Step, importer: Importer) -> str:
 
 
 def _peak(step: Step, arriving: Bounds) -> np.ndarray:
-    """Return the highest membrane before the reset, for one that was at most at threshold
-    before.
-    """
+    """Return the maximum membrane potential before a reset, starting at most at threshold."""
     low, high = np.minimum(arriving[0], 0), np.maximum(arriving[1], 0)
     if np.any(step.decay < 0) or np.any(step.synapse_decay < 0):
         return np.full(step.shape, _ANY)

@@ -366,8 +366,8 @@ def needed_changes(graph: Graph, converted: Converted, target: Target) -> dict[s
 
 
 def _in_file(graph: Graph, target: Target) -> Graph:
-    """Return the graph with the numbers and edges that the importer reads from the file; files of its
-    own framework it interprets as the dialect does.
+    """Return the graph with the numbers and edges that the importer reads from the file. It
+    interprets files of its own framework as the dialect does.
     """
     if target.framework is not None and graph.dialect.name == target.framework.name:
         return graph
@@ -470,8 +470,8 @@ def _joined(node: Node, shape: Shape | None, counts_batch: bool | None) -> Shape
 
 
 def _readable(name: str, value: Any) -> bool:
-    """Return whether importers take the type of a parameter: PyTorch takes no numbers in another
-    byte order, and no integers as weights.
+    """Return whether importers accept the type of a parameter: PyTorch accepts neither other byte
+    orders nor integers as weights.
     """
     dtype = np.asarray(value).dtype
     return dtype.isnative and (dtype.kind == "f" or name not in ("weight", "bias"))
@@ -548,7 +548,9 @@ def _wiring_differences(
 
 
 def _sources_first(edges: Iterable[Edge]) -> bool:
-    """Return whether no edge is listed before one that leads to its source, loops aside."""
+    """Return whether edges are listed from sources to targets: none, except in loops, is listed
+    before an edge that leads to its source.
+    """
     edges = tuple(edges)
     earlier_sources: set[str] = set()
     for source, end in edges:
@@ -561,8 +563,8 @@ def _sources_first(edges: Iterable[Edge]) -> bool:
 def _load_line_problems(
     graph: Graph, converted: Converted, target: str, resolved_target: Target
 ) -> Iterator[Problem]:
-    """Yield a problem for each reset that no file holds, and that the importer takes for
-    another.
+    """Yield a problem for each reset that files do not contain and that the importer interprets as
+    a different one.
     """
     defaults, dialect = resolved_target.importer.reads, converted.graph.dialect
     for original in graph.neurons:
@@ -608,8 +610,8 @@ def _original(graph: Graph, name: str) -> str | None:
 
 
 def _dialect_problems(graph: Graph, target: Target) -> Iterator[Problem]:
-    """Yield a problem for files of other frameworks, whose numbers the importer takes for its
-    own.
+    """Yield a problem for files of other frameworks, whose numbers the importer would interpret as
+    those of its own framework.
     """
     dialect = graph.dialect
     if target.framework is not None and dialect.name == target.framework.name:

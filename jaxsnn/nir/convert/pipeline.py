@@ -261,9 +261,7 @@ def _refusal(problems: list[Problem]) -> ConversionError:
 def _merge_problems(
     problems: list[Problem], dense_problems: list[Problem], target: Target
 ) -> list[Problem]:
-    """Add to the problems of a graph with its axes those that it has with matrices, if they
-    differ.
-    """
+    """Return the problems of a graph, with those of its conversion to matrices if they differ."""
     first, dense_first = problems[0], dense_problems[0]
     message = topology.without_title(dense_first.message, target)
     if message in (topology.without_title(problem.message, target) for problem in problems):

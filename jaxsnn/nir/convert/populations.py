@@ -173,7 +173,7 @@ def set_initial_state(conversion: Conversion) -> None:
 
 
 def _needs_start(step: Step) -> bool:
-    """Return whether a population starts or rests elsewhere than it resets, and input can move it."""
+    """Return whether input can move a population that starts or rests elsewhere than at v_reset."""
     strength = step.gain * step.synapse_gain
     if step.reset != "value" or len(step.shape) != 1 or np.any(strength == 0):
         return False

@@ -100,9 +100,9 @@ def _learnt(node: Node, graph: Graph) -> Iterator[Learnt]:
 
 
 def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
-    """Return the rule of neurons that feed themselves: RLeaky resets after it has decayed, and RSynaptic of
-    1.0.0 computes its immediate reset and drops it, so that it resets one step late, whatever the dialect
-    says of all nodes.
+    """Return the rule of recurrent neurons, whatever the dialect specifies for all nodes: RLeaky
+    resets after the decay; RSynaptic of 1.0.0 computes its immediate reset and drops it, so that it
+    resets one step late.
     """
     if not rule.is_recurrent or (rule.readout and not rule.resetting):
         return rule

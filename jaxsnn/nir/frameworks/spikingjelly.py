@@ -418,7 +418,7 @@ def _in_time(module: Any) -> bool:
 
 def _split_forward(module: Any, forward: Forward) -> tuple[Forward, Forward | None]:
     """Split calls of readouts into their membranes of all time steps and the option `decode`. Other
-    neurons that loop over time store their membranes, of which they else keep only the last.
+    neurons that loop over time are set to store all membranes instead of only the last.
     """
     if layer_class(module).__name__ not in _READOUTS:
         if not (_in_time(module) and hasattr(module, "store_v_seq")):
