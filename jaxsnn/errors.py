@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Literal, Self
 from jaxsnn.wording import Option, Shown, Text, facts_of, for_command_line, parts_of
 
 Severity = Literal["error", "warning", "note"]
-#: Kinds of notes: those other than "information" are also issued as a warning.
+#: Kinds of notes; all but "information" are also issued as a warning.
 NoteKind = Literal["dropped", "truncated", "approximated", "assumed", "information"]
 
 
@@ -168,7 +168,7 @@ class JaxsnnError(Exception):
         return self.problem.node
 
     def __reduce__(self) -> Any:
-        # Exceptions are pickled with their arguments alone, which are not those of the constructor.
+        # Exceptions are pickled with `args`, which are not arguments of this constructor.
         return _restored_error, (type(self), self.problem)
 
 
@@ -273,7 +273,8 @@ def concerns_data(note: str) -> bool:
     return isinstance(note, Note) and note.kind != "information"
 
 
-#: Folder of this package, whose frames lie between a public function and the line that calls it.
+#: Folder of this package: if the package itself calls a public function, that issues no warning.
+#: Frames of the files in `_BETWEEN` may lie between a public function and its caller.
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _BETWEEN = ("contextlib.py", "functools.py", f"network{os.sep}promotion.py")
 
@@ -289,7 +290,7 @@ def warn_of(notes: Iterable[str]) -> None:
     serious = [str(note) for note in dict.fromkeys(notes) if concerns_data(note)]
     if not serious:
         return
-    # level 1 of `warnings.warn` is this function, level 2 the public one
+    # For `warnings.warn`, level 1 is this function and level 2 the public function.
     frame, level = sys._getframe(1).f_back, 3
     while frame is not None and frame.f_code.co_filename.endswith(_BETWEEN):
         frame, level = frame.f_back, level + 1
@@ -335,13 +336,13 @@ def first_line(error: BaseException) -> str:
     'EOFError'
     """
     text = str(error).strip()
-    if isinstance(error, KeyError):  # whose text is that of its key, in quotes
+    if isinstance(error, KeyError):  # str() of a KeyError is its key, in quotes
         text = text.strip("'\"").strip()
     return text.splitlines()[0].strip() if text else type(error).__name__
 
 
-#: Characters that control a terminal or the direction of text, or that are no characters: C0, DEL
-#: and C1 except tabs and line ends, direction marks, surrogates.
+#: Control characters of terminals, characters that change the direction of text, and code points
+#: that are no characters: C0, DEL and C1 except tabs and line ends, direction marks, surrogates.
 _STEERING = re.compile(
     "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
 )
@@ -370,7 +371,7 @@ def as_number(value: object) -> float:
         return float(value)  # pyright: ignore[reportArgumentType]
     except (TypeError, ValueError):
         return math.nan
-    except OverflowError:  # an integer with more digits than a float has room for
+    except OverflowError:  # an integer too large for a float
         return math.inf
 
 
@@ -382,7 +383,7 @@ def as_integer(value: object) -> int | None:
     """
     try:
         return operator.index(value)  # pyright: ignore[reportArgumentType]
-    except TypeError:  # or an array that has `__index__` and is not an integer, such as a key
+    except TypeError:  # also an array with `__index__`, such as a random key
         return None
 
 
@@ -397,8 +398,8 @@ def shown(value: object) -> Shown:
     return Shown(f"{number:g}" if is_number else repr(value), value)
 
 
-#: Largest seed: JAX makes a random key of 32 bits of a seed, so larger seeds would repeat the
-#: numbers of smaller ones.
+#: Maximum seed: JAX makes a random key of 32 bits of a seed, so that larger seeds would repeat the
+#: random numbers of smaller ones.
 LARGEST_SEED = 2**32 - 1
 
 

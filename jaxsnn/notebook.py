@@ -12,7 +12,7 @@ from typing import Any
 
 from jaxsnn.errors import UsageError, printable
 
-#: Kind of a record -> module and function that draw it.
+#: Type of a record -> module and function that draw it.
 _DRAWN_BY = {
     "Graph": ("jaxsnn.plot.graph_drawing", "graph"),
     "Mapping": ("jaxsnn.plot.graph_drawing", "floorplan"),

@@ -77,8 +77,8 @@ READOUT = Option(
     repeated=True,
     functions=_READ,
 )
-#: Options of `jaxsnn.read` that files of every framework may need; those of single frameworks come
-#: after DT.
+#: Options of `jaxsnn.read` that files of any framework may need. Options of single frameworks are
+#: inserted after DT.
 FILE_OPTIONS = (
     DIALECT,
     DT,
@@ -119,7 +119,7 @@ MAX_BYTES = Option(
     functions=("jaxsnn.nir.limit_reading",),
 )
 
-# Files that are written
+# Output files
 
 OUTPUT = Option(name="output", other_flags=("-o",), file="file")
 FORCE = Option(
@@ -187,7 +187,7 @@ VALUES = Option(
 INPUT = Option(name="input", metavar="X.npz", file="file")
 RECORDING = Option(name="recording", metavar="R.npz", file="file")
 
-# Options of data and training that several commands, or layers below `train`, refer to
+# Options of data and training that several commands, or layers below `train`, use
 
 DATA = Option(name="data", metavar="D", file="file", functions=("jaxsnn.train.fit",))
 DATA_FOLDER = Option(

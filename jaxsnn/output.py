@@ -37,7 +37,7 @@ def refuse_unreadable(path: Name, kind: str) -> Path:
     path = Path(path)
     try:
         mode = path.stat().st_mode
-    except ValueError as error:  # a zero byte
+    except ValueError as error:  # the path contains a zero byte
         raise FileError(
             Text("not a valid file name: {path!r}", path=os.fspath(path)),
             fix=f"pass the path of {kind}",
@@ -66,10 +66,10 @@ def refuse_unwritable(path: str | os.PathLike[str], force: bool = False) -> Path
     """
     path = Path(path)
     if not path.is_absolute():
-        os.getcwd()  # fails where the current folder is gone
+        os.getcwd()  # fails if the current folder was deleted
     try:
         path.lstat()
-    except ValueError as error:  # a zero byte
+    except ValueError as error:  # the path contains a zero byte
         raise FileError(
             Text("not a valid file name: {path!r}", path=os.fspath(path)), fix="choose another name"
         ) from error
@@ -83,7 +83,7 @@ def refuse_unwritable(path: str | os.PathLike[str], force: bool = False) -> Path
         raise FileError(
             Text("{path} is a directory", path=path), fix="pass the path of a file in it"
         )
-    if os.path.lexists(path) and not force:  # a link that leads nowhere, too
+    if os.path.lexists(path) and not force:  # also if it is a dangling link
         raise _exists(path)
     if path.exists() and not path.is_file():
         raise FileError(
@@ -98,7 +98,7 @@ def refuse_unwritable(path: str | os.PathLike[str], force: bool = False) -> Path
             ),
             fix="create the folder first",
         )
-    # With force a link is written through: what counts is the folder that it leads to.
+    # With force, the target of a link is overwritten, so the target's folder must be writable.
     refuse_read_only(path, Path(os.path.realpath(path)).parent if force else path.parent)
     return path
 
@@ -183,7 +183,7 @@ def _file(path: Name) -> tuple[int, int] | None:
     """
     try:
         status = os.stat(path)
-    except (OSError, ValueError):  # a zero byte
+    except (OSError, ValueError):  # the latter for a zero byte in the path
         return None
     return status.st_dev, status.st_ino
 
@@ -300,7 +300,7 @@ class _Staged:
 
     def __init__(self, path: Path, force: bool, follow_links: bool):
         self.path, self.force = path, force
-        # Without links followed, renaming replaces a link that came since it was looked for.
+        # If links are not followed, renaming replaces a link, even one created since the check.
         self.target = Path(os.path.realpath(path)) if force and follow_links else path
         self.temporary = self.target.with_name(_temporary_name(self.target))
         self.before: Path | None = None
@@ -345,7 +345,7 @@ class _Staged:
         """Remove the temporary file and the copy of the previous file."""
         for path in (self.temporary, self.before):
             if path is not None:
-                with suppress(OSError):  # a read-only file system, which was reported already
+                with suppress(OSError):  # on a read-only file system, which was reported already
                     path.unlink(missing_ok=True)
 
 
@@ -357,7 +357,7 @@ def _name_all(staged: list[_Staged]) -> None:
                     file.keep_before()
                 file.name()
     except BaseException:
-        for file in staged if len(staged) > 1 else ():  # one alone is whole once it has its name
+        for file in staged if len(staged) > 1 else ():  # a single file needs no rollback
             with suppress(OSError):
                 file.take_back()
         raise
@@ -408,7 +408,7 @@ def _put(temporary: Path, target: Path, force: bool) -> None:
         os.replace(temporary, target)
         return
     try:
-        os.link(temporary, target)  # fails where the name is taken
+        os.link(temporary, target)  # fails if the name exists
     except FileExistsError:
         raise
     except OSError:  # a file system without hard links
@@ -425,7 +425,8 @@ def _onto_the_disk(folder: Path) -> None:
     try:
         os.fsync(handle)
     except OSError:
-        pass  # some systems know no such thing for folders; the file itself is on the disk
+        # Some systems cannot flush folders; the content of the file is on the disk.
+        pass
     finally:
         os.close(handle)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-#: Code -> its meaning, in one sentence without a full stop.
+#: Code -> meaning, in one sentence without a full stop.
 CODES: Mapping[str, str] = MappingProxyType(
     {
         # Any command

@@ -41,8 +41,8 @@ def parse_time(text: str | float) -> float:
         raise UsageError(
             f"'{text}' has the unknown unit '{unit}'", fix=f"use one of {', '.join(SECONDS)}"
         )
-    # A division by a power of ten rounds once, a product with its inexact inverse twice: 6us is
-    # then exactly 6e-6.
+    # Division by a power of ten rounds once ("6us" is exactly 6e-6), a product with its inverse
+    # twice.
     seconds = float(number) / round(1 / SECONDS[unit])
     if not (math.isfinite(seconds) and seconds > 0):
         raise UsageError(
@@ -66,8 +66,8 @@ def refuse_no_time(seconds: object, option: Option | str) -> None:
         raise UsageError(message, fix=fix)
 
 
-#: Numbers of seconds above the first and up to the second value are probably milliseconds: time
-#: constants of neurons are shorter, those of integrators longer.
+#: Time constants in seconds above the first and up to the second value were probably meant in
+#: milliseconds: those of neurons are shorter, those of integrators longer.
 MILLISECONDS_MISTAKEN = (1.0, 1000.0)
 
 
@@ -90,7 +90,7 @@ def format_time(seconds: float) -> Shown:
     if seconds == 0 or not math.isfinite(seconds):
         return Shown(f"{seconds:g} s", seconds)
     for unit, size in SECONDS.items():
-        # The tolerance keeps 0.00099999999 at 1 ms.
+        # With the tolerance, 0.00099999999 is shown as 1 ms.
         if abs(seconds) >= size * (1 - SECONDS["ns"]) or unit == "ns":
             return Shown(f"{seconds / size:.6g} {unit}", seconds)
     raise AssertionError("the loop ends at ns")

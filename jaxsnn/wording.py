@@ -269,7 +269,7 @@ class Text(str):
 
     def without(self, piece: str) -> Text:
         """Remove all occurrences of another text; references must be equal, too."""
-        # Each reference becomes one character of a private area, so that plain strings compare.
+        # Encode each reference as one private-use character, so that plain strings can be compared.
         symbols: dict[Reference, str] = {}
 
         def encode(text: str) -> str:

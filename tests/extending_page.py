@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 DOCS = Path(__file__).parents[1] / "docs"
-#: Section -> its page.
+#: Section -> page of the documentation.
 PAGES = {
     "A neuron model": "guide_neuron",
     "A node type": "guide_neuron",

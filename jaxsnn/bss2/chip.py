@@ -332,8 +332,8 @@ def _time_range(
     )
 
 
-#: Targets of the spiking calibration of calix (neuron_calib_target.h); times are those of the chip,
-#: a thousandth of biological ones.
+#: Calibration targets of spiking neurons in calix (neuron_calib_target.h); times are those of the
+#: chip, a thousandth of biological times.
 PARAMETERS: Mapping[str, Range] = MappingProxyType(
     {
         "v_leak": Range(unit="CADC LSB", low=50, high=160, default=80),

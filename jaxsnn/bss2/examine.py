@@ -19,7 +19,7 @@ from jaxsnn.network.features import StaticNetwork
 from jaxsnn.network.lowering.lower_nodes import Part, plan
 from jaxsnn.nir.model.graph import Graph
 
-#: Values of `Problem.code` that `examine` accepts, since the mapper reports the scarce resource.
+#: Values of `Problem.code` that `examine` ignores, because the mapper reports the scarce resource.
 LEFT_TO_THE_MAPPER = ("too-large", "several-runs")
 
 

@@ -128,7 +128,7 @@ def colour(population: int) -> str:
     rgb = bytes.fromhex(POPULATIONS[place][1:])
     if turn == 0:
         return POPULATIONS[place]
-    # odd turns go towards black, even ones towards white, each of a kind further than the last
+    # Odd turns approach black and even turns white, each further than the turn of its kind before.
     share = SHADE ** ((turn + 1) // 2)
     end = 0 if turn % 2 else 255
     red, green, blue = (round(end + share * (part - end)) for part in rgb)

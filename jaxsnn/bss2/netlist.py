@@ -13,7 +13,7 @@ import numpy as np
 from jaxsnn.errors import MappingError
 from jaxsnn.wording import Text
 
-#: Largest weight of one synapse of the chip; larger weights need several synapses.
+#: Maximum weight of one synapse of the chip; larger weights need several synapses.
 LARGEST = 63
 
 

@@ -159,7 +159,7 @@ def _peak(trains: list[np.ndarray]) -> int:
     for sample in zip(*trains, strict=True):
         rising = np.sort(np.concatenate(sample))
         rising = rising[np.isfinite(rising)]
-        # what comes just a window later, but for rounding, is no longer in it
+        # An event one window later, up to rounding, is outside of the window.
         behind = np.searchsorted(rising, rising + WINDOW * (1 - 2.0**-20))
         most = max(most, int((behind - np.arange(len(rising))).max(initial=0)))
     return most

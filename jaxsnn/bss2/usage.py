@@ -66,7 +66,7 @@ def events_per_spike(run: Run, chip: Chip) -> dict[str, int]:
     A bus or link moves one event in each clock period, so this takes at least as many clock periods.
     """
     labels = bus_names(chip)
-    carried = dict.fromkeys(labels[:-1], 0)  # not their sum over the links
+    carried = dict.fromkeys(labels[:-1], 0)  # without the last, which is the sum over the links
     nodes = nodes_behind(run)
     for entry, address, link, _ in sent_events(chip, run, lambda population, index: None):
         if link is not None:

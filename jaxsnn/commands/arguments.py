@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _METAVARS = {"time": "TIME", "bool": "BOOL", "number": "V", "choice": "KIND"}
 #: Name of the attribute of a parser's action that holds its `Option`.
 OPTION = "option"
-#: Commands that do not read a user's file.
+#: Commands that read no file of the user.
 _WITHOUT_FILES = ("demo", "doctor")
 
 
@@ -54,7 +54,7 @@ class Parser(argparse.ArgumentParser):
         self._waiting: list[Callable[[], None]] = []
         self._arguments: Sequence[str] = ()
         self._waiver = ""
-        #: The parsers of the commands, by name.
+        #: Parsers of the commands by name.
         self.commands: Mapping[str, Parser] = {}
 
     def when_used(self, complete: Callable[[], None]) -> None:
@@ -85,7 +85,7 @@ class Parser(argparse.ArgumentParser):
                 action.required = False
         parsed, unknown = super().parse_known_args(words, namespace)
         for word in unknown:
-            if word.startswith("--"):  # said here, where the options of the command are known
+            if word.startswith("--"):  # refused here, where the options of the command are known
                 raise self._stranger(word.partition("=")[0])
         return parsed, unknown
 
@@ -146,7 +146,7 @@ class Parser(argparse.ArgumentParser):
         odd = [
             flag for flag in flags if not any(option.startswith(flag) for option in long_options)
         ]
-        if odd and "required" in message:  # argparse looks for what is missing first
+        if odd and "required" in message:  # argparse reports missing arguments first
             raise self._stranger(odd[0])
         raise UsageError(message, fix=f"see {self.prog} --help")
 
@@ -200,7 +200,7 @@ def add_option(parser: Parser, option: Option, group: Any = None) -> argparse.Ac
     setattr(action, OPTION, option)
     if isinstance(option.help, str):
         action.help = option.help
-    else:  # which loads frameworks
+    else:  # the text loads the descriptions of all frameworks
         parser.when_used(lambda: setattr(action, "help", option.help_text))
     return action
 
@@ -208,7 +208,7 @@ def add_option(parser: Parser, option: Option, group: Any = None) -> argparse.Ac
 def _converter(option: Option) -> Callable[[str], Any] | None:
     """Return the type with which argparse converts the text of a value."""
     convert = option.convert
-    if convert in (None, int, float):  # of which argparse names the type
+    if convert in (None, int, float):  # argparse names these types in its messages
         return convert
 
     def converted(text: str) -> Any:
@@ -304,7 +304,7 @@ def write_report(arguments: argparse.Namespace, make: Callable[..., str], *parts
         print(printable(f"jaxsnn: report: {arguments.report}"), file=sys.stderr)
 
 
-# What was given
+# Values of options
 
 
 def quantization_of(arguments: argparse.Namespace, scales: Any = None) -> Any:
@@ -396,7 +396,7 @@ def time_of(text: str | None) -> float | None:
     return None if text is None else parse_time(text)
 
 
-# What comes out
+# Output
 
 
 def add_notes(arguments: argparse.Namespace, remarks: Iterable[str | Problem | Change]) -> None:
@@ -449,7 +449,7 @@ def print_arriving(text: str = "", **options: Any) -> None:
         raise
     except OSError as error:
         reason = error.strerror or str(error)
-        # what is left in the buffer would fail again at the end
+        # Discard the buffered text, whose output would fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         message = Text("the output cannot be written ({error})", error=reason)
         raise FileError(

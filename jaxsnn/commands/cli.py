@@ -106,11 +106,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         with _seldom_tidied():
             return main(sys.argv[1:])
-    if sys.stderr is None:  # closed: what is said there must not go to stdout
+    if sys.stderr is None:  # if it is closed, its text must not go to stdout
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that has not all characters
+            stream.reconfigure(errors="backslashreplace")  # for terminals that lack some characters
     with _ended_by_signals(), ExitStack() as stack:
         return _outcome(list(argv), stack)
 
@@ -174,7 +174,7 @@ def _outcome(argv: Sequence[str], stack: ExitStack) -> int:
     except JaxsnnError as error:
         return _failed(argv, error.problem, error.exit_code)
     except BrokenPipeError:
-        sys.stderr.close()  # who read our output has gone, which is no error of ours
+        sys.stderr.close()  # the reader of the output has closed the pipe, which is not an error
         return 0
     except KeyboardInterrupt:
         return _failed(argv, Problem(code="interrupted", message="interrupted"), 2)
@@ -237,7 +237,7 @@ def _failed(argv: Sequence[str], problem: Problem, code: int) -> int:
     """Report the exception that is being handled; with --json on stdout, too."""
     if "--debug" in argv:
         traceback.print_exc()
-    with suppress(OSError):  # nobody can be told
+    with suppress(OSError):  # stderr may be closed, too
         print(printable(f"jaxsnn: error: {line_of(problem)}"), file=sys.stderr)
     if "--json" in argv:
         error = {key: text for key, text in problem.as_dict().items() if key != "severity"}

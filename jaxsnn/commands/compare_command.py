@@ -143,7 +143,7 @@ def compared(
         )
     engine = EventDriven(max_spikes=max_spikes, max_events="auto", max_arrivals="auto")
     solution = simulate(network, inputs, t_end, engine=engine)
-    # what comes later is not simulated
+    # Spikes at or after t_end are not simulated.
     recordings = {
         name: np.where(times < t_end, times, np.inf) for name, times in recorded.times.items()
     }
@@ -152,7 +152,7 @@ def compared(
         events = solution.events(name)
         size = network.populations[name].size
         expected[name] = by_neuron(np.asarray(events.time), np.asarray(events.index), size)
-        # delta spikes are mapped as the shortest current
+        # The chip represents delta spikes by its shortest current.
         parameters = network.parameters[name]
         key = next((key for key in ("tau_syn", "tau", "tau_mem") if key in parameters), None)
         if key is None:
@@ -162,7 +162,7 @@ def compared(
             raise UsageError(message, fix="compare a network that the chip can run", node=name)
         tau = float(np.mean(np.asarray(parameters[key])))
         residuals_by_population[name] = residuals(expected[name], times, tau)
-    # Where several populations answer, nobody has said which of them the labels are of.
+    # If several populations are outputs, it is unknown to which of them the labels belong.
     answer = {name for populations in network.outputs.values() for name in populations} & set(
         residuals_by_population
     )

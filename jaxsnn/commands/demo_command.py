@@ -120,7 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(printable(step_text(number, step)), flush=True)
 
     refuse_seed(arguments.seed)
-    _prepared(Path(arguments.output), arguments.force)  # where the report may go, too
+    _prepared(Path(arguments.output), arguments.force)  # the report may be written into this folder
     refuse_report(arguments)
     outcome = demo(
         arguments.output,

@@ -16,7 +16,7 @@ from jaxsnn.version import __version__
 from jaxsnn.wording import Text
 
 _CORE = ("jax", "jaxlib", "numpy", "optax", "networkx", "nir", "h5py")
-#: Extra -> distributions that it installs; those of frameworks are in their files.
+#: Extra -> distributions that it installs. Those of frameworks are in the frameworks' descriptions.
 _EXTRAS = {
     "plot": ("matplotlib",),
     "torch": ("torch", "nirtorch"),
@@ -151,7 +151,7 @@ def missing_device() -> Problem | None:
         return None
     try:
         jax.devices()
-    except Exception as error:  # an AssertionError without words, too
+    except Exception as error:  # including an AssertionError without a message
         why = Text(" ({error})", error=first_line(error)) if str(error) else ""
         return Problem(
             code="usage",

@@ -102,7 +102,7 @@ class EmulateOutcome:
             f"{format_time(self.seconds_per_sample)} of chip time and {self.joules_per_sample:.2g} J per"
             " sample"
         )
-        # a run of the same chip begins when those before it have ended
+        # Each run on the same chip starts when the previous run has ended.
         late = ", counted from the start of its own run" if self.runs > self.chips else ""
         for name, seconds in self.latency.items():
             if seconds is not None:
@@ -281,7 +281,7 @@ def _outcome(
         if name not in feeds
     ]
     for name, events in sent.items():
-        # as they were sent: a row for each sample, channels as integers
+        # Inputs in the form in which they were sent: a row for each sample, channels as integers.
         rows = checked_events(name, events, sizes[name], np.float32)
         times[name] = by_neuron(np.asarray(rows.time), np.asarray(rows.index), sizes[name])
     samples = len(next(iter(times.values())))

@@ -169,7 +169,7 @@ def _needed(arguments: argparse.Namespace, option: Option, subject: str) -> str:
     return value
 
 
-# ---- the pictures
+# -- pictures
 
 
 def _graph(arguments: argparse.Namespace) -> Picture:
@@ -297,7 +297,7 @@ def saved_trains(path: str) -> list[dict[str, SpikeTrain]]:
     trains_by_sample: list[dict[str, SpikeTrain]] = []
     for name in populations:
         time, index = (np.atleast_2d(arrays[f"{name}.{part}"]) for part in ("time", "index"))
-        # an unused slot holds the number of neurons
+        # Unused slots contain the number of neurons.
         full = np.isfinite(time).all()
         size = int(index.max(initial=0)) + int(full)
         for sample in range(len(time)):
@@ -343,7 +343,7 @@ def _difference(arguments: argparse.Namespace) -> Picture:
     return plot.first_difference(replay.comparison, replay.solution, replay.recording.y)
 
 
-#: Kind -> function that draws it.
+#: Kind of picture -> function that draws it.
 KINDS: dict[str, Callable[[argparse.Namespace], Picture]] = {
     "graph": _graph,
     "weights": _weights,
@@ -355,7 +355,7 @@ KINDS: dict[str, Callable[[argparse.Namespace], Picture]] = {
     "fidelity": _fidelity,
     "difference": _difference,
 }
-#: Kind -> options that it uses, except those of all kinds.
+#: Kind of picture -> options that it uses, except those of all kinds.
 _USED: dict[str, set[str]] = {
     "graph": set(),
     "weights": {"before"},
@@ -368,6 +368,6 @@ _USED: dict[str, set[str]] = {
     "difference": {"recording"},
 }
 _OPTIONS = (_BEFORE, INPUT, MAX_SPIKES, _NODE, RECORDING, _SAMPLE, T_END)
-#: Kinds that are drawn from a NIR file; the second set needs a simulation of its network.
+#: Kinds of pictures of a NIR file; those in the second set need a simulation of its network.
 _OF_NIR = set(KINDS) - {"curve", "floorplan"}
 _SIMULATED = _OF_NIR - {"graph", "weights"}

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from jaxsnn.errors import Problem
     from jaxsnn.nir.model.changes import Change
 
-#: Number of remarks up to which all are shown.
+#: Maximum number of remarks that are shown one by one.
 _FEW = 12
 #: Maximum number of lines after similar remarks have been merged.
 _MOST = 20
-#: Number of similar remarks from which on they are merged into one line.
+#: Minimum number of similar remarks that are merged into one line.
 _SIMILAR = 4
 
 

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from jaxsnn.train.loop.chip_training import OnChip
     from jaxsnn.train.loop.history import Fit
 
-# What is asked for
+# Options
 
 #: Table of a configuration file that specifies a network instead of FILE.
 _NETWORK = "network"
@@ -70,7 +70,6 @@ def add(commands: Any) -> None:
     add_options(parser)
 
 
-#: The configuration file.
 CONFIG = Option(
     name="config",
     metavar="RUN.toml",
@@ -90,7 +89,7 @@ def add_options(parser: Parser, hidden: Collection[str] = ()) -> None:
         if not option.has_flag:
             continue
         text = argparse.SUPPRESS if name in hidden else help_of(name).replace("`", "")
-        # Text becomes a value in `converted`, as what a configuration file has does.
+        # Keep text: `converted` converts it, like the values of a configuration file.
         add_option(parser, option.but(help=text, default=None, convert=None))
     add_option(parser, CONFIG)
 
@@ -125,7 +124,7 @@ def read_config(path: str) -> dict[str, Any]:
         FileError: the file cannot be read.
         UsageError: an option does not exist, or is set twice.
     """
-    # Python hides warnings of former names, unless the code that uses them is the main program.
+    # By default, Python shows warnings of former names only to code of the main program.
     warnings.filterwarnings("default", category=DeprecationWarning, module=r"jaxsnn\.train\.")
     option_names, options, key_of = names_in_files(), {}, {}
     for key, value in _content(path).items():
@@ -217,7 +216,7 @@ def converted(name: str, value: Any, location: str) -> Any:
         ) from error
 
 
-# What is done
+# Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,7 +279,7 @@ def run(arguments: argparse.Namespace) -> int:
     graph = graph_of(arguments, options)
     with _aborts(options, files):
         outcome = train_file(graph, files, replace(options, progress=progress_of(arguments)))
-    if outcome is None:  # another process reports
+    if outcome is None:  # another process reports the outcome
         return 0
     write_report(arguments, train_report, graph, outcome)
     add_notes(arguments, outcome.notes)
@@ -424,7 +423,7 @@ def _write(files: TrainFiles, done: Fit, options: TrainOptions) -> tuple[str, ..
     return notes
 
 
-# What it says
+# Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -511,7 +510,7 @@ def train_report(arguments: argparse.Namespace, graph: Graph, outcome: TrainOutc
         if on_chip is None
         else _percentage(on_chip.off_chip_accuracy),
     }
-    source = arguments.file or arguments.config  # a configuration may have the network
+    source = arguments.file or arguments.config  # the network may be in the configuration
     options = folded("Options", facts(_flatten(fit.settings)))
     sections = {
         "Input": input_section(arguments, graph, source) + options,

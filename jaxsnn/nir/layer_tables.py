@@ -57,7 +57,7 @@ def graph_of_table(table: Mapping[str, Any], seed: Seed = 0) -> Graph:
     refuse_network_values(table)
     size: Any = _needed(table, "input", "network")
     shape = (size,) if isinstance(size, int) else tuple(size)
-    planes = None if isinstance(size, int) else size[0]  # of what comes in; None: it is flat
+    planes = None if isinstance(size, int) else size[0]  # of the input; None if it is flat
     nodes = {"input": build.input(shape)}
     chain, loops = ["input"], []
     times = {name: table[name] for name in ("tau_mem", "tau_syn") if name in table}

@@ -149,7 +149,7 @@ def _placed(graph: Graph) -> dict[str, Box]:
     sources, recurrent ones last.
     """
     boxes, place = _boxes(graph), {name: number for number, name in enumerate(_flow(graph))}
-    # the column of a node: one more than the furthest that feeds it, edges that run back left out
+    # Column of a node: one more than the maximum of its sources, feedback edges aside.
     ranks: dict[str, int] = {}
     for name in place:
         before = [
@@ -225,7 +225,7 @@ def _page(graph: Graph) -> Page:
             reach = max((x2 - x1) / 2, 20)
             curves.append(((x1, y1), (x1 + reach, y1), (x2 - reach, y2), (x2, y2)))
             continue
-        arcs += 1  # it runs back below the boxes
+        arcs += 1  # feedback edges run below the boxes
         below = bottom + arcs * 12 + FRAME
         down = (x1, y1), (x1 + 26, y1), (x1 + 26, below), (x1, below)
         up = (x2, below), (x2 - 26, below), (x2 - 26, y2), (x2, y2)
@@ -297,7 +297,7 @@ def _drawn(graph: Graph, kind: str) -> bytes:
     points = 72 / _PIXELS_PER_INCH
     for corners in page.curves:
         codes = [Curve.MOVETO, *[Curve.CURVE4] * (len(corners) - 1)]
-        if len(corners) == 8:  # an edge that runs back: curve, line, curve
+        if len(corners) == 8:  # a feedback edge: curve, line, curve
             codes[4] = Curve.LINETO
         drawn = FancyArrowPatch(
             path=Curve(corners, codes),

@@ -63,7 +63,7 @@ class Picture:
         if self.vector:
             text = self.render("svg").decode("utf-8")
             text = text[text.index("<svg") :]
-            # a wide one is moved sideways before its words become too small to be read
+            # Scroll wide pictures sideways instead of shrinking their text until it is unreadable.
             width = re.search(r'^<svg[^>]* width="([\d.]+)', text)
             least = f' style="min-width:{_LEAST_SCALE * float(width[1]):.0f}px"' if width else ""
             shown = text.replace("<svg", f"<svg{least}", 1)
@@ -141,7 +141,7 @@ def new_figure(width: float, height: float) -> Any:
         UsageError: matplotlib is not installed.
     """
     canvas, figure_class, layout_engine = _figures()
-    # inches: names of axes do not touch the next ones
+    # Padding in inches, so that the labels of axes do not touch the next axes.
     layout = layout_engine(w_pad=0.1)
     figure = figure_class(figsize=(width, height), dpi=_RESOLUTION, layout=layout)
     canvas(figure)
@@ -154,7 +154,7 @@ def picture_of(figure: Any, alt: str) -> Picture:
     def render(kind: str) -> bytes:
         from matplotlib import rc_context
 
-        # no date, and names of parts that do not depend on chance
+        # Reproducible bytes: no date, and fixed names of parts.
         metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
         drawn = io.BytesIO()
         with rc_context({"svg.hashsalt": "jaxsnn"}):

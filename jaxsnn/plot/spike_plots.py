@@ -40,7 +40,7 @@ class SpikeTrain:
     rows: str = "neurons"
 
 
-#: Number of spikes above which they become an image within an SVG or PDF.
+#: Maximum number of spikes that an SVG or PDF draws as vectors; more become an image in it.
 _MANY = 4000
 
 #: Population -> its spikes in one sample.
@@ -181,7 +181,7 @@ def histogram(run: Any, *, bins: int = 50, t_end: float | None = None, title: st
     return picture_of(figure, f"spike-time histogram of {many}: {', '.join(peaks)}")
 
 
-# ---- what a run recorded
+# -- recordings of runs
 
 
 def latest(trains: Trains) -> float:
@@ -260,7 +260,7 @@ def input_trains(inputs: Any, sample: int, dt: float | None) -> dict[str, SpikeT
         if hasattr(input_signal, "index"):
             index = np.asarray(input_signal.index)
             used = np.isfinite(np.asarray(input_signal.time))
-            # an unused slot holds the number of channels
+            # Unused slots contain the number of channels.
             size = int(index.max(initial=0)) + int(used.all())
             row = min(sample, len(np.atleast_2d(index)) - 1)
             train = one_train(input_signal, row, max(size, 1))

@@ -117,7 +117,7 @@ def _range(trace: VoltageTrace) -> tuple[float, float]:
     return (low, high) if high > low else (low, low + 1.0)
 
 
-# ---- where the voltages come from
+# -- sources of voltages
 
 
 def traces_of(
@@ -130,7 +130,7 @@ def traces_of(
     if sampled is None and population in solution.voltages:
         v = np.asarray(solution.voltages[population])
         v = v.reshape(*v.shape[:2], -1)[:, sample]
-        # step k stands at k dt, as its spikes do
+        # The time of step k is k dt, as for spikes.
         time = np.arange(len(v)) * (getattr(solution, "dt", None) or 1.0)
     elif sampled is not None and population in solution.voltages:
         time, v = np.asarray(sampled), np.asarray(solution.voltages[population])[sample]
@@ -212,7 +212,7 @@ def streamed(
     flow.push(of_sample, until=0.0)
     end = float(solution.t_end)
     spikes = np.concatenate([np.empty(0), *_spike_times(solution, population, sample)])
-    # some last digits of single precision before and behind, by which backends may differ
+    # Also sample some float32 spacings before and after each spike, by which backends may differ.
     beside = 8 * np.spacing(spikes.astype(np.float32)).astype(float)
     sides = spikes - beside, spikes + beside
     times = np.unique(np.concatenate([np.linspace(0.0, end, points), *sides]))

@@ -141,7 +141,7 @@ def prepare(graph: Graph, options: TrainOptions) -> Prepared:
     if chosen.engine == "loop":
         notes = (*notes, *loss_notes(lower(graph), chosen))
         chosen = on_emulated_chip(graph, chosen)
-    # Weights are calibrated event by event, for which arrays in time steps are no input.
+    # Calibration runs the event engine, which does not accept arrays in time steps.
     may_calibrate = (
         options.calibrate is None
         and not _has_chip(options)
@@ -262,11 +262,12 @@ def _network(graph: Graph, options: TrainOptions) -> Network:
     network = lower(graph, free_time_constants=frees)
     for node, delay in (options.synaptic_delays or {}).items():
         delays = _delays_in_seconds(node, delay)
-        if delays.ndim == 0:  # one number for each synapse, so that they are trained separately
+        # One number for each synapse, so that they are trained separately.
+        if delays.ndim == 0:
             weight = network.parameters.get(node, {}).get("weight", 0.0)
             delays = np.full(np.shape(weight), delays)
         network = with_synaptic_delays(network, node, delays)
-    network = network.with_fixed_gains()  # none of NIR's gains can be named in `trainable`
+    network = network.with_fixed_gains()  # `trainable` cannot name NIR's gains
     return network if frees else network.with_lasting_time_constants()
 
 

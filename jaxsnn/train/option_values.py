@@ -13,7 +13,7 @@ from jaxsnn.errors import UsageError, as_number, refuse_seed, shown, suggestion
 from jaxsnn.units import parse_time
 from jaxsnn.wording import Option, Text
 
-# From text and TOML values; the message of a `ValueError` is advice
+# Conversions of text and TOML values; the message of a `ValueError` is advice
 
 
 def text(value: Any) -> str:
@@ -108,7 +108,7 @@ def by_name(value: Any) -> dict[str, float]:
     return numbers
 
 
-# Ranges; each check takes the option for its message, and a value that is not None
+# Checks of ranges: functions of the option, for messages, and of a value that is not None
 
 
 def _is(option: Option | str, value: Any) -> Text:

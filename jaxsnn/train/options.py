@@ -139,11 +139,11 @@ def to_terminal(line: str) -> None:
         to_stderr(line)
 
 
-#: Largest number of epochs of a run.
+#: Maximum number of epochs of a run.
 MOST_EPOCHS = 10**6
-#: Largest number of processes or devices.
+#: Maximum number of processes or devices.
 _MOST_SHARES = 2**16
-# Kinds of engines that leave a solution in continuous time, and that take several devices.
+# Kinds of engines with a solution in continuous time, and kinds that support several devices.
 _IN_TIME, _SHARED = ("event", "loop", "device"), ("event", "grid", "device")
 
 

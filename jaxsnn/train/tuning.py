@@ -134,7 +134,7 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
         fix = "leave the engine out, or pass EventDriven(...)"
         message = Text("the engine is {engine}, and tuning requires the event engine", engine=kind)
         raise UsageError(message, fix=fix)
-    # other weights to begin with, or one folder of checkpoints for several runs
+    # These change the initial weights, or would share one checkpoint folder between runs.
     for name in ("calibrate", "synaptic_delays", "checkpoint", "resume"):
         if getattr(options, name):
             raise UsageError(
@@ -146,7 +146,8 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
                 fix="leave it out: tuning starts from the weights of the file, without checkpoints",
             )
     options, notes = with_data(graph, options)
-    if options.engine in (None, "event"):  # all spikes are there, unless the options say otherwise
+    # Record all spikes, unless the options specify otherwise.
+    if options.engine in (None, "event"):
         fields = options.engine_options or {}
         fields = {name.replace("-", "_"): value for name, value in fields.items()}
         fields = {"first_spike_only": ()} | fields
@@ -188,8 +189,7 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
 def _trained(graph: Graph, options: TrainOptions, name: str) -> Fit:
     """Return a run's result; of a run that failed, its best epoch."""
     try:
-        # tuning begins with the weights as they are
-        # and is for continuous time
+        # Tuning is for continuous time, and starts from the weights of the file as they are.
         options = replace(options, skip_step_accuracy=True)
         return fit_prepared(replace(prepare(graph, options), may_calibrate=False))
     except TrainingStopped as stopped:

@@ -293,7 +293,7 @@ table_of(
 )
 
 
-# -- the crossbar
+# -- crossbar
 
 
 def change_crossbar(case, change):
@@ -353,7 +353,7 @@ table_of(
         "node_of_the_host_closed": lambda c, t: filtered(t, used_node(c, of_neurons=False), 0, 1),
         "node_of_neurons_closed": lambda c, t: filtered(t, used_node(c, of_neurons=True), 0, 1),
         "filter_turned_round": filter_turned_round,
-        # the highest bit, in the sense that nothing of the host has
+        # The filter passes only events whose highest bit is 1; no event from the host has this bit.
         "filter_on_one_more_bit": lambda c, t: filtered(
             t, used_node(c, of_neurons=True), 1 << 13, 1 << 13
         ),
@@ -443,7 +443,7 @@ table_of(
 )
 
 
-# -- places, addresses and names of neurons
+# -- locations, addresses and names of neurons
 
 
 def exchange(case, name, chosen, fields, differ=lambda first, second: True):
@@ -654,7 +654,7 @@ def recurrent_part_torn_apart(case):
     )
 
 
-# -- the net itself
+# -- changes of the net
 
 
 @corruption

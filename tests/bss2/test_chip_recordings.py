@@ -70,7 +70,7 @@ def test_what_was_sent_several_times_has_each_of_its_recordings(simulated):
     again = RecordedChip(times={"2": np.full((3, 8, 1), np.inf), "4": first}, inputs=sent)
     complete, early = (again.solution(network, end) for end in (T_END, 6.5e-3))
     np.testing.assert_allclose(complete.first_spike("4"), first[..., 0])
-    np.testing.assert_array_equal(early.counts["4"], np.diag([1, 1, 0]))  # as `compare` has it
+    np.testing.assert_array_equal(early.counts["4"], np.diag([1, 1, 0]))  # as in `compare`
     late = "population '4': 1 recorded spikes at or after t_end = 6.5 ms were left out"
     for notes in (early.notes, compared(network, again, 6.5e-3).notes):
         assert [note for note in notes if late in note]
@@ -248,7 +248,7 @@ def test_the_channel_that_replaces_biases_counts_as_traffic(emulated):
     net = build.sequential(build.input(2), biased, build.cubalif(**NEURONS))
     flags = ("--ideal", "--json", "-q")
     (run,) = json.loads(emulated(net, ONE_EVENT, *flags, both=("--bias", "source"))[0])["traffic"]
-    # one spike that was sent, and one of the channel in each of 20 microseconds of the chip
+    # One input spike, and one spike of the bias channel in each of 20 microseconds of chip time.
     assert run["events"]["all from the host"] == 1 + 20
     assert run["peak"]["all from the host"] == 2
 
@@ -273,7 +273,7 @@ def test_the_emulated_chip_takes_the_events_that_run_takes(time, index, emulated
     assert (outcome["samples"], outcome["traffic"][0]["events"]["all from the host"]) == (1, 2)
 
 
-# ---- recordings
+# -- recordings
 
 
 def padded(size, count=3):
@@ -324,7 +324,7 @@ def test_recordings_are_padded_with_the_size_or_with_0(name, padding, tmp_path, 
     assert set(read_recording(path, recorded.inputs, network).times) == {"2", "4"}
 
 
-# ---- data sets for the chip
+# -- data sets for the chip
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from jaxsnn.bss2.search.portfolio import place_and_route
 from tests.bss2.corruptions import CORRUPTIONS
 from tests.bss2.recipes import dense_net, layer_by_layer_mapping, one_run_mapping, recurrent_net
 
-#: Few are quick, more are slow.
+#: Two seeds run in the quick tests, four more in the slow ones.
 SEEDS = [range(2), pytest.param(range(2, 6), marks=pytest.mark.slow)]
-#: What must be said, among other things, of some kinds.
+#: Problem code that the check must report for a corruption, possibly among others.
 SAID = {
     "label_beyond_the_last": "no-such-synapse",
     "weight_one_off": "wrong-weight",

@@ -38,7 +38,7 @@ def _registered(monkeypatch):
     register_router("first-that-fits", first_that_fits)
 
 
-# -- the generic tests
+# -- tests of all placers
 
 
 @pytest.mark.parametrize("count", test_place.MOST)
@@ -181,11 +181,11 @@ def test_a_router_that_returns_nothing_is_named():
     ],
 )
 def test_names_are_given_once(register, name, entry, says):
-    register_placer("from-the-right", from_the_right)  # the same one again
+    register_placer("from-the-right", from_the_right)  # the same placer again is allowed
     assert_refused(lambda: register(name, entry), UsageError, says)
 
 
-# -- at the command line
+# -- on the command line
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ def test_the_command_uses_it(graph_file, capsys):
     assert "from-the-right" in message
 
 
-#: What a package with a placer and a router consists of, besides its metadata.
+#: Module of a package with a placer and a router.
 PACKAGE = """
 from jaxsnn.bss2.search.place import spread
 from jaxsnn.bss2.search.route import mixed

@@ -176,7 +176,7 @@ def test_parameters_reach_the_modules_in_the_chips_units(deployed):
         "refractory_time": pytest.approx(40e-9),
         "i_synin_gm": 500,
     }
-    # currents rest for 10 of the longest time constants between samples
+    # Between samples, the chip rests for 10 times the longest time constant.
     assert experiment.inter_batch_entry_wait == pytest.approx(10 * 16e-6 / 8e-9, abs=1)
 
 
@@ -203,7 +203,7 @@ def test_one_calibration_serves_all_runs(deployed):
     """Thresholds of the layers differ, their time constants do not: one calibration is refined."""
     ready = deployed(network(4, 3, 2), by_layer=True)
     assert [calibration["refines"] for calibration in ready.net["calibrations"]] == [None, 0]
-    for _ in range(2):  # results are kept
+    for _ in range(2):  # the second run reuses results
         ready.run(early(ready.net), 0.01)
     assert ready.stack.counts == {"calibrated": 1, "refined": 1, "connections": 1}
     assert any("calibration 0 is refined" in note for note in ready.done.notes)
@@ -252,7 +252,8 @@ def test_other_time_constants_are_calibrated_again(deployed):
 
 def test_runs_whose_circuits_agree_share_a_calibration():
     quantized = quantize(network(4, 500, 20))
-    mapping = place_and_route(quantized.netlist, signs="free").mapping  # which is found sooner
+    # A mapping with free signs is found sooner.
+    mapping = place_and_route(quantized.netlist, signs="free").mapping
     assert len(mapping.runs) > 1
     calibrations = calibrations_of(mapping, quantized)
     runs = [(run, calibration) for calibration in calibrations for run in calibration.runs]

@@ -21,8 +21,8 @@ from tests.bss2.recipes import layer_by_layer_mapping
 from tests.bss2.stack.dynamics import Circuits
 
 NEURONS = {"tau_mem": 10e-3, "tau_syn": 5e-3}
-#: Spikes of the chip are at whole cycles of 8 ns, inputs too: seconds of the network, 1000 times
-#: slower.
+#: Clock cycle of the chip, 8 ns, in seconds of the network, which is 1000 times slower. Spikes and
+#: inputs are at multiples of it.
 CYCLE = 8e-6
 
 
@@ -76,7 +76,7 @@ def affine():
 def sparse():
     weight = weights((20, 40), deviation=2.0)
     weight[np.random.default_rng(9).random(weight.shape) < 0.8] = 0
-    weight[3] = 0  # a neuron that nothing reaches
+    weight[3] = 0  # a neuron without inputs
     return dense(weight)
 
 
@@ -88,13 +88,13 @@ NETS = {
     "two layers": lambda: layers(12, 9, 4),
     "three layers": lambda: layers(8, 7, 6, 5),
     "free signs": lambda: (layers(12, 9, 4), QuantizeOptions(), {"signs": "free"}),
-    # which one input drives over a threshold that lies low
+    # The threshold is so low that one input spike crosses it.
     "one synapse": lambda: dense(np.ones((1, 1)), build.cubalif(**NEURONS, v_threshold=0.1)),
     "all excite": lambda: dense(positive((4, 5))),
     "a link that inhibits": lambda: linked(
         RECURRENT, **{"in": 5, "w": positive((4, 5)), "n": CUBA, "back": -positive((4, 4), 1)}
     ),
-    # a diamond: the output hears the inputs and the hidden layer
+    # A diamond: the output receives the inputs and the hidden layer.
     "skip connection": lambda: linked(
         ["in w hidden v out end", "in skip out"],
         **{"in": 6, "w": weights((5, 6)), "hidden": CUBA, "v": weights((3, 5), 1)},
@@ -104,7 +104,7 @@ NETS = {
         RECURRENT,
         **{"in": 5, "w": weights((8, 5)), "n": CUBA, "back": weights((8, 8), 1, 0.1, 0.5)},
     ),
-    # two populations that feed each other and themselves
+    # Two populations that feed each other and themselves.
     "two loops": lambda: linked(
         ["in w a ab b end", "b ba a", "a aa a"],
         **{"in": 4, "w": weights((5, 4)), "a": CUBA, "b": CUBA, "ab": weights((4, 5), 1)},
@@ -139,7 +139,7 @@ NETS = {
         QuantizeOptions(),
         "by layer",
     ),
-    # a population in a run of its own that no weight reaches
+    # A population that no weight reaches, and that has its own run.
     "nothing arrives": lambda: build.sequential(
         build.input(3),
         build.linear(weight=weights((4, 3))),

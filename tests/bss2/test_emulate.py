@@ -35,7 +35,7 @@ from tests.oracles import event_queues
 T_END, CLOCK = 60e-3, 8e-6  # seconds of the file: the chip is 1000 times as fast
 IDEAL = EmulatedChip(ideal=True)
 STILL = Spread(**dict.fromkeys(vars(Spread()), 0.0))
-#: So few that two small layers take two runs.
+#: Chip with so few circuits that two small layers need two runs.
 FOUR_CIRCUITS = dataclasses.replace(SMALL, drivers_per_bus=4, label_bits=3, row_select_bits=2)
 
 
@@ -100,7 +100,7 @@ def assert_runs_fire_what_one_run_fires(quantized, mapping, inputs):
     assert_alike(*emulations)
 
 
-# -- ideal: the quantised network itself
+# -- ideal chip: the quantised network itself
 
 
 def test_an_ideal_chip_fires_what_the_event_engine_fires_with_whole_weights():
@@ -152,7 +152,7 @@ def test_neurons_of_several_circuits_and_those_that_feed_each_other():
     assert_runs_fire_what_one_run_fires(quantized, mapping, events(inputs, samples=2))
 
 
-# -- what deviates
+# -- deviations
 
 
 def test_the_fixed_pattern_belongs_to_the_chip_and_is_as_wide_as_it_says():
@@ -310,7 +310,7 @@ def test_readouts_are_sampled_in_whole_numbers_and_biases_come_as_events():
     assert biased.fired["2"].sum() > plain.fired["2"].sum()
 
 
-# -- what is refused
+# -- refusals
 
 
 def two_inputs():
@@ -338,7 +338,7 @@ def in_one_run(graph, inputs):
     return emulate(quantize(graph), None, inputs, T_END, chip=IDEAL)
 
 
-#: What is called with a quantised network and its mapping, and what the refusal says.
+#: Call with a quantised network and its mapping, and a pattern of its refusal.
 REFUSED = {
     "no mapping": (lambda q, m: emulate(q, None, events(4), T_END), "no mapping is specified"),
     "no quantised network": (
@@ -367,7 +367,7 @@ REFUSED = {
             (0.0, "t_end is 0"),
             ("20ms", "t_end is '20ms'"),
             (math.inf, "t_end is inf"),
-            (34400.0, r"34\.4 s on the chip; .* 34\.3597 s"),  # a counter of 32 bits, of 8 ns each
+            (34400.0, r"34\.4 s on the chip; .* 34\.3597 s"),  # limit of a 32-bit counter of 8 ns
         )
     },
     **{
@@ -419,7 +419,7 @@ def test_what_cannot_run_is_refused(call, says, code, two_layers):
     assert_refused(lambda: call(*two_layers), MappingError, says, code=code)
 
 
-# -- as unkind as a chip's recordings
+# -- deviations as in recordings of a chip
 
 
 def test_thresholds_may_lie_off_on_the_whole():

@@ -32,7 +32,7 @@ from tests.helpers.programs import compiled
 from tests.helpers.refusals import assert_refused
 from tests.helpers.small_task import DATA, small_net
 
-# no noise of a run: the device and the emulator draw theirs from different keys
+# No noise from run to run: the device and the emulator draw it from different keys.
 QUIET = Spread(jitter=0.0, threshold_trial=0.0, membrane_noise=0.0)
 NET = layered(4, 6, 2)
 LATE = " reach the chip"
@@ -61,13 +61,13 @@ def test_weights_change_in_the_places_that_were_routed(device):
     assert len(quantized.netlist.weight) < len(device.routed.weight)
     before, after = device.mapping.runs[0], mapping.runs[0]
     assert (before.neurons, before.sources) == (after.neurons, after.sources)
-    # the same drivers and columns, in either of the driver's rows
+    # The same drivers and columns; the row of the driver may differ.
     places, filled = (
         {(row // 2, column) for _, row, column, *_ in run.synapses.tolist()}
         for run in (before, after)
     )
     assert filled <= places
-    # and the chip's calibration stays
+    # The calibration of the chip stays the same.
     assert quantized.slope == pytest.approx(device.quantized.slope)
     for name, population in quantized.populations.items():
         expected = device.quantized.populations[name].v_threshold
@@ -75,7 +75,7 @@ def test_weights_change_in_the_places_that_were_routed(device):
 
 
 def test_halves_of_an_lsb_are_rounded_as_in_the_mapping(device):
-    # In float32 a weight times its scale may be a hair below what float64 has.
+    # In float32 a weight times its scale may be slightly less than in float64.
     graph, factors = layered(4, 6, 2), device.numbers[1]
     halves = (np.arange(24).reshape(6, 4) + 0.5) / float(np.ravel(factors["2"])[0])
     graph = graph.with_nodes([graph.nodes["1"].replace(weight=halves.astype(np.float32))])
@@ -175,7 +175,7 @@ def test_of_several_chips_one_runs_a_batch():
 def test_the_device_fires_what_the_refilled_mapping_fires(device):
     graph = changed(NET)
     network, engine = lower(graph), EventDriven(max_spikes=24).hashable()
-    # with seed 0 a spike is within rounding of a clock edge, and the two round differently
+    # With seed 0, a spike is so close to a clock edge that the two round differently.
     inputs = {"input": events(4, seed=1)}
     fired = jax.jit(lambda net: device.forward_traced(net, inputs, T_END, engine))(network)
     emulated = Emulator(*device.with_weights(graph), chip=device.chip).run(inputs["input"], T_END)
@@ -230,7 +230,7 @@ def test_an_ideal_chip_gives_the_gradient_of_the_event_engine_nearly():
         assert first @ second / np.linalg.norm(first) / np.linalg.norm(second) > 0.95
 
 
-# -- what is refused
+# -- refusals
 
 
 def fitted(device, graph, data=DATA, **options):
@@ -360,7 +360,7 @@ def test_spikes_that_are_lost_on_their_way_are_noted_and_do_not_count(queue, rec
 def test_training_notes_spikes_that_were_lost_and_inputs_after_the_end(queue, cycles, late, lost):
     """Of 5 events at once, 2.5 cycles of the clock before the end, two go out before it."""
     graph, engine = crowded(queue)
-    times = jnp.full((4, 6), T_END - cycles * CLOCK).at[:, 0].set(0.0)  # which all neurons answer
+    times = jnp.full((4, 6), T_END - cycles * CLOCK).at[:, 0].set(0.0)  # all neurons fire
     x = Events(time=times, index=jnp.zeros((4, 6), int))
     split = Data(x=x, y=np.arange(4) % 2, classes=("0", "1"))
     data = Splits(train=split, validation=split, test=split, name="alike")

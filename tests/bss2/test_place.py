@@ -14,7 +14,7 @@ from jaxsnn.bss2.search.task import task_of, usable_parts
 from tests.bss2.recipes import dense_net, recurrent_net, thinned
 from tests.oracles.wasteful_placer import has_room
 
-#: Neurons of so many circuits that the chip has room for.
+#: Number of circuits of each neuron -> maximum number of neurons that fit on the chip.
 MOST = {1: 512, 2: 256, 3: 170, 4: 128, 5: 102, 6: 84, 7: 72, 8: 64, 9: 56, 128: 4, 256: 2}
 #: Placers that leave no gaps.
 TIGHT = ["first-fit", "spread", "by-connectivity", "annealed"]

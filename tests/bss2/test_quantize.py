@@ -108,7 +108,7 @@ def test_r_w_in_and_time_constants_of_each_neuron_are_folded_into_its_weights():
     gains = {"r": np.array([1.0, 2.0, 4.0]), "w_in": np.array([1.0, 0.5, 0.5])}
     graph = one_layer(np.full((3, 2), 10.0), **gains, tau_mem=tau)
     parameters = lower(graph).parameters["2"]
-    # this dialect's spikes make I jump by w_in w
+    # In this dialect, a spike makes I jump by w_in w.
     per_weight = np.asarray(parameters["r"]) * np.asarray(parameters["w_in"]) / tau
     assert graph.dialect.name == "jaxsnn"
     expected = np.rint(63 * per_weight / per_weight.max())
@@ -171,20 +171,20 @@ LOWEST_RESET = PARAMETERS["v_reset"].low
 @pytest.mark.parametrize(
     ("graph", "options", "levels"),
     [
-        # one strength of an LSB: a threshold of half as many weights is half as high
+        # All populations share one strength of an LSB: half as many weights, half the threshold.
         (two_layers(thresholds=(1.0, 2.25)), {}, {"2": 100, "4": 125}),
-        # resets below the leak lower all thresholds
+        # Resets below the leak lower all thresholds.
         (one_layer([[1.0]], v_reset=-2.0), {}, {"2": 95}),
-        # 33.3 LSB are left: the chip's slope is made smaller, not the weights
+        # Only 33.3 LSB are available: the slope of the chip is reduced, not the weights.
         (one_layer([[1.0, -0.5]], v_threshold=1.0, v_reset=-0.9), {}, {"2": 80 + 33}),
-        # no scale goes where a reset is below what the calibration reaches
+        # Scales are not chosen so that a reset falls below the range of the calibration.
         (
             two_layers(thresholds=(11.92, 11.92), v_reset=LOWEST_RESET - 140.0),
             {"v_leak": 140, "v_threshold": 185},
             {"2": 151, "4": 151},
         ),
-        # but to the larger of two whole thresholds, where no weight saturates: going down from
-        # 11.95 LSB would take away a twelfth of the range of the weights
+        # Scales round a threshold up to an integer if no weight saturates: rounding 11.95 LSB down
+        # would lose a twelfth of the range of the weights.
         (two_layers(thresholds=(45.0, 11.95)), {}, {"2": 125, "4": 80 + 12}),
         (two_layers(thresholds=(45.0, 11.5)), {}, {"2": 125, "4": 80 + 11}),
         (two_layers(thresholds=(45.0, 44.9)), {}, {"2": 125, "4": 80 + 45}),
@@ -208,7 +208,7 @@ def test_time_runs_a_thousand_times_faster_or_says_how_fast():
     assert quantize(one_layer(np.ones((1, 1)), tau_mem=5.0)).speedup == pytest.approx(2500)
 
 
-# ---- biases
+# -- biases
 
 
 def biased(bias=(0.0, 0.25)):
@@ -221,12 +221,12 @@ def test_biases_become_a_regular_source():
     done = quantize(biased(), QuantizeOptions(bias="source"))
     sizes = {part.name: part.size for part in done.netlist.populations}
     assert (sizes, done.bias_source) == ({"input": 2, "bias": 1, "2": 2}, "bias")
-    # A weight w every T makes a current of w tau_syn / T on average.
+    # A weight w with period T is on average a current of w tau_syn / T.
     (place,) = np.flatnonzero(done.netlist.pre == 2)
     expected = 0.25 * (done.bias_period * done.speedup) / NEURONS["tau_syn"]
     assert done.netlist.post[place] == 4
     assert done.netlist.weight[place] == round(expected * done.nodes["2"].scale)
-    quantize(biased(), QuantizeOptions(bias="source", bias_period=149e-6))  # the longest
+    quantize(biased(), QuantizeOptions(bias="source", bias_period=149e-6))  # the maximum
 
 
 @pytest.mark.parametrize(("period", "kicks"), [(1e-6, False), (30e-6, True)])
@@ -244,7 +244,7 @@ def test_biases_of_0_need_no_source(bias):
     assert quantize(biased((0.0, 0.0)), QuantizeOptions(bias=bias)).bias_source is None
 
 
-# ---- what is said, and what is refused
+# -- notes and refusals
 
 
 def lif(weights, bias=None, **neurons):
@@ -253,7 +253,7 @@ def lif(weights, bias=None, **neurons):
     return build.sequential(build.input(len(weights[0])), layer, cell, spike_kernel="delta")
 
 
-#: One weight reaches the threshold alone: r makes the bias twice what it is, and biases are none.
+#: One weight reaches the threshold alone. r doubles the bias, which is not counted.
 LOSES = lif([[1.1, 0.9, -2.0]], [3.0], r=2.0, v_threshold=2.2, v_leak=0.2)
 #: A network, options, and words of one of its notes.
 NOTED = [
@@ -283,7 +283,7 @@ def small_biases():
 
 
 AT_RESET, AT_LEAK = "its membrane starts at v_reset", "its membrane starts at v_leak"
-#: A network, options, words of notes, and all notes that have them.
+#: A network, options, words of notes, and all notes that contain them.
 NOTES = [
     (starting("zero", v_leak=0.3, v_reset=0.3), {}, "starts", [AT_RESET]),
     (starting("zero", v_leak=0.3, v_reset=0.0), {}, "starts", []),
@@ -336,13 +336,13 @@ def test_a_note_comes_for_its_network_alone(graph, options, text):
 
 ONE = one_layer(np.ones((1, 1)))
 SLOW = one_layer(np.ones((1, 1)), tau_mem=5.0)
-#: A network, the options, the node, what is said.
+#: A network, options, the node, and a pattern of the refusal.
 REFUSED = [
     (two_layers(thresholds=(1.0, 150.0)), {}, "2", r"neuron 0 is 0\.3 LSB"),
     (SLOW, {"speedup": 1000.0}, None, "speedup is 1000; tau_mem 5 s of '2' .* 2500"),
     (one_layer(np.ones((1, 1)), tau_mem=5.0, tau_syn=1e-7), {}, None, "too far apart"),
     (biased(), {}, "2", "biases .1 of 2 neurons"),
-    # Nothing of an event is left when the next one comes, 10 (tau_mem + tau_syn) later.
+    # The effect of an event has decayed when the next event arrives, 10 (tau_mem + tau_syn) later.
     (biased(), {"bias": "source", "bias_period": 2.0}, "2", "2 s .* within 150 us"),
     *(
         (one_layer(np.array([[w, -w]])), {}, "2", "outside the range of floating-point numbers")
@@ -350,7 +350,7 @@ REFUSED = [
     ),
     (two_layers(v_reset=-100.0), {}, None, "100 V .* 1 V"),
 ]
-#: Options that make no sense for any network.
+#: Options that are invalid for every network.
 WRONG = [
     ({"scale": "min"}, "no scale 'min'"),
     ({"bias": "drop"}, "bias is 'drop'"),
@@ -497,7 +497,7 @@ def test_resets_by_subtraction_are_refused():
     )
     readout = build.sequential(build.input(1), weight, neurons, readout=["2"])
     assert not quantize(readout).populations["2"].fires
-    # the same as arguments, of a graph that is not read again
+    # The same as an argument, for a graph that is not read again.
     assert not quantize(graph, readout=["2"]).populations["2"].fires
     for reset in ("zero", {"2": "zero"}, "2:zero"):
         quantized = quantize(graph, reset=reset)
@@ -637,7 +637,7 @@ def test_a_table_of_slopes_gives_the_setting(tmp_path):
         '[{"slope": 0.005, "i_synin_gm": 300}, {"slope": 0.04, "i_synin_gm": 700},'
         ' {"slope": 0.2, "i_synin_gm": 800, "synapse_dac_bias": 1000}]'
     )
-    steep, flat = (  # which need 0.107 and 0.021
+    steep, flat = (  # they need 0.107 and 0.021
         quantize(strengths(weight), QuantizeOptions(slope=slopes_of(str(path))))
         for weight in (1.5, 0.3)
     )
@@ -701,13 +701,13 @@ def test_scales_are_chosen_so_that_thresholds_are_whole_lsb(slope):
     hidden, last = done.nodes["2"], done.nodes["4"]
     assert [hidden.threshold_error, last.threshold_error] == pytest.approx([0.0, 0.0], abs=1e-9)
     assert not any("rounded by" in note.what for note in done.notes)
-    # one strength of an LSB: thresholds in LSB are as the distances times the scales
+    # All populations share one strength of an LSB: thresholds in LSB are distances times scales.
     first, second = (
         done.populations[name].v_threshold[0] - done.populations[name].v_leak[0] for name in "24"
     )
     assert second / first == pytest.approx(0.357 * last.scale / hidden.scale, rel=1e-9)
     assert last.saturated == 0
-    # a scale that is given stays
+    # An explicit scale does not change.
     scales = {"2": 0.99 * hidden.scale, "4": 0.99**2 * last.scale}
     again = quantize(graph, QuantizeOptions(slope=slope, scale=scales)).nodes["4"]
     assert again.scale == scales["4"]

@@ -84,7 +84,7 @@ def test_labels_alone_are_too_few_where_masks_make_groups():
 @pytest.mark.parametrize(
     ("prices", "avoid", "chosen"),
     [
-        ({TOP: ([1, 1], [2, 1]), BOTTOM: ([1, 1], [1, 2])}, None, (5, TOP)),  # the front of equals
+        ({TOP: ([1, 1], [2, 1]), BOTTOM: ([1, 1], [1, 2])}, None, (5, TOP)),  # the first of equals
         ({TOP: ([1, 0], [0, 2]), BOTTOM: ([0, 1], [1, 0])}, None, (3, BOTTOM)),
         ({BOTTOM: ([0, 0], [1, 2]), EVERYWHERE: ([0, 0], [0, 0])}, None, (3, BOTTOM)),
         ({BOTTOM: ([1, 1], [1, 2]), EVERYWHERE: ([0, 1], [9, 0])}, None, (3, EVERYWHERE)),
@@ -109,7 +109,7 @@ def test_labels_are_kept_for_neurons_that_nothing_listens_to(net, labels):
     counts = least_circuits(net, task.parts, "free")[~net.external]
     placement = PLACERS["spread"](task, counts, np.random.default_rng(0))
     assert _reserved(task, placement, groups=4).tolist() == [labels] * 16
-    assert not _reserved(task, placement, groups=2).any()  # a bit of the address tells them apart
+    assert not _reserved(task, placement, groups=2).any()  # a bit of the address distinguishes them
 
 
 @pytest.mark.parametrize(("neurons", "share", "counts"), [(150, 0.48, 1), (250, 0.72, 2)])

@@ -34,7 +34,7 @@ def test_spikes_at_other_times_do_not_meet():
     mapping = place_and_route(net).mapping
     spikes = once(net)
     spikes["in"] = np.linspace(0, 4.9e-3, 20)[None, :, None].repeat(2, axis=0)
-    spikes["layer1"][0] = np.inf  # one sample of two has none
+    spikes["layer1"][0] = np.inf  # no spikes in one of two samples
     (load,) = traffic(mapping, spikes, T_END, SPEEDUP)
     assert load.peak["all from the host"] == 4  # 20 spikes in 5 windows
     assert load.events["all from the host"] == 20
@@ -54,6 +54,6 @@ def test_later_runs_carry_what_is_replayed():
 
 def test_the_answer_comes_with_the_first_output_spike():
     times = np.full((3, 2, 2), np.inf)
-    times[0, 1, 0], times[1, :, 0] = 2e-3, [5e-3, 4e-3]  # the third sample has none
+    times[0, 1, 0], times[1, :, 0] = 2e-3, [5e-3, 4e-3]  # no spikes in the third sample
     assert answered(times, SPEEDUP) == pytest.approx(3e-6)
     assert np.isnan(answered(times[2:], SPEEDUP))

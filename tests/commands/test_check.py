@@ -20,7 +20,7 @@ from jaxsnn.simulation.simulate import simulate
 from tests.helpers.refusals import assert_refused
 from tests.helpers.zoo import FACTS, options_of
 
-#: Of what keeps an importer from running a file as it is.
+#: Codes of problems that keep an importer from running a file as it is.
 CODES = ("needs-conversion", "unmapped-node", "cannot-convert", "needs-load-line")
 SIMULATORS = tuple(purpose for purpose in purposes() if purpose not in ("event", "grid", "bss2"))
 
@@ -297,7 +297,7 @@ def test_limits_of_the_grid():
     )
     report = check(graph, "grid")
     assert codes(report) == [
-        ("out", "suspicious"),  # three heads are added up
+        ("out", "suspicious"),  # three nodes feed it
         ("late", "delay"),
         ("edge", "spikes-at-threshold"),
         ("out", "mixed-output"),
@@ -322,16 +322,16 @@ def test_what_steps_approximate_in_the_equations_is_a_warning():
     assert codes(check(graph, "event")) == [("1", "analog-signal")]
 
 
-# Other simulators.
+# Other simulators
 
 
 @pytest.mark.parametrize(
     ("name", "purpose", "expected"),
     [
-        # Its importer takes norm_input false.
+        # The importer assumes norm_input = false.
         ("sinabs_v_lif", "sinabs", [("1", "needs-conversion"), ("3", "needs-conversion")]),
         ("sinabs_v_lif_nonorm", "sinabs", []),
-        # Its importer bounds IF by -v_threshold.
+        # The importer bounds the membrane of IF by -v_threshold.
         ("sinabs_v_iaf", "sinabs", [("1", "needs-conversion"), ("3", "needs-conversion")]),
         (
             "sinabs_a_lif_scalar__nocomp",
@@ -350,8 +350,8 @@ def test_what_steps_approximate_in_the_equations_is_a_warning():
             [("1", "needs-load-line"), ("3", "needs-load-line")],
         ),
         ("snntorch_v_li", "spyx", [("", "cannot-convert")]),
-        ("spyx_v_lif", "spyx", [("", "needs-load-line")]),  # its default dt is 1 s
-        # Its importer takes another step than its exporter writes.
+        ("spyx_v_lif", "spyx", [("", "needs-load-line")]),  # the importer's default dt is 1 s
+        # The importer assumes another time step than the exporter writes.
         (
             "rockpool_b_liftorch",
             "rockpool",
@@ -392,7 +392,7 @@ def test_what_was_converted_needs_no_conversion(name, target, zoo_graphs):
     errors = [
         problem for problem in check(converted, target).problems if problem.severity == "error"
     ]
-    # No file holds a reset; Norse's neurons may be scaled to one that no other neuron has.
+    # Files contain no reset, and conversions may scale Norse's neurons to a reset of Norse.
     assert {error.code for error in errors} <= {"needs-load-line", "already-converted"}
     assert not {code for _, code in codes(check(converted, "grid"))} & {"ignored", *CODES}
 
@@ -408,7 +408,7 @@ def test_what_a_conversion_needs_is_said_for_every_node(undeclared_graphs):
     assert nodes == ["1", "3"]
 
 
-# The chip.
+# The chip
 
 
 def test_the_chip_runs_a_small_network():

@@ -253,7 +253,7 @@ def test_a_bug_is_one_line_too(capsys, monkeypatch):
     assert_cli_refused(capsys, "info", DEMO_NET, says="unexpected IndexError")
 
 
-# What the commands do.
+# Commands that succeed.
 
 
 def test_info(capsys):
@@ -319,9 +319,9 @@ def test_run_on_events(net, tmp_path, capsys):
     assert (np.diff(np.where(np.isfinite(time), time, 1.0), axis=1) >= 0).all()
     assert set(np.unique(index[np.isinf(time)])) <= {3}
     assert content["events_needed"] == max(content["spikes_needed"].values())
-    # without the end of a sample: refused
+    # Without the end of a sample, the run is refused.
     assert_cli_refused(capsys, "run", net, *rest[:4], "--force", says="--t-end")
-    # a budget that is given is kept
+    # An explicit budget is not increased.
     line = assert_cli_refused(capsys, "run", net, *rest[:6], "--force", "--max-spikes", "1", code=1)
     assert re.search(
         r"fires \d+ spikes, and the budget is 1 for each neuron: pass --max-spikes \d+ or more",
@@ -398,14 +398,14 @@ def test_train(net, task, tmp_path, capsys):
     assert history["test_accuracy"] == content["test_accuracy"]
     assert "seconds" not in json.dumps(history)
     run_cli(capsys, "info", out)
-    # resumed: the same bytes; the file is there already
+    # Resuming gives the same bytes; without --resume, the existing checkpoint is refused.
     first = out.read_bytes()
     out.unlink()
     (tmp_path / "out.history.json").unlink()
     assert_cli_refused(capsys, *argv, "-q", says="last.npz exists: pass --resume to continue")
     run_cli(capsys, *argv, "-q", "--resume")
     assert out.read_bytes() == first
-    # quiet, again, forced, the options in a file: the same bytes
+    # Quiet, repeated, forced, with the options in a file: the same bytes.
     config = f'data = "{task}"\nepochs = 2\nbatch_size = 7\n[weight-bumping]\nlabel = 1.0\n'
     (tmp_path / "run.toml").write_text(config)
     argv = ["train", net, "-o", out, "--config", tmp_path / "run.toml", *options, "-q", "--force"]
@@ -569,7 +569,7 @@ def test_not_even_force_writes_over_what_is_read_or_written(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("-o yinyang --epochs 0", "epochs is 0"),  # a task is no file that is read
+        ("-o yinyang --epochs 0", "epochs is 0"),  # the name of a task is not an input file
         ("-o o.nir --lr 0", "error: --lr is 0: pass a positive"),
         ("-o o.nir --noise weight:a", "--noise is 'weight:a': pass NAME:NUMBER pairs"),
     ],
@@ -683,7 +683,7 @@ def test_as_a_program():
     assert ended.stderr == "jaxsnn: error: nothing.nir: no such file\n"
 
 
-# What there is, is documented.
+# All features are documented.
 
 
 def subparser(command=None):
@@ -708,7 +708,7 @@ def test_each_command_is_one_file():
     assert all(commands()[name].get_default("run") is command_module(name).run for name in COMMANDS)
 
 
-#: A command with an option of its own: nothing else names it.
+#: Command with an option that nothing else names.
 GREETING = """
 from jaxsnn.commands.arguments import add_command, print_arriving
 from jaxsnn.wording import Option
@@ -749,7 +749,7 @@ def test_values_may_begin_with_a_minus_sign(command):
     for action in actions:
         if not action.option_strings or action.nargs is not None or action.choices:
             continue
-        if action.type not in NEGATIVE:  # refuses negative numbers itself
+        if action.type not in NEGATIVE:  # the type itself refuses negative numbers
             continue
         required = [
             word

@@ -76,7 +76,7 @@ def test_check_says_all_and_exits_1(zoo, capsys):
         capsys, "check", zoo["snntorch_v_leaky_zero"], "--for", "grid", code=1
     )
     assert (content["schema"], content["ok"]) == (1, False)
-    # all that is missing at a node at once, with what there is to say
+    # One message lists all missing options of a node, with their possible values.
     fix = (
         "pass --reset (zero, subtract or none), "
         "and pass --reset-delay (true: the reset takes effect one time step after the spike; false: in the same step)"
@@ -122,7 +122,7 @@ def test_convert(zoo, tmp_path, capsys):
     assert {change["node"] for change in content["changes"]} == {"1", "3"}
     written = nir.read(out)
     assert np.all(written.nodes["1"].r == 1)
-    # never overwritten, unless it is said
+    # Files are overwritten only with --force.
     code, _, err = call(capsys, "convert", file, out, "--to", "norse", *options)
     assert (code, err.count("exists")) == (2, 1)
     text, _ = run_cli(capsys, "convert", file, out, "--to", "norse", *options, "--force")

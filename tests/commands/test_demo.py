@@ -37,7 +37,7 @@ def ran(tmp_path_factory, programs):
 
 def test_the_demo_compiles_few_programs(ran, programs):
     assert {"jit(run_and_conclude)", "jit(run_epoch)", "jit(run_evaluation)"} <= set(programs)
-    # Splits of three sizes share one evaluation.
+    # Splits of three sizes share one compiled evaluation.
     assert programs.count("jit(run_evaluation)") == 1
     assert len(programs) < 10, programs
 
@@ -71,8 +71,8 @@ def test_the_demo_learns(ran):
     _, report, lines = ran
     steps = {step.name: step.facts for step in report.steps}
     assert report.test_accuracy > 0.6 > steps["simulate"]["accuracy"]
-    # the exported network, every neuron playing on after its first spike, answers as the trained
-    # one did
+    # In the exported network neurons go on firing after their first spike; its predictions are
+    # those of training.
     assert steps["train"]["accuracy"] == pytest.approx(report.test_accuracy)
     assert len([line for line in lines if line.startswith("epoch")]) == 4
 

@@ -96,7 +96,7 @@ def test_without_a_file_the_types_are_judged():
     assert table.grade("Delay", "spyx") == "unsupported"
     assert {kind for kind in table.rows if table.grade(kind, "grid") != "exact"} == {"I"}
     (cut,) = (verdict.why for verdict in table.verdicts if verdict.purpose == "grid")
-    assert "this simulation is time-stepped" in cut  # nobody but NIR itself writes I
+    assert "this simulation is time-stepped" in cut  # only the dialect nir has I
 
 
 def test_time_that_goes_on_otherwise_is_approximate(network):

@@ -163,7 +163,7 @@ def test_an_option_without_effect_is_noted(delay, tmp_path):
     assert ["reset_delay has no effect for 2" in note for note in rest] == [True] * delay
 
 
-# What numbers and names cannot be, and options that do nothing
+# Invalid numbers and names, and options without effect
 
 
 RUN = "run net.nir --input x.npz -o out.npz"

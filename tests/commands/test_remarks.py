@@ -43,7 +43,7 @@ def test_a_conversion_into_hundreds_of_nodes_is_told_in_a_few_lines(tmp_path, ca
     conversion = convert(graph, to="spikingjelly")
     assert len(changes) == len(conversion.changes) > 4 * nodes
     assert {change["node"] for change in changes} == {change.node for change in conversion.changes}
-    # the number of changes that lines stand for is that of all
+    # The numbers of changes that the lines stand for add up to all changes.
     shown = [int(line.split()[0]) for line in lines if line.split()[1:2] == ["nodes"]]
     first = next(place for place, line in enumerate(lines) if "load it with" in line)
     alone = first - 1 - len(shown)

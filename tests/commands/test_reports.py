@@ -217,7 +217,7 @@ def test_fidelity_training_and_the_demo_are_reported(tmp_path, capsys, monkeypat
     assert "fits on BrainScaleS-2" in text
 
 
-# ---- the parts
+# -- parts of a report
 
 
 def test_names_are_text_and_no_markup():

@@ -34,7 +34,7 @@ def assert_same_spikes(spikes, expected, accuracy=1e-9):
         expected: an array of times, inf where unused.
     """
     times, expected = np.asarray(getattr(spikes, "time", spikes)), np.asarray(expected)
-    if hasattr(spikes, "count"):  # which counts what is cut off, too
+    if hasattr(spikes, "count"):  # including spikes that were cut off
         np.testing.assert_array_equal(spikes.count, np.isfinite(expected).sum(-1))
     slots = min(times.shape[-1], expected.shape[-1])
     if not hasattr(spikes, "count"):

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-#: A larger step sees less of the rounding, a smaller one less of the curvature near a tangential
-#: crossing: each is taken only where those before do not do.
+#: Steps of differences. A larger step is less affected by rounding, a smaller one by the curvature
+#: near a tangential crossing; each is used only if the steps before are not accurate enough.
 STEPS = (1e-5, 1e-4, 1e-6)
 ENOUGH = 1e-5
 
@@ -20,7 +20,7 @@ def _many(function):
 
     return jax.jit(
         many, compiler_options={"xla_backend_optimization_level": 0}
-    )  # it runs a few times only
+    )  # fast to compile, for a few runs
 
 
 def central_differences(function, tree, *fixed, step):

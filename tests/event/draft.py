@@ -71,6 +71,6 @@ def with_matrices(network):
             parameters[before[-1]] = {"weight": matrix.T, "bias": bias}
             affine = {"kind": "Affine", "sources": (source,), "shape": (wire.size,)}
             wires.append(Wire(name=before[-1], **affine))
-            bias = None  # with the first matrix it is there
+            bias = None  # the first matrix adds the bias
         wires.append(Wire(name=wire.name, kind="neuron", sources=tuple(before), shape=wire.shape))
     return Network(parameters=parameters, wires=wires, populations=network.populations)

@@ -30,9 +30,9 @@ class Group:
     refractory: tuple[float, ...] = (0.0, 0.0)
     once: bool = False
     subtract: bool = False
-    heterogeneous: bool = False  # time constants of each neuron
-    above: bool = False  # some start above their thresholds
-    share: float = 1.0  # of the connections that are there
+    heterogeneous: bool = False  # whether neurons differ in time constants
+    above: bool = False  # whether some neurons start above threshold
+    share: float = 1.0  # fraction of the connections that exist
     max_spikes: tuple[int, ...] = (12, 10)
     max_events: int = 150
 
@@ -126,7 +126,7 @@ CASES = {
     ),
 }
 
-#: Loops whose neurons reach a few others each, at once or later.
+#: Sparse loops, with and without delays.
 SPARSE = {
     "at once": Group(sizes=(30,), edges=((0, 0, "none"),), share=0.1, max_events=400),
     "at once, above": Group(

@@ -21,7 +21,7 @@ from tests.event.agreement import finite_times
 
 SHAPES = {2: TauShape.DOUBLE, 0.5: TauShape.HALF, 1: TauShape.EQUAL}
 TAU = 1e-2
-#: Of a box, seconds.
+#: Width of a rectangular pulse, seconds.
 WIDTH = 7e-3
 
 
@@ -80,7 +80,7 @@ def layer_case(
     time[rng.random(time.shape) < 0.1] = np.inf
     lanes = lanes_of(rng, shape, ratio, mixed=mixed, above=above, dtype=dtype)
     if kind is not CubaLIFDelta:
-        # much arrives at the same time; j is what drives an IF
+        # Many arrivals are simultaneous, and j is the constant drive of an IF.
         time = np.round(time, 3)
         drive = 30.0 if issubclass(kind, IFBox) and driven else 0.0
         lanes = replace(lanes, j_start=drive * jnp.ones_like(lanes.j_start))
@@ -89,7 +89,7 @@ def layer_case(
             lanes = replace(lanes, **below, v_start=lanes.v_start - 1.2)
     weight = rng.normal(strength, 0.6, (rows, neurons))
     row = rng.integers(0, rows, time.shape)
-    if kind in (LIFBox, IFBox):  # a box opens, and with the negative weight closes
+    if kind in (LIFBox, IFBox):  # a pulse starts with a weight and ends with its negative
         weight = weight * (1.0 if kind is LIFBox else 60.0)
         weight, row = np.concatenate([weight, -weight]), np.concatenate([row, row + rows], axis=1)
         time = np.concatenate([time, time + WIDTH], axis=1)

@@ -127,7 +127,7 @@ CASES = {
 }
 
 
-#: Seeds under which neurons fire, but not without end.
+#: Seeds with which neurons fire, but not endlessly.
 SEEDS = {
     "double uniform": (4, 5),
     "double": (3, 4),
@@ -165,7 +165,7 @@ def drawn(name, seed=0):
         start = rng.normal(0, 0.1, part.size)
         if name == "apart":
             start[0] += (
-                3  # above the threshold: the neuron fires at time 0, whatever its numbers are exactly
+                3  # above the threshold: it fires at time 0, even if its numbers vary slightly
             )
         parameters.append(p | {"current": rng.normal(0.1, 0.2, part.size), "start": start})
         outside.append((weight, times))

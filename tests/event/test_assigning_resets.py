@@ -25,7 +25,7 @@ from tests.event.differences import ENOUGH, relative_errors
 
 ROWS, ARRIVALS, SAMPLES, NEURONS, T_END = 4, 10, 2, 9, 6.0
 
-#: Neuron type, refractory time, scale of the weights, and what drives the neuron by itself.
+#: Neuron type, refractory time, scale of the weights, and constant drive of the neuron.
 CASES = {
     "CubaLIF, refractory": (CubaLIFDelta(tau_shape=TauShape.DOUBLE), 0.3, 2.5, 0.2),
     "CubaLIF box": (CubaLIFBox(tau_shape=TauShape.APART, width=0.4), 0.0, 3.0, 0.1),
@@ -41,7 +41,7 @@ CASES = {
 
 pytestmark = pytest.mark.usefixtures("x64")
 
-#: Compiled as a whole: operation by operation, each has a program.
+#: Compiled as a whole: eagerly, JAX would compile each operation on its own.
 spikes_of = jax.jit(layer_spikes, static_argnums=0)
 
 
@@ -199,7 +199,7 @@ def test_arrivals_at_one_time_act_together(order):
         return spikes_of(spec, weight, one_neuron(), time, row, 4.0).time[0, 0]
 
     np.testing.assert_array_equal(times(time)[:2], [1.0, np.inf])
-    # the spike comes when they come
+    # The spike time is that of the simultaneous arrivals.
     by_time = jax.grad(lambda time: times(time)[0])(time)
     assert by_time.sum() == 1
     assert by_time[0, 4] == 0
@@ -259,7 +259,7 @@ def one_neuron():
 def test_arrivals_in_the_refractory_time_are_lost_also_where_two_arrive_at_once(neuron):
     times, weights = [0.2, 0.5, 0.5, 0.5, 0.7, 1.3, 1.3], [2.0] * 7
     assert spikes_at(neuron, times, weights, 3.0, refractory=1.0) == [0.2, 1.3]
-    # without one each time has a spike, of all that arrives then
+    # Without a refractory time, the arrivals at each time cause one spike together.
     assert spikes_at(neuron, times, weights, 3.0) == [0.2, 0.5, 0.7, 1.3]
 
 

@@ -40,7 +40,7 @@ def misleads(t, c):
     return jnp.sign(t - c) * (1 + t), -jnp.ones_like(t)
 
 
-#: Steps that are enough for all these roots.
+#: Function -> number of steps that suffices for all roots.
 FUNCTIONS = {line: 2, bends: 6, steepens: 34, flat: 90, misleads: 57}
 
 
@@ -77,13 +77,13 @@ def test_the_search_covers_requested_lanes_from_their_starts(monkeypatch):
     root = bracketed_root(cubes, zero, ones, start=start, required=requested)
     np.testing.assert_allclose(root[0], 0.3, rtol=4 * EPS)
     np.testing.assert_array_equal(root[1:], start[1:])
-    # from its very root nothing moves, and from the ends of the bracket it is found
+    # A start at the root itself does not move, and starts at the ends of the bracket converge.
     for begin in (c, zero, ones):
         np.testing.assert_allclose(bracketed_root(cubes, zero, ones, start=begin), c, rtol=4 * EPS)
     monkeypatch.setattr(module, "_MOST_STEPS", 0)
     low, high = jnp.asarray([0.2, 1.0, 0.0, 1e-3]), jnp.asarray([2.0, 9, 1, 4])
     middle = bracketed_root(cubes, low, high)
-    # of a narrow bracket its middle, of a wide one that of the logarithms
+    # The first step of a narrow bracket is its middle, of a wide one its geometric mean.
     np.testing.assert_allclose(middle, [1.1, 5.0, 2.0**-33, np.sqrt(4e-3)], rtol=1e-14)
     middle = bracketed_root(cubes, 0.5 * jnp.ones(4), jnp.asarray([7.9, 8.1, 8.6, 20.0]))
     np.testing.assert_allclose(middle, [4.2, *np.sqrt([4.05, 4.3, 10])], rtol=1e-14)

@@ -18,7 +18,7 @@ def test_slopes_below_the_floor_of_their_neuron_are_counted(positions, x64):
     rng = np.random.default_rng(positions)
     shape = (positions, NEURONS)
     values = {"tau_mem": rng.uniform(1, 3, shape), "v_threshold": rng.uniform(0.5, 1, shape)}
-    values["v_threshold"][0, 1] = -0.2  # starts above it
+    values["v_threshold"][0, 1] = -0.2  # the neuron starts above it
     values |= {"tau_syn": np.ones(shape), "v_leak": np.zeros(shape), "v_reset": -np.ones(shape)}
     values |= {"r": np.ones(shape), "w_in": np.ones(shape)}
     parameters = {name: value[0] for name, value in values.items()} if positions == 1 else values
@@ -40,7 +40,7 @@ def test_slopes_below_the_floor_of_their_neuron_are_counted(positions, x64):
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (3, 1)], ids=str)
 def test_the_gradient_of_a_delay_is_that_of_arrivals_through_its_edge(shape, x64):
     rng, steps, batch = np.random.default_rng(0), 40, 2
-    # population 1 hears two rows from outside, 2 neurons of population 0 and, by edge 1, 3 of its own
+    # Population 1 receives 2 rows from outside, 2 neurons of population 0 and, by edge 1, itself.
     channels = (
         Channel(source=0, target=1, edge=0, row=2),
         Channel(source=0, target=None, edge=None, row=0),

@@ -49,7 +49,7 @@ class Alone(LIFDelta):
 
 
 FLOOR = {"max_spikes": 9, "min_slope": 0.3}
-#: The layers of a group, and whether there are delays.
+#: Layers of a group, and whether there are delays.
 CASES = {
     "lowered": (
         LayerSpec(neuron=CubaLIFDelta(), **FLOOR),
@@ -84,13 +84,13 @@ def drawn(name):
     time = np.sort(rng.uniform(0, 6, shape), axis=0)
     time[0] = 0
     time[STEPS - 1 :] = time[STEPS - 2] + 3000.0  # long after the others
-    time[STEPS] = -1e5  # the last row means nothing
+    time[STEPS] = -1e5  # the last row is unused
     spike = rng.integers(0, sum(SIZES) + 1, shape)
-    spike[0] = SIZES[0] - 1, sum(SIZES) - 1  # at the start, two that start above
+    spike[0] = SIZES[0] - 1, sum(SIZES) - 1  # two neurons that start above threshold
     spike[1], time[1, 0] = 1, 0.0
     slope = rng.uniform(0.05, 1.5, shape)
     slope[rng.random(shape) < 0.3] = np.inf
-    spike[5], spike[[3, 9]], slope[[5, 9]] = spike[0], 0, 1.0  # they fire again, and the first does
+    spike[5], spike[[3, 9]], slope[[5, 9]] = spike[0], 0, 1.0  # these and neuron 0 fire again
     earlier = np.arange(STEPS + 1)[:, None]
     cause, *origin = (
         np.where(rng.random(shape) < 0.6, rng.integers(0, np.maximum(earlier, 1), shape), STEPS)
@@ -141,8 +141,8 @@ class Loops:
         self.fields = [np.zeros(size) for size in SIZES]  # what flowed to what came from the lanes
         self.by_table = [np.zeros_like(table) for table in self.table]
         self.by_time = np.zeros((2, STEPS))
-        self.passed = np.zeros(STEPS + 1)  # to the spikes that sent something
-        self.caused = np.zeros((2, STEPS + 1))  # to the arrivals that made spikes
+        self.passed = np.zeros(STEPS + 1)  # cotangents of spikes that sent events
+        self.caused = np.zeros((2, STEPS + 1))  # cotangents of arrivals that caused spikes
         self.lams = {}
         self.run()
 

@@ -153,7 +153,7 @@ def test_no_state_gives_nan(shape, dtype):
         assert np.isfinite(np.array(derivatives)).all()
 
 
-# What is assumed
+# Assumptions about time constants
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_no_state_gives_nan(shape, dtype):
     [
         ([2.0, 2.0], [1.0, 1.0], True),
         ([2.0, 3.0], [1.0, 1.0], False),
-        ([2.0, 4.0], [1.0, 2.0], False),  # of the right ratio, but not one decay for all
+        ([2.0, 4.0], [1.0, 2.0], False),  # the right ratio, but no common decay
         ([3.0, 3.0], [1.0, 1.0], False),
     ],
 )
@@ -184,13 +184,13 @@ def test_a_guess_of_the_time_constants_is_checked(x64, tau_mem, tau_syn, holds):
 @pytest.mark.parametrize(
     ("v", "v_inf", "v_end", "by_equality", "fires"),
     [
-        (0.5, 2.0, 0.9, False, False),  # on its way
-        (0.5, 1.5, 1.0, False, True),  # comes there at the very end, at a slope below 1
-        (0.5, 1.0, 1.0, False, False),  # would be there after infinite time; the rest is rounding
-        (1.0, 1.5, 1.0, False, False),  # an arrival moved it there, and not above
+        (0.5, 2.0, 0.9, False, False),  # V is still below
+        (0.5, 1.5, 1.0, False, True),  # V reaches it at the very end, still rising
+        (0.5, 1.0, 1.0, False, False),  # V needs infinite time; v_end is rounding
+        (1.0, 1.5, 1.0, False, False),  # an arrival moved V to it, but not above
         (1.0, 0.5, 0.9, True, True),
         (1.0, 0.5, 0.9, False, False),
-        (1.1, 0.5, 0.9, False, True),  # above at once, below again by the end
+        (1.1, 0.5, 0.9, False, True),  # V starts above, and is below at the end
         (0.5, 1.5, 1.1, False, True),
     ],
 )

@@ -19,7 +19,8 @@ from jaxsnn.network.structure import TauShape
 RATIO = {TauShape.DOUBLE: 2.0, TauShape.HALF: 0.5, TauShape.EQUAL: 1.0}
 SHAPES = [*RATIO, TauShape.ANY]
 CASES = 125_000  # for each shape and dtype: a million in all
-#: What rounding of V may leave undecided, in roundings of the largest part of V.
+#: Maximum distance of V from the threshold at which rounding decides, in roundings of the largest
+#: term of V.
 ROUNDINGS = 6
 Extended = np.longdouble
 
@@ -61,7 +62,7 @@ def random_cases(shape, rng, count, dtype):
     v, threshold = np.minimum(v, threshold), np.maximum(v, threshold)
     case = Case(v, j, threshold, tau_mem, tau_syn, 10 ** rng.uniform(-9, 9, count) * tau_mem)
     case = Case(*(array.astype(dtype) for array in case))
-    # a tenth of the thresholds just below, or above, the maximum of V
+    # A tenth of the thresholds are just below, or above, the maximum of V.
     peak = membrane(case, peak_time(case))[0]
     close = peak * (1 + rng.choice([-1, 1], count) * 10 ** rng.uniform(-18, -1, count))
     tangent = (rng.random(count) < 0.1) & (close > case.v) & (abs(close) > 1e-20 * abs(case.v))
@@ -216,7 +217,7 @@ def test_membranes_under_constant_drive_cross_where_they_do(model, dtype):
     rounding = ROUNDINGS * np.finfo(dtype).eps * (abs(v) + abs(j) + abs(threshold))
     slope = j if isinstance(model, IFBox) else (j - threshold) / tau_mem
     tolerance = 2 * np.finfo(dtype).eps * duration + rounding / np.where(slope == 0, 1, abs(slope))
-    # V may end so near to the threshold that rounding decides: at the end of the interval, or at rest
+    # Rounding decides if V ends close to the threshold at the end of the interval, or at rest.
     clear = (abs(true_time - duration) > tolerance) & (abs(j - threshold) > rounding)
     np.testing.assert_array_equal(crosses[clear], (true_time <= duration)[clear])
     both = crosses & clear

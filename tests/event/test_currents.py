@@ -182,14 +182,14 @@ def test_gradients_by_values_times_and_parameters_agree_with_differences(kind, r
     tree = network.parameters, inputs["x"]
     gradient, (_, result) = jax.jit(jax.grad(loss, has_aux=True))(tree)
     assert result == Result.SUCCESS
-    # A piece at time 0 cannot come earlier, and the time of the last one is none of a change.
+    # No differences: a piece at time 0 cannot come earlier, and the last time is no change.
     errors = relative_errors(gradient, loss, tree)
     assert np.isfinite(errors).mean() > 0.8
     assert np.nanmax(errors) < ENOUGH
     assert float(abs(gradient[1].value).max()) > 0.1
 
 
-# ---- the level of a current
+# -- level of a current
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -305,13 +305,13 @@ def test_a_current_held_to_the_end_is_a_lasting_one():
     network, x = one_population("CubaLIF"), np.array([[[0.7, 0.2, 1.9]]])
     held = Currents.held(np.repeat(x, 50, axis=0), T_END / 50)
     single = Currents(time=jnp.zeros((1, 1)), value=jnp.asarray(x[0, None]))
-    # Traced, nobody knows how long it lasts.
+    # If the current is traced, its duration is unknown.
     traced = jax.jit(lambda currents: spikes_of(network, currents).time)
     for currents, end in [(held, T_END), (held, T_END * 1.5), (single, T_END)]:
         assert as_lasting(currents, end).lasting == (end == T_END)
         np.testing.assert_allclose(spikes_of(network, currents).time, traced(currents), rtol=1e-12)
     later = replace(single, time=jnp.full((1, 1), 0.1))
-    # what comes behind the end is noted, if it is not 0
+    # Pieces after the end count, unless they are 0.
     twice = Currents(time=jnp.array([[0.0, 9.0]]), value=jnp.ones((1, 2, 3)))
     for currents in (later, twice):
         assert not as_lasting(currents, T_END).lasting
@@ -355,7 +355,7 @@ def test_a_convolution_of_currents_and_graded_events_is_that_of_its_matrix():
         assert int(spikes.count.sum()) > 20
 
 
-# ---- graded events
+# -- graded events
 
 
 @pytest.mark.parametrize(("kind", "kernel"), [("CubaLIF", "delta"), *slow(("LIF", "box"))])
@@ -366,7 +366,7 @@ def test_an_event_of_a_size_is_an_event_through_a_weight_that_much_larger(kind, 
     index = rng.integers(0, 3, 8)
     rules = {"spike_area": 0.4, "spike_kernel": kernel, "dt": 0.1}
     network = one_population(kind, weight=weight, **rules)
-    # each event has a channel of its own, and the size in its weight
+    # Each event has its own channel, with its size in the weight.
     scaled = one_population(kind, weight=weight[:, index] * sizes, inputs=8, **rules)
     time = jnp.asarray(np.sort(rng.uniform(0, 2.5, (1, 8))))
     graded = GradedEvents(time=time, index=jnp.asarray(index)[None], value=jnp.asarray(sizes)[None])
@@ -403,7 +403,7 @@ def test_events_reach_the_positions_of_a_window_with_their_own_sizes(
     network = lowered((1, 2, 4), WINDOWS[window])
     time, index = np.array([[0.1, 0.5, 0.9, 1.2]]), np.array([[0, 1, 2, 7]])
     value = np.array([[1.5, 6.0, -1.0, 4.0]])
-    # each event by itself, of size 1, through weights that are so much larger
+    # Each event separately, of size 1, through a weight that is multiplied by the size.
     ((_, operator),) = signals(network)["2"].paths
     matrix = np.asarray(operator.dense(network.dtype))[index[0]] * value[0][:, None]
     scaled, plain = (
@@ -455,7 +455,7 @@ def test_gradients_by_the_sizes_of_events_agree_with_differences():
     assert np.isnan(errors).mean() < 0.2
 
 
-# ---- what is refused, and what is noted
+# -- refusals and notes
 
 ONES = np.ones((1, 2, 3))
 TWO_TIMES = np.array([[0.0, 0.5]])

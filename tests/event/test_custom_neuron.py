@@ -64,7 +64,7 @@ def registered(monkeypatch):
     register_node(TRAITS)
 
 
-# ---- networks
+# -- networks
 
 
 def drawn(size, seed=0, recurrent=False, ratio=None):
@@ -112,7 +112,7 @@ def times_of(solution):
     return [[sorted_finite(neuron) for neuron in sample] for sample in solution.spikes["n"].time]
 
 
-# ---- what it does
+# -- dynamics
 
 
 def near(ratio, recurrent):
@@ -177,7 +177,7 @@ def test_each_spike_raises_the_threshold(x64):
         return np.diff(times_of(solution)[0][0])
 
     assert (np.diff(intervals(0.2))[:3] > 0).all()
-    assert np.ptp(intervals(0.0)[6:]) < 1e-9  # the current has come up
+    assert np.ptp(intervals(0.0)[6:]) < 1e-9  # the synaptic current is constant by then
     assert intervals(0.2).mean() > 1.5 * intervals(0.0).mean()
 
 
@@ -193,7 +193,7 @@ def test_time_steps_come_to_the_same(x64):
         np.testing.assert_allclose(times, exact[sample][neuron], rtol=0, atol=20 * STEP)
 
 
-# ---- a model that gives NaN
+# -- models that return NaN
 
 
 class NoLimit(AdaptiveLIF):  # type: ignore[valid-type, misc]
@@ -257,7 +257,7 @@ def test_a_model_that_gives_nan_is_no_silent_neuron(recurrent, first_only):
     assert solution.result == Result.NOT_FINITE
     broken = np.isnan(np.asarray(solution.spikes["broken"].time))
     assert broken[:, 1].all()
-    assert not broken[:, [0, 2]].any() or recurrent  # they see the NaN's spikes, which are none
+    assert not broken[:, [0, 2]].any() or recurrent  # in a cycle they receive its spikes
     assert not np.isnan(np.asarray(solution.spikes["first"].time)).any()
 
 
@@ -299,7 +299,7 @@ def test_a_model_that_gives_nan_shows_in_jit_and_in_gradients(recurrent):
     assert np.abs(of_sound["broken"]["v_threshold"]).min() > 0
 
 
-# ---- gradients
+# -- gradients
 
 
 @pytest.mark.slow
@@ -321,16 +321,16 @@ def test_its_gradients_are_exact(x64, recurrent):
     nothing = jax.tree.map(jnp.zeros_like, variables)
     (by_parameters, by_time), counts = jax.jit(jax.grad(value, has_aux=True))(nothing)
     assert counts.sum() > 20
-    # one after the other: each alone, not in a large batch
+    # One entry after the other, not all in a large batch.
     errors = some_relative_errors(value, nothing, np.random.default_rng(0), per_leaf=60)
     numbers = sum(leaf.size for leaf in jax.tree.leaves(nothing))
-    assert len(errors) > 0.98 * numbers  # elsewhere a spike comes or goes within the step
+    assert len(errors) > 0.98 * numbers  # in other entries spikes appear or vanish
     assert errors.max() < 2e-5
     assert sum(np.count_nonzero(slope) for slope in jax.tree.leaves(by_parameters)) > 35
     assert np.count_nonzero(by_time) > 20
 
 
-# ---- files, checks and training
+# -- files, checks and training
 
 
 def test_a_custom_neuron_is_written_and_read(tmp_path):
@@ -441,4 +441,4 @@ def test_a_model_without_dynamics_and_another_of_the_same_name_are_refused():
     for kind in ("LIF", "AdaptiveLIF"):
         model = NeuronModel(kind=kind, fires=True, dynamics=lambda population: AdaptiveLIF())
         assert_refused(partial(register_neuron, model), UsageError, f"'{kind}'", fix="another name")
-    register_neuron(MODEL)  # the same again
+    register_neuron(MODEL)  # registering the same model again is allowed

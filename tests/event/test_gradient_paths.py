@@ -34,7 +34,7 @@ quickly = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0
 
 pytestmark = [pytest.mark.slow, pytest.mark.mutants, pytest.mark.usefixtures("x64")]
 
-#: A model, what its layer is told, neurons, scale of weights, what drives V by itself.
+#: Neuron model, options of its layer, number of neurons, scale of the weights, constant drive of V.
 CASES = {
     "current": (CubaLIFDelta(), {}, 4, 3.0, 0.1),
     "current, one slot": (CubaLIFDelta(), {"max_spikes": 1}, 4, 3.0, 0.1),
@@ -125,7 +125,7 @@ def assert_slopes_agree(function, tree, directions=2):
 
             parts = np.asarray(slope) * direction
             errors = []
-            # smaller ones where spikes are nearly tangents, or come and go
+            # Smaller steps if spikes are nearly tangential, or appear or vanish.
             for h in (1e-4, 1e-5, 1e-6):
                 before, low, high, behind = (at(factor * h) for factor in (-2, -1, 1, 2))
                 difference = (8 * (high - low) - (behind - before)) / (12 * h)
@@ -161,7 +161,7 @@ def test_gradients_by_a_pass_over_the_arrivals(name, in_order, monkeypatch):
     assert_slopes_agree(loss, (weight, lanes, time))
 
 
-#: What is assumed of time constants, and what they are: tau_mem over tau_syn, and of how many sizes.
+#: Assumptions about time constants, actual ratio tau_mem / tau_syn, and number of different values.
 ASSUMED = {
     "alike": (CubaLIFDelta(uniform=True), 1.7, 1),
     "twice": (CubaLIFDelta(tau_shape=TauShape.DOUBLE), 2.0, 3),
@@ -172,7 +172,7 @@ ASSUMED = {
 @partial(quickly, static_argnums=(0, 1))
 @partial(jax.grad, argnums=(2, 3, 4))
 def summed(spec, by_arrivals, weight, lanes, time, row, readout):
-    del by_arrivals  # which decides what is compiled
+    del by_arrivals  # it only selects the compiled program
     return jnp.sum(finite_times(spikes_of(spec, weight, lanes, time, row).time) * readout)
 
 

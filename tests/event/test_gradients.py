@@ -32,14 +32,14 @@ NETS = {
         (TauShape.HALF, 4, {"spike_area": 0.7}),
         (TauShape.EQUAL, 3, {"spike_area": 0.7, "initial": "v_reset"}),
     ),
-    # the last layer sees the input too
+    # The last layer also receives the input.
     "newton": (
         (TauShape.APART, 5, {"spike_area": None, "initial": "v_reset", "bias": "step", "dt": 0.9}),
         (TauShape.ANY, 9, {"spike_area": 0.7, "bias": "step", "dt": 0.9, "reset": "subtract"}),
     ),
     "small": ((TauShape.DOUBLE, 2, {"spike_area": 0.7, "initial": "v_leak"}),),
 }
-#: Seeds under which the neurons fire, and within the budget.
+#: Seeds with which the neurons fire within the budget.
 SEEDS = {"closed forms": (2, 4, 7, 12, 14), "newton": (4, 5, 6, 8, 10, 26, 32, 35)}
 
 
@@ -58,7 +58,7 @@ def network(name, rng):
         sources = [linear]
         p["v_reset"] = p["v_reset"] - 0.3
         if name == "closed forms" and number == 0:
-            # fires at time 0, whatever its numbers are exactly
+            # It fires at time 0, even if its numbers vary slightly.
             p["v_leak"][2] = p["v_threshold"][2] + 0.1
         kick = largest_kick(p)[:, None]
         wires.append(Wire(name=linear, kind="Affine", sources=(wires[-1].name,), shape=(size,)))
@@ -148,12 +148,12 @@ def test_gradients_agree_with_central_differences(name):
         assert not np.any(gradient[1][:, 3])
     assert several > 50
     assert compared > 900
-    assert compared > 0.99 * entries  # the others: a spike comes or goes within the smallest step
+    assert compared > 0.99 * entries  # otherwise a spike appears or vanishes within the step
 
 
 def test_slopes_near_tangency_are_clipped_and_counted():
     net, times, index, readout = drawn("small", 0)
-    peak = 0.25 * 4 * 0.7  # of V after one spike of weight 4
+    peak = 0.25 * 4 * 0.7  # maximum of V after one spike of weight 4
     taus, zeros = {"tau_mem": 2, "tau_syn": 1}, dict.fromkeys(("v_leak", "v_reset", "bias"), 0)
     thresholds = [peak * (1 - 1e-8), 0.5]
     net = with_numbers(net, r=1, w_in=1, weight=4, v_threshold=thresholds, **taus, **zeros)
@@ -226,7 +226,7 @@ def test_second_derivatives_of_spike_times_agree_with_differences():
     second = jax.jit(jax.jacfwd(gradient))(0.0)
     differences = jax.tree.map(lambda a, b: (a - b) / 2e-6, gradient(1e-6), gradient(-1e-6))
     largest = max(float(abs(leaf).max()) for leaf in jax.tree.leaves(differences))
-    assert float(abs(second[1]).max()) > 1e-3 * largest  # by input times, too
+    assert float(abs(second[1]).max()) > 1e-3 * largest  # including derivatives by input times
     assert_trees_close(second, differences, rtol=1e-4, absolute=1e-5 * largest)
 
 

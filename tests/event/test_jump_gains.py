@@ -16,7 +16,7 @@ from jaxsnn.nir import build
 
 T_END, DT = 0.06, 1e-3
 GAINS = (0.0, 0.5, 3.0, -1.0)
-#: None of their sums is a threshold, at which a difference would be one of spikes.
+#: No sum of these is equal to a threshold, where rounding could change spikes.
 WEIGHTS = np.array([[0.913, 0.417], [0.531, 0.829], [-0.223, 1.307]])
 EVENTS = Events(
     time=np.array([[2, 5, 6, 11, 15, 16, 20, 26, 31, 40]]) * 1e-3,
@@ -60,7 +60,7 @@ def test_a_gain_scales_spikes_as_weights_do(x64, kind, gain, engine):
     scaled = response(network(kind, WEIGHTS, **named), ENGINES[engine])
     expected = response(network(kind, gain * WEIGHTS), ENGINES[engine])
     np.testing.assert_allclose(scaled, expected, rtol=1e-12, atol=0)
-    if gain == 3.0:  # a test of which something comes
+    if gain == 3.0:  # the gain has an effect at all
         assert np.isfinite(np.asarray(scaled)).sum() >= 3
         assert not np.allclose(scaled, response(network(kind, WEIGHTS), ENGINES[engine]))
 
@@ -94,7 +94,7 @@ def test_gradients_by_gains_are_those_of_differences(x64, kind, gain, backend):
     engine = ENGINES[backend]
     named = {"r": 0.9, "w_in": 1.1} if kind.startswith("Cuba") else {}
     named[LAYERS[kind][2]] = gain
-    # Few of the spikes come at an arrival, where no weight moves them.
+    # Few spikes coincide with an arrival, where weights do not change the spike time.
     bias = 53.7 if kind == "IF" else 0.3
     lowered = network(kind, 0.3 * WEIGHTS, bias, **named)
     parameters = lowered.parameters

@@ -22,7 +22,7 @@ from jaxsnn.network.structure import TauShape
 
 pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.last_digits]
 
-#: V comes from reset to the threshold in 5 time constants.
+#: Time from the reset to the threshold, in time constants.
 PERIODS = 5.0
 
 
@@ -77,10 +77,10 @@ def in_group(neuron, lanes, t_end, slots, refractory=0.0, delay=None):
 )
 @pytest.mark.parametrize("length", [1e5, pytest.param(1e6, marks=pytest.mark.slow)])
 def test_float32_keeps_time_for_many_time_constants(engine, neuron, refractory, length):
-    # not a round number, so that the last spike does not come at the very end
+    # Not a round number, so that the last spike is not at the very end.
     t_end, period = length + 2.345, PERIODS + refractory
     lanes = tonic(jnp.float32, tau_syn=0.5)
-    # the period of the very numbers that float32 holds
+    # The period for the numbers rounded to float32.
     period = -np.log(-float(lanes.threshold[0])) + float(np.float32(refractory))
     slots = int(t_end / period) + 10
     spikes = engine(neuron, lanes, t_end, slots, refractory)
@@ -128,7 +128,7 @@ BOXES = {"IF": IFBox(width=1e-3), "LIF": LIFBox(width=1e-3), "CubaLIF": CubaLIFB
 def boxed_inputs(neurons, dtype, events=400):
     """Weights and (times, rows) of boxes that overlap in the first second, each closed again."""
     rng = np.random.default_rng(0)
-    weight = rng.normal(0.0, 300.0, (30, neurons)).astype(dtype)  # V moves by 0.3 in a box
+    weight = rng.normal(0.0, 300.0, (30, neurons)).astype(dtype)  # V changes by 0.3 in a pulse
     opened = np.sort(rng.uniform(0.0, 1.0, events)).astype(dtype)
     row = rng.integers(0, 30, events)
     time = np.concatenate([opened, opened + dtype(1e-3)])[None]

@@ -43,10 +43,10 @@ def drawn(neuron, neurons, seed):
     rng = np.random.default_rng(seed)
     shape = getattr(neuron, "tau_shape", TauShape.ANY)
     p = population(shape, rng, neurons, uniform=neuron.uniform)
-    p["tau"] = p["tau_mem"]  # LIF's name for it
+    p["tau"] = p["tau_mem"]  # name of the parameter in LIF
     weight = rng.normal(0.5, 1.0, (ROWS, neurons)) * np.asarray(neuron.arrival_factor(p))
     times = np.round(rng.uniform(0, 9, (SAMPLES, ARRIVALS)), 1)
-    times[1, 40:] = np.inf  # another length
+    times[1, 40:] = np.inf  # samples differ in length
     rows = rng.integers(0, ROWS, times.shape).astype("int32")
     if neuron.width:
         times = np.concatenate([times, times + neuron.width], axis=1)
@@ -95,7 +95,7 @@ def limits(monkeypatch):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     "name",
-    # the others take other branches of the same code
+    # The other cases cover other branches of the same code.
     [pytest.param(name, marks=[pytest.mark.slow] * (name != "double")) for name in CASES],
 )
 def test_long_lists_give_the_same(name, limits):
@@ -116,10 +116,10 @@ def test_long_lists_give_the_same(name, limits):
     assert_trees_close(gradients, expected_gradients, rtol=1e-9, atol=1e-10)
 
 
-# ---- guesses of time constants, and gradients by some of the numbers
+# -- guesses of time constants, and gradients by some of the numbers
 
 UNIFORM_DOUBLE = CubaLIFDelta(tau_shape=TauShape.DOUBLE, uniform=True)
-#: Name -> the neuron, options of the layer, whether its lists are long.
+#: Name -> neuron, options of the layer, and whether its lists are long.
 GUESSES = {
     "short lists": (UNIFORM_DOUBLE, {}, False),
     "long lists": (UNIFORM_DOUBLE, {}, True),
@@ -202,7 +202,7 @@ def test_a_gradient_does_not_depend_on_those_beside_it(name, arrivals, monkeypat
     jax.clear_caches()
 
 
-# ---- batches of any size
+# -- batches of any size
 
 
 @pytest.mark.usefixtures("x64")

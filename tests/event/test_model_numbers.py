@@ -60,7 +60,7 @@ def lanes_and_state(name, rows, shape=TauShape.ANY, seed=0):
     return model, lanes, tuple(jnp.asarray(rng.normal(size=(rows, NEURONS))) for _ in still)
 
 
-# ---- parameters
+# -- parameters
 
 
 def areas_and_steps(test):
@@ -74,7 +74,7 @@ def areas_and_steps(test):
         (name, resistance)
         for name in MODELS
         for resistance in ("file", "tau/dt")
-        if resistance == "file" or not name.startswith("IF")  # which has no tau
+        if resistance == "file" or not name.startswith("IF")  # IF has no tau
     ],
 )
 @areas_and_steps
@@ -85,7 +85,7 @@ def test_a_spike_and_a_current_weigh_what_the_equations_say(name, area, step, re
     )
     tau = p["tau_mem"]
     r = p["r"] if resistance == "file" else tau / (0.1 * (area or 1))
-    if name.startswith("CubaLIF"):  # what one spike does to j, and for how long it lasts
+    if name.startswith("CubaLIF"):  # effect of a spike on j, and its duration
         kick, lasts = r if area is None else r * p["w_in"] * AREA / p["tau_syn"], p["tau_syn"]
         of_current = r * p["w_in"]
     else:
@@ -95,7 +95,7 @@ def test_a_spike_and_a_current_weigh_what_the_equations_say(name, area, step, re
     close(model.kick(p), kick)
     boxes = "boxes" in name
     close(model.arrival_factor(p), kick * lasts / WIDTH if boxes else kick)
-    # a bias that is added once a step is a train of spikes of weight 1
+    # A bias that is added once per step is a train of spikes of weight 1.
     close(model.current_factor(p), of_current if step is None else kick * lasts / STEP)
 
 
@@ -138,7 +138,7 @@ def test_lanes_count_voltages_from_rest(name, reset, initial):
         close(getattr(scaled, field), getattr(lanes, field) / unit)
     close(scaled.tau_mem, lanes.tau_mem)
     close(scaled.tau_syn, lanes.tau_syn)
-    # a readout has neither threshold nor reset, and integrators no tau_syn
+    # A readout has neither threshold nor reset, and integrators have no tau_syn.
     few = {key: p[key] for key in p if key not in ("v_threshold", "v_reset", "tau_syn")}
     if not name.startswith("CubaLIF"):
         bare = model.constants(few, None)
@@ -175,7 +175,7 @@ def test_a_population_has_the_model_of_its_kind(kind, kernel):
     assert (plain.step, plain.width, plain.fires_at_equality) == (None, 0.0, False)
 
 
-# ---- what is assumed
+# -- assumptions
 
 
 @pytest.mark.parametrize("shape", TauShape, ids=lambda shape: shape.name)
@@ -202,7 +202,7 @@ def test_models_can_drop_their_assumptions(shape, uniform):
     assert bool(assuming.holds(odd)) is (shape is TauShape.ANY and not uniform)
 
 
-# ---- readouts
+# -- readouts
 
 
 @models
@@ -282,7 +282,7 @@ def test_extrema_are_those_of_the_flow(name, shape):
     np.testing.assert_allclose(speed[extremum_between], 0.0, atol=1e-9)
 
 
-# ---- crossings
+# -- crossings
 
 
 def test_an_order_of_crossings_is_that_of_their_times():
@@ -317,7 +317,7 @@ def test_bounds_are_as_late_as_they_may_be():
     lanes = replace(MODELS["IF"].constants(parameters()[0], None), threshold=jnp.ones(5))
     slow = MODELS["IF, boxes"].bound(lanes, (v, jnp.asarray([2.0, -3.0, 0.0, 5.0, 0.0])))
     np.testing.assert_allclose(slow, [0.5, np.inf, np.inf, 0.0, 0.0])
-    # as if the current stayed, or came up to what the boxes drive it to
+    # Bounds assume that the current stays, or reaches the level to which the pulses drive it.
     for name, (_, j, *u) in (
         ("CubaLIF", (v, drive)), ("CubaLIF", (v, -drive)),
         ("CubaLIF, boxes", (v, drive, 0 * drive)), ("CubaLIF, boxes", (v, -drive, drive)),

@@ -24,7 +24,7 @@ MODELS = {
     "IF": IFDelta(),
     "IF, boxes": IFBox(width=0.3),
 }
-#: Where an arrival goes: v, j, or the height of the open boxes.
+#: State that an arrival changes: v, j, or the height of the current pulses.
 MOVED = {"LIF": 0, "IF": 0, "CubaLIF, boxes": 2}
 NEURONS = 5
 
@@ -141,7 +141,7 @@ def test_no_crossing_comes_before_its_bound(name):
     np.testing.assert_allclose(np.where(crosses, excess, 0.0), 0.0, atol=1e-9)
     bound = neuron.bound(lanes, state)
     assert (np.where(crosses, bound - wait, -1.0) <= 1e-12).all()
-    assert np.where(crosses, bound / wait, 0.0).max() > 0.3  # it says something
+    assert np.where(crosses, bound / wait, 0.0).max() > 0.3  # the bound is not trivial
 
 
 def test_a_model_without_extrema_and_integrals_is_refused_as_a_readout():

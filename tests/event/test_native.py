@@ -210,7 +210,7 @@ def test_a_neuron_that_just_reaches_the_threshold_in_an_interval_fires(
     np.testing.assert_array_equal(spikes.count[0] > 0, margin < 0)
 
 
-# ---- the engine's choice
+# -- choice of the engine
 
 
 def current_based():
@@ -279,7 +279,7 @@ print("jaxsnn_layer" in program_text())
     assert is_native == "False"
 
 
-# ---- feedback, and convolutions
+# -- feedback and convolutions
 
 T_END = 40e-3
 
@@ -323,7 +323,7 @@ def spikes_and_network_gradients(graph, events, weights=normal_weights, **option
     return spikes, gradient
 
 
-#: Options of a graph whose spikes are boxes, which are short compared with the gaps between them.
+#: Options of a graph with rectangular pulses that are short compared with the gaps between them.
 BOXES = {"spike_kernel": "box", "dialect": "nir", "time_unit": "s", "dt": 1e-3}
 
 
@@ -364,7 +364,7 @@ def lif(r):
 
 
 INTEGRATORS = partial(build.integrate_and_fire, v_threshold=3.0)
-#: Name -> a maker of the graph, the number of events of a sample, and the number of channels.
+#: Name -> function that builds the graph, number of events of a sample, number of channels.
 GRAPHS = {
     "loop": (recurrent_graph, 12, 4),
     "loop, boxes": (partial(recurrent_graph, neurons=lif(3.5e-3), **BOXES), 12, 4),

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("native_kernels")
 GROUPS = {
     **{name: SPARSE[name] for name in ("at once", "at once and later", "once")},
     "held": CASES["held"],
-    # vectors that are full and one that is not, rows that are sparse and rows that are not
+    # Full and partial vectors, sparse and dense rows.
     "mixed": Group(sizes=(81,), edges=((0, 0, "none"),), share=0.06, max_events=900),
     "hub": Group(sizes=(65,), edges=((0, 0, "none"),), share=0.06, max_events=900),
     "dense": Group(sizes=(70,), edges=((0, 0, "none"),), max_events=900),
@@ -43,7 +43,7 @@ def drawn(name, dtype=jnp.float64):
     elif name == "hub":
         weight = weight.at[:, 0].set(0.01)
     elif name == "dense":
-        weight = 0.1 * weight  # or all fire all the time
+        weight = 0.1 * weight  # with larger weights all neurons fire all the time
     scale = jnp.asarray(rng.uniform(0.5, 1.5, len(weight)), dtype)
     return group.spec(), (outside, ByTarget(weight.T / scale[:, None], scale), later, lanes), rows
 
@@ -133,7 +133,7 @@ def test_shapes_that_do_not_fit_are_errors():
         call(jnp.ones((4, 4)), jnp.ones(4), nothing=(1,))
 
 
-# ---- in a network
+# -- in a network
 
 
 def network(more=None, ways=()):
@@ -167,7 +167,7 @@ def both_ways(net, monkeypatch):
     times = []
     for threads, own_matrix in ((1, native_weights.own_matrix), (2, lambda *_: None)):
         monkeypatch.setattr(populations, "own_matrix", own_matrix)
-        # engines that differ share no program
+        # Different engines share no compiled program.
         engine = EventDriven(backend="native", max_spikes=100, threads=threads)
         times.append(simulate(net, some_events(), 0.06, engine=engine).spikes["hidden"].time)
     return times

@@ -119,7 +119,7 @@ def test_a_folder_that_cannot_be_written_is_named(compiler, tmp_path, monkeypatc
 def test_folders_are_whole_paths(setting, folder, tmp_path, monkeypatch):
     """The system looks for a library without a slash in its name elsewhere."""
     monkeypatch.chdir(tmp_path)
-    for home in ("HOME", "USERPROFILE"):  # of Windows
+    for home in ("HOME", "USERPROFILE"):  # the latter on Windows
         monkeypatch.setenv(home, str(tmp_path / "home"))
     monkeypatch.setenv("JAXSNN_CACHE_DIR", setting)
     assert cache_folder() == (tmp_path / folder).resolve()

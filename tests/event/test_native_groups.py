@@ -87,7 +87,7 @@ def test_both_backends_agree(name, x64):
     expected, expected_gradient = by_xla = gradient_of(group, group_spikes, *drawn)
     for spikes, size in zip(expected.spikes, group.sizes, strict=True):
         assert int(spikes.count.sum()) > (1 if group.once else 2) * size
-    # neurons that fire once are not seen to be reset
+    # If neurons fire once, gradients by the reset are 0.
     zeros = [jnp.abs(leaf).max() == 0 for leaf in jax.tree.leaves(expected_gradient)]
     assert sum(zeros) == (len(group.sizes) if group.once else 0)
     single = gradient_of(group, by_kernels(), *drawn)
@@ -107,7 +107,7 @@ def test_gradients_are_those_of_central_differences(name, x64):
         return total, [spikes.count for spikes in result.spikes]
 
     error = relative_errors(gradient, value, numbers)
-    assert np.isfinite(error).mean() > 0.95  # elsewhere a spike comes or goes within the step
+    assert np.isfinite(error).mean() > 0.95  # otherwise a spike appears or vanishes in the step
     assert np.nanmax(error) < ENOUGH
 
 
@@ -188,14 +188,14 @@ def test_neurons_that_feel_no_spike_fire_as_if_they_had_been_advanced(name, x64)
     fired = 0
     for seed in range(25):
         drawn = group.numbers(seed)
-        # by weights, times and delays: of the time constants there are more that differ
+        # Gradients by weights, times and delays; the second run has more different time constants.
         (alike, gradient), (mixed, expected) = (run(*drawn, tau * TAU) for tau in (1.7, 1.3))
         assert_same((alike, gradient[:2]), (mixed, expected[:2]), times=1e-10, gradients=1e-8)
         fired += int(alike.events_needed.sum())
     assert fired > 25 * SAMPLES * 30 * (0.5 if group.once else 1)
 
 
-# ---- all of it at once, in single precision
+# -- all features at once, in single precision
 
 EVERYTHING = "some held"
 
@@ -285,7 +285,7 @@ def test_groups_without_arrivals_or_samples(batch, count):
     assert not any(leaf.any() for leaf in jax.tree.leaves(gradient))
 
 
-# ---- the engine's choice
+# -- choice of the engine
 
 
 def run_loop(**options):

@@ -79,7 +79,7 @@ def test_gradients_by_levels_do_not_depend_on_those_by_time_constants(x64):
     of_levels = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(levels, taus)
     of_all = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True)).lower(levels, taus)
     for lowered, fields in ((of_levels, "4"), (of_all, "6")):
-        # what a backward pass gives: by weight, by lanes, by time
+        # Results of a backward pass: gradients by weight, by lanes, by time.
         results = re.findall(r"@jaxsnn_\w+_backward.*-> \((.*)\)", lowered.as_text())
         assert len(results) == 4
         assert [re.findall(r"tensor<(\d+)x", result)[1] for result in results] == [fields] * 4

@@ -14,7 +14,7 @@ from jaxsnn.event.native import native_build
 MACHINES = {
     "AVX2": "-march=x86-64-v3",
     "SSE4": "-march=x86-64-v2",
-    # as on a machine of which the kernels know nothing
+    # A machine whose vector instructions the kernels do not know.
     "plain": "-march=x86-64-v2 -U__SSE2__",
 }
 TESTS = (
@@ -26,7 +26,7 @@ TESTS = (
 
 pytestmark = pytest.mark.usefixtures("native_kernels")
 
-#: What a processor must know to run them, as Linux names it.
+#: Feature that the processor needs to run them, as Linux names it.
 NEEDS = {"AVX2": "avx2", "SSE4": "sse4_2", "plain": "sse4_2"}
 
 
@@ -73,4 +73,4 @@ def test_other_machines_fire_the_same_spikes(machine, tmp_path):
     )
     assert done.returncode == 0, done.stdout[-4000:]
     assert len(list(tmp_path.rglob("*.so"))) == 2
-    assert "skipped" not in done.stdout.splitlines()[-1]  # as where they cannot be loaded
+    assert "skipped" not in done.stdout.splitlines()[-1]  # tests without kernels would be skipped

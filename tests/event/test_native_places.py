@@ -11,7 +11,7 @@ from jaxsnn.event.native.native_places import native_places
 
 pytestmark = pytest.mark.usefixtures("native_kernels")
 
-#: Sizes around those at which another way of sorting begins.
+#: Sizes around those at which the sorting method changes.
 SIZES = (1, 64, 65, 191, 192, 4097)
 
 
@@ -38,7 +38,7 @@ def check(time, room, dtype):
     with jax.enable_x64(dtype == "float64"):
         time = np.asarray(time, dtype)
         places = native_places(jnp.asarray(time), room, 2)
-        # XLA's threads take numbers that are not normal for 0
+        # XLA's threads treat subnormal numbers as 0.
         normal = np.where(np.abs(time) < np.finfo(dtype).tiny, 0, time)
         expected = np.argsort(normal, axis=1, kind="stable")[:, :room]
         np.testing.assert_array_equal(places, expected)

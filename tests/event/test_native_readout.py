@@ -68,7 +68,7 @@ CASES += [(IFDelta, False), (LIFBox, True), (IFBox, False)]
 @pytest.mark.parametrize(("model", "mixed"), CASES)
 def test_both_backends_agree(model, mixed, x64):
     drive, samples = drawn(model, mixed, neurons=5 if mixed else 21)
-    if model is not CubaLIFDelta:  # what arrives moves V, and j is the bias
+    if model is not CubaLIFDelta:  # arrivals change V, and j is the bias
         drive = replace(
             drive, constants=replace(drive.constants, tau_syn=jnp.ones_like(drive.v_inf))
         )
@@ -92,7 +92,7 @@ def test_gradients_are_finite_differences(model, x64):
         direction = jax.tree.map(
             lambda x, scale=scale: jnp.asarray(rng.normal(size=x.shape) * scale), numbers[number]
         )
-        if number == 2:  # the arrival at the time of a sample stays there
+        if number == 2:  # an arrival at the time of a sample does not move
             direction = direction.at[:, 3].set(0.0)
         ends = []
         for step in (1e-6, -1e-6):
@@ -138,7 +138,7 @@ def test_readouts_without_arrivals_or_neurons():
     assert by_kernels(no_neurons, samples).shape == (BATCH, 4, 0)
 
 
-# ---- in a network: a native hidden layer, and a readout
+# -- in a network: a native hidden layer, and a readout
 
 
 def with_readout(last):

@@ -35,7 +35,7 @@ def recorded(name, dtype=jnp.float64):
     times[rng.random(times.shape[:2]) < 0.2] = np.inf
     times[..., 1:][rng.random(times[..., 1:].shape) < 0.5] = np.inf
     times = np.sort(times)
-    times[:, 0, 0] = np.sort(np.asarray(time), axis=1)[:, 0]  # the arrival comes after the spike
+    times[:, 0, 0] = np.sort(np.asarray(time), axis=1)[:, 0]  # the spike precedes the arrival
     count = np.isfinite(times).sum(-1).astype(np.int32)
     return spec, (weight, lanes, time, row), (jnp.asarray(times, dtype), count, spike_weights)
 
@@ -63,7 +63,7 @@ def test_both_backends_agree(name, x64):
     spikes, gradient = spikes_and_gradients(by_kernels(spec), *case)
     np.testing.assert_array_equal(spikes.time, expected.time)
     np.testing.assert_array_equal(spikes.count, expected.count)
-    assert (np.asarray(expected.slope) < 0).any()  # where the equations would not fire at all
+    assert (np.asarray(expected.slope) < 0).any()  # spikes where the equations have none
     np.testing.assert_allclose(spikes.slope, expected.slope, rtol=1e-11, atol=1e-11 / TAU)
     assert np.abs(gradient[0]).max() > 0
     assert_trees_close(gradient, expected_gradient, atol=1e-11)
@@ -83,7 +83,7 @@ def test_layers_without_arrivals_spikes_neurons_or_samples():
     silent = record(weight, lanes, time, row, times + jnp.inf, 0 * count)
     np.testing.assert_array_equal(silent.slope, np.ones(times.shape))
     alone = record(weight, lanes, time[:, :0], row[:, :0], times, count)
-    empty = record(weight[:0], lanes, time, row, times, count)  # every arrival weighs nothing
+    empty = record(weight[:0], lanes, time, row, times, count)  # every arrival has weight 0
     np.testing.assert_allclose(empty.slope, alone.slope, rtol=1e-4, atol=1e-2)
     no_lanes = jax.tree.map(lambda lane: lane[:0], lanes)
     no_neurons = record(weight[:, :0], no_lanes, time, row, times[:, :0], count[:, :0])

@@ -97,7 +97,7 @@ def test_networks_with_turned_weights_give_the_same_bits(recurrent, monkeypatch,
 
     monkeypatch.setattr(native_weights, "transpose_by_kernel", counted)
     results = []
-    for large, threads in ((2**16, 1), (0, 2)):  # engines that differ share no program
+    for large, threads in ((2**16, 1), (0, 2)):  # different engines share no program
         monkeypatch.setattr(native_weights, "_LARGE", large)
         monkeypatch.setattr(native_weights, "_WIDE", large)
         run = partial(value, EventDriven(max_spikes=40, threads=threads))

@@ -165,7 +165,7 @@ def test_the_costates_of_a_model_of_one_variable():
 
 ALWAYS = {"reset_kind": "subtract"}
 CURRENT, MEMBRANE = CubaLIFDelta, LIFDelta
-#: A spike assigns V, or takes the same from it always.
+#: A spike sets V, or always subtracts the same from it.
 MODELS = {
     "current": (LayerSpec(neuron=CURRENT(), max_spikes=1, min_slope=0.25), False),
     "current, held": (LayerSpec(neuron=CURRENT(), max_spikes=1, refractory=0.1), True),

@@ -81,7 +81,7 @@ NEURONS = {
 }
 
 
-#: What these have, others have too.
+#: Slow cases, whose features other cases cover, too.
 SLOW = {("LIF", "zero"), ("LIF", "subtract"), ("CubaLIF", "subtract")}
 CASES = [
     pytest.param(neuron, kind, reset, marks=[pytest.mark.slow] * ((neuron, reset) in SLOW))
@@ -95,7 +95,7 @@ CASES = [
 def test_numbering_does_not_matter(neuron, kind, reset):
     rng = np.random.default_rng(0)
     run = run_of(kind, NEURONS[neuron], {}, reset)
-    # the order of the nodes is that of their names: populations and weights the other way round
+    # Nodes are ordered by name: new names reverse the order of populations and of weights.
     run_renamed = run_of(kind, NEURONS[neuron], {"a": "z", "b": "c", "w": "y", "skip": "v"}, reset)
     fired, at_once = 0, 0
     for _ in range(DRAWS):
@@ -109,7 +109,7 @@ def test_numbering_does_not_matter(neuron, kind, reset):
             key: value[order[TARGET[key]]][:, order[SOURCE[key]]] for key, value in weight.items()
         }
         slots = rng.permutation(EVENTS)
-        place = np.argsort(order["in"])  # where each channel has gone
+        place = np.argsort(order["in"])  # new position of each channel
         result, expected = run_renamed(moved, events_of(time[slots], place[index[slots]]))
         assert int(result) == 0
         for name in ("a", "b"):

@@ -107,7 +107,7 @@ def test_spikes_are_sorted_by_numpy_as_by_xla():
     assert np.asarray(here.index).tobytes() == np.asarray(traced.index).tobytes()
     assert np.array_equal(here.time, traced.time)
     assert isinstance(here.time, jax.Array)
-    # Numbers that are there, in a function that is traced.
+    # Concrete arrays in a function that is traced.
     inside = jax.jit(lambda x: (flatten_spikes(times), x))(1.0)[0]
     assert np.array_equal(inside.index, here.index)
 

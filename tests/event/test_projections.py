@@ -320,7 +320,7 @@ def test_delays_apart_an_event_comes_once_by_each():
         return "first", "late"
 
     spikes = spikes_at(integrators(feed, (1, 2, 1)), [0.1])
-    np.testing.assert_allclose(spikes.time[0, 0, 0], 0.1)  # before the rest of it comes
+    np.testing.assert_allclose(spikes.time[0, 0, 0], 0.1)  # before the delayed part arrives
 
 
 @pytest.mark.parametrize("kind", ["Linear", "Scale", "AvgPool2d", "identity"])
@@ -344,7 +344,7 @@ def test_fan_in_behind_a_flatten_that_keeps_channels_last(kind):
 
     network = integrators(feed, (2, 2, 2), threshold=0.95)
     for channel in range(8):
-        # by the Flatten, channel c at pixel p is neuron 2 p + c, but 0.1 is not enough there
+        # By the Flatten, channel c at pixel p is neuron 2 p + c, for which 0.1 is below threshold.
         count = spikes_at(network, [0.1], channel).count[0]
         np.testing.assert_array_equal(np.flatnonzero(count), [channel])
 
@@ -370,7 +370,7 @@ def test_a_window_behind_a_convolution_whatever_its_groups(kind, first_groups, g
     pool = np.ones((6, 1, 2, 2)) / (4 if kind == "AvgPool2d" else 1)
     weights = [network.parameters.get(name, {}).get("weight", pool) for name in ("first", "then")]
     [(_, operator)] = signals(network)["fire"].paths
-    # a row for each tap of the first that meets one of the other, not for each place where they do
+    # One row for each pair of taps that meet, not for each position at which they meet.
     assert len(operator.rows(network.dtype)) <= 24 * (4 if kind == "Conv2d" else 1)
     image, none = np.random.default_rng(1).normal(size=(4, 4, 5)), np.zeros(6)
     expected = convolution(image, weights[0], none, (1, 1), (0, 0), (1, 1), first_groups)

@@ -72,7 +72,7 @@ def expected(net, events, samples, *, area, initial="zero"):
 def test_voltages_agree_with_the_oracle(shape):
     area, initial = (None, "v_leak") if shape is TauShape.ANY else (0.7, "zero")
     net, events, samples = drawn(shape, spike_area=area, initial=initial)
-    # also at the start, at an arrival, at the end
+    # Also sample at the start, at an arrival, and at the end.
     samples = np.concatenate([samples, [0.0, events.time[0, 0], T_END]])
     voltages = simulate(net, events, T_END, sample_times=samples).voltages["readout"]
     exact = expected(net, events, samples, area=area, initial=initial)
@@ -222,9 +222,9 @@ def test_integrals_keep_their_digits_where_the_membrane_hardly_leaks(kernel, tau
             return np.float64([value, *by_time[0]])
 
     exact, rough = map(value_and_gradient, (np.float64, np.float32))
-    # what a box leaves is the difference of two steps 0.1 apart, ten times as large
+    # The effect of a pulse is the difference of two steps 0.1 apart, each ten times as large.
     np.testing.assert_allclose(rough, exact, rtol=1e-5 if kernel == "delta" else 1e-4)
-    if kernel == "delta":  # by quadrature
+    if kernel == "delta":  # compare with a quadrature
         net, times = equal_readouts(tau_mem=tau_mem), np.linspace(0, 4, 40001)
         solution = simulate(net, events_at(0.2, 1.1, 1.7), 4.0, sample_times=times)
         area = np.trapezoid(solution.voltages["2"][0, :, 0], times)
@@ -270,7 +270,7 @@ def test_second_derivatives_are_exact_or_refused(functional, second):
     if functional == "maximum":
         assert_refused(lambda: curvature(tau), UsageError, "second derivatives of a maximum")
         return
-    # of numbers that are traced nothing is assumed, and nothing has to be refused
+    # Traced time constants carry no assumptions, so nothing has to be refused.
     steps = 1e-5 * jnp.eye(2)
     differences = [(gradient(tau + step) - gradient(tau - step)) / 2e-5 for step in steps]
     np.testing.assert_allclose(curvature(tau), jnp.stack(differences), atol=1e-8)
@@ -317,7 +317,7 @@ def test_functionals_of_neurons_that_have_lists_of_arrivals_of_their_own(kind):
     events, fine = Events(time=times, index=index), np.linspace(0, T_END, 20_001)
     solution = simulate(network, events, T_END, sample_times=fine)
     trace = np.asarray(solution.voltages["2"])
-    # V has kinks at the arrivals, where the sum is off by the square of a step
+    # V has kinks at the arrivals, where the error of the quadrature is quadratic in the step.
     np.testing.assert_allclose(solution.maximum("2"), trace.max(1), atol=1e-3)
     area = np.trapezoid(trace * np.exp(-fine / 1.5)[:, None], fine, axis=1)
     np.testing.assert_allclose(solution.integral("2", 1.5), area, atol=1e-3)
@@ -328,7 +328,7 @@ def test_functionals_of_neurons_that_have_lists_of_arrivals_of_their_own(kind):
 
     gradient = jax.grad(reading, has_aux=True)(network.parameters)[0]
     assert np.nanmax(relative_errors(gradient, reading, network.parameters)) < ENOUGH
-    # the same where all neurons share what is computed of their time constants
+    # The same if all neurons share what is computed from their time constants.
     shared = partial(reading, network=network.with_lasting_time_constants())
     shared_gradient = jax.grad(shared, has_aux=True)(network.parameters)[0]
     assert_trees_close(gradient, shared_gradient, rtol=1e-9, absolute=1e-9)
@@ -350,4 +350,4 @@ def test_memory_of_an_integral_grows_with_the_batch_and_not_with_its_square():
         program = jax.jit(jax.grad(integral)).lower(network.parameters).compile()
         return program.memory_analysis().temp_size_in_bytes
 
-    assert bytes_of(128) < 9 * bytes_of(32)  # by its square: 16 times
+    assert bytes_of(128) < 9 * bytes_of(32)  # quadratic growth would be 16-fold

@@ -154,5 +154,5 @@ def test_gradients_agree_with_central_differences(kind, area, seed):
     assert result == Result.SUCCESS
     assert all(count.mean() > 0.5 for count in counts)
     error = relative_errors(gradient, loss, tree)
-    assert np.isfinite(error).mean() > 0.95  # elsewhere a spike appears within the step
+    assert np.isfinite(error).mean() > 0.95  # otherwise a spike appears within the step
     assert np.nanmax(error) < ENOUGH

@@ -34,7 +34,7 @@ from tests.event.recurrent_cases import (
 )
 
 SLOTS = 60
-#: What these have, others have too, but not together.
+#: Slow cases, whose features other cases cover, though not in combination.
 SLOW = ("double", "half", "equal", "apart", "membranes", "refractory", "jumps refractory")
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -47,7 +47,7 @@ def cases_but(*slow):
 
 compiled = partial(
     jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)  # what runs a few times only
+)  # for functions that run only a few times
 simulated = compiled(group_spikes, static_argnums=0)
 
 
@@ -90,7 +90,7 @@ def test_spikes_agree_with_the_reference(name):
 
 @pytest.mark.parametrize("name", cases_but(*SLOW, "boxes", "jumps", "loop"))
 def test_gradients_agree_with_central_differences(name):
-    def free(numbers, rows, readout):  # time constants vary one by one
+    def free(numbers, rows, readout):  # time constants vary independently
         value, group = loss(numbers, rows, readout, name, free=True)
         return value, [spikes.count for spikes in group.spikes]
 
@@ -99,7 +99,7 @@ def test_gradients_agree_with_central_differences(name):
         rows, readout = [jnp.asarray(row) for row in rows], readout_of(name, seed)
         gradient, _ = gradient_of(name)(numbers, rows, readout)
         error = relative_errors(gradient, free, numbers, rows, readout)
-        assert np.isfinite(error).mean() > 0.99  # elsewhere a spike comes or goes within the step
+        assert np.isfinite(error).mean() > 0.99  # otherwise a spike appears or vanishes in the step
         assert np.nanmax(error) < ENOUGH
 
 
@@ -122,7 +122,7 @@ def test_forward_mode_agrees_with_reverse_mode(name):
     np.testing.assert_allclose(compiled(directional)(numbers, direction), along, rtol=1e-9)
 
 
-# What must not matter
+# Invariances
 
 
 def cuba_net(neurons=9, shape=TauShape.DOUBLE):
@@ -275,7 +275,7 @@ def test_no_delay_is_a_delay_of_zero():
         np.testing.assert_allclose(spikes.time, expected.time, rtol=1e-13)
 
 
-# Many spikes at one time, and too many spikes
+# Simultaneous spikes, and too many spikes
 
 
 def test_neurons_that_cross_together_all_fire():
@@ -324,7 +324,7 @@ def test_arrivals_of_one_time_are_added_up_before_anything_fires(order):
     weight, times = jnp.array([[1.5, 1.5], [0.0, -1.0]]), jnp.array([[0.5, 0.5]])
     arrivals = weight, times, jnp.asarray(order, jnp.int32)
     spikes, _ = one_group(IFDelta(), unit_lanes(2), arrivals, FIRST_TO_SECOND, t_end=1.1)
-    # the second neuron has 0.5 in the first round, and 1.1 in the next
+    # V of the second neuron is 0.5 in the first round, and 1.1 in the next.
     assert spikes.count.tolist() == [[1, 1]]
     assert spikes.time[0, :, 0].tolist() == [0.5, 0.5]
 
@@ -332,7 +332,7 @@ def test_arrivals_of_one_time_are_added_up_before_anything_fires(order):
 def test_an_overshoot_fires_again_at_once_in_a_group():
     neuron, arrivals = IFDelta(reset_kind="subtract"), one_arrival(2.7, 0.0)
     spikes, _ = one_group(neuron, unit_lanes(2), arrivals, FIRST_TO_SECOND, t_end=1.1)
-    assert spikes.count.tolist() == [[2, 1]]  # 2 * 0.6 arrives together
+    assert spikes.count.tolist() == [[2, 1]]  # both spikes arrive together: 2 * 0.6
     assert spikes.time[0, 0, :2].tolist() == [0.5, 0.5]
 
 
@@ -347,7 +347,7 @@ def test_refractory_times_end_before_anything_arrives():
 @pytest.mark.parametrize("delay", [None, np.asarray(0.2)], ids=["none", "delayed"])
 def test_an_exhausted_budget_says_how_much_it_takes(delay):
     neuron, lanes, (weight, times, row), feedback = cuba_net()
-    arrivals = weight, times.at[0].set(jnp.inf), row  # a sample with nothing in it
+    arrivals = weight, times.at[0].set(jnp.inf), row  # a sample without arrivals
     run = partial(one_group, neuron, lanes, arrivals, feedback, delay)
     expected, needed = run()
     assert 10 < needed.max() <= 100

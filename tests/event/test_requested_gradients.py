@@ -82,7 +82,7 @@ def last_voltages(solution):
     return sum(jnp.sum(v[:, -2:]) for v in solution.voltages.values())
 
 
-#: What is differentiated by, and of what at last.
+#: Variable of a derivative -> function that is differentiated.
 WAYS = {"times": by_integrals, "time constants": by_integrals, "sample times": last_voltages}
 MAKERS = {"layers": layers, "group": recurrent_network, "convolution": behind_a_convolution}
 QUICK = [("layers", "times", "native"), ("layers", "times", "xla"), ("group", "times", "native")]

@@ -48,9 +48,9 @@ def test_a_command_compiles_its_network_once(graph, tmp_path, native_kernels):
     np.savez(tmp_path / "x.npz", time=INPUTS.time, index=INPUTS.index)
     with compiled() as programs:
         outcome = run_file(graph, tmp_path / "x.npz", tmp_path / "y.npz", t_end=T_END)
-    # More than `EventDriven` has room for at first.
+    # More than the initial budget of `EventDriven`.
     assert 16 < max(outcome.spikes_needed.values()) < 128
-    # Once in a process a program of nothing shows what options the compiler knows.
+    # Once per process, an empty program is compiled to find out which options the compiler knows.
     assert [name for name in programs if name != "jit(<lambda>)"] == ["jit(run_and_conclude)"]
 
 

@@ -62,6 +62,6 @@ def test_a_gradient_by_times_alone_goes_back_through_parts_of_a_batch(monkeypatc
 
     expected = jax.grad(total)(own_weight, 20)
     monkeypatch.setattr(sample_parts, "_TOGETHER", 6)  # one sample
-    gradient = jax.grad(total)(own_weight, 21)  # another program
+    gradient = jax.grad(total)(own_weight, 21)  # another budget: another program
     assert np.abs(expected).max() > 0.1
     np.testing.assert_allclose(gradient, expected, rtol=1e-4)

@@ -83,7 +83,7 @@ def test_inputs_of_a_cycle_may_have_a_delay_for_each_neuron(backend):
     engine = EventDriven(max_spikes=32, backend=backend)
     network = jaxsnn.lower(behind_weights(*OUTSIDE))
     delayed = jaxsnn.simulate(network, EVENTS, 4.0, engine=engine)
-    # the same with an input channel for each pair, and the delays in the times of the events
+    # The same with an input channel for each pair, and with delayed event times.
     pairs = np.zeros((3, 6))
     pairs[np.arange(6) % 3, np.arange(6)] = FIRST.T.reshape(-1)
     wide = behind_weights(("in", "w", "n", "out"), ("n", "back", "n"), first=pairs)
@@ -167,7 +167,7 @@ def test_the_time_stepped_engine_does_not_pass_over_delays_of_synapses():
     grid = jaxsnn.TimeStepped(dt=0.1, record=True)
     with pytest.raises(LoweringError, match=r"'back' has individual synaptic delays.*update_graph"):
         jaxsnn.simulate(network, EVENTS, 4.0, engine=grid)
-    # what the message recommends
+    # Follow the advice of the message.
     written = jaxsnn.lower(jaxsnn.update_graph(graph, network))
     solution = jaxsnn.simulate(written, EVENTS, 4.0, engine=grid)
     expected = jaxsnn.simulate(jaxsnn.lower(recurrent(0.4)), EVENTS, 4.0, engine=grid)

@@ -76,7 +76,7 @@ def test_rows_are_sorted_side_by_side(shape):
 
 def test_the_network_is_compiled_as_one_also_where_nothing_else_is(caplog):
     time = jnp.asarray(some_times(np.random.default_rng(0), LEAST, 177))
-    jax.clear_caches()  # of whichever test came before
+    jax.clear_caches()  # forget programs of earlier tests
     with caplog.at_level(logging.WARNING), jax.log_compiles():
         sorted_times(time)
     programs = [
@@ -94,7 +94,7 @@ def test_many_rows_are_sorted_by_the_network():
     assert "sort" not in compiled(LEAST, 64).replace("sorted", "").replace("sorting", "")
     assert "stablehlo.sort" in compiled(LEAST - 1, 64)
     assert "stablehlo.sort" in compiled(LEAST, 4)
-    assert "stablehlo.sort" in compiled(LEAST, 70)  # the network would take 128
+    assert "stablehlo.sort" in compiled(LEAST, 70)  # the network would need 128
 
 
 def test_leading_axes_are_rows():

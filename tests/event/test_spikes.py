@@ -17,11 +17,11 @@ from tests.event.cases import SHAPES, population
 from tests.oracles import continuous_time
 
 SOURCES, ARRIVALS, SAMPLES, T_END = 4, 12, 3, 8.0
-#: Numbers of neurons in a population.
+#: Numbers of neurons of the populations.
 SIZES = (5, 9)
 
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
-#: One for each way to solve for a crossing.
+#: One shape for each method of solving for a crossing.
 some_shapes = pytest.mark.parametrize(
     "shape", [TauShape.DOUBLE, TauShape.EQUAL, TauShape.ANY], ids=lambda shape: shape.name
 )
@@ -245,7 +245,7 @@ def test_nothing_happens_after_the_end(shape):
 def test_samples_do_not_see_each_other(shape, neurons):
     """Up to the last bit, where Newton's iteration goes on until all lanes are done."""
     case, spec = drawn(shape, neurons), spec_of(shape)
-    # the others fire at other times, and far more often
+    # The other samples receive other, far more frequent spikes.
     others, strongest = [[True], [False], [True]], np.argmax(case["weight"].sum(1))
     crowded = {
         "times": np.where(others, case["times"] / 7, case["times"]),

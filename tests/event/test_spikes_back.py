@@ -72,7 +72,7 @@ def looped(name, b, k, moved=None, lams=None):
     reset_change = np.array([lane["v_reset"], kick] if spec.assigns else [-height, 0.0])
     resets = above and not spec.assigns and not spec.neuron.keeps_overshoot
     start = np.array([lane["v_reset"] if resets else lane["v_start"], lane["j_start"]])
-    start *= [1.0, not isinstance(spec.neuron, Alone)]  # which has no j
+    start *= [1.0, not isinstance(spec.neuron, Alone)]  # it has no j
     p, after, by_lanes, before, carried = np.zeros(2), None, dict.fromkeys(lane, 0.0), {}, 0.0
     for s in reversed(range(len(times))):
         if not np.isfinite(times[s, b, k]):

@@ -44,7 +44,7 @@ ONE_EVENT = Events(time=[0.01], index=[0])
 def network(ratio=2.0, last=None, v_reset=0.0):
     """Populations "2" and "4", tau_mem of the first being `ratio` times tau_syn."""
     rng = np.random.default_rng(3)
-    scale = min(ratio / 2, 1)  # what j does to V grows as tau_mem gets shorter
+    scale = min(ratio / 2, 1)  # the effect of j on V grows as tau_mem decreases
     neurons = {"tau_mem": ratio * TAU, "tau_syn": TAU}
     return lower(
         build.sequential(
@@ -140,7 +140,7 @@ def test_one_event_at_a_time_gives_the_same_bits():
     session, times = stream(net), []
     for time, index in zip(train.time, train.index, strict=True):
         times.append(session.push(Events(time=[time], index=[index]))["4"].time)
-        assert session.waiting < 60  # events that have acted are forgotten
+        assert session.waiting < 60  # events without remaining effect are forgotten
     times.append(session.push(until=T_END)["4"].time)
     expected = stream(net).push(train, until=T_END)["4"].time
     np.testing.assert_array_equal(np.concatenate(times), expected)
@@ -231,7 +231,7 @@ def test_float32_parameters_are_not_rounded_again():
     assert times[0] == pytest.approx(-np.log(x) * tau_mem, rel=1e-12)
 
 
-#: Events that a stream at 0.01 s with 12 channels refuses, and words of the refusal.
+#: Events that a stream at 0.01 s with 12 channels refuses, and a pattern of the refusal.
 BAD_PIECES = [
     (Events(time=[0.005], index=[0]), r"before the current time of the stream \(0\.01 s\): 1 of 1"),
     (Events(time=[0.02], index=[12]), r"12 channels \(0 to 11\)"),
@@ -325,7 +325,7 @@ def test_spikes_within_a_loop_arrive_in_the_next_round_whatever_the_names(node_n
     session = stream(net, record=node_names)
     spikes = session.push(event, until=2.0)
     solution = simulate(net, event, 2.0, engine=EventDriven(max_spikes=4))
-    # +2 lifts both above 1 at once; what each sends comes when the other has fired
+    # +2 lifts both above 1 at once; each spike arrives after the other neuron has fired.
     for name, sent in ((first, 0.125), (second, -1.5)):
         assert len(spikes[name].time) == solution.spikes[name].count.sum() == 1
         assert session.voltage(name)[0] == pytest.approx(sent * np.exp(-1.5), abs=1e-12)
@@ -461,7 +461,7 @@ def test_threads_that_push_wait_for_each_other():
     assert session.waiting == 901 * waiting_after_one
 
 
-# ---- interrupts
+# -- interrupts
 
 
 def tonic():
@@ -529,7 +529,7 @@ def test_ctrl_c_ends_a_push_of_many_events():
     delays = build.node("Delay", delay=np.array([0.5]))
     net = lower(build.sequential(build.input(1), weights, delays, build.lif(1, tau=TAU)))
     session = stream(net)
-    session._native.set_slice(0.0)  # so that a quick machine looks for signals, too
+    session._native.set_slice(0.0)  # a fast machine must look for signals, too
     train = Events(time=np.full(count, 0.1), index=np.zeros(count, int))
     pushed, call = [], session._native._call
 
@@ -590,7 +590,7 @@ def test_pushes_that_are_interrupted_anywhere_can_be_repeated(structures):
     assert interrupts > 4 * len(structures)
 
 
-# ---- saved states
+# -- saved states
 
 
 @pytest.fixture
@@ -632,7 +632,7 @@ def test_networks_of_all_kinds_are_saved_and_restored(structures, tmp_path):
         session.save(path)
         waiting += session.waiting
         restored = make_stream()
-        restored.push(until=0.9 * drawn.t_end)  # which restoring undoes
+        restored.push(until=0.9 * drawn.t_end)  # restoring undoes this
         restored.restore(path)
         assert state_of(restored) == state_of(session)
         spikes = restored.push(until=drawn.t_end)

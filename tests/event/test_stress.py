@@ -93,7 +93,7 @@ def test_far_apart_and_nearly_equal_time_constants_fire_alike_in_both_precisions
     expected = [times_of_neuron[0] for times_of_neuron in outcome.spikes["n"]]
     np.testing.assert_allclose(exact[:, 0], expected, rtol=1e-9)
     np.testing.assert_allclose(rough, exact, rtol=2e-5)
-    # The ratios 1 - 1e-9 to 1 + 1e-9 stand side by side.
+    # The ratios 1 - 1e-9, 1 and 1 + 1e-9 are neighbours.
     np.testing.assert_allclose(exact[4], exact[5], rtol=1e-8)
     np.testing.assert_allclose(exact[6], exact[5], rtol=1e-8)
     for key, array in slopes[np.float64].items():
@@ -102,7 +102,7 @@ def test_far_apart_and_nearly_equal_time_constants_fire_alike_in_both_precisions
         )
 
 
-#: What weights, thresholds, leaks and time constants are replaced by.
+#: Values that replace weights, thresholds, leaks and time constants.
 ODD = (0.0, 5e-324, 1e-310, 1e-300, 1e-160, 1e-153, 1e-60, 1e-30, 1e30, 1e300, -1.0, np.inf, np.nan)
 
 

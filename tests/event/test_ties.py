@@ -112,7 +112,7 @@ def spikes_around_an_arrival(backend, dtype, once):
     the derivatives of their times by that of the arrival.
     """
     second = dtype(1.1151452)
-    alone = dtype(1 / (np.exp(-second / 2) - np.exp(-second)))  # reaches 1 at `second`
+    alone = dtype(1 / (np.exp(-second / 2) - np.exp(-second)))  # V reaches 1 at `second`
     first = alone + np.arange(-40, 40) * np.spacing(alone)
     weight = jnp.asarray(np.stack([first, np.full(len(first), 300.0)]), dtype)
     ones = jnp.ones(len(first), dtype)

@@ -204,7 +204,7 @@ def nested_without_ports(file):
 CONV = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "bias": np.zeros(2)}
 NUMBERS = {"nan": np.nan, "infinite": np.inf, "minus infinite": -np.inf}
 
-#: name -> (edit of a sound file, what is said)
+#: name -> (edit of a valid file, words of the refusal)
 FILES = {
     "no node": (drop("node"), "it has no group 'node'"),
     "node a number": (put("node", 3), "it has no group 'node'"),
@@ -399,7 +399,7 @@ def free_space(size):
     return edit
 
 
-#: name -> (edit of the bytes of a sound file, what is said); read by a process of its own
+#: name -> (edit of the bytes of a valid file, words of the refusal); read by a separate process
 BYTES = {
     "nothing": (lambda data: b"", "is not an HDF5 file (0 bytes)"),
     "text": (lambda data: b"hello", "is not an HDF5 file (5 bytes)"),
@@ -429,7 +429,7 @@ BYTES = {
     "a text of no index": (patched((b"GCOL", 16), bytes(16), 16), "was not read within"),
 }
 
-#: name -> (edit of a sound file, the code of the warning)
+#: name -> (edit of a valid file, code of the warning)
 READ = {
     "version 999": (put("version", "999"), "unknown-version"),
     "version a number": (put("version", 1.0), "unknown-version"),

@@ -162,7 +162,7 @@ def _prepare(folder):
         np.savez(folder / "recorded.npz", **{"input.x": x}, **y)
 
 
-#: As whose the network is simulated in steps.
+#: Options with which the network is simulated in time steps.
 _NORSE = ("--dialect", "norse", "--dt", "1ms", "--dt-export", "1ms")
 _TRAINED = ("--data", "data.npz", "-o", "OUT.nir", "--epochs", "1", "--batch-size", "16")
 SUBJECTS = {
@@ -365,7 +365,7 @@ def injected(name):
                 count.faults[kind] = count.faults.get(kind, 0) + 1
                 _judge(subject, _state(subject), force, new, count, fault)
                 _judge_checkpoint(subject, Path.cwd(), count, fault)
-                # an error of the folder's own flush is none: the file is there
+                # A failed flush of the folder is not reported as an error: the file exists.
                 done = _state(subject) == new
                 assert done if code == 0 else code == 2, (fault, code, err)
                 assert "unexpected" not in err, (fault, err)
@@ -381,7 +381,7 @@ def all_injected(commands=tuple(SUBJECTS)):
     demo = functools.partial(demo_command.demo, sizes=(200, 64, 64))
     with (
         tempfile.TemporaryDirectory() as folder,
-        mock.patch.object(demo_command, "demo", demo),  # of fewer points than users have
+        mock.patch.object(demo_command, "demo", demo),  # with fewer points, for speed
     ):
         os.chdir(folder)
         try:

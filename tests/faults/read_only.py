@@ -36,7 +36,7 @@ COMMANDS = {
         *("deploy", "net.nir", "made.json", "-o", "OUT/in/here"),
     ),
 }
-#: What counts as work: where commands simulate, train, or place and route.
+#: Functions that do the work of commands: simulate, train, or place and route.
 WORK = (
     (EventDriven, "run"),
     (TimeStepped, "run"),

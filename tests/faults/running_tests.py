@@ -13,9 +13,9 @@ import time
 
 _QUICKLY = "--xla_backend_optimization_level=0"
 _MARKS = "not slow or mutants"
-#: Bytes of address space of a child: some changes make arrays that no machine has room for.
+#: Address space of a child in bytes: some changes create arrays for which no machine has room.
 _MOST_BYTES = 8 << 30
-#: How pytest ends where a test fails, and where a module or what it imports cannot be loaded.
+#: Exit codes of pytest if a test fails, or if a module or its imports cannot be loaded.
 _NOTICED = {1: "a test failed", 2: "it did not load", 3: "pytest broke", 4: "it did not load"}
 
 

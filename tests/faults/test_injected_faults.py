@@ -28,7 +28,7 @@ def test_no_command_tears_or_loses_a_file_and_the_page_counts_the_faults():
     assert sum(sum(count.faults.values()) for count in counts.values()) >= 300
     written = PAGE.read_text().partition(BEGIN)[2].partition(END)[0]
     for name, count in counts.items():
-        # how often training writes depends on which of its epochs is the best
+        # The number of writes of a training depends on which epoch is the best.
         assert f"| `{name}` |" in written
         if not name.startswith("train"):
             assert f"| `{name}` | {count.points} |" in written, (

@@ -35,7 +35,7 @@ class Counted(str):
 @pytest.mark.parametrize("path", ["", "inner"])
 def test_edges_are_looked_up_and_not_searched_for(path):
     node_names = tuple(Counted(f"n{number}") for number in range(1000))
-    prefix = "inner." if path else ""  # exporters put the graph's name before some
+    prefix = "inner." if path else ""  # exporters prefix some names by the graph's
     raw = tuple((Counted(a), Counted(f"{prefix}{b}")) for a, b in itertools.pairwise(node_names))
     flat = READING._Flat(nodes={}, repairs=[]) if path else None
     Counted.comparisons = 0
@@ -44,7 +44,7 @@ def test_edges_are_looked_up_and_not_searched_for(path):
     assert Counted.comparisons < 20 * len(raw)
 
 
-# ---- the whole way, counted in calls
+# -- complete operations, measured in calls
 
 
 def numbers(value):
@@ -94,7 +94,7 @@ CHAINS = {
     "a ring": {"loop": True},
     "a fan": {"fan": True},
 }
-#: What is done with a graph before anything runs.
+#: Operations on a graph that need no simulation.
 WAYS = {
     "describe": lambda graph: (describe(graph), as_text(graph)),
     "draw": lambda graph: (svg(graph), dot(graph), mermaid(graph)),
@@ -128,14 +128,14 @@ def work(function, *arguments):
 @pytest.mark.parametrize("kind", CHAINS)
 def test_the_work_grows_with_the_number_of_nodes(kind):
     documents = [chain(count, **CHAINS[kind]) for count in (40, 80, 160)]
-    parse(documents[0], dialect="nir")  # what is imported once does not count
+    parse(documents[0], dialect="nir")  # imports do not count
     for action in WAYS.values():
         work(action, parse(documents[0], dialect="nir"))
     spent = {"parse": [work(lambda d: parse(d, dialect="nir"), document) for document in documents]}
     graphs = [parse(document, dialect="nir") for document in documents]
     for name, action in WAYS.items():
         spent[name] = [work(action, graph) for graph in graphs]
-    # what grows with the square of the number has four times the growth of before
+    # From one doubling to the next, linear growth doubles and quadratic growth quadruples.
     growth = {name: (b - a, c - b) for name, (a, b, c) in spent.items()}
     wrong = {
         name: later / former for name, (former, later) in growth.items() if later > 2.6 * former

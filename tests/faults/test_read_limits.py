@@ -70,7 +70,7 @@ def test_python_asks_for_the_limit_itself(looping_file):
     )
 
 
-#: A job in the background ignores Ctrl-C, and with it what it starts.
+#: Background jobs ignore Ctrl-C, and so do their children.
 LISTENING = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 INFO = LISTENING + "from jaxsnn.commands.cli import main; sys.exit(main(sys.argv[1:]))"
 
@@ -94,7 +94,7 @@ def test_ctrl_c_ends_it(looping_file):
     _, error = running.communicate(timeout=30)
     assert (running.returncode, error) == (2, "jaxsnn: error: interrupted\n")
     state = Path(f"/proc/{child}/stat")
-    assert not state.exists() or state.read_text().split()[2] == "Z"  # dead, and not yet buried
+    assert not state.exists() or state.read_text().split()[2] == "Z"  # a zombie
 
 
 def test_ctrl_c_while_the_child_begins_is_not_lost():
@@ -188,7 +188,7 @@ def test_text_that_many_share_does_not_grow_without_bound(tmp_path):
     )
 
 
-# ---- what is handed over is what is there
+# -- documents arrive unchanged
 
 
 def as_sent(document):
@@ -251,7 +251,7 @@ def test_real_files_are_handed_over_as_they_are(zoo, tmp_path):
         assert_handed_over(path, tmp_path)
 
 
-# ---- bytes
+# -- limits of bytes
 
 
 @pytest.mark.parametrize("command", ["info", "draw -o g.dot", "map -o m.json", "check --for event"])
@@ -273,7 +273,7 @@ def test_every_command_takes_the_limits(command, limit, message, small_file, cap
 
 def test_the_bytes_that_are_needed_are_named(small_file):
     needed = 100
-    for _ in range(20):  # each attempt learns of one more array
+    for _ in range(20):  # each attempt reports one more array
         try:
             read(small_file, max_bytes=needed)
             break
@@ -347,7 +347,7 @@ def test_shapes_that_are_none_are_refused(shape, tmp_path):
 NO_ARRAYS = r"is not an .npz file of arrays \(.+\): save it again"
 
 
-# ---- what is no file
+# -- invalid files
 
 
 @pytest.mark.parametrize("keep", [4, 60, 130, 340])
@@ -403,7 +403,7 @@ def test_a_budget_counts_all_together():
 def test_reading_works_beside_other_threads(small_file, monkeypatch):
     graphs, alone, fork = [], threading.Lock(), os.fork
 
-    def watched_fork():  # as filelock 4.3 watches them
+    def watched_fork():  # like that of filelock 4.3
         if not alone.acquire(blocking=False):
             raise RuntimeError("another thread forks")
         time.sleep(0.05)

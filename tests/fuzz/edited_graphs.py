@@ -30,7 +30,7 @@ from tests.helpers.lif_chains import two_layers
 from tests.helpers.random_spikes import random_raster
 
 _NAMES = st.sampled_from(["input", "output", "a", "b", "c", "1", "10", "2", "a.b", "fc/1", "ä"])
-#: The numbers of neurons; where they differ, an edge does not fit.
+#: Numbers of neurons; edges between different numbers are invalid.
 _SIZES = st.sampled_from([1, 2, 2, 2, 3])
 _VALUES = st.floats(0.5, 2.0, width=32)
 
@@ -179,7 +179,7 @@ def refuse_other(graph, again):
             assert stored.tobytes() == expected.tobytes(), (name, key)
 
 
-# ---- conversions
+# -- conversions
 
 
 def _played(graph, x):
@@ -226,7 +226,7 @@ class ConvertedNetwork(RuleBasedStateMachine):
     def spikes_are_the_same(self):
         if not hasattr(self, "y"):
             return
-        # Steps that left on the way are missing at the end, or come later.
+        # Compare the steps that both have: converted spikes are shifted by `late` steps.
         steps = len(self.y) - 4
         first, second = max(0, -self.late), max(0, self.late)
         np.testing.assert_array_equal(

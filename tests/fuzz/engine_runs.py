@@ -116,7 +116,7 @@ class Group:
         total = 0.0
         for name, weight in weights.items():
             first = solution.spikes[name].time[..., : weight.shape[-1]]
-            # of neurons that fire once there is one slot
+            # Neurons that fire once have one slot.
             weight = weight[..., : first.shape[-1]]
             total += jnp.sum(jnp.where(jnp.isfinite(first), first, 0.0) * weight)
         return total

@@ -87,7 +87,7 @@ class Summary:
         yield f"samples or entries that differ, by class: {dict(self.labels)}"
 
 
-# ---- the reference
+# -- reference
 
 
 def reference(drawn, sample, sample_times=()):
@@ -138,7 +138,7 @@ def drawn_of(structure, seed, summary):
     return candidate
 
 
-# ---- comparison
+# -- comparison
 
 
 def shortest_tau(drawn):
@@ -201,7 +201,7 @@ def compare_voltages(first, sample, outcome, solution, summary):
             summary.worst_voltage = max(summary.worst_voltage, float(gap.max()))
 
 
-# ---- explanations
+# -- explanations
 
 
 def explanation(drawn, outcome, time, population):
@@ -216,8 +216,8 @@ def explanation(drawn, outcome, time, population):
     for close in outcome.close:
         if abs(close.time - time) < 1e-4 * tau:
             return f"explained: {close.kind} {close.place} {close.margin:.2g}"
-    # A neuron that a spike leaves exactly at its threshold fires again at that time. Whether this spike
-    # reaches a neuron behind it before or after that one's reset is a tie, too, which shows later.
+    # A neuron whose V is exactly at threshold after a spike fires again at that time. Whether this
+    # spike precedes the reset of a downstream neuron is also a tie, which shows later.
     wires = networkx.DiGraph(drawn.structure.edges)
     ends = [spike for train in outcome.spikes.get(population, ()) for spike in train]
     for close in outcome.close:
@@ -230,12 +230,12 @@ def explanation(drawn, outcome, time, population):
     return "UNEXPLAINED"
 
 
-# ---- the run
+# -- run
 
 
 def run_group(group, seeds, summary, arguments):
     """The seeds of one structure."""
-    # differences and float32 need networks without exact ties
+    # Differences and float32 need networks without exact ties.
     smooth = arguments.float32 or arguments.gradients
     structure = random_networks.structure_of(group, smooth=smooth)
     compiled = pair = None
@@ -286,7 +286,7 @@ def strange_spikes(seed, pair, drawn, summary):
         )
 
 
-# ---- gradients
+# -- gradients
 
 
 def wrong_gradients(seed, drawn, outcomes, compiled, solution, summary):

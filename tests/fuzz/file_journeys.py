@@ -38,7 +38,7 @@ from tests.fuzz.mutated_files import image_of_number, templates
 from tests.fuzz.other_files import KINDS
 from tests.helpers.zoo import unpacked
 
-#: Seconds of computing that one journey may take, and bytes that its arrays may have.
+#: Maximum computing time of a journey in seconds, and maximum bytes of its arrays.
 _LONGEST, _LARGEST = 20.0, 2**24
 
 

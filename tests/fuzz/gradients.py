@@ -14,7 +14,7 @@ from tests.oracles import continuous_time
 
 STEP = 1e-3
 FIRST = 3
-#: A gradient below which errors count as absolute ones.
+#: Gradients below this are compared by absolute errors.
 SMALL = 1e-2
 
 

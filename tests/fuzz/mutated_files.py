@@ -8,7 +8,7 @@ import numpy as np
 from jaxsnn.nir import build
 from jaxsnn.nir.io.files import Dataset, Empty, Group, _image, load, text_dataset
 
-#: Numbers that arithmetic does not like.
+#: Numbers that are difficult for arithmetic.
 _NUMBERS = (
     *(0.0, -0.0, 1.0, -1.0, 0.5, 5.5, 1e-300, 5e-324, 1e30, 1e308, -1e308, np.nan, np.inf, -np.inf),
     *(2.0**31, 2.0**53 + 2, 1e-9, 1 + 1e-9, 999.0),
@@ -106,7 +106,7 @@ def _built():
     )
 
 
-# ---- documents
+# -- documents
 
 
 def _places(group, path=()):
@@ -254,7 +254,7 @@ def _wrapped(entry):
     return Group({"type": text_dataset("NIRGraph"), "nodes": Group({"a": entry}), "edges": inside})
 
 
-# ---- bytes
+# -- bytes
 
 
 def mutated_bytes(rng, image):
@@ -307,5 +307,5 @@ def image_of_number(number, documents, images):
         try:
             return _image(mutated_document(rng, documents[which])), False
         except (ValueError, TypeError, OSError, RuntimeError, UnicodeError, KeyError):
-            continue  # h5py itself would not write that
+            continue  # h5py itself cannot write that
     return mutated_bytes(rng, images[which]), True

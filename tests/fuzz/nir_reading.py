@@ -162,7 +162,7 @@ def matrices(source, target, strands, sources, targets, late):
         yield Synapses(source=source, target=target, weight=weight, delay=delay + late)
 
 
-# ---- linear nodes
+# -- linear nodes
 
 
 def passed(node, strands, inward):

@@ -32,7 +32,7 @@ from jaxsnn.train.loop.epoch import TrainState
 from jaxsnn.train.loop.history import EpochRecord
 from tests.fuzz.mutated_files import mutated_bytes
 
-#: What stands in the place of a value of JSON or TOML.
+#: Values that replace a value of JSON or TOML.
 _ODD = (
     *(None, True, False, 0, 1, -1, 2, 255, 10**6, 2**31, 2**53 + 1, -(2**63), 10**40, 0.5, -0.0),
     *(1e308, float("inf"), float("nan"), "", "auto", "1ms", "-1ms", "x" * 300, "\x1b[2J", "ä\0"),
@@ -341,7 +341,7 @@ def _oddly_zipped(rng, data):
     return written.getvalue()
 
 
-#: By the name that `file_journeys` has for them.
+#: Kinds of files by their names in `file_journeys`.
 KINDS = {
     "mapping": Mappings,
     "config": Configurations,

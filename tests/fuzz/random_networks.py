@@ -19,7 +19,7 @@ from tests.fuzz.nir_reading import NEURONS, Meaning, Node, shapes_of
 SAMPLES, EVENTS, T_END = 2, 10, 5.0
 TAU_CLASSES = ("double", "half", "equal", "near", "apart", "far", "mixed")
 LEVELS = (*["usual"] * 7, "resets above rest", *["thresholds below 0"] * 2)
-#: What each dialect means: (kinds, area, inclusive, steps, late, initial, always subtracts)
+#: Neuron types of each dialect.
 KINDS = {
     "nir": NEURONS,
     "jaxsnn": NEURONS,
@@ -129,7 +129,7 @@ def event_times(rng: np.random.Generator, structure: Structure, samples: int) ->
     return times
 
 
-# ---- structures
+# -- structures
 
 
 class _Builder:
@@ -141,7 +141,7 @@ class _Builder:
         self.edges: list[tuple[str, str]] = []
         self.words: list[str] = []
         self.count = 0
-        self.kinds: dict[str, str] = {}  # of the populations
+        self.kinds: dict[str, str] = {}  # neuron types of the populations
         self.cycle: frozenset[str] = frozenset()  # populations that may be part of one
         self.linked: set[tuple[str, str]] = set()
         self.below: set[str] = set()  # populations with thresholds below 0
@@ -260,7 +260,7 @@ class _Builder:
             node_path.append(self.scale(after))
         self.link(*node_path, target)
 
-    # ---- neurons
+    # -- neurons
 
     def levels(self, name: str, kind: str) -> str:
         """Where the thresholds and resets of a population are."""
@@ -542,7 +542,7 @@ def finished(builder, shapes, back, exact, equal, ends) -> Structure:
     }
     once = frozenset(name for name in firing if builder.chance(0.1))
     area: dict[str, float | str | None] = dict.fromkeys(NEURONS, 1.0)
-    if dialect == "jaxsnn":  # I jumps by w_in w, V of neurons without one by r w
+    if dialect == "jaxsnn":  # I jumps by w_in w; V of neurons without a current by r w
         area |= dict.fromkeys(("CubaLIF", "CubaLI", "LIF", "LI"), "tau")
     if dialect in ("spikingjelly", "sinabs"):
         area = dict.fromkeys(NEURONS, dt)

@@ -13,11 +13,11 @@ from tests.fuzz.random_networks import Drawn, numbers_of
 from tests.oracles import continuous_time
 
 BATCH, MAX_SPIKES = 64, 48
-#: Spikes farther apart than this, in units of the shortest time constant, are not the same.
+#: Spikes that are farther apart than this, in units of the shortest time constant, are different.
 SAME = 1e-3
-#: Distance from the threshold, in heights, that rounding in float32 makes up for.
+#: Distance from the threshold, in heights, that rounding in float32 may explain.
 MARGIN = 3e-5
-#: Relative error of numbers that the reference is run with where the margin says nothing: 5 ulp.
+#: Relative perturbation of the reference's numbers, if the margin explains nothing: 5 ulp.
 ROUNDING, TRIES = 3e-7, 8
 
 

@@ -83,7 +83,7 @@ def test_what_arrives_at_one_time_is_summed_before_any_neuron_fires():
         assert len(times(outcome)) == spikes
         assert outcome.summed == [1.0]
     outcome = fed(neurons, both, weight=[[0.6, 0.6]], sample_times=[1.0 + 1e-9])
-    assert abs(outcome.samples["n"][0, 0]) < 1e-8  # nothing is left of the second
+    assert abs(outcome.samples["n"][0, 0]) < 1e-8  # no effect of the second arrival remains
 
 
 def test_a_spike_without_a_delay_acts_in_the_next_round():

@@ -58,7 +58,7 @@ def test_derivatives_with_and_without_a_kink():
     assert gradients.derivative(lambda x: None if x > 0 else x, 1e-3)[1] == "other spikes"
 
 
-# ---- the reading of a graph
+# -- reading of a graph
 
 
 def synapse(places, edges):

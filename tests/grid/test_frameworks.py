@@ -127,7 +127,7 @@ def test_snntorch_fires_the_same(kind, reset, delay):
     graph = snntorch_graph(net, reset=reset, reset_delay=delay)
     verification = assert_fires(graph, x, y.detach().numpy(), active=20)
     assert verification.spikes_expected < 0.99 * STEPS * BATCH * 4
-    # snnTorch's RSynaptic resets one step late whatever it was told, and the notes say so.
+    # snnTorch's RSynaptic always resets one step late, and the notes report this.
     assert len(approximations(lower(graph))) == 2 * (kind == "RSynaptic" and not delay)
 
 
@@ -136,7 +136,7 @@ SURROGATES = (
     FAST_SIGMOID,
     (FastSigmoid(slope=7.0), "fast_sigmoid", {"slope": 7}),
     (ArcTan(alpha=2.0), "atan", {"alpha": 2.0}),
-    # snnTorch's is NaN where slope |V - v_threshold| is above 88
+    # snnTorch's derivative is NaN where slope |V - v_threshold| is above 88.
     (Sigmoid(slope=1.0), "sigmoid", {"slope": 1}),
     (StraightThrough(), "straight_through_estimator", {}),
 )

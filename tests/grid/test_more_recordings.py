@@ -16,7 +16,7 @@ from jaxsnn.nir.graphs.export import tagged
 from tests.helpers.zoo import MORE
 
 MEMBRANES = ("snn_mem_spiking_sub", "snn_mem_spiking_zer_now", "snc_ends_flatten")
-#: What leaves these is a level, or the membrane: compared by its error.
+#: Networks whose output is a level or a membrane potential, which is compared by its error.
 LEVELS = (*MEMBRANES, "spyx3_ends_flatten", "spyx_psu")
 
 

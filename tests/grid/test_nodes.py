@@ -20,7 +20,7 @@ def play(nodes, shape, x, *, edges=None):
     """What arrives at the output of a chain of nodes, or of a graph."""
     nodes = {"input": nir.Input(np.array(shape)), **nodes, "output": nir.Output(None)}
     edges = [*(edges or itertools.pairwise(nodes)), ("in2", "n"), ("n", "out2")]
-    # A neuron elsewhere, so that there is something to simulate.
+    # An additional neuron, so that there is something to simulate.
     nodes |= {"in2": nir.Input(np.array([1])), "n": neuron(1), "out2": nir.Output(np.array([1]))}
     graph = parse(nir.NIRGraph(nodes, edges, type_check=False), dialect="norse", dt_export=1)
     inputs = {"input": x, "in2": np.zeros((*x.shape[:2], 1))}
@@ -125,7 +125,7 @@ def test_spyx_keeps_channels_last():
 @pytest.mark.parametrize(
     ("delays", "steps"),
     [
-        ([2.0, 2.0, 2.0], [STEPS] * 3),  # 2 s is longer than the input
+        ([2.0, 2.0, 2.0], [STEPS] * 3),  # a delay of 2 s is longer than the input
         ([0.0, 1e-3, 3e-3], [0, 1, 3]),
         ([2e-3, 2e-3, 2e-3], [2, 2, 2]),
     ],

@@ -93,7 +93,7 @@ def test_sinabs_several_spikes_a_step(reset, zoo, x64):
     ("dialect", "options", "r", "dt", "expected"),
     [
         ("norse", {"dt_export": 1}, 1.0, 1e-3, [0, 0, 1, 0]),
-        ("spyx", {}, 1.0, 1e-3, [0, 0, 0, 1]),  # it says so one step later
+        ("spyx", {}, 1.0, 1e-3, [0, 0, 0, 1]),  # Spyx outputs spikes one step later
         ("sinabs", {}, 1.0, 1e-3, [0, 1, 0, 1]),
         ("spikingjelly", {}, 1e3, None, [0, 1, 0, 1]),
         ("nir", {"time_unit": "s"}, 1.0, 1e-3, [0, 0, 1, 0]),

@@ -297,7 +297,7 @@ def test_spikes_are_of_neurons_that_fire_and_voltages_of_what_has_them():
     for read_voltage in (solution.maximum, solution.integral):
         says = "the voltages of 'n' are not recorded"
         assert_refused(partial(read_voltage, "n"), UsageError, says)
-    # a Threshold, say, is no population: what it sends is summed
+    # A Threshold, for example, is not a population: its output is summed.
     np.testing.assert_array_equal(solution_of(spikes, v).count("r"), [[3.0], [3.0]])
 
 

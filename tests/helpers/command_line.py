@@ -10,7 +10,7 @@ from pathlib import Path
 from jaxsnn.commands.cli import main
 
 ROOT = Path(__file__).parents[2]
-#: The network of the demo, and what its file does not say.
+#: Network of the demo, and the options that its file does not contain.
 DEMO_NET = Path(str(files("jaxsnn"))) / "commands" / "demo" / "snntorch_yinyang.nir"
 TOLD = ["--dialect", "snntorch", "--reset", "zero"]
 

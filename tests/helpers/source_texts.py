@@ -11,7 +11,7 @@ from jaxsnn.errors import JaxsnnError
 
 PACKAGE = Path(jaxsnn.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-#: An option of the command line.
+#: Flag of the command line.
 FLAG = re.compile(r"(?<![\w-])--[a-z]")
 KINDS = {
     name

@@ -129,7 +129,7 @@ def stepped(network, time, index):
     return jnp.mean(solution.output() ** 2) + jnp.mean(solution.count("loop")) + solution.result
 
 
-#: Name -> parameters and what is computed with them, of parameters, times and channels.
+#: Name -> function that returns parameters, and function of parameters, times and channels.
 CASES = {
     "boxes": (boxes, of_boxes),
     "whole": (lambda: weights_of(recurrent_network()), readings),
@@ -147,7 +147,7 @@ def numbers(tree):
     return [np.ravel(leaf).tolist() for leaf in jax.tree.leaves(tree)]
 
 
-# ---- on two devices
+# -- on two devices
 
 
 def shared_out(function, network, time, index):

@@ -10,7 +10,7 @@ import numpy as np
 
 DATA = Path(__file__).parents[1] / "data"
 FACTS = json.loads((DATA / "zoo.json").read_text())
-#: Files of which there is a recording.
+#: Files that have a recording.
 RECORDED = tuple(name for name in FACTS if "spikes" in FACTS[name])
 OPTIONS = ("dt", "dt_export", "time_unit", "reset", "reset_delay", "readout")
 
@@ -47,7 +47,7 @@ def recordings():
     return recorded
 
 
-#: Files of networks that were read wrong, or refused, once; each with its recording.
+#: Files of networks that were once read wrongly or refused; each has a recording.
 MORE = json.loads((DATA / "more.json").read_text())
 
 

@@ -24,15 +24,15 @@ from tests.helpers.source_texts import FLAG, SOURCES, name_of, raised, texts, tr
 ROOMS = ("bss2", "network", "nir", "grid", "simulation", "train", "event", "plot")
 ALONE = ("output.py", "units.py")
 COMMANDS = [path for path in SOURCES if name_of(path).startswith("commands/")]
-#: All modules but commands, and the scripts for the chip's software, which have command lines of
-#: their own.
+#: All modules except commands, and except the scripts for the chip's software, which have their own
+#: command lines.
 FILES = [path for path in SOURCES if path not in COMMANDS and "scripts" not in path.parts]
 IN_ROOMS = [
     path for path in FILES if name_of(path).startswith((*(f"{room}/" for room in ROOMS), *ALONE))
 ]
-#: What others than this library's commands read.
+#: Flags that are not those of this library's commands.
 FOREIGN = ("XLA_FLAGS=--xla_", "--version")
-#: Where there is nothing to do that the message does not say.
+#: Messages that need no advice in addition.
 WITHOUT_FIX = (
     "only neurons are placed",
     "no such file",
@@ -108,7 +108,7 @@ def test_texts_have_the_values_of_their_fields():
     assert differing == []
 
 
-# The declarations
+# Declarations
 
 
 def actions(name):

@@ -231,7 +231,7 @@ def test_the_document_keeps_what_a_run_did_not_measure():
     assert f"Not run: {name}, xla: takes more than 90 s." in text
     assert text.index(name) < text.index("## Small work")
     assert text.endswith("as it was\n")
-    # once more on its own page it changes nothing
+    # Writing the same data again changes nothing.
     assert report.document(data, text) == text
 
 
@@ -291,7 +291,7 @@ def test_the_table_beside_the_recordings_is_written_between_its_marks():
     page = bss2_recordings.PAGE.read_text()
     changed = bss2_recordings.with_table(page, table)
     assert bss2_recordings.with_table(changed, "").count("|") < page.count("|")
-    # the page's own table has these rows, in this order
+    # The page itself has these rows, in this order.
     begin = len(page.split(bss2_recordings.BEGIN)[0])
     there = page[begin:].split(bss2_recordings.END)[0].splitlines()[1:]
     labels = [line.split("|")[1].replace("16", "3") for line in there]

@@ -36,12 +36,12 @@ HERE = (
         "guide_streams",
     ),
 )
-#: Pages whose Python other tests run, and what in them does.
+#: Pages whose Python blocks run in other tests, and the code there that runs them.
 ELSEWHERE = {
     "README": ("house/test_readme.py", 'exec(compile("\\n".join(BLOCKS), "README.md"'),
     "guide_devices": ("simulation/test_transformations.py", "run_page(rest)"),
 }
-#: The sections on extensions, and the tests that run them; two run here.
+#: Sections on extensions, and the tests that run them; two run here.
 EXTENSIONS = {
     "A node type": "nir/test_custom_node.py",
     "A neuron model": "event/test_custom_neuron.py",
@@ -80,7 +80,7 @@ def bare(text):
 
 def test_blocks_that_do_not_run_are_listed_and_have_a_reason():
     assert {block.where: block.not_run for block in BLOCKS if block.not_run} == NOT_RUN
-    for path in pages().values():  # none is set off from its block by a blank line
+    for path in pages().values():  # no mark is separated from its block by a blank line
         marks = path.read_text().count("<!-- not run:")
         assert marks == sum(bool(block.not_run) for block in blocks_of(path.stem))
 
@@ -116,7 +116,7 @@ def test_the_framework_of_the_page_is_registered_and_recognised():
         unregister_framework("mine")
 
 
-# ---- commands
+# -- commands
 
 
 def parsers():
@@ -206,7 +206,7 @@ def test_recipes_are_read_and_packages_name_what_their_page_defines(tmp_path):
 ENTRY_POINTS = ("nodes", "neurons", "frameworks", "losses", "placers", "routers")
 
 
-# ---- what takes long
+# -- slow blocks
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def test_the_shipped_network_is_what_snntorch_exports(tmp_path):
     for name, value in shipped.items():
         assert np.asarray(again[name]).dtype == np.asarray(value).dtype, name
         if np.asarray(value).dtype.kind == "f":
-            # torch's normal numbers differ in the last bits between instruction sets
+            # Random normal numbers of torch differ in the last bits between instruction sets.
             np.testing.assert_allclose(again[name], value, rtol=1e-5, atol=1e-9, err_msg=name)
         else:
             np.testing.assert_array_equal(again[name], value, err_msg=name)

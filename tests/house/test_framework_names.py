@@ -12,7 +12,7 @@ from tests.helpers.source_texts import PACKAGE, SOURCES, name_of, tree_of
 INSIDE = PACKAGE / "nir" / "frameworks"
 OUTSIDE = [path for path in SOURCES if INSIDE not in path.parents]
 NAMES = set(frameworks())
-#: Names of packages, too: a tuple of distributions may have them.
+#: Frameworks that are also packages; a tuple of distributions may contain them.
 PACKAGES = {"nir", "jaxsnn"}
 
 

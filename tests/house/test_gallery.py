@@ -20,7 +20,7 @@ from example_runs import EXAMPLES, EXTRAS, NOTEBOOKS, cells_of, run_cells, with_
 from site_pages import pictures_of  # noqa: E402
 
 SAMPLES = (256, 128, 128)
-#: Constants of each example with which it runs in seconds.
+#: Constants of each example with which it runs within seconds.
 SHORT = {
     "encoders": {},
     "snntorch_to_event": {"STEPS": 30, "SAMPLES": 2},

@@ -19,8 +19,8 @@ MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts): path
     for path in sorted(TESTS.rglob("*.py"))
 }
-#: What an oracle may not import, and no module of the tests that it imports may either: ours, and
-#: what JAX gets wrong, it must get right.
+#: Packages that no oracle may import, directly or through other test modules: an oracle must not
+#: share errors with this library or with JAX.
 OURS = {"jaxsnn", "benchmarks", "examples", "jax", "jaxlib", "optax"}
 
 

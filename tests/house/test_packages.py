@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 PARTS = ("jaxsnn", "tests", "docs", "examples", "benchmarks", "pyproject.toml", "README.md")
 PARTS += ("LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "Makefile")
 
-#: Runs a page of the site in the folder that it is started in.
+#: Script that runs a page of the site in the current folder.
 RUN = """
 import re, shlex, sys
 import jaxsnn

@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SNAPSHOT = ROOT / "tests/data/texts.md"
-#: Strings with fewer words are names, keys and formats.
+#: Minimum number of words of a text; shorter strings are names, keys and formats.
 MIN_WORDS = 3
 
 
@@ -41,7 +41,7 @@ def sentences(node: ast.AST, docstrings: frozenset[ast.AST] = frozenset()) -> It
         node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     )
     if has_docstring and node.body and isinstance(node.body[0], ast.Expr):
-        # A statement such as `yield Text(...)` may come first, too.
+        # The first statement may also be `yield Text(...)`.
         docstrings = frozenset(
             {node.body[0].value} if template(node.body[0].value) is not None else ()
         )

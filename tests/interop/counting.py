@@ -39,7 +39,7 @@ from tests.interop.players import compare, play
 
 TARGETS = ("snntorch", "norse", "spikingjelly", "spyx")
 STEPS, BATCH = 60, 6
-#: Resets that a file of a framework may have, where nothing is known of it.
+#: Possible resets in files of each framework, for files that specify none.
 _RESETS: dict[str, tuple[dict[str, Any], ...]] = {
     "snntorch": tuple(
         {"reset": reset, "reset_delay": delay}
@@ -232,7 +232,7 @@ def table(rows: list[Row]) -> list[str]:
     return lines
 
 
-#: What refusals have in common, by a part of their text.
+#: Common reasons of refusals, by a part of their text.
 _SEVERAL = "several spikes in a step, for which there are no equivalent neurons"
 _READOUT = "a readout, which the importer does not have"
 _REASONS = (

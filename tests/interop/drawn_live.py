@@ -192,7 +192,7 @@ def snntorch_live(seed: int) -> Live:
     resets: list[tuple[str, bool]] = []
 
     def numbers(low: float, high: float) -> Any:
-        # Of the layer's whole shape: its exporter fails with less.
+        # Of the full shape of the layer: the exporter fails on smaller arrays.
         return torch.tensor(np.broadcast_to(draws.some(low, high), draws.shape).copy()).float()
 
     def neuron() -> Any:
@@ -213,7 +213,7 @@ def snntorch_live(seed: int) -> Live:
         reset_rule = draws.one_of("subtract", "zero", "none"), draws.chance(0.5)
         if resets and draws.chance(0.5):
             reset_rule = resets[-1]
-        if kind == "RSynaptic":  # fails with reset_delay=False, and so do its files
+        if kind == "RSynaptic":  # RSynaptic and its files fail with reset_delay=False
             reset_rule = reset_rule[0], True
         resets.append(reset_rule)
         return getattr(snntorch, kind)(
@@ -365,7 +365,7 @@ def _spyx_pool(draws: Draws) -> list[Any]:
 
     if min(draws.shape[1:]) < 2:
         return []
-    # Its exporter fails with SAME and one step.
+    # The exporter fails with SAME and a stride of 1.
     same = draws.chance(0.4)
     stride = 2 if same else draws.one_of(1, 2)
     sides = tuple(-(-n // stride) if same else (n - 2) // stride + 1 for n in draws.shape[1:])

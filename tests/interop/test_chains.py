@@ -13,10 +13,10 @@ from tests.interop.players import compare, import_and_play, needs_spyx, run_in_s
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
 FRAMEWORKS = ("snntorch", "norse", "spikingjelly", "spyx")
-#: Networks that every pair is tried with, and some of those that Spyx takes of snnTorch.
+#: Seeds for every pair, and seeds of snnTorch's networks that Spyx can run.
 SEEDS = range(12)
 MORE = {("snntorch", "spyx"): (35, 40, 59, 60, 61, 66)}
-#: Pairs of which none goes there and back: Spyx subtracts, and these reset to a value.
+#: Pairs without any round trip: Spyx subtracts, and the other framework resets to a value.
 NONE = {("norse", "spyx"), ("spikingjelly", "spyx")}
 
 
@@ -31,7 +31,7 @@ def there_and_back(source, target, seed, folder):
         return str(error)
     y = run_in_steps(graph, x)
     shifts = [shift_of(conversion) for conversion in (there, back)]
-    steps = len(y) - abs(shifts[0])  # what left on the way there is missing at the end
+    steps = len(y) - abs(shifts[0])  # steps shifted out on the way there are missing
     y, got = y[:steps], got[:steps]
     if not np.array_equal(y, np.rint(y)):  # membranes of a readout
         got = np.where(np.abs(got - y) < 1e-5 * np.abs(y).max(), y, got)

@@ -22,7 +22,7 @@ SPIKINGJELLY = {"dialect": "spikingjelly", "dt": 1e-4}
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
 DIALECTS = {"norse": NORSE, "snntorch": SNNTORCH, "spikingjelly": SPIKINGJELLY}
-#: Halves, which meet a threshold of 1 exactly.
+#: Multiples of 0.5, whose sums meet a threshold of 1 exactly.
 WEIGHT = np.array([[1.0, 0.5, -0.5], [0.5, 1.0, 1.0], [1.0, -0.5, 1.0]], np.float32)
 CHAINS = {
     "chain": ["input a n output"],
@@ -109,7 +109,7 @@ def test_what_is_fine_runs_alike_and_the_rest_does_not(net, framework, tmp_path)
     graph = network(CHAINS[net], framework)
     fine = check(graph, framework).ok
     assert fine == (net not in NEEDED[framework])
-    if net != "no Output":  # which an importer may run alike by the names of the nodes
+    if net != "no Output":  # an importer may run it, depending on the nodes' names
         assert agrees(graph, framework, tmp_path / "a.nir") == fine
 
 

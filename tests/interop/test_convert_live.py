@@ -25,7 +25,7 @@ ZERO = {"reset_mechanism": "zero"}
 AT_ONCE = {"reset_mechanism": "zero", "reset_delay": False}
 
 
-#: Networks of snnTorch: their kind, seed and options, and who imports them.
+#: Kind, seed and options of networks of snnTorch, and target frameworks.
 SNNTORCH = [
     *thinned(2, ["leaky", "conv"], [1], [ZERO, AT_ONCE], ["norse", "snntorch"]),
     *(
@@ -105,7 +105,7 @@ def test_a_converted_graph_is_read_in_the_dialect_of_its_target(tmp_path):
     write(tmp_path / "a.nir", conversion.graph)
     again = read(tmp_path / "a.nir", dialect="norse", dt="100us", dt_export=1.0)
     assert again.dialect.seconds == conversion.graph.dialect.seconds == 1.0
-    # What was converted for Norse converts back to what snnTorch fires.
+    # A file that was converted for Norse converts back to the spikes of snnTorch.
     back = convert(again, to="snntorch").graph
     for name in ("0", "2", "4"):
         weights = (np.asarray(source.nodes[name].value("weight")) for source in (graph, back))
@@ -152,7 +152,7 @@ def test_every_reset_of_snntorch(kind, reset, delay, target, converts):
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("current", [True, False])
 def test_a_leaky_readout_is_weights_that_feed_themselves(current, target, tmp_path):
-    if current:  # the source has no steps: those of the conversion to Norse's main, by hand
+    if current:  # no steps in the source: use those of Norse's main
         readout, options = (
             build.cubali(tau_mem=5e-3, tau_syn=2e-3, v_leak=0.0),
             {"dialect": "jaxsnn"},

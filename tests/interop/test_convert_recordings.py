@@ -48,7 +48,7 @@ SUBTRACT = (
 )
 TO = [*((name, to) for name in ZERO for to in ("norse", "snntorch", "spikingjelly"))]
 TO += [(name, to) for name in SUBTRACT for to in ("norse", "snntorch", "spikingjelly")]
-# Its current feeds itself, and CUBALIFNode subtracts in the step of the spike only.
+# Its neurons are recurrent, and CUBALIFNode can subtract only in the step of the spike.
 TO.remove(("snntorch_v_rsyn_sub", "spikingjelly"))
 
 

@@ -71,7 +71,7 @@ def test_whole_weights_beside_real_recurrent_ones_of_snntorch(beta, reset, tmp_p
             graph, x, nets.snntorch_play(net, x), tmp_path / "a.nir"
         )
         assert identical == trains
-        # Decays of few binary digits are exact, of others it is said.
+        # Decays with few binary digits are exact; for others, a note reports the rounding.
         assert any("v_threshold = 1" in note for note in notes) is (beta in (0.85, 0.9))
 
 

@@ -17,9 +17,9 @@ from tests.interop.players import needs_spyx, run_in_steps
 
 pytestmark = pytest.mark.interop
 
-#: Networks of each framework, and how many of them a test runs.
+#: Number of networks of each framework, and number of networks of each test.
 EACH, CHUNK = 150, 15
-#: Those that every run of the tests has.
+#: Number of networks in the quick tests.
 FEW = 4
 
 
@@ -45,7 +45,7 @@ def measured(framework, seed, path):
         warnings.simplefilter("ignore")
         live = LIVE[framework](seed)
         graph = graph_of(live, path)
-    for offset in (0,) if live.coarse else (0, 1000, 2000):  # even: the same kind of numbers
+    for offset in (0,) if live.coarse else (0, 1000, 2000):  # even offsets keep the kind of numbers
         x = inputs_of(live, seed + offset)
         y = live.play(x)
         difference = differs(y, run_in_steps(graph, x))

@@ -313,7 +313,7 @@ def test_a_gradient_of_values_is_that_of_finite_differences(x64):
         np.testing.assert_allclose(gradient[place], numeric, rtol=1e-5, atol=1e-7)
 
 
-# -- files, and back to torch
+# -- files, and export to PyTorch
 
 
 def graphs():

@@ -85,10 +85,10 @@ def test_the_grid_fires_its_spikes_and_fine_tuning_recovers_what_event_mode_lose
     accuracy = float(np.mean(theirs.sum(0).argmax(1) == labels[test]))
     assert accuracy > 0.9
     graph = from_torch(net, torch.zeros(1, 64))
-    # the same spikes, hence the same accuracy
+    # Identical spikes imply the same accuracy.
     outcome = verify(graph, x[test].swapaxes(0, 1), theirs)
     assert outcome.identical == outcome.trains
-    # in continuous time: no steps, resets at once
+    # In continuous time there are no steps, and resets are immediate.
     dt = graph.dialect.dt
     events = {name: spikes_of(x[part], dt) for name, part in (("train", train), ("test", test))}
     loss = SpikeCount(population="lif2", tau=10 * dt, t_max=STEPS * dt)

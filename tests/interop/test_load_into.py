@@ -42,7 +42,7 @@ def trained(graph):
     changed = []
     for node in graph.nodes.values():
         keys = [key for key in ("weight", "bias", "v_threshold") if key in node.parameters]
-        # Its layers have one number for all neurons.
+        # SpikingJelly's layers have one number for all neurons.
         alike = graph.dialect.name == "spikingjelly" and node.traits.state
         draw = {
             key: rng.uniform(1.0, 1.3, () if alike else np.shape(node.value(key))) for key in keys
@@ -74,7 +74,7 @@ def test_a_trained_graph_goes_back_into_a_module(framework, kind, tmp_path):
 def test_options_say_what_a_file_leaves_open(tmp_path):
     graph, net, path = source(), Named(), tmp_path / "theirs.nir"
     theirs = export(graph)
-    theirs.metadata = {}  # as snnTorch's exporter writes it
+    theirs.metadata = {}  # as snnTorch's exporter writes it, without a dialect
     nir.write(path, theirs)
     message = "which the file does not contain: pass reset="
     assert_refused(lambda: load_into(net, path, dialect="snntorch"), DialectError, message)

@@ -27,11 +27,11 @@ def fires_the_same(graph, target, folder, seed):
     y = run_in_steps(graph, x)
     _, imported = import_and_play(graph, target, x, path)
     np.testing.assert_array_equal(imported, y)
-    np.testing.assert_array_equal(run_in_steps(read(path), x), y)  # its metadata say how it runs
+    np.testing.assert_array_equal(run_in_steps(read(path), x), y)  # metadata specify the dialect
     return y.any()
 
 
-# A population that feeds itself too; one whose parts, one for each time constant, feed each other.
+# Cases: a population that also feeds itself; one that was split by its time constants.
 @pytest.mark.parametrize(
     ("source", "target", "seed"),
     [("spikingjelly", "snntorch", 2), ("snntorch", "norse", 10), ("norse", "spikingjelly", 5)],
@@ -75,7 +75,7 @@ def test_twenty_loops_of_each_framework_fire_the_same(source, target, tmp_path):
             active.append(fires_the_same(drawn_with_loops(source, seed), target, tmp_path, seed))
         except ConversionError as error:
             refused.append(str(error))
-    # snnTorch's resets are what others have not.
+    # Only snnTorch has further resets that cannot be converted.
     assert source == "snntorch" or all("resets to a value" in reason for reason in refused)
     assert any(active)
 

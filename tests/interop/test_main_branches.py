@@ -69,7 +69,7 @@ def test_cubalif_has_a_w_in_of_1_for_main_and_of_tau_over_dt_for_1_0():
             tau, actual_w_in = np.asarray(node.value("tau_syn")), np.asarray(node.value("w_in"))
             np.testing.assert_allclose(actual_w_in, tau / 1e-4 if w_in is None else w_in)
             np.testing.assert_allclose(node.value("r"), np.asarray(node.value("tau_mem")) / 1e-4)
-        # Main's exporter writes w_in = tau_syn/dt, as 1.0 does: such a file is in no dialect.
+        # Both exporters write w_in = tau_syn/dt, so a file with w_in = 1 has no dialect.
         assert conversion.graph.dialect.name == (None if version == "main" else "snntorch")
 
 
@@ -92,7 +92,7 @@ def test_if_subtracts_in_main_even_where_it_stays_above_its_threshold(converts):
         assert conversion.losses == ()
     converts(graph, "snntorch==main", x, y)
     assert float(np.asarray(stepped_membrane(graph, x)).max()) > 2 * 0.7
-    # 1.0 takes IF for another neuron: its Leaky is told by the line that loads the file.
+    # Version 1.0 interprets IF differently: Leaky is used, and the load line sets its reset.
     conversion = convert(graph, to="snntorch==1.0")
     assert conversion.graph.nodes[conversion.graph.neurons[0]].type == "LIF"
     assert "'reset_delay', False" in conversion.load_with

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
 TITLES = {"snntorch": "snnTorch", "norse": "Norse", "spikingjelly": "SpikingJelly", "spyx": "Spyx"}
 SOURCES = {**TITLES, "sinabs": "Sinabs", "rockpool": "Rockpool"}
-#: What a file is, by the part of its name after "_v_"; others are named as they are.
+#: Reproducible recordings of networks without a readout.
 FILES = tuple(
     name for name in RECORDED if FACTS[name].get("reproducible", True) and not name.endswith("_li")
 )

@@ -31,7 +31,7 @@ MAPPED = [
     ("spikingjelly-Blocks", SOURCE),
 ]
 POOLS = "use sum or average pools instead of max pools"
-#: Networks, options, and the reason and the fix of the refusal.
+#: Networks, options, and patterns of the refusal and of its fix.
 REFUSED = [
     ("snntorch-StaticImage", {}, "subtracts its threshold at a reset", "approximate=True"),
     ("snntorch-StaticImage", {"approximate": True}, r"has biases \(6 of 6", 'bias="source"'),

@@ -41,7 +41,7 @@ def is_usual(entry):
     return issubclass(entry.make, StaticImage) and not entry.extensions and entry.loss == "count"
 
 
-#: All networks, trained on values and on arrays with a time axis.
+#: All networks that are trained on values and on arrays with a time axis.
 TRAINED = [
     pytest.param(
         entry,
@@ -98,7 +98,7 @@ def test_it_runs_and_spikes_in_torch(entry):
     assert spikes
     for name, raster in spikes.items():
         assert 0.02 < raster.mean() < 0.95, f"{name} spikes in {raster.mean():.0%} of steps"
-    # Some of snnTorch's neurons go on with the state of an earlier run, so that this is a new module.
+    # Run a new module, because some of snnTorch's neurons keep the state of an earlier run.
     _, again = played(entry, entry.module)
     for name, raster in spikes.items():
         np.testing.assert_array_equal(raster, again[name])

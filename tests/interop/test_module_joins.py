@@ -384,10 +384,10 @@ OUTSIDE_OF_LAYERS = [
     (lambda net, x: net.out(net.a(x) / x.sum()), (4, 3), "sum"),
     (lambda net, x: net.out(net.a(x) - x.mean()), (4, 3), "mean"),
     (lambda net, x: net.out(torch.sub(net.a(x), x, alpha=2)), (4, 4), "sub"),
-    (lambda net, x: net.out(torch.add(net.a(x), 2, x)), (4, 4), "add"),  # alpha, as it was once
+    (lambda net, x: net.out(torch.add(net.a(x), 2, x)), (4, 4), "add"),  # alpha as once
     (lambda net, x: net.out(net.a(torch.cat([x, torch.ones(1, 1)], 1))), (5, 3), "cat"),
     (lambda net, x: net.out(torch.maximum(net.a(x), 2 * net.a(x))), (4, 3), "maximum"),
-    # The first function that is not taken is named.
+    # The message names the first unsupported function.
     (lambda net, x: net.out((torch.abs(net.a(x)) * net.a.bias.sigmoid()).flatten(1)), (4, 3), "abs"),
 ]  # fmt: skip
 

@@ -116,7 +116,7 @@ def with_scales(forward):
     return Wired(forward, a=nn.Linear(5, 8), b=nn.Linear(8, 3), **neurons)
 
 
-#: A module, the shape of a sample, and how many nodes of some types its graph has.
+#: Module, shape of a sample, and numbers of nodes of some types in its graph.
 LAYERS = {
     "sums, flattens and pools": (
         with_skip_connections, (1, 8, 8), {"Threshold": 1, "AvgPool2d": 2, "Flatten": 2},
@@ -578,7 +578,7 @@ def test_a_neuron_that_feeds_itself_through_a_container(multi, reset):
     graph, x, y = verified(net, (5,), 3, play=play, sample=sample, batch=4)
     net(torch.ones(3, 2, 5) if multi else torch.ones(2, 5))
     state = net[1].y
-    assert from_torch(net, sample).edges == graph.edges  # whatever batch it ran before
+    assert from_torch(net, sample).edges == graph.edges  # regardless of an earlier batch
     assert net[1].y is state
     cut = graph.nodes["1.rec"].replace(weight=0 * graph.nodes["1.rec"].value("weight"))
     assert not verify(graph.with_nodes([cut]), x, y).ok
@@ -593,7 +593,7 @@ def test_a_container_that_feeds_itself_converts(target, converts):
 
 def two_convolutions(**reset):
     """Convolutions and neurons whose output has three axes."""
-    torch.manual_seed(1)  # biases with which neurons may exceed their threshold twice
+    torch.manual_seed(1)  # with these biases, neurons may exceed twice the threshold
     net = body(nn.Conv2d(1, 2, 3), leaky(**reset), nn.Conv2d(2, 2, 1), leaky(**reset))
     return net, from_torch(net, torch.zeros(1, 1, 5, 5))
 
@@ -689,7 +689,7 @@ def computed_weights(compute, seed):
 def test_weights_that_torch_computes_are_taken_and_set():
     make = functools.partial(computed_weights, nn.utils.parametrizations.weight_norm)
     _, _, second, report = round_trip(make, (5,), seed=4)
-    assert report.notes == ()  # state_dict() has them
+    assert report.notes == ()  # state_dict() contains the loaded weights
     assert "parametrizations.weight.original0" in dict(second[0].named_parameters())
 
 

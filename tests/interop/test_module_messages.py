@@ -114,7 +114,7 @@ class PassesLstmStates(torch.nn.Module):
         return torch.stack(outputs)
 
 
-#: Neuron -> its maker, the weights in front of and behind it, and the shape of its states.
+#: Neuron -> function that creates it, weights before and after it, and the shape of its states.
 LSTM_NEURONS = {
     "SLSTM": (lambda: snntorch.SLSTM(3, 3), lambda: torch.nn.Linear(3, 3), (2, 3)),
     "SConv2dLSTM": (
@@ -145,7 +145,7 @@ class Leaky(torch.nn.Module):
     [
         (sequence(torch.nn.Tanh()), "'1' is a Tanh, which is not supported: replace it by a spiking neuron"),
         (sequence(), "the module has no neurons"),
-        # Layers of the same name from elsewhere are named with their package.
+        # Layers with the name of a supported layer are reported with their package.
         (sequence(leaky(), dynamic.Linear(3, 3), leaky()),
          r"'2' is a torch\.ao\.nn\.[a-z.]*\.Linear, which is not"),
         (sequence(leaky(), Leaky(), leaky()), r"'2' is a [a-z_.]*test_module_messages\.Leaky, which"),
@@ -262,7 +262,7 @@ def test_neurons_before_a_largest_that_subtract_are_converted_exactly(late, conv
     if late:
         assert {"Conv2d", "AvgPool2d"} <= types
         assert "SumPool2d" not in types
-        # the self-weights of neurons '1' and '5': by channel, and of one axis
+        # Self-weights of the neurons '1' and '5': by channel, and of one axis.
         self_weights = [
             change.node for change in conversion.changes if "compensates in '" in change.what
         ]

@@ -370,7 +370,7 @@ def test_another_reset_value_is_where_a_loaded_neuron_starts(tmp_path):
     first, second = make(), make()
     notes = load_into(second, from_torch(first, torch.zeros(1, 5))).notes
     assert "omits 1.v_reset, which" in notes[0]
-    # it starts there at once, without functional.reset_net
+    # The module starts at v_reset immediately, without functional.reset_net.
     x = torch.as_tensor(nets.spikes(1, steps=40, batch=4))
     assert all(torch.equal(first(frame), second(frame)) for frame in x)
 

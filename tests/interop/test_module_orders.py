@@ -186,7 +186,7 @@ def through(net, x):
     return (x @ net.v.t()) @ net.v @ net.v.mT
 
 
-#: What load_into puts back, into parameters of the module itself.
+#: Computations with parameters of the module that load_into can set.
 PARAMETERS = {
     "matmul": lambda net, x: torch.matmul(x, net.v.t()),
     "bias": lambda net, x: x @ net.v.T + net.b,
@@ -194,7 +194,7 @@ PARAMETERS = {
     "tied": through,
     "tied by one": lambda net, x: (x @ net.column) @ net.column.t() @ net.v.t(),
 }
-#: What is no weight of a layer.
+#: Computations with numbers that are not weights of a layer.
 NUMBERS = {
     "mask": lambda net, x: net.a(x * net.mask),
     "gate": lambda net, x: torch.sigmoid(net.b) * net.a(x),

@@ -27,7 +27,7 @@ def read_back(source, seed, target, folder):
         conversion, imported = import_and_play(graph, target, x, path)
     except JaxsnnError:
         return None
-    again = read(path)  # its metadata say how the importer runs it
+    again = read(path)  # the metadata specify how the importer runs it
     assert again.dialect.name is None or again.dialect.nodes == conversion.graph.dialect.nodes
     if again.dialect.name is None:
         again = again.with_dialect(conversion.graph.dialect)
@@ -43,7 +43,7 @@ def assert_same(pair):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 * np.abs(theirs).max())
 
 
-# A reset to zero with a readout, one that takes 1 off (snnTorch), and one that takes all (Rockpool).
+# Cases: reset to zero with a readout; subtraction of 1 (snnTorch); of all multiples (Rockpool).
 @pytest.mark.parametrize(("source", "seed"), [("norse", 3), ("snntorch", 1), ("rockpool", 0)])
 def test_norse(source, seed, tmp_path):
     assert_same(read_back(source, seed, "norse", tmp_path))

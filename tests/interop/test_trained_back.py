@@ -131,7 +131,7 @@ def test_a_layer_norm_trained_in_torch_comes_back():
         value = getattr(layer, key).detach().numpy()
         assert not np.array_equal(value, graph.nodes["2"].value(key).astype(np.float32))
         np.testing.assert_array_equal(trained.nodes["2"].value(key), value)
-    # load_into sets these numbers in another module of the same graph
+    # load_into also sets these numbers in another module of the same graph.
     second = to_torch(graph)
     assert load_into(second, trained).numbers
     x = nets.spikes(4, (5,), steps=30, batch=2)

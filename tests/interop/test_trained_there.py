@@ -86,7 +86,7 @@ def test_the_accuracy_in_steps_is_that_of_the_module(loss):
         assert fitted.settings["loss"]["name"] == "count"
         assert fitted.accuracy_in_steps == pytest.approx(there)
         assert there > 0.6
-    else:  # the field is read by the loss, the count is in a note
+    else:  # the loss reads this field; the count is in a note
         read = f"is {there:.1%}, classified by spike counts"
         assert any(read in note for note in fitted.notes) is apart
     apart = apart or abs(fitted.accuracy_in_steps - fitted.test_accuracy) > 0.01

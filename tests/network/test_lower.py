@@ -65,7 +65,7 @@ def bits(graph):
     }
 
 
-# To the network
+# From graphs to networks
 
 
 def test_a_network_has_the_graphs_numbers_in_the_order_of_its_signals():
@@ -225,7 +225,7 @@ def test_changed_half_precision_becomes_single_and_what_did_not_change_stays():
     assert after["2"].tau_mem.dtype == np.float16
 
 
-# Back to the graph
+# From networks to graphs
 
 
 @pytest.fixture
@@ -274,18 +274,18 @@ def test_what_changes_is_written_in_the_files_unit_dtype_and_shape(odd_file):
     neurons = {"tau_mem": tau_mem, "tau_syn": np.full(3, 0.008), "v_threshold": [1.5, 1.0, 1.0]}
     network = changed(changed(network, "w", weight=weight), "n", **neurons)
     before, after = graph.nodes, update_graph(graph, network).nodes
-    # an entry that did not change keeps its bits, though single precision cannot hold it
+    # Unchanged entries keep all their bits, even if float32 cannot represent them.
     expected = np.array(before["w"].weight)
     expected[1, 0] = 2.5
     assert after["w"].weight.dtype == after["n"].tau_mem.dtype == np.float64
     np.testing.assert_array_equal(after["w"].weight, expected)
     np.testing.assert_array_equal(after["n"].tau_mem[1:], before["n"].tau_mem[1:])
     np.testing.assert_allclose(after["n"].tau_mem[0], 17.5, rtol=1e-6)
-    # a scalar stays one where it can; a whole number gives way
+    # A scalar stays a scalar if possible; an integer becomes a float.
     assert (after["n"].tau_syn.shape, after["n"].tau_syn.dtype) == ((), np.float32)
     np.testing.assert_allclose(after["n"].tau_syn, 8.0, rtol=1e-6)
     np.testing.assert_array_equal(after["n"].v_threshold, [1.5, 1.0, 1.0])
-    # what the file lacks stays absent until it changes; what did not change stays
+    # Parameters that the file lacks are added only if they change; unchanged ones stay.
     assert after["n"].v_reset is after["n"].w_in is None
     assert all(getattr(after["n"], key) is getattr(before["n"], key) for key in ("r", "v_leak"))
     assert after["w"].bias is before["w"].bias
@@ -297,7 +297,7 @@ def test_what_changes_is_written_in_the_files_unit_dtype_and_shape(odd_file):
 @pytest.mark.parametrize(
     ("make", "options", "fixed"),
     [
-        # which say what dt is
+        # These determine dt.
         (lambda: read(DEMO_NET, **SNN), SNN, ("tau_mem", "tau_syn", "r", "w_in")),
         (lambda: layer(size=9), {}, ()),
         (lambda: layer(size=9, tau_mem=20.0, tau_syn=10.0, **MS), MS, ("r", "w_in")),  # always 1
@@ -406,7 +406,7 @@ ALMOST = [0.0, 1 - 1e-9]
             r"\(CubaLIF\): neuron 1 resets to 1.5, which is not below its v_threshold 1, .*: lower v_reset",
         ),
         (lambda: layer(**SUBTRACTS), "2", "neuron 1 resets to 0, which is not below .* -1"),
-        # float32 rounds it onto the threshold: it would fire whenever it may, whatever arrives
+        # float32 rounds it to the threshold: the neuron would fire without end, whatever arrives.
         (
             lambda: layer(v_reset=ALMOST),
             "2",
@@ -435,7 +435,7 @@ def test_a_reset_that_float32_rounds_onto_the_threshold_is_none_in_float64():
     assert [problem.code for problem in jaxsnn.check(graph, "event").problems] == ["bad-parameter"]
     with jax.enable_x64(True):
         assert "v_reset" not in dict(lower(graph, dtype="float64").populations["2"].obstacles)
-    # a reset by subtraction does not ask for v_reset
+    # A reset that subtracts does not use v_reset.
     subtracted = layer(v_reset=ALMOST, reset="subtract")
     simulate(lower(subtracted, dtype="float32"), ONE_SPIKE, 1.0)
 
@@ -493,7 +493,7 @@ def of_spyx():
             LoweringError,
             r"the event engine does not support node '1' \(Sum\): replace it by .*, Conv2d, ",
         ),
-        # what cannot be written back
+        # Values that cannot be written back.
         (
             lambda: updated(layer(), "2", v_leak=[np.nan, 0.0]),
             LoweringError,
@@ -529,7 +529,7 @@ def of_spyx():
             LoweringError,
             r"node '1' has parameters .* in the graph and {} in the network",
         ),
-        # delays are times from 0 on, of synapses
+        # Delays are non-negative times of synapses.
         (lambda: delayed("1", -1e-3), UsageError, "a delay is -0.001 s"),
         (lambda: delayed("1", np.nan), UsageError, "nan s"),
         (lambda: delayed("1", [np.inf, 0]), UsageError, "inf s"),

@@ -69,7 +69,7 @@ def test_the_order_is_that_of_the_importer():
     assert stepped_loops(crossed("norse", edges)) == (("b", "a"),)
     assert late_edges(crossed("norse", edges)) == (("a", "b"),)
     assert late_edges(crossed("snntorch", edges)) == (("b", "a"),)
-    # What one edge alone feeds waits for it.
+    # A node with a single input waits for it.
     edges.remove(("input", "a"))
     assert late_edges(crossed("snntorch", edges)) == (("a", "b"),)
 

@@ -8,10 +8,10 @@ from jaxsnn import TimeStepped, lower, simulate
 from jaxsnn.nir import build
 from tests.helpers.lif_chains import two_layers
 
-#: snnTorch's Leaky and Synaptic, by their resets.
+#: Resets of snnTorch's Leaky and Synaptic.
 SUBTRACTS: dict[str, Any] = {"dialect": "snntorch", "reset": "subtract", "reset_delay": True}
 TO_ZERO: dict[str, Any] = {"dialect": "snntorch", "reset": "zero", "reset_delay": False}
-#: Norse in steps of 1 ms, and Sinabs.
+#: Norse with steps of 1 ms, and Sinabs.
 NORSE: dict[str, Any] = {"dialect": "norse", "dt": "1ms", "dt_export": 1.0}
 SINABS: dict[str, Any] = {"dialect": "sinabs", "dt": "1ms", "norm_input": False}
 FLAT = build.node("Flatten", start_dim=0, end_dim=-1)

@@ -56,8 +56,8 @@ def setting(option: Any = None) -> Setting:
     return Setting(dt=DT, importer_setting=option, give_up=refused)
 
 
-# ---- what the importers compute: their constants of one step, of an entry. `subtracted` is what a reset
-# that subtracts takes off.
+# -- constants of one time step that importers compute from an entry; `subtracted` is the amount
+# that a reset subtracts
 
 
 def of_snntorch(entry, written, w_in=None):
@@ -202,7 +202,7 @@ def of_snn_mlir(entry, written):
     return constants
 
 
-# ---- one step after the other
+# -- step by step
 
 
 def run(numbers, inputs):
@@ -248,7 +248,7 @@ FIELDS = (
     *("decay", "gain", "drive", "synapse_decay", "synapse_gain", "v_threshold", "v_reset"),
     *("v_start", "i_start", "at_equality", "several", "level", "floor", "reset"),
 )
-#: What an entry of a target does not have.
+#: Values of numbers that an entry of a target does not have.
 DEFAULTS = {
     **{"gain": 1.0, "drive": 0.0, "synapse_decay": 0.0, "synapse_gain": 1.0, "i_start": 0.0},
     **{"decay": 1.0, "v_reset": 0.0, "v_start": 0.0, "into_current": 0.0, "level": 1.0},

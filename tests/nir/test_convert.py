@@ -64,7 +64,7 @@ def test_a_converted_graph_is_what_its_file_is_read_as(tmp_path):
 def test_norse_takes_r_in_its_weights():
     graph = snntorch()
     conversion = convert(graph, to="norse")
-    # Weights times a power of two, and thresholds times what 10 is of it.
+    # Weights are multiplied by a power of two, thresholds by its ratio to 10.
     weight, threshold = graph.nodes["1"].value("weight"), graph.nodes["2"].value("v_threshold")
     np.testing.assert_array_equal(numbers(conversion, "1", "weight"), 8 * weight)
     np.testing.assert_array_equal(numbers(conversion, "1", "bias"), 2.0)
@@ -140,7 +140,7 @@ def test_a_threshold_that_is_reached_and_one_that_is_passed_differ_by_one_float3
     assert np.all(numbers(back, "2", "v_threshold") == 1.0)
 
 
-#: A network that a target takes, where snnTorch's with a reset to zero is none.
+#: A network that the target supports, if it does not support snnTorch's reset to zero.
 CONVERTIBLE = {
     "spyx": lambda: snntorch(reset="subtract", reset_delay=True),
     "rockpool": lambda: linear_net("rockpool", build.cubalif(tau_mem=1e-2, tau_syn=5e-3, r=9.05)),
@@ -180,7 +180,7 @@ def test_spyx_gets_its_names_and_biases_that_are_late():
     conversion = convert(biased(), to="spyx")
     assert (conversion.graph.inputs, conversion.graph.outputs) == (("input",), ("output",))
     assert conversion.shift == {"out": 2}
-    # The second bias is the weight of a neuron that fires in each step.
+    # The second bias is a weight from a neuron that fires in each step.
     np.testing.assert_allclose(numbers(conversion, "v", "weight")[:, -1], 0.3)
     np.testing.assert_allclose(numbers(conversion, "v", "bias"), 0)
     assert numbers(conversion, "a", "v_threshold").shape == (5,)
@@ -210,7 +210,7 @@ def test_continuous_time_is_an_approximation_that_converges():
     graph = build.sequential(build.input(3), build.linear(4), neurons, seed=0)
     conversion = convert(graph, to="norse", dt="100us", approximate=True)
     assert conversion.losses == ("continuous time is divided into steps of 100 us",)
-    # A step of the current that one spike leaves, seen by the membrane: to first order in dt.
+    # Effect on V of the current from one spike, within one step, to first order in dt.
     keys = ("w_in", "tau_syn", "r", "tau_mem", "v_threshold")
     w_in, tau_syn, r, tau_mem, v_threshold = (numbers(conversion, "2", key) for key in keys)
     drive = w_in * 1e-4 / tau_syn * r * 1e-4 / tau_mem * 0.6 / v_threshold
@@ -347,7 +347,7 @@ def test_a_reset_that_no_neuron_has_is_composed_of_several():
         ("2_high", "2"): [-0.5, -0.5],
         ("2_rest", "2_membrane"): pytest.approx([0.8, 0.8]),
     }
-    # both compare what arrives with the threshold, and keep nothing of it
+    # Both compare their input with the threshold, and have no memory.
     for node in (node for name, node in nodes.items() if short[name] in ("2", "2_high")):
         assert node.type == "CubaLIF"
         values = [np.asarray(node.value(key)) for key in ("tau_mem", "tau_syn", "r", "w_in")]
@@ -381,7 +381,7 @@ def test_what_cannot_be_composed_is_refused(v_start, reason, fix):
     assert_refused(lambda: compose_resets(conversion), ConversionError, says, fix=fix)
 
 
-# ---- what no importer does, and what rounding alone brings about
+# -- unsupported features, and effects of rounding
 
 
 @pytest.mark.parametrize("constant", ["tau_syn", "tau_mem"])

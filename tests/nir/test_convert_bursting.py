@@ -63,7 +63,7 @@ def test_there_and_back_with_several_spikes_in_a_step(source, target):
     there = convert(graph, to=target).graph
     assert there.dialect.name == target
     np.testing.assert_array_equal(played(there, x), y)
-    # A lower bound is in no file, and Rockpool takes no LI, which a current is in Sinabs.
+    # Files contain no lower bound, and Rockpool does not support LI, Sinabs' synaptic current.
     if source != "bounded" and (source, target) != ("rockpool", "sinabs"):
         back = convert(there, to=graph.dialect.name).graph
         np.testing.assert_array_equal(played(back, x), y)
@@ -86,7 +86,7 @@ def test_membranes_whose_lower_bound_is_left_out_keep_all_else(tau, v_threshold)
         "2: its membrane potential has the lower bound -1" in loss for loss in there.losses
     ] == [True]
     assert there.graph.dialect.option("min_v_mem", "2") == "none"
-    x = random_raster(0, (40, 4, 5), 0.4)  # above 0 the bound changes nothing
+    x = random_raster(0, (40, 4, 5), 0.4)  # above 0 the bound has no effect
     np.testing.assert_array_equal(played(there.graph, x), played(graph, x))
 
 
@@ -193,8 +193,8 @@ def behind_a_membrane(weight):
 
 
 THREE = ("snntorch", "norse", "spikingjelly")
-#: Networks of which neurons fire several spikes in a step, which are written as several neurons; the
-#: shape and probability of the input, whether outputs do so, and targets.
+#: Networks with several spikes of a neuron per step, which become several neurons: function, shape
+#: and probability of the input, whether outputs have several spikes, and targets.
 COPIED = {
     **{
         f"channels in groups {groups}": (

@@ -9,7 +9,7 @@ from jaxsnn.nir.initializers import normal
 from tests.helpers.random_spikes import random_raster
 from tests.nir.conversions import assert_same, network, played
 
-#: Source, its reset, and a target; what each pair cannot do is refused elsewhere.
+#: Source, its reset, and target; other tests cover refusals.
 PAIRS = [
     *((source, "zero", to) for source in ("snntorch", "norse", "spikingjelly")
       for to in ("snntorch", "norse", "spikingjelly")),
@@ -32,18 +32,18 @@ def test_conversions_there_and_back_keep_spikes(source, reset, target):
     there = convert(graph, to=target)
     assert there.graph.dialect.name == target
     shift, converted = shift_of(there), played(there.graph, x)
-    # Spikes that leave `shift` steps later, or earlier, without what lies outside.
+    # Compare the steps that both have: converted spikes are `shift` steps late, or early.
     late, early = max(shift, 0), max(-shift, 0)
     steps = len(y) - late - early
     np.testing.assert_array_equal(converted[late:][:steps], y[early:][:steps])
     back = convert(there.graph, to=source)
     assert back.graph.dialect.name == source
     assert shift + shift_of(back) == 0
-    # Steps that left on the way there are missing at the end.
+    # Steps that were shifted out on the way there are missing at the end.
     np.testing.assert_array_equal(played(back.graph, x)[:steps], y[:steps])
 
 
-#: Neurons that reset to another voltage than 0, and currents that a spike moves by another than 1.
+#: Neurons that reset to values other than 0, and currents that jump by values other than 1.
 UNUSUAL = {
     "reset": (
         build.lif(tau=1e-3, r=1.0, v_reset=0.25, v_leak=0.25),

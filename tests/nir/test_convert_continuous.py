@@ -87,7 +87,7 @@ def test_ratios_of_the_solver_of_jaxsnn_are_compared_with_a_tolerance():
     assert "tau_mem is written as 20 ms" in losses[0]
     for tau_mem in (10 + 1e-6, 20 - 1e-6):
         assert convert(network(tau_mem=tau_mem * 1e-3), to="jaxsnn").losses == ()
-    # Exactly twice, whatever the division by a millisecond rounds to.
+    # Exactly twice, regardless of rounding in the conversion to milliseconds.
     node = convert(network(tau_mem=2 * 3.3e-3, tau_syn=3.3e-3), to="jaxsnn").graph.nodes["2"]
     assert np.all(np.asarray(node.value("tau_mem")) == 2 * np.asarray(node.value("tau_syn")))
 

@@ -74,7 +74,7 @@ def nested_namesake():
 
 
 TAUS = [2e-4, 1e-3, 2e-4, 1e-3]
-#: A graph, names of which importers would make one, and a target.
+#: A graph whose names importers would confuse, and a target.
 CLASHES = {
     "a keyword": (lambda: chain("class", "nir_node_class", "last"), "norse"),
     **{
@@ -97,7 +97,7 @@ CLASHES = {
         for name in ("keys", "values", "µ", "e\u0301", "ﬁ", 'a"b', "a\\b")
         for target in ("snntorch", "spikingjelly")
     },
-    # mu, and the sign for micro
+    # The Greek letter mu and the micro sign.
     "python reads them alike": (lambda: chain("\u03bc", "\u00b5", "n"), "snntorch"),
 }  # fmt: skip
 

@@ -125,7 +125,7 @@ THREE, FIVE = (
     ("snntorch", "norse", "spikingjelly", "sinabs", "snn_mlir"),
 )
 EXACT, LOSSY = ("jaxsnn", "hxtorch"), "approximate=True"
-#: A graph; importers; what is said; the way out.
+#: Graph, importers, pattern of the message, and its fix.
 REFUSED = {
     "heads of different sizes": (
         two_heads, ("norse",), r"'la' of shape \(4,\) and 'lb' of shape \(2,\)", "use a separate Output"
@@ -165,7 +165,7 @@ REFUSED = {
         r"node '2' \(Delay\).* with matrices instead of .* '2' .* time steps: 0\.5", "choose a dt",
     ),
     "delays of pixels": (lambda: pixels(5e-5), ("spyx",), r"^(?!.*matrices).*node '2' \(Delay\)", ""),
-    # Sinabs, Rockpool, snn-mlir: whole layers, one after the other
+    # Sinabs, Rockpool, snn-mlir: chains of whole layers.
     "membranes put to a value": (
         lambda: network("snntorch", "zero"), ("rockpool",), "membrane potential to a value", LOSSY
     ),
@@ -198,7 +198,7 @@ REFUSED = {
         ),
         ("snn_mlir",), "node '2': its neurons differ in the membrane time constant", "",
     ),
-    # importers that solve the equations
+    # Importers that solve the equations.
     "a bias": (
         lambda: exact(build.affine(4, bias=0.1), build.cubalif(**CURRENT)),
         EXACT, r"node '1' has biases up to 0\.1", "add an input channel",

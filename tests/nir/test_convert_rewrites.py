@@ -103,7 +103,7 @@ def level(*thresholds):
     return build.node("Threshold", threshold=np.array(thresholds).squeeze())
 
 
-#: Graph; steps by which the spikes of each target are late; how many nodes of a type are left.
+#: Graph, delay of spikes in steps by target, and numbers of nodes of some types.
 REWRITTEN = {
     "dilation": (
         lambda: image(convolution(0, 3, 2, dilation=[2, 2]), leaky(), FLAT, LAST, leaky()),
@@ -120,13 +120,13 @@ REWRITTEN = {
         {"norse": 0},
         {"SumPool2d": 1, "padded": 0},
     ),
-    # whose padding is XLA's SAME: a convolution
+    # Spyx pads as XLA's SAME does, so this pool becomes a convolution.
     "a pool with padding, subtracting": (
         lambda: pooled(pool("AvgPool2d", padding=1)),
         {"spyx": 2},
         {"SumPool2d": 0},
     ),
-    # 8 values in threes have 1 on each side by XLA's SAME
+    # For 8 values and a kernel of 3, XLA's SAME pads 1 on each side.
     **{
         f"a pool that stays one, {size} {padding}": (
             lambda size=size, padding=padding: pooled(
@@ -184,7 +184,7 @@ REWRITTEN = {
         {"snntorch": 0},
         {"Scale": 0, "Conv2d": 0},
     ),
-    # levels of spikes, whose sums lie on them, and of what arrives first
+    # Levels of spike counts, which meet the levels exactly, and levels of the input.
     "levels of counts": (lambda: chain(*SPIKES, COUNTS, level(0, 1, 2)), EVERY, {"Threshold": 0}),
     "one level": (lambda: chain(*SPIKES, COUNTS, level(0.5)), EVERY, {"Threshold": 0}),
     "levels of inputs": (
@@ -322,7 +322,7 @@ def test_spikingjelly_reads_conv1d(tmp_path):
     graph = build.sequential(build.input((2, 20)), layer, leaky(), **SUBTRACTS | {"reset": "zero"})
     write(tmp_path / "a.nir", convert(graph, to="spikingjelly").graph)
     assert vars(nir.read(tmp_path / "a.nir").nodes["1"])["input_shape"] == 20
-    # Others have no Conv1d: it becomes a matrix.
+    # Other importers do not support Conv1d, which becomes a matrix.
     conversion = convert(graph, to="snntorch")
     assert conversion.graph.nodes["1"].type == "Affine"
     assert_same(graph, conversion, random_raster(1, (30, 3, 2, 20), 0.3))
@@ -365,7 +365,7 @@ def subtracting(gain, neurons, **options):
     return chain(*layers, inputs=5, seed=0, **options)
 
 
-#: Spyx subtracts before the membrane decays, snnTorch after it, SpikingJelly and Norse before.
+#: Spyx subtracts before the decay, snnTorch after it, SpikingJelly and Norse before.
 SUBTRACTING = {
     "norse": (
         lambda: subtracting(
@@ -392,7 +392,7 @@ def test_another_time_of_subtraction_is_made_up_for_by_weights(name):
 
 
 def two_bursting_layers(target):
-    # SpikingJelly takes one time constant for all.
+    # SpikingJelly needs one time constant for all neurons.
     taus = np.array([4.0, 5.0, 6.0, 7.0]) if target == "snntorch" else 5.0
     layers = [build.linear(4, weight=normal(0.8, 0.4)), build.lif(tau=taus)]
     layers += [build.linear(2, weight=normal(0.2, 0.5)), build.integrate_and_fire()]
@@ -466,10 +466,10 @@ def test_thresholds_without_a_small_common_multiple_scale_to_the_first(threshold
 @pytest.mark.parametrize(
     ("thresholds", "weight", "r", "target", "noted"),
     [
-        ([1.0, 1.5], 1.0, 2.0, "norse", {"subtract"}),  # by 1/3
+        ([1.0, 1.5], 1.0, 2.0, "norse", {"subtract"}),  # 1/3 is rounded
         ([1.0, 2.0], 1.0, 2.0, "norse", set()),
-        ([1.0, 2.0], 1.0, 5.0, "norse", {"zero", "subtract"}),  # by 0.8, which a membrane keeps
-        ([1.0, 1.5], np.pi / 9, 2.0, "norse", set()),  # sums of which meet no threshold
+        ([1.0, 2.0], 1.0, 5.0, "norse", {"zero", "subtract"}),  # by 0.8, the decay of V
+        ([1.0, 1.5], np.pi / 9, 2.0, "norse", set()),  # sums meet no threshold
         ([0.3, 0.3], 0.3, 5.0, "norse", {"zero", "subtract"}),
         (np.arange(1.0, 40.0), 1.0, 2.0, "snntorch", {"zero", "subtract"}),
         (np.arange(1.0, 10.0), 1.0, 5.0, "snntorch", set()),
@@ -492,10 +492,10 @@ def test_it_is_noted_where_scaling_rounds_sums_that_meet_a_threshold(
         (0.1, 0.0, "norse", True),
         (0.3, 0.0, "spikingjelly", True),
         (0.5, 0.0, "norse", False),
-        (1.0, 0.1, "norse", True),  # which ten steps add up to v_threshold
+        (1.0, 0.1, "norse", True),  # ten steps add up to v_threshold
         (1.0, 0.25, "norse", False),
-        (np.pi / 9, np.pi / 99, "norse", False),  # sums of which meet no threshold
-        (0.1, 0.0, "snntorch", False),  # where nothing changes
+        (np.pi / 9, np.pi / 99, "norse", False),  # sums meet no threshold
+        (0.1, 0.0, "snntorch", False),  # the conversion changes no number
     ],
 )
 @pytest.mark.parametrize("flattened", [False, True])

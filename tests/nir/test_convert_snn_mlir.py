@@ -69,7 +69,7 @@ def linear(size, mean=0.3):
 
 JELLY = {"dialect": "spikingjelly", "dt": 1e-4}
 QUARTERS = build.linear(4, weight=np.full((4, 5), 0.25))
-#: Networks, the seed, shape and probability of the input, and bounds of the activity.
+#: Network; seed, shape and probability of the input; bounds of the activity.
 SOURCES = {
     **{
         name: (lambda name=name: network(name, "zero"), (0, (40, 4, 5), 0.4), 0.03, 1)
@@ -92,7 +92,7 @@ SOURCES = {
         0.05,
         0.5,
     ),
-    # SpikingJelly fires at the threshold, snn-mlir above it
+    # SpikingJelly fires at V = v_threshold, snn-mlir only above it.
     "integrate and fire at its threshold": (
         lambda: of(QUARTERS, build.integrate_and_fire(r=1e4), **JELLY),
         (2, (40, 3, 5), 0.3),

@@ -54,7 +54,7 @@ def file_of(tmp_path, **changes):
         build.linear(12, weight=rng.normal(0.2, 0.6, (12, 12))),
         build.lif(tau=tau, **numbers),
     ]
-    # `export` leaves out no number; the tag is taken off.
+    # `export` writes all numbers; the tag is removed.
     graph = export(build.sequential(build.input(5), *layers, dialect="nir"))
     graph.metadata = {}
     path = tmp_path / "tustin.nir"
@@ -204,7 +204,7 @@ def test_others_convert_to_it_and_its_line_loads_them(tmp_path):
     np.testing.assert_array_equal(played(conversion.graph, x), y)
     dialect = conversion.graph.dialect
     assert (dialect.name, dialect.framework_options) == ("tustin", {"tick": 1.0, "scaled": True})
-    (rounding,) = conversion.notes  # of biases that are multiples of 0.001
+    (rounding,) = conversion.notes  # biases are multiples of 0.001
     assert rounding.startswith("node '2': float32 rounds its weights")
 
 
@@ -222,7 +222,7 @@ def test_what_it_cannot_do_is_refused_by_its_writer():
 def test_check_asks_its_importer(tmp_path):
     graph = read(file_of(tmp_path), **OPTIONS)
     assert check(graph, "grid").ok
-    # Ticks are written as seconds.
+    # Ticks must be converted to seconds.
     codes = [problem.code for problem in check(graph, "tustin").problems]
     assert codes == ["needs-conversion"] * 2
     assert check(convert(graph, to="tustin").graph, "tustin==2").ok
@@ -266,7 +266,7 @@ def test_unregistering_forgets_what_was_registered_alone():
     )
 
 
-# By the commands, from an installed distribution
+# On the command line, from an installed distribution
 
 
 @pytest.fixture
@@ -302,7 +302,7 @@ def test_the_commands_take_its_options(tmp_path, command):
     y = simulated_by_tustin(path, x)
     options = ["--tick", "1ms", "--scaled", "true", "--dt", "1ms"]
 
-    # What is missing is asked for in the words of the command line.
+    # Advice on missing options is in the words of the command line.
     missing = command("check", path, "--for", "grid", "--dt", "1ms", "--json", code=1)
     fixes = [problem["fix"] for problem in json.loads(missing)["problems"]]
     assert sorted(fixes) == ["pass --scaled"] * 2 + ["pass --tick"] * 2
@@ -316,7 +316,7 @@ def test_the_commands_take_its_options(tmp_path, command):
         command("convert", path, output, "--to", "tustin==2", *options, "--json")
     )
     assert conversion_report["written_for"] == "Tustin 2"
-    (rounding,) = conversion_report["notes"]  # of biases that are multiples of 0.001
+    (rounding,) = conversion_report["notes"]  # biases are multiples of 0.001
     assert rounding.startswith("node '2': float32 rounds its weights")
     np.testing.assert_array_equal(
         run_lines(conversion_report["load_with"], conversion_report["run_with"], x), y

@@ -48,7 +48,7 @@ from tests.helpers.random_spikes import random_events
 from tests.helpers.refusals import assert_refused
 from tests.oracles import linear_nodes
 
-#: The types, as an installed package would have them: the code of the page.
+#: Node types of the page, as an installed package would register them.
 PACKAGE, PAGE = code_of("A node type"), defined_by("A node type")
 GATHER, SMOOTH, ADAPTIVE = (PAGE[name] for name in ("GATHER", "SMOOTH", "ADAPTIVE"))
 
@@ -56,7 +56,7 @@ INDEX = np.array([3, 1, 1, 0])
 SECOND = np.array([5, 0, 2, 2])
 TAPS = np.array([0.25, 1.5, -0.5])
 NEURONS = {"tau_mem": 10e-3, "tau_syn": 5e-3}
-#: An snnTorch Leaky with beta 0.9 in a step of 0.1 ms.
+#: snnTorch's Leaky with beta = 0.9 and a step of 0.1 ms.
 LEAKY = {"tau": 1e-3, "r": 10.0}
 T_END = 40e-3
 
@@ -222,7 +222,7 @@ def test_parameters_and_shapes_are_checked(make, error, says):
 
 
 def test_settings_of_one_number_hold_for_both_axes():
-    chain_with()  # what the refusals above change
+    chain_with()  # the graph without the changes of the refusals above
     pooled = build.node("SumPool2d", kernel_size=[1, 2], stride=[1, 2], padding=0)
     settings = {"stride": 1, "padding": "same", "dilation": 1, "groups": 1, "bias": np.zeros(3)}
     convolved = build.node("Conv2d", weight=np.ones((3, 2, 1, 1)), **settings)
@@ -230,7 +230,7 @@ def test_settings_of_one_number_hold_for_both_axes():
     assert shapes(graph)["3"] == ((3, 4, 3), (3, 4, 3))
 
 
-# -- what is known of a graph
+# -- checks, descriptions and drawings
 
 
 def test_a_custom_node_is_checked_described_and_drawn(tmp_path):
@@ -258,7 +258,7 @@ def test_importers_that_do_not_know_it_say_so():
     assert_refused(lambda: jaxsnn.export(graph), GraphError, "'1' is a Gather")
 
 
-# -- both engines
+# -- simulation with both engines
 
 
 def event_results(network):
@@ -450,7 +450,7 @@ def test_steps_of_the_optimiser_see_through_it():
         trained, _ = find_trainables(network, parameters, longest_delay=1.0)
         scales.append(step_scales(network, trained, T_END))
     np.testing.assert_allclose(scales[0]["1"]["weight"], scales[1]["1"]["weight"], rtol=1e-6)
-    assert len(np.unique(scales[0]["1"]["weight"])) == 4  # nothing takes channels 2 and 4
+    assert len(np.unique(scales[0]["1"]["weight"])) == 4  # channels 2 and 4 feed nothing
     assert float(scales[0]["2"]["gain"]) == pytest.approx(gains(1).max())
 
 
@@ -492,7 +492,7 @@ def test_without_a_list_of_its_connections_a_large_type_is_refused(monkeypatch, 
     assert_refused(lambda: jaxsnn.quantize(net), MappingError, says, fix="entries")
 
 
-# -- a population
+# -- a custom population
 
 
 def adaptive(**changes):
@@ -608,7 +608,7 @@ def test_infinite_time_constants_of_a_population_stand_in_the_way():
     )
 
 
-# -- what is registered wrongly
+# -- invalid registrations
 
 
 def test_traits_without_a_transfer_do_not_pass_for_those_that_keep_the_shape():
@@ -644,7 +644,7 @@ def test_traits_without_a_transfer_do_not_pass_for_those_that_keep_the_shape():
 def test_traits_that_make_no_sense_are_refused(traits, changes, message):
     traits = dataclasses.replace(traits, **{"type": "Changed"} | changes)
     assert_refused(lambda: register_node(traits), UsageError, message)
-    assert register_node(GATHER) is nodes.class_of("Gather")  # the same one again
+    assert register_node(GATHER) is nodes.class_of("Gather")  # the same type again is allowed
 
 
 @pytest.mark.parametrize(
@@ -743,7 +743,7 @@ def test_networks_made_by_hand_have_the_operators_of_the_traits():
     }
 
 
-# -- at the command line
+# -- on the command line
 
 
 @pytest.fixture
@@ -770,7 +770,7 @@ def install(tmp_path, graph_file, monkeypatch):
 
 def test_the_commands_take_the_types_of_an_installed_package(graph_file, tmp_path, install, capsys):
     site = install(Gather="GATHER", Smooth="SMOOTH")
-    information = finished("info", graph_file, "--json", site=site)  # in a process of its own
+    information = finished("info", graph_file, "--json", site=site)  # in a separate process
     assert json.loads(information.stdout)["nodes"][0]["type"] == "Gather"
     arriving = events(dtype=np.float32)
     np.savez(tmp_path / "x.npz", time=arriving.time, index=arriving.index)

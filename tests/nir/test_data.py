@@ -79,7 +79,7 @@ def events_at(*times, idx=None, t_max=0.3):
 
 
 def test_the_last_step_is_not_lost_to_rounding():
-    assert int(0.3 / 0.1) == 2  # so nir has no third step
+    assert int(0.3 / 0.1) == 2  # so nir drops the third step
     assert bin_events(events_at(0.2), 0.1).array[:, 0, 0].tolist() == [0, 0, 1]
 
 
@@ -269,7 +269,7 @@ def assert_equal(data, expected):
 @pytest.mark.parametrize("writer", [write_data, nir.write_data])
 @pytest.mark.parametrize("reader", [read_data, nir.read_data])
 def test_files_are_what_nir_writes_and_reads(writer, reader, tmp_path):
-    # nir writes no nodes in nodes
+    # nir cannot write nested nodes.
     expected = nested() if writer is write_data else {"input": nested()["input"]}
     writer(tmp_path / "data.nir", graph_data(expected))
     recordings = observations(reader(tmp_path / "data.nir"))

@@ -69,7 +69,7 @@ def test_the_step_has_the_unit_of_the_file_and_all_its_digits(unit, taus, step, 
 
 
 SYN, LI, SINABS, IF = "snntorch_v_syn_sub", "snntorch_v_li", "sinabs_v_lif", "spikingjelly_v_if"
-#: A file of the zoo, what is said of it, the node, and what the numbers say.
+#: File of the zoo, options that contradict it, and a pattern of the message.
 CONTRADICTED = [
     (SYN, {"dialect": "snntorch", "dt": "1ms"}, "tau_syn = 0.0005 and w_in = 5, .* = 100 us"),
     (SYN, {"dt": 1e-3}, r"^dt=0\.001 \(1 ms\) contradicts"),
@@ -153,7 +153,7 @@ def test_an_option_that_does_not_exist_is_refused():
     assert reread().dialect == graph.dialect
 
 
-# ---- what is missing
+# -- missing options
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_a_gain_that_is_not_decided_is_refused(zoo, name, options, dialect, says
     assert_refused(ask, DialectError, says, node="1", fix=fix)
 
 
-# ---- gains
+# -- gains
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_a_gain_of_a_type_that_a_framework_does_not_write_is_refused():
     assert_refused(lambda: spike_area(dialect_of("snntorch"), node), DialectError, says)
 
 
-# ---- tags
+# -- tags
 
 
 def of_norse(version):
@@ -258,7 +258,7 @@ def with_readout(zoo):
     return read(zoo[LI], dialect="snntorch", **options)
 
 
-#: A graph whose tag is written; what is said of its file; the dialect; why, and what is warned of.
+#: Graph whose tag is written, options for its file, expected dialect, reasons, and warning.
 TAGGED = {
     "a dialect that was built": (
         lambda _: cubalif(),

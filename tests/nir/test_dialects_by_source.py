@@ -18,7 +18,7 @@ from tests.nir.conversions import played
 
 rng = np.random.default_rng(0)
 X = random_raster(0, (60, 3, 5), 0.3)
-#: Of lava-dl: weights in 64ths, decays in 4096ths.
+#: As in lava-dl: weights are multiples of 1/64, decays of 1/4096.
 W = rng.integers(-20, 60, (4, 5)) / 64
 D_I, D_V, LEVEL = 1024 / 4096, 410 / 4096, 96 / 64
 TIMES = {"tau_mem": 1e-4 / D_V, "tau_syn": 1e-4 / D_I, "r": 1 / D_V, "w_in": 1 / D_I}
@@ -114,7 +114,7 @@ def of_level(*levels):
         (of_level(1 + 1 / 128), "v_threshold in multiples of 1/64"),
         (of_level(1.5, 96.5 / 64), "node '2' has 1.50781"),
         (of_r(10.0), "1/r in multiples of 1/4096, but node '2' has 0.1"),
-        # half-way between two multiples
+        # Half-way between two multiples.
         (of_r(4096 / 410.5), "1/r in .* node '2' has 0.10022"),
         (of_r([4, 4, 4, 4096 / 7.5]), "1/r in .* 0.0018"),
         (of_w_in(4096 / 1024.5), "1/w_in in .* has 0.250122"),
@@ -188,7 +188,7 @@ def shifted(*bias):
             lambda: nengo(tau=np.array([0.01, 0.02, 0.02, 0.02])),
             "one tau per node, .* 0.01 to 0.02",
         ),
-        # it keeps membranes above 0
+        # Nengo keeps membranes above 0.
         (
             lambda: nengo(weight=np.array([[0.5, -0.25, 0, 0, 0]] * 4)),
             r"'1' has weight = -0\.25",

@@ -38,7 +38,7 @@ def set_values(numbers):
     return {entry.name: entry.value for entry in numbers}
 
 
-# ---- Norse: rates 1/tau in p, and dt
+# -- Norse: rates 1/tau in p, and dt
 
 
 RATES = {"tau_mem_inv": 40.0, "tau_syn_inv": 80.0, "v_leak": 0.1, "v_th": 1.3, "v_reset": -0.2}
@@ -101,7 +101,7 @@ def test_an_integrator_of_norse_has_levels_alone():
     assert leaves.setter_of(unknown)(call(unknown), {}, {"": step()}) == []
 
 
-# ---- snnTorch: decays beta and alpha of a step of 0.1 ms
+# -- snnTorch: decays beta and alpha of a step of 0.1 ms
 
 
 def leaky(kind="Leaky", **others: Any) -> Any:
@@ -143,7 +143,7 @@ def test_recurrent_weights_go_into_a_neuron_of_snntorch(all_to_all):
     np.testing.assert_array_equal(set_values(written)[name], expected)
 
 
-# ---- SpikingJelly: tau in steps
+# -- SpikingJelly: tau in steps
 
 
 def jelly(kind, **others: Any) -> Any:
@@ -154,7 +154,7 @@ def jelly(kind, **others: Any) -> Any:
 def test_numbers_go_into_nodes_of_spikingjelly(reset):
     rule = step(decay=0.8, reset=reset, v_reset=-0.2, current_based=True, synapse_decay=0.6)
     levels = {"v_threshold": [1.5, 2, 2.5]}
-    if reset == "value":  # where it starts, too
+    if reset == "value":  # v_reset is also the start
         levels |= dict.fromkeys(("v_reset", "_memories.v", "_memories_rv.v"), -0.2)
     expected = {
         "IFNode": {},

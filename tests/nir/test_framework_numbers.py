@@ -46,7 +46,7 @@ def test_norse_is_refused_a_current_that_starts_elsewhere():
 def test_snntorch_is_known_by_betas_in_single_precision(betas, single):
     nodes = decaying(betas)
     assert _is_single_precision(nodes) is single
-    # Of one tau for all neurons, it is known that snnTorch wrote it by the loop beside them.
+    # With one tau for all neurons, only the loop next to them shows that snnTorch wrote the file.
     alone = {"1.lif": nodes["1.lif"]}
     assert _is_single_precision(alone) is (single and len(betas) > 1)
 
@@ -61,7 +61,7 @@ def decaying(betas):
 
 @pytest.mark.parametrize("init_tau", [1.5, 2.7, 3.48])
 def test_a_tau_that_spikingjelly_learnt_is_not_of_snntorch(init_tau):
-    # tau = 1/sigmoid(w), w in float32: 1/r is a number of float32 there, too.
+    # tau = 1/sigmoid(w) with w in float32, so 1/r is a float32 number there, too.
     w = -np.log(init_tau - 1)
     tau = np.full(4, 1 / float(np.float32(1 / (1 + np.exp(-w)))))
     neurons = build.lif(tau=tau * 1e-4, r=tau)

@@ -18,7 +18,7 @@ from jaxsnn.nir.model.dialect import (
     Rule,
 )
 
-#: Conventions by framework and version: what they say beside reset_delay, and that.
+#: Conventions by framework and version: time of the reset, reset, and further fields.
 AT_ONCE, LATER, OPEN = "at once", "later", "open"
 SECONDS = {"time_unit": "s"}
 UNITS = {"constant_input": "current", "recurrent_delay": 0}
@@ -64,7 +64,7 @@ WRITES = {
     ),
     "spinnaker2": (OPEN, None, UNRUN | {"reads_only": True}),
 }
-#: What proves by its numbers who wrote a file, and what says nothing.
+#: Properties of the evidence in numbers, by framework and version.
 EVIDENCE = {
     **{name: {"proves": True} for name in ("snntorch==1.0", "snntorch==main", "rockpool", "spyx")},
     "spikingjelly": {"r_of_one_is_silent": True, "r_is_rate": True},
@@ -75,7 +75,7 @@ BY_NAME = AVERAGES | {"starts_at_reset": True, "order": "names"}
 SEVERAL = {"subtracts": ("at once", "several")}
 SNNTORCH_READS = BY_NAME | {"subtracts": ("later", "unless above")}
 NORSE_READS = SUMS | {"subtracts": ("at once", "later", "several"), "lacks": ("pool padding",)}
-#: Importers: the step in seconds, what they say of a reset and of the start, and the rest.
+#: Importers: time step in seconds, assumed reset and start, and further fields.
 READS = {
     "snntorch==1.0": (1e-4, "zero", "zero", SNNTORCH_READS),
     "snntorch==main": (1e-4, "zero", "zero", SNNTORCH_READS | UNRUN),

@@ -29,7 +29,7 @@ def node(kind="CubaLIF", state=True, **values: Any) -> Any:
     )
 
 
-# ---- continuous time
+# -- continuous time
 
 
 def flow(**changes: Any) -> Flow:
@@ -104,7 +104,7 @@ def test_hxtorch_starts_at_v_leak():
     )
 
 
-# ---- Lava
+# -- Lava
 
 
 READ: dict[str, Any] = {"tau_mem": 1.0, "tau_syn": 2.0, "v_threshold": 3.0, "v_leak": 0.0}
@@ -150,7 +150,7 @@ def test_how_far_lavas_rounding_takes_a_membrane():
     assert "between spikes: increasing with every time step" in unbounded.what
 
 
-# ---- Norse, and decays that are clamped
+# -- Norse, and decays that are clamped
 
 
 def test_what_norses_importer_ignores():

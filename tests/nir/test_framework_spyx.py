@@ -134,7 +134,7 @@ def test_decays_that_spyx_learnt(kind, membrane, symbols):
         assert (decay.gains, decay.tau, decay.gain) == ((0.0, 1.0), tau, gain)
 
 
-# ---- biases behind neurons, as weights from one that fires in each step
+# -- biases after neurons, as weights from a neuron that fires in each step
 
 
 def entry_of(kind, rng, inputs) -> Any:
@@ -170,7 +170,7 @@ def test_a_constant_input_stands_for_the_bias(kind, space, amplitude, constant):
     x = rng.normal(size=(inputs, 5, 4) if kind == "Conv2d" else inputs)
     widened_x, expected = x, applied(entry, x)
     if amplitude is not None:
-        # the last channel of each pixel
+        # Append the constant as the last channel of each pixel.
         pixels = x.reshape(*space, channels) if space else np.moveaxis(x, 0, -1)
         last = np.full((*pixels.shape[:-1], 1), amplitude)
         pixels = np.concatenate([pixels, last], axis=-1)
@@ -198,7 +198,7 @@ def frame(**changes: Any) -> dict[str, Any]:
     [
         ({}, False),
         ({"padding": (1, 1)}, False),
-        ({"stride": (1, 1), "padding": (1, 0)}, True),  # rows 0 to 5 of outputs, of 5
+        ({"stride": (1, 1), "padding": (1, 0)}, True),  # outputs reach row 5, beyond the input
         ({"stride": (1, 1), "padding": (0, 2)}, True),
         ({"stride": (1, 1), "padding": (0, 1)}, False),
         ({"stride": (2, 1), "padding": (1, 0)}, False),
@@ -240,7 +240,7 @@ def test_a_neuron_that_fires_in_each_step(kind):
     assert widened["type"] == kind
 
 
-# ---- neurons without a leak beside others, of which dt = tau (1 - r) is 0
+# -- neurons without a leak next to others, for which dt = tau (1 - r) is 0
 
 
 @pytest.mark.parametrize("case", MIXED_DECAYS)
@@ -257,7 +257,7 @@ def test_what_is_written_for_spyx_is_read_again(case, dialect, tmp_path):
     source, converted, again = (played(net, x) for net in (graph, conversion.graph, reread))
     assert converted.any(axis=(0, 1)).all()
     np.testing.assert_array_equal(again, converted)
-    if not conversion.losses:  # Spyx's spikes leave a step late
+    if not conversion.losses:  # Spyx emits spikes one step late
         np.testing.assert_array_equal(again[1:], source[:-1])
 
 
@@ -277,7 +277,7 @@ def test_dt_is_that_of_the_neurons_with_a_leak(kind):
     for tau, r in (
         ([1e-4, 2e-4, 1.0], [0.0, 0.5, 1.0]),
         ([1e-4, 2e-4, 1e-4], [0.0, 0.5, 1.0]),
-        # r = 1 at all neurons is what others write
+        # r = 1 for all neurons is what other frameworks write.
         ([1e-2, 2e-2, 3e-2], 1.0),
         ([10.0, 10.0, 10.0], 1.0),
         ([5e3, 5e3, 5e3], 1.0),

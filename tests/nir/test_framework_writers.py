@@ -15,7 +15,7 @@ from tests.helpers.refusals import assert_refused
 from tests.nir import importer_steps as steps
 from tests.nir.importer_steps import resting, setting, step
 
-#: The writer, what its importer computes, and whether a membrane at threshold spikes there.
+#: Writer, computation of its importer, and whether a membrane at threshold spikes there.
 WRITERS = {
     "snntorch": (snntorch._write, steps.of_snntorch, False),
     "snntorch main": (snntorch._write_main, steps.of_snntorch_main, False),
@@ -37,7 +37,7 @@ PLAIN, ABOVE = {"reset": "subtract"}, {"reset": "subtract unless above"}
 COPIES = {"level": [1.0, 2, 3], "v_threshold": [0.7, 1.4, 2.1], "decay": 0.8, "gain": 0.6}
 BOUND = {"v_threshold": 1.6, "floor": -1.6}
 READOUT = {"reset": "none", "v_threshold": np.inf}
-#: A current that Norse can start: it leaks to where its membrane starts.
+#: A current with a start that Norse supports: it decays to the start of the membrane.
 STARTED = PLAIN | LEAKS | CURRENT | {"v_start": LEVELS, "i_start": [0.2, 0.3, -0.1]}
 
 
@@ -51,7 +51,7 @@ VALUE, SOFT = sets("zero"), sets("subtract")
 AT_ONCE, LATE = sets("zero", False), sets("zero", True)
 SINGLE, MULTI = sets("subtract", fires="single"), sets("subtract", fires="multi")
 ZEROED = sets("zero", fires="single")
-#: Framework, type that is written, what is said of it beside the file, the step, Norse's method.
+#: Framework, written type, options that the file does not contain, step, and Norse's method.
 CASES = [
     ("snntorch", "LIF", AT_ONCE, resting(LEVELS, **LEAKS), None),
     ("snntorch", "CubaLIF", AT_ONCE, resting(LEVELS, **LEAKS, **CURRENT), None),
@@ -189,7 +189,7 @@ RESETS_TO_0 = [
     *(BOUND, NEVER | BOUND, NEVER | BOUND | PLAIN, NEVER | BOUND | {"floor": -1.5}, NEVER),
     *(NEVER | BOUND | ONE_CURRENT, NEVER | BOUND | {"decay": [1.0, 0.9, 1]}),
 ]
-#: How neurons of an importer do a step, and of which steps they do it.
+#: Extended support of an importer, and steps for which it has it.
 DOES = [
     (snntorch, "any height", [ABOVE, ABOVE | ONE_CURRENT]),
     (snntorch, "no current", [PLAIN, FLOORED, FLOORED | ABOVE, NEVER | BOUND | PLAIN]),
@@ -230,7 +230,7 @@ PUSHED = CURRENT | {"drive": [0.1, 0.2, 0.3], "v_threshold": 2.0}
 PUSHED_APART = PUSHED | ONE_CURRENT | {"v_threshold": [2.0, 3.0, 4.0]}
 PUSH = "has a constant input of 0.3 per time step from v_leak, so it does not rest at v_reset"
 CURRENT_STARTS = "its synaptic current does not start at 0"
-#: Framework, the step, Norse's method, what is said of it.
+#: Framework, step, Norse's method, and words of the refusal.
 REFUSED = [
     ("snntorch", step(**STARTS), None, BEFORE),
     ("snntorch", step(**PLAIN), None, "its reset subtracts v_threshold, and snnTorch's"),

@@ -53,7 +53,7 @@ def untagged(*layers):
     return graph
 
 
-# The register
+# Registry
 
 
 def test_each_framework_is_one_file_of_its_name():
@@ -134,7 +134,7 @@ def test_a_later_release_is_said_to_be_taken_for_what_was_to_come():
         assert not parsed.warnings
 
 
-# What a version writes
+# Files that a version writes
 
 
 def test_files_of_norse_main_are_in_true_seconds():
@@ -157,13 +157,13 @@ def test_iaf_of_norse_main_starts_at_v_reset():
     assert graph.dialect.at("2").initial == "v_reset"
     network = lower(graph, dtype=np.float32)
     solution = simulate(network, np.ones((6, 1, 2)), engine=TimeStepped(record=True))
-    # -1 + 1 = 0, 1, 2: it fires in the third step, and resets to -1.
+    # V = -1 + 1 = 0, 1, 2: the neuron fires in the third step, and resets to -1.
     np.testing.assert_array_equal(solution.output().ravel(), [0, 0, 1, 0, 0, 1])
     started_at_zero = parse(untagged(*layers), dialect="norse==main", dt="1ms", initial="2:zero")
     assert started_at_zero.dialect.at("2").initial == "zero"
 
 
-# What a version reads
+# Files that a version reads
 
 
 @pytest.mark.parametrize(

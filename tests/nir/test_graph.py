@@ -150,7 +150,7 @@ def test_an_edge_to_a_graph_with_two_inputs_is_ambiguous():
     assert_refused(lambda: parse(graph), GraphError, says)
 
 
-# ---- the order against networkx, on random graphs
+# -- order, compared with networkx on random graphs
 
 
 def random_edges(seed):

@@ -20,7 +20,7 @@ def of_rockpool(scale):
     return build.cubalif(tau_mem=1e-2 * scale, tau_syn=5e-3, r=1 / (share * np.exp(share)))
 
 
-#: A neuron whose time constants are scaled, and the dialect in which the target takes it as it is.
+#: Neuron with scaled time constants, and a dialect whose target runs it as it is.
 SUBTRACTS = leaky, {"dialect": "snntorch", "reset": "subtract", "reset_delay": True}
 TO_ZERO = leaky, {"dialect": "snntorch", "reset": "zero", "reset_delay": False}
 EXACT = (lambda scale: build.cubalif(tau_mem=2e-2 * scale, tau_syn=1e-2)), {"dialect": "jaxsnn"}

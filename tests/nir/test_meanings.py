@@ -96,7 +96,7 @@ def test_what_lies_within_stays_and_is_not_mentioned():
 
 def test_only_a_dialect_that_clamps_takes_a_negative_time_constant(files):
     path = files["snn_trained_learnable"]
-    assert read(path).dialect.name == "snntorch"  # by its numbers
+    assert read(path).dialect.name == "snntorch"  # by the evidence in its numbers
     for dialect in ("nir", "spikingjelly"):
         assert_refused(
             partial(read, path, dialect=dialect),
@@ -168,7 +168,7 @@ def test_pools_of_spyx_are_padded_as_xla_does(size, kernel, stride):
     before, after = lower(graph), lower(convert(graph, to="spyx").graph)
     expected = jax.lax.padtype_to_pads([size] * 2, [kernel] * 2, [stride] * 2, "SAME")
     assert [tuple(pair) for pair in pool_of(before).detail.padding] == list(map(tuple, expected))
-    # what is written for it, in numbers and with zeros in the kernel, is the same sum
+    # The convolution or pool that is written for it, with explicit padding, computes the same sum.
     x = np.random.default_rng(0).normal(size=(2, 2, size, size)).astype(np.float32)
     sums = pool_of(after).apply(after.parameters.get("pool", {}), x)
     np.testing.assert_allclose(sums, pool_of(before).apply({}, x), rtol=1e-5, atol=1e-5)

@@ -88,7 +88,7 @@ def test_synapses_of_a_convolution_are_its_unrolled_weights(
 def test_same_padding_keeps_the_size():
     assert transfer(conv(np.ones((4, 1, 3, 4)), padding="same"), (1, 8, 9)) == (4, 8, 9)
     assert transfer(conv(np.ones((4, 1, 3, 3)), padding="valid"), (1, 8, 9)) == (4, 6, 7)
-    # Frameworks disagree on what comes out of 'same' with a stride: unknown, not guessed.
+    # Frameworks disagree on the size for 'same' padding with a stride, so it stays unknown.
     assert transfer(conv(np.ones((4, 1, 3, 3)), stride=2, padding="same"), (1, 8, 9)) is None
     assert window(conv(np.ones((4, 1, 3, 4)), padding="same")).padding == ((1, 1), (1, 2))
 
@@ -102,7 +102,7 @@ def test_same_padding_keeps_the_size():
         (1, 1, (8, 4, 4), (8, 4, 4), None),
         (-2, -1, (8, 4, 4), (8, 16), None),
         (3, -1, (8, 4, 4), None, None),
-        # the batch axis that its exporter saw does not count
+        # The batch axis that the exporter counted is ignored.
         (1, -1, (8, 4, 4), (128,), np.array([1, 8, 4, 4])),
     ],
 )

@@ -22,7 +22,7 @@ from tests.helpers.refusals import assert_refused
 from tests.nir.conversions import played
 
 CURRENT = {"tau_mem": 20e-3, "tau_syn": 10e-3}
-#: Layer, gain of its spikes.
+#: Layer, its parameters, and the gain of its spikes.
 LAYERS = {
     "CubaLIF": (build.cubalif, CURRENT, "w_in"),
     "LIF": (build.lif, {"tau": 20e-3}, "r"),

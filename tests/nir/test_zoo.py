@@ -52,7 +52,7 @@ def test_a_dialect_that_is_inferred_is_right(read_without_options, name):
     facts, dialect = FACTS[name], read_without_options(name).dialect
     if dialect.name is None:
         assert dialect.decided_by == "undecided"
-        # The truth is among the choices (the event-based framework is read in two ways).
+        # The true framework is among the choices (files of the event-based framework fit two).
         assert facts["framework"] in dialect.choices
         assert dialect.fix == f"pass dialect=, one of {', '.join(dialect.choices)}"
         return

@@ -29,7 +29,7 @@ def spikes(parameters, weights, arrivals, current, t_end, recurrent=None):
         v_inf = p["v_leak"][neuron] + p["r"][neuron] * i_inf
         j = p["r"][neuron] * (i[neuron] - i_inf)
         em, es = np.exp(-dt / mem), np.exp(-dt / syn)
-        # (em - es) syn / (mem - syn), also where the two are equal
+        # (em - es) syn / (mem - syn), in a form that is finite if the two are equal.
         z = dt * (1 / mem - 1 / syn)
         with np.errstate(invalid="ignore", divide="ignore"):
             k = dt / mem * em * np.where(z == 0, 1.0, np.expm1(z) / z)

@@ -35,11 +35,11 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-#: Rounds at one time after which a network is said to fire without end.
+#: Maximum number of rounds at one time; a network with more fires endlessly.
 MOST_ROUNDS = 1000
-#: Distance from the threshold, in heights (v_threshold - v_reset), below which that is written down.
+#: Distances from the threshold, in heights (v_threshold - v_reset), below which they are recorded.
 CLOSE = 1e-9
-#: Time between two events below which it is written down, in units of the shortest time constant.
+#: Times between two events below which they are recorded, in units of the shortest time constant.
 TOGETHER = 1e-11
 
 _PARAMETERS = ("tau_mem", "tau_syn", "r", "w_in", "v_leak", "v_threshold", "v_reset")
@@ -201,7 +201,7 @@ def simulate_population(
     ]
 
 
-# ---- one neuron between two events
+# -- one neuron between two events
 
 
 def share(x: float) -> float:
@@ -257,7 +257,7 @@ class Neuron:
             return v_inf + (v - v_inf) * math.exp(-t / self.tau_mem), i
         mem, syn, i_inf = self.tau_mem, self.tau_syn, self.i_inf()
         v_inf = self.v_leak + self.r * i_inf
-        # (e^(-t/syn) - e^(-t/mem)) / (1 - syn/mem), which is finite where the two are equal
+        # (e^(-t/syn) - e^(-t/mem)) / (1 - syn/mem), in a form that is finite if the two are equal.
         gap = abs(mem - syn) / (mem * syn)
         k = t / mem * math.exp(-t / max(mem, syn)) * share(t * gap)
         after = v_inf + (v - v_inf) * math.exp(-t / mem) + self.r * (i - i_inf) * k
@@ -316,7 +316,7 @@ class Neuron:
             if abs(end) < tolerance * self.height and before < end
         ]
         for (low, below), (high, above) in itertools.pairwise(zip(points, ends, strict=True)):
-            if below == 0 < above:  # whether what it sends comes with what put it there is a tie
+            if below == 0 < above:  # a tie: the spike may precede the arrivals at this time, or not
                 return low, [*close, (low, 0.0, "edge")]
             if below < 0 <= above:
                 return self.bisected(v, i, low, high), close
@@ -334,7 +334,7 @@ class Neuron:
                 low = middle
 
 
-# ---- all of them
+# -- networks
 
 
 def ranks(populations, synapses) -> dict[str, int]:
@@ -474,7 +474,7 @@ class _Simulation:
         for name, neurons in self.neurons.items():
             self.samples[name].append([neuron.after(self.now)[0] for neuron in neurons])
 
-    # ---- what arrives
+    # -- arrivals
 
     def rounds(self):
         """All that happens now."""
@@ -496,7 +496,7 @@ class _Simulation:
 
     def gathered(self):
         """What arrives in one round: (population, neuron) -> its weights, and the boxes that end."""
-        self.levels = []  # (population, neuron, what a current is there from now on)
+        self.levels = []  # (population, neuron, its current from now on)
         arrived: dict[tuple[str, int], tuple[list, list]] = {}
         due = []
         while self.queue and self.queue[0][0] <= self.now:
@@ -508,7 +508,7 @@ class _Simulation:
         first = min((self.rank[detail[0]] for *_, detail in due), default=0)
         for event in due:
             *_, kind, (name, number, value) = event
-            if self.rank[name] > first:  # what is before it may fire yet
+            if self.rank[name] > first:  # populations before it may still fire
                 heapq.heappush(self.queue, event)
                 continue
             weights, closing = arrived.setdefault((name, number), ([], []))
@@ -550,7 +550,7 @@ class _Simulation:
         if population.width or neuron.has_current or neuron.held > self.now or neuron.stopped:
             return
         margin = (neuron.v - neuron.v_threshold) / neuron.height
-        # Onto the threshold exactly is exact where V is not measured from a rest other than 0.
+        # V that reaches the threshold exactly is exact if it is measured from a rest of 0.
         rest = leaks(population) and neuron.v_leak + neuron.r * neuron.drive
         if abs(margin) < self.tolerance and (margin or rest):
             self.note(self.now, "jump", f"{name}[{number}]", margin)
@@ -566,7 +566,7 @@ class _Simulation:
             else neuron.v > neuron.v_threshold
         )
 
-    # ---- spikes
+    # -- spikes
 
     def fire_by_flow(self, name, number):
         neuron = self.neurons[name][number]

@@ -9,7 +9,7 @@ _INPUTS = """
     60 220 270 310 320 350 370 400 410 430 440 450 460 470 480 490 500 510 520 530 670 680 690 700
     710 720 730 740 750 760 770 780 840 850
 """
-#: Steps with an input spike, of weight 1.
+#: Steps with an input spike of weight 1.
 INPUT_STEPS = [int(step) for step in _INPUTS.split()]
-#: Steps in which it fires.
+#: Steps in which the neuron fires.
 SPIKE_STEPS = [460, 510, 710, 760]

@@ -47,7 +47,7 @@ def gradient(p, x, weights, reset, *, beta, slope, detach):
     gradients = {
         name: {key: np.zeros_like(value) for key, value in node.items()} for name, node in p.items()
     }
-    later = [np.zeros_like(v) for _, _, v in trace[0][0]]  # by V that the next step starts from
+    later = [np.zeros_like(v) for _, _, v in trace[0][0]]  # by V at the start of the next step
     for step in reversed(range(len(x))):
         now, _ = trace[step]
         by_spikes = weights[step]

@@ -51,7 +51,7 @@ def graph_of(*chains):
 
 THRESHOLD = f"the event engine does not support node 'th' (Threshold): {STEPPED}"
 SENT = f"the event engine transmits only spikes: put spiking neurons in between, or {STEPPED}"
-#: Chains of nodes, and the errors that `check` gives, of which a simulation raises the first.
+#: Chains of nodes, and the errors of `check`; a simulation raises the first.
 REFUSED = {
     "a level drives neurons": ([LEVELS], [THRESHOLD]),
     "a level is written": ([["in", "w", "li", "th", "out"]], [THRESHOLD]),
@@ -102,7 +102,7 @@ def test_the_event_engine_names_them_and_the_other_one_runs_them(name):
         simulate(network, SILENCE, 0.1)
     assert caught.value.problem == errors[0]
     assert f"'{caught.value.node}'" in expected[0]
-    if name not in ("spikes", "an input"):  # whose height NIR's equations do not tell
+    if name not in ("spikes", "an input"):  # NIR does not define the height of their signals
         y = simulate(network, jnp.ones((5, 1, 2)), engine=TimeStepped()).y
         assert all(np.isfinite(array).all() for array in y.values())
 

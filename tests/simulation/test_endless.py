@@ -26,7 +26,7 @@ from jaxsnn.simulation.retry import (
 )
 
 AUTO = {"max_spikes": "auto", "max_events": "auto", "max_arrivals": "auto"}
-#: So many runs at most: each one is compiled anew.
+#: Maximum number of runs; each one is compiled separately.
 MOST_RUNS = 6
 
 
@@ -159,7 +159,7 @@ def test_a_high_rate_over_a_long_time(runs):
 def test_a_tiny_time_constant(runs):
     message = refused(driven(1e-9), one_event(), 1.0)
     without_engine = simulate(driven(1e-9), one_event(), 1.0, throw=False)
-    assert without_engine.result == Result.BUDGET_EXHAUSTED  # of the first run: none has enough
+    assert without_engine.result == Result.BUDGET_EXHAUSTED  # of the first run: no budget suffices
     assert rate_in(message) == pytest.approx(1e9 / np.log(10 / 9), rel=0.05)
     assert len(runs) <= 10
 
@@ -253,7 +253,7 @@ def test_no_budget_grows_for_ever(option):
     engine = Endless(option)
     with pytest.raises(TooManySpikes, match=f"'n'.* the limit is {MOST_EVENTS}") as refusal:
         with_enough_room(engine, lambda engine: engine)
-    # commands have no flag for it
+    # Commands have no flag for this option.
     advice = refusal.value.problem.as_text()
     assert f"or in Python pass EventDriven({option}=" in advice
     assert "--max" not in advice
@@ -301,7 +301,7 @@ def test_a_rate_is_counted_on_to_the_end():
     message = str(frequent_problem(alone, 16))
     assert "fires at least 12 spikes in sample 0; the limit is 16" in message
     assert "max_spikes=13" in message
-    # more than the engine takes is no way out
+    # A larger budget than the engine supports is not offered as advice.
     message = str(frequent_problem(dataclasses.replace(busiest_neuron, rate=1e12), 16))
     assert "or pass an earlier t_end" in message
     assert "max_spikes" not in message

@@ -56,7 +56,7 @@ def trains(shape=(3,), steps=40, batch=2):
     return np.random.default_rng(1).integers(0, 2, (steps, batch, *shape))
 
 
-# Nodes that are dropped, replaced or bounded.
+# Nodes that are dropped, replaced or bounded
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_norse_drops_nodes_without_an_error(node, shape):
     graph = graph_of([node, *after, nir.Linear(np.full((1, 1), 3.0)), lif(1)], shape, **options)
     assert "0" in [wire.name for wire in lower(graph).wires]
     assert play(graph, np.full((3, 1, *shape), 0.3)).shape == (3, 1, 1)
-    if not isinstance(node, nir.AvgPool2d):  # a conversion writes it as a SumPool2d
+    if not isinstance(node, nir.AvgPool2d):  # conversions write it as a SumPool2d
         assert "0" in [problem.node for problem in check(graph, "norse").problems]
 
 
@@ -115,7 +115,7 @@ def test_a_convolutional_network_takes_a_batch():
         )
 
 
-# Parameters that are ignored, or taken from the first neuron.
+# Parameters that are ignored, or taken from the first neuron
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_rockpool_reads_a_step_that_is_only_nearly_that_of_its_exporter():
     assert abs((tau / (1 + r))[0] - DT) > 0.01 * DT
 
 
-# Names, nesting and the order of nodes and edges.
+# Names, nesting and the order of nodes and edges
 
 
 def test_neither_names_nor_the_order_of_edges_matter():
@@ -186,7 +186,7 @@ def test_neither_names_nor_the_order_of_edges_matter():
     layers = [nir.Affine(weights(4, 3), np.full(4, 0.1)), lif(4), nir.Linear(weights(2, 4)), lif(2)]
     y = play(graph_of(layers, (3,), (2,)), trains())
     assert 0 < y.mean() < 1
-    node_names = ["x", "10", "2", "1", "b.c", "out"]  # a file lists them 1, 10, 2, b.c, out, x
+    node_names = ["x", "10", "2", "1", "b.c", "out"]  # a file lists them as 1, 10, 2, b.c, out, x
     nodes = dict(
         zip(node_names, [nir.Input(np.array([3])), *layers, nir.Output(np.array([2]))], strict=True)
     )
@@ -220,7 +220,7 @@ def test_a_recurrent_layer_is_the_same_flat_and_nested():
     )
 
 
-# What real files look like.
+# Properties of real files
 
 
 def test_a_file_from_before_v_reset_and_w_in(tmp_path):

@@ -77,9 +77,9 @@ def assert_differ(first, second):
     assert len(first) != len(second) or not np.allclose(first, second, rtol=1e-3)
 
 
-# Order, and feedback without a delay: in processes of their own, which may come to no end
+# Order, and feedback without a delay: in separate processes, which may not terminate
 
-#: Each source has a weight and a time of its own.
+#: Weight and time of each source.
 SOURCES = {
     "d": (6.0, 0.001),
     "b": (9.0, 0.02),
@@ -142,7 +142,7 @@ def test_weights_are_paired_with_their_sources_whatever_the_hash_seed(ran):
     weights, times = zip(*SOURCES.values(), strict=True)
     expected_times = expected([weights], times, range(len(times)))
     assert_same(ran["sources"], expected_times)
-    # each source makes spikes, and its weight says how many
+    # Each source causes spikes, and its weight determines how many.
     (counts,) = (np.histogram(fired, [*times, T_END])[0] for fired in expected_times)
     assert counts.tolist() == [1, 3, 9, 2, 6]
 

@@ -19,7 +19,7 @@ from tests.helpers.refusals import assert_refused
 from tests.helpers.small_task import DATA, QUICK, small_net
 
 DT = 1e-3
-#: What `graph_of` says of NIR itself, left out.
+#: Arguments of `graph_of` that omit its defaults for the dialect nir.
 NOTHING = {"spike_kernel": None, "time_unit": None}
 
 
@@ -60,7 +60,7 @@ def only(notes, *words):
     return note
 
 
-# ---- what is noted
+# -- notes
 
 
 def leaky():
@@ -73,7 +73,7 @@ def boxes():
 
 AT_ARRIVALS = ("node 'n': spikes that coincide with an input spike: 4 of 4", "jump_width")
 COARSE = ("float32", "to 1.2e-05 s", "t_end = 100 s", "10 ms", "x64")
-#: A graph, the times of events, how it is run, and words of the single note; None: there is none.
+#: Graph, times of events, options of the run, and words of the single note; None: no note.
 NOTES = {
     "nothing": (graph_of, [0.001], {}, None),
     "a sampled readout": (lambda: graph_of(readout=True), [0.001], {"sample_times": [0.01]}, None),
@@ -86,18 +86,18 @@ NOTES = {
         lambda: graph_of(weight=0.3), [0.001], {"max_spikes": 1, "throw": False},
         ("max_spikes", "a neuron of 'n' fires", "the budget is 1 for each neuron"),
     ),
-    # V is steeper than that at all spikes.
+    # The slope of V is larger at all spikes.
     "no clipped slopes": (graph_of, [0.001], {"min_slope": 1e-9}, None),
     "spikes at arrivals": (leaky, [0.001, 0.03], {"jump_width": None}, AT_ARRIVALS),
     "spikes at arrivals on a ramp": (
         leaky, [0.001, 0.03], {"jump_width": 1e-3}, (*AT_ARRIVALS, "ramp"),
     ),
-    # eps t_end is 1e-5 s, 1/1024 of the shortest time constant, at t_end = 81.9 s.
+    # At t_end = 81.9 s, eps t_end is 1e-5 s, 1/1024 of the shortest time constant.
     **{
         f"float32 at {t_end} s": (graph_of, [0.001, 0.99 * t_end], {"t_end": t_end}, words)
         for t_end, words in ((1.0, None), (80.0, None), (100.0, COARSE))
     },
-    # A box of 1 ms that begins at 8.2 s is as much as a thousandth too long or too short.
+    # The length of a pulse of 1 ms that begins at 8.2 s has an error of up to a thousandth.
     "boxes at 8 s": (boxes, [0.001, 0.99 * 8.0], {"t_end": 8.0}, None),
     "boxes at 8.4 s": (
         boxes, [0.001, 0.99 * 8.4], {"t_end": 8.4},
@@ -196,9 +196,9 @@ def test_spikes_of_which_a_step_of_the_framework_has_one(dialect, options):
     ("dialect", "options"),
     [
         ("sinabs", {"spike_fn": "multi", "min_v_mem": "none"}),  # several spikes in a step
-        ("jaxsnn", {}),  # no steps, though one may be said
-        ("norse", {"dt_export": 1.0, "weight": 3.6}),  # never above the threshold twice
-        # in the middle of each step: as far apart as steps are, to the rounding of their times
+        ("jaxsnn", {}),  # the dialect has no steps, even if dt is specified
+        ("norse", {"dt_export": 1.0, "weight": 3.6}),  # V never exceeds twice the threshold
+        # In the middle of each step: intervals of one step, up to the rounding of times.
         ("spikingjelly", {"weight": 8.0, "threshold": 4.0, "reset": "zero"}),
     ],
 )
@@ -206,7 +206,7 @@ def test_spikes_that_steps_have_too_are_no_matter(dialect, options):
     graph, events = overshooting(dialect, **options)
     if (
         options.get("reset") == "zero"
-    ):  # an input of V from 0 to the threshold in a step, every step
+    ):  # an input that takes V from 0 to the threshold in every step
         graph, _ = overshooting(dialect, **options | {"weight": 4.0})
         events = Events.of_steps(np.ones((400, 1, 1), np.float32), dt=DT)
     solution = simulate(graph, events, 1.0)
@@ -263,7 +263,7 @@ def test_the_command_samples_nothing_where_there_is_nothing(tmp_path, capsys):
     assert run_command(graph_of(dt=DT), tmp_path, capsys, x=np.ones((5, 1, 1)))[0] == []
 
 
-# ---- numbers that make no sense
+# -- invalid numbers
 
 
 def spoilt(network, node, key, value, place=-1):
@@ -347,7 +347,7 @@ def test_training_names_the_parameter(monkeypatch):
         assert_refused(run, SimulationError, r"node '2': tau_mem\[0\] is -0.25", node="2")
 
 
-# What the framework of a file ignores.
+# Parameters that the framework of a file ignores
 
 SNNTORCH = {"dialect": "snntorch", "reset": "zero", "reset_delay": False}
 NORSE = {"dialect": "norse==importer", "reset": "zero", "dt": 1e-4}

@@ -387,7 +387,7 @@ CHAIN = build.sequential(
 )
 QUANTIZED = quantize(CHAIN)
 LABELLED = np.full((8, 2), 0.5), np.zeros(8, int)
-#: Everything that takes the end of a simulation, called with that end.
+#: Functions with the end of a simulation as an argument, called with that end.
 TAKES_AN_END = {
     "event engine": lambda end: simulate(one_input(), SPIKE, end),
     "time steps": lambda end: stepped(SPIKE, end, dt=DT),

@@ -65,7 +65,7 @@ def replaced(network, parameters):
     return Network(parameters=parameters, wires=network.wires, populations=network.populations)
 
 
-# What comes out
+# Results
 
 
 def test_a_solution_has_everything_by_name(network):
@@ -117,12 +117,12 @@ def test_a_solution_is_a_pytree_that_passes_through_jit(network):
     plain = simulate(network, inputs(), T_END)
     inside = jax.jit(lambda inputs: simulate(network, inputs, T_END))(inputs())
     assert jax.tree.structure(inside) == jax.tree.structure(plain)
-    # where the network itself is traced, nothing is known of its time constants
+    # If the network itself is traced, its time constants are unknown.
     traced = jax.jit(lambda network, inputs: simulate(network, inputs, T_END))(network, inputs())
     for jitted in (inside, traced):
         assert (jitted.outputs, jitted.message) == (plain.outputs, "success")
         assert jitted.drives.keys() == plain.drives.keys()
-        # What is traced has no slots more than it is given, and so fewer arrivals.
+        # Traced inputs have only the slots that they are given, and so fewer arrivals.
         jitted_leaves, plain_leaves = (
             jax.tree.leaves(replace(solution, drives={})) for solution in (jitted, plain)
         )
@@ -140,7 +140,7 @@ def test_only_first_spikes_of_named_populations(network):
     assert not np.allclose(first.voltages["r"], every.voltages["r"])
 
 
-# What is refused
+# Refusals
 
 
 def events(time, index):
@@ -361,7 +361,7 @@ def test_options_may_be_arrays_of_one_number(network, array):
         simulate(network, inputs(), T_END, engine=EventDriven(**options))
         for options in (arrays, plain)
     )
-    assert jax.tree.structure(solution) == jax.tree.structure(expected)  # min_slope is part of it
+    assert jax.tree.structure(solution) == jax.tree.structure(expected)  # includes min_slope
     assert jnp.array_equal(solution.spikes["n"].time, expected.spikes["n"].time)
 
 
@@ -378,7 +378,7 @@ def test_options_in_time_steps_may_be_arrays_and_lists(array):
     assert jnp.array_equal(solution.count("1"), expected.count("1"))
 
 
-# What is reported
+# Notes
 
 
 def test_events_behind_the_end_are_counted(network):
@@ -493,9 +493,9 @@ def test_inside_jit_inputs_are_checked_too(network, time, index, t_end, result):
 @pytest.mark.parametrize(
     "taus",
     [
-        {"tau_mem": [0.021, 0.02]},  # no longer twice tau_syn
-        {"tau_mem": [0.02, 0.03], "tau_syn": [0.01, 0.015]},  # no longer equal
-        {"tau_mem": [0.01, 0.01]},  # tau_syn itself
+        {"tau_mem": [0.021, 0.02]},  # the ratio is no longer 2
+        {"tau_mem": [0.02, 0.03], "tau_syn": [0.01, 0.015]},  # the neurons are no longer equal
+        {"tau_mem": [0.01, 0.01]},  # equal to tau_syn
     ],
 )
 def test_time_constants_may_change_behind_the_networks_back(network, x64, taus):

@@ -68,7 +68,7 @@ def on_two_devices(child):
 @pytest.fixture(scope="module")
 def alone(child):
     """Of each case the value and the gradient of `jax.jit`: made when first asked for."""
-    del child  # which has begun
+    del child  # the child has started by now
     outcomes = {}
 
     def of(name):
@@ -89,7 +89,7 @@ def assert_alike(rows, expected):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5 * scale + 1e-9)
 
 
-# ---- on one device
+# -- on one device
 
 
 def test_vmap_over_parameters(alone):
@@ -97,7 +97,7 @@ def test_vmap_over_parameters(alone):
     several = jax.tree.map(lambda array: jnp.stack([array, 1.1 * array]), weights)
     both = jax.jit(jax.vmap(with_gradient(of_line), (0, None, None)))(several, *input_arrays())
     assert_alike(numbers(jax.tree.map(lambda array: array[0], both)), alone("line"))
-    assert both[0][1] < both[0][0]  # stronger weights, earlier spikes
+    assert both[0][1] < both[0][0]  # stronger weights give earlier spikes
 
 
 def test_counts_of_several_runs_have_the_gradients_of_each():
@@ -195,7 +195,7 @@ def test_export_with_a_symbolic_batch(alone, name):
     time, index = (
         jax.ShapeDtypeStruct((batch, EVENTS), dtype) for dtype in (jnp.float32, jnp.int32)
     )
-    # Files hold lists and dicts, and no classes.
+    # Files contain lists and dicts, but no classes.
     leaves, tree = jax.tree.flatten(parameters)
 
     def flat(leaves, time, index):
@@ -209,7 +209,7 @@ def test_export_with_a_symbolic_batch(alone, name):
         assert_alike(numbers(exported.call(leaves, *many))[:-1], alone(name)[:-1])
 
 
-# ---- the page of the documentation; what it does on several devices runs in the child
+# -- page of the documentation; its parts for several devices run in the child
 
 
 @pytest.mark.slow
@@ -223,7 +223,7 @@ def test_the_page_runs():
     run_page(rest)
 
 
-# ---- on two devices
+# -- on two devices
 
 
 @pytest.mark.parametrize("layout", WITH_DEVICES)
@@ -237,7 +237,7 @@ def test_two_devices_without_types_give_the_result_of_one(on_two_devices, alone,
     assert_alike(on_two_devices[f"{layout} line"], alone("line"))
 
 
-# ---- 64 bits
+# -- 64 bits
 
 
 @pytest.mark.parametrize("engine", [None, TimeStepped(dt=1e-3)])
@@ -279,7 +279,7 @@ def test_numpy_arrays_of_64_bits_are_taken_over(recwarn):
     assert not [str(warning.message) for warning in recwarn]
 
 
-# ---- what is traced has no numbers, and still no meaning of its own
+# -- traced arguments, whose values are unknown
 
 
 def simulated(network=None, **overrides):
@@ -376,7 +376,7 @@ def test_a_network_of_two_types_is_simulated_in_the_wider_one(backend, x64):
     assert_refused(lambda: network.with_parameters(parameters), UsageError, message)
 
 
-# ---- slopes of V at spikes have no derivative
+# -- slopes of V at spikes have no derivative
 
 
 def of_slopes(weights, time, index, forward_mode=False, scale=1.0):
@@ -415,7 +415,7 @@ def test_slopes_that_a_loop_hands_on_change_no_gradient(alone):
 @pytest.mark.parametrize(
     ("engine", "shown", "looks", "rtol"),
     [
-        # XLA rounds the last digits of float32 otherwise inside vmap
+        # Inside vmap, XLA rounds the last digits of float32 differently.
         (None, "EventSolution(2; of several runs, (2,))", ("message", "events", "maximum"), 1e-6),
         (TimeStepped(dt=1e-3), "SteppedSolution(output; of several runs, (2,))", ("message", "events"), 0),
     ],
@@ -437,7 +437,7 @@ def test_a_solution_of_several_runs_is_looked_at_one_by_one(engine, shown, looks
     np.testing.assert_allclose(first.events("2").time, alone.events("2").time, rtol=rtol)
 
 
-#: What is read of a solution, with the shape that it has of one run.
+#: Functions that read a solution, with its shape for one run.
 READERS = {
     "count": lambda solution: solution.count("2"),
     "counts": lambda solution: solution.counts["2"],

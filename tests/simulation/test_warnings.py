@@ -61,7 +61,7 @@ def codes(notes):
     return {note.code for note in notes if isinstance(note, Note) and note.kind != "information"}
 
 
-# ---- how they are issued
+# -- how warnings are issued
 
 
 def test_one_call_issues_one_warning_at_the_line_of_the_user():
@@ -76,7 +76,7 @@ def test_one_call_issues_one_warning_at_the_line_of_the_user():
 
 def test_each_call_issues_its_own_and_repeats_none():
     assert len(issued(lambda: [simulate(stepped(), events(0.001), 0.05) for _ in range(3)])) == 3
-    # both engines run, each with notes of its own
+    # Both engines run, each with its own notes.
     assert issued(lambda: fidelity(stepped(), {"x": raster()})) == []
     assert len(issued(lambda: verify(stepped(), raster(), raster()))) == 0
 
@@ -149,7 +149,7 @@ def test_a_note_is_a_string_that_keeps_its_kind():
     assert note == "text"
 
 
-# ---- what is noted
+# -- notes
 
 
 @pytest.mark.parametrize(
@@ -201,9 +201,9 @@ def test_milliseconds_that_are_given_as_seconds_are_noted_where_they_are_given()
         (lambda: continuous(tau_mem=np.array([0.02]), tau_syn=5.0), True),
         (lambda: continuous(tau_mem="20s", tau_syn="10s"), False),
         (lambda: continuous(tau_mem=0.02, tau_syn=0.01), False),
-        (lambda: continuous(tau_mem=1.0, tau_syn=0.5), False),  # without a unit of time
+        (lambda: continuous(tau_mem=1.0, tau_syn=0.5), False),  # no unit of time is specified
         (lambda: continuous(tau_mem=1e6, tau_syn=0.01), False),  # an integrator
-        (lambda: stepped(dt=1e-4, beta=0.99999), False),  # 10 s, of a decay
+        (lambda: stepped(dt=1e-4, beta=0.99999), False),  # a time constant of 10 s, from a decay
         (
             lambda: build.sequential(
                 build.input(1),
@@ -232,7 +232,7 @@ def test_time_constants_that_look_like_milliseconds(make, noted):
     [
         (lambda: continuous(tau_mem=20, tau_syn=10), 0.05, 2),
         (lambda: continuous(tau_mem="20s", tau_syn="10ms"), 0.05, 1),
-        (lambda: continuous(tau_mem=20, tau_syn=10), 50.0, 0),  # all times in one other unit
+        (lambda: continuous(tau_mem=20, tau_syn=10), 50.0, 0),  # all times have the same other unit
         (lambda: continuous(), 1e-4, 0),
         (lambda: continuous(tau_mem=1e6), 0.05, 0),
         (lambda: stepped(dt=1e-4, beta=0.99999), 0.05, 0),

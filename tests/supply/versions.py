@@ -48,7 +48,7 @@ def closure():
         try:
             distributions[name] = distribution(name)
         except PackageNotFoundError:
-            continue  # for another system, or another Python
+            continue  # only for another system or Python version
         for text in distributions[name].requires or ():
             needed, marker = _required(text)
             if "extra" not in marker:

@@ -36,8 +36,8 @@ def assert_fractions(graph, inputs, engine, tolerance):
 
 @pytest.mark.parametrize("once", [False, True])
 def test_as_many_fire_as_training_will_see(once):
-    # driven by currents neurons fire again and again, unless they stop after their first spike:
-    # the second layer hears a fraction of what it would
+    # With currents, neurons fire repeatedly; if they stop after their first spike, the second layer
+    # receives far fewer spikes.
     engine = jaxsnn.EventDriven(max_spikes=64, first_spike_only=once)
     options = {"encoder": "current", "encoder_options": {"bias": True}, "t_end": END}
     graph = calibrated(three_layers(), DATA, fraction=FRACTION, engine=engine, **options)

@@ -31,8 +31,8 @@ from tests.helpers.command_line import DEMO_NET, ROOT, TOLD, call
 from tests.helpers.refusals import assert_refused
 from tests.helpers.small_task import DATA, small_net
 
-#: Everything that has a memory: momenta, a running average, random numbers, a learning rate that
-#: falls.
+#: Settings with all kinds of state: momenta, a moving average, random numbers, a decreasing
+#: learning rate.
 SETTINGS = {
     "epochs": 6,
     "learning_rate": 0.05,
@@ -102,7 +102,7 @@ def test_the_folder_holds_two_generations_the_best_and_the_history(uninterrupted
         np.testing.assert_array_equal(best["1.weight"], trained.graph.nodes["1"].weight)
     last, before = (unsealed(folder / name)[0]["history"] for name in ("last.npz", "before.npz"))
     assert (len(last), last[:6]) == (7, before)
-    # an ordinary npz file
+    # The file is an ordinary npz file.
     with np.load(folder / "last.npz") as file:
         assert "header" in file.files
     assert zipfile.ZipFile(folder / "last.npz").testzip() is None
@@ -149,7 +149,7 @@ def test_a_finished_run_is_not_trained_again_with_force_neither(uninterrupted, c
     assert_refused(
         lambda: folder.begin(resume=True, state=None, overwrite=overwrite),
         UsageError,
-        "other data",  # it was looked at, not replaced
+        "other data",  # the checkpoint was read, not replaced
     )
     folder.close()
     lines = []
@@ -236,7 +236,7 @@ def test_a_checkpoint_of_another_run_is_refused(uninterrupted, net, changes, mes
     assert_refused(lambda: fit(small_net(**net), DATA, **settings), UsageError, message)
 
 
-# ---- a run that is extended to more epochs
+# -- runs that are extended to more epochs
 
 
 def halving(step):
@@ -244,7 +244,7 @@ def halving(step):
     return 0.05 * 0.5 ** (step / 8)
 
 
-#: A run whose learning rates do not depend on the number of its epochs.
+#: Settings of a run whose learning rates do not depend on the number of epochs.
 STEADY = {**SETTINGS, "epochs": 3, "schedule": "constant"}
 
 
@@ -270,7 +270,7 @@ def test_more_epochs_are_those_of_a_run_that_was_asked_for_them(changes, epochs,
     assert lines_of(tmp_path / "run") == lines_of(tmp_path / "direct")
     header = unsealed(tmp_path / "run" / "last.npz")[0]
     assert header["fingerprint"] == unsealed(tmp_path / "direct" / "last.npz")[0]["fingerprint"]
-    # the folder is that of a run of five epochs now
+    # The folder now belongs to a run of five epochs.
     again = fit(network, DATA, **settings | {"epochs": 5}, checkpoint=tmp_path / "run", resume=True)
     assert summary(again) == summary(direct)
 
@@ -342,7 +342,7 @@ def test_the_command_extends_a_finished_run(tmp_path, capsys):
     assert written[0] == written[1]
 
 
-# ---- files that are damaged, edited, or wanted by two runs
+# -- files that are damaged, edited, or used by two runs
 
 
 @pytest.fixture
@@ -373,7 +373,7 @@ def test_a_checkpoint_with_former_names_of_options_is_resumed(uninterrupted, cop
     assert summary(resumed(copy)) == summary(uninterrupted[1])
 
 
-#: What becomes of the bytes of a file; None: it is removed.
+#: Change of the bytes of a file; None: the file is removed.
 DAMAGES = {
     "cut": lambda data: data[: len(data) // 2],
     "flipped": lambda data: flipped(data, len(data) // 3, 1),
@@ -463,7 +463,7 @@ EDITS = {
 
 
 NAN, INF = float("nan"), float("inf")
-#: Of each kind of entry, what fits and what does not.
+#: Valid and invalid values of each kind of entry.
 ENTRIES = {
     "is_count": ([0, 1, 10**6], [-1, True, False, 1.0, "1", None, [1]]),
     "_is_number": ([0, -1.5, INF], [True, "1", None, []]),
@@ -508,7 +508,7 @@ def test_a_seal_that_was_taken_off_is_missed(copy):
     assert_refused(lambda: unsealed(copy / "last.npz"), FileError, "its checksum is missing")
 
 
-# ---- two runs, and force
+# -- two runs, and force
 
 
 def test_a_second_run_in_one_folder_is_refused_by_name(uninterrupted, copy):
@@ -549,7 +549,7 @@ def test_a_resumed_run_cuts_the_history_to_its_checkpoint_and_removes_leftovers(
     assert sorted(name for name in os.listdir(copy) if name.startswith(".")) == [".mine"]
 
 
-# ---- links in a folder
+# -- links in a folder
 
 
 def chain_of_links(path, victim):
@@ -557,7 +557,7 @@ def chain_of_links(path, victim):
     path.symlink_to("between")
 
 
-#: What stands in the place of a file of a checkpoint folder; `victim` is a user's file.
+#: Links that replace a file of a checkpoint folder; `victim` is a file of the user.
 LINKS = {
     "file": lambda path, victim: path.symlink_to(victim),
     "relative": lambda path, victim: path.symlink_to(os.path.relpath(victim, path.parent)),
@@ -728,10 +728,10 @@ def test_only_force_removes_what_is_there(tmp_path):
         assert lines_of(saved.folder) == [vars(record) for record in checkpoint.history]
 
     checkpoint = begun(folder(), saved)
-    folder().save(checkpoint, dict)  # not begun
+    folder().save(checkpoint, dict)  # without `begin`
     assert_holds("before.npz", "history.jsonl", "last.npz")
     (saved.folder / "history.jsonl").unlink()
-    for _ in range(2):  # the second time there is no checkpoint before
+    for _ in range(2):  # the second time, there is no earlier checkpoint
         forced = folder()
         assert forced.begin(resume=False, state=saved.state, overwrite=True) is None
         forced.save(checkpoint, dict)

@@ -41,7 +41,7 @@ def test_a_loss_that_is_registered_trains_by_its_name(hinge):
     assert best.validation_accuracy > 0.65
     fields = {"population": "4", "tau": 0.01, "t_max": 0.065, "margin": 0.5}
     assert trained.settings["loss"] == {"name": "hinge", **fields}
-    # of first spikes alone: the population that is read stops after its first
+    # The loss reads only first spikes, so the population stops after the first.
     assert trained.settings["engine"]["first_spike_only"] == ["4"]
     assert evaluate(trained.graph, DATA.test, loss="hinge", bias=True) == trained.test_accuracy
 

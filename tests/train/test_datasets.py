@@ -36,8 +36,8 @@ def test_classes_are_balanced_labels_are_regions_and_mirrored_values_follow():
 
 
 def test_geometry():
-    # centre of the dots; left half disc is yin, right one yang; upper half yin, lower half yang;
-    # outside
+    # Centres of the dots; left half of the disc is yin, right half yang; upper half yin, lower half
+    # yang; outside.
     points = [
         (0.25, 0.5),
         (0.75, 0.5),
@@ -158,7 +158,7 @@ def events_of(arrays, **changes):
     return events | changes
 
 
-#: Arrays of a file that is refused, the exception, and what it says.
+#: Arrays of a file, the exception, and words of the refusal.
 REFUSED_ARRAYS = {
     "no labels of the test": (
         lambda arrays: {name: array for name, array in arrays.items() if name != "y_test"},
@@ -189,7 +189,7 @@ REFUSED_ARRAYS = {
         )
         for index in (np.zeros((9, 3), int), np.zeros((10, 2), int), np.full((10, 3), "0"))
     },
-    # times of one axis would be one sample, for all labels
+    # Times with one axis would be a single sample, for all labels.
     "events of one sample": (
         lambda arrays: events_of(
             arrays, time_train=np.full(10, 0.001), index_train=np.zeros(10, int)
@@ -286,7 +286,7 @@ def test_labels_that_no_output_has_are_refused_before_classes_are_named(
         assert_refused(lambda: load(tmp_path, arrays), UsageError, message)
 
 
-# Arrays, as they are
+# Arrays
 
 
 def blobs(samples=120, classes=3):
@@ -327,7 +327,7 @@ def test_fit_takes_arrays_and_notes_how_it_split_them():
     assert trained.notes[0] == (
         "the 120 samples are split at random: 78 for training, 18 for validation and 24 for the test"
     )
-    # lists, Data, and arrays of JAX are split alike; a split that was made before is the same run
+    # Lists, Data and JAX arrays are split alike; explicit splits give the same run.
     data = Data(x=x, y=y.astype(np.int32), classes=("0", "1", "2"))
     forms = [x, y.tolist()], data, (jnp.asarray(x), jnp.asarray(y)), (x, y), splits_of_arrays(x, y)
     runs = [fit(small_readout(), form, **settings | {"epochs": 1}) for form in forms]
@@ -339,7 +339,7 @@ def test_fit_takes_arrays_and_notes_how_it_split_them():
 def test_fit_takes_events_and_labels():
     x, y = blobs()
     index = np.broadcast_to(np.arange(5), x.shape).astype(np.int32)
-    # large values come first
+    # Large values spike first.
     events = Events(time=jnp.asarray(0.02 * (1 - x)), index=jnp.asarray(index))
     settings = {"epochs": 1, "batch_size": 16, "progress": None}
     of_events, of_values = (fit(small_readout(), (form, y), **settings) for form in (events, x))

@@ -42,9 +42,9 @@ UNIT = {"t_min": 0.0, "t_max": 1.0}
 SHORT = {"t_min": 0.001, "t_max": 0.01, "bias": True}
 DARK = np.array([[0.0, 0.1, 0.5, 1.0], [0.2, 0.0, 0.0, 0.0]], np.float32)
 NO_SPIKE = np.inf
-#: An encoder, values, times and channels.
+#: Encoder, values, expected times and channels.
 ENCODED = {
-    # as in the field, the brightest pixel fires at the start
+    # As usual, the brightest pixel spikes at the start.
     "the bright first": (Latency(**UNIT), [[0.0, 0.25, 1.0]], [[1.0, 0.75, 0.0]], [[0, 1, 2]]),
     "a bias, last in order and first in time": (
         Latency(**SHORT),
@@ -130,7 +130,7 @@ LEVELS = LevelCrossing(levels=(0.25, 0.5), frame=0.01)
 def test_many_samples_are_encoded_as_one_by_one(monkeypatch, encode):
     values = np.random.default_rng(0).random((7, 5)) * np.arange(7)[:, None] / 6
     together = encode(values)
-    for numbers in (1, 35):  # sample by sample, and some together
+    for numbers in (1, 35):  # sample by sample, and several together
         monkeypatch.setattr("jaxsnn.train.data.encoders._AT_ONCE", numbers)
         parts = encode(values)
         assert np.array_equal(together.time, parts.time)
@@ -145,7 +145,7 @@ def test_what_encoding_takes_does_not_grow_with_the_samples(monkeypatch, encode)
     events = encode(values)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    # the events themselves, those of the parts beside those of all, and what one part takes
+    # The events, those of the parts besides the whole, and the memory of one part.
     assert peak < 3 * (events.time.nbytes + events.index.nbytes) + 20_000 * 8 * 16
 
 

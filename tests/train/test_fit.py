@@ -127,7 +127,7 @@ def test_the_hash_seed_changes_nothing(run_python, tmp_path):
     assert len(outputs[0]) > 1000
 
 
-@pytest.mark.usefixtures("auto_is_native")  # XLA rounds by the sizes that programs are made for
+@pytest.mark.usefixtures("auto_is_native")  # XLA's rounding depends on array sizes
 def test_an_epoch_that_exhausts_the_budget_is_repeated_and_loses_nothing(monkeypatch):
     """Hidden neurons whose weights are always bumped soon fire twice: one spike is too few, four are
     always enough.
@@ -570,6 +570,6 @@ def test_bias_is_trained_in_units_of_the_lift():
     )
     data = yinyang_splits(0, (64, 16, 16))
     result = fit(graph, data, epochs=1, learning_rate=0.01, trainable=("bias",), progress=None)
-    assert result.best_epoch == 1  # all samples get one answer; the loss falls
+    assert result.best_epoch == 1  # all samples get one answer, but the loss decreases
     moved = np.abs(result.graph.nodes["1"].bias - graph.nodes["1"].bias)
     assert moved == pytest.approx(np.full(3, 0.01 / 2.0), rel=0.02)

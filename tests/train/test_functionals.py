@@ -112,8 +112,7 @@ def numbers(variables, index, weights):
     return sum(jnp.sum(part * weight) for part, weight in zip(parts, weights, strict=True)), 0
 
 
-#: Each takes seconds to compile: one with a smooth maximum, one with jumps at once, the others in
-#: the long run.
+#: Quick cases, since each takes seconds to compile: one with a smooth maximum, and one with jumps.
 QUICK = (CASES[1], CASES[4])
 
 
@@ -180,7 +179,7 @@ def test_half_of_a_maximum_s_gradient_comes_from_the_arrival_it_sits_at():
     differences = [(highest(times + move) - highest(times - move)) / 2e-6 for move in step]
     np.testing.assert_allclose(gradient, differences, rtol=1e-6)
     assert gradient[1] > 0.1
-    np.testing.assert_allclose(gradient[0], -gradient[1], rtol=1e-9)  # only their distance matters
+    np.testing.assert_allclose(gradient[0], -gradient[1], rtol=1e-9)  # only the interval matters
 
 
 def test_a_maximum_at_the_end_moves_with_the_end():

@@ -15,7 +15,7 @@ from tests.helpers.refusals import assert_refused
 
 KEY = jax.random.key(0)
 SHAPE = (2, 5, 7)
-#: One event for each pixel, one of a bias channel behind them, one slot that is not used.
+#: One event for each pixel, one of a bias channel after them, and one unused slot.
 EVERY = Events(
     time=jnp.append(jnp.linspace(0.0, 1.0, 71), jnp.inf),
     index=jnp.arange(72, dtype=jnp.int32),
@@ -192,13 +192,13 @@ def test_a_stretched_sample_keeps_its_shape_and_stretches_vary():
     times = np.stack([stretch(jax.random.key(seed), events).time for seed in range(50)])
     factors = times[:, :1] / 0.1
     np.testing.assert_allclose(times, factors * np.asarray(time), rtol=1e-6)
-    # as much longer as shorter, the middle of the logarithms at 0
+    # The distribution is symmetric in the logarithm.
     assert -0.2 <= np.log(factors).min() < -0.12
     assert 0.12 < np.log(factors).max() <= 0.2
 
 
 def test_a_sample_moves_by_whole_groups_and_loses_what_leaves():
-    # a slot for each of four groups of three channels, one of a bias, one that is unused
+    # One slot for each channel of four groups of three, one of a bias, and one unused.
     events = Events(time=jnp.arange(14.0).at[13].set(jnp.inf), index=jnp.arange(14))
     shift, steps = ChannelShift(most=1, group=3, channels=12), set()
     for seed in range(20):

@@ -64,7 +64,7 @@ def test_all_files_give_the_same_images(kind, tmp_path):
         assert np.array_equal(images, IMAGES[part])
         assert labels.dtype == np.int32
         assert np.array_equal(labels, LABELS[part])
-    if kind == "idx":  # which stay on the disk
+    if kind == "idx":  # they are memory-mapped
         assert isinstance(read_idx(tmp_path / "train-images-idx3-ubyte"), np.memmap)
 
 
@@ -76,7 +76,7 @@ def test_numbers_of_idx_files_are_big_endian(tmp_path):
 
 
 TRAIN = idx(IMAGES["train"])
-#: The end of a file's name, its content, and what is refused.
+#: Suffix of a file, its content, and words of the refusal.
 BROKEN_IDX = {
     "zip": ("", b"PK\x03\x04", "is not an idx file"),
     "empty": ("", b"", "is not an idx file"),
@@ -220,7 +220,7 @@ def replaced_by_a_pipe(path):
     os.mkfifo(path)
 
 
-#: A file, its content (or what makes it), and how the refusal goes on behind its name.
+#: File, its content (or a function that creates it), and the part of the refusal after its name.
 BROKEN_PNGS = {
     "more pixels than memory": ("0", png(struct.pack(">2I5B", 2**20, 2**20, 8, 0, 0, 0, 0)), ""),
     "no pixels": ("0", png(HEADER), ""),
@@ -255,7 +255,7 @@ def test_a_png_file_that_cannot_be_decoded_is_refused(case, pngs):
 
 def test_a_folder_that_is_no_label_is_refused(tmp_path):
     write_pngs(tmp_path)
-    (tmp_path / "train" / "__MACOSX").mkdir()  # what an archive leaves
+    (tmp_path / "train" / "__MACOSX").mkdir()  # left by an archive
     assert read_images(tmp_path, "train") is not None
     (tmp_path / "train" / "cats").mkdir()
     assert_refused(lambda: read_images(tmp_path, "train"), FileError, "'cats' is not a label")

@@ -190,7 +190,7 @@ def test_a_device_is_recorded_by_its_fields():
 
     assert recorded() == {"name": "Simulated", "late": 0.0, "forget": ""}
     assert recorded(late=1e-3) != recorded()
-    assert recorded(late=float("inf"))["late"] == "inf"  # JSON has none
+    assert recorded(late=float("inf"))["late"] == "inf"  # JSON has no infinity
 
 
 def test_what_comes_after_the_end_takes_no_room():

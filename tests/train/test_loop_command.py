@@ -54,12 +54,12 @@ def folder(tmp_path_factory):
     weight = np.array(graph.nodes["1"].weight)
     weight[1, 2] = 0.0
     write(folder / "net.nir", graph.with_nodes([graph.nodes["1"].replace(weight=weight)]))
-    # of equal size, so that their evaluation is compiled once
+    # Parts of equal size share a compiled evaluation.
     arrays = {}
     for part, x in zip(
         ("train", "validation", "test"), np.random.default_rng(0).random((3, 32, 3)), strict=True
     ):
-        # the class is the earlier of two spikes
+        # The class is the earlier of two spikes.
         arrays |= {f"x_{part}": x, f"y_{part}": np.argmin(x[:, :2], axis=1)}
     np.savez(folder / "task.npz", **arrays)
     return folder
@@ -94,7 +94,7 @@ def fitted(folder, **options):
 def assert_same_run(trained, folder):
     weight, history = read(folder / "out.nir").nodes["1"].weight, history_of(folder)
     np.testing.assert_array_equal(trained.graph.nodes["1"].weight, weight)
-    assert trained.settings == history["settings"]  # the chip's scale among them
+    assert trained.settings == history["settings"]  # including the scale of the chip
     assert trained.test_accuracy == history["test_accuracy"]
     assert list(trained.notes) == history["notes"]
 
@@ -116,7 +116,7 @@ def test_the_command_writes_the_network_and_its_accuracy_on_and_off_the_chip(fol
     trained, data = read(into / "out.nir"), load_splits(folder / "task.npz")[0]
     assert printed["off_chip_accuracy"] == evaluate(trained, data.test)
     assert any("refractory" in note for note in printed["notes"])
-    # in the file's own units: as the network began, and a little further
+    # In the units of the file, close to the initial weights.
     first = read(folder / "net.nir").nodes["1"].weight
     moved = np.abs(trained.nodes["1"].weight - first)
     assert printed["best_epoch"] > 0
@@ -158,7 +158,7 @@ def test_map_and_deploy_take_the_mapping(done, tmp_path, capsys):
     assert (mapping.signs, len(mapping.runs)) == ("free", 1)
     net = quantize(graph, QuantizeOptions(scale=scales_of(mapping, graph))).netlist
     assert check(mapping, net) == ()
-    assert np.abs(net.weight).max() < 60  # there was room to grow
+    assert np.abs(net.weight).max() < 60  # the headroom is not used up
     verify = "map", files[0], "--verify", files[1], "-q"
     assert call(capsys, *verify)[0] == 0
     assert call(capsys, *verify, "--scale", "max")[0] == 1
@@ -178,7 +178,7 @@ def test_a_run_that_is_resumed_writes_the_same_bytes(folder, done, tmp_path, cap
         patch.setattr(Folder, "save", interrupted)
         assert call(capsys, *argv)[0] == 2
     assert [path.name for path in tmp_path.iterdir()] == ["out.checkpoint"]
-    # nothing goes on from it on another chip, or with other scales
+    # Resuming is refused on another chip, or with other scales.
     for options, message in (
         (["--chip-seed", "1"], "engine.device.chip.seed = 0, and this run has 1"),
         (["--headroom", "3"], "engine.device.scales.2 = "),
@@ -206,7 +206,7 @@ def test_another_chip_is_another_run_and_replaces_the_first_with_force_alone(
     assert len((into / "out.checkpoint" / "history.jsonl").read_text().splitlines()) == 4
 
 
-# -- what is refused: one line, and nothing is touched
+# -- refusals: one line, and no file changes
 
 NETS = {
     "readout": lambda: stacked(
@@ -285,7 +285,7 @@ def test_networks_that_the_chip_cannot_train(
     assert exit_code == code
     assert message in line
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.nir", "task.npz"]
-    # what an earlier run wrote stays as it was, with --force too
+    # The files of an earlier run stay as they were, even with --force.
     shutil.copytree(done[0], tmp_path, dirs_exist_ok=True)
     refused(capsys, *argv, "--force")
     written = *WRITTEN, *(f"out.checkpoint/{name}" for name in CHECKPOINTS)

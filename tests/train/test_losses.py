@@ -81,7 +81,7 @@ LABEL, LATE = math.log1p(math.exp(-0.5)), 0.01 * math.expm1(0.8 / 1.5)
 @pytest.mark.parametrize(
     ("changes", "times", "labels", "expected"),
     [
-        # two neurons: L = log(1 + e^((t0 - t1) / (tau temperature))) + late term, for label 0
+        # Two neurons: L = log(1 + e^((t0 - t1) / (tau temperature))) + late term, for label 0.
         (
             {"temperature": 0.2, "late_weight": 0.01, "late_tau": 1.5},
             [[0.004, 0.0045]],
@@ -170,7 +170,7 @@ def reading(values):
         (FirstSpike(**SCALES), lambda: solution(FIRST), [1, -1, 1]),
         (SpikeCount(**SCALES), lambda: reading(COUNTS), [1, -1, 1]),
         (ExponentialSum(**SCALES, fires=True), lambda: reading(0.1 * COUNTS), [1, -1, 1]),
-        # a readout at rest has voltages, all alike
+        # A readout at rest has voltages, all equal.
         (ExponentialSum(**SCALES, fires=False), lambda: reading(0.1 * COUNTS), [1, 0, 1]),
         (MeanOverTime(**SCALES), lambda: reading(0.1 * COUNTS), [1, 0, 1]),
     ],
@@ -226,7 +226,7 @@ def test_the_squared_error_does_not_know_a_common_shift(x64):
     assert np.allclose(value, (times / TAU - [0.0, 0.4, 0.4]).var(), rtol=1e-12)
 
 
-# Every loss through a whole network, its gradients against central differences.
+# Every loss for a whole network, with gradients compared to central differences.
 
 INPUTS, HIDDEN, CLASSES, T_END = 4, 5, 3, 6.0
 
@@ -355,7 +355,7 @@ def test_regularisers_count_and_reach_silent_neurons(x64):
     assert float(penalty(weight)) > 0
     above, below = (penalty(weight.at[0, 1].add(move)) for move in (step, -step))
     assert gradient[0, 1] == pytest.approx(float(above - below) / (2 * step), rel=1e-6)
-    # larger weights bring all silent neurons nearer to their threshold
+    # Larger weights bring all silent neurons closer to their threshold.
     assert float(jnp.max(gradient)) <= 0
 
 
@@ -458,7 +458,7 @@ def test_a_loss_is_told_the_kind_of_its_population():
     )
 
 
-#: The numbers that a training has which says nothing of them.
+#: Defaults of losses in training.
 DEFAULTS = {
     FirstSpike: {"temperature": 0.01, "late_weight": 3e-3, "late_tau": 2.0, "smoothing": 0.0},
     SpikeTimes: {"separation": 0.5},

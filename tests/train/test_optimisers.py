@@ -68,7 +68,7 @@ OPTIMISERS = [
         {"optimiser": optax.lookahead(optax.sgd(0.1), 5, 0.5)},
         "the optimiser fails with AttributeError on a gradient .* 'fast'.*: pass an optimiser",
     ),
-    # it takes no more than gradients, though JAX's error is a TypeError, too
+    # It needs only gradients, although JAX's error is also a TypeError.
     (
         {
             "optimiser": optax.GradientTransformation(
@@ -79,7 +79,7 @@ OPTIMISERS = [
         r"fails with TracerArray.* on a gradient .*: compute with",
     ),
     ({"epochs": 2.0}, "epochs is 2, of type float: pass an integer"),
-    # not rounded before anybody looks at them
+    # Invalid numbers are refused before any rounding.
     *(
         ({"engine_options": options}, message)
         for options, message in (
@@ -132,7 +132,7 @@ def test_an_optimiser_begins_with_what_it_will_be_given():
 
     stays = optax.GradientTransformation(lambda parameters: parameters, update)
     nothing = WeightBumping(label=0.0, hidden=0.0)
-    neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms", r=0.25)  # kicks are 1/4 of weights
+    neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms", r=0.25)  # kicks are 1/4 of the weights
     graph = build.sequential(build.input(5), build.linear(3, weight=normal(6, 2)), neurons, seed=0)
     fit(graph, DATA, **QUICK | {"epochs": 1}, optimiser=stays, weight_bumping=nothing)
     jax.effects_barrier()

@@ -41,8 +41,8 @@ losses = [record.train_loss for record in trained.history]
 print(json.dumps({"weights": weights, "losses": losses, "batch": trained.history[-1].max_spikes}))
 """
 
-#: The same on two devices, with a look at what runs there: one exchange in each compiled program,
-#: programs launched one at a time, parameters the same bits on both. No XLA flag says how many.
+#: The same on two devices, with checks: one exchange in each compiled program, programs launched
+#: one at a time, identical parameters on both. The number of devices is not set by an XLA flag.
 WATCHED = (
     """
 import json, re

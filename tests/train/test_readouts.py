@@ -99,7 +99,7 @@ def test_values_are_read_by_their_mean_over_time(shape):
     notes = notes_of(trained)
     assert "'few' outputs values, not spikes" in notes["default-loss"]
     assert ("reads 'few' (Linear)" in notes["default-engine"]) == (shape == (5,))
-    assert loss["tau"] == pytest.approx(DT / 0.2)  # the time constant of the neurons before it
+    assert loss["tau"] == pytest.approx(DT / 0.2)  # time constant of the preceding neurons
     accuracy = evaluate(trained.graph, (x, labels))
     if shape != (5,):
         run = simulate(lower(trained.graph), np.moveaxis(x, 1, 0), engine=TimeStepped())

@@ -85,7 +85,7 @@ def test_neurons_of_other_types_have_their_parameters_in_a_table():
     assert (first.type, second.type) == ("LIF", "CubaLIF")
     assert np.allclose(first.tau, 0.03)
     assert np.allclose(first.v_threshold, np.full(4, 2.0))
-    # the layer's and the network's times hold where the table has none
+    # Times of the layer and the network apply if the neuron's table has none.
     assert np.allclose((second.tau_mem, second.tau_syn), [[0.05] * 4, [0.01] * 4])
     plain = graph_of_table(table(DENSE, DENSE, OUT), seed=3)
     assert np.array_equal(plain.nodes["w3"].weight, graph.nodes["w3"].weight)
@@ -267,7 +267,7 @@ def test_recipes_can_be_read(path, monkeypatch):
     ):
         assert {name.replace("-", "_") for name in options[table_name]} <= option_names
     content = tomllib.loads(path.read_text())
-    # in the loop a recipe goes on with the network of another
+    # Recipes in the loop continue with the network of another recipe.
     assert ("network" in content) == (content.get("engine") != "loop")
     assert "network" not in content or len(graph_of_table(content["network"]).outputs) == 1
 

@@ -49,7 +49,7 @@ def ends_of(trained):
     [
         (Events, {}, 0.15, 0),  # ceil(10 + 4.5) tau
         (GradedEvents, {}, 0.15, 0),
-        # the end of a loss that is given counts
+        # An explicit end of the loss takes precedence.
         (Events, {"loss": FirstSpike(population="4", tau=TAU, t_max=0.065)}, 0.065, 3),
         (Events, {"loss_options": {"t_max": 0.07}}, 0.07, 3),
     ],
@@ -90,8 +90,8 @@ def test_what_an_explicit_end_drops_is_counted_and_warned_of():
         (np.zeros((3, 4)), Latency(t_min=0.0, t_max=0.02, clock=(0.09,)), 14.0),
         (np.zeros((3, 40, 2)), PopulationCode(centres=(0.0, 1.0), frame=2.5e-3), 15.0),
         (np.zeros((3, 4)), lambda values: late_data(0.1, len(values))[0], 15.0),
-        (np.zeros((3, 100, 4)), None, 6.5),  # arrays in steps, which end by themselves
-        (Currents.held(np.ones((100, 3, 4)), dt=1e-3), None, 15.0),  # 0 from 100 ms on
+        (np.zeros((3, 100, 4)), None, 6.5),  # arrays in steps have their own end
+        (Currents.held(np.ones((100, 3, 4)), dt=1e-3), None, 15.0),  # 0 after 100 ms
         (Currents(time=[[0.0, 0.1]], value=np.ones((1, 2, 4))), None, 15.0),
         (Events(time=np.full((3, 4), np.inf), index=np.zeros((3, 4), int)), None, 6.5),
     ],

@@ -52,7 +52,7 @@ def wanted_bumps(bumping, solution, labels, read):
 @pytest.mark.parametrize(
     ("layers", "settings", "expected"),
     [
-        # dialect nir: a spike of weight w makes r I jump by r w_in w / tau_syn
+        # Dialect nir: a spike of weight w makes r I jump by r w_in w / tau_syn.
         (
             (
                 build.input(2),
@@ -62,8 +62,8 @@ def wanted_bumps(bumping, solution, labels, read):
             NIR,
             {"1": {"weight": [[3.0 / (3.0 * 0.5 / 0.01)]], "bias": [3.0 / (3.0 * 0.5)]}},
         ),
-        # dialect nir: a spike moves the LI by r / tau, of which the Linear makes three times as
-        # much drive of the LIF
+        # Dialect nir: a spike moves V of the LI by r / tau, which the Linear multiplies by three as
+        # drive of the LIF.
         (
             (
                 build.input(1),
@@ -78,7 +78,7 @@ def wanted_bumps(bumping, solution, labels, read):
                 "3": {"weight": [[4.0]]},
             },
         ),
-        # scales follow the neuron of each row, and pass Scale nodes
+        # Scales are those of the neuron of each row, also through Scale nodes.
         (
             (
                 build.input(2),
@@ -89,7 +89,7 @@ def wanted_bumps(bumping, solution, labels, read):
             {},
             {"1": {"weight": [[1 / 4], [3 / 0.5]]}},
         ),
-        # behind further Linear nodes the largest kick counts
+        # Through further Linear nodes, the largest kick counts.
         (
             (
                 build.input(2),
@@ -100,7 +100,7 @@ def wanted_bumps(bumping, solution, labels, read):
             {},
             {"1": {"weight": [[1 / 2], [1 / 5]]}, "2": {"weight": [[1.0], [1.0]]}},
         ),
-        # IF: a bias of 1 lets V rise by r t_end during a sample, there is no voltage at rest
+        # IF: a bias of 1 raises V by r t_end during a sample; there is no rest.
         (
             (build.input(1), ones(1, 1, 0.1), build.integrate_and_fire(r=8.0)),
             NIR | {"spike_kernel": "box", "dt": 1e-3},

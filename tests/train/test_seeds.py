@@ -23,7 +23,7 @@ KEYS = {
     "new": lambda: jax.random.key(7),
     "numbers": lambda: np.array([0, 7], np.uint32),
 }
-#: What is drawn from a seed, as an array.
+#: Arrays that are drawn from a seed.
 DRAWN = {
     "initializers.normal": lambda seed: initializers.normal()(seed, (3, 2)),
     "initializers.uniform": lambda seed: initializers.uniform()(seed, (3, 2)),
@@ -69,7 +69,7 @@ def test_a_whole_number_draws_what_it_always_drew():
     rng = np.random.default_rng(3)
     np.testing.assert_array_equal(initializers.normal(1.0, 2.0)(rng, (4, 2)), expected)
     second = initializers.normal(1.0, 2.0)(rng, (4, 2))
-    assert not np.array_equal(second, expected)  # a generator goes on
+    assert not np.array_equal(second, expected)  # a generator advances
     assert (
         jax.random.key_data(key_of(3)).tolist() == jax.random.key_data(jax.random.key(3)).tolist()
     )

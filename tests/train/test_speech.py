@@ -98,7 +98,7 @@ def replaced_by_a_pipe(path):
     os.mkfifo(path)
 
 
-#: What becomes of a folder of recordings, and how reading it is refused.
+#: Change of a folder of recordings, the exception, and a pattern of its message.
 REFUSED = {
     "no files": (shutil.rmtree, FileError, "is not a folder: download github"),
     "other names": (

@@ -143,7 +143,7 @@ def test_spikes_after_those_that_a_loss_reads_count_too(digits, monkeypatch):
     monkeypatch.setattr("jaxsnn.train.tuning.measure", record)
     _measured(graph, plan, "in continuous time")
     assert [engine.stops("3") for engine in engines] == [False, False]
-    # and so they are trained, unless somebody says otherwise
+    # Training also uses these settings, unless the options specify others.
     monkeypatch.setattr("jaxsnn.train.tuning._trained", _Seen.of)
     for changes, stops in (({}, False), ({"engine_options": {"first-spike-only": True}}, True)):
         with pytest.raises(_Seen) as seen:

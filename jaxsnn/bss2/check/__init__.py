@@ -2,7 +2,7 @@
 
 from jaxsnn.bss2.check.check_mapping import check_mapping, located, refuse_wrong
 
-#: Name of the function inside this package.
+#: Short name of `check_mapping`.
 check = check_mapping
 
 __all__ = ["check", "check_mapping", "located", "refuse_wrong"]

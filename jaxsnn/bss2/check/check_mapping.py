@@ -221,7 +221,7 @@ def _run_violations(
         for number in range(len(listed)):
             names_by_position.setdefault(
                 number, f"entry {number}"
-            )  # of no neuron of the net, which `order_violations` says
+            )  # not in the net; `order_violations` reports it
     yield from neuron_violations(mapping, run, neuron_names, location)
     yield from event_violations(mapping, run, source_names, location)
     yield from setting_violations(mapping.chip, run, location)

@@ -351,7 +351,7 @@ def _synapse(location: str, hemisphere: int, row: int, column: int) -> str:
     return f"{location}: synapse ({int(hemisphere)}, {int(row)}, {int(column)})"
 
 
-# -- runs: each neuron once, its sources there, recorded before
+# -- runs: each neuron is placed once, and its sources are present and recorded before
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -376,7 +376,7 @@ def members(net: Netlist, run: Run) -> Members:
         return int(net.offsets[member.population]) + member.index
 
     neurons = np.array([index(member) for member in run.neurons], np.int64)
-    neurons[net.external[neurons]] = -1  # where it is -1 it stays so
+    neurons[net.external[neurons]] = -1  # indices of -1 stay -1
     return Members(
         neurons=neurons, sources=np.array([index(member) for member in run.sources], np.int64)
     )

@@ -24,7 +24,7 @@ from jaxsnn.bss2.mapping import Run
 if TYPE_CHECKING:
     from jaxsnn.network.array_types import Float, Int
 
-#: Number of responses that are summed at a time, which bounds the memory even if every synapse
+#: Maximum number of responses that are summed at a time, to limit memory even if every synapse
 #: responds.
 _CHUNK = 1 << 22
 
@@ -197,7 +197,7 @@ def _accepted(
     the synapses of its rows compare (driver and label), and the index of the event.
     """
     number, output = arrivals
-    # an output that the chip lacks is a violation of its own
+    # Outputs that the chip does not have are reported as other violations.
     to_bus = (output >= 0) & (output < HEMISPHERES * chip.buses)
     number, hemisphere, bus = (
         number[to_bus],

@@ -282,7 +282,7 @@ def _wire_run(
                 (row, column),
             )
         )
-    # events of the run's neurons are numbered first, then those of the host, source by source
+    # Numbers of events: first the neurons of the run, then the events of each host source.
     host, host_events = [], []
     begins = len(run.neurons) + np.cumsum(
         [0, *(len(source.events) for source in run.sources)], dtype=int
@@ -311,7 +311,7 @@ def _wire_run(
 
     synapse, event, sender, neuron = responding_pairs(net, layout, run)
     hemisphere, row, column, _, weight = run.synapses[synapse].T.astype(np.int64)
-    # of the weight of its connection: how much of it a synapse carries, times its gains
+    # Share of a connection's weight that each synapse carries, times the synapse's gains.
     _, pair = np.unique(sender * net.size + inside.neurons[neuron], return_inverse=True)
     share = weight / np.bincount(pair, weights=weight)[pair]
     driver_gain = pattern.driver_gain[hemisphere, row // ROWS_PER_DRIVER]
@@ -377,7 +377,7 @@ def responding_pairs(
     return synapse, event, sender, neuron
 
 
-# -- the numbers of a program
+# -- numbers of a program, which compiled code takes as arguments
 
 _OF_NEURONS = ("tau_mem", "tau_syn", "v_leak", "v_threshold", "v_reset", "capacitance")
 _OF_PROJECTIONS = ("excite", "inhibit")
@@ -462,7 +462,7 @@ def stacked(programs: Sequence[Program]) -> Program:
     """Return programs of one mapping on several chips of a kind as one program, with arrays
     (programs, ...) for its numbers.
     """
-    if len({program.structure for program in programs}) > 1:  # by their time constants
+    if len({program.structure for program in programs}) > 1:  # their known time constants differ
         programs = [prepared(program, taus_known=False) for program in programs]
     return jax.tree.map(lambda *arrays: np.stack(arrays), *programs)
 

@@ -400,7 +400,7 @@ def with_weights(mapping: ChipMapping, routed: Netlist, net: Netlist) -> ChipMap
         if len(keys):
             value = np.where(keys[place] == pair, weights[place], 0)
         hemisphere, old_row, column, label, _ = run.synapses[synapse[first]].T
-        # of the driver's rows the one that has the weight's sign
+        # The row of the same driver that has the sign of the weight.
         rows = old_row[:, None] // ROWS_PER_DRIVER * ROWS_PER_DRIVER + np.arange(ROWS_PER_DRIVER)
         modes = run.row_modes[hemisphere[:, None], rows]
         is_right = modes == np.where(value > 0, EXCITATORY, INHIBITORY)[:, None]

@@ -168,7 +168,7 @@ class _Run:
         ]
         return [part.order if isinstance(part, Cycle) else (part.name,) for part in groups(wires)]
 
-    # -- what arrives
+    # -- incoming events
     def _from_host(self, inputs: Mapping[str, Events]) -> dict[str, Events]:
         """Return all events from the host, in one stream."""
         sent = {_entry(part.source, True): self._sent(part, inputs) for part in self.wiring.host}
@@ -243,7 +243,7 @@ class _Run:
         outside = [wire for wire in wires if set(entries) & set(wire.sources)]
         inside = [
             wire for wire in wires if wire.kind != "input" and wire not in outside
-        ]  # cycles in one piece
+        ]  # last, so that the wires of a cycle are contiguous
         return Network(
             parameters=parameters, wires=(*inputs, *outside, *inside), populations=populations
         )
@@ -305,7 +305,7 @@ class _Run:
         shape = (self.batch, 1)
         return Events(time=jnp.full(shape, jnp.inf, self.dtype), index=jnp.ones(shape, jnp.int32))
 
-    # -- what leaves
+    # -- outgoing spikes
     def _fired(
         self,
         neuron_group: Neurons,
@@ -343,7 +343,8 @@ class _Run:
         )
         size, seen = self.program.sizes[neuron_group.name], self.recorded
         times, counts = seen.time.get(neuron_group.name), seen.count.get(neuron_group.name)
-        if times is None or counts is None:  # its first neurons
+        # No neurons of this population have been recorded yet.
+        if times is None or counts is None:
             times = jnp.full((batch, size, slots), jnp.inf, self.dtype)
             counts = jnp.zeros((batch, size), jnp.int32)
         times, counts = (

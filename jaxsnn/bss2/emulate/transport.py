@@ -51,7 +51,7 @@ def queued(time: jax.Array, lane: np.ndarray, cycle: float, queue: int) -> Sent:
     batch, neurons, spikes = time.shape
     members = [np.flatnonzero(lane == number) for number in np.unique(lane)]
     most = max(len(lane_members) for lane_members in members)
-    # lanes as rows, the last neuron a silent one that fills short lanes up
+    # Members of each lane, (lanes, neurons); short lanes are padded with an added silent neuron.
     seats = np.array(
         [
             np.pad(lane_members, (0, most - len(lane_members)), constant_values=neurons)
@@ -116,7 +116,7 @@ def _through_queue(time: jax.Array, cycle: float, queue: int) -> tuple[jax.Array
     def drop_first(carry: _Kept) -> _Kept:
         is_queued, cycles = carry
         late = is_queued & (cycles - earliest > queue)
-        # who overflows first depends on those before alone; without it those behind wait less
+        # Only earlier events decide if the first event overflows; without it, later ones wait less.
         is_queued = is_queued & ~(late & (jnp.cumsum(late, axis=-1) == 1))
         return is_queued, _cycles(is_queued, earliest)
 

@@ -37,7 +37,7 @@ from jaxsnn.bss2.chip import HEMISPHERES, ROWS_PER_DRIVER, Chip
 from jaxsnn.bss2.search.place import Placement
 from jaxsnn.bss2.search.task import ChipParts, Task
 
-#: Hemisphere that the events of a source reach.
+#: Hemispheres that the events of a source reach.
 TOP, BOTTOM, EVERYWHERE = 0, 1, 2
 
 
@@ -217,7 +217,7 @@ def best_split(task: Task, bins: Bins, loads: Loads | None, placement: Placement
     return split
 
 
-# -- each source into a bin: the one with the most room, then moved while something overflows
+# -- assignment: each source to the bin with the most room, then repairs while bins overflow
 
 #: Fraction of all labels that sources of both hemispheres may use; the rest is kept free, so that
 #: bins can be filled evenly.
@@ -344,7 +344,7 @@ def _best(loads: Loads, demand: Demand, avoid: int | None = None) -> tuple[int, 
         price = (float(overflow[place]), float(pressure[place]))
         if best is None or price < best[0]:
             best = price, int(demand.bins[place]), mode
-        # what is preferred comes first: either EVERYWHERE, or the two hemispheres
+        # The preferred modes come first: EVERYWHERE, or the two single hemispheres.
         is_preferred = (mode == EVERYWHERE) == (demand.modes[0] == EVERYWHERE)
         if best[0][0] == 0 and is_preferred and mode != TOP:
             break
@@ -376,7 +376,8 @@ def _repair(
             loads.resplit(best_split(task, bins, loads, placement))
             overflow = loads.overflow()
             continue
-        # sources in one of the bins that overflow, with synapses on a neuron that is too full
+        # Candidates are sources in a bin whose labels overflow, or with synapses on a neuron that
+        # has no room for them in their bin.
         full_labels = np.argwhere(loads.labels < 0)
         full, full_side = np.argwhere(loads.slack_sum < 0), np.argwhere(loads.slack < 0)
         pick = int(rng.integers(len(full_labels) + len(full) + len(full_side)))

@@ -236,7 +236,7 @@ def annealed(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Placem
         if here == there or counts[first] != counts[second]:
             continue
         change = received[second] - received[first]
-        # what the sum of squares of the loads grows by
+        # increase of the sum of squares of the loads
         growth = 2 * change @ (load[here] - load[there]) + 2 * change @ change
         heat = 0.01 * (1 - step / steps)
         if growth <= 0 or rng.random() < np.exp(-growth / max(heat, 1e-12)):
@@ -300,7 +300,7 @@ def tile(parts: ChipParts, counts: Sequence[int]) -> list[tuple[Circuit, ...]] |
             block = _take(free, count, starts[half], regions[half])
             half += block is None
         if block is None:
-            # a gap that was left
+            # Try gaps that earlier tiles have left.
             gaps = (_take(free, count, [first, first], (first, end)) for first, end in regions)
             block = next((gap for gap in gaps if gap is not None), None)
         if block is None:

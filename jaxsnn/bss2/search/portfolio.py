@@ -38,10 +38,10 @@ from jaxsnn.errors import (
 from jaxsnn.options import MAX_RUNS, SEED, TIME_LIMIT
 from jaxsnn.wording import Text
 
-#: Number of runs above the lower bound that are tried before giving up.
+#: Maximum number of runs above the lower bound that are tried.
 _MORE_RUNS = 8
-#: Maximum number of moved sources in the rounds of thorough attempts, each with other random
-#: numbers; only the first round is used if a mapping has already been found.
+#: Maximum number of moved sources in each round of thorough attempts, all with other random
+#: numbers. After a mapping has been found, only the first round is used to find fewer runs.
 _THOROUGH = (200, 1000, 1500, 2000, 3000)
 #: Fraction of the time limit after which free signs are tried instead of fixed ones.
 _SHARE = 0.25
@@ -180,7 +180,7 @@ def place_and_route(
         )
     searches = [
         _RunSearch(net, parts, kind, seed, chosen)
-        # a mapping that leaves room for both signs is one of fixed signs, too
+        # A mapping for free signs is also a mapping for fixed signs.
         for kind in (("fixed", "free") if signs == "fixed" else ("free",))
         if kind == signs or impossible(net, parts, kind) is None
     ]
@@ -216,7 +216,7 @@ class _Search:
                 tried=self._tried(),
             )
         is_late, last = self._is_late(), self.last
-        # more time is advised only where there was too little
+        # Advise a longer time limit only if the search ran out of time.
         limit, fix = (
             (
                 Text("within {time_limit:g} s", time_limit=self.time_limit),
@@ -256,7 +256,8 @@ class _Search:
         runs = self._find_quickly()
         if runs is None:
             return self._find_thoroughly()
-        if len(self.searches) > 1:  # finding fewer may take half of what is left
+        # The search for fewer runs may take half of the remaining time.
+        if len(self.searches) > 1:
             self._set_deadline(0.5 * (time.monotonic() + self.deadline))
         return self._find_fewest(self.searches, len(runs) - 1, _THOROUGH[0]) or runs
 
@@ -371,8 +372,8 @@ class _RunSearch:
         self.least = least_circuits(net, parts, signs)
         self.fewest, self.fewer = least_runs(net, parts, signs)
         self.tried, self.why = 0, "no attempt was made"
-        # by the neurons of a run: the fewest synapses or labels that were too many; the run; and,
-        # with the repairs, whether nothing was found
+        # Cached results by the neurons of a run: the minimum number of synapses or labels that
+        # found no room; the run; and, with the number of repairs, whether the search failed.
         self._overflow: dict[bytes, int] = {}
         self._runs: dict[bytes, Run] = {}
         self._failed: set[tuple[bytes, int]] = set()
@@ -459,7 +460,7 @@ def _members(
     if placers is None:
         placers = _THOROUGH_PLACERS if repairs or routers is not None else _QUICK_PLACERS
         if not (task.on_chip >= 0).any():
-            # where a neuron is decides how its own events travel, and nothing else
+            # If no source is on the chip, positions of neurons do not affect the routing.
             placers = placers[:1]
     for placer in placers:
         for counts in levels:
@@ -494,7 +495,7 @@ def _levels(task: Task, least: np.ndarray) -> Iterator[np.ndarray]:
         yield counts
 
 
-# -- which neurons are on the chip in which run
+# -- partitions of the neurons into runs
 
 
 def partitions(

@@ -28,8 +28,8 @@ from jaxsnn.linear_map import LinearMap
 from jaxsnn.nir.model.changes import Change
 from jaxsnn.wording import Text
 
-#: Relative tolerance of rounding: a value that float32 arithmetic left slightly below 31.5 counts
-#: as 31.5.
+#: Relative tolerance of rounding: a value that float32 arithmetic has put slightly below 31.5
+#: counts as 31.5.
 HAIR = 2**-22
 
 
@@ -162,10 +162,10 @@ SCALES: Mapping[str, Callable[[np.ndarray, int, float], float]] = MappingProxyTy
 
 # -- voltages
 
-#: CADC LSB. Up to 5 % of the neurons of a calibrated chip deviate by more from their target
-#: threshold (calix, test_neuron_threshold_calibration.py).
+#: Deviation in CADC LSB that up to 5 % of the neurons of a calibrated chip exceed relative to their
+#: target threshold (calix, test_neuron_threshold_calibration.py).
 SPREAD = 8
-#: Relative rounding error of a threshold above which a note reports it.
+#: Minimum relative rounding error of a threshold that a note reports.
 _WORTH_SAYING = 0.01
 
 
@@ -228,7 +228,7 @@ def levels(
     for name, dynamics in neurons.items():
         size, fires = dynamics.population.size, dynamics.population.fires
         factor = None if slope is None or math.isnan(slope_of[name]) else slope / slope_of[name]
-        if factor is None and fires:  # nothing arrives: any scale is right
+        if factor is None and fires:  # without inputs any scale is valid
             factor = largest(dynamics, v_leak, v_threshold)
         leaks[name], factors[name], errors[name] = np.full(size, v_leak), factor, None
         thresholds[name] = resets[name] = np.zeros(size, np.int64)

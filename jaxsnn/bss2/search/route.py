@@ -188,7 +188,7 @@ def _route_in_groups(
         )
         if assignment.overflow == 0:
             labels = _labels(assignment)
-            # one filter bit each says "not to the top" and "not to the bottom" hemisphere
+            # Two filter bits, which mean "not to the top" and "not to the bottom" hemisphere.
             not_received = (1 << chip.event_bits - 1, 1 << chip.event_bits - 2)
             nodes = {
                 (chip.link_input(link), chip.bus_output(h, link)): (not_received[h], 0)
@@ -256,7 +256,7 @@ def _on_chip_modes(task: Task, placement: Placement, groups: int) -> list[np.nda
         if (placement.counts[side, targets] > 0).all():
             split[source] = side
     if spare_bits(task, groups) < 2:
-        # the nodes of an event output pass all its sources, or none
+        # Without spare bits, the filters of an event output pass all of its sources, or none.
         outputs = placement.outputs[task.on_chip[sources]]
         for output in np.unique(outputs):
             members = sources[outputs == output]
@@ -386,7 +386,7 @@ def _silent_address(
     return None
 
 
-# -- the record of a run
+# -- synapses of a run
 
 
 def fill(
@@ -404,9 +404,9 @@ def fill(
     kinds = assignment.split.shape[1]
     kind = inhibits if kinds == 2 else np.zeros_like(inhibits)
     number, mode = assignment.bins[source], assignment.modes[source]
-    key = (number * kinds + kind) * len(task.targets) + neuron  # of those that share slots
+    key = (number * kinds + kind) * len(task.targets) + neuron  # groups synapses that share slots
 
-    # the hemisphere of each synapse; of sources that reach both, evenly where there is room
+    # Hemisphere of each synapse; sources that reach both divide their synapses by the room there.
     size = int(key.max(initial=-1)) + 1
     room_top, room_bottom = (
         assignment.split[side, kind, number] * counts[side, neuron]
@@ -421,7 +421,7 @@ def fill(
     rank[is_both] = rank_within(key[is_both])
     side = np.where(is_both, np.where(rank < top, TOP, BOTTOM), mode)
 
-    # column by column, then row by row
+    # Assign columns, then rows.
     columns = np.zeros(
         (HEMISPHERES, len(placement.circuits), max(1, int(counts.max(initial=1)))), int
     )

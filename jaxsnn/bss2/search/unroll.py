@@ -59,7 +59,7 @@ def arrivals(plan: LoweringPlan, parts: Mapping[str, Part]) -> dict[str, Incomin
         elif wire.kind != "input":
             inward = plan.shapes[name][0] or ()
             node = plan.graph.nodes[name]
-            if node.traits.synapses is not None:  # counted before any connection is made
+            if node.traits.synapses is not None:  # checked before any connection is created
                 _refuse_many(wire, node.traits.synapses(node, inward) or 0)
             leaving[name] = _through(wire, inward, parameters, entering)
     return arriving
@@ -81,7 +81,7 @@ def _linear_first(plan: LoweringPlan, parts: Mapping[str, Part]) -> Iterable[str
     order: list[str] = []
     try:
         for generation in networkx.topological_generations(graph):
-            # In the order in which they stand, as the chip's neurons are numbered by it.
+            # Keep the order of the graph, which determines the numbers of neurons on the chip.
             order += sorted(generation, key=place.__getitem__)
     except networkx.NetworkXUnfeasible:
         first = next(name for name in linear if name not in order)
@@ -158,7 +158,7 @@ def _map_of(wire: Wire, inward: tuple[int, ...], parameters: Mapping[str, np.nda
     numbers = {name: np.asarray(value, float) for name, value in parameters.items()}
     if operator.entries is not None:
         return LinearMap.sum([operator.entries(numbers, wire.detail, inward)])
-    # Without a list of its connections: what the node makes of each input alone.
+    # If the node type defines no `entries`, apply the node to each input alone.
     inputs = math.prod(inward)
     _refuse_many(wire, inputs * wire.size, ", or define `entries` for its node type")
     each_alone = np.eye(inputs).reshape(inputs, *inward)

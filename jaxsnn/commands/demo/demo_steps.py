@@ -28,10 +28,10 @@ from jaxsnn.train.loop.defaults import make_loss
 from jaxsnn.units import format_time
 from jaxsnn.wording import Text
 
-#: The network of the demo.
+#: File with the network of the demo.
 SOURCE = Path(str(importlib.resources.files("jaxsnn.commands.demo"))) / "snntorch_yinyang.nir"
 
-#: Options that the file of the demo does not contain, and that the reader is told.
+#: Options of the reader that the file of the demo does not contain.
 TOLD: dict[str, Any] = {"dialect": "snntorch", "reset": "zero"}
 
 

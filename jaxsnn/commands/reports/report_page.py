@@ -15,7 +15,7 @@ from jaxsnn.version import __version__
 if TYPE_CHECKING:
     from jaxsnn.plot import Picture
 
-#: Number of rows that a table shows; it reports how many it omits.
+#: Maximum number of rows of a table; a note reports how many it omits.
 _MAX_ROWS = 400
 
 _STYLE = """

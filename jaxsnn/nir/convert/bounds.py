@@ -19,18 +19,16 @@ from jaxsnn.options import INPUT_RANGE
 from jaxsnn.wording import Text
 
 Bounds = tuple[np.ndarray, np.ndarray]
-#: Maximum number of copies of a neuron that stand for several spikes in a step.
+#: Maximum number of copies by which a neuron with several spikes per time step may be written.
 MAX_COPIES = 64
-#: Stands for an unlimited membrane of neurons with feedback; finite, so that its product with 0 is
-#: 0.
+#: Bound of membranes that feedback makes unbounded; finite, so that its product with 0 is 0.
 _ANY = 1e30
 
 
-#: Spacings of grids: weights that are multiples of one of them are on a grid; float32 rounds the
-#: second.
+#: Spacings of grids: sums of weights that are multiples of one spacing may be exactly equal to a
+#: threshold. float32 rounds multiples of the second.
 _GRIDS = _BINARY, _DECIMAL = 2.0**-10, 10.0**-3
-#: Fraction of the weights of a neuron above which those on a grid are no coincidence of real
-#: numbers.
+#: Maximum fraction of a neuron's weights that may lie on a grid by chance.
 _BY_CHANCE = 0.01
 
 
@@ -44,7 +42,7 @@ def sums_may_meet(draft: Draft, name: str, v_threshold: np.ndarray) -> bool:
     for source in draft.sources(name):
         entry = draft.nodes[source]
         if "weight" not in entry:
-            # Spikes themselves count as weights of 1.
+            # Spikes that arrive without weights count as weights of 1.
             if not _passes_on(entry) or sums_may_meet(draft, source, v_threshold):
                 return True
             continue
@@ -114,7 +112,7 @@ def bound_membranes(conversion: Conversion) -> None:
     """
     draft, steps, importer = conversion.draft, conversion.steps, conversion.importer
     inputs = conversion.request.input_range
-    # Populations are bounded in forward order, each with the source's steps of all others.
+    # Neurons are bounded in forward order, from the source's steps of the neurons that feed them.
     source_steps = dict(steps)
     max_spikes = dict.fromkeys(steps, 1)
     fired: dict[str, float] = dict.fromkeys(steps, 1.0)
@@ -132,7 +130,7 @@ def bound_membranes(conversion: Conversion) -> None:
         is_bounded = True
         place = int(np.argmax(peak / step.v_threshold))
         limit = 2 * step.v_threshold.flat[place]
-        # of a membrane that can reach anything more than any number of spikes
+        # Limit the quotient: an unbounded membrane would give more spikes than an integer can hold.
         spikes = int(np.max(np.minimum(peak / step.v_threshold, _ANY)))
         high = peak.flat[place]
         height = Text("{value:.4g}", value=high) if high < _ANY / 2**20 else "any value"
@@ -159,7 +157,7 @@ def bound_membranes(conversion: Conversion) -> None:
         elif not (step.several or importer.bursts) and (
             step.reset == "subtract" or "several nodes" in importer.does(step)
         ):
-            # one spike a step in the importer, too, however high the membrane reaches
+            # The importer also fires at most one spike per step, however high the membrane gets.
             continue
         else:
             count = "all spikes of a time step" if importer.bursts else "one spike per time step"
@@ -189,7 +187,7 @@ def _immediate_subtraction(importer: Importer) -> Reset:
 
 
 def _is_independent_of_height(step: Step, importer: Importer) -> bool:
-    """Return whether it does not matter how high the membrane reaches."""
+    """Return whether the height of the membrane potential makes no difference."""
     if step.reset == "none":
         return True
     if step.several or (importer.bursts and step.reset == "subtract"):
@@ -210,9 +208,7 @@ def _describe_excess(step: Step, importer: Importer) -> str:
 
 
 def _peak(step: Step, arriving: Bounds) -> np.ndarray:
-    """Return the highest membrane before the reset, for one that was at most at threshold
-    before.
-    """
+    """Return the maximum membrane potential before a reset, starting at most at threshold."""
     low, high = np.minimum(arriving[0], 0), np.maximum(arriving[1], 0)
     if np.any(step.decay < 0) or np.any(step.synapse_decay < 0):
         return np.full(step.shape, _ANY)
@@ -322,7 +318,8 @@ def _arriving(
                 leaving[name] = _through(draft, name, total(name))
                 return leaving[name]
             shape = draft.shapes[name][1]
-            leaving[name] = np.full(shape, -_ANY), np.full(shape, _ANY)  # where it feeds itself
+            # Placeholder that ends the recursion below if the readout feeds itself.
+            leaving[name] = np.full(shape, -_ANY), np.full(shape, _ANY)
             leaving[name] = _membrane(steps[name], total(name))
         return leaving[name]
 

@@ -112,7 +112,7 @@ def capabilities_of(target: Target, *, repairs: bool) -> Capabilities[Graph]:
                 fix=rename,
             ),
         ]
-    # A conversion chooses other names, so that types matter more where there is one.
+    # A writer can rename nodes; unsupported types then come first.
     first = [*name_limits, types] if importer.write is None else [types, *name_limits]
     limits: list[Row[Graph]] = [*first, _ignored_values(importer, title)]
     if "scalars" in importer.lacks:
@@ -174,7 +174,7 @@ def ignored_by_framework(graph: Graph) -> list[Problem]:
     if conventions.importer:
         target = f"{framework.name}=={conventions.importer}"
         problems = importer_problems(graph, target)
-        # What a line that loads the file sets is said in the dialect, which follows it here.
+        # The simulation follows the settings of the line that loads the file.
         followed = ("needs-load-line", ALREADY_CONVERTED)
         warnings = [
             problem
@@ -244,7 +244,7 @@ def _conversion_problems(
     try:
         converted = converted or convert(graph, to=target)
     except (ConversionError, DialectError) as error:
-        # A conversion may refuse a node that it has added.
+        # The conversion may refuse a node that it has added and that is not in the graph.
         node = error.node if error.node in graph.nodes else ""
         yield dataclasses.replace(error.problem, node=node)
         return
@@ -298,7 +298,7 @@ def _loading_problems(
         )
 
 
-# What a conversion changes
+# Changes by a conversion
 
 
 def needed_changes(graph: Graph, converted: Converted, target: Target) -> dict[str, list[str]]:
@@ -343,7 +343,7 @@ def needed_changes(graph: Graph, converted: Converted, target: Target) -> dict[s
             before.nodes[name], after.nodes[written], sizes[name], target, is_own=is_own
         )
         if differs:
-            # Weights change for the neurons that they feed, of which `convert` says why.
+            # `convert` notes changes of weights at the neuron that they feed.
             fed = [end for end in _onward(before, name) if end in described]
             owner = name if name in described or not fed else fed[0]
             note(owner, described.get(owner, []), differs)
@@ -366,8 +366,8 @@ def needed_changes(graph: Graph, converted: Converted, target: Target) -> dict[s
 
 
 def _in_file(graph: Graph, target: Target) -> Graph:
-    """Return the graph with the numbers and edges that the importer reads from the file; files of its
-    own framework it interprets as the dialect does.
+    """Return the graph with the numbers and edges that the importer reads from the file. It
+    interprets files of its own framework as the dialect does.
     """
     if target.framework is not None and graph.dialect.name == target.framework.name:
         return graph
@@ -435,7 +435,7 @@ def _difference(
     if len(types) > 1 and not types <= {"Linear", "Affine"}:
         return f"its type becomes {written.type}"
     parameters = dict.fromkeys((*node.names, *written.names))
-    # A framework reads its own files as it wrote them: a conversion that rounds anew changes nothing.
+    # In the framework's own files, a different rounding of weights does not count as a change.
     scale = (
         float(np.abs(node.numbers("weight")).max(initial=0.0)) if "weight" in node.names else 0.0
     )
@@ -470,8 +470,8 @@ def _joined(node: Node, shape: Shape | None, counts_batch: bool | None) -> Shape
 
 
 def _readable(name: str, value: Any) -> bool:
-    """Return whether importers take the type of a parameter: PyTorch takes no numbers in another
-    byte order, and no integers as weights.
+    """Return whether importers accept the type of a parameter: PyTorch accepts neither other byte
+    orders nor integers as weights.
     """
     dtype = np.asarray(value).dtype
     return dtype.isnative and (dtype.kind == "f" or name not in ("weight", "bias"))
@@ -548,7 +548,9 @@ def _wiring_differences(
 
 
 def _sources_first(edges: Iterable[Edge]) -> bool:
-    """Return whether no edge is listed before one that leads to its source, loops aside."""
+    """Return whether edges are listed from sources to targets: none, except in loops, is listed
+    before an edge that leads to its source.
+    """
     edges = tuple(edges)
     earlier_sources: set[str] = set()
     for source, end in edges:
@@ -561,8 +563,8 @@ def _sources_first(edges: Iterable[Edge]) -> bool:
 def _load_line_problems(
     graph: Graph, converted: Converted, target: str, resolved_target: Target
 ) -> Iterator[Problem]:
-    """Yield a problem for each reset that no file holds, and that the importer takes for
-    another.
+    """Yield a problem for each reset that files do not contain and that the importer interprets as
+    a different one.
     """
     defaults, dialect = resolved_target.importer.reads, converted.graph.dialect
     for original in graph.neurons:
@@ -597,7 +599,8 @@ def _original(graph: Graph, name: str) -> str | None:
     if name in graph.nodes:
         return name
     if len(graph.subgraphs) == 1:
-        return None  # nothing is nested, so names have not changed
+        # Only the flattening of nested graphs changes names.
+        return None
     matches = [
         source_name
         for source_name in graph.nodes
@@ -607,8 +610,8 @@ def _original(graph: Graph, name: str) -> str | None:
 
 
 def _dialect_problems(graph: Graph, target: Target) -> Iterator[Problem]:
-    """Yield a problem for files of other frameworks, whose numbers the importer takes for its
-    own.
+    """Yield a problem for files of other frameworks, whose numbers the importer would interpret as
+    those of its own framework.
     """
     dialect = graph.dialect
     if target.framework is not None and dialect.name == target.framework.name:

@@ -193,7 +193,7 @@ def split_pool_padding(conversion: Conversion) -> None:
         entry["padding"] = np.zeros(len(padding), int)
         draft.shapes[name] = (padded, draft.shapes[name][1])
         for source in draft.sources(name):
-            # Its kernel has one weight of 1 in the middle.
+            # The kernel has a single weight of 1, in the middle.
             channels, kernel = np.arange(inward[0]), [2 * pad + 1 for pad in padding]
             weight = np.zeros((inward[0], inward[0], *kernel))
             weight[(channels, channels, *padding)] = 1
@@ -227,7 +227,7 @@ def _note_rounded_averages(draft: Draft, pool_type: str, title: str) -> None:
         area = float(np.prod(window(as_node(name, draft.nodes[name])).kernel))
         if draft.nodes[name]["type"] == pool_type or has_few_digits(np.array(1 / area)):
             continue
-        # Edges up to the next neurons: what these fire comes of sums of its own.
+        # Follow edges only up to the next neurons, which sum this pool's averages.
         edges = [edge for edge in draft.edges if draft.nodes[edge[0]]["type"] not in NEURON_TYPES]
         behind = networkx.descendants(networkx.DiGraph(edges), name)
         for neuron in draft.of_type(*NEURON_TYPES):

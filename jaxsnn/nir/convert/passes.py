@@ -210,7 +210,7 @@ def run_passes(passes: Iterable[ConversionPass], conversion: Conversion, *, chec
             _check(conversion_pass.requires, conversion, f"{conversion_pass.name} requires")
         conversion_pass.function(conversion)
         if check:
-            # Holds after every pass, so that none has to state it.
+            # EDGES_JOIN_NODES must hold after every pass, so passes do not list it.
             _check(
                 (EDGES_JOIN_NODES, *conversion_pass.ensures),
                 conversion,

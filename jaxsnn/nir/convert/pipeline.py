@@ -142,7 +142,7 @@ def convert(
     require(graph.dialect, ["name"], "conversion")
     target_dt = None if dt is None else parse_time(dt)
     low, high = map(as_number, input_range)
-    if not low <= high:  # also where one of them is NaN
+    if not low <= high:  # also true if one of them is NaN
         raise UsageError(
             Text(
                 "{input_range} is {low:g} to {high:g}; the first value must not be larger than the second",
@@ -200,7 +200,7 @@ def _refuse_extensions(graph: Graph, target: Target) -> None:
                 type=node.type,
             ),
             fix=ALTERNATIVES[node.type]
-            if node.type == "Reshape"  # which jaxsnn.to_torch does not support
+            if node.type == "Reshape"  # jaxsnn.to_torch does not support it
             else Text(
                 "{alternative}; jaxsnn.to_torch runs the graph in PyTorch as it is",
                 alternative=ALTERNATIVES[node.type],
@@ -261,9 +261,7 @@ def _refusal(problems: list[Problem]) -> ConversionError:
 def _merge_problems(
     problems: list[Problem], dense_problems: list[Problem], target: Target
 ) -> list[Problem]:
-    """Add to the problems of a graph with its axes those that it has with matrices, if they
-    differ.
-    """
+    """Return the problems of a graph, with those of its conversion to matrices if they differ."""
     first, dense_first = problems[0], dense_problems[0]
     message = topology.without_title(dense_first.message, target)
     if message in (topology.without_title(problem.message, target) for problem in problems):
@@ -354,7 +352,7 @@ def _written_names(conversion: Conversion, graph: Graph) -> dict[str, str]:
     return added | from_source
 
 
-# When conversions need passes
+# Conditions under which passes run
 
 
 def _in_steps(request: ConversionRequest) -> bool:
@@ -487,7 +485,7 @@ PASSES: tuple[ConversionPass, ...] = (
         populations.unify_time_constants,
         requires=(STEPS_RESOLVED, layers.ONE_GROUP),
         ensures=(populations.ONE_TIME_CONSTANT, STEPS_RESOLVED),
-        # Their spikes are joined by a sum, which an importer of chains does not run.
+        # The spikes of the parts are summed, which importers of plain chains do not support.
         when=_stepped_if(
             lambda importer: importer.uniform and {"forks", "sums"} <= {*importer.wiring}
         ),

@@ -22,8 +22,8 @@ from jaxsnn.units import format_time
 from jaxsnn.wording import Text
 
 _FIRES = tuple(cls.__name__ for cls in SPIKING)
-#: Threshold that stands for 0 and that neurons at rest must not reach: far below sums of weights,
-#: in any unit.
+#: Threshold that replaces 0, so that neurons at rest are below it: far smaller than sums of
+#: weights, in any unit.
 _ABOVE_ZERO = 2.0**-60
 
 
@@ -84,7 +84,8 @@ def replace_thresholds(conversion: Conversion) -> None:
         zeros, ones = np.zeros(shape), np.ones(shape)
         if _counts_spikes(draft, name, conversion.steps | neurons):
             threshold = np.where(threshold == np.round(threshold), threshold + 0.5, threshold)
-        # A neuron at rest is below its threshold, which a bias keeps above 0.
+        # A neuron rests at 0, so its threshold must be positive: a threshold t < 0 becomes -t, and
+        # a bias adds -2 t to the input.
         raised = np.where(threshold < 0, -2 * threshold, 0.0)
         threshold = np.where(threshold == 0, _ABOVE_ZERO, np.abs(threshold))
         scale_inputs(draft, name, ones, raised, ones)
@@ -139,11 +140,10 @@ def _counts_spikes(draft: Draft, name: str, steps: Mapping[str, Step]) -> bool:
     return bool(sources)
 
 
-#: Constant inputs of the pair, which does not leak and whose v_threshold is 1: the first neuron
-#: fires at once, the second a step later.
+#: Constant inputs of the two neurons that set an initial state. They do not leak and their
+#: v_threshold is 1, so that the first fires in the first time step, the second one step later.
 _DRIVE = (1.5, 0.75)
-#: Weight by which a neuron of the pair inhibits itself after its spike, so that it never fires
-#: again.
+#: Weight by which each of these neurons inhibits itself, so that it fires only once.
 _SILENCED = 2.0**30
 _NEGLIGIBLE = 1e-9
 
@@ -173,7 +173,7 @@ def set_initial_state(conversion: Conversion) -> None:
 
 
 def _needs_start(step: Step) -> bool:
-    """Return whether a population starts or rests elsewhere than it resets, and input can move it."""
+    """Return whether input can move a population that starts or rests elsewhere than at v_reset."""
     strength = step.gain * step.synapse_gain
     if step.reset != "value" or len(step.shape) != 1 or np.any(strength == 0):
         return False
@@ -261,7 +261,7 @@ def _insert_starter(draft: Draft, name: str, kicks: np.ndarray, constant: np.nda
     )  # fmt: skip
 
 
-#: Digits of a decay up to which time constants count as equal.
+#: Number of digits of a decay that must agree for time constants to count as equal.
 _DIGITS = 12
 
 

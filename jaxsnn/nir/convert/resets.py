@@ -48,7 +48,7 @@ def copy_bursting_neurons(conversion: Conversion) -> None:
             feeder = weighted_feeder(draft, source, name, False)
             _copy_rows(draft, feeder, copies)
             if draft.targets(feeder) == [source] and source != feeder:
-                _lengthen(draft, source, copies)  # a Flatten between them
+                _lengthen(draft, source, copies)  # a Flatten between the weights and the neuron
         _copy_columns(draft, name, copies)
         inward, outward = draft.shapes[name]
         draft.shapes[name] = (
@@ -105,7 +105,7 @@ def _share_resets(conversion: Conversion, step: Step, copied: Step, copies: int)
     draft, size = conversion.draft, step.shape[0]
     later = "later" in conversion.importer.subtracts
     lost = np.tile(np.diag(step.decay * step.v_threshold), (copies, copies))
-    # What the neuron itself takes off its membrane, and the weights must not.
+    # The neuron's own reset subtracts this already; the weights must not subtract it again.
     already = copied.v_threshold if later else copied.decay * copied.v_threshold
     name = draft.free(f"{step.name}_shared")
     weight = (np.diag(already) - lost) / copied.gain[:, None]
@@ -159,7 +159,7 @@ def _copy_columns(draft: Draft, name: str, copies: int) -> None:
 _FORCED = 2.0**30
 
 
-#: Effects of resets that a single node cannot have.
+#: Descriptions of resets that a single node cannot have.
 _RESET_TEXTS = {
     "subtract unless above": "its membrane potential may stay above v_threshold after a reset",
     "skip": "its membrane potential is 0 at the end of the time step after a spike, whatever the "
@@ -299,7 +299,7 @@ def _add_diagonal(draft: Draft, name: str, diagonal: np.ndarray) -> None:
     draft.shapes[name] = ((diagonal.size,), (diagonal.size,))
 
 
-#: Resets by the time of the subtraction in the importer's neurons; see `Importer.subtracts`.
+#: Resets by the time at which the importer's neurons subtract; see `Importer.subtracts`.
 _SUBTRACTIONS: dict[str, Reset] = {
     "at once": "subtract",
     "later": "subtract later",
@@ -355,7 +355,7 @@ def _feed_back(draft: Draft, name: str, factors: np.ndarray) -> None:
     feeds_alone = len(part) == 2 and factors.ndim == 1
     if feeds_alone:
         (weights,) = (member for member in part if member != name)
-        if len(draft.targets(weights)) > 1:  # what they feed beside is not reset
+        if len(draft.targets(weights)) > 1:  # other targets must not receive the reset
             weights = weighted_feeder(draft, weights, name, False)
         entry = draft.nodes[weights]
         entry["weight"] = np.asarray(entry["weight"], float) + np.diag(factors)

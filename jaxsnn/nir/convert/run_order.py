@@ -42,15 +42,15 @@ def order_nodes(conversion: Conversion) -> None:
     draft, target, importer = conversion.draft, conversion.target, conversion.importer
     goes_deep = importer.order == "depth first"
     recurrent = move_biases_out_of_loops(draft, alone=goes_deep)
-    # An importer that runs nodes depth first returns what ran last, so that loops must come before
-    # what follows them.
+    # An importer that runs nodes depth first returns the output of the last node, so loops must
+    # come before the nodes that they feed.
     loop_weights = {source for source, _ in recurrent}
     loop_edges = [edge for edge in draft.edges if loop_weights & {*edge}]
     chain = _chain_depth_first(draft, recurrent, target.title) if goes_deep else []
     first = [*loop_edges, *chain]
     onward = _reaching_output(draft, recurrent)
     rest = [edge for edge in sorted(draft.edges, key=edge_key) if edge not in first]
-    # of what a node feeds, first what only leads back into its loop
+    # Run targets that only lead back into their loop before targets on the way to an Output.
     rest.sort(key=lambda edge: edge[1] in onward)
     draft.edges = [*first, *rest]
     if importer.order == "names" and draft.delayed:
@@ -83,7 +83,7 @@ def check_order(conversion: Conversion) -> None:
 def _order_problems(conversion: Conversion) -> list[Problem]:
     draft, converted, target = conversion.draft, conversion.graph, conversion.target
     assert converted is not None
-    # `draft.delayed` and `memories` have the names before `order_nodes`.
+    # `draft.delayed` and `memories` have the names from before `order_nodes`.
     delayed = {_renamed(draft, edge) for edge in draft.delayed}
     stepped = {name for part in stepped_loops(converted) for name in part}
     expected = {edge for edge in delayed if stepped.issuperset(edge)}

@@ -113,7 +113,8 @@ def merge_weights(draft: Draft, part: Sequence[str], *, biased: bool = False) ->
             continue
         (name,) = targets
         if _is_identity(second):
-            # The first weights keep their name, so that a loop that was made longer is made so again.
+            # Keep the name of the first weights: a writer that lengthens loops by an identity
+            # derives the identity's name from it, and must arrive at the same name again.
             draft.edges = [
                 (first if source == name else source, end)
                 for source, end in draft.edges
@@ -177,7 +178,7 @@ def _wiring_problems(draft: Draft, target: Target) -> list[Problem]:
             fix=f"replace it by one of {listing(mapped_types)}",
         )
         for name in draft.nodes
-        # Of neurons, what is written for the importer decides.
+        # Neurons are checked when they are written for the importer.
         if draft.nodes[name]["type"] not in (*mapped_types, *POOLS, *NEURON_TYPES)
     ]
     for kind in ("Input", "Output"):
@@ -241,7 +242,7 @@ def _loop_problems(draft: Draft, target: Target) -> Iterator[Problem]:
             fix = "add an identity to the weights of its loop, and remove the direct edge"
             yield as_problem(straight[0], message, fix=fix)
             continue
-        # The source runs them as an importer does, and so will the target.
+        # The source delays an edge of this loop; `check_order` verifies that the target does so.
         if target.runs_loops and any({*edge} <= {*part} for edge in draft.delayed):
             continue
         kinds = sorted(

@@ -84,7 +84,7 @@ def write_neurons(conversion: Conversion) -> None:
     shared = None if importer.setting is None else importer.setting(list(steps.values()))
     setting = Setting(dt=conversion.dt, importer_setting=shared, give_up=conversion.give_up)
     conversion.setting = setting
-    # Before anything is scaled: a writer may ask for the ties of other neurons.
+    # Find possible ties before any input is scaled; a writer may need those of other neurons.
     setting.ties.update(
         name for name, step in steps.items() if sums_may_meet(draft, name, step.v_threshold)
     )
@@ -243,7 +243,7 @@ def _dialect(draft: Draft, target: Target, setting: Setting) -> Dialect:
             "writes."
         )
         return Dialect(why=why, dt=setting.dt)
-    # Equations have no step.
+    # Importers that solve the equations have no time step.
     fields: dict[str, Any] = {**target.importer.reads, "dt": setting.dt or None}
     common_names = {field.name for field in dataclasses.fields(Dialect)}
     framework_options = {
@@ -263,7 +263,7 @@ def _dialect(draft: Draft, target: Target, setting: Setting) -> Dialect:
         nodes=nodes,
         **options,
     )
-    # The framework may mean another reset by a neuron that feeds itself, unless its node declares it.
+    # The framework may reset recurrent neurons differently, unless their node declares the reset.
     for name in (name for part in loops_of(draft) for name in part):
         if draft.nodes[name]["type"] in NEURON_TYPES:
             rule = resolve_neuron(as_node(name, draft.nodes[name]), dialect, is_recurrent=True)

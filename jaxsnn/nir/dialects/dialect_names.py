@@ -13,7 +13,7 @@ from jaxsnn.options import FILE_OPTIONS
 CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {option.name: option.values for option in FILE_OPTIONS if option.values}
 )
-#: Options of all dialects that may differ from node to node; options of a single dialect may, too.
+#: Options of all dialects that may differ between nodes; options of a single dialect always may.
 PER_NODE = tuple(option.name for option in FILE_OPTIONS if option.repeated)
 
 
@@ -30,5 +30,5 @@ class _Dialects(Mapping[str, Conventions]):
         return len(frameworks())
 
 
-#: The conventions of each dialect by name: a view of the register of frameworks.
+#: Conventions of each dialect by name: a view of the registry of frameworks.
 DIALECTS: Mapping[str, Conventions] = _Dialects()

@@ -67,7 +67,7 @@ def parse_options(nodes: Mapping[str, Node], dialect: str | None, **options: Any
             fix=suggestion(name, ["auto", *DIALECTS]),
         )
     if name != "auto":
-        conventions_of(name, version)  # refuses an unknown version
+        conventions_of(name, version)  # raises an error for an unknown version
     fields: dict[str, Any] = {}
     by_node: dict[str, dict[str, Any]] = {}
     framework_specific = framework_options()
@@ -75,7 +75,7 @@ def parse_options(nodes: Mapping[str, Node], dialect: str | None, **options: Any
         "dt",
         *(option.name for option in framework_specific.values() if option.kind == "time"),
     )
-    # a readout resets as it is said, else never: so it comes last
+    # `readout` comes last: it turns off the reset of a node unless another option has set it.
     for option, value in sorted(options.items(), key=lambda item: item[0] == "readout"):
         option_names = ("dt", "readout", *CHOICES, *framework_specific)
         if option not in option_names:

@@ -38,13 +38,14 @@ def require(dialect: Dialect, fields: Iterable[str], purpose: str, node: str | N
         if dialect.option(field, node) is None:
             missing, fix = _missing(dialect, field)
             if field == "reset" and dialect.option("reset_delay", node) is None:
-                fix += ", and " + _missing(dialect, "reset_delay")[1]  # both at once
+                # Ask for both options in one message.
+                fix += ", and " + _missing(dialect, "reset_delay")[1]
             message = prefix + purpose + " needs " + missing
             facts = {"field": field, "dialect": dialect.name}
             raise DialectError(message, fix=fix, node=node or "", facts=facts)
 
 
-#: Possible values, for messages.
+#: Possible values of a field, for messages.
 _VALUES = {
     "reset": " (zero, subtract or none)",
     "reset_delay": " (true: the reset takes effect one time step after the spike; false: in the same step)",
@@ -89,7 +90,7 @@ def spike_area(dialect: Dialect, node: Node) -> SpikeArea:
     kernel = dialect.at(node.name).spike_kernel
     kind = arrival(dialect, node)
     if kind == "scaled jump" and isinstance(node, IF | I):
-        # These have no time constant: with an area of one unit of time V jumps by r w.
+        # IF and I have no time constant: a spike with an area of one unit of time moves V by r w.
         seconds = required_field(dialect, "seconds", "the strength of a spike", node.name)
         return SpikeArea(kind="fixed", seconds=seconds, kernel=kernel)
     if kind in ("jump", "scaled jump"):

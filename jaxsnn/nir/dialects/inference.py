@@ -346,7 +346,7 @@ def _decide_dt(
             code=CONTRADICTION,
         )
     if explicit_dt is None:
-        # The number with two digits that an exporter started from, if float32 explains the difference.
+        # If float32 rounding explains the difference, the exporter's dt had two digits.
         short = float(f"{seconds:.1e}")
         fields["dt"] = short if abs(short - seconds) <= TOLERANCE * seconds else seconds
         reasons.append(
@@ -477,7 +477,7 @@ def _refuting_parameter(node: Node, conventions: Conventions) -> str | None:
                 node=node.name,
                 value=odd_value,
             )
-    # one that only runs what others wrote leaves it out
+    # A framework that only reads files ignores v_leak, so any value is consistent with it.
     if rule.leaks_to_zero and not conventions.reads_only and "v_leak" in node.names:
         leak = np.asarray(node.value("v_leak"), float)
         if np.any(leak):
@@ -682,7 +682,7 @@ def contradicts_tag(graph: Graph) -> bool:
     tag, current_tag = json.loads(str(graph.metadata[TAG])), json.loads(tag_text(graph.dialect))
     if any(current_tag.get(key) != value for key, value in tag.items()):
         return True
-    # What the tag leaves open is decided by the numbers, which may have changed since.
+    # The numbers decide options that the tag omits, and may have changed since.
     conventions = graph.dialect.conventions
     assert conventions is not None
     return any(

@@ -97,14 +97,14 @@ def resolve_neuron(
         tried(field, lambda: require(dialect, [field], _PURPOSE, node.name))
         return dialect.option(field, node.name)
 
-    # Where the framework has no such neuron nothing else of the rule counts.
+    # If the framework has no such neuron, a default rule stands in; only the problem is reported.
     rule = tried("type", lambda: rule_of(dialect, node)) or Rule()
     declared_reset = dialect.nodes.get(node.name, {}).get("reset", "none")
     readout = not node.traits.fires or view.readout
     resetting = node.traits.fires and view.readout and declared_reset != "none"
     may_reset = not readout or resetting
     counts_steps = dialect.time_unit == "step" and dialect.dt is None
-    # The order in which things are asked for is that in which an engine names what it lacks.
+    # Problems are collected in the order in which engines report them.
     problems |= _infinite_time_constants(node)
     problems |= _levels_above_threshold(node, view)
     seconds = option("seconds")
@@ -203,7 +203,7 @@ def _infinite_time_constants(node: Node) -> dict[str, Problem]:
         finite = np.isfinite(node.numbers(name)).ravel()
         if finite.all():
             continue
-        # Engines ask for those of NIR by name, and for "tau" in any case.
+        # Engines look up problems of tau_mem and tau_syn by name, of other time constants as "tau".
         field = name if name in ("tau_mem", "tau_syn") else "tau"
         instead = ", or use an IF, which has none" if node.type == "LIF" else ""
         problems[field] = bad_parameter(
@@ -246,7 +246,8 @@ def _levels_above_threshold(node: Node, view: NodeDialect) -> dict[str, Problem]
     problems = {}
     for field, (level, verb, consequence, fix) in levels.items():
         if 1 not in (level.size, v_threshold.size) and level.size != v_threshold.size:
-            continue  # which is refused by name where the numbers are taken
+            # Readers of the numbers refuse sizes that do not fit.
+            continue
         high = level >= v_threshold
         if high.any():
             neuron = int(high.argmax())

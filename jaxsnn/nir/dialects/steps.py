@@ -21,8 +21,8 @@ from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import CURRENT_BASED, IF, NEURONS, SPIKING
 from jaxsnn.wording import Text
 
-#: Code of the refusal of a graph that a conversion for Norse has scaled to a reset of Norse: Norse
-#: runs the graph as it is.
+#: Code of the problem that a conversion for Norse has scaled the graph to a reset of Norse; Norse
+#: runs such a graph as it is.
 ALREADY_CONVERTED = "already-converted"
 
 #: Relative tolerance of membrane levels that a file contains in float32, and of decays outside of
@@ -142,7 +142,7 @@ def flow_of(rule: NeuronRule, shape: tuple[int, ...], give_up: GiveUp) -> Flow:
         jump = (
             jump * _number(node, "w_in") * spike.seconds / _number(node, "tau_syn") / rule.seconds
         )
-    # At an exact crossing, V less v_threshold is 0: a reset that subtracts is one to 0.
+    # In continuous time V is v_threshold at a spike, so subtracting v_threshold resets V to 0.
     numbers = _levels(rule) | {"v_leak": _number(node, "v_leak"), "jump": jump}
     numbers |= {key: _number(node, key) * rule.seconds for key in ("tau_mem", "tau_syn")}
     arrays = {
@@ -265,7 +265,7 @@ def _membrane(rule: NeuronRule) -> dict[str, Any]:
     if form == "euler":
         leak = _number(node, "v_leak")
         if rule.synapse == "filter":
-            # The current is counted from v_leak, where it starts and rests.
+            # The current is measured from v_leak, where it starts and rests.
             r = _number(node, "r")
             return {"decay": decay, "gain": (1 - decay) * r, "drive": (1 - decay) * (1 + r) * leak}
         return {"decay": decay, "gain": 1 - decay, "drive": (1 - decay) * leak}
@@ -284,10 +284,10 @@ def _continuous(rule: NeuronRule, decay: np.ndarray) -> dict[str, Any]:
         synapse = np.exp(-dt / tau_syn)
         near = np.abs(tau - tau_syn) < 1 / 2**20 * tau
         apart = np.where(near, tau, tau - tau_syn)
-        # The current of the step's beginning, seen through the membrane at its end.
+        # Membrane potential at the end of a step per unit of current at its beginning.
         response = np.where(near, dt / tau * decay, tau_syn / apart * (decay - synapse))
-        # `synapse_decay` acts before the arrival in `Step`, and the current of the step's beginning
-        # drives V.
+        # In `Step`, `synapse_decay` acts before the input arrives, and the current at the beginning
+        # of the step drives V.
         return {"decay": decay, "gain": r * response, "drive": drive}
     level = r * _dt(rule) if isinstance(node, IF) else r * (1 - decay)
     if spike.kind == "jump":
@@ -336,7 +336,7 @@ def _reset(rule: NeuronRule) -> Reset:
     if not rule.resets:
         return "none"
     if rule.reset == "zero":
-        # Reset at the start of the next step, before anything else, is reset at once.
+        # A reset at the start of the next step, before anything else, is an immediate reset.
         return "value" if not rule.reset_delay or rule.resets_first else "skip"
     if rule.reset_delay:
         return "subtract" if rule.resets_first else "subtract later"
@@ -373,7 +373,7 @@ def _by_reset_size(step: Step, size: str) -> Step:
     if size == "1" and np.allclose(step.v_threshold, 1, rtol=_ROUNDING, atol=0):
         return step
     if size == "1" and np.allclose(step.v_threshold, step.decay, rtol=_ROUNDING, atol=0):
-        # After decaying, that 1 is v_threshold.
+        # Until the next step the subtracted 1 decays to v_threshold.
         return dataclasses.replace(step, reset="subtract later")
     raise ConversionError(
         Text(

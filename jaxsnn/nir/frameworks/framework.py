@@ -34,7 +34,7 @@ Doing = Literal["any height", "floor", "no current", "several nodes"]
 Forward = Callable[..., Any]
 
 
-# What it reads
+# Importers
 
 
 def does_nothing_more(step: Step) -> Iterable[Doing]:
@@ -99,7 +99,7 @@ class Importer(Release):
             (its reset only by several nodes in a loop).
     """
 
-    # What it reads.
+    # Which files the importer reads.
     nodes: tuple[str, ...] | None = None
     ignores: Mapping[str, tuple[str, float]] = dataclasses.field(default_factory=nothing)
     lacks: tuple[Literal["dilation", "pool padding", "scalars"], ...] = ()
@@ -109,7 +109,7 @@ class Importer(Release):
     misread: tuple[str, ...] = ()
     remarks: Callable[[Node, Dialect], Iterator[Problem]] | None = None
 
-    # How files are written for it.
+    # How files are written for the importer.
     write: Callable[[Any, Setting], Written] | None = None
     load: Callable[[str, Setting], str] | None = None
     run: str = ""
@@ -117,7 +117,7 @@ class Importer(Release):
     wire: Callable[[Draft, list[Edge], bool, float], None] | None = None
     dt: float | None = 1.0
 
-    # How it runs them.
+    # How the importer runs nodes.
     wiring: tuple[Literal["forks", "sums", "loops"], ...] = ("forks", "sums", "loops")
     order: Literal["", "depth first", "names", "edges"] = ""
     starts_at_reset: bool = False
@@ -145,7 +145,7 @@ class Importer(Release):
         return kind in readable_types
 
 
-# All of it
+# Frameworks
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -90,7 +90,7 @@ init, apply = net.done()""",
             "reset": "zero",
             "reset_delay": False,
             "initial": "zero",
-            # It reads neither r nor w_in, which are written as 1.
+            # The importer ignores r and w_in, which are written as 1.
             "scale_spikes": True,
         }
     ),

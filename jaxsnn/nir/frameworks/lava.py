@@ -31,7 +31,7 @@ _LEVEL = 2.0**-6
 #: Tolerance of these multiples in float32, in multiples.
 _ROUNDING = 1e-2
 
-# What it writes
+# Files that the framework writes
 
 
 def _refutes(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tuple[str, str] | None:
@@ -69,7 +69,8 @@ def _whole_states(graph: Graph) -> Iterator[tuple[Node, Change]]:
         if node.type != "CubaLIF":
             continue
         r, w_in = (np.max(np.asarray(node.value(key), float), initial=0) for key in ("r", "w_in"))
-        # A decay rounds by less than one quantum, which then decays itself.
+        # Each decay rounds by less than one quantum, and rounding errors decay with the state, so
+        # their sum is bounded.
         bound = _QUANTUM * (1 + w_in) * r
         far = f"up to {bound:.2g}" if np.isfinite(bound) else "increasing with every time step"
         yield (
@@ -100,7 +101,7 @@ _WRITES = Conventions(
     meanings=(_whole_states,),
 )
 
-# What it reads
+# Files that the framework reads
 
 
 def _remarks(node: Node, dialect: Dialect) -> Iterator[Problem]:

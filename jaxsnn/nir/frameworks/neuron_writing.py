@@ -94,7 +94,7 @@ def filled(step: Step, value: Any) -> np.ndarray:
     return np.broadcast_to(np.asarray(value, float), step.shape).copy()
 
 
-#: Effects of the resets of a source.
+#: Descriptions of the source's resets, for messages.
 _RESET_TEXTS: Mapping[Reset, str] = MappingProxyType(
     {
         "value": "sets the membrane potential to a value",
@@ -261,7 +261,7 @@ def moved_threshold(
     return farther(height, (threshold * (1 + sign * slack)).astype(np.float32)).astype(float)
 
 
-#: Largest factor by which a height is scaled to reach the common level.
+#: Maximum factor by which a threshold is scaled to reach the common one.
 _MOST_SCALED = 2**20
 
 

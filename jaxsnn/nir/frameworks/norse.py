@@ -45,7 +45,7 @@ from jaxsnn.nir.model.node import Node
 from jaxsnn.options import ENGINE, RESET
 from jaxsnn.wording import Text
 
-# What it writes
+# Files that the framework writes
 
 
 def _seconds(dt_export: float) -> float:
@@ -194,16 +194,16 @@ _WRITTEN_FOR = dataclasses.replace(
 )
 
 
-# What it reads
+# Files that the framework reads
 
 #: Factor by which the current is increased where a small r cancels Norse's leak of the current.
 _LARGE_CURRENT = 2.0**30
-#: Relative distance from v_threshold at which a membrane counts as at it, if sums of weights may
-#: meet it exactly: eight times the spacing of float32.
+#: Relative distance from v_threshold within which a membrane potential counts as equal to it, if
+#: sums of weights may be exactly equal to it: eight times the spacing of float32.
 _SLACK = 2.0**-20
-#: The same for a source that fires at its threshold. With a constant input its membrane may
-#: approach it from below forever; in float32 it then stops about tau/dt spacings below, and must
-#: not fire there.
+#: The same for a source that fires at V = v_threshold. With a constant input, V may approach
+#: v_threshold from below without ever reaching it; in float32 it then stops about tau/dt spacings
+#: below, where the neuron must not fire.
 _SLACK_AT = 2.0**-23
 #: Arguments of `from_nir` by kind of reset. "unit": membranes are scaled so that a spike subtracts
 #: 1. "floor": v_threshold is scaled to 1, and a spike subtracts the largest integer that the
@@ -237,7 +237,7 @@ def _reset_method(steps: Sequence[Step]) -> str:
     """
     resets = [step.reset for step in steps]
     several = any(step.several for step in steps)
-    # What does not decay in between may be taken off at once.
+    # If the membrane does not decay, an immediate subtraction is equivalent to a later one.
     later = any(step.reset == "subtract later" and np.any(step.decay != 1) for step in steps)
     if several and later:
         raise ConversionError(
@@ -394,11 +394,11 @@ def _threshold(
     for factor in factors:
         reached = factor.astype(np.float32) * reached
     height = np.where(at_rest, reached.astype(float), height)
-    # What Norse itself computed is computed again. Powers of two round nothing.
+    # Norse repeats its own computation with the same rounding, and powers of two do not round.
     same = (scale == 1) & (step.gain == 1 - step.decay) & (not step.at_equality)
     few = np.stack([has_few_digits(value) for value in (*factors, height)])
     exact = (same & (not step.current_based)) | np.all(few, axis=0)
-    # One reset_method holds for all neurons, so that their thresholds have its slack.
+    # All neurons share one reset_method, so the slack in its rounding applies to all thresholds.
     floors = _method(setting) == "rounded-floor" and step.reset != "value"
     slack = _SLACK if floors or not step.at_equality else _SLACK_AT
     if np.all(exact) or step.name not in setting.ties:
@@ -589,15 +589,14 @@ _IMPORTER_MAIN = dataclasses.replace(
             **{"reset": "zero", "reset_delay": False, "initial": "v_leak"},
         }
     ),
-    # Its exporter writes CubaLIF for LIFCell, whose current jumps by w.
+    # Norse's exporter writes CubaLIF for LIFCell, whose current jumps by w.
     misread=("CubaLIF",),
 )
 
 
-# Its layers
+# Layers
 
-#: Cells that compute one step -> modules that compute the same for all steps, (time, batch,
-#: *shape).
+#: NIR types of cells and modules without weights, by class name.
 _KINDS: Mapping[str, str] = MappingProxyType(
     {
         **{"LIFBoxCell": "LIF", "LIFCell": "CubaLIF", "IAFCell": "IF"},
@@ -605,7 +604,7 @@ _KINDS: Mapping[str, str] = MappingProxyType(
         **{"LIF": "CubaLIF", "IAF": "IF", "LI": "CubaLI"},
     }
 )
-#: The same for cells with weights.
+#: NIR types of cells and modules with weights, by class name.
 _WEIGHTED: Mapping[str, str] = MappingProxyType(
     {"LILinearCell": "CubaLI", "LIFRecurrentCell": "CubaLIF", "LIFRecurrent": "CubaLIF"}
 )
@@ -732,7 +731,7 @@ def _set_cell(
     if call.reset_each_call:
         values["tau_mem_inv"] = np.asarray(nodes["gain"].value("scale")) / dt
     elif "tau_mem_inv" in cell.p._fields:
-        # Without a leak there is nothing that V goes to.
+        # Without a leak (rest = 0) V approaches no level; dividing by 1 avoids 0/0.
         leak = step.drive / np.where(rest == 0, 1.0, rest)
         values |= {"tau_mem_inv": rest / dt, "v_leak": leak}
     if "tau_syn_inv" in cell.p._fields and not call.reset_each_call:

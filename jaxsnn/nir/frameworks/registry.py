@@ -43,7 +43,7 @@ _BUILTIN = (
     "nengo",
     "spinnaker2",
 )
-#: Options that all dialects have.
+#: Names of the options that all dialects have.
 COMMON_OPTIONS = tuple(option.name for option in FILE_OPTIONS)
 _registered: dict[str, Framework] = {}
 Known = TypeVar("Known", Conventions, Importer)

@@ -108,9 +108,9 @@ _WRITTEN_FOR = dataclasses.replace(
     ),
 )
 
-# What it reads
+# Files that the framework reads
 
-#: Decay of a current that lasts one step; the rest vanishes in float32.
+#: Decay of a current that lasts one time step: what remains of it vanishes in float32.
 _NO_CURRENT = 2.0**-30
 
 
@@ -130,7 +130,7 @@ def _write(step: Step, setting: Setting) -> Written:
         if np.any(step.i_start):
             setting.give_up(step.name, "its synaptic current does not start at 0", "it starts at 0")
         synapse, offset = np.maximum(step.synapse_decay, _NO_CURRENT), none
-    # A decay of 1 has the long time constant of NO_LEAK.
+    # A decay of 1 becomes the long, but finite time constant of NO_LEAK.
     rates = [-np.log(np.minimum(decay, 1 - NO_LEAK)) for decay in (step.decay, synapse)]
     tau_mem, tau_syn = (setting.dt / np.maximum(rate, NO_LEAK) for rate in rates)
     entry = {

@@ -89,7 +89,7 @@ def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
     )
 
 
-# What it reads
+# Files that the framework reads
 
 #: Decay of a current of one step: the smallest that float32 distinguishes from 0.
 _NO_CURRENT = 2.0**-100

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 _DT = 1e-4
 
 
-# What it writes
+# Files that the framework writes
 
 
 def _is_single_precision(nodes: Mapping[str, Node]) -> bool:
@@ -79,7 +79,7 @@ def _is_single_precision(nodes: Mapping[str, Node]) -> bool:
         r = np.asarray(r, float).ravel()
         beta = 1 - 1 / r[np.isfinite(r) & (r > 1)]
         single = np.abs(beta.astype(np.float32).astype(float) - beta) < 1e-12
-        # A beta such as 0.5 or 0.9375 is the same in both.
+        # Betas such as 0.5 or 0.9375 are exact in both precisions and prove nothing.
         decided = np.mod(beta * 2**12, 1) != 0
         if np.any(decided) and np.all(single[decided]):
             return True
@@ -100,9 +100,9 @@ def _learnt(node: Node, graph: Graph) -> Iterator[Learnt]:
 
 
 def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
-    """Return the rule of neurons that feed themselves: RLeaky resets after it has decayed, and RSynaptic of
-    1.0.0 computes its immediate reset and drops it, so that it resets one step late, whatever the dialect
-    says of all nodes.
+    """Return the rule of recurrent neurons, whatever the dialect specifies for all nodes: RLeaky
+    resets after the decay; RSynaptic of 1.0.0 computes its immediate reset and drops it, so that it
+    resets one step late.
     """
     if not rule.is_recurrent or (rule.readout and not rule.resetting):
         return rule
@@ -164,7 +164,7 @@ _WRITES = Conventions(
 )
 
 
-# What it reads
+# Files that the framework reads
 
 
 #: Attributes of a loaded neuron by reset: reset_mechanism, reset_delay and the name of
@@ -323,7 +323,7 @@ def _reset_lines(setting: Setting) -> str:
 
 def _lengthen_loops(draft: Draft, recurrent: list[Edge], late: bool, dt: float) -> None:
     """Extend each loop of two nodes to three nodes, since the importer fails on loops of two."""
-    # `recurrent`, `draft.delayed` and `memories` have the names before nodes were renamed.
+    # `recurrent`, `draft.delayed` and `memories` have the names from before nodes were renamed.
     old_names = {new: old for old, new in draft.renamed.items()}
     for edge in recurrent:
         weights, neuron = (draft.renamed.get(name, name) for name in edge)
@@ -368,12 +368,12 @@ _IMPORTER_MAIN = dataclasses.replace(
     write=_write_main,
     load=_load_main,
     reads=MappingProxyType(_READS),
-    # Its exporter writes w_in = tau_syn/dt and no IF.
+    # snnTorch's exporter writes w_in = tau_syn/dt in CubaLIF, and never writes IF.
     misread=("CubaLIF", "IF"),
 )
 
 
-# Its layers
+# Layers
 
 
 def _export_neuron(call: Call) -> Exported:
@@ -409,11 +409,11 @@ def _export_neuron(call: Call) -> Exported:
         options = {"reset": "zero", "reset_delay": False}
     recurrent = getattr(neuron, "recurrent", None)
     if recurrent is not None and hasattr(neuron, "alpha"):
-        options["reset_delay"] = True  # whatever it was told, see the rules
+        options["reset_delay"] = True  # RSynaptic ignores its argument reset_delay; see `_refined`.
     neuron_key = "" if recurrent is None else "lif"
     nodes, edges, last = {neuron_key: entry}, [], neuron_key
     factor = numbers_of(neuron.graded_spikes_factor, shape)
-    # One that learns how large its spikes are has a Scale even where they are 1.
+    # A learnt graded_spikes_factor needs a Scale even while it is 1.
     learnt = type(neuron.graded_spikes_factor).__name__ == "Parameter"
     graded = learnt or np.any(factor != 1)
     if graded and neuron.reset_mechanism != "none":

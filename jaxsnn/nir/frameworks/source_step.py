@@ -15,13 +15,18 @@ from typing import Literal
 
 import numpy as np
 
-#: "value": v becomes v_reset at once. "subtract": v loses v_threshold at once. "subtract later": it
-#: loses it in the next step, after decaying. "skip": the next step ends at v_reset whatever
-#: arrives. "subtract unless above": as "subtract", but a membrane that stays above threshold after
-#: a reset counts as reset already (snnTorch's reset_delay false). "difference": with R = [v above
-#: threshold] before a step and S after it, R puts v to v_reset and then S - R does, where -1 takes
-#: v as far away again; "difference later": R acts after decaying. Both are snnTorch's reset_delay
-#: false, which is "value" where v_reset and v_start are not above v_threshold.
+#: Effect of a spike on the membrane potential v:
+#: "value": v becomes v_reset at once.
+#: "subtract": v decreases by v_threshold at once.
+#: "subtract later": v decreases by v_threshold in the next time step, after decaying.
+#: "skip": v is v_reset at the end of the next time step, whatever the input.
+#: "subtract unless above": as "subtract", but a membrane that stays above threshold after a reset
+#: counts as already reset (snnTorch's reset_delay false).
+#: "difference": with R = [v above threshold] before a time step and S after it, v becomes v_reset
+#: where R = 1, and v decreases by (S - R) (v - v_reset) at the end of the time step.
+#: "difference later": the same, but R resets v after decay and input.
+#: The last two are snnTorch's reset_delay false, which is equal to "value" if v_reset and v_start
+#: are not above v_threshold.
 Reset = Literal[
     "value",
     "subtract",

@@ -45,7 +45,7 @@ from jaxsnn.nir.model.draft import diagonal
 from jaxsnn.nir.model.node import Node
 from jaxsnn.wording import Text
 
-# What it writes
+# Files that the framework writes
 
 
 def _refutes(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tuple[str, str] | None:
@@ -95,7 +95,7 @@ _WRITES = Conventions(
 )
 
 
-# What it reads
+# Files that the framework reads
 
 
 def _needs_its_reset(step: Step, setting: Setting) -> None:
@@ -216,9 +216,9 @@ def _load(path: str, setting: Setting) -> str:
     return f"import nir; {module}; net = import_from_nir({read}, dt={setting.dt!r}){soft}"
 
 
-# Its layers
+# Layers
 
-#: Time step of graphs of its layers, which have no time step.
+#: Time step of graphs that are exported from layers, which have no time step.
 _DT = 1e-4
 
 
@@ -309,7 +309,7 @@ def _set_node(
     kind = layer_class(neuron).__name__
     values = {} if kind in _READOUTS else {"v_threshold": step.v_threshold}
     if step.reset == "value":
-        # It starts there, too, also one that has not begun yet.
+        # The membrane also starts at v_reset, after a reset of the layer and before its first call.
         values["v_reset"] = values["_memories_rv.v"] = step.v_reset
         if isinstance(neuron.v, float):
             values["_memories.v"] = step.v_reset
@@ -330,7 +330,7 @@ def _set_node(
                 fix="use an IFNode for neurons that do not decay",
                 node=step.name,
             )
-        # Of ParametricLIFNode, 1/tau is the sigmoid of w.
+        # ParametricLIFNode has the parameter w, with 1/tau = sigmoid(w).
         learnt = kind == "ParametricLIFNode"
         values["w" if learnt else "tau"] = np.log(rest / step.decay) if learnt else 1 / rest
     return [
@@ -418,7 +418,7 @@ def _in_time(module: Any) -> bool:
 
 def _split_forward(module: Any, forward: Forward) -> tuple[Forward, Forward | None]:
     """Split calls of readouts into their membranes of all time steps and the option `decode`. Other
-    neurons that loop over time store their membranes, of which they else keep only the last.
+    neurons that loop over time are set to store all membranes instead of only the last.
     """
     if layer_class(module).__name__ not in _READOUTS:
         if not (_in_time(module) and hasattr(module, "store_v_seq")):
@@ -457,7 +457,7 @@ _DECODERS: Mapping[str | None, Forward] = MappingProxyType(
         "last_mem": lambda membranes: membranes[-1],
     }
 )
-#: Neurons that give their membrane potentials, of all time steps in one call.
+#: Readouts, which return their membrane potentials of all time steps in one call.
 _READOUTS = ("NonSpikingLIFNode", "NonSpikingIFNode")
 _INTEGRATORS = ("IFNode", "SimpleIFNode", "NonSpikingIFNode")
 _NODES = (

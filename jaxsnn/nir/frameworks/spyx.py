@@ -56,7 +56,7 @@ from jaxsnn.nir.model.nodes import Affine, Input, Linear
 from jaxsnn.nir.model.passes import window
 from jaxsnn.wording import Text
 
-# What it writes
+# Files that the framework writes
 
 
 def _dt(tau: np.ndarray, r: np.ndarray) -> np.ndarray:
@@ -186,7 +186,7 @@ _WRITES = Conventions(
             ones=("w_in",),
         ),
         IF=Rule(arrival="jump", membrane_decay=NO_DECAY, membrane="leak", ones=("r",)),
-        # The membrane of PSU_LIF, which never resets; a Threshold behind it makes its spikes.
+        # The membrane of PSU_LIF, which never resets; a Threshold after it generates the spikes.
         LI=Rule(
             arrival="jump",
             kernel="box",
@@ -208,7 +208,7 @@ _WRITES = Conventions(
 )
 
 
-# What it reads
+# Files that the framework reads
 
 
 def _write(step: Step, setting: Setting) -> Written:
@@ -216,7 +216,7 @@ def _write(step: Step, setting: Setting) -> Written:
     at 0, spikes leave one step late.
     """
     if step.reset == "value" and not step.current_based and np.all(step.decay == 0):
-        # Nothing is left in the next step, whatever is taken off.
+        # With a decay of 0 nothing remains in the next time step, so any reset is equivalent.
         step = dataclasses.replace(step, reset="subtract", v_start=np.zeros(step.shape))
     if step.reset in ("value", "skip", "subtract unless above"):
         manner = "with reset_delay false" if step.reset == "subtract unless above" else "to a value"

@@ -350,7 +350,7 @@ def _zeros_around(call: Call) -> Exported:
             fix="pad with 0",
             node=call.name,
         )
-    # torch has the last axis first
+    # torch.nn lists the padding of the last axis first.
     sides = np.reshape(layer.padding, (-1, 2))[::-1]
     return Exported(nodes={"": padding_node(call, sides)})
 
@@ -630,7 +630,8 @@ def _multiply_along_axes(
         unit_kernels = np.eye(before, dtype=np.float32).reshape(
             -1, 1, *np.where(on_axis, before, 1)
         )
-        # Padded by after - 1, a kernel meets an input of one element with its last tap first.
+        # With a padding of after - 1, the first output for an input of one element has the kernel's
+        # last tap, so the taps are in reverse order.
         matrix_kernels = matrix[::-1].T.reshape(1, before, *np.where(on_axis, after, 1))
         for suffix, weight, padding in (
             (f"elements{axis}", unit_kernels, 0),
@@ -748,7 +749,7 @@ def set_weights(
     layer, node = call.module, nodes[suffix]
     weight = np.asarray(node.value("weight"))
     if call.columns is not None:
-        # Columns for one and the same number share its weight.
+        # Columns that read the same input share its weight equally.
         weight = weight[:, call.columns] / np.bincount(call.columns)[call.columns]
     values = {"weight": weight}
     if layer.bias is not None:

@@ -98,7 +98,7 @@ def _patched(entry: Group, record: Node) -> Group:
         value = getattr(record, name)
         old = entry.get(name)
         if parameter.may_be_scalar and isinstance(value, np.ndarray) and value.size == 1:
-            # Read as a scalar: the same number keeps the shape that the file has.
+            # A single number keeps the shape that it has in the file; a new one is a scalar.
             shape: tuple[int, ...] = ()
             if old is not None and isinstance(old.value, np.ndarray) and old.value.size == 1:
                 shape = old.value.shape
@@ -243,5 +243,5 @@ def _value(dataset: Dataset) -> Any:
     value = dataset.value
     if not isinstance(value, np.ndarray):
         return None
-    # nir takes a scalar out of its array; arrays are copied because ours are read-only.
+    # nir takes scalars out of their arrays; arrays are copied because ours are read-only.
     return value[()] if value.shape == () else np.array(value)

@@ -215,7 +215,7 @@ def _flatten(group: Group, path: str, flat: _Flat) -> None:
             node=path,
         )
     nested = []
-    # In natural order, so that the order in the file reaches nothing.
+    # Sort naturally, so that the result does not depend on the order in the file.
     for name in sorted(members, key=natural_key):
         entry = members[name]
         full = f"{path}/{name}" if path else name
@@ -318,7 +318,7 @@ def _repaired_edges(
     """Return the edges of a level without duplicates; broken edges of a nested graph are repaired
     or dropped.
     """
-    edges: dict[Edge, None] = {}  # in order
+    edges: dict[Edge, None] = {}  # a dict as an ordered set
     known_names = frozenset(node_names)
     for edge in raw:
         repaired = tuple(_repaired_name(name, path, known_names) for name in edge)

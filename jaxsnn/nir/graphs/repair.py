@@ -36,7 +36,7 @@ def add_borders(graph: Graph) -> Graph:
     for kind, side in ((Input, 0), (Output, 1)):
         if (graph.inputs, graph.outputs)[side]:
             continue
-        # nodes that no edge enters (side 0) or leaves (side 1), edges to themselves aside
+        # Nodes with an incoming edge (side 0) or an outgoing edge (side 1), self-loops aside.
         connected = {edge[1 - side] for edge in graph.edges if edge[0] != edge[1]}
         for name in graph.nodes:
             if name in connected:
@@ -96,7 +96,7 @@ def _version_warnings(graph: Graph) -> Iterator[Problem]:
     document = graph.source if isinstance(graph.source, dict) else {}
     version = graph.version
     if version is None and "version" not in document:
-        return  # the oldest files have none
+        return  # the oldest files have no version
     if version is None or version.split(".")[0] not in _KNOWN_VERSIONS:
         version_text = (
             Text("is not text") if version is None else Text("is '{version}'", version=version[:40])

@@ -15,7 +15,7 @@ from jaxsnn.nir.io.files import Dataset, Group, save, text_dataset, text_of
 from jaxsnn.nir.io.reading import read_hdf5
 from jaxsnn.wording import Text
 
-#: The version of the format that is known.
+#: Version of the format that this module implements.
 _NIR = "1.0.8"
 Observable = nir.TimeGriddedData | nir.EventData
 #: Tolerance of times with respect to t_max or a multiple of dt, relative: the rounding of float32.
@@ -140,7 +140,7 @@ def _stored(array: np.ndarray) -> Dataset:
     )
 
 
-#: Contents of an observable by type: datasets, then attributes.
+#: Entries of an observable by type: datasets, then attributes.
 _HELD = {
     "TimeGriddedData": (("data",), ("dt",)),
     "EventData": (("idx", "time"), ("n_neurons", "t_max")),

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# Before HDF5 is loaded: filters that are not built in are code that is looked for in folders.
+# Set before HDF5 is loaded: it would search folders for filter plug-ins and run their code.
 os.environ.setdefault("HDF5_PLUGIN_PRELOAD", "::")
 
 import h5py
@@ -212,7 +212,7 @@ def image_of(path: str | os.PathLike[str], document: Group) -> bytes:
             Text("{path} was not written: it would contain text that is not UTF-8", path=path),
             fix="correct the text in the graph",
         ) from error
-    # HDF5 may not say that it could not write: what was written is read before it counts.
+    # HDF5 may not report a failed write, so the written bytes are read back and compared.
     if not _same(_load_image(image), document):
         raise FileError(
             Text(
@@ -282,7 +282,7 @@ def _same_value(actual: Any, expected: Any) -> bool:
 
 def _save_group(target: h5py.Group, group: Group) -> None:
     _save_attributes(target, group.attributes)
-    # Sorted as a file lists them when it is read, so that the same content gives the same bytes.
+    # Sorted as HDF5 lists members on reading, so that equal documents give equal bytes.
     for name, entry in sorted(group.items()):
         if isinstance(entry, Group):
             _save_group(target.create_group(name), entry)

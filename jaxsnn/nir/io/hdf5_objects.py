@@ -16,7 +16,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-# Before HDF5 is loaded: filters that are not built in are code that is looked for in folders.
+# Set before HDF5 is loaded: it would search folders for filter plug-ins and run their code.
 os.environ.setdefault("HDF5_PLUGIN_PRELOAD", "::")
 
 import h5py
@@ -186,7 +186,7 @@ class _Reading:
         """
         try:
             dtype = stored.dtype
-        except TypeError as error:  # of 24 bits, of times, ...
+        except TypeError as error:  # such as integers of 24 bits, or HDF5's times
             raise FileError(
                 Text(
                     "{path}: {object} has a type that NumPy does not support ({type})",
@@ -259,14 +259,14 @@ def _numbers(dataset: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarra
     array = np.zeros(shape, dtype)
     if array.size:
         dataset.read(h5s.ALL, h5s.ALL, array, stored)
-    # A single number is taken out once, as h5py does: a boolean comes back as one of NumPy's.
+    # A scalar is taken out of its array once, as h5py does, so that a boolean becomes numpy.bool.
     return _frozen(array[()] if array.ndim == 0 else array)
 
 
 def _frozen(value: Any) -> Any:
     if isinstance(value, h5py.Empty):
         return value
-    # Text of variable length comes as plain bytes, which numpy would cut at a zero byte.
+    # Variable-length text is plain bytes, which a NumPy string type would cut at a zero byte.
     array = np.asarray(
         value, dtype=getattr(value, "dtype", object if isinstance(value, bytes | str) else None)
     )
@@ -284,7 +284,7 @@ def _storage(dataset: h5py.Dataset) -> dict[str, Any]:
         "fletcher32",
         "maxshape",
     )
-    # What create_dataset would do by itself is left out.
+    # Settings that equal the defaults of create_dataset are left out.
     defaults = {"shuffle": False, "fletcher32": False, "maxshape": dataset.shape}
     storage = {name: getattr(dataset, name) for name in setting_names}
     settings = {name: setting for name, setting in storage.items() if setting is not None}

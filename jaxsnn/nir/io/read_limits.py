@@ -76,7 +76,7 @@ def limit_reading(
         if value is not None and not 0 < as_number(value) < float("inf"):
             message = Text("{option} is not a valid limit", option=option.set_to(value))
             raise UsageError(message, fix="pass a positive number")
-    # What the system can count: more is no limit, either.
+    # Clip to values that the operating system accepts; anything larger is no limit in practice.
     bytes_at_most = before.max_bytes if max_bytes is None else max_bytes
     seconds = before.timeout if read_timeout is None else read_timeout
     token = _current.set(

@@ -31,7 +31,7 @@ from jaxsnn.wording import Text
 _BESIDE = 2**29
 _TRUSTED = "or export it again"
 
-#: Seconds within which a Ctrl-C that ended the child process reaches this process, too.
+#: Seconds to wait for Ctrl-C in this process after it has ended the child process.
 _UNTIL_OURS = 0.1
 
 
@@ -42,11 +42,11 @@ class _OneFork:
 
     def __init__(self) -> None:
         self.renew()
-        # what other threads of the parent held is free in a child, which does not have them
+        # The other threads of the parent do not exist in a child and could never release the lock.
         os.register_at_fork(after_in_child=self.renew)
 
     def renew(self) -> None:
-        self._lock = threading.RLock()  # a signal's handler that comes at a fork may read, too
+        self._lock = threading.RLock()  # reentrant: a signal handler during a fork may read, too
 
     @contextmanager
     def until(self, deadline: float) -> Iterator[bool]:
@@ -101,12 +101,12 @@ class ReadProcess:
         self._path, self._work, self._limits = os.fspath(path), work, limits
         self._deadline = time.monotonic() + limits.timeout
         self._status: int | None = None
-        self._pid = 0  # none yet
+        self._pid = 0  # no child process yet
 
     def __enter__(self) -> ReadProcess:
         self._end, theirs = os.pipe()
         try:
-            # No call may follow this block: what Ctrl-C raised there would leave the child alone.
+            # No call may follow this block: Ctrl-C in it would leave the child running.
             with _ctrl_c_afterwards():
                 try:
                     self._fork(theirs)
@@ -121,7 +121,7 @@ class ReadProcess:
         with _ONE_FORK.until(self._deadline) as came, warnings.catch_warnings():
             if not came:
                 raise self._too_late()
-            # that locks of other threads stay closed in the child, which needs none of them
+            # Python warns about locks of other threads, none of which the child uses.
             warnings.simplefilter("ignore")
             try:
                 self._pid = os.fork()
@@ -147,7 +147,7 @@ class ReadProcess:
 
     def _wait(self) -> int:
         if self._status is None:
-            with suppress(ChildProcessError):  # somebody else waited for all children
+            with suppress(ChildProcessError):  # other code has waited for all children
                 _, self._status = os.waitpid(self._pid, 0)
         return self._status or 0
 
@@ -195,7 +195,7 @@ class ReadProcess:
         status = self._wait()
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
         if number == signal.SIGINT:
-            # It goes to both, and may come to the child first.
+            # Ctrl-C reaches both processes, and possibly the child first.
             time.sleep(_UNTIL_OURS)
             raise KeyboardInterrupt
         if number == getattr(signal, "SIGXCPU", None) and number is not None:
@@ -215,13 +215,14 @@ class ReadProcess:
 def _be_the_child(end: int, work: Callable[[BufferedWriter], None], limits: ReadLimits) -> NoReturn:
     """Run the child process until it exits."""
     try:
-        # Nothing of the parent is taken apart here, and Ctrl-C ends what does not return to Python.
+        # The child must not destroy objects of the parent, and Ctrl-C must also end calls that
+        # never return to Python.
         gc.disable()
         faulthandler.disable()
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
-        # What libraries print when they crash is nothing for a terminal.
+        # Keep messages of crashing libraries off the terminal.
         silence = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(silence, stream)
@@ -245,7 +246,7 @@ def _restrict(limits: ReadLimits) -> None:
     ):
         hard = resource.getrlimit(kind)[1]
         allowed = requested if hard == resource.RLIM_INFINITY else min(requested, hard)
-        with suppress(ValueError, OSError):  # a system without that limit
+        with suppress(ValueError, OSError):  # the system does not support this limit
             resource.setrlimit(kind, (allowed, hard))
 
 

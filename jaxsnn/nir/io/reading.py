@@ -73,7 +73,7 @@ def _read_apart(path: str | os.PathLike[str], kind: str, limits: ReadLimits) -> 
         return receive(child, path)
 
 
-# ---- a document as bytes: a header of JSON, then the bytes of all arrays one after the other
+# -- serialised documents: a JSON header, then the bytes of all arrays one after the other
 
 
 def send(document: Group, out: BufferedWriter | io.BytesIO) -> None:
@@ -149,7 +149,7 @@ def receive(child: Any, path: str | os.PathLike[str]) -> Group:
 
 
 def _group(header: dict[str, Any], child: Any) -> Group:
-    # in the order in which arrays were sent
+    # Attributes before entries, in the order in which their arrays were sent.
     attributes = {
         name: _dataset(item_header, child) for name, item_header in header["attributes"].items()
     }

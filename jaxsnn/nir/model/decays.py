@@ -76,9 +76,9 @@ def _exact_synapse(parameters: Parameters, dt: Any, xp: Any) -> Any:
 
 #: Decay of a membrane without a leak.
 NO_DECAY = Decay(text="1", factor=_one, needs_dt=False)
-#: Decay that the file stores in place of NIR's r.
+#: Decay that the file stores in r.
 R = Decay(text="r", factor=_r, needs_dt=False)
-#: Decay from r = 1/(1-k), which contains it with more digits than tau does.
+#: Decay k from r = 1/(1-k), which determines it more precisely than tau does.
 FROM_R = Decay(text="1-1/r", factor=_from_r, needs_dt=False)
 FROM_W_IN = Decay(text="1-1/w_in", factor=_from_w_in, needs_dt=False)
 #: Decay of snnTorch's Alpha, which has alpha and beta as parameters.

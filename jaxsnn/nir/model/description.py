@@ -177,7 +177,7 @@ def _unknown(value: Any) -> str:
 
 def _dialect_lines(graph: Graph) -> list[str]:
     dialect = graph.dialect
-    # The choices are in `why` already.
+    # `why` already lists the possible dialects.
     why = (
         Text("{why} Pass {dialect}.", why=dialect.why, dialect=DIALECT.keyword)
         if dialect.name is None

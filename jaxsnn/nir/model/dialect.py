@@ -38,7 +38,7 @@ UNIT_SECONDS: Mapping[str, float] = MappingProxyType({"s": 1.0, "ms": 1e-3})
 _BUILT_IN = (*(cls.__name__ for cls in NEURONS), *EXTENSIONS)
 
 
-# What it writes
+# Conventions of files
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -282,9 +282,9 @@ class Conventions(Release):
     loops_by_importer: bool = False
     runs_loops: Literal["depth first", "in turn"] | None = None
     channels_last: bool = False
-    # They take a Graph, which holds a Dialect and therefore cannot be named here.
+    # The argument is a Graph; its module imports this one, so the type cannot be named here.
     meanings: tuple[Callable[[Any], Iterator[tuple[Node | tuple[Edge, Edge], Change]]], ...] = ()
-    # A NeuronRule and the dialect; the record is made of those here and therefore cannot be named.
+    # Takes and returns a NeuronRule, whose module imports this one.
     refine: Callable[[Any, Dialect], Any] | None = None
     options: tuple[FrameworkOption, ...] = ()
 

@@ -314,7 +314,7 @@ def _entry(node: Node, inward: Shape) -> dict[str, Any]:
         # Importers fail on integers, and on another byte order than that of the machine.
         entry |= {key: node.numbers(key) for key in ("weight", "bias") if key in entry}
     if node.type in ("Conv1d", "Conv2d"):
-        # A plain number where there is one axis: nir.read fails on [20].
+        # A scalar if there is one axis: nir.read fails on [20].
         sides = np.array(inward[1:])
         entry["input_shape"] = sides if sides.size > 1 else sides.reshape(())
         entry["bias"] = np.broadcast_to(entry["bias"], np.shape(entry["weight"])[:1]).copy()
@@ -456,7 +456,7 @@ def weighted_feeder(draft: Draft, source: str, neuron: str, needs_bias: bool) ->
             and len(draft.targets(before[0])) == 1
         ):
             return before[0]
-    # what acts on it a step later would act on a copy at once
+    # A copy would receive input without the delay of the edges into this node.
     late = source in draft.memories or any(end == source for _, end in draft.delayed)
     if entry["type"] in WEIGHTED and not late:
         copy = draft.insert(edge, f"{source}_{neuron}", dict(entry))

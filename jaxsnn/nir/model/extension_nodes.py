@@ -253,7 +253,7 @@ EXTENSIONS: Mapping[str, type[Node]] = MappingProxyType(
         for cls in (MaxPool1d, MaxPool2d, Reshape, ReLU, LayerNorm, Alpha, LIFRefrac)
     }
 )
-#: Advice for each extension: the nearest network that NIR can express.
+#: Advice for each extension: the closest network that NIR can express.
 ALTERNATIVES: Mapping[str, str] = MappingProxyType(
     {
         "MaxPool1d": "pool the spikes after the neurons instead of the values before them, or use AvgPool1d",

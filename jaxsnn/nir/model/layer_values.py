@@ -171,14 +171,14 @@ def _is_size(value: Any) -> bool:
 def _is_number(value: Any) -> bool:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
-    return abs(value) <= 1e30  # neither infinite nor not-a-number
+    return abs(value) <= 1e30  # neither infinite nor NaN
 
 
 def _is_distribution(value: Any) -> bool:
     """Return whether a value is [mean, standard deviation]."""
     if not (isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))):
         return False
-    return math.copysign(1.0, value[1]) > 0  # NumPy draws with no deviation of -0.0 either
+    return math.copysign(1.0, value[1]) > 0  # NumPy also refuses a deviation of -0.0
 
 
 def _are_weights(value: Any) -> bool:

@@ -137,7 +137,7 @@ def _feedback(graph: Graph, part: Sequence[str]) -> list[Edge]:
         for target in sorted(rank.keys() & {*graph.successors(name)}, key=rank.__getitem__)
     )
     entered = [name for name in part if not rank.keys() >= {*graph.predecessors(name)}]
-    # All begins at an edge from nowhere, so that the order goes on from the first that is fed.
+    # The search starts from an artificial node, which leads to nodes with input from outside first.
     walk = networkx.DiGraph([("", name) for name in (*entered, *part)])
     walk.add_edges_from(inner.edges)
     order = [*networkx.dfs_postorder_nodes(walk, "")][::-1]

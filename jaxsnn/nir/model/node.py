@@ -446,5 +446,5 @@ def freeze(value: Any) -> Any:
     return array
 
 
-# What a class without traits answers; set here, where `dataclass` does not look at it.
+# Placeholder for classes without traits, assigned here so that `dataclass` adds no field for it.
 Node.traits = _NoTraits()  # pyright: ignore[reportAttributeAccessIssue]

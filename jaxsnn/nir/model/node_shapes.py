@@ -187,7 +187,7 @@ def convolution_synapses(node: Node, shape: Shape | None) -> int | None:
     space = None if shape is None else frame.output(shape[1:])
     if shape is None or space is None or frame.padding is None:
         return None
-    # (*kernel), weights of each tap, times the pixels that it meets along each axis.
+    # (*kernel): nonzero weights of each tap, times the pixels that it meets along each axis.
     pairs = np.count_nonzero(node.value("weight"), axis=(0, 1)).astype(np.int64)
     for axis in range(len(space)):
         _, tap, _ = axis_table(frame, axis, shape[1 + axis], space[axis])
@@ -281,14 +281,14 @@ def padded_window(node: Node, inward: Shape) -> Window:
     return frame
 
 
-# -- the others
+# -- other nodes
 
 
 def flattened(node: Node, shape: Shape) -> Shape | None:
     """Return the shape with the axes from start_dim to end_dim joined."""
     declared = node.value("input_type")
     start, end = (int(np.ravel(node.value(key))[0]) for key in ("start_dim", "end_dim"))
-    # Axes of batch or time that the exporter counted.
+    # Number of batch or time axes that the exporter included.
     extra = 0 if declared is None else max(0, np.size(declared) - len(shape))
     start, end = (place - extra if place >= 0 else place + len(shape) for place in (start, end))
     if not 0 <= start <= end < len(shape):

@@ -53,7 +53,7 @@ def components(targets: Mapping[Place, Sequence[Place]]) -> list[list[Place]]:
                 path.append((following, iter(targets[following])))
                 continue
             path.pop()
-            # All that the place leads to is numbered by now.
+            # Everything that the place leads to is numbered by now.
             reached = (lowest[target] for target in targets[place] if target in waiting)
             lowest[place] = min([lowest[place], *reached])
             if lowest[place] == number[place]:

@@ -78,7 +78,7 @@ def shapes(graph: Graph) -> dict[str, tuple[Shape | None, Shape | None]]:
     for name in graph.inputs:
         inward[name] = _declared_input(graph, name, targets[name], inward)
     _infer(graph, sources, targets, inward, outward)
-    # Populations of one neuron, and relays, that nothing reaches.
+    # Nodes without any input: populations of one neuron, and relays.
     alone = [name for name in graph.nodes if inward[name] is None and not sources[name]]
     inward |= {name: _alone(graph.nodes[name]) for name in alone}
     if alone:
@@ -100,7 +100,7 @@ def _infer(
     """
     order = graph.order()
     place = {name: number for number, name in enumerate(order)}
-    now = list(range(len(order)))  # a heap: places that are left in this pass
+    now = list(range(len(order)))  # a heap of the places to visit in this pass
     while now:
         waiting, later = set(now), set()
         while now:
@@ -184,7 +184,7 @@ def _improve(
             and targets
             and all(own_shape(graph.nodes[target]) == flat_shape for target in targets)
         ):
-            # Its exporter counted the batch axis; the order of the elements is the same.
+            # The file counts a batch axis in start_dim; the order of the elements is the same.
             outward[name] = flat_shape
 
 

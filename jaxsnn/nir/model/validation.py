@@ -25,7 +25,7 @@ def validate(graph: Graph) -> tuple[Problem, ...]:
     problems = [problem for node in graph.nodes.values() for problem in _node_problems(node)]
     problems += _border_problems(graph)
     problems += _relay_problems(graph)
-    # Shapes of broken parameters would only repeat what was said.
+    # Edges are checked only between valid nodes: wrong parameters have wrong shapes.
     return tuple(problems or _edge_problems(graph))
 
 
@@ -288,7 +288,7 @@ def _edge_problems(graph: Graph) -> Iterator[Problem]:
         inward, outward = node_shapes[name]
         if inward is None:
             continue
-        # a padding by name is read differently by frameworks
+        # Frameworks interpret a named padding differently.
         has_text = any(isinstance(value, str) for value in node.parameters.values())
         if outward is None and not has_text:
             description = Text("does not support an input of shape {shape}", shape=inward)

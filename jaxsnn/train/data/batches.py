@@ -198,7 +198,7 @@ def encoded(
                     encoder=OPTIONS["encoder"].set_to("latency", "current"),
                 ),
             )
-        if isinstance(encoder, Latency | Current | Rate):  # which join the axes
+        if isinstance(encoder, Latency | Current | Rate):  # these encoders join the axes
             axes, shape = np.shape(data.x)[1:], shape_of_input(network, name)
             if axes[1:] == shape and axes[0] > 1:  # the encoder takes each channel once
                 raise UsageError(
@@ -264,7 +264,7 @@ def late_notes(splits: Mapping[str, Batch], t_end: float) -> list[str]:
             continue
         time = np.asarray(batch.inputs.time)
         used = np.isfinite(time)
-        if isinstance(batch.inputs, Currents):  # what is 0 behind the end changes nothing
+        if isinstance(batch.inputs, Currents):  # a current of 0 after the end has no effect
             used &= np.asarray(batch.inputs.value).any(axis=-1)
         if late := int((used & (time >= t_end)).sum()):
             text = Text(
@@ -299,7 +299,7 @@ def _over_time(network: Network, name: str, x: Any, split_name: str) -> jax.Arra
     return jnp.asarray(x, network.dtype)
 
 
-#: Number of samples whose spikes are compared in two orders.
+#: Number of samples that are encoded in two orders, to detect encoders that mix samples.
 _COMPARED = 8
 
 

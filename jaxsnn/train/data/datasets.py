@@ -16,10 +16,10 @@ from jaxsnn.network.spikes import refuse_masked
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.wording import Text
 
-#: Largest number of classes, if the number of outputs of the network is unknown.
+#: Maximum number of classes, if the number of outputs of the network is unknown.
 MOST_CLASSES = 65536
 
-#: Samples for training, validation and test.
+#: Numbers of samples for training, validation and test.
 YINYANG_SIZES = (5000, 1000, 1000)
 
 _BIG, _SMALL = 0.5, 0.1  # radius of the disc, radius of a dot
@@ -120,7 +120,7 @@ def select_samples(data: Data, index: np.ndarray) -> Data:
             return Rows(array, index)
         return Rows(array.array, array.index[index]) if isinstance(array, Rows) else array[index]
 
-    # events and currents are records of arrays, each with the samples in front
+    # Events and currents are records of arrays with a leading sample axis.
     return replace(data, x=jax.tree.map(rows, data.x), y=data.y[index])
 
 
@@ -224,7 +224,7 @@ def refuse_labels(y: Any, name: str) -> None:
     """
     labels = np.asarray(y)
     broken = labels[:0]
-    if labels.dtype.kind == "f":  # negated, so that NaN is broken
+    if labels.dtype.kind == "f":  # negated, so that NaN is invalid
         broken = labels[~(np.isfinite(labels) & (labels == np.rint(labels)))]
     if labels.ndim != 1 or labels.dtype.kind not in "iubf" or broken.size:
         such = Text(", such as {value:g}", value=broken[0]) if broken.size else Text("")

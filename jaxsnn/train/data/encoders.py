@@ -299,7 +299,7 @@ class Delta(_OfSignals):
                 before, after = signal[frame], signal[frame + 1]
                 if np.isnan(after):
                     break
-                # a crossing at a frame itself must not be lost to rounding
+                # Rounding must not drop a crossing that coincides with a frame.
                 crossed = int(np.floor(abs(after - level) / self.step + _ROUNDING))
                 sign = 1 if after >= level else -1
                 for _ in range(crossed):
@@ -363,7 +363,7 @@ class LevelCrossing(_OfSignals):
 
     def _of_part(self, values: np.ndarray, levels: np.ndarray) -> Events:
         """Encode some of the samples."""
-        # (samples, frames, signals, levels); a first frame below all levels
+        # (samples, frames, signals, levels); before the first frame signals are below all levels
         after = _until_nan(np.asarray(values, float))[..., None]
         before = np.concatenate([np.full_like(after[:, :1], -np.inf), after[:, :-1]], axis=1)
         rises, falls = (before < levels) & (after >= levels), (before >= levels) & (after < levels)
@@ -373,7 +373,7 @@ class LevelCrossing(_OfSignals):
         time = np.maximum(ends - 1 + share, 0.0) * self.frame
         signal = np.arange(values.shape[2])[:, None] * 2
         index = signal * len(levels) + np.arange(len(levels))
-        # a frame has either of both, so that rises and falls share a slot
+        # A signal either rises or falls from frame to frame, so rises and falls share a slot.
         flat = np.where(falls, index + len(levels), index).reshape(len(values), -1)
         time = np.where(rises | falls, time, np.inf).reshape(len(values), -1)
         return _packed(time, flat, self.channels(values))

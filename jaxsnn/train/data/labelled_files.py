@@ -46,7 +46,7 @@ from jaxsnn.wording import Text
 if TYPE_CHECKING:
     from jaxsnn.nir.io.data_files import Observable
 
-#: Tasks that are known by name; each accepts a seed, some more arguments.
+#: Built-in tasks by name; each accepts a seed, some further arguments.
 DATASETS: Mapping[str, Callable[..., Splits]] = MappingProxyType(
     {
         "yinyang": yinyang_splits,
@@ -152,7 +152,7 @@ def _of_file(name: str, seed: Seed, outputs: int) -> tuple[Splits, tuple[str, ..
     kinds = ("x", "y", "time", "index", "value")
     unread = sorted(set(arrays) - {f"{kind}_{part}" for part in _PARTS for kind in kinds})
     notes: tuple[str, ...] = ()
-    if unread:  # nothing is known of them, and they may be misspelt
+    if unread:  # their names may be misspelt
         text = Text(
             "{data} contains arrays that are not used: {unread}", data=name, unread=listing(unread)
         )
@@ -215,7 +215,7 @@ def _on_disk(name: str) -> dict[str, np.ndarray]:
     arrays = {}
     for file in sorted(Path(name).glob("*.npy")):
         refuse_unreadable(file, "a .npy file")
-        try:  # not by np.load, which goes by the content: .npz archives are other objects
+        try:  # not np.load, which returns another type if the file is an .npz archive
             arrays[file.stem] = np.lib.format.open_memmap(file, mode="r")
         except OSError as error:
             raise FileError(
@@ -336,7 +336,7 @@ def _numbers(name: str, arrays: dict[str, np.ndarray], key: str, instead: str) -
             ),
             fix="save numbers of shape (samples, ...)",
         )
-    # a piece at a time, for it may lie on the disk
+    # In pieces, because the array may be memory-mapped.
     missing = sum(
         int(np.isnan(part).sum()) for part in np.array_split(array, len(array) // _AT_ONCE + 1)
     )

@@ -64,7 +64,7 @@ def japanese_vowels_splits(
         FileError: the files do not exist, or have another format.
     """
     if folder is None:
-        aeon = find_spec("aeon")  # which is not imported
+        aeon = find_spec("aeon")  # without importing it
         if aeon is None or not aeon.submodule_search_locations:
             raise UsageError(
                 "JapaneseVowels requires the data of aeon, which is not installed",

@@ -299,7 +299,7 @@ class Folder:
         if not self._replaces:
             _keep_before(self.path)
         write_atomically(self.path / LAST, content, force=True, follow_links=False)
-        if self._replaces:  # what is left is another run's
+        if self._replaces:  # it is the checkpoint of another run
             (self.path / BEFORE).unlink(missing_ok=True)
             self._replaces = False
 
@@ -452,7 +452,7 @@ def _keep_before(folder: Path) -> None:
             os.replace(last, before)
         else:
             os.replace(second, before)
-            second.unlink(missing_ok=True)  # it stays where both were the same file already
+            second.unlink(missing_ok=True)  # os.replace keeps it if both names are the same file
     except OSError as error:
         raise FileError(
             Text(
@@ -469,7 +469,7 @@ def _write_lines(path: Path, history: Sequence[EpochRecord]) -> None:
     write_atomically(path, "".join(lines), force=True, follow_links=False)
 
 
-#: Version of the header, and a version without a seal.
+#: Current version of the header, and the version without a seal.
 VERSION, UNSEALED = 2, 1
 #: Comment of the zip file, at its end: this prefix, then the hash with this number of hexadecimal
 #: digits.
@@ -528,7 +528,7 @@ def _damaged(path: str | os.PathLike[str], reason: str) -> FileError:
     )
 
 
-# ---- the schema of the header
+# -- schema of the header
 
 
 def is_count(value: Any) -> bool:

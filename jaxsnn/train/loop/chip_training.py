@@ -123,7 +123,7 @@ def on_emulated_chip(graph: Graph, options: TrainOptions) -> TrainOptions:
     if name is None:
         name = default_loss(network, node_of_loss(network, options), in_steps=False)
     if name == "ttfs":
-        former = "sharpness" in loss_options  # `temperature` in earlier versions
+        former = "sharpness" in loss_options  # name of `temperature` in earlier versions
         loss_options = ({} if former else {"temperature": TEMPERATURE}) | loss_options
     loss = loss_of(network, replace(options, loss_options=loss_options))
     engine = on_chip(
@@ -237,7 +237,7 @@ def late_input_notes(
         return
     (name,) = network.inputs
     sources = [source for run in engine.device.mapping.runs for source in run.sources]
-    # how late the host is with spikes that it replays depends on what the chip fires
+    # How late the host replays spikes depends on what the chip fires, so these are not counted.
     replays = any(source.from_run is not None for source in sources)
     least = "at least " if replays else ""
     more = " (replayed spikes are not counted)" if replays else ""

@@ -242,16 +242,16 @@ def find_trainables(
             limits = outside.get((node, name))
             trainable_names = TRAINABLE if limits is None else known_names
             if key is None or (key == name and name in known_names and name not in trainable_names):
-                continue  # the name is meant of nodes that are not NIR's
+                continue  # only nodes outside of NIR can train a parameter of this name
             if name == "v_leak" and _leaks_to_zero(network, node):
-                continue  # as if it were not there
+                continue  # the source framework has no such leak
             used[key] = True
             _check_name(name, key, trainable_names)
             constraint = by_key[key]
             if not isinstance(requested, Mapping) and name not in TRAINABLE and limits is not None:
-                constraint = limits  # of this node: others may have the name, too
+                constraint = limits  # of this node; other nodes may have a parameter of this name
             elif not isinstance(requested, Mapping) and isinstance(constraint, Positive):
-                # above its framework's step, where a time constant makes no sense below
+                # Smaller time constants than the framework's time step make no sense.
                 steps = [
                     tie.dt for tie in _ties(network, node) if tie.tau == name and tie.step.above_dt
                 ]
@@ -302,7 +302,7 @@ def _bounds_first(
             for name, constraint in waiting.items()
             if getattr(constraint, "low", None) not in waiting
         ]
-        # `Positive` begins above its bound; constraints of the user may bound each other
+        # Parameters whose user-defined constraints bound each other have no order.
         ordered |= {name: waiting.pop(name) for name in ready or tuple(waiting)}
     return tuple(ordered.items())
 
@@ -437,7 +437,7 @@ def _check_bounds(node: str, name: str, constraint: Constraint, parameters: Node
     for bound in ("low", "high") if isinstance(constraint, Positive | Bounded) else ():
         value = getattr(constraint, bound, 0.0)
         if isinstance(value, str) and isinstance(constraint, Positive):
-            # what a node lacks is 0, such as v_reset
+            # A parameter that the node lacks is 0, such as v_reset.
             parameter_names = {*parameters, *TRAINABLE, "v_reset", "r", "w_in"}
             wrong, fix = value not in parameter_names, suggestion(value, sorted(parameter_names))
         else:
@@ -491,7 +491,7 @@ def to_values(network: Network, trained: Trained, raw: Parameters) -> Parameters
     values: Parameters = {}
     for node, constraints in trained:
         parameters, values[node] = network.parameters[node], {}
-        for name, constraint in constraints:  # a bound that is trained, too, comes first
+        for name, constraint in constraints:  # trained bounds come first
             bounds = _means({**parameters, **values[node]}, constraint)
             value = constraint.to_value(raw[node][name], bounds)
             values[node][name] = jnp.broadcast_to(value, parameters[name].shape)

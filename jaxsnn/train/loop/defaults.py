@@ -33,8 +33,7 @@ SAMPLE_SPAN, _AFTER_LAST = 6.5, 4.5
 _AT_ONCE = 4096
 #: Smallest slope dV/dt that a gradient is divided by, in (v_threshold - v_reset) / tau_mem.
 MIN_SLOPE = 0.04
-# Spikes recorded of each neuron to begin with; where that is too few, the population's budget
-# grows.
+# Initial budget of recorded spikes per neuron; a population that needs more gets more.
 _FIRST_BUDGET = 4
 
 
@@ -391,7 +390,7 @@ def refuse_second_encoder(encoder: Encoder | str | None, data: Data) -> None:
         raise UsageError(message, fix="leave it out")
 
 
-#: Number of time steps that stand for the time constant of neurons that have none.
+#: Number of time steps that replaces the time constant of neurons without one.
 _STEPS_OF_IF = 10
 
 
@@ -410,7 +409,7 @@ def time_constant(network: Network, name: str) -> float | None:
     ]
     if not taus:
         return None
-    # through text, so that float32 does not leave 6.399999838322401 ms of 6.4 ms
+    # Format and parse, so that float32 does not turn 6.4 ms into 6.399999838322401 ms.
     return float(f"{np.median(np.concatenate(taus)):.6g}")
 
 
@@ -489,7 +488,7 @@ def make_engine(engine: Engine | str | None, network: Network, loss: Loss) -> En
     if isinstance(engine, str):
         fix = suggestion(engine, ("event", "grid"))
         raise UsageError(Text("there is no engine '{engine}'", engine=engine), fix=fix)
-    engine_kind(engine)  # refuses what is not an engine
+    engine_kind(engine)  # raises an error for anything else than an engine
     return engine
 
 

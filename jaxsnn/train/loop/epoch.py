@@ -47,8 +47,8 @@ Tree = TypeVar("Tree")
 Arguments = ParamSpec("Arguments")
 Returned = TypeVar("Returned")
 
-#: Number that no sample of a batch has, so that the noise of parameters shares no key with that of
-#: samples.
+#: Larger than any number of a sample in a batch, so that the noise of parameters shares no key with
+#: the noise of samples.
 _PARAMETERS = 2**31
 
 
@@ -185,9 +185,9 @@ def joined(summaries: Summary) -> Summary:
     """
     sums = jax.tree.map(lambda array: jnp.sum(array, axis=0), summaries)
     return sums._replace(
-        gradient=jnp.max(summaries.gradient),  # NaN, if one is
+        gradient=jnp.max(summaries.gradient),  # NaN if any is NaN
         budgets=jax.tree.map(jnp.max, summaries.budgets),
-        # the codes rise with how much is lost: NOT_FINITE is the highest
+        # Codes increase with what is lost; NOT_FINITE is the highest.
         result=jnp.max(summaries.result),
     )
 
@@ -251,7 +251,7 @@ def _unflatten(setup: Setup, numbers: tuple[Any, ...]) -> Setup:
     return replace(setup, engine=engine)
 
 
-# What compiled code takes as arguments are the numbers of a device in the loop; all else it knows.
+# Compiled code takes the numbers of a device in the loop as arguments; all other fields are static.
 jax.tree_util.register_pytree_node(
     Setup, lambda setup: ((getattr(setup.engine, "numbers", ()),), setup), _unflatten
 )
@@ -276,7 +276,7 @@ class TrainState(NamedTuple):
         return self.raw if self.average is None else self.average
 
 
-@jax.jit  # eager, each array of zeros would be compiled
+@jax.jit  # eagerly, JAX would compile each array of zeros
 def begin(setup: Setup, raw: Parameters, scales: Parameters) -> TrainState:
     """Return the state before the first step; scales as in `run_epoch`."""
     return TrainState(
@@ -514,7 +514,7 @@ def key_of(seed: Seed) -> jax.Array:
     """
     words = seed_words(seed)
     if max(words) < 2**32:
-        # Eager, each of its operations would be compiled.
+        # Eagerly, JAX would compile each operation on its own.
         return _key_of_words(np.asarray(words, np.uint32))
     return _folded(words)
 

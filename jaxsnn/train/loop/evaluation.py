@@ -156,7 +156,7 @@ def measure(
         data, network, population=loss.population, encoder=encoder, engine=runner, data_name="data"
     )
     times = getattr(batch.inputs, "time", np.zeros(1))
-    if np.isfinite(times).any() and not (np.asarray(times) < end).any():  # milliseconds, say
+    if np.isfinite(times).any() and not (np.asarray(times) < end).any():  # in milliseconds?
         raise UsageError(
             Text(
                 "all events are at or after {option} s, the first at {time:g} s",
@@ -246,7 +246,7 @@ def calibrated(
             fix="pass EventDriven(...), or leave the engine out",
         )
     engine.check(network)
-    narrow = replace(engine, max_spikes=1)  # room for one spike of each neuron, to begin with
+    narrow = replace(engine, max_spikes=1)  # start with room for one spike per neuron
     population = output_node(network) if population is None else population
     tau = reference_tau(network, population)
     if isinstance(encoder, str) or (encoder is None and not hasattr(data.train.x, "time")):

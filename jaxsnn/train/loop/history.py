@@ -283,7 +283,7 @@ def for_json(value: Any) -> Any:
         return {str(name): for_json(item) for name, item in value.items()}
     if isinstance(value, tuple | list):
         return [for_json(item) for item in value]
-    if hasattr(value, "dtype"):  # numbers, or a key
+    if hasattr(value, "dtype"):  # an array or a random key
         return of_seed(value) if str(value.dtype).startswith("key<") else _of_array(value)
     return {"name": type_name(value), **of_record(value)}
 

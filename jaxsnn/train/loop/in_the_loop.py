@@ -131,7 +131,7 @@ def device_errors() -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        # Several threads may train at once: an error is known by its number, not as the last one.
+        # Several threads may train at once, so an error is identified by its number.
         for number in re.findall(_NUMBERED.format(r"(\d+)"), str(error)):
             if (raised := _RAISED.pop(int(number), None)) is not None:
                 raise raised from None
@@ -232,7 +232,7 @@ class InTheLoop:
         field_names = ("max_spikes", "first_spike_only", "min_slope")
         return replace(self, **{name: getattr(event, name) for name in field_names})
 
-    prepared = hashable  # as compiled training takes it
+    prepared = hashable  # the form that compiled training needs
 
     def slots(self, population: str) -> int:
         """Return the number of spikes recorded of each neuron of a population."""

@@ -184,7 +184,7 @@ def refuse_unfit_optimiser(choice: Any, raw: Parameters) -> None:
     try:
         jax.eval_shape(lambda raw: choice.update(raw, choice.init(raw), raw), raw)
     except Exception as error:
-        looks = isinstance(error, jax.errors.JAXTypeError)  # one kind of TypeError
+        looks = isinstance(error, jax.errors.JAXTypeError)  # a subclass of TypeError
         more = isinstance(error, TypeError) and not looks
         problem = "needs more than" if more else f"fails with {type(error).__name__} on"
         raise UsageError(
@@ -209,7 +209,7 @@ def optimiser_notes(choice: Any, raw: Parameters) -> list[str]:
     if isinstance(choice, str):
         return []
     memory = jax.eval_shape(choice.init, raw)
-    # as `optax.contrib.schedule_free_eval_params` knows it
+    # The same test as in `optax.contrib.schedule_free_eval_params`.
     parts = jax.tree.leaves(memory, is_leaf=_is_schedule_free)
     if not any(map(_is_schedule_free, parts)):
         return []
@@ -239,7 +239,7 @@ def optimiser_identity(choice: Any, raw: Parameters) -> tuple[np.ndarray, ...]:
             gradient = jax.tree.map(lambda value, size=size: size * (value + 0.1), raw)
             steps, state = update(gradient, state, raw)
             norms += [f"{float(np.linalg.norm(leaf)):.3g}" for leaf in jax.tree.leaves(steps)]
-    except Exception:  # what a user's own optimiser raises it raises in training, too
+    except Exception:  # an optimiser of the user that fails here fails in training, too
         return ()
     return (np.frombuffer(" ".join(norms).encode(), np.uint8),)
 
@@ -295,17 +295,17 @@ def step_scales(network: Network, trained: Trained, t_end: float) -> Parameters:
     """
 
     def kick(neuron: Neuron, parameters: dict[str, jax.Array], under_voltages: bool) -> np.ndarray:
-        # A voltage lasts, and does what a current does.
+        # A voltage lasts, like a constant current.
         effect = neuron.current_factor if under_voltages else neuron.kick
         return np.abs(np.asarray(effect(parameters)))
 
     def lift(neuron: Neuron, parameters: dict[str, jax.Array], under_voltages: bool) -> np.ndarray:
-        del under_voltages  # a bias is the same constant current beside them
+        del under_voltages  # next to voltages, a bias is the same constant current
         ones: Any = np.ones_like(next(iter(parameters.values())))
         return np.abs(np.asarray(neuron.lift(parameters, ones, t_end)))
 
     effects = {"weight": _reach(network, kick), "bias": _reach(network, lift)}
-    # Of nodes from outside nobody knows what a "weight" is: they step by their own size.
+    # Outside of NIR, the meaning of "weight" is unknown: steps are relative to its value.
     linear = {wire.name for wire in network.wires if wire.kind in OPERATORS}
     scales: Parameters = {}
     for node, constraints in trained:
@@ -338,7 +338,7 @@ def _reach(network: Network, effect_of: EffectOf) -> dict[str, np.ndarray]:
     leaving = {wire.name: np.zeros(wire.size) for wire in network.wires}
     readouts = [name for name, population in network.populations.items() if not population.fires]
     voltages = carried(network.wires, readouts)
-    # Under boxes a voltage counts as a spike that lasts for one step.
+    # With rectangular spike kernels, a voltage counts as a spike that lasts for one step.
     under_voltages = {
         name
         for name, population in network.populations.items()
@@ -346,14 +346,14 @@ def _reach(network: Network, effect_of: EffectOf) -> dict[str, np.ndarray]:
         and population.kind in ("LIF", "LI")
         and population.spike_kernel == "delta"
     }
-    for _ in network.wires:  # again and again, for a cycle may run against the order
+    for _ in network.wires:  # repeat: edges of a cycle may run against the order
         before = {name: effect.copy() for name, effect in leaving.items()}
         for wire in reversed(network.wires):
             entering = _entering(network, wire, leaving[wire.name], effect_of, under_voltages)
             for source in wire.sources:
                 if entering.size == leaving[source].size:
                     leaving[source] = np.maximum(leaving[source], entering)
-                else:  # a window: the largest effect stands for all
+                else:  # a window: use the largest effect everywhere
                     leaving[source] = np.maximum(leaving[source], entering.max(initial=0.0))
         if all(np.array_equal(before[name], leaving[name]) for name in leaving):
             break
@@ -368,12 +368,12 @@ def _entering(
     under_voltages: Container[str],
 ) -> np.ndarray:
     """Return the largest effect of an input of 1 of a node, by channel, or for all channels."""
-    # In NumPy: of JAX's arrays each operation would be compiled.
+    # In NumPy, because JAX would compile each operation on its own.
     parameters = in_numpy(network.parameters.get(wire.name, {}))
     if wire.kind == "neuron":
         population = network.populations[wire.name]
         if population.kind in STEPPED_KINDS:
-            # They have no equations: a unit counts as if it moved the membrane by 1.
+            # They have no equations: assume that an input of 1 moves the membrane by 1.
             return 1 / np.abs(parameters["v_threshold"])
         neuron = neuron_of(population)
         effect = effect_of(neuron, parameters, wire.name in under_voltages)

@@ -123,7 +123,7 @@ def aborting_in_one_line(line: str) -> Iterator[None]:
     source, end = os.pipe()
     stderr = os.dup(2)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the child needs no lock of another thread
+        warnings.simplefilter("ignore")  # about locks of other threads, unused in the child
         relay = os.fork()
     if relay == 0:
         os.close(end)
@@ -144,7 +144,7 @@ def _relay(source: int, stderr: int, line: str) -> NoReturn:
     """Copy all lines in the child process up to the one by which XLA reports that it aborts."""
     try:
         gc.disable()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # its parent says what happened
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent reports Ctrl-C
         aborted = False
         with os.fdopen(source, "rb") as lines:
             for output_line in lines:
@@ -184,7 +184,7 @@ def make_devices(options: TrainOptions) -> None:
     is_set = _COUNT_FLAG in os.environ.get("XLA_FLAGS", "") or config.jax_num_cpu_devices >= 0
     if is_set or options.processes > 1 or (options.devices or 1) == 1:
         return
-    with suppress(RuntimeError):  # JAX has started: `make_mesh` says what to do
+    with suppress(RuntimeError):  # JAX has already started; `make_mesh` reports what to do
         config.update("jax_num_cpu_devices", options.devices)
 
 
@@ -277,7 +277,7 @@ def on_host(tree: Tree, mesh: Mesh | None) -> Tree:
     """
     if mesh is None:
         return tree
-    return jax.device_get(jax.block_until_ready(tree))  # the latter waits for all devices
+    return jax.device_get(jax.block_until_ready(tree))  # `block_until_ready` waits for all devices
 
 
 def on_first(tree: Tree, mesh: Mesh | None) -> tuple[Tree, Mesh | None]:

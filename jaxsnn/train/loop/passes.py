@@ -143,7 +143,7 @@ class Passes:
 
         def attempt(setup: Setup) -> tuple[None, Summary]:
             here = replace(setup, mesh=mesh)
-            # One launch at a time, on one device too: the next epoch runs on all of them.
+            # Wait for each launch, even on one device: the next epoch uses all devices.
             summaries = []
             for number, part in enumerate(self._parts(split, size)):
                 key = jax.random.key(number) if loud else None

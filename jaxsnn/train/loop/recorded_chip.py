@@ -225,7 +225,7 @@ def _refuse_events(
                 node=name,
             )
     padding = np.unique(index[~used])
-    # of another population: one number behind all its neurons
+    # Padding with the size of another population, which is larger than all its indices.
     if padding.size == 1 and padding[0] > index[used].max(initial=0) and padding[0] != size:
         raise UsageError(
             Text(

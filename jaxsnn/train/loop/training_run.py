@@ -83,17 +83,17 @@ from jaxsnn.train.losses.regularizers import (
 from jaxsnn.train.options import OPTIONS
 from jaxsnn.wording import Text
 
-# So long every output may stay silent, or the error rate high, before that is a failure: weight
-# bumping takes a while.
+# Number of steps for which all outputs may be silent, or the error rate high, before the run fails:
+# weight bumping takes a while.
 _FAILING_STEPS = 200
 #: Advice for a network that does not fire, if its weights were not calibrated.
 _CALIBRATION = Text(", for example with {calibrate}", calibrate=OPTIONS["calibrate"].set_to(0.5))
-# Of the best validation accuracy: below that a run has collapsed.
+# Fraction of the best validation accuracy below which a run has collapsed.
 _COLLAPSED = 0.6
-# After a failure steps are this fraction of what they were, so often at most.
+# Factor of the step size after each failure, and maximum number of failures.
 _SMALLER, _MOST_FAILURES = 1 / 3, 3
-#: Norm of a gradient, in loss per step of 1, that counts as exploding: no loss changes by as much
-#: within a millionth of a kick.
+#: Norm of a gradient, in loss per step of 1, that counts as exploding: no loss changes by 10 within
+#: a millionth of a kick.
 EXPLODES = 1e7
 
 
@@ -221,7 +221,7 @@ class TrainingRun:
         Args:
             rates: learning rate of each step, (epochs, batches).
         """
-        # what raw numbers of these stand for is not in the settings
+        # The settings do not determine the meaning of these raw numbers.
         particular = raw_is_particular(self.network, self.passes.setup.trained)
         raw = on_host(self.state.raw, self.passes.setup.mesh)
         parts = list(optimiser_identity(self.options.optimiser, raw))
@@ -388,7 +388,7 @@ class TrainingRun:
             self.state = before
             self._back_or_stop(failure, hint)
         self._record(epoch, train, validation, time.perf_counter() - start)
-        # Before it is saved: a run that goes on from here must know of it.
+        # Before saving, so that a resumed run continues the count of failing epochs.
         self._check_collapse(epoch, train, validation)
         self._save()
 
@@ -420,7 +420,7 @@ class TrainingRun:
         self.failures += 1
         self.factor *= _SMALLER
         self.failing_epochs = 0
-        # its average validated best, and the raw numbers behind it may have failed already
+        # Validation was best for the average; the raw numbers at that time may have failed already.
         averaged = state.average is not None
         if averaged:
             state = on_all(
@@ -438,7 +438,7 @@ class TrainingRun:
 
     def _record(self, epoch: int, train: Summary, validation: Summary, seconds: float) -> None:
         engine = self.passes.setup.engine
-        max_spikes = 0  # recorded of each neuron, of the population that has most
+        max_spikes = 0  # recorded spikes per neuron, the maximum over populations
         if (budget := getattr(engine, "max_spikes", None)) is not None:
             event = EventOptions(max_spikes=budget)
             populations = self.network.populations.values()
@@ -449,7 +449,7 @@ class TrainingRun:
         self.seconds.append(seconds)
         if self.best is None or self._merit(record) > self._merit(self.best[0]):
             self.best = (record, self.state)
-        # what is left takes as long as the median epoch so far, without the first, which compiles
+        # Estimate the remaining time from the epochs after the first, which includes compilation.
         to_do, remaining = self.options.epochs - len(self.history) + 1, None
         if len(self.seconds) > 2 and to_do:
             remaining = float(np.median(self.seconds[2:])) * to_do
@@ -556,7 +556,7 @@ class TrainingRun:
         self.went_back = list(checkpoint.notes)
         self.notes += self.went_back
         if checkpoint.budgets:
-            # JSON has lists for pairs of a population and its budget, which must be hashable
+            # JSON turns the pairs (population, budget) into lists; budgets must be hashable.
             budgets = {
                 name: tuple(map(tuple, value)) if isinstance(value, list) else value
                 for name, value in checkpoint.budgets.items()

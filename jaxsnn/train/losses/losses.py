@@ -444,7 +444,7 @@ _LOSSES: dict[str, Any] = {
     "exp-sum": ExponentialSum,
 }
 
-#: Losses by name, for `fit` and the command line, as far as they are loaded.
+#: Loaded losses by name, for `fit` and the command line.
 LOSSES: Mapping[str, Any] = MappingProxyType(_LOSSES)
 
 LossClass = TypeVar("LossClass", bound=type)

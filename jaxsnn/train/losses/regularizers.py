@@ -177,8 +177,8 @@ def firing(network: Network, solution: EventSolution) -> tuple[str, ...]:
     return tuple(name for name in solution.spikes if name in network.populations)
 
 
-# Population, and the NIR name of each node with weights that feeds it, with the signs of its outputs,
-# of a convolution of its channels (None: positive).
+# Pairs of a population and the nodes with weights that feed it. Each node is a pair of its NIR name
+# and the signs of its outputs, or of its channels for a convolution (None: positive).
 Feeding = tuple[tuple[str, tuple[tuple[str, tuple[float, ...] | None], ...]], ...]
 #: Types of nodes whose kernels are shared by all neurons of a channel.
 _CONVOLUTIONS = ("Conv1d", "Conv2d")

@@ -6,7 +6,8 @@ import heapq
 
 import numpy as np
 
-#: Of an interval of at most some milliseconds: to far less than a cycle.
+#: Number of bisections of an interval of at most some milliseconds; what remains is far shorter
+#: than a clock cycle.
 HALVINGS = 36
 
 
@@ -40,7 +41,7 @@ class Circuits:
         """Voltages and currents after some time without events or spikes: (neurons,), or (steps,
         neurons) for (steps, 1) times.
         """
-        held = np.clip(self.free - self.now, 0.0, elapsed)  # clamped to the reset
+        held = np.clip(self.free - self.now, 0.0, elapsed)  # time that V is clamped to reset
         moving = elapsed - held
         begin = np.where(held > 0, self.reset, self.voltage)
         drop = np.exp(-moving / self.tau_mem)

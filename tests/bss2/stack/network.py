@@ -340,7 +340,7 @@ class NetworkGraph:
         )
         if not placed:
             return
-        # a view of synapses was promised to the neurons, and is not there
+        # Neurons expect a view of the projection's synapses, which is missing if none was placed.
         refuse_if(not any(placed), IndexError, f"map::at: no synapse was placed for {key}")
         buses, links = set(), set()
         for place, (connection, synapses) in enumerate(
