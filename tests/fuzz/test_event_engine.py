@@ -1,7 +1,9 @@
 """The fuzz of the event engine on a few seeds; by hand on many more, see `event_engine`."""
 
 import argparse
+import types
 
+import networkx
 import numpy as np
 import pytest
 
@@ -25,6 +27,27 @@ def test_the_engine_agrees_with_the_reference(seeds, backend, monkeypatch):
     assert lines == []
     assert summary.networks == len(seeds)
     assert summary.spikes > 10
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(50346, id="neurons fire together at a rounded time"),
+        pytest.param(50810, id="a voltage is read when a neuron fires"),
+    ],
+)
+def test_ties_are_explained(seed):
+    summary, lines = run((seed,))
+    assert lines
+    assert set(summary.labels) == {"explained"}
+
+
+def test_a_tie_at_an_exact_time_is_not_explained():
+    wires = networkx.DiGraph([("a", "b")])
+    outcome = types.SimpleNamespace(spikes={"a": [[0.1, 0.5], [0.1, 0.5]], "b": [[0.1, 0.5]]})
+    assert event_engine.spikes_are_rounded(wires, outcome, 0.1, "b")
+    assert not event_engine.spikes_are_rounded(wires, outcome, 0.5, "b")
+    assert not event_engine.spikes_are_rounded(wires, outcome, 0.1, "a")
 
 
 def test_gradients_agree_with_differences(monkeypatch):
