@@ -129,7 +129,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "bias": "Neurons have biases, and the chip has no constant current",
         "gave-up": "The search ended without a mapping",
         "impossible": "The network has no mapping: no search can find one",
-        "no-leak": "A time constant is infinite, and every circuit leaks",
+        "no-leak": "A time constant is infinite, but every neuron circuit of the chip leaks",
         "no-neurons": "There are no neurons to place",
         "no-population": "An Output is fed by a node that is not a population of neurons",
         "reset": "A circuit cannot implement the reset of the file",

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 #: Note on a recording whose output is 0 throughout.
 _SILENT = (
-    "the recorded output is 0 throughout, so that every reset verifies; record an input "
+    "the recorded output is 0 throughout, and agrees with every reset; record an input "
     "for which neurons fire"
 )
 

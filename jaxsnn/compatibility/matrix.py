@@ -275,8 +275,8 @@ def _converted(graph: Graph, purpose: str) -> list[Verdict]:
 
 
 def _changes(graph: Graph, conversion: Converted, purpose: str) -> list[Verdict]:
-    """Return verdicts on the problems because of which the importer cannot run the file without a
-    conversion, and `check` refuses it.
+    """Return verdicts on the errors that make the importer reject the file, and that the conversion
+    removes without a loss.
     """
     return [
         _of_problem(graph, problem, purpose, "exact")

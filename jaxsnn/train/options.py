@@ -360,7 +360,8 @@ class TrainOptions:
     engine_options: Mapping[str, Any] | None = option(
         None,
         "fields of the engine by name, for the engines `event` and `loop`",
-        more="`max_spikes`, `min_slope`, `first_spike_only`, ... of `EventDriven`; with `loop` only these three",
+        more="`event` accepts all fields of `EventDriven`, `loop` only `max_spikes`, `min_slope` and"
+        " `first_spike_only`",
         convert=mapping,
         table=True,
         engines=("event", "loop"),

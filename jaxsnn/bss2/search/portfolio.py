@@ -353,7 +353,7 @@ def _mapping(search: _RunSearch, runs: list[Run]) -> Mapping:
 
 
 class _RunSearch:
-    """Search for runs under one kind of signs, with cached results.
+    """Search for runs with fixed or with free signs, see `place_and_route`, with cached results.
 
     Attributes:
         least: (size,) the fewest circuits of each neuron.

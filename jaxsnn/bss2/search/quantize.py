@@ -546,8 +546,8 @@ def _scale(
                     "weights use {fraction:.0%} of the integer range", fraction=limit / scale
                 )
                 why = Text(
-                    "at {slope:.3g} CADC LSB per microsecond, larger weights need a threshold above "
-                    "{v_threshold} LSB",
+                    "one LSB of a weight changes dV/dt by {slope:.3g} CADC LSB per microsecond, so "
+                    "that larger weights need a threshold above {v_threshold} LSB",
                     slope=measured.slope,
                     v_threshold=options.v_threshold,
                 )

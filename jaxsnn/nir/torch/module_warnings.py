@@ -75,7 +75,7 @@ def _outside(seen: ModuleTrace, refusals: Sequence[ConversionError]) -> Iterator
         code="outside-graph",
         severity="warning" if steps.weights_before else "note",
         message=message,
-        fix="compute them by encode and decode of jaxsnn.split_module, or without the module",
+        fix="run them separately, for example by encode and decode of jaxsnn.split_module",
     )
 
 

@@ -106,7 +106,9 @@ class NumberedDevice(TracedDevice, Protocol):
 
 @runtime_checkable
 class BoundDevice(Protocol):
-    """Device made for one network, which uses only some parameters of the network it runs."""
+    """Device that was made for one network. It reads only some parameters of the networks that are
+    passed to it, and therefore must refuse other networks.
+    """
 
     def refuse_other(self, network: Network) -> None:
         """Raise UsageError for a network, without traced parameters, that the device was not made
