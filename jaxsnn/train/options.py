@@ -520,7 +520,7 @@ class TrainOptions:
     )
     overwrite: bool = option(
         False,
-        "replace an existing checkpoint, after the first evaluation; otherwise that is an error",
+        "replace an existing checkpoint, after the first evaluation (default: refuse to start)",
         recorded=False,
     )
     devices: int | None = option(

@@ -53,7 +53,7 @@ def replace_readouts(conversion: Conversion) -> None:
 
 
 def split_synaptic_currents(conversion: Conversion) -> None:
-    """Write synaptic currents that the importer does not support as recurrent weights.
+    """Replace synaptic currents that the importer does not support by recurrent weights.
 
     The populations become LIF. Recurrent populations, those whose current does not start at 0, and
     those whose neurons differ within a channel are not changed.

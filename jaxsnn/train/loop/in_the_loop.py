@@ -146,8 +146,8 @@ class InTheLoop:
 
     Attributes:
         device: `Device` or `TracedDevice` that fires the spikes.
-        max_spikes, first_spike_only, min_slope: as in `jaxsnn.EventDriven`. Later spikes of a `Device`
-            whose neurons do not stop are left out.
+        max_spikes, first_spike_only, min_slope: as in `jaxsnn.EventDriven`. With `first_spike_only`,
+            all spikes of a neuron of a `Device` after its first one are ignored.
     """
 
     device: Device | TracedDevice
