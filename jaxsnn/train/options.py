@@ -327,8 +327,9 @@ class TrainOptions:
     synaptic_delays: Mapping[str, Any] | None = option(
         None,
         "initial synaptic delays in seconds, by Linear or Affine node",
-        more="One delay for all synapses of a node, which are then trained separately; one for each"
-        " synapse, (outputs, inputs); or one for each input, (inputs,). Delays are trained if"
+        more="A node has one number, with which the delay of each of its synapses starts; an array"
+        " (outputs, inputs) of one number for each synapse; or an array (inputs,) of one delay for"
+        " all synapses of an input. Delays are trained if"
         " `trainable` contains `delay`; the trained graph has them as separate nodes",
         convert=mapping,
         table=True,

@@ -501,8 +501,8 @@ def _levels(task: Task, least: np.ndarray) -> Iterator[np.ndarray]:
 def partitions(
     net: Netlist, parts: ChipParts, counts: np.ndarray, runs: int
 ) -> Iterator[list[np.ndarray]]:
-    """Yield partitions of all neurons into at most `runs` runs, in topological order, even ones
-    first.
+    """Yield partitions of all neurons into at most `runs` runs, in topological order; first those
+    with runs of similar size.
 
     Args:
         counts: (size,) minimum number of circuits of each neuron.
