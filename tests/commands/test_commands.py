@@ -136,7 +136,7 @@ def test_the_passes_of_a_target_are_shown(capsys):
     assert (code, shown["written_for"].partition(" ")[0]) == (0, "Norse")
     (readouts,) = [entry for entry in shown["passes"] if entry["name"] == "replace_readouts"]
     assert readouts["description"].startswith(
-        "Write populations that output their membrane potentials"
+        "Replace populations that output their membrane potentials"
     )
     assert readouts["requires"] == ["the time step of every population is resolved"]
     assert "no population outputs its membrane potential" in readouts["ensures"]

@@ -352,7 +352,7 @@ class FoldedReading:
         )
 
     def _reads(self) -> Iterator[tuple[str, str]]:
-        """Yield function and line of conversions of tensors to Python values on which forward may decide
+        """Yield function and line of each conversion of a tensor to a Python value that may determine
         what the graph computes.
         """
         dependent = depending_on(self.operations, [self.passes.sample])
