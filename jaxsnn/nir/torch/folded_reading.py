@@ -1,8 +1,9 @@
 """Read the last time step of a folded recording, and find what forward computes around its steps.
 
 The input of the graph is the sample, or a value through which all paths from the sample to the layers lead. Its
-outputs are the values of the steps from which forward computes its results. Operations before the input and after the outputs are named
-(`outside_operations`); `Place`s find the input, the outputs and the states of neurons in other recordings.
+outputs are the values of the steps from which forward computes its results. Operations before the input and after
+the outputs are named (`outside_operations`); `Place`s find the input, the outputs and the states of neurons in other
+recordings.
 """
 
 from __future__ import annotations
