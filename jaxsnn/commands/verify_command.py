@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 #: Note on a recording whose output is 0 throughout.
 _SILENT = (
-    "the recorded output is 0 throughout, so that every reset verifies; record an input "
+    "the recorded output is 0 throughout, and agrees with every reset; record an input "
     "for which neurons fire"
 )
 
@@ -98,10 +98,10 @@ class VerifyOutcome:
         if self.fits:
             first, *others = map(for_command_line, self.fits)
             more = f" (or {listing(others, limit=2)})" if others else ""
-            lines.append(f"the recording verifies with {first}{more}")
+            lines.append(f"the recording agrees with {first}{more}")
         elif not comparison.ok:
             lines.append(
-                "no other reset or reset delay, of all nodes or of a single node, verifies either"
+                "it agrees with no other reset or reset delay of all nodes or of a single node"
             )
         return "\n".join(lines)
 
@@ -180,8 +180,8 @@ def replay_recording(graph: Graph, source: str | os.PathLike[str]) -> Replay:
 
 
 def _with_fits(graph: Graph, recording: Recording, error: JaxsnnError) -> JaxsnnError:
-    """Return the error, with advice that names the resets that verify if the reset is undecided;
-    unchanged if the recording is all zeros, which any reset verifies.
+    """Return the error; if the reset is undecided, with advice that names the resets with which the
+    recording agrees. A recording of zeros agrees with any reset, so that it gives no advice.
     """
     from jaxsnn.simulation.verification import fitting_options
 
@@ -192,11 +192,11 @@ def _with_fits(graph: Graph, recording: Recording, error: JaxsnnError) -> Jaxsnn
     if not fitting:
         return error
     first, *others = (reading.text for reading in fitting)
-    fix = Text("pass {options}, with which the recording verifies", options=first)
+    fix = Text("pass {options}, with which the recording agrees", options=first)
     if others:
         more = Text(" and {count} more", count=len(others) - _SHOWN) if len(others) > _SHOWN else ""
         fix += Text(
-            "; it also verifies with {options}{more}: ask the author of the file, or record an "
+            "; it also agrees with {options}{more}: ask the author of the file, or record an "
             "input for which neurons fire more often",
             options=Text.joined(", ", others[:_SHOWN]),
             more=more,

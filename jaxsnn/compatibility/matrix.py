@@ -275,8 +275,8 @@ def _converted(graph: Graph, purpose: str) -> list[Verdict]:
 
 
 def _changes(graph: Graph, conversion: Converted, purpose: str) -> list[Verdict]:
-    """Return verdicts on the problems because of which the importer cannot run the file without a
-    conversion, and `check` refuses it.
+    """Return verdicts on the errors that make the importer reject the file, and that the conversion
+    removes without a loss.
     """
     return [
         _of_problem(graph, problem, purpose, "exact")
@@ -323,9 +323,10 @@ def matrix_of_types(selected_purposes: Sequence[str] = ()) -> Matrix:
 
 
 def _in_equations(kind: str, layers: Sequence[build.Layer], purpose: str) -> Graph | None:
-    """Return the example network for a purpose that solves the equations: in NIR's own dialect, or
-    for an importer that solves them in its own dialect, with neurons that have a current. None for
-    any other importer, and for neurons of other types.
+    """Return the example network for a purpose that solves the equations in continuous time.
+
+    It is in NIR's dialect; for an importer, it is in the dialect of the framework, and its neurons
+    have a synaptic current. None for time-stepped importers, and for neurons without such a current.
     """
     if _TIMES.get(purpose) == "equations":
         return build.sequential(*layers, seed=0, dialect="nir", time_unit="s")

@@ -22,8 +22,8 @@ A_LITTLE = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": 
 
 
 def known_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that the installed XLA supports: JAX 0.12 no longer has the other fusion
-    emitters.
+    """Return the options that the installed XLA supports. That of JAX 0.12 does not have
+    `xla_cpu_use_fusion_emitters`.
 
     The first call runs small compilations: one if XLA has all of them, else one more for each.
     """

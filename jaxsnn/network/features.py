@@ -272,7 +272,7 @@ REMEMBERING_LOOP = NetworkFeature(
     ),
 )
 JOINED_LOOP = NetworkFeature(
-    description="A cycle whose neurons share a linear node, evaluated in the order of the importer",
+    description="A cycle in which a linear node adds up signals of several neurons in the same time step",
     occurrences=lambda network: (
         _at_cycle(cycle) for cycle in network.cycles if cycle.in_turn and not _remembers(cycle)
     ),

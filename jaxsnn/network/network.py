@@ -101,10 +101,11 @@ class Network:
         return Network(parameters=parameters, wires=self.wires, populations=populations)
 
     def with_known_facts(self) -> tuple[Network, frozenset[str]]:
-        """Return the network with the facts about time constants that follow from its numbers, if
-        these are concrete or declared to stay the same, and the names of those populations.
+        """Return the network with properties of its time constants, such as tau_mem = 2 tau_syn, and
+        the names of the populations whose time constants are known.
 
-        Facts that hold stay unchanged, even if more specific ones would hold.
+        They are known if they are concrete numbers, or traced but declared constant. Recorded
+        properties that hold stay unchanged, even if more specific ones hold, too.
         """
         populations, populations_with_known_taus = dict(self.populations), set()
         for name, population in self.populations.items():

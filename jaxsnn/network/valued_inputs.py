@@ -187,8 +187,8 @@ Input = Events | Currents | GradedEvents
 
 
 def as_lasting(currents: Currents, t_end: Any) -> Currents:
-    """Return currents on the processor as lasting ones if they begin at 0 and are constant until
-    the end, else unchanged.
+    """Return currents marked as lasting if they begin at time 0 and are constant until the end, else
+    unchanged. Their arrays must be in the memory of the processor.
 
     >>> held = Currents.held(np.ones((100, 1, 3)), dt=1e-3)
     >>> as_lasting(held, 0.1).lasting, as_lasting(held, 0.2).lasting

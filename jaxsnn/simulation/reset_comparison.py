@@ -68,8 +68,9 @@ def compare_resets(
 ) -> ResetComparison:
     """Count the spikes that change where neurons reset to v_reset instead of subtracting v_threshold.
 
-    The chip does the former, and `quantize(graph, approximate=True)` maps a graph in this way. Both variants
-    run in the time steps of the source. A population changes, too, if only its input does.
+    Neurons of the chip reset to v_reset, and `quantize(graph, approximate=True)` maps a graph in this way.
+    Both variants run in the time steps of the source. Changed spikes of a population also change the
+    populations after it, whatever the resets of these are.
 
     Args:
         graph: graph with its dialect, which must specify dt.

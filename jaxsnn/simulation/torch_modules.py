@@ -538,8 +538,10 @@ def _refuse_in_a_run(
 def _run(
     module: Any, traced: TracedModule, sample: Any, gain: float
 ) -> tuple[np.ndarray, dict[str, list[np.ndarray]]]:
-    """Run the module on its sample, or with a gain on random spikes multiplied by the gain; return the
-    inputs of the graph and its outputs. Only a few samples of a large batch are used.
+    """Run the module, and return the inputs of the graph and its outputs.
+
+    The input is the sample; if `gain` is not 0, it is random spikes multiplied by `gain`. Only a few
+    samples of a large batch are used.
     """
     if not traced.trace.passes.stepped:
         return run_recorded(module, _of_sample(sample, traced.trace, gain), traced.trace)

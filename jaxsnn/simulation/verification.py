@@ -65,8 +65,8 @@ class Verification:
         relative_rmse: largest relative root mean square error of a neuron's membrane potential;
             None if no output is a membrane.
         spikes_expected, spikes_got: numbers of spikes.
-        first_difference: the first difference in time, or None. Membranes count if the whole
-            recording of them is not within the tolerance.
+        first_difference: the first difference in time, or None. Membrane potentials of an Output
+            count only if their relative root mean square error exceeds the tolerance.
     """
 
     trains: int

@@ -327,8 +327,9 @@ class TrainOptions:
     synaptic_delays: Mapping[str, Any] | None = option(
         None,
         "initial synaptic delays in seconds, by Linear or Affine node",
-        more="One delay for all synapses of a node, which are then trained separately; one for each"
-        " synapse, (outputs, inputs); or one for each input, (inputs,). Delays are trained if"
+        more="A node has one number, with which the delay of each of its synapses starts; an array"
+        " (outputs, inputs) of one number for each synapse; or an array (inputs,) of one delay for"
+        " all synapses of an input. Delays are trained if"
         " `trainable` contains `delay`; the trained graph has them as separate nodes",
         convert=mapping,
         table=True,
@@ -360,7 +361,8 @@ class TrainOptions:
     engine_options: Mapping[str, Any] | None = option(
         None,
         "fields of the engine by name, for the engines `event` and `loop`",
-        more="`max_spikes`, `min_slope`, `first_spike_only`, ... of `EventDriven`; with `loop` only these three",
+        more="`event` accepts all fields of `EventDriven`, `loop` only `max_spikes`, `min_slope` and"
+        " `first_spike_only`",
         convert=mapping,
         table=True,
         engines=("event", "loop"),
@@ -519,7 +521,7 @@ class TrainOptions:
     )
     overwrite: bool = option(
         False,
-        "replace an existing checkpoint, after the first evaluation; otherwise that is an error",
+        "replace an existing checkpoint, after the first evaluation (default: refuse to start)",
         recorded=False,
     )
     devices: int | None = option(

@@ -118,8 +118,8 @@ def test_sixty_populations_have_colours_of_their_own():
     [
         (
             {"head": 7},
-            "damaged in run 0: entry 0: its head is circuit 7, counted from 0, but it has 2 "
-            "circuits",
+            "damaged in run 0: entry 0: its head, the circuit that fires, has index 7, but it has "
+            "only 2 circuits",
         ),
         ({"circuits": ()}, "it has no circuit"),
         ({"circuits": ((0, 999),)}, r"circuit \(0, 999\) does not exist"),

@@ -264,7 +264,7 @@ NOTED = [
     (
         LOSES,
         {"bias": "source"},
-        "can cause a second spike; weights that reach the threshold alone: 1 of 3",
+        "Weights of which one spike alone reaches the threshold: 1 of 3",
     ),
 ]
 

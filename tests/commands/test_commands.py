@@ -136,7 +136,7 @@ def test_the_passes_of_a_target_are_shown(capsys):
     assert (code, shown["written_for"].partition(" ")[0]) == (0, "Norse")
     (readouts,) = [entry for entry in shown["passes"] if entry["name"] == "replace_readouts"]
     assert readouts["description"].startswith(
-        "Write populations that output their membrane potentials"
+        "Replace populations that output their membrane potentials"
     )
     assert readouts["requires"] == ["the time step of every population is resolved"]
     assert "no population outputs its membrane potential" in readouts["ensures"]
@@ -234,8 +234,7 @@ def test_verify_with_another_reset_fails_and_says_where(verify):
     out, _ = verify(SUBTRACTING, **wrong)
     assert "first difference: node 'output'" in out
     assert (
-        out.splitlines()[-1]
-        == "the recording verifies with --reset subtract and --reset-delay true"
+        out.splitlines()[-1] == "the recording agrees with --reset subtract and --reset-delay true"
     )
 
 
@@ -243,9 +242,9 @@ def test_verify_with_another_reset_fails_and_says_where(verify):
     ("name", "options", "last_line"),
     [
         (SUBTRACTING, {"options": f"{SNNTORCH} --reset subtract --reset 3:zero --reset-delay true"},
-         "the recording verifies with --reset subtract and --reset-delay true"),
+         "the recording agrees with --reset subtract and --reset-delay true"),
         ("spikingjelly_v_lif_vreset", {"change": lambda arrays: arrays | {"y": 1 - arrays["y"]}},
-         "no other reset or reset delay, of all nodes or of a single node, verifies either"),
+         "it agrees with no other reset or reset delay of all nodes or of a single node"),
         ("sinabs_v_lif_nonorm",
          {"options": "--dialect sinabs --dt 1 --time-unit step --norm-input true"},
          "--norm-input false"),
@@ -257,7 +256,7 @@ def test_verify_tries_other_resets_and_scales(name, options, last_line, verify):
 
 def test_verify_names_the_resets_with_which_a_recording_verifies(verify):
     _, err = verify(SUBTRACTING, options=SNNTORCH, code=1)
-    assert "pass --reset subtract and --reset-delay true, with which the recording verifies" in err
+    assert "pass --reset subtract and --reset-delay true, with which the recording agrees" in err
 
 
 def test_verify_says_that_a_recording_does_not_tell_resets_apart(verify):
@@ -285,7 +284,7 @@ def test_verify_says_that_silence_verifies_whatever_is_silent(zoo, verify, tmp_p
     }
     _, err = verify(SUBTRACTING, options=SNNTORCH, **silent, code=1)
     assert "pass --reset" in err
-    assert "verifies" not in err
+    assert "agrees" not in err
     out, err = verify(SUBTRACTING, "--json", **silent)
     assert json.loads(out)["active"] == 0
     for text in (err, " ".join(json.loads(out)["notes"])):

@@ -120,7 +120,7 @@ def _shape_violations(chip: Chip, neuron: PlacedNeuron, location: str) -> Iterat
         yield Problem(code="no-such-circuit", node=location, message=message)
     if not 0 <= neuron.head < len(circuits):
         message = Text(
-            "its head is circuit {head}, counted from 0, but it has {circuits} circuits",
+            "its head, the circuit that fires, has index {head}, but it has only {circuits} circuits",
             head=neuron.head,
             circuits=len(circuits),
         )

@@ -1,9 +1,9 @@
-"""A program of runs on the event engine: networks in LSB of the chip, its time stretched to the
-file's.
+"""Simulation of the runs of a mapping by the event engine, with voltages in LSB of the chip and times
+in seconds of the file.
 
-Populations run one after the other, those that feed each other together. Between them, and on the
-way to and from the host, events travel as `transport` says. Everything can be traced: by `jax.jit`,
-and inside a training step.
+Populations are simulated one after the other, recurrently connected ones together. `transport`
+delays and drops events between populations, and to and from the host. Everything can be traced: by
+`jax.jit`, and inside a training step.
 """
 
 from __future__ import annotations

@@ -254,9 +254,9 @@ def approximations(
             strong, weights = _reaching_alone(dynamics, arriving)
             yield change(
                 Text(
-                    "unlike {type} in the file, the chip does not discard input that exceeds the "
-                    "threshold, so that it can cause a second spike; weights that reach the threshold "
-                    "alone: {count} of {weights}",
+                    "{type} in the file discards input beyond the threshold at a spike; on the chip the "
+                    "rest of this input can cause a second spike. Weights of which one spike alone "
+                    "reaches the threshold: {count} of {weights}",
                     type=population.kind,
                     count=strong,
                     weights=weights,

@@ -160,7 +160,7 @@ def least_runs(net: Netlist, parts: ChipParts, signs: str) -> tuple[int, Certifi
 
 
 def too_few_runs(net: Netlist, parts: ChipParts, signs: str, runs: int) -> Certificate | None:
-    """Return the reason why `runs` runs are not enough, or None if counting does not exclude it."""
+    """Return the reason why `runs` runs are not enough, or None if counting does not show it."""
     neurons = np.flatnonzero(~net.external)
     return _too_many(net, parts, least_circuits(net, parts, signs)[neurons], neurons, runs)
 
@@ -174,8 +174,8 @@ def _too_many(
     *,
     is_recurrent: bool = False,
 ) -> Certificate | None:
-    """Return the reason why neurons of at least some number of circuits do not fit into `runs`
-    runs; None if counting does not exclude it.
+    """Return the reason why the chip has too few circuits for neurons in `runs` runs; None if
+    counting does not show it.
 
     Args:
         counts: (neurons,) the fewest circuits of each neuron.

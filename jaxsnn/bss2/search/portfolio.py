@@ -353,7 +353,7 @@ def _mapping(search: _RunSearch, runs: list[Run]) -> Mapping:
 
 
 class _RunSearch:
-    """Search for runs under one kind of signs, with cached results.
+    """Search for runs with fixed or with free signs, see `place_and_route`, with cached results.
 
     Attributes:
         least: (size,) the fewest circuits of each neuron.
@@ -501,8 +501,8 @@ def _levels(task: Task, least: np.ndarray) -> Iterator[np.ndarray]:
 def partitions(
     net: Netlist, parts: ChipParts, counts: np.ndarray, runs: int
 ) -> Iterator[list[np.ndarray]]:
-    """Yield partitions of all neurons into at most `runs` runs, in topological order, even ones
-    first.
+    """Yield partitions of all neurons into at most `runs` runs, in topological order; first those
+    with runs of similar size.
 
     Args:
         counts: (size,) minimum number of circuits of each neuron.

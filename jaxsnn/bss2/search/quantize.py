@@ -498,8 +498,9 @@ def _scale(
     """Return weights and voltages under the chip's slope, or under the best one, and that slope;
     add to `notes` the weights that had to be reduced.
 
-    A threshold is its distance in volts times the slope, times the scale, over the strength of a
-    weight of 1. Where that is beyond `v_threshold`, or would be rounded, the scale is made smaller.
+    On the chip, a threshold lies above its leak by the distance in volts times the slope times the
+    scale, divided by the strength of a weight of 1. If that exceeds `v_threshold` or would be
+    rounded, the scale is reduced.
 
     Raises:
         MappingError: under the chip's slope a threshold is too close to its leak.
@@ -546,8 +547,8 @@ def _scale(
                     "weights use {fraction:.0%} of the integer range", fraction=limit / scale
                 )
                 why = Text(
-                    "at {slope:.3g} CADC LSB per microsecond, larger weights need a threshold above "
-                    "{v_threshold} LSB",
+                    "one LSB of a weight changes dV/dt by {slope:.3g} CADC LSB per microsecond, so "
+                    "that larger weights need a threshold above {v_threshold} LSB",
                     slope=measured.slope,
                     v_threshold=options.v_threshold,
                 )

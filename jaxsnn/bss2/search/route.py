@@ -240,8 +240,10 @@ def _route_in_groups(
 
 
 def _on_chip_modes(task: Task, placement: Placement, groups: int) -> list[np.ndarray]:
-    """Return alternative hemispheres for the events of the neurons on the chip: both for all neurons;
-    or only one, which depends on the half, for neurons whose targets all have circuits in it.
+    """Return alternatives for the hemispheres that receive the events of neurons on the chip.
+
+    The first alternative is both hemispheres for all neurons. In the second, neurons send to one
+    hemisphere only if all their targets have circuits there; it depends on the half of the chip.
     """
     chip = placement.chip
     sources = np.flatnonzero(task.on_chip >= 0)

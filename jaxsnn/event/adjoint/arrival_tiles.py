@@ -137,8 +137,10 @@ class _Tile:
         target: OfTile,
         costate: Costate,
     ) -> tuple[OfTile, Costate]:
-        """Return target time and costate, replaced for arrivals in a refractory period by its end
-        and the costate there, without V's entry.
+        """Return the target time and the costate of each arrival.
+
+        For an arrival in a refractory period these are the end of the period and the costate at
+        that time, without the entry of V.
         """
         assert sample.free is not None
         # previous spike of each neuron: the arrival may lie in its refractory period

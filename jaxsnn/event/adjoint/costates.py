@@ -306,9 +306,7 @@ class Pass:
         this: WhichNeurons,
         costate: Costate,
     ) -> PopulationCostate:
-        """Return a population with the gradient of the state that a spike of some neurons
-        leaves.
-        """
+        """Return a population with the gradient of the state after spikes of some neurons added."""
         accumulators, state_after = population.constant_cotangents, self.rules[number].left
         chosen = partial(jax.tree.map, lambda array: jnp.where(this, array, 0.0))
         chosen_p, chosen_by = chosen((costate.p, costate.by))

@@ -1,7 +1,7 @@
 """Sum of the open box spikes at a neuron, which is exactly 0 if none is open.
 
-A box of weight W adds W when it opens and -W when it closes. With rounding these sums do not return
-to 0; the rest would never decay, and would make an integrator fire some day.
+A box of weight W adds W when it opens and -W when it closes. Rounded sums do not return to exactly
+0. The remaining error would never decay, and would eventually make an integrator fire.
 """
 
 from __future__ import annotations

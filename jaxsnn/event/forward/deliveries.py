@@ -26,8 +26,8 @@ Delays = Float[Array, "lines"]
 
 
 class Queue(NamedTuple):
-    """Spikes of one edge that are not delivered yet; step `steps`, the size of `behind` less one,
-    stands for no spike.
+    """Spikes of one edge that are not delivered yet. A spike is the number of the step in which it was
+    fired; the number of steps, which is the last row of `behind`, stands for no spike.
     """
 
     head: Int[Array, "batch lines"]  # step of the next spike to be delivered in each line

@@ -567,7 +567,7 @@ def _events(operators: Sequence[Operator], sources: Sequence[Train]) -> _Events:
 
 
 class _Entries(NamedTuple):
-    """Entries of each position, slots of positions: (batch, positions * budget)."""
+    """Entries sorted by position; each position has `budget` slots: (batch, positions * budget)."""
 
     entry: Int[Array, "batch slots"]
     used: Bool[Array, "batch slots"]

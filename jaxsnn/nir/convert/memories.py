@@ -27,7 +27,7 @@ from jaxsnn.wording import Text
 
 
 def replace_readouts(conversion: Conversion) -> None:
-    """Write populations that output their membrane potentials as recurrent weights.
+    """Replace populations that output their membrane potentials by recurrent weights.
 
     Raises:
         ConversionError: A readout of several axes, or one whose current does not start at 0.
@@ -53,7 +53,7 @@ def replace_readouts(conversion: Conversion) -> None:
 
 
 def split_synaptic_currents(conversion: Conversion) -> None:
-    """Write synaptic currents that the importer does not support as recurrent weights.
+    """Replace synaptic currents that the importer does not support by recurrent weights.
 
     The populations become LIF. Recurrent populations, those whose current does not start at 0, and
     those whose neurons differ within a channel are not changed.
@@ -186,7 +186,7 @@ def delay_in_steps(graph: Graph, name: str) -> np.ndarray:
 
 
 def replace_delays(conversion: Conversion) -> None:
-    """Remove Delays of 0, and write others as recurrent weights.
+    """Remove Delays of 0, and replace others by recurrent weights.
 
     Delays in loops and those of several axes remain; if the importer supports no loops, all Delays
     that are not 0 remain.

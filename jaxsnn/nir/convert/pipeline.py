@@ -235,7 +235,7 @@ def _run(graph: Graph, request: ConversionRequest) -> Converted:
 
 
 def _run_with_dense_fallback(graph: Graph, request: ConversionRequest) -> Converted:
-    """Convert a graph in its shapes; if that fails, with convolutions as matrices."""
+    """Convert a graph; if that fails, convert it with its convolutions written as matrices."""
     try:
         return _run(graph, request)
     except ConversionError as error:

@@ -173,7 +173,9 @@ def set_initial_state(conversion: Conversion) -> None:
 
 
 def _needs_start(step: Step) -> bool:
-    """Return whether input can move a population that starts or rests elsewhere than at v_reset."""
+    """Return whether a population does not start and rest at v_reset, and added input can
+    compensate for that.
+    """
     strength = step.gain * step.synapse_gain
     if step.reset != "value" or len(step.shape) != 1 or np.any(strength == 0):
         return False

@@ -47,9 +47,9 @@ CONTRADICTION = "contradiction"
 def resolve(graph: Graph, dialect: str | None = "auto", **options: Any) -> Dialect:
     """Decide how to read a graph.
 
-    This library's tag in the metadata is used even if its dialect is specified as well; specified
-    values take precedence, and `why` lists the differences. If another dialect is specified, the
-    tag is ignored.
+    The tag that this library writes into the metadata is used if `dialect` is "auto" or the dialect
+    of the tag. Specified options take precedence over the tag, and `why` lists the differences. If
+    another dialect is specified, the tag is ignored.
 
     Args:
         graph: The graph as read from the file.

@@ -272,8 +272,11 @@ def has_few_digits(values: np.ndarray) -> np.ndarray:
 
 
 def common_level(height: np.ndarray) -> float:
-    """Return one threshold for several neurons: a common multiple, if there is a small one, so that
-    integers scale sums that equal a threshold without rounding; else that of the first neuron.
+    """Return one threshold for several neurons: the least common multiple of their thresholds, or
+    the first threshold if the multiple is too large.
+
+    Weights are then scaled by integers. Sums of weights that equal a threshold do so without
+    rounding.
     """
     top, bottom = 1, 0
     for fraction in map(Fraction, np.unique(height).tolist()):

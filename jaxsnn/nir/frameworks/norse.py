@@ -253,7 +253,7 @@ def _reset_method(steps: Sequence[Step]) -> str:
 
 
 def _method(setting: Setting) -> str:
-    """Return the key of `_RESET_METHODS` for a conversion, whose ties are known."""
+    """Return the key of `_RESET_METHODS` for a conversion; it also depends on `Setting.ties`."""
     return (
         "rounded-floor"
         if setting.importer_setting == "floor" and setting.ties

@@ -1,7 +1,8 @@
-"""Spyx: LIF, CuBaLIF, IF and their recurrent forms, in JAX; channels last, a step for each layer.
+"""Spyx, in JAX: LIF, CuBaLIF, IF and their recurrent forms. Channels are the last axis, and each layer
+delays spikes by one time step.
 
-Its importer needs one chain, names of its own, nested loops, and biases that start when the layer's
-input does.
+Its importer needs one chain of nodes, its own node names, recurrent layers as nested graphs, and
+biases that begin in the step in which the input reaches the layer.
 """
 
 from __future__ import annotations
@@ -154,7 +155,9 @@ def _without_threshold(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tupl
 
 
 def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
-    """Return the rule with resets in its gradients, and without r, which holds the decay."""
+    """Return the rule: gradients pass through resets, and r of neurons with a leak is tau/dt, since r
+    of the file contains the decay.
+    """
     has_leak = rule.node.type != "IF"
     return dataclasses.replace(
         rule, detaches_resets=False, resistance="tau/dt" if has_leak else "file"

@@ -110,9 +110,10 @@ def read_function(record: PassRecord, operation: Operation, varies: bool) -> Non
 def _sources(
     record: PassRecord, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> list[Origin]:
-    """Return the origins of a function's tensor arguments. The list is empty if a tensor comes from
-    no layer, is a membrane, is reordered or was modified in place, and the function does not accept
-    such a tensor, or if a keyword argument is not fixed.
+    """Return the origins of a function's tensor arguments.
+
+    The list is empty if a keyword argument is not fixed, if a tensor does not come from a layer, or
+    if the function does not accept a membrane potential or a reordered tensor that it is applied to.
     """
     if not all(map(record.is_fixed, tensors_of(list(kwargs.values())))):
         return []

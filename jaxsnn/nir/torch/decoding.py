@@ -145,7 +145,7 @@ def refuse_other_reads(operations: Sequence[Operation], replacements: Mapping[in
                 if is_unknown
                 else Text("differ for these outputs"),
             ),
-            fix="compute with tensors only in forward, or compute the results from the outputs yourself",
+            fix="in forward, compute with tensors only, or compute the results from the outputs yourself",
         )
 
 

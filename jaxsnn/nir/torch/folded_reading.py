@@ -1,8 +1,9 @@
 """Read the last time step of a folded recording, and find what forward computes around its steps.
 
-The input of the graph is the sample, or a value behind which all paths to the layers go. Its outputs are the values
-of the steps from which forward computes its results. Operations before the input and after the outputs are named
-(`outside_operations`); `Place`s find the input, the outputs and the states of neurons in other recordings.
+The input of the graph is the sample, or a value through which all paths from the sample to the layers lead. Its
+outputs are the values of the steps from which forward computes its results. Operations before the input and after
+the outputs are named (`outside_operations`); `Place`s find the input, the outputs and the states of neurons in other
+recordings.
 """
 
 from __future__ import annotations
@@ -352,7 +353,7 @@ class FoldedReading:
         )
 
     def _reads(self) -> Iterator[tuple[str, str]]:
-        """Yield function and line of conversions of tensors to Python values on which forward may decide
+        """Yield function and line of each conversion of a tensor to a Python value that may determine
         what the graph computes.
         """
         dependent = depending_on(self.operations, [self.passes.sample])
@@ -582,8 +583,8 @@ def _used(passes: RecordedPasses) -> list[Operation]:
 
 
 def _neurons_before(value: TensorValue, stop: set[int]) -> tuple[list[str], bool]:
-    """Return the neurons of which a value is computed, except through values at which to stop, and
-    whether there are such values.
+    """Return the neurons from which a value is computed, except through values at which to stop,
+    and whether there are such values.
     """
     pending, seen, neurons, stops = [value], set[int](), set[str](), False
     while pending:

@@ -195,8 +195,8 @@ class ModuleDraft:
         if len(set(ends)) < len(ends):
             raise ConversionError(
                 Text(
-                    "'{layer}' receives the output of '{source}' twice, and a graph has "
-                    "each edge once",
+                    "'{layer}' receives the output of '{source}' twice, but a graph cannot "
+                    "contain an edge twice",
                     layer=self.seen.label(name),
                     source=self.label_of(next(end for end in ends if ends.count(end) > 1)),
                 ),

@@ -86,8 +86,8 @@ def _passes_with_states(module: Any, sample: Any, arguments: tuple[Any, ...]) ->
                 module=type(module).__name__,
                 arguments=listing(required),
             ),
-            fix=f"give {listing(required)} a default, such as None for states, or pass a tuple of the sample"
-            f" and {listing(required)} as the sample",
+            fix=f"give {listing(required)} a default, such as None for states, or pass a tuple instead of the"
+            f" sample: the sample, then {listing(required)}",
         ) from refusal
 
 

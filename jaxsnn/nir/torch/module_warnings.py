@@ -75,7 +75,7 @@ def _outside(seen: ModuleTrace, refusals: Sequence[ConversionError]) -> Iterator
         code="outside-graph",
         severity="warning" if steps.weights_before else "note",
         message=message,
-        fix="compute them by encode and decode of jaxsnn.split_module, or without the module",
+        fix="run them separately, for example by encode and decode of jaxsnn.split_module",
     )
 
 
@@ -166,8 +166,9 @@ def _fixed_weights(draft: ModuleDraft) -> Iterator[Problem]:
             severity="warning",
             message=Text(
                 "the weights of nodes {nodes} are not weights of a layer of the module: fit trains them only if "
-                "they are named, and load_into refuses a graph in which they have changed",
+                "{trainable} names these nodes, and load_into refuses a graph in which they have changed",
                 nodes=listing(f"'{name}'" for name in constant),
+                trainable=TRAINABLE,
             ),
             fix=Text("do not name them in {trainable}", trainable=TRAINABLE),
         )

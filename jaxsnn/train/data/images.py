@@ -399,7 +399,7 @@ class DarkAndBright(Latency):
     """
 
     def __call__(self, values: Any) -> Events:
-        """Return the events of brightness (images, 64)."""
+        """Return the events of images, whose brightness values have the shape (images, 64)."""
         return super().__call__(with_inverted(values))
 
     def channels(self, values: Any) -> int:

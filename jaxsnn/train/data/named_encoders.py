@@ -123,7 +123,10 @@ def _describe(encoder: Any) -> str:
         return Text("each value is encoded as a constant current{last}", last=last)
     if isinstance(encoder, Latency):
         last = (
-            Text("; a last channel spikes at {time}", time=format_time(encoder.t_min))
+            Text(
+                "; an additional last channel spikes at {time}, as a bias",
+                time=format_time(encoder.t_min),
+            )
             if encoder.bias
             else Text("")
         )

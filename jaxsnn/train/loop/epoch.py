@@ -180,9 +180,7 @@ def together(setup: Setup, sums: Tree, summary: Summary) -> tuple[Tree, Summary]
 
 
 def joined(summaries: Summary) -> Summary:
-    """Return the summary of many, stacked along the first axis; inside `jax.jit`, else see
-    `merged`.
-    """
+    """Merge summaries that are stacked along the first axis, inside `jax.jit`; see also `merged`."""
     sums = jax.tree.map(lambda array: jnp.sum(array, axis=0), summaries)
     return sums._replace(
         gradient=jnp.max(summaries.gradient),  # NaN if any is NaN

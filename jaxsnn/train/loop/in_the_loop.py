@@ -106,7 +106,9 @@ class NumberedDevice(TracedDevice, Protocol):
 
 @runtime_checkable
 class BoundDevice(Protocol):
-    """Device made for one network, which uses only some parameters of the network it runs."""
+    """Device that was made for one network. It reads only some parameters of the networks that are
+    passed to it, and therefore must refuse other networks.
+    """
 
     def refuse_other(self, network: Network) -> None:
         """Raise UsageError for a network, without traced parameters, that the device was not made
@@ -144,8 +146,8 @@ class InTheLoop:
 
     Attributes:
         device: `Device` or `TracedDevice` that fires the spikes.
-        max_spikes, first_spike_only, min_slope: as in `jaxsnn.EventDriven`. Later spikes of a `Device`
-            whose neurons do not stop are left out.
+        max_spikes, first_spike_only, min_slope: as in `jaxsnn.EventDriven`. With `first_spike_only`,
+            all spikes of a neuron of a `Device` after its first one are ignored.
     """
 
     device: Device | TracedDevice

@@ -68,9 +68,9 @@ def compare_in_steps(
     for reading, accuracy in readings.items():
         if accuracy is not None and abs(accuracy - test_accuracy) > _ONE_POINT:
             text = Text(
-                "the test accuracy in the time steps of {framework} is {accuracy:.1%}{reading}, and "
-                "{test_accuracy:.1%} in training: to use the network in {framework}, train with "
-                "{engine}, or with a loss that reads the same quantity",
+                "the test accuracy in the time steps of {framework} is {accuracy:.1%}{reading}; on the "
+                "engine of training it is {test_accuracy:.1%}. To use the network in {framework}, train "
+                "with {engine}, or with a loss that reads the same quantity",
                 framework=framework,
                 accuracy=accuracy,
                 reading=Text(reading),
