@@ -1,4 +1,4 @@
-"""Large weights turned by a kernel: the same numbers, gradients and spikes as by XLA."""
+"""Large weights transposed by a kernel: the same numbers, gradients and spikes as by XLA."""
 
 from functools import partial
 
@@ -28,8 +28,8 @@ TAU, T_END = 5e-3, 0.06
 )
 def test_every_number_goes_to_its_place(rows, columns, threads, dtype):
     matrix = np.arange(rows * columns, dtype=dtype).reshape(rows, columns)
-    turned = native_weights._turned(threads, jnp.asarray(matrix))
-    np.testing.assert_array_equal(turned, matrix.T)
+    transposed = native_weights._transpose(threads, jnp.asarray(matrix))
+    np.testing.assert_array_equal(transposed, matrix.T)
 
 
 def test_derivatives_of_any_order_are_those_of_turning():
@@ -38,7 +38,7 @@ def test_derivatives_of_any_order_are_those_of_turning():
     def value(turn, matrix):
         return (jnp.arange(5.0) * turn(matrix) ** 3).sum()
 
-    by_kernel, by_xla = partial(native_weights._turned, 1), jnp.transpose
+    by_kernel, by_xla = partial(native_weights._transpose, 1), jnp.transpose
     for derivative in (jax.grad, jax.hessian):
         derivatives, expected = (
             derivative(partial(value, by))(matrix) for by in (by_kernel, by_xla)
@@ -53,7 +53,7 @@ def test_a_result_that_does_not_fit_is_an_error():
         target_name("jaxsnn_transpose", "float64"), jax.ShapeDtypeStruct((2, 3), jnp.float64)
     )
     for shape in ((2, 3), (6,), (3, 2, 1)):
-        with pytest.raises(Exception, match="turned"):
+        with pytest.raises(Exception, match="transposed"):
             call(jnp.zeros(shape), threads=np.int64(1))
 
 
@@ -89,10 +89,10 @@ def test_networks_with_turned_weights_give_the_same_bits(recurrent, monkeypatch,
         times = solution.spikes["out"].time
         return finite_times(times).sum(), times
 
-    turned, by_kernel = [], native_weights.transpose_by_kernel
+    transposed, by_kernel = [], native_weights.transpose_by_kernel
 
     def counted(threads, matrix):
-        turned.append(matrix.shape)
+        transposed.append(matrix.shape)
         return by_kernel(threads, matrix)
 
     monkeypatch.setattr(native_weights, "transpose_by_kernel", counted)
@@ -102,7 +102,7 @@ def test_networks_with_turned_weights_give_the_same_bits(recurrent, monkeypatch,
         monkeypatch.setattr(native_weights, "_WIDE", large)
         run = partial(value, EventDriven(max_spikes=40, threads=threads))
         results.append(jax.value_and_grad(run, has_aux=True)(net.parameters))
-        assert bool(turned) == (large == 0)
+        assert bool(transposed) == (large == 0)
     ((_, times), _), _ = results
     assert np.isfinite(np.asarray(times)).sum() > 20
     assert_trees_equal(*results)
