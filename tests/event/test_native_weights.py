@@ -53,7 +53,7 @@ def test_a_result_that_does_not_fit_is_an_error():
         target_name("jaxsnn_transpose", "float64"), jax.ShapeDtypeStruct((2, 3), jnp.float64)
     )
     for shape in ((2, 3), (6,), (3, 2, 1)):
-        with pytest.raises(Exception, match="transposed"):
+        with pytest.raises(Exception, match="matrix"):
             call(jnp.zeros(shape), threads=np.int64(1))
 
 
@@ -76,7 +76,7 @@ def network(recurrent):
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
-def test_networks_with_turned_weights_give_the_same_bits(recurrent, monkeypatch, auto_is_native):
+def test_networks_with_transposed_weights_give_the_same_bits(recurrent, monkeypatch, auto_is_native):
     rng = np.random.default_rng(2)
     events = Events(
         time=jnp.asarray(np.sort(rng.uniform(0, 0.05, (3, 60)), axis=1)),
