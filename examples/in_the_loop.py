@@ -30,12 +30,12 @@ graph = build.sequential(
 
 # %% [markdown]
 # The network is first trained without the chip, with noise on weights and thresholds that makes it
-# robust against the deviations. The temperature `sharpness` of the loss, in tau_syn, is above the
+# robust against the deviations. The `temperature` of the loss, in tau_syn, is above the
 # noise of spike times on the chip.
 
 # %%
 data = yinyang_splits(sizes=SAMPLES)
-options = {"loss": "ttfs", "loss_options": {"sharpness": 0.15}, "ema_decay": 0.99}
+options = {"loss": "ttfs", "loss_options": {"temperature": 0.15}, "ema_decay": 0.99}
 noise = {"weight": 0.07, "v_threshold": 0.05}
 robust = jaxsnn.fit(graph, data, noise=noise, epochs=EPOCHS, learning_rate=0.03, **options)
 print(f"test accuracy without the chip {robust.test_accuracy:.1%}")
