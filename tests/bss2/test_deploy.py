@@ -482,11 +482,13 @@ def test_calibrations_for_other_targets_are_refused(records, deployed):
     ready.run(early(ready.net), 0.01, "--calibration", first, second)
 
 
-def test_what_is_no_calibration_is_refused(deployed, tmp_path):
+def test_what_is_no_calibration_is_refused(deployed, tmp_path, capsys):
     ready = deployed(network(4, 3))
     (tmp_path / "c.pkl").write_bytes(b"no pickle")
     with pytest.raises(SystemExit, match="targets of the calibration cannot be read"):
         ready.run(early(ready.net), 0.01, "--calibration", str(tmp_path / "c.pkl"))
+    ready.script("calibrate").refuse_other_targets(tmp_path / "c.pbin", 0, ready.net)
+    assert "c.pbin: a .pbin file has no targets" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("records", [False, True])
