@@ -614,9 +614,9 @@ def test_emulate_and_compare_work_without_an_end(tmp_path, capsys):
     comparison = json.loads(out[out.index("{") :])
     assert comparison["mapping_checked"]
     assert comparison["mapping"] == digest(read_mapping(mapping))
-    other = tmp_path / "other.json"
-    assert call(capsys, "map", net, "-o", other, "--seed", 1, "--signs", "free", "-q")[0] == 0
-    assert "was recorded with mapping" in refused(capsys, *words[:-1], "--mapping", other)[1]
+    free = tmp_path / "free.json"
+    assert call(capsys, "map", net, "-o", free, "--seed", 1, "--signs", "free", "-q")[0] == 0
+    assert "was recorded with mapping" in refused(capsys, *words[:-1], "--mapping", free)[1]
     code, _, err = call(capsys, *words, "--t-end", "1s")
     assert (code, "the recording ends at" in err) == (0, True)
 

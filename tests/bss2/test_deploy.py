@@ -627,10 +627,10 @@ def test_later_results_belong_to_those_of_earlier_runs(interrupted, monkeypatch)
     assert again.load(0, calibration)
     assert again.load(1, refined)
     trains.add((1, 0), [[2e-6], [3e-6]])
-    other = results(str(ready.folder / "y.npz"), net, trains, 0.03)
-    other.save(0, net["runs"][0], calibration)
+    changed = results(str(ready.folder / "y.npz"), net, trains, 0.03)
+    changed.save(0, net["runs"][0], calibration)
     with pytest.raises(SystemExit, match="run1 belongs to different recordings of earlier runs"):
-        other.load(1, refined)
+        changed.load(1, refined)
 
 
 def test_a_recording_is_overwritten_by_force_alone(deployed):

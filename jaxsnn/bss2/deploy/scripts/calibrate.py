@@ -127,6 +127,7 @@ def record_target(targets: dict[str, Any]) -> Any:
     from dlens_vx_v3 import halco
 
     target = NeuronCalibTarget()
+    capacitance = target.membrane_capacitance.to_numpy()
     seconds = {
         name: (np.array(targets[name]) * quantities.us).rescale(quantities.s).magnitude.tolist()
         for name in TIMES
@@ -140,7 +141,7 @@ def record_target(targets: dict[str, Any]) -> Any:
         for synaptic_input, values in enumerate(seconds["tau_syn"]):
             place = halco.SynapticInputOnNeuron(synaptic_input)
             target.tau_syn[circuit][place] = values[number]
-        if targets["membrane_capacitance"][number] != target.membrane_capacitance[circuit]:
+        if targets["membrane_capacitance"][number] != capacitance[number]:
             target.membrane_capacitance[circuit] = targets["membrane_capacitance"][number]
     excitatory, inhibitory = targets["i_synin_gm"]
     if excitatory == inhibitory:

@@ -126,8 +126,8 @@ def fitted(
     for delay in DELAYS * step:
         model = np.array([entry[1] * response(time - delay, *entry[2:4]) for entry in responses])
         products, squares = (
-            np.bincount(pair, (model * other).sum(axis=1), 2 * len(weights))
-            for other in (measured, model)
+            np.bincount(pair, (model * signal).sum(axis=1), 2 * len(weights))
+            for signal in (measured, model)
         )
         slopes = products / np.where(squares > 0, squares, np.nan)
         error = float(((measured - slopes[pair, None] * model) ** 2).sum())
