@@ -4,22 +4,54 @@ of the entry.
 
 from __future__ import annotations
 
+import json
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import MappingError
+from jaxsnn.errors import MappingError, suggestion
 from jaxsnn.wording import Text
 
 #: Advice for a mapping that cannot be read.
 MAP_AGAIN = "map the file again"
 
 
-class Entry:
-    """Object of a JSON document, with its location and the fix for error messages."""
+def parse(text: str, fix: str = MAP_AGAIN) -> Any:
+    """Return the content of a JSON document.
 
-    def __init__(self, content: Any, location: str, fix: str = MAP_AGAIN) -> None:
+    Raises:
+        ValueError, RecursionError: the text is not JSON.
+        MappingError: an object has a key twice.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        ((key, count),) = Counter(key for key, _ in pairs).most_common(1) or [("", 0)]
+        if count > 1:
+            raise MappingError(
+                Text("an object has the key '{key}' {count} times", key=key, count=count), fix=fix
+            )
+        return dict(pairs)
+
+    return json.loads(text, object_pairs_hook=unique)
+
+
+class Entry:
+    """Object of a JSON document, with its location and the fix for error messages.
+
+    Args:
+        keys: keys that the object may have; None for any.
+    """
+
+    def __init__(
+        self,
+        content: Any,
+        location: str,
+        fix: str = MAP_AGAIN,
+        keys: Sequence[str] | None = None,
+    ) -> None:
         if not isinstance(content, dict):
             raise MappingError(
                 Text(
@@ -30,6 +62,12 @@ class Entry:
                 fix=fix,
             )
         self.content, self.location, self.fix = content, location, fix
+        for key in content if keys is not None else ():
+            if key not in (keys or ()):
+                raise MappingError(
+                    Text("{location}: unknown key '{key}'", location=location, key=key),
+                    fix=suggestion(key, keys or ()),
+                )
 
     def value(self, key: str) -> Any:
         if key not in self.content:
@@ -89,13 +127,14 @@ class Entry:
                 )
         return {key: float(value) for key, value in self.content.items()}
 
-    def entry(self, key: str) -> Entry:
-        return Entry(self.value(key), f"{self.location}: {key}")
+    def entry(self, key: str, keys: Sequence[str] | None = None) -> Entry:
+        return Entry(self.value(key), f"{self.location}: {key}", keys=keys)
 
-    def entries(self, key: str) -> list[Entry]:
+    def entries(self, key: str, keys: Sequence[str]) -> list[Entry]:
         items = self._typed(key, list, "a list")
         return [
-            Entry(item, f"{self.location}: {key}[{number}]") for number, item in enumerate(items)
+            Entry(item, f"{self.location}: {key}[{number}]", keys=keys)
+            for number, item in enumerate(items)
         ]
 
     def array(self, key: str, shape: tuple[int, ...] | None) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from collections.abc import Mapping as Mapped
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.bss2.chip import CHIPS, HEMISPHERES, ROW_MODES, Chip, Circuit, Dead, crossbar_nodes
-from jaxsnn.bss2.json_entries import MAP_AGAIN, Entry, integers
+from jaxsnn.bss2.json_entries import MAP_AGAIN, Entry, integers, parse
 from jaxsnn.errors import MappingError, first_line, listing, suggestion
 from jaxsnn.wording import Text
 
@@ -160,6 +161,11 @@ def to_json(mapping: Mapping) -> str:
     return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
 
 
+def digest(mapping: Mapping) -> str:
+    """Return a hash of the whole mapping, 16 hexadecimal digits: network, placement and routing."""
+    return hashlib.sha256(to_json(mapping).encode()).hexdigest()[:16]
+
+
 def _run_content(run: Run) -> dict[str, Any]:
     return {
         "method": run.method,
@@ -207,25 +213,50 @@ def _synapse_rows(synapses: np.ndarray) -> list[dict[str, Any]]:
     ]
 
 
+#: Keys of the objects of a mapping.
+_KEYS = (
+    "schema",
+    "chip",
+    "dead",
+    "signs",
+    "seed",
+    "fingerprint",
+    "scales",
+    "populations",
+    "runs",
+)
+_RUN_KEYS = (
+    "method",
+    "neurons",
+    "sources",
+    "compare_masks",
+    "row_modes",
+    "synapses",
+    "crossbar",
+)
+_NEURON_KEYS = ("population", "index", "circuits", "head", "address", "recorded")
+_SOURCE_KEYS = ("population", "index", "from_run", "events")
+_ROW_KEYS = ("hemisphere", "row", "columns", "labels", "weights")
+
+
 def from_json(text: str, chips: Mapped[str, Chip] = CHIPS) -> Mapping:
     """Return the mapping of a JSON text.
 
-    Only the form is checked here: types, keys, and lengths of lists. `jaxsnn.bss2.check` verifies
-    the content.
+    Only the form is checked here: types, keys, also unknown and repeated ones, and lengths of
+    lists. `jaxsnn.bss2.check` verifies the content.
 
     Raises:
         MappingError: The text is not JSON, has another schema or an unknown chip, or an entry is
-            missing or malformed.
+            missing, malformed or unknown.
     """
     try:
-        content = json.loads(text)
+        content = parse(text)
     except (ValueError, RecursionError) as error:
         raise MappingError(
             Text("the mapping is not JSON ({error})", error=first_line(error)),
             fix="write a mapping with jaxsnn map",
         ) from None
-    document = Entry(content, "mapping")
-    if (schema := document.integer("schema")) != SCHEMA:
+    if (schema := Entry(content, "mapping").integer("schema")) != SCHEMA:
         raise MappingError(
             Text(
                 "the mapping has schema {actual}; this version of jaxsnn reads schema {expected}",
@@ -234,6 +265,7 @@ def from_json(text: str, chips: Mapped[str, Chip] = CHIPS) -> Mapping:
             ),
             fix=MAP_AGAIN,
         )
+    document = Entry(content, "mapping", keys=_KEYS)
     name = document.text("chip")
     if name not in chips:
         raise MappingError(
@@ -250,7 +282,7 @@ def from_json(text: str, chips: Mapped[str, Chip] = CHIPS) -> Mapping:
             ),
             fix=MAP_AGAIN,
         )
-    chip, dead = chips[name], document.entry("dead")
+    chip, dead = chips[name], document.entry("dead", ("circuits", "drivers", "rows"))
     return Mapping(
         chip=chip,
         dead=Dead(
@@ -263,9 +295,9 @@ def from_json(text: str, chips: Mapped[str, Chip] = CHIPS) -> Mapping:
             PlacedPopulation(
                 name=entry.text("name"), size=entry.integer("size"), external=entry.flag("external")
             )
-            for entry in document.entries("populations")
+            for entry in document.entries("populations", ("name", "size", "external"))
         ),
-        runs=tuple(_run(entry, chip) for entry in document.entries("runs")),
+        runs=tuple(_run(entry, chip) for entry in document.entries("runs", _RUN_KEYS)),
         scales=document.entry("scales").positive_numbers()
         if "scales" in document.content
         else None,
@@ -300,7 +332,7 @@ def _run(entry: Entry, chip: Chip) -> Run:
                 address=neuron.integer("address"),
                 recorded=neuron.flag("recorded"),
             )
-            for neuron in entry.entries("neurons")
+            for neuron in entry.entries("neurons", _NEURON_KEYS)
         ),
         sources=tuple(
             Source(
@@ -309,13 +341,13 @@ def _run(entry: Entry, chip: Chip) -> Run:
                 from_run=None if source.value("from_run") is None else source.integer("from_run"),
                 events=tuple(int(event) for event in source.array("events", None)),
             )
-            for source in entry.entries("sources")
+            for source in entry.entries("sources", _SOURCE_KEYS)
         ),
         compare_masks=entry.array("compare_masks", (HEMISPHERES, chip.drivers)).astype(np.int32),
         row_modes=integers(modes, (HEMISPHERES, chip.rows), entry.location, "row_modes").astype(
             np.int8
         ),
-        synapses=_synapses(entry.entries("synapses")),
+        synapses=_synapses(entry.entries("synapses", _ROW_KEYS)),
         crossbar=entry.array("crossbar", (nodes, 4)).astype(np.int32),
     )
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from jaxsnn.bss2.search.measured_slopes import VENDORS_EXAMPLE
 from jaxsnn.units import SECONDS
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from jaxsnn.bss2.search.quantize import ChipPopulation
+    from jaxsnn.bss2.search.quantize import ChipPopulation, Quantized
 
 
 def targets_of(population: ChipPopulation) -> dict[str, Any]:
@@ -52,3 +53,16 @@ def target_cells(population: ChipPopulation) -> list[str]:
 def _range(values: np.ndarray) -> str:
     low, high = float(values.min()), float(values.max())
     return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
+
+
+def slope_cells(quantized: Quantized) -> tuple[str, str] | None:
+    """Return the name and the value of the slope that a network needs, or that was measured; None if
+    it has no weights.
+    """
+    if quantized.slope is None:
+        return None
+    value = f"{quantized.slope:.4g} CADC LSB per us and LSB of a weight"
+    if (measured := quantized.measured) is None:
+        return "slope, needed", f"{value}; {VENDORS_EXAMPLE:.2f} in the vendor's example"
+    settings = f"i_synin_gm {measured.i_synin_gm} and synapse_dac_bias {measured.synapse_dac_bias}"
+    return "slope, measured", f"{value}, at {settings}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from jaxsnn.commands.arguments import (
@@ -15,9 +15,10 @@ from jaxsnn.commands.arguments import (
     read_graph,
     time_of,
 )
-from jaxsnn.errors import UsageError, listing
+from jaxsnn.errors import Note, UsageError, listing
 from jaxsnn.options import INPUT, MAX_SPIKES, T_END
-from jaxsnn.wording import Text
+from jaxsnn.units import format_time
+from jaxsnn.wording import Option, Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +30,16 @@ class CompareOutcome:
         accuracy, expected_accuracy: accuracy by the first spikes of the last population, recorded
             and simulated; None if the inputs have no labels.
         notes: notes on populations and outputs that were not compared, a sentence each.
+        mapping: fingerprint of the recorded mapping; None if unknown.
+        mapping_checked: whether it is that of the specified mapping.
     """
 
     populations: dict[str, Any]
     accuracy: float | None
     expected_accuracy: float | None
     notes: tuple[str, ...] = ()
+    mapping: str | None = None
+    mapping_checked: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON-compatible dict."""
@@ -46,6 +51,8 @@ class CompareOutcome:
             },
             "accuracy": self.accuracy,
             "expected_accuracy": self.expected_accuracy,
+            "mapping": self.mapping,
+            "mapping_checked": self.mapping_checked,
             "notes": list(self.notes),
         }
 
@@ -60,7 +67,18 @@ class CompareOutcome:
                 f"accuracy of first spikes: {self.accuracy:.2%} recorded, "
                 f"{self.expected_accuracy:.2%} simulated"
             )
+        if self.mapping is not None:
+            checked = "" if self.mapping_checked else ", not checked (pass --mapping M.json)"
+            lines.append(f"recorded with mapping {self.mapping}{checked}")
         return "\n".join(lines)
+
+
+_MAPPING = Option(
+    name="mapping",
+    help="mapping that was deployed or emulated; recordings of other mappings are refused",
+    metavar="M.json",
+    file="file",
+)
 
 
 def add(commands: Any) -> None:
@@ -70,7 +88,7 @@ def add(commands: Any) -> None:
         required=True,
         help="input events that were sent to the chip, with label (samples,) if known",
     )
-    parser = add_command(commands, "compare", run, text, sent, T_END, MAX_SPIKES)
+    parser = add_command(commands, "compare", run, text, sent, T_END, MAX_SPIKES, _MAPPING)
     add_file(parser)
     parser.add_argument(
         "recording", metavar="OUT.npz", help="spikes that a chip, or an emulated chip, recorded"
@@ -81,27 +99,37 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command; exit code 0."""
     import jax.numpy as jnp
 
+    from jaxsnn.bss2.mapping import digest
+    from jaxsnn.bss2.mapping_files import read_mapping
     from jaxsnn.event.solution_notes import late_notes
     from jaxsnn.network.inputs import late_events
     from jaxsnn.network.lowering.lower import lower
-    from jaxsnn.simulation.network_arrays import sent_to_chip
+    from jaxsnn.simulation.network_arrays import assumed_end, sent_to_chip
     from jaxsnn.train.loop.recorded_chip import read_recording
 
     graph = read_graph(arguments)
     network = lower(graph)
     sent_inputs, labels = sent_to_chip(arguments.input, network, graph.dialect.dt)
-    t_end = time_of(arguments.t_end) or sent_inputs.t_end
-    if t_end is None:
-        raise UsageError(
-            "the duration of a sample is unknown", fix=Text("pass {t_end}", t_end=T_END)
-        )
     sent = {name: (events.time, events.index) for name, events in sent_inputs.events.items()}
-    recorded = read_recording(arguments.recording, sent, network)
+    mapping = None if arguments.mapping is None else digest(read_mapping(arguments.mapping))
+    recorded = read_recording(arguments.recording, sent, network, mapping=mapping)
+    t_end = time_of(arguments.t_end) or recorded.t_end or sent_inputs.t_end
+    if t_end is None:
+        t_end, note = assumed_end(network, sent_inputs.events)
+        add_notes(arguments, [note])
+    elif recorded.t_end is not None and t_end > recorded.t_end:
+        text = Text(
+            "the recording ends at {end}, and only spikes until then are compared",
+            end=format_time(recorded.t_end),
+        )
+        add_notes(arguments, [Note(text, kind="truncated")])
+        t_end = recorded.t_end
     late = {
         name: int(late_events(events, jnp.asarray(t_end)))
         for name, events in sent_inputs.events.items()
     }
     outcome = compared(network, recorded, t_end, labels, arguments.max_spikes)
+    outcome = replace(outcome, mapping_checked=mapping is not None and mapping == recorded.mapping)
     add_notes(arguments, (*sent_inputs.notes, *late_notes(late, t_end), *outcome.notes))
     print_outcome(arguments, outcome)
     return 0
@@ -122,14 +150,19 @@ def compared(
         max_spikes: as in `EventDriven`, for the simulation.
 
     Raises:
-        UsageError: no population fires, or one has no time constant; labels that do not fit.
+        UsageError: no population fires, or one has no time constant; labels that do not fit; recorded
+            times in another unit.
     """
     import numpy as np
 
     from jaxsnn.event.event_driven import EventDriven
     from jaxsnn.network.spikes import Events
     from jaxsnn.simulation.simulate import simulate
-    from jaxsnn.simulation.verification import first_spike_accuracy, residuals
+    from jaxsnn.simulation.verification import (
+        first_spike_accuracy,
+        refuse_other_unit,
+        residuals,
+    )
     from jaxsnn.train.loop.recorded_chip import by_neuron
 
     inputs = {
@@ -147,8 +180,8 @@ def compared(
     recordings = {
         name: np.where(times < t_end, times, np.inf) for name, times in recorded.times.items()
     }
-    residuals_by_population, expected = {}, {}
-    for name, times in recordings.items():
+    expected, taus = {}, {}
+    for name in recordings:
         events = solution.events(name)
         size = network.populations[name].size
         expected[name] = by_neuron(np.asarray(events.time), np.asarray(events.index), size)
@@ -160,31 +193,47 @@ def compared(
                 "population '{node}' has no time constant; residuals are in units of it", node=name
             )
             raise UsageError(message, fix="compare a network that the chip can run", node=name)
-        tau = float(np.mean(np.asarray(parameters[key])))
-        residuals_by_population[name] = residuals(expected[name], times, tau)
+        taus[name] = float(np.mean(np.asarray(parameters[key])))
+    refuse_other_unit(expected, recorded.times, taus)
+    residuals_by_population = {
+        name: residuals(expected[name], times, taus[name]) for name, times in recordings.items()
+    }
     # If several populations are outputs, it is unknown to which of them the labels belong.
-    answer = {name for populations in network.outputs.values() for name in populations} & set(
-        residuals_by_population
+    answer = {
+        name
+        for populations in network.outputs.values()
+        for name in populations
+        if network.populations[name].fires
+    }
+    notes = (
+        *recorded.notes,
+        *recorded.late_notes(t_end),
+        *_left_out(network, answer, labels, set(recordings)),
     )
-    notes = (*recorded.late_notes(t_end), *_left_out(network, answer, labels))
-    if labels is None or len(answer) != 1:
+    if labels is None or len(answer) != 1 or not answer <= set(recordings):
         return CompareOutcome(
-            populations=residuals_by_population, accuracy=None, expected_accuracy=None, notes=notes
+            populations=residuals_by_population,
+            accuracy=None,
+            expected_accuracy=None,
+            notes=notes,
+            mapping=recorded.mapping,
         )
     (name,) = answer
     return CompareOutcome(
         populations=residuals_by_population,
         notes=notes,
+        mapping=recorded.mapping,
         accuracy=first_spike_accuracy(recordings[name], np.asarray(labels)),
         expected_accuracy=first_spike_accuracy(expected[name], np.asarray(labels)),
     )
 
 
-def _left_out(network: Any, answer: set[str], labels: Any) -> Iterator[str]:
+def _left_out(network: Any, answer: set[str], labels: Any, recorded: set[str]) -> Iterator[str]:
     """Yield a note on each kind of data that is not compared.
 
     Args:
         answer: the spiking populations that feed the Outputs.
+        recorded: the recorded populations.
     """
     readouts = [name for name, population in network.populations.items() if not population.fires]
     if readouts:
@@ -192,7 +241,13 @@ def _left_out(network: Any, answer: set[str], labels: Any) -> Iterator[str]:
             "only spikes are compared, not the membrane potentials of {populations}",
             populations=listing(readouts),
         )
-    if labels is not None and len(answer) != 1:
+    if labels is not None and len(answer) == 1 and not answer <= recorded:
+        yield Text(
+            "the labels are not used, as the spikes of the output population '{population}' were not "
+            "recorded",
+            population=next(iter(answer)),
+        )
+    elif labels is not None and len(answer) != 1:
         feeding = (
             Text(
                 "spiking populations that feed the outputs: {count} ({populations})",

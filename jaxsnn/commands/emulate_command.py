@@ -163,13 +163,15 @@ def run(arguments: argparse.Namespace) -> int:
     import jax.numpy as jnp
 
     from jaxsnn.bss2.emulate import emulate, emulator_notes
+    from jaxsnn.bss2.mapping import digest
     from jaxsnn.bss2.mapping_files import read_mapping, scales_of
     from jaxsnn.bss2.search.quantize import quantize
     from jaxsnn.event.solution_notes import late_notes
     from jaxsnn.network.inputs import late_events
     from jaxsnn.network.lowering.lower import lower
     from jaxsnn.output import refuse_unwritable, write_arrays
-    from jaxsnn.simulation.network_arrays import sent_to_chip
+    from jaxsnn.simulation.network_arrays import assumed_end, sent_to_chip
+    from jaxsnn.train.loop.recorded_chip import identification
 
     chip = _chip(arguments)
     output = refuse_unwritable(arguments.output, arguments.force)
@@ -181,12 +183,12 @@ def run(arguments: argparse.Namespace) -> int:
             [Text("{chips} has no effect: the mapping has one run", chips=CHIPS.set_to("several"))],
         )
     quantized = quantize(graph, quantization_of(arguments, scales_of(mapping, graph)))
-    sent_inputs, _ = sent_to_chip(arguments.input, lower(graph), graph.dialect.dt)
+    network = lower(graph)
+    sent_inputs, _ = sent_to_chip(arguments.input, network, graph.dialect.dt)
     t_end = time_of(arguments.t_end) or sent_inputs.t_end
     if t_end is None:
-        raise UsageError(
-            "the duration of a sample is unknown", fix=Text("pass {t_end}", t_end=T_END)
-        )
+        t_end, note = assumed_end(network, sent_inputs.events)
+        add_notes(arguments, [note])
     done = emulate(
         quantized,
         mapping,
@@ -196,7 +198,8 @@ def run(arguments: argparse.Namespace) -> int:
         trial=arguments.trial,
         say=lambda line: add_notes(arguments, [line]),
     )
-    arrays = {}
+    sent = {name: (events.time, events.index) for name, events in sent_inputs.events.items()}
+    arrays = identification(sent, digest(mapping), t_end)
     for name, spikes in done.spikes.items():
         arrays |= _events(name, spikes)
     for name, voltages in done.voltages.items():

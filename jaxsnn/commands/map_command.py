@@ -164,8 +164,7 @@ class MapOutcome:
 
 def _calibration_lines(quantized: Quantized) -> list[str]:
     """Return the calibration targets of the chip: potentials in CADC LSB, times in microseconds."""
-    from jaxsnn.bss2.search.measured_slopes import VENDORS_EXAMPLE
-    from jaxsnn.bss2.target_cells import target_cells
+    from jaxsnn.bss2.target_cells import slope_cells, target_cells
 
     lines = []
     for name, population in quantized.populations.items():
@@ -176,14 +175,9 @@ def _calibration_lines(quantized: Quantized) -> list[str]:
             f"calibrate {name:14}leak {leak}{fires} CADC LSB, tau_mem {tau_mem} us, "
             f"tau_syn {tau_syn} us{held}"
         )
-    if quantized.slope is not None:
-        source = "needed" if quantized.measured is None else "measured"
-        line = f"{'slope, ' + source:24}{quantized.slope:.4g} CADC LSB per us and LSB of a weight"
-        if (measured := quantized.measured) is not None:
-            line += f", at i_synin_gm {measured.i_synin_gm} and synapse_dac_bias {measured.synapse_dac_bias}"
-        else:
-            line += f"; {VENDORS_EXAMPLE:.2f} in the vendor's example (pass --slope with the measured value)"
-        lines.append(line)
+    if (slope := slope_cells(quantized)) is not None:
+        advice = " (pass --slope with the measured value)" if quantized.measured is None else ""
+        lines.append(f"{slope[0]:24}{slope[1]}{advice}")
     return lines
 
 
@@ -288,6 +282,7 @@ def run(arguments: argparse.Namespace) -> int:
     time_limit = time_of(arguments.time_limit)
     graph = read_graph(arguments)
     from jaxsnn.bss2.mapping_files import read_mapping, scales_of
+    from jaxsnn.bss2.search.measured_slopes import strength_notes
     from jaxsnn.bss2.search.portfolio import Portfolio
 
     common = {"svg": arguments.svg, "force": arguments.force}
@@ -324,6 +319,7 @@ def run(arguments: argparse.Namespace) -> int:
         outcome = replace(outcome, resets=resets)
     write_report(arguments, map_report, graph, outcome)
     add_notes(arguments, outcome.quantized.notes)
+    add_notes(arguments, strength_notes(outcome.quantized.slope, outcome.quantized.measured))
     print_outcome(arguments, outcome)
     return 0 if outcome.ok else 1
 
@@ -430,6 +426,7 @@ def map_report(arguments: argparse.Namespace, graph: Graph, outcome: MapOutcome)
     """Return the page on the placement of the network on the chip, or on the reason why there is
     none.
     """
+    from jaxsnn.bss2.search.measured_slopes import strength_notes
     from jaxsnn.bss2.usage import used
 
     mapping, quantized = outcome.mapping, outcome.quantized
@@ -474,7 +471,9 @@ def map_report(arguments: argparse.Namespace, graph: Graph, outcome: MapOutcome)
         "Dialect": dialect_section(graph),
         "Results": results,
         **chip,
-        "Limitations": limitations_section(quantized.notes, graph),
+        "Limitations": limitations_section(
+            (*quantized.notes, *strength_notes(quantized.slope, quantized.measured)), graph
+        ),
     }
     title = f"map: {Path(arguments.file).name}"
     return page(title, summary(result, key_figures, outcome.ok), sections)

@@ -28,6 +28,7 @@ from jaxsnn.simulation.recordings import (
     load_arrays,
     unread_notes,
 )
+from jaxsnn.units import format_time
 from jaxsnn.wording import Text
 
 #: Meanings of values per time step. "auto": integers are spikes, other values a current; "spikes":
@@ -36,6 +37,8 @@ from jaxsnn.wording import Text
 VALUE_KINDS = ("auto", "spikes", "current", "graded")
 #: Relative tolerance of ends of steps, which are rounded.
 _ROUNDING = 1e-9
+#: Time constants after the last input event at which a sample ends if nothing specifies its duration.
+_DECAY = 10.0
 #: Bytes of a spike: its time and its neuron.
 _BYTES_OF_A_SPIKE = 12
 
@@ -142,6 +145,32 @@ def sent_to_chip(
         sent_inputs = network_inputs(arrays, network, dt)
     plain_events(sent_inputs.events, "the chip")
     return sent_inputs, labels
+
+
+def assumed_end(network: Network, events: Mapping[str, Any]) -> tuple[float, Note]:
+    """Return the end of a sample whose duration is unknown, in seconds, and a note that states it:
+    membranes have decayed at 10 of the longest time constants after the last input event.
+
+    Args:
+        events: Input node -> Events (batch, events), seconds.
+    """
+    last = max(
+        float(np.max(times, initial=0.0, where=np.isfinite(times)))
+        for times in (np.asarray(train.time) for train in events.values())
+    )
+    longest = max(
+        float(np.max(np.asarray(value)))
+        for parameters in network.parameters.values()
+        for name, value in parameters.items()
+        if name.startswith("tau")
+    )
+    end = last + _DECAY * longest
+    text = Text(
+        "the duration of a sample is unknown; {option} is used, 10 of the longest time constants "
+        "after the last input event",
+        option=T_END.set_to(format_time(end)),
+    )
+    return end, Note(text, kind="assumed", code="assumed-end")
 
 
 def stepped_inputs(

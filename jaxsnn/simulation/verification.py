@@ -21,6 +21,7 @@ from jaxsnn.nir.frameworks.registry import file_options
 from jaxsnn.nir.model.dialect import Dialect, FrameworkOption
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.simulation.simulate import simulate
+from jaxsnn.simulation.spike_alignment import align, distance
 from jaxsnn.simulation.torch_modules import run_to_compare
 from jaxsnn.wording import Text
 
@@ -430,12 +431,12 @@ MAD_TO_SIGMA = 1.4826
 
 @dataclass(frozen=True, kw_only=True)
 class SpikeResiduals:
-    """Spike residuals of one population; the k-th recorded spike of a neuron is compared with the
-    k-th expected one.
+    """Spike residuals of one population. `jaxsnn.simulation.spike_alignment` pairs recorded with
+    expected spikes of a neuron, in order; spikes more than 2 `tau` apart are not paired.
 
     Attributes:
         expected, recorded: numbers of spikes.
-        missing, extra: numbers of missing and of additional spikes, summed over neurons.
+        missing, extra: numbers of expected spikes, and of recorded spikes, without a pair.
         mean: mean of recorded minus expected times, in units of `tau`; None without pairs.
         deviation: their standard deviation.
         sigma: their median absolute deviation, scaled to the standard deviation of a normal
@@ -474,25 +475,83 @@ def residuals(expected: np.ndarray, recorded: np.ndarray, tau: float) -> SpikeRe
     """Compare sorted spike times (samples, neurons, spikes) in seconds; unused slots are inf.
 
     >>> inf = float("inf")
-    >>> found = residuals(np.array([[[1.0, 2.0]]]), np.array([[[1.5, inf]]]), tau=0.5)
-    >>> found.missing, found.extra, found.mean
+    >>> report = residuals(np.array([[[1.0, 2.0]]]), np.array([[[1.5, inf]]]), tau=0.5)
+    >>> report.missing, report.extra, report.mean
     (1, 0, 1.0)
     """
-    counts = [np.isfinite(spike_times).sum(axis=2) for spike_times in (expected, recorded)]
-    most = min(expected.shape[2], recorded.shape[2])
-    pairs = np.isfinite(expected[..., :most]) & np.isfinite(recorded[..., :most])
-    late = (recorded[..., :most][pairs] - expected[..., :most][pairs]) / tau
+    expected, recorded = _by_train(expected), _by_train(recorded)
+    paired = align(expected, recorded, tau)
+    late = (paired - expected)[np.isfinite(paired)] / tau
+    counts = [int(np.isfinite(times).sum()) for times in (expected, recorded)]
     centre = np.median(late) if late.size else 0.0
     return SpikeResiduals(
-        expected=int(counts[0].sum()),
-        recorded=int(counts[1].sum()),
-        missing=int(np.maximum(counts[0] - counts[1], 0).sum()),
-        extra=int(np.maximum(counts[1] - counts[0], 0).sum()),
+        expected=counts[0],
+        recorded=counts[1],
+        missing=counts[0] - late.size,
+        extra=counts[1] - late.size,
         mean=float(late.mean()) if late.size else None,
         deviation=float(late.std()) if late.size else None,
         sigma=float(MAD_TO_SIGMA * np.median(np.abs(late - centre))) if late.size else None,
         tau=tau,
     )
+
+
+def _by_train(times: np.ndarray) -> np.ndarray:
+    """Return (samples, neurons, spikes) as (trains, spikes)."""
+    samples, neurons, slots = times.shape
+    return times.reshape(samples * neurons, slots)
+
+
+#: Ratio of simulated and recorded times from which the recording may be in another unit.
+_UNIT_RATIO = 10.0
+#: Fraction of the distance to the simulation that remains if recorded times are in another unit.
+_UNIT_DISTANCE = 0.5
+
+
+def refuse_other_unit(
+    expected: Mapping[str, np.ndarray], recorded: Mapping[str, np.ndarray], tau: Mapping[str, float]
+) -> None:
+    """Refuse recorded times that match the simulation only after a multiplication, such as seconds
+    of the chip, which runs faster than the network.
+
+    Args:
+        expected, recorded: population -> sorted spike times, (samples, neurons, spikes) seconds.
+        tau: population -> unit of its residuals, seconds.
+
+    Raises:
+        UsageError: the times are at least 10 times too small or too large, and multiplied they
+            have less than half the distance to the simulation.
+    """
+    medians = []
+    for trains in (expected, recorded):
+        times = np.concatenate([trains[name].ravel() for name in recorded])
+        medians.append(
+            float(np.median(times[np.isfinite(times)])) if np.isfinite(times).any() else 0
+        )
+    if min(medians) <= 0:
+        return
+    ratio = medians[0] / medians[1]
+    if 1 / _UNIT_RATIO < ratio < _UNIT_RATIO:
+        return
+
+    def total(factor: float) -> float:
+        return sum(
+            distance(_by_train(expected[name]), factor * _by_train(times), tau[name])
+            for name, times in recorded.items()
+        )
+
+    # A speedup is usually a power of ten. The ratio of medians is inexact if spikes are missing.
+    factor = min((10.0 ** round(np.log10(ratio)), ratio), key=total)
+    if total(factor) < _UNIT_DISTANCE * total(1.0):
+        raise UsageError(
+            Text(
+                "the recorded times are in another unit: multiplied by {factor:.4g}, they match the "
+                "simulation",
+                factor=factor,
+            ),
+            fix="save times in seconds of the network, which are seconds of the chip times its speedup "
+            "(1,000 by default)",
+        )
 
 
 def first_spike_accuracy(times: np.ndarray, labels: np.ndarray) -> float:

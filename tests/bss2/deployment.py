@@ -10,7 +10,15 @@ from jaxsnn.bss2.deploy import deploy
 from jaxsnn.units import parse_time
 from tests.bss2.stack import Stack
 
-SCRIPTS = ("common", "routing", "run_hxtorch", "chip_modules", "calibrate")
+SCRIPTS = (
+    "common",
+    "routing",
+    "run_results",
+    "run_hxtorch",
+    "chip_modules",
+    "calibrate",
+    "measure_slope",
+)
 
 
 class Deployment:
@@ -22,13 +30,13 @@ class Deployment:
         stack: with the strength of synaptic inputs that the network asks for.
     """
 
-    def __init__(self, folder, monkeypatch, quantized, mapping):
+    def __init__(self, folder, monkeypatch, quantized, mapping, records=False):
         self.folder, self.monkeypatch = folder, monkeypatch
         self.quantized, self.mapping = quantized, mapping
         self.done = deploy(mapping, quantized, folder, force=True)
         self.net = json.loads((folder / "network.json").read_text())
         slope = 0.0 if quantized.slope is None else quantized.slope / parse_time("1us")
-        self.stack = Stack(slope)
+        self.stack = Stack(slope, records)
         for name, module in self.stack.modules.items():
             monkeypatch.setitem(sys.modules, name, module)
         monkeypatch.syspath_prepend(str(folder))
@@ -47,14 +55,14 @@ class Deployment:
         self.stack.modules["hxtorch"].init_hardware()
         run.run_once(self.net, self.net["runs"][0], trains, 1e-5, str(calibration))
 
-    def run(self, events, duration, *arguments):
+    def run(self, events, duration, *arguments, force=True):
         """Run all runs: events is input name -> (time, index) arrays in seconds of the network."""
         arrays = {}
         for name, (time, index) in events.items():
             arrays |= {f"{name}.time": time, f"{name}.index": index}
         np.savez(self.folder / "x.npz", **arrays)
         paths = ["--input", str(self.folder / "x.npz"), "--output", str(self.folder / "y.npz")]
-        argv = ["run", *paths, "--duration", str(duration), *arguments]
+        argv = ["run", *paths, "--duration", str(duration), *["--force"] * force, *arguments]
         self.monkeypatch.setattr(sys, "argv", argv)
         self.script("run_hxtorch").main()
         return np.load(self.folder / "y.npz")

@@ -1,24 +1,36 @@
 """What a chip recorded comes back: as a Solution, compared with the simulation, as a device."""
 
 import json
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxsnn.bss2.chip import Dead
+from jaxsnn.bss2.emulate import emulate
+from jaxsnn.bss2.mapping import digest
+from jaxsnn.bss2.mapping_files import read_mapping
+from jaxsnn.bss2.search.portfolio import place_and_route
+from jaxsnn.bss2.search.quantize import quantize
 from jaxsnn.bss2.traffic import Traffic
 from jaxsnn.commands.cli import main
 from jaxsnn.commands.compare_command import compared
 from jaxsnn.commands.emulate_command import EmulateOutcome
-from jaxsnn.errors import UsageError
+from jaxsnn.errors import MappingError, UsageError
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build, write
 from jaxsnn.simulation.simulate import simulate
 from jaxsnn.simulation.verification import first_spike_accuracy, residuals
-from jaxsnn.train.loop.recorded_chip import RecordedChip, by_neuron, read_recording
+from jaxsnn.train.loop.recorded_chip import (
+    RecordedChip,
+    by_neuron,
+    identification,
+    read_recording,
+)
 from tests.helpers.command_line import call, refused
 from tests.helpers.refusals import assert_refused
 
@@ -119,11 +131,11 @@ def test_residuals_count_what_is_missing_and_how_late_the_rest_is():
     inf = np.inf
     expected = np.array([[[1.0, 3.0], [2.0, inf], [4.0, inf]]])
     recorded = np.array([[[1.1, inf], [2.2, 2.5], [4.3, inf]]])
-    report = residuals(expected, recorded, tau=0.1)
+    report = residuals(expected, recorded, tau=0.2)
     assert (report.expected, report.recorded, report.missing, report.extra) == (4, 4, 1, 1)
-    assert report.mean == pytest.approx(2.0)
-    assert report.deviation == pytest.approx(np.std([1, 2, 3]))
-    assert report.sigma == pytest.approx(1.4826)
+    assert report.mean == pytest.approx(1.0)
+    assert report.deviation == pytest.approx(np.std([0.5, 1, 1.5]))
+    assert report.sigma == pytest.approx(0.5 * 1.4826)
     silent = residuals(expected, np.full((1, 3, 0), inf), tau=0.1)
     assert (silent.missing, silent.mean) == (4, None)
     assert "4 missing" in silent.as_text()
@@ -200,9 +212,7 @@ def test_a_data_set_goes_to_the_chip_and_comes_back(tmp_path, capsys):
     assert comparison["populations"]["2"]["recorded"] == done["spikes"]["2"]
     assert 0.005 < comparison["populations"]["2"]["sigma"] < 0.3
     assert 0 <= comparison["accuracy"] <= 1
-    assert "pass --t-end" in command("compare", net, got, "--input", sent, code=2)
-    np.savez(got, **{"2.time": np.zeros((20, 1)), "2.index": np.zeros((20, 1), int)})
-    assert "lacks '4.time'" in command("compare", net, got, *ends, code=2)
+    assert command("compare", net, got, "--input", sent) == comparison
 
 
 @pytest.fixture
@@ -382,7 +392,6 @@ def test_what_was_simulated_compares_as_equal(tmp_path, capsys, simulated):
     assert all("0 missing" in line for line in populations)
     rate = f"{np.isfinite(recorded.times['4']).any(axis=(1, 2)).mean():.2%}"
     assert last == f"accuracy of first spikes: {rate} recorded, {rate} simulated"
-    assert "pass --t-end" in refused(capsys, *words[:-2])[1]
 
 
 def test_recurrent_networks_are_compared_whatever_they_fire():
@@ -461,3 +470,164 @@ def test_lif_neurons_are_compared_too():
     recorded = RecordedChip(times=times, inputs={"input": sent})
     residual = compared(network, recorded, T_END).populations["2"]
     assert (residual.missing, residual.extra, residual.tau) == (0, 0, pytest.approx(20e-3))
+
+
+# ---- identification of recordings
+
+
+def arrays_of(times):
+    """The arrays of a recording, by population."""
+    arrays = {}
+    for name, trains in times.items():
+        neuron = np.broadcast_to(np.arange(trains.shape[1])[:, None], trains.shape)
+        arrays[f"{name}.time"] = trains.reshape(len(trains), -1)
+        arrays[f"{name}.index"] = neuron.reshape(len(trains), -1)
+    return arrays
+
+
+def test_recordings_of_the_output_population_alone_are_compared(tmp_path, simulated):
+    network, recorded = simulated
+    path = tmp_path / "y.npz"
+    np.savez(path, **arrays_of({"4": recorded.times["4"]}))
+    alone = read_recording(path, recorded.inputs, network)
+    labels = np.argmin(recorded.times["4"].min(axis=2), axis=1)
+    comparison = compared(network, alone, T_END, labels)
+    assert list(comparison.populations) == ["4"]
+    assert comparison.populations["4"].missing == comparison.populations["4"].extra == 0
+    assert comparison.accuracy == comparison.expected_accuracy > 0
+    assert "populations that were not recorded: 2" in comparison.notes
+    problem = assert_refused(lambda: alone.solution(network, T_END), UsageError)
+    assert problem.node == "2"
+
+
+def test_labels_of_an_output_that_was_not_recorded_are_not_used(tmp_path, simulated):
+    network, recorded = simulated
+    np.savez(tmp_path / "y.npz", **arrays_of({"2": recorded.times["2"]}))
+    hidden = read_recording(tmp_path / "y.npz", recorded.inputs, network)
+    comparison = compared(network, hidden, T_END, np.zeros(3, int))
+    assert comparison.accuracy is None
+    assert any("output population '4' were not recorded" in note for note in comparison.notes)
+
+
+@pytest.fixture
+def identified(tmp_path, simulated):
+    """`identified(**changes)`: reads the recording of a simulation with the fingerprints of what was sent."""
+    network, recorded = simulated
+
+    def read(inputs=None, mapping=None, **changes):
+        arrays = arrays_of(recorded.times) | identification(recorded.inputs, "0123", T_END)
+        np.savez(tmp_path / "y.npz", **arrays | changes)
+        return read_recording(
+            tmp_path / "y.npz", inputs or recorded.inputs, network, mapping=mapping
+        )
+
+    return read
+
+
+def test_a_recording_identifies_its_inputs_and_its_mapping(identified, simulated):
+    _, recorded = simulated
+    time, index = recorded.inputs["input"]
+    read = identified(mapping="0123")
+    assert (read.t_end, read.mapping, read.notes) == (T_END, "0123", ())
+    # neither the order of events nor their precision and padding count
+    shuffled = np.concatenate([time[:, ::-1], np.full((3, 1), np.inf)], axis=1).astype(float)
+    channels = np.concatenate([index[:, ::-1], np.full((3, 1), 5)], axis=1)
+    assert identified({"input": (shuffled, channels)}).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda time: time[[0, 2, 1]], "the inputs of sample 1 were recorded as sample 2"),
+        (lambda time: time + 1e-3, "the inputs of sample 0 are not those of the recording"),
+        (lambda time: time[:2], "has 3 samples, and the number of samples sent is 2"),
+    ],
+)
+def test_other_inputs_and_swapped_samples_are_refused(change, message, identified, simulated):
+    time, index = simulated[1].inputs["input"]
+    changed = change(time)
+    inputs = {"input": (changed, index[: len(changed)])}
+    assert_refused(lambda: identified(inputs), UsageError, message)
+
+
+def test_the_recording_of_another_mapping_is_refused(identified):
+    assert_refused(lambda: identified(mapping="4567"), UsageError, "with mapping 0123, not 4567")
+
+
+@pytest.mark.parametrize("end", [-1.0, np.nan, "soon", [1.0, 2.0]])
+def test_a_recorded_end_that_is_none_is_refused(end, identified):
+    assert_refused(lambda: identified(t_end=np.array(end)), UsageError, "'t_end' of")
+
+
+def test_recordings_that_identify_nothing_are_read_with_notes(tmp_path, simulated):
+    network, recorded = simulated
+    path = recording(tmp_path / "y.npz")
+    read = read_recording(path, recorded.inputs, network, mapping="0123")
+    assert [note.kind for note in read.notes] == ["assumed", "assumed"]
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e-6, 2e-3, 1e3])
+@pytest.mark.parametrize("loss", [0.0, 0.3])
+def test_times_in_another_unit_are_refused(factor, loss, simulated):
+    """Seconds of the chip, also with another speedup, and milliseconds."""
+    network, recorded = simulated
+    random = np.random.default_rng(0)
+    times = {
+        name: np.sort(np.where(random.random(trains.shape) < loss, np.inf, trains), axis=2)
+        for name, trains in recorded.times.items()
+    }
+    late = {name: trains + 5e-4 for name, trains in times.items()}
+    compared(network, replace(recorded, times=late), T_END)
+    scaled = {name: factor * trains for name, trains in late.items()}
+    problem = assert_refused(
+        lambda: compared(network, replace(recorded, times=scaled), T_END), UsageError
+    )
+    assert problem.facts["factor"] == pytest.approx(1 / factor, rel=0.3)
+
+
+def test_early_spikes_are_not_taken_for_another_unit(simulated):
+    network, recorded = simulated
+    random = np.random.default_rng(0)
+    times = {
+        name: np.sort(random.uniform(1e-4, 1e-3, trains.shape), axis=2)
+        for name, trains in recorded.times.items()
+    }
+    assert compared(network, replace(recorded, times=times), T_END).populations["2"].extra > 0
+
+
+def test_emulate_and_compare_work_without_an_end(tmp_path, capsys):
+    """As in README.md."""
+    net, mapping, sent, got = (tmp_path / name for name in ("n.nir", "m.json", "x.npz", "y.npz"))
+    write(net, graph())
+    time = np.random.default_rng(0).uniform(0, 15e-3, (3, 5))
+    np.savez(sent, **{"input.time": time, "input.index": np.tile(np.arange(5), (3, 1))})
+    assert call(capsys, "map", net, "-o", mapping, "-q")[0] == 0
+    code, _, err = call(capsys, "emulate", net, mapping, "--input", sent, "-o", got)
+    assert code == 0
+    end = time.max() + 10 * NEURONS["tau_mem"]
+    with np.load(got) as arrays:
+        assert arrays["t_end"] == pytest.approx(end, rel=1e-6)
+    assert "--t-end" in err
+    words = "compare", net, got, "--input", sent, "--json"
+    code, out, err = call(capsys, *words, "--mapping", mapping)
+    assert (code, "--t-end" in err) == (0, False)
+    comparison = json.loads(out[out.index("{") :])
+    assert comparison["mapping_checked"]
+    assert comparison["mapping"] == digest(read_mapping(mapping))
+    free = tmp_path / "free.json"
+    assert call(capsys, "map", net, "-o", free, "--seed", 1, "--signs", "free", "-q")[0] == 0
+    assert "was recorded with mapping" in refused(capsys, *words[:-1], "--mapping", free)[1]
+    code, _, err = call(capsys, *words, "--t-end", "1s")
+    assert (code, "the recording ends at" in err) == (0, True)
+
+
+def test_an_emulation_accepts_the_outcome_of_the_search():
+    quantized = quantize(graph())
+    outcome = place_and_route(quantized.netlist)
+    events = Events(time=np.full((1, 1), 1e-3), index=np.zeros((1, 1), int))
+    first, second = (
+        emulate(quantized, argument, events, 20e-3) for argument in (outcome, outcome.mapping)
+    )
+    np.testing.assert_array_equal(first.spikes["2"], second.spikes["2"])
+    failed = place_and_route(quantized.netlist, dead=Dead(circuits=tuple(np.ndindex(2, 256))))
+    assert_refused(lambda: emulate(quantized, failed, events, 20e-3), MappingError, "no mapping")

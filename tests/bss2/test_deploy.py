@@ -5,6 +5,7 @@ was told.
 import dataclasses
 import itertools
 import json
+import pickle
 import subprocess
 import sys
 from functools import partial
@@ -16,13 +17,17 @@ from jaxsnn.bss2.check import check
 from jaxsnn.bss2.chip import BOTH, DISABLED, HICANN_X, SMALL, crossbar_nodes
 from jaxsnn.bss2.deploy import deploy
 from jaxsnn.bss2.deploy.content import calibrations_of
-from jaxsnn.bss2.mapping import Run
+from jaxsnn.bss2.mapping import Run, digest
+from jaxsnn.bss2.search.measured_slopes import read_slopes
 from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
-from jaxsnn.errors import FileError, MappingError
+from jaxsnn.errors import FileError, MappingError, UsageError
+from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir import build, write
+from jaxsnn.train.loop.recorded_chip import read_recording
 from tests.bss2.deployment import Deployment
 from tests.bss2.recipes import layer_by_layer_mapping
+from tests.bss2.stack.calibration import as_arrays
 from tests.helpers.command_line import call, refused
 from tests.helpers.refusals import assert_refused
 
@@ -44,13 +49,13 @@ def network(*sizes, seed=0, readout=False, bias=0.0, mean=0.0):
 def deployed(tmp_path, monkeypatch):
     """`deployed(graph)`: quantised, mapped, written and ready to run, by default in one run."""
 
-    def make(graph, options=None, by_layer=False, **search):
+    def make(graph, options=None, by_layer=False, records=False, **search):
         quantized = quantize(graph, options or QuantizeOptions())
         if by_layer:
             mapping = layer_by_layer_mapping(quantized.netlist)
         else:
             mapping = place_and_route(quantized.netlist, **search).mapping
-        return Deployment(tmp_path, monkeypatch, quantized, mapping)
+        return Deployment(tmp_path, monkeypatch, quantized, mapping, records)
 
     return make
 
@@ -199,19 +204,22 @@ def test_later_runs_get_what_earlier_ones_recorded_to_the_cycle(deployed):
     np.testing.assert_allclose(sent, np.sort(times[np.isfinite(times)]) / 1000 / 8e-9, rtol=1e-9)
 
 
-def test_one_calibration_serves_all_runs(deployed):
+@pytest.mark.parametrize("records", [False, True])
+def test_one_calibration_serves_all_runs(records, deployed):
     """Thresholds of the layers differ, their time constants do not: one calibration is refined."""
-    ready = deployed(network(4, 3, 2), by_layer=True)
+    ready = deployed(network(4, 3, 2), by_layer=True, records=records)
     assert [calibration["refines"] for calibration in ready.net["calibrations"]] == [None, 0]
     for _ in range(2):  # the second run reuses results
         ready.run(early(ready.net), 0.01)
-    assert ready.stack.counts == {"calibrated": 1, "refined": 1, "connections": 1}
+    counts = {"calibrated": 1, "potentials again": 1, "refined": 1, "connections": 1}
+    assert ready.stack.counts == counts
     assert any("calibration 0 is refined" in note for note in ready.done.notes)
     target = json.loads((ready.folder / "calix_target.1.json").read_text())
     head = ready.net["runs"][1]["groups"][0]["heads"][0]
     assert target["threshold"][head] == ready.quantized.populations["4"].v_threshold[0]
     assert target["tau_mem"][head] == pytest.approx(10.0)  # microseconds
-    ready.run(early(ready.net), 0.01, "--calibration", *map(str, ready.folder.glob("*.pkl")))
+    results = sorted(map(str, ready.folder.glob("*.pkl")))
+    ready.run(early(ready.net), 0.01, "--calibration", *results)
     assert ready.stack.counts["calibrated"] == 1
     with pytest.raises(SystemExit, match="1 calibrations are specified; the network needs 2"):
         ready.run(early(ready.net), 0.01, "--calibration", "c.pkl")
@@ -240,6 +248,17 @@ def test_events_after_the_end_are_left_out_by_the_script_and_said(deployed, caps
     events = {"input": (np.array([[1e-3, 90e-3]]), np.array([[0, 1]]))}
     ready.run(events, 0.01)
     assert "ignored events of 'input' at or after 0.01 s: 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("factor", "is_noted"), [(1, False), (1e-3, True), (0, False)])
+def test_inputs_in_seconds_of_the_chip_are_reported(factor, is_noted, deployed, capsys):
+    ready = deployed(network(4, 3))
+    events = {
+        name: (factor * time[:, :-1], index[:, :-1])
+        for name, (time, index) in early(ready.net).items()
+    }
+    ready.run(events, 0.01)
+    assert ("times are seconds of the network" in capsys.readouterr().err) == is_noted
 
 
 def test_other_time_constants_are_calibrated_again(deployed):
@@ -337,6 +356,7 @@ def test_other_weights_than_were_mapped_are_refused(weights, message, routed):
     [
         ["run_hxtorch.py", "--input", "x.npz", "--output", "y.npz", "--duration", "1"],
         ["calibrate.py"],
+        ["measure_slope.py"],
     ],
     ids=lambda argv: argv[0],
 )
@@ -430,9 +450,240 @@ def test_the_command_deploys_what_map_made(tmp_path, capsys):
     files = json.loads(out[out.index('{\n  "schema"') :])["files"]
     assert [path.rsplit("/", 1)[-1] for path in files] == [
         *("README.md", "network.json", "calix_target.0.json", "calibrate.py"),
-        *("chip_modules.py", "common.py", "routing.py", "run_hxtorch.py"),
+        *("chip_modules.py", "common.py", "measure_slope.py", "routing.py"),
+        *("run_hxtorch.py", "run_results.py"),
     ]
     assert "never run on a chip" in err
     assert json.loads((folder / "network.json").read_text())["bias_source"] == "bias"
     finer = ["deploy", file, mapping, "-o", folder, *bias, "--synapses-per-weight", "2", "--force"]
     assert "it was made for the netlist" in refused(capsys, *finer)[1]
+
+
+# ---- calibrations
+
+
+@pytest.mark.parametrize("records", [False, True])
+def test_calibrations_for_other_targets_are_refused(records, deployed):
+    ready = deployed(network(4, 3, 2), by_layer=True, records=records)
+    ready.run(early(ready.net), 0.01)
+    first, second = sorted(map(str, ready.folder.glob("calibration.*.pkl")))
+    head = ready.net["runs"][0]["groups"][0]["heads"][0]
+    # the second run has fewer neurons: circuit 2 is calibrated to the vendor's default
+    with pytest.raises(SystemExit, match=r"reset of circuit 2 is 70; calix_target\.0\.json has 80"):
+        ready.run(early(ready.net), 0.01, "--calibration", second, first)
+    times = ready.folder / "calix_target.0.json"
+    content = json.loads(times.read_text())
+    content["tau_mem"][head] *= 1.1
+    times.write_text(json.dumps(content))
+    with pytest.raises(SystemExit, match=f"tau_mem of circuit {head} is 10;"):
+        ready.run(early(ready.net), 0.01, "--calibration", first, second)
+    content["tau_mem"][head] /= 1.1
+    content["reset"][content["reset"].index(70)] = 60  # a circuit that is not used
+    times.write_text(json.dumps(content))
+    ready.run(early(ready.net), 0.01, "--calibration", first, second)
+
+
+def test_what_is_no_calibration_is_refused(deployed, tmp_path, capsys):
+    ready = deployed(network(4, 3))
+    (tmp_path / "c.pkl").write_bytes(b"no pickle")
+    with pytest.raises(SystemExit, match="targets of the calibration cannot be read"):
+        ready.run(early(ready.net), 0.01, "--calibration", str(tmp_path / "c.pkl"))
+    ready.script("calibrate").refuse_other_targets(tmp_path / "c.pbin", 0, ready.net)
+    assert "c.pbin: a .pbin file has no targets" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("records", [False, True])
+def test_chips_are_calibrated_to_the_targets_in_both_forms(records, deployed):
+    ready = deployed(network(4, 3), records=records)
+    (result,) = ready.script("calibrate").calibrated(ready.net)
+    target = as_arrays(pickle.loads(result.read_bytes()).target.neuron_target)
+    expected = json.loads((ready.folder / "calix_target.0.json").read_text())
+    for name in ("leak", "reset", "threshold", "membrane_capacitance"):
+        np.testing.assert_array_equal(getattr(target, name), expected[name])
+    for name in ("tau_mem", "tau_syn", "refractory_time"):
+        times = np.asarray(getattr(target, name)) * 1e6
+        np.testing.assert_allclose(times, expected[name], rtol=1e-9)
+    # one number, with which excitatory and inhibitory inputs become equally strong
+    assert [target.i_synin_gm, target.synapse_dac_bias] == [500, expected["synapse_dac_bias"]]
+
+
+def test_another_calix_is_refused(deployed):
+    ready = deployed(network(4, 3))
+    ready.stack.modules["calix.spiking"].SpikingCalibOptions = object
+    with pytest.raises(
+        SystemExit, match=r"has no calix\.spiking\.SpikingCalibOptions\.refine_potentials"
+    ):
+        ready.run(early(ready.net), 0.01)
+    assert not ready.stack.counts
+
+
+# ---- samples of the CADC
+
+
+def test_the_offset_of_samples_is_detected_from_the_leak(deployed, capsys):
+    ready = deployed(network(8, 6, 3, readout=True))
+    plain = ready.run(early(ready.net), 0.03)["4.membrane"]
+    assert "added 128" not in capsys.readouterr().err
+    ready.stack.int8 = True
+    samples = ready.run(early(ready.net), 0.03)["4.membrane"]
+    np.testing.assert_allclose(samples, plain, atol=0.5)
+    assert np.ptp(plain) > 2
+    assert "'4': added 128" in capsys.readouterr().err
+
+
+def test_membranes_that_do_not_start_at_the_leak_are_reported(deployed, capsys):
+    readings = deployed(network(3, 2)).script("common").cadc_readings
+    values = np.full((5, 2, 3), 80.0 + 40)
+    np.testing.assert_array_equal(readings(values, 80, "n"), values)
+    assert "the membrane starts +40 LSB from its leak" in capsys.readouterr().err
+
+
+# ---- interruptions, and what identifies a recording
+
+
+class Interrupted(Exception):
+    """What ends a script in these tests."""
+
+
+@pytest.fixture
+def interrupted(deployed, monkeypatch):
+    """A deployment of two runs whose execution ended after the first one, and the spikes that it
+    records if it is not interrupted.
+    """
+    ready = deployed(network(4, 3, 2, mean=0.8), by_layer=True)
+    with ready.run(early(ready.net), 0.03) as arrays:
+        complete = dict(arrays)
+    (ready.folder / "y.npz").unlink()
+    software = ready.stack.modules["hxtorch.spiking"]
+    run, count = software.run, len(ready.stack.experiments)
+
+    def fail(experiment, runtime):
+        if len(ready.stack.experiments) > count + 1:
+            raise Interrupted
+        run(experiment, runtime)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(software, "run", fail)
+        with pytest.raises(Interrupted):
+            ready.run(early(ready.net), 0.03, force=False)
+    assert ready.stack.calls[-2:] == ["init", "release"]
+    assert not (ready.folder / "y.npz").exists()
+    return ready, complete
+
+
+def test_an_interrupted_execution_continues_with_the_next_run(interrupted):
+    ready, complete = interrupted
+    count = len(ready.stack.experiments)
+    recorded = ready.run(early(ready.net), 0.03, force=False)
+    assert len(ready.stack.experiments) == count + 1
+    assert np.isfinite(complete["2.time"]).any()
+    assert set(recorded.files) == set(complete)
+    for name, array in complete.items():
+        np.testing.assert_array_equal(recorded[name], array)
+    assert not list(ready.folder.glob("y.npz.run*"))
+
+
+def test_results_of_anything_else_are_not_mixed(interrupted):
+    ready, _ = interrupted
+    file = ready.folder / "y.npz.run0"
+    before = file.read_bytes()
+    later = {name: (time + 1e-3, index) for name, (time, index) in early(ready.net).items()}
+    with pytest.raises(SystemExit, match="run0 belongs to different --input"):
+        ready.run(later, 0.03, force=False)
+    with pytest.raises(SystemExit, match="run0 belongs to different --duration"):
+        ready.run(early(ready.net), 0.02, force=False)
+    (calibration,) = ready.folder.glob("calibration.0.*")
+    content = calibration.read_bytes()
+    result = pickle.loads(content)
+    result.again = True
+    calibration.write_bytes(pickle.dumps(result))
+    with pytest.raises(SystemExit, match="run0 belongs to different --calibration"):
+        ready.run(early(ready.net), 0.03, force=False)
+    calibration.write_bytes(content)
+    net = ready.folder / "network.json"
+    content = net.read_text()
+    net.write_text(content.replace(ready.net["mapping"], "0" * 16))
+    with pytest.raises(SystemExit, match="run0 belongs to different network"):
+        ready.run(early(ready.net), 0.03, force=False)
+    assert file.read_bytes() == before
+    net.write_text(content)
+    count = len(ready.stack.experiments)
+    ready.run(early(ready.net), 0.03)  # with --force
+    assert len(ready.stack.experiments) == count + 2
+
+
+def test_later_results_belong_to_those_of_earlier_runs(interrupted, monkeypatch):
+    """A second run that replayed other spikes is not used."""
+    ready, _ = interrupted
+    results = ready.script("run_results").RunResults
+    monkeypatch.setattr(results, "remove", lambda self: None)
+    net, common = ready.net, ready.script("common")
+    trains = common.read_inputs(str(ready.folder / "x.npz"), net, 0.03)
+    (calibration, refined) = sorted(map(str, ready.folder.glob("calibration.*.pkl")))
+    records = results(str(ready.folder / "y.npz"), net, trains, 0.03)
+    assert records.load(0, calibration)
+    trains.add((2, 0), [[1e-6], []])
+    records.save(1, net["runs"][1], refined)
+    again = results(str(ready.folder / "y.npz"), net, trains, 0.03)
+    assert again.load(0, calibration)
+    assert again.load(1, refined)
+    trains.add((1, 0), [[2e-6], [3e-6]])
+    changed = results(str(ready.folder / "y.npz"), net, trains, 0.03)
+    changed.save(0, net["runs"][0], calibration)
+    with pytest.raises(SystemExit, match="run1 belongs to different recordings of earlier runs"):
+        changed.load(1, refined)
+
+
+def test_a_recording_is_overwritten_by_force_alone(deployed):
+    ready = deployed(network(4, 3))
+    ready.run(early(ready.net), 0.01)
+    before = (ready.folder / "y.npz").read_bytes()
+    with pytest.raises(SystemExit, match="exists: pass --force"):
+        ready.run(early(ready.net), 0.02, force=False)
+    assert (ready.folder / "y.npz").read_bytes() == before
+
+
+def test_a_recording_of_the_scripts_identifies_itself(deployed):
+    graph = network(4, 3, 2)
+    ready = deployed(graph)
+    inputs = early(ready.net)
+    ready.run(inputs, 0.01)
+    inputs["input"][0][1] += 1e-4  # samples differ
+    ready.run(inputs, 0.01)
+    path, lowered = ready.folder / "y.npz", lower(graph)
+    assert lowered.dtype == np.float32
+    sent = {"input": (inputs["input"][0].astype(np.float32), inputs["input"][1])}
+    recorded = read_recording(path, sent, lowered, mapping=digest(ready.mapping))
+    assert (recorded.t_end, recorded.notes) == (0.01, ())
+    swapped = {name: (time[::-1], index[::-1]) for name, (time, index) in sent.items()}
+    assert_refused(
+        lambda: read_recording(path, swapped, lowered), UsageError, "recorded as sample 1"
+    )
+
+
+# ---- strength of the synaptic inputs
+
+
+@pytest.mark.parametrize("case", ["two layers", "a readout", "several circuits"])
+def test_the_slope_is_measured_on_the_chip(case, deployed, monkeypatch, capsys):
+    graph = {
+        "two layers": lambda: network(12, 9, 4),
+        "a readout": lambda: network(8, 6, 3, readout=True),
+        "several circuits": lambda: network(300, 12, 3),
+    }[case]()
+    ready = deployed(graph, QuantizeOptions(slope=0.05), signs="free")
+    ready.stack.int8 = True
+    table = ready.folder / "slopes.json"
+    settings = ("--i-synin-gm", "400", "700")
+    monkeypatch.setattr(sys, "argv", ["measure", "--output", str(table), *settings])
+    ready.script("measure_slope").main()
+    first, second = read_slopes(table)
+    assert [first.i_synin_gm, second.i_synin_gm] == [400, 700]
+    assert first.slope == pytest.approx(0.05, rel=0.03)
+    assert quantize(graph, QuantizeOptions(slope=(first, second))).measured == min(
+        (first, second), key=lambda measured: measured.slope
+    )
+    assert "delay 0.00 us" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="exists: pass --force"):
+        ready.script("measure_slope").main()
+    assert ready.stack.counts["calibrated"] == 2

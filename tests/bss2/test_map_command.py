@@ -127,6 +127,18 @@ def test_a_slope_is_shown_with_the_settings_at_which_it_was_measured(folder, map
     assert "at i_synin_gm 500 and synapse_dac_bias 600" in mapped(*options, "9.0")[0]
 
 
+def test_a_strength_beyond_all_public_settings_is_warned_of(folder, mapped):
+    """Delta synapses become currents of 0.3 us, which must be strong."""
+    layers = build.linear(weight=[[1.0, 0.5]]), build.lif(tau=1e-3)
+    write(folder / "delta.nir", build.sequential(build.input(2), *layers), force=True)
+    plain = ("delta.nir", "-o", "delta.json", "--force", "--json")
+    done, _ = mapped(*plain)
+    assert done["slope"] > 1
+    warning = "no public setting of the chip reaches more than 0.15"
+    assert warning in mapped(*plain)[1]
+    assert warning not in mapped(*plain, "--slope", str(done["slope"]))[1]
+
+
 def test_how_often_the_bias_channel_fires_is_said_again_to_verify(mapped):
     bias = ("--bias", "source", "--bias-period", "3us")
     assert "one every 3 us of chip time" in mapped("biased.nir", "-o", "biased.json", *bias)[1]

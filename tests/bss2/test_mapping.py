@@ -81,12 +81,35 @@ RUN, SYNAPSES = ("runs", 0), ("runs", 0, "synapses", 0)
         ((*SYNAPSES, "weights"), [[1, 2], [3]], "'weights' is not a rectangular list of integers"),
         (("seed",), "1", "'seed' is text"),
         (("seed",), 2**31, "'seed' is 2147483648; the largest magnitude is 2147483647"),
+        (("sedd",), 3, "mapping: unknown key 'sedd': did you mean 'seed'"),
+        (("dead", "row"), [], "mapping: dead: unknown key 'row': did you mean 'rows'"),
+        (("populations", 1, "width"), 3, r"populations\[1\]: unknown key 'width'"),
+        ((*RUN, "masks"), [], r"runs\[0\]: unknown key 'masks'"),
+        (
+            (*RUN, "neurons", 2, "adress"),
+            1,
+            r"neurons\[2\]: unknown key 'adress': did you mean 'ad",
+        ),
+        (
+            (*RUN, "sources", 0, "event"),
+            1,
+            r"sources\[0\]: unknown key 'event': did you mean 'even",
+        ),
+        ((*SYNAPSES, "weight"), [1], "unknown key 'weight': did you mean 'weights'"),
     ],
 )
 def test_malformed_entries_are_one_line(text, path, to, message):
     with pytest.raises(MappingError, match=message) as caught:
         from_json(edited(text, *path, to=to))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["seed", "index", "weights"])
+def test_repeated_keys_are_refused(text, key):
+    """JSON would use the last one."""
+    doubled = text.replace(f'"{key}":', f'"{key}":0,"{key}":', 1)
+    problem = assert_refused(lambda: from_json(doubled), MappingError)
+    assert problem.facts == {"key": key, "count": 2}
 
 
 @pytest.mark.parametrize("broken", ["", "[]", "{}", '{"schema": 1', "nan", "[" * 100_000])

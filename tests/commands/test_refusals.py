@@ -195,7 +195,7 @@ TRAIN = "train net.nir --data task.npz -o out.nir --epochs 1"
         ("map net.nir -o m.json --svg m.png", "a floorplan is an .svg file, not 'm.png'"),
         ("map net.nir -o m.json --percentile 50", "--percentile 50 has no effect without --scale"),
         ("map net.nir -o m.json --synapses-per-weight 99999999999999999999", "at most 520"),
-        ("map net.nir -o m.json --slope table.json", "unknown field 'slop': did you mean 'slope'"),
+        ("map net.nir -o m.json --slope table.json", "unknown key 'slop': did you mean 'slope'"),
         (
             "emulate net.nir m.json --input x.npz -o out.npz --ideal --spread calibrated",
             "an ideal chip has no spread",

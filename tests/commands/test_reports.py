@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from jaxsnn import plot
+from jaxsnn.bss2.search.quantize import quantize
+from jaxsnn.bss2.target_cells import target_cells
 from jaxsnn.commands.fidelity_command import fidelity_report
 from jaxsnn.commands.reports.report_page import facts, figure, page, summary, table
 from jaxsnn.commands.reports.report_parts import limitations_section
@@ -116,6 +118,10 @@ def test_a_mapping_is_reported_with_its_floorplan(tmp_path, capsys):
     assert report.count("svg") == 2
     assert "runs 1000 times as fast" in text
     assert text.count("it is refractory for") == 1  # both populations in one sentence
+    assert "Calibration targets" in text
+    assert "slope, needed" in text
+    quantized = quantize(read(DEMO_NET, dialect="snntorch", reset="zero", reset_delay=True))
+    assert all(cell in text for cell in target_cells(quantized.populations["lif2"]))
 
 
 def test_a_network_that_does_not_fit_is_reported_without_a_chip(tmp_path, capsys):

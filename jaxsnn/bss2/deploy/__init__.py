@@ -1,8 +1,8 @@
 """A mapping as a folder of scripts for the chip's own software. Only the scripts need that software.
 
 run_hxtorch.py runs the mapping as it is, with its placement and routing; calibrate.py calibrates the
-chip for it. There is no script for PyNN.brainscales, which routes by itself and does not accept a
-routing.
+chip for it; measure_slope.py measures the strength of its synaptic inputs. There is no script for
+PyNN.brainscales, which routes by itself and does not accept a routing.
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ def _notes(quantized: Quantized, calibrations: tuple[Calibration, ...]) -> Itera
             Text(
                 "one LSB of a weight must change dV/dt by {slope:.3g} CADC LSB per microsecond; in "
                 "the vendor's example, at i_synin_gm 500, it changes by {vendors_example:.2f}: "
-                "measure the slope of your chip and pass {option} when mapping, or calibrate the "
-                "synaptic inputs to {slope:.3g}",
+                "measure the slope of your chip with measure_slope.py and pass {option} when "
+                "mapping, or calibrate the synaptic inputs to {slope:.3g}",
                 slope=quantized.slope,
                 vendors_example=VENDORS_EXAMPLE,
                 option=SLOPE.set_to("S"),
@@ -172,6 +172,7 @@ def readme(content: dict[str, Any], quantized: Quantized) -> str:
         .read_text(encoding="utf-8")
         .format(
             fingerprint=content["fingerprint"][:12],
+            mapping=content["mapping"],
             duration=f"{10 * longest * content['speedup']:.3g}",
             targets="\n".join(targets),
             runs="the only run" if count == 1 else f"{count} runs, one after the other",
@@ -196,7 +197,7 @@ def _strength(quantized: Quantized) -> str:
     if measured is None:
         return (
             f"One LSB of a weight must change dV/dt by {slope}. Set i_synin_gm and "
-            "synapse_dac_bias in the targets accordingly, and measure the slope."
+            "synapse_dac_bias in the targets accordingly, and measure the slope with measure_slope.py."
         )
     return (
         f"One LSB of a weight changes dV/dt by {slope} at i_synin_gm {measured.i_synin_gm} and "

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxsnn.bss2.check.propagate import events_of, listening, passed
 from jaxsnn.bss2.chip import HEMISPHERES, INHIBITORY, PARAMETERS, Chip, Circuit
-from jaxsnn.bss2.mapping import Mapping, PlacedNeuron, Run
+from jaxsnn.bss2.mapping import Mapping, PlacedNeuron, Run, digest
 from jaxsnn.bss2.search.measured_slopes import MeasuredSlope
 from jaxsnn.bss2.search.quantize import ChipPopulation, Quantized
 from jaxsnn.errors import MappingError
@@ -45,6 +45,7 @@ def content_of(
     return {
         "schema": 1,
         "fingerprint": mapping.fingerprint,
+        "mapping": digest(mapping),
         "signs": mapping.signs,
         "largest_weight": mapping.chip.weight_max,
         "speedup": quantized.speedup,
@@ -54,6 +55,7 @@ def content_of(
         "cycle": mapping.chip.clock_period,
         "step": STEP,
         "millisecond": SECONDS["ms"],
+        "microsecond": SECONDS["us"],
         "i_synin_gm": inputs.i_synin_gm,
         "synapse_dac_bias": inputs.synapse_dac_bias,
         "populations": placed,

@@ -17,6 +17,7 @@ from jaxsnn.bss2.emulate.emulated_chip import EmulatedChip, refuse_bad
 from jaxsnn.bss2.emulate.run_program import Recorded, execute
 from jaxsnn.bss2.mapping import Mapping as ChipMapping
 from jaxsnn.bss2.netlist import Netlist
+from jaxsnn.bss2.search.portfolio import Outcome
 from jaxsnn.bss2.search.quantize import Quantized
 from jaxsnn.errors import (
     MappingError,
@@ -100,8 +101,8 @@ class Emulator:
 
     Args:
         quantized: The quantised network.
-        mapping: Mapping of that network; None for an ideal chip of unlimited size that holds all
-            neurons at once.
+        mapping: Mapping of that network, or the result of `place_and_route`; None for an ideal chip
+            of unlimited size that holds all neurons at once.
         chip: The chip; default `EmulatedChip()`.
 
     Raises:
@@ -112,8 +113,19 @@ class Emulator:
     """
 
     def __init__(
-        self, quantized: Quantized, mapping: ChipMapping | None, *, chip: EmulatedChip | None = None
+        self,
+        quantized: Quantized,
+        mapping: ChipMapping | Outcome | None,
+        *,
+        chip: EmulatedChip | None = None,
     ):
+        if isinstance(mapping, Outcome):
+            if mapping.mapping is None:
+                raise MappingError(
+                    Text("the network has no mapping ({reason})", reason=mapping.why),
+                    fix="pass the result of a search that found one",
+                )
+            mapping = mapping.mapping
         if not (isinstance(quantized, Quantized) and isinstance(mapping, ChipMapping | None)):
             kinds = Text(
                 "{network} and {mapping}",
@@ -208,7 +220,7 @@ class _Fired(NamedTuple):
 
 def emulate(
     quantized: Quantized,
-    mapping: ChipMapping | None,
+    mapping: ChipMapping | Outcome | None,
     inputs: Any,
     t_end: float,
     *,

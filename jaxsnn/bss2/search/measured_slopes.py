@@ -4,22 +4,25 @@ LSB per microsecond, at settings of the chip.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from jaxsnn.bss2.chip import PARAMETERS
-from jaxsnn.bss2.json_entries import Entry
-from jaxsnn.errors import MappingError, UsageError, as_number, shown, suggestion
+from jaxsnn.bss2.json_entries import Entry, parse
+from jaxsnn.errors import MappingError, Note, UsageError, as_number, shown
 from jaxsnn.nir.io.read_limits import read_text
+from jaxsnn.options import SLOPE
 from jaxsnn.wording import Text
 
 #: Slope of the vendor's example at i_synin_gm 500 and synapse_dac_bias 1000: weight_scale 58, a
 #: threshold 70 LSB above the leak, and a membrane time constant of 12 us (70 / 58 / 12).
 VENDORS_EXAMPLE = 0.10
+#: Largest slope of a public setting: about 0.15 at i_synin_gm 550 and synapse_dac_bias 1000, which
+#: follows from the settings of DelGrad (Nat. Commun. 16, 2025, doi:10.1038/s41467-025-63120-y).
+STRONGEST_PUBLIC = 0.15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +69,7 @@ def slopes_of(text: str) -> Slopes:
 def read_slopes(path: str | os.PathLike[str]) -> tuple[MeasuredSlope, ...]:
     """Read the measured slopes of a JSON file; see `slopes_of`."""
     try:
-        content = json.loads(read_text(path, "a table of measured slopes"))
+        content = parse(read_text(path, "a table of measured slopes"), fix="correct the file")
     except (ValueError, RecursionError) as error:
         raise MappingError(
             Text("{path} is not JSON ({error})", path=path, error=error), fix="correct the file"
@@ -78,17 +81,7 @@ def read_slopes(path: str | os.PathLike[str]) -> tuple[MeasuredSlope, ...]:
         )
     measured = []
     for number, item in enumerate(content):
-        entry = Entry(item, f"{path}[{number}]", fix="correct the file")
-        if unknown := sorted(set(item) - set(_FIELDS)):
-            raise MappingError(
-                Text(
-                    "{path}[{index}]: unknown field '{field}'",
-                    path=path,
-                    index=number,
-                    field=unknown[0],
-                ),
-                fix=suggestion(unknown[0], _FIELDS),
-            )
+        entry = Entry(item, f"{path}[{number}]", fix="correct the file", keys=_FIELDS)
         slope = entry.value("slope")
         if type(slope) not in (int, float):
             raise MappingError(
@@ -150,6 +143,25 @@ def chosen_slope(slopes: Slopes, minimum: float) -> MeasuredSlope:
         if strong
         else max(table, key=lambda measured: measured.slope)
     )
+
+
+def strength_notes(slope: float | None, measured: MeasuredSlope | None) -> Iterator[str]:
+    """Yield a warning if a network needs a larger slope than any public setting of the chip has.
+
+    Args:
+        slope: slope that the network needs, CADC LSB per microsecond; None if it has no weights.
+        measured: measured slope, which the chip has; None if it was not measured.
+    """
+    if slope is not None and measured is None and slope > STRONGEST_PUBLIC:
+        text = Text(
+            "one LSB of a weight must change dV/dt by {slope:.3g} CADC LSB per microsecond; no public "
+            "setting of the chip reaches more than {strongest:g}. Pass {option} for thresholds that "
+            "the chip reaches, or a slope that you measured",
+            slope=slope,
+            strongest=STRONGEST_PUBLIC,
+            option=SLOPE.set_to(STRONGEST_PUBLIC),
+        )
+        yield Note(text, kind="assumed", code="strong-synapses")
 
 
 def _table(slopes: Slopes) -> Sequence[MeasuredSlope]:

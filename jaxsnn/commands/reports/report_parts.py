@@ -148,7 +148,25 @@ def chip_section(mapping: Mapping, quantized: Quantized) -> str:
     return (
         table(("resource", "used", "available"), resources)
         + figure(lambda: plot.floorplan(mapping), "the chip; hover over a neuron for its name")
+        + calibration_table(quantized)
         + rounding_table(quantized)
+    )
+
+
+def calibration_table(quantized: Quantized) -> str:
+    """Return the calibration targets of each population, and the strength of a weight."""
+    from jaxsnn.bss2.target_cells import slope_cells, target_cells
+
+    rows = [(name, *target_cells(population)) for name, population in quantized.populations.items()]
+    headings = (
+        *("population", "leak, CADC LSB", "reset, CADC LSB", "threshold, CADC LSB"),
+        *("tau_mem, us", "tau_syn, us", "refractory time, us"),
+    )
+    slope = slope_cells(quantized)
+    return (
+        "<h3>Calibration targets</h3>"
+        + table(headings, rows)
+        + ("" if slope is None else facts({slope[0]: slope[1]}))
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.errors import UsageError, listing
+from jaxsnn.errors import Note, UsageError, as_number, listing
 from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.network.inputs import place_of
 from jaxsnn.network.network import Network
@@ -34,10 +34,16 @@ class RecordedChip:
         times: population -> sorted spike times in seconds of the network, (samples, neurons, spikes),
             with inf in unused slots.
         inputs: Input node -> (time, index) of the events that were sent, (samples, events) each.
+        t_end: duration of a recorded sample in seconds of the network; None if unknown.
+        mapping: fingerprint of the mapping that was recorded; None if unknown.
+        notes: what the file of the recording does not contain, a sentence each.
     """
 
     times: Mapping[str, np.ndarray]
     inputs: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    t_end: float | None = None
+    mapping: str | None = None
+    notes: tuple[str, ...] = ()
 
     def forward(self, network: Network, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
         """Return the recorded spikes of samples whose inputs were sent. Recordings of inputs that
@@ -45,17 +51,22 @@ class RecordedChip:
         second recording.
 
         Raises:
-            UsageError: a sample that was not sent.
+            UsageError: a sample that was not sent, or a spiking population that was not recorded.
         """
-        dtype = next(iter(inputs.values())).time.dtype
-        recorded: dict[bytes, list[int]] = {}
-        for number in range(self.samples):
-            recorded.setdefault(_print(self.inputs, number, dtype), []).append(number)
+        for name, population in network.populations.items():
+            if population.fires and name not in self.times:
+                raise UsageError(
+                    Text("the spikes of population '{node}' were not recorded", node=name),
+                    fix="record all spiking populations",
+                    node=name,
+                )
+        recorded: dict[str, list[int]] = {}
+        for number, fingerprint in enumerate(sample_fingerprints(self.inputs).tolist()):
+            recorded.setdefault(fingerprint, []).append(number)
         sent = {name: (events.time, events.index) for name, events in inputs.items()}
-        places, met = [], Counter[bytes]()
-        for number in range(len(next(iter(sent.values()))[0])):
-            sample = _print(sent, number, dtype)
-            if sample not in recorded:
+        places, met = [], Counter[str]()
+        for number, fingerprint in enumerate(sample_fingerprints(sent).tolist()):
+            if fingerprint not in recorded:
                 raise UsageError(
                     Text(
                         "the inputs of sample {sample} are not among those of the {samples} recorded samples",
@@ -64,8 +75,9 @@ class RecordedChip:
                     ),
                     fix="train on the inputs that were sent to the chip",
                 )
-            places.append(recorded[sample][met[sample] % len(recorded[sample])])
-            met[sample] += 1
+            repetitions = recorded[fingerprint]
+            places.append(repetitions[met[fingerprint] % len(repetitions)])
+            met[fingerprint] += 1
         return {name: times[places] for name, times in self.times.items()}
 
     @property
@@ -90,7 +102,7 @@ class RecordedChip:
             for name, arrays in self.inputs.items()
         }
         solution = engine.run(network, events, t_end)
-        notes = tuple(self.late_notes(t_end))
+        notes = (*self.notes, *self.late_notes(t_end))
         return replace(solution, approximations=(*solution.approximations, *notes))
 
     def late_notes(self, t_end: float) -> Iterator[str]:
@@ -114,44 +126,99 @@ class RecordedChip:
                 )
 
 
-def _print(inputs: Mapping[str, tuple[Any, Any]], number: int, dtype: Any) -> bytes:
-    """Return a fingerprint of a sample's events, independent of their order and padding."""
-    digest = hashlib.sha256()
-    for name in sorted(inputs):
-        time = np.asarray(inputs[name][0][number]).astype(dtype)
-        index = np.asarray(inputs[name][1][number])
-        used = np.isfinite(time)
-        time, index = time[used], index[used].astype(np.int64)
-        order = np.lexsort((index, time))
-        digest.update(name.encode() + time[order].tobytes() + index[order].tobytes())
-    return digest.digest()
+def sample_fingerprints(inputs: Mapping[str, tuple[Any, Any]]) -> np.ndarray:
+    """Return a fingerprint of the events of each sample, (samples,) text of 16 hexadecimal digits.
+
+    It depends neither on the order of the events nor on padding. Times are rounded to float32, as
+    programs store them with different precision. The scripts of `jaxsnn deploy` compute the same.
+
+    Args:
+        inputs: Input node -> (time, index), (samples, events) each, with inf in unused slots.
+    """
+    arrays = {
+        name: (np.asarray(time).astype("<f4"), np.asarray(index).astype("<i8"))
+        for name, (time, index) in inputs.items()
+    }
+    fingerprints = []
+    for sample in range(len(next(iter(arrays.values()))[0])):
+        digest = hashlib.sha256()
+        for name in sorted(arrays):
+            time, index = (array[sample] for array in arrays[name])
+            time, index = time[np.isfinite(time)], index[np.isfinite(time)]
+            order = np.lexsort((index, time))
+            digest.update(name.encode() + b"\0" + time[order].tobytes() + index[order].tobytes())
+        fingerprints.append(digest.hexdigest()[:16])
+    return np.array(fingerprints, "<U16")
+
+
+#: Arrays of a recording that do not belong to a population.
+T_END_ARRAY, INPUTS_ARRAY, MAPPING_ARRAY = "t_end", "fingerprint.inputs", "fingerprint.mapping"
+
+
+def identification(
+    inputs: Mapping[str, tuple[Any, Any]], mapping: str, t_end: float
+) -> dict[str, np.ndarray]:
+    """Return the arrays of a recording that identify its inputs and its mapping.
+
+    Args:
+        inputs: Input node -> (time, index) of the events that were sent.
+        mapping: `jaxsnn.bss2.mapping.digest` of the mapping.
+        t_end: duration of a sample, seconds of the network.
+    """
+    return {
+        T_END_ARRAY: np.array(t_end, float),
+        INPUTS_ARRAY: sample_fingerprints(inputs),
+        MAPPING_ARRAY: np.array(mapping),
+    }
 
 
 def read_recording(
     recorded: str | os.PathLike[str],
     inputs: Mapping[str, tuple[Any, Any]],
     network: Network,
+    *,
+    mapping: str | None = None,
 ) -> RecordedChip:
     """Read the recording that the script of a deployed network, or `jaxsnn emulate`, wrote.
 
     Args:
-        recorded: .npz file with NAME.time, NAME.index of each population that fires.
+        recorded: .npz file with NAME.time, NAME.index of each population that fires, or of some of
+            them.
         inputs: Input node -> (time, index) of the events that were sent.
         network: deployed network.
+        mapping: `jaxsnn.bss2.mapping.digest` of the mapping that was recorded; None if unknown.
 
     Raises:
-        FileError, UsageError: no such file, or a population that is missing or does not match.
+        FileError, UsageError: no such file, no recorded population or one that does not match,
+            other inputs or another order of the samples, or another mapping.
     """
     arrays = load_arrays(recorded)
-    sent = {
-        name: tuple(np.atleast_2d(np.asarray(array)) for array in events)
-        for name, events in inputs.items()
+    sent: dict[str, tuple[np.ndarray, np.ndarray]] = {
+        name: (np.atleast_2d(np.asarray(time)), np.atleast_2d(np.asarray(index)))
+        for name, (time, index) in inputs.items()
     }
     samples = len(next(iter(sent.values()))[0])
+    notes = [*_refuse_other_inputs(recorded, arrays, sent)]
+    recorded_mapping = str(arrays[MAPPING_ARRAY]) if MAPPING_ARRAY in arrays else None
+    if mapping is not None and recorded_mapping is None:
+        notes.append(Note("the recording does not identify its mapping", kind="assumed"))
+    elif mapping not in (None, recorded_mapping):
+        raise UsageError(
+            Text(
+                "{path} was recorded with mapping {actual}, not {expected}",
+                path=recorded,
+                actual=recorded_mapping,
+                expected=mapping,
+            ),
+            fix="pass the mapping that was deployed or emulated",
+        )
+    firing = [name for name, population in network.populations.items() if population.fires]
+    recorded_names = [
+        name for name in firing if f"{name}.time" in arrays or f"{name}.index" in arrays
+    ]
     times = {}
-    for name, population in network.populations.items():
-        if not population.fires:
-            continue
+    for name in recorded_names or firing:
+        population = network.populations[name]
         if f"{name}.time" not in arrays or f"{name}.index" not in arrays:
             raise UsageError(
                 Text(
@@ -195,7 +262,85 @@ def read_recording(
             )
         _refuse_events(recorded, name, time, index, population.size)
         times[name] = by_neuron(time, index, population.size)
-    return RecordedChip(times=times, inputs=sent)  # pyright: ignore[reportArgumentType]
+    if unrecorded := [name for name in firing if name not in times]:
+        notes.append(
+            Text(
+                "populations that were not recorded: {populations}", populations=listing(unrecorded)
+            )
+        )
+    return RecordedChip(
+        times=times,
+        inputs=sent,
+        t_end=_recorded_end(recorded, arrays),
+        mapping=recorded_mapping,
+        notes=tuple(notes),
+    )
+
+
+def _recorded_end(
+    recorded: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]
+) -> float | None:
+    """Return the duration of a recorded sample in seconds of the network; None if unknown."""
+    if T_END_ARRAY not in arrays:
+        return None
+    array = arrays[T_END_ARRAY]
+    end = as_number(array.item()) if array.size == 1 else np.nan
+    if not 0 < end < np.inf:
+        raise UsageError(
+            Text("'{array}' of {path} is {value}", array=T_END_ARRAY, path=recorded, value=array),
+            fix="save a positive number of seconds, or remove the array",
+        )
+    return end
+
+
+def _refuse_other_inputs(
+    recorded: str | os.PathLike[str],
+    arrays: Mapping[str, np.ndarray],
+    sent: Mapping[str, tuple[np.ndarray, np.ndarray]],
+) -> Iterator[str]:
+    """Refuse inputs that were not recorded, or in another order; yield a note if the recording does
+    not identify its inputs.
+    """
+    if INPUTS_ARRAY not in arrays:
+        yield Note(
+            "the recording does not identify its inputs, so that their order is not checked",
+            kind="assumed",
+        )
+        return
+    actual, expected = arrays[INPUTS_ARRAY], sample_fingerprints(sent)
+    if actual.shape != expected.shape:
+        raise UsageError(
+            Text(
+                "{path} has {recorded} samples, and the number of samples sent is {samples}",
+                path=recorded,
+                recorded=actual.size,
+                samples=len(expected),
+            ),
+            fix="pass the inputs of the recording",
+        )
+    differing = np.flatnonzero(actual != expected)
+    if not differing.size:
+        return
+    sample = int(differing[0])
+    positions = np.flatnonzero(actual == expected[sample])
+    if positions.size:
+        raise UsageError(
+            Text(
+                "the inputs of sample {sample} were recorded as sample {position} of {path}",
+                sample=sample,
+                position=int(positions[0]),
+                path=recorded,
+            ),
+            fix="pass the inputs in the order in which they were sent",
+        )
+    raise UsageError(
+        Text(
+            "the inputs of sample {sample} are not those of the recording {path}",
+            sample=sample,
+            path=recorded,
+        ),
+        fix="pass the inputs that were sent to the chip",
+    )
 
 
 def _refuse_events(

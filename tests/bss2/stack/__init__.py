@@ -26,14 +26,15 @@ class Stack:
     Attributes:
         slope: CADC LSB per second of the chip by which one LSB of a weight changes dV/dt.
         experiments: in the order in which they were made.
-        counts: "calibrated", "refined": how often the chip was.
+        counts: "calibrated", "potentials again", "refined": how often the chip was.
+        int8: whether samples of the CADC arrive as int8, 128 lower.
     """
 
-    def __init__(self, slope=0.0):
+    def __init__(self, slope=0.0, records=False):
         self.slope, self.experiments, self.calls = slope, [], []
-        self.initialised, self.counts = False, collections.Counter()
+        self.initialised, self.counts, self.int8 = False, collections.Counter(), False
         coordinates = halco()
-        calix = calibration.modules(self.counts)
+        calix = calibration.modules(self.counts, records)
         hxcomm = calix.pop("hxcomm")
         grenade = module("pygrenade_vx.network", vars(network.module()))
         hxsnn = self._spiking()

@@ -74,6 +74,7 @@ def existing_nodes():
 CrossbarOutputOnDLS = sized("CrossbarOutputOnDLS", 12)
 CrossbarInputOnDLS = sized("CrossbarInputOnDLS", 20)
 AtomicNeuronOnDLS = sized("AtomicNeuronOnDLS", 2 * COLUMNS)
+SynapticInputOnNeuron = sized("SynapticInputOnNeuron", 2)
 AtomicNeuronOnLogicalNeuron = sized("AtomicNeuronOnLogicalNeuron", 2 * HALF)
 
 
@@ -173,4 +174,5 @@ def halco():
         SynapseOnSynapseRow=sized("SynapseOnSynapseRow", COLUMNS),
         SynapseRowOnDLS=sized("SynapseRowOnDLS", 512),
         SynapseRowOnSynram=sized("SynapseRowOnSynram", 256),
+        SynapticInputOnNeuron=SynapticInputOnNeuron,
     )

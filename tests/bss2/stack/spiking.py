@@ -536,6 +536,8 @@ class Experiment:
                     for n in range(population.size)
                 ]
                 values = np.array(membranes)[:, :, places].transpose(1, 0, 2)
+                if self.stack.int8:
+                    values = np.clip(np.round(values) - 128, -128, 127).astype(np.int8)
                 population.observed = types.SimpleNamespace(cadc=CADCHandle(values))
 
 

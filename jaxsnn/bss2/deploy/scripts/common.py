@@ -9,7 +9,9 @@ of each event. The chip runs faster than the network by the factor `speedup` of 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +20,10 @@ from typing import Any, NoReturn
 import numpy as np
 
 HERE = Path(__file__).parent
+#: Difference between readings of the CADC and their int8 samples.
+INT8_OFFSET = 128
+#: Distance from the leak potential, in CADC LSB, beyond which a membrane at rest is reported.
+REST_TOLERANCE = 20
 #: Number of a population of network.json, and of a neuron in it.
 Neuron = tuple[int, int]
 #: Spike times of one neuron, seconds of the chip, one list for each sample.
@@ -46,6 +52,11 @@ def arguments(text: str) -> argparse.ArgumentParser:
         required=True,
         help="duration of a sample, in seconds of the network",
     )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="overwrite OUT.npz, and discard the results of an interrupted execution",
+    )
     return parser
 
 
@@ -65,10 +76,13 @@ def missing(package: str, error: ImportError) -> NoReturn:
 class Trains:
     """Spike trains in seconds of the chip: (population, index) -> one list of times for each
     sample.
+
+    Attributes:
+        fingerprints: fingerprint of the inputs of each sample; None if unknown.
     """
 
-    def __init__(self, samples: int) -> None:
-        self.samples = samples
+    def __init__(self, samples: int, fingerprints: np.ndarray | None = None) -> None:
+        self.samples, self.fingerprints = samples, fingerprints
         self.times: dict[Neuron, Times] = {}
         self.traces: dict[Neuron, np.ndarray] = {}
 
@@ -107,7 +121,8 @@ def read_inputs(path: str, net: dict[str, Any], duration: float) -> Trains:
         counts = ", ".join(f"{len(time)} of {name}" for name, (time, _) in events.items())
         raise SystemExit(f"{path}: the inputs have different numbers of samples: {counts}")
     samples = len(events[data_names[0]][0]) if data_names else 1
-    trains = Trains(samples)
+    raw = {name: (arrays[f"{name}.time"], arrays[f"{name}.index"]) for name in data_names}
+    trains = Trains(samples, sample_fingerprints(raw) if raw else None)
     for number, name in zip(external, input_names, strict=True):
         if name == net["bias_source"]:
             regular = np.arange(0.0, duration / net["speedup"], net["bias_period"]).tolist()
@@ -124,6 +139,25 @@ def read_inputs(path: str, net: dict[str, Any], duration: float) -> Trains:
                 ],
             )
     return trains
+
+
+def sample_fingerprints(inputs: dict[str, tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Return a fingerprint of the events of each sample, by input name (time, index), (samples,
+    events) each. jaxsnn computes the same, and refuses recordings of other inputs.
+    """
+    arrays = {
+        name: (time.astype("<f4"), index.astype("<i8")) for name, (time, index) in inputs.items()
+    }
+    fingerprints = []
+    for sample in range(len(next(iter(arrays.values()))[0])):
+        digest = hashlib.sha256()
+        for name in sorted(arrays):
+            time, index = (array[sample] for array in arrays[name])
+            time, index = time[np.isfinite(time)], index[np.isfinite(time)]
+            order = np.lexsort((index, time))
+            digest.update(name.encode() + b"\0" + time[order].tobytes() + index[order].tobytes())
+        fingerprints.append(digest.hexdigest()[:16])
+    return np.array(fingerprints, "<U16")
 
 
 def _events(
@@ -153,6 +187,12 @@ def _events(
             raise SystemExit(
                 f"{path}: '{name}.{array_name}' is {numbers[tuple(place)]:g} at {place}; it must be {must}"
             )
+    last = float(np.max(time, where=used, initial=0.0))
+    if 0 < last <= duration / net["speedup"]:
+        sys.stderr.write(
+            f"{path}: the last event of '{name}' is at {last:g} s of {duration:g} s: times are seconds of"
+            f" the network, {net['speedup']:g} times those of the chip\n"
+        )
     late = used & (time >= duration)
     if late.any():
         sys.stderr.write(
@@ -161,11 +201,49 @@ def _events(
     return np.where(late, np.inf, time) / net["speedup"], index
 
 
-def write_outputs(path: str, net: dict[str, Any], trains: Trains) -> None:
-    """Write all recorded spikes, in seconds of the network, and of readouts `NAME.membrane` (steps,
-    samples, neurons) and `NAME.sample_time` (steps,), also in seconds of the network.
+def cadc_readings(values: Any, leak: Any, name: str) -> np.ndarray:
+    """Return membranes as readings of the CADC from 0 to 255.
+
+    By its source, the vendor's software stores readings as int8, 128 lower; this was not verified on a
+    chip. At the start of a sample membranes rest at the leak potential, which shows whether 128 was
+    subtracted.
+
+    Args:
+        values: (steps, samples, neurons), as hxtorch returns them.
+        leak: leak potential of each neuron, or of all, CADC LSB.
+        name: population, for messages.
     """
-    arrays = {}
+    values = np.asarray(values, float)
+    difference = float(np.nanmedian(values[0] - np.asarray(leak, float)))
+    offset = min((0, INT8_OFFSET), key=lambda offset: abs(difference + offset))
+    if offset:
+        sys.stderr.write(f"'{name}': added {offset} to the samples of the CADC, which are int8\n")
+    if abs(difference + offset) > REST_TOLERANCE:
+        sys.stderr.write(
+            f"'{name}': the membrane starts {difference + offset:+.0f} LSB from its leak: check the"
+            " calibration, or the pause between samples\n"
+        )
+    return values + offset
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write an .npz file, whole or not at all, under exactly this name."""
+    part = Path(f"{path}.part")
+    with part.open("wb") as file:
+        np.savez(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def write_outputs(path: str, net: dict[str, Any], trains: Trains, duration: float) -> None:
+    """Write all recorded spikes, in seconds of the network, and of readouts `NAME.membrane` (steps,
+    samples, neurons) and `NAME.sample_time` (steps,), also in seconds of the network; and what
+    identifies the recording: `t_end`, `fingerprint.mapping` and `fingerprint.inputs` (samples,).
+    """
+    arrays = {"t_end": np.array(duration), "fingerprint.mapping": np.array(net["mapping"])}
+    if trains.fingerprints is not None:
+        arrays["fingerprint.inputs"] = trains.fingerprints
     for number, population in enumerate(net["populations"]):
         if population["external"]:
             continue
@@ -192,4 +270,4 @@ def write_outputs(path: str, net: dict[str, Any], trains: Trains) -> None:
             for place, (when, neuron) in enumerate(events):
                 time[sample, place], index[sample, place] = when * net["speedup"], neuron
         arrays[f"{population['name']}.time"], arrays[f"{population['name']}.index"] = time, index
-    np.savez(path, **arrays)
+    write_arrays(Path(path), arrays)

@@ -4,7 +4,9 @@ after the other.
 For BrainScaleS OS 12: hxtorch from cd3bfdf (February 2026) to 3bfc7aa (March 2026), and a grenade
 that still builds networks with NetworkBuilder (removed in 93eaf6d5, April 2026). Spikes that a
 later run needs are played back at the cycles of the event clock at which they were recorded. The
-calibrations that network.json names are made once, by calibrate.py, and used by all runs.
+calibrations that network.json names are made once, by calibrate.py, and used by all runs. The
+recordings of each run are written when it ends; after an interruption the same command continues with
+the next run.
 """
 
 from __future__ import annotations
@@ -12,13 +14,23 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from calibrate import calibrated
+from calibrate import calibrated, refuse_other_targets
 from chip_modules import exact_modules
-from common import Trains, arguments, missing, network, read_inputs, write_outputs
+from common import (
+    Trains,
+    arguments,
+    cadc_readings,
+    missing,
+    network,
+    read_inputs,
+    write_outputs,
+)
 from routing import routing_function
+from run_results import RunResults
 
 #: Pause between two samples, in multiples of the longest time constant.
 REST = 10
@@ -192,10 +204,11 @@ def run_once(
     neurons = connect(net, run, trains, experiment)
     hxsnn.run(experiment, math.ceil(duration / net["step"]) + 1)
     for group, module in zip(run["groups"], neurons, strict=True):
-        if not net["populations"][group["population"]]["fires"]:
-            trains.add_traces(
-                group["population"], group["indices"], module.recorded.detach().numpy()
-            )
+        population = net["populations"][group["population"]]
+        if not population["fires"]:
+            leak = np.broadcast_to(population["leak"], population["size"])[group["indices"]]
+            values = cadc_readings(module.recorded.detach().numpy(), leak, population["name"])
+            trains.add_traces(group["population"], group["indices"], values)
             continue
         times = [[[] for _ in range(trains.samples)] for _ in group["indices"]]
         for cycle, sample, place in module.recorded:  # in any order
@@ -245,23 +258,32 @@ def main() -> None:
     options = parser.parse_args()
     hxtorch, _, _ = stack()
     refuse_other_releases()
-    inputs = read_inputs(options.input, net, options.duration)
-    trains = Trains(inputs.samples)
-    trains.times.update(inputs.times)
-    calibrations = options.calibration or calibrated(net)
+    trains = read_inputs(options.input, net, options.duration)
+    results = RunResults(options.output, net, trains, options.duration)
+    results.start(options.force)
+    if options.calibration:
+        calibrations = [Path(path) for path in options.calibration]
+    else:
+        calibrations = calibrated(net)
     if len(calibrations) != len(net["calibrations"]):
         raise SystemExit(
             f"{len(calibrations)} calibrations are specified; the network needs"
             f" {len(net['calibrations'])}: pass that many, or none"
         )
+    for number, path in enumerate(calibrations if options.calibration else ()):
+        refuse_other_targets(path, number, net)
     hxtorch.init_hardware()
     try:
-        for run in net["runs"]:
+        for number, run in enumerate(net["runs"]):
             calibration = str(calibrations[run["calibration"]])
+            if results.load(number, calibration):
+                continue
             run_once(net, run, trains, options.duration / net["speedup"], calibration)
+            results.save(number, run, calibration)
     finally:
         hxtorch.release_hardware()
-    write_outputs(options.output, net, trains)
+    write_outputs(options.output, net, trains, options.duration)
+    results.remove()
 
 
 if __name__ == "__main__":
