@@ -76,7 +76,9 @@ def network(recurrent):
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
-def test_networks_with_transposed_weights_give_the_same_bits(recurrent, monkeypatch, auto_is_native):
+def test_networks_with_transposed_weights_give_the_same_bits(
+    recurrent, monkeypatch, auto_is_native
+):
     rng = np.random.default_rng(2)
     events = Events(
         time=jnp.asarray(np.sort(rng.uniform(0, 0.05, (3, 60)), axis=1)),
