@@ -49,6 +49,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "failed": "A simulation ended without a result",
         "budget": "A neuron fires more spikes than can be recorded",
         "short-budget": "Results are truncated, because a budget was too small",
+        "assumed-end": "The duration of a sample is assumed, because neither an option nor the input specifies it",
         "invalid-input": "Input events have invalid times, channels or values",
         "beyond-type": "Parameters overflow the floating-point type",
         "no-reset": "A spiking neuron has no reset",
@@ -136,6 +137,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "several-runs": "The network needs several runs of the chip",
         "too-large": "Recurrently connected neurons need more circuits than the chip has",
         "unknown-size": "The file does not specify the size of a node",
+        "strong-synapses": "The network needs stronger synapses than any public setting of the chip has",
         # The chip: a mapping that is wrong
         "bad-address": "The address of an event is out of range",
         "bad-event": "An event is out of range",
