@@ -37,7 +37,8 @@ from jaxsnn.nir.torch.leaves import (
     of_library,
     split_forward,
 )
-from jaxsnn.nir.torch.torch_functions import is_parameter
+from jaxsnn.nir.torch.module_order import RESHAPE
+from jaxsnn.nir.torch.torch_functions import JOIN, axis_of, is_parameter
 from jaxsnn.nir.torch.trained_module import is_of_graph
 from jaxsnn.wording import Text
 
@@ -179,6 +180,8 @@ class Recorder:
         #: Spikes and membranes of the neurons inside the layer that runs; see `Operation.inner`.
         self._inner: dict[str, list[Any]] = {}
         self._inside = 0
+        #: Id of a view of another tensor -> the operation that returned it.
+        self._views: dict[int, Operation] = {}
         self._root: FrameType | None = None
         self._libraries = {"torch", "jaxsnn", *library_packages()}
 
@@ -256,6 +259,12 @@ class Recorder:
             if not self._is_element(operation, result):
                 self._end(operation, result)
             return iter(result) if name == "__iter__" else result
+            for tensor in tensors_of(result):
+                if (
+                    getattr(tensor, "_base", None) is not None
+                    and id(tensor) not in operation.inputs
+                ):
+                    self._views[id(tensor)] = operation
         finally:
             self._inside -= 1
 
@@ -391,10 +400,8 @@ class Recorder:
             self._result(tensor, operation)
         if operation.outputs or operation.name in READS or operation.kind == "layer":
             self._append(operation)
-        if operation.name == "stack" and operation.kind == "function":
-            axis = operation.kwargs.get("dim", (*operation.args, 0, 0)[1])
-            axis = axis % operation.outputs[0].tensor.ndim
-            operation.outputs[0].elements = (axis, dict(enumerate(operation.values)))
+        if operation.name in ("stack", *JOIN) and operation.kind == "function":
+            self._note_elements(operation)
         if operation.name == "__setitem__" and len(operation.values) == 2:
             self._set_element(operation)
 
@@ -421,6 +428,8 @@ class Recorder:
         return value
 
     def _flatten(self, argument: Any, tokens: list[Any], inputs: dict[int, TensorValue]) -> None:
+        if operation is None and id(tensor) in self._values:
+            self._follow_views(tensor)
         if hasattr(argument, "is_inference"):
             tokens.append(self.value(argument))
             inputs[id(argument)] = tokens[-1]
@@ -450,10 +459,9 @@ class Recorder:
             return False
         axis, elements = operation.values[0].elements
         if operation.name == "unbind":
-            dim = operation.kwargs.get("dim", (*operation.args, 0)[1] if operation.args[1:] else 0)
             indices = list(range(len(result)))
             parts = list(result)
-            if dim % operation.args[0].ndim != axis:
+            if axis_of(operation.args[1:], operation.kwargs, operation.args[0]) != axis:
                 return False
         elif operation.name in ("__getitem__", "select"):
             index = index_along(operation, axis)
@@ -499,6 +507,46 @@ class Recorder:
                 buffer.elements = (axis, {**(old[1] if old else {}), index: element})
 
 
+    def _follow_views(self, tensor: Any) -> None:
+        """Note the new value of a tensor that was changed through another tensor of the same memory.
+
+        Raises:
+            ConversionError: It was changed through a view of it.
+        """
+        if self._values[id(tensor)][1] == version_of(tensor):
+            return
+        if (view := self._views.get(id(tensor))) is not None:
+            tokens: list[Any] = []
+            inputs: dict[int, TensorValue] = {}
+            self._flatten((view.args, dict(view.kwargs)), tokens, inputs)
+            again = dataclasses.replace(view, tokens=tokens, inputs=inputs, outputs=[], results={})
+            if not self._is_element(again, view.result):
+                self._end(again, view.result)
+            return
+        for operation in reversed(self.operations):
+            for value in operation.outputs:
+                is_written = id(value.tensor) in operation.inputs
+                if is_written and getattr(value.tensor, "_base", None) is tensor:
+                    raise ConversionError(
+                        Text(
+                            "forward changes a view of a tensor in place, and then uses the tensor, by "
+                            "{function}{line}",
+                            function=operation.name.strip("_"),
+                            line=in_line(operation.line),
+                        ),
+                        fix="assign to the tensor itself, such as buffer[t] = x, or collect tensors in a "
+                        "list and use torch.stack",
+                    )
+
+    def _note_elements(self, operation: Operation) -> None:
+        """Note the elements of torch.stack, or of torch.cat of tensors with a new axis, such as x[None]."""
+        stack, elements = operation.outputs[0], operation.values
+        axis = axis_of(operation.args[1:], operation.kwargs, stack.tensor)
+        if operation.name != "stack":
+            elements = [part for value in elements for part in _before_new_axis(value, axis)]
+        if len(elements) == stack.tensor.shape[axis]:
+            stack.elements = (axis, dict(enumerate(elements)))
+
 def _is_new_zeros(value: TensorValue) -> bool:
     """Return whether a tensor was created as zeros, such as by torch.zeros_like."""
     while value.source is not None and value.source.name in KEEPS_STATE:
@@ -510,6 +558,27 @@ def _is_new_zeros(value: TensorValue) -> bool:
 
 def _split_index(index: Any) -> tuple[Any, Any] | None:
     """Split an index such as [t, :, 2:5] into [t] and [:, 2:5]; None for other indices."""
+def _before_new_axis(value: TensorValue, axis: int) -> list[TensorValue]:
+    """Return the value of which a value has a new axis of length 1, such as x for x[None]; none for others."""
+    source, shape = value.source, list(value.tensor.shape)
+    if source is None or len(source.values) != 1:
+        return []
+    before = source.values[0]
+    is_new = shape.pop(axis) == 1 and list(before.tensor.shape) == shape
+    return [before] if keeps_order(source) and is_new else []
+
+
+def keeps_order(operation: Operation) -> bool:
+    """Return whether an operation only changes the axes of a tensor, not the order of its elements, as x[None] does."""
+    if operation.name != "__getitem__":
+        return operation.kind == "function" and operation.name in RESHAPE
+    index = operation.args[1]
+    return all(
+        entry is None or entry is Ellipsis or (isinstance(entry, slice) and entry == slice(None))
+        for entry in (index if isinstance(index, tuple) else (index,))
+    )
+
+
     entries = index if isinstance(index, tuple) else ()
     numbers = [place for place, entry in enumerate(entries) if type(entry) is int]
     slices = [entry for entry in entries if isinstance(entry, slice)]
