@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError, listing
 from jaxsnn.nir.frameworks.torch_layers import Call
-from jaxsnn.nir.torch.folding import PARTS, ancestors, fold
+from jaxsnn.nir.torch.folding import PARTS, ancestors, fold, refuse_mixed_steps, spoken
 from jaxsnn.nir.torch.forward_passes import (
     RecordedPasses,
     depending_on,
@@ -26,6 +26,7 @@ from jaxsnn.nir.torch.leaves import (
     is_neuron_without_node,
     no_neurons,
     of_framework,
+    of_library,
     unsupported,
 )
 from jaxsnn.nir.torch.module_pass import leaves_of, state_names
@@ -57,14 +58,16 @@ class FoldedReading:
     def __init__(self, module: Any, passes: RecordedPasses) -> None:
         self.module, self.passes = module, passes
         self.leaves = leaves_of(module)
-        self.folded = fold(passes.operations, passes.steps, passes.length)
+        refuse_mixed_steps(passes.operations)
+        self.folded = fold(passes.operations, passes.steps, passes.length, passes.sample)
         self.operations = passes.operations
         #: Operations on which layers, results or Python values depend. Others may come from elsewhere, such as
         #: those of snntorch.utils.reset, which resets all networks of the process.
         self.used = _used(passes)
         self.outside = [op for op in self.used if not op.step]
         self.last = [op for op in self.operations if op.step == self.folded.steps]
-        #: Values that depend on layers of the graph, by id.
+        #: Values that depend on the sample, and those that depend on layers of the graph, by id.
+        self.from_sample = depending_on(self.operations, [passes.sample])
         self.dependent = self.folded.dependent
 
     def traces(self) -> Iterator[ModuleTrace | ConversionError]:
@@ -78,7 +81,6 @@ class FoldedReading:
     def inputs(self) -> Iterator[tuple[TensorValue, list[TensorValue]]]:
         """Yield values that may be the input of the graph, and their values in each step."""
         sample = self.passes.sample
-        from_sample = depending_on(self.operations, [sample])
         possible: set[int] = set()
         all_consumed: list[TensorValue] = []
         # If the graph cannot contain the layers before the neurons, it begins after them.
@@ -89,7 +91,7 @@ class FoldedReading:
                 value
                 for operation in inner
                 for value in operation.values
-                if id(value) in from_sample and id(value) not in dependent
+                if id(value) in self.from_sample and id(value) not in dependent
             ]
             all_consumed += consumed
             for value in [sample, *self._dominating(consumed)] if consumed else ():
@@ -111,6 +113,18 @@ class FoldedReading:
         if not possible:
             self._refuse_inputs()
 
+    def _of_functions(self) -> list[str]:
+        """Return what may be neurons that are not layers: functions of frameworks, and the user's modules that
+        compute with functions of torch.
+        """
+        names = {}
+        for op in self.operations:
+            if op.kind == "enter" and not of_library(op.func):
+                names[op.name] = f"'{op.name}' ({type(op.func).__name__})"
+            elif op.caller and any(id(value) in self.from_sample for value in op.values):
+                names[op.caller] = op.caller + in_line(op.line)
+        return list(names.values())
+
     def _mixes_steps(self, value: TensorValue) -> bool:
         """Return whether a value is computed from other calls of forward, or from one part of the sample of its
         call, which may be the only time step of a loop.
@@ -128,19 +142,6 @@ class FoldedReading:
         Raises:
             ConversionError: Always.
         """
-        for operation in self.last:
-            source = operation.values[0].source if operation.values else None
-            varies = self.folded.place[id(operation)] in self.folded.varying
-            if source is not None and varies and id(operation.values[0]) in self.folded.spiking:
-                raise ConversionError(
-                    Text(
-                        "the loop over time uses parts of the result of {function}, which "
-                        "computes all time steps at once{line}",
-                        function=source.name.strip("_"),
-                        line=in_line(operation.line or source.line),
-                    ),
-                    fix="compute it separately in each time step: a graph describes one time step",
-                )
         if self.passes.steps:
             raise ConversionError(
                 "forward computes the input of its layers from samples of earlier time steps",
@@ -174,10 +175,9 @@ class FoldedReading:
     def _dominating(self, consumed: list[TensorValue]) -> list[TensorValue]:
         """Return the values through which all paths from the sample to the consumed values go, in order."""
         sample, dominating = self.passes.sample, []
-        dependent = depending_on(self.operations, [sample])
         for operation in sorted(ancestors(consumed, set()), key=lambda op: op.index):
             for value in operation.outputs:
-                if id(value) in dependent and operation.kind in ("function", "layer"):
+                if id(value) in self.from_sample and operation.kind in ("function", "layer"):
                     stop = {id(value)}
                     inner = list(ancestors(consumed, stop))
                     used = any(v is value for op in inner for v in op.values)
@@ -355,7 +355,6 @@ class FoldedReading:
         """Yield function and line of conversions of tensors to Python values on which forward may decide
         what the graph computes.
         """
-        dependent = depending_on(self.operations, [self.passes.sample])
         last = max((op.step for op in self.operations if op.is_neuron), default=0)
         # All steps have the same; without a step, they are part of an encoder or a decoder.
         steps = {last, 0} if self.passes.steps else {last} - {0}
@@ -365,7 +364,7 @@ class FoldedReading:
                 for op in self.operations
             )
             decides = before_neurons or (self.passes.steps and read.name == "__bool__")
-            if decides and any(id(value) in dependent for value in read.values):
+            if decides and any(id(value) in self.from_sample for value in read.values):
                 yield read.name.strip("_"), read.line
 
     def of_graph(self) -> ModuleTrace:

@@ -84,7 +84,9 @@ class Operation:
         outputs: Values of the results, then of arguments that are changed in place.
         results: The values in `outputs`, by the id of the tensor.
         site: Places in the code from the operation up to `forward`, which distinguish loops.
-        line: Line of the user's code, such as "model.py, line 12".
+        line: Line of the user's code, such as "model.py, line 12"; in code of a framework if the user's contains none.
+        caller: Function of a framework that called it, such as "norse's lif_step"; "" if the user's code or a
+            module did.
         step: Number of the time step from 1; 0 outside of the steps.
         membranes: Values of a layer's membranes after the call.
         inner: Output and membranes of each layer inside a module that `jaxsnn.to_torch` created, by the name
@@ -108,6 +110,7 @@ class Operation:
     inputs: dict[int, TensorValue]
     site: tuple[Any, ...]
     line: str
+    caller: str = ""
     result: Any = None
     outputs: list[TensorValue] = dataclasses.field(default_factory=list)
     results: dict[int, TensorValue] = dataclasses.field(default_factory=dict)
@@ -177,11 +180,11 @@ class Recorder:
         self._code_positions: dict[CodeType, list[Any]] = {}
         #: (id of the value of x, axis, index t) -> the value of x[t].
         self._elements: dict[tuple[int, int, int], TensorValue] = {}
+        #: Id of a view of another tensor -> the operation that returned it.
+        self._views: dict[int, Operation] = {}
         #: Spikes and membranes of the neurons inside the layer that runs; see `Operation.inner`.
         self._inner: dict[str, list[Any]] = {}
         self._inside = 0
-        #: Id of a view of another tensor -> the operation that returned it.
-        self._views: dict[int, Operation] = {}
         self._root: FrameType | None = None
         self._libraries = {"torch", "jaxsnn", *library_packages()}
 
@@ -256,15 +259,15 @@ class Recorder:
             result = func(*args, **kwargs)
             if name == "__iter__":
                 result, operation.name = tuple(result), "unbind"
-            if not self._is_element(operation, result):
-                self._end(operation, result)
-            return iter(result) if name == "__iter__" else result
             for tensor in tensors_of(result):
                 if (
                     getattr(tensor, "_base", None) is not None
                     and id(tensor) not in operation.inputs
                 ):
                     self._views[id(tensor)] = operation
+            if not self._is_element(operation, result):
+                self._end(operation, result)
+            return iter(result) if name == "__iter__" else result
         finally:
             self._inside -= 1
 
@@ -350,17 +353,24 @@ class Recorder:
         tokens: list[Any] = []
         inputs: dict[int, TensorValue] = {}
         self._flatten((args, dict(kwargs)), tokens, inputs)
-        site, line, frame = [], "", sys._getframe(2)
+        site, line, library_line, caller = [], "", "", ""
+        frame = sys._getframe(2)
         while frame is not None and frame is not self._root:
             package = frame.f_globals.get("__name__", "").partition(".")[0]
-            if frame.f_code.co_filename != __file__:
+            code = frame.f_code
+            if code.co_filename != __file__:
                 # The position in the source, since the offset of an instruction changes when Python
                 # specialises code that runs often.
-                position = self._positions(frame.f_code)[frame.f_lasti // 2]
-                site.append((frame.f_code, position, self._module_of(frame)))
-            if not line and package not in self._libraries:
-                file = frame.f_code.co_filename.rpartition("/")[2]
-                line = f"{file}, line {frame.f_lineno}"
+                position = self._positions(code)[frame.f_lasti // 2]
+                site.append((code, position, self._module_of(frame)))
+            if not line and package not in ("torch", "jaxsnn"):
+                here = f"{code.co_filename.rpartition('/')[2]}, line {frame.f_lineno}"
+                if package not in self._libraries:
+                    line = here
+                else:
+                    library_line = library_line or here
+                    is_method = code.co_varnames[:1] == ("self",)
+                    caller = "" if is_method else f"{package}'s {code.co_name}"
             frame = frame.f_back
         return Operation(
             kind=kind,
@@ -371,7 +381,8 @@ class Recorder:
             tokens=tokens,
             inputs=inputs,
             site=tuple(site),
-            line=line,
+            line=line or library_line,
+            caller=caller,
         )
 
     def _module_of(self, frame: FrameType) -> str:
@@ -417,6 +428,8 @@ class Recorder:
         """Return the value of a tensor: a new one if the tensor is new or was changed; a tensor that an
         operation returns unchanged keeps its value.
         """
+        if operation is None and id(tensor) in self._values:
+            self._follow_views(tensor)
         version = version_of(tensor)
         _, last_version, value = self._values.get(id(tensor), (None, -1, None))
         if value is None or last_version != version:
@@ -428,8 +441,6 @@ class Recorder:
         return value
 
     def _flatten(self, argument: Any, tokens: list[Any], inputs: dict[int, TensorValue]) -> None:
-        if operation is None and id(tensor) in self._values:
-            self._follow_views(tensor)
         if hasattr(argument, "is_inference"):
             tokens.append(self.value(argument))
             inputs[id(argument)] = tokens[-1]
@@ -496,17 +507,6 @@ class Recorder:
                 self._elements[place] = self._assigned(result, operation)
         return False
 
-    def _set_element(self, operation: Operation) -> None:
-        """Note the element that an item assignment, such as x[t] = y, writes into a buffer."""
-        before, element = operation.values
-        buffer = operation.results[id(operation.args[0])]
-        for axis in range(before.tensor.ndim):
-            index = index_along(operation, axis)
-            if index is not None and element.tensor.ndim == before.tensor.ndim - 1:
-                old = before.elements if before.elements and before.elements[0] == axis else None
-                buffer.elements = (axis, {**(old[1] if old else {}), index: element})
-
-
     def _follow_views(self, tensor: Any) -> None:
         """Note the new value of a tensor that was changed through another tensor of the same memory.
 
@@ -547,17 +547,17 @@ class Recorder:
         if len(elements) == stack.tensor.shape[axis]:
             stack.elements = (axis, dict(enumerate(elements)))
 
-def _is_new_zeros(value: TensorValue) -> bool:
-    """Return whether a tensor was created as zeros, such as by torch.zeros_like."""
-    while value.source is not None and value.source.name in KEEPS_STATE:
-        if value.source.kind != "function" or not value.source.values:
-            return False
-        value = value.source.values[0]
-    return value.source is not None and value.source.name in _ZEROS
+    def _set_element(self, operation: Operation) -> None:
+        """Note the element that an item assignment, such as x[t] = y, writes into a buffer."""
+        before, element = operation.values
+        buffer = operation.results[id(operation.args[0])]
+        for axis in range(before.tensor.ndim):
+            index = index_along(operation, axis)
+            if index is not None and element.tensor.ndim == before.tensor.ndim - 1:
+                old = before.elements if before.elements and before.elements[0] == axis else None
+                buffer.elements = (axis, {**(old[1] if old else {}), index: element})
 
 
-def _split_index(index: Any) -> tuple[Any, Any] | None:
-    """Split an index such as [t, :, 2:5] into [t] and [:, 2:5]; None for other indices."""
 def _before_new_axis(value: TensorValue, axis: int) -> list[TensorValue]:
     """Return the value of which a value has a new axis of length 1, such as x for x[None]; none for others."""
     source, shape = value.source, list(value.tensor.shape)
@@ -579,6 +579,17 @@ def keeps_order(operation: Operation) -> bool:
     )
 
 
+def _is_new_zeros(value: TensorValue) -> bool:
+    """Return whether a tensor was created as zeros, such as by torch.zeros_like."""
+    while value.source is not None and value.source.name in KEEPS_STATE:
+        if value.source.kind != "function" or not value.source.values:
+            return False
+        value = value.source.values[0]
+    return value.source is not None and value.source.name in _ZEROS
+
+
+def _split_index(index: Any) -> tuple[Any, Any] | None:
+    """Split an index such as [t, :, 2:5] into [t] and [:, 2:5]; None for other indices."""
     entries = index if isinstance(index, tuple) else ()
     numbers = [place for place, entry in enumerate(entries) if type(entry) is int]
     slices = [entry for entry in entries if isinstance(entry, slice)]
