@@ -103,7 +103,7 @@ class FoldedReading:
                     yield value, places
         if not all_consumed:
             if not any(operation.is_neuron for operation in self.operations):
-                raise no_neurons()
+                raise no_neurons(self._of_functions())
             raise ConversionError(
                 "forward does not depend on the sample"
                 if self.passes.steps
@@ -246,6 +246,8 @@ class FoldedReading:
 
     def _trace_from(self, value: TensorValue, places: list[TensorValue]) -> ModuleTrace:
         record = PassRecord(self.module, dict(self.leaves), self.passes.buffers)
+        if not any(operation.is_neuron for operation in self.operations):
+            record.no_neurons = no_neurons(self._of_functions())
         reader = StepReader(record)
         self.read(record, reader, value)
         returned, decoder = self._collected(record)

@@ -44,6 +44,15 @@ _SUPPORTED = (
     "flatten, pools, pad, torch.cat, torch.split, and sums and products with a number, "
     "or with a parameter or buffer that forward does not change"
 )
+#: Advice for a product of two tensors.
+_PRODUCT = (
+    "add the tensors instead: NIR has no node that multiplies them, as attention and gates do"
+)
+#: Advice for a function of a framework, such as one step of a neuron.
+_CALLER = (
+    "use the module that computes it, such as LIFCell instead of lif_feed_forward_step: "
+    "functions of frameworks are not read as layers"
+)
 #: Advice for a tensor that forward creates itself, or keeps from the previous step.
 _FEEDBACK = (
     "compute it from outputs of layers in this time step, or from spikes of the previous "
@@ -253,6 +262,10 @@ class StepReader:
         by = function_clause(seen) or ", not from outputs of layers in this time step"
         fix = WAYS_OUT.get(seen.function, _SUPPORTED) if seen.function else _FEEDBACK
         return ConversionError(
+        if seen.is_product:
+            fix = _PRODUCT
+        elif seen.caller:
+            fix = _CALLER
             Text(
                 "the input of '{layer}' ({type}) is computed outside of layers{by}",
                 layer=name,

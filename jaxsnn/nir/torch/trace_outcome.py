@@ -11,7 +11,14 @@ from typing import Any
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.frameworks.torch_layers import Call
 from jaxsnn.nir.torch.leaves import Before, exported
-from jaxsnn.nir.torch.pass_record import Member, Origin, PassRecord, SeenTensor, function_clause
+from jaxsnn.nir.torch.pass_record import (
+    Member,
+    Origin,
+    PassRecord,
+    SeenTensor,
+    function_clause,
+    function_of,
+)
 from jaxsnn.nir.torch.recording import TensorValue
 from jaxsnn.wording import Text
 
@@ -237,7 +244,7 @@ def left_out(
         origin = seen.unchanged
         if not place or seen.is_state or (origin is not None and origin.sources != ("",)):
             continue
-        by = Text(" by torch's {function}", function=seen.function) if seen.function else Text("")
+        by = Text(" by {function}", function=function_of(seen)) if seen.function else Text("")
         description = (
             Text("computed outside of layers{by}", by=by) if origin is None else "its input"
         )
