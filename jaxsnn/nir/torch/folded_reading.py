@@ -307,6 +307,11 @@ class FoldedReading:
     def _returned_steps(self, outputs: set[int]) -> tuple[dict[int, set[int]], bool]:
         """Return the time steps of which forward uses each output of the graph for its results, by the id of
         its value in the last step, and whether all stacks of an output contain the time steps in order.
+    def reorders(self, steps: RecordedSteps) -> bool:
+        """Return whether forward reads or returns time steps in another order, for places of another recording."""
+        outputs = {id(self.values([place])[-1]) for place in steps.outputs}
+        return skips_steps(self.values(steps.input)) or not self._returned_steps(outputs)[1]
+
         """
         steps_of: dict[int, set[int]] = {}
         is_ordered = True
