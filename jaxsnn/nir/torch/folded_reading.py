@@ -38,7 +38,7 @@ from jaxsnn.nir.torch.outside_operations import (
     takes_part,
     with_indexing,
 )
-from jaxsnn.nir.torch.pass_record import Origin, PassRecord
+from jaxsnn.nir.torch.pass_record import Origin, PassRecord, function_clause
 from jaxsnn.nir.torch.recording import READS, Operation, TensorValue, in_line
 from jaxsnn.nir.torch.step_reader import StepReader
 from jaxsnn.nir.torch.trace_outcome import (
@@ -259,6 +259,7 @@ class FoldedReading:
         stepped = self.passes.steps > 0
         before = list(ancestors([value], set()))
         selected = [returned[output.place] for output in outputs]
+        heads = sorted(filter(self._has_weights, decoder), key=lambda op: op.index)
         return ModuleTrace(
             calls=calls,
             outputs=tuple(
@@ -285,6 +286,8 @@ class FoldedReading:
                 weights_before=operation_names(op for op in before if self._has_weights(op)),
                 sequences_before=operation_names(op for op in before if not op.step),
                 after=self._names_after(decoder, selected),
+                weights_after=operation_names(heads),
+                omission=self._omission(record, heads),
             ),
         )
 
@@ -304,14 +307,14 @@ class FoldedReading:
         is_partial |= any(map(takes_part, decoder))
         return with_indexing(labels, is_partial)
 
-    def _returned_steps(self, outputs: set[int]) -> tuple[dict[int, set[int]], bool]:
-        """Return the time steps of which forward uses each output of the graph for its results, by the id of
-        its value in the last step, and whether all stacks of an output contain the time steps in order.
     def reorders(self, steps: RecordedSteps) -> bool:
         """Return whether forward reads or returns time steps in another order, for places of another recording."""
         outputs = {id(self.values([place])[-1]) for place in steps.outputs}
         return skips_steps(self.values(steps.input)) or not self._returned_steps(outputs)[1]
 
+    def _returned_steps(self, outputs: set[int]) -> tuple[dict[int, set[int]], bool]:
+        """Return the time steps of which forward uses each output of the graph for its results, by the id of
+        its value in the last step, and whether all stacks of an output contain the time steps in order.
         """
         steps_of: dict[int, set[int]] = {}
         is_ordered = True
@@ -338,6 +341,29 @@ class FoldedReading:
             elif source is not None:
                 pending += source.values
         return steps_of, is_ordered
+
+    def _omission(self, record: PassRecord, heads: list[Operation]) -> str:
+        """Return the reason why the graph ends before the first of some operations; "" if there are none."""
+        if not heads:
+            return ""
+        head = heads[0]
+        if not head.step:
+            return Text(
+                "forward computes {operation} outside of its time steps{line}",
+                operation=spoken(head),
+                line=in_line(head.line),
+            )
+        last = self.in_last_step(head.outputs[0])
+        clause = "" if last is None else function_clause(record.of(last))
+        reasons = [
+            *record.omitted.values(),
+            Text(
+                "the input of {operation} is computed outside of layers{by}",
+                operation=spoken(head),
+                by=clause,
+            ),
+        ]
+        return reasons[0]
 
     def _has_weights(self, operation: Operation) -> bool:
         """Return whether an operation is a layer with parameters, or a function of a parameter of the module."""

@@ -112,14 +112,15 @@ class StepReader:
             else:
                 called = self._called_before if record.in_step_before else self._called
                 is_head = operation.index in heads
-                if is_head and exporter_of(operation.func) is None:
-                    continue
+                name = operation.call_name or operation.name
                 try:
-                    name = operation.call_name or operation.name
+                    if is_head and exporter_of(operation.func) is None:
+                        raise unsupported(name, operation.func)
                     called(name, operation.func, _input_of(operation), operation.result)
-                except ConversionError:
+                except ConversionError as refusal:
                     if not is_head:
                         raise
+                    record.omitted[name] = refusal.problem.message
 
     def _called_before(self, name: str, leaf: Any, input_tensor: Any, result: Any) -> None:
         """Note the output of a leaf in the previous step: the output of weights and reshapings as a
@@ -261,11 +262,11 @@ class StepReader:
             )
         by = function_clause(seen) or ", not from outputs of layers in this time step"
         fix = WAYS_OUT.get(seen.function, _SUPPORTED) if seen.function else _FEEDBACK
-        return ConversionError(
         if seen.is_product:
             fix = _PRODUCT
         elif seen.caller:
             fix = _CALLER
+        return ConversionError(
             Text(
                 "the input of '{layer}' ({type}) is computed outside of layers{by}",
                 layer=name,

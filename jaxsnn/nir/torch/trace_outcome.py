@@ -58,7 +58,8 @@ class RecordedSteps:
         layers: Places of the spikes and membranes of each neuron, by name: [spikes, membranes].
         outputs: Place of each output of the graph.
         before, after: Names of the functions and layers before the input and after the outputs.
-        weights_before: Names of the layers with parameters before the input.
+        weights_before, weights_after: Names of the layers with parameters before the input and after the outputs.
+        omission: Reason why the graph does not contain the layers of `weights_after`, or "".
         sequences_before: Names of the functions and layers before the input that compute all time steps at once.
     """
 
@@ -71,6 +72,8 @@ class RecordedSteps:
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     weights_before: tuple[str, ...] = ()
+    weights_after: tuple[str, ...] = ()
+    omission: str = ""
     sequences_before: tuple[str, ...] = ()
 
 
