@@ -576,7 +576,7 @@ class _Fold:
                     operation,
                     Text(
                         "'{layer}' receives a state that differs from the state it "
-                        "returned in the previous time step: it is computed by {function}",
+                        "returned in the previous time step: it comes from {function}",
                         layer=name,
                         function=_description(value, operation.line),
                     ),

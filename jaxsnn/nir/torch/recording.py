@@ -488,23 +488,28 @@ class Recorder:
         return True
 
     def _is_repeated_element(self, operation: Operation, result: Any) -> bool:
-        """Return whether the result is an x[t] that was selected before, and bind it to the value of
-        the first x[t].
+        """Return whether the result is an x[t], or all of x.unbind(), that was selected before, and bind it to
+        the values of the first ones.
         """
-        if operation.name not in ("__getitem__", "select") or len(operation.values) != 1:
+        if len(operation.values) != 1:
             return False
         source = operation.values[0]
         if source.elements is not None or is_parameter(source.tensor):
             return False
-        for axis in range(source.tensor.ndim):
-            index = index_along(operation, axis)
-            if index is not None:
-                place = (id(source), axis, index)
-                if place in self._elements:
-                    value = self._elements[place]
-                    self._values[id(result)] = (result, version_of(result), value)
-                    return True
-                self._elements[place] = self._assigned(result, operation)
+        places: list[tuple[int, int, int]] = []
+        if operation.name == "unbind":
+            axis = axis_of(operation.args[1:], operation.kwargs, source.tensor)
+            places = [(id(source), axis, index) for index in range(len(result))]
+        elif operation.name in ("__getitem__", "select"):
+            indices = [(axis, index_along(operation, axis)) for axis in range(source.tensor.ndim)]
+            places = [(id(source), axis, index) for axis, index in indices if index is not None][:1]
+        parts = list(zip(places, tensors_of(result), strict=False))
+        if places and all(place in self._elements for place in places):
+            for place, part in parts:
+                self._values[id(part)] = (part, version_of(part), self._elements[place])
+            return True
+        for place, part in parts:
+            self._elements.setdefault(place, self._assigned(part, operation))
         return False
 
     def _follow_views(self, tensor: Any) -> None:
