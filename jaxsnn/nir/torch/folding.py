@@ -453,26 +453,27 @@ class _Fold:
                     self.varying.setdefault(place, set()).add(index)
         if not is_wrong:
             return True
-        delays = [
-            self.steps - value.source.step
-            if value.source.step
-            else self.longest_delay.get(id(value.source), 0)
-            for value in template.values
-            if value.source is not None
-        ]
         if template.kind == "function" or is_called:
-            self.longest_delay[id(template)] = max(delays, default=0)
+            for call in by_step.values():
+                self.longest_delay[id(call)] = self._delay(call)
             return False
         if of_library(template.func) and exporter_of(template.func) is None:
             raise unsupported(template.name, template.func)
-        if max(delays, default=0) > 1:
+        if (delay := self._delay(template)) > 1:
+            is_constant = delay == self._delay(by_step[self.steps - 1])
             raise _refusal(
                 template,
                 Text(
+                    "'{layer}' receives a tensor that was computed {count} time steps before",
+                    layer=template.name,
+                    count=delay,
+                )
+                if is_constant
+                else Text(
                     "'{layer}' receives in time step {step} a tensor that was computed in time step {before}",
                     layer=template.name,
                     step=self.steps,
-                    before=self.steps - max(delays),
+                    before=self.steps - delay,
                 ),
                 fix="pass to a layer only tensors of the same time step or of the previous one, in the order "
                 "of time",
@@ -486,6 +487,17 @@ class _Fold:
                 reason=reason,
             ),
         )
+
+    def _delay(self, call: Operation) -> int:
+        """Return by how many time steps the arguments of a call are older than the call, at most."""
+        delays = [
+            call.step - value.source.step
+            if value.source.step
+            else self.longest_delay.get(id(value.source), 0)
+            for value in call.values
+            if value.source is not None
+        ]
+        return max(delays, default=0)
 
     def _difference(self, column: tuple[Any, ...], calls: list[Operation]) -> Text:
         """Return a clause on an argument that differs between a time step and the last one."""
