@@ -179,7 +179,8 @@ class Unstacking:
             if id(first) not in computed:
                 continue
             before = self._layouts[id(first)]
-            for after in _layouts_beside(result.tensor, first.tensor, before):
+            known = [self._layouts[id(result)]] if id(result) in self._layouts else []
+            for after in known or _layouts_beside(result.tensor, first.tensor, before):
                 if self._try(operation, [before], after):
                     computed.add(id(result))
                     break
@@ -505,7 +506,8 @@ def _step_of(operation: Operation, layouts: Mapping[int, _Layout], after: _Layou
         key: (torch.rand(tensor.shape, generator=generator) * 4 - 1).to(tensor)
         for key, (tensor, _) in before.items()
     }
-    for args, kwargs in _forms_of_arguments(operation, after, shape):
+    axes = [layout.axis for layout in (*layouts.values(), after) if not layout.lead]
+    for args, kwargs in _forms_of_arguments(operation, axes, shape):
 
         def arguments(
             parts: Mapping[int, Any], args: Any = args, kwargs: Any = kwargs
@@ -553,22 +555,23 @@ def _is_same(call: Callable[..., Any], arguments: tuple[Any, Any], expected: Any
 
 
 def _forms_of_arguments(
-    operation: Operation, layout: _Layout, shape: tuple[Any, ...] | None
+    operation: Operation, axes: list[int], shape: tuple[Any, ...] | None
 ) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
     """Yield the arguments of an operation, and those of one step: the numbers of its axes are lower without the
-    axis of time, as in torch.cat(..., dim=2).
+    axis of time, one of `axes`, as in torch.cat(..., dim=2).
     """
     yield operation.args, dict(operation.kwargs)
-    if operation.kind == "layer" or shape is not None or layout.lead:
+    if operation.kind == "layer" or shape is not None:
         return
     first, rest = operation.args[:1], operation.args[1:]
     if operation.name == "permute" and rest and type(rest[0]) is int:
         rest = (rest,)
-    kwargs = {
-        key: _without_axis(argument, layout.axis) if key in ("dim", "dims") else argument
-        for key, argument in operation.kwargs.items()
-    }
-    yield (*first, *(_without_axis(argument, layout.axis) for argument in rest)), kwargs
+    for axis in dict.fromkeys(axes):
+        kwargs = {
+            key: _without_axis(argument, axis) if key in ("dim", "dims") else argument
+            for key, argument in operation.kwargs.items()
+        }
+        yield (*first, *(_without_axis(argument, axis) for argument in rest)), kwargs
 
 
 def _without_axis(argument: Any, axis: int) -> Any:
