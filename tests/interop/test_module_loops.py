@@ -394,7 +394,7 @@ class Gated(Net):
     ("net", "message"),
     [
         (Gated(), "'lif1' is a DeltaLeaky, which is not supported"),
-        (AlongTime(), r"depends on other time steps of 'lif1', by 'conv' \(test_mod"),
+        (AlongTime(), r"from all time steps of 'lif1' at once, by 'conv', .* \(test_mod"),
         (Stops(), r"converts a tensor to Python values, by bool|calls different operations for another inp"),
     ],
 )  # fmt: skip
@@ -818,11 +818,11 @@ ORDER = r"'lif2' receives in time step 6 a tensor that was computed in time step
 @pytest.mark.parametrize(
     ("function", "layers", "message"),
     [
-        (pooled_in_time, {"pool": nn.MaxPool1d(2)}, r"steps of 'lif1', by 'pool' \(test_mod"),
-        (over_attention, {"qkv": nn.Linear(8, 24)}, r"steps of 'lif1', by torch's matmul \(test_mod"),
+        (pooled_in_time, {"pool": nn.MaxPool1d(2)}, r"steps of 'lif1' at once, by 'pool', .* \(test_mod"),
+        (over_attention, {"qkv": nn.Linear(8, 24)}, r"steps of 'lif1' at once, by torch's matmul, .* \(test_mod"),
         (over_tokens, {"qkv": nn.Linear(8, 24)}, r"by torch's matmul of two tensors .* \(test_mod.*: add the"),
         (gated, {}, r"by torch's mul of two tensors that depend on the sample, .* \(test_mod.*: add the tensors"),
-        (lambda net, x: net.second(torch.stack(net.first(x)).flip(0)), {}, "steps of 'lif1', by torch's flip"),
+        (lambda net, x: net.second(torch.stack(net.first(x)).flip(0)), {}, "steps of 'lif1' at once, by torch's flip"),
         (lambda net, x: net.second(net.first(x)[::-1]), {}, ORDER),
         (lambda net, x: net.second(torch.stack(net.first(x)[::-1])), {}, ORDER),
     ],
@@ -851,6 +851,10 @@ def joined_along_the_second_axis(net, x):
     return torch.stack(net.second(currents.unbind(axis=-2)))
 
 
+def permuted_between(net, x):
+    return torch.stack(net.second(torch.stack(net.first(x), 2).permute(2, 0, 1)))
+
+
 def reversed_head(net, x):
     return net.fc2(torch.stack(net.first(x)[::-1]))
 
@@ -864,6 +868,7 @@ ALL_LAYERS = ("fc1", "lif1", "fc2")
         (view_before_the_loop, ALL_LAYERS, None),
         (joined_currents, ("fc1", "fc2", "lif2"), None),
         (joined_along_the_second_axis, ("fc1", "fc2", "lif2"), None),
+        (permuted_between, (*ALL_LAYERS, "lif2"), None),
         (reversed_head, ALL_LAYERS, "indexing after its outputs"),
         (lambda net, x: torch.stack(net.first(x)).flip(0), ("fc1", "lif1"), "flip after"),
         (lambda net, x: torch.stack(net.first(x.flip(0))), ("fc1", "lif1"), "flip before"),
@@ -984,11 +989,11 @@ def inhibited(net, x):
     [
         (
             rising_currents,
-            r"steps of the loop: by torch's mul, with different arguments \(test_mod",
+            r"steps of the loop: from torch's mul, with different arguments \(test_mod",
         ),
         (
             norms_by_step,
-            r"by 'norms.1' .*in time step 2, and by 'norms.5' .*in time step 6 \(test_mod",
+            r"from 'norms.1' .*in time step 2, and from 'norms.5' .*in time step 6 \(test_mod",
         ),
         (
             inhibited,
@@ -1053,7 +1058,7 @@ def norse_step(net, x):
         (nn.Sequential(nn.Linear(5, 8), HandWritten(), nn.Linear(8, 3)),
          r"'1' is a HandWritten, which is not supported: if it is a neuron, use one of snnTorch"),
         (TwoLoops(norse_step),
-         r"no neurons that are layers: norse's lif_feed_forward_step \(test_mod.*, line \d+\) computes"),
+         r"no neurons that are layers: functions of torch compute norse's lif_feed_forward_step \(test_mod"),
     ],
 )  # fmt: skip
 def test_neurons_that_are_no_layers_are_refused_by_name(net, message):
@@ -1084,3 +1089,14 @@ def test_a_sample_whose_first_part_is_no_tensor_is_refused():
     sample = (([torch.rand(2, 5)] * STEPS, torch.zeros(2, 8)),)
     message = "the sample is a tuple that begins with a tuple, and the first argument of forward"
     assert_refused(lambda: from_torch(TwoLoops(reversed_head), sample), ConversionError, message)
+
+
+def test_a_factor_that_counts_calls_is_refused():
+    def forward(net, x):
+        net.calls += 1
+        return net.out(net.fc(x * net.calls))
+
+    net = Wired(forward, fc=nn.Linear(5, 3))
+    net.calls = 0
+    message = r"the input of 'fc' .*: from torch's mul, with different arguments \(test_mod"
+    assert_refused(lambda: from_torch(net, torch.rand(2, 5)), ConversionError, message)

@@ -170,14 +170,14 @@ def refuse_mixed_steps(operations: list[Operation]) -> None:
             raise _refusal(
                 mixing,
                 Text(
-                    "the input of '{layer}' in a time step depends on other time steps of '{source}', by "
-                    "{operation}",
+                    "the input of '{layer}' is computed from all time steps of '{source}' at once, by "
+                    "{operation}, which may combine them",
                     layer=operation.name,
                     source=source,
                     operation=spoken(mixing),
                 ),
-                fix="read the layers before and after it as separate modules: a graph computes each time "
-                "step from this time step and the previous one",
+                fix="compute it separately in each time step; if it combines time steps, read the layers before "
+                "and after it as separate modules",
             )
         keeps_steps = joins or keeps_order(operation) or operation.name in MOVE_AXES + KEEPS_STATE
         if mixing is None and not (keeps_steps or operation.is_neuron):
@@ -251,7 +251,8 @@ class _Fold:
     ) -> None:
         self.operations, self.steps = operations, steps
         self.call_per_step, self.only_split = call_per_step, only_split
-        self.encoded = _encoded(operations, sample)
+        # The places of values outside of the loop do not depend on the number of calls.
+        self.encoded = set[int]() if call_per_step else _encoded(operations, sample)
         #: Id of a function outside of the loop -> longest delay of its arguments, in time steps.
         self.longest_delay: dict[int, int] = {}
         self.looped: dict[tuple[_Key, int], dict[int, Operation]] = {}
@@ -506,9 +507,9 @@ class _Fold:
                 line = calls[-1].line
                 first, last = _description(token, line), _description(column[-1], line)
                 if first == last:
-                    return Text(": by {function}, with different arguments", function=last)
+                    return Text(": from {function}, with different arguments", function=last)
                 return Text(
-                    ": by {first} in time step {step}, and by {last} in time step {last_step}",
+                    ": from {first} in time step {step}, and from {last} in time step {last_step}",
                     first=first,
                     step=call.step,
                     last=last,
@@ -632,7 +633,7 @@ def _description(token: Any, line: str) -> Text:
     """
     source = token.source if isinstance(token, TensorValue) else None
     if source is None:
-        return Text("a constant")
+        return Text("a tensor that forward does not compute")
     return spoken(source) + in_line("" if source.line == line else source.line)
 
 

@@ -409,7 +409,7 @@ def no_neurons(of_functions: Sequence[str] = ()) -> ConversionError:
     message = Text("the module has no neurons")
     if of_functions:
         message += Text(
-            " that are layers: {functions} computes with functions of torch, which are not read as a neuron",
+            " that are layers: functions of torch compute {functions}, and are not read as neurons",
             functions=listing(of_functions, limit=3),
         )
     return ConversionError(message, fix=f"use neurons of one framework: {framework_titles()}")
