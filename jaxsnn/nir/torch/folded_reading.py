@@ -119,7 +119,7 @@ class FoldedReading:
         """
         names = {}
         for op in self.operations:
-            if op.kind == "enter" and not of_library(op.func):
+            if op.kind == "enter" and not of_library(op.func) and op.func is not self.module:
                 names[op.name] = f"'{op.name}' ({type(op.func).__name__})"
             elif op.caller and any(id(value) in self.from_sample for value in op.values):
                 names[op.caller] = op.caller + in_line(op.line)

@@ -160,6 +160,10 @@ def refuse_mixed_steps(operations: list[Operation]) -> None:
     for operation in operations:
         joins = operation.name in _JOINING and operation.outputs[0].elements is not None
         for value in () if joins else operation.values:
+            axes = [value.elements[0]] if value.elements is not None else []
+            takes = operation.name in ("__getitem__", "select")
+            if takes and any(index_along(operation, axis) is not None for axis in axes):
+                continue  # a part of a buffer that is not filled yet
             if id(value) not in contents:
                 contents[id(value)] = _joined_neuron(value, calls)
         present = [content for v in operation.values if (content := contents.get(id(v)))]

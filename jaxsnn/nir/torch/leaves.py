@@ -60,6 +60,9 @@ WAYS_OUT: Mapping[str, str] = MappingProxyType(
             "use a layer, such as torch.nn.Linear; if its weights are computed, use "
             "torch.nn.utils.parametrize",
         ),
+        "change of a view": (
+            "assign to the tensor itself, such as buffer[t] = x, or collect tensors in a list and use torch.stack"
+        ),
         "stack": ("concatenate along the channel axis with torch.cat: no node of NIR adds an axis"),
     }
 )

@@ -513,11 +513,7 @@ class Recorder:
         return False
 
     def _follow_views(self, tensor: Any) -> None:
-        """Note the new value of a tensor that was changed through another tensor of the same memory.
-
-        Raises:
-            ConversionError: It was changed through a view of it.
-        """
+        """Note the new value of a tensor that was changed through another tensor of the same memory."""
         if self._values[id(tensor)][1] == version_of(tensor):
             return
         if (view := self._views.get(id(tensor))) is not None:
@@ -528,20 +524,50 @@ class Recorder:
             if not self._is_element(again, view.result):
                 self._end(again, view.result)
             return
-        for operation in reversed(self.operations):
-            for value in operation.outputs:
-                is_written = id(value.tensor) in operation.inputs
-                if is_written and getattr(value.tensor, "_base", None) is tensor:
-                    raise ConversionError(
-                        Text(
-                            "forward changes a view of a tensor in place, and then uses the tensor, by "
-                            "{function}{line}",
-                            function=operation.name.strip("_"),
-                            line=in_line(operation.line),
-                        ),
-                        fix="assign to the tensor itself, such as buffer[t] = x, or collect tensors in a "
-                        "list and use torch.stack",
-                    )
+        source = self._values[id(tensor)][2].source
+        for operation in self.operations[source.index + 1 if source else 0 :]:
+            for part in operation.outputs:
+                is_written = id(part.tensor) in operation.inputs
+                if is_written and getattr(part.tensor, "_base", None) is tensor:
+                    self._write_part(tensor, part, operation)
+
+    def _write_part(self, tensor: Any, part: TensorValue, writer: Operation) -> None:
+        """Record that an operation changed a view of a tensor, and thereby the tensor."""
+        view, before = part.tensor, self._values[id(tensor)][2]
+        values = writer.values
+        if writer.name == "copy_" and len(values) > 1 and values[1].tensor.shape == view.shape:
+            part = values[1]
+        tokens: list[Any] = [before, part]
+        inputs = {id(tensor): before, id(part.tensor): part}
+        place = view.shape, view.stride(), view.storage_offset() - tensor.storage_offset()
+
+        def written(whole: Any, numbers: Any) -> Any:
+            whole = whole.clone()
+            whole.as_strided(*place).copy_(numbers)
+            return whole
+
+        name, func, args = "change of a view", written, (tensor, part.tensor)
+        taken = self._views.get(id(view))
+        if taken is not None and taken.name == "__getitem__" and taken.args[0] is tensor:
+            name, func, args = (
+                "__setitem__",
+                type(tensor).__setitem__,
+                (tensor, taken.args[1], part.tensor),
+            )
+            self._flatten(taken.args[1], tokens, inputs)
+        change = dataclasses.replace(
+            writer,
+            name=name,
+            func=func,
+            args=args,
+            kwargs={},
+            tokens=tokens,
+            inputs=inputs,
+            outputs=[],
+            results={},
+        )
+        self._values[id(tensor)] = (tensor, -1, before)
+        self._end(change, tensor)
 
     def _note_elements(self, operation: Operation) -> None:
         """Note the elements of torch.stack, or of torch.cat of tensors with a new axis, such as x[None]."""
