@@ -666,9 +666,15 @@ def changed_in_the_middle(net, spikes):
 @pytest.mark.parametrize(
     ("between", "message"),
     [
-        (lambda net, spikes: spikes[[0, 2, 1, 3, 4, 5]], "parts of the result of getitem"),
-        (lambda net, spikes: spikes.cumsum(0), "parts of the result of cumsum"),
-        (changed_in_the_middle, "parts of the result of setitem"),
+        (
+            lambda net, spikes: spikes[[0, 2, 1, 3, 4, 5]],
+            "all time steps of 'sn1' at once, by torch's getitem",
+        ),
+        (
+            lambda net, spikes: spikes.cumsum(0),
+            "all time steps of 'sn1' at once, by torch's cumsum",
+        ),
+        (changed_in_the_middle, "all time steps of 'sn1' at once, by torch's setitem"),
         (lambda net, spikes: spikes.transpose(0, 1), "steps: 'sn1' over 6, 'sn2' over 2"),
         (lambda net, spikes: spikes[::2], "steps: 'sn1' over 6, 'sn2' over 3"),
         (lambda net, spikes: net.sn1(net.fc1(spikes)), "'sn1' is called several times"),

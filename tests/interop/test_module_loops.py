@@ -20,7 +20,17 @@ from spikingjelly.activation_based.encoding import PoissonEncoder
 from spikingjelly.activation_based.neuron import LIFNode
 from torch import nn
 
-from jaxsnn import from_torch, load_into, read, verify, write
+from jaxsnn import (
+    TimeStepped,
+    from_torch,
+    load_into,
+    lower,
+    read,
+    simulate,
+    split_module,
+    verify,
+    write,
+)
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.torch.folding import fold
 from jaxsnn.nir.torch.recording import Operation, TensorValue
@@ -394,7 +404,7 @@ class Gated(Net):
     ("net", "message"),
     [
         (Gated(), "'lif1' is a DeltaLeaky, which is not supported"),
-        (AlongTime(), r"uses parts of the result of .*, which computes all time steps at once \(test_mod"),
+        (AlongTime(), r"from all time steps of 'lif1' at once, by 'conv', .* \(test_mod"),
         (Stops(), r"converts a tensor to Python values, by bool|calls different operations for another inp"),
     ],
 )  # fmt: skip
@@ -754,3 +764,369 @@ def test_a_batch_of_one_keeps_its_axis(batch):
     graph = from_torch(net, sample)
     assert set(graph.nodes) == {"input", "conv", "lif", "pool", "flatten", "fc", "output"}
     assert verify(graph, net, sample).ok
+
+
+class TwoLoops(nn.Module):
+    """Two layers of neurons, each of which a function may run in a loop of its own."""
+
+    def __init__(self, function, seed=0, **layers):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.function = function
+        self.fc1, self.lif1 = nn.Linear(5, 8), low_leaky(init_hidden=False)
+        self.fc2, self.lif2 = nn.Linear(8, 8), low_leaky(init_hidden=False)
+        for layer in (self.fc1, self.fc2):
+            nn.init.uniform_(layer.weight, -0.5, 0.8)
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+    def first(self, frames):
+        return self.loop(self.fc1, self.lif1, frames)
+
+    def second(self, frames):
+        return self.loop(self.fc2, self.lif2, frames)
+
+    def loop(self, weights, neuron, frames):
+        mem, outputs = None, []
+        for frame in frames:
+            spikes, mem = neuron(weights(frame), mem)
+            outputs.append(spikes)
+        return outputs
+
+
+def over_attention(net, x):
+    spikes = torch.stack(net.first(x), 1)
+    query, key, value = net.qkv(spikes).chunk(3, -1)
+    scores = torch.softmax(query @ key.transpose(1, 2), -1)
+    return torch.stack(net.second((scores @ value).unbind(1)))
+
+
+def over_tokens(net, x):
+    spikes = torch.stack(net.first(x.unsqueeze(2).repeat(1, 1, 4, 1)))
+    query, key, value = net.qkv(spikes).chunk(3, -1)
+    return torch.stack(net.second((query @ key.transpose(-2, -1)) @ value))
+
+
+def pooled_in_time(net, x):
+    spikes = net.pool(torch.stack(net.first(x)).permute(1, 2, 0))
+    return torch.stack(net.second(spikes.permute(2, 0, 1)))
+
+
+def gated(net, x):
+    spikes = net.first(x)
+    return torch.stack(
+        net.second(spk * net.fc1(frame) for spk, frame in zip(spikes, x, strict=True))
+    )
+
+
+ORDER = r"'lif2' receives in time step 6 a tensor that was computed in time step 1 \(test_mod"
+
+
+@pytest.mark.parametrize(
+    ("function", "layers", "message"),
+    [
+        (pooled_in_time, {"pool": nn.MaxPool1d(2)}, r"steps of 'lif1' at once, by 'pool', .* \(test_mod"),
+        (over_attention, {"qkv": nn.Linear(8, 24)}, r"steps of 'lif1' at once, by torch's matmul, .* \(test_mod"),
+        (over_tokens, {"qkv": nn.Linear(8, 24)}, r"by torch's matmul of two tensors .* \(test_mod.*: add the"),
+        (gated, {}, r"by torch's mul of two tensors that depend on the sample, .* \(test_mod.*: add the tensors"),
+        (lambda net, x: net.second(torch.stack(net.first(x)).flip(0)), {}, "steps of 'lif1' at once, by torch's flip"),
+        (lambda net, x: net.second(net.first(x)[::-1]), {}, ORDER),
+        (lambda net, x: net.second(torch.stack(net.first(x)[::-1])), {}, ORDER),
+    ],
+)  # fmt: skip
+def test_operations_that_mix_time_steps_or_values_are_refused_with_the_line(
+    function, layers, message
+):
+    net = TwoLoops(function, **layers)
+    assert_refused(lambda: from_torch(net, torch.rand(STEPS, 2, 5)), ConversionError, message)
+
+
+def view_before_the_loop(net, x):
+    buffer = torch.zeros(2, STEPS, 8)
+    rows = buffer.view(2 * STEPS, 8)
+    for step, spikes in enumerate(net.first(x)):
+        buffer[:, step] = spikes
+    return net.fc2(rows).view(2, STEPS, 8)
+
+
+def copied_into_parts(net, x):
+    buffer = torch.zeros(STEPS, 2, 8)
+    for step, spikes in enumerate(net.first(x)):
+        buffer[step].copy_(spikes)
+    return torch.stack(net.second(buffer))
+
+
+def joined_currents(net, x):
+    return torch.stack(net.second(torch.cat([net.fc1(frame)[None] for frame in x])))
+
+
+def joined_along_the_second_axis(net, x):
+    currents = torch.cat([net.fc1(frame).unsqueeze(1) for frame in x], axis=1)
+    return torch.stack(net.second(currents.unbind(axis=-2)))
+
+
+def permuted_between(net, x):
+    return torch.stack(net.second(torch.stack(net.first(x), 2).permute(2, 0, 1)))
+
+
+def reversed_head(net, x):
+    return net.fc2(torch.stack(net.first(x)[::-1]))
+
+
+ALL_LAYERS = ("fc1", "lif1", "fc2")
+
+
+@pytest.mark.parametrize(
+    ("function", "layers", "note"),
+    [
+        (view_before_the_loop, ALL_LAYERS, None),
+        (copied_into_parts, (*ALL_LAYERS, "lif2"), None),
+        (joined_currents, ("fc1", "fc2", "lif2"), None),
+        (joined_along_the_second_axis, ("fc1", "fc2", "lif2"), None),
+        (permuted_between, (*ALL_LAYERS, "lif2"), None),
+        (reversed_head, ALL_LAYERS, "indexing after its outputs"),
+        (lambda net, x: torch.stack(net.first(x)).flip(0), ("fc1", "lif1"), "flip after"),
+        (lambda net, x: torch.stack(net.first(x.flip(0))), ("fc1", "lif1"), "flip before"),
+    ],
+)
+def test_joined_and_reversed_time_steps_are_read(function, layers, note):
+    net, sample = TwoLoops(function), torch.rand(STEPS, 2, 5)
+    graph = from_torch(net, sample)
+    assert set(graph.nodes) == {"input", *layers, "output"}
+    assert [warning.severity for warning in graph.warnings] == ["note"] * (note is not None)
+    assert note is None or note in graph.warnings[0].message
+    assert verify(graph, net, sample).ok
+
+
+def filled_through_a_view(net, x):
+    buffer = torch.zeros(2, STEPS, 8)
+    rows = buffer.transpose(0, 1)
+    for step, spikes in enumerate(net.first(x)):
+        rows[step] = spikes
+        net.counts[0] += 1
+    return buffer
+
+
+def test_a_tensor_that_is_filled_through_a_view_of_it_is_a_result():
+    net, sample = TwoLoops(filled_through_a_view), torch.rand(STEPS, 2, 5)
+    net.register_buffer("counts", torch.zeros(2))
+    parts = split_module(net, sample)
+    y = simulate(lower(parts.graph), parts.encode(sample), engine=TimeStepped()).y
+    for outputs in (y, {name: 1 - np.asarray(spikes) for name, spikes in y.items()}):
+        (spikes,) = outputs.values()
+        (buffer,) = parts.decode(outputs, sample)
+        np.testing.assert_array_equal(buffer, np.asarray(spikes).swapaxes(0, 1))
+
+
+def test_a_tensor_that_is_filled_through_a_view_of_it_is_not_taken_apart():
+    net = TwoLoops(lambda net, x: net.second(filled_through_a_view(net, x).unbind(1)))
+    net.register_buffer("counts", torch.zeros(2))
+    message = r"steps of 'lif1' at once, by torch's change of a view, .* \(test_mod"
+    assert_refused(lambda: from_torch(net, torch.rand(STEPS, 2, 5)), ConversionError, message)
+
+
+def reversed_in_front(net, x):
+    return net.lif(torch.stack([net.fc(frame) for frame in reversed(x.unbind(0))]))
+
+
+def reversed_behind(net, x):
+    return torch.stack([net.last(spikes) for spikes in reversed(net.lif(net.fc(x)).unbind(0))])
+
+
+def reversed_between(net, x):
+    return net.lif2(reversed_behind(net, x))
+
+
+def all_steps(forward):
+    layers = {"fc": nn.Linear(5, 4), "lif": LIFNode(v_threshold=0.3, step_mode="m")}
+    layers |= {"last": nn.Linear(4, 2), "lif2": LIFNode(step_mode="m")}
+    return Wired(forward, **layers).eval()
+
+
+@pytest.mark.parametrize(
+    ("forward", "place"),
+    [(reversed_in_front, "before its input"), (reversed_behind, "after its outputs")],
+)
+def test_reversed_time_steps_beside_neurons_that_loop_themselves_are_read(forward, place):
+    net, sample = all_steps(forward), torch.rand(STEPS, 3, 5)
+    graph = from_torch(net, sample)
+    (note,) = graph.warnings
+    assert f"indexing {place}" in note.message
+    assert verify(graph, net, sample).ok
+    message = "with 24 time steps, forward reads or returns them in another order"
+    assert_refused(lambda: from_torch(net, sample[:1]), ConversionError, message)
+
+
+@pytest.mark.parametrize("steps", [1, STEPS])
+def test_reversed_time_steps_between_neurons_that_loop_themselves_are_refused(steps):
+    last = 24 if steps == 1 else STEPS
+    message = f"'lif2' receives in time step {last} a tensor that was computed in time step 1 "
+    net = all_steps(reversed_between)
+    assert_refused(lambda: from_torch(net, torch.rand(steps, 3, 5)), ConversionError, message)
+
+
+def revealed(net, x):
+    """An image of which each time step shows one more column."""
+    frames, image = [], torch.zeros_like(x)
+    for column in range(5):
+        image = image.clone()
+        image[:, column:] = x[:, column:]
+        frames.append(image)
+    return torch.stack(net.first(frames))
+
+
+def rising(net, x):
+    return torch.stack(net.first(x * (0.2 * step) for step in range(STEPS)))
+
+
+@pytest.mark.parametrize("function", [revealed, rising])
+def test_functions_that_encode_the_sample_differently_in_each_step_are_an_encoder(function):
+    net, sample = TwoLoops(function), torch.rand(2, 5)
+    graph = from_torch(net, sample)
+    assert set(graph.nodes) == {"input", "fc1", "lif1", "output"}
+    (note,) = graph.warnings
+    assert (note.code, note.severity) == ("outside-graph", "note")
+    assert verify(graph, net, sample).active
+
+
+def rising_currents(net, x):
+    mem, outputs = None, []
+    for step in range(STEPS):
+        spikes, mem = net.lif1(net.fc1(x) * step, mem)
+        outputs.append(spikes)
+    return torch.stack(outputs)
+
+
+def norms_by_step(net, x):
+    currents = (net.norms[step](net.fc1(x)) for step in range(STEPS))
+    return torch.stack(net.loop(nn.Identity(), net.lif1, currents))
+
+
+def inhibited(net, x):
+    mem, outputs = net.lif1.init_leaky(), []
+    for _ in range(STEPS):
+        spikes, mem = net.lif1(net.fc1(x), mem)
+        mem = mem - spikes @ net.fc2.weight
+        outputs.append(spikes)
+    return torch.stack(outputs)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (
+            rising_currents,
+            r"steps of the loop: from torch's mul, with different arguments \(test_mod",
+        ),
+        (
+            norms_by_step,
+            r"from 'norms.1' .*in time step 2, and from 'norms.5' .*in time step 6 \(test_mod",
+        ),
+        (
+            inhibited,
+            r"previous time step: it comes from torch's sub \(test_mod.*: pass .* inhibition",
+        ),
+    ],
+)
+def test_time_steps_that_differ_are_refused_with_the_layer_or_function(function, message):
+    net = TwoLoops(function, norms=nn.ModuleList(nn.BatchNorm1d(8) for _ in range(STEPS))).eval()
+    assert_refused(lambda: from_torch(net, torch.rand(2, 5)), ConversionError, message)
+
+
+def counting(net, x):
+    mem1 = mem2 = None
+    outputs, counts = [], []
+    for frame in x:
+        spikes, mem1 = net.lif1(net.fc1(frame), mem1)
+        counts.append(spikes.sum() if net.keeps_tensors else spikes.sum().item())
+        spikes, mem2 = net.lif2(net.fc2(spikes), mem2)
+        outputs.append(spikes)
+    return torch.stack(outputs), [float(count) for count in counts]
+
+
+def test_numbers_for_python_are_to_be_converted_behind_the_loop():
+    net, sample = TwoLoops(counting), torch.rand(STEPS, 2, 5)
+    net.keeps_tensors = False
+    message = (
+        r"to Python values, by item, and then calls neurons.* \(test_mod.*: collect the tensors"
+    )
+    assert_refused(lambda: from_torch(net, sample), ConversionError, message)
+    net.keeps_tensors = True
+    assert {"lif1", "lif2"} <= set(from_torch(net, sample).nodes)
+
+
+class HandWritten(nn.Module):
+    """A neuron that its user wrote with functions of torch."""
+
+    def __init__(self):
+        super().__init__()
+        self.mem = 0
+
+    def forward(self, x):
+        self.mem = 0.9 * self.mem + x
+        spikes = (self.mem > 0.3).float()
+        self.mem = self.mem - 0.3 * spikes
+        return spikes
+
+
+def norse_step(net, x):
+    from norse.torch.functional.lif import LIFFeedForwardState, LIFParameters, lif_feed_forward_step
+
+    state, outputs = LIFFeedForwardState(v=torch.zeros(2, 8), i=torch.zeros(2, 8)), []
+    for frame in x:
+        spikes, state = lif_feed_forward_step(net.fc1(frame), state, LIFParameters())
+        outputs.append(net.fc2(spikes))
+    return torch.stack(outputs)
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (nn.Sequential(nn.Linear(5, 8), HandWritten(), nn.Linear(8, 3)),
+         r"'1' is a HandWritten, which is not supported: if it is a neuron, use one of snnTorch"),
+        (TwoLoops(norse_step),
+         r"no neurons that are layers: functions of torch compute norse's lif_feed_forward_step \(test_mod"),
+    ],
+)  # fmt: skip
+def test_neurons_that_are_no_layers_are_refused_by_name(net, message):
+    assert_refused(lambda: from_torch(net, torch.rand(STEPS, 2, 5)), ConversionError, message)
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda net, x: net.fc2(torch.stack(net.first(x)).mean(0)),
+         "forward computes 'fc2' outside of its time steps (test_mod"),
+        (lambda net, x: [net.fc2(spikes.tanh()) for spikes in net.first(x)],
+         "the input of 'fc2' (Linear) is computed outside of layers, by torch's tanh"),
+        (lambda net, x: [spikes.tanh() * net.lif1.gain for spikes in net.first(x)],
+         "the input of torch's mul is computed outside of layers, by torch's tanh"),
+    ],
+)  # fmt: skip
+def test_weights_behind_the_graph_are_a_warning_with_the_reason(function, reason):
+    net = TwoLoops(function)
+    net.lif1.gain = nn.Parameter(torch.ones(()))
+    warnings = from_torch(net, torch.rand(STEPS, 2, 5)).warnings
+    (warning,) = [warning for warning in warnings if warning.code == "outside-graph"]
+    assert warning.severity == "warning"
+    assert f"It does not end later: {reason}" in warning.message
+
+
+def test_a_sample_whose_first_part_is_no_tensor_is_refused():
+    sample = (([torch.rand(2, 5)] * STEPS, torch.zeros(2, 8)),)
+    message = "the sample is a tuple that begins with a tuple, and the first argument of forward"
+    assert_refused(lambda: from_torch(TwoLoops(reversed_head), sample), ConversionError, message)
+
+
+def test_a_factor_that_counts_calls_is_refused():
+    def forward(net, x):
+        net.calls += 1
+        return net.out(net.fc(x * net.calls))
+
+    net = Wired(forward, fc=nn.Linear(5, 3))
+    net.calls = 0
+    message = r"the input of 'fc' .*: from torch's mul, with different arguments \(test_mod"
+    assert_refused(lambda: from_torch(net, torch.rand(2, 5)), ConversionError, message)

@@ -291,6 +291,24 @@ def test_simple_neurons_of_spikingjelly(kind, options, mode):
     np.testing.assert_array_equal(assert_computes(target, x)[1][0], expected)
 
 
+@pytest.mark.parametrize("kind", ["OTTTLIFNode", "SLTTLIFNode"])
+def test_neurons_for_online_training_are_lif_neurons_in_evaluation(kind, tmp_path):
+    from spikingjelly.activation_based.model.spiking_vggws_ottt import Scale
+
+    def make():
+        first = jelly(kind, v_threshold=float(torch.rand(()) / 4 + 0.2))
+        layers = Scale(0.5 + float(torch.rand(()))), linear(6, 3), jelly(kind, v_threshold=0.4)
+        return sequence(first, *layers).eval()
+
+    there_and_back(make, tmp_path / "net.nir")
+
+
+def test_a_neuron_that_returns_its_trace_in_training_is_refused_as_in_training():
+    assert_no_graph(
+        sequence(jelly("OTTTLIFNode")), (5,), r"'1' \(OTTTLIFNode\) is in training mode"
+    )
+
+
 def test_a_simple_neuron_that_does_not_start_at_its_reset_is_refused():
     last = jelly("SimpleLIFNode", tau=2.0, decay_input=True, v_reset=-0.5)
     net = JellyNet(jelly("IFNode"), last)

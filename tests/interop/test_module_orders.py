@@ -252,7 +252,7 @@ def test_numbers_that_are_others_in_each_step_or_sample_are_refused(current, by)
 
 def test_buffers_that_each_step_multiplies_in_place_are_refused():
     net = with_numbers(lambda net, x: net.a(x) * net.mask[:3].mul_(0.999))
-    message = "'out' is computed differently in different time steps"
+    message = "'out' .*is computed"
     assert_refused(lambda: from_torch(net, torch.zeros(2, 4)), ConversionError, message)
 
 

@@ -459,17 +459,21 @@ _DECODERS: Mapping[str | None, Forward] = MappingProxyType(
 )
 #: Readouts, which return their membrane potentials of all time steps in one call.
 _READOUTS = ("NonSpikingLIFNode", "NonSpikingIFNode")
+#: LIF neurons for training step by step; in evaluation mode they compute what LIFNode does.
+_ONLINE = ("OTTTLIFNode", "SLTTLIFNode")
 _INTEGRATORS = ("IFNode", "SimpleIFNode", "NonSpikingIFNode")
 _NODES = (
     *("IFNode", "LIFNode", "ParametricLIFNode", "CUBALIFNode"),
-    *("SimpleIFNode", "SimpleLIFNode", *_READOUTS),
+    *("SimpleIFNode", "SimpleLIFNode", *_ONLINE, *_READOUTS),
 )
+#: Layers that multiply by a number: of ann2snn, and of models for OTTT.
+_SCALERS = ("VoltageScaler", "Scale")
 #: Batch normalisations whose weights begin at the threshold (tdBN).
 _NORMS = ("ThresholdDependentBatchNorm1d", "ThresholdDependentBatchNorm2d")
 
 
 def _export_scaler(call: Call) -> Exported:
-    """Export a VoltageScaler of ann2snn: one factor for all elements."""
+    """Export a layer of `_SCALERS`: one factor for all elements."""
     scale = np.full(call.outward, float(call.module.scale), np.float32)
     return Exported(nodes={"": {"type": "Scale", "scale": scale}})
 
@@ -477,7 +481,7 @@ def _export_scaler(call: Call) -> Exported:
 def _set_scaler(
     call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
 ) -> list[LayerNumbers]:
-    """Return the factor of a VoltageScaler."""
+    """Return the factor of a layer of `_SCALERS`."""
     node = nodes[""]
     value = np.broadcast_to(node.value("scale"), call.outward)
     return [
@@ -491,7 +495,7 @@ _LEAVES: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
         **dict.fromkeys(_NODES, _export_node),
         **dict.fromkeys(_NORMS, exported_normalisation),
         "VotingLayer": _export_voting,
-        "VoltageScaler": _export_scaler,
+        **dict.fromkeys(_SCALERS, _export_scaler),
         "LinearRecurrentContainer": _export_recurrent,
     }
 )
@@ -527,7 +531,7 @@ FRAMEWORK = Framework(
             **LAYER_SETTERS,
             **dict.fromkeys(_NORMS, set_normalisation),
             **dict.fromkeys(_NODES, _set_node),
-            "VoltageScaler": _set_scaler,
+            **dict.fromkeys(_SCALERS, _set_scaler),
             "LinearRecurrentContainer": _set_recurrent,
         }
     ),

@@ -378,7 +378,8 @@ def refuse_training(name: str, module: Any) -> None:
     kind = type(module).__name__
     random = kind.startswith("Dropout") and getattr(module, "p", 0)
     moves = any("SpectralNorm" in type(part).__name__ for part in module.modules())
-    if module.training and (random or moves or "BatchNorm" in kind):
+    returns_trace = kind == "OTTTLIFNode"  # beside its spikes
+    if module.training and (random or moves or returns_trace or "BatchNorm" in kind):
         raise ConversionError(
             Text(
                 "layer '{node}' ({type}) is in training mode, in which its output differs from "

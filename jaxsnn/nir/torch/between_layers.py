@@ -153,18 +153,25 @@ def _note_function(record: PassRecord, operation: Operation) -> None:
                 fix="compute a new tensor instead, such as x = 2 * x",
             )
     is_state = operation.name in SAME and any(seen.is_state for seen in seen_arguments)
-    earlier = next((seen for seen in seen_arguments if seen.function), None)
-    of_layers = earlier is not None or any(seen.origin is not None for seen in seen_arguments)
+    from_layers = [seen for seen in seen_arguments if seen.function or seen.origin is not None]
+    is_product = (
+        operation.name in (*TIMES, *OVER, *MATRIX, "bmm", "einsum") and len(from_layers) > 1
+    )
+    earlier = next(
+        (seen for seen in from_layers if seen.function and not (is_product and seen.origin)), None
+    )
     for value in operation.outputs:
         origin = record.of(value).origin
         if is_state:
             record.of_entry(value).is_state = True
-        if of_layers and (origin is None or origin.order is not None):
+        if from_layers and (origin is None or origin.order is not None):
             entry = record.of_entry(value)
             entry.function = (
                 earlier.function if earlier else spoken_name(operation.name, operation.args)
             )
             entry.line = earlier.line if earlier else operation.line
+            entry.caller = earlier.caller if earlier else operation.caller
+            entry.is_product = earlier.is_product if earlier else is_product
             entry.through_data = operation.name == "data"
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError, listing
 from jaxsnn.nir.frameworks.torch_layers import Call
-from jaxsnn.nir.torch.folding import PARTS, ancestors, fold
+from jaxsnn.nir.torch.folding import PARTS, ancestors, fold, refuse_mixed_steps, spoken
 from jaxsnn.nir.torch.forward_passes import (
     RecordedPasses,
     depending_on,
@@ -27,6 +27,7 @@ from jaxsnn.nir.torch.leaves import (
     is_neuron_without_node,
     no_neurons,
     of_framework,
+    of_library,
     unsupported,
 )
 from jaxsnn.nir.torch.module_pass import leaves_of, state_names
@@ -38,7 +39,7 @@ from jaxsnn.nir.torch.outside_operations import (
     takes_part,
     with_indexing,
 )
-from jaxsnn.nir.torch.pass_record import Origin, PassRecord
+from jaxsnn.nir.torch.pass_record import Origin, PassRecord, function_clause
 from jaxsnn.nir.torch.recording import READS, Operation, TensorValue, in_line
 from jaxsnn.nir.torch.step_reader import StepReader
 from jaxsnn.nir.torch.trace_outcome import (
@@ -58,14 +59,16 @@ class FoldedReading:
     def __init__(self, module: Any, passes: RecordedPasses) -> None:
         self.module, self.passes = module, passes
         self.leaves = leaves_of(module)
-        self.folded = fold(passes.operations, passes.steps, passes.length)
+        refuse_mixed_steps(passes.operations)
+        self.folded = fold(passes.operations, passes.steps, passes.length, passes.sample)
         self.operations = passes.operations
         #: Operations on which layers, results or Python values depend. Others may come from elsewhere, such as
         #: those of snntorch.utils.reset, which resets all networks of the process.
         self.used = _used(passes)
         self.outside = [op for op in self.used if not op.step]
         self.last = [op for op in self.operations if op.step == self.folded.steps]
-        #: Values that depend on layers of the graph, by id.
+        #: Values that depend on the sample, and those that depend on layers of the graph, by id.
+        self.from_sample = depending_on(self.operations, [passes.sample])
         self.dependent = self.folded.dependent
 
     def traces(self) -> Iterator[ModuleTrace | ConversionError]:
@@ -79,7 +82,6 @@ class FoldedReading:
     def inputs(self) -> Iterator[tuple[TensorValue, list[TensorValue]]]:
         """Yield values that may be the input of the graph, and their values in each step."""
         sample = self.passes.sample
-        from_sample = depending_on(self.operations, [sample])
         possible: set[int] = set()
         all_consumed: list[TensorValue] = []
         # If the graph cannot contain the layers before the neurons, it begins after them.
@@ -90,7 +92,7 @@ class FoldedReading:
                 value
                 for operation in inner
                 for value in operation.values
-                if id(value) in from_sample and id(value) not in dependent
+                if id(value) in self.from_sample and id(value) not in dependent
             ]
             all_consumed += consumed
             for value in [sample, *self._dominating(consumed)] if consumed else ():
@@ -102,7 +104,7 @@ class FoldedReading:
                     yield value, places
         if not all_consumed:
             if not any(operation.is_neuron for operation in self.operations):
-                raise no_neurons()
+                raise no_neurons(self._of_functions())
             raise ConversionError(
                 "forward does not depend on the sample"
                 if self.passes.steps
@@ -111,6 +113,18 @@ class FoldedReading:
             )
         if not possible:
             self._refuse_inputs()
+
+    def _of_functions(self) -> list[str]:
+        """Return what may be neurons that are not layers: functions of frameworks, and the user's modules that
+        compute with functions of torch.
+        """
+        names = {}
+        for op in self.operations:
+            if op.kind == "enter" and not of_library(op.func) and op.func is not self.module:
+                names[op.name] = f"'{op.name}' ({type(op.func).__name__})"
+            elif op.caller and any(id(value) in self.from_sample for value in op.values):
+                names[op.caller] = op.caller + in_line(op.line)
+        return list(names.values())
 
     def _mixes_steps(self, value: TensorValue) -> bool:
         """Return whether a value is computed from other calls of forward, or from one part of the sample of its
@@ -129,19 +143,6 @@ class FoldedReading:
         Raises:
             ConversionError: Always.
         """
-        for operation in self.last:
-            source = operation.values[0].source if operation.values else None
-            varies = self.folded.place[id(operation)] in self.folded.varying
-            if source is not None and varies and id(operation.values[0]) in self.folded.spiking:
-                raise ConversionError(
-                    Text(
-                        "the loop over time uses parts of the result of {function}, which "
-                        "computes all time steps at once{line}",
-                        function=source.name.strip("_"),
-                        line=in_line(operation.line or source.line),
-                    ),
-                    fix="compute it separately in each time step: a graph describes one time step",
-                )
         if self.passes.steps:
             raise ConversionError(
                 "forward computes the input of its layers from samples of earlier time steps",
@@ -175,10 +176,9 @@ class FoldedReading:
     def _dominating(self, consumed: list[TensorValue]) -> list[TensorValue]:
         """Return the values through which all paths from the sample to the consumed values go, in order."""
         sample, dominating = self.passes.sample, []
-        dependent = depending_on(self.operations, [sample])
         for operation in sorted(ancestors(consumed, set()), key=lambda op: op.index):
             for value in operation.outputs:
-                if id(value) in dependent and operation.kind in ("function", "layer"):
+                if id(value) in self.from_sample and operation.kind in ("function", "layer"):
                     stop = {id(value)}
                     inner = list(ancestors(consumed, stop))
                     used = any(v is value for op in inner for v in op.values)
@@ -247,6 +247,8 @@ class FoldedReading:
 
     def _trace_from(self, value: TensorValue, places: list[TensorValue]) -> ModuleTrace:
         record = PassRecord(self.module, dict(self.leaves), self.passes.buffers)
+        if not any(operation.is_neuron for operation in self.operations):
+            record.no_neurons = no_neurons(self._of_functions())
         reader = StepReader(record)
         self.read(record, reader, value)
         returned, decoder = self._collected(record)
@@ -258,6 +260,7 @@ class FoldedReading:
         stepped = self.passes.steps > 0
         before = list(ancestors([value], set()))
         selected = [returned[output.place] for output in outputs]
+        heads = sorted(filter(self._has_weights, decoder), key=lambda op: op.index)
         return ModuleTrace(
             calls=calls,
             outputs=tuple(
@@ -284,6 +287,8 @@ class FoldedReading:
                 weights_before=operation_names(op for op in before if self._has_weights(op)),
                 sequences_before=operation_names(op for op in before if not op.step),
                 after=self._names_after(decoder, selected),
+                weights_after=operation_names(heads),
+                omission=self._omission(record, heads),
             ),
         )
 
@@ -302,6 +307,11 @@ class FoldedReading:
             is_partial = not is_ordered or any(steps != all_steps for steps in steps_of.values())
         is_partial |= any(map(takes_part, decoder))
         return with_indexing(labels, is_partial)
+
+    def reorders(self, steps: RecordedSteps) -> bool:
+        """Return whether forward reads or returns time steps in another order, for places of another recording."""
+        outputs = {id(self.values([place])[-1]) for place in steps.outputs}
+        return skips_steps(self.values(steps.input)) or not self._returned_steps(outputs)[1]
 
     def _returned_steps(self, outputs: set[int]) -> tuple[dict[int, set[int]], bool]:
         """Return the time steps of which forward uses each output of the graph for its results, by the id of
@@ -333,6 +343,29 @@ class FoldedReading:
                 pending += source.values
         return steps_of, is_ordered
 
+    def _omission(self, record: PassRecord, heads: list[Operation]) -> str:
+        """Return the reason why the graph ends before the first of some operations; "" if there are none."""
+        if not heads:
+            return ""
+        head = heads[0]
+        if not head.step:
+            return Text(
+                "forward computes {operation} outside of its time steps{line}",
+                operation=spoken(head),
+                line=in_line(head.line),
+            )
+        last = self.in_last_step(head.outputs[0])
+        clause = "" if last is None else function_clause(record.of(last))
+        reasons = [
+            *record.omitted.values(),
+            Text(
+                "the input of {operation} is computed outside of layers{by}",
+                operation=spoken(head),
+                by=clause,
+            ),
+        ]
+        return reasons[0]
+
     def _has_weights(self, operation: Operation) -> bool:
         """Return whether an operation is a layer with parameters, or a function of a parameter of the module."""
         if operation.kind == "layer":
@@ -356,7 +389,6 @@ class FoldedReading:
         """Yield function and line of each conversion of a tensor to a Python value that may determine
         what the graph computes.
         """
-        dependent = depending_on(self.operations, [self.passes.sample])
         last = max((op.step for op in self.operations if op.is_neuron), default=0)
         # All steps have the same; without a step, they are part of an encoder or a decoder.
         steps = {last, 0} if self.passes.steps else {last} - {0}
@@ -366,7 +398,7 @@ class FoldedReading:
                 for op in self.operations
             )
             decides = before_neurons or (self.passes.steps and read.name == "__bool__")
-            if decides and any(id(value) in dependent for value in read.values):
+            if decides and any(id(value) in self.from_sample for value in read.values):
                 yield read.name.strip("_"), read.line
 
     def of_graph(self) -> ModuleTrace:

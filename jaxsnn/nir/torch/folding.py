@@ -21,11 +21,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from jaxsnn.errors import ConversionError, listing
 from jaxsnn.nir.torch.leaves import exporter_of, of_library, unsupported
+from jaxsnn.nir.torch.module_order import MOVE_AXES
 from jaxsnn.nir.torch.recording import (
     KEEPS_STATE,
     READS,
@@ -33,13 +34,18 @@ from jaxsnn.nir.torch.recording import (
     TensorValue,
     in_line,
     index_along,
+    keeps_order,
 )
+from jaxsnn.nir.torch.torch_functions import JOIN
 from jaxsnn.wording import Text
 
 #: Minimum number of steps of a loop; with two, every recording would be a loop.
 LEAST_STEPS = 3
 #: Functions that return a part of a tensor, whose index may depend on the step.
 PARTS = ("__getitem__", "select", "narrow", "unbind", "split", "chunk", "tensor_split")
+
+#: Functions that join time steps.
+_JOINING = ("stack", "__setitem__", *JOIN)
 
 _Key = tuple[str, str, tuple[Any, ...]]
 
@@ -83,7 +89,12 @@ class Folded:
         return twin.outputs[value.path] if twin is not None and is_output else None
 
 
-def fold(operations: list[Operation], calls: int = 0, length: int = 0) -> Folded:
+def fold(
+    operations: list[Operation],
+    calls: int = 0,
+    length: int = 0,
+    sample: TensorValue | None = None,
+) -> Folded:
     """Divide the operations of a recording into time steps.
 
     Args:
@@ -91,17 +102,18 @@ def fold(operations: list[Operation], calls: int = 0, length: int = 0) -> Folded
         calls: Number of calls of forward, if each is one time step; else 0.
         length: Number of time steps, if no neuron is called for a single time step, but splitting (`sequences`)
             found all of their time steps; else 0. If both numbers are 0, the number of steps is found.
+        sample: Sample, from which functions may compute a different input of a layer in each time step.
 
     Raises:
         ConversionError: The steps differ, or are too few.
     """
     if calls or length:
-        return _Fold(operations, calls or length, calls > 0, length > 0).folded()
+        return _Fold(operations, calls or length, sample, calls > 0, length > 0).folded()
     counts = neuron_calls(operations)
     refusal: ConversionError | None = None
     for steps in _candidates(counts.values()):
         try:
-            return _Fold(operations, steps).folded()
+            return _Fold(operations, steps, sample).folded()
         except ConversionError as error:
             refusal = refusal or error
     if refusal is not None:
@@ -115,7 +127,10 @@ def fold(operations: list[Operation], calls: int = 0, length: int = 0) -> Folded
                 "one number of time steps: {calls}",
                 calls=listing(f"'{name}' {count} times" for name, count in numbers.items()),
             ),
-            fix="let all loops of forward run over the same time steps",
+            fix=(
+                "let all loops of forward run over the same time steps; without a loop over "
+                "time, use a separate layer for each call"
+            ),
         )
     raise ConversionError(
         Text(
@@ -130,6 +145,73 @@ def fold(operations: list[Operation], calls: int = 0, length: int = 0) -> Folded
             least=LEAST_STEPS,
         ),
     )
+
+
+def refuse_mixed_steps(operations: list[Operation]) -> None:
+    """Refuse a neuron that receives in a time step what depends on other time steps of a neuron before it, as
+    behind a convolution along time, attention over time, or a reversal.
+
+    Raises:
+        ConversionError: There is such a neuron; the message names the first operation that mixes time steps.
+    """
+    calls = Counter((id(op.func), op.site) for op in operations if op.is_neuron)
+    #: Id of a value -> the neuron of which it contains all time steps, and the operation that mixed them.
+    contents: dict[int, tuple[str, Operation | None] | None] = {}
+    for operation in operations:
+        joins = operation.name in _JOINING and operation.outputs[0].elements is not None
+        for value in () if joins else operation.values:
+            axes = [value.elements[0]] if value.elements is not None else []
+            takes = operation.name in ("__getitem__", "select")
+            if takes and any(index_along(operation, axis) is not None for axis in axes):
+                continue  # a part of a buffer that is not filled yet
+            if id(value) not in contents:
+                contents[id(value)] = _joined_neuron(value, calls)
+        present = [content for v in operation.values if (content := contents.get(id(v)))]
+        if not present:
+            continue
+        source, mixing = next((c for c in present if c[1] is not None), present[0])
+        if operation.is_neuron and mixing is not None:
+            raise _refusal(
+                mixing,
+                Text(
+                    "the input of '{layer}' is computed from all time steps of '{source}' at once, by "
+                    "{operation}, which may combine them",
+                    layer=operation.name,
+                    source=source,
+                    operation=spoken(mixing),
+                ),
+                fix="compute it separately in each time step; if it combines time steps, read the layers before "
+                "and after it as separate modules",
+            )
+        keeps_steps = joins or keeps_order(operation) or operation.name in MOVE_AXES + KEEPS_STATE
+        if mixing is None and not (keeps_steps or operation.is_neuron):
+            mixing = operation
+        for value in () if operation.is_neuron else operation.outputs:
+            if value.source is operation:
+                contents[id(value)] = source, mixing
+
+
+def _joined_neuron(
+    value: TensorValue, calls: Mapping[Any, int]
+) -> tuple[str, Operation | None] | None:
+    """Return the neuron of whose calls at one place most are joined in a tensor, by torch.stack, torch.cat or
+    item assignments, as in `refuse_mixed_steps`; None if there is none.
+
+    Args:
+        calls: Neuron and place -> number of its calls.
+    """
+    source = value.source
+    if value.elements is not None:
+        parts = list(value.elements[1].values())
+    else:
+        parts = source.values if source is not None and source.name in _JOINING else []
+    if len(parts) < LEAST_STEPS:
+        return None
+    neurons = [op for op in ancestors(parts, set(), past_neurons=False) if op.is_neuron]
+    for place, count in Counter((id(op.func), op.site) for op in neurons).items():
+        if count >= LEAST_STEPS and 2 * count > calls[place]:
+            return next(op.name for op in neurons if id(op.func) == place[0]), None
+    return None
 
 
 def neuron_calls(operations: Iterable[Operation]) -> Counter[int]:
@@ -158,6 +240,7 @@ class _Fold:
     """One attempt to fold a recording into a number of steps.
 
     Attributes:
+        encoded: Ids of values that functions compute from the sample.
         call_per_step: Whether forward is called for each step.
         only_split: Whether the time steps of all neurons come from splitting.
     """
@@ -166,11 +249,14 @@ class _Fold:
         self,
         operations: list[Operation],
         steps: int,
+        sample: TensorValue | None = None,
         call_per_step: bool = False,
         only_split: bool = False,
     ) -> None:
         self.operations, self.steps = operations, steps
         self.call_per_step, self.only_split = call_per_step, only_split
+        # The places of values outside of the loop do not depend on the number of calls.
+        self.encoded = set[int]() if call_per_step else _encoded(operations, sample)
         #: Id of a function outside of the loop -> longest delay of its arguments, in time steps.
         self.longest_delay: dict[int, int] = {}
         self.looped: dict[tuple[_Key, int], dict[int, Operation]] = {}
@@ -203,12 +289,13 @@ class _Fold:
                 raise _refusal(
                     operation,
                     Text(
-                        "the loop over time converts a tensor to Python values, by {function}",
+                        "forward converts a tensor to Python values, by {function}, and then calls "
+                        "neurons, which may depend on these values",
                         function=operation.name.strip("_"),
                     ),
                     fix=(
-                        "compute with tensors only: a graph computes the same in each "
-                        "time step, whatever the values are"
+                        "collect the tensors, for example in a list, and convert them after the last call "
+                        "of a neuron: a graph computes the same in each time step, whatever the values are"
                     ),
                 )
         self._name_calls()
@@ -254,7 +341,9 @@ class _Fold:
                 together = [call for calls in sites.values() for call in calls]
                 sites = {(): sorted(together, key=lambda call: call.index)}
             calls |= {(kind, name, site): occurrences for site, occurrences in sites.items()}
-        for key, occurrences in calls.items():
+        for key, occurrences in sorted(calls.items(), key=lambda item: item[1][0].index):
+            if len(occurrences) == self.steps and not occurrences[0].is_neuron:
+                occurrences = _in_order_of_steps(occurrences)
             for steps, first in ((self.steps, 1), (self.steps - 1, 2)):
                 per_step, rest = divmod(len(occurrences), steps)
                 if not rest:
@@ -354,9 +443,9 @@ class _Fold:
             return True
         is_called = self.only_split and not template.is_split
         steps = range(1 if self.only_split and self.steps < LEAST_STEPS else 2, self.steps)
-        wrong: Operation | None = None
+        is_wrong, reason = False, Text("")
         if any(len(by_step[k].tokens) != len(template.tokens) for k in steps):
-            wrong = template
+            is_wrong = True
         else:
             calls = [by_step[k] for k in (*steps, self.steps)]
             columns = zip(*(call.tokens for call in calls), strict=True)
@@ -364,41 +453,73 @@ class _Fold:
             for index, column in enumerate(columns):
                 agrees, varies = self._agree(column, calls)
                 if not agrees or (varies and not affine and type(column[-1]) is int):
-                    wrong = template
+                    is_wrong, reason = True, reason or self._difference(column, calls)
                 if varies:
                     self.varying.setdefault(place, set()).add(index)
-        if wrong is None:
+        if not is_wrong:
             return True
-        delays = [
-            self.steps - value.source.step
-            if value.source.step
-            else self.longest_delay.get(id(value.source), 0)
-            for value in template.values
-            if value.source is not None
-        ]
         if template.kind == "function" or is_called:
-            self.longest_delay[id(template)] = max(delays, default=0)
+            for call in by_step.values():
+                self.longest_delay[id(call)] = self._delay(call)
             return False
         if of_library(template.func) and exporter_of(template.func) is None:
             raise unsupported(template.name, template.func)
-        if max(delays, default=0) > 1:
+        if (delay := self._delay(template)) > 1:
+            is_constant = delay == self._delay(by_step[self.steps - 1])
             raise _refusal(
                 template,
                 Text(
                     "'{layer}' receives a tensor that was computed {count} time steps before",
                     layer=template.name,
-                    count=max(delays),
+                    count=delay,
+                )
+                if is_constant
+                else Text(
+                    "'{layer}' receives in time step {step} a tensor that was computed in time step {before}",
+                    layer=template.name,
+                    step=self.steps,
+                    before=self.steps - delay,
                 ),
-                fix="pass to a layer only tensors of the same time step or of the previous one",
+                fix="pass to a layer only tensors of the same time step or of the previous one, in the order "
+                "of time",
             )
         raise _refusal(
             template,
             Text(
                 "the input of '{layer}' is computed differently in different time steps "
-                "of the loop",
+                "of the loop{reason}",
                 layer=template.name,
+                reason=reason,
             ),
         )
+
+    def _delay(self, call: Operation) -> int:
+        """Return by how many time steps the arguments of a call are older than the call, at most."""
+        delays = [
+            call.step - value.source.step
+            if value.source.step
+            else self.longest_delay.get(id(value.source), 0)
+            for value in call.values
+            if value.source is not None
+        ]
+        return max(delays, default=0)
+
+    def _difference(self, column: tuple[Any, ...], calls: list[Operation]) -> Text:
+        """Return a clause on an argument that differs between a time step and the last one."""
+        for token, call in zip(column, calls, strict=True):
+            if not self._agree((token, column[-1]), [call, calls[-1]])[0]:
+                line = calls[-1].line
+                first, last = _description(token, line), _description(column[-1], line)
+                if first == last:
+                    return Text(": from {function}, with different arguments", function=last)
+                return Text(
+                    ": from {first} in time step {step}, and from {last} in time step {last_step}",
+                    first=first,
+                    step=call.step,
+                    last=last,
+                    last_step=calls[-1].step,
+                )
+        return Text("")
 
     def _agree(self, column: tuple[Any, ...], calls: list[Operation]) -> tuple[bool, bool]:
         """Return whether an argument is the same in steps 2, 3, ... up to a shift in time, or
@@ -412,7 +533,7 @@ class _Fold:
                 delay, first_step = expected[3], min(self.looped[expected[1]])
             if delay not in (0, 1):
                 return False, False
-            paths = []
+            paths, is_encoded = [], all(id(token) in self.encoded for token in column)
             for token, call in zip(column, calls, strict=True):
                 if call.step - delay < first_step and delay:  # a value from before the first step
                     continue
@@ -420,7 +541,8 @@ class _Fold:
                     return False, False
                 actual = self._reference(token, call)
                 if actual != expected and (actual[:2] != expected[:2] or actual[0] == "loop"):
-                    return False, False
+                    is_outside = actual[0] == expected[0] == "outside"
+                    return is_outside and is_encoded, is_outside and is_encoded
                 paths.append(actual[2])
             if len(set(paths)) == 1:
                 return True, False
@@ -471,11 +593,59 @@ class _Fold:
                     operation,
                     Text(
                         "'{layer}' receives a state that differs from the state it "
-                        "returned in the previous time step",
+                        "returned in the previous time step: it comes from {function}",
+                        layer=name,
+                        function=_description(value, operation.line),
+                    ),
+                    fix=Text(
+                        "pass the returned state on unchanged; for inhibition, pass the spikes of the "
+                        "previous time step through a layer, and add them to the input of '{layer}'",
                         layer=name,
                     ),
-                    fix="pass the returned state on unchanged",
                 )
+
+
+def _in_order_of_steps(calls: list[Operation]) -> list[Operation]:
+    """Return the calls of a layer without a state, one in each time step, in the order of the time steps from
+    which their arguments come, if forward calls it in another one, such as for reversed(outputs).
+    """
+    steps = [{v.source.step for v in op.values if v.source and v.source.step} for op in calls]
+    if sorted(map(sorted, steps)) != [[step] for step in range(1, len(calls) + 1)]:
+        return calls
+    return sorted(
+        calls,
+        key=lambda call: min(v.source.step for v in call.values if v.source and v.source.step),
+    )
+
+
+def _encoded(operations: Iterable[Operation], sample: TensorValue | None) -> set[int]:
+    """Return the ids of values that functions compute from the sample, without any layer."""
+    encoded, of_layers = set[int](), set[int]()
+    for operation in operations:
+        arguments = {id(value) for value in operation.values}
+        results = {id(value) for value in operation.outputs if value.source is operation}
+        if operation.kind == "layer" or arguments & of_layers:
+            of_layers |= results
+        elif id(sample) in arguments or arguments & encoded:
+            encoded |= results
+    return encoded
+
+
+def _description(token: Any, line: str) -> Text:
+    """Return the description of an argument: the layer or function that computed it, and its line, if it
+    differs from the line of the call.
+    """
+    source = token.source if isinstance(token, TensorValue) else None
+    if source is None:
+        return Text("a tensor that forward does not compute")
+    return spoken(source) + in_line("" if source.line == line else source.line)
+
+
+def spoken(operation: Operation) -> Text:
+    """Return the name of a layer or function for messages."""
+    if operation.kind == "layer":
+        return Text("'{layer}'", layer=operation.name)
+    return Text(operation.caller) or Text("torch's {function}", function=operation.name.strip("_"))
 
 
 def _copied_value(value: TensorValue) -> TensorValue:
@@ -492,17 +662,24 @@ def _copied_value(value: TensorValue) -> TensorValue:
     return value
 
 
-def _refusal(operation: Operation, message: Text, fix: str = "") -> ConversionError:
+def _refusal(operation: Operation, message: Text, fix: str | Text = "") -> ConversionError:
     return ConversionError(
         message + in_line(operation.line),
         fix=fix
-        or ("let forward call the same layers in the same order in each time step of its loop"),
+        or (
+            "let forward call the same layers, with the same weights and numbers, in each time step "
+            "of its loop"
+        ),
         node=operation.name,
     )
 
 
-def ancestors(values: Iterable[TensorValue], stop: set[int]) -> Iterator[Operation]:
-    """Yield the operations from which values are computed, back to the values at which to stop."""
+def ancestors(
+    values: Iterable[TensorValue], stop: set[int], past_neurons: bool = True
+) -> Iterator[Operation]:
+    """Yield the operations from which values are computed, back to the values at which to stop, and
+    to neurons unless `past_neurons`.
+    """
     pending, seen = list(values), set[int]()
     while pending:
         value = pending.pop()
@@ -511,4 +688,5 @@ def ancestors(values: Iterable[TensorValue], stop: set[int]) -> Iterator[Operati
             continue
         seen.add(id(source))
         yield source
-        pending += source.values
+        if past_neurons or not source.is_neuron:
+            pending += source.values

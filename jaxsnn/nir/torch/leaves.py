@@ -7,7 +7,7 @@ there. They are looked up by package and class name, so that no framework is imp
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,9 @@ WAYS_OUT: Mapping[str, str] = MappingProxyType(
             "use a layer, such as torch.nn.Linear; if its weights are computed, use "
             "torch.nn.utils.parametrize",
         ),
+        "change of a view": (
+            "assign to the tensor itself, such as buffer[t] = x, or collect tensors in a list and use torch.stack"
+        ),
         "stack": ("concatenate along the channel axis with torch.cat: no node of NIR adds an axis"),
     }
 )
@@ -84,8 +87,11 @@ _ALTERNATIVES: Mapping[str, str] = MappingProxyType(
             "by statistics of a sample",
         ),
         **dict.fromkeys(
-            ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"),
-            "use recurrent neurons, such as RLeaky or LIFRecurrentCell",
+            (
+                *("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"),
+                *("SpikingLSTM", "SpikingGRU", "SpikingVanillaRNN"),
+            ),
+            "use recurrent neurons: RLeaky, LIFRecurrentCell, or a neuron in a LinearRecurrentContainer",
         ),
         **dict.fromkeys(("LPPool1d", "LPPool2d"), "use AvgPool2d"),
         "SynapseFilter": "use NonSpikingLIFNode, or LIFNode with v_threshold=float('inf'): the decay of a "
@@ -195,10 +201,15 @@ def library_packages() -> set[str]:
 def unsupported(name: str, module: Any) -> ConversionError:
     """Return the refusal of an unsupported layer: why, and the nearest alternative."""
     kind, framework = type(module).__name__, _framework_of(module)
-    supported = [] if framework is None else [k for k in framework.leaves if k not in LAYERS]
     alternative = _ALTERNATIVES.get(kind, "")
+    is_neuron = framework is not None and hasattr(module, framework.rewind or "forward")
+    supported = [k for k in framework.leaves if k not in LAYERS] if framework and is_neuron else []
     if supported and not alternative:
         alternative = f"use one of {listing(supported, limit=8)}, which NIR supports"
+    if not (of_library(module) or alternative):
+        alternative = (
+            f"if it is a neuron, use one of {framework_titles()} instead; otherwise {_OUTSIDE}"
+        )
     fix = WAYS_OUT.get(kind, alternative or _OUTSIDE)
     return ConversionError(
         Text(
@@ -392,12 +403,24 @@ def is_resettable(module: Any) -> bool:
     )
 
 
-def no_neurons() -> ConversionError:
-    """Return the refusal of a module that calls no neurons."""
-    titles = [framework.title for framework in frameworks().values() if framework.leaves]
-    return ConversionError(
-        "the module has no neurons", fix=f"use neurons of one framework: {' or '.join(titles)}"
-    )
+def no_neurons(of_functions: Sequence[str] = ()) -> ConversionError:
+    """Return the refusal of a module that calls no neurons.
+
+    Args:
+        of_functions: Modules and functions that compute with functions of torch, and may be neurons.
+    """
+    message = Text("the module has no neurons")
+    if of_functions:
+        message += Text(
+            " that are layers: functions of torch compute {functions}, and are not read as neurons",
+            functions=listing(of_functions, limit=3),
+        )
+    return ConversionError(message, fix=f"use neurons of one framework: {framework_titles()}")
+
+
+def framework_titles() -> str:
+    """Return the frameworks whose layers are read, as words."""
+    return " or ".join(f.title for f in frameworks().values() if f.leaves)
 
 
 def refuse_several_outputs(name: str, module: Any) -> None:

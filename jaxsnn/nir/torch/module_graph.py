@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import ConversionError, Problem, listing
-from jaxsnn.nir.frameworks.registry import framework_of, frameworks
+from jaxsnn.nir.frameworks.registry import framework_of
 from jaxsnn.nir.frameworks.torch_layers import (
     NO_BATCH_AXIS,
     OTHER_AXES,
@@ -38,6 +38,7 @@ from jaxsnn.nir.model.node import CONSTANT_KEY
 from jaxsnn.nir.torch.leaves import (
     exported,
     exporter_of,
+    framework_titles,
     no_neurons,
     refuse_several_outputs,
     unsupported,
@@ -141,10 +142,9 @@ def _graph_of(seen: ModuleTrace, refusals: Sequence[ConversionError] = ()) -> Tr
     if not framework_names:
         raise no_neurons()
     if len(framework_names) > 1:
-        titles = [framework.title for framework in frameworks().values() if framework.leaves]
         raise ConversionError(
             Text("the module has neurons of {frameworks}", frameworks=listing(framework_names)),
-            fix=f"use neurons of one framework: {' or '.join(titles)}",
+            fix=f"use neurons of one framework: {framework_titles()}",
         )
     draft = ModuleDraft(seen, exports)
     for call in seen.calls:

@@ -20,9 +20,13 @@ RESHAPE = (
     "view_as",
     "reshape_as",
 )
+#: Functions that reorder the axes of a tensor.
+MOVE_AXES = (
+    *("permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims", "t", "T", "mT"),
+)
 #: Functions that reorder or select elements of a tensor.
 MOVE = (
-    *("permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims", "t", "T", "mT"),
+    *MOVE_AXES,
     *("flip", "fliplr", "roll", "narrow", "select", "unbind", "index_select", "__getitem__"),
 )
 

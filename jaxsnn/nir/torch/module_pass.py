@@ -101,6 +101,16 @@ def sample_of(module: Any, sample: Any) -> tuple[Any, tuple[Any, ...]]:
         return sample[0], sample[1:]
     if torch.is_tensor(sample):
         return sample, ()
+    if isinstance(sample, tuple) and any(map(torch.is_tensor, tensors_of(sample))):
+        raise ConversionError(
+            Text(
+                "the sample is a tuple that begins with a {type}, and the first argument of forward must "
+                "be a tensor",
+                type=type(sample[0]).__name__,
+            ),
+            fix="let forward take its input first and its states after it, and pass (input, *states) as the "
+            "sample",
+        )
     like = next(module.parameters(), torch.zeros(()))
     try:
         return torch.as_tensor(sample, dtype=like.dtype, device=like.device), ()

@@ -190,7 +190,11 @@ def _recorded_again(module: Any, sample: Any, seen: ModuleTrace) -> FoldedReadin
         for operation in passes.operations:
             if operation.name in READS and any(id(v) in from_sample for v in operation.values):
                 raise _python_values_refusal(module, operation) from error
-        raise
+        if not passes.length:
+            raise
+        problem = error.problem
+        message = Text("with {steps} time steps, ", steps=passes.length) + problem.message
+        raise ConversionError(message, fix=problem.fix, node=problem.node) from error
     line = reading.differing(steps.signature)
     if line is not None:
         raise ConversionError(
@@ -200,6 +204,15 @@ def _recorded_again(module: Any, sample: Any, seen: ModuleTrace) -> FoldedReadin
                 line=in_line(line),
             ),
             fix="remove branches of forward that depend on values of tensors",
+        )
+    if "indexing" not in steps.before + steps.after and reading.reorders(steps):
+        raise ConversionError(
+            Text(
+                "with {steps} time steps, forward reads or returns them in another order, which the sample does "
+                "not show",
+                steps=reading.folded.steps,
+            ),
+            fix="pass a sample with several time steps",
         )
     return reading
 

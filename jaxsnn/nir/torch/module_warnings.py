@@ -45,7 +45,7 @@ def _left_out(seen: ModuleTrace) -> Iterator[Problem]:
 
 def _outside(seen: ModuleTrace, refusals: Sequence[ConversionError]) -> Iterator[Problem]:
     """Report operations of forward before the input of the graph and after its outputs: a warning if layers
-    with parameters are before the input, else a note. Give the reason why the graph does not begin earlier.
+    with parameters are among them, else a note. Give the reason why the graph does not contain these layers.
     """
     steps = seen.passes
     if not steps.before + steps.after:
@@ -71,9 +71,12 @@ def _outside(seen: ModuleTrace, refusals: Sequence[ConversionError]) -> Iterator
             operations=listing(steps.sequences_before, limit=12),
         )
         message = message + reason
+    if steps.omission:
+        message = message + Text(". It does not end later: {reason}", reason=steps.omission)
+    has_weights = bool(steps.weights_before or steps.weights_after)
     yield Problem(
         code="outside-graph",
-        severity="warning" if steps.weights_before else "note",
+        severity="warning" if has_weights else "note",
         message=message,
         fix="run them separately, for example by encode and decode of jaxsnn.split_module",
     )

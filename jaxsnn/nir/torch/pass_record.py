@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jaxsnn.errors import ConversionError
 from jaxsnn.nir.frameworks.torch_layers import Call
 from jaxsnn.nir.torch.leaves import Membrane, Reshaped, unsupported
 from jaxsnn.nir.torch.module_order import Order, first_order, orders
@@ -42,6 +43,8 @@ class SeenTensor:
         origin: Origin; None if it is not the output of a layer.
         function: First function of torch that changed the output of a layer so that it has no
             origin any more, or "".
+        caller: Function of a framework that called this function, or "".
+        is_product: Whether this function multiplies outputs of layers.
         line: Line of the user's code with that function, or "".
         lost_in: Name and module of the library's module that did this instead of a function.
         is_state: Whether a layer keeps it from step to step.
@@ -50,6 +53,8 @@ class SeenTensor:
 
     origin: Origin | None = None
     function: str = ""
+    caller: str = ""
+    is_product: bool = False
     line: str = ""
     lost_in: tuple[str, Any] | None = None
     is_state: bool = False
@@ -74,6 +79,8 @@ class PassRecord:
         selects_input_part: Whether a part of the input was selected, such as one step.
         in_step_before: Whether the previous step is read; only copies of its spikes are tracked.
         earlier: Calls of the previous step.
+        no_neurons: Refusal of a module that calls no neurons; None for others.
+        omitted: Name of a layer behind all neurons -> the reason why the graph omits it.
         labels: Names of calls that the user's code does not contain -> the layer or the function and
             line that they stand for, for messages.
     """
@@ -92,6 +99,8 @@ class PassRecord:
         self.selects_input_part = False
         self.in_step_before = False
         self.earlier: frozenset[str] = frozenset()
+        self.no_neurons: ConversionError | None = None
+        self.omitted: dict[str, Text | str] = {}
         self.labels: dict[str, str] = {}
         self._buffers = {id(buffer) for buffer in fixed_buffers}
         self._fixed: set[int] = set()
@@ -240,12 +249,14 @@ class PassRecord:
         """Refuse a tensor that is not the output of a layer, naming the library's module that computes it.
 
         Raises:
-            ConversionError: There is such a module.
+            ConversionError: There is such a module, or the module has no neurons.
         """
         inner = [(name, part) for name, part, all_unchanged in self.entered if all_unchanged]
         lost_module = seen.lost_in or next(reversed(inner), None)
         if lost_module is not None:
             raise unsupported(*lost_module)
+        if self.no_neurons is not None:
+            raise self.no_neurons
 
 
 def function_clause(seen: SeenTensor) -> str:
@@ -253,7 +264,17 @@ def function_clause(seen: SeenTensor) -> str:
     if not seen.function:
         return Text("")
     return Text(
-        ", by torch's {function}, which is not supported there{line}",
-        function=seen.function,
+        ", by {function}, which is not supported there{line}",
+        function=function_of(seen),
         line=in_line(seen.line),
+    )
+
+
+def function_of(seen: SeenTensor) -> Text:
+    """Return the function that computed a tensor of no layer, for messages."""
+    function = Text(seen.caller) or Text("torch's {function}", function=seen.function)
+    return (
+        function + Text(" of two tensors that depend on the sample")
+        if seen.is_product
+        else function
     )

@@ -37,7 +37,8 @@ from jaxsnn.nir.torch.leaves import (
     of_library,
     split_forward,
 )
-from jaxsnn.nir.torch.torch_functions import is_parameter
+from jaxsnn.nir.torch.module_order import RESHAPE
+from jaxsnn.nir.torch.torch_functions import JOIN, axis_of, is_parameter
 from jaxsnn.nir.torch.trained_module import is_of_graph
 from jaxsnn.wording import Text
 
@@ -83,7 +84,9 @@ class Operation:
         outputs: Values of the results, then of arguments that are changed in place.
         results: The values in `outputs`, by the id of the tensor.
         site: Places in the code from the operation up to `forward`, which distinguish loops.
-        line: Line of the user's code, such as "model.py, line 12".
+        line: Line of the user's code, such as "model.py, line 12"; in code of a framework if the user's contains none.
+        caller: Function of a framework that called it, such as "norse's lif_step"; "" if the user's code or a
+            module did.
         step: Number of the time step from 1; 0 outside of the steps.
         membranes: Values of a layer's membranes after the call.
         inner: Output and membranes of each layer inside a module that `jaxsnn.to_torch` created, by the name
@@ -107,6 +110,7 @@ class Operation:
     inputs: dict[int, TensorValue]
     site: tuple[Any, ...]
     line: str
+    caller: str = ""
     result: Any = None
     outputs: list[TensorValue] = dataclasses.field(default_factory=list)
     results: dict[int, TensorValue] = dataclasses.field(default_factory=dict)
@@ -176,6 +180,8 @@ class Recorder:
         self._code_positions: dict[CodeType, list[Any]] = {}
         #: (id of the value of x, axis, index t) -> the value of x[t].
         self._elements: dict[tuple[int, int, int], TensorValue] = {}
+        #: Id of a view of another tensor -> the operation that returned it.
+        self._views: dict[int, Operation] = {}
         #: Spikes and membranes of the neurons inside the layer that runs; see `Operation.inner`.
         self._inner: dict[str, list[Any]] = {}
         self._inside = 0
@@ -253,6 +259,12 @@ class Recorder:
             result = func(*args, **kwargs)
             if name == "__iter__":
                 result, operation.name = tuple(result), "unbind"
+            for tensor in tensors_of(result):
+                if (
+                    getattr(tensor, "_base", None) is not None
+                    and id(tensor) not in operation.inputs
+                ):
+                    self._views[id(tensor)] = operation
             if not self._is_element(operation, result):
                 self._end(operation, result)
             return iter(result) if name == "__iter__" else result
@@ -341,17 +353,24 @@ class Recorder:
         tokens: list[Any] = []
         inputs: dict[int, TensorValue] = {}
         self._flatten((args, dict(kwargs)), tokens, inputs)
-        site, line, frame = [], "", sys._getframe(2)
+        site, line, library_line, caller = [], "", "", ""
+        frame = sys._getframe(2)
         while frame is not None and frame is not self._root:
             package = frame.f_globals.get("__name__", "").partition(".")[0]
-            if frame.f_code.co_filename != __file__:
+            code = frame.f_code
+            if code.co_filename != __file__:
                 # The position in the source, since the offset of an instruction changes when Python
                 # specialises code that runs often.
-                position = self._positions(frame.f_code)[frame.f_lasti // 2]
-                site.append((frame.f_code, position, self._module_of(frame)))
-            if not line and package not in self._libraries:
-                file = frame.f_code.co_filename.rpartition("/")[2]
-                line = f"{file}, line {frame.f_lineno}"
+                position = self._positions(code)[frame.f_lasti // 2]
+                site.append((code, position, self._module_of(frame)))
+            if not line and package not in ("torch", "jaxsnn"):
+                here = f"{code.co_filename.rpartition('/')[2]}, line {frame.f_lineno}"
+                if package not in self._libraries:
+                    line = here
+                else:
+                    library_line = library_line or here
+                    is_method = code.co_varnames[:1] == ("self",)
+                    caller = "" if is_method else f"{package}'s {code.co_name}"
             frame = frame.f_back
         return Operation(
             kind=kind,
@@ -362,7 +381,8 @@ class Recorder:
             tokens=tokens,
             inputs=inputs,
             site=tuple(site),
-            line=line,
+            line=line or library_line,
+            caller=caller,
         )
 
     def _module_of(self, frame: FrameType) -> str:
@@ -391,10 +411,8 @@ class Recorder:
             self._result(tensor, operation)
         if operation.outputs or operation.name in READS or operation.kind == "layer":
             self._append(operation)
-        if operation.name == "stack" and operation.kind == "function":
-            axis = operation.kwargs.get("dim", (*operation.args, 0, 0)[1])
-            axis = axis % operation.outputs[0].tensor.ndim
-            operation.outputs[0].elements = (axis, dict(enumerate(operation.values)))
+        if operation.name in ("stack", *JOIN) and operation.kind == "function":
+            self._note_elements(operation)
         if operation.name == "__setitem__" and len(operation.values) == 2:
             self._set_element(operation)
 
@@ -410,6 +428,8 @@ class Recorder:
         """Return the value of a tensor: a new one if the tensor is new or was changed; a tensor that an
         operation returns unchanged keeps its value.
         """
+        if operation is None and id(tensor) in self._values:
+            self._follow_views(tensor)
         version = version_of(tensor)
         _, last_version, value = self._values.get(id(tensor), (None, -1, None))
         if value is None or last_version != version:
@@ -450,10 +470,9 @@ class Recorder:
             return False
         axis, elements = operation.values[0].elements
         if operation.name == "unbind":
-            dim = operation.kwargs.get("dim", (*operation.args, 0)[1] if operation.args[1:] else 0)
             indices = list(range(len(result)))
             parts = list(result)
-            if dim % operation.args[0].ndim != axis:
+            if axis_of(operation.args[1:], operation.kwargs, operation.args[0]) != axis:
                 return False
         elif operation.name in ("__getitem__", "select"):
             index = index_along(operation, axis)
@@ -469,24 +488,95 @@ class Recorder:
         return True
 
     def _is_repeated_element(self, operation: Operation, result: Any) -> bool:
-        """Return whether the result is an x[t] that was selected before, and bind it to the value of
-        the first x[t].
+        """Return whether the result is an x[t], or all of x.unbind(), that was selected before, and bind it to
+        the values of the first ones.
         """
-        if operation.name not in ("__getitem__", "select") or len(operation.values) != 1:
+        if len(operation.values) != 1:
             return False
         source = operation.values[0]
         if source.elements is not None or is_parameter(source.tensor):
             return False
-        for axis in range(source.tensor.ndim):
-            index = index_along(operation, axis)
-            if index is not None:
-                place = (id(source), axis, index)
-                if place in self._elements:
-                    value = self._elements[place]
-                    self._values[id(result)] = (result, version_of(result), value)
-                    return True
-                self._elements[place] = self._assigned(result, operation)
+        places: list[tuple[int, int, int]] = []
+        if operation.name == "unbind":
+            axis = axis_of(operation.args[1:], operation.kwargs, source.tensor)
+            places = [(id(source), axis, index) for index in range(len(result))]
+        elif operation.name in ("__getitem__", "select"):
+            indices = [(axis, index_along(operation, axis)) for axis in range(source.tensor.ndim)]
+            places = [(id(source), axis, index) for axis, index in indices if index is not None][:1]
+        parts = list(zip(places, tensors_of(result), strict=False))
+        if places and all(place in self._elements for place in places):
+            for place, part in parts:
+                self._values[id(part)] = (part, version_of(part), self._elements[place])
+            return True
+        for place, part in parts:
+            self._elements.setdefault(place, self._assigned(part, operation))
         return False
+
+    def _follow_views(self, tensor: Any) -> None:
+        """Note the new value of a tensor that was changed through another tensor of the same memory."""
+        if self._values[id(tensor)][1] == version_of(tensor):
+            return
+        if (view := self._views.get(id(tensor))) is not None:
+            tokens: list[Any] = []
+            inputs: dict[int, TensorValue] = {}
+            self._flatten((view.args, dict(view.kwargs)), tokens, inputs)
+            again = dataclasses.replace(view, tokens=tokens, inputs=inputs, outputs=[], results={})
+            if not self._is_element(again, view.result):
+                self._end(again, view.result)
+            return
+        source = self._values[id(tensor)][2].source
+        for operation in self.operations[source.index + 1 if source else 0 :]:
+            for part in operation.outputs:
+                is_written = id(part.tensor) in operation.inputs
+                if is_written and getattr(part.tensor, "_base", None) is tensor:
+                    self._write_part(tensor, part, operation)
+
+    def _write_part(self, tensor: Any, part: TensorValue, writer: Operation) -> None:
+        """Record that an operation changed a view of a tensor, and thereby the tensor."""
+        view, before = part.tensor, self._values[id(tensor)][2]
+        values = writer.values
+        if writer.name == "copy_" and len(values) > 1 and values[1].tensor.shape == view.shape:
+            part = values[1]
+        tokens: list[Any] = [before, part]
+        inputs = {id(tensor): before, id(part.tensor): part}
+        place = view.shape, view.stride(), view.storage_offset() - tensor.storage_offset()
+
+        def written(whole: Any, numbers: Any) -> Any:
+            whole = whole.clone()
+            whole.as_strided(*place).copy_(numbers)
+            return whole
+
+        name, func, args = "change of a view", written, (tensor, part.tensor)
+        taken = self._views.get(id(view))
+        if taken is not None and taken.name == "__getitem__" and taken.args[0] is tensor:
+            name, func, args = (
+                "__setitem__",
+                type(tensor).__setitem__,
+                (tensor, taken.args[1], part.tensor),
+            )
+            self._flatten(taken.args[1], tokens, inputs)
+        change = dataclasses.replace(
+            writer,
+            name=name,
+            func=func,
+            args=args,
+            kwargs={},
+            tokens=tokens,
+            inputs=inputs,
+            outputs=[],
+            results={},
+        )
+        self._values[id(tensor)] = (tensor, -1, before)
+        self._end(change, tensor)
+
+    def _note_elements(self, operation: Operation) -> None:
+        """Note the elements of torch.stack, or of torch.cat of tensors with a new axis, such as x[None]."""
+        stack, elements = operation.outputs[0], operation.values
+        axis = axis_of(operation.args[1:], operation.kwargs, stack.tensor)
+        if operation.name != "stack":
+            elements = [part for value in elements for part in _before_new_axis(value, axis)]
+        if len(elements) == stack.tensor.shape[axis]:
+            stack.elements = (axis, dict(enumerate(elements)))
 
     def _set_element(self, operation: Operation) -> None:
         """Note the element that an item assignment, such as x[t] = y, writes into a buffer."""
@@ -497,6 +587,27 @@ class Recorder:
             if index is not None and element.tensor.ndim == before.tensor.ndim - 1:
                 old = before.elements if before.elements and before.elements[0] == axis else None
                 buffer.elements = (axis, {**(old[1] if old else {}), index: element})
+
+
+def _before_new_axis(value: TensorValue, axis: int) -> list[TensorValue]:
+    """Return the value of which a value has a new axis of length 1, such as x for x[None]; none for others."""
+    source, shape = value.source, list(value.tensor.shape)
+    if source is None or len(source.values) != 1:
+        return []
+    before = source.values[0]
+    is_new = shape.pop(axis) == 1 and list(before.tensor.shape) == shape
+    return [before] if keeps_order(source) and is_new else []
+
+
+def keeps_order(operation: Operation) -> bool:
+    """Return whether an operation only changes the axes of a tensor, not the order of its elements, as x[None] does."""
+    if operation.name != "__getitem__":
+        return operation.kind == "function" and operation.name in RESHAPE
+    index = operation.args[1]
+    return all(
+        entry is None or entry is Ellipsis or (isinstance(entry, slice) and entry == slice(None))
+        for entry in (index if isinstance(index, tuple) else (index,))
+    )
 
 
 def _is_new_zeros(value: TensorValue) -> bool:

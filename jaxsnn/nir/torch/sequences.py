@@ -31,7 +31,7 @@ from jaxsnn.nir.torch.recording import (
     index_along,
     with_tensors,
 )
-from jaxsnn.nir.torch.torch_functions import flatten_of, is_parameter
+from jaxsnn.nir.torch.torch_functions import SPLIT, axis_of, flatten_of, is_parameter
 
 #: Minimum number of steps of a sequence, unless a layer loops over them.
 _LEAST_STEPS = 3
@@ -108,6 +108,9 @@ class Unstacking:
         self._parts: dict[int, list[TensorValue]] = {}
         #: By the id of an operation to be split: how to compute a step, and the arguments that are sequences.
         self._split: dict[int, tuple[_Step, list[TensorValue]]] = {}
+        operations = _sliced(operations)
+        for index, operation in enumerate(operations):
+            operation.index = index
         self.operations, self.returned, self.steps = operations, returned, 0
         self.steps_of_neuron: dict[str, list[int]] = {}
         self._takers = self._indexed(operations)
@@ -136,7 +139,7 @@ class Unstacking:
             value = operation.values[0]
             for axis in range(value.tensor.ndim):
                 if operation.name == "unbind":
-                    dim = operation.kwargs.get("dim", (*operation.args, 0)[1])
+                    dim = axis_of(operation.args[1:], operation.kwargs, value.tensor)
                     index = range(value.tensor.shape[axis]) if dim == axis else None
                 else:
                     index = index_along(operation, axis)
@@ -176,7 +179,8 @@ class Unstacking:
             if id(first) not in computed:
                 continue
             before = self._layouts[id(first)]
-            for after in _layouts_beside(result.tensor, first.tensor, before):
+            known = [self._layouts[id(result)]] if id(result) in self._layouts else []
+            for after in known or _layouts_beside(result.tensor, first.tensor, before):
                 if self._try(operation, [before], after):
                     computed.add(id(result))
                     break
@@ -223,6 +227,12 @@ class Unstacking:
         # The sites of steps contain this number, and must not depend on the number of time steps.
         for number, operation in enumerate(op for op in operations if id(op) in self._split):
             operation.index = number
+        first_use: dict[
+            int, int
+        ] = {}  # id of a value -> index of the first operation that takes it
+        for operation in operations:
+            for value in operation.values:
+                first_use.setdefault(id(value), operation.index)
         for operation in operations:
             operation.tokens = [
                 instead.get(id(token), token) if isinstance(token, TensorValue) else token
@@ -240,7 +250,9 @@ class Unstacking:
                 continue
             if id(operation) not in self._split:
                 is_iterated = operation.name == "unbind" and len(operation.outputs) == self.steps
-                self.operations += _single_elements(operation) if is_iterated else [operation]
+                self.operations += (
+                    _single_elements(operation, first_use) if is_iterated else [operation]
+                )
                 continue
             result = operation.outputs[0]
             layout = self._layouts[id(result)]
@@ -376,11 +388,57 @@ class Unstacking:
         return values
 
 
-def _single_elements(unbind: Operation) -> list[Operation]:
-    """Return operations that select the elements of a sequence one by one, instead of `unbind`."""
+def _single_elements(unbind: Operation, first_use: Mapping[int, int]) -> list[Operation]:
+    """Return operations that select the elements of a sequence one by one, instead of `unbind`, in the order in
+    which forward uses them: reversed(x) begins with the last one.
+    """
     sequence = unbind.values[0]
-    axis = unbind.kwargs.get("dim", (*unbind.args, 0)[1]) % sequence.tensor.ndim
-    return elements_of(sequence, unbind.outputs, axis, unbind.site, unbind.line)
+    axis = axis_of(unbind.args[1:], unbind.kwargs, sequence.tensor)
+    elements = elements_of(sequence, unbind.outputs, axis, unbind.site, unbind.line)
+    return sorted(elements, key=lambda element: first_use.get(id(element.outputs[0]), 0))
+
+
+def _sliced(operations: list[Operation]) -> list[Operation]:
+    """Return operations in which the parts of torch.chunk and similar functions are computed one by one, as
+    x[..., a:b], so that each may be split; except for parts over which forward loops.
+    """
+    sites: dict[
+        int, tuple[Any, ...]
+    ] = {}  # id of a value -> site of the first operation that takes it
+    for operation in operations:
+        for value in operation.values:
+            sites.setdefault(id(value), operation.site)
+    return [part for operation in operations for part in _slices(operation, sites)]
+
+
+def _slices(operation: Operation, sites: Mapping[int, tuple[Any, ...]]) -> list[Operation]:
+    parts = operation.outputs
+    if operation.name not in SPLIT or any(part.source is not operation for part in parts):
+        return [operation]
+    if len({sites.get(id(part)) for part in parts}) == 1:
+        return [operation]
+    sequence = operation.values[0]
+    axis = axis_of(operation.args[2:], operation.kwargs, sequence.tensor)
+    slices, start = [], 0
+    for number, part in enumerate(parts):
+        end = start + part.tensor.shape[axis]
+        index = (*[slice(None)] * axis, slice(start, end))
+        slices.append(
+            dataclasses.replace(
+                operation,
+                name="__getitem__",
+                func=type(sequence.tensor).__getitem__,
+                args=(sequence.tensor, index),
+                kwargs={},
+                tokens=[sequence, start, end],
+                site=(*operation.site, "slice", number),
+                outputs=[part],
+                results={id(part.tensor): part},
+                result=part.tensor,
+            )
+        )
+        part.source, part.path, start = slices[-1], 0, end
+    return slices
 
 
 def _layouts_beside(tensor: Any, opposite: Any, layout: _Layout) -> list[_Layout]:
@@ -448,7 +506,8 @@ def _step_of(operation: Operation, layouts: Mapping[int, _Layout], after: _Layou
         key: (torch.rand(tensor.shape, generator=generator) * 4 - 1).to(tensor)
         for key, (tensor, _) in before.items()
     }
-    for args, kwargs in _forms_of_arguments(operation, after, shape):
+    axes = [layout.axis for layout in (*layouts.values(), after) if not layout.lead]
+    for args, kwargs in _forms_of_arguments(operation, axes, shape):
 
         def arguments(
             parts: Mapping[int, Any], args: Any = args, kwargs: Any = kwargs
@@ -496,22 +555,23 @@ def _is_same(call: Callable[..., Any], arguments: tuple[Any, Any], expected: Any
 
 
 def _forms_of_arguments(
-    operation: Operation, layout: _Layout, shape: tuple[Any, ...] | None
+    operation: Operation, axes: list[int], shape: tuple[Any, ...] | None
 ) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
     """Yield the arguments of an operation, and those of one step: the numbers of its axes are lower without the
-    axis of time, as in torch.cat(..., dim=2).
+    axis of time, one of `axes`, as in torch.cat(..., dim=2).
     """
     yield operation.args, dict(operation.kwargs)
-    if operation.kind == "layer" or shape is not None or layout.lead:
+    if operation.kind == "layer" or shape is not None:
         return
     first, rest = operation.args[:1], operation.args[1:]
     if operation.name == "permute" and rest and type(rest[0]) is int:
         rest = (rest,)
-    kwargs = {
-        key: _without_axis(argument, layout.axis) if key in ("dim", "dims") else argument
-        for key, argument in operation.kwargs.items()
-    }
-    yield (*first, *(_without_axis(argument, layout.axis) for argument in rest)), kwargs
+    for axis in dict.fromkeys(axes):
+        kwargs = {
+            key: _without_axis(argument, axis) if key in ("dim", "dims") else argument
+            for key, argument in operation.kwargs.items()
+        }
+        yield (*first, *(_without_axis(argument, axis) for argument in rest)), kwargs
 
 
 def _without_axis(argument: Any, axis: int) -> Any:

@@ -44,6 +44,15 @@ _SUPPORTED = (
     "flatten, pools, pad, torch.cat, torch.split, and sums and products with a number, "
     "or with a parameter or buffer that forward does not change"
 )
+#: Advice for a product of two tensors.
+_PRODUCT = (
+    "add the tensors instead: NIR has no node that multiplies them, as attention and gates do"
+)
+#: Advice for a function of a framework, such as one step of a neuron.
+_CALLER = (
+    "use the module that computes it, such as LIFCell instead of lif_feed_forward_step: "
+    "functions of frameworks are not read as layers"
+)
 #: Advice for a tensor that forward creates itself, or keeps from the previous step.
 _FEEDBACK = (
     "compute it from outputs of layers in this time step, or from spikes of the previous "
@@ -103,14 +112,15 @@ class StepReader:
             else:
                 called = self._called_before if record.in_step_before else self._called
                 is_head = operation.index in heads
-                if is_head and exporter_of(operation.func) is None:
-                    continue
+                name = operation.call_name or operation.name
                 try:
-                    name = operation.call_name or operation.name
+                    if is_head and exporter_of(operation.func) is None:
+                        raise unsupported(name, operation.func)
                     called(name, operation.func, _input_of(operation), operation.result)
-                except ConversionError:
+                except ConversionError as refusal:
                     if not is_head:
                         raise
+                    record.omitted[name] = refusal.problem.message
 
     def _called_before(self, name: str, leaf: Any, input_tensor: Any, result: Any) -> None:
         """Note the output of a leaf in the previous step: the output of weights and reshapings as a
@@ -252,6 +262,10 @@ class StepReader:
             )
         by = function_clause(seen) or ", not from outputs of layers in this time step"
         fix = WAYS_OUT.get(seen.function, _SUPPORTED) if seen.function else _FEEDBACK
+        if seen.is_product:
+            fix = _PRODUCT
+        elif seen.caller:
+            fix = _CALLER
         return ConversionError(
             Text(
                 "the input of '{layer}' ({type}) is computed outside of layers{by}",

@@ -95,7 +95,7 @@ def axis_of(rest: Sequence[Any], kwargs: Mapping[str, Any], tensor: Any) -> int:
     """Return the axis argument of a torch function: `dim`, or the first of its remaining
     arguments.
     """
-    axis = kwargs.get("dim", rest[0] if rest else 0)
+    axis = kwargs.get("dim", kwargs.get("axis", rest[0] if rest else 0))
     return int(axis) % tensor.ndim
 
 

@@ -11,7 +11,14 @@ from typing import Any
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.frameworks.torch_layers import Call
 from jaxsnn.nir.torch.leaves import Before, exported
-from jaxsnn.nir.torch.pass_record import Member, Origin, PassRecord, SeenTensor, function_clause
+from jaxsnn.nir.torch.pass_record import (
+    Member,
+    Origin,
+    PassRecord,
+    SeenTensor,
+    function_clause,
+    function_of,
+)
 from jaxsnn.nir.torch.recording import TensorValue
 from jaxsnn.wording import Text
 
@@ -51,7 +58,8 @@ class RecordedSteps:
         layers: Places of the spikes and membranes of each neuron, by name: [spikes, membranes].
         outputs: Place of each output of the graph.
         before, after: Names of the functions and layers before the input and after the outputs.
-        weights_before: Names of the layers with parameters before the input.
+        weights_before, weights_after: Names of the layers with parameters before the input and after the outputs.
+        omission: Reason why the graph does not contain the layers of `weights_after`, or "".
         sequences_before: Names of the functions and layers before the input that compute all time steps at once.
     """
 
@@ -64,6 +72,8 @@ class RecordedSteps:
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     weights_before: tuple[str, ...] = ()
+    weights_after: tuple[str, ...] = ()
+    omission: str = ""
     sequences_before: tuple[str, ...] = ()
 
 
@@ -237,7 +247,7 @@ def left_out(
         origin = seen.unchanged
         if not place or seen.is_state or (origin is not None and origin.sources != ("",)):
             continue
-        by = Text(" by torch's {function}", function=seen.function) if seen.function else Text("")
+        by = Text(" by {function}", function=function_of(seen)) if seen.function else Text("")
         description = (
             Text("computed outside of layers{by}", by=by) if origin is None else "its input"
         )
