@@ -273,8 +273,8 @@ CHIPS = Option(
 )
 SCALE = Option(
     name="scale",
-    help="choice of the scale of integer weights: max (default), percentile or least-error; "
-    "not needed if M.json contains the scales",
+    help="choice of the scale of integer weights: balanced (default), max, percentile or "
+    "least-error; not needed if M.json contains the scales",
     command="map",
 )
 PERCENTILE = Option(
@@ -320,6 +320,12 @@ BIAS_PERIOD = Option(
     metavar="TIME",
     command="map",
 )
+REFRACTORY_TIME = Option(
+    name="refractory_time",
+    help="refractory period of the neurons, in chip time (default 1us)",
+    metavar="TIME",
+    command="map",
+)
 #: Fields of `jaxsnn.bss2.search.quantize.QuantizeOptions`. A mapping must be checked and deployed with
 #: the values with which it was created.
 QUANTIZE_OPTIONS = (
@@ -330,5 +336,6 @@ QUANTIZE_OPTIONS = (
     SLOPE,
     BIAS,
     BIAS_PERIOD,
+    REFRACTORY_TIME,
     APPROXIMATE.but(help="let neurons that subtract v_threshold at a reset reset to v_reset"),
 )

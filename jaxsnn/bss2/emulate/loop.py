@@ -143,6 +143,11 @@ class ChipInTheLoop:
     def __hash__(self) -> int:
         return hash(self._structure)
 
+    @property
+    def refractory(self) -> float:
+        """Refractory period of all neurons, seconds of the network."""
+        return self.options.refractory_time * self.quantized.speedup
+
     def with_numbers(self, numbers: Any) -> ChipInTheLoop:
         """Return the device with the numbers of another, equal chip; they may be traced."""
         other = copy.copy(self)

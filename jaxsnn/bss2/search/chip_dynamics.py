@@ -14,7 +14,7 @@ from jaxsnn.linear_map import LinearMap
 from jaxsnn.network.lowering.lower_nodes import Part
 from jaxsnn.network.structure import Population
 from jaxsnn.nir.model.changes import Change
-from jaxsnn.options import SPEEDUP
+from jaxsnn.options import REFRACTORY_TIME, SPEEDUP
 from jaxsnn.units import format_time, parse_time
 from jaxsnn.wording import Text
 
@@ -230,6 +230,7 @@ def approximations(
 
     Args:
         arriving: weights in the file's units, one `LinearMap` for each source.
+        refractory_time: Refractory period, seconds of the chip.
     """
     population = dynamics.population
     name = population.name
@@ -269,15 +270,26 @@ def approximations(
             "the chip's synaptic current jumps and decays",
         )
     if population.fires:
-        longest = format_time(refractory_time * speedup)
+        held = refractory_time * speedup
         yield change(
             Text(
-                "after a spike it is refractory for {refractory_time} ({longest} in the file's time)",
+                "after a spike it is refractory for {refractory_time} ({held} in the file's time), so "
+                "that a neuron fires at most {rate:.4g} times per second of the file's time",
                 refractory_time=format_time(refractory_time),
-                longest=longest,
+                held=format_time(held),
+                rate=1 / held,
             ),
-            "the chip has no shorter refractory period",
+            Text("set by {option}", option=REFRACTORY_TIME),
         )
+        if refractory_time < (low := PARAMETERS["refractory_time"].low):
+            yield change(
+                Text(
+                    "its refractory period of {refractory_time} is below {limit}",
+                    refractory_time=format_time(refractory_time),
+                    limit=format_time(low),
+                ),
+                "the calibration warns: it is fewer than 30 periods of the chip's refractory counter",
+            )
     starts = {"zero": 0.0, "v_leak": dynamics.v_leak, "v_reset": np.nan_to_num(dynamics.v_reset)}
     start = "v_reset" if population.fires else "v_leak"
     if np.any(starts[start] != starts[population.initial]):

@@ -19,7 +19,8 @@ potential is limited. `quantize` therefore works in this order:
 2. `choose_speedup` brings all time constants into the range of the calibration.
 3. `integer_weights` chooses a scale for each population and rounds its weights.
 4. `levels` computes the largest slope for which all potentials fit. If the slope of the chip was
-   measured, it is used instead, and scales whose thresholds would be too high are reduced.
+   measured, or the scale is "balanced", another one is used instead, and scales whose thresholds
+   would be too high are reduced.
 5. `_integer_threshold_scales` changes the scales that are not specified slightly, so that
    thresholds lie an integer number of LSB from the leak.
 6. The result is a `Netlist`, with notes on everything that was rounded or approximated.
@@ -36,7 +37,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
 from types import MappingProxyType
@@ -50,6 +51,8 @@ from jaxsnn.bss2.netlist import LARGEST, Netlist, NetPopulation, netlist
 from jaxsnn.bss2.search.chip_dynamics import SHORT_TAU_SYN, Dynamics, approximations, choose_speedup
 from jaxsnn.bss2.search.measured_slopes import MeasuredSlope, Slopes, chosen_slope
 from jaxsnn.bss2.search.rounding import (
+    BALANCED,
+    DEVIATION,
     SCALES,
     SPREAD,
     CadcLevels,
@@ -80,6 +83,7 @@ from jaxsnn.options import (
     MIN_V_MEM,
     PERCENTILE,
     READOUT,
+    REFRACTORY_TIME,
     RESET,
     SPEEDUP,
     SYNAPSES_PER_WEIGHT,
@@ -96,6 +100,8 @@ _SMOOTH = 0.3
 _FADED = 10.0
 #: Fraction of the weights of a population; if more of them round to zero, a note reports it.
 _MUCH_LOST = 0.1
+#: Number of slopes that the scale "balanced" compares.
+_SLOPES = 17
 #: Factor by which recommended values are increased, so that they suffice when rounded to three
 #: digits.
 _ROUNDED_UP = 1.01
@@ -110,9 +116,11 @@ class QuantizeOptions:
     Attributes:
         scale: Method that chooses the scale of each population, a key of `SCALES`: with "max" no
             weight saturates, with "percentile" the largest weights saturate, and "least-error"
-            minimises the sum of squared errors. If the neurons of a population have equal
-            thresholds, the scale is then adjusted so that the threshold is an integer number of LSB
-            from the leak: upwards if no weight saturates, else downwards. Or a mapping from each
+            minimises the sum of squared errors. "balanced" starts from "max", and reduces scales of
+            populations with high thresholds as long as other populations gain more from thresholds
+            farther from the leak than the weights lose by rounding. If the neurons of a population
+            have equal thresholds, the scale is then adjusted so that the threshold is an integer
+            number of LSB from the leak: upwards if no weight saturates, else downwards. Or a mapping from each
             population to its scale, in LSB of a weight of 1, as in `NodeReport.scale`; weights
             above the largest saturate.
         percentile: Percentile of the magnitudes of weights, for the scale "percentile".
@@ -123,8 +131,10 @@ class QuantizeOptions:
         bias: "refuse", or "source": an input channel that fires regularly replaces all biases.
         bias_period: Interval between the spikes of that channel, seconds of the chip.
         v_leak: Leak potential of all neurons, CADC LSB.
-        v_threshold: Potential of the threshold that is highest above its leak, CADC LSB.
-        refractory_time: Refractory period of all neurons, seconds of the chip.
+        v_threshold: Potential of the threshold that is highest above its leak, CADC LSB. The
+            default is that of the vendor's library hxtorch for NIR files.
+        refractory_time: Refractory period of all neurons, seconds of the chip; the default is that
+            of the vendor's library hxtorch. The calibration warns below 240 ns.
         slope: Measured change of dV/dt on the chip for one LSB of a weight, in CADC LSB per
             microsecond, or a table of such measurements. Thresholds follow from it; scales are
             reduced if a threshold would exceed `v_threshold`. None: the slope for which the highest
@@ -133,15 +143,15 @@ class QuantizeOptions:
             reset to v_reset. `jaxsnn.compare_resets` counts the spikes that this changes.
     """
 
-    scale: str | Mapping[str, float] = "max"
+    scale: str | Mapping[str, float] = "balanced"
     percentile: float = 99.0
     synapses_per_weight: int = 1
     speedup: float | None = None
     bias: str = "refuse"
     bias_period: float = parse_time("1us")
     v_leak: int = int(PARAMETERS["v_leak"].default)
-    v_threshold: int = int(PARAMETERS["v_threshold"].default)
-    refractory_time: float = PARAMETERS["refractory_time"].low
+    v_threshold: int = 150
+    refractory_time: float = parse_time("1us")
     slope: Slopes | None = None
     approximate: bool = False
 
@@ -318,10 +328,10 @@ def _refuse_options(options: QuantizeOptions) -> None:
             ),
             fix=f"pass at most {MOST_SYNAPSES}",
         )
-    for name in ("v_leak", "v_threshold", "refractory_time"):
+    for name in ("v_leak", "v_threshold"):
         reach, option_value = PARAMETERS[name], getattr(options, name)
-        value, is_voltage = as_number(option_value), name.startswith("v_")
-        if not reach.low <= value <= reach.high or (is_voltage and not value.is_integer()):
+        value = as_number(option_value)
+        if not reach.low <= value <= reach.high or not value.is_integer():
             raise UsageError(
                 Text(
                     "{parameter} is {value}; the calibration supports {minimum:g} to {maximum:g}",
@@ -330,8 +340,21 @@ def _refuse_options(options: QuantizeOptions) -> None:
                     minimum=reach.low,
                     maximum=reach.high,
                 ),
-                fix=f"pass {'an integer' if is_voltage else 'a value'} in this range",
+                fix="pass an integer in this range",
             )
+    reach = PARAMETERS["refractory_time"]
+    assert reach.least is not None
+    if not reach.least <= as_number(options.refractory_time) <= reach.high:
+        raise UsageError(
+            Text(
+                "{option} is {value} s; the chip supports {minimum} to {maximum}",
+                option=REFRACTORY_TIME,
+                value=shown(options.refractory_time),
+                minimum=format_time(reach.least),
+                maximum=format_time(reach.high),
+            ),
+            fix="pass a value in this range, in seconds of the chip",
+        )
     if options.speedup is not None and not 0 < as_number(options.speedup) < np.inf:
         raise UsageError(
             Text("{option} is {value}", option=SPEEDUP, value=shown(options.speedup)),
@@ -524,41 +547,107 @@ def _scale(
             for name, links in arriving.items()
         }
 
+    def balanced(least: float) -> tuple[float, dict[str, float]]:
+        """Return the slope with the smallest error, `least` or above, and the scales that change.
+
+        With a larger slope, thresholds are farther from their leak. Populations whose threshold is
+        at `v_threshold` already need a smaller scale for it, and so do readouts, whose potentials
+        stay as they are. The error is the sum, over the populations, of the squares of two
+        fractions: the deviation of a calibrated threshold over its distance from the leak, and the
+        rms rounding error of the weights over their rms.
+        """
+        slope_of = slopes(scaled)
+        driven = {
+            name: neuron
+            for name, neuron in neurons.items()
+            if neuron.population.fires and scaled[name].scale is not None
+        }
+        # the slope at which the last threshold reaches `v_threshold`
+        most = max(
+            largest(neuron, options.v_leak, options.v_threshold) * slope_of[name]
+            for name, neuron in driven.items()
+        )
+        errors, choices = [], []
+        for slope in np.geomspace(least, max(least, most), _SLOPES).tolist():
+            limits = _fitting_scales(neurons, scaled, slope_of, slope, options)
+            limits |= {
+                name: weights.scale * least / slope
+                for name, weights in scaled.items()
+                if not neurons[name].population.fires and weights.scale is not None
+            }
+            limits = limits if choices else {}
+            rescaled = scaled_by(scales | limits)
+            slope_of_lsb = slopes(rescaled)
+            fractions = [
+                DEVIATION
+                * slope_of_lsb[name]
+                / (slope * np.abs(neuron.v_threshold - neuron.v_leak).min())
+                for name, neuron in driven.items()
+            ]
+            fractions += [weights.report(None).relative_error for weights in rescaled.values()]
+            errors.append(float(np.sum(np.square(fractions))))
+            choices.append((slope, limits))
+        return choices[int(np.argmin(errors))]
+
     scaled, measured = scaled_by(scales), None
     _refuse_beyond_numbers(neurons, slopes(scaled))
     voltages = levels(neurons, slopes(scaled), options.v_leak, options.v_threshold)
     if (slope := voltages.slope) is None:
         return scaled, voltages, None
-    limited = dict(scales)
+    limits: dict[str, float] = {}
     if options.slope is not None:
         microseconds = speedup * parse_time("1us")
         measured = chosen_slope(options.slope, slope * microseconds)
         slope = measured.slope / microseconds
-        for name, neuron in neurons.items():
-            scale = scaled[name].scale
-            if not neuron.population.fires or scale is None:
-                continue
-            room = largest(neuron, options.v_leak, options.v_threshold)
-            limit = float(room * strengths[name].max() / slope)
-            if scale > limit:
-                limited[name] = limit
-                message = Text(
-                    "weights use {fraction:.0%} of the integer range", fraction=limit / scale
-                )
-                why = Text(
-                    "at {slope:.3g} CADC LSB per microsecond, larger weights need a threshold above "
-                    "{v_threshold} LSB",
-                    slope=measured.slope,
-                    v_threshold=options.v_threshold,
-                )
-                notes.append(Change(node=name, what=message, why=why))
-        scaled = scaled_by(limited)
+        limits = _fitting_scales(neurons, scaled, slopes(scaled), slope, options)
+        reason = Text(
+            "at {slope:.3g} CADC LSB per microsecond, larger weights need a threshold above "
+            "{v_threshold} LSB",
+            slope=measured.slope,
+            v_threshold=options.v_threshold,
+        )
+    elif options.scale == BALANCED:
+        slope, limits = balanced(slope)
+        reason = "the thresholds of other populations are then farther from their leak"
+    for name, limit in limits.items():
+        message = Text(
+            "weights use {fraction:.0%} of the integer range",
+            fraction=limit / (scaled[name].scale or np.nan),
+        )
+        notes.append(Change(node=name, what=message, why=reason))
+    limited = scales | limits
+    scaled = scaled_by(limited)
     thresholds = _integer_threshold_scales(neurons, scaled, scales, slopes(scaled), slope, options)
     scaled = scaled_by(limited | thresholds)
     if measured is not None:
         _refuse_weak(neurons, slopes(scaled), measured, slope, speedup, options)
     voltages = levels(neurons, slopes(scaled), options.v_leak, options.v_threshold, slope)
     return scaled, voltages, measured
+
+
+def _fitting_scales(
+    neurons: Mapping[str, Dynamics],
+    scaled: Mapping[str, Scaled],
+    slope_of: Mapping[str, float],
+    slope: float,
+    options: QuantizeOptions,
+) -> dict[str, float]:
+    """Return the scales with which all potentials fit under a slope, for the spiking populations
+    whose scale is larger.
+
+    Args:
+        slope_of, slope: See `levels`.
+    """
+    scales = {}
+    for name, neuron in neurons.items():
+        scale = scaled[name].scale
+        if scale is None or not neuron.population.fires:
+            continue
+        room = largest(neuron, options.v_leak, options.v_threshold)
+        limit = float(room * scale * slope_of[name] / slope)
+        if scale > limit:
+            scales[name] = limit
+    return scales
 
 
 def _refuse_beyond_numbers(neurons: Mapping[str, Dynamics], slope_of: Mapping[str, float]) -> None:

@@ -155,8 +155,15 @@ def _by_least_error(magnitude: np.ndarray, limit: int, percentile: float) -> flo
     return float(candidates[int(np.argmin(errors))])
 
 
+#: Method that starts from the scales of "max" and reduces some of them; see `QuantizeOptions.scale`.
+BALANCED = "balanced"
 SCALES: Mapping[str, Callable[[np.ndarray, int, float], float]] = MappingProxyType(
-    {"max": _by_max, "percentile": _by_percentile, "least-error": _by_least_error}
+    {
+        BALANCED: _by_max,
+        "max": _by_max,
+        "percentile": _by_percentile,
+        "least-error": _by_least_error,
+    }
 )
 
 
@@ -165,6 +172,9 @@ SCALES: Mapping[str, Callable[[np.ndarray, int, float], float]] = MappingProxyTy
 #: CADC LSB. Up to 5 % of the neurons of a calibrated chip deviate by more from their target
 #: threshold (calix, test_neuron_threshold_calibration.py).
 SPREAD = 8
+#: Standard deviation of thresholds, CADC LSB, that this corresponds to: 5 % of a normal distribution
+#: are beyond 1.96 standard deviations.
+DEVIATION = SPREAD / 1.96
 #: Relative rounding error of a threshold above which a note reports it.
 _WORTH_SAYING = 0.01
 

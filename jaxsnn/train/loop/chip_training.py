@@ -94,13 +94,15 @@ def on_chip(
     chosen = make_loss(loss, network) if isinstance(loss, str) else loss
     event = make_engine("event", network, chosen)
     assert isinstance(event, EventDriven)
+    device = ChipInTheLoop(
+        graph, chip=chip, headroom=headroom, seed=one_number(seed), max_runs=max_runs
+    )
     return InTheLoop(
-        device=ChipInTheLoop(
-            graph, chip=chip, headroom=headroom, seed=one_number(seed), max_runs=max_runs
-        ),
+        device=device,
         max_spikes=event.max_spikes,
         first_spike_only=event.first_spike_only,
         min_slope=event.min_slope,
+        refractory=device.refractory,
     )
 
 
