@@ -173,7 +173,7 @@ def test_parameters_reach_the_modules_in_the_chips_units(deployed):
         "leak": 80,
         "reset": 80,
         "tau_syn": pytest.approx(4e-6),
-        "refractory_time": pytest.approx(40e-9),
+        "refractory_time": pytest.approx(1e-6),
         "i_synin_gm": 500,
     }
     # currents rest for 10 of the longest time constants between samples

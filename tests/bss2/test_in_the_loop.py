@@ -33,7 +33,7 @@ from tests.helpers.refusals import assert_refused
 from tests.helpers.small_task import DATA, small_net
 
 # no noise of a run: the device and the emulator draw theirs from different keys
-QUIET = Spread(jitter=0.0, threshold_trial=0.0, membrane_noise=0.0)
+QUIET = Spread(jitter=0.0, v_threshold_trial=0.0, v_noise=0.0)
 NET = layered(4, 6, 2)
 LATE = " reach the chip"
 

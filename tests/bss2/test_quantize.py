@@ -26,6 +26,8 @@ from tests.helpers.refusals import assert_refused
 from tests.helpers.zoo import FACTS, options_of
 
 NEURONS = {"tau_mem": 10e-3, "tau_syn": 5e-3}
+#: Scales that use the full range, and a threshold 45 LSB above the leak.
+MAX = {"scale": "max", "v_threshold": 125}
 
 
 def one_layer(weight, options=None, **neurons):
@@ -338,7 +340,7 @@ ONE = one_layer(np.ones((1, 1)))
 SLOW = one_layer(np.ones((1, 1)), tau_mem=5.0)
 #: A network, the options, the node, what is said.
 REFUSED = [
-    (two_layers(thresholds=(1.0, 150.0)), {}, "2", r"neuron 0 is 0\.3 LSB"),
+    (two_layers(thresholds=(1.0, 150.0)), MAX, "2", r"neuron 0 is 0\.3 LSB"),
     (SLOW, {"speedup": 1000.0}, None, "speedup is 1000; tau_mem 5 s of '2' .* 2500"),
     (one_layer(np.ones((1, 1)), tau_mem=5.0, tau_syn=1e-7), {}, None, "too far apart"),
     (biased(), {}, "2", "biases .1 of 2 neurons"),
@@ -359,6 +361,7 @@ WRONG = [
     ({"v_threshold": 221}, "v_threshold is 221; .* 50 to 220"),
     ({"v_threshold": 80}, "v_threshold 80 is not above v_leak 80"),
     ({"refractory_time": 1.0}, "refractory_time is 1"),
+    ({"refractory_time": 39e-9}, "refractory_time is 3.9e-08 s; .* 40 ns to 32 us"),
     ({"speedup": 0.0}, "speedup is 0"),
     ({"speedup": "1000"}, "speedup is '1000'"),
     ({"scale": 5.0}, "no scale '5'"),
@@ -735,4 +738,81 @@ def test_approximations_have_their_numbers_as_facts():
     facts = [change.what.facts for change in quantize(graph).notes if isinstance(change.what, Text)]
     assert {"speedup": 1000.0} in facts
     assert any(entry.get("tau_syn") == parse_time("300us") for entry in facts)
-    assert any(entry.get("refractory_time") == parse_time("40ns") for entry in facts)
+    assert any(entry.get("refractory_time") == parse_time("1us") for entry in facts)
+
+
+@pytest.mark.parametrize(
+    ("refractory_time", "warnings"), [(20e-6, 0), (240e-9, 0), (239e-9, 2), (40e-9, 2)]
+)
+def test_a_refractory_period_limits_the_rate_of_the_network(refractory_time, warnings):
+    done = quantize(two_layers(), refractory_time=refractory_time, speedup=500.0)
+    assert {chip.refractory_time for chip in done.populations.values()} == {refractory_time}
+    facts = [change.what.facts for change in done.notes if isinstance(change.what, Text)]
+    rates = [entry["rate"] for entry in facts if "rate" in entry]
+    assert rates == pytest.approx(2 * [1 / (refractory_time * 500.0)])
+    limits = [entry["limit"] for entry in facts if "limit" in entry]
+    assert limits == pytest.approx(warnings * [240e-9])
+
+
+def unequal(*tail, v_threshold=0.1):
+    """Two layers of which the second has a tenth of the threshold, and further layers."""
+    random = np.random.default_rng(4)
+    weights = random.normal(0.2, 0.5, (12, 6)), random.normal(0.2, 0.5, (3, 12))
+    cells = build.cubalif(**NEURONS), build.cubalif(**NEURONS, v_threshold=v_threshold)
+    layers = [
+        part
+        for weight, cell in zip(weights, cells, strict=True)
+        for part in (build.linear(weight=weight), cell)
+    ]
+    return build.sequential(build.input(6), *layers, *tail)
+
+
+def errors_of(done):
+    """The sum of the squares of the errors of thresholds, of 8 / 1.96 LSB, and of weights."""
+    thresholds = [
+        8 / 1.96 / float(np.min(chip.v_threshold - chip.v_leak))
+        for chip in done.populations.values()
+        if chip.fires
+    ]
+    weights = [report.relative_error for report in done.nodes.values()]
+    return float(np.sum(np.square([*thresholds, *weights])))
+
+
+def test_balanced_scales_move_low_thresholds_away_from_the_leak():
+    balanced, full = (quantize(unequal(), scale=scale) for scale in ("balanced", "max"))
+    lowest, highest = (
+        [done.populations[name].v_threshold[0] - 80 for done in (balanced, full)] for name in "42"
+    )
+    assert highest == [70, 70]
+    assert lowest[0] > 2 * lowest[1]
+    assert errors_of(balanced) < errors_of(full) / 4
+    weights, all_weights = (weights_between(done, 0) for done in (balanced, full))
+    assert np.abs(all_weights).max() == 63
+    share = np.abs(weights).max() / 63
+    assert 0 < share < 0.5
+    facts = [change.what.facts for change in balanced.notes if isinstance(change.what, Text)]
+    assert [entry["fraction"] for entry in facts if "fraction" in entry] == [
+        pytest.approx(share, abs=0.02)
+    ]
+    assert quantize(unequal()).netlist.weight.tolist() == balanced.netlist.weight.tolist()
+
+
+def test_balanced_is_max_where_thresholds_are_equally_far():
+    for graph in (two_layers(), one_layer([[1.0, -0.3]])):
+        balanced, full = (quantize(graph, scale=scale) for scale in ("balanced", "max"))
+        assert_alike(balanced, full)
+
+
+def test_balanced_scales_keep_the_potentials_of_a_readout():
+    readout = build.linear(weight=np.array([[0.5, -0.3, 1.0]])), build.cubali(**NEURONS)
+    balanced, full = (quantize(unequal(*readout), scale=scale) for scale in ("balanced", "max"))
+    factors = [done.populations["6"].lsb_per_volt for done in (balanced, full)]
+    assert factors[0] == pytest.approx(factors[1], rel=1e-6)
+    assert balanced.nodes["6"].scale < full.nodes["6"].scale / 2
+
+
+def test_balanced_scales_accept_thresholds_that_max_rounds_to_the_leak():
+    graph = two_layers(thresholds=(1.0, 150.0))
+    done = quantize(graph)
+    assert min(chip.v_threshold.min() for chip in done.populations.values()) > 85
+    assert_refused(lambda: quantize(graph, scale="max"), MappingError, node="2")

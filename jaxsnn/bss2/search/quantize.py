@@ -60,6 +60,7 @@ from jaxsnn.bss2.search.rounding import (
     Scaled,
     integer_weights,
     largest,
+    largest_slope,
     levels,
 )
 from jaxsnn.errors import (
@@ -591,8 +592,9 @@ def _scale(
 
     scaled, measured = scaled_by(scales), None
     _refuse_beyond_numbers(neurons, slopes(scaled))
-    voltages = levels(neurons, slopes(scaled), options.v_leak, options.v_threshold)
-    if (slope := voltages.slope) is None:
+    slope = largest_slope(neurons, slopes(scaled), options.v_leak, options.v_threshold)
+    if slope is None:
+        voltages = levels(neurons, slopes(scaled), options.v_leak, options.v_threshold)
         return scaled, voltages, None
     limits: dict[str, float] = {}
     if options.slope is not None:
