@@ -105,6 +105,13 @@ def test_equal_devices_share_compiled_code(graph, options, equal, device):
         assert hash(second) == hash(device)
 
 
+def test_gradients_account_for_the_refractory_period_of_the_chip():
+    engine = on_chip(NET, chip=EmulatedChip(seed=1, spread=QUIET))
+    assert engine.refractory == pytest.approx(1e-3)
+    assert engine.event.of("refractory", "2") == pytest.approx(1e-3)
+    assert engine.as_dict()["refractory"] == engine.refractory
+
+
 def test_a_training_step_takes_the_numbers_of_its_chip():
     """Of two chips the setups look the same to compiled code, and each finds its own numbers in it."""
     fields = dict.fromkeys(field.name for field in dataclasses.fields(Setup))

@@ -72,7 +72,7 @@ def test_half_precision_is_calculated_in_single():
 
 @given(
     st.lists(st.floats(-100, 100).filter(lambda w: abs(w) > 1e-3), min_size=1, max_size=12),
-    st.sampled_from(["max", "percentile", "least-error"]),
+    st.sampled_from(["balanced", "max", "percentile", "least-error"]),
     st.integers(1, 3),
 )
 def test_the_report_is_what_the_weights_lost(values, scale, parts):
@@ -88,7 +88,7 @@ def test_the_report_is_what_the_weights_lost(values, scale, parts):
     assert report.zeroed == np.sum(chip_weights == 0)
     assert report.synapses == np.sum(-(-np.abs(chip_weights) // 63))
     largest = quantize(one_layer(weight), QuantizeOptions(synapses_per_weight=parts)).nodes["2"]
-    if scale == "max":
+    if scale in ("balanced", "max"):
         assert (report.saturated, np.abs(chip_weights).max()) == (0, limit)
     if scale == "least-error":
         assert report.rms_error <= largest.rms_error
@@ -139,7 +139,7 @@ def test_the_chips_numbers_fire_when_the_files_do(x64):
     neurons |= {"v_threshold": neurons["v_leak"] + 1.0, "v_reset": neurons["v_leak"]}
     weight = random.uniform(0.4, 1.4, (size, channels))
     graph = one_layer(weight, {"initial": "v_leak"}, **neurons)
-    done = quantize(graph, QuantizeOptions(synapses_per_weight=200))
+    done = quantize(graph, QuantizeOptions(synapses_per_weight=200, v_threshold=125))
     chip = done.populations["2"]
     assert set(chip.v_threshold.tolist()) == {125}
     assert set(chip.v_reset.tolist()) == {80} == set(chip.v_leak.tolist())
@@ -193,7 +193,7 @@ LOWEST_RESET = PARAMETERS["v_reset"].low
     ],
 )
 def test_thresholds_are_as_far_from_the_leak_as_weights_say(graph, options, levels):
-    done = quantize(graph, QuantizeOptions(**options))
+    done = quantize(graph, QuantizeOptions(**(MAX | options)))
     thresholds = {name: set(chip.v_threshold.tolist()) for name, chip in done.populations.items()}
     assert thresholds == {name: {level} for name, level in levels.items()}
     assert min(chip.v_reset.min() for chip in done.populations.values()) >= LOWEST_RESET
@@ -261,7 +261,7 @@ LOSES = lif([[1.1, 0.9, -2.0]], [3.0], r=2.0, v_threshold=2.2, v_leak=0.2)
 NOTED = [
     (one_layer(np.ones((1, 1)), tau_mem=5.0), {}, "2500 times"),
     (one_layer(np.ones((1, 1)), tau_mem=0.1), {}, "tau_mem is 100 us on the chip, above 60 us"),
-    (two_layers(thresholds=(1.0, 10.0)), {}, "4.5 LSB from its leak"),
+    (two_layers(thresholds=(1.0, 10.0)), MAX, "4.5 LSB from its leak"),
     (lif([[1.0]]), {}, "input of LIF; its tau_syn is 300 us"),
     (
         LOSES,
@@ -398,7 +398,7 @@ def assert_alike(first, second):
 
 
 @pytest.mark.parametrize("v_reset", [0.0, -0.9, -2.3])
-@pytest.mark.parametrize("scale", ["max", "least-error"])
+@pytest.mark.parametrize("scale", ["balanced", "max", "least-error"])
 def test_the_scales_that_were_found_give_the_same_again(v_reset, scale):
     """Also where a reset, 30 LSB below the leak at most, leaves a threshold 33.3 or 13.04 LSB."""
     random = np.random.default_rng(0)
@@ -435,7 +435,7 @@ def weights_between(done, place):
     ],
 )
 def test_scales_follow_thresholds_and_no_weight_saturates(graph, weights):
-    done = quantize(graph)
+    done = quantize(graph, **MAX)
     last = list(done.nodes.values())[-1]
     assert done.netlist.weight[-len(weights) :].tolist() == weights
     assert last.threshold_error == pytest.approx(0.0, abs=1e-9)
@@ -593,10 +593,11 @@ def test_thresholds_follow_from_the_slope_that_was_measured():
     """dV/dt of one LSB is the slope: a weight w needs (threshold in LSB) / (threshold in V) x w /
     tau_mem per second of the file, 1000 times as much on the chip.
     """
-    needed = quantize(strengths(1.5)).slope
+    needed = quantize(strengths(1.5), **MAX).slope
     assert needed == pytest.approx(45 / 1.0 * 1.5 / 63 / 10e-3 * 1000 * 1e-6)
     weak, strong = (
-        quantize(strengths(1.5), QuantizeOptions(slope=factor * needed)) for factor in (1 / 3, 3)
+        quantize(strengths(1.5), QuantizeOptions(slope=factor * needed, **MAX))
+        for factor in (1 / 3, 3)
     )
     assert weak.slope == pytest.approx(needed / 3)
     assert [done.populations["2"].v_threshold[0] for done in (weak, strong)] == [80 + 15, 125]
@@ -605,14 +606,14 @@ def test_thresholds_follow_from_the_slope_that_was_measured():
 
 
 def test_a_slope_that_is_too_weak_is_refused_with_the_number():
-    needed = quantize(strengths(1.5)).slope
+    needed = quantize(strengths(1.5), **MAX).slope
     problem = assert_refused(
-        lambda: quantize(strengths(1.5), QuantizeOptions(slope=needed / 10)),
+        lambda: quantize(strengths(1.5), QuantizeOptions(slope=needed / 10, **MAX)),
         MappingError,
         r"4\.5 CADC LSB .* at least 0\.019",
     )
     assert "--synapses-per-weight 2 or --speedup 557" in problem.as_text()
-    quantize(strengths(1.5), QuantizeOptions(slope=needed * 8.01 / 45))
+    quantize(strengths(1.5), QuantizeOptions(slope=needed * 8.01 / 45, **MAX))
 
 
 @pytest.mark.parametrize("delta", [False, True])
@@ -622,7 +623,7 @@ def test_what_is_advised_of_a_slope_that_is_too_weak_is_enough(factor, delta):
     population = build.lif(tau="10ms") if delta else build.cubalif(**NEURONS)
     layers = [build.linear(weight=np.array([[weight]])) for weight in (1.5, 0.9)]
     graph = build.sequential(build.input(1), layers[0], population, layers[1], population)
-    options = QuantizeOptions(slope=quantize(graph).slope * 8 / 45 / factor * 0.99)
+    options = QuantizeOptions(slope=quantize(graph, **MAX).slope * 8 / 45 / factor * 0.99, **MAX)
     with pytest.raises(MappingError) as refused:
         quantize(graph, options)
     number = r"(synapses_per_weight|speedup|slope)(?:=| of )([\d.e-]+)"
@@ -641,7 +642,7 @@ def test_a_table_of_slopes_gives_the_setting(tmp_path):
         ' {"slope": 0.2, "i_synin_gm": 800, "synapse_dac_bias": 1000}]'
     )
     steep, flat = (  # which need 0.107 and 0.021
-        quantize(strengths(weight), QuantizeOptions(slope=slopes_of(str(path))))
+        quantize(strengths(weight), QuantizeOptions(slope=slopes_of(str(path)), **MAX))
         for weight in (1.5, 0.3)
     )
     assert (steep.measured.i_synin_gm, steep.measured.synapse_dac_bias) == (800, 1000)
@@ -686,7 +687,7 @@ def test_a_scale_is_one_whatever_kind_of_number_it_is(number):
 
 
 def test_a_threshold_that_rounding_moves_by_much_is_noted():
-    done = quantize(two_layers(thresholds=(1.0, 0.0757)))
+    done = quantize(two_layers(thresholds=(1.0, 0.0757)), **MAX)
     error = done.nodes["4"].threshold_error
     assert error > 0.01
     assert any(f"from the leak by {error:.1%}" in note.what for note in done.notes)
@@ -700,7 +701,7 @@ def test_weights_whose_squares_are_no_numbers_are_reported():
 @pytest.mark.parametrize("slope", [None, 0.06])
 def test_scales_are_chosen_so_that_thresholds_are_whole_lsb(slope):
     graph = two_layers(thresholds=(1.0, 0.357))
-    done = quantize(graph, QuantizeOptions(slope=slope))
+    done = quantize(graph, QuantizeOptions(slope=slope, **MAX))
     hidden, last = done.nodes["2"], done.nodes["4"]
     assert [hidden.threshold_error, last.threshold_error] == pytest.approx([0.0, 0.0], abs=1e-9)
     assert not any("rounded by" in note.what for note in done.notes)
@@ -712,7 +713,7 @@ def test_scales_are_chosen_so_that_thresholds_are_whole_lsb(slope):
     assert last.saturated == 0
     # a scale that is given stays
     scales = {"2": 0.99 * hidden.scale, "4": 0.99**2 * last.scale}
-    again = quantize(graph, QuantizeOptions(slope=slope, scale=scales)).nodes["4"]
+    again = quantize(graph, slope=slope, scale=scales, v_threshold=125).nodes["4"]
     assert again.scale == scales["4"]
     assert again.threshold_error > 1e-3
 

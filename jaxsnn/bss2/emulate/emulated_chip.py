@@ -28,9 +28,10 @@ class Spread:
     """Deviations of a calibrated chip from its targets, as standard deviations of normal
     distributions.
 
-    The defaults reproduce the deviations in the recordings of DelGrad (Göltz et al., Nature
-    Communications 16, 2025; 20-30-3 without delays): the times of output spikes, and the number of
-    missing spikes, are near the median of chips emulated with them (benchmarks/bss2_recordings.py).
+    The defaults are fitted to recordings of DelGrad (Göltz et al., Nature Communications 16, 2025;
+    20-30-3 without delays, training inputs): on its test inputs, the median of chips emulated with
+    them has similar spike times, noise and numbers of missing spikes
+    (benchmarks/bss2_recordings.py).
     `CALIBRATED` has smaller deviations.
 
     Attributes:
@@ -41,17 +42,18 @@ class Spread:
         v_threshold_offset: Mean deviation of all thresholds that remains after calibration, CADC
             LSB; may be negative.
         v_noise: Noise of the membrane potential at each spike, CADC LSB. It shifts the spike by
-            noise / (slope of the membrane potential), by at most half of tau_syn.
+            noise / (slope of the membrane potential), by at most half of tau_syn. Fitted.
         jitter: Jitter of each spike time, as a fraction of the neuron's tau_syn.
-        latency: Latency of each spike, seconds of the chip. The vendor's simulation of the chip
-            (jaxsnn before 0.3) uses 100 ns.
+        latency: Latency of each spike, seconds of the chip; fitted. It contains the latency of the
+            input events. The vendor's simulation of the chip (jaxsnn before 0.3) uses 100 ns.
         tau_mem, tau_syn: Fixed pattern of each circuit, as fractions. 5 % is an assumption; the
             tests of calix only require that calibration reduces the spread to 0.45 and 0.20 of the
             uncalibrated one.
         input_gain: Fixed pattern of the excitatory and of the inhibitory synaptic input of each
-            circuit, as a fraction. 5 % is an assumption; calix calibrates the amplitudes of all
-            circuits to their median, with an accuracy that is not published.
-        driver_gain: Fixed pattern of each synapse driver, as a fraction. 5 % is an assumption.
+            circuit, as a fraction; fitted. calix calibrates the amplitudes of all circuits to their
+            median, with an accuracy that is not published.
+        driver_gain: Fixed pattern of each synapse driver, as a fraction; fitted with the assumption
+            that it equals `input_gain`.
         joined_capacitance: Capacitance that each circuit of a neuron beyond the first adds, as a
             fraction of the capacitance of one circuit; it lengthens tau_mem and weakens weights.
             2 %, equal for all neurons, is an assumption: the capacitors of these circuits are

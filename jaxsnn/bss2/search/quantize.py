@@ -568,15 +568,17 @@ def _scale(
             largest(neuron, options.v_leak, options.v_threshold) * slope_of[name]
             for name, neuron in driven.items()
         )
+        if most <= least * (1 + 2**-40):
+            return least, {}
         errors, choices = [], []
-        for slope in np.geomspace(least, max(least, most), _SLOPES).tolist():
+        for slope in [least, *np.geomspace(least, most, _SLOPES)[1:].tolist()]:
             limits = _fitting_scales(neurons, scaled, slope_of, slope, options)
-            limits |= {
-                name: weights.scale * least / slope
-                for name, weights in scaled.items()
-                if not neurons[name].population.fires and weights.scale is not None
-            }
-            limits = limits if choices else {}
+            if slope > least:
+                limits |= {
+                    name: weights.scale * least / slope
+                    for name, weights in scaled.items()
+                    if not neurons[name].population.fires and weights.scale is not None
+                }
             rescaled = scaled_by(scales | limits)
             slope_of_lsb = slopes(rescaled)
             fractions = [
@@ -647,7 +649,7 @@ def _fitting_scales(
             continue
         room = largest(neuron, options.v_leak, options.v_threshold)
         limit = float(room * scale * slope_of[name] / slope)
-        if scale > limit:
+        if scale > limit * (1 + 2**-40):
             scales[name] = limit
     return scales
 
