@@ -36,7 +36,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -243,9 +242,13 @@ def fit(folder: Path, chips: int) -> tuple[Spread, float]:
     spread = replace(spread, v_noise=noise * np.sqrt((target.trial**2 - floor**2) / rise))
     for _ in range(2):
         start = median(some)
-        spread = replace(spread, input_gain=1.1 * spread.input_gain, driver_gain=1.1 * spread.driver_gain)
+        spread = replace(
+            spread, input_gain=1.1 * spread.input_gain, driver_gain=1.1 * spread.driver_gain
+        )
         wider = median(some)
-        spread = replace(spread, input_gain=spread.input_gain / 1.1, driver_gain=spread.driver_gain / 1.1)
+        spread = replace(
+            spread, input_gain=spread.input_gain / 1.1, driver_gain=spread.driver_gain / 1.1
+        )
         strength += 0.01
         stronger = median(some)
         strength -= 0.01
@@ -254,13 +257,13 @@ def fit(folder: Path, chips: int) -> tuple[Spread, float]:
             [(wider.std - start.std) / 0.1, (stronger.std - start.std) / 0.01],
             [(wider.missing - start.missing) / 0.1, (stronger.missing - start.missing) / 0.01],
         ]
-        wanted = [target.std - start.std, target.missing - start.missing]
-        gains, more = np.linalg.solve(jacobian, wanted)
-        gain, strength = spread.input_gain * (1 + float(gains)), strength + float(more)
+        differences = [target.std - start.std, target.missing - start.missing]
+        gain_step, strength_step = np.linalg.solve(jacobian, differences).tolist()
+        gain, strength = spread.input_gain * (1 + gain_step), strength + strength_step
         spread = replace(spread, input_gain=gain, driver_gain=gain)
     # a latency of each of the two layers, seconds of the chip
-    missing = (target.mean - median(some).mean) / (len(SIZES) - 1)
-    latency = spread.latency + missing * TAU / subject.quantized.speedup
+    shortfall = (target.mean - median(some).mean) / (len(SIZES) - 1)
+    latency = spread.latency + shortfall * TAU / subject.quantized.speedup
     spread = replace(spread, latency=latency)
     print("fitted:", strength, spread)
     return spread, strength
@@ -274,7 +277,10 @@ def with_table(page: str, table: str) -> str:
 
 def table_of(recorded: Figures, emulated: dict[str, np.ndarray]) -> str:
     """The recordings, and median, lowest and highest of the emulated chips of each spread."""
-    lines = ["| | std | MAD sigma | mean | missing | fixed pattern | trial noise |", "|---|" + 6 * "---|"]
+    lines = [
+        "| | std | MAD sigma | mean | missing | fixed pattern | trial noise |",
+        "|---|" + 6 * "---|",
+    ]
     lines += [f"| recorded, chip W66F3 | {_cells(recorded)} |"]
     for name, rows in emulated.items():
         label = f"emulated, `{name}`, median of {len(rows)}"
@@ -290,7 +296,9 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--chips", type=int, default=256, help="number of emulated chips")
-    parser.add_argument("--fit", action="store_true", help="fit Spread to the training inputs first")
+    parser.add_argument(
+        "--fit", action="store_true", help="fit Spread to the training inputs first"
+    )
     parser.add_argument("--write", action="store_true", help="into docs/results.md")
     options = parser.parse_args()
     if options.fit:

@@ -468,9 +468,7 @@ def test_thresholds_below_the_reset_are_raised_and_counted():
         if "count" in note.facts and "distance" in note.facts
     )
     assert note.facts == {"distance": 1.0, "count": lowest}
-    assert not any(
-        "distance" in note.facts for note in emulator_notes(quantized, mapping, still())
-    )
+    assert not any("distance" in note.facts for note in emulator_notes(quantized, mapping, still()))
 
 
 @pytest.mark.parametrize("refractory_time", [240e-9, 1e-6, 20e-6])

@@ -314,13 +314,13 @@ def test_figures_of_recordings_separate_noise_from_the_fixed_pattern():
     pattern = 0.1 * np.stack([np.sin(inputs[:, 0]), np.cos(2 * inputs[:, 1])], axis=1)
     first = ideal + pattern + random.normal(0.03, 0.05, ideal.shape)
     first[::50, 0] = ideal[1::60, 1] = np.inf
-    found = bss2_recordings.figures(first, ideal, bss2_recordings.nearest(inputs))
-    assert found.trial == pytest.approx(0.05, rel=0.05)
-    assert found.std**2 == pytest.approx(found.fixed**2 + found.trial**2)
+    result = bss2_recordings.figures(first, ideal, bss2_recordings.nearest(inputs))
+    assert result.trial == pytest.approx(0.05, rel=0.05)
+    assert result.std**2 == pytest.approx(result.fixed**2 + result.trial**2)
     both = np.isfinite(first) & np.isfinite(ideal)
-    assert found.fixed == pytest.approx(pattern[both].std(), rel=0.05)
-    assert found.mean == pytest.approx(0.03 + pattern[both].mean(), abs=0.004)
-    assert found.missing == pytest.approx(0.01)
+    assert result.fixed == pytest.approx(pattern[both].std(), rel=0.05)
+    assert result.mean == pytest.approx(0.03 + pattern[both].mean(), abs=0.004)
+    assert result.missing == pytest.approx(0.01)
 
 
 def test_integers_are_written_without_their_fraction():

@@ -72,9 +72,7 @@ def test_at_its_own_spikes_the_gradient_is_that_of_the_event_engine(refractory, 
     ours, exact = (
         jax.grad(total)(lower(small_net()), engine).parameters
         for engine in (
-            InTheLoop(
-                device=Simulated(refractory=refractory), max_spikes=8, refractory=refractory
-            ),
+            InTheLoop(device=Simulated(refractory=refractory), max_spikes=8, refractory=refractory),
             dataclasses.replace(EXACT, refractory=refractory),
         )
     )
