@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -52,7 +53,7 @@ OPTIONS = QuantizeOptions(
     scale={"2": SCALE, "4": SCALE}, v_leak=80, v_threshold=150, refractory_time=20e-6
 )
 #: Strength of the recorded chip's synapses, relative to `OPTIONS`; fitted.
-STRENGTH = 1.07
+STRENGTH = 1.066
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 BEGIN, END = "<!-- begin recordings -->\n", "<!-- end recordings -->"
 SIZES = (20, 30, 3)
@@ -239,7 +240,7 @@ def fit(folder: Path, chips: int) -> tuple[Spread, float]:
     floor = median(every, few).trial
     spread = replace(spread, v_noise=noise)
     rise = median(every, few).trial ** 2 - floor**2
-    spread = replace(spread, v_noise=noise * np.sqrt((target.trial**2 - floor**2) / rise))
+    spread = replace(spread, v_noise=noise * math.sqrt((target.trial**2 - floor**2) / rise))
     for _ in range(2):
         start = median(some)
         spread = replace(

@@ -471,16 +471,19 @@ def test_thresholds_below_the_reset_are_raised_and_counted():
     assert not any("distance" in note.facts for note in emulator_notes(quantized, mapping, still()))
 
 
-@pytest.mark.parametrize("refractory_time", [240e-9, 1e-6, 20e-6])
-def test_a_neuron_fires_again_after_its_refractory_period(refractory_time):
-    """Under a strong current spikes are a refractory period apart, and a bit: V rises from reset."""
+@pytest.mark.parametrize(
+    ("refractory_time", "longest"), [(240e-9, 0.95e-3), (1e-6, 1.8e-3), (20e-6, 25e-3)]
+)
+def test_a_neuron_fires_again_after_its_refractory_period(refractory_time, longest):
+    """Under a strong current spikes are a refractory period apart, and a bit: V rises from reset,
+    more slowly after a long period, in which the current decays.
+    """
     graph = build.sequential(build.input(1), build.linear(weight=[[9.0]]), neurons(v_threshold=0.2))
     quantized = quantize(graph, refractory_time=refractory_time)
     mapping = place_and_route(quantized.netlist).mapping
     spikes = emulate(quantized, mapping, at_once(0.0, samples=1), T_END, chip=IDEAL).spikes["2"]
     intervals = np.diff(spikes[0, 0][np.isfinite(spikes[0, 0])])
-    held = refractory_time * quantized.speedup
-    assert held < intervals.min() < held + 1e-3
+    assert refractory_time * quantized.speedup < intervals.min() < longest
 
 
 def differences(first, second, population):

@@ -298,7 +298,7 @@ def test_the_table_beside_the_recordings_is_written_between_its_marks():
     # the page's own table has these rows, in this order
     begin = len(page.split(bss2_recordings.BEGIN)[0])
     there = page[begin:].split(bss2_recordings.END)[0].splitlines()[1:]
-    labels = [line.split("|")[1].replace("64", "3") for line in there]
+    labels = [line.split("|")[1].replace("256", "3") for line in there]
     assert labels == [line.split("|")[1] for line in table.splitlines()]
     assert changed[:begin] == page[:begin]
     assert changed.split(bss2_recordings.END)[1] == page.split(bss2_recordings.END)[1]

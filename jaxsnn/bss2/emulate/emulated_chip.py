@@ -64,9 +64,9 @@ class Spread:
     v_threshold: float = 3.5
     v_threshold_trial: float = 0.0
     v_threshold_offset: float = 0.0
-    v_noise: float = 1.2
+    v_noise: float = 1.75
     jitter: float = 0.0
-    latency: float = parse_time("420ns")
+    latency: float = parse_time("415ns")
     tau_mem: float = 0.05
     tau_syn: float = 0.05
     input_gain: float = 0.045
