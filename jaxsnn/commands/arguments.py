@@ -316,7 +316,10 @@ def quantization_of(arguments: argparse.Namespace, scales: Any = None) -> Any:
     from jaxsnn.bss2.search.measured_slopes import slopes_of
     from jaxsnn.bss2.search.quantize import QuantizeOptions
 
-    option_names = ("percentile", "synapses_per_weight", "speedup", "bias", "approximate")
+    option_names = (
+        *("percentile", "synapses_per_weight", "speedup", "bias", "approximate"),
+        *("v_leak", "v_threshold"),
+    )
     set_options = {name: getattr(arguments, name) for name in option_names}
     for name in ("bias_period", "refractory_time"):
         set_options[name] = time_of(getattr(arguments, name))

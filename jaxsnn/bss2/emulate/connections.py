@@ -448,7 +448,7 @@ def prepared(program: Program, taus_known: bool = True) -> Program:
                 name=neuron_group.name,
                 kind="CubaLIF" if neuron_group.fires else "CubaLI",
                 size=len(neuron_group.index),
-                initial="v_reset" if neuron_group.fires else "v_leak",
+                initial="v_leak",  # before a sample, neurons rest; they are not reset
             )
             if taus_known:
                 taus: dict[str, Any] = {

@@ -23,7 +23,8 @@ potential is limited. `quantize` therefore works in this order:
    would be too high are reduced.
 5. `_integer_threshold_scales` changes the scales that are not specified slightly, so that
    thresholds lie an integer number of LSB from the leak.
-6. The result is a `Netlist`, with notes on everything that was rounded or approximated.
+6. If biases shift the leaks, `with_leak_shifts` shifts them; thresholds keep their potentials.
+7. The result is a `Netlist`, with notes on everything that was rounded or approximated.
 
 Arrays, where connections of all sources of a population follow each other, in the order of
 `arriving[population]`:
@@ -49,6 +50,11 @@ from jaxsnn.bss2.chip import HICANN_X, PARAMETERS
 from jaxsnn.bss2.examine import LEFT_TO_THE_MAPPER, Examined, examine
 from jaxsnn.bss2.netlist import LARGEST, Netlist, NetPopulation, netlist
 from jaxsnn.bss2.search.chip_dynamics import SHORT_TAU_SYN, Dynamics, approximations, choose_speedup
+from jaxsnn.bss2.search.leak_shifts import (
+    is_reachable,
+    refuse_unreachable_leaks,
+    with_leak_shifts,
+)
 from jaxsnn.bss2.search.measured_slopes import MeasuredSlope, Slopes, chosen_slope
 from jaxsnn.bss2.search.rounding import (
     BALANCED,
@@ -88,6 +94,8 @@ from jaxsnn.options import (
     RESET,
     SPEEDUP,
     SYNAPSES_PER_WEIGHT,
+    V_LEAK,
+    V_THRESHOLD,
 )
 from jaxsnn.units import format_time, parse_time
 from jaxsnn.wording import Text
@@ -129,9 +137,11 @@ class QuantizeOptions:
             weights reach 126.
         speedup: Speed of the chip relative to the file; None for 1000, or the nearest value for
             which all time constants can be calibrated.
-        bias: "refuse", or "source": an input channel that fires regularly replaces all biases.
+        bias: "refuse", "leak" or "source". "leak": biases shift the leak potentials of their
+            neurons, from 50 to 160 CADC LSB, rounded to integers. "source": an input channel that
+            fires regularly replaces all biases.
         bias_period: Interval between the spikes of that channel, seconds of the chip.
-        v_leak: Leak potential of all neurons, CADC LSB.
+        v_leak: Leak potential of neurons without biases, CADC LSB.
         v_threshold: Potential of the threshold that is highest above its leak, CADC LSB. The
             default is that of the vendor's library hxtorch for NIR files.
         refractory_time: Refractory period of all neurons, seconds of the chip; the default is that
@@ -170,7 +180,7 @@ class ChipPopulation:
         fires: Whether the neurons have a threshold.
         tau_mem, tau_syn: Time constants, (neurons,) seconds of the chip.
         v_leak, v_threshold, v_reset: Potentials, (neurons,) CADC LSB, integers; thresholds and
-            resets are 0 in a readout.
+            resets are 0 in a readout. Biases may shift the leaks, see `QuantizeOptions.bias`.
         lsb_per_volt: CADC LSB for one volt of the file; None if it is undetermined.
         refractory_time: Refractory period, seconds of the chip.
     """
@@ -272,7 +282,7 @@ def quantize(
     examined = examine(graph)
     for problem in examined.problems:
         allowed = problem.code in LEFT_TO_THE_MAPPER or (
-            problem.code == "bias" and options.bias == "source"
+            problem.code == "bias" and options.bias != "refuse"
         )
         if problem.severity == "error" and not allowed:
             raise MappingError.of(problem)
@@ -300,10 +310,10 @@ def _refuse_options(options: QuantizeOptions) -> None:
         raise UsageError(
             Text("there is no scale '{scale}'", scale=text), fix=suggestion(text, SCALES)
         )
-    if options.bias not in ("refuse", "source"):
+    if options.bias not in ("refuse", "leak", "source"):
         raise UsageError(
             Text("{option} is '{bias}'", option=BIAS, bias=options.bias),
-            fix="pass 'refuse' or 'source'",
+            fix="pass 'refuse', 'leak' or 'source'",
         )
     if not 0 < as_number(options.percentile) <= 100:
         raise UsageError(
@@ -329,14 +339,14 @@ def _refuse_options(options: QuantizeOptions) -> None:
             ),
             fix=f"pass at most {MOST_SYNAPSES}",
         )
-    for name in ("v_leak", "v_threshold"):
-        reach, option_value = PARAMETERS[name], getattr(options, name)
+    for option in (V_LEAK, V_THRESHOLD):
+        reach, option_value = PARAMETERS[option.name], getattr(options, option.name)
         value = as_number(option_value)
         if not reach.low <= value <= reach.high or not value.is_integer():
             raise UsageError(
                 Text(
-                    "{parameter} is {value}; the calibration supports {minimum:g} to {maximum:g}",
-                    parameter=name,
+                    "{option} is {value}; the calibration supports {minimum:g} to {maximum:g}",
+                    option=option,
                     value=shown(option_value),
                     minimum=reach.low,
                     maximum=reach.high,
@@ -375,11 +385,13 @@ def _refuse_options(options: QuantizeOptions) -> None:
     if options.v_threshold <= options.v_leak:
         raise UsageError(
             Text(
-                "v_threshold {v_threshold} is not above v_leak {v_leak}",
-                v_threshold=options.v_threshold,
-                v_leak=options.v_leak,
+                "{v_threshold} {threshold} is not above {v_leak} {leak}",
+                v_threshold=V_THRESHOLD,
+                threshold=options.v_threshold,
+                v_leak=V_LEAK,
+                leak=options.v_leak,
             ),
-            fix="pass a higher v_threshold",
+            fix=Text("pass a higher {v_threshold}", v_threshold=V_THRESHOLD),
         )
 
 
@@ -390,7 +402,9 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
     strengths = {name: strength(neuron, speedup) for name, neuron in neurons.items()}
     scales = _scales(options.scale, neurons)
     arriving = {name: dict(examined.arriving[name].links) for name in neurons}
-    bias, bias_source = _bias_weights(neurons, strengths, speedup, options), None
+    bias, bias_source = {}, None
+    if options.bias == "source":
+        bias = _bias_weights(neurons, strengths, speedup, options)
     if bias:
         bias_source = "bias"
         while bias_source in parts:
@@ -417,6 +431,11 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
     scaled, voltages, measured = _scale(
         neurons, strengths, arriving, scales, speedup, options, notes
     )
+    shifts_leak = options.bias == "leak"
+    if shifts_leak:
+        voltages = _shifted(
+            neurons, strengths, arriving, scales, scaled, voltages, speedup, options
+        )
     notes += _silenced(scaled, arriving)
     for name, links in bias.items():  # the weights of its channel come last
         lost = int(np.sum(scaled[name].integers[-links.value.size :] == 0))
@@ -428,7 +447,7 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
             notes.append(Change(node=name, what=message, why=why))
     for name, neuron in neurons.items():
         links = examined.arriving[name].links.values()
-        notes += approximations(neuron, links, options.refractory_time, speedup)
+        notes += approximations(neuron, links, options.refractory_time, speedup, shifts_leak)
     notes += voltages.notes
     notes += _bias_notes(bias_source, neurons, speedup, options)
     begins = np.cumsum([0, *(population.size for population in populations)])
@@ -627,6 +646,41 @@ def _scale(
         _refuse_weak(neurons, slopes(scaled), measured, slope, speedup, options)
     voltages = levels(neurons, slopes(scaled), options.v_leak, options.v_threshold, slope)
     return scaled, voltages, measured
+
+
+def _shifted(
+    neurons: Mapping[str, Dynamics],
+    strengths: Mapping[str, np.ndarray],
+    arriving: Mapping[str, Mapping[str, LinearMap]],
+    scales: dict[str, str | float],
+    scaled: Mapping[str, Scaled],
+    voltages: CadcLevels,
+    speedup: float,
+    options: QuantizeOptions,
+) -> CadcLevels:
+    """Return potentials whose leaks are shifted by biases; see `_scale` for the arguments.
+
+    Raises:
+        MappingError: A leak is outside the range of the calibration.
+    """
+    used = {name: weights.scale for name, weights in scaled.items()}
+
+    def fits(v_leak: int, v_threshold: int, smaller: Mapping[str, float]) -> bool:
+        """Return whether all leaks are in the range with other potentials and scales."""
+        other = replace(options, v_leak=v_leak, v_threshold=v_threshold)
+        chosen = dict(scales)
+        if smaller:
+            chosen.update({name: scale or 1.0 for name, scale in used.items()} | dict(smaller))
+            other = replace(other, scale=smaller)
+        try:
+            _, levels_there, _ = _scale(neurons, strengths, arriving, chosen, speedup, other, [])
+        except MappingError:
+            return False
+        return is_reachable(with_leak_shifts(neurons, levels_there).v_leak)
+
+    voltages = with_leak_shifts(neurons, voltages)
+    refuse_unreachable_leaks(neurons, voltages, options.v_leak, options.v_threshold, used, fits)
+    return voltages
 
 
 def _fitting_scales(
@@ -846,11 +900,11 @@ def _bias_weights(
 def _bias_notes(
     source: str | None, neurons: Mapping[str, Dynamics], speedup: float, options: QuantizeOptions
 ) -> tuple[Change, ...]:
-    if source is None and options.bias == "source":
+    if options.bias != "refuse" and not any(dynamics.drive.any() for dynamics in neurons.values()):
         return (
             Change(
                 node="graph",
-                what=Text("{bias} has no effect", bias=BIAS.set_to("source")),
+                what=Text("{bias} has no effect", bias=BIAS.set_to(options.bias)),
                 why="no node has a bias",
             ),
         )
@@ -873,5 +927,8 @@ def _bias_notes(
     )
     if share > _SMOOTH:
         description += "; neurons respond to single spikes rather than to a constant current"
-    why = "the chip has no constant input current; emulate and run_hxtorch.py generate these events"
+    why = Text(
+        "emulate and run_hxtorch.py generate these events; {bias} needs no channel",
+        bias=BIAS.set_to("leak"),
+    )
     return (Change(node=source, what=description, why=why),)
