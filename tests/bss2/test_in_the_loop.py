@@ -263,7 +263,7 @@ REFUSED = {
     ),
     "biases": (
         lambda _: ChipInTheLoop(BIASED, options=QuantizeOptions(bias="source")),
-        "one synapse per weight and no biases",
+        "one synapse per weight, and no channel that replaces biases",
     ),
     "chips of two kinds": (
         lambda _: ChipInTheLoop(NET, chip=[EmulatedChip(), EmulatedChip(ideal=True)]),

@@ -241,7 +241,7 @@ def test_how_often_the_source_of_biases_fires_is_said(period, kicks):
     assert "generate these events" in note.why
 
 
-@pytest.mark.parametrize("bias", ["refuse", "source"])
+@pytest.mark.parametrize("bias", ["refuse", "leak", "source"])
 def test_biases_of_0_need_no_source(bias):
     assert quantize(biased((0.0, 0.0)), QuantizeOptions(bias=bias)).bias_source is None
 
@@ -284,13 +284,13 @@ def small_biases():
     return build.sequential(build.input(2), layer, build.cubalif(**NEURONS))
 
 
-AT_RESET, AT_LEAK = "its membrane starts at v_reset", "its membrane starts at v_leak"
+AT_LEAK = "its membrane starts at v_leak"
 #: A network, options, words of notes, and all notes that have them.
 NOTES = [
-    (starting("zero", v_leak=0.3, v_reset=0.3), {}, "starts", [AT_RESET]),
-    (starting("zero", v_leak=0.3, v_reset=0.0), {}, "starts", []),
-    (starting("v_leak", v_leak=0.3, v_reset=0.0), {}, "starts", [AT_RESET]),
-    (starting("v_reset", v_leak=0.3, v_reset=0.0), {}, "starts", []),
+    (starting("zero", v_leak=0.3, v_reset=0.3), {}, "starts", [AT_LEAK]),
+    (starting("zero", v_leak=0.3, v_reset=0.0), {}, "starts", [AT_LEAK]),
+    (starting("v_leak", v_leak=0.3, v_reset=0.0), {}, "starts", []),
+    (starting("v_reset", v_leak=0.3, v_reset=0.0), {}, "starts", [AT_LEAK]),
     (starting("v_leak", v_leak=0.3, v_reset=0.3), {}, "starts", []),
     (starting("zero", v_leak=0.3), {}, "starts", [AT_LEAK]),
     (starting("v_leak", v_leak=0.3), {}, "starts", []),

@@ -26,6 +26,8 @@ from jaxsnn.wording import Text
 
 #: Part of the range of leaks that recommended potentials use: rounding may take the rest.
 _USED = 0.98
+#: Largest shift that is calculated, CADC LSB: far outside the range, and an exact integer.
+_FARTHEST = 1e9
 #: Rounding error, CADC LSB, up to which a shift counts as an integer.
 _EXACT = 1e-6
 
@@ -62,7 +64,7 @@ def with_leak_shifts(neurons: Mapping[str, Dynamics], voltages: CadcLevels) -> C
                 node=name,
             )
         exact = factor * dynamics.drive
-        shifts = rounded(exact).astype(np.int64)
+        shifts = rounded(np.clip(exact, -_FARTHEST, _FARTHEST)).astype(np.int64)
         leaks[name] = voltages.v_leak[name] + shifts
         notes += _notes(dynamics, exact, shifts, leaks[name], voltages.v_threshold[name], factor)
     return replace(voltages, v_leak=leaks, notes=tuple(notes))
@@ -83,24 +85,24 @@ def _notes(
     biased = dynamics.drive != 0
     error = np.abs(shifts - exact)
     distance = np.abs(lsb_per_volt * (dynamics.v_threshold - dynamics.v_leak))
-    what = Text(
+    description = Text(
         "biases shift the leak by {lowest:+d} to {highest:+d} CADC LSB",
         lowest=int(shifts[biased].min()),
         highest=int(shifts[biased].max()),
     )
     if error.max() > _EXACT:
-        what += Text(
+        description += Text(
             "; rounding changes a shift by up to {error:.2g} LSB", error=float(error.max())
         )
         if fires:
             share = float(np.max(error / np.maximum(distance, 1)))
-            what += Text(
+            description += Text(
                 ", {share:.2%} of the distance of the threshold from the unshifted leak",
                 share=share,
             )
     yield Change(
         node=name,
-        what=what,
+        what=description,
         why=Text("requested with {bias}", bias=BIAS.set_to("leak")),
     )
     if lost := int(np.sum(biased & (shifts == 0))):
