@@ -73,10 +73,9 @@ def test_a_leak_of_the_file_moves_the_threshold_not_the_shift():
 
 
 def test_a_readout_has_shifted_leaks_too():
-    spiking = biased([0, 0])
     layer = build.affine(weight=np.ones((2, 2)), bias=np.array([0.5, -0.25]))
-    nodes = [spiking.nodes[name] for name in ("1", "2")]
-    graph = build.sequential(build.input(1), *nodes, layer, build.cubali(**NEURONS))
+    nodes = [build.linear(weight=np.ones((2, 1))), build.cubalif(**NEURONS), layer]
+    graph = build.sequential(build.input(1), *nodes, build.cubali(**NEURONS))
     population = quantize(graph, LEAK).populations["4"]
     expected = 80 + np.rint(population.lsb_per_volt * np.array([0.5, -0.25]))
     np.testing.assert_array_equal(population.v_leak, expected)
@@ -91,7 +90,7 @@ def test_a_readout_has_shifted_leaks_too():
             "biases shift",
             {"lowest": -7, "highest": 18, "error": 0.5, "share": 0.5 / 70},
         ),
-        ([17.0, -7.0], "biases shift", {"lowest": -7, "highest": 17}),
+        ([17.0, -7.0], "biases shift the leak", {"lowest": -7, "highest": 17}),
         ([0.25, -7.0], "round to 0", {"count": 1, "biases": 2}),
         ([75.0, 70.0], "at or above their threshold", {"count": 2}),
         ([69.6, 75.0], "rounding moves across", {"count": 1}),
