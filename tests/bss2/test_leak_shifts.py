@@ -65,6 +65,15 @@ def test_r_and_w_in_scale_the_shift():
     assert quantized.populations["2"].v_leak.tolist() == [90, 100, 110]
 
 
+def test_shifts_shrink_with_a_measured_slope_as_thresholds_do():
+    graph = biased([20, -15])
+    population = quantize(graph, bias="leak", slope=quantize(graph, LEAK).slope / 2).populations[
+        "2"
+    ]
+    assert population.v_threshold.tolist() == [115, 115]
+    assert population.v_leak.tolist() == [90, 72]
+
+
 def test_a_leak_of_the_file_moves_the_threshold_not_the_shift():
     neurons = build.cubalif(**NEURONS, v_leak=-0.5, v_threshold=0.5)
     quantized = quantize(biased([35, -20], neurons=neurons), LEAK)
@@ -87,7 +96,7 @@ def test_a_readout_has_shifted_leaks_too():
     [
         (
             [17.5, -7.0],
-            "biases shift",
+            "biases shift the leak",
             {"lowest": -7, "highest": 18, "error": 0.5, "share": 0.5 / 70},
         ),
         ([17.0, -7.0], "biases shift the leak", {"lowest": -7, "highest": 17}),
@@ -273,7 +282,7 @@ def test_training_in_the_loop_keeps_the_biases_and_refuses_others():
     device = ChipInTheLoop(graph, chip=IDEAL, options=LEAK, headroom=1.0)
     assert device.quantized.populations["2"].v_leak.tolist() == [100, 65, 80, 121]
     spikes = simulate(graph, inputs, 0.05, engine=InTheLoop(device=device)).spikes["2"].time
-    expected = emulate(device.quantized, device.mapping, inputs, 0.05, chip=IDEAL).spikes["2"]
+    expected = emulate(*device.with_weights(graph), inputs, 0.05, chip=IDEAL).spikes["2"]
     slots = min(spikes.shape[2], expected.shape[2])
     np.testing.assert_allclose(spikes[..., :slots], expected[..., :slots], atol=1e-7)
     assert np.isfinite(expected).sum() >= 3
