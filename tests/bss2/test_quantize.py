@@ -723,7 +723,7 @@ def test_scales_are_chosen_so_that_thresholds_are_whole_lsb(slope):
     [
         ({"scale": "min"}, {"scale": "min"}),
         ({"percentile": 0.0}, {"value": 0.0}),
-        ({"v_leak": 49}, {"parameter": "v_leak", "value": 49, "minimum": 50, "maximum": 160}),
+        ({"v_leak": 49}, {"value": 49, "minimum": 50, "maximum": 160}),
         ({"v_threshold": 80}, {"v_threshold": 80, "v_leak": 80}),
         ({"scale": {"2": "3"}}, {"node": "2", "value": "3"}),
         ({"slope": -1.0}, {"value": -1.0}),

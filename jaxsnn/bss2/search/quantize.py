@@ -385,11 +385,11 @@ def _refuse_options(options: QuantizeOptions) -> None:
     if options.v_threshold <= options.v_leak:
         raise UsageError(
             Text(
-                "{v_threshold} {threshold} is not above {v_leak} {leak}",
-                v_threshold=V_THRESHOLD,
-                threshold=options.v_threshold,
-                v_leak=V_LEAK,
-                leak=options.v_leak,
+                "{threshold_option} {v_threshold} is not above {leak_option} {v_leak}",
+                threshold_option=V_THRESHOLD,
+                v_threshold=options.v_threshold,
+                leak_option=V_LEAK,
+                v_leak=options.v_leak,
             ),
             fix=Text("pass a higher {v_threshold}", v_threshold=V_THRESHOLD),
         )
