@@ -273,8 +273,8 @@ CHIPS = Option(
 )
 SCALE = Option(
     name="scale",
-    help="choice of the scale of integer weights: max (default), percentile or least-error; "
-    "not needed if M.json contains the scales",
+    help="choice of the scale of integer weights: balanced (default), max, percentile or "
+    "least-error; not needed if M.json contains the scales",
     command="map",
 )
 PERCENTILE = Option(
@@ -310,13 +310,34 @@ SLOPE = Option(
 )
 BIAS = Option(
     name="bias",
-    help="treatment of biases: refuse (default), or source, which replaces them by regular spikes",
+    help="treatment of biases: refuse (default), leak, which shifts the leak potential of each neuron, "
+    "or source, which replaces them by regular spikes",
     default="refuse",
     command="map",
 )
 BIAS_PERIOD = Option(
     name="bias_period",
     help="interval, in chip time, of the spikes that replace biases (default 1us)",
+    metavar="TIME",
+    command="map",
+)
+V_LEAK = Option(
+    name="v_leak",
+    help="leak potential of neurons without biases, in CADC LSB (default 80)",
+    metavar="LSB",
+    convert=int,
+    command="map",
+)
+V_THRESHOLD = Option(
+    name="v_threshold",
+    help="potential of the threshold that is highest above its leak, in CADC LSB (default 150)",
+    metavar="LSB",
+    convert=int,
+    command="map",
+)
+REFRACTORY_TIME = Option(
+    name="refractory_time",
+    help="refractory period of the neurons, in chip time (default 1us)",
     metavar="TIME",
     command="map",
 )
@@ -330,5 +351,8 @@ QUANTIZE_OPTIONS = (
     SLOPE,
     BIAS,
     BIAS_PERIOD,
+    V_LEAK,
+    V_THRESHOLD,
+    REFRACTORY_TIME,
     APPROXIMATE.but(help="let neurons that subtract v_threshold at a reset reset to v_reset"),
 )

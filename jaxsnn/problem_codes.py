@@ -127,7 +127,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "analog-source": "A readout feeds a neuron, and synapses transmit only spikes",
         "approximated": "A number is approximated",
         "bad-gain": "A gain is not positive",
-        "bias": "Neurons have biases, and the chip has no constant current",
+        "bias": "Neurons have biases, and it is not specified how the chip implements them",
         "gave-up": "The search ended without a mapping",
         "impossible": "The network has no mapping: no search can find one",
         "no-leak": "A time constant is infinite, but every neuron circuit of the chip leaks",

@@ -17,6 +17,7 @@ from jaxsnn.nir.model import features as graph_features
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.passes import sizes
 from jaxsnn.options import APPROXIMATE, BIAS, MIN_V_MEM, READOUT, RESET
+from jaxsnn.units import format_time
 
 #: Types of neurons that a circuit can implement.
 NEURONS = ("CubaLIF", "CubaLI", "LIF", "LI")
@@ -280,10 +281,13 @@ CIRCUITS = Capabilities[PlacedNetwork](
         Limit(
             feature=BIASED_NEURONS,
             code="bias",
-            reason="node '{node}' ({kind}) has biases ({biased} of {neurons} neurons); the chip "
-            "has no constant input current",
-            fix="train without biases, or pass {bias} to replace them by regular spikes",
-            options={"bias": BIAS.set_to("source")},
+            reason="node '{node}' ({kind}) has biases ({biased} of {neurons} neurons), and it is not "
+            "specified how the chip implements them",
+            fix="pass {leak} to shift leak potentials (recommended: exact up to rounding, no input "
+            f"channel; from {PARAMETERS['v_leak'].low:g} to {PARAMETERS['v_leak'].high:g} CADC LSB), "
+            "or {source} to replace them by regular spikes (an input channel; weights up to "
+            f"{HICANN_X.weight_max} LSB, periods from {format_time(HICANN_X.clock_period)})",
+            options={"leak": BIAS.set_to("leak"), "source": BIAS.set_to("source")},
         ),
     ),
 )

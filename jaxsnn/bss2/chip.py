@@ -344,7 +344,7 @@ PARAMETERS: Mapping[str, Range] = MappingProxyType(
         "i_synin_gm": Range(unit="CapMem LSB", low=30, high=800, default=500, common=True),
         "synapse_dac_bias": Range(unit="CapMem LSB", low=30, high=1022, default=600, common=True),
         "membrane_capacitance": Range(unit="LSB", low=0, high=63, default=63),
-        "refractory_time": _time_range("40ns", "32us", "2us"),
+        "refractory_time": _time_range("240ns", "32us", "2us", least="40ns", most="32us"),
     }
 )
 

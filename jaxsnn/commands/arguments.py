@@ -316,9 +316,13 @@ def quantization_of(arguments: argparse.Namespace, scales: Any = None) -> Any:
     from jaxsnn.bss2.search.measured_slopes import slopes_of
     from jaxsnn.bss2.search.quantize import QuantizeOptions
 
-    option_names = ("percentile", "synapses_per_weight", "speedup", "bias", "approximate")
+    option_names = (
+        *("percentile", "synapses_per_weight", "speedup", "bias", "approximate"),
+        *("v_leak", "v_threshold"),
+    )
     set_options = {name: getattr(arguments, name) for name in option_names}
-    set_options["bias_period"] = time_of(arguments.bias_period)
+    for name in ("bias_period", "refractory_time"):
+        set_options[name] = time_of(getattr(arguments, name))
     if arguments.bias_period is not None and arguments.bias != "source":
         raise UsageError(
             Text(
@@ -338,7 +342,7 @@ def quantization_of(arguments: argparse.Namespace, scales: Any = None) -> Any:
             fix=Text("remove the option, or pass {scale}", scale=SCALE.set_to("percentile")),
         )
     return QuantizeOptions(
-        scale=arguments.scale or scales or "max",
+        scale=arguments.scale or scales or "balanced",
         slope=None if arguments.slope is None else slopes_of(arguments.slope),
         **{name: value for name, value in set_options.items() if value is not None},
     )

@@ -32,8 +32,7 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; exit code 0."""
     from jaxsnn.bss2.deploy import deploy, deployed
-    from jaxsnn.bss2.mapping_files import read_mapping, scales_of
-    from jaxsnn.bss2.search.quantize import quantize
+    from jaxsnn.bss2.mapping_files import quantize_as_mapped, read_mapping, scales_of
     from jaxsnn.output import refuse_shared
 
     written = {f"{path.name} in the folder of -o": path for path in deployed(arguments.output)}
@@ -41,7 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
     refuse_shared(filter(None, read), written)
     graph = read_graph(arguments)
     mapping = read_mapping(arguments.mapping)
-    quantized = quantize(graph, quantization_of(arguments, scales_of(mapping, graph)))
+    options = quantization_of(arguments, scales_of(mapping, graph))
+    quantized = quantize_as_mapped(graph, mapping, options)
     outcome = deploy(mapping, quantized, arguments.output, force=arguments.force)
     add_notes(arguments, quantized.notes)
     add_notes(arguments, outcome.notes)

@@ -164,8 +164,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from jaxsnn.bss2.emulate import emulate, emulator_notes
     from jaxsnn.bss2.mapping import digest
-    from jaxsnn.bss2.mapping_files import read_mapping, scales_of
-    from jaxsnn.bss2.search.quantize import quantize
+    from jaxsnn.bss2.mapping_files import quantize_as_mapped, read_mapping, scales_of
     from jaxsnn.event.solution_notes import late_notes
     from jaxsnn.network.inputs import late_events
     from jaxsnn.network.lowering.lower import lower
@@ -182,7 +181,8 @@ def run(arguments: argparse.Namespace) -> int:
             arguments,
             [Text("{chips} has no effect: the mapping has one run", chips=CHIPS.set_to("several"))],
         )
-    quantized = quantize(graph, quantization_of(arguments, scales_of(mapping, graph)))
+    options = quantization_of(arguments, scales_of(mapping, graph))
+    quantized = quantize_as_mapped(graph, mapping, options)
     network = lower(graph)
     sent_inputs, _ = sent_to_chip(arguments.input, network, graph.dialect.dt)
     t_end = time_of(arguments.t_end) or sent_inputs.t_end

@@ -170,7 +170,8 @@ def _calibration_lines(quantized: Quantized) -> list[str]:
     for name, population in quantized.populations.items():
         leak, reset, threshold, tau_mem, tau_syn, refractory = target_cells(population)
         fires = f", reset {reset}, threshold {threshold}" if population.fires else ""
-        held = f", refractory {refractory} us" if population.fires else ""
+        held = format_time(population.refractory_time * quantized.speedup)
+        held = f", refractory {refractory} us ({held} of the network)" if population.fires else ""
         lines.append(
             f"calibrate {name:14}leak {leak}{fires} CADC LSB, tau_mem {tau_mem} us, "
             f"tau_syn {tau_syn} us{held}"
@@ -394,12 +395,13 @@ def verify_mapping(
         MappingError: the graph has a node that the chip cannot run.
     """
     from jaxsnn.bss2.check import check
-    from jaxsnn.bss2.search.quantize import quantize
+    from jaxsnn.bss2.mapping_files import quantize_as_mapped
+    from jaxsnn.bss2.search.quantize import QuantizeOptions
     from jaxsnn.output import refuse_unwritable, write_together
 
     if svg is not None:
         refuse_unwritable(svg, force)
-    quantized = quantize(graph, options)
+    quantized = quantize_as_mapped(graph, mapping, options or QuantizeOptions())
     violations = check(mapping, quantized.netlist)
     pictures = {} if violations else _drawn(mapping, svg)
     write_together(pictures, force)

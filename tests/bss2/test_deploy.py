@@ -178,7 +178,7 @@ def test_parameters_reach_the_modules_in_the_chips_units(deployed):
         "leak": 80,
         "reset": 80,
         "tau_syn": pytest.approx(4e-6),
-        "refractory_time": pytest.approx(40e-9),
+        "refractory_time": pytest.approx(1e-6),
         "i_synin_gm": 500,
     }
     # Between samples, the chip rests for 10 times the longest time constant.
@@ -455,6 +455,11 @@ def test_the_command_deploys_what_map_made(tmp_path, capsys):
     ]
     assert "never run on a chip" in err
     assert json.loads((folder / "network.json").read_text())["bias_source"] == "bias"
+    again = ("deploy", file, mapping, "-o", folder, *bias, "--force", "-q")
+    for flags, expected in (((), 1.0), (("--refractory-time", "20us"), 20.0)):
+        assert call(capsys, *again, *flags)[0] == 0
+        targets = json.loads((folder / "calix_target.0.json").read_text())
+        assert set(targets["refractory_time"]) == {expected, 2.0}  # 2 us: circuits without a neuron
     finer = ["deploy", file, mapping, "-o", folder, *bias, "--synapses-per-weight", "2", "--force"]
     assert "it was made for the netlist" in refused(capsys, *finer)[1]
 

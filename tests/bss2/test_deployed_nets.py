@@ -68,9 +68,9 @@ def convolution():
     )
 
 
-def affine():
-    layer = build.affine(weight=weights((5, 6)), bias=np.full(5, 0.3))
-    return build.sequential(build.input(6), layer, CUBA)
+def affine(bias=0.3, inputs=6, mean=0.3):
+    layer = build.affine(weight=weights((5, inputs), mean=mean), bias=np.full(5, bias))
+    return build.sequential(build.input(inputs), layer, CUBA)
 
 
 def sparse():
@@ -118,6 +118,12 @@ NETS = {
     "sparse": sparse,
     "a readout": lambda: layers(8, 6, 3, last=build.cubali(**NEURONS)),
     "biases": lambda: (affine(), QuantizeOptions(bias="source"), {}),
+    "biases as leaks": lambda: (affine(SHIFTS), QuantizeOptions(bias="leak"), {}),
+    "biases as leaks of several circuits": lambda: (
+        affine(SHIFTS, inputs=300, mean=0.05),
+        QuantizeOptions(bias="leak"),
+        {"signs": "free"},
+    ),
     "several synapses": lambda: (layers(6, 5, 3), QuantizeOptions(synapses_per_weight=3), {}),
     "several circuits": lambda: (
         layers(300, 12, 3, mean=0.05),
@@ -150,6 +156,8 @@ NETS = {
     "784-256-10": lambda: layers(784, 256, 10, mean=0.01, deviation=0.2),
 }
 RECURRENT = ["in w n end", "n back n"]
+#: Biases of five neurons, volts.
+SHIFTS = np.array([-0.4, -0.1, 0.0, 0.3, 0.8])
 LARGE = ("784-256-10", "more neurons than circuits")
 
 

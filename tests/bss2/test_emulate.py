@@ -28,7 +28,7 @@ from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build
 from jaxsnn.nir.initializers import normal
 from jaxsnn.simulation.simulate import simulate
-from jaxsnn.units import parse_time
+from jaxsnn.units import format_time
 from tests.helpers.refusals import assert_refused
 from tests.oracles import event_queues
 
@@ -174,18 +174,18 @@ def wired_run(quantized, mapping, chip, run=0):
 
 
 @pytest.mark.parametrize(
-    "spread", ["threshold", "tau_mem", "tau_syn", "input_gain", "driver_gain", "v_leak", "v_reset"]
+    "spread",
+    ["v_threshold", "tau_mem", "tau_syn", "input_gain", "driver_gain", "v_leak", "v_reset"],
 )
 def test_each_spread_reaches_the_neurons_that_it_is_of(spread, two_layers):
     before = wired_run(*two_layers, still())
     after = wired_run(*two_layers, still(**{spread: getattr(Spread(), spread)}))
-    moved = {"threshold": "v_threshold"}.get(spread, spread)
     for name in ("tau_mem", "tau_syn", "v_leak", "v_threshold", "v_reset"):
         same = all(
             (getattr(a, name) == getattr(b, name)).all()
             for a, b in zip(before.neurons, after.neurons, strict=True)
         )
-        assert same == (name != moved), name
+        assert same == (name != spread), name
     for first, second in zip(before.projections, after.projections, strict=True):
         connected, excite, inhibit = first.excite > 0, second.excite, second.inhibit
         assert (first.excite[connected] == 1.0).all()
@@ -382,6 +382,12 @@ REFUSED = {
         for chip, says in (
             (EmulatedChip(spread=Spread(jitter=-1.0)), "spread of jitter is -1"),
             (EmulatedChip(spread=Spread(latency=-1.0)), "spread of latency is -1"),
+            (EmulatedChip(spread=Spread(v_threshold=-1.0)), "spread of v_threshold is -1"),
+            (EmulatedChip(spread=Spread(v_noise=math.inf)), "spread of v_noise is inf"),
+            (
+                EmulatedChip(spread=Spread(v_threshold_offset=math.nan)),
+                "spread of v_threshold_offset is nan",
+            ),
             (EmulatedChip(spread="calibrated"), "spread is 'calibrated'"),
             (EmulatedChip(seed=1.5), "seed is 1.5"),
             (EmulatedChip(queue=float("nan")), "queue is nan"),
@@ -424,12 +430,60 @@ def test_what_cannot_run_is_refused(call, says, code, two_layers):
 
 def test_thresholds_may_lie_off_on_the_whole():
     offset, ideal, usual = (
-        pattern_of(HICANN_X, chip).threshold
-        for chip in (still(threshold_offset=0.03), IDEAL, EmulatedChip())
+        pattern_of(HICANN_X, chip).v_threshold
+        for chip in (still(v_threshold_offset=-2.5), IDEAL, EmulatedChip())
     )
-    assert [np.unique(offset).tolist(), np.unique(ideal).tolist()] == [[1.03], [1.0]]
-    assert np.mean(usual) == pytest.approx(1.03, abs=0.01)
-    assert np.std(usual) == pytest.approx(0.05, abs=0.01)
+    assert [np.unique(offset).tolist(), np.unique(ideal).tolist()] == [[-2.5], [0.0]]
+    assert np.mean(usual) == pytest.approx(0.0, abs=0.5)
+    assert np.std(usual) == pytest.approx(Spread().v_threshold, rel=0.15)
+    # the public bound: at most 5 % are farther than 8 LSB from the median
+    assert np.mean(np.abs(usual - np.median(usual)) > 8) <= 0.05
+
+
+@pytest.mark.parametrize("v_threshold", [90, 150])
+def test_thresholds_deviate_by_the_same_lsb_at_any_distance_from_the_leak(v_threshold):
+    quantized = quantize(layered(4, 6), v_threshold=v_threshold)
+    mapping = place_and_route(quantized.netlist).mapping
+    (group,) = wired_run(quantized, mapping, still(v_threshold=3.0)).neurons
+    rows = [neuron.circuits[neuron.head] for neuron in mapping.runs[0].neurons]
+    pattern = pattern_of(HICANN_X, still(v_threshold=3.0)).v_threshold
+    expected = v_threshold + np.array([pattern[circuit] for circuit in rows])
+    np.testing.assert_allclose(group.v_threshold, np.maximum(expected, 81.0))
+    assert np.ptp(group.v_threshold) > 1
+
+
+def test_thresholds_below_the_reset_are_raised_and_counted():
+    """Thresholds are 3 LSB above the reset, and deviate by up to 9 LSB."""
+    graph = layered(4, 30)
+    quantized = quantize(graph, v_threshold=83)
+    mapping = place_and_route(quantized.netlist).mapping
+    chip = still(v_threshold=3.0)
+    (group,) = wired_run(quantized, mapping, chip).neurons
+    lowest = int(np.sum(group.v_threshold == group.v_reset + 1.0))
+    assert group.v_threshold.min() == 81.0
+    assert 0 < lowest < 30
+    (note,) = (
+        note
+        for note in emulator_notes(quantized, mapping, chip)
+        if "count" in note.facts and "distance" in note.facts
+    )
+    assert note.facts == {"distance": 1.0, "count": lowest}
+    assert not any("distance" in note.facts for note in emulator_notes(quantized, mapping, still()))
+
+
+@pytest.mark.parametrize(
+    ("refractory_time", "longest"), [(240e-9, 0.95e-3), (1e-6, 1.8e-3), (20e-6, 25e-3)]
+)
+def test_a_neuron_fires_again_after_its_refractory_period(refractory_time, longest):
+    """Under a strong current spikes are a refractory period apart, and a bit: V rises from reset,
+    more slowly after a long period, in which the current decays.
+    """
+    graph = build.sequential(build.input(1), build.linear(weight=[[9.0]]), neurons(v_threshold=0.2))
+    quantized = quantize(graph, refractory_time=refractory_time)
+    mapping = place_and_route(quantized.netlist).mapping
+    spikes = emulate(quantized, mapping, at_once(0.0, samples=1), T_END, chip=IDEAL).spikes["2"]
+    intervals = np.diff(spikes[0, 0][np.isfinite(spikes[0, 0])])
+    assert refractory_time * quantized.speedup < intervals.min() < longest
 
 
 def differences(first, second, population):
@@ -446,7 +500,7 @@ def test_spikes_are_late_and_the_membranes_noise_moves_flat_ones_further(two_lay
     """
     plain, late, noisy = (
         emulate(*two_layers, events(4), T_END, chip=chip)
-        for chip in (still(), still(latency=150e-9), still(membrane_noise=0.01))
+        for chip in (still(), still(latency=150e-9), still(v_noise=0.5))
     )
     delays = differences(plain, late, "2")
     assert len(delays) > 5
@@ -519,17 +573,15 @@ def test_the_page_has_the_defaults():
     page = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
     spread = Spread()
     for row, value in (
-        ("threshold, all circuits | ", f"{spread.threshold_offset:.0%}"),
-        ("threshold, fixed pattern | ", f"{spread.threshold:.0%}"),
-        ("noise of the membrane, each spike | ", f"{spread.membrane_noise:.0%}"),
-        ("jitter of spikes | ", f"{spread.jitter:g} tau_syn"),
-        ("latency | ", "150 ns"),
+        ("threshold, fixed pattern | ", f"{spread.v_threshold:g} LSB"),
+        ("noise of the membrane, each spike | ", f"{spread.v_noise:g} LSB"),
+        ("latency | ", format_time(spread.latency)),
         ("tau_mem, tau_syn | ", f"{spread.tau_mem:.0%}"),
-        ("strength of inputs | ", f"{spread.input_gain:.0%}"),
+        ("strength of inputs | ", f"{spread.input_gain:.1%}"),
         ("leak, reset | ", f"{spread.v_leak:g} LSB"),
     ):
         assert f"| {row}{value}".replace("%", " %") in page
-    assert spread.latency == parse_time("150ns")
+    assert (spread.v_threshold_trial, spread.v_threshold_offset, spread.jitter) == (0.0, 0.0, 0.0)
     assert (spread.tau_syn, spread.driver_gain) == (spread.tau_mem, spread.input_gain)
     assert f"adds {spread.joined_capacitance:.0%}".replace("%", " %") in page
 

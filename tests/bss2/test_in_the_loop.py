@@ -33,7 +33,7 @@ from tests.helpers.refusals import assert_refused
 from tests.helpers.small_task import DATA, small_net
 
 # No noise from run to run: the device and the emulator draw it from different keys.
-QUIET = Spread(jitter=0.0, threshold_trial=0.0, membrane_noise=0.0)
+QUIET = Spread(jitter=0.0, v_threshold_trial=0.0, v_noise=0.0)
 NET = layered(4, 6, 2)
 LATE = " reach the chip"
 
@@ -103,6 +103,13 @@ def test_equal_devices_share_compiled_code(graph, options, equal, device):
     assert (second == device) == equal
     if not options and equal:
         assert hash(second) == hash(device)
+
+
+def test_gradients_account_for_the_refractory_period_of_the_chip():
+    engine = on_chip(NET, chip=EmulatedChip(seed=1, spread=QUIET))
+    assert engine.refractory == pytest.approx(1e-3)
+    assert engine.event.of("refractory", "2") == pytest.approx(1e-3)
+    assert engine.as_dict()["refractory"] == engine.refractory
 
 
 def test_a_training_step_takes_the_numbers_of_its_chip():
@@ -256,7 +263,7 @@ REFUSED = {
     ),
     "biases": (
         lambda _: ChipInTheLoop(BIASED, options=QuantizeOptions(bias="source")),
-        "one synapse per weight and no biases",
+        "one synapse per weight, and no channel that replaces biases",
     ),
     "chips of two kinds": (
         lambda _: ChipInTheLoop(NET, chip=[EmulatedChip(), EmulatedChip(ideal=True)]),

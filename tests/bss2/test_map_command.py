@@ -7,6 +7,10 @@ import numpy as np
 import pytest
 
 from jaxsnn import TimeStepped, compare_resets, lower, simulate
+from jaxsnn.bss2.mapping import to_json
+from jaxsnn.bss2.mapping_files import quantize_as_mapped
+from jaxsnn.bss2.search.portfolio import place_and_route
+from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
 from jaxsnn.errors import UsageError
 from jaxsnn.nir import build, read, write
 from tests.helpers.command_line import call, refused
@@ -68,6 +72,36 @@ def test_the_mapping_of_another_network_is_refused(mapped):
     assert content["why"] == f"{len(content['violations'])} violations"
 
 
+def test_the_refractory_period_is_an_option(mapped):
+    usual, _ = mapped("net.nir", "-o", "usual.json", "--json")
+    longer, _ = mapped("net.nir", "-o", "longer.json", "--refractory-time", "20us", "--json")
+    for done, expected in ((usual, 1.0), (longer, 20.0)):
+        times = [targets["refractory_time"] for targets in done["calibration"].values()]
+        assert times == pytest.approx([expected, expected])
+    text, _ = mapped("net.nir", "--verify", "longer.json", "--refractory-time", "20us")
+    assert text.count("refractory 20 us (20 ms of the network)") == 2
+
+
+def test_a_mapping_of_an_earlier_version_is_recognised(folder, mapped):
+    graph = read(folder / "net.nir")
+    earlier = quantize(graph, scale="max", v_threshold=125)
+    mapping = place_and_route(earlier.netlist).mapping
+    (folder / "earlier.json").write_text(to_json(mapping))
+    done, _ = mapped("net.nir", "--verify", "earlier.json", "--json")
+    assert done["fits"]
+    highest = max(targets["threshold"][1] for targets in done["calibration"].values())
+    assert highest == 125
+    again = quantize_as_mapped(graph, mapping, QuantizeOptions())
+    assert again.notes[0].what.facts == {"v_threshold": 125, "limit": 150}
+    assert again.notes[1:] == earlier.notes
+    # not of another network, and not where the current defaults fit
+    other = quantize(read(folder / "other.nir"))
+    current = place_and_route(other.netlist).mapping
+    for network in (graph, read(folder / "other.nir")):
+        same = quantize_as_mapped(network, current, QuantizeOptions())
+        assert same.netlist.fingerprint() == quantize(network).netlist.fingerprint()
+
+
 def test_map_does_not_import_jax(folder, run_python):
     code = f"import os, sys; os.chdir({str(folder)!r}); from jaxsnn.commands.cli import main\n"
     code += "main(['map', 'net.nir', '-o', 'quick.json', '--force', '-q'])\n"
@@ -104,6 +138,10 @@ def test_too_few_runs_are_refused_with_the_resource(folder, mapped):
         (
             ["net.nir", "-o", "a.json", "--bias", "source", "--bias-period", "2ns"],
             "--bias-period is 2e-09 s",
+        ),
+        (
+            ["net.nir", "-o", "a.json", "--refractory-time", "50us"],
+            "--refractory-time is 5e-05 s; the chip supports 40 ns to 32 us",
         ),
         (
             ["biased.nir", "-o", "b.json", "--bias", "source", "--bias-period", "3"],

@@ -26,6 +26,8 @@ from tests.helpers.refusals import assert_refused
 from tests.helpers.zoo import FACTS, options_of
 
 NEURONS = {"tau_mem": 10e-3, "tau_syn": 5e-3}
+#: Scales that use the full range, and a threshold 45 LSB above the leak.
+MAX = {"scale": "max", "v_threshold": 125}
 
 
 def one_layer(weight, options=None, **neurons):
@@ -70,7 +72,7 @@ def test_half_precision_is_calculated_in_single():
 
 @given(
     st.lists(st.floats(-100, 100).filter(lambda w: abs(w) > 1e-3), min_size=1, max_size=12),
-    st.sampled_from(["max", "percentile", "least-error"]),
+    st.sampled_from(["balanced", "max", "percentile", "least-error"]),
     st.integers(1, 3),
 )
 def test_the_report_is_what_the_weights_lost(values, scale, parts):
@@ -86,7 +88,7 @@ def test_the_report_is_what_the_weights_lost(values, scale, parts):
     assert report.zeroed == np.sum(chip_weights == 0)
     assert report.synapses == np.sum(-(-np.abs(chip_weights) // 63))
     largest = quantize(one_layer(weight), QuantizeOptions(synapses_per_weight=parts)).nodes["2"]
-    if scale == "max":
+    if scale in ("balanced", "max"):
         assert (report.saturated, np.abs(chip_weights).max()) == (0, limit)
     if scale == "least-error":
         assert report.rms_error <= largest.rms_error
@@ -137,7 +139,7 @@ def test_the_chips_numbers_fire_when_the_files_do(x64):
     neurons |= {"v_threshold": neurons["v_leak"] + 1.0, "v_reset": neurons["v_leak"]}
     weight = random.uniform(0.4, 1.4, (size, channels))
     graph = one_layer(weight, {"initial": "v_leak"}, **neurons)
-    done = quantize(graph, QuantizeOptions(synapses_per_weight=200))
+    done = quantize(graph, QuantizeOptions(synapses_per_weight=200, v_threshold=125))
     chip = done.populations["2"]
     assert set(chip.v_threshold.tolist()) == {125}
     assert set(chip.v_reset.tolist()) == {80} == set(chip.v_leak.tolist())
@@ -191,7 +193,7 @@ LOWEST_RESET = PARAMETERS["v_reset"].low
     ],
 )
 def test_thresholds_are_as_far_from_the_leak_as_weights_say(graph, options, levels):
-    done = quantize(graph, QuantizeOptions(**options))
+    done = quantize(graph, QuantizeOptions(**(MAX | options)))
     thresholds = {name: set(chip.v_threshold.tolist()) for name, chip in done.populations.items()}
     assert thresholds == {name: {level} for name, level in levels.items()}
     assert min(chip.v_reset.min() for chip in done.populations.values()) >= LOWEST_RESET
@@ -239,7 +241,7 @@ def test_how_often_the_source_of_biases_fires_is_said(period, kicks):
     assert "generate these events" in note.why
 
 
-@pytest.mark.parametrize("bias", ["refuse", "source"])
+@pytest.mark.parametrize("bias", ["refuse", "leak", "source"])
 def test_biases_of_0_need_no_source(bias):
     assert quantize(biased((0.0, 0.0)), QuantizeOptions(bias=bias)).bias_source is None
 
@@ -259,7 +261,7 @@ LOSES = lif([[1.1, 0.9, -2.0]], [3.0], r=2.0, v_threshold=2.2, v_leak=0.2)
 NOTED = [
     (one_layer(np.ones((1, 1)), tau_mem=5.0), {}, "2500 times"),
     (one_layer(np.ones((1, 1)), tau_mem=0.1), {}, "tau_mem is 100 us on the chip, above 60 us"),
-    (two_layers(thresholds=(1.0, 10.0)), {}, "4.5 LSB from its leak"),
+    (two_layers(thresholds=(1.0, 10.0)), MAX, "4.5 LSB from its leak"),
     (lif([[1.0]]), {}, "input of LIF; its tau_syn is 300 us"),
     (
         LOSES,
@@ -282,13 +284,13 @@ def small_biases():
     return build.sequential(build.input(2), layer, build.cubalif(**NEURONS))
 
 
-AT_RESET, AT_LEAK = "its membrane starts at v_reset", "its membrane starts at v_leak"
+AT_LEAK = "its membrane starts at v_leak"
 #: A network, options, words of notes, and all notes that contain them.
 NOTES = [
-    (starting("zero", v_leak=0.3, v_reset=0.3), {}, "starts", [AT_RESET]),
-    (starting("zero", v_leak=0.3, v_reset=0.0), {}, "starts", []),
-    (starting("v_leak", v_leak=0.3, v_reset=0.0), {}, "starts", [AT_RESET]),
-    (starting("v_reset", v_leak=0.3, v_reset=0.0), {}, "starts", []),
+    (starting("zero", v_leak=0.3, v_reset=0.3), {}, "starts", [AT_LEAK]),
+    (starting("zero", v_leak=0.3, v_reset=0.0), {}, "starts", [AT_LEAK]),
+    (starting("v_leak", v_leak=0.3, v_reset=0.0), {}, "starts", []),
+    (starting("v_reset", v_leak=0.3, v_reset=0.0), {}, "starts", [AT_LEAK]),
     (starting("v_leak", v_leak=0.3, v_reset=0.3), {}, "starts", []),
     (starting("zero", v_leak=0.3), {}, "starts", [AT_LEAK]),
     (starting("v_leak", v_leak=0.3), {}, "starts", []),
@@ -338,7 +340,7 @@ ONE = one_layer(np.ones((1, 1)))
 SLOW = one_layer(np.ones((1, 1)), tau_mem=5.0)
 #: A network, options, the node, and a pattern of the refusal.
 REFUSED = [
-    (two_layers(thresholds=(1.0, 150.0)), {}, "2", r"neuron 0 is 0\.3 LSB"),
+    (two_layers(thresholds=(1.0, 150.0)), MAX, "2", r"neuron 0 is 0\.3 LSB"),
     (SLOW, {"speedup": 1000.0}, None, "speedup is 1000; tau_mem 5 s of '2' .* 2500"),
     (one_layer(np.ones((1, 1)), tau_mem=5.0, tau_syn=1e-7), {}, None, "too far apart"),
     (biased(), {}, "2", "biases .1 of 2 neurons"),
@@ -359,6 +361,7 @@ WRONG = [
     ({"v_threshold": 221}, "v_threshold is 221; .* 50 to 220"),
     ({"v_threshold": 80}, "v_threshold 80 is not above v_leak 80"),
     ({"refractory_time": 1.0}, "refractory_time is 1"),
+    ({"refractory_time": 39e-9}, "refractory_time is 3.9e-08 s; .* 40 ns to 32 us"),
     ({"speedup": 0.0}, "speedup is 0"),
     ({"speedup": "1000"}, "speedup is '1000'"),
     ({"scale": 5.0}, "no scale '5'"),
@@ -395,7 +398,7 @@ def assert_alike(first, second):
 
 
 @pytest.mark.parametrize("v_reset", [0.0, -0.9, -2.3])
-@pytest.mark.parametrize("scale", ["max", "least-error"])
+@pytest.mark.parametrize("scale", ["balanced", "max", "least-error"])
 def test_the_scales_that_were_found_give_the_same_again(v_reset, scale):
     """Also where a reset, 30 LSB below the leak at most, leaves a threshold 33.3 or 13.04 LSB."""
     random = np.random.default_rng(0)
@@ -432,7 +435,7 @@ def weights_between(done, place):
     ],
 )
 def test_scales_follow_thresholds_and_no_weight_saturates(graph, weights):
-    done = quantize(graph)
+    done = quantize(graph, **MAX)
     last = list(done.nodes.values())[-1]
     assert done.netlist.weight[-len(weights) :].tolist() == weights
     assert last.threshold_error == pytest.approx(0.0, abs=1e-9)
@@ -590,10 +593,11 @@ def test_thresholds_follow_from_the_slope_that_was_measured():
     """dV/dt of one LSB is the slope: a weight w needs (threshold in LSB) / (threshold in V) x w /
     tau_mem per second of the file, 1000 times as much on the chip.
     """
-    needed = quantize(strengths(1.5)).slope
+    needed = quantize(strengths(1.5), **MAX).slope
     assert needed == pytest.approx(45 / 1.0 * 1.5 / 63 / 10e-3 * 1000 * 1e-6)
     weak, strong = (
-        quantize(strengths(1.5), QuantizeOptions(slope=factor * needed)) for factor in (1 / 3, 3)
+        quantize(strengths(1.5), QuantizeOptions(slope=factor * needed, **MAX))
+        for factor in (1 / 3, 3)
     )
     assert weak.slope == pytest.approx(needed / 3)
     assert [done.populations["2"].v_threshold[0] for done in (weak, strong)] == [80 + 15, 125]
@@ -602,14 +606,14 @@ def test_thresholds_follow_from_the_slope_that_was_measured():
 
 
 def test_a_slope_that_is_too_weak_is_refused_with_the_number():
-    needed = quantize(strengths(1.5)).slope
+    needed = quantize(strengths(1.5), **MAX).slope
     problem = assert_refused(
-        lambda: quantize(strengths(1.5), QuantizeOptions(slope=needed / 10)),
+        lambda: quantize(strengths(1.5), QuantizeOptions(slope=needed / 10, **MAX)),
         MappingError,
         r"4\.5 CADC LSB .* at least 0\.019",
     )
     assert "--synapses-per-weight 2 or --speedup 557" in problem.as_text()
-    quantize(strengths(1.5), QuantizeOptions(slope=needed * 8.01 / 45))
+    quantize(strengths(1.5), QuantizeOptions(slope=needed * 8.01 / 45, **MAX))
 
 
 @pytest.mark.parametrize("delta", [False, True])
@@ -619,7 +623,7 @@ def test_what_is_advised_of_a_slope_that_is_too_weak_is_enough(factor, delta):
     population = build.lif(tau="10ms") if delta else build.cubalif(**NEURONS)
     layers = [build.linear(weight=np.array([[weight]])) for weight in (1.5, 0.9)]
     graph = build.sequential(build.input(1), layers[0], population, layers[1], population)
-    options = QuantizeOptions(slope=quantize(graph).slope * 8 / 45 / factor * 0.99)
+    options = QuantizeOptions(slope=quantize(graph, **MAX).slope * 8 / 45 / factor * 0.99, **MAX)
     with pytest.raises(MappingError) as refused:
         quantize(graph, options)
     number = r"(synapses_per_weight|speedup|slope)(?:=| of )([\d.e-]+)"
@@ -638,7 +642,7 @@ def test_a_table_of_slopes_gives_the_setting(tmp_path):
         ' {"slope": 0.2, "i_synin_gm": 800, "synapse_dac_bias": 1000}]'
     )
     steep, flat = (  # they need 0.107 and 0.021
-        quantize(strengths(weight), QuantizeOptions(slope=slopes_of(str(path))))
+        quantize(strengths(weight), QuantizeOptions(slope=slopes_of(str(path)), **MAX))
         for weight in (1.5, 0.3)
     )
     assert (steep.measured.i_synin_gm, steep.measured.synapse_dac_bias) == (800, 1000)
@@ -683,7 +687,7 @@ def test_a_scale_is_one_whatever_kind_of_number_it_is(number):
 
 
 def test_a_threshold_that_rounding_moves_by_much_is_noted():
-    done = quantize(two_layers(thresholds=(1.0, 0.0757)))
+    done = quantize(two_layers(thresholds=(1.0, 0.0757)), **MAX)
     error = done.nodes["4"].threshold_error
     assert error > 0.01
     assert any(f"from the leak by {error:.1%}" in note.what for note in done.notes)
@@ -697,7 +701,7 @@ def test_weights_whose_squares_are_no_numbers_are_reported():
 @pytest.mark.parametrize("slope", [None, 0.06])
 def test_scales_are_chosen_so_that_thresholds_are_whole_lsb(slope):
     graph = two_layers(thresholds=(1.0, 0.357))
-    done = quantize(graph, QuantizeOptions(slope=slope))
+    done = quantize(graph, QuantizeOptions(slope=slope, **MAX))
     hidden, last = done.nodes["2"], done.nodes["4"]
     assert [hidden.threshold_error, last.threshold_error] == pytest.approx([0.0, 0.0], abs=1e-9)
     assert not any("rounded by" in note.what for note in done.notes)
@@ -709,7 +713,7 @@ def test_scales_are_chosen_so_that_thresholds_are_whole_lsb(slope):
     assert last.saturated == 0
     # An explicit scale does not change.
     scales = {"2": 0.99 * hidden.scale, "4": 0.99**2 * last.scale}
-    again = quantize(graph, QuantizeOptions(slope=slope, scale=scales)).nodes["4"]
+    again = quantize(graph, slope=slope, scale=scales, v_threshold=125).nodes["4"]
     assert again.scale == scales["4"]
     assert again.threshold_error > 1e-3
 
@@ -719,7 +723,7 @@ def test_scales_are_chosen_so_that_thresholds_are_whole_lsb(slope):
     [
         ({"scale": "min"}, {"scale": "min"}),
         ({"percentile": 0.0}, {"value": 0.0}),
-        ({"v_leak": 49}, {"parameter": "v_leak", "value": 49, "minimum": 50, "maximum": 160}),
+        ({"v_leak": 49}, {"value": 49, "minimum": 50, "maximum": 160}),
         ({"v_threshold": 80}, {"v_threshold": 80, "v_leak": 80}),
         ({"scale": {"2": "3"}}, {"node": "2", "value": "3"}),
         ({"slope": -1.0}, {"value": -1.0}),
@@ -735,4 +739,81 @@ def test_approximations_have_their_numbers_as_facts():
     facts = [change.what.facts for change in quantize(graph).notes if isinstance(change.what, Text)]
     assert {"speedup": 1000.0} in facts
     assert any(entry.get("tau_syn") == parse_time("300us") for entry in facts)
-    assert any(entry.get("refractory_time") == parse_time("40ns") for entry in facts)
+    assert any(entry.get("refractory_time") == parse_time("1us") for entry in facts)
+
+
+@pytest.mark.parametrize(
+    ("refractory_time", "warnings"), [(20e-6, 0), (240e-9, 0), (239e-9, 2), (40e-9, 2)]
+)
+def test_a_refractory_period_limits_the_rate_of_the_network(refractory_time, warnings):
+    done = quantize(two_layers(), refractory_time=refractory_time, speedup=500.0)
+    assert {chip.refractory_time for chip in done.populations.values()} == {refractory_time}
+    facts = [change.what.facts for change in done.notes if isinstance(change.what, Text)]
+    rates = [entry["rate"] for entry in facts if "rate" in entry]
+    assert rates == pytest.approx(2 * [1 / (refractory_time * 500.0)])
+    limits = [entry["limit"] for entry in facts if "limit" in entry]
+    assert limits == pytest.approx(warnings * [240e-9])
+
+
+def unequal(*tail, v_threshold=0.1):
+    """Two layers of which the second has a tenth of the threshold, and further layers."""
+    random = np.random.default_rng(4)
+    weights = random.normal(0.2, 0.5, (12, 6)), random.normal(0.2, 0.5, (3, 12))
+    cells = build.cubalif(**NEURONS), build.cubalif(**NEURONS, v_threshold=v_threshold)
+    layers = [
+        part
+        for weight, cell in zip(weights, cells, strict=True)
+        for part in (build.linear(weight=weight), cell)
+    ]
+    return build.sequential(build.input(6), *layers, *tail)
+
+
+def errors_of(done):
+    """The sum of the squares of the errors of thresholds, of 8 / 1.96 LSB, and of weights."""
+    thresholds = [
+        8 / 1.96 / float(np.min(chip.v_threshold - chip.v_leak))
+        for chip in done.populations.values()
+        if chip.fires
+    ]
+    weights = [report.relative_error for report in done.nodes.values()]
+    return float(np.sum(np.square([*thresholds, *weights])))
+
+
+def test_balanced_scales_move_low_thresholds_away_from_the_leak():
+    balanced, full = (quantize(unequal(), scale=scale) for scale in ("balanced", "max"))
+    lowest, highest = (
+        [done.populations[name].v_threshold[0] - 80 for done in (balanced, full)] for name in "42"
+    )
+    assert highest == [70, 70]
+    assert lowest[0] > 2 * lowest[1]
+    assert errors_of(balanced) < errors_of(full) / 4
+    weights, all_weights = (weights_between(done, 0) for done in (balanced, full))
+    assert np.abs(all_weights).max() == 63
+    share = np.abs(weights).max() / 63
+    assert 0 < share < 0.5
+    facts = [change.what.facts for change in balanced.notes if isinstance(change.what, Text)]
+    assert [entry["fraction"] for entry in facts if "fraction" in entry] == [
+        pytest.approx(share, abs=0.02)
+    ]
+    assert quantize(unequal()).netlist.weight.tolist() == balanced.netlist.weight.tolist()
+
+
+def test_balanced_is_max_where_thresholds_are_equally_far():
+    for graph in (two_layers(), one_layer([[1.0, -0.3]])):
+        balanced, full = (quantize(graph, scale=scale) for scale in ("balanced", "max"))
+        assert_alike(balanced, full)
+
+
+def test_balanced_scales_keep_the_potentials_of_a_readout():
+    readout = build.linear(weight=np.array([[0.5, -0.3, 1.0]])), build.cubali(**NEURONS)
+    balanced, full = (quantize(unequal(*readout), scale=scale) for scale in ("balanced", "max"))
+    factors = [done.populations["6"].lsb_per_volt for done in (balanced, full)]
+    assert factors[0] == pytest.approx(factors[1], rel=1e-6)
+    assert balanced.nodes["6"].scale < full.nodes["6"].scale / 2
+
+
+def test_balanced_scales_accept_thresholds_that_max_rounds_to_the_leak():
+    graph = two_layers(thresholds=(1.0, 150.0))
+    done = quantize(graph)
+    assert min(chip.v_threshold.min() for chip in done.populations.values()) > 85
+    assert_refused(lambda: quantize(graph, scale="max"), MappingError, node="2")

@@ -285,19 +285,53 @@ def test_the_table_beside_the_recordings_is_written_between_its_marks():
 
     from jaxsnn.bss2.emulate import SPREADS
 
-    rows = [(0.1, 0.2, -0.3, 0.01), (0.2, 0.1, 0.3, 0.03), (0.6, 0.0, 0.0, 0.02)]
+    rows = [
+        (0.1, 0.2, -0.3, 0.01, 0.1, 0.05),
+        (0.2, 0.1, 0.3, 0.03, 0.2, 0.07),
+        (0.6, 0.0, 0.0, 0.02, 0.3, 0.06),
+    ]
     table = bss2_recordings.table_of(rows[0], dict.fromkeys(reversed(SPREADS), rows))
-    assert "median of 3 | 0.200 | 0.100 | +0.000 | 2.0% |\n| lowest | 0.100" in table
+    assert "median of 3 | 0.200 | 0.100 | +0.000 | 2.0% | 0.200 | 0.060 |\n| lowest | 0.1" in table
     page = bss2_recordings.PAGE.read_text()
     changed = bss2_recordings.with_table(page, table)
     assert bss2_recordings.with_table(changed, "").count("|") < page.count("|")
     # The page itself has these rows, in this order.
     begin = len(page.split(bss2_recordings.BEGIN)[0])
     there = page[begin:].split(bss2_recordings.END)[0].splitlines()[1:]
-    labels = [line.split("|")[1].replace("16", "3") for line in there]
+    labels = [line.split("|")[1].replace("256", "3") for line in there]
     assert labels == [line.split("|")[1] for line in table.splitlines()]
     assert changed[:begin] == page[:begin]
     assert changed.split(bss2_recordings.END)[1] == page.split(bss2_recordings.END)[1]
+
+
+def test_figures_of_recordings_separate_noise_from_the_fixed_pattern():
+    """Deviations that change slowly with the input are the fixed pattern, and the rest is noise."""
+    import bss2_recordings
+
+    random = np.random.default_rng(0)
+    inputs = random.uniform(0.2, 2.0, (3000, 2))
+    ideal = np.stack([inputs.sum(axis=1), 4.0 - inputs[:, 0]], axis=1)
+    pattern = 0.1 * np.stack([np.sin(inputs[:, 0]), np.cos(2 * inputs[:, 1])], axis=1)
+    first = ideal + pattern + random.normal(0.03, 0.05, ideal.shape)
+    first[::50, 0] = ideal[1::60, 1] = np.inf
+    result = bss2_recordings.figures(first, ideal, bss2_recordings.nearest(inputs))
+    assert result.trial == pytest.approx(0.05, rel=0.05)
+    assert result.std**2 == pytest.approx(result.fixed**2 + result.trial**2)
+    both = np.isfinite(first) & np.isfinite(ideal)
+    assert result.fixed == pytest.approx(pattern[both].std(), rel=0.05)
+    assert result.mean == pytest.approx(0.03 + pattern[both].mean(), abs=0.004)
+    assert result.missing == pytest.approx(0.01)
+
+
+def test_integers_are_written_without_their_fraction():
+    """29 times the float 1/30 times 30 is just below 29."""
+    import bss2_recordings
+
+    exact = np.arange(-63, 64)
+    written = bss2_recordings.written(exact / 30.0 + 0.01)
+    assert set((exact - written).tolist()) == {-1, 0, 1}
+    assert (np.abs(written) <= np.abs(exact)).all()
+    assert (written[np.abs(exact) <= 10] == exact[np.abs(exact) <= 10]).all()
 
 
 def test_the_page_has_the_table_of_the_recipes_that_were_run():

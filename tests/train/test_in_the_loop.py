@@ -1,5 +1,6 @@
 """Training on the spikes of something else, with exact gradients at the times that it recorded."""
 
+import dataclasses
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from jaxsnn.train import InTheLoop, evaluate, fit
 from tests.helpers.refusals import assert_refused
 from tests.helpers.small_task import DATA, small_net
 
-T_END, CHANNELS = 0.065, 5
+T_END, CHANNELS, REFRACTORY = 0.065, 5, 2e-3
 EXACT = EventDriven(max_spikes=8)
 
 
@@ -33,10 +34,12 @@ class Simulated:
 
     late: float = 0.0
     forget: str = ""
+    refractory: float = 0.0
 
     def forward(self, network, inputs):
+        engine = dataclasses.replace(EXACT, refractory=self.refractory)
         with jax.ensure_compile_time_eval():
-            solution = simulate(network, inputs, T_END, engine=EXACT, throw=False)
+            solution = simulate(network, inputs, T_END, engine=engine, throw=False)
         return {
             name: np.asarray(spikes.time) + self.late
             for name, spikes in solution.spikes.items()
@@ -57,16 +60,21 @@ def batch(samples=6):
 
 
 @pytest.mark.slow
-def test_at_its_own_spikes_the_gradient_is_that_of_the_event_engine(x64):
+@pytest.mark.parametrize("refractory", [0.0, REFRACTORY])
+def test_at_its_own_spikes_the_gradient_is_that_of_the_event_engine(refractory, x64):
     weights = jnp.asarray(np.random.default_rng(1).normal(size=(6, 3)))
 
     def total(network, engine):
-        times = simulate(network, batch(), T_END, engine=engine).first_spike("4")
-        return jnp.sum(jnp.where(jnp.isfinite(times), times * weights, 0.0))
+        # the second spike depends on the refractory period
+        times = simulate(network, batch(), T_END, engine=engine).spikes["4"].time[..., :2]
+        return jnp.sum(jnp.where(jnp.isfinite(times), times * weights[..., None], 0.0))
 
     ours, exact = (
         jax.grad(total)(lower(small_net()), engine).parameters
-        for engine in (InTheLoop(device=Simulated(), max_spikes=8), EXACT)
+        for engine in (
+            InTheLoop(device=Simulated(refractory=refractory), max_spikes=8, refractory=refractory),
+            dataclasses.replace(EXACT, refractory=refractory),
+        )
     )
     for node, parameters in exact.items():
         for name, value in parameters.items():
@@ -188,7 +196,7 @@ def test_a_device_is_recorded_by_its_fields():
     def recorded(**fields):
         return InTheLoop(device=Simulated(**fields)).as_dict()["device"]
 
-    assert recorded() == {"name": "Simulated", "late": 0.0, "forget": ""}
+    assert recorded() == {"name": "Simulated", "late": 0.0, "forget": "", "refractory": 0.0}
     assert recorded(late=1e-3) != recorded()
     assert recorded(late=float("inf"))["late"] == "inf"  # JSON has no infinity
 

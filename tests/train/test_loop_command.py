@@ -247,8 +247,8 @@ NETS = {
         (
             "biased",
             [],
-            1,
-            "node '1' (Affine) has nonzero biases, which a chip in the loop does not support (number of biases: 2)",
+            2,
+            "'bias' cannot be trained, because the device in the loop supports only weight: pass --train weight",
         ),
         (
             "without-biases",

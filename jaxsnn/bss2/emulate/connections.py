@@ -31,6 +31,10 @@ from jaxsnn.bss2.search.quantize import ChipPopulation, Quantized
 from jaxsnn.network.network import with_tau_facts
 from jaxsnn.network.structure import Population, with_unknown_taus
 
+#: Smallest distance of a threshold above the reset on an emulated chip, CADC LSB: the event engine
+#: has no crossing where V is reset to above the threshold.
+LOWEST_THRESHOLD = 1.0
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Neurons:
@@ -234,8 +238,10 @@ def _neurons(
     if pattern is not None:
         tau_mem = tau_mem * pattern.tau_mem[head] * capacitance
         tau_syn = tau_syn * pattern.tau_syn[head]
-        v_threshold = v_leak + (v_threshold - v_leak) * pattern.threshold[head]
         v_leak, v_reset = v_leak + pattern.v_leak[head], v_reset + pattern.v_reset[head]
+        v_threshold = np.maximum(
+            v_threshold + pattern.v_threshold[head], v_reset + LOWEST_THRESHOLD
+        )
     return Neurons(
         name=population.name,
         index=index,
@@ -442,7 +448,7 @@ def prepared(program: Program, taus_known: bool = True) -> Program:
                 name=neuron_group.name,
                 kind="CubaLIF" if neuron_group.fires else "CubaLI",
                 size=len(neuron_group.index),
-                initial="v_reset" if neuron_group.fires else "v_leak",
+                initial="v_leak",  # before a sample, neurons rest; they are not reset
             )
             if taus_known:
                 taus: dict[str, Any] = {

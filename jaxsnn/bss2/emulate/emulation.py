@@ -12,8 +12,8 @@ import numpy as np
 
 from jaxsnn.bss2.check import refuse_wrong
 from jaxsnn.bss2.chip import HICANN_X
-from jaxsnn.bss2.emulate.connections import Program, prepared, wired
-from jaxsnn.bss2.emulate.emulated_chip import EmulatedChip, refuse_bad
+from jaxsnn.bss2.emulate.connections import LOWEST_THRESHOLD, Program, prepared, wired
+from jaxsnn.bss2.emulate.emulated_chip import EmulatedChip, pattern_of, refuse_bad
 from jaxsnn.bss2.emulate.run_program import Recorded, execute
 from jaxsnn.bss2.mapping import Mapping as ChipMapping
 from jaxsnn.bss2.netlist import Netlist
@@ -422,6 +422,20 @@ def _forget(spikes: dict[str, np.ndarray], wiring: Any, limit: int) -> int:
     return int(beyond.sum())
 
 
+def _raised_thresholds(quantized: Quantized, mapping: ChipMapping, chip: EmulatedChip) -> int:
+    """Return the number of neurons whose fixed pattern puts the threshold too close to the reset."""
+    raised = 0
+    for number, run in enumerate(mapping.runs):
+        pattern = pattern_of(mapping.chip, chip.of_run(number))
+        for neuron in run.neurons:
+            population = quantized.populations[mapping.populations[neuron.population].name]
+            circuit = neuron.circuits[neuron.head]
+            threshold = population.v_threshold[neuron.index] + pattern.v_threshold[circuit]
+            reset = population.v_reset[neuron.index] + pattern.v_reset[circuit]
+            raised += bool(population.fires and threshold < reset + LOWEST_THRESHOLD)
+    return raised
+
+
 def emulator_notes(quantized: Quantized, mapping: ChipMapping, chip: EmulatedChip) -> Iterator[str]:
     """Yield a note on each approximation in the emulation of a mapping; none for an ideal chip.
 
@@ -457,6 +471,16 @@ def emulator_notes(quantized: Quantized, mapping: ChipMapping, chip: EmulatedChi
                 "populations {populations} share event outputs; on the emulated chip, their spikes "
                 "queue only behind spikes of the same population",
                 populations=listing(sorted(shared)),
+            )
+        )
+    if raised := _raised_thresholds(quantized, mapping, chip):
+        yield (
+            Text(
+                "neurons whose threshold deviates to below {distance:g} LSB above their reset: "
+                "{count}; the emulated chip uses {distance:g} LSB, and on a chip they may fire "
+                "without input",
+                distance=LOWEST_THRESHOLD,
+                count=raised,
             )
         )
     components = net.recurrent_components()

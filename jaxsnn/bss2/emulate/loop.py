@@ -35,7 +35,7 @@ from jaxsnn.network.network import Network
 from jaxsnn.network.signals import signals
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir.model.graph import Graph
-from jaxsnn.options import MAX_RUNS, SIGNS, SYNAPSES_PER_WEIGHT
+from jaxsnn.options import BIAS, MAX_RUNS, SIGNS, SYNAPSES_PER_WEIGHT
 from jaxsnn.wording import Text
 
 
@@ -48,6 +48,9 @@ class ChipInTheLoop:
     the weights are multiplied by their scale, rounded half away from zero, clipped to 63 LSB and
     written into their synapses. The seed of the noise is derived from weights and inputs, so that a
     training run can be repeated and resumed.
+
+    Biases shift leak potentials if `options` has `bias="leak"`, and are not trained. The gradient is
+    that of the network, which starts in its initial state; the chip starts at rest.
 
     With several chips, each batch runs on one of them, sampled like the noise. The trained network
     then also works on other chips with the same spread.
@@ -66,8 +69,8 @@ class ChipInTheLoop:
 
     Raises:
         MappingError: The chip cannot run the graph, or not with free signs.
-        UsageError: The graph has biases, a weight may take several synapses, the chips differ in
-            more than their seeds, or an option is invalid.
+        UsageError: An input channel replaces biases, a weight may take several synapses, the chips
+            differ in more than their seeds, or an option is invalid.
 
     Attributes:
         chip: The first chip.
@@ -96,10 +99,12 @@ class ChipInTheLoop:
         first = quantize(graph, options)
         if first.bias_source is not None or options.synapses_per_weight != 1:
             raise UsageError(
-                "training in the loop supports one synapse per weight and no biases",
+                "training in the loop supports one synapse per weight, and no channel that replaces "
+                "biases",
                 fix=Text(
-                    "train without biases, and pass {synapses_per_weight}",
+                    "pass {synapses_per_weight} and {bias}",
                     synapses_per_weight=SYNAPSES_PER_WEIGHT.set_to(1),
+                    bias=BIAS.set_to("leak"),
                 ),
             )
         self._scales = _scales(first, headroom)
@@ -131,6 +136,8 @@ class ChipInTheLoop:
         self._structure = program.structure, len(programs)
         factors = _factors(examined, self.quantized, self._scales)
         self._parameters = {name: examined.parts[name].parameters for name in examined.neurons}
+        biases = {name: part.wire.bias(part.parameters) for name, part in examined.parts.items()}
+        self._biases = {name: np.asarray(bias) for name, bias in biases.items() if bias is not None}
         self.numbers: Any = (program, factors, jax.random.key(self.chip.seed))
 
     def __eq__(self, other: object) -> bool:
@@ -143,6 +150,11 @@ class ChipInTheLoop:
     def __hash__(self) -> int:
         return hash(self._structure)
 
+    @property
+    def refractory(self) -> float:
+        """Refractory period of all neurons, seconds of the network."""
+        return self.options.refractory_time * self.quantized.speedup
+
     def with_numbers(self, numbers: Any) -> ChipInTheLoop:
         """Return the device with the numbers of another, equal chip; they may be traced."""
         other = copy.copy(self)
@@ -150,7 +162,8 @@ class ChipInTheLoop:
         return other
 
     def refuse_other(self, network: Network) -> None:
-        """Refuse a network whose neurons differ from the mapped ones; only its weights are used.
+        """Refuse a network whose neurons or biases differ from the mapped ones; only its weights are
+        used.
 
         Args:
             network: Network with concrete parameters, no tracers.
@@ -173,26 +186,13 @@ class ChipInTheLoop:
         for name, size in sizes.items():
             for key, value in network.parameters[name].items():
                 mapped = self._parameters[name].get(key, value)
-                network_values, mapped_values = (
-                    np.broadcast_to(np.ravel(values).astype(float), size)
-                    for values in (value, mapped)
-                )
-                differ = ~np.isclose(network_values, mapped_values, rtol=2**-16, atol=0)
-                if differ.any():
-                    place = int(differ.argmax())
-                    raise UsageError(
-                        Text(
-                            "node '{node}': {parameter} of neuron {neuron} is {actual:g}; the chip was mapped "
-                            "for {expected:g}",
-                            node=name,
-                            parameter=key,
-                            neuron=place,
-                            actual=float(network_values[place]),
-                            expected=float(mapped_values[place]),
-                        ),
-                        fix=fix,
-                        node=name,
-                    )
+                _refuse_different(name, key, "neuron", value, mapped, size, fix)
+        for wire in network.wires:
+            bias = wire.bias(network.parameters.get(wire.name, {}))
+            bias = np.zeros(1) if bias is None else np.asarray(bias)
+            mapped = self._biases.get(wire.name, np.zeros(1))
+            size = max(bias.size, mapped.size)
+            _refuse_different(wire.name, "bias", "channel", bias, mapped, size, fix)
 
     def forward_traced(
         self, network: Network, inputs: dict[str, Events], t_end: Any, options: EventOptions
@@ -242,6 +242,32 @@ class ChipInTheLoop:
         }
         seeds = [emulated_chip.seed for emulated_chip in self.chips]
         return description if len(seeds) == 1 else description | {"chip_seeds": seeds}
+
+
+def _refuse_different(
+    node: str, parameter: str, part: str, value: Any, mapped: Any, size: int, fix: str
+) -> None:
+    """Refuse values of a parameter, (size,) or one number, that differ from the mapped ones."""
+    actual, expected = (
+        np.broadcast_to(np.ravel(values).astype(float), size) for values in (value, mapped)
+    )
+    differ = ~np.isclose(actual, expected, rtol=2**-16, atol=0)
+    if differ.any():
+        place = int(differ.argmax())
+        raise UsageError(
+            Text(
+                "node '{node}': {parameter} of {part} {index} is {actual:g}; the chip was mapped for "
+                "{expected:g}",
+                node=node,
+                parameter=parameter,
+                part=part,
+                index=place,
+                actual=float(actual[place]),
+                expected=float(expected[place]),
+            ),
+            fix=fix,
+            node=node,
+        )
 
 
 def _rounded_weights(

@@ -16,7 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.bss2.emulate.connections import HostEvents, Neurons, Program, RunWiring
+from jaxsnn.bss2.emulate.connections import (
+    LOWEST_THRESHOLD,
+    HostEvents,
+    Neurons,
+    Program,
+    RunWiring,
+)
 from jaxsnn.bss2.emulate.transport import jittered, queued, serialised
 from jaxsnn.event.event_driven import simulate_events
 from jaxsnn.event.event_options import EventOptions
@@ -295,11 +301,12 @@ class _Run:
     def _trial(self, neuron_group: Neurons, key: jax.Array) -> Float[Array, "neurons"]:
         """Return the thresholds of this trial."""
         noise = jax.random.truncated_normal(key, -3.0, 3.0, (len(neuron_group.index),), self.dtype)
-        height = jnp.asarray(neuron_group.v_threshold - neuron_group.v_leak, self.dtype)
-        return (
-            jnp.asarray(neuron_group.v_threshold, self.dtype)
-            + height * self.program.chip.spread.threshold_trial * noise
+        v_threshold, v_reset = (
+            jnp.asarray(values, self.dtype)
+            for values in (neuron_group.v_threshold, neuron_group.v_reset)
         )
+        trial = self.program.chip.spread.v_threshold_trial * noise
+        return jnp.maximum(v_threshold + trial, v_reset + LOWEST_THRESHOLD)
 
     def _nothing(self) -> Events:
         shape = (self.batch, 1)
@@ -368,10 +375,9 @@ class _Run:
         slope.
         """
         spread, seconds = self.program.chip.spread, self.program.speedup
-        if not spread.membrane_noise and not spread.latency:
+        if not spread.v_noise and not spread.latency:
             return time
-        height = jnp.asarray(neuron_group.v_threshold - neuron_group.v_leak, self.dtype)[:, None]
-        noise = spread.membrane_noise * height * jax.random.normal(key, time.shape, self.dtype)
+        noise = spread.v_noise * jax.random.normal(key, time.shape, self.dtype)
         most = jnp.asarray(FURTHEST_SHIFT * neuron_group.tau_syn * seconds, self.dtype)[:, None]
         steep = jnp.isfinite(time) & (slope > 0)
         shift = jnp.clip(noise / jnp.where(steep, slope, 1.0), -most, most)

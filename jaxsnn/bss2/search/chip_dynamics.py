@@ -14,7 +14,7 @@ from jaxsnn.linear_map import LinearMap
 from jaxsnn.network.lowering.lower_nodes import Part
 from jaxsnn.network.structure import Population
 from jaxsnn.nir.model.changes import Change
-from jaxsnn.options import SPEEDUP
+from jaxsnn.options import REFRACTORY_TIME, SPEEDUP
 from jaxsnn.units import format_time, parse_time
 from jaxsnn.wording import Text
 
@@ -24,6 +24,8 @@ DEFAULT_SPEEDUP: float = 1000
 #: without a warning.
 SHORT_TAU_SYN = parse_time("0.3us")
 _CURRENT_BASED = ("CubaLIF", "CubaLI")
+#: Relative difference of potentials that counts as rounding, that of float32 files.
+_ROUNDING = 2**-20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -224,12 +226,18 @@ def _reaching_alone(dynamics: Dynamics, arriving: Iterable[LinearMap]) -> tuple[
 
 
 def approximations(
-    dynamics: Dynamics, arriving: Iterable[LinearMap], refractory_time: float, speedup: float
+    dynamics: Dynamics,
+    arriving: Iterable[LinearMap],
+    refractory_time: float,
+    speedup: float,
+    shifts_leak: bool = False,
 ) -> Iterator[Change]:
     """Yield the differences between the chip and the file.
 
     Args:
         arriving: weights in the file's units, one `LinearMap` for each source.
+        refractory_time: Refractory period, seconds of the chip.
+        shifts_leak: Whether biases shift the leak potentials.
     """
     population = dynamics.population
     name = population.name
@@ -269,26 +277,67 @@ def approximations(
             "the chip's synaptic current jumps and decays",
         )
     if population.fires:
-        longest = format_time(refractory_time * speedup)
+        held = refractory_time * speedup
         yield change(
             Text(
-                "after a spike it is refractory for {refractory_time} ({longest} in the file's time)",
+                "after a spike it is refractory for {refractory_time} ({held} in the file's time), so "
+                "that a neuron fires at most {rate:.4g} times per second of the file's time",
                 refractory_time=format_time(refractory_time),
-                longest=longest,
+                held=format_time(held),
+                rate=1 / held,
             ),
-            "the chip has no shorter refractory period",
+            Text("set by {option}", option=REFRACTORY_TIME),
         )
-    starts = {"zero": 0.0, "v_leak": dynamics.v_leak, "v_reset": np.nan_to_num(dynamics.v_reset)}
-    start = "v_reset" if population.fires else "v_leak"
-    if np.any(starts[start] != starts[population.initial]):
-        does = "is reset before each sample" if population.fires else "rests there"
-        yield change(
-            Text("its membrane starts at {initial}", initial=start),
-            Text(
-                "the file specifies {expected}; on the chip, the membrane {behaviour}",
-                expected=population.initial,
-                behaviour=does,
-            ),
-        )
+        if refractory_time < (low := PARAMETERS["refractory_time"].low):
+            yield change(
+                Text(
+                    "its refractory period of {refractory_time} is below {limit}",
+                    refractory_time=format_time(refractory_time),
+                    limit=format_time(low),
+                ),
+                "the calibration warns: it is fewer than 30 periods of the chip's refractory counter",
+            )
+    yield from _initial_state(dynamics, shifts_leak)
     for remark in (*population.remarks, *population.assumed):
         yield change(remark, "specified by the dialect")
+
+
+def _initial_state(dynamics: Dynamics, shifts_leak: bool) -> Iterator[Change]:
+    """Yield the difference between the state of rest in which a sample starts on the chip, and the
+    state in which it starts in the file, without synaptic current.
+
+    The vendor's software does not reset neurons before a sample.
+    """
+    population = dynamics.population
+    starts = {"zero": 0.0, "v_leak": dynamics.v_leak, "v_reset": np.nan_to_num(dynamics.v_reset)}
+    start = starts[population.initial]
+    if not (shifts_leak and dynamics.drive.any()):
+        if np.any(start != dynamics.v_leak):
+            yield Change(
+                node=population.name,
+                what="its membrane starts at v_leak",
+                why=Text(
+                    "the file specifies {expected}; on the chip, the membrane rests before each sample",
+                    expected=population.initial,
+                ),
+            )
+        return
+    distance = np.abs(dynamics.v_leak + dynamics.drive - start)
+    is_rest = distance <= _ROUNDING * np.maximum(np.abs(dynamics.v_leak), np.abs(dynamics.drive))
+    has_current = population.kind in _CURRENT_BASED
+    if is_rest.all() and not has_current:
+        return
+    yield Change(
+        node=population.name,
+        what=Text(
+            "its membrane starts at the resting potential, which its biases shift, up to "
+            "{distance:.3g} V from where it starts in the file{current}",
+            distance=float(np.where(is_rest, 0.0, distance).max()),
+            current=", and its synaptic current at that of the bias" if has_current else "",
+        ),
+        why=Text(
+            "the file specifies {expected}{current}; on the chip, the neuron rests before each sample",
+            expected=population.initial,
+            current=" and no synaptic current" if has_current else "",
+        ),
+    )

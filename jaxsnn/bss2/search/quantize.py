@@ -19,10 +19,12 @@ potential is limited. `quantize` therefore works in this order:
 2. `choose_speedup` brings all time constants into the range of the calibration.
 3. `integer_weights` chooses a scale for each population and rounds its weights.
 4. `levels` computes the largest slope for which all potentials fit. If the slope of the chip was
-   measured, it is used instead, and scales whose thresholds would be too high are reduced.
+   measured, or the scale is "balanced", another one is used instead, and scales whose thresholds
+   would be too high are reduced.
 5. `_integer_threshold_scales` changes the scales that are not specified slightly, so that
    thresholds lie an integer number of LSB from the leak.
-6. The result is a `Netlist`, with notes on everything that was rounded or approximated.
+6. If biases shift the leaks, `with_leak_shifts` shifts them; thresholds keep their potentials.
+7. The result is a `Netlist`, with notes on everything that was rounded or approximated.
 
 Arrays, where connections of all sources of a population follow each other, in the order of
 `arriving[population]`:
@@ -48,8 +50,15 @@ from jaxsnn.bss2.chip import HICANN_X, PARAMETERS
 from jaxsnn.bss2.examine import LEFT_TO_THE_MAPPER, Examined, examine
 from jaxsnn.bss2.netlist import LARGEST, Netlist, NetPopulation, netlist
 from jaxsnn.bss2.search.chip_dynamics import SHORT_TAU_SYN, Dynamics, approximations, choose_speedup
+from jaxsnn.bss2.search.leak_shifts import (
+    is_reachable,
+    refuse_unreachable_leaks,
+    with_leak_shifts,
+)
 from jaxsnn.bss2.search.measured_slopes import MeasuredSlope, Slopes, chosen_slope
 from jaxsnn.bss2.search.rounding import (
+    BALANCED,
+    DEVIATION,
     SCALES,
     SPREAD,
     CadcLevels,
@@ -57,6 +66,7 @@ from jaxsnn.bss2.search.rounding import (
     Scaled,
     integer_weights,
     largest,
+    largest_slope,
     levels,
 )
 from jaxsnn.errors import (
@@ -80,9 +90,12 @@ from jaxsnn.options import (
     MIN_V_MEM,
     PERCENTILE,
     READOUT,
+    REFRACTORY_TIME,
     RESET,
     SPEEDUP,
     SYNAPSES_PER_WEIGHT,
+    V_LEAK,
+    V_THRESHOLD,
 )
 from jaxsnn.units import format_time, parse_time
 from jaxsnn.wording import Text
@@ -96,6 +109,8 @@ _SMOOTH = 0.3
 _FADED = 10.0
 #: Fraction of the weights of a population; if more of them round to zero, a note reports it.
 _MUCH_LOST = 0.1
+#: Number of slopes that the scale "balanced" compares.
+_SLOPES = 17
 #: Factor by which recommended values are increased, so that they suffice when rounded to three
 #: digits.
 _ROUNDED_UP = 1.01
@@ -110,9 +125,11 @@ class QuantizeOptions:
     Attributes:
         scale: Method that chooses the scale of each population, a key of `SCALES`: with "max" no
             weight saturates, with "percentile" the largest weights saturate, and "least-error"
-            minimises the sum of squared errors. If the neurons of a population have equal
-            thresholds, the scale is then adjusted so that the threshold is an integer number of LSB
-            from the leak: upwards if no weight saturates, else downwards. Or a mapping from each
+            minimises the sum of squared errors. "balanced" starts from "max", and reduces scales of
+            populations with high thresholds as long as other populations gain more from thresholds
+            farther from the leak than the weights lose by rounding. If the neurons of a population
+            have equal thresholds, the scale is then adjusted so that the threshold is an integer
+            number of LSB from the leak: upwards if no weight saturates, else downwards. Or a mapping from each
             population to its scale, in LSB of a weight of 1, as in `NodeReport.scale`; weights
             above the largest saturate.
         percentile: Percentile of the magnitudes of weights, for the scale "percentile".
@@ -120,11 +137,15 @@ class QuantizeOptions:
             weights reach 126.
         speedup: Speed of the chip relative to the file; None for 1000, or the nearest value for
             which all time constants can be calibrated.
-        bias: "refuse", or "source": an input channel that fires regularly replaces all biases.
+        bias: "refuse", "leak" or "source". "leak": biases shift the leak potentials of their
+            neurons, from 50 to 160 CADC LSB, rounded to integers. "source": an input channel that
+            fires regularly replaces all biases.
         bias_period: Interval between the spikes of that channel, seconds of the chip.
-        v_leak: Leak potential of all neurons, CADC LSB.
-        v_threshold: Potential of the threshold that is highest above its leak, CADC LSB.
-        refractory_time: Refractory period of all neurons, seconds of the chip.
+        v_leak: Leak potential of neurons without biases, CADC LSB.
+        v_threshold: Potential of the threshold that is highest above its leak, CADC LSB. The
+            default is that of the vendor's library hxtorch for NIR files.
+        refractory_time: Refractory period of all neurons, seconds of the chip; the default is that
+            of the vendor's library hxtorch. The calibration warns below 240 ns.
         slope: Measured change of dV/dt on the chip for one LSB of a weight, in CADC LSB per
             microsecond, or a table of such measurements. Thresholds follow from it; scales are
             reduced if a threshold would exceed `v_threshold`. None: the slope for which the highest
@@ -133,15 +154,15 @@ class QuantizeOptions:
             reset to v_reset. `jaxsnn.compare_resets` counts the spikes that this changes.
     """
 
-    scale: str | Mapping[str, float] = "max"
+    scale: str | Mapping[str, float] = "balanced"
     percentile: float = 99.0
     synapses_per_weight: int = 1
     speedup: float | None = None
     bias: str = "refuse"
     bias_period: float = parse_time("1us")
     v_leak: int = int(PARAMETERS["v_leak"].default)
-    v_threshold: int = int(PARAMETERS["v_threshold"].default)
-    refractory_time: float = PARAMETERS["refractory_time"].low
+    v_threshold: int = 150
+    refractory_time: float = parse_time("1us")
     slope: Slopes | None = None
     approximate: bool = False
 
@@ -159,7 +180,7 @@ class ChipPopulation:
         fires: Whether the neurons have a threshold.
         tau_mem, tau_syn: Time constants, (neurons,) seconds of the chip.
         v_leak, v_threshold, v_reset: Potentials, (neurons,) CADC LSB, integers; thresholds and
-            resets are 0 in a readout.
+            resets are 0 in a readout. Biases may shift the leaks, see `QuantizeOptions.bias`.
         lsb_per_volt: CADC LSB for one volt of the file; None if it is undetermined.
         refractory_time: Refractory period, seconds of the chip.
     """
@@ -261,7 +282,7 @@ def quantize(
     examined = examine(graph)
     for problem in examined.problems:
         allowed = problem.code in LEFT_TO_THE_MAPPER or (
-            problem.code == "bias" and options.bias == "source"
+            problem.code == "bias" and options.bias != "refuse"
         )
         if problem.severity == "error" and not allowed:
             raise MappingError.of(problem)
@@ -289,10 +310,10 @@ def _refuse_options(options: QuantizeOptions) -> None:
         raise UsageError(
             Text("there is no scale '{scale}'", scale=text), fix=suggestion(text, SCALES)
         )
-    if options.bias not in ("refuse", "source"):
+    if options.bias not in ("refuse", "leak", "source"):
         raise UsageError(
             Text("{option} is '{bias}'", option=BIAS, bias=options.bias),
-            fix="pass 'refuse' or 'source'",
+            fix="pass 'refuse', 'leak' or 'source'",
         )
     if not 0 < as_number(options.percentile) <= 100:
         raise UsageError(
@@ -318,20 +339,33 @@ def _refuse_options(options: QuantizeOptions) -> None:
             ),
             fix=f"pass at most {MOST_SYNAPSES}",
         )
-    for name in ("v_leak", "v_threshold", "refractory_time"):
-        reach, option_value = PARAMETERS[name], getattr(options, name)
-        value, is_voltage = as_number(option_value), name.startswith("v_")
-        if not reach.low <= value <= reach.high or (is_voltage and not value.is_integer()):
+    for option in (V_LEAK, V_THRESHOLD):
+        reach, option_value = PARAMETERS[option.name], getattr(options, option.name)
+        value = as_number(option_value)
+        if not reach.low <= value <= reach.high or not value.is_integer():
             raise UsageError(
                 Text(
-                    "{parameter} is {value}; the calibration supports {minimum:g} to {maximum:g}",
-                    parameter=name,
+                    "{option} is {value}; the calibration supports {minimum:g} to {maximum:g}",
+                    option=option,
                     value=shown(option_value),
                     minimum=reach.low,
                     maximum=reach.high,
                 ),
-                fix=f"pass {'an integer' if is_voltage else 'a value'} in this range",
+                fix="pass an integer in this range",
             )
+    reach = PARAMETERS["refractory_time"]
+    assert reach.least is not None
+    if not reach.least <= as_number(options.refractory_time) <= reach.high:
+        raise UsageError(
+            Text(
+                "{option} is {value} s; the chip supports {minimum} to {maximum}",
+                option=REFRACTORY_TIME,
+                value=shown(options.refractory_time),
+                minimum=format_time(reach.least),
+                maximum=format_time(reach.high),
+            ),
+            fix="pass a value in this range, in seconds of the chip",
+        )
     if options.speedup is not None and not 0 < as_number(options.speedup) < np.inf:
         raise UsageError(
             Text("{option} is {value}", option=SPEEDUP, value=shown(options.speedup)),
@@ -351,11 +385,13 @@ def _refuse_options(options: QuantizeOptions) -> None:
     if options.v_threshold <= options.v_leak:
         raise UsageError(
             Text(
-                "v_threshold {v_threshold} is not above v_leak {v_leak}",
+                "{threshold_option} {v_threshold} is not above {leak_option} {v_leak}",
+                threshold_option=V_THRESHOLD,
                 v_threshold=options.v_threshold,
+                leak_option=V_LEAK,
                 v_leak=options.v_leak,
             ),
-            fix="pass a higher v_threshold",
+            fix=Text("pass a higher {v_threshold}", v_threshold=V_THRESHOLD),
         )
 
 
@@ -366,7 +402,9 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
     strengths = {name: strength(neuron, speedup) for name, neuron in neurons.items()}
     scales = _scales(options.scale, neurons)
     arriving = {name: dict(examined.arriving[name].links) for name in neurons}
-    bias, bias_source = _bias_weights(neurons, strengths, speedup, options), None
+    bias, bias_source = {}, None
+    if options.bias == "source":
+        bias = _bias_weights(neurons, strengths, speedup, options)
     if bias:
         bias_source = "bias"
         while bias_source in parts:
@@ -393,6 +431,11 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
     scaled, voltages, measured = _scale(
         neurons, strengths, arriving, scales, speedup, options, notes
     )
+    shifts_leak = options.bias == "leak"
+    if shifts_leak:
+        voltages = _shifted(
+            neurons, strengths, arriving, scales, scaled, voltages, speedup, options
+        )
     notes += _silenced(scaled, arriving)
     for name, links in bias.items():  # the weights of its channel come last
         lost = int(np.sum(scaled[name].integers[-links.value.size :] == 0))
@@ -404,7 +447,7 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
             notes.append(Change(node=name, what=message, why=why))
     for name, neuron in neurons.items():
         links = examined.arriving[name].links.values()
-        notes += approximations(neuron, links, options.refractory_time, speedup)
+        notes += approximations(neuron, links, options.refractory_time, speedup, shifts_leak)
     notes += voltages.notes
     notes += _bias_notes(bias_source, neurons, speedup, options)
     begins = np.cumsum([0, *(population.size for population in populations)])
@@ -525,41 +568,145 @@ def _scale(
             for name, links in arriving.items()
         }
 
+    def balanced(least: float) -> tuple[float, dict[str, float]]:
+        """Return the slope with the smallest error, `least` or above, and the scales that change.
+
+        With a larger slope, thresholds are farther from their leak. Populations whose threshold is
+        at `v_threshold` already need a smaller scale for it, and so do readouts, whose potentials
+        stay as they are. The error is the sum, over the populations, of the squares of two
+        fractions: the deviation of a calibrated threshold over its distance from the leak, and the
+        rms rounding error of the weights over their rms.
+        """
+        slope_of = slopes(scaled)
+        driven = {
+            name: neuron
+            for name, neuron in neurons.items()
+            if neuron.population.fires and scaled[name].scale is not None
+        }
+        # the slope at which the last threshold reaches `v_threshold`
+        most = max(
+            largest(neuron, options.v_leak, options.v_threshold) * slope_of[name]
+            for name, neuron in driven.items()
+        )
+        if most <= least * (1 + 2**-40):
+            return least, {}
+        errors, choices = [], []
+        for slope in [least, *np.geomspace(least, most, _SLOPES)[1:].tolist()]:
+            limits = _fitting_scales(neurons, scaled, slope_of, slope, options)
+            if slope > least:
+                limits |= {
+                    name: weights.scale * least / slope
+                    for name, weights in scaled.items()
+                    if not neurons[name].population.fires and weights.scale is not None
+                }
+            rescaled = scaled_by(scales | limits)
+            slope_of_lsb = slopes(rescaled)
+            fractions = [
+                DEVIATION
+                * slope_of_lsb[name]
+                / (slope * np.abs(neuron.v_threshold - neuron.v_leak).min())
+                for name, neuron in driven.items()
+            ]
+            fractions += [weights.report(None).relative_error for weights in rescaled.values()]
+            errors.append(float(np.sum(np.square(fractions))))
+            choices.append((slope, limits))
+        return choices[int(np.argmin(errors))]
+
     scaled, measured = scaled_by(scales), None
     _refuse_beyond_numbers(neurons, slopes(scaled))
-    voltages = levels(neurons, slopes(scaled), options.v_leak, options.v_threshold)
-    if (slope := voltages.slope) is None:
+    slope = largest_slope(neurons, slopes(scaled), options.v_leak, options.v_threshold)
+    if slope is None:
+        voltages = levels(neurons, slopes(scaled), options.v_leak, options.v_threshold)
         return scaled, voltages, None
-    limited = dict(scales)
+    limits: dict[str, float] = {}
     if options.slope is not None:
         microseconds = speedup * parse_time("1us")
         measured = chosen_slope(options.slope, slope * microseconds)
         slope = measured.slope / microseconds
-        for name, neuron in neurons.items():
-            scale = scaled[name].scale
-            if not neuron.population.fires or scale is None:
-                continue
-            room = largest(neuron, options.v_leak, options.v_threshold)
-            limit = float(room * strengths[name].max() / slope)
-            if scale > limit:
-                limited[name] = limit
-                message = Text(
-                    "weights use {fraction:.0%} of the integer range", fraction=limit / scale
-                )
-                why = Text(
-                    "one LSB of a weight changes dV/dt by {slope:.3g} CADC LSB per microsecond, so "
-                    "that larger weights need a threshold above {v_threshold} LSB",
-                    slope=measured.slope,
-                    v_threshold=options.v_threshold,
-                )
-                notes.append(Change(node=name, what=message, why=why))
-        scaled = scaled_by(limited)
+        limits = _fitting_scales(neurons, scaled, slopes(scaled), slope, options)
+        reason = Text(
+            "one LSB of a weight changes dV/dt by {slope:.3g} CADC LSB per microsecond, so that "
+            "larger weights need a threshold above {v_threshold} LSB",
+            slope=measured.slope,
+            v_threshold=options.v_threshold,
+        )
+    elif options.scale == BALANCED:
+        slope, limits = balanced(slope)
+        reason = "the thresholds of other populations are then farther from their leak"
+    for name, limit in limits.items():
+        message = Text(
+            "weights use {fraction:.0%} of the integer range",
+            fraction=limit / (scaled[name].scale or np.nan),
+        )
+        notes.append(Change(node=name, what=message, why=reason))
+    limited = scales | limits
+    scaled = scaled_by(limited)
     thresholds = _integer_threshold_scales(neurons, scaled, scales, slopes(scaled), slope, options)
     scaled = scaled_by(limited | thresholds)
     if measured is not None:
         _refuse_weak(neurons, slopes(scaled), measured, slope, speedup, options)
     voltages = levels(neurons, slopes(scaled), options.v_leak, options.v_threshold, slope)
     return scaled, voltages, measured
+
+
+def _shifted(
+    neurons: Mapping[str, Dynamics],
+    strengths: Mapping[str, np.ndarray],
+    arriving: Mapping[str, Mapping[str, LinearMap]],
+    scales: dict[str, str | float],
+    scaled: Mapping[str, Scaled],
+    voltages: CadcLevels,
+    speedup: float,
+    options: QuantizeOptions,
+) -> CadcLevels:
+    """Return potentials whose leaks are shifted by biases; see `_scale` for the arguments.
+
+    Raises:
+        MappingError: A leak is outside the range of the calibration.
+    """
+    used = {name: weights.scale for name, weights in scaled.items()}
+
+    def fits(v_leak: int, v_threshold: int, smaller: Mapping[str, float]) -> bool:
+        """Return whether all leaks are in the range with other potentials and scales."""
+        other = replace(options, v_leak=v_leak, v_threshold=v_threshold)
+        chosen = dict(scales)
+        if smaller:
+            chosen.update({name: scale or 1.0 for name, scale in used.items()} | dict(smaller))
+            other = replace(other, scale=smaller)
+        try:
+            _, levels_there, _ = _scale(neurons, strengths, arriving, chosen, speedup, other, [])
+        except MappingError:
+            return False
+        return is_reachable(with_leak_shifts(neurons, levels_there).v_leak)
+
+    voltages = with_leak_shifts(neurons, voltages)
+    refuse_unreachable_leaks(neurons, voltages, options.v_leak, options.v_threshold, used, fits)
+    return voltages
+
+
+def _fitting_scales(
+    neurons: Mapping[str, Dynamics],
+    scaled: Mapping[str, Scaled],
+    slope_of: Mapping[str, float],
+    slope: float,
+    options: QuantizeOptions,
+) -> dict[str, float]:
+    """Return the scales with which all potentials fit under a slope, for the spiking populations
+    whose scale is larger.
+
+    Args:
+        slope_of, slope: See `levels`.
+    """
+    scales = {}
+    for name, neuron in neurons.items():
+        scale = scaled[name].scale
+        if scale is None or not neuron.population.fires:
+            continue
+        room = largest(neuron, options.v_leak, options.v_threshold)
+        limit = float(room * scale * slope_of[name] / slope)
+        if scale > limit * (1 + 2**-40):
+            scales[name] = limit
+    return scales
 
 
 def _refuse_beyond_numbers(neurons: Mapping[str, Dynamics], slope_of: Mapping[str, float]) -> None:
@@ -754,11 +901,11 @@ def _bias_weights(
 def _bias_notes(
     source: str | None, neurons: Mapping[str, Dynamics], speedup: float, options: QuantizeOptions
 ) -> tuple[Change, ...]:
-    if source is None and options.bias == "source":
+    if options.bias != "refuse" and not any(dynamics.drive.any() for dynamics in neurons.values()):
         return (
             Change(
                 node="graph",
-                what=Text("{bias} has no effect", bias=BIAS.set_to("source")),
+                what=Text("{bias} has no effect", bias=BIAS.set_to(options.bias)),
                 why="no node has a bias",
             ),
         )
@@ -781,5 +928,8 @@ def _bias_notes(
     )
     if share > _SMOOTH:
         description += "; neurons respond to single spikes rather than to a constant current"
-    why = "the chip has no constant input current; emulate and run_hxtorch.py generate these events"
+    why = Text(
+        "emulate and run_hxtorch.py generate these events; {bias} needs no channel",
+        bias=BIAS.set_to("leak"),
+    )
     return (Change(node=source, what=description, why=why),)

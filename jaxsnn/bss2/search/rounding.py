@@ -155,8 +155,15 @@ def _by_least_error(magnitude: np.ndarray, limit: int, percentile: float) -> flo
     return float(candidates[int(np.argmin(errors))])
 
 
+#: Method that starts from the scales of "max" and reduces some of them; see `QuantizeOptions.scale`.
+BALANCED = "balanced"
 SCALES: Mapping[str, Callable[[np.ndarray, int, float], float]] = MappingProxyType(
-    {"max": _by_max, "percentile": _by_percentile, "least-error": _by_least_error}
+    {
+        BALANCED: _by_max,
+        "max": _by_max,
+        "percentile": _by_percentile,
+        "least-error": _by_least_error,
+    }
 )
 
 
@@ -165,6 +172,9 @@ SCALES: Mapping[str, Callable[[np.ndarray, int, float], float]] = MappingProxyTy
 #: Deviation in CADC LSB that up to 5 % of the neurons of a calibrated chip exceed relative to their
 #: target threshold (calix, test_neuron_threshold_calibration.py).
 SPREAD = 8
+#: Standard deviation of thresholds, CADC LSB, that this corresponds to: 5 % of a normal distribution
+#: are beyond 1.96 standard deviations.
+DEVIATION = SPREAD / 1.96
 #: Minimum relative rounding error of a threshold that a note reports.
 _WORTH_SAYING = 0.01
 
@@ -217,13 +227,8 @@ def levels(
     Raises:
         MappingError: Rounding moves a threshold onto its leak, or below its reset.
     """
-    driven = {
-        name: dynamics
-        for name, dynamics in neurons.items()
-        if dynamics.population.fires and not math.isnan(slope_of[name])
-    }
     if slope is None:
-        slope = _largest_slope(driven, slope_of, v_leak, v_threshold)
+        slope = largest_slope(neurons, slope_of, v_leak, v_threshold)
     leaks, thresholds, resets, factors, errors, notes = {}, {}, {}, {}, {}, []
     for name, dynamics in neurons.items():
         size, fires = dynamics.population.size, dynamics.population.fires
@@ -265,19 +270,27 @@ def levels(
     )
 
 
-def _largest_slope(
-    driven: Mapping[str, Dynamics], slope_of: Mapping[str, float], v_leak: int, v_threshold: int
+def largest_slope(
+    neurons: Mapping[str, Dynamics], slope_of: Mapping[str, float], v_leak: int, v_threshold: int
 ) -> float | None:
-    """Return the largest strength with which all voltages fit; None without thresholds.
+    """Return the largest slope with which all voltages fit, CADC LSB per second of the file; None
+    without thresholds.
 
-    If all neurons of the population that limits the strength have the same threshold, and rounding
-    would change it, the strength is reduced so that the threshold is an integer.
+    If all neurons of the population that limits the slope have the same threshold, and rounding
+    would change it, the slope is reduced so that the threshold is an integer.
+
+    Args:
+        neurons, slope_of, v_leak, v_threshold: See `levels`.
     """
-    limits = {name: largest(dynamics, v_leak, v_threshold) for name, dynamics in driven.items()}
+    limits = {
+        name: largest(dynamics, v_leak, v_threshold)
+        for name, dynamics in neurons.items()
+        if dynamics.population.fires and not math.isnan(slope_of[name])
+    }
     name = min(limits, key=lambda name: limits[name] * slope_of[name], default=None)
     if name is None:
         return None
-    slope, dynamics = limits[name] * slope_of[name], driven[name]
+    slope, dynamics = limits[name] * slope_of[name], neurons[name]
     distance = np.abs(dynamics.v_threshold - dynamics.v_leak)
     exact = float(distance.max()) * limits[name]
     below = math.floor(exact * (1 + 2**-40))

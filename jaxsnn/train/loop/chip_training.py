@@ -14,6 +14,7 @@ import numpy as np
 from jaxsnn.bss2.emulate import ChipInTheLoop, EmulatedChip, emulator_notes
 from jaxsnn.bss2.mapping import to_json
 from jaxsnn.bss2.netlist import LARGEST
+from jaxsnn.bss2.search.quantize import QuantizeOptions
 from jaxsnn.errors import MappingError, Note
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
@@ -60,7 +61,8 @@ def on_chip(
     `InTheLoop`: pass it to `fit`.
 
     The graph is placed, routed and checked with free signs, its weights are scaled to the chip's
-    range (`jaxsnn.bss2.emulate.ChipInTheLoop`). Other options are those of the event engine that
+    range (`jaxsnn.bss2.emulate.ChipInTheLoop`). Biases shift the leak potentials and are not trained:
+    pass `trainable=("weight",)` to `fit`. Other options are those of the event engine that
     `fit` takes by default.
 
     Args:
@@ -89,18 +91,26 @@ def on_chip(
     (7, ('2',), 1)
     """
     network = lower(graph)
-    _refuse_untrainable(graph, network)
+    _refuse_untrainable(network)
     loss = loss or default_loss(network, output_node(network), in_steps=False)
     chosen = make_loss(loss, network) if isinstance(loss, str) else loss
     event = make_engine("event", network, chosen)
     assert isinstance(event, EventDriven)
+    biased = any(np.any(node.parameters.get("bias", 0.0)) for node in graph.nodes.values())
+    device = ChipInTheLoop(
+        graph,
+        chip=chip,
+        options=QuantizeOptions(bias="leak" if biased else "refuse"),
+        headroom=headroom,
+        seed=one_number(seed),
+        max_runs=max_runs,
+    )
     return InTheLoop(
-        device=ChipInTheLoop(
-            graph, chip=chip, headroom=headroom, seed=one_number(seed), max_runs=max_runs
-        ),
+        device=device,
         max_spikes=event.max_spikes,
         first_spike_only=event.first_spike_only,
         min_slope=event.min_slope,
+        refractory=device.refractory,
     )
 
 
@@ -146,8 +156,8 @@ def one_number(seed: Seed) -> int:
     return words[0] if len(words) == 1 else int(generator_of(seed).integers(2**31))
 
 
-def _refuse_untrainable(graph: Graph, network: Network) -> None:
-    """Refuse graphs that the chip can run, but not train."""
+def _refuse_untrainable(network: Network) -> None:
+    """Refuse networks that the chip can run, but not train."""
     for name, population in network.populations.items():
         if not population.fires:
             raise MappingError(
@@ -159,22 +169,6 @@ def _refuse_untrainable(graph: Graph, network: Network) -> None:
                 ),
                 fix=Text(
                     "use a spiking output population, or pass {engine}",
-                    engine=ENGINE.set_to("event"),
-                ),
-                node=name,
-            )
-    for name, node in graph.nodes.items():
-        if biased := int(np.count_nonzero(node.parameters.get("bias", 0.0))):
-            raise MappingError(
-                Text(
-                    "node '{node}' ({type}) has nonzero biases, which a chip in the loop does not support "
-                    "(number of biases: {count})",
-                    node=name,
-                    type=node.type,
-                    count=biased,
-                ),
-                fix=Text(
-                    "replace them by an input channel that spikes in every sample, or pass {engine}",
                     engine=ENGINE.set_to("event"),
                 ),
                 node=name,

@@ -148,12 +148,15 @@ class InTheLoop:
         device: `Device` or `TracedDevice` that fires the spikes.
         max_spikes, first_spike_only, min_slope: as in `jaxsnn.EventDriven`. With `first_spike_only`,
             all spikes of a neuron of a `Device` after its first one are ignored.
+        refractory: Refractory period of the device, seconds of the network, as in
+            `jaxsnn.EventDriven`; the gradient accounts for it.
     """
 
     device: Device | TracedDevice
     max_spikes: PerPopulation = 16
     first_spike_only: bool | tuple[str, ...] = False
     min_slope: float = 2**-20
+    refractory: PerPopulation = 0.0
 
     #: Name of the engine in configuration files and on the command line.
     kind: ClassVar[str] = "device"
@@ -222,6 +225,7 @@ class InTheLoop:
             max_spikes=self.max_spikes,
             first_spike_only=self.first_spike_only,
             min_slope=self.min_slope,
+            refractory=self.refractory,
         ).hashable()
 
     def with_room(self, needed: Mapping[str, Mapping[str, int]]) -> InTheLoop:
@@ -231,7 +235,7 @@ class InTheLoop:
     def hashable(self) -> InTheLoop:
         """Return the engine with options that can be hashed."""
         event = self.event
-        field_names = ("max_spikes", "first_spike_only", "min_slope")
+        field_names = ("max_spikes", "first_spike_only", "min_slope", "refractory")
         return replace(self, **{name: getattr(event, name) for name in field_names})
 
     prepared = hashable  # the form that compiled training needs
@@ -254,6 +258,9 @@ class InTheLoop:
             else self.max_spikes,
             "first_spike_only": only if isinstance(only, bool) else list(only),
             "min_slope": self.min_slope,
+            "refractory": dict(self.refractory)
+            if isinstance(self.refractory, tuple)
+            else self.refractory,
         }
 
 
