@@ -47,10 +47,13 @@ def network(*sizes, seed=0, readout=False, bias=0.0, mean=0.0):
 
 @pytest.fixture
 def deployed(tmp_path, monkeypatch):
-    """`deployed(graph)`: quantised, mapped, written and ready to run, by default in one run."""
+    """`deployed(graph)`: quantised, mapped, written and ready to run, by default in one run. With
+    `by_layer` each layer is a run, and the thresholds of layers differ.
+    """
 
     def make(graph, options=None, by_layer=False, records=False, **search):
-        quantized = quantize(graph, options or QuantizeOptions())
+        thresholds = QuantizeOptions(scale="max", v_threshold=125) if by_layer else None
+        quantized = quantize(graph, options or thresholds)
         if by_layer:
             mapping = layer_by_layer_mapping(quantized.netlist)
         else:
@@ -389,7 +392,7 @@ def test_the_folder_describes_itself(deployed):
     assert [name for name in files if name not in text] == []
     assert "`input.time`" in text
     neuron = ready.quantized.populations["4"]
-    line = f"| 4 | 80 | {neuron.v_reset[0]:.0f} | {neuron.v_threshold[0]:.0f} | 10 | 5 | 0.04 |"
+    line = f"| 4 | 80 | {neuron.v_reset[0]:.0f} | {neuron.v_threshold[0]:.0f} | 10 | 5 | 1 |"
     assert line in text
 
 
