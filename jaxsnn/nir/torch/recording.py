@@ -49,6 +49,8 @@ READS = (
 )
 #: Functions whose result counts as the same state as their argument.
 KEEPS_STATE = ("clone", "contiguous", "detach", "detach_", "requires_grad_", "to", "float")
+#: Packages whose functions messages do not name as callers: torch and this package.
+_INTERNAL_PACKAGES = ("torch", __name__.partition(".")[0])
 _ZEROS = ("zeros", "zeros_like", "new_zeros")
 
 
@@ -186,7 +188,7 @@ class Recorder:
         self._inner: dict[str, list[Any]] = {}
         self._inside = 0
         self._root: FrameType | None = None
-        self._libraries = {"torch", "jaxsnn", *library_packages()}
+        self._libraries = {*_INTERNAL_PACKAGES, *library_packages()}
 
     def value(self, tensor: Any) -> TensorValue:
         """Return the current value of a tensor."""
@@ -363,7 +365,7 @@ class Recorder:
                 # specialises code that runs often.
                 position = self._positions(code)[frame.f_lasti // 2]
                 site.append((code, position, self._module_of(frame)))
-            if not line and package not in ("torch", "jaxsnn"):
+            if not line and package not in _INTERNAL_PACKAGES:
                 here = f"{code.co_filename.rpartition('/')[2]}, line {frame.f_lineno}"
                 if package not in self._libraries:
                     line = here
