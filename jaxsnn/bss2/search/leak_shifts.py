@@ -29,7 +29,7 @@ _USED = 0.98
 #: Largest shift that is calculated, CADC LSB: far outside the range, and an exact integer.
 _FARTHEST = 1e9
 #: Rounding error, CADC LSB, up to which a shift counts as an integer.
-_EXACT = 1e-6
+_EXACT = 2.0**-20
 
 
 def with_leak_shifts(neurons: Mapping[str, Dynamics], voltages: CadcLevels) -> CadcLevels:

@@ -94,7 +94,7 @@ _ALTERNATIVES: Mapping[str, str] = MappingProxyType(
             "use recurrent neurons: RLeaky, LIFRecurrentCell, or a neuron in a LinearRecurrentContainer",
         ),
         **dict.fromkeys(("LPPool1d", "LPPool2d"), "use AvgPool2d"),
-        "SynapseFilter": "use NonSpikingLIFNode, or LIFNode with v_threshold=float('inf'): the decay of a "
+        "SynapseFilter": "use NonSpikingLIFNode, or LIFNode with an infinite threshold: the decay of a "
         "SynapseFilter depends on its input, and NIR has no such node",
         "Conv3d": "use Conv2d: NIR has convolutions along one or two axes",
     }
