@@ -4,6 +4,7 @@ import json
 import math
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
 from jaxsnn.errors import MappingError, UsageError
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
+from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build, write
 from jaxsnn.simulation.simulate import simulate
@@ -293,6 +295,29 @@ def test_training_in_the_loop_keeps_the_biases_and_refuses_others():
         rf"node '1': bias of channel 2 is {5 * LSB:g}; .* mapped for 0",
     )
     device.refuse_other(lower(biased([20, -15, 0, 41], inputs=2, weight=1.0)))
+
+
+def test_from_rest_the_gradient_in_the_loop_is_that_of_the_network_with_biases():
+    graph, inputs = biased([20, -15, 0, 41]), late_events(0.4)
+    device = ChipInTheLoop(graph, chip=IDEAL, options=LEAK, headroom=1.0)
+    network = lower(graph)
+    weight = network.parameters["1"]["weight"]
+
+    def gradient(engine):
+        def total(weight):
+            parameters = network.parameters | {"1": network.parameters["1"] | {"weight": weight}}
+            changed = Network(
+                parameters=parameters, wires=network.wires, populations=network.populations
+            )
+            return simulate(changed, inputs, 0.45, engine=engine).spikes["2"].time[..., 0].sum()
+
+        return jax.grad(total)(jnp.asarray(weight))
+
+    refractory = device.refractory
+    expected = gradient(EventDriven(max_spikes=16, refractory=refractory))
+    in_the_loop = gradient(InTheLoop(device=device, refractory=refractory))
+    assert (np.asarray(expected) < 0).all()
+    np.testing.assert_allclose(in_the_loop, expected, rtol=1e-3)
 
 
 def test_on_chip_shifts_leaks_by_the_biases_of_a_graph():
