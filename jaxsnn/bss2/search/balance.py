@@ -43,8 +43,8 @@ from jaxsnn.wording import Text
 _DEVIATION_HEAT = (1.4, 0.8)
 #: First and last temperature of the overflow, in units of the cost of the first missing slot.
 _OVERFLOW_HEAT = (0.5, 0.15)
-#: Weight of even numbers of sources per bin, relative to the weight of all synapses.
-_EVEN_SIZES = 0.05
+#: Weight of even numbers of synapses per bin, relative to that of even numbers for all neurons.
+_EVEN_LOADS = 0.05
 #: Sources whose moves are priced together, and how many of them move before prices are updated.
 _PRICED, _MOVED = 24, 3
 #: Sweeps between changes of the division of the rows between the kinds of synapse.
@@ -246,8 +246,12 @@ class _Balance:
 
 def _features(balance: _Balance) -> np.ndarray:
     """Return the columns whose sums over the sources of a bin should be even, (sources, columns):
-    sum and difference of the kinds of synapse on each neuron, with zero mean and unit variance,
-    weighted by how full the neuron is; and a constant for the number of sources.
+    sum and difference of the kinds of synapse on each neuron, with unit variance, weighted by how
+    full the neuron is.
+
+    The last column is the component along the mean of all sources, with a small weight, because
+    every move of a source changes it: it makes bins have about the same number of synapses, though
+    not of sources.
     """
     task = balance.task
     kinds = task.demand.astype(float).transpose(1, 0, 2)
@@ -256,11 +260,17 @@ def _features(balance: _Balance) -> np.ndarray:
     fullness = np.minimum(1, task.fan_in / np.maximum(slots, 1))
     columns = []
     for channel in channels:
-        deviation = channel - channel.mean(axis=0)
         scale = channel.std(axis=0)
-        columns.append(deviation * np.where(scale > 0, fullness / np.where(scale > 0, scale, 1), 0))
-    weight = np.sqrt(_EVEN_SIZES * sum((column**2).sum(axis=1).mean() for column in columns))
-    return np.concatenate([*columns, np.full((len(task.sources), 1), weight)], axis=1)
+        columns.append(channel * np.where(scale > 0, fullness / np.where(scale > 0, scale, 1), 0))
+    features = np.concatenate(columns, axis=1)
+    mean = features.mean(axis=0)
+    norm = float(np.linalg.norm(mean))
+    if norm == 0:
+        return np.concatenate([features, np.zeros((len(features), 1))], axis=1)
+    total = features @ (mean / norm)
+    features -= np.outer(total, mean / norm)
+    weight = np.sqrt(_EVEN_LOADS * (features**2).sum() / (total**2).sum())
+    return np.concatenate([features, weight * total[:, None]], axis=1)
 
 
 def _anneal_deviations(
@@ -284,7 +294,7 @@ def _anneal_deviations(
     used = balance.used_circuits()
     # Mean square of a feature times sources per bin: the variance of a sum over a bin, if its
     # sources are chosen at random.
-    varying = int((features.std(axis=0) > 0).sum())
+    varying = int((features[:, :-1].std(axis=0) > 1e-9).sum())
     unit = float((features[:, :-1] ** 2).sum()) / max(1, varying * sources) * sources / bins
     closed = np.where(count >= balance.labels, np.inf, 0.0)
     closed_bus = np.where(used + largest > balance.room, np.inf, 0.0).repeat(groups)
