@@ -532,7 +532,9 @@ class _RunSearch:
         sweeps = min(_SWEEPS + repairs, _MOST_SWEEPS)
         for groups in balanced_groups(task):
             overflow = {
-                number: least for (targets, number), least in self._balanced.items() if targets == key
+                number: least
+                for (targets, number), least in self._balanced.items()
+                if targets == key
             }
             if overflow.get(groups, 0) > 2 * min(overflow.values(), default=0) + 10:
                 continue

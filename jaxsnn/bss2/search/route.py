@@ -206,9 +206,7 @@ def _route_in_groups(
     return Unrouted(why=why, overflow=overflow)
 
 
-def realise(
-    task: Task, placement: Placement, bins: Bins, assignment: Assignment
-) -> Run | None:
+def realise(task: Task, placement: Placement, bins: Bins, assignment: Assignment) -> Run | None:
     """Return the run of an assignment that does not overflow; None if there are too few addresses
     for neurons without targets.
     """
