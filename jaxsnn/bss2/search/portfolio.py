@@ -5,6 +5,7 @@ counting proves that none can, or the time limit is reached.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 import time
@@ -260,9 +261,12 @@ class _Search:
         self.searches, self.max_runs, self.time_limit = searches, max_runs, time_limit
         self.start = time.monotonic()
         self.last = searches[0].fewest + _MORE_RUNS if max_runs is None else max_runs
-        # More runs than units leave runs empty.
-        self.last = min(self.last, max(1, len(units(searches[0].net))))
         self._set_deadline(self.start + time_limit)
+
+    @functools.cached_property
+    def most_runs(self) -> int:
+        """Number of runs beyond which runs would be empty."""
+        return max(1, len(units(self.searches[0].net)))
 
     def outcome(self) -> Outcome:
         """Search, and return the outcome."""
@@ -299,7 +303,7 @@ class _Search:
                 reason=first.why,
             ),
             fix=fix
-            if self.max_runs is None or self.last < self.max_runs
+            if self.max_runs is None or self.max_runs >= self.most_runs
             else Text("{fix}, or {option}", fix=fix, option=MAX_RUNS.set_to(self.max_runs + 1)),
         )
         return Outcome(
@@ -394,6 +398,8 @@ class _Search:
     ) -> list[Run] | None:
         """Return the fewest runs that the searches reach, at most `last`."""
         for count in range(self.searches[0].fewest, last + 1):
+            if count > 1 and count > self.most_runs:
+                return None
             for search in searches:
                 if count < search.fewest:
                     continue
