@@ -268,6 +268,56 @@ def assign(
     """
     loads = Loads(task, placement, bins, best_split(task, bins, None, placement))
     loads.labels -= reserved
+    demands = _demands(task, placement, bins, on_chip_modes)
+    needed_labels = sum(2 if demand.modes == (EVERYWHERE,) else 1 for demand in demands)
+    bin_of, mode_of = np.zeros(len(demands), int), np.zeros(len(demands), int)
+    if (missing := needed_labels - int(loads.labels.sum())) > 0:
+        return Assignment(bins=bin_of, modes=mode_of, split=loads.split, overflow=missing)
+    for source in _order(task, demands, loads):
+        bin_of[source], mode_of[source] = _best(loads, demands[source])
+        loads.put(demands[source], bin_of[source], mode_of[source])
+    if loads.overflow() and task.signs == "fixed":
+        loads.resplit(best_split(task, bins, loads, placement))
+    if repairs and loads.overflow() and not is_hopeless(task, loads.overflow()):
+        _repair(task, placement, bins, loads, demands, bin_of, mode_of, rng, repairs, deadline)
+    return Assignment(bins=bin_of, modes=mode_of, split=loads.split, overflow=loads.overflow())
+
+
+def reassign(
+    task: Task,
+    placement: Placement,
+    bins: Bins,
+    assignment: Assignment,
+    rng: np.random.Generator,
+    *,
+    reserved: np.ndarray,
+    repairs: int,
+    deadline: float,
+) -> Assignment:
+    """Repair an assignment that was chosen before its neurons were placed.
+
+    Args:
+        assignment: Each source on the chip is in a bin that its neuron can reach; its overflow is
+            not used.
+        reserved, repairs, deadline: As in `assign`.
+    """
+    loads = Loads(task, placement, bins, assignment.split)
+    loads.labels -= reserved
+    bin_of, mode_of = assignment.bins.copy(), assignment.modes.copy()
+    demands = _demands(task, placement, bins, mode_of)
+    for source, demand in enumerate(demands):
+        loads.put(demand, bin_of[source], mode_of[source])
+    if loads.overflow():
+        if task.signs == "fixed":
+            loads.resplit(best_split(task, bins, loads, placement))
+        _repair(task, placement, bins, loads, demands, bin_of, mode_of, rng, repairs, deadline)
+    return Assignment(bins=bin_of, modes=mode_of, split=loads.split, overflow=loads.overflow())
+
+
+def _demands(
+    task: Task, placement: Placement, bins: Bins, on_chip_modes: np.ndarray
+) -> list[Demand]:
+    """Return the requirements of all sources."""
     every_bin = np.arange(placement.chip.buses * bins.groups)
     in_both = placement.counts > 0
     demands = []
@@ -283,18 +333,7 @@ def assign(
         demands.append(
             Demand(targets=targets, amount=amount[:, targets], bins=choices, modes=modes)
         )
-    needed_labels = sum(2 if demand.modes == (EVERYWHERE,) else 1 for demand in demands)
-    bin_of, mode_of = np.zeros(len(demands), int), np.zeros(len(demands), int)
-    if (missing := needed_labels - int(loads.labels.sum())) > 0:
-        return Assignment(bins=bin_of, modes=mode_of, split=loads.split, overflow=missing)
-    for source in _order(task, demands, loads):
-        bin_of[source], mode_of[source] = _best(loads, demands[source])
-        loads.put(demands[source], bin_of[source], mode_of[source])
-    if loads.overflow() and task.signs == "fixed":
-        loads.resplit(best_split(task, bins, loads, placement))
-    if repairs and loads.overflow() and not is_hopeless(task, loads.overflow()):
-        _repair(task, placement, bins, loads, demands, bin_of, mode_of, rng, repairs, deadline)
-    return Assignment(bins=bin_of, modes=mode_of, split=loads.split, overflow=loads.overflow())
+    return demands
 
 
 def _order(task: Task, demands: list[Demand], loads: Loads) -> list[int]:

@@ -297,11 +297,11 @@ def tile(parts: ChipParts, counts: Sequence[int]) -> list[tuple[Circuit, ...]] |
     for count in counts:
         block = None
         while block is None and half < chip.halves:
-            block = _take(free, count, starts[half], regions[half])
+            block = take(free, count, starts[half], regions[half])
             half += block is None
         if block is None:
             # Try gaps that earlier tiles have left.
-            gaps = (_take(free, count, [first, first], (first, end)) for first, end in regions)
+            gaps = (take(free, count, [first, first], (first, end)) for first, end in regions)
             block = next((gap for gap in gaps if gap is not None), None)
         if block is None:
             return None
@@ -322,7 +322,7 @@ def tile_evenly(parts: ChipParts, counts: Sequence[int]) -> list[tuple[Circuit, 
     for count in counts:
         for step in range(chip.outputs):
             output = (turn + step) % chip.outputs
-            block = _take(free, count, starts[output], regions[output])
+            block = take(free, count, starts[output], regions[output])
             if block is not None:
                 tiles.append(block)
                 turn = output + 1
@@ -332,7 +332,7 @@ def tile_evenly(parts: ChipParts, counts: Sequence[int]) -> list[tuple[Circuit, 
     return tiles
 
 
-def _take(
+def take(
     free: np.ndarray, count: int, start: list[int], region: tuple[int, int]
 ) -> tuple[Circuit, ...] | None:
     """Reserve a tile in a region and return it; `start`, the first column for tiles in each row,

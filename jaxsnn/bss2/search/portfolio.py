@@ -5,9 +5,11 @@ counting proves that none can, or the time limit is reached.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +17,7 @@ import numpy as np
 from jaxsnn.bss2.chip import HICANN_X, NOTHING_DEAD, Chip, Dead
 from jaxsnn.bss2.mapping import SIGNS, Mapping, PlacedPopulation, Run
 from jaxsnn.bss2.netlist import Netlist
+from jaxsnn.bss2.search.balance import balanced, balanced_groups
 from jaxsnn.bss2.search.bins import is_hopeless
 from jaxsnn.bss2.search.feasibility import (
     Certificate,
@@ -41,8 +44,15 @@ from jaxsnn.wording import Text
 #: Maximum number of runs above the lower bound that are tried.
 _MORE_RUNS = 8
 #: Maximum number of moved sources in each round of thorough attempts, all with other random
-#: numbers. After a mapping has been found, only the first round is used to find fewer runs.
+#: numbers; later rounds add `_MORE_REPAIRS` each. After a mapping has been found, only the first
+#: round is used to find fewer runs.
 _THOROUGH = (200, 1000, 1500, 2000, 3000)
+_MORE_REPAIRS = 1000
+#: Sweeps of `balanced` in a round: these, plus one for each repair, up to a maximum.
+_SWEEPS, _MOST_SWEEPS = 1500, 6000
+#: Largest overflow of other strategies, as a fraction of the synapses, with which `balanced` tries
+#: to reduce the number of runs of a mapping.
+_PROMISING = 0.02
 #: Fraction of the time limit after which free signs are tried instead of fixed ones.
 _SHARE = 0.25
 #: Placers of the quick and of the thorough attempts, unless the caller chooses them.
@@ -66,6 +76,45 @@ class Portfolio:
     routers: Sequence[str] | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Attempts:
+    """Attempts of one strategy at single runs of a partition.
+
+    Attributes:
+        runs: Number of runs into which the net was divided.
+        signs: "fixed" or "free".
+        strategy: Placer and router, or "balanced" with the number of groups per bus.
+        count: Number of attempts.
+        overflow: Smallest number of synapses or labels without room in a run; None if no attempt
+            got that far.
+    """
+
+    runs: int
+    signs: str
+    strategy: str
+    count: int
+    overflow: int | None
+
+    def __str__(self) -> str:
+        return str(self.as_text())
+
+    def as_text(self) -> Text:
+        """Return a description in one line."""
+        template = "{runs} run" if self.runs == 1 else "{runs} runs"
+        template += ", {signs} signs, {strategy}: {count} "
+        template += "attempt" if self.count == 1 else "attempts"
+        if self.overflow is not None:
+            template += ", at best {overflow} synapses or labels without room"
+        return Text(
+            template,
+            runs=self.runs,
+            signs=self.signs,
+            strategy=self.strategy,
+            count=self.count,
+            overflow=self.overflow,
+        )
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outcome:
     """Result of placing and routing a net.
@@ -78,6 +127,7 @@ class Outcome:
         tried: Number of attempts at a run.
         problem: Reason why the netlist does not fit, with the code "impossible" or "gave-up"; None
             if it fits.
+        attempts: Attempts by strategy, in the order of their first attempt.
     """
 
     stop_reason: str
@@ -85,6 +135,7 @@ class Outcome:
     certificate: Certificate | None
     tried: int
     problem: Problem | None = None
+    attempts: tuple[Attempts, ...] = ()
 
     @property
     def fits(self) -> bool:
@@ -95,6 +146,11 @@ class Outcome:
     def why(self) -> str:
         """Reason why the net does not fit, and a fix, in one line; "" where it fits."""
         return "" if self.problem is None else str(self.problem)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Attempts by strategy, in one line each."""
+        return tuple(str(attempts) for attempts in self.attempts)
 
 
 def place_and_route(
@@ -110,7 +166,9 @@ def place_and_route(
 ) -> Outcome:
     """Place and route a net in as few runs as the search reaches.
 
-    The mapping is not verified here; `jaxsnn.check_mapping` does that, and so does `jaxsnn map`.
+    If there is no mapping yet, attempts continue until the time limit, with other random numbers
+    and more effort in each round; only a search with a `portfolio` ends after a fixed number of
+    rounds. The mapping is not verified here; `jaxsnn.check_mapping` does that, and so does `jaxsnn map`.
 
     Args:
         net: Netlist of a quantised graph, `quantize(graph).netlist`.
@@ -205,6 +263,11 @@ class _Search:
         self.last = searches[0].fewest + _MORE_RUNS if max_runs is None else max_runs
         self._set_deadline(self.start + time_limit)
 
+    @functools.cached_property
+    def most_runs(self) -> int:
+        """Number of runs beyond which runs would be empty."""
+        return max(1, len(units(self.searches[0].net)))
+
     def outcome(self) -> Outcome:
         """Search, and return the outcome."""
         first, runs = self.searches[0], self._find_runs()
@@ -214,31 +277,33 @@ class _Search:
                 mapping=_mapping(first, runs),
                 certificate=first.fewer,
                 tried=self._tried(),
+                attempts=self._attempts(),
             )
-        is_late, last = self._is_late(), self.last
         # Advise a longer time limit only if the search ran out of time.
-        limit, fix = (
-            (
-                Text("within {time_limit:g} s", time_limit=self.time_limit),
-                Text("pass {option}", option=TIME_LIMIT.set_to(2 * self.time_limit)),
-            )
+        is_late = self._is_late()
+        fix = (
+            Text("pass {option}", option=TIME_LIMIT.set_to(2 * self.time_limit))
             if is_late
-            else (
-                Text("in {runs} run" if last == 1 else "in {runs} runs", runs=last),
-                Text("pass {option} for another search", option=SEED.set_to(first.seed + 1)),
-            )
+            else Text("pass {option} for another search", option=SEED.set_to(first.seed + 1))
         )
         problem = Problem(
             code="gave-up",
             message=Text(
-                "no mapping was found {limit} (attempts: {attempts}; reason of the last failure: "
-                "{reason})",
-                limit=limit,
-                attempts=self._tried(),
+                "no mapping was found within {time_limit:g} s ({attempts}; reason of the last "
+                "failure: {reason})",
+                time_limit=self.time_limit,
+                attempts=self._summary(),
+                reason=first.why,
+            )
+            if is_late
+            else Text(
+                "no mapping was found, and no strategy is left ({attempts}; reason of the last "
+                "failure: {reason})",
+                attempts=self._summary(),
                 reason=first.why,
             ),
             fix=fix
-            if self.max_runs is None
+            if self.max_runs is None or self.max_runs >= self.most_runs
             else Text("{fix}, or {option}", fix=fix, option=MAX_RUNS.set_to(self.max_runs + 1)),
         )
         return Outcome(
@@ -247,6 +312,35 @@ class _Search:
             certificate=first.fewer,
             tried=self._tried(),
             problem=problem,
+            attempts=self._attempts(),
+        )
+
+    def _attempts(self) -> tuple[Attempts, ...]:
+        return tuple(attempts for search in self.searches for attempts in search.attempts.values())
+
+    def _summary(self) -> Text:
+        """Describe for a message how often, with how many runs and how closely the search failed."""
+        attempts = self._attempts()
+        if not attempts:
+            return Text("attempts: 0")
+        runs = sorted({entry.runs for entry in attempts})
+        strategies = dict.fromkeys(entry.strategy for entry in attempts)
+        template = "attempts: {count}, with {fewest} "
+        template += "run" if runs[-1] == 1 else "runs" if len(runs) == 1 else "to {most} runs"
+        template += " and {strategies} "
+        template += "strategy" if len(strategies) == 1 else "strategies"
+        measured = [entry for entry in attempts if entry.overflow is not None]
+        best = min(measured, key=lambda entry: entry.overflow or 0, default=attempts[0])
+        if measured:
+            template += "; closest: {overflow} synapses or labels without room, {strategy}"
+        return Text(
+            template,
+            count=self._tried(),
+            fewest=runs[0],
+            most=runs[-1],
+            strategies=len(strategies),
+            overflow=best.overflow,
+            strategy=best.strategy,
         )
 
     def _find_runs(self) -> list[Run] | None:
@@ -259,6 +353,8 @@ class _Search:
         # The search for fewer runs may take half of the remaining time.
         if len(self.searches) > 1:
             self._set_deadline(0.5 * (time.monotonic() + self.deadline))
+        for search in self.searches:
+            search.promising = _PROMISING
         return self._find_fewest(self.searches, len(runs) - 1, _THOROUGH[0]) or runs
 
     def _find_quickly(self) -> list[Run] | None:
@@ -285,7 +381,12 @@ class _Search:
         """Repeat the search with other random draws and more repairs, until time runs out or no
         attempt is left.
         """
-        for repairs in _THOROUGH:
+        rounds: Iterable[int] = _THOROUGH
+        if self.searches[0].portfolio == Portfolio():
+            rounds = itertools.chain(
+                _THOROUGH, itertools.count(_THOROUGH[-1] + _MORE_REPAIRS, _MORE_REPAIRS)
+            )
+        for repairs in rounds:
             before = self._tried()
             runs = self._find_fewest(self.searches, self.last, repairs)
             if runs is not None or self._tried() == before or self._is_late():
@@ -297,6 +398,8 @@ class _Search:
     ) -> list[Run] | None:
         """Return the fewest runs that the searches reach, at most `last`."""
         for count in range(self.searches[0].fewest, last + 1):
+            if count > 1 and count > self.most_runs:
+                return None
             for search in searches:
                 if count < search.fewest:
                     continue
@@ -360,7 +463,9 @@ class _RunSearch:
         fewest: smallest number of runs that counting allows.
         fewer: reason why one run less is not enough.
         tried: number of attempts at a run.
+        attempts: attempts by number of runs and strategy.
         why: reason why the last attempt failed.
+        promising: largest overflow, as a fraction of the synapses, with which `balanced` is tried.
         deadline: `time.monotonic()` at which no new attempt is started.
     """
 
@@ -372,14 +477,20 @@ class _RunSearch:
         self.least = least_circuits(net, parts, signs)
         self.fewest, self.fewer = least_runs(net, parts, signs)
         self.tried, self.why = 0, "no attempt was made"
+        self.attempts: dict[tuple[int, str], Attempts] = {}
+        self.promising = math.inf
+        self._count = 1
         # Cached results by the neurons of a run: the minimum number of synapses or labels that
         # found no room; the run; and, with the number of repairs, whether the search failed.
         self._overflow: dict[bytes, int] = {}
         self._runs: dict[bytes, Run] = {}
         self._failed: set[tuple[bytes, int]] = set()
+        # By the neurons of a run and the number of groups: the minimum overflow of `balanced`.
+        self._balanced: dict[tuple[bytes, int], int] = {}
 
     def find_runs(self, count: int, repairs: int) -> list[Run] | None:
         """Search for a mapping with `count` runs; None is no proof that there is none."""
+        self._count = count
         for partition in partitions(self.net, self.parts, self.least, count):
             runs: list[Run] = []
             for targets in partition:
@@ -409,8 +520,60 @@ class _RunSearch:
                 if run is not None:
                     self._runs[key] = run
                     return run
+        if repairs and self.portfolio == Portfolio():
+            run = self._balance(task, repairs)
+            if run is not None:
+                self._runs[key] = run
+                return run
         self._failed.add((key, repairs))
         return None
+
+    def _balance(self, task: Task, repairs: int) -> Run | None:
+        """Try `balanced` with each number of groups per bus that has not been far worse than the
+        best number.
+        """
+        key = task.targets.tobytes()
+        if not len(task.pre) or self._overflow.get(key, 0) > self.promising * len(task.pre):
+            return None
+        sweeps = min(_SWEEPS + repairs, _MOST_SWEEPS)
+        for groups in balanced_groups(task):
+            overflow = {
+                number: least
+                for (targets, number), least in self._balanced.items()
+                if targets == key
+            }
+            if overflow.get(groups, 0) > 2 * min(overflow.values(), default=0) + 10:
+                continue
+            if time.monotonic() > self.deadline:
+                return None
+            self.tried += 1
+            rng = np.random.default_rng([self.seed, self.tried])
+            effort = Effort(repairs=repairs, deadline=self.deadline)
+            result = balanced(task, self.least[task.targets], groups, sweeps, rng, effort)
+            template = "balanced, {groups} group" if groups == 1 else "balanced, {groups} groups"
+            self._count_attempt(str(Text(template, groups=groups)), result)
+            if isinstance(result, Run):
+                return dataclasses.replace(result, method=f"balanced, {result.method}")
+            self.why = result.why
+            if result.overflow is not None:
+                least = self._balanced.get((key, groups), result.overflow)
+                self._balanced[key, groups] = min(least, result.overflow)
+        return None
+
+    def _count_attempt(self, strategy: str, result: Run | Unrouted | None) -> None:
+        """Record an attempt of a strategy with its result, None if it was not placed."""
+        overflow = result.overflow if isinstance(result, Unrouted) else None
+        key = self._count, strategy
+        before = self.attempts.get(key)
+        if before is not None and before.overflow is not None:
+            overflow = before.overflow if overflow is None else min(before.overflow, overflow)
+        self.attempts[key] = Attempts(
+            runs=self._count,
+            signs=self.signs,
+            strategy=strategy,
+            count=1 if before is None else before.count + 1,
+            overflow=overflow,
+        )
 
     def _try(
         self, task: Task, counts: np.ndarray, placer: str, router: str, repairs: int
@@ -420,6 +583,7 @@ class _RunSearch:
         rng = np.random.default_rng([self.seed, self.tried])
         placement = PLACERS[placer](task, counts, rng)
         if placement is None:
+            self._count_attempt(f"{placer}, {router}", None)
             self.why = Text(
                 "placer '{placer}' has no room for {circuits} circuits",
                 circuits=int(counts.sum()),
@@ -431,6 +595,7 @@ class _RunSearch:
             task, placement, rng, Effort(repairs=repairs, deadline=self.deadline)
         )
         if isinstance(result, Run):
+            self._count_attempt(f"{placer}, {router}", result)
             return dataclasses.replace(result, method=f"{placer}, {result.method}")
         if not isinstance(result, Unrouted):
             raise MappingError(
@@ -441,6 +606,7 @@ class _RunSearch:
                 ),
                 fix=f"correct the router, or select a router other than '{router}'",
             )
+        self._count_attempt(f"{placer}, {router}", result)
         self.why = result.why
         if result.overflow is not None:
             key = task.targets.tobytes()

@@ -173,7 +173,7 @@ def group_counts(task: Task) -> tuple[int, ...]:
 def _route_in_groups(
     task: Task, placement: Placement, rng: np.random.Generator, effort: Effort, groups: int
 ) -> Run | Unrouted:
-    chip, bins = placement.chip, bins_of(task.parts, task.signs, groups)
+    bins = bins_of(task.parts, task.signs, groups)
     overflow: int | None = None
     for modes in _on_chip_modes(task, placement, groups):
         assignment = assign(
@@ -182,47 +182,14 @@ def _route_in_groups(
             bins,
             modes,
             rng,
-            reserved=_reserved(task, placement, groups),
+            reserved=reserved_labels(task, placement, groups),
             repairs=effort.repairs,
             deadline=effort.deadline,
         )
         if assignment.overflow == 0:
-            labels = _labels(assignment)
-            # Two filter bits, which mean "not to the top" and "not to the bottom" hemisphere.
-            not_received = (1 << chip.event_bits - 1, 1 << chip.event_bits - 2)
-            nodes = {
-                (chip.link_input(link), chip.bus_output(h, link)): (not_received[h], 0)
-                for link in range(chip.buses)
-                for h in range(HEMISPHERES)
-            }
-            addresses = _addresses(task, placement, groups, assignment, labels, nodes)
-            if addresses is not None:
-                events = [
-                    number // groups << chip.event_bits
-                    | sum(
-                        not_received[h] for h in range(HEMISPHERES) if mode not in (h, EVERYWHERE)
-                    )
-                    | number % groups << chip.label_bits
-                    | label
-                    for number, mode, label in zip(
-                        assignment.bins.tolist(),
-                        assignment.modes.tolist(),
-                        labels.tolist(),
-                        strict=True,
-                    )
-                ]
-                synapses, row_modes = fill(task, placement, bins, assignment, labels)
-                return record(
-                    task,
-                    placement,
-                    events=[(event,) for event in events],
-                    addresses=addresses,
-                    nodes=nodes,
-                    method=f"{'label-only' if groups == 1 else 'mixed'}, {groups} groups",
-                    compare_masks=np.full((HEMISPHERES, chip.drivers), groups - 1),
-                    row_modes=row_modes,
-                    synapses=synapses,
-                )
+            run = realise(task, placement, bins, assignment)
+            if run is not None:
+                return run
         overflow = assignment.overflow if overflow is None else min(overflow, assignment.overflow)
     if not overflow:
         return Unrouted(
@@ -237,6 +204,45 @@ def _route_in_groups(
         groups=groups,
     )
     return Unrouted(why=why, overflow=overflow)
+
+
+def realise(task: Task, placement: Placement, bins: Bins, assignment: Assignment) -> Run | None:
+    """Return the run of an assignment that does not overflow; None if there are too few addresses
+    for neurons without targets.
+    """
+    chip, groups = placement.chip, bins.groups
+    labels = _labels(assignment)
+    # Two filter bits, which mean "not to the top" and "not to the bottom" hemisphere.
+    not_received = (1 << chip.event_bits - 1, 1 << chip.event_bits - 2)
+    nodes = {
+        (chip.link_input(link), chip.bus_output(h, link)): (not_received[h], 0)
+        for link in range(chip.buses)
+        for h in range(HEMISPHERES)
+    }
+    addresses = _addresses(task, placement, groups, assignment, labels, nodes)
+    if addresses is None:
+        return None
+    events = [
+        number // groups << chip.event_bits
+        | sum(not_received[h] for h in range(HEMISPHERES) if mode not in (h, EVERYWHERE))
+        | number % groups << chip.label_bits
+        | label
+        for number, mode, label in zip(
+            assignment.bins.tolist(), assignment.modes.tolist(), labels.tolist(), strict=True
+        )
+    ]
+    synapses, row_modes = fill(task, placement, bins, assignment, labels)
+    return record(
+        task,
+        placement,
+        events=[(event,) for event in events],
+        addresses=addresses,
+        nodes=nodes,
+        method=f"{'label-only' if groups == 1 else 'mixed'}, {groups} groups",
+        compare_masks=np.full((HEMISPHERES, chip.drivers), groups - 1),
+        row_modes=row_modes,
+        synapses=synapses,
+    )
 
 
 def _on_chip_modes(task: Task, placement: Placement, groups: int) -> list[np.ndarray]:
@@ -267,7 +273,7 @@ def _on_chip_modes(task: Task, placement: Placement, groups: int) -> list[np.nda
     return [everywhere] if (split == everywhere).all() else [everywhere, split]
 
 
-def _reserved(task: Task, placement: Placement, groups: int) -> np.ndarray:
+def reserved_labels(task: Task, placement: Placement, groups: int) -> np.ndarray:
     """Return the labels reserved for neurons without targets, (bins,): an event output passes the
     events of all its neurons.
     """
