@@ -12,7 +12,7 @@ from jaxsnn.bss2.mapping import Run
 from jaxsnn.bss2.search.bins import BOTTOM, EVERYWHERE, TOP, _best
 from jaxsnn.bss2.search.feasibility import least_circuits
 from jaxsnn.bss2.search.place import PLACERS
-from jaxsnn.bss2.search.route import ROUTERS, Effort, Unrouted, _reserved, group_counts
+from jaxsnn.bss2.search.route import ROUTERS, Effort, Unrouted, group_counts, reserved_labels
 from jaxsnn.bss2.search.task import task_of, usable_parts
 from tests.bss2.recipes import dense_net, mapping_of, recurrent_net, thinned
 
@@ -108,8 +108,10 @@ def test_labels_are_kept_for_neurons_that_nothing_listens_to(net, labels):
     task = task_for(net)
     counts = least_circuits(net, task.parts, "free")[~net.external]
     placement = PLACERS["spread"](task, counts, np.random.default_rng(0))
-    assert _reserved(task, placement, groups=4).tolist() == [labels] * 16
-    assert not _reserved(task, placement, groups=2).any()  # a bit of the address distinguishes them
+    assert reserved_labels(task, placement, groups=4).tolist() == [labels] * 16
+    assert not reserved_labels(
+        task, placement, groups=2
+    ).any()  # a bit of the address distinguishes them
 
 
 @pytest.mark.parametrize(("neurons", "share", "counts"), [(150, 0.48, 1), (250, 0.72, 2)])
