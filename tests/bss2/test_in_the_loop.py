@@ -218,10 +218,12 @@ def test_a_network_learns_on_an_emulated_chip():
 
 @pytest.mark.slow
 def test_an_ideal_chip_gives_the_gradient_of_the_event_engine_nearly():
-    """Weights have 6 bit, thresholds are whole LSB, neurons are refractory: everything else is
-    exact.
+    """Weights have 6 bits and thresholds are integer LSB: everything else is exact. In the network of this
+    seed no membrane grazes its threshold, where small deviations of weights change the gradient.
     """
-    device = ChipInTheLoop(small_net(), chip=EmulatedChip(ideal=True), headroom=1.0)
+    net = small_net(seed=2)
+    device = ChipInTheLoop(net, chip=EmulatedChip(ideal=True), headroom=1.0)
+    options = {"max_spikes": 8, "refractory": device.refractory}
 
     def total(network, engine):
         inputs = events(5, samples=6)
@@ -229,8 +231,8 @@ def test_an_ideal_chip_gives_the_gradient_of_the_event_engine_nearly():
         return jnp.sum(jnp.where(jnp.isfinite(times), times, 0.0))
 
     ours, exact = (
-        jax.grad(total)(lower(small_net()), engine).parameters
-        for engine in (InTheLoop(device=device, max_spikes=8), EventDriven(max_spikes=8))
+        jax.grad(total)(lower(net), engine).parameters
+        for engine in (InTheLoop(device=device, **options), EventDriven(**options))
     )
     for node in ("1", "3"):
         first, second = (np.asarray(side[node]["weight"]).ravel() for side in (ours, exact))

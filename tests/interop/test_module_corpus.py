@@ -28,7 +28,7 @@ from jaxsnn.nir.model.extension_nodes import EXTENSIONS
 from jaxsnn.nir.torch.recording import tensors_of
 from jaxsnn.train import fit
 from tests.interop.modules.corpus import CORPUS, STEPS, TARGETS
-from tests.interop.modules.snntorch_nets import Decoder, StaticImage
+from tests.interop.modules.snntorch_nets import StaticImage
 from tests.interop.players import import_and_play, run_in_steps, shift_of
 
 pytestmark = pytest.mark.interop
@@ -149,7 +149,7 @@ def test_it_is_trained_with_default_options_and_loaded_back(entry, steps):
     assert ("default-engine" in codes) == (engine == "TimeStepped")
     if steps or entry.extensions:
         assert engine == "TimeStepped"
-    assert ("fixed-weights" in codes) == (entry.make is Decoder)
+    assert ("fixed-weights" in codes) == entry.fixed_weights
     sample = {"sample": entry.sample} if entry.name in NEEDS_SAMPLE else {}
     assert load_into(module, trained.graph, **sample).numbers
     assert verify(trained.graph, module, entry.sample).ok

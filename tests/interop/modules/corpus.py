@@ -31,6 +31,7 @@ class Entry:
         extensions: types that NIR does not have among its nodes: no converter takes the graph.
         refused: targets that cannot express it, and a part of the reason.
         loss: the default loss of `fit`: "count" for spikes, "max" for membranes, "mean" for values.
+        fixed_weights: its graph has weights that are not weights of a layer, such as those of torch.cat.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Entry:
     extensions: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
     loss: str = "count"
+    fixed_weights: bool = False
 
     @property
     def module(self) -> nn.Module:
@@ -112,7 +114,7 @@ CORPUS = (
     _entry(S.Recurrent, SEQUENCE, gain=0.6, loss="max"),
     _entry(S.AlphaNeurons, SEQUENCE, gain=1.5, extensions=("Alpha",)),
     _entry(S.Normalised, SEQUENCE, extensions=("LayerNorm", "ReLU")),
-    _entry(S.Decoder, IMAGES, gain=1.5),
+    _entry(S.Decoder, IMAGES, gain=1.5, fixed_weights=True),
     _entry(S.WithParameter, SEQUENCE),
     _entry(S.Subclassed, SEQUENCE),
     _entry(S.Residual, SEQUENCE, loss="max"),
@@ -129,12 +131,19 @@ CORPUS = (
     _entry(S.Windows, (BATCH, 4, INPUTS, 3)),
     _entry(S.FlatAlready, SEQUENCE),
     _entry(S.Signals, (BATCH, 1, 8), extensions=("MaxPool1d",)),
-    _entry(S.Reconstruction, STATIC_IMAGE, gain=1.5, extensions=("Reshape",)),
-    _entry(S.SkipConnections, IMAGES, gain=1.5),
+    _entry(
+        S.Reconstruction,
+        STATIC_IMAGE,
+        gain=1.5,
+        extensions=("Reshape",),
+        loss="max",
+        fixed_weights=True,
+    ),
+    _entry(S.SkipConnections, IMAGES, gain=1.5, fixed_weights=True),
     _entry(S.MembranesOnward, SEQUENCE, refused=COPIED),
     _entry(S.BothRecorded, SEQUENCE, refused=COPIED),
-    _entry(S.NeverReset, SEQUENCE, gain=1.5, loss="mean"),
-    _entry(S.TwoParts, SEQUENCE),
+    _entry(S.NeverReset, SEQUENCE, gain=1.5),
+    _entry(S.TwoParts, SEQUENCE, fixed_weights=True),
     _entry(S.StemInLoop, SEQUENCE, gain=2.0),
     _entry(S.Differences, BATCH_FIRST, gain=1.5),
     _entry(S.ScoresOfOneStep, STATIC, one_step=True, gain=1.5),
@@ -143,20 +152,20 @@ CORPUS = (
     _entry(N.SequentialLoop, SEQUENCE, loss="max"),
     _entry(N.Lifted, SEQUENCE, loss="max"),
     _entry(N.LiftedThenLoop, SEQUENCE),
-    _entry(N.LiftedSequential, SEQUENCE),
+    _entry(N.LiftedSequential, SEQUENCE, loss="max"),
     _entry(N.Encoded, STATIC),
     _entry(N.RecurrentCell, BATCH_FIRST, gain=0.4, loss="max"),
     _entry(N.Refractory, SEQUENCE, extensions=("LIFRefrac",)),
     _entry(N.ConvolutionalStates, IMAGES),
-    _entry(N.TwoTimeSteps, SEQUENCE),
-    _entry(N.LoopingBlocks, SEQUENCE),
+    _entry(N.TwoTimeSteps, SEQUENCE, loss="max"),
+    _entry(N.LoopingBlocks, SEQUENCE, loss="mean"),
     _entry(N.SharedCell, SEQUENCE),
     _entry(N.IntegrateAndFire, STATIC, one_step=True),
     _entry(J.CountedSpikes, STATIC),
     _entry(J.StackedSpikes, SEQUENCE),
     _entry(J.MultiStep, STATIC_IMAGE),
     _entry(J.TwoSteps, STATIC_IMAGE, gain=1.5),
-    _entry(J.ResidualSteps, SEQUENCE, gain=1.5),
+    _entry(J.ResidualSteps, SEQUENCE, gain=1.5, fixed_weights=True),
     _entry(J.Containers, SEQUENCE),
     _entry(J.Mixed, SEQUENCE),
     _entry(J.MultiStepFunction, SEQUENCE),
