@@ -73,6 +73,8 @@ def commands_page() -> str:
         parts.append(plain(parser.description or "") + "\n")
         parts += ["| option | meaning |", "|---|---|"]
         for action in parser._actions:
+            if action.help == argparse.SUPPRESS:
+                continue
             flags = ", ".join(f"`{flag}`" for flag in action.option_strings)
             shown = flags or f"`{action.metavar or action.dest}`"
             parts.append(f"| {shown} | {plain((action.help or '').replace('%%', '%'))} |")
@@ -83,7 +85,7 @@ def commands_page() -> str:
 def options_page() -> str:
     """Return a page with every option, its name in Python, and the commands that take it."""
     from jaxsnn.commands.arguments import OPTION
-    from jaxsnn.train.options import OPTIONS, TrainOptions, help_of
+    from jaxsnn.train.options import OPTIONS, TrainOptions
 
     options, commands_of_flag = {}, {}
     for command, parser in parsers().items():
@@ -112,7 +114,7 @@ def options_page() -> str:
     for name in OPTIONS:
         default = defaults.get(name)
         shown = getattr(default, "__name__", default)
-        parts.append(f"| `{name}` | `{shown}` | {plain(help_of(name))} |")
+        parts.append(f"| `{name}` | `{shown}` | {plain(OPTIONS[name].help_text)} |")
     return "\n".join(parts) + "\n"
 
 

@@ -600,12 +600,18 @@ def _documented(record: type[TrainOptions]) -> str:
     lines = []
     for attribute in fields(record):
         train_option = attribute.metadata["option"]
-        in_python = f"in Python {train_option.python}" if train_option.python else ""
+        in_python = f"In Python {train_option.python}" if train_option.python else ""
         sentences = ". ".join(
             part for part in (train_option.help_text, train_option.more, in_python) if part
         )
-        line = f"{attribute.name}: {sentences}."
-        lines.append(textwrap.fill(line, 100, initial_indent=" " * 8, subsequent_indent=" " * 12))
+        paragraph = textwrap.fill(
+            f"{attribute.name}: {sentences}.",
+            100,
+            initial_indent=" " * 8,
+            subsequent_indent=" " * 12,
+            break_on_hyphens=False,
+        )
+        lines.append(paragraph)
     return f"{record.__doc__}\n    Attributes:\n" + "\n".join(lines) + "\n"
 
 

@@ -38,9 +38,10 @@ class Loss(Protocol):
 
     Its fields are numbers, names and tuples of them: the record of a run shows them, and it is a
     static argument of compiled code, so that it must be hashable and equal to another one with the
-    same fields. A loss that is registered by name is created as `Class(population=..., tau=...,
-    t_max=...)`, and if `reads` is "either" also with `fires=...` (whether the population fires), so
-    that all other fields need defaults; `fit(..., loss_options={...})` sets those.
+    same fields. A loss that is registered by name is created as
+    `Class(population=..., tau=..., t_max=...)`, and if `reads` is "either" also with `fires=...`
+    (whether the population fires), so that all other fields need defaults;
+    `fit(..., loss_options={...})` sets those.
 
     JAX differentiates the loss through the arrays of `reading`. On the event engine their gradients
     are exact, except those of counts, which are those of a small jump of V. On the time-stepped engine
