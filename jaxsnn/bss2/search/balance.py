@@ -281,7 +281,7 @@ def _anneal_deviations(
     features = _features(balance)
     sources, bins = len(features), len(balance.sizes)
     product = features @ features.T
-    own = np.diag(product).copy()
+    self_products = np.diag(product).copy()
     share = balance.sizes / max(1, balance.sizes.sum())
     bin_of = rng.permutation(_even_start(balance))
     balance.bin_of = bin_of
@@ -308,7 +308,7 @@ def _anneal_deviations(
             cost = field[source] + closed
             if circuits[source]:
                 cost += closed_bus
-            cost[before] = field[source, before] - own[source]
+            cost[before] = field[source, before] - self_products[source]
             after = int((cost - noise[source]).argmin())
             if after == before:
                 continue

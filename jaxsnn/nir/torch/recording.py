@@ -543,20 +543,24 @@ class Recorder:
         inputs = {id(tensor): before, id(part.tensor): part}
         place = view.shape, view.stride(), view.storage_offset() - tensor.storage_offset()
 
-        def written(whole: Any, numbers: Any) -> Any:
-            whole = whole.clone()
-            whole.as_strided(*place).copy_(numbers)
-            return whole
+        def write_part(base: Any, numbers: Any) -> Any:
+            base = base.clone()
+            base.as_strided(*place).copy_(numbers)
+            return base
 
-        name, func, args = "change of a view", written, (tensor, part.tensor)
-        taken = self._views.get(id(view))
-        if taken is not None and taken.name == "__getitem__" and taken.args[0] is tensor:
+        name, func, args = "change of a view", write_part, (tensor, part.tensor)
+        selection = self._views.get(id(view))
+        if (
+            selection is not None
+            and selection.name == "__getitem__"
+            and selection.args[0] is tensor
+        ):
             name, func, args = (
                 "__setitem__",
                 type(tensor).__setitem__,
-                (tensor, taken.args[1], part.tensor),
+                (tensor, selection.args[1], part.tensor),
             )
-            self._flatten(taken.args[1], tokens, inputs)
+            self._flatten(selection.args[1], tokens, inputs)
         change = dataclasses.replace(
             writer,
             name=name,
