@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from jaxsnn.commands.example_calls import EXAMPLES
 from jaxsnn.commands.remarks import line_of, similar_lines
 from jaxsnn.errors import FileError, Problem, UsageError, printable, suggestion
 from jaxsnn.options import (
@@ -56,6 +57,8 @@ class Parser(argparse.ArgumentParser):
         self._waiver = ""
         #: Parsers of the commands by name.
         self.commands: Mapping[str, Parser] = {}
+        #: Purpose and arguments of calls that the help shows.
+        self.examples: Sequence[tuple[str, str]] = ()
 
     def when_used(self, complete: Callable[[], None]) -> None:
         """Register a callable that runs before the parser parses or prints anything."""
@@ -132,9 +135,14 @@ class Parser(argparse.ArgumentParser):
         return action is not None and action.help != argparse.SUPPRESS
 
     def format_help(self) -> str:
-        """Return the help text as argparse does, with all options registered."""
+        """Return the help text of argparse, with all options registered, and the examples."""
         self.complete()
-        return super().format_help()
+        examples = [
+            f"  {f'{self.prog} {arguments}'.rstrip()}\n      {purpose}\n"
+            for purpose, arguments in self.examples
+        ]
+        heading = "\nexamples:\n" if examples else ""
+        return f"{super().format_help()}{heading}{''.join(examples)}"
 
     def _print_message(self, message: str, file: Any = None) -> None:
         """Print the text of --help or --version; unlike argparse, report failed writes."""
@@ -175,6 +183,7 @@ def add_command(commands: Any, name: str, run: Any, text: str, *options: Option)
         options: Options of the command.
     """
     parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    parser.examples = EXAMPLES.get(name, ())
     parser.set_defaults(run=run)
     limits = () if name in _WITHOUT_FILES else (READ_TIMEOUT, MAX_BYTES)
     for option in (JSON, QUIET, VERBOSE, DEBUG, *limits, *options):

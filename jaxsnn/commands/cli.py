@@ -162,6 +162,9 @@ def _outcome(argv: Sequence[str], stack: ExitStack) -> int:
     try:
         name = _single(argv)
         parser = build_parser(name)
+        if not argv:
+            print_arriving(parser.format_help(), end="", flush=True)
+            return 0
         if name is not None:
             stack.enter_context(advice_for(parser.commands[name].takes))
         arguments = parser.parse_args(argv)

@@ -147,7 +147,6 @@ def test_output_that_exists_is_never_overwritten(
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "the following arguments are required: COMMAND"),
         (["inform", "x.nir"], "invalid choice: 'inform'"),
         (["info"], "required: FILE"),
         (["check", DEMO_NET], "required: --for"),
