@@ -96,6 +96,7 @@ TOPICS = {
             "linear": "weight matrix",
             "affine": "weight matrix and bias",
             "scale": "factor for each element",
+            "delay": "delay of each element",
             "cubalif": "current-based leaky integrate-and-fire neurons",
             "cubali": "current-based leaky integrators",
             "lif": "leaky integrate-and-fire neurons",

@@ -30,6 +30,25 @@ from jaxsnn.options import SEED
 from jaxsnn.units import look_like_milliseconds, parse_time
 from jaxsnn.wording import Text
 
+__all__ = [
+    "Layer",
+    "affine",
+    "cubali",
+    "cubalif",
+    "delay",
+    "input",
+    "integrate_and_fire",
+    "integrator",
+    "li",
+    "lif",
+    "linear",
+    "network",
+    "node",
+    "output",
+    "scale",
+    "sequential",
+]
+
 Size = int | Sequence[int]
 Number = float | np.ndarray | Sequence[float]
 Time = Number | str
@@ -142,6 +161,21 @@ def _matrix(kind: str, outputs: int | None, weights: Mapping[str, Weights]) -> L
 def scale(value: Number) -> Layer:
     """Return a node that multiplies each element by its own factor."""
     return Layer(type="Scale", parameters={"scale": value})
+
+
+def delay(duration: Time) -> Layer:
+    """Return a node that delays its input: y(t) = x(t - duration).
+
+    Args:
+        duration: Seconds or text such as "2ms"; one for all elements, or one for each.
+
+    Raises:
+        UsageError: The text is not a duration.
+
+    >>> sequential(input(2), delay("2ms"), lif(tau="10ms")).nodes["1"].value("delay")
+    array([0.002, 0.002])
+    """
+    return node("Delay", delay=duration)
 
 
 def cubalif(
@@ -513,3 +547,7 @@ def _drawn(
             node=name,
         )
     return np.asarray(weight)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -16,6 +16,19 @@ import numpy as np
 from jaxsnn.errors import UsageError, as_integer
 from jaxsnn.wording import Option, Text
 
+__all__ = [
+    "constant",
+    "fans",
+    "generator_of",
+    "kaiming_normal",
+    "kaiming_uniform",
+    "normal",
+    "seed_words",
+    "uniform",
+    "xavier_normal",
+    "xavier_uniform",
+]
+
 #: An integer of at least 0, a `jax.random` key of either kind, or a sequence of integers.
 Seed = Any
 
@@ -141,3 +154,7 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     """
     kernel = math.prod(shape[2:])
     return shape[1] * kernel, shape[0] * kernel
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -17,6 +17,12 @@ def test_every_public_object_has_a_docstring():
             assert not callable(value) or (value.__doc__ or "").strip(), name
 
 
+def test_dir_lists_the_public_names_only():
+    for name in (*reference_pages.REFERENCE, "jaxsnn.nir"):
+        module = import_module(name)
+        assert dir(module) == sorted(module.__all__), name
+
+
 def test_the_examples_of_the_guide_to_simulation_print_what_it_says(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = [block for block in blocks_of("guide_simulate") if block.language == "python"]

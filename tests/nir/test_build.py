@@ -168,3 +168,12 @@ def test_a_problem_has_its_names_as_facts(make, facts):
     with pytest.raises((GraphError, UsageError)) as caught:
         make()
     assert dict(caught.value.problem.facts) == facts
+
+
+def test_a_delay_applies_to_all_elements_or_to_each():
+    same = build.sequential(build.input(2), build.delay("2ms"), build.lif(tau="10ms"))
+    np.testing.assert_array_equal(same.nodes["1"].value("delay"), [0.002, 0.002])
+    different = build.sequential(build.input(2), build.delay([0.0, 0.003]), build.lif(tau="10ms"))
+    np.testing.assert_array_equal(different.nodes["1"].value("delay"), [0.0, 0.003])
+    with pytest.raises(UsageError):
+        build.delay("2 parsec")
