@@ -306,6 +306,23 @@ def refuse(problems: Iterable[Problem], error: type[JaxsnnError] = LoweringError
         raise error.of(first)
 
 
+def refuse_type(value: object, expected: type, fix: str) -> None:
+    """Refuse an argument that is not an object of a class.
+
+    Raises:
+        UsageError: The value has another type.
+    """
+    if not isinstance(value, expected):
+        raise UsageError(
+            Text(
+                "expected an object of type {expected}, not {actual}",
+                expected=expected.__name__,
+                actual=type(value).__name__,
+            ),
+            fix=fix,
+        )
+
+
 def listing(entries: Iterable[object], limit: int = 12) -> str:
     """Return names for a message, joined by commas; a long list ends with the number of other names.
 

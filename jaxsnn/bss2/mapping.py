@@ -14,6 +14,7 @@ import numpy as np
 from jaxsnn.bss2.chip import CHIPS, HEMISPHERES, ROW_MODES, Chip, Circuit, Dead, crossbar_nodes
 from jaxsnn.bss2.json_entries import MAP_AGAIN, Entry, integers, parse
 from jaxsnn.errors import MappingError, first_line, listing, suggestion
+from jaxsnn.summary import summarised
 from jaxsnn.wording import Text
 
 SCHEMA = 1
@@ -104,6 +105,7 @@ class Run:
         )
 
 
+@summarised
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Mapping:
     """Mapping of a net to a chip, run by run.

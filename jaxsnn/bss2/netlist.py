@@ -11,6 +11,7 @@ from typing import SupportsInt
 import numpy as np
 
 from jaxsnn.errors import MappingError
+from jaxsnn.summary import summarised
 from jaxsnn.wording import Text
 
 #: Maximum weight of one synapse of the chip; larger weights need several synapses.
@@ -34,6 +35,7 @@ class NetPopulation:
     output: bool = False
 
 
+@summarised
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Netlist:
     """Populations and the synapses between their neurons. Create it with `netlist`, which sorts and

@@ -39,11 +39,17 @@ from jaxsnn.nir.io.files import Group
 from jaxsnn.nir.io.reading import read_nir
 from jaxsnn.nir.model.graph import Graph, refuse_no_graph
 from jaxsnn.nir.model.validation import is_open, validate
+from jaxsnn.summary import summarised
 
 #: Advice on networks whose simulation treats time differently from the source framework.
 MEASURE = "measure the effect with `jaxsnn fidelity`"
 
 
+#: Severities, the worst first, and the maximum number of problems in the text of a report.
+_SEVERITIES, _SHOWN = ("error", "warning", "note"), 8
+
+
+@summarised
 @dataclass(frozen=True, kw_only=True)
 class CheckReport:
     """Report of the problems of a file for one purpose.
@@ -61,6 +67,22 @@ class CheckReport:
         """Whether there is no error; warnings are allowed."""
         return all(problem.severity != "error" for problem in self.problems)
 
+    def __str__(self) -> str:
+        """Return the most severe problems, at most eight, and the verdict."""
+        by_severity = sorted(self.problems, key=lambda problem: _SEVERITIES.index(problem.severity))
+        lines = [f"{problem.severity}: {problem}" for problem in by_severity[:_SHOWN]]
+        if len(by_severity) > _SHOWN:
+            lines.append(f"... and {len(by_severity) - _SHOWN} more in `problems`")
+        return "\n".join([*lines, self._verdict])
+
+    @property
+    def _verdict(self) -> str:
+        """Verdict with the numbers of errors and warnings."""
+        errors = sum(problem.severity == "error" for problem in self.problems)
+        warnings = sum(problem.severity == "warning" for problem in self.problems)
+        verdict = "fine" if self.ok else "not supported"
+        return f"{self.purpose}: {verdict} (errors: {errors}, warnings: {warnings})"
+
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON-compatible dict."""
         return {
@@ -72,12 +94,8 @@ class CheckReport:
 
     def as_text(self) -> str:
         """Return human-readable text."""
-        errors = sum(problem.severity == "error" for problem in self.problems)
         lines = [f"{problem.severity}: {problem.as_text()}" for problem in self.problems]
-        warnings = sum(problem.severity == "warning" for problem in self.problems)
-        counts = f"errors: {errors}, warnings: {warnings}"
-        verdict = "fine" if self.ok else "not supported"
-        return "\n".join([*lines, f"{self.purpose}: {verdict} ({counts})"])
+        return "\n".join([*lines, self._verdict])
 
 
 def check_file(

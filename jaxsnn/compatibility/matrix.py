@@ -41,6 +41,9 @@ _CELLS: Mapping[Grade, str] = {
     "unsupported": "no",
 }
 
+#: Placeholder of the node in the wording of a reason.
+_NODES = "\0"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
@@ -159,12 +162,41 @@ class Matrix:
             )
             if changed:
                 lines.append(f"{purpose}: convert the file first, which changes {listing(changed)}")
-        for verdict in self.verdicts if of_a_file else ():
+        return "\n".join([*lines, *(self._reasons() if of_a_file else ()), *self.notes])
+
+    def _reasons(self) -> Iterator[str]:
+        """Yield the losses and the reasons why nodes are unsupported; a line for those that differ
+        only in purposes and nodes.
+        """
+        purposes_of: dict[tuple[Grade, str], dict[str, list[str]]] = {}
+        for verdict in self.verdicts:
             if verdict.grade in ("approximate", "unsupported"):
-                fix = ": " + verdict.fix if verdict.fix else ""
-                text = f"{verdict.purpose}, {verdict.grade}: " + verdict.why + fix
-                lines.append(for_command_line(text))
-        return "\n".join([*lines, *self.notes])
+                reason = for_command_line(verdict.why + (": " + verdict.fix if verdict.fix else ""))
+                wording = (
+                    reason.replace(f"node '{verdict.node}'", _NODES) if verdict.node else reason
+                )
+                by_node = purposes_of.setdefault((verdict.grade, wording), {})
+                by_node.setdefault(verdict.node, []).append(verdict.purpose)
+        for (grade, wording), by_node in purposes_of.items():
+            while by_node:
+                affected_purposes = max(by_node.values(), key=len)
+                nodes = [
+                    node for node in by_node if self._covers(by_node[node], affected_purposes, node)
+                ]
+                for node in nodes:
+                    del by_node[node]
+                subject = f"node{'s' * (len(nodes) > 1)} " + listing(f"'{node}'" for node in nodes)
+                columns = listing(affected_purposes, len(self.purposes))
+                yield f"{columns}, {grade}: {wording.replace(_NODES, subject)}"
+
+    def _covers(self, purposes: list[str], affected_purposes: list[str], node: str) -> bool:
+        """Return whether a reason that holds for a node and some purposes may be reported for
+        `affected_purposes`: for the others the verdict on this node is unknown.
+        """
+        return {*purposes} <= {*affected_purposes} and all(
+            purpose in purposes or self.grade(node, purpose) == "unknown"
+            for purpose in affected_purposes
+        )
 
 
 def matrix(graph: Graph, selected_purposes: Sequence[str] = ()) -> Matrix:

@@ -10,7 +10,16 @@ from typing import Any, NoReturn
 import numpy as np
 
 from jaxsnn.capabilities import unsupported
-from jaxsnn.errors import LoweringError, Problem, UsageError, as_number, refuse, shown, suggestion
+from jaxsnn.errors import (
+    LoweringError,
+    Problem,
+    UsageError,
+    as_number,
+    listing,
+    refuse,
+    shown,
+    suggestion,
+)
 from jaxsnn.event.capabilities import EVENT
 from jaxsnn.event.dynamics.cubalif import CubaLIFBox, CubaLIFDelta
 from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
@@ -31,6 +40,7 @@ from jaxsnn.network.operators import Operator
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import Currents, GradedEvents
 from jaxsnn.output import refuse_unwritable, write_atomically
+from jaxsnn.units import format_time
 from jaxsnn.wording import Text
 
 _WHOLE = "use jaxsnn.simulate on the complete recording"
@@ -80,6 +90,10 @@ class EventStream:
         self._none = {name: _spikes(np.empty(0), np.empty(0, np.int32)) for name in self._recorded}
         self._rest = {name: _rest(part) for name, part in parts.items()}
         self._native = NativeStream(network.dtype.name, *self._described(parts))
+
+    def __repr__(self) -> str:
+        recorded = listing(f"'{name}'" for name in self._recorded)
+        return f"EventStream({format_time(self._native.time)} simulated, records {recorded})"
 
     def _turn(self) -> threading.RLock:
         """Return the lock, to be acquired by the caller; refuse a thread that holds it already: a

@@ -620,8 +620,11 @@ def undecided_fields(population: Population, fields: Collection[str]) -> Iterato
         fields: As in `Population.obstacles`.
     """
     remedies: set[str] = set()
+    undecided = {field for field, _ in population.obstacles} & {*fields}
+    # The remedy of a missing reset names both options.
+    covered = {"reset_delay"} if {"reset", "reset_delay"} <= undecided else set()
     for field, problem in population.obstacles:
         remedy = problem.fix or problem.message
-        if field in fields and remedy not in remedies:
+        if field in undecided - covered and remedy not in remedies:
             remedies.add(remedy)
             yield problem

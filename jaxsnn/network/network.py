@@ -16,7 +16,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jaxsnn.errors import LoweringError, UsageError, listing, suggestion
+from jaxsnn.errors import LoweringError, UsageError, listing, refuse_type, suggestion
 from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.on_processor import as_array_of
 from jaxsnn.network.structure import Population as Population
@@ -181,6 +181,9 @@ class Network:
         return "\n".join(lines) + ")"
 
 
+_LOWER_FIRST = "pass jaxsnn.lower(graph)"
+
+
 def check_precision(network: Network) -> None:
     """Refuse an object that is not a Network, parameters that are not arrays of real numbers or
     differ in shape from the network's, neuron parameters that are neither float32 nor float64,
@@ -191,11 +194,7 @@ def check_precision(network: Network) -> None:
         UsageError: the object or a parameter is refused; the message names the first.
     """
     wide = jnp.result_type(float)
-    if not isinstance(network, Network):
-        raise UsageError(
-            Text("an object of type {type} is not a Network", type=type(network).__name__),
-            fix="pass jaxsnn.lower(graph)",
-        )
+    refuse_type(network, Network, fix=_LOWER_FIRST)
     shapes = {wire.name: dict(wire.shapes) for wire in network.wires}
     for name, node_shapes in shapes.items():
         for key, shape in node_shapes.items():
@@ -410,8 +409,10 @@ def with_synaptic_delays(network: Network, name: str, delay: ArrayLike) -> Netwo
 
     Raises:
         LoweringError: no such node, or one without synapses.
-        UsageError: delays that are negative or not finite, or of another shape.
+        UsageError: an object that is not a Network; delays that are negative or not finite, or of
+            another shape.
     """
+    refuse_type(network, Network, fix=_LOWER_FIRST)
     kinds = {wire.name: wire.kind for wire in network.wires}
     if kinds.get(name) not in ("Linear", "Affine"):
         defect = (

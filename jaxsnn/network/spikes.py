@@ -18,9 +18,11 @@ from jaxsnn.network.meshes import by_compiler, first_axis
 from jaxsnn.network.on_processor import on_processor, to_jax
 from jaxsnn.network.sorting import sorted_times
 from jaxsnn.options import DT
+from jaxsnn.summary import summarised
 from jaxsnn.wording import Text
 
 
+@summarised
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Events:

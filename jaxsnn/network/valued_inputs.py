@@ -17,9 +17,11 @@ from jaxsnn.errors import UsageError, as_number, shown
 from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.spikes import Events, refuse_masked
 from jaxsnn.options import DT
+from jaxsnn.summary import summarised
 from jaxsnn.wording import Text
 
 
+@summarised
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Currents:
@@ -161,6 +163,7 @@ def refuse_no_array(
         )
 
 
+@summarised
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class GradedEvents:

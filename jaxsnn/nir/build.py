@@ -27,6 +27,7 @@ from jaxsnn.nir.model.node import Parameter, Value, nothing
 from jaxsnn.nir.model.nodes import class_of
 from jaxsnn.nir.model.passes import Shape
 from jaxsnn.options import SEED
+from jaxsnn.summary import summarised
 from jaxsnn.units import look_like_milliseconds, parse_time
 from jaxsnn.wording import Text
 
@@ -55,6 +56,7 @@ Time = Number | str
 Weights = Initializer | np.ndarray
 
 
+@summarised
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Layer:
     """A node before its size is known and its weights are drawn, created by the functions of this

@@ -15,7 +15,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from jaxsnn.errors import UsageError, listing, printable
+from jaxsnn.errors import UsageError, listing, printable, refuse_type
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.passes import Shape, shapes, synapses
@@ -427,8 +427,22 @@ def graph(graph: Any) -> Picture:
 
 
 def floorplan(mapping: Any) -> Picture:
-    """Draw the positions of neurons and synapses on the chip and its usage, as SVG."""
+    """Draw the positions of neurons and synapses on the chip and its usage, as SVG.
+
+    Args:
+        mapping: Mapping, or the result of `place_and_route`.
+
+    Raises:
+        UsageError: An object of another type.
+        MappingError: The search found no mapping.
+    """
     from jaxsnn.bss2.floorplan import floorplan as drawn
+    from jaxsnn.bss2.mapping import Mapping as ChipMapping
+    from jaxsnn.bss2.search.portfolio import Outcome
+
+    if isinstance(mapping, Outcome):
+        mapping = mapping.required_mapping
+    refuse_type(mapping, ChipMapping, fix="pass the mapping that jaxsnn.place_and_route returns")
 
     def render(kind: str) -> bytes:
         if kind != "svg":

@@ -61,8 +61,8 @@ def raster(
     """Draw the spikes of samples side by side, a row for each population, on one time axis.
 
     Args:
-        run: A `jaxsnn.Solution`; or for each sample a mapping from populations to their
-            `SpikeTrain`, in order from the input on.
+        run: A `jaxsnn.Solution` or the result of `jaxsnn.emulate`; or for each sample a mapping
+            from populations to their `SpikeTrain`, in order from the input on.
         inputs: Inputs of the run, shown in the first rows: Events or an array (time, batch,
             *shape); or a mapping from Input nodes to these.
         samples: Indices of the samples of a `Solution`.
@@ -141,8 +141,8 @@ def histogram(run: Any, *, bins: int = 50, t_end: float | None = None, title: st
     """Draw the mean firing rate of each population over time, over all samples.
 
     Args:
-        run: A `jaxsnn.Solution`; or for each sample a mapping from populations to their
-            `SpikeTrain`.
+        run: A `jaxsnn.Solution` or the result of `jaxsnn.emulate`; or for each sample a mapping
+            from populations to their `SpikeTrain`.
         bins: Number of intervals.
         t_end: End of the last interval, seconds; default: the time of the last spike.
 
@@ -199,12 +199,22 @@ def recorded_names(solution: Any) -> list[str]:
     return [sources[0] for name, sources in solution.outputs.items() if name in spiking]
 
 
+def _refuse_no_solution(solution: Any) -> None:
+    """Refuse an object that has no recorded spikes, such as a graph."""
+    if not hasattr(solution, "spikes") or not hasattr(solution, "events"):
+        raise UsageError(
+            Text("an object of type {type} has no spikes", type=type(solution).__name__),
+            fix="pass the result of jaxsnn.simulate or jaxsnn.emulate",
+        )
+
+
 def trains_of(solution: Any, sample: int, inputs: Any = None) -> dict[str, SpikeTrain]:
     """Return the spike trains of inputs and populations of one sample.
 
     Raises:
         UsageError: there is no such sample, or an input of another kind.
     """
+    _refuse_no_solution(solution)
     trains = input_trains(inputs, sample, getattr(solution, "dt", None))
     for name in recorded_names(solution):
         counts = np.asarray(solution.count(name))
@@ -223,6 +233,7 @@ def trains_of(solution: Any, sample: int, inputs: Any = None) -> dict[str, Spike
 
 def all_trains_of(solution: Any) -> list[dict[str, SpikeTrain]]:
     """Return the spike trains of the populations, for every sample."""
+    _refuse_no_solution(solution)
     populations = recorded_names(solution)
     events = {name: solution.events(name) for name in populations}
     sizes = {name: np.shape(solution.count(name))[-1] for name in populations}

@@ -16,6 +16,7 @@ from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.simulation.network_arrays import load_inputs, network_inputs
 from jaxsnn.simulation.simulate import simulate
+from jaxsnn.summary import summarised
 
 #: Relative rounding error of a float32 time.
 _ROUNDING = 2.0**-22
@@ -42,6 +43,7 @@ class PopulationFidelity:
     multi_spike_steps: int
 
 
+@summarised
 @dataclass(frozen=True, kw_only=True)
 class Fidelity:
     """Comparison of both engines.

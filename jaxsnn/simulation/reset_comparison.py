@@ -18,6 +18,7 @@ from jaxsnn.nir.model.graph import Graph, refuse_no_graph
 from jaxsnn.options import DT
 from jaxsnn.simulation.network_arrays import load_inputs, network_inputs
 from jaxsnn.simulation.simulate import simulate
+from jaxsnn.summary import summarised
 from jaxsnn.wording import Text
 
 
@@ -36,6 +37,7 @@ class PopulationResets:
     changed: int
 
 
+@summarised
 @dataclass(frozen=True, kw_only=True)
 class ResetComparison:
     """Comparison of the two resets.

@@ -36,6 +36,7 @@ from jaxsnn.nir.torch.module_trace import decode, run_recorded
 from jaxsnn.nir.torch.trace_outcome import ModuleTrace
 from jaxsnn.nir.torch.trained_module import is_of_graph
 from jaxsnn.simulation.simulate import simulate
+from jaxsnn.summary import summarised
 from jaxsnn.units import format_time
 from jaxsnn.wording import Text
 
@@ -129,6 +130,7 @@ def _assumptions(traced: TracedModule) -> list[Note]:
     return [Note(text, kind="assumed", code="step-length")]
 
 
+@summarised
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModuleParts:
     """A PyTorch module, split into the operations before its graph, the graph, and those after it.

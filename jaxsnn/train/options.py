@@ -33,6 +33,7 @@ from jaxsnn.options import (
     TRAINABLE,
     WEIGHT_DECAY,
 )
+from jaxsnn.summary import summarised
 from jaxsnn.train.option_values import (
     at_least,
     between,
@@ -147,6 +148,7 @@ _MOST_SHARES = 2**16
 _IN_TIME, _SHARED = ("event", "loop", "device"), ("event", "grid", "device")
 
 
+@summarised
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
     """Options of a training run, all with a default: `fit(graph, data, options=...)`.

@@ -13,6 +13,7 @@ from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.options import DT
 from jaxsnn.simulation.retry import FIRE_LESS
+from jaxsnn.summary import summarised
 from jaxsnn.train.data.labelled_files import with_data
 from jaxsnn.train.fitting import TrainingStopped, fit_prepared, prepare
 from jaxsnn.train.loop.evaluation import Measured, measure
@@ -56,6 +57,7 @@ class TuningPoint:
         }
 
 
+@summarised
 @dataclass(frozen=True, kw_only=True)
 class Tuned:
     """Result of tuning.

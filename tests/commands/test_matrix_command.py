@@ -6,7 +6,7 @@ import pytest
 
 from jaxsnn.commands.cli import main
 from jaxsnn.compatibility.checks import purposes
-from jaxsnn.compatibility.matrix import matrix, matrix_of_types
+from jaxsnn.compatibility.matrix import Matrix, Verdict, matrix, matrix_of_types
 from jaxsnn.nir import build, read, write
 from jaxsnn.nir.dialects.inference import resolve
 from jaxsnn.nir.model.nodes import TYPES
@@ -161,3 +161,34 @@ def test_what_a_conversion_did_not_judge_is_unknown():
     grades = [table.grade(name, "hxtorch") for name in "1234"]
     assert grades == ["exact", "unsupported", "unknown", "unsupported"]
     assert table.as_text().splitlines()[3].split() == ["3", "Affine", "?"]
+
+
+def test_a_missing_reset_is_reported_once_for_all_nodes_and_purposes():
+    graph = build.sequential(
+        build.input(3),
+        build.linear(4),
+        build.lif(tau=1e-3, r=10.0),
+        build.linear(2),
+        build.lif(tau=1e-3, r=10.0),
+        seed=0,
+        dialect="snntorch",
+    )
+    reasons = [line for line in matrix(graph).as_text().splitlines() if "needs reset" in line]
+    assert len(reasons) == 1
+    assert reasons[0].startswith("event, grid, bss2, snntorch, norse, ")
+    assert ", unsupported: nodes '2', '4': " in reasons[0]
+
+
+def test_reasons_of_different_nodes_are_not_mixed():
+    verdicts = [
+        Verdict(node=node, purpose=purpose, grade="unsupported", why=f"node '{node}' is odd")
+        for node, purpose in (("a", "event"), ("b", "grid"), ("c", "event"), ("c", "grid"))
+    ]
+    table = Matrix(
+        purposes=("event", "grid"), rows=dict.fromkeys("abc", "LIF"), verdicts=tuple(verdicts)
+    )
+    assert table.as_text().splitlines()[-3:] == [
+        "event, grid, unsupported: node 'c' is odd",
+        "event, unsupported: node 'a' is odd",
+        "grid, unsupported: node 'b' is odd",
+    ]

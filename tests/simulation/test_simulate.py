@@ -219,7 +219,7 @@ def test_unused_slots_may_name_any_channel(network):
         ),
         (
             lambda network: jaxsnn.stream("net.nir"),
-            r"an object of type str is not a Network: pass jaxsnn.lower",
+            r"type Network, not str: pass jaxsnn.lower",
         ),
         (
             lambda network: jaxsnn.write("n.nir", network),

@@ -29,7 +29,7 @@ from jaxsnn.bss2.check.propagate import ChipEvents, events_of, passed, responses
 from jaxsnn.bss2.chip import HEMISPHERES, Chip
 from jaxsnn.bss2.mapping import SIGNS, Mapping, Run
 from jaxsnn.bss2.netlist import Netlist
-from jaxsnn.errors import MappingError, Problem, UsageError
+from jaxsnn.errors import MappingError, Problem, refuse_type
 from jaxsnn.wording import Text
 
 _MAP_AGAIN = "map the network again"
@@ -63,17 +63,13 @@ def check_mapping(mapping: Mapping, net: Netlist) -> tuple[Problem, ...]:
     Raises:
         UsageError: An argument has another type.
     """
-    for argument, kind in ((mapping, Mapping), (net, Netlist)):
-        if not isinstance(argument, kind):
-            raise UsageError(
-                Text(
-                    "expected an object of type {expected}, not {actual}",
-                    actual=type(argument).__name__,
-                    expected=kind.__name__,
-                ),
-                fix="pass jaxsnn.place_and_route(net).mapping, and its netlist, "
-                "jaxsnn.quantize(graph).netlist",
-            )
+    for argument, expected in ((mapping, Mapping), (net, Netlist)):
+        refuse_type(
+            argument,
+            expected,
+            fix="pass jaxsnn.place_and_route(net).mapping, and its netlist, "
+            "jaxsnn.quantize(graph).netlist",
+        )
     violations = list(_net_violations(mapping, net))
     violations += dead_violations(mapping.chip, mapping.dead)
     if any(violation.code in ("other-populations", "no-such-part") for violation in violations):

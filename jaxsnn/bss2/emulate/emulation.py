@@ -33,6 +33,7 @@ from jaxsnn.network.results import Result
 from jaxsnn.network.spikes import Events
 from jaxsnn.options import T_END
 from jaxsnn.simulation.retry import FIRE_LESS, with_enough_room
+from jaxsnn.summary import summarised
 from jaxsnn.units import format_time, parse_time, refuse_no_time
 from jaxsnn.wording import Text
 
@@ -44,6 +45,7 @@ CADC_MOST = 255
 _SPIKES = 8
 
 
+@summarised
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Emulation:
     """Recordings of the host. Times are in seconds of the file, which are seconds of the chip times
@@ -76,16 +78,42 @@ class Emulation:
     runs: int
     speedup: float
 
-    def first_spike(self, name: str) -> np.ndarray:
-        """Return the first recorded spike of each neuron of a population, (batch, neurons) seconds;
-        inf where there is none.
+    def count(self, name: str) -> np.ndarray:
+        """Return the number of recorded spikes of each neuron of a population, (batch, neurons).
+
+        Raises:
+            UsageError: There is no such spiking population.
         """
+        return np.isfinite(self._spikes_of(name)).sum(-1)
+
+    def events(self, name: str) -> Events:
+        """Return the recorded spikes of a population in the order of time, (batch, events).
+
+        Raises:
+            UsageError: There is no such spiking population.
+        """
+        spikes = self._spikes_of(name)
+        batch, neurons, slots = spikes.shape
+        time = spikes.reshape(batch, neurons * slots)
+        order = np.argsort(time, axis=1, kind="stable")
+        return Events(time=np.take_along_axis(time, order, 1), index=order // max(slots, 1))
+
+    def _spikes_of(self, name: str) -> np.ndarray:
         if name not in self.spikes:
             raise UsageError(
                 Text("'{node}' is not a spiking population", node=name),
                 fix=suggestion(name, self.spikes),
             )
-        return self.spikes[name][..., 0]
+        return self.spikes[name]
+
+    def first_spike(self, name: str) -> np.ndarray:
+        """Return the first recorded spike of each neuron of a population, (batch, neurons) seconds;
+        inf where there is none.
+
+        Raises:
+            UsageError: There is no such spiking population.
+        """
+        return self._spikes_of(name)[..., 0]
 
 
 class Emulator:
@@ -120,12 +148,7 @@ class Emulator:
         chip: EmulatedChip | None = None,
     ):
         if isinstance(mapping, Outcome):
-            if mapping.mapping is None:
-                raise MappingError(
-                    Text("the network has no mapping ({reason})", reason=mapping.why),
-                    fix="pass the result of a search that found one",
-                )
-            mapping = mapping.mapping
+            mapping = mapping.required_mapping
         if not (isinstance(quantized, Quantized) and isinstance(mapping, ChipMapping | None)):
             kinds = Text(
                 "{network} and {mapping}",

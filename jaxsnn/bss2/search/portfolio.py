@@ -35,10 +35,12 @@ from jaxsnn.errors import (
     UsageError,
     as_integer,
     as_number,
+    refuse_type,
     shown,
     suggestion,
 )
 from jaxsnn.options import MAX_RUNS, SEED, TIME_LIMIT
+from jaxsnn.summary import summarised
 from jaxsnn.wording import Text
 
 #: Maximum number of runs above the lower bound that are tried.
@@ -115,6 +117,7 @@ class Attempts:
         )
 
 
+@summarised
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outcome:
     """Result of placing and routing a net.
@@ -146,6 +149,20 @@ class Outcome:
     def why(self) -> str:
         """Reason why the net does not fit, and a fix, in one line; "" where it fits."""
         return "" if self.problem is None else str(self.problem)
+
+    @property
+    def required_mapping(self) -> Mapping:
+        """The mapping of a network that fits.
+
+        Raises:
+            MappingError: The network has no mapping.
+        """
+        if self.mapping is None:
+            raise MappingError(
+                Text("the network has no mapping ({reason})", reason=self.why),
+                fix="pass the result of a search that found one",
+            )
+        return self.mapping
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -187,19 +204,9 @@ def place_and_route(
         UsageError: Signs, placers or routers are unknown, the seed is negative or exceeds 31 bits,
             or a limit is not positive.
     """
-    if not isinstance(net, Netlist):
-        raise UsageError(
-            Text("expected an object of type Netlist, not {actual}", actual=type(net).__name__),
-            fix="pass jaxsnn.quantize(graph).netlist",
-        )
-    for value, kind in ((chip, Chip), (dead, Dead)):
-        if not isinstance(value, kind):
-            text = Text(
-                "expected an object of type {expected}, not {actual}",
-                actual=type(value).__name__,
-                expected=kind.__name__,
-            )
-            raise UsageError(text, fix="pass an object of a class in jaxsnn.bss2.chip")
+    refuse_type(net, Netlist, fix="pass jaxsnn.quantize(graph).netlist")
+    for value, expected in ((chip, Chip), (dead, Dead)):
+        refuse_type(value, expected, fix="pass an object of a class in jaxsnn.bss2.chip")
     if signs not in SIGNS:
         raise UsageError(
             Text("signs '{signs}' are not supported", signs=signs),

@@ -97,6 +97,7 @@ from jaxsnn.options import (
     V_LEAK,
     V_THRESHOLD,
 )
+from jaxsnn.summary import summarised
 from jaxsnn.units import format_time, parse_time
 from jaxsnn.wording import Text
 
@@ -197,6 +198,7 @@ class ChipPopulation:
     refractory_time: float
 
 
+@summarised
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Quantized:
     """Network quantized for the chip.

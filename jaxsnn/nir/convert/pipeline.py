@@ -62,10 +62,12 @@ from jaxsnn.nir.model.graph import Graph, refuse_no_graph
 from jaxsnn.nir.model.node import nothing
 from jaxsnn.nir.model.passes import shapes
 from jaxsnn.options import APPROXIMATE, INPUT_RANGE
+from jaxsnn.summary import summarised
 from jaxsnn.units import format_time, parse_time
 from jaxsnn.wording import Text
 
 
+@summarised
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Converted:
     """A graph for another simulator.

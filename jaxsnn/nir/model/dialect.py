@@ -23,6 +23,7 @@ from jaxsnn.nir.model.extension_nodes import EXTENSIONS
 from jaxsnn.nir.model.node import Node, nothing
 from jaxsnn.nir.model.nodes import NEURONS
 from jaxsnn.options import DIALECT, TIME_UNIT
+from jaxsnn.summary import summarised
 from jaxsnn.wording import Option, Text, for_command_line
 
 TimeUnit = Literal["s", "ms", "step"]
@@ -346,6 +347,7 @@ class NodeDialect:
     framework_options: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
 
 
+@summarised
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dialect:
     """Decisions about the dialect of one graph. None is unknown; `why` states the reasons.

@@ -26,6 +26,7 @@ from jaxsnn.nir.torch.leaves import WAYS_OUT, setter_of
 from jaxsnn.nir.torch.module_graph import TracedModule, traced_module
 from jaxsnn.nir.torch.module_pass import loops_in_layers
 from jaxsnn.nir.torch.trained_module import is_of_graph
+from jaxsnn.summary import summarised
 from jaxsnn.wording import Text
 
 #: Tolerance of equal numbers, as a fraction of the largest in their array: conversion to float32
@@ -37,6 +38,7 @@ _STEPS = 5
 _APART = ("name", "type", "shape", "level")
 
 
+@summarised
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Loaded:
     """Report of loading a file into a module.

@@ -14,6 +14,7 @@ import numpy as np
 from jaxsnn.errors import UsageError, as_number, shown
 from jaxsnn.network.spikes import refuse_masked
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
+from jaxsnn.summary import summarised
 from jaxsnn.wording import Text
 
 #: Maximum number of classes, if the number of outputs of the network is unknown.
@@ -25,6 +26,7 @@ YINYANG_SIZES = (5000, 1000, 1000)
 _BIG, _SMALL = 0.5, 0.1  # radius of the disc, radius of a dot
 
 
+@summarised
 @dataclass(frozen=True, kw_only=True)
 class Data:
     """Labelled samples.
@@ -49,6 +51,7 @@ class Data:
         return len(self.y)
 
 
+@summarised
 @dataclass(frozen=True, kw_only=True)
 class Splits:
     """Data of a training run: `train` for learning, `validation` for the choice of the epoch,

@@ -17,10 +17,12 @@ import numpy as np
 from jaxsnn.errors import Problem, SimulationError
 from jaxsnn.nir.initializers import seed_words
 from jaxsnn.nir.model.graph import Graph
+from jaxsnn.summary import summarised
 from jaxsnn.train.loop.epoch import Summary
 from jaxsnn.wording import Text
 
 
+@summarised
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
     """Statistics of one epoch; epoch 0 is before training.
@@ -53,6 +55,7 @@ class EpochRecord:
     factor: float = 1.0
 
 
+@summarised
 @dataclass(frozen=True, kw_only=True)
 class Fit:
     """Result of a training run. Only `seconds` depends on the clock.
