@@ -84,3 +84,13 @@ def test_json_has_no_number_that_json_does_not_have():
     )
     assert "Infinity" not in as_json(graph)
     assert "NaN" not in as_json(graph)
+
+
+def test_resets_of_all_nodes_replace_the_unknown_reset_of_the_file(zoo):
+    path = zoo["snntorch_v_rsyn_sub"]
+    first, second = read(path).neurons
+    resets = {"reset": {first: "zero", second: "subtract"}, "reset_delay": True}
+    text = as_text(read(path, **resets))
+    assert "reset: by node," in text
+    assert f"{second}: reset subtract" in text
+    assert f"reset: by node, unknown for {second}," in as_text(read(path, reset={first: "zero"}))

@@ -320,6 +320,8 @@ def test_encodings_show_what_goes_in():
 def test_a_refused_picture_has_its_facts():
     problem = assert_refused(lambda: format_of("p.gif"), UsageError)
     assert problem.facts == {"path": "p.gif", "ending": ".gif"}
-    solution = SimpleNamespace(spikes={"n": None}, count=lambda name: np.zeros((2, 3)))
+    solution = SimpleNamespace(
+        spikes={"n": None}, count=lambda name: np.zeros((2, 3)), events=lambda name: None
+    )
     problem = assert_refused(lambda: trains_of(solution, 5), UsageError)
     assert problem.facts == {"sample": 5, "samples": 2}

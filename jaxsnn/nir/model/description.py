@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import Problem
+from jaxsnn.errors import Problem, listing
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.passes import Shape, shapes, sizes, synapses
@@ -191,9 +191,9 @@ def _dialect_lines(graph: Graph) -> list[str]:
     shown = {
         "dt": None if dialect.dt is None else format_time(dialect.dt),
         "time unit": dialect.time_unit,
-        "spike kernel": dialect.spike_kernel,
-        "reset": dialect.reset,
-        "initial": dialect.initial,
+        "spike kernel": _in_general(graph, "spike_kernel"),
+        "reset": _in_general(graph, "reset"),
+        "initial": _in_general(graph, "initial"),
     }
     lines.append("  " + ", ".join(f"{name}: {_unknown(value)}" for name, value in shown.items()))
     for name, node_options in dialect.nodes.items():
@@ -201,6 +201,20 @@ def _dialect_lines(graph: Graph) -> list[str]:
             f"  {name}: " + ", ".join(f"{field} {value}" for field, value in node_options.items())
         )
     return lines
+
+
+def _in_general(graph: Graph, field: str) -> str | None:
+    """Return a field of the dialect that may differ by node, for all nodes together."""
+    value = getattr(graph.dialect, field)
+    explicit = [name for name, options in graph.dialect.nodes.items() if field in options]
+    if value is not None or not explicit:
+        return value
+    unknown = [
+        name
+        for name in graph.neurons
+        if graph.nodes[name].traits.fires and graph.dialect.option(field, name) is None
+    ]
+    return f"by node, unknown for {listing(unknown, 3)}" if unknown else "by node"
 
 
 def _remark_lines(graph: Graph) -> list[str]:

@@ -19,6 +19,7 @@ from jaxsnn.network.bad_numbers import bad_number
 from jaxsnn.network.lowering.lower import update_graph
 from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result
+from jaxsnn.nir.graphs.export import tagged
 from jaxsnn.nir.initializers import seed_words
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import CONSTANT_KEY
@@ -599,7 +600,7 @@ class TrainingRun:
         test_accuracy = mean(test.correct, test)
         accuracy_in_steps = self._accuracy_in_steps(trained, test_accuracy, notes)
         return Fit(
-            graph=trained,
+            graph=tagged(trained),  # with the reset and the time step of this run
             history=tuple(self.history),
             best_epoch=record.epoch,
             test_accuracy=test_accuracy,
