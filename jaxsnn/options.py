@@ -206,6 +206,7 @@ WEIGHT_DECAY = Option(
 TRAINABLE = Option(
     name="trainable",
     flag="train",
+    other_flags=("--trainable",),
     metavar="NAMES",
     command="train",
     functions=("jaxsnn.train.fit",),

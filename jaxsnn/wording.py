@@ -66,8 +66,8 @@ class Option:
     def long_flag(self) -> str:
         """Flag of the option on the command line.
 
-        >>> Option(name="max_spikes").long_flag, Option(name="learning_rate", flag="lr").long_flag
-        ('--max-spikes', '--lr')
+        >>> Option(name="max_spikes").long_flag, Option(name="trainable", flag="train").long_flag
+        ('--max-spikes', '--train')
         """
         return f"--{self.flag or self.name.replace('_', '-')}"
 

@@ -120,7 +120,13 @@ def option(default: Any, help_text: str, shared: Option | None = None, **details
         shared: declaration to extend, if other commands also take the option.
     """
     if shared is not None:
-        details = {"flag": shared.flag, "metavar": shared.metavar, "file": shared.file} | details
+        shared_details = {
+            "flag": shared.flag,
+            "other_flags": shared.other_flags,
+            "metavar": shared.metavar,
+            "file": shared.file,
+        }
+        details = shared_details | details
     train_option = TrainOption(help=help_text, default=default, **details)
     return field(default=default, metadata={"option": train_option})
 
@@ -288,7 +294,7 @@ class TrainOptions:
         python="with an optax optimiser it applies to weight bumping only",
         convert=number,
         metavar="R",
-        flag="lr",
+        other_flags=("--lr",),
         check=positive,
     )
     schedule: str | Schedule = option(
@@ -597,6 +603,10 @@ OPTIONS: Mapping[str, TrainOption] = MappingProxyType(
 )
 
 
+#: Short name in Python -> the option; they are the further flags on the command line.
+SHORT_NAMES: Mapping[str, str] = MappingProxyType({"lr": "learning_rate"})
+
+
 def _documented(record: type[TrainOptions]) -> str:
     """Return the docstring, with a line for each attribute."""
     lines = []
@@ -638,10 +648,16 @@ def options_with(
             fix="pass TrainOptions(...), or single options by name",
         )
     changed_fields: dict[str, Any] = {}
-    for name, value in (changes or {}).items():
+    for keyword, value in (changes or {}).items():
+        name = SHORT_NAMES.get(keyword, keyword)
         if name not in OPTIONS:
             raise UsageError(
                 Text("there is no option '{option}'", option=name), fix=suggestion(name, OPTIONS)
+            )
+        if name in changed_fields:
+            raise UsageError(
+                Text("{option} is specified twice", option=OPTIONS[name].title),
+                fix=Text("pass only {option}", option=OPTIONS[name].keyword),
             )
         changed_fields[name] = tuple(value) if isinstance(value, list) else value
     return replace(options or TrainOptions(), **changed_fields)
@@ -733,8 +749,8 @@ def _refuse_processes(options: TrainOptions) -> None:
 def flag_of(name: str) -> str:
     """Return the name of an option on the command line, without "--".
 
-    >>> flag_of("learning_rate"), flag_of("batch_size")
-    ('lr', 'batch-size')
+    >>> flag_of("learning_rate"), flag_of("trainable")
+    ('learning-rate', 'train')
     """
     return OPTIONS[name].long_flag.removeprefix("--")
 
@@ -744,7 +760,9 @@ def names_in_files() -> dict[str, str]:
     options_by_name = {}
     for name, train_option in OPTIONS.items():
         if train_option.convert is not None:
-            options_by_name |= {name.replace("_", "-"): name, flag_of(name): name}
+            further = [flag.removeprefix("--") for flag in train_option.other_flags]
+            for spelling in (name.replace("_", "-"), flag_of(name), *further):
+                options_by_name[spelling] = name
     return options_by_name
 
 
@@ -765,7 +783,8 @@ def options_table() -> str:
         if train_option.convert is None:
             continue
         flag = flag_of(name)
-        spelled = [f"`--{flag}`"] if train_option.has_flag else []
+        flags = (f"--{flag}", *train_option.other_flags)
+        spelled = [f"`{spelling}`" for spelling in flags] if train_option.has_flag else []
         if train_option.table:
             spelled.append(f"`[{name.replace('_', '-')}]`")
         description = (

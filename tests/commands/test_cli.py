@@ -569,7 +569,7 @@ def test_not_even_force_writes_over_what_is_read_or_written(
     ("options", "message"),
     [
         ("-o yinyang --epochs 0", "epochs is 0"),  # the name of a task is not an input file
-        ("-o o.nir --lr 0", "error: --lr is 0: pass a positive"),
+        ("-o o.nir --lr 0", "error: --learning-rate is 0: pass a positive"),
         ("-o o.nir --noise weight:a", "--noise is 'weight:a': pass NAME:NUMBER pairs"),
     ],
 )

@@ -97,7 +97,7 @@ def test_the_parser_is_made_of_the_record():
     assert list(actions) == FLAGGED
     assert len(FLAGGED) > 25
     for name, action in actions.items():
-        assert action.option_strings == [f"--{flag_of(name)}"]
+        assert {*action.option_strings} == {f"--{flag_of(name)}", *OPTIONS[name].other_flags}
         assert action.metavar == (OPTIONS[name].metavar or None)
         assert OPTIONS[name].help_text.replace("`", "") in action.help
 
@@ -301,3 +301,14 @@ def test_no_message_of_training_speaks_of_flags():
                 texts = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
                 mentions += [text for text in texts if isinstance(text, str) and "--" in text]
     assert [text for text in mentions if "XLA_FLAGS" not in text] == []
+
+
+def test_short_and_long_names_of_the_learning_rate_are_accepted_everywhere(tmp_path):
+    assert options_with(None, {"lr": 0.5}) == options_with(None, {"learning_rate": 0.5})
+    for flag in ("--lr", "--learning-rate"):
+        assert configured(tmp_path, 'data = "yinyang"', flag, "0.5").learning_rate == 0.5
+    for name in ("lr", "learning-rate", "learning_rate"):
+        text = f'data = "yinyang"\n{name} = 0.5'
+        assert configured(tmp_path, text).learning_rate == 0.5
+    with pytest.raises(UsageError, match="twice"):
+        options_with(None, {"lr": 0.5, "learning_rate": 0.5})
