@@ -149,13 +149,9 @@ def trained(
     graph: Graph, engine: EventDriven | InTheLoop, arguments: argparse.Namespace, **options: Any
 ) -> Graph:
     """The graph after training."""
-    return fit(
-        graph,
-        yinyang_splits(0),
-        engine=engine,
-        progress=print if arguments.verbose else None,
-        **{"ema_decay": arguments.ema_decay, "seed": 0, **options},
-    ).graph
+    options = {"ema_decay": arguments.ema_decay, "seed": 0, **options}
+    progress = print if arguments.verbose else None
+    return fit(graph, yinyang_splits(0), engine=engine, progress=progress, **options).graph
 
 
 def on(

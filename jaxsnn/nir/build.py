@@ -11,11 +11,12 @@ import dataclasses
 import itertools
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from jaxsnn.errors import GraphError, Note, Problem, UsageError, suggestion, warn_of
+from jaxsnn.nir.dialects.option_keywords import DialectKeywords
 from jaxsnn.nir.dialects.resolve import resolve_neurons
 from jaxsnn.nir.frameworks.registry import build_options
 from jaxsnn.nir.graphs.export import tagged
@@ -322,7 +323,10 @@ def _number(parameter: Parameter, value: Any) -> Any:
 
 
 def sequential(
-    *layers: Layer, seed: Seed | None = None, dialect: str = "jaxsnn", **options: Any
+    *layers: Layer,
+    seed: Seed | None = None,
+    dialect: str = "jaxsnn",
+    **options: Unpack[DialectKeywords],
 ) -> Graph:
     """Build a graph of layers in a row.
 
@@ -370,7 +374,7 @@ def network(
     *,
     seed: Seed | None = None,
     dialect: str = "jaxsnn",
-    **options: Any,
+    **options: Unpack[DialectKeywords],
 ) -> Graph:
     """Build a graph from named nodes and the edges between them.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from jaxsnn.options import ENGINE
 from jaxsnn.train.data.batches import first_pieces
 from jaxsnn.train.data.datasets import Data, Splits
 from jaxsnn.train.data.labelled_files import with_data
+from jaxsnn.train.fit_keywords import FitKeywords
 from jaxsnn.train.loop.chip_training import late_input_notes, on_emulated_chip, saturated_notes
 from jaxsnn.train.loop.constraints import as_constraints
 from jaxsnn.train.loop.defaults import default_engine
@@ -39,7 +40,7 @@ def fit(
     data: Splits | Data | tuple[Any, Any] | str | None = None,
     *,
     options: TrainOptions | None = None,
-    **fields: Any,
+    **fields: Unpack[FitKeywords],
 ) -> Fit:
     """Train a graph, and return it with the parameters of the epoch with the highest validation
     accuracy.

@@ -42,7 +42,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -56,6 +56,7 @@ from jaxsnn.bss2.search.leak_shifts import (
     with_leak_shifts,
 )
 from jaxsnn.bss2.search.measured_slopes import MeasuredSlope, Slopes, chosen_slope
+from jaxsnn.bss2.search.quantize_keywords import QuantizeKeywords
 from jaxsnn.bss2.search.rounding import (
     BALANCED,
     DEVIATION,
@@ -237,7 +238,7 @@ def quantize(
     reset: Any = None,
     readout: Any = None,
     min_v_mem: Any = None,
-    **fields: Any,
+    **fields: Unpack[QuantizeKeywords],
 ) -> Quantized:
     """Return the netlist of a graph.
 

@@ -8,7 +8,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from jaxsnn.errors import (
 )
 from jaxsnn.nir.dialects.dialect_names import DIALECTS
 from jaxsnn.nir.dialects.inference import resolve
+from jaxsnn.nir.dialects.option_keywords import DialectKeywords, FrameworkKeywords
 from jaxsnn.nir.frameworks.registry import dialect_of
 from jaxsnn.nir.graphs.repair import add_borders, findings
 from jaxsnn.nir.io.documents import document_of
@@ -57,7 +58,7 @@ def read(
     readout: Any = None,
     max_bytes: int | None = None,
     read_timeout: float | None = None,
-    **framework_options: Any,
+    **framework_options: Unpack[FrameworkKeywords],
 ) -> Graph:
     """Read a NIR file.
 
@@ -108,7 +109,9 @@ def read(
     return parse(document, dialect=dialect, **options, **framework_options)
 
 
-def parse(source: Any, *, dialect: str | Dialect = "auto", **options: Any) -> Graph:
+def parse(
+    source: Any, *, dialect: str | Dialect = "auto", **options: Unpack[DialectKeywords]
+) -> Graph:
     """Convert a nir.NIRGraph (which is not changed) or a document of `jaxsnn.nir.io.files` to a graph.
 
     The options and errors are those of `read`. `dialect` may also be a `Dialect`, which is used
