@@ -32,7 +32,7 @@ def numbers_noted(solution: Any) -> Iterator[str]:
     """Yield the notes on the results of a run; traced results, as during differentiation, give
     none.
     """
-    for part in (_late, _lost, _long, _short, _within_steps, _clipped, _degenerate, _coarse):
+    for part in (_late, _lost, _long, _silent, _short, _within_steps, _clipped, _degenerate, _coarse):
         try:
             yield from part(solution)
         except TracerArrayConversionError:
@@ -175,6 +175,27 @@ def _long(solution: Any) -> Iterator[str]:
             ),
             kind="assumed",
             code="times-in-seconds",
+        )
+
+
+def _silent(solution: Any) -> Iterator[str]:
+    """Yield a note if no neuron fires and all time constants look like milliseconds."""
+    if solution.shortest_tau is None or not solution.spikes:
+        return
+    shortest = float(np.min(np.asarray(solution.shortest_tau)))
+    # `time_constant_notes` reports those that are long in relation to the run.
+    if not look_like_milliseconds(shortest) or shortest >= _RUNS * _largest(solution.t_end):
+        return
+    if not any(total(spikes.count) for spikes in solution.spikes.values()):
+        yield Note(
+            Text(
+                "no neuron fires, and the shortest time constant is {time}. Time constants are in "
+                'seconds: write "{seconds:g}ms" for milliseconds',
+                time=format_time(shortest),
+                seconds=shortest,
+            ),
+            kind="assumed",
+            code="time-constant",
         )
 
 
