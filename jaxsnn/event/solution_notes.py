@@ -32,7 +32,17 @@ def numbers_noted(solution: Any) -> Iterator[str]:
     """Yield the notes on the results of a run; traced results, as during differentiation, give
     none.
     """
-    for part in (_late, _lost, _long, _silent, _short, _within_steps, _clipped, _degenerate, _coarse):
+    for part in (
+        _late,
+        _lost,
+        _long,
+        _silent,
+        _short,
+        _within_steps,
+        _clipped,
+        _degenerate,
+        _coarse,
+    ):
         try:
             yield from part(solution)
         except TracerArrayConversionError:

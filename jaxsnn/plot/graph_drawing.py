@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from jaxsnn.errors import UsageError, listing, printable, refuse_type
-from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.model.graph import Graph, refuse_no_graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.passes import Shape, shapes, synapses
 from jaxsnn.output import refuse_unwritable, write_atomically
-from jaxsnn.plot.picture import Picture, new_figure, picture_of
+from jaxsnn.plot.picture import Canvas, Picture, picture_of
+from jaxsnn.plot.svg_drawing import draw_svg, svg_size
 from jaxsnn.wording import Text
 
 CHARACTER, LINE, MARGIN = 7.2, 17, 12  # pixels of a monospaced 12 px font
@@ -286,15 +287,31 @@ def svg(graph: Graph) -> str:
 def _drawn(graph: Graph, kind: str) -> bytes:
     """Draw PNG or PDF with matplotlib."""
     page = _page(graph)
-    width, height = page.size
-    figure = new_figure(width / _PIXELS_PER_INCH, height / _PIXELS_PER_INCH)
+    figure, axes, points = _page_axes(page.size)
+    _draw_page(axes, page, points)
+    return picture_of(figure, "").render(kind)
+
+
+def _page_axes(size: tuple[float, float], ax: Any = None) -> tuple[Any, Any, float]:
+    """Return figure, axes and points per pixel for a drawing of a size in pixels."""
+    width, height = (pixels / _PIXELS_PER_INCH for pixels in size)
+    canvas = Canvas(ax, width, height, layout=False)
+    if ax is None:
+        return canvas.figure, canvas.figure.add_axes((0, 0, 1, 1)), 72 / _PIXELS_PER_INCH
+    box = ax.get_window_extent()
+    inches = box.width / canvas.figure.dpi, box.height / canvas.figure.dpi
+    shrunk = min(inches[0] / width, inches[1] / height)
+    return canvas.figure, ax, 72 * shrunk / _PIXELS_PER_INCH
+
+
+def _draw_page(axes: Any, page: Page, points: float) -> None:
+    """Draw a page on axes of matplotlib; `points` is the number of points per pixel."""
     from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
     from matplotlib.path import Path as Curve
 
-    figure.set_layout_engine(None)
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+    width, height = page.size
+    axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
     axes.set_axis_off()
-    points = 72 / _PIXELS_PER_INCH
     for corners in page.curves:
         codes = [Curve.MOVETO, *[Curve.CURVE4] * (len(corners) - 1)]
         if len(corners) == 8:  # a feedback edge: curve, line, curve
@@ -331,7 +348,6 @@ def _drawn(graph: Graph, kind: str) -> bytes:
                 fontsize=12 * points * 0.94,
                 fontweight="normal" if number else "bold",
             )
-    return picture_of(figure, "").render(kind)
 
 
 def _svg_box(box: Box) -> str:
@@ -415,22 +431,38 @@ FORMATS: dict[str, Callable[[Graph], str | bytes]] = {
 }
 
 
-def graph(graph: Any) -> Picture:
-    """Draw the nodes of a `jaxsnn.Graph` and their edges, from left to right."""
+def graph(graph: Any, *, ax: Any = None) -> Picture:
+    """Draw the nodes of a `jaxsnn.Graph` and their edges, from left to right.
+
+    Args:
+        ax: Axes of matplotlib to draw on; default: a separate picture.
+
+    Raises:
+        UsageError: An object that is not a graph, or `ax` that is not axes.
+    """
+    refuse_no_graph(graph)
+    alt = f"graph of {len(graph.nodes)} nodes and {len(graph.edges)} edges"
+    if ax is not None:
+        page = _page(graph)
+        figure, axes, points = _page_axes(page.size, ax)
+        _draw_page(axes, page, points)
+        return picture_of(figure, alt)
 
     def render(kind: str) -> bytes:
         drawn = FORMATS[f".{kind}"](graph)
         return drawn.encode("utf-8") if isinstance(drawn, str) else drawn
 
-    alt = f"graph of {len(graph.nodes)} nodes and {len(graph.edges)} edges"
     return Picture(alt=alt, render=render, vector=True)
 
 
-def floorplan(mapping: Any) -> Picture:
-    """Draw the positions of neurons and synapses on the chip and its usage, as SVG.
+def floorplan(mapping: Any, *, ax: Any = None) -> Picture:
+    """Draw the positions of neurons and synapses on the chip and its usage.
+
+    In a notebook and as SVG, a neuron shows its name under the mouse.
 
     Args:
         mapping: Mapping, or the result of `place_and_route`.
+        ax: Axes of matplotlib to draw on; default: a separate picture.
 
     Raises:
         UsageError: An object of another type.
@@ -444,14 +476,20 @@ def floorplan(mapping: Any) -> Picture:
         mapping = mapping.required_mapping
     refuse_type(mapping, ChipMapping, fix="pass the mapping that jaxsnn.place_and_route returns")
 
-    def render(kind: str) -> bytes:
-        if kind != "svg":
-            raise UsageError(
-                Text("a floorplan cannot be drawn as {format}, only as SVG", format=kind),
-                fix="pass a file name that ends in .svg",
-            )
-        return drawn(mapping).encode("utf-8")
-
     runs = len(mapping.runs)
     alt = f"floorplan of {runs} run{'s' * (runs != 1)} on {mapping.chip.name}"
+    document = drawn(mapping)
+
+    def draw_on(ax: Any = None) -> Any:
+        figure, axes, points = _page_axes(svg_size(document), ax)
+        draw_svg(axes, document, points)
+        return figure
+
+    def render(kind: str) -> bytes:
+        return (
+            document.encode("utf-8") if kind == "svg" else picture_of(draw_on(), alt).render(kind)
+        )
+
+    if ax is not None:
+        return picture_of(draw_on(ax), alt)
     return Picture(alt=alt, render=render, vector=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from jaxsnn.errors import UsageError, listing
 from jaxsnn.output import write_atomically
@@ -26,6 +28,8 @@ CYCLE = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK)
 FORMATS = ("png", "svg", "pdf")
 #: Smallest factor by which a page may scale a vector picture.
 _LEAST_SCALE = 0.7
+#: Distance between panels in the axes of a user, as a fraction of their size.
+_GAP = 0.1
 #: Pixels per inch of PNG.
 _RESOLUTION = 150
 
@@ -146,6 +150,110 @@ def new_figure(width: float, height: float) -> Any:
     figure = figure_class(figsize=(width, height), dpi=_RESOLUTION, layout=layout)
     canvas(figure)
     return figure
+
+
+class Canvas:
+    """Place of a picture: a new figure, or axes of the user.
+
+    Args:
+        ax: Axes of matplotlib to draw on; a picture of several panels divides their area. None: a
+            new figure.
+        width, height: Size of a new figure in inches.
+        layout: Whether matplotlib arranges the parts of a new figure.
+
+    Raises:
+        UsageError: matplotlib is not installed, or `ax` is not axes.
+    """
+
+    def __init__(self, ax: Any, width: float, height: float, *, layout: bool = True):
+        if ax is None:
+            self.figure = new_figure(width, height)
+            if not layout:
+                self.figure.set_layout_engine(None)
+        elif hasattr(ax, "inset_axes"):
+            self.figure = ax.figure.figure  # of a subfigure: the figure that contains it
+        else:
+            raise UsageError(
+                Text("ax is an object of type {type}, not axes", type=type(ax).__name__),
+                fix="pass axes of matplotlib, as plt.subplots returns them",
+            )
+        self._ax = ax
+
+    def panels(
+        self,
+        rows: int = 1,
+        columns: int = 1,
+        *,
+        heights: Sequence[float] | None = None,
+        widths: Sequence[float] | None = None,
+        sharex: bool = False,
+        sharey: bool = False,
+    ) -> Any:
+        """Return the axes of the panels, (rows, columns).
+
+        Args:
+            heights, widths: Relative sizes of rows and columns; default: equal.
+            sharex, sharey: Whether the panels of a column share a time axis, and those of a row the
+                vertical axis.
+        """
+        if self._ax is None:
+            return self.figure.subplots(
+                rows,
+                columns,
+                squeeze=False,
+                sharex="col" if sharex else False,
+                sharey="row" if sharey else False,
+                height_ratios=heights,
+                width_ratios=widths,
+            )
+        if (rows, columns) == (1, 1):
+            return np.array([[self._ax]])
+        self._ax.set_axis_off()
+        lefts, panel_widths = _divided(widths or [1.0] * columns)
+        tops, panel_heights = _divided(heights or [1.0] * rows)
+        panels = np.empty((rows, columns), object)
+        for row in range(rows):
+            for column in range(columns):
+                bottom = 1 - tops[row] - panel_heights[row]
+                bounds = (lefts[column], bottom, panel_widths[column], panel_heights[row])
+                panels[row, column] = panel = self._ax.inset_axes(bounds)
+                if sharex and row:
+                    panel.sharex(panels[0, column])
+                if sharey and column:
+                    panel.sharey(panels[row, 0])
+                    panel.tick_params(labelleft=False)
+                if sharex and row < rows - 1:
+                    panel.tick_params(labelbottom=False)
+        return panels
+
+    def set_title(self, text: str, **style: Any) -> None:
+        """Set the title of the picture."""
+        if self._ax is None:
+            self.figure.suptitle(text, **style)
+        elif text:
+            style.pop("x", None)
+            self._ax.set_title(text, loc=style.pop("ha", "center"), **style)
+
+    def add_legend(self, axes: Any, loc: str, **style: Any) -> None:
+        """Add a legend of the lines of some axes: outside of the panels, or in axes of the user."""
+        handles, labels = axes.get_legend_handles_labels()
+        if handles and self._ax is None:
+            self.figure.legend(handles, labels, loc=f"outside {loc}", **style)
+        elif handles:
+            axes.legend(handles, labels, **style)
+
+    def picture(self, alt: str) -> Picture:
+        """Return the picture: the figure, with all else that the user has drawn on it."""
+        return picture_of(self.figure, alt)
+
+
+def _divided(sizes: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Return begins and lengths of parts of the interval from 0 to 1, with gaps between them."""
+    gap = _GAP if len(sizes) > 1 else 0.0
+    unit = (1 - gap * (len(sizes) - 1)) / sum(sizes)
+    lengths = [unit * size for size in sizes]
+    begins = [sum(lengths[:n]) + n * gap for n in range(len(sizes))]
+    return begins, lengths
 
 
 def picture_of(figure: Any, alt: str) -> Picture:

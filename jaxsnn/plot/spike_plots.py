@@ -18,9 +18,8 @@ from jaxsnn.plot.picture import (
     GREY,
     ORANGE,
     VERMILION,
+    Canvas,
     Picture,
-    new_figure,
-    picture_of,
     quiet,
     time_unit,
 )
@@ -57,6 +56,7 @@ def raster(
     circled: str | None = None,
     t_end: float | None = None,
     title: str = "",
+    ax: Any = None,
 ) -> Picture:
     """Draw the spikes of samples side by side, a row for each population, on one time axis.
 
@@ -71,6 +71,7 @@ def raster(
         circled: Population whose first spike is circled.
         t_end: End of the time axis, seconds; default: shortly after the last spike.
         title: Title of the picture.
+        ax: Axes of matplotlib to draw on; default: a new figure.
 
     Raises:
         UsageError: matplotlib is missing, no spikes were recorded, or `t_end` is not positive.
@@ -88,15 +89,8 @@ def raster(
     end = (t_end or 1.05 * last or size) / size
     populations = list(drawn[0])
     heights = [max(1.0, min(drawn[0][name].size, 60) / 12) for name in populations]
-    figure = new_figure(max(3.1 * len(drawn), 5.0) + 1.2, 0.75 * sum(heights) + 1.6)
-    axes_of = figure.subplots(
-        len(populations),
-        len(drawn),
-        sharex=True,
-        sharey="row",
-        squeeze=False,
-        gridspec_kw={"height_ratios": heights},
-    )
+    canvas = Canvas(ax, max(3.1 * len(drawn), 5.0) + 1.2, 0.75 * sum(heights) + 1.6)
+    axes_of = canvas.panels(len(populations), len(drawn), heights=heights, sharex=True, sharey=True)
     for column, trains in enumerate(drawn):
         for row, name in enumerate(populations):
             axes, train = axes_of[row][column], trains[name]
@@ -117,7 +111,7 @@ def raster(
                 axes.set_yticks([0, train.size - 1] if train.size > 1 else [0])
         axes_of[0][column].set_title(captions[column], fontsize=9)
         axes_of[-1][column].set_xlabel(f"time, {unit}")
-    figure.suptitle(title, fontsize=11)
+    canvas.set_title(title, fontsize=11)
     until = np.inf if t_end is None else t_end
     seen = {
         name: sum(int(np.sum(trains[name].time <= until)) for trains in drawn)
@@ -125,7 +119,7 @@ def raster(
     }
     counts = ", ".join(f"{count} of '{name}'" for name, count in seen.items())
     many = f"{len(drawn)} sample{'s' * (len(drawn) != 1)}"
-    return picture_of(figure, f"raster of {many}, spikes: {counts}")
+    return canvas.picture(f"raster of {many}, spikes: {counts}")
 
 
 def draw_train(axes: Any, train: SpikeTrain, colour: str, unit: float) -> None:
@@ -137,7 +131,9 @@ def draw_train(axes: Any, train: SpikeTrain, colour: str, unit: float) -> None:
     quiet(axes, "x")
 
 
-def histogram(run: Any, *, bins: int = 50, t_end: float | None = None, title: str = "") -> Picture:
+def histogram(
+    run: Any, *, bins: int = 50, t_end: float | None = None, title: str = "", ax: Any = None
+) -> Picture:
     """Draw the mean firing rate of each population over time, over all samples.
 
     Args:
@@ -145,6 +141,7 @@ def histogram(run: Any, *, bins: int = 50, t_end: float | None = None, title: st
             from populations to their `SpikeTrain`.
         bins: Number of intervals.
         t_end: End of the last interval, seconds; default: the time of the last spike.
+        ax: Axes of matplotlib to draw on; default: a new figure.
 
     Raises:
         UsageError: matplotlib is missing, no spikes were recorded, or `t_end` is not positive.
@@ -160,10 +157,8 @@ def histogram(run: Any, *, bins: int = 50, t_end: float | None = None, title: st
     width = float(edges[1])
     populations = list(drawn[0])
     peaks: list[str] = []
-    figure = new_figure(6.4, 0.6 + 1.5 * len(populations))
-    for row, axes in enumerate(
-        figure.subplots(len(populations), 1, sharex=True, squeeze=False)[:, 0]
-    ):
+    canvas = Canvas(ax, 6.4, 0.6 + 1.5 * len(populations))
+    for row, axes in enumerate(canvas.panels(len(populations), sharex=True)[:, 0]):
         name = populations[row]
         times = np.concatenate([trains[name].time for trains in drawn])
         counts, _ = np.histogram(times, edges)
@@ -177,8 +172,8 @@ def histogram(run: Any, *, bins: int = 50, t_end: float | None = None, title: st
         quiet(axes)
     axes.set_xlabel(f"time, {unit} (bins of {width / size:.3g} {unit})")
     many = f"{len(drawn)} sample{'s' * (len(drawn) != 1)}"
-    figure.suptitle(title or f"spikes per neuron and second, {many}", fontsize=11)
-    return picture_of(figure, f"spike-time histogram of {many}: {', '.join(peaks)}")
+    canvas.set_title(title or f"spikes per neuron and second, {many}", fontsize=11)
+    return canvas.picture(f"spike-time histogram of {many}: {', '.join(peaks)}")
 
 
 # -- recordings of runs
@@ -292,7 +287,7 @@ def input_trains(inputs: Any, sample: int, dt: float | None) -> dict[str, SpikeT
 
 
 def encodings(
-    encoded: Mapping[str, tuple[Any, Callable[[Any], Any]]], *, title: str = ""
+    encoded: Mapping[str, tuple[Any, Callable[[Any], Any]]], *, title: str = "", ax: Any = None
 ) -> Picture:
     """Draw samples and their encodings, a row for each encoder: the values to the left, the spikes
     of the input channels, or their currents, to the right.
@@ -300,6 +295,7 @@ def encodings(
     Args:
         encoded: name -> (values of one sample, encoder). Values are (channels,), or (time, channels)
             of a signal; the encoder is one for `fit(encoder=...)`, called with (1, ...) values.
+        ax: Axes of matplotlib to draw on; default: a new figure.
 
     Raises:
         UsageError: matplotlib is missing, nothing is to be encoded, or the encoder refuses it.
@@ -311,8 +307,8 @@ def encodings(
     }
     end = max(_last(inputs) for inputs in encoded_inputs.values())
     unit, size = time_unit(end)
-    figure = new_figure(6.8, 0.7 + 1.35 * len(encoded_inputs))
-    every = figure.subplots(len(encoded_inputs), 2, squeeze=False, width_ratios=[1, 2])
+    canvas = Canvas(ax, 6.8, 0.7 + 1.35 * len(encoded_inputs))
+    every = canvas.panels(len(encoded_inputs), 2, widths=[1, 2])
     counts = {}
     for (before, after), (name, inputs) in zip(every, encoded_inputs.items(), strict=True):
         _draw_values(before, np.asarray(encoded[name][0]))
@@ -323,9 +319,9 @@ def encodings(
     every[0][0].set_title("values of one sample", fontsize=9)
     every[0][1].set_title("encoded input", fontsize=9)
     every[-1][1].set_xlabel(f"time, {unit}")
-    figure.suptitle(title, fontsize=11)
+    canvas.set_title(title, fontsize=11)
     counts_text = ", ".join(f"{name} {count}" for name, count in counts.items())
-    return picture_of(figure, f"one sample, encoded: {counts_text}")
+    return canvas.picture(f"one sample, encoded: {counts_text}")
 
 
 def _last(inputs: Any) -> float:
@@ -368,12 +364,13 @@ def _draw_inputs(axes: Any, inputs: Any, train: SpikeTrain | None, unit: float, 
     return f"{len(values)} currents of {values.shape[1]} channels"
 
 
-def fidelity(comparison: Any, *, title: str = "") -> Picture:
+def fidelity(comparison: Any, *, title: str = "", ax: Any = None) -> Picture:
     """Draw the spike counts of each population, event-driven and time-stepped, and their
     similarity.
 
     Args:
         comparison: a result of `jaxsnn.fidelity`.
+        ax: Axes of matplotlib to draw on; default: a new figure.
 
     Raises:
         UsageError: matplotlib is missing, or no population fires.
@@ -383,8 +380,8 @@ def fidelity(comparison: Any, *, title: str = "") -> Picture:
             "the compared network has no spiking populations", fix="compare a network that has some"
         )
     populations = list(comparison.populations)
-    figure = new_figure(6.8, 1.5 + 0.75 * len(populations))
-    axes = figure.subplots()
+    canvas = Canvas(ax, 6.8, 1.5 + 0.75 * len(populations))
+    axes = canvas.panels()[0, 0]
     places = np.arange(len(populations))
     kinds = (
         ("event", "continuous time", BLUE),
@@ -404,19 +401,24 @@ def fidelity(comparison: Any, *, title: str = "") -> Picture:
     axes.invert_yaxis()
     axes.margins(x=0.14)
     axes.set_xlabel("number of spikes, summed over samples and neurons")
-    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
+    canvas.add_legend(axes, "lower center", fontsize=8, ncols=2)
     quiet(axes, "x")
-    figure.suptitle(
+    canvas.set_title(
         title or "spike counts (cosine: their similarity over all neurons)", fontsize=10
     )
-    return picture_of(
-        figure,
+    return canvas.picture(
         f"number of spikes, event-driven and time-stepped, of {', '.join(map(repr, populations))}",
     )
 
 
 def first_difference(
-    verification: Any, solution: Any, recording: Any, *, around: int = 20, title: str = ""
+    verification: Any,
+    solution: Any,
+    recording: Any,
+    *,
+    around: int = 20,
+    title: str = "",
+    ax: Any = None,
 ) -> Picture:
     """Draw the neuron that first differs from a recording, with some steps before and after.
 
@@ -426,6 +428,7 @@ def first_difference(
         recording: Recorded output of the source framework, (time, batch, *shape); or a mapping from
             Output nodes to such arrays.
         around: Number of time steps before and after.
+        ax: Axes of matplotlib to draw on; default: a new figure.
 
     Raises:
         UsageError: matplotlib is missing, or there is no difference.
@@ -443,8 +446,8 @@ def first_difference(
     begin, end = max(first.step - around, 0), min(first.step + around + 1, len(expected))
     steps = np.arange(begin, end)
     spikes = first.node in solution.spiking
-    figure = new_figure(7.2, 2.8)
-    axes = figure.subplots()
+    canvas = Canvas(ax, 7.2, 2.8)
+    axes = canvas.panels()[0, 0]
     axes.axvspan(first.step - 0.5, first.step + 0.5, color=ORANGE, alpha=0.3, linewidth=0)
     drawn = _draw_trains if spikes else _draw_membranes
     drawn(axes, steps, expected[begin:end], got[begin:end])
@@ -454,8 +457,8 @@ def first_difference(
     quiet(axes, "x" if spikes else "both")
     location = f"node {first.node}, neuron {first.neuron}, sample {first.batch}, step {first.step}"
     difference_text = f"{location}: recorded {first.expected:g}, simulated {first.got:g}"
-    figure.suptitle(title or difference_text, fontsize=10)
-    return picture_of(figure, f"first difference, {difference_text}")
+    canvas.set_title(title or difference_text, fontsize=10)
+    return canvas.picture(f"first difference, {difference_text}")
 
 
 def _draw_trains(axes: Any, steps: np.ndarray, expected: np.ndarray, got: np.ndarray) -> None:

@@ -12,9 +12,8 @@ from jaxsnn.plot.picture import (
     GREY,
     ORANGE,
     VERMILION,
+    Canvas,
     Picture,
-    new_figure,
-    picture_of,
     quiet,
 )
 from jaxsnn.wording import Text
@@ -31,12 +30,13 @@ LOSSES = {
 }
 
 
-def learning_curve(fit: Any, *, title: str = "") -> Picture:
+def learning_curve(fit: Any, *, title: str = "", ax: Any = None) -> Picture:
     """Draw error rate and loss of a training run by epoch; the axis names the loss.
 
     Args:
         fit: A `jaxsnn.train.Fit`, or the result of its `as_dict`, such as a history file.
         title: Title of the picture.
+        ax: Axes of matplotlib to draw on; default: a new figure.
 
     Raises:
         UsageError: matplotlib is missing, or there are no epochs.
@@ -45,8 +45,8 @@ def learning_curve(fit: Any, *, title: str = "") -> Picture:
     history, best = run["epochs"], run["best_epoch"]
     if not history:
         raise UsageError("the training run has no epochs", fix="train for at least one epoch")
-    figure = new_figure(8.0, 4.0)
-    errors, losses = figure.subplots(1, 2)
+    canvas = Canvas(ax, 8.0, 4.0)
+    errors, losses = canvas.panels(1, 2)[0]
     epochs = [record["epoch"] for record in history]
     last = max(epochs[-1], 1)
     for axes, name in ((errors, "accuracy"), (losses, "loss")):
@@ -70,9 +70,9 @@ def learning_curve(fit: Any, *, title: str = "") -> Picture:
     losses.set(ylabel=f"loss: {loss_in_words(run['settings'])}")
     errors.legend(fontsize=8)
     losses.legend(fontsize=8)
-    figure.suptitle(title, fontsize=11)
+    canvas.set_title(title, fontsize=11)
     alt = f"error and loss by epoch, test error {test_error:.2f} % at epoch {best}"
-    return picture_of(figure, alt)
+    return canvas.picture(alt)
 
 
 def loss_in_words(settings: dict[str, Any]) -> str:
@@ -97,7 +97,9 @@ def _plain_numbers(axis: Any) -> None:
     axis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
 
 
-def weights(graph: Any, before: Any = None, *, bins: int = 40, title: str = "") -> Picture:
+def weights(
+    graph: Any, before: Any = None, *, bins: int = 40, title: str = "", ax: Any = None
+) -> Picture:
     """Draw the distribution of the weights of each Linear, Affine or convolution, after and before
     training.
 
@@ -105,6 +107,7 @@ def weights(graph: Any, before: Any = None, *, bins: int = 40, title: str = "") 
         graph: A `jaxsnn.Graph`, after training.
         before: The same graph before training, drawn behind it in grey.
         bins: Number of intervals.
+        ax: Axes of matplotlib to draw on; default: a new figure.
 
     Raises:
         UsageError: matplotlib is missing, no node has weights, or no node has weights in both
@@ -123,10 +126,9 @@ def weights(graph: Any, before: Any = None, *, bins: int = 40, title: str = "") 
             ),
             fix="pass the same graph as it was before training",
         )
-    figure = new_figure(min(3.2 * len(node_weights) + 0.8, 13.0), 3.2)
-    for axes, (name, after) in zip(
-        figure.subplots(1, len(node_weights), squeeze=False)[0], node_weights.items(), strict=True
-    ):
+    canvas = Canvas(ax, min(3.2 * len(node_weights) + 0.8, 13.0), 3.2)
+    panels = canvas.panels(1, len(node_weights))[0]
+    for axes, (name, after) in zip(panels, node_weights.items(), strict=True):
         old = earlier.get(name)
         every = after if old is None else np.concatenate([after, old])
         edges = np.histogram_bin_edges(every, bins)
@@ -142,8 +144,8 @@ def weights(graph: Any, before: Any = None, *, bins: int = 40, title: str = "") 
         quiet(axes)
         if old is not None:
             axes.legend(fontsize=8)
-    figure.axes[0].set_ylabel("number of weights")
-    figure.suptitle(title, fontsize=11)
+    panels[0].set_ylabel("number of weights")
+    canvas.set_title(title, fontsize=11)
     ranges = (
         f"{weights_of_node.size} of '{name}', {weights_of_node.min():.3g} to {weights_of_node.max():.3g}"
         for name, weights_of_node in node_weights.items()
@@ -151,7 +153,7 @@ def weights(graph: Any, before: Any = None, *, bins: int = 40, title: str = "") 
     text = f"weights: {'; '.join(ranges)}"
     if before is not None and (new := node_weights.keys() - earlier.keys()):
         text += f"; without weights before training: {', '.join(repr(name) for name in node_weights if name in new)}"
-    return picture_of(figure, text)
+    return canvas.picture(text)
 
 
 def _weights_of(graph: Any) -> dict[str, np.ndarray]:

@@ -14,9 +14,8 @@ from jaxsnn.plot.picture import (
     BLACK,
     CYCLE,
     GREY,
+    Canvas,
     Picture,
-    new_figure,
-    picture_of,
     quiet,
     time_unit,
 )
@@ -45,6 +44,7 @@ def voltage(
     sample: int = 0,
     points: int = 800,
     title: str = "",
+    ax: Any = None,
 ) -> Picture:
     """Draw V(t) of some neurons of a population, a row for each, with its spikes and its threshold.
 
@@ -61,6 +61,7 @@ def voltage(
         neurons: Indices of the neurons; indices that do not exist are ignored.
         sample: Index of the sample.
         points: Number of times.
+        ax: Axes of matplotlib to draw on; default: a new figure.
 
     Raises:
         UsageError: matplotlib is missing, or the voltages are not available.
@@ -80,19 +81,16 @@ def voltage(
         )
     end = max(float(trace.time[-1]) for trace in traces)
     unit, size = time_unit(end)
-    figure = new_figure(6.8, 0.7 + 1.5 * len(shown))
-    every = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    canvas = Canvas(ax, 6.8, 0.7 + 1.5 * len(shown))
+    every = canvas.panels(len(shown), sharex=True)[:, 0]
     for row, (number, axes) in enumerate(zip(shown, every, strict=True)):
         _draw_trace(axes, traces[number], CYCLE[row % len(CYCLE)], size)
         axes.set_ylabel(f"neuron {number}\nV", fontsize=9)
     every[-1].set(xlabel=f"time, {unit}", xlim=(0, end / size))
-    handles, labels = every[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, fontsize=8, ncols=2, loc="outside upper right")
+    canvas.add_legend(every[0], "upper right", fontsize=8, ncols=2)
     heading = title or f"membrane potential V of {population}, sample {sample} (unit of the file)"
-    figure.suptitle(heading, fontsize=10, x=0.02, ha="left")
-    return picture_of(
-        figure,
+    canvas.set_title(heading, fontsize=10, x=0.02, ha="left")
+    return canvas.picture(
         f"V(t) of {len(shown)} neuron{'s' * (len(shown) != 1)} of '{population}', sample {sample}",
     )
 
