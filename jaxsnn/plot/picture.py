@@ -28,8 +28,9 @@ CYCLE = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK)
 FORMATS = ("png", "svg", "pdf")
 #: Smallest factor by which a page may scale a vector picture.
 _LEAST_SCALE = 0.7
-#: Distance between panels in the axes of a user, as a fraction of their size.
-_GAP = 0.1
+#: Distances between panels in the axes of a user, between columns and between rows: fractions of
+#: the axes.
+_GAP_X, _GAP_Y = 0.2, 0.1
 #: Pixels per inch of PNG.
 _RESOLUTION = 150
 
@@ -209,8 +210,8 @@ class Canvas:
         if (rows, columns) == (1, 1):
             return np.array([[self._ax]])
         self._ax.set_axis_off()
-        lefts, panel_widths = _divided(widths or [1.0] * columns)
-        tops, panel_heights = _divided(heights or [1.0] * rows)
+        lefts, panel_widths = _divided(widths or [1.0] * columns, _GAP_X)
+        tops, panel_heights = _divided(heights or [1.0] * rows, _GAP_Y)
         panels = np.empty((rows, columns), object)
         for row in range(rows):
             for column in range(columns):
@@ -247,9 +248,9 @@ class Canvas:
         return picture_of(self.figure, alt)
 
 
-def _divided(sizes: Sequence[float]) -> tuple[list[float], list[float]]:
+def _divided(sizes: Sequence[float], gap: float) -> tuple[list[float], list[float]]:
     """Return begins and lengths of parts of the interval from 0 to 1, with gaps between them."""
-    gap = _GAP if len(sizes) > 1 else 0.0
+    gap = min(gap, 0.5 / len(sizes))
     unit = (1 - gap * (len(sizes) - 1)) / sum(sizes)
     lengths = [unit * size for size in sizes]
     begins = [sum(lengths[:n]) + n * gap for n in range(len(sizes))]

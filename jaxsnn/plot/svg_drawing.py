@@ -11,6 +11,8 @@ from xml.etree.ElementTree import Element, fromstring
 
 _HREF = "data:image/png;base64,"
 _ALIGNMENTS = {"start": "left", "middle": "center", "end": "right"}
+#: Size of matplotlib's default font, whose letters are wider than those of browsers.
+_NARROWER = 0.88
 #: One step of a path of `jaxsnn.bss2.floorplan`: move to a corner, or draw a side.
 _PATH_STEP = re.compile(r"([Mhvz])(-?[\d.]*) ?(-?[\d.]*)")
 
@@ -111,7 +113,7 @@ def _draw_text(axes: Any, element: Element, origin: Any, fill: str, scale: float
         origin[0] + _number(element, "x"),
         origin[1] + _number(element, "y"),
         element.text,
-        fontsize=_number(element, "font-size") * scale,
+        fontsize=_number(element, "font-size") * scale * _NARROWER,
         color=fill,
         ha=_ALIGNMENTS[element.get("text-anchor", "start")],
         va="baseline",
