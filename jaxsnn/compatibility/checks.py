@@ -26,6 +26,7 @@ from jaxsnn.errors import (
 )
 from jaxsnn.event.capabilities import KERNELS, SIMULATION
 from jaxsnn.grid.capabilities import APPROXIMATIONS, GRID
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.features import StaticNetwork, undecided_fields
 from jaxsnn.network.lowering.lower_nodes import NO_NEURONS, LoweringPlan, Part, plan
 from jaxsnn.network.number_ranges import beyond_type, with_rounded_resets
@@ -128,6 +129,7 @@ def check_file(
     return check(graph, purpose), graph
 
 
+@suggests_keywords
 def check(graph: Graph, purpose: str) -> CheckReport:
     """Check a graph for a purpose.
 

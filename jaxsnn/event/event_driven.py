@@ -31,6 +31,7 @@ from jaxsnn.event.populations import FeedForwardPart, RecurrentPart
 from jaxsnn.event.projections.arrivals import Train
 from jaxsnn.event.projections.sources import Sources
 from jaxsnn.event.solution_notes import continuous_time_notes, time_constant_notes
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.features import StaticNetwork
@@ -49,6 +50,7 @@ _DEFAULT_SAMPLES = 101
 MOST_ROOM = 2**26
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class EventDriven(EventOptions):
     """Exact event-driven simulation in continuous time, with exact gradients with respect to the

@@ -31,6 +31,7 @@ from jaxsnn.event.native.native_layer import stacked
 from jaxsnn.event.native.native_stream import NativeStream, Spikes, StreamPopulation, StreamWiring
 from jaxsnn.event.native.stream_state import damaged, fingerprint, read_state, state_bytes
 from jaxsnn.event.populations import PopulationPart, steps_late
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.array_types import Float
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.features import StaticNetwork
@@ -369,6 +370,7 @@ def _is_plain(time: np.ndarray, channel: np.ndarray, size: int, now: float) -> b
     )
 
 
+@suggests_keywords
 def stream(
     network: Network,
     options: EventDriven | None = None,

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from jaxsnn.errors import UsageError, as_number, shown, suggestion
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.structure import Population
@@ -53,6 +54,7 @@ class _PositiveNumbers:
                 raise UsageError(message, fix="pass a positive number")
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class FastSigmoid(_PositiveNumbers):
     """Surrogate 1 / (1 + slope |u|)^2 (Zenke and Ganguli, SuperSpike, Neural Computation 2018).
@@ -70,6 +72,7 @@ class FastSigmoid(_PositiveNumbers):
         return 1 / (1 + self.slope * jnp.abs(u)) ** 2
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class ArcTan(_PositiveNumbers):
     """Surrogate alpha / 2 / (1 + (pi alpha u / 2)^2) (Fang et al., ICCV 2021).
@@ -84,6 +87,7 @@ class ArcTan(_PositiveNumbers):
         return self.alpha / 2 / (1 + (math.pi / 2 * self.alpha * u) ** 2)
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class Sigmoid(_PositiveNumbers):
     """Surrogate slope s (1 - s), s = 1 / (1 + exp(-slope u)) (Neftci, Mostafa and Zenke, IEEE SPM

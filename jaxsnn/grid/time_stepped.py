@@ -30,6 +30,7 @@ from jaxsnn.grid.stepped_solution import (
 )
 from jaxsnn.grid.surrogate import Surrogate, as_surrogate
 from jaxsnn.grid.timing import needs_dt, step_length
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.array_types import Array, Bool, Float
 from jaxsnn.network.bad_numbers import out_of_bounds
 from jaxsnn.network.cycles import Cycle, groups
@@ -42,6 +43,7 @@ from jaxsnn.network.static_options import hashable
 from jaxsnn.network.structure import Wire
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class TimeStepped:
     """Engine that simulates in steps of equal length, as the framework that wrote the file does.

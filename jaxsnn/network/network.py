@@ -17,6 +17,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxsnn.errors import LoweringError, UsageError, listing, refuse_type, suggestion
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.on_processor import as_array_of
 from jaxsnn.network.structure import Population as Population
@@ -394,6 +395,7 @@ def _refuse_lacking(
             raise UsageError(message, fix=suggestion(name, mapping), node=node or name)
 
 
+@suggests_keywords
 def with_synaptic_delays(network: Network, name: str, delay: ArrayLike) -> Network:
     """Return the network with a delay for each synapse of one of its Linear or Affine nodes, for
     the event engine.

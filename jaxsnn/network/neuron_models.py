@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from jaxsnn.errors import LoweringError, UsageError, listing
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.wording import Text
 
 ENTRY_POINTS = "jaxsnn.neurons"
@@ -52,6 +53,7 @@ _BUILT_IN = _NIR | _STEPPED
 _REGISTERED: dict[str, NeuronModel] = {}
 
 
+@suggests_keywords
 def register_neuron(model: NeuronModel) -> None:
     """Register a neuron kind for both engines.
 

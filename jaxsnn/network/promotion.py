@@ -14,16 +14,16 @@ from typing import ParamSpec, TypeVar
 
 import jax
 
-Given = ParamSpec("Given")
-Found = TypeVar("Found")
+Parameters = ParamSpec("Parameters")
+Returned = TypeVar("Returned")
 
 
-def usual_promotion(function: Callable[Given, Found]) -> Callable[Given, Found]:
+def usual_promotion(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
     """Wrap a function so that it runs, or is traced, under the standard promotion rules."""
 
     @wraps(function)
-    def under_usual(*arguments: Given.args, **named: Given.kwargs) -> Found:
+    def under_usual(*arguments: Parameters.args, **keywords: Parameters.kwargs) -> Returned:
         with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-            return function(*arguments, **named)
+            return function(*arguments, **keywords)
 
     return under_usual

@@ -12,6 +12,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxsnn.errors import UsageError, as_number, shown
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.lookups import at_places
 from jaxsnn.network.meshes import by_compiler, first_axis
@@ -22,6 +23,7 @@ from jaxsnn.summary import summarised
 from jaxsnn.wording import Text
 
 
+@suggests_keywords
 @summarised
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)

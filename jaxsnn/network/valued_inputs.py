@@ -14,6 +14,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxsnn.errors import UsageError, as_number, shown
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.spikes import Events, refuse_masked
 from jaxsnn.options import DT
@@ -163,6 +164,7 @@ def refuse_no_array(
         )
 
 
+@suggests_keywords
 @summarised
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from jaxsnn.errors import GraphError, Note, Problem, UsageError, suggestion, warn_of
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.nir.dialects.option_keywords import DialectKeywords
 from jaxsnn.nir.dialects.resolve import resolve_neurons
 from jaxsnn.nir.frameworks.registry import build_options
@@ -122,16 +123,19 @@ def _shape(size: Size | None) -> Shape | None:
     return shape
 
 
+@suggests_keywords
 def input(size: Size) -> Layer:
     """Return a node by which data enter the graph."""
     return Layer(type="Input", size=_shape(size))
 
 
+@suggests_keywords
 def output(size: Size | None = None) -> Layer:
     """Return a node by which data leave the graph."""
     return Layer(type="Output", size=_shape(size))
 
 
+@suggests_keywords
 def linear(outputs: int | None = None, *, weight: Weights | None = None) -> Layer:
     """Return a weight matrix: an array (outputs, inputs), or drawn by an initialiser (default:
     kaiming_uniform).
@@ -139,6 +143,7 @@ def linear(outputs: int | None = None, *, weight: Weights | None = None) -> Laye
     return _matrix("Linear", outputs, {"weight": kaiming_uniform() if weight is None else weight})
 
 
+@suggests_keywords
 def affine(
     outputs: int | None = None, *, weight: Weights | None = None, bias: Weights | float = 0.0
 ) -> Layer:
@@ -161,11 +166,13 @@ def _matrix(kind: str, outputs: int | None, weights: Mapping[str, Weights]) -> L
     return Layer(type=kind, size=(outputs,), weights=weights)
 
 
+@suggests_keywords
 def scale(value: Number) -> Layer:
     """Return a node that multiplies each element by its own factor."""
     return Layer(type="Scale", parameters={"scale": value})
 
 
+@suggests_keywords
 def delay(duration: Time) -> Layer:
     """Return a node that delays its input: y(t) = x(t - duration).
 
@@ -181,6 +188,7 @@ def delay(duration: Time) -> Layer:
     return node("Delay", delay=duration)
 
 
+@suggests_keywords
 def cubalif(
     size: Size | None = None,
     *,
@@ -207,6 +215,7 @@ def cubalif(
     return _neurons("CubaLIF", size, times, others)
 
 
+@suggests_keywords
 def cubali(
     size: Size | None = None,
     *,
@@ -225,6 +234,7 @@ def cubali(
     )
 
 
+@suggests_keywords
 def lif(
     size: Size | None = None,
     *,
@@ -239,11 +249,13 @@ def lif(
     return _neurons("LIF", size, {"tau": tau}, others)
 
 
+@suggests_keywords
 def li(size: Size | None = None, *, tau: Time, v_leak: Number = 0.0, r: Number = 1.0) -> Layer:
     """Return leaky integrators."""
     return _neurons("LI", size, {"tau": tau}, {"v_leak": v_leak, "r": r})
 
 
+@suggests_keywords
 def integrate_and_fire(
     size: Size | None = None, *, v_threshold: Number = 1.0, v_reset: Number = 0.0, r: Number = 1.0
 ) -> Layer:
@@ -251,6 +263,7 @@ def integrate_and_fire(
     return _neurons("IF", size, {}, {"v_threshold": v_threshold, "v_reset": v_reset, "r": r})
 
 
+@suggests_keywords
 def integrator(size: Size | None = None, *, r: Number = 1.0) -> Layer:
     """Return non-spiking integrators without leak (I); r is in 1/s."""
     return _neurons("I", size, {}, {"r": r})

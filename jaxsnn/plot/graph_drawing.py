@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxsnn.errors import UsageError, listing, printable, refuse_type
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.nir.model.graph import Graph, refuse_no_graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.passes import Shape, shapes, synapses
@@ -431,6 +432,7 @@ FORMATS: dict[str, Callable[[Graph], str | bytes]] = {
 }
 
 
+@suggests_keywords
 def graph(graph: Any, *, ax: Any = None) -> Picture:
     """Draw the nodes of a `jaxsnn.Graph` and their edges, from left to right.
 
@@ -455,6 +457,7 @@ def graph(graph: Any, *, ax: Any = None) -> Picture:
     return Picture(alt=alt, render=render, vector=True)
 
 
+@suggests_keywords
 def floorplan(mapping: Any, *, ax: Any = None) -> Picture:
     """Draw the positions of neurons and synapses on the chip and its usage.
 

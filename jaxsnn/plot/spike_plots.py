@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import UsageError
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.options import T_END
 from jaxsnn.plot.picture import (
     BLACK,
@@ -46,6 +47,7 @@ _MANY = 4000
 Trains = Mapping[str, SpikeTrain]
 
 
+@suggests_keywords
 def raster(
     run: Any,
     *,
@@ -131,6 +133,7 @@ def draw_train(axes: Any, train: SpikeTrain, colour: str, unit: float) -> None:
     quiet(axes, "x")
 
 
+@suggests_keywords
 def histogram(
     run: Any, *, bins: int = 50, t_end: float | None = None, title: str = "", ax: Any = None
 ) -> Picture:
@@ -286,6 +289,7 @@ def input_trains(inputs: Any, sample: int, dt: float | None) -> dict[str, SpikeT
     return trains
 
 
+@suggests_keywords
 def encodings(
     encoded: Mapping[str, tuple[Any, Callable[[Any], Any]]], *, title: str = "", ax: Any = None
 ) -> Picture:
@@ -364,6 +368,7 @@ def _draw_inputs(axes: Any, inputs: Any, train: SpikeTrain | None, unit: float, 
     return f"{len(values)} currents of {values.shape[1]} channels"
 
 
+@suggests_keywords
 def fidelity(comparison: Any, *, title: str = "", ax: Any = None) -> Picture:
     """Draw the spike counts of each population, event-driven and time-stepped, and their
     similarity.
@@ -411,6 +416,7 @@ def fidelity(comparison: Any, *, title: str = "", ax: Any = None) -> Picture:
     )
 
 
+@suggests_keywords
 def first_difference(
     verification: Any,
     solution: Any,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import UsageError, listing
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.plot.picture import (
     BLUE,
     GREY,
@@ -30,6 +31,7 @@ LOSSES = {
 }
 
 
+@suggests_keywords
 def learning_curve(fit: Any, *, title: str = "", ax: Any = None) -> Picture:
     """Draw error rate and loss of a training run by epoch; the axis names the loss.
 
@@ -97,6 +99,7 @@ def _plain_numbers(axis: Any) -> None:
     axis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
 
 
+@suggests_keywords
 def weights(
     graph: Any, before: Any = None, *, bins: int = 40, title: str = "", ax: Any = None
 ) -> Picture:

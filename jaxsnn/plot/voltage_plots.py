@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.plot.picture import (
     BLACK,
     CYCLE,
@@ -34,6 +35,7 @@ class VoltageTrace:
     threshold: float | None
 
 
+@suggests_keywords
 def voltage(
     solution: Any,
     population: str,

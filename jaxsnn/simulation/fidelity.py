@@ -12,6 +12,7 @@ import numpy as np
 from jaxsnn.errors import UsageError, warn_of
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.grid.time_stepped import TimeStepped
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.simulation.network_arrays import load_inputs, network_inputs
@@ -80,6 +81,7 @@ class Fidelity:
         return "\n".join(lines)
 
 
+@suggests_keywords
 def fidelity(
     graph: Graph,
     arrays: Mapping[str, np.ndarray] | str | os.PathLike[str],

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxsnn.errors import UsageError, warn_of
 from jaxsnn.grid.time_stepped import TimeStepped
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir.dialects.dialect_options import with_options
 from jaxsnn.nir.dialects.resolve import subtracting_neurons
@@ -63,6 +64,7 @@ class ResetComparison:
         )
 
 
+@suggests_keywords
 def compare_resets(
     graph: Graph,
     arrays: Mapping[str, np.ndarray] | str | os.PathLike[str],

@@ -13,6 +13,7 @@ from jax.core import Tracer
 from jaxsnn.errors import LoweringError, Problem, SimulationError, UsageError, warn_of
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.event.event_solution import EventSolution
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.bad_numbers import bad_number
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
@@ -50,6 +51,7 @@ def simulate(
 ) -> SolutionType: ...
 
 
+@suggests_keywords
 @usual_promotion
 def simulate(
     network: Network | Graph,

@@ -18,6 +18,7 @@ import numpy as np
 from jaxsnn.errors import ConversionError, Note, UsageError, listing, warn_of
 from jaxsnn.grid.stepped_solution import SteppedSolution
 from jaxsnn.grid.time_stepped import TimeStepped
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
@@ -59,6 +60,7 @@ _CLOSE = 1e-4
 _Compared = tuple[str, np.ndarray, np.ndarray, float | np.ndarray]
 
 
+@suggests_keywords
 def from_torch(module: Any, sample: Any) -> Graph:
     """Convert a module of snnTorch, Norse, SpikingJelly, or another framework with known layers to
     a graph in that framework's dialect.
@@ -207,6 +209,7 @@ class ModuleParts:
         return dataclasses.replace(trace, arguments=arguments[:count], state=state)
 
 
+@suggests_keywords
 def split_module(module: Any, sample: Any) -> ModuleParts:
     """Split a PyTorch module into an encoder, a graph and a decoder.
 
@@ -235,6 +238,7 @@ def split_module(module: Any, sample: Any) -> ModuleParts:
     )
 
 
+@suggests_keywords
 def load_into(
     module: Any, source: Graph | str | os.PathLike[str], *, sample: Any = None, **options: Any
 ) -> Loaded:

@@ -15,6 +15,7 @@ import numpy as np
 from jaxsnn.errors import JaxsnnError, UsageError, suggestion, warn_of
 from jaxsnn.grid.stepped_solution import SteppedSolution
 from jaxsnn.grid.time_stepped import TimeStepped
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
 from jaxsnn.nir.frameworks.registry import file_options
@@ -105,6 +106,7 @@ class Verification:
         }
 
 
+@suggests_keywords
 def verify(
     source: Graph | Network, x: Any, y: Any, *, engine: TimeStepped | None = None
 ) -> Verification:

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from jaxsnn.errors import UsageError, printable, suggestion
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.options import (
     CHIP_SEED,
     DATA,
@@ -154,6 +155,7 @@ _MOST_SHARES = 2**16
 _IN_TIME, _SHARED = ("event", "loop", "device"), ("event", "grid", "device")
 
 
+@suggests_keywords
 @summarised
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:

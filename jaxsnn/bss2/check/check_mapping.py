@@ -30,11 +30,13 @@ from jaxsnn.bss2.chip import HEMISPHERES, Chip
 from jaxsnn.bss2.mapping import SIGNS, Mapping, Run
 from jaxsnn.bss2.netlist import Netlist
 from jaxsnn.errors import MappingError, Problem, refuse_type
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.wording import Text
 
 _MAP_AGAIN = "map the network again"
 
 
+@suggests_keywords
 def check_mapping(mapping: Mapping, net: Netlist) -> tuple[Problem, ...]:
     """Return all violations of a mapping; none if it is correct.
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxsnn.bss2.chip import HEMISPHERES, Chip
 from jaxsnn.errors import UsageError, as_integer, as_number, refuse_seed, shown
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.units import parse_time
 from jaxsnn.wording import Text
 
@@ -23,6 +24,7 @@ from jaxsnn.wording import Text
 FURTHEST = 3.0
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class Spread:
     """Deviations of a calibrated chip from its targets, as standard deviations of normal
@@ -91,6 +93,7 @@ CALIBRATED = Spread(
 SPREADS = MappingProxyType({"recorded": Spread(), "calibrated": CALIBRATED})
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class EmulatedChip:
     """Chip to emulate.

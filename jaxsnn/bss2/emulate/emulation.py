@@ -28,6 +28,7 @@ from jaxsnn.errors import (
 )
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.event_record import Budget, Budgets
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.inputs import checked_events, plain_events, refuse_different_batches
 from jaxsnn.network.results import Result
 from jaxsnn.network.spikes import Events
@@ -241,6 +242,7 @@ class _Fired(NamedTuple):
     count: jax.Array
 
 
+@suggests_keywords
 def emulate(
     quantized: Quantized,
     mapping: ChipMapping | Outcome | None,

@@ -39,6 +39,7 @@ from jaxsnn.errors import (
     shown,
     suggestion,
 )
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.options import MAX_RUNS, SEED, TIME_LIMIT
 from jaxsnn.summary import summarised
 from jaxsnn.wording import Text
@@ -170,6 +171,7 @@ class Outcome:
         return tuple(str(attempts) for attempts in self.attempts)
 
 
+@suggests_keywords
 def place_and_route(
     net: Netlist,
     *,

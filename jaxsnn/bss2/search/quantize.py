@@ -79,6 +79,7 @@ from jaxsnn.errors import (
     shown,
     suggestion,
 )
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.linear_map import LinearMap
 from jaxsnn.nir.dialects.dialect_options import with_options
 from jaxsnn.nir.dialects.gains import require
@@ -120,6 +121,7 @@ _ROUNDED_UP = 1.01
 _WHOLE = ("synapses_per_weight", "v_leak", "v_threshold")
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class QuantizeOptions:
     """Options for the quantization of a network to the chip.

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import LoweringError
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.linear_nodes import check_operator
 from jaxsnn.network.lowering.lower_nodes import NO_NEURONS, PURPOSE, plan
 from jaxsnn.network.network import (
@@ -42,6 +43,7 @@ Changes = Mapping[str, tuple[np.ndarray, np.ndarray]]
 _ELEMENTWISE = ("Scale", "Delay", "Threshold")
 
 
+@suggests_keywords
 def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False) -> Network:
     """Lower a graph to the network that the engines run.
 
@@ -108,6 +110,7 @@ def _as(dtype: Any, value: Any, name: str, key: str) -> np.ndarray:
         return np.asarray(value, dtype)
 
 
+@suggests_keywords
 def update_graph(graph: Graph, network: Network) -> Graph:
     """Return the graph with the changed numbers of a network that was lowered from it.
 

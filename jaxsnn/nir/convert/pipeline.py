@@ -28,6 +28,7 @@ from math import prod
 from typing import Any
 
 from jaxsnn.errors import ConversionError, Problem, UsageError, as_number
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.nir.convert import (
     bounds,
     continuous,
@@ -100,6 +101,7 @@ class Converted:
     notes: tuple[str, ...] = ()
 
 
+@suggests_keywords
 def convert(
     graph: Graph,
     *,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from jaxsnn.errors import GraphError, UsageError
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.nir.dialects.inference import TAG, contradicts_tag, tag_text
 from jaxsnn.nir.io.files import Dataset, Group, image_of, save, text_dataset, text_of
 from jaxsnn.nir.model.dialect import Dialect
@@ -30,6 +31,7 @@ _WITH_WINDOWS = ("Conv1d", "Conv2d", "SumPool2d", "AvgPool2d", "Flatten")
 _REFUSALS = (AssertionError, ValueError, TypeError, KeyError, IndexError, AttributeError)
 
 
+@suggests_keywords
 def write(path: str | os.PathLike[str], graph: Graph, force: bool = False) -> None:
     """Write a graph as a NIR file.
 

@@ -22,6 +22,7 @@ from jaxsnn.errors import (
     printable,
     suggestion,
 )
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.nir.dialects.dialect_names import DIALECTS
 from jaxsnn.nir.dialects.inference import resolve
 from jaxsnn.nir.dialects.option_keywords import DialectKeywords, FrameworkKeywords
@@ -43,6 +44,7 @@ from jaxsnn.wording import Text
 _RESERVED = ("type", "metadata")
 
 
+@suggests_keywords
 def read(
     path: str | os.PathLike[str],
     *,

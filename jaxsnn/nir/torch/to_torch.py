@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import ConversionError
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.nir.convert.layers import reorder_flattened
 from jaxsnn.nir.convert.memories import delay_in_steps
 from jaxsnn.nir.convert.run_order import move_biases_out_of_loops
@@ -63,6 +64,7 @@ _TORCH = Target(
 )
 
 
+@suggests_keywords
 def to_torch(graph: Graph) -> Any:
     """Build a torch.nn.Module that runs a graph as its dialect specifies, step by step, through
     nirtorch.

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.valued_inputs import Currents
 from jaxsnn.options import ENCODER
@@ -25,6 +26,7 @@ from jaxsnn.wording import Text
 Augment = Callable[[jax.Array, Any], Any]
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class Dropout:
     """Random removal of input spikes with a probability.
@@ -58,6 +60,7 @@ class Dropout:
         return jnp.where(jax.random.bernoulli(key, self.probability, inputs.shape), 0, inputs)
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class Jitter:
     """Random shift of each input spike by a normal deviate; none before time 0.
@@ -89,6 +92,7 @@ class Jitter:
         return replace(inputs, time=jnp.maximum(moved, 0.0))
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class Stretch:
     """Random stretching of each sample: all its times are multiplied by one factor between
@@ -117,6 +121,7 @@ class Stretch:
         return replace(inputs, time=inputs.time * jnp.exp(self.extent * drawn))
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class ChannelShift:
     """Random shift of each sample by an integer number of groups of channels: by a band, where the
@@ -183,6 +188,7 @@ _FORMER_WARPS = {"turn": "rotation", "bend": "distortion"}
 _POINTS = 4
 
 
+@suggests_keywords
 @accept_former_fields(**_FORMER_WARPS)
 @dataclass(frozen=True, kw_only=True)
 class Warp:
@@ -287,6 +293,7 @@ def _between(
     return upper * (1 - down) + lower * down
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class Compose:
     """Sequence of augmentations, each with separate random numbers.

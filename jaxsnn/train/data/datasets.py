@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from jaxsnn.errors import UsageError, as_number, shown
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.spikes import refuse_masked
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.summary import summarised
@@ -26,6 +27,7 @@ YINYANG_SIZES = (5000, 1000, 1000)
 _BIG, _SMALL = 0.5, 0.1  # radius of the disc, radius of a dot
 
 
+@suggests_keywords
 @summarised
 @dataclass(frozen=True, kw_only=True)
 class Data:
@@ -51,6 +53,7 @@ class Data:
         return len(self.y)
 
 
+@suggests_keywords
 @summarised
 @dataclass(frozen=True, kw_only=True)
 class Splits:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from jaxsnn.errors import UsageError, as_integer, as_number, shown
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.spikes import Events, refuse_traced
 from jaxsnn.network.valued_inputs import Currents, Input
 from jaxsnn.nir.initializers import Seed, generator_of
@@ -47,6 +48,7 @@ class Encoder(Protocol):
         ...
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class Latency:
     """Encoder of each value from 0 to 1 as one spike of its channel: 1 at t_min, 0 at t_max.
@@ -142,6 +144,7 @@ class Latency:
         return _packed(time, np.broadcast_to(np.arange(time.shape[1]), time.shape), time.shape[1])
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class Current:
     """Encoder of each value as a constant current of its channel, for example of images.
@@ -183,6 +186,7 @@ class Current:
         return Currents.constant(self.scale * flat)
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class Rate:
     """Encoder of each value from 0 to 1 as a Poisson train of its channel with the rate value *
@@ -245,6 +249,7 @@ class _OfSignals:
         return (shape[1] if len(shape) > 2 else 1) * self.frame
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class Delta(_OfSignals):
     """Encoder of signals by level crossings: a spike whenever a signal has moved by `step` since
@@ -315,6 +320,7 @@ class Delta(_OfSignals):
         return np.asarray(times)[order], np.asarray(channels, np.int32)[order]
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class LevelCrossing(_OfSignals):
     """Encoder of signals by level crossings with a channel for each level: a spike whenever a
@@ -379,6 +385,7 @@ class LevelCrossing(_OfSignals):
         return _packed(time, flat, self.channels(values))
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class PopulationCode(_OfSignals):
     """Encoder of each value as spikes of the channels with the nearest centres; the farther away the

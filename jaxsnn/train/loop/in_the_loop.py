@@ -27,6 +27,7 @@ from jaxsnn.event.event_driven import check_options
 from jaxsnn.event.event_options import EventOptions, PerPopulation
 from jaxsnn.event.event_solution import EventSolution, conclude
 from jaxsnn.event.replay import replay
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.inputs import checked_inputs, plain_events
 from jaxsnn.network.network import Network
@@ -140,6 +141,7 @@ def device_errors() -> Iterator[None]:
         raise
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class InTheLoop:
     """Engine that trains on the spikes of a device, with exact gradients at their times.

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import UsageError, as_number, shown, suggestion
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.on_processor import in_numpy, module_for, on_processor, to_jax
 from jaxsnn.simulation.solution import Reading as Reading
 from jaxsnn.train.option_values import accept_former_fields
@@ -145,6 +146,7 @@ class FirstToFire(CheckedLoss):
         return first if kind is jnp else to_jax(first)
 
 
+@suggests_keywords
 @accept_former_fields(sharpness="temperature")
 @dataclass(frozen=True, kw_only=True)
 class FirstSpike(FirstToFire):
@@ -190,6 +192,7 @@ class FirstSpike(FirstToFire):
         return self.late_weight * jnp.expm1(label / self.late_tau) + entropy
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class SpikeTimes(FirstToFire):
     """Shift-invariant mean squared error of the first spike times.
@@ -260,6 +263,7 @@ class CrossEntropy(CheckedLoss):
         return jnp.argmax(self.scores(reading), axis=1)
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class MaxOverTime(CrossEntropy):
     """Cross-entropy of the largest membrane voltage of each neuron of a readout.
@@ -288,6 +292,7 @@ class MaxOverTime(CrossEntropy):
         return self.gain * reading.maximum(self.population)
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class MeanOverTime(CrossEntropy):
     """Cross-entropy of the means over time of the membrane voltages of a readout.
@@ -310,6 +315,7 @@ class MeanOverTime(CrossEntropy):
         return self.gain * reading.mean(self.population)
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class SpikeCount(CrossEntropy):
     """Cross-entropy of the number of spikes of each neuron.
@@ -340,6 +346,7 @@ class SpikeCount(CrossEntropy):
         return _largest_above_0(reading.count(self.population))
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class Integral(CrossEntropy):
     """Cross-entropy of the integrals of a readout's membrane potentials, divided by tau (volts).
@@ -360,6 +367,7 @@ class Integral(CrossEntropy):
         return self.gain / self.tau * reading.integral(self.population)
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class ExponentialSum(CrossEntropy):
     """Cross-entropy of sums in which early spikes or voltages have larger weights.

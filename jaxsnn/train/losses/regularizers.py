@@ -21,6 +21,7 @@ from jax.core import Tracer
 
 from jaxsnn.errors import UsageError, as_number, shown, suggestion
 from jaxsnn.event.event_solution import EventSolution
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.network import Network
 from jaxsnn.options import NOISE
@@ -76,6 +77,7 @@ class _Checked:
             )
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class SpikeRate(_Checked):
     """Penalty on spike counts that differ from `target` per sample: strength / 2 mean (count -
@@ -105,6 +107,7 @@ class SpikeRate(_Checked):
         return 0.5 * self.strength * sum(excess, jnp.zeros(()))
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class SpikeBudget(_Checked):
     """Penalty on more than `most` spikes of all neurons in a sample: strength / 2 (excess /
@@ -132,6 +135,7 @@ class SpikeBudget(_Checked):
         return 0.5 * self.strength * jnp.square(excess)
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class PeakMargin(_Checked):
     """Penalty on silent neurons whose voltage stays far below threshold: strength mean (threshold -
@@ -184,6 +188,7 @@ Feeding = tuple[tuple[str, tuple[tuple[str, tuple[float, ...] | None], ...]], ..
 _CONVOLUTIONS = ("Conv1d", "Conv2d")
 
 
+@suggests_keywords
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class WeightBumping:

@@ -1,0 +1,69 @@
+"""Errors for misspelt keyword arguments of public functions and classes, with the nearest name."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.wording import Text
+
+Target = TypeVar("Target", bound=Callable[..., Any])
+
+
+class UnknownKeywordError(UsageError, TypeError):
+    """Error for a keyword argument that a function does not have."""
+
+
+def suggests_keywords(target: Target) -> Target:
+    """Replace Python's error for an unknown keyword argument by one that suggests the right name.
+
+    A decorator of functions and of classes; their signatures stay the same.
+
+    >>> @suggests_keywords
+    ... def run(*, t_end):
+    ...     return t_end
+    >>> run(tend=1.0)
+    Traceback (most recent call last):
+        ...
+    jaxsnn.keywords.UnknownKeywordError: run has no argument 'tend': did you mean 't_end'? Available: t_end
+    """
+    decorated: Any = target
+    is_class = isinstance(target, type)
+    decorated_name = decorated.__name__
+    function = decorated.__init__ if is_class else decorated
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        try:
+            return function(*arguments, **keywords)
+        except TypeError:
+            accepted = _keywords_of(function)
+            unknown = [name for name in keywords if name not in accepted] if accepted else []
+            if not unknown:
+                raise
+        raise UnknownKeywordError(
+            Text("{function} has no argument '{name}'", function=decorated_name, name=unknown[0]),
+            fix=suggestion(unknown[0], accepted),
+        )
+
+    if is_class:
+        decorated.__init__ = call
+    else:
+        decorated = call
+    return decorated
+
+
+def _keywords_of(function: Callable[..., Any]) -> list[str]:
+    """Return the keyword arguments of a function; none if it takes any."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return []
+    return [
+        parameter.name
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and parameter.name != "self"
+    ]
