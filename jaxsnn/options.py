@@ -274,7 +274,7 @@ CHIPS = Option(
 SCALE = Option(
     name="scale",
     help="choice of the scale of integer weights: balanced (default), max, percentile or "
-    "least-error; not needed if M.json contains the scales",
+    "least-error",
     command="map",
 )
 PERCENTILE = Option(
@@ -288,7 +288,6 @@ SYNAPSES_PER_WEIGHT = Option(
     name="synapses_per_weight",
     help="maximum number of synapses whose sum represents one weight (default 1)",
     metavar="N",
-    default=1,
     convert=int,
     command="map",
 )
@@ -312,7 +311,6 @@ BIAS = Option(
     name="bias",
     help="treatment of biases: refuse (default), leak, which shifts the leak potential of each neuron, "
     "or source, which replaces them by regular spikes",
-    default="refuse",
     command="map",
 )
 BIAS_PERIOD = Option(
@@ -341,8 +339,7 @@ REFRACTORY_TIME = Option(
     metavar="TIME",
     command="map",
 )
-#: Fields of `jaxsnn.bss2.search.quantize.QuantizeOptions`. A mapping must be checked and deployed with
-#: the values with which it was created.
+#: Fields of `jaxsnn.bss2.search.quantize.QuantizeOptions`.
 QUANTIZE_OPTIONS = (
     SCALE,
     PERCENTILE,
@@ -355,4 +352,9 @@ QUANTIZE_OPTIONS = (
     V_THRESHOLD,
     REFRACTORY_TIME,
     APPROXIMATE.but(help="let neurons that subtract v_threshold at a reset reset to v_reset"),
+)
+#: The same for commands that run a mapping, which stores the values with which it was created.
+OPTIONS_OF_MAPPING = tuple(
+    option.but(help="as for jaxsnn map; default: the value in M.json, and others are refused")
+    for option in QUANTIZE_OPTIONS
 )

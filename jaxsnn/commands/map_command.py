@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping as Mapped
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -282,9 +283,10 @@ def run(arguments: argparse.Namespace) -> int:
         )
     time_limit = time_of(arguments.time_limit)
     graph = read_graph(arguments)
-    from jaxsnn.bss2.mapping_files import read_mapping, scales_of
+    from jaxsnn.bss2.mapping_files import read_mapping
     from jaxsnn.bss2.search.measured_slopes import strength_notes
     from jaxsnn.bss2.search.portfolio import Portfolio
+    from jaxsnn.bss2.search.quantize import QuantizeOptions
 
     common = {"svg": arguments.svg, "force": arguments.force}
     if arguments.verify is not None:
@@ -298,8 +300,7 @@ def run(arguments: argparse.Namespace) -> int:
                 )
                 raise UsageError(message, fix=Text("remove {option}", option=option))
         mapping = read_mapping(arguments.verify)
-        options = quantization_of(arguments, scales_of(mapping, graph))
-        outcome = verify_mapping(graph, mapping, options=options, **common)
+        outcome = verify_mapping(graph, mapping, options=quantization_of(arguments), **common)
     else:
         outcome = place_and_route_file(
             graph,
@@ -309,7 +310,7 @@ def run(arguments: argparse.Namespace) -> int:
             max_runs=arguments.max_runs,
             time_limit=time_limit or 0.0,
             portfolio=Portfolio(placers=arguments.placers, routers=arguments.routers),
-            options=quantization_of(arguments),
+            options=QuantizeOptions(**quantization_of(arguments)),
             **common,
         )
     if arguments.input is not None:
@@ -386,22 +387,25 @@ def verify_mapping(
     *,
     svg: str | None = None,
     force: bool = False,
-    options: QuantizeOptions | None = None,
+    options: Mapped[str, Any] | None = None,
 ) -> MapOutcome:
     """Check a mapping against a graph, quantised with the options of the mapping.
 
+    Args:
+        options: see `jaxsnn.bss2.mapping_files.quantize_as_mapped`.
+
     Raises:
+        UsageError: an option has another value in the mapping.
         FileError: the picture exists, or cannot be written.
         MappingError: the graph has a node that the chip cannot run.
     """
     from jaxsnn.bss2.check import check
     from jaxsnn.bss2.mapping_files import quantize_as_mapped
-    from jaxsnn.bss2.search.quantize import QuantizeOptions
     from jaxsnn.output import refuse_unwritable, write_together
 
     if svg is not None:
         refuse_unwritable(svg, force)
-    quantized = quantize_as_mapped(graph, mapping, options or QuantizeOptions())
+    quantized = quantize_as_mapped(graph, mapping, **(options or {}))
     violations = check(mapping, quantized.netlist)
     pictures = {} if violations else _drawn(mapping, svg)
     write_together(pictures, force)

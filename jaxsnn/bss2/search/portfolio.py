@@ -444,7 +444,7 @@ def _mapping(search: _RunSearch, runs: list[Run]) -> Mapping:
         dead=search.parts.dead,
         signs=search.signs,
         seed=search.seed,
-        fingerprint=net.fingerprint(),
+        fingerprint=net.fingerprint(quantization=net.quantization),
         populations=tuple(
             PlacedPopulation(
                 name=population.name, size=population.size, external=population.external
@@ -452,6 +452,7 @@ def _mapping(search: _RunSearch, runs: list[Run]) -> Mapping:
             for population in net.populations
         ),
         runs=tuple(linked),
+        quantization=net.quantization,
     )
 
 
