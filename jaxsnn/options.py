@@ -257,7 +257,8 @@ SIGNS = Option(
 )
 TIME_LIMIT = Option(
     name="time_limit",
-    help="time after which no new attempt is started (default 60s)",
+    help="time of the search (default 60s): all of it is used unless a mapping is found, the network is "
+    "proven impossible, or no strategy is left",
     metavar="TIME",
     default="60s",
     command="map",

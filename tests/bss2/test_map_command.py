@@ -10,8 +10,9 @@ from jaxsnn import TimeStepped, compare_resets, lower, simulate
 from jaxsnn.bss2.check import check
 from jaxsnn.bss2.mapping import to_json
 from jaxsnn.bss2.mapping_files import quantize_as_mapped, read_mapping
-from jaxsnn.bss2.search.portfolio import place_and_route
+from jaxsnn.bss2.search.portfolio import Attempts, place_and_route
 from jaxsnn.bss2.search.quantize import quantize
+from jaxsnn.commands.map_command import MapOutcome
 from jaxsnn.errors import UsageError
 from jaxsnn.nir import build, read, write
 from tests.helpers.command_line import call, refused
@@ -57,6 +58,32 @@ def test_a_mapping_is_made_checked_and_drawn(folder, mapped):
     verified, _ = mapped("net.nir", "--verify", "m.json", "--json")
     assert (verified["fits"], verified["stop_reason"]) == (True, "verified")
     assert verified["used"] == done["used"]
+
+
+def test_what_the_search_tried_is_shown(folder, mapped):
+    report = folder / "tried.html"
+    mapped("net.nir", "-o", "tried.json", "--seed", "3", "--report", str(report))
+    done, _ = mapped("net.nir", "-o", "tried.json", "--seed", "3", "--json", "--force")
+    (entry,) = done["attempts"]
+    assert entry.pop("seconds") > 0
+    assert entry == {
+        **{"runs": 1, "signs": "fixed", "strategy": done["methods"][0], "seed": 3},
+        **{"count": 1, "successes": 1, "overflow": None},
+    }
+    assert entry["strategy"] in report.read_text()
+    verified, _ = mapped("net.nir", "--verify", "tried.json", "--json")
+    assert verified["attempts"] == []
+    # a search that gave up
+    tried = Attempts(
+        **{"runs": 2, "signs": "free", "strategy": "annealed, mixed", "seed": 3},
+        **{"count": 7, "successes": 4, "overflow": 12, "seconds": 2.5},
+    )
+    quantized = quantize(read(folder / "net.nir"))
+    nothing = {"mapping": None, "violations": (), "certificate": None, "files": {}}
+    failed = MapOutcome(stop_reason="gave up", quantized=quantized, attempts=(tried,), **nothing)
+    assert failed.as_dict()["attempts"] == [vars(tried)]
+    (line,) = (line for line in failed.as_text().splitlines() if line.startswith("tried "))
+    assert all(part in line for part in ("2 runs", "annealed, mixed", "7", "4", "12", "2.5 s"))
 
 
 def test_the_mapping_of_another_network_is_refused(mapped):
