@@ -52,6 +52,11 @@ class Quantization:
     synapse_dac_bias: int | None = None
     approximate: bool = False
 
+    @property
+    def refractory(self) -> float:
+        """Refractory period of all neurons, seconds of the file, as in `EventDriven(refractory=)`."""
+        return self.speedup * self.refractory_time
+
     def as_dict(self) -> dict[str, Any]:
         """Return the options as a dict for JSON, without those that are None."""
         content = {name: getattr(self, name) for name in FIELDS}

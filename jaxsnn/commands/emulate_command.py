@@ -198,7 +198,7 @@ def run(arguments: argparse.Namespace) -> int:
         say=lambda line: add_notes(arguments, [line]),
     )
     sent = {name: (events.time, events.index) for name, events in sent_inputs.events.items()}
-    arrays = identification(sent, digest(mapping), t_end)
+    arrays = identification(sent, digest(mapping), t_end, quantized.refractory)
     for name, spikes in done.spikes.items():
         arrays |= _events(name, spikes)
     for name, voltages in done.voltages.items():

@@ -153,7 +153,7 @@ class ChipInTheLoop:
     @property
     def refractory(self) -> float:
         """Refractory period of all neurons, seconds of the network."""
-        return self.options.refractory_time * self.quantized.speedup
+        return self.quantized.refractory
 
     def with_numbers(self, numbers: Any) -> ChipInTheLoop:
         """Return the device with the numbers of another, equal chip; they may be traced."""

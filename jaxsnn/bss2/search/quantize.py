@@ -228,6 +228,12 @@ class Quantized:
     measured: MeasuredSlope | None = None
     approximated_resets: tuple[str, ...] = ()
 
+    @property
+    def refractory(self) -> float:
+        """Refractory period of all neurons, seconds of the file, as in `EventDriven(refractory=)`."""
+        chip_times = [population.refractory_time for population in self.populations.values()]
+        return self.speedup * max(chip_times, default=0.0)
+
 
 def quantize(
     graph: Graph,
