@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from jaxsnn.bss2.mapping import Mapping, from_json
-from jaxsnn.bss2.quantization import Quantization, is_same
+from jaxsnn.bss2.quantization import Quantization, is_same, shown_option
 from jaxsnn.bss2.search.measured_slopes import MeasuredSlope, slope_table
 from jaxsnn.bss2.search.quantize import Quantized, QuantizeOptions, quantize
 from jaxsnn.bss2.search.rounding import BALANCED
@@ -17,7 +17,6 @@ from jaxsnn.nir import Graph
 from jaxsnn.nir.io.read_limits import read_text
 from jaxsnn.nir.model.changes import Change
 from jaxsnn.options import QUANTIZE_OPTIONS
-from jaxsnn.units import format_time
 from jaxsnn.wording import Text
 
 #: Default of `QuantizeOptions.v_threshold` before the scale "balanced" became the default.
@@ -118,8 +117,8 @@ def _refuse_other_options(stored: Quantization, options: Mapped[str, Any]) -> No
             Text(
                 "{option} is {value}; the mapping was created with {actual}",
                 option=flags[name],
-                value=_shown(name, value),
-                actual=_shown(name, actual),
+                value=shown_option(name, value),
+                actual=shown_option(name, actual),
             ),
             fix=Text("remove {option}, or map the network again with it", option=flags[name]),
         )
@@ -148,7 +147,9 @@ def _quantize_as_earlier(graph: Graph, mapping: Mapping, options: Mapped[str, An
             )
     used = quantized.netlist.quantization
     assumed = [
-        f"{name} {_shown(name, getattr(used, name))}" for name in _ASSUMED if name not in options
+        f"{name} {shown_option(name, getattr(used, name))}"
+        for name in _ASSUMED
+        if name not in options
     ]
     notes = () if note is None else (note,)
     if assumed:
@@ -163,14 +164,6 @@ def _quantize_as_earlier(graph: Graph, mapping: Mapping, options: Mapped[str, An
         )
         notes = (*notes, stored)
     return replace(quantized, notes=(*notes, *quantized.notes))
-
-
-def _shown(name: str, value: Any) -> str:
-    if value is None:
-        return "none"
-    if name in ("refractory_time", "bias_period"):
-        return format_time(value)
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _is_of(mapping: Mapping, quantized: Quantized) -> bool:

@@ -10,6 +10,8 @@ from types import MappingProxyType
 from typing import Any
 
 from jaxsnn.bss2.json_entries import Entry
+from jaxsnn.units import format_time
+from jaxsnn.wording import Shown
 
 _NUMBERS = ("speedup", "refractory_time", "bias_period", "percentile", "slope")
 _INTEGERS = ("synapses_per_weight", "v_leak", "v_threshold", "i_synin_gm", "synapse_dac_bias")
@@ -81,6 +83,19 @@ def is_same(first: Any, second: Any) -> bool:
     """Return whether two values of an option are equal; numbers may differ by rounding."""
     numbers = all(type(value) in (int, float) for value in (first, second))
     return math.isclose(first, second, rel_tol=1e-9) if numbers else first == second
+
+
+def shown_option(name: str, value: Any) -> Any:
+    """Return the value of an option for a message.
+
+    >>> shown_option("refractory_time", 1e-6), shown_option("speedup", 1000.0)
+    ('1 us', '1000')
+    """
+    if value is None:
+        return "none"
+    if name in ("refractory_time", "bias_period"):
+        return format_time(value)
+    return Shown(f"{value:.6g}", value) if isinstance(value, float) else value
 
 
 def read_quantization(entry: Entry) -> Quantization:

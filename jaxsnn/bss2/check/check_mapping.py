@@ -29,6 +29,7 @@ from jaxsnn.bss2.check.propagate import ChipEvents, events_of, passed, responses
 from jaxsnn.bss2.chip import HEMISPHERES, Chip
 from jaxsnn.bss2.mapping import SIGNS, Mapping, Run
 from jaxsnn.bss2.netlist import Netlist
+from jaxsnn.bss2.quantization import shown_option
 from jaxsnn.errors import MappingError, Problem, UsageError
 from jaxsnn.wording import Text
 
@@ -206,8 +207,8 @@ def _net_violations(mapping: Mapping, net: Netlist) -> Iterator[Problem]:
             message = Text(
                 "it was made with {option} {actual}, and the network was quantised with {expected}",
                 option=option,
-                actual=actual,
-                expected=expected,
+                actual=shown_option(option, actual),
+                expected=shown_option(option, expected),
             )
             yield Problem(code="other-quantization", node="mapping", message=message, fix=fix)
 

@@ -287,7 +287,7 @@ def off_chip_accuracy(graph: Graph, options: TrainOptions) -> float:
     if not hasattr(data.test.x, "time") and (encoder is None or isinstance(encoder, str)):
         encoder = make_encoder(data, loss.tau, encoder, settings.encoder_options)[0]
     event: Any = make_engine("event", lower(graph), loss)
-    engine = replace(event, refractory=device_of(options.engine).refractory)
+    engine = replace(event, refractory=settings.engine.event.refractory)
     return evaluate(
         graph, data.test, loss=loss, encoder=encoder, t_end=options.t_end, engine=engine
     )
