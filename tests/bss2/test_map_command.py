@@ -67,7 +67,7 @@ def test_what_the_search_tried_is_shown(folder, mapped):
     (entry,) = done["attempts"]
     assert entry.pop("seconds") > 0
     assert entry == {
-        **{"runs": 1, "signs": "fixed", "strategy": done["methods"][0], "seed": 3},
+        **{"runs": 1, "signs": "fixed", "strategy": "spread, mixed", "seed": 3},
         **{"count": 1, "successes": 1, "overflow": None},
     }
     assert entry["strategy"] in report.read_text()
