@@ -197,8 +197,11 @@ class InTheLoop:
         """
         check_options(network, self.event)
         actual, chosen = getattr(self.device, "refractory", None), self.refractory
-        are_numbers = isinstance(actual, float) and isinstance(chosen, float | int)
-        if are_numbers and not np.isclose(actual, chosen, rtol=1e-6, atol=0):
+        if (
+            isinstance(actual, float)
+            and isinstance(chosen, float | int)
+            and not np.isclose(actual, chosen, rtol=1e-6, atol=0)
+        ):
             raise UsageError(
                 Text(
                     "refractory is {value:g} s, and that of the device is {actual:g} s",

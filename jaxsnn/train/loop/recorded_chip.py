@@ -223,8 +223,10 @@ def read_recording(
             fix="pass the mapping that was deployed or emulated",
         )
     recorded_refractory = _recorded_seconds(recorded, arrays, REFRACTORY_ARRAY)
-    if None not in (refractory, recorded_refractory) and not np.isclose(
-        refractory, recorded_refractory, rtol=1e-6
+    if (
+        refractory is not None
+        and recorded_refractory is not None
+        and not np.isclose(refractory, recorded_refractory, rtol=1e-6, atol=0)
     ):
         raise UsageError(
             Text(
