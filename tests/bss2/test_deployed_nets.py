@@ -333,6 +333,10 @@ def test_options_of_the_mapping_reach_both_forms_of_the_calibration(
                 assert getattr(target, parameter)[circuit] == value
             refractory = np.asarray(target.refractory_time)[circuit]
             assert refractory == pytest.approx(options["refractory_time"])
+    # the results are accepted as calibrations of the user
+    passed = ("--calibration", *map(str, files))
+    deployed.run(random_events(deployed.net, 1, 1, 0.01), 0.01, *passed)
+    assert (counts["calibrated"], counts["refined"]) == (1, len(files) - 1)
     first = quantized.populations["2"]
     if options["bias"] == "leak":
         assert len(set(first.v_leak.tolist())) > 2

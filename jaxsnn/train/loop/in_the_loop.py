@@ -36,7 +36,9 @@ from jaxsnn.wording import Text
 
 
 class Device(Protocol):
-    """Spiking device in the training loop; hashable, because compiled code depends on it."""
+    """Spiking device in the training loop; hashable, because compiled code depends on it. It may have
+    an attribute `refractory`: the refractory period of its neurons, seconds of the network.
+    """
 
     def forward(self, network: Network, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
         """Return the spike times of each spiking population, by its NIR name.
